@@ -1,0 +1,31 @@
+# STACK=system (the distribution's petsc4py and slepc4py, default) or STACK=latest (newest from PyPI sources).
+STACK ?= system
+VENV := $(CURDIR)/.venv$(if $(filter latest,$(STACK)),-latest)
+READY := $(VENV)/.ready
+BIN := $(VENV)/bin
+export PATH := $(BIN):$(PATH)
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: env demo test bench lint clean
+
+env: $(READY)
+
+$(READY): setup.cfg pyproject.toml $(wildcard docker/*.txt docker/*.sh) $(wildcard sparsehess/*/*.pyx)
+	@sh docker/environment.sh $(STACK) $(VENV)
+	@touch $@
+
+demo: env
+	@mpiexec -n 2 sparsehess eigs drivers/elastic_network.py:ubiquitin -k 12 --plot demo.png --out demo.h5
+	@echo "picture: demo.png   results: demo.h5"
+
+test: env
+	@tests/run.sh
+
+bench: env
+	@python benchmarks/run.py
+
+lint: env
+	@ruff check . && ruff format --check .
+
+clean:
+	rm -rf .venv .venv-latest build *.egg-info demo.png demo.h5

@@ -1,0 +1,77 @@
+#!/bin/sh
+# Make the virtual environment VENV for STACK=system|latest: system packages, petsc4py and
+# slepc4py, a pinned numpy, the build tools, sparsehess itself with its compiled kernels.
+# Called by the Makefile and the Dockerfile; safe to call again.
+set -eu
+stack=$1
+venv=$2
+here=$(cd "$(dirname "$0")" && pwd)
+project=$(dirname "$here")
+python=${PYTHON:-/usr/bin/python3}
+quiet=${SETUP_QUIET:--q}
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+
+say() { echo "sparsehess: $*"; }
+fail() { echo "sparsehess: $*" >&2; exit 1; }
+
+# --- system packages -------------------------------------------------------------------
+packages=$(cat "$here/debian-packages.txt")
+[ "$stack" = latest ] && packages="$packages $(cat "$here/debian-packages-latest.txt")"
+missing=
+for package in $packages; do
+    status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
+    [ "$status" = installed ] || missing="$missing $package"
+done
+if [ -n "$missing" ]; then
+    command -v apt-get >/dev/null || fail "these Debian packages are needed, and there is no apt-get here:$missing"
+    if [ "$(id -u)" = 0 ]; then root=
+    elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then root="sudo"
+    elif command -v sudo >/dev/null && [ -t 0 ]; then root="sudo"
+    else fail "need root or sudo once, to run: apt-get install --no-install-recommends$missing"
+    fi
+    say "installing$missing"
+    log=$(mktemp)
+    { $root apt-get update && DEBIAN_FRONTEND=noninteractive $root apt-get install -y --no-install-recommends $missing; } >"$log" 2>&1 \
+        || { tail -n 20 "$log" >&2; fail "apt-get could not install:$missing"; }
+    rm -f "$log"
+fi
+[ -x "$python" ] || fail "no Python at $python: set PYTHON to the one that the distribution's petsc4py was built for"
+
+# --- the virtual environment, and what must stay fixed in it ---------------------------
+if [ "$stack" = latest ]; then
+    "$python" -m venv "$venv"
+    echo "numpy>=2" >"$venv/constraints.txt"
+else
+    "$python" -m venv --system-site-packages "$venv"
+    # The compiled petsc4py loads only beside the numpy ABI it was built for.
+    "$python" -c 'import numpy; v = numpy.__version__; print(f"numpy>={v},<{int(v.split(chr(46))[0]) + 1}")' >"$venv/constraints.txt"
+fi
+printf '[global]\nconstraint = %s\n' "$venv/constraints.txt" >"$venv/pip.conf"
+site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+
+# mpiexec as root, with more ranks than cores, one BLAS thread a rank.
+mpiexec=$(PATH=$(echo "$PATH" | tr ':' '\n' | grep -vxF "$venv/bin" | paste -sd:) command -v mpiexec) || fail "no mpiexec on PATH"
+cat >"$venv/bin/mpiexec" <<WRAPPER
+#!/bin/sh
+export OMP_NUM_THREADS=\${OMP_NUM_THREADS:-1} OMPI_MCA_rmaps_base_oversubscribe=\${OMPI_MCA_rmaps_base_oversubscribe:-1}
+[ "\$(id -u)" = 0 ] && export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+exec $mpiexec "\$@"
+WRAPPER
+chmod +x "$venv/bin/mpiexec"
+
+# --- petsc4py and slepc4py -------------------------------------------------------------
+if [ "$stack" = latest ]; then
+    "$here/petsc-latest.sh" "$venv"
+else
+    # Debian looks under /usr/lib/petsc, which only its development package makes: say where they are.
+    find /usr/lib/petscdir /usr/lib/slepcdir -type d -path '*-real/lib/python3/dist-packages' 2>/dev/null | sort -V \
+        >"$site/petsc-slepc-of-the-distribution.pth"
+    [ -s "$site/petsc-slepc-of-the-distribution.pth" ] || fail "the distribution's petsc4py (real scalars) was not found under /usr/lib/petscdir"
+fi
+
+# --- sparsehess and its kernels --------------------------------------------------------
+"$venv/bin/python" -m pip install $quiet "setuptools>=77" "cython>=3" wheel
+"$venv/bin/python" -m pip install $quiet --no-build-isolation -e "$project[demo,test]"
+"$venv/bin/python" -c "import sparsehess.runtime as r; r.initialize([]); import sparsehess.coloring.kernels" \
+    || fail "the environment was made but does not import: see the message above"
+say "environment ready in $venv"

@@ -1,0 +1,45 @@
+"""sparsehess: sparse Hessians from gradients, and their certified eigenpairs, over MPI.
+
+Public names are loaded when they are first used; importing the package starts neither MPI nor PETSc.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Objective": "sparsehess.objective",
+    "Pattern": "sparsehess.pattern",
+    "Layout": "sparsehess.pattern",
+    "color": "sparsehess.coloring",
+    "verify": "sparsehess.coloring",
+    "Coloring": "sparsehess.coloring",
+    "assemble": "sparsehess.assembly",
+    "Hessian": "sparsehess.assembly",
+    "eigs": "sparsehess.solvers",
+    "Spectrum": "sparsehess.solvers",
+    "SolveSpec": "sparsehess.solvers",
+    "EigenProblem": "sparsehess.solvers",
+    "certify": "sparsehess.certify",
+    "Certificate": "sparsehess.certify",
+    "SparseHessError": "sparsehess.errors",
+    "InputError": "sparsehess.errors",
+    "StackError": "sparsehess.errors",
+    "EvaluationError": "sparsehess.errors",
+    "CheckError": "sparsehess.errors",
+    "NotConverged": "sparsehess.errors",
+}
+
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'sparsehess' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted(__all__)

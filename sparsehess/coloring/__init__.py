@@ -1,0 +1,10 @@
+"""Colourings of a pattern: which variables may be stepped together.
+
+Invariant of this room: a `Coloring` says nothing of values. Whether it is valid is decided by
+`verify` from the definition of its kind alone, never by the algorithm that made it.
+"""
+
+from sparsehess.coloring.check import verify
+from sparsehess.coloring.coloring import KINDS, ORDERS, Coloring, color
+
+__all__ = ["KINDS", "ORDERS", "Coloring", "color", "verify"]

@@ -1,0 +1,70 @@
+"""What can go wrong, as types: each carries the exit status that the command line ends with."""
+
+from __future__ import annotations
+
+DONE = 0
+BUG = 1
+UNUSABLE = 2
+TOO_FEW = 3
+CHECK_FAILED = 4
+
+
+class SparseHessError(Exception):
+    """Base of all errors of the package. `status` is the exit status of the command line."""
+
+    status = BUG
+
+
+class InputError(SparseHessError, ValueError):
+    """Arguments, a file or a problem that cannot be used; the message says which and how to mend it."""
+
+    status = UNUSABLE
+
+
+class StackError(SparseHessError, RuntimeError):
+    """This build of PETSc or SLEPc, or a missing package, cannot do what was asked."""
+
+    status = UNUSABLE
+
+
+class EvaluationError(SparseHessError, RuntimeError):
+    """The user's function raised an exception or returned something of the wrong shape."""
+
+    status = UNUSABLE
+
+
+class CheckError(SparseHessError, RuntimeError):
+    """A check failed: wrong pattern, asymmetric or non-finite derivatives, eigenvalues missed."""
+
+    status = CHECK_FAILED
+
+
+class NotConverged(SparseHessError, RuntimeError):
+    """Fewer eigenpairs converged than were asked for."""
+
+    status = TOO_FEW
+
+
+_KINDS = {
+    kind.__name__: kind
+    for kind in (InputError, StackError, EvaluationError, CheckError, NotConverged, SparseHessError)
+}
+
+
+def describe(error: BaseException, rank: int) -> tuple[str, str]:
+    """Return (kind, message) of an error, to be told to the other ranks.
+
+    Not collective.
+    """
+    name = type(error).__name__
+    if isinstance(error, SparseHessError):
+        return name, str(error)
+    return "SparseHessError", f"rank {rank}: {name}: {error}"
+
+
+def rebuild(kind: str, message: str) -> SparseHessError:
+    """Return the error that another rank described.
+
+    Not collective.
+    """
+    return _KINDS.get(kind, SparseHessError)(message)

@@ -1,0 +1,79 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""Compiled kernel of the recovery: compressed columns to the values of local rows."""
+from libc.math cimport fabs
+from libc.stdint cimport int32_t, int64_t, uint8_t
+
+ctypedef fused index_t:
+    int32_t
+    int64_t
+
+
+def direct(const index_t[::1] indptr, const int32_t[::1] columns, const int32_t[::1] color,
+           const double[:, ::1] compressed, const double[::1] weight, const uint8_t[::1] source,
+           const double[::1] remote, double[::1] values):
+    """Fill `values` (nnz,) and return (largest asymmetry, its entry, sum of squares of both).
+
+    `compressed` is (colors, rows): differences along each colour. `weight` (rows + ghosts,)
+    turns a difference along a variable into a derivative. `source` says which readings an entry
+    (i, j) has: bit 1, its own, row i of colour c(j); bit 2, its mirror's, row j of colour c(i);
+    where there are both, their mean is taken and their difference is the asymmetry. `remote`
+    holds the mirrors' readings for entries with a ghost column, in the order of the entries.
+    """
+    cdef Py_ssize_t rows = indptr.shape[0] - 1, i, e, next_remote = 0, worst = -1
+    cdef int32_t j
+    cdef double own, other, largest = 0.0, difference, squares = 0.0
+    cdef uint8_t kind
+    with nogil:
+        for i in range(rows):
+            for e in range(indptr[i], indptr[i + 1]):
+                j = columns[e]
+                kind = source[e]
+                own = 0.0
+                other = 0.0
+                if kind & 1:
+                    own = compressed[color[j], i] * weight[j]
+                if j >= rows:
+                    other = remote[next_remote]
+                    next_remote += 1
+                elif kind & 2:
+                    other = compressed[color[i], j] * weight[i]
+                if kind == 3:
+                    difference = fabs(own - other)
+                    squares += difference * difference
+                    if difference > largest:
+                        largest = difference
+                        worst = e
+                    values[e] = 0.5 * (own + other)
+                elif kind == 1:
+                    values[e] = own
+                else:
+                    values[e] = other
+    return largest, worst, squares
+
+
+def readings(const index_t[::1] indptr, const int32_t[::1] columns, const int32_t[::1] color,
+             const double[:, ::1] compressed, const double[::1] weight, const uint8_t[::1] alone,
+             double[::1] out):
+    """Fill `out` with the own readings of the entries that have a ghost column, in their order."""
+    cdef Py_ssize_t rows = indptr.shape[0] - 1, i, e, at = 0
+    cdef int32_t j
+    with nogil:
+        for i in range(rows):
+            for e in range(indptr[i], indptr[i + 1]):
+                j = columns[e]
+                if j >= rows:
+                    out[at] = compressed[color[j], i] * weight[j] if alone[e] & 1 else 0.0
+                    at += 1
+
+
+def absolute_product(const index_t[::1] indptr, const int32_t[::1] columns,
+                     const double[::1] values, const double[::1] x, double[::1] y):
+    """Fill y (rows,) with |A| |x|; x holds ghosts too. The scale of rounding and of errors in A x."""
+    cdef Py_ssize_t rows = indptr.shape[0] - 1, i, e
+    cdef double total
+    with nogil:
+        for i in range(rows):
+            total = 0.0
+            for e in range(indptr[i], indptr[i + 1]):
+                total += fabs(values[e] * x[columns[e]])
+            y[i] = total

@@ -1,0 +1,285 @@
+"""The one room that starts PETSc, and the manners of a parallel program.
+
+`PETSc` and `SLEPc` are taken from here by every other module: the first to ask initialises them,
+unless the host program has done so. Agreeing on failure stands here too: whatever can fail on
+one rank goes through `agreement`, so that all ranks raise together or none does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from contextlib import contextmanager
+
+from sparsehess import errors
+
+log = logging.getLogger("sparsehess")
+
+# Seconds a failed rank waits for the others before it concludes that they are stuck in a
+# collective call of the user's own, which only ending the whole job can resolve.
+PATIENCE = 5.0
+
+# Set by the command line to end the job; a host program keeps None and decides for itself.
+on_stuck = None
+
+
+def initialize(options=()) -> None:
+    """Initialise PETSc and SLEPc with these command-line options, unless they are already.
+
+    Collective on the world communicator the first time.
+
+    Raises
+    ------
+    StackError
+        petsc4py or slepc4py cannot be imported, or PETSc has complex scalars.
+    """
+    try:
+        import petsc4py
+        import slepc4py
+    except ImportError as error:
+        raise errors.StackError(
+            f"{error}: sparsehess needs petsc4py and slepc4py; on Debian: "
+            "apt-get install python3-slepc4py, elsewhere: pip install slepc4py"
+        ) from error
+    arguments = ["sparsehess", "-no_signal_handler", *options]
+    try:
+        petsc4py.init(arguments)
+        slepc4py.init(arguments)
+        from petsc4py import PETSc
+        from slepc4py import SLEPc
+    except ImportError as error:
+        raise errors.StackError(
+            f"{error}: petsc4py does not load; a numpy of another major version than it was built "
+            f"for is the usual reason (here numpy is {sys.modules['numpy'].__version__})"
+            if "numpy" in sys.modules
+            else f"{error}: petsc4py does not load"
+        ) from error
+    if PETSc.ScalarType().dtype.kind == "c":
+        raise errors.StackError(
+            "this PETSc has complex scalars; Hessians are real and inertia counts need a real build: "
+            "set PETSC_DIR and PETSC_ARCH to one, or install python3-petsc4py-real"
+        )
+    globals().update(PETSc=PETSc, SLEPc=SLEPc)
+
+
+def __getattr__(name: str):
+    if name in ("PETSc", "SLEPc"):
+        initialize()
+        return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+# --- communicators and agreement -------------------------------------------------------
+
+
+def communicator(comm=None):
+    """Return an mpi4py communicator from one of mpi4py's or petsc4py's; None is this process alone.
+
+    Not collective.
+    """
+    from mpi4py import MPI
+
+    if comm is None:
+        return MPI.COMM_SELF
+    if isinstance(comm, MPI.Comm):
+        return comm
+    if hasattr(comm, "tompi4py"):
+        return comm.tompi4py()
+    raise errors.InputError(f"comm must be an mpi4py or petsc4py communicator, not {type(comm).__name__}")
+
+
+def raise_together(comm, error: Exception | None) -> None:
+    """Raise on every rank if any rank brings an error; return on every rank if none does.
+
+    Collective. The error of the lowest failing rank wins; the others chain their own to it.
+    """
+    if comm.size == 1:
+        if error is not None:
+            raise error
+        return
+    import numpy as np
+    from mpi4py import MPI
+
+    mine = np.array([comm.size if error is None else comm.rank], np.int64)
+    first = np.empty(1, np.int64)
+    request = comm.Iallreduce(mine, first, op=MPI.MIN)
+    if error is None:
+        request.Wait()
+    else:
+        _wait_for_the_others(comm, request, error)
+    if first[0] == comm.size:
+        return
+    told = comm.bcast(errors.describe(error, comm.rank) if comm.rank == first[0] else None, root=int(first[0]))
+    if comm.rank == first[0]:
+        raise error
+    raise errors.rebuild(*told) from error
+
+
+def _wait_for_the_others(comm, request, error: Exception) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not request.Test():
+        if time.monotonic() > deadline:
+            if on_stuck is not None:
+                on_stuck(comm, error)
+            log.error("rank %d failed and waits for ranks that are in another call: %s", comm.rank, error)
+            request.Wait()
+            return
+        time.sleep(0.001)
+
+
+@contextmanager
+def agreement(comm):
+    """Run the block on every rank; if it fails on any rank, raise on all of them.
+
+    Collective. The block itself must not call anything collective that a failure could skip.
+    """
+    error = None
+    try:
+        yield
+    except Exception as caught:  # whatever it is, the other ranks must hear of it
+        error = caught
+    raise_together(comm, error)
+
+
+def on_root(comm, function, *arguments):
+    """Return function(*arguments), evaluated on rank 0, on every rank; its error on every rank too.
+
+    Collective. Meant for small results: the value is pickled between our own ranks.
+    """
+    value = None
+    with agreement(comm):
+        if comm.rank == 0:
+            value = function(*arguments)
+    return comm.bcast(value, root=0)
+
+
+# --- PETSc manners ---------------------------------------------------------------------
+
+
+def destroy(*objects) -> None:
+    """Destroy PETSc objects in this order, passing over None.
+
+    Collective on the objects.
+    """
+    for item in objects:
+        if item is not None:
+            item.destroy()
+
+
+@contextmanager
+def inserted_options(prefix: str, options: dict):
+    """Put options under a prefix into PETSc's database for the length of the block.
+
+    Logically collective. Yields a function that returns the keys nobody has asked for so far.
+    """
+    database = globals().get("PETSc") or __getattr__("PETSc")
+    database = database.Options()
+    for key, value in options.items():
+        database.setValue(prefix + key, _as_text(value))
+    try:
+        yield lambda: [key for key in options if not database.used(prefix + key)]
+    finally:
+        for key in options:
+            database.delValue(prefix + key)
+
+
+def _as_text(value) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+@contextmanager
+def readable_errors(doing: str, advice: str = ""):
+    """Turn a bare PETSc error code into a sentence.
+
+    Not collective. PETSc raises on all ranks of a collective call alike.
+    """
+    try:
+        yield
+    except errors.SparseHessError:
+        raise
+    except (RuntimeError, SystemError) as error:
+        cause = error.__cause__ if isinstance(error, SystemError) and error.__cause__ else error
+        code = getattr(cause, "ierr", None)
+        if code is None:
+            raise
+        import petsc4py
+
+        text = _ERROR_TEXT.get(code, "")
+        detail = " ".join(str(cause).split())
+        raise errors.StackError(
+            f"PETSc {petsc4py.__version__} stopped while {doing}: {text or detail}"
+            + (f"; {advice}" if advice else "")
+        ) from error
+
+
+_ERROR_TEXT = {
+    55: "out of memory",
+    56: "no support for this operation in this build",
+    60: "nonconforming sizes",
+    71: "zero pivot in the factorization",
+    76: "an external library (MUMPS) failed",
+    92: "no factorization of this kind in this build; MUMPS is needed",
+}
+
+
+def has_package(name: str) -> bool:
+    """Return whether PETSc was built with an external package.
+
+    Not collective.
+    """
+    petsc = globals().get("PETSc") or __getattr__("PETSc")
+    return bool(petsc.Sys.hasExternalPackage(name))
+
+
+def peak_memory() -> int:
+    """Return the peak resident bytes of this process.
+
+    Not collective.
+    """
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def threads() -> int:
+    """Return how many threads BLAS was told to use on each rank.
+
+    Not collective.
+    """
+    value = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    return int(value) if value.isdigit() else (os.cpu_count() or 1)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the stack.
+
+    Not collective.
+    """
+    import mpi4py
+    import numpy
+    import petsc4py
+    import scipy
+    import slepc4py
+
+    import sparsehess
+
+    petsc = globals().get("PETSc") or __getattr__("PETSc")
+    slepc = globals().get("SLEPc") or __getattr__("SLEPc")
+    dotted = lambda version: ".".join(map(str, version))  # noqa: E731
+    return {
+        "sparsehess": sparsehess.__version__,
+        "petsc": dotted(petsc.Sys.getVersion()),
+        "slepc": dotted(slepc.Sys.getVersion()),
+        "petsc4py": petsc4py.__version__,
+        "slepc4py": slepc4py.__version__,
+        "mpi4py": mpi4py.__version__,
+        "numpy": numpy.__version__,
+        "scipy": scipy.__version__,
+        "python": ".".join(map(str, sys.version_info[:3])),
+    }
