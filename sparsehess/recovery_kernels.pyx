@@ -11,7 +11,7 @@ ctypedef fused index_t:
 def direct(const index_t[::1] indptr, const int32_t[::1] columns, const int32_t[::1] color,
            const double[:, ::1] compressed, const double[::1] weight, const uint8_t[::1] source,
            const double[::1] remote, double[::1] values):
-    """Fill `values` (nnz,) and return (largest asymmetry, its entry, sum of squares of both).
+    """Fill `values` (nnz,) and return (largest asymmetry, its entry).
 
     `compressed` is (colors, rows): differences along each colour. `weight` (rows + ghosts,)
     turns a difference along a variable into a derivative. `source` says which readings an entry
@@ -21,7 +21,7 @@ def direct(const index_t[::1] indptr, const int32_t[::1] columns, const int32_t[
     """
     cdef Py_ssize_t rows = indptr.shape[0] - 1, i, e, next_remote = 0, worst = -1
     cdef int32_t j
-    cdef double own, other, largest = 0.0, difference, squares = 0.0
+    cdef double own, other, largest = 0.0, difference
     cdef uint8_t kind
     with nogil:
         for i in range(rows):
@@ -39,7 +39,6 @@ def direct(const index_t[::1] indptr, const int32_t[::1] columns, const int32_t[
                     other = compressed[color[i], j] * weight[i]
                 if kind == 3:
                     difference = fabs(own - other)
-                    squares += difference * difference
                     if difference > largest:
                         largest = difference
                         worst = e
@@ -48,7 +47,7 @@ def direct(const index_t[::1] indptr, const int32_t[::1] columns, const int32_t[
                     values[e] = own
                 else:
                     values[e] = other
-    return largest, worst, squares
+    return largest, worst
 
 
 def readings(const index_t[::1] indptr, const int32_t[::1] columns, const int32_t[::1] color,

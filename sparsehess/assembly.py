@@ -1,0 +1,299 @@
+"""Assembly: from an objective to a distributed Hessian that was checked.
+
+The composer of the road: pattern, colouring, differences and recovery meet only here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from mpi4py import MPI
+
+from sparsehess import differences, recovery_kernels
+from sparsehess.coloring import Coloring, color
+from sparsehess.errors import CheckError, InputError
+from sparsehess.objective import Evaluations, Objective
+from sparsehess.pattern import Pattern
+from sparsehess.pattern.kernels import contained
+from sparsehess.recovery import Plan, Recovered
+from sparsehess.reproducible import signed
+from sparsehess.runtime import PETSc, agreement, destroy
+
+# A Hessian passes if it agrees with a fresh product, row by row, and with its own transpose this well.
+# Rounding and truncation leave 1e-9 to 1e-6; a missing entry or a kink leaves 1e-3 and more.
+TOLERANCE = 1e-4
+
+# Rows below this part of the largest (in units of energy) are judged against the largest.
+_FLOOR = 1e-4
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What the checks of a Hessian found.
+
+    Attributes
+    ----------
+    hvp_error
+        Largest error of a random product H v, row by row, against the gradient's own change along
+        v, relative to |H| |v| in that row.
+    asymmetry
+        Largest |H_ij - H_ji| where both were read, relative to the largest entry.
+    passed
+        Whether both are within `TOLERANCE`.
+    """
+
+    hvp_error: float
+    asymmetry: float
+    passed: bool
+
+
+class Hessian:
+    """A distributed Hessian that owns its matrix and can follow x.
+
+    Made by `assemble`. A context manager; `close()` destroys what it owns, collectively.
+
+    Attributes
+    ----------
+    mat
+        The PETSc AIJ matrix, symmetric, owned by this object.
+    objective, pattern, coloring
+        What it was made from; kept for updates.
+    verification
+        Of the last assembly, or None if it was not asked for.
+    evaluations
+        Calls of the user's functions so far, over all ranks: `gradient`, `hvp`, `energy` for the
+        derivatives, and `verification` for those of the checks.
+    timings
+        Seconds of the stages: `pattern`, `coloring`, `derivatives`, `assembly`, `verification`.
+    """
+
+    def __init__(self, objective: Objective, plan: Plan, scheme: str, timings: dict[str, float]):
+        self.objective = objective
+        self.pattern: Pattern = plan.pattern
+        self.coloring: Coloring = plan.coloring
+        self.scheme = scheme
+        self.evaluations = {"gradient": 0, "hvp": 0, "energy": 0, "verification": 0}
+        self.verification: Verification | None = None
+        self.timings = timings
+        self.mat = None
+        self._plan = plan
+        self._values = np.empty(self.pattern.nnz_local)
+
+    def update(self, x=None, *, verify: bool = True, progress: Callable[[int, int], None] | None = None) -> None:
+        """Take the Hessian at x; pattern, colouring, plan and matrix are reused.
+
+        Collective. Costs the evaluations of the scheme, and two gradients (or a product) to verify.
+
+        Parameters
+        ----------
+        x
+            Of the kind of the objective's x; default that x.
+        verify
+            Whether to compare with a fresh random product and to check the symmetry.
+        progress
+            Called as progress(colours done, colours) on every rank.
+
+        Raises
+        ------
+        CheckError
+            Derivatives are not finite, not symmetric, or the pattern misses an entry.
+        EvaluationError
+            The user's function raised.
+        """
+        began = time.perf_counter()
+        evaluations = self.objective.at(self.objective.x if x is None else x)
+        if progress is not None:
+            evaluations.on_color = progress
+        typical = self.objective.typical_x
+        with agreement(self.pattern.comm):
+            typical = None if typical is None else self.objective.local(typical)
+        wanted = differences.steps(evaluations.x, typical, self.scheme, self.pattern.layout)
+        compressed = differences.compress(evaluations, self.coloring, wanted, self.scheme)
+        for name, calls in evaluations.counts.items():
+            self.evaluations[name] += calls
+        spent = time.perf_counter()
+        self.timings["derivatives"] = spent - began
+        recovered = self._plan.recover(compressed.changes, compressed.taken, self._values)
+        del compressed
+        self._fill()
+        assembled = time.perf_counter()
+        self.timings["assembly"] = assembled - spent
+        if verify:
+            before = sum(evaluations.counts.values())
+            evaluations.on_color = lambda done, total: None
+            self._verify(evaluations, wanted, recovered)
+            self.evaluations["verification"] += sum(evaluations.counts.values()) - before
+            self.timings["verification"] = time.perf_counter() - assembled
+
+    def _fill(self) -> None:
+        """Put the values into the matrix, which is made the first time."""
+        pattern = self.pattern
+        index = PETSc.IntType
+        csr = (pattern.indptr.astype(index, copy=False), pattern.indices.astype(index, copy=False), self._values)
+        if self.mat is None:
+            # Our rows are the matrix's arrays where PETSc can use them as they are (one rank).
+            size = ((pattern.layout.n_local, pattern.n),) * 2
+            self.mat = PETSc.Mat().createAIJWithArrays(size, csr, comm=pattern.comm)
+            self.mat.setOption(PETSc.Mat.Option.SYMMETRIC, True)
+            self.mat.setOption(PETSc.Mat.Option.SYMMETRY_ETERNAL, True)
+            self.mat.setOption(PETSc.Mat.Option.NEW_NONZERO_LOCATION_ERR, True)
+            return
+        self.mat.setValuesCSR(*csr)
+        self.mat.assemble()
+
+    def _verify(self, evaluations: Evaluations, wanted: np.ndarray, recovered: Recovered) -> None:
+        comm, layout = self.pattern.comm, self.pattern.layout
+        asymmetry = recovered.asymmetry / recovered.largest if recovered.largest > 0 else 0.0
+        direction = wanted * signed(layout, seed=1)
+        product = differences.directional(evaluations, direction, self.scheme)
+        ours, size = self._products(direction)
+        error = np.abs(ours - product)
+        # Steps turn rows of different units into energies, which can be compared.
+        energy = size * wanted
+        top = comm.allreduce(float(energy.max(initial=0.0)), op=MPI.MAX)
+        scale = np.maximum(size, _FLOOR * top / wanted)
+        relative = np.divide(error, scale, out=np.where(error > 0, np.inf, 0.0), where=scale > 0)
+        worst, rank = comm.allreduce((float(relative.max(initial=0.0)), comm.rank), op=MPI.MAXLOC)
+        self.verification = Verification(worst, asymmetry, worst <= TOLERANCE and asymmetry <= TOLERANCE)
+        if asymmetry > TOLERANCE:
+            i, j = recovered.where
+            raise CheckError(
+                f"the derivatives of {self.objective.name} are not symmetric: entries ({i}, {j}) and ({j}, {i}) "
+                f"differ by {asymmetry:.1e} of the largest entry. Variables {i} and {j} belong to a function that "
+                "is not a gradient, one with noise (set typical_x to take longer steps), or to a pattern that "
+                "misses one of their neighbours"
+            )
+        if worst > TOLERANCE:
+            variable = comm.bcast(
+                layout.start + int(relative.argmax()) if comm.rank == rank else None, root=rank
+            )
+            raise CheckError(self._explain(evaluations, wanted, variable, worst))
+
+    def _products(self, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return H d and |H| |d| (n_local,)."""
+        pattern = self.pattern
+        x, y = self.mat.createVecs()
+        x.setArray(direction)
+        self.mat.mult(x, y)
+        ours = y.getArray().copy()
+        destroy(x, y)
+        size = np.empty(pattern.layout.n_local)
+        recovery_kernels.absolute_product(
+            pattern.indptr, pattern.columns, self._values, pattern.exchange.halo(direction), size
+        )
+        return ours, size
+
+    def _explain(self, evaluations: Evaluations, wanted: np.ndarray, variable: int, worst: float) -> str:
+        """Say why row `variable` is wrong: step that variable alone and look where its column goes."""
+        pattern, comm = self.pattern, self.pattern.comm
+        exact = differences.column(evaluations, variable, wanted, self.scheme)
+        rows = np.arange(pattern.layout.n_local, dtype=np.int64)
+        outside = contained(pattern.indptr, pattern.indices, rows, np.full(len(rows), variable)) == 0
+        top = comm.allreduce(float(np.abs(exact).max(initial=0.0)), op=MPI.MAX)
+        missing = np.flatnonzero(outside & (np.abs(exact) > 1e-6 * top))
+        missing = missing[np.argsort(-np.abs(exact[missing]), kind="stable")][:4]
+        found = [(pattern.layout.start + int(row), float(exact[row])) for row in missing]
+        found = sorted((item for part in comm.allgather(found) for item in part), key=lambda item: -abs(item[1]))
+        if found:
+            listed = ", ".join(f"{row} (H = {value:.3g})" for row, value in found[:4])
+            return (
+                f"the pattern of {self.objective.name} is too small: variable {variable} is coupled with "
+                f"{listed}, which the pattern does not have"
+            )
+        return (
+            f"the Hessian of {self.objective.name} does not agree with the gradient: at variable {variable} a random "
+            f"product is off by {worst:.1e}, and the pattern misses nothing there. The gradient has a kink "
+            "(a cut-off without smoothing), noise (set typical_x), or the derivatives of another function"
+        )
+
+    def close(self) -> None:
+        """Destroy the matrix and the plan.
+
+        Collective. Using the object afterwards is an error.
+        """
+        destroy(self.mat)
+        self.mat = None
+
+    def __enter__(self) -> Hessian:
+        return self
+
+    def __exit__(self, *reason) -> None:
+        self.close()
+
+
+def assemble(
+    objective: Objective,
+    *,
+    pattern: Pattern | None = None,
+    derivative: str = "auto",
+    coloring: str | Coloring = "star",
+    order: str = "smallest-last",
+    verify: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Hessian:
+    """Assemble the Hessian of an objective at its x.
+
+    Collective on the objective's communicator.
+
+    Parameters
+    ----------
+    objective
+        What is differentiated.
+    pattern
+        Default the objective's own.
+    derivative
+        `central` (2 gradients a colour), `forward` (1, and the base), `ad` (1 product),
+        `auto` (products where there are any, else central).
+    coloring
+        A kind (`star`, `cpr`), or a colouring made before for this pattern.
+    order
+        Of a colouring that is made here.
+    verify
+        Compare with a fresh random product, and check the symmetry: 2 gradients more (or 1 product).
+    progress
+        Called as progress(colours done, colours) on every rank.
+
+    Returns
+    -------
+    Hessian
+        The caller closes it.
+
+    Raises
+    ------
+    InputError
+        The objective has no pattern, or layouts differ.
+    CheckError
+        A check failed; the message says at which variables.
+    EvaluationError
+        The user's function raised or returned something unusable.
+    """
+    pattern = pattern or objective.pattern
+    if pattern is None:
+        raise InputError(f"{objective.name} has no pattern: give one with pattern= or in the objective")
+    if pattern.n != objective.n or not pattern.layout.same(objective.layout):
+        raise InputError(
+            f"the pattern ({pattern.n} variables) and {objective.name} ({objective.n}) do not have the same "
+            "rows on each rank"
+        )
+    if pattern.n == 0:
+        raise InputError(f"{objective.name} has no variables")
+    scheme = differences.scheme_of(derivative, objective)
+    timings = {}
+    began = time.perf_counter()
+    pattern.exchange  # noqa: B018 - planned here, so that its time is the pattern's
+    timings["pattern"] = time.perf_counter() - began
+    if isinstance(coloring, str):
+        coloring = color(pattern, kind=coloring, order=order)
+    began = time.perf_counter()
+    plan = Plan.make(pattern, coloring)
+    timings["coloring"] = coloring.seconds + time.perf_counter() - began
+    hessian = Hessian(objective, plan, scheme, timings)
+    try:
+        hessian.update(verify=verify, progress=progress)
+    except Exception:
+        hessian.close()  # every rank is here: update raises on all or on none
+        raise
+    return hessian

@@ -1,0 +1,30 @@
+"""Random vectors that do not depend on the number of ranks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sparsehess.pattern import Layout
+
+
+def uniform(layout: Layout, seed: int) -> np.ndarray:
+    """Return (n_local,) numbers uniform in (-1, 1), a function of seed and global row alone.
+
+    Not collective. SplitMix64 (Steele, Lea, Flood 2014) of the row's number.
+    """
+    rows = np.arange(layout.start, layout.stop, dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        state = (rows + np.uint64(1) + np.uint64(seed % 2**32) * np.uint64(0x9E3779B1)) * np.uint64(0x9E3779B97F4A7C15)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        state = state ^ (state >> np.uint64(31))
+    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1.0
+
+
+def signed(layout: Layout, seed: int) -> np.ndarray:
+    """Return (n_local,) numbers of random sign with magnitudes uniform in (1/2, 1).
+
+    Not collective. No component is small, so that a product shows every column.
+    """
+    value = uniform(layout, seed)
+    return np.copysign(0.5 + 0.5 * np.abs(value), value)
