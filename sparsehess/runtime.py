@@ -64,6 +64,10 @@ def initialize(options=()) -> None:
     globals().update(PETSc=PETSc, SLEPc=SLEPc)
 
 
+def _petsc():
+    return globals().get("PETSc") or __getattr__("PETSc")
+
+
 def __getattr__(name: str):
     if name in ("PETSc", "SLEPc"):
         initialize()
@@ -172,17 +176,31 @@ def destroy(*objects) -> None:
 def inserted_options(prefix: str, options: dict):
     """Put options under a prefix into PETSc's database for the length of the block.
 
-    Logically collective. Yields a function that returns the keys nobody has asked for so far.
+    Logically collective.
     """
-    database = globals().get("PETSc") or __getattr__("PETSc")
-    database = database.Options()
+    database = _petsc().Options()
     for key, value in options.items():
         database.setValue(prefix + key, _as_text(value))
     try:
-        yield lambda: [key for key in options if not database.used(prefix + key)]
+        yield
     finally:
         for key in options:
             database.delValue(prefix + key)
+
+
+def option_was_used(name: str) -> bool:
+    """Return whether anything has asked for an option that is in PETSc's database now.
+
+    Not collective.
+    """
+    petsc = _petsc()
+    if hasattr(petsc.Options, "used"):
+        return petsc.Options().used(name)
+    import ctypes  # petsc4py before 3.19 does not expose PetscOptionsUsed
+
+    answer = ctypes.c_int(0)
+    ctypes.CDLL(petsc.__file__).PetscOptionsUsed(None, name.encode(), ctypes.byref(answer))
+    return bool(answer.value)
 
 
 def _as_text(value) -> str:
@@ -233,7 +251,7 @@ def has_package(name: str) -> bool:
 
     Not collective.
     """
-    petsc = globals().get("PETSc") or __getattr__("PETSc")
+    petsc = _petsc()
     return bool(petsc.Sys.hasExternalPackage(name))
 
 
@@ -269,7 +287,7 @@ def versions() -> dict[str, str]:
 
     import sparsehess
 
-    petsc = globals().get("PETSc") or __getattr__("PETSc")
+    petsc = _petsc()
     slepc = globals().get("SLEPc") or __getattr__("SLEPc")
     dotted = lambda version: ".".join(map(str, version))  # noqa: E731
     return {

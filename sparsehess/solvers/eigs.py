@@ -1,0 +1,307 @@
+"""`eigs`: solve, refine, count, and repair until count and pairs agree."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from sparsehess.errors import CheckError, InputError, NotConverged
+from sparsehess.runtime import destroy, has_package
+from sparsehess.solvers.krylovschur import KrylovSchur
+from sparsehess.solvers.problem import EigenProblem
+from sparsehess.solvers.refine import rayleigh_ritz
+from sparsehess.solvers.spectrum import Count, SolveSpec, Spectrum
+from sparsehess.solvers.windows import WINDOWS, Window
+
+# Solves more until count and pairs must agree.
+REPAIRS = 5
+
+# Up to this size a factorization costs little beside anything else, and the largest are counted too.
+CHEAP = 20_000
+
+
+def eigs(
+    matrix,
+    k: int = 6,
+    *,
+    which: str = "smallest",
+    target: float | None = None,
+    mass=None,
+    nullspace=None,
+    tol: float = 1e-8,
+    options: dict | None = None,
+    count: str = "auto",
+    seed: int = 0,
+    comm=None,
+    strict: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Spectrum:
+    """Compute eigenpairs of H x = λ x, or H x = λ M x, and prove that none was missed.
+
+    Collective.
+
+    Parameters
+    ----------
+    matrix
+        A `Hessian`, a symmetric PETSc Mat, or a SciPy matrix that every rank holds.
+    k
+        How many.
+    which
+        `smallest`, `largest` (algebraic), `magnitude` or `negative`.
+    target
+        The k nearest to this number instead.
+    mass
+        Symmetric positive semidefinite M: Mat, SciPy matrix or (n,) diagonal.
+    nullspace
+        Known null vectors to deflate, Vecs or an (m, n) array; checked first.
+    tol
+        Backward error that each pair must reach.
+    options
+        PETSc options without a prefix, `{"eps_ncv": 60}`, over those of sparsehess.
+    count
+        Whether an inertia count must confirm the answer: `auto`, `yes` or `no`.
+    seed
+        Of the starting vectors.
+    comm
+        For SciPy matrices.
+    strict
+        Raise where fewer pairs converged or the count does not agree; else say so in the result.
+    progress
+        Called as progress(converged, wanted) on every rank.
+
+    Returns
+    -------
+    Spectrum
+        The caller closes it.
+
+    Raises
+    ------
+    InputError
+        Arguments that cannot be used.
+    NotConverged
+        Fewer than k pairs converged (`strict`).
+    CheckError
+        Count and pairs do not agree after all repairs (`strict`).
+    StackError
+        This PETSc has no MUMPS where it is needed, or PETSc failed.
+
+    Notes
+    -----
+    Smallest and target: shift-and-invert with an LDLᵀ factorization, the shift just below the
+    spectrum, never at 0. The pairs go through a Rayleigh-Ritz step; then the inertia past the last
+    pair must be the number of pairs before it. Where it is not, the found pairs are deflated and
+    the solve goes on with a wider subspace and another start.
+    """
+    spec = SolveSpec(
+        k=k, which=which, target=target, tol=tol, options=dict(options or {}), count=count, seed=seed
+    )
+    with EigenProblem.of(matrix, mass=mass, nullspace=nullspace, comm=comm) as problem:
+        spectrum = solve(problem, spec, progress)
+    if strict:
+        error = shortfall(spectrum)
+        if error is not None:
+            spectrum.close()
+            raise error
+    return spectrum
+
+
+def shortfall(spectrum: Spectrum) -> Exception | None:
+    """Return the error that a spectrum amounts to, or None if it is complete.
+
+    Not collective; the same on every rank.
+    """
+    if spectrum.count is not None and not spectrum.count.certified:
+        low, high = spectrum.count.interval
+        return CheckError(
+            f"eigenvalues missed: the inertia counts {spectrum.count.inertia} in ({low:.6g}, {high:.6g}), "
+            f"{spectrum.count.found} were found; try a larger k or another target"
+        )
+    if spectrum.converged < spectrum.asked or spectrum.advice:
+        return NotConverged(f"{spectrum.converged} of {spectrum.asked} eigenpairs: {spectrum.advice}")
+    return None
+
+
+def solve(problem: EigenProblem, spec: SolveSpec, progress: Callable[[int, int], None] | None = None) -> Spectrum:
+    """Solve a problem as a spec says; see `eigs`.
+
+    Collective. Never raises for pairs that are missing: `shortfall` tells.
+    """
+    if spec.k > problem.n:
+        raise InputError(f"k={spec.k} eigenpairs of a matrix with {problem.n} rows: ask for at most {problem.n}")
+    session = _Session(problem, spec, progress or (lambda done, total: None))
+    try:
+        return session.run()
+    finally:
+        session.close()
+
+
+class _Session:
+    """The solvers of one call of `solve`, and what they have found so far."""
+
+    def __init__(self, problem: EigenProblem, spec: SolveSpec, progress):
+        self.problem, self.spec, self.progress = problem, spec, progress
+        self.window: Window = WINDOWS["nearest" if spec.target is not None else spec.which](problem, spec)
+        self.asked = max(0, min(spec.k, problem.finite - len(problem.null)))
+        self.inverted: KrylovSchur | None = None
+        self.products: KrylovSchur | None = None
+        self.sigma: float | None = None
+        self.values, self.vectors, self.errors, self.orthogonality = np.empty(0), [], np.empty(0), 0.0
+        self.seconds: dict[str, float] = {}  # of the solve, before any count
+        self.stale = 0  # vectors that came with a residual above the tolerance
+
+    def run(self) -> Spectrum:
+        counting, uncounted = self._counting()
+        advice = ""
+        if self.spec.which == "negative" and self.spec.target is None:
+            below = self._solver(True).shift_to(-self.problem.zero)[0]
+            if below == 0:
+                return self._spectrum(0, Count((-np.inf, -self.problem.zero), 0, 0, True), "", "")
+            self.asked = min(self.asked, below)
+        elif self.asked < self.spec.k:
+            advice = (
+                f"no more exist: of {self.problem.n} eigenvalues {self.problem.n - self.problem.finite} are infinite "
+                f"and {len(self.problem.null)} deflated"
+            )
+        if self.asked == 0:
+            return self._spectrum(0, None, uncounted or "nothing was asked for", advice)
+        if self.window.inverts:
+            self.sigma = self.window.find_shift(self._solver(True), self._lowest_by_products)
+        self._take(self._solve(self.asked, seed=self.spec.seed))
+        count = None
+        self.seconds = self._spent()
+        began = time.perf_counter()
+        if counting and len(self.values):
+            count = self._count_and_repair()
+        self.seconds["certificate"] = time.perf_counter() - began
+        if not advice and len(self.values) < self.asked:
+            advice = self._advice()
+        return self._spectrum(self.asked, count, "" if count else uncounted or "no pair converged", advice)
+
+    # --- solving ---
+
+    def _solver(self, invert: bool) -> KrylovSchur:
+        solver = self.inverted if invert else self.products
+        if solver is None:
+            # Two digits beyond the tolerance: clusters need them, and a Krylov space gains them in a step.
+            # Options of the caller belong to the solver that does the work, not to one that counts.
+            options = self.spec.options if invert == self.window.inverts else {}
+            solver = KrylovSchur(
+                self.problem, invert, options, tol=1e-2 * min(self.spec.tol, 1e-8), on_progress=self.progress
+            )
+            if invert:
+                self.inverted = solver
+            else:
+                self.products = solver
+        return solver
+
+    def _solve(self, k: int, *, seed: int, wider: int = 0) -> list:
+        deflate = [*self.problem.null, *self.vectors]
+        k = min(k, self.problem.finite - len(deflate))
+        if k <= 0:
+            return []
+        if self.window.inverts:
+            solver = self._solver(True)
+            solver.shift_to(self.sigma)
+            return solver.solve("nearest", k, deflate=deflate, seed=seed, wider=wider)
+        return self._solver(False).solve(self.window.direct, k, deflate=deflate, seed=seed, wider=wider)
+
+    def _take(self, vectors: list) -> None:
+        """Add vectors to what is found; keep the pairs that reach the tolerance."""
+        values, vectors, errors, self.orthogonality = rayleigh_ritz(self.problem, self.vectors + vectors)
+        good = errors <= self.spec.tol
+        destroy(*(vector for vector, keep in zip(vectors, good, strict=True) if not keep))
+        self.stale = int(np.count_nonzero(~good))
+        self.values, self.errors = values[good], errors[good]
+        self.vectors = [vector for vector, keep in zip(vectors, good, strict=True) if keep]
+
+    def _lowest_by_products(self) -> tuple[float, float]:
+        """Return a rough lowest eigenvalue of a standard problem and its absolute residual."""
+        rough = KrylovSchur(self.problem, False, {}, tol=1e-3)
+        try:
+            vectors = rough.solve("smallest", 1, seed=self.spec.seed)
+            values, vectors, errors, _ = rayleigh_ritz(self.problem, vectors)
+            destroy(*vectors)
+            if not len(values):
+                return -self.problem.scale, 0.0
+            return float(values[0]), float(errors[0] * (self.problem.norms[0] + abs(values[0])))
+        finally:
+            rough.close()
+
+    # --- counting ---
+
+    def _counting(self) -> tuple[bool, str]:
+        """Return whether to count, and if not, why."""
+        if self.spec.count == "no":
+            return False, "no count was asked for"
+        if not has_package("mumps"):
+            return False, "this PETSc has no MUMPS to count with"
+        if self.spec.count == "auto" and not self.window.inverts and self.problem.n > CHEAP:
+            return False, f"no factorization was made for the largest of n > {CHEAP}; --count yes makes one"
+        return True, ""
+
+    def _count_and_repair(self) -> Count:
+        """Count; while eigenvalues are missing, go on with the found pairs deflated.
+
+        The edge past the last pair stays where it is while pairs are added before it; only when a
+        repair brings nothing is another edge tried, in case rounding put an eigenvalue astride.
+        """
+        for attempt in range(REPAIRS + 1):
+            if attempt == 0 or not brought:
+                interval = self.window.edge(self.values, min(self.asked, len(self.values)), wider=100.0**attempt)
+                inertia = self.window.inertia(self._solver(True), interval)
+            found = self.window.found(interval, self.values) + (len(self.problem.null) if self.window.holds(interval, 0.0) else 0)
+            if found == inertia:
+                return Count(self.window.reported(interval), inertia, found, True, attempt)
+            if attempt == REPAIRS:
+                break
+            before = len(self.values)
+            missing = max(inertia - found, 1)
+            self._take(self._solve(missing, seed=self.spec.seed + 1 + attempt, wider=20 * (attempt + 1)))
+            brought = len(self.values) > before
+        return Count(self.window.reported(interval), inertia, found, False, REPAIRS)
+
+    # --- the answer ---
+
+    def _spectrum(self, asked: int, count: Count | None, uncounted: str, advice: str) -> Spectrum:
+        chosen = self.window.nearest_first(self.values)[:asked]
+        chosen = np.sort(chosen)
+        rest = np.setdiff1d(np.arange(len(self.values)), chosen)
+        destroy(*(self.vectors[i] for i in rest))
+        vectors, self.vectors = [self.vectors[i] for i in chosen], []
+        values, errors = self.values[chosen], self.errors[chosen]
+        main = self.inverted if self.window.inverts else self.products
+        return Spectrum(
+            eigenvalues=values,
+            vectors=vectors,
+            residuals=errors,
+            orthogonality=self.orthogonality,
+            count=count,
+            uncounted=uncounted,
+            zeros=int(np.count_nonzero(np.abs(values) <= self.problem.zero)),
+            asked=asked,
+            advice=advice,
+            iterations=sum(solver.iterations for solver in self._solvers()),
+            method="krylovschur",
+            reason=self.window.reason,
+            timings=self.seconds or self._spent(),
+            options=main.used_defaults() if main is not None else {},
+        )
+
+    def _solvers(self) -> list[KrylovSchur]:
+        return [solver for solver in (self.inverted, self.products) if solver is not None]
+
+    def _spent(self) -> dict[str, float]:
+        names = ("factorization", "solve")
+        return {name: sum(solver.seconds[name] for solver in self._solvers()) for name in names} | {"certificate": 0.0}
+
+    def _advice(self) -> str:
+        if self.stale:
+            return f"{self.stale} more did not reach the tolerance {self.spec.tol:g}: loosen it, or give -eps_ncv"
+        return "give SLEPc a wider subspace (-eps_ncv) or more iterations (-eps_max_it)"
+
+    def close(self) -> None:
+        destroy(*self.vectors)
+        for solver in self._solvers():
+            solver.close()

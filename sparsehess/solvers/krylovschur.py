@@ -1,0 +1,181 @@
+"""SLEPc's Krylov-Schur: with products for the largest, with shift-and-invert near a shift."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sparsehess.errors import InputError, StackError
+from sparsehess.reproducible import uniform
+from sparsehess.runtime import PETSc, SLEPc, has_package, inserted_options, option_was_used, readable_errors
+from sparsehess.solvers.problem import EigenProblem
+
+PREFIX = "sparsehess_"
+
+DEFAULTS = {
+    "eps_type": "krylovschur",
+    "st_ksp_type": "preonly",
+    "st_pc_type": "cholesky",
+    "st_pc_factor_mat_solver_type": "mumps",
+    "st_mat_mumps_icntl_13": 1,  # the root front on one rank: ScaLAPACK's would hide its negative pivots
+    "st_mat_mumps_icntl_14": 50,  # room for pivoting, in percent
+    "st_mat_mumps_icntl_24": 1,  # null pivots are found and counted
+}
+
+
+@dataclass
+class KrylovSchur:
+    """One SLEPc solver for a problem, kept for several solves and counts; `close()` destroys it.
+
+    Attributes
+    ----------
+    problem
+        What is solved.
+    invert
+        Whether with shift-and-invert.
+    options
+        PETSc options, defaults overridden by the caller's.
+    tol
+        Relative tolerance of SLEPc's own test, on the transformed problem.
+    on_progress
+        Called on every rank as on_progress(converged, wanted).
+    seconds
+        Time in factorizations and in solves.
+    """
+
+    problem: EigenProblem
+    invert: bool
+    options: dict
+    tol: float
+    on_progress: Callable[[int, int], None] = lambda done, total: None
+    seconds: dict[str, float] = field(default_factory=lambda: {"factorization": 0.0, "solve": 0.0})
+    iterations: int = 0
+
+    def __post_init__(self):
+        problem = self.problem
+        if (self.invert or problem.M is not None) and not has_package("mumps"):
+            raise StackError(
+                "this PETSc has no MUMPS, which shift-and-invert and inertia counts need: install a PETSc with "
+                "MUMPS (Debian's has it), or ask for --which largest without a mass matrix"
+            )
+        self._eps = eps = SLEPc.EPS().create(problem.A.comm)
+        eps.setOptionsPrefix(PREFIX)
+        eps.setOperators(problem.A, problem.M)
+        kind = SLEPc.EPS.ProblemType
+        eps.setProblemType(kind.HEP if problem.M is None else kind.GHEP)
+        eps.setTolerances(tol=self.tol)
+        st = eps.getST()
+        st.setType("sinvert" if self.invert else "shift")
+        self._factors = self.invert or problem.M is not None
+        self._shift = None
+        self._unused: set[str] = set()
+
+    def used_defaults(self) -> dict:
+        """Return the options of this solver: the defaults that apply, overridden by the caller's.
+
+        Not collective.
+        """
+        mine = DEFAULTS if self._factors else {"eps_type": DEFAULTS["eps_type"]}
+        return {**mine, **self.options}
+
+    def shift_to(self, shift: float) -> tuple[int, int, int]:
+        """Factorize A - shift M; return its (negative, zero, positive) counts of pivots.
+
+        Collective. By Sylvester's law these are the eigenvalues below, at and above the shift,
+        infinite ones among them.
+        """
+        began = time.perf_counter()
+        with inserted_options(PREFIX, self.used_defaults()), readable_errors(
+            f"factorizing at {shift:.6g}", "give it more memory, more ranks, or a shell method"
+        ):
+            st = self._eps.getST()
+            if self._shift is None:
+                self._eps.setWhichEigenpairs(SLEPc.EPS.Which.TARGET_MAGNITUDE)
+                self._eps.setTarget(shift)
+                self._eps.setFromOptions()
+                st.setShift(shift)
+                self._eps.setUp()
+            elif shift != self._shift:
+                st.setShift(shift)
+                st.setUp()
+            self._shift = shift
+            counts = tuple(int(number) for number in st.getKSP().getPC().getFactorMatrix().getInertia())
+        self.seconds["factorization"] += time.perf_counter() - began
+        return counts
+
+    def solve(self, which: str, k: int, *, deflate=(), wider: int = 0, seed: int = 0) -> list[PETSc.Vec]:
+        """Return the converged eigenvectors: at least k of them if all went well, maybe more.
+
+        Collective. The caller destroys them.
+
+        Parameters
+        ----------
+        which
+            `nearest` to the shift of `shift_to`, or `largest`, `smallest` (algebraic), `magnitude`.
+        k
+            How many are wanted.
+        deflate
+            Vecs to stay away from.
+        wider
+            So many more basis vectors than SLEPc would take.
+        seed
+            Of the starting vector.
+        """
+        eps, problem = self._eps, self.problem
+        choice = SLEPc.EPS.Which
+        eps.setWhichEigenpairs(
+            {
+                "nearest": choice.TARGET_MAGNITUDE,
+                "largest": choice.LARGEST_REAL,
+                "smallest": choice.SMALLEST_REAL,
+                "magnitude": choice.LARGEST_MAGNITUDE,
+            }[which]
+        )
+        if which == "nearest":
+            eps.setTarget(self._shift)
+        if wider:
+            eps.setDimensions(nev=k, ncv=min(problem.n, max(2 * k, k + 15) + wider))
+        else:
+            eps.setDimensions(nev=k)
+        if deflate:
+            eps.setDeflationSpace(list(deflate))
+        start = problem.A.createVecRight()
+        start.setArray(uniform(problem.layout, seed))
+        eps.setInitialSpace([start])
+        try:
+            with inserted_options(PREFIX, self.used_defaults()), readable_errors("solving for eigenpairs"):
+                eps.cancelMonitor()  # else those of the options would be added once more
+                eps.setFromOptions()
+                eps.setMonitor(lambda eps, its, converged, *rest: self.on_progress(min(converged, k), k))
+                began = time.perf_counter()
+                eps.setUp()
+                set_up = time.perf_counter()
+                eps.solve()
+                self.seconds["factorization"] += set_up - began
+                self.seconds["solve"] += time.perf_counter() - set_up
+                self._note_unused()
+        finally:
+            eps.cancelMonitor()
+            start.destroy()
+        self.iterations += eps.getIterationNumber()
+        vectors = []
+        for i in range(eps.getConverged()):
+            vector = problem.A.createVecRight()
+            eps.getEigenvector(i, vector)
+            vectors.append(vector)
+        return vectors
+
+    def _note_unused(self) -> None:
+        self._unused = {key for key in self.options if not option_was_used(PREFIX + key)}
+        if self._unused:
+            listed = ", ".join("-" + key for key in sorted(self._unused))
+            raise InputError(f"PETSc options that nothing has used: {listed}; are they spelt right?")
+
+    def close(self) -> None:
+        """Destroy the solver and its factorization.
+
+        Collective.
+        """
+        self._eps.destroy()
+

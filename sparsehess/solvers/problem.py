@@ -1,0 +1,298 @@
+"""`EigenProblem`: H x = λ M x with what is known of it, from whatever a caller has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse
+
+from sparsehess.assembly import Hessian
+from sparsehess.errors import CheckError, InputError
+from sparsehess.pattern import Layout
+from sparsehess.reproducible import uniform
+from sparsehess.runtime import PETSc, agreement, destroy
+from sparsehess.units import Units
+
+_EPS = np.finfo(float).eps
+
+# A matrix is symmetric if x'(H y) and y'(H x) agree to this part of |H| |x| |y|.
+SYMMETRY = 1e-10
+
+
+@dataclass(eq=False, kw_only=True)
+class EigenProblem:
+    """A symmetric eigenproblem, standard or generalised.
+
+    Make one with `of`. A context manager; `close()` destroys what it had to make itself.
+
+    Attributes
+    ----------
+    A
+        The Hessian, a symmetric Mat.
+    M
+        The mass matrix, symmetric positive semidefinite, or None.
+    null
+        Known null vectors, Vecs of A's layout.
+    relative_error
+        Error of A's entries, relative to its norm, where it is known: of differences, of asymmetry.
+    units
+        What an eigenvalue means, or None.
+    """
+
+    A: PETSc.Mat
+    M: PETSc.Mat | None = None
+    null: list[PETSc.Vec]
+    relative_error: float = 0.0
+    units: Units | None = None
+    owned: list
+
+    @classmethod
+    def of(cls, matrix, *, mass=None, nullspace=None, comm=None, relative_error=0.0, units=None) -> EigenProblem:
+        """Return the problem for a Hessian, a PETSc Mat or a SciPy matrix that every rank holds.
+
+        Collective.
+
+        Parameters
+        ----------
+        matrix
+            H. A `Hessian` brings mass, null vectors and units of its objective.
+        mass
+            Mat, SciPy matrix, or (n,) diagonal.
+        nullspace
+            List of Vecs, or (m, n) array that every rank holds.
+        comm
+            For SciPy matrices; PETSc objects have their own.
+        relative_error, units
+            As the attributes.
+
+        Raises
+        ------
+        InputError
+            Not square, not symmetric, not finite, or sizes that do not fit.
+        CheckError
+            A null vector is none.
+        """
+        owned: list = []
+        try:
+            if isinstance(matrix, Hessian):
+                objective = matrix.objective
+                mass = objective.mass if mass is None else mass
+                nullspace = objective.null_vectors if nullspace is None else nullspace
+                units = objective.units if units is None else units
+                if matrix.verification is not None:
+                    relative_error = max(relative_error, matrix.verification.hvp_error)
+                matrix = matrix.mat
+            A = _as_mat(matrix, comm, None, owned, "the Hessian")
+            layout = Layout.from_local(A.getLocalSize()[0], A.comm.tompi4py())
+            M = None if mass is None else _as_mat(mass, None, layout, owned, "the mass matrix")
+            null = _as_vectors(nullspace, A, layout, owned)
+            problem = cls(A=A, M=M, null=null, relative_error=relative_error, units=units, owned=owned)
+            problem._check()
+            return problem
+        except Exception:
+            destroy(*owned)  # every rank is here: all that raises above raises on all
+            raise
+
+    # --- facts, each computed once; collective the first time ---
+
+    @property
+    def comm(self):
+        return self.A.comm.tompi4py()
+
+    @property
+    def n(self) -> int:
+        return self.A.getSize()[0]
+
+    @cached_property
+    def layout(self) -> Layout:
+        return Layout.from_local(self.A.getLocalSize()[0], self.comm)
+
+    @cached_property
+    def norms(self) -> tuple[float, float]:
+        """Frobenius norms of A and of M (or of what stands for it: 1 for the identity)."""
+        frobenius = PETSc.NormType.FROBENIUS
+        return self.A.norm(frobenius), 1.0 if self.M is None else self.M.norm(frobenius)
+
+    @cached_property
+    def mass_diagonal(self) -> tuple[float, float, int]:
+        """(mean, least, number of zero rows) of M's diagonal; a zero diagonal of a semidefinite M
+        is a zero row, and an infinite eigenvalue."""
+        if self.M is None:
+            return 1.0, 1.0, 0
+        diagonal = self.M.getDiagonal()
+        mean, least = diagonal.sum() / self.n, diagonal.min()[1]
+        zero = self.comm.allreduce(int(np.count_nonzero(diagonal.getArray(readonly=True) == 0)))
+        diagonal.destroy()
+        return mean, least, zero
+
+    @cached_property
+    def scale(self) -> float:
+        """Size of the largest eigenvalues: the largest row sum of |A| over the mean mass."""
+        return self.A.norm(PETSc.NormType.INFINITY) / self.mass_diagonal[0]
+
+    @cached_property
+    def typical(self) -> float:
+        """Size of an eigenvalue in the middle: mean of |A|'s diagonal over the mean mass."""
+        diagonal = self.A.getDiagonal()
+        diagonal.abs()
+        mean = diagonal.sum() / self.n
+        diagonal.destroy()
+        return mean / self.mass_diagonal[0]
+
+    @property
+    def finite(self) -> int:
+        """Number of finite eigenvalues, by the zero rows of M."""
+        return self.n - self.mass_diagonal[2]
+
+    @property
+    def zero(self) -> float:
+        """An eigenvalue below this size is zero to the accuracy of the matrix."""
+        return max(1e3 * _EPS, 10 * self.relative_error) * self.scale
+
+    def _check(self) -> None:
+        for name, matrix in (("the Hessian", self.A), ("the mass matrix", self.M)):
+            if matrix is not None:
+                _check_symmetric(name, matrix, self.layout)
+        mean, least, _ = self.mass_diagonal
+        if not (least >= 0 and mean > 0):
+            raise InputError(
+                f"the mass matrix must be positive semidefinite; its diagonal goes down to {least:.3g}, mean {mean:.3g}"
+            )
+        image = self.A.createVecLeft()
+        for number, vector in enumerate(self.null):
+            self.A.mult(vector, image)
+            size = vector.norm()
+            error = image.norm() / (self.norms[0] * size) if size * self.norms[0] > 0 else 0.0
+            allowed = max(1e-8, 10 * self.relative_error)
+            if size == 0 or not error <= allowed:
+                image.destroy()
+                raise CheckError(
+                    f"null vector {number} is not in the null space: ‖H v‖ / (‖H‖ ‖v‖) = {error:.1e}, more than "
+                    f"{allowed:.0e} (rotations are null vectors only where the gradient vanishes)"
+                    if size
+                    else f"null vector {number} is zero"
+                )
+        image.destroy()
+
+    def close(self) -> None:
+        """Destroy the PETSc objects that were made here.
+
+        Collective.
+        """
+        destroy(*self.owned)
+        self.owned.clear()
+
+    def __enter__(self) -> EigenProblem:
+        return self
+
+    def __exit__(self, *reason) -> None:
+        self.close()
+
+
+def aij(rows: scipy.sparse.csr_matrix, layout: Layout) -> PETSc.Mat:
+    """Return the AIJ matrix of local rows (n_local, n) with global columns. The caller destroys it.
+
+    Collective.
+    """
+    index = PETSc.IntType
+    csr = (rows.indptr.astype(index), rows.indices.astype(index), rows.data.astype(np.float64))
+    matrix = PETSc.Mat().createAIJ(((layout.n_local, layout.n),) * 2, csr=csr, comm=layout.comm)
+    matrix.setOption(PETSc.Mat.Option.SYMMETRIC, True)
+    return matrix
+
+
+def _as_mat(matrix, comm, layout: Layout | None, owned: list, name: str) -> PETSc.Mat:
+    if isinstance(matrix, PETSc.Mat):
+        rows, columns = matrix.getSize()
+        if rows != columns:
+            raise InputError(f"{name} must be square; it is {rows} x {columns}")
+        if layout is not None and (rows != layout.n or matrix.getLocalSize()[0] != layout.n_local):
+            raise InputError(f"{name} has {rows} rows ({matrix.getLocalSize()[0]} on rank {layout.comm.rank}), "
+                             f"the Hessian {layout.n} ({layout.n_local})")
+        if not matrix.isAssembled():
+            raise InputError(f"{name} is not assembled: call assemble() first")
+        return matrix
+    if isinstance(matrix, PETSc.Vec):
+        result = PETSc.Mat().createAIJ((matrix.getSizes(),) * 2, nnz=1, comm=matrix.comm)
+        result.setDiagonal(matrix)
+        owned.append(result)
+        return result
+    if not scipy.sparse.issparse(matrix):
+        matrix = np.asarray(matrix)
+        matrix = scipy.sparse.diags(matrix) if matrix.ndim == 1 else scipy.sparse.csr_matrix(matrix)
+    if matrix.shape[0] != matrix.shape[1]:
+        raise InputError(f"{name} must be square; it is {matrix.shape[0]} x {matrix.shape[1]}")
+    if matrix.dtype.kind not in "fiub":
+        raise InputError(f"{name} must be real, not {matrix.dtype}")
+    layout = layout or Layout.from_size(matrix.shape[0], comm)
+    if matrix.shape[0] != layout.n:
+        raise InputError(f"{name} has {matrix.shape[0]} rows, the Hessian {layout.n}")
+    rows = matrix.tocsr()[layout.start : layout.stop]
+    rows = with_diagonal(rows, layout)
+    result = aij(rows, layout)
+    owned.append(result)
+    return result
+
+
+def with_diagonal(rows: scipy.sparse.csr_matrix, layout: Layout) -> scipy.sparse.csr_matrix:
+    """Return local rows that store their diagonal, zeros too: shifts need the place.
+
+    Not collective.
+    """
+    own = np.arange(layout.n_local)
+    there = np.zeros(layout.n_local, bool)
+    row_of = np.repeat(own, np.diff(rows.indptr))
+    there[row_of[rows.indices == row_of + layout.start]] = True
+    if not there.all():
+        coo, missing = rows.tocoo(), own[~there]
+        row = np.concatenate([coo.row, missing])
+        col = np.concatenate([coo.col, missing + layout.start])
+        data = np.concatenate([coo.data, np.zeros(len(missing))])
+        rows = scipy.sparse.coo_matrix((data, (row, col)), rows.shape).tocsr()
+    rows.sum_duplicates()
+    rows.sort_indices()
+    return rows
+
+
+def _as_vectors(nullspace, A: PETSc.Mat, layout: Layout, owned: list) -> list[PETSc.Vec]:
+    if nullspace is None:
+        return []
+    if isinstance(nullspace, (list, tuple)) and all(isinstance(v, PETSc.Vec) for v in nullspace):
+        for vector in nullspace:
+            if vector.getSizes() != (layout.n_local, layout.n):
+                raise InputError(f"a null vector has sizes {vector.getSizes()}, the Hessian {(layout.n_local, layout.n)}")
+        return list(nullspace)
+    with agreement(layout.comm):
+        array = np.atleast_2d(np.asarray(nullspace, np.float64))
+        if array.ndim != 2 or array.shape[1] != layout.n:
+            raise InputError(f"null vectors must be (m, {layout.n}), not {array.shape}")
+        if not np.isfinite(array).all():
+            raise InputError("null vectors must be finite")
+    vectors = []
+    for row in array:
+        vector = A.createVecRight()
+        vector.setArray(row[layout.start : layout.stop])
+        vectors.append(vector)
+        owned.append(vector)
+    return vectors
+
+
+def _check_symmetric(name: str, matrix: PETSc.Mat, layout: Layout) -> None:
+    norm = matrix.norm(PETSc.NormType.FROBENIUS)
+    if not np.isfinite(norm):
+        raise InputError(f"{name} has entries that are not finite")
+    x, y, image = matrix.createVecRight(), matrix.createVecRight(), matrix.createVecLeft()
+    x.setArray(uniform(layout, 11))
+    y.setArray(uniform(layout, 12))
+    matrix.mult(y, image)
+    forth = x.dot(image)
+    matrix.mult(x, image)
+    back = y.dot(image)
+    size = norm * np.sqrt(x.norm() * y.norm())
+    destroy(x, y, image)
+    if abs(forth - back) > SYMMETRY * size:
+        raise InputError(
+            f"{name} is not symmetric: x'(H y) and y'(H x) differ by {abs(forth - back) / size:.1e} of its norm"
+        )

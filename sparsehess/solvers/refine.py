@@ -1,0 +1,74 @@
+"""Rayleigh-Ritz on converged vectors: eigenvalues as good as the vectors allow, orthogonal clusters."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.linalg
+
+from sparsehess.runtime import PETSc, destroy
+from sparsehess.solvers import blocks
+from sparsehess.solvers.problem import EigenProblem
+
+# A vector with less of its size in the mass than this belongs to an infinite eigenvalue.
+_MASSLESS = 1e-10
+
+# Directions of the span that are weaker than this are copies of others.
+_COPY = 1e-10
+
+
+def rayleigh_ritz(problem: EigenProblem, vectors: list[PETSc.Vec]):
+    """Return (eigenvalues, vectors, residuals, orthogonality) of the span of `vectors`, ascending.
+
+    Collective. Takes over `vectors`: those returned replace them. The error of an eigenvalue is
+    quadratic in that of its vector (Parlett 1998, section 11.4), so one step after shift-and-invert
+    brings clusters to working accuracy.
+    """
+    if not vectors:
+        return np.empty(0), [], np.empty(0), 0.0
+    X = blocks.block(problem, vectors)
+    destroy(*vectors)
+    AX, MX = blocks.images(problem, X)
+    G, S, sizes = blocks.gram(MX, X), blocks.gram(AX, X), np.diag(blocks.gram(X, X))
+    values, Q = problem.comm.bcast(_small(problem, G, S, sizes) if problem.comm.rank == 0 else None)
+    m = Q.shape[1]
+    _rotate(X, Q)
+    _rotate(AX, Q)
+    if MX is not X:
+        _rotate(MX, Q)
+    for bv in {id(b): b for b in (X, AX, MX)}.values():
+        bv.setActiveColumns(0, m)
+    errors = blocks.residuals(problem, values, X, AX, MX)
+    orthogonality = float(np.abs(blocks.gram(MX, X) - np.eye(m)).max(initial=0.0)) if m else 0.0
+    out = []
+    for i in range(m):
+        column = X.getColumn(i)
+        vector = column.duplicate()
+        column.copy(vector)
+        X.restoreColumn(i, column)
+        out.append(vector)
+    destroy(AX, None if MX is X else MX, X)
+    return values, out, errors, orthogonality
+
+
+def _small(problem: EigenProblem, G: np.ndarray, S: np.ndarray, sizes: np.ndarray):
+    """Return (values, Q) with QᵀGQ = I and QᵀSQ diagonal, massless and copied directions left out."""
+    keep = np.flatnonzero(np.diag(G) > _MASSLESS * problem.mass_diagonal[0] * sizes)
+    G, S = G[np.ix_(keep, keep)], S[np.ix_(keep, keep)]
+    scale = 1 / np.sqrt(np.diag(G))
+    weights, V = scipy.linalg.eigh(scale[:, None] * (G + G.T) / 2 * scale)
+    strong = weights > _COPY
+    W = scale[:, None] * V[:, strong] / np.sqrt(weights[strong])
+    values, Z = scipy.linalg.eigh(W.T @ (S + S.T) / 2 @ W)
+    Q = np.zeros((len(sizes), len(values)))
+    Q[keep] = W @ Z
+    return values, Q
+
+
+def _rotate(bv, Q: np.ndarray) -> None:
+    """Replace the first columns of a BV by BV Q."""
+    square = np.zeros((Q.shape[0],) * 2)
+    square[:, : Q.shape[1]] = Q
+    matrix = PETSc.Mat().createDense(square.shape, array=square, comm=PETSc.COMM_SELF)
+    matrix.assemble()
+    bv.multInPlace(matrix, 0, square.shape[0])
+    matrix.destroy()

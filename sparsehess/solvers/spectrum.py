@@ -1,0 +1,146 @@
+"""What is asked of a solver, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sparsehess.errors import InputError
+from sparsehess.runtime import PETSc, destroy
+
+WHICH = ("smallest", "largest", "magnitude", "negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolveSpec:
+    """Which eigenpairs, how well, and how.
+
+    Attributes
+    ----------
+    k
+        How many.
+    which
+        `smallest` or `largest` (algebraic), `magnitude` (largest in magnitude), `negative`
+        (the k lowest of those below zero).
+    target
+        If given, the k nearest to it are wanted, and `which` does not matter.
+    tol
+        Backward error that every pair must reach.
+    options
+        PETSc options without a prefix, `{"eps_ncv": 60}`; they override what sparsehess chooses.
+    count
+        Whether an inertia count must confirm the answer: `auto` counts where a factorization is
+        made anyway or is cheap, `yes` always, `no` never.
+    seed
+        Of the starting vectors.
+    """
+
+    k: int = 6
+    which: str = "smallest"
+    target: float | None = None
+    tol: float = 1e-8
+    options: dict = field(default_factory=dict)
+    count: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.which not in WHICH:
+            raise InputError(f"which={self.which!r} is none of {', '.join(WHICH)}")
+        if self.count not in ("auto", "yes", "no"):
+            raise InputError(f"count={self.count!r} is none of auto, yes, no")
+        if not (isinstance(self.k, (int, np.integer)) and self.k >= 1):
+            raise InputError(f"k={self.k} must be a whole number of at least 1")
+        if not 0 < self.tol < 1:
+            raise InputError(f"tol={self.tol} must be between 0 and 1")
+        if self.target is not None and not np.isfinite(self.target):
+            raise InputError(f"target={self.target} must be a finite number")
+
+
+@dataclass(frozen=True)
+class Count:
+    """An inertia count of an interval against the eigenvalues found in it.
+
+    Attributes
+    ----------
+    interval
+        (low, high); an end is infinite where nothing lies beyond.
+    inertia
+        Eigenvalues in it by Sylvester's law, from LDLᵀ factorizations at its ends.
+    found
+        Those that the solver has, deflated null vectors included.
+    certified
+        Whether the two agree.
+    repairs
+        Further solves it took until they did.
+    """
+
+    interval: tuple[float, float]
+    inertia: int
+    found: int
+    certified: bool
+    repairs: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """Eigenpairs of a problem. A context manager; `close()` destroys the vectors, collectively.
+
+    Attributes
+    ----------
+    eigenvalues
+        (k,) ascending, the same on every rank.
+    vectors
+        k Vecs, M-orthonormal.
+    residuals
+        (k,) backward errors ‖Hx − λMx‖ / ((‖H‖ + |λ|‖M‖) ‖x‖) in Frobenius norms, from the vectors.
+    orthogonality
+        Largest |XᵀMX − I|.
+    count
+        The inertia count, or None where none was made; `uncounted` says why.
+    zeros
+        How many of the eigenvalues are zero to the accuracy of the matrix.
+    asked
+        How many pairs were asked for (fewer than the k of the request where no more exist).
+    advice
+        What to do if fewer converged than were asked for; else empty.
+    iterations, method, reason
+        Of the solver; `reason` says why this method.
+    timings
+        Seconds of `factorization`, `solve`, `certificate`.
+    options
+        PETSc options of the solve: defaults, overridden by the caller's.
+    """
+
+    eigenvalues: np.ndarray
+    vectors: list[PETSc.Vec]
+    residuals: np.ndarray
+    orthogonality: float
+    count: Count | None
+    uncounted: str
+    zeros: int
+    asked: int
+    advice: str
+    iterations: int
+    method: str
+    reason: str
+    timings: dict[str, float]
+    options: dict[str, object]
+
+    @property
+    def converged(self) -> int:
+        return len(self.eigenvalues)
+
+    def close(self) -> None:
+        """Destroy the vectors.
+
+        Collective.
+        """
+        destroy(*self.vectors)
+        self.vectors.clear()
+
+    def __enter__(self) -> Spectrum:
+        return self
+
+    def __exit__(self, *reason) -> None:
+        self.close()
