@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 from mpi4py import MPI
+
+import numpy as np
 
 from sparsehess import differences, recovery_kernels
 from sparsehess.coloring import Coloring, color
@@ -132,7 +133,11 @@ class Hessian:
         """Put the values into the matrix, which is made the first time."""
         pattern = self.pattern
         index = PETSc.IntType
-        csr = (pattern.indptr.astype(index, copy=False), pattern.indices.astype(index, copy=False), self._values)
+        csr = (
+            pattern.indptr.astype(index, copy=False),
+            pattern.indices.astype(index, copy=False),
+            self._values,
+        )
         if self.mat is None:
             # Our rows are the matrix's arrays where PETSc can use them as they are (one rank).
             size = ((pattern.layout.n_local, pattern.n),) * 2
@@ -167,9 +172,7 @@ class Hessian:
                 "misses one of their neighbours"
             )
         if worst > TOLERANCE:
-            variable = comm.bcast(
-                layout.start + int(relative.argmax()) if comm.rank == rank else None, root=rank
-            )
+            variable = comm.bcast(layout.start + int(relative.argmax()) if comm.rank == rank else None, root=rank)
             raise CheckError(self._explain(evaluations, wanted, variable, worst))
 
     def _products(self, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

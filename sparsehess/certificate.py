@@ -58,4 +58,6 @@ def certify(matrix, spectrum: Spectrum, *, mass=None, tol: float = 1e-8, comm=No
         orthogonality = float(np.abs(gram(MX, X) - np.eye(spectrum.converged)).max())
         destroy(AX, None if MX is X else MX, X)
         counted = spectrum.count is None or spectrum.count.certified
-        return Certificate(worst, orthogonality, spectrum.count, worst <= tol and orthogonality <= 1e-8 and counted)
+        return Certificate(
+            worst, orthogonality, spectrum.count, worst <= tol and orthogonality <= 1e-8 and counted
+        )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+
 from sparsehess.errors import CheckError, EvaluationError, InputError
 from sparsehess.pattern import Layout, Pattern
 from sparsehess.pattern.layout import offsets
@@ -342,4 +343,3 @@ class DistributedEvaluations(Evaluations):
         finally:
             for vector in (at, result, direction):
                 vector.destroy()
-

@@ -14,7 +14,9 @@ def uniform(layout: Layout, seed: int) -> np.ndarray:
     """
     rows = np.arange(layout.start, layout.stop, dtype=np.uint64)
     with np.errstate(over="ignore"):
-        state = (rows + np.uint64(1) + np.uint64(seed % 2**32) * np.uint64(0x9E3779B1)) * np.uint64(0x9E3779B97F4A7C15)
+        state = (rows + np.uint64(1) + np.uint64(seed % 2**32) * np.uint64(0x9E3779B1)) * np.uint64(
+            0x9E3779B97F4A7C15
+        )
         state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         state = state ^ (state >> np.uint64(31))

@@ -103,8 +103,9 @@ def raise_together(comm, error: Exception | None) -> None:
         if error is not None:
             raise error
         return
-    import numpy as np
     from mpi4py import MPI
+
+    import numpy as np
 
     mine = np.array([comm.size if error is None else comm.rank], np.int64)
     first = np.empty(1, np.int64)
@@ -280,10 +281,11 @@ def versions() -> dict[str, str]:
     Not collective.
     """
     import mpi4py
-    import numpy
     import petsc4py
-    import scipy
     import slepc4py
+
+    import numpy
+    import scipy
 
     import sparsehess
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 from mpi4py import MPI
+
+import numpy as np
 
 from sparsehess.pattern import Pattern
 

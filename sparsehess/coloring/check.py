@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 from mpi4py import MPI
+
+import numpy as np
 
 from sparsehess.coloring import kernels
 from sparsehess.errors import InputError

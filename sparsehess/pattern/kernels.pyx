@@ -10,7 +10,7 @@ ctypedef fused index_t:
 
 ctypedef fused item_t:
     uint8_t
-    int64_t
+    double
 
 
 def describe(const index_t[::1] indptr, const index_t[::1] indices, int64_t n, int64_t start):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from mpi4py import MPI
+
 import numpy as np
 import scipy.sparse
-from mpi4py import MPI
 
 from sparsehess.errors import InputError
 from sparsehess.pattern import kernels
@@ -69,7 +70,7 @@ class Pattern:
             if rows.shape != cols.shape or rows.ndim != 1:
                 raise InputError(f"rows {rows.shape} and cols {cols.shape} must be two lists of one length")
             for name, numbers in (("row", rows), ("column", cols)):
-                if len(numbers) and not (0 <= numbers.min() and numbers.max() < n):
+                if len(numbers) and not (numbers.min() >= 0 and numbers.max() < n):
                     raise InputError(
                         f"pattern: {name} numbers run from {numbers.min()} to {numbers.max()}, "
                         f"but there are {n} variables, 0 to {n - 1}"
@@ -193,7 +194,7 @@ class Pattern:
         order = {node: number for number, node in enumerate(graph if nodelist is None else nodelist)}
         if len(order) != graph.number_of_nodes():
             raise InputError(f"nodelist has {len(order)} of the graph's {graph.number_of_nodes()} nodes")
-        edges = networkx.relabel_nodes(graph, order, copy=True).edges() if len(order) else []
+        edges = networkx.relabel_nodes(graph, order, copy=True).edges() if order else []
         pairs = np.array([edge[:2] for edge in edges], np.int64).reshape(-1, 2)
         return cls.from_edges(pairs, len(order), dofs=dofs, comm=comm, source="networkx")
 
@@ -283,7 +284,9 @@ def _index_type(n: int, nnz: int):
 
 
 def _compress(rows: np.ndarray, cols: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    matrix = scipy.sparse.coo_matrix((np.ones(len(rows), np.int8), (rows, cols)), (layout.n_local, layout.n)).tocsr()
+    matrix = scipy.sparse.coo_matrix(
+        (np.ones(len(rows), np.int8), (rows, cols)), (layout.n_local, layout.n)
+    ).tocsr()
     matrix.sum_duplicates()
     index = _index_type(layout.n, matrix.nnz)
     return matrix.indptr.astype(index, copy=False), matrix.indices.astype(index, copy=False)

@@ -41,7 +41,9 @@ def images(problem: EigenProblem, vectors: SLEPc.BV) -> tuple[SLEPc.BV, SLEPc.BV
     return vectors.matMult(problem.A), vectors if problem.M is None else vectors.matMult(problem.M)
 
 
-def residuals(problem: EigenProblem, eigenvalues: np.ndarray, X: SLEPc.BV, AX: SLEPc.BV, MX: SLEPc.BV) -> np.ndarray:
+def residuals(
+    problem: EigenProblem, eigenvalues: np.ndarray, X: SLEPc.BV, AX: SLEPc.BV, MX: SLEPc.BV
+) -> np.ndarray:
     """Return backward errors ‖Ax − λMx‖ / ((‖A‖ + |λ|‖M‖) ‖x‖) (k,), Frobenius norms.
 
     Collective. Higham and Higham 1998, "Structured backward error and condition of generalized

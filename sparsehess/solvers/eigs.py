@@ -94,9 +94,7 @@ def eigs(
     pair must be the number of pairs before it. Where it is not, the found pairs are deflated and
     the solve goes on with a wider subspace and another start.
     """
-    spec = SolveSpec(
-        k=k, which=which, target=target, tol=tol, options=dict(options or {}), count=count, seed=seed
-    )
+    spec = SolveSpec(k=k, which=which, target=target, tol=tol, options=dict(options or {}), count=count, seed=seed)
     with EigenProblem.of(matrix, mass=mass, nullspace=nullspace, comm=comm) as problem:
         spectrum = solve(problem, spec, progress)
     if strict:
@@ -251,7 +249,9 @@ class _Session:
             if attempt == 0 or not brought:
                 interval = self.window.edge(self.values, min(self.asked, len(self.values)), wider=100.0**attempt)
                 inertia = self.window.inertia(self._solver(True), interval)
-            found = self.window.found(interval, self.values) + (len(self.problem.null) if self.window.holds(interval, 0.0) else 0)
+            found = self.window.found(interval, self.values) + (
+                len(self.problem.null) if self.window.holds(interval, 0.0) else 0
+            )
             if found == inertia:
                 return Count(self.window.reported(interval), inertia, found, True, attempt)
             if attempt == REPAIRS:
@@ -294,7 +294,9 @@ class _Session:
 
     def _spent(self) -> dict[str, float]:
         names = ("factorization", "solve")
-        return {name: sum(solver.seconds[name] for solver in self._solvers()) for name in names} | {"certificate": 0.0}
+        return {name: sum(solver.seconds[name] for solver in self._solvers()) for name in names} | {
+            "certificate": 0.0
+        }
 
     def _advice(self) -> str:
         if self.stale:

@@ -65,6 +65,8 @@ class KrylovSchur:
         kind = SLEPc.EPS.ProblemType
         eps.setProblemType(kind.HEP if problem.M is None else kind.GHEP)
         eps.setTolerances(tol=self.tol)
+        # Purification matters for a singular mass alone; near null vectors it brings them back, amplified.
+        eps.setPurify(problem.finite < problem.n)
         st = eps.getST()
         st.setType("sinvert" if self.invert else "shift")
         self._factors = self.invert or problem.M is not None
@@ -86,8 +88,9 @@ class KrylovSchur:
         infinite ones among them.
         """
         began = time.perf_counter()
-        with inserted_options(PREFIX, self.used_defaults()), readable_errors(
-            f"factorizing at {shift:.6g}", "give it more memory, more ranks, or a shell method"
+        with (
+            inserted_options(PREFIX, self.used_defaults()),
+            readable_errors(f"factorizing at {shift:.6g}", "give it more memory, more ranks, or a shell method"),
         ):
             st = self._eps.getST()
             if self._shift is None:
@@ -178,4 +181,3 @@ class KrylovSchur:
         Collective.
         """
         self._eps.destroy()
-

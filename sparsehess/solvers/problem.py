@@ -209,8 +209,10 @@ def _as_mat(matrix, comm, layout: Layout | None, owned: list, name: str) -> PETS
         if rows != columns:
             raise InputError(f"{name} must be square; it is {rows} x {columns}")
         if layout is not None and (rows != layout.n or matrix.getLocalSize()[0] != layout.n_local):
-            raise InputError(f"{name} has {rows} rows ({matrix.getLocalSize()[0]} on rank {layout.comm.rank}), "
-                             f"the Hessian {layout.n} ({layout.n_local})")
+            raise InputError(
+                f"{name} has {rows} rows ({matrix.getLocalSize()[0]} on rank {layout.comm.rank}), "
+                f"the Hessian {layout.n} ({layout.n_local})"
+            )
         if not matrix.isAssembled():
             raise InputError(f"{name} is not assembled: call assemble() first")
         return matrix
@@ -262,7 +264,9 @@ def _as_vectors(nullspace, A: PETSc.Mat, layout: Layout, owned: list) -> list[PE
     if isinstance(nullspace, (list, tuple)) and all(isinstance(v, PETSc.Vec) for v in nullspace):
         for vector in nullspace:
             if vector.getSizes() != (layout.n_local, layout.n):
-                raise InputError(f"a null vector has sizes {vector.getSizes()}, the Hessian {(layout.n_local, layout.n)}")
+                raise InputError(
+                    f"a null vector has sizes {vector.getSizes()}, the Hessian {(layout.n_local, layout.n)}"
+                )
         return list(nullspace)
     with agreement(layout.comm):
         array = np.atleast_2d(np.asarray(nullspace, np.float64))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.linalg
 
-from sparsehess.runtime import PETSc, destroy
+from sparsehess.runtime import PETSc, SLEPc, destroy
 from sparsehess.solvers import blocks
 from sparsehess.solvers.problem import EigenProblem
 
@@ -27,6 +27,7 @@ def rayleigh_ritz(problem: EigenProblem, vectors: list[PETSc.Vec]):
         return np.empty(0), [], np.empty(0), 0.0
     X = blocks.block(problem, vectors)
     destroy(*vectors)
+    _project_out_null(problem, X)
     AX, MX = blocks.images(problem, X)
     G, S, sizes = blocks.gram(MX, X), blocks.gram(AX, X), np.diag(blocks.gram(X, X))
     values, Q = problem.comm.bcast(_small(problem, G, S, sizes) if problem.comm.rank == 0 else None)
@@ -50,6 +51,18 @@ def rayleigh_ritz(problem: EigenProblem, vectors: list[PETSc.Vec]):
     return values, out, errors, orthogonality
 
 
+def _project_out_null(problem: EigenProblem, X: SLEPc.BV) -> None:
+    """Take the known null vectors out of X, M-orthogonally: a solve near them amplifies what is left."""
+    if not problem.null:
+        return
+    N = blocks.block(problem, problem.null)
+    MN = N if problem.M is None else N.matMult(problem.M)
+    G, C = blocks.gram(MN, N), blocks.gram(X, MN)
+    matrix = _dense(np.linalg.solve(G, C))
+    X.mult(-1.0, 1.0, N, matrix)
+    destroy(matrix, None if MN is N else MN, N)
+
+
 def _small(problem: EigenProblem, G: np.ndarray, S: np.ndarray, sizes: np.ndarray):
     """Return (values, Q) with QᵀGQ = I and QᵀSQ diagonal, massless and copied directions left out."""
     keep = np.flatnonzero(np.diag(G) > _MASSLESS * problem.mass_diagonal[0] * sizes)
@@ -64,11 +77,16 @@ def _small(problem: EigenProblem, G: np.ndarray, S: np.ndarray, sizes: np.ndarra
     return values, Q
 
 
-def _rotate(bv, Q: np.ndarray) -> None:
+def _rotate(bv: SLEPc.BV, Q: np.ndarray) -> None:
     """Replace the first columns of a BV by BV Q."""
     square = np.zeros((Q.shape[0],) * 2)
     square[:, : Q.shape[1]] = Q
-    matrix = PETSc.Mat().createDense(square.shape, array=square, comm=PETSc.COMM_SELF)
-    matrix.assemble()
+    matrix = _dense(square)
     bv.multInPlace(matrix, 0, square.shape[0])
     matrix.destroy()
+
+
+def _dense(array: np.ndarray) -> PETSc.Mat:
+    matrix = PETSc.Mat().createDense(array.shape, array=np.asfortranarray(array), comm=PETSc.COMM_SELF)
+    matrix.assemble()
+    return matrix

@@ -154,7 +154,9 @@ class Magnitude(Window):
     def __init__(self, problem, spec):
         super().__init__(problem, spec)
         if problem.finite < problem.n:
-            raise InputError("which='magnitude' needs a mass matrix without zero rows: its infinite eigenvalues are the largest")
+            raise InputError(
+                "which='magnitude' needs a mass matrix without zero rows: its infinite eigenvalues are the largest"
+            )
 
     def distance(self, values):
         return -np.abs(values)

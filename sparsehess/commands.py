@@ -1,0 +1,393 @@
+"""The commands behind the command line, one function each: arguments in, exit status out.
+
+All are collective and return the same status on every rank.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import math
+import time
+
+import numpy as np
+
+from sparsehess import errors, export, matrices, problems, report, runtime
+from sparsehess.assembly import Hessian, assemble
+from sparsehess.coloring import color, verify
+from sparsehess.errors import CheckError, InputError
+from sparsehess.runtime import agreement
+from sparsehess.solvers import EigenProblem, SolveSpec, Spectrum
+from sparsehess.solvers.eigs import shortfall, solve
+
+SCHEMA = 1
+
+
+def run_eigs(arguments, options, comm) -> int:
+    """Eigenpairs of a matrix file or of a problem."""
+    began = time.perf_counter()
+    export.check_writable(arguments.out, export.RESULTS, comm)
+    export.check_writable(arguments.plot, (".png", ".pdf", ".svg"), comm)
+    spec = SolveSpec(
+        k=arguments.k,
+        which=arguments.which,
+        target=arguments.target,
+        tol=arguments.tol,
+        options=options,
+        count=arguments.count,
+        seed=arguments.seed,
+    )
+    timings = dict.fromkeys(("pattern", "coloring", "derivatives", "assembly"), 0.0)
+    hessian, stored, matrix, mass = None, None, None, None
+    if problems.is_problem(arguments.input):
+        hessian = _assemble(arguments, comm)
+        timings.update(hessian.timings)
+        matrix, pattern = hessian, hessian.pattern
+    else:
+        _no_derivatives(arguments)
+        stored = matrices.read_matrix(arguments.input, comm)
+        matrix, pattern = stored.to_mat(), stored.pattern
+        timings["assembly"] = time.perf_counter() - began
+    if arguments.mass is not None:
+        mass = matrices.read_matrix(arguments.mass, comm).to_mat()
+    null = None if arguments.nullspace is None else matrices.read_vectors(arguments.nullspace, pattern.n, comm)
+    progress = report.Progress("eigenpairs converged", comm, arguments.quiet)
+    relative = stored.asymmetry if stored is not None else 0.0
+    with EigenProblem.of(matrix, mass=mass, nullspace=null, relative_error=relative) as problem:
+        spectrum = solve(problem, spec, progress)
+        zero, units, deflated = problem.zero, problem.units, len(problem.null)
+        nnz = pattern.nnz
+    progress.finish()
+    timings.update(spectrum.timings)
+    timings["total"] = time.perf_counter() - began
+    facts = _eigs_facts(arguments, spec, spectrum, hessian, pattern.n, nnz, timings, comm)
+    facts["deflated"] = deflated
+    facts["frequencies"] = (
+        {"unit": units.frequency, "values": units.of_eigenvalues(spectrum.eigenvalues).tolist()} if units else None
+    )
+    if arguments.out is not None:
+        arrays = {"eigenvalues": spectrum.eigenvalues, "residuals": spectrum.residuals}
+        export.write_results(arguments.out, facts, arrays, spectrum.vectors, comm)
+    picture = report.pattern_picture(pattern) if arguments.plot is not None else None
+    with agreement(comm):
+        if comm.rank == 0:
+            if arguments.plot is not None:
+                title = hessian.objective.name if hessian is not None else arguments.input
+                report.plot(arguments.plot, spectrum, units, picture, pattern.n, title)
+            _print_eigs(arguments, facts, spectrum, units, zero, hessian)
+            _write_json(arguments, facts)
+    error = shortfall(spectrum)
+    spectrum.close()
+    if hessian is not None:
+        hessian.close()
+    else:
+        matrix.destroy()
+    runtime.destroy(mass)
+    pattern.free()
+    comm.Barrier()
+    if error is not None:
+        raise error
+    return errors.DONE
+
+
+def run_assemble(arguments, options, comm) -> int:
+    """The Hessian of a problem, to a file."""
+    began = time.perf_counter()
+    _no_solver(options)
+    export.check_writable(arguments.out, export.MATRICES, comm)
+    if not problems.is_problem(arguments.input):
+        raise InputError(f"{arguments.input}: assemble needs a problem, file.py:name or package.module:name")
+    with _assemble(arguments, comm) as hessian:
+        export.write_matrix(arguments.out, hessian.mat)
+        facts = {
+            "schema": SCHEMA,
+            "task": "assemble",
+            "n": hessian.pattern.n,
+            "nnz": hessian.pattern.nnz,
+            "coloring": _coloring_facts(hessian),
+            "evaluations": hessian.evaluations,
+            "verification": _verification_facts(hessian),
+            "timings": {**hessian.timings, "total": time.perf_counter() - began},
+        }
+        with agreement(comm):
+            if comm.rank == 0:
+                if _prints(arguments):
+                    print(_hessian_lines(hessian, facts))
+                    print(f"written      {arguments.out}")
+                _write_json(arguments, facts)
+        hessian.pattern.free()
+    return errors.DONE
+
+
+def run_color(arguments, options, comm) -> int:
+    """A colouring of a pattern, verified."""
+    _no_solver(options)
+    export.check_writable(arguments.out, export.RESULTS, comm)
+    pattern = matrices.read_pattern(arguments.input, comm)
+    coloring = color(pattern, kind=arguments.coloring, order=arguments.order)
+    broken = verify(pattern, coloring)
+    facts = {
+        "schema": SCHEMA,
+        "task": "color",
+        "n": pattern.n,
+        "nnz": pattern.nnz,
+        "kind": coloring.kind,
+        "order": coloring.order,
+        "colors": coloring.count,
+        "lower_bound": coloring.lower_bound,
+        "valid": broken is None,
+        "seconds": coloring.seconds,
+    }
+    if arguments.out is not None:
+        export.write_results(arguments.out, facts, {"colors": _gathered_colors(coloring, comm)}, [], comm)
+    with agreement(comm):
+        if comm.rank == 0:
+            if _prints(arguments):
+                print(f"pattern      {facts['n']} variables, {facts['nnz']} entries")
+                print(
+                    f"coloring     {coloring.count} colors ({coloring.kind}, {coloring.order}; "
+                    f"no fewer than {coloring.lower_bound}), {coloring.seconds:.3f} s"
+                )
+                print(f"definition   {'holds' if broken is None else f'broken at entry {broken}'}")
+                if coloring.count == pattern.n > 1:
+                    print("note         as many colors as variables: no gain over one step per variable")
+            _write_json(arguments, facts)
+    pattern.free()
+    if broken is not None:
+        raise CheckError(f"the colouring breaks its definition at entry {broken}")
+    return errors.DONE
+
+
+def run_info(arguments, options, comm) -> int:
+    """The stack, and what is missing of it."""
+    _no_solver(options)
+    facts = stack_facts(comm)
+    with agreement(comm):
+        if comm.rank == 0:
+            if _prints(arguments):
+                print(_info_text(facts))
+            _write_json(arguments, facts)
+    return errors.DONE
+
+
+COMMANDS = {"eigs": run_eigs, "assemble": run_assemble, "color": run_color, "info": run_info}
+
+
+# --- shared parts ----------------------------------------------------------------------
+
+
+def _assemble(arguments, comm) -> Hessian:
+    began = time.perf_counter()
+    objective = problems.load(arguments.input, problems.settings(arguments.settings), comm)
+    pattern = None if arguments.pattern == "given" else matrices.read_pattern(arguments.pattern, comm)
+    given = time.perf_counter() - began
+    progress = report.Progress("colours evaluated", comm, arguments.quiet)
+    hessian = assemble(
+        objective,
+        pattern=pattern,
+        derivative=arguments.derivative,
+        coloring=arguments.coloring,
+        order=arguments.order,
+        verify=not arguments.no_verify,
+        progress=progress,
+    )
+    progress.finish()
+    hessian.timings["pattern"] += given
+    return hessian
+
+
+def _no_derivatives(arguments) -> None:
+    if arguments.settings:
+        raise InputError(
+            f"--set {arguments.settings[0]}: {arguments.input} is a matrix file and takes no settings"
+        )
+    if arguments.pattern != "given" or arguments.no_verify or arguments.derivative != "auto":
+        raise InputError(
+            f"{arguments.input} is a matrix file: --derivative, --pattern and --no-verify are for problems"
+        )
+
+
+def _no_solver(options: dict) -> None:
+    if options:
+        raise InputError(f"-{next(iter(options))}: this command solves no eigenproblem")
+
+
+def _prints(arguments) -> bool:
+    return not arguments.quiet and arguments.json != "-"
+
+
+def _write_json(arguments, facts: dict) -> None:
+    if arguments.json is not None:
+        export.write_json(arguments.json, facts)
+
+
+def _gathered_colors(coloring, comm) -> np.ndarray | None:
+    parts = comm.gather(coloring.colors)
+    return None if parts is None else np.concatenate(parts)
+
+
+def _coloring_facts(hessian: Hessian) -> dict:
+    coloring = hessian.coloring
+    return {
+        "kind": coloring.kind,
+        "order": coloring.order,
+        "colors": coloring.count,
+        "lower_bound": coloring.lower_bound,
+        "valid": verify(hessian.pattern, coloring) is None,
+    }
+
+
+def _verification_facts(hessian: Hessian) -> dict | None:
+    return None if hessian.verification is None else dataclasses.asdict(hessian.verification)
+
+
+def _end(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _eigs_facts(arguments, spec: SolveSpec, spectrum: Spectrum, hessian, n, nnz, timings, comm) -> dict:
+    count = spectrum.count
+    return {
+        "schema": SCHEMA,
+        "task": "eigs",
+        "n": n,
+        "nnz": nnz,
+        "k": spec.k,
+        "which": spec.which if spec.target is None else "target",
+        "interval": None,
+        "target": spec.target,
+        "method": spectrum.method,
+        "converged": spectrum.converged,
+        "eigenvalues": spectrum.eigenvalues.tolist(),
+        "residuals": spectrum.residuals.tolist(),
+        "orthogonality": spectrum.orthogonality,
+        "count": None
+        if count is None
+        else {
+            "interval": [_end(end) for end in count.interval],
+            "inertia": count.inertia,
+            "found": count.found,
+            "certified": count.certified,
+            "repairs": count.repairs,
+        },
+        "zeros": spectrum.zeros,
+        "iterations": spectrum.iterations,
+        "coloring": None if hessian is None else _coloring_facts(hessian),
+        "evaluations": hessian.evaluations if hessian is not None else {"gradient": 0, "hvp": 0, "energy": 0},
+        "verification": None if hessian is None else _verification_facts(hessian),
+        "timings": timings,
+        "memory": comm.allreduce(runtime.peak_memory()),
+        "mpi": {"size": comm.size, "threads": runtime.threads()},
+        "backend": "cpu",
+        "versions": runtime.versions(),
+        "options": {key: value for key, value in spectrum.options.items()},
+    }
+
+
+def _hessian_lines(hessian: Hessian, facts: dict) -> str:
+    coloring, calls = hessian.coloring, facts["evaluations"]
+    lines = [
+        f"problem      {hessian.objective.name}",
+        f"pattern      {facts['n']} variables, {facts['nnz']} entries ({hessian.pattern.source})",
+        f"coloring     {coloring.count} colors ({coloring.kind}, {coloring.order}; no fewer than {coloring.lower_bound})",
+        f"derivatives  {hessian.scheme}: {calls['gradient']} gradients, {calls['hvp']} products, "
+        f"{calls['verification']} to verify",
+    ]
+    if coloring.count == facts["n"] > 1:
+        lines.append("note         as many colors as variables: no gain over one step per variable")
+    if hessian.verification is not None:
+        found = hessian.verification
+        lines.append(f"verified     random product to {found.hvp_error:.1e}, symmetric to {found.asymmetry:.1e}")
+    else:
+        lines.append("verified     no: --no-verify")
+    return "\n".join(lines)
+
+
+def _print_eigs(arguments, facts: dict, spectrum: Spectrum, units, zero: float, hessian) -> None:
+    if not _prints(arguments):
+        return
+    if hessian is not None:
+        print(_hessian_lines(hessian, facts))
+    else:
+        print(f"matrix       {arguments.input}: {facts['n']} rows, {facts['nnz']} entries")
+    print(f"solver       {spectrum.method} ({spectrum.reason})")
+    if facts["deflated"]:
+        names = hessian.objective.null_names if hessian is not None and arguments.nullspace is None else ()
+        print(f"deflated     {facts['deflated']} null vectors" + (f": {', '.join(names)}" if names else ""))
+    print()
+    print(report.spectrum_table(spectrum, units, zero))
+    print()
+    if spectrum.zeros:
+        print(f"zero modes   {spectrum.zeros} (|λ| <= {zero:.1e}, the accuracy of the matrix)")
+    print(f"count        {report.count_line(spectrum)}")
+    print(f"orthogonal   to {spectrum.orthogonality:.1e}")
+    spent = ", ".join(f"{name} {seconds:.2f}" for name, seconds in facts["timings"].items() if seconds >= 0.005)
+    print(f"seconds      {spent}")
+    print(f"ranks        {facts['mpi']['size']}, {facts['memory'] / 2**20:.0f} MiB in all")
+
+
+# --- info ------------------------------------------------------------------------------
+
+_PACKAGES = {
+    "mumps": "no shift-and-invert and no inertia counts: smallest, target and certificates need it",
+    "superlu_dist": "no second parallel direct solver",
+    "hypre": "no BoomerAMG preconditioner",
+    "ml": "no ML preconditioner",
+    "suitesparse": "no CHOLMOD or UMFPACK on one rank",
+    "scalapack": "no parallel dense solver",
+    "ptscotch": "no parallel ordering for MUMPS",
+    "hdf5": "no parallel HDF5 files from PETSc",
+    "cuda": "no NVIDIA GPU",
+    "hip": "no AMD GPU",
+    "kokkos": "no portable GPU back end",
+}
+_EXTRAS = {
+    "h5py": "no .h5 files (pip install sparsehess[hdf5])",
+    "matplotlib": "no --plot (pip install sparsehess[plot])",
+    "skfem": "the cantilever driver does not run (pip install sparsehess[fem])",
+    "networkx": "no patterns from graphs (pip install networkx)",
+}
+
+
+def stack_facts(comm) -> dict:
+    """Return what the stack is made of. Collective."""
+    from mpi4py import MPI
+
+    petsc = runtime.PETSc
+    return {
+        "schema": SCHEMA,
+        "task": "info",
+        "versions": runtime.versions(),
+        "scalar": str(np.dtype(petsc.ScalarType)),
+        "index_bits": 8 * np.dtype(petsc.IntType).itemsize,
+        "packages": {name: runtime.has_package(name) for name in _PACKAGES},
+        "extras": {name: importlib.util.find_spec(name) is not None for name in _EXTRAS},
+        "coo_assembly": hasattr(petsc.Mat, "setPreallocationCOO"),
+        "mpi": {
+            "size": comm.size,
+            "threads": runtime.threads(),
+            "library": MPI.Get_library_version().splitlines()[0].split(",")[0].strip("\x00"),
+        },
+        "missing": [
+            {"name": name, "costs": cost}
+            for name, cost in {**_PACKAGES, **_EXTRAS}.items()
+            if not (runtime.has_package(name) if name in _PACKAGES else importlib.util.find_spec(name))
+        ],
+    }
+
+
+def _info_text(facts: dict) -> str:
+    versions = facts["versions"]
+    lines = [f"{name:12s} {version}" for name, version in versions.items()]
+    numpy_major, petsc4py = int(versions["numpy"].split(".")[0]), versions["petsc4py"]
+    if versions["petsc"].rsplit(".", 1)[0] != petsc4py.rsplit(".", 1)[0]:
+        lines.append(f"note         petsc4py {petsc4py} over PETSc {versions['petsc']}: not made for each other")
+    lines += [
+        f"numbers      {facts['scalar']}, {facts['index_bits']}-bit indices, numpy {numpy_major} ABI",
+        f"MPI          {facts['mpi']['library']}, {facts['mpi']['size']} rank(s), {facts['mpi']['threads']} thread(s) each",
+        f"packages     {', '.join(name for name, there in facts['packages'].items() if there)}",
+        f"extras       {', '.join(name for name, there in facts['extras'].items() if there)}",
+        "missing, and what that costs",
+    ]
+    lines += [f"  {item['name']:12s} {item['costs']}" for item in facts["missing"]]
+    return "\n".join(lines)

@@ -1,0 +1,398 @@
+"""Matrix files: read, checked and dealt to the ranks by rows; nothing is ever unpickled.
+
+Rank 0 reads, except PETSc's own binary format, which every rank reads for itself once rank 0 has
+seen that the file is sound. A file that claims what it does not hold is refused before memory is
+taken for it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpi4py import MPI
+
+import numpy as np
+import scipy.io
+import scipy.sparse
+
+from sparsehess.errors import InputError, StackError
+from sparsehess.pattern import Layout, Pattern
+from sparsehess.pattern.kernels import mirrored
+from sparsehess.runtime import PETSc, agreement, on_root
+
+SUFFIXES = (".mtx", ".mtx.gz", ".npz", ".petsc", ".h5")
+
+# A file may differ from its transpose by this part of its largest entry; its symmetric part is taken.
+ASYMMETRY = 1e-6
+
+# Deflate cannot shrink by more than this.
+_MOST_SHRUNK = 1032
+
+
+def suffix_of(path) -> str | None:
+    """Return the suffix of a matrix file, or None if it is none of `SUFFIXES`.
+
+    Not collective.
+    """
+    name = Path(path).name.lower()
+    return next((suffix for suffix in sorted(SUFFIXES, key=len, reverse=True) if name.endswith(suffix)), None)
+
+
+@dataclass(frozen=True, eq=False)
+class StoredMatrix:
+    """A symmetric matrix from a file.
+
+    Attributes
+    ----------
+    pattern
+        Its structure, diagonal included.
+    values
+        (nnz_local,) of the pattern, symmetric to the last bit.
+    asymmetry
+        Largest |a_ij - a_ji| of the file over its largest entry.
+    path
+        Where it came from.
+    """
+
+    pattern: Pattern
+    values: np.ndarray
+    asymmetry: float
+    path: str
+
+    def to_mat(self) -> PETSc.Mat:
+        """Return the matrix as PETSc AIJ. The caller destroys it.
+
+        Collective.
+        """
+        pattern, index = self.pattern, PETSc.IntType
+        csr = (pattern.indptr.astype(index), pattern.indices.astype(index), self.values)
+        matrix = PETSc.Mat().createAIJ(((pattern.layout.n_local, pattern.n),) * 2, csr=csr, comm=pattern.comm)
+        matrix.setOption(PETSc.Mat.Option.SYMMETRIC, True)
+        return matrix
+
+
+def read_pattern(path, comm) -> Pattern:
+    """Return the sparsity pattern of a matrix file; values and symmetry do not matter.
+
+    Collective.
+
+    Raises
+    ------
+    InputError
+        The file is missing, damaged, not square, or empty.
+    """
+    rows, layout = _read_rows(Path(path), comm)
+    return Pattern.from_csr(rows.indptr, rows.indices, comm=layout.comm, source=str(path))
+
+
+def read_matrix(path, comm) -> StoredMatrix:
+    """Return the symmetric matrix of a file.
+
+    Collective.
+
+    Raises
+    ------
+    InputError
+        The file is missing, damaged, not square, empty, has an entry that is not finite, or is not
+        symmetric; the message says which entry.
+    """
+    path = Path(path)
+    rows, layout = _read_rows(path, comm)
+    with agreement(layout.comm):
+        bad = np.flatnonzero(~np.isfinite(rows.data))
+        if len(bad):
+            row = int(np.searchsorted(rows.indptr, bad[0], side="right")) - 1 + layout.start
+            raise InputError(f"{path}: entry ({row}, {rows.indices[bad[0]]}) is {rows.data[bad[0]]}")
+    pattern = Pattern.from_csr(rows.indptr, rows.indices, comm=layout.comm, source=str(path))
+    values = _on_pattern(rows, pattern)
+    other = mirrored(pattern.indptr, pattern.columns.astype(pattern.indptr.dtype, copy=False), values, 0.0)
+    remote = pattern.exchange.remote
+    other[remote] = pattern.exchange.mirror(np.ascontiguousarray(values[remote]))
+    difference = np.abs(values - other)
+    comm = layout.comm
+    largest = comm.allreduce(float(np.abs(values).max(initial=0.0)), op=MPI.MAX)
+    worst, rank = comm.allreduce((float(difference.max(initial=0.0)), comm.rank), op=MPI.MAXLOC)
+    asymmetry = worst / largest if largest > 0 else 0.0
+    if asymmetry > ASYMMETRY:
+        at = int(difference.argmax()) if comm.rank == rank else 0
+        told = (*pattern.entry(at), float(values[at]), float(other[at])) if comm.rank == rank else None
+        i, j, forth, back = comm.bcast(told, root=rank)
+        raise InputError(
+            f"{path}: not symmetric: entry ({i}, {j}) is {forth:.6g}, entry ({j}, {i}) is {back:.6g}; "
+            "a Hessian is symmetric"
+        )
+    return StoredMatrix(pattern, 0.5 * (values + other), asymmetry, str(path))
+
+
+def read_vectors(path, n: int, comm) -> np.ndarray:
+    """Return (m, n) dense vectors of a .npz, .npy or .h5 file on every rank: null vectors, guesses.
+
+    Collective. The file holds one array, (m, n) or (n, m), or one that is called `vectors`.
+    """
+    return on_root(comm, _load_vectors, Path(path), n)
+
+
+# --- rows over ranks -------------------------------------------------------------------
+
+
+def _read_rows(path: Path, comm) -> tuple[scipy.sparse.csr_matrix, Layout]:
+    """Return (local rows with global columns, layout)."""
+    suffix = suffix_of(path)
+    if suffix is None:
+        raise InputError(f"{path}: not a matrix file; its name must end with one of {', '.join(SUFFIXES)}")
+    if suffix == ".petsc":
+        return _load_petsc(path, comm)
+    whole = None
+    with agreement(comm):
+        if comm.rank == 0:
+            whole = _load(path, suffix)
+    return _deal(whole, comm)
+
+
+def _deal(whole: scipy.sparse.csr_matrix | None, comm) -> tuple[scipy.sparse.csr_matrix, Layout]:
+    """Send each rank its rows of the matrix that rank 0 has."""
+    n = comm.bcast(whole.shape[0] if comm.rank == 0 else None)
+    layout = Layout.from_size(n, comm)
+    if comm.size == 1:
+        return whole, layout
+    if comm.rank == 0:
+        for rank in range(1, comm.size):
+            part = whole[layout.starts[rank] : layout.starts[rank + 1]]
+            comm.send((part.indptr, len(part.indices)), dest=rank)
+            comm.Send(part.indices.astype(np.int64), dest=rank)
+            comm.Send(part.data, dest=rank)
+        return whole[: layout.starts[1]], layout
+    indptr, length = comm.recv(source=0)
+    indices, data = np.empty(length, np.int64), np.empty(length)
+    comm.Recv(indices, source=0)
+    comm.Recv(data, source=0)
+    return scipy.sparse.csr_matrix((data, indices, indptr), (layout.n_local, n)), layout
+
+
+def _on_pattern(rows: scipy.sparse.csr_matrix, pattern: Pattern) -> np.ndarray:
+    """Return the values (nnz_local,) of rows on a pattern that contains them."""
+    if len(rows.indices) == pattern.nnz_local:
+        return np.ascontiguousarray(rows.data, np.float64)
+    n, local = pattern.n, np.arange(pattern.layout.n_local, dtype=np.int64)
+    places = np.repeat(local, np.diff(pattern.indptr)) * n + pattern.indices
+    wanted = np.repeat(local, np.diff(rows.indptr)) * n + rows.indices
+    values = np.zeros(pattern.nnz_local)
+    values[np.searchsorted(places, wanted)] = rows.data
+    return values
+
+
+# --- the formats, on rank 0 ------------------------------------------------------------
+
+
+def _load(path: Path, suffix: str) -> scipy.sparse.csr_matrix:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    reader = {".mtx": _load_mtx, ".mtx.gz": _load_mtx, ".npz": _load_npz, ".h5": _load_h5}[suffix]
+    try:
+        matrix = reader(path)
+    except (InputError, StackError):
+        raise
+    except MemoryError as error:
+        raise InputError(f"{path}: too large for the memory of this machine") from error
+    except Exception as error:  # whatever a damaged file makes a reader do
+        raise InputError(f"{path}: damaged or not of its format: {' '.join(str(error).split())[:200]}") from error
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise InputError(f"{path}: a Hessian is square; this matrix is {' x '.join(map(str, matrix.shape))}")
+    if matrix.dtype.kind not in "fiub":
+        raise InputError(f"{path}: a Hessian is real; this matrix is {matrix.dtype}")
+    matrix = scipy.sparse.csr_matrix(matrix, dtype=np.float64)
+    matrix.sum_duplicates()
+    if matrix.shape[0] == 0 or matrix.nnz == 0:
+        raise InputError(f"{path}: the matrix is empty ({matrix.shape[0]} rows, {matrix.nnz} entries)")
+    return matrix
+
+
+def _believable(path: Path, rows: int, columns: int, entries: int, most_entries: int) -> None:
+    """Refuse sizes that the file cannot hold, before memory is taken for them."""
+    if min(rows, columns, entries) < 0 or entries > most_entries:
+        raise InputError(
+            f"{path}: claims {entries} entries, but holds at most {most_entries}: truncated or damaged"
+        )
+    if max(rows, columns) > max(64 * entries, 2**20):
+        raise InputError(f"{path}: claims {rows} x {columns} with {entries} entries: damaged")
+
+
+def _load_mtx(path: Path):
+    size = os.path.getsize(path) * (_MOST_SHRUNK if path.suffix == ".gz" else 1)
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rb") as stream:
+        banner = stream.readline(1024).decode("ascii", "replace").split()
+        if len(banner) < 5 or banner[0] != "%%MatrixMarket":
+            raise InputError(f"{path}: no Matrix Market banner in the first line")
+        line = stream.readline(4096)
+        while line.startswith(b"%") or (line and not line.strip()):
+            line = stream.readline(4096)
+        numbers = [int(word) for word in line.split()]
+    if banner[3].lower() == "complex" or banner[4].lower() in ("skew-symmetric", "hermitian"):
+        raise InputError(f"{path}: a Hessian is real and symmetric; this matrix is {banner[3]}, {banner[4]}")
+    coordinate = banner[2].lower() == "coordinate"
+    if len(numbers) != (3 if coordinate else 2):
+        raise InputError(f"{path}: no line of sizes behind the banner")
+    entries = numbers[2] if coordinate else numbers[0] * numbers[1]
+    _believable(path, numbers[0], numbers[1], entries, size // (4 if coordinate else 2) * (1 if coordinate else 2))
+    return scipy.io.mmread(path)
+
+
+def _member_sizes(path: Path) -> dict[str, tuple]:
+    """Return {name: shape} of a .npz, each array's claim checked against its bytes."""
+    shapes = {}
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.file_size > os.path.getsize(path) * _MOST_SHRUNK:
+                raise InputError(f"{path}: {info.filename} claims more bytes than the file can hold")
+            with archive.open(info) as stream:
+                version = np.lib.format.read_magic(stream)
+                read = (
+                    np.lib.format.read_array_header_1_0
+                    if version == (1, 0)
+                    else np.lib.format.read_array_header_2_0
+                )
+                shape, _, dtype = read(stream)
+                if dtype.hasobject:
+                    raise InputError(f"{path}: {info.filename} holds Python objects, which are never loaded")
+                claimed = int(np.prod([int(length) for length in shape], dtype=object)) * dtype.itemsize
+                if claimed > info.file_size:
+                    raise InputError(
+                        f"{path}: {info.filename} claims {claimed} bytes and has {info.file_size}: damaged"
+                    )
+            shapes[info.filename.removesuffix(".npy")] = shape
+    return shapes
+
+
+def _load_npz(path: Path):
+    shapes = _member_sizes(path)
+    if "format" not in shapes:
+        if len(shapes) == 1 and len(next(iter(shapes.values()))) == 2:
+            with np.load(path, allow_pickle=False) as archive:
+                return archive[next(iter(shapes))]
+        raise InputError(
+            f"{path}: neither a SciPy sparse matrix nor one square array; it holds {', '.join(shapes)}"
+        )
+    with np.load(path, allow_pickle=False) as archive:
+        rows, columns = (int(length) for length in archive["shape"])
+    entries = int(np.prod(shapes.get("data", (0,)), dtype=object))
+    _believable(path, rows, columns, entries, entries)
+    matrix = scipy.sparse.load_npz(path)
+    if matrix.format in ("csr", "csc", "bsr"):
+        matrix.check_format(full_check=True)
+    return matrix
+
+
+def _h5py():
+    try:
+        import h5py
+    except ImportError as error:
+        raise StackError("HDF5 files need h5py: pip install sparsehess[hdf5]") from error
+    return h5py
+
+
+def _load_h5(path: Path):
+    with _h5py().File(path, "r") as file:
+        names = ("indptr", "indices", "data", "shape")
+        missing = [name for name in names if name not in file]
+        if missing:
+            raise InputError(f"{path}: not a matrix: it has no dataset {', '.join(missing)}")
+        rows, columns = (int(length) for length in file["shape"][:2])
+        entries = file["data"].shape[0]
+        # Chunks that were never written take no bytes, so a small file can claim any size.
+        stored = file["data"].id.get_storage_size() * _MOST_SHRUNK
+        _believable(path, rows, columns, entries, stored // 8)
+        if file["indptr"].shape != (rows + 1,) or file["indices"].shape != (entries,):
+            raise InputError(f"{path}: indptr, indices and data do not belong together")
+        matrix = scipy.sparse.csr_matrix(
+            (file["data"][:], file["indices"][:], file["indptr"][:]), shape=(rows, columns)
+        )
+    matrix.check_format(full_check=True)
+    return matrix
+
+
+_PETSC_MATRIX = 1211216
+
+
+def _check_petsc(path: Path) -> None:
+    """Read a PETSc binary matrix in pieces and refuse it if anything in it does not fit."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    index = np.dtype(PETSc.IntType).newbyteorder(">")
+    size = os.path.getsize(path)
+    with open(path, "rb") as stream:
+        head = np.frombuffer(stream.read(4 * index.itemsize), index)
+        if len(head) < 4 or head[0] != _PETSC_MATRIX:
+            raise InputError(f"{path}: not a PETSc binary matrix with {8 * index.itemsize}-bit indices")
+        rows, columns, entries = (int(number) for number in head[1:])
+        if rows != columns:
+            raise InputError(f"{path}: a Hessian is square; this matrix is {rows} x {columns}")
+        if rows <= 0 or entries <= 0:
+            raise InputError(f"{path}: the matrix is empty or dense ({rows} rows, {entries} entries)")
+        needed = index.itemsize * (4 + rows + entries) + 8 * entries
+        if size < needed:
+            raise InputError(f"{path}: claims {needed} bytes and has {size}: truncated")
+        total = 0
+        for part in _pieces(stream, index, rows):
+            if part.min() < 0:
+                raise InputError(f"{path}: a row has {part.min()} entries: damaged")
+            total += int(part.sum(dtype=np.int64))
+        if total != entries:
+            raise InputError(f"{path}: its rows have {total} entries, its head says {entries}: damaged")
+        for part in _pieces(stream, index, entries):
+            if part.min() < 0 or part.max() >= columns:
+                raise InputError(f"{path}: a column is outside 0..{columns - 1}: damaged")
+
+
+def _pieces(stream, dtype: np.dtype, count: int, piece: int = 2**20):
+    for first in range(0, count, piece):
+        yield np.frombuffer(stream.read(dtype.itemsize * min(piece, count - first)), dtype)
+
+
+def _load_petsc(path: Path, comm) -> tuple[scipy.sparse.csr_matrix, Layout]:
+    with agreement(comm):
+        if comm.rank == 0:
+            _check_petsc(path)
+    viewer = PETSc.Viewer().createBinary(str(path), "r", comm=comm)
+    matrix = PETSc.Mat().create(comm)
+    matrix.setType("aij")
+    matrix.load(viewer)
+    viewer.destroy()
+    layout = Layout.from_local(matrix.getLocalSize()[0], comm)
+    indptr, indices, data = matrix.getValuesCSR()
+    rows = scipy.sparse.csr_matrix((data, indices, indptr), (layout.n_local, layout.n))
+    rows.sum_duplicates()
+    matrix.destroy()
+    return rows, layout
+
+
+def _load_vectors(path: Path, n: int) -> np.ndarray:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        if path.suffix == ".h5":
+            with _h5py().File(path, "r") as file:
+                arrays = {name: item[()] for name, item in file.items() if getattr(item, "ndim", 0) == 2}
+        elif path.suffix == ".npz":
+            _member_sizes(path)
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive if archive[name].ndim == 2}
+        else:
+            arrays = {"vectors": np.atleast_2d(np.load(path, allow_pickle=False))}
+    except (InputError, StackError):
+        raise
+    except Exception as error:  # whatever a damaged file makes a reader do
+        raise InputError(f"{path}: damaged or not of its format: {' '.join(str(error).split())[:200]}") from error
+    if "vectors" not in arrays and len(arrays) != 1:
+        raise InputError(
+            f"{path}: expected one two-dimensional array, or one called vectors; found {list(arrays)}"
+        )
+    array = arrays.get("vectors", next(iter(arrays.values()), np.empty((0, 0))))
+    if n not in array.shape:
+        raise InputError(f"{path}: vectors of shape {array.shape} do not fit {n} variables")
+    array = array if array.shape[1] == n else array.T
+    return np.ascontiguousarray(array, np.float64)
