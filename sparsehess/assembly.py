@@ -200,16 +200,25 @@ class Hessian:
         missing = missing[np.argsort(-np.abs(exact[missing]), kind="stable")][:4]
         found = [(pattern.layout.start + int(row), float(exact[row])) for row in missing]
         found = sorted((item for part in comm.allgather(found) for item in part), key=lambda item: -abs(item[1]))
+        head = f"the Hessian of {self.objective.name} does not agree with the gradient at variable {variable} "
+        head += f"(a random product is off by {worst:.1e}): "
         if found:
             listed = ", ".join(f"{row} (H = {value:.3g})" for row, value in found[:4])
-            return (
-                f"the pattern of {self.objective.name} is too small: variable {variable} is coupled with "
-                f"{listed}, which the pattern does not have"
-            )
+            return f"{head}it is coupled with {listed}, which the pattern does not have"
+        alone = np.zeros(len(rows))
+        if pattern.layout.start <= variable < pattern.layout.stop:
+            alone[variable - pattern.layout.start] = 1.0
+        error = np.abs(exact - self._products(alone)[0])
+        size, rank = comm.allreduce((float(error.max(initial=0.0)), comm.rank), op=MPI.MAXLOC)
+        row = comm.bcast(pattern.layout.start + int(error.argmax()) if comm.rank == rank else None, root=rank)
+        pair = (
+            f"stepped alone, it moves the gradient of variable {row} by {size:.3g} more than the Hessian says"
+            if size > 1e-6 * top
+            else "its own column is right, its row is not, so the function is no gradient"
+        )
         return (
-            f"the Hessian of {self.objective.name} does not agree with the gradient: at variable {variable} a random "
-            f"product is off by {worst:.1e}, and the pattern misses nothing there. The gradient has a kink "
-            "(a cut-off without smoothing), noise (set typical_x), or the derivatives of another function"
+            f"{head}{pair}. The pattern misses nothing there: either the gradient has a kink (a cut-off without "
+            "smoothing) or noise (set typical_x), or it is not the gradient of a function"
         )
 
     def close(self) -> None:

@@ -223,7 +223,7 @@ def _partition(words: list[str]) -> tuple[list[str], list[str], list[str]]:
 def _run(arguments, options: dict[str, object], names: list[str], world) -> int:
     from sparsehess import commands
 
-    comm = world.Dup()  # ours, so that no message of a host's or of `main` is ever mistaken for one of these
+    comm = runtime.communicator(world)
     status = commands.COMMANDS[arguments.command](arguments, options, comm)
     unused = [name for name in names if not runtime.option_was_used(name)]
     if unused:

@@ -289,7 +289,8 @@ def _hessian_lines(hessian: Hessian, facts: dict) -> str:
     lines = [
         f"problem      {hessian.objective.name}",
         f"pattern      {facts['n']} variables, {facts['nnz']} entries ({hessian.pattern.source})",
-        f"coloring     {coloring.count} colors ({coloring.kind}, {coloring.order}; no fewer than {coloring.lower_bound})",
+        f"coloring     {coloring.count} colors ({coloring.kind}, {coloring.order}; "
+        f"no fewer than {coloring.lower_bound})",
         f"derivatives  {hessian.scheme}: {calls['gradient']} gradients, {calls['hvp']} products, "
         f"{calls['verification']} to verify",
     ]
@@ -384,7 +385,8 @@ def _info_text(facts: dict) -> str:
         lines.append(f"note         petsc4py {petsc4py} over PETSc {versions['petsc']}: not made for each other")
     lines += [
         f"numbers      {facts['scalar']}, {facts['index_bits']}-bit indices, numpy {numpy_major} ABI",
-        f"MPI          {facts['mpi']['library']}, {facts['mpi']['size']} rank(s), {facts['mpi']['threads']} thread(s) each",
+        f"MPI          {facts['mpi']['library']}, {facts['mpi']['size']} rank(s), "
+        f"{facts['mpi']['threads']} thread(s) each",
         f"packages     {', '.join(name for name, there in facts['packages'].items() if there)}",
         f"extras       {', '.join(name for name, there in facts['extras'].items() if there)}",
         "missing, and what that costs",

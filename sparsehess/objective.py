@@ -75,7 +75,7 @@ class Objective:
 
     def __post_init__(self):
         if isinstance(self.x, PETSc.Vec):
-            comm = self.x.comm.tompi4py()
+            comm = communicator(self.x.comm)
         else:
             comm = communicator(self.comm)
             x = np.array(self.x, dtype=np.float64)

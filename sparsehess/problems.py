@@ -44,7 +44,7 @@ def load(text: str, given: dict[str, object], comm) -> Objective:
     """Return the objective that `place:name` stands for.
 
     Collective. The name is an `Objective`, or a callable that returns one; a callable gets the
-    settings, and the communicator if it has an argument `comm`.
+    settings, and a communicator of its own if it has an argument `comm`.
 
     Raises
     ------
@@ -52,10 +52,11 @@ def load(text: str, given: dict[str, object], comm) -> Objective:
         Nothing of that name, arguments that do not fit, or not an objective.
     """
     place, _, name = text.rpartition(":")
+    theirs = comm.Dup()  # what the user's code calls on it cannot meet what we call on ours
     with agreement(comm):
         found = _find(place, name)
         if callable(found) and not isinstance(found, Objective):
-            arguments = _arguments(found, text, given, comm)
+            arguments = _arguments(found, text, given, theirs)
         elif given:
             raise InputError(f"{text} is not callable: --set {', '.join(given)} has nothing to set")
     if isinstance(found, Objective):

@@ -49,7 +49,10 @@ def table(heads: list[str], rows: list[list[str]]) -> str:
     widths = [
         max(len(head), *(len(row[i]) for row in rows)) if rows else len(head) for i, head in enumerate(heads)
     ]
-    line = lambda cells: "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+    def line(cells):
+        return "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
     return "\n".join([line(heads), line(["-" * width for width in widths]), *(line(row) for row in rows)])
 
 

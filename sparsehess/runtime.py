@@ -79,19 +79,33 @@ def __getattr__(name: str):
 
 
 def communicator(comm=None):
-    """Return an mpi4py communicator from one of mpi4py's or petsc4py's; None is this process alone.
+    """Return our own duplicate of an mpi4py or petsc4py communicator; None is this process alone.
 
-    Not collective.
+    Collective the first time for a communicator; afterwards the duplicate is found with it. What a
+    host or a user's function calls on theirs can never be mistaken for what we call on ours.
     """
     from mpi4py import MPI
 
     if comm is None:
         return MPI.COMM_SELF
-    if isinstance(comm, MPI.Comm):
+    if not isinstance(comm, MPI.Comm):
+        if not hasattr(comm, "tompi4py"):
+            raise errors.InputError(f"comm must be an mpi4py or petsc4py communicator, not {type(comm).__name__}")
+        comm = comm.tompi4py()
+    if comm == MPI.COMM_SELF:
         return comm
-    if hasattr(comm, "tompi4py"):
-        return comm.tompi4py()
-    raise errors.InputError(f"comm must be an mpi4py or petsc4py communicator, not {type(comm).__name__}")
+    global _keyval  # noqa: PLW0603 - made once, when MPI is up
+    if _keyval is None:
+        _keyval = MPI.Comm.Create_keyval()
+    ours = comm.Get_attr(_keyval)
+    if ours is None:
+        ours = comm.Dup()
+        ours.Set_attr(_keyval, ours)
+        comm.Set_attr(_keyval, ours)
+    return ours
+
+
+_keyval = None
 
 
 def raise_together(comm, error: Exception | None) -> None:

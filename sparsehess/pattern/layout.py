@@ -30,7 +30,7 @@ class Layout:
     def from_size(cls, n: int, comm, block: int = 1) -> Layout:
         """Return the even layout that PETSc chooses; whole blocks of rows stay on one rank.
 
-        Not collective.
+        Collective.
         """
         comm = communicator(comm)
         share, rest = divmod(n // block, comm.size)

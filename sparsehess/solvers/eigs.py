@@ -159,7 +159,7 @@ class _Session:
             self.asked = min(self.asked, below)
         elif self.asked < self.spec.k:
             advice = (
-                f"no more exist: of {self.problem.n} eigenvalues {self.problem.n - self.problem.finite} are infinite "
+                f"no more exist: {self.problem.n - self.problem.finite} of {self.problem.n} are infinite "
                 f"and {len(self.problem.null)} deflated"
             )
         if self.asked == 0:
@@ -245,8 +245,9 @@ class _Session:
         The edge past the last pair stays where it is while pairs are added before it; only when a
         repair brings nothing is another edge tried, in case rounding put an eigenvalue astride.
         """
+        brought = False
         for attempt in range(REPAIRS + 1):
-            if attempt == 0 or not brought:
+            if not brought:
                 interval = self.window.edge(self.values, min(self.asked, len(self.values)), wider=100.0**attempt)
                 inertia = self.window.inertia(self._solver(True), interval)
             found = self.window.found(interval, self.values) + (

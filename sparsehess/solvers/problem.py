@@ -12,7 +12,7 @@ from sparsehess.assembly import Hessian
 from sparsehess.errors import CheckError, InputError
 from sparsehess.pattern import Layout
 from sparsehess.reproducible import uniform
-from sparsehess.runtime import PETSc, agreement, destroy
+from sparsehess.runtime import PETSc, agreement, communicator, destroy
 from sparsehess.units import Units
 
 _EPS = np.finfo(float).eps
@@ -85,7 +85,7 @@ class EigenProblem:
                     relative_error = max(relative_error, matrix.verification.hvp_error)
                 matrix = matrix.mat
             A = _as_mat(matrix, comm, None, owned, "the Hessian")
-            layout = Layout.from_local(A.getLocalSize()[0], A.comm.tompi4py())
+            layout = Layout.from_local(A.getLocalSize()[0], A.comm)
             M = None if mass is None else _as_mat(mass, None, layout, owned, "the mass matrix")
             null = _as_vectors(nullspace, A, layout, owned)
             problem = cls(A=A, M=M, null=null, relative_error=relative_error, units=units, owned=owned)
@@ -99,7 +99,7 @@ class EigenProblem:
 
     @property
     def comm(self):
-        return self.A.comm.tompi4py()
+        return communicator(self.A.comm)
 
     @property
     def n(self) -> int:
@@ -158,7 +158,8 @@ class EigenProblem:
         mean, least, _ = self.mass_diagonal
         if not (least >= 0 and mean > 0):
             raise InputError(
-                f"the mass matrix must be positive semidefinite; its diagonal goes down to {least:.3g}, mean {mean:.3g}"
+                "the mass matrix must be positive semidefinite; "
+                f"its diagonal goes down to {least:.3g}, mean {mean:.3g}"
             )
         image = self.A.createVecLeft()
         for number, vector in enumerate(self.null):
