@@ -30,6 +30,9 @@ TOLERANCE = 1e-4
 # Rows below this part of the largest (in units of energy) are judged against the largest.
 _FLOOR = 1e-4
 
+# Variables stepped alone to find out why a check failed.
+_PROBES = 5
+
 
 @dataclass(frozen=True)
 class Verification:
@@ -165,15 +168,24 @@ class Hessian:
         self.verification = Verification(worst, asymmetry, worst <= TOLERANCE and asymmetry <= TOLERANCE)
         if asymmetry > TOLERANCE:
             i, j = recovered.where
+            missing = self._missing_near(evaluations, wanted, [i, j])
             raise CheckError(
                 f"the derivatives of {self.objective.name} are not symmetric: entries ({i}, {j}) and ({j}, {i}) "
-                f"differ by {asymmetry:.1e} of the largest entry. Variables {i} and {j} belong to a function that "
-                "is not a gradient, one with noise (set typical_x to take longer steps), or to a pattern that "
-                "misses one of their neighbours"
+                f"differ by {asymmetry:.1e} of the largest entry: "
+                + (missing or "the function is no gradient, or it has noise (set typical_x to take longer steps)")
             )
         if worst > TOLERANCE:
             variable = comm.bcast(layout.start + int(relative.argmax()) if comm.rank == rank else None, root=rank)
-            raise CheckError(self._explain(evaluations, wanted, variable, worst))
+            missing = self._missing_near(evaluations, wanted, [variable])
+            raise CheckError(
+                f"the Hessian of {self.objective.name} does not agree with the gradient at variable {variable} "
+                f"(a random product is off by {worst:.1e}): "
+                + (
+                    missing
+                    or "the pattern misses nothing there, so either the gradient has a kink (a cut-off without "
+                    "smoothing) or noise (set typical_x), or it is not the gradient of a function"
+                )
+            )
 
     def _products(self, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return H d and |H| |d| (n_local,)."""
@@ -189,37 +201,38 @@ class Hessian:
         )
         return ours, size
 
-    def _explain(self, evaluations: Evaluations, wanted: np.ndarray, variable: int, worst: float) -> str:
-        """Say why row `variable` is wrong: step that variable alone and look where its column goes."""
+    def _missing_near(self, evaluations: Evaluations, wanted: np.ndarray, suspects: list[int]) -> str:
+        """Step suspects alone and return what the pattern misses of their columns; empty if nothing.
+
+        A missing entry spoils what is recovered in its row, so the trail leads from a wrong product to
+        the entry that was read wrongly, and from its row to the entry that is missing.
+        """
         pattern, comm = self.pattern, self.pattern.comm
-        exact = differences.column(evaluations, variable, wanted, self.scheme)
         rows = np.arange(pattern.layout.n_local, dtype=np.int64)
-        outside = contained(pattern.indptr, pattern.indices, rows, np.full(len(rows), variable)) == 0
-        top = comm.allreduce(float(np.abs(exact).max(initial=0.0)), op=MPI.MAX)
-        missing = np.flatnonzero(outside & (np.abs(exact) > 1e-6 * top))
-        missing = missing[np.argsort(-np.abs(exact[missing]), kind="stable")][:4]
-        found = [(pattern.layout.start + int(row), float(exact[row])) for row in missing]
-        found = sorted((item for part in comm.allgather(found) for item in part), key=lambda item: -abs(item[1]))
-        head = f"the Hessian of {self.objective.name} does not agree with the gradient at variable {variable} "
-        head += f"(a random product is off by {worst:.1e}): "
-        if found:
-            listed = ", ".join(f"{row} (H = {value:.3g})" for row, value in found[:4])
-            return f"{head}it is coupled with {listed}, which the pattern does not have"
-        alone = np.zeros(len(rows))
-        if pattern.layout.start <= variable < pattern.layout.stop:
-            alone[variable - pattern.layout.start] = 1.0
-        error = np.abs(exact - self._products(alone)[0])
-        size, rank = comm.allreduce((float(error.max(initial=0.0)), comm.rank), op=MPI.MAXLOC)
-        row = comm.bcast(pattern.layout.start + int(error.argmax()) if comm.rank == rank else None, root=rank)
-        pair = (
-            f"stepped alone, it moves the gradient of variable {row} by {size:.3g} more than the Hessian says"
-            if size > 1e-6 * top
-            else "its own column is right, its row is not, so the function is no gradient"
-        )
-        return (
-            f"{head}{pair}. The pattern misses nothing there: either the gradient has a kink (a cut-off without "
-            "smoothing) or noise (set typical_x), or it is not the gradient of a function"
-        )
+        for probe in range(_PROBES):
+            if probe == len(suspects):
+                break
+            variable = suspects[probe]
+            exact = differences.column(evaluations, variable, wanted, self.scheme)
+            outside = contained(pattern.indptr, pattern.indices, rows, np.full(len(rows), variable)) == 0
+            top = comm.allreduce(float(np.abs(exact).max(initial=0.0)), op=MPI.MAX)
+            missing = np.flatnonzero(outside & (np.abs(exact) > 1e-6 * top))
+            missing = missing[np.argsort(-np.abs(exact[missing]), kind="stable")][:4]
+            found = [(pattern.layout.start + int(row), float(exact[row])) for row in missing]
+            found = [item for part in comm.allgather(found) for item in part]
+            if found:
+                found = sorted(found, key=lambda item: -abs(item[1]))[:4]
+                listed = ", ".join(f"{row} (H = {value:.3g})" for row, value in found)
+                return f"the pattern is too small, variable {variable} is coupled with {listed}"
+            alone = np.zeros(len(rows))
+            if pattern.layout.start <= variable < pattern.layout.stop:
+                alone[variable - pattern.layout.start] = 1.0
+            error = np.abs(exact - self._products(alone)[0])
+            size, rank = comm.allreduce((float(error.max(initial=0.0)), comm.rank), op=MPI.MAXLOC)
+            row = comm.bcast(pattern.layout.start + int(error.argmax()) if comm.rank == rank else None, root=rank)
+            if size > 1e-6 * top and row not in suspects:
+                suspects.append(row)
+        return ""
 
     def close(self) -> None:
         """Destroy the matrix and the plan.

@@ -20,16 +20,20 @@ class Certificate:
     ----------
     residual
         Largest backward error; 0 for no pairs.
+    rayleigh
+        Largest distance of an eigenvalue from the Rayleigh quotient of its vector, relative to the
+        eigenvalue; a backward error says little of eigenvalues much smaller than the matrix.
     orthogonality
         Largest |XᵀMX - I|.
     count
         Inertia against found, or None.
     passed
-        Whether residuals are within the tolerance, vectors orthogonal to 1e-8, and the count
-        (if any) agrees.
+        Whether residuals are within the tolerance, Rayleigh quotients agree and vectors are
+        orthogonal to 1e-8, and the count (if any) agrees.
     """
 
     residual: float
+    rayleigh: float
     orthogonality: float
     count: Count | None
     passed: bool
@@ -51,13 +55,15 @@ def certify(matrix, spectrum: Spectrum, *, mass=None, tol: float = 1e-8, comm=No
     """
     with EigenProblem.of(matrix, mass=mass, nullspace=[], comm=comm) as problem:
         if not spectrum.converged:
-            return Certificate(0.0, 0.0, spectrum.count, spectrum.count is None or spectrum.count.certified)
+            return Certificate(0.0, 0.0, 0.0, spectrum.count, spectrum.count is None or spectrum.count.certified)
         X = block(problem, spectrum.vectors)
         AX, MX = images(problem, X)
         worst = float(residuals(problem, spectrum.eigenvalues, X, AX, MX).max())
+        quotients = np.diag(gram(AX, X)) / np.diag(gram(MX, X))
+        distance = np.maximum(np.abs(spectrum.eigenvalues - quotients) - problem.zero, 0.0)
+        rayleigh = float((distance / np.maximum(np.abs(spectrum.eigenvalues), np.finfo(float).tiny)).max())
         orthogonality = float(np.abs(gram(MX, X) - np.eye(spectrum.converged)).max())
         destroy(AX, None if MX is X else MX, X)
         counted = spectrum.count is None or spectrum.count.certified
-        return Certificate(
-            worst, orthogonality, spectrum.count, worst <= tol and orthogonality <= 1e-8 and counted
-        )
+        passed = worst <= tol and rayleigh <= 1e-8 and orthogonality <= 1e-8 and counted
+        return Certificate(worst, rayleigh, orthogonality, spectrum.count, passed)

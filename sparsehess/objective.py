@@ -266,8 +266,8 @@ class ReplicatedEvaluations(Evaluations):
             change[:] = self._vector("gradient")
             if scheme == "central":
                 self._x[group] = lower
-                change -= self._vector("gradient")
-            else:
+                base = self._vector("gradient")
+            with np.errstate(invalid="ignore"):  # what is not finite is found by the caller, and named
                 change -= base
         finally:
             self._x[group] = here
@@ -332,8 +332,8 @@ class DistributedEvaluations(Evaluations):
                     out[color] = self._vector("gradient", at, result)
                     if scheme == "central":
                         at.setArray(np.where(group, lower, self.x))
-                        out[color] -= self._vector("gradient", at, result)
-                    else:
+                        base = self._vector("gradient", at, result)
+                    with np.errstate(invalid="ignore"):
                         out[color] -= base
                 with agreement(self.comm):
                     self._finite(out[color], self.layout.start, color)

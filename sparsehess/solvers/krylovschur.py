@@ -71,7 +71,7 @@ class KrylovSchur:
         st.setType("sinvert" if self.invert else "shift")
         self._factors = self.invert or problem.M is not None
         self._shift = None
-        self._unused: set[str] = set()
+        self._used: set[str] = set()
 
     def used_defaults(self) -> dict:
         """Return the options of this solver: the defaults that apply, overridden by the caller's.
@@ -104,6 +104,7 @@ class KrylovSchur:
                 st.setUp()
             self._shift = shift
             counts = tuple(int(number) for number in st.getKSP().getPC().getFactorMatrix().getInertia())
+            self._note_used()
         self.seconds["factorization"] += time.perf_counter() - began
         return counts
 
@@ -157,10 +158,11 @@ class KrylovSchur:
                 eps.solve()
                 self.seconds["factorization"] += set_up - began
                 self.seconds["solve"] += time.perf_counter() - set_up
-                self._note_unused()
+                self._note_used()
         finally:
             eps.cancelMonitor()
             start.destroy()
+        self._refuse_unused()
         self.iterations += eps.getIterationNumber()
         vectors = []
         for i in range(eps.getConverged()):
@@ -169,10 +171,13 @@ class KrylovSchur:
             vectors.append(vector)
         return vectors
 
-    def _note_unused(self) -> None:
-        self._unused = {key for key in self.options if not option_was_used(PREFIX + key)}
-        if self._unused:
-            listed = ", ".join("-" + key for key in sorted(self._unused))
+    def _note_used(self) -> None:
+        self._used |= {key for key in self.options if option_was_used(PREFIX + key)}
+
+    def _refuse_unused(self) -> None:
+        unused = sorted(set(self.options) - self._used)
+        if unused:
+            listed = ", ".join("-" + key for key in unused)
             raise InputError(f"PETSc options that nothing has used: {listed}; are they spelt right?")
 
     def close(self) -> None:

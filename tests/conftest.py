@@ -1,0 +1,57 @@
+"""Tests run as they are on any number of ranks: a failure on one rank is a failure on all."""
+
+import gc
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "drivers"))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config):
+    from mpi4py import MPI
+
+    if MPI.COMM_WORLD.rank > 0:
+        config.pluginmanager.unregister(name="terminalreporter")
+
+
+@pytest.fixture(scope="session")
+def comm():
+    from mpi4py import MPI
+
+    return MPI.COMM_WORLD
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem):
+    from mpi4py import MPI
+
+    world, error, result = MPI.COMM_WORLD, None, None
+    try:
+        result = yield
+    except BaseException as caught:  # skips are outcomes too, and the same on all ranks
+        error = caught
+    gc.collect()  # a stray collective destructor shows in its own test
+    failed = isinstance(error, Exception)
+    where = world.allgather(failed)
+    if error is not None:
+        raise error
+    if any(where):
+        pytest.fail(f"failed on rank {where.index(True)}")
+    return result
+
+
+@pytest.fixture
+def folder(tmp_path_factory, comm):
+    """A folder that all ranks see."""
+    path = tmp_path_factory.mktemp("shared") if comm.rank == 0 else None
+    return comm.bcast(path)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -1,0 +1,155 @@
+"""Matrix files: every format there and back on any number of ranks, and what must be refused."""
+
+import gzip
+import shutil
+
+import numpy as np
+import pytest
+import scipy.io
+import scipy.sparse as sp
+from cases import DATA, frobenius_error, laplacian, random_pattern, random_symmetric
+
+from sparsehess import export, matrices
+from sparsehess.errors import InputError
+from sparsehess.solvers.problem import EigenProblem
+
+MATRIX = random_symmetric(random_pattern(60, 150, 4), 4)
+
+
+@pytest.mark.parametrize("suffix", [".mtx", ".mtx.gz", ".npz", ".petsc", ".h5"])
+def test_there_and_back(suffix, folder, comm):
+    path = folder / f"matrix{suffix}"
+    with EigenProblem.of(MATRIX, comm=comm) as problem:
+        export.write_matrix(folder / "matrix.mtx" if suffix == ".mtx.gz" else path, problem.A)
+    if suffix == ".mtx.gz" and comm.rank == 0:
+        with open(folder / "matrix.mtx", "rb") as plain, gzip.open(path, "wb") as packed:
+            shutil.copyfileobj(plain, packed)
+    comm.Barrier()
+    stored = matrices.read_matrix(path, comm)
+    assert stored.asymmetry == 0.0
+    matrix = stored.to_mat()
+    assert frobenius_error(matrix, MATRIX, comm) < 1e-15
+    matrix.destroy()
+    assert matrices.read_pattern(path, comm).nnz == MATRIX.nnz
+
+
+@pytest.mark.parametrize("form", ["csr", "csc", "coo", "bsr", "dia"])
+def test_scipys_formats(form, folder, comm):
+    matrix = laplacian(6, 6)[0].asformat(form)
+    if comm.rank == 0:
+        sp.save_npz(folder / "m.npz", matrix)
+    comm.Barrier()
+    mat = matrices.read_matrix(folder / "m.npz", comm).to_mat()
+    assert frobenius_error(mat, matrix, comm) == 0
+    mat.destroy()
+
+
+def test_a_nearly_symmetric_dense_array_is_symmetrised(comm):
+    path = DATA / "ase_cu147_fdhessian_raw.npz"
+    if not path.exists():
+        pytest.skip("no data beside the project")
+    raw = np.load(path)["H"]
+    stored = matrices.read_matrix(path, comm)
+    assert 1e-10 < stored.asymmetry < 1e-8
+    mat = stored.to_mat()
+    assert frobenius_error(mat, sp.csr_matrix((raw + raw.T) / 2), comm) < 1e-15
+    mat.destroy()
+
+
+def test_symmetric_and_pattern_headers(folder, comm):
+    if comm.rank == 0:
+        (folder / "s.mtx").write_text(
+            "%%MatrixMarket matrix coordinate real symmetric\n% note\n\n2 2 2\n1 1 4\n2 1 3\n"
+        )
+        (folder / "p.mtx").write_text("%%MatrixMarket matrix coordinate pattern general\n3 3 2\n1 2\n3 3\n")
+    comm.Barrier()
+    assert matrices.read_matrix(folder / "s.mtx", comm).pattern.nnz == 4  # the missing diagonal is stored
+    assert matrices.read_pattern(folder / "p.mtx", comm).nnz == 5
+
+
+def damaged(folder):
+    """Return {name: (write, what the message says)} of files that must be refused."""
+    good = folder / "good.npz"
+    sp.save_npz(good, MATRIX)
+    scipy.io.mmwrite(folder / "good.mtx", MATRIX, symmetry="symmetric")
+    text = (folder / "good.mtx").read_bytes()
+    head = np.array([1211216, 5, 5, 5], ">i4").tobytes()
+    body = np.ones(5, ">i4").tobytes() + np.arange(5, dtype=">i4").tobytes() + np.ones(5, ">f8").tobytes()
+    coordinate = "%%MatrixMarket matrix coordinate real"
+    one = sp.csr_matrix(np.diag([1.0, np.inf]))
+    lying = {**{key: np.load(good)[key] for key in np.load(good)}, "shape": np.array([10**12, 10**12])}
+    h5 = folder / "good.h5"
+
+    def lie_in_h5(path):
+        import h5py
+
+        with h5py.File(path, "w") as file:
+            file["shape"], file["indptr"] = np.array([5, 5]), np.arange(6)
+            file.create_dataset("data", (10**11,), "f8", chunks=True)
+            file.create_dataset("indices", (10**11,), "i4", chunks=True)
+
+    return {
+        "no.npz": (None, "no such file"),
+        "no.petsc": (None, "no such file"),
+        "odd.txt": (lambda p: p.write_text("x"), "not a matrix file"),
+        "half.npz": (lambda p: p.write_bytes(good.read_bytes()[:700]), "damaged"),
+        "lie.npz": (lambda p: np.savez(p, **lying), "claims"),
+        "object.npz": (lambda p: np.savez(p, a=np.array([[{}]], object)), "never loaded"),
+        "many.npz": (lambda p: np.savez(p, a=np.eye(2), b=np.eye(2)), "neither"),
+        "wide.npz": (lambda p: sp.save_npz(p, sp.csr_matrix(np.ones((2, 3)))), "2 x 3"),
+        "complex.npz": (lambda p: sp.save_npz(p, sp.identity(3, dtype=complex)), "real"),
+        "inf.npz": (lambda p: sp.save_npz(p, one), r"entry \(1, 1\) is inf"),
+        "skew.npz": (
+            lambda p: sp.save_npz(p, sp.csr_matrix([[1.0, 2.0], [3.0, 4.0]])),
+            r"\(0, 1\) is 2, entry \(1, 0\)",
+        ),
+        "empty.npz": (lambda p: sp.save_npz(p, sp.csr_matrix((4, 4))), "empty"),
+        "no.mtx": (lambda p: p.write_text("hello"), "banner"),
+        "lie.mtx": (lambda p: p.write_text(f"{coordinate} general\n9 9 99999999999\n1 1 1\n"), "claims"),
+        "tall.mtx": (lambda p: p.write_text(f"{coordinate} general\n999999999 999999999 1\n1 1 1\n"), "claims"),
+        "half.mtx": (lambda p: p.write_bytes(text[: len(text) // 2]), "damaged"),
+        "sizes.mtx": (lambda p: p.write_text(f"{coordinate} general\n"), "sizes"),
+        "skew.mtx": (lambda p: p.write_text(f"{coordinate} skew-symmetric\n2 2 1\n2 1 3\n"), "skew"),
+        "half.mtx.gz": (lambda p: p.write_bytes(gzip.compress(text)[:60]), "damaged"),
+        "lie.h5": (lie_in_h5, "claims"),
+        "half.h5": (lambda p: p.write_bytes(h5.read_bytes()[:300]), "damaged"),
+        "other.petsc": (lambda p: p.write_bytes(b"\0" * 64), "not a PETSc binary"),
+        "half.petsc": (lambda p: p.write_bytes(head + body[:-9]), "truncated"),
+        "rows.petsc": (
+            lambda p: p.write_bytes(head + np.array([9, 1, 1, 1, 1], ">i4").tobytes() + body[20:]),
+            "rows have",
+        ),
+        "column.petsc": (
+            lambda p: p.write_bytes(head + body[:20] + np.full(5, 7, ">i4").tobytes() + body[40:]),
+            "column",
+        ),
+    }
+
+
+def test_damaged_files_are_refused(folder, comm):
+    table = None
+    with EigenProblem.of(MATRIX, comm=comm) as problem:
+        export.write_matrix(folder / "good.h5", problem.A)
+    if comm.rank == 0:
+        table = {}
+        for name, (write, says) in damaged(folder).items():
+            if write is not None:
+                write(folder / name)
+            table[name] = says
+    for name, says in comm.bcast(table).items():
+        with pytest.raises(InputError, match=says):
+            matrices.read_matrix(folder / name, comm)
+
+
+@pytest.mark.parametrize("shape", [(2, 60), (60, 2)])
+def test_vectors(shape, folder, comm):
+    array = np.random.default_rng(0).normal(size=shape)
+    if comm.rank == 0:
+        np.save(folder / "v.npy", array)
+        np.savez(folder / "v.npz", vectors=array, other=np.zeros((3, 3)))
+    comm.Barrier()
+    wanted = array if shape[1] == 60 else array.T
+    assert np.array_equal(matrices.read_vectors(folder / "v.npy", 60, comm), wanted)
+    assert np.array_equal(matrices.read_vectors(folder / "v.npz", 60, comm), wanted)
+    with pytest.raises(InputError, match="do not fit 61"):
+        matrices.read_vectors(folder / "v.npy", 61, comm)

@@ -1,0 +1,140 @@
+import dataclasses
+
+import networkx
+import numpy as np
+import pytest
+from cases import DATA, arrow, band, grid, is_column_partition, is_star_coloring, random_pattern
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sparsehess as sh
+from sparsehess.coloring import KINDS, ORDERS, kernels
+from sparsehess.errors import InputError
+
+ORACLE = {"star": is_star_coloring, "cpr": is_column_partition}
+every = pytest.mark.parametrize(("kind", "order"), [(kind, order) for kind in KINDS for order in ORDERS])
+
+
+@every
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 14), st.integers(0, 40), st.integers(0, 10**6))
+def test_the_definition_holds_by_listing_paths(kind, order, n, pairs, seed):
+    matrix = random_pattern(max(n, 1), pairs, seed)
+    pattern = sh.Pattern.from_scipy(matrix)
+    coloring = sh.color(pattern, kind=kind, order=order)
+    assert ORACLE[kind](matrix, coloring.colors)
+    assert sh.verify(pattern, coloring) is None
+    assert coloring.lower_bound <= coloring.count == coloring.colors.max() + 1
+
+
+@every
+def test_more_than_64_colours(kind, order):
+    matrix = random_pattern(150, 4000, 3)
+    coloring = sh.color(sh.Pattern.from_scipy(matrix), kind=kind, order=order)
+    assert coloring.count > 64
+    assert is_column_partition(matrix, coloring.colors) if kind == "cpr" else True
+    assert sh.verify(sh.Pattern.from_scipy(matrix), coloring) is None
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(2, 12), st.integers(1, 40), st.integers(0, 10**6), st.data())
+def test_the_check_agrees_with_the_oracle_on_any_colours(n, pairs, seed, data):
+    matrix = random_pattern(n, pairs, seed)
+    pattern = sh.Pattern.from_scipy(matrix)
+    for kind in KINDS:
+        made = sh.color(pattern, kind=kind)
+        colors = np.array(data.draw(st.lists(st.integers(0, 5), min_size=n, max_size=n)), np.int32)
+        coloring = dataclasses.replace(made, colors=colors, count=6)
+        assert (sh.verify(pattern, coloring) is None) == ORACLE[kind](matrix, colors)
+
+
+@every
+def test_a_mutated_colouring_is_refused(kind, order):
+    matrix = random_pattern(60, 150, 5)
+    pattern = sh.Pattern.from_scipy(matrix)
+    made = sh.color(pattern, kind=kind, order=order)
+    for v in range(60):
+        neighbors = [w for w in matrix[v].indices if w != v]
+        if neighbors:
+            colors = made.colors.copy()
+            colors[v] = colors[neighbors[0]]
+            assert sh.verify(pattern, dataclasses.replace(made, colors=colors)) is not None
+
+
+def test_colours_out_of_range_are_refused():
+    pattern = sh.Pattern.from_scipy(band(5, 1))
+    made = sh.color(pattern)
+    assert sh.verify(pattern, dataclasses.replace(made, colors=made.colors - 1)) is not None
+    assert sh.verify(pattern, dataclasses.replace(made, count=1)) is not None
+
+
+@pytest.mark.parametrize("w", [1, 2, 3, 5])
+def test_bands_have_their_closed_form(w):
+    pattern = sh.Pattern.from_scipy(band(60, w))
+    assert sh.color(pattern, kind="cpr", order="natural").count == 2 * w + 1
+    assert sh.color(pattern, kind="star", order="natural").count <= 2 * w + 1
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+@every
+def test_tiny(kind, order, n):
+    pattern = sh.Pattern.from_pairs([0] * (n == 2), [1] * (n == 2), n)
+    assert sh.color(pattern, kind=kind, order=order).count == n
+
+
+# Counts that other programs reach on the same patterns with the same rule and one of the orders.
+@pytest.mark.parametrize(
+    ("matrix", "kind", "order", "most"),
+    [
+        (grid(22, 22, 22), "star", "natural", 11),
+        (grid(22, 22, 22, full=True), "cpr", "natural", 27),
+        (grid(100, 100), "star", "natural", 7),
+        (grid(100, 100, full=True), "cpr", "natural", 9),
+        (arrow(2000), "star", "largest-first", 8),
+    ],
+)
+def test_known_counts(matrix, kind, order, most):
+    assert sh.color(sh.Pattern.from_scipy(matrix), kind=kind, order=order).count <= most
+
+
+@pytest.mark.parametrize(("name", "most"), [("evslA", 46), ("anm_3o21_ca15", 264), ("4elt", 10), ("bcspwr10", 9)])
+def test_real_patterns(name, most):
+    path = DATA / "patterns" / f"{name}.npz"
+    if not path.exists():
+        pytest.skip("no patterns beside the project")
+    import scipy.sparse as sp
+
+    pattern = sh.Pattern.from_scipy(sp.load_npz(path))
+    assert min(sh.color(pattern, order=order).count for order in ORDERS) <= most
+
+
+def test_dense_rows_do_not_blow_up():
+    coloring = sh.color(sh.Pattern.from_scipy(arrow(100_000)), order="largest-first")
+    assert coloring.count <= 8
+    assert coloring.seconds < 1.0
+
+
+def test_smallest_last_has_the_degeneracy_of_the_graph():
+    matrix = random_pattern(300, 900, 7)
+    pattern = sh.Pattern.from_scipy(matrix)
+    order = kernels.smallest_last(pattern.indptr, pattern.indices)
+    assert sorted(order) == list(range(300))
+    place = np.argsort(order)
+    graph = networkx.from_scipy_sparse_array(matrix)
+    graph.remove_edges_from(networkx.selfloop_edges(graph))
+    before = max(sum(place[w] < place[v] for w in graph[v]) for v in graph)
+    assert before == max(networkx.core_number(graph).values())
+
+
+def test_star_bound_is_exact_on_complete_graphs():
+    n = 9
+    rows, cols = np.triu_indices(n, 1)
+    assert sh.color(sh.Pattern.from_pairs(rows, cols, n)).lower_bound == n
+
+
+def test_unknown_names_are_refused():
+    pattern = sh.Pattern.from_scipy(band(5, 1))
+    with pytest.raises(InputError, match="kind 'plaid' is none of"):
+        sh.color(pattern, kind="plaid")
+    with pytest.raises(InputError, match="order 'chaotic' is none of"):
+        sh.color(pattern, order="chaotic")

@@ -1,0 +1,117 @@
+"""Rooms too small for a file of their own: steps, random vectors, units, options, problems."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import sparsehess as sh
+from sparsehess import problems, reproducible
+from sparsehess.cli import split_petsc
+from sparsehess.differences import scheme_of, steps
+from sparsehess.errors import InputError
+from sparsehess.runtime import PETSc, inserted_options, option_was_used
+from sparsehess.units import Units
+
+
+def test_steps_follow_the_scale():
+    layout = sh.Layout.from_size(3, None)
+    unit = steps(np.zeros(3), None, "central", layout)
+    assert unit == pytest.approx(np.full(3, 6.06e-6), rel=1e-2)
+    nano = steps(np.full(3, 1e-9), None, "central", layout)
+    assert nano == pytest.approx(1e-9 * unit)
+    told = steps(np.zeros(3), np.array([1.0, 1e3, 1e-3]), "forward", layout)
+    assert told == pytest.approx(1.49e-8 * np.array([1.0, 1e3, 1e-3]), rel=1e-2)
+    far = steps(np.array([1000.0, 1.0, 1.0]), None, "central", layout)
+    assert far[0] == pytest.approx(10 * far[1])
+
+
+def test_schemes():
+    class Problem:
+        hvp, name = None, "p"
+
+    assert scheme_of("auto", Problem) == "central"
+    with pytest.raises(InputError, match="no hvp"):
+        scheme_of("ad", Problem)
+    with pytest.raises(InputError, match="none of"):
+        scheme_of("exact", Problem)
+
+
+def test_random_vectors_are_of_their_row_alone():
+    def layout(rank, starts):
+        return sh.Layout(SimpleNamespace(rank=rank, size=len(starts) - 1), np.array(starts))
+
+    one, two = layout(0, [0, 300, 1000]), layout(1, [0, 300, 1000])
+    whole = layout(0, [0, 1000])
+    joined = np.concatenate([reproducible.uniform(one, 5), reproducible.uniform(two, 5)])
+    values = reproducible.uniform(whole, 5)
+    assert np.array_equal(joined, values)
+    assert -1 < values.min() < -0.98 and 0.98 < values.max() < 1
+    assert abs(values.mean()) < 0.05 and np.var(values) == pytest.approx(1 / 3, rel=0.1)
+    assert abs(np.corrcoef(values, reproducible.uniform(whole, 6))[0, 1]) < 0.1
+    assert np.abs(reproducible.signed(whole, 1)).min() >= 0.5
+
+
+def test_units_give_textbook_frequencies():
+    # H35Cl: force constant 516 N/m, reduced mass 0.9797 amu: 2990 cm^-1
+    units = Units.of("J", "m", "amu", "cm^-1")
+    assert units.of_eigenvalues(np.array([516 / 0.9797]))[0] == pytest.approx(2990, rel=2e-3)
+    assert units.of_eigenvalues(np.array([-1.0]))[0] < 0
+    hertz = Units.of("J", "m", "kg", "Hz")
+    assert hertz.of_eigenvalues(np.array([(2 * np.pi * 50) ** 2]))[0] == pytest.approx(50)
+    with pytest.raises(InputError, match="furlong"):
+        Units.of("J", "furlong", "kg")
+
+
+def test_options_are_there_for_the_block_only():
+    with inserted_options("t_", {"alpha": 3, "beta": 0.25, "flag": None}):
+        assert PETSc.Options().getInt("t_alpha") == 3
+        assert PETSc.Options().getReal("t_beta") == 0.25
+        assert option_was_used("t_alpha") and not option_was_used("t_flag")
+    assert not PETSc.Options().hasName("t_alpha")
+
+
+def test_petsc_arguments_are_told_apart():
+    solver, rest, names = split_petsc(["-eps_ncv", "40", "-log_view", "-mat_mumps_icntl_14", "-5", "-eps_monitor"])
+    assert solver == {"eps_ncv": "40", "st_mat_mumps_icntl_14": "-5", "eps_monitor": None}
+    assert rest == ["-log_view"] and names == ["log_view"]
+    with pytest.raises(InputError, match="expected a PETSc option"):
+        split_petsc(["eps_ncv", "4"])
+
+
+def test_settings_are_literals_or_text():
+    assert problems.settings(["a=3", "b=[1, 2]", "c=file.pdb", "d="]) == {
+        "a": 3,
+        "b": [1, 2],
+        "c": "file.pdb",
+        "d": "",
+    }
+    with pytest.raises(InputError, match="key=value"):
+        problems.settings(["nonsense"])
+    assert problems.is_problem("a/b.py:f") and problems.is_problem("p.m:f")
+    assert not problems.is_problem("m.npz") and not problems.is_problem("dir:with/colon.npz")
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_importing_starts_nothing():
+    names = "('mpi4py', 'petsc4py', 'slepc4py', 'numpy')"
+    code = f"import sys, sparsehess; print([m for m in sys.modules if m.split('.')[0] in {names}])"
+    assert run(code).strip() == "[]"
+
+
+def test_importing_all_is_light():
+    heavy = ["matplotlib", "h5py", "jax", "torch", "networkx", "skfem", "rich"]
+    code = (
+        "import sys, time, petsc4py, slepc4py; petsc4py.init([]);"
+        "from petsc4py import PETSc; from slepc4py import SLEPc; began = time.perf_counter(); import sparsehess as sh; [getattr(sh, n) for n in sh.__all__];"
+        "import sparsehess.commands; print(time.perf_counter() - began);"
+        f"print([m for m in {heavy} if m in sys.modules])"
+    )
+    seconds, loaded = min(run(code).splitlines() for _ in range(3))
+    assert loaded == "[]"
+    assert float(seconds) < 0.3
