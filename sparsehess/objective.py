@@ -188,6 +188,16 @@ class Evaluations:
             )
 
 
+def _classes(colors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (order, ends): the variables of colour c are order[ends[c] : ends[c + 1]].
+
+    Not collective.
+    """
+    small = colors.astype(np.int16) if count < 2**15 else colors  # numpy sorts 16 bits by radix
+    sizes = np.bincount(colors + 1, minlength=count + 1)
+    return np.argsort(small, kind="stable"), np.cumsum(sizes)
+
+
 def stepped(x: np.ndarray, steps: np.ndarray, scheme: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (upper, lower, taken): the points of the scheme and their exact distance in floating point.
 
@@ -226,8 +236,7 @@ class ReplicatedEvaluations(Evaluations):
     def changes(self, colors, steps, count, scheme):
         comm, layout, n = self.comm, self.layout, self.objective.n
         colors, steps = self._whole(colors), self._whole(steps)
-        order = np.argsort(colors, kind="stable")
-        ends = np.searchsorted(colors[order], np.arange(-1, count), side="right")
+        order, ends = _classes(colors, count)
         out = np.empty((count, layout.n_local))
         base = self._base(scheme)
         # Each round every rank takes one colour, evaluates it and sends each owner its rows.

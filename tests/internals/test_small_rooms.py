@@ -108,7 +108,8 @@ def test_importing_all_is_light():
     heavy = ["matplotlib", "h5py", "jax", "torch", "networkx", "skfem", "rich"]
     code = (
         "import sys, time, petsc4py, slepc4py; petsc4py.init([]);"
-        "from petsc4py import PETSc; from slepc4py import SLEPc; began = time.perf_counter(); import sparsehess as sh; [getattr(sh, n) for n in sh.__all__];"
+        "from petsc4py import PETSc; from slepc4py import SLEPc; began = time.perf_counter();"
+        "import sparsehess as sh; [getattr(sh, n) for n in sh.__all__];"
         "import sparsehess.commands; print(time.perf_counter() - began);"
         f"print([m for m in {heavy} if m in sys.modules])"
     )
