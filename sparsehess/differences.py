@@ -85,8 +85,11 @@ def steps(x: np.ndarray, typical, scheme: str, layout: Layout) -> np.ndarray:
         rms = np.sqrt(total / max(layout.n, 1))
         scale = rms if 0 < rms < 1 else 1.0
         typical = np.full(len(x), scale)
-    power = 1 / 3 if scheme == "central" else 1 / 2
-    return typical * (_EPS * np.maximum(1.0, np.abs(x) / typical)) ** power
+    root = np.cbrt if scheme == "central" else np.sqrt
+    step = typical * root(_EPS)
+    far = np.flatnonzero(np.abs(x) > typical)
+    step[far] *= root(np.abs(x[far]) / typical[far])
+    return step
 
 
 def compress(evaluations: Evaluations, coloring: Coloring, wanted: np.ndarray, scheme: str) -> Compressed:

@@ -65,8 +65,8 @@ class Plan:
             An entry can be read neither way: the colouring is not valid for this pattern.
         """
         own, other = alone_both_ways(pattern, coloring)
-        source = own | (other << 1)
-        lost = np.flatnonzero(source == 0)
+        source = np.bitwise_or(own, other << 1, out=other)
+        lost = np.flatnonzero(source == 0) if not source.all() else np.empty(0, np.int64)
         comm = pattern.comm
         first = comm.allreduce(comm.rank if len(lost) else comm.size, op=MPI.MIN)
         if first < comm.size:
@@ -95,11 +95,10 @@ class Plan:
         remote = np.empty(len(pattern.exchange.remote))
         recovery_kernels.readings(indptr, columns, color, changes, weight, self.source, remote)
         remote = pattern.exchange.mirror(remote)
-        asymmetry, entry = recovery_kernels.direct(
+        asymmetry, entry, largest = recovery_kernels.direct(
             indptr, columns, color, changes, weight, self.source, remote, values
         )
         comm = pattern.comm
-        largest = max(values.max(initial=0.0), -values.min(initial=0.0))
         largest, (worst, rank) = (
             comm.allreduce(float(largest), op=MPI.MAX),
             comm.allreduce((asymmetry, comm.rank), op=MPI.MAXLOC),

@@ -11,7 +11,7 @@ ctypedef fused index_t:
 def direct(const index_t[::1] indptr, const int32_t[::1] columns, const int32_t[::1] color,
            const double[:, ::1] compressed, const double[::1] weight, const uint8_t[::1] source,
            const double[::1] remote, double[::1] values):
-    """Fill `values` (nnz,) and return (largest asymmetry, its entry).
+    """Fill `values` (nnz,) and return (largest asymmetry, its entry, largest value).
 
     `compressed` is (colors, rows): differences along each colour. `weight` (rows + ghosts,)
     turns a difference along a variable into a derivative. `source` says which readings an entry
@@ -21,7 +21,7 @@ def direct(const index_t[::1] indptr, const int32_t[::1] columns, const int32_t[
     """
     cdef Py_ssize_t rows = indptr.shape[0] - 1, i, e, next_remote = 0, worst = -1
     cdef int32_t j
-    cdef double own, other, largest = 0.0, difference
+    cdef double own, other, largest = 0.0, difference, value, top = 0.0
     cdef uint8_t kind
     with nogil:
         for i in range(rows):
@@ -42,12 +42,13 @@ def direct(const index_t[::1] indptr, const int32_t[::1] columns, const int32_t[
                     if difference > largest:
                         largest = difference
                         worst = e
-                    values[e] = 0.5 * (own + other)
-                elif kind == 1:
-                    values[e] = own
+                    value = 0.5 * (own + other)
                 else:
-                    values[e] = other
-    return largest, worst
+                    value = own if kind == 1 else other
+                values[e] = value
+                if fabs(value) > top:
+                    top = fabs(value)
+    return largest, worst, top
 
 
 def readings(const index_t[::1] indptr, const int32_t[::1] columns, const int32_t[::1] color,

@@ -145,7 +145,7 @@ class KrylovSchur:
         if deflate:
             eps.setDeflationSpace(list(deflate))
         start = problem.A.createVecRight()
-        start.setArray(uniform(problem.layout, seed))
+        start.setArray(0.5 + 0.5 * uniform(problem.layout, seed))  # in (0, 1), as SLEPc's own
         eps.setInitialSpace([start])
         try:
             with inserted_options(PREFIX, self.used_defaults()), readable_errors("solving for eigenpairs"):

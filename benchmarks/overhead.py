@@ -1,0 +1,97 @@
+"""The same solve through sparsehess and by hand in slepc4py, paired in one run.
+
+Lowest 10 of 3-D Laplacians and of the elastic network: same shift, same factorization, same tolerance.
+Ours is timed as a whole (set-up, factorization, solve, vectors, Rayleigh-Ritz, residuals) without and with
+the count. Prints ratios of medians of alternating runs.
+
+    python benchmarks/overhead.py
+"""
+
+import statistics
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+from mpi4py import MPI
+
+import numpy as np
+import scipy.sparse as sp
+
+sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in ("tests", "drivers")]
+from cases import laplacian
+
+import sparsehess as sh
+from sparsehess.runtime import SLEPc, communicator
+from sparsehess.solvers.problem import EigenProblem
+
+
+def by_hand(A, k, shift):
+    """Return the eigenvalues as a careful user of slepc4py computes them."""
+    eps = SLEPc.EPS().create(A.comm)
+    eps.setOperators(A)
+    eps.setProblemType(SLEPc.EPS.ProblemType.HEP)
+    eps.setDimensions(k)
+    eps.setTolerances(tol=1e-10)
+    eps.setTarget(shift)
+    eps.setWhichEigenpairs(SLEPc.EPS.Which.TARGET_MAGNITUDE)
+    st = eps.getST()
+    st.setType("sinvert")
+    st.setShift(shift)
+    ksp = st.getKSP()
+    ksp.setType("preonly")
+    ksp.getPC().setType("cholesky")
+    ksp.getPC().setFactorSolverType("mumps")
+    eps.solve()
+    x = A.createVecRight()
+    values = []
+    for i in range(k):
+        values.append(complex(eps.getEigenpair(i, x)).real)
+    x.destroy()
+    eps.destroy()
+    return np.sort(values)
+
+
+def main():
+    comm = communicator(MPI.COMM_WORLD)
+    k = 10
+    problems = {f"laplacian {m}^3": laplacian(m, m + 1, m + 2)[0] for m in (10, 20, 30, 40)}
+    problems["laplacian 300x301"] = laplacian(300, 301)[0]
+    if comm.rank == 0:
+        print(
+            f"{'problem':18s} {'n':>7s} {'by hand s':>10s} {'ours s':>10s} {'ratio':>7s} {'with count':>10s}",
+            flush=True,
+        )
+    for name, matrix in problems.items():
+        with EigenProblem.of(sp.csr_matrix(matrix), comm=comm) as problem:
+            shift = -max(1e-10 * problem.typical, 2e-13 * problem.scale)
+            times = [[], [], []]
+            repeats = 15 if problem.n < 20000 else 7
+            runs = (
+                partial(by_hand, problem.A, k, shift),
+                partial(sh.eigs, problem.A, k, count="no"),
+                partial(sh.eigs, problem.A, k),
+            )
+            for _ in range(repeats):
+                values = []
+                for place, run in enumerate(runs):
+                    comm.Barrier()
+                    began = time.perf_counter()
+                    result = run()
+                    comm.Barrier()
+                    times[place].append(time.perf_counter() - began)
+                    values.append(result if place == 0 else result.eigenvalues)
+                    if place:
+                        result.close()
+                assert np.abs(values[1] - values[2]).max() < 1e-9 * problem.scale
+            hand, ours, counted = (statistics.median(t) for t in times)
+            if comm.rank == 0:
+                print(
+                    f"{name:18s} {problem.n:7d} {hand:10.4f} {ours:10.4f} "
+                    f"{ours / hand:7.3f} {counted / hand:10.3f}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
