@@ -1,0 +1,345 @@
+"""The command line as outsiders use it: exit statuses, one line on failure, JSON, files; 1 to 4 ranks."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from cases import DATA, grid, lapack, laplacian
+
+import sparsehess
+
+ROOT = Path(__file__).parents[2]
+
+PROBLEMS = '''
+import numpy as np
+import sparsehess as sh
+from petsc4py import PETSc
+
+N = 30
+
+def chain(comm, gradient, n=N, reach=1):
+    edges = [[i, i + k] for k in range(1, reach + 1) for i in range(n - k)]
+    pattern = sh.Pattern.from_edges(edges, n, comm=comm)
+    return sh.Objective(x=np.ones(n), gradient=gradient, pattern=pattern, comm=comm)
+
+def springs(x):
+    g = 2 * x
+    g[1:] -= x[:-1]
+    g[:-1] -= x[1:]
+    return g
+
+def good(comm, n=N):
+    return chain(comm, springs, n)
+
+def last_rank_raises(comm):
+    def gradient(x):
+        if comm.rank == comm.size - 1:
+            raise ValueError("bad luck")
+        return x
+    return chain(comm, gradient, reach=3)  # colours enough for four ranks
+
+def nan(comm):
+    return chain(comm, lambda x: np.where(np.arange(N) == 7, np.nan, x))
+
+def short(comm):
+    return chain(comm, lambda x: x[:-1])
+
+def no_gradient(comm):
+    return chain(comm, lambda x: x + np.r_[0.5 * x[1], np.zeros(N - 1)])
+
+def missing(comm):
+    return chain(comm, lambda x: x + np.r_[0.5 * x[9], np.zeros(8), 0.5 * x[0], np.zeros(N - 10)])
+
+def empty_pattern(comm):
+    pattern = sh.Pattern.from_pairs([], [], N, comm=comm)
+    return sh.Objective(x=np.ones(N), gradient=springs, pattern=pattern, comm=comm)
+
+def raising(comm):
+    raise RuntimeError("cannot be made")
+
+def last_rank_cannot(comm):
+    if comm.rank == comm.size - 1:
+        raise RuntimeError("cannot be made")
+    return good(comm)
+
+def no_objective(comm):
+    return 3
+
+number = 3
+
+def collective(comm):
+    """Distributed, and the last rank raises where the others go on to a collective call."""
+    x = PETSc.Vec().createMPI(N, comm=comm)
+    def gradient(x, g):
+        if comm.rank == comm.size - 1:
+            raise ValueError("bad luck")
+        comm.Barrier()
+        x.copy(g)
+    pattern = sh.Pattern.from_edges([[i, i + 1] for i in range(N - 1)], N, comm=comm)
+    return sh.Objective(x=x, gradient=gradient, pattern=pattern)
+'''
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "problems.py").write_text(PROBLEMS)
+    good = laplacian(7, 8)[0]
+    sp.save_npz(folder / "good.npz", good)
+    sp.save_npz(folder / "mass.npz", sp.identity(56, format="csr") * 2.0)
+    sp.save_npz(folder / "rectangular.npz", sp.csr_matrix(np.ones((5, 4))))
+    sp.save_npz(folder / "unsymmetric.npz", sp.csr_matrix(np.triu(np.ones((5, 5)))))
+    sp.save_npz(folder / "empty.npz", sp.csr_matrix((5, 5)))
+    nan = good.copy()
+    nan.data[5] = np.nan
+    sp.save_npz(folder / "nan.npz", nan)
+    (folder / "truncated.npz").write_bytes((folder / "good.npz").read_bytes()[:500])
+    (folder / "lying.mtx").write_text(
+        "%%MatrixMarket matrix coordinate real symmetric\n9 9 99999999999\n1 1 2.0\n"
+    )
+    return folder
+
+
+def run(place, command, ranks=1, within=60):
+    """Return (status, standard output, standard error, seconds)."""
+    words = [sys.executable, "-m", "sparsehess", *command.split()]
+    if ranks > 1:
+        words = ["mpiexec", "-n", str(ranks), *words]
+    began = time.monotonic()
+    # Python's copy of the environment: this process's MPI has written its own marks into the other one.
+    done = subprocess.run(
+        words, cwd=place, capture_output=True, text=True, timeout=within, env=dict(os.environ), check=False
+    )
+    return done.returncode, done.stdout, done.stderr, time.monotonic() - began
+
+
+FAILURES = [
+    ("eigs nowhere.npz", 2, "nowhere.npz: no such file"),
+    ("eigs rectangular.npz", 2, "5 x 4"),
+    ("eigs unsymmetric.npz", 2, r"entry (0, 1) is 1, entry (1, 0) is 0"),
+    ("eigs nan.npz", 2, "is nan"),
+    ("eigs truncated.npz", 2, "damaged"),
+    ("eigs lying.mtx", 2, "claims 99999999999 entries"),
+    ("eigs empty.npz", 2, "empty"),
+    ("eigs good.npz -k 57", 2, "k=57"),
+    ("eigs good.npz -k many", 2, "invalid int value"),
+    ("eigs good.npz --unknown", 2, "unrecognized arguments: --unknown"),
+    ("eigs good.npz -- -eps_nonsense 3", 2, "-eps_nonsense"),
+    ("eigs good.npz --mass truncated.npz", 2, "damaged"),
+    ("eigs good.npz --mass rectangular.npz", 2, "5 x 4"),
+    ("eigs good.npz --nullspace mass.npz", 2, "expected one two-dimensional array"),
+    ("eigs good.npz -o /nowhere/result.h5", 2, "there is no folder"),
+    ("eigs good.npz -o result.txt", 2, ".h5, .npz"),
+    ("eigs good.npz --derivative central", 2, "is a matrix file"),
+    ("eigs good.npz --set a=3", 2, "takes no settings"),
+    ("eigs problems.py:nothing", 2, "has nothing called 'nothing'"),
+    ("eigs problems.py:number", 2, "neither an Objective nor a callable"),
+    ("eigs problems.py:no_objective", 2, "must return an Objective"),
+    ("eigs problems.py:good --set zeal=3", 2, "it takes n"),
+    ("eigs nowhere.py:good", 2, "no such file"),
+    ("eigs problems.py:good --derivative ad", 2, "has no hvp"),
+    ("eigs problems.py:good --pattern good.npz", 2, "56 variables"),
+    ("eigs problems.py:raising", 2, "RuntimeError: cannot be made"),
+    ("eigs problems.py:short", 2, "must return (30,) real numbers"),
+    ("eigs problems.py:nan", 4, "variable 7 "),
+    ("eigs problems.py:no_gradient", 4, "does not agree with the gradient at variable"),
+    ("eigs problems.py:missing", 4, "is coupled with"),
+    ("eigs problems.py:empty_pattern", 4, "is coupled with"),
+    ("assemble good.npz -o h.npz", 2, "assemble needs a problem"),
+    ("assemble problems.py:good", 2, "required: -o/--out"),
+    ("color empty.npz", 2, "empty"),
+    ("color good.npz --coloring plaid", 2, "invalid choice: 'plaid'"),
+    ("color good.npz -- -eps_ncv 3", 2, "solves no eigenproblem"),
+    ("fly good.npz", 2, "invalid choice: 'fly'"),
+]
+ON_ONE_RANK = [
+    ("eigs problems.py:last_rank_raises", 2, "ValueError on rank {last}: bad luck"),
+    ("eigs problems.py:last_rank_cannot", 2, "cannot be made"),
+    ("eigs problems.py:collective", 2, "ValueError on rank {last}: bad luck"),
+]
+
+
+def assert_clean_failure(place, command, status, says, ranks):
+    code, out, err, seconds = run(place, command, ranks)
+    lines = [line for line in err.splitlines() if line.startswith("sparsehess:")]
+    assert code == status, err
+    assert len(lines) == 1 and says.format(last=ranks - 1) in lines[0], err
+    assert "Traceback" not in err and out == ""
+    assert seconds < 10
+
+
+@pytest.mark.parametrize(("command", "status", "says"), FAILURES)
+def test_failures_alone(place, command, status, says):
+    assert_clean_failure(place, command, status, says, 1)
+
+
+@pytest.mark.parametrize(("number", "command", "status", "says"), [(i, *case) for i, case in enumerate(FAILURES)])
+def test_failures_on_several_ranks(place, number, command, status, says):
+    assert_clean_failure(place, command, status, says, 2 + number % 3)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+@pytest.mark.parametrize(("command", "status", "says"), ON_ONE_RANK)
+def test_failures_of_one_rank(place, command, status, says, ranks):
+    assert_clean_failure(place, command, status, says, ranks)
+
+
+def facts(place, command, ranks=1):
+    code, out, err, _ = run(place, f"{command} --json -", ranks)
+    assert code == 0, err
+    return json.loads(out)
+
+
+EIGS_FIELDS = """schema task n nnz k which interval target method converged eigenvalues residuals orthogonality
+    count iterations coloring evaluations verification timings memory mpi backend versions""".split()
+
+
+def test_eigs_of_a_matrix_gives_the_same_on_all_ranks(place):
+    exact = laplacian(7, 8)[1]
+    seen = [facts(place, "eigs good.npz -k 5", ranks) for ranks in (1, 2, 3, 4)]
+    for ranks, found in enumerate(seen, 1):
+        assert set(found) >= set(EIGS_FIELDS)
+        assert found["eigenvalues"] == pytest.approx(exact[:5], abs=1e-13)
+        assert found["schema"] == 1 and found["task"] == "eigs" and found["n"] == 56
+        assert found["converged"] == 5 and max(found["residuals"]) < 1e-8
+        assert found["count"]["certified"] and found["count"]["inertia"] == found["count"]["found"]
+        assert found["coloring"] is None and found["verification"] is None
+        assert found["mpi"]["size"] == ranks
+        assert {"pattern", "coloring", "derivatives", "assembly", "factorization", "solve", "total"} <= set(
+            found["timings"]
+        )
+
+
+def test_eigs_of_a_problem(place):
+    found = facts(place, "eigs problems.py:good --set n=50 -k 4 --derivative forward --coloring cpr", 2)
+    assert found["eigenvalues"] == pytest.approx(4 * np.sin(np.pi * np.arange(1, 5) / 102) ** 2, abs=1e-7)
+    assert found["coloring"] == {
+        "kind": "cpr",
+        "order": "smallest-last",
+        "colors": 3,
+        "lower_bound": 3,
+        "valid": True,
+    }
+    assert found["evaluations"] == {"gradient": 4, "hvp": 0, "energy": 0, "verification": 2}
+    assert found["verification"]["passed"]
+
+
+def test_mass_target_and_results(place):
+    for suffix in ("h5", "npz"):
+        command = f"eigs good.npz --mass mass.npz --target 1.0 -k 3 -o r.{suffix} --plot r.png -q"
+        code, out, err, _ = run(place, command, 2)
+        assert (code, out) == (0, ""), err
+    assert (place / "r.png").read_bytes()[:4] == b"\x89PNG"
+    exact = laplacian(7, 8)[1] / 2
+    wanted = np.sort(exact[np.argsort(np.abs(exact - 1.0))[:3]])
+    import h5py
+
+    with h5py.File(place / "r.h5") as file:
+        values, vectors, text = file["eigenvalues"][()], file["vectors"][()], file.attrs["json"]
+    assert values == pytest.approx(wanted, abs=1e-12)
+    assert json.loads(text)["eigenvalues"] == pytest.approx(values.tolist())
+    matrix = laplacian(7, 8)[0]
+    assert np.abs(matrix @ vectors.T - 2 * vectors.T * values).max() < 1e-10
+    with np.load(place / "r.npz") as archive:
+        assert archive["vectors"].shape == (3, 56)
+
+
+@pytest.mark.parametrize("suffix", ["mtx", "npz", "petsc", "h5"])
+def test_assemble_writes_what_eigs_reads(place, suffix):
+    found = facts(place, f"assemble problems.py:good -o h.{suffix}", 3)
+    assert found["task"] == "assemble" and found["coloring"]["valid"]
+    values = facts(place, f"eigs h.{suffix} -k 2", 2)["eigenvalues"]
+    assert values == pytest.approx(4 * np.sin(np.pi * np.arange(1, 3) / 62) ** 2, abs=1e-9)
+
+
+def test_color(place):
+    sp.save_npz(place / "grid.npz", grid(20, 20))
+    seen = [facts(place, "color grid.npz --order natural", ranks) for ranks in (1, 3)]
+    for found in seen:
+        assert found["valid"] and found["kind"] == "star" and found["n"] == 400 and found["nnz"] == 1920
+        assert found["lower_bound"] <= found["colors"] == seen[0]["colors"] <= 7
+
+
+def test_info(place):
+    found = facts(place, "info")
+    assert found["versions"]["sparsehess"] == sparsehess.__version__
+    assert found["packages"]["mumps"] is True
+    assert {item["name"] for item in found["missing"]} >= {"cuda"} - {
+        n for n, there in found["packages"].items() if there
+    }
+    code, out, _, _ = run(place, "info", 2)
+    assert code == 0 and out.count("petsc4py") == 1  # rank 0 alone
+
+
+def test_status_3_writes_what_converged(place):
+    if not DATA.exists():
+        pytest.skip("no data beside the project")
+    data = DATA / "hb_bcsst01"
+    code, _, err, _ = run(place, f"eigs {data}_K.npz --mass {data}_M.npz -k 30 --json few.json")
+    assert code == 3 and "24 of 24" in err
+    found = json.loads((place / "few.json").read_text())
+    assert found["converged"] == 24 and found["count"]["certified"]
+    exact = lapack(sp.load_npz(f"{data}_K.npz"), sp.load_npz(f"{data}_M.npz"))
+    assert found["eigenvalues"] == pytest.approx(exact, abs=1e-9 * exact.max())
+
+
+def test_petsc_options_reach_petsc(place):
+    code, out, err, _ = run(place, "eigs good.npz -k 2 -- -eps_monitor -eps_ncv 20 -log_view")
+    assert code == 0, err
+    assert "nconv" in out and "EPSSolve" in out
+
+
+def test_petsc_options_that_nothing_uses_are_an_error(place):
+    code, _, err, _ = run(place, "eigs good.npz -- -nonsense 3", 2)
+    assert code == 2 and "PETSc options that nothing has used: -nonsense" in err
+
+
+def test_help_and_version_come_from_rank_0_alone(place):
+    for words, says in (
+        ("--help", "usage: sparsehess"),
+        ("eigs --help", "usage: sparsehess eigs"),
+        ("--version", "sparsehess 0"),
+    ):
+        code, out, _, _ = run(place, words, 2)
+        assert code == 0 and out.count(says) == 1
+
+
+def test_the_table_names_what_it_shows(place):
+    code, out, _, _ = run(place, "eigs problems.py:good -k 3", 2)
+    assert code == 0
+    for words in (
+        "coloring     3 colors",
+        "6 gradients",
+        "verified     random product",
+        "certified",
+        "eigenvalue",
+    ):
+        assert words in out
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs /proc")
+def test_a_thousand_solves_leak_nothing():
+    code = """
+import numpy as np, scipy.sparse as sp, sparsehess as sh
+pattern = sh.Pattern.from_edges([[i, i + 1] for i in range(59)], 60)
+objective = sh.Objective(x=np.ones(60), gradient=lambda x: 3 * x**3, pattern=pattern)
+def pages():
+    return int(open('/proc/self/statm').read().split()[1])
+def solve():
+    with sh.assemble(objective) as hessian, sh.eigs(hessian, 3) as spectrum:
+        assert spectrum.converged == 3
+for _ in range(200):
+    solve()
+before = pages()
+for _ in range(1000):
+    solve()
+print((pages() - before) * 4096)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 8 * 2**20
