@@ -15,7 +15,7 @@ $(READY): setup.cfg pyproject.toml $(wildcard docker/*.txt docker/*.sh) $(wildca
 	@touch $@
 
 demo: env
-	@mpiexec -n 2 sparsehess eigs drivers/elastic_network.py:ubiquitin -k 12 --plot demo.png --out demo.h5
+	@mpiexec -n 2 sparsehess eigs drivers/elastic_network.py:protein -k 12 --plot demo.png --out demo.h5
 	@echo "picture: demo.png   results: demo.h5"
 
 test: env

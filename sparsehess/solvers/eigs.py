@@ -18,6 +18,9 @@ from sparsehess.solvers.windows import WINDOWS, Window
 # Solves more until count and pairs must agree.
 REPAIRS = 5
 
+# Times that the shift may move nearer to a cluster.
+_NEARER = 3
+
 # Up to this size a factorization costs little beside anything else, and the largest are counted too.
 CHEAP = 20_000
 
@@ -166,7 +169,13 @@ class _Session:
             return self._spectrum(0, None, uncounted or "nothing was asked for", advice)
         if self.window.inverts:
             self.sigma = self.window.find_shift(self._solver(True), self._lowest_by_products)
-        self._take(self._solve(self.asked, seed=self.spec.seed))
+        self._take(self._solve(self.asked, seed=self.spec.seed, stop_in_cluster=self.window.nears_clusters))
+        for attempt in range(_NEARER):
+            if not self._move_to_cluster():
+                break
+            left = self.asked - len(self.values)
+            again = attempt + 1 < _NEARER
+            self._take(self._solve(left, seed=self.spec.seed, wider=20, stop_in_cluster=again))
         count = None
         self.seconds = self._spent()
         began = time.perf_counter()
@@ -194,7 +203,7 @@ class _Session:
                 self.products = solver
         return solver
 
-    def _solve(self, k: int, *, seed: int, wider: int = 0) -> list:
+    def _solve(self, k: int, *, seed: int, wider: int = 0, stop_in_cluster: bool = False) -> list:
         deflate = [*self.problem.null, *self.vectors]
         k = min(k, self.problem.finite - len(deflate))
         if k <= 0:
@@ -202,8 +211,24 @@ class _Session:
         if self.window.inverts:
             solver = self._solver(True)
             solver.shift_to(self.sigma)
-            return solver.solve("nearest", k, deflate=deflate, seed=seed, wider=wider)
+            return solver.solve(
+                "nearest", k, deflate=deflate, seed=seed, wider=wider, stop_in_cluster=stop_in_cluster
+            )
         return self._solver(False).solve(self.window.direct, k, deflate=deflate, seed=seed, wider=wider)
+
+    def _move_to_cluster(self) -> bool:
+        """Move the shift to just below the cluster that the last solve stopped for; say whether it moved."""
+        solver = self.inverted
+        if solver is None or solver.cluster is None or len(self.values) >= self.asked:
+            return False
+        low, high = solver.cluster
+        step = max(2 * (high - low), 1e-9 * abs(low))
+        while low - step > self.sigma:
+            if solver.shift_to(low - step)[0] == 0:
+                self.sigma = low - step
+                return True
+            step *= 8  # an eigenvalue lies below: the estimate of the lowest was too high
+        return False
 
     def _take(self, vectors: list) -> None:
         """Add vectors to what is found; keep the pairs that reach the tolerance."""

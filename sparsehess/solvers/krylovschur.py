@@ -13,6 +13,12 @@ from sparsehess.solvers.problem import EigenProblem
 
 PREFIX = "sparsehess_"
 
+# Restarts before a solve may conclude that its shift is too far from a cluster.
+_PATIENCE = 6
+
+# So many times the width of a cluster away, a shift is too far from it.
+_FAR = 20.0
+
 DEFAULTS = {
     "eps_type": "krylovschur",
     "st_ksp_type": "preonly",
@@ -38,6 +44,8 @@ class KrylovSchur:
         PETSc options, defaults overridden by the caller's.
     tol
         Relative tolerance of SLEPc's own test, on the transformed problem.
+    cluster
+        Estimates of the lowest and of the last wanted eigenvalue, where the last solve stopped for them.
     on_progress
         Called on every rank as on_progress(converged, wanted).
     seconds
@@ -51,6 +59,7 @@ class KrylovSchur:
     on_progress: Callable[[int, int], None] = lambda done, total: None
     seconds: dict[str, float] = field(default_factory=lambda: {"factorization": 0.0, "solve": 0.0})
     iterations: int = 0
+    cluster: tuple[float, float] | None = None
 
     def __post_init__(self):
         problem = self.problem
@@ -70,7 +79,7 @@ class KrylovSchur:
         st = eps.getST()
         st.setType("sinvert" if self.invert else "shift")
         self._factors = self.invert or problem.M is not None
-        self._shift = None
+        self.shift: float | None = None
         self._used: set[str] = set()
 
     def used_defaults(self) -> dict:
@@ -93,22 +102,24 @@ class KrylovSchur:
             readable_errors(f"factorizing at {shift:.6g}", "give it more memory, more ranks, or a shell method"),
         ):
             st = self._eps.getST()
-            if self._shift is None:
+            if self.shift is None:
                 self._eps.setWhichEigenpairs(SLEPc.EPS.Which.TARGET_MAGNITUDE)
                 self._eps.setTarget(shift)
                 self._eps.setFromOptions()
                 st.setShift(shift)
                 self._eps.setUp()
-            elif shift != self._shift:
+            elif shift != self.shift:
                 st.setShift(shift)
                 st.setUp()
-            self._shift = shift
+            self.shift = shift
             counts = tuple(int(number) for number in st.getKSP().getPC().getFactorMatrix().getInertia())
             self._note_used()
         self.seconds["factorization"] += time.perf_counter() - began
         return counts
 
-    def solve(self, which: str, k: int, *, deflate=(), wider: int = 0, seed: int = 0) -> list[PETSc.Vec]:
+    def solve(
+        self, which: str, k: int, *, deflate=(), wider: int = 0, seed: int = 0, stop_in_cluster: bool = False
+    ) -> list[PETSc.Vec]:
         """Return the converged eigenvectors: at least k of them if all went well, maybe more.
 
         Collective. The caller destroys them.
@@ -125,6 +136,9 @@ class KrylovSchur:
             So many more basis vectors than SLEPc would take.
         seed
             Of the starting vector.
+        stop_in_cluster
+            Stop when, after `_PATIENCE` restarts, the wanted eigenvalues lie so close together, seen
+            from a shift below them, that a nearer shift serves better; `cluster` then says where.
         """
         eps, problem = self._eps, self.problem
         choice = SLEPc.EPS.Which
@@ -137,7 +151,7 @@ class KrylovSchur:
             }[which]
         )
         if which == "nearest":
-            eps.setTarget(self._shift)
+            eps.setTarget(self.shift)
         if wider:
             eps.setDimensions(nev=k, ncv=min(problem.n, max(2 * k, k + 15) + wider))
         else:
@@ -151,13 +165,16 @@ class KrylovSchur:
             with inserted_options(PREFIX, self.used_defaults()), readable_errors("solving for eigenpairs"):
                 eps.cancelMonitor()  # else those of the options would be added once more
                 eps.setFromOptions()
-                eps.setMonitor(lambda eps, its, converged, *rest: self.on_progress(min(converged, k), k))
+                watch = _Watch(self, k, stop_in_cluster)
+                eps.setMonitor(watch.monitor)
+                eps.setStoppingTest(watch.stop)
                 began = time.perf_counter()
                 eps.setUp()
                 set_up = time.perf_counter()
                 eps.solve()
                 self.seconds["factorization"] += set_up - began
                 self.seconds["solve"] += time.perf_counter() - set_up
+                self.cluster = watch.cluster
                 self._note_used()
         finally:
             eps.cancelMonitor()
@@ -186,3 +203,31 @@ class KrylovSchur:
         Collective.
         """
         self._eps.destroy()
+
+
+class _Watch:
+    """What is done between the restarts of one solve: progress, and the look at a cluster."""
+
+    def __init__(self, solver: KrylovSchur, k: int, stop_in_cluster: bool):
+        self.solver, self.k, self.stops = solver, k, stop_in_cluster
+        self.cluster: tuple[float, float] | None = None
+        self._transformed: list[float] = []
+
+    def monitor(self, eps, restarts, converged, values, errors):
+        self.solver.on_progress(min(converged, self.k), self.k)
+        self._transformed = [complex(value).real for value in values[: self.k]]
+
+    def stop(self, eps, restarts, most, converged, wanted):
+        reason = SLEPc.EPS.ConvergedReason
+        if converged >= wanted:
+            return reason.CONVERGED_TOL
+        if restarts >= most:
+            return reason.DIVERGED_ITS
+        if self.stops and restarts >= _PATIENCE and len(self._transformed) == self.k:
+            # 1 / (eigenvalue - shift) is what the solver sees.
+            if min(self._transformed) > 0:
+                away = sorted(1 / value for value in self._transformed)
+                if away[0] > _FAR * (away[-1] - away[0]):
+                    self.cluster = (self.solver.shift + away[0], self.solver.shift + away[-1])
+                    return reason.CONVERGED_USER
+        return reason.CONVERGED_ITERATING

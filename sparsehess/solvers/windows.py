@@ -26,6 +26,7 @@ class Window:
 
     inverts = True  # solved by shift-and-invert; else by products
     direct = ""  # what SLEPc is asked for with products
+    nears_clusters = False  # whether a shift too far from a cluster is moved
     reason = ""
 
     def __init__(self, problem: EigenProblem, spec: SolveSpec):
@@ -82,6 +83,7 @@ class Window:
 
 
 class Smallest(Window):
+    nears_clusters = True
     reason = "shift-and-invert just below the spectrum: the smallest converge in few solves"
 
     def distance(self, values):

@@ -95,6 +95,14 @@ def test_free_chain_has_one_zero_mode(comm):
         assert spectrum.zeros == 1
 
 
+@pytest.mark.parametrize("k", [1, 5, 12])
+def test_a_tight_cluster_far_from_zero(k, comm):
+    """The lowest of a chain of pendulums: gaps of 1e-5 above 1, which stall a shift at 0."""
+    matrix, exact = laplacian(1000)
+    with sh.eigs(matrix + sp.identity(1000), k, comm=comm) as spectrum:
+        agree(spectrum, exact[:k] + 1, 5.0, comm, within=1e-13)
+
+
 def test_multiplicities_cut_at_the_edge(comm):
     values = np.repeat([1.0, 2.0, 3.0, 50.0], [3, 5, 7, 25])
     matrix = prescribed(values)
