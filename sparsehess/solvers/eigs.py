@@ -267,13 +267,15 @@ class _Session:
     def _count_and_repair(self) -> Count:
         """Count; while eigenvalues are missing, go on with the found pairs deflated.
 
-        The edge past the last pair stays where it is while pairs are added before it; only when a
-        repair brings nothing is another edge tried, in case rounding put an eigenvalue astride.
+        The edge past the last pair stays where it is while pairs are added before it; when a repair
+        brings nothing a somewhat wider gap is looked for, in case rounding put an eigenvalue astride.
         """
         brought = False
         for attempt in range(REPAIRS + 1):
             if not brought:
-                interval = self.window.edge(self.values, min(self.asked, len(self.values)), wider=100.0**attempt)
+                interval = self.window.edge(
+                    self.values, min(self.asked, len(self.values)), wider=30.0 if attempt else 1.0
+                )
                 inertia = self.window.inertia(self._solver(True), interval)
             found = self.window.found(interval, self.values) + (
                 len(self.problem.null) if self.window.holds(interval, 0.0) else 0

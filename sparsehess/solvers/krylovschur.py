@@ -152,10 +152,12 @@ class KrylovSchur:
         )
         if which == "nearest":
             eps.setTarget(self.shift)
-        if wider:
-            eps.setDimensions(nev=k, ncv=min(problem.n, max(2 * k, k + 15) + wider))
-        else:
-            eps.setDimensions(nev=k)
+        # SLEPc's own choice, said: left to it, the sizes of an earlier solve would stay.
+        # No more than the space has beside what is deflated: a fuller basis is not orthogonal.
+        room = (max(2 * k, k + 15) if k < 500 else k + 500) + wider
+        room = min(room, max(problem.n - len(deflate), k + 1), problem.n)
+        largest = max(room, int(self.options.get("eps_ncv", 0)))  # the caller's, set further down
+        eps.setDimensions(nev=k, ncv=room, mpd=largest if k < 500 else 500 + wider)
         if deflate:
             eps.setDeflationSpace(list(deflate))
         start = problem.A.createVecRight()
@@ -223,11 +225,10 @@ class _Watch:
             return reason.CONVERGED_TOL
         if restarts >= most:
             return reason.DIVERGED_ITS
-        if self.stops and restarts >= _PATIENCE and len(self._transformed) == self.k:
-            # 1 / (eigenvalue - shift) is what the solver sees.
-            if min(self._transformed) > 0:
-                away = sorted(1 / value for value in self._transformed)
-                if away[0] > _FAR * (away[-1] - away[0]):
-                    self.cluster = (self.solver.shift + away[0], self.solver.shift + away[-1])
-                    return reason.CONVERGED_USER
+        seen = self._transformed  # 1 / (eigenvalue - shift) is what the solver sees
+        if self.stops and restarts >= _PATIENCE and len(seen) == self.k and min(seen) > 0:
+            away = sorted(1 / value for value in seen)
+            if away[0] > _FAR * (away[-1] - away[0]):
+                self.cluster = (self.solver.shift + away[0], self.solver.shift + away[-1])
+                return reason.CONVERGED_USER
         return reason.CONVERGED_ITERATING
