@@ -1,5 +1,6 @@
 """Rooms too small for a file of their own: steps, random vectors, units, options, problems."""
 
+import io
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 import sparsehess as sh
-from sparsehess import problems, reproducible
+from sparsehess import problems, report, reproducible
 from sparsehess.cli import split_petsc
 from sparsehess.differences import scheme_of, steps
 from sparsehess.errors import InputError
@@ -92,6 +93,29 @@ def test_settings_are_literals_or_text():
         problems.settings(["nonsense"])
     assert problems.is_problem("a/b.py:f") and problems.is_problem("p.m:f")
     assert not problems.is_problem("m.npz") and not problems.is_problem("dir:with/colon.npz")
+
+
+def test_progress_shows_on_a_terminal_after_two_seconds(monkeypatch, comm):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    clock = [0.0]
+    monkeypatch.setattr("sparsehess.report.time.monotonic", lambda: clock[0])
+    for stream, quiet, shows in (
+        (Terminal(), False, True),
+        (Terminal(), True, False),
+        (io.StringIO(), False, False),
+    ):
+        monkeypatch.setattr("sys.stderr", stream)
+        clock[0] = 0.0
+        progress = report.Progress("colours", comm, quiet)
+        progress(1, 10)
+        assert stream.getvalue() == ""  # too early
+        clock[0] = 4.0
+        progress(4, 10)
+        progress.finish()
+        assert ("colours: 4 of 10, 6 s left" in stream.getvalue()) == shows
 
 
 def run(code):

@@ -292,6 +292,19 @@ def test_status_3_writes_what_converged(place):
     assert found["eigenvalues"] == pytest.approx(exact, abs=1e-9 * exact.max())
 
 
+def test_a_raw_hessian_of_a_code_and_its_zero_modes(place):
+    """Differences of forces as a code gives them: asymmetric in the ninth digit, six zero modes at that level."""
+    path = DATA / "ase_cu147_fdhessian_raw.npz"
+    if not path.exists():
+        pytest.skip("no data beside the project")
+    raw = np.load(path)["H"]
+    exact = np.linalg.eigvalsh((raw + raw.T) / 2)
+    for ranks in (1, 3):
+        found = facts(place, f"eigs {path} -k 16", ranks)
+        assert found["eigenvalues"] == pytest.approx(exact[:16], abs=1e-9 * exact.max())
+        assert found["zeros"] == 6 and found["count"]["certified"]
+
+
 def test_petsc_options_reach_petsc(place):
     code, out, err, _ = run(place, "eigs good.npz -k 2 -- -eps_monitor -eps_ncv 20 -log_view")
     assert code == 0, err
