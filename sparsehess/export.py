@@ -11,9 +11,9 @@ import numpy as np
 import scipy.io
 import scipy.sparse
 
-from sparsehess.errors import InputError, StackError
+from sparsehess.errors import InputError
 from sparsehess.pattern.layout import offsets
-from sparsehess.runtime import PETSc, agreement
+from sparsehess.runtime import PETSc, agreement, optional
 
 RESULTS = (".h5", ".npz")
 MATRICES = (".mtx", ".npz", ".petsc", ".h5")
@@ -34,15 +34,7 @@ def check_writable(path, suffixes: tuple[str, ...], comm) -> None:
             if not os.access(path.absolute().parent, os.W_OK) or path.is_dir():
                 raise InputError(f"{path}: cannot be written")
             if path.suffix == ".h5":
-                _h5py()
-
-
-def _h5py():
-    try:
-        import h5py
-    except ImportError as error:
-        raise StackError("HDF5 files need h5py: pip install sparsehess[hdf5]") from error
-    return h5py
+                optional("h5py", "an .h5 file", "hdf5")
 
 
 @contextmanager
@@ -84,7 +76,7 @@ def write_results(path, facts: dict, arrays: dict[str, np.ndarray], vectors, com
         with agreement(comm):
             if comm.rank == 0:
                 beside = path.with_name(f".{os.getpid()}.{path.name}")
-                target = _h5py().File(beside, "w")
+                target = optional("h5py", "an .h5 file", "hdf5").File(beside, "w")
                 target.attrs["json"] = json.dumps(facts)
                 for name, array in arrays.items():
                     target[name] = array
@@ -139,7 +131,7 @@ def write_matrix(path, matrix: PETSc.Mat) -> None:
                 elif path.suffix == ".npz":
                     scipy.sparse.save_npz(stream, whole)
                 else:
-                    with _h5py().File(stream, "w") as file:
+                    with optional("h5py", "an .h5 file", "hdf5").File(stream, "w") as file:
                         for name in ("indptr", "indices", "data"):
                             file[name] = getattr(whole, name)
                         file["shape"] = whole.shape

@@ -22,7 +22,7 @@ import scipy.sparse
 from sparsehess.errors import InputError, StackError
 from sparsehess.pattern import Layout, Pattern
 from sparsehess.pattern.kernels import mirrored
-from sparsehess.runtime import PETSc, agreement, on_root
+from sparsehess.runtime import PETSc, agreement, aij, on_root, optional
 
 SUFFIXES = (".mtx", ".mtx.gz", ".npz", ".petsc", ".h5")
 
@@ -68,11 +68,7 @@ class StoredMatrix:
 
         Collective.
         """
-        pattern, index = self.pattern, PETSc.IntType
-        csr = (pattern.indptr.astype(index), pattern.indices.astype(index), self.values)
-        matrix = PETSc.Mat().createAIJ(((pattern.layout.n_local, pattern.n),) * 2, csr=csr, comm=pattern.comm)
-        matrix.setOption(PETSc.Mat.Option.SYMMETRIC, True)
-        return matrix
+        return aij(self.pattern.layout, self.pattern.indptr, self.pattern.indices, self.values)
 
 
 def read_pattern(path, comm) -> Pattern:
@@ -287,16 +283,8 @@ def _load_npz(path: Path):
     return matrix
 
 
-def _h5py():
-    try:
-        import h5py
-    except ImportError as error:
-        raise StackError("HDF5 files need h5py: pip install sparsehess[hdf5]") from error
-    return h5py
-
-
 def _load_h5(path: Path):
-    with _h5py().File(path, "r") as file:
+    with optional("h5py", "an .h5 file", "hdf5").File(path, "r") as file:
         names = ("indptr", "indices", "data", "shape")
         missing = [name for name in names if name not in file]
         if missing:
@@ -375,7 +363,7 @@ def _load_vectors(path: Path, n: int) -> np.ndarray:
         raise InputError(f"{path}: no such file")
     try:
         if path.suffix == ".h5":
-            with _h5py().File(path, "r") as file:
+            with optional("h5py", "an .h5 file", "hdf5").File(path, "r") as file:
                 arrays = {name: item[()] for name, item in file.items() if getattr(item, "ndim", 0) == 2}
         elif path.suffix == ".npz":
             _member_sizes(path)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsehess.errors import StackError
 from sparsehess.export import replaced
 from sparsehess.pattern import Pattern
+from sparsehess.runtime import optional
 from sparsehess.solvers import Spectrum
 from sparsehess.units import Units
 
@@ -105,10 +105,7 @@ def plot(path, spectrum: Spectrum, units: Units | None, picture: np.ndarray | No
     StackError
         matplotlib is missing.
     """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise StackError("--plot needs matplotlib: pip install sparsehess[plot]") from error
+    matplotlib = optional("matplotlib", "--plot", "plot")
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 

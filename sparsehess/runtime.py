@@ -7,6 +7,7 @@ one rank goes through `agreement`, so that all ranks raise together or none does
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
@@ -259,6 +260,34 @@ _ERROR_TEXT = {
     76: "an external library (MUMPS) failed",
     92: "no factorization of this kind in this build; MUMPS is needed",
 }
+
+
+def aij(layout, indptr, indices, values):
+    """Return the symmetric AIJ matrix of local CSR rows with global columns. The caller destroys it.
+
+    Collective.
+    """
+    petsc = _petsc()
+    csr = (indptr.astype(petsc.IntType), indices.astype(petsc.IntType), values)
+    matrix = petsc.Mat().createAIJ(((layout.n_local, layout.n),) * 2, csr=csr, comm=layout.comm)
+    matrix.setOption(petsc.Mat.Option.SYMMETRIC, True)
+    return matrix
+
+
+def optional(module: str, purpose: str, extra: str):
+    """Return an optional package, imported now.
+
+    Not collective.
+
+    Raises
+    ------
+    StackError
+        It is missing; the message says what it is for and how to get it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise errors.StackError(f"{purpose} needs {module}: pip install sparsehess[{extra}]") from error
 
 
 def has_package(name: str) -> bool:

@@ -171,11 +171,11 @@ class _Session:
             self.sigma = self.window.find_shift(self._solver(True), self._lowest_by_products)
         self._take(self._solve(self.asked, seed=self.spec.seed, stop_in_cluster=self.window.nears_clusters))
         for attempt in range(_NEARER):
-            if not self._move_to_cluster():
+            if not self._stopped_in_cluster():
                 break
+            nearer = self._move_to_cluster() and attempt + 1 < _NEARER
             left = self.asked - len(self.values)
-            again = attempt + 1 < _NEARER
-            self._take(self._solve(left, seed=self.spec.seed, wider=20, stop_in_cluster=again))
+            self._take(self._solve(left, seed=self.spec.seed, wider=20, stop_in_cluster=nearer))
         count = None
         self.seconds = self._spent()
         began = time.perf_counter()
@@ -216,11 +216,12 @@ class _Session:
             )
         return self._solver(False).solve(self.window.direct, k, deflate=deflate, seed=seed, wider=wider)
 
+    def _stopped_in_cluster(self) -> bool:
+        return self.inverted is not None and self.inverted.cluster is not None and len(self.values) < self.asked
+
     def _move_to_cluster(self) -> bool:
         """Move the shift to just below the cluster that the last solve stopped for; say whether it moved."""
         solver = self.inverted
-        if solver is None or solver.cluster is None or len(self.values) >= self.asked:
-            return False
         low, high = solver.cluster
         step = max(2 * (high - low), 1e-9 * abs(low))
         while low - step > self.sigma:

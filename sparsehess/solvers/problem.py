@@ -12,7 +12,7 @@ from sparsehess.assembly import Hessian
 from sparsehess.errors import CheckError, InputError
 from sparsehess.pattern import Layout
 from sparsehess.reproducible import uniform
-from sparsehess.runtime import PETSc, agreement, communicator, destroy
+from sparsehess.runtime import PETSc, agreement, aij, communicator, destroy
 from sparsehess.units import Units
 
 _EPS = np.finfo(float).eps
@@ -192,18 +192,6 @@ class EigenProblem:
         self.close()
 
 
-def aij(rows: scipy.sparse.csr_matrix, layout: Layout) -> PETSc.Mat:
-    """Return the AIJ matrix of local rows (n_local, n) with global columns. The caller destroys it.
-
-    Collective.
-    """
-    index = PETSc.IntType
-    csr = (rows.indptr.astype(index), rows.indices.astype(index), rows.data.astype(np.float64))
-    matrix = PETSc.Mat().createAIJ(((layout.n_local, layout.n),) * 2, csr=csr, comm=layout.comm)
-    matrix.setOption(PETSc.Mat.Option.SYMMETRIC, True)
-    return matrix
-
-
 def _as_mat(matrix, comm, layout: Layout | None, owned: list, name: str) -> PETSc.Mat:
     if isinstance(matrix, PETSc.Mat):
         rows, columns = matrix.getSize()
@@ -234,7 +222,7 @@ def _as_mat(matrix, comm, layout: Layout | None, owned: list, name: str) -> PETS
         raise InputError(f"{name} has {matrix.shape[0]} rows, the Hessian {layout.n}")
     rows = matrix.tocsr()[layout.start : layout.stop]
     rows = with_diagonal(rows, layout)
-    result = aij(rows, layout)
+    result = aij(layout, rows.indptr, rows.indices, rows.data.astype(np.float64))
     owned.append(result)
     return result
 
