@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 
 env: $(READY)
 
-$(READY): setup.cfg pyproject.toml $(wildcard docker/*.txt docker/*.sh) $(wildcard sparsehess/*/*.pyx)
+$(READY): setup.cfg pyproject.toml $(wildcard docker/*.txt docker/*.sh) $(wildcard sparsehess/*.pyx sparsehess/*/*.pyx)
 	@sh docker/environment.sh $(STACK) $(VENV)
 	@touch $@
 
