@@ -26,7 +26,7 @@ def copy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("readme") / "sparsehess"
     folder.mkdir()
     for name in ("Makefile", "setup.cfg", "pyproject.toml", "README.md"):
-        shutil.copy(ROOT / name, folder)
+        shutil.copy2(ROOT / name, folder)  # with its time: make compares them
     for name in ("drivers", "docker"):
         shutil.copytree(ROOT / name, folder / name)
     (folder / ".venv").symlink_to(sys.prefix)
