@@ -82,8 +82,8 @@ def __getattr__(name: str):
 def communicator(comm=None):
     """Return our own duplicate of an mpi4py or petsc4py communicator; None is this process alone.
 
-    Collective the first time for a communicator; afterwards the duplicate is found with it. What a
-    host or a user's function calls on theirs can never be mistaken for what we call on ours.
+    Collective the first time for a communicator; afterwards the duplicate is found with it, and it is
+    freed with it. What a host or a user's function calls on theirs can never be mistaken for what we call on ours.
     """
     from mpi4py import MPI
 
@@ -93,20 +93,32 @@ def communicator(comm=None):
         if not hasattr(comm, "tompi4py"):
             raise errors.InputError(f"comm must be an mpi4py or petsc4py communicator, not {type(comm).__name__}")
         comm = comm.tompi4py()
-    if comm == MPI.COMM_SELF:
-        return comm
-    global _keyval  # noqa: PLW0603 - made once, when MPI is up
-    if _keyval is None:
-        _keyval = MPI.Comm.Create_keyval()
-    ours = comm.Get_attr(_keyval)
-    if ours is None:
-        ours = comm.Dup()
-        ours.Set_attr(_keyval, ours)
-        comm.Set_attr(_keyval, ours)
+    for keyval in _keyvals.values():
+        known = comm.Get_attr(keyval)
+        if known is not None:
+            return known[0]
+    if not _keyvals:
+        _keyvals["theirs"] = MPI.Comm.Create_keyval(delete_fn=_freed)
+        _keyvals["ours"] = MPI.Comm.Create_keyval()
+    ours = comm if comm == MPI.COMM_SELF else comm.Dup()
+    # PETSc keeps a communicator of its own beside each: held, else it would come and go with our objects.
+    inner = _petsc().Comm(ours).duplicate()
+    pair = (ours, inner)
+    inner.tompi4py().Set_attr(_keyvals["ours"], pair)
+    ours.Set_attr(_keyvals["ours"], pair)
+    if comm != ours:
+        comm.Set_attr(_keyvals["theirs"], pair)
     return ours
 
 
-_keyval = None
+_keyvals: dict[str, int] = {}  # made once, when MPI is up
+
+
+def _freed(comm, keyval, pair) -> None:
+    """Free our duplicate with the communicator that it was made for."""
+    ours, inner = pair
+    inner.destroy()
+    ours.Free()
 
 
 def raise_together(comm, error: Exception | None) -> None:

@@ -8,6 +8,7 @@ from cases import laplacian
 
 import sparsehess as sh
 from sparsehess.errors import EvaluationError
+from sparsehess.runtime import communicator
 
 
 def chain(comm, n, gradient=None):
@@ -86,3 +87,17 @@ def test_objects_of_the_host_survive_ours(comm):
         vector.destroy()
     assert x.sum() == 30.0
     x.destroy()
+
+
+def test_communicators_of_the_host_come_and_go(comm):
+    """Ours are freed with theirs: a host that splits for every step does not run out of them."""
+    matrix, exact = laplacian(30)
+    for _ in range(100):
+        group = comm.Split(color=comm.rank % 2, key=comm.rank)
+        ours = communicator(group)
+        assert ours != group and communicator(group) == ours and communicator(ours) == ours
+        group.Free()
+    group = comm.Split(color=0, key=-comm.rank)
+    with sh.eigs(matrix, 2, comm=group) as spectrum:
+        assert spectrum.eigenvalues == pytest.approx(exact[:2], abs=1e-12)
+    group.Free()
