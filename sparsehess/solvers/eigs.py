@@ -191,11 +191,12 @@ class _Session:
     def _solver(self, invert: bool) -> KrylovSchur:
         solver = self.inverted if invert else self.products
         if solver is None:
-            # Two digits beyond the tolerance: clusters need them, and a Krylov space gains them in a step.
+            # Two digits beyond the tolerance: clusters need them, and a Krylov space gains them in a step;
+            # but none that rounding would not let it reach.
             # Options of the caller belong to the solver that does the work, not to one that counts.
             options = self.spec.options if invert == self.window.inverts else {}
             solver = KrylovSchur(
-                self.problem, invert, options, tol=1e-2 * min(self.spec.tol, 1e-8), on_progress=self.progress
+                self.problem, invert, options, tol=max(1e-2 * self.spec.tol, 1e-13), on_progress=self.progress
             )
             if invert:
                 self.inverted = solver

@@ -313,6 +313,19 @@ def test_options_of_the_caller_win_and_unused_ones_are_errors(comm):
     assert not PETSc.Options().hasName("sparsehess_eps_ncv")
 
 
+@pytest.mark.parametrize("which", ["smallest", "largest"])
+def test_the_tolerance_is_what_is_worked_for(which, comm):
+    matrix, exact = laplacian(9, 10, 11)
+    expected = exact[:8] if which == "smallest" else exact[-8:]
+    work = []
+    for tol in (1e-4, 1e-12):
+        with sh.eigs(matrix, 8, which=which, tol=tol, comm=comm) as spectrum:
+            assert spectrum.residuals.max() <= tol and spectrum.count.certified
+            assert np.abs(spectrum.eigenvalues - expected).max() <= tol * exact.max()
+            work.append(spectrum.iterations)
+    assert work[0] < work[1]
+
+
 def test_too_few_iterations_are_not_passed_off_as_success(comm):
     matrix = laplacian(20, 21, 22)[0]
     with pytest.raises(NotConverged, match="of 30 eigenpairs"):
