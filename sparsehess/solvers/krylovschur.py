@@ -99,7 +99,7 @@ class KrylovSchur:
         began = time.perf_counter()
         with (
             inserted_options(PREFIX, self.used_defaults()),
-            readable_errors(f"factorizing at {shift:.6g}", "give it more memory, more ranks, or a shell method"),
+            readable_errors(f"factorizing at {shift:.6g}", "give it more memory or more ranks"),
         ):
             st = self._eps.getST()
             if self.shift is None:
