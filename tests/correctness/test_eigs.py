@@ -29,7 +29,7 @@ def agree(spectrum, expected, top, comm, within=1e-9):
 # --- the real matrices -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("k", [1, 3, 7, 10, 12, 25, 40])
+@pytest.mark.parametrize("k", [7, 12, 40, *(pytest.param(k, marks=pytest.mark.thorough) for k in (1, 3, 10, 25))])
 @pytest.mark.parametrize("name", NAMES)
 def test_lowest_of_real_matrices(name, k, comm):
     K, M = stored(name)
