@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 import traceback
 
@@ -192,6 +193,8 @@ def main(argv: list[str] | None = None) -> None:
 
     world = MPI.COMM_WORLD
     runtime.on_stuck = _abort
+    if world.size == 1:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `sparsehess … | head` ends as any filter does
     if text is not None:
         if world.rank == 0:
             sys.stdout.write(text)

@@ -50,12 +50,13 @@ def initialize(options=()) -> None:
         slepc4py.init(arguments)
         from petsc4py import PETSc
         from slepc4py import SLEPc
-    except ImportError as error:
+    except (ImportError, ValueError) as error:
+        import numpy
+
+        other = "numpy<2" if int(numpy.__version__.split(".")[0]) > 1 else "numpy>=2"
         raise errors.StackError(
-            f"{error}: petsc4py does not load; a numpy of another major version than it was built "
-            f"for is the usual reason (here numpy is {sys.modules['numpy'].__version__})"
-            if "numpy" in sys.modules
-            else f"{error}: petsc4py does not load"
+            f"petsc4py does not load beside numpy {numpy.__version__} ({error}): the usual reason is that it was "
+            f"built for another major version; pip install '{other}'"
         ) from error
     if PETSc.ScalarType().dtype.kind == "c":
         raise errors.StackError(

@@ -316,6 +316,28 @@ def test_petsc_options_that_nothing_uses_are_an_error(place):
     assert code == 2 and "PETSc options that nothing has used: -nonsense" in err
 
 
+def test_a_reader_that_stops_reading_is_no_bug(place):
+    command = f"{sys.executable} -m sparsehess eigs good.npz -k 5 | true"
+    done = subprocess.run(
+        command, shell=True, cwd=place, capture_output=True, text=True, env=dict(os.environ), check=False
+    )
+    assert "sparsehess:" not in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_numpy_that_petsc4py_was_not_built_for_is_named(place):
+    """A petsc4py that fails to load as the distribution's does beside another numpy."""
+    broken = place / "broken" / "petsc4py"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text(
+        "__version__ = '0'\ndef init(*a):\n    raise ValueError('numpy.dtype size changed')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(broken.parent)}
+    done = subprocess.run(
+        [sys.executable, "-m", "sparsehess", "info"], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 2 and "pip install 'numpy" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_help_and_version_come_from_rank_0_alone(place):
     for words, says in (
         ("--help", "usage: sparsehess"),
