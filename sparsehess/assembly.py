@@ -74,11 +74,12 @@ class Hessian:
         Seconds of the stages: `pattern`, `coloring`, `derivatives`, `assembly`, `verification`.
     """
 
-    def __init__(self, objective: Objective, plan: Plan, scheme: str, timings: dict[str, float]):
+    def __init__(self, objective: Objective, plan: Plan, scheme: str, timings: dict[str, float], seed: int = 0):
         self.objective = objective
         self.pattern: Pattern = plan.pattern
         self.coloring: Coloring = plan.coloring
         self.scheme = scheme
+        self.seed = seed  # of the directions of the checks
         self.evaluations = {"gradient": 0, "hvp": 0, "energy": 0, "verification": 0}
         self.verification: Verification | None = None
         self.timings = timings
@@ -155,7 +156,7 @@ class Hessian:
     def _verify(self, evaluations: Evaluations, wanted: np.ndarray, recovered: Recovered) -> None:
         comm, layout = self.pattern.comm, self.pattern.layout
         asymmetry = recovered.asymmetry / recovered.largest if recovered.largest > 0 else 0.0
-        direction = wanted * signed(layout, seed=1)
+        direction = wanted * signed(layout, self.seed)
         product = differences.directional(evaluations, direction, self.scheme)
         ours, size = self._products(direction)
         error = np.abs(ours - product)
@@ -257,6 +258,7 @@ def assemble(
     coloring: str | Coloring = "star",
     order: str = "smallest-last",
     verify: bool = True,
+    seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Hessian:
     """Assemble the Hessian of an objective at its x.
@@ -278,6 +280,8 @@ def assemble(
         Of a colouring that is made here.
     verify
         Compare with a fresh random product, and check the symmetry: 2 gradients more (or 1 product).
+    seed
+        Of that product's direction.
     progress
         Called as progress(colours done, colours) on every rank.
 
@@ -315,7 +319,7 @@ def assemble(
     began = time.perf_counter()
     plan = Plan.make(pattern, coloring)
     timings["coloring"] = coloring.seconds + time.perf_counter() - began
-    hessian = Hessian(objective, plan, scheme, timings)
+    hessian = Hessian(objective, plan, scheme, timings, seed)
     try:
         hessian.update(verify=verify, progress=progress)
     except Exception:

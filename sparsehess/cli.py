@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--json", metavar="FILE", help="write the facts as JSON; - is standard output")
     shared.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
-    shared.add_argument("-v", "--verbose", action="store_true", help="log more; show tracebacks")
+    shared.add_argument("-v", "--verbose", action="store_true", help="show tracebacks")
 
     out = argparse.ArgumentParser(add_help=False)
     out.add_argument("-o", "--out", metavar="FILE", help="write the result")

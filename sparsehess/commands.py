@@ -36,6 +36,7 @@ def run_eigs(arguments, options, comm) -> int:
         options=options,
         count=arguments.count,
         seed=arguments.seed,
+        method=arguments.method,
     )
     timings = dict.fromkeys(("pattern", "coloring", "derivatives", "assembly"), 0.0)
     hessian, stored, matrix, mass = None, None, None, None
@@ -189,6 +190,7 @@ def _assemble(arguments, comm) -> Hessian:
         coloring=arguments.coloring,
         order=arguments.order,
         verify=not arguments.no_verify,
+        seed=arguments.seed,
         progress=progress,
     )
     progress.finish()

@@ -8,6 +8,7 @@ collectively, one colour after another.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -128,7 +129,7 @@ class Objective:
         return array[self.layout.start : self.layout.stop]
 
 
-class Evaluations:
+class Evaluations(ABC):
     """Gradient changes and products of an objective at one point, counted.
 
     `changes` is the one question: for colours and steps, how does the gradient change when all
@@ -142,6 +143,7 @@ class Evaluations:
         self.counts = {"gradient": 0, "hvp": 0, "energy": 0}
         self.on_color: Callable[[int, int], None] = lambda done, total: None
 
+    @abstractmethod
     def changes(self, colors: np.ndarray, steps: np.ndarray, count: int, scheme: str):
         """Return (changes, taken): gradient changes (count, n_local) and the steps made (n_local,).
 
@@ -164,7 +166,6 @@ class Evaluations:
         CheckError
             It returned a number that is not finite; the message names the variable.
         """
-        raise NotImplementedError
 
     def _called(self, name: str, *arguments):
         """Call the user's function; what it raises becomes an EvaluationError that names the rank."""

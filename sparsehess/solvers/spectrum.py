@@ -9,6 +9,7 @@ import numpy as np
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, destroy
 
+METHODS = ("auto", "krylovschur")
 WHICH = ("smallest", "largest", "magnitude", "negative")
 
 
@@ -34,6 +35,8 @@ class SolveSpec:
         made anyway or is cheap, `yes` always, `no` never.
     seed
         Of the starting vectors.
+    method
+        `auto` or `krylovschur`, which auto takes.
     """
 
     k: int = 6
@@ -43,10 +46,13 @@ class SolveSpec:
     options: dict = field(default_factory=dict)
     count: str = "auto"
     seed: int = 0
+    method: str = "auto"
 
     def __post_init__(self):
         if self.which not in WHICH:
             raise InputError(f"which={self.which!r} is none of {', '.join(WHICH)}")
+        if self.method not in METHODS:
+            raise InputError(f"method={self.method!r} is none of {', '.join(METHODS)}")
         if self.count not in ("auto", "yes", "no"):
             raise InputError(f"count={self.count!r} is none of auto, yes, no")
         if not (isinstance(self.k, (int, np.integer)) and self.k >= 1):

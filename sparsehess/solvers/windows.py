@@ -6,7 +6,7 @@ distance past the last wanted pair that no eigenvalue lies near; its inertia cou
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 
 import numpy as np
 
@@ -21,8 +21,12 @@ _RELATIVE = 5e-10
 _ROUNDING = 3e-13
 
 
-class Window:
-    """One way to ask. Subclasses say distance, shift and count."""
+class Window(ABC):
+    """One way to ask. Subclasses say distance and count.
+
+    Those that invert also have `find_shift(solver, lowest)`, collective: factorize at a shift from
+    which the wanted eigenvalues are the nearest, and return it.
+    """
 
     inverts = True  # solved by shift-and-invert; else by products
     direct = ""  # what SLEPc is asked for with products
@@ -32,21 +36,17 @@ class Window:
     def __init__(self, problem: EigenProblem, spec: SolveSpec):
         self.problem, self.spec = problem, spec
 
+    @abstractmethod
     def distance(self, values: np.ndarray) -> np.ndarray:
         """Return (m,) numbers by which the wanted eigenvalues come first."""
-        raise NotImplementedError
 
-    def find_shift(self, solver: KrylovSchur, lowest: Callable[[], tuple[float, float]]) -> float:
-        """Factorize at a shift from which the wanted eigenvalues are the nearest; return it. Collective."""
-        raise NotImplementedError
-
+    @abstractmethod
     def inertia(self, solver: KrylovSchur, edge: float) -> int:
         """Return how many finite eigenvalues have a distance below the edge. Collective."""
-        raise NotImplementedError
 
+    @abstractmethod
     def reported(self, edge: float) -> tuple[float, float]:
         """Return the interval that an edge stands for."""
-        raise NotImplementedError
 
     # --- the same for all ---
 

@@ -227,6 +227,14 @@ def test_one_missing_entry_is_named(pair, coloring, comm):
     assert re.search(rf"variable ({i} is coupled with {j}|{j} is coupled with {i}) ", str(caught.value))
 
 
+def test_the_check_has_a_direction_of_its_seed(comm):
+    errors = []
+    for seed in (0, 0, 7):
+        with sh.assemble(field(comm), seed=seed) as hessian:
+            errors.append(hessian.verification.hvp_error)
+    assert errors[0] == errors[1] != errors[2]
+
+
 def test_the_check_can_be_left_out(comm):
     pattern = sh.Pattern.from_pairs([], [], N, comm=comm)
     with sh.assemble(field(comm, pattern=pattern), verify=False) as hessian:
