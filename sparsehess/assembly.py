@@ -14,12 +14,12 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess import differences, recovery_kernels
-from sparsehess.coloring import Coloring, color
+from sparsehess.coloring import BUDGET, Coloring, color
 from sparsehess.errors import CheckError, InputError
 from sparsehess.objective import Evaluations, Objective
 from sparsehess.pattern import Pattern
 from sparsehess.pattern.kernels import contained
-from sparsehess.recovery import Plan, Recovered
+from sparsehess.recovery import Plan, Recovered, plan
 from sparsehess.reproducible import signed
 from sparsehess.runtime import PETSc, agreement, destroy
 
@@ -256,7 +256,8 @@ def assemble(
     pattern: Pattern | None = None,
     derivative: str = "auto",
     coloring: str | Coloring = "star",
-    order: str = "smallest-last",
+    order: str = "best",
+    budget: float = BUDGET,
     verify: bool = True,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -275,9 +276,10 @@ def assemble(
         `central` (2 gradients a colour), `forward` (1, and the base), `ad` (1 product),
         `auto` (products where there are any, else central).
     coloring
-        A kind (`star`, `cpr`), or a colouring made before for this pattern.
-    order
-        Of a colouring that is made here.
+        A kind (`star`, `acyclic`, `cpr`, `distance2`, `powell-toint`), or a colouring made before for
+        this pattern.
+    order, budget
+        Of a colouring that is made here, see `color`.
     verify
         Compare with a fresh random product, and check the symmetry: 2 gradients more (or 1 product).
     seed
@@ -315,11 +317,11 @@ def assemble(
     pattern.exchange  # noqa: B018 - planned here, so that its time is the pattern's
     timings["pattern"] = time.perf_counter() - began
     if isinstance(coloring, str):
-        coloring = color(pattern, kind=coloring, order=order)
+        coloring = color(pattern, kind=coloring, order=order, budget=budget)
     began = time.perf_counter()
-    plan = Plan.make(pattern, coloring)
+    recovery = plan(pattern, coloring)
     timings["coloring"] = coloring.seconds + time.perf_counter() - began
-    hessian = Hessian(objective, plan, scheme, timings, seed)
+    hessian = Hessian(objective, recovery, scheme, timings, seed)
     try:
         hessian.update(verify=verify, progress=progress)
     except Exception:

@@ -1,20 +1,22 @@
 """Recovery: compressed columns back to the entries of the pattern, symmetric to the last bit.
 
-The plan is made from pattern and colouring once; a recovery is then one pass over the entries and
-one exchange with the neighbours. This room knows nothing of how the columns were evaluated.
+A plan is made from pattern and colouring once; a recovery is then one pass over the entries (direct)
+or over the steps of a substitution, without any search, and exchanges with the neighbours. This room
+knows nothing of how the columns were evaluated.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from mpi4py import MPI
 
 import numpy as np
 
 from sparsehess import recovery_kernels
-from sparsehess.coloring import Coloring
-from sparsehess.coloring.check import alone_both_ways
+from sparsehess.coloring import KINDS, Coloring
+from sparsehess.coloring.check import Eliminated, alone_both_ways, eliminate
 from sparsehess.errors import CheckError
 from sparsehess.pattern import Pattern
 
@@ -38,44 +40,22 @@ class Recovered:
     largest: float
 
 
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """Where each entry is read.
+class Plan(Protocol):
+    """Where and in which sequence each entry is read.
 
     Attributes
     ----------
-    source
-        (nnz_local,) uint8: bit 1, entry (i, j) stands alone of colour c(j) in row i;
-        bit 2, its mirror stands alone of colour c(i) in row j.
+    amplification
+        No error of a recovered entry is more than this many times the largest error of a compressed
+        one (steps alike): the number of compressed entries that the entry is made of, 1 if direct.
+    mean_amplification
+        The mean of that number over the entries.
     """
 
     pattern: Pattern
     coloring: Coloring
-    source: np.ndarray
-
-    @classmethod
-    def make(cls, pattern: Pattern, coloring: Coloring) -> Plan:
-        """Plan the recovery.
-
-        Collective.
-
-        Raises
-        ------
-        CheckError
-            An entry can be read neither way: the colouring is not valid for this pattern.
-        """
-        own, other = alone_both_ways(pattern, coloring)
-        source = np.bitwise_or(own, other << 1, out=other)
-        lost = np.flatnonzero(source == 0) if not source.all() else np.empty(0, np.int64)
-        comm = pattern.comm
-        first = comm.allreduce(comm.rank if len(lost) else comm.size, op=MPI.MIN)
-        if first < comm.size:
-            entry = comm.bcast(pattern.entry(int(lost[0])) if comm.rank == first else None, root=first)
-            raise CheckError(
-                f"the {coloring.kind} colouring is not valid for this pattern: entry {entry} cannot be "
-                "recovered from either of its rows"
-            )
-        return cls(pattern, coloring, source)
+    amplification: float
+    mean_amplification: float
 
     def recover(self, changes: np.ndarray, taken: np.ndarray, values: np.ndarray) -> Recovered:
         """Fill `values` (nnz_local,) with the Hessian's entries.
@@ -85,9 +65,71 @@ class Plan:
         Parameters
         ----------
         changes
-            (colors, n_local) gradient changes.
+            (colors, n_local) gradient changes; a substitution uses them up.
         taken
             (n_local,) the step of each variable.
+        """
+        ...
+
+
+def plan(pattern: Pattern, coloring: Coloring) -> Plan:
+    """Plan the recovery that the colouring's kind asks for.
+
+    Collective.
+
+    Raises
+    ------
+    CheckError
+        An entry cannot be read: the colouring is not valid for this pattern.
+    """
+    if KINDS[coloring.kind].elimination is None:
+        return Direct.make(pattern, coloring)
+    return Substitution(pattern, coloring, eliminate(pattern, coloring))
+
+
+@dataclass(frozen=True, eq=False)
+class Direct:
+    """Every entry is one compressed entry, or the mean of two.
+
+    Attributes
+    ----------
+    source
+        (nnz_local,) uint8: bit 1, entry (i, j) stands alone of colour c(j) in row i;
+        bit 2, its mirror stands alone of colour c(i) in row j. Neither: a structural zero.
+    """
+
+    pattern: Pattern
+    coloring: Coloring
+    source: np.ndarray
+    amplification: float = 1.0
+    mean_amplification: float = 1.0
+
+    @classmethod
+    def make(cls, pattern: Pattern, coloring: Coloring) -> Direct:
+        """Plan a direct recovery.
+
+        Collective.
+
+        Raises
+        ------
+        CheckError
+            An entry can be read neither way.
+        """
+        own, other = alone_both_ways(pattern, coloring)
+        source = np.bitwise_or(own, other << 1, out=other)
+        lost = np.flatnonzero(source == 0) if not source.all() else np.empty(0, np.int64)
+        lost = lost[~pattern.structural_zeros(lost)]
+        comm = pattern.comm
+        first = comm.allreduce(comm.rank if len(lost) else comm.size, op=MPI.MIN)
+        if first < comm.size:
+            entry = comm.bcast(pattern.entry(int(lost[0])) if comm.rank == first else None, root=first)
+            raise _invalid(coloring, entry)
+        return cls(pattern, coloring, source)
+
+    def recover(self, changes: np.ndarray, taken: np.ndarray, values: np.ndarray) -> Recovered:
+        """See `Plan.recover`.
+
+        Collective.
         """
         pattern, color = self.pattern, self.coloring.with_ghosts
         indptr, columns = pattern.indptr, pattern.columns
@@ -98,10 +140,68 @@ class Plan:
         asymmetry, entry, largest = recovery_kernels.direct(
             indptr, columns, color, changes, weight, self.source, remote, values
         )
+        return _agreed(pattern, asymmetry, entry, largest)
+
+
+class Substitution:
+    """Entries are read one after another, each from what the ones before it leave of a compressed entry.
+
+    Made from an elimination; its stages end where ranks tell each other what they have read.
+    """
+
+    def __init__(self, pattern: Pattern, coloring: Coloring, found: Eliminated):
+        if found.stuck is not None:
+            raise _invalid(coloring, found.stuck)
+        self.pattern, self.coloring = pattern, coloring
+        self._stages = found.stages
         comm = pattern.comm
-        largest, (worst, rank) = (
-            comm.allreduce(float(largest), op=MPI.MAX),
-            comm.allreduce((asymmetry, comm.rank), op=MPI.MAXLOC),
-        )
-        where = comm.bcast(pattern.entry(entry) if comm.rank == rank and worst > 0 else None, root=rank)
-        return Recovered(worst, where, largest)
+        most, total = float(found.terms.max(initial=1.0)), float(found.terms.sum())
+        self.amplification = comm.allreduce(most, op=MPI.MAX)
+        self.mean_amplification = comm.allreduce(total) / max(pattern.nnz, 1)
+
+    def recover(self, changes: np.ndarray, taken: np.ndarray, values: np.ndarray) -> Recovered:
+        """See `Plan.recover`.
+
+        Collective. As many exchanges with the neighbours as the elimination has stages.
+        """
+        pattern, color = self.pattern, self.coloring.with_ghosts
+        columns, remote = pattern.columns, pattern.exchange.remote
+        weight = 1.0 / pattern.exchange.halo(np.ascontiguousarray(taken))
+        largest, entry = 0.0, -1
+        values[:] = 0.0  # structural zeros are not read
+        for stage in self._stages:
+            asymmetry, where = recovery_kernels.substitute(
+                stage.entries, stage.rows, stage.twice, stage.mirror, columns, color, changes, weight, values
+            )
+            if asymmetry > largest:
+                largest, entry = asymmetry, where
+            if pattern.comm.size == 1:
+                continue
+            told = pattern.exchange.mirror(values[remote])
+            both, alone = stage.both, stage.heard
+            difference = np.abs(values[remote[both]] - told[both])
+            if len(both) and difference.max() > largest:
+                largest, entry = float(difference.max()), int(remote[both[difference.argmax()]])
+            values[remote[both]] = 0.5 * (values[remote[both]] + told[both])
+            entries = remote[alone]
+            values[entries] = told[alone]
+            ghosts = columns[entries]
+            np.subtract.at(changes, (color[ghosts], stage.heard_rows), told[alone] / weight[ghosts])
+        return _agreed(pattern, largest, entry, float(np.abs(values).max(initial=0.0)))
+
+
+def _agreed(pattern: Pattern, asymmetry: float, entry: int, largest: float) -> Recovered:
+    comm = pattern.comm
+    largest, (worst, rank) = (
+        comm.allreduce(float(largest), op=MPI.MAX),
+        comm.allreduce((asymmetry, comm.rank), op=MPI.MAXLOC),
+    )
+    where = comm.bcast(pattern.entry(entry) if comm.rank == rank and worst > 0 else None, root=rank)
+    return Recovered(worst, where, largest)
+
+
+def _invalid(coloring: Coloring, entry: tuple[int, int]) -> CheckError:
+    return CheckError(
+        f"the {coloring.kind} colouring is not valid for this pattern: entry {entry} cannot be recovered "
+        "from either of its rows"
+    )

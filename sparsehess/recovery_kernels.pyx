@@ -51,6 +51,41 @@ def direct(const index_t[::1] indptr, const int32_t[::1] columns, const int32_t[
     return largest, worst, top
 
 
+def substitute(const int64_t[::1] entries, const int32_t[::1] rows, const uint8_t[::1] twice,
+               const int64_t[::1] mirror, const int32_t[::1] columns, const int32_t[::1] color,
+               double[:, ::1] compressed, const double[::1] weight, double[::1] values):
+    """Read these entries in order and return (largest asymmetry, its entry).
+
+    What is read is written to the entry and its mirror, and subtracted in the mirror's row from the
+    compressed entry it is part of. `compressed` (colors, rows) is used up. `weight` as in `direct`.
+    `mirror` (m,) belongs to the steps; -1 where the mirror is on another rank. An entry marked
+    `twice` is the mean of both readings.
+    """
+    cdef Py_ssize_t k, worst = -1
+    cdef int64_t e, m
+    cdef int32_t v, w
+    cdef double value, other, largest = 0.0, difference
+    with nogil:
+        for k in range(entries.shape[0]):
+            e = entries[k]
+            v = rows[k]
+            w = columns[e]
+            m = mirror[k]
+            value = compressed[color[w], v] * weight[w]
+            if m >= 0 and m != e:
+                if twice[k]:
+                    other = compressed[color[v], w] * weight[v]
+                    difference = fabs(value - other)
+                    if difference > largest:
+                        largest = difference
+                        worst = e
+                    value = 0.5 * (value + other)
+                values[m] = value
+                compressed[color[v], w] -= value / weight[v]
+            values[e] = value
+    return largest, worst
+
+
 def readings(const index_t[::1] indptr, const int32_t[::1] columns, const int32_t[::1] color,
              const double[:, ::1] compressed, const double[::1] weight, const uint8_t[::1] alone,
              double[::1] out):

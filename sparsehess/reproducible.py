@@ -1,4 +1,4 @@
-"""Random vectors that do not depend on the number of ranks."""
+"""Random numbers that do not depend on the number of ranks."""
 
 from __future__ import annotations
 
@@ -7,19 +7,26 @@ import numpy as np
 from sparsehess.pattern import Layout
 
 
+def hashed(numbers: np.ndarray, seed: int) -> np.ndarray:
+    """Return (m,) uint64, for each number a random one that depends on it and on the seed alone.
+
+    Not collective. SplitMix64 (Steele, Lea, Flood 2014).
+    """
+    with np.errstate(over="ignore"):
+        state = (
+            numbers.astype(np.uint64) + np.uint64(1) + np.uint64(seed % 2**32) * np.uint64(0x9E3779B1)
+        ) * np.uint64(0x9E3779B97F4A7C15)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return state ^ (state >> np.uint64(31))
+
+
 def uniform(layout: Layout, seed: int) -> np.ndarray:
     """Return (n_local,) numbers uniform in (-1, 1), a function of seed and global row alone.
 
-    Not collective. SplitMix64 (Steele, Lea, Flood 2014) of the row's number.
+    Not collective.
     """
-    rows = np.arange(layout.start, layout.stop, dtype=np.uint64)
-    with np.errstate(over="ignore"):
-        state = (rows + np.uint64(1) + np.uint64(seed % 2**32) * np.uint64(0x9E3779B1)) * np.uint64(
-            0x9E3779B97F4A7C15
-        )
-        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        state = state ^ (state >> np.uint64(31))
+    state = hashed(np.arange(layout.start, layout.stop), seed)
     return (state >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1.0
 
 

@@ -5,6 +5,7 @@ import itertools
 import json
 from pathlib import Path
 
+import networkx
 import numpy as np
 import pytest
 import scipy.linalg
@@ -158,6 +159,28 @@ def is_star_coloring(pattern, colors):
 def is_column_partition(pattern, colors):
     """Say whether no row holds two columns of one colour."""
     return all(len(set(colors[row.indices])) == row.nnz for row in pattern)
+
+
+def is_acyclic(pattern, colors):
+    """Say whether no edge has ends of one colour and every two colours span a forest."""
+    graph = networkx.from_scipy_sparse_array(pattern)
+    graph.remove_edges_from(networkx.selfloop_edges(graph))
+    if min(colors, default=0) < 0 or any(colors[v] == colors[w] for v, w in graph.edges):
+        return False
+    pairs = {tuple(sorted((colors[v], colors[w]))) for v, w in graph.edges}
+    return all(networkx.is_forest(graph.subgraph(np.flatnonzero(np.isin(colors, pair)))) for pair in pairs)
+
+
+def is_triangular(pattern, colors):
+    """Say whether rows can be taken off one by one, each with one column of a colour at most when it goes."""
+    left = set(range(pattern.shape[0]))
+    rows = [set(pattern[v].indices) for v in left]
+    while left:
+        free = [v for v in left if len({colors[w] for w in rows[v] & left}) == len(rows[v] & left)]
+        if not free:
+            return False
+        left.difference_update(free)
+    return min(colors, default=0) >= 0
 
 
 def local_rows(matrix):

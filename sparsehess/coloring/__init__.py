@@ -5,6 +5,9 @@ Invariant of this room: a `Coloring` says nothing of values. Whether it is valid
 """
 
 from sparsehess.coloring.check import verify
-from sparsehess.coloring.coloring import KINDS, ORDERS, Coloring, color
+from sparsehess.coloring.coloring import BEST, Coloring, color
+from sparsehess.coloring.kinds import KINDS
+from sparsehess.coloring.orders import ORDERS
+from sparsehess.coloring.portfolio import BUDGET
 
-__all__ = ["KINDS", "ORDERS", "Coloring", "color", "verify"]
+__all__ = ["BEST", "BUDGET", "KINDS", "ORDERS", "Coloring", "color", "verify"]

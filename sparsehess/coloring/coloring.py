@@ -3,36 +3,22 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from sparsehess.coloring import bounds, kernels, orders
+from sparsehess.coloring import improve, portfolio
+from sparsehess.coloring.check import alone_both_ways
+from sparsehess.coloring.kinds import KINDS, ON_ONE_RANK
+from sparsehess.coloring.orders import ORDERS
+from sparsehess.coloring.portfolio import Attempt
+from sparsehess.coloring.region import Region, moved
+from sparsehess.coloring.schedule import NO_TRAFFIC, Traffic, greedy
 from sparsehess.errors import InputError
 from sparsehess.pattern import Layout, Pattern
-from sparsehess.pattern.layout import offsets
-from sparsehess.runtime import agreement
 
-
-@dataclass(frozen=True)
-class Kind:
-    """A colouring kind: how it is made and what bounds it from below."""
-
-    make: object  # (indptr, indices, order) -> colours
-    bound: object  # Pattern -> int
-    meaning: str
-
-
-KINDS = {
-    "star": Kind(kernels.star, bounds.star, "star colouring, direct recovery by symmetry"),
-    "cpr": Kind(kernels.distance2, bounds.columns, "Curtis-Powell-Reid column partition"),
-}
-ORDERS = {
-    "natural": orders.natural,
-    "largest-first": orders.largest_first,
-    "smallest-last": orders.smallest_last,
-}
+BEST = "best"
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,17 +30,23 @@ class Coloring:
     layout
         Rows of each rank.
     colors
-        (n_local,) int32, from 0.
+        (n_local,) int32, from 0; -1 for neutral variables, which no recovery needs to step.
     ghost_colors
         (ghosts,) int32, of the pattern's ghost columns.
     count
         Number of colours, the same on every rank.
-    kind, order
-        Keys of `KINDS` and `ORDERS`.
+    kind, order, rule
+        Keys of `KINDS`, of `ORDERS` (or `best`), and of the kind's rules; how it was made.
+    seed
+        Of what was drawn at random.
     lower_bound
         No colouring of this kind has fewer colours.
     seconds
         Time of the colouring alone.
+    attempts
+        What was tried, with the colours each gave.
+    traffic
+        What ranks exchanged to agree on the colours.
     """
 
     layout: Layout
@@ -63,71 +55,130 @@ class Coloring:
     count: int
     kind: str
     order: str
+    rule: str
+    seed: int
     lower_bound: int
     seconds: float
+    attempts: tuple[Attempt, ...] = ()
+    traffic: Traffic = NO_TRAFFIC
 
     @cached_property
     def with_ghosts(self) -> np.ndarray:
         """(n_local + ghosts,) colours by local column number."""
         return np.concatenate([self.colors, self.ghost_colors]) if len(self.ghost_colors) else self.colors
 
+    @property
+    def optimal(self) -> bool:
+        """Whether the number of colours is proven least."""
+        return self.count == self.lower_bound
 
-def color(pattern: Pattern, *, kind: str = "star", order: str = "smallest-last") -> Coloring:
+
+def color(
+    pattern: Pattern,
+    *,
+    kind: str = "star",
+    order: str = BEST,
+    rule: str | None = None,
+    seed: int = 0,
+    budget: float = portfolio.BUDGET,
+    lattice: np.ndarray | None = None,
+) -> Coloring:
     """Color a pattern.
 
-    Collective. The result does not depend on the number of ranks: the structure is gathered on
-    rank 0, coloured there and dealt out, which takes memory for the whole pattern on that rank.
+    Collective. The colours do not depend on the number of ranks.
 
     Parameters
     ----------
     pattern
-        What may be coupled.
+        What may be coupled. Where groups of variables are declared (`dofs`, `Pattern.in_blocks`), the
+        groups are coloured and every group's colour stands for as many as it has variables.
     kind
-        `star`: fewest evaluations, recovery by symmetry (Gebremedhin et al. 2007, algorithm 4.1).
-        `cpr`: columns that share no row (Curtis, Powell, Reid 1974).
+        `star`: direct recovery by symmetry (Coleman and Moré 1984).
+        `acyclic`: substitution in two-coloured trees; fewer colours, errors add up along the trees.
+        `cpr`, `distance2`: no row holds a colour twice (Curtis, Powell, Reid 1974).
+        `powell-toint`: triangular substitution (Powell and Toint 1979).
     order
-        `natural`, `largest-first` or `smallest-last`.
+        A key of `ORDERS`, or `best`: periodic templates, then several rules and orders, passes that
+        remove colours, and restarts, within the budget. On several ranks `natural` and the orders by
+        degree let one rank wait for another; `chunks` and `random` let them work side by side.
+    rule
+        A key of the kind's rules in `KINDS`. Star: `2007` (Gebremedhin et al. 2007, algorithm 4.1) or
+        `conservative` (2005, algorithm 4.1). Acyclic: `local`, `triangular`, or `trees` (2007,
+        algorithm 5.1: some 5 % fewer colours, on one rank only). Default the first of its kind; with
+        `best` all but `trees`, which must be asked for.
+    seed
+        Of random orders and restarts.
+    budget
+        Nominal seconds for `best`: work that takes as long on one core of a plain machine. It is
+        counted, not measured, so that the result does not depend on the machine.
+    lattice
+        (n_local, d) coordinates of the variables (of the groups, where there are any), whole numbers
+        or real ones of a lattice, for templates where the numbering is not that of a grid.
 
     Raises
     ------
     InputError
-        Unknown kind or order.
+        Unknown kind, order or rule, or a rule for one rank on several.
     """
-    for name, value, table in (("kind", kind, KINDS), ("order", order, ORDERS)):
-        if value not in table:
-            raise InputError(f"{name} {value!r} is none of {', '.join(table)}")
-    comm, layout = pattern.comm, pattern.layout
-    began = time.perf_counter()
-    gathered = _gather(pattern)
-    colors = None
-    with agreement(comm):
-        if comm.rank == 0:
-            colors = KINDS[kind].make(*gathered, ORDERS[order](*gathered))
-    count = comm.bcast(int(colors.max(initial=-1)) + 1 if comm.rank == 0 else None)
-    if comm.size > 1:
-        own = np.empty(layout.n_local, np.int32)
-        comm.Scatterv([colors, (layout.counts, offsets(layout.counts))] if comm.rank == 0 else None, own)
-        colors = own
-    ghosts = pattern.exchange.halo(colors)[layout.n_local :]
-    seconds = time.perf_counter() - began
-    return Coloring(layout, colors, ghosts, count, kind, order, KINDS[kind].bound(pattern), seconds)
-
-
-def _gather(pattern: Pattern) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return (indptr, indices) of all rows on rank 0, None elsewhere."""
+    if kind not in KINDS:
+        raise InputError(f"kind {kind!r} is none of {', '.join(KINDS)}")
+    if order != BEST and order not in ORDERS:
+        raise InputError(f"order {order!r} is none of {BEST}, {', '.join(ORDERS)}")
+    rules = KINDS[kind].rules
+    if rule is not None and rule not in rules:
+        raise InputError(f"rule {rule!r} is none of {', '.join(rules)}, the rules of kind {kind}")
     comm = pattern.comm
-    if comm.size == 1:
-        return pattern.indptr, pattern.indices
-    lengths = np.diff(pattern.indptr).astype(np.int64)
-    indices = pattern.indices.astype(np.int64, copy=False)
-    sizes = comm.gather(len(indices))
-    if comm.rank != 0:
-        comm.Gatherv(lengths, None)
-        comm.Gatherv(indices, None)
-        return None
-    counts, sizes = pattern.layout.counts, np.array(sizes)
-    all_lengths = np.empty(pattern.n, np.int64)
-    comm.Gatherv(lengths, [all_lengths, (counts, offsets(counts))])
-    all_indices = np.empty(sizes.sum(), np.int64)
-    comm.Gatherv(indices, [all_indices, (sizes, offsets(sizes))])
-    return np.concatenate([[0], np.cumsum(all_lengths)]), all_indices
+    if rule in ON_ONE_RANK and comm.size > 1:
+        raise InputError(f"rule {rule!r} needs the whole graph on one rank, but there are {comm.size} ranks")
+    began = time.perf_counter()
+    target = pattern if pattern.quotient is None else pattern.quotient
+    region = Region.around(target)
+    try:
+        size = pattern.n // target.n if target.n else 1
+        bound = KINDS[kind].bound(pattern, region, size)
+        if order == BEST:
+            found, rule, attempts = portfolio.best(
+                target, region, kind, rule, seed=seed, budget=budget, bound=-(-bound // size), lattice=lattice
+            )
+        else:
+            rule = rule or next(iter(rules))
+            found = greedy(region, rules[rule], ORDERS[order](region, seed))
+            attempts = (Attempt(f"{rule}, {order}", found.count, time.perf_counter() - began),)
+        colors = moved(region.layout, target.layout, found.colors)
+        if size > 1:
+            colors = (colors[:, None] * size + np.arange(size, dtype=np.int32)).ravel()
+        ghosts = pattern.exchange.halo(colors)[pattern.layout.n_local :]
+        spent = time.perf_counter() - began
+    finally:
+        region.free()
+    made = Coloring(
+        pattern.layout,
+        colors,
+        ghosts,
+        found.count * size,
+        kind,
+        order,
+        rule,
+        seed,
+        bound,
+        spent,
+        attempts,
+        found.traffic,
+    )
+    return _without_neutral(pattern, made) if comm.allreduce(pattern.hollow is not None) else made
+
+
+def _without_neutral(pattern: Pattern, coloring: Coloring) -> Coloring:
+    """Return the colouring without the classes that no recovery needs. Collective."""
+    if KINDS[coloring.kind].elimination is not None:
+        return coloring
+    own, other = alone_both_ways(pattern, coloring)
+    free = improve.neutral(pattern, coloring.with_ghosts, own, other, coloring.count)
+    names = np.where(free, -1, np.cumsum(~free) - 1).astype(np.int32)
+    return replace(
+        coloring,
+        colors=names[coloring.colors],
+        ghost_colors=names[coloring.ghost_colors],
+        count=int((~free).sum()),
+        lower_bound=min(coloring.lower_bound, int((~free).sum())) if free.any() else coloring.lower_bound,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from mpi4py import MPI
@@ -35,17 +35,26 @@ class Pattern:
         type as `indptr`: 32 bits where everything fits, else 64.
     source
         Where the structure came from, for reports.
+    quotient
+        Structure of the groups of variables, where they were declared: the coordinates of an atom, the
+        unknowns of a node. Each entry of it is a full block here. None otherwise.
+    hollow
+        (n_local,) bool: rows whose diagonal is stored but structurally zero; None where none is.
     """
 
     layout: Layout
     indptr: np.ndarray
     indices: np.ndarray
     source: str = "given"
+    quotient: Pattern | None = None
+    hollow: np.ndarray | None = None
 
     # --- constructors ---
 
     @classmethod
-    def from_pairs(cls, rows, cols, n: int, *, comm=None, layout: Layout | None = None, source="pairs") -> Pattern:
+    def from_pairs(
+        cls, rows, cols, n: int, *, comm=None, layout: Layout | None = None, diagonal="full", source="pairs"
+    ) -> Pattern:
         """Return the pattern that has these entries, their mirrors and the diagonal.
 
         Collective. Each rank brings any part of the entries; the pattern is their union.
@@ -58,12 +67,16 @@ class Pattern:
             Number of variables.
         comm, layout
             Communicator for PETSc's even layout, or the layout itself.
+        diagonal
+            `full`, or `given`: a diagonal entry that is not among the entries is structurally zero
+            (multipliers, bilinear functions). It is stored all the same.
 
         Raises
         ------
         InputError
             Lengths differ or a number is outside 0..n-1.
         """
+        _check_diagonal(diagonal)
         layout = layout or Layout.from_size(n, comm)
         with agreement(layout.comm):
             rows, cols = _whole_numbers(rows, "rows"), _whole_numbers(cols, "cols")
@@ -77,13 +90,19 @@ class Pattern:
                     )
         rows, cols = send_to_owners(layout, np.concatenate([rows, cols]), np.concatenate([cols, rows]))
         own = np.arange(layout.start, layout.stop)
+        hollow = None
+        if diagonal == "given":
+            hollow = np.ones(layout.n_local, bool)
+            hollow[rows[rows == cols] - layout.start] = False
         indptr, indices = _compress(
             np.concatenate([rows, own]) - layout.start, np.concatenate([cols, own]), layout
         )
-        return cls(layout, indptr, indices, source)
+        return cls(layout, indptr, indices, source, hollow=hollow)
 
     @classmethod
-    def from_csr(cls, indptr, indices, *, comm=None, n: int | None = None, source="csr") -> Pattern:
+    def from_csr(
+        cls, indptr, indices, *, comm=None, n: int | None = None, diagonal="full", source="csr"
+    ) -> Pattern:
         """Return the pattern of local CSR rows with global columns.
 
         Collective. What is missing of mirrors and diagonal is added; a structure that is complete
@@ -97,34 +116,39 @@ class Pattern:
             (nnz_local,) global columns.
         n
             Global size, if it should be checked.
+        diagonal
+            As in `from_pairs`.
 
         Raises
         ------
         InputError
             The arrays are not those of a square CSR matrix.
         """
+        _check_diagonal(diagonal)
         indptr, indices = np.asarray(indptr), np.asarray(indices)
         layout = Layout.from_local(max(len(indptr) - 1, 0), comm)
         with agreement(layout.comm):
             _check_csr(indptr, indices, layout, n)
         index = _index_type(layout.n, len(indices))
         indptr, indices = indptr.astype(index, copy=False), indices.astype(index, copy=False)
-        inside, ascending, diagonal = kernels.describe(indptr, indices, layout.n, layout.start)
+        inside, ascending, whole = kernels.describe(indptr, indices, layout.n, layout.start)
         with agreement(layout.comm):
             if not inside:
                 raise InputError(f"pattern: a column is outside 0..{layout.n - 1}; a Hessian is square")
-        complete = ascending and diagonal and _mirrors_inside(indptr, indices, layout)
+        complete = ascending and whole and _mirrors_inside(indptr, indices, layout)
         complete = _all(layout.comm, complete) and _mirrors_across(indptr, indices, layout)
         if complete:
             return cls(layout, indptr, indices, source)
         rows = np.repeat(np.arange(layout.start, layout.stop), np.diff(indptr))
-        return cls.from_pairs(rows, indices, layout.n, layout=layout, source=source)
+        return cls.from_pairs(rows, indices, layout.n, layout=layout, diagonal=diagonal, source=source)
 
     @classmethod
-    def from_scipy(cls, matrix, *, comm=None, layout: Layout | None = None, source="scipy") -> Pattern:
+    def from_scipy(
+        cls, matrix, *, comm=None, layout: Layout | None = None, diagonal="full", source="scipy"
+    ) -> Pattern:
         """Return the pattern of a SciPy sparse matrix that every rank holds; values do not matter.
 
-        Collective. Stored zeros belong to the pattern.
+        Collective. Stored zeros belong to the pattern; `diagonal` as in `from_pairs`.
 
         Raises
         ------
@@ -137,7 +161,7 @@ class Pattern:
         if not layout.n == matrix.shape[0]:
             raise InputError(f"the matrix has {matrix.shape[0]} rows, the layout {layout.n}")
         rows = matrix.tocsr() if layout.comm.size == 1 else matrix.tocsr()[layout.start : layout.stop]
-        return cls.from_csr(rows.indptr, rows.indices, comm=layout.comm, source=source)
+        return cls.from_csr(rows.indptr, rows.indices, comm=layout.comm, diagonal=diagonal, source=source)
 
     @classmethod
     def from_elements(cls, elements, nodes: int, *, dofs: int = 1, comm=None, source="elements") -> Pattern:
@@ -209,9 +233,52 @@ class Pattern:
         indptr, indices = kernels.expand(
             quotient.indptr.astype(index, copy=False), quotient.indices.astype(index, copy=False), dofs
         )
-        return cls(layout, indptr, indices, source)
+        return cls(layout, indptr, indices, source, quotient)
+
+    def in_blocks(self, size: int) -> Pattern:
+        """Return this pattern with its variables declared to come in consecutive groups of `size`.
+
+        Collective. Groups are coloured as one.
+
+        Raises
+        ------
+        InputError
+            The rows of a rank are not whole groups, or some block of the pattern is not full.
+        """
+        if size == 1:
+            return self
+        indptr, indices = self.indptr, self.indices
+        with agreement(self.comm):
+            if (self.layout.starts % size).any():
+                raise InputError(f"blocks of {size}: the rows of every rank must be whole blocks")
+            heads = indptr[:-1:size]
+            lengths = indptr[1::size] - heads
+            groups = np.concatenate([[0], np.cumsum(lengths // size)]).astype(indptr.dtype)
+            first = np.repeat(heads - groups[:-1] * size, np.diff(groups)) + np.arange(groups[-1]) * size
+            columns = (indices[first] // size).astype(indices.dtype)
+            wide, full = kernels.expand(groups, columns, size)
+            if not (np.array_equal(wide, indptr) and np.array_equal(full, indices)):
+                raise InputError(f"blocks of {size}: not every block of the pattern is full or empty")
+        quotient = Pattern(Layout(self.comm, self.layout.starts // size), groups, columns, self.source)
+        return replace(self, quotient=quotient)
 
     # --- facts ---
+
+    @cached_property
+    def hollow_rows(self) -> np.ndarray:
+        """(n_local,) uint8: 1 for rows whose diagonal is structurally zero."""
+        hollow = np.zeros(self.layout.n_local, bool) if self.hollow is None else self.hollow
+        return hollow.view(np.uint8)
+
+    def structural_zeros(self, positions: np.ndarray) -> np.ndarray:
+        """Return (m,) bool: which of these local entries are diagonals of hollow rows.
+
+        Not collective.
+        """
+        if self.hollow is None:
+            return np.zeros(len(positions), bool)
+        rows = np.searchsorted(self.indptr, positions, side="right") - 1
+        return self.hollow[rows] & (self.indices[positions] == rows + self.layout.start)
 
     @property
     def comm(self) -> MPI.Comm:
@@ -268,6 +335,8 @@ class Pattern:
         """
         if "exchange" in self.__dict__:
             self.exchange.free()
+        if self.quotient is not None:
+            self.quotient.free()
 
 
 def _whole_numbers(values, name: str) -> np.ndarray:
@@ -277,6 +346,11 @@ def _whole_numbers(values, name: str) -> np.ndarray:
     if array.dtype.kind not in "iu":
         raise InputError(f"{name} must be whole numbers, not {array.dtype}")
     return array.astype(np.int64, copy=False)
+
+
+def _check_diagonal(diagonal: str) -> None:
+    if diagonal not in ("full", "given"):
+        raise InputError(f"diagonal must be full or given, not {diagonal!r}")
 
 
 def _index_type(n: int, nnz: int):

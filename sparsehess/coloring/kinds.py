@@ -1,0 +1,75 @@
+"""The kinds of colourings, and the rules that make each: one row a kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sparsehess.coloring import bounds, elimination, greedy, trees
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of colouring.
+
+    Attributes
+    ----------
+    meaning
+        For help texts.
+    rules
+        Greedy rules that make one, the default first.
+    bound
+        Pattern -> no colouring of this kind has fewer colours.
+    elimination
+        How entries are substituted, None where all are read directly.
+    template
+        Condition on a periodic colouring of a stencil, a key of `templates`.
+    """
+
+    meaning: str
+    rules: dict[str, type]
+    bound: Callable
+    elimination: type | None
+    template: str
+
+
+KINDS = {
+    "star": Kind(
+        "star colouring, direct recovery by symmetry",
+        {"2007": greedy.Star, "conservative": greedy.ConservativeStar, "distance2": greedy.Distance2},
+        bounds.star,
+        None,
+        "distance2",
+    ),
+    "acyclic": Kind(
+        "acyclic colouring, recovery by substitution in two-coloured trees",
+        {"local": greedy.Acyclic, "triangular": greedy.Triangular, "trees": trees.Trees},
+        bounds.acyclic,
+        elimination.Leaves,
+        "acyclic",
+    ),
+    "cpr": Kind(
+        "Curtis-Powell-Reid column partition, direct recovery without symmetry",
+        {"columns": greedy.Distance2},
+        bounds.columns,
+        None,
+        "distance2",
+    ),
+    "distance2": Kind(
+        "no colour twice within two edges, direct recovery without symmetry",
+        {"distance2": greedy.Distance2},
+        bounds.columns,
+        None,
+        "distance2",
+    ),
+    "powell-toint": Kind(
+        "Powell-Toint triangular partition, recovery by substitution from the last row up",
+        {"triangular": greedy.Triangular},
+        bounds.acyclic,
+        elimination.Rows,
+        "powell-toint",
+    ),
+}
+
+# Rules that follow trees through the whole graph: on one rank only.
+ON_ONE_RANK = {"trees"}
