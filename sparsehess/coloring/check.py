@@ -153,8 +153,8 @@ def verify(pattern: Pattern, coloring: Coloring) -> tuple[int, int] | None:
         # An edge within one class leaves the diagonal of its row not alone, if there is a diagonal.
         diagonal = pattern.columns == np.repeat(np.arange(pattern.layout.n_local), np.diff(pattern.indptr))
         broken = (diagonal & (own == 0)) | ((own == 0) & (other == 0)) | _within_a_class(pattern, color)
-    else:
-        broken = own == 0
+    else:  # neutral columns are read from their mirrors
+        broken = (own == 0) & ((color[pattern.columns] >= 0) | (other == 0))
     broken = np.flatnonzero(broken)
     return _lowest(pattern, broken[~pattern.structural_zeros(broken)])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mpi4py import MPI
+
 import numpy as np
 
 from sparsehess.coloring.orders import Order
@@ -69,22 +71,19 @@ def neutral(pattern: Pattern, colors: np.ndarray, own: np.ndarray, other: np.nda
         (nnz_local,) whether an entry, and its mirror, stands alone of its column's colour in its row.
     """
     needed = np.zeros((count, count), bool)  # by the entries between two classes; the diagonal by itself
-    if pattern.hollow is not None:
-        rows = np.repeat(np.arange(pattern.layout.n_local), np.diff(pattern.indptr))
-        diagonal = rows == pattern.columns
-        at, of = colors[rows], colors[pattern.columns]
-        read = ~(diagonal & pattern.hollow[rows])
-        must = read & (diagonal | (other == 0))
-        np.logical_or.at(needed, (of[must], of[must]), True)
-        either = read & ~diagonal
-        needed[at[either], of[either]] = True
+    rows = np.repeat(np.arange(pattern.layout.n_local), np.diff(pattern.indptr))
+    diagonal = rows == pattern.columns
+    at, of = colors[rows], colors[pattern.columns]
+    read = ~(diagonal & pattern.hollow_rows[rows].astype(bool))
+    must = read & (diagonal | (other == 0))
+    needed[of[must], of[must]] = True
+    either = read & ~diagonal
+    needed[at[either], of[either]] = True
     comm = pattern.comm
     total = np.empty_like(needed)
-    comm.Allreduce(needed, total)
+    comm.Allreduce(needed, total, op=MPI.LOR)
     total |= total.T
     free = np.zeros(count, bool)
-    if pattern.hollow is None and not comm.allreduce(0):
-        return free
     for c in range(count):
         free[c] = not total[c, c] and not total[c, free].any()
     return free

@@ -192,12 +192,12 @@ def moved(source: Layout, target: Layout, values: np.ndarray) -> np.ndarray:
     """
     if source.same(target):
         return values
-    columns = values.reshape(len(values), -1).T
+    columns = [values] if values.ndim == 1 else list(values.T)
     rows, *arrived = send_to_owners(target, np.arange(source.start, source.stop), *columns)
-    out = np.empty((target.n_local, len(columns)), values.dtype)
+    out = np.empty((len(columns), target.n_local), values.dtype)
     for i, column in enumerate(arrived):
-        out[rows - target.start, i] = column
-    return out.reshape(target.n_local, *values.shape[1:])
+        out[i, rows - target.start] = column
+    return out[0] if values.ndim == 1 else out.T
 
 
 @dataclass(frozen=True, eq=False)

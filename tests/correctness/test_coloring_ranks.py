@@ -1,0 +1,232 @@
+"""Colourings and their recoveries on any number of ranks: the same colours, valid, and exact."""
+
+import itertools
+import random
+
+from mpi4py import MPI
+
+import numpy as np
+import pytest
+from cases import (
+    DATA,
+    arrow,
+    band,
+    grid,
+    is_acyclic,
+    is_column_partition,
+    is_star_coloring,
+    is_triangular,
+    random_pattern,
+    random_symmetric,
+)
+
+import sparsehess as sh
+from sparsehess.coloring import BEST, KINDS, ORDERS
+from sparsehess.coloring import region as regions
+from sparsehess.coloring.kinds import ON_ONE_RANK
+from sparsehess.errors import CheckError, InputError
+from sparsehess.pattern import Layout
+from sparsehess.recovery import plan
+
+ORACLE = {
+    "star": is_star_coloring,
+    "acyclic": is_acyclic,
+    "cpr": is_column_partition,
+    "distance2": is_column_partition,
+    "powell-toint": is_triangular,
+}
+WAYS = [
+    (kind, rule, order)
+    for kind in KINDS
+    for rule in KINDS[kind].rules
+    if rule not in ON_ONE_RANK
+    for order in ORDERS
+] + [(kind, None, BEST) for kind in KINDS]
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Deal the graph to ranks in grains of three vertices, so that small graphs are spread over all."""
+    monkeypatch.setattr(regions, "CHUNK", 3)
+
+
+def gathered(coloring, comm):
+    return np.concatenate(comm.allgather(coloring.colors))
+
+
+def uneven(n, comm):
+    """Return a layout that is not the even one, nor cut between chunks."""
+    cuts = np.sort(np.random.default_rng(n).integers(0, n + 1, comm.size - 1))
+    return Layout(sh.Pattern.from_pairs([], [], n, comm=comm).comm, np.concatenate([[0], cuts, [n]]))
+
+
+def recovered(pattern, coloring, exact):
+    """Return the largest error of the recovered matrix, and what the recovery saw."""
+    layout = pattern.layout
+    n = layout.n
+    steps = np.random.default_rng(n).uniform(0.5, 2.0, n)
+    colors = np.concatenate(pattern.comm.allgather(coloring.colors))
+    seeds = np.zeros((n, coloring.count))
+    stepped = np.flatnonzero(colors >= 0)
+    seeds[stepped, colors[stepped]] = steps[stepped]
+    own = slice(layout.start, layout.stop)
+    changes = np.ascontiguousarray((exact @ seeds)[own].T)
+    values = np.full(pattern.nnz_local, np.nan)
+    recovery = plan(pattern, coloring)
+    recovery.recover(changes, steps[own], values)
+    rows = pattern.to_scipy().astype(float)
+    rows.data = values
+    error = abs(rows - exact[own]).max() if layout.n_local else 0.0
+    return pattern.comm.allreduce(error, op=MPI.MAX), recovery
+
+
+def both(matrix, kind, rule, order, comm, **more):
+    """Return pattern and colouring over all ranks, and the colours that one rank alone gives."""
+    pattern = sh.Pattern.from_scipy(matrix, layout=uneven(matrix.shape[0], comm))
+    coloring = sh.color(pattern, kind=kind, rule=rule, order=order, **more)
+    alone = sh.Pattern.from_scipy(matrix, comm=MPI.COMM_SELF)
+    return pattern, coloring, sh.color(alone, kind=kind, rule=rule, order=order, **more)
+
+
+def test_random_patterns_are_coloured_alike_and_recovered_exactly(small_chunks, comm):
+    """Every kind, rule and order in turn: 1,700 patterns on one rank, 100 on each other number."""
+    ways = random.Random(comm.size).sample(WAYS, len(WAYS))
+    for seed, (kind, rule, order) in zip(
+        range(1700 if comm.size == 1 else 100), itertools.cycle(ways), strict=False
+    ):
+        rng = np.random.default_rng(seed)
+        n, pairs = int(rng.integers(1, 40)), int(rng.integers(0, 100))
+        matrix = random_pattern(n, pairs, seed)
+        pattern, coloring, alone = both(matrix, kind, rule, order, comm, budget=0.0005)
+        colors = gathered(coloring, comm)
+        case = (seed, kind, rule, order)
+        assert np.array_equal(colors, alone.colors), case
+        assert coloring.lower_bound == alone.lower_bound <= coloring.count == alone.count, case
+        assert ORACLE[kind](matrix, colors), case
+        assert sh.verify(pattern, coloring) is None, case
+        error, recovery = recovered(pattern, coloring, random_symmetric(matrix, seed))
+        assert error <= 1e-13 * recovery.amplification, case
+        pattern.free()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("order", ["chunks", "smallest-last", BEST])
+def test_larger_patterns_are_coloured_alike(kind, order, comm, monkeypatch):
+    monkeypatch.setattr(regions, "CHUNK", 256)
+    for matrix in (grid(11, 12, 9, full=True), random_pattern(1500, 5000, 4), arrow(900)):
+        pattern, coloring, alone = both(matrix, kind, None, order, comm, budget=0.003)
+        assert np.array_equal(gathered(coloring, comm), alone.colors)
+        assert coloring.optimal == alone.optimal
+        assert sh.verify(pattern, coloring) is None
+        pattern.free()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mutated_colouring_is_refused(kind, comm):
+    matrix = random_pattern(60, 150, 5)
+    pattern = sh.Pattern.from_scipy(matrix, comm=comm)
+    made = sh.color(pattern, kind=kind, order="smallest-last")
+    colors = gathered(made, comm)
+    for v in range(60):
+        neighbors = [w for w in matrix[v].indices if w != v]
+        if neighbors:
+            changed = colors.copy()
+            changed[v] = colors[neighbors[0]]
+            assert sh.verify(pattern, with_colors(pattern, made, changed)) is not None
+            with pytest.raises(CheckError, match="not valid"):
+                plan(pattern, with_colors(pattern, made, changed))
+
+
+def with_colors(pattern, coloring, colors):
+    import dataclasses
+
+    own = colors[pattern.layout.start : pattern.layout.stop].astype(np.int32)
+    ghosts = colors[pattern.ghosts].astype(np.int32)
+    return dataclasses.replace(coloring, colors=own, ghost_colors=ghosts, count=int(colors.max()) + 1)
+
+
+def test_the_ring_of_six_in_two_colours_is_no_acyclic_colouring(comm):
+    """A two-coloured cycle has no leaf to begin with; recoveries that do not look for one return nonsense."""
+    ring = np.arange(6)
+    pattern = sh.Pattern.from_pairs(ring, (ring + 1) % 6, 6, comm=comm)
+    made = sh.color(pattern, kind="acyclic")
+    assert made.count == 3 and made.optimal
+    assert sh.verify(pattern, made) is None
+    broken = with_colors(pattern, made, ring % 2)
+    assert sh.verify(pattern, broken) is not None
+    with pytest.raises(CheckError, match="cannot be recovered"):
+        plan(pattern, broken)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_take_no_more_colours(kind, size, comm, monkeypatch):
+    monkeypatch.setattr(regions, "CHUNK", 16)
+    edges = np.argwhere(np.triu(random_pattern(120, 300, 2).toarray(), 1))
+    whole = sh.Pattern.from_edges(edges, 120, dofs=size, comm=comm)
+    coloring = sh.color(whole, kind=kind, order="smallest-last")
+    assert sh.verify(whole, coloring) is None
+    plain = sh.Pattern.from_csr(whole.indptr, whole.indices, comm=comm)
+    assert coloring.count <= sh.color(plain, kind=kind, order="smallest-last").count
+    declared = sh.color(plain.in_blocks(size), kind=kind, order="smallest-last")
+    assert np.array_equal(declared.colors, coloring.colors)
+
+
+def test_blocks_that_are_none_are_refused(comm):
+    pattern = sh.Pattern.from_scipy(band(30, 1), comm=comm)
+    with pytest.raises(InputError, match="blocks of 3"):
+        pattern.in_blocks(3)
+
+
+def test_hollow_rows_leave_colours_that_nobody_needs(comm):
+    """A saddle-point matrix: multipliers have no diagonal, and their columns are read from the others' rows."""
+    n, m = 60, 20
+    rows, cols = np.repeat(np.arange(m), 3) + n, np.arange(n)  # every multiplier has three variables of its own
+    rows, cols = np.concatenate([np.arange(n), rows]), np.concatenate([np.arange(n), cols])
+    full = sh.Pattern.from_pairs(rows, cols, n + m, comm=comm)
+    given = sh.Pattern.from_pairs(rows, cols, n + m, comm=comm, diagonal="given")
+    before, after = (sh.color(one, kind="cpr", order="largest-first") for one in (full, given))
+    assert after.count < before.count
+    assert gathered(after, comm).min() == -1
+    assert sh.verify(given, after) is None
+    assert sh.verify(full, after) is not None
+    structure = random_pattern(1, 0, 0)
+    structure.resize(n + m, n + m)
+    structure[rows, cols] = 1
+    structure = ((structure + structure.T) != 0).astype(np.int8)
+    error, _ = recovered(given, after, random_symmetric(structure.tocsr(), 1))
+    assert error < 1e-14
+
+
+def test_a_rule_for_one_rank_says_so(comm):
+    pattern = sh.Pattern.from_scipy(band(30, 2), comm=comm)
+    if comm.size > 1:
+        with pytest.raises(InputError, match="one rank"):
+            sh.color(pattern, kind="acyclic", rule="trees")
+    else:
+        assert sh.color(pattern, kind="acyclic", rule="trees", order="natural").count == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"), [("star", 27), ("acyclic", 14), ("distance2", 27), ("powell-toint", 14)]
+)
+def test_a_grid_gets_its_template_on_any_number_of_ranks(kind, most, comm):
+    pattern = sh.Pattern.from_scipy(grid(30, 31, 32, full=True), comm=comm)
+    coloring = sh.color(pattern, kind=kind)
+    assert coloring.count == most
+    assert sh.verify(pattern, coloring) is None
+    pattern.free()
+
+
+def test_real_patterns_are_coloured_alike(comm):
+    path = DATA / "patterns" / "delaunay_n15.npz"
+    if not path.exists():
+        pytest.skip("no patterns beside the project")
+    import scipy.sparse as sp
+
+    pattern, coloring, alone = both(sp.load_npz(path), "star", None, BEST, comm)
+    assert np.array_equal(gathered(coloring, comm), alone.colors)
+    assert coloring.count <= 10
+    if comm.size > 1:
+        assert coloring.traffic.rounds > 0
+    pattern.free()
