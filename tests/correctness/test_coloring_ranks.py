@@ -7,6 +7,7 @@ from mpi4py import MPI
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from cases import (
     DATA,
     arrow,
@@ -190,11 +191,9 @@ def test_hollow_rows_leave_colours_that_nobody_needs(comm):
     assert gathered(after, comm).min() == -1
     assert sh.verify(given, after) is None
     assert sh.verify(full, after) is not None
-    structure = random_pattern(1, 0, 0)
-    structure.resize(n + m, n + m)
-    structure[rows, cols] = 1
-    structure = ((structure + structure.T) != 0).astype(np.int8)
-    error, _ = recovered(given, after, random_symmetric(structure.tocsr(), 1))
+    lower = sp.coo_matrix((np.ones(len(rows), np.int8), (rows, cols)), (n + m, n + m)).tocsr()
+    structure = ((lower + lower.T) != 0).astype(np.int8).tocsr()
+    error, _ = recovered(given, after, random_symmetric(structure, 1))
     assert error < 1e-14
 
 
@@ -222,8 +221,6 @@ def test_real_patterns_are_coloured_alike(comm):
     path = DATA / "patterns" / "delaunay_n15.npz"
     if not path.exists():
         pytest.skip("no patterns beside the project")
-    import scipy.sparse as sp
-
     pattern, coloring, alone = both(sp.load_npz(path), "star", None, BEST, comm)
     assert np.array_equal(gathered(coloring, comm), alone.colors)
     assert coloring.count <= 10
