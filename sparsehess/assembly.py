@@ -70,6 +70,8 @@ class Hessian:
     evaluations
         Calls of the user's functions so far, over all ranks: `gradient`, `hvp`, `energy` for the
         derivatives, and `verification` for those of the checks.
+    amplification
+        How many times the error of a compressed entry a recovered one may have: 1 for direct recovery.
     timings
         Seconds of the stages: `pattern`, `coloring`, `derivatives`, `assembly`, `verification`.
     """
@@ -83,6 +85,7 @@ class Hessian:
         self.evaluations = {"gradient": 0, "hvp": 0, "energy": 0, "verification": 0}
         self.verification: Verification | None = None
         self.timings = timings
+        self.amplification = plan.amplification
         self.mat = None
         self._plan = plan
         self._values = np.empty(self.pattern.nnz_local)

@@ -54,12 +54,25 @@ def parser() -> argparse.ArgumentParser:
     seeded.add_argument("--seed", type=int, default=0, help="of random vectors (default 0)")
 
     coloring = argparse.ArgumentParser(add_help=False)
-    coloring.add_argument("--coloring", choices=["star", "cpr"], default="star", help="kind (default star)")
+    coloring.add_argument(
+        "--coloring",
+        metavar="KIND",
+        default="star",
+        help="star (default), acyclic, cpr, powell-toint, distance2, or the .npz file of a stored colouring",
+    )
     coloring.add_argument(
         "--order",
-        choices=["natural", "largest-first", "smallest-last"],
-        default="smallest-last",
-        help="of the vertices (default smallest-last)",
+        metavar="ORDER",
+        default="best",
+        help="natural, chunks, largest-first, smallest-last, incidence-degree, the last three with distance2- "
+        "before them, hubs-first, random, or best of all (default)",
+    )
+    coloring.add_argument("--rule", help="of the kind: 2007 or conservative; local, triangular or trees")
+    coloring.add_argument(
+        "--budget", type=float, metavar="S", default=0.2, help="nominal seconds for the order best (default 0.2)"
+    )
+    coloring.add_argument(
+        "--blocks", type=int, metavar="B", default=1, help="variables come in consecutive groups of B"
     )
 
     derivatives = argparse.ArgumentParser(add_help=False)
@@ -120,10 +133,18 @@ def parser() -> argparse.ArgumentParser:
 
     color = commands.add_parser(
         "color",
-        parents=[shared, out, coloring],
+        parents=[shared, out, seeded, coloring],
         help="colour a sparsity pattern, verify the colouring, report it",
     )
     color.add_argument("input", metavar="PATTERN", help=".mtx, .mtx.gz, .npz, .petsc or .h5")
+    color.add_argument(
+        "--diagonal",
+        choices=["full", "given"],
+        default="full",
+        help="whether a diagonal entry that is not stored may be non-zero all the same (default full)",
+    )
+    color.add_argument("--lattice", metavar="FILE", help="coordinates of the variables on a lattice (.npy)")
+    color.add_argument("--plot", metavar="FILE.png", help="draw the coloured matrix")
 
     commands.add_parser(
         "info", parents=[shared], help="the stack: what is there, what is missing, what that costs"

@@ -14,8 +14,9 @@ import numpy as np
 
 from sparsehess import errors, export, matrices, problems, report, runtime
 from sparsehess.assembly import Hessian, assemble
-from sparsehess.coloring import color, verify
+from sparsehess.coloring import color, load, save, verify
 from sparsehess.errors import CheckError, InputError
+from sparsehess.recovery import plan
 from sparsehess.runtime import agreement
 from sparsehess.solvers import EigenProblem, SolveSpec, Spectrum
 from sparsehess.solvers.eigs import shortfall, solve
@@ -105,7 +106,7 @@ def run_assemble(arguments, options, comm) -> int:
             "task": "assemble",
             "n": hessian.pattern.n,
             "nnz": hessian.pattern.nnz,
-            "coloring": _coloring_facts(hessian),
+            "coloring": _hessian_coloring(hessian),
             "evaluations": hessian.evaluations,
             "verification": _verification_facts(hessian),
             "timings": {**hessian.timings, "total": time.perf_counter() - began},
@@ -124,34 +125,32 @@ def run_color(arguments, options, comm) -> int:
     """A colouring of a pattern, verified."""
     _no_solver(options)
     export.check_writable(arguments.out, export.RESULTS, comm)
-    pattern = matrices.read_pattern(arguments.input, comm)
-    coloring = color(pattern, kind=arguments.coloring, order=arguments.order)
+    export.check_writable(arguments.plot, (), comm)
+    pattern = matrices.read_pattern(arguments.input, comm, block=arguments.blocks, diagonal=arguments.diagonal)
+    coloring = _coloring(arguments, pattern)
     broken = verify(pattern, coloring)
     facts = {
         "schema": SCHEMA,
         "task": "color",
         "n": pattern.n,
         "nnz": pattern.nnz,
-        "kind": coloring.kind,
-        "order": coloring.order,
-        "colors": coloring.count,
-        "lower_bound": coloring.lower_bound,
-        "valid": broken is None,
+        **_coloring_facts(coloring, valid=broken is None),
         "seconds": coloring.seconds,
+        "amplification": plan(pattern, coloring).amplification if broken is None else None,
+        "attempts": [dataclasses.asdict(attempt) for attempt in coloring.attempts],
+        "traffic": dataclasses.asdict(coloring.traffic),
+        "memory": comm.allreduce(runtime.peak_memory()),
+        "mpi": {"size": comm.size, "threads": runtime.threads()},
     }
     if arguments.out is not None:
-        export.write_results(arguments.out, facts, {"colors": _gathered_colors(coloring, comm)}, [], comm)
+        save(arguments.out, pattern, coloring, facts)
+    picture = report.colored_picture(pattern, coloring) if arguments.plot is not None else None
     with agreement(comm):
         if comm.rank == 0:
+            if arguments.plot is not None:
+                report.plot_coloring(arguments.plot, picture, pattern.n, coloring, arguments.input)
             if _prints(arguments):
-                print(f"pattern      {facts['n']} variables, {facts['nnz']} entries")
-                print(
-                    f"coloring     {coloring.count} colors ({coloring.kind}, {coloring.order}; "
-                    f"no fewer than {coloring.lower_bound}), {coloring.seconds:.3f} s"
-                )
-                print(f"definition   {'holds' if broken is None else f'broken at entry {broken}'}")
-                if coloring.count == pattern.n > 1:
-                    print("note         as many colors as variables: no gain over one step per variable")
+                print(_color_lines(facts, broken, arguments.verbose))
             _write_json(arguments, facts)
     pattern.free()
     if broken is not None:
@@ -180,15 +179,18 @@ COMMANDS = {"eigs": run_eigs, "assemble": run_assemble, "color": run_color, "inf
 def _assemble(arguments, comm) -> Hessian:
     began = time.perf_counter()
     objective = problems.load(arguments.input, problems.settings(arguments.settings), comm)
-    pattern = None if arguments.pattern == "given" else matrices.read_pattern(arguments.pattern, comm)
+    pattern = objective.pattern
+    if arguments.pattern != "given":
+        pattern = matrices.read_pattern(arguments.pattern, comm, block=arguments.blocks)
+    elif pattern is not None:
+        pattern = pattern.in_blocks(arguments.blocks)
     given = time.perf_counter() - began
     progress = report.Progress("colours evaluated", comm, arguments.quiet)
     hessian = assemble(
         objective,
         pattern=pattern,
         derivative=arguments.derivative,
-        coloring=arguments.coloring,
-        order=arguments.order,
+        coloring=_coloring(arguments, pattern) if pattern is not None else arguments.coloring,
         verify=not arguments.no_verify,
         seed=arguments.seed,
         progress=progress,
@@ -223,20 +225,77 @@ def _write_json(arguments, facts: dict) -> None:
         export.write_json(arguments.json, facts)
 
 
-def _gathered_colors(coloring, comm) -> np.ndarray | None:
-    parts = comm.gather(coloring.colors)
-    return None if parts is None else np.concatenate(parts)
+def _coloring(arguments, pattern):
+    """Return the colouring that is asked for, or the stored one."""
+    if arguments.coloring.endswith((".npz", ".h5")):
+        return load(arguments.coloring, pattern)
+    lattice = getattr(arguments, "lattice", None)
+    if lattice is not None:
+        groups = pattern if pattern.quotient is None else pattern.quotient
+        lattice = matrices.read_coordinates(lattice, groups.layout)
+    return color(
+        pattern,
+        kind=arguments.coloring,
+        order=arguments.order,
+        rule=arguments.rule,
+        seed=arguments.seed,
+        budget=arguments.budget,
+        lattice=lattice,
+    )
 
 
-def _coloring_facts(hessian: Hessian) -> dict:
-    coloring = hessian.coloring
+def _coloring_facts(coloring, valid: bool) -> dict:
     return {
         "kind": coloring.kind,
         "order": coloring.order,
+        "rule": coloring.rule,
         "colors": coloring.count,
         "lower_bound": coloring.lower_bound,
-        "valid": verify(hessian.pattern, coloring) is None,
+        "optimal": coloring.optimal,
+        "valid": valid,
     }
+
+
+def _gap(facts: dict) -> str:
+    return "proven least" if facts["optimal"] else f"no fewer than {facts['lower_bound']}"
+
+
+def _color_lines(facts: dict, broken, verbose: bool) -> str:
+    lines = [
+        f"pattern      {facts['n']} variables, {facts['nnz']} entries",
+        f"coloring     {facts['colors']} colors ({facts['kind']}, {facts['order']}; {_gap(facts)}), "
+        f"{facts['seconds']:.3f} s",
+        f"made by      {facts['rule']}",
+        f"definition   {'holds' if broken is None else f'broken at entry {broken}'}",
+    ]
+    if (facts["amplification"] or 1) > 1:
+        lines.append(
+            f"recovery     by substitution, errors up to {facts['amplification']:.0f} times those of differences"
+        )
+    attempts = facts["attempts"]
+    if len(attempts) > 1:
+        lines.append(f"attempts     {len(attempts)}")
+        best = min(attempt["count"] for attempt in attempts)
+        shown = attempts if verbose else [one for one in attempts if "restart" not in one["name"]][:12]
+        lines += [
+            f"  {one['count']:6d}  {one['name']}, {one['seconds']:.3f} s{'  *' if one['count'] == best else ''}"
+            for one in shown
+        ]
+        if len(shown) < len(attempts):
+            lines.append(f"          {len(attempts) - len(shown)} more, shown with -v")
+    traffic = facts["traffic"]
+    if traffic["rounds"]:
+        lines.append(
+            f"ranks        {traffic['rounds']} rounds, {traffic['messages']} messages, {traffic['bytes']} bytes to agree"
+        )
+    if facts["colors"] == facts["n"] > 1:
+        lines.append("note         as many colors as variables: no gain over one step per variable")
+    return "\n".join(lines)
+
+
+def _hessian_coloring(hessian: Hessian) -> dict:
+    valid = verify(hessian.pattern, hessian.coloring) is None
+    return {**_coloring_facts(hessian.coloring, valid), "amplification": hessian.amplification}
 
 
 def _verification_facts(hessian: Hessian) -> dict | None:
@@ -274,7 +333,7 @@ def _eigs_facts(arguments, spec: SolveSpec, spectrum: Spectrum, hessian, n, nnz,
         },
         "zeros": spectrum.zeros,
         "iterations": spectrum.iterations,
-        "coloring": None if hessian is None else _coloring_facts(hessian),
+        "coloring": None if hessian is None else _hessian_coloring(hessian),
         "evaluations": hessian.evaluations if hessian is not None else {"gradient": 0, "hvp": 0, "energy": 0},
         "verification": None if hessian is None else _verification_facts(hessian),
         "timings": timings,
@@ -291,8 +350,7 @@ def _hessian_lines(hessian: Hessian, facts: dict) -> str:
     lines = [
         f"problem      {hessian.objective.name}",
         f"pattern      {facts['n']} variables, {facts['nnz']} entries ({hessian.pattern.source})",
-        f"coloring     {coloring.count} colors ({coloring.kind}, {coloring.order}; "
-        f"no fewer than {coloring.lower_bound})",
+        f"coloring     {coloring.count} colors ({coloring.kind}, {coloring.order}; {_gap(facts['coloring'])})",
         f"derivatives  {hessian.scheme}: {calls['gradient']} gradients, {calls['hvp']} products, "
         f"{calls['verification']} to verify",
     ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import scipy.io
 import scipy.sparse
 
 from sparsehess.errors import InputError
+from sparsehess.files import replaced
 from sparsehess.pattern.layout import offsets
 from sparsehess.runtime import PETSc, agreement, optional
 
@@ -35,20 +35,6 @@ def check_writable(path, suffixes: tuple[str, ...], comm) -> None:
                 raise InputError(f"{path}: cannot be written")
             if path.suffix == ".h5":
                 optional("h5py", "an .h5 file", "hdf5")
-
-
-@contextmanager
-def replaced(path: Path):
-    """Yield a name beside `path` that becomes `path` when the block ends without an error.
-
-    Not collective.
-    """
-    beside = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        yield beside
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def write_json(path, facts: dict) -> None:

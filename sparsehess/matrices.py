@@ -71,18 +71,53 @@ class StoredMatrix:
         return aij(self.pattern.layout, self.pattern.indptr, self.pattern.indices, self.values)
 
 
-def read_pattern(path, comm) -> Pattern:
+def read_pattern(path, comm, *, block: int = 1, diagonal: str = "full") -> Pattern:
     """Return the sparsity pattern of a matrix file; values and symmetry do not matter.
 
     Collective.
+
+    Parameters
+    ----------
+    block
+        Variables come in consecutive groups of this size, see `Pattern.in_blocks`.
+    diagonal
+        `full` or `given`, see `Pattern.from_pairs`.
 
     Raises
     ------
     InputError
         The file is missing, damaged, not square, or empty.
     """
-    rows, layout = _read_rows(Path(path), comm)
-    return Pattern.from_csr(rows.indptr, rows.indices, comm=layout.comm, source=str(path))
+    rows, layout = _read_rows(Path(path), comm, block)
+    pattern = Pattern.from_csr(rows.indptr, rows.indices, comm=layout.comm, diagonal=diagonal, source=str(path))
+    return pattern.in_blocks(block)
+
+
+def read_coordinates(path, layout: Layout) -> np.ndarray:
+    """Return (n_local, d) rows of a .npy array of one row for every row of the layout.
+
+    Collective. Rank 0 reads and sends each rank its own.
+
+    Raises
+    ------
+    InputError
+        The file is missing or no such array.
+    """
+    comm, whole, shape = layout.comm, None, None
+    with agreement(comm):
+        if comm.rank == 0:
+            try:
+                whole = np.load(path, mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError) as error:
+                raise InputError(f"{path}: no .npy array: {error}") from error
+            shape = getattr(whole, "shape", ())
+            if len(shape) != 2 or shape[0] != layout.n or whole.dtype.kind not in "iuf":
+                raise InputError(f"{path}: coordinates must be ({layout.n}, directions) numbers, not {shape}")
+    if comm.rank == 0:
+        for rank in range(1, comm.size):
+            comm.send(np.array(whole[layout.starts[rank] : layout.starts[rank + 1]]), dest=rank)
+        return np.array(whole[: layout.stop])
+    return comm.recv(source=0)
 
 
 def read_matrix(path, comm) -> StoredMatrix:
@@ -135,7 +170,7 @@ def read_vectors(path, n: int, comm) -> np.ndarray:
 # --- rows over ranks -------------------------------------------------------------------
 
 
-def _read_rows(path: Path, comm) -> tuple[scipy.sparse.csr_matrix, Layout]:
+def _read_rows(path: Path, comm, block: int = 1) -> tuple[scipy.sparse.csr_matrix, Layout]:
     """Return (local rows with global columns, layout)."""
     suffix = suffix_of(path)
     if suffix is None:
@@ -146,13 +181,15 @@ def _read_rows(path: Path, comm) -> tuple[scipy.sparse.csr_matrix, Layout]:
     with agreement(comm):
         if comm.rank == 0:
             whole = _load(path, suffix)
-    return _deal(whole, comm)
+    return _deal(whole, comm, block)
 
 
-def _deal(whole: scipy.sparse.csr_matrix | None, comm) -> tuple[scipy.sparse.csr_matrix, Layout]:
+def _deal(whole: scipy.sparse.csr_matrix | None, comm, block: int) -> tuple[scipy.sparse.csr_matrix, Layout]:
     """Send each rank its rows of the matrix that rank 0 has."""
     n = comm.bcast(whole.shape[0] if comm.rank == 0 else None)
-    layout = Layout.from_size(n, comm)
+    if block < 1 or n % block:
+        raise InputError(f"blocks of {block}: {n} variables are not a whole number of them")
+    layout = Layout.from_size(n, comm, block)
     if comm.size == 1:
         return whole, layout
     if comm.rank == 0:

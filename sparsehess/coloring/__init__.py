@@ -9,5 +9,6 @@ from sparsehess.coloring.coloring import BEST, Coloring, color
 from sparsehess.coloring.kinds import KINDS
 from sparsehess.coloring.orders import ORDERS
 from sparsehess.coloring.portfolio import BUDGET
+from sparsehess.coloring.storage import fingerprint, load, save
 
-__all__ = ["BEST", "BUDGET", "KINDS", "ORDERS", "Coloring", "color", "verify"]
+__all__ = ["BEST", "BUDGET", "KINDS", "ORDERS", "Coloring", "color", "fingerprint", "load", "save", "verify"]

@@ -14,7 +14,7 @@ from sparsehess.coloring.kinds import KINDS, ON_ONE_RANK
 from sparsehess.coloring.orders import ORDERS
 from sparsehess.coloring.portfolio import Attempt
 from sparsehess.coloring.region import Region, moved
-from sparsehess.coloring.schedule import NO_TRAFFIC, Traffic, greedy
+from sparsehess.coloring.schedule import NO_TRAFFIC, Greedy, Traffic, greedy
 from sparsehess.errors import InputError
 from sparsehess.pattern import Layout, Pattern
 
@@ -136,7 +136,10 @@ def color(
     try:
         size = pattern.n // target.n if target.n else 1
         bound = KINDS[kind].bound(pattern, region, size)
-        if order == BEST:
+        if bound == pattern.n:  # no two variables can share a colour
+            found, attempts = Greedy(region.numbers[: region.own].astype(np.int32), target.n, 0, NO_TRAFFIC), ()
+            rule = rule or next(iter(rules))
+        elif order == BEST:
             found, rule, attempts = portfolio.best(
                 target, region, kind, rule, seed=seed, budget=budget, bound=-(-bound // size), lattice=lattice
             )

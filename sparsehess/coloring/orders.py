@@ -119,6 +119,7 @@ def distance2_largest_first(region: Region, seed: int = 0) -> Order:
 
     Collective.
     """
+    _refuse_dense_squares(region)
     wide = np.empty(region.own + 1, np.int64)
     order_kernels.square(region.indptr, region.indices, region.own, wide, np.empty(0, np.int32))
     return _falling(region, np.diff(wide), seed)
@@ -170,6 +171,14 @@ ORDERS = {
     "hubs-first": hubs_first,
     "random": random,
 }
+
+
+def walk(region: Region) -> int:
+    """Return how many steps lead from own vertices to the neighbours of their neighbours.
+
+    Not collective.
+    """
+    return int(order_kernels.square_lengths(region.indptr, region.indices, region.own).sum())
 
 
 def _falling(region: Region, key: np.ndarray, seed: int) -> Order:
@@ -244,13 +253,7 @@ def _least(comm, value: int) -> int:
 def _square(region: Region) -> tuple[np.ndarray, np.ndarray]:
     """Return the graph that joins vertices within two edges, in the form of the region's graph. Collective."""
     indptr, indices, own = region.indptr, region.indices, region.own
-    comm = region.comm
-    walk = int(order_kernels.square_lengths(indptr, indices, own).sum())
-    if comm.allreduce(walk > max(_SQUARE_GROWTH * len(indices), 1000) or walk > _SQUARE_ENTRIES, op=MPI.LOR):
-        raise InputError(
-            f"a distance-2 order needs the square of the graph, up to {comm.allreduce(walk, op=MPI.MAX):.1e} "
-            "entries on a rank: take an order of the graph itself (dense rows make the square dense)"
-        )
+    _refuse_dense_squares(region)
     wide = np.empty(own + 1, np.int64)
     order_kernels.square(indptr, indices, own, wide, np.empty(0, np.int32))
     columns = np.empty(int(wide[-1]), np.int32)
@@ -264,3 +267,13 @@ def _square(region: Region) -> tuple[np.ndarray, np.ndarray]:
         np.concatenate([wide, wide[-1] + np.cumsum(lengths)]),
         np.concatenate([columns, rows[back].astype(np.int32)]),
     )
+
+
+def _refuse_dense_squares(region: Region) -> None:
+    comm, steps = region.comm, walk(region)
+    dense = steps > max(_SQUARE_GROWTH * len(region.indices), 1000) or steps > _SQUARE_ENTRIES
+    if comm.allreduce(dense, op=MPI.LOR):
+        raise InputError(
+            f"a distance-2 order needs the square of the graph, up to {comm.allreduce(steps, op=MPI.MAX):.1e} "
+            "entries on a rank: take an order of the graph itself (dense rows make the square dense)"
+        )

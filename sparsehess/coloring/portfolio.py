@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from sparsehess.coloring import improve, orders, stencils
 from sparsehess.coloring import region as regions
@@ -22,6 +23,10 @@ BUDGET = 0.2
 _COST = {"2007": 25e-9, "conservative": 25e-9, "local": 40e-9, "trees": 70e-9}
 _PLAIN = 10e-9
 _ORDER_COST = {"smallest-last": 15e-9, "hubs-first": 20e-9, "incidence-degree": 60e-9}
+_SQUARE_COST = 8e-9  # an entry of the walk over the neighbours of neighbours
+
+# An attempt is given up when it needs so many times the colours of the best.
+_HOPELESS = 2
 
 # What to try, the most promising first.
 _FIRST = {
@@ -33,8 +38,9 @@ _FIRST = {
         ("distance2", "natural"),
         ("2007", "incidence-degree"),
         ("2007", "natural"),
+        ("2007", "distance2-smallest-last"),
+        ("conservative", "distance2-smallest-last"),
         ("conservative", "largest-first"),
-        ("distance2", "smallest-last"),
     ),
     "acyclic": (
         ("trees", "smallest-last"),
@@ -57,12 +63,14 @@ _FIRST = {
     "distance2": (
         ("distance2", "natural"),
         ("distance2", "smallest-last"),
+        ("distance2", "distance2-smallest-last"),
         ("distance2", "largest-first"),
         ("distance2", "incidence-degree"),
     ),
     "cpr": (
         ("columns", "natural"),
         ("columns", "smallest-last"),
+        ("columns", "distance2-smallest-last"),
         ("columns", "largest-first"),
         ("columns", "incidence-degree"),
     ),
@@ -77,7 +85,7 @@ _RESTARTS = {
     "distance2": (("distance2", "smallest-last"), ("distance2", "largest-first")),
     "cpr": (("columns", "smallest-last"), ("columns", "largest-first")),
 }
-_SPREAD = (0.0, 0.01, 0.04)
+_SPREAD = (0.005, 0.01, 0.02)
 
 # Beyond this many chunks ranks work side by side, though that takes somewhat more colours.
 _IN_TURN = 64
@@ -114,8 +122,16 @@ class _Search:
         self._orders: dict[str, orders.Order] = {}
 
     def cost(self, rule: str, order: str) -> float:
-        made = 0.0 if order in self._orders else _ORDER_COST.get(order, 0.0)
-        return (_COST.get(rule, _PLAIN) + made) * self.pattern.nnz + 30e-9 * self.pattern.n
+        spent = _COST.get(rule, _PLAIN) * self.pattern.nnz + 30e-9 * self.pattern.n
+        if order in self._orders:
+            return spent
+        if order.startswith("distance2"):
+            return spent + _SQUARE_COST * self._walk
+        return spent + _ORDER_COST.get(order, 0.0) * self.pattern.nnz
+
+    @cached_property
+    def _walk(self) -> int:
+        return int(self.region.comm.allreduce(orders.walk(self.region)))
 
     def affords(self, cost: float) -> bool:
         if self.best is not None and (cost > self.budget or self.best.count <= self.bound):
@@ -132,13 +148,18 @@ class _Search:
         return self._orders[name]
 
     def note(self, name: str, rule: str, found: Greedy, began: float) -> None:
-        self.attempts.append(Attempt(name, found.count, time.perf_counter() - began))
+        spent = time.perf_counter() - began
+        if found.left:
+            self.attempts.append(Attempt(f"{name}, given up", found.count, spent))
+            return
+        self.attempts.append(Attempt(name, found.count, spent))
         if self.best is None or found.count < self.best.count:
             self.best, self.rule = found, rule
 
     def run(self, rule: str, name: str, order: orders.Order) -> None:
         began = time.perf_counter()
-        self.note(f"{rule}, {name}", rule, greedy(self.region, self.kind.rules[rule], order), began)
+        limit = 0 if self.best is None else _HOPELESS * self.best.count
+        self.note(f"{rule}, {name}", rule, greedy(self.region, self.kind.rules[rule], order, limit=limit), began)
 
 
 def best(

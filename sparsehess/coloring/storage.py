@@ -1,0 +1,188 @@
+"""Colourings on disk, with a fingerprint of the pattern they belong to.
+
+A file is written a rank's rows at a time, so that the rank that writes never holds all.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from sparsehess.coloring.coloring import Coloring
+from sparsehess.coloring.kinds import KINDS
+from sparsehess.coloring.portfolio import Attempt
+from sparsehess.errors import InputError
+from sparsehess.files import replaced
+from sparsehess.pattern import Pattern
+from sparsehess.reproducible import hashed
+from sparsehess.runtime import agreement, optional
+
+_FORMAT = 1
+_KEPT = ("count", "kind", "order", "rule", "seed", "lower_bound", "seconds")
+_PIECE = 1 << 20  # entries hashed at a time
+_TAG = 71
+
+
+def fingerprint(pattern: Pattern) -> str:
+    """Return 16 hexadecimal digits that depend on the structure alone, not on how ranks share it.
+
+    Collective. The sum over all entries of a hash of row and column; structural zeros differ.
+    """
+    total, start = np.uint64(0), pattern.layout.start
+    with np.errstate(over="ignore"):
+        for first in range(0, pattern.nnz_local, _PIECE):
+            last = min(first + _PIECE, pattern.nnz_local)
+            rows = start + np.searchsorted(pattern.indptr, np.arange(first, last), side="right") - 1
+            mixed = hashed(rows, 1) ^ pattern.indices[first:last].astype(np.uint64)
+            zeros = pattern.structural_zeros(np.arange(first, last))
+            total += hashed(mixed, 2).sum(dtype=np.uint64) + hashed(mixed[zeros], 3).sum(dtype=np.uint64)
+        parts = pattern.comm.allgather(int(total))
+    return f"{(sum(parts) + pattern.n) % 2**64:016x}"
+
+
+def save(path, pattern: Pattern, coloring: Coloring, report: dict | None = None) -> None:
+    """Write a colouring of this pattern to a file.
+
+    Collective. Rank 0 writes, one rank's colours at a time.
+
+    Parameters
+    ----------
+    path
+        Ends with .npz or .h5.
+    report
+        Further facts to keep with it, as JSON.
+
+    Raises
+    ------
+    InputError
+        Another suffix.
+    """
+    path, comm = Path(path), pattern.comm
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{path}: a colouring is stored in a file that ends with {' or '.join(SUFFIXES)}")
+    facts = {
+        "format": _FORMAT,
+        "fingerprint": fingerprint(pattern),
+        **{name: getattr(coloring, name) for name in _KEPT},
+        "attempts": [asdict(attempt) for attempt in coloring.attempts],
+        "report": report,
+    }
+    own = np.ascontiguousarray(coloring.colors, np.int32)
+    if comm.rank:
+        comm.Send(own, dest=0, tag=_TAG)
+    with agreement(comm):
+        if comm.rank == 0:
+            pieces = (own if rank == 0 else _received(comm, rank, size) for rank, size in _sizes(pattern))
+            with replaced(path) as beside:
+                SUFFIXES[path.suffix][0](beside, json.dumps(facts), pattern.n, pieces)
+
+
+def load(path, pattern: Pattern) -> Coloring:
+    """Return the colouring of this pattern from a file.
+
+    Collective. Rank 0 reads, one rank's colours at a time. Any number of ranks may have written it.
+
+    Raises
+    ------
+    InputError
+        The file is no colouring, is damaged, or holds one of another pattern.
+    """
+    comm, path = pattern.comm, Path(path)
+    colors, facts = np.empty(pattern.layout.n_local, np.int32), None
+    here = fingerprint(pattern)
+    with agreement(comm):
+        if comm.rank == 0:
+            facts, pieces = _opened(path, here, [size for _, size in _sizes(pattern)])
+    if comm.rank == 0:
+        for rank, piece in enumerate(pieces):
+            if rank:
+                comm.Send(piece, dest=rank, tag=_TAG)
+            else:
+                colors[:] = piece
+    else:
+        comm.Recv(colors, source=0, tag=_TAG)
+    facts = comm.bcast(facts)
+    ghosts = pattern.exchange.halo(colors)[pattern.layout.n_local :]
+    attempts = tuple(Attempt(**attempt) for attempt in facts["attempts"])
+    return Coloring(pattern.layout, colors, ghosts, attempts=attempts, **{name: facts[name] for name in _KEPT})
+
+
+def _opened(path: Path, here: str, sizes: list[int]):
+    """Return (facts, pieces of these sizes) of a file whose fingerprint must be `here`."""
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{path}: a stored colouring ends with {' or '.join(SUFFIXES)}")
+    try:
+        text, pieces = SUFFIXES[path.suffix][1](path, sizes)
+        facts = json.loads(text)
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file") from None
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is no stored colouring: {error}") from error
+    if facts.get("format") != _FORMAT or facts.get("kind") not in KINDS:
+        raise InputError(
+            f"{path}: a colouring of format {facts.get('format')} and kind {facts.get('kind')} is unknown"
+        )
+    if facts["fingerprint"] != here:
+        raise InputError(
+            f"{path} holds a colouring of another pattern (fingerprint {facts['fingerprint']}, this pattern has "
+            f"{here}): colour this one anew"
+        )
+    if [len(piece) for piece in pieces] != sizes:
+        raise InputError(f"{path} is damaged: colours are missing")
+    return facts, pieces
+
+
+def _write_npz(path: Path, text: str, n: int, pieces) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        with archive.open("facts.npy", "w") as stream:
+            np.lib.format.write_array(stream, np.array(text))
+        with archive.open("colors.npy", "w", force_zip64=True) as stream:
+            header = {"descr": "<i4", "fortran_order": False, "shape": (n,)}
+            np.lib.format.write_array_header_1_0(stream, header)
+            for piece in pieces:
+                stream.write(piece.astype("<i4", copy=False).tobytes())
+
+
+def _read_npz(path: Path, sizes: list[int]):
+    with zipfile.ZipFile(path) as archive:
+        with archive.open("facts.npy") as stream:
+            text = str(np.lib.format.read_array(stream, allow_pickle=False))
+        with archive.open("colors.npy") as stream:
+            np.lib.format.read_magic(stream)
+            np.lib.format.read_array_header_1_0(stream)
+            pieces = [np.frombuffer(stream.read(4 * size), "<i4").astype(np.int32) for size in sizes]
+    return text, pieces
+
+
+def _write_h5(path: Path, text: str, n: int, pieces) -> None:
+    with optional("h5py", "an .h5 file", "hdf5").File(path, "w") as file:
+        file.attrs["json"] = text
+        colors = file.create_dataset("colors", (n,), np.int32)
+        first = 0
+        for piece in pieces:
+            colors[first : first + len(piece)] = piece
+            first += len(piece)
+
+
+def _read_h5(path: Path, sizes: list[int]):
+    ends = np.cumsum(sizes)
+    with optional("h5py", "an .h5 file", "hdf5").File(path) as file:
+        colors = file["colors"]
+        return file.attrs["json"], [colors[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+
+
+SUFFIXES = {".npz": (_write_npz, _read_npz), ".h5": (_write_h5, _read_h5)}
+
+
+def _sizes(pattern: Pattern):
+    return enumerate(pattern.layout.counts.tolist())
+
+
+def _received(comm, rank: int, size: int) -> np.ndarray:
+    piece = np.empty(size, np.int32)
+    comm.Recv(piece, source=rank, tag=_TAG)
+    return piece
