@@ -286,7 +286,8 @@ def _color_lines(facts: dict, broken, verbose: bool) -> str:
     traffic = facts["traffic"]
     if traffic["rounds"]:
         lines.append(
-            f"ranks        {traffic['rounds']} rounds, {traffic['messages']} messages, {traffic['bytes']} bytes to agree"
+            f"ranks        agreed in {traffic['rounds']} rounds, {traffic['messages']} messages, "
+            f"{traffic['bytes']} bytes"
         )
     if facts["colors"] == facts["n"] > 1:
         lines.append("note         as many colors as variables: no gain over one step per variable")

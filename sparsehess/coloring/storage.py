@@ -1,6 +1,6 @@
 """Colourings on disk, with a fingerprint of the pattern they belong to.
 
-A file is written a rank's rows at a time, so that the rank that writes never holds all.
+A file is written and read a rank's rows at a time, so that no rank ever holds all.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from sparsehess.coloring.portfolio import Attempt
 from sparsehess.errors import InputError
 from sparsehess.files import replaced
 from sparsehess.pattern import Pattern
+from sparsehess.pattern.layout import offsets
 from sparsehess.reproducible import hashed
 from sparsehess.runtime import agreement, optional
 
@@ -96,9 +97,10 @@ def load(path, pattern: Pattern) -> Coloring:
     here = fingerprint(pattern)
     with agreement(comm):
         if comm.rank == 0:
-            facts, pieces = _opened(path, here, [size for _, size in _sizes(pattern)])
+            facts = _checked(path, here, pattern.n)
     if comm.rank == 0:
-        for rank, piece in enumerate(pieces):
+        sizes = pattern.layout.counts.tolist()
+        for rank, piece in enumerate(SUFFIXES[path.suffix][2](path, sizes)):
             if rank:
                 comm.Send(piece, dest=rank, tag=_TAG)
             else:
@@ -111,12 +113,12 @@ def load(path, pattern: Pattern) -> Coloring:
     return Coloring(pattern.layout, colors, ghosts, attempts=attempts, **{name: facts[name] for name in _KEPT})
 
 
-def _opened(path: Path, here: str, sizes: list[int]):
-    """Return (facts, pieces of these sizes) of a file whose fingerprint must be `here`."""
+def _checked(path: Path, here: str, n: int) -> dict:
+    """Return the facts of a file whose fingerprint must be `here`, with n colours."""
     if path.suffix not in SUFFIXES:
         raise InputError(f"{path}: a stored colouring ends with {' or '.join(SUFFIXES)}")
     try:
-        text, pieces = SUFFIXES[path.suffix][1](path, sizes)
+        text, stored = SUFFIXES[path.suffix][1](path)
         facts = json.loads(text)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file") from None
@@ -131,9 +133,9 @@ def _opened(path: Path, here: str, sizes: list[int]):
             f"{path} holds a colouring of another pattern (fingerprint {facts['fingerprint']}, this pattern has "
             f"{here}): colour this one anew"
         )
-    if [len(piece) for piece in pieces] != sizes:
-        raise InputError(f"{path} is damaged: colours are missing")
-    return facts, pieces
+    if stored != n:
+        raise InputError(f"{path} is damaged: it holds {stored} of {n} colours")
+    return facts
 
 
 def _write_npz(path: Path, text: str, n: int, pieces) -> None:
@@ -147,15 +149,25 @@ def _write_npz(path: Path, text: str, n: int, pieces) -> None:
                 stream.write(piece.astype("<i4", copy=False).tobytes())
 
 
-def _read_npz(path: Path, sizes: list[int]):
+def _facts_npz(path: Path) -> tuple[str, int]:
     with zipfile.ZipFile(path) as archive:
         with archive.open("facts.npy") as stream:
             text = str(np.lib.format.read_array(stream, allow_pickle=False))
         with archive.open("colors.npy") as stream:
-            np.lib.format.read_magic(stream)
-            np.lib.format.read_array_header_1_0(stream)
-            pieces = [np.frombuffer(stream.read(4 * size), "<i4").astype(np.int32) for size in sizes]
-    return text, pieces
+            header = _header(stream)
+            return text, min(header, (archive.getinfo("colors.npy").file_size - stream.tell()) // 4)
+
+
+def _header(stream) -> int:
+    np.lib.format.read_magic(stream)
+    return np.lib.format.read_array_header_1_0(stream)[0][0]
+
+
+def _pieces_npz(path: Path, sizes: list[int]):
+    with zipfile.ZipFile(path) as archive, archive.open("colors.npy") as stream:
+        _header(stream)
+        for size in sizes:
+            yield np.frombuffer(stream.read(4 * size), "<i4").astype(np.int32)
 
 
 def _write_h5(path: Path, text: str, n: int, pieces) -> None:
@@ -168,14 +180,22 @@ def _write_h5(path: Path, text: str, n: int, pieces) -> None:
             first += len(piece)
 
 
-def _read_h5(path: Path, sizes: list[int]):
-    ends = np.cumsum(sizes)
+def _facts_h5(path: Path) -> tuple[str, int]:
     with optional("h5py", "an .h5 file", "hdf5").File(path) as file:
-        colors = file["colors"]
-        return file.attrs["json"], [colors[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+        return file.attrs["json"], len(file["colors"])
 
 
-SUFFIXES = {".npz": (_write_npz, _read_npz), ".h5": (_write_h5, _read_h5)}
+def _pieces_h5(path: Path, sizes: list[int]):
+    with optional("h5py", "an .h5 file", "hdf5").File(path) as file:
+        for first, size in zip(offsets(np.array(sizes)), sizes, strict=True):
+            yield file["colors"][first : first + size]
+
+
+# How a file of each suffix is written, what it says of itself, and its colours, some at a time.
+SUFFIXES = {
+    ".npz": (_write_npz, _facts_npz, _pieces_npz),
+    ".h5": (_write_h5, _facts_h5, _pieces_h5),
+}
 
 
 def _sizes(pattern: Pattern):
