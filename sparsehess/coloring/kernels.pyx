@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-"""Compiled parts of the check and the bounds: one pass over rows, without the GIL."""
+"""Compiled parts of the check, the bounds and the regions: one pass over rows, without the GIL."""
 from libc.stdint cimport int32_t, int64_t, uint8_t
 
 import numpy as np
@@ -41,7 +41,8 @@ def largest_clique(const int64_t[::1] indptr, const int32_t[::1] indices, const 
     """Return the size of the largest clique found by growing one greedily from each of these vertices.
 
     A clique takes, among the neighbours of its seed in the order they stand, each that is adjacent
-    to all taken before.
+    to all taken before; neighbours with 64 times the seed's degree are passed over, so that the work
+    stays in proportion to the seeds' neighbourhoods.
     """
     cdef Py_ssize_t n = indptr.shape[0] - 1, i, v, e, f
     cdef int32_t u, size, best = 0
@@ -57,7 +58,7 @@ def largest_clique(const int64_t[::1] indptr, const int32_t[::1] indices, const 
                 adjacent[indices[f]] = 1
             for e in range(indptr[v], indptr[v + 1]):
                 u = indices[e]
-                if u == v or adjacent[u] < size:
+                if u == v or adjacent[u] < size or indptr[u + 1] - indptr[u] > 64 * (indptr[v + 1] - indptr[v]):
                     continue
                 size += 1
                 for f in range(indptr[u], indptr[u + 1]):
@@ -65,3 +66,22 @@ def largest_clique(const int64_t[::1] indptr, const int32_t[::1] indices, const 
                         adjacent[indices[f]] += 1
             best = max(best, size)
     return best
+
+
+def occurring(const int32_t[::1] columns, Py_ssize_t most):
+    """Return which of the numbers below `most` occur, ascending."""
+    cdef Py_ssize_t e
+    there_ = np.zeros(most, bool)
+    cdef uint8_t[::1] there = there_.view(np.uint8)
+    with nogil:
+        for e in range(columns.shape[0]):
+            there[columns[e]] = 1
+    return np.flatnonzero(there_)
+
+
+def renamed(const int32_t[::1] columns, const int32_t[::1] names, int32_t[::1] out):
+    """Fill `out` with the names of the columns."""
+    cdef Py_ssize_t e
+    with nogil:
+        for e in range(columns.shape[0]):
+            out[e] = names[columns[e]]

@@ -94,7 +94,7 @@ def frequent(comm, steps: np.ndarray, size: int) -> np.ndarray | None:
     size
         Number of points over all ranks.
     """
-    reach = comm.allreduce(np.abs(steps).max(axis=0, initial=0), op=MPI.MAX)
+    reach = np.max(comm.allgather(np.abs(steps).max(axis=0, initial=0)), axis=0)
     spans = 2 * reach + 1
     radix = np.concatenate([[1], np.cumprod(spans[:-1])])
     codes, counts = np.unique((steps + reach) @ radix, return_counts=True)

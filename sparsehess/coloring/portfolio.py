@@ -31,6 +31,7 @@ _HOPELESS = 2
 # What to try, the most promising first.
 _FIRST = {
     "star": (
+        ("conservative", "largest-first"),
         ("conservative", "hubs-first"),
         ("2007", "smallest-last"),
         ("conservative", "smallest-last"),
@@ -40,7 +41,6 @@ _FIRST = {
         ("2007", "natural"),
         ("2007", "distance2-smallest-last"),
         ("conservative", "distance2-smallest-last"),
-        ("conservative", "largest-first"),
     ),
     "acyclic": (
         ("trees", "smallest-last"),

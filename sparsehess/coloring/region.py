@@ -15,7 +15,7 @@ from mpi4py import MPI
 
 import numpy as np
 
-from sparsehess.coloring import order_kernels
+from sparsehess.coloring import kernels, order_kernels
 from sparsehess.pattern import Layout, Pattern
 from sparsehess.pattern.layout import offsets, send_to_owners
 
@@ -235,9 +235,7 @@ def _own_rows(pattern: Pattern, layout: Layout) -> tuple[_Kept, _Rows]:
     last = max(min(layout.stop, pattern.layout.stop), first)
     begin, end = pattern.indptr[[first - pattern.layout.start, last - pattern.layout.start]]
     columns = pattern.columns[begin:end]
-    used = np.zeros(pattern.layout.n_local + len(pattern.ghosts), bool)
-    used[columns] = True
-    used = np.flatnonzero(used)
+    used = kernels.occurring(columns, pattern.layout.n_local + len(pattern.ghosts))
     local = used < pattern.layout.n_local
     neighbors = np.concatenate(
         [used[local] + pattern.layout.start, pattern.ghosts[used[~local] - pattern.layout.n_local]]
@@ -301,6 +299,8 @@ def _local_graph(
     lengths = lengths[order]
     before = np.searchsorted(place[order], kept.first - layout.start)  # rows ahead of those that are kept
     cut = lengths[:before].sum()
-    indices = np.concatenate([columns[:cut], table[kept.columns], columns[cut:]])
+    indices = np.empty(len(columns) + len(kept.columns), np.int32)
+    indices[:cut], indices[cut + len(kept.columns) :] = columns[:cut], columns[cut:]
+    kernels.renamed(kept.columns, table, indices[cut : cut + len(kept.columns)])
     lengths = np.concatenate([lengths[:before], kept.lengths, lengths[before:]])
     return np.concatenate([[0], np.cumsum(lengths)]), indices
