@@ -19,7 +19,7 @@ from sparsehess.errors import CheckError, InputError
 from sparsehess.objective import Evaluations, Objective
 from sparsehess.pattern import Pattern
 from sparsehess.pattern.kernels import contained
-from sparsehess.recovery import Plan, Recovered, plan
+from sparsehess.recovery import Direct, Plan, Recovered, plan
 from sparsehess.reproducible import signed
 from sparsehess.runtime import PETSc, agreement, destroy
 
@@ -76,7 +76,16 @@ class Hessian:
         Seconds of the stages: `pattern`, `coloring`, `derivatives`, `assembly`, `verification`.
     """
 
-    def __init__(self, objective: Objective, plan: Plan, scheme: str, timings: dict[str, float], seed: int = 0):
+    def __init__(
+        self,
+        objective: Objective,
+        plan: Plan,
+        scheme: str,
+        timings: dict[str, float],
+        *,
+        seed: int = 0,
+        columns: int | None = None,
+    ):
         self.objective = objective
         self.pattern: Pattern = plan.pattern
         self.coloring: Coloring = plan.coloring
@@ -88,6 +97,7 @@ class Hessian:
         self.amplification = plan.amplification
         self.mat = None
         self._plan = plan
+        self._columns = columns
         self._values = np.empty(self.pattern.nnz_local)
 
     def update(self, x=None, *, verify: bool = True, progress: Callable[[int, int], None] | None = None) -> None:
@@ -119,13 +129,22 @@ class Hessian:
         with agreement(self.pattern.comm):
             typical = None if typical is None else self.objective.local(typical)
         wanted = differences.steps(evaluations.x, typical, self.scheme, self.pattern.layout)
-        compressed = differences.compress(evaluations, self.coloring, wanted, self.scheme)
+        if self._columns is None:
+            compressed = differences.compress(evaluations, self.coloring, wanted, self.scheme)
+            spent = time.perf_counter()
+            recovered = self._plan.recover(compressed.changes, compressed.taken, self._values)
+            del compressed
+        else:
+            self._values[:] = 0.0
+            for first in range(0, self.coloring.count, self._columns):
+                last = min(first + self._columns, self.coloring.count)
+                part = differences.some_colors(evaluations, self.coloring, wanted, self.scheme, first, last)
+                self._plan.collect(first, part.changes, part.taken, self._values)
+            spent = time.perf_counter()
+            recovered = self._plan.finish(self._values)
         for name, calls in evaluations.counts.items():
             self.evaluations[name] += calls
-        spent = time.perf_counter()
         self.timings["derivatives"] = spent - began
-        recovered = self._plan.recover(compressed.changes, compressed.taken, self._values)
-        del compressed
         self._fill()
         assembled = time.perf_counter()
         self.timings["assembly"] = assembled - spent
@@ -261,6 +280,7 @@ def assemble(
     coloring: str | Coloring = "star",
     order: str = "best",
     budget: float = BUDGET,
+    columns: int | None = None,
     verify: bool = True,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -283,6 +303,9 @@ def assemble(
         this pattern.
     order, budget
         Of a colouring that is made here, see `color`.
+    columns
+        How many compressed columns are held in memory at a time, for direct recovery; 1 takes the least
+        memory. Default all.
     verify
         Compare with a fresh random product, and check the symmetry: 2 gradients more (or 1 product).
     seed
@@ -324,7 +347,12 @@ def assemble(
     began = time.perf_counter()
     recovery = plan(pattern, coloring)
     timings["coloring"] = coloring.seconds + time.perf_counter() - began
-    hessian = Hessian(objective, recovery, scheme, timings, seed)
+    if columns is not None and (columns < 1 or not isinstance(recovery, Direct)):
+        raise InputError(
+            f"columns={columns}: at least 1, and only direct recovery (star, cpr, distance2) takes a few columns at "
+            f"a time; {coloring.kind} needs them all together"
+        )
+    hessian = Hessian(objective, recovery, scheme, timings, seed=seed, columns=columns)
     try:
         hessian.update(verify=verify, progress=progress)
     except Exception:

@@ -101,6 +101,25 @@ def compress(evaluations: Evaluations, coloring: Coloring, wanted: np.ndarray, s
     return Compressed(changes, taken, scheme)
 
 
+def some_colors(
+    evaluations: Evaluations, coloring: Coloring, wanted: np.ndarray, scheme: str, first: int, last: int
+) -> Compressed:
+    """Evaluate the gradient changes (or products) of the colours first to last - 1.
+
+    Collective. Together the parts cost what `compress` costs.
+    """
+    here = (coloring.colors >= first) & (coloring.colors < last)
+    tell = evaluations.on_color
+    evaluations.on_color = lambda done, total: tell(first + done, coloring.count)
+    try:
+        changes, taken = evaluations.changes(
+            np.where(here, coloring.colors - first, -1), wanted, last - first, scheme
+        )
+    finally:
+        evaluations.on_color = tell
+    return Compressed(changes, taken, scheme)
+
+
 def directional(evaluations: Evaluations, direction: np.ndarray, scheme: str) -> np.ndarray:
     """Return H d (n_local,) from central differences along d, or from a product.
 

@@ -142,6 +142,7 @@ class Evaluations(ABC):
         self.layout = objective.layout
         self.counts = {"gradient": 0, "hvp": 0, "energy": 0}
         self.on_color: Callable[[int, int], None] = lambda done, total: None
+        self._gradient_here: np.ndarray | None = None  # at the point itself, once it was needed
 
     @abstractmethod
     def changes(self, colors: np.ndarray, steps: np.ndarray, count: int, scheme: str):
@@ -284,14 +285,15 @@ class ReplicatedEvaluations(Evaluations):
 
     def _base(self, scheme: str) -> np.ndarray | None:
         """Return the gradient at x itself where the scheme needs it: evaluated once, on rank 0."""
-        if scheme != "forward":
-            return None
+        if scheme != "forward" or self._gradient_here is not None:
+            return self._gradient_here
         base = np.empty(self.objective.n)
         with agreement(self.comm):
             if self.comm.rank == 0:
                 base[:] = self._vector("gradient")
         self.counts["gradient"] += 1
         self.comm.Bcast(base)
+        self._gradient_here = base
         return base
 
     def _whole(self, local: np.ndarray) -> np.ndarray:
@@ -326,10 +328,10 @@ class DistributedEvaluations(Evaluations):
         try:
             out = np.empty((count, self.layout.n_local))
             upper, lower, taken = stepped(self.x, steps, scheme)
-            base = None
-            if scheme == "forward":
+            base = self._gradient_here if scheme == "forward" else None
+            if scheme == "forward" and base is None:
                 self._x.copy(at)
-                base = self._vector("gradient", at, result).copy()
+                base = self._gradient_here = self._vector("gradient", at, result).copy()
                 self.counts["gradient"] += 1
             for color in range(count):
                 group = colors == color

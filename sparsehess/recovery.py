@@ -19,6 +19,7 @@ from sparsehess.coloring import KINDS, Coloring
 from sparsehess.coloring.check import Eliminated, alone_both_ways, eliminate
 from sparsehess.errors import CheckError
 from sparsehess.pattern import Pattern
+from sparsehess.pattern.kernels import mirrored
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +142,35 @@ class Direct:
             indptr, columns, color, changes, weight, self.source, remote, values
         )
         return _agreed(pattern, asymmetry, entry, largest)
+
+    def collect(self, first: int, changes: np.ndarray, taken: np.ndarray, values: np.ndarray) -> None:
+        """Take from some colours, those from `first` on, what can be read of them: part of a recovery.
+
+        Collective. After all colours `finish` makes the entries of it; `values` (nnz_local,) begins as zeros.
+        """
+        pattern = self.pattern
+        weight = 1.0 / pattern.exchange.halo(np.ascontiguousarray(taken))
+        color = self.coloring.with_ghosts
+        recovery_kernels.own_readings(
+            pattern.indptr, pattern.columns, color, changes, first, weight, self.source, values
+        )
+
+    def finish(self, values: np.ndarray) -> Recovered:
+        """Make entries of the readings that were collected.
+
+        Collective.
+        """
+        pattern = self.pattern
+        other = mirrored(pattern.indptr, pattern.columns.astype(pattern.indptr.dtype, copy=False), values, 0.0)
+        remote = pattern.exchange.remote
+        other[remote] = pattern.exchange.mirror(np.ascontiguousarray(values[remote]))
+        both = self.source == 3
+        difference = np.where(both, np.abs(values - other), 0.0)
+        values += other  # what cannot be read is zero
+        values[both] *= 0.5
+        entry = int(difference.argmax()) if len(difference) else -1
+        asymmetry = float(difference[entry]) if entry >= 0 else 0.0
+        return _agreed(pattern, asymmetry, entry, float(np.abs(values).max(initial=0.0)))
 
 
 class Substitution:

@@ -51,6 +51,23 @@ def direct(const index_t[::1] indptr, const int32_t[::1] columns, const int32_t[
     return largest, worst, top
 
 
+def own_readings(const index_t[::1] indptr, const int32_t[::1] columns, const int32_t[::1] color,
+                 const double[:, ::1] compressed, int first, const double[::1] weight,
+                 const uint8_t[::1] source, double[::1] values):
+    """Write to `values` the own readings of entries whose column has one of some colours.
+
+    `compressed` (some colors, rows) holds those from `first` on.
+    """
+    cdef Py_ssize_t rows = indptr.shape[0] - 1, i, e
+    cdef int c, some = compressed.shape[0]
+    with nogil:
+        for i in range(rows):
+            for e in range(indptr[i], indptr[i + 1]):
+                c = color[columns[e]] - first
+                if 0 <= c < some and source[e] & 1:
+                    values[e] = compressed[c, i] * weight[columns[e]]
+
+
 def substitute(const int64_t[::1] entries, const int32_t[::1] rows, const uint8_t[::1] twice,
                const int64_t[::1] mirror, const int32_t[::1] columns, const int32_t[::1] color,
                double[:, ::1] compressed, const double[::1] weight, double[::1] values):

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from sparsehess.coloring import improve, portfolio
+from sparsehess.coloring import bounds, improve, portfolio
 from sparsehess.coloring.check import alone_both_ways
 from sparsehess.coloring.kinds import KINDS, ON_ONE_RANK
 from sparsehess.coloring.orders import ORDERS
@@ -40,7 +40,7 @@ class Coloring:
     seed
         Of what was drawn at random.
     lower_bound
-        No colouring of this kind has fewer colours.
+        No colouring of this kind has fewer colours. Looked for harder with `best`.
     seconds
         Time of the colouring alone.
     attempts
@@ -135,7 +135,9 @@ def color(
     region = Region.around(target)
     try:
         size = pattern.n // target.n if target.n else 1
-        bound = KINDS[kind].bound(pattern, region, size)
+        bound = KINDS[kind].bound(pattern)
+        if order == BEST:
+            bound = max(bound, bounds.dense_parts(pattern, region, size))
         if bound == pattern.n:  # no two variables can share a colour
             found, attempts = Greedy(region.numbers[: region.own].astype(np.int32), target.n, 0, NO_TRAFFIC), ()
             rule = rule or next(iter(rules))

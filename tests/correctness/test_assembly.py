@@ -77,7 +77,7 @@ def problem(name, comm):
     return objective, cantilever.matrices(cells=6)[0]
 
 
-@pytest.mark.parametrize("coloring", ["star", "cpr"])
+@pytest.mark.parametrize("coloring", ["star", "cpr", "acyclic"])
 @pytest.mark.parametrize("name", ["crystal", "cluster", "protein", "beam"])
 def test_drivers_against_their_exact_hessians(name, coloring, comm):
     objective, exact = problem(name, comm)
@@ -92,6 +92,19 @@ def test_drivers_against_their_exact_hessians(name, coloring, comm):
         assert hessian.verification.passed
         own = local_rows(hessian.mat)
         assert np.array_equal(own.indices, hessian.pattern.indices)
+
+
+@pytest.mark.parametrize("derivative", ["central", "forward"])
+@pytest.mark.parametrize("columns", [1, 7])
+def test_a_few_columns_at_a_time_give_the_same_hessian(columns, derivative, comm):
+    objective = lennard_jones.crystal(comm, cells=4)
+    given = {"derivative": derivative, "order": "smallest-last"}
+    with sh.assemble(objective, **given) as whole, sh.assemble(objective, columns=columns, **given) as parts:
+        assert np.array_equal(local_rows(whole.mat).data, local_rows(parts.mat).data)
+        assert whole.evaluations == parts.evaluations
+        assert whole.verification == parts.verification
+    with pytest.raises(InputError, match="needs them all together"):
+        sh.assemble(objective, coloring="acyclic", columns=columns)
 
 
 @pytest.mark.parametrize("name", ["crystal", "protein"])
