@@ -349,8 +349,8 @@ def assemble(
     timings["coloring"] = coloring.seconds + time.perf_counter() - began
     if columns is not None and (columns < 1 or not isinstance(recovery, Direct)):
         raise InputError(
-            f"columns={columns}: at least 1, and only direct recovery (star, cpr, distance2) takes a few columns at "
-            f"a time; {coloring.kind} needs them all together"
+            f"columns={columns}: at least 1, and only direct recovery (star, cpr, distance2) takes a few columns "
+            f"at a time; {coloring.kind} needs them all together"
         )
     hessian = Hessian(objective, recovery, scheme, timings, seed=seed, columns=columns)
     try:

@@ -154,7 +154,12 @@ FAILURES = [
     ("assemble good.npz -o h.npz", 2, "assemble needs a problem"),
     ("assemble problems.py:good", 2, "required: -o/--out"),
     ("color empty.npz", 2, "empty"),
-    ("color good.npz --coloring plaid", 2, "invalid choice: 'plaid'"),
+    ("color good.npz --coloring plaid", 2, "kind 'plaid' is none of star"),
+    ("color good.npz --order chaotic", 2, "order 'chaotic' is none of best"),
+    ("color good.npz --rule golden", 2, "rule 'golden' is none of 2007"),
+    ("color good.npz --blocks 7", 2, "blocks of 7"),
+    ("color good.npz --coloring good.npz", 2, "is no stored colouring"),
+    ("color good.npz --lattice good.npz", 2, "coordinates must be"),
     ("color good.npz -- -eps_ncv 3", 2, "solves no eigenproblem"),
     ("fly good.npz", 2, "invalid choice: 'fly'"),
 ]
@@ -224,10 +229,13 @@ def test_eigs_of_a_problem(place):
     assert found["eigenvalues"] == pytest.approx(4 * np.sin(np.pi * np.arange(1, 5) / 102) ** 2, abs=1e-7)
     assert found["coloring"] == {
         "kind": "cpr",
-        "order": "smallest-last",
+        "order": "best",
+        "rule": "template",
         "colors": 3,
         "lower_bound": 3,
+        "optimal": True,
         "valid": True,
+        "amplification": 1.0,
     }
     assert found["evaluations"] == {"gradient": 4, "hvp": 0, "energy": 0, "verification": 2}
     assert found["verification"]["passed"]
@@ -267,6 +275,41 @@ def test_color(place):
     for found in seen:
         assert found["valid"] and found["kind"] == "star" and found["n"] == 400 and found["nnz"] == 1920
         assert found["lower_bound"] <= found["colors"] == seen[0]["colors"] <= 7
+
+
+def test_color_tells_all_and_stores_it(place):
+    """Attempts, bound, traffic; the stored colouring is used again, on other ranks and by another command."""
+    found = facts(place, "assemble problems.py:good -o h.npz", 1)
+    found = facts(place, "color h.npz --coloring acyclic --order smallest-last -o c.npz --plot c.png", 2)
+    assert found["colors"] == 2 and found["optimal"] and found["valid"] and found["rule"] == "local"
+    assert found["amplification"] >= 2 and found["traffic"]["rounds"] >= 1
+    assert [attempt["count"] for attempt in found["attempts"]] == [2]
+    assert (place / "c.png").stat().st_size > 1000
+    again = facts(place, "color h.npz --coloring c.npz", 3)
+    assert (again["kind"], again["colors"], again["order"]) == ("acyclic", 2, "smallest-last")
+    used = facts(place, "eigs problems.py:good -k 2 --coloring c.npz", 1)
+    assert used["coloring"]["kind"] == "acyclic" and used["evaluations"]["gradient"] == 4
+    assert used["eigenvalues"] == pytest.approx(4 * np.sin(np.pi * np.arange(1, 3) / 62) ** 2, abs=1e-7)
+    sp.save_npz(place / "other.npz", grid(20, 20))
+    code, _, err, _ = run(place, "color other.npz --coloring c.npz", 2)
+    assert code == 2 and "of another pattern" in err
+
+
+def test_color_by_blocks_diagonal_and_lattice(place):
+    nodes = sp.csr_matrix(sp.kron(grid(9, 9), np.ones((2, 2))))
+    sp.save_npz(place / "blocks.npz", nodes)
+    assert facts(place, "color blocks.npz --blocks 2", 2)["colors"] == 10
+    at = np.stack(np.meshgrid(np.arange(9), np.arange(9), indexing="ij"), axis=-1).reshape(-1, 2)
+    shuffled = np.random.default_rng(0).permutation(81)
+    sp.save_npz(place / "shuffled.npz", grid(9, 9).tocsr()[shuffled][:, shuffled])
+    np.save(place / "at.npy", at[shuffled] * 1.5)
+    assert facts(place, "color shuffled.npz --lattice at.npy --coloring distance2", 3)["colors"] == 5
+    saddle = sp.bmat([[sp.identity(6), sp.kron(sp.identity(3), np.ones((2, 1)))], [None, None]]).tocsr()
+    saddle.resize(9, 9)
+    sp.save_npz(place / "saddle.npz", saddle)
+    order = "--coloring cpr --order largest-first"
+    full, given = (facts(place, f"color saddle.npz {order} --diagonal {d}")["colors"] for d in ("full", "given"))
+    assert given < full
 
 
 def test_info(place):
