@@ -141,6 +141,8 @@ def _generate(vectors: np.ndarray, shortest: float) -> np.ndarray | None:
 
 def _sparse(indices: np.ndarray, offsets: np.ndarray) -> bool:
     """Return whether many of the places next to a point are empty, but taken again farther on."""
+    if len(indices) == 0:
+        return False
     reach = 6
     low, width = indices.min(axis=0), np.ptp(indices, axis=0) + 1
     radix = np.concatenate([[1], np.cumprod(width[:-1])])
