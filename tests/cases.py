@@ -183,6 +183,15 @@ def is_triangular(pattern, colors):
     return min(colors, default=0) >= 0
 
 
+DEFINITIONS = {
+    "star": is_star_coloring,
+    "acyclic": is_acyclic,
+    "cpr": is_column_partition,
+    "distance2": is_column_partition,
+    "powell-toint": is_triangular,
+}
+
+
 def local_rows(matrix):
     """Return the local rows of a PETSc matrix as SciPy CSR with global columns."""
     indptr, indices, data = matrix.getValuesCSR()

@@ -118,7 +118,7 @@ def color(
     Raises
     ------
     InputError
-        Unknown kind, order or rule, or a rule for one rank on several.
+        Unknown kind, order or rule, a rule for one rank on several, or coordinates of no lattice.
     """
     if kind not in KINDS:
         raise InputError(f"kind {kind!r} is none of {', '.join(KINDS)}")

@@ -15,6 +15,7 @@ from sparsehess.coloring import region as regions
 from sparsehess.coloring.kinds import KINDS, ON_ONE_RANK
 from sparsehess.coloring.region import Region
 from sparsehess.coloring.schedule import Greedy, greedy
+from sparsehess.errors import InputError
 from sparsehess.pattern import Pattern
 
 BUDGET = 0.2
@@ -180,7 +181,7 @@ def best(
     Parameters
     ----------
     rule
-        If given, this rule alone; `trees`: all rules of the kind, that one included.
+        If given, this rule alone, without templates; `trees`: all rules of the kind, that one included.
     budget
         Nominal seconds; the first attempt is made in any case.
     bound
@@ -193,11 +194,16 @@ def best(
         allowed = set(KINDS[kind].rules) - ON_ONE_RANK
     else:
         allowed = set(KINDS[kind].rules) if rule in ON_ONE_RANK else {rule}
-    if rule is None or lattice is not None:
+    if rule is None or rule in ON_ONE_RANK or lattice is not None:
         began = time.perf_counter()
         found = stencils.periodic(pattern, region, kind, lattice)
         if found is not None:
             search.note("periodic template", "template", found, began)
+        elif lattice is not None:
+            raise InputError(
+                "lattice: no periodic colouring was found: either the points are not those of one lattice where "
+                "all have the same neighbours, or the stencil is too large: leave the coordinates out"
+            )
     for name, order in _FIRST[kind]:
         if name in allowed and search.affords(search.cost(name, order)):
             search.run(name, order, search.order(order, seed))
@@ -224,7 +230,7 @@ def best(
 def _passes(search: _Search, kind: str, allowed: set[str], seed: int) -> None:
     """Recolour in reverse class order and dissolve small classes while that removes colours."""
     moves = "trees" if kind == "acyclic" and "trees" in allowed else _MOVES.get(kind)
-    if moves is None:
+    if moves not in allowed:
         return
     rule = search.kind.rules[moves]
     cost = search.cost(moves, "natural")

@@ -91,7 +91,7 @@ def _placed(pattern: Pattern, region: Region, coordinates) -> tuple[np.ndarray, 
         if given.ndim != 2 or len(given) != pattern.layout.n_local or given.dtype.kind not in "iuf":
             raise InputError(
                 f"lattice: coordinates must be ({pattern.layout.n_local}, directions) numbers, one row for each "
-                f"{'group of variables' if pattern.source else 'variable'} of this rank, not {given.shape}"
+                f"variable (or group of variables) of this rank, not {given.shape}"
             )
         if given.dtype.kind == "f" and not np.isfinite(given).all():
             raise InputError("lattice: coordinates must be finite")

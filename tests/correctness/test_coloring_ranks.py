@@ -8,18 +8,7 @@ from mpi4py import MPI
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from cases import (
-    DATA,
-    arrow,
-    band,
-    grid,
-    is_acyclic,
-    is_column_partition,
-    is_star_coloring,
-    is_triangular,
-    random_pattern,
-    random_symmetric,
-)
+from cases import DATA, DEFINITIONS, arrow, band, grid, random_pattern, random_symmetric
 from scipy.spatial import cKDTree
 
 import sparsehess as sh
@@ -30,13 +19,6 @@ from sparsehess.errors import CheckError, InputError
 from sparsehess.pattern import Layout
 from sparsehess.recovery import plan
 
-ORACLE = {
-    "star": is_star_coloring,
-    "acyclic": is_acyclic,
-    "cpr": is_column_partition,
-    "distance2": is_column_partition,
-    "powell-toint": is_triangular,
-}
 WAYS = [
     (kind, rule, order)
     for kind in KINDS
@@ -104,7 +86,7 @@ def test_random_patterns_are_coloured_alike_and_recovered_exactly(small_chunks, 
         case = (seed, kind, rule, order)
         assert np.array_equal(colors, alone.colors), case
         assert coloring.lower_bound == alone.lower_bound <= coloring.count == alone.count, case
-        assert ORACLE[kind](matrix, colors), case
+        assert DEFINITIONS[kind](matrix, colors), case
         assert sh.verify(pattern, coloring) is None, case
         error, recovery = recovered(pattern, coloring, random_symmetric(matrix, seed))
         assert error <= 1e-13 * recovery.amplification, case
