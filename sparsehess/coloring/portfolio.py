@@ -26,6 +26,9 @@ _PLAIN = 10e-9
 _ORDER_COST = {"smallest-last": 15e-9, "hubs-first": 20e-9, "incidence-degree": 60e-9}
 _SQUARE_COST = 8e-9  # an entry of the walk over the neighbours of neighbours
 
+# What an attempt costs however small the pattern is: several exchanges where there are several ranks.
+_EACH = 4e-3
+
 # An attempt is given up when it needs so many times the colours of the best.
 _HOPELESS = 2
 
@@ -123,7 +126,7 @@ class _Search:
         self._orders: dict[str, orders.Order] = {}
 
     def cost(self, rule: str, order: str) -> float:
-        spent = _COST.get(rule, _PLAIN) * self.pattern.nnz + 30e-9 * self.pattern.n
+        spent = _EACH + _COST.get(rule, _PLAIN) * self.pattern.nnz + 30e-9 * self.pattern.n
         if order in self._orders:
             return spent
         if order.startswith("distance2"):

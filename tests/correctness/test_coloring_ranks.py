@@ -81,7 +81,7 @@ def test_random_patterns_are_coloured_alike_and_recovered_exactly(small_chunks, 
         rng = np.random.default_rng(seed)
         n, pairs = int(rng.integers(1, 40)), int(rng.integers(0, 100))
         matrix = random_pattern(n, pairs, seed)
-        pattern, coloring, alone = both(matrix, kind, rule, order, comm, budget=0.0005)
+        pattern, coloring, alone = both(matrix, kind, rule, order, comm, budget=0.01)
         colors = gathered(coloring, comm)
         case = (seed, kind, rule, order)
         assert np.array_equal(colors, alone.colors), case
@@ -93,12 +93,13 @@ def test_random_patterns_are_coloured_alike_and_recovered_exactly(small_chunks, 
         pattern.free()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("order", ["chunks", "smallest-last", BEST])
 def test_larger_patterns_are_coloured_alike(kind, order, comm, monkeypatch):
     monkeypatch.setattr(regions, "CHUNK", 256)
     for matrix in (grid(11, 12, 9, full=True), random_pattern(1500, 5000, 4), arrow(900)):
-        pattern, coloring, alone = both(matrix, kind, None, order, comm, budget=0.003)
+        pattern, coloring, alone = both(matrix, kind, None, order, comm, budget=0.02)
         assert np.array_equal(gathered(coloring, comm), alone.colors)
         assert coloring.optimal == alone.optimal
         assert sh.verify(pattern, coloring) is None

@@ -22,7 +22,7 @@ every = pytest.mark.parametrize(("kind", "order"), [(kind, order) for kind in KI
 def test_the_definition_holds_by_listing_paths(kind, order, n, pairs, seed):
     matrix = random_pattern(max(n, 1), pairs, seed)
     pattern = sh.Pattern.from_scipy(matrix)
-    coloring = sh.color(pattern, kind=kind, order=order, budget=0.001)
+    coloring = sh.color(pattern, kind=kind, order=order, budget=0.01)
     assert DEFINITIONS[kind](matrix, coloring.colors)
     assert sh.verify(pattern, coloring) is None
     assert coloring.lower_bound <= coloring.count == coloring.colors.max() + 1
@@ -31,7 +31,7 @@ def test_the_definition_holds_by_listing_paths(kind, order, n, pairs, seed):
 @every
 def test_more_than_64_colours(kind, order):
     matrix = random_pattern(150, 4000, 3)
-    coloring = sh.color(sh.Pattern.from_scipy(matrix), kind=kind, order=order, budget=0.001)
+    coloring = sh.color(sh.Pattern.from_scipy(matrix), kind=kind, order=order, budget=0.01)
     assert coloring.count > (64 if kind in ("cpr", "distance2", "star") else 32)
     assert sh.verify(sh.Pattern.from_scipy(matrix), coloring) is None
 
@@ -52,7 +52,7 @@ def test_the_check_agrees_with_the_oracle_on_any_colours(n, pairs, seed, data):
 def test_a_mutated_colouring_is_refused(kind, order):
     matrix = random_pattern(60, 150, 5)
     pattern = sh.Pattern.from_scipy(matrix)
-    made = sh.color(pattern, kind=kind, order=order, budget=0.001)
+    made = sh.color(pattern, kind=kind, order=order, budget=0.01)
     for v in range(60):
         neighbors = [w for w in matrix[v].indices if w != v]
         if neighbors:
@@ -81,7 +81,7 @@ def test_bands_have_their_closed_form(w):
 @every
 def test_tiny(kind, order, n):
     pattern = sh.Pattern.from_pairs([0] * (n == 2), [1] * (n == 2), n)
-    assert sh.color(pattern, kind=kind, order=order, budget=0.001).count == n
+    assert sh.color(pattern, kind=kind, order=order, budget=0.01).count == n
 
 
 # Counts that other programs reach on the same patterns with the same rule and one of the orders.

@@ -21,7 +21,7 @@ def test_decompress_of_compress_is_the_matrix(kind, order, n, pairs, seed):
     structure = random_pattern(n, pairs, seed)
     exact = random_symmetric(structure, seed)
     pattern = sh.Pattern.from_scipy(structure)
-    coloring = sh.color(pattern, kind=kind, order=order, budget=0.001)
+    coloring = sh.color(pattern, kind=kind, order=order, budget=0.01)
     steps = np.random.default_rng(seed).uniform(0.5, 2.0, n)
     seeds = np.zeros((n, coloring.count))
     seeds[np.arange(n), coloring.colors] = steps
