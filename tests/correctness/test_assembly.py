@@ -77,7 +77,7 @@ def problem(name, comm):
     return objective, cantilever.matrices(cells=6)[0]
 
 
-@pytest.mark.parametrize("coloring", ["star", "cpr", "acyclic"])
+@pytest.mark.parametrize("coloring", ["star", "cpr", pytest.param("acyclic", marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("name", ["crystal", "cluster", "protein", "beam"])
 def test_drivers_against_their_exact_hessians(name, coloring, comm):
     objective, exact = problem(name, comm)
@@ -94,6 +94,7 @@ def test_drivers_against_their_exact_hessians(name, coloring, comm):
         assert np.array_equal(own.indices, hessian.pattern.indices)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("derivative", ["central", "forward"])
 @pytest.mark.parametrize("columns", [1, 7])
 def test_a_few_columns_at_a_time_give_the_same_hessian(columns, derivative, comm):

@@ -106,6 +106,7 @@ def test_larger_patterns_are_coloured_alike(kind, order, comm, monkeypatch):
         pattern.free()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_mutated_colouring_is_refused(kind, comm):
     matrix = random_pattern(60, 150, 5)
@@ -143,6 +144,7 @@ def test_the_ring_of_six_in_two_colours_is_no_acyclic_colouring(comm):
         plan(pattern, broken)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("kind", KINDS)
 def test_blocks_take_no_more_colours(kind, size, comm, monkeypatch):
@@ -181,6 +183,7 @@ def test_hollow_rows_leave_colours_that_nobody_needs(comm):
     assert error < 1e-14
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("suffix", [".npz", ".h5"])
 def test_a_stored_colouring_is_read_on_any_number_of_ranks(suffix, comm, folder):
     matrix = random_pattern(400, 900, 6)
@@ -269,6 +272,7 @@ def test_a_rule_for_one_rank_says_so(comm):
         assert sh.color(pattern, kind="acyclic", rule="trees", order="natural").count == 3
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("kind", "most"), [("star", 27), ("acyclic", 14), ("distance2", 27), ("powell-toint", 14)]
 )
