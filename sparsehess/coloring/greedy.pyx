@@ -41,8 +41,6 @@ cdef class Rule:
     ----------
     color
         (n,) int32, the colours so far.
-    depth
-        How far, in edges, a vertex must be from another not to influence its colour.
     """
 
     cdef const int64_t[::1] indptr
@@ -53,7 +51,6 @@ cdef class Rule:
     cdef uint64_t *bits
     cdef uint64_t *forbidden
     cdef public object color
-    depth = 2
 
     def __init__(self, indptr, indices):
         self.indptr = indptr
@@ -198,8 +195,6 @@ cdef class Star(Rule):
     that two or more of its neighbours have; `hubs`, the colours of neighbours around which w's own
     colour stands twice (w is a leaf of theirs).
     """
-
-    depth = 3
 
     cdef int sets_of_a_vertex(self):
         return 3
