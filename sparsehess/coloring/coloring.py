@@ -13,7 +13,7 @@ from sparsehess.coloring.check import alone_both_ways
 from sparsehess.coloring.kinds import KINDS, ON_ONE_RANK
 from sparsehess.coloring.orders import ORDERS
 from sparsehess.coloring.portfolio import Attempt
-from sparsehess.coloring.region import Region, moved
+from sparsehess.coloring.region import WHOLE, Region, moved
 from sparsehess.coloring.schedule import NO_TRAFFIC, Greedy, Traffic, greedy
 from sparsehess.errors import InputError
 from sparsehess.pattern import Layout, Pattern
@@ -98,14 +98,14 @@ def color(
         `cpr`, `distance2`: no row holds a colour twice (Curtis, Powell, Reid 1974).
         `powell-toint`: triangular substitution (Powell and Toint 1979).
     order
-        A key of `ORDERS`, or `best`: periodic templates, then several rules and orders, passes that
-        remove colours, and restarts, within the budget. On several ranks `natural` and the orders by
+        A key of `ORDERS`, or `best`: periodic templates, several rules and orders, then passes that
+        remove colours, started anew, within the budget. On several ranks `natural` and the orders by
         degree let one rank wait for another; `chunks` and `random` let them work side by side.
     rule
         A key of the kind's rules in `KINDS`. Star: `2007` (Gebremedhin et al. 2007, algorithm 4.1) or
         `conservative` (2005, algorithm 4.1). Acyclic: `local`, `triangular`, or `trees` (2007,
-        algorithm 5.1: some 5 % fewer colours, on one rank only). Default the first of its kind; with
-        `best` all but `trees`, which must be asked for.
+        algorithm 5.1; larger patterns on one rank only). Default the first of its kind; with
+        `best` all, but `trees` only for patterns of up to 131,072 variables or groups.
     seed
         Of random orders and restarts.
     budget
@@ -128,12 +128,15 @@ def color(
     if rule is not None and rule not in rules:
         raise InputError(f"rule {rule!r} is none of {', '.join(rules)}, the rules of kind {kind}")
     comm = pattern.comm
-    if rule in ON_ONE_RANK and comm.size > 1:
-        raise InputError(f"rule {rule!r} needs the whole graph on one rank, but there are {comm.size} ranks")
     began = time.perf_counter()
     target = pattern if pattern.quotient is None else pattern.quotient
     region = Region.around(target)
     try:
+        if rule in ON_ONE_RANK and comm.size > 1 and not region.one_chunk:
+            raise InputError(
+                f"rule {rule!r} needs the whole graph on one rank: with more than {WHOLE} variables or groups, "
+                "run on one rank or leave the rule out"
+            )
         size = pattern.n // target.n if target.n else 1
         bound = KINDS[kind].bound(pattern)
         if order == BEST:

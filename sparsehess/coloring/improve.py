@@ -8,11 +8,8 @@ import numpy as np
 
 from sparsehess.coloring.orders import Order
 from sparsehess.coloring.region import Region
-from sparsehess.coloring.schedule import Greedy, greedy
+from sparsehess.coloring.schedule import Greedy, colored, greedy
 from sparsehess.pattern import Pattern
-
-# Classes tried, the smallest first, before an elimination gives up.
-_TRIED = 3
 
 
 def class_sizes(region: Region, colors: np.ndarray, count: int) -> np.ndarray:
@@ -36,25 +33,14 @@ def recolored(region: Region, rule, found: Greedy, seed: int) -> Greedy:
     return greedy(region, rule, Order(level, found.count, seed=seed))
 
 
-def without_a_class(region: Region, rule, found: Greedy) -> tuple[Greedy, bool]:
-    """Return a colouring in which the vertices of a small class moved to others, and whether all did.
+def without_a_class(region: Region, state, count: int) -> Greedy:
+    """Return a colouring whose smallest class found other colours; `left` is not 0 if that failed.
 
-    Collective. Vertices that found no place stay; the colouring is valid either way.
+    Collective. On success the state, one of `ejection`, holds the colouring returned and can lose the next class.
     """
-    sizes = class_sizes(region, found.colors, found.count)
-    for leaving in np.argsort(sizes, kind="stable")[:_TRIED]:
-        last = found.count - 1
-        names = np.arange(found.count, dtype=np.int32)
-        names[[leaving, last]] = last, leaving
-        colors = names[found.colors]
-        order = Order(None, 1)
-        moved = greedy(region, rule, order, fixed=np.where(colors == last, -1, colors), limit=last)
-        colors = np.where(moved.colors < 0, last, moved.colors)
-        traffic = found.traffic + moved.traffic
-        if moved.left == 0:
-            return Greedy(colors, moved.count, 0, traffic), True
-        found = Greedy(colors, found.count, 0, traffic)
-    return found, False
+    sizes = class_sizes(region, state.color[: region.own], count)
+    state.release(int(np.argmin(sizes)), count - 1)
+    return colored(region, state, Order(None, 1), wanted=state.color[: region.own] < 0, limit=count - 1)
 
 
 def neutral(pattern: Pattern, colors: np.ndarray, own: np.ndarray, other: np.ndarray, count: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sparsehess.coloring import bounds, elimination, greedy, trees
+from sparsehess.coloring import bounds, ejection, elimination, greedy, trees
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class Kind:
         For help texts.
     rules
         Greedy rules that make one, the default first.
+    ejection
+        The search that makes do with a colour fewer, None where there is none.
     bound
         Pattern -> no colouring of this kind has fewer colours.
     elimination
@@ -28,6 +30,7 @@ class Kind:
 
     meaning: str
     rules: dict[str, type]
+    ejection: type | None
     bound: Callable
     elimination: type | None
     template: str
@@ -37,6 +40,7 @@ KINDS = {
     "star": Kind(
         "star colouring, direct recovery by symmetry",
         {"2007": greedy.Star, "conservative": greedy.ConservativeStar, "distance2": greedy.Distance2},
+        ejection.Star,
         bounds.star,
         None,
         "distance2",
@@ -44,6 +48,7 @@ KINDS = {
     "acyclic": Kind(
         "acyclic colouring, recovery by substitution in two-coloured trees",
         {"local": greedy.Acyclic, "triangular": greedy.Triangular, "trees": trees.Trees},
+        ejection.Acyclic,
         bounds.acyclic,
         elimination.Leaves,
         "acyclic",
@@ -51,6 +56,7 @@ KINDS = {
     "cpr": Kind(
         "Curtis-Powell-Reid column partition, direct recovery without symmetry",
         {"columns": greedy.Distance2},
+        ejection.Distance2,
         bounds.columns,
         None,
         "distance2",
@@ -58,6 +64,7 @@ KINDS = {
     "distance2": Kind(
         "no colour twice within two edges, direct recovery without symmetry",
         {"distance2": greedy.Distance2},
+        ejection.Distance2,
         bounds.columns,
         None,
         "distance2",
@@ -65,6 +72,7 @@ KINDS = {
     "powell-toint": Kind(
         "Powell-Toint triangular partition, recovery by substitution from the last row up",
         {"triangular": greedy.Triangular},
+        None,
         bounds.acyclic,
         elimination.Rows,
         "powell-toint",

@@ -16,7 +16,6 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.coloring import order_kernels
-from sparsehess.coloring import region as regions
 from sparsehess.coloring.region import Region
 from sparsehess.errors import InputError
 from sparsehess.reproducible import hashed
@@ -87,7 +86,7 @@ def random(region: Region, seed: int = 0) -> Order:
     Not collective.
     """
     own = region.numbers[: region.own]
-    return Order(None, 1, np.lexsort((hashed(own, seed + 1), own // regions.CHUNK)), scattered=True, seed=seed)
+    return Order(None, 1, np.lexsort((hashed(own, seed + 1), own // region.chunk)), scattered=True, seed=seed)
 
 
 def largest_first(region: Region, seed: int = 0) -> Order:

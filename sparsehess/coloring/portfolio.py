@@ -1,4 +1,4 @@
-"""`best`: several rules and orders, passes that remove colours, and restarts, within a budget of work.
+"""`best`: several rules and orders, then passes that remove colours, started anew, within a budget of work.
 
 The work of an attempt is estimated from the size of the pattern before it is made, in nominal
 seconds, and so the same attempts are made on every machine and every number of ranks.
@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from sparsehess.coloring import improve, orders, stencils
-from sparsehess.coloring import region as regions
 from sparsehess.coloring.kinds import KINDS, ON_ONE_RANK
 from sparsehess.coloring.region import Region
 from sparsehess.coloring.schedule import Greedy, greedy
@@ -21,13 +20,13 @@ from sparsehess.pattern import Pattern
 BUDGET = 0.2
 
 # Nominal seconds an entry of the pattern, of the rules and of the orders.
-_COST = {"2007": 25e-9, "conservative": 25e-9, "local": 40e-9, "trees": 70e-9}
+_COST = {"2007": 18e-9, "conservative": 18e-9, "local": 25e-9, "trees": 50e-9}
 _PLAIN = 10e-9
 _ORDER_COST = {"smallest-last": 15e-9, "hubs-first": 20e-9, "incidence-degree": 60e-9}
 _SQUARE_COST = 8e-9  # an entry of the walk over the neighbours of neighbours
 
 # What an attempt costs however small the pattern is: several exchanges where there are several ranks.
-_EACH = 4e-3
+_EACH = 1.5e-3
 
 # An attempt is given up when it needs so many times the colours of the best.
 _HOPELESS = 2
@@ -36,9 +35,9 @@ _HOPELESS = 2
 _FIRST = {
     "star": (
         ("conservative", "largest-first"),
+        ("conservative", "smallest-last"),
         ("conservative", "hubs-first"),
         ("2007", "smallest-last"),
-        ("conservative", "smallest-last"),
         ("conservative", "incidence-degree"),
         ("distance2", "natural"),
         ("2007", "incidence-degree"),
@@ -48,15 +47,15 @@ _FIRST = {
     ),
     "acyclic": (
         ("trees", "smallest-last"),
+        ("trees", "largest-first"),
+        ("trees", "incidence-degree"),
+        ("trees", "natural"),
         ("local", "smallest-last"),
         ("triangular", "smallest-last"),
         ("local", "natural"),
         ("local", "largest-first"),
         ("local", "incidence-degree"),
         ("triangular", "natural"),
-        ("trees", "natural"),
-        ("trees", "incidence-degree"),
-        ("trees", "largest-first"),
     ),
     "powell-toint": (
         ("triangular", "smallest-last"),
@@ -79,17 +78,16 @@ _FIRST = {
         ("columns", "incidence-degree"),
     ),
 }
-# The rule that moves single vertices to other classes: it must be exact whatever the colouring was.
-_MOVES = {"star": "2007", "acyclic": "local", "distance2": "distance2", "cpr": "columns"}
-# Rules and orders that restarts shake.
-_RESTARTS = {
-    "star": (("conservative", "hubs-first"), ("2007", "smallest-last"), ("conservative", "smallest-last")),
-    "acyclic": (("trees", "smallest-last"), ("local", "smallest-last"), ("trees", "random"), ("local", "random")),
-    "powell-toint": (("triangular", "smallest-last"),),
-    "distance2": (("distance2", "smallest-last"), ("distance2", "largest-first")),
-    "cpr": (("columns", "smallest-last"), ("columns", "largest-first")),
-}
+# Rules and orders that are shaken where no class can be ejected.
+_RESTARTS = {"powell-toint": ("triangular", "smallest-last")}
 _SPREAD = (0.005, 0.01, 0.02)
+
+# Part of the budget that is kept for the passes, and part of what is left that the first search takes.
+_PASSES = 0.5
+_FIRST_SEARCH = 0.06
+_DROP = 0.5e-3  # nominal seconds to take a class out, besides
+_VISIT = 1.2e-9  # an entry of the graph in a search
+_FEWEST_STEPS = 16
 
 # Beyond this many chunks ranks work side by side, though that takes somewhat more colours.
 _IN_TURN = 64
@@ -130,15 +128,15 @@ class _Search:
         if order in self._orders:
             return spent
         if order.startswith("distance2"):
-            return spent + _SQUARE_COST * self._walk
+            return spent + _SQUARE_COST * self.walk
         return spent + _ORDER_COST.get(order, 0.0) * self.pattern.nnz
 
     @cached_property
-    def _walk(self) -> int:
+    def walk(self) -> int:
         return int(self.region.comm.allreduce(orders.walk(self.region)))
 
-    def affords(self, cost: float) -> bool:
-        if self.best is not None and (cost > self.budget or self.best.count <= self.bound):
+    def affords(self, cost: float, keep: float = 0.0) -> bool:
+        if self.best is not None and (cost > self.budget - keep or self.best.count <= self.bound):
             return False
         self.budget -= cost
         return True
@@ -147,7 +145,7 @@ class _Search:
         if name not in self._orders:
             order = orders.ORDERS[name](self.region, seed)
             self._orders[name] = replace(
-                order, scattered=order.scattered or self.pattern.n > _IN_TURN * regions.CHUNK
+                order, scattered=order.scattered or self.pattern.n > _IN_TURN * self.region.chunk
             )
         return self._orders[name]
 
@@ -184,7 +182,7 @@ def best(
     Parameters
     ----------
     rule
-        If given, this rule alone, without templates; `trees`: all rules of the kind, that one included.
+        If given, greedy attempts by this rule alone, and no templates.
     budget
         Nominal seconds; the first attempt is made in any case.
     bound
@@ -193,11 +191,10 @@ def best(
         Coordinates for a template, or None.
     """
     search = _Search(pattern, region, kind, budget, bound)
-    if rule is None:
-        allowed = set(KINDS[kind].rules) - ON_ONE_RANK
-    else:
-        allowed = set(KINDS[kind].rules) if rule in ON_ONE_RANK else {rule}
-    if rule is None or rule in ON_ONE_RANK or lattice is not None:
+    allowed = set(KINDS[kind].rules) if rule is None else {rule}
+    if rule is None and not region.one_chunk:
+        allowed -= ON_ONE_RANK
+    if rule is None or lattice is not None:
         began = time.perf_counter()
         found = stencils.periodic(pattern, region, kind, lattice)
         if found is not None:
@@ -208,42 +205,65 @@ def best(
                 "all have the same neighbours, or the stencil is too large: leave the coordinates out"
             )
     for name, order in _FIRST[kind]:
-        if name in allowed and search.affords(search.cost(name, order)):
+        if name in allowed and search.affords(search.cost(name, order), _PASSES * budget):
             search.run(name, order, search.order(order, seed))
-    _passes(search, kind, allowed, seed)
-    restarts = [pair for pair in _RESTARTS[kind] if pair[0] in allowed]
-    draw = 0
-    while restarts:
-        draw += 1
-        name, order = restarts[draw % len(restarts)]
-        if not search.affords(search.cost(name, order)):
-            break
-        if order == "random":
-            shaken = orders.random(region, seed + draw)
-        else:
-            spread = _SPREAD[draw // len(restarts) % len(_SPREAD)]
-            shaken = orders.perturbed(region, search.order(order, seed), spread, seed + draw)
-        before = search.best.count
-        search.run(name, f"{order}, restart {draw}", shaken)
-        if search.best.count < before:
-            _passes(search, kind, allowed, seed)
+    _reverse_classes(search, seed)
+    if search.kind.ejection is not None:
+        _eject(search, seed)
+    else:
+        _restart(search, *_RESTARTS[kind], seed)
     return search.best, search.rule, tuple(search.attempts)
 
 
-def _passes(search: _Search, kind: str, allowed: set[str], seed: int) -> None:
-    """Recolour in reverse class order and dissolve small classes while that removes colours."""
-    moves = "trees" if kind == "acyclic" and "trees" in allowed else _MOVES.get(kind)
-    if moves not in allowed:
-        return
-    rule = search.kind.rules[moves]
-    cost = search.cost(moves, "natural")
-    while search.affords(cost):
+def _reverse_classes(search: _Search, seed: int) -> None:
+    """Recolour in reverse class order while that removes colours."""
+    moves = next(iter(search.kind.rules))
+    while search.affords(search.cost(moves, "natural"), _PASSES * search.budget):
         began, before = time.perf_counter(), search.best.count
+        rule = search.kind.rules[moves]
         search.note("reverse classes", moves, improve.recolored(search.region, rule, search.best, seed), began)
         if search.best.count == before:
             break
-    gone = True
-    while gone and search.affords(3 * cost):
+
+
+def _eject(search: _Search, seed: int) -> None:
+    """Take out class after class by ejection; where that fails, start anew with twice the work."""
+    region, pattern, size = search.region, search.pattern, search.pattern.n
+    chunks = -(-size // region.chunk)
+    most = int(_FIRST_SEARCH * search.budget / (_VISIT * max(chunks, 1)))
+    state = None
+    while most * size >= _FEWEST_STEPS * search.walk:
+        fixed = _DROP + (_PLAIN * pattern.nnz + 1e-9 * size * search.best.count if state is None else 3e-9 * size)
+        if not search.affords(fixed + _VISIT * most * chunks):
+            break
         began = time.perf_counter()
-        found, gone = improve.without_a_class(search.region, rule, search.best)
-        search.note("class dissolved", moves, found, began)
+        if state is None:
+            state = search.kind.ejection(
+                region.indptr,
+                region.indices,
+                region.chunks,
+                region.whole(search.best.colors),
+                search.best.count,
+                region.one_chunk,
+                seed,
+                most,
+            )
+            before = 0
+        found = improve.without_a_class(region, state, search.best.count)
+        work = int(region.comm.allreduce(state.work))
+        search.budget += _VISIT * (most * chunks - (work - before))
+        before = work
+        search.note("class ejected", search.rule, found, began)
+        if found.left:
+            state, most, seed = None, 2 * most, seed + 1
+
+
+def _restart(search: _Search, rule: str, order: str, seed: int) -> None:
+    """Colour in orders that are shaken ever anew."""
+    draw = 0
+    while search.affords(search.cost(rule, order)):
+        shaken = orders.perturbed(
+            search.region, search.order(order, seed), _SPREAD[draw % len(_SPREAD)], seed + draw + 1
+        )
+        draw += 1
+        search.run(rule, f"{order}, restart {draw}", shaken)

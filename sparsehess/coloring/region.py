@@ -20,6 +20,7 @@ from sparsehess.pattern import Layout, Pattern
 from sparsehess.pattern.layout import offsets, send_to_owners
 
 CHUNK = 16384  # variables; the grain in which the work is dealt to ranks
+WHOLE = 131072  # patterns of so many variables are one chunk: a rank has them done before two have agreed
 RINGS = 3
 
 
@@ -90,12 +91,15 @@ class Region:
         the third ring hold their neighbours in the second.
     numbers
         (own + ring,) global numbers; those of the ring ascend.
+    chunk
+        Variables of a chunk.
     """
 
     layout: Layout
     indptr: np.ndarray
     indices: np.ndarray
     numbers: np.ndarray
+    chunk: int
 
     @classmethod
     def around(cls, pattern: Pattern) -> Region:
@@ -103,10 +107,12 @@ class Region:
 
         Collective.
         """
+        chunk = CHUNK if pattern.n > WHOLE else max(pattern.n, 1)
         if pattern.comm.size == 1:
             columns = pattern.indices if pattern.indices.dtype == np.int32 else pattern.columns
-            return cls(pattern.layout, pattern.indptr.astype(np.int64, copy=False), columns, np.arange(pattern.n))
-        starts = np.minimum(-(-pattern.layout.starts // CHUNK) * CHUNK, pattern.n)
+            indptr = pattern.indptr.astype(np.int64, copy=False)
+            return cls(pattern.layout, indptr, columns, np.arange(pattern.n), chunk)
+        starts = np.minimum(-(-pattern.layout.starts // chunk) * chunk, pattern.n)
         layout = Layout(pattern.comm, starts)
         kept, missing = _own_rows(pattern, layout)
         pieces = [missing]
@@ -121,7 +127,7 @@ class Region:
             known = np.union1d(known, fresh)
         pieces.append(pieces[-1].transposed(fresh))
         numbers = np.concatenate([np.arange(layout.start, layout.stop), known])
-        return cls(layout, *_local_graph(layout, numbers, kept, pieces), numbers)
+        return cls(layout, *_local_graph(layout, numbers, kept, pieces), numbers, chunk)
 
     @property
     def comm(self) -> MPI.Comm:
@@ -132,6 +138,11 @@ class Region:
         """Number of own vertices."""
         return self.layout.n_local
 
+    @property
+    def one_chunk(self) -> bool:
+        """Whether all the graph is on one rank, whatever their number."""
+        return int(self.layout.starts[-1]) <= self.chunk
+
     @cached_property
     def ring(self) -> Requests:
         """What is known of the ring vertices. Collective the first time."""
@@ -140,12 +151,12 @@ class Region:
     @cached_property
     def chunks(self) -> np.ndarray:
         """(own + ring,) global number of each vertex's chunk."""
-        return self.numbers // CHUNK
+        return self.numbers // self.chunk
 
     @cached_property
     def chunk_layout(self) -> Layout:
         """Who has which chunk."""
-        return Layout(self.comm, -(-self.layout.starts // CHUNK))
+        return Layout(self.comm, -(-self.layout.starts // self.chunk))
 
     @cached_property
     def chunk_graph(self) -> tuple[list[np.ndarray], np.ndarray]:

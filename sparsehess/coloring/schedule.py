@@ -31,7 +31,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsehess.coloring import order_kernels
-from sparsehess.coloring import region as regions
 from sparsehess.coloring.orders import CHUNK_BITS, RANDOM_BITS, Order
 from sparsehess.coloring.region import Region, Requests, spans
 from sparsehess.errors import InputError
@@ -84,27 +83,30 @@ class Greedy:
     traffic: Traffic
 
 
-def greedy(region: Region, rule, order: Order, *, fixed: np.ndarray | None = None, limit: int = 0) -> Greedy:
-    """Colour the vertices of a region in order.
+def greedy(region: Region, rule, order: Order, *, limit: int = 0) -> Greedy:
+    """Colour the vertices of a region in order by a rule, a class of `greedy` or `trees`.
+
+    Collective. See `colored`.
+    """
+    return colored(region, rule(region.indptr, region.indices), order, limit=limit)
+
+
+def colored(region: Region, state, order: Order, *, wanted: np.ndarray | None = None, limit: int = 0) -> Greedy:
+    """Colour vertices of a region in order.
 
     Collective.
 
     Parameters
     ----------
-    rule
-        A class of `greedy` or `trees` (the latter on one rank only).
-    fixed
-        (own,) colours that stand, -1 where one is to be found; default none stands.
+    state
+        An object of a rule of `greedy`, `trees` (on one rank only) or `ejection` over the region.
+    wanted
+        (own,) bool, the vertices to be coloured; default all.
     limit
         Colours below this one only, 0 for any number.
     """
     comm, own = region.comm, region.own
-    state = rule(region.indptr, region.indices)
-    sequence, starts, priority = _tasks(region, order, None if fixed is None else fixed < 0)
-    if fixed is not None:
-        known = region.whole(fixed)
-        placed = np.flatnonzero(known >= 0)
-        state.place(placed, known[placed])
+    sequence, starts, priority = _tasks(region, order, wanted)
     if comm.size == 1:
         left, traffic = state.take(sequence, limit), NO_TRAFFIC
     else:
@@ -129,8 +131,8 @@ def _tasks(region: Region, order: Order, wanted: np.ndarray | None):
     rank = order.rank_of_chunks(numbers)
     sequence = np.arange(own) if order.vertices is None else order.vertices
     if order.scattered and len(numbers) > 1:
-        begin = numbers * regions.CHUNK - region.layout.start
-        length = np.minimum(begin + regions.CHUNK, own) - begin
+        begin = numbers * region.chunk - region.layout.start
+        length = np.minimum(begin + region.chunk, own) - begin
         by_rank = np.argsort(rank, kind="stable")
         sequence = sequence[spans(begin[by_rank], length[by_rank])]
     if wanted is not None:
@@ -163,7 +165,6 @@ def _in_rounds(region: Region, state, sequence, starts, priority, limit: int) ->
     outside = [found[found >= len(near)] - len(near) for found in near]
     inside = [found[found < len(near)].tolist() for found in near]
     others = clocks.fetch(_next_priorities(priorities, at, begin))
-    known = np.full(region.ring.size, False)
     sent = region.ring.messages, region.ring.bytes
     left, rounds = 0, 0
     while comm.allreduce(int((at < begin[1:]).any())):
@@ -177,8 +178,7 @@ def _in_rounds(region: Region, state, sequence, starts, priority, limit: int) ->
         at = ends
         arrived = region.ring.fetch(np.asarray(state.color[:own]))
         others = clocks.fetch(_next_priorities(priorities, at, begin))
-        fresh = np.flatnonzero((arrived >= 0) & ~known & (state.color[own:] < 0))
-        known[fresh] = True
+        fresh = np.flatnonzero(arrived != state.color[own:])
         state.place(own + fresh, arrived[fresh])
         rounds += 1
     traffic = Traffic(
