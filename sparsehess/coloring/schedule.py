@@ -83,12 +83,18 @@ class Greedy:
     traffic: Traffic
 
 
-def greedy(region: Region, rule, order: Order, *, limit: int = 0) -> Greedy:
+def greedy(region: Region, rule, order: Order, *, fixed: np.ndarray | None = None, limit: int = 0) -> Greedy:
     """Colour the vertices of a region in order by a rule, a class of `greedy` or `trees`.
 
-    Collective. See `colored`.
+    Collective. See `colored`. With `fixed`, (own,) colours that stand, the vertices of -1 are coloured.
     """
-    return colored(region, rule(region.indptr, region.indices), order, limit=limit)
+    state = rule(region.indptr, region.indices)
+    if fixed is None:
+        return colored(region, state, order, limit=limit)
+    known = region.whole(fixed)
+    placed = np.flatnonzero(known >= 0)
+    state.place(placed, known[placed])
+    return colored(region, state, order, wanted=fixed < 0, limit=limit)
 
 
 def colored(region: Region, state, order: Order, *, wanted: np.ndarray | None = None, limit: int = 0) -> Greedy:

@@ -31,7 +31,12 @@ WAYS = [
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Deal the graph to ranks in grains of three vertices, so that small graphs are spread over all."""
-    monkeypatch.setattr(regions, "CHUNK", 3)
+    in_chunks(monkeypatch, 3)
+
+
+def in_chunks(monkeypatch, size):
+    monkeypatch.setattr(regions, "CHUNK", size)
+    monkeypatch.setattr(regions, "WHOLE", 0)
 
 
 def gathered(coloring, comm):
@@ -97,12 +102,14 @@ def test_random_patterns_are_coloured_alike_and_recovered_exactly(small_chunks, 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("order", ["chunks", "smallest-last", BEST])
 def test_larger_patterns_are_coloured_alike(kind, order, comm, monkeypatch):
-    monkeypatch.setattr(regions, "CHUNK", 256)
+    in_chunks(monkeypatch, 256)
     for matrix in (grid(11, 12, 9, full=True), random_pattern(1500, 5000, 4), arrow(900)):
         pattern, coloring, alone = both(matrix, kind, None, order, comm, budget=0.02)
         assert np.array_equal(gathered(coloring, comm), alone.colors)
         assert coloring.optimal == alone.optimal
         assert sh.verify(pattern, coloring) is None
+        if comm.size > 1 and order != BEST and coloring.attempts:
+            assert coloring.traffic.rounds > 0
         pattern.free()
 
 
@@ -148,7 +155,7 @@ def test_the_ring_of_six_in_two_colours_is_no_acyclic_colouring(comm):
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("kind", KINDS)
 def test_blocks_take_no_more_colours(kind, size, comm, monkeypatch):
-    monkeypatch.setattr(regions, "CHUNK", 16)
+    in_chunks(monkeypatch, 16)
     edges = np.argwhere(np.triu(random_pattern(120, 300, 2).toarray(), 1))
     whole = sh.Pattern.from_edges(edges, 120, dofs=size, comm=comm)
     coloring = sh.color(whole, kind=kind, order="smallest-last")
@@ -230,7 +237,7 @@ def lattice_of(basis, cells, reach):
 @pytest.mark.parametrize(("kind", "most"), [("star", 13), ("acyclic", 7)])
 def test_a_crystal_is_coloured_by_its_lattice(kind, most, comm, monkeypatch):
     """Twelve neighbours in a face-centred lattice whose points come in no sequence."""
-    monkeypatch.setattr(regions, "CHUNK", 32)
+    in_chunks(monkeypatch, 32)
     points, pairs = lattice_of([(0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0)], 6, 0.75)
     pattern = sh.Pattern.from_edges(pairs, len(points), dofs=3, comm=comm)
     groups = pattern.quotient.layout
@@ -249,7 +256,7 @@ def test_coordinates_of_the_wrong_shape_are_refused(comm):
 
 def test_defects_of_a_grid_are_repaired(comm, monkeypatch):
     """A few long bonds across a grid: the template stands, and their ends get colours of their own."""
-    monkeypatch.setattr(regions, "CHUNK", 256)
+    in_chunks(monkeypatch, 256)
     matrix = grid(24, 25, 26)
     strange = np.random.default_rng(2).integers(0, matrix.shape[0], (12, 2))
     rows, cols = matrix.nonzero()
@@ -263,8 +270,21 @@ def test_defects_of_a_grid_are_repaired(comm, monkeypatch):
         assert sh.verify(pattern, coloring) is None
 
 
-def test_a_rule_for_one_rank_says_so(comm):
+@pytest.mark.parametrize("kind", KINDS)
+def test_patterns_that_are_one_chunk_are_coloured_alike(kind, comm):
+    """All rules and passes may be used there: one rank has the graph, and the others have nothing."""
+    for matrix in (random_pattern(1500, 5000, 4), arrow(900), random_pattern(2, 1, 0), band(1, 0)):
+        pattern, coloring, alone = both(matrix, kind, None, BEST, comm, budget=0.05)
+        assert np.array_equal(gathered(coloring, comm), alone.colors)
+        assert [one.name for one in coloring.attempts] == [one.name for one in alone.attempts]
+        assert sh.verify(pattern, coloring) is None
+        pattern.free()
+
+
+def test_a_rule_for_one_rank_says_so(comm, monkeypatch):
     pattern = sh.Pattern.from_scipy(band(30, 2), comm=comm)
+    assert sh.color(pattern, kind="acyclic", rule="trees", order="natural").count == 3
+    in_chunks(monkeypatch, 3)
     if comm.size > 1:
         with pytest.raises(InputError, match="one rank"):
             sh.color(pattern, kind="acyclic", rule="trees")
@@ -290,7 +310,5 @@ def test_real_patterns_are_coloured_alike(comm):
         pytest.skip("no patterns beside the project")
     pattern, coloring, alone = both(sp.load_npz(path), "star", None, BEST, comm)
     assert np.array_equal(gathered(coloring, comm), alone.colors)
-    assert coloring.count <= 10
-    if comm.size > 1:
-        assert coloring.traffic.rounds > 0
+    assert coloring.count <= 8
     pattern.free()
