@@ -43,11 +43,8 @@ def rows_of_grid(side, first, last, full):
 class Mallinfo(ctypes.Structure):
     """`struct mallinfo2` of the GNU C library."""
 
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd")
-        + ("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
-    ]
+    _names = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks")
+    _fields_ = [(name, ctypes.c_size_t) for name in (*_names, "keepcost")]
 
 
 MALLINFO = ctypes.CDLL(None).mallinfo2
