@@ -1,9 +1,13 @@
 """One table of matrices and spectra for all tests, and slow oracles that obviously tell the truth."""
 
+import fcntl
 import functools
 import itertools
 import json
+import os
 from pathlib import Path
+
+from mpi4py import MPI
 
 import networkx
 import numpy as np
@@ -40,8 +44,26 @@ def facts(name):
 
 @functools.cache
 def reference(name):
-    """Return all finite eigenvalues, ascending, by dense LAPACK."""
-    return lapack(*stored(name))
+    """Return all finite eigenvalues, ascending, by dense LAPACK.
+
+    Collective on all ranks of the run. In a folder $REFERENCES, if there is one, they are kept for the
+    runs on other numbers of ranks.
+    """
+    pencil = stored(name)
+    world = MPI.COMM_WORLD
+    return world.bcast(_computed_once(name, pencil) if world.rank == 0 else None)
+
+
+def _computed_once(name, pencil):
+    folder = os.environ.get("REFERENCES")
+    if folder is None:
+        return lapack(*pencil)
+    kept = Path(folder) / f"{name}.npy"
+    with open(kept.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            np.save(kept, lapack(*pencil))
+        return np.load(kept)
 
 
 def lapack(K, M=None):

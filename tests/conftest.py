@@ -13,6 +13,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "drivers"))
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config):
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        return  # runs no tests; MPI would leave its marks in the environment of the processes that do
     from mpi4py import MPI
 
     if MPI.COMM_WORLD.rank > 0:

@@ -164,9 +164,12 @@ cdef class Growing:
 
     def most(self):
         """Return the highest incidence of an own vertex that is left, -1 if none is."""
+        return self.highest() if self.left else -1
+
+    cdef int64_t highest(self) noexcept nogil:
         while self.top > 0 and self.first[self.top] < 0:
             self.top -= 1
-        return self.top if self.left else -1
+        return self.top
 
     def wave_of(self, int64_t incidence):
         """Return the own vertices of this incidence that are left."""
@@ -189,23 +192,47 @@ cdef class Growing:
 
     def take(self, const int64_t[::1] vertices, int64_t wave):
         """Take vertices, own and others, in one wave."""
-        cdef Py_ssize_t i, v, e
-        cdef int32_t u
+        cdef Py_ssize_t i
         with nogil:
             for i in range(vertices.shape[0]):
-                v = vertices[i]
-                if v < self.own:
-                    self.withdraw(v)
-                    self.level_[v] = wave
-                    self.left -= 1
+                if vertices[i] < self.own:
+                    self.enter(vertices[i], wave)
             for i in range(vertices.shape[0]):
-                v = vertices[i]
-                for e in range(self.indptr[v], self.indptr[v + 1]):
-                    u = self.indices[e]
-                    if u < self.own and self.level_[u] < 0:
-                        self.withdraw(u)
-                        self.incidence[u] += 1
-                        self.insert(u)
+                self.spread(vertices[i])
+
+    def take_all(self, int64_t wave):
+        """Take wave after wave as long as some vertex left has a neighbour taken; return the next wave's number.
+
+        For a graph that is on this rank alone.
+        """
+        cdef int32_t[::1] taken = np.empty(self.own, np.int32)
+        cdef Py_ssize_t i, many
+        with nogil:
+            while self.left and self.highest() > 0:
+                many = 0
+                while self.first[self.top] >= 0:
+                    taken[many] = self.first[self.top]
+                    self.enter(taken[many], wave)
+                    many += 1
+                for i in range(many):
+                    self.spread(taken[i])
+                wave += 1
+        return wave
+
+    cdef void enter(self, Py_ssize_t v, int64_t wave) noexcept nogil:
+        self.withdraw(v)
+        self.level_[v] = wave
+        self.left -= 1
+
+    cdef void spread(self, Py_ssize_t v) noexcept nogil:
+        cdef Py_ssize_t e
+        cdef int32_t u
+        for e in range(self.indptr[v], self.indptr[v + 1]):
+            u = self.indices[e]
+            if u < self.own and self.level_[u] < 0:
+                self.withdraw(u)
+                self.incidence[u] += 1
+                self.insert(u)
 
 
 def peaks(const int64_t[::1] indptr, const int32_t[::1] indices, const int64_t[::1] vertices,

@@ -194,39 +194,44 @@ def _by_keys(region: Region, key: np.ndarray, ties: Order, seed: int) -> Order:
 
 
 def _peeled(region: Region, indptr: np.ndarray, indices: np.ndarray, seed: int) -> Order:
-    comm = region.comm
+    comm, alone = region.comm, region.alone
     peeling = order_kernels.Peeling(indptr, indices, region.own)
     wave = threshold = 0
     while True:
-        if not comm.allreduce(peeling.waiting):
-            least = _least(comm, peeling.least())
+        if not (peeling.waiting if alone else comm.allreduce(peeling.waiting)):
+            least = peeling.least() if alone else _least(comm, peeling.least())
             if least < 0:
                 break
             threshold = max(threshold, least)
             peeling.gather(threshold, wave)
-        if comm.size == 1:
+        if alone:
             wave = peeling.peel(threshold, wave, True)
             continue
         peeling.peel(threshold, wave, False)
         removed = np.flatnonzero(region.ring.fetch(peeling.level) == wave)
         wave += 1
         peeling.others(region.own + removed, threshold, wave)
+    wave = comm.allreduce(wave, op=MPI.MAX)
     return Order(wave - 1 - peeling.level, max(wave, 1), seed=seed)
 
 
 def _grown(region: Region, indptr: np.ndarray, indices: np.ndarray, seed: int) -> Order:
-    comm, own = region.comm, region.own
+    comm, own, alone = region.comm, region.own, region.alone
     growing = order_kernels.Growing(indptr, indices, own)
     wave = 0
-    while comm.allreduce(growing.left):
-        most = comm.allreduce(growing.most(), op=MPI.MAX)
+    while growing.left if alone else comm.allreduce(growing.left):
+        if alone and growing.most() > 0:
+            wave = growing.take_all(wave)
+            continue
+        most = growing.most() if alone else comm.allreduce(growing.most(), op=MPI.MAX)
         taken = growing.wave_of(most)
         if most == 0:
             taken = _seeds(region, indptr, indices, np.sort(taken), first=wave == 0)
         growing.take(taken, wave)
-        if comm.size > 1:
+        if not alone:
             growing.take(own + np.flatnonzero(region.ring.fetch(growing.level) == wave), wave)
         wave += 1
+    wave = comm.allreduce(wave, op=MPI.MAX)
     return Order(growing.level, max(wave, 1), seed=seed)
 
 

@@ -143,6 +143,11 @@ class Region:
         """Whether all the graph is on one rank, whatever their number."""
         return int(self.layout.starts[-1]) <= self.chunk
 
+    @property
+    def alone(self) -> bool:
+        """Whether no other rank has anything to say about this rank's vertices."""
+        return self.comm.size == 1 or self.one_chunk
+
     @cached_property
     def ring(self) -> Requests:
         """What is known of the ring vertices. Collective the first time."""
