@@ -4,6 +4,7 @@ set -eu
 cd "$(dirname "$0")/.."
 REFERENCES=$(mktemp -d)  # dense spectra are computed once for all the runs
 export REFERENCES
+export OMPI_MCA_hwloc_base_binding_policy=none  # else all runs that go on at a time share the first core
 trap 'rm -rf "$REFERENCES"' EXIT
 if [ -d .git ]; then ruff check . && ruff format --check .; fi
 python -m pytest -q -n 2 --dist worksteal tests
