@@ -14,9 +14,11 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess import differences, recovery_kernels
+from sparsehess import noise as noises
 from sparsehess.coloring import BUDGET, Coloring, color
 from sparsehess.errors import CheckError, InputError
-from sparsehess.objective import Evaluations, Objective
+from sparsehess.evaluations import Evaluations
+from sparsehess.objective import Objective
 from sparsehess.pattern import Pattern
 from sparsehess.pattern.kernels import contained
 from sparsehess.recovery import Direct, Plan, Recovered, plan
@@ -27,11 +29,17 @@ from sparsehess.runtime import PETSc, agreement, destroy
 # Rounding and truncation leave 1e-9 to 1e-6; a missing entry or a kink leaves 1e-3 and more.
 TOLERANCE = 1e-4
 
+# Of what noise alone makes of a check, so many standard deviations are no failure.
+_SIGMAS = 20.0
+
 # Rows below this part of the largest (in units of energy) are judged against the largest.
 _FLOOR = 1e-4
 
-# Variables stepped alone to find out why a check failed.
-_PROBES = 5
+_EPS = np.finfo(float).eps
+
+# Variables stepped alone to find out why a check failed, and how often a pattern is repaired at most.
+_PROBES = 32
+_REPAIRS = 5
 
 
 @dataclass(frozen=True)
@@ -46,12 +54,20 @@ class Verification:
     asymmetry
         Largest |H_ij - H_ji| where both were read, relative to the largest entry.
     passed
-        Whether both are within `TOLERANCE`.
+        Whether both are within `TOLERANCE`, or within what the noise of the gradient explains.
     """
 
     hvp_error: float
     asymmetry: float
     passed: bool
+
+
+class MissingEntries(CheckError):
+    """The pattern is too small: `rows` and `columns` (m,) were found to be missing, the same on every rank."""
+
+    def __init__(self, message: str, rows=(), columns=()):
+        super().__init__(message)
+        self.rows, self.columns = np.asarray(rows, np.int64), np.asarray(columns, np.int64)
 
 
 class Hessian:
@@ -62,14 +78,23 @@ class Hessian:
     Attributes
     ----------
     mat
-        The PETSc AIJ matrix, symmetric, owned by this object.
+        The PETSc AIJ matrix, symmetric, owned by this object. A new one after a rebuild.
     objective, pattern, coloring
-        What it was made from; kept for updates.
+        What it was made from; kept for updates, until a rebuild.
+    error
+        Estimate of the relative error of the matrix, in the Frobenius norm: from the noise of the gradient,
+        and from the difference to the fresh product where that was asked for.
+    noise
+        What was measured of the gradient's noise, or None for exact products.
     verification
         Of the last assembly, or None if it was not asked for.
     evaluations
         Calls of the user's functions so far, over all ranks: `gradient`, `hvp`, `energy` for the
-        derivatives, and `verification` for those of the checks.
+        derivatives, `noise` for its estimate, and `verification` for the checks and what they found out.
+    rebuilds
+        How often pattern, colouring and matrix were made anew because the pattern had moved or was too small.
+    repaired
+        How many entries verification has found missing and added.
     amplification
         How many times the error of a compressed entry a recovered one may have: 1 for direct recovery.
     timings
@@ -85,25 +110,39 @@ class Hessian:
         *,
         seed: int = 0,
         columns: int | None = None,
+        budget: float = BUDGET,
+        repair: bool = True,
     ):
         self.objective = objective
-        self.pattern: Pattern = plan.pattern
-        self.coloring: Coloring = plan.coloring
         self.scheme = scheme
         self.seed = seed  # of the directions of the checks
-        self.evaluations = {"gradient": 0, "hvp": 0, "energy": 0, "verification": 0}
+        self.evaluations = {"gradient": 0, "hvp": 0, "energy": 0, "noise": 0, "verification": 0}
         self.verification: Verification | None = None
+        self.error = np.nan
+        self.noise: noises.Noise | None = None
+        self.rebuilds = 0
+        self.repaired = 0
         self.timings = timings
-        self.amplification = plan.amplification
         self.mat = None
-        self._plan = plan
         self._columns = columns
+        self._budget = budget
+        self._repair = repair
+        self._take(plan)
+
+    def _take(self, plan: Plan) -> None:
+        """Work by this plan from now on."""
+        self._plan = plan
+        self.pattern: Pattern = plan.pattern
+        self.coloring: Coloring = plan.coloring
+        self.amplification = plan.amplification
         self._values = np.empty(self.pattern.nnz_local)
 
     def update(self, x=None, *, verify: bool = True, progress: Callable[[int, int], None] | None = None) -> None:
-        """Take the Hessian at x; pattern, colouring, plan and matrix are reused.
+        """Take the Hessian at x; pattern, colouring, plan, matrix and the noise measured are reused.
 
-        Collective. Costs the evaluations of the scheme, and two gradients (or a product) to verify.
+        Collective. Costs the evaluations of the scheme, and two gradients (or a product) to verify; the
+        first time for differences also 7 gradients for their noise. Where verification finds that the
+        pattern misses entries, and repair was not declined, they are added and all is made anew.
 
         Parameters
         ----------
@@ -112,25 +151,70 @@ class Hessian:
         verify
             Whether to compare with a fresh random product and to check the symmetry.
         progress
-            Called as progress(colours done, colours) on every rank.
+            Called as progress(colours begun, colours) on every rank.
 
         Raises
         ------
         CheckError
-            Derivatives are not finite, not symmetric, or the pattern misses an entry.
+            Derivatives are not finite, not symmetric, or the pattern misses an entry and was not repaired.
         EvaluationError
             The user's function raised.
         """
+        for left in reversed(range(_REPAIRS)):
+            try:
+                self._update(x, verify, progress)
+                return
+            except MissingEntries as missing:
+                if not (self._repair and left and len(missing.rows)):
+                    raise
+                self._grow(missing.rows, missing.columns)
+
+    def _grow(self, rows: np.ndarray, columns: np.ndarray) -> None:
+        """Add entries to the pattern, and colour and plan anew."""
         began = time.perf_counter()
-        evaluations = self.objective.at(self.objective.x if x is None else x)
+        old, quotient = self.pattern, self.pattern.quotient
+        if old.comm.rank:
+            rows, columns = rows[:0], columns[:0]
+        size = 1 if quotient is None else old.n // quotient.n
+        if size > 1:  # whole blocks, so that groups stay groups
+            rows, columns = rows // size, columns // size
+        base = old if quotient is None else quotient
+        own = np.repeat(np.arange(base.layout.start, base.layout.stop), np.diff(base.indptr))
+        grown = Pattern.from_pairs(
+            np.concatenate([own, rows]), np.concatenate([base.indices, columns]), base.n, layout=base.layout,
+            source=f"{old.source}, repaired",
+        )  # fmt: skip
+        grown = grown.with_dofs(size)
+        made = color(grown, kind=self.coloring.kind, order="best", seed=self.coloring.seed, budget=self._budget)
+        self.repaired += grown.nnz - old.nnz
+        self._rebuild(plan(grown, made))
+        self.timings["coloring"] += time.perf_counter() - began
+
+    def _rebuild(self, plan: Plan) -> None:
+        destroy(self.mat)
+        self.mat = None
+        self._take(plan)
+        self.rebuilds += 1
+
+    def _update(self, x, verify: bool, progress) -> None:
+        began = time.perf_counter()
+        objective, layout = self.objective, self.pattern.layout
+        evaluations = objective.at(objective.x if x is None else x)
+        with agreement(layout.comm):
+            typical = None if objective.typical_x is None else objective.local(objective.typical_x)
+            limits = objective.limits
+            _check_room(evaluations.x, *limits, layout)
+        length = differences.lengths(evaluations.x, typical, layout)
+        if self.noise is None and self.scheme in ("forward", "central", "extrapolated"):
+            room = np.minimum(limits[1] - evaluations.x, evaluations.x - limits[0])
+            self.noise = noises.estimate(evaluations, length, room)
+            self.evaluations["noise"] += evaluations.counts["gradient"]
+            evaluations.counts["gradient"] = 0
+        steps = differences.steps(evaluations.x, length, self.noise, self.scheme, limits, typical is not None)
         if progress is not None:
             evaluations.on_color = progress
-        typical = self.objective.typical_x
-        with agreement(self.pattern.comm):
-            typical = None if typical is None else self.objective.local(typical)
-        wanted = differences.steps(evaluations.x, typical, self.scheme, self.pattern.layout)
         if self._columns is None:
-            compressed = differences.compress(evaluations, self.coloring, wanted, self.scheme)
+            compressed = differences.compress(evaluations, self.coloring, steps)
             spent = time.perf_counter()
             recovered = self._plan.recover(compressed.changes, compressed.taken, self._values)
             del compressed
@@ -138,7 +222,7 @@ class Hessian:
             self._values[:] = 0.0
             for first in range(0, self.coloring.count, self._columns):
                 last = min(first + self._columns, self.coloring.count)
-                part = differences.some_colors(evaluations, self.coloring, wanted, self.scheme, first, last)
+                part = differences.compress(evaluations, self.coloring, steps, first, last)
                 self._plan.collect(first, part.changes, part.taken, self._values)
             spent = time.perf_counter()
             recovered = self._plan.finish(self._values)
@@ -148,11 +232,16 @@ class Hessian:
         self._fill()
         assembled = time.perf_counter()
         self.timings["assembly"] = assembled - spent
+        doubt = _Doubt.of(self._plan, steps, self.noise, length)
+        norm = np.sqrt(layout.comm.allreduce(float(np.dot(self._values, self._values))))
+        self.error = max(float(np.hypot(doubt.noise / norm, doubt.truncation)), _EPS) if norm > 0 else 0.0
         if verify:
             before = sum(evaluations.counts.values())
             evaluations.on_color = lambda done, total: None
-            self._verify(evaluations, wanted, recovered)
-            self.evaluations["verification"] += sum(evaluations.counts.values()) - before
+            try:
+                self._verify(evaluations, steps, recovered, doubt, norm)
+            finally:
+                self.evaluations["verification"] += sum(evaluations.counts.values()) - before
             self.timings["verification"] = time.perf_counter() - assembled
 
     def _fill(self) -> None:
@@ -175,39 +264,58 @@ class Hessian:
         self.mat.setValuesCSR(*csr)
         self.mat.assemble()
 
-    def _verify(self, evaluations: Evaluations, wanted: np.ndarray, recovered: Recovered) -> None:
+    def _verify(
+        self, evaluations: Evaluations, steps: differences.Steps, recovered: Recovered, doubt, norm: float
+    ) -> None:
         comm, layout = self.pattern.comm, self.pattern.layout
         asymmetry = recovered.asymmetry / recovered.largest if recovered.largest > 0 else 0.0
-        direction = wanted * signed(layout, self.seed)
-        product = differences.directional(evaluations, direction, self.scheme)
+        allowed = TOLERANCE + _SIGMAS * doubt.truncation
+        allowed += _SIGMAS * doubt.largest / recovered.largest if recovered.largest > 0 else 0.0
+        product, direction = differences.directional(
+            evaluations, steps.wanted * signed(layout, self.seed), self.scheme
+        )
         ours, size = self._products(direction)
         error = np.abs(ours - product)
+        expected = doubt.of_product(direction, size)
+        if norm > 0:
+            # A product's own error hides that of a scheme of higher order, which is then no larger.
+            shown = np.maximum(error - 3 * expected, 0.0) if self.scheme == "extrapolated" else error
+            seen, most = doubt.frobenius(shown, direction) / norm, doubt.frobenius(error, direction) / norm
+            self.error = max(seen, min(self.error, most), self.error / 10, _EPS)
         # Steps turn rows of different units into energies, which can be compared.
-        energy = size * wanted
+        energy = size * steps.wanted
         top = comm.allreduce(float(energy.max(initial=0.0)), op=MPI.MAX)
-        scale = np.maximum(size, _FLOOR * top / wanted)
-        relative = np.divide(error, scale, out=np.where(error > 0, np.inf, 0.0), where=scale > 0)
-        worst, rank = comm.allreduce((float(relative.max(initial=0.0)), comm.rank), op=MPI.MAXLOC)
-        self.verification = Verification(worst, asymmetry, worst <= TOLERANCE and asymmetry <= TOLERANCE)
-        if asymmetry > TOLERANCE:
+        scale = np.maximum(size, _FLOOR * top / steps.wanted)
+        raw = np.divide(error, scale, out=np.where(error > 0, np.inf, 0.0), where=scale > 0)
+        relative = np.where(error > _SIGMAS * expected, raw, 0.0)
+        worst = comm.allreduce(float(relative.max(initial=0.0)), op=MPI.MAX)
+        largest = comm.allreduce(float(raw.max(initial=0.0)), op=MPI.MAX)
+        self.verification = Verification(largest, asymmetry, worst <= TOLERANCE and asymmetry <= allowed)
+        if asymmetry > allowed:
             i, j = recovered.where
-            missing = self._missing_near(evaluations, wanted, [i, j])
-            raise CheckError(
+            found = self._missing_near(evaluations, steps, [i, j])
+            raise MissingEntries(
                 f"the derivatives of {self.objective.name} are not symmetric: entries ({i}, {j}) and ({j}, {i}) "
                 f"differ by {asymmetry:.1e} of the largest entry: "
-                + (missing or "the function is no gradient, or it has noise (set typical_x to take longer steps)")
+                + (_told(found) or "the function is no gradient, or it has a kink near x"),
+                *_entries(found),
             )
         if worst > TOLERANCE:
-            variable = comm.bcast(layout.start + int(relative.argmax()) if comm.rank == rank else None, root=rank)
-            missing = self._missing_near(evaluations, wanted, [variable])
-            raise CheckError(
-                f"the Hessian of {self.objective.name} does not agree with the gradient at variable {variable} "
-                f"(a random product is off by {worst:.1e}): "
+            # The worst rows of all ranks: what is missing spoils the rows it stands in.
+            bad = np.flatnonzero(relative > TOLERANCE)
+            bad = bad[np.argsort(-relative[bad], kind="stable")][:_PROBES]
+            listed = [(-float(relative[row]), layout.start + int(row)) for row in bad]
+            listed = sorted(item for part in comm.allgather(listed) for item in part)[:_PROBES]
+            found = self._missing_near(evaluations, steps, [row for _, row in listed])
+            raise MissingEntries(
+                f"the Hessian of {self.objective.name} does not agree with the gradient at variable "
+                f"{listed[0][1]} (a random product is off by {worst:.1e}): "
                 + (
-                    missing
+                    _told(found)
                     or "the pattern misses nothing there, so either the gradient has a kink (a cut-off without "
-                    "smoothing) or noise (set typical_x), or it is not the gradient of a function"
-                )
+                    "smoothing), or it is not the gradient of a function"
+                ),
+                *_entries(found),
             )
 
     def _products(self, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -224,29 +332,31 @@ class Hessian:
         )
         return ours, size
 
-    def _missing_near(self, evaluations: Evaluations, wanted: np.ndarray, suspects: list[int]) -> str:
-        """Step suspects alone and return what the pattern misses of their columns; empty if nothing.
+    def _missing_near(
+        self, evaluations: Evaluations, steps: differences.Steps, suspects: list[int]
+    ) -> list[tuple[int, int, float]]:
+        """Step suspects alone and return what the pattern misses of their columns: (row, column, value).
 
         A missing entry spoils what is recovered in its row, so the trail leads from a wrong product to
         the entry that was read wrongly, and from its row to the entry that is missing.
         """
         pattern, comm = self.pattern, self.pattern.comm
         rows = np.arange(pattern.layout.n_local, dtype=np.int64)
+        level = 0.0 if self.noise is None else _SIGMAS * self.noise.level
+        missing = []
         for probe in range(_PROBES):
             if probe == len(suspects):
                 break
             variable = suspects[probe]
-            exact = differences.column(evaluations, variable, wanted, self.scheme)
+            exact = differences.column(evaluations, variable, steps)
             outside = contained(pattern.indptr, pattern.indices, rows, np.full(len(rows), variable)) == 0
             top = comm.allreduce(float(np.abs(exact).max(initial=0.0)), op=MPI.MAX)
-            missing = np.flatnonzero(outside & (np.abs(exact) > 1e-6 * top))
-            missing = missing[np.argsort(-np.abs(exact[missing]), kind="stable")][:4]
-            found = [(pattern.layout.start + int(row), float(exact[row])) for row in missing]
-            found = [item for part in comm.allgather(found) for item in part]
-            if found:
-                found = sorted(found, key=lambda item: -abs(item[1]))[:4]
-                listed = ", ".join(f"{row} (H = {value:.3g})" for row, value in found)
-                return f"the pattern is too small, variable {variable} is coupled with {listed}"
+            step = comm.allreduce(float(np.abs(steps.taken).min(initial=np.inf)), op=MPI.MIN)
+            there = outside & (np.abs(exact) > 1e-6 * top + level / step)
+            found = [
+                (pattern.layout.start + int(row), variable, float(exact[row])) for row in np.flatnonzero(there)
+            ]
+            missing += [item for part in comm.allgather(found) for item in part]
             alone = np.zeros(len(rows))
             if pattern.layout.start <= variable < pattern.layout.stop:
                 alone[variable - pattern.layout.start] = 1.0
@@ -255,7 +365,7 @@ class Hessian:
             row = comm.bcast(pattern.layout.start + int(error.argmax()) if comm.rank == rank else None, root=rank)
             if size > 1e-6 * top and row not in suspects:
                 suspects.append(row)
-        return ""
+        return missing
 
     def close(self) -> None:
         """Destroy the matrix and the plan.
@@ -272,6 +382,104 @@ class Hessian:
         self.close()
 
 
+@dataclass(frozen=True, eq=False)
+class _Doubt:
+    """What noise and finite steps make of the entries.
+
+    Attributes
+    ----------
+    pattern
+        Of the entries.
+    level
+        (n_local,) noise of each component of a weighted sum of gradients.
+    variance
+        (nnz_local,) of the entries, from that noise.
+    truncation
+        What finite steps leave out, relative to the matrix, as far as the bend tells that was measured.
+    of_central
+        The same for a central difference along a direction.
+    """
+
+    pattern: Pattern
+    level: np.ndarray
+    variance: np.ndarray
+    truncation: float
+    of_central: float
+
+    @classmethod
+    def of(cls, plan: Plan, steps: differences.Steps, noise, length) -> _Doubt:
+        """Collective."""
+        pattern = plan.pattern
+        if noise is None:
+            return cls(pattern, np.zeros(pattern.layout.n_local), np.zeros(pattern.nnz_local), 0.0, 0.0)
+        left = differences.truncation(steps.taken, length, noise, steps.scheme)
+        along = differences.truncation(2 * steps.wanted, length, noise, "central")
+        squares = np.array([np.dot(left, left), np.dot(along, along)])
+        pattern.comm.Allreduce(MPI.IN_PLACE, squares)
+        truncation, of_central = np.sqrt(squares / pattern.n)
+        level = noise.level * np.sqrt(sum(weight**2 for _, weight in steps.nodes))
+        variance = plan.variances(level**2, steps.taken**-2.0)
+        return cls(pattern, level, variance, float(truncation), float(of_central))
+
+    @property
+    def noise(self) -> float:
+        """Norm of what noise makes of the matrix. Collective."""
+        return float(np.sqrt(self.pattern.comm.allreduce(float(self.variance.sum()))))
+
+    @property
+    def largest(self) -> float:
+        """Largest standard deviation of an entry. Collective."""
+        return self.pattern.comm.allreduce(float(np.sqrt(self.variance.max(initial=0.0))), op=MPI.MAX)
+
+    def of_product(self, direction: np.ndarray, size: np.ndarray) -> np.ndarray:
+        """Return (n_local,) what ours and a fresh product may differ by, `size` being |H| |d|. Collective."""
+        squares = self.pattern.exchange.halo(direction**2)
+        noise = np.sqrt(
+            0.5 * self.level**2 + _row_sums(self.pattern, self.variance * squares[self.pattern.columns])
+        )
+        return noise + (self.truncation + self.of_central) * size
+
+    def frobenius(self, error: np.ndarray, direction: np.ndarray) -> float:
+        """Return the norm of the error of the matrix that shows as this error of a product. Collective.
+
+        For an error E and random signs, the mean of (E v)_i² is Σ_j E_ij² v_j² (Hutchinson 1990).
+        """
+        squares = self.pattern.exchange.halo(direction**2)[self.pattern.columns]
+        squares = _row_sums(self.pattern, squares) / np.diff(self.pattern.indptr)
+        part = np.divide(error**2, squares, out=np.zeros_like(error), where=squares > 0)
+        return float(np.sqrt(self.pattern.comm.allreduce(float(part.sum()))))
+
+
+def _row_sums(pattern: Pattern, values: np.ndarray) -> np.ndarray:
+    """Return (n_local,) the sums of the values of each row's entries; no row is empty."""
+    if not pattern.layout.n_local:
+        return np.zeros(0)
+    return np.add.reduceat(values, pattern.indptr[:-1])
+
+
+def _check_room(x: np.ndarray, lower: np.ndarray, upper: np.ndarray, layout) -> None:
+    bad = np.flatnonzero(~((lower <= x) & (x <= upper) & (lower < upper)))
+    if len(bad):
+        i = bad[0]
+        raise InputError(
+            f"variable {layout.start + i} is {x[i]:g}, its bounds are {lower[i]:g} and {upper[i]:g}: x must lie "
+            "between them, and a variable without room does not belong to the problem"
+        )
+
+
+def _told(found: list[tuple[int, int, float]]) -> str:
+    if not found:
+        return ""
+    variable = found[0][1]
+    most = sorted((item for item in found if item[1] == variable), key=lambda item: -abs(item[2]))[:4]
+    listed = ", ".join(f"{row} (H = {value:.3g})" for row, _, value in most)
+    return f"the pattern is too small, variable {variable} is coupled with {listed}"
+
+
+def _entries(found: list[tuple[int, int, float]]) -> tuple[list[int], list[int]]:
+    return [row for row, _, _ in found], [column for _, column, _ in found]
+
+
 def assemble(
     objective: Objective,
     *,
@@ -282,6 +490,7 @@ def assemble(
     budget: float = BUDGET,
     columns: int | None = None,
     verify: bool = True,
+    repair: bool = True,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Hessian:
@@ -296,8 +505,9 @@ def assemble(
     pattern
         Default the objective's own.
     derivative
-        `central` (2 gradients a colour), `forward` (1, and the base), `ad` (1 product),
-        `auto` (products where there are any, else central).
+        `central` (2 gradients a colour), `forward` (1, and the base), `extrapolated` (4), `complex` (1, of
+        complex arrays), `ad` (1 product), `auto` (products where there are any, else central). Steps of
+        differences follow from the noise of the gradient, measured with 7 more.
     coloring
         A kind (`star`, `acyclic`, `cpr`, `distance2`, `powell-toint`), or a colouring made before for
         this pattern.
@@ -308,10 +518,12 @@ def assemble(
         memory. Default all.
     verify
         Compare with a fresh random product, and check the symmetry: 2 gradients more (or 1 product).
+    repair
+        Whether entries that verification finds missing in the pattern are added.
     seed
         Of that product's direction.
     progress
-        Called as progress(colours done, colours) on every rank.
+        Called as progress(colours begun, colours) on every rank.
 
     Returns
     -------
@@ -352,7 +564,9 @@ def assemble(
             f"columns={columns}: at least 1, and only direct recovery (star, cpr, distance2) takes a few columns "
             f"at a time; {coloring.kind} needs them all together"
         )
-    hessian = Hessian(objective, recovery, scheme, timings, seed=seed, columns=columns)
+    hessian = Hessian(
+        objective, recovery, scheme, timings, seed=seed, columns=columns, budget=budget, repair=repair
+    )
     try:
         hessian.update(verify=verify, progress=progress)
     except Exception:

@@ -78,15 +78,19 @@ def parser() -> argparse.ArgumentParser:
     derivatives = argparse.ArgumentParser(add_help=False)
     derivatives.add_argument(
         "--derivative",
-        choices=["auto", "forward", "central", "ad"],
+        choices=["auto", "forward", "central", "extrapolated", "complex", "ad"],
         default="auto",
-        help="differences of gradients, or products (default: products if there are any, else central)",
+        help="differences of gradients (1, 2 or 4 a colour), complex steps, or products (default: products if "
+        "there are any, else central)",
     )
     derivatives.add_argument(
         "--pattern", metavar="FILE|given", default="given", help="a matrix file, or the problem's own"
     )
     derivatives.add_argument(
         "--no-verify", action="store_true", help="skip the fresh product and the symmetry check"
+    )
+    derivatives.add_argument(
+        "--no-repair", action="store_true", help="do not add what the checks find missing in the pattern: status 4"
     )
     derivatives.add_argument(
         "--set",

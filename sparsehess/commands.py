@@ -109,6 +109,8 @@ def run_assemble(arguments, options, comm) -> int:
             "coloring": _hessian_coloring(hessian),
             "evaluations": hessian.evaluations,
             "verification": _verification_facts(hessian),
+            "error": hessian.error,
+            "repaired": hessian.repaired,
             "timings": {**hessian.timings, "total": time.perf_counter() - began},
         }
         with agreement(comm):
@@ -192,6 +194,8 @@ def _assemble(arguments, comm) -> Hessian:
         derivative=arguments.derivative,
         coloring=_coloring(arguments, pattern) if pattern is not None else arguments.coloring,
         verify=not arguments.no_verify,
+        repair=not arguments.no_repair,
+        budget=arguments.budget,
         seed=arguments.seed,
         progress=progress,
     )
@@ -205,9 +209,11 @@ def _no_derivatives(arguments) -> None:
         raise InputError(
             f"--set {arguments.settings[0]}: {arguments.input} is a matrix file and takes no settings"
         )
-    if arguments.pattern != "given" or arguments.no_verify or arguments.derivative != "auto":
+    asked = arguments.pattern != "given" or arguments.derivative != "auto"
+    if asked or arguments.no_verify or arguments.no_repair:
         raise InputError(
-            f"{arguments.input} is a matrix file: --derivative, --pattern and --no-verify are for problems"
+            f"{arguments.input} is a matrix file: --derivative, --pattern, --no-verify and --no-repair are for "
+            "problems"
         )
 
 
@@ -353,8 +359,10 @@ def _hessian_lines(hessian: Hessian, facts: dict) -> str:
         f"pattern      {facts['n']} variables, {facts['nnz']} entries ({hessian.pattern.source})",
         f"coloring     {coloring.count} colors ({coloring.kind}, {coloring.order}; {_gap(facts['coloring'])})",
         f"derivatives  {hessian.scheme}: {calls['gradient']} gradients, {calls['hvp']} products, "
-        f"{calls['verification']} to verify",
+        f"{calls['noise']} for their noise, {calls['verification']} to verify",
     ]
+    if hessian.repaired:
+        lines.append(f"repaired     the pattern missed {hessian.repaired} entries: they were found and added")
     if coloring.count == facts["n"] > 1:
         lines.append("note         as many colors as variables: no gain over one step per variable")
     if hessian.verification is not None:
@@ -362,6 +370,7 @@ def _hessian_lines(hessian: Hessian, facts: dict) -> str:
         lines.append(f"verified     random product to {found.hvp_error:.1e}, symmetric to {found.asymmetry:.1e}")
     else:
         lines.append("verified     no: --no-verify")
+    lines.append(f"error        about {hessian.error:.1e} of the matrix")
     return "\n".join(lines)
 
 

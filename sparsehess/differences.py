@@ -1,4 +1,4 @@
-"""Compressed differences: one gradient change per colour, with steps from scale and rounding."""
+"""Compressed differences: for every colour a weighted sum of gradients, with steps from scale and noise."""
 
 from __future__ import annotations
 
@@ -10,12 +10,46 @@ import numpy as np
 
 from sparsehess.coloring import Coloring
 from sparsehess.errors import InputError
-from sparsehess.objective import Evaluations
+from sparsehess.evaluations import Evaluations
+from sparsehess.noise import Noise
 from sparsehess.pattern import Layout
 
-SCHEMES = ("forward", "central", "product")
+SCHEMES = ("forward", "central", "extrapolated", "complex", "product")
 
 _EPS = np.finfo(float).eps
+
+# A complex step has no difference to lose digits in.
+_IMAGINARY = 1e-30
+
+# No step is longer than this part of the length over which the Hessian changes.
+_LONGEST = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """Where the variables of a colour stand, one node of the scheme after another.
+
+    Attributes
+    ----------
+    scheme
+        One of `SCHEMES`.
+    nodes
+        Pairs (values, weight): (n_local,) values, or None for x itself. Weights are those of the gradients.
+    taken
+        (n_local,) by what the weighted sum of gradients is divided: H times this step.
+    wanted
+        (n_local,) step of each variable in a central difference along a direction.
+    """
+
+    scheme: str
+    nodes: tuple
+    taken: np.ndarray
+    wanted: np.ndarray
+
+    @property
+    def gradients(self) -> int:
+        """Gradients a colour."""
+        return sum(values is not None for values, _ in self.nodes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,120 +62,183 @@ class Compressed:
         (colors, n_local) gradient change when the variables of a colour take their steps together.
     taken
         (n_local,) step of each variable, from one evaluation to the other.
-    scheme
-        One of `SCHEMES`.
     """
 
     changes: np.ndarray
     taken: np.ndarray
-    scheme: str
 
 
 def scheme_of(derivative: str, objective) -> str:
-    """Return the scheme for `auto`, `forward`, `central` or `ad`.
+    """Return the scheme for `auto`, `forward`, `central`, `extrapolated`, `complex`, `energy` or `ad`.
 
-    Not collective. `auto` takes products where the objective has them, else central differences.
+    Not collective. `auto` takes products where the objective has them, else central differences of the
+    gradient, else those of the energy.
 
     Raises
     ------
     InputError
-        Unknown choice, or `ad` without a Hessian-vector product.
+        Unknown choice, or the objective lacks the function it needs.
     """
-    match derivative:
-        case "auto":
-            return "product" if objective.hvp is not None else "central"
-        case "forward" | "central":
-            return derivative
-        case "ad":
-            if objective.hvp is None:
-                raise InputError(f"derivative 'ad' needs a Hessian-vector product: {objective.name} has no hvp")
-            return "product"
-    raise InputError(f"derivative {derivative!r} is none of auto, forward, central, ad")
+    products = objective.hvp is not None or objective.hvps is not None
+    needs = {
+        **dict.fromkeys(("forward", "central", "extrapolated", "complex"), ("a gradient", objective.gradient)),
+        "ad": ("a Hessian-vector product", products or None),
+        "energy": ("an energy", objective.energy),
+    }
+    if derivative == "auto":
+        derivative = "ad" if products else "central" if objective.gradient is not None else "energy"
+    if derivative not in needs:
+        raise InputError(f"derivative {derivative!r} is none of auto, {', '.join(needs)}")
+    what, there = needs[derivative]
+    if there is None:
+        raise InputError(f"derivative {derivative!r} needs {what}: {objective.name} has none")
+    return "product" if derivative == "ad" else derivative
 
 
-def steps(x: np.ndarray, typical, scheme: str, layout: Layout) -> np.ndarray:
-    """Return the step (n_local,) of each variable.
+def lengths(x: np.ndarray, typical, layout: Layout) -> np.ndarray:
+    """Return the typical length (n_local,) of each variable.
 
-    Collective.
+    Collective. What is given; else 1, or the root mean square of x where that is smaller (x in metres of
+    nanometre things).
+    """
+    if typical is not None:
+        return typical
+    total = layout.comm.allreduce(float(np.dot(x, x)))
+    rms = np.sqrt(total / max(layout.n, 1))
+    return np.full(len(x), rms if 0 < rms < 1 else 1.0)
+
+
+def steps(x, length: np.ndarray, noise: Noise | None, scheme: str, limits, given: bool) -> Steps:
+    """Return the steps of a scheme from x.
+
+    Not collective.
 
     Parameters
     ----------
     x
         (n_local,) the point.
-    typical
-        (n_local,) scale L of the variables, or None: then 1, or the root mean square of x where
-        that is smaller (x in metres of nanometre things).
+    length
+        (n_local,) typical lengths.
+    noise
+        Of the gradient; None for products and complex steps, which need none.
+    limits
+        (lower, upper), each (n_local,).
+    given
+        Whether the user gave the lengths: then no step goes by a longer one.
 
     Notes
     -----
-    Rounding disturbs the gradient by eps in itself and through x by eps |x| / L; a central
-    difference errs by (h / L)² besides, a forward one by h / L. The balance is
-    h = L (eps max(1, |x| / L))^(1/3), and ^(1/2) (Nocedal and Wright 2006, section 8.1).
+    In typical lengths: with relative noise e, and a Hessian that changes by its own size over b and has
+    higher derivatives of the length l = min(b, 1), a step h errs by e / h, and by h / 2 b, h² / 6 b l or
+    h⁴ / 4 b l² for forward, central and extrapolated differences; the balance is 2 (e b)^(1/2),
+    (3 e b l)^(1/3) and (e b l²)^(1/5) (after Nocedal and Wright 2006, section 8.1).
+    A variable without room on both sides steps to one side: in a central scheme by a forward difference,
+    in an extrapolated one by (8 g(h) - 8 g(0) - g(3 h) + g(h)) / 6, of second order with the same weights.
     """
     if scheme == "product":
-        return np.ones(len(x))
-    if typical is None:
-        total = layout.comm.allreduce(float(np.dot(x, x)))
-        rms = np.sqrt(total / max(layout.n, 1))
-        scale = rms if 0 < rms < 1 else 1.0
-        typical = np.full(len(x), scale)
-    root = np.cbrt if scheme == "central" else np.sqrt
-    step = typical * root(_EPS)
-    far = np.flatnonzero(np.abs(x) > typical)
-    step[far] *= root(np.abs(x[far]) / typical[far])
-    return step
+        return Steps(scheme, (), np.ones(len(x)), length)
+    lower, upper = limits
+    if scheme == "complex":
+        step = np.full(len(x), _IMAGINARY)
+        return Steps(scheme, ((x + 1j * step, 1.0),), step, 1e-5 * length)
+    bend = min(noise.bend, 1.0) if given else noise.bend
+    near, error = min(bend, 1.0), noise.relative
+
+    def balanced(order: int) -> np.ndarray:
+        best = {
+            1: 2 * np.sqrt(error * bend),
+            2: np.cbrt(3 * error * bend * near),
+            4: (error * bend * near**2) ** 0.2,
+        }
+        return length * np.minimum(best[order], _LONGEST * near)
+
+    forward, central = balanced(1), balanced(2)
+    wanted = {"forward": forward, "central": central, "extrapolated": balanced(4)}[scheme]
+    up, down = upper - x, x - lower
+    span = 2 if scheme == "extrapolated" else 1
+    both = (scheme != "forward") & (np.minimum(up, down) >= span * wanted)
+    side = np.where(up >= down, 1.0, -1.0)
+    one_sided_span = 3 if scheme == "extrapolated" else 1
+    alone = wanted if scheme == "extrapolated" else forward
+    alone = side * np.minimum(alone, np.maximum(up, down) / one_sided_span)
+    step = np.where(both, wanted, alone)
+    if scheme == "forward":
+        plus = x + step
+        return Steps(scheme, ((plus, 1.0), (None, -1.0)), plus - x, central)
+    plus, minus = x + step, np.where(both, x - step, x)
+    taken = plus - minus
+    if scheme == "central":
+        return Steps(scheme, ((plus, 1.0), (minus, -1.0)), taken, central)
+    far, near = np.where(both, x + 2 * step, x + 3 * step), np.where(both, x - 2 * step, plus)
+    nodes = ((plus, 4 / 3), (minus, -4 / 3), (far, -1 / 6), (near, 1 / 6))
+    return Steps(scheme, nodes, taken, central)
 
 
-def compress(evaluations: Evaluations, coloring: Coloring, wanted: np.ndarray, scheme: str) -> Compressed:
-    """Evaluate one gradient change (or product) per colour.
+def truncation(taken: np.ndarray, length: np.ndarray, noise: Noise, scheme: str) -> np.ndarray:
+    """Return (n_local,) what steps leave out of a column, relative to its size; `taken` as in `Steps`.
 
-    Collective. Costs 2 gradients a colour (`central`), 1 and the base (`forward`), or 1 product.
+    Not collective.
     """
-    changes, taken = evaluations.changes(coloring.colors, wanted, coloring.count, scheme)
-    return Compressed(changes, taken, scheme)
+    bend, near = noise.bend, min(noise.bend, 1.0)
+    step = np.abs(taken) / length
+    if scheme == "forward":
+        return step / (2 * bend)
+    step = step / 2
+    return step**2 / (6 * bend * near) if scheme == "central" else step**4 / (4 * bend * near**2)
 
 
-def some_colors(
-    evaluations: Evaluations, coloring: Coloring, wanted: np.ndarray, scheme: str, first: int, last: int
+def compress(
+    evaluations: Evaluations, coloring: Coloring, steps: Steps, first: int = 0, last: int | None = None
 ) -> Compressed:
-    """Evaluate the gradient changes (or products) of the colours first to last - 1.
+    """Evaluate the gradient changes (or products) of the colours first to last - 1; default all.
 
-    Collective. Together the parts cost what `compress` costs.
+    Collective. Costs the gradients of the scheme for each colour (and one at x for `forward`), or a product.
     """
-    here = (coloring.colors >= first) & (coloring.colors < last)
+    last = coloring.count if last is None else last
+    colors, count = coloring.colors, coloring.count
+    if (first, last) != (0, count):
+        colors = np.where((colors >= first) & (colors < last), colors - first, -1)
     tell = evaluations.on_color
-    evaluations.on_color = lambda done, total: tell(first + done, coloring.count)
+    evaluations.on_color = lambda done, total: tell(first + done, count)
     try:
-        changes, taken = evaluations.changes(
-            np.where(here, coloring.colors - first, -1), wanted, last - first, scheme
-        )
+        if steps.scheme == "product":
+            changes = evaluations.products(colors, last - first, steps.taken)
+        else:
+            changes = evaluations.changes(colors, last - first, steps.nodes)
     finally:
         evaluations.on_color = tell
-    return Compressed(changes, taken, scheme)
+    return Compressed(changes, steps.taken)
 
 
-def directional(evaluations: Evaluations, direction: np.ndarray, scheme: str) -> np.ndarray:
-    """Return H d (n_local,) from central differences along d, or from a product.
+def directional(evaluations: Evaluations, direction: np.ndarray, scheme: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return (H d, d), each (n_local,), from a central difference along d, or from a product.
 
-    Collective. Costs two gradients or one product. `direction` (n_local,) is itself the step.
+    Collective. Costs two gradients or one product. `direction` (n_local,) is itself the step to either side;
+    beyond the bounds it is cut, and the d returned is what was taken.
     """
     together = np.zeros(len(direction), np.int64)
-    scheme = "product" if scheme == "product" else "central"
-    change, _ = evaluations.changes(together, direction, 1, scheme)
-    return change[0] if scheme == "product" else 0.5 * change[0]
+    if scheme == "product":
+        return evaluations.products(together, 1, direction)[0], direction
+    lower, upper = evaluations.objective.limits
+    plus = np.clip(evaluations.x + direction, lower, upper)
+    minus = np.clip(evaluations.x - direction, lower, upper)
+    change = evaluations.changes(together, 1, ((plus, 1.0), (minus, -1.0)))
+    return 0.5 * change[0], 0.5 * (plus - minus)
 
 
-def column(evaluations: Evaluations, variable: int, wanted: np.ndarray, scheme: str) -> np.ndarray:
+def column(evaluations: Evaluations, variable: int, steps: Steps) -> np.ndarray:
     """Return column `variable` of the Hessian (n_local,), by stepping that variable alone.
 
-    Collective. Costs two gradients or one product.
+    Collective. Costs the gradients of the scheme, or one product.
     """
     layout = evaluations.layout
     colors = np.full(layout.n_local, -1, np.int64)
     if layout.start <= variable < layout.stop:
         colors[variable - layout.start] = 0
-    scheme = "product" if scheme == "product" else "central"
-    change, taken = evaluations.changes(colors, wanted, 1, scheme)
-    own = taken[colors == 0]
+    if steps.scheme == "product":
+        change = evaluations.products(colors, 1, steps.taken)
+    else:
+        change = evaluations.changes(colors, 1, steps.nodes)
+    own = steps.taken[colors == 0]
     step = layout.comm.allreduce(float(own[0]) if len(own) else -np.inf, op=MPI.MAX)
     return change[0] / step

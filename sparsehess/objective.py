@@ -8,16 +8,15 @@ collectively, one colour after another.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
-from sparsehess.errors import CheckError, EvaluationError, InputError
+from sparsehess.errors import InputError
+from sparsehess.evaluations import Evaluations
 from sparsehess.pattern import Layout, Pattern
-from sparsehess.pattern.layout import offsets
 from sparsehess.runtime import PETSc, agreement, communicator
 from sparsehess.units import Units
 
@@ -35,13 +34,23 @@ class Objective:
         It is where the Hessian is taken.
     gradient
         `gradient(x) -> (n,) ndarray`, or `gradient(x, g)` on Vecs. The array or Vec it gets belongs
-        to sparsehess and is used again: read it, do not keep or change it.
+        to sparsehess and is used again: read it, do not keep or change it. May be left out where
+        there is an `energy` of arrays, or products.
     pattern
         Which variables may be coupled.
     hvp
         Optional Hessian-vector product, `hvp(x, v) -> ndarray`, or `hvp(x, v, y)` on Vecs.
+    hvps
+        Optional batches of products, `hvps(x, V) -> (m, n) ndarray` for V (m, n), m up to `batch`.
+    batch
+        Most directions that `hvps` is given at once.
     energy
         Optional, `energy(x) -> float`.
+    bounds
+        Optional (lower, upper), numbers or (n,): no function is called beyond them.
+    summed
+        Whether the functions return this rank's part of a sum over all ranks (each with its share of
+        the data or the elements), every rank having the whole of x.
     mass
         Optional mass matrix of the generalised problem H u = λ M u: an (n,) diagonal, a SciPy
         matrix (both the same on every rank) or a PETSc Mat.
@@ -59,13 +68,19 @@ class Objective:
         For reports.
     comm
         mpi4py or petsc4py communicator; for a Vec it is the Vec's own.
+    group
+        The same objective on the communicator of this rank's group, set by `in_groups`.
     """
 
     x: np.ndarray | PETSc.Vec
-    gradient: Callable
+    gradient: Callable | None = None
     pattern: Pattern | None = None
     hvp: Callable | None = None
+    hvps: Callable | None = None
+    batch: int = 1
     energy: Callable | None = None
+    bounds: tuple | None = None
+    summed: bool = False
     mass: object = None
     null_vectors: object = None
     null_names: tuple[str, ...] = ()
@@ -73,9 +88,12 @@ class Objective:
     units: Units | None = None
     name: str = "objective"
     comm: object = field(default=None, repr=False)
+    group: Objective | None = field(default=None, repr=False)
 
     def __post_init__(self):
-        if isinstance(self.x, PETSc.Vec):
+        if self.group is not None:
+            comm = communicator(self.comm)
+        elif isinstance(self.x, PETSc.Vec):
             comm = communicator(self.x.comm)
         else:
             comm = communicator(self.comm)
@@ -85,10 +103,16 @@ class Objective:
             x.flags.writeable = False
             object.__setattr__(self, "x", x)
         object.__setattr__(self, "comm", comm)
-        for name in ("gradient", "hvp", "energy"):
-            function = getattr(self, name)
-            if not (callable(function) or (function is None and name != "gradient")):
+        functions = {name: getattr(self, name) for name in ("gradient", "hvp", "hvps", "energy")}
+        for name, function in functions.items():
+            if not (callable(function) or function is None):
                 raise InputError(f"{name} must be a function, not {type(function).__name__}")
+        if all(function is None for function in functions.values()):
+            raise InputError(f"{self.name} has neither gradient nor hvp, hvps or energy")
+        if self.distributed and (self.summed or self.hvps is not None):
+            raise InputError("summed and hvps are for functions of arrays, not of PETSc vectors")
+        if self.batch < 1 or (self.batch > 1 and self.hvps is None):
+            raise InputError(f"batch={self.batch}: at least 1, and more than 1 only with hvps")
         if self.pattern is not None and self.pattern.n != self.n:
             raise InputError(f"the pattern has {self.pattern.n} variables, x has {self.n}")
 
@@ -103,16 +127,63 @@ class Objective:
     @cached_property
     def layout(self) -> Layout:
         """Rows of each rank: the Vec's, the pattern's, or PETSc's even one. Collective the first time."""
-        if self.distributed:
+        if self.distributed and self.group is None:
             return Layout.from_local(self.x.getLocalSize(), self.comm)
         return self.pattern.layout if self.pattern is not None else Layout.from_size(self.n, self.comm)
+
+    @classmethod
+    def in_groups(cls, make: Callable, groups: int, comm=None) -> Objective:
+        """Return an objective whose gradients are evaluated by several groups of ranks side by side.
+
+        Collective on `comm`.
+
+        Parameters
+        ----------
+        make
+            `make(comm) -> Objective` on PETSc vectors, called with the communicator of a group; collective
+            within the group, and the same objective in every group.
+        groups
+            How many; consecutive ranks form a group.
+
+        Raises
+        ------
+        InputError
+            More groups than ranks, or the objective made is not one of PETSc vectors.
+        """
+        comm = communicator(comm)
+        if not 1 <= groups <= comm.size:
+            raise InputError(f"{groups} groups of {comm.size} ranks: at least 1, and no more than there are ranks")
+        theirs = comm.Split(comm.rank * groups // comm.size, comm.rank)
+        with agreement(comm):
+            inner = make(theirs)
+            if not (isinstance(inner, Objective) and inner.distributed):
+                raise InputError(
+                    "in_groups: make(comm) must return an Objective whose x is a PETSc Vec; "
+                    "gradients of arrays are shared out over single ranks as they are"
+                )
+        pattern = None
+        if inner.pattern is not None:
+            own = inner.pattern
+            if comm.rank * groups // comm.size:  # one group tells all
+                rows, columns = np.empty((2, 0), np.int64)
+            else:
+                rows = np.repeat(np.arange(own.layout.start, own.layout.stop), np.diff(own.indptr))
+                columns = own.indices.astype(np.int64)
+            pattern = Pattern.from_pairs(rows, columns, own.n, comm=comm, source=own.source)
+        return replace(inner, comm=comm, group=inner, pattern=pattern)
 
     def at(self, x) -> Evaluations:
         """Return the evaluations of this objective at x, of the same kind as the objective's own x.
 
         Collective.
         """
-        return (DistributedEvaluations if self.distributed else ReplicatedEvaluations)(self, x)
+        return Evaluations(self, x)
+
+    @cached_property
+    def limits(self) -> tuple[np.ndarray, np.ndarray]:
+        """(lower, upper), each (n_local,): the bounds, infinite where there is none."""
+        lower, upper = self.bounds if self.bounds is not None else (-np.inf, np.inf)
+        return self.local(lower), self.local(upper)
 
     def local(self, values) -> np.ndarray:
         """Return the local rows of an (n,) array that every rank holds, of a scalar, or of a Vec.
@@ -127,231 +198,3 @@ class Objective:
         if array.shape != (self.n,):
             raise InputError(f"expected a number or ({self.n},) values, not shape {array.shape}")
         return array[self.layout.start : self.layout.stop]
-
-
-class Evaluations(ABC):
-    """Gradient changes and products of an objective at one point, counted.
-
-    `changes` is the one question: for colours and steps, how does the gradient change when all
-    variables of a colour take their step together?
-    """
-
-    def __init__(self, objective: Objective):
-        self.objective = objective
-        self.comm = objective.comm
-        self.layout = objective.layout
-        self.counts = {"gradient": 0, "hvp": 0, "energy": 0}
-        self.on_color: Callable[[int, int], None] = lambda done, total: None
-        self._gradient_here: np.ndarray | None = None  # at the point itself, once it was needed
-
-    @abstractmethod
-    def changes(self, colors: np.ndarray, steps: np.ndarray, count: int, scheme: str):
-        """Return (changes, taken): gradient changes (count, n_local) and the steps made (n_local,).
-
-        Collective.
-
-        Parameters
-        ----------
-        colors
-            (n_local,) from 0 to count - 1; -1 for variables that stay.
-        steps
-            (n_local,) wanted steps.
-        scheme
-            `central`: g(x + s) - g(x - s), and `taken` is the whole way from one to the other;
-            `forward`: g(x + s) - g(x); `product`: hvp(x, s).
-
-        Raises
-        ------
-        EvaluationError
-            The function raised, or returned a wrong shape; on every rank.
-        CheckError
-            It returned a number that is not finite; the message names the variable.
-        """
-
-    def _called(self, name: str, *arguments):
-        """Call the user's function; what it raises becomes an EvaluationError that names the rank."""
-        try:
-            return getattr(self.objective, name)(*arguments)
-        except Exception as error:  # the user's code may raise anything
-            raise EvaluationError(
-                f"the {name} of {self.objective.name} raised {type(error).__name__} on rank "
-                f"{self.comm.rank}: {' '.join(str(error).split())}"
-            ) from error
-
-    def _finite(self, change: np.ndarray, first: int, color: int) -> None:
-        if np.isfinite(change.sum()):
-            return
-        bad = np.flatnonzero(~np.isfinite(change))
-        if len(bad):
-            raise CheckError(
-                f"the derivatives of {self.objective.name} are not finite: {change[bad[0]]} at variable "
-                f"{first + bad[0]} ({len(bad)} in all) when the variables of colour {color} were stepped; "
-                "is the function defined around x?"
-            )
-
-
-def _classes(colors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return (order, ends): the variables of colour c are order[ends[c] : ends[c + 1]].
-
-    Not collective.
-    """
-    small = colors.astype(np.int16) if count < 2**15 else colors  # numpy sorts 16 bits by radix
-    sizes = np.bincount(colors + 1, minlength=count + 1)
-    return np.argsort(small, kind="stable"), np.cumsum(sizes)
-
-
-def stepped(x: np.ndarray, steps: np.ndarray, scheme: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (upper, lower, taken): the points of the scheme and their exact distance in floating point.
-
-    Not collective.
-    """
-    upper = x + steps
-    lower = x - steps if scheme == "central" else x
-    return upper, lower, upper - lower
-
-
-class ReplicatedEvaluations(Evaluations):
-    """Every rank evaluates alone: the colours are dealt out, and each row goes to its owner."""
-
-    def __init__(self, objective: Objective, x):
-        super().__init__(objective)
-        point = np.array(x, dtype=np.float64)
-        if point.shape != (objective.n,):
-            raise InputError(f"x must be ({objective.n},), not {point.shape}")
-        self._x = point
-        self._shown = point.view()  # what the user's function sees: the same memory, not to be written
-        self._shown.flags.writeable = False
-
-    @property
-    def x(self) -> np.ndarray:
-        return self._x[self.layout.start : self.layout.stop]
-
-    def _vector(self, name: str, *arguments) -> np.ndarray:
-        value = np.asarray(self._called(name, self._shown, *arguments))
-        if value.shape != (self.objective.n,) or value.dtype.kind not in "fiu":
-            raise EvaluationError(
-                f"the {name} of {self.objective.name} must return ({self.objective.n},) real numbers, "
-                f"not {value.dtype} of shape {value.shape}"
-            )
-        return value
-
-    def changes(self, colors, steps, count, scheme):
-        comm, layout, n = self.comm, self.layout, self.objective.n
-        colors, steps = self._whole(colors), self._whole(steps)
-        order, ends = _classes(colors, count)
-        out = np.empty((count, layout.n_local))
-        base = self._base(scheme)
-        # Each round every rank takes one colour, evaluates it and sends each owner its rows.
-        own = None if comm.size == 1 else np.empty(n)
-        for first in range(0, count, comm.size):
-            color = first + comm.rank
-            active = min(comm.size, count - first)
-            with agreement(comm):
-                if color < count:
-                    group = order[ends[color] : ends[color + 1]]
-                    change = out[color] if own is None else own
-                    self._one(group, steps[group], base, scheme, change)
-                    self._finite(change, 0, color)
-            if own is not None:
-                counts = layout.counts if color < count else np.zeros(comm.size, np.int64)
-                into = np.where(np.arange(comm.size) < active, layout.n_local, 0)
-                comm.Alltoallv(
-                    [own, (counts, offsets(counts))], [out[first : first + active], (into, offsets(into))]
-                )
-            self.on_color(first + active, count)
-        self.counts["hvp" if scheme == "product" else "gradient"] += count * (2 if scheme == "central" else 1)
-        if scheme == "product":
-            return out, self.objective.local(steps)
-        return out, stepped(self.x, steps[layout.start : layout.stop], scheme)[2]
-
-    def _one(self, group, steps, base, scheme, change) -> None:
-        if scheme == "product":
-            direction = np.zeros(self.objective.n)
-            direction[group] = steps
-            change[:] = self._vector("hvp", direction)
-            return
-        here = self._x[group]
-        upper, lower, _ = stepped(here, steps, scheme)
-        try:
-            self._x[group] = upper
-            change[:] = self._vector("gradient")
-            if scheme == "central":
-                self._x[group] = lower
-                base = self._vector("gradient")
-            with np.errstate(invalid="ignore"):  # what is not finite is found by the caller, and named
-                change -= base
-        finally:
-            self._x[group] = here
-
-    def _base(self, scheme: str) -> np.ndarray | None:
-        """Return the gradient at x itself where the scheme needs it: evaluated once, on rank 0."""
-        if scheme != "forward" or self._gradient_here is not None:
-            return self._gradient_here
-        base = np.empty(self.objective.n)
-        with agreement(self.comm):
-            if self.comm.rank == 0:
-                base[:] = self._vector("gradient")
-        self.counts["gradient"] += 1
-        self.comm.Bcast(base)
-        self._gradient_here = base
-        return base
-
-    def _whole(self, local: np.ndarray) -> np.ndarray:
-        if self.comm.size == 1:
-            return local
-        whole = np.empty(self.objective.n, local.dtype)
-        counts = self.layout.counts
-        self.comm.Allgatherv(np.ascontiguousarray(local), [whole, (counts, offsets(counts))])
-        return whole
-
-
-class DistributedEvaluations(Evaluations):
-    """All ranks evaluate one colour together, on the user's vectors."""
-
-    def __init__(self, objective: Objective, x: PETSc.Vec):
-        super().__init__(objective)
-        if x.getLocalSize() != self.layout.n_local:
-            raise InputError(f"x has {x.getLocalSize()} local rows, the objective's own {self.layout.n_local}")
-        self._x = x
-
-    @property
-    def x(self) -> np.ndarray:
-        return self._x.getArray(readonly=True)
-
-    def _vector(self, name: str, *arguments) -> np.ndarray:
-        with agreement(self.comm):
-            self._called(name, *arguments)
-        return arguments[-1].getArray(readonly=True)
-
-    def changes(self, colors, steps, count, scheme):
-        at, result, direction = self._x.duplicate(), self._x.duplicate(), self._x.duplicate()
-        try:
-            out = np.empty((count, self.layout.n_local))
-            upper, lower, taken = stepped(self.x, steps, scheme)
-            base = self._gradient_here if scheme == "forward" else None
-            if scheme == "forward" and base is None:
-                self._x.copy(at)
-                base = self._gradient_here = self._vector("gradient", at, result).copy()
-                self.counts["gradient"] += 1
-            for color in range(count):
-                group = colors == color
-                if scheme == "product":
-                    self._x.copy(at)
-                    direction.setArray(np.where(group, steps, 0.0))
-                    out[color] = self._vector("hvp", at, direction, result)
-                else:
-                    at.setArray(np.where(group, upper, self.x))
-                    out[color] = self._vector("gradient", at, result)
-                    if scheme == "central":
-                        at.setArray(np.where(group, lower, self.x))
-                        base = self._vector("gradient", at, result)
-                    with np.errstate(invalid="ignore"):
-                        out[color] -= base
-                with agreement(self.comm):
-                    self._finite(out[color], self.layout.start, color)
-                self.on_color(color + 1, count)
-            self.counts["hvp" if scheme == "product" else "gradient"] += count * (2 if scheme == "central" else 1)
-            return out, steps if scheme == "product" else taken
-        finally:
-            for vector in (at, result, direction):
-                vector.destroy()

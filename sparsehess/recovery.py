@@ -72,6 +72,20 @@ class Plan(Protocol):
         """
         ...
 
+    def variances(self, level: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """Return (nnz_local,) variances of the entries.
+
+        Collective.
+
+        Parameters
+        ----------
+        level
+            (n_local,) variance of each component of a gradient change.
+        weight
+            (n_local,) 1 / step² of each variable.
+        """
+        ...
+
 
 def plan(pattern: Pattern, coloring: Coloring) -> Plan:
     """Plan the recovery that the colouring's kind asks for.
@@ -142,6 +156,16 @@ class Direct:
             indptr, columns, color, changes, weight, self.source, remote, values
         )
         return _agreed(pattern, asymmetry, entry, largest)
+
+    def variances(self, level: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """See `Plan.variances`.
+
+        Collective.
+        """
+        own, other = _both_variances(self.pattern, level, weight)
+        return np.select(
+            [self.source == 1, self.source == 2, self.source == 3], [own, other, 0.25 * (own + other)]
+        )
 
     def collect(self, first: int, changes: np.ndarray, taken: np.ndarray, values: np.ndarray) -> None:
         """Take from some colours, those from `first` on, what can be read of them: part of a recovery.
@@ -218,6 +242,20 @@ class Substitution:
             ghosts = columns[entries]
             np.subtract.at(changes, (color[ghosts], stage.heard_rows), told[alone] / weight[ghosts])
         return _agreed(pattern, largest, entry, float(np.abs(values).max(initial=0.0)))
+
+    def variances(self, level: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """See `Plan.variances`; of an entry as if it were read where that is quieter.
+
+        Collective.
+        """
+        return self.mean_amplification * np.minimum(*_both_variances(self.pattern, level, weight))
+
+
+def _both_variances(pattern: Pattern, level: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the variances (nnz_local,) of each entry, and of its mirror, as read in their rows. Collective."""
+    rows = np.repeat(np.arange(pattern.layout.n_local), np.diff(pattern.indptr))
+    halo, columns = pattern.exchange.halo, pattern.columns
+    return level[rows] * halo(weight)[columns], weight[rows] * halo(level)[columns]
 
 
 def _agreed(pattern: Pattern, asymmetry: float, entry: int, largest: float) -> Recovered:

@@ -224,16 +224,21 @@ class Pattern:
 
     @classmethod
     def _from_nodes(cls, first, second, nodes, dofs, comm, source) -> Pattern:
-        quotient = cls.from_pairs(first, second, nodes, comm=comm, source=source)
+        return cls.from_pairs(first, second, nodes, comm=comm, source=source).with_dofs(dofs)
+
+    def with_dofs(self, dofs: int) -> Pattern:
+        """Return the pattern of `dofs` variables for each of this one's, coupled where those are.
+
+        Collective.
+        """
         if dofs == 1:
-            return quotient
-        starts = quotient.layout.starts * dofs
-        layout = Layout(quotient.layout.comm, starts)
-        index = _index_type(layout.n, quotient.nnz_local * dofs * dofs)
+            return self
+        layout = Layout(self.comm, self.layout.starts * dofs)
+        index = _index_type(layout.n, self.nnz_local * dofs * dofs)
         indptr, indices = kernels.expand(
-            quotient.indptr.astype(index, copy=False), quotient.indices.astype(index, copy=False), dofs
+            self.indptr.astype(index, copy=False), self.indices.astype(index, copy=False), dofs
         )
-        return cls(layout, indptr, indices, source, quotient)
+        return Pattern(layout, indptr, indices, self.source, self)
 
     def in_blocks(self, size: int) -> Pattern:
         """Return this pattern with its variables declared to come in consecutive groups of `size`.

@@ -87,6 +87,7 @@ def test_drivers_against_their_exact_hessians(name, coloring, comm):
             "gradient": 2 * hessian.coloring.count,
             "hvp": 0,
             "energy": 0,
+            "noise": 7,
             "verification": 2,
         }
         assert hessian.verification.passed
@@ -147,10 +148,9 @@ def test_calls_are_those_that_are_counted(comm):
         return LAPLACIAN @ u + np.sin(3 * u)
 
     with sh.assemble(field(comm, gradient=gradient)) as hessian:
-        counted = hessian.evaluations["gradient"] + hessian.evaluations["verification"]
+        counted = sum(hessian.evaluations.values())
         assert comm.allreduce(len(calls)) == counted
-        share = 2 * -(-hessian.coloring.count // comm.size) + 2
-        assert len(calls) <= share  # colours are dealt to the ranks
+        assert comm.size == 1 or len(calls) < counted  # colours are dealt to the ranks
 
 
 def test_values_do_not_depend_on_ranks(comm):
@@ -237,7 +237,7 @@ def test_one_missing_entry_is_named(pair, coloring, comm):
     structure.eliminate_zeros()
     pattern = sh.Pattern.from_scipy(structure, comm=comm)
     with pytest.raises(CheckError) as caught:
-        sh.assemble(field(comm, pattern=pattern), coloring=coloring)
+        sh.assemble(field(comm, pattern=pattern), coloring=coloring, repair=False)
     assert re.search(rf"variable ({i} is coupled with {j}|{j} is coupled with {i}) ", str(caught.value))
 
 
@@ -274,11 +274,12 @@ def test_what_is_no_gradient_is_found_out(comm):
     )
 
 
-def test_a_kink_is_found_out(comm):
-    """The second derivative jumps within the step, as at a plain cut-off."""
-    near = np.full(N, 2e-6)
-    kinked = field(comm, x=near, gradient=lambda u: LAPLACIAN @ u + 0.5 * np.abs(u), typical_x=1.0)
-    fails(CheckError, "kink", kinked)
+def test_a_kink_shows_as_noise(comm):
+    """The second derivative jumps nearby, as at a plain cut-off: no gradient is smooth below that distance."""
+    for near, noisy in ((2e-6, True), (1e-2, False)):
+        kinked = field(comm, x=np.full(N, near), gradient=lambda u: LAPLACIAN @ u + 0.5 * np.abs(u), typical_x=1.0)
+        with sh.assemble(kinked) as hessian:
+            assert (comm.allreduce(float(hessian.noise.relative.max()), op=MPI.MAX) > 1e-7) == noisy
 
 
 def test_a_gradient_that_raises_on_one_rank(comm):

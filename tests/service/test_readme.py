@@ -46,7 +46,7 @@ def test_commands(command, copy):
     done = run(["bash", "-c", command], copy)
     assert done.returncode == 0, done.stdout + done.stderr
     if command == "make demo":
-        assert "certified" in done.stdout and "360 gradients" in done.stdout
+        assert "certified" in done.stdout and "354 gradients" in done.stdout
         assert (copy / "demo.png").stat().st_size > 10_000
 
 
@@ -67,4 +67,4 @@ def test_programs(program, ranks, tmp_path):
 
 
 def test_the_demo_says_what_the_readme_says():
-    assert "360 gradients" in TEXT.replace("360 gradients\n", "360 gradients ")
+    assert "354 gradients" in TEXT.replace("312 gradients\n", "312 gradients ")

@@ -1,0 +1,115 @@
+"""A soft beam that sags under its own weight, by dolfinx 0.5: its stiffness and frequencies as it hangs.
+
+Compressible neo-Hookean material (Bonet and Wood 2008, section 6.4.3), with stored energy
+μ/2 (tr FᵀF - 3) - μ ln J + λ/2 (ln J)². Rows stay with the ranks to which dolfinx gave the nodes;
+clamped nodes are removed, not penalised: x holds the displacements of a rank's own free nodes.
+
+    mpiexec -n 2 sparsehess eigs drivers/dolfinx_elasticity.py:beam -k 6
+    sparsehess eigs drivers/dolfinx_elasticity.py:beam --set degree=1 --set cells=30 -k 6
+"""
+
+from mpi4py import MPI
+from petsc4py import PETSc
+
+import numpy as np
+import ufl
+from dolfinx import fem, mesh
+from dolfinx.fem.petsc import NonlinearProblem, assemble_matrix, assemble_vector, create_vector
+from dolfinx.nls.petsc import NewtonSolver
+
+import sparsehess as sh
+from sparsehess.units import Units
+
+GEL = {"young": 1e5, "poisson": 0.4, "density": 1e3}  # Pa, 1, kg/m³
+
+
+class Beam:
+    """A beam along x, clamped at x = 0, under gravity: energy, gradient and tangent, in SI units."""
+
+    def __init__(self, comm, cells, degree, length, side, young, poisson, density, gravity):
+        across = max(1, round(cells * side / length))
+        box = mesh.create_box(comm, [[0.0, 0.0, 0.0], [length, side, side]], [cells, across, across])
+        self.comm, self.space = comm, fem.VectorFunctionSpace(box, ("Lagrange", degree))
+        self.u, v, w = fem.Function(self.space), ufl.TestFunction(self.space), ufl.TrialFunction(self.space)
+        self.load = fem.Constant(box, np.array([0.0, 0.0, -density * gravity]))
+        lame, shear = young * poisson / ((1 + poisson) * (1 - 2 * poisson)), young / (2 * (1 + poisson))
+        F = ufl.Identity(3) + ufl.grad(self.u)
+        log_J = ufl.ln(ufl.det(F))
+        stored = shear / 2 * (ufl.inner(F, F) - 3) - shear * log_J + lame / 2 * log_J**2
+        dx = ufl.dx(metadata={"quadrature_degree": 2 * degree})  # else logarithms are given 729 points a cell
+        energy = (stored - ufl.inner(self.load, self.u)) * dx
+        residual = ufl.derivative(energy, self.u, v)
+        forms = {"energy": energy, "residual": residual, "tangent": ufl.derivative(residual, self.u, w)}
+        forms["mass"] = density * ufl.inner(w, v) * dx
+        self.forms = {name: fem.form(form) for name, form in forms.items()}
+        self.residual = create_vector(self.forms["residual"])  # with ghosts
+        # A node is a block of three dofs, and clamped as a whole.
+        self.clamped = fem.locate_dofs_geometrical(self.space, lambda x: np.isclose(x[0], 0.0))
+        free = np.setdiff1d(np.arange(self.space.dofmap.index_map.size_local), self.clamped)
+        self.dofs = (3 * free[:, None] + np.arange(3)).ravel().astype(PETSc.IntType)
+
+    def hang(self, stages=5):
+        """Solve for equilibrium, the load put on in stages, and return x."""
+        fixed = fem.dirichletbc(np.zeros(3), self.clamped, self.space)
+        problem = NonlinearProblem(self.forms["residual"], self.u, [fixed], self.forms["tangent"])
+        newton, load = NewtonSolver(self.comm, problem), self.load.value.copy()
+        newton.atol = newton.rtol = 1e-10
+        newton.krylov_solver.setType("preonly")
+        newton.krylov_solver.getPC().setType("lu")
+        newton.krylov_solver.getPC().setFactorSolverType("mumps")
+        for stage in range(1, stages + 1):
+            self.load.value[:] = load * stage / stages
+            newton.solve(self.u)
+        x = PETSc.Vec().createMPI((len(self.dofs), PETSc.DECIDE), comm=self.comm)
+        x.setArray(self.u.x.array[self.dofs])
+        return x
+
+    def place(self, x):
+        self.u.x.array[self.dofs] = x.getArray(readonly=True)
+        self.u.x.scatter_forward()
+
+    def energy(self, x):
+        self.place(x)
+        return self.comm.allreduce(fem.assemble_scalar(self.forms["energy"]))
+
+    def gradient(self, x, g):
+        self.place(x)
+        with self.residual.localForm() as local:
+            local.set(0.0)
+        assemble_vector(self.residual, self.forms["residual"])
+        self.residual.ghostUpdate(addv=PETSc.InsertMode.ADD, mode=PETSc.ScatterMode.REVERSE)
+        g.setArray(self.residual.getArray(readonly=True)[self.dofs])
+
+    def matrix(self, name):
+        """Return the `mass` or the exact `tangent` at the last x, of the free dofs."""
+        whole = assemble_matrix(self.forms[name])
+        whole.assemble()
+        rows = PETSc.IS().createGeneral(whole.getOwnershipRange()[0] + self.dofs, comm=self.comm)
+        part = whole.createSubMatrix(rows, rows)
+        whole.destroy()
+        rows.destroy()
+        return part
+
+
+def beam(comm=None, cells=10, degree=2, length=0.1, side=0.02, gravity=9.81, **material):
+    """Return the hanging beam as a problem; `cells` along it, Young's modulus, Poisson's ratio, density."""
+    hanging = Beam(comm or MPI.COMM_SELF, cells, degree, length, side, gravity=gravity, **{**GEL, **material})
+    mass = hanging.matrix("mass")
+    indptr, indices, _ = mass.getValuesCSR()  # dolfinx stores whole blocks, zeros too: the pattern of any form
+    return sh.Objective(
+        x=hanging.hang(),
+        gradient=hanging.gradient,
+        energy=hanging.energy,
+        pattern=sh.Pattern.from_csr(indptr, indices, comm=hanging.comm, source="dolfinx").in_blocks(3),
+        mass=mass,
+        typical_x=length / cells,
+        units=Units.of("J", "m", "kg", "Hz"),
+        name=f"sagging beam ({mass.getSize()[0]} free dofs)",
+    )
+
+
+if __name__ == "__main__":
+    with sh.assemble(beam(MPI.COMM_WORLD)) as hessian, sh.eigs(hessian, 6) as modes:
+        if MPI.COMM_WORLD.rank == 0:
+            print(sum(hessian.evaluations.values()), "gradients for", hessian.objective.n, "dofs")
+            print("frequencies in Hz:", hessian.objective.units.of_eigenvalues(modes.eigenvalues))

@@ -1,0 +1,420 @@
+"""How the user's functions are called on many ranks: shared out, all together, or by groups.
+
+A *group* of ranks evaluates one gradient. With a replicated gradient every rank is a group of its
+own, with a distributed one all ranks are the only group, and `Objective.in_groups` makes anything
+between. Groups take the next piece of work from a common counter, so evaluations that take unequal
+time leave nobody idle; in the end every row goes to the rank that owns it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mpi4py import MPI
+
+import numpy as np
+
+from sparsehess.errors import CheckError, EvaluationError, InputError
+from sparsehess.pattern.layout import offsets
+from sparsehess.runtime import agreement, raise_together
+
+# Numbers that one exchange of results sends from a rank, at most.
+_PIECE = 2**26
+
+
+class Evaluations:
+    """Gradients and products of an objective at one point, counted.
+
+    Collective to make and to use. What a function raises, and what is not finite, is raised on all
+    ranks: EvaluationError, and CheckError that names the variable.
+
+    Attributes
+    ----------
+    x
+        (n_local,) the point.
+    counts
+        Calls so far of `gradient`, `hvp` and `energy`, over all groups.
+    on_color
+        Called as on_color(pieces of work begun, pieces).
+    """
+
+    def __init__(self, objective, x):
+        self.objective = objective
+        self.comm, self.layout = objective.comm, objective.layout
+        self.counts = {"gradient": 0, "hvp": 0, "energy": 0}
+        self.on_color: Callable[[int, int], None] = lambda done, total: None
+        inner = objective.group or objective
+        self._calls = _VecCalls(inner, x) if inner.distributed else _ArrayCalls(inner, x)
+        self._group = inner.comm if inner.distributed else MPI.COMM_SELF
+        self._traffic = _Traffic(self.comm, self.layout, self._calls.first, len(self._calls.x))
+        self._together = self._group.size == self.comm.size and not (objective.summed and self.comm.size > 1)
+        self._base: np.ndarray | None = (
+            None  # the gradient at x, once it was needed; this rank's rows of its group
+        )
+        first = bool(self._group.allreduce(self.comm.rank == 0, op=MPI.LOR))  # all groups have the same point
+        self.x = self._traffic.up([0] if first else [], [self._calls.x] if first else [], 1)[0]
+
+    def changes(self, colors: np.ndarray, count: int, nodes) -> np.ndarray:
+        """Return (count, n_local) weighted sums of gradients, the variables of one colour moved at a time.
+
+        Collective. Costs a gradient for each node and colour; for all nodes without values together, one.
+
+        Parameters
+        ----------
+        colors
+            (n_local,) from 0 to count - 1; -1 for variables that stay.
+        nodes
+            Pairs (values, weight): for each gradient of the sum, (n_local,) where the variables of the colour
+            stand, complex for the imaginary part of the gradient there; None is x itself.
+        """
+        order, ends = _classes(self._traffic.down(colors), count)
+        moved = [(self._traffic.down(values), weight) for values, weight in nodes if values is not None]
+        resting = sum(weight for values, weight in nodes if values is None)
+        base = self._gradient_here() if resting else None
+
+        def one(color, into):
+            group = order[ends[color] : ends[color + 1]]
+            into[0] = 0.0 if base is None else resting * base
+            for values, weight in moved:
+                gradient = self._calls.gradient(group, values[group])
+                with np.errstate(invalid="ignore"):  # what is not finite is found below, and named
+                    into[0] += gradient if weight == 1 else weight * gradient
+            self._finite(into[0], color)
+
+        out = self._evaluated(count, one)
+        self.counts["gradient"] += count * len(moved)
+        return out
+
+    def gradients(self, points: list[np.ndarray]) -> np.ndarray:
+        """Return (m, n_local) the gradients at m points, each given as (n_local,) values.
+
+        Collective.
+        """
+        wanted = [self._traffic.down(point) for point in points]
+        every = np.arange(len(self._calls.x))
+
+        def one(task, into):
+            into[0] = self._calls.gradient(every, wanted[task])
+            self._finite(into[0], None)
+
+        out = self._evaluated(len(points), one)
+        self.counts["gradient"] += len(points)
+        return out
+
+    def products(self, colors: np.ndarray, count: int, directions: np.ndarray) -> np.ndarray:
+        """Return (count, n_local) Hessian-vector products with the variables of one colour of `directions`.
+
+        Collective. Batches of products are asked for at once where the objective has them.
+        """
+        order, ends = _classes(self._traffic.down(colors), count)
+        whole = self._traffic.down(directions)
+        batch = self.objective.batch
+
+        def one(task, into):
+            seeds = np.zeros((len(into), len(whole)))
+            for row in range(len(into)):
+                group = order[ends[task * batch + row] : ends[task * batch + row + 1]]
+                seeds[row, group] = whole[group]
+            into[:] = self._calls.products(seeds)
+            for row in range(len(into)):
+                self._finite(into[row], task * batch + row)
+
+        out = self._evaluated(count, one, batch)
+        self.counts["hvp"] += count
+        return out
+
+    def energies(self, moves) -> np.ndarray:
+        """Return (m,) energies with some variables moved: moves are m pairs (variables, values).
+
+        Collective. Every rank evaluates its own moves alone, so the energy must be replicated.
+        """
+        if not isinstance(self._calls, _ArrayCalls):
+            raise InputError("differences of energies need an energy that every rank can evaluate alone")
+        out = np.empty(len(moves))
+        with agreement(self.comm):
+            for number, (variables, values) in enumerate(moves):
+                out[number] = self._calls.energy(variables, values)
+            if not np.isfinite(out).all():
+                raise CheckError(f"the energy of {self.objective.name} is not finite near x")
+        self.counts["energy"] += int(self.comm.allreduce(len(moves)))
+        return out
+
+    def _gradient_here(self) -> np.ndarray:
+        if self._base is None:
+            none = np.zeros(0, np.int64)
+
+            def one(task, into):
+                into[0] = self._calls.gradient(none, np.zeros(0))
+                self._finite(into[0], None)
+
+            if self.objective.summed:  # each rank's own part, as the parts at other points are
+                base = np.empty((1, len(self._calls.x)))
+                with agreement(self.comm):
+                    one(0, base)
+                self._base = base[0]
+            else:
+                self._base = self._traffic.down(self._evaluated(1, one)[0])
+            self.counts["gradient"] += 1
+        return self._base
+
+    def _evaluated(self, count: int, one, batch: int = 1) -> np.ndarray:
+        """Return (count, n_local) rows of what one(task, into) fills in, `batch` rows a task."""
+        tasks = -(-count // batch)
+        if self._together:
+            out = np.empty((count, self.layout.n_local))
+            for task in range(tasks):
+                one(task, out[task * batch : (task + 1) * batch])
+                self.on_color(min((task + 1) * batch, count), count)
+            return out
+        numbers, vectors, error = [], [], None
+        work = _Work(self.comm, self._group, tasks, self.objective.summed)
+        try:
+            for task in work:
+                rows = np.empty((min(batch, count - task * batch), len(self._calls.x)))
+                one(task, rows)
+                numbers += range(task * batch, task * batch + len(rows))
+                vectors += list(rows)
+                self.on_color(min((task + 1) * batch, count), count)
+        except Exception as caught:  # the others must hear of it, and stop
+            error = caught
+            work.stop()
+        try:
+            raise_together(self.comm, error)
+        finally:
+            work.free()
+        if self.objective.summed:
+            return self._traffic.summed(vectors)
+        return self._traffic.up(numbers, vectors, count)
+
+    def _finite(self, change: np.ndarray, color: int | None) -> None:
+        with agreement(self._group):
+            bad = np.flatnonzero(~np.isfinite(change)) if not np.isfinite(change.sum()) else ()
+            if len(bad):
+                when = "" if color is None else f" when the variables of colour {color} were stepped"
+                raise CheckError(
+                    f"the derivatives of {self.objective.name} are not finite: {change[bad[0]]} at variable "
+                    f"{self._calls.first + bad[0]} ({len(bad)} in all){when}; is the function defined around x?"
+                )
+
+
+def _classes(colors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (order, ends): the variables of colour c are order[ends[c] : ends[c + 1]]."""
+    small = colors.astype(np.int16) if count < 2**15 else colors  # numpy sorts 16 bits by radix
+    sizes = np.bincount(colors + 1, minlength=count + 1)
+    return np.argsort(small, kind="stable"), np.cumsum(sizes)
+
+
+class _Work:
+    """The tasks of this rank's group: an iterator over their numbers.
+
+    A counter that all groups share hands them out; where there are no more tasks than groups, or all do all,
+    none is needed. `stop` hands out no more; `free` is collective.
+    """
+
+    def __init__(self, comm: MPI.Comm, group: MPI.Comm, tasks: int, all_of_all: bool):
+        self._group, self._tasks, self._window = group, tasks, None
+        groups = comm.size // group.size
+        self._step = 1 if all_of_all else groups
+        self._next = 0 if all_of_all else _number_of_group(comm, group)
+        if not all_of_all and tasks > groups:
+            size = MPI.INT64_T.Get_size()
+            self._window = MPI.Win.Allocate(size if comm.rank == 0 else 0, size, comm=comm)
+            if comm.rank == 0:
+                np.frombuffer(self._window, np.int64)[:] = 0
+            comm.Barrier()
+
+    def __iter__(self):
+        while True:
+            task = self._next if self._window is None else self._taken(1)
+            self._next += self._step
+            if task >= self._tasks:
+                return
+            yield task
+
+    def _taken(self, many: int) -> int:
+        number = np.zeros(1, np.int64)
+        if self._group.rank == 0:
+            self._window.Lock(0, MPI.LOCK_SHARED)
+            self._window.Fetch_and_op(np.array([many], np.int64), number, 0, 0, MPI.SUM)
+            self._window.Unlock(0)
+        if self._group.size > 1:
+            self._group.Bcast(number)
+        return int(number[0])
+
+    def stop(self) -> None:
+        if self._window is not None:
+            self._taken(self._tasks)
+
+    def free(self) -> None:
+        if self._window is not None:
+            self._window.Free()
+
+
+def _number_of_group(comm: MPI.Comm, group: MPI.Comm) -> int:
+    leaders = comm.allgather(group.rank == 0)
+    number = sum(leaders[: comm.rank + 1]) - 1
+    return group.bcast(number)
+
+
+class _Traffic:
+    """Rows between the layout of the Hessian and what a rank holds within its group.
+
+    Parameters
+    ----------
+    first, held
+        The rows that this rank has of its group's vectors: first, and how many.
+    """
+
+    def __init__(self, comm: MPI.Comm, layout, first: int, held: int):
+        self.comm, self.layout = comm, layout
+        self.first, self.last = first, first + held
+        ranges = np.array(comm.allgather((first, first + held)))
+        starts, stops = layout.starts[:-1], layout.starts[1:]
+        self._aligned = bool((ranges[:, 0] == starts).all() and (ranges[:, 1] == stops).all())
+        # Overlaps of the rows held here with the rows that each rank owns, and the other way round.
+        self._give = np.clip(np.stack([starts, stops]), self.first, self.last)
+        self._get = np.clip(ranges.T, layout.start, layout.stop)
+
+    def down(self, values: np.ndarray) -> np.ndarray:
+        """Return the rows held in the group of a vector (n_local,) in the layout of the Hessian. Collective."""
+        if self._aligned:
+            return values
+        out = np.empty(self.last - self.first, values.dtype)
+        sent = np.concatenate([values[a - self.layout.start : b - self.layout.start] for a, b in self._get.T])
+        counts, into = np.diff(self._get, axis=0)[0], np.diff(self._give, axis=0)[0]
+        self.comm.Alltoallv([sent, (counts, offsets(counts))], [out, (into, self._give[0] - self.first)])
+        return out
+
+    def up(self, numbers: list[int], vectors: list[np.ndarray], count: int) -> np.ndarray:
+        """Return (count, n_local): vectors by number, each held by the ranks of one group. Collective."""
+        out = np.empty((count, self.layout.n_local))
+        everybodys = self.comm.allgather(numbers)
+        most = max(len(theirs) for theirs in everybodys)
+        piece = max(1, _PIECE // max(int(np.diff(self.layout.starts).sum()), 1))
+        for begin in range(0, most, piece):
+            mine = vectors[begin : begin + piece]
+            theirs = [numbers[begin : begin + piece] for numbers in everybodys]
+            blocks = [vector[a - self.first : b - self.first] for a, b in self._give.T for vector in mine]
+            sent = np.concatenate([*blocks, np.empty(0)])
+            counts = len(mine) * np.diff(self._give, axis=0)[0]
+            into = np.array([len(some) for some in theirs]) * np.diff(self._get, axis=0)[0]
+            arrived = np.empty(int(into.sum()))
+            self.comm.Alltoallv([sent, (counts, offsets(counts))], [arrived, (into, offsets(into))])
+            for some, (a, b), at, many in zip(theirs, self._get.T, offsets(into), into, strict=True):
+                if many:
+                    rows = arrived[at : at + many].reshape(len(some), b - a)
+                    out[some, a - self.layout.start : b - self.layout.start] = rows
+        return out
+
+    def summed(self, vectors: list[np.ndarray]) -> np.ndarray:
+        """Return (count, n_local) sums over all ranks of vectors that each has whole. Collective."""
+        out = np.empty((len(vectors), self.layout.n_local))
+        piece = max(1, _PIECE // max(self.layout.n, 1))
+        for begin in range(0, len(vectors), piece):
+            part = np.array(vectors[begin : begin + piece])
+            sent = np.concatenate([part[:, a:b].ravel() for a, b in self._give.T])
+            rows = np.empty((len(part), self.layout.n_local))
+            self.comm.Reduce_scatter(sent, rows, (len(part) * self.layout.counts).tolist(), op=MPI.SUM)
+            out[begin : begin + len(part)] = rows
+        return out
+
+
+class _Calls:
+    """Calls of the functions of an objective on this rank's rows of its group."""
+
+    def _called(self, name: str, *arguments):
+        """Call the user's function; what it raises becomes an EvaluationError that names the rank."""
+        try:
+            return getattr(self.objective, name)(*arguments)
+        except Exception as error:  # the user's code may raise anything
+            raise EvaluationError(
+                f"the {name} of {self.objective.name} raised {type(error).__name__} on rank "
+                f"{self.objective.comm.rank}: {' '.join(str(error).split())}"
+            ) from error
+
+
+class _ArrayCalls(_Calls):
+    """Functions of an (n,) array, which this rank evaluates alone."""
+
+    first = 0
+
+    def __init__(self, objective, x):
+        self.objective = objective
+        self.x = np.array(x, dtype=np.float64)
+        if self.x.shape != (objective.n,):
+            raise InputError(f"x must be ({objective.n},), not {self.x.shape}")
+        self._shown = self.x.view()  # what the user's function sees: the same memory, not to be written
+        self._shown.flags.writeable = False
+
+    def gradient(self, variables: np.ndarray, values: np.ndarray) -> np.ndarray:
+        if values.dtype.kind == "c":
+            point = self.x.astype(np.complex128)
+            point[variables] = values
+            return self._vector("gradient", "c", point).imag
+        here = self.x[variables]
+        try:
+            self.x[variables] = values
+            return self._vector("gradient", "fiu", self._shown)
+        finally:
+            self.x[variables] = here
+
+    def products(self, seeds: np.ndarray) -> np.ndarray:
+        if self.objective.hvps is None:
+            return np.array([self._vector("hvp", "fiu", self._shown, seed) for seed in seeds])
+        return self._vector("hvps", "fiu", self._shown, seeds, shape=seeds.shape)
+
+    def energy(self, variables: np.ndarray, values: np.ndarray) -> float:
+        here = self.x[variables]
+        try:
+            self.x[variables] = values
+            return float(self._called("energy", self._shown))
+        finally:
+            self.x[variables] = here
+
+    def _vector(self, name: str, kinds: str, *arguments, shape=None) -> np.ndarray:
+        value = np.asarray(self._called(name, *arguments))
+        shape = (self.objective.n,) if shape is None else shape
+        if value.shape != shape or value.dtype.kind not in kinds:
+            numbers = "complex numbers for a complex x" if kinds == "c" else "real numbers"
+            raise EvaluationError(
+                f"the {name} of {self.objective.name} must return {shape} {numbers}, "
+                f"not {value.dtype} of shape {value.shape}"
+            )
+        return value
+
+
+class _VecCalls(_Calls):
+    """Functions of PETSc vectors, which the ranks of a group evaluate together."""
+
+    def __init__(self, objective, x):
+        self.objective = objective
+        layout = objective.layout
+        if x.getLocalSize() != layout.n_local:
+            raise InputError(f"x has {x.getLocalSize()} local rows, the objective's own {layout.n_local}")
+        self._x, self.first = x, layout.start
+
+    @property
+    def x(self) -> np.ndarray:
+        return self._x.getArray(readonly=True)
+
+    def gradient(self, variables: np.ndarray, values: np.ndarray) -> np.ndarray:
+        if values.dtype.kind == "c":
+            raise InputError("complex steps need a gradient of arrays: PETSc's vectors are real here")
+        point = self.x.copy()
+        point[variables] = values
+        return self._vector("gradient", point)
+
+    def products(self, seeds: np.ndarray) -> np.ndarray:
+        return np.array([self._vector("hvp", self.x, seed) for seed in seeds])
+
+    def _vector(self, name: str, *arrays: np.ndarray) -> np.ndarray:
+        vectors = [self._x.duplicate() for _ in (*arrays, None)]
+        try:
+            for vector, array in zip(vectors, arrays, strict=False):
+                vector.setArray(array)
+            with agreement(self.objective.comm):
+                self._called(name, *vectors)
+            return vectors[-1].getArray(readonly=True).copy()
+        finally:
+            for vector in vectors:
+                vector.destroy()
