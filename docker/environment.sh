@@ -70,8 +70,8 @@ else
 fi
 
 # --- sparsehess and its kernels --------------------------------------------------------
-"$venv/bin/python" -m pip install $quiet "setuptools>=77" "cython>=3" wheel
-"$venv/bin/python" -m pip install $quiet --no-build-isolation -e "$project[demo,test]"
+# Built apart from the distribution's Python packages, some of which (pythran) get in Cython's way.
+"$venv/bin/python" -m pip install $quiet -e "$project[demo,test]"
 "$venv/bin/python" -c "import sparsehess.runtime as r; r.initialize([]); import sparsehess.coloring.kernels" \
     || fail "the environment was made but does not import: see the message above"
 say "environment ready in $venv"
