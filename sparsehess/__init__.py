@@ -14,6 +14,7 @@ _HOME = {
     "color": "sparsehess.coloring",
     "verify": "sparsehess.coloring",
     "Coloring": "sparsehess.coloring",
+    "detect": "sparsehess.detection",
     "assemble": "sparsehess.assembly",
     "Hessian": "sparsehess.assembly",
     "eigs": "sparsehess.solvers",

@@ -16,6 +16,7 @@ import numpy as np
 from sparsehess import differences, recovery_kernels
 from sparsehess import noise as noises
 from sparsehess.coloring import BUDGET, Coloring, color
+from sparsehess.detection import detect
 from sparsehess.errors import CheckError, InputError
 from sparsehess.evaluations import Evaluations
 from sparsehess.objective import Objective
@@ -63,11 +64,19 @@ class Verification:
 
 
 class MissingEntries(CheckError):
-    """The pattern is too small: `rows` and `columns` (m,) were found to be missing, the same on every rank."""
+    """The pattern is too small.
 
-    def __init__(self, message: str, rows=(), columns=()):
+    Attributes
+    ----------
+    rows, columns
+        (m,) what was found to be missing, the same on every rank.
+    spoilt
+        How many rows are wrong because of it, 0 if that is not known.
+    """
+
+    def __init__(self, message: str, rows=(), columns=(), spoilt: int = 0):
         super().__init__(message)
-        self.rows, self.columns = np.asarray(rows, np.int64), np.asarray(columns, np.int64)
+        self.rows, self.columns, self.spoilt = np.asarray(rows, np.int64), np.asarray(columns, np.int64), spoilt
 
 
 class Hessian:
@@ -90,7 +99,8 @@ class Hessian:
         Of the last assembly, or None if it was not asked for.
     evaluations
         Calls of the user's functions so far, over all ranks: `gradient`, `hvp`, `energy` for the
-        derivatives, `noise` for its estimate, and `verification` for the checks and what they found out.
+        derivatives, `noise` for its estimate, `pattern` for probing it, and `verification` for the checks and
+        what they found out.
     rebuilds
         How often pattern, colouring and matrix were made anew because the pattern had moved or was too small.
     repaired
@@ -116,7 +126,7 @@ class Hessian:
         self.objective = objective
         self.scheme = scheme
         self.seed = seed  # of the directions of the checks
-        self.evaluations = {"gradient": 0, "hvp": 0, "energy": 0, "noise": 0, "verification": 0}
+        self.evaluations = {"gradient": 0, "hvp": 0, "energy": 0, "noise": 0, "pattern": 0, "verification": 0}
         self.verification: Verification | None = None
         self.error = np.nan
         self.noise: noises.Noise | None = None
@@ -167,14 +177,24 @@ class Hessian:
             except MissingEntries as missing:
                 if not (self._repair and left and len(missing.rows)):
                     raise
-                self._grow(missing.rows, missing.columns)
+                if missing.spoilt > _PROBES:  # too many to step one by one
+                    self._grow(*self._probed())
+                else:
+                    self._grow(missing.rows, missing.columns)
+
+    def _probed(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return all entries that probing finds, on each rank those of its rows."""
+        calls = {}
+        found = detect(self.objective, seed=self.seed, counts=calls)
+        self.evaluations["pattern"] += sum(calls.values())
+        rows = np.repeat(np.arange(found.layout.start, found.layout.stop), np.diff(found.indptr))
+        found.free()
+        return rows, found.indices
 
     def _grow(self, rows: np.ndarray, columns: np.ndarray) -> None:
-        """Add entries to the pattern, and colour and plan anew."""
+        """Add entries, of which each rank brings some, to the pattern, and colour and plan anew."""
         began = time.perf_counter()
         old, quotient = self.pattern, self.pattern.quotient
-        if old.comm.rank:
-            rows, columns = rows[:0], columns[:0]
         size = 1 if quotient is None else old.n // quotient.n
         if size > 1:  # whole blocks, so that groups stay groups
             rows, columns = rows // size, columns // size
@@ -291,6 +311,7 @@ class Hessian:
         worst = comm.allreduce(float(relative.max(initial=0.0)), op=MPI.MAX)
         largest = comm.allreduce(float(raw.max(initial=0.0)), op=MPI.MAX)
         self.verification = Verification(largest, asymmetry, worst <= TOLERANCE and asymmetry <= allowed)
+        spoilt = int(comm.allreduce(int((relative > TOLERANCE).sum())))
         if asymmetry > allowed:
             i, j = recovered.where
             found = self._missing_near(evaluations, steps, [i, j])
@@ -299,6 +320,7 @@ class Hessian:
                 f"differ by {asymmetry:.1e} of the largest entry: "
                 + (_told(found) or "the function is no gradient, or it has a kink near x"),
                 *_entries(found),
+                spoilt,
             )
         if worst > TOLERANCE:
             # The worst rows of all ranks: what is missing spoils the rows it stands in.
@@ -316,6 +338,7 @@ class Hessian:
                     "smoothing), or it is not the gradient of a function"
                 ),
                 *_entries(found),
+                spoilt,
             )
 
     def _products(self, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -483,7 +506,7 @@ def _entries(found: list[tuple[int, int, float]]) -> tuple[list[int], list[int]]
 def assemble(
     objective: Objective,
     *,
-    pattern: Pattern | None = None,
+    pattern: Pattern | str | None = None,
     derivative: str = "auto",
     coloring: str | Coloring = "star",
     order: str = "best",
@@ -503,7 +526,7 @@ def assemble(
     objective
         What is differentiated.
     pattern
-        Default the objective's own.
+        Default the objective's own; `detect`: probed, see `detect`.
     derivative
         `central` (2 gradients a colour), `forward` (1, and the base), `extrapolated` (4), `complex` (1, of
         complex arrays), `ad` (1 product), `auto` (products where there are any, else central). Steps of
@@ -539,9 +562,15 @@ def assemble(
     EvaluationError
         The user's function raised or returned something unusable.
     """
+    probing, timings = {}, {}
+    began = time.perf_counter()
+    if isinstance(pattern, str):
+        if pattern != "detect":
+            raise InputError(f"pattern {pattern!r}: give a Pattern, or 'detect'")
+        pattern = detect(objective, seed=seed, counts=probing)
     pattern = pattern or objective.pattern
     if pattern is None:
-        raise InputError(f"{objective.name} has no pattern: give one with pattern= or in the objective")
+        raise InputError(f"{objective.name} has no pattern: give one, or ask for pattern='detect'")
     if pattern.n != objective.n or not pattern.layout.same(objective.layout):
         raise InputError(
             f"the pattern ({pattern.n} variables) and {objective.name} ({objective.n}) do not have the same "
@@ -550,8 +579,6 @@ def assemble(
     if pattern.n == 0:
         raise InputError(f"{objective.name} has no variables")
     scheme = differences.scheme_of(derivative, objective)
-    timings = {}
-    began = time.perf_counter()
     pattern.exchange  # noqa: B018 - planned here, so that its time is the pattern's
     timings["pattern"] = time.perf_counter() - began
     if isinstance(coloring, str):
@@ -567,6 +594,7 @@ def assemble(
     hessian = Hessian(
         objective, recovery, scheme, timings, seed=seed, columns=columns, budget=budget, repair=repair
     )
+    hessian.evaluations["pattern"] = sum(probing.values())
     try:
         hessian.update(verify=verify, progress=progress)
     except Exception:

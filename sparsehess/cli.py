@@ -84,7 +84,13 @@ def parser() -> argparse.ArgumentParser:
         "there are any, else central)",
     )
     derivatives.add_argument(
-        "--pattern", metavar="FILE|given", default="given", help="a matrix file, or the problem's own"
+        "--pattern",
+        metavar="FILE|given|detect",
+        default="given",
+        help="a matrix file, the problem's own, or found by probing",
+    )
+    derivatives.add_argument(
+        "--points", type=int, metavar="N", default=1, help="probe x and N - 1 points around it (default 1)"
     )
     derivatives.add_argument(
         "--no-verify", action="store_true", help="skip the fresh product and the symmetry check"

@@ -15,6 +15,7 @@ import numpy as np
 from sparsehess import errors, export, matrices, problems, report, runtime
 from sparsehess.assembly import Hessian, assemble
 from sparsehess.coloring import color, load, save, verify
+from sparsehess.detection import detect
 from sparsehess.errors import CheckError, InputError
 from sparsehess.recovery import plan
 from sparsehess.runtime import agreement
@@ -181,8 +182,10 @@ COMMANDS = {"eigs": run_eigs, "assemble": run_assemble, "color": run_color, "inf
 def _assemble(arguments, comm) -> Hessian:
     began = time.perf_counter()
     objective = problems.load(arguments.input, problems.settings(arguments.settings), comm)
-    pattern = objective.pattern
-    if arguments.pattern != "given":
+    pattern, calls = objective.pattern, {}
+    if arguments.pattern == "detect":
+        pattern = detect(objective, seed=arguments.seed, points=arguments.points, counts=calls)
+    elif arguments.pattern != "given":
         pattern = matrices.read_pattern(arguments.pattern, comm, block=arguments.blocks)
     elif pattern is not None:
         pattern = pattern.in_blocks(arguments.blocks)
@@ -201,6 +204,7 @@ def _assemble(arguments, comm) -> Hessian:
     )
     progress.finish()
     hessian.timings["pattern"] += given
+    hessian.evaluations["pattern"] += sum(calls.values())
     return hessian
 
 
@@ -361,6 +365,8 @@ def _hessian_lines(hessian: Hessian, facts: dict) -> str:
         f"derivatives  {hessian.scheme}: {calls['gradient']} gradients, {calls['hvp']} products, "
         f"{calls['noise']} for their noise, {calls['verification']} to verify",
     ]
+    if calls["pattern"]:
+        lines[-1] += f", {calls['pattern']} to find the pattern"
     if hessian.repaired:
         lines.append(f"repaired     the pattern missed {hessian.repaired} entries: they were found and added")
     if coloring.count == facts["n"] > 1:

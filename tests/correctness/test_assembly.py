@@ -88,6 +88,7 @@ def test_drivers_against_their_exact_hessians(name, coloring, comm):
             "hvp": 0,
             "energy": 0,
             "noise": 7,
+            "pattern": 0,
             "verification": 2,
         }
         assert hessian.verification.passed

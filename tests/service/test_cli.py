@@ -237,7 +237,14 @@ def test_eigs_of_a_problem(place):
         "valid": True,
         "amplification": 1.0,
     }
-    assert found["evaluations"] == {"gradient": 4, "hvp": 0, "energy": 0, "noise": 7, "verification": 2}
+    assert found["evaluations"] == {
+        "gradient": 4,
+        "hvp": 0,
+        "energy": 0,
+        "noise": 7,
+        "pattern": 0,
+        "verification": 2,
+    }
     assert found["verification"]["passed"]
 
 

@@ -1,0 +1,130 @@
+"""From an objective to a pattern: probing its gradient or its products, at one point or at several."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sparsehess import differences
+from sparsehess import noise as noises
+from sparsehess.coloring import color
+from sparsehess.errors import InputError
+from sparsehess.evaluations import Evaluations
+from sparsehess.objective import Objective
+from sparsehess.pattern import Pattern
+from sparsehess.pattern.detect import candidates, settled
+from sparsehess.recovery import plan
+from sparsehess.reproducible import signed
+from sparsehess.runtime import log
+
+# Steps in typical lengths: long, since what is not coupled does not respond at any length.
+_STEP = 1e-2
+
+# Distance of further points, in typical lengths.
+_AROUND = 0.1
+
+# A noisy component responds when it changes by so many standard deviations.
+_SIGMAS = 8.0
+
+# Tests whose answers are held at a time.
+_TOGETHER = 64
+
+
+def detect(objective: Objective, *, points: int = 1, seed: int = 0, counts: dict | None = None) -> Pattern:
+    """Return the pattern of an objective's Hessian, by probing.
+
+    Collective. For rows of at most d entries some 2 d log₂ n gradients (or products) and the colours of a
+    star colouring. Every entry whose change shows in floating point is found: a test in which a
+    component does not respond proves that none of the variables moved is coupled with it, so that only changes
+    that cancel to the last bit are lost. Where the gradient is noisy, entries below the noise are lost as well.
+
+    Parameters
+    ----------
+    objective
+        Its pattern is not looked at.
+    points
+        An entry may happen to be zero at x (a contact that is open, a coupling through a product with
+        zero). The pattern is that of x and of `points` - 1 random points around it, which differ by a tenth of
+        the typical length; differences between the points are logged and told in `source`.
+    seed
+        Of steps, drawings and points.
+    counts
+        If given, gets the calls: `gradient` and `hvp`.
+    """
+    if points < 1:
+        raise InputError(f"points={points}: at least 1")
+    layout, comm = objective.layout, objective.comm
+    here = objective.at(objective.x)
+    length = differences.lengths(
+        here.x, None if objective.typical_x is None else objective.local(objective.typical_x), layout
+    )
+    lower, upper = objective.limits
+    patterns = []
+    for number in range(points):
+        evaluations = here
+        if number:
+            away = np.clip(here.x + _AROUND * length * signed(layout, seed + number), lower, upper)
+            evaluations = objective.at(_like(objective, away))
+        patterns.append(_at_one_point(evaluations, length, seed + number))
+        if counts is not None:
+            for name in ("gradient", "hvp"):
+                counts[name] = counts.get(name, 0) + evaluations.counts[name]
+    if points == 1:
+        return patterns[0]
+    rows = [np.repeat(np.arange(layout.start, layout.stop), np.diff(one.indptr)) for one in patterns]
+    columns = [one.indices for one in patterns]
+    union = Pattern.from_pairs(np.concatenate(rows), np.concatenate(columns), layout.n, layout=layout)
+    changing = union.nnz - min(one.nnz for one in patterns)
+    said = f"probing at {points} points, {changing} entries not at all of them"
+    if changing and comm.rank == 0:
+        log.warning("the pattern differs between points by %d of %d entries: more points may show more", changing,
+                    union.nnz)  # fmt: skip
+    for one in patterns:
+        one.free()
+    return Pattern(union.layout, union.indptr, union.indices, said)
+
+
+def _at_one_point(evaluations: Evaluations, length: np.ndarray, seed: int) -> Pattern:
+    objective, layout = evaluations.objective, evaluations.layout
+    lower, upper = objective.limits
+    products = objective.hvp is not None or objective.hvps is not None
+    steps = length * signed(layout, seed)
+    threshold = np.zeros(layout.n_local)
+    if not products:
+        noise = noises.estimate(evaluations, length, np.minimum(upper - evaluations.x, evaluations.x - lower))
+        steps *= _STEP * min(noise.bend, 1.0)
+        # One that returns the same bits for the same x has no noise: what is not coupled does not change at all.
+        again = evaluations.gradients([evaluations.x] * 2)
+        if layout.comm.allreduce(int((again[0] != again[1]).sum())):
+            threshold = _SIGMAS * noise.level
+        room = np.where(steps > 0, upper - evaluations.x, evaluations.x - lower)
+        steps = np.where(np.abs(steps) <= room, steps, -steps)
+        moved = np.clip(evaluations.x + steps, lower, upper)
+
+    def respond(colors: np.ndarray, count: int) -> np.ndarray:
+        out = np.empty((count, layout.n_local), bool)
+        for first in range(0, count, _TOGETHER):
+            last = min(first + _TOGETHER, count)
+            some = np.where((colors >= first) & (colors < last), colors - first, -1)
+            if products:
+                changes = evaluations.products(some, last - first, steps)
+            else:
+                changes = evaluations.changes(some, last - first, ((moved, 1.0), (None, -1.0)))
+            out[first:last] = np.abs(changes) > threshold
+        return out
+
+    wide, tests = candidates(respond, layout, seed)
+    direct = color(wide, kind="star", order="smallest-last")
+    readable = (plan(wide, direct).source & 1).astype(bool)
+    found = settled(respond, wide, direct.with_ghosts, direct.count, readable, "probing at one point")
+    wide.free()
+    log.debug("pattern by %d tests and %d of single entries", tests, direct.count)
+    return found
+
+
+def _like(objective: Objective, rows: np.ndarray):
+    """Return rows of the layout as the kind of vector that the objective's functions take. Collective."""
+    if objective.distributed:
+        vector = objective.x.duplicate()
+        vector.setArray(rows)
+        return vector
+    return np.concatenate(objective.comm.allgather(rows))
