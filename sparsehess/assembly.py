@@ -17,7 +17,7 @@ from sparsehess import differences, recovery_kernels
 from sparsehess import noise as noises
 from sparsehess.coloring import BUDGET, Coloring, color
 from sparsehess.detection import detect
-from sparsehess.errors import CheckError, InputError
+from sparsehess.errors import InputError, MissingEntries
 from sparsehess.evaluations import Evaluations
 from sparsehess.objective import Objective
 from sparsehess.pattern import Pattern
@@ -61,22 +61,6 @@ class Verification:
     hvp_error: float
     asymmetry: float
     passed: bool
-
-
-class MissingEntries(CheckError):
-    """The pattern is too small.
-
-    Attributes
-    ----------
-    rows, columns
-        (m,) what was found to be missing, the same on every rank.
-    spoilt
-        How many rows are wrong because of it, 0 if that is not known.
-    """
-
-    def __init__(self, message: str, rows=(), columns=(), spoilt: int = 0):
-        super().__init__(message)
-        self.rows, self.columns, self.spoilt = np.asarray(rows, np.int64), np.asarray(columns, np.int64), spoilt
 
 
 class Hessian:
@@ -194,6 +178,7 @@ class Hessian:
     def _grow(self, rows: np.ndarray, columns: np.ndarray) -> None:
         """Add entries, of which each rank brings some, to the pattern, and colour and plan anew."""
         began = time.perf_counter()
+        rows, columns = np.asarray(rows, np.int64), np.asarray(columns, np.int64)
         old, quotient = self.pattern, self.pattern.quotient
         size = 1 if quotient is None else old.n // quotient.n
         if size > 1:  # whole blocks, so that groups stay groups

@@ -159,7 +159,7 @@ def steps(x, length: np.ndarray, noise: Noise | None, scheme: str, limits, given
     both = (scheme != "forward") & (np.minimum(up, down) >= span * wanted)
     side = np.where(up >= down, 1.0, -1.0)
     one_sided_span = 3 if scheme == "extrapolated" else 1
-    alone = wanted if scheme == "extrapolated" else forward
+    alone = central if scheme == "extrapolated" else forward
     alone = side * np.minimum(alone, np.maximum(up, down) / one_sided_span)
     step = np.where(both, wanted, alone)
     if scheme == "forward":

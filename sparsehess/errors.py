@@ -39,6 +39,22 @@ class CheckError(SparseHessError, RuntimeError):
     status = CHECK_FAILED
 
 
+class MissingEntries(CheckError):
+    """The pattern is too small.
+
+    Attributes
+    ----------
+    rows, columns
+        (m,) what was found to be missing, the same on every rank.
+    spoilt
+        How many rows are wrong because of it, 0 if that is not known.
+    """
+
+    def __init__(self, message: str, rows=(), columns=(), spoilt: int = 0):
+        super().__init__(message)
+        self.rows, self.columns, self.spoilt = rows, columns, spoilt
+
+
 class NotConverged(SparseHessError, RuntimeError):
     """Fewer eigenpairs converged than were asked for."""
 
@@ -47,7 +63,15 @@ class NotConverged(SparseHessError, RuntimeError):
 
 _KINDS = {
     kind.__name__: kind
-    for kind in (InputError, StackError, EvaluationError, CheckError, NotConverged, SparseHessError)
+    for kind in (
+        InputError,
+        StackError,
+        EvaluationError,
+        CheckError,
+        MissingEntries,
+        NotConverged,
+        SparseHessError,
+    )
 }
 
 

@@ -213,9 +213,10 @@ class _Work:
 
     def __init__(self, comm: MPI.Comm, group: MPI.Comm, tasks: int, all_of_all: bool):
         self._group, self._tasks, self._window = group, tasks, None
-        groups = comm.size // group.size
+        leaders = comm.allgather(group.rank == 0)
+        groups = sum(leaders)
         self._step = 1 if all_of_all else groups
-        self._next = 0 if all_of_all else _number_of_group(comm, group)
+        self._next = 0 if all_of_all else group.bcast(sum(leaders[: comm.rank + 1]) - 1)
         if not all_of_all and tasks > groups:
             size = MPI.INT64_T.Get_size()
             self._window = MPI.Win.Allocate(size if comm.rank == 0 else 0, size, comm=comm)
@@ -248,12 +249,6 @@ class _Work:
     def free(self) -> None:
         if self._window is not None:
             self._window.Free()
-
-
-def _number_of_group(comm: MPI.Comm, group: MPI.Comm) -> int:
-    leaders = comm.allgather(group.rank == 0)
-    number = sum(leaders[: comm.rank + 1]) - 1
-    return group.bcast(number)
 
 
 class _Traffic:

@@ -11,33 +11,63 @@ import pytest
 import sparsehess as sh
 from sparsehess import problems, report, reproducible
 from sparsehess.cli import split_petsc
-from sparsehess.differences import scheme_of, steps
+from sparsehess.differences import lengths, scheme_of, steps
 from sparsehess.errors import InputError
+from sparsehess.noise import Noise
 from sparsehess.runtime import PETSc, inserted_options, option_was_used
 from sparsehess.units import Units
+
+EXACT = Noise(np.zeros(3), np.full(3, np.finfo(float).eps), 1.0, True)
+FREE = np.full(3, -np.inf), np.full(3, np.inf)
+
+
+def taken(x, length, noise, scheme, limits=FREE, given=False):
+    return steps(np.asarray(x, float), np.asarray(length, float), noise, scheme, limits, given).taken
 
 
 def test_steps_follow_the_scale():
     layout = sh.Layout.from_size(3, None)
-    unit = steps(np.zeros(3), None, "central", layout)
-    assert unit == pytest.approx(np.full(3, 6.06e-6), rel=1e-2)
-    nano = steps(np.full(3, 1e-9), None, "central", layout)
-    assert nano == pytest.approx(1e-9 * unit)
-    told = steps(np.zeros(3), np.array([1.0, 1e3, 1e-3]), "forward", layout)
-    assert told == pytest.approx(1.49e-8 * np.array([1.0, 1e3, 1e-3]), rel=1e-2)
-    far = steps(np.array([1000.0, 1.0, 1.0]), None, "central", layout)
-    assert far[0] == pytest.approx(10 * far[1])
+    assert np.array_equal(lengths(np.zeros(3), None, layout), np.ones(3))
+    assert lengths(np.full(3, 1e-9), None, layout) == pytest.approx(np.full(3, 1e-9))
+    assert np.array_equal(lengths(np.full(3, 50.0), None, layout), np.ones(3))
+    lengths_ = [1.0, 1e3, 1e-3]
+    assert taken(np.zeros(3), lengths_, EXACT, "central") == pytest.approx(1.75e-5 * np.array(lengths_), rel=1e-2)
+    assert taken(np.zeros(3), lengths_, EXACT, "forward") == pytest.approx(2.98e-8 * np.array(lengths_), rel=1e-2)
+
+
+def test_steps_follow_the_noise_and_the_bend():
+    noisy, bent = (Noise(np.zeros(3), np.full(3, e), b, True) for e, b in ((1e-8, 1.0), (1e-8, 0.1)))
+    assert taken(np.zeros(3), np.ones(3), noisy, "central") == pytest.approx(np.full(3, 6.2e-3), rel=1e-2)
+    assert taken(np.zeros(3), np.ones(3), bent, "central") == pytest.approx(np.full(3, 1.34e-3), rel=1e-2)
+    far = Noise(np.zeros(3), np.full(3, 1e-8), 8.0, True)
+    told = taken(np.zeros(3), np.ones(3), far, "central", given=True)
+    assert told == pytest.approx(taken(np.zeros(3), np.ones(3), noisy, "central"))
+
+
+@pytest.mark.parametrize("scheme", ["forward", "central", "extrapolated"])
+def test_steps_do_not_cross_bounds_and_differentiate_polynomials(scheme):
+    """At, near and away from a bound; exact to the order of the scheme, one-sided as well."""
+    noise = Noise(np.zeros(3), np.full(3, 1e-6), 1.0, True)
+    x, lower, upper = np.array([0.0, 1e-4, 0.5]), np.zeros(3), np.array([1.0, 1.0, 0.5 + 1e-5])
+    made = steps(x, np.ones(3), noise, scheme, (lower, upper), False)
+    points = [x if values is None else values for values, _ in made.nodes]
+    weights = [weight for _, weight in made.nodes]
+    for point in points:
+        assert ((lower <= point) & (point <= upper)).all()
+    for order, exact in ((1, np.ones(3)), (2, 2 * x)):
+        slope = sum(w * p**order for w, p in zip(weights, points, strict=True)) / made.taken
+        tolerance = 1e-9 if order == 1 or scheme == "extrapolated" else 1e-2
+        assert slope == pytest.approx(exact, abs=tolerance)
 
 
 def test_schemes():
-    class Problem:
-        hvp, name = None, "p"
-
-    assert scheme_of("auto", Problem) == "central"
-    with pytest.raises(InputError, match="no hvp"):
-        scheme_of("ad", Problem)
+    problem = SimpleNamespace(gradient=abs, hvp=None, hvps=None, energy=None, name="p")
+    assert scheme_of("auto", problem) == "central"
+    assert scheme_of("auto", SimpleNamespace(**{**vars(problem), "hvps": abs})) == "product"
+    with pytest.raises(InputError, match="needs a Hessian-vector product"):
+        scheme_of("ad", problem)
     with pytest.raises(InputError, match="none of"):
-        scheme_of("exact", Problem)
+        scheme_of("exact", problem)
 
 
 def test_random_vectors_are_of_their_row_alone():

@@ -62,9 +62,12 @@ def test_programs(program, ranks, tmp_path):
     (tmp_path / "program.py").write_text(program)
     done = run(["mpiexec", "-n", str(ranks), sys.executable, "program.py"], tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("'gradient': 6, 'hvp': 0, 'energy': 0, 'verification': 2") == ranks
+    assert (
+        done.stdout.count("'gradient': 6, 'hvp': 0, 'energy': 0, 'noise': 7, 'pattern': 0, 'verification': 2")
+        == ranks
+    )
     assert done.stdout.count("True") == 2 * ranks
 
 
 def test_the_demo_says_what_the_readme_says():
-    assert "354 gradients" in TEXT.replace("312 gradients\n", "312 gradients ")
+    assert "354 gradients" in TEXT.replace("354 gradients\n", "354 gradients ")
