@@ -213,8 +213,8 @@ class Hessian:
         if self.noise is None and self.scheme in ("forward", "central", "extrapolated"):
             room = np.minimum(limits[1] - evaluations.x, evaluations.x - limits[0])
             self.noise = noises.estimate(evaluations, length, room)
-            self.evaluations["noise"] += evaluations.counts["gradient"]
-            evaluations.counts["gradient"] = 0
+            self.evaluations["noise"] += sum(evaluations.counts.values())
+            evaluations.counts.update(gradient=0, energy=0)
         steps = differences.steps(evaluations.x, length, self.noise, self.scheme, limits, typical is not None)
         if progress is not None:
             evaluations.on_color = progress

@@ -14,7 +14,7 @@ from sparsehess.pattern import Pattern
 from sparsehess.pattern.detect import candidates, settled
 from sparsehess.recovery import plan
 from sparsehess.reproducible import signed
-from sparsehess.runtime import log
+from sparsehess.runtime import agreement, log
 
 # Steps in typical lengths: long, since what is not coupled does not respond at any length.
 _STEP = 1e-2
@@ -30,7 +30,7 @@ _TOGETHER = 64
 
 
 def detect(objective: Objective, *, points: int = 1, seed: int = 0, counts: dict | None = None) -> Pattern:
-    """Return the pattern of an objective's Hessian, by probing.
+    """Return the pattern of an objective's Hessian, by tracing where the objective can, else by probing.
 
     Collective. For rows of at most d entries some 2 d log₂ n gradients (or products) and the colours of a
     star colouring. Every entry whose change shows in floating point is found: a test in which a
@@ -53,6 +53,11 @@ def detect(objective: Objective, *, points: int = 1, seed: int = 0, counts: dict
     if points < 1:
         raise InputError(f"points={points}: at least 1")
     layout, comm = objective.layout, objective.comm
+    if objective.trace is not None and not objective.summed:
+        with agreement(comm):
+            sparsity = objective.trace()
+        if sparsity is not None:
+            return Pattern.from_scipy(sparsity, layout=layout, source="tracing, at every x")
     here = objective.at(objective.x)
     length = differences.lengths(
         here.x, None if objective.typical_x is None else objective.local(objective.typical_x), layout

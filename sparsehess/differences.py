@@ -69,10 +69,10 @@ class Compressed:
 
 
 def scheme_of(derivative: str, objective) -> str:
-    """Return the scheme for `auto`, `forward`, `central`, `extrapolated`, `complex`, `energy` or `ad`.
+    """Return the scheme for `auto`, `forward`, `central`, `extrapolated`, `complex` or `ad`.
 
-    Not collective. `auto` takes products where the objective has them, else central differences of the
-    gradient, else those of the energy.
+    Not collective. `auto` takes products where the objective has them, else central differences. Where there is
+    no gradient but an energy, the gradient is that of its differences.
 
     Raises
     ------
@@ -80,18 +80,15 @@ def scheme_of(derivative: str, objective) -> str:
         Unknown choice, or the objective lacks the function it needs.
     """
     products = objective.hvp is not None or objective.hvps is not None
-    needs = {
-        **dict.fromkeys(("forward", "central", "extrapolated", "complex"), ("a gradient", objective.gradient)),
-        "ad": ("a Hessian-vector product", products or None),
-        "energy": ("an energy", objective.energy),
-    }
+    slopes = objective.gradient is not None or objective.energy is not None
     if derivative == "auto":
-        derivative = "ad" if products else "central" if objective.gradient is not None else "energy"
-    if derivative not in needs:
-        raise InputError(f"derivative {derivative!r} is none of auto, {', '.join(needs)}")
-    what, there = needs[derivative]
-    if there is None:
-        raise InputError(f"derivative {derivative!r} needs {what}: {objective.name} has none")
+        derivative = "ad" if products else "central"
+    if derivative not in (*SCHEMES[:-1], "ad"):
+        raise InputError(f"derivative {derivative!r} is none of auto, {', '.join(SCHEMES[:-1])}, ad")
+    if derivative == "ad" and not products:
+        raise InputError(f"derivative 'ad' needs a Hessian-vector product: {objective.name} has none")
+    if (derivative != "ad" and not slopes) or (derivative == "complex" and objective.gradient is None):
+        raise InputError(f"derivative {derivative!r} needs a gradient: {objective.name} has none")
     return "product" if derivative == "ad" else derivative
 
 

@@ -18,6 +18,10 @@ from sparsehess.errors import CheckError, EvaluationError, InputError
 from sparsehess.pattern.layout import offsets
 from sparsehess.runtime import agreement, raise_together
 
+# A step for differences of energies, in typical lengths: what it leaves out is smooth, so that the Hessian, which
+# differentiates once more, suffers from their noise alone, and that falls with the step.
+_ENERGY_STEP = 1e-4
+
 # Numbers that one exchange of results sends from a rank, at most.
 _PIECE = 2**26
 
@@ -82,7 +86,7 @@ class Evaluations:
             self._finite(into[0], color)
 
         out = self._evaluated(count, one)
-        self.counts["gradient"] += count * len(moved)
+        self._count(count * len(moved))
         return out
 
     def gradients(self, points: list[np.ndarray]) -> np.ndarray:
@@ -98,7 +102,7 @@ class Evaluations:
             self._finite(into[0], None)
 
         out = self._evaluated(len(points), one)
-        self.counts["gradient"] += len(points)
+        self._count(len(points))
         return out
 
     def products(self, colors: np.ndarray, count: int, directions: np.ndarray) -> np.ndarray:
@@ -123,21 +127,11 @@ class Evaluations:
         self.counts["hvp"] += count
         return out
 
-    def energies(self, moves) -> np.ndarray:
-        """Return (m,) energies with some variables moved: moves are m pairs (variables, values).
-
-        Collective. Every rank evaluates its own moves alone, so the energy must be replicated.
-        """
-        if not isinstance(self._calls, _ArrayCalls):
-            raise InputError("differences of energies need an energy that every rank can evaluate alone")
-        out = np.empty(len(moves))
-        with agreement(self.comm):
-            for number, (variables, values) in enumerate(moves):
-                out[number] = self._calls.energy(variables, values)
-            if not np.isfinite(out).all():
-                raise CheckError(f"the energy of {self.objective.name} is not finite near x")
-        self.counts["energy"] += int(self.comm.allreduce(len(moves)))
-        return out
+    def _count(self, gradients: int) -> None:
+        if self.objective.gradient is None:
+            self.counts["energy"] += 2 * self.layout.n * gradients
+        else:
+            self.counts["gradient"] += gradients
 
     def _gradient_here(self) -> np.ndarray:
         if self._base is None:
@@ -154,7 +148,7 @@ class Evaluations:
                 self._base = base[0]
             else:
                 self._base = self._traffic.down(self._evaluated(1, one)[0])
-            self.counts["gradient"] += 1
+            self._count(1)
         return self._base
 
     def _evaluated(self, count: int, one, batch: int = 1) -> np.ndarray:
@@ -195,6 +189,15 @@ class Evaluations:
                     f"the derivatives of {self.objective.name} are not finite: {change[bad[0]]} at variable "
                     f"{self._calls.first + bad[0]} ({len(bad)} in all){when}; is the function defined around x?"
                 )
+
+
+def typical_length(x: np.ndarray) -> float:
+    """Return 1, or the root mean square of the whole x where that is smaller (x in metres of nanometre things).
+
+    Not collective.
+    """
+    rms = float(np.sqrt(np.mean(x**2))) if len(x) else 0.0
+    return rms if 0 < rms < 1 else 1.0
 
 
 def _classes(colors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -340,6 +343,11 @@ class _ArrayCalls(_Calls):
             raise InputError(f"x must be ({objective.n},), not {self.x.shape}")
         self._shown = self.x.view()  # what the user's function sees: the same memory, not to be written
         self._shown.flags.writeable = False
+        if objective.gradient is None and objective.energy is not None:
+            length = typical_length(self.x) if objective.typical_x is None else objective.typical_x
+            self._steps = np.broadcast_to(_ENERGY_STEP * np.asarray(length, float), self.x.shape)
+            bounds = (-np.inf, np.inf) if objective.bounds is None else objective.bounds
+            self._limits = [np.broadcast_to(np.asarray(bound, float), self.x.shape) for bound in bounds]
 
     def gradient(self, variables: np.ndarray, values: np.ndarray) -> np.ndarray:
         if values.dtype.kind == "c":
@@ -349,22 +357,29 @@ class _ArrayCalls(_Calls):
         here = self.x[variables]
         try:
             self.x[variables] = values
-            return self._vector("gradient", "fiu", self._shown)
+            return (
+                self._slope() if self.objective.gradient is None else self._vector("gradient", "fiu", self._shown)
+            )
         finally:
             self.x[variables] = here
+
+    def _slope(self) -> np.ndarray:
+        """Return the gradient by central differences of the energy, each variable by itself."""
+        out, (lower, upper) = np.empty(len(self.x)), self._limits
+        for i, here in enumerate(self.x.tolist()):
+            try:
+                high = self.x[i] = min(here + self._steps[i], upper[i])
+                ahead = float(self._called("energy", self._shown))
+                low = self.x[i] = max(here - self._steps[i], lower[i])
+                out[i] = (ahead - float(self._called("energy", self._shown))) / (high - low)
+            finally:
+                self.x[i] = here
+        return out
 
     def products(self, seeds: np.ndarray) -> np.ndarray:
         if self.objective.hvps is None:
             return np.array([self._vector("hvp", "fiu", self._shown, seed) for seed in seeds])
         return self._vector("hvps", "fiu", self._shown, seeds, shape=seeds.shape)
-
-    def energy(self, variables: np.ndarray, values: np.ndarray) -> float:
-        here = self.x[variables]
-        try:
-            self.x[variables] = values
-            return float(self._called("energy", self._shown))
-        finally:
-            self.x[variables] = here
 
     def _vector(self, name: str, kinds: str, *arguments, shape=None) -> np.ndarray:
         value = np.asarray(self._called(name, *arguments))
@@ -382,6 +397,8 @@ class _VecCalls(_Calls):
     """Functions of PETSc vectors, which the ranks of a group evaluate together."""
 
     def __init__(self, objective, x):
+        if objective.gradient is None and objective.hvp is None:
+            raise InputError("differences of energies are for energies of arrays, which a rank can evaluate alone")
         self.objective = objective
         layout = objective.layout
         if x.getLocalSize() != layout.n_local:

@@ -42,6 +42,8 @@ class Objective:
         Optional Hessian-vector product, `hvp(x, v) -> ndarray`, or `hvp(x, v, y)` on Vecs.
     hvps
         Optional batches of products, `hvps(x, V) -> (m, n) ndarray` for V (m, n), m up to `batch`.
+    trace
+        Optional, `trace() -> (n, n) SciPy matrix` of the sparsity at every x, or None if that cannot be told.
     batch
         Most directions that `hvps` is given at once.
     energy
@@ -79,6 +81,7 @@ class Objective:
     hvps: Callable | None = None
     batch: int = 1
     energy: Callable | None = None
+    trace: Callable | None = None
     bounds: tuple | None = None
     summed: bool = False
     mass: object = None
@@ -130,6 +133,13 @@ class Objective:
         if self.distributed and self.group is None:
             return Layout.from_local(self.x.getLocalSize(), self.comm)
         return self.pattern.layout if self.pattern is not None else Layout.from_size(self.n, self.comm)
+
+    @classmethod
+    def from_jax(cls, function, x, **more) -> Objective:
+        """Return the objective of a scalar JAX function; see `sparsehess.hosts.jax.from_jax`."""
+        from sparsehess.hosts.jax import from_jax
+
+        return from_jax(function, x, **more)
 
     @classmethod
     def in_groups(cls, make: Callable, groups: int, comm=None) -> Objective:

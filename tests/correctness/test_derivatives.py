@@ -159,6 +159,19 @@ def test_higher_schemes_err_less(name, comm):
     assert gradients["central"] == 2 and gradients["extrapolated"] == 4 and gradients["complex"] == 1
 
 
+@pytest.mark.parametrize("name", ["chained_wood", "lennard_jones"])
+def test_an_energy_alone_is_enough(name, comm):
+    function = FUNCTIONS[name](40)
+    problem = objective(function, comm, gradient=None, energy=function.energy)
+    with sh.assemble(problem, order="smallest-last") as hessian:
+        error = frobenius_error(hessian.mat, function.hessian(function.x), comm)
+        assert error < 1e-5
+        n = len(function.x)
+        assert hessian.evaluations["gradient"] == 0
+        assert hessian.evaluations["energy"] == 2 * n * 2 * hessian.coloring.count
+        assert error / 10 < hessian.error < 10 * error
+
+
 def test_bounds_are_never_crossed(comm):
     """E = Σ x log x - x is no number below zero."""
 
