@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Objective": "sparsehess.objective",
     "Pattern": "sparsehess.pattern",
+    "Following": "sparsehess.pattern",
     "Layout": "sparsehess.pattern",
     "color": "sparsehess.coloring",
     "verify": "sparsehess.coloring",

@@ -121,6 +121,8 @@ class Hessian:
         self._columns = columns
         self._budget = budget
         self._repair = repair
+        follows = objective.following is not None and plan.pattern is objective.pattern
+        self._followed = plan.pattern if follows else None
         self._take(plan)
 
     def _take(self, plan: Plan) -> None:
@@ -154,6 +156,8 @@ class Hessian:
         EvaluationError
             The user's function raised.
         """
+        if self._followed is not None:
+            self._follow(self.objective.x if x is None else x)
         for left in reversed(range(_REPAIRS)):
             try:
                 self._update(x, verify, progress)
@@ -165,6 +169,19 @@ class Hessian:
                     self._grow(*self._probed())
                 else:
                     self._grow(missing.rows, missing.columns)
+
+    def _follow(self, x) -> None:
+        """Take the pattern that holds at x, if it is another than the last one."""
+        began = time.perf_counter()
+        pattern = self.objective.following.at(x)
+        if pattern is not self._followed:
+            self._followed = pattern
+            self._rebuild(plan(pattern, self._colored(pattern)))
+            self.timings["coloring"] += time.perf_counter() - began
+
+    def _colored(self, pattern: Pattern) -> Coloring:
+        last = self.coloring
+        return color(pattern, kind=last.kind, order="best", seed=last.seed, budget=self._budget)
 
     def _probed(self) -> tuple[np.ndarray, np.ndarray]:
         """Return all entries that probing finds, on each rank those of its rows."""
@@ -190,9 +207,8 @@ class Hessian:
             source=f"{old.source}, repaired",
         )  # fmt: skip
         grown = grown.with_dofs(size)
-        made = color(grown, kind=self.coloring.kind, order="best", seed=self.coloring.seed, budget=self._budget)
         self.repaired += grown.nnz - old.nnz
-        self._rebuild(plan(grown, made))
+        self._rebuild(plan(grown, self._colored(grown)))
         self.timings["coloring"] += time.perf_counter() - began
 
     def _rebuild(self, plan: Plan) -> None:

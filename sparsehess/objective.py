@@ -16,7 +16,7 @@ import numpy as np
 
 from sparsehess.errors import InputError
 from sparsehess.evaluations import Evaluations
-from sparsehess.pattern import Layout, Pattern
+from sparsehess.pattern import Following, Layout, Pattern
 from sparsehess.runtime import PETSc, agreement, communicator
 from sparsehess.units import Units
 
@@ -37,7 +37,7 @@ class Objective:
         to sparsehess and is used again: read it, do not keep or change it. May be left out where
         there is an `energy` of arrays, or products.
     pattern
-        Which variables may be coupled.
+        Which variables may be coupled: a `Pattern`, or a `Following` one, which moves with x.
     hvp
         Optional Hessian-vector product, `hvp(x, v) -> ndarray`, or `hvp(x, v, y)` on Vecs.
     hvps
@@ -72,11 +72,13 @@ class Objective:
         mpi4py or petsc4py communicator; for a Vec it is the Vec's own.
     group
         The same objective on the communicator of this rank's group, set by `in_groups`.
+    following
+        Where the pattern comes from if it moves with x.
     """
 
     x: np.ndarray | PETSc.Vec
     gradient: Callable | None = None
-    pattern: Pattern | None = None
+    pattern: Pattern | Following | None = None
     hvp: Callable | None = None
     hvps: Callable | None = None
     batch: int = 1
@@ -92,6 +94,7 @@ class Objective:
     name: str = "objective"
     comm: object = field(default=None, repr=False)
     group: Objective | None = field(default=None, repr=False)
+    following: Following | None = field(default=None, repr=False)
 
     def __post_init__(self):
         if self.group is not None:
@@ -116,6 +119,9 @@ class Objective:
             raise InputError("summed and hvps are for functions of arrays, not of PETSc vectors")
         if self.batch < 1 or (self.batch > 1 and self.hvps is None):
             raise InputError(f"batch={self.batch}: at least 1, and more than 1 only with hvps")
+        if isinstance(self.pattern, Following):
+            object.__setattr__(self, "following", self.pattern)
+            object.__setattr__(self, "pattern", self.pattern.at(self.x))
         if self.pattern is not None and self.pattern.n != self.n:
             raise InputError(f"the pattern has {self.pattern.n} variables, x has {self.n}")
 
