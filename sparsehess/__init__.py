@@ -18,6 +18,7 @@ _HOME = {
     "detect": "sparsehess.detection",
     "assemble": "sparsehess.assembly",
     "Hessian": "sparsehess.assembly",
+    "MatrixFree": "sparsehess.operators",
     "eigs": "sparsehess.solvers",
     "Spectrum": "sparsehess.solvers",
     "SolveSpec": "sparsehess.solvers",

@@ -1,0 +1,147 @@
+"""`MatrixFree`: the Hessian of an objective as a PETSc shell matrix, products by AD or by differences."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sparsehess import differences
+from sparsehess import noise as noises
+from sparsehess.coloring import color
+from sparsehess.objective import Objective
+from sparsehess.reproducible import signed
+from sparsehess.runtime import PETSc, agreement, destroy
+
+# Random products for a diagonal where there is no pattern.
+_SAMPLES = 64
+
+
+class MatrixFree:
+    """A Hessian that is never assembled.
+
+    Collective to make and to use. A context manager; `close()` destroys the matrix.
+
+    Parameters
+    ----------
+    objective
+        With products (`hvp`, `hvps`), or a gradient, whose noise is measured with 7 calls.
+    x
+        Where the Hessian is taken; default the objective's x.
+    seed
+        Of random vectors.
+
+    Attributes
+    ----------
+    mat
+        PETSc shell matrix, symmetric, in the objective's layout. A product costs one of the objective's, or
+        two gradients. It has a diagonal, see `diagonal`.
+    evaluations
+        Calls so far of `gradient` and `hvp`, and those for the `noise`.
+
+    Raises
+    ------
+    InputError
+        The objective has neither products nor a gradient.
+    """
+
+    def __init__(self, objective: Objective, x=None, *, seed: int = 0):
+        self.objective, self.seed = objective, seed
+        self.evaluations = {"gradient": 0, "hvp": 0, "energy": 0, "noise": 0}
+        self.noise: noises.Noise | None = None
+        self._scheme = differences.scheme_of("auto", objective)
+        self._coloring = None
+        layout = objective.layout
+        size = ((layout.n_local, layout.n),) * 2
+        self.update(objective.x if x is None else x)
+        self.mat = PETSc.Mat().createPython(size, _Context(self), comm=layout.comm)
+        self.mat.setOption(PETSc.Mat.Option.SYMMETRIC, True)
+        self.mat.setOption(PETSc.Mat.Option.SYMMETRY_ETERNAL, True)
+        self.mat.setUp()
+
+    def update(self, x) -> None:
+        """Take the Hessian at x, of the kind of the objective's x.
+
+        Collective.
+        """
+        objective, layout = self.objective, self.objective.layout
+        self._evaluations = here = objective.at(x)
+        with agreement(layout.comm):
+            typical = None if objective.typical_x is None else objective.local(objective.typical_x)
+            limits = objective.limits
+        length = differences.lengths(here.x, typical, layout)
+        if self.noise is None and self._scheme != "product":
+            self.noise = noises.estimate(here, length, np.minimum(limits[1] - here.x, here.x - limits[0]))
+            self.evaluations["noise"] += sum(here.counts.values())
+            here.counts.update(gradient=0, energy=0)
+        self._steps = differences.steps(here.x, length, self.noise, self._scheme, limits, typical is not None)
+
+    def product(self, vector: np.ndarray) -> np.ndarray:
+        """Return H v (n_local,) for v (n_local,).
+
+        Collective.
+        """
+        here, comm = self._evaluations, self.objective.comm
+        if self._scheme == "product":
+            out = here.products(np.zeros(len(vector), np.int64), 1, vector)[0]
+        else:
+            # As long a step as the variable that moves farthest allows.
+            farthest = max(comm.allgather(float((np.abs(vector) / self._steps.wanted).max(initial=0.0))))
+            if farthest == 0.0:
+                return np.zeros(len(vector))
+            out, _ = differences.directional(here, vector / farthest, self._scheme)
+            out *= farthest
+        self._counted()
+        return out
+
+    def diagonal(self) -> np.ndarray:
+        """Return the diagonal (n_local,).
+
+        Collective. With a pattern exact, from one difference for each colour of a star colouring; else an
+        estimate from 64 random products (Bekas, Kokiopoulou, Saad 2007, equation 5), good enough to precondition.
+        """
+        here, pattern, layout = self._evaluations, self.objective.pattern, self.objective.layout
+        if pattern is not None:
+            if self._coloring is None:
+                self._coloring = color(pattern)
+            found = differences.compress(here, self._coloring, self._steps)
+            self._counted()
+            rows = np.arange(layout.n_local)
+            return found.changes[self._coloring.colors, rows] / found.taken
+        total = np.zeros(layout.n_local)
+        for sample in range(_SAMPLES):
+            signs = np.sign(signed(layout, self.seed + sample))
+            total += signs * self.product(signs)
+        return total / _SAMPLES
+
+    def _counted(self) -> None:
+        for name, calls in self._evaluations.counts.items():
+            self.evaluations[name] += calls
+            self._evaluations.counts[name] = 0
+
+    def close(self) -> None:
+        """Destroy the matrix.
+
+        Collective.
+        """
+        destroy(self.mat)
+        self.mat = None
+
+    def __enter__(self) -> MatrixFree:
+        return self
+
+    def __exit__(self, *reason) -> None:
+        self.close()
+
+
+class _Context:
+    """What PETSc calls."""
+
+    def __init__(self, owner: MatrixFree):
+        self._owner = owner
+
+    def mult(self, mat, x, y):
+        y.setArray(self._owner.product(x.getArray(readonly=True).copy()))
+
+    multTranspose = mult  # the name is PETSc's
+
+    def getDiagonal(self, mat, d):
+        d.setArray(self._owner.diagonal())
