@@ -132,6 +132,7 @@ class Hessian:
         self.coloring: Coloring = plan.coloring
         self.amplification = plan.amplification
         self._values = np.empty(self.pattern.nnz_local)
+        self._doubt: _Doubt | None = None
 
     def update(self, x=None, *, verify: bool = True, progress: Callable[[int, int], None] | None = None) -> None:
         """Take the Hessian at x; pattern, colouring, plan, matrix and the noise measured are reused.
@@ -253,14 +254,17 @@ class Hessian:
         self._fill()
         assembled = time.perf_counter()
         self.timings["assembly"] = assembled - spent
-        doubt = _Doubt.of(self._plan, steps, self.noise, length)
+        aim = steps.wanted * signed(layout, self.seed)  # of the check
+        if self._doubt is None:
+            self._doubt = _Doubt.of(self._plan, steps, self.noise, length, aim)
+        doubt = self._doubt
         norm = np.sqrt(layout.comm.allreduce(float(np.dot(self._values, self._values))))
         self.error = max(float(np.hypot(doubt.noise / norm, doubt.truncation)), _EPS) if norm > 0 else 0.0
         if verify:
             before = sum(evaluations.counts.values())
             evaluations.on_color = lambda done, total: None
             try:
-                self._verify(evaluations, steps, recovered, doubt, norm)
+                self._verify(evaluations, steps, aim, recovered, norm)
             finally:
                 self.evaluations["verification"] += sum(evaluations.counts.values()) - before
             self.timings["verification"] = time.perf_counter() - assembled
@@ -286,22 +290,26 @@ class Hessian:
         self.mat.assemble()
 
     def _verify(
-        self, evaluations: Evaluations, steps: differences.Steps, recovered: Recovered, doubt, norm: float
+        self,
+        evaluations: Evaluations,
+        steps: differences.Steps,
+        aim: np.ndarray,
+        recovered: Recovered,
+        norm: float,
     ) -> None:
+        doubt = self._doubt
         comm, layout = self.pattern.comm, self.pattern.layout
         asymmetry = recovered.asymmetry / recovered.largest if recovered.largest > 0 else 0.0
         allowed = TOLERANCE + _SIGMAS * doubt.truncation
         allowed += _SIGMAS * doubt.largest / recovered.largest if recovered.largest > 0 else 0.0
-        product, direction = differences.directional(
-            evaluations, steps.wanted * signed(layout, self.seed), self.scheme
-        )
+        product, direction = differences.directional(evaluations, aim, self.scheme)
         ours, size = self._products(direction)
         error = np.abs(ours - product)
-        expected = doubt.of_product(direction, size)
+        expected = doubt.expected(size)
         if norm > 0:
             # A product's own error hides that of a scheme of higher order, which is then no larger.
             shown = np.maximum(error - 3 * expected, 0.0) if self.scheme == "extrapolated" else error
-            seen, most = doubt.frobenius(shown, direction) / norm, doubt.frobenius(error, direction) / norm
+            seen, most = doubt.frobenius(shown, comm) / norm, doubt.frobenius(error, comm) / norm
             self.error = max(seen, min(self.error, most), self.error / 10, _EPS)
         # Steps turn rows of different units into energies, which can be compared.
         energy = size * steps.wanted
@@ -408,70 +416,66 @@ class Hessian:
 
 @dataclass(frozen=True, eq=False)
 class _Doubt:
-    """What noise and finite steps make of the entries.
+    """What noise and finite steps make of the entries; made once, since steps stay much the same.
 
     Attributes
     ----------
-    pattern
-        Of the entries.
-    level
-        (n_local,) noise of each component of a weighted sum of gradients.
-    variance
-        (nnz_local,) of the entries, from that noise.
+    noise
+        Norm of what noise makes of the matrix.
+    largest
+        Largest standard deviation of an entry.
     truncation
         What finite steps leave out, relative to the matrix, as far as the bend tells that was measured.
     of_central
         The same for a central difference along a direction.
+    of_product
+        (n_local,) what noise makes of the difference of ours and a fresh product along the direction of the check.
+    squares
+        (n_local,) mean over a row's entries of the square of the direction.
     """
 
-    pattern: Pattern
-    level: np.ndarray
-    variance: np.ndarray
+    noise: float
+    largest: float
     truncation: float
     of_central: float
+    of_product: np.ndarray
+    squares: np.ndarray
 
     @classmethod
-    def of(cls, plan: Plan, steps: differences.Steps, noise, length) -> _Doubt:
+    def of(cls, plan: Plan, steps: differences.Steps, noise, length, direction: np.ndarray) -> _Doubt:
         """Collective."""
-        pattern = plan.pattern
+        pattern, comm = plan.pattern, plan.pattern.comm
+        along = pattern.exchange.halo(direction**2)[pattern.columns]
+        squares = _row_sums(pattern, along) / np.diff(pattern.indptr)
         if noise is None:
-            return cls(pattern, np.zeros(pattern.layout.n_local), np.zeros(pattern.nnz_local), 0.0, 0.0)
+            return cls(0.0, 0.0, 0.0, 0.0, np.zeros(pattern.layout.n_local), squares)
         left = differences.truncation(steps.taken, length, noise, steps.scheme)
-        along = differences.truncation(2 * steps.wanted, length, noise, "central")
-        squares = np.array([np.dot(left, left), np.dot(along, along)])
-        pattern.comm.Allreduce(MPI.IN_PLACE, squares)
-        truncation, of_central = np.sqrt(squares / pattern.n)
+        central = differences.truncation(2 * steps.wanted, length, noise, "central")
+        sums = np.array([np.dot(left, left), np.dot(central, central)])
+        comm.Allreduce(MPI.IN_PLACE, sums)
+        truncation, of_central = np.sqrt(sums / pattern.n)
         level = noise.level * np.sqrt(sum(weight**2 for _, weight in steps.nodes))
         variance = plan.variances(level**2, steps.taken**-2.0)
-        return cls(pattern, level, variance, float(truncation), float(of_central))
-
-    @property
-    def noise(self) -> float:
-        """Norm of what noise makes of the matrix. Collective."""
-        return float(np.sqrt(self.pattern.comm.allreduce(float(self.variance.sum()))))
-
-    @property
-    def largest(self) -> float:
-        """Largest standard deviation of an entry. Collective."""
-        return self.pattern.comm.allreduce(float(np.sqrt(self.variance.max(initial=0.0))), op=MPI.MAX)
-
-    def of_product(self, direction: np.ndarray, size: np.ndarray) -> np.ndarray:
-        """Return (n_local,) what ours and a fresh product may differ by, `size` being |H| |d|. Collective."""
-        squares = self.pattern.exchange.halo(direction**2)
-        noise = np.sqrt(
-            0.5 * self.level**2 + _row_sums(self.pattern, self.variance * squares[self.pattern.columns])
+        return cls(
+            float(np.sqrt(comm.allreduce(float(variance.sum())))),
+            float(np.sqrt(comm.allreduce(float(variance.max(initial=0.0)), op=MPI.MAX))),
+            float(truncation),
+            float(of_central),
+            np.sqrt(0.5 * level**2 + _row_sums(pattern, variance * along)),
+            squares,
         )
-        return noise + (self.truncation + self.of_central) * size
 
-    def frobenius(self, error: np.ndarray, direction: np.ndarray) -> float:
+    def expected(self, size: np.ndarray) -> np.ndarray:
+        """Return (n_local,) what ours and a fresh product may differ by, `size` being |H| |d|."""
+        return self.of_product + (self.truncation + self.of_central) * size
+
+    def frobenius(self, error: np.ndarray, comm: MPI.Comm) -> float:
         """Return the norm of the error of the matrix that shows as this error of a product. Collective.
 
         For an error E and random signs, the mean of (E v)_i² is Σ_j E_ij² v_j² (Hutchinson 1990).
         """
-        squares = self.pattern.exchange.halo(direction**2)[self.pattern.columns]
-        squares = _row_sums(self.pattern, squares) / np.diff(self.pattern.indptr)
-        part = np.divide(error**2, squares, out=np.zeros_like(error), where=squares > 0)
-        return float(np.sqrt(self.pattern.comm.allreduce(float(part.sum()))))
+        part = np.divide(error**2, self.squares, out=np.zeros_like(error), where=self.squares > 0)
+        return float(np.sqrt(comm.allreduce(float(part.sum()))))
 
 
 def _row_sums(pattern: Pattern, values: np.ndarray) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from sparsehess import differences
@@ -24,6 +26,8 @@ _AROUND = 0.1
 
 # A noisy component responds when it changes by so many standard deviations.
 _SIGMAS = 8.0
+
+_SOURCE = "probing at one point"
 
 # Tests whose answers are held at a time.
 _TOGETHER = 64
@@ -117,12 +121,13 @@ def _at_one_point(evaluations: Evaluations, length: np.ndarray, seed: int) -> Pa
             out[first:last] = np.abs(changes) > threshold
         return out
 
-    wide, tests = candidates(respond, layout, seed)
+    wide, exact = candidates(respond, layout, seed)
+    if exact:
+        return replace(wide, source=_SOURCE)
     direct = color(wide, kind="star", order="smallest-last")
     readable = (plan(wide, direct).source & 1).astype(bool)
-    found = settled(respond, wide, direct.with_ghosts, direct.count, readable, "probing at one point")
+    found = settled(respond, wide, direct.with_ghosts, direct.count, readable, _SOURCE)
     wide.free()
-    log.debug("pattern by %d tests and %d of single entries", tests, direct.count)
     return found
 
 

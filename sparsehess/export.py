@@ -33,7 +33,7 @@ def check_writable(path, suffixes: tuple[str, ...], comm) -> None:
                 raise InputError(f"{path}: there is no folder {path.absolute().parent}")
             if not os.access(path.absolute().parent, os.W_OK) or path.is_dir():
                 raise InputError(f"{path}: cannot be written")
-            if path.suffix == ".h5":
+            if path.suffix == ".h5":  # imported before the user's code, which may bring another HDF5
                 optional("h5py", "an .h5 file", "hdf5")
 
 

@@ -1,11 +1,16 @@
 """Tests run as they are on any number of ranks: a failure on one rank is a failure on all."""
 
+import contextlib
 import gc
 import os
 import sys
 from pathlib import Path
 
 import pytest
+
+# Before dolfinx, whose libraries bring the distribution's HDF5: after it h5py's own does not work.
+with contextlib.suppress(ImportError):
+    import h5py  # noqa: F401
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "drivers"))

@@ -37,8 +37,8 @@ _PIECE = 2**21
 Respond = Callable[[np.ndarray, int], np.ndarray]
 
 
-def candidates(respond: Respond, layout: Layout, seed: int = 0) -> tuple[Pattern, int]:
-    """Return a pattern that holds every coupling and few besides, and the tests it took.
+def candidates(respond: Respond, layout: Layout, seed: int = 0) -> tuple[Pattern, bool]:
+    """Return a pattern that holds every coupling and few besides, and whether it has none besides.
 
     Collective.
 
@@ -58,7 +58,7 @@ def candidates(respond: Respond, layout: Layout, seed: int = 0) -> tuple[Pattern
         size *= _SPLIT
     blocks = -(-n // size)
     rows, found = np.nonzero(respond(own // size, blocks).T)
-    tests, draw = blocks, 0
+    tests, draw, single = blocks, 0, size == 1
     while size > 1:
         size //= _SPLIT
         blocks = -(-n // size)
@@ -66,10 +66,13 @@ def candidates(respond: Respond, layout: Layout, seed: int = 0) -> tuple[Pattern
         rows = None
         buckets = max(_FEWEST_BUCKETS, _BUCKETS * _usual(np.bincount(parents[0], minlength=len(own)), layout))
         left = _ROUNDS
+        if tests + left * buckets >= n:  # each variable by itself is no dearer
+            return _mutual(*_one_by_one(respond, layout), layout), True
         while left:
             draw += 1
             if left * buckets >= blocks:  # each block by itself is no dearer
                 bucket, count, left = np.arange(blocks), blocks, 1
+                single = size == 1
             else:
                 drawn = hashed(np.arange(blocks), seed * 1009 + draw) >> np.uint64(11)
                 bucket, count = (drawn % np.uint64(buckets)).astype(np.int64), buckets
@@ -84,7 +87,7 @@ def candidates(respond: Respond, layout: Layout, seed: int = 0) -> tuple[Pattern
             # Where most buckets respond there were too few of them.
             if count == buckets and _usual(responded.sum(axis=0), layout) > 0.7 * count:
                 buckets, left = 2 * buckets, max(left, _ROUNDS - 1)
-    return _mutual(rows + layout.start, found, layout), tests
+    return _mutual(rows + layout.start, found, layout), single
 
 
 def settled(
@@ -110,6 +113,19 @@ def settled(
     return Pattern.from_pairs(
         rows[there] + wide.layout.start, wide.indices[there], wide.n, layout=wide.layout, source=source
     )
+
+
+def _one_by_one(respond: Respond, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+    """Return (rows, columns) that respond when each variable moves alone. Collective."""
+    own = np.arange(layout.start, layout.stop)
+    rows, columns = [], []
+    for first in range(0, layout.n, _FIRST):
+        last = min(first + _FIRST, layout.n)
+        colors = np.where((own >= first) & (own < last), own - first, -1)
+        column, row = np.nonzero(respond(colors, last - first))
+        rows.append(row + layout.start)
+        columns.append(column + first)
+    return np.concatenate(rows), np.concatenate(columns)
 
 
 def _usual(counts: np.ndarray, layout: Layout) -> int:
