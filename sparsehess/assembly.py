@@ -286,6 +286,9 @@ class Hessian:
             self.mat.setOption(PETSc.Mat.Option.SYMMETRY_ETERNAL, True)
             self.mat.setOption(PETSc.Mat.Option.NEW_NONZERO_LOCATION_ERR, True)
             return
+        if pattern.comm.size == 1:
+            self.mat.stateIncrease()  # its values are ours, and have changed
+            return
         self.mat.setValuesCSR(*csr)
         self.mat.assemble()
 
@@ -455,15 +458,9 @@ class _Doubt:
         comm.Allreduce(MPI.IN_PLACE, sums)
         truncation, of_central = np.sqrt(sums / pattern.n)
         level = noise.level * np.sqrt(sum(weight**2 for _, weight in steps.nodes))
-        variance = plan.variances(level**2, steps.taken**-2.0)
-        return cls(
-            float(np.sqrt(comm.allreduce(float(variance.sum())))),
-            float(np.sqrt(comm.allreduce(float(variance.max(initial=0.0)), op=MPI.MAX))),
-            float(truncation),
-            float(of_central),
-            np.sqrt(0.5 * level**2 + _row_sums(pattern, variance * along)),
-            squares,
-        )
+        total, largest, rows = plan.variances(level**2, steps.taken**-2.0, direction)
+        of_product = np.sqrt(0.5 * level**2 + rows)
+        return cls(np.sqrt(total), np.sqrt(largest), float(truncation), float(of_central), of_product, squares)
 
     def expected(self, size: np.ndarray) -> np.ndarray:
         """Return (n_local,) what ours and a fresh product may differ by, `size` being |H| |d|."""

@@ -72,8 +72,10 @@ class Plan(Protocol):
         """
         ...
 
-    def variances(self, level: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """Return (nnz_local,) variances of the entries.
+    def variances(
+        self, level: np.ndarray, weight: np.ndarray, vector: np.ndarray
+    ) -> tuple[float, float, np.ndarray]:
+        """Return the sum of all entries' variances, the largest, and (n_local,) those of rows times a vector.
 
         Collective.
 
@@ -83,6 +85,8 @@ class Plan(Protocol):
             (n_local,) variance of each component of a gradient change.
         weight
             (n_local,) 1 / step² of each variable.
+        vector
+            (n_local,) what the rows are multiplied with.
         """
         ...
 
@@ -157,15 +161,14 @@ class Direct:
         )
         return _agreed(pattern, asymmetry, entry, largest)
 
-    def variances(self, level: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    def variances(
+        self, level: np.ndarray, weight: np.ndarray, vector: np.ndarray
+    ) -> tuple[float, float, np.ndarray]:
         """See `Plan.variances`.
 
         Collective.
         """
-        own, other = _both_variances(self.pattern, level, weight)
-        return np.select(
-            [self.source == 1, self.source == 2, self.source == 3], [own, other, 0.25 * (own + other)]
-        )
+        return _variances(self.pattern, self.source, 1.0, level, weight, vector)
 
     def collect(self, first: int, changes: np.ndarray, taken: np.ndarray, values: np.ndarray) -> None:
         """Take from some colours, those from `first` on, what can be read of them: part of a recovery.
@@ -243,19 +246,23 @@ class Substitution:
             np.subtract.at(changes, (color[ghosts], stage.heard_rows), told[alone] / weight[ghosts])
         return _agreed(pattern, largest, entry, float(np.abs(values).max(initial=0.0)))
 
-    def variances(self, level: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    def variances(
+        self, level: np.ndarray, weight: np.ndarray, vector: np.ndarray
+    ) -> tuple[float, float, np.ndarray]:
         """See `Plan.variances`; of an entry as if it were read where that is quieter.
 
         Collective.
         """
-        return self.mean_amplification * np.minimum(*_both_variances(self.pattern, level, weight))
+        return _variances(self.pattern, np.zeros(0, np.uint8), self.mean_amplification, level, weight, vector)
 
 
-def _both_variances(pattern: Pattern, level: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the variances (nnz_local,) of each entry, and of its mirror, as read in their rows. Collective."""
-    rows = np.repeat(np.arange(pattern.layout.n_local), np.diff(pattern.indptr))
-    halo, columns = pattern.exchange.halo, pattern.columns
-    return level[rows] * halo(weight)[columns], weight[rows] * halo(level)[columns]
+def _variances(pattern: Pattern, source, amplification, level, weight, vector) -> tuple[float, float, np.ndarray]:
+    """Collective."""
+    rows, halo, comm = np.empty(pattern.layout.n_local), pattern.exchange.halo, pattern.comm
+    total, largest = recovery_kernels.variances(
+        pattern.indptr, pattern.columns, source, amplification, halo(level), halo(weight), halo(vector**2), rows
+    )
+    return comm.allreduce(total), comm.allreduce(largest, op=MPI.MAX), rows
 
 
 def _agreed(pattern: Pattern, asymmetry: float, entry: int, largest: float) -> Recovered:

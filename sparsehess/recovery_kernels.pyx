@@ -129,3 +129,42 @@ def absolute_product(const index_t[::1] indptr, const int32_t[::1] columns,
             for e in range(indptr[i], indptr[i + 1]):
                 total += fabs(values[e] * x[columns[e]])
             y[i] = total
+
+
+def variances(const index_t[::1] indptr, const int32_t[::1] columns, const uint8_t[::1] source, double amplification,
+              const double[::1] level, const double[::1] weight, const double[::1] squares, double[::1] rows):
+    """Return (sum, largest) of the variances of the entries; `rows` receives those of the products of rows.
+
+    Parameters
+    ----------
+    source
+        (nnz_local,) as in `Direct`, or none at all for substitutions: an entry is then taken as if it were
+        read where that is quieter, and `amplification` times.
+    level, weight, squares
+        (n_local + ghosts,) variance of each component of a gradient change, 1 / step² of each variable, and square of
+        each component of the vector that rows are multiplied with.
+    """
+    cdef Py_ssize_t i, e
+    cdef int32_t j
+    cdef double own, other, one, row, total = 0.0, largest = 0.0
+    cdef bint direct = source.shape[0] > 0
+    with nogil:
+        for i in range(indptr.shape[0] - 1):
+            row = 0.0
+            for e in range(indptr[i], indptr[i + 1]):
+                j = columns[e]
+                own, other = level[i] * weight[j], level[j] * weight[i]
+                if not direct:
+                    one = amplification * min(own, other)
+                elif source[e] == 3:
+                    one = 0.25 * (own + other)
+                elif source[e] == 1:
+                    one = own
+                else:
+                    one = other if source[e] == 2 else 0.0
+                row += one * squares[j]
+                total += one
+                if one > largest:
+                    largest = one
+            rows[i] = row
+    return total, largest
