@@ -52,9 +52,8 @@ class Evaluations:
         self._group = inner.comm if inner.distributed else MPI.COMM_SELF
         self._traffic = _Traffic(self.comm, self.layout, self._calls.first, len(self._calls.x))
         self._together = self._group.size == self.comm.size and not (objective.summed and self.comm.size > 1)
-        self._base: np.ndarray | None = (
-            None  # the gradient at x, once it was needed; this rank's rows of its group
-        )
+        # The gradient at x, once it was needed; this rank's rows of its group.
+        self._base: np.ndarray | None = None
         first = bool(self._group.allreduce(self.comm.rank == 0, op=MPI.LOR))  # all groups have the same point
         self.x = self._traffic.up([0] if first else [], [self._calls.x] if first else [], 1)[0]
 
