@@ -313,7 +313,7 @@ class Hessian:
             # A product's own error hides that of a scheme of higher order, which is then no larger.
             shown = np.maximum(error - 3 * expected, 0.0) if self.scheme == "extrapolated" else error
             seen, most = doubt.frobenius(shown, comm) / norm, doubt.frobenius(error, comm) / norm
-            self.error = max(seen, min(self.error, most), self.error / 10, _EPS)
+            self.error = float(max(seen, min(self.error, most), self.error / 10, _EPS))
         # Steps turn rows of different units into energies, which can be compared.
         energy = size * steps.wanted
         top = comm.allreduce(float(energy.max(initial=0.0)), op=MPI.MAX)
@@ -322,7 +322,8 @@ class Hessian:
         relative = np.where(error > _SIGMAS * expected, raw, 0.0)
         worst = comm.allreduce(float(relative.max(initial=0.0)), op=MPI.MAX)
         largest = comm.allreduce(float(raw.max(initial=0.0)), op=MPI.MAX)
-        self.verification = Verification(largest, asymmetry, worst <= TOLERANCE and asymmetry <= allowed)
+        passed = bool(worst <= TOLERANCE and asymmetry <= allowed)
+        self.verification = Verification(largest, float(asymmetry), passed)
         spoilt = int(comm.allreduce(int((relative > TOLERANCE).sum())))
         if asymmetry > allowed:
             i, j = recovered.where
@@ -460,7 +461,14 @@ class _Doubt:
         level = noise.level * np.sqrt(sum(weight**2 for _, weight in steps.nodes))
         total, largest, rows = plan.variances(level**2, steps.taken**-2.0, direction)
         of_product = np.sqrt(0.5 * level**2 + rows)
-        return cls(np.sqrt(total), np.sqrt(largest), float(truncation), float(of_central), of_product, squares)
+        return cls(
+            float(np.sqrt(total)),
+            float(np.sqrt(largest)),
+            float(truncation),
+            float(of_central),
+            of_product,
+            squares,
+        )
 
     def expected(self, size: np.ndarray) -> np.ndarray:
         """Return (n_local,) what ours and a fresh product may differ by, `size` being |H| |d|."""
