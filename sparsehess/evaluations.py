@@ -209,8 +209,9 @@ def _classes(colors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 class _Work:
     """The tasks of this rank's group: an iterator over their numbers.
 
-    A counter that all groups share hands them out; where there are no more tasks than groups, or all do all,
-    none is needed. `stop` hands out no more; `free` is collective.
+    The first is that of the group's number; a counter that all groups share hands out the others. Where
+    there are no more tasks than groups, or all do all, none is needed. `stop` hands out no more; `free` is
+    collective.
     """
 
     def __init__(self, comm: MPI.Comm, group: MPI.Comm, tasks: int, all_of_all: bool):
@@ -223,16 +224,14 @@ class _Work:
             size = MPI.INT64_T.Get_size()
             self._window = MPI.Win.Allocate(size if comm.rank == 0 else 0, size, comm=comm)
             if comm.rank == 0:
-                np.frombuffer(self._window, np.int64)[:] = 0
+                np.frombuffer(self._window, np.int64)[:] = groups  # the first ones are dealt, one a group
             comm.Barrier()
 
     def __iter__(self):
-        while True:
-            task = self._next if self._window is None else self._taken(1)
-            self._next += self._step
-            if task >= self._tasks:
-                return
+        task = self._next
+        while task < self._tasks:
             yield task
+            task = task + self._step if self._window is None else self._taken(1)
 
     def _taken(self, many: int) -> int:
         number = np.zeros(1, np.int64)
