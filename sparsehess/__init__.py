@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Objective": "sparsehess.objective",
+    "Elements": "sparsehess.elements",
     "Pattern": "sparsehess.pattern",
     "Following": "sparsehess.pattern",
     "Layout": "sparsehess.pattern",

@@ -57,8 +57,8 @@ def parser() -> argparse.ArgumentParser:
     coloring.add_argument(
         "--coloring",
         metavar="KIND",
-        default="star",
-        help="star (default), acyclic, cpr, powell-toint, distance2, or the .npz file of a stored colouring",
+        help="star (default), acyclic, cpr, powell-toint, distance2, or the .npz file of a stored colouring; "
+        "sums over elements need none",
     )
     coloring.add_argument(
         "--order",

@@ -183,6 +183,8 @@ def _assemble(arguments, comm) -> Hessian:
     began = time.perf_counter()
     objective = problems.load(arguments.input, problems.settings(arguments.settings), comm)
     pattern, calls = objective.pattern, {}
+    if arguments.points != 1 and arguments.pattern != "detect":
+        raise InputError(f"--points {arguments.points}: only --pattern detect probes points")
     if arguments.pattern == "detect":
         pattern = detect(objective, seed=arguments.seed, points=arguments.points, counts=calls)
     elif arguments.pattern != "given":
@@ -190,12 +192,13 @@ def _assemble(arguments, comm) -> Hessian:
     elif pattern is not None:
         pattern = pattern.in_blocks(arguments.blocks)
     given = time.perf_counter() - began
+    by_element = objective.elements is not None and arguments.coloring is None
     progress = report.Progress("colours evaluated", comm, arguments.quiet)
     hessian = assemble(
         objective,
         pattern=pattern,
         derivative=arguments.derivative,
-        coloring=_coloring(arguments, pattern) if pattern is not None else arguments.coloring,
+        coloring=None if by_element or pattern is None else _coloring(arguments, pattern),
         verify=not arguments.no_verify,
         repair=not arguments.no_repair,
         budget=arguments.budget,
@@ -214,10 +217,10 @@ def _no_derivatives(arguments) -> None:
             f"--set {arguments.settings[0]}: {arguments.input} is a matrix file and takes no settings"
         )
     asked = arguments.pattern != "given" or arguments.derivative != "auto"
-    if asked or arguments.no_verify or arguments.no_repair:
+    if asked or arguments.no_verify or arguments.no_repair or arguments.points != 1:
         raise InputError(
-            f"{arguments.input} is a matrix file: --derivative, --pattern, --no-verify and --no-repair are for "
-            "problems"
+            f"{arguments.input} is a matrix file: --derivative, --pattern, --points, --no-verify and "
+            "--no-repair are for problems"
         )
 
 
@@ -237,7 +240,7 @@ def _write_json(arguments, facts: dict) -> None:
 
 def _coloring(arguments, pattern):
     """Return the colouring that is asked for, or the stored one."""
-    if arguments.coloring.endswith((".npz", ".h5")):
+    if (arguments.coloring or "").endswith((".npz", ".h5")):
         return load(arguments.coloring, pattern)
     lattice = getattr(arguments, "lattice", None)
     if lattice is not None:
@@ -245,7 +248,7 @@ def _coloring(arguments, pattern):
         lattice = matrices.read_coordinates(lattice, groups.layout)
     return color(
         pattern,
-        kind=arguments.coloring,
+        kind=arguments.coloring or "star",
         order=arguments.order,
         rule=arguments.rule,
         seed=arguments.seed,
@@ -304,9 +307,17 @@ def _color_lines(facts: dict, broken, verbose: bool) -> str:
     return "\n".join(lines)
 
 
-def _hessian_coloring(hessian: Hessian) -> dict:
+def _hessian_coloring(hessian: Hessian) -> dict | None:
+    if hessian.coloring is None:
+        return None
     valid = verify(hessian.pattern, hessian.coloring) is None
     return {**_coloring_facts(hessian.coloring, valid), "amplification": hessian.amplification}
+
+
+def _coloring_told(facts: dict | None) -> str:
+    if facts is None:
+        return "none: the Hessians of the elements are summed"
+    return f"{facts['colors']} colors ({facts['kind']}, {facts['order']}; {_gap(facts)})"
 
 
 def _verification_facts(hessian: Hessian) -> dict | None:
@@ -361,7 +372,7 @@ def _hessian_lines(hessian: Hessian, facts: dict) -> str:
     lines = [
         f"problem      {hessian.objective.name}",
         f"pattern      {facts['n']} variables, {facts['nnz']} entries ({hessian.pattern.source})",
-        f"coloring     {coloring.count} colors ({coloring.kind}, {coloring.order}; {_gap(facts['coloring'])})",
+        f"coloring     {_coloring_told(facts['coloring'])}",
         f"derivatives  {hessian.scheme}: {calls['gradient']} gradients, {calls['hvp']} products, "
         f"{calls['noise']} for their noise, {calls['verification']} to verify",
     ]
@@ -369,7 +380,7 @@ def _hessian_lines(hessian: Hessian, facts: dict) -> str:
         lines[-1] += f", {calls['pattern']} to find the pattern"
     if hessian.repaired:
         lines.append(f"repaired     the pattern missed {hessian.repaired} entries: they were found and added")
-    if coloring.count == facts["n"] > 1:
+    if coloring is not None and coloring.count == facts["n"] > 1:
         lines.append("note         as many colors as variables: no gain over one step per variable")
     if hessian.verification is not None:
         found = hessian.verification

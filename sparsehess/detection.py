@@ -27,13 +27,16 @@ _AROUND = 0.1
 # A noisy component responds when it changes by so many standard deviations.
 _SIGMAS = 8.0
 
+# Noise beyond this part of a component's change in a typical length is more than rounding.
+_ROUNDING = 1e-12
+
 _SOURCE = "probing at one point"
 
 # Tests whose answers are held at a time.
 _TOGETHER = 64
 
 
-def detect(objective: Objective, *, points: int = 1, seed: int = 0, counts: dict | None = None) -> Pattern:
+def detect(objective: Objective, *, x=None, points: int = 1, seed: int = 0, counts: dict | None = None) -> Pattern:
     """Return the pattern of an objective's Hessian, by tracing where the objective can, else by probing.
 
     Collective. For rows of at most d entries some 2 d log₂ n gradients (or products) and the colours of a
@@ -45,6 +48,8 @@ def detect(objective: Objective, *, points: int = 1, seed: int = 0, counts: dict
     ----------
     objective
         Its pattern is not looked at.
+    x
+        Where to probe, of the kind of the objective's x; default that x. A traced pattern holds everywhere.
     points
         An entry may happen to be zero at x (a contact that is open, a coupling through a product with
         zero). The pattern is that of x and of `points` - 1 random points around it, which differ by a tenth of
@@ -52,17 +57,24 @@ def detect(objective: Objective, *, points: int = 1, seed: int = 0, counts: dict
     seed
         Of steps, drawings and points.
     counts
-        If given, gets the calls: `gradient` and `hvp`.
+        If given, gets the calls: `gradient`, `hvp` and `energy`.
+
+    Raises
+    ------
+    InputError
+        Fewer points than one, or several for an objective in groups.
     """
     if points < 1:
         raise InputError(f"points={points}: at least 1")
+    if points > 1 and objective.group is not None:
+        raise InputError("points: an objective in groups is probed at one point at a time, x")
     layout, comm = objective.layout, objective.comm
     if objective.trace is not None and not objective.summed:
         with agreement(comm):
             sparsity = objective.trace()
         if sparsity is not None:
             return Pattern.from_scipy(sparsity, layout=layout, source="tracing, at every x")
-    here = objective.at(objective.x)
+    here = objective.at(objective.x if x is None else x)
     length = differences.lengths(
         here.x, None if objective.typical_x is None else objective.local(objective.typical_x), layout
     )
@@ -75,8 +87,8 @@ def detect(objective: Objective, *, points: int = 1, seed: int = 0, counts: dict
             evaluations = objective.at(_like(objective, away))
         patterns.append(_at_one_point(evaluations, length, seed + number))
         if counts is not None:
-            for name in ("gradient", "hvp"):
-                counts[name] = counts.get(name, 0) + evaluations.counts[name]
+            for name, calls in evaluations.counts.items():
+                counts[name] = counts.get(name, 0) + calls
     if points == 1:
         return patterns[0]
     rows = [np.repeat(np.arange(layout.start, layout.stop), np.diff(one.indptr)) for one in patterns]
@@ -101,9 +113,12 @@ def _at_one_point(evaluations: Evaluations, length: np.ndarray, seed: int) -> Pa
     if not products:
         noise = noises.estimate(evaluations, length, np.minimum(upper - evaluations.x, evaluations.x - lower))
         steps *= _STEP * min(noise.bend, 1.0)
-        # One that returns the same bits for the same x has no noise: what is not coupled does not change at all.
+        # One that returns the same bits for the same x, and has no more noise than rounding makes, does not change
+        # at all where it is not coupled.
         again = evaluations.gradients([evaluations.x] * 2)
-        if layout.comm.allreduce(int((again[0] != again[1]).sum())):
+        changed = layout.comm.allreduce(int((again[0] != again[1]).sum()))
+        mean = layout.comm.allreduce(float(noise.relative.sum())) / max(layout.n, 1)
+        if changed or mean > _ROUNDING:
             threshold = _SIGMAS * noise.level
         room = np.where(steps > 0, upper - evaluations.x, evaluations.x - lower)
         steps = np.where(np.abs(steps) <= room, steps, -steps)

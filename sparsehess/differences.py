@@ -10,13 +10,11 @@ import numpy as np
 
 from sparsehess.coloring import Coloring
 from sparsehess.errors import InputError
-from sparsehess.evaluations import Evaluations
+from sparsehess.evaluations import Evaluations, typical_length
 from sparsehess.noise import Noise
 from sparsehess.pattern import Layout
 
 SCHEMES = ("forward", "central", "extrapolated", "complex", "product")
-
-_EPS = np.finfo(float).eps
 
 # A complex step has no difference to lose digits in.
 _IMAGINARY = 1e-30
@@ -45,11 +43,6 @@ class Steps:
     nodes: tuple
     taken: np.ndarray
     wanted: np.ndarray
-
-    @property
-    def gradients(self) -> int:
-        """Gradients a colour."""
-        return sum(values is not None for values, _ in self.nodes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,14 +88,11 @@ def scheme_of(derivative: str, objective) -> str:
 def lengths(x: np.ndarray, typical, layout: Layout) -> np.ndarray:
     """Return the typical length (n_local,) of each variable.
 
-    Collective. What is given; else 1, or the root mean square of x where that is smaller (x in metres of
-    nanometre things).
+    Collective. What is given, else `evaluations.typical_length`.
     """
     if typical is not None:
         return typical
-    total = layout.comm.allreduce(float(np.dot(x, x)))
-    rms = np.sqrt(total / max(layout.n, 1))
-    return np.full(len(x), rms if 0 < rms < 1 else 1.0)
+    return np.full(len(x), typical_length(layout.comm.allreduce(float(np.dot(x, x))), layout.n))
 
 
 def steps(x, length: np.ndarray, noise: Noise | None, scheme: str, limits, given: bool) -> Steps:

@@ -2,13 +2,14 @@
 
 A *group* of ranks evaluates one gradient. With a replicated gradient every rank is a group of its
 own, with a distributed one all ranks are the only group, and `Objective.in_groups` makes anything
-between. Groups take the next piece of work from a common counter, so evaluations that take unequal
-time leave nobody idle; in the end every row goes to the rank that owns it.
+between. Groups share out the work (`work`); in the end every row goes to the rank that owns it.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from functools import wraps
 
 from mpi4py import MPI
 
@@ -17,6 +18,7 @@ import numpy as np
 from sparsehess.errors import CheckError, EvaluationError, InputError
 from sparsehess.pattern.layout import offsets
 from sparsehess.runtime import agreement, raise_together
+from sparsehess.work import Work
 
 # A step for differences of energies, in typical lengths: what it leaves out is smooth, so that the Hessian, which
 # differentiates once more, suffers from their noise alone, and that falls with the step.
@@ -24,6 +26,20 @@ _ENERGY_STEP = 1e-4
 
 # Numbers that one exchange of results sends from a rank, at most.
 _PIECE = 2**26
+
+
+def _timed(method):
+    """Add the time of a method to `seconds`."""
+
+    @wraps(method)
+    def timed(self, *arguments, **named):
+        began = time.perf_counter()
+        try:
+            return method(self, *arguments, **named)
+        finally:
+            self.seconds += time.perf_counter() - began
+
+    return timed
 
 
 class Evaluations:
@@ -38,6 +54,8 @@ class Evaluations:
         (n_local,) the point.
     counts
         Calls so far of `gradient`, `hvp` and `energy`, over all groups.
+    seconds
+        What they have taken so far, with what ranks had to tell each other.
     on_color
         Called as on_color(pieces of work begun, pieces).
     """
@@ -47,16 +65,19 @@ class Evaluations:
         self.comm, self.layout = objective.comm, objective.layout
         self.counts = {"gradient": 0, "hvp": 0, "energy": 0}
         self.on_color: Callable[[int, int], None] = lambda done, total: None
+        self.seconds = 0.0
         inner = objective.group or objective
         self._calls = _VecCalls(inner, x) if inner.distributed else _ArrayCalls(inner, x)
         self._group = inner.comm if inner.distributed else MPI.COMM_SELF
         self._traffic = _Traffic(self.comm, self.layout, self._calls.first, len(self._calls.x))
+        self._groups = self.comm.allreduce(int(self._group.rank == 0))
         self._together = self._group.size == self.comm.size and not (objective.summed and self.comm.size > 1)
         # The gradient at x, once it was needed; this rank's rows of its group.
         self._base: np.ndarray | None = None
         first = bool(self._group.allreduce(self.comm.rank == 0, op=MPI.LOR))  # all groups have the same point
         self.x = self._traffic.up([0] if first else [], [self._calls.x] if first else [], 1)[0]
 
+    @_timed
     def changes(self, colors: np.ndarray, count: int, nodes) -> np.ndarray:
         """Return (count, n_local) weighted sums of gradients, the variables of one colour moved at a time.
 
@@ -88,6 +109,7 @@ class Evaluations:
         self._count(count * len(moved))
         return out
 
+    @_timed
     def gradients(self, points: list[np.ndarray]) -> np.ndarray:
         """Return (m, n_local) the gradients at m points, each given as (n_local,) values.
 
@@ -104,6 +126,7 @@ class Evaluations:
         self._count(len(points))
         return out
 
+    @_timed
     def products(self, colors: np.ndarray, count: int, directions: np.ndarray) -> np.ndarray:
         """Return (count, n_local) Hessian-vector products with the variables of one colour of `directions`.
 
@@ -112,6 +135,8 @@ class Evaluations:
         order, ends = _classes(self._traffic.down(colors), count)
         whole = self._traffic.down(directions)
         batch = self.objective.batch
+        if not self.objective.summed:  # nobody idle while others have whole batches
+            batch = max(1, min(batch, -(-count // self._groups)))
 
         def one(task, into):
             seeds = np.zeros((len(into), len(whole)))
@@ -125,6 +150,53 @@ class Evaluations:
         out = self._evaluated(count, one, batch)
         self.counts["hvp"] += count
         return out
+
+    @_timed
+    def by_element(self, nodes, taken: np.ndarray, add: Callable[[int, int, np.ndarray], None]) -> None:
+        """Give add(kind, a, columns (m, k)) column a of the Hessians of all this rank's elements of each kind.
+
+        Collective. A sweep over all elements counts as a gradient: those of the nodes for each variable of the
+        largest elements.
+
+        Parameters
+        ----------
+        nodes
+            As in `changes`.
+        taken
+            (n_local,) what the sums are divided by.
+        """
+        x, taken = self._calls.x, self._traffic.down(taken)
+        moved = [(self._traffic.down(values), weight) for values, weight in nodes if values is not None]
+        resting = sum(weight for values, weight in nodes if values is None)
+        kinds = self.objective.elements
+        steps = max((kind.size for kind in kinds), default=0)
+        with agreement(self.comm):
+            here = [resting * self._calls.slopes(kind, x[kind.members]) if resting else 0.0 for kind in kinds]
+            for variable in range(steps):
+                for number, kind in enumerate(kinds):
+                    if variable >= kind.size:
+                        continue
+                    own = kind.members[:, variable]
+                    total = np.zeros(kind.members.shape) + here[number]
+                    for values, weight in moved:
+                        X = x[kind.members].astype(values.dtype, copy=False)
+                        X[:, variable] = values[own]
+                        slopes = self._calls.slopes(kind, X)
+                        total += weight * (slopes.imag if slopes.dtype.kind == "c" else slopes)
+                    total /= taken[own][:, None]
+                    self._elements_finite(total, kind)
+                    add(number, variable, total)
+                self.on_color(variable + 1, steps)
+        self._count(self.comm.allreduce(steps, op=MPI.MAX) * len(moved) + bool(resting))
+
+    def _elements_finite(self, columns: np.ndarray, kind) -> None:
+        if not np.isfinite(columns.sum()):
+            element, i = np.argwhere(~np.isfinite(columns))[0]
+            raise CheckError(
+                f"the derivatives of {self.objective.name} are not finite: {columns[element, i]} at variable "
+                f"{kind.members[element, i]}, in an element of {kind.size} variables; is the function defined "
+                "around x?"
+            )
 
     def _count(self, gradients: int) -> None:
         if self.objective.gradient is None:
@@ -160,7 +232,7 @@ class Evaluations:
                 self.on_color(min((task + 1) * batch, count), count)
             return out
         numbers, vectors, error = [], [], None
-        work = _Work(self.comm, self._group, tasks, self.objective.summed)
+        work = Work(self.comm, self._group, tasks, self.objective.summed)
         try:
             for task in work:
                 rows = np.empty((min(batch, count - task * batch), len(self._calls.x)))
@@ -170,11 +242,8 @@ class Evaluations:
                 self.on_color(min((task + 1) * batch, count), count)
         except Exception as caught:  # the others must hear of it, and stop
             error = caught
-            work.stop()
-        try:
-            raise_together(self.comm, error)
-        finally:
-            work.free()
+        work.finish(error)
+        raise_together(self.comm, error)
         if self.objective.summed:
             return self._traffic.summed(vectors)
         return self._traffic.up(numbers, vectors, count)
@@ -190,12 +259,12 @@ class Evaluations:
                 )
 
 
-def typical_length(x: np.ndarray) -> float:
-    """Return 1, or the root mean square of the whole x where that is smaller (x in metres of nanometre things).
+def typical_length(squares: float, n: int) -> float:
+    """Return 1, or the root mean square of x where that is smaller (x in metres of nanometre things).
 
-    Not collective.
+    Not collective. `squares` is the sum over all n variables.
     """
-    rms = float(np.sqrt(np.mean(x**2))) if len(x) else 0.0
+    rms = float(np.sqrt(squares / max(n, 1)))
     return rms if 0 < rms < 1 else 1.0
 
 
@@ -204,52 +273,6 @@ def _classes(colors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     small = colors.astype(np.int16) if count < 2**15 else colors  # numpy sorts 16 bits by radix
     sizes = np.bincount(colors + 1, minlength=count + 1)
     return np.argsort(small, kind="stable"), np.cumsum(sizes)
-
-
-class _Work:
-    """The tasks of this rank's group: an iterator over their numbers.
-
-    The first is that of the group's number; a counter that all groups share hands out the others. Where
-    there are no more tasks than groups, or all do all, none is needed. `stop` hands out no more; `free` is
-    collective.
-    """
-
-    def __init__(self, comm: MPI.Comm, group: MPI.Comm, tasks: int, all_of_all: bool):
-        self._group, self._tasks, self._window = group, tasks, None
-        leaders = comm.allgather(group.rank == 0)
-        groups = sum(leaders)
-        self._step = 1 if all_of_all else groups
-        self._next = 0 if all_of_all else group.bcast(sum(leaders[: comm.rank + 1]) - 1)
-        if not all_of_all and tasks > groups:
-            size = MPI.INT64_T.Get_size()
-            self._window = MPI.Win.Allocate(size if comm.rank == 0 else 0, size, comm=comm)
-            if comm.rank == 0:
-                np.frombuffer(self._window, np.int64)[:] = groups  # the first ones are dealt, one a group
-            comm.Barrier()
-
-    def __iter__(self):
-        task = self._next
-        while task < self._tasks:
-            yield task
-            task = task + self._step if self._window is None else self._taken(1)
-
-    def _taken(self, many: int) -> int:
-        number = np.zeros(1, np.int64)
-        if self._group.rank == 0:
-            self._window.Lock(0, MPI.LOCK_SHARED)
-            self._window.Fetch_and_op(np.array([many], np.int64), number, 0, 0, MPI.SUM)
-            self._window.Unlock(0)
-        if self._group.size > 1:
-            self._group.Bcast(number)
-        return int(number[0])
-
-    def stop(self) -> None:
-        if self._window is not None:
-            self._taken(self._tasks)
-
-    def free(self) -> None:
-        if self._window is not None:
-            self._window.Free()
 
 
 class _Traffic:
@@ -319,9 +342,13 @@ class _Calls:
     """Calls of the functions of an objective on this rank's rows of its group."""
 
     def _called(self, name: str, *arguments):
-        """Call the user's function; what it raises becomes an EvaluationError that names the rank."""
+        """Call the user's function of this name."""
+        return self._guarded(name, getattr(self.objective, name), *arguments)
+
+    def _guarded(self, name: str, function, *arguments):
+        """Call a function of the user; what it raises becomes an EvaluationError that names the rank."""
         try:
-            return getattr(self.objective, name)(*arguments)
+            return function(*arguments)
         except Exception as error:  # the user's code may raise anything
             raise EvaluationError(
                 f"the {name} of {self.objective.name} raised {type(error).__name__} on rank "
@@ -342,7 +369,9 @@ class _ArrayCalls(_Calls):
         self._shown = self.x.view()  # what the user's function sees: the same memory, not to be written
         self._shown.flags.writeable = False
         if objective.gradient is None and objective.energy is not None:
-            length = typical_length(self.x) if objective.typical_x is None else objective.typical_x
+            length = objective.typical_x
+            if length is None:
+                length = typical_length(float(np.dot(self.x, self.x)), len(self.x))
             self._steps = np.broadcast_to(_ENERGY_STEP * np.asarray(length, float), self.x.shape)
             bounds = (-np.inf, np.inf) if objective.bounds is None else objective.bounds
             self._limits = [np.broadcast_to(np.asarray(bound, float), self.x.shape) for bound in bounds]
@@ -373,6 +402,10 @@ class _ArrayCalls(_Calls):
             finally:
                 self.x[i] = here
         return out
+
+    def slopes(self, kind, X: np.ndarray) -> np.ndarray:
+        """Return the gradients (m, k) of the elements of a kind."""
+        return self._guarded("gradient", kind.slopes, X)
 
     def products(self, seeds: np.ndarray) -> np.ndarray:
         if self.objective.hvps is None:

@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
+from sparsehess.elements import Elements, coupled, total_gradient
 from sparsehess.errors import InputError
 from sparsehess.evaluations import Evaluations
 from sparsehess.pattern import Following, Layout, Pattern
@@ -63,7 +64,7 @@ class Objective:
         Optional names of the null vectors, for reports.
     typical_x
         Optional scale of the variables, a number or (n,): the distance over which the gradient
-        changes by its own size, in the units of x. Default: see `differences.steps`.
+        changes by its own size, in the units of x. Default: see `evaluations.typical_length`.
     units
         Optional, what an eigenvalue means: `Units.of("eV", "angstrom", "amu")` and others.
     name
@@ -74,6 +75,8 @@ class Objective:
         The same objective on the communicator of this rank's group, set by `in_groups`.
     following
         Where the pattern comes from if it moves with x.
+    elements
+        The elements of this rank, if the function is a sum over them; set by `from_elements`.
     """
 
     x: np.ndarray | PETSc.Vec
@@ -95,6 +98,7 @@ class Objective:
     comm: object = field(default=None, repr=False)
     group: Objective | None = field(default=None, repr=False)
     following: Following | None = field(default=None, repr=False)
+    elements: tuple[Elements, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self):
         if self.group is not None:
@@ -117,6 +121,10 @@ class Objective:
             raise InputError(f"{self.name} has neither gradient nor hvp, hvps or energy")
         if self.distributed and (self.summed or self.hvps is not None):
             raise InputError("summed and hvps are for functions of arrays, not of PETSc vectors")
+        if self.elements is not None and (self.hvp is not None or self.hvps is not None):
+            raise InputError(
+                "a sum over elements is differentiated by its elements' gradients: leave out hvp and hvps"
+            )
         if self.batch < 1 or (self.batch > 1 and self.hvps is None):
             raise InputError(f"batch={self.batch}: at least 1, and more than 1 only with hvps")
         if isinstance(self.pattern, Following):
@@ -148,6 +156,55 @@ class Objective:
         return from_jax(function, x, **more)
 
     @classmethod
+    def from_casadi(cls, function, x, **more) -> Objective:
+        """Return the objective of a scalar CasADi function; see `sparsehess.hosts.casadi.from_casadi`."""
+        from sparsehess.hosts.casadi import from_casadi
+
+        return from_casadi(function, x, **more)
+
+    @classmethod
+    def from_torch(cls, function, x, *data, **more) -> Objective:
+        """Return the objective of a scalar PyTorch function; see `sparsehess.hosts.torch.from_torch`."""
+        from sparsehess.hosts.torch import from_torch
+
+        return from_torch(function, x, *data, **more)
+
+    @classmethod
+    def from_elements(cls, x, elements, *, pattern: Pattern | None = None, comm=None, **more) -> Objective:
+        """Return the objective of a sum over elements, of which each rank brings its share.
+
+        Collective on `comm`. Its Hessian is that of the elements, summed: no colouring is needed.
+
+        Parameters
+        ----------
+        x
+            (n,) ndarray, the same on every rank.
+        elements
+            `Elements`, or several kinds of them: the same kinds on every rank, some perhaps empty.
+        pattern
+            Default what the elements couple.
+        more
+            Other arguments of `Objective`.
+
+        Raises
+        ------
+        InputError
+            Members that are no variables.
+        """
+        comm = communicator(comm)
+        elements = (elements,) if isinstance(elements, Elements) else tuple(elements)
+        n = len(np.asarray(x))
+        return cls(
+            x=x,
+            gradient=total_gradient(elements, n),
+            pattern=coupled(elements, n, comm) if pattern is None else pattern,
+            elements=elements,
+            summed=True,
+            comm=comm,
+            **more,
+        )
+
+    @classmethod
     def in_groups(cls, make: Callable, groups: int, comm=None) -> Objective:
         """Return an objective whose gradients are evaluated by several groups of ranks side by side.
 
@@ -176,6 +233,10 @@ class Objective:
                 raise InputError(
                     "in_groups: make(comm) must return an Objective whose x is a PETSc Vec; "
                     "gradients of arrays are shared out over single ranks as they are"
+                )
+            if inner.following is not None:
+                raise InputError(
+                    "in_groups: a pattern that moves with x cannot be shared by groups; give a Pattern"
                 )
         pattern = None
         if inner.pattern is not None:

@@ -168,3 +168,11 @@ def variances(const index_t[::1] indptr, const int32_t[::1] columns, const uint8
                     largest = one
             rows[i] = row
     return total, largest
+
+
+def add_at(double[::1] sums, const index_t[::1] slots, const double[::1] values):
+    """Add values to the sums at these slots, some of which may be the same."""
+    cdef Py_ssize_t i
+    with nogil:
+        for i in range(slots.shape[0]):
+            sums[slots[i]] += values[i]

@@ -141,7 +141,7 @@ def raise_together(comm, error: Exception | None) -> None:
     if error is None:
         request.Wait()
     else:
-        _wait_for_the_others(comm, request, error)
+        wait_for_the_others(comm, request.Test, error)
     if first[0] == comm.size:
         return
     told = comm.bcast(errors.describe(error, comm.rank) if comm.rank == first[0] else None, root=int(first[0]))
@@ -150,15 +150,21 @@ def raise_together(comm, error: Exception | None) -> None:
     raise errors.rebuild(*told) from error
 
 
-def _wait_for_the_others(comm, request, error: Exception) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not request.Test():
-        if time.monotonic() > deadline:
+def wait_for_the_others(comm, done, error: Exception) -> None:
+    """Wait on a rank that failed until done() is true; where the others are stuck, end the job if that is ours.
+
+    Parameters
+    ----------
+    done
+        Says whether they have come; called again and again.
+    """
+    deadline, told = time.monotonic() + PATIENCE, False
+    while not done():
+        if not told and time.monotonic() > deadline:
             if on_stuck is not None:
                 on_stuck(comm, error)
             log.error("rank %d failed and waits for ranks that are in another call: %s", comm.rank, error)
-            request.Wait()
-            return
+            told = True
         time.sleep(0.001)
 
 

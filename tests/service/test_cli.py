@@ -149,6 +149,8 @@ FAILURES = [
     ("eigs problems.py:short", 2, "must return (30,) real numbers"),
     ("eigs problems.py:nan", 4, "variable 7 "),
     ("eigs problems.py:no_gradient", 4, "are not symmetric: entries (0, 1) and (1, 0)"),
+    ("eigs problems.py:good --points 2", 2, "only --pattern detect probes points"),
+    ("eigs good.npz --points 2", 2, "are for problems"),
     ("eigs problems.py:missing --no-repair", 4, "is coupled with"),
     ("eigs problems.py:empty_pattern --no-repair", 4, "is coupled with"),
     ("assemble good.npz -o h.npz", 2, "assemble needs a problem"),

@@ -1,0 +1,236 @@
+"""Objectives of PyTorch functions and modules: exact gradients, and products in batches.
+
+Products are derivatives of the gradient's own graph: reverse mode twice. That needs nothing of the function
+but what a gradient needs, where forward mode lacks operations, and it is no slower.
+"""
+
+from __future__ import annotations
+
+import copy
+from contextlib import nullcontext
+
+from mpi4py import MPI
+
+import numpy as np
+
+from sparsehess.errors import InputError
+from sparsehess.hosts.jax import PRODUCTS
+from sparsehess.objective import Objective
+from sparsehess.runtime import agreement, communicator, optional
+
+# A product in a batch is taken to need so many times what the graph of the gradient holds, and so many arrays of
+# the size of x. Measured: 0.6 to 2.6 times, the most for convolutions, and 3 to 5 arrays.
+_GRAPHS = 2
+_ARRAYS = 6
+
+# Products that a batch has at most.
+_MOST = 64
+
+
+def from_torch(
+    function,
+    x,
+    *data,
+    pattern=None,
+    products: str = "float64",
+    memory: int = 2**29,
+    device=None,
+    comm=None,
+    **more,
+) -> Objective:
+    """Return the objective of a scalar PyTorch function, of an array or of the parameters of a module.
+
+    Collective on `comm`.
+
+    Parameters
+    ----------
+    function
+        `function(x, *data) -> scalar tensor`, a module or another callable, twice differentiable by reverse
+        mode. It is called once here. It must be deterministic, so modules with dropout and the like in eval mode.
+    x
+        Where the Hessian is taken: an array or tensor of any shape, whose entries are the variables, or a
+        `torch.nn.Module`: the variables are its parameters, those that require gradients (see `blocks`).
+        The function is given a tensor or a module too.
+    data
+        Passed on to the function; with `summed=True` every rank has its own, and the function returns a part of
+        the sum.
+    pattern
+        Default none: it is probed where one is needed.
+    products
+        Precision of Hessian-vector products; gradients are always of float64. Function, x and data are brought to
+        the precision wanted, whichever they had: of modules a copy with all parameters and buffers (yours stays
+        as it is), tensors and ndarrays of floating point as tensors. What a function has by itself is not.
+    memory
+        Bytes that a batch of products may take on the device.
+    device
+        A torch device for all of them; default where they are, and of ndarrays among the data that of x.
+    comm, more
+        Other arguments of `Objective`.
+
+    Raises
+    ------
+    StackError
+        PyTorch is not installed.
+    InputError
+        There are no parameters to differentiate by, or the function returns no scalar that depends on them.
+    """
+    torch = optional("torch", "from_torch", "torch")
+    if products not in PRODUCTS:
+        raise InputError(f"products {products!r} is none of {', '.join(PRODUCTS)}")
+    comm = communicator(comm)
+    with agreement(comm):
+        exact = _Copy(torch, function, x, data, "float64", device)
+        fast = exact if products == "float64" else _Copy(torch, function, x, data, products, device)
+        batch = max(1, min(_MOST, memory // fast.bytes_a_product()))
+    return Objective(
+        x=exact.x,
+        gradient=exact.gradient,
+        energy=exact.energy,
+        hvps=fast.products,
+        batch=comm.allreduce(batch, op=MPI.MIN),
+        pattern=pattern,
+        comm=comm,
+        **{"name": getattr(function, "__name__", "PyTorch function"), **more},
+    )
+
+
+def blocks(module) -> dict[str, slice]:
+    """Return which variables the parameters of a module are: a slice for each name.
+
+    Not collective. In the order of `module.named_parameters()`, those that require gradients.
+    """
+    found, begin = {}, 0
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            found[name] = slice(begin, begin + parameter.numel())
+            begin += parameter.numel()
+    return found
+
+
+class _Copy:
+    """A function with its argument and data, copied at one precision. Vectors are NumPy's, of float64.
+
+    Attributes
+    ----------
+    x
+        (n,) where the argument was at first.
+    """
+
+    def __init__(self, torch, function, x, data, precision: str, device):
+        self._torch, self._dtype, self._device = torch, getattr(torch, precision), device
+        if isinstance(x, torch.nn.Module):
+            self._argument = self._brought(x)
+            self._leaves = [parameter for parameter in self._argument.parameters() if parameter.requires_grad]
+            if not self._leaves or any(leaf.is_complex() for leaf in self._leaves):
+                raise InputError(
+                    f"{type(x).__name__} must have parameters that require gradients, all of them real"
+                )
+        else:
+            given = x.detach() if torch.is_tensor(x) else torch.tensor(np.asarray(x, np.float64))
+            self._argument = given.to(device=device, dtype=self._dtype, copy=True).requires_grad_()
+            self._leaves = [self._argument]
+        self._function, *self._data = (self._brought(item) for item in (function, *data))
+        self._sizes = [leaf.numel() for leaf in self._leaves]
+        self.x = self._joined(self._leaves)
+
+    def _brought(self, item):
+        """Return an item of what the user gave at the precision and on the device."""
+        if isinstance(item, self._torch.nn.Module):
+            module = copy.deepcopy(item).to(self._device)
+            # Unlike to(dtype) these leave complex buffers as they are.
+            return module.double() if self._dtype == self._torch.float64 else module.float()
+        if isinstance(item, np.ndarray):
+            item = self._torch.tensor(item, device=self._leaves[0].device)
+        if self._torch.is_tensor(item):
+            dtype = self._dtype if item.is_floating_point() else item.dtype
+            return item.to(device=self._device, dtype=dtype)
+        return item
+
+    def _parts(self, array) -> list:
+        """Return the parts of an (n,) or (m, n) array that belong to the leaves."""
+        whole = self._torch.tensor(array, dtype=self._dtype, device=self._leaves[0].device)
+        parts = zip(self._leaves, whole.split(self._sizes, -1), strict=True)
+        return [part.reshape((*part.shape[:-1], *leaf.shape)).to(leaf.device) for leaf, part in parts]
+
+    def _joined(self, parts) -> np.ndarray:
+        """Return the (n,) or (m, n) array of such parts."""
+        flat = [
+            part.detach().reshape((*part.shape[: part.ndim - leaf.ndim], -1)).to(self._leaves[0].device)
+            for leaf, part in zip(self._leaves, parts, strict=True)
+        ]
+        return self._torch.cat(flat, -1).to("cpu", self._torch.float64).numpy()
+
+    def _value(self, x):
+        """Return the function at x, a tensor of one number."""
+        with self._torch.no_grad():
+            for leaf, part in zip(self._leaves, self._parts(x), strict=True):
+                leaf.copy_(part)
+        with _differentiable_attention(self._torch):
+            value = self._function(self._argument, *self._data)
+        if not self._torch.is_tensor(value):
+            raise InputError(f"the function must return a tensor, not {type(value).__name__}")
+        if value.numel() != 1 or not value.is_floating_point():
+            kind = f"{value.dtype} of shape {tuple(value.shape)}"
+            raise InputError(f"the function must return a tensor of one real number, not {kind}")
+        return value
+
+    def _slopes(self, x, graph: bool = False) -> list:
+        """Return the gradient at x by leaves; with a graph, each of them has one that reaches its leaf."""
+        with self._torch.enable_grad():
+            value = self._value(x)
+            slopes = (
+                self._torch.autograd.grad(value, self._leaves, create_graph=graph, allow_unused=True)
+                if value.requires_grad
+                else ()
+            )
+            if all(slope is None for slope in slopes):
+                raise InputError("the function must depend on what it is given, by operations of PyTorch")
+            nothing = [0 * leaf for leaf in self._leaves]  # of parameters that are not used, or only linearly
+            return [zero if slope is None else slope + zero for zero, slope in zip(nothing, slopes, strict=True)]
+
+    def energy(self, x) -> float:
+        with self._torch.enable_grad():  # the function may differentiate by itself
+            return self._value(x).item()
+
+    def gradient(self, x) -> np.ndarray:
+        return self._joined(self._slopes(x))
+
+    def products(self, x, directions) -> np.ndarray:
+        slopes = self._slopes(x, graph=True)
+
+        def product(*direction):
+            return self._torch.autograd.grad(slopes, self._leaves, direction)
+
+        return self._joined(_vmap(self._torch)(product)(*self._parts(directions)))
+
+    def bytes_a_product(self) -> int:
+        held = _held(self._torch, self._slopes(self.x, graph=True))
+        return _GRAPHS * held + _ARRAYS * self._leaves[0].element_size() * len(self.x)
+
+
+def _vmap(torch):
+    """Return the `vmap` of PyTorch, or of the functorch that versions before 2 have beside them."""
+    return (torch.func if hasattr(torch, "func") else optional("functorch", "from_torch", "torch")).vmap
+
+
+def _differentiable_attention(torch):
+    """Return a context in which attention is not fused: PyTorch has no second derivatives of the fused ones."""
+    if not hasattr(torch.nn, "attention"):
+        return nullcontext()
+    return torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
+
+
+def _held(torch, tensors) -> int:
+    """Return the bytes of the dense tensors that the graph of some tensors holds, each as often as it is held."""
+    seen, nodes, held = set(), {tensor.grad_fn for tensor in tensors}, 0
+    while nodes:
+        node = nodes.pop()
+        seen.add(node)
+        nodes.update(following for following, _ in node.next_functions if following and following not in seen)
+        for name in dir(node):
+            if name.startswith("_saved_"):
+                saved = getattr(node, name)
+                for item in saved if isinstance(saved, (tuple, list)) else [saved]:
+                    if torch.is_tensor(item) and item.layout == torch.strided:
+                        held += item.numel() * item.element_size()
+    return held

@@ -1,0 +1,99 @@
+"""Inside scikit-fem: a residual of large strains, against the exact tangent; any number of ranks."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from mpi4py import MPI
+
+import numpy as np
+import pytest
+from cases import frobenius_error, lapack
+
+import sparsehess as sh
+
+skfem = pytest.importorskip("skfem")
+skfem_hyperelastic = pytest.importorskip("skfem_hyperelastic")
+
+UNIT = np.eye(3)[:, :, None, None]
+
+
+@skfem.BilinearForm
+def linearized(u, v, w):
+    return np.einsum("iJ...,iJkL...,kL...", v.grad, w["moduli"], u.grad)
+
+
+def tangent(host, x):
+    """Return the Hessian of the energy, exactly: scikit-fem's integral of dP/dF, P the stress."""
+    F = np.moveaxis(host.strained(x)[1], (0, 1), (-2, -1))
+    log_J, G = np.log(np.linalg.det(F)), np.moveaxis(np.linalg.inv(F), (-1, -2), (0, 1))  # F⁻ᵀ
+    moduli = host.shear * np.einsum("ik...,JL...->iJkL...", UNIT, UNIT)
+    moduli = moduli + (host.shear - host.lame * log_J) * np.einsum("iL...,kJ...->iJkL...", G, G)
+    moduli += host.lame * np.einsum("iJ...,kL...->iJkL...", G, G)
+    return linearized.assemble(host.basis, moduli=moduli)[host.free][:, host.free]
+
+
+@pytest.fixture(scope="module")
+def objective(comm):
+    return skfem_hyperelastic.column(comm, cells=4, load=1.2)
+
+
+def strained(x):
+    """Return x with local strains of some ten per cent."""
+    return x + 1e-3 * np.sin(np.arange(len(x)))
+
+
+def lowest(hessian, x):
+    """Compare the Hessian at x and its modes with the exact ones, and return the lowest eigenvalue."""
+    host = hessian.objective.gradient.__self__
+    exact = tangent(host, x)
+    assert frobenius_error(hessian.mat, exact, hessian.objective.comm) < 1e-8
+    with sh.eigs(hessian, 6) as modes:
+        assert modes.eigenvalues == pytest.approx(lapack(exact, host.mass)[:6], rel=1e-6)
+        assert modes.count.certified
+        return modes.eigenvalues[0]
+
+
+def test_hessian_and_modes_are_those_of_the_exact_tangent(objective):
+    assert objective.n == 3 * 4 * (8 + 4)  # a brick brings 8 nodes of its face and 4 between; none is clamped
+    load = np.abs(objective.gradient.__self__.load).sum()
+    assert np.abs(objective.gradient(objective.x)).max() < 1e-9 * load  # in equilibrium
+    with sh.assemble(objective) as hessian:
+        assert hessian.coloring.count < objective.n and hessian.repaired == 0
+        pressed = lowest(hessian, objective.x)
+        for x in (strained(objective.x), np.zeros(objective.n)):
+            hessian.update(x)
+            resting = lowest(hessian, x)
+    # It falls from that at rest through zero, where the column buckles: near Euler's load.
+    assert pressed < 0 < resting
+    assert 1.2 * resting / (resting - pressed) == pytest.approx(1.0, abs=0.15)
+
+
+def test_energy_has_this_gradient(objective):
+    x = strained(objective.x)
+    way, step = np.cos(np.arange(len(x))), 1e-8
+    slope = (objective.energy(x + step * way) - objective.energy(x - step * way)) / (2 * step)
+    assert slope == pytest.approx(objective.gradient(x) @ way, rel=1e-6)
+
+
+@pytest.mark.skipif(MPI.COMM_WORLD.size > 1, reason="one process starts another")
+def test_command_line_says_the_same(objective):
+    command = "eigs skfem_hyperelastic.py:column --set cells=4 --set load=1.2 -k 3 --json -"
+    # Python's copy of the environment: this process's MPI has written its own marks into the other one.
+    done = subprocess.run(
+        [sys.executable, "-m", "sparsehess", *command.split()],
+        cwd=Path(skfem_hyperelastic.__file__).parent,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found, host = json.loads(done.stdout), objective.gradient.__self__
+    exact = lapack(tangent(host, objective.x), host.mass)[:3]
+    assert found["eigenvalues"] == pytest.approx(exact, rel=1e-6)
+    assert found["frequencies"]["values"] == pytest.approx(np.sign(exact) * np.sqrt(np.abs(exact)) / (2 * np.pi))
+    assert found["frequencies"]["unit"] == "Hz"
