@@ -24,6 +24,8 @@ _HOME = {
     "Spectrum": "sparsehess.solvers",
     "SolveSpec": "sparsehess.solvers",
     "EigenProblem": "sparsehess.solvers",
+    "inertia": "sparsehess.signs",
+    "Signs": "sparsehess.signs",
     "certify": "sparsehess.certificate",
     "Certificate": "sparsehess.certificate",
     "SparseHessError": "sparsehess.errors",

@@ -113,16 +113,19 @@ def parser() -> argparse.ArgumentParser:
         help="eigenpairs of a Hessian: a matrix file, or a problem that is differentiated first",
     )
     eigs.add_argument("input", metavar="INPUT", help=".mtx, .mtx.gz, .npz, .petsc, .h5, or file.py:name")
-    eigs.add_argument("-k", type=int, default=6, help="how many (default 6)")
+    eigs.add_argument("-k", type=int, help="how many (default 6; of the negative ones all)")
     eigs.add_argument(
         "--which",
         choices=["smallest", "largest", "magnitude", "negative"],
         default="smallest",
         help="algebraic, by default the smallest",
     )
+    eigs.add_argument(
+        "--interval", type=float, nargs=2, metavar=("A", "B"), help="all eigenvalues from A to B instead"
+    )
     eigs.add_argument("--target", type=float, metavar="S", help="the k nearest to S instead")
     eigs.add_argument("--mass", metavar="FILE", help="mass matrix M of H x = λ M x")
-    eigs.add_argument("--method", choices=["auto", "krylovschur"], default="auto", help="solver")
+    eigs.add_argument("--method", choices=["auto", "krylovschur", "slicing"], default="auto", help="solver")
     eigs.add_argument("--tol", type=float, default=1e-8, help="backward error of each pair (default 1e-8)")
     eigs.add_argument("--nullspace", metavar="FILE", help="known null vectors to deflate (.npy, .npz, .h5)")
     eigs.add_argument(
@@ -132,6 +135,17 @@ def parser() -> argparse.ArgumentParser:
         help="inertia count that shows none was missed (default: wherever it is cheap)",
     )
     eigs.add_argument("--plot", metavar="FILE.png", help="draw spectrum and pattern")
+
+    inertia = commands.add_parser(
+        "inertia",
+        parents=[shared, seeded, coloring, derivatives],
+        help="how many eigenvalues are negative, zero and positive, from factorizations alone",
+    )
+    inertia.add_argument("input", metavar="INPUT", help=".mtx, .mtx.gz, .npz, .petsc, .h5, or file.py:name")
+    inertia.add_argument("--mass", metavar="FILE", help="mass matrix M of H x = λ M x")
+    inertia.add_argument(
+        "--zero", type=float, metavar="Z", help="eigenvalues up to this size are zero (default: the accuracy)"
+    )
 
     assemble = commands.add_parser(
         "assemble",
@@ -208,7 +222,8 @@ def main(argv: list[str] | None = None) -> None:
     rest: list[str] = []
     names: list[str] = []
     try:
-        arguments = parser().parse_args(ours)
+        # argparse takes -inf and -1e-3 for options, but nothing with a blank.
+        arguments = parser().parse_args([" " + word if _is_number(word) else word for word in ours])
         options, rest, names = split_petsc(theirs)
     except _Help as help_text:
         text = str(help_text)

@@ -19,6 +19,7 @@ from sparsehess.detection import detect
 from sparsehess.errors import CheckError, InputError
 from sparsehess.recovery import plan
 from sparsehess.runtime import agreement
+from sparsehess.signs import Signs, count_signs
 from sparsehess.solvers import EigenProblem, SolveSpec, Spectrum
 from sparsehess.solvers.eigs import shortfall, solve
 
@@ -33,6 +34,7 @@ def run_eigs(arguments, options, comm) -> int:
     spec = SolveSpec(
         k=arguments.k,
         which=arguments.which,
+        interval=None if arguments.interval is None else tuple(arguments.interval),
         target=arguments.target,
         tol=arguments.tol,
         options=options,
@@ -40,19 +42,7 @@ def run_eigs(arguments, options, comm) -> int:
         seed=arguments.seed,
         method=arguments.method,
     )
-    timings = dict.fromkeys(("pattern", "coloring", "derivatives", "assembly"), 0.0)
-    hessian, stored, matrix, mass = None, None, None, None
-    if problems.is_problem(arguments.input):
-        hessian = _assemble(arguments, comm)
-        timings.update(hessian.timings)
-        matrix, pattern = hessian, hessian.pattern
-    else:
-        _no_derivatives(arguments)
-        stored = matrices.read_matrix(arguments.input, comm)
-        matrix, pattern = stored.to_mat(), stored.pattern
-        timings["assembly"] = time.perf_counter() - began
-    if arguments.mass is not None:
-        mass = matrices.read_matrix(arguments.mass, comm).to_mat()
+    matrix, mass, hessian, stored, pattern, timings = _operands(arguments, comm)
     null = None if arguments.nullspace is None else matrices.read_vectors(arguments.nullspace, pattern.n, comm)
     progress = report.Progress("eigenpairs converged", comm, arguments.quiet)
     relative = stored.asymmetry if stored is not None else 0.0
@@ -81,15 +71,48 @@ def run_eigs(arguments, options, comm) -> int:
             _write_json(arguments, facts)
     error = shortfall(spectrum)
     spectrum.close()
-    if hessian is not None:
-        hessian.close()
-    else:
-        matrix.destroy()
-    runtime.destroy(mass)
-    pattern.free()
+    _release(matrix, mass, hessian, pattern)
     comm.Barrier()
     if error is not None:
         raise error
+    return errors.DONE
+
+
+def run_inertia(arguments, options, comm) -> int:
+    """How many eigenvalues are negative, zero, positive."""
+    began = time.perf_counter()
+    matrix, mass, hessian, stored, pattern, timings = _operands(arguments, comm)
+    relative = stored.asymmetry if stored is not None else 0.0
+    with EigenProblem.of(matrix, mass=mass, nullspace=[], relative_error=relative) as problem:
+        signs = count_signs(problem, arguments.zero, options)
+    timings["total"] = time.perf_counter() - began
+    facts = {
+        "schema": SCHEMA,
+        "task": "inertia",
+        "n": pattern.n,
+        "nnz": pattern.nnz,
+        **dataclasses.asdict(signs),
+        "definite": signs.definite,
+        **({} if hessian is None else _derivative_facts(hessian)),
+        "timings": timings,
+        "memory": comm.allreduce(runtime.peak_memory()),
+        "mpi": {"size": comm.size, "threads": runtime.threads()},
+        "versions": runtime.versions(),
+    }
+    with agreement(comm):
+        if comm.rank == 0:
+            if _prints(arguments):
+                if hessian is not None:
+                    print(_hessian_lines(hessian, facts))
+                print(_inertia_lines(signs))
+            _write_json(arguments, facts)
+    _release(matrix, mass, hessian, pattern)
+    comm.Barrier()
+    if not signs.certified:
+        raise CheckError(
+            f"the counts are not certain: {signs.doubt}; eigenvalues lie near ±{signs.threshold:.1e}, "
+            "give another --zero"
+        )
     return errors.DONE
 
 
@@ -173,10 +196,44 @@ def run_info(arguments, options, comm) -> int:
     return errors.DONE
 
 
-COMMANDS = {"eigs": run_eigs, "assemble": run_assemble, "color": run_color, "info": run_info}
+COMMANDS = {
+    "eigs": run_eigs,
+    "inertia": run_inertia,
+    "assemble": run_assemble,
+    "color": run_color,
+    "info": run_info,
+}
 
 
 # --- shared parts ----------------------------------------------------------------------
+
+
+def _operands(arguments, comm):
+    """Return (matrix or Hessian, mass, Hessian, stored matrix, pattern, timings) of INPUT and --mass."""
+    began = time.perf_counter()
+    timings = dict.fromkeys(("pattern", "coloring", "derivatives", "assembly"), 0.0)
+    hessian, stored, mass = None, None, None
+    if problems.is_problem(arguments.input):
+        hessian = _assemble(arguments, comm)
+        timings.update(hessian.timings)
+        matrix, pattern = hessian, hessian.pattern
+    else:
+        _no_derivatives(arguments)
+        stored = matrices.read_matrix(arguments.input, comm)
+        matrix, pattern = stored.to_mat(), stored.pattern
+        timings["assembly"] = time.perf_counter() - began
+    if arguments.mass is not None:
+        mass = matrices.read_matrix(arguments.mass, comm).to_mat()
+    return matrix, mass, hessian, stored, pattern, timings
+
+
+def _release(matrix, mass, hessian, pattern) -> None:
+    if hessian is not None:
+        hessian.close()
+    else:
+        matrix.destroy()
+    runtime.destroy(mass)
+    pattern.free()
 
 
 def _assemble(arguments, comm) -> Hessian:
@@ -320,12 +377,38 @@ def _coloring_told(facts: dict | None) -> str:
     return f"{facts['colors']} colors ({facts['kind']}, {facts['order']}; {_gap(facts)})"
 
 
+def _derivative_facts(hessian: Hessian) -> dict:
+    """Return what is told of derivatives. Collective."""
+    return {
+        "coloring": _hessian_coloring(hessian),
+        "evaluations": hessian.evaluations,
+        "verification": _verification_facts(hessian),
+    }
+
+
+def _inertia_lines(signs: Signs) -> str:
+    lines = [
+        f"inertia      {signs.negative} negative, {signs.zero} zero, {signs.positive} positive"
+        + (f", {signs.infinite} infinite" if signs.infinite else ""),
+        f"verdict      {signs.definite}",
+        f"zero         |λ| <= {signs.threshold:.1e}",
+        f"certified    {'two factorizations agree at either side' if signs.certified else 'no: ' + signs.doubt}",
+    ]
+    return "\n".join(lines)
+
+
 def _verification_facts(hessian: Hessian) -> dict | None:
     return None if hessian.verification is None else dataclasses.asdict(hessian.verification)
 
 
 def _end(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def _which(spec: SolveSpec) -> str:
+    if spec.interval is not None:
+        return "interval"
+    return spec.which if spec.target is None else "target"
 
 
 def _eigs_facts(arguments, spec: SolveSpec, spectrum: Spectrum, hessian, n, nnz, timings, comm) -> dict:
@@ -335,9 +418,9 @@ def _eigs_facts(arguments, spec: SolveSpec, spectrum: Spectrum, hessian, n, nnz,
         "task": "eigs",
         "n": n,
         "nnz": nnz,
-        "k": spec.k,
-        "which": spec.which if spec.target is None else "target",
-        "interval": None,
+        "k": spectrum.asked if spec.k is None else spec.k,
+        "which": _which(spec),
+        "interval": None if spec.interval is None else [_end(end) for end in spec.interval],
         "target": spec.target,
         "method": spectrum.method,
         "converged": spectrum.converged,
@@ -352,6 +435,7 @@ def _eigs_facts(arguments, spec: SolveSpec, spectrum: Spectrum, hessian, n, nnz,
             "found": count.found,
             "certified": count.certified,
             "repairs": count.repairs,
+            "unresolved": [list(piece) for piece in count.unresolved],
         },
         "zeros": spectrum.zeros,
         "iterations": spectrum.iterations,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from sparsehess.errors import CheckError, InputError, NotConverged
 from sparsehess.runtime import destroy, has_package
+from sparsehess.solvers.intervals import solve_interval
 from sparsehess.solvers.krylovschur import KrylovSchur
 from sparsehess.solvers.problem import EigenProblem
 from sparsehess.solvers.refine import rayleigh_ritz
@@ -17,6 +19,9 @@ from sparsehess.solvers.windows import WINDOWS, Window
 
 # Solves more until count and pairs must agree.
 REPAIRS = 5
+
+# How many where nothing is said.
+_DEFAULT_K = 6
 
 # Times that the shift may move nearer to a cluster.
 _NEARER = 3
@@ -27,13 +32,15 @@ CHEAP = 20_000
 
 def eigs(
     matrix,
-    k: int = 6,
+    k: int | None = None,
     *,
     which: str = "smallest",
+    interval: tuple[float, float] | None = None,
     target: float | None = None,
     mass=None,
     nullspace=None,
     tol: float = 1e-8,
+    method: str = "auto",
     options: dict | None = None,
     count: str = "auto",
     seed: int = 0,
@@ -50,9 +57,11 @@ def eigs(
     matrix
         A `Hessian`, a symmetric PETSc Mat, or a SciPy matrix that every rank holds.
     k
-        How many.
+        How many; default 6, and all of the negative ones.
     which
         `smallest`, `largest` (algebraic), `magnitude` or `negative`.
+    interval
+        All eigenvalues from the first number to the second instead; infinite ends are taken.
     target
         The k nearest to this number instead.
     mass
@@ -61,6 +70,8 @@ def eigs(
         Known null vectors to deflate, Vecs or an (m, n) array; checked first.
     tol
         Backward error that each pair must reach.
+    method
+        `krylovschur`, `slicing` for intervals, or `auto`.
     options
         PETSc options without a prefix, `{"eps_ncv": 60}`, over those of sparsehess.
     count
@@ -97,7 +108,17 @@ def eigs(
     pair must be the number of pairs before it. Where it is not, the found pairs are deflated and
     the solve goes on with a wider subspace and another start.
     """
-    spec = SolveSpec(k=k, which=which, target=target, tol=tol, options=dict(options or {}), count=count, seed=seed)
+    spec = SolveSpec(
+        k=k,
+        which=which,
+        interval=interval,
+        target=target,
+        tol=tol,
+        options=dict(options or {}),
+        count=count,
+        seed=seed,
+        method=method,
+    )
     with EigenProblem.of(matrix, mass=mass, nullspace=nullspace, comm=comm) as problem:
         spectrum = solve(problem, spec, progress)
     if strict:
@@ -115,10 +136,12 @@ def shortfall(spectrum: Spectrum) -> Exception | None:
     """
     if spectrum.count is not None and not spectrum.count.certified:
         low, high = spectrum.count.interval
-        return CheckError(
+        message = (
             f"eigenvalues missed: the inertia counts {spectrum.count.inertia} in ({low:.6g}, {high:.6g}), "
-            f"{spectrum.count.found} were found; try a larger k or another target"
+            f"{spectrum.count.found} were found"
         )
+        parts = [f"{found} of {many} in ({a:.15g}, {b:.15g})" for a, b, many, found in spectrum.count.unresolved]
+        return CheckError(message + (": " + ", ".join(parts) if parts else "; try a larger k or another target"))
     if spectrum.converged < spectrum.asked or spectrum.advice:
         return NotConverged(f"{spectrum.converged} of {spectrum.asked} eigenpairs: {spectrum.advice}")
     return None
@@ -129,9 +152,14 @@ def solve(problem: EigenProblem, spec: SolveSpec, progress: Callable[[int, int],
 
     Collective. Never raises for pairs that are missing: `shortfall` tells.
     """
+    progress = progress or (lambda done, total: None)
+    if spec.takes_all:
+        interval = (-np.inf, -problem.zero) if spec.interval is None else spec.interval
+        return solve_interval(problem, replace(spec, interval=interval), progress)
+    spec = replace(spec, k=_DEFAULT_K if spec.k is None else spec.k)
     if spec.k > problem.n:
         raise InputError(f"k={spec.k} eigenpairs of a matrix with {problem.n} rows: ask for at most {problem.n}")
-    session = _Session(problem, spec, progress or (lambda done, total: None))
+    session = _Session(problem, spec, progress)
     try:
         return session.run()
     finally:

@@ -16,6 +16,9 @@ PREFIX = "sparsehess_"
 # Restarts before a solve may conclude that its shift is too far from a cluster.
 _PATIENCE = 6
 
+# Percent of room for pivoting that are tried where the first does not suffice.
+_ROOM = (200, 1000)
+
 # So many times the width of a cluster away, a shift is too far from it.
 _FAR = 20.0
 
@@ -68,6 +71,13 @@ class KrylovSchur:
                 "this PETSc has no MUMPS, which shift-and-invert and inertia counts need: install a PETSc with "
                 "MUMPS (Debian's has it), or ask for --which largest without a mass matrix"
             )
+        self._factors = self.invert or problem.M is not None
+        self._room: dict = {}
+        self._used: set[str] = set()
+        self._create()
+
+    def _create(self) -> None:
+        problem = self.problem
         self._eps = eps = SLEPc.EPS().create(problem.A.comm)
         eps.setOptionsPrefix(PREFIX)
         eps.setOperators(problem.A, problem.M)
@@ -78,9 +88,7 @@ class KrylovSchur:
         eps.setPurify(problem.finite < problem.n)
         st = eps.getST()
         st.setType("sinvert" if self.invert else "shift")
-        self._factors = self.invert or problem.M is not None
         self.shift: float | None = None
-        self._used: set[str] = set()
 
     def used_defaults(self) -> dict:
         """Return the options of this solver: the defaults that apply, overridden by the caller's.
@@ -88,7 +96,7 @@ class KrylovSchur:
         Not collective.
         """
         mine = DEFAULTS if self._factors else {"eps_type": DEFAULTS["eps_type"]}
-        return {**mine, **self.options}
+        return {**mine, **self._room, **self.options}
 
     def shift_to(self, shift: float) -> tuple[int, int, int]:
         """Factorize A - shift M; return its (negative, zero, positive) counts of pivots.
@@ -97,10 +105,24 @@ class KrylovSchur:
         infinite ones among them.
         """
         began = time.perf_counter()
-        with (
-            inserted_options(PREFIX, self.used_defaults()),
-            readable_errors(f"factorizing at {shift:.6g}", "give it more memory or more ranks"),
-        ):
+        for room in _ROOM:
+            try:
+                counts = self._factorized(shift)
+                break
+            except (PETSc.Error, SystemError):  # the same on every rank; slepc4py may wrap the one in the other
+                # MUMPS has not room for all the pivots that are delayed near a multiple eigenvalue, and after a
+                # failure it does nothing more.
+                self._eps.destroy()
+                self._room = {"st_mat_mumps_icntl_14": room}
+                self._create()
+        else:
+            with readable_errors(f"factorizing at {shift:.6g}", "give it more memory or more ranks"):
+                counts = self._factorized(shift)
+        self.seconds["factorization"] += time.perf_counter() - began
+        return counts
+
+    def _factorized(self, shift: float) -> tuple[int, int, int]:
+        with inserted_options(PREFIX, self.used_defaults()):
             st = self._eps.getST()
             if self.shift is None:
                 self._eps.setWhichEigenpairs(SLEPc.EPS.Which.TARGET_MAGNITUDE)
@@ -112,10 +134,8 @@ class KrylovSchur:
                 st.setShift(shift)
                 st.setUp()
             self.shift = shift
-            counts = tuple(int(number) for number in st.getKSP().getPC().getFactorMatrix().getInertia())
             self._note_used()
-        self.seconds["factorization"] += time.perf_counter() - began
-        return counts
+            return tuple(int(number) for number in st.getKSP().getPC().getFactorMatrix().getInertia())
 
     def solve(
         self, which: str, k: int, *, deflate=(), wider: int = 0, seed: int = 0, stop_in_cluster: bool = False
@@ -181,7 +201,7 @@ class KrylovSchur:
         finally:
             eps.cancelMonitor()
             start.destroy()
-        self._refuse_unused()
+        self.refuse_unused()
         self.iterations += eps.getIterationNumber()
         vectors = []
         for i in range(eps.getConverged()):
@@ -193,7 +213,8 @@ class KrylovSchur:
     def _note_used(self) -> None:
         self._used |= {key for key in self.options if option_was_used(PREFIX + key)}
 
-    def _refuse_unused(self) -> None:
+    def refuse_unused(self) -> None:
+        """Raise InputError for options of the caller that nothing has used. Not collective."""
         unused = sorted(set(self.options) - self._used)
         if unused:
             listed = ", ".join("-" + key for key in unused)

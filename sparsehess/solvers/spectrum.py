@@ -9,7 +9,7 @@ import numpy as np
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, destroy
 
-METHODS = ("auto", "krylovschur")
+METHODS = ("auto", "krylovschur", "slicing")
 WHICH = ("smallest", "largest", "magnitude", "negative")
 
 
@@ -20,10 +20,12 @@ class SolveSpec:
     Attributes
     ----------
     k
-        How many.
+        How many; None for 6, or for all where `interval` or `negative` says which.
     which
         `smallest` or `largest` (algebraic), `magnitude` (largest in magnitude), `negative`
-        (the k lowest of those below zero).
+        (the k lowest of those below zero, or all).
+    interval
+        If given, (low, high): all eigenvalues from low to high are wanted; either may be infinite.
     target
         If given, the k nearest to it are wanted, and `which` does not matter.
     tol
@@ -36,11 +38,12 @@ class SolveSpec:
     seed
         Of the starting vectors.
     method
-        `auto` or `krylovschur`, which auto takes.
+        `krylovschur`; `slicing`, for intervals; or `auto`, which chooses.
     """
 
-    k: int = 6
+    k: int | None = None
     which: str = "smallest"
+    interval: tuple[float, float] | None = None
     target: float | None = None
     tol: float = 1e-8
     options: dict = field(default_factory=dict)
@@ -55,12 +58,26 @@ class SolveSpec:
             raise InputError(f"method={self.method!r} is none of {', '.join(METHODS)}")
         if self.count not in ("auto", "yes", "no"):
             raise InputError(f"count={self.count!r} is none of auto, yes, no")
-        if not (isinstance(self.k, (int, np.integer)) and self.k >= 1):
+        if self.k is not None and not (isinstance(self.k, (int, np.integer)) and self.k >= 1):
             raise InputError(f"k={self.k} must be a whole number of at least 1")
+        if self.interval is not None:
+            low, high = self.interval
+            if not low <= high:
+                raise InputError(f"interval {low} to {high}: the first end must not be above the second")
+            if self.k is not None or self.target is not None:
+                raise InputError("an interval is wanted with all its eigenvalues: leave out k and target")
+        if self.method == "slicing" and not self.takes_all:
+            raise InputError("method 'slicing' is for an interval, or for all negative eigenvalues")
         if not 0 < self.tol < 1:
             raise InputError(f"tol={self.tol} must be between 0 and 1")
         if self.target is not None and not np.isfinite(self.target):
             raise InputError(f"target={self.target} must be a finite number")
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether all eigenvalues of an interval are wanted, not so many of them."""
+        negative = self.which == "negative" and self.target is None
+        return self.interval is not None or (negative and self.k is None)
 
 
 @dataclass(frozen=True)
@@ -79,6 +96,8 @@ class Count:
         Whether the two agree.
     repairs
         Further solves it took until they did.
+    unresolved
+        (low, high, inertia, found) of the subintervals in which they do not, where there are subintervals.
     """
 
     interval: tuple[float, float]
@@ -86,6 +105,7 @@ class Count:
     found: int
     certified: bool
     repairs: int = 0
+    unresolved: tuple[tuple[float, float, int, int], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,11 @@ _RELATIVE = 5e-10
 _ROUNDING = 3e-13
 
 
+def separation(problem: EigenProblem, value: float) -> float:
+    """Return the distance within which eigenvalues near a value are one to a count. Not collective."""
+    return max(_RELATIVE * abs(value), _ROUNDING * problem.scale)
+
+
 class Window(ABC):
     """One way to ask. Subclasses say distance and count.
 

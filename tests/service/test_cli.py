@@ -150,6 +150,10 @@ FAILURES = [
     ("eigs problems.py:nan", 4, "variable 7 "),
     ("eigs problems.py:no_gradient", 4, "are not symmetric: entries (0, 1) and (1, 0)"),
     ("eigs problems.py:good --points 2", 2, "only --pattern detect probes points"),
+    ("eigs good.npz --interval 2 1", 2, "must not be above the second"),
+    ("eigs good.npz --interval 1 2 -k 3", 2, "leave out k and target"),
+    ("eigs good.npz --method slicing", 2, "is for an interval"),
+    ("inertia good.npz --zero -1", 2, "must be positive"),
     ("eigs good.npz --points 2", 2, "are for problems"),
     ("eigs problems.py:missing --no-repair", 4, "is coupled with"),
     ("eigs problems.py:empty_pattern --no-repair", 4, "is coupled with"),
@@ -248,6 +252,27 @@ def test_eigs_of_a_problem(place):
         "verification": 2,
     }
     assert found["verification"]["passed"]
+
+
+def test_an_interval_and_all_negative_ones(place):
+    exact = laplacian(7, 8)[1]
+    found = facts(place, "eigs good.npz --interval -1e-3 1.5", 2)
+    assert found["eigenvalues"] == pytest.approx(exact[exact < 1.5], abs=1e-12)
+    assert found["method"] == "slicing" and found["which"] == "interval" and found["interval"] == [-1e-3, 1.5]
+    assert found["count"]["certified"] and found["k"] == found["converged"]
+    assert facts(place, "eigs good.npz --interval -inf 0.5", 1)["interval"] == [None, 0.5]
+    assert facts(place, "eigs good.npz --which negative", 1)["converged"] == 0
+
+
+def test_inertia_of_a_matrix_and_of_a_problem(place):
+    for ranks in (1, 3):
+        found = facts(place, "inertia good.npz --mass mass.npz", ranks)
+        assert (found["negative"], found["zero"], found["positive"]) == (0, 0, 56)
+        assert found["definite"] == "positive definite" and found["certified"] is True
+    found = facts(place, "inertia problems.py:good --set n=50", 2)
+    code, out, err, _ = run(place, "inertia good.npz --zero 0.3", 2)  # the lowest are 0.27 and more
+    assert code == 4 and "certified    no: " in out and "the counts are not certain" in err
+    assert found["positive"] == 50 and found["evaluations"]["gradient"] == 6 and found["coloring"]["colors"] == 3
 
 
 def test_mass_target_and_results(place):

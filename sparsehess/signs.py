@@ -1,0 +1,105 @@
+"""Inertia: how many eigenvalues are negative, zero and positive, and whether that is a minimum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sparsehess.errors import InputError
+from sparsehess.solvers.krylovschur import KrylovSchur
+from sparsehess.solvers.problem import EigenProblem
+
+# A count is believed when two shifts whose distances from zero differ by this factor agree on it.
+_WIDER = 4.0
+
+
+@dataclass(frozen=True)
+class Signs:
+    """The signs of all eigenvalues.
+
+    Attributes
+    ----------
+    negative, zero, positive, infinite
+        How many; infinite ones belong to a singular mass matrix.
+    threshold
+        Up to this size an eigenvalue is zero.
+    certified
+        Whether two factorizations at either side of zero agree.
+    doubt
+        What they disagree about, or empty.
+    """
+
+    negative: int
+    zero: int
+    positive: int
+    infinite: int
+    threshold: float
+    certified: bool
+    doubt: str
+
+    @property
+    def definite(self) -> str:
+        """Return the verdict in words."""
+        if self.negative and self.positive:
+            return "indefinite"
+        if self.negative:
+            return "negative semidefinite" if self.zero else "negative definite"
+        if self.positive:
+            return "positive semidefinite" if self.zero else "positive definite"
+        return "zero"
+
+
+def inertia(matrix, *, mass=None, zero: float | None = None, options: dict | None = None, comm=None) -> Signs:
+    """Count the negative, zero and positive eigenvalues of H x = λ x, or H x = λ M x.
+
+    Collective. Four LDLᵀ factorizations of one symbolic one (Sylvester 1852), no eigenvalue is computed.
+
+    Parameters
+    ----------
+    matrix, mass, comm
+        As for `eigs`.
+    zero
+        Eigenvalues up to this size count as zero; default the accuracy of the matrix.
+    options
+        PETSc options of the factorizations, without a prefix.
+
+    Raises
+    ------
+    InputError
+        `zero` is not positive.
+    StackError
+        This PETSc has no MUMPS.
+    """
+    with EigenProblem.of(matrix, mass=mass, nullspace=[], comm=comm) as problem:
+        return count_signs(problem, zero, dict(options or {}))
+
+
+def count_signs(problem: EigenProblem, zero: float | None, options: dict) -> Signs:
+    """Count for a problem; see `inertia`.
+
+    Collective.
+    """
+    threshold = problem.zero if zero is None else zero
+    if not threshold > 0:
+        raise InputError(f"zero={threshold}: the size up to which an eigenvalue is zero must be positive")
+    solver = KrylovSchur(problem, True, options, tol=1e-8)
+    try:
+        counts = {
+            distance: solver.shift_to(distance)
+            for distance in (-_WIDER * threshold, -threshold, threshold, _WIDER * threshold)
+        }
+        solver.refuse_unused()
+    finally:
+        solver.close()
+    infinite = problem.n - problem.finite
+    negative, upto = counts[-threshold][0], counts[threshold][0]
+    doubts = []
+    if counts[-_WIDER * threshold][0] != negative:
+        doubts.append(f"{counts[-_WIDER * threshold][0]} below {-_WIDER * threshold:.1e} but {negative} "
+                      f"below {-threshold:.1e}")  # fmt: skip
+    if counts[_WIDER * threshold][0] != upto:
+        doubts.append(f"{upto} below {threshold:.1e} but {counts[_WIDER * threshold][0]} "
+                      f"below {_WIDER * threshold:.1e}")  # fmt: skip
+    if any(pivots[1] for pivots in counts.values()):
+        doubts.append("pivots vanished")
+    positive = problem.finite - upto
+    return Signs(negative, upto - negative, positive, infinite, threshold, not doubts, "; ".join(doubts))

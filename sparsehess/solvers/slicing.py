@@ -1,0 +1,212 @@
+"""All eigenvalues of an interval: subintervals of known inertia, each solved by shift-and-invert in its middle.
+
+SLEPc's own slicing takes neither deflation nor a stopping test, aborts where the mass matrix is
+singular, and gives up where inertia and eigenpairs disagree. Here a subinterval is halved until it
+holds few eigenvalues (Grimes, Lewis, Simon 1994); the factorization that halves the last one solves it;
+and what is missing is sought with the found pairs deflated, then nearer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsehess.errors import InputError
+from sparsehess.runtime import destroy
+from sparsehess.solvers.krylovschur import KrylovSchur
+from sparsehess.solvers.problem import EigenProblem
+from sparsehess.solvers.refine import rayleigh_ritz
+from sparsehess.solvers.windows import separation
+
+# A subinterval with more eigenvalues is halved: the basis of a solve grows with them.
+MOST = 80
+
+# Halvings that leave all eigenvalues on one side before they are taken for one cluster.
+_FRUITLESS = 4
+
+# Further solves in a subinterval before it is halved, or given up.
+_AGAIN = 3
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A subinterval, and how many eigenvalues lie below its ends.
+
+    Attributes
+    ----------
+    fruitless
+        How often halving has left all eigenvalues on one side.
+    """
+
+    low: float
+    high: float
+    below_low: int
+    below_high: int
+    fruitless: int = 0
+
+    @property
+    def inertia(self) -> int:
+        return self.below_high - self.below_low
+
+    def halves(self, middle: float, below: int) -> list[Piece]:
+        """Return the parts below and above a point that has so many eigenvalues below it."""
+        fruitless = self.fruitless + 1 if below in (self.below_low, self.below_high) else 0
+        return [
+            Piece(self.low, middle, self.below_low, below, fruitless),
+            Piece(middle, self.high, below, self.below_high, fruitless),
+        ]
+
+
+class Slicing:
+    """Finds all eigenvalues of intervals of a problem; `close()` destroys its factorization.
+
+    Attributes
+    ----------
+    repairs
+        Solves beyond the first of a subinterval so far.
+    unresolved
+        The subintervals in which fewer were found than the inertia counts, with the number found.
+    """
+
+    def __init__(self, problem: EigenProblem, options: dict, *, tol: float, seed: int = 0, on_progress=None):
+        self.problem, self.seed = problem, seed
+        self._solver = KrylovSchur(problem, True, options, tol=tol)
+        self._on_progress = on_progress or (lambda done, total: None)
+        self.repairs = 0
+        self.unresolved: list[tuple[Piece, int]] = []
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        return self._solver.seconds
+
+    @property
+    def iterations(self) -> int:
+        return self._solver.iterations
+
+    def used_defaults(self) -> dict:
+        """Return the options of the solves. Not collective."""
+        return self._solver.used_defaults()
+
+    def ends(self, low: float, high: float, confirm: bool) -> Piece:
+        """Return the piece from just below `low` to just above `high`; see `end`. Collective."""
+        if high == np.inf:
+            high, below_high = self._beyond(low, 1.0)
+        else:
+            high, below_high = self._end(high, 1.0, confirm)
+        if below_high == 0 and low == -np.inf:
+            return Piece(low, high, 0, 0)
+        low, below_low = self._beyond(high, -1.0) if low == -np.inf else self._end(low, -1.0, confirm)
+        return Piece(low, high, below_low, below_high)
+
+    def _end(self, wanted: float, outward: float, confirm: bool) -> tuple[float, int]:
+        """Return a shift just outside an end of an interval, and how many eigenvalues lie below it.
+
+        Collective. An eigenvalue at the end itself is inside. Pivots that vanish are no count: the shift
+        moves outward then, as it does until two shifts agree if they are to `confirm` each other.
+
+        Parameters
+        ----------
+        wanted
+            The end.
+        outward
+            -1 for the lower end, 1 for the upper.
+        """
+        problem = self.problem
+        step, last = separation(problem, wanted), None
+        for rung in range(12):
+            shift = wanted + outward * step * 2.0**rung
+            below, zero, _ = self._solver.shift_to(shift)
+            if not zero and (last == below or not confirm):
+                return shift, below
+            last = below if not zero else None
+        raise InputError(
+            f"the inertia at {wanted:.12g} cannot be told: factorizations nearby do not agree; choose another end"
+        )
+
+    def _beyond(self, other: float, outward: float) -> tuple[float, int]:
+        """Return a shift beyond all eigenvalues on one side, not much farther from the other end than need be.
+
+        Collective.
+        """
+        problem = self.problem
+        scale, start = problem.scale or 1.0, other if np.isfinite(other) else 0.0
+        step = 1.1 * max(abs(start), 1e-6 * scale) if np.isfinite(other) else scale
+        for _ in range(40):
+            shift = start + outward * step
+            below, zero, _ = self._solver.shift_to(shift)
+            if not zero and below == (0 if outward < 0 else problem.finite):
+                return shift, below
+            step *= 8
+        side = "below the spectrum" if outward < 0 else "above the finite eigenvalues"
+        raise InputError(f"no shift {'down' if outward < 0 else 'up'} to {shift:.3g} is {side}")
+
+    def find(self, whole: Piece) -> list:
+        """Return eigenvectors of all eigenvalues found in a piece; `unresolved` says where some are missing.
+
+        Collective. The caller destroys them.
+        """
+        found, waiting = [], [whole]
+        done = 0
+        while waiting:
+            piece = waiting.pop()
+            expected = self._expected(piece)
+            if expected:
+                vectors, halves = self._solved(piece, expected)
+                found += vectors
+                waiting += halves[::-1]  # from below
+                done += len(vectors)
+            self._on_progress(min(done, whole.inertia), whole.inertia)
+        return found
+
+    def _expected(self, piece: Piece) -> int:
+        """Eigenvalues to be found: without those of the known null vectors."""
+        return piece.inertia - (len(self.problem.null) if piece.low < 0 < piece.high else 0)
+
+    def _solved(self, piece: Piece, expected: int) -> tuple[list, list[Piece]]:
+        """Return (vectors, []) of a piece, or ([], its halves). Collective."""
+        middle, below = self._middle(piece)
+        narrow = piece.high - piece.low <= 16 * separation(self.problem, middle)
+        if expected > MOST and not narrow and piece.fruitless < _FRUITLESS:
+            return [], piece.halves(middle, below)
+        vectors: list = []
+        for attempt in range(1 + _AGAIN):
+            deflate = [*self.problem.null, *vectors]
+            missing = min(expected - len(vectors), self.problem.finite - len(deflate))
+            if missing <= 0:
+                break
+            self.repairs += attempt > 0
+            new = self._solver.solve(
+                "nearest", missing, deflate=deflate, seed=self.seed + attempt, wider=20 * attempt
+            )
+            vectors = self._inside(piece, [*vectors, *new])
+        if len(vectors) != expected:
+            if not narrow:
+                destroy(*vectors)
+                return [], piece.halves(middle, below)
+            self.unresolved.append((piece, len(vectors)))
+        return vectors, []
+
+    def _middle(self, piece: Piece) -> tuple[float, int]:
+        """Factorize near the middle of a piece; return where, and how many eigenvalues lie below."""
+        step = separation(self.problem, 0.5 * (piece.low + piece.high))
+        for rung in range(12):
+            # To both sides in turn, and never out of the piece.
+            away = min(step * 2.0**rung, 0.2 * (piece.high - piece.low)) * (-1) ** rung if rung else 0.0
+            middle = 0.5 * (piece.low + piece.high) + away
+            below, zero, _ = self._solver.shift_to(middle)
+            if not zero:
+                break
+        return middle, min(max(below, piece.below_low), piece.below_high)
+
+    def _inside(self, piece: Piece, vectors: list) -> list:
+        """Return the vectors that belong to a piece, orthonormal; takes over those given."""
+        values, vectors, _, _ = rayleigh_ritz(self.problem, vectors)
+        slack = [separation(self.problem, end) for end in (piece.low, piece.high)]
+        inside = (values > piece.low - slack[0]) & (values < piece.high + slack[1])
+        destroy(*(vector for vector, keep in zip(vectors, inside, strict=True) if not keep))
+        return [vector for vector, keep in zip(vectors, inside, strict=True) if keep]
+
+    def close(self) -> None:
+        """Destroy the solver. Collective."""
+        self._solver.close()
