@@ -82,6 +82,7 @@ class Hessian:
         self.repaired = 0
         self.timings = timings
         self.mat = None
+        self._signs: np.ndarray | None = None  # of the direction of the check
         self._budget = budget
         self._repair = repair
         follows = objective.following is not None and source.plan.pattern is objective.pattern
@@ -190,7 +191,8 @@ class Hessian:
         with agreement(layout.comm):
             typical = None if objective.typical_x is None else objective.local(objective.typical_x)
             limits = objective.limits
-            _check_room(evaluations.x, *limits, layout)
+            if objective.bounds is not None:
+                _check_room(evaluations.x, *limits, layout)
         length = differences.lengths(evaluations.x, typical, layout)
         if self.noise is None and self.scheme in ("forward", "central", "extrapolated"):
             room = np.minimum(limits[1] - evaluations.x, evaluations.x - limits[0])
@@ -207,7 +209,9 @@ class Hessian:
         assembled = time.perf_counter()
         self.timings["derivatives"] = evaluations.seconds
         self.timings["assembly"] = assembled - began - evaluations.seconds
-        aim = steps.wanted * signed(layout, self.seed)  # of the check
+        if self._signs is None:
+            self._signs = signed(layout, self.seed)
+        aim = steps.wanted * self._signs  # of the check
         if self._doubt is None:
             self._doubt = Doubt.of(self._source.plan, steps, self.noise, length, aim)
         doubt = self._doubt

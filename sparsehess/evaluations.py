@@ -132,17 +132,15 @@ class Evaluations:
 
         Collective. Batches of products are asked for at once where the objective has them.
         """
-        order, ends = _classes(self._traffic.down(colors), count)
-        whole = self._traffic.down(directions)
+        colors, whole = self._traffic.down(colors), self._traffic.down(directions)
         batch = self.objective.batch
         if not self.objective.summed:  # nobody idle while others have whole batches
             batch = max(1, min(batch, -(-count // self._groups)))
 
         def one(task, into):
-            seeds = np.zeros((len(into), len(whole)))
-            for row in range(len(into)):
-                group = order[ends[task * batch + row] : ends[task * batch + row + 1]]
-                seeds[row, group] = whole[group]
+            seeds, first = np.zeros((len(into), len(whole))), task * batch
+            here = np.flatnonzero((colors >= first) & (colors < first + len(into)))
+            seeds[colors[here] - first, here] = whole[here]
             into[:] = self._calls.products(seeds)
             for row in range(len(into)):
                 self._finite(into[row], task * batch + row)
@@ -306,6 +304,8 @@ class _Traffic:
 
     def up(self, numbers: list[int], vectors: list[np.ndarray], count: int) -> np.ndarray:
         """Return (count, n_local): vectors by number, each held by the ranks of one group. Collective."""
+        if self.comm.size == 1:
+            return np.array(vectors)
         out = np.empty((count, self.layout.n_local))
         everybodys = self.comm.allgather(numbers)
         most = max(len(theirs) for theirs in everybodys)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import cache
 
 import numpy as np
+import scipy.sparse as sp
 
 from sparsehess.errors import InputError, StackError
+from sparsehess.hosts.jax_tracing import traced
 from sparsehess.objective import Objective
 
 PRODUCTS = ("float64", "float32")
@@ -14,6 +17,10 @@ PRODUCTS = ("float64", "float32")
 # Arrays of the size of x that a product in a batch is taken to need, and how many products a batch has at most.
 _ARRAYS = 8
 _MOST = 64
+
+# Batches are filled up to a length that was compiled before, unless that more than doubles them and comes to more
+# numbers than these: their products take less time than a compiler.
+_LITTLE = 2**16
 
 
 def from_jax(
@@ -30,7 +37,7 @@ def from_jax(
     x
         (n,) where the Hessian is taken.
     pattern
-        Default none: it is traced where one is needed, if asdex is there, else probed.
+        Default none: it is traced where one is needed, see `traced`, else probed.
     products
         Precision of Hessian-vector products; gradients are always of float64.
     memory
@@ -48,34 +55,52 @@ def from_jax(
     try:
         import jax
         from jax.experimental import enable_x64
+        from jax.extend.core import jaxpr_as_fun
     except ImportError as error:
         raise StackError(f"{error}: pip install 'sparsehess[jax]'") from error
     if products not in PRODUCTS:
         raise InputError(f"products {products!r} is none of {', '.join(PRODUCTS)}")
     x = np.asarray(x, np.float64)
-    slope = jax.grad(function)
+
+    @cache
+    def slope(dtype):
+        """Return the equations of the gradient, found once for all that is made of them."""
+        with enable_x64():
+            return jax.make_jaxpr(jax.grad(function))(jax.ShapeDtypeStruct(x.shape, dtype))
+
+    def gradient(at):
+        return jaxpr_as_fun(slope(at.dtype))(at)[0]
 
     def directional(at, direction):
-        return jax.jvp(slope, (at,), (direction,))[1]
+        return jax.jvp(gradient, (at,), (direction,))[1]
+
+    def trace():
+        found = traced(function, len(x), slope(x.dtype))
+        # With the diagonal, which patterns have, so that there is nothing to add.
+        return None if found is None else found + sp.eye_array(len(x), dtype=bool, format="csr")
 
     # Compiled once for each shape. Batches share what depends on x alone.
     compiled = {
         "energy": jax.jit(function),
-        "gradient": jax.jit(slope),
+        "gradient": jax.jit(gradient),
         "hvps": jax.jit(jax.vmap(directional, in_axes=(None, 0))),
     }
+    lengths = set()  # of the batches compiled
 
     def call(name, dtype, *arrays):
         # Double precision for the length of the call: the rest of the process may want the other.
         with enable_x64(), jax.default_device(device) if device is not None else nullcontext():
-            return np.asarray(compiled[name](*(array.astype(dtype) for array in arrays)), np.float64)
+            out = compiled[name](*(array.astype(dtype, copy=False) for array in arrays))
+            return np.asarray(out, np.float64)
 
     def hvps(at, directions):
-        # As few shapes as possible: batches are filled up to a power of two.
-        many = 1 << (len(directions) - 1).bit_length()
-        filled = np.zeros((many, len(at)))
-        filled[: len(directions)] = directions
-        return call("hvps", products, at, filled)[: len(directions)]
+        many = len(directions)
+        enough = max(2 * many, _LITTLE // max(len(at), 1))
+        length = min((some for some in lengths if many <= some <= enough), default=many)
+        lengths.add(length)
+        if length > many:
+            directions = np.concatenate([directions, np.zeros((length - many, len(at)))])
+        return call("hvps", products, at, directions)[:many]
 
     batch = max(1, min(_MOST, memory // (_ARRAYS * np.dtype(products).itemsize * max(len(x), 1))))
     return Objective(
@@ -85,22 +110,6 @@ def from_jax(
         hvps=hvps,
         batch=1 << (batch.bit_length() - 1),
         pattern=pattern,
-        trace=lambda: traced(function, len(x)),
+        trace=trace,
         **{"name": getattr(function, "__name__", "JAX function"), **more},
     )
-
-
-def traced(function, n: int):
-    """Return the (n, n) sparsity of the Hessian by tracing, as a SciPy matrix, or None without asdex.
-
-    Not collective. It holds at every x: of branches that depend on x all are counted.
-    """
-    try:
-        import asdex
-    except ImportError:
-        return None
-    import scipy.sparse
-
-    found = asdex.hessian_sparsity(function, np.zeros(n, np.float32))
-    rows, columns = np.asarray(found.rows), np.asarray(found.cols)
-    return scipy.sparse.csr_matrix((np.ones(len(rows), np.int8), (rows, columns)), (n, n))
