@@ -6,10 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsehess.runtime import destroy
+from sparsehess.runtime import destroy, has_package
 from sparsehess.solvers.blocks import block, gram, images, residuals
+from sparsehess.solvers.krylovschur import KrylovSchur
 from sparsehess.solvers.problem import EigenProblem
-from sparsehess.solvers.spectrum import Count, Spectrum
+from sparsehess.solvers.slicing import Slicing
+from sparsehess.solvers.spectrum import Count, SolveSpec, Spectrum
+from sparsehess.solvers.windows import WINDOWS
 
 
 @dataclass(frozen=True)
@@ -54,16 +57,62 @@ def certify(matrix, spectrum: Spectrum, *, mass=None, tol: float = 1e-8, comm=No
         Largest backward error that passes.
     """
     with EigenProblem.of(matrix, mass=mass, nullspace=[], comm=comm) as problem:
-        if not spectrum.converged:
-            return Certificate(0.0, 0.0, 0.0, spectrum.count, spectrum.count is None or spectrum.count.certified)
-        X = block(problem, spectrum.vectors)
-        AX, MX = images(problem, X)
-        worst = float(residuals(problem, spectrum.eigenvalues, X, AX, MX).max())
-        quotients = np.diag(gram(AX, X)) / np.diag(gram(MX, X))
-        distance = np.maximum(np.abs(spectrum.eigenvalues - quotients) - problem.zero, 0.0)
-        rayleigh = float((distance / np.maximum(np.abs(spectrum.eigenvalues), np.finfo(float).tiny)).max())
-        orthogonality = float(np.abs(gram(MX, X) - np.eye(spectrum.converged)).max())
-        destroy(AX, None if MX is X else MX, X)
-        counted = spectrum.count is None or spectrum.count.certified
-        passed = worst <= tol and rayleigh <= 1e-8 and orthogonality <= 1e-8 and counted
-        return Certificate(worst, rayleigh, orthogonality, spectrum.count, passed)
+        return judge(problem, spectrum.eigenvalues, spectrum.vectors, spectrum.count, tol)
+
+
+def judge(
+    problem: EigenProblem, eigenvalues: np.ndarray, vectors: list, count: Count | None, tol: float
+) -> Certificate:
+    """Return the certificate of eigenpairs of a problem; `count` is taken as it is.
+
+    Collective.
+    """
+    counted = count is None or count.certified
+    if not vectors:
+        return Certificate(0.0, 0.0, 0.0, count, counted)
+    X = block(problem, vectors)
+    AX, MX = images(problem, X)
+    worst = float(residuals(problem, eigenvalues, X, AX, MX).max())
+    quotients = np.diag(gram(AX, X)) / np.diag(gram(MX, X))
+    distance = np.maximum(np.abs(eigenvalues - quotients) - problem.zero, 0.0)
+    rayleigh = float((distance / np.maximum(np.abs(eigenvalues), np.finfo(float).tiny)).max())
+    orthogonality = float(np.abs(gram(MX, X) - np.eye(len(vectors))).max())
+    destroy(AX, None if MX is X else MX, X)
+    passed = worst <= tol and rayleigh <= 1e-8 and orthogonality <= 1e-8 and counted
+    return Certificate(worst, rayleigh, orthogonality, count, passed)
+
+
+def recount(problem: EigenProblem, spec: SolveSpec, values: np.ndarray) -> Count | None:
+    """Count by inertia what a spectrum claims to hold, from fresh factorizations.
+
+    Collective. None where there is nothing to count with: a matrix-free Hessian, or a PETSc without MUMPS.
+
+    Parameters
+    ----------
+    spec
+        What was asked for: an interval, or k at an end or near a target.
+    values
+        (k,) the eigenvalues that were found, without those of the problem's null vectors.
+    """
+    if not (problem.assembled and has_package("mumps")):
+        return None
+    if spec.takes_all:
+        slicing = Slicing(problem, {}, tol=1e-8)
+        try:
+            whole = slicing.ends(*spec.interval, True)
+        finally:
+            slicing.close()
+        null = len(problem.null) if whole.low < 0 < whole.high else 0
+        inside = int(np.count_nonzero((values > whole.low) & (values < whole.high))) + null
+        return Count((whole.low, whole.high), whole.inertia, inside, inside == whole.inertia)
+    if not len(values):
+        return None
+    window = WINDOWS["nearest" if spec.target is not None else spec.which](problem, spec)
+    solver = KrylovSchur(problem, True, {}, tol=1e-8)
+    try:
+        edge = window.edge(values, len(values))
+        inertia = window.inertia(solver, edge)
+    finally:
+        solver.close()
+    found = window.found(edge, values) + (len(problem.null) if window.holds(edge, 0.0) else 0)
+    return Count(window.reported(edge), inertia, found, found == inertia)

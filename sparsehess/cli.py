@@ -125,7 +125,16 @@ def parser() -> argparse.ArgumentParser:
     )
     eigs.add_argument("--target", type=float, metavar="S", help="the k nearest to S instead")
     eigs.add_argument("--mass", metavar="FILE", help="mass matrix M of H x = λ M x")
-    eigs.add_argument("--method", choices=["auto", "krylovschur", "slicing"], default="auto", help="solver")
+    eigs.add_argument(
+        "--method",
+        choices=["auto", "krylovschur", "lobpcg", "gd", "jd", "slicing", "feast", "dense"],
+        default="auto",
+        help="solver; slicing and feast are for intervals (default: what suits, see --explain)",
+    )
+    eigs.add_argument("--explain", action="store_true", help="say which method would be taken and why, and stop")
+    eigs.add_argument(
+        "--shell", action="store_true", help="never assemble the Hessian of the problem: products alone"
+    )
     eigs.add_argument("--tol", type=float, default=1e-8, help="backward error of each pair (default 1e-8)")
     eigs.add_argument("--nullspace", metavar="FILE", help="known null vectors to deflate (.npy, .npz, .h5)")
     eigs.add_argument(
@@ -146,6 +155,17 @@ def parser() -> argparse.ArgumentParser:
     inertia.add_argument(
         "--zero", type=float, metavar="Z", help="eigenvalues up to this size are zero (default: the accuracy)"
     )
+
+    check = commands.add_parser(
+        "check",
+        parents=[shared, seeded, coloring, derivatives],
+        help="verify a stored result from nothing but the files",
+    )
+    check.add_argument("result", metavar="RESULT", help="what eigs -o has written (.h5 or .npz)")
+    check.add_argument("input", metavar="INPUT", help="the matrix file or the problem that it is said to be of")
+    check.add_argument("--mass", metavar="FILE", help="mass matrix M of H x = λ M x")
+    check.add_argument("--nullspace", metavar="FILE", help="known null vectors that were deflated")
+    check.add_argument("--tol", type=float, default=1e-8, help="backward error that passes (default 1e-8)")
 
     assemble = commands.add_parser(
         "assemble",

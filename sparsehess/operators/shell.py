@@ -57,6 +57,11 @@ class MatrixFree:
         self.mat.setOption(PETSc.Mat.Option.SYMMETRY_ETERNAL, True)
         self.mat.setUp()
 
+    @property
+    def by_differences(self) -> bool:
+        """Whether products are differences of gradients."""
+        return self._scheme != "product"
+
     def update(self, x) -> None:
         """Take the Hessian at x, of the kind of the objective's x.
 

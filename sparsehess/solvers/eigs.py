@@ -10,8 +10,11 @@ import numpy as np
 
 from sparsehess.errors import CheckError, InputError, NotConverged
 from sparsehess.runtime import destroy, has_package
+from sparsehess.solvers.choice import Choice, choose
+from sparsehess.solvers.dense import Dense
 from sparsehess.solvers.intervals import solve_interval
 from sparsehess.solvers.krylovschur import KrylovSchur
+from sparsehess.solvers.preconditioned import Preconditioned
 from sparsehess.solvers.problem import EigenProblem
 from sparsehess.solvers.refine import rayleigh_ritz
 from sparsehess.solvers.spectrum import Count, SolveSpec, Spectrum
@@ -71,7 +74,7 @@ def eigs(
     tol
         Backward error that each pair must reach.
     method
-        `krylovschur`, `slicing` for intervals, or `auto`.
+        See `SolveSpec`.
     options
         PETSc options without a prefix, `{"eps_ncv": 60}`, over those of sparsehess.
     count
@@ -153,28 +156,39 @@ def solve(problem: EigenProblem, spec: SolveSpec, progress: Callable[[int, int],
     Collective. Never raises for pairs that are missing: `shortfall` tells.
     """
     progress = progress or (lambda done, total: None)
+    spec = completed(problem, spec)
+    choice = choose(problem, spec)
     if spec.takes_all:
-        interval = (-np.inf, -problem.zero) if spec.interval is None else spec.interval
-        return solve_interval(problem, replace(spec, interval=interval), progress)
-    spec = replace(spec, k=_DEFAULT_K if spec.k is None else spec.k)
+        return solve_interval(problem, spec, choice, progress)
     if spec.k > problem.n:
         raise InputError(f"k={spec.k} eigenpairs of a matrix with {problem.n} rows: ask for at most {problem.n}")
-    session = _Session(problem, spec, progress)
+    session = _Session(problem, spec, choice, progress)
     try:
         return session.run()
     finally:
         session.close()
 
 
+def completed(problem: EigenProblem, spec: SolveSpec) -> SolveSpec:
+    """Return a spec with its defaults filled in for a problem. Collective."""
+    if not spec.takes_all:
+        return replace(spec, k=_DEFAULT_K if spec.k is None else spec.k)
+    return spec if spec.interval is not None else replace(spec, interval=(-np.inf, -problem.zero))
+
+
 class _Session:
     """The solvers of one call of `solve`, and what they have found so far."""
 
-    def __init__(self, problem: EigenProblem, spec: SolveSpec, progress):
+    def __init__(self, problem: EigenProblem, spec: SolveSpec, choice: Choice, progress):
         self.problem, self.spec, self.progress = problem, spec, progress
+        self.choice = choice
         self.window: Window = WINDOWS["nearest" if spec.target is not None else spec.which](problem, spec)
         self.asked = max(0, min(spec.k, problem.finite - len(problem.null)))
+        # Whether the pairs themselves are found by shift-and-invert.
+        self.inverts = self.window.inverts and choice.method == "krylovschur" and problem.assembled
         self.inverted: KrylovSchur | None = None
         self.products: KrylovSchur | None = None
+        self.other: Preconditioned | Dense | None = None
         self.sigma: float | None = None
         self.values, self.vectors, self.errors, self.orthogonality = np.empty(0), [], np.empty(0), 0.0
         self.seconds: dict[str, float] = {}  # of the solve, before any count
@@ -183,7 +197,7 @@ class _Session:
     def run(self) -> Spectrum:
         counting, uncounted = self._counting()
         advice = ""
-        if self.spec.which == "negative" and self.spec.target is None:
+        if self.spec.which == "negative" and self.spec.target is None and self.problem.assembled:
             below = self._solver(True).shift_to(-self.problem.zero)[0]
             if below == 0:
                 return self._spectrum(0, Count((-np.inf, -self.problem.zero), 0, 0, True), "", "")
@@ -195,7 +209,7 @@ class _Session:
             )
         if self.asked == 0:
             return self._spectrum(0, None, uncounted or "nothing was asked for", advice)
-        if self.window.inverts:
+        if self.inverts:
             self.sigma = self.window.find_shift(self._solver(True), self._lowest_by_products)
         self._take(self._solve(self.asked, seed=self.spec.seed, stop_in_cluster=self.window.nears_clusters))
         for attempt in range(_NEARER):
@@ -222,7 +236,8 @@ class _Session:
             # Two digits beyond the tolerance: clusters need them, and a Krylov space gains them in a step;
             # but none that rounding would not let it reach.
             # Options of the caller belong to the solver that does the work, not to one that counts.
-            options = self.spec.options if invert == self.window.inverts else {}
+            mine = self.choice.method == "krylovschur" and invert == self.inverts
+            options = self.spec.options if mine else {}
             solver = KrylovSchur(
                 self.problem, invert, options, tol=max(1e-2 * self.spec.tol, 1e-13), on_progress=self.progress
             )
@@ -237,13 +252,30 @@ class _Session:
         k = min(k, self.problem.finite - len(deflate))
         if k <= 0:
             return []
-        if self.window.inverts:
+        if self.inverts:
             solver = self._solver(True)
             solver.shift_to(self.sigma)
             return solver.solve(
                 "nearest", k, deflate=deflate, seed=seed, wider=wider, stop_in_cluster=stop_in_cluster
             )
-        return self._solver(False).solve(self.window.direct, k, deflate=deflate, seed=seed, wider=wider)
+        solver, more = self._main(), {}
+        if self.choice.method == "dense" and self.spec.target is not None:
+            more = {"target": self.spec.target}
+        return solver.solve(self.window.direct, k, deflate=deflate, seed=seed, wider=wider, **more)
+
+    def _main(self) -> KrylovSchur | Preconditioned | Dense:
+        """Return the solver that finds the pairs."""
+        method = self.choice.method
+        if method == "krylovschur":
+            return self._solver(self.inverts)
+        if self.other is None:
+            if method == "dense":
+                self.other = Dense(self.problem, self.spec.options, on_progress=self.progress)
+            else:
+                self.other = Preconditioned(
+                    self.problem, method, self.spec.options, tol=self.spec.tol, on_progress=self.progress
+                )
+        return self.other
 
     def _stopped_in_cluster(self) -> bool:
         return self.inverted is not None and self.inverted.cluster is not None and len(self.values) < self.asked
@@ -288,10 +320,12 @@ class _Session:
         """Return whether to count, and if not, why."""
         if self.spec.count == "no":
             return False, "no count was asked for"
+        if not self.problem.assembled:
+            return False, "a matrix-free Hessian has no factorization to count with"
         if not has_package("mumps"):
             return False, "this PETSc has no MUMPS to count with"
-        if self.spec.count == "auto" and not self.window.inverts and self.problem.n > CHEAP:
-            return False, f"no factorization was made for the largest of n > {CHEAP}; --count yes makes one"
+        if self.spec.count == "auto" and not self.inverts and self.problem.n > CHEAP:
+            return False, f"no factorization was made and n > {CHEAP}; --count yes makes one"
         return True, ""
 
     def _count_and_repair(self) -> Count:
@@ -329,7 +363,6 @@ class _Session:
         destroy(*(self.vectors[i] for i in rest))
         vectors, self.vectors = [self.vectors[i] for i in chosen], []
         values, errors = self.values[chosen], self.errors[chosen]
-        main = self.inverted if self.window.inverts else self.products
         return Spectrum(
             eigenvalues=values,
             vectors=vectors,
@@ -341,14 +374,17 @@ class _Session:
             asked=asked,
             advice=advice,
             iterations=sum(solver.iterations for solver in self._solvers()),
-            method="krylovschur",
-            reason=self.window.reason,
+            method=self.choice.method,
+            reason=self.window.reason if self._by_window() else self.choice.reason,
             timings=self.seconds or self._spent(),
-            options=main.used_defaults() if main is not None else {},
+            options=self._main().used_defaults() if self._solvers() else {},
         )
 
-    def _solvers(self) -> list[KrylovSchur]:
-        return [solver for solver in (self.inverted, self.products) if solver is not None]
+    def _by_window(self) -> bool:
+        return self.choice.method == "krylovschur" and self.problem.assembled
+
+    def _solvers(self) -> list[KrylovSchur | Preconditioned | Dense]:
+        return [solver for solver in (self.inverted, self.products, self.other) if solver is not None]
 
     def _spent(self) -> dict[str, float]:
         names = ("factorization", "solve")

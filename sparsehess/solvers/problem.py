@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import scipy.linalg
 import scipy.sparse
 
 from sparsehess.assembly import Hessian
 from sparsehess.errors import CheckError, InputError
+from sparsehess.operators import MatrixFree
 from sparsehess.pattern import Layout
 from sparsehess.reproducible import uniform
 from sparsehess.runtime import PETSc, agreement, aij, communicator, destroy
@@ -17,8 +19,13 @@ from sparsehess.units import Units
 
 _EPS = np.finfo(float).eps
 
-# A matrix is symmetric if x'(H y) and y'(H x) agree to this part of |H| |x| |y|.
+# A matrix is symmetric if x'(H y) and y'(H x) agree to this part of |H| |x| |y|; so are products by differences,
+# to this one.
 SYMMETRY = 1e-10
+_BY_DIFFERENCES = 1e-5
+
+# Steps of Lanczos that tell the size of a matrix of which only products are known.
+_STEPS = 12
 
 
 @dataclass(eq=False, kw_only=True)
@@ -50,14 +57,15 @@ class EigenProblem:
 
     @classmethod
     def of(cls, matrix, *, mass=None, nullspace=None, comm=None, relative_error=0.0, units=None) -> EigenProblem:
-        """Return the problem for a Hessian, a PETSc Mat or a SciPy matrix that every rank holds.
+        """Return the problem for a Hessian, assembled or not, a PETSc Mat, or a SciPy matrix every rank holds.
 
         Collective.
 
         Parameters
         ----------
         matrix
-            H. A `Hessian` brings mass, null vectors and units of its objective.
+            H. A `Hessian` or `MatrixFree` brings mass, null vectors and units of its objective; a Mat may be a
+            shell, of which products alone are asked.
         mass
             Mat, SciPy matrix, or (n,) diagonal.
         nullspace
@@ -76,20 +84,23 @@ class EigenProblem:
         """
         owned: list = []
         try:
-            if isinstance(matrix, Hessian):
+            if isinstance(matrix, (Hessian, MatrixFree)):
                 objective = matrix.objective
                 mass = objective.mass if mass is None else mass
                 nullspace = objective.null_vectors if nullspace is None else nullspace
                 units = objective.units if units is None else units
-                if matrix.verification is not None:
+                if isinstance(matrix, Hessian) and matrix.verification is not None:
                     relative_error = max(relative_error, matrix.verification.hvp_error)
+                symmetry = _BY_DIFFERENCES if getattr(matrix, "by_differences", False) else SYMMETRY
                 matrix = matrix.mat
+            else:
+                symmetry = SYMMETRY
             A = _as_mat(matrix, comm, None, owned, "the Hessian")
             layout = Layout.from_local(A.getLocalSize()[0], A.comm)
             M = None if mass is None else _as_mat(mass, None, layout, owned, "the mass matrix")
             null = _as_vectors(nullspace, A, layout, owned)
             problem = cls(A=A, M=M, null=null, relative_error=relative_error, units=units, owned=owned)
-            problem._check()
+            problem._check(symmetry)
             return problem
         except Exception:
             destroy(*owned)  # every rank is here: all that raises above raises on all
@@ -109,11 +120,39 @@ class EigenProblem:
     def layout(self) -> Layout:
         return Layout.from_local(self.A.getLocalSize()[0], self.comm)
 
+    @property
+    def assembled(self) -> bool:
+        """Whether A has entries, which a factorization needs."""
+        return self.A.getType() not in ("python", "shell")
+
     @cached_property
     def norms(self) -> tuple[float, float]:
-        """Frobenius norms of A and of M (or of what stands for it: 1 for the identity)."""
+        """Norms of A and of M (or of what stands for it: 1 for the identity): Frobenius, or no larger."""
         frobenius = PETSc.NormType.FROBENIUS
-        return self.A.norm(frobenius), 1.0 if self.M is None else self.M.norm(frobenius)
+        norm_a = self.A.norm(frobenius) if self.assembled else self._ritz_bounds[0]
+        return norm_a, 1.0 if self.M is None else self.M.norm(frobenius)
+
+    @cached_property
+    def _ritz_bounds(self) -> tuple[float, float]:
+        """A lower bound of the 2-norm of A from some Lanczos steps, and one that is likely above it."""
+        v, w = self.A.createVecRight(), self.A.createVecLeft()
+        v.setArray(uniform(self.layout, 13))
+        v.normalize()
+        basis, alpha, beta = [v.copy()], [], []
+        for _ in range(min(_STEPS, self.n)):
+            self.A.mult(basis[-1], w)
+            alpha.append(w.dot(basis[-1]))
+            for one in basis:  # so few that full orthogonality costs nothing
+                w.axpy(-w.dot(one), one)
+            beta.append(w.norm())
+            if beta[-1] <= 1e-14 * max(map(abs, alpha)):
+                break
+            basis.append(w.copy())
+            basis[-1].scale(1 / beta[-1])
+        destroy(v, w, *basis)
+        ritz = scipy.linalg.eigvalsh_tridiagonal(np.array(alpha), np.array(beta[: len(alpha) - 1]))
+        low = float(np.abs(ritz).max())
+        return low, low + beta[-1]
 
     @cached_property
     def mass_diagonal(self) -> tuple[float, float, int]:
@@ -130,7 +169,8 @@ class EigenProblem:
     @cached_property
     def scale(self) -> float:
         """Size of the largest eigenvalues: the largest row sum of |A| over the mean mass."""
-        return self.A.norm(PETSc.NormType.INFINITY) / self.mass_diagonal[0]
+        size = self.A.norm(PETSc.NormType.INFINITY) if self.assembled else self._ritz_bounds[1]
+        return size / self.mass_diagonal[0]
 
     @cached_property
     def typical(self) -> float:
@@ -151,10 +191,12 @@ class EigenProblem:
         """An eigenvalue below this size is zero to the accuracy of the matrix."""
         return max(1e3 * _EPS, 10 * self.relative_error) * self.scale
 
-    def _check(self) -> None:
-        for name, matrix in (("the Hessian", self.A), ("the mass matrix", self.M)):
-            if matrix is not None:
-                _check_symmetric(name, matrix, self.layout)
+    def _check(self, symmetry: float) -> None:
+        found = _check_symmetric("the Hessian", self.A, self.norms[0], self.layout, symmetry)
+        if not self.assembled:  # how exact its products are, nothing else tells
+            self.relative_error = max(self.relative_error, 10 * found)
+        if self.M is not None:
+            _check_symmetric("the mass matrix", self.M, self.norms[1], self.layout, SYMMETRY)
         mean, least, _ = self.mass_diagonal
         if not (least >= 0 and mean > 0):
             raise InputError(
@@ -272,8 +314,8 @@ def _as_vectors(nullspace, A: PETSc.Mat, layout: Layout, owned: list) -> list[PE
     return vectors
 
 
-def _check_symmetric(name: str, matrix: PETSc.Mat, layout: Layout) -> None:
-    norm = matrix.norm(PETSc.NormType.FROBENIUS)
+def _check_symmetric(name: str, matrix: PETSc.Mat, norm: float, layout: Layout, allowed: float) -> float:
+    """Return by what part of its norm a matrix is not symmetric, along two random vectors. Collective."""
     if not np.isfinite(norm):
         raise InputError(f"{name} has entries that are not finite")
     x, y, image = matrix.createVecRight(), matrix.createVecRight(), matrix.createVecLeft()
@@ -285,7 +327,8 @@ def _check_symmetric(name: str, matrix: PETSc.Mat, layout: Layout) -> None:
     back = y.dot(image)
     size = norm * np.sqrt(x.norm() * y.norm())
     destroy(x, y, image)
-    if abs(forth - back) > SYMMETRY * size:
+    if abs(forth - back) > allowed * size:
         raise InputError(
             f"{name} is not symmetric: x'(H y) and y'(H x) differ by {abs(forth - back) / size:.1e} of its norm"
         )
+    return abs(forth - back) / size if size > 0 else 0.0

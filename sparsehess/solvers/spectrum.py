@@ -9,7 +9,7 @@ import numpy as np
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, destroy
 
-METHODS = ("auto", "krylovschur", "slicing")
+METHODS = ("auto", "krylovschur", "lobpcg", "gd", "jd", "slicing", "feast", "dense")
 WHICH = ("smallest", "largest", "magnitude", "negative")
 
 
@@ -38,7 +38,9 @@ class SolveSpec:
     seed
         Of the starting vectors.
     method
-        `krylovschur`; `slicing`, for intervals; or `auto`, which chooses.
+        `auto`, which chooses (see `choice.choose`); `krylovschur`, with shift-and-invert where that is of use;
+        `lobpcg`, `gd` and `jd`, preconditioned, for the smallest or largest; `dense`; for intervals
+        `slicing` and `feast`.
     """
 
     k: int | None = None
@@ -66,8 +68,10 @@ class SolveSpec:
                 raise InputError(f"interval {low} to {high}: the first end must not be above the second")
             if self.k is not None or self.target is not None:
                 raise InputError("an interval is wanted with all its eigenvalues: leave out k and target")
-        if self.method == "slicing" and not self.takes_all:
-            raise InputError("method 'slicing' is for an interval, or for all negative eigenvalues")
+        whole = self.method in ("slicing", "feast")
+        if self.method != "auto" and whole != self.takes_all:
+            says = "is" if whole else "is not"
+            raise InputError(f"method {self.method!r} {says} for an interval, or for all negative eigenvalues")
         if not 0 < self.tol < 1:
             raise InputError(f"tol={self.tol} must be between 0 and 1")
         if self.target is not None and not np.isfinite(self.target):

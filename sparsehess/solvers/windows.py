@@ -88,6 +88,7 @@ class Window(ABC):
 
 
 class Smallest(Window):
+    direct = "smallest"
     nears_clusters = True
     reason = "shift-and-invert just below the spectrum: the smallest converge in few solves"
 
@@ -177,6 +178,7 @@ class Magnitude(Window):
 
 
 class Nearest(Window):
+    direct = "nearest"
     reason = "shift-and-invert at the target"
 
     def distance(self, values):

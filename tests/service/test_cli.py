@@ -153,6 +153,9 @@ FAILURES = [
     ("eigs good.npz --interval 2 1", 2, "must not be above the second"),
     ("eigs good.npz --interval 1 2 -k 3", 2, "leave out k and target"),
     ("eigs good.npz --method slicing", 2, "is for an interval"),
+    ("eigs good.npz --shell", 2, "--shell is for problems"),
+    ("eigs problems.py:good --shell --coloring star", 2, "--shell assembles nothing"),
+    ("check good.npz good.npz", 2, "no result of sparsehess eigs"),
     ("inertia good.npz --zero -1", 2, "must be positive"),
     ("eigs good.npz --points 2", 2, "are for problems"),
     ("eigs problems.py:missing --no-repair", 4, "is coupled with"),
@@ -273,6 +276,41 @@ def test_inertia_of_a_matrix_and_of_a_problem(place):
     code, out, err, _ = run(place, "inertia good.npz --zero 0.3", 2)  # the lowest are 0.27 and more
     assert code == 4 and "certified    no: " in out and "the counts are not certain" in err
     assert found["positive"] == 50 and found["evaluations"]["gradient"] == 6 and found["coloring"]["colors"] == 3
+
+
+def test_stored_results_are_checked(place):
+    """What is true passes on any number of ranks; a changed number, a missing pair or another matrix does not."""
+    import h5py
+
+    assert run(place, "eigs good.npz --mass mass.npz -k 4 -o s.h5 -q", 2)[0] == 0
+    assert run(place, "eigs good.npz --interval 0 1.5 -o t.npz -q", 1)[0] == 0
+    for ranks in (1, 3):
+        found = facts(place, "check s.h5 good.npz --mass mass.npz", ranks)
+        assert found["passed"] and found["count"]["certified"] and found["residual"] < 1e-8
+    assert facts(place, "check t.npz good.npz", 2)["count"]["certified"]
+    code, out, _, _ = run(place, "check s.h5 good.npz", 1)
+    assert code == 4 and "DOES NOT HOLD" in out
+    with h5py.File(place / "s.h5", "r+") as file:
+        file["eigenvalues"][1] += 1e-3
+    assert run(place, "check s.h5 good.npz --mass mass.npz", 2)[0] == 4
+    with np.load(place / "t.npz") as archive:
+        kept = {name: archive[name] for name in archive.files}
+    kept["eigenvalues"], kept["vectors"] = np.delete(kept["eigenvalues"], 2), np.delete(kept["vectors"], 2, axis=0)
+    np.savez(place / "u.npz", **kept)
+    code, out, _, _ = run(place, "check u.npz good.npz", 2)
+    assert code == 4 and "DO NOT AGREE" in out
+
+
+def test_methods_and_shells(place):
+    exact = laplacian(7, 8)[1]
+    assert facts(place, "eigs good.npz -k 3 --method lobpcg", 2)["eigenvalues"] == pytest.approx(exact[:3])
+    found = facts(place, "eigs good.npz --interval 0 1 --method feast", 2)
+    assert found["method"] == "feast" and found["eigenvalues"] == pytest.approx(exact[exact < 1])
+    code, out, _, _ = run(place, "eigs good.npz -k 40 --explain", 1)
+    assert code == 0 and "dense" in out and "40 of 56" in out
+    found = facts(place, "eigs problems.py:good --set n=50 -k 2 --which largest --shell", 3)
+    assert found["nnz"] is None and found["count"] is None and found["evaluations"]["gradient"] > 0
+    assert found["eigenvalues"] == pytest.approx(4 * np.cos(np.pi * np.arange(2, 0, -1) / 102) ** 2, abs=1e-7)
 
 
 def test_mass_target_and_results(place):

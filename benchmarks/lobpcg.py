@@ -1,0 +1,224 @@
+"""Ten lowest modes of a clamped elastic block without factorization, against shift-and-invert and SciPy.
+
+Trilinear bricks, consistent mass; each contender in a process of its own, on one rank; the same near-null
+space, and SciPy's LOBPCG gets our multigrid. Residuals are those of `sparsehess.solvers.blocks`. Peak memory
+is from when the matrices stand, the matrices themselves among it.
+
+    python benchmarks/lobpcg.py 14 32            # cells along an edge: n = 9,450 and 104,544
+    python benchmarks/lobpcg.py 14 --only lobpcg scipy-lobpcg
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+
+MODES, TOL = 10, 1e-8
+
+
+def element(h, young=1.0, poisson=0.3, density=1.0):
+    """Return stiffness and mass (24, 24) of a trilinear brick with edges h, two Gauss points each way."""
+    corner = np.array([[i, j, k] for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)])
+    lame, shear = young * poisson / ((1 + poisson) * (1 - 2 * poisson)), young / (2 * (1 + poisson))
+    law = np.diag([2 * shear] * 3 + [shear] * 3)
+    law[:3, :3] += lame
+    K, M, volume = np.zeros((24, 24)), np.zeros((8, 8)), np.prod(h) / 8
+    for point in corner / np.sqrt(3):
+        factors = (1 + corner * point) / 2
+        shape = factors.prod(axis=1)
+        slope = np.stack([corner[:, d] / h[d] * np.delete(factors, d, 1).prod(axis=1) for d in range(3)])
+        strain = np.zeros((6, 24))
+        for d in range(3):
+            strain[d, d::3] = slope[d]
+        for row, (a, b) in enumerate(((0, 1), (1, 2), (0, 2)), 3):
+            strain[row, a::3], strain[row, b::3] = slope[b], slope[a]
+        K += strain.T @ law @ strain * volume
+        M += density * np.outer(shape, shape) * volume
+    return K, np.kron(M, np.eye(3))
+
+
+def brick(cells, size=(1.0, 1.0, 1.0), clamped=True):
+    """Return K, M of the free dofs, node by node, and the coordinates of their nodes.
+
+    Parameters
+    ----------
+    cells
+        Bricks along x, y and z.
+    size
+        Edges of the block.
+    clamped
+        Whether the nodes at x = 0 are fixed, that is left out.
+    """
+    h = np.array(size) / cells
+    number = np.arange(np.prod(np.array(cells) + 1)).reshape(np.array(cells) + 1)
+    nx, ny, nz = cells
+    corners = [number[i : nx + i, j : ny + j, k : nz + k].ravel() for i in (0, 1) for j in (0, 1) for k in (0, 1)]
+    dofs = (3 * np.stack(corners, axis=1)[:, :, None] + np.arange(3)).reshape(-1, 24)
+    place = np.repeat(dofs, 24, axis=1).ravel(), np.tile(dofs, (1, 24)).ravel()
+    n, first = 3 * number.size, 3 * (ny + 1) * (nz + 1) if clamped else 0
+    K, M = (
+        sp.csr_matrix((np.tile(values.ravel(), len(dofs)), place), (n, n))[first:, first:] for values in element(h)
+    )
+    grids = np.meshgrid(*(np.arange(c + 1) * step for c, step in zip(cells, h, strict=True)), indexing="ij")
+    return K, M, np.stack(grids, axis=-1).reshape(-1, 3)[first // 3 :]
+
+
+def memory(name="VmHWM"):
+    """Return the peak (or current, VmRSS) resident megabytes of this process."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) / 1024 for line in status if line.startswith(name))
+
+
+def forget_peak():
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def by_lobpcg(problem, modes, method="lobpcg"):
+    from sparsehess.solvers.preconditioned import Preconditioned
+
+    solver = Preconditioned(problem, method, {}, tol=TOL, near_null=modes)
+    vectors = solver.solve("smallest", MODES)
+    solver.close()
+    return vectors, solver.iterations
+
+
+def by_inversion(problem, modes):
+    from sparsehess.solvers.krylovschur import KrylovSchur
+
+    solver = KrylovSchur(problem, True, {}, tol=1e-2 * TOL)
+    solver.shift_to(-1e-10 * problem.typical)
+    vectors = solver.solve("nearest", MODES)
+    solver.close()
+    return vectors, solver.iterations
+
+
+def by_scipy_lobpcg(problem, modes, K, M):
+    """SciPy's, with as wide a block and with our multigrid; to the residual that ours reaches."""
+    import scipy.sparse.linalg as sla
+
+    from sparsehess.runtime import PETSc
+    from sparsehess.solvers.preconditioned import Preconditioned
+
+    ours = Preconditioned(problem, "lobpcg", {}, tol=TOL, near_null=modes)
+    ours._prepare("smallest")
+    pc = PETSc.PC().create()
+    options = PETSc.Options()
+    for key, value in ours.used_defaults().items():
+        if key.startswith(("st_pc", "st_mg")):
+            options[key[3:]] = value
+    pc.setOperators(ours._matrix)
+    pc.setFromOptions()
+    pc.setUp()
+    x, y = problem.A.createVecRight(), problem.A.createVecRight()
+
+    def apply(r):
+        x.setArray(r)
+        pc.apply(x, y)
+        return y.getArray().copy()
+
+    inverse = sla.LinearOperator(K.shape, matvec=apply, dtype=float)
+    start = np.random.default_rng(0).normal(size=(K.shape[0], MODES + 3))
+    within = 1e-5 * np.sqrt(problem.mass_diagonal[0])  # as ours for an eigenvalue of 1: the lowest is 0.45
+    _, vectors, history = sla.lobpcg(
+        K, start, M, inverse, tol=within, maxiter=200, largest=False, retResidualNormsHistory=True
+    )
+    return of_columns(problem, vectors[:, :MODES]), len(history)
+
+
+def by_scipy_eigsh(problem, modes, K, M):
+    import scipy.sparse.linalg as sla
+
+    _, vectors = sla.eigsh(K, MODES, M, sigma=-1e-10 * problem.typical)
+    return of_columns(problem, vectors), 0
+
+
+def of_columns(problem, array):
+    vectors = []
+    for column in array.T:
+        vector = problem.A.createVecRight()
+        vector.setArray(column)
+        vectors.append(vector)
+    return vectors
+
+
+CONTENDERS = {
+    "lobpcg": by_lobpcg,
+    "gd": lambda problem, modes: by_lobpcg(problem, modes, "gd"),
+    "jd": lambda problem, modes: by_lobpcg(problem, modes, "jd"),
+    "shift-invert": by_inversion,
+    "scipy-lobpcg": by_scipy_lobpcg,
+    "scipy-eigsh": by_scipy_eigsh,
+}
+
+
+def contend(name, cells):
+    """Print what one contender does with one block, as JSON."""
+    from sparsehess.nullspace import rigid_body_modes
+    from sparsehess.solvers.memory import factor_memory
+    from sparsehess.solvers.problem import EigenProblem
+    from sparsehess.solvers.refine import rayleigh_ritz
+
+    K, M, x = brick((cells,) * 3)
+    with EigenProblem.of(K, mass=M) as problem:
+        modes = of_columns(problem, rigid_body_modes(x)[0].T)
+        kept = (K.tocsr(), M.tocsr()) if name.startswith("scipy") else ()
+        del K, M
+        problem.norms, problem.scale, problem.typical  # noqa: B018  facts that the product computes once
+        forget_peak()
+        began, cpu = time.perf_counter(), time.process_time()
+        vectors, iterations = CONTENDERS[name](problem, modes, *kept)
+        seconds, cpu, peak = time.perf_counter() - began, time.process_time() - cpu, memory()
+        estimate = factor_memory(problem)[1] / 1e6
+        values, vectors, errors, _ = rayleigh_ritz(problem, vectors)
+        result = {
+            "n": problem.n,
+            "seconds": seconds,
+            "cpu": cpu,
+            "iterations": iterations,
+            "peak": peak,
+            "factor": estimate,
+            "residual": float(errors.max()),
+            "values": list(values[:MODES]),
+        }
+    print(json.dumps(result))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cells", type=int, nargs="*", default=[14, 32])
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=[c for c in CONTENDERS if c != "gd"])
+    parser.add_argument("--contend", choices=CONTENDERS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.contend:
+        contend(arguments.contend, *arguments.cells)
+        return
+    print(
+        f"{'contender':14s} {'n':>8s} {'seconds':>8s} {'cpu s':>8s} {'iterations':>10s} {'peak MB':>8s}", end=" "
+    )
+    print(f"{'residual':>9s} {'/ lobpcg':>8s}  (MUMPS's estimate of the factor)", flush=True)
+    for cells in arguments.cells:
+        first = None
+        for name in arguments.only:
+            command = [sys.executable, __file__, str(cells), "--contend", name]
+            done = subprocess.run(command, check=False, capture_output=True, text=True)
+            if done.returncode:
+                print(f"{name:14s} failed: {(done.stderr.strip().splitlines() or ['killed'])[-1]}", flush=True)
+                continue
+            r = json.loads(done.stdout.splitlines()[-1])
+            first = first or r
+            agree = np.allclose(r["values"], first["values"], rtol=1e-6)
+            print(
+                f"{name:14s} {r['n']:8d} {r['seconds']:8.1f} {r['cpu']:8.1f} {r['iterations']:10d} "
+                f"{r['peak']:8.0f} {r['residual']:9.1e} {r['cpu'] / first['cpu']:8.2f}  ({r['factor']:.0f} MB)"
+                + ("" if agree else "  OTHER EIGENVALUES"),
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""What a command works on: the INPUT of its arguments, read or differentiated."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from sparsehess import matrices, problems, report, runtime
+from sparsehess.assembly import Hessian, assemble
+from sparsehess.coloring import color, load
+from sparsehess.detection import detect
+from sparsehess.errors import InputError
+from sparsehess.operators import MatrixFree
+from sparsehess.pattern import Pattern
+from sparsehess.runtime import PETSc
+
+
+@dataclass(frozen=True, eq=False)
+class Operand:
+    """A matrix, and where it comes from. `close()` destroys it, collectively.
+
+    Attributes
+    ----------
+    matrix
+        For `EigenProblem.of`.
+    derived
+        The Hessian, where the input is a problem; else None.
+    pattern
+        None where nothing is assembled.
+    n, name
+        Rows; of the problem, or the file.
+    mass
+        From a file, or None.
+    relative_error
+        By which a stored matrix was not symmetric.
+    timings
+        Seconds of the stages up to here.
+    """
+
+    matrix: Hessian | MatrixFree | PETSc.Mat
+    derived: Hessian | MatrixFree | None
+    pattern: Pattern | None
+    n: int
+    name: str
+    mass: PETSc.Mat | None
+    relative_error: float
+    timings: dict[str, float]
+
+    @property
+    def nnz(self) -> int | None:
+        return None if self.pattern is None else self.pattern.nnz
+
+    def close(self) -> None:
+        """Destroy matrices and pattern. Collective."""
+        if self.derived is not None:
+            self.derived.close()
+        else:
+            self.matrix.destroy()
+        runtime.destroy(self.mass)
+        if self.pattern is not None:
+            self.pattern.free()
+
+
+def operand(arguments, comm, shell: bool = False) -> Operand:
+    """Return what INPUT and --mass stand for; with `shell` a problem is not assembled.
+
+    Collective.
+    """
+    began = time.perf_counter()
+    timings = dict.fromkeys(("pattern", "coloring", "derivatives", "assembly"), 0.0)
+    derived, pattern, asymmetry, name = None, None, 0.0, arguments.input
+    if problems.is_problem(arguments.input):
+        derived = matrix = _products(arguments, comm) if shell else assembled(arguments, comm)
+        if not shell:
+            timings.update(derived.timings)
+            pattern = derived.pattern
+        n, name = derived.objective.n, derived.objective.name
+    else:
+        if shell:
+            raise InputError(f"{arguments.input} is a matrix file: --shell is for problems")
+        _no_derivatives(arguments)
+        stored = matrices.read_matrix(arguments.input, comm)
+        matrix, pattern, n, asymmetry = stored.to_mat(), stored.pattern, stored.pattern.n, stored.asymmetry
+        timings["assembly"] = time.perf_counter() - began
+    mass = None if arguments.mass is None else matrices.read_matrix(arguments.mass, comm).to_mat()
+    return Operand(matrix, derived, pattern, n, name, mass, asymmetry, timings)
+
+
+def _products(arguments, comm) -> MatrixFree:
+    chosen = arguments.pattern != "given" or arguments.derivative != "auto" or arguments.coloring is not None
+    if chosen or arguments.no_verify or arguments.no_repair or arguments.points != 1:
+        raise InputError(
+            "--shell assembles nothing: --derivative, --pattern, --points, --coloring, --no-verify and "
+            "--no-repair are for Hessians that are assembled"
+        )
+    objective = problems.load(arguments.input, problems.settings(arguments.settings), comm)
+    return MatrixFree(objective, seed=arguments.seed)
+
+
+def assembled(arguments, comm) -> Hessian:
+    """Return the Hessian of the problem that is the INPUT. Collective."""
+    began = time.perf_counter()
+    objective = problems.load(arguments.input, problems.settings(arguments.settings), comm)
+    pattern, calls = objective.pattern, {}
+    if arguments.points != 1 and arguments.pattern != "detect":
+        raise InputError(f"--points {arguments.points}: only --pattern detect probes points")
+    if arguments.pattern == "detect":
+        pattern = detect(objective, seed=arguments.seed, points=arguments.points, counts=calls)
+    elif arguments.pattern != "given":
+        pattern = matrices.read_pattern(arguments.pattern, comm, block=arguments.blocks)
+    elif pattern is not None:
+        pattern = pattern.in_blocks(arguments.blocks)
+    given = time.perf_counter() - began
+    by_element = objective.elements is not None and arguments.coloring is None
+    progress = report.Progress("colours evaluated", comm, arguments.quiet)
+    hessian = assemble(
+        objective,
+        pattern=pattern,
+        derivative=arguments.derivative,
+        coloring=None if by_element or pattern is None else asked_coloring(arguments, pattern),
+        verify=not arguments.no_verify,
+        repair=not arguments.no_repair,
+        budget=arguments.budget,
+        seed=arguments.seed,
+        progress=progress,
+    )
+    progress.finish()
+    hessian.timings["pattern"] += given
+    hessian.evaluations["pattern"] += sum(calls.values())
+    return hessian
+
+
+def _no_derivatives(arguments) -> None:
+    if arguments.settings:
+        raise InputError(
+            f"--set {arguments.settings[0]}: {arguments.input} is a matrix file and takes no settings"
+        )
+    asked = arguments.pattern != "given" or arguments.derivative != "auto"
+    if asked or arguments.no_verify or arguments.no_repair or arguments.points != 1:
+        raise InputError(
+            f"{arguments.input} is a matrix file: --derivative, --pattern, --points, --no-verify and "
+            "--no-repair are for problems"
+        )
+
+
+def asked_coloring(arguments, pattern):
+    """Return the colouring that is asked for, or the stored one. Collective."""
+    if (arguments.coloring or "").endswith((".npz", ".h5")):
+        return load(arguments.coloring, pattern)
+    lattice = getattr(arguments, "lattice", None)
+    if lattice is not None:
+        groups = pattern if pattern.quotient is None else pattern.quotient
+        lattice = matrices.read_coordinates(lattice, groups.layout)
+    return color(
+        pattern,
+        kind=arguments.coloring or "star",
+        order=arguments.order,
+        rule=arguments.rule,
+        seed=arguments.seed,
+        budget=arguments.budget,
+        lattice=lattice,
+    )

@@ -1,0 +1,84 @@
+"""Which method: chosen from what is asked, what is there, and what would fit; with the reason."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from mpi4py import MPI
+
+from sparsehess.errors import InputError
+from sparsehess.runtime import has_package
+from sparsehess.solvers.memory import factor_memory
+from sparsehess.solvers.problem import EigenProblem
+from sparsehess.solvers.spectrum import SolveSpec
+
+# From this size on MUMPS's analysis is asked whether a factorization fits.
+_LARGE = 100_000
+
+# LAPACK serves where this part of all eigenpairs is wanted of so small a matrix.
+_MANY, _SMALL = 0.25, 1000
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A method and why it is taken."""
+
+    method: str
+    reason: str
+
+
+def choose(problem: EigenProblem, spec: SolveSpec) -> Choice:
+    """Return the method for a problem: the one asked for, or the one that suits.
+
+    Collective.
+
+    Raises
+    ------
+    InputError
+        The method asked for cannot do what is wanted.
+    """
+    if spec.method != "auto":
+        _check(problem, spec)
+        return Choice(spec.method, "asked for")
+    if not problem.assembled:
+        if spec.takes_all:
+            raise InputError("an interval of a matrix-free Hessian needs a factorization: assemble it")
+        return Choice("krylovschur", "a matrix-free Hessian: Krylov-Schur with products alone")
+    if spec.takes_all:
+        return Choice("slicing", "subintervals of known inertia, each by shift-and-invert in its middle")
+    if spec.target is None and spec.which in ("largest", "magnitude"):
+        return Choice("krylovschur", "the largest converge first in a Krylov space")
+    if problem.n <= _SMALL and spec.k > _MANY * problem.n:
+        return Choice("dense", f"{spec.k} of {problem.n}: LAPACK takes no longer for all of them")
+    if problem.n >= _LARGE and spec.target is None and spec.which == "smallest":
+        wanted, there = _factor_of_this(problem)
+        if wanted > there and problem.finite == problem.n:
+            return Choice(
+                "lobpcg",
+                f"a factorization would take {wanted / 2**30:.1f} GiB on a rank that has {there / 2**30:.1f}: "
+                "preconditioned by multigrid instead",
+            )
+    return Choice("krylovschur", "shift-and-invert: the wanted ones converge in few solves")
+
+
+def _check(problem: EigenProblem, spec: SolveSpec) -> None:
+    method, nearest = spec.method, spec.target is not None
+    if not problem.assembled and (nearest or method in ("slicing", "feast")):
+        raise InputError("a target or an interval of a matrix-free Hessian needs a factorization: assemble it")
+    if method in ("lobpcg", "gd", "jd") and (nearest or spec.which not in ("smallest", "largest")):
+        raise InputError(
+            f"method {method!r} is for the smallest or the largest; for others there is 'krylovschur'"
+        )
+
+
+def _factor_of_this(problem: EigenProblem) -> tuple[int, int]:
+    """Return bytes that the factor takes on the fullest rank, and bytes that a rank has. Collective."""
+    if not has_package("mumps"):
+        return 0, 0
+    comm = problem.comm
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    there = comm.allreduce(pages // node.size, op=MPI.MIN)
+    node.Free()
+    return factor_memory(problem)[0], there

@@ -1,0 +1,75 @@
+"""What the stack is made of, and what is missing of it."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+
+from sparsehess import runtime
+from sparsehess.telling import SCHEMA
+
+_PACKAGES = {
+    "mumps": "no shift-and-invert and no inertia counts: smallest, target and certificates need it",
+    "superlu_dist": "no second parallel direct solver",
+    "hypre": "no BoomerAMG preconditioner",
+    "ml": "no ML preconditioner",
+    "suitesparse": "no CHOLMOD or UMFPACK on one rank",
+    "scalapack": "no parallel dense solver",
+    "ptscotch": "no parallel ordering for MUMPS",
+    "hdf5": "no parallel HDF5 files from PETSc",
+    "cuda": "no NVIDIA GPU",
+    "hip": "no AMD GPU",
+    "kokkos": "no portable GPU back end",
+}
+_EXTRAS = {
+    "h5py": "no .h5 files (pip install sparsehess[hdf5])",
+    "matplotlib": "no --plot (pip install sparsehess[plot])",
+    "skfem": "the cantilever driver does not run (pip install sparsehess[fem])",
+    "networkx": "no patterns from graphs (pip install networkx)",
+}
+
+
+def stack_facts(comm) -> dict:
+    """Return what the stack is made of. Collective."""
+    from mpi4py import MPI
+
+    petsc = runtime.PETSc
+    return {
+        "schema": SCHEMA,
+        "task": "info",
+        "versions": runtime.versions(),
+        "scalar": str(np.dtype(petsc.ScalarType)),
+        "index_bits": 8 * np.dtype(petsc.IntType).itemsize,
+        "packages": {name: runtime.has_package(name) for name in _PACKAGES},
+        "extras": {name: importlib.util.find_spec(name) is not None for name in _EXTRAS},
+        "coo_assembly": hasattr(petsc.Mat, "setPreallocationCOO"),
+        "mpi": {
+            "size": comm.size,
+            "threads": runtime.threads(),
+            "library": MPI.Get_library_version().splitlines()[0].split(",")[0].strip("\x00"),
+        },
+        "missing": [
+            {"name": name, "costs": cost}
+            for name, cost in {**_PACKAGES, **_EXTRAS}.items()
+            if not (runtime.has_package(name) if name in _PACKAGES else importlib.util.find_spec(name))
+        ],
+    }
+
+
+def stack_text(facts: dict) -> str:
+    versions = facts["versions"]
+    lines = [f"{name:12s} {version}" for name, version in versions.items()]
+    numpy_major, petsc4py = int(versions["numpy"].split(".")[0]), versions["petsc4py"]
+    if versions["petsc"].rsplit(".", 1)[0] != petsc4py.rsplit(".", 1)[0]:
+        lines.append(f"note         petsc4py {petsc4py} over PETSc {versions['petsc']}: not made for each other")
+    lines += [
+        f"numbers      {facts['scalar']}, {facts['index_bits']}-bit indices, numpy {numpy_major} ABI",
+        f"MPI          {facts['mpi']['library']}, {facts['mpi']['size']} rank(s), "
+        f"{facts['mpi']['threads']} thread(s) each",
+        f"packages     {', '.join(name for name, there in facts['packages'].items() if there)}",
+        f"extras       {', '.join(name for name, there in facts['extras'].items() if there)}",
+        "missing, and what that costs",
+    ]
+    lines += [f"  {item['name']:12s} {item['costs']}" for item in facts["missing"]]
+    return "\n".join(lines)

@@ -1,0 +1,257 @@
+"""What commands tell: facts for JSON, and lines for people."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from sparsehess import report, runtime
+from sparsehess.assembly import Hessian
+from sparsehess.coloring import verify
+from sparsehess.operands import Operand
+from sparsehess.operators import MatrixFree
+from sparsehess.signs import Signs
+from sparsehess.solvers import Count, EigenProblem, SolveSpec, Spectrum
+
+SCHEMA = 1
+
+
+def coloring_facts(coloring, valid: bool) -> dict:
+    """Return what JSON says of a colouring. Not collective."""
+    return {
+        "kind": coloring.kind,
+        "order": coloring.order,
+        "rule": coloring.rule,
+        "colors": coloring.count,
+        "lower_bound": coloring.lower_bound,
+        "optimal": coloring.optimal,
+        "valid": valid,
+    }
+
+
+def _gap(facts: dict) -> str:
+    return "proven least" if facts["optimal"] else f"no fewer than {facts['lower_bound']}"
+
+
+def color_lines(facts: dict, broken, verbose: bool) -> str:
+    """Return the answer of `color` for people. Not collective."""
+    lines = [
+        f"pattern      {facts['n']} variables, {facts['nnz']} entries",
+        f"coloring     {facts['colors']} colors ({facts['kind']}, {facts['order']}; {_gap(facts)}), "
+        f"{facts['seconds']:.3f} s",
+        f"made by      {facts['rule']}",
+        f"definition   {'holds' if broken is None else f'broken at entry {broken}'}",
+    ]
+    if (facts["amplification"] or 1) > 1:
+        lines.append(
+            f"recovery     by substitution, errors up to {facts['amplification']:.0f} times those of differences"
+        )
+    attempts = facts["attempts"]
+    if len(attempts) > 1:
+        lines.append(f"attempts     {len(attempts)}")
+        best = min(attempt["count"] for attempt in attempts)
+        shown = attempts if verbose else [one for one in attempts if "restart" not in one["name"]][:12]
+        lines += [
+            f"  {one['count']:6d}  {one['name']}, {one['seconds']:.3f} s{'  *' if one['count'] == best else ''}"
+            for one in shown
+        ]
+        if len(shown) < len(attempts):
+            lines.append(f"          {len(attempts) - len(shown)} more, shown with -v")
+    traffic = facts["traffic"]
+    if traffic["rounds"]:
+        lines.append(
+            f"ranks        agreed in {traffic['rounds']} rounds, {traffic['messages']} messages, "
+            f"{traffic['bytes']} bytes"
+        )
+    if facts["colors"] == facts["n"] > 1:
+        lines.append("note         as many colors as variables: no gain over one step per variable")
+    return "\n".join(lines)
+
+
+def _coloring_told(facts: dict | None) -> str:
+    if facts is None:
+        return "none: the Hessians of the elements are summed"
+    return f"{facts['colors']} colors ({facts['kind']}, {facts['order']}; {_gap(facts)})"
+
+
+def derivative_facts(derived: Hessian | MatrixFree) -> dict:
+    """Return what JSON says of how a Hessian was taken.
+
+    Collective.
+    """
+    if isinstance(derived, MatrixFree):
+        return {"coloring": None, "evaluations": derived.evaluations, "verification": None}
+    coloring, found = derived.coloring, derived.verification
+    return {
+        "coloring": None
+        if coloring is None
+        else {
+            **coloring_facts(coloring, verify(derived.pattern, coloring) is None),
+            "amplification": derived.amplification,
+        },
+        "evaluations": derived.evaluations,
+        "verification": None if found is None else dataclasses.asdict(found),
+    }
+
+
+def inertia_lines(signs: Signs) -> str:
+    """Return the answer of `inertia` for people. Not collective."""
+    lines = [
+        f"inertia      {signs.negative} negative, {signs.zero} zero, {signs.positive} positive"
+        + (f", {signs.infinite} infinite" if signs.infinite else ""),
+        f"verdict      {signs.definite}",
+        f"zero         |λ| <= {signs.threshold:.1e}",
+        f"certified    {'two factorizations agree at either side' if signs.certified else 'no: ' + signs.doubt}",
+    ]
+    return "\n".join(lines)
+
+
+def _end(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _which(spec: SolveSpec) -> str:
+    if spec.interval is not None:
+        return "interval"
+    return spec.which if spec.target is None else "target"
+
+
+def count_facts(count: Count | None) -> dict | None:
+    """Return what JSON says of an inertia count. Not collective."""
+    if count is None:
+        return None
+    return {
+        "interval": [_end(end) for end in count.interval],
+        "inertia": count.inertia,
+        "found": count.found,
+        "certified": count.certified,
+        "repairs": count.repairs,
+        "unresolved": [list(piece) for piece in count.unresolved],
+    }
+
+
+def check_lines(facts: dict) -> str:
+    """Return the answer of `check` for people. Not collective."""
+    count = facts["count"]
+    told = "not made: nothing to factorize" if count is None else (
+        f"inertia {count['inertia']}, stored {count['found']}: {'agree' if count['certified'] else 'DO NOT AGREE'}"
+    )  # fmt: skip
+    return "\n".join(
+        [
+            f"result       {facts['result']}: {facts['k']} pairs, n = {facts['n']}",
+            f"residual     {facts['residual']:.1e} at most (allowed {facts['tol']:.0e})",
+            f"rayleigh     quotients differ by {facts['rayleigh']:.1e} at most",
+            f"orthogonal   to {facts['orthogonality']:.1e}",
+            f"count        {told}",
+            f"verdict      {'holds' if facts['passed'] else 'DOES NOT HOLD'}",
+        ]
+    )
+
+
+def eigs_facts(
+    operand: Operand, spec: SolveSpec, spectrum: Spectrum, problem: EigenProblem, timings: dict
+) -> dict:
+    """Return the JSON of `eigs`.
+
+    Collective.
+    """
+    count, derived, units, comm = spectrum.count, operand.derived, problem.units, problem.comm
+    nothing = {"coloring": None, "evaluations": {"gradient": 0, "hvp": 0, "energy": 0}, "verification": None}
+    return {
+        "schema": SCHEMA,
+        "task": "eigs",
+        "n": operand.n,
+        "nnz": operand.nnz,
+        "k": spectrum.asked if spec.k is None else spec.k,
+        "which": _which(spec),
+        "interval": None if spec.interval is None else [_end(end) for end in spec.interval],
+        "target": spec.target,
+        "method": spectrum.method,
+        "converged": spectrum.converged,
+        "eigenvalues": spectrum.eigenvalues.tolist(),
+        "residuals": spectrum.residuals.tolist(),
+        "orthogonality": spectrum.orthogonality,
+        "count": count_facts(count),
+        "zeros": spectrum.zeros,
+        "iterations": spectrum.iterations,
+        **(nothing if derived is None else derivative_facts(derived)),
+        "timings": timings,
+        "memory": comm.allreduce(runtime.peak_memory()),
+        "mpi": {"size": comm.size, "threads": runtime.threads()},
+        "backend": "cpu",
+        "versions": runtime.versions(),
+        "options": dict(spectrum.options),
+        "deflated": len(problem.null),
+        "frequencies": {"unit": units.frequency, "values": units.of_eigenvalues(spectrum.eigenvalues).tolist()}
+        if units
+        else None,
+    }
+
+
+def _products_lines(shell: MatrixFree, facts: dict) -> str:
+    calls = facts["evaluations"]
+    made = "differences" if shell.by_differences else "the function's own products"
+    return "\n".join(
+        [
+            f"problem      {shell.objective.name}, {facts['n']} variables",
+            f"Hessian      never assembled, {made}: {calls['gradient']} gradients, {calls['hvp']} products, "
+            f"{calls['noise']} for their noise",
+        ]
+    )
+
+
+def hessian_lines(hessian: Hessian | MatrixFree, facts: dict) -> str:
+    """Return how a Hessian was taken, for people. Not collective."""
+    if isinstance(hessian, MatrixFree):
+        return _products_lines(hessian, facts)
+    coloring, calls = hessian.coloring, facts["evaluations"]
+    lines = [
+        f"problem      {hessian.objective.name}",
+        f"pattern      {facts['n']} variables, {facts['nnz']} entries ({hessian.pattern.source})",
+        f"coloring     {_coloring_told(facts['coloring'])}",
+        f"derivatives  {hessian.scheme}: {calls['gradient']} gradients, {calls['hvp']} products, "
+        f"{calls['noise']} for their noise, {calls['verification']} to verify",
+    ]
+    if calls["pattern"]:
+        lines[-1] += f", {calls['pattern']} to find the pattern"
+    if hessian.repaired:
+        lines.append(f"repaired     the pattern missed {hessian.repaired} entries: they were found and added")
+    if coloring is not None and coloring.count == facts["n"] > 1:
+        lines.append("note         as many colors as variables: no gain over one step per variable")
+    if hessian.verification is not None:
+        found = hessian.verification
+        lines.append(f"verified     random product to {found.hvp_error:.1e}, symmetric to {found.asymmetry:.1e}")
+    else:
+        lines.append("verified     no: --no-verify")
+    lines.append(f"error        about {hessian.error:.1e} of the matrix")
+    return "\n".join(lines)
+
+
+def eigs_lines(operand: Operand, facts: dict, spectrum: Spectrum, problem: EigenProblem, given_null: bool) -> str:
+    """Return the answer of `eigs` for people. Not collective.
+
+    Parameters
+    ----------
+    given_null
+        Whether null vectors were given beside the problem, whose names are then of others.
+    """
+    derived, zero = operand.derived, problem.zero
+    if derived is not None:
+        lines = [hessian_lines(derived, facts)]
+    else:
+        lines = [f"matrix       {operand.name}: {facts['n']} rows, {facts['nnz']} entries"]
+    lines.append(f"solver       {spectrum.method} ({spectrum.reason})")
+    if facts["deflated"]:
+        names = derived.objective.null_names if derived is not None and not given_null else ()
+        lines.append(f"deflated     {facts['deflated']} null vectors" + (f": {', '.join(names)}" if names else ""))
+    lines += ["", report.spectrum_table(spectrum, problem.units, zero), ""]
+    if spectrum.zeros:
+        lines.append(f"zero modes   {spectrum.zeros} (|λ| <= {zero:.1e}, the accuracy of the matrix)")
+    spent = ", ".join(f"{name} {seconds:.2f}" for name, seconds in facts["timings"].items() if seconds >= 0.005)
+    lines += [
+        f"count        {report.count_line(spectrum)}",
+        f"orthogonal   to {spectrum.orthogonality:.1e}",
+        f"seconds      {spent}",
+        f"ranks        {facts['mpi']['size']}, {facts['memory'] / 2**20:.0f} MiB in all",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,162 @@
+"""Every method on every kind of problem it is for, against LAPACK and closed forms, on any number of ranks."""
+
+from petsc4py import PETSc
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from cases import free_chain, lapack, laplacian, prescribed, reference, stored
+
+import sparsehess as sh
+from sparsehess.errors import InputError
+from sparsehess.solvers import EigenProblem, SolveSpec
+from sparsehess.solvers.choice import choose
+from sparsehess.solvers.eigs import completed
+
+
+def standard():
+    K, exact = laplacian(9, 11)
+    return K, None, None, exact
+
+
+def indefinite():
+    exact = np.sort(np.concatenate([-np.geomspace(0.1, 4, 9), np.geomspace(0.2, 9, 60)]))
+    return prescribed(exact, 2), None, None, exact
+
+
+def free_body():
+    K, exact = free_chain(80)
+    return K, None, np.ones((1, 80)), exact[1:]
+
+
+def pencil():
+    K, _ = laplacian(8, 9)
+    M = sp.diags(np.linspace(1, 3, 72)) + sp.diags([0.2 * np.ones(71)] * 2, [-1, 1])
+    return K, M.tocsr(), None, lapack(K, M)
+
+
+PROBLEMS = [standard, indefinite, free_body, pencil]
+
+
+def right(spectrum, expected, top, tol=1e-8):
+    assert spectrum.converged == len(expected)
+    assert np.abs(spectrum.eigenvalues - expected).max() <= 1e-7 * top
+    assert spectrum.residuals.max() <= tol and spectrum.orthogonality <= 1e-9
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("method", ["krylovschur", "lobpcg", "gd", "jd", "dense"])
+def test_ends_of_spectra(method, problem, comm):
+    K, M, null, exact = problem()
+    for which, expected in (("smallest", exact[:5]), ("largest", exact[-5:])):
+        with sh.eigs(K, 5, which=which, mass=M, nullspace=null, method=method, comm=comm) as spectrum:
+            right(spectrum, expected, np.abs(exact).max())
+            assert spectrum.method == method and spectrum.count.certified
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("method", ["slicing", "feast"])
+def test_insides_of_spectra(method, problem, comm):
+    K, M, null, exact = problem()
+    low, high = 0.5 * (exact[14] + exact[15]), 0.5 * (exact[29] + exact[30])
+    with sh.eigs(K, interval=(low, high), mass=M, nullspace=null, method=method, comm=comm) as spectrum:
+        right(spectrum, exact[15:30], np.abs(exact).max())
+        assert spectrum.method == method and spectrum.count.certified and spectrum.count.found == 15
+
+
+class Products:
+    """What a user's own shell has: products, and no entries."""
+
+    def __init__(self, K, layout):
+        self.K, self.layout = K, layout
+
+    def mult(self, mat, x, y):
+        whole = np.concatenate(self.layout.comm.allgather(x.getArray(readonly=True)))
+        y.setArray(self.K[self.layout.start : self.layout.stop] @ whole)
+
+    def getDiagonal(self, mat, d):  # the name is PETSc's
+        d.setArray(self.K.diagonal()[self.layout.start : self.layout.stop])
+
+
+def shell(K, comm):
+    layout = sh.Layout.from_size(K.shape[0], comm)
+    mat = PETSc.Mat().createPython(((layout.n_local, layout.n),) * 2, Products(K, layout), comm=comm)
+    mat.setUp()
+    return mat
+
+
+@pytest.mark.parametrize("problem", [standard, indefinite, free_body], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("method", ["auto", "lobpcg", "gd", "jd", "dense"])
+def test_shells(method, problem, comm):
+    K, _, null, exact = problem()
+    mat = shell(K, comm)
+    for which, expected in (("smallest", exact[:4]), ("largest", exact[-4:])):
+        with sh.eigs(mat, 4, which=which, nullspace=null, method=method) as spectrum:
+            right(spectrum, expected, np.abs(exact).max())
+            assert spectrum.count is None and "matrix-free" in spectrum.uncounted
+    mat.destroy()
+
+
+def test_a_hessian_that_is_never_assembled(comm):
+    """Products by differences of a gradient, with the answer of the assembled one."""
+    n = 120
+
+    def gradient(u):
+        g = 2 * u + np.sin(u)
+        g[1:] -= u[:-1]
+        g[:-1] -= u[1:]
+        return g
+
+    x = np.linspace(-1, 1, n)
+    objective = sh.Objective(x=x, gradient=gradient, comm=comm)
+    exact = lapack(laplacian(n)[0] + sp.diags(np.cos(x)))
+    with sh.MatrixFree(objective) as free:
+        with sh.eigs(free, 5, which="largest") as spectrum:
+            assert np.abs(spectrum.eigenvalues - exact[-5:]).max() < 1e-7
+        with sh.eigs(free, 3, tol=1e-7) as spectrum:
+            assert np.abs(spectrum.eigenvalues - exact[:3]).max() < 1e-6
+        with pytest.raises(InputError, match="assemble it"):
+            sh.eigs(free, interval=(0.0, 1.0))
+
+
+def test_what_auto_chooses_and_why(comm):
+    small, large = laplacian(9, 11)[0], laplacian(40, 40)[0]
+    asked = [
+        (small, SolveSpec(k=5), "krylovschur", "shift-and-invert"),
+        (small, SolveSpec(k=60), "dense", "60 of 99"),
+        (large, SolveSpec(k=60, which="largest"), "krylovschur", "largest converge first"),
+        (large, SolveSpec(interval=(0.0, 1.0)), "slicing", "subintervals"),
+        (large, SolveSpec(which="negative"), "slicing", "subintervals"),
+        (large, SolveSpec(k=5, method="lobpcg"), "lobpcg", "asked for"),
+    ]
+    for matrix, spec, method, reason in asked:
+        with EigenProblem.of(matrix, comm=comm) as problem:
+            choice = choose(problem, completed(problem, spec))
+            assert choice.method == method and reason in choice.reason
+    mat = shell(small, comm)
+    with EigenProblem.of(mat) as problem:
+        assert "matrix-free" in choose(problem, SolveSpec(k=5)).reason
+    mat.destroy()
+
+
+def test_where_no_factor_fits_multigrid_is_taken(comm, monkeypatch):
+    monkeypatch.setattr("sparsehess.solvers.choice._LARGE", 1000)
+    monkeypatch.setattr("sparsehess.solvers.choice.factor_memory", lambda problem: (2**50, 2**50))
+    K, exact = laplacian(12, 12, 12)
+    with sh.eigs(K, 4, count="no", comm=comm) as spectrum:
+        right(spectrum, exact[:4], 12.0)
+        assert spectrum.method == "lobpcg" and "a factorization would take" in spectrum.reason
+
+
+def test_methods_that_do_not_suit_say_so(comm):
+    K, M = stored("ccx_acou3")
+    assert len(reference("ccx_acou3")) == K.shape[0]
+    cases = [
+        ({"k": 3, "method": "slicing"}, "is for an interval"),
+        ({"interval": (0.0, 1.0), "method": "lobpcg"}, "is not for an interval"),
+        ({"k": 3, "target": 1.0, "method": "gd"}, "is for the smallest or the largest"),
+        ({"k": 3, "method": "power"}, "is none of"),
+    ]
+    for arguments, says in cases:
+        with pytest.raises(InputError, match=says):
+            sh.eigs(K, mass=M, comm=comm, **arguments)
