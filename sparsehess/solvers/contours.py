@@ -193,7 +193,8 @@ class Systems:
     """
 
     def __init__(self, problem: EigenProblem, groups: int, options: dict, seconds: dict[str, float]):
-        self.options, self.groups, self.seconds = options, groups, seconds
+        self.asked, self.options = set(options), {**DEFAULTS, **options}
+        self.groups, self.seconds = groups, seconds
         self.comm = problem.comm
         self.teams = None if groups == 1 else Teams(problem.layout, groups)
         self.layout = problem.layout if self.teams is None else self.teams.layout
@@ -239,7 +240,7 @@ class Systems:
         total = np.zeros(Y.shape, order="F")
         with (
             agreement(self.comm),
-            inserted_options(PREFIX, {**DEFAULTS, **self.options}),
+            inserted_options(PREFIX, self.options),
             readable_errors("solving at the contour points of FEAST", "give it more memory or more ranks"),
         ):
             for slot, j in enumerate(self.mine):
@@ -295,7 +296,7 @@ class Systems:
                 ksp.setUp()
             else:
                 self._refactorize(ksp, matrix, values)
-            self._make_room(ksp, matrix, values, z)
+            self._make_room(ksp, matrix, z)
             self.current[slot] = z
             if self.keep is None:
                 self.keep = self._fits(ksp)
@@ -309,7 +310,7 @@ class Systems:
         ksp.setOperators(matrix)
         ksp.setUp()
 
-    def _make_room(self, ksp, matrix, values, z) -> None:
+    def _make_room(self, ksp, matrix, z) -> None:
         """Factorize again with more workspace while MUMPS asks for it.
 
         Where the diagonal of aM − A vanishes, more pivots are delayed than its analysis expects. PETSc
@@ -318,11 +319,14 @@ class Systems:
         pc = ksp.getPC()
         if pc.getType() not in _DIRECT or pc.getFactorSolverType() != "mumps":
             return
-        room = int({**DEFAULTS, **self.options}["mat_mumps_icntl_14"])
+        room = int(self.options["mat_mumps_icntl_14"])
         while (failure := pc.getFactorMatrix().getMumpsInfog(1)) in _TOO_LITTLE and room < _MOST_ROOM:
             room = 4 * max(room, 25)
-            pc.getFactorMatrix().setMumpsIcntl(14, room)
-            self._refactorize(ksp, matrix, values)
+            self.options["mat_mumps_icntl_14"] = room  # for the points to come too
+            PETSc.Options().setValue(PREFIX + "mat_mumps_icntl_14", str(room))
+            ksp.reset()  # MUMPS takes it at its analysis
+            ksp.setOperators(matrix)
+            ksp.setUp()
         if failure < 0:
             raise StackError(
                 f"MUMPS failed to factorize at contour point {z:.6g}: INFOG(1) = {failure}, "
@@ -363,9 +367,8 @@ class Systems:
 
     def _refuse_unused(self) -> None:
         """Refuse options that nothing has asked for by now. Not collective; every rank asks for the same."""
-        unused = sorted(key for key in self.options if not option_was_used(PREFIX + key))
-        self.used |= set(self.options) - set(unused)
-        unused = sorted(set(unused) - self.used)
+        self.used |= {key for key in self.asked if option_was_used(PREFIX + key)}
+        unused = sorted(self.asked - self.used)
         if unused:
             listed = ", ".join("-" + key for key in unused)
             raise InputError(f"PETSc options that nothing has used: {listed}; are they spelt right?")

@@ -254,6 +254,7 @@ def test_coordinates_of_the_wrong_shape_are_refused(comm):
         sh.color(pattern, lattice=np.zeros((pattern.layout.n_local + 1, 3)))
 
 
+@pytest.mark.thorough
 def test_defects_of_a_grid_are_repaired(comm, monkeypatch):
     """A few long bonds across a grid: the template stands, and their ends get colours of their own."""
     in_chunks(monkeypatch, 256)

@@ -33,7 +33,7 @@ def misses(found, function, comm):
 )
 def test_probing_finds_the_exact_pattern(name, comm):
     """Seeded trials: 100 on one rank."""
-    function = FUNCTIONS[name](200)
+    function = FUNCTIONS[name](120)
     for seed in range(100 if comm.size == 1 else 2):
         calls = {}
         found = sh.detect(objective(function, comm, pattern=None), seed=seed, counts=calls)

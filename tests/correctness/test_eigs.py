@@ -95,7 +95,7 @@ def test_free_chain_has_one_zero_mode(comm):
         assert spectrum.zeros == 1
 
 
-@pytest.mark.parametrize("k", [1, 5, 12])
+@pytest.mark.parametrize("k", [1, 5, pytest.param(12, marks=pytest.mark.thorough)])
 def test_a_tight_cluster_far_from_zero(k, comm):
     """The lowest of a chain of pendulums: gaps of 1e-5 above 1, which stall a shift at 0."""
     matrix, exact = laplacian(1000)

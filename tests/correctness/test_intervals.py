@@ -27,6 +27,7 @@ def whole(spectrum, exact, low, high, top):
     assert spectrum.converged == spectrum.asked
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NAMES)
 def test_quarters_of_real_spectra(name, comm):
     K, M = stored(name)
@@ -120,6 +121,7 @@ def test_all_negative_ones(comm):
         assert spectrum.converged == 0 and spectrum.count.certified
 
 
+@pytest.mark.thorough
 def test_what_stays_missing_names_its_subinterval(comm, monkeypatch):
     """A solver that never returns one of the pairs: refined, reshifted, and then said."""
     K, exact = laplacian(7, 8)
@@ -164,6 +166,7 @@ def test_factorizations_that_disagree_are_not_believed(comm, monkeypatch):
     assert not signs.certified and "below" in signs.doubt
 
 
+@pytest.mark.thorough
 def test_a_solver_of_slices_is_closed(comm):
     K, exact = laplacian(6, 6)
     with sh.EigenProblem.of(K, comm=comm) as problem:
@@ -204,6 +207,7 @@ def test_signs_of_a_pencil_with_massless_rows(comm):
     assert (signs.negative, signs.zero, signs.positive, signs.infinite) == (0, 0, 142, 5)
 
 
+@pytest.mark.thorough
 def test_an_eigenvalue_at_the_threshold_is_a_doubt(comm):
     values = np.array([-2.0, 2e-3, 1.0, 3.0])
     signs = sh.inertia(prescribed(values), zero=1e-3, comm=comm)

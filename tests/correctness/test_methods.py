@@ -35,6 +35,9 @@ def pencil():
     return K, M.tocsr(), None, lapack(K, M)
 
 
+# On few ranks only: SLEPc's Davidson solvers are one code.
+SLOWER = [pytest.param(name, marks=pytest.mark.thorough) for name in ("gd", "jd")]
+
 PROBLEMS = [standard, indefinite, free_body, pencil]
 
 
@@ -45,7 +48,7 @@ def right(spectrum, expected, top, tol=1e-8):
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda make: make.__name__)
-@pytest.mark.parametrize("method", ["krylovschur", "lobpcg", "gd", "jd", "dense"])
+@pytest.mark.parametrize("method", ["krylovschur", "lobpcg", "dense", *SLOWER])
 def test_ends_of_spectra(method, problem, comm):
     K, M, null, exact = problem()
     for which, expected in (("smallest", exact[:5]), ("largest", exact[-5:])):
@@ -86,7 +89,7 @@ def shell(K, comm):
 
 
 @pytest.mark.parametrize("problem", [standard, indefinite, free_body], ids=lambda make: make.__name__)
-@pytest.mark.parametrize("method", ["auto", "lobpcg", "gd", "jd", "dense"])
+@pytest.mark.parametrize("method", ["auto", pytest.param("lobpcg", marks=pytest.mark.thorough), "dense", *SLOWER])
 def test_shells(method, problem, comm):
     K, _, null, exact = problem()
     mat = shell(K, comm)
