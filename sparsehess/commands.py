@@ -51,6 +51,7 @@ def run_eigs(arguments, options, comm) -> int:
         count=arguments.count,
         seed=arguments.seed,
         method=arguments.method,
+        groups=arguments.groups,
     )
     with closing(operand(arguments, comm, shell=arguments.shell)) as given:
         null = None if arguments.nullspace is None else matrices.read_vectors(arguments.nullspace, given.n, comm)

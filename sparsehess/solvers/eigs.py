@@ -44,6 +44,7 @@ def eigs(
     nullspace=None,
     tol: float = 1e-8,
     method: str = "auto",
+    groups: int | None = None,
     options: dict | None = None,
     count: str = "auto",
     seed: int = 0,
@@ -73,7 +74,7 @@ def eigs(
         Known null vectors to deflate, Vecs or an (m, n) array; checked first.
     tol
         Backward error that each pair must reach.
-    method
+    method, groups
         See `SolveSpec`.
     options
         PETSc options without a prefix, `{"eps_ncv": 60}`, over those of sparsehess.
@@ -121,6 +122,7 @@ def eigs(
         count=count,
         seed=seed,
         method=method,
+        groups=groups,
     )
     with EigenProblem.of(matrix, mass=mass, nullspace=nullspace, comm=comm) as problem:
         spectrum = solve(problem, spec, progress)

@@ -19,8 +19,9 @@ import scipy.linalg
 from sparsehess.errors import InputError, StackError
 from sparsehess.reproducible import uniform
 from sparsehess.runtime import PETSc, destroy, has_package, on_root
-from sparsehess.solvers.contours import DEFAULTS, Filter, Systems, contour, dense_block
+from sparsehess.solvers.contours import Filter, contour
 from sparsehess.solvers.problem import EigenProblem
+from sparsehess.solvers.shifted import DEFAULTS, Systems, dense_block
 
 # Iterations, those with a wider subspace among them.
 _MOST = 40

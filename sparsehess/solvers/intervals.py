@@ -17,6 +17,9 @@ from sparsehess.solvers.spectrum import Count, SolveSpec, Spectrum
 # Up to this size the counts at the ends are confirmed by a second shift each without being asked.
 _CHEAP = 20_000
 
+# Contour points in the upper half plane: more take longer than the iterations that they save.
+_POINTS = 4
+
 # Searches beyond the first that FEAST makes for what is missing.
 _AGAIN = 2
 
@@ -35,7 +38,7 @@ def solve_interval(problem: EigenProblem, spec: SolveSpec, choice: Choice, progr
         seed=spec.seed,
         on_progress=progress,
     )
-    feast = Feast(problem, spec.options, spec.tol, on_progress=progress) if by_contour else None
+    feast = _contour_solver(problem, spec, progress) if by_contour else None
     solvers = [slicing, feast] if by_contour else [slicing]
     vectors: list = []
     try:
@@ -82,6 +85,11 @@ def solve_interval(problem: EigenProblem, spec: SolveSpec, choice: Choice, progr
     finally:
         for solver in solvers:
             solver.close()
+
+
+def _contour_solver(problem: EigenProblem, spec: SolveSpec, progress) -> Feast:
+    groups = min(problem.comm.size, _POINTS) if spec.groups is None else spec.groups
+    return Feast(problem, spec.options, spec.tol, groups=groups, points=_POINTS, on_progress=progress)
 
 
 def _filtered(feast: Feast, whole: Piece, problem: EigenProblem, spec: SolveSpec) -> list:

@@ -41,6 +41,9 @@ class SolveSpec:
         `auto`, which chooses (see `choice.choose`); `krylovschur`, with shift-and-invert where that is of use;
         `lobpcg`, `gd` and `jd`, preconditioned, for the smallest or largest; `dense`; for intervals
         `slicing` and `feast`.
+    groups
+        Of ranks, among which FEAST shares its contour points out, each with the whole matrix; default as many as
+        there are ranks or points.
     """
 
     k: int | None = None
@@ -52,6 +55,7 @@ class SolveSpec:
     count: str = "auto"
     seed: int = 0
     method: str = "auto"
+    groups: int | None = None
 
     def __post_init__(self):
         if self.which not in WHICH:
@@ -68,6 +72,8 @@ class SolveSpec:
                 raise InputError(f"interval {low} to {high}: the first end must not be above the second")
             if self.k is not None or self.target is not None:
                 raise InputError("an interval is wanted with all its eigenvalues: leave out k and target")
+        if self.groups is not None and self.method != "feast":
+            raise InputError("groups are for the contour points of method 'feast'")
         whole = self.method in ("slicing", "feast")
         if self.method != "auto" and whole != self.takes_all:
             says = "is" if whole else "is not"

@@ -147,6 +147,7 @@ def test_shifts_that_cancel_the_diagonal():
     check(matrix, None, spectrum, 5.9, 6.1)
 
 
+@pytest.mark.thorough
 def test_prescribed_clusters():
     rng = np.random.default_rng(5)
     values = np.sort(
@@ -158,6 +159,7 @@ def test_prescribed_clusters():
     check(matrix, None, values, values[0], values[20] + 1e-6)
 
 
+@pytest.mark.thorough
 def test_ends_that_are_eigenvalues():
     matrix, spectrum = cases.laplacian(8, 9)
     check(matrix, None, spectrum, spectrum[10], spectrum[20])
@@ -204,6 +206,7 @@ def test_the_whole_spectrum_of_a_small_problem():
     check(sp.csr_matrix(np.array([[2.0]])), None, np.array([2.0]), 1.0, 3.0)
 
 
+@pytest.mark.thorough
 def test_singular_mass():
     matrix, _ = cases.laplacian(9, 8)
     mass = np.ones(72)
@@ -214,6 +217,7 @@ def test_singular_mass():
     check(matrix, mass, spectrum, 0.0, spectrum[-1] + 1, quadrature="zolotarev")
 
 
+@pytest.mark.thorough
 def test_null_vectors_are_left_out():
     matrix, spectrum = cases.free_chain(60)
     values, worst, _ = found(matrix, None, -0.1, between(spectrum, 6), 6, nullspace=np.ones(60))

@@ -67,6 +67,17 @@ def test_insides_of_spectra(method, problem, comm):
         assert spectrum.method == method and spectrum.count.certified and spectrum.count.found == 15
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_groups_of_ranks_find_the_same(groups, comm):
+    K, M, _, exact = pencil()
+    interval = (0.5 * (exact[4] + exact[5]), 0.5 * (exact[24] + exact[25]))
+    with sh.eigs(
+        K, interval=interval, mass=M, method="feast", groups=min(groups, comm.size), comm=comm
+    ) as spectrum:
+        right(spectrum, exact[5:25], exact[-1])
+        assert spectrum.count.certified
+
+
 class Products:
     """What a user's own shell has: products, and no entries."""
 
@@ -159,6 +170,8 @@ def test_methods_that_do_not_suit_say_so(comm):
         ({"interval": (0.0, 1.0), "method": "lobpcg"}, "is not for an interval"),
         ({"k": 3, "target": 1.0, "method": "gd"}, "is for the smallest or the largest"),
         ({"k": 3, "method": "power"}, "is none of"),
+        ({"k": 3, "groups": 2}, "groups are for"),
+        ({"interval": (0.0, 1.0), "method": "feast", "groups": 99}, "must be from 1 to"),
     ]
     for arguments, says in cases:
         with pytest.raises(InputError, match=says):

@@ -1,0 +1,321 @@
+"""Solves at the points of a contour: complex shifts as real symmetric systems of twice the size."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from mpi4py import MPI
+
+import numpy as np
+import scipy.sparse
+
+from sparsehess.errors import InputError, StackError
+from sparsehess.pattern.layout import Layout
+from sparsehess.runtime import (
+    PETSc,
+    agreement,
+    destroy,
+    inserted_options,
+    option_was_used,
+    readable_errors,
+)
+from sparsehess.solvers.contours import Filter
+from sparsehess.solvers.problem import EigenProblem, with_diagonal
+from sparsehess.solvers.teams import Teams
+
+PREFIX = "sparsehess_feast_"
+
+DEFAULTS = {
+    "ksp_type": "preonly",
+    "pc_type": "cholesky",
+    "pc_factor_mat_solver_type": "mumps",
+    "mat_mumps_icntl_14": 50,  # room for pivoting, in percent
+}
+
+# Columns solved for at a time: bounds the memory of right-hand sides of twice the size.
+_BATCH = 128
+
+# What MUMPS says where its workspace is too small, and the most that it gets, in percent of its estimate.
+_TOO_LITTLE, _MOST_ROOM = (-8, -9, -14, -15, -17, -20), 3000
+
+# Preconditioners that are factorizations, and solve for blocks.
+_DIRECT = ("cholesky", "lu")
+
+
+def dense_block(layout: Layout, X: np.ndarray) -> PETSc.Mat:
+    """Return a dense Mat on the memory of X (n_local, k), or of a copy that has PETSc's order.
+
+    Collective.
+    """
+    sizes = ((layout.n_local, layout.n), (None, X.shape[1]))
+    matrix = PETSc.Mat().createDense(sizes, array=np.asfortranarray(X), comm=layout.comm)
+    matrix.assemble()
+    return matrix
+
+
+class Systems:
+    """Solves with zM − A at the contour points of this rank's group.
+
+    (K + ibM)(u + iv) = y with K = aM − A is, in real numbers, [[K, −bM], [−bM, −K]] [u; v] = [y; 0]:
+    symmetric. u and v interleave, so that an ordering sees the graph of A with every vertex twice. On a
+    3-D Laplacian with n = 10,648 LDLᵀ has 3.9 times the entries of a real A − aM, and LU of the
+    unsymmetric form 7.4 times; solving for blocks takes an eighth of the time of vector by vector.
+
+    Collective to make.
+
+    Parameters
+    ----------
+    problem
+        Its matrices assembled.
+    groups
+        Groups of ranks that share the points out.
+    options
+        PETSc options that override `DEFAULTS`.
+    seconds
+        `factorization` and `solve` are added to here.
+    """
+
+    def __init__(self, problem: EigenProblem, groups: int, options: dict, seconds: dict[str, float]):
+        self.asked, self.options = set(options), {**DEFAULTS, **options}
+        self.groups, self.seconds = groups, seconds
+        self.comm = problem.comm
+        self.teams = None if groups == 1 else Teams(problem.layout, groups)
+        self.layout = problem.layout if self.teams is None else self.teams.layout
+        doubled = Layout(self.layout.comm, 2 * self.layout.starts)
+        self.doubled = doubled
+        rows = _pencil(problem)
+        indptr, indices, self.a, self.m = rows if self.teams is None else self.teams.gather(*rows)
+        lengths = np.diff(indptr)
+        self.indptr = np.concatenate([[0], np.cumsum(np.repeat(2 * lengths, 2))])
+        own = np.repeat(np.arange(len(lengths)), lengths)
+        # Where an entry goes in the first row of its pair, and in the second.
+        self.even = self.indptr[2 * own] + 2 * (np.arange(len(indices)) - indptr[own])
+        self.odd = self.even + 2 * lengths[own]
+        self.indices = np.empty(4 * len(indices), np.int64)
+        for at in (self.even, self.odd):
+            self.indices[at], self.indices[at + 1] = 2 * indices, 2 * indices + 1
+        self.points = np.empty(0)
+        self.mine: list[int] = []
+        self.keep: bool | None = None
+        self.solvers: list[tuple[PETSc.KSP, PETSc.Mat]] = []
+        self.current: list[complex | None] = []
+        self.used: set[str] = set()
+
+    def move_to(self, chosen: Filter) -> None:
+        """Take these contour points for the next solves.
+
+        Not collective.
+        """
+        team = 0 if self.teams is None else self.teams.index
+        self.points = chosen.points
+        self.mine = list(range(team, len(chosen.points), self.groups))
+
+    def filtered(self, Y: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+        """Return Re Σ_j c_j (z_j M − A)⁻¹ Y with c (points, k) complex.
+
+        Collective.
+        """
+        k = Y.shape[1]
+        if k == 0:
+            return Y.copy()
+        if self.teams is not None:
+            Y = self.teams.spread(Y)
+        total = np.zeros(Y.shape, order="F")
+        with (
+            agreement(self.comm),
+            inserted_options(PREFIX, self.options),
+            readable_errors("solving at the contour points of FEAST", "give it more memory or more ranks"),
+        ):
+            for slot, j in enumerate(self.mine):
+                ksp = self._at(self.points[j], slot)
+                self._accumulate(ksp, Y, coefficients[j], total)
+            self._refuse_unused()
+        return total if self.teams is None else self.teams.collect(total)
+
+    def _accumulate(self, ksp, Y, coefficients, total) -> None:
+        began = time.perf_counter()
+        for first in range(0, Y.shape[1], _BATCH):
+            part = slice(first, first + _BATCH)
+            c = coefficients[part]
+            U = self._solve(ksp, Y[:, part])
+            total[:, part] += U[0::2] * c.real - U[1::2] * c.imag
+        self.seconds["solve"] += time.perf_counter() - began
+
+    def _solve(self, ksp, Y) -> np.ndarray:
+        """Return the (2 n_local, k) solutions, as a block where there is a factorization to apply."""
+        right = np.zeros((2 * Y.shape[0], Y.shape[1]), order="F")
+        right[0::2] = Y
+        left = np.zeros_like(right)
+        if ksp.getType() == "preonly" and ksp.getPC().getType() in _DIRECT:
+            B, X = dense_block(self.doubled, right), dense_block(self.doubled, left)
+            ksp.getPC().getFactorMatrix().matSolve(B, X)
+            left = X.getDenseArray().copy()
+            destroy(X, B)
+        else:
+            x, b = ksp.getOperators()[0].createVecs()
+            for i in range(Y.shape[1]):
+                b.setArray(right[:, i])
+                ksp.solve(b, x)
+                left[:, i] = x.getArray(readonly=True)
+            destroy(x, b)
+        return left
+
+    def _at(self, z: complex, slot: int) -> PETSc.KSP:
+        """Return the solver at a point: its own, or the one for all where memory does not hold them all."""
+        slot = slot if self.keep is not False else 0
+        if slot == len(self.solvers):
+            self.solvers.append((PETSc.KSP().create(self.layout.comm), None))
+            self.current.append(None)
+        ksp, matrix = self.solvers[slot]
+        if self.current[slot] != z:
+            began = time.perf_counter()
+            values = self._values(z)
+            if matrix is None:
+                matrix = self._matrix(values)
+                self.solvers[slot] = (ksp, matrix)
+                ksp.setOptionsPrefix(PREFIX)
+                ksp.setOperators(matrix)
+                ksp.setFromOptions()
+                ksp.setUp()
+            else:
+                self._refactorize(ksp, matrix, values)
+            self._make_room(ksp, matrix, z)
+            self.current[slot] = z
+            if self.keep is None:
+                self.keep = self._fits(ksp)
+            self.seconds["factorization"] += time.perf_counter() - began
+        return ksp
+
+    def _refactorize(self, ksp, matrix, values) -> None:
+        """Factorize for other values: the nonzeros are the same, so the symbolic factorization stays."""
+        matrix.setValuesCSR(self._int(self.indptr), self._int(self.indices), values)
+        matrix.assemble()
+        ksp.setOperators(matrix)
+        ksp.setUp()
+
+    def _make_room(self, ksp, matrix, z) -> None:
+        """Factorize again with more workspace while MUMPS asks for it.
+
+        Where the diagonal of aM − A vanishes, more pivots are delayed than its analysis expects. PETSc
+        does not raise for it here.
+        """
+        pc = ksp.getPC()
+        if pc.getType() not in _DIRECT or pc.getFactorSolverType() != "mumps":
+            return
+        room = int(self.options["mat_mumps_icntl_14"])
+        while (failure := pc.getFactorMatrix().getMumpsInfog(1)) in _TOO_LITTLE and room < _MOST_ROOM:
+            room = 4 * max(room, 25)
+            self.options["mat_mumps_icntl_14"] = room  # for the points to come too
+            PETSc.Options().setValue(PREFIX + "mat_mumps_icntl_14", str(room))
+            ksp.reset()  # MUMPS takes it at its analysis
+            ksp.setOperators(matrix)
+            ksp.setUp()
+        if failure < 0:
+            raise StackError(
+                f"MUMPS failed to factorize at contour point {z:.6g}: INFOG(1) = {failure}, "
+                f"INFOG(2) = {pc.getFactorMatrix().getMumpsInfog(2)}; give it more memory or more ranks, or move "
+                "the interval"
+            )
+
+    def _values(self, z: complex) -> np.ndarray:
+        values = np.empty(4 * len(self.a))
+        values[self.even] = z.real * self.m - self.a
+        values[self.even + 1] = values[self.odd] = -z.imag * self.m
+        values[self.odd + 1] = -values[self.even]
+        return values
+
+    def _matrix(self, values) -> PETSc.Mat:
+        csr = (self._int(self.indptr), self._int(self.indices), values)
+        matrix = PETSc.Mat().createAIJ(
+            ((self.doubled.n_local, self.doubled.n),) * 2, csr=csr, comm=self.layout.comm
+        )
+        matrix.setOption(PETSc.Mat.Option.SYMMETRIC, True)
+        return matrix
+
+    @staticmethod
+    def _int(array: np.ndarray) -> np.ndarray:
+        return array.astype(PETSc.IntType)
+
+    def _fits(self, ksp) -> bool:
+        """Return whether the factors of all points of this group fit into half of what memory is left.
+
+        Collective on the group.
+        """
+        pc = ksp.getPC()
+        if pc.getType() not in _DIRECT or pc.getFactorSolverType() != "mumps":
+            return True
+        megabytes = pc.getFactorMatrix().getMumpsInfog(22)  # of all ranks of the group
+        share = megabytes / self.layout.comm.size * (len(self.mine) - 1)
+        return bool(self.layout.comm.allreduce(share < _free_megabytes() / 2, op=MPI.LAND))
+
+    def _refuse_unused(self) -> None:
+        """Refuse options that nothing has asked for by now. Not collective; every rank asks for the same."""
+        self.used |= {key for key in self.asked if option_was_used(PREFIX + key)}
+        unused = sorted(self.asked - self.used)
+        if unused:
+            listed = ", ".join("-" + key for key in unused)
+            raise InputError(f"PETSc options that nothing has used: {listed}; are they spelt right?")
+
+    def close(self) -> None:
+        """Destroy the factorizations.
+
+        Collective.
+        """
+        for ksp, matrix in self.solvers:
+            destroy(ksp, matrix)
+        self.solvers.clear()
+        self.current.clear()
+        if self.teams is not None:
+            self.teams.close()
+
+
+def _free_megabytes() -> float:
+    """Return the memory that is free for each process of this machine's cores; much where nobody says."""
+    try:
+        with open("/proc/meminfo") as lines:
+            facts = dict(line.split(":") for line in lines)
+        return int(facts["MemAvailable"].split()[0]) / 1024 / (os.cpu_count() or 1)
+    except (OSError, KeyError, ValueError):
+        return np.inf
+
+
+def _pencil(problem: EigenProblem):
+    """Return (indptr, indices, a, m): local rows of A and M on the pattern that holds both and the diagonal."""
+    layout = problem.layout
+    A = _rows(problem.A, layout)
+    if problem.M is None:
+        own = np.arange(layout.n_local)
+        M = scipy.sparse.csr_matrix((np.ones(len(own)), (own, own + layout.start)), A.shape)
+    else:
+        M = _rows(problem.M, layout)
+    pattern = abs(_ones(A)) + abs(_ones(M))
+    A, M = _on_pattern(A, pattern), _on_pattern(M, pattern)
+    return pattern.indptr, pattern.indices, A, M
+
+
+def _ones(rows):
+    return scipy.sparse.csr_matrix((np.ones(rows.nnz), rows.indices, rows.indptr), rows.shape)
+
+
+def _on_pattern(rows, pattern) -> np.ndarray:
+    """Return the values of rows at the places of a pattern that holds theirs."""
+    number = np.repeat(np.arange(pattern.shape[0], dtype=np.int64), np.diff(pattern.indptr))
+    places = number * pattern.shape[1] + pattern.indices
+    mine = np.repeat(np.arange(rows.shape[0], dtype=np.int64), np.diff(rows.indptr)) * rows.shape[1] + rows.indices
+    values = np.zeros(pattern.nnz)
+    values[np.searchsorted(places, mine)] = rows.data
+    return values
+
+
+def _rows(matrix: PETSc.Mat, layout: Layout) -> scipy.sparse.csr_matrix:
+    aij = (
+        matrix
+        if "aij" in matrix.getType() and "sbaij" not in matrix.getType()
+        else matrix.convert("aij", PETSc.Mat())
+    )
+    indptr, indices, values = aij.getValuesCSR()
+    if aij is not matrix:
+        aij.destroy()
+    rows = scipy.sparse.csr_matrix((values, indices, indptr), (layout.n_local, layout.n))
+    return with_diagonal(rows, layout)
