@@ -152,7 +152,7 @@ def _chosen(A: np.ndarray, M: np.ndarray | None, away: list, which: str, k: int,
 def _all(A: np.ndarray, M: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Return all finite eigenpairs; massless rows follow the others statically (Guyan 1965)."""
     if M is None:
-        return scipy.linalg.eigh(A)
+        return np.linalg.eigh(A)
     full = np.abs(M).sum(axis=1) > 0
     try:
         if full.all():
@@ -182,6 +182,6 @@ def _without(values, vectors, M, away) -> tuple[np.ndarray, np.ndarray]:
     touched = np.flatnonzero(size > 1e-6)
     rest = np.setdiff1d(np.arange(len(values)), touched)
     complement = scipy.linalg.null_space(inside[touched].T, rcond=1e-6)
-    small, turn = scipy.linalg.eigh(complement.T @ (values[touched, None] * complement))
+    small, turn = np.linalg.eigh(complement.T @ (values[touched, None] * complement))
     values = np.concatenate([small, values[rest]])
     return values, np.hstack([vectors[:, touched] @ complement @ turn, vectors[:, rest]])

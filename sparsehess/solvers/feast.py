@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from mpi4py import MPI
 
 import numpy as np
-import scipy.linalg
 
 from sparsehess.errors import InputError, StackError
 from sparsehess.reproducible import uniform
@@ -238,7 +237,7 @@ class _Iteration:
         Q, MQ = self._orthonormal(basis)
         AQ = self._product(self.problem.A, Q)
         S = self._gram(Q, AQ)
-        theta, Z = on_root(self.problem.comm, _eigh, (S + S.T) / 2)
+        theta, Z = on_root(self.problem.comm, np.linalg.eigh, (S + S.T) / 2)
         self.theta, self.X, self.AX, self.MX = theta, Q @ Z, AQ @ Z, MQ @ Z
         norm_a, norm_m = self.problem.norms
         self.residual = self._norms(self.AX - self.MX * theta)
@@ -318,14 +317,6 @@ def _summed(comm, array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _eigh(matrix) -> tuple[np.ndarray, np.ndarray]:
-    """Return eigenpairs of a dense matrix.
-
-    Not collective. SciPy's default driver leaves the vectors of clusters 1e-13 from orthogonal.
-    """
-    return scipy.linalg.eigh(matrix, driver="evd")
-
-
 def _whitening(G, sizes, mass) -> tuple[np.ndarray, float]:
     """Return W with WᵀGW = I, massless and copied directions left out, and the least weight kept."""
     keep = np.flatnonzero(np.diag(G) > _MASSLESS * mass * sizes**2)
@@ -333,7 +324,7 @@ def _whitening(G, sizes, mass) -> tuple[np.ndarray, float]:
     if len(keep):
         scale = 1 / np.sqrt(np.diag(G)[keep])
         G = G[np.ix_(keep, keep)]
-        weights, V = _eigh(scale[:, None] * (G + G.T) / 2 * scale)
+        weights, V = np.linalg.eigh(scale[:, None] * (G + G.T) / 2 * scale)
         strong = weights > _COPY
         W = np.zeros((len(sizes), int(strong.sum())))
         W[keep] = scale[:, None] * V[:, strong] / np.sqrt(weights[strong])

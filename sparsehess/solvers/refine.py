@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.linalg
 
 from sparsehess.runtime import PETSc, SLEPc, destroy
 from sparsehess.solvers import blocks
@@ -68,11 +67,11 @@ def _small(problem: EigenProblem, G: np.ndarray, S: np.ndarray, sizes: np.ndarra
     keep = np.flatnonzero(np.diag(G) > _MASSLESS * problem.mass_diagonal[0] * sizes)
     G, S = G[np.ix_(keep, keep)], S[np.ix_(keep, keep)]
     scale = 1 / np.sqrt(np.diag(G))
-    weights, V = scipy.linalg.eigh(scale[:, None] * (G + G.T) / 2 * scale, driver="evd")
+    weights, V = np.linalg.eigh(scale[:, None] * (G + G.T) / 2 * scale)
     strong = weights > _COPY
     W = scale[:, None] * V[:, strong] / np.sqrt(weights[strong])
-    # Divide and conquer: the default leaves vectors of clusters a hundred times less orthogonal.
-    values, Z = scipy.linalg.eigh(W.T @ (S + S.T) / 2 @ W, driver="evd")
+    # NumPy's divides and conquers; SciPy's leaves vectors of clusters a hundred times less orthogonal.
+    values, Z = np.linalg.eigh(W.T @ (S + S.T) / 2 @ W)
     Q = np.zeros((len(sizes), len(values)))
     Q[keep] = W @ Z
     return values, Q

@@ -60,7 +60,7 @@ def between(spectrum, i):
 # --- the filters alone ---
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 @pytest.mark.parametrize("quadrature", QUADRATURES)
 def test_filter_is_one_inside_and_nothing_outside(quadrature):
     rho = contour(quadrature, 8, 2.0, 6.0)
@@ -71,7 +71,7 @@ def test_filter_is_one_inside_and_nothing_outside(quadrature):
     assert np.abs(rho(np.linspace(-60, 1.5, 999))).max() < 5e-3
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 def test_zolotarev_is_equioscillating():
     rho = contour("zolotarev", 8, -1.0, 1.0)
     values = rho(np.linspace(-0.98, 0.98, 4001))
@@ -84,7 +84,7 @@ def test_zolotarev_is_equioscillating():
     assert np.abs(rho(np.geomspace(1.025, 1e6, 999))).max() < 2 * (tops.max() - bottoms.min()) + 1e-9
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 def test_bad_settings_are_refused():
     with pytest.raises(InputError, match="none of gauss"):
         contour("simpson", 8, 0.0, 1.0)
@@ -106,7 +106,7 @@ def test_bad_settings_are_refused():
 # --- problems ---
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 @pytest.mark.parametrize("quadrature", QUADRATURES)
 @pytest.mark.parametrize("points", [4, 8])
 def test_laplacian_with_multiplicities(quadrature, points):
@@ -114,14 +114,14 @@ def test_laplacian_with_multiplicities(quadrature, points):
     check(matrix, None, spectrum, 1.0, 2.2, quadrature=quadrature, points=points)
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 def test_cube_with_multiplicities_of_six():
     matrix, spectrum = cases.laplacian(9, 9, 9)
     iterations = check(matrix, None, spectrum, between(spectrum, 120), between(spectrum, 200))
     assert iterations <= 4
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 @pytest.mark.parametrize("quadrature", QUADRATURES)
 @pytest.mark.parametrize("name", ["hb_bcsst01", "hb_lund", "ccx_acou3"])
 def test_generalised(name, quadrature):
@@ -132,14 +132,14 @@ def test_generalised(name, quadrature):
     check(K, M, spectrum, between(spectrum, third), between(spectrum, third + 6), quadrature=quadrature)
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 def test_74_fold_eigenvalue_beside_the_interval():
     """It passes the filter half, and fills a subspace that was made for what is inside."""
     values = np.concatenate([np.linspace(0, 0.9, 7), np.full(74, 1.0), np.linspace(1.2, 4, 60)])
     check(cases.prescribed(values), None, values, -0.1, 0.9999)
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 def test_shifts_that_cancel_the_diagonal():
     """MUMPS then delays more pivots than its analysis expects, and wants more room."""
     matrix, spectrum = cases.laplacian(3, 5, 7)
@@ -170,7 +170,7 @@ def test_ends_that_are_eigenvalues():
     check(K, M, spectrum, spectrum[3], spectrum[9])
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 def test_ends_just_beside_eigenvalues():
     values = np.linspace(1, 10, 46)
     matrix = cases.prescribed(values)
@@ -179,7 +179,7 @@ def test_ends_just_beside_eigenvalues():
     check(matrix, None, values, values[10] - beside, values[20] - beside)
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 def test_empty_intervals():
     matrix, spectrum = cases.laplacian(10, 10)
     middle = between(spectrum, 30)
@@ -192,14 +192,14 @@ def test_empty_intervals():
         check(matrix, None, spectrum, 100.0, 200.0, expected)
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 @pytest.mark.parametrize("expected", [0, 1, 12, 60, 1000])
 def test_wrong_expectations(expected):
     matrix, spectrum = cases.laplacian(13, 11)
     check(matrix, None, spectrum, 1.5, 3.2, expected)
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 def test_the_whole_spectrum_of_a_small_problem():
     matrix, spectrum = cases.laplacian(3, 3)
     check(matrix, None, spectrum, 0.0, 8.0)
@@ -225,7 +225,7 @@ def test_null_vectors_are_left_out():
     assert worst <= TOL
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 def test_found_ones_are_deflated():
     matrix, spectrum = cases.laplacian(9, 9)
     low, high = between(spectrum, 20), between(spectrum, 34)
@@ -244,7 +244,7 @@ def test_found_ones_are_deflated():
         solver.close()
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 def test_one_solver_for_several_intervals():
     matrix, spectrum = cases.laplacian(9, 10)
     with EigenProblem.of(matrix, comm=WORLD) as problem:
@@ -262,7 +262,7 @@ def test_one_solver_for_several_intervals():
         solver.close()
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 def test_options_reach_the_solves():
     """Iterative solves too: the residual form forgives their errors."""
     matrix, spectrum = cases.laplacian(7, 8)
@@ -279,7 +279,7 @@ def test_options_reach_the_solves():
         solver.close()
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 def test_random_intervals():
     """Over clusters, multiplets and gaps: 0 missed, 0 spurious."""
     rng = np.random.default_rng(2024)

@@ -87,7 +87,7 @@ def near(values, exact, within=1e-7):
 # --- the table ---------------------------------------------------------------------------
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 @pytest.mark.parametrize("which", ["smallest", "largest"])
 @pytest.mark.parametrize("shell", [False, True], ids=["assembled", "shell"])
 @pytest.mark.parametrize("mass", [False, True], ids=["standard", "mass"])
@@ -111,7 +111,7 @@ def test_multiplicities_of_a_cube(method, comm):
     near(values, exact[:10])
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 def test_more_pairs_than_the_block_has_vectors(comm):
     K, exact = laplacian(40, 11)
     with given(K, comm=comm) as problem:
@@ -119,7 +119,7 @@ def test_more_pairs_than_the_block_has_vectors(comm):
     near(values, exact[:20])
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["ccx_beam8f", "hb_lund", "nafems_fv52_p2"])
 def test_real_matrices(name, comm):
     K, M = stored(name)
@@ -129,7 +129,7 @@ def test_real_matrices(name, comm):
     near(values, exact[:5])
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", METHODS)
 def test_a_shell_without_a_diagonal(method, comm):
     K, exact = laplacian(11, 12)
@@ -142,7 +142,7 @@ def test_a_shell_without_a_diagonal(method, comm):
 # --- null spaces and negative eigenvalues --------------------------------------------------
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 @pytest.mark.parametrize("shell", [False, True], ids=["assembled", "shell"])
 @pytest.mark.parametrize("method", METHODS)
 def test_the_null_vector_of_a_chain_is_deflated(method, shell, comm):
@@ -163,7 +163,7 @@ def test_a_free_body(method, comm):
     near(values, exact[6:12])
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 def test_a_null_space_that_nobody_told(comm):
     K, M, _ = brick((3, 3, 4), clamped=False)
     exact = lapack(K, M)
@@ -172,7 +172,7 @@ def test_a_null_space_that_nobody_told(comm):
     near(values, exact[:8])
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", METHODS)
 def test_deflated_pairs_stay_away(method, comm):
     K, exact = laplacian(8, 9, 10)
@@ -186,7 +186,7 @@ def test_deflated_pairs_stay_away(method, comm):
         solver.close()
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 @pytest.mark.parametrize("below", [1, 5, 40])
 def test_negative_eigenvalues(below, comm):
     K, exact = laplacian(9, 10, 11)
@@ -199,7 +199,7 @@ def test_negative_eigenvalues(below, comm):
 # --- elasticity ----------------------------------------------------------------------------
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 def test_iterations_do_not_grow_with_the_mesh(comm):
     counts = []
     for cells in (4, 9):
@@ -211,7 +211,7 @@ def test_iterations_do_not_grow_with_the_mesh(comm):
     assert counts[1] <= 1.6 * counts[0], counts
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", METHODS)
 def test_a_warm_start_takes_fewer_iterations(method, comm):
     K, M, _ = brick((4, 4, 5))
@@ -229,7 +229,7 @@ def test_a_warm_start_takes_fewer_iterations(method, comm):
 # --- what is refused -----------------------------------------------------------------------
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", METHODS)
 def test_refusals(method, comm):
     K, _ = laplacian(7, 8)
@@ -262,7 +262,7 @@ def test_options_of_the_caller_are_used(comm):
 # --- LAPACK --------------------------------------------------------------------------------
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["hb_bcsst01", "hb_lund"])
 @pytest.mark.parametrize("which", ["smallest", "largest"])
 def test_dense(name, which, comm):
@@ -290,7 +290,7 @@ def test_dense_deflates_within_a_cluster(comm):
         destroy(*nearest)
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 def test_dense_refuses_what_is_large(comm):
     with given(sp.identity(20_000, format="csr"), comm=comm) as problem, pytest.raises(InputError, match="dense"):
         Dense(problem)
@@ -299,7 +299,7 @@ def test_dense_refuses_what_is_large(comm):
 # --- rooms beside: null spaces, memory -----------------------------------------------------
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 def test_rigid_body_modes():
     x = np.random.default_rng(3).normal(size=(7, 3)) + 5
     modes, names = rigid_body_modes(x)
@@ -310,7 +310,7 @@ def test_rigid_body_modes():
     assert np.linalg.norm(spun - modes.T @ (modes @ spun)) < 1e-12 * np.linalg.norm(spun)
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "x, count",
     [
@@ -343,7 +343,7 @@ def test_modes_of_the_free_dofs():
         rigid_body_modes(x.ravel())
 
 
-@pytest.mark.alone
+@pytest.mark.thorough
 def test_blocks_are_seen_in_the_near_null_space(comm):
     x = np.random.default_rng(1).normal(size=(4 * comm.size, 3))
     for dims in (2, 3):
