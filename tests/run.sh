@@ -11,10 +11,10 @@ python -m pytest -q -n 2 --dist worksteal tests
 for ranks in 2 3 4; do
     echo "collective tests on $ranks ranks"
     case $ranks in  # more ranks than cores are slow: what makes Hessians on three, what solves on four
-        2) where=tests/correctness ;;
-        3) where="tests/correctness/test_[acdefw]*.py --ignore=tests/correctness/test_eigs.py" ;;
-        4) where="tests/correctness/test_[ceimpw]*.py tests/correctness/test_feast.py" ;;
+        2) where="tests/correctness tests/hosts" ;;
+        3) where="tests/correctness/test_[acdw]*.py tests/correctness/test_elements.py" ;;
+        4) where="tests/correctness/test_[ceimpw]*.py tests/correctness/test_feast.py tests/hosts" ;;
     esac
     # shellcheck disable=SC2086
-    timeout 600 mpiexec -n $ranks python -m pytest -q -x -m "not thorough" $where tests/hosts
+    timeout 600 mpiexec -n $ranks python -m pytest -q -x -m "not thorough" $where
 done
