@@ -82,20 +82,27 @@ def judge(
     return Certificate(worst, rayleigh, orthogonality, count, passed)
 
 
-def recount(problem: EigenProblem, spec: SolveSpec, values: np.ndarray) -> Count | None:
+def recount(problem: EigenProblem, spec: SolveSpec, values: np.ndarray) -> tuple[Count | None, int]:
     """Count by inertia what a spectrum claims to hold, from fresh factorizations.
 
-    Collective. None where there is nothing to count with: a matrix-free Hessian, or a PETSc without MUMPS.
+    Collective. The count is None where there is nothing to count with: a matrix-free Hessian, or a PETSc
+    without MUMPS.
 
     Parameters
     ----------
     spec
-        What was asked for: an interval, or k at an end or near a target.
+        What was asked for, completed: an interval, or k at an end or near a target.
     values
         (k,) the eigenvalues that were found, without those of the problem's null vectors.
+
+    Returns
+    -------
+    (count, wanted)
+        `wanted` is how many eigenvalues there should be: as many as were asked for, as far as there are so many.
     """
+    there = problem.finite - len(problem.null)
     if not (problem.assembled and has_package("mumps")):
-        return None
+        return None, len(values) if spec.takes_all else min(spec.k, there)
     if spec.takes_all:
         slicing = Slicing(problem, {}, tol=1e-8)
         try:
@@ -104,15 +111,22 @@ def recount(problem: EigenProblem, spec: SolveSpec, values: np.ndarray) -> Count
             slicing.close()
         null = len(problem.null) if whole.low < 0 < whole.high else 0
         inside = int(np.count_nonzero((values > whole.low) & (values < whole.high))) + null
-        return Count((whole.low, whole.high), whole.inertia, inside, inside == whole.inertia)
-    if not len(values):
-        return None
+        count = Count((whole.low, whole.high), whole.inertia, inside, inside == whole.inertia)
+        return count, whole.inertia - null
+    wanted = min(spec.k, there)
     window = WINDOWS["nearest" if spec.target is not None else spec.which](problem, spec)
     solver = KrylovSchur(problem, True, {}, tol=1e-8)
     try:
+        if spec.which == "negative" and spec.target is None:
+            below = solver.shift_to(-problem.zero)[0]
+            wanted = min(wanted, below)
+            if not len(values):
+                return Count((-np.inf, -problem.zero), below, 0, below == 0), wanted
+        if not len(values):
+            return None, wanted
         edge = window.edge(values, len(values))
         inertia = window.inertia(solver, edge)
     finally:
         solver.close()
     found = window.found(edge, values) + (len(problem.null) if window.holds(edge, 0.0) else 0)
-    return Count(window.reported(edge), inertia, found, found == inertia)
+    return Count(window.reported(edge), inertia, found, found == inertia), wanted

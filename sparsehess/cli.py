@@ -8,7 +8,7 @@ import signal
 import sys
 import traceback
 
-from sparsehess import errors, runtime
+from sparsehess import errors, flags, runtime
 from sparsehess.errors import InputError, SparseHessError
 
 
@@ -63,34 +63,32 @@ def parser() -> argparse.ArgumentParser:
     coloring.add_argument(
         "--order",
         metavar="ORDER",
-        default="best",
         help="natural, chunks, largest-first, smallest-last, incidence-degree, the last three with distance2- "
         "before them, hubs-first, random, or best of all (default)",
     )
     coloring.add_argument("--rule", help="of the kind: 2007 or conservative; local, triangular or trees")
     coloring.add_argument(
-        "--budget", type=float, metavar="S", default=0.2, help="nominal seconds for the order best (default 0.2)"
+        "--budget", type=float, metavar="S", help="nominal seconds for the order best (default 0.2)"
     )
     coloring.add_argument(
-        "--blocks", type=int, metavar="B", default=1, help="variables come in consecutive groups of B"
+        "--blocks", type=int, metavar="B", help="variables come in consecutive groups of B (default 1)"
     )
+    coloring.set_defaults(**flags.COLORING)
 
     derivatives = argparse.ArgumentParser(add_help=False)
     derivatives.add_argument(
         "--derivative",
         choices=["auto", "forward", "central", "extrapolated", "complex", "ad"],
-        default="auto",
         help="differences of gradients (1, 2 or 4 a colour), complex steps, or products (default: products if "
         "there are any, else central)",
     )
     derivatives.add_argument(
         "--pattern",
         metavar="FILE|given|detect",
-        default="given",
         help="a matrix file, the problem's own, or found by probing",
     )
     derivatives.add_argument(
-        "--points", type=int, metavar="N", default=1, help="probe x and N - 1 points around it (default 1)"
+        "--points", type=int, metavar="N", help="probe x and N - 1 points around it (default 1)"
     )
     derivatives.add_argument(
         "--no-verify", action="store_true", help="skip the fresh product and the symmetry check"
@@ -106,13 +104,17 @@ def parser() -> argparse.ArgumentParser:
         dest="settings",
         help="an argument of the problem; may be repeated",
     )
+    derivatives.set_defaults(**flags.DERIVATIVES)
+
+    operand = argparse.ArgumentParser(add_help=False)
+    operand.add_argument("input", metavar="INPUT", help=".mtx, .mtx.gz, .npz, .petsc, .h5, or file.py:name")
+    operand.add_argument("--mass", metavar="FILE", help="mass matrix M of H x = λ M x")
 
     eigs = commands.add_parser(
         "eigs",
-        parents=[shared, out, seeded, coloring, derivatives],
+        parents=[shared, out, seeded, coloring, derivatives, operand],
         help="eigenpairs of a Hessian: a matrix file, or a problem that is differentiated first",
     )
-    eigs.add_argument("input", metavar="INPUT", help=".mtx, .mtx.gz, .npz, .petsc, .h5, or file.py:name")
     eigs.add_argument("-k", type=int, help="how many (default 6; of the negative ones all)")
     eigs.add_argument(
         "--which",
@@ -124,7 +126,6 @@ def parser() -> argparse.ArgumentParser:
         "--interval", type=float, nargs=2, metavar=("A", "B"), help="all eigenvalues from A to B instead"
     )
     eigs.add_argument("--target", type=float, metavar="S", help="the k nearest to S instead")
-    eigs.add_argument("--mass", metavar="FILE", help="mass matrix M of H x = λ M x")
     eigs.add_argument(
         "--method",
         choices=["auto", "krylovschur", "lobpcg", "gd", "jd", "slicing", "feast", "dense"],
@@ -148,11 +149,9 @@ def parser() -> argparse.ArgumentParser:
 
     inertia = commands.add_parser(
         "inertia",
-        parents=[shared, seeded, coloring, derivatives],
+        parents=[shared, seeded, coloring, derivatives, operand],
         help="how many eigenvalues are negative, zero and positive, from factorizations alone",
     )
-    inertia.add_argument("input", metavar="INPUT", help=".mtx, .mtx.gz, .npz, .petsc, .h5, or file.py:name")
-    inertia.add_argument("--mass", metavar="FILE", help="mass matrix M of H x = λ M x")
     inertia.add_argument(
         "--zero", type=float, metavar="Z", help="eigenvalues up to this size are zero (default: the accuracy)"
     )

@@ -125,6 +125,8 @@ class Objective:
             raise InputError(
                 "a sum over elements is differentiated by its elements' gradients: leave out hvp and hvps"
             )
+        if self.elements is not None and isinstance(self.pattern, Following):
+            raise InputError("a sum over elements has the pattern of its members, not one that moves with x")
         if self.batch < 1 or (self.batch > 1 and self.hvps is None):
             raise InputError(f"batch={self.batch}: at least 1, and more than 1 only with hvps")
         if isinstance(self.pattern, Following):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from sparsehess import matrices, problems, report, runtime
+from sparsehess import flags, matrices, problems, report, runtime
 from sparsehess.assembly import Hessian, assemble
 from sparsehess.coloring import color, load
 from sparsehess.detection import detect
@@ -78,7 +78,8 @@ def operand(arguments, comm, shell: bool = False) -> Operand:
     else:
         if shell:
             raise InputError(f"{arguments.input} is a matrix file: --shell is for problems")
-        _no_derivatives(arguments)
+        every = flags.SETTINGS | flags.DERIVATIVES | flags.COLORING
+        flags.refuse(arguments, every, f"{arguments.input} is a matrix file, which is not differentiated")
         stored = matrices.read_matrix(arguments.input, comm)
         matrix, pattern, n, asymmetry = stored.to_mat(), stored.pattern, stored.pattern.n, stored.asymmetry
         timings["assembly"] = time.perf_counter() - began
@@ -87,12 +88,7 @@ def operand(arguments, comm, shell: bool = False) -> Operand:
 
 
 def _products(arguments, comm) -> MatrixFree:
-    chosen = arguments.pattern != "given" or arguments.derivative != "auto" or arguments.coloring is not None
-    if chosen or arguments.no_verify or arguments.no_repair or arguments.points != 1:
-        raise InputError(
-            "--shell assembles nothing: --derivative, --pattern, --points, --coloring, --no-verify and "
-            "--no-repair are for Hessians that are assembled"
-        )
+    flags.refuse(arguments, flags.DERIVATIVES | flags.COLORING, "--shell assembles nothing")
     objective = problems.load(arguments.input, problems.settings(arguments.settings), comm)
     return MatrixFree(objective, seed=arguments.seed)
 
@@ -102,16 +98,19 @@ def assembled(arguments, comm) -> Hessian:
     began = time.perf_counter()
     objective = problems.load(arguments.input, problems.settings(arguments.settings), comm)
     pattern, calls = objective.pattern, {}
-    if arguments.points != 1 and arguments.pattern != "detect":
-        raise InputError(f"--points {arguments.points}: only --pattern detect probes points")
     if arguments.pattern == "detect":
+        flags.refuse(arguments, {"blocks": 1}, "a pattern that is detected comes without groups")
         pattern = detect(objective, seed=arguments.seed, points=arguments.points, counts=calls)
-    elif arguments.pattern != "given":
-        pattern = matrices.read_pattern(arguments.pattern, comm, block=arguments.blocks)
-    elif pattern is not None:
-        pattern = pattern.in_blocks(arguments.blocks)
+    else:
+        flags.refuse(arguments, {"points": 1}, "only --pattern detect probes points")
+        if arguments.pattern != "given":
+            pattern = matrices.read_pattern(arguments.pattern, comm, block=arguments.blocks)
+        elif pattern is not None:
+            pattern = pattern.in_blocks(arguments.blocks)
     given = time.perf_counter() - began
     by_element = objective.elements is not None and arguments.coloring is None
+    if by_element:
+        flags.refuse(arguments, flags.COLORING, "the Hessians of the elements are summed; --coloring colours all")
     progress = report.Progress("colours evaluated", comm, arguments.quiet)
     hessian = assemble(
         objective,
@@ -130,22 +129,11 @@ def assembled(arguments, comm) -> Hessian:
     return hessian
 
 
-def _no_derivatives(arguments) -> None:
-    if arguments.settings:
-        raise InputError(
-            f"--set {arguments.settings[0]}: {arguments.input} is a matrix file and takes no settings"
-        )
-    asked = arguments.pattern != "given" or arguments.derivative != "auto"
-    if asked or arguments.no_verify or arguments.no_repair or arguments.points != 1:
-        raise InputError(
-            f"{arguments.input} is a matrix file: --derivative, --pattern, --points, --no-verify and "
-            "--no-repair are for problems"
-        )
-
-
 def asked_coloring(arguments, pattern):
     """Return the colouring that is asked for, or the stored one. Collective."""
     if (arguments.coloring or "").endswith((".npz", ".h5")):
+        searched = {name: flags.COLORING[name] for name in ("order", "rule", "budget")}
+        flags.refuse(arguments, searched, f"{arguments.coloring} is a colouring already")
         return load(arguments.coloring, pattern)
     lattice = getattr(arguments, "lattice", None)
     if lattice is not None:

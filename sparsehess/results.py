@@ -104,7 +104,7 @@ def _spec(facts: dict, path: Path) -> SolveSpec:
     """Return what a stored run was asked for."""
     try:
         which = facts["which"]
-        if which == "interval":
+        if facts["interval"] is not None:  # of --which negative too, where all were asked for
             low, high = facts["interval"]
             return SolveSpec(interval=(-np.inf if low is None else low, np.inf if high is None else high))
         if which == "target":

@@ -111,9 +111,9 @@ def _end(value: float) -> float | None:
 
 
 def _which(spec: SolveSpec) -> str:
-    if spec.interval is not None:
-        return "interval"
-    return spec.which if spec.target is None else "target"
+    if spec.target is not None:
+        return "target"
+    return "interval" if spec.interval is not None and spec.which != "negative" else spec.which
 
 
 def count_facts(count: Count | None) -> dict | None:
@@ -138,7 +138,7 @@ def check_lines(facts: dict) -> str:
     )  # fmt: skip
     return "\n".join(
         [
-            f"result       {facts['result']}: {facts['k']} pairs, n = {facts['n']}",
+            f"result       {facts['result']}: {facts['k']} pairs of {facts['wanted']}, n = {facts['n']}",
             f"residual     {facts['residual']:.1e} at most (allowed {facts['tol']:.0e})",
             f"rayleigh     quotients differ by {facts['rayleigh']:.1e} at most",
             f"orthogonal   to {facts['orthogonality']:.1e}",

@@ -38,6 +38,11 @@ def choose(problem: EigenProblem, spec: SolveSpec) -> Choice:
     InputError
         The method asked for cannot do what is wanted.
     """
+    if not problem.assembled and spec.which == "negative" and spec.target is None:
+        raise InputError(
+            "the negative eigenvalues of a matrix-free Hessian cannot be told without a factorization: ask for the "
+            "smallest, or assemble it"
+        )
     if spec.method != "auto":
         _check(problem, spec)
         return Choice(spec.method, "asked for")

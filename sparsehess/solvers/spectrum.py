@@ -72,6 +72,8 @@ class SolveSpec:
                 raise InputError(f"interval {low} to {high}: the first end must not be above the second")
             if self.k is not None or self.target is not None:
                 raise InputError("an interval is wanted with all its eigenvalues: leave out k and target")
+            if self.count == "no":
+                raise InputError("an interval is solved by its counts: leave out count='no'")
         if self.groups is not None and self.method != "feast":
             raise InputError("groups are for the contour points of method 'feast'")
         whole = self.method in ("slicing", "feast")

@@ -60,6 +60,10 @@ def empty_pattern(comm):
     pattern = sh.Pattern.from_pairs([], [], N, comm=comm)
     return sh.Objective(x=np.ones(N), gradient=springs, pattern=pattern, comm=comm)
 
+def summed(comm):
+    bonds = np.array([[i, i + 1] for i in range(comm.rank, N - 1, comm.size)])
+    return sh.Objective.from_elements(np.ones(N), sh.Elements(bonds, lambda X: X), comm=comm)
+
 def raising(comm):
     raise RuntimeError("cannot be made")
 
@@ -92,6 +96,8 @@ def place(tmp_path_factory):
     (folder / "problems.py").write_text(PROBLEMS)
     good = laplacian(7, 8)[0]
     sp.save_npz(folder / "good.npz", good)
+    exact = laplacian(7, 8)[1]
+    sp.save_npz(folder / "negative.npz", good - (exact[3] + exact[4]) / 2 * sp.identity(56, format="csr"))
     sp.save_npz(folder / "mass.npz", sp.identity(56, format="csr") * 2.0)
     sp.save_npz(folder / "rectangular.npz", sp.csr_matrix(np.ones((5, 4))))
     sp.save_npz(folder / "unsymmetric.npz", sp.csr_matrix(np.triu(np.ones((5, 5)))))
@@ -136,8 +142,10 @@ FAILURES = [
     ("eigs good.npz --nullspace mass.npz", 2, "expected one two-dimensional array"),
     ("eigs good.npz -o /nowhere/result.h5", 2, "there is no folder"),
     ("eigs good.npz -o result.txt", 2, ".h5, .npz"),
-    ("eigs good.npz --derivative central", 2, "is a matrix file"),
-    ("eigs good.npz --set a=3", 2, "takes no settings"),
+    ("eigs good.npz --derivative central", 2, "--derivative: good.npz is a matrix file"),
+    ("eigs good.npz --order natural", 2, "--order: good.npz is a matrix file"),
+    ("inertia good.npz --coloring star", 2, "--coloring: good.npz is a matrix file"),
+    ("eigs good.npz --set a=3", 2, "--set: good.npz is a matrix file"),
     ("eigs problems.py:nothing", 2, "has nothing called 'nothing'"),
     ("eigs problems.py:number", 2, "neither an Objective nor a callable"),
     ("eigs problems.py:no_objective", 2, "must return an Objective"),
@@ -154,10 +162,15 @@ FAILURES = [
     ("eigs good.npz --interval 1 2 -k 3", 2, "leave out k and target"),
     ("eigs good.npz --method slicing", 2, "is for an interval"),
     ("eigs good.npz --shell", 2, "--shell is for problems"),
-    ("eigs problems.py:good --shell --coloring star", 2, "--shell assembles nothing"),
+    ("eigs good.npz --interval 1 2 --count no", 2, "leave out count='no'"),
+    ("eigs problems.py:good --shell --coloring star", 2, "--coloring: --shell assembles nothing"),
+    ("eigs problems.py:good --shell --budget 1", 2, "--budget: --shell assembles nothing"),
+    ("eigs problems.py:good --shell --which negative", 2, "cannot be told"),
+    ("eigs problems.py:good --pattern detect --blocks 2", 2, "--blocks: a pattern that is detected"),
+    ("eigs problems.py:summed --order natural", 2, "--order: the Hessians of the elements"),
     ("check good.npz good.npz", 2, "no result of sparsehess eigs"),
     ("inertia good.npz --zero -1", 2, "must be positive"),
-    ("eigs good.npz --points 2", 2, "are for problems"),
+    ("eigs good.npz --points 2", 2, "--points: good.npz is a matrix file"),
     ("eigs problems.py:missing --no-repair", 4, "is coupled with"),
     ("eigs problems.py:empty_pattern --no-repair", 4, "is coupled with"),
     ("assemble good.npz -o h.npz", 2, "assemble needs a problem"),
@@ -299,6 +312,23 @@ def test_stored_results_are_checked(place):
     np.savez(place / "u.npz", **kept)
     code, out, _, _ = run(place, "check u.npz good.npz", 2)
     assert code == 4 and "DO NOT AGREE" in out
+    for asked, ranks in (("-k 4 --mass mass.npz", 1), ("--which negative", 2), ("--which negative -k 2", 1)):
+        source = "good.npz" if "mass" in asked else "negative.npz"
+        assert run(place, f"eigs {source} {asked} -o v.npz -q", 1)[0] == 0
+        mass = " --mass mass.npz" if "mass" in asked else ""
+        assert run(place, f"check v.npz {source}{mass} -q", ranks)[0] == 0
+        with np.load(place / "v.npz") as archive:
+            kept = {name: archive[name] for name in archive.files}
+        assert len(kept["eigenvalues"]) == (2 if "-k 2" in asked else 4)
+        kept["eigenvalues"], kept["vectors"] = kept["eigenvalues"][:-1], kept["vectors"][:-1]  # the last is gone
+        np.savez(place / "w.npz", **kept)
+        assert run(place, f"check w.npz {source}{mass} -q", ranks)[0] == 4
+        kept["eigenvalues"], kept["vectors"] = kept["eigenvalues"][:0], np.empty((0, 0))
+        np.savez(place / "w.npz", **kept)
+        assert run(place, f"check w.npz {source}{mass} -q", ranks)[0] == 4
+    assert run(place, "eigs good.npz --which negative -o v.npz -q", 1)[0] == 0
+    assert facts(place, "check v.npz good.npz", 1)["count"]["inertia"] == 0
+    assert run(place, "check v.npz negative.npz -q", 1)[0] == 4
 
 
 def test_methods_and_shells(place):
