@@ -192,29 +192,61 @@ ON_ONE_RANK = [
 ]
 
 
-def assert_clean_failure(place, command, status, says, ranks):
-    code, out, err, seconds = run(place, command, ranks)
+# Runs the commands of its arguments one after another in one start of MPI, and prints what became of each.
+RUNNER = """
+import contextlib, io, json, sys, time
+from mpi4py import MPI
+from sparsehess.cli import main
+
+told = []
+for command in sys.argv[1:]:
+    out, err, began = io.StringIO(), io.StringIO(), time.monotonic()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main(command.split())
+        except SystemExit as end:
+            code = end.code
+    every = MPI.COMM_WORLD.gather((code, out.getvalue(), err.getvalue()))
+    if every:
+        codes, outs, errs = zip(*every)
+        told.append([sorted(set(codes)), "".join(outs), "".join(errs), time.monotonic() - began])
+if told:
+    json.dump(told, sys.stdout)
+"""
+
+
+def assert_clean_failure(codes, out, err, seconds, status, says, ranks):
     lines = [line for line in err.splitlines() if line.startswith("sparsehess:")]
-    assert code == status, err
+    assert codes == [status], err
     assert len(lines) == 1 and says.format(last=ranks - 1) in lines[0], err
     assert "Traceback" not in err and out == ""
     assert seconds < 10
 
 
-@pytest.mark.parametrize(("command", "status", "says"), FAILURES)
-def test_failures_alone(place, command, status, says):
-    assert_clean_failure(place, command, status, says, 1)
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+def test_failures_end_all_ranks_with_one_line(place, ranks):
+    words = ["mpiexec", "-n", str(ranks), sys.executable, "-c", RUNNER, *(command for command, _, _ in FAILURES)]
+    done = subprocess.run(
+        words, cwd=place, capture_output=True, text=True, timeout=300, env=dict(os.environ), check=True
+    )
+    for told, (command, status, says) in zip(json.loads(done.stdout), FAILURES, strict=True):
+        print(command)  # shown where it fails
+        assert_clean_failure(*told, status, says, ranks)
 
 
-@pytest.mark.parametrize(("number", "command", "status", "says"), [(i, *case) for i, case in enumerate(FAILURES)])
-def test_failures_on_several_ranks(place, number, command, status, says):
-    assert_clean_failure(place, command, status, says, 2 + number % 3)
+@pytest.mark.parametrize(("number", "case"), list(enumerate(FAILURES[::8])))
+def test_failures_of_whole_processes(place, number, case):
+    command, status, says = case
+    ranks = 1 + number % 4
+    code, *told = run(place, command, ranks)
+    assert_clean_failure([code], *told, status, says, ranks)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])
 @pytest.mark.parametrize(("command", "status", "says"), ON_ONE_RANK)
 def test_failures_of_one_rank(place, command, status, says, ranks):
-    assert_clean_failure(place, command, status, says, ranks)
+    code, *told = run(place, command, ranks)
+    assert_clean_failure([code], *told, status, says, ranks)
 
 
 def facts(place, command, ranks=1):
