@@ -14,7 +14,6 @@ from ase.calculators.emt import EMT
 from ase.cluster import Decahedron, Icosahedron
 from ase.neighborlist import neighbor_list
 from ase.optimize import BFGSLineSearch
-from elastic_network import RIGID, rigid_modes
 
 import sparsehess as sh
 from sparsehess.units import Units
@@ -51,14 +50,15 @@ def vibrations(atoms, comm=None, fmax=1e-6):
         atoms.set_positions(x.reshape(-1, 3))
         return atoms.get_potential_energy()
 
+    rigid, names = sh.rigid_body_modes(relaxed)
     return sh.Objective(
         x=relaxed.ravel(),
         gradient=gradient,
         energy=energy,
         pattern=sh.Pattern.from_elements(elements, len(atoms), dofs=3, comm=comm, source="neighbourhoods"),
         mass=np.repeat(atoms.get_masses(), 3),
-        null_vectors=rigid_modes(relaxed),
-        null_names=RIGID,
+        null_vectors=rigid,
+        null_names=names,
         units=Units.of("eV", "angstrom", "amu", "cm^-1"),
         name=f"{atoms.get_chemical_formula()} by EMT",
         comm=comm,

@@ -27,7 +27,6 @@ MASSES = {
     "FE": 55.845,
     "ZN": 65.38,
 }
-RIGID = ("translation x", "translation y", "translation z", "rotation x", "rotation y", "rotation z")
 
 
 def read_structure(file):
@@ -50,15 +49,6 @@ def read_structure(file):
     if not heavy.any():
         raise ValueError(f"{file} has no atoms")
     return [element for element, keep in zip(elements, heavy, strict=True) if keep], np.array(coordinates)[heavy]
-
-
-def rigid_modes(coordinates):
-    """Return the (6, 3 atoms) translations and rotations about the centre."""
-    modes = np.zeros((6, *coordinates.shape))
-    modes[:3] = np.eye(3)[:, None, :]
-    centred = coordinates - coordinates.mean(axis=0)
-    modes[3:] = [np.cross(axis, centred) for axis in np.eye(3)]
-    return modes.reshape(6, -1)
 
 
 def network(coordinates, pairs, stiffness=1.0):
@@ -84,14 +74,15 @@ def protein(comm=None, file=ENOLASE, cutoff=6.0, stiffness=1.0):
     """Return the network of a structure file; cut-off in Å, stiffness in kcal/mol/Å²."""
     elements, coordinates = read_structure(file)
     pairs = cKDTree(coordinates).query_pairs(cutoff, output_type="ndarray")
+    rigid, names = sh.rigid_body_modes(coordinates)
     mass = np.repeat([MASSES.get(element, 12.0) for element in elements], 3)
     return sh.Objective(
         x=coordinates.ravel(),
         gradient=network(coordinates, pairs, stiffness),
         pattern=sh.Pattern.from_edges(pairs, len(coordinates), dofs=3, comm=comm, source="neighbour list"),
         mass=mass,
-        null_vectors=rigid_modes(coordinates),
-        null_names=RIGID,
+        null_vectors=rigid,
+        null_names=names,
         units=Units.of("kcal/mol", "angstrom", "amu", "cm^-1"),
         name=f"elastic network of {Path(file).name} ({len(coordinates)} atoms, {len(pairs)} springs)",
         comm=comm,

@@ -103,7 +103,5 @@ def cluster(comm=None, radius=3.0, spacing=1.56, inner=2.0, outer=2.5):
     options = {"maxiter": 20000, "maxfun": 40000, "ftol": 0.0, "gtol": 1e-11, "maxcor": 50}
     relaxed = minimize(forces.energy_and_gradient, positions.ravel(), jac=True, method="L-BFGS-B", options=options)
     positions = relaxed.x.reshape(-1, 3)
-    from elastic_network import RIGID, rigid_modes
-
     name = f"free argon cluster of {len(positions)} atoms, energy {relaxed.fun:.6f}"
-    return objective(positions, forces, name, rigid_modes(positions), RIGID, comm)
+    return objective(positions, forces, name, *sh.rigid_body_modes(positions), comm)

@@ -24,6 +24,7 @@ _HOME = {
     "Spectrum": "sparsehess.solvers",
     "SolveSpec": "sparsehess.solvers",
     "EigenProblem": "sparsehess.solvers",
+    "rigid_body_modes": "sparsehess.nullspace",
     "inertia": "sparsehess.signs",
     "Signs": "sparsehess.signs",
     "certify": "sparsehess.certificate",

@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from sparsehess import errors
 
@@ -246,6 +246,12 @@ def _as_text(value) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
 
+def error_code(error: BaseException) -> int | None:
+    """Return PETSc's code of an error that petsc4py or slepc4py raised, None for any other. Not collective."""
+    cause = error.__cause__ if isinstance(error, SystemError) and error.__cause__ else error
+    return getattr(cause, "ierr", None)
+
+
 @contextmanager
 def readable_errors(doing: str, advice: str = ""):
     """Turn a bare PETSc error code into a sentence.
@@ -257,26 +263,28 @@ def readable_errors(doing: str, advice: str = ""):
     except errors.SparseHessError:
         raise
     except (RuntimeError, SystemError) as error:
-        cause = error.__cause__ if isinstance(error, SystemError) and error.__cause__ else error
-        code = getattr(cause, "ierr", None)
+        code = error_code(error)
         if code is None:
             raise
         import petsc4py
 
         text = _ERROR_TEXT.get(code, "")
-        detail = " ".join(str(cause).split())
+        detail = " ".join(str(error.__cause__ or error).split())
         raise errors.StackError(
             f"PETSc {petsc4py.__version__} stopped while {doing}: {text or detail}"
             + (f"; {advice}" if advice else "")
         ) from error
 
 
+# PETSc's code where a library that it calls has failed: MUMPS, LAPACK.
+FAILED = 76
+
 _ERROR_TEXT = {
     55: "out of memory",
     56: "no support for this operation in this build",
     60: "nonconforming sizes",
     71: "zero pivot in the factorization",
-    76: "an external library (MUMPS) failed",
+    FAILED: "an external library (MUMPS) failed",
     92: "no factorization of this kind in this build; MUMPS is needed",
 }
 
@@ -326,6 +334,23 @@ def peak_memory() -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def free_memory(comm) -> int:
+    """Return bytes that are free to each rank: least over the nodes of what a node has left, among its ranks.
+
+    Collective. Very many where the system does not say.
+    """
+    from mpi4py import MPI
+
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    there = 2**62
+    with suppress(OSError, KeyError, ValueError), open("/proc/meminfo") as lines:
+        facts = dict(line.split(":") for line in lines)
+        there = int(facts["MemAvailable"].split()[0]) * 1024
+    there = comm.allreduce(there // node.size, op=MPI.MIN)
+    node.Free()
+    return there
 
 
 def threads() -> int:

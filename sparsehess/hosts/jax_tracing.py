@@ -12,6 +12,8 @@ from functools import cache, partial
 import numpy as np
 import scipy.sparse as sp
 
+from sparsehess.runtime import log
+
 
 def traced(function, n: int, slope=None):
     """Return the (n, n) sparsity of the Hessian by tracing, as a SciPy array, or None where there is no rule.
@@ -33,9 +35,14 @@ def traced(function, n: int, slope=None):
         x = _Traced(sp.eye_array(n, dtype=bool, format="csr"))
         try:
             (found,) = _followed(slope.jaxpr, slope.consts, [x])
-        except NotImplementedError:
+        except _NoRule as missing:
+            log.info("no rule to trace %s by: asdex is asked", missing)
             return _asked(function, n)
     return sp.csr_array((n, n), dtype=bool) if found.rows is None else found.rows
+
+
+class _NoRule(Exception):
+    """A primitive that is not followed here."""
 
 
 def _asked(function, n: int):
@@ -43,7 +50,8 @@ def _asked(function, n: int):
         import asdex
 
         found = asdex.hessian_sparsity(function, np.zeros(n))
-    except Exception:  # it is not there, or has limits as well: the function itself was traced before
+    except Exception as error:  # it is not there, or has limits as well: the function itself was traced before
+        log.info("asdex does not tell the sparsity: %s", error)
         return None
     rows, columns = np.asarray(found.rows), np.asarray(found.cols)
     return sp.csr_array((np.ones(len(rows), bool), (rows, columns)), (n, n))
@@ -156,7 +164,7 @@ def _applied(equation, arguments: list[_Traced]) -> list[_Traced]:
     elif name == "conv_general_dilated":
         moved = _convolved(equation, arguments)
     else:
-        raise NotImplementedError(name)
+        raise _NoRule(name)
     return [_Traced(rows) for rows in (moved if isinstance(moved, list) else [moved])]
 
 
@@ -222,7 +230,7 @@ def _moved(name: str, equation, arguments: list[_Traced], numbers: list[np.ndarr
     if name in _INDEXED:
         inexact = _INDEXED[name]
         if any(one.value is None for one in arguments[inexact:]):
-            raise NotImplementedError(f"{name} with indices that depend on x")
+            raise _NoRule(f"{name} with indices that depend on x")
         if name == "gather":
             parameters = parameters | {"fill_value": -1}
         indices = [one.value() for one in arguments[inexact:]]
@@ -282,7 +290,7 @@ def _scattered(name: str, equation, arguments: list[_Traced]):
 
     target, indices, updates = arguments
     if indices.value is None:
-        raise NotImplementedError(f"{name} with indices that depend on x")
+        raise _NoRule(f"{name} with indices that depend on x")
     keys = "dimension_numbers", "indices_are_sorted", "unique_indices", "mode"
     parameters = {key: equation.params[key] for key in keys}
     into, written = (equation.invars[k].aval.shape for k in (0, 2))
@@ -334,7 +342,7 @@ def _convolved(equation, arguments: list[_Traced]):
     parameters, (array, window) = equation.params, equation.invars
     grouped = parameters["feature_group_count"] > 1 or parameters["batch_group_count"] > 1
     if grouped or arguments[1].rows is not None:
-        raise NotImplementedError("conv_general_dilated in groups, or with a window that depends on x")
+        raise _NoRule("conv_general_dilated in groups, or with a window that depends on x")
     # All (batch, channel, ...), the window (channel of the result, channel, ...).
     into, over, out = parameters["dimension_numbers"]
     holes = zip(parameters["padding"], parameters["lhs_dilation"], strict=True)

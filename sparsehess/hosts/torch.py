@@ -1,7 +1,7 @@
 """Objectives of PyTorch functions and modules: exact gradients, and products in batches.
 
 Products are derivatives of the gradient's own graph: reverse mode twice. That needs nothing of the function
-but what a gradient needs, where forward mode lacks operations, and it is no slower.
+but what a gradient needs, where forward mode lacks operations.
 """
 
 from __future__ import annotations

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
-from mpi4py import MPI
-
 from sparsehess.errors import InputError
-from sparsehess.runtime import has_package
+from sparsehess.runtime import free_memory, has_package
 from sparsehess.solvers.memory import factor_memory
 from sparsehess.solvers.problem import EigenProblem
 from sparsehess.solvers.spectrum import SolveSpec
@@ -40,8 +37,8 @@ def choose(problem: EigenProblem, spec: SolveSpec) -> Choice:
     """
     if not problem.assembled and spec.which == "negative" and spec.target is None:
         raise InputError(
-            "the negative eigenvalues of a matrix-free Hessian cannot be told without a factorization: ask for the "
-            "smallest, or assemble it"
+            "the negative eigenvalues of a matrix-free Hessian cannot be told without a factorization: "
+            "ask for the smallest, or assemble it"
         )
     if spec.method != "auto":
         _check(problem, spec)
@@ -81,9 +78,4 @@ def _factor_of_this(problem: EigenProblem) -> tuple[int, int]:
     """Return bytes that the factor takes on the fullest rank, and bytes that a rank has. Collective."""
     if not has_package("mumps"):
         return 0, 0
-    comm = problem.comm
-    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    there = comm.allreduce(pages // node.size, op=MPI.MIN)
-    node.Free()
-    return factor_memory(problem)[0], there
+    return factor_memory(problem)[0], free_memory(problem.comm)

@@ -19,7 +19,7 @@ from sparsehess.errors import InputError, StackError
 from sparsehess.reproducible import uniform
 from sparsehess.runtime import PETSc, destroy, has_package, on_root
 from sparsehess.solvers.contours import Filter, contour
-from sparsehess.solvers.problem import EigenProblem
+from sparsehess.solvers.problem import EigenProblem, is_assembled
 from sparsehess.solvers.shifted import DEFAULTS, Systems, dense_block
 
 # Iterations, those with a wider subspace among them.
@@ -96,7 +96,7 @@ class Feast:
         if self.used_defaults().get("pc_factor_mat_solver_type") == "mumps" and not has_package("mumps"):
             raise StackError("this PETSc has no MUMPS, which FEAST's shifted solves need: install one that has it")
         for matrix in (self.problem.A, self.problem.M):
-            if matrix is not None and matrix.getType() in ("python", "shell"):
+            if matrix is not None and not is_assembled(matrix):
                 raise InputError("FEAST needs assembled matrices, to factorize them at its contour points")
         self._systems: Systems | None = None
 

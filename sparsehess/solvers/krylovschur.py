@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 
 from sparsehess.errors import InputError, StackError
 from sparsehess.reproducible import uniform
-from sparsehess.runtime import PETSc, SLEPc, has_package, inserted_options, option_was_used, readable_errors
+from sparsehess.runtime import (
+    FAILED,
+    PETSc,
+    SLEPc,
+    error_code,
+    has_package,
+    inserted_options,
+    option_was_used,
+    readable_errors,
+)
 from sparsehess.solvers.problem import EigenProblem
 
 PREFIX = "sparsehess_"
@@ -109,7 +118,10 @@ class KrylovSchur:
             try:
                 counts = self._factorized(shift)
                 break
-            except (PETSc.Error, SystemError):  # the same on every rank; slepc4py may wrap the one in the other
+            except (PETSc.Error, SystemError) as error:  # the same on every rank
+                if error_code(error) != FAILED:
+                    with readable_errors(f"factorizing at {shift:.6g}"):
+                        raise
                 # MUMPS has not room for all the pivots that are delayed near a multiple eigenvalue, and after a
                 # failure it does nothing more.
                 self._eps.destroy()

@@ -29,7 +29,7 @@ def factor_memory(problem: EigenProblem) -> tuple[int, int]:
     """
     if not has_package("mumps"):
         raise StackError("this PETSc has no MUMPS, whose analysis tells what a factorization would take")
-    if "aij" not in problem.A.getType():
+    if not problem.assembled:
         raise StackError(f"a matrix of type {problem.A.getType()} cannot be factorized")
     library = ctypes.CDLL(PETSc.__file__)  # petsc4py has no symbolic factorization that stops there
     factor, info = ctypes.c_void_p(), (ctypes.c_double * 64)()

@@ -6,7 +6,6 @@ import ctypes
 import math
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,9 +13,18 @@ import numpy as np
 from sparsehess.errors import InputError, StackError
 from sparsehess.nullspace import block_size, orthonormal
 from sparsehess.reproducible import uniform
-from sparsehess.runtime import PETSc, SLEPc, destroy, inserted_options, option_was_used, readable_errors
+from sparsehess.runtime import (
+    FAILED,
+    PETSc,
+    SLEPc,
+    destroy,
+    error_code,
+    inserted_options,
+    option_was_used,
+    readable_errors,
+)
 from sparsehess.solvers.krylovschur import PREFIX
-from sparsehess.solvers.problem import EigenProblem
+from sparsehess.solvers.problem import EigenProblem, is_assembled
 from sparsehess.solvers.refine import rayleigh_ritz
 
 # No residual below this part of the tolerance, relative to a typical eigenvalue, is waited for: where an
@@ -67,6 +75,9 @@ _STEP = 1e3
 # More vectors than this in a block cost more in dense algebra than they save in iterations.
 _BLOCK = 64
 
+# PETSc's codes where a matrix, or a shell in Python, has no such operation.
+_UNSUPPORTED = (56, 83)
+
 
 @dataclass
 class Preconditioned:
@@ -116,7 +127,6 @@ class Preconditioned:
                 f"{problem.n - problem.finite} zero rows: use method krylovschur, or remove the massless dofs"
             )
         self.near_null = list(self.near_null)
-        self.assembled = "aij" in problem.A.getType()
         self._shift = _SHIFT * problem.typical if self._multigrid() else 0.0
         self._matrix: PETSc.Mat | None = None  # what the preconditioner is made from
         self._matrix_of: tuple | None = None
@@ -230,9 +240,9 @@ class Preconditioned:
         self._broke = False
         try:
             eps.solve()
-        except PETSc.Error as error:
+        except (PETSc.Error, SystemError) as error:
             # A Gram matrix that lost its definiteness to rounding, on all ranks alike.
-            if error.ierr != 76:
+            if error_code(error) != FAILED:
                 raise
             self._broke = True
         else:
@@ -240,11 +250,14 @@ class Preconditioned:
 
     def _vectors(self, eps) -> list[PETSc.Vec]:
         vectors = []
-        with suppress(PETSc.Error):  # after a breakdown SLEPc has none to give, on all ranks alike
+        try:
             for i in range(eps.getConverged()):
                 vector = self.problem.A.createVecRight()
                 eps.getEigenvector(i, vector)
                 vectors.append(vector)
+        except (PETSc.Error, SystemError) as error:  # after a breakdown SLEPc has none to give, on all ranks alike
+            if error_code(error) is None:
+                raise
         return vectors
 
     def _sizes(self, k: int, deflated: int, wider: int, guesses: int) -> dict:
@@ -303,14 +316,14 @@ class Preconditioned:
         if problem.M is None:
             return 1.0, 1.0
         if not hasattr(self, "_heaviest"):
-            self._heaviest = problem.M.norm(PETSc.NormType.INFINITY) if "aij" in problem.M.getType() else 0.0
+            self._heaviest = problem.M.norm(PETSc.NormType.INFINITY) if is_assembled(problem.M) else 0.0
         mean = problem.mass_diagonal[0]
         return mean, max(self._heaviest, mean)
 
     # --- the preconditioner ---
 
     def _multigrid(self) -> bool:
-        return self.assembled and self.options.get("st_pc_type", "gamg") != "none"
+        return self.problem.assembled and self.options.get("st_pc_type", "gamg") != "none"
 
     def _prepare(self, which: str) -> None:
         """Make the matrix that the preconditioner is made from, unless it is there."""
@@ -322,7 +335,7 @@ class Preconditioned:
         if which == "largest":
             self._preconditioner = {"st_pc_type": "jacobi"}
             self._matrix = self._diagonal_matrix(self.problem.M)
-        elif self.assembled:
+        elif self.problem.assembled:
             self._preconditioner = _GAMG
             self._matrix = self._shifted()
         else:
@@ -337,8 +350,10 @@ class Preconditioned:
         else:
             try:
                 matrix.getDiagonal(diagonal)
-            except PETSc.Error:  # a shell without one, on all ranks alike: take the identity's
-                diagonal.set(1.0)
+            except (PETSc.Error, SystemError) as error:
+                if error_code(error) not in _UNSUPPORTED:
+                    raise
+                diagonal.set(1.0)  # a shell without one, on all ranks alike
             diagonal.abs()
             mean = diagonal.sum() / self.problem.n
             values = diagonal.getArray()
@@ -407,10 +422,10 @@ class Preconditioned:
 
     def _raise_shift(self, values: np.ndarray) -> bool:
         """Shift past negative eigenvalues that were found, or farther after a breakdown; say whether it moved."""
-        if self.assembled and self._broke:
+        if self.problem.assembled and self._broke:
             # The preconditioner blows so few directions up that all its images are dependent.
             self._shift *= _STEP
-        elif self.assembled and len(values) and values[0] < -self._shift:
+        elif self.problem.assembled and len(values) and values[0] < -self._shift:
             self._shift = 2 * abs(float(values[0]))
         else:
             return False

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import scipy.linalg
 import scipy.sparse
 
 from sparsehess.assembly import Hessian
@@ -123,7 +122,7 @@ class EigenProblem:
     @property
     def assembled(self) -> bool:
         """Whether A has entries, which a factorization needs."""
-        return self.A.getType() not in ("python", "shell")
+        return is_assembled(self.A)
 
     @cached_property
     def norms(self) -> tuple[float, float]:
@@ -150,7 +149,8 @@ class EigenProblem:
             basis.append(w.copy())
             basis[-1].scale(1 / beta[-1])
         destroy(v, w, *basis)
-        ritz = scipy.linalg.eigvalsh_tridiagonal(np.array(alpha), np.array(beta[: len(alpha) - 1]))
+        beside = beta[: len(alpha) - 1]
+        ritz = np.linalg.eigvalsh(np.diag(alpha) + np.diag(beside, 1) + np.diag(beside, -1))
         low = float(np.abs(ritz).max())
         return low, low + beta[-1]
 
@@ -232,6 +232,11 @@ class EigenProblem:
 
     def __exit__(self, *reason) -> None:
         self.close()
+
+
+def is_assembled(matrix: PETSc.Mat) -> bool:
+    """Return whether a matrix stores its entries by rows, as factorizations and multigrid need. Not collective."""
+    return "aij" in matrix.getType()
 
 
 def _as_mat(matrix, comm, layout: Layout | None, owned: list, name: str) -> PETSc.Mat:

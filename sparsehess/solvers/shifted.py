@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import time
-
-from mpi4py import MPI
 
 import numpy as np
 import scipy.sparse
@@ -16,6 +13,7 @@ from sparsehess.runtime import (
     PETSc,
     agreement,
     destroy,
+    free_memory,
     inserted_options,
     option_was_used,
     readable_errors,
@@ -246,8 +244,8 @@ class Systems:
         if pc.getType() not in _DIRECT or pc.getFactorSolverType() != "mumps":
             return True
         megabytes = pc.getFactorMatrix().getMumpsInfog(22)  # of all ranks of the group
-        share = megabytes / self.layout.comm.size * (len(self.mine) - 1)
-        return bool(self.layout.comm.allreduce(share < _free_megabytes() / 2, op=MPI.LAND))
+        share = megabytes * 10**6 / self.layout.comm.size * (len(self.mine) - 1)
+        return share < free_memory(self.layout.comm) / 2
 
     def _refuse_unused(self) -> None:
         """Refuse options that nothing has asked for by now. Not collective; every rank asks for the same."""
@@ -268,16 +266,6 @@ class Systems:
         self.current.clear()
         if self.teams is not None:
             self.teams.close()
-
-
-def _free_megabytes() -> float:
-    """Return the memory that is free for each process of this machine's cores; much where nobody says."""
-    try:
-        with open("/proc/meminfo") as lines:
-            facts = dict(line.split(":") for line in lines)
-        return int(facts["MemAvailable"].split()[0]) / 1024 / (os.cpu_count() or 1)
-    except (OSError, KeyError, ValueError):
-        return np.inf
 
 
 def _pencil(problem: EigenProblem):
