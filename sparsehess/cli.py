@@ -128,9 +128,9 @@ def parser() -> argparse.ArgumentParser:
     eigs.add_argument("--target", type=float, metavar="S", help="the k nearest to S instead")
     eigs.add_argument(
         "--method",
-        choices=["auto", "krylovschur", "lobpcg", "gd", "jd", "slicing", "feast", "dense"],
+        choices=["auto", "krylovschur", "lobpcg", "gd", "jd", "slicing", "feast", "ciss", "filter", "dense"],
         default="auto",
-        help="solver; slicing and feast are for intervals (default: what suits, see --explain)",
+        help="solver; slicing, feast, ciss and filter are for intervals (default: what suits, see --explain)",
     )
     eigs.add_argument("--groups", type=int, metavar="G", help="of ranks that share feast's contour points")
     eigs.add_argument("--explain", action="store_true", help="say which method would be taken and why, and stop")

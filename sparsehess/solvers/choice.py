@@ -35,17 +35,12 @@ def choose(problem: EigenProblem, spec: SolveSpec) -> Choice:
     InputError
         The method asked for cannot do what is wanted.
     """
-    if not problem.assembled and spec.which == "negative" and spec.target is None:
-        raise InputError(
-            "the negative eigenvalues of a matrix-free Hessian cannot be told without a factorization: "
-            "ask for the smallest, or assemble it"
-        )
+    _check(problem, spec)
     if spec.method != "auto":
-        _check(problem, spec)
         return Choice(spec.method, "asked for")
     if not problem.assembled:
         if spec.takes_all:
-            raise InputError("an interval of a matrix-free Hessian needs a factorization: assemble it")
+            return Choice("filter", "a matrix-free Hessian: Krylov-Schur on a polynomial of it, products alone")
         return Choice("krylovschur", "a matrix-free Hessian: Krylov-Schur with products alone")
     if spec.takes_all:
         return Choice("slicing", "subintervals of known inertia, each by shift-and-invert in its middle")
@@ -65,9 +60,19 @@ def choose(problem: EigenProblem, spec: SolveSpec) -> Choice:
 
 
 def _check(problem: EigenProblem, spec: SolveSpec) -> None:
+    """Refuse what a method, or a matrix-free Hessian, cannot do."""
     method, nearest = spec.method, spec.target is not None
-    if not problem.assembled and (nearest or method in ("slicing", "feast")):
-        raise InputError("a target or an interval of a matrix-free Hessian needs a factorization: assemble it")
+    if not problem.assembled:
+        if spec.which == "negative" and not nearest:
+            raise InputError(
+                "the negative eigenvalues of a matrix-free Hessian cannot be told without a factorization: "
+                "ask for the smallest, or assemble it"
+            )
+        if method in ("slicing", "ciss") or (nearest and method != "dense"):
+            raise InputError(
+                "a matrix-free Hessian has no factorization, which a target and the methods slicing and ciss "
+                "need: assemble it, or ask for an interval by filter"
+            )
     if method in ("lobpcg", "gd", "jd") and (nearest or spec.which not in ("smallest", "largest")):
         raise InputError(
             f"method {method!r} is for the smallest or the largest; for others there is 'krylovschur'"

@@ -80,20 +80,31 @@ class Dense:
         target
             For `nearest`.
         """
+        return self._solved(deflate, k, lambda values: _first(values, which, k, target))
+
+    def find(self, low: float, high: float, expected: int, *, deflate=(), seed: int = 0) -> list[PETSc.Vec]:
+        """Return the eigenvectors with eigenvalues in [low, high]. The caller destroys them.
+
+        Collective. `expected` and `seed` change nothing.
+        """
+        inside = lambda values: np.flatnonzero((values >= low) & (values <= high))  # noqa: E731
+        return self._solved(deflate, expected, inside)
+
+    def _solved(self, deflate, expected: int, choose: Callable[[np.ndarray], np.ndarray]) -> list[PETSc.Vec]:
         problem = self.problem
         began = time.perf_counter()
         if self._pencil is None:
             self._pencil = gathered(problem, problem.A), problem.M and gathered(problem, problem.M)
         away = [*problem.null, *(v for v in deflate if v not in problem.null)]
         away = [_gathered_vector(problem, vector) for vector in away]
-        columns = on_root(problem.comm, _chosen, *self._pencil, away, which, k, target)
+        columns = on_root(problem.comm, _chosen, *self._pencil, away, choose)
         vectors = []
         for column in columns:
             vector = problem.A.createVecRight()
             vector.setArray(column[problem.layout.start : problem.layout.stop])
             vectors.append(vector)
         self.seconds["solve"] += time.perf_counter() - began
-        self.on_progress(len(vectors), k)
+        self.on_progress(len(vectors), expected)
         return vectors
 
     def close(self) -> None:
@@ -132,11 +143,16 @@ def _gathered_vector(problem: EigenProblem, vector: PETSc.Vec) -> np.ndarray | N
     return None if parts is None else np.concatenate(parts)
 
 
-def _chosen(A: np.ndarray, M: np.ndarray | None, away: list, which: str, k: int, target: float) -> np.ndarray:
+def _chosen(A: np.ndarray, M: np.ndarray | None, away: list, choose) -> np.ndarray:
     """Return the wanted eigenvectors as rows; on one rank."""
     values, vectors = _all(A, M)
     if away:
         values, vectors = _without(values, vectors, M, np.array(away).T)
+    return np.ascontiguousarray(vectors[:, choose(values)].T)
+
+
+def _first(values: np.ndarray, which: str, k: int, target: float) -> np.ndarray:
+    """Return the places of the k wanted values."""
     distance = {
         "smallest": lambda: values,
         "largest": lambda: -values,
@@ -145,8 +161,7 @@ def _chosen(A: np.ndarray, M: np.ndarray | None, away: list, which: str, k: int,
     }
     if which not in distance:
         raise InputError(f"which={which!r} is none of {', '.join(distance)}")
-    order = np.argsort(distance[which](), kind="stable")[:k]
-    return np.ascontiguousarray(vectors[:, order].T)
+    return np.argsort(distance[which](), kind="stable")[:k]
 
 
 def _all(A: np.ndarray, M: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""`solve` for an interval: all of its eigenpairs, with the inertia at both ends."""
+"""`solve` for an interval: all of its eigenpairs by any method, with the inertia at its ends if there is one."""
 
 from __future__ import annotations
 
@@ -6,22 +6,36 @@ import time
 
 import numpy as np
 
-from sparsehess.runtime import destroy
+from sparsehess.errors import InputError
+from sparsehess.runtime import destroy, has_package
 from sparsehess.solvers.choice import Choice
+from sparsehess.solvers.ciss import ContourIntegral
+from sparsehess.solvers.dense import Dense
 from sparsehess.solvers.feast import Feast
+from sparsehess.solvers.polynomial import PolynomialFilter
 from sparsehess.solvers.problem import EigenProblem
 from sparsehess.solvers.refine import rayleigh_ritz
 from sparsehess.solvers.slicing import Piece, Slicing
 from sparsehess.solvers.spectrum import Count, SolveSpec, Spectrum
+from sparsehess.solvers.windows import separation
 
 # Up to this size the counts at the ends are confirmed by a second shift each without being asked.
 _CHEAP = 20_000
 
-# Contour points in the upper half plane: more take longer than the iterations that they save.
+# Contour points of FEAST in the upper half plane: more take longer than the iterations that they save.
 _POINTS = 4
 
-# Searches beyond the first that FEAST makes for what is missing.
-_AGAIN = 2
+# Searches in a subinterval beyond the first, for what is missing.
+_AGAIN = 3
+
+# Searches without a count to say that nothing is missing: the last one finds nothing more.
+_BLIND = 12
+
+# How many a search without a count is prepared for at first (twice as many where it finds so many), and later.
+_FIRST, _LATER = 25, 5
+
+# A search for more eigenvalues at a time than this is split, where counts tell how.
+_MOST = 100
 
 
 def solve_interval(problem: EigenProblem, spec: SolveSpec, choice: Choice, progress) -> Spectrum:
@@ -29,39 +43,32 @@ def solve_interval(problem: EigenProblem, spec: SolveSpec, choice: Choice, progr
 
     Collective. Never raises for pairs that are missing: the count tells.
     """
-    low, high = spec.interval
-    by_contour = choice.method == "feast"
-    slicing = Slicing(
-        problem,
-        {} if by_contour else spec.options,  # the caller's are for the solver that finds the pairs
-        tol=max(1e-2 * spec.tol, 1e-13),
-        seed=spec.seed,
-        on_progress=progress,
-    )
-    feast = _contour_solver(problem, spec, progress) if by_contour else None
-    solvers = [slicing, feast] if by_contour else [slicing]
+    counts = problem.assembled and has_package("mumps")
+    slices = choice.method == "slicing"
+    counter = finder = None
     vectors: list = []
     try:
-        confirm = spec.count == "yes" or (spec.count == "auto" and problem.n <= _CHEAP)
-        whole = slicing.ends(low, high, confirm)
-        vectors = _filtered(feast, whole, problem, spec) if by_contour else slicing.find(whole)
+        if counts:
+            options = spec.options if slices else {}  # the caller's are for the solver that finds the pairs
+            counter = Slicing(problem, options, tol=_tight(spec), seed=spec.seed, on_progress=progress)
+        finder = counter if slices else _FINDERS[choice.method](problem, spec, progress)
+        solvers = [counter, finder] if counts and not slices else [finder]
+        if counts:
+            confirm = spec.count == "yes" or (spec.count == "auto" and problem.n <= _CHEAP)
+            whole = counter.ends(*spec.interval, confirm)
+            vectors = counter.find(whole) if slices else _counted_search(finder, counter, whole, problem, spec)
+            ends = whole.low, whole.high
+        else:
+            ends = _widened(problem, *spec.interval)
+            vectors = _blind_search(finder, ends, problem, spec)
         spent = {name: sum(solver.seconds[name] for solver in solvers) for name in ("factorization", "solve")}
         began = time.perf_counter()
         values, vectors, errors, orthogonality = rayleigh_ritz(problem, vectors)
-        keep = (errors <= spec.tol) & (values > whole.low) & (values < whole.high)
-        null = len(problem.null) if whole.low < 0 < whole.high else 0
-        found = int(np.count_nonzero(keep)) + null
-        count = Count(
-            (whole.low, whole.high),
-            whole.inertia,
-            found,
-            found == whole.inertia,
-            slicing.repairs,
-            tuple((piece.low, piece.high, piece.inertia, many) for piece, many in slicing.unresolved),
-        )
+        keep = (errors <= spec.tol) & (values >= ends[0]) & (values <= ends[1])
         destroy(*(vector for vector, kept in zip(vectors, keep, strict=True) if not kept))
         vectors = [vector for vector, kept in zip(vectors, keep, strict=True) if kept]
         values, errors = values[keep], errors[keep]
+        count = _compared(counter, whole, problem, len(values)) if counts else None
         spent["certificate"] = time.perf_counter() - began
         return Spectrum(
             eigenvalues=values,
@@ -69,36 +76,93 @@ def solve_interval(problem: EigenProblem, spec: SolveSpec, choice: Choice, progr
             residuals=errors,
             orthogonality=orthogonality,
             count=count,
-            uncounted="",
+            uncounted="" if counts else "a matrix-free Hessian has no factorization to count with",
             zeros=int(np.count_nonzero(np.abs(values) <= problem.zero)),
-            asked=len(values) + max(count.inertia - count.found, 0),
+            asked=len(values) + (max(count.inertia - count.found, 0) if counts else 0),
             advice="",
-            iterations=solvers[-1].iterations,
+            iterations=finder.iterations,
             method=choice.method,
             reason=choice.reason,
             timings=spent,
-            options=solvers[-1].used_defaults(),
+            options=finder.used_defaults(),
         )
     except Exception:
         destroy(*vectors)
         raise
     finally:
-        for solver in solvers:
+        for solver in {id(solver): solver for solver in (counter, finder) if solver is not None}.values():
             solver.close()
 
 
-def _contour_solver(problem: EigenProblem, spec: SolveSpec, progress) -> Feast:
+def _widened(problem: EigenProblem, low: float, high: float) -> tuple[float, float]:
+    """Return ends that have an eigenvalue at an end inside, whatever its rounding."""
+    below, above = (separation(problem, end) if np.isfinite(end) else 0.0 for end in (low, high))
+    return low - below, high + above
+
+
+def _tight(spec: SolveSpec) -> float:
+    return max(1e-2 * spec.tol, 1e-13)
+
+
+def _feast(problem: EigenProblem, spec: SolveSpec, progress) -> Feast:
     groups = min(problem.comm.size, _POINTS) if spec.groups is None else spec.groups
     return Feast(problem, spec.options, spec.tol, groups=groups, points=_POINTS, on_progress=progress)
 
 
-def _filtered(feast: Feast, whole: Piece, problem: EigenProblem, spec: SolveSpec) -> list:
-    """Return what FEAST finds; once more, beside what it has found, where the count says that some are missing."""
-    expected = whole.inertia - (len(problem.null) if whole.low < 0 < whole.high else 0)
+_FINDERS = {
+    "feast": _feast,
+    "ciss": lambda problem, spec, progress: ContourIntegral(problem, spec.options, _tight(spec), progress),
+    "filter": lambda problem, spec, progress: PolynomialFilter(problem, spec.options, _tight(spec), progress),
+    "dense": lambda problem, spec, progress: Dense(problem, spec.options, on_progress=progress),
+}
+
+
+def _counted_search(finder, counter: Slicing, whole: Piece, problem: EigenProblem, spec: SolveSpec) -> list:
+    """Return what a method finds in pieces of known inertia; again, where the count says that some are missing."""
     vectors: list = []
-    for attempt in range(1 + _AGAIN):
-        if len(vectors) >= expected:
-            break
-        missing = expected - len(vectors)
-        vectors += feast.find(whole.low, whole.high, missing, deflate=vectors, seed=spec.seed + attempt)
+    most = np.inf if isinstance(finder, Dense) else _MOST
+    for piece in counter.pieces(whole, most):
+        expected, found, idle = counter.expected(piece), [], 0
+        for attempt in range(1 + _AGAIN):
+            if len(found) >= expected or idle == 2:
+                break
+            new = finder.find(
+                piece.low, piece.high, expected - len(found), deflate=[*vectors, *found], seed=spec.seed + attempt
+            )
+            before = len(found)
+            found = counter.inside(piece, [*found, *new])
+            idle = 0 if len(found) > before else idle + 1
+            counter.repairs += attempt > 0
+        if len(found) < expected:
+            counter.unresolved.append((piece, len(found)))
+        vectors += found
     return vectors
+
+
+def _blind_search(finder, ends: tuple[float, float], problem: EigenProblem, spec: SolveSpec) -> list:
+    """Return what a method finds without a count: it searches until it finds nothing beside what it has."""
+    low, high = ends
+    found: list = []
+    expected = _FIRST
+    for attempt in range(_BLIND):
+        new = finder.find(low, high, expected, deflate=found, seed=spec.seed + attempt)
+        before = len(found)
+        expected = 2 * expected if len(new) >= expected else _LATER
+        values, found, errors, _ = rayleigh_ritz(problem, [*found, *new])
+        keep = (errors <= spec.tol) & (values >= low) & (values <= high)
+        destroy(*(vector for vector, kept in zip(found, keep, strict=True) if not kept))
+        found = [vector for vector, kept in zip(found, keep, strict=True) if kept]
+        if len(found) == before:
+            return found
+    raise InputError(
+        f"{len(found)} eigenvalues were found in [{low:.6g}, {high:.6g}], the last search found more still: "
+        "take a narrower interval"
+    )
+
+
+def _compared(counter: Slicing, whole: Piece, problem: EigenProblem, found: int) -> Count:
+    found += len(problem.null) if whole.low < 0 < whole.high else 0
+    pieces = ((piece.low, piece.high, piece.inertia, many) for piece, many in counter.unresolved)
+    return Count(
+        (whole.low, whole.high), whole.inertia, found, found == whole.inertia, counter.repairs, tuple(pieces)
+    )

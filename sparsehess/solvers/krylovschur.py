@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sparsehess.errors import InputError, StackError
+from sparsehess.errors import StackError
 from sparsehess.reproducible import uniform
 from sparsehess.runtime import (
     FAILED,
@@ -14,10 +14,9 @@ from sparsehess.runtime import (
     SLEPc,
     error_code,
     has_package,
-    inserted_options,
-    option_was_used,
     readable_errors,
 )
+from sparsehess.solvers.options import Options
 from sparsehess.solvers.problem import EigenProblem
 
 PREFIX = "sparsehess_"
@@ -82,7 +81,7 @@ class KrylovSchur:
             )
         self._factors = self.invert or problem.M is not None
         self._room: dict = {}
-        self._used: set[str] = set()
+        self._given = Options(PREFIX, self.options)
         self._create()
 
     def _create(self) -> None:
@@ -134,7 +133,7 @@ class KrylovSchur:
         return counts
 
     def _factorized(self, shift: float) -> tuple[int, int, int]:
-        with inserted_options(PREFIX, self.used_defaults()):
+        with self._given.inserted(self.used_defaults()):
             st = self._eps.getST()
             if self.shift is None:
                 self._eps.setWhichEigenpairs(SLEPc.EPS.Which.TARGET_MAGNITUDE)
@@ -146,7 +145,6 @@ class KrylovSchur:
                 st.setShift(shift)
                 st.setUp()
             self.shift = shift
-            self._note_used()
             return tuple(int(number) for number in st.getKSP().getPC().getFactorMatrix().getInertia())
 
     def solve(
@@ -196,7 +194,7 @@ class KrylovSchur:
         start.setArray(0.5 + 0.5 * uniform(problem.layout, seed))  # in (0, 1), as SLEPc's own
         eps.setInitialSpace([start])
         try:
-            with inserted_options(PREFIX, self.used_defaults()), readable_errors("solving for eigenpairs"):
+            with self._given.inserted(self.used_defaults()), readable_errors("solving for eigenpairs"):
                 eps.cancelMonitor()  # else those of the options would be added once more
                 eps.setFromOptions()
                 watch = _Watch(self, k, stop_in_cluster)
@@ -209,7 +207,6 @@ class KrylovSchur:
                 self.seconds["factorization"] += set_up - began
                 self.seconds["solve"] += time.perf_counter() - set_up
                 self.cluster = watch.cluster
-                self._note_used()
         finally:
             eps.cancelMonitor()
             start.destroy()
@@ -222,15 +219,9 @@ class KrylovSchur:
             vectors.append(vector)
         return vectors
 
-    def _note_used(self) -> None:
-        self._used |= {key for key in self.options if option_was_used(PREFIX + key)}
-
     def refuse_unused(self) -> None:
         """Raise InputError for options of the caller that nothing has used. Not collective."""
-        unused = sorted(set(self.options) - self._used)
-        if unused:
-            listed = ", ".join("-" + key for key in unused)
-            raise InputError(f"PETSc options that nothing has used: {listed}; are they spelt right?")
+        self._given.refuse_unused()
 
     def close(self) -> None:
         """Destroy the solver and its factorization.

@@ -20,10 +20,10 @@ from sparsehess.runtime import (
     destroy,
     error_code,
     inserted_options,
-    option_was_used,
     readable_errors,
 )
 from sparsehess.solvers.krylovschur import PREFIX
+from sparsehess.solvers.options import Options
 from sparsehess.solvers.problem import EigenProblem, is_assembled
 from sparsehess.solvers.refine import rayleigh_ritz
 
@@ -132,7 +132,7 @@ class Preconditioned:
         self._matrix_of: tuple | None = None
         self._broke = False  # whether the last solve ended early
         self._chosen: dict = {}
-        self._used: set[str] = set()
+        self._given = Options(PREFIX, self.options)
         self._preconditioner: dict = {}
 
     def used_defaults(self) -> dict:
@@ -180,7 +180,7 @@ class Preconditioned:
                 break
         good = errors <= self.tol
         destroy(*(v for v, keep in zip(found, good, strict=True) if not keep))
-        self._refuse_unused()
+        self._given.refuse_unused()
         return [v for v, keep in zip(found, good, strict=True) if keep]
 
     def close(self) -> None:
@@ -199,7 +199,7 @@ class Preconditioned:
         problem, made = self.problem, []
         eps = SLEPc.EPS().create(problem.A.comm)
         try:
-            with inserted_options(PREFIX, self.used_defaults()), readable_errors("solving for eigenpairs"):
+            with self._given.inserted(self.used_defaults()), readable_errors("solving for eigenpairs"):
                 self._configure(eps, which, k)
                 if away:
                     eps.setDeflationSpace(away)
@@ -215,7 +215,6 @@ class Preconditioned:
                 self._run(eps)
                 self.seconds["factorization"] += set_up - began
                 self.seconds["solve"] += time.perf_counter() - set_up
-                self._used |= {key for key in self.options if option_was_used(PREFIX + key)}
             self.iterations += eps.getIterationNumber()
             return self._vectors(eps)
         finally:
@@ -430,12 +429,6 @@ class Preconditioned:
         else:
             return False
         return True
-
-    def _refuse_unused(self) -> None:
-        unused = sorted(set(self.options) - self._used)
-        if unused:
-            listed = ", ".join("-" + key for key in unused)
-            raise InputError(f"PETSc options that nothing has used: {listed}; are they spelt right?")
 
 
 _SIGNATURE = ctypes.CFUNCTYPE(

@@ -134,25 +134,9 @@ class EigenProblem:
     @cached_property
     def _ritz_bounds(self) -> tuple[float, float]:
         """A lower bound of the 2-norm of A from some Lanczos steps, and one that is likely above it."""
-        v, w = self.A.createVecRight(), self.A.createVecLeft()
-        v.setArray(uniform(self.layout, 13))
-        v.normalize()
-        basis, alpha, beta = [v.copy()], [], []
-        for _ in range(min(_STEPS, self.n)):
-            self.A.mult(basis[-1], w)
-            alpha.append(w.dot(basis[-1]))
-            for one in basis:  # so few that full orthogonality costs nothing
-                w.axpy(-w.dot(one), one)
-            beta.append(w.norm())
-            if beta[-1] <= 1e-14 * max(map(abs, alpha)):
-                break
-            basis.append(w.copy())
-            basis[-1].scale(1 / beta[-1])
-        destroy(v, w, *basis)
-        beside = beta[: len(alpha) - 1]
-        ritz = np.linalg.eigvalsh(np.diag(alpha) + np.diag(beside, 1) + np.diag(beside, -1))
-        low = float(np.abs(ritz).max())
-        return low, low + beta[-1]
+        low, high, error = spectral_bounds(self.A, self.layout, _STEPS)
+        size = max(abs(low), abs(high))
+        return size, size + error
 
     @cached_property
     def mass_diagonal(self) -> tuple[float, float, int]:
@@ -232,6 +216,32 @@ class EigenProblem:
 
     def __exit__(self, *reason) -> None:
         self.close()
+
+
+def spectral_bounds(matrix: PETSc.Mat, layout: Layout, steps: int) -> tuple[float, float, float]:
+    """Return least and largest Ritz value of some Lanczos steps with a symmetric matrix, and a residual norm.
+
+    Collective. Both ends lie inside the spectrum; farther out than the norm it hardly ever goes (Zhou and Li
+    2011, "Bounding the spectrum of large Hermitian matrices").
+    """
+    v, w = matrix.createVecRight(), matrix.createVecLeft()
+    v.setArray(uniform(layout, 13))
+    v.normalize()
+    basis, alpha, beta = [v], [], []
+    for _ in range(min(steps, layout.n)):
+        matrix.mult(basis[-1], w)
+        alpha.append(w.dot(basis[-1]))
+        for one in basis:  # so few that full orthogonality costs nothing
+            w.axpy(-w.dot(one), one)
+        beta.append(w.norm())
+        if beta[-1] <= 1e-14 * max(map(abs, alpha)):
+            break
+        basis.append(w.copy())
+        basis[-1].scale(1 / beta[-1])
+    destroy(w, *basis)
+    beside = beta[: len(alpha) - 1]
+    ritz = np.linalg.eigvalsh(np.diag(alpha) + np.diag(beside, 1) + np.diag(beside, -1))
+    return float(ritz[0]), float(ritz[-1]), beta[-1]
 
 
 def is_assembled(matrix: PETSc.Mat) -> bool:

@@ -7,18 +7,17 @@ import time
 import numpy as np
 import scipy.sparse
 
-from sparsehess.errors import InputError, StackError
+from sparsehess.errors import StackError
 from sparsehess.pattern.layout import Layout
 from sparsehess.runtime import (
     PETSc,
     agreement,
     destroy,
     free_memory,
-    inserted_options,
-    option_was_used,
     readable_errors,
 )
 from sparsehess.solvers.contours import Filter
+from sparsehess.solvers.options import Options
 from sparsehess.solvers.problem import EigenProblem, with_diagonal
 from sparsehess.solvers.teams import Teams
 
@@ -75,7 +74,7 @@ class Systems:
     """
 
     def __init__(self, problem: EigenProblem, groups: int, options: dict, seconds: dict[str, float]):
-        self.asked, self.options = set(options), {**DEFAULTS, **options}
+        self.given, self.options = Options(PREFIX, options), {**DEFAULTS, **options}
         self.groups, self.seconds = groups, seconds
         self.comm = problem.comm
         self.teams = None if groups == 1 else Teams(problem.layout, groups)
@@ -98,7 +97,6 @@ class Systems:
         self.keep: bool | None = None
         self.solvers: list[tuple[PETSc.KSP, PETSc.Mat]] = []
         self.current: list[complex | None] = []
-        self.used: set[str] = set()
 
     def move_to(self, chosen: Filter) -> None:
         """Take these contour points for the next solves.
@@ -122,13 +120,13 @@ class Systems:
         total = np.zeros(Y.shape, order="F")
         with (
             agreement(self.comm),
-            inserted_options(PREFIX, self.options),
+            self.given.inserted(self.options),
             readable_errors("solving at the contour points of FEAST", "give it more memory or more ranks"),
         ):
             for slot, j in enumerate(self.mine):
                 ksp = self._at(self.points[j], slot)
                 self._accumulate(ksp, Y, coefficients[j], total)
-            self._refuse_unused()
+        self.given.refuse_unused()
         return total if self.teams is None else self.teams.collect(total)
 
     def _accumulate(self, ksp, Y, coefficients, total) -> None:
@@ -246,14 +244,6 @@ class Systems:
         megabytes = pc.getFactorMatrix().getMumpsInfog(22)  # of all ranks of the group
         share = megabytes * 10**6 / self.layout.comm.size * (len(self.mine) - 1)
         return share < free_memory(self.layout.comm) / 2
-
-    def _refuse_unused(self) -> None:
-        """Refuse options that nothing has asked for by now. Not collective; every rank asks for the same."""
-        self.used |= {key for key in self.asked if option_was_used(PREFIX + key)}
-        unused = sorted(self.asked - self.used)
-        if unused:
-            listed = ", ".join("-" + key for key in unused)
-            raise InputError(f"PETSc options that nothing has used: {listed}; are they spelt right?")
 
     def close(self) -> None:
         """Destroy the factorizations.

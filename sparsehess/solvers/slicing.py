@@ -150,7 +150,7 @@ class Slicing:
         done = 0
         while waiting:
             piece = waiting.pop()
-            expected = self._expected(piece)
+            expected = self.expected(piece)
             if expected:
                 vectors, halves = self._solved(piece, expected)
                 found += vectors
@@ -159,8 +159,26 @@ class Slicing:
             self._on_progress(min(done, whole.inertia), whole.inertia)
         return found
 
-    def _expected(self, piece: Piece) -> int:
-        """Eigenvalues to be found: without those of the known null vectors."""
+    def pieces(self, whole: Piece, most: float) -> list[Piece]:
+        """Return parts of a piece, from below, each with at most so many eigenvalues to be found, none with none.
+
+        Collective. A part that halving leaves as it is, a multiple eigenvalue, may have more.
+        """
+        done, waiting = [], [whole]
+        while waiting:
+            piece = waiting.pop()
+            expected = self.expected(piece)
+            if expected > most and piece.fruitless < _FRUITLESS:
+                waiting += piece.halves(*self._middle(piece))[::-1]
+            elif expected:
+                done.append(piece)
+        return done
+
+    def expected(self, piece: Piece) -> int:
+        """Return how many eigenvalues are to be found: without those of the known null vectors.
+
+        Not collective.
+        """
         return piece.inertia - (len(self.problem.null) if piece.low < 0 < piece.high else 0)
 
     def _solved(self, piece: Piece, expected: int) -> tuple[list, list[Piece]]:
@@ -179,7 +197,7 @@ class Slicing:
             new = self._solver.solve(
                 "nearest", missing, deflate=deflate, seed=self.seed + attempt, wider=20 * attempt
             )
-            vectors = self._inside(piece, [*vectors, *new])
+            vectors = self.inside(piece, [*vectors, *new])
         if len(vectors) != expected:
             if not narrow:
                 destroy(*vectors)
@@ -199,8 +217,11 @@ class Slicing:
                 break
         return middle, min(max(below, piece.below_low), piece.below_high)
 
-    def _inside(self, piece: Piece, vectors: list) -> list:
-        """Return the vectors that belong to a piece, orthonormal; takes over those given."""
+    def inside(self, piece: Piece, vectors: list) -> list:
+        """Return the vectors that belong to a piece, orthonormal; takes over those given.
+
+        Collective.
+        """
         values, vectors, _, _ = rayleigh_ritz(self.problem, vectors)
         slack = [separation(self.problem, end) for end in (piece.low, piece.high)]
         inside = (values > piece.low - slack[0]) & (values < piece.high + slack[1])

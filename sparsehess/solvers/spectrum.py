@@ -9,7 +9,8 @@ import numpy as np
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, destroy
 
-METHODS = ("auto", "krylovschur", "lobpcg", "gd", "jd", "slicing", "feast", "dense")
+METHODS = ("auto", "krylovschur", "lobpcg", "gd", "jd", "slicing", "feast", "ciss", "filter", "dense")
+WHOLE = ("slicing", "feast", "ciss", "filter")  # for all eigenvalues of an interval
 WHICH = ("smallest", "largest", "magnitude", "negative")
 
 
@@ -39,8 +40,8 @@ class SolveSpec:
         Of the starting vectors.
     method
         `auto`, which chooses (see `choice.choose`); `krylovschur`, with shift-and-invert where that is of use;
-        `lobpcg`, `gd` and `jd`, preconditioned, for the smallest or largest; `dense`; for intervals
-        `slicing` and `feast`.
+        `lobpcg`, `gd` and `jd`, preconditioned, for the smallest or largest; for intervals `slicing`, `feast`,
+        `ciss` and, by products alone, `filter`; `dense` for all.
     groups
         Of ranks, among which FEAST shares its contour points out, each with the whole matrix; default as many as
         there are ranks or points.
@@ -76,10 +77,15 @@ class SolveSpec:
                 raise InputError("an interval is solved by its counts: leave out count='no'")
         if self.groups is not None and self.method != "feast":
             raise InputError("groups are for the contour points of method 'feast'")
-        whole = self.method in ("slicing", "feast")
-        if self.method != "auto" and whole != self.takes_all:
+        whole = self.method in WHOLE
+        if self.method not in ("auto", "dense") and whole != self.takes_all:
             says = "is" if whole else "is not"
             raise InputError(f"method {self.method!r} {says} for an interval, or for all negative eigenvalues")
+        if self.options.get("eps_type") == "feast":
+            raise InputError(
+                "-eps_type feast: SLEPc's FEAST passes only the real parts of contour points and solutions where "
+                "scalars are real, so that it cannot converge; --method feast has one that does"
+            )
         if not 0 < self.tol < 1:
             raise InputError(f"tol={self.tol} must be between 0 and 1")
         if self.target is not None and not np.isfinite(self.target):

@@ -35,10 +35,16 @@ def pencil():
     return K, M.tocsr(), None, lapack(K, M)
 
 
+def weighted():
+    K, _ = laplacian(8, 9)
+    weights = np.linspace(1, 3, 72)[np.random.default_rng(4).permutation(72)]
+    return K, sp.diags(weights).tocsr(), None, lapack(K, sp.diags(weights).tocsr())
+
+
 # On few ranks only: SLEPc's Davidson solvers are one code.
 SLOWER = [pytest.param(name, marks=pytest.mark.thorough) for name in ("gd", "jd")]
 
-PROBLEMS = [standard, indefinite, free_body, pencil]
+PROBLEMS = [standard, indefinite, free_body, pencil, weighted]
 
 
 def right(spectrum, expected, top, tol=1e-8):
@@ -58,10 +64,14 @@ def test_ends_of_spectra(method, problem, comm):
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda make: make.__name__)
-@pytest.mark.parametrize("method", ["slicing", "feast"])
+@pytest.mark.parametrize("method", ["slicing", "feast", "ciss", "filter", "dense"])
 def test_insides_of_spectra(method, problem, comm):
     K, M, null, exact = problem()
     low, high = 0.5 * (exact[14] + exact[15]), 0.5 * (exact[29] + exact[30])
+    if method == "filter" and problem is pencil:
+        with pytest.raises(InputError, match="must be diagonal"):
+            sh.eigs(K, interval=(low, high), mass=M, method=method, comm=comm)
+        return
     with sh.eigs(K, interval=(low, high), mass=M, nullspace=null, method=method, comm=comm) as spectrum:
         right(spectrum, exact[15:30], np.abs(exact).max())
         assert spectrum.method == method and spectrum.count.certified and spectrum.count.found == 15
@@ -111,9 +121,31 @@ def test_shells(method, problem, comm):
     mat.destroy()
 
 
+@pytest.mark.parametrize("problem", [standard, indefinite, free_body, weighted], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("method", [pytest.param("filter", marks=pytest.mark.thorough), "dense"])
+def test_insides_of_shells(method, problem, comm):
+    """By products alone: inside, from an end that is an eigenvalue, from minus infinity, and where nothing is."""
+    K, M, null, exact = problem()
+    mat = shell(K, comm)
+    gap = np.argmax(np.diff(exact))
+    empty = exact[gap] + np.array([0.1, 0.9]) * (exact[gap + 1] - exact[gap])
+    cases = [
+        ((0.5 * (exact[14] + exact[15]), 0.5 * (exact[29] + exact[30])), exact[15:30]),
+        ((exact[20], 0.5 * (exact[29] + exact[30])), exact[np.flatnonzero(exact >= exact[20] - 1e-9)[0] : 30]),
+        ((-np.inf, 0.5 * (exact[4] + exact[5])), exact[:5]),
+        (tuple(empty), exact[:0]),
+    ]
+    for interval, expected in cases:
+        with sh.eigs(mat, interval=interval, mass=M, nullspace=null, method=method) as spectrum:
+            assert spectrum.converged == len(expected) and spectrum.count is None
+            if len(expected):
+                right(spectrum, expected, np.abs(exact).max())
+    mat.destroy()
+
+
 def test_a_hessian_that_is_never_assembled(comm):
     """Products by differences of a gradient, with the answer of the assembled one."""
-    n = 120
+    n = 60
 
     def gradient(u):
         g = 2 * u + np.sin(u)
@@ -129,8 +161,12 @@ def test_a_hessian_that_is_never_assembled(comm):
             assert np.abs(spectrum.eigenvalues - exact[-5:]).max() < 1e-7
         with sh.eigs(free, 3, tol=1e-7) as spectrum:
             assert np.abs(spectrum.eigenvalues - exact[:3]).max() < 1e-6
+        with sh.eigs(
+            free, interval=(0.5 * (exact[3] + exact[4]), 0.5 * (exact[9] + exact[10])), tol=1e-6
+        ) as spectrum:
+            assert np.abs(spectrum.eigenvalues - exact[4:10]).max() < 1e-6 and spectrum.method == "filter"
         with pytest.raises(InputError, match="assemble it"):
-            sh.eigs(free, interval=(0.0, 1.0))
+            sh.eigs(free, 3, target=1.0)
 
 
 def test_what_auto_chooses_and_why(comm):
