@@ -132,7 +132,7 @@ def parser() -> argparse.ArgumentParser:
         default="auto",
         help="solver; slicing, feast, ciss and filter are for intervals (default: what suits, see --explain)",
     )
-    eigs.add_argument("--groups", type=int, metavar="G", help="of ranks that share feast's contour points")
+    eigs.add_argument("--groups", type=int, metavar="G", help="of ranks that share out slices, or points of feast")
     eigs.add_argument("--explain", action="store_true", help="say which method would be taken and why, and stop")
     eigs.add_argument(
         "--shell", action="store_true", help="never assemble the Hessian of the problem: products alone"

@@ -12,6 +12,7 @@ from sparsehess.solvers.choice import Choice
 from sparsehess.solvers.ciss import ContourIntegral
 from sparsehess.solvers.dense import Dense
 from sparsehess.solvers.feast import Feast
+from sparsehess.solvers.groups import find_in_groups
 from sparsehess.solvers.polynomial import PolynomialFilter
 from sparsehess.solvers.problem import EigenProblem
 from sparsehess.solvers.refine import rayleigh_ritz
@@ -50,13 +51,18 @@ def solve_interval(problem: EigenProblem, spec: SolveSpec, choice: Choice, progr
     try:
         if counts:
             options = spec.options if slices else {}  # the caller's are for the solver that finds the pairs
-            counter = Slicing(problem, options, tol=_tight(spec), seed=spec.seed, on_progress=progress)
+            counter = Slicing(problem, options, tol=_tight(problem, spec), seed=spec.seed, on_progress=progress)
         finder = counter if slices else _FINDERS[choice.method](problem, spec, progress)
         solvers = [counter, finder] if counts and not slices else [finder]
         if counts:
             confirm = spec.count == "yes" or (spec.count == "auto" and problem.n <= _CHEAP)
             whole = counter.ends(*spec.interval, confirm)
-            vectors = counter.find(whole) if slices else _counted_search(finder, counter, whole, problem, spec)
+            if not slices:
+                vectors = _counted_search(finder, counter, whole, problem, spec)
+            elif spec.groups and spec.groups > 1:
+                vectors = find_in_groups(counter, whole, spec.groups, spec.options)
+            else:
+                vectors = counter.find(whole)
             ends = whole.low, whole.high
         else:
             ends = _widened(problem, *spec.interval)
@@ -100,8 +106,9 @@ def _widened(problem: EigenProblem, low: float, high: float) -> tuple[float, flo
     return low - below, high + above
 
 
-def _tight(spec: SolveSpec) -> float:
-    return max(1e-2 * spec.tol, 1e-13)
+def _tight(problem: EigenProblem, spec: SolveSpec) -> float:
+    """Return a tolerance for SLEPc: two digits beyond the one asked for, as far as products are so exact."""
+    return max(1e-2 * spec.tol, 1e-13, min(spec.tol, problem.relative_error))
 
 
 def _feast(problem: EigenProblem, spec: SolveSpec, progress) -> Feast:
@@ -111,8 +118,12 @@ def _feast(problem: EigenProblem, spec: SolveSpec, progress) -> Feast:
 
 _FINDERS = {
     "feast": _feast,
-    "ciss": lambda problem, spec, progress: ContourIntegral(problem, spec.options, _tight(spec), progress),
-    "filter": lambda problem, spec, progress: PolynomialFilter(problem, spec.options, _tight(spec), progress),
+    "ciss": lambda problem, spec, progress: ContourIntegral(
+        problem, spec.options, _tight(problem, spec), progress
+    ),
+    "filter": lambda problem, spec, progress: PolynomialFilter(
+        problem, spec.options, _tight(problem, spec), progress
+    ),
     "dense": lambda problem, spec, progress: Dense(problem, spec.options, on_progress=progress),
 }
 
@@ -130,7 +141,7 @@ def _counted_search(finder, counter: Slicing, whole: Piece, problem: EigenProble
                 piece.low, piece.high, expected - len(found), deflate=[*vectors, *found], seed=spec.seed + attempt
             )
             before = len(found)
-            found = counter.inside(piece, [*found, *new])
+            found, _ = counter.inside(piece, [*found, *new])
             idle = 0 if len(found) > before else idle + 1
             counter.repairs += attempt > 0
         if len(found) < expected:

@@ -81,7 +81,7 @@ class Systems:
         self.layout = problem.layout if self.teams is None else self.teams.layout
         doubled = Layout(self.layout.comm, 2 * self.layout.starts)
         self.doubled = doubled
-        rows = _pencil(problem)
+        rows = pencil(problem)
         indptr, indices, self.a, self.m = rows if self.teams is None else self.teams.gather(*rows)
         lengths = np.diff(indptr)
         self.indptr = np.concatenate([[0], np.cumsum(np.repeat(2 * lengths, 2))])
@@ -258,8 +258,11 @@ class Systems:
             self.teams.close()
 
 
-def _pencil(problem: EigenProblem):
-    """Return (indptr, indices, a, m): local rows of A and M on the pattern that holds both and the diagonal."""
+def pencil(problem: EigenProblem):
+    """Return (indptr, indices, a, m): local rows of A and M on the pattern that holds both and the diagonal.
+
+    Not collective but for types of matrices that are converted. M is the identity where there is none.
+    """
     layout = problem.layout
     A = _rows(problem.A, layout)
     if problem.M is None:

@@ -65,15 +65,17 @@ class Slicing:
     ----------
     repairs
         Solves beyond the first of a subinterval so far.
+    elsewhere
+        Iterations of others that solved pieces of this one.
     unresolved
         The subintervals in which fewer were found than the inertia counts, with the number found.
     """
 
     def __init__(self, problem: EigenProblem, options: dict, *, tol: float, seed: int = 0, on_progress=None):
-        self.problem, self.seed = problem, seed
+        self.problem, self.tol, self.seed = problem, tol, seed
         self._solver = KrylovSchur(problem, True, options, tol=tol)
         self._on_progress = on_progress or (lambda done, total: None)
-        self.repairs = 0
+        self.repairs = self.elsewhere = 0
         self.unresolved: list[tuple[Piece, int]] = []
 
     @property
@@ -82,7 +84,7 @@ class Slicing:
 
     @property
     def iterations(self) -> int:
-        return self._solver.iterations
+        return self._solver.iterations + self.elsewhere
 
     def used_defaults(self) -> dict:
         """Return the options of the solves. Not collective."""
@@ -187,7 +189,7 @@ class Slicing:
         narrow = piece.high - piece.low <= 16 * separation(self.problem, middle)
         if expected > MOST and not narrow and piece.fruitless < _FRUITLESS:
             return [], piece.halves(middle, below)
-        vectors: list = []
+        vectors, sure = [], 0
         for attempt in range(1 + _AGAIN):
             deflate = [*self.problem.null, *vectors]
             missing = min(expected - len(vectors), self.problem.finite - len(deflate))
@@ -197,8 +199,8 @@ class Slicing:
             new = self._solver.solve(
                 "nearest", missing, deflate=deflate, seed=self.seed + attempt, wider=20 * attempt
             )
-            vectors = self.inside(piece, [*vectors, *new])
-        if len(vectors) != expected:
+            vectors, sure = self.inside(piece, [*vectors, *new])
+        if not sure <= expected <= len(vectors):
             if not narrow:
                 destroy(*vectors)
                 return [], piece.halves(middle, below)
@@ -215,18 +217,20 @@ class Slicing:
             below, zero, _ = self._solver.shift_to(middle)
             if not zero:
                 break
+        # Pivots that vanish everywhere tried make a count that may be out of order: no piece has fewer than none.
         return middle, min(max(below, piece.below_low), piece.below_high)
 
-    def inside(self, piece: Piece, vectors: list) -> list:
-        """Return the vectors that belong to a piece, orthonormal; takes over those given.
+    def inside(self, piece: Piece, vectors: list) -> tuple[list, int]:
+        """Return the vectors that may belong to a piece, orthonormal, and how many surely do.
 
-        Collective.
+        Collective. Takes over those given. An eigenvalue within rounding of an end may be counted at either side.
         """
         values, vectors, _, _ = rayleigh_ritz(self.problem, vectors)
-        slack = [separation(self.problem, end) for end in (piece.low, piece.high)]
-        inside = (values > piece.low - slack[0]) & (values < piece.high + slack[1])
+        below, above = separation(self.problem, piece.low), separation(self.problem, piece.high)
+        inside = (values > piece.low - below) & (values < piece.high + above)
+        sure = np.count_nonzero((values > piece.low + below) & (values < piece.high - above))
         destroy(*(vector for vector, keep in zip(vectors, inside, strict=True) if not keep))
-        return [vector for vector, keep in zip(vectors, inside, strict=True) if keep]
+        return [vector for vector, keep in zip(vectors, inside, strict=True) if keep], int(sure)
 
     def close(self) -> None:
         """Destroy the solver. Collective."""

@@ -43,8 +43,8 @@ class SolveSpec:
         `lobpcg`, `gd` and `jd`, preconditioned, for the smallest or largest; for intervals `slicing`, `feast`,
         `ciss` and, by products alone, `filter`; `dense` for all.
     groups
-        Of ranks, among which FEAST shares its contour points out, each with the whole matrix; default as many as
-        there are ranks or points.
+        Of ranks, among which slicing shares out slices (default one group) and FEAST its contour points (default
+        as many as there are ranks or points); each has the whole matrix.
     """
 
     k: int | None = None
@@ -75,8 +75,10 @@ class SolveSpec:
                 raise InputError("an interval is wanted with all its eigenvalues: leave out k and target")
             if self.count == "no":
                 raise InputError("an interval is solved by its counts: leave out count='no'")
-        if self.groups is not None and self.method != "feast":
-            raise InputError("groups are for the contour points of method 'feast'")
+        if self.groups is not None and not (self.takes_all and self.method in ("auto", "slicing", "feast")):
+            raise InputError("groups are for slicing, which shares out slices, and feast, its contour points")
+        if self.groups is not None and self.groups < 1:
+            raise InputError(f"groups={self.groups} must be at least 1")
         whole = self.method in WHOLE
         if self.method not in ("auto", "dense") and whole != self.takes_all:
             says = "is" if whole else "is not"

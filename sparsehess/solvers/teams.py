@@ -64,6 +64,27 @@ class Teams:
         self._exchange(np.ascontiguousarray(Q), self.into, parts, (counts, places + team * self.whole.n_local))
         return parts.sum(axis=0)
 
+    def joined(self, Q) -> np.ndarray:
+        """Return the rows of this rank of all groups' Q side by side, each with columns of its own.
+
+        Collective.
+        """
+        comm = self.whole.comm
+        team = np.repeat(np.arange(self.groups), np.diff(self.first))
+        widths = np.array(comm.allgather(Q.shape[1]))  # of each rank's
+        counts, places = self.out
+        arrived = np.empty(int((counts * widths).sum()))
+        begins = np.concatenate([[0], np.cumsum(counts * widths)[:-1]])
+        sent = tuple(numbers * Q.shape[1] for numbers in self.into)
+        comm.Alltoallv([np.ascontiguousarray(Q), sent], [arrived, (counts * widths, begins)])
+        columns = np.concatenate([[0], np.cumsum(widths[self.first[:-1]])])
+        result = np.empty((self.whole.n_local, columns[-1]))
+        for rank in np.flatnonzero(counts * widths):
+            part = arrived[begins[rank] : begins[rank] + counts[rank] * widths[rank]]
+            here = slice(columns[team[rank]], columns[team[rank] + 1])
+            result[places[rank] : places[rank] + counts[rank], here] = part.reshape(counts[rank], -1)
+        return result
+
     def _exchange(self, source, sent, target, received) -> None:
         row = MPI.DOUBLE.Create_contiguous(source.shape[-1]).Commit()
         try:

@@ -8,10 +8,11 @@ import scipy.sparse as sp
 from cases import free_chain, lapack, laplacian, prescribed, reference, stored
 
 import sparsehess as sh
-from sparsehess.errors import InputError
+from sparsehess.errors import InputError, SparseHessError
 from sparsehess.solvers import EigenProblem, SolveSpec
 from sparsehess.solvers.choice import choose
 from sparsehess.solvers.eigs import completed
+from sparsehess.solvers.slicing import Slicing
 
 
 def standard():
@@ -77,15 +78,33 @@ def test_insides_of_spectra(method, problem, comm):
         assert spectrum.method == method and spectrum.count.certified and spectrum.count.found == 15
 
 
-@pytest.mark.parametrize("groups", [1, 2])
-def test_groups_of_ranks_find_the_same(groups, comm):
-    K, M, _, exact = pencil()
+@pytest.mark.parametrize("groups", [1, 2, 3])
+@pytest.mark.parametrize("method", ["slicing", "feast"])
+@pytest.mark.parametrize("problem", [pencil, free_body], ids=lambda make: make.__name__)
+def test_groups_of_ranks_find_the_same(problem, method, groups, comm):
+    K, M, null, exact = problem()
     interval = (0.5 * (exact[4] + exact[5]), 0.5 * (exact[24] + exact[25]))
+    groups = min(groups, comm.size)
     with sh.eigs(
-        K, interval=interval, mass=M, method="feast", groups=min(groups, comm.size), comm=comm
+        K, interval=interval, mass=M, nullspace=null, method=method, groups=groups, comm=comm
     ) as spectrum:
         right(spectrum, exact[5:25], exact[-1])
-        assert spectrum.count.certified
+        assert spectrum.count.certified and spectrum.iterations > 0
+
+
+def test_an_error_in_one_group_is_an_error_in_all(comm, monkeypatch):
+    K, _, _, exact = standard()
+    find = Slicing.find
+
+    def failing(self, whole):
+        if whole.low < exact[20] < whole.high:
+            raise ValueError("of one group")
+        return find(self, whole)
+
+    monkeypatch.setattr(Slicing, "find", failing)
+    if comm.size > 1:
+        with pytest.raises((ValueError, SparseHessError), match="of one group"):
+            sh.eigs(K, interval=(0.0, exact[-1]), groups=comm.size, comm=comm)
 
 
 class Products:
