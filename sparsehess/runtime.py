@@ -279,6 +279,9 @@ def readable_errors(doing: str, advice: str = ""):
 # PETSc's code where a library that it calls has failed: MUMPS, LAPACK.
 FAILED = 76
 
+# PETSc's codes where a matrix, or a shell in Python, has no such operation.
+UNSUPPORTED = (56, 83)
+
 _ERROR_TEXT = {
     55: "out of memory",
     56: "no support for this operation in this build",

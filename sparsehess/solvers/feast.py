@@ -20,7 +20,7 @@ from sparsehess.reproducible import uniform
 from sparsehess.runtime import PETSc, destroy, has_package, on_root
 from sparsehess.solvers.contours import Filter, contour
 from sparsehess.solvers.problem import EigenProblem, is_assembled
-from sparsehess.solvers.shifted import DEFAULTS, Systems, dense_block
+from sparsehess.solvers.shifted import DEFAULTS, PRODUCTS, Systems, dense_block
 
 # Iterations, those with a wider subspace among them.
 _MOST = 40
@@ -56,7 +56,7 @@ class Feast:
     Attributes
     ----------
     problem
-        What is solved; its matrices assembled.
+        What is solved; shells by iterative solves.
     options
         PETSc options of the shifted solves, without a prefix; they override `DEFAULTS`.
     tol
@@ -95,9 +95,10 @@ class Feast:
             )
         if self.used_defaults().get("pc_factor_mat_solver_type") == "mumps" and not has_package("mumps"):
             raise StackError("this PETSc has no MUMPS, which FEAST's shifted solves need: install one that has it")
-        for matrix in (self.problem.A, self.problem.M):
-            if matrix is not None and not is_assembled(matrix):
-                raise InputError("FEAST needs assembled matrices, to factorize them at its contour points")
+        if not self.problem.assembled and self.groups > 1:
+            raise InputError(
+                "a matrix-free Hessian is on all ranks: FEAST's points cannot be shared out to groups"
+            )
         self._systems: Systems | None = None
 
     def used_defaults(self) -> dict:
@@ -105,7 +106,7 @@ class Feast:
 
         Not collective.
         """
-        return {**DEFAULTS, **self.options}
+        return {**(DEFAULTS if self.problem.assembled else PRODUCTS), **self.options}
 
     def find(self, low: float, high: float, expected: int, *, deflate=(), seed: int = 0) -> list[PETSc.Vec]:
         """Return the converged eigenvectors with eigenvalues in [low, high]; the caller destroys them.
@@ -296,8 +297,9 @@ class _Iteration:
     def _product(self, matrix, X) -> np.ndarray:
         if matrix is None or not X.shape[1]:
             return X
-        layout = self.problem.layout
-        block = dense_block(layout, X)
+        if not is_assembled(matrix):
+            return _one_by_one(matrix, X)
+        block = dense_block(self.problem.layout, X)
         image = matrix.matMult(block)
         array = image.getDenseArray().copy()
         destroy(image, block)
@@ -308,6 +310,17 @@ class _Iteration:
 
     def _norms(self, X) -> np.ndarray:
         return np.sqrt(_summed(self.problem.comm, np.einsum("ij,ij->j", X, X)))
+
+
+def _one_by_one(matrix: PETSc.Mat, X: np.ndarray) -> np.ndarray:
+    x, image = matrix.createVecs()
+    result = np.empty(X.shape)
+    for i in range(X.shape[1]):
+        x.setArray(X[:, i])
+        matrix.mult(x, image)
+        result[:, i] = image.getArray(readonly=True)
+    destroy(x, image)
+    return result
 
 
 def _summed(comm, array: np.ndarray) -> np.ndarray:

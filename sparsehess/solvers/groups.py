@@ -6,8 +6,8 @@ import numpy as np
 
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, aij, destroy, raise_together
+from sparsehess.solvers.doubled import pencil
 from sparsehess.solvers.problem import EigenProblem
-from sparsehess.solvers.shifted import pencil
 from sparsehess.solvers.slicing import MOST, Piece, Slicing
 from sparsehess.solvers.teams import Teams
 from sparsehess.work import Work

@@ -112,7 +112,8 @@ def _tight(problem: EigenProblem, spec: SolveSpec) -> float:
 
 
 def _feast(problem: EigenProblem, spec: SolveSpec, progress) -> Feast:
-    groups = min(problem.comm.size, _POINTS) if spec.groups is None else spec.groups
+    most = min(problem.comm.size, _POINTS) if problem.assembled else 1
+    groups = most if spec.groups is None else spec.groups
     return Feast(problem, spec.options, spec.tol, groups=groups, points=_POINTS, on_progress=progress)
 
 

@@ -24,7 +24,7 @@ from sparsehess.runtime import (
 )
 from sparsehess.solvers.krylovschur import PREFIX
 from sparsehess.solvers.options import Options
-from sparsehess.solvers.problem import EigenProblem, is_assembled
+from sparsehess.solvers.problem import EigenProblem, diagonal_of, is_assembled
 from sparsehess.solvers.refine import rayleigh_ritz
 
 # No residual below this part of the tolerance, relative to a typical eigenvalue, is waited for: where an
@@ -74,9 +74,6 @@ _STEP = 1e3
 
 # More vectors than this in a block cost more in dense algebra than they save in iterations.
 _BLOCK = 64
-
-# PETSc's codes where a matrix, or a shell in Python, has no such operation.
-_UNSUPPORTED = (56, 83)
 
 
 @dataclass
@@ -344,16 +341,10 @@ class Preconditioned:
     def _diagonal_matrix(self, matrix: PETSc.Mat | None) -> PETSc.Mat:
         """Return the diagonal of a matrix, made positive; the identity's for None, or where there is none."""
         diagonal = self.problem.A.createVecRight()
-        if matrix is None:
-            diagonal.set(1.0)
-        else:
-            try:
-                matrix.getDiagonal(diagonal)
-            except (PETSc.Error, SystemError) as error:
-                if error_code(error) not in _UNSUPPORTED:
-                    raise
-                diagonal.set(1.0)  # a shell without one, on all ranks alike
-            diagonal.abs()
+        found = None if matrix is None else diagonal_of(matrix)
+        diagonal.set(1.0)
+        if found is not None:
+            diagonal.setArray(np.abs(found))
             mean = diagonal.sum() / self.problem.n
             values = diagonal.getArray()
             np.maximum(values, 1e-3 * mean or 1.0, out=values)

@@ -13,7 +13,7 @@ from sparsehess.errors import CheckError, InputError
 from sparsehess.operators import MatrixFree
 from sparsehess.pattern import Layout
 from sparsehess.reproducible import uniform
-from sparsehess.runtime import PETSc, agreement, aij, communicator, destroy
+from sparsehess.runtime import UNSUPPORTED, PETSc, agreement, aij, communicator, destroy, error_code
 from sparsehess.units import Units
 
 _EPS = np.finfo(float).eps
@@ -242,6 +242,20 @@ def spectral_bounds(matrix: PETSc.Mat, layout: Layout, steps: int) -> tuple[floa
     beside = beta[: len(alpha) - 1]
     ritz = np.linalg.eigvalsh(np.diag(alpha) + np.diag(beside, 1) + np.diag(beside, -1))
     return float(ritz[0]), float(ritz[-1]), beta[-1]
+
+
+def diagonal_of(matrix: PETSc.Mat) -> np.ndarray | None:
+    """Return the diagonal (n_local,) of a matrix, None of a shell that has none. Collective."""
+    diagonal = matrix.createVecRight()
+    try:
+        matrix.getDiagonal(diagonal)
+        return diagonal.getArray(readonly=True).copy()
+    except (PETSc.Error, SystemError) as error:  # on all ranks alike
+        if error_code(error) not in UNSUPPORTED:
+            raise
+        return None
+    finally:
+        diagonal.destroy()
 
 
 def is_assembled(matrix: PETSc.Mat) -> bool:

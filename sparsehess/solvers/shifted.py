@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 import numpy as np
-import scipy.sparse
 
 from sparsehess.errors import StackError
 from sparsehess.pattern.layout import Layout
@@ -17,8 +16,9 @@ from sparsehess.runtime import (
     readable_errors,
 )
 from sparsehess.solvers.contours import Filter
+from sparsehess.solvers.doubled import Shell, Stored
 from sparsehess.solvers.options import Options
-from sparsehess.solvers.problem import EigenProblem, with_diagonal
+from sparsehess.solvers.problem import EigenProblem
 from sparsehess.solvers.teams import Teams
 
 PREFIX = "sparsehess_feast_"
@@ -29,6 +29,9 @@ DEFAULTS = {
     "pc_factor_mat_solver_type": "mumps",
     "mat_mumps_icntl_14": 50,  # room for pivoting, in percent
 }
+
+# For shells.
+PRODUCTS = {"ksp_type": "minres", "ksp_rtol": 1e-3, "ksp_max_it": 1000, "pc_type": "jacobi"}
 
 # Columns solved for at a time: bounds the memory of right-hand sides of twice the size.
 _BATCH = 128
@@ -52,19 +55,18 @@ def dense_block(layout: Layout, X: np.ndarray) -> PETSc.Mat:
 
 
 class Systems:
-    """Solves with zM − A at the contour points of this rank's group.
+    """Solves with zM − A at the contour points of this rank's group, by the real systems of `doubled`.
 
-    (K + ibM)(u + iv) = y with K = aM − A is, in real numbers, [[K, −bM], [−bM, −K]] [u; v] = [y; 0]:
-    symmetric. u and v interleave, so that an ordering sees the graph of A with every vertex twice. On a
-    3-D Laplacian with n = 10,648 LDLᵀ has 3.9 times the entries of a real A − aM, and LU of the
-    unsymmetric form 7.4 times; solving for blocks takes an eighth of the time of vector by vector.
+    Assembled ones are factorized, for blocks of right-hand sides, which takes an eighth of the time of vector by
+    vector; for shells there is preconditioned MINRES, loose: FEAST filters residuals. Without a good
+    preconditioner a polynomial filter takes far fewer products.
 
     Collective to make.
 
     Parameters
     ----------
     problem
-        Its matrices assembled.
+        Its matrices assembled, or of A the products alone.
     groups
         Groups of ranks that share the points out.
     options
@@ -74,28 +76,17 @@ class Systems:
     """
 
     def __init__(self, problem: EigenProblem, groups: int, options: dict, seconds: dict[str, float]):
-        self.given, self.options = Options(PREFIX, options), {**DEFAULTS, **options}
+        defaults = DEFAULTS if problem.assembled else PRODUCTS
+        self.given, self.options = Options(PREFIX, options), {**defaults, **options}
         self.groups, self.seconds = groups, seconds
         self.comm = problem.comm
         self.teams = None if groups == 1 else Teams(problem.layout, groups)
-        self.layout = problem.layout if self.teams is None else self.teams.layout
-        doubled = Layout(self.layout.comm, 2 * self.layout.starts)
-        self.doubled = doubled
-        rows = pencil(problem)
-        indptr, indices, self.a, self.m = rows if self.teams is None else self.teams.gather(*rows)
-        lengths = np.diff(indptr)
-        self.indptr = np.concatenate([[0], np.cumsum(np.repeat(2 * lengths, 2))])
-        own = np.repeat(np.arange(len(lengths)), lengths)
-        # Where an entry goes in the first row of its pair, and in the second.
-        self.even = self.indptr[2 * own] + 2 * (np.arange(len(indices)) - indptr[own])
-        self.odd = self.even + 2 * lengths[own]
-        self.indices = np.empty(4 * len(indices), np.int64)
-        for at in (self.even, self.odd):
-            self.indices[at], self.indices[at + 1] = 2 * indices, 2 * indices + 1
+        self.pencil = Stored(problem, self.teams) if problem.assembled else Shell(problem)
+        self.layout, self.doubled = self.pencil.layout, self.pencil.doubled
         self.points = np.empty(0)
         self.mine: list[int] = []
         self.keep: bool | None = None
-        self.solvers: list[tuple[PETSc.KSP, PETSc.Mat]] = []
+        self.solvers: list[tuple[PETSc.KSP, PETSc.Mat, PETSc.Mat]] = []
         self.current: list[complex | None] = []
 
     def move_to(self, chosen: Filter) -> None:
@@ -161,34 +152,26 @@ class Systems:
         """Return the solver at a point: its own, or the one for all where memory does not hold them all."""
         slot = slot if self.keep is not False else 0
         if slot == len(self.solvers):
-            self.solvers.append((PETSc.KSP().create(self.layout.comm), None))
+            ksp = PETSc.KSP().create(self.layout.comm)
+            self.solvers.append((ksp, *self.pencil.matrices(z)))
             self.current.append(None)
-        ksp, matrix = self.solvers[slot]
+        ksp, matrix, preconditioner = self.solvers[slot]
         if self.current[slot] != z:
             began = time.perf_counter()
-            values = self._values(z)
-            if matrix is None:
-                matrix = self._matrix(values)
-                self.solvers[slot] = (ksp, matrix)
+            if self.current[slot] is None:
                 ksp.setOptionsPrefix(PREFIX)
-                ksp.setOperators(matrix)
+                ksp.setOperators(matrix, preconditioner)
                 ksp.setFromOptions()
-                ksp.setUp()
             else:
-                self._refactorize(ksp, matrix, values)
+                self.pencil.move(matrix, preconditioner, z)
+                ksp.setOperators(matrix, preconditioner)  # the symbolic factorization stays
+            ksp.setUp()
             self._make_room(ksp, matrix, z)
             self.current[slot] = z
             if self.keep is None:
                 self.keep = self._fits(ksp)
             self.seconds["factorization"] += time.perf_counter() - began
         return ksp
-
-    def _refactorize(self, ksp, matrix, values) -> None:
-        """Factorize for other values: the nonzeros are the same, so the symbolic factorization stays."""
-        matrix.setValuesCSR(self._int(self.indptr), self._int(self.indices), values)
-        matrix.assemble()
-        ksp.setOperators(matrix)
-        ksp.setUp()
 
     def _make_room(self, ksp, matrix, z) -> None:
         """Factorize again with more workspace while MUMPS asks for it.
@@ -214,25 +197,6 @@ class Systems:
                 "the interval"
             )
 
-    def _values(self, z: complex) -> np.ndarray:
-        values = np.empty(4 * len(self.a))
-        values[self.even] = z.real * self.m - self.a
-        values[self.even + 1] = values[self.odd] = -z.imag * self.m
-        values[self.odd + 1] = -values[self.even]
-        return values
-
-    def _matrix(self, values) -> PETSc.Mat:
-        csr = (self._int(self.indptr), self._int(self.indices), values)
-        matrix = PETSc.Mat().createAIJ(
-            ((self.doubled.n_local, self.doubled.n),) * 2, csr=csr, comm=self.layout.comm
-        )
-        matrix.setOption(PETSc.Mat.Option.SYMMETRIC, True)
-        return matrix
-
-    @staticmethod
-    def _int(array: np.ndarray) -> np.ndarray:
-        return array.astype(PETSc.IntType)
-
     def _fits(self, ksp) -> bool:
         """Return whether the factors of all points of this group fit into half of what memory is left.
 
@@ -250,53 +214,10 @@ class Systems:
 
         Collective.
         """
-        for ksp, matrix in self.solvers:
-            destroy(ksp, matrix)
+        for ksp, matrix, preconditioner in self.solvers:
+            destroy(ksp, matrix, None if preconditioner is matrix else preconditioner)
         self.solvers.clear()
         self.current.clear()
+        self.pencil.close()
         if self.teams is not None:
             self.teams.close()
-
-
-def pencil(problem: EigenProblem):
-    """Return (indptr, indices, a, m): local rows of A and M on the pattern that holds both and the diagonal.
-
-    Not collective but for types of matrices that are converted. M is the identity where there is none.
-    """
-    layout = problem.layout
-    A = _rows(problem.A, layout)
-    if problem.M is None:
-        own = np.arange(layout.n_local)
-        M = scipy.sparse.csr_matrix((np.ones(len(own)), (own, own + layout.start)), A.shape)
-    else:
-        M = _rows(problem.M, layout)
-    pattern = abs(_ones(A)) + abs(_ones(M))
-    A, M = _on_pattern(A, pattern), _on_pattern(M, pattern)
-    return pattern.indptr, pattern.indices, A, M
-
-
-def _ones(rows):
-    return scipy.sparse.csr_matrix((np.ones(rows.nnz), rows.indices, rows.indptr), rows.shape)
-
-
-def _on_pattern(rows, pattern) -> np.ndarray:
-    """Return the values of rows at the places of a pattern that holds theirs."""
-    number = np.repeat(np.arange(pattern.shape[0], dtype=np.int64), np.diff(pattern.indptr))
-    places = number * pattern.shape[1] + pattern.indices
-    mine = np.repeat(np.arange(rows.shape[0], dtype=np.int64), np.diff(rows.indptr)) * rows.shape[1] + rows.indices
-    values = np.zeros(pattern.nnz)
-    values[np.searchsorted(places, mine)] = rows.data
-    return values
-
-
-def _rows(matrix: PETSc.Mat, layout: Layout) -> scipy.sparse.csr_matrix:
-    aij = (
-        matrix
-        if "aij" in matrix.getType() and "sbaij" not in matrix.getType()
-        else matrix.convert("aij", PETSc.Mat())
-    )
-    indptr, indices, values = aij.getValuesCSR()
-    if aij is not matrix:
-        aij.destroy()
-    rows = scipy.sparse.csr_matrix((values, indices, indptr), (layout.n_local, layout.n))
-    return with_diagonal(rows, layout)

@@ -162,6 +162,24 @@ def test_insides_of_shells(method, problem, comm):
     mat.destroy()
 
 
+@pytest.mark.thorough
+@pytest.mark.parametrize("mass", [False, True])
+def test_feast_by_iterative_solves(mass, comm):
+    """Shells have no factorization: loose solves suffice, as residuals are filtered."""
+    exact = np.sort(np.concatenate([-np.geomspace(1, 4, 6), np.geomspace(3, 9, 34)]))
+    K = prescribed(exact, 2)
+    root = sp.diags(np.sqrt(np.linspace(1, 2, 40))) if mass else sp.identity(40)
+    M = (root @ root).tocsr() if mass else None
+    mat = shell((root @ K @ root).tocsr(), comm)
+    with sh.eigs(mat, interval=(-5.0, 0.0), mass=M, method="feast") as spectrum:
+        right(spectrum, exact[:6], 9.0)
+        assert spectrum.options["ksp_type"] == "minres" and spectrum.count is None
+    if comm.size > 1:
+        with pytest.raises(InputError, match="cannot be shared out"):
+            sh.eigs(mat, interval=(-5.0, 0.0), method="feast", groups=2)
+    mat.destroy()
+
+
 def test_a_hessian_that_is_never_assembled(comm):
     """Products by differences of a gradient, with the answer of the assembled one."""
     n = 60
