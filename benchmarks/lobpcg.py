@@ -81,7 +81,8 @@ def forget_peak():
 def by_lobpcg(problem, modes, method="lobpcg"):
     from sparsehess.solvers.preconditioned import Preconditioned
 
-    solver = Preconditioned(problem, method, {}, tol=TOL, near_null=modes)
+    problem.near_null = modes
+    solver = Preconditioned(problem, method, {}, tol=TOL)
     vectors = solver.solve("smallest", MODES)
     solver.close()
     return vectors, solver.iterations
@@ -104,7 +105,8 @@ def by_scipy_lobpcg(problem, modes, K, M):
     from sparsehess.runtime import PETSc
     from sparsehess.solvers.preconditioned import Preconditioned
 
-    ours = Preconditioned(problem, "lobpcg", {}, tol=TOL, near_null=modes)
+    problem.near_null = modes
+    ours = Preconditioned(problem, "lobpcg", {}, tol=TOL)
     ours._prepare("smallest")
     pc = PETSc.PC().create()
     options = PETSc.Options()
@@ -158,7 +160,7 @@ CONTENDERS = {
 
 def contend(name, cells):
     """Print what one contender does with one block, as JSON."""
-    from sparsehess.nullspace import rigid_body_modes
+    from sparsehess import rigid_body_modes
     from sparsehess.solvers.memory import factor_memory
     from sparsehess.solvers.problem import EigenProblem
     from sparsehess.solvers.refine import rayleigh_ritz

@@ -24,6 +24,8 @@ _HOME = {
     "Spectrum": "sparsehess.solvers",
     "SolveSpec": "sparsehess.solvers",
     "EigenProblem": "sparsehess.solvers",
+    "match": "sparsehess.solvers.matching",
+    "Match": "sparsehess.solvers.matching",
     "rigid_body_modes": "sparsehess.nullspace",
     "inertia": "sparsehess.signs",
     "Signs": "sparsehess.signs",

@@ -62,6 +62,9 @@ class Objective:
         the rigid-body modes of a free structure. They are checked and deflated.
     null_names
         Optional names of the null vectors, for reports.
+    near_null
+        Optional (m, n) array or list of Vecs: what the Hessian hardly resists, such as the rigid-body modes of
+        a structure that is held, restricted to its free dofs. Multigrid is told of them.
     typical_x
         Optional scale of the variables, a number or (n,): the distance over which the gradient
         changes by its own size, in the units of x. Default: see `evaluations.typical_length`.
@@ -92,6 +95,7 @@ class Objective:
     mass: object = None
     null_vectors: object = None
     null_names: tuple[str, ...] = ()
+    near_null: object = None
     typical_x: float | np.ndarray | None = None
     units: Units | None = None
     name: str = "objective"

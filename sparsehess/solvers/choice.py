@@ -13,6 +13,9 @@ from sparsehess.solvers.spectrum import SolveSpec
 # From this size on MUMPS's analysis is asked whether a factorization fits.
 _LARGE = 100_000
 
+# By name or by a preconditioner, for the ends of a spectrum.
+PRECONDITIONED = ("lobpcg", "gd", "jd")
+
 # LAPACK serves where this part of all eigenpairs is wanted of so small a matrix.
 _MANY, _SMALL = 0.25, 1000
 
@@ -38,6 +41,9 @@ def choose(problem: EigenProblem, spec: SolveSpec) -> Choice:
     _check(problem, spec)
     if spec.method != "auto":
         return Choice(spec.method, "asked for")
+    smallest = not spec.takes_all and spec.target is None and spec.which == "smallest"
+    if problem.preconditioner is not None and smallest:
+        return Choice("gd", "a matrix near the Hessian is there to precondition Davidson's method")
     if not problem.assembled:
         if spec.takes_all:
             return Choice("filter", "a matrix-free Hessian: Krylov-Schur on a polynomial of it, products alone")
@@ -46,7 +52,7 @@ def choose(problem: EigenProblem, spec: SolveSpec) -> Choice:
         return Choice("slicing", "subintervals of known inertia, each by shift-and-invert in its middle")
     if spec.target is None and spec.which in ("largest", "magnitude"):
         return Choice("krylovschur", "the largest converge first in a Krylov space")
-    if problem.n <= _SMALL and spec.k > _MANY * problem.n:
+    if problem.n <= _SMALL and not problem.guess and spec.k > _MANY * problem.n:
         return Choice("dense", f"{spec.k} of {problem.n}: LAPACK takes no longer for all of them")
     if problem.n >= _LARGE and spec.target is None and spec.which == "smallest":
         wanted, there = _factor_of_this(problem)
@@ -73,7 +79,11 @@ def _check(problem: EigenProblem, spec: SolveSpec) -> None:
                 "a matrix-free Hessian has no factorization, which a target and the methods slicing and ciss "
                 "need: assemble it, or ask for an interval by filter"
             )
-    if method in ("lobpcg", "gd", "jd") and (nearest or spec.which not in ("smallest", "largest")):
+    if problem.preconditioner is not None and method not in ("auto", *PRECONDITIONED):
+        raise InputError(f"method {method!r} takes no preconditioner: those are for {', '.join(PRECONDITIONED)}")
+    if problem.guess and (method == "dense" or (spec.takes_all and method != "feast")):
+        raise InputError("a guess is for methods that start from vectors: of those for intervals feast, not dense")
+    if method in PRECONDITIONED and (nearest or spec.which not in ("smallest", "largest")):
         raise InputError(
             f"method {method!r} is for the smallest or the largest; for others there is 'krylovschur'"
         )

@@ -63,11 +63,11 @@ class Dense:
         return {}
 
     def solve(
-        self, which: str, k: int, *, deflate=(), wider: int = 0, seed: int = 0, guess=(), target: float = 0.0
+        self, which: str, k: int, *, deflate=(), wider: int = 0, seed: int = 0, target: float = 0.0
     ) -> list[PETSc.Vec]:
         """Return the k eigenvectors asked for, fewer where no more exist. The caller destroys them.
 
-        Collective. `wider`, `seed` and `guess` change nothing.
+        Collective. `wider` and `seed` change nothing.
 
         Parameters
         ----------

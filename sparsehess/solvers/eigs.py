@@ -42,6 +42,9 @@ def eigs(
     target: float | None = None,
     mass=None,
     nullspace=None,
+    near_null=None,
+    preconditioner=None,
+    guess=None,
     tol: float = 1e-8,
     method: str = "auto",
     groups: int | None = None,
@@ -72,6 +75,13 @@ def eigs(
         Symmetric positive semidefinite M: Mat, SciPy matrix or (n,) diagonal.
     nullspace
         Known null vectors to deflate, Vecs or an (m, n) array; checked first.
+    near_null
+        What H hardly resists, for the multigrid of `lobpcg`, `gd` and `jd`; see `rigid_body_modes`.
+    preconditioner
+        An assembled matrix near H (a `Hessian` of an earlier step, a Mat, a SciPy matrix), which these methods
+        factorize instead of coarsening H; a matrix-free Hessian is then solved by `gd`.
+    guess
+        Where to start: a `Spectrum`, Vecs, or an (m, n) array.
     tol
         Backward error that each pair must reach.
     method, groups
@@ -124,7 +134,15 @@ def eigs(
         method=method,
         groups=groups,
     )
-    with EigenProblem.of(matrix, mass=mass, nullspace=nullspace, comm=comm) as problem:
+    with EigenProblem.of(
+        matrix,
+        mass=mass,
+        nullspace=nullspace,
+        near_null=near_null,
+        preconditioner=preconditioner,
+        guess=guess.vectors if isinstance(guess, Spectrum) else guess,
+        comm=comm,
+    ) as problem:
         spectrum = solve(problem, spec, progress)
     if strict:
         error = shortfall(spectrum)
@@ -213,7 +231,10 @@ class _Session:
             return self._spectrum(0, None, uncounted or "nothing was asked for", advice)
         if self.inverts:
             self.sigma = self.window.find_shift(self._solver(True), self._lowest_by_products)
-        self._take(self._solve(self.asked, seed=self.spec.seed, stop_in_cluster=self.window.nears_clusters))
+        first = self._solve(
+            self.asked, seed=self.spec.seed, stop_in_cluster=self.window.nears_clusters, guess=self.problem.guess
+        )
+        self._take(first)
         for attempt in range(_NEARER):
             if not self._stopped_in_cluster():
                 break
@@ -249,7 +270,7 @@ class _Session:
                 self.products = solver
         return solver
 
-    def _solve(self, k: int, *, seed: int, wider: int = 0, stop_in_cluster: bool = False) -> list:
+    def _solve(self, k: int, *, seed: int, wider: int = 0, stop_in_cluster: bool = False, guess=()) -> list:
         deflate = [*self.problem.null, *self.vectors]
         k = min(k, self.problem.finite - len(deflate))
         if k <= 0:
@@ -258,11 +279,17 @@ class _Session:
             solver = self._solver(True)
             solver.shift_to(self.sigma)
             return solver.solve(
-                "nearest", k, deflate=deflate, seed=seed, wider=wider, stop_in_cluster=stop_in_cluster
+                "nearest",
+                k,
+                deflate=deflate,
+                seed=seed,
+                wider=wider,
+                stop_in_cluster=stop_in_cluster,
+                guess=guess,
             )
-        solver, more = self._main(), {}
-        if self.choice.method == "dense" and self.spec.target is not None:
-            more = {"target": self.spec.target}
+        solver, more = self._main(), {"guess": guess}
+        if self.choice.method == "dense":
+            more = {} if self.spec.target is None else {"target": self.spec.target}
         return solver.solve(self.window.direct, k, deflate=deflate, seed=seed, wider=wider, **more)
 
     def _main(self) -> KrylovSchur | Preconditioned | Dense:

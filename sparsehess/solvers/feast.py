@@ -175,7 +175,8 @@ class _Iteration:
         Collective.
         """
         wanted = int(np.ceil(1.5 * self.expected)) + 10
-        start = self._random(min(wanted, self.room))
+        known = self._known(min(wanted, self.room))
+        start = np.hstack([known, self._random(min(wanted, self.room) - known.shape[1])])
         if not start.shape[1]:
             return start
         basis = self._project(self._filtered(self._product(self.problem.M, start), None))
@@ -263,6 +264,13 @@ class _Iteration:
         return self.solver._systems.filtered(Y, coefficients)
 
     # --- blocks ---
+
+    def _known(self, most) -> np.ndarray:
+        """Return the vectors that the problem has to start from, as far as they are beside what is deflated."""
+        guess = [vector.getArray(readonly=True) for vector in self.problem.guess[:most]]
+        if not guess:
+            return np.empty((self.problem.layout.n_local, 0))
+        return self._orthonormal(self._project(np.stack(guess, axis=1)))[0]
 
     def _random(self, k) -> np.ndarray:
         layout = self.problem.layout

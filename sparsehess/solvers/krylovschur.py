@@ -24,6 +24,9 @@ PREFIX = "sparsehess_"
 # Restarts before a solve may conclude that its shift is too far from a cluster.
 _PATIENCE = 6
 
+# Part of a random vector beside guessed ones.
+_UNSEEN = 1e-2
+
 # Percent of room for pivoting that are tried where the first does not suffice.
 _ROOM = (200, 1000)
 
@@ -148,7 +151,15 @@ class KrylovSchur:
             return tuple(int(number) for number in st.getKSP().getPC().getFactorMatrix().getInertia())
 
     def solve(
-        self, which: str, k: int, *, deflate=(), wider: int = 0, seed: int = 0, stop_in_cluster: bool = False
+        self,
+        which: str,
+        k: int,
+        *,
+        deflate=(),
+        wider: int = 0,
+        seed: int = 0,
+        stop_in_cluster: bool = False,
+        guess=(),
     ) -> list[PETSc.Vec]:
         """Return the converged eigenvectors: at least k of them if all went well, maybe more.
 
@@ -169,6 +180,8 @@ class KrylovSchur:
         stop_in_cluster
             Stop when, after `_PATIENCE` restarts, the wanted eigenvalues lie so close together, seen
             from a shift below them, that a nearer shift serves better; `cluster` then says where.
+        guess
+            Vecs whose sum to start from, instead of a random vector.
         """
         eps, problem = self._eps, self.problem
         choice = SLEPc.EPS.Which
@@ -192,6 +205,10 @@ class KrylovSchur:
             eps.setDeflationSpace(list(deflate))
         start = problem.A.createVecRight()
         start.setArray(0.5 + 0.5 * uniform(problem.layout, seed))  # in (0, 1), as SLEPc's own
+        if guess:
+            start.scale(_UNSEEN / start.norm())  # so that none is out of reach
+            for vector in guess:
+                start.axpy(1 / vector.norm(), vector)
         eps.setInitialSpace([start])
         try:
             with self._given.inserted(self.used_defaults()), readable_errors("solving for eigenpairs"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,7 +22,8 @@ from sparsehess.runtime import (
     inserted_options,
     readable_errors,
 )
-from sparsehess.solvers.krylovschur import PREFIX
+from sparsehess.solvers.krylovschur import DEFAULTS as KRYLOVSCHUR
+from sparsehess.solvers.krylovschur import PREFIX, KrylovSchur
 from sparsehess.solvers.options import Options
 from sparsehess.solvers.problem import EigenProblem, diagonal_of, is_assembled
 from sparsehess.solvers.refine import rayleigh_ritz
@@ -40,6 +41,8 @@ _GAMG = {
     "st_mg_levels_ksp_max_it": 2,
     "st_mg_levels_pc_type": "jacobi",
 }
+
+_CHOLESKY = {key: value for key, value in KRYLOVSCHUR.items() if key.startswith(("st_pc", "st_mat"))}
 
 # `preonly`: left to itself SLEPc wraps the preconditioner of LOBPCG in five steps of GMRES, which is no
 # symmetric operator and costs four times as much for half the iterations.
@@ -63,6 +66,9 @@ DEFAULTS = {
 # slows convergence, far above what rounding makes of a zero eigenvalue.
 _SHIFT = 1e-8
 
+# A matrix near the Hessian is shifted farther: it knows the lowest eigenvalues but roughly.
+_ABOVE = 1e-2
+
 # Steps of conjugate gradients that must find a preconditioner positive definite.
 _PROBE = 15
 
@@ -80,8 +86,9 @@ _BLOCK = 64
 class Preconditioned:
     """One of SLEPc's preconditioned solvers for a problem, kept for several solves; `close()` destroys it.
 
-    Assembled Hessians are preconditioned with algebraic multigrid, shells by their diagonal; for the largest
-    eigenvalues the mass is inverted by its diagonal.
+    Assembled Hessians are preconditioned with algebraic multigrid, shells by their diagonal, either by a
+    factorization of a matrix near them if the problem has one; for the largest eigenvalues the mass is inverted by
+    its diagonal.
 
     Attributes
     ----------
@@ -94,9 +101,6 @@ class Preconditioned:
         PETSc options, defaults overridden by the caller's.
     tol
         Backward error that every vector reaches that is returned.
-    near_null
-        Vecs that the Hessian hardly resists, rigid-body modes for example, for multigrid; the known null
-        vectors if none are given.
     on_progress
         Called on every rank as on_progress(converged, wanted).
     seconds
@@ -109,7 +113,6 @@ class Preconditioned:
     method: str
     options: dict
     tol: float = field(kw_only=True)
-    near_null: Iterable = field(default=(), kw_only=True)
     on_progress: Callable[[int, int], None] = field(default=lambda done, total: None, kw_only=True)
     seconds: dict[str, float] = field(default_factory=lambda: {"factorization": 0.0, "solve": 0.0}, init=False)
     iterations: int = field(default=0, init=False)
@@ -123,7 +126,6 @@ class Preconditioned:
                 f"method {self.method} needs a mass matrix that is positive definite, this one has "
                 f"{problem.n - problem.finite} zero rows: use method krylovschur, or remove the massless dofs"
             )
-        self.near_null = list(self.near_null)
         self._shift = _SHIFT * problem.typical if self._multigrid() else 0.0
         self._matrix: PETSc.Mat | None = None  # what the preconditioner is made from
         self._matrix_of: tuple | None = None
@@ -319,6 +321,8 @@ class Preconditioned:
     # --- the preconditioner ---
 
     def _multigrid(self) -> bool:
+        if self.problem.preconditioner is not None:
+            return False
         return self.problem.assembled and self.options.get("st_pc_type", "gamg") != "none"
 
     def _prepare(self, which: str) -> None:
@@ -331,6 +335,9 @@ class Preconditioned:
         if which == "largest":
             self._preconditioner = {"st_pc_type": "jacobi"}
             self._matrix = self._diagonal_matrix(self.problem.M)
+        elif self.problem.preconditioner is not None:
+            self._preconditioner = _CHOLESKY
+            self._matrix = self._near()
         elif self.problem.assembled:
             self._preconditioner = _GAMG
             self._matrix = self._shifted()
@@ -354,6 +361,24 @@ class Preconditioned:
         diagonal.destroy()
         return result
 
+    def _near(self) -> PETSc.Mat:
+        """Return a copy of the matrix near A, shifted up until its inertia is that of a positive definite one."""
+        problem = self.problem
+        near = EigenProblem(A=problem.preconditioner, M=problem.M, null=[], owned=[])
+        shift = _ABOVE * near.typical
+        solver = KrylovSchur(near, True, {}, tol=self.tol)
+        try:
+            while solver.shift_to(-shift)[0]:
+                shift *= 4  # ends: beyond the norm nothing is negative
+        finally:
+            solver.close()
+        matrix = near.A.duplicate(copy=True)
+        if problem.M is None:
+            matrix.shift(shift)
+        else:
+            matrix.axpy(shift, problem.M)
+        return matrix
+
     def _shifted(self) -> PETSc.Mat:
         """Return a copy of A that is positive definite, shifted up as far as that takes.
 
@@ -376,7 +401,7 @@ class Preconditioned:
     def _describe(self, matrix: PETSc.Mat) -> PETSc.NullSpace | None:
         """Tell multigrid what it should know: definiteness, blocks and near-null space."""
         matrix.setOption(PETSc.Mat.Option.SPD, True)
-        vectors = orthonormal(self.near_null or self.problem.null)
+        vectors = orthonormal(self.problem.near_null or self.problem.null)
         if not vectors:
             return None
         size = block_size(vectors)
@@ -412,6 +437,8 @@ class Preconditioned:
 
     def _raise_shift(self, values: np.ndarray) -> bool:
         """Shift past negative eigenvalues that were found, or farther after a breakdown; say whether it moved."""
+        if self.problem.preconditioner is not None:
+            return False
         if self.problem.assembled and self._broke:
             # The preconditioner blows so few directions up that all its images are dependent.
             self._shift *= _STEP

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -41,6 +41,12 @@ class EigenProblem:
         The mass matrix, symmetric positive semidefinite, or None.
     null
         Known null vectors, Vecs of A's layout.
+    near_null
+        Vecs that A hardly resists, such as rigid-body modes of a body that is held, for multigrid.
+    preconditioner
+        An assembled matrix near A, or None.
+    guess
+        Vecs near the eigenvectors that are wanted.
     relative_error
         Error of A's entries, relative to its norm, where it is known: of differences, of asymmetry.
     units
@@ -50,12 +56,27 @@ class EigenProblem:
     A: PETSc.Mat
     M: PETSc.Mat | None = None
     null: list[PETSc.Vec]
+    near_null: list[PETSc.Vec] = field(default_factory=list)
+    preconditioner: PETSc.Mat | None = None
+    guess: list[PETSc.Vec] = field(default_factory=list)
     relative_error: float = 0.0
     units: Units | None = None
     owned: list
 
     @classmethod
-    def of(cls, matrix, *, mass=None, nullspace=None, comm=None, relative_error=0.0, units=None) -> EigenProblem:
+    def of(
+        cls,
+        matrix,
+        *,
+        mass=None,
+        nullspace=None,
+        near_null=None,
+        preconditioner=None,
+        guess=None,
+        comm=None,
+        relative_error=0.0,
+        units=None,
+    ) -> EigenProblem:
         """Return the problem for a Hessian, assembled or not, a PETSc Mat, or a SciPy matrix every rank holds.
 
         Collective.
@@ -67,8 +88,10 @@ class EigenProblem:
             shell, of which products alone are asked.
         mass
             Mat, SciPy matrix, or (n,) diagonal.
-        nullspace
+        nullspace, near_null, guess
             List of Vecs, or (m, n) array that every rank holds.
+        preconditioner
+            A `Hessian`, Mat or SciPy matrix.
         comm
             For SciPy matrices; PETSc objects have their own.
         relative_error, units
@@ -87,6 +110,7 @@ class EigenProblem:
                 objective = matrix.objective
                 mass = objective.mass if mass is None else mass
                 nullspace = objective.null_vectors if nullspace is None else nullspace
+                near_null = objective.near_null if near_null is None else near_null
                 units = objective.units if units is None else units
                 if isinstance(matrix, Hessian) and matrix.verification is not None:
                     relative_error = max(relative_error, matrix.verification.hvp_error)
@@ -97,8 +121,21 @@ class EigenProblem:
             A = _as_mat(matrix, comm, None, owned, "the Hessian")
             layout = Layout.from_local(A.getLocalSize()[0], A.comm)
             M = None if mass is None else _as_mat(mass, None, layout, owned, "the mass matrix")
-            null = _as_vectors(nullspace, A, layout, owned)
-            problem = cls(A=A, M=M, null=null, relative_error=relative_error, units=units, owned=owned)
+            if isinstance(preconditioner, Hessian):
+                preconditioner = preconditioner.mat
+            if preconditioner is not None:
+                preconditioner = _as_mat(preconditioner, None, layout, owned, "the preconditioner")
+            problem = cls(
+                A=A,
+                M=M,
+                null=_as_vectors(nullspace, A, layout, owned, "null vectors"),
+                near_null=_as_vectors(near_null, A, layout, owned, "near-null vectors"),
+                preconditioner=preconditioner,
+                guess=_as_vectors(guess, A, layout, owned, "vectors to start from"),
+                relative_error=relative_error,
+                units=units,
+                owned=owned,
+            )
             problem._check(symmetry)
             return problem
         except Exception:
@@ -179,6 +216,8 @@ class EigenProblem:
         found = _check_symmetric("the Hessian", self.A, self.norms[0], self.layout, symmetry)
         if not self.assembled:  # how exact its products are, nothing else tells
             self.relative_error = max(self.relative_error, 10 * found)
+        if self.preconditioner is not None and not is_assembled(self.preconditioner):
+            raise InputError("the preconditioner must be an assembled matrix near the Hessian")
         if self.M is not None:
             _check_symmetric("the mass matrix", self.M, self.norms[1], self.layout, SYMMETRY)
         mean, least, _ = self.mass_diagonal
@@ -318,22 +357,22 @@ def with_diagonal(rows: scipy.sparse.csr_matrix, layout: Layout) -> scipy.sparse
     return rows
 
 
-def _as_vectors(nullspace, A: PETSc.Mat, layout: Layout, owned: list) -> list[PETSc.Vec]:
-    if nullspace is None:
+def _as_vectors(given, A: PETSc.Mat, layout: Layout, owned: list, name: str) -> list[PETSc.Vec]:
+    if given is None:
         return []
-    if isinstance(nullspace, (list, tuple)) and all(isinstance(v, PETSc.Vec) for v in nullspace):
-        for vector in nullspace:
+    if isinstance(given, (list, tuple)) and all(isinstance(v, PETSc.Vec) for v in given):
+        for vector in given:
             if vector.getSizes() != (layout.n_local, layout.n):
                 raise InputError(
-                    f"a null vector has sizes {vector.getSizes()}, the Hessian {(layout.n_local, layout.n)}"
+                    f"{name}: one has sizes {vector.getSizes()}, the Hessian {(layout.n_local, layout.n)}"
                 )
-        return list(nullspace)
+        return list(given)
     with agreement(layout.comm):
-        array = np.atleast_2d(np.asarray(nullspace, np.float64))
+        array = np.atleast_2d(np.asarray(given, np.float64))
         if array.ndim != 2 or array.shape[1] != layout.n:
-            raise InputError(f"null vectors must be (m, {layout.n}), not {array.shape}")
+            raise InputError(f"{name} must be (m, {layout.n}), not {array.shape}")
         if not np.isfinite(array).all():
-            raise InputError("null vectors must be finite")
+            raise InputError(f"{name} must be finite")
     vectors = []
     for row in array:
         vector = A.createVecRight()
