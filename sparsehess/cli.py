@@ -110,9 +110,22 @@ def parser() -> argparse.ArgumentParser:
     operand.add_argument("input", metavar="INPUT", help=".mtx, .mtx.gz, .npz, .petsc, .h5, or file.py:name")
     operand.add_argument("--mass", metavar="FILE", help="mass matrix M of H x = λ M x")
 
+    known = argparse.ArgumentParser(add_help=False)
+    known.add_argument(
+        "--nullspace",
+        metavar="FILE|constant|rigid",
+        help="known null vectors to deflate: .npy, .npz or .h5, the constant one, or rigid-body modes",
+    )
+    known.add_argument(
+        "--coordinates",
+        metavar="FILE",
+        help="positions (nodes, 2 or 3) of the nodes (.npy), for their rigid-body modes: --nullspace rigid, and "
+        "what multigrid should know",
+    )
+
     eigs = commands.add_parser(
         "eigs",
-        parents=[shared, out, seeded, coloring, derivatives, operand],
+        parents=[shared, out, seeded, coloring, derivatives, operand, known],
         help="eigenpairs of a Hessian: a matrix file, or a problem that is differentiated first",
     )
     eigs.add_argument("-k", type=int, help="how many (default 6; of the negative ones all)")
@@ -137,8 +150,14 @@ def parser() -> argparse.ArgumentParser:
     eigs.add_argument(
         "--shell", action="store_true", help="never assemble the Hessian of the problem: products alone"
     )
+    eigs.add_argument(
+        "--backend", choices=["cpu", "cuda", "hip", "kokkos"], default="cpu", help="where to compute (default cpu)"
+    )
+    eigs.add_argument("--guess", metavar="FILE", help="vectors to start from: a stored result, or .npy, .npz, .h5")
+    eigs.add_argument(
+        "--preconditioner", metavar="FILE", help="a matrix near the Hessian, for lobpcg, gd and jd to factorize"
+    )
     eigs.add_argument("--tol", type=float, default=1e-8, help="backward error of each pair (default 1e-8)")
-    eigs.add_argument("--nullspace", metavar="FILE", help="known null vectors to deflate (.npy, .npz, .h5)")
     eigs.add_argument(
         "--count",
         choices=["auto", "yes", "no"],
@@ -158,13 +177,12 @@ def parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser(
         "check",
-        parents=[shared, seeded, coloring, derivatives],
+        parents=[shared, seeded, coloring, derivatives, known],
         help="verify a stored result from nothing but the files",
     )
     check.add_argument("result", metavar="RESULT", help="what eigs -o has written (.h5 or .npz)")
     check.add_argument("input", metavar="INPUT", help="the matrix file or the problem that it is said to be of")
     check.add_argument("--mass", metavar="FILE", help="mass matrix M of H x = λ M x")
-    check.add_argument("--nullspace", metavar="FILE", help="known null vectors that were deflated")
     check.add_argument("--tol", type=float, default=1e-8, help="backward error that passes (default 1e-8)")
 
     assemble = commands.add_parser(

@@ -13,12 +13,13 @@ from sparsehess import errors, export, matrices, problems, report, runtime
 from sparsehess.certificate import judge, recount
 from sparsehess.coloring import save, verify
 from sparsehess.errors import CheckError, InputError
-from sparsehess.operands import asked_coloring, assembled, operand
+from sparsehess.operands import asked_coloring, assembled, known_vectors, operand
 from sparsehess.recovery import plan
 from sparsehess.results import read_result
 from sparsehess.runtime import agreement
 from sparsehess.signs import count_signs
 from sparsehess.solvers import EigenProblem, SolveSpec
+from sparsehess.solvers.backends import check_backend
 from sparsehess.solvers.choice import choose
 from sparsehess.solvers.eigs import completed, shortfall, solve
 from sparsehess.stack import stack_facts, stack_text
@@ -52,11 +53,19 @@ def run_eigs(arguments, options, comm) -> int:
         seed=arguments.seed,
         method=arguments.method,
         groups=arguments.groups,
+        backend=arguments.backend,
     )
+    check_backend(spec.backend)
     with closing(operand(arguments, comm, shell=arguments.shell)) as given:
-        null = None if arguments.nullspace is None else matrices.read_vectors(arguments.nullspace, given.n, comm)
+        known = known_vectors(arguments, given, comm)
         with EigenProblem.of(
-            given.matrix, mass=given.mass, nullspace=null, relative_error=given.relative_error
+            given.matrix,
+            mass=given.mass,
+            nullspace=known.null,
+            near_null=known.near_null,
+            guess=None if arguments.guess is None else matrices.read_vectors(arguments.guess, given.n, comm),
+            preconditioner=given.preconditioner,
+            relative_error=given.relative_error,
         ) as problem:
             if arguments.explain:
                 return _explain(arguments, problem, spec, comm)
@@ -71,7 +80,7 @@ def run_eigs(arguments, options, comm) -> int:
                 export.write_results(arguments.out, facts, arrays, spectrum.vectors, comm)
             drawn = arguments.plot is not None and given.pattern is not None
             picture = report.pattern_picture(given.pattern) if drawn else None
-            lines = eigs_lines(given, facts, spectrum, problem, null is not None)
+            lines = eigs_lines(given, facts, spectrum, problem, known.names)
             with agreement(comm):
                 if comm.rank == 0:
                     if arguments.plot is not None:
@@ -140,9 +149,9 @@ def run_check(arguments, options, comm) -> int:
     began = time.perf_counter()
     _no_solver(options)
     with closing(operand(arguments, comm)) as given:
-        null = None if arguments.nullspace is None else matrices.read_vectors(arguments.nullspace, given.n, comm)
+        known = known_vectors(arguments, given, comm)
         with EigenProblem.of(
-            given.matrix, mass=given.mass, nullspace=null, relative_error=given.relative_error
+            given.matrix, mass=given.mass, nullspace=known.null, relative_error=given.relative_error
         ) as problem:
             result = read_result(arguments.result, problem.layout)
             tol = max(arguments.tol, 10 * problem.relative_error)

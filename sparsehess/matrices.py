@@ -120,6 +120,34 @@ def read_coordinates(path, layout: Layout) -> np.ndarray:
     return comm.recv(source=0)
 
 
+def read_nodes(path, n: int, comm) -> np.ndarray:
+    """Return the (nodes, 2 or 3) positions of a .npy file on every rank, nodes of n dofs in all.
+
+    Collective.
+
+    Raises
+    ------
+    InputError
+        The file is missing, no such array, or its nodes do not have 2 or 3 dofs each.
+    """
+    return on_root(comm, _load_nodes, Path(path), n)
+
+
+def _load_nodes(path: Path, n: int) -> np.ndarray:
+    try:
+        nodes = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no .npy array: {error}") from error
+    shape = getattr(nodes, "shape", ())
+    good = len(shape) == 2 and shape[0] > 0 and shape[1] in (2, 3) and nodes.dtype.kind in "iuf"
+    if not good or n not in (2 * shape[0], shape[1] * shape[0]):
+        raise InputError(
+            f"{path}: positions must be (nodes, 2 or 3) numbers of nodes that have as many of the {n} dofs each, "
+            f"not {shape}"
+        )
+    return nodes.astype(np.float64)
+
+
 def read_matrix(path, comm) -> StoredMatrix:
     """Return the symmetric matrix of a file.
 

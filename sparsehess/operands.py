@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+import numpy as np
+
 from sparsehess import flags, matrices, problems, report, runtime
 from sparsehess.assembly import Hessian, assemble
 from sparsehess.coloring import color, load
 from sparsehess.detection import detect
 from sparsehess.errors import InputError
+from sparsehess.nullspace import rigid_body_modes
 from sparsehess.operators import MatrixFree
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import PETSc
@@ -29,7 +32,7 @@ class Operand:
         None where nothing is assembled.
     n, name
         Rows; of the problem, or the file.
-    mass
+    mass, preconditioner
         From a file, or None.
     relative_error
         By which a stored matrix was not symmetric.
@@ -43,6 +46,7 @@ class Operand:
     n: int
     name: str
     mass: PETSc.Mat | None
+    preconditioner: PETSc.Mat | None
     relative_error: float
     timings: dict[str, float]
 
@@ -56,7 +60,7 @@ class Operand:
             self.derived.close()
         else:
             self.matrix.destroy()
-        runtime.destroy(self.mass)
+        runtime.destroy(self.mass, self.preconditioner)
         if self.pattern is not None:
             self.pattern.free()
 
@@ -83,8 +87,47 @@ def operand(arguments, comm, shell: bool = False) -> Operand:
         stored = matrices.read_matrix(arguments.input, comm)
         matrix, pattern, n, asymmetry = stored.to_mat(), stored.pattern, stored.pattern.n, stored.asymmetry
         timings["assembly"] = time.perf_counter() - began
-    mass = None if arguments.mass is None else matrices.read_matrix(arguments.mass, comm).to_mat()
-    return Operand(matrix, derived, pattern, n, name, mass, asymmetry, timings)
+    mass = _stored(arguments.mass, comm)
+    near = _stored(getattr(arguments, "preconditioner", None), comm)
+    return Operand(matrix, derived, pattern, n, name, mass, near, asymmetry, timings)
+
+
+def _stored(path, comm) -> PETSc.Mat | None:
+    return None if path is None else matrices.read_matrix(path, comm).to_mat()
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What is known of a null space: (m, n) arrays, None for what a problem says itself.
+
+    Attributes
+    ----------
+    null, near_null
+        For `EigenProblem.of`.
+    names
+        Of the null vectors, where they have any.
+    """
+
+    null: np.ndarray | None
+    near_null: np.ndarray | None
+    names: tuple[str, ...]
+
+
+def known_vectors(arguments, given: Operand, comm) -> Known:
+    """Return what --nullspace and --coordinates stand for. Collective."""
+    modes, names = None, ()
+    if arguments.coordinates is not None:
+        nodes = matrices.read_nodes(arguments.coordinates, given.n, comm)
+        modes, names = rigid_body_modes(nodes, dims=given.n // len(nodes))
+    if arguments.nullspace == "rigid":
+        if modes is None:
+            raise InputError("--nullspace rigid: give the positions of the nodes with --coordinates")
+        return Known(modes, None, tuple(names))
+    if arguments.nullspace == "constant":
+        return Known(np.ones((1, given.n)), modes, ("constant",))
+    if arguments.nullspace is not None:
+        return Known(matrices.read_vectors(arguments.nullspace, given.n, comm), modes, ())
+    return Known(None, modes, () if given.derived is None else tuple(given.derived.objective.null_names))
 
 
 def _products(arguments, comm) -> MatrixFree:

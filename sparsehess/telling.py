@@ -178,7 +178,7 @@ def eigs_facts(
         "timings": timings,
         "memory": comm.allreduce(runtime.peak_memory()),
         "mpi": {"size": comm.size, "threads": runtime.threads()},
-        "backend": "cpu",
+        "backend": spec.backend,
         "versions": runtime.versions(),
         "options": dict(spectrum.options),
         "deflated": len(problem.null),
@@ -227,13 +227,13 @@ def hessian_lines(hessian: Hessian | MatrixFree, facts: dict) -> str:
     return "\n".join(lines)
 
 
-def eigs_lines(operand: Operand, facts: dict, spectrum: Spectrum, problem: EigenProblem, given_null: bool) -> str:
+def eigs_lines(operand: Operand, facts: dict, spectrum: Spectrum, problem: EigenProblem, names: tuple) -> str:
     """Return the answer of `eigs` for people. Not collective.
 
     Parameters
     ----------
-    given_null
-        Whether null vectors were given beside the problem, whose names are then of others.
+    names
+        Of the null vectors, none where they have none.
     """
     derived, zero = operand.derived, problem.zero
     if derived is not None:
@@ -242,7 +242,6 @@ def eigs_lines(operand: Operand, facts: dict, spectrum: Spectrum, problem: Eigen
         lines = [f"matrix       {operand.name}: {facts['n']} rows, {facts['nnz']} entries"]
     lines.append(f"solver       {spectrum.method} ({spectrum.reason})")
     if facts["deflated"]:
-        names = derived.objective.null_names if derived is not None and not given_null else ()
         lines.append(f"deflated     {facts['deflated']} null vectors" + (f": {', '.join(names)}" if names else ""))
     lines += ["", report.spectrum_table(spectrum, problem.units, zero), ""]
     if spectrum.zeros:

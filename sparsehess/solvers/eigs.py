@@ -10,6 +10,7 @@ import numpy as np
 
 from sparsehess.errors import CheckError, InputError, NotConverged
 from sparsehess.runtime import destroy, has_package
+from sparsehess.solvers.backends import on_backend
 from sparsehess.solvers.choice import Choice, choose
 from sparsehess.solvers.dense import Dense
 from sparsehess.solvers.intervals import solve_interval
@@ -48,6 +49,7 @@ def eigs(
     tol: float = 1e-8,
     method: str = "auto",
     groups: int | None = None,
+    backend: str = "cpu",
     options: dict | None = None,
     count: str = "auto",
     seed: int = 0,
@@ -84,7 +86,7 @@ def eigs(
         Where to start: a `Spectrum`, Vecs, or an (m, n) array.
     tol
         Backward error that each pair must reach.
-    method, groups
+    method, groups, backend
         See `SolveSpec`.
     options
         PETSc options without a prefix, `{"eps_ncv": 60}`, over those of sparsehess.
@@ -133,6 +135,7 @@ def eigs(
         seed=seed,
         method=method,
         groups=groups,
+        backend=backend,
     )
     with EigenProblem.of(
         matrix,
@@ -175,8 +178,15 @@ def solve(problem: EigenProblem, spec: SolveSpec, progress: Callable[[int, int],
 
     Collective. Never raises for pairs that are missing: `shortfall` tells.
     """
-    progress = progress or (lambda done, total: None)
-    spec = completed(problem, spec)
+    placed = on_backend(problem, spec.backend)
+    try:
+        return _solved(placed, completed(placed, spec), progress or (lambda done, total: None))
+    finally:
+        if placed is not problem:
+            placed.close()
+
+
+def _solved(problem: EigenProblem, spec: SolveSpec, progress) -> Spectrum:
     choice = choose(problem, spec)
     if spec.takes_all:
         return solve_interval(problem, spec, choice, progress)

@@ -45,6 +45,8 @@ class SolveSpec:
     groups
         Of ranks, among which slicing shares out slices (default one group) and FEAST its contour points (default
         as many as there are ranks or points); each has the whole matrix.
+    backend
+        Where matrices and vectors are: `cpu`, or `cuda`, `hip`, `kokkos` where this PETSc has them.
     """
 
     k: int | None = None
@@ -57,6 +59,7 @@ class SolveSpec:
     seed: int = 0
     method: str = "auto"
     groups: int | None = None
+    backend: str = "cpu"
 
     def __post_init__(self):
         if self.which not in WHICH:

@@ -1,5 +1,6 @@
 """The command line as outsiders use it: exit statuses, one line on failure, JSON, files; 1 to 4 ranks."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -90,12 +91,28 @@ def collective(comm):
 '''
 
 
+def free_truss(side):
+    """A plane of nodes, each held by bars to those around it: its matrix, free, and their positions."""
+    nodes = np.stack(np.meshgrid(np.arange(side), 1.3 * np.arange(side), indexing="ij"), axis=-1).reshape(-1, 2)
+    matrix = np.zeros((2 * len(nodes),) * 2)
+    for i, j in itertools.combinations(range(len(nodes)), 2):
+        bar = nodes[i] - nodes[j]
+        if np.linalg.norm(bar) < 1.7:
+            push = np.zeros(2 * len(nodes))
+            push[2 * i : 2 * i + 2], push[2 * j : 2 * j + 2] = bar, -bar
+            matrix += np.outer(push, push) / np.linalg.norm(bar) ** 3
+    return sp.csr_matrix(matrix), nodes
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
     (folder / "problems.py").write_text(PROBLEMS)
     good = laplacian(7, 8)[0]
     sp.save_npz(folder / "good.npz", good)
+    truss, nodes = free_truss(5)
+    sp.save_npz(folder / "truss.npz", truss)
+    np.save(folder / "nodes.npy", nodes)
     exact = laplacian(7, 8)[1]
     sp.save_npz(folder / "negative.npz", good - (exact[3] + exact[4]) / 2 * sp.identity(56, format="csr"))
     sp.save_npz(folder / "mass.npz", sp.identity(56, format="csr") * 2.0)
@@ -168,6 +185,13 @@ FAILURES = [
     ("eigs problems.py:good --shell --which negative", 2, "cannot be told"),
     ("eigs problems.py:good --pattern detect --blocks 2", 2, "--blocks: a pattern that is detected"),
     ("eigs problems.py:summed --order natural", 2, "--order: the Hessians of the elements"),
+    ("eigs good.npz --backend cuda", 2, "built without cuda"),
+    ("eigs good.npz --nullspace rigid", 2, "with --coordinates"),
+    ("eigs good.npz --coordinates nodes.npy", 2, "as many of the 56 dofs"),
+    ("eigs good.npz --guess nodes.npy", 2, "do not fit 56 variables"),
+    ("eigs good.npz --method feast --interval 0 1 --groups 9", 2, "groups=9"),
+    ("eigs good.npz --interval 0 1 --groups 9", 2, "groups=9"),
+    ("eigs good.npz -- -eps_type feast", 2, "SLEPc's FEAST passes only the real parts"),
     ("check good.npz good.npz", 2, "no result of sparsehess eigs"),
     ("inertia good.npz --zero -1", 2, "must be positive"),
     ("eigs good.npz --points 2", 2, "--points: good.npz is a matrix file"),
@@ -373,6 +397,26 @@ def test_methods_and_shells(place):
     found = facts(place, "eigs problems.py:good --set n=50 -k 2 --which largest --shell", 3)
     assert found["nnz"] is None and found["count"] is None and found["evaluations"]["gradient"] > 0
     assert found["eigenvalues"] == pytest.approx(4 * np.cos(np.pi * np.arange(2, 0, -1) / 102) ** 2, abs=1e-7)
+
+
+def test_null_spaces_guesses_and_preconditioners(place):
+    exact = np.linalg.eigvalsh(free_truss(5)[0].toarray())
+    for method in ("krylovschur", "lobpcg"):
+        code, out, _, _ = run(
+            place, f"eigs truss.npz -k 3 --method {method} --coordinates nodes.npy --nullspace rigid", 2
+        )
+        assert code == 0 and "3 null vectors: translation x, translation y, rotation z" in out
+    found = facts(place, "eigs truss.npz -k 4 --coordinates nodes.npy --nullspace rigid -o truss.h5", 1)
+    assert found["eigenvalues"] == pytest.approx(exact[3:7]) and found["deflated"] == 3
+    assert facts(place, "check truss.h5 truss.npz --coordinates nodes.npy --nullspace rigid", 2)["passed"]
+    assert run(place, "check truss.h5 truss.npz -q", 1)[0] == 4  # the three are not among those stored
+    cold, warm = (
+        facts(place, f"eigs truss.npz -k 4 --coordinates nodes.npy --nullspace rigid --method lobpcg{guess}", 1)
+        for guess in ("", " --guess truss.h5")
+    )
+    assert warm["eigenvalues"] == pytest.approx(cold["eigenvalues"]) and warm["iterations"] < cold["iterations"]
+    found = facts(place, "eigs good.npz -k 3 --preconditioner negative.npz", 2)
+    assert found["method"] == "gd" and found["eigenvalues"] == pytest.approx(laplacian(7, 8)[1][:3])
 
 
 def test_mass_target_and_results(place):
