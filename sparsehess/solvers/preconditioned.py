@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sparsehess.errors import InputError, StackError
-from sparsehess.nullspace import block_size, orthonormal
 from sparsehess.reproducible import uniform
 from sparsehess.runtime import (
     FAILED,
@@ -19,30 +18,17 @@ from sparsehess.runtime import (
     SLEPc,
     destroy,
     error_code,
-    inserted_options,
     readable_errors,
 )
-from sparsehess.solvers.krylovschur import DEFAULTS as KRYLOVSCHUR
-from sparsehess.solvers.krylovschur import PREFIX, KrylovSchur
+from sparsehess.solvers.krylovschur import PREFIX
 from sparsehess.solvers.options import Options
-from sparsehess.solvers.problem import EigenProblem, diagonal_of, is_assembled
+from sparsehess.solvers.preconditioners import Diagonal, Multigrid, Near, preconditioner
+from sparsehess.solvers.problem import EigenProblem, is_assembled
 from sparsehess.solvers.refine import rayleigh_ritz
 
 # No residual below this part of the tolerance, relative to a typical eigenvalue, is waited for: where an
 # eigenvalue is zero nothing else ends the waiting, and a preconditioner amplifies rounding.
 _FLOOR = 1e-2
-
-# Smoothed aggregation (Vaněk, Mandel, Brezina 1996); the smoothers are symmetric, as the methods require.
-_GAMG = {
-    "st_pc_type": "gamg",
-    "st_pc_gamg_type": "agg",
-    "st_pc_gamg_agg_nsmooths": 1,
-    "st_mg_levels_ksp_type": "chebyshev",
-    "st_mg_levels_ksp_max_it": 2,
-    "st_mg_levels_pc_type": "jacobi",
-}
-
-_CHOLESKY = {key: value for key, value in KRYLOVSCHUR.items() if key.startswith(("st_pc", "st_mat"))}
 
 # `preonly`: left to itself SLEPc wraps the preconditioner of LOBPCG in five steps of GMRES, which is no
 # symmetric operator and costs four times as much for half the iterations.
@@ -62,21 +48,8 @@ DEFAULTS = {
     },
 }
 
-# What the preconditioner is made from is shifted up by this part of a typical eigenvalue: far below what
-# slows convergence, far above what rounding makes of a zero eigenvalue.
-_SHIFT = 1e-8
-
-# A matrix near the Hessian is shifted farther: it knows the lowest eigenvalues but roughly.
-_ABOVE = 1e-2
-
-# Steps of conjugate gradients that must find a preconditioner positive definite.
-_PROBE = 15
-
-# Times that the shift may grow, and solves that may be made of one.
-_RUNGS, _AGAIN = 12, 5
-
-# After a breakdown the shift grows by this factor.
-_STEP = 1e3
+# Solves that may be made of one.
+_AGAIN = 5
 
 # More vectors than this in a block cost more in dense algebra than they save in iterations.
 _BLOCK = 64
@@ -126,20 +99,18 @@ class Preconditioned:
                 f"method {self.method} needs a mass matrix that is positive definite, this one has "
                 f"{problem.n - problem.finite} zero rows: use method krylovschur, or remove the massless dofs"
             )
-        self._shift = _SHIFT * problem.typical if self._multigrid() else 0.0
-        self._matrix: PETSc.Mat | None = None  # what the preconditioner is made from
-        self._matrix_of: tuple | None = None
+        self._preconditioners: dict[str, Diagonal | Near | Multigrid] = {}  # by the end that they serve
+        self._defaults: dict = {}  # of the one in use
         self._broke = False  # whether the last solve ended early
         self._chosen: dict = {}
         self._given = Options(PREFIX, self.options)
-        self._preconditioner: dict = {}
 
     def used_defaults(self) -> dict:
         """Return the options of this solver: the defaults that apply, overridden by the caller's.
 
         Not collective.
         """
-        return {**DEFAULTS[self.method], **self._preconditioner, **self._chosen, **self.options}
+        return {**DEFAULTS[self.method], **self._defaults, **self._chosen, **self.options}
 
     def solve(self, which: str, k: int, *, deflate=(), wider: int = 0, seed: int = 0, guess=()) -> list[PETSc.Vec]:
         """Return the converged eigenvectors: at least k of them if all went well, maybe more.
@@ -174,8 +145,8 @@ class Preconditioned:
             values, fresh, errors, _ = rayleigh_ritz(self.problem, fresh)
             destroy(*found)
             found = fresh
-            raised = which == "smallest" and self._raise_shift(values)
-            if not raised and (np.count_nonzero(errors <= self.tol) >= k or (attempt and not len(found))):
+            changed = self._preconditioners[which].farther(values, self._broke)
+            if not changed and (np.count_nonzero(errors <= self.tol) >= k or (attempt and not len(found))):
                 break
         good = errors <= self.tol
         destroy(*(v for v, keep in zip(found, good, strict=True) if not keep))
@@ -183,17 +154,20 @@ class Preconditioned:
         return [v for v, keep in zip(found, good, strict=True) if keep]
 
     def close(self) -> None:
-        """Destroy what the preconditioner was made from.
+        """Destroy what preconditioners were made from.
 
         Collective.
         """
-        destroy(self._matrix)
-        self._matrix = None
+        for one in self._preconditioners.values():
+            one.close()
+        self._preconditioners.clear()
 
     # --- one solve ---
 
     def _attempt(self, which, k, away, wider, seed, guess) -> list[PETSc.Vec]:
-        self._prepare(which)
+        if which not in self._preconditioners:
+            self._preconditioners[which] = preconditioner(self.problem, which, self.options)
+        self._defaults = self._preconditioners[which].defaults
         self._chosen = self._sizes(k, len(away), wider, len(guess))
         problem, made = self.problem, []
         eps = SLEPc.EPS().create(problem.A.comm)
@@ -232,7 +206,7 @@ class Preconditioned:
         self._test = _convergence_test(eps, self._allowed, self.tol)  # held for as long as it is called
         st = eps.getST()
         st.setType("precond")
-        st.setPreconditionerMat(self._matrix)
+        st.setPreconditionerMat(self._preconditioners[which].matrix)
 
     def _run(self, eps) -> None:
         self._broke = False
@@ -317,136 +291,6 @@ class Preconditioned:
             self._heaviest = problem.M.norm(PETSc.NormType.INFINITY) if is_assembled(problem.M) else 0.0
         mean = problem.mass_diagonal[0]
         return mean, max(self._heaviest, mean)
-
-    # --- the preconditioner ---
-
-    def _multigrid(self) -> bool:
-        if self.problem.preconditioner is not None:
-            return False
-        return self.problem.assembled and self.options.get("st_pc_type", "gamg") != "none"
-
-    def _prepare(self, which: str) -> None:
-        """Make the matrix that the preconditioner is made from, unless it is there."""
-        wanted = (which, self._shift)
-        if self._matrix_of == wanted:
-            return
-        destroy(self._matrix)
-        self._matrix, self._matrix_of = None, wanted
-        if which == "largest":
-            self._preconditioner = {"st_pc_type": "jacobi"}
-            self._matrix = self._diagonal_matrix(self.problem.M)
-        elif self.problem.preconditioner is not None:
-            self._preconditioner = _CHOLESKY
-            self._matrix = self._near()
-        elif self.problem.assembled:
-            self._preconditioner = _GAMG
-            self._matrix = self._shifted()
-        else:
-            self._matrix = self._diagonal_matrix(self.problem.A)
-            self._preconditioner = {"st_pc_type": "jacobi"}
-
-    def _diagonal_matrix(self, matrix: PETSc.Mat | None) -> PETSc.Mat:
-        """Return the diagonal of a matrix, made positive; the identity's for None, or where there is none."""
-        diagonal = self.problem.A.createVecRight()
-        found = None if matrix is None else diagonal_of(matrix)
-        diagonal.set(1.0)
-        if found is not None:
-            diagonal.setArray(np.abs(found))
-            mean = diagonal.sum() / self.problem.n
-            values = diagonal.getArray()
-            np.maximum(values, 1e-3 * mean or 1.0, out=values)
-        result = PETSc.Mat().createAIJ((diagonal.getSizes(),) * 2, nnz=1, comm=diagonal.comm)
-        result.setDiagonal(diagonal)
-        result.assemble()
-        diagonal.destroy()
-        return result
-
-    def _near(self) -> PETSc.Mat:
-        """Return a copy of the matrix near A, shifted up until its inertia is that of a positive definite one."""
-        problem = self.problem
-        near = EigenProblem(A=problem.preconditioner, M=problem.M, null=[], owned=[])
-        shift = _ABOVE * near.typical
-        solver = KrylovSchur(near, True, {}, tol=self.tol)
-        try:
-            while solver.shift_to(-shift)[0]:
-                shift *= 4  # ends: beyond the norm nothing is negative
-        finally:
-            solver.close()
-        matrix = near.A.duplicate(copy=True)
-        if problem.M is None:
-            matrix.shift(shift)
-        else:
-            matrix.axpy(shift, problem.M)
-        return matrix
-
-    def _shifted(self) -> PETSc.Mat:
-        """Return a copy of A that is positive definite, shifted up as far as that takes.
-
-        A copy: the near-null space and the block size are ours, not the caller's.
-        """
-        matrix = self.problem.A.duplicate(copy=True)
-        space = self._describe(matrix)
-        mean = self.problem.mass_diagonal[0]
-        matrix.shift(self._shift * mean)
-        for _ in range(_RUNGS):
-            if self._is_definite(matrix):
-                break
-            more = 9 * self._shift
-            matrix.shift(more * mean)
-            self._shift += more
-        self._matrix_of = ("smallest", self._shift)
-        destroy(space)
-        return matrix
-
-    def _describe(self, matrix: PETSc.Mat) -> PETSc.NullSpace | None:
-        """Tell multigrid what it should know: definiteness, blocks and near-null space."""
-        matrix.setOption(PETSc.Mat.Option.SPD, True)
-        vectors = orthonormal(self.problem.near_null or self.problem.null)
-        if not vectors:
-            return None
-        size = block_size(vectors)
-        if size > 1:
-            matrix.setBlockSize(size)
-        space = PETSc.NullSpace().create(vectors=vectors, comm=matrix.comm)
-        matrix.setNearNullSpace(space)
-        destroy(*vectors)  # the null space holds them
-        return space
-
-    def _is_definite(self, matrix: PETSc.Mat) -> bool:
-        """Say whether a few steps of conjugate gradients find matrix and preconditioner positive definite."""
-        ksp = PETSc.KSP().create(matrix.comm)
-        b, x = matrix.createVecRight(), matrix.createVecRight()
-        b.setArray(uniform(self.problem.layout, 29))
-        options = {
-            key[3:]: value for key, value in self.used_defaults().items() if key.startswith(("st_pc", "st_mg"))
-        }
-        prefix = PREFIX + "probe_"
-        try:
-            with inserted_options(prefix, options), readable_errors("setting up the preconditioner"):
-                ksp.setOptionsPrefix(prefix)
-                ksp.setOperators(matrix)
-                ksp.setFromOptions()
-                ksp.setType("cg")
-                ksp.setTolerances(rtol=1e-12, max_it=_PROBE)
-                ksp.setErrorIfNotConverged(False)
-                ksp.solve(b, x)
-            reasons = PETSc.KSP.ConvergedReason
-            return ksp.getConvergedReason() in (reasons.DIVERGED_MAX_IT,) or ksp.getConvergedReason() > 0
-        finally:
-            destroy(b, x, ksp)
-
-    def _raise_shift(self, values: np.ndarray) -> bool:
-        """Shift past negative eigenvalues that were found, or farther after a breakdown; say whether it moved."""
-        if self.problem.preconditioner is not None:
-            return False
-        if self.problem.assembled and self._broke:
-            # The preconditioner blows so few directions up that all its images are dependent.
-            self._shift *= _STEP
-        elif self.problem.assembled and len(values) and values[0] < -self._shift:
-            self._shift = 2 * abs(float(values[0]))
-        else:
-            return False
-        return True
 
 
 _SIGNATURE = ctypes.CFUNCTYPE(

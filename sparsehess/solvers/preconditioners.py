@@ -1,0 +1,198 @@
+"""What the solvers for the ends of a spectrum are preconditioned by: a definite matrix, and how to use it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sparsehess.nullspace import block_size, orthonormal
+from sparsehess.reproducible import uniform
+from sparsehess.runtime import PETSc, destroy, inserted_options, readable_errors
+from sparsehess.solvers.krylovschur import DEFAULTS as KRYLOVSCHUR
+from sparsehess.solvers.krylovschur import PREFIX, KrylovSchur
+from sparsehess.solvers.problem import EigenProblem, diagonal_of
+
+# Smoothed aggregation (Vaněk, Mandel, Brezina 1996); the smoothers are symmetric, as the methods require.
+_GAMG = {
+    "st_pc_type": "gamg",
+    "st_pc_gamg_type": "agg",
+    "st_pc_gamg_agg_nsmooths": 1,
+    "st_mg_levels_ksp_type": "chebyshev",
+    "st_mg_levels_ksp_max_it": 2,
+    "st_mg_levels_pc_type": "jacobi",
+}
+
+_CHOLESKY = {key: value for key, value in KRYLOVSCHUR.items() if key.startswith(("st_pc", "st_mat"))}
+
+# What multigrid coarsens is shifted up by this part of a typical eigenvalue: far below what slows convergence,
+# far above what rounding makes of a zero eigenvalue.
+_SHIFT = 1e-8
+
+# A matrix near the Hessian is shifted farther: it knows the lowest eigenvalues but roughly.
+_ABOVE = 1e-2
+
+# Times that the shift may grow until the matrix is definite; after a breakdown it grows by a factor.
+_RUNGS, _STEP = 12, 1e3
+
+# Steps of conjugate gradients that must find a preconditioner positive definite.
+_PROBE = 15
+
+
+def preconditioner(problem: EigenProblem, which: str, options: dict) -> Diagonal | Near | Multigrid:
+    """Return what serves the smallest or the largest eigenvalues of a problem; the caller closes it.
+
+    Collective.
+
+    Parameters
+    ----------
+    which
+        `smallest` or `largest`.
+    options
+        The caller's PETSc options, without a prefix.
+    """
+    if which == "largest":
+        return Diagonal(problem, problem.M)
+    if problem.preconditioner is not None:
+        return Near(problem)
+    return Multigrid(problem, options) if problem.assembled else Diagonal(problem, problem.A)
+
+
+class Diagonal:
+    """The diagonal of a matrix, made positive; the identity's for None, or for a shell that has none.
+
+    Attributes
+    ----------
+    matrix
+        For SLEPc to make its preconditioner from.
+    defaults
+        PETSc options that say how.
+    """
+
+    def __init__(self, problem: EigenProblem, matrix: PETSc.Mat | None):
+        self.defaults = {"st_pc_type": "jacobi"}
+        diagonal = problem.A.createVecRight()
+        found = None if matrix is None else diagonal_of(matrix)
+        diagonal.set(1.0)
+        if found is not None:
+            diagonal.setArray(np.abs(found))
+            mean = diagonal.sum() / problem.n
+            values = diagonal.getArray()
+            np.maximum(values, 1e-3 * mean or 1.0, out=values)
+        self.matrix = PETSc.Mat().createAIJ((diagonal.getSizes(),) * 2, nnz=1, comm=diagonal.comm)
+        self.matrix.setDiagonal(diagonal)
+        self.matrix.assemble()
+        diagonal.destroy()
+
+    def farther(self, values: np.ndarray, broke: bool) -> bool:
+        """Change what a solve has shown to be unfit, and say whether; `Multigrid` does.
+
+        Collective.
+
+        Parameters
+        ----------
+        values
+            Eigenvalues found.
+        broke
+            Whether the solve ended early.
+        """
+        return False
+
+    def close(self) -> None:
+        """Destroy the matrix.
+
+        Collective.
+        """
+        destroy(self.matrix)
+        self.matrix = None
+
+
+class Near(Diagonal):
+    """The matrix near A that the problem has, shifted up until its inertia says that it is definite; factorized."""
+
+    def __init__(self, problem: EigenProblem):
+        self.defaults = _CHOLESKY
+        near = EigenProblem(A=problem.preconditioner, M=problem.M, null=[], owned=[])
+        shift = _ABOVE * near.typical
+        solver = KrylovSchur(near, True, {}, tol=1e-8)
+        try:
+            while solver.shift_to(-shift)[0]:
+                shift *= 4  # ends: beyond the norm nothing is negative
+        finally:
+            solver.close()
+        self.matrix = near.A.duplicate(copy=True)
+        if problem.M is None:
+            self.matrix.shift(shift)
+        else:
+            self.matrix.axpy(shift, problem.M)
+
+
+class Multigrid(Diagonal):
+    """Algebraic multigrid for a copy of A, shifted up as far as it takes to be positive definite.
+
+    A copy: the near-null space and the block size are ours, not the caller's.
+    """
+
+    def __init__(self, problem: EigenProblem, options: dict):
+        self.problem, self.options, self.defaults = problem, options, _GAMG
+        self.shift = _SHIFT * problem.typical if options.get("st_pc_type", "gamg") != "none" else 0.0
+        self._make()
+
+    def farther(self, values, broke) -> bool:
+        if broke:
+            # The preconditioner blows so few directions up that all its images are dependent.
+            self.shift *= _STEP
+        elif len(values) and values[0] < -self.shift:
+            self.shift = 2 * abs(float(values[0]))
+        else:
+            return False
+        self.close()
+        self._make()
+        return True
+
+    def _make(self) -> None:
+        self.matrix = matrix = self.problem.A.duplicate(copy=True)
+        space = self._describe(matrix)
+        mean = self.problem.mass_diagonal[0]
+        matrix.shift(self.shift * mean)
+        for _ in range(_RUNGS):
+            if self._is_definite(matrix):
+                break
+            more = 9 * self.shift
+            matrix.shift(more * mean)
+            self.shift += more
+        destroy(space)
+
+    def _describe(self, matrix: PETSc.Mat) -> PETSc.NullSpace | None:
+        """Tell multigrid what it should know: definiteness, blocks and near-null space."""
+        matrix.setOption(PETSc.Mat.Option.SPD, True)
+        vectors = orthonormal(self.problem.near_null or self.problem.null)
+        if not vectors:
+            return None
+        size = block_size(vectors)
+        if size > 1:
+            matrix.setBlockSize(size)
+        space = PETSc.NullSpace().create(vectors=vectors, comm=matrix.comm)
+        matrix.setNearNullSpace(space)
+        destroy(*vectors)  # the null space holds them
+        return space
+
+    def _is_definite(self, matrix: PETSc.Mat) -> bool:
+        """Say whether a few steps of conjugate gradients find matrix and preconditioner positive definite."""
+        ksp = PETSc.KSP().create(matrix.comm)
+        b, x = matrix.createVecRight(), matrix.createVecRight()
+        b.setArray(uniform(self.problem.layout, 29))
+        every = {**self.defaults, **self.options}
+        options = {key[3:]: value for key, value in every.items() if key.startswith(("st_pc", "st_mg"))}
+        prefix = PREFIX + "probe_"
+        try:
+            with inserted_options(prefix, options), readable_errors("setting up the preconditioner"):
+                ksp.setOptionsPrefix(prefix)
+                ksp.setOperators(matrix)
+                ksp.setFromOptions()
+                ksp.setType("cg")
+                ksp.setTolerances(rtol=1e-12, max_it=_PROBE)
+                ksp.setErrorIfNotConverged(False)
+                ksp.solve(b, x)
+            reasons = PETSc.KSP.ConvergedReason
+            return ksp.getConvergedReason() in (reasons.DIVERGED_MAX_IT,) or ksp.getConvergedReason() > 0
+        finally:
+            destroy(b, x, ksp)
