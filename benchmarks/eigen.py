@@ -8,7 +8,7 @@ elasticity
     Lowest 20 of a clamped cube of trilinear bricks with its consistent mass: so many cells along an edge are
     9,450, 104,544 and 304,842 variables.
 network
-    Lowest 20, six zeros among them, of springs among points that fill a cube in disorder, 17 at each on average.
+    Lowest 20, six zeros among them, of springs among points that fill a cube in disorder, 18 at each on average.
 interval
     All 100 eigenvalues of an interval inside the spectrum of trilinear finite elements for the Laplacian of a
     box, exactly known: of the stiffness alone, and with the consistent mass. SciPy and PRIMME are told how many
@@ -17,9 +17,9 @@ feast
     The same by FEAST: ours against MKL's, on one thread, with as many contour points and as wide a subspace;
     then, on two ranks, ours with the points shared out among two groups and without.
 
-Ours is certified by a count of inertia where its name does not say otherwise; no peer's answer is. Seconds are
-medians of the rounds; a ratio, the median of a peer's seconds over those of the first line that were measured
-next to them. MB: growth of the peak memory, over all ranks. Found: eigenvalues at their right places among pairs
+Ours is certified by a count of inertia, but for `no count`, `lobpcg` and FEAST with a number of points; of the
+peers only SLEPc counts, in intervals. Seconds are medians of the rounds, a ratio that of a peer's seconds over
+those of the first line that were measured next to them. MB: growth of the peak memory, over all ranks. Found: eigenvalues at their right places among pairs
 with a backward error of at most 1e-8; the largest error is that of all pairs. What is over the limit is ended,
 and whoever has spent it in all has no further round. Peers that are missing are left out with the reason:
 

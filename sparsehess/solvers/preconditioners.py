@@ -106,7 +106,7 @@ class Diagonal:
 
 
 class Near(Diagonal):
-    """The matrix near A that the problem has, shifted up until its inertia says that it is definite; factorized."""
+    """The matrix near A that the problem has, shifted up until its inertia tells that it is definite."""
 
     def __init__(self, problem: EigenProblem):
         self.defaults = _CHOLESKY
