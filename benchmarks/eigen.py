@@ -19,9 +19,10 @@ feast
 
 Ours is certified by a count of inertia, but for `no count`, `lobpcg` and FEAST with a number of points; of the
 peers only SLEPc counts, in intervals. Seconds are medians of the rounds, a ratio that of a peer's seconds over
-those of the first line that were measured next to them. MB: growth of the peak memory, over all ranks. Found: eigenvalues at their right places among pairs
-with a backward error of at most 1e-8; the largest error is that of all pairs. What is over the limit is ended,
-and whoever has spent it in all has no further round. Peers that are missing are left out with the reason:
+those of the first line that were measured next to them. MB: growth of the peak memory, over all ranks. Found:
+eigenvalues at their right places among pairs with a backward error of at most 1e-8; the largest error is that of
+all pairs. What is over the limit is ended, and whoever has spent it in all has no further round. Peers that are
+missing are left out with the reason:
 
     pip install mkl primme
 """

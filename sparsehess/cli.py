@@ -157,6 +157,12 @@ def parser() -> argparse.ArgumentParser:
     eigs.add_argument(
         "--preconditioner", metavar="FILE", help="a matrix near the Hessian, for lobpcg, gd and jd to factorize"
     )
+    eigs.add_argument(
+        "--precision",
+        choices=["double", "single"],
+        default="double",
+        help="of the products of --shell; all else is double (default double)",
+    )
     eigs.add_argument("--tol", type=float, default=1e-8, help="backward error of each pair (default 1e-8)")
     eigs.add_argument(
         "--count",

@@ -73,6 +73,8 @@ def operand(arguments, comm, shell: bool = False) -> Operand:
     began = time.perf_counter()
     timings = dict.fromkeys(("pattern", "coloring", "derivatives", "assembly"), 0.0)
     derived, pattern, asymmetry, name = None, None, 0.0, arguments.input
+    if not shell and getattr(arguments, "precision", "double") != "double":
+        raise InputError("--precision single is for the products of --shell")
     if problems.is_problem(arguments.input):
         derived = matrix = _products(arguments, comm) if shell else assembled(arguments, comm)
         if not shell:
@@ -133,7 +135,7 @@ def known_vectors(arguments, given: Operand, comm) -> Known:
 def _products(arguments, comm) -> MatrixFree:
     flags.refuse(arguments, flags.DERIVATIVES | flags.COLORING, "--shell assembles nothing")
     objective = problems.load(arguments.input, problems.settings(arguments.settings), comm)
-    return MatrixFree(objective, seed=arguments.seed)
+    return MatrixFree(objective, seed=arguments.seed, precision=arguments.precision)
 
 
 def assembled(arguments, comm) -> Hessian:

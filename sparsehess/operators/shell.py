@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from sparsehess import differences
 from sparsehess import noise as noises
 from sparsehess.coloring import color
+from sparsehess.errors import InputError
 from sparsehess.objective import Objective
 from sparsehess.reproducible import signed
 from sparsehess.runtime import PETSc, agreement, destroy
+
+# To what part of its norm products are symmetric: in double precision, by differences, in single precision.
+_EXACT, _DIFFERENCES, _SINGLE = 1e-10, 1e-5, 1e-5
 
 # Random products for a diagonal where there is no pattern.
 _SAMPLES = 64
@@ -28,6 +34,8 @@ class MatrixFree:
         Where the Hessian is taken; default the objective's x.
     seed
         Of random vectors.
+    precision
+        `double`, or `single`: the objective's products get and give float32, everything else stays in float64.
 
     Attributes
     ----------
@@ -40,11 +48,15 @@ class MatrixFree:
     Raises
     ------
     InputError
-        The objective has neither products nor a gradient.
+        The objective has neither products nor a gradient; or single precision is wanted of what is not products
+        of arrays.
     """
 
-    def __init__(self, objective: Objective, x=None, *, seed: int = 0):
-        self.objective, self.seed = objective, seed
+    def __init__(self, objective: Objective, x=None, *, seed: int = 0, precision: str = "double"):
+        if precision not in ("double", "single"):
+            raise InputError(f"precision={precision!r} is neither double nor single")
+        self.objective = objective if precision == "double" else _in_single(objective)
+        self.seed, self.precision = seed, precision
         self.evaluations = {"gradient": 0, "hvp": 0, "energy": 0, "noise": 0}
         self.noise: noises.Noise | None = None
         self._scheme = differences.scheme_of("auto", objective)
@@ -56,6 +68,13 @@ class MatrixFree:
         self.mat.setOption(PETSc.Mat.Option.SYMMETRIC, True)
         self.mat.setOption(PETSc.Mat.Option.SYMMETRY_ETERNAL, True)
         self.mat.setUp()
+
+    @property
+    def exactness(self) -> float:
+        """To what part of its norm products may differ from those of a symmetric matrix."""
+        if self.precision == "single":
+            return _SINGLE
+        return _DIFFERENCES if self.by_differences else _EXACT
 
     @property
     def by_differences(self) -> bool:
@@ -135,6 +154,18 @@ class MatrixFree:
 
     def __exit__(self, *reason) -> None:
         self.close()
+
+
+def _in_single(objective: Objective) -> Objective:
+    """Return the objective with products that get and give float32."""
+    if objective.distributed or (objective.hvp is None and objective.hvps is None):
+        raise InputError("single precision is for products (hvp, hvps) of arrays")
+
+    def rounded(function):
+        single = np.float32
+        return function and (lambda x, v: function(x.astype(single), v.astype(single)))
+
+    return replace(objective, hvp=rounded(objective.hvp), hvps=rounded(objective.hvps))
 
 
 class _Context:

@@ -16,7 +16,7 @@ from sparsehess.solvers.dense import Dense
 from sparsehess.solvers.intervals import solve_interval
 from sparsehess.solvers.krylovschur import KrylovSchur
 from sparsehess.solvers.preconditioned import Preconditioned
-from sparsehess.solvers.problem import EigenProblem
+from sparsehess.solvers.problem import EigenProblem, tight
 from sparsehess.solvers.refine import rayleigh_ritz
 from sparsehess.solvers.spectrum import Count, SolveSpec, Spectrum
 from sparsehess.solvers.windows import WINDOWS, Window
@@ -266,13 +266,11 @@ class _Session:
     def _solver(self, invert: bool) -> KrylovSchur:
         solver = self.inverted if invert else self.products
         if solver is None:
-            # Two digits beyond the tolerance: clusters need them, and a Krylov space gains them in a step;
-            # but none that rounding would not let it reach.
             # Options of the caller belong to the solver that does the work, not to one that counts.
             mine = self.choice.method == "krylovschur" and invert == self.inverts
             options = self.spec.options if mine else {}
             solver = KrylovSchur(
-                self.problem, invert, options, tol=max(1e-2 * self.spec.tol, 1e-13), on_progress=self.progress
+                self.problem, invert, options, tol=tight(self.problem, self.spec.tol), on_progress=self.progress
             )
             if invert:
                 self.inverted = solver
@@ -432,6 +430,11 @@ class _Session:
         }
 
     def _advice(self) -> str:
+        if self.stale and self.problem.relative_error > 0.1 * self.spec.tol and not self.problem.assembled:
+            return (
+                f"products are exact to about {self.problem.relative_error:.0e} of the Hessian's norm only: "
+                f"ask for a tolerance of {2 * self.problem.relative_error:.0e}"
+            )
         if self.stale:
             return f"{self.stale} more did not reach the tolerance {self.spec.tol:g}: loosen it, or give -eps_ncv"
         return "give SLEPc a wider subspace (-eps_ncv) or more iterations (-eps_max_it)"

@@ -14,7 +14,7 @@ from sparsehess.solvers.dense import Dense
 from sparsehess.solvers.feast import Feast
 from sparsehess.solvers.groups import find_in_groups
 from sparsehess.solvers.polynomial import PolynomialFilter
-from sparsehess.solvers.problem import EigenProblem
+from sparsehess.solvers.problem import EigenProblem, tight
 from sparsehess.solvers.refine import rayleigh_ritz
 from sparsehess.solvers.slicing import Piece, Slicing
 from sparsehess.solvers.spectrum import Count, SolveSpec, Spectrum
@@ -51,7 +51,7 @@ def solve_interval(problem: EigenProblem, spec: SolveSpec, choice: Choice, progr
     try:
         if counts:
             options = spec.options if slices else {}  # the caller's are for the solver that finds the pairs
-            counter = Slicing(problem, options, tol=_tight(problem, spec), seed=spec.seed, on_progress=progress)
+            counter = Slicing(problem, options, tol=tight(problem, spec.tol), seed=spec.seed, on_progress=progress)
         finder = counter if slices else _FINDERS[choice.method](problem, spec, progress)
         solvers = [counter, finder] if counts and not slices else [finder]
         if counts:
@@ -106,11 +106,6 @@ def _widened(problem: EigenProblem, low: float, high: float) -> tuple[float, flo
     return low - below, high + above
 
 
-def _tight(problem: EigenProblem, spec: SolveSpec) -> float:
-    """Return a tolerance for SLEPc: two digits beyond the one asked for, as far as products are so exact."""
-    return max(1e-2 * spec.tol, 1e-13, min(spec.tol, problem.relative_error))
-
-
 def _feast(problem: EigenProblem, spec: SolveSpec, progress) -> Feast:
     most = min(problem.comm.size, _POINTS) if problem.assembled else 1
     groups = most if spec.groups is None else spec.groups
@@ -120,10 +115,10 @@ def _feast(problem: EigenProblem, spec: SolveSpec, progress) -> Feast:
 _FINDERS = {
     "feast": _feast,
     "ciss": lambda problem, spec, progress: ContourIntegral(
-        problem, spec.options, _tight(problem, spec), progress
+        problem, spec.options, tight(problem, spec.tol), progress
     ),
     "filter": lambda problem, spec, progress: PolynomialFilter(
-        problem, spec.options, _tight(problem, spec), progress
+        problem, spec.options, tight(problem, spec.tol), progress
     ),
     "dense": lambda problem, spec, progress: Dense(problem, spec.options, on_progress=progress),
 }

@@ -18,10 +18,8 @@ from sparsehess.units import Units
 
 _EPS = np.finfo(float).eps
 
-# A matrix is symmetric if x'(H y) and y'(H x) agree to this part of |H| |x| |y|; so are products by differences,
-# to this one.
+# A matrix is symmetric if x'(H y) and y'(H x) agree to this part of |H| |x| |y|.
 SYMMETRY = 1e-10
-_BY_DIFFERENCES = 1e-5
 
 # Steps of Lanczos that tell the size of a matrix of which only products are known.
 _STEPS = 12
@@ -114,7 +112,7 @@ class EigenProblem:
                 units = objective.units if units is None else units
                 if isinstance(matrix, Hessian) and matrix.verification is not None:
                     relative_error = max(relative_error, matrix.verification.hvp_error)
-                symmetry = _BY_DIFFERENCES if getattr(matrix, "by_differences", False) else SYMMETRY
+                symmetry = matrix.exactness if isinstance(matrix, MatrixFree) else SYMMETRY
                 matrix = matrix.mat
             else:
                 symmetry = SYMMETRY
@@ -257,6 +255,14 @@ class EigenProblem:
         self.close()
 
 
+def tight(problem: EigenProblem, tol: float) -> float:
+    """Return a tolerance for SLEPc: two digits beyond the one asked for, as far as products are so exact.
+
+    Not collective. Clusters need them, and a Krylov space gains them in a step.
+    """
+    return max(1e-2 * tol, 1e-13, min(tol, 0.0 if problem.assembled else problem.relative_error))
+
+
 def spectral_bounds(matrix: PETSc.Mat, layout: Layout, steps: int) -> tuple[float, float, float]:
     """Return least and largest Ritz value of some Lanczos steps with a symmetric matrix, and a residual norm.
 
@@ -397,6 +403,7 @@ def _check_symmetric(name: str, matrix: PETSc.Mat, norm: float, layout: Layout, 
     destroy(x, y, image)
     if abs(forth - back) > allowed * size:
         raise InputError(
-            f"{name} is not symmetric: x'(H y) and y'(H x) differ by {abs(forth - back) / size:.1e} of its norm"
+            f"{name} is not symmetric: x'(H y) and y'(H x) differ by {abs(forth - back) / size:.1e} of its norm "
+            "(products in single precision are for MatrixFree to know: precision='single')"
         )
     return abs(forth - back) / size if size > 0 else 0.0

@@ -35,7 +35,7 @@ def test_quarters_of_real_spectra(name, comm):
     n = len(exact)
     ends = [-np.inf, *(0.5 * (exact[n * q // 4 - 1] + exact[n * q // 4]) for q in (1, 2, 3)), np.inf]
     quarters = list(itertools.pairwise(ends))
-    if n > 1000:  # of the large ones the lowest
+    if n > 2000:  # of the largest the lowest
         quarters = [(-np.inf, 0.5 * (exact[39] + exact[40]))]
     for low, high in quarters:
         with sh.eigs(K, interval=(low, high), mass=M, comm=comm) as spectrum:

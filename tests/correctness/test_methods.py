@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from cases import free_chain, lapack, laplacian, prescribed, reference, stored
 
 import sparsehess as sh
-from sparsehess.errors import InputError, SparseHessError
+from sparsehess.errors import InputError, NotConverged, SparseHessError
 from sparsehess.solvers import EigenProblem, SolveSpec
 from sparsehess.solvers.choice import choose
 from sparsehess.solvers.eigs import completed
@@ -204,6 +204,32 @@ def test_a_hessian_that_is_never_assembled(comm):
             assert np.abs(spectrum.eigenvalues - exact[4:10]).max() < 1e-6 and spectrum.method == "filter"
         with pytest.raises(InputError, match="assemble it"):
             sh.eigs(free, 3, target=1.0)
+
+
+def test_products_in_single_precision(comm):
+    """Vectors and orthogonality stay double: residuals reach what the products allow, and say so."""
+    K, exact = laplacian(15, 16)
+    rounded = K.astype(np.float32)
+    seen = set()
+
+    def hvp(x, v):
+        seen.update((x.dtype, v.dtype))
+        return rounded @ v
+
+    objective = sh.Objective(x=np.ones(240), hvp=hvp, comm=comm)
+    with sh.MatrixFree(objective, precision="single") as free:
+        for which, expected in (("smallest", exact[:4]), ("largest", exact[-4:])):
+            with sh.eigs(free, 4, which=which, tol=1e-6) as spectrum:
+                assert spectrum.eigenvalues == pytest.approx(expected, abs=1e-6)
+                assert 1e-10 < spectrum.residuals.max() < 1e-6 and spectrum.orthogonality < 1e-12
+        with pytest.raises(NotConverged, match="products are exact to about"):
+            sh.eigs(free, 4)
+    assert seen == {np.dtype(np.float32)}
+    with sh.MatrixFree(objective) as free, pytest.raises(InputError, match="precision='single'"):
+        rounded.data[1] *= 1 + 1e-5
+        sh.eigs(free, 4)
+    with pytest.raises(InputError, match="is for products"):
+        sh.MatrixFree(sh.Objective(x=np.ones(3), gradient=lambda x: x, comm=comm), precision="single")
 
 
 def test_what_auto_chooses_and_why(comm):

@@ -182,6 +182,8 @@ FAILURES = [
     ("eigs good.npz --interval 1 2 --count no", 2, "leave out count='no'"),
     ("eigs problems.py:good --shell --coloring star", 2, "--coloring: --shell assembles nothing"),
     ("eigs problems.py:good --shell --budget 1", 2, "--budget: --shell assembles nothing"),
+    ("eigs good.npz --precision single", 2, "is for the products of --shell"),
+    ("eigs problems.py:good --shell --precision single", 2, "single precision is for products"),
     ("eigs problems.py:good --shell --which negative", 2, "cannot be told"),
     ("eigs problems.py:good --pattern detect --blocks 2", 2, "--blocks: a pattern that is detected"),
     ("eigs problems.py:summed --order natural", 2, "--order: the Hessians of the elements"),
