@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 import scipy.sparse
 
 from sparsehess.errors import InputError
@@ -113,7 +112,9 @@ def write_matrix(path, matrix: PETSc.Mat) -> None:
         if comm.rank == 0:
             with replaced(path) as beside, open(beside, "wb") as stream:
                 if path.suffix == ".mtx":
-                    scipy.io.mmwrite(stream, whole, symmetry="symmetric")
+                    from scipy.io import mmwrite  # 20 ms on every rank, and needed on one
+
+                    mmwrite(stream, whole, symmetry="symmetric")
                 elif path.suffix == ".npz":
                     scipy.sparse.save_npz(stream, whole)
                 else:

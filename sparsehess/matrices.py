@@ -16,7 +16,6 @@ from pathlib import Path
 from mpi4py import MPI
 
 import numpy as np
-import scipy.io
 import scipy.sparse
 
 from sparsehess.errors import InputError, StackError
@@ -300,7 +299,9 @@ def _load_mtx(path: Path):
         raise InputError(f"{path}: no line of sizes behind the banner")
     entries = numbers[2] if coordinate else numbers[0] * numbers[1]
     _believable(path, numbers[0], numbers[1], entries, size // (4 if coordinate else 2) * (1 if coordinate else 2))
-    return scipy.io.mmread(path)
+    from scipy.io import mmread  # 20 ms on every rank, and needed on one
+
+    return mmread(path)
 
 
 def _member_sizes(path: Path) -> dict[str, tuple]:

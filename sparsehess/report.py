@@ -1,20 +1,11 @@
-"""What a person reads: progress, tables, pictures. Rank 0 alone shows anything."""
+"""What a person reads: progress and tables. Rank 0 alone shows anything."""
 
 from __future__ import annotations
 
 import math
 import sys
 import time
-from pathlib import Path
 
-from mpi4py import MPI
-
-import numpy as np
-
-from sparsehess.coloring import Coloring
-from sparsehess.files import replaced
-from sparsehess.pattern import Pattern
-from sparsehess.runtime import optional
 from sparsehess.solvers import Spectrum
 from sparsehess.units import Units
 
@@ -82,98 +73,3 @@ def count_line(spectrum: Spectrum) -> str:
     verdict = "certified" if count.certified else "NOT certified: eigenvalues are missing"
     repaired = f" after {count.repairs} repair{'s' if count.repairs > 1 else ''}" if count.repairs else ""
     return f"inertia in ({low}, {high}): {count.inertia}, found {count.found}: {verdict}{repaired}"
-
-
-def pattern_picture(pattern: Pattern, bins: int = 300) -> np.ndarray | None:
-    """Return how many entries fall into each of bins x bins squares, on rank 0; None elsewhere.
-
-    Collective. No rank holds more than its own rows.
-    """
-    bins = max(1, min(bins, pattern.n))
-    rows = np.repeat(np.arange(pattern.layout.start, pattern.layout.stop), np.diff(pattern.indptr))
-    square = (rows * bins // pattern.n) * bins + pattern.indices.astype(np.int64) * bins // pattern.n
-    own = np.bincount(square, minlength=bins * bins).astype(np.int64)
-    total = np.zeros_like(own) if pattern.comm.rank == 0 else None
-    pattern.comm.Reduce(own, total)
-    return total.reshape(bins, bins) if total is not None else None
-
-
-def colored_picture(pattern: Pattern, coloring: Coloring, bins: int = 600) -> np.ndarray | None:
-    """Return the colour of an entry's column in each of bins x bins squares (-1: none), on rank 0; None elsewhere.
-
-    Collective. Of several entries in a square the highest colour is shown.
-    """
-    bins = max(1, min(bins, pattern.n))
-    rows = np.repeat(np.arange(pattern.layout.start, pattern.layout.stop), np.diff(pattern.indptr))
-    square = (rows * bins // pattern.n) * bins + pattern.indices.astype(np.int64) * bins // pattern.n
-    own = np.full(bins * bins, -1, np.int32)
-    np.maximum.at(own, square, coloring.with_ghosts[pattern.columns])
-    highest = np.empty_like(own) if pattern.comm.rank == 0 else None
-    pattern.comm.Reduce(own, highest, op=MPI.MAX)
-    return highest.reshape(bins, bins) if highest is not None else None
-
-
-def plot_coloring(path, picture: np.ndarray, n: int, coloring: Coloring, title: str) -> None:
-    """Draw the coloured matrix into a picture file.
-
-    Not collective: rank 0 calls it.
-
-    Raises
-    ------
-    StackError
-        matplotlib is missing.
-    """
-    matplotlib = optional("matplotlib", "--plot", "plot")
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(6.4, 6))
-    # Neighbouring numbers get unlike hues.
-    hue = (np.arange(max(coloring.count, 1)) * 0.618034) % 1.0
-    colors = matplotlib.colors.ListedColormap(matplotlib.colormaps["hsv"](hue))
-    shown = np.ma.masked_less(picture, 0)
-    axis.imshow(
-        shown, cmap=colors, vmin=0, vmax=max(coloring.count, 1), extent=(0, n, n, 0), interpolation="nearest"
-    )
-    axis.set(xlabel="column", ylabel="row", title=f"{title}: {coloring.count} colors, {coloring.kind}")
-    figure.tight_layout()
-    with replaced(Path(path)) as beside:
-        figure.savefig(beside, dpi=130, format=Path(path).suffix.lstrip(".") or "png")
-    plt.close(figure)
-
-
-def plot(path, spectrum: Spectrum, units: Units | None, picture: np.ndarray | None, n: int, title: str) -> None:
-    """Draw spectrum and pattern into a picture file.
-
-    Not collective: rank 0 calls it.
-
-    Raises
-    ------
-    StackError
-        matplotlib is missing.
-    """
-    matplotlib = optional("matplotlib", "--plot", "plot")
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(
-        1, 2 if picture is not None else 1, figsize=(11 if picture is not None else 6, 4.6)
-    )
-    axis = np.atleast_1d(axes)[0]
-    values = units.of_eigenvalues(spectrum.eigenvalues) if units else spectrum.eigenvalues
-    number = np.arange(1, len(values) + 1)
-    axis.vlines(number, 0, values, color="0.75", lw=2)
-    axis.plot(number, values, "o", color="C0")
-    axis.axhline(0, color="0.3", lw=0.8)
-    axis.set(xlabel="mode", ylabel=f"frequency [{units.frequency}]" if units else "eigenvalue", title="spectrum")
-    axis.xaxis.get_major_locator().set_params(integer=True)
-    if picture is not None:
-        axis = axes[1]
-        shown = np.ma.masked_equal(picture, 0)
-        axis.imshow(np.log1p(shown), cmap="viridis", extent=(0, n, n, 0), interpolation="nearest")
-        axis.set(xlabel="column", ylabel="row", title=f"pattern, {picture.sum():,} entries")
-    figure.suptitle(title)
-    figure.tight_layout()
-    with replaced(Path(path)) as beside:
-        figure.savefig(beside, dpi=130, format=Path(path).suffix.lstrip(".") or "png")
-    plt.close(figure)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import scipy.linalg
 
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, on_root
@@ -166,6 +165,8 @@ def _first(values: np.ndarray, which: str, k: int, target: float) -> np.ndarray:
 
 def _all(A: np.ndarray, M: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Return all finite eigenpairs; massless rows follow the others statically (Guyan 1965)."""
+    import scipy.linalg  # 70 ms on every rank, and needed on one
+
     if M is None:
         return np.linalg.eigh(A)
     full = np.abs(M).sum(axis=1) > 0
@@ -191,6 +192,8 @@ def _without(values, vectors, M, away) -> tuple[np.ndarray, np.ndarray]:
     In the coordinates of the eigenvectors: for each eigenvalue that holds some of it, the complement within
     its cluster, which Householder's QR gives.
     """
+    import scipy.linalg
+
     inside = vectors.T @ (away if M is None else M @ away)
     inside = scipy.linalg.orth(inside)
     size = np.linalg.norm(inside, axis=1)

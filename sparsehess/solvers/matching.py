@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, communicator
@@ -64,6 +63,8 @@ def match(before, after: Spectrum, *, mass: PETSc.Mat | None = None) -> Match:
         comm.allreduce(part) for part in (X.T @ MY, np.sum(X * MX, axis=0), np.sum(Y * MY, axis=0))
     )
     table = np.abs(table) / np.sqrt(np.outer(new, known))
+    from scipy.optimize import linear_sum_assignment  # 100 ms on every rank, and seldom needed
+
     rows, columns = linear_sum_assignment(-table)
     chosen = np.full(len(table), -1)
     overlaps = table.max(axis=1)

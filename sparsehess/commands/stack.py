@@ -6,8 +6,8 @@ import importlib.util
 
 import numpy as np
 
-from sparsehess import runtime
-from sparsehess.telling import SCHEMA
+from sparsehess import errors, runtime
+from sparsehess.commands.answers import SCHEMA, answer, no_solver
 
 _PACKAGES = {
     "mumps": "no shift-and-invert and no inertia counts: smallest, target and certificates need it",
@@ -28,6 +28,14 @@ _EXTRAS = {
     "skfem": "the cantilever driver does not run (pip install sparsehess[fem])",
     "networkx": "no patterns from graphs (pip install networkx)",
 }
+
+
+def run_info(arguments, options, comm) -> int:
+    """The stack, and what is missing of it."""
+    no_solver(options)
+    facts = stack_facts(comm)
+    answer(arguments, comm, facts, stack_text(facts))
+    return errors.DONE
 
 
 def stack_facts(comm) -> dict:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsehess import flags, matrices, problems, report, runtime
+from sparsehess import matrices, problems, report, runtime
 from sparsehess.assembly import Hessian, assemble
 from sparsehess.coloring import color, load
+from sparsehess.commands import flags
 from sparsehess.detection import detect
 from sparsehess.errors import InputError
 from sparsehess.nullspace import rigid_body_modes

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from sparsehess import report, runtime
 from sparsehess.assembly import Hessian
 from sparsehess.coloring import verify
-from sparsehess.operands import Operand
+from sparsehess.commands.answers import SCHEMA, ranks
+from sparsehess.commands.operands import Operand
 from sparsehess.operators import MatrixFree
 from sparsehess.signs import Signs
 from sparsehess.solvers import Count, EigenProblem, SolveSpec, Spectrum
 
-SCHEMA = 1
+if TYPE_CHECKING:
+    from sparsehess.estimate import Density, Rank, Trace
 
 
 def coloring_facts(coloring, valid: bool) -> dict:
@@ -176,8 +181,7 @@ def eigs_facts(
         "iterations": spectrum.iterations,
         **(nothing if derived is None else derivative_facts(derived)),
         "timings": timings,
-        "memory": comm.allreduce(runtime.peak_memory()),
-        "mpi": {"size": comm.size, "threads": runtime.threads()},
+        **ranks(comm),
         "backend": spec.backend,
         "versions": runtime.versions(),
         "options": dict(spectrum.options),
@@ -254,3 +258,47 @@ def eigs_lines(operand: Operand, facts: dict, spectrum: Spectrum, problem: Eigen
         f"ranks        {facts['mpi']['size']}, {facts['memory'] / 2**20:.0f} MiB in all",
     ]
     return "\n".join(lines)
+
+
+def density_lines(found: Density) -> str:
+    """Return the answer of `density` for people. Not collective."""
+    low, high = found.range
+    shares = (0.01, 0.1, 0.5, 0.9, 0.99)
+    places = np.interp(shares, found.cumulative, found.grid)
+    quantiles = (f"{share:.0%} up to {place:.4g}" for share, place in zip(shares, places, strict=True))
+    lines = [
+        f"spectrum     from about {low:.6g} to {high:.6g}",
+        f"made by      {found.method}: {found.samples} samples of {found.steps} steps, {found.products} products",
+        f"quantiles    {', '.join(quantiles)}",
+        f"mean         {found.moments[1]:.6g} ± {found.moments_stderr[1]:.1g}",
+        f"resolution   {found.width:.2g}",
+    ]
+    lines += [f"known        {times} at {place:.6g}" for place, times in found.atoms]
+    return "\n".join(lines)
+
+
+def trace_lines(found: Trace) -> str:
+    """Return the answer of `trace` for people. Not collective."""
+    exact = "exact" if found.stderr == 0 else f"± {found.stderr:.2g}, 90 % within ± {found.bars(0.9):.2g}"
+    return "\n".join(
+        [
+            f"trace        {found.trace:.12g}, {exact}",
+            f"of           {found.function}",
+            f"made by      {found.method}: {found.samples} vectors, {found.products} products",
+        ]
+    )
+
+
+def rank_lines(found: Rank) -> str:
+    """Return the answer of `rank` for people. Not collective."""
+    error = f" ± {found.stderr:.2g}" if found.stderr else ""
+    sure = "each count confirmed by a second shift" if found.certified else f"no: {found.doubt or found.method}"
+    return "\n".join(
+        [
+            f"rank         {found.rank}{error} of {found.n}: {found.above} above, {found.below} below, "
+            f"{found.between} between the thresholds",
+            f"zero         |λ| <= {found.threshold:.2e}, {found.relative:.1e} of the largest ({found.why})",
+            f"near zero    {found.share:.1%}",
+            f"certified    {sure}",
+        ]
+    )

@@ -1,0 +1,34 @@
+"""The commands behind the command line: arguments in, exit status out.
+
+All are collective and return the same status on every rank. Modules are imported for the command that needs them.
+"""
+
+from importlib import import_module
+
+_HOME = {
+    "eigs": "spectra",
+    "inertia": "spectra",
+    "check": "spectra",
+    "assemble": "hessians",
+    "color": "hessians",
+    "density": "estimates",
+    "trace": "estimates",
+    "rank": "estimates",
+    "info": "stack",
+}
+
+
+def run(arguments, options: dict, comm) -> int:
+    """Run the command of parsed arguments; return its exit status.
+
+    Collective.
+
+    Parameters
+    ----------
+    arguments
+        Of the command line.
+    options
+        PETSc options of the solver.
+    """
+    home = import_module(f"sparsehess.commands.{_HOME[arguments.command]}")
+    return getattr(home, f"run_{arguments.command}")(arguments, options, comm)

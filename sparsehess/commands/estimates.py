@@ -1,0 +1,155 @@
+"""What the spectrum says without eigenvectors: density, trace, rank."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+
+from sparsehess import errors, export, pictures, runtime
+from sparsehess.commands.answers import SCHEMA, answer, no_solver, ranks
+from sparsehess.commands.operands import known_vectors, operand
+from sparsehess.commands.telling import density_lines, derivative_facts, hessian_lines, rank_lines, trace_lines
+from sparsehess.errors import CheckError, InputError, NotConverged
+from sparsehess.estimate import density, rank, trace
+from sparsehess.solvers import EigenProblem, SolveSpec
+from sparsehess.solvers.eigs import shortfall, solve
+
+
+@contextmanager
+def _problem(arguments, comm):
+    """Have what INPUT, --mass and --nullspace stand for, as (operand, eigenproblem). Collective."""
+    with closing(operand(arguments, comm, shell=arguments.shell)) as given:
+        known = known_vectors(arguments, given, comm)
+        with EigenProblem.of(
+            given.matrix, mass=given.mass, nullspace=known.null, relative_error=given.relative_error
+        ) as problem:
+            yield given, problem
+
+
+def _numbers(arguments) -> dict[str, int]:
+    """Return how many samples and steps are asked for, as far as that is said."""
+    return {
+        name: getattr(arguments, name) for name in ("samples", "steps") if getattr(arguments, name) is not None
+    }
+
+
+def _told(arguments, comm, given, facts: dict, lines: str, began: float, draw=None) -> None:
+    """Complete the facts of a task, and answer. Collective."""
+    derived = given.derived
+    facts = {
+        "schema": SCHEMA,
+        "task": arguments.command,
+        "n": given.n,
+        "nnz": given.nnz,
+        **facts,
+        **({} if derived is None else derivative_facts(derived)),
+        "timings": {**given.timings, "total": time.perf_counter() - began},
+        **ranks(comm),
+        "versions": runtime.versions(),
+    }
+    taken = "" if derived is None else hessian_lines(derived, facts) + "\n"
+    answer(arguments, comm, facts, taken + lines, draw)
+
+
+def run_density(arguments, options, comm) -> int:
+    """Density of states."""
+    began = time.perf_counter()
+    export.check_writable(arguments.out, export.RESULTS, comm)
+    export.check_writable(arguments.plot, pictures.SUFFIXES, comm)
+    with _problem(arguments, comm) as (given, problem):
+        outliers = None
+        if arguments.outliers:
+            spec = SolveSpec(k=arguments.outliers, which="magnitude", options=options, seed=arguments.seed)
+            outliers = solve(problem, spec)
+            if (error := shortfall(outliers)) is not None:
+                raise error
+        else:
+            no_solver(options)
+        found = density(
+            problem,
+            points=arguments.grid,
+            width=arguments.width,
+            method=arguments.method,
+            deflate=outliers,
+            seed=arguments.seed,
+            **_numbers(arguments),
+        )
+        arrays = {name: getattr(found, name) for name in ("grid", "density", "stderr", "cumulative")}
+        facts = {
+            **{name: array.tolist() for name, array in arrays.items()},
+            "cumulative_stderr": found.cumulative_stderr.tolist(),
+            "moments": found.moments.tolist(),
+            "moments_stderr": found.moments_stderr.tolist(),
+            "atoms": [list(atom) for atom in found.atoms],
+            "range": list(found.range),
+            "width": found.width,
+            "method": found.method,
+            "samples": found.samples,
+            "steps": found.steps,
+            "products": found.products,
+        }
+        if arguments.out is not None:
+            export.write_results(arguments.out, facts, arrays, outliers.vectors if outliers else [], comm)
+        draw = arguments.plot and (lambda: pictures.plot_density(arguments.plot, found, given.name))
+        _told(arguments, comm, given, facts, density_lines(found), began, draw)
+        if outliers is not None:
+            outliers.close()
+    comm.Barrier()
+    return errors.DONE
+
+
+def run_trace(arguments, options, comm) -> int:
+    """The trace of a Hessian or of a function of it."""
+    began = time.perf_counter()
+    no_solver(options)
+    with _problem(arguments, comm) as (given, problem):
+        found = trace(
+            problem,
+            arguments.function.replace("-", " "),
+            method=arguments.method,
+            tol=arguments.tol,
+            gamma=arguments.gamma,
+            time=arguments.time,
+            seed=arguments.seed,
+            **_numbers(arguments),
+        )
+        _told(arguments, comm, given, asdict(found), trace_lines(found), began)
+    comm.Barrier()
+    if not found.converged:
+        raise NotConverged(
+            f"the error {found.stderr:.2g} of the trace is more than --tol {arguments.tol:g} of it after "
+            f"{found.samples} vectors: give more --samples"
+        )
+    return errors.DONE
+
+
+def _threshold(text: str | None) -> float | str | None:
+    if text in (None, "gap"):
+        return text
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError(f"--threshold {text}: neither a number nor gap") from error
+
+
+def run_rank(arguments, options, comm) -> int:
+    """How many eigenvalues are not zero."""
+    began = time.perf_counter()
+    with _problem(arguments, comm) as (given, problem):
+        found = rank(
+            problem,
+            _threshold(arguments.threshold),
+            absolute=arguments.absolute,
+            method=arguments.method,
+            options=options,
+            seed=arguments.seed,
+            **_numbers(arguments),
+        )
+        _told(arguments, comm, given, asdict(found), rank_lines(found), began)
+    comm.Barrier()
+    if found.doubt and found.method == "inertia":
+        raise CheckError(
+            f"the counts are not certain: {found.doubt}; give another --threshold, or --threshold gap"
+        )
+    return errors.DONE

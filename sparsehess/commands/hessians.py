@@ -1,0 +1,72 @@
+"""Hessians to files, and colourings of patterns."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from functools import partial
+
+from sparsehess import errors, export, matrices, pictures, problems
+from sparsehess.coloring import save, verify
+from sparsehess.commands.answers import SCHEMA, answer, no_solver, ranks
+from sparsehess.commands.operands import asked_coloring, assembled
+from sparsehess.commands.telling import color_lines, coloring_facts, derivative_facts, hessian_lines
+from sparsehess.errors import CheckError, InputError
+from sparsehess.recovery import plan
+
+
+def run_assemble(arguments, options, comm) -> int:
+    """The Hessian of a problem, to a file."""
+    began = time.perf_counter()
+    no_solver(options)
+    export.check_writable(arguments.out, export.MATRICES, comm)
+    if not problems.is_problem(arguments.input):
+        raise InputError(f"{arguments.input}: assemble needs a problem, file.py:name or package.module:name")
+    with assembled(arguments, comm) as hessian:
+        export.write_matrix(arguments.out, hessian.mat)
+        facts = {
+            "schema": SCHEMA,
+            "task": "assemble",
+            "n": hessian.pattern.n,
+            "nnz": hessian.pattern.nnz,
+            **derivative_facts(hessian),
+            "error": hessian.error,
+            "repaired": hessian.repaired,
+            "timings": {**hessian.timings, "total": time.perf_counter() - began},
+        }
+        answer(arguments, comm, facts, f"{hessian_lines(hessian, facts)}\nwritten      {arguments.out}")
+        hessian.pattern.free()
+    return errors.DONE
+
+
+def run_color(arguments, options, comm) -> int:
+    """A colouring of a pattern, verified."""
+    no_solver(options)
+    export.check_writable(arguments.out, export.RESULTS, comm)
+    export.check_writable(arguments.plot, (), comm)
+    pattern = matrices.read_pattern(arguments.input, comm, block=arguments.blocks, diagonal=arguments.diagonal)
+    coloring = asked_coloring(arguments, pattern)
+    broken = verify(pattern, coloring)
+    facts = {
+        "schema": SCHEMA,
+        "task": "color",
+        "n": pattern.n,
+        "nnz": pattern.nnz,
+        **coloring_facts(coloring, valid=broken is None),
+        "seconds": coloring.seconds,
+        "amplification": plan(pattern, coloring).amplification if broken is None else None,
+        "attempts": [dataclasses.asdict(attempt) for attempt in coloring.attempts],
+        "traffic": dataclasses.asdict(coloring.traffic),
+        **ranks(comm),
+    }
+    if arguments.out is not None:
+        save(arguments.out, pattern, coloring, facts)
+    picture = pictures.colored_picture(pattern, coloring) if arguments.plot is not None else None
+    draw = arguments.plot and partial(
+        pictures.plot_coloring, arguments.plot, picture, pattern.n, coloring, arguments.input
+    )
+    answer(arguments, comm, facts, color_lines(facts, broken, arguments.verbose), draw)
+    pattern.free()
+    if broken is not None:
+        raise CheckError(f"the colouring breaks its definition at entry {broken}")
+    return errors.DONE

@@ -1,0 +1,161 @@
+"""Eigenpairs, inertia, and the check of stored results."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from contextlib import closing
+from functools import partial
+
+from sparsehess import errors, export, matrices, pictures, report, runtime
+from sparsehess.certificate import judge, recount
+from sparsehess.commands.answers import SCHEMA, answer, no_solver, ranks
+from sparsehess.commands.operands import known_vectors, operand
+from sparsehess.commands.telling import (
+    check_lines,
+    count_facts,
+    derivative_facts,
+    eigs_facts,
+    eigs_lines,
+    hessian_lines,
+    inertia_lines,
+)
+from sparsehess.errors import CheckError
+from sparsehess.results import read_result
+from sparsehess.signs import count_signs
+from sparsehess.solvers import EigenProblem, SolveSpec
+from sparsehess.solvers.backends import check_backend
+from sparsehess.solvers.choice import choose
+from sparsehess.solvers.eigs import completed, shortfall, solve
+
+
+def run_eigs(arguments, options, comm) -> int:
+    """Eigenpairs of a matrix file or of a problem."""
+    began = time.perf_counter()
+    export.check_writable(arguments.out, export.RESULTS, comm)
+    export.check_writable(arguments.plot, pictures.SUFFIXES, comm)
+    spec = SolveSpec(
+        k=arguments.k,
+        which=arguments.which,
+        interval=None if arguments.interval is None else tuple(arguments.interval),
+        target=arguments.target,
+        tol=arguments.tol,
+        options=options,
+        count=arguments.count,
+        seed=arguments.seed,
+        method=arguments.method,
+        groups=arguments.groups,
+        backend=arguments.backend,
+    )
+    check_backend(spec.backend)
+    with closing(operand(arguments, comm, shell=arguments.shell)) as given:
+        known = known_vectors(arguments, given, comm)
+        with EigenProblem.of(
+            given.matrix,
+            mass=given.mass,
+            nullspace=known.null,
+            near_null=known.near_null,
+            guess=None if arguments.guess is None else matrices.read_vectors(arguments.guess, given.n, comm),
+            preconditioner=given.preconditioner,
+            relative_error=given.relative_error,
+        ) as problem:
+            if arguments.explain:
+                return _explain(arguments, problem, spec, comm)
+            spec = completed(problem, spec)
+            progress = report.Progress("eigenpairs converged", comm, arguments.quiet)
+            spectrum = solve(problem, spec, progress)
+            progress.finish()
+            timings = {**given.timings, **spectrum.timings, "total": time.perf_counter() - began}
+            facts = eigs_facts(given, spec, spectrum, problem, timings)
+            if arguments.out is not None:
+                arrays = {"eigenvalues": spectrum.eigenvalues, "residuals": spectrum.residuals}
+                export.write_results(arguments.out, facts, arrays, spectrum.vectors, comm)
+            drawn = arguments.plot is not None and given.pattern is not None
+            picture = pictures.pattern_picture(given.pattern) if drawn else None
+            lines = eigs_lines(given, facts, spectrum, problem, known.names)
+            draw = arguments.plot and partial(
+                pictures.plot_spectrum, arguments.plot, spectrum, problem.units, picture, given.n, given.name
+            )
+            answer(arguments, comm, facts, lines, draw)
+            error = shortfall(spectrum)
+            spectrum.close()
+    comm.Barrier()
+    if error is not None:
+        raise error
+    return errors.DONE
+
+
+def _explain(arguments, problem: EigenProblem, spec: SolveSpec, comm) -> int:
+    choice = choose(problem, completed(problem, spec))
+    facts = {"schema": SCHEMA, "task": "explain", "n": problem.n, **dataclasses.asdict(choice)}
+    answer(arguments, comm, facts, f"method       {choice.method}\nbecause      {choice.reason}")
+    return errors.DONE
+
+
+def run_inertia(arguments, options, comm) -> int:
+    """How many eigenvalues are negative, zero, positive."""
+    began = time.perf_counter()
+    with closing(operand(arguments, comm)) as given:
+        with EigenProblem.of(
+            given.matrix, mass=given.mass, nullspace=[], relative_error=given.relative_error
+        ) as problem:
+            signs = count_signs(problem, arguments.zero, options)
+        facts = {
+            "schema": SCHEMA,
+            "task": "inertia",
+            "n": given.n,
+            "nnz": given.nnz,
+            **dataclasses.asdict(signs),
+            "definite": signs.definite,
+            **({} if given.derived is None else derivative_facts(given.derived)),
+            "timings": {**given.timings, "total": time.perf_counter() - began},
+            **ranks(comm),
+            "versions": runtime.versions(),
+        }
+        taken = "" if given.derived is None else hessian_lines(given.derived, facts) + "\n"
+        answer(arguments, comm, facts, taken + inertia_lines(signs))
+    comm.Barrier()
+    if not signs.certified:
+        raise CheckError(
+            f"the counts are not certain: {signs.doubt}; eigenvalues lie near ±{signs.threshold:.1e}, "
+            "give another --zero"
+        )
+    return errors.DONE
+
+
+def run_check(arguments, options, comm) -> int:
+    """A stored result, verified from the files alone."""
+    began = time.perf_counter()
+    no_solver(options)
+    with closing(operand(arguments, comm)) as given:
+        known = known_vectors(arguments, given, comm)
+        with EigenProblem.of(
+            given.matrix, mass=given.mass, nullspace=known.null, relative_error=given.relative_error
+        ) as problem:
+            result = read_result(arguments.result, problem.layout)
+            tol = max(arguments.tol, 10 * problem.relative_error)
+            count, wanted = recount(problem, completed(problem, result.spec), result.eigenvalues)
+            found = judge(problem, result.eigenvalues, result.vectors, count, tol)
+            runtime.destroy(*result.vectors)
+    passed = found.passed and len(result.eigenvalues) >= wanted
+    facts = {
+        "schema": SCHEMA,
+        "task": "check",
+        "result": arguments.result,
+        "n": given.n,
+        "k": len(result.eigenvalues),
+        "wanted": wanted,
+        "residual": found.residual,
+        "rayleigh": found.rayleigh,
+        "orthogonality": found.orthogonality,
+        "tol": tol,
+        "count": count_facts(count),
+        "passed": passed,
+        "timings": {**given.timings, "total": time.perf_counter() - began},
+        **ranks(comm),
+    }
+    answer(arguments, comm, facts, check_lines(facts))
+    comm.Barrier()
+    if not passed:
+        raise CheckError(f"{arguments.result} does not hold for {arguments.input}: see the report")
+    return errors.DONE
