@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from sparsehess.errors import InputError
+from sparsehess.runtime import has_package
 from sparsehess.solvers.krylovschur import KrylovSchur
 from sparsehess.solvers.problem import EigenProblem
+
+# Random vectors, and products with each, of an estimate.
+_SAMPLES, _STEPS = 20, 150
 
 # A count is believed when two shifts whose distances from zero differ by this factor agree on it.
 _WIDER = 4.0
@@ -25,7 +31,9 @@ class Signs:
     certified
         Whether two factorizations at either side of zero agree.
     doubt
-        What they disagree about, or empty.
+        What they disagree about, or why there are none; empty where certified.
+    stderr
+        Standard errors of `negative`, `zero` and `positive` where they are estimates, else None.
     """
 
     negative: int
@@ -35,6 +43,7 @@ class Signs:
     threshold: float
     certified: bool
     doubt: str
+    stderr: tuple[float, float, float] | None = None
 
     @property
     def definite(self) -> str:
@@ -51,7 +60,9 @@ class Signs:
 def inertia(matrix, *, mass=None, zero: float | None = None, options: dict | None = None, comm=None) -> Signs:
     """Count the negative, zero and positive eigenvalues of H x = λ x, or H x = λ M x.
 
-    Collective. Four LDLᵀ factorizations of one symbolic one (Sylvester 1852), no eigenvalue is computed.
+    Collective. Four LDLᵀ factorizations of one symbolic one (Sylvester 1852), no eigenvalue is computed. Without a
+    factorization, for shells and where PETSc has no MUMPS, estimates with their errors, from a density (Di Napoli,
+    Polizzi, Saad 2016, "Efficient estimation of eigenvalue counts in an interval").
 
     Parameters
     ----------
@@ -66,11 +77,23 @@ def inertia(matrix, *, mass=None, zero: float | None = None, options: dict | Non
     ------
     InputError
         `zero` is not positive.
-    StackError
-        This PETSc has no MUMPS.
     """
     with EigenProblem.of(matrix, mass=mass, nullspace=[], comm=comm) as problem:
         return count_signs(problem, zero, dict(options or {}))
+
+
+def _estimated(problem: EigenProblem, threshold: float, options: dict) -> Signs:
+    from sparsehess.estimate import density
+
+    if options:
+        raise InputError(f"-{next(iter(options))}: nothing is factorized here, and no solver is set up")
+    found = density(problem, samples=_SAMPLES, steps=_STEPS)
+    counts = [found.count(*ends) for ends in ((-np.inf, -threshold), (-threshold, threshold), (threshold, np.inf))]
+    negative, zero = (round(count) for count, _ in counts[:2])
+    return Signs(
+        negative, zero, problem.n - negative - zero, 0, threshold, False,
+        f"estimates from {found.products} products; nothing to factorize", tuple(error for _, error in counts),
+    )  # fmt: skip
 
 
 def count_signs(problem: EigenProblem, zero: float | None, options: dict) -> Signs:
@@ -81,6 +104,8 @@ def count_signs(problem: EigenProblem, zero: float | None, options: dict) -> Sig
     threshold = problem.zero if zero is None else zero
     if not threshold > 0:
         raise InputError(f"zero={threshold}: the size up to which an eigenvalue is zero must be positive")
+    if not (problem.assembled and has_package("mumps")):
+        return _estimated(problem, threshold, options)
     solver = KrylovSchur(problem, True, options, tol=1e-8)
     try:
         counts = {

@@ -174,6 +174,9 @@ def parser() -> argparse.ArgumentParser:
         help="how many eigenvalues are negative, zero and positive, from factorizations alone",
     )
     inertia.add_argument(
+        "--shell", action="store_true", help="never assemble the Hessian of the problem: an estimate by products"
+    )
+    inertia.add_argument(
         "--zero", type=float, metavar="Z", help="eigenvalues up to this size are zero (default: the accuracy)"
     )
 

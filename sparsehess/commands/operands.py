@@ -74,10 +74,11 @@ def operand(arguments, comm, shell: bool = False) -> Operand:
     began = time.perf_counter()
     timings = dict.fromkeys(("pattern", "coloring", "derivatives", "assembly"), 0.0)
     derived, pattern, asymmetry, name = None, None, 0.0, arguments.input
-    if not shell and getattr(arguments, "precision", "double") != "double":
+    precision = getattr(arguments, "precision", "double")
+    if not shell and precision != "double":
         raise InputError("--precision single is for the products of --shell")
     if problems.is_problem(arguments.input):
-        derived = matrix = _products(arguments, comm) if shell else assembled(arguments, comm)
+        derived = matrix = _products(arguments, precision, comm) if shell else assembled(arguments, comm)
         if not shell:
             timings.update(derived.timings)
             pattern = derived.pattern
@@ -133,10 +134,10 @@ def known_vectors(arguments, given: Operand, comm) -> Known:
     return Known(None, modes, () if given.derived is None else tuple(given.derived.objective.null_names))
 
 
-def _products(arguments, comm) -> MatrixFree:
+def _products(arguments, precision: str, comm) -> MatrixFree:
     flags.refuse(arguments, flags.DERIVATIVES | flags.COLORING, "--shell assembles nothing")
     objective = problems.load(arguments.input, problems.settings(arguments.settings), comm)
-    return MatrixFree(objective, seed=arguments.seed, precision=arguments.precision)
+    return MatrixFree(objective, seed=arguments.seed, precision=precision)
 
 
 def assembled(arguments, comm) -> Hessian:

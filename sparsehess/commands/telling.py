@@ -101,9 +101,10 @@ def derivative_facts(derived: Hessian | MatrixFree) -> dict:
 
 def inertia_lines(signs: Signs) -> str:
     """Return the answer of `inertia` for people. Not collective."""
+    errors = ("", "", "") if signs.stderr is None else tuple(f" ± {error:.2g}" for error in signs.stderr)
     lines = [
-        f"inertia      {signs.negative} negative, {signs.zero} zero, {signs.positive} positive"
-        + (f", {signs.infinite} infinite" if signs.infinite else ""),
+        f"inertia      {signs.negative}{errors[0]} negative, {signs.zero}{errors[1]} zero, "
+        f"{signs.positive}{errors[2]} positive" + (f", {signs.infinite} infinite" if signs.infinite else ""),
         f"verdict      {signs.definite}",
         f"zero         |λ| <= {signs.threshold:.1e}",
         f"certified    {'two factorizations agree at either side' if signs.certified else 'no: ' + signs.doubt}",

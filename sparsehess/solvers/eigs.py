@@ -252,6 +252,8 @@ class _Session:
             left = self.asked - len(self.values)
             self._take(self._solve(left, seed=self.spec.seed, wider=20, stop_in_cluster=nearer))
         count = None
+        if not counting and self.spec.count == "auto":
+            self._search_again()
         self.seconds = self._spent()
         began = time.perf_counter()
         if counting and len(self.values):
@@ -313,6 +315,17 @@ class _Session:
                     self.problem, method, self.spec.options, tol=self.spec.tol, on_progress=self.progress
                 )
         return self.other
+
+    def _search_again(self) -> None:
+        """Search beside what was found, as nothing counts it: a Krylov space has one copy of each eigenvalue."""
+        for attempt in range(REPAIRS):
+            if len(self.values) < self.asked:
+                return  # what did not converge tells enough
+            last = np.sort(self.window.distance(self.values))[self.asked - 1]
+            before = self.window.found(last, self.values)
+            self._take(self._solve(1, seed=self.spec.seed + 101 + attempt))
+            if self.window.found(last, self.values) == before:
+                return
 
     def _stopped_in_cluster(self) -> bool:
         return self.inverted is not None and self.inverted.cluster is not None and len(self.values) < self.asked

@@ -9,11 +9,7 @@ import numpy as np
 from sparsehess.errors import InputError
 from sparsehess.runtime import destroy, has_package
 from sparsehess.solvers.choice import Choice
-from sparsehess.solvers.ciss import ContourIntegral
 from sparsehess.solvers.dense import Dense
-from sparsehess.solvers.feast import Feast
-from sparsehess.solvers.groups import find_in_groups
-from sparsehess.solvers.polynomial import PolynomialFilter
 from sparsehess.solvers.problem import EigenProblem, tight
 from sparsehess.solvers.refine import rayleigh_ritz
 from sparsehess.solvers.slicing import Piece, Slicing
@@ -32,8 +28,11 @@ _AGAIN = 3
 # Searches without a count to say that nothing is missing: the last one finds nothing more.
 _BLIND = 12
 
-# How many a search without a count is prepared for at first (twice as many where it finds so many), and later.
-_FIRST, _LATER = 25, 5
+# Random vectors, and products with each, that tell how many a search without a count is to expect.
+_SAMPLES, _STEPS = 4, 40
+
+# How many a later search is prepared for; twice as many as before where it finds so many.
+_LATER = 5
 
 # A search for more eigenvalues at a time than this is split, where counts tell how.
 _MOST = 100
@@ -60,6 +59,8 @@ def solve_interval(problem: EigenProblem, spec: SolveSpec, choice: Choice, progr
             if not slices:
                 vectors = _counted_search(finder, counter, whole, problem, spec)
             elif spec.groups and spec.groups > 1:
+                from sparsehess.solvers.groups import find_in_groups
+
                 vectors = find_in_groups(counter, whole, spec.groups, spec.options)
             else:
                 vectors = counter.find(whole)
@@ -106,22 +107,34 @@ def _widened(problem: EigenProblem, low: float, high: float) -> tuple[float, flo
     return low - below, high + above
 
 
-def _feast(problem: EigenProblem, spec: SolveSpec, progress) -> Feast:
+# --- the methods, each imported when it is asked for ---
+
+
+def _feast(problem: EigenProblem, spec: SolveSpec, progress):
+    from sparsehess.solvers.feast import Feast
+
     most = min(problem.comm.size, _POINTS) if problem.assembled else 1
     groups = most if spec.groups is None else spec.groups
     return Feast(problem, spec.options, spec.tol, groups=groups, points=_POINTS, on_progress=progress)
 
 
-_FINDERS = {
-    "feast": _feast,
-    "ciss": lambda problem, spec, progress: ContourIntegral(
-        problem, spec.options, tight(problem, spec.tol), progress
-    ),
-    "filter": lambda problem, spec, progress: PolynomialFilter(
-        problem, spec.options, tight(problem, spec.tol), progress
-    ),
-    "dense": lambda problem, spec, progress: Dense(problem, spec.options, on_progress=progress),
-}
+def _ciss(problem: EigenProblem, spec: SolveSpec, progress):
+    from sparsehess.solvers.ciss import ContourIntegral
+
+    return ContourIntegral(problem, spec.options, tight(problem, spec.tol), progress)
+
+
+def _filter(problem: EigenProblem, spec: SolveSpec, progress):
+    from sparsehess.solvers.polynomial import PolynomialFilter
+
+    return PolynomialFilter(problem, spec.options, tight(problem, spec.tol), progress)
+
+
+def _dense(problem: EigenProblem, spec: SolveSpec, progress) -> Dense:
+    return Dense(problem, spec.options, on_progress=progress)
+
+
+_FINDERS = {"feast": _feast, "ciss": _ciss, "filter": _filter, "dense": _dense}
 
 
 def _counted_search(finder, counter: Slicing, whole: Piece, problem: EigenProblem, spec: SolveSpec) -> list:
@@ -150,7 +163,7 @@ def _blind_search(finder, ends: tuple[float, float], problem: EigenProblem, spec
     """Return what a method finds without a count: it searches until it finds nothing beside what it has."""
     low, high = ends
     found: list = []
-    expected = _FIRST
+    expected = _estimated(problem, low, high, spec.seed)
     for attempt in range(_BLIND):
         new = finder.find(low, high, expected, deflate=found, seed=spec.seed + attempt)
         before = len(found)
@@ -165,6 +178,15 @@ def _blind_search(finder, ends: tuple[float, float], problem: EigenProblem, spec
         f"{len(found)} eigenvalues were found in [{low:.6g}, {high:.6g}], the last search found more still: "
         "take a narrower interval"
     )
+
+
+def _estimated(problem: EigenProblem, low: float, high: float, seed: int) -> int:
+    """Return about how many eigenvalues an interval has, rather more, from a few products with random vectors."""
+    from sparsehess.estimate import density
+
+    known = len(problem.null) if low < 0 < high else 0
+    value, error = density(problem, samples=_SAMPLES, steps=_STEPS, seed=seed).count(low, high)
+    return int(np.clip(np.ceil(value + 2 * error) - known, _LATER, problem.finite))
 
 
 def _compared(counter: Slicing, whole: Piece, problem: EigenProblem, found: int) -> Count:

@@ -199,6 +199,17 @@ def test_signs_and_verdicts(values, verdict, comm):
     assert signs.definite == verdict and signs.certified and signs.infinite == 0
 
 
+def test_signs_without_a_factorization_are_estimates(comm, monkeypatch):
+    exact = np.concatenate([-np.linspace(1, 3, 30), np.zeros(20), np.linspace(2, 9, 150)])
+    monkeypatch.setattr("sparsehess.signs.has_package", lambda name: False)
+    found = sh.inertia(prescribed(np.sort(exact), 4), comm=comm)
+    assert not found.certified and "estimates" in found.doubt and found.definite == "indefinite"
+    for value, error, true in zip(
+        (found.negative, found.zero, found.positive), found.stderr, (30, 20, 150), strict=True
+    ):
+        assert abs(value - true) <= 4 * error + 1 and error < 10
+
+
 def test_signs_of_a_pencil_with_massless_rows(comm):
     K, M = stored("hb_lund")
     mass = M.tolil()

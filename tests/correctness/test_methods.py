@@ -206,6 +206,15 @@ def test_a_hessian_that_is_never_assembled(comm):
             sh.eigs(free, 3, target=1.0)
 
 
+@pytest.mark.parametrize("which", ["smallest", "largest"])
+def test_copies_of_multiple_eigenvalues_of_shells(which, comm):
+    exact = np.sort(np.concatenate([np.repeat([0.0, 5.0], 4), np.linspace(1, 4, 52)]))
+    mat = shell(prescribed(exact, 6), comm)
+    with sh.eigs(mat, 4, which=which) as spectrum:
+        right(spectrum, exact[:4] if which == "smallest" else exact[-4:], 5.0)
+    mat.destroy()
+
+
 def test_products_in_single_precision(comm):
     """Vectors and orthogonality stay double: residuals reach what the products allow, and say so."""
     K, exact = laplacian(15, 16)

@@ -194,6 +194,13 @@ FAILURES = [
     ("eigs good.npz --method feast --interval 0 1 --groups 9", 2, "groups=9"),
     ("eigs good.npz --interval 0 1 --groups 9", 2, "groups=9"),
     ("eigs good.npz -- -eps_type feast", 2, "SLEPc's FEAST passes only the real parts"),
+    ("density good.npz --samples 1", 2, "samples=1: at least 2"),
+    ("density good.npz -- -eps_ncv 30", 2, "solves no eigenproblem"),
+    ("density good.npz --shell", 2, "--shell is for problems"),
+    ("trace good.npz --function heat", 2, "time is for function 'heat'"),
+    ("trace negative.npz --function logdet", 2, "positive definite"),
+    ("rank good.npz --threshold big", 2, "neither a number nor gap"),
+    ("rank good.npz --threshold 1e-3 --absolute 1", 2, "leave one out"),
     ("check good.npz good.npz", 2, "no result of sparsehess eigs"),
     ("inertia good.npz --zero -1", 2, "must be positive"),
     ("eigs good.npz --points 2", 2, "--points: good.npz is a matrix file"),
@@ -347,6 +354,29 @@ def test_inertia_of_a_matrix_and_of_a_problem(place):
     code, out, err, _ = run(place, "inertia good.npz --zero 0.3", 2)  # the lowest are 0.27 and more
     assert code == 4 and "certified    no: " in out and "the counts are not certain" in err
     assert found["positive"] == 50 and found["evaluations"]["gradient"] == 6 and found["coloring"]["colors"] == 3
+
+
+def test_density_trace_and_rank(place):
+    exact = laplacian(7, 8)[1]
+    for ranks in (1, 3):
+        found = facts(place, "density good.npz --outliers 2 -o d.npz --plot d.png", ranks)
+        assert found["moments"][1] == pytest.approx(exact.mean(), abs=5 * found["moments_stderr"][1] + 1e-12)
+        below = np.interp(4.0, found["grid"], found["cumulative"])
+        assert below == pytest.approx(np.mean(exact <= 4.0), abs=0.1)
+        assert [atom[0] for atom in found["atoms"]] == pytest.approx(exact[-2:])
+        assert (place / "d.png").read_bytes()[:4] == b"\x89PNG" and len(np.load(place / "d.npz")["density"]) == 512
+    found = facts(place, "trace good.npz --mass mass.npz", 2)
+    assert found["trace"] == pytest.approx(exact.sum() / 2) and found["stderr"] == 0
+    found = facts(place, "trace good.npz --function inverse --samples 40", 2)
+    assert abs(found["trace"] - (1 / exact).sum()) < 5 * found["stderr"] and found["samples"] == 40
+    code, out, err, _ = run(place, "trace negative.npz --method xtrace --tol 1e-9 --samples 12", 1)
+    assert code == 3 and "± " in out and "is more than --tol" in err
+    found = facts(place, "rank truss.npz --threshold gap", 2)
+    assert (found["rank"], found["degeneracy"], found["certified"]) == (47, 3, True)
+    found = facts(place, "rank problems.py:good --set n=50 --shell", 1)
+    assert found["method"] == "density" and not found["certified"] and found["rank"] == 50
+    found = facts(place, "inertia problems.py:good --set n=50 --shell", 2)
+    assert found["positive"] == 50 and not found["certified"] and found["evaluations"]["gradient"] > 100
 
 
 def test_stored_results_are_checked(place):
