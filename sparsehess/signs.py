@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsehess.errors import InputError
+from sparsehess.operators.operator import Operator
 from sparsehess.runtime import has_package
 from sparsehess.solvers.krylovschur import KrylovSchur
 from sparsehess.solvers.problem import EigenProblem
@@ -78,6 +79,8 @@ def inertia(matrix, *, mass=None, zero: float | None = None, options: dict | Non
     InputError
         `zero` is not positive.
     """
+    if isinstance(matrix, Operator) and mass is None and matrix.count(0.0) is not None:
+        return matrix.inertia(zero)
     with EigenProblem.of(matrix, mass=mass, nullspace=[], comm=comm) as problem:
         return count_signs(problem, zero, dict(options or {}))
 

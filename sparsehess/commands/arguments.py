@@ -137,9 +137,10 @@ def parser() -> argparse.ArgumentParser:
     eigs.add_argument("--target", type=float, metavar="S", help="the k nearest to S instead")
     eigs.add_argument(
         "--method",
-        choices=["auto", "krylovschur", "lobpcg", "gd", "jd", "slicing", "feast", "ciss", "filter", "dense"],
+        metavar="METHOD",
         default="auto",
-        help="solver; slicing, feast, ciss and filter are for intervals (default: what suits, see --explain)",
+        help="krylovschur, lobpcg, gd, jd, dense; for intervals slicing, feast, ciss, filter; for comparison "
+        "power and lanczos (default: what suits, see --explain)",
     )
     eigs.add_argument("--groups", type=int, metavar="G", help="of ranks that share out slices, or points of feast")
     eigs.add_argument("--explain", action="store_true", help="say which method would be taken and why, and stop")
@@ -178,6 +179,13 @@ def parser() -> argparse.ArgumentParser:
     )
     inertia.add_argument(
         "--zero", type=float, metavar="Z", help="eigenvalues up to this size are zero (default: the accuracy)"
+    )
+
+    inertia.add_argument(
+        "--condition", action="store_true", help="the condition number too: largest over least magnitude"
+    )
+    inertia.add_argument(
+        "--direction", metavar="FILE", help="write the direction of lowest curvature (.h5 or .npz)"
     )
 
     check = commands.add_parser(

@@ -7,6 +7,8 @@ import time
 from contextlib import closing
 from functools import partial
 
+import numpy as np
+
 from sparsehess import errors, export, matrices, pictures, report, runtime
 from sparsehess.certificate import judge, recount
 from sparsehess.commands.answers import SCHEMA, answer, no_solver, ranks
@@ -21,6 +23,7 @@ from sparsehess.commands.telling import (
     inertia_lines,
 )
 from sparsehess.errors import CheckError
+from sparsehess.lowest import condition, curvature
 from sparsehess.results import read_result
 from sparsehess.signs import count_signs
 from sparsehess.solvers import EigenProblem, SolveSpec
@@ -93,13 +96,21 @@ def _explain(arguments, problem: EigenProblem, spec: SolveSpec, comm) -> int:
 
 
 def run_inertia(arguments, options, comm) -> int:
-    """How many eigenvalues are negative, zero, positive."""
+    """How many eigenvalues are negative, zero, positive; lowest curvature and condition number on request."""
     began = time.perf_counter()
+    export.check_writable(arguments.direction, export.RESULTS, comm)
     with closing(operand(arguments, comm, shell=arguments.shell)) as given:
         with EigenProblem.of(
             given.matrix, mass=given.mass, nullspace=[], relative_error=given.relative_error
         ) as problem:
             signs = count_signs(problem, arguments.zero, options)
+            more = {"condition": condition(problem, arguments.seed)} if arguments.condition else {}
+            if arguments.direction is not None:
+                lowest = curvature(problem, seed=arguments.seed)
+                more["lowest"] = {"value": lowest.value, "error": lowest.error, "certified": lowest.certified}
+                arrays = {"eigenvalues": np.array([lowest.value])}
+                export.write_results(arguments.direction, more, arrays, [lowest.direction], comm)
+                lowest.direction.destroy()
         facts = {
             "schema": SCHEMA,
             "task": "inertia",
@@ -107,13 +118,14 @@ def run_inertia(arguments, options, comm) -> int:
             "nnz": given.nnz,
             **dataclasses.asdict(signs),
             "definite": signs.definite,
+            **more,
             **({} if given.derived is None else derivative_facts(given.derived)),
             "timings": {**given.timings, "total": time.perf_counter() - began},
             **ranks(comm),
             "versions": runtime.versions(),
         }
         taken = "" if given.derived is None else hessian_lines(given.derived, facts) + "\n"
-        answer(arguments, comm, facts, taken + inertia_lines(signs))
+        answer(arguments, comm, facts, taken + inertia_lines(signs, more))
     comm.Barrier()
     if not signs.certified and signs.stderr is None:
         raise CheckError(

@@ -99,7 +99,7 @@ def derivative_facts(derived: Hessian | MatrixFree) -> dict:
     }
 
 
-def inertia_lines(signs: Signs) -> str:
+def inertia_lines(signs: Signs, more: dict) -> str:
     """Return the answer of `inertia` for people. Not collective."""
     errors = ("", "", "") if signs.stderr is None else tuple(f" ± {error:.2g}" for error in signs.stderr)
     lines = [
@@ -109,6 +109,11 @@ def inertia_lines(signs: Signs) -> str:
         f"zero         |λ| <= {signs.threshold:.1e}",
         f"certified    {'two factorizations agree at either side' if signs.certified else 'no: ' + signs.doubt}",
     ]
+    if "condition" in more:
+        lines.append(f"condition    {more['condition']:.4g}")
+    if "lowest" in more:
+        lowest = more["lowest"]
+        lines.append(f"lowest       {lowest['value']:.12g} ± {lowest['error']:.1g}, its direction is written")
     return "\n".join(lines)
 
 

@@ -275,8 +275,10 @@ def _eigen(alpha: np.ndarray, beta: np.ndarray, lengths: np.ndarray) -> list[tup
 
     pairs = []
     for a, b, m in zip(alpha, beta, lengths, strict=True):
-        # Not every version of SciPy takes matrices of one row.
-        pairs.append(eigh_tridiagonal(a[:m], b[: m - 1]) if m > 1 else (a[:m], np.ones((1, m))))
+        # By QR: LAPACK's newer stemr may fail to converge. Not every version of SciPy takes matrices of one row.
+        pairs.append(
+            eigh_tridiagonal(a[:m], b[: m - 1], lapack_driver="stev") if m > 1 else (a[:m], np.ones((1, m)))
+        )
     return pairs
 
 

@@ -12,6 +12,7 @@ from sparsehess.estimate.lanczos import Lanczos, batches, converged, function_of
 from sparsehess.estimate.masses import lone_diagonal
 from sparsehess.estimate.reduction import Reduction, reduced
 from sparsehess.estimate.sketch import HutchPP, XTrace
+from sparsehess.operators.operator import Operator
 
 METHODS = ("auto", "exact", "hutchinson", "hutch++", "xtrace")
 
@@ -128,6 +129,9 @@ def trace(
     if steps < 1:
         raise InputError(f"steps={steps}: at least 1")
     f = resolve(function, gamma, time)
+    every = matrix.exact() if isinstance(matrix, Operator) and mass is None and nullspace is None else None
+    if every is not None and method in ("auto", "exact"):
+        return Trace(every.total(f), 0.0, 0, 0, "exact", f.name, True, 1)
     samples = samples or (_SAMPLES if tol is None else _MOST)
     with reduced(matrix, mass=mass, nullspace=nullspace, comm=comm, deflate=deflate) as operator:
         if method in ("auto", "exact"):

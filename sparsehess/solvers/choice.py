@@ -16,6 +16,10 @@ _LARGE = 100_000
 # By name or by a preconditioner, for the ends of a spectrum.
 PRECONDITIONED = ("lobpcg", "gd", "jd")
 
+# By products, or krylovschur by shift-and-invert.
+KRYLOV = ("krylovschur", "power", "lanczos")
+ENDS = ("smallest", "largest", "magnitude")
+
 # LAPACK serves where this part of all eigenpairs is wanted of so small a matrix.
 _MANY, _SMALL = 0.25, 1000
 
@@ -69,7 +73,7 @@ def _check(problem: EigenProblem, spec: SolveSpec) -> None:
     """Refuse what a method, or a matrix-free Hessian, cannot do."""
     method, nearest = spec.method, spec.target is not None
     if not problem.assembled:
-        if spec.which == "negative" and not nearest:
+        if spec.which == "negative" and not nearest and (problem.structure is None or spec.takes_all):
             raise InputError(
                 "the negative eigenvalues of a matrix-free Hessian cannot be told without a factorization: "
                 "ask for the smallest, or assemble it"
@@ -83,6 +87,8 @@ def _check(problem: EigenProblem, spec: SolveSpec) -> None:
         raise InputError(f"method {method!r} takes no preconditioner: those are for {', '.join(PRECONDITIONED)}")
     if problem.guess and (method == "dense" or (spec.takes_all and method != "feast")):
         raise InputError("a guess is for methods that start from vectors: of those for intervals feast, not dense")
+    if method in KRYLOV[1:] and (nearest or spec.which not in (("magnitude",) if method == "power" else ENDS)):
+        raise InputError(f"method {method!r} is for {'the magnitude' if method == 'power' else 'an end'} alone")
     if method in PRECONDITIONED and (nearest or spec.which not in ("smallest", "largest")):
         raise InputError(
             f"method {method!r} is for the smallest or the largest; for others there is 'krylovschur'"

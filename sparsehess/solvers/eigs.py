@@ -9,9 +9,10 @@ from dataclasses import replace
 import numpy as np
 
 from sparsehess.errors import CheckError, InputError, NotConverged
+from sparsehess.operators.operator import Operator
 from sparsehess.runtime import destroy, has_package
 from sparsehess.solvers.backends import on_backend
-from sparsehess.solvers.choice import Choice, choose
+from sparsehess.solvers.choice import KRYLOV, Choice, choose
 from sparsehess.solvers.dense import Dense
 from sparsehess.solvers.intervals import solve_interval
 from sparsehess.solvers.krylovschur import KrylovSchur
@@ -206,6 +207,18 @@ def completed(problem: EigenProblem, spec: SolveSpec) -> SolveSpec:
     return spec if spec.interval is not None else replace(spec, interval=(-np.inf, -problem.zero))
 
 
+class ByStructure:
+    """Counts of a structured Hessian, asked for as those of a factorization are."""
+
+    def __init__(self, structure: Operator):
+        self._structure = structure
+
+    def shift_to(self, shift: float) -> tuple[int, int, int]:
+        """Return how many eigenvalues are below, at (none) and above a shift. Collective."""
+        below = self._structure.count(shift)
+        return below, 0, self._structure.n - below
+
+
 class _Session:
     """The solvers of one call of `solve`, and what they have found so far."""
 
@@ -227,8 +240,8 @@ class _Session:
     def run(self) -> Spectrum:
         counting, uncounted = self._counting()
         advice = ""
-        if self.spec.which == "negative" and self.spec.target is None and self.problem.assembled:
-            below = self._solver(True).shift_to(-self.problem.zero)[0]
+        if self.spec.which == "negative" and self.spec.target is None:
+            below = self._counter().shift_to(-self.problem.zero)[0]
             if below == 0:
                 return self._spectrum(0, Count((-np.inf, -self.problem.zero), 0, 0, True), "", "")
             self.asked = min(self.asked, below)
@@ -269,8 +282,10 @@ class _Session:
         solver = self.inverted if invert else self.products
         if solver is None:
             # Options of the caller belong to the solver that does the work, not to one that counts.
-            mine = self.choice.method == "krylovschur" and invert == self.inverts
+            mine = self.choice.method in KRYLOV and invert == self.inverts
             options = self.spec.options if mine else {}
+            if mine and self.choice.method != "krylovschur":
+                options = {"eps_type": self.choice.method, **options}
             solver = KrylovSchur(
                 self.problem, invert, options, tol=tight(self.problem, self.spec.tol), on_progress=self.progress
             )
@@ -305,7 +320,7 @@ class _Session:
     def _main(self) -> KrylovSchur | Preconditioned | Dense:
         """Return the solver that finds the pairs."""
         method = self.choice.method
-        if method == "krylovschur":
+        if method in KRYLOV:
             return self._solver(self.inverts)
         if self.other is None:
             if method == "dense":
@@ -370,6 +385,8 @@ class _Session:
         """Return whether to count, and if not, why."""
         if self.spec.count == "no":
             return False, "no count was asked for"
+        if self.problem.structure is not None:
+            return True, ""
         if not self.problem.assembled:
             return False, "a matrix-free Hessian has no factorization to count with"
         if not has_package("mumps"):
@@ -377,6 +394,10 @@ class _Session:
         if self.spec.count == "auto" and not self.inverts and self.problem.n > CHEAP:
             return False, f"no factorization was made and n > {CHEAP}; --count yes makes one"
         return True, ""
+
+    def _counter(self) -> KrylovSchur | ByStructure:
+        structure = self.problem.structure
+        return self._solver(True) if structure is None else ByStructure(structure)
 
     def _count_and_repair(self) -> Count:
         """Count; while eigenvalues are missing, go on with the found pairs deflated.
@@ -390,7 +411,7 @@ class _Session:
                 interval = self.window.edge(
                     self.values, min(self.asked, len(self.values)), wider=30.0 if attempt else 1.0
                 )
-                inertia = self.window.inertia(self._solver(True), interval)
+                inertia = self.window.inertia(self._counter(), interval)
             found = self.window.found(interval, self.values) + (
                 len(self.problem.null) if self.window.holds(interval, 0.0) else 0
             )

@@ -11,6 +11,7 @@ import scipy.sparse
 from sparsehess.assembly import Hessian
 from sparsehess.errors import CheckError, InputError
 from sparsehess.operators import MatrixFree
+from sparsehess.operators.operator import Operator
 from sparsehess.pattern import Layout
 from sparsehess.reproducible import uniform
 from sparsehess.runtime import UNSUPPORTED, PETSc, agreement, aij, communicator, destroy, error_code
@@ -45,6 +46,8 @@ class EigenProblem:
         An assembled matrix near A, or None.
     guess
         Vecs near the eigenvectors that are wanted.
+    structure
+        The `Operator` that A belongs to, where it can count eigenvalues; or None.
     relative_error
         Error of A's entries, relative to its norm, where it is known: of differences, of asymmetry.
     units
@@ -57,6 +60,7 @@ class EigenProblem:
     near_null: list[PETSc.Vec] = field(default_factory=list)
     preconditioner: PETSc.Mat | None = None
     guess: list[PETSc.Vec] = field(default_factory=list)
+    structure: Operator | None = None
     relative_error: float = 0.0
     units: Units | None = None
     owned: list
@@ -82,8 +86,8 @@ class EigenProblem:
         Parameters
         ----------
         matrix
-            H. A `Hessian` or `MatrixFree` brings mass, null vectors and units of its objective; a Mat may be a
-            shell, of which products alone are asked.
+            H. A `Hessian` or `MatrixFree` brings mass, null vectors and units of its objective; an `Operator` may
+            count its eigenvalues by its structure; a Mat may be a shell, of which products alone are asked.
         mass
             Mat, SciPy matrix, or (n,) diagonal.
         nullspace, near_null, guess
@@ -103,6 +107,7 @@ class EigenProblem:
             A null vector is none.
         """
         owned: list = []
+        structure = None
         try:
             if isinstance(matrix, (Hessian, MatrixFree)):
                 objective = matrix.objective
@@ -116,6 +121,9 @@ class EigenProblem:
                 matrix = matrix.mat
             else:
                 symmetry = SYMMETRY
+            if isinstance(matrix, Operator):
+                structure = matrix if mass is None and matrix.count(0.0) is not None else None
+                matrix = matrix.mat
             A = _as_mat(matrix, comm, None, owned, "the Hessian")
             layout = Layout.from_local(A.getLocalSize()[0], A.comm)
             M = None if mass is None else _as_mat(mass, None, layout, owned, "the mass matrix")
@@ -130,6 +138,7 @@ class EigenProblem:
                 near_null=_as_vectors(near_null, A, layout, owned, "near-null vectors"),
                 preconditioner=preconditioner,
                 guess=_as_vectors(guess, A, layout, owned, "vectors to start from"),
+                structure=structure,
                 relative_error=relative_error,
                 units=units,
                 owned=owned,

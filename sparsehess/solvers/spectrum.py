@@ -9,7 +9,9 @@ import numpy as np
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, destroy
 
-METHODS = ("auto", "krylovschur", "lobpcg", "gd", "jd", "slicing", "feast", "ciss", "filter", "dense")
+METHODS = (
+    "auto", "krylovschur", "lobpcg", "gd", "jd", "slicing", "feast", "ciss", "filter", "dense", "power", "lanczos",
+)  # fmt: skip
 WHOLE = ("slicing", "feast", "ciss", "filter")  # for all eigenvalues of an interval
 WHICH = ("smallest", "largest", "magnitude", "negative")
 
@@ -41,7 +43,8 @@ class SolveSpec:
     method
         `auto`, which chooses (see `choice.choose`); `krylovschur`, with shift-and-invert where that is of use;
         `lobpcg`, `gd` and `jd`, preconditioned, for the smallest or largest; for intervals `slicing`, `feast`,
-        `ciss` and, by products alone, `filter`; `dense` for all.
+        `ciss` and, by products alone, `filter`; `dense` for all; for comparison SLEPc's `power` iteration with
+        deflation (`magnitude`) and its `lanczos`.
     groups
         Of ranks, among which slicing shares out slices (default one group) and FEAST its contour points (default
         as many as there are ranks or points); each has the whole matrix.

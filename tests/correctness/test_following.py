@@ -91,7 +91,7 @@ def test_a_good_guess_saves_products(method, comm):
         spent = []
         for guess in (None, known):
             mat, context = counted(problem.A)
-            with sh.eigs(mat, 5, method=method, guess=guess) as spectrum:
+            with sh.eigs(mat, 5, method=method, guess=guess, count="no") as spectrum:
                 assert spectrum.eigenvalues == pytest.approx(exact[:5], abs=1e-9)
             spent.append(context.products)
             mat.destroy()

@@ -92,6 +92,16 @@ def test_groups_of_ranks_find_the_same(problem, method, groups, comm):
         assert spectrum.count.certified and spectrum.iterations > 0
 
 
+@pytest.mark.parametrize("method", ["power", "lanczos"])
+def test_methods_for_comparison(method, comm):
+    exact = np.sort(np.concatenate([np.linspace(-1, 1, 40), [4.0, -3.0, 2.0]]))
+    with sh.eigs(prescribed(exact, 3), 3, which="magnitude", method=method, comm=comm) as spectrum:
+        right(spectrum, np.array([-3.0, 2.0, 4.0]), 4.0)
+        assert spectrum.options["eps_type"] == method and spectrum.count.certified
+    with pytest.raises(InputError, match="alone"):
+        sh.eigs(prescribed(exact, 3), 3, target=1.0, method=method, comm=comm)
+
+
 def test_an_error_in_one_group_is_an_error_in_all(comm, monkeypatch):
     K, _, _, exact = standard()
     find = Slicing.find
@@ -277,7 +287,7 @@ def test_methods_that_do_not_suit_say_so(comm):
         ({"k": 3, "method": "slicing"}, "is for an interval"),
         ({"interval": (0.0, 1.0), "method": "lobpcg"}, "is not for an interval"),
         ({"k": 3, "target": 1.0, "method": "gd"}, "is for the smallest or the largest"),
-        ({"k": 3, "method": "power"}, "is none of"),
+        ({"k": 3, "method": "magic"}, "is none of"),
         ({"k": 3, "groups": 2}, "groups are for"),
         ({"interval": (0.0, 1.0), "method": "feast", "groups": 99}, "must be from 1 to"),
     ]

@@ -1,0 +1,284 @@
+"""`Kronecker`: a sum of Kronecker products of small factors."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import scipy.sparse
+
+from sparsehess.errors import InputError
+from sparsehess.operators.eigenbasis import EigenCorrected, dense, is_symmetric
+from sparsehess.operators.grid import Grid
+from sparsehess.operators.operator import Operator
+from sparsehess.operators.values import ORDERS, Eigenvalues, check_which, first
+from sparsehess.runtime import agreement, communicator, on_root
+
+# Factors of several terms share an eigenbasis where it leaves no more than this part of them off the diagonal.
+_COMMUTE = 1e-12
+
+
+class Kronecker(Operator):
+    """H = Σ A_i ⊗ B_i.
+
+    Collective to make and to use. With one term, or terms whose factors commute (A ⊗ I + I ⊗ B), eigenvalues,
+    solves and determinants come from the eigenbases of the factors; for others they are found as for any shell.
+
+    Parameters
+    ----------
+    terms
+        (A, B) pairs, or one pair; A (p, p) and B (q, q), dense or SciPy sparse, the same on every rank. The sum
+        is to be symmetric.
+    comm
+        Communicator.
+
+    Attributes
+    ----------
+    terms
+        As given.
+    grid
+        How vectors of p q numbers lie over the ranks: number i q + j belongs to row i of A and j of B.
+
+    Raises
+    ------
+    InputError
+        Shapes that do not fit, numbers that are not finite.
+    """
+
+    def __init__(self, terms: Sequence, *, comm=None):
+        comm = communicator(comm)
+        with agreement(comm):
+            pairs = [terms] if len(terms) == 2 and not isinstance(terms[0], (tuple, list)) else list(terms)
+            if not pairs or any(len(pair) != 2 for pair in pairs):
+                raise InputError("a sum of Kronecker products needs (A, B) pairs, one at least")
+            self.terms = [tuple(_factor(one) for one in pair) for pair in pairs]
+            shapes = {(A.shape[0], B.shape[0]) for A, B in self.terms}
+            if len(shapes) > 1:
+                raise InputError(f"the factors of all terms must have the same sizes, not {sorted(shapes)}")
+        self.grid = Grid(*shapes.pop(), comm)
+        self._symmetric = all(is_symmetric(A) and is_symmetric(B) for A, B in self.terms)
+        self._shell(self.grid.layout, self._symmetric)
+        self._kept_bases: tuple | None = None
+        self._kept_exact: EigenCorrected | None = None
+
+    # --- products ---
+
+    def product(self, vector: np.ndarray) -> np.ndarray:
+        """Return H v (n_local,).
+
+        Collective: ranks exchange their shares once for each term, and once more.
+        """
+        return self._product(vector, self.terms)
+
+    def transposed_product(self, vector: np.ndarray) -> np.ndarray:
+        """Return Hᵀ v (n_local,).
+
+        Collective.
+        """
+        return self._product(vector, [(A.T, B.T) for A, B in self.terms])
+
+    def _product(self, vector: np.ndarray, terms: list) -> np.ndarray:
+        X = self.grid.matrix(vector)
+        columns = sum(A @ self.grid.to_columns((B @ X.T).T) for A, B in terms)
+        return self.grid.to_rows(columns).ravel()
+
+    def diagonal(self) -> np.ndarray:
+        """Return the diagonal (n_local,).
+
+        Not collective.
+        """
+        return sum(np.outer(A.diagonal()[self.grid.own_rows], B.diagonal()) for A, B in self.terms).ravel()
+
+    def trace(self) -> float:
+        """Return the trace, Σ tr A tr B.
+
+        Not collective.
+        """
+        return float(sum(A.diagonal().sum() * B.diagonal().sum() for A, B in self.terms))
+
+    # --- answers of eigenbases ---
+
+    @property
+    def diagonalizable(self) -> bool:
+        """Whether eigenbases of the factors are one of the sum. Collective the first time."""
+        return self._bases[0] is not None
+
+    @property
+    def _bases(self) -> tuple:
+        """(QA, QB, a, b): bases common to all terms, and diagonals (terms, p) and (terms, q) in them; or Nones."""
+        if self._kept_bases is None:
+            self._kept_bases = (None,) * 4
+            if self._symmetric:
+                parts = [_common_basis(self.comm, [term[side] for term in self.terms]) for side in (0, 1)]
+                if all(part is not None for part in parts):
+                    (QA, a), (QB, b) = parts
+                    self._kept_bases = QA, QB, a, b
+        return self._kept_bases
+
+    @property
+    def _exact(self) -> EigenCorrected | None:
+        if self._kept_exact is None and self.diagonalizable:
+            QA, QB, a, b = self._bases
+            values = sum(np.outer(x[self.grid.own_rows], y) for x, y in zip(a, b, strict=True))
+            self._kept_exact = EigenCorrected(QA, QB, values.ravel(), comm=self.comm)
+        return self._kept_exact
+
+    def exact(self) -> Eigenvalues | None:
+        return self.eigenvalues() if self.diagonalizable else None
+
+    def eigenvalues(self) -> Eigenvalues:
+        """Return all eigenvalues, Σ a b over eigenvalues of the factors.
+
+        Collective.
+
+        Raises
+        ------
+        InputError
+            The factors of the terms do not commute: `spectrum` finds as many as are wanted.
+        """
+        return self._need_exact().eigenvalues()
+
+    def _need_exact(self) -> EigenCorrected:
+        if self._exact is None:
+            raise InputError("the factors of this sum have no eigenbasis in common: its spectrum is not theirs")
+        return self._exact
+
+    def spectrum(self, k: int = 6, which: str = "smallest") -> np.ndarray:
+        """Return k eigenvalues (k,), ascending, the same on every rank.
+
+        Collective. One term: the k products that are first, from sorted eigenvalues of the factors with
+        O((p + k) log p) comparisons, the other p q never formed. Several terms that commute: of all. Else `eigs`.
+
+        Parameters
+        ----------
+        k
+            How many.
+        which
+            `smallest`, `largest`, `magnitude`, or `negative`, of which there may be fewer.
+        """
+        check_which(which)
+        if not self.diagonalizable:
+            return super().spectrum(k, which)
+        if len(self.terms) > 1:
+            return self.eigenvalues().ends(k, which)
+        _, _, a, b = self._bases
+        return first(first_products(a[0], b[0], min(k, self.n), which), k, which)
+
+    def logdet(self, shift: float = 0.0) -> float:
+        """Return log |det (H + shift I)|, -inf where it is singular; `inertia` tells the sign.
+
+        Collective. One term without a shift: q log |det A| + p log |det B|.
+        """
+        if not self.diagonalizable:
+            return super().logdet(shift)
+        if len(self.terms) > 1 or shift:
+            return self.eigenvalues().logdet(shift)
+        _, _, (a,), (b,) = self._bases
+        parts = [
+            other * Eigenvalues.single(self.comm, values if self.comm.rank == 0 else values[:0]).logdet()
+            for values, other in ((a, self.grid.q), (b, self.grid.p))
+        ]
+        return sum(parts)
+
+    def inertia(self, zero: float | None = None):
+        """Return the `Signs` of all eigenvalues; `zero` is up to what size one is zero.
+
+        Collective. See `eigenvalues`.
+        """
+        return self.eigenvalues().signs(zero)
+
+    def _solve(self, b: np.ndarray, shift: float) -> np.ndarray:
+        exact = self._exact
+        return super()._solve(b, shift) if exact is None else exact._solve(b, shift)
+
+    def function(self, f: Callable[[np.ndarray], np.ndarray]) -> EigenCorrected:
+        """Return f(H), with the eigenvectors of this.
+
+        Collective. See `eigenvalues`.
+        """
+        return self._need_exact().function(f)
+
+    @classmethod
+    def weighted(cls, items: list, shift: float) -> Kronecker | None:
+        """Return Σ a H + shift I of (a, H) with factors of the same sizes; None where these differ.
+
+        Collective.
+        """
+        grid = items[0][1].grid
+        if any((H.grid.p, H.grid.q) != (grid.p, grid.q) for _, H in items):
+            return None
+        terms = [(a * A, B) for a, H in items for A, B in H.terms]
+        if shift:
+            terms.append((shift * scipy.sparse.identity(grid.p), scipy.sparse.identity(grid.q)))
+        return cls(terms, comm=grid.comm)
+
+    def close(self) -> None:
+        """Destroy the matrix and what was made of it.
+
+        Collective.
+        """
+        if self._kept_exact is not None:
+            self._kept_exact.close()
+            self._kept_exact = None
+        super().close()
+
+
+def first_products(a: np.ndarray, b: np.ndarray, k: int, which: str) -> np.ndarray:
+    """Return the k products a_i b_j (k,) that are first in an order, the first of all first.
+
+    Not collective. For each i the products are monotonous along sorted b: the next of all is on top of a heap
+    of the next of each.
+    """
+    key = ORDERS["smallest" if which == "negative" else which]
+    b = b[np.argsort(np.abs(b) if which == "magnitude" else b, kind="stable")]
+    forward = key(a * b[0]) <= key(a * b[-1])
+    heap = [(rank, i, 0) for i, rank in enumerate(key(a * np.where(forward, b[0], b[-1])).tolist())]
+    heapq.heapify(heap)
+    found = np.empty(k)
+    for number in range(k):
+        _, i, step = heap[0]
+        found[number] = a[i] * b[step if forward[i] else -1 - step]
+        step += 1
+        if step == len(b):
+            heapq.heappop(heap)
+        else:
+            ahead = a[i] * b[step if forward[i] else -1 - step]
+            heapq.heapreplace(heap, (float(key(ahead)), i, step))
+    return found
+
+
+def _common_basis(comm, factors: list) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return an eigenbasis of all factors and their eigenvalues (factors, m) in it; None where there is none.
+
+    Collective. Eigenvectors of a random combination: of its distinct eigenvalues, which almost all combinations
+    have where the factors together tell vectors apart, each belongs to all of them.
+    """
+
+    def find():
+        whole = [dense(factor) for factor in factors]
+        weights = np.random.default_rng(len(whole)).uniform(1, 2, len(whole))
+        sizes = [np.abs(factor).max() or 1.0 for factor in whole]
+        mixed = sum(w / size * factor for w, size, factor in zip(weights, sizes, whole, strict=True))
+        values, Q = np.linalg.eigh((mixed + mixed.T) / 2)
+        if len(whole) == 1:
+            return Q, np.array([values * sizes[0] / weights[0]])
+        diagonals = []
+        for factor, size in zip(whole, sizes, strict=True):
+            turned = Q.T @ factor @ Q
+            diagonals.append(np.diag(turned).copy())
+            if np.abs(turned - np.diag(diagonals[-1])).max() > _COMMUTE * size * len(Q):
+                return None
+        return Q, np.array(diagonals)
+
+    return on_root(comm, find)
+
+
+def _factor(factor):
+    """Return a factor as an array or CSR matrix of floats."""
+    factor = factor.tocsr().astype(np.float64) if scipy.sparse.issparse(factor) else np.array(factor, np.float64)
+    if factor.ndim != 2 or factor.shape[0] != factor.shape[1] or not factor.shape[0]:
+        raise InputError(f"factors must be square matrices, not {factor.shape}")
+    if not np.isfinite(factor.data if scipy.sparse.issparse(factor) else factor).all():
+        raise InputError("factors must be finite")
+    return factor

@@ -1,0 +1,371 @@
+"""`Operator`: what can be asked of every Hessian with a structure, and answers where none gives an exact one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sparsehess.errors import InputError, NotConverged
+from sparsehess.operators.tall import local_array
+from sparsehess.operators.values import Eigenvalues, check_which, first
+from sparsehess.pattern import Layout
+from sparsehess.runtime import PETSc, communicator, destroy, has_package, readable_errors
+
+# Iterations are ended at the first of these, relative to the right-hand side, and accepted up to the second.
+_AIM, _ACCEPT = 1e-12, 1e-10
+
+
+class Operator:
+    """A symmetric matrix with a structure, over the rows of a layout.
+
+    A context manager; `close()` destroys what it owns. Subclasses answer by their structure; what stands here
+    serves where there is no such answer: a factorization of an assembled matrix, iterations of a shell.
+
+    Attributes
+    ----------
+    mat
+        PETSc matrix: assembled, or a shell with products and a diagonal. `eigs` and PETSc take it.
+    layout
+        Rows of each rank.
+    """
+
+    mat: PETSc.Mat
+    layout: Layout
+
+    def _assembled(self, mat: PETSc.Mat) -> None:
+        """Take over an assembled matrix."""
+        self.mat, self._solver = mat, None
+        mat.setOption(PETSc.Mat.Option.SYMMETRIC, True)
+        self.layout = Layout.from_local(mat.getLocalSize()[0], communicator(mat.comm))
+
+    def _shell(self, layout: Layout, symmetric: bool = True) -> None:
+        """Make the matrix a shell, of whose products this object is the source."""
+        self.layout, self._solver = layout, None
+        self.mat = PETSc.Mat().createPython(((layout.n_local, layout.n),) * 2, _Products(self), comm=layout.comm)
+        self.mat.setOption(PETSc.Mat.Option.SYMMETRIC, symmetric)
+        self.mat.setUp()
+
+    @property
+    def comm(self):
+        return self.layout.comm
+
+    @property
+    def n(self) -> int:
+        return self.layout.n
+
+    # --- what shells define ---
+
+    def product(self, vector: np.ndarray) -> np.ndarray:
+        """Return H v (n_local,) for v (n_local,).
+
+        Collective.
+        """
+        x, y = self._vec(vector), self.mat.createVecLeft()
+        self.mat.mult(x, y)
+        out = y.getArray().copy()
+        destroy(x, y)
+        return out
+
+    def transposed_product(self, vector: np.ndarray) -> np.ndarray:
+        """Return Hᵀ v (n_local,), which only rounding makes another than H v.
+
+        Collective.
+        """
+        return self.product(vector)
+
+    def diagonal(self) -> np.ndarray:
+        """Return the diagonal (n_local,).
+
+        Collective.
+        """
+        diagonal = self.mat.getDiagonal()
+        out = diagonal.getArray().copy()
+        diagonal.destroy()
+        return out
+
+    # --- what all answer ---
+
+    def trace(self) -> float:
+        """Return the trace.
+
+        Collective.
+        """
+        return self.comm.allreduce(float(self.diagonal().sum()))
+
+    def spectrum(self, k: int = 6, which: str = "smallest") -> np.ndarray:
+        """Return k eigenvalues (k,), ascending, the same on every rank.
+
+        Collective. Here by `eigs`.
+
+        Parameters
+        ----------
+        k
+            How many.
+        which
+            `smallest`, `largest`, `magnitude`, or `negative`, of which there may be fewer.
+        """
+        from sparsehess.solvers import eigs  # solvers take operators in: not before they are asked for
+
+        check_which(which)
+        if which == "negative" and not is_assembled(self.mat):
+            which, wanted = "smallest", "negative"  # a shell's signs are told by the values found alone
+        else:
+            wanted = which
+        with eigs(self.mat, min(k, self.n), which=which) as found:
+            return first(found.eigenvalues, k, wanted)
+
+    def exact(self) -> Eigenvalues | None:
+        """Return all eigenvalues where the structure tells them, else None.
+
+        Collective.
+        """
+        return None
+
+    def count(self, below: float) -> int | None:
+        """Return how many eigenvalues are below a number where the structure tells it, else None.
+
+        Collective.
+        """
+        every = self.exact()
+        return None if every is None else every.number(lambda values: values < below)
+
+    def solve(self, b, shift: float = 0.0):
+        """Return the solution of (H + shift I) x = b.
+
+        Collective. Here by an LDLᵀ factorization of an assembled matrix, kept for the next solve with this
+        shift, and by MINRES (Paige, Saunders 1975) of a shell, with the residual checked.
+
+        Parameters
+        ----------
+        b
+            Vec, or array (n_local,) or (n_local, m); x is of the same kind.
+        shift
+            Added to the diagonal.
+
+        Raises
+        ------
+        InputError
+            H + shift I is singular.
+        NotConverged
+            Iterations did not reach a relative residual of 1e-10.
+        """
+        own = local_array(b, self.layout, "the right-hand side")
+        x = self._solve(own if own.ndim == 2 else own[:, None], float(shift)).reshape(own.shape)
+        if not isinstance(b, PETSc.Vec):
+            return x
+        out = b.duplicate()
+        out.setArray(x)
+        return out
+
+    def logdet(self, shift: float = 0.0) -> float:
+        """Return log |det (H + shift I)|, -inf where it is singular; `inertia` tells the sign.
+
+        Collective. Here from the pivots of MUMPS.
+
+        Raises
+        ------
+        InputError
+            A shell of no known eigenvalues.
+        """
+        if not self._factorizes:
+            raise InputError(
+                "the log-determinant of a shell without known eigenvalues can only be estimated: assemble it"
+            )
+        try:
+            factor = self._factorized(shift).getPC().getFactorMatrix()
+        except InputError:
+            return -np.inf
+        mantissa, power = factor.getMumpsRinfog(12), factor.getMumpsInfog(34)
+        return float(np.log(np.abs(mantissa)) + power * np.log(2.0)) if mantissa else -np.inf
+
+    def inertia(self, zero: float | None = None):
+        """Return the `Signs` of all eigenvalues; `zero` is up to what size one is zero.
+
+        Collective. Here by factorizations, see `sparsehess.inertia`.
+
+        Raises
+        ------
+        InputError
+            A shell of no known eigenvalues.
+        """
+        from sparsehess.signs import inertia
+
+        if not is_assembled(self.mat):
+            raise InputError("the signs of a shell without known eigenvalues cannot be counted: assemble it")
+        return inertia(self.mat, zero=zero)
+
+    @classmethod
+    def weighted(cls, items: list, shift: float):
+        """Return Σ a H + shift I of (a, H) of this kind as one of this kind; None where it is none.
+
+        Collective.
+        """
+        return None
+
+    def preconditioner(self, shift: float = 0.0) -> PETSc.PC:
+        """Return a PETSc preconditioner that solves with H + shift I. The caller destroys it, before this.
+
+        Collective. For `KSP.setPC`, and through `ST.getKSP` for eigensolvers.
+        """
+        pc = PETSc.PC().create(self.comm)
+        pc.setOperators(self.mat)
+        pc.setType("python")
+        pc.setPythonContext(_Solves(self, shift))
+        return pc
+
+    def close(self) -> None:
+        """Destroy the matrix and what was made of it.
+
+        Collective.
+        """
+        self._forget()
+        destroy(self.mat)
+        self.mat = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *reason) -> None:
+        self.close()
+
+    # --- where no structure helps ---
+
+    def _solve(self, b: np.ndarray, shift: float) -> np.ndarray:
+        factorized = self._factorizes
+        solver = self._factorized(shift) if factorized else self._iterative(shift)
+        out = np.empty_like(b)
+        for j in range(b.shape[1]):
+            right, x = self._vec(b[:, j]), self.mat.createVecRight()
+            with readable_errors("solving with a structured Hessian"):
+                solver.solve(right, x)
+            if not factorized:
+                self._check(solver, right, x)
+            out[:, j] = x.getArray()
+            destroy(right, x)
+        return out
+
+    @property
+    def _factorizes(self) -> bool:
+        return is_assembled(self.mat) and has_package("mumps")
+
+    def _factorized(self, shift: float) -> PETSc.KSP:
+        def make():
+            matrix = self.mat.duplicate(copy=True)
+            matrix.setOption(PETSc.Mat.Option.NEW_NONZERO_ALLOCATION_ERR, False)  # a diagonal may not be stored
+            matrix.shift(shift)
+            matrix.setOption(PETSc.Mat.Option.SYMMETRIC, True)
+            solver = self._new_solver("preonly", matrix)
+            pc = solver.getPC()
+            pc.setType("cholesky")
+            pc.setFactorSolverType("mumps")
+            pc.setFactorSetUpSolverType()
+            pc.getFactorMatrix().setMumpsIcntl(33, 1)  # the determinant, which costs nothing
+            return solver
+
+        solver = self._kept(shift, make)
+        if solver.getPC().getFactorMatrix().getMumpsInfog(1) < 0:
+            self._forget()
+            raise InputError(f"the matrix with {shift:g} on its diagonal is singular: take another shift")
+        return solver
+
+    def _iterative(self, shift: float) -> PETSc.KSP:
+        def make():
+            size = ((self.layout.n_local, self.layout.n),) * 2
+            matrix = PETSc.Mat().createPython(size, _Shifted(self.mat, shift), comm=self.comm)
+            matrix.setOption(PETSc.Mat.Option.SYMMETRIC, True)
+            matrix.setUp()
+            solver = self._new_solver("minres", matrix)
+            solver.getPC().setType("none")
+            solver.setTolerances(rtol=_AIM, atol=0.0, max_it=max(1000, 10 * self.n))
+            return solver
+
+        return self._kept(shift, make)
+
+    def _new_solver(self, kind: str, matrix: PETSc.Mat) -> PETSc.KSP:
+        solver = PETSc.KSP().create(self.comm)
+        solver.setType(kind)
+        solver.setOperators(matrix)
+        matrix.destroy()  # the solver holds it
+        return solver
+
+    def _kept(self, shift: float, make) -> PETSc.KSP:
+        """Return the solver for a shift: the last one, if it was for this shift."""
+        if self._solver is None or self._solver[0] != shift:
+            self._forget()
+            solver = make()
+            self._solver = shift, solver
+            with readable_errors("factorizing a structured Hessian"):
+                solver.setUp()
+        return self._solver[1]
+
+    def _forget(self) -> None:
+        if self._solver is not None:
+            self._solver[1].destroy()
+        self._solver = None
+
+    def _check(self, solver: PETSc.KSP, right: PETSc.Vec, x: PETSc.Vec) -> None:
+        residual = right.duplicate()
+        solver.getOperators()[0].mult(x, residual)
+        residual.aypx(-1.0, right)
+        size, error = right.norm(), residual.norm()
+        residual.destroy()
+        if not error <= _ACCEPT * size:
+            raise NotConverged(
+                f"MINRES reached a relative residual of {error / size:.1e} in {solver.getIterationNumber()} "
+                "steps; a larger shift, or an assembled matrix, would help"
+            )
+
+    def _vec(self, array: np.ndarray) -> PETSc.Vec:
+        vector = self.mat.createVecRight()
+        vector.setArray(array)
+        return vector
+
+
+def is_assembled(matrix: PETSc.Mat) -> bool:
+    """Return whether a matrix stores its entries by rows.
+
+    Not collective.
+    """
+    from sparsehess.solvers.problem import is_assembled as stores  # solvers take operators in
+
+    return stores(matrix)
+
+
+class _Products:
+    """What PETSc calls of a shell; the names are PETSc's."""
+
+    def __init__(self, owner: Operator):
+        self._owner = owner
+
+    def mult(self, mat, x, y):
+        y.setArray(self._owner.product(x.getArray(readonly=True).copy()))
+
+    def multTranspose(self, mat, x, y):
+        y.setArray(self._owner.transposed_product(x.getArray(readonly=True).copy()))
+
+    def getDiagonal(self, mat, d):
+        d.setArray(self._owner.diagonal())
+
+
+class _Shifted:
+    """H + shift I as a shell."""
+
+    def __init__(self, mat: PETSc.Mat, shift: float):
+        self._mat, self._shift = mat, shift
+
+    def mult(self, mat, x, y):
+        self._mat.mult(x, y)
+        y.axpy(self._shift, x)
+
+    multTranspose = mult
+
+
+class _Solves:
+    """What PETSc calls of a preconditioner."""
+
+    def __init__(self, owner: Operator, shift: float):
+        self._owner, self._shift = owner, shift
+
+    def apply(self, pc, x, y):
+        y.setArray(self._owner.solve(x.getArray(readonly=True), self._shift))
+
+    applyTranspose = apply
