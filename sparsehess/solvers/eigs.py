@@ -207,6 +207,10 @@ def completed(problem: EigenProblem, spec: SolveSpec) -> SolveSpec:
     return spec if spec.interval is not None else replace(spec, interval=(-np.inf, -problem.zero))
 
 
+# What SLEPc wants said: without reorthogonalisation it would return copies.
+_COMPARED = {"lanczos": {"eps_lanczos_reorthog": "full"}}
+
+
 class ByStructure:
     """Counts of a structured Hessian, asked for as those of a factorization are."""
 
@@ -285,7 +289,7 @@ class _Session:
             mine = self.choice.method in KRYLOV and invert == self.inverts
             options = self.spec.options if mine else {}
             if mine and self.choice.method != "krylovschur":
-                options = {"eps_type": self.choice.method, **options}
+                options = {"eps_type": self.choice.method, **_COMPARED.get(self.choice.method, {}), **options}
             solver = KrylovSchur(
                 self.problem, invert, options, tol=tight(self.problem, self.spec.tol), on_progress=self.progress
             )

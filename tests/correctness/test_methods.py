@@ -150,7 +150,7 @@ def test_shells(method, problem, comm):
     mat.destroy()
 
 
-@pytest.mark.parametrize("problem", [standard, indefinite, free_body, weighted], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("problem", [free_body, weighted], ids=lambda make: make.__name__)
 @pytest.mark.parametrize("method", [pytest.param("filter", marks=pytest.mark.thorough), "dense"])
 def test_insides_of_shells(method, problem, comm):
     """By products alone: inside, from an end that is an eigenvalue, from minus infinity, and where nothing is."""
