@@ -150,6 +150,26 @@ class Evaluations:
         return out
 
     @_timed
+    def along(self, directions: np.ndarray) -> np.ndarray:
+        """Return (k, n_local) Hessian-vector products with directions (k, n_local).
+
+        Collective. Batches of products are asked for at once where the objective has them.
+        """
+        whole = np.array([self._traffic.down(row) for row in directions])
+        batch = self.objective.batch
+        if not self.objective.summed:  # as for the colours
+            batch = max(1, min(batch, -(-len(directions) // self._groups)))
+
+        def one(task, into):
+            into[:] = self._calls.products(whole[task * batch : task * batch + len(into)])
+            for row in range(len(into)):
+                self._finite(into[row], None)
+
+        out = self._evaluated(len(directions), one, batch)
+        self.counts["hvp"] += len(directions)
+        return out
+
+    @_timed
     def by_element(self, nodes, taken: np.ndarray, add: Callable[[int, int, np.ndarray], None]) -> None:
         """Give add(kind, a, columns (m, k)) column a of the Hessians of all this rank's elements of each kind.
 

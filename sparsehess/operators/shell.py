@@ -105,7 +105,7 @@ class MatrixFree:
         """
         here, comm = self._evaluations, self.objective.comm
         if self._scheme == "product":
-            out = here.products(np.zeros(len(vector), np.int64), 1, vector)[0]
+            out = here.along(vector[None])[0]
         else:
             # As long a step as the variable that moves farthest allows.
             farthest = max(comm.allgather(float((np.abs(vector) / self._steps.wanted).max(initial=0.0))))
@@ -113,6 +113,17 @@ class MatrixFree:
                 return np.zeros(len(vector))
             out, _ = differences.directional(here, vector / farthest, self._scheme)
             out *= farthest
+        self._counted()
+        return out
+
+    def products(self, X: np.ndarray) -> np.ndarray:
+        """Return H X (n_local, k) for X (n_local, k), in batches where the objective has them.
+
+        Collective.
+        """
+        if self._scheme != "product":
+            return np.stack([self.product(np.ascontiguousarray(column)) for column in X.T], axis=1)
+        out = self._evaluations.along(np.ascontiguousarray(X.T)).T
         self._counted()
         return out
 
@@ -181,3 +192,6 @@ class _Context:
 
     def getDiagonal(self, mat, d):
         d.setArray(self._owner.diagonal())
+
+    def matmat(self, X):
+        return self._owner.products(X)

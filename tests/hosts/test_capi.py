@@ -342,7 +342,7 @@ def test_the_example_finds_the_modes_of_the_chain(folder, language, ranks):
 def test_an_error_of_one_rank_is_returned_on_all(host):
     began = time.monotonic()
     done = mpiexec(3, host, "fault", 1, "after")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 20  # start included
     lines = [line for line in done.stdout.splitlines() if line.startswith("rank")]
     assert len(lines) == 3, done.stdout + done.stderr
     assert all("status 2: " in line and "on rank 1" in line and "returned 7" in line for line in lines)
