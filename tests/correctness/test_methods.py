@@ -243,7 +243,7 @@ def test_products_in_single_precision(comm):
                 assert 1e-10 < spectrum.residuals.max() < 1e-6 and spectrum.orthogonality < 1e-12
         with pytest.raises(NotConverged, match="products are exact to about"):
             sh.eigs(free, 4)
-    assert seen == {np.dtype(np.float32)}
+    assert set.union(*comm.allgather(seen)) == {np.dtype(np.float32)}  # one rank may have made all products
     with sh.MatrixFree(objective) as free, pytest.raises(InputError, match="precision='single'"):
         rounded.data[1] *= 1 + 1e-5
         sh.eigs(free, 4)
