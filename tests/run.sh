@@ -14,7 +14,8 @@ for ranks in 2 3 4; do
     case $ranks in  # more ranks than cores are slow: what makes Hessians on three, what solves on four
         2) where="tests/correctness/test_[acdfhimpw]*.py tests/correctness/test_e[is]*.py tests/hosts" ;;
         3) where="tests/correctness/test_[acdow]*.py tests/correctness/test_elements.py" ;;
-        4) where="tests/correctness/test_[cimpw]*.py tests/correctness/test_e[il]*.py tests/correctness/test_feast.py tests/hosts" ;;
+        4) where="tests/correctness/test_[imw]*.py tests/correctness/test_eigs.py tests/correctness/test_feast.py
+                  tests/correctness/test_curvature.py tests/hosts/test_embedding.py" ;;
     esac
     # shellcheck disable=SC2086
     timeout 600 mpiexec -n $ranks python -m pytest -q -x -m "not thorough" $where

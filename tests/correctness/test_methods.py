@@ -190,6 +190,7 @@ def test_feast_by_iterative_solves(mass, comm):
     mat.destroy()
 
 
+@pytest.mark.thorough
 def test_a_hessian_that_is_never_assembled(comm):
     """Products by differences of a gradient, with the answer of the assembled one."""
     n = 60
