@@ -28,7 +28,7 @@ class Curvature:
     Attributes
     ----------
     value, error
-        Rayleigh quotient of the direction, and the norm of its residual: an eigenvalue is as near as that.
+        Rayleigh quotient of the direction, and how far an eigenvalue may be from it.
     sign
         -1, 0 (to the accuracy of the matrix) or 1.
     certified
@@ -76,8 +76,10 @@ def _decided(problem: EigenProblem, seed: int) -> Curvature:
             spectrum.close()
             raise error
         value = float(spectrum.eigenvalues[0])
-        residual = float(spectrum.residuals[0] * (problem.norms[0] + abs(value) * problem.norms[1]))
-        return Curvature(value, residual, _sign(problem, value, 0.0), True, spectrum.vectors[0])
+        counted = spectrum.count is not None and spectrum.count.certified
+        sign, direction = _sign(problem, value, 0.0), spectrum.vectors[0]
+        residual = _error(problem, value, float(spectrum.residuals[0]), direction)
+        return Curvature(value, residual, sign, counted or sign < 0, direction)
     found: list[PETSc.Vec] = []
     for tol in _LADDER:
         if found and tol < tight(problem, 1e-10):
@@ -94,7 +96,7 @@ def _decided(problem: EigenProblem, seed: int) -> Curvature:
         destroy(*found[1:])
         del found[1:]
         value = float(values[0])
-        residual = float(errors[0] * (problem.norms[0] + abs(value) * problem.norms[1]))
+        residual = _error(problem, value, float(errors[0]), found[0])
         sign = _sign(problem, value, residual)
         if sign is not None:
             return Curvature(value, residual, sign, sign < 0, found[0])
@@ -102,6 +104,17 @@ def _decided(problem: EigenProblem, seed: int) -> Curvature:
         return Curvature(value, residual, 0, False, found[0])
     destroy(*found)
     raise NotConverged("the sign of the lowest eigenvalue is not decided: assemble the Hessian, for a count")
+
+
+def _error(problem: EigenProblem, value: float, backward: float, vector: PETSc.Vec) -> float:
+    """Return how far an eigenvalue may be, from the backward error of a vector of norm 1 in the mass. Collective.
+
+    The residual in the norm of M⁻¹ (Parlett 1998, theorem 15.9.1), bounded by the least diagonal entry: exact for
+    a diagonal mass, an estimate for others.
+    """
+    residual = backward * (problem.norms[0] + abs(value) * problem.norms[1]) * vector.norm()
+    least = problem.mass_diagonal[1]
+    return residual / least**0.5 if least > 0 else np.inf
 
 
 def _sign(problem: EigenProblem, value: float, error: float) -> int | None:
@@ -127,7 +140,8 @@ def condition(problem: EigenProblem, seed: int = 0) -> float:
     if problem.assembled:
         least = abs(_single(problem, SolveSpec(k=1, target=0.0, seed=seed)))
     else:
-        least = _single(problem, SolveSpec(k=1, seed=seed))
+        wider = {"eps_ncv": min(problem.n, _WIDER + 20), "eps_max_it": 1000}
+        least = _single(problem, SolveSpec(k=1, seed=seed, options=wider))
         if least < -problem.zero:
             raise InputError("the condition number of an indefinite matrix-free Hessian: assemble it")
     return largest / least if least > problem.zero else np.inf

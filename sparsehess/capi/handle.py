@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 
 import mpi4py
@@ -36,12 +36,10 @@ def _start_petsc() -> None:
     """
     if "PETSc" in vars(runtime):
         return
-    try:
+    with suppress(ImportError, ValueError):  # what is missing is said by the next call
         import petsc4py
 
         petsc4py.init(["sparsehess", "-no_signal_handler"], comm=MPI.COMM_SELF)
-    except (ImportError, ValueError):
-        pass  # said better by what follows
     runtime.initialize()
 
 

@@ -10,6 +10,7 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.errors import InputError
+from sparsehess.runtime import agreement
 
 # An eigenvalue below this part of the largest is zero: what rounding leaves of one.
 ZERO = 1e3 * np.finfo(float).eps
@@ -57,7 +58,9 @@ class Eigenvalues:
 
         Collective.
         """
-        return self.comm.allreduce(float(np.dot(self.counts, function(self.values))))
+        with agreement(self.comm):  # a function may refuse values that one rank alone has
+            own = float(np.dot(self.counts, function(self.values)))
+        return self.comm.allreduce(own)
 
     def number(self, chosen: Callable[[np.ndarray], np.ndarray]) -> int:
         """Return how many eigenvalues a condition holds for.

@@ -73,6 +73,8 @@ def _check(problem: EigenProblem, spec: SolveSpec) -> None:
     """Refuse what a method, or a matrix-free Hessian, cannot do."""
     method, nearest = spec.method, spec.target is not None
     if not problem.assembled:
+        if spec.count == "yes" and (problem.structure is None or spec.takes_all):
+            raise InputError("a matrix-free Hessian has no factorization to count with: assemble it")
         if spec.which == "negative" and not nearest and (problem.structure is None or spec.takes_all):
             raise InputError(
                 "the negative eigenvalues of a matrix-free Hessian cannot be told without a factorization: "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import numpy as np
 
 from sparsehess.errors import InputError
@@ -58,18 +60,19 @@ def _dealt_out(pieces: list[Piece], counter: Slicing, teams: Teams, options: dic
     inner = _on_the_group(counter.problem, teams)
     work = Work(comm, teams.layout.comm, len(pieces), False)
     try:
-        solver = Slicing(inner, options, tol=counter.tol, seed=counter.seed)
-        for number in work:
-            vectors = solver.find(pieces[number])
-            columns += [vector.getArray(readonly=True).copy() for vector in vectors]
-            destroy(*vectors)
-        told = solver.repairs, solver.unresolved, solver.iterations, dict(solver.seconds)
-        solver.close()
+        with closing(Slicing(inner, options, tol=counter.tol, seed=counter.seed)) as solver:
+            for number in work:
+                vectors = solver.find(pieces[number])
+                columns += [vector.getArray(readonly=True).copy() for vector in vectors]
+                destroy(*vectors)
+            told = solver.repairs, solver.unresolved, solver.iterations, dict(solver.seconds)
     except Exception as caught:  # the other groups must hear of it
         error = caught
-    work.finish(error)
-    raise_together(comm, error)
-    inner.close()
+    try:
+        work.finish(error)
+        raise_together(comm, error)
+    finally:
+        inner.close()
     found = np.stack(columns, axis=1) if columns else np.empty((teams.layout.n_local, 0))
     return found, comm.allgather(told)
 

@@ -48,7 +48,7 @@ def solve_interval(problem: EigenProblem, spec: SolveSpec, choice: Choice, progr
     counter = finder = None
     vectors: list = []
     try:
-        if counts:
+        if counts or slices:  # slicing says itself what it lacks
             options = spec.options if slices else {}  # the caller's are for the solver that finds the pairs
             counter = Slicing(problem, options, tol=tight(problem, spec.tol), seed=spec.seed, on_progress=progress)
         finder = counter if slices else _FINDERS[choice.method](problem, spec, progress)
@@ -83,7 +83,7 @@ def solve_interval(problem: EigenProblem, spec: SolveSpec, choice: Choice, progr
             residuals=errors,
             orthogonality=orthogonality,
             count=count,
-            uncounted="" if counts else "a matrix-free Hessian has no factorization to count with",
+            uncounted="" if counts else _why_uncounted(problem),
             zeros=int(np.count_nonzero(np.abs(values) <= problem.zero)),
             asked=len(values) + (max(count.inertia - count.found, 0) if counts else 0),
             advice="",
@@ -99,6 +99,12 @@ def solve_interval(problem: EigenProblem, spec: SolveSpec, choice: Choice, progr
     finally:
         for solver in {id(solver): solver for solver in (counter, finder) if solver is not None}.values():
             solver.close()
+
+
+def _why_uncounted(problem: EigenProblem) -> str:
+    if problem.assembled:
+        return "this PETSc has no MUMPS to count with"
+    return "a matrix-free Hessian has no factorization to count with"
 
 
 def _widened(problem: EigenProblem, low: float, high: float) -> tuple[float, float]:

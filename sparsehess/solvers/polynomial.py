@@ -62,7 +62,7 @@ class PolynomialFilter:
         self._root = _root_of_mass(self.problem)
         self._matrix = _filterable(self.problem.A, self._root)
         low, high, error = spectral_bounds(self._matrix, self.problem.layout, _STEPS)
-        margin = max(error, 1e-6 * max(abs(low), abs(high)))
+        margin = max(error, 1e-6 * (max(abs(low), abs(high)) or 1.0))
         self.low, self.high = low - margin, high + margin
 
     def used_defaults(self) -> dict:
@@ -93,6 +93,11 @@ class PolynomialFilter:
         inner = max(low - pad, self.low), min(high + pad, self.high)
         if not inner[0] < inner[1]:
             return []
+        if inner == (self.low, self.high):
+            raise InputError(
+                f"the interval holds the whole spectrum, about [{self.low:.6g}, {self.high:.6g}]: a filter has "
+                "nothing to leave out; take a narrower one, or method dense"
+            )
         away = [self._weighted(vector) for vector in (*problem.null, *deflate)]
         room = problem.n - len(away)
         start = problem.A.createVecRight()

@@ -111,7 +111,7 @@ class Near(Diagonal):
     def __init__(self, problem: EigenProblem):
         self.defaults = _CHOLESKY
         near = EigenProblem(A=problem.preconditioner, M=problem.M, null=[], owned=[])
-        shift = _ABOVE * near.typical
+        shift = _ABOVE * (near.typical or near.scale or 1.0)  # a diagonal may be zero
         solver = KrylovSchur(near, True, {}, tol=1e-8)
         try:
             while solver.shift_to(-shift)[0]:

@@ -8,6 +8,7 @@ import scipy.sparse as sp
 from cases import free_chain, laplacian, prescribed
 
 import sparsehess as sh
+from sparsehess.errors import InputError
 from sparsehess.lowest import condition
 
 
@@ -49,6 +50,12 @@ def test_signs_of_matrices_and_shells(name, comm):
         ) and found.direction.norm() == pytest.approx(1)
         found.direction.destroy()
         image.destroy()
+        with sh.EigenProblem.of(mat) as shell:
+            if sign > 0:
+                assert condition(shell) == pytest.approx(exact.max() / exact.min(), rel=1e-6)
+            else:
+                with pytest.raises(InputError, match="indefinite"):
+                    condition(shell)
         mat.destroy()
 
 

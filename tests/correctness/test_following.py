@@ -121,6 +121,12 @@ def test_a_matrix_near_the_hessian_preconditions(comm):
         mat.destroy()
 
 
+def test_a_preconditioner_may_have_no_diagonal(comm):
+    K = sp.diags([np.ones(19)] * 2, [-1, 1]).tocsr()
+    with sh.eigs(K, 2, method="gd", preconditioner=K, comm=comm) as spectrum:
+        assert spectrum.eigenvalues == pytest.approx(lapack(K)[:2], abs=1e-8)
+
+
 def test_modes_are_matched_by_overlap(comm):
     """Two levels cross; one of three leaves what is computed."""
     V = np.linalg.qr(np.random.default_rng(1).standard_normal((40, 40)))[0]

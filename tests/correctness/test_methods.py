@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from cases import free_chain, lapack, laplacian, prescribed, reference, stored
 
 import sparsehess as sh
-from sparsehess.errors import InputError, NotConverged, SparseHessError
+from sparsehess.errors import InputError, NotConverged, SparseHessError, StackError
 from sparsehess.solvers import EigenProblem, SolveSpec
 from sparsehess.solvers.choice import choose
 from sparsehess.solvers.eigs import completed
@@ -250,6 +250,30 @@ def test_products_in_single_precision(comm):
         sh.eigs(free, 4)
     with pytest.raises(InputError, match="is for products"):
         sh.MatrixFree(sh.Objective(x=np.ones(3), gradient=lambda x: x, comm=comm), precision="single")
+
+
+def test_a_whole_spectrum_is_nothing_to_filter(comm):
+    for K in (laplacian(5, 5)[0], sp.csr_matrix((6, 6))):
+        mat = shell(K, comm)
+        with pytest.raises(InputError, match="whole spectrum"):
+            sh.eigs(mat, interval=(-10.0, 10.0))
+        with sh.eigs(mat, interval=(-10.0, 10.0), method="dense") as spectrum:
+            assert spectrum.converged == K.shape[0]
+        mat.destroy()
+    mat = shell(K, comm)
+    with pytest.raises(InputError, match="no factorization to count with"):
+        sh.eigs(mat, 2, count="yes")
+    mat.destroy()
+
+
+def test_intervals_without_mumps(comm, monkeypatch):
+    for module in ("intervals", "krylovschur"):
+        monkeypatch.setattr(f"sparsehess.solvers.{module}.has_package", lambda name: False)
+    K, exact = laplacian(6, 7)
+    with sh.eigs(K, interval=(0.0, exact[9] + 1e-6), method="filter", comm=comm) as spectrum:
+        assert spectrum.eigenvalues == pytest.approx(exact[:10]) and "no MUMPS" in spectrum.uncounted
+    with pytest.raises(StackError, match="no MUMPS"):
+        sh.eigs(K, interval=(0.0, 1.0), comm=comm)
 
 
 def test_what_auto_chooses_and_why(comm):

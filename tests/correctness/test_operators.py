@@ -623,6 +623,14 @@ def test_sums_of_one_kind_stay_of_that_kind(comm):
         operator.close()
 
 
+def test_a_function_that_refuses_a_value_of_one_rank_does_so_on_all(comm):
+    blocks = [np.eye(2), np.eye(3), np.eye(2), -np.eye(1)]
+    with BlockDiagonal(blocks, comm=comm) as operator:
+        with pytest.raises(InputError, match="positive definite"):
+            sh.trace(operator, "logdet")
+        assert sh.trace(operator, "identity").trace == pytest.approx(6.0)
+
+
 def test_direct_sums(comm):
     low, H = low_rank(20, comm)
     K = Kronecker((positive(3, 1), positive(4, 2)), comm=comm)
