@@ -216,6 +216,9 @@ def parser() -> argparse.ArgumentParser:
     density.add_argument(
         "--outliers", type=int, metavar="K", default=0, help="compute the K largest in magnitude apart"
     )
+    density.add_argument(
+        "--groups", type=int, metavar="G", default=1, help="of ranks that share the samples out (default 1)"
+    )
     density.add_argument("--plot", metavar="FILE.png", help="draw density and cumulative count")
 
     trace = commands.add_parser(

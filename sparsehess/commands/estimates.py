@@ -72,6 +72,7 @@ def run_density(arguments, options, comm) -> int:
             width=arguments.width,
             method=arguments.method,
             deflate=outliers,
+            groups=arguments.groups,
             seed=arguments.seed,
             **_numbers(arguments),
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +14,7 @@ from sparsehess.estimate.functions import half_width
 from sparsehess.estimate.lanczos import Lanczos, batches
 from sparsehess.estimate.measures import MOMENTS, Polynomials, Quadratures
 from sparsehess.estimate.reduction import Reduction, reduced
+from sparsehess.estimate.shares import check_groups, sampled
 
 METHODS = ("lanczos", "chebyshev")
 
@@ -128,6 +131,7 @@ def density(
     width: float | None = None,
     method: str = "lanczos",
     deflate=None,
+    groups: int = 1,
     mass=None,
     nullspace=None,
     seed: int = 0,
@@ -160,6 +164,9 @@ def density(
         `lanczos` or `chebyshev`.
     deflate
         A `Spectrum` of known eigenpairs, which become atoms.
+    groups
+        Groups of ranks that share the samples out, each with a copy of the matrices: for a matrix that many
+        ranks multiply hardly faster than one.
     seed
         Of the starting vectors.
 
@@ -185,12 +192,14 @@ def density(
         if grid.ndim != 1 or len(grid) < 2 or not (np.isfinite(grid).all() and (np.diff(grid) > 0).all()):
             raise InputError("grid must be two or more finite numbers in ascending order")
     with reduced(matrix, mass=mass, nullspace=nullspace, comm=comm, deflate=deflate) as operator:
+        check_groups(operator, groups, samples)
+        deal = partial(sampled, operator, deflate, groups, samples)
         if operator.total == 0:
             measures, steps = None, 0
         elif method == "lanczos":
-            measures, steps = quadratures(operator, samples, steps or _STEPS, seed)
+            measures, steps = quadratures(operator, deal, steps or _STEPS, seed)
         else:
-            measures, steps = _polynomials(operator, samples, steps, width, seed)
+            measures, steps = _polynomials(operator, deal, steps, width, seed)
         return _density(operator, measures, samples, steps, grid, points, width, method)
 
 
@@ -210,23 +219,38 @@ def mean_and_error(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows.mean(axis=0), rows.std(axis=0, ddof=1) / np.sqrt(len(rows))
 
 
-def quadratures(operator: Reduction, samples: int, steps: int, seed: int) -> tuple[Quadratures, int]:
+def quadratures(operator: Reduction, deal: Callable, steps: int, seed: int) -> tuple[Quadratures, int]:
     """Return the quadratures of random starts, and the steps that the longest run took.
 
     Collective.
+
+    Parameters
+    ----------
+    deal
+        Called as deal(run), for `run` see `sampled`.
     """
-    rules, longest, memory = [], 0, None
-    # Signs have the least variance (they are exact for diagonal matrices), but are no longer signs once projected;
-    # then points on the sphere are, whose quadratures have weights that sum to one and are unbiased.
-    kind = "sphere" if operator.atoms else "signs"
-    for batch in batches(operator, min(steps, operator.total), samples):
-        run = Lanczos(operator, operator.starts(batch, seed, kind), steps, memory)
-        run.advance(steps)
-        memory = run.memory
-        longest = max(longest, run.steps)
-        rules += run.quadratures()
-    nodes, weights, residuals = map(list, zip(*rules, strict=True))
-    return Quadratures(nodes, weights, residuals, steps, operator.noise), longest
+
+    def run(operator, numbers):
+        rules, memory = [], None
+        for batch in batches(operator, min(steps, operator.total), len(numbers)):
+            starts = operator.starts(numbers[batch.start : batch.stop], seed, _kind(operator))
+            lanczos = Lanczos(operator, starts, steps, memory)
+            lanczos.advance(steps)
+            memory = lanczos.memory
+            rules += lanczos.quadratures()
+        return rules
+
+    nodes, weights, residuals = map(list, zip(*deal(run), strict=True))
+    return Quadratures(nodes, weights, residuals, steps, operator.noise), max(map(len, nodes))
+
+
+def _kind(operator: Reduction) -> str:
+    """Return which random vectors serve best.
+
+    Signs have the least variance (they are exact for diagonal matrices), but are no longer signs once projected;
+    then points on the sphere are best, whose quadratures have weights that sum to one and are unbiased.
+    """
+    return "sphere" if operator.atoms else "signs"
 
 
 def bounds(operator: Reduction, steps: int = _FOR_BOUNDS, seed: int = 0) -> tuple[float, float, float]:
@@ -241,7 +265,7 @@ def bounds(operator: Reduction, steps: int = _FOR_BOUNDS, seed: int = 0) -> tupl
     return float(nodes[0]) - beyond, float(nodes[-1]) + beyond, float(np.abs(nodes).max())
 
 
-def _polynomials(operator, samples, steps, width, seed) -> tuple[Polynomials, int]:
+def _polynomials(operator, deal, steps, width, seed) -> tuple[Polynomials, int]:
     low, high, size = bounds(operator, seed=seed)
     half = max(0.5 * (high - low) * (1 + _WIDER), 1e-6 * size, np.finfo(float).tiny)
     center = 0.5 * (low + high)
@@ -251,11 +275,15 @@ def _polynomials(operator, samples, steps, width, seed) -> tuple[Polynomials, in
         raise InputError(
             f"width={width:g} needs {int(np.ceil(0.5 * np.pi * half / width))} steps of 'chebyshev', not {steps}"
         )
-    rows = []
-    kind = "sphere" if operator.atoms else "signs"
-    for batch in batches(operator, 5, samples):
-        rows.append(_moments(operator, operator.starts(batch, seed, kind), steps, center, half))
-    return Polynomials(np.concatenate(rows), center, half), steps
+
+    def run(operator, numbers):
+        rows = []
+        for batch in batches(operator, 5, len(numbers)):
+            starts = operator.starts(numbers[batch.start : batch.stop], seed, _kind(operator))
+            rows += list(_moments(operator, starts, steps, center, half))
+        return rows
+
+    return Polynomials(np.stack(deal(run)), center, half), steps
 
 
 def _moments(operator, Z, steps: int, center: float, half: float) -> np.ndarray:

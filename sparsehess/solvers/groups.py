@@ -57,7 +57,7 @@ def find_in_groups(counter: Slicing, whole: Piece, groups: int, options: dict) -
 def _dealt_out(pieces: list[Piece], counter: Slicing, teams: Teams, options: dict) -> tuple[np.ndarray, list]:
     """Return this rank's rows of what its group found, and what every rank tells of its solver. Collective."""
     comm, columns, error, told = counter.problem.comm, [], None, None
-    inner = _on_the_group(counter.problem, teams)
+    inner = on_the_group(counter.problem, teams)
     work = Work(comm, teams.layout.comm, len(pieces), False)
     try:
         with closing(Slicing(inner, options, tol=counter.tol, seed=counter.seed)) as solver:
@@ -77,17 +77,29 @@ def _dealt_out(pieces: list[Piece], counter: Slicing, teams: Teams, options: dic
     return found, comm.allgather(told)
 
 
-def _on_the_group(problem: EigenProblem, teams: Teams) -> EigenProblem:
-    """Return the problem on the communicator of this rank's group; it owns its matrices. Collective."""
+def on_the_group(problem: EigenProblem, teams: Teams) -> EigenProblem:
+    """Return an assembled problem on the communicator of this rank's group; it owns its matrices.
+
+    Collective.
+    """
     indptr, indices, a, m = teams.gather(*pencil(problem))
     A = aij(teams.layout, indptr, indices, a)
     M = None if problem.M is None else aij(teams.layout, indptr, indices, m)
-    null = []
-    if problem.null:
-        local = np.stack([vector.getArray(readonly=True) for vector in problem.null], axis=1)
-        for column in teams.spread(local).T:
-            vector = A.createVecRight()
-            vector.setArray(column)
-            null.append(vector)
+    null = vectors_on_the_group(problem.null, A, teams)
     owned = [matrix for matrix in (A, M) if matrix is not None] + null
     return EigenProblem(A=A, M=M, null=null, relative_error=problem.relative_error, owned=owned)
+
+
+def vectors_on_the_group(vectors: list[PETSc.Vec], A: PETSc.Mat, teams: Teams) -> list[PETSc.Vec]:
+    """Return copies of vectors on the communicator of this rank's group, for a matrix that is there.
+
+    Collective. The caller destroys them.
+    """
+    if not vectors:
+        return []
+    local = np.stack([vector.getArray(readonly=True) for vector in vectors], axis=1)
+    copies = []
+    for column in teams.spread(local).T:
+        copies.append(A.createVecRight())
+        copies[-1].setArray(column)
+    return copies

@@ -54,16 +54,18 @@ def solve_interval(problem: EigenProblem, spec: SolveSpec, choice: Choice, progr
         finder = counter if slices else _FINDERS[choice.method](problem, spec, progress)
         solvers = [counter, finder] if counts and not slices else [finder]
         if counts:
-            confirm = spec.count == "yes" or (spec.count == "auto" and problem.n <= _CHEAP)
+            alone = slices and (spec.groups or 1) == 1  # confirms counts where the pairs do not agree with them
+            confirm = spec.count == "yes" or (spec.count == "auto" and problem.n <= _CHEAP and not alone)
             whole = counter.ends(*spec.interval, confirm)
             if not slices:
                 vectors = _counted_search(finder, counter, whole, problem, spec)
-            elif spec.groups and spec.groups > 1:
+            elif not alone:
                 from sparsehess.solvers.groups import find_in_groups
 
                 vectors = find_in_groups(counter, whole, spec.groups, spec.options)
             else:
                 vectors = counter.find(whole)
+                whole = counter.whole
             ends = whole.low, whole.high
         else:
             ends = _widened(problem, *spec.interval)
@@ -156,7 +158,7 @@ def _counted_search(finder, counter: Slicing, whole: Piece, problem: EigenProble
                 piece.low, piece.high, expected - len(found), deflate=[*vectors, *found], seed=spec.seed + attempt
             )
             before = len(found)
-            found, _ = counter.inside(piece, [*found, *new])
+            _, found = counter.inside(piece, [*found, *new])
             idle = 0 if len(found) > before else idle + 1
             counter.repairs += attempt > 0
         if len(found) < expected:

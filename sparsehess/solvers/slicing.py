@@ -3,7 +3,8 @@
 SLEPc's own slicing takes neither deflation nor a stopping test, aborts where the mass matrix is
 singular, and gives up where inertia and eigenpairs disagree. Here a subinterval is halved until it
 holds few eigenvalues (Grimes, Lewis, Simon 1994); the factorization that halves the last one solves it;
-and what is missing is sought with the found pairs deflated, then nearer.
+and what is missing is sought with the found pairs deflated, then nearer. A count is believed where that of
+another shift agrees with it: the eigenvalues found in between are as many as the two differ by.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from sparsehess.solvers.refine import rayleigh_ritz
 from sparsehess.solvers.windows import separation
 
 # A subinterval with more eigenvalues is halved: the basis of a solve grows with them.
-MOST = 80
+MOST = 120
+
+# Basis vectors beyond two for each wanted pair, as a part of those: so that most solves need no restart.
+_ROOM = 5
 
 # Halvings that leave all eigenvalues on one side before they are taken for one cluster.
 _FRUITLESS = 4
@@ -69,6 +73,8 @@ class Slicing:
         Iterations of others that solved pieces of this one.
     unresolved
         The subintervals in which fewer were found than the inertia counts, with the number found.
+    whole
+        The piece that the last `find` has solved, with the counts that were believed in the end.
     """
 
     def __init__(self, problem: EigenProblem, options: dict, *, tol: float, seed: int = 0, on_progress=None):
@@ -77,6 +83,7 @@ class Slicing:
         self._on_progress = on_progress or (lambda done, total: None)
         self.repairs = self.elsewhere = 0
         self.unresolved: list[tuple[Piece, int]] = []
+        self.whole: Piece | None = None
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -146,16 +153,26 @@ class Slicing:
     def find(self, whole: Piece) -> list:
         """Return eigenvectors of all eigenvalues found in a piece; `unresolved` says where some are missing.
 
-        Collective. The caller destroys them.
+        Collective. The caller destroys them. Before anything is said to be missing, the counts at the ends are
+        confirmed by a second shift each; where they are not, all is done again with those that are.
         """
         found, waiting = [], [whole]
-        done = 0
+        done, sure, resolved = 0, False, len(self.unresolved)
+        self.whole = whole
         while waiting:
             piece = waiting.pop()
             expected = self.expected(piece)
             if expected:
-                vectors, halves = self._solved(piece, expected)
+                vectors, halves, agrees = self._solved(piece, expected)
                 found += vectors
+                if not (agrees or sure):
+                    sure, confirmed = True, self.ends(whole.low, whole.high, True)
+                    if confirmed.inertia != whole.inertia or confirmed.below_low != whole.below_low:
+                        destroy(*found)
+                        found, self.whole, done = [], confirmed, 0
+                        del self.unresolved[resolved:]
+                        waiting = [confirmed]
+                        continue
                 waiting += halves[::-1]  # from below
                 done += len(vectors)
             self._on_progress(min(done, whole.inertia), whole.inertia)
@@ -183,13 +200,16 @@ class Slicing:
         """
         return piece.inertia - (len(self.problem.null) if piece.low < 0 < piece.high else 0)
 
-    def _solved(self, piece: Piece, expected: int) -> tuple[list, list[Piece]]:
-        """Return (vectors, []) of a piece, or ([], its halves). Collective."""
+    def _solved(self, piece: Piece, expected: int) -> tuple[list, list[Piece], bool]:
+        """Return (vectors, []) of a piece, or ([], its halves), and whether nothing speaks against its counts.
+
+        Collective.
+        """
         middle, below = self._middle(piece)
         narrow = piece.high - piece.low <= 16 * separation(self.problem, middle)
         if expected > MOST and not narrow and piece.fruitless < _FRUITLESS:
-            return [], piece.halves(middle, below)
-        vectors, sure = [], 0
+            return [], piece.halves(middle, below), True
+        values, vectors = np.empty(0), []
         for attempt in range(1 + _AGAIN):
             deflate = [*self.problem.null, *vectors]
             missing = min(expected - len(vectors), self.problem.finite - len(deflate))
@@ -197,15 +217,21 @@ class Slicing:
                 break
             self.repairs += attempt > 0
             new = self._solver.solve(
-                "nearest", missing, deflate=deflate, seed=self.seed + attempt, wider=20 * attempt
+                "nearest",
+                missing,
+                deflate=deflate,
+                seed=self.seed + attempt,
+                wider=missing // _ROOM + 20 * attempt,
             )
-            vectors, sure = self.inside(piece, [*vectors, *new])
-        if not sure <= expected <= len(vectors):
-            if not narrow:
-                destroy(*vectors)
-                return [], piece.halves(middle, below)
-            self.unresolved.append((piece, len(vectors)))
-        return vectors, []
+            values, vectors = self.inside(piece, [*vectors, *new])
+        halves = piece.halves(middle, below)
+        if self._agrees(piece, values):
+            return vectors, [], narrow or all(self._agrees(half, values) for half in halves)
+        if not narrow:
+            destroy(*vectors)
+            return [], halves, False
+        self.unresolved.append((piece, len(vectors)))
+        return vectors, [], False
 
     def _middle(self, piece: Piece) -> tuple[float, int]:
         """Factorize near the middle of a piece; return where, and how many eigenvalues lie below."""
@@ -220,17 +246,26 @@ class Slicing:
         # Pivots that vanish everywhere tried make a count that may be out of order: no piece has fewer than none.
         return middle, min(max(below, piece.below_low), piece.below_high)
 
-    def inside(self, piece: Piece, vectors: list) -> tuple[list, int]:
-        """Return the vectors that may belong to a piece, orthonormal, and how many surely do.
+    def inside(self, piece: Piece, vectors: list) -> tuple[np.ndarray, list]:
+        """Return the eigenvalues that may belong to a piece, and their orthonormal vectors.
 
         Collective. Takes over those given. An eigenvalue within rounding of an end may be counted at either side.
         """
         values, vectors, _, _ = rayleigh_ritz(self.problem, vectors)
-        below, above = separation(self.problem, piece.low), separation(self.problem, piece.high)
+        below, above = self._rounding(piece)
         inside = (values > piece.low - below) & (values < piece.high + above)
-        sure = np.count_nonzero((values > piece.low + below) & (values < piece.high - above))
         destroy(*(vector for vector, keep in zip(vectors, inside, strict=True) if not keep))
-        return [vector for vector, keep in zip(vectors, inside, strict=True) if keep], int(sure)
+        return values[inside], [vector for vector, keep in zip(vectors, inside, strict=True) if keep]
+
+    def _agrees(self, piece: Piece, values: np.ndarray) -> bool:
+        """Return whether the counts at a piece's ends differ by as many as these values in between."""
+        below, above = self._rounding(piece)
+        surely = np.count_nonzero((values > piece.low + below) & (values < piece.high - above))
+        maybe = np.count_nonzero((values > piece.low - below) & (values < piece.high + above))
+        return surely <= self.expected(piece) <= maybe
+
+    def _rounding(self, piece: Piece) -> tuple[float, float]:
+        return separation(self.problem, piece.low), separation(self.problem, piece.high)
 
     def close(self) -> None:
         """Destroy the solver. Collective."""

@@ -269,6 +269,29 @@ def test_answers_do_not_depend_on_the_ranks(comm):
     assert len(set(everywhere)) == 1
 
 
+@pytest.mark.parametrize("method", ["lanczos", "chebyshev"])
+def test_groups_of_ranks_change_nothing_but_rounding(method, comm):
+    K, _ = free_chain(120)
+    M, null = tight_mass(120), np.ones((1, 120))
+    with sh.eigs(K, 3, which="largest", mass=M, nullspace=null, comm=comm) as known:
+        for mass, deflate in ((None, None), (M, known)):
+            given = {"mass": mass, "deflate": deflate, "nullspace": null, "samples": 5, "steps": 30}
+            together = density(K, method=method, **given, comm=comm)
+            for groups in {min(2, comm.size), comm.size}:
+                found = density(K, method=method, groups=groups, **given, comm=comm)
+                assert np.abs(found.cumulative - together.cumulative).max() < 1e-7
+                assert np.abs(found.density - together.density).max() < 1e-6 * together.density.max()
+                assert found.products == together.products
+                assert len(set(comm.allgather(found.density.tobytes()))) == 1
+    with pytest.raises(InputError, match="no more than ranks"):
+        density(K, groups=comm.size + 1, comm=comm)
+    if comm.size > 1:
+        mat, _ = shell(K, comm)
+        with pytest.raises(InputError, match="groups are for assembled"):
+            density(mat, groups=2)
+        mat.destroy()
+
+
 # --- error bars ------------------------------------------------------------------------
 
 

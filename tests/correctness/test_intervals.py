@@ -167,6 +167,25 @@ def test_factorizations_that_disagree_are_not_believed(comm, monkeypatch):
     assert not signs.certified and "below" in signs.doubt
 
 
+@pytest.mark.parametrize("call", [1, 2, pytest.param(3, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("off", [-1, pytest.param(1, marks=pytest.mark.thorough)])
+def test_one_wrong_count_is_outvoted(call, off, comm, monkeypatch):
+    """At the upper end, the lower end, or in the middle."""
+    K, exact = laplacian(7, 8)
+    honest, calls = KrylovSchur.shift_to, []
+
+    def wrong(self, shift):
+        below, zero, above = honest(self, shift)
+        calls.append(shift)
+        return below + off * (len(calls) == call), zero, above
+
+    monkeypatch.setattr(KrylovSchur, "shift_to", wrong)
+    low, high = 0.5 * (exact[4] + exact[5]), 0.5 * (exact[29] + exact[30])
+    with sh.eigs(K, interval=(low, high), comm=comm) as spectrum:
+        whole(spectrum, exact, low, high, exact[-1])
+        assert spectrum.count.inertia == 25 and len(calls) > 3
+
+
 @pytest.mark.thorough
 def test_a_solver_of_slices_is_closed(comm):
     K, exact = laplacian(6, 6)
