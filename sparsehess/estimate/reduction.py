@@ -150,7 +150,7 @@ class Reduction:
         if self._mass is not None:
             Y = self._mass.solve(Y)
         if self._D.shape[1]:  # rounding brings back what was taken out, and the largest eigenvalues blow it up
-            Y -= self._D @ self.summed(self._MD.T @ Y)
+            Y -= combined(self._D, self.summed(self._MD.T @ Y))
         return Y
 
     def _scaled(self, rows: np.ndarray, into: np.ndarray) -> None:
@@ -194,7 +194,7 @@ class Reduction:
         """
         if self._D.shape[1]:
             for _ in range(2):  # once leaves what cancellation leaves
-                X = X - self._D @ self.summed(self._MD.T @ X)
+                X = X - combined(self._D, self.summed(self._MD.T @ X))
         return np.asfortranarray(X)
 
     def orthonormal(self, X: np.ndarray) -> np.ndarray:
@@ -205,7 +205,7 @@ class Reduction:
         """
         for _ in range(3):
             step, weakest = on_root(self.comm, _whitening, self.gram(X, X))
-            X = np.asfortranarray(X @ step)
+            X = combined(X, step)
             if weakest > 0.5:
                 break
         return X
@@ -303,6 +303,14 @@ def reduced(matrix, *, mass=None, nullspace=None, comm=None, deflate=None) -> It
                 yield operator
             finally:
                 operator.close()
+
+
+def combined(X: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Return X @ factors with contiguous columns, as X has them: NumPy's own product would have contiguous rows.
+
+    Not collective.
+    """
+    return np.matmul(factors.T, X.T).T
 
 
 def _keys(numbers, seed: int) -> list[int]:

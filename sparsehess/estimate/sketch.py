@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sparsehess.estimate.reduction import Reduction
+from sparsehess.estimate.reduction import Reduction, combined
 from sparsehess.runtime import on_root
 
 # The estimates of XTrace share their sketch, so that the error of their mean is more than their spread tells: 1.04
@@ -38,18 +38,18 @@ class Sketch:
         operator, Y = self.operator, self.image(omega)
         new, sizes = Y, operator.dots(Y, Y)
         for _ in range(2):
-            new = new - self.Q @ operator.gram(self.Q, new)
+            new = new - combined(self.Q, operator.gram(self.Q, new))
         # What rounding leaves of an image that Q held before is noise, not a direction.
         left = operator.dots(new, new) > 1e-20 * sizes
         new = operator.orthonormal(np.asfortranarray(new[:, left]))
-        new = operator.orthonormal(np.asfortranarray(new - self.Q @ operator.gram(self.Q, new)))
-        held = np.asfortranarray(np.hstack([self.Q, new]))
+        new = operator.orthonormal(np.asfortranarray(new - combined(self.Q, operator.gram(self.Q, new))))
+        held = _beside(self.Q, new)
         old = self.R
         self.R = np.zeros((held.shape[1], self.omega.shape[1] + omega.shape[1]))
         self.R[: old.shape[0], : old.shape[1]] = old
         self.R[:, old.shape[1] :] = operator.gram(held, Y)
-        self.FQ = np.asfortranarray(np.hstack([self.FQ, self.image(new)]))
-        self.omega = np.asfortranarray(np.hstack([self.omega, omega]))
+        self.FQ = _beside(self.FQ, self.image(new))
+        self.omega = _beside(self.omega, omega)
         self.Q = held
 
     @property
@@ -85,8 +85,8 @@ class HutchPP:
         if len(omega) and not self.sketch.whole:
             self.sketch.grow(self.operator.starts(omega, self.seed, "sphere"))
         new = self.operator.starts(range(2**30 + had, 2**30 + part), self.seed, "signs")
-        self.FG = np.asfortranarray(np.hstack([self.FG, self.image(new)]))
-        self.G = np.asfortranarray(np.hstack([self.G, new]))
+        self.FG = _beside(self.FG, self.image(new))
+        self.G = _beside(self.G, new)
 
     def estimate(self) -> tuple[float, float, int]:
         """Return the trace, its standard error, and the degrees of freedom of that."""
@@ -94,7 +94,7 @@ class HutchPP:
         if Q.shape[1] == operator.total:
             return float(np.trace(self.sketch.core())), 0.0, 1
         share = operator.gram(Q, self.G)
-        rest, image = self.G - Q @ share, self.FG - FQ @ share
+        rest, image = self.G - combined(Q, share), self.FG - combined(FQ, share)
         values = operator.dots(rest, image)
         m = len(values)
         return float(np.trace(self.sketch.core()) + values.mean()), float(values.std(ddof=1) / np.sqrt(m)), m - 1
@@ -147,3 +147,8 @@ def _left_out(H, W, R, sizes, n) -> np.ndarray:
     dimension = n - R.shape[0] + (R.shape[0] == m)
     length = sizes - np.einsum("ij,ij->j", rest, rest)
     return inside + outside * dimension / length
+
+
+def _beside(X: np.ndarray, Y: np.ndarray) -> np.ndarray:
+    """Return the columns of two blocks, contiguous. Not collective."""
+    return np.concatenate([X.T, Y.T]).T
