@@ -11,6 +11,7 @@ import gzip
 import os
 import zipfile
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from mpi4py import MPI
@@ -102,49 +103,72 @@ def read_coordinates(path, layout: Layout) -> np.ndarray:
     InputError
         The file is missing or no such array.
     """
-    comm, whole, shape = layout.comm, None, None
+    return _dealt_out(layout.comm, _load_coordinates, (path, layout.n), [slice(a, b) for a, b in _ranges(layout)])
+
+
+def _load_coordinates(path, n: int) -> np.ndarray:
+    whole = _opened(path)
+    if whole.ndim != 2 or whole.shape[0] != n or whole.dtype.kind not in "iuf":
+        raise InputError(f"{path}: coordinates must be ({n}, directions) numbers, not {whole.shape}")
+    return whole
+
+
+def _opened(path) -> np.ndarray:
+    try:
+        whole = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no .npy array: {error}") from error
+    if not isinstance(whole, np.ndarray):
+        raise InputError(f"{path}: no .npy array")
+    return whole
+
+
+def _ranges(layout: Layout) -> list[tuple[int, int]]:
+    return list(pairwise(layout.starts.tolist()))
+
+
+def _dealt_out(comm, load, arguments: tuple, parts: list) -> np.ndarray:
+    """Return the part of this rank, of the array that rank 0 loads. Collective."""
+    whole = None
     with agreement(comm):
         if comm.rank == 0:
-            try:
-                whole = np.load(path, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError) as error:
-                raise InputError(f"{path}: no .npy array: {error}") from error
-            shape = getattr(whole, "shape", ())
-            if len(shape) != 2 or shape[0] != layout.n or whole.dtype.kind not in "iuf":
-                raise InputError(f"{path}: coordinates must be ({layout.n}, directions) numbers, not {shape}")
+            whole = load(*arguments)
     if comm.rank == 0:
         for rank in range(1, comm.size):
-            comm.send(np.array(whole[layout.starts[rank] : layout.starts[rank + 1]]), dest=rank)
-        return np.array(whole[: layout.stop])
+            comm.send(np.array(whole[parts[rank]]), dest=rank)
+        return np.array(whole[parts[0]])
     return comm.recv(source=0)
 
 
-def read_nodes(path, n: int, comm) -> np.ndarray:
-    """Return the (nodes, 2 or 3) positions of a .npy file on every rank, nodes of n dofs in all.
+def read_nodes(path, layout: Layout) -> tuple[np.ndarray, int]:
+    """Return positions (nodes, 2 or 3) of a .npy file of those nodes that have dofs here, and dofs per node.
 
-    Collective.
+    Collective. Nodes number the dofs, one node's after another's.
 
     Raises
     ------
     InputError
         The file is missing, no such array, or its nodes do not have 2 or 3 dofs each.
     """
-    return on_root(comm, _load_nodes, Path(path), n)
+    n = layout.n
+    nodes = on_root(layout.comm, lambda: len(_load_nodes(path, n)))
+    dims = n // nodes
+    parts = [slice(a // dims, max(-(-b // dims), a // dims)) for a, b in _ranges(layout)]
+    return _dealt_out(layout.comm, _load_nodes, (path, n), parts).astype(np.float64), dims
 
 
-def _load_nodes(path: Path, n: int) -> np.ndarray:
-    try:
-        nodes = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: no .npy array: {error}") from error
-    shape = getattr(nodes, "shape", ())
+def _load_nodes(path, n: int) -> np.ndarray:
+    nodes = _opened(path)
+    shape = nodes.shape
     good = len(shape) == 2 and shape[0] > 0 and shape[1] in (2, 3) and nodes.dtype.kind in "iuf"
     if not good or n not in (2 * shape[0], shape[1] * shape[0]):
         raise InputError(
             f"{path}: positions must be (nodes, 2 or 3) numbers of nodes that have as many of the {n} dofs each, "
             f"not {shape}"
         )
-    return nodes.astype(np.float64)
+    if not np.isfinite(nodes).all():
+        raise InputError(f"{path}: positions must be finite")
+    return nodes
 
 
 def read_matrix(path, comm) -> StoredMatrix:
@@ -186,12 +210,14 @@ def read_matrix(path, comm) -> StoredMatrix:
     return StoredMatrix(pattern, 0.5 * (values + other), asymmetry, str(path))
 
 
-def read_vectors(path, n: int, comm) -> np.ndarray:
-    """Return (m, n) dense vectors of a .npz, .npy or .h5 file on every rank: null vectors, guesses.
+def read_vectors(path, layout: Layout) -> np.ndarray:
+    """Return (m, n_local) dense vectors of a .npz, .npy or .h5 file: null vectors, guesses.
 
-    Collective. The file holds one array, (m, n) or (n, m), or one that is called `vectors`.
+    Collective. The file holds one array, (m, n) or (n, m), or one that is called `vectors`. Rank 0 reads and
+    sends each rank its own.
     """
-    return on_root(comm, _load_vectors, Path(path), n)
+    parts = [(slice(None), slice(a, b)) for a, b in _ranges(layout)]
+    return _dealt_out(layout.comm, _load_vectors, (Path(path), layout.n), parts)
 
 
 # --- rows over ranks -------------------------------------------------------------------
@@ -449,4 +475,6 @@ def _load_vectors(path: Path, n: int) -> np.ndarray:
     if n not in array.shape:
         raise InputError(f"{path}: vectors of shape {array.shape} do not fit {n} variables")
     array = array if array.shape[1] == n else array.T
-    return np.ascontiguousarray(array, np.float64)
+    if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+        raise InputError(f"{path}: vectors must be finite numbers")
+    return array.astype(np.float64, copy=False)

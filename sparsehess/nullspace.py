@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 
 from sparsehess.errors import InputError
+from sparsehess.pattern.layout import Layout
 from sparsehess.runtime import PETSc
 
 AXES = "xyz"
@@ -44,16 +47,32 @@ def rigid_body_modes(coordinates, dims: int | None = None, fixed=None) -> tuple[
         raise InputError("coordinates must be finite")
     x = x[:, :dims] - x[:, :dims].mean(axis=0)
     free = _free(len(x) * dims, fixed)
-    modes, names = [], []
-    for axis in range(dims):
-        mode = np.zeros_like(x)
-        mode[:, axis] = 1.0
-        modes.append(mode.ravel()[free])
-        names.append(f"translation {AXES[axis]}")
-    for mode, name in _rotations(x):
-        modes.append(mode.ravel()[free])
-        names.append(f"rotation {name}")
-    return _independent(np.array(modes), names)
+    named = [(mode.ravel()[free], name) for mode, name in _rigid(x, x.T @ x)]
+    return _independent(named, np.dot)
+
+
+def rigid_body_rows(coordinates: np.ndarray, layout: Layout, dims: int) -> tuple[np.ndarray, list[str]]:
+    """Return this rank's part (m, n_local) of the rigid-body modes, and their names; see `rigid_body_modes`.
+
+    Collective.
+
+    Parameters
+    ----------
+    coordinates
+        (nodes, dims or more) finite positions of the nodes that have dofs in this rank's rows.
+    layout
+        Of the dofs, dims for each node.
+    """
+    comm = layout.comm
+    first = layout.start // dims
+    x = coordinates[:, :dims]
+    # A node whose dofs two ranks share counts on the first of them.
+    mine = slice(-(-layout.start // dims) - first, -(-layout.stop // dims) - first)
+    x = x - comm.allreduce(x[mine].sum(axis=0)) / (layout.n // dims)
+    inertia = comm.allreduce(x[mine].T @ x[mine])
+    here = slice(layout.start - first * dims, layout.stop - first * dims)
+    named = [(mode.ravel()[here], name) for mode, name in _rigid(x, inertia)]
+    return _independent(named, lambda a, b: comm.allreduce(float(a @ b)))
 
 
 def _free(n: int, fixed) -> np.ndarray:
@@ -68,35 +87,43 @@ def _free(n: int, fixed) -> np.ndarray:
     return keep
 
 
-def _rotations(x: np.ndarray):
-    """Yield (displacements, name) of infinitesimal rotations about the centroid."""
-    if x.shape[1] == 2:
-        yield np.stack([-x[:, 1], x[:, 0]], axis=1), "z"
+def _rigid(x: np.ndarray, inertia: np.ndarray) -> Iterator[tuple[np.ndarray, str]]:
+    """Yield (displacements, name) of translations, and of infinitesimal rotations about the origin.
+
+    `inertia` is xᵀx of all nodes, which tells whether they lie on a line.
+    """
+    dims = x.shape[1]
+    for axis in range(dims):
+        mode = np.zeros_like(x)
+        mode[:, axis] = 1.0
+        yield mode, f"translation {AXES[axis]}"
+    if dims == 2:
+        yield np.stack([-x[:, 1], x[:, 0]], axis=1), "rotation z"
         return
-    sizes, axes = np.linalg.eigh(x.T @ x)
+    sizes, axes = np.linalg.eigh(inertia)
     if sizes[1] > _LINE**2 * sizes[2]:
         for axis in range(3):
-            yield np.cross(np.eye(3)[axis], x), AXES[axis]
+            yield np.cross(np.eye(3)[axis], x), f"rotation {AXES[axis]}"
     elif sizes[2] > 0:
         for number in (0, 1):
-            yield np.cross(axes[:, number], x), str(number + 1)
+            yield np.cross(axes[:, number], x), f"rotation {number + 1}"
 
 
-def _independent(modes: np.ndarray, names: list[str]) -> tuple[np.ndarray, list[str]]:
-    """Orthonormalise rows one after another, so that each keeps its name; leave out those that add nothing."""
+def _independent(named, dot: Callable) -> tuple[np.ndarray, list[str]]:
+    """Orthonormalise modes one after another, so that each keeps its name; leave out those that add nothing."""
     out: list[np.ndarray] = []
     kept = []
-    for mode, name in zip(modes, names, strict=True):
-        size = np.linalg.norm(mode)
+    for mode, name in named:
+        size = np.sqrt(dot(mode, mode))
         rest = mode
         for _ in range(2):
             for other in out:
-                rest = rest - (other @ rest) * other
-        left = np.linalg.norm(rest)
+                rest = rest - dot(other, rest) * other
+        left = np.sqrt(dot(rest, rest))
         if left > 1e-10 * size > 0:
             out.append(rest / left)
             kept.append(name)
-    return np.array(out).reshape(len(out), modes.shape[1]), kept
+    return np.array(out).reshape(len(out), len(mode)), kept
 
 
 # --- the same for distributed vectors ----------------------------------------------------

@@ -19,12 +19,14 @@ from sparsehess.solvers.eigs import shortfall, solve
 @contextmanager
 def _problem(arguments, comm):
     """Have what INPUT, --mass and --nullspace stand for, as (operand, eigenproblem). Collective."""
-    with closing(operand(arguments, comm, shell=arguments.shell)) as given:
-        known = known_vectors(arguments, given, comm)
-        with EigenProblem.of(
+    with (
+        closing(operand(arguments, comm, shell=arguments.shell)) as given,
+        closing(known_vectors(arguments, given)) as known,
+        EigenProblem.of(
             given.matrix, mass=given.mass, nullspace=known.null, relative_error=given.relative_error
-        ) as problem:
-            yield given, problem
+        ) as problem,
+    ):
+        yield given, problem
 
 
 def _numbers(arguments) -> dict[str, int]:

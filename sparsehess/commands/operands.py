@@ -13,9 +13,9 @@ from sparsehess.coloring import color, load
 from sparsehess.commands import flags
 from sparsehess.detection import detect
 from sparsehess.errors import InputError
-from sparsehess.nullspace import rigid_body_modes
+from sparsehess.nullspace import rigid_body_rows
 from sparsehess.operators import MatrixFree
-from sparsehess.pattern import Pattern
+from sparsehess.pattern import Layout, Pattern
 from sparsehess.runtime import PETSc
 
 
@@ -50,6 +50,13 @@ class Operand:
     preconditioner: PETSc.Mat | None
     relative_error: float
     timings: dict[str, float]
+
+    @property
+    def layout(self) -> Layout:
+        """Rows of the matrix over ranks; collective."""
+        if self.derived is not None:
+            return self.derived.objective.layout
+        return Layout.from_local(self.matrix.getLocalSize()[0], runtime.communicator(self.matrix.comm))
 
     @property
     def nnz(self) -> int | None:
@@ -102,36 +109,53 @@ def _stored(path, comm) -> PETSc.Mat | None:
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """What is known of a null space: (m, n) arrays, None for what a problem says itself.
+    """What is known of eigenvectors; None for what a problem says itself. `close()` destroys them, collectively.
 
     Attributes
     ----------
-    null, near_null
-        For `EigenProblem.of`.
+    null, near_null, guess
+        Vecs for `EigenProblem.of`.
     names
         Of the null vectors, where they have any.
     """
 
-    null: np.ndarray | None
-    near_null: np.ndarray | None
+    null: list[PETSc.Vec] | None
+    near_null: list[PETSc.Vec] | None
+    guess: list[PETSc.Vec] | None
     names: tuple[str, ...]
 
+    def close(self) -> None:
+        """Destroy the vectors. Collective."""
+        runtime.destroy(*(self.null or []), *(self.near_null or []), *(self.guess or []))
 
-def known_vectors(arguments, given: Operand, comm) -> Known:
-    """Return what --nullspace and --coordinates stand for. Collective."""
-    modes, names = None, ()
+
+def known_vectors(arguments, given: Operand) -> Known:
+    """Return what --nullspace, --coordinates and --guess stand for. Collective."""
+    layout, modes, names = given.layout, None, ()
     if arguments.coordinates is not None:
-        nodes = matrices.read_nodes(arguments.coordinates, given.n, comm)
-        modes, names = rigid_body_modes(nodes, dims=given.n // len(nodes))
+        nodes, dims = matrices.read_nodes(arguments.coordinates, layout)
+        modes, names = rigid_body_rows(nodes, layout, dims)
+    guess = getattr(arguments, "guess", None)
+    guess = None if guess is None else matrices.read_vectors(guess, layout)
     if arguments.nullspace == "rigid":
         if modes is None:
             raise InputError("--nullspace rigid: give the positions of the nodes with --coordinates")
-        return Known(modes, None, tuple(names))
-    if arguments.nullspace == "constant":
-        return Known(np.ones((1, given.n)), modes, ("constant",))
-    if arguments.nullspace is not None:
-        return Known(matrices.read_vectors(arguments.nullspace, given.n, comm), modes, ())
-    return Known(None, modes, () if given.derived is None else tuple(given.derived.objective.null_names))
+        null, modes = modes, None
+    elif arguments.nullspace == "constant":
+        null, names = np.ones((1, layout.n_local)), ["constant"]
+    elif arguments.nullspace is not None:
+        null, names = matrices.read_vectors(arguments.nullspace, layout), []
+    else:
+        null, names = None, [] if given.derived is None else given.derived.objective.null_names
+    return Known(*(_vectors(rows, layout) for rows in (null, modes, guess)), tuple(names))
+
+
+def _vectors(rows: np.ndarray | None, layout: Layout) -> list[PETSc.Vec] | None:
+    """Return (m, n_local) rows as Vecs. Collective."""
+    if rows is None:
+        return None
+    size = (layout.n_local, layout.n)
+    return [PETSc.Vec().createWithArray(np.array(row, np.float64), size=size, comm=layout.comm) for row in rows]
 
 
 def _products(arguments, precision: str, comm) -> MatrixFree:

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from sparsehess import errors, export, matrices, pictures, report, runtime
+from sparsehess import errors, export, pictures, report, runtime
 from sparsehess.certificate import judge, recount
 from sparsehess.commands.answers import SCHEMA, answer, no_solver, ranks
 from sparsehess.commands.operands import known_vectors, operand
@@ -51,37 +51,39 @@ def run_eigs(arguments, options, comm) -> int:
         backend=arguments.backend,
     )
     check_backend(spec.backend)
-    with closing(operand(arguments, comm, shell=arguments.shell)) as given:
-        known = known_vectors(arguments, given, comm)
-        with EigenProblem.of(
+    with (
+        closing(operand(arguments, comm, shell=arguments.shell)) as given,
+        closing(known_vectors(arguments, given)) as known,
+        EigenProblem.of(
             given.matrix,
             mass=given.mass,
             nullspace=known.null,
             near_null=known.near_null,
-            guess=None if arguments.guess is None else matrices.read_vectors(arguments.guess, given.n, comm),
+            guess=known.guess,
             preconditioner=given.preconditioner,
             relative_error=given.relative_error,
-        ) as problem:
-            if arguments.explain:
-                return _explain(arguments, problem, spec, comm)
-            spec = completed(problem, spec)
-            progress = report.Progress("eigenpairs converged", comm, arguments.quiet)
-            spectrum = solve(problem, spec, progress)
-            progress.finish()
-            timings = {**given.timings, **spectrum.timings, "total": time.perf_counter() - began}
-            facts = eigs_facts(given, spec, spectrum, problem, timings)
-            if arguments.out is not None:
-                arrays = {"eigenvalues": spectrum.eigenvalues, "residuals": spectrum.residuals}
-                export.write_results(arguments.out, facts, arrays, spectrum.vectors, comm)
-            drawn = arguments.plot is not None and given.pattern is not None
-            picture = pictures.pattern_picture(given.pattern) if drawn else None
-            lines = eigs_lines(given, facts, spectrum, problem, known.names)
-            draw = arguments.plot and partial(
-                pictures.plot_spectrum, arguments.plot, spectrum, problem.units, picture, given.n, given.name
-            )
-            answer(arguments, comm, facts, lines, draw)
-            error = shortfall(spectrum)
-            spectrum.close()
+        ) as problem,
+    ):
+        if arguments.explain:
+            return _explain(arguments, problem, spec, comm)
+        spec = completed(problem, spec)
+        progress = report.Progress("eigenpairs converged", comm, arguments.quiet)
+        spectrum = solve(problem, spec, progress)
+        progress.finish()
+        timings = {**given.timings, **spectrum.timings, "total": time.perf_counter() - began}
+        facts = eigs_facts(given, spec, spectrum, problem, timings)
+        if arguments.out is not None:
+            arrays = {"eigenvalues": spectrum.eigenvalues, "residuals": spectrum.residuals}
+            export.write_results(arguments.out, facts, arrays, spectrum.vectors, comm)
+        drawn = arguments.plot is not None and given.pattern is not None
+        picture = pictures.pattern_picture(given.pattern) if drawn else None
+        lines = eigs_lines(given, facts, spectrum, problem, known.names)
+        draw = arguments.plot and partial(
+            pictures.plot_spectrum, arguments.plot, spectrum, problem.units, picture, given.n, given.name
+        )
+        answer(arguments, comm, facts, lines, draw)
+        error = shortfall(spectrum)
+        spectrum.close()
     comm.Barrier()
     if error is not None:
         raise error
@@ -139,16 +141,18 @@ def run_check(arguments, options, comm) -> int:
     """A stored result, verified from the files alone."""
     began = time.perf_counter()
     no_solver(options)
-    with closing(operand(arguments, comm)) as given:
-        known = known_vectors(arguments, given, comm)
-        with EigenProblem.of(
+    with (
+        closing(operand(arguments, comm)) as given,
+        closing(known_vectors(arguments, given)) as known,
+        EigenProblem.of(
             given.matrix, mass=given.mass, nullspace=known.null, relative_error=given.relative_error
-        ) as problem:
-            result = read_result(arguments.result, problem.layout)
-            tol = max(arguments.tol, 10 * problem.relative_error)
-            count, wanted = recount(problem, completed(problem, result.spec), result.eigenvalues)
-            found = judge(problem, result.eigenvalues, result.vectors, count, tol)
-            runtime.destroy(*result.vectors)
+        ) as problem,
+    ):
+        result = read_result(arguments.result, problem.layout)
+        tol = max(arguments.tol, 10 * problem.relative_error)
+        count, wanted = recount(problem, completed(problem, result.spec), result.eigenvalues)
+        found = judge(problem, result.eigenvalues, result.vectors, count, tol)
+        runtime.destroy(*result.vectors)
     passed = found.passed and len(result.eigenvalues) >= wanted
     facts = {
         "schema": SCHEMA,

@@ -11,6 +11,7 @@ from cases import DATA, frobenius_error, laplacian, random_pattern, random_symme
 
 from sparsehess import export, matrices
 from sparsehess.errors import InputError
+from sparsehess.pattern import Layout
 from sparsehess.solvers.problem import EigenProblem
 
 MATRIX = random_symmetric(random_pattern(60, 150, 4), 4)
@@ -148,8 +149,9 @@ def test_vectors(shape, folder, comm):
         np.save(folder / "v.npy", array)
         np.savez(folder / "v.npz", vectors=array, other=np.zeros((3, 3)))
     comm.Barrier()
-    wanted = array if shape[1] == 60 else array.T
-    assert np.array_equal(matrices.read_vectors(folder / "v.npy", 60, comm), wanted)
-    assert np.array_equal(matrices.read_vectors(folder / "v.npz", 60, comm), wanted)
+    layout = Layout.from_size(60, comm)
+    wanted = (array if shape[1] == 60 else array.T)[:, layout.start : layout.stop]
+    assert np.array_equal(matrices.read_vectors(folder / "v.npy", layout), wanted)
+    assert np.array_equal(matrices.read_vectors(folder / "v.npz", layout), wanted)
     with pytest.raises(InputError, match="do not fit 61"):
-        matrices.read_vectors(folder / "v.npy", 61, comm)
+        matrices.read_vectors(folder / "v.npy", Layout.from_size(61, comm))

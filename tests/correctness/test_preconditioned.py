@@ -15,7 +15,8 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from lobpcg import brick
 
 from sparsehess.errors import InputError, StackError
-from sparsehess.nullspace import block_size, orthonormal, rigid_body_modes
+from sparsehess.nullspace import block_size, orthonormal, rigid_body_modes, rigid_body_rows
+from sparsehess.pattern import Layout
 from sparsehess.runtime import destroy
 from sparsehess.solvers.dense import Dense
 from sparsehess.solvers.memory import factor_memory
@@ -325,6 +326,17 @@ def test_bodies_with_fewer_modes(x, count):
     modes, names = rigid_body_modes(x)
     assert len(modes) == len(names) == count
     assert np.allclose(modes @ modes.T, np.eye(count), atol=1e-13)
+
+
+@pytest.mark.parametrize("x", [np.random.default_rng(3).normal(size=(9, 3)), np.outer(np.arange(9), [1, 2, 3])])
+def test_rows_of_the_modes_over_ranks(x, comm):
+    layout = Layout.from_size(27, comm)  # ranks share nodes
+    nodes = x[layout.start // 3 : -(-layout.stop // 3)]
+    rows, names = rigid_body_rows(nodes, layout, 3)
+    modes, same = rigid_body_modes(x)
+    assert names == same and rows.shape == (len(modes), layout.n_local)
+    whole = np.concatenate(comm.allgather(rows), axis=1)
+    assert np.abs(whole.T @ whole - modes.T @ modes).max() < 1e-12  # axes of a line may turn round
 
 
 def test_modes_of_the_free_dofs():
