@@ -156,20 +156,6 @@ class EigenCorrected(Operator):
         """
         return self.eigenvalues().ends(k, which)
 
-    def logdet(self, shift: float = 0.0) -> float:
-        """Return log |det (H + shift I)|, -inf where it is singular; `inertia` tells the sign.
-
-        Collective.
-        """
-        return self.eigenvalues().logdet(shift)
-
-    def inertia(self, zero: float | None = None):
-        """Return the `Signs` of all eigenvalues; `zero` is up to what size one is zero.
-
-        Collective.
-        """
-        return self.eigenvalues().signs(zero)
-
     def _solve(self, b: np.ndarray, shift: float) -> np.ndarray:
         if self.eigenvalues().singular(shift):
             raise InputError(f"the matrix with {shift:g} on its diagonal is singular: take another shift")

@@ -170,10 +170,8 @@ class Kronecker(Operator):
 
         Collective. One term without a shift: q log |det A| + p log |det B|.
         """
-        if not self.diagonalizable:
+        if not self.diagonalizable or len(self.terms) > 1 or shift:
             return super().logdet(shift)
-        if len(self.terms) > 1 or shift:
-            return self.eigenvalues().logdet(shift)
         _, _, (a,), (b,) = self._bases
         parts = [
             other * Eigenvalues.single(self.comm, values if self.comm.rank == 0 else values[:0]).logdet()

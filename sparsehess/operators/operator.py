@@ -159,13 +159,15 @@ class Operator:
     def logdet(self, shift: float = 0.0) -> float:
         """Return log |det (H + shift I)|, -inf where it is singular; `inertia` tells the sign.
 
-        Collective. Here from the pivots of MUMPS.
+        Collective. Here from all eigenvalues where the structure tells them, else from the pivots of MUMPS.
 
         Raises
         ------
         InputError
             A shell of no known eigenvalues.
         """
+        if (every := self.exact()) is not None:
+            return every.logdet(shift)
         if not self._factorizes:
             raise InputError(
                 "the log-determinant of a shell without known eigenvalues can only be estimated: assemble it"
@@ -180,7 +182,8 @@ class Operator:
     def inertia(self, zero: float | None = None):
         """Return the `Signs` of all eigenvalues; `zero` is up to what size one is zero.
 
-        Collective. Here by factorizations, see `sparsehess.inertia`.
+        Collective. Here from all eigenvalues where the structure tells them, else by factorizations, see
+        `sparsehess.inertia`.
 
         Raises
         ------
@@ -189,6 +192,8 @@ class Operator:
         """
         from sparsehess.signs import inertia
 
+        if (every := self.exact()) is not None:
+            return every.signs(zero)
         if not is_assembled(self.mat):
             raise InputError("the signs of a shell without known eigenvalues cannot be counted: assemble it")
         return inertia(self.mat, zero=zero)
