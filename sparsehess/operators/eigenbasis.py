@@ -80,7 +80,7 @@ class EigenCorrected(Operator):
                 if grid.rows.start <= i < grid.rows.stop:
                     s[i - grid.rows.start, j] = value
         destroy(x, y)
-        return cls(QA, QB, s.ravel(), comm=comm)
+        return cls(QA, QB, s.ravel(), comm=comm)._outliving(mat.comm)
 
     @classmethod
     def from_samples(cls, A, B, left, right, *, comm=None) -> EigenCorrected:
@@ -171,7 +171,7 @@ class EigenCorrected(Operator):
         """
         with agreement(self.comm):
             s = np.asarray(f(self.s), np.float64)
-        return EigenCorrected(self.QA, self.QB, s, comm=self.comm)
+        return EigenCorrected(self.QA, self.QB, s, comm=self.comm)._outliving(self._anchor and self._anchor.comm)
 
     @classmethod
     def weighted(cls, items: list, shift: float) -> EigenCorrected | None:
@@ -182,7 +182,8 @@ class EigenCorrected(Operator):
         first = items[0][1]
         if any(H.QA is not first.QA or H.QB is not first.QB for _, H in items):
             return None
-        return cls(first.QA, first.QB, sum(a * H.s for a, H in items) + shift, comm=first.comm)
+        s = sum(a * H.s for a, H in items) + shift
+        return cls(first.QA, first.QB, s, comm=first.comm)._outliving(first._anchor and first._anchor.comm)
 
 
 def two_sided(grid: Grid, QA: np.ndarray, QB: np.ndarray, vector: np.ndarray, middle) -> np.ndarray:

@@ -209,7 +209,8 @@ class Kronecker(Operator):
         terms = [(a * A, B) for a, H in items for A, B in H.terms]
         if shift:
             terms.append((shift * scipy.sparse.identity(grid.p), scipy.sparse.identity(grid.q)))
-        return cls(terms, comm=grid.comm)
+        anchor = items[0][1]._anchor
+        return cls(terms, comm=grid.comm)._outliving(anchor and anchor.comm)
 
     def close(self) -> None:
         """Destroy the matrix and what was made of it.

@@ -93,7 +93,8 @@ def nearest_kronecker(matrix, p: int, q: int, terms: int = 1, *, comm=None) -> N
     if not products:
         products = [(np.zeros((p, p)), np.zeros((q, q)))]
     error = np.sqrt(max(0.0, norm**2 - float(np.dot(sigma, sigma))))
-    return NearestKronecker(Kronecker(products, comm=comm), sigma, float(error))
+    found = Kronecker(products, comm=comm)._outliving(mat.comm if of_petsc else None)
+    return NearestKronecker(found, sigma, float(error))
 
 
 def _entries(mat, layout: Layout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -30,6 +30,7 @@ class Operator:
 
     mat: PETSc.Mat
     layout: Layout
+    _anchor: PETSc.Vec | None = None
 
     def _assembled(self, mat: PETSc.Mat) -> None:
         """Take over an assembled matrix."""
@@ -43,6 +44,12 @@ class Operator:
         self.mat = PETSc.Mat().createPython(((layout.n_local, layout.n),) * 2, _Products(self), comm=layout.comm)
         self.mat.setOption(PETSc.Mat.Option.SYMMETRIC, symmetric)
         self.mat.setUp()
+
+    def _outliving(self, comm: PETSc.Comm | None):
+        """Keep the communicator of an object that this was made of, and may outlive; return this."""
+        if comm is not None:
+            self._anchor = PETSc.Vec().createMPI((0, 0), comm=comm)
+        return self
 
     @property
     def comm(self):
@@ -223,8 +230,8 @@ class Operator:
         Collective.
         """
         self._forget()
-        destroy(self.mat)
-        self.mat = None
+        destroy(self.mat, self._anchor)
+        self.mat = self._anchor = None
 
     def __enter__(self):
         return self
