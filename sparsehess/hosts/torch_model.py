@@ -21,7 +21,7 @@ from sparsehess.hosts.torch_leaves import ARRAYS, GRAPHS, MOST, Leaves, batched,
 from sparsehess.objective import Objective
 from sparsehess.runtime import agreement, communicator, optional
 
-_REDUCTIONS = ("mean", "sum")
+REDUCTIONS = ("mean", "sum")
 
 # Samples by which the memory that a graph takes is measured.
 _FEW = 8
@@ -107,7 +107,7 @@ def _objective(
 ) -> Objective:
     torch = optional("torch", "curvature of a PyTorch model", "torch")
     comm = communicator(comm)
-    for value, all_of_them in ((products, PRODUCTS), (reduction, _REDUCTIONS)):
+    for value, all_of_them in ((products, PRODUCTS), (reduction, REDUCTIONS)):
         if value not in all_of_them:
             raise InputError(f"{value!r} is none of {', '.join(all_of_them)}")
     name = name or f"{kind.title} of {type(model).__name__}"
