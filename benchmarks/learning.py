@@ -87,7 +87,8 @@ def compared(folder, task, rounds):
                 least.add(who, answers_of(task, found))
     for (who, name), (error, work) in least.found.items():
         print(
-            f"  {task:8s} {who:12s} {name:32s} {work[PRODUCTS]:6.0f} products {work[CPU]:9.3f} s   error {error:.1e}",
+            f"  {task:8s} {who:12s} {name:32s} {work[PRODUCTS]:6.0f} products {work[CPU]:9.3f} s   "
+            f"error {error:.1e}",
             flush=True,
         )
     ours, theirs = least.best(OURS), [one for one in map(least.best, PEERS) if one is not None]

@@ -12,6 +12,9 @@ from sparsehess.operators.blocks import LIMIT, BlockDiagonal
 from sparsehess.pattern import Layout
 from sparsehess.runtime import communicator
 
+# What a loss is over samples.
+REDUCTIONS = ("mean", "sum")
+
 # Up to what part of their size products, and values of the function, are the same: far above rounding in each
 # precision, also where sums are taken in another order every time, and far below what chance or mistakes make.
 SAME = {"float64": 1e-9, "float32": 1e-3}
@@ -240,17 +243,20 @@ def check_parts(value: Callable, samples: int, *, mean: bool, name: str, reason:
         It is neither, or the other one; or it changes from call to call.
     """
     half = min(samples // 2, 8)
-    if not half:
+    few = max(2 * half, min(samples, 1))
+    if not few:
         return
-    whole, again = value(0, 2 * half), value(0, 2 * half)
-    parts = value(0, half) + value(half, 2 * half)
-    size = max(abs(whole), abs(parts), 1e-300)
+    whole, again = value(0, few), value(0, few)
     if not np.isfinite(whole):
         raise CheckError(f"the loss of {name} is {whole}")
-    if abs(whole - again) > SAME["float64"] * size:
+    if abs(whole - again) > SAME["float64"] * abs(whole):
         raise CheckError(
             f"the loss of {name} is not deterministic: {whole:.6g}, then {again:.6g}{reason and ': ' + reason}"
         )
+    if not half:
+        return
+    parts = value(0, half) + value(half, few)
+    size = max(abs(whole), abs(parts), 1e-300)
     expected = {"mean": parts / 2, "sum": parts}
     fits = {kind: abs(whole - one) <= SAME["float64"] * size for kind, one in expected.items()}
     wanted, other = ("mean", "sum") if mean else ("sum", "mean")
@@ -259,6 +265,6 @@ def check_parts(value: Callable, samples: int, *, mean: bool, name: str, reason:
     if fits[other]:
         raise CheckError(f"the loss of {name} is a {other} over samples: say reduction={other!r}")
     raise CheckError(
-        f"the loss of {2 * half} samples of {name} is neither the mean nor the sum of that of its halves, "
+        f"the loss of {few} samples of {name} is neither the mean nor the sum of that of its halves, "
         f"{whole:.6g} against {parts / 2:.6g} and {parts:.6g}: {reason or 'samples depend on each other'}"
     )

@@ -16,9 +16,9 @@ import numpy as np
 
 from sparsehess.errors import InputError
 from sparsehess.hosts.factors import Layers
-from sparsehess.hosts.learning import check_parts
+from sparsehess.hosts.learning import REDUCTIONS, check_parts
 from sparsehess.hosts.torch_leaves import held
-from sparsehess.hosts.torch_model import REDUCTIONS, Share, sample_slopes
+from sparsehess.hosts.torch_model import Share, sample_slopes
 from sparsehess.operators.eigenbasis import EigenCorrected, eigenbasis
 from sparsehess.operators.grid import Grid
 from sparsehess.operators.kronecker import Kronecker

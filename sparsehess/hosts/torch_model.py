@@ -16,12 +16,10 @@ import numpy as np
 
 from sparsehess.errors import InputError
 from sparsehess.hosts.jax import PRODUCTS
-from sparsehess.hosts.learning import check_parts, check_products, selected
+from sparsehess.hosts.learning import REDUCTIONS, check_parts, check_products, selected
 from sparsehess.hosts.torch_leaves import ARRAYS, GRAPHS, MOST, Leaves, batched, differentiable_attention, held
 from sparsehess.objective import Objective
 from sparsehess.runtime import agreement, communicator, optional
-
-REDUCTIONS = ("mean", "sum")
 
 # Samples by which the memory that a graph takes is measured.
 _FEW = 8
