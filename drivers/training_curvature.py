@@ -100,17 +100,16 @@ class Training:
 
     def save(self, path):
         """Write the state where the old one was, on the first rank: all of it or nothing."""
-        state = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-            "step": self.step,
-            "settings": self.settings,
-        }
+        arrays = {f"model/{name}": value.numpy() for name, value in self.model.state_dict().items()}
+        for number, values in self.optimizer.state_dict()["state"].items():
+            arrays |= {f"optimizer/{number}/{key}": np.asarray(value) for key, value in values.items()}
+        arrays |= {"generator": self.generator.get_state().numpy(), "step": np.array(self.step)}
+        arrays["settings"] = np.array(json.dumps(self.settings))
 
         def write():
             fresh = path.with_name(path.name + ".new")
-            torch.save(state, fresh)
+            with fresh.open("wb") as file:
+                np.savez(file, **arrays)
             os.replace(fresh, path)
 
         on_root(self.comm, write)
@@ -120,14 +119,27 @@ class Training:
         stored = on_root(self.comm, lambda: path.read_bytes() if path.exists() else None)
         if stored is None:
             return False
-        state = torch.load(io.BytesIO(stored), weights_only=True)
-        if state["settings"] != self.settings:
-            raise sh.InputError(f"{path} is of another training: {state['settings']}, not {self.settings}")
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"])
-        self.step = state["step"]
+        arrays = dict(np.load(io.BytesIO(stored), allow_pickle=False))
+        settings = json.loads(str(arrays["settings"]))
+        if settings != self.settings:
+            raise sh.InputError(f"{path} is of another training: {settings}, not {self.settings}")
+        self.model.load_state_dict(
+            {name: torch.from_numpy(one) for name, one in part_of(arrays, "model/").items()}
+        )
+        state = {}
+        for place, value in part_of(arrays, "optimizer/").items():
+            number, _, key = place.partition("/")
+            state.setdefault(int(number), {})[key] = torch.from_numpy(value)
+        groups = self.optimizer.state_dict()["param_groups"]  # what they hold is in the settings
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self.generator.set_state(torch.from_numpy(arrays["generator"]))
+        self.step = int(arrays["step"])
         return True
+
+
+def part_of(arrays, prefix):
+    """Return the arrays whose names begin so, by what follows."""
+    return {name.removeprefix(prefix): one for name, one in arrays.items() if name.startswith(prefix)}
 
 
 def curvature(training):

@@ -24,9 +24,9 @@ SAME = {"float64": 1e-9, "float32": 1e-3}
 
 
 def share(*arrays, comm=None) -> tuple:
-    """Return this rank's samples of arrays that all ranks have: as many in a row as others, first axis.
+    """Return this rank's samples of arrays that all ranks have: as many as others, in a row along the first axis.
 
-    Not collective, but for the layout.
+    Collective on `comm`.
     """
     layout = Layout.from_size(len(arrays[0]), communicator(comm))
     return tuple(array[layout.start : layout.stop] for array in arrays)

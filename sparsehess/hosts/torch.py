@@ -38,7 +38,8 @@ def from_torch(
     ----------
     function
         `function(x, *data) -> scalar tensor`, a module or another callable, twice differentiable by reverse
-        mode. It is called once here. It must be deterministic, so modules with dropout and the like in eval mode.
+        mode. It is called once here. It must be deterministic, so modules with dropout and the like in eval mode,
+        and depend on nothing else that changes: what it gives at a place is kept for more products there.
     x
         Where the Hessian is taken: an array or tensor of any shape, whose entries are the variables, or a
         `torch.nn.Module`: the variables are its parameters, those that require gradients (see `blocks`).
@@ -53,7 +54,7 @@ def from_torch(
         the precision wanted, whichever they had: of modules a copy with all parameters and buffers (yours stays
         as it is), tensors and ndarrays of floating point as tensors. What a function has by itself is not.
     memory
-        Bytes that a batch of products may take on the device.
+        Bytes that a batch of products may take on the device, and what is kept of the function.
     device
         A torch device for all of them; default where they are, and of ndarrays among the data that of x.
     comm, more

@@ -46,7 +46,8 @@ def hessian(model, loss, inputs, targets, **options) -> Objective:
     reduction
         What the loss is over samples: `mean` or `sum`. It is checked.
     products
-        Precision of products: float64, or float32 with everything around them in float64.
+        Precision of products: float64, or float32 with everything around them in float64; say so to
+        `MatrixFree(objective, precision="single")` too.
     memory
         Bytes that graphs and a batch of products may take on a device. Samples are worked on in chunks that fit.
     device

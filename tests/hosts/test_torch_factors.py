@@ -169,8 +169,7 @@ def test_blocks_are_those_of_the_curvature(comm):
 
 def test_layers_without_factors_are_named(comm):
     own = share(IMAGES, CLASSES, comm=comm)
-    grouped = torch.nn.Sequential(torch.nn.Conv2d(2, 4, 3, groups=2), torch.nn.Flatten(), torch.nn.LazyLinear(3))
-    grouped(torch.tensor(IMAGES).float())
+    grouped = torch.nn.Sequential(torch.nn.Conv2d(2, 4, 3, groups=2), torch.nn.Flatten(), torch.nn.Linear(48, 3))
     with pytest.raises(InputError, match="in 2 groups"):
         kfac(grouped, ENTROPY, *own, comm=comm)
     tied = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))

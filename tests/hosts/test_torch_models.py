@@ -16,6 +16,7 @@ DRAWN = np.random.default_rng(5)
 INPUTS, CLASSES = DRAWN.normal(size=(13, 4)), DRAWN.integers(0, 3, 13)
 KINDS = {"hessian": hessian, "gauss-newton": gauss_newton, "fisher": empirical_fisher}
 ENTROPY = torch.nn.CrossEntropyLoss()
+FUNCTIONAL = (torch.func if hasattr(torch, "func") else torch.nn.utils.stateless).functional_call
 
 
 def network(seed=0):
@@ -33,7 +34,7 @@ def dense(model, loss, inputs, targets, names=None, mean=True):
 
     def outputs(x, sample):
         parts = {name: part.view_as(parameters[name]) for name, part in zip(names, x.split(sizes), strict=True)}
-        return torch.func.functional_call(model, parts, (sample[None],))
+        return FUNCTIONAL(model, parts, (sample[None],))
 
     total = {kind: np.zeros((len(start), len(start))) for kind in KINDS}
     for sample, target in zip(torch.tensor(inputs), torch.tensor(targets), strict=True):
@@ -79,6 +80,17 @@ def test_curvature_equals_dense_derivatives(kind, comm):
             wanted = np.sort(values[np.argsort(-np.abs(values))[:4]])
             np.testing.assert_allclose(np.sort(found.eigenvalues), wanted, atol=1e-9 * np.abs(values).max())
         assert free.evaluations["hvp"] > 0
+
+
+def test_single_products_in_double_precision_around_them(comm):
+    own = share(INPUTS, CLASSES, comm=comm)
+    objective = hessian(network(), ENTROPY, *own, products="float32", comm=comm)
+    values = np.linalg.eigvalsh(dense(network(), ENTROPY, INPUTS, CLASSES)["hessian"])
+    with (
+        sh.MatrixFree(objective, precision="single") as free,
+        sh.eigs(free, 5, which="largest", tol=1e-6, count="no") as found,
+    ):
+        np.testing.assert_allclose(np.sort(found.eigenvalues), values[-5:], atol=1e-6 * values[-1])
 
 
 def test_points_may_change(comm):
@@ -175,20 +187,17 @@ def test_layers(comm):
 
 
 class Crooked(torch.autograd.Function):
-    """The square, with a derivative whose own derivative is another matrix transposed."""
+    """x·Mx, with a derivative that is right for symmetric M alone."""
 
     @staticmethod
-    def forward(x, M):
+    def forward(ctx, x, M):
+        ctx.save_for_backward(x, M)
         return (x * (x @ M.T)).sum(1, keepdim=True)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx, slope):
         x, M = ctx.saved_tensors
-        return slope * (2 * x @ M.T), None  # right only for symmetric M
+        return slope * (2 * x @ M.T), None
 
 
 class Wrong(torch.nn.Module):
