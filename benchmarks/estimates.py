@@ -40,8 +40,8 @@ NETWORKS = {
 SEEDS = {"small": {"density": 3, "trace": 20}, "large": {"trace": 5}}
 
 
-def asked(folder, who, *arguments):
-    command = [sys.executable, HERE / "estimates_peers.py", folder, who, *arguments]
+def asked(folder, who, *arguments, launcher=()):
+    command = [*launcher, sys.executable, HERE / "estimates_peers.py", folder, who, *arguments]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         return {"absent": "failed: " + (done.stderr.strip().splitlines() or ["no message"])[-1]}
@@ -59,7 +59,7 @@ def of_all(folder, task, **given):
 
 
 def per_product(work):
-    seconds, products = work
+    seconds, products, _ = work
     return f"{products:7.0f} {seconds:8.2f} {1e3 * seconds / products:9.2f}"
 
 

@@ -15,6 +15,7 @@ and traces, whose problem is made once.
 """
 
 import json
+import os
 import sys
 import time
 from itertools import pairwise
@@ -180,18 +181,17 @@ def distances(limits, exact):
 
 
 class Ours:
-    """sparsehess, on an unassembled Hessian."""
+    """sparsehess, on an unassembled Hessian, each rank with its share of the data."""
 
     methods = ("hutchinson", "hutch++", "xtrace")
 
     def __init__(self, network):
         import sparsehess as sh
+        from sparsehess.hosts.learning import share
+        from sparsehess.hosts.torch_model import hessian
 
         self.sh = sh
-        objective = sh.Objective.from_torch(
-            lambda model, X, y: loss(model(X), y), network.model, network.X, network.y
-        )
-        self.free = sh.MatrixFree(objective)
+        self.free = sh.MatrixFree(hessian(network.model, loss, *share(network.X, network.y)))
         self.problem = sh.EigenProblem.of(self.free)
 
     @property
@@ -378,15 +378,15 @@ CONTENDERS = {
 
 
 class Watch:
-    """Seconds, and products of a contender, since the last look."""
+    """Seconds, products of a contender, and seconds of this rank's processor, since the last look."""
 
     def __init__(self, contender):
         self.contender = contender
         self.look()
 
     def look(self):
-        before = getattr(self, "_now", (0.0, 0))
-        self._now = time.perf_counter(), self.contender.products
+        before = getattr(self, "_now", (0.0, 0, 0.0))
+        self._now = time.perf_counter(), self.contender.products, time.process_time()
         return [now - then for now, then in zip(self._now, before, strict=True)]
 
 
@@ -463,7 +463,8 @@ def main():
             result = TASKS[rest[0]](contender, here.exact, **json.loads(rest[1]))
         except Absent as absent:
             result = {"absent": str(absent)}
-    print(json.dumps(result))
+    if int(os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK", "0"))) == 0:
+        print(json.dumps(result))
 
 
 if __name__ == "__main__":

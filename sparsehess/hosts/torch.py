@@ -7,7 +7,6 @@ but what a gradient needs, where forward mode lacks operations.
 from __future__ import annotations
 
 import copy
-from contextlib import nullcontext
 
 from mpi4py import MPI
 
@@ -15,16 +14,9 @@ import numpy as np
 
 from sparsehess.errors import InputError
 from sparsehess.hosts.jax import PRODUCTS
+from sparsehess.hosts.torch_leaves import ARRAYS, GRAPHS, MOST, Leaves, batched, differentiable_attention, held
 from sparsehess.objective import Objective
 from sparsehess.runtime import agreement, communicator, optional
-
-# A product in a batch is taken to need so many times what the graph of the gradient holds, and so many arrays of
-# the size of x. Measured: 0.6 to 2.6 times, the most for convolutions, and 3 to 5 arrays.
-_GRAPHS = 2
-_ARRAYS = 6
-
-# Products that a batch has at most.
-_MOST = 64
 
 
 def from_torch(
@@ -46,7 +38,8 @@ def from_torch(
     ----------
     function
         `function(x, *data) -> scalar tensor`, a module or another callable, twice differentiable by reverse
-        mode. It is called once here. It must be deterministic, so modules with dropout and the like in eval mode.
+        mode. It is called once here. It must be deterministic, so modules with dropout and the like in eval mode,
+        and depend on nothing else that changes: what it gives at a place is kept for more products there.
     x
         Where the Hessian is taken: an array or tensor of any shape, whose entries are the variables, or a
         `torch.nn.Module`: the variables are its parameters, those that require gradients (see `blocks`).
@@ -61,7 +54,7 @@ def from_torch(
         the precision wanted, whichever they had: of modules a copy with all parameters and buffers (yours stays
         as it is), tensors and ndarrays of floating point as tensors. What a function has by itself is not.
     memory
-        Bytes that a batch of products may take on the device.
+        Bytes that a batch of products may take on the device, and what is kept of the function.
     device
         A torch device for all of them; default where they are, and of ndarrays among the data that of x.
     comm, more
@@ -79,9 +72,9 @@ def from_torch(
         raise InputError(f"products {products!r} is none of {', '.join(PRODUCTS)}")
     comm = communicator(comm)
     with agreement(comm):
-        exact = _Copy(torch, function, x, data, "float64", device)
-        fast = exact if products == "float64" else _Copy(torch, function, x, data, products, device)
-        batch = max(1, min(_MOST, memory // fast.bytes_a_product()))
+        exact = _Copy(torch, function, x, data, "float64", device, memory)
+        fast = exact if products == "float64" else _Copy(torch, function, x, data, products, device, memory)
+        batch = max(1, min(MOST, memory // fast.bytes_a_product()))
     return Objective(
         x=exact.x,
         gradient=exact.gradient,
@@ -116,7 +109,7 @@ class _Copy:
         (n,) where the argument was at first.
     """
 
-    def __init__(self, torch, function, x, data, precision: str, device):
+    def __init__(self, torch, function, x, data, precision: str, device, memory: int):
         self._torch, self._dtype, self._device = torch, getattr(torch, precision), device
         if isinstance(x, torch.nn.Module):
             self._argument = self._brought(x)
@@ -130,8 +123,10 @@ class _Copy:
             self._argument = given.to(device=device, dtype=self._dtype, copy=True).requires_grad_()
             self._leaves = [self._argument]
         self._function, *self._data = (self._brought(item) for item in (function, *data))
-        self._sizes = [leaf.numel() for leaf in self._leaves]
-        self.x = self._joined(self._leaves)
+        self._all = Leaves(torch, self._leaves)
+        self.x = self._all.joined(self._leaves)
+        self._memory, self._keeps = memory, False
+        self._kept: tuple[np.ndarray, list] | None = None
 
     def _brought(self, item):
         """Return an item of what the user gave at the precision and on the device."""
@@ -146,26 +141,11 @@ class _Copy:
             return item.to(device=self._device, dtype=dtype)
         return item
 
-    def _parts(self, array) -> list:
-        """Return the parts of an (n,) or (m, n) array that belong to the leaves."""
-        whole = self._torch.tensor(array, dtype=self._dtype, device=self._leaves[0].device)
-        parts = zip(self._leaves, whole.split(self._sizes, -1), strict=True)
-        return [part.reshape((*part.shape[:-1], *leaf.shape)).to(leaf.device) for leaf, part in parts]
-
-    def _joined(self, parts) -> np.ndarray:
-        """Return the (n,) or (m, n) array of such parts."""
-        flat = [
-            part.detach().reshape((*part.shape[: part.ndim - leaf.ndim], -1)).to(self._leaves[0].device)
-            for leaf, part in zip(self._leaves, parts, strict=True)
-        ]
-        return self._torch.cat(flat, -1).to("cpu", self._torch.float64).numpy()
-
     def _value(self, x):
         """Return the function at x, a tensor of one number."""
-        with self._torch.no_grad():
-            for leaf, part in zip(self._leaves, self._parts(x), strict=True):
-                leaf.copy_(part)
-        with _differentiable_attention(self._torch):
+        self._kept = None
+        self._all.put(x)
+        with differentiable_attention(self._torch):
             value = self._function(self._argument, *self._data)
         if not self._torch.is_tensor(value):
             raise InputError(f"the function must return a tensor, not {type(value).__name__}")
@@ -185,52 +165,30 @@ class _Copy:
             )
             if all(slope is None for slope in slopes):
                 raise InputError("the function must depend on what it is given, by operations of PyTorch")
-            nothing = [0 * leaf for leaf in self._leaves]  # of parameters that are not used, or only linearly
-            return [zero if slope is None else slope + zero for zero, slope in zip(nothing, slopes, strict=True)]
+            return self._all.filled(slopes)
 
     def energy(self, x) -> float:
         with self._torch.enable_grad():  # the function may differentiate by itself
             return self._value(x).item()
 
     def gradient(self, x) -> np.ndarray:
-        return self._joined(self._slopes(x))
+        return self._all.joined(self._slopes(x))
 
     def products(self, x, directions) -> np.ndarray:
-        slopes = self._slopes(x, graph=True)
+        if self._kept is None or not np.array_equal(self._kept[0], x):
+            self._kept = np.array(x), self._slopes(x, graph=True)
+        slopes = self._kept[1]
 
         def product(*direction):
-            return self._torch.autograd.grad(slopes, self._leaves, direction)
+            return self._torch.autograd.grad(slopes, self._leaves, direction, retain_graph=self._keeps)
 
-        return self._joined(_vmap(self._torch)(product)(*self._parts(directions)))
+        out = self._all.joined(batched(self._torch, product, self._all.parts(directions)))
+        if not self._keeps:
+            self._kept = None
+        return out
 
     def bytes_a_product(self) -> int:
-        held = _held(self._torch, self._slopes(self.x, graph=True))
-        return _GRAPHS * held + _ARRAYS * self._leaves[0].element_size() * len(self.x)
-
-
-def _vmap(torch):
-    """Return the `vmap` of PyTorch, or of the functorch that versions before 2 have beside them."""
-    return (torch.func if hasattr(torch, "func") else optional("functorch", "from_torch", "torch")).vmap
-
-
-def _differentiable_attention(torch):
-    """Return a context in which attention is not fused: PyTorch has no second derivatives of the fused ones."""
-    if not hasattr(torch.nn, "attention"):
-        return nullcontext()
-    return torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
-
-
-def _held(torch, tensors) -> int:
-    """Return the bytes of the dense tensors that the graph of some tensors holds, each as often as it is held."""
-    seen, nodes, held = set(), {tensor.grad_fn for tensor in tensors}, 0
-    while nodes:
-        node = nodes.pop()
-        seen.add(node)
-        nodes.update(following for following, _ in node.next_functions if following and following not in seen)
-        for name in dir(node):
-            if name.startswith("_saved_"):
-                saved = getattr(node, name)
-                for item in saved if isinstance(saved, (tuple, list)) else [saved]:
-                    if torch.is_tensor(item) and item.layout == torch.strided:
-                        held += item.numel() * item.element_size()
-    return held
+        """Return what a product needs, and keep the graph of the gradient from product to product if it fits."""
+        graph = held(self._torch, self._slopes(self.x, graph=True))
+        self._keeps = 2 * graph <= self._memory
+        return GRAPHS * graph + ARRAYS * self._all.bytes
