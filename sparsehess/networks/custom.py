@@ -1,4 +1,4 @@
-"""Nodes of the user's own, which state their derivatives; differences check what they state."""
+"""Nodes of the user's own, by three functions that state their derivatives."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsehess.errors import CheckError, EvaluationError, InputError
+from sparsehess.errors import EvaluationError, InputError
 from sparsehess.networks.function import Function, Local
-
-# Central differences in random directions are right to about eps^(2/3) of what is differentiated.
-_STEP, _AGREE = 6e-6, 1e-6
 
 
 @dataclass(frozen=True)
@@ -19,7 +16,8 @@ class Custom(Function):
     """A node by three functions, vectorised over samples.
 
     Not collective to make. All of w and of Y, dX, dw below are given for every one of N samples; functions
-    treat samples one by one. What they state is compared with differences where a network first meets data.
+    treat samples one by one. What they state is compared with differences where a network first meets data. As
+    nothing is known of it, every second derivative may be non-zero.
 
     Attributes
     ----------
@@ -68,50 +66,6 @@ class Custom(Function):
 
     def at(self, w, X):
         return _Stated(self, w, tuple(X))
-
-    def check(self, w: np.ndarray, X: tuple[np.ndarray, ...], rng: np.random.Generator) -> None:
-        """Compare what is stated with central differences in a random direction.
-
-        Not collective.
-
-        Raises
-        ------
-        CheckError
-            They differ by more than 1e-6 of their size.
-        """
-        X = tuple(X)
-        N = len(X[0])
-        Y = rng.normal(size=(N, self.outputs))
-        dX, dw = tuple(rng.normal(size=x.shape) for x in X), rng.normal(size=len(w))
-
-        def moved(t):
-            return w + t * dw, tuple(x + t * dx for x, dx in zip(X, dX, strict=True))
-
-        def change(function):
-            ahead, behind = function(*moved(_STEP)), function(*moved(-_STEP))
-            return (ahead - behind) / (2 * _STEP), max(np.abs(ahead).max(initial=0), np.abs(behind).max(initial=0))
-
-        def compare(stated, function, which):
-            found, size = change(function)
-            scale = max(np.abs(stated).max(initial=0.0), np.abs(found).max(initial=0.0), size)
-            worst = np.abs(stated - found).max(initial=0.0)
-            if not worst <= _AGREE * scale:
-                raise CheckError(
-                    f"{which} of {self.name} does not fit differences: they differ by {worst:.1e} where the "
-                    f"largest is {scale:.1e}"
-                )
-
-        by_x, by_w = self.call_vjp(w, X, Y)
-        along = sum((g * dx).sum(axis=1) for g, dx in zip(by_x, dX, strict=True)) + by_w @ dw
-        compare(along, lambda w, X: (Y * self.call_forward(w, X)).sum(axis=1), "vjp")
-        stated = self.call_second(w, X, Y, dX, np.tile(dw, (N, 1)))
-        for number, part in enumerate([*stated[0], stated[1]]):
-
-            def slope(w, X, number=number):
-                found = self.call_vjp(w, X, Y)
-                return [*found[0], found[1]][number]
-
-            compare(part, slope, "second")
 
     # --- calls, checked for their shapes ---
 

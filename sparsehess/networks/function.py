@@ -15,8 +15,11 @@ class Function:
     """A function of parents and parameters, sample by sample. Subclasses are immutable.
 
     Not collective. Which second derivatives can be non-zero decides the block pattern, so `curved`, `mixing`
-    and `curved_parameters` may promise too much and never too little.
+    and `curved_parameters` may promise too much and never too little. What subclasses state is compared with
+    differences where a network first meets data, but for those that are trusted.
     """
+
+    trusted = False
 
     def width(self, widths: tuple[int, ...]) -> int:
         """Return the width for parents of these widths; InputError if they do not fit."""

@@ -128,7 +128,8 @@ class Network:
         Parameters
         ----------
         shared
-            Name of the parameters, where other nodes have the same. Default the node's own.
+            Name of the block of parameters, where other nodes have the same; if it is that of another node,
+            then that node's. Default the node's own.
         """
         return self._node(name, parents, function=function, shared=shared)
 

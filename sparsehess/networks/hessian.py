@@ -139,7 +139,8 @@ class NetworkHessian(Operator):
     InputError
         Parameters or data do not fit the network; too many kinks to look at every piece.
     CheckError
-        Entries that are not finite; derivatives that a custom node states do not fit differences.
+        Entries that are not finite; derivatives that a node of the user's own states do
+        not fit differences.
     """
 
     def __init__(

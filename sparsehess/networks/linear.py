@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -35,6 +35,8 @@ class Affine(Function):
 
     Not collective to make.
     """
+
+    trusted: ClassVar[bool] = True
 
     outputs: int
     bias: bool = True
@@ -75,6 +77,8 @@ class Convolution(Function):
     stride, padding
         In both directions.
     """
+
+    trusted: ClassVar[bool] = True
 
     channels: int
     kernel: tuple[int, int]

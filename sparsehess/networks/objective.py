@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsehess.errors import EvaluationError, InputError
-from sparsehess.networks.custom import Custom
+from sparsehess.networks.checks import check
 from sparsehess.networks.data import checked
-from sparsehess.networks.graph import PARTS, Network, Plan, check_part
+from sparsehess.networks.graph import Network, Plan, check_part
 from sparsehess.networks.sweeps import CHUNK, Sample, chunks, numbers_of_products
 from sparsehess.objective import Objective
 from sparsehess.runtime import agreement, communicator
@@ -17,7 +17,7 @@ from sparsehess.runtime import agreement, communicator
 # Products that a batch has at most.
 _MOST = 64
 
-# Samples of each rank on which the statements of custom nodes are checked.
+# Samples of each rank on which what nodes of the user's own state is checked.
 _CHECKED = 4
 
 
@@ -43,7 +43,7 @@ class Task:
 
     @classmethod
     def of(cls, network: Network, x, data: dict, comm) -> Task:
-        """Check parameters, samples, and what custom nodes state. Collective."""
+        """Check parameters, samples, and what nodes of the user's own state. Collective."""
         comm = communicator(comm)
         with agreement(comm):
             if not isinstance(network, Network):
@@ -68,8 +68,9 @@ class Task:
             shape = (sample.N, node.width)
             if sample.value(u).shape != shape:
                 raise EvaluationError(f"node {node.name} computed {sample.value(u).shape} where {shape} belongs")
-            if isinstance(node.function, Custom):
-                node.function.check(self.plan.own(self.x, u), [sample.value(p) for p in node.parents], rng)
+            if node.function is not None and not node.function.trusted:
+                parents = [sample.value(p) for p in node.parents]
+                check(node.name, node.function, self.plan.own(self.x, u), parents, rng)
 
     def samples(self, x: np.ndarray, numbers: int, room: int):
         """Give the network at x in chunks of this rank's samples, so many that `numbers` of each have room."""
@@ -102,26 +103,26 @@ def objective_of(
     Returns
     -------
     Objective
-        Of arrays, summed over ranks; products are exact. Where a piecewise linear activation is exactly at its
-        kink, gradients and products take its slope `left`.
+        Of arrays, summed over ranks; products are exact. With a part of the Hessian goes no gradient.
+        Where a piecewise linear activation is exactly at its kink, gradients and products take its slope `left`.
 
     Raises
     ------
     InputError
         Parameters or data do not fit the network.
     CheckError
-        Derivatives that a custom node states do not fit differences.
+        Derivatives that a node of the user's own states do not fit differences.
     """
     check_part(part)
     task = Task.of(network, x, data, comm)
     work = _Products(task, part, room)
     if "pattern" not in more:
         more["pattern"] = network.pattern(part, comm=comm)
+    # Of a part of the Hessian there is no function that it is the derivative of.
+    function = {"energy": work.energy, "gradient": work.gradient} if part == "whole" else {}
     return Objective(
         x=task.x,
-        energy=work.energy,
-        # The gradient's derivative is the whole Hessian, so with a part of it goes no gradient.
-        gradient=work.gradient if PARTS[part] is PARTS["whole"] else None,
+        **function,
         hvps=work.products,
         batch=_MOST,
         summed=True,

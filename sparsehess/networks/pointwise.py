@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -108,6 +109,8 @@ class PiecewiseLinear(Function):
     Not collective to make. At 0 itself gradients and products take the slope `left`; the Hessian of a network
     takes an element of least norm, see `Network.hessian`.
     """
+
+    trusted: ClassVar[bool] = True
 
     left: float
     right: float

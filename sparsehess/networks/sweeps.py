@@ -222,5 +222,6 @@ def numbers_of_products(plan: Plan, m: int) -> int:
 
 def numbers_of_blocks(plan: Plan, w: int) -> int:
     """Return about how many numbers a sample takes in the blocks of node w."""
-    widest = max(plan.nodes[v].size for v in plan.parametric)
-    return numbers_of_products(plan, plan.nodes[w].width) + 3 * plan.nodes[w].width * widest
+    node, widest = plan.nodes[w], max(plan.nodes[v].size for v in plan.parametric)
+    own = node.size**2 if node.function.curved_parameters else 0
+    return numbers_of_products(plan, node.width) + 3 * node.width * widest + 3 * own

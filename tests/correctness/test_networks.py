@@ -29,6 +29,7 @@ from sparsehess.networks import (
     square,
     tanh,
 )
+from sparsehess.networks.checks import check
 from sparsehess.networks.sweeps import Sample
 from sparsehess.operators.combined import congruence
 
@@ -158,8 +159,10 @@ def node_value(function, w, X, lib):
             return ((x - X[1]) ** 2).sum(1) / 2
         case SoftmaxCrossEntropy():
             return (X[1].sum(1)) * lib.log(lib.exp(x).sum(1)) - (X[1] * x).sum(1)
-        case Custom():
+        case Custom(name="wave"):
             return wave(X, w, lib.sin)
+        case Custom(name="flat"):
+            return x
     raise AssertionError(function)
 
 
@@ -429,7 +432,7 @@ def _random_networks(seeds, exact_of, comm):
 
 
 def test_random_graphs(comm):
-    _random_networks(range(40), by_imaginary_step, comm)
+    _random_networks(range(40 if comm.size == 1 else 12), by_imaginary_step, comm)
 
 
 @pytest.mark.slow
@@ -437,7 +440,9 @@ def test_many_random_graphs(comm):
     _random_networks(range(40, 200), by_imaginary_step, comm)
 
 
-@pytest.mark.parametrize("make", NETWORKS)
+@pytest.mark.parametrize(
+    "make", [two_losses, *(pytest.param(m, marks=pytest.mark.thorough) for m in NETWORKS if m is not two_losses)]
+)
 def test_hessian_is_that_of_torch(make, comm):
     torch = pytest.importorskip("torch")
     network = make()
@@ -445,6 +450,7 @@ def test_hessian_is_that_of_torch(make, comm):
     assert close(hessian(network, x, data, comm), by_torch(torch, network, x, data))
 
 
+@pytest.mark.thorough
 def test_random_graphs_in_torch(comm):
     torch = pytest.importorskip("torch")
     _random_networks(range(40), lambda *of: by_torch(torch, *of), comm)
@@ -454,6 +460,27 @@ def test_random_graphs_in_torch(comm):
 def test_many_random_graphs_in_torch(comm):
     torch = pytest.importorskip("torch")
     _random_networks(range(40, 200), lambda *of: by_torch(torch, *of), comm)
+
+
+def test_every_function_states_its_derivatives(comm):
+    rng, seen = np.random.default_rng(6), set()
+    for make in NETWORKS:
+        network = make()
+        x, data = point(network)
+        sample = Sample(network.plan, x, data, 1.0)
+        for u, node in enumerate(network.plan.nodes):
+            if node.function is not None:
+                parents = [sample.value(p) for p in node.parents]
+                check(node.name, node.function, network.plan.own(x, u), parents, rng)
+                seen.add(type(node.function))
+    assert len(seen) == 10
+
+    class Denied(Pointwise):
+        def curved(self, p, q):
+            return False
+
+    with pytest.raises(CheckError, match="second derivatives by parent 0"):
+        check("denied", Denied(tanh().rule), np.zeros(0), [rng.normal(size=(4, 2))], rng)
 
 
 # --- other doors -----------------------------------------------------------------------
@@ -650,8 +677,8 @@ def kinked(activation, rows):
     x = rng.normal(size=network.n)
     data = {"x": rng.integers(-3, 4, (6, 2)).astype(float), "t": rng.normal(size=(6, 2))}
     W = x[network.blocks["W0"]]
-    W[:] = np.round(4 * W) / 4
-    for sample, unit in rows:  # sums of multiples of 1/4 are exact
+    W[:] = np.round(64 * W) / 64
+    for sample, unit in rows:  # sums of multiples of 1/64 are exact
         W[6 + unit] = -W[2 * unit : 2 * unit + 2] @ data["x"][sample]
     return network, x, data
 
@@ -677,15 +704,10 @@ def test_element_of_least_norm_at_kinks(activation, comm):
     assert kinks.count == 2 and len(kinks.weights) == 4 and kinks.weights.min() >= 0
     assert kinks.weights.sum() == pytest.approx(1) and "2 activations" in str(kinks)
     # In the hull, and no vertex makes a sharper angle: what characterises the element of least norm.
-    order = [int(np.flatnonzero((kinks.sides == side).all(axis=1))[0]) for side in _sides(kinks, comm, vertices)]
-    hull = sum(kinks.weights[k] * V for k, V in zip(order, vertices, strict=True))
+    assert np.array_equal(kinks.sides, [[False, False], [False, True], [True, False], [True, True]])
+    hull = sum(weight * V for weight, V in zip(kinks.weights, vertices, strict=True))
     assert close(found, hull, 1e-7)
     assert all((found * V).sum() >= (found * found).sum() * (1 - 1e-7) for V in vertices)
-
-
-def _sides(kinks, comm, vertices):
-    """The vertices are made in this order of sides."""
-    return np.array([(a, b) for a in (False, True) for b in (False, True)])
 
 
 def test_pieces_that_are_not_there(comm):
@@ -746,7 +768,8 @@ def test_what_cannot_be_used_is_refused(comm):
         (lambda: network.add("Z", Sum(), "x", "t"), InputError, "one width"),
         (lambda: network.loss("Z", tanh(), "x"), InputError, "one number"),
         (lambda: Network().plan, InputError, "no loss"),
-        (lambda: wrong(second=without_curvature), CheckError, "second of custom node"),
+        (lambda: wrong(second=without_curvature), CheckError, "node w: second derivatives by parameters"),
+        (lambda: wrong(forward=lambda w, X: 1.01 * _wave_forward(w, X)), CheckError, "first derivatives"),
         (lambda: wrong(vjp=lambda w, X, Y: ((Y, Y), Y)), EvaluationError, "shape"),
     ]
     for call, kind, text in cases:
