@@ -15,7 +15,7 @@ from sparsehess.errors import CheckError
 from sparsehess.networks.graph import Network, Plan, check_part
 from sparsehess.networks.kinks import ChosenKinks, Kinks
 from sparsehess.networks.objective import Task
-from sparsehess.networks.sweeps import CHUNK, numbers_of_blocks
+from sparsehess.networks.sweeps import CHUNK, least_of_blocks, numbers_of_blocks
 from sparsehess.operators.operator import Operator
 from sparsehess.pattern import Layout, Pattern
 from sparsehess.runtime import PETSc, agreement, aij
@@ -121,7 +121,7 @@ class NetworkHessian(Operator):
     part
         `whole`; `gauss-newton`, Σ Jᵀ∇²loss J; `functional`, the rest. The two add up to the whole.
     room
-        Numbers, of 8 bytes, that a sweep over a chunk of samples may take.
+        Numbers, of 8 bytes, that a sweep over a chunk of samples may take, beside the blocks of one node.
     comm
         Communicator.
 
@@ -172,7 +172,8 @@ class NetworkHessian(Operator):
         task, chosen = self._task, ChosenKinks(self._task)
 
         def chunks(w):
-            return chosen.smooth.samples(task.x, numbers_of_blocks(task.plan, w), self._room)
+            numbers, least = numbers_of_blocks(task.plan, w), least_of_blocks(task.plan, w)
+            return chosen.smooth.samples(task.x, numbers, self._room, least)
 
         smooth = self._sum(chunks)
         return chosen.choose(smooth, lambda samples: self._sum(lambda w: samples))

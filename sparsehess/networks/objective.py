@@ -72,9 +72,9 @@ class Task:
                 parents = [sample.value(p) for p in node.parents]
                 check(node.name, node.function, self.plan.own(self.x, u), parents, rng)
 
-    def samples(self, x: np.ndarray, numbers: int, room: int):
-        """Give the network at x in chunks of this rank's samples, so many that `numbers` of each have room."""
-        for part in chunks(self.data, numbers, room):
+    def samples(self, x: np.ndarray, numbers: int, room: int, least: int = 1):
+        """Give the network at x for chunks of this rank's samples; for the arguments see `chunks`."""
+        for part in chunks(self.data, numbers, room, least):
             yield Sample(self.plan, x, part, self.share)
 
 

@@ -24,8 +24,8 @@ import numpy as np
 from sparsehess.networks.function import Given, Local
 from sparsehess.networks.graph import PARTS, Node, Plan
 
-# Numbers that arrays of a sweep over a chunk of samples may have together, by default: 256 MB.
-CHUNK = 2**25
+# Numbers that arrays of a sweep over a chunk of samples may have together, by default: 64 MB.
+CHUNK = 2**23
 
 
 class Sample:
@@ -207,10 +207,12 @@ def _add(sums, key, term) -> None:
     sums[key] = term if there is None else there + term
 
 
-def chunks(data: dict[str, np.ndarray], numbers: int, room: int) -> Iterator[dict[str, np.ndarray]]:
-    """Cut data into chunks of so many samples that `numbers` a sample fill no more than `room`."""
+def chunks(
+    data: dict[str, np.ndarray], numbers: int, room: int, least: int = 1
+) -> Iterator[dict[str, np.ndarray]]:
+    """Cut data into chunks of so many samples that `numbers` a sample fill no more than `room`, or of `least`."""
     N = len(next(iter(data.values())))
-    step = max(1, room // max(numbers, 1))
+    step = max(least, room // max(numbers, 1))
     for first in range(0, N, step):
         yield {name: values[first : first + step] for name, values in data.items()}
 
@@ -225,3 +227,8 @@ def numbers_of_blocks(plan: Plan, w: int) -> int:
     node, widest = plan.nodes[w], max(plan.nodes[v].size for v in plan.parametric)
     own = node.size**2 if node.function.curved_parameters else 0
     return numbers_of_products(plan, node.width) + 3 * node.width * widest + 3 * own
+
+
+def least_of_blocks(plan: Plan, w: int) -> int:
+    """Return for how many samples what blocks of node w are made of is as large as these blocks themselves."""
+    return max(1, plan.nodes[w].size // plan.nodes[w].width)

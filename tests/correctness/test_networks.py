@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from cases import local_rows
+from spiral_network import spiral
 
 import sparsehess as sh
 from sparsehess.errors import CheckError, EvaluationError, InputError
@@ -665,6 +666,14 @@ def test_rank_of_gauss_newton(samples, comm):
     H = hessian(network, rng.normal(size=network.n), data, comm, part="gauss-newton")
     assert rank_of(H) == min(network.n, samples * 3)
     assert np.linalg.eigvalsh(H)[0] > -1e-13
+
+
+def test_network_of_the_driver(comm):
+    """Softmax leaves one vector for all classes free: width + 1 zeros and no more at a minimum of noisy data."""
+    objective = spiral(comm, width=4, samples=200, steps=60)
+    with sh.assemble(objective) as H:
+        assert sh.inertia(H, zero=1e-10).zero == 5
+        assert np.linalg.norm(dense(H.mat)) > 1
 
 
 # --- kinks -----------------------------------------------------------------------------
