@@ -5,7 +5,7 @@ large eigenvalues and many that are all but zero; of the latter some are zero by
 the weights of all classes changes nothing): width + 1.
 
     mpiexec -n 2 sparsehess eigs drivers/spiral_network.py:spiral -k 5 --which largest --shell
-    sparsehess inertia drivers/spiral_network.py:spiral --set width=6 --zero 1e-10
+    sparsehess inertia drivers/spiral_network.py:spiral --set width=6 --zero 1e-13
 """
 
 import numpy as np

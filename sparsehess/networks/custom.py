@@ -13,7 +13,7 @@ from sparsehess.networks.function import Function, Local
 
 @dataclass(frozen=True)
 class Custom(Function):
-    """A node by three functions, vectorised over samples.
+    """A node by three functions, vectorised over samples, that is twice differentiable at them.
 
     Not collective to make. All of w and of Y, dX, dw below are given for every one of N samples; functions
     treat samples one by one. What they state is compared with differences where a network first meets data. As

@@ -117,13 +117,18 @@ class Network:
     # --- building ---
 
     def input(self, name, width: int):
-        """Add an input or a target, which is given by data; return its name."""
+        """Add an input or a target, which is given by data; return its name.
+
+        Not collective.
+        """
         if int(width) != width or width < 1:
             raise InputError(f"input {name}: its width must be a whole number from 1, not {width}")
         return self._node(name, (), width=int(width))
 
     def add(self, name, function: Function, *parents, shared=None):
         """Add a function of other nodes; return its name.
+
+        Not collective.
 
         Parameters
         ----------
@@ -134,7 +139,10 @@ class Network:
         return self._node(name, parents, function=function, shared=shared)
 
     def loss(self, name, function: Function, *parents, weight: float = 1.0):
-        """Add a loss, of one number a sample; return its name."""
+        """Add a loss, of one number a sample; return its name.
+
+        Not collective.
+        """
         if not np.isfinite(weight):
             raise InputError(f"loss {name}: its weight is {weight}")
         return self._node(name, parents, function=function, weight=float(weight))

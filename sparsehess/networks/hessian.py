@@ -1,7 +1,7 @@
 """`NetworkHessian`: the exact Hessian of a network as a distributed matrix, made block by block.
 
-Every rank has its samples and makes their part of the blocks of one node at a time; one reduction for each
-node sends every rank the rows that it owns. Nothing of the size of the matrix is ever on one rank.
+Every rank has its samples and makes their part of the blocks of one node at a time, or of a piece of them; one
+reduction for each sends every rank the rows that it owns. Nothing of the size of the matrix is ever on one rank.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class NetworkHessian(Operator):
     part
         `whole`; `gauss-newton`, Σ Jᵀ∇²loss J; `functional`, the rest. The two add up to the whole.
     room
-        Numbers, of 8 bytes, that a sweep over a chunk of samples may take, beside the blocks of one node.
+        Numbers, of 8 bytes, that a sweep over a chunk of samples may take, and that are made at a time.
     comm
         Communicator.
 
@@ -181,44 +181,52 @@ class NetworkHessian(Operator):
     def _sum(self, samples_for) -> np.ndarray:
         """Return the local entries of the sum over the samples of all ranks."""
         plan, rows = self._task.plan, self._rows
-        comm, values = rows.layout.comm, np.zeros(len(self.pattern.indices))
+        values = np.zeros(len(self.pattern.indices))
         parts, there = rows.parts(values), plan.coupled_nodes(self.part)
         for w in plan.parametric:
-            partners = [v for v in plan.parametric if v >= w and there[v, w]]
-            sums = {v: np.zeros((plan.nodes[v].size, plan.nodes[w].size)) for v in partners}
-            with agreement(comm):
-                for sample in samples_for(w):
-                    for v, block in sample.blocks(w, self.part):
-                        sums[v] += block
-            self._to_owners(w, sums, parts)
+            partners = {v: plan.nodes[v].size for v in plan.parametric if v >= w and there[v, w]}
+            for wanted in _pieces(partners, max(1, self._room // plan.nodes[w].size)):
+                sums = {v: np.zeros((cut.stop - cut.start, plan.nodes[w].size)) for v, cut in wanted.items()}
+                with agreement(rows.layout.comm):
+                    for sample in samples_for(w):
+                        for v, block in sample.blocks(w, wanted, self.part):
+                            sums[v] += block
+                self._to_owners(w, wanted, sums, parts)
         return values
 
-    def _to_owners(self, w: int, sums: dict[int, np.ndarray], parts: list[np.ndarray]) -> None:
-        """Add the blocks (v, w) of all ranks, and their mirrors, to the rows of those that own them."""
+    def _to_owners(self, w: int, wanted: dict[int, slice], sums: dict[int, np.ndarray], parts: list) -> None:
+        """Add rows of blocks (v, w) of all ranks, and their mirrors, to the rows of those that own them."""
         plan, rows, comm = self._task.plan, self._rows, self._rows.layout.comm
-        pieces = []
+        b, every = plan.nodes[w].group, slice(0, plan.nodes[w].size)
+        pieces = []  # (block, its rows there; block, its columns there; numbers)
         for v, block in sums.items():
-            a, b = plan.nodes[v].group, plan.nodes[w].group
-            if v == w:
-                pieces.append((a, a, block))
-            elif a == b:
-                pieces.append((a, a, block + block.T))
-            else:
-                pieces += [(a, b, block), (b, a, block.T)]
-        if not pieces:
-            return
+            a = plan.nodes[v].group
+            pieces.append((a, wanted[v], b, every, block))
+            if v != w:
+                pieces.append((b, every, a, wanted[v], block.T))
+
+        def overlap(piece, rank):
+            """Which rows of the piece a rank owns, as rows of the piece."""
+            own, there = rows.own(piece[0], rank), piece[1]
+            first, last = np.clip([own.start, own.stop], there.start, there.stop) - there.start
+            return slice(int(first), int(last))
+
         if comm.size > 1:
-            out = [block[rows.own(a, rank)] for rank in range(comm.size) for a, _, block in pieces]
+            out = [piece[4][overlap(piece, rank)] for rank in range(comm.size) for piece in pieces]
             counts = np.array([block.size for block in out]).reshape(comm.size, -1).sum(axis=1)
             summed = np.empty(counts[comm.rank])
             comm.Reduce_scatter(np.concatenate([block.ravel() for block in out]), summed, counts)
         at = 0
-        for a, b, block in pieces:
-            own = block[rows.own(a, comm.rank)]
+        for piece in pieces:
+            a, there, b, columns, block = piece
+            mine = overlap(piece, comm.rank)
+            own = block[mine]
             if comm.size > 1:
                 own = summed[at : at + own.size].reshape(own.shape)
                 at += own.size
-            parts[a][:, rows.columns(a, b)] += own
+            first = there.start + mine.start - rows.own(a, comm.rank).start
+            begin = rows.columns(a, b).start
+            parts[a][first : first + len(own), begin + columns.start : begin + columns.stop] += own
 
     def _finite(self, values: np.ndarray) -> None:
         with agreement(self._rows.layout.comm):
@@ -226,3 +234,20 @@ class NetworkHessian(Operator):
             if len(bad):
                 i, j = self.pattern.entry(int(bad[0]))
                 raise CheckError(f"the Hessian of the network is not finite: entry ({i}, {j}) is {values[bad[0]]}")
+
+
+def _pieces(partners: dict[int, int], most: int):
+    """Cut the parameters of nodes, {node: how many}, into pieces {node: slice} of `most` together."""
+    piece, left = {}, most
+    for v, size in partners.items():
+        first = 0
+        while first < size:
+            last = min(size, first + left)
+            piece[v] = slice(first, last)
+            left -= last - first
+            first = last
+            if not left:
+                yield piece
+                piece, left = {}, most
+    if piece:
+        yield piece

@@ -167,10 +167,10 @@ class Sample:
 
     # --- blocks ---
 
-    def blocks(self, w: int, part: str) -> Iterator[tuple[int, np.ndarray]]:
-        """Give (v, H_vw (k_v, k_w)) for each node v from w on that can be coupled with w; one each.
+    def blocks(self, w: int, wanted: dict[int, slice], part: str) -> Iterator[tuple[int, np.ndarray]]:
+        """Give (v, rows of H_vw (rows, k_w)) for each node v, from w on, of which some are wanted; one each.
 
-        Parameters of nodes are taken as their own. The block of v = w is symmetric to the last bit.
+        Parameters of nodes are taken as their own. A node that is not coupled with w is not given.
         """
         plan, counts, last = self.plan, PARTS[part], self.locals[w]
         nodes = plan.nodes
@@ -180,24 +180,25 @@ class Sample:
             if nodes[u].needed:
                 self._push(T, u)
         S: list[np.ndarray | None] = [None] * len(nodes)
-        for v in reversed(range(w, len(nodes))):
+        for v in reversed(range(min(wanted), len(nodes))):
             node, delta = nodes[v], self.adjoints[v]
             if delta is None:
                 continue
-            self._pull(S, v, T, counts, w)
-            if node.size:
+            self._pull(S, v, T, counts, min(wanted))
+            if v in wanted:
                 rows = None if S[v] is None else self.locals[v].spread(S[v])
                 for p, parent in self.live_parents(node) if counts(node) else ():
                     if parent in T and node.function.mixing(p):
                         mixed = self.locals[v].mixed(delta, p, T[parent])
                         rows = mixed if rows is None else rows + mixed
-                own = v == w and counts(node) and node.function.curved_parameters
-                block = None if rows is None else last.collect(np.swapaxes(rows, 1, 2))
-                if own:
-                    curvature = self.locals[v].own(delta)
-                    block = curvature if block is None else block + curvature
+                block = None
+                if rows is not None:
+                    block = last.collect(np.swapaxes(rows[:, :, wanted[v]], 1, 2))
+                if v == w and counts(node) and node.function.curved_parameters:
+                    own = self.locals[v].own(delta)[wanted[v]]
+                    block = own if block is None else block + own
                 if block is not None:
-                    yield v, 0.5 * (block + block.T) if v == w else block
+                    yield v, block
             S[v] = None
 
 
