@@ -442,9 +442,7 @@ def test_many_random_graphs(comm):
     _random_networks(range(40, 200), by_imaginary_step, comm)
 
 
-@pytest.mark.parametrize(
-    "make", [two_losses, *(pytest.param(m, marks=pytest.mark.thorough) for m in NETWORKS if m is not two_losses)]
-)
+@pytest.mark.parametrize("make", [two_losses, *thorough(*(m for m in NETWORKS if m is not two_losses))])
 def test_hessian_is_that_of_torch(make, comm):
     torch = pytest.importorskip("torch")
     network = make()
