@@ -38,6 +38,11 @@ EXACT = 1e-13
 ACTIVATIONS = {"tanh": tanh(), "sigmoid": sigmoid(), "softplus": softplus(), "square": square()}
 
 
+def thorough(*cases):
+    """Return cases that are one of many alike, for parametrize."""
+    return [pytest.param(case, marks=pytest.mark.thorough) for case in cases]
+
+
 # --- another evaluation of the same graph ----------------------------------------------
 
 
@@ -486,7 +491,7 @@ def test_every_function_states_its_derivatives(comm):
 # --- other doors -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", [two_losses, convolutional, shared])
+@pytest.mark.parametrize("make", [two_losses, *thorough(convolutional, shared)])
 def test_products_gradient_and_energy(make, comm):
     network = make()
     x, data = point(network)
@@ -640,9 +645,10 @@ def test_parts_of_deep_linear_networks(widths, r, ranks, comm):
     assert tuple(rank_of(hessian(network, x, data, comm, part=part)) for part in parts) == ranks
 
 
-@pytest.mark.parametrize(("widths", "r"), [((6, 5, 4, 3), 6), ((7, 4, 3), 4)])
-def test_nullity_of_tanh_networks(widths, r, comm):
+@pytest.mark.parametrize("case", [((7, 4, 3), 4), *thorough(((6, 5, 4, 3), 6))])
+def test_nullity_of_tanh_networks(case, comm):
     """(d + 1 - rank [X 1]) m_1 + m_(L-1) + 1, for a softmax with cross-entropy."""
+    widths, r = case
     network = layers(widths, tanh(), SoftmaxCrossEntropy())
     rng = np.random.default_rng(3)
     X = rng.normal(size=(400, r)) @ rng.normal(size=(r, widths[0]))
@@ -656,7 +662,7 @@ def test_nullity_of_tanh_networks(widths, r, comm):
         assert found.degeneracy == nullity and found.certified
 
 
-@pytest.mark.parametrize("samples", [7, 13])
+@pytest.mark.parametrize("samples", [7, *thorough(13)])
 def test_rank_of_gauss_newton(samples, comm):
     """min(n, N (C - 1)): of parameters that only N samples of C classes hold."""
     network = layers((5, 6, 4), tanh(), SoftmaxCrossEntropy())
@@ -696,7 +702,7 @@ def limits(network, x, data, moves):
     return [by_imaginary_step(network, x + move, data) for move in moves]
 
 
-@pytest.mark.parametrize("activation", [relu(), absolute(), leaky_relu(0.25)])
+@pytest.mark.parametrize("activation", [absolute(), *thorough(relu(), leaky_relu(0.25))])
 def test_element_of_least_norm_at_kinks(activation, comm):
     network, x, data = kinked(activation, [(0, 0), (3, 2)])
     # Both biases up or down, and every combination of them: the four pieces that meet at x.
