@@ -37,6 +37,8 @@ _HOME = {
         ),
         "sparsehess.operators",
     ),
+    "Network": "sparsehess.networks",
+    "NetworkHessian": "sparsehess.networks",
     "eigs": "sparsehess.solvers",
     "Spectrum": "sparsehess.solvers",
     "SolveSpec": "sparsehess.solvers",
