@@ -213,8 +213,8 @@ def free_coordinates(atoms) -> np.ndarray:
     for constraint in atoms.constraints:
         if not isinstance(constraint, (FixAtoms, FixCartesian)):
             raise InputError(
-                f"{type(constraint).__name__} is no constraint on single coordinates: only FixAtoms and FixCartesian "
-                "can be taken out of a Hessian"
+                f"{type(constraint).__name__} is no constraint on single coordinates: only FixAtoms and "
+                "FixCartesian can be taken out of a Hessian"
             )
         constraint.adjust_forces(atoms, pushed)
     return pushed.ravel() != 0
@@ -255,8 +255,8 @@ def _range(atoms, cutoff, reach) -> tuple[float, int]:
     if cutoff is None:
         if not kinds:
             raise InputError(
-                f"the cut-off of {type(atoms.calc).__name__} is not known: give cutoff=… in Å (numpy.inf if all atoms "
-                "interact) and reach='pair', 'many-body' or a number, or pattern='detect' to have it probed"
+                f"the cut-off of {type(atoms.calc).__name__} is not known: give cutoff=… in Å (numpy.inf if all "
+                "atoms interact) and reach='pair', 'many-body' or a number, or pattern='detect' to have it probed"
             )
         cutoff, own = _CALCULATORS[kinds[0]](atoms.calc)
         reach = own if reach is None else reach
@@ -416,9 +416,9 @@ def _quotients(hessian: Hessian) -> dict[str, float]:
 
 
 def vibrations_data(hessian: Hessian, atoms):
-    """Return ASE's `VibrationsData` of a Hessian, with the whole of it, dense, on every rank: that is what ASE takes.
+    """Return ASE's `VibrationsData` of a Hessian.
 
-    Collective.
+    Collective. It has the whole Hessian, dense, on every rank: ASE takes no other.
 
     Parameters
     ----------
@@ -451,8 +451,8 @@ def vibrations_data(hessian: Hessian, atoms):
 def hessian_function(atoms, *, cutoff=None, reach=None, comm=None, **how) -> np.ndarray:
     """Return (3 atoms, 3 atoms) the dense Hessian in eV/Å² of all coordinates, for sella's `hessian_function=`.
 
-    Collective on `comm`. Sella wants a dense one: what coloring saves are force calls, not memory. Coordinates that
-    are held are there too, as sella projects its constraints out itself. With other arguments:
+    Collective on `comm`. Sella wants a dense one: what coloring saves are force calls, not memory. Coordinates
+    that are held are there too, as sella projects its constraints out itself. With other arguments:
     `Sella(atoms, hessian_function=functools.partial(hessian_function, cutoff=5.0))`.
 
     Parameters

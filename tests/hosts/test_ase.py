@@ -83,7 +83,7 @@ def at_rest(atoms):
 
 
 def crystal():
-    atoms = bulk("Ar", "fcc", a=5.3, cubic=True).repeat((3, 3, 3))
+    atoms = bulk("Ar", "fcc", a=5.3, cubic=True).repeat((2, 2, 5))
     atoms.calc = LennardJones(**ARGON)
     return atoms
 
@@ -117,8 +117,12 @@ def test_crystals_have_translations_alone(comm):
     atoms = crystal()
     objective = from_atoms(atoms, comm=comm)
     assert objective.null_names == ("translation x", "translation y", "translation z")
-    with sh.assemble(objective) as hessian:
+    with normal_modes(atoms, 3, comm=comm) as modes:
+        hessian = modes.hessian
         assert hessian.repaired == 0 and hessian.coloring.count < 0.8 * objective.n
+        assert modes.spectrum.count.certified and not (modes.imaginary | modes.zero).any()
+        assert set(modes.rigid) == set(objective.null_names)
+        assert np.abs(list(modes.rigid.values())).max() < 1e-2 < modes.frequencies[0]
         columns = np.zeros(objective.n)
         columns[[5, 201]] = [1, -2]
         v, product = hessian.mat.createVecs()
@@ -129,10 +133,6 @@ def test_crystals_have_translations_alone(comm):
         assert product.getArray() == pytest.approx(objective.local(slopes), abs=1e-5 * np.abs(slopes).max())
         v.destroy()
         product.destroy()
-    with normal_modes(atoms, 3, comm=comm) as modes:
-        assert modes.spectrum.count.certified and not (modes.imaginary | modes.zero).any()
-        assert set(modes.rigid) == set(objective.null_names)
-        assert np.abs(list(modes.rigid.values())).max() < 1e-2 < modes.frequencies[0]
 
 
 def test_saddles_of_lines_and_rotations_of_wires(comm):
