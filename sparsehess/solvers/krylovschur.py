@@ -229,7 +229,8 @@ class KrylovSchur:
         try:
             with self._given.inserted(self.used_defaults()), readable_errors("solving for eigenpairs"):
                 eps.cancelMonitor()  # else those of the options would be added once more
-                eps.setFromOptions()
+                if self.shift is None or self.options:  # else they were taken with the first shift
+                    eps.setFromOptions()
                 watch = _Watch(self, k, stop_in_cluster)
                 eps.setMonitor(watch.monitor)
                 eps.setStoppingTest(watch.stop)

@@ -143,6 +143,7 @@ class EigenProblem:
                 units=units,
                 owned=owned,
             )
+            problem.layout = layout
             problem._check(symmetry)
             return problem
         except Exception:
@@ -151,7 +152,7 @@ class EigenProblem:
 
     # --- facts, each computed once; collective the first time ---
 
-    @property
+    @cached_property
     def comm(self):
         return communicator(self.A.comm)
 
