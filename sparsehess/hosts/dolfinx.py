@@ -21,6 +21,7 @@ their own, and as penalties large ones that spoil the others. Rows stay with the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +30,21 @@ from sparsehess.errors import InputError, StackError
 from sparsehess.export import check_writable
 from sparsehess.objective import Objective
 from sparsehess.pattern import Pattern
-from sparsehess.runtime import PETSc, agreement, communicator, destroy, optional
+from sparsehess.runtime import PETSc, agreement, communicator, destroy
 from sparsehess.solvers import Spectrum, eigs
 
 SUFFIXES = (".xdmf", ".pvd", ".bp")
+
+
+def _required(purpose: str) -> None:
+    """Import dolfinx, or say where it comes from. Not collective."""
+    try:
+        import_module("dolfinx")
+    except ImportError as error:
+        raise StackError(
+            f"{purpose} needs dolfinx: apt-get install python3-dolfinx-real, or conda install -c conda-forge "
+            "fenics-dolfinx"
+        ) from error
 
 
 def from_energy(energy, u, *, bcs=(), mass=None, pattern: Pattern | None = None, **more) -> Objective:
@@ -64,7 +76,7 @@ def from_energy(energy, u, *, bcs=(), mass=None, pattern: Pattern | None = None,
     StackError
         dolfinx is not installed, or has complex scalars.
     """
-    optional("dolfinx", "from_energy", "dolfinx")
+    _required("from_energy")
     import ufl
     from dolfinx import fem
 
@@ -97,7 +109,7 @@ def hessian(energy, u, *, bcs=()) -> PETSc.Mat:
 
     Collective. The caller destroys it. Parameters as for `from_energy`.
     """
-    optional("dolfinx", "hessian", "dolfinx")
+    _required("hessian")
     return _Energy(energy, u, free_dofs(u.function_space, bcs)).tangent()
 
 
@@ -312,7 +324,7 @@ def modes(K, M=None, *, space, bcs=(), k: int | None = None, **how) -> Modes:
     InputError, NotConverged, CheckError, StackError
         See `reduced` and `eigs`.
     """
-    optional("dolfinx", "modes", "dolfinx")
+    _required("modes")
     free = free_dofs(space, bcs)
     made = []
     try:
@@ -345,7 +357,9 @@ def write(path, functions) -> None:
     StackError
         dolfinx has no ADIOS2.
     """
-    dolfinx_io = optional("dolfinx.io", "write", "dolfinx")
+    _required("write")
+    from dolfinx import io as dolfinx_io
+
     if not functions:
         raise InputError(f"{path}: there are no functions to write")
     grid, path = functions[0].function_space.mesh, Path(path)

@@ -1,5 +1,6 @@
 """Inside dolfinx: on its vectors and its ranks, against its exact tangent; any number of ranks."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -107,6 +108,12 @@ def sheet(comm):
 
 def test_example():
     run_example(host)
+
+
+def test_where_it_comes_from_is_said_where_it_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dolfinx", None)
+    with pytest.raises(StackError, match="modes needs dolfinx: apt-get install"):
+        modes(None, space=None)
 
 
 def test_objective_of_an_energy(comm):
