@@ -116,7 +116,7 @@ def _run(arguments, options: dict[str, object], names: list[str], world) -> int:
 def _report(error: Exception, rank: int, verbose: bool) -> None:
     if rank == 0:
         known = isinstance(error, SparseHessError) and error.status != errors.BUG
-        text = str(error) if isinstance(error, SparseHessError) else f"{type(error).__name__}: {error}"
+        text = str(error) if isinstance(error, SparseHessError) else errors.describe(error, rank)[1]
         advice = "" if known else " (a bug in sparsehess: please report it, with the output of -v)"
         sys.stderr.write(f"sparsehess: {text}{advice}\n")
     if verbose:
@@ -126,7 +126,9 @@ def _report(error: Exception, rank: int, verbose: bool) -> None:
 
 def _abort(comm, error: Exception) -> None:
     """End a job whose other ranks wait in a call that this rank will never make."""
-    text = str(error) if isinstance(error, SparseHessError) else f"{type(error).__name__}: {error}"
+    text = errors.describe(error, comm.rank)[1]
+    if f"rank {comm.rank}" not in text:
+        text = f"rank {comm.rank}: {text}"
     sys.stderr.write(f"sparsehess: {text} (the other ranks wait in another call: ending all)\n")
     sys.stderr.flush()
     comm.Abort(error.status if isinstance(error, SparseHessError) else errors.BUG)

@@ -212,8 +212,8 @@ class Evaluations:
             element, i = np.argwhere(~np.isfinite(columns))[0]
             raise CheckError(
                 f"the derivatives of {self.objective.name} are not finite: {columns[element, i]} at variable "
-                f"{kind.members[element, i]}, in an element of {kind.size} variables; is the function defined "
-                "around x?"
+                f"{kind.members[element, i]}, in an element of {kind.size} variables on rank {self.comm.rank}; is "
+                "the function defined around x?"
             )
 
     def _count(self, gradients: int) -> None:
@@ -273,7 +273,8 @@ class Evaluations:
                 when = "" if color is None else f" when the variables of colour {color} were stepped"
                 raise CheckError(
                     f"the derivatives of {self.objective.name} are not finite: {change[bad[0]]} at variable "
-                    f"{self._calls.first + bad[0]} ({len(bad)} in all){when}; is the function defined around x?"
+                    f"{self._calls.first + bad[0]} ({len(bad)} in all) on rank {self.comm.rank}{when}; is the "
+                    "function defined around x?"
                 )
 
 
@@ -439,7 +440,7 @@ class _ArrayCalls(_Calls):
             numbers = "complex numbers for a complex x" if kinds == "c" else "real numbers"
             raise EvaluationError(
                 f"the {name} of {self.objective.name} must return {shape} {numbers}, "
-                f"not {value.dtype} of shape {value.shape}"
+                f"not {value.dtype} of shape {value.shape} as on rank {self.objective.comm.rank}"
             )
         return value
 

@@ -169,6 +169,13 @@ class Objective:
         return from_casadi(function, x, **more)
 
     @classmethod
+    def from_atoms(cls, atoms, **more) -> Objective:
+        """Return the objective of the energy of ASE's atoms; see `sparsehess.hosts.ase.from_atoms`."""
+        from sparsehess.hosts.ase import from_atoms
+
+        return from_atoms(atoms, **more)
+
+    @classmethod
     def from_torch(cls, function, x, *data, **more) -> Objective:
         """Return the objective of a scalar PyTorch function; see `sparsehess.hosts.torch.from_torch`."""
         from sparsehess.hosts.torch import from_torch

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from sparsehess.pattern import Layout
+
+_SHORT = 2**14
 
 
 def hashed(numbers: np.ndarray, seed: int) -> np.ndarray:
@@ -24,10 +28,18 @@ def hashed(numbers: np.ndarray, seed: int) -> np.ndarray:
 def uniform(layout: Layout, seed: int) -> np.ndarray:
     """Return (n_local,) numbers uniform in (-1, 1), a function of seed and global row alone.
 
-    Not collective.
+    Not collective. The array is not to be written to: short ones are kept for the next time.
     """
-    state = hashed(np.arange(layout.start, layout.stop), seed)
-    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1.0
+    few = layout.n_local <= _SHORT
+    return (_uniform if few else _uniform.__wrapped__)(layout.start, layout.stop, seed)
+
+
+@lru_cache(maxsize=16)
+def _uniform(start: int, stop: int, seed: int) -> np.ndarray:
+    state = hashed(np.arange(start, stop), seed)
+    out = (state >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1.0
+    out.flags.writeable = False
+    return out
 
 
 def signed(layout: Layout, seed: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """One table of matrices and spectra for all tests, and slow oracles that obviously tell the truth."""
 
+import doctest
 import fcntl
 import functools
 import itertools
@@ -212,6 +213,12 @@ DEFINITIONS = {
     "distance2": is_column_partition,
     "powell-toint": is_triangular,
 }
+
+
+def run_example(module):
+    """Run the example of a module's docstring."""
+    results = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
+    assert results.attempted > 0 and results.failed == 0
 
 
 def local_rows(matrix):

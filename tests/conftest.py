@@ -8,6 +8,15 @@ from pathlib import Path
 
 import pytest
 
+# The compiler of dolfinx 0.5 mixes numpy.distutils with the distutils that newer setuptools puts in the place of
+# the standard library's, and that lacks modules.
+if sys.version_info < (3, 12):
+    os.environ["SETUPTOOLS_USE_DISTUTILS"] = "stdlib"
+    with contextlib.suppress(ImportError):
+        import _distutils_hack
+
+        _distutils_hack.remove_shim()
+
 # Before dolfinx, whose libraries bring the distribution's HDF5: after it h5py's own does not work.
 with contextlib.suppress(ImportError):
     import h5py  # noqa: F401

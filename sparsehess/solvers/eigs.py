@@ -434,8 +434,9 @@ class _Session:
     def _spectrum(self, asked: int, count: Count | None, uncounted: str, advice: str) -> Spectrum:
         chosen = self.window.nearest_first(self.values)[:asked]
         chosen = np.sort(chosen)
-        rest = np.setdiff1d(np.arange(len(self.values)), chosen)
-        destroy(*(self.vectors[i] for i in rest))
+        rest = np.ones(len(self.values), bool)
+        rest[chosen] = False
+        destroy(*(self.vectors[i] for i in np.flatnonzero(rest)))
         vectors, self.vectors = [self.vectors[i] for i in chosen], []
         values, errors = self.values[chosen], self.errors[chosen]
         return Spectrum(

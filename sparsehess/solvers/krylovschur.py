@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from sparsehess.errors import StackError
@@ -26,6 +27,9 @@ _PATIENCE = 6
 
 # Part of a random vector beside guessed ones.
 _UNSEEN = 1e-2
+
+# MUMPS's INFO(1) on a rank that could not allocate: users' guide, section 8.
+_NO_MEMORY = (-13, -19, -22)
 
 # Percent of room for pivoting that are tried where the first does not suffice.
 _ROOM = (200, 1000)
@@ -130,10 +134,22 @@ class KrylovSchur:
                 self._room = {"st_mat_mumps_icntl_14": room}
                 self._create()
         else:
-            with readable_errors(f"factorizing at {shift:.6g}", "give it more memory or more ranks"):
+            try:
                 counts = self._factorized(shift)
+            except (PETSc.Error, SystemError):
+                with readable_errors(f"factorizing at {shift:.6g}", self._blamed()):
+                    raise
         self.seconds["factorization"] += time.perf_counter() - began
         return counts
+
+    def _blamed(self) -> str:
+        """Return what to do about a factorization that has failed, and which ranks had no memory. Collective."""
+        comm, code = self.problem.comm, 0
+        with suppress(PETSc.Error, SystemError):  # it may have failed before there was a factor
+            code = self._eps.getST().getKSP().getPC().getFactorMatrix().getMumpsInfo(1)
+        short = [str(rank) for rank, theirs in enumerate(comm.allgather(code)) if theirs in _NO_MEMORY]
+        where = f" (out of memory on rank {', '.join(short)})" if short else ""
+        return f"give it more memory or more ranks{where}"
 
     def _factorized(self, shift: float) -> tuple[int, int, int]:
         with self._given.inserted(self.used_defaults()):
@@ -213,7 +229,8 @@ class KrylovSchur:
         try:
             with self._given.inserted(self.used_defaults()), readable_errors("solving for eigenpairs"):
                 eps.cancelMonitor()  # else those of the options would be added once more
-                eps.setFromOptions()
+                if self.shift is None or self.options:  # else they were taken with the first shift
+                    eps.setFromOptions()
                 watch = _Watch(self, k, stop_in_cluster)
                 eps.setMonitor(watch.monitor)
                 eps.setStoppingTest(watch.stop)

@@ -14,7 +14,7 @@ from sparsehess.operators import MatrixFree
 from sparsehess.operators.operator import Operator
 from sparsehess.pattern import Layout
 from sparsehess.reproducible import uniform
-from sparsehess.runtime import UNSUPPORTED, PETSc, agreement, aij, communicator, destroy, error_code
+from sparsehess.runtime import UNSUPPORTED, PETSc, agreement, aij, communicator, destroy, error_code, require_room
 from sparsehess.units import Units
 
 _EPS = np.finfo(float).eps
@@ -143,6 +143,7 @@ class EigenProblem:
                 units=units,
                 owned=owned,
             )
+            problem.layout = layout
             problem._check(symmetry)
             return problem
         except Exception:
@@ -151,7 +152,7 @@ class EigenProblem:
 
     # --- facts, each computed once; collective the first time ---
 
-    @property
+    @cached_property
     def comm(self):
         return communicator(self.A.comm)
 
@@ -220,6 +221,7 @@ class EigenProblem:
         return max(1e3 * _EPS, 10 * self.relative_error) * self.scale
 
     def _check(self, symmetry: float) -> None:
+        require_room(self.comm)
         found = _check_symmetric("the Hessian", self.A, self.norms[0], self.layout, symmetry)
         if not self.assembled:  # how exact its products are, nothing else tells
             self.relative_error = max(self.relative_error, 10 * found)

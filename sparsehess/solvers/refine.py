@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from sparsehess.runtime import PETSc, SLEPc, destroy
@@ -29,14 +31,10 @@ def rayleigh_ritz(problem: EigenProblem, vectors: list[PETSc.Vec]):
     _project_out_null(problem, X)
     AX, MX = blocks.images(problem, X)
     G, S, sizes = blocks.gram(MX, X), blocks.gram(AX, X), np.diag(blocks.gram(X, X))
-    values, Q = problem.comm.bcast(_small(problem, G, S, sizes) if problem.comm.rank == 0 else None)
+    small = _small(problem, G, S, sizes) if problem.comm.rank == 0 else None
+    values, Q = small if problem.comm.size == 1 else problem.comm.bcast(small)
     m = Q.shape[1]
-    _rotate(X, Q)
-    _rotate(AX, Q)
-    if MX is not X:
-        _rotate(MX, Q)
-    for bv in {id(b): b for b in (X, AX, MX)}.values():
-        bv.setActiveColumns(0, m)
+    _rotate({id(b): b for b in (X, AX, MX)}.values(), Q)
     errors = blocks.residuals(problem, values, X, AX, MX)
     orthogonality = float(np.abs(blocks.gram(MX, X) - np.eye(m)).max(initial=0.0)) if m else 0.0
     out = []
@@ -77,12 +75,14 @@ def _small(problem: EigenProblem, G: np.ndarray, S: np.ndarray, sizes: np.ndarra
     return values, Q
 
 
-def _rotate(bv: SLEPc.BV, Q: np.ndarray) -> None:
-    """Replace the first columns of a BV by BV Q."""
+def _rotate(bvs: Iterable[SLEPc.BV], Q: np.ndarray) -> None:
+    """Replace each BV by BV Q, and have its first columns active."""
     square = np.zeros((Q.shape[0],) * 2)
     square[:, : Q.shape[1]] = Q
     matrix = _dense(square)
-    bv.multInPlace(matrix, 0, square.shape[0])
+    for bv in bvs:
+        bv.multInPlace(matrix, 0, square.shape[0])
+        bv.setActiveColumns(0, Q.shape[1])
     matrix.destroy()
 
 

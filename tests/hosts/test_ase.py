@@ -4,18 +4,31 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cases import frobenius_error
+from cases import frobenius_error, run_example
+from scipy.optimize import minimize_scalar
 from scipy.sparse import csr_matrix
 
 import sparsehess as sh
+from sparsehess.errors import EvaluationError, InputError
+from sparsehess.hosts import ase as host
+from sparsehess.hosts.ase import from_atoms, hessian_function, normal_modes, vibrations_data
 
 pytest.importorskip("ase")
 
 import copper_cluster
 from ase import Atoms
+from ase.build import bulk, fcc111
+from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
+from ase.calculators.harmonic import HarmonicCalculator, HarmonicForceField
+from ase.calculators.lj import LennardJones
+from ase.calculators.morse import MorsePotential
 from ase.cluster import Icosahedron
+from ase.constraints import FixAtoms, FixBondLength, FixCartesian
+from ase.optimize import BFGSLineSearch
 from ase.vibrations import Vibrations
+
+ARGON = {"sigma": 3.4, "epsilon": 0.0104, "rc": 6.0, "ro": 4.5, "smooth": True}
 
 
 def test_hessian_and_frequencies_are_those_of_ase(comm, folder):
@@ -55,3 +68,194 @@ def test_atoms_of_the_host_stay_where_they_are(comm):
     assert np.array_equal(atoms.get_positions(), before)
     assert atoms.calc is calculator and calculator.get_potential_energy(atoms) == energy
     assert objective.energy(objective.x) < energy
+
+
+def of_ase(atoms, folder, **more):
+    """Return the vibrations of ASE's own differences, one coordinate at a time."""
+    vibrations = Vibrations(atoms, name=str(folder / "vibrations"), delta=1e-4, **more)
+    vibrations.run()
+    return vibrations.get_vibrations()
+
+
+def at_rest(atoms):
+    assert BFGSLineSearch(atoms, logfile=None).run(fmax=1e-9, steps=2000)
+    return atoms
+
+
+def crystal():
+    atoms = bulk("Ar", "fcc", a=5.3, cubic=True).repeat((2, 2, 5))
+    atoms.calc = LennardJones(**ARGON)
+    return atoms
+
+
+def test_example():
+    run_example(host)
+
+
+def test_atoms_that_are_held_are_removed(comm, folder):
+    slab = fcc111("Cu", (2, 2, 4), vacuum=8.0)
+    slab.set_constraint(FixAtoms(mask=slab.get_tags() > 2))
+    slab.calc = EMT()
+    slab.rattle(0.02, seed=3)
+    theirs = of_ase(slab, folder)  # of the free atoms, as it finds them itself
+    with normal_modes(slab, 24, comm=comm, method="dense") as modes:
+        assert modes.hessian.pattern.n == 3 * 8 and modes.hessian.objective.null_vectors is None
+        ours = vibrations_data(modes.hessian, slab)
+        assert ours.get_indices().tolist() == theirs.get_indices().tolist()
+        scale = np.abs(theirs.get_hessian_2d()).max()
+        np.testing.assert_allclose(ours.get_hessian_2d(), theirs.get_hessian_2d(), atol=2e-6 * scale)
+        known = theirs.get_frequencies()
+        expected = np.sort(known.real - known.imag)
+        np.testing.assert_allclose(modes.frequencies, expected, atol=1e-3)
+        np.testing.assert_array_equal(modes.imaginary, expected < 0)
+        moved = modes.displacements(23)
+        assert moved.shape == (16, 3) and not moved[slab.get_tags() > 2].any()
+        assert (slab.get_masses()[:, None] * moved**2).sum() == pytest.approx(1)
+
+
+def test_crystals_have_translations_alone(comm):
+    atoms = crystal()
+    objective = from_atoms(atoms, comm=comm)
+    assert objective.null_names == ("translation x", "translation y", "translation z")
+    with normal_modes(atoms, 3, comm=comm) as modes:
+        hessian = modes.hessian
+        assert hessian.repaired == 0 and hessian.coloring.count < 0.8 * objective.n
+        assert modes.spectrum.count.certified and not (modes.imaginary | modes.zero).any()
+        assert set(modes.rigid) == set(objective.null_names)
+        assert np.abs(list(modes.rigid.values())).max() < 1e-2 < modes.frequencies[0]
+        columns = np.zeros(objective.n)
+        columns[[5, 201]] = [1, -2]
+        v, product = hessian.mat.createVecs()
+        v.setArray(objective.local(columns))
+        hessian.mat.mult(v, product)
+        ahead, back = (objective.gradient(objective.x + step * columns) for step in (1e-4, -1e-4))
+        slopes = (ahead - back) / 2e-4
+        assert product.getArray() == pytest.approx(objective.local(slopes), abs=1e-5 * np.abs(slopes).max())
+        v.destroy()
+        product.destroy()
+
+
+def test_saddles_of_lines_and_rotations_of_wires(comm):
+    """Three atoms in a line are pressed to bend, both ways alike: their stretches have closed forms."""
+    potential = MorsePotential(epsilon=1.0, r0=1.0, rho0=6.0, rcut1=10, rcut2=12)
+
+    def line(apart):
+        return Atoms("H3", np.outer([-1, 0, 1], [0, 0.6, 0.8]) * apart, calculator=potential)
+
+    apart = minimize_scalar(lambda d: line(d).get_potential_energy(), (0.9, 1.0), tol=1e-14).x
+
+    def curvature(r):
+        far = np.exp(-6.0 * (r - 1))
+        return 2 * 36.0 * (2 * far**2 - far)
+
+    with normal_modes(line(apart), 4, comm=comm) as modes:
+        assert sorted(modes.rigid) == ["rotation 1", "rotation 2"] + [f"translation {axis}" for axis in "xyz"]
+        assert modes.imaginary.tolist() == [True, True, False, False]
+        assert modes.frequencies[0] == pytest.approx(modes.frequencies[1], rel=1e-5)
+        near, far, mass = curvature(apart), curvature(2 * apart), line(1).get_masses()[0]
+        exact = np.sort([3 * near / mass, (near + 2 * far) / mass])
+        units = modes.hessian.objective.units
+        assert modes.frequencies[2:] == pytest.approx(units.of_eigenvalues(exact), rel=1e-5)
+
+    corners = 2.1 * np.exp(2j * np.pi * np.arange(3) / 3)
+    wire = Atoms("Ar3", np.stack([corners.real, corners.imag, 0 * corners.real], axis=1), cell=[20, 20, 3.6])
+    wire.pbc = [False, False, True]
+    wire = wire.repeat((1, 1, 6))
+    wire.calc = LennardJones(**ARGON)
+    assert from_atoms(wire, comm=comm).null_names == ("translation x", "translation y", "translation z")
+    with normal_modes(at_rest(wire), 2, comm=comm) as modes:
+        assert list(modes.rigid)[3:] == ["rotation about the wire"]
+        assert np.abs(list(modes.rigid.values())).max() < 1e-2 < np.abs(modes.frequencies).min()
+
+
+def test_single_coordinates_can_be_held(comm):
+    atoms = crystal()[:12]
+    atoms.set_constraint([FixCartesian([0, 3], mask=(True, False, True)), FixAtoms([7])])
+    atoms.calc = LennardJones(**ARGON)
+    objective = from_atoms(atoms, comm=comm)
+    held = [0, 2, 9, 11, 21, 22, 23]
+    assert objective.n == 36 - len(held) and objective.null_vectors is None
+    free = np.setdiff1d(np.arange(36), held)
+    whole = hessian_function(atoms, comm=comm)
+    assert abs(whole[held]).max() > 0.01
+    with sh.assemble(objective) as hessian:
+        assert hessian.repaired == 0
+        assert frobenius_error(hessian.mat, csr_matrix(whole[np.ix_(free, free)]), comm) < 1e-7
+        with pytest.raises(InputError, match="whole atoms only"):
+            vibrations_data(hessian, atoms)
+
+
+def test_hessians_for_sella(comm, folder):
+    atoms = at_rest(Atoms(copper_cluster.Icosahedron("Cu", 2), calculator=EMT()))
+    before, calculator = atoms.get_positions(), atoms.calc
+    atoms.set_constraint(FixAtoms([0]))
+    found = hessian_function(atoms, comm=comm)
+    assert np.array_equal(atoms.get_positions(), before) and atoms.calc is calculator and atoms.constraints
+    atoms.set_constraint()
+    theirs = of_ase(atoms, folder).get_hessian_2d()
+    np.testing.assert_allclose(found, theirs, atol=2e-6 * np.abs(theirs).max())
+
+
+def test_sella_takes_them(comm):
+    sella = pytest.importorskip("sella")
+    atoms = at_rest(Atoms(copper_cluster.Icosahedron("Cu", 2), calculator=EMT()))
+    calls = []
+
+    def hessian(moved):
+        calls.append(1)
+        return hessian_function(moved, comm=comm)
+
+    atoms.rattle(0.01, seed=1)
+    search = sella.Sella(atoms, order=0, eig=True, hessian_function=hessian, logfile=None)
+    search.run(fmax=1e-3, steps=30)
+    assert calls and np.abs(atoms.get_forces()).max() < 1e-3
+
+
+def test_reach_beyond_a_pair(comm):
+    """Of one potential, taken for longer and longer ranged: what is not there is found to be zero."""
+    atoms = crystal()
+    sizes = [from_atoms(atoms, reach=reach, comm=comm).pattern.nnz for reach in ("pair", "many-body", 3)]
+    assert sizes[0] < sizes[1] <= sizes[2]
+    few = Atoms("Ar4", [[4.0 * i, 0, 0] for i in range(4)], calculator=LennardJones(**ARGON))
+    patterns = {c: from_atoms(few, cutoff=c, reach="pair", comm=comm).pattern.nnz for c in (3.0, 5.0, 9.0, np.inf)}
+    assert patterns == {3.0: 9 * 4, 5.0: 9 * 10, 9.0: 9 * 14, np.inf: 9 * 16}
+    probed = from_atoms(few, pattern="detect", comm=comm)
+    assert probed.pattern is None
+    with sh.assemble(probed, pattern="detect") as hessian:
+        assert hessian.pattern.nnz <= 9 * 14
+
+
+def test_what_cannot_be_used_is_named(comm):
+    class Fails(Calculator):
+        implemented_properties = ("energy", "forces")
+
+        def calculate(self, *arguments):
+            raise RuntimeError("no such basis set")
+
+    atoms = Atoms("Ar2", [[0, 0, 0], [3.8, 0, 0]])
+    with pytest.raises(InputError, match="Ar2 has no calculator"):
+        from_atoms(atoms, comm=comm)
+    atoms.calc = Fails()
+    with pytest.raises(EvaluationError, match="Fails raised RuntimeError on rank 0: no such basis set"):
+        from_atoms(atoms, cutoff=3.0, comm=comm)
+    springs = HarmonicForceField(ref_atoms=atoms, ref_energy=0.0, hessian_x=np.eye(6))
+    atoms.calc = HarmonicCalculator(springs)
+    with pytest.raises(InputError, match="cut-off of HarmonicCalculator is not known"):
+        from_atoms(atoms, comm=comm)
+    atoms.calc = LennardJones(**ARGON)
+    for constraint, message in (
+        (FixBondLength(0, 1), "FixBondLengths is no"),
+        (FixAtoms([0, 1]), "nothing vibrates"),
+    ):
+        atoms.set_constraint(constraint)
+        with pytest.raises(InputError, match=message):
+            from_atoms(atoms, comm=comm)
+    atoms.set_constraint()
+    for arguments, message in (
+        ({"reach": "long"}, "reach='long'"),
+        ({"cutoff": -1.0}, "above 0"),
+        ({"pattern": "detect", "cutoff": 3.0}, "leave out cutoff"),
+        ({"pattern": "all"}, "give a Pattern"),
+    ):
+        with pytest.raises(InputError, match=message):
+            from_atoms(atoms, comm=comm, **arguments)

@@ -1,16 +1,25 @@
 """Inside dolfinx: on its vectors and its ranks, against its exact tangent; any number of ranks."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from cases import frobenius_error, lapack, run_example
+from scipy.sparse import csr_matrix
 
 import sparsehess as sh
+from sparsehess.errors import InputError, StackError
+from sparsehess.hosts import dolfinx as host
+from sparsehess.hosts.dolfinx import from_energy, hessian, modes, write
 
 dolfinx = pytest.importorskip("dolfinx")
 if not dolfinx.__version__.startswith("0.5."):
     pytest.skip(f"the driver is written for dolfinx 0.5, not {dolfinx.__version__}", allow_module_level=True)
 dolfinx_elasticity = pytest.importorskip("dolfinx_elasticity")
+
+ufl = pytest.importorskip("ufl")
+fem, mesh = dolfinx.fem, dolfinx.mesh
 
 # Its compiler of forms uses what numpy no longer wants, and leaves files to be closed.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -74,3 +83,131 @@ def test_energy_of_dolfinx_has_this_gradient(comm):
     upper = objective.energy(x)
     x.axpy(-2 * step, way)
     assert (upper - objective.energy(x)) / (2 * step) == pytest.approx(slope, rel=1e-6)
+
+
+def whole(matrix, comm):
+    """Return a small distributed matrix on every rank."""
+    indptr, indices, data = matrix.getValuesCSR()
+    own = csr_matrix((data, indices, indptr), (len(indptr) - 1, matrix.getSize()[1])).toarray()
+    return np.concatenate(comm.allgather(own))
+
+
+def sheet(comm):
+    """Return a soft sheet that is stretched: its energy and displacement, what holds it, and its mass."""
+    grid = mesh.create_unit_square(comm, 3, 2)
+    space = fem.VectorFunctionSpace(grid, ("Lagrange", 2))
+    u, v, w = fem.Function(space), ufl.TestFunction(space), ufl.TrialFunction(space)
+    u.interpolate(lambda x: np.stack([0.2 * x[0], 0.03 * np.sin(3 * x[1]) * x[0]]))
+    F = ufl.Identity(2) + ufl.grad(u)
+    log_J = ufl.ln(ufl.det(F))
+    dx = ufl.dx(metadata={"quadrature_degree": 3})
+    energy = (0.5 * (ufl.inner(F, F) - 2) - log_J + 0.7 * log_J**2) * dx
+    left = fem.locate_dofs_geometrical(space, lambda x: np.isclose(x[0], 0))
+    return energy, u, [fem.dirichletbc(np.zeros(2), left, space)], 1.3 * ufl.inner(w, v) * dx
+
+
+def test_example():
+    run_example(host)
+
+
+def test_where_it_comes_from_is_said_where_it_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dolfinx", None)
+    with pytest.raises(StackError, match="modes needs dolfinx: apt-get install"):
+        modes(None, space=None)
+
+
+def test_objective_of_an_energy(comm):
+    energy, u, bcs, inertia = sheet(comm)
+    before = u.x.array.copy()
+    objective = from_energy(energy, u, bcs=bcs, mass=inertia)
+    exact = hessian(energy, u, bcs=bcs)
+    assert objective.n == exact.getSize()[0] == 2 * (7 * 5 - 5) and objective.pattern.quotient.n == 30
+    dense = whole(exact, comm)
+    for derivative, error in (("ad", 1e-14), ("central", 1e-8)):
+        with sh.assemble(objective, derivative=derivative) as ours:
+            assert frobenius_error(ours.mat, csr_matrix(dense), comm) < error and ours.repaired == 0
+            with sh.eigs(ours, 4) as found:
+                masses = whole(objective.mass, comm)
+                assert found.eigenvalues == pytest.approx(lapack(dense, masses)[:4], rel=1e-6)
+    assert np.array_equal(u.x.array, before)
+    g, way = objective.x.duplicate(), objective.x.duplicate()
+    objective.gradient(objective.x, g)
+    way.setArray(np.cos(np.arange(*way.getOwnershipRange())))
+    slope, step, x = g.dot(way), 1e-5, objective.x.copy()
+    x.axpy(step, way)
+    upper = objective.energy(x)
+    x.axpy(-2 * step, way)
+    assert (upper - objective.energy(x)) / (2 * step) == pytest.approx(slope, rel=1e-6)
+    for item in (exact, objective.mass, objective.x, g, way, x):
+        item.destroy()
+
+
+def test_held_dofs_bring_no_eigenvalues(comm):
+    """Forms, and Mats whose Dirichlet rows are those of the identity, in K and in M: the same modes."""
+    grid = mesh.create_unit_square(comm, 4, 3)
+    space = fem.FunctionSpace(grid, ("Lagrange", 2))
+    u, v = ufl.TrialFunction(space), ufl.TestFunction(space)
+    K, M = ufl.inner(ufl.grad(u), ufl.grad(v)) * ufl.dx, u * v * ufl.dx
+    dofs = fem.locate_dofs_geometrical(space, lambda x: np.isclose(x[0] * (1 - x[0]) * x[1] * (1 - x[1]), 0))
+    bcs = [fem.dirichletbc(0.0, dofs, space)]
+    stiff, heavy = (fem.petsc.assemble_matrix(fem.form(form), bcs=bcs) for form in (K, M))
+    stiff.assemble()
+    heavy.assemble()
+    assert np.count_nonzero(np.isclose(lapack(whole(stiff, comm), whole(heavy, comm)), 1)) == 2 * (8 + 6)
+    with (
+        modes(K, M, space=space, bcs=bcs, k=4) as of_forms,
+        modes(stiff, heavy, space=space, bcs=bcs, k=4) as same,
+    ):
+        values = of_forms.spectrum.eigenvalues
+        assert values == pytest.approx(same.spectrum.eigenvalues, rel=1e-12)
+        assert values / np.pi**2 == pytest.approx([2, 5, 5, 8], rel=0.1) and of_forms.spectrum.count.certified
+        one = fem.Function(space)
+        measures = [fem.form(ufl.inner(ufl.grad(one), ufl.grad(one)) * ufl.dx), fem.form(one**2 * ufl.dx)]
+        for value, function in zip(values, of_forms.functions(), strict=True):
+            one.x.array[:] = function.x.array
+            energy, size = (comm.allreduce(fem.assemble_scalar(form)) for form in measures)
+            assert (energy, size) == pytest.approx((value, 1), rel=1e-9)
+            assert not function.x.array[dofs].any()
+    with modes(K, space=space, bcs=bcs, k=2, which="largest") as largest:
+        assert largest.spectrum.count.certified
+    other = fem.FunctionSpace(grid, ("Lagrange", 1))
+    with pytest.raises(InputError, match=r"the space \d+ dofs"):
+        modes(stiff, heavy, space=other, k=2)
+    everything = fem.dirichletbc(0.0, fem.locate_dofs_geometrical(space, lambda x: x[0] > -1), space)
+    with pytest.raises(InputError, match="every dof"):
+        modes(K, M, space=space, bcs=[everything], k=2)
+    with pytest.raises(InputError, match="without test and trial"):
+        from_energy(K, fem.Function(space))
+    stiff.destroy()
+    heavy.destroy()
+
+
+def test_modes_as_files(comm, folder):
+    energy, u, bcs, inertia = sheet(comm)
+    space = u.function_space
+    stiff = hessian(energy, u)
+    with modes(stiff, inertia, space=space, bcs=bcs, k=2) as found:
+        functions = found.functions()
+        found.write(folder / "modes.xdmf")
+        found.write(folder / "modes.pvd")
+        if hasattr(dolfinx.io, "VTXWriter"):
+            found.write(folder / "modes.bp")
+            assert (folder / "modes.bp").exists()
+        else:
+            with pytest.raises(StackError, match="ADIOS2"):
+                found.write(folder / "modes.bp")
+    stiff.destroy()
+    text = (folder / "modes.xdmf").read_text()
+    assert 'Name="mode_1"' in text and 'Name="mode_2"' in text
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(folder / "modes.h5") as file:
+        stored = file["Function/mode_1/0"][:]
+    assert stored.shape == (12, 3)
+    own = np.abs(functions[0].x.array).max()
+    assert 0.1 * comm.allreduce(own, op=max) < np.abs(stored).max() <= 1.0001 * comm.allreduce(own, op=max)
+    collected = (folder / "modes.pvd").read_text() + "".join(p.read_text() for p in folder.glob("modes*vtu"))
+    assert "mode_1" in collected and "mode_2" in collected
+    with pytest.raises(InputError, match=r"must end with one of \.xdmf"):
+        write(folder / "modes.vtk", functions)
+    with pytest.raises(InputError, match="no functions"):
+        write(folder / "modes.pvd", [])

@@ -1,10 +1,16 @@
 """Inside somebody else's program: their communicators, their PETSc, their messages; any number of ranks."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from mpi4py import MPI
 from petsc4py import PETSc
 
 import numpy as np
 import pytest
-from cases import laplacian
+from cases import free_chain, laplacian
 
 import sparsehess as sh
 from sparsehess.errors import EvaluationError
@@ -101,3 +107,90 @@ def test_communicators_of_the_host_come_and_go(comm):
     with sh.eigs(matrix, 2, comm=group) as spectrum:
         assert spectrum.eigenvalues == pytest.approx(exact[:2], abs=1e-12)
     group.Free()
+
+
+def test_matrices_and_vectors_of_the_host(comm):
+    """A host's stiffness, mass and null vector are solved as they are, and stay as they are."""
+    chain_, exact = free_chain(60)
+    layout = sh.Layout.from_size(60, comm)
+    rows = chain_[layout.start : layout.stop]
+    stiff = PETSc.Mat().createAIJ(
+        ((layout.n_local, 60),) * 2, csr=(rows.indptr, rows.indices, rows.data), comm=comm
+    )
+    stiff.setOptionsPrefix("host_")
+    heavy, still = stiff.duplicate(), stiff.createVecRight()
+    heavy.zeroEntries()
+    heavy.shift(2.0)
+    still.set(1.0)
+    state, references = stiff.stateGet(), (stiff.getRefCount(), still.getRefCount())
+    for _ in range(2):
+        with sh.eigs(stiff, 4, mass=heavy, nullspace=[still]) as spectrum:
+            assert spectrum.eigenvalues == pytest.approx(exact[1:5] / 2, abs=1e-12)
+            assert spectrum.count.certified and spectrum.vectors[0].comm.size == comm.size
+    assert (stiff.stateGet(), stiff.getRefCount(), still.getRefCount()) == (state, *references)
+    assert stiff.getOptionsPrefix() == "host_" and still.sum() == 60
+    for item in (stiff, heavy, still):
+        item.destroy()
+
+
+HOST = """
+import sys
+
+import petsc4py
+
+ruinous = "-eps_max_it 1 -eps_type power -st_type cayley -st_ksp_type cg -bv_type mat"
+petsc4py.init(["host", *ruinous.split(), "-ksp_type", "cg", "-host_only", "3"])
+from petsc4py import PETSc  # the host's own, before anything of ours
+
+from mpi4py import MPI
+
+import numpy as np
+import scipy.sparse as sp
+
+before = PETSc.Options().getAll()
+import sparsehess as sh
+
+world = MPI.COMM_WORLD
+groups = [world.Split(world.rank % 2, world.rank), world.Split(0 if world.rank < 1 else MPI.UNDEFINED, 0)]
+n = 50 + 10 * (world.rank % 2)
+line = sp.diags([-np.ones(n - 1), 2 * np.ones(n), -np.ones(n - 1)], [-1, 0, 1], format="csr")
+for group in groups:
+    if group == MPI.COMM_NULL:
+        continue
+    for _ in range(3):
+        edges = np.stack([np.arange(n - 1), np.arange(1, n)], axis=1)
+        pattern = sh.Pattern.from_edges(edges, n, comm=group)
+        objective = sh.Objective(x=np.zeros(n), gradient=lambda x: line @ x, pattern=pattern, comm=group)
+        with sh.assemble(objective) as hessian, sh.eigs(hessian, 3, options={"eps_ncv": 17}) as spectrum:
+            exact = 4 * np.sin(np.pi * np.arange(1, 4) / (2 * (n + 1))) ** 2
+            assert np.abs(spectrum.eigenvalues - exact).max() < 1e-9 and spectrum.count.certified
+            assert spectrum.options["eps_type"] == "krylovschur"
+assert PETSc.Options().getAll() == before, PETSc.Options().getAll()
+theirs = PETSc.KSP().create(world)
+theirs.setFromOptions()
+assert theirs.getType() == "cg"  # still theirs
+theirs.destroy()
+for group in reversed(groups):
+    if group != MPI.COMM_NULL:
+        group.Free()
+print("well")
+"""
+
+
+@pytest.mark.skipif(MPI.COMM_WORLD.size > 1, reason="one process starts others")
+def test_hosts_that_have_started_petsc_with_options_of_their_own(tmp_path):
+    """Global options of the host, some of them ruinous for a solve, hold for its own solvers alone."""
+    (tmp_path / "host.py").write_text(HOST)
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("OMPI_COMM", "PMIX", "PRTE"))}
+    path = os.pathsep.join([str(Path(__file__).parents[2]), env.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        ["mpiexec", "--oversubscribe", "-n", "3", sys.executable, "host.py"],
+        cwd=tmp_path,
+        env={**env, "PYTHONPATH": path, "OMPI_MCA_mpi_yield_when_idle": "1"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["well"] * 3

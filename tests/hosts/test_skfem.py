@@ -10,9 +10,12 @@ from mpi4py import MPI
 
 import numpy as np
 import pytest
-from cases import frobenius_error, lapack
+from cases import frobenius_error, lapack, run_example
 
 import sparsehess as sh
+from sparsehess.errors import InputError, NotConverged
+from sparsehess.hosts import skfem as host
+from sparsehess.hosts.skfem import solver_eigen
 
 skfem = pytest.importorskip("skfem")
 skfem_hyperelastic = pytest.importorskip("skfem_hyperelastic")
@@ -97,3 +100,56 @@ def test_command_line_says_the_same(objective):
     assert found["eigenvalues"] == pytest.approx(exact, rel=1e-6)
     assert found["frequencies"]["values"] == pytest.approx(np.sign(exact) * np.sqrt(np.abs(exact)) / (2 * np.pi))
     assert found["frequencies"]["unit"] == "Hz"
+
+
+@pytest.fixture(scope="module")
+def plate():
+    """Return basis, stiffness and mass of a square membrane between fixed edges: π² (i² + j²)."""
+    from skfem.models.poisson import laplace, mass
+
+    basis = skfem.Basis(skfem.MeshQuad().refined(3), skfem.ElementQuad2())
+    return basis, laplace.assemble(basis), mass.assemble(basis)
+
+
+def test_example():
+    run_example(host)
+
+
+def test_solver_has_the_convention_of_scikit_fem(plate, comm):
+    basis, K, M = plate
+    fixed = basis.get_dofs()
+    solver = solver_eigen(k=5, comm=comm)
+    assert solver.certificate is None
+    values, vectors = skfem.solve(*skfem.condense(K, M, D=fixed), solver=solver)
+    theirs, _ = skfem.solve(*skfem.condense(K, M, D=fixed), solver=skfem.solver_eigen_scipy_sym(k=5, sigma=0))
+    assert values == pytest.approx(np.sort(theirs), rel=1e-10)
+    assert values == pytest.approx(np.pi**2 * np.array([2, 5, 5, 8, 10]), rel=3e-3)
+    assert vectors.shape == (basis.N, 5) and not vectors[fixed.all()].any()
+    np.testing.assert_allclose(vectors.T @ (M @ vectors), np.eye(5), atol=1e-9)
+    inner = basis.complement_dofs(fixed)
+    np.testing.assert_allclose((K @ vectors - (M @ vectors) * values)[inner], 0, atol=1e-8 * abs(K).max())
+    assert comm.allgather(vectors.tobytes()).count(vectors.tobytes()) == comm.size
+    assert solver.certificate.passed and solver.certificate.count.certified
+
+
+def test_options_of_the_solver_and_of_the_call(plate, comm):
+    basis, K, M = plate
+    pencil = skfem.condense(K, M, D=basis.get_dofs())
+    largest, _ = skfem.solve(*pencil, solver=solver_eigen(2, which="largest", method="dense", comm=comm))
+    inner = basis.complement_dofs(basis.get_dofs())
+    exact = lapack(K[inner][:, inner], M[inner][:, inner])
+    assert largest == pytest.approx(exact[-2:], rel=1e-9)
+    solver = solver_eigen(comm=comm, options={"eps_ncv": 30})
+    found, vectors = skfem.solve(*pencil, solver=solver, interval=(40.0, 120.0))
+    inside = exact[(exact > 40) & (exact < 120)]
+    assert found == pytest.approx(inside, rel=1e-9) and vectors.shape[1] == len(inside)
+    alone, _ = skfem.solve(*pencil, solver=solver_eigen(3))
+    assert alone == pytest.approx(exact[:3], rel=1e-9)
+    with pytest.raises(InputError, match="nothing has used: -eps_nvc"):
+        skfem.solve(*pencil, solver=solver_eigen(3, comm=comm, options={"eps_nvc": 30}))
+    with pytest.raises(NotConverged, match="of 20 eigenpairs"):
+        skfem.solve(
+            *pencil, solver=solver_eigen(20, tol=1e-12, comm=comm, options={"eps_max_it": 1, "eps_ncv": 21})
+        )
+    with pytest.raises(InputError, match="leave out mass"):
+        solver_eigen(3, mass=M, comm=comm)

@@ -1,0 +1,87 @@
+"""Eigenproblems of scikit-fem: a solver for its `solve` and `condense`, whose answers are certified.
+
+>>> import numpy as np
+>>> import skfem
+>>> from skfem.models.poisson import laplace, mass
+>>> from sparsehess.hosts.skfem import solver_eigen
+>>> basis = skfem.Basis(skfem.MeshTri.init_symmetric().refined(3), skfem.ElementTriP2())
+>>> K, M = laplace.assemble(basis), mass.assemble(basis)
+>>> solver = solver_eigen(k=3)
+>>> values, vectors = skfem.solve(*skfem.condense(K, M, D=basis.get_dofs()), solver=solver)
+>>> print((values / np.pi**2).round(3), vectors.shape == (basis.N, 3), solver.certificate.passed)
+[2.    5.001 5.001] True True
+
+Dofs of `condense` are removed, so that they bring no eigenvalues of their own. Every rank has the whole mesh and
+gets whole vectors, as scikit-fem has them; matrices and solve are shared out among the ranks of `comm`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sparsehess.certificate import Certificate, certify
+from sparsehess.errors import InputError
+from sparsehess.runtime import agreement, communicator
+from sparsehess.solvers import eigs
+
+
+class EigenSolver:
+    """A solver of K x = λ M x as scikit-fem calls one: solver(K, M) -> (values (k,), vectors (n, k)).
+
+    Made by `solver_eigen`.
+
+    Attributes
+    ----------
+    certificate
+        Of the last answer, recomputed from the vectors that scikit-fem gets; None before the first.
+    """
+
+    def __init__(self, comm, how: dict):
+        self._comm, self._how = comm, how
+        self.certificate: Certificate | None = None
+
+    def __call__(self, K, M=None, **more) -> tuple[np.ndarray, np.ndarray]:
+        """Return eigenvalues (k,), ascending, and vectors (n, k), XᵀMX = 1, the same on every rank.
+
+        Collective.
+
+        Parameters
+        ----------
+        K, M
+            SciPy matrices, (n, n), that every rank holds.
+        more
+            Arguments that override those of `solver_eigen`, for this call.
+        """
+        how = {**self._how, **more}
+        with eigs(K, mass=M, comm=self._comm, **how) as spectrum:
+            self.certificate = certify(K, spectrum, mass=M, tol=how.get("tol", 1e-8), comm=self._comm)
+            parts = [vector.getArray(readonly=True) for vector in spectrum.vectors]
+            own = np.array(parts).reshape(len(parts), -1).T
+            return spectrum.eigenvalues, np.concatenate(self._comm.allgather(own))
+
+
+def solver_eigen(k: int | None = None, *, comm=None, **how) -> EigenSolver:
+    """Return a solver for the `solver=` of scikit-fem's `solve`.
+
+    Collective on `comm`.
+
+    Parameters
+    ----------
+    k
+        How many eigenvalues; default 6, the smallest, unless `how` says otherwise.
+    comm
+        mpi4py communicator whose ranks all call `solve`; default this process alone.
+    how
+        Other arguments of `eigs`: `which`, `target`, `interval`, `tol`, `method`, PETSc's `options`.
+
+    Raises
+    ------
+    InputError
+        `mass` or `comm` among the arguments; the mass is what `solve` brings. Of other arguments `eigs` tells when
+        it is called, with all its other errors.
+    """
+    comm = communicator(comm)
+    with agreement(comm):
+        if "mass" in how:
+            raise InputError("the mass matrix is the second matrix of scikit-fem's solve: leave out mass")
+    return EigenSolver(comm, how if k is None else {"k": k, **how})
