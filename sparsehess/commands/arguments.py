@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sparsehess.commands import flags
+from sparsehess.commands import batch, flags
 from sparsehess.errors import InputError
 
 
@@ -103,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
     derivatives.set_defaults(**flags.DERIVATIVES)
 
     operand = argparse.ArgumentParser(add_help=False)
-    operand.add_argument("input", metavar="INPUT", help=".mtx, .mtx.gz, .npz, .petsc, .h5, or file.py:name")
+    operand.add_argument("input", metavar="INPUT", help=".mtx, .mtx.gz, .npz, .petsc, .h5, file.py:name, or job.toml")
     operand.add_argument("--mass", metavar="FILE", help="mass matrix M of H x = λ M x")
 
     known = argparse.ArgumentParser(add_help=False)
@@ -274,6 +274,8 @@ def parser() -> argparse.ArgumentParser:
     )
     color.add_argument("--lattice", metavar="FILE", help="coordinates of the variables on a lattice (.npy)")
     color.add_argument("--plot", metavar="FILE.png", help="draw the coloured matrix")
+
+    batch.add_parsers(commands, shared)
 
     commands.add_parser(
         "info", parents=[shared], help="the stack: what is there, what is missing, what that costs"
