@@ -61,6 +61,7 @@ def state(job: Job) -> tuple[str, int | None, str]:
     """Return (word, exit status, reason) of a job whose script has not told its end. Not collective."""
     if job.host != socket.gethostname():
         return "unknown", None, f"on {job.host}"
+    _children[:] = [child for child in _children if child.poll() is None]
     leader = _leader(job)
     if leader is None:
         return "unknown", None, "its submission was interrupted"
@@ -113,6 +114,10 @@ def end(job: Job) -> None:
     if leader is not None and _runs(*leader):
         with suppress(ProcessLookupError):
             os.killpg(leader[0], signal.SIGTERM)
+    else:  # the script alone was killed: what it has left is asked one by one
+        for pid in members(job):
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + _GRACE
     while members(job) and time.monotonic() < deadline:
         time.sleep(0.05)
