@@ -299,13 +299,79 @@ def _load_mtx(path: Path):
         raise InputError(f"{path}: no line of sizes behind the banner")
     entries = numbers[2] if coordinate else numbers[0] * numbers[1]
     _believable(path, numbers[0], numbers[1], entries, size // (4 if coordinate else 2) * (1 if coordinate else 2))
+    if not coordinate:
+        return _dense_mtx(path, opener, *numbers, banner[3].lower(), banner[4].lower())
     from scipy.io import mmread  # 20 ms on every rank, and needed on one
 
-    return mmread(path)
+    if path.suffix != ".gz" and _is_text(path):
+        return mmread(path)
+    with opener(path, "rb") as stream:
+        return mmread(_Text(stream))
 
 
-def _member_sizes(path: Path) -> dict[str, tuple]:
-    """Return {name: shape} of a .npz, each array's claim checked against its bytes."""
+def _is_text(path: Path) -> bool:
+    """Return whether a file has no zero bytes and ends with a line end."""
+    with open(path, "rb") as stream:
+        last = b""
+        while piece := stream.read(2**20):
+            if b"\0" in piece:
+                return False
+            last = piece
+    return last.endswith(b"\n")
+
+
+class _Text:
+    """A stream whose last line ends and that has no zero bytes: SciPy's reader runs beyond both.
+
+    What stands for a zero byte is no part of a number, so that the reader refuses it.
+    """
+
+    def __init__(self, stream):
+        self._stream, self._more = stream, True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        if not data and self._more:
+            self._more = False
+            return b"\n"
+        return data.replace(b"\0", b"?")
+
+
+def _dense_mtx(path: Path, opener, rows: int, columns: int, field: str, symmetry: str) -> np.ndarray:
+    """Return the array of a Matrix Market file of format array.
+
+    SciPy's reader writes beyond the end of its array where a file has more values than its head says.
+    """
+    if field not in ("real", "double", "integer") or symmetry not in ("general", "symmetric"):
+        raise InputError(f"{path}: an array is real or integer, general or symmetric; not {field}, {symmetry}")
+    if symmetry == "symmetric" and rows != columns:
+        raise InputError(f"{path}: symmetric, but {rows} x {columns}")
+    wanted = rows * columns if symmetry == "general" else rows * (rows + 1) // 2
+    with opener(path, "rb") as stream:
+        lines = (line for line in stream if line.strip() and not line.startswith(b"%"))
+        next(lines)  # the sizes
+        values = np.fromiter((float(line) for line in lines), np.float64)
+    if len(values) != wanted:
+        raise InputError(f"{path}: claims {wanted} values and has {len(values)}: damaged")
+    if symmetry == "general":
+        return values.reshape((rows, columns), order="F")
+    whole = np.zeros((rows, rows))
+    upper = np.triu_indices(rows)  # by rows what the lower triangle is by columns
+    whole[upper] = values
+    whole.T[upper] = values
+    return whole
+
+
+def member_sizes(path: Path) -> dict[str, tuple]:
+    """Return {name: shape} of a .npz, each array's claim checked against its bytes.
+
+    Not collective.
+
+    Raises
+    ------
+    InputError
+        An array claims more than the file can hold, or holds Python objects.
+    """
     shapes = {}
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
@@ -331,7 +397,7 @@ def _member_sizes(path: Path) -> dict[str, tuple]:
 
 
 def _load_npz(path: Path):
-    shapes = _member_sizes(path)
+    shapes = member_sizes(path)
     if "format" not in shapes:
         if len(shapes) == 1 and len(next(iter(shapes.values()))) == 2:
             with np.load(path, allow_pickle=False) as archive:
@@ -379,7 +445,8 @@ def _check_petsc(path: Path) -> None:
     index = np.dtype(PETSc.IntType).newbyteorder(">")
     size = os.path.getsize(path)
     with open(path, "rb") as stream:
-        head = np.frombuffer(stream.read(4 * index.itemsize), index)
+        first = stream.read(4 * index.itemsize)
+        head = np.frombuffer(first[: len(first) // index.itemsize * index.itemsize], index)
         if len(head) < 4 or head[0] != _PETSC_MATRIX:
             raise InputError(f"{path}: not a PETSc binary matrix with {8 * index.itemsize}-bit indices")
         rows, columns, entries = (int(number) for number in head[1:])
@@ -432,7 +499,7 @@ def _load_vectors(path: Path, n: int) -> np.ndarray:
             with optional("h5py", "an .h5 file", "hdf5").File(path, "r") as file:
                 arrays = {name: item[()] for name, item in file.items() if getattr(item, "ndim", 0) == 2}
         elif path.suffix == ".npz":
-            _member_sizes(path)
+            member_sizes(path)
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive if archive[name].ndim == 2}
         else:

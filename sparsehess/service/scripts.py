@@ -119,8 +119,9 @@ def _opening(job: Job) -> list[str]:
 
 
 def _command(job: Job) -> list[str]:
-    """Return the command as an array, a flag with its values on each line."""
-    words = [shlex.quote(word) for word in job.command]
+    """Return the command as arrays: a flag with its values on each line, what is for PETSc apart."""
+    at = job.command.index("--") if "--" in job.command else len(job.command)
+    words, petsc = ([shlex.quote(word) for word in part] for part in (job.command[:at], job.command[at:]))
     first = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
     lines, line = [" ".join([*map(shlex.quote, job.program), *words[:first]])], []
     for word in words[first:]:
@@ -138,23 +139,32 @@ def _command(job: Job) -> list[str]:
         limit = [
             f"    timeout --foreground --preserve-status --signal={told} --kill-after={wait} {job.time - lead}"
         ]
-    return ["command=(", *limit, f"    {' '.join(launch)}", *(f"    {line}" for line in lines), ")"]
+    return [
+        "command=(",
+        *limit,
+        f"    {' '.join(launch)}",
+        *(f"    {line}" for line in lines),
+        ")",
+        f"petsc=({' '.join(petsc)})",
+    ]
 
 
 def _run(job: Job) -> list[str]:
     if not job.resumable:
-        return ['"${command[@]}"', "status=$?", *_ending()]
+        return ['"${command[@]}" "${petsc[@]}"', "status=$?", *_ending()]
     saved = shlex.quote(job.checkpoint) if job.checkpoint else '"$job/checkpoint"'
     lines = [
-        "# A start after the first goes on from what was saved.",
+        "# A start after the first goes on from what was saved; files that are not whole yet are hidden.",
         'date "+%F %T" >> "$job/starts"',
-        f'if [ -n "$(ls -A {saved} 2> /dev/null)" ]; then resume=(--resume); else resume=(); fi',
+        f'if [ "$(wc -l < "$job/starts")" -gt 1 ] && [ -n "$(ls {saved} 2> /dev/null)" ]',
+        "then resume=(--resume); else resume=(); fi",
         "",
-        "# SIGUSR1, before the time limit, is passed on: the ranks save what they have and end with "
-        f"status {RESUMABLE}.",
-        "told=no child=",
-        "trap 'told=yes; kill -USR1 $child' USR1",
-        '"${command[@]}" "${resume[@]}" &',
+        "# SIGUSR1, before the time limit, and SIGTERM are passed on: the ranks save what they have and end with",
+        f"# status {RESUMABLE}.",
+        "told=no child= ended=no",
+        """trap 'told=yes; [ -z "$child" ] || kill -USR1 "$child"' USR1""",
+        """trap 'told=yes ended=yes; [ -z "$child" ] || kill -USR1 "$child"' TERM""",
+        '"${command[@]}" "${resume[@]}" "${petsc[@]}" &',
         "child=$!",
         'wait "$child"; status=$?',
         'while [ "$told" = yes ]; do told=no; wait "$child"; status=$?; done',
@@ -172,6 +182,9 @@ def _again(job: Job) -> list[str]:
     if queue is None:
         return []
     return [
+        "",
+        "# Ended by the scheduler, which also knows whether this job is to begin again.",
+        '[ "$ended" = no ] || exit "$status"',
         "",
         "# Stopped, and not by `sparsehess cancel`: queued again, to go on.",
         f'if [ "$status" = {RESUMABLE} ] && [ ! -e "$job/cancelled" ] && '

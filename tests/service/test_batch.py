@@ -321,7 +321,7 @@ def test_a_command_that_saves_is_submitted_to_go_on(place, monkeypatch, capsys):
         batch.run_submit(parser().parse_args(asked.split()), {}, None)
         script = capsys.readouterr().out
         assert "#SBATCH --signal=B:USR1@120\n#SBATCH --requeue\n" in script
-        assert f"    --checkpoint {folder}\n" in script and f'"$(ls -A {folder} 2>' in script
+        assert f"    --checkpoint {folder}\n" in script and f'"$(ls {folder} 2>' in script
         assert script.count("--checkpoint") == script.count("--json") == 1
 
 
@@ -343,6 +343,7 @@ def test_a_dry_run_leaves_nothing(place):
     shipped = facts(place, f"submit {ROOT}/drivers/job.toml --scheduler pbs --dry-run")
     assert shipped["ranks"] == 2 and "#PBS -N argon" in shipped["script"]
     assert shipped["command"][-3:] == ["--", "-eps_max_it", "200"]
+    assert "\npetsc=(-- -eps_max_it 200)\n" in shipped["script"]
 
 
 SUBMIT_REFUSED = [
@@ -454,7 +455,7 @@ def test_a_script_that_is_killed_has_failed_and_its_number_is_not_trusted(place)
     assert waited(job).why == "killed, without a status"
     assert local.members(job)
     local.end(job)
-    assert not local.members(job)
+    assert not local.members(job) and state(job).over
     elsewhere = dataclasses.replace(job, host="elsewhere")
     assert state(elsewhere) == State("unknown", None, "on elsewhere")
     with pytest.raises(InputError, match="cancel it there"):
@@ -479,6 +480,24 @@ def test_a_time_limit_stops_a_job_that_saves_and_it_goes_on(place):
     assert state(job) == State("done", 0)
     assert job.word("out").splitlines() == ["begun", "went on from half"]
     assert len(job.word("starts").splitlines()) == 2
+
+
+def test_what_goes_on_is_told_so_before_what_is_for_petsc(place, programs):
+    fake(programs, "mpiexec", "exit 75")
+    saved = place / "saved"
+    saved.mkdir()
+    command = ["eigs", "good.npz", "--checkpoint", str(saved), "--", "-eps_max_it", "7"]
+    job = made(place, resumable=True, command=command, checkpoint=str(saved))
+    (saved / "of-another-run").write_text("")  # the first start of a job begins anew
+    calls = []
+    for name in (None, ".half-written", "whole"):
+        if name:
+            (saved / name).write_text("")
+        assert subprocess.run(["bash", job.file("script")], check=False).returncode == 75
+        calls.append((programs / "calls").read_text().splitlines()[-1])
+        (saved / "of-another-run").unlink(missing_ok=True)
+    start = f"mpiexec -n 1 sparsehess eigs good.npz --checkpoint {saved}"
+    assert calls == [f"{start} -- -eps_max_it 7"] * 2 + [f"{start} --resume -- -eps_max_it 7"]
 
 
 def test_a_time_limit_ends_a_job_that_cannot_save(place):

@@ -11,7 +11,32 @@ from pathlib import Path
 import pytest
 from test_batch import JOB, PROBLEMS, WORKER, ended, facts, made, run
 
+from sparsehess.commands import jobfiles
+from sparsehess.commands.arguments import parser
 from sparsehess.service import jobs, schedulers
+
+pytestmark = pytest.mark.slow
+
+# A gradient of 1.5 s that leaves a line in a file each time: on two ranks a minute and more.
+COSTLY = """
+import os, time
+import numpy as np
+import sparsehess as sh
+
+def band(comm, n=60, reach=10, wait=1.5):
+    def gradient(x):
+        time.sleep(wait)
+        with open("calls", "a") as file:
+            file.write(f"{comm.rank}\\n")
+        g = 40 * x + x**3
+        for step in range(1, reach + 1):
+            g[step:] -= x[:-step] / step
+            g[:-step] -= x[step:] / step
+        return g
+    edges = [[i, i + step] for step in range(1, reach + 1) for i in range(n - step)]
+    pattern = sh.Pattern.from_edges(edges, n, comm=comm)
+    return sh.Objective(x=np.linspace(0, 1, n), gradient=gradient, pattern=pattern, comm=comm)
+"""
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
 
@@ -129,7 +154,19 @@ def place(tmp_path, monkeypatch, slurm):
     return tmp_path
 
 
-def test_a_job_from_submission_to_result(place):
+@pytest.fixture(params=["mpiexec", "srun"])
+def launcher(request):
+    """What starts the ranks of a job: Open MPI's own, or a step of Slurm that speaks PMIx."""
+    if request.param == "srun":
+        spoken = subprocess.run(["srun", "--mpi=list"], capture_output=True, text=True, check=False)
+        if "pmix" not in spoken.stdout + spoken.stderr:
+            pytest.skip("this srun does not speak PMIx: apt-get install libpmix2")
+        return "srun --mpi=pmix"
+    return "mpiexec"
+
+
+def test_a_job_from_submission_to_result(place, launcher):
+    (place / "job.toml").write_text(f'{JOB}[submit]\nlauncher = "{launcher}"\n')
     found = facts(place, "submit job.toml --scheduler slurm --ranks 2 --time 00:10:00")
     assert found["scheduler"] == "slurm" and found["number"].isdigit()
     assert (ended(place, 1)["state"], jobs.find("1").exit) == ("done", 0), _told(jobs.find("1"))
@@ -168,7 +205,7 @@ def test_cancel(place):
     assert schedulers.states([job])[1].word == "cancelled"
 
 
-def test_a_time_limit_stops_a_job_it_is_queued_again_and_goes_on(place):
+def test_a_time_limit_stops_a_job_it_is_queued_again_and_goes_on(place, launcher):
     (place / "worker.py").write_text(WORKER)
     checkpoint = place / "jobs/1/checkpoint"
     job = made(
@@ -176,6 +213,7 @@ def test_a_time_limit_stops_a_job_it_is_queued_again_and_goes_on(place):
         "slurm",
         resumable=True,
         time=60,
+        launcher=launcher.split(),
         program=[sys.executable, "worker.py"],
         command=["eigs", "--checkpoint", str(checkpoint)],
     )
@@ -192,3 +230,48 @@ def test_a_time_limit_stops_a_job_it_is_queued_again_and_goes_on(place):
     assert schedulers.states([job])[1].word == "done", _told(job)
     assert (job.word("out") or "").splitlines() == ["begun", "went on from half"]
     assert len(Path(job.folder, "starts").read_text().splitlines()) == 2 and "running" in seen
+
+
+def test_a_run_that_its_limit_stops_goes_on_where_it_was(place, launcher):
+    if not {"--checkpoint", "--resume"} <= jobfiles.options("eigs", parser()):
+        pytest.skip("eigs has no --checkpoint and --resume here")
+    (place / "problems.py").write_text(COSTLY)
+    (place / "job.toml").write_text(
+        f'command = "eigs"\ninput = "problems.py:band"\nk = 3\n[submit]\nlauncher = "{launcher}"\n'
+    )
+    undisturbed = facts(place, "eigs problems.py:band -k 3 --set wait=0", 2)
+    needed = len((place / "calls").read_text().splitlines())
+    (place / "calls").unlink()
+    facts(place, "submit job.toml --scheduler slurm --ranks 2 --time 00:01:00")
+    job = jobs.find("1")
+    assert ended(place, 1, 400)["state"] == "done", _told(job)
+    starts = len(Path(job.folder, "starts").read_text().splitlines())
+    assert starts > 1, "never stopped"
+    answer = facts(place, "result 1")
+    assert answer["eigenvalues"] == pytest.approx(undisturbed["eigenvalues"], rel=1e-8)
+    # What was being evaluated when it was stopped is evaluated again: one gradient on each rank.
+    called = len((place / "calls").read_text().splitlines())
+    assert needed <= called <= needed + 2 * (starts - 1)
+
+
+def test_requeue_from_outside(place, launcher):
+    """What an operator or a dead node does: killed without a word, begun again by Slurm."""
+    (place / "worker.py").write_text(WORKER)
+    checkpoint = place / "jobs/1/checkpoint"
+    job = made(
+        place,
+        "slurm",
+        resumable=True,
+        time=600,
+        launcher=launcher.split(),
+        program=[sys.executable, "worker.py"],
+        command=["eigs", "--checkpoint", str(checkpoint)],
+    )
+    checkpoint.mkdir()
+    schedulers.SCHEDULERS["slurm"].submit(job)
+    assert not _until(lambda: (job.word("out") or "").startswith("begun"), 60, "not begun"), _told(job)
+    (checkpoint / "saved").write_text("an hour ago")
+    subprocess.run(["scontrol", "requeue", job.word("number")], check=True)
+    subprocess.run(["scontrol", "update", f"JobId={job.word('number')}", "StartTime=now"], check=False)
+    assert not _until(lambda: schedulers.states([job])[1].over, 240, "not over"), _told(job)
+    assert job.exit == 0 and (job.word("out") or "").splitlines()[-1] == "went on from an hour ago"
