@@ -19,9 +19,10 @@ import numpy as np
 import scipy.sparse
 
 from sparsehess.errors import InputError, StackError
+from sparsehess.hdf5 import opened
 from sparsehess.pattern import Layout, Pattern
 from sparsehess.pattern.kernels import mirrored
-from sparsehess.runtime import PETSc, agreement, aij, on_root, optional
+from sparsehess.runtime import PETSc, agreement, aij, on_root
 
 SUFFIXES = (".mtx", ".mtx.gz", ".npz", ".petsc", ".h5")
 
@@ -416,7 +417,7 @@ def _load_npz(path: Path):
 
 
 def _load_h5(path: Path):
-    with optional("h5py", "an .h5 file", "hdf5").File(path, "r") as file:
+    with opened(path) as file:
         names = ("indptr", "indices", "data", "shape")
         missing = [name for name in names if name not in file]
         if missing:
@@ -496,7 +497,7 @@ def _load_vectors(path: Path, n: int) -> np.ndarray:
         raise InputError(f"{path}: no such file")
     try:
         if path.suffix == ".h5":
-            with optional("h5py", "an .h5 file", "hdf5").File(path, "r") as file:
+            with opened(path) as file:
                 arrays = {name: item[()] for name, item in file.items() if getattr(item, "ndim", 0) == 2}
         elif path.suffix == ".npz":
             member_sizes(path)

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from sparsehess.errors import InputError, StackError
+from sparsehess.hdf5 import opened
 from sparsehess.matrices import member_sizes
 from sparsehess.pattern import Layout
-from sparsehess.runtime import PETSc, agreement, optional
+from sparsehess.runtime import PETSc, agreement
 from sparsehess.solvers.spectrum import SolveSpec
 
 
@@ -81,7 +82,7 @@ class _Source:
     def _open(self, path: Path, n: int) -> None:
         try:
             if path.suffix == ".h5":
-                self._file = optional("h5py", "an .h5 file", "hdf5").File(path, "r")
+                self._file = opened(path)
                 text = str(self._file.attrs["json"])
                 self._rows = self._file["vectors"]
             elif path.suffix == ".npz":
@@ -102,8 +103,8 @@ class _Source:
         if not isinstance(self.facts, dict):
             raise InputError(f"{path}: no result of sparsehess eigs (its JSON is no table)")
         k = len(self.values)
-        if getattr(self._rows, "shape", None) not in ((k, n), (0, 0) if k == 0 else None):
-            shape = getattr(self._rows, "shape", "that are none")
+        shape = getattr(self._rows, "shape", "that are none")
+        if shape != (k, n) and (k or shape != (0, 0)):
             raise InputError(f"{path}: {k} eigenvalues and vectors {shape} do not fit n = {n}")
         if self._rows.dtype.kind not in "fiu":
             raise InputError(f"{path}: vectors of {self._rows.dtype}, not of numbers")

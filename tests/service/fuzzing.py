@@ -24,7 +24,7 @@ import scipy.io
 import scipy.sparse as sp
 
 # Bytes beyond those of the libraries that reading a few kilobytes may take, and seconds.
-ROOM, PATIENCE = 2**29, 20
+ROOM, PATIENCE = 2**29, 60
 
 ODD_WORDS = [
     b"nan", b"inf", b"-1", b"0", b"1e999", b"99999999999999999999", b"4294967296", b"2147483648", b"", b"\x00",

@@ -34,7 +34,8 @@ def good(status, lines):
 
 
 def test_a_hundred_damaged_inputs(tmp_path):
-    found = survived(tmp_path, 104, list(fuzzing.KINDS))
+    slow = {"h5", "result-h5"}  # each is read by a process of its own first
+    found = survived(tmp_path, 104, sorted(set(fuzzing.KINDS) - slow) * 4 + sorted(slow))
     assert found[2] > 40 and found[0] > 5  # neither is all refused, nor nothing
 
 
