@@ -121,9 +121,18 @@ def parser() -> argparse.ArgumentParser:
         "what multigrid should know",
     )
 
+    thinning = argparse.ArgumentParser(add_help=False)
+    rule = thinning.add_mutually_exclusive_group()
+    rule.add_argument(
+        "--drop", type=float, metavar="T", help="drop entries smaller than T, and say how far eigenvalues may move"
+    )
+    rule.add_argument(
+        "--keep", type=int, metavar="N", help="keep the diagonal and the largest others, N entries in all"
+    )
+
     eigs = commands.add_parser(
         "eigs",
-        parents=[shared, out, seeded, coloring, derivatives, operand, known],
+        parents=[shared, out, seeded, coloring, derivatives, operand, known, thinning],
         help="eigenpairs of a Hessian: a matrix file, or a problem that is differentiated first",
     )
     eigs.add_argument("-k", type=int, help="how many (default 6; of the negative ones all)")
@@ -256,7 +265,7 @@ def parser() -> argparse.ArgumentParser:
 
     assemble = commands.add_parser(
         "assemble",
-        parents=[shared, seeded, coloring, derivatives],
+        parents=[shared, seeded, coloring, derivatives, thinning],
         help="pattern, colouring, compressed derivatives, Hessian to a file",
     )
     assemble.add_argument("input", metavar="PROBLEM", help="file.py:name or package.module:name")
