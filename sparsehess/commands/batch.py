@@ -58,6 +58,14 @@ def add_parsers(commands, shared) -> None:
         help="entries of a row that are reckoned with where the pattern has to be detected (default 30)",
     )
 
+    plan.add_argument(
+        "--products",
+        type=int,
+        metavar="N",
+        help="that advice is taken from: how it looks, what each way costs, which to take and why; 0 for none "
+        "(default 12)",
+    )
+
     submit = commands.add_parser("submit", parents=[shared], help="queue a job file, and remember it")
     submit.add_argument("job", metavar="JOB.toml", help="what to run; its table [submit] holds these flags")
     submit.add_argument(
@@ -347,14 +355,18 @@ def run_cancel(arguments, options, comm) -> int:
 def run_plan(arguments, options, comm) -> int:
     """What a run would cost."""
     from sparsehess import matrices, problems, runtime
+    from sparsehess.commands.advising import advised
     from sparsehess.commands.answers import answer, ranks
     from sparsehess.service import plan
 
+    if arguments.products is not None and 0 != arguments.products < 4:
+        raise InputError(f"--products {arguments.products}: 4 at least, or 0 for no advice")
     for flag in ("ranks", "row", "k"):
         value = getattr(arguments, flag)
         if value is not None and value < 1:
             raise InputError(f"{'-' if flag == 'k' else '--'}{flag} {value}: at least 1")
     is_problem = problems.is_problem(arguments.input)
+    objective, stored = None, None
     calls, seconds, pieces, colors = None, None, 0, 0
     if is_problem:
         objective = problems.load(arguments.input, problems.settings(arguments.settings), comm)
@@ -368,7 +380,8 @@ def run_plan(arguments, options, comm) -> int:
                 one = _measured(objective)
                 seconds = {"one": one, "all": one * calls.total}
     else:
-        pattern = matrices.read_matrix(arguments.input, comm).pattern
+        stored = matrices.read_matrix(arguments.input, comm)
+        pattern = stored.pattern
         n, nnz, name = pattern.n, pattern.nnz, arguments.input
     factored = not arguments.shell and arguments.method in ("auto", "krylovschur", "slicing", "feast", "ciss")
     needed = plan.memory(pattern, n, nnz, min(arguments.k or 6, n), colors, factored)
@@ -389,7 +402,12 @@ def run_plan(arguments, options, comm) -> int:
         "ranks": dataclasses.asdict(worth),
         "mpi": ranks(comm)["mpi"],
     }
-    answer(arguments, comm, facts, plan.lines(facts))
+    lines = plan.lines(facts)
+    if arguments.products != 0:
+        source = objective if stored is None else stored
+        facts["look"], facts["advice"], told = advised(arguments, source, pattern, calls, needed, many)
+        lines = f"{lines}\n{told}"
+    answer(arguments, comm, facts, lines)
     if pattern is not None:
         pattern.free()
     return errors.DONE
