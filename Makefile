@@ -1,6 +1,7 @@
-# STACK=system (the distribution's petsc4py and slepc4py, default) or STACK=latest (newest from PyPI sources).
+# STACK=system (the distribution's petsc4py and slepc4py, default), STACK=latest (newest from PyPI sources), or
+# STACK=cuda (the newest, for NVIDIA's devices).
 STACK ?= system
-VENV := $(CURDIR)/.venv$(if $(filter latest,$(STACK)),-latest)
+VENV := $(CURDIR)/.venv$(if $(filter-out system,$(STACK)),-$(STACK))
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 export PATH := $(BIN):$(PATH)
@@ -28,4 +29,4 @@ lint: env
 	@ruff check . && ruff format --check .
 
 clean:
-	rm -rf .venv .venv-latest build *.egg-info demo.png demo.h5
+	rm -rf .venv .venv-latest .venv-cuda build *.egg-info demo.png demo.h5

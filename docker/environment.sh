@@ -1,7 +1,7 @@
 #!/bin/sh
-# Make the virtual environment VENV for STACK=system|latest: system packages, petsc4py and
+# Make the virtual environment VENV for STACK=system|latest|cuda: system packages, petsc4py and
 # slepc4py, a pinned numpy, the build tools, sparsehess itself with its compiled kernels.
-# Called by the Makefile and the Dockerfile; safe to call again.
+# Called by the Makefile and by image.sh; safe to call again.
 set -eu
 stack=$1
 venv=$2
@@ -16,7 +16,8 @@ fail() { echo "sparsehess: $*" >&2; exit 1; }
 
 # --- system packages -------------------------------------------------------------------
 packages=$(cat "$here/debian-packages.txt")
-[ "$stack" = latest ] && packages="$packages $(cat "$here/debian-packages-latest.txt")"
+case $stack in system | latest | cuda) ;; *) fail "STACK is system, latest or cuda, not '$stack'" ;; esac
+[ "$stack" = system ] || packages="$packages $(cat "$here/debian-packages-latest.txt")"
 missing=
 for package in $packages; do
     status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
@@ -38,7 +39,7 @@ fi
 [ -x "$python" ] || fail "no Python at $python: set PYTHON to the one that the distribution's petsc4py was built for"
 
 # --- the virtual environment, and what must stay fixed in it ---------------------------
-if [ "$stack" = latest ]; then
+if [ "$stack" != system ]; then
     "$python" -m venv "$venv"
     echo "numpy>=2" >"$venv/constraints.txt"
 else
@@ -60,8 +61,8 @@ WRAPPER
 chmod +x "$venv/bin/mpiexec"
 
 # --- petsc4py and slepc4py -------------------------------------------------------------
-if [ "$stack" = latest ]; then
-    "$here/petsc-latest.sh" "$venv"
+if [ "$stack" != system ]; then
+    sh "$here/petsc-latest.sh" "$venv" "$stack"
 else
     # Debian looks under /usr/lib/petsc, which only its development package makes: say where they are.
     find /usr/lib/petscdir /usr/lib/slepcdir -type d -path '*-real/lib/python3/dist-packages' 2>/dev/null | sort -V \

@@ -8,6 +8,7 @@ import sys
 import traceback
 
 from sparsehess import commands, errors, runtime
+from sparsehess.commands import batch, jobfiles
 from sparsehess.commands.arguments import Help, parser
 from sparsehess.errors import InputError, SparseHessError
 
@@ -57,14 +58,20 @@ def main(argv: list[str] | None = None) -> None:
     rest: list[str] = []
     names: list[str] = []
     try:
-        # argparse takes -inf and -1e-3 for options, but nothing with a blank.
-        arguments = parser().parse_args([" " + word if _is_number(word) else word for word in ours])
+        top = parser()
+        ours, first = jobfiles.expanded(ours, top)
+        theirs = first + theirs
+        arguments = top.parse_args(jobfiles.guarded(ours))
         options, rest, names = split_petsc(theirs)
     except Help as help_text:
         text = str(help_text)
     except InputError as error:
         early = error
     verbose = "-v" in ours or "--verbose" in ours
+    if words and words[0] in commands.ALONE and batch.first():
+        sys.exit(_alone(arguments, early, text, theirs, verbose))
+    if words and words[0] in commands.ALONE:
+        sys.exit(errors.DONE)
     try:
         runtime.initialize(rest)
     except SparseHessError as error:
@@ -95,6 +102,24 @@ def main(argv: list[str] | None = None) -> None:
         status = agreed.status if isinstance(agreed, SparseHessError) else errors.BUG
     sys.stdout.flush()
     sys.exit(status)
+
+
+def _alone(arguments, error, text, theirs: list[str], verbose: bool) -> int:
+    """Run a command that needs neither MPI nor PETSc; return its exit status."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    logging.basicConfig(format="sparsehess: %(message)s", level=logging.DEBUG if verbose else logging.WARNING)
+    if text is not None:
+        sys.stdout.write(text)
+        return errors.DONE
+    try:
+        if error is not None:
+            raise error
+        if theirs:
+            raise InputError(f"{theirs[0]}: {arguments.command} solves nothing, its job file has a [petsc]")
+        return commands.run(arguments, {}, None)
+    except Exception as caught:
+        _report(caught, 0, verbose)
+        return caught.status if isinstance(caught, SparseHessError) else errors.BUG
 
 
 def _partition(words: list[str]) -> tuple[list[str], list[str], list[str]]:

@@ -20,9 +20,10 @@ import numpy as np
 import scipy.sparse
 
 from sparsehess.errors import InputError, StackError
+from sparsehess.hdf5 import opened
 from sparsehess.pattern import Layout, Pattern
 from sparsehess.pattern.kernels import mirrored
-from sparsehess.runtime import PETSc, agreement, aij, on_root, optional
+from sparsehess.runtime import PETSc, agreement, aij, on_root
 
 SUFFIXES = (".mtx", ".mtx.gz", ".npz", ".petsc", ".h5")
 
@@ -325,13 +326,79 @@ def _load_mtx(path: Path):
         raise InputError(f"{path}: no line of sizes behind the banner")
     entries = numbers[2] if coordinate else numbers[0] * numbers[1]
     _believable(path, numbers[0], numbers[1], entries, size // (4 if coordinate else 2) * (1 if coordinate else 2))
+    if not coordinate:
+        return _dense_mtx(path, opener, *numbers, banner[3].lower(), banner[4].lower())
     from scipy.io import mmread  # 20 ms on every rank, and needed on one
 
-    return mmread(path)
+    if path.suffix != ".gz" and _is_text(path):
+        return mmread(path)
+    with opener(path, "rb") as stream:
+        return mmread(_Text(stream))
 
 
-def _member_sizes(path: Path) -> dict[str, tuple]:
-    """Return {name: shape} of a .npz, each array's claim checked against its bytes."""
+def _is_text(path: Path) -> bool:
+    """Return whether a file has no zero bytes and ends with a line end."""
+    with open(path, "rb") as stream:
+        last = b""
+        while piece := stream.read(2**20):
+            if b"\0" in piece:
+                return False
+            last = piece
+    return last.endswith(b"\n")
+
+
+class _Text:
+    """A stream whose last line ends and that has no zero bytes: SciPy's reader runs beyond both.
+
+    What stands for a zero byte is no part of a number, so that the reader refuses it.
+    """
+
+    def __init__(self, stream):
+        self._stream, self._more = stream, True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        if not data and self._more:
+            self._more = False
+            return b"\n"
+        return data.replace(b"\0", b"?")
+
+
+def _dense_mtx(path: Path, opener, rows: int, columns: int, field: str, symmetry: str) -> np.ndarray:
+    """Return the array of a Matrix Market file of format array.
+
+    SciPy's reader writes beyond the end of its array where a file has more values than its head says.
+    """
+    if field not in ("real", "double", "integer") or symmetry not in ("general", "symmetric"):
+        raise InputError(f"{path}: an array is real or integer, general or symmetric; not {field}, {symmetry}")
+    if symmetry == "symmetric" and rows != columns:
+        raise InputError(f"{path}: symmetric, but {rows} x {columns}")
+    wanted = rows * columns if symmetry == "general" else rows * (rows + 1) // 2
+    with opener(path, "rb") as stream:
+        lines = (line for line in stream if line.strip() and not line.startswith(b"%"))
+        next(lines)  # the sizes
+        values = np.fromiter((float(line) for line in lines), np.float64)
+    if len(values) != wanted:
+        raise InputError(f"{path}: claims {wanted} values and has {len(values)}: damaged")
+    if symmetry == "general":
+        return values.reshape((rows, columns), order="F")
+    whole = np.zeros((rows, rows))
+    upper = np.triu_indices(rows)  # by rows what the lower triangle is by columns
+    whole[upper] = values
+    whole.T[upper] = values
+    return whole
+
+
+def member_sizes(path: Path) -> dict[str, tuple]:
+    """Return {name: shape} of a .npz, each array's claim checked against its bytes.
+
+    Not collective.
+
+    Raises
+    ------
+    InputError
+        An array claims more than the file can hold, or holds Python objects.
+    """
     shapes = {}
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
@@ -357,7 +424,7 @@ def _member_sizes(path: Path) -> dict[str, tuple]:
 
 
 def _load_npz(path: Path):
-    shapes = _member_sizes(path)
+    shapes = member_sizes(path)
     if "format" not in shapes:
         if len(shapes) == 1 and len(next(iter(shapes.values()))) == 2:
             with np.load(path, allow_pickle=False) as archive:
@@ -376,7 +443,7 @@ def _load_npz(path: Path):
 
 
 def _load_h5(path: Path):
-    with optional("h5py", "an .h5 file", "hdf5").File(path, "r") as file:
+    with opened(path) as file:
         names = ("indptr", "indices", "data", "shape")
         missing = [name for name in names if name not in file]
         if missing:
@@ -405,7 +472,8 @@ def _check_petsc(path: Path) -> None:
     index = np.dtype(PETSc.IntType).newbyteorder(">")
     size = os.path.getsize(path)
     with open(path, "rb") as stream:
-        head = np.frombuffer(stream.read(4 * index.itemsize), index)
+        first = stream.read(4 * index.itemsize)
+        head = np.frombuffer(first[: len(first) // index.itemsize * index.itemsize], index)
         if len(head) < 4 or head[0] != _PETSC_MATRIX:
             raise InputError(f"{path}: not a PETSc binary matrix with {8 * index.itemsize}-bit indices")
         rows, columns, entries = (int(number) for number in head[1:])
@@ -455,10 +523,10 @@ def _load_vectors(path: Path, n: int) -> np.ndarray:
         raise InputError(f"{path}: no such file")
     try:
         if path.suffix == ".h5":
-            with optional("h5py", "an .h5 file", "hdf5").File(path, "r") as file:
+            with opened(path) as file:
                 arrays = {name: item[()] for name, item in file.items() if getattr(item, "ndim", 0) == 2}
         elif path.suffix == ".npz":
-            _member_sizes(path)
+            member_sizes(path)
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive if archive[name].ndim == 2}
         else:

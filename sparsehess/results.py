@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from sparsehess.errors import InputError
+from sparsehess.errors import InputError, StackError
+from sparsehess.hdf5 import opened
+from sparsehess.matrices import member_sizes
 from sparsehess.pattern import Layout
-from sparsehess.runtime import PETSc, agreement, optional
+from sparsehess.runtime import PETSc, agreement
 from sparsehess.solvers.spectrum import SolveSpec
 
 
@@ -71,33 +72,63 @@ class _Source:
     """An open result file, on rank 0."""
 
     def __init__(self, path: Path, n: int):
-        self.path = path
+        self.path, self._file = path, None
+        try:
+            self._open(path, n)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, path: Path, n: int) -> None:
         try:
             if path.suffix == ".h5":
-                self._file = optional("h5py", "an .h5 file", "hdf5").File(path, "r")
-                text, self.values = self._file.attrs["json"], self._file["eigenvalues"][()]
+                self._file = opened(path)
+                text = str(self._file.attrs["json"])
+                self._rows = self._file["vectors"]
             elif path.suffix == ".npz":
+                member_sizes(path)
                 self._file = np.load(path, allow_pickle=False)
-                text, self.values = str(self._file["json"]), self._file["eigenvalues"]
+                text = str(self._file["json"])
+                self._rows = self._file["vectors"]
             else:
                 raise InputError(f"{path}: a result is an .h5 or .npz file")
-            self._rows = self._file["vectors"]
+            self.values = self._numbers("eigenvalues", self._file["eigenvalues"])
             self.facts = json.loads(text)
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{path}: no result of sparsehess eigs ({' '.join(str(error).split())})") from error
-        k = len(self.values) if self.values.ndim == 1 else -1
-        if self._rows.shape not in ((k, n), (0, 0)):
-            raise InputError(f"{path}: {k} eigenvalues and vectors {self._rows.shape} do not fit n = {n}")
+        except (InputError, StackError):
+            raise
+        except Exception as error:  # whatever a damaged file makes a reader do
+            raise InputError(
+                f"{path}: no result of sparsehess eigs ({' '.join(str(error).split())[:200]})"
+            ) from error
+        if not isinstance(self.facts, dict):
+            raise InputError(f"{path}: no result of sparsehess eigs (its JSON is no table)")
+        k = len(self.values)
+        shape = getattr(self._rows, "shape", "that are none")
+        if shape != (k, n) and (k or shape != (0, 0)):
+            raise InputError(f"{path}: {k} eigenvalues and vectors {shape} do not fit n = {n}")
+        if self._rows.dtype.kind not in "fiu":
+            raise InputError(f"{path}: vectors of {self._rows.dtype}, not of numbers")
         if not np.isfinite(self.values).all():
             raise InputError(f"{path}: eigenvalues that are not finite")
 
+    def _numbers(self, name: str, stored) -> np.ndarray:
+        """Return a list of real numbers; its size is looked at before it is read."""
+        kind = getattr(stored, "dtype", np.dtype(object)).kind
+        if getattr(stored, "ndim", 0) != 1 or kind not in "fiu":
+            raise InputError(f"{self.path}: {name} must be a list of numbers")
+        return np.asarray(stored[()], np.float64)
+
     def row(self, number: int) -> np.ndarray:
-        return np.ascontiguousarray(self._rows[number], np.float64)
+        try:
+            return np.ascontiguousarray(self._rows[number], np.float64)
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: vector {number} cannot be read ({' '.join(str(error).split())})"
+            ) from error
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 def _spec(facts: dict, path: Path) -> SolveSpec:

@@ -35,6 +35,16 @@ def pytest_configure(config):
         config.pluginmanager.unregister(name="terminalreporter")
 
 
+def pytest_collection_modifyitems(config, items):
+    """Leave out what is slow, unless `-m` speaks of it or the test is named with its function."""
+    if "slow" in config.option.markexpr or any("::" in word for word in config.args):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    if slow:
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
 @pytest.fixture(scope="session")
 def comm():
     from mpi4py import MPI

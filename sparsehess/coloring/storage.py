@@ -17,6 +17,7 @@ from sparsehess.coloring.kinds import KINDS
 from sparsehess.coloring.portfolio import Attempt
 from sparsehess.errors import InputError
 from sparsehess.files import replaced
+from sparsehess.hdf5 import opened
 from sparsehess.pattern import Pattern
 from sparsehess.pattern.layout import offsets
 from sparsehess.reproducible import hashed
@@ -181,7 +182,7 @@ def _write_h5(path: Path, text: str, n: int, pieces) -> None:
 
 
 def _facts_h5(path: Path) -> tuple[str, int]:
-    with optional("h5py", "an .h5 file", "hdf5").File(path) as file:
+    with opened(path) as file:
         return file.attrs["json"], len(file["colors"])
 
 

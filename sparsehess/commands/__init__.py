@@ -15,7 +15,11 @@ _HOME = {
     "trace": "estimates",
     "rank": "estimates",
     "info": "stack",
+    **dict.fromkeys(("plan", "submit", "status", "result", "cancel"), "batch"),
 }
+
+# Commands that need neither MPI nor PETSc: they are for login nodes, and are called without a communicator.
+ALONE = ("submit", "status", "result", "cancel")
 
 
 def run(arguments, options: dict, comm) -> int:

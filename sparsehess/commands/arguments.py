@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sparsehess.commands import flags
+from sparsehess.commands import batch, flags
 from sparsehess.errors import InputError
 
 
@@ -103,7 +103,9 @@ def parser() -> argparse.ArgumentParser:
     derivatives.set_defaults(**flags.DERIVATIVES)
 
     operand = argparse.ArgumentParser(add_help=False)
-    operand.add_argument("input", metavar="INPUT", help=".mtx, .mtx.gz, .npz, .petsc, .h5, or file.py:name")
+    operand.add_argument(
+        "input", metavar="INPUT", help=".mtx, .mtx.gz, .npz, .petsc, .h5, file.py:name, or job.toml"
+    )
     operand.add_argument("--mass", metavar="FILE", help="mass matrix M of H x = λ M x")
 
     known = argparse.ArgumentParser(add_help=False)
@@ -119,9 +121,18 @@ def parser() -> argparse.ArgumentParser:
         "what multigrid should know",
     )
 
+    thinning = argparse.ArgumentParser(add_help=False)
+    rule = thinning.add_mutually_exclusive_group()
+    rule.add_argument(
+        "--drop", type=float, metavar="T", help="drop entries smaller than T, and say how far eigenvalues may move"
+    )
+    rule.add_argument(
+        "--keep", type=int, metavar="N", help="keep the diagonal and the largest others, N entries in all"
+    )
+
     eigs = commands.add_parser(
         "eigs",
-        parents=[shared, out, seeded, coloring, derivatives, operand, known],
+        parents=[shared, out, seeded, coloring, derivatives, operand, known, thinning],
         help="eigenpairs of a Hessian: a matrix file, or a problem that is differentiated first",
     )
     eigs.add_argument("-k", type=int, help="how many (default 6; of the negative ones all)")
@@ -257,7 +268,7 @@ def parser() -> argparse.ArgumentParser:
 
     assemble = commands.add_parser(
         "assemble",
-        parents=[shared, seeded, coloring, derivatives],
+        parents=[shared, seeded, coloring, derivatives, thinning],
         help="pattern, colouring, compressed derivatives, Hessian to a file",
     )
     assemble.add_argument("input", metavar="PROBLEM", help="file.py:name or package.module:name")
@@ -277,6 +288,8 @@ def parser() -> argparse.ArgumentParser:
     )
     color.add_argument("--lattice", metavar="FILE", help="coordinates of the variables on a lattice (.npy)")
     color.add_argument("--plot", metavar="FILE.png", help="draw the coloured matrix")
+
+    batch.add_parsers(commands, shared)
 
     commands.add_parser(
         "info", parents=[shared], help="the stack: what is there, what is missing, what that costs"

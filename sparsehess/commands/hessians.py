@@ -9,8 +9,8 @@ from functools import partial
 from sparsehess import errors, export, matrices, pictures, problems
 from sparsehess.coloring import save, verify
 from sparsehess.commands.answers import SCHEMA, answer, no_solver, ranks
-from sparsehess.commands.operands import asked_coloring, assembled
-from sparsehess.commands.telling import color_lines, coloring_facts, derivative_facts, hessian_lines
+from sparsehess.commands.operands import asked_coloring, assembled, thinned
+from sparsehess.commands.telling import color_lines, coloring_facts, derivative_facts, hessian_lines, thinned_line
 from sparsehess.errors import CheckError, InputError
 from sparsehess.recovery import plan
 
@@ -22,8 +22,8 @@ def run_assemble(arguments, options, comm) -> int:
     export.check_writable(arguments.out, export.MATRICES, comm)
     if not problems.is_problem(arguments.input):
         raise InputError(f"{arguments.input}: assemble needs a problem, file.py:name or package.module:name")
-    with assembled(arguments, comm) as hessian:
-        export.write_matrix(arguments.out, hessian.mat)
+    with assembled(arguments, comm) as hessian, thinned(arguments, hessian) as left:
+        export.write_matrix(arguments.out, hessian.mat if left is None else left.mat)
         facts = {
             "schema": SCHEMA,
             "task": "assemble",
@@ -32,9 +32,13 @@ def run_assemble(arguments, options, comm) -> int:
             **derivative_facts(hessian),
             "error": hessian.error,
             "repaired": hessian.repaired,
+            "thinned": None if left is None else left.facts,
             "timings": {**hessian.timings, "total": time.perf_counter() - began},
         }
-        answer(arguments, comm, facts, f"{hessian_lines(hessian, facts)}\nwritten      {arguments.out}")
+        lines = [hessian_lines(hessian, facts), f"written      {arguments.out}"]
+        if left is not None:
+            lines.insert(1, thinned_line(left))
+        answer(arguments, comm, facts, "\n".join(lines))
         hessian.pattern.free()
     return errors.DONE
 

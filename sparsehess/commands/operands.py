@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,9 @@ from sparsehess.errors import InputError
 from sparsehess.nullspace import rigid_body_rows
 from sparsehess.operators import MatrixFree
 from sparsehess.pattern import Layout, Pattern
+from sparsehess.pattern.selection import Above, Largest
 from sparsehess.runtime import PETSc
+from sparsehess.thinning import thin
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +104,23 @@ def operand(arguments, comm, shell: bool = False) -> Operand:
     mass = _stored(arguments.mass, comm)
     near = _stored(getattr(arguments, "preconditioner", None), comm)
     return Operand(matrix, derived, pattern, n, name, mass, near, asymmetry, timings)
+
+
+@contextmanager
+def thinned(arguments, matrix, mass=None):
+    """Yield what --drop or --keep leaves of a matrix, None where neither is given.
+
+    Collective.
+    """
+    if arguments.drop is None and arguments.keep is None:
+        yield None
+        return
+    rule = Above(arguments.drop) if arguments.keep is None else Largest(arguments.keep)
+    with thin(matrix, rule, mass=mass) as left:
+        try:
+            yield left
+        finally:
+            left.pattern.free()
 
 
 def _stored(path, comm) -> PETSc.Mat | None:

@@ -12,7 +12,7 @@ import numpy as np
 from sparsehess import errors, export, pictures, report, runtime
 from sparsehess.certificate import judge, recount
 from sparsehess.commands.answers import SCHEMA, answer, no_solver, ranks
-from sparsehess.commands.operands import known_vectors, operand
+from sparsehess.commands.operands import known_vectors, operand, thinned
 from sparsehess.commands.telling import (
     check_lines,
     count_facts,
@@ -21,6 +21,7 @@ from sparsehess.commands.telling import (
     eigs_lines,
     hessian_lines,
     inertia_lines,
+    thinned_line,
 )
 from sparsehess.errors import CheckError
 from sparsehess.lowest import condition, curvature
@@ -54,14 +55,13 @@ def run_eigs(arguments, options, comm) -> int:
     with (
         closing(operand(arguments, comm, shell=arguments.shell)) as given,
         closing(known_vectors(arguments, given)) as known,
+        thinned(arguments, given.matrix, given.mass) as left,
         EigenProblem.of(
-            given.matrix,
-            mass=given.mass,
+            **(_whole(given) if left is None else _left(given, left)),
             nullspace=known.null,
             near_null=known.near_null,
             guess=known.guess,
             preconditioner=given.preconditioner,
-            relative_error=given.relative_error,
         ) as problem,
     ):
         if arguments.explain:
@@ -72,12 +72,15 @@ def run_eigs(arguments, options, comm) -> int:
         progress.finish()
         timings = {**given.timings, **spectrum.timings, "total": time.perf_counter() - began}
         facts = eigs_facts(given, spec, spectrum, problem, timings)
+        facts["thinned"] = None if left is None else left.facts
         if arguments.out is not None:
             arrays = {"eigenvalues": spectrum.eigenvalues, "residuals": spectrum.residuals}
             export.write_results(arguments.out, facts, arrays, spectrum.vectors, comm)
         drawn = arguments.plot is not None and given.pattern is not None
         picture = pictures.pattern_picture(given.pattern) if drawn else None
         lines = eigs_lines(given, facts, spectrum, problem, known.names)
+        if left is not None:
+            lines += f"\n{thinned_line(left)}"
         draw = arguments.plot and partial(
             pictures.plot_spectrum, arguments.plot, spectrum, problem.units, picture, given.n, given.name
         )
@@ -88,6 +91,25 @@ def run_eigs(arguments, options, comm) -> int:
     if error is not None:
         raise error
     return errors.DONE
+
+
+def _whole(given) -> dict:
+    """Return what `EigenProblem.of` needs of an operand."""
+    return {"matrix": given.matrix, "mass": given.mass, "relative_error": given.relative_error}
+
+
+def _left(given, left) -> dict:
+    """Return what `EigenProblem.of` needs where entries were dropped: a matrix brings nothing of its objective."""
+    objective = getattr(given.derived, "objective", None)
+    if objective is None:
+        return {**_whole(given), "matrix": left.mat}
+    verification = given.derived.verification
+    return {
+        "matrix": left.mat,
+        "mass": objective.mass if given.mass is None else given.mass,
+        "units": objective.units,
+        "relative_error": given.relative_error if verification is None else verification.hvp_error,
+    }
 
 
 def _explain(arguments, problem: EigenProblem, spec: SolveSpec, comm) -> int:

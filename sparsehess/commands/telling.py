@@ -16,6 +16,7 @@ from sparsehess.commands.operands import Operand
 from sparsehess.operators import MatrixFree
 from sparsehess.signs import Signs
 from sparsehess.solvers import Count, EigenProblem, SolveSpec, Spectrum
+from sparsehess.thinning import Thinned
 
 if TYPE_CHECKING:
     from sparsehess.estimate import Density, Rank, Trace
@@ -196,6 +197,14 @@ def eigs_facts(
         if units
         else None,
     }
+
+
+def thinned_line(left: Thinned) -> str:
+    """Return what was dropped of a matrix, for people. Not collective."""
+    told = f"thinned      {left.dropped} entries dropped, {left.kept} left"
+    if left.bound is None:
+        return f"{told}; no bound on the eigenvalues: the mass matrix is too far from diagonal"
+    return f"{told}; no eigenvalue moves by more than {left.bound:.3g} (Weyl)"
 
 
 def _products_lines(shell: MatrixFree, facts: dict) -> str:

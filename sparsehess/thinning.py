@@ -1,0 +1,164 @@
+"""Hessians that thin out: entries are dropped, and what that does to every eigenvalue is bounded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+
+from sparsehess.errors import InputError
+from sparsehess.pattern import Layout, Pattern
+from sparsehess.pattern.kernels import mirrored
+from sparsehess.pattern.selection import Entries, Rule, norms
+from sparsehess.runtime import PETSc, aij, destroy
+from sparsehess.solvers.problem import EigenProblem, is_assembled
+
+
+@dataclass(frozen=True, eq=False)
+class Thinned:
+    """A matrix of which entries were dropped. A context manager; `close()` destroys what it owns, collectively.
+
+    Attributes
+    ----------
+    mat
+        What is left, PETSc AIJ, symmetric.
+    pattern
+        Of what is left; `before` of the next rule, for which it outlives `close()`.
+    kept, dropped
+        Entries over all ranks; zeros that were stored count.
+    row_sum, frobenius
+        Norms of what was dropped, E: the largest absolute row sum and the Frobenius norm. ‖E‖₂ is no more than
+        either.
+    bound
+        No eigenvalue of H x = λ M x, in their order, has moved by more (Weyl's inequality; see `thin`). None where
+        nothing is known for the mass.
+    """
+
+    mat: PETSc.Mat
+    pattern: Pattern
+    kept: int
+    dropped: int
+    row_sum: float
+    frobenius: float
+    bound: float | None
+
+    def close(self) -> None:
+        """Destroy the matrix. Collective."""
+        destroy(self.mat)
+
+    def __enter__(self) -> Thinned:
+        return self
+
+    def __exit__(self, *reason) -> None:
+        self.close()
+
+    @property
+    def facts(self) -> dict:
+        """What JSON says of it."""
+        names = ("kept", "dropped", "row_sum", "frobenius", "bound")
+        return {name: getattr(self, name) for name in names}
+
+
+def thin(matrix, rule: Rule, *, mass=None, comm=None) -> Thinned:
+    """Drop entries of a Hessian by a rule: `Above`, `Largest`, `Hysteresis` or `Inherited`. The caller closes it.
+
+    Collective. The diagonal always stays. With E for what is dropped, eigenvalues in ascending order obey
+    |λ_i(H) - λ_i(H - E)| <= ‖E‖₂ (Weyl 1912; Horn and Johnson, Matrix Analysis, theorem 4.3.1). For a pencil with
+    positive definite M the eigenvalues are those of M^(-1/2) H M^(-1/2), so the bound is ‖M^(-1/2) E M^(-1/2)‖₂. A
+    diagonal M is divided out entry by entry. For another one, with D its diagonal and S = D^(-1/2) M D^(-1/2), it
+    is at most ‖D^(-1/2) E D^(-1/2)‖₂ / λ_min(S), and λ_min(S) is bounded from below by Gershgorin's discs; where
+    they reach zero there is no bound.
+
+    Parameters
+    ----------
+    matrix
+        A `Hessian`, an assembled Mat, or a SciPy matrix that every rank holds; symmetric, its symmetric part is
+        taken.
+    rule
+        Says which entries stay.
+    mass
+        M of H x = λ M x: Mat, SciPy matrix, or (n,) diagonal. Default that of the Hessian's objective.
+    comm
+        For SciPy matrices.
+
+    Raises
+    ------
+    InputError
+        Nothing is assembled, the matrix is not symmetric, or the rule does not fit.
+    """
+    problem = EigenProblem.of(matrix, mass=mass, nullspace=[], near_null=[], comm=comm)
+    try:
+        if not problem.assembled:
+            raise InputError("nothing can be dropped of a Hessian that is not assembled")
+        if problem.M is not None and not is_assembled(problem.M):
+            raise InputError("a bound needs the entries of the mass matrix: this one is a shell")
+        entries = _entries(problem.A, problem.layout)
+        pattern = entries.pattern
+        kept = rule.keep(entries) | entries.diagonal
+        sizes = np.where(kept, 0.0, np.abs(entries.values))
+        row_sum, frobenius = norms(sizes, entries.values[~kept], pattern)
+        bound = min(row_sum, frobenius) if problem.M is None else _pencil_bound(problem.M, entries, kept, sizes)
+        left = _left(entries, kept)
+        mat = aij(left.layout, left.indptr, left.indices, entries.values[kept])
+        found = Thinned(mat, left, left.nnz, pattern.nnz - left.nnz, row_sum, frobenius, bound)
+        pattern.free()
+        return found
+    finally:
+        problem.close()
+
+
+def _entries(matrix: PETSc.Mat, layout: Layout) -> Entries:
+    """Return the entries of the symmetric part of a matrix. Collective."""
+    indptr, indices, values = matrix.getValuesCSR()
+    rows = scipy.sparse.csr_matrix((values, indices, indptr), (layout.n_local, layout.n))
+    rows.sort_indices()
+    pattern = Pattern.from_csr(rows.indptr, rows.indices, comm=layout.comm, source="stored")
+    whole = np.zeros(pattern.nnz_local)
+    local = np.arange(layout.n_local, dtype=np.int64)
+    places = np.repeat(local, np.diff(pattern.indptr)) * layout.n + pattern.indices
+    wanted = np.repeat(local, np.diff(rows.indptr)) * layout.n + rows.indices
+    whole[np.searchsorted(places, wanted)] = rows.data
+    return Entries(pattern, 0.5 * (whole + _mirror(pattern, whole)))
+
+
+def _mirror(pattern: Pattern, values: np.ndarray) -> np.ndarray:
+    """Return the values of the mirrors of all local entries. Collective."""
+    columns = pattern.columns.astype(pattern.indptr.dtype, copy=False)
+    other = mirrored(pattern.indptr, columns, values, 0.0)
+    remote = pattern.exchange.remote
+    other[remote] = pattern.exchange.mirror(np.ascontiguousarray(values[remote]))
+    return other
+
+
+def _left(entries: Entries, kept: np.ndarray) -> Pattern:
+    """Return the pattern of what stays. Collective."""
+    pattern = entries.pattern
+    counts = np.bincount(entries.rows[kept] - pattern.layout.start, minlength=pattern.layout.n_local)
+    indptr = np.concatenate([[0], np.cumsum(counts)]).astype(pattern.indptr.dtype)
+    return Pattern.from_csr(indptr, pattern.indices[kept], comm=pattern.comm, source="thinned")
+
+
+def _pencil_bound(M: PETSc.Mat, entries: Entries, kept: np.ndarray, sizes: np.ndarray) -> float | None:
+    """Return a bound on ‖M^(-1/2) E M^(-1/2)‖₂, None where Gershgorin's discs give none. Collective."""
+    pattern = entries.pattern
+    layout, comm = pattern.layout, pattern.comm
+    mass = _entries(M, layout)
+    own = np.zeros(layout.n_local)
+    own[mass.rows[mass.diagonal] - layout.start] = mass.values[mass.diagonal]
+    if comm.allreduce(int((own <= 0).any())):
+        mass.pattern.free()
+        return None
+    scale = 1.0 / np.sqrt(own)
+    relative = np.where(mass.diagonal, 0.0, np.abs(mass.values)) * _both(scale, mass)
+    discs, _ = norms(relative, relative, mass.pattern)
+    scaled = sizes * _both(scale, entries)
+    bound = min(norms(scaled, scaled[~kept], pattern))
+    mass.pattern.free()
+    return bound / (1.0 - discs) if discs < 1.0 else None
+
+
+def _both(scale: np.ndarray, entries: Entries) -> np.ndarray:
+    """Return (nnz_local,) the product of the scales of row and column. Collective."""
+    pattern = entries.pattern
+    return scale[entries.rows - pattern.layout.start] * pattern.exchange.halo(scale)[pattern.columns]
