@@ -57,7 +57,7 @@ class Evaluations:
     seconds
         What they have taken so far, with what ranks had to tell each other.
     on_color
-        Called as on_color(pieces of work begun, pieces).
+        Called as on_color(pieces of work begun, pieces); may raise, on any rank.
     """
 
     def __init__(self, objective, x):
@@ -247,7 +247,8 @@ class Evaluations:
             out = np.empty((count, self.layout.n_local))
             for task in range(tasks):
                 one(task, out[task * batch : (task + 1) * batch])
-                self.on_color(min((task + 1) * batch, count), count)
+                with agreement(self.comm):  # it may end the work, on all ranks then
+                    self.on_color(min((task + 1) * batch, count), count)
             return out
         numbers, vectors, error = [], [], None
         work = Work(self.comm, self._group, tasks, self.objective.summed)

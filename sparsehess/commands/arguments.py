@@ -103,7 +103,9 @@ def parser() -> argparse.ArgumentParser:
     derivatives.set_defaults(**flags.DERIVATIVES)
 
     operand = argparse.ArgumentParser(add_help=False)
-    operand.add_argument("input", metavar="INPUT", help=".mtx, .mtx.gz, .npz, .petsc, .h5, file.py:name, or job.toml")
+    operand.add_argument(
+        "input", metavar="INPUT", help=".mtx, .mtx.gz, .npz, .petsc, .h5, file.py:name, or job.toml"
+    )
     operand.add_argument("--mass", metavar="FILE", help="mass matrix M of H x = λ M x")
 
     known = argparse.ArgumentParser(add_help=False)

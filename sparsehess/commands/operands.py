@@ -158,7 +158,7 @@ def assembled(arguments, comm) -> Hessian:
     by_element = objective.elements is not None and arguments.coloring is None
     if by_element:
         flags.refuse(arguments, flags.COLORING, "the Hessians of the elements are summed; --coloring colours all")
-    progress = report.Progress("colours evaluated", comm, arguments.quiet)
+    progress = report.SharedProgress("colours evaluated", comm, arguments.quiet)
     hessian = assemble(
         objective,
         pattern=pattern,
