@@ -8,10 +8,13 @@ import importlib.util
 import inspect
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sparsehess.errors import InputError
-from sparsehess.objective import Objective
 from sparsehess.runtime import agreement
+
+if TYPE_CHECKING:
+    from sparsehess.objective import Objective
 
 
 def is_problem(text: str) -> bool:
@@ -51,6 +54,8 @@ def load(text: str, given: dict[str, object], comm) -> Objective:
     InputError
         Nothing of that name, arguments that do not fit, or not an objective.
     """
+    from sparsehess.objective import Objective  # needs PETSc, which those who only ask for names do without
+
     place, _, name = text.rpartition(":")
     theirs = comm.Dup()  # what the user's code calls on it cannot meet what we call on ours
     with agreement(comm):

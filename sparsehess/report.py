@@ -10,7 +10,7 @@ from collections.abc import Callable
 from sparsehess.solvers import Spectrum
 from sparsehess.units import Units
 
-# Called too by every `Progress`, as watch(progress, done, total) on each rank; may raise, see `Progress`. A service
+# Called too by every `Progress`, as watch(progress, done, total) on each rank; may raise, see there. A service
 # looks on, and ends what takes too long.
 watch: Callable[[Progress, int, int], None] | None = None
 
@@ -49,7 +49,7 @@ class Progress:
 
 
 class SharedProgress(Progress):
-    """That of a stage whose pieces are shared out: each rank calls when it is through with one, and may raise alone."""
+    """That of a stage whose pieces are shared out: a rank calls when through with one, and may raise alone."""
 
     together = False
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from sparsehess import matrices, problems, report, runtime
 from sparsehess.assembly import Hessian, assemble
-from sparsehess.coloring import color, load
+from sparsehess.coloring import load
 from sparsehess.commands import flags
+from sparsehess.commands.provision import Provision, provision_of
 from sparsehess.detection import detect
 from sparsehess.errors import InputError
 from sparsehess.nullspace import rigid_body_modes
@@ -39,6 +40,10 @@ class Operand:
         By which a stored matrix was not symmetric.
     timings
         Seconds of the stages up to here.
+    stored
+        The matrix file, where the input is one; else None.
+    provision
+        Where all this came from.
     """
 
     matrix: Hessian | MatrixFree | PETSc.Mat
@@ -50,6 +55,8 @@ class Operand:
     preconditioner: PETSc.Mat | None
     relative_error: float
     timings: dict[str, float]
+    stored: matrices.StoredMatrix | None
+    provision: Provision
 
     @property
     def nnz(self) -> int | None:
@@ -62,7 +69,9 @@ class Operand:
         else:
             self.matrix.destroy()
         runtime.destroy(self.mass, self.preconditioner)
-        if self.pattern is not None:
+        if self.stored is not None:
+            self.provision.release(self.stored)
+        elif self.pattern is not None:
             self.pattern.free()
 
 
@@ -73,7 +82,8 @@ def operand(arguments, comm, shell: bool = False) -> Operand:
     """
     began = time.perf_counter()
     timings = dict.fromkeys(("pattern", "coloring", "derivatives", "assembly"), 0.0)
-    derived, pattern, asymmetry, name = None, None, 0.0, arguments.input
+    derived, pattern, asymmetry, name, stored = None, None, 0.0, arguments.input, None
+    provision = provision_of(arguments)
     precision = getattr(arguments, "precision", "double")
     if not shell and precision != "double":
         raise InputError("--precision single is for the products of --shell")
@@ -88,12 +98,12 @@ def operand(arguments, comm, shell: bool = False) -> Operand:
             raise InputError(f"{arguments.input} is a matrix file: --shell is for problems")
         every = flags.SETTINGS | flags.DERIVATIVES | flags.COLORING
         flags.refuse(arguments, every, f"{arguments.input} is a matrix file, which is not differentiated")
-        stored = matrices.read_matrix(arguments.input, comm)
+        stored = provision.matrix(arguments.input, comm)
         matrix, pattern, n, asymmetry = stored.to_mat(), stored.pattern, stored.pattern.n, stored.asymmetry
         timings["assembly"] = time.perf_counter() - began
     mass = _stored(arguments.mass, comm)
     near = _stored(getattr(arguments, "preconditioner", None), comm)
-    return Operand(matrix, derived, pattern, n, name, mass, near, asymmetry, timings)
+    return Operand(matrix, derived, pattern, n, name, mass, near, asymmetry, timings, stored, provision)
 
 
 def _stored(path, comm) -> PETSc.Mat | None:
@@ -186,7 +196,7 @@ def asked_coloring(arguments, pattern):
     if lattice is not None:
         groups = pattern if pattern.quotient is None else pattern.quotient
         lattice = matrices.read_coordinates(lattice, groups.layout)
-    return color(
+    return provision_of(arguments).coloring(
         pattern,
         kind=arguments.coloring or "star",
         order=arguments.order,
