@@ -24,6 +24,10 @@ from sparsehess.work import Work
 # differentiates once more, suffers from their noise alone, and that falls with the step.
 _ENERGY_STEP = 1e-4
 
+# Called before each call of a function that a rank evaluates alone, as watch(); may raise, on any rank. A service
+# ends what takes too long.
+watch: Callable[[], None] | None = None
+
 # Numbers that one exchange of results sends from a rank, at most.
 _PIECE = 2**26
 
@@ -368,9 +372,11 @@ class _Calls:
 
     def _guarded(self, name: str, function, *arguments):
         """Call a function of the user; what it raises becomes an EvaluationError that names the rank."""
+        if watch is not None and not isinstance(self, _VecCalls):
+            watch()
         try:
             return function(*arguments)
-        except Exception as error:  # the user's code may raise anything
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
             raise EvaluationError(
                 f"the {name} of {self.objective.name} raised {type(error).__name__} on rank "
                 f"{self.objective.comm.rank}: {' '.join(str(error).split())}"

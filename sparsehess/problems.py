@@ -71,7 +71,7 @@ def load(text: str, given: dict[str, object], comm) -> Objective:
     with agreement(comm):
         try:
             objective = found(**arguments)
-        except Exception as error:  # the user's code may raise anything
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{text} raised {type(error).__name__}: {' '.join(str(error).split())}") from error
@@ -96,7 +96,7 @@ def _find(place: str, name: str):
             module = importlib.import_module(place)
     except InputError:
         raise
-    except Exception as error:  # importing runs the user's code
+    except (Exception, SystemExit) as error:  # importing runs the user's code
         raise InputError(f"{place} cannot be imported: {type(error).__name__}: {error}") from error
     if not hasattr(module, name):
         raise InputError(f"{place} has nothing called {name!r}")

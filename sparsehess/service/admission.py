@@ -124,16 +124,6 @@ def admit(folder: Path, allowance: Allowance, top: argparse.ArgumentParser) -> T
     return Task(arguments, options, limits)
 
 
-def order(folder: Path) -> int:
-    """Return the number that a job's name in the queue begins with. Not collective."""
-    try:
-        _regular(folder / "job.toml")
-        priority = jobfiles.read(folder / "job.toml").submit.get("priority", 0)
-    except InputError:
-        priority = 0
-    return spool.order_of(priority if isinstance(priority, int) else 0)
-
-
 def _limits(job: jobfiles.JobFile) -> Limits:
     """Return what [submit] asks for."""
     for key, value in job.submit.items():

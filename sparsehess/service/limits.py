@@ -1,6 +1,6 @@
 """What a job of the service may take: time, memory, and until somebody cancels it.
 
-Guaranteed is this. At every iteration of a solver and after every gradient that the job has called, all ranks ask
+Guaranteed is this. At every iteration of a solver and at every gradient that the job calls, all ranks ask
 whether to go on; over its time, over its memory, cancelled or told to leave, the job ends there in order. Sizes
 that its files claim are compared with its memory before anything is read. While it runs, `RLIMIT_DATA` of each
 rank is what the rank had at its beginning and what it is allowed beyond that, so that an allocation that goes
@@ -27,8 +27,8 @@ from pathlib import Path
 
 from mpi4py import MPI
 
-from sparsehess import report
-from sparsehess.errors import UNUSABLE, InputError, SparseHessError
+from sparsehess import evaluations, report
+from sparsehess.errors import Cancelled, InputError, Leaving, OverLimit
 
 # Seconds between two looks at the clock and at the folder of the job, and between two writings of its status.
 _LOOK, _TELL = 0.05, 0.25
@@ -37,22 +37,6 @@ _LOOK, _TELL = 0.05, 0.25
 _SLACK = 32 * 2**20
 
 _GOES_ON, _OVER_TIME, _OVER_MEMORY, _CANCELLED, _LEAVES = range(5)
-
-
-class OverLimit(SparseHessError):
-    """A job has taken more than it may."""
-
-    status = UNUSABLE
-
-
-class Cancelled(SparseHessError):
-    """Somebody has cancelled the job."""
-
-    status = UNUSABLE
-
-
-class Leaving(SparseHessError):
-    """The service leaves, and the job goes back into the queue."""
 
 
 @dataclass(frozen=True)
@@ -146,11 +130,11 @@ class Guard:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             self._traces = os.open(self._folder / "watchdog", flags, 0o600)
             faulthandler.dump_traceback_later(seconds + self._grace, exit=True, file=self._traces)
-        report.watch = self._watch
+        report.watch, evaluations.watch = self._watch, self._alone
         return self
 
     def __exit__(self, *reason) -> None:
-        report.watch = None
+        report.watch = evaluations.watch = None
         if self._traces is not None:
             faulthandler.cancel_dump_traceback_later()
             os.close(self._traces)
@@ -168,6 +152,13 @@ class Guard:
             self._told = now
             self._tell(progress.stage, done, total)
         self.refuse(verdict)
+
+    def _alone(self) -> None:
+        """Look, for this rank alone; the first calls of a job tell its status too."""
+        if self._comm.rank == 0 and not self._told:
+            self._told = time.monotonic()
+            self._tell("functions called", 0, 0)
+        self.refuse(self._look())
 
     def refuse(self, verdict: int) -> None:
         """Raise what a verdict says. Not collective."""

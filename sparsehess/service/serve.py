@@ -25,13 +25,13 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess import commands, errors, runtime
-from sparsehess.errors import EvaluationError, SparseHessError
+from sparsehess.errors import LEFT, Cancelled, EvaluationError, Leaving, SparseHessError
 from sparsehess.runtime import PETSc, on_root
 from sparsehess.service import spool as spools
-from sparsehess.service.admission import Allowance, Task, admit, order
+from sparsehess.service.admission import Allowance, Task, admit
 from sparsehess.service.cache import Warm
-from sparsehess.service.limits import Cancelled, Guard, Leaving, Limits
-from sparsehess.service.spool import LEFT, Spool
+from sparsehess.service.limits import Guard, Limits
+from sparsehess.service.spool import Spool
 
 log = logging.getLogger("sparsehess")
 
@@ -112,7 +112,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 def _begin(spool: Spool, whom: str) -> int:
     """Take the spool over, and put in order what another service has left; on the first rank."""
     descriptor = spool.lock(whom)
-    for line in spool.recover(order):
+    for line in spool.recover():
         log.warning("%s", line)
     for name in ("stop", "signals"):
         (spool.path / name).unlink(missing_ok=True)
@@ -258,7 +258,7 @@ class _Group:
         """Write how a job has ended, or put it back into the queue."""
         (folder / "status.json").unlink(missing_ok=True)
         if isinstance(error, Leaving):
-            self.spool.requeue(folder, order(folder), counted=False)
+            self.spool.requeue(folder, counted=False)
             return
         state = "done" if error is None and status == errors.DONE else "failed"
         if isinstance(error, Cancelled):

@@ -34,9 +34,6 @@ from sparsehess.files import replaced
 
 STATES = ("queued", "running", "done", "failed")
 
-# Exit status of a service that leaves jobs behind.
-LEFT = 75
-
 # Arguments that name what a command writes.
 OUTPUTS = ("out", "plot", "direction", "checkpoint")
 
@@ -158,7 +155,7 @@ class Spool:
             if match and _is_sound(source) and not folder.exists():
                 with suppress(FileNotFoundError):  # another group, or who cancels it, was first
                     os.rename(source, folder)
-                    _append(folder / "attempts", f"{time.time():.3f} {os.getpid()}\n")
+                    _append(folder / "attempts", f"{match[1]} {time.time():.3f} {os.getpid()}\n")
                     return folder
                 continue
             self._refuse(source)
@@ -192,32 +189,25 @@ class Spool:
         except OSError:  # the name is taken: somebody has copied an old job into the queue
             os.rename(folder, target.with_name(self.draft_name()))
 
-    def requeue(self, folder: Path, order: int, *, counted: bool) -> None:
+    def requeue(self, folder: Path, *, counted: bool) -> None:
         """Put a running job back to its place in the queue.
 
         Parameters
         ----------
-        order
-            The number that its name in the queue begins with.
         counted
             Whether the attempt counts.
         """
+        attempts = _text(folder / "attempts").splitlines(keepends=True)
+        order = attempts[-1][:4] if attempts and re.match(r"\d{4} ", attempts[-1], re.ASCII) else f"{LIMIT:04d}"
         for name in ("status.json", "stuck", "watchdog", "log", "result.json"):
             (folder / name).unlink(missing_ok=True)
         if not counted:
-            lines = (folder / "attempts").read_text().splitlines(keepends=True)
             with replaced(folder / "attempts") as beside:
-                beside.write_text("".join(lines[:-1]))
-        os.rename(folder, self.path / "queued" / f"{order:04d}.{folder.name}")
+                beside.write_text("".join(attempts[:-1]))
+        os.rename(folder, self.path / "queued" / f"{order}.{folder.name}")
 
-    def recover(self, order_of) -> list[str]:
-        """Settle or queue again what a service has left that ended; return a line for each.
-
-        Parameters
-        ----------
-        order_of
-            Called with a job's folder: the number that its name in the queue begins with.
-        """
+    def recover(self) -> list[str]:
+        """Settle or queue again what a service has left that ended; return a line for each."""
         for name in os.listdir(self.path / "new"):
             folder = self.path / "new" / name
             if read_outcome(folder) is not None:  # refused or cancelled, and not settled any more
@@ -244,7 +234,7 @@ class Spool:
                 elif not known and attempts >= ATTEMPTS:
                     reason = f"given up: the service has ended {attempts} times while it ran"
                 if reason is None:
-                    self.requeue(folder, order_of(folder), counted=not known)
+                    self.requeue(folder, counted=not known)
                     told.append(f"{folder.name} is queued again")
                     continue
                 state = "cancelled" if reason == "cancelled" else "failed"
@@ -357,11 +347,6 @@ class Spool:
         identity = folder.name.removesuffix(".cancelled")
         write_outcome(folder, {"id": identity, "state": "cancelled", "exit": None, "error": "cancelled"})
         os.rename(folder, self.path / "failed" / identity)
-
-
-def order_of(priority: int) -> int:
-    """Return the number that names in the queue begin with. Not collective."""
-    return LIMIT - min(max(priority, -LIMIT), LIMIT)
 
 
 def write_outcome(folder: Path, facts: dict) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from sparsehess import errors
 from sparsehess.errors import InputError
 from sparsehess.service.local import environment
-from sparsehess.service.spool import LEFT, Spool
+from sparsehess.service.spool import Spool
 
 # Seconds between two looks at the service.
 _LOOK = 0.1
@@ -51,8 +51,8 @@ def supervise(arguments) -> int:
         began = time.time()
         child = subprocess.Popen(command, env=environment(), start_new_session=True)
         status = _watched(child, spool, asked)
-        if status in (errors.DONE, errors.UNUSABLE, LEFT) or asked:
-            return LEFT if status < 0 else status
+        if status in (errors.DONE, errors.UNUSABLE, errors.LEFT) or asked:
+            return errors.LEFT if status < 0 else status
         if not _served(spool, began):
             sys.stderr.write(f"sparsehess: the service does not start: {' '.join(command)} ended with {status}\n")
             return status if status > 0 else errors.BUG
