@@ -27,10 +27,13 @@ JOB = f'command = "eigs"\ninput = "h.npz"\nk = {K}\n'
 
 
 def matrix(number: int):
-    """A chain of springs with masses drawn at random."""
-    ends = np.ones(N - 1)
-    grounded = np.random.default_rng(number).uniform(2.0, 2.5, N)
-    return sp.diags([-ends, grounded, -ends], [-1, 0, 1]).tocsr()
+    """A grid of springs in space, its nodes held by others of random stiffness."""
+    ends, one = np.ones(10), sp.identity(10)
+    chain = sp.diags([-ends[1:], 2 * ends, -ends[1:]], [-1, 0, 1])
+    grid = (
+        sp.kron(sp.kron(chain, one), one) + sp.kron(sp.kron(one, chain), one) + sp.kron(sp.kron(one, one), chain)
+    )
+    return (grid + sp.diags(np.random.default_rng(number).uniform(0.0, 0.1, N))).tocsr()
 
 
 def resident(process: int) -> int:
@@ -54,7 +57,7 @@ def main():
             alone.append(time.perf_counter() - began)
         queue = Spool.opened(f"{place}/spool")
         began = time.perf_counter()
-        service = subprocess.Popen([*start, "serve", str(queue.path)], env=local.environment())
+        service = subprocess.Popen([*start, "serve", str(queue.path), "--cache", "16M"], env=local.environment())
         ids = []
         for first in range(0, jobs, 100):
             drafts = []

@@ -70,7 +70,7 @@ def add_parsers(commands, shared) -> None:
         "--grace", type=float, metavar="S", default=30.0, help="from a job's limit to the end of its processes"
     )
     serve.add_argument(
-        "--cache", metavar="SIZE", default="1G", help="kept between jobs, 0 for nothing (default 1G)"
+        "--cache", metavar="SIZE", default="256M", help="kept between jobs, 0 for nothing (default 256M)"
     )
     serve.add_argument("--idle", type=float, metavar="S", help="leave after so many seconds without a job")
     serve.add_argument("--once", action="store_true", help="leave when no job is left")

@@ -2,7 +2,8 @@
 
 Nothing kept is an answer. A matrix is the same where every byte of its file is; a colouring where the whole
 pattern is and it was asked for in the same words; eigenvectors are only where a solve begins, and only where an
-inertia count proves what it finds. What was used longest ago goes first.
+inertia count proves what it finds: those of the last matrix of the same pattern. What was used longest ago goes
+first.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import hashlib
 import os
 from collections import OrderedDict
 from dataclasses import replace
+
+import numpy as np
 
 from sparsehess.coloring import Coloring, color
 from sparsehess.commands.provision import Provision
@@ -104,29 +107,29 @@ class Warm(Provision):
         """Return the colouring of a pattern, searched only if none was for the same. Collective."""
         if not self._most or asked.get("lattice") is not None or pattern.quotient is not None:
             return color(pattern, **asked)
-        mine = hashlib.blake2b(pattern.indptr.tobytes() + pattern.indices.tobytes(), digest_size=24)
-        mine.update(pattern.layout.starts.tobytes())
-        every = b"".join(pattern.comm.allgather(mine.digest()))
-        key = (
-            "coloring",
-            hashlib.blake2b(every).digest(),
-            tuple(sorted((name, str(asked[name])) for name in asked)),
-        )
+        words = tuple(sorted((name, str(value)) for name, value in asked.items()))
+        key = ("coloring", self._pattern_digest(pattern), words)
         found = self._take(key)
         if found is None:
             found = color(pattern, **asked)
             self._keep(key, found, 8 * pattern.n + 4096)
         return found
 
+    def _pattern_digest(self, pattern: Pattern) -> bytes:
+        """Return a digest of a whole pattern and its layout, the same on every rank. Collective."""
+        mine = hashlib.blake2b(np.ascontiguousarray(pattern.indptr), digest_size=24)
+        mine.update(np.ascontiguousarray(pattern.indices))
+        mine.update(np.ascontiguousarray(pattern.layout.starts))
+        return hashlib.blake2b(b"".join(self._comm.allgather(mine.digest())), digest_size=24).digest()
+
     # --- eigenvectors ---
 
     def prepare(self, problem: EigenProblem, stored: StoredMatrix, spec: SolveSpec) -> None:
-        """Start a solve that will be counted from the vectors of the last one like it. Collective."""
+        """Start a solve that will be counted from the last vectors of a matrix of this pattern. Collective."""
         key = self._vectors_key(stored, spec)
         if key is None or problem.guess or spec.count == "no" or spec.options:
             return
-        rows = self._take(key)
-        for row in () if rows is None else rows:
+        for row in self._take(key) or ():
             vector = problem.A.createVecRight()
             vector.setArray(row)
             problem.guess.append(vector)
@@ -135,17 +138,16 @@ class Warm(Provision):
     def learn(self, stored: StoredMatrix, spec: SolveSpec, spectrum: Spectrum) -> None:
         """Keep vectors that a count has certified. Collective."""
         key = self._vectors_key(stored, spec)
-        if key is None or spectrum.count is None or not spectrum.count.certified or key in self._kept:
+        if key is None or spectrum.count is None or not spectrum.count.certified:
             return
         rows = [vector.getArray(readonly=True).copy() for vector in spectrum.vectors]
         self._keep(key, rows, 8 * stored.pattern.n * len(rows))
 
     def _vectors_key(self, stored: StoredMatrix, spec: SolveSpec) -> tuple | None:
-        matrix = self._used.get(id(stored))
         inverts = spec.interval is None and spec.method in ("auto", "krylovschur") and spec.which == "smallest"
-        if matrix is None or not inverts:
+        if not (self._most and inverts):
             return None
-        return ("vectors", matrix, spec.k, spec.target)
+        return ("vectors", self._pattern_digest(stored.pattern), spec.k, spec.target)
 
     # --- what is kept ---
 
@@ -161,6 +163,8 @@ class Warm(Provision):
         """Keep a value of so many bytes over all ranks, for which others may have to go."""
         if size > self._most // 2 or b"" in key:
             return
+        if key in self._kept:
+            self._size -= self._kept.pop(key)[1]
         self._kept[key] = (value, size)
         self._size += size
         while self._size > self._most:
