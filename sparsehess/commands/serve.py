@@ -239,12 +239,14 @@ def status(arguments) -> int:
     else:
         found = [(state, folder) for _, state, folder in spool.every()]
     facts = [_state(state, folder) for state, folder in found]
-    service = spools.read_json(spool.path / "service.json")
+    service = spools.read_json(spool.path / "service.json") if spool.served else {}
     groups = [spools.read_json(path) for path in sorted(spool.path.glob("group-*.json"))]
     lines = _table(facts) if facts else "no jobs"
     if service:
         process, host, ranks, many = (service.get(name) for name in ("process", "host", "ranks", "groups"))
         lines += f"\nserved by    process {process} on {host}, {ranks} rank(s) in {many} group(s)"
+    else:
+        lines += "\nnot served: no service runs on this spool"
     whole = {"schema": _SCHEMA, "task": "status", "jobs": facts, "service": service or None, "groups": groups}
     _tell(arguments, whole, lines)
     return errors.DONE

@@ -292,7 +292,7 @@ class _Group:
         def end(comm, error: Exception) -> None:
             (folder / "stuck").write_text(f"{_line(error)} (the other ranks waited in another call)")
             sys.stderr.flush()
-            comm.Abort(_status(error) or errors.BUG)
+            comm.Abort(errors.BUG)
 
         return end
 

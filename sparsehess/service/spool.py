@@ -280,6 +280,18 @@ class Spool:
         return descriptor
 
     @property
+    def served(self) -> bool:
+        """Whether a service has the lock."""
+        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    @property
     def stopping(self) -> bool:
         """Whether the service has been asked to leave."""
         return (self.path / "stop").exists()

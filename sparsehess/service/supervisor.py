@@ -51,11 +51,8 @@ def supervise(arguments) -> int:
         began = time.time()
         child = subprocess.Popen(command, env=environment(), start_new_session=True)
         status = _watched(child, spool, asked)
-        if status in (errors.DONE, errors.UNUSABLE, errors.LEFT) or asked:
+        if asked or not _was_ended(spool, began):
             return errors.LEFT if status < 0 else status
-        if not _served(spool, began):
-            sys.stderr.write(f"sparsehess: the service does not start: {' '.join(command)} ended with {status}\n")
-            return status if status > 0 else errors.BUG
         sys.stderr.write(f"sparsehess: the service was ended (status {status}): starting it again\n")
         sys.stderr.flush()
 
@@ -72,8 +69,8 @@ def _watched(child: subprocess.Popen, spool: Spool, asked: list[int]) -> int:
                 spool.stop()  # again and again: one that is just starting forgets what it finds
 
 
-def _served(spool: Spool, began: float) -> bool:
-    """Return whether a service that was started then has come to serve."""
+def _was_ended(spool: Spool, began: float) -> bool:
+    """Return whether a service that was started then has come to serve, and has not left by itself."""
     try:
         return os.stat(spool.path / "service.json").st_mtime >= began - 1
     except FileNotFoundError:
