@@ -57,6 +57,17 @@ def chain(comm, n=30, wait=0.0, how="", seen=None):
         return g
     known = sh.Pattern.from_edges([[i, i + 1] for i in range(n - 1)], n, comm=comm)
     return sh.Objective(x=np.ones(n), gradient=gradient, pattern=known, comm=comm)
+
+def stuck(comm):
+    from petsc4py import PETSc
+    x = PETSc.Vec().createMPI(20, comm=comm)
+    x.set(1.0)
+    def gradient(x, g):
+        if comm.rank == 1:
+            raise ValueError("I give up")
+        comm.barrier()
+    known = sh.Pattern.from_edges([[i, i + 1] for i in range(19)], 20, comm=comm)
+    return sh.Objective(x=x, gradient=gradient, pattern=known, comm=comm)
 """
 
 
@@ -295,6 +306,26 @@ def test_a_job_that_ends_the_service_each_time_is_given_up(place, ranks):
     assert eigenvalues(place, good) == pytest.approx(lowest(N, 3), rel=1e-9)
 
 
+def test_one_that_looks_after_a_service_passes_on_that_it_shall_leave(place):
+    left, behind = put(place, problem_job(place, wait=0.1), 5), put(place, matrix_job(place))
+    service = start(place, 1, "--ranks", "1")
+    until((place / "spool" / "running" / left / "status.json").exists)
+    service.send_signal(signal.SIGTERM)
+    assert service.wait(30) == 75
+    assert states(place)["queued"] == [f"0995.{left}", f"1000.{behind}"]
+
+
+@pytest.mark.slow
+def test_a_rank_that_leaves_the_others_waiting_ends_its_job_alone(place):
+    job = put(place, f'command = "eigs"\ninput = "{place}/code/problems.py:stuck"\nk = 2\n', 9)
+    good = put(place, matrix_job(place))
+    service = start(place, 1, "--ranks", "2", "--once")
+    assert service.wait(90) == 0
+    assert "ValueError on rank 1: I give up" in outcome(place, job)["error"]
+    assert outcome(place, job)["attempts"] == 1
+    assert outcome(place, good)["state"] == "done"
+
+
 def test_code_runs_nowhere_unless_allowed(place):
     job = put(place, problem_job(place, seen=str(place / "seen")))
     served(place, allowed=False)
@@ -320,6 +351,7 @@ def test_submit_status_result_and_cancel_speak_to_a_spool(place, capsys):
     assert "inputs/0-good.npz" in run("submit", job, "--dry-run")["job"]
     assert states(place)["queued"] == [f"0996.{first}", f"1007.{second}"]
     found = {one["id"]: one for one in run("status")["jobs"]}
+    assert not run("status")["service"]
     assert found[first]["priority"] == 4 and found[first]["name"] == "path" and len(found) == 2
     with pytest.raises(InputError, match="no result yet"):
         run("result", first)
