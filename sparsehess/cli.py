@@ -68,10 +68,8 @@ def main(argv: list[str] | None = None) -> None:
     except InputError as error:
         early = error
     verbose = "-v" in ours or "--verbose" in ours
-    if words and words[0] in commands.ALONE and batch.first():
-        sys.exit(_alone(arguments, early, text, theirs, verbose))
-    if words and words[0] in commands.ALONE:
-        sys.exit(errors.DONE)
+    if commands.is_alone(words):
+        sys.exit(_alone(arguments, early, text, theirs, verbose) if batch.first() else errors.DONE)
     try:
         runtime.initialize(rest)
     except SparseHessError as error:

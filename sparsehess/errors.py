@@ -7,6 +7,7 @@ BUG = 1
 UNUSABLE = 2
 TOO_FEW = 3
 CHECK_FAILED = 4
+LEFT = 75  # told to leave before all was done
 
 
 class SparseHessError(Exception):
@@ -61,6 +62,24 @@ class NotConverged(SparseHessError, RuntimeError):
     status = TOO_FEW
 
 
+class OverLimit(SparseHessError, RuntimeError):
+    """A job of a service has taken more time or memory than it may."""
+
+    status = UNUSABLE
+
+
+class Cancelled(SparseHessError, RuntimeError):
+    """Somebody has cancelled a job of a service."""
+
+    status = UNUSABLE
+
+
+class Leaving(SparseHessError, RuntimeError):
+    """A service leaves, and its job goes back into the queue."""
+
+    status = LEFT
+
+
 _KINDS = {
     kind.__name__: kind
     for kind in (
@@ -70,6 +89,9 @@ _KINDS = {
         CheckError,
         MissingEntries,
         NotConverged,
+        OverLimit,
+        Cancelled,
+        Leaving,
         SparseHessError,
     )
 }

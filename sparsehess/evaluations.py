@@ -24,6 +24,10 @@ from sparsehess.work import Work
 # differentiates once more, suffers from their noise alone, and that falls with the step.
 _ENERGY_STEP = 1e-4
 
+# Called before each call of a function that a rank evaluates alone, as watch(); may raise, on any rank. A service
+# ends what takes too long.
+watch: Callable[[], None] | None = None
+
 # Numbers that one exchange of results sends from a rank, at most.
 _PIECE = 2**26
 
@@ -57,7 +61,7 @@ class Evaluations:
     seconds
         What they have taken so far, with what ranks had to tell each other.
     on_color
-        Called as on_color(pieces of work begun, pieces).
+        Called as on_color(pieces of work begun, pieces); may raise, on any rank.
     """
 
     def __init__(self, objective, x):
@@ -247,7 +251,8 @@ class Evaluations:
             out = np.empty((count, self.layout.n_local))
             for task in range(tasks):
                 one(task, out[task * batch : (task + 1) * batch])
-                self.on_color(min((task + 1) * batch, count), count)
+                with agreement(self.comm):  # it may end the work, on all ranks then
+                    self.on_color(min((task + 1) * batch, count), count)
             return out
         numbers, vectors, error = [], [], None
         work = Work(self.comm, self._group, tasks, self.objective.summed)
@@ -368,9 +373,11 @@ class _Calls:
 
     def _guarded(self, name: str, function, *arguments):
         """Call a function of the user; what it raises becomes an EvaluationError that names the rank."""
+        if watch is not None and not isinstance(self, _VecCalls):
+            watch()
         try:
             return function(*arguments)
-        except Exception as error:  # the user's code may raise anything
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
             raise EvaluationError(
                 f"the {name} of {self.objective.name} raised {type(error).__name__} on rank "
                 f"{self.objective.comm.rank}: {' '.join(str(error).split())}"

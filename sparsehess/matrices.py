@@ -7,7 +7,6 @@ taken for it.
 
 from __future__ import annotations
 
-import gzip
 import os
 import zipfile
 from dataclasses import dataclass
@@ -19,8 +18,10 @@ from mpi4py import MPI
 import numpy as np
 import scipy.sparse
 
+from sparsehess import matrixmarket
 from sparsehess.errors import InputError, StackError
 from sparsehess.hdf5 import opened
+from sparsehess.matrixmarket import MOST_SHRUNK, believable
 from sparsehess.pattern import Layout, Pattern
 from sparsehess.pattern.kernels import mirrored
 from sparsehess.runtime import PETSc, agreement, aij, on_root
@@ -29,9 +30,6 @@ SUFFIXES = (".mtx", ".mtx.gz", ".npz", ".petsc", ".h5")
 
 # A file may differ from its transpose by this part of its largest entry; its symmetric part is taken.
 ASYMMETRY = 1e-6
-
-# Deflate cannot shrink by more than this.
-_MOST_SHRUNK = 1032
 
 
 def suffix_of(path) -> str | None:
@@ -278,7 +276,7 @@ def _on_pattern(rows: scipy.sparse.csr_matrix, pattern: Pattern) -> np.ndarray:
 def _load(path: Path, suffix: str) -> scipy.sparse.csr_matrix:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    reader = {".mtx": _load_mtx, ".mtx.gz": _load_mtx, ".npz": _load_npz, ".h5": _load_h5}[suffix]
+    reader = {".mtx": matrixmarket.load, ".mtx.gz": matrixmarket.load, ".npz": _load_npz, ".h5": _load_h5}[suffix]
     try:
         matrix = reader(path)
     except (InputError, StackError):
@@ -298,95 +296,43 @@ def _load(path: Path, suffix: str) -> scipy.sparse.csr_matrix:
     return matrix
 
 
-def _believable(path: Path, rows: int, columns: int, entries: int, most_entries: int) -> None:
-    """Refuse sizes that the file cannot hold, before memory is taken for them."""
-    if min(rows, columns, entries) < 0 or entries > most_entries:
-        raise InputError(
-            f"{path}: claims {entries} entries, but holds at most {most_entries}: truncated or damaged"
-        )
-    if max(rows, columns) > max(64 * entries, 2**20):
-        raise InputError(f"{path}: claims {rows} x {columns} with {entries} entries: damaged")
+def held(path) -> int:
+    """Return the bytes of the arrays that a file holds, or claims to hold, from its head alone.
 
+    Not collective.
 
-def _load_mtx(path: Path):
-    size = os.path.getsize(path) * (_MOST_SHRUNK if path.suffix == ".gz" else 1)
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rb") as stream:
-        banner = stream.readline(1024).decode("ascii", "replace").split()
-        if len(banner) < 5 or banner[0] != "%%MatrixMarket":
-            raise InputError(f"{path}: no Matrix Market banner in the first line")
-        line = stream.readline(4096)
-        while line.startswith(b"%") or (line and not line.strip()):
-            line = stream.readline(4096)
-        numbers = [int(word) for word in line.split()]
-    if banner[3].lower() == "complex" or banner[4].lower() in ("skew-symmetric", "hermitian"):
-        raise InputError(f"{path}: a Hessian is real and symmetric; this matrix is {banner[3]}, {banner[4]}")
-    coordinate = banner[2].lower() == "coordinate"
-    if len(numbers) != (3 if coordinate else 2):
-        raise InputError(f"{path}: no line of sizes behind the banner")
-    entries = numbers[2] if coordinate else numbers[0] * numbers[1]
-    _believable(path, numbers[0], numbers[1], entries, size // (4 if coordinate else 2) * (1 if coordinate else 2))
-    if not coordinate:
-        return _dense_mtx(path, opener, *numbers, banner[3].lower(), banner[4].lower())
-    from scipy.io import mmread  # 20 ms on every rank, and needed on one
-
-    if path.suffix != ".gz" and _is_text(path):
-        return mmread(path)
-    with opener(path, "rb") as stream:
-        return mmread(_Text(stream))
-
-
-def _is_text(path: Path) -> bool:
-    """Return whether a file has no zero bytes and ends with a line end."""
-    with open(path, "rb") as stream:
-        last = b""
-        while piece := stream.read(2**20):
-            if b"\0" in piece:
-                return False
-            last = piece
-    return last.endswith(b"\n")
-
-
-class _Text:
-    """A stream whose last line ends and that has no zero bytes: SciPy's reader runs beyond both.
-
-    What stands for a zero byte is no part of a number, so that the reader refuses it.
+    Raises
+    ------
+    InputError
+        It is missing, or its head is damaged.
     """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    name = path.name.lower()
+    try:
+        if name.endswith((".mtx", ".mtx.gz")):
+            head = matrixmarket.head(path)
+            return 8 * head.rows + 2 * 16 * head.entries  # as triples, both halves of a symmetric one
+        if name.endswith(".npz"):
+            member_sizes(path)
+            with zipfile.ZipFile(path) as archive:
+                return sum(info.file_size for info in archive.infolist())
+        if name.endswith(".h5"):
+            total = 0
 
-    def __init__(self, stream):
-        self._stream, self._more = stream, True
+            def add(_, item) -> None:
+                nonlocal total
+                total += int(getattr(item, "size", 0) or 0) * getattr(getattr(item, "dtype", None), "itemsize", 0)
 
-    def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(size)
-        if not data and self._more:
-            self._more = False
-            return b"\n"
-        return data.replace(b"\0", b"?")
-
-
-def _dense_mtx(path: Path, opener, rows: int, columns: int, field: str, symmetry: str) -> np.ndarray:
-    """Return the array of a Matrix Market file of format array.
-
-    SciPy's reader writes beyond the end of its array where a file has more values than its head says.
-    """
-    if field not in ("real", "double", "integer") or symmetry not in ("general", "symmetric"):
-        raise InputError(f"{path}: an array is real or integer, general or symmetric; not {field}, {symmetry}")
-    if symmetry == "symmetric" and rows != columns:
-        raise InputError(f"{path}: symmetric, but {rows} x {columns}")
-    wanted = rows * columns if symmetry == "general" else rows * (rows + 1) // 2
-    with opener(path, "rb") as stream:
-        lines = (line for line in stream if line.strip() and not line.startswith(b"%"))
-        next(lines)  # the sizes
-        values = np.fromiter((float(line) for line in lines), np.float64)
-    if len(values) != wanted:
-        raise InputError(f"{path}: claims {wanted} values and has {len(values)}: damaged")
-    if symmetry == "general":
-        return values.reshape((rows, columns), order="F")
-    whole = np.zeros((rows, rows))
-    upper = np.triu_indices(rows)  # by rows what the lower triangle is by columns
-    whole[upper] = values
-    whole.T[upper] = values
-    return whole
+            with opened(path) as file:
+                file.visititems(add)
+            return total
+        return path.stat().st_size
+    except (InputError, StackError):
+        raise
+    except Exception as error:  # whatever a damaged file makes a reader do
+        raise InputError(f"{path}: damaged or not of its format: {' '.join(str(error).split())[:200]}") from error
 
 
 def member_sizes(path: Path) -> dict[str, tuple]:
@@ -402,7 +348,7 @@ def member_sizes(path: Path) -> dict[str, tuple]:
     shapes = {}
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
-            if info.file_size > os.path.getsize(path) * _MOST_SHRUNK:
+            if info.file_size > os.path.getsize(path) * MOST_SHRUNK:
                 raise InputError(f"{path}: {info.filename} claims more bytes than the file can hold")
             with archive.open(info) as stream:
                 version = np.lib.format.read_magic(stream)
@@ -435,7 +381,7 @@ def _load_npz(path: Path):
     with np.load(path, allow_pickle=False) as archive:
         rows, columns = (int(length) for length in archive["shape"])
     entries = int(np.prod(shapes.get("data", (0,)), dtype=object))
-    _believable(path, rows, columns, entries, entries)
+    believable(path, rows, columns, entries, entries)
     matrix = scipy.sparse.load_npz(path)
     if matrix.format in ("csr", "csc", "bsr"):
         matrix.check_format(full_check=True)
@@ -451,8 +397,8 @@ def _load_h5(path: Path):
         rows, columns = (int(length) for length in file["shape"][:2])
         entries = file["data"].shape[0]
         # Chunks that were never written take no bytes, so a small file can claim any size.
-        stored = file["data"].id.get_storage_size() * _MOST_SHRUNK
-        _believable(path, rows, columns, entries, stored // 8)
+        stored = file["data"].id.get_storage_size() * MOST_SHRUNK
+        believable(path, rows, columns, entries, stored // 8)
         if file["indptr"].shape != (rows + 1,) or file["indices"].shape != (entries,):
             raise InputError(f"{path}: indptr, indices and data do not belong together")
         matrix = scipy.sparse.csr_matrix(

@@ -8,10 +8,13 @@ import importlib.util
 import inspect
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sparsehess.errors import InputError
-from sparsehess.objective import Objective
 from sparsehess.runtime import agreement
+
+if TYPE_CHECKING:
+    from sparsehess.objective import Objective
 
 
 def is_problem(text: str) -> bool:
@@ -51,6 +54,8 @@ def load(text: str, given: dict[str, object], comm) -> Objective:
     InputError
         Nothing of that name, arguments that do not fit, or not an objective.
     """
+    from sparsehess.objective import Objective  # needs PETSc, which those who only ask for names do without
+
     place, _, name = text.rpartition(":")
     theirs = comm.Dup()  # what the user's code calls on it cannot meet what we call on ours
     with agreement(comm):
@@ -66,7 +71,7 @@ def load(text: str, given: dict[str, object], comm) -> Objective:
     with agreement(comm):
         try:
             objective = found(**arguments)
-        except Exception as error:  # the user's code may raise anything
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{text} raised {type(error).__name__}: {' '.join(str(error).split())}") from error
@@ -91,7 +96,7 @@ def _find(place: str, name: str):
             module = importlib.import_module(place)
     except InputError:
         raise
-    except Exception as error:  # importing runs the user's code
+    except (Exception, SystemExit) as error:  # importing runs the user's code
         raise InputError(f"{place} cannot be imported: {type(error).__name__}: {error}") from error
     if not hasattr(module, name):
         raise InputError(f"{place} has nothing called {name!r}")

@@ -5,16 +5,24 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Callable
 
 from sparsehess.solvers import Spectrum
 from sparsehess.units import Units
+
+# Called too by every `Progress`, as watch(progress, done, total) on each rank; may raise, see there. A service
+# looks on, and ends what takes too long.
+watch: Callable[[Progress, int, int], None] | None = None
 
 
 class Progress:
     """A line on a terminal for a stage that takes longer than two seconds; nothing elsewhere.
 
-    Called as progress(done, total) on every rank; `finish` clears the line.
+    Called as progress(done, total) on every rank, by all together; what `watch` raises it raises on all of them.
+    `finish` clears the line.
     """
+
+    together = True
 
     def __init__(self, stage: str, comm, quiet: bool):
         self.stage = stage
@@ -23,6 +31,8 @@ class Progress:
         self.wrote = False
 
     def __call__(self, done: int, total: int) -> None:
+        if watch is not None:
+            watch(self, done, total)
         now = time.monotonic()
         if not self.shows or now - self.began < 2 or now - self.last < 0.2:
             return
@@ -36,6 +46,12 @@ class Progress:
         if self.wrote:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
+
+
+class SharedProgress(Progress):
+    """That of a stage whose pieces are shared out: a rank calls when through with one, and may raise alone."""
+
+    together = False
 
 
 def table(heads: list[str], rows: list[list[str]]) -> str:

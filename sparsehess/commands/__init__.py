@@ -15,11 +15,21 @@ _HOME = {
     "trace": "estimates",
     "rank": "estimates",
     "info": "stack",
+    "serve": "serve",
     **dict.fromkeys(("plan", "submit", "status", "result", "cancel"), "batch"),
 }
 
 # Commands that need neither MPI nor PETSc: they are for login nodes, and are called without a communicator.
 ALONE = ("submit", "status", "result", "cancel")
+
+
+def is_alone(words: list[str]) -> bool:
+    """Return whether a command line needs neither MPI nor PETSc.
+
+    Not collective. So does `serve --ranks`, which starts them and looks after them.
+    """
+    supervises = words[:1] == ["serve"] and any(word.partition("=")[0] == "--ranks" for word in words)
+    return supervises or (bool(words) and words[0] in ALONE)
 
 
 def run(arguments, options: dict, comm) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sparsehess.commands import batch, flags
+from sparsehess.commands import batch, flags, serve
 from sparsehess.errors import InputError
 
 
@@ -290,6 +290,7 @@ def parser() -> argparse.ArgumentParser:
     color.add_argument("--plot", metavar="FILE.png", help="draw the coloured matrix")
 
     batch.add_parsers(commands, shared)
+    serve.add_parsers(commands, shared)
 
     commands.add_parser(
         "info", parents=[shared], help="the stack: what is there, what is missing, what that costs"

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from sparsehess import errors
-from sparsehess.commands import jobfiles
+from sparsehess.commands import jobfiles, serve
 from sparsehess.errors import InputError, SparseHessError
 from sparsehess.files import replaced
 from sparsehess.service import jobs, schedulers, scripts
@@ -134,9 +134,13 @@ def _write_json(place: str, facts: dict) -> None:
 
 
 def run_submit(arguments, options, comm) -> int:
-    """Write a batch script for a job file, and queue it."""
+    """Write a batch script for a job file and queue it, or put it into a spool."""
     if not first():
         return errors.DONE
+    if arguments.spool is not None:
+        return serve.submit(arguments)
+    if arguments.wait or arguments.priority:
+        raise InputError("--wait and --priority are for the jobs of a service: give its --spool")
     planned = _job(arguments, Path(jobs.home()) / str(jobs.next_number()))
     if arguments.dry_run:
         text = scripts.script(planned)
@@ -264,6 +268,8 @@ def run_status(arguments, options, comm) -> int:
     """How jobs stand."""
     if not first():
         return errors.DONE
+    if arguments.spool is not None:
+        return serve.status(arguments)
     some = [jobs.find(text) for text in arguments.jobs] if arguments.jobs else jobs.every()
     states = schedulers.states(some)
     facts = [{**_facts(job), **_state_facts(states[job.id])} for job in some]
@@ -293,6 +299,8 @@ def run_result(arguments, options, comm) -> int:
     """What a job has answered, as it has answered it."""
     if not first():
         return errors.DONE
+    if arguments.spool is not None:
+        return serve.result(arguments)
     job = jobs.find(arguments.id)
     state = schedulers.states([job])[job.id]
     if not state.over:
@@ -329,6 +337,8 @@ def run_cancel(arguments, options, comm) -> int:
     """End jobs; those that have ended stay as they are."""
     if not first():
         return errors.DONE
+    if arguments.spool is not None:
+        return serve.cancel(arguments)
     some = [jobs.find(text) for text in arguments.jobs]
     states = schedulers.states(some)
     facts, lines = [], []

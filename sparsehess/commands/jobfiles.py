@@ -21,6 +21,7 @@ import argparse
 import ast
 import datetime
 import difflib
+import json
 import math
 import os
 import re
@@ -187,6 +188,62 @@ def _is_number(word: str) -> bool:
 def options(command: str, top: argparse.ArgumentParser) -> set[str]:
     """Return the flags that a command knows, such as `--seed`. Not collective."""
     return {name for action in _actions(_subparsers(top)[command]) for name in action.option_strings}
+
+
+def paths(words: list[str], arguments: argparse.Namespace, top: argparse.ArgumentParser) -> dict[str, str]:
+    """Return {name in the parsed arguments: path} of the files and folders that a command's arguments name.
+
+    Not collective. A problem `file.py:name` is among them, as it was given.
+
+    Parameters
+    ----------
+    words
+        Of the command line; the first is the command.
+    arguments
+        As they were parsed.
+    """
+    found = {}
+    for action in _actions(_subparsers(top)[words[0]]):
+        value = getattr(arguments, action.dest, None)
+        if isinstance(value, str) and _is_path(action, value):
+            found[action.dest] = value
+    return found
+
+
+def key_of(name: str, command: str, top: argparse.ArgumentParser) -> str:
+    """Return what a job file calls an argument of a command. Not collective."""
+    return next(_key(action) for action in _actions(_subparsers(top)[command]) if action.dest == name)
+
+
+def written(command: str, choices: dict, petsc: dict, submit: dict) -> str:
+    """Return the text of a job file that says this.
+
+    Not collective.
+
+    Raises
+    ------
+    InputError
+        A value is none that a job file may have.
+    """
+    lines = [f"command = {_toml(command)}", *(f"{_toml(key)} = {_toml(value)}" for key, value in choices.items())]
+    for name, table in (("petsc", petsc), ("submit", submit)):
+        if table:
+            lines += ["", f"[{name}]", *(f"{_toml(key)} = {_toml(value)}" for key, value in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{_toml(key)} = {_toml(one)}' for key, one in value.items())} }}"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    raise InputError(f"{value}: numbers, truth values, texts, lists and tables of them")
 
 
 # --- what argparse knows of a command --------------------------------------------------------

@@ -10,8 +10,9 @@ import numpy as np
 
 from sparsehess import matrices, problems, report, runtime
 from sparsehess.assembly import Hessian, assemble
-from sparsehess.coloring import color, load
+from sparsehess.coloring import load
 from sparsehess.commands import flags
+from sparsehess.commands.provision import Provision, provision_of
 from sparsehess.detection import detect
 from sparsehess.errors import InputError
 from sparsehess.nullspace import rigid_body_rows
@@ -42,6 +43,10 @@ class Operand:
         By which a stored matrix was not symmetric.
     timings
         Seconds of the stages up to here.
+    stored
+        The matrix file, where the input is one; else None.
+    provision
+        Where all this came from.
     """
 
     matrix: Hessian | MatrixFree | PETSc.Mat
@@ -53,6 +58,8 @@ class Operand:
     preconditioner: PETSc.Mat | None
     relative_error: float
     timings: dict[str, float]
+    stored: matrices.StoredMatrix | None
+    provision: Provision
 
     @property
     def layout(self) -> Layout:
@@ -72,7 +79,9 @@ class Operand:
         else:
             self.matrix.destroy()
         runtime.destroy(self.mass, self.preconditioner)
-        if self.pattern is not None:
+        if self.stored is not None:
+            self.provision.release(self.stored)
+        elif self.pattern is not None:
             self.pattern.free()
 
 
@@ -83,7 +92,8 @@ def operand(arguments, comm, shell: bool = False) -> Operand:
     """
     began = time.perf_counter()
     timings = dict.fromkeys(("pattern", "coloring", "derivatives", "assembly"), 0.0)
-    derived, pattern, asymmetry, name = None, None, 0.0, arguments.input
+    derived, pattern, asymmetry, name, stored = None, None, 0.0, arguments.input, None
+    provision = provision_of(arguments)
     precision = getattr(arguments, "precision", "double")
     if not shell and precision != "double":
         raise InputError("--precision single is for the products of --shell")
@@ -98,12 +108,12 @@ def operand(arguments, comm, shell: bool = False) -> Operand:
             raise InputError(f"{arguments.input} is a matrix file: --shell is for problems")
         every = flags.SETTINGS | flags.DERIVATIVES | flags.COLORING
         flags.refuse(arguments, every, f"{arguments.input} is a matrix file, which is not differentiated")
-        stored = matrices.read_matrix(arguments.input, comm)
+        stored = provision.matrix(arguments.input, comm)
         matrix, pattern, n, asymmetry = stored.to_mat(), stored.pattern, stored.pattern.n, stored.asymmetry
         timings["assembly"] = time.perf_counter() - began
     mass = _stored(arguments.mass, comm)
     near = _stored(getattr(arguments, "preconditioner", None), comm)
-    return Operand(matrix, derived, pattern, n, name, mass, near, asymmetry, timings)
+    return Operand(matrix, derived, pattern, n, name, mass, near, asymmetry, timings, stored, provision)
 
 
 @contextmanager
@@ -202,7 +212,7 @@ def assembled(arguments, comm) -> Hessian:
     by_element = objective.elements is not None and arguments.coloring is None
     if by_element:
         flags.refuse(arguments, flags.COLORING, "the Hessians of the elements are summed; --coloring colours all")
-    progress = report.Progress("colours evaluated", comm, arguments.quiet)
+    progress = report.SharedProgress("colours evaluated", comm, arguments.quiet)
     hessian = assemble(
         objective,
         pattern=pattern,
@@ -230,7 +240,7 @@ def asked_coloring(arguments, pattern):
     if lattice is not None:
         groups = pattern if pattern.quotient is None else pattern.quotient
         lattice = matrices.read_coordinates(lattice, groups.layout)
-    return color(
+    return provision_of(arguments).coloring(
         pattern,
         kind=arguments.coloring or "star",
         order=arguments.order,

@@ -67,6 +67,8 @@ def run_eigs(arguments, options, comm) -> int:
         if arguments.explain:
             return _explain(arguments, problem, spec, comm)
         spec = completed(problem, spec)
+        if given.stored is not None and left is None:
+            given.provision.prepare(problem, given.stored, spec)
         progress = report.Progress("eigenpairs converged", comm, arguments.quiet)
         spectrum = solve(problem, spec, progress)
         progress.finish()
@@ -86,6 +88,8 @@ def run_eigs(arguments, options, comm) -> int:
         )
         answer(arguments, comm, facts, lines, draw)
         error = shortfall(spectrum)
+        if given.stored is not None and left is None and error is None:
+            given.provision.learn(given.stored, spec, spectrum)
         spectrum.close()
     comm.Barrier()
     if error is not None:

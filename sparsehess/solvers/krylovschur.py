@@ -17,6 +17,7 @@ from sparsehess.runtime import (
     has_package,
     readable_errors,
 )
+from sparsehess.solvers.halting import Halting
 from sparsehess.solvers.options import Options
 from sparsehess.solvers.problem import EigenProblem
 
@@ -232,8 +233,7 @@ class KrylovSchur:
                 if self.shift is None or self.options:  # else they were taken with the first shift
                     eps.setFromOptions()
                 watch = _Watch(self, k, stop_in_cluster)
-                eps.setMonitor(watch.monitor)
-                eps.setStoppingTest(watch.stop)
+                watch.watch(eps)
                 began = time.perf_counter()
                 eps.setUp()
                 set_up = time.perf_counter()
@@ -241,6 +241,7 @@ class KrylovSchur:
                 self.seconds["factorization"] += set_up - began
                 self.seconds["solve"] += time.perf_counter() - set_up
                 self.cluster = watch.cluster
+                watch.settle()
         finally:
             eps.cancelMonitor()
             start.destroy()
@@ -265,28 +266,28 @@ class KrylovSchur:
         self._eps.destroy()
 
 
-class _Watch:
+class _Watch(Halting):
     """What is done between the restarts of one solve: progress, and the look at a cluster."""
 
     def __init__(self, solver: KrylovSchur, k: int, stop_in_cluster: bool):
+        super().__init__(lambda converged: solver.on_progress(min(converged, k), k))
         self.solver, self.k, self.stops = solver, k, stop_in_cluster
         self.cluster: tuple[float, float] | None = None
         self._transformed: list[float] = []
 
     def monitor(self, eps, restarts, converged, values, errors):
-        self.solver.on_progress(min(converged, self.k), self.k)
+        super().monitor(eps, restarts, converged)
         self._transformed = [complex(value).real for value in values[: self.k]]
 
     def stop(self, eps, restarts, most, converged, wanted):
         reason = SLEPc.EPS.ConvergedReason
-        if converged >= wanted:
-            return reason.CONVERGED_TOL
-        if restarts >= most:
-            return reason.DIVERGED_ITS
+        ended = super().stop(eps, restarts, most, converged, wanted)
         seen = self._transformed  # 1 / (eigenvalue - shift) is what the solver sees
+        if ended != reason.CONVERGED_ITERATING:
+            return ended
         if self.stops and restarts >= _PATIENCE and len(seen) == self.k and min(seen) > 0:
             away = sorted(1 / value for value in seen)
             if away[0] > _FAR * (away[-1] - away[0]):
                 self.cluster = (self.solver.shift + away[0], self.solver.shift + away[-1])
                 return reason.CONVERGED_USER
-        return reason.CONVERGED_ITERATING
+        return ended

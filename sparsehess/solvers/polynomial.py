@@ -15,6 +15,7 @@ import numpy as np
 from sparsehess.errors import InputError
 from sparsehess.reproducible import uniform
 from sparsehess.runtime import PETSc, SLEPc, destroy, readable_errors
+from sparsehess.solvers.halting import Halting
 from sparsehess.solvers.krylovschur import PREFIX
 from sparsehess.solvers.options import Options
 from sparsehess.solvers.problem import EigenProblem, is_assembled, spectral_bounds
@@ -124,9 +125,11 @@ class PolynomialFilter:
                     eps.setDeflationSpace(away)
                 eps.setInitialSpace([start])
                 eps.setFromOptions()
-                eps.setMonitor(lambda eps, its, converged, *rest: self.on_progress(converged, expected))
+                halting = Halting(lambda converged: self.on_progress(converged, expected))
+                halting.watch(eps)
                 began = time.perf_counter()
                 eps.solve()
+                halting.settle()
                 self.seconds["solve"] += time.perf_counter() - began
             self._given.refuse_unused()
             self.iterations += eps.getIterationNumber()

@@ -20,6 +20,7 @@ from sparsehess.runtime import (
     error_code,
     readable_errors,
 )
+from sparsehess.solvers.halting import Halting
 from sparsehess.solvers.krylovschur import PREFIX
 from sparsehess.solvers.options import Options
 from sparsehess.solvers.preconditioners import Diagonal, Multigrid, Near, preconditioner
@@ -180,12 +181,14 @@ class Preconditioned:
                 made = self._starting(self._starts() - len(start), seed)
                 eps.setInitialSpace([*start, *made])
                 eps.setFromOptions()
-                eps.setMonitor(lambda eps, its, converged, *rest: self.on_progress(min(converged, k), k))
+                halting = Halting(lambda converged: self.on_progress(min(converged, k), k))
+                halting.watch(eps)
                 began = time.perf_counter()
                 eps.setUp()
                 eps.getST().getKSP().getPC().setUp()
                 set_up = time.perf_counter()
                 self._run(eps)
+                halting.settle()
                 self.seconds["factorization"] += set_up - began
                 self.seconds["solve"] += time.perf_counter() - set_up
             self.iterations += eps.getIterationNumber()

@@ -1,0 +1,158 @@
+"""Matrix Market files: what their head claims is checked before memory is taken, and before SciPy reads on.
+
+Boisvert, Pozo, Remington 1996, "The Matrix Market exchange formats: initial design".
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sparsehess.errors import InputError
+
+# Deflate cannot shrink by more than this.
+MOST_SHRUNK = 1032
+
+
+@dataclass(frozen=True)
+class Head:
+    """What the first lines of a file say.
+
+    Attributes
+    ----------
+    rows, columns, entries
+        Sizes; of format array all entries, of format coordinate those that are stored.
+    coordinate
+        Whether the format is coordinate, else array.
+    kind, symmetry
+        `real`, `integer`, `pattern` …; `general`, `symmetric`.
+    """
+
+    rows: int
+    columns: int
+    entries: int
+    coordinate: bool
+    kind: str
+    symmetry: str
+
+
+def head(path: Path) -> Head:
+    """Return what the head of a file claims, checked against its bytes.
+
+    Not collective.
+
+    Raises
+    ------
+    InputError
+        No such head, a complex or skew-symmetric matrix, or more entries than the file can hold.
+    """
+    size = os.path.getsize(path) * (MOST_SHRUNK if path.suffix == ".gz" else 1)
+    with _opener(path)(path, "rb") as stream:
+        banner = stream.readline(1024).decode("ascii", "replace").split()
+        if len(banner) < 5 or banner[0] != "%%MatrixMarket":
+            raise InputError(f"{path}: no Matrix Market banner in the first line")
+        line = stream.readline(4096)
+        while line.startswith(b"%") or (line and not line.strip()):
+            line = stream.readline(4096)
+        numbers = [int(word) for word in line.split()]
+    form, kind, symmetry = (word.lower() for word in banner[2:5])
+    if kind == "complex" or symmetry in ("skew-symmetric", "hermitian"):
+        raise InputError(f"{path}: a Hessian is real and symmetric; this matrix is {kind}, {symmetry}")
+    coordinate = form == "coordinate"
+    if len(numbers) != (3 if coordinate else 2):
+        raise InputError(f"{path}: no line of sizes behind the banner")
+    rows, columns = numbers[:2]
+    entries = numbers[2] if coordinate else rows * columns
+    believable(path, rows, columns, entries, size // (4 if coordinate else 2) * (1 if coordinate else 2))
+    return Head(rows, columns, entries, coordinate, kind, symmetry)
+
+
+def load(path: Path):
+    """Return the matrix of a file, sparse or dense as it is stored.
+
+    Not collective.
+    """
+    told = head(path)
+    if not told.coordinate:
+        return _dense(path, told)
+    from scipy.io import mmread  # 20 ms on every rank, and needed on one
+
+    if path.suffix != ".gz" and _is_text(path):
+        return mmread(path)
+    with _opener(path)(path, "rb") as stream:
+        return mmread(_Text(stream))
+
+
+def believable(path: Path, rows: int, columns: int, entries: int, most_entries: int) -> None:
+    """Raise InputError for sizes that the file cannot hold, before memory is taken for them.
+
+    Not collective.
+    """
+    if min(rows, columns, entries) < 0 or entries > most_entries:
+        raise InputError(
+            f"{path}: claims {entries} entries, but holds at most {most_entries}: truncated or damaged"
+        )
+    if max(rows, columns) > max(64 * entries, 2**20):
+        raise InputError(f"{path}: claims {rows} x {columns} with {entries} entries: damaged")
+
+
+def _opener(path: Path):
+    return gzip.open if path.suffix == ".gz" else open
+
+
+def _is_text(path: Path) -> bool:
+    """Return whether a file has no zero bytes and ends with a line end."""
+    with open(path, "rb") as stream:
+        last = b""
+        while piece := stream.read(2**20):
+            if b"\0" in piece:
+                return False
+            last = piece
+    return last.endswith(b"\n")
+
+
+class _Text:
+    """A stream whose last line ends and that has no zero bytes: SciPy's reader runs beyond both.
+
+    What stands for a zero byte is no part of a number, so that the reader refuses it.
+    """
+
+    def __init__(self, stream):
+        self._stream, self._more = stream, True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        if not data and self._more:
+            self._more = False
+            return b"\n"
+        return data.replace(b"\0", b"?")
+
+
+def _dense(path: Path, told: Head) -> np.ndarray:
+    """Return the array of a Matrix Market file of format array.
+
+    SciPy's reader writes beyond the end of its array where a file has more values than its head says.
+    """
+    rows, columns, field, symmetry = told.rows, told.columns, told.kind, told.symmetry
+    if field not in ("real", "double", "integer") or symmetry not in ("general", "symmetric"):
+        raise InputError(f"{path}: an array is real or integer, general or symmetric; not {field}, {symmetry}")
+    if symmetry == "symmetric" and rows != columns:
+        raise InputError(f"{path}: symmetric, but {rows} x {columns}")
+    wanted = rows * columns if symmetry == "general" else rows * (rows + 1) // 2
+    with _opener(path)(path, "rb") as stream:
+        lines = (line for line in stream if line.strip() and not line.startswith(b"%"))
+        next(lines)  # the sizes
+        values = np.fromiter((float(line) for line in lines), np.float64)
+    if len(values) != wanted:
+        raise InputError(f"{path}: claims {wanted} values and has {len(values)}: damaged")
+    if symmetry == "general":
+        return values.reshape((rows, columns), order="F")
+    whole = np.zeros((rows, rows))
+    upper = np.triu_indices(rows)  # by rows what the lower triangle is by columns
+    whole[upper] = values
+    whole.T[upper] = values
+    return whole

@@ -1,0 +1,190 @@
+"""Whether a job of the spool may run: its job file, its paths, its options, the sizes that its files claim.
+
+A path may lead into the job's own folder, or for reading into a folder that the service was started with
+(`--allow-data`); a problem is a Python file in a folder of `--allow-code`. All are judged by their real paths,
+symbolic links followed. What a job writes it writes into its own folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sparsehess import matrices, problems
+from sparsehess.commands import jobfiles
+from sparsehess.errors import InputError
+from sparsehess.service import scripts, spool
+from sparsehess.service.limits import Limits, size
+
+# What the service writes itself.
+_RESERVED = (
+    "job.toml",
+    "attempts",
+    "status.json",
+    "cancel",
+    "stuck",
+    "watchdog",
+    "log",
+    "outcome.json",
+    "result.json",
+)
+
+# What [submit] may say in a spool.
+SUBMIT = ("name", "priority", "time", "memory")
+
+# Families of options that a job may set: those of its solver, under its own prefix.
+_FAMILIES = ("eps_", "st_", "bv_", "ds_", "rg_", "mat_mumps_")
+
+# Options that write or read files, run code, or print: no job needs them to be solved.
+_REFUSED = re.compile(r"python|view|monitor|file|log|path|plot|save|dir|ooc|dump|info|debug|shell", re.ASCII)
+
+# Bytes for each byte of a matrix while it is read, checked and dealt out.
+_COPIES = 4
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """What jobs may reach and take.
+
+    Attributes
+    ----------
+    code, data
+        Real paths of folders whose problems may run, and whose files may be read.
+    most
+        No job gets more.
+    """
+
+    code: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+    most: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job that may run.
+
+    Attributes
+    ----------
+    arguments, options
+        For `commands.run`.
+    limits
+        What it may take.
+    """
+
+    arguments: argparse.Namespace
+    options: dict
+    limits: Limits
+
+
+def admit(folder: Path, allowance: Allowance, top: argparse.ArgumentParser) -> Task:
+    """Return what the job of a folder asks for.
+
+    Not collective: the first rank of a group does it.
+
+    Raises
+    ------
+    InputError
+        It may not run; the message says why.
+    """
+    path = folder / "job.toml"
+    _regular(path)
+    job = jobfiles.read(path)
+    limits = _limits(job).within(allowance.most)
+    words, petsc = jobfiles.command_line(path, top)
+    arguments = top.parse_args(jobfiles.guarded(words))
+    if arguments.json is not None:
+        raise job.refuse("json", "the answer of a spooled job is its result.json: leave it out")
+    options = _options(job, petsc)
+    read = 0
+    for name, value in jobfiles.paths(words, arguments, top).items():
+        key = jobfiles.key_of(name, words[0], top)
+        if name in spool.OUTPUTS:
+            _check_output(job, key, value, folder)
+        elif problems.is_problem(value) and name == "input":
+            _check_code(job, key, value, allowance.code)
+        else:
+            real = os.path.realpath(value)
+            if not _within(real, (os.path.realpath(folder), *allowance.data)):
+                raise job.refuse(
+                    key, f"{_shown(value, folder)} is outside the job and every --allow-data of the service"
+                )
+            _regular(Path(real))
+            read += matrices.held(real)
+    k = getattr(arguments, "k", None) or 0
+    needed = _COPIES * read + 8 * 2 * k
+    if limits.memory is not None and needed > limits.memory:
+        raise InputError(
+            f"needs about {needed / 2**20:.0f} MiB to read its files; its limit is {limits.memory / 2**20:.0f} MiB"
+        )
+    arguments.json, arguments.quiet = str(folder / "result.json"), False
+    return Task(arguments, options, limits)
+
+
+def _limits(job: jobfiles.JobFile) -> Limits:
+    """Return what [submit] asks for."""
+    for key, value in job.submit.items():
+        if key not in SUBMIT:
+            raise job.refuse(key, f"a spooled job has {', '.join(SUBMIT)} in [submit]")
+        if key == "priority":
+            if not isinstance(value, int) or isinstance(value, bool) or abs(value) > spool.LIMIT:
+                raise job.refuse(key, f"a whole number from {-spool.LIMIT} to {spool.LIMIT}, not {value!r}")
+        elif not isinstance(value, str):
+            raise job.refuse(key, f"text, not {value!r}")
+    time, memory = job.submit.get("time"), job.submit.get("memory")
+    return Limits(None if time is None else scripts.seconds(time), None if memory is None else size(memory))
+
+
+def _options(job: jobfiles.JobFile, petsc: list[str]) -> dict:
+    """Return options of the solver; refuse those that reach beyond it."""
+    from sparsehess.cli import split_petsc
+
+    for key, value in job.petsc.items():
+        if not key.startswith(_FAMILIES) or _REFUSED.search(key.lower()):
+            raise job.refuse(key, "no option for a job of a service: those that choose how to solve are")
+        if isinstance(value, str) and not re.fullmatch(r"[\w.,+-]{1,60}", value, re.ASCII):
+            raise job.refuse(key, f"{value!r} is no number and no name")
+        if isinstance(value, str) and _REFUSED.search(value.lower()):
+            raise job.refuse(key, f"{value!r} is not for a job of a service")
+    return split_petsc(petsc)[0]
+
+
+def _check_output(job, key: str, value: str, folder: Path) -> None:
+    place = os.path.realpath(value)
+    if os.path.dirname(place) != os.path.realpath(folder):
+        raise job.refuse(
+            key, f"{_shown(value, folder)}: a spooled job writes into its own folder: give a mere name"
+        )
+    name = os.path.basename(place)
+    if name in _RESERVED or name.startswith("."):
+        raise job.refuse(key, f"{name} is a name that the service takes for itself")
+
+
+def _check_code(job, key: str, value: str, allowed: tuple[str, ...]) -> None:
+    place = value.rpartition(":")[0]
+    if not place.endswith(".py"):
+        raise job.refuse(key, f"{value}: a service runs problems of files, file.py:name, and not of modules")
+    real = os.path.realpath(place)
+    if not _within(real, allowed):
+        raise job.refuse(key, f"{place} is in no folder whose code may run here; `serve --allow-code` names them")
+    _regular(Path(real))
+
+
+def _within(real: str, folders: tuple[str, ...]) -> bool:
+    return any(real.startswith(folder.rstrip(os.sep) + os.sep) for folder in folders)
+
+
+def _regular(path: Path) -> None:
+    """Refuse what is no file: a pipe would be waited for without end."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise InputError(f"{path.name}: no regular file")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path.name}: cannot be read: {getattr(error, 'strerror', error)}") from error
+
+
+def _shown(value: str, folder: Path) -> str:
+    return os.path.relpath(value, folder) if value.startswith(str(folder)) else value

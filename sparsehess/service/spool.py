@@ -1,0 +1,459 @@
+"""The spool of a resident service: a folder whose jobs are folders, and whose states are folders of them.
+
+    new/       being written; nobody else looks at it
+    queued/    <order>.<id>, so that the names sort by priority, then by time of submission
+    running/   <id>, with `attempts` (a line for each), `status.json`, and `cancel` where that is asked for
+    done/      <id>, ended with status 0
+    failed/    <id>, ended with another status, cancelled, or refused
+
+A job goes from one to the next by one rename, which only one of several processes can win. It holds `job.toml`
+and copies of its inputs; its answers (`result.json`, `log` and others) stand beside them. `outcome.json` is
+written last: once that name is there the job counts as ended, whatever happens to the service, and is never run
+again.
+Who may write into the folder may have jobs run: its permissions are the access control.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import re
+import secrets
+import shutil
+import stat
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sparsehess.errors import InputError
+from sparsehess.files import replaced
+
+STATES = ("queued", "running", "done", "failed")
+
+# Arguments that name what a command writes.
+OUTPUTS = ("out", "plot", "direction", "checkpoint")
+
+# Runs of a job that no ending of the service explains; then it is taken for the cause.
+ATTEMPTS = 3
+
+# Priorities go from -LIMIT to LIMIT.
+LIMIT = 1000
+
+_ID = r"\d{8}-\d{6}-\d{6}-[0-9a-f]{6}"
+_QUEUED = re.compile(rf"(\d{{4}})\.({_ID})", re.ASCII)
+
+# What the service writes into the folder of a job.
+_OWN = ("attempts", "status.json", "cancel", "stuck", "watchdog", "log", "result.json", "outcome.json")
+
+# Of these, what may still change or go when the outcome is there.
+_CHANGING = ("attempts", "status.json", "cancel", "watchdog", "outcome.json")
+
+# Seconds that a list of the queue is used for, where it holds anything, and that a service which ends may take.
+_FRESH, _PATIENCE = 0.05, 3.0
+
+
+@dataclass
+class Spool:
+    """A spool folder. Not collective: one process acts.
+
+    Attributes
+    ----------
+    path
+        Its real path.
+    """
+
+    path: Path
+    _listed: deque = field(default_factory=deque, repr=False)
+    _when: float = field(default=0.0, repr=False)
+
+    @classmethod
+    def opened(cls, place, *, shared: bool = False) -> Spool:
+        """Return the spool of a folder, made if it is missing, with nobody's access but one's own.
+
+        Parameters
+        ----------
+        shared
+            Whether others may be able to write into it; what they submit runs in the name of the service.
+
+        Raises
+        ------
+        InputError
+            It cannot be made, or others can write into it.
+        """
+        path = Path(place)
+        try:
+            path.mkdir(mode=0o700, exist_ok=True)
+            for name in ("", "new", *STATES):
+                (path / name).mkdir(mode=0o777 if shared else 0o700, exist_ok=True)
+                _check(path / name, shared)
+        except OSError as error:
+            raise InputError(f"{error.filename or path}: no spool: {error.strerror}") from error
+        return cls(Path(os.path.realpath(path)))
+
+    @classmethod
+    def found(cls, place) -> Spool:
+        """Return the spool of a folder that is one.
+
+        Raises
+        ------
+        InputError
+            It is none.
+        """
+        path = Path(place)
+        if not all((path / name).is_dir() for name in ("new", *STATES)):
+            raise InputError(f"{path}: no spool; `mpiexec -n P sparsehess serve {path}` makes one and serves it")
+        return cls(Path(os.path.realpath(path)))
+
+    # --- submitting ---
+
+    def draft(self) -> Path:
+        """Return a new folder for the files of a job; its name will be the job's id."""
+        now = time.time_ns()
+        when = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now // 10**9))
+        folder = self.path / "new" / f"{when}-{now // 1000 % 10**6:06d}-{secrets.token_hex(3)}"
+        try:
+            folder.mkdir(mode=0o700)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be written: {error.strerror}") from error
+        return folder
+
+    def enqueue(self, drafts: list[Path], priority: int = 0) -> list[str]:
+        """Queue jobs that are written; return their ids. They are on the disk by then.
+
+        Raises
+        ------
+        InputError
+            The priority is out of range.
+        """
+        if not -LIMIT <= priority <= LIMIT:
+            raise InputError(f"--priority {priority}: from {-LIMIT} to {LIMIT}, the larger the sooner")
+        sync(self.path)
+        for folder in drafts:
+            os.rename(folder, self.path / "queued" / f"{LIMIT - priority:04d}.{folder.name}")
+        return [folder.name for folder in drafts]
+
+    # --- for the service ---
+
+    def claim(self) -> Path | None:
+        """Take the first job of the queue; return its folder, None where there is none.
+
+        What is no job is put to those that failed.
+        """
+        if not self._listed or time.monotonic() - self._when > _FRESH:
+            self._listed = deque(sorted(os.listdir(self.path / "queued")))
+            self._when = time.monotonic()
+        while self._listed:
+            name = self._listed.popleft()
+            match = _QUEUED.fullmatch(name)
+            source = self.path / "queued" / name
+            identity = match[2] if match else self.draft_name()
+            folder = self.path / "running" / identity
+            if match and _is_sound(source) and not folder.exists():
+                with suppress(FileNotFoundError):  # another group, or who cancels it, was first
+                    os.rename(source, folder)
+                    _append(folder / "attempts", f"{match[1]} {time.time():.3f} {os.getpid()}\n")
+                    return folder
+                continue
+            self._refuse(source)
+        return None
+
+    @staticmethod
+    def draft_name() -> str:
+        """Return a name that no other job has."""
+        return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-000000-{secrets.token_hex(3)}"
+
+    def _refuse(self, source: Path) -> None:
+        """Put what is no job to those that failed, with the reason."""
+        identity = self.draft_name()
+        folder = self.path / "new" / identity
+        folder.mkdir(mode=0o700)
+        with suppress(FileNotFoundError):
+            os.rename(source, folder / "refused")
+            reason = f"{source.name!r} is no job: `sparsehess submit JOB.toml --spool {self.path}` makes one"
+            write_outcome(folder, {"id": identity, "state": "failed", "exit": 2, "error": reason})
+            self.settle(folder)
+            return
+        folder.rmdir()
+
+    def settle(self, folder: Path) -> None:
+        """Put a job that has its outcome where it belongs."""
+        outcome = read_outcome(folder)
+        state = "done" if outcome is not None and outcome.get("state") == "done" else "failed"
+        target = self.path / state / folder.name
+        try:
+            os.rename(folder, target)
+        except OSError:  # the name is taken: somebody has copied an old job into the queue
+            os.rename(folder, target.with_name(self.draft_name()))
+
+    def requeue(self, folder: Path, *, counted: bool) -> None:
+        """Put a running job back to its place in the queue.
+
+        Parameters
+        ----------
+        counted
+            Whether the attempt counts.
+        """
+        attempts = _text(folder / "attempts").splitlines(keepends=True)
+        order = attempts[-1][:4] if attempts and re.match(r"\d{4} ", attempts[-1], re.ASCII) else f"{LIMIT:04d}"
+        for name in ("status.json", "stuck", "watchdog", "log", "result.json"):
+            (folder / name).unlink(missing_ok=True)
+        if not counted:
+            with replaced(folder / "attempts") as beside:
+                beside.write_text("".join(attempts[:-1]))
+        os.rename(folder, self.path / "queued" / f"{order}.{folder.name}")
+
+    def recover(self) -> list[str]:
+        """Settle or queue again what a service has left that ended; return a line for each."""
+        for name in os.listdir(self.path / "new"):
+            folder = self.path / "new" / name
+            if read_outcome(folder) is not None:  # refused or cancelled, and not settled any more
+                self.settle(folder)
+            elif name.endswith(".cancelled"):
+                self._cancelled(folder)
+        left = [self.path / "running" / name for name in sorted(os.listdir(self.path / "running"))]
+        # Each rank that hears a signal leaves a byte: all of them where the service was told to end, not all where
+        # one has crashed and mpiexec ends the others.
+        ranks = read_json(self.path / "service.json").get("ranks", 1)
+        asked = _size(self.path / "signals") >= (ranks if isinstance(ranks, int) else 1)
+        known = asked or any(_size(folder / name) for folder in left for name in ("watchdog", "stuck"))
+        told = []
+        for folder in left:
+            attempts = len(_text(folder / "attempts").splitlines())
+            if read_outcome(folder) is None:
+                reason = None
+                if (folder / "cancel").exists():
+                    reason = "cancelled"
+                elif _size(folder / "stuck"):
+                    reason = _text(folder / "stuck").strip()
+                elif _size(folder / "watchdog"):
+                    reason = "killed: over its time limit, in a call that nothing interrupts (see `watchdog`)"
+                elif not known and attempts >= ATTEMPTS:
+                    reason = f"given up: the service has ended {attempts} times while it ran"
+                if reason is None:
+                    self.requeue(folder, counted=not known)
+                    told.append(f"{folder.name} is queued again")
+                    continue
+                state = "cancelled" if reason == "cancelled" else "failed"
+                exit_status = None if state == "cancelled" else 2
+                facts = {"id": folder.name, "state": state, "exit": exit_status, "error": reason}
+                write_outcome(folder, {**facts, "attempts": attempts})
+                told.append(f"{folder.name}: {reason}")
+            self.settle(folder)
+        return told
+
+    def lock(self, whom: str) -> int:
+        """Return the descriptor of the spool's lock, held alone until `share`; for the first rank of a service.
+
+        Raises
+        ------
+        InputError
+            Another service has it.
+        """
+        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                held = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+                if time.monotonic() > deadline:
+                    os.close(descriptor)
+                    raise InputError(f"{self.path} is served already, by {held or 'another'}") from None
+            time.sleep(0.05)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, whom.encode(), 0)
+        return descriptor
+
+    def share(self, descriptor: int | None = None) -> int:
+        """Return a descriptor of the lock, held together with the other ranks of the service.
+
+        While one of them lives, nobody else serves the spool.
+        """
+        if descriptor is None:
+            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        return descriptor
+
+    @property
+    def served(self) -> bool:
+        """Whether a service has the lock."""
+        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the service has been asked to leave."""
+        return (self.path / "stop").exists()
+
+    def stop(self) -> None:
+        """Ask the service to leave: running jobs are stopped at their next iteration and stay queued."""
+        (self.path / "stop").touch()
+
+    def count(self, state: str) -> int:
+        """Return how many jobs are in a state."""
+        return len(os.listdir(self.path / state))
+
+    # --- for clients ---
+
+    def find(self, identity: str) -> tuple[str, Path]:
+        """Return (state, folder) of a job by its id, or the end of it.
+
+        Raises
+        ------
+        InputError
+            There is none, or there are several.
+        """
+        if re.fullmatch(r"[\w-]{4,40}", identity, re.ASCII):
+            for _ in range(3):  # one may move while it is looked for
+                found = [one for one in self.every() if one[0].endswith(identity)]
+                if len(found) == 1:
+                    return found[0][1:]
+                if len(found) > 1:
+                    raise InputError(f"{identity} is the end of {len(found)} jobs: give the whole id")
+        raise InputError(f"no job {identity!r} in {self.path}: `sparsehess status --spool {self.path}` shows all")
+
+    def every(self) -> list[tuple[str, str, Path]]:
+        """Return (id, state, folder) of all jobs, by time of submission."""
+        found = {}
+        for state in STATES:  # the way that jobs go, so that none is missed; where it was seen last counts
+            for name in os.listdir(self.path / state):
+                match = _QUEUED.fullmatch(name) if state == "queued" else re.fullmatch(f"()({_ID})", name)
+                if match:
+                    found[match[2]] = (match[2], state, self.path / state / name)
+        return [found[identity] for identity in sorted(found)]
+
+    def cancel(self, identity: str) -> str:
+        """Cancel a job: a queued one at once, a running one at its next iteration; return its state before.
+
+        Raises
+        ------
+        InputError
+            There is no such job.
+        """
+        while True:
+            state, folder = self.find(identity)
+            try:
+                if state == "queued":
+                    mine = self.path / "new" / f"{folder.name[5:]}.cancelled"
+                    os.rename(folder, mine)  # from now on nobody runs it
+                    self._cancelled(mine)
+                elif state == "running":
+                    os.close(os.open(folder / "cancel", os.O_CREAT | os.O_WRONLY, 0o600))
+                return state
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # it has moved: look again
+
+    def _cancelled(self, folder: Path) -> None:
+        """Settle a job that was taken from the queue to be cancelled."""
+        identity = folder.name.removesuffix(".cancelled")
+        write_outcome(folder, {"id": identity, "state": "cancelled", "exit": None, "error": "cancelled"})
+        os.rename(folder, self.path / "failed" / identity)
+
+
+def write_outcome(folder: Path, facts: dict) -> None:
+    """Write that a job has ended, and how: the commit point. Not collective."""
+    with os.scandir(folder) as entries:
+        sizes = {
+            one.name: one.stat().st_size
+            for one in entries
+            if one.is_file(follow_symlinks=False) and one.name not in _CHANGING
+        }
+    write_json(folder / "outcome.json", {"schema": 1, **facts, "ended": time.time(), "files": sizes})
+
+
+def read_outcome(folder: Path) -> dict | None:
+    """Return how a job has ended, None before it has, or where a power failure has torn files. Not collective."""
+    try:
+        outcome = json.loads((folder / "outcome.json").read_text())
+        whole = all(_size(folder / name) == size for name, size in outcome["files"].items())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return None
+    return outcome if whole else None
+
+
+def write_json(path: Path, facts: dict) -> None:
+    """Write JSON to a file that appears whole. Not collective."""
+    with replaced(path) as beside:
+        beside.write_text(json.dumps(facts) + "\n")
+
+
+def read_json(path: Path) -> dict:
+    """Return what a JSON file says, nothing where there is none. Not collective."""
+    try:
+        facts = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def discard(folder: Path) -> None:
+    """Remove a draft. Not collective."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Have all that was written to the file system of a path on its disk. Not collective."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        libc = ctypes.CDLL(None)
+        if not hasattr(libc, "syncfs") or libc.syncfs(descriptor):
+            os.sync()
+    finally:
+        os.close(descriptor)
+
+
+def _check(path: Path, shared: bool) -> None:
+    """Refuse a folder that others could submit to."""
+    facts = os.stat(path)
+    if shared:
+        return
+    if facts.st_uid != os.geteuid():
+        raise InputError(f"{path} is another user's, who could have jobs run in your name; --shared allows it")
+    if stat.S_IMODE(facts.st_mode) & 0o022:
+        raise InputError(
+            f"{path}: others can write into it, and would have jobs run in your name: chmod go-w, or --shared"
+        )
+
+
+def _is_sound(folder: Path) -> bool:
+    """Return whether this is a folder in which the service can write its files without following anything."""
+    if folder.is_symlink() or not folder.is_dir():
+        return not os.path.lexists(folder)  # one that has just been taken is no garbage
+    for name in _OWN:
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(os.lstat(folder / name).st_mode) or name == "outcome.json":
+                return False
+    return True
+
+
+def _append(path: Path, line: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    try:
+        os.write(descriptor, line.encode())
+    finally:
+        os.close(descriptor)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")[:4000]
+    except OSError:
+        return ""

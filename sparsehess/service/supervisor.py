@@ -1,0 +1,90 @@
+"""`serve --ranks P`: starts the service under mpiexec, and again where its processes were ended."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from sparsehess import errors
+from sparsehess.errors import InputError
+from sparsehess.service.local import environment
+from sparsehess.service.spool import Spool
+
+# Seconds between two looks at the service.
+_LOOK = 0.1
+
+
+def supervise(arguments) -> int:
+    """Start the service, and again while it is ended by anything but itself; return its last exit status.
+
+    Not collective: a process without MPI. SIGTERM and SIGINT are passed on as a request to leave.
+
+    Raises
+    ------
+    InputError
+        There is no such launcher, or the spool is not usable.
+    """
+    launcher = shlex.split(arguments.launcher)
+    if not launcher or shutil.which(launcher[0]) is None:
+        raise InputError(f"--launcher {arguments.launcher!r}: there is no such program here")
+    spool = Spool.opened(arguments.spool, shared=arguments.shared)
+    command = [
+        *launcher,
+        "-n",
+        str(arguments.ranks),
+        sys.executable,
+        "-m",
+        "sparsehess",
+        "serve",
+        *_words(arguments),
+    ]
+    asked: list[int] = []
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, lambda number, _: asked.append(number))
+    while True:
+        began = time.time()
+        child = subprocess.Popen(command, env=environment(), start_new_session=True)
+        status = _watched(child, spool, asked)
+        if asked or not _was_ended(spool, began):
+            return errors.LEFT if status < 0 else status
+        sys.stderr.write(f"sparsehess: the service was ended (status {status}): starting it again\n")
+        sys.stderr.flush()
+
+
+def _watched(child: subprocess.Popen, spool: Spool, asked: list[int]) -> int:
+    """Return the status of the service once it has ended."""
+    while True:
+        try:
+            return child.wait(_LOOK)
+        except subprocess.TimeoutExpired:
+            if len(asked) > 1:
+                child.kill()
+            elif asked:
+                spool.stop()  # again and again: one that is just starting forgets what it finds
+
+
+def _was_ended(spool: Spool, began: float) -> bool:
+    """Return whether a service that was started then has come to serve, and has not left by itself."""
+    try:
+        return os.stat(spool.path / "service.json").st_mtime >= began - 1
+    except FileNotFoundError:
+        return False
+
+
+def _words(arguments) -> list[str]:
+    """Return the flags of the service itself."""
+    words = [str(Path(arguments.spool).absolute()), "--groups", str(arguments.groups)]
+    for flag in ("allow_code", "allow_data"):
+        for folder in getattr(arguments, flag):
+            words += [f"--{flag.replace('_', '-')}", os.path.abspath(folder)]
+    for flag in ("time", "memory", "grace", "cache", "idle"):
+        value = getattr(arguments, flag)
+        if value is not None:
+            words += [f"--{flag}", str(value)]
+    return words + [f"--{flag}" for flag in ("once", "shared", "quiet", "verbose") if getattr(arguments, flag)]
