@@ -7,6 +7,7 @@ BUG = 1
 UNUSABLE = 2
 TOO_FEW = 3
 CHECK_FAILED = 4
+STOPPED = 75
 
 
 class SparseHessError(Exception):
@@ -19,6 +20,10 @@ class InputError(SparseHessError, ValueError):
     """Arguments, a file or a problem that cannot be used; the message says which and how to mend it."""
 
     status = UNUSABLE
+
+
+class Damaged(InputError):
+    """A stored file is not what was written."""
 
 
 class StackError(SparseHessError, RuntimeError):
@@ -61,15 +66,23 @@ class NotConverged(SparseHessError, RuntimeError):
     status = TOO_FEW
 
 
+class Stopped(SparseHessError, RuntimeError):
+    """A signal ended the run after it had saved a checkpoint; it can go on from there."""
+
+    status = STOPPED
+
+
 _KINDS = {
     kind.__name__: kind
     for kind in (
         InputError,
+        Damaged,
         StackError,
         EvaluationError,
         CheckError,
         MissingEntries,
         NotConverged,
+        Stopped,
         SparseHessError,
     )
 }

@@ -1,0 +1,1 @@
+"""Jobs that outlive a process: files, batch schedulers, checkpoints, the spool."""
