@@ -207,12 +207,18 @@ class Hessian:
             limits = objective.limits
             if objective.bounds is not None:
                 _check_room(evaluations.x, *limits, layout)
-        length = differences.lengths(evaluations.x, typical, layout)
-        if self.noise is None and self.scheme in ("forward", "central", "extrapolated"):
+
+        def measured():
+            length = differences.lengths(evaluations.x, typical, layout)
+            if self.noise is not None or self.scheme not in ("forward", "central", "extrapolated"):
+                return length, self.noise
             room = np.minimum(limits[1] - evaluations.x, evaluations.x - limits[0])
-            self.noise = noises.estimate(evaluations, length, room)
-            self.evaluations["noise"] += sum(evaluations.counts.values())
-            evaluations.counts.update(gradient=0, energy=0)
+            return length, noises.estimate(evaluations, length, room)
+
+        journal = self._journal
+        length, self.noise = measured() if journal is None else journal.measured(evaluations, measured)
+        self.evaluations["noise"] += sum(evaluations.counts.values())
+        evaluations.counts.update(gradient=0, energy=0)
         steps = differences.steps(evaluations.x, length, self.noise, self.scheme, limits, typical is not None)
         if progress is not None:
             evaluations.on_color = progress

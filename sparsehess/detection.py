@@ -119,14 +119,22 @@ def detect(
     return Pattern(union.layout, union.indptr, union.indices, said)
 
 
-def _at_one_point(evaluations: Evaluations, length: np.ndarray, seed: int) -> Pattern:
+def _at_one_point(evaluations: Evaluations, typical: np.ndarray, seed: int) -> Pattern:
     objective, layout = evaluations.objective, evaluations.layout
     lower, upper = objective.limits
     products = objective.hvp is not None or objective.hvps is not None
+
+    def measured():
+        if products:
+            return typical, None
+        room = np.minimum(upper - evaluations.x, evaluations.x - lower)
+        return typical, noises.estimate(evaluations, typical, room)
+
+    journal = evaluations.journal
+    length, noise = measured() if journal is None else journal.measured(evaluations, measured)
     steps = length * signed(layout, seed)
     threshold = np.zeros(layout.n_local)
-    if not products:
-        noise = noises.estimate(evaluations, length, np.minimum(upper - evaluations.x, evaluations.x - lower))
+    if noise is not None:
         steps *= _STEP * min(noise.bend, 1.0)
         # One that returns the same bits for the same x, and has no more noise than rounding makes, does not change
         # at all where it is not coupled.

@@ -233,7 +233,7 @@ class Evaluations:
             for variable in range(begun, steps):
                 with agreement(self.comm):
                     sweep(variable)
-                self.journal.swept(variable + 1, gathering)
+                self.journal.swept(variable + 1, variable + 1 == steps, gathering)
         self._count(steps * len(moved) + bool(resting))
 
     def _elements_finite(self, columns: np.ndarray, kind) -> None:

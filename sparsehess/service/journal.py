@@ -7,12 +7,14 @@ and what was evaluated before is given without a call of the user's function.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from sparsehess.coloring import Coloring
 from sparsehess.elements import Gathering
+from sparsehess.noise import Noise
 from sparsehess.pattern import Layout, Pattern
 from sparsehess.reproducible import digest
 from sparsehess.runtime import log
@@ -21,8 +23,9 @@ from sparsehess.service.checkpoint import Checkpoint
 # Bytes on a rank that wait to be saved, at most; then they are saved before the interval is over.
 _WAITING = 2**28
 
-# What tells a request for the elements' Hessians from others.
+# What tells sweeps over elements, and the noise, from other requests.
 _SWEEPS = {"kind": "elements"}
+_MEASURED = {"kind": "noise"}
 
 _COLORING = ("count", "kind", "order", "rule", "seed", "lower_bound", "seconds")
 
@@ -69,6 +72,7 @@ class Journal:
         self._number = 0  # of the next request
         self._first = 0  # request that is not forgotten
         self._waiting: list[Record] = []
+        self._measured: list[tuple[int, dict, dict[str, np.ndarray]]] = []  # not saved yet
         self._diverged = False
         self._sweeps: tuple[int, int, Gathering] | None = (
             None  # request, how many are done, and what they added to
@@ -87,14 +91,14 @@ class Journal:
         """
         if checkpoint is None or isinstance(checkpoint, Journal):
             return checkpoint
-        x, layout = objective.local(objective.x), objective.layout
+        layout = objective.layout
         functions = [
             name for name in ("gradient", "hvp", "hvps", "energy") if getattr(objective, name) is not None
         ]
         fingerprint = {
             "problem": objective.name,
             "n": objective.n,
-            "x": digest(layout, np.asarray(x, np.float64)),
+            "x": digest(layout, objective.at(objective.x).x),
             "functions": functions,
             **asked,
         }
@@ -147,7 +151,36 @@ class Journal:
             self._save()
             self.checkpoint.saved()
 
+    def measured(self, evaluations, make) -> tuple[np.ndarray, Noise | None]:
+        """Return (typical lengths (n_local,), noise) as make() returns them, or as they were saved.
+
+        Collective. Steps follow from them, and the noise of a clean gradient is that of rounding: measured anew on
+        another number of ranks it would be another, and so would the steps of the columns that are left.
+        """
+        number, self._number = self._number, self._number + 1
+        saved = None if self._diverged else self.checkpoint.load(self._name(number), self.fingerprint)
+        if saved is not None and saved.meta["asked"] == _MEASURED:
+            arrays = {name: saved.array(name, self.layout.n_local) for name in saved.meta["names"]}
+            self._number = saved.meta["next"]
+            for name, calls in saved.meta["calls"].items():
+                evaluations.counts[name] += calls
+            length, noise = arrays.pop("length"), saved.meta["noise"]
+            return length, None if noise is None else Noise(**arrays, **noise)
+        before = dict(evaluations.counts)
+        length, noise = make()
+        arrays, facts = {"length": length}, None
+        if noise is not None:
+            arrays |= {"level": noise.level, "relative": noise.relative}
+            facts = {"bend": float(noise.bend), "measured": bool(noise.measured)}
+        calls = {name: many - before[name] for name, many in evaluations.counts.items()}
+        meta = {"asked": _MEASURED, "next": self._number, "names": list(arrays), "calls": calls, "noise": facts}
+        self._measured.append((number, meta, arrays))
+        return length, noise
+
     def _save(self) -> None:
+        for number, meta, arrays in self._measured:  # before the columns whose steps follow from it
+            self.checkpoint.save(self._name(number), self.fingerprint, meta, arrays)
+        self._measured.clear()
         for record in self._waiting:
             if not record.done.any():
                 continue
@@ -157,9 +190,10 @@ class Journal:
             self.checkpoint.save(self._name(record.number), self.fingerprint, meta, {"rows": record.rows[kept].T})
         self._waiting = [record for record in self._waiting if not record.done.all()]
         if self._sweeps is not None:
-            number, done, gathering = self._sweeps
-            entries = {"entries": gathering.partial()}
-            self.checkpoint.save(self._name(number), self.fingerprint, {"asked": _SWEEPS, "done": done}, entries)
+            number, done, entries = self._sweeps
+            meta = {"asked": _SWEEPS, "done": done}
+            self.checkpoint.save(self._name(number), self.fingerprint, meta, {"entries": entries()})
+            self._sweeps = None
 
     def begin_sweeps(self, gathering: Gathering) -> int:
         """Return how many sweeps over the elements were done before: the gathering has been given them.
@@ -171,17 +205,21 @@ class Journal:
         if saved is None or saved.meta["asked"] != _SWEEPS:
             return 0
         gathering.resume(saved.array("entries", gathering.pattern.nnz_local))
-        self._sweeps = number, saved.meta["done"], gathering
         return saved.meta["done"]
 
-    def swept(self, done: int, gathering: Gathering) -> None:
+    def swept(self, done: int, last: bool, gathering: Gathering) -> None:
         """Save where it is due after so many sweeps; after a signal raise `Stopped`. Collective."""
-        self._sweeps = self._number - 1, done, gathering
+        entries = gathering.partial
+        if last:  # what comes next empties the gathering
+            whole = gathering.partial()
+            entries = lambda: whole  # noqa: E731
+        self._sweeps = self._number - 1, done, entries
         self.look()
 
     def forget(self) -> None:
         """Remove the evaluations so far: what they were for is saved otherwise. Collective."""
         self._waiting.clear()
+        self._measured.clear()
         self._sweeps = None
         self.checkpoint.drop(map(self._name, range(self._first, self._number)))
         self._first = self._number
