@@ -1,5 +1,6 @@
 """Runs of the command line that are stopped or killed on the way, and what they evaluated."""
 
+import contextlib
 import json
 import os
 import random
@@ -114,10 +115,8 @@ class Running:
         """Send a signal to these ranks, or to all."""
         for rank, pid in enumerate(self.pids()):
             if ranks is None or rank in ranks:
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
-                except ProcessLookupError:
-                    pass
 
     def end(self, within=30.0):
         """Return (status, standard error); a run that does not end in time is killed, and its status is None."""

@@ -66,7 +66,7 @@ def run_eigs(arguments, options, comm) -> int:
                 return _explain(arguments, problem, spec, comm)
             spec = completed(problem, spec)
             progress = report.Progress("eigenpairs converged", comm, arguments.quiet)
-            spectrum = solve(problem, spec, progress)
+            spectrum = solve(problem, spec, progress, arguments.checkpoint)
             progress.finish()
             timings = {**given.timings, **spectrum.timings, "total": time.perf_counter() - began}
             facts = eigs_facts(given, spec, spectrum, problem, timings)

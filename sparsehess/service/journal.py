@@ -7,7 +7,6 @@ and what was evaluated before is given without a call of the user's function.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np

@@ -18,6 +18,7 @@ from sparsehess.runtime import (
 )
 from sparsehess.solvers.options import Options
 from sparsehess.solvers.problem import EigenProblem
+from sparsehess.solvers.watch import Watch, columns
 
 PREFIX = "sparsehess_"
 
@@ -62,6 +63,8 @@ class KrylovSchur:
         Estimates of the lowest and of the last wanted eigenvalue, where the last solve stopped for them.
     on_progress
         Called on every rank as on_progress(converged, wanted).
+    on_restart
+        See `Watch`; its basis is what converged and the best of what did not, as many as are wanted.
     seconds
         Time in factorizations and in solves.
     """
@@ -71,6 +74,7 @@ class KrylovSchur:
     options: dict
     tol: float
     on_progress: Callable[[int, int], None] = lambda done, total: None
+    on_restart: Callable[[Callable[[], list]], Exception | None] | None = None
     seconds: dict[str, float] = field(default_factory=lambda: {"factorization": 0.0, "solve": 0.0})
     iterations: int = 0
     cluster: tuple[float, float] | None = None
@@ -214,9 +218,8 @@ class KrylovSchur:
             with self._given.inserted(self.used_defaults()), readable_errors("solving for eigenpairs"):
                 eps.cancelMonitor()  # else those of the options would be added once more
                 eps.setFromOptions()
-                watch = _Watch(self, k, stop_in_cluster)
-                eps.setMonitor(watch.monitor)
-                eps.setStoppingTest(watch.stop)
+                watch = _InCluster(self, k, stop_in_cluster)
+                watch.set_on(eps)
                 began = time.perf_counter()
                 eps.setUp()
                 set_up = time.perf_counter()
@@ -227,6 +230,8 @@ class KrylovSchur:
         finally:
             eps.cancelMonitor()
             start.destroy()
+        if watch.error is not None:
+            raise watch.error
         self.refuse_unused()
         self.iterations += eps.getIterationNumber()
         vectors = []
@@ -248,24 +253,32 @@ class KrylovSchur:
         self._eps.destroy()
 
 
-class _Watch:
-    """What is done between the restarts of one solve: progress, and the look at a cluster."""
+class _InCluster(Watch):
+    """A watch that can end a solve for a shift nearer to a cluster."""
 
     def __init__(self, solver: KrylovSchur, k: int, stop_in_cluster: bool):
-        self.solver, self.k, self.stops = solver, k, stop_in_cluster
+        super().__init__(solver.on_progress, solver.on_restart, k)
+        self.solver, self.stops = solver, stop_in_cluster
         self.cluster: tuple[float, float] | None = None
         self._transformed: list[float] = []
 
     def monitor(self, eps, restarts, converged, values, errors):
-        self.solver.on_progress(min(converged, self.k), self.k)
         self._transformed = [complex(value).real for value in values[: self.k]]
+        super().monitor(eps, restarts, converged, values, errors)
+
+    def basis(self, eps, converged: int) -> list[PETSc.Vec]:
+        """Return copies of what converged and, of Krylov-Schur, of the Ritz vectors that it has begun anew with.
+
+        Those are half of the others (Stewart 2001), the best of them first.
+        """
+        left = (eps.getDimensions()[1] - converged) // 2 if eps.getType() == "krylovschur" else 0
+        return columns(eps.getBV(), converged + min(left, max(self.k - converged, 0)))
 
     def stop(self, eps, restarts, most, converged, wanted):
         reason = SLEPc.EPS.ConvergedReason
-        if converged >= wanted:
-            return reason.CONVERGED_TOL
-        if restarts >= most:
-            return reason.DIVERGED_ITS
+        said = super().stop(eps, restarts, most, converged, wanted)
+        if said != reason.CONVERGED_ITERATING:
+            return said
         seen = self._transformed  # 1 / (eigenvalue - shift) is what the solver sees
         if self.stops and restarts >= _PATIENCE and len(seen) == self.k and min(seen) > 0:
             away = sorted(1 / value for value in seen)

@@ -18,6 +18,7 @@ from sparsehess.runtime import PETSc, SLEPc, destroy, readable_errors
 from sparsehess.solvers.krylovschur import PREFIX
 from sparsehess.solvers.options import Options
 from sparsehess.solvers.problem import EigenProblem, is_assembled, spectral_bounds
+from sparsehess.solvers.watch import Watch
 
 DEFAULTS = {"eps_type": "krylovschur", "st_type": "filter"}
 
@@ -46,7 +47,7 @@ class PolynomialFilter:
         PETSc options without a prefix; they override `DEFAULTS`.
     tol
         SLEPc's tolerance.
-    on_progress, seconds, iterations
+    on_progress, on_restart, seconds, iterations
         As those of `KrylovSchur`.
     """
 
@@ -54,6 +55,7 @@ class PolynomialFilter:
     options: dict
     tol: float
     on_progress: Callable[[int, int], None] = lambda done, total: None
+    on_restart: Callable[[Callable[[], list]], Exception | None] | None = None
     seconds: dict[str, float] = field(default_factory=lambda: {"factorization": 0.0, "solve": 0.0})
     iterations: int = 0
 
@@ -124,10 +126,13 @@ class PolynomialFilter:
                     eps.setDeflationSpace(away)
                 eps.setInitialSpace([start])
                 eps.setFromOptions()
-                eps.setMonitor(lambda eps, its, converged, *rest: self.on_progress(converged, expected))
+                watch = Watch(self.on_progress, self.on_restart, expected)
+                watch.set_on(eps)
                 began = time.perf_counter()
                 eps.solve()
                 self.seconds["solve"] += time.perf_counter() - began
+                if watch.error is not None:
+                    raise watch.error
             self._given.refuse_unused()
             self.iterations += eps.getIterationNumber()
             return self._vectors(eps)

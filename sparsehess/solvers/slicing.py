@@ -8,13 +8,12 @@ and what is missing is sought with the found pairs deflated, then nearer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from sparsehess.errors import InputError
 from sparsehess.runtime import destroy
 from sparsehess.solvers.krylovschur import KrylovSchur
+from sparsehess.solvers.pieces import Found, Piece
 from sparsehess.solvers.problem import EigenProblem
 from sparsehess.solvers.refine import rayleigh_ritz
 from sparsehess.solvers.windows import separation
@@ -27,35 +26,6 @@ _FRUITLESS = 4
 
 # Further solves in a subinterval before it is halved, or given up.
 _AGAIN = 3
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A subinterval, and how many eigenvalues lie below its ends.
-
-    Attributes
-    ----------
-    fruitless
-        How often halving has left all eigenvalues on one side.
-    """
-
-    low: float
-    high: float
-    below_low: int
-    below_high: int
-    fruitless: int = 0
-
-    @property
-    def inertia(self) -> int:
-        return self.below_high - self.below_low
-
-    def halves(self, middle: float, below: int) -> list[Piece]:
-        """Return the parts below and above a point that has so many eigenvalues below it."""
-        fruitless = self.fruitless + 1 if below in (self.below_low, self.below_high) else 0
-        return [
-            Piece(self.low, middle, self.below_low, below, fruitless),
-            Piece(middle, self.high, below, self.below_high, fruitless),
-        ]
 
 
 class Slicing:
@@ -71,9 +41,11 @@ class Slicing:
         The subintervals in which fewer were found than the inertia counts, with the number found.
     """
 
-    def __init__(self, problem: EigenProblem, options: dict, *, tol: float, seed: int = 0, on_progress=None):
+    def __init__(
+        self, problem: EigenProblem, options: dict, *, tol: float, seed: int = 0, on_progress=None, on_restart=None
+    ):
         self.problem, self.tol, self.seed = problem, tol, seed
-        self._solver = KrylovSchur(problem, True, options, tol=tol)
+        self._solver = KrylovSchur(problem, True, options, tol=tol, on_restart=on_restart)
         self._on_progress = on_progress or (lambda done, total: None)
         self.repairs = self.elsewhere = 0
         self.unresolved: list[tuple[Piece, int]] = []
@@ -143,23 +115,22 @@ class Slicing:
         side = "below the spectrum" if outward < 0 else "above the finite eigenvalues"
         raise InputError(f"no shift {'down' if outward < 0 else 'up'} to {shift:.3g} is {side}")
 
-    def find(self, whole: Piece) -> list:
-        """Return eigenvectors of all eigenvalues found in a piece; `unresolved` says where some are missing.
+    def find(self, so_far: Found) -> list:
+        """Return eigenvectors of all eigenvalues found in the pieces that wait; `unresolved` says where some lack.
 
-        Collective. The caller destroys them.
+        Collective. The caller destroys them; they are those of `so_far`, which is brought forward.
         """
-        found, waiting = [], [whole]
-        done = 0
-        while waiting:
-            piece = waiting.pop()
+        while so_far.waiting:
+            piece = so_far.waiting[-1]
             expected = self.expected(piece)
-            if expected:
-                vectors, halves = self._solved(piece, expected)
-                found += vectors
-                waiting += halves[::-1]  # from below
-                done += len(vectors)
-            self._on_progress(min(done, whole.inertia), whole.inertia)
-        return found
+            vectors, halves = self._solved(piece, expected) if expected else ([], [])
+            so_far.waiting.pop()
+            so_far.vectors += vectors
+            so_far.waiting += halves[::-1]  # from below
+            so_far.unresolved, so_far.repairs = self.unresolved, self.repairs
+            self._on_progress(min(len(so_far.vectors), so_far.whole.inertia), so_far.whole.inertia)
+            so_far.pause()
+        return so_far.vectors
 
     def pieces(self, whole: Piece, most: float) -> list[Piece]:
         """Return parts of a piece, from below, each with at most so many eigenvalues to be found, none with none.
