@@ -301,7 +301,7 @@ class Evaluations:
                 record.rows[unit // parts] += row
             record.done.flat[left[done]] = True
             self.journal.look()
-        return record.rows
+        return self.journal.handed_out(record)
 
     def _round(self, left: np.ndarray, one, batch: int, tell) -> tuple[np.ndarray, np.ndarray]:
         """Return (rows (m, n_local), done (m,)) of these units: of all, or of those until a save is due."""

@@ -163,6 +163,50 @@ def answer(folder: Path) -> dict:
     return json.loads((folder / "answer.json").read_text())
 
 
-def rng(seed: int) -> random.Random:
-    """Return the random moments of a seed."""
-    return random.Random(seed)
+@dataclass(frozen=True)
+class Killed:
+    """What became of a run that was killed again and again.
+
+    Attributes
+    ----------
+    status, said
+        Of its last part.
+    kills
+        How often it was.
+    evaluated
+        Gradients that were begun in all.
+    longest
+        Seconds that the longest part took to end after it was killed, or to end by itself.
+    """
+
+    status: int | None
+    said: str
+    kills: int
+    evaluated: int
+    longest: float
+
+
+def kill_and_resume(
+    folder: Path, command: str, ranks: int, seed: int, kills: int = 1, span: float = 1.5
+) -> Killed:
+    """Run a command with --resume, kill one rank or all at random moments of a seed, and run it to its end."""
+    moments = random.Random(seed)
+    done, longest = 0, 0.0
+    for _ in range(kills):
+        running = start(folder, command, ranks)
+        if not running.pids():
+            break
+        time.sleep(moments.uniform(0, span))
+        whom = [moments.randrange(ranks)] if moments.random() < 0.5 else None
+        if running.process.poll() is None:
+            done += 1
+        running.send(signal.SIGKILL, whom)
+        began = time.monotonic()
+        running.end()
+        longest = max(longest, time.monotonic() - began)
+        if (folder / "answer.json").exists():
+            break
+    began = time.monotonic()
+    status, said = start(folder, command, ranks).end()
+    longest = max(longest, time.monotonic() - began)
+    return Killed(status, said, done, sum(evaluated(folder).values()), longest)

@@ -1,4 +1,4 @@
-"""What a solve has found so far, in a checkpoint: eigenvectors, parts of an interval that are done, a search space.
+"""What a solve has found so far, in a checkpoint: eigenvectors, parts of an interval done, the space it searches.
 
 Nothing that was found is believed: a solve that resumes computes residuals and counts afresh, as any does.
 """

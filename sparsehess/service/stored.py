@@ -1,6 +1,6 @@
 """The file of one stage of a checkpoint: facts as JSON, arrays as raw blocks, checksums of both.
 
-    magic (16 bytes) | length of the header (8) | its CRC-32 (4) | header, JSON | blocks, each on a boundary of 64
+    magic (16 bytes) | length of the header (8) | its CRC-32 (4) | header, JSON | blocks
 
 Arrays are distributed over ranks along their first axis and stored in the order of the ranks, so that any
 number of ranks can read what any other has written. Nothing is ever unpickled.
@@ -24,7 +24,6 @@ from sparsehess.runtime import agreement
 VERSION = 1
 _MAGIC = b"sparsehess-ckpt\n"
 _PREFIX = struct.Struct("<16sQI")
-_ALIGNED = 64
 _TYPES = {"<f8": np.uint64, "<i8": np.uint64, "<i4": np.uint32, "|u1": np.uint8}  # and what their bits are read as
 
 # Elements that are sent, written, read or summed up at a time.
@@ -102,7 +101,7 @@ def write(path: Path, comm, fingerprint: dict, meta: dict, arrays: dict[str, np.
         blocks.append(
             {"name": name, "dtype": kind, "shape": [rows, *array.shape[1:]], "offset": place, "sum": total % 2**64}
         )
-        place += -(-sum(sizes) * array.itemsize // _ALIGNED) * _ALIGNED
+        place += sum(sizes) * array.itemsize
     header = {"version": VERSION, "fingerprint": fingerprint, "meta": meta, "blocks": blocks, "bytes": place}
     error = None
     stream = None
@@ -110,7 +109,6 @@ def write(path: Path, comm, fingerprint: dict, meta: dict, arrays: dict[str, np.
         try:
             stream = open(path, "wb")  # noqa: SIM115 - closed below, whatever happens between
             text = json.dumps(header).encode()
-            text += b" " * (-(_PREFIX.size + len(text)) % _ALIGNED)
             stream.write(_PREFIX.pack(_MAGIC, len(text), zlib.crc32(text)) + text)
         except OSError as caught:
             error = caught
@@ -148,11 +146,6 @@ def _gathered(array: np.ndarray, comm, stream, error):
                     stream.write(piece.astype(piece.dtype.newbyteorder("<"), copy=False).tobytes())
                 except OSError as caught:
                     error = caught
-    try:
-        if error is None:
-            stream.write(bytes(-sum(sizes) * flat.itemsize % _ALIGNED))
-    except OSError as caught:
-        error = caught
     return error
 
 
