@@ -20,7 +20,7 @@ RANKS = 2
 # What is killed, and how long after its processes have begun that is at most.
 KINDS = {
     "assembly": ("problem.py:chain --set wait=0.02 -k 4 --checkpoint-interval 0", 1.0),
-    "factorization": ("problem.py:chain --set n=20000 -k 4 --checkpoint-interval 2", 8.0),
+    "factorization": ("problem.py:chain --set n=6000 -k 4 --checkpoint-interval 2", 8.0),
     "solve": ("problem.py:chain --set n=3000 --interval 0 3.2 --checkpoint-interval 0", 4.0),
     "writing": ("problem.py:chain --set n=5000 -k 4 --checkpoint-interval 0", 4.0),
 }
