@@ -5,14 +5,18 @@ The composer of the road: pattern, colouring, differences and recovery meet only
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sparsehess import differences
 from sparsehess import noise as noises
 from sparsehess.coloring import BEST, BUDGET, Coloring, color
+from sparsehess.coloring import fingerprint as structure_of
 from sparsehess.detection import detect
 from sparsehess.elements import Gathering
 from sparsehess.errors import InputError, MissingEntries
@@ -21,11 +25,19 @@ from sparsehess.pattern import Pattern
 from sparsehess.recovery import Direct, plan
 from sparsehess.reproducible import signed
 from sparsehess.runtime import PETSc, agreement, destroy
+from sparsehess.service.assembled import keep, restored
+from sparsehess.service.journal import Journal
 from sparsehess.sources import AllColumns, ElementByElement, SomeColumns, Source, with_plan
 from sparsehess.verification import EPS, PROBES, Assembled, Doubt, Verification, verify
 
+if TYPE_CHECKING:
+    from sparsehess.service.checkpoint import Checkpoint
+
 # How often a pattern is repaired at most.
 _REPAIRS = 5
+
+# What is known of a Hessian beside its entries.
+_FACTS = ("evaluations", "error", "rebuilds", "repaired", "timings")
 
 
 class Hessian:
@@ -85,6 +97,7 @@ class Hessian:
         self._signs: np.ndarray | None = None  # of the direction of the check
         self._budget = budget
         self._repair = repair
+        self._journal: Journal | None = None  # of the first assembly
         follows = objective.following is not None and source.plan.pattern is objective.pattern
         self._followed = source.plan.pattern if follows else None
         self._take_from(source)
@@ -153,7 +166,7 @@ class Hessian:
     def _probed(self, x) -> tuple[np.ndarray, np.ndarray]:
         """Return all entries that probing finds, on each rank those of its rows."""
         calls = {}
-        found = detect(self.objective, x=x, seed=self.seed, counts=calls)
+        found = detect(self.objective, x=x, seed=self.seed, counts=calls, journal=self._journal)
         self.evaluations["pattern"] += sum(calls.values())
         rows = np.repeat(np.arange(found.layout.start, found.layout.stop), np.diff(found.indptr))
         found.free()
@@ -188,17 +201,24 @@ class Hessian:
         began = time.perf_counter()
         objective, layout = self.objective, self.pattern.layout
         evaluations = objective.at(objective.x if x is None else x)
+        evaluations.journal = self._journal
         with agreement(layout.comm):
             typical = None if objective.typical_x is None else objective.local(objective.typical_x)
             limits = objective.limits
             if objective.bounds is not None:
                 _check_room(evaluations.x, *limits, layout)
-        length = differences.lengths(evaluations.x, typical, layout)
-        if self.noise is None and self.scheme in ("forward", "central", "extrapolated"):
+
+        def measured():
+            length = differences.lengths(evaluations.x, typical, layout)
+            if self.noise is not None or self.scheme not in ("forward", "central", "extrapolated"):
+                return length, self.noise
             room = np.minimum(limits[1] - evaluations.x, evaluations.x - limits[0])
-            self.noise = noises.estimate(evaluations, length, room)
-            self.evaluations["noise"] += sum(evaluations.counts.values())
-            evaluations.counts.update(gradient=0, energy=0)
+            return length, noises.estimate(evaluations, length, room)
+
+        journal = self._journal
+        length, self.noise = measured() if journal is None else journal.measured(evaluations, measured)
+        self.evaluations["noise"] += sum(evaluations.counts.values())
+        evaluations.counts.update(gradient=0, energy=0)
         steps = differences.steps(evaluations.x, length, self.noise, self.scheme, limits, typical is not None)
         if progress is not None:
             evaluations.on_color = progress
@@ -238,6 +258,39 @@ class Hessian:
             finally:
                 self.evaluations["verification"] += sum(evaluations.counts.values()) - before
             self.timings["verification"] = time.perf_counter() - assembled
+
+    def begin(self, journal: Journal | None, **first) -> None:
+        """Take the Hessian for the first time, as `update` does: what it evaluates goes into a journal.
+
+        Collective.
+        """
+        self._journal = journal
+        try:
+            self.update(**first)
+        finally:
+            self._journal = None
+
+    def facts(self) -> dict:
+        """Return what is known of the entries beside themselves, as JSON; `restore` takes it.
+
+        Not collective.
+        """
+        known = {name: getattr(self, name) for name in _FACTS}
+        checked = None if self.verification is None else dataclasses.asdict(self.verification)
+        return {**known, "verification": checked}
+
+    def restore(self, values: np.ndarray, noise: noises.Noise | None, facts: dict) -> None:
+        """Take entries (nnz_local,) that were computed before, without a call of the user's functions.
+
+        Collective.
+        """
+        for name in _FACTS:
+            setattr(self, name, facts[name])
+        checked = facts["verification"]
+        self.verification = None if checked is None else Verification(**checked)
+        self.noise = noise
+        self._values[:] = values
+        self._fill()
 
     def _fill(self) -> None:
         """Put the values into the matrix, which is made the first time."""
@@ -300,6 +353,7 @@ def assemble(
     repair: bool = True,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    checkpoint: Checkpoint | Journal | None = None,
 ) -> Hessian:
     """Assemble the Hessian of an objective at its x.
 
@@ -331,6 +385,9 @@ def assemble(
         Of that product's direction.
     progress
         Called as progress(colours begun, colours) on every rank.
+    checkpoint
+        Where pattern, colouring, every gradient or product, and at last the Hessian are saved, and taken from
+        where it resumes; on any number of ranks. Of `summed` objectives the gradient at x is evaluated anew.
 
     Returns
     -------
@@ -345,13 +402,27 @@ def assemble(
         A check failed; the message says at which variables.
     EvaluationError
         The user's function raised or returned something unusable.
+    Stopped
+        A signal came, and the checkpoint is saved.
     """
     probing, timings = {}, {}
     began = time.perf_counter()
+    if isinstance(pattern, str) and pattern != "detect":
+        raise InputError(f"pattern {pattern!r}: give a Pattern, or 'detect'")
+    if checkpoint is not None:
+        given = objective.pattern if pattern is None else pattern
+        asked = {
+            "structure": given if given is None or isinstance(given, str) else structure_of(given),
+            "derivative": derivative,
+            "coloring": coloring.kind if isinstance(coloring, Coloring) else coloring,
+            "order": order,
+            "columns": columns,
+            "verify": verify,
+            "seed": seed,
+        }
+        checkpoint = Journal.of(checkpoint, objective, asked)
     if isinstance(pattern, str):
-        if pattern != "detect":
-            raise InputError(f"pattern {pattern!r}: give a Pattern, or 'detect'")
-        pattern = detect(objective, seed=seed, counts=probing)
+        pattern, probing = detected(objective, checkpoint, seed=seed)
     pattern = pattern or objective.pattern
     if pattern is None:
         raise InputError(f"{objective.name} has no pattern: give one, or ask for pattern='detect'")
@@ -365,18 +436,40 @@ def assemble(
     scheme = differences.scheme_of(derivative, objective)
     pattern.exchange  # noqa: B018 - planned here, so that its time is the pattern's
     timings["pattern"] = time.perf_counter() - began
-    source = _source(objective, pattern, coloring, order, budget, columns, timings)
-    hessian = Hessian(objective, source, scheme, timings, seed=seed, budget=budget, repair=repair)
+
+    def prepared(pattern, coloring) -> Hessian:
+        source = _source(objective, pattern, coloring, order, budget, columns, timings, checkpoint)
+        return Hessian(objective, source, scheme, timings, seed=seed, budget=budget, repair=repair)
+
+    before = None if checkpoint is None else restored(checkpoint, pattern, coloring, prepared)
+    if before is not None:
+        return before
+    hessian = prepared(pattern, coloring)
     hessian.evaluations["pattern"] = sum(probing.values())
     try:
-        hessian.update(verify=verify, progress=progress)
+        hessian.begin(checkpoint, verify=verify, progress=progress)
+        if checkpoint is not None:
+            keep(checkpoint, hessian)
     except Exception:
         hessian.close()  # every rank is here: update raises on all or on none
         raise
     return hessian
 
 
-def _source(objective, pattern, coloring, order, budget, columns, timings) -> Source:
+def detected(objective: Objective, journal: Journal | None, **more) -> tuple[Pattern, dict[str, int]]:
+    """Return (pattern, calls of the user's functions) as `detect` finds it, or as it was saved.
+
+    Collective. `more` are arguments of `detect`.
+    """
+    calls: dict[str, int] = {}
+
+    def probed():
+        return detect(objective, counts=calls, journal=journal, **more), calls
+
+    return probed() if journal is None else journal.pattern(probed)
+
+
+def _source(objective, pattern, coloring, order, budget, columns, timings, journal) -> Source:
     """Return where the entries come from. Collective."""
     began = time.perf_counter()
     if objective.elements is not None and coloring is None:
@@ -386,7 +479,8 @@ def _source(objective, pattern, coloring, order, budget, columns, timings) -> So
         timings["coloring"] = time.perf_counter() - began
         return ElementByElement(gathering)
     if not isinstance(coloring, Coloring):
-        coloring = color(pattern, kind=coloring or "star", order=order, budget=budget)
+        make = partial(color, pattern, kind=coloring or "star", order=order, budget=budget)
+        coloring = make() if journal is None else journal.coloring(pattern, make)
     began = time.perf_counter()
     recovery = plan(pattern, coloring)
     timings["coloring"] = coloring.seconds + time.perf_counter() - began

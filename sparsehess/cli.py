@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import time
 import traceback
 
 from sparsehess import commands, errors, runtime
-from sparsehess.commands import batch, jobfiles
+from sparsehess.commands import batch, flags, jobfiles
 from sparsehess.commands.arguments import Help, parser
 from sparsehess.errors import InputError, SparseHessError
 
 # Options of these families belong to the solver and are inserted under its own prefix.
 _FAMILIES = ("eps_", "st_", "bv_", "ds_", "rg_")
+
+# Seconds after which a second SIGINT ends a run that is to save a checkpoint first.
+_TWICE = 1.0
 
 
 def split_petsc(arguments: list[str]) -> tuple[dict[str, object], list[str], list[str]]:
@@ -129,11 +133,40 @@ def _partition(words: list[str]) -> tuple[list[str], list[str], list[str]]:
 
 def _run(arguments, options: dict[str, object], names: list[str], world) -> int:
     comm = runtime.communicator(world)
+    arguments.checkpoint = _checkpoint(arguments, comm)
     status = commands.run(arguments, options, comm)
+    if arguments.checkpoint is not None:
+        arguments.checkpoint.clear()  # the answer is out
     unused = [name for name in names if not runtime.option_was_used(name)]
     if unused:
         raise InputError(f"PETSc options that nothing has used: {', '.join('-' + name for name in unused)}")
     return status
+
+
+def _checkpoint(arguments, comm):
+    """Return the checkpoint that the arguments ask for, told of signals from now on; or None. Collective."""
+    directory = getattr(arguments, "checkpoint", None)
+    if directory is None:
+        if hasattr(arguments, "resume"):
+            flags.refuse(arguments, flags.CHECKPOINT, "give the folder with --checkpoint")
+        return None
+    from sparsehess.service.checkpoint import Checkpoint
+
+    found = Checkpoint(directory, comm, interval=arguments.checkpoint_interval, resume=arguments.resume)
+
+    first: list[float] = []
+
+    def told(number, frame):
+        found.interrupt(number)
+        first.append(time.monotonic())
+        # A launcher may say it twice; a person who does so later does not want to wait.
+        if number == signal.SIGINT and first[-1] - first[0] > _TWICE:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, told)
+    return found
 
 
 def _report(error: Exception, rank: int, verbose: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from sparsehess.pattern.detect import candidates, settled
 from sparsehess.recovery import plan
 from sparsehess.reproducible import signed
 from sparsehess.runtime import agreement, log
+
+if TYPE_CHECKING:
+    from sparsehess.service.journal import Journal
 
 # Steps in typical lengths: long, since what is not coupled does not respond at any length.
 _STEP = 1e-2
@@ -36,7 +40,15 @@ _SOURCE = "probing at one point"
 _TOGETHER = 64
 
 
-def detect(objective: Objective, *, x=None, points: int = 1, seed: int = 0, counts: dict | None = None) -> Pattern:
+def detect(
+    objective: Objective,
+    *,
+    x=None,
+    points: int = 1,
+    seed: int = 0,
+    counts: dict | None = None,
+    journal: Journal | None = None,
+) -> Pattern:
     """Return the pattern of an objective's Hessian, by tracing where the objective can, else by probing.
 
     Collective. For rows of at most d entries some 2 d log₂ n gradients (or products) and the colours of a
@@ -58,6 +70,8 @@ def detect(objective: Objective, *, x=None, points: int = 1, seed: int = 0, coun
         Of steps, drawings and points.
     counts
         If given, gets the calls: `gradient`, `hvp` and `energy`.
+    journal
+        Where what is evaluated is saved, and looked up.
 
     Raises
     ------
@@ -85,6 +99,7 @@ def detect(objective: Objective, *, x=None, points: int = 1, seed: int = 0, coun
         if number:
             away = np.clip(here.x + _AROUND * length * signed(layout, seed + number), lower, upper)
             evaluations = objective.at(_like(objective, away))
+        evaluations.journal = journal
         patterns.append(_at_one_point(evaluations, length, seed + number))
         if counts is not None:
             for name, calls in evaluations.counts.items():
@@ -104,14 +119,22 @@ def detect(objective: Objective, *, x=None, points: int = 1, seed: int = 0, coun
     return Pattern(union.layout, union.indptr, union.indices, said)
 
 
-def _at_one_point(evaluations: Evaluations, length: np.ndarray, seed: int) -> Pattern:
+def _at_one_point(evaluations: Evaluations, typical: np.ndarray, seed: int) -> Pattern:
     objective, layout = evaluations.objective, evaluations.layout
     lower, upper = objective.limits
     products = objective.hvp is not None or objective.hvps is not None
+
+    def measured():
+        if products:
+            return typical, None
+        room = np.minimum(upper - evaluations.x, evaluations.x - lower)
+        return typical, noises.estimate(evaluations, typical, room)
+
+    journal = evaluations.journal
+    length, noise = measured() if journal is None else journal.measured(evaluations, measured)
     steps = length * signed(layout, seed)
     threshold = np.zeros(layout.n_local)
-    if not products:
-        noise = noises.estimate(evaluations, length, np.minimum(upper - evaluations.x, evaluations.x - lower))
+    if noise is not None:
         steps *= _STEP * min(noise.bend, 1.0)
         # One that returns the same bits for the same x, and has no more noise than rounding makes, does not change
         # at all where it is not coupled.

@@ -150,11 +150,24 @@ class Gathering:
 
         Collective.
         """
-        values[:] = self._sums[: len(values)]
-        arrived = send_to_owners(self.pattern.layout, self._foreign_rows, self._sums[len(values) :])[1]
-        add_at(values, self._arrive, np.ascontiguousarray(arrived))
+        values[:] = self.partial()
         self._sums[:] = 0.0
         return self._mean.finish(values)
+
+    def partial(self) -> np.ndarray:
+        """Return (nnz_local,) what was added so far, from all ranks.
+
+        Collective.
+        """
+        values = self._sums[: self.pattern.nnz_local].copy()
+        arrived = send_to_owners(self.pattern.layout, self._foreign_rows, self._sums[len(values) :])[1]
+        add_at(values, self._arrive, np.ascontiguousarray(arrived))
+        return values
+
+    def resume(self, values: np.ndarray) -> None:
+        """Begin with what `partial` has returned. Not collective."""
+        self._sums[:] = 0.0
+        self._sums[: len(values)] = values
 
 
 def _places(ours: np.ndarray, keys: np.ndarray, n: int) -> np.ndarray:

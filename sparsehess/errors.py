@@ -7,7 +7,7 @@ BUG = 1
 UNUSABLE = 2
 TOO_FEW = 3
 CHECK_FAILED = 4
-LEFT = 75  # told to leave before all was done
+STOPPED = 75  # told to stop before all was done
 
 
 class SparseHessError(Exception):
@@ -20,6 +20,10 @@ class InputError(SparseHessError, ValueError):
     """Arguments, a file or a problem that cannot be used; the message says which and how to mend it."""
 
     status = UNUSABLE
+
+
+class Damaged(InputError):
+    """A stored file is not what was written."""
 
 
 class StackError(SparseHessError, RuntimeError):
@@ -77,13 +81,20 @@ class Cancelled(SparseHessError, RuntimeError):
 class Leaving(SparseHessError, RuntimeError):
     """A service leaves, and its job goes back into the queue."""
 
-    status = LEFT
+    status = STOPPED
+
+
+class Stopped(SparseHessError, RuntimeError):
+    """A signal ended the run after it had saved a checkpoint; it can go on from there."""
+
+    status = STOPPED
 
 
 _KINDS = {
     kind.__name__: kind
     for kind in (
         InputError,
+        Damaged,
         StackError,
         EvaluationError,
         CheckError,
@@ -92,6 +103,7 @@ _KINDS = {
         OverLimit,
         Cancelled,
         Leaving,
+        Stopped,
         SparseHessError,
     )
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import wraps
+from typing import TYPE_CHECKING
 
 from mpi4py import MPI
 
@@ -17,8 +18,13 @@ import numpy as np
 
 from sparsehess.errors import CheckError, EvaluationError, InputError
 from sparsehess.pattern.layout import offsets
+from sparsehess.reproducible import digest
 from sparsehess.runtime import agreement, raise_together
 from sparsehess.work import Work
+
+if TYPE_CHECKING:
+    from sparsehess.elements import Gathering
+    from sparsehess.service.journal import Journal
 
 # A step for differences of energies, in typical lengths: what it leaves out is smooth, so that the Hessian, which
 # differentiates once more, suffers from their noise alone, and that falls with the step.
@@ -62,6 +68,8 @@ class Evaluations:
         What they have taken so far, with what ranks had to tell each other.
     on_color
         Called as on_color(pieces of work begun, pieces); may raise, on any rank.
+    journal
+        Where gradients and products are saved, and looked up; None for nowhere.
     """
 
     def __init__(self, objective, x):
@@ -78,6 +86,7 @@ class Evaluations:
         self._together = self._group.size == self.comm.size and not (objective.summed and self.comm.size > 1)
         # The gradient at x, once it was needed; this rank's rows of its group.
         self._base: np.ndarray | None = None
+        self.journal: Journal | None = None
         first = bool(self._group.allreduce(self.comm.rank == 0, op=MPI.LOR))  # all groups have the same point
         self.x = self._traffic.up([0] if first else [], [self._calls.x] if first else [], 1)[0]
 
@@ -99,17 +108,21 @@ class Evaluations:
         moved = [(self._traffic.down(values), weight) for values, weight in nodes if values is not None]
         resting = sum(weight for values, weight in nodes if values is None)
         base = self._gradient_here() if resting else None
+        asked = self._asked("changes", colors, nodes=len(moved))
+        # Where gradients are saved each is a piece of work of its own: no finished one is lost with another.
+        parts = 1 if self.journal is None else len(moved)
 
-        def one(color, into):
+        def one(units, into):
+            color, part = divmod(int(units[0]), parts)
             group = order[ends[color] : ends[color + 1]]
-            into[0] = 0.0 if base is None else resting * base
-            for values, weight in moved:
+            into[0] = 0.0 if base is None or part else resting * base
+            for values, weight in moved if parts == 1 else moved[part : part + 1]:
                 gradient = self._calls.gradient(group, values[group])
                 with np.errstate(invalid="ignore"):  # what is not finite is found below, and named
                     into[0] += gradient if weight == 1 else weight * gradient
             self._finite(into[0], color)
 
-        out = self._evaluated(count, one)
+        out = self._evaluated(count, one, asked, parts=parts)
         self._count(count * len(moved))
         return out
 
@@ -122,11 +135,11 @@ class Evaluations:
         wanted = [self._traffic.down(point) for point in points]
         every = np.arange(len(self._calls.x))
 
-        def one(task, into):
-            into[0] = self._calls.gradient(every, wanted[task])
+        def one(units, into):
+            into[0] = self._calls.gradient(every, wanted[units[0]])
             self._finite(into[0], None)
 
-        out = self._evaluated(len(points), one)
+        out = self._evaluated(len(points), one, self._asked("gradients"))
         self._count(len(points))
         return out
 
@@ -136,20 +149,23 @@ class Evaluations:
 
         Collective. Batches of products are asked for at once where the objective has them.
         """
+        asked = self._asked("products", colors)
         colors, whole = self._traffic.down(colors), self._traffic.down(directions)
         batch = self.objective.batch
         if not self.objective.summed:  # nobody idle while others have whole batches
             batch = max(1, min(batch, -(-count // self._groups)))
 
-        def one(task, into):
-            seeds, first = np.zeros((len(into), len(whole))), task * batch
-            here = np.flatnonzero((colors >= first) & (colors < first + len(into)))
-            seeds[colors[here] - first, here] = whole[here]
+        def one(units, into):
+            seeds, place = np.zeros((len(into), len(whole))), np.full(count + 1, -1)
+            place[units] = np.arange(len(units))
+            rows = place[colors]  # the last is for those without a colour
+            here = np.flatnonzero(rows >= 0)
+            seeds[rows[here], here] = whole[here]
             into[:] = self._calls.products(seeds)
-            for row in range(len(into)):
-                self._finite(into[row], task * batch + row)
+            for row, color in enumerate(units):
+                self._finite(into[row], color)
 
-        out = self._evaluated(count, one, batch)
+        out = self._evaluated(count, one, asked, batch)
         self.counts["hvp"] += count
         return out
 
@@ -164,18 +180,18 @@ class Evaluations:
         if not self.objective.summed:  # as for the colours
             batch = max(1, min(batch, -(-len(directions) // self._groups)))
 
-        def one(task, into):
-            into[:] = self._calls.products(whole[task * batch : task * batch + len(into)])
+        def one(units, into):
+            into[:] = self._calls.products(whole[units])
             for row in range(len(into)):
                 self._finite(into[row], None)
 
-        out = self._evaluated(len(directions), one, batch)
+        out = self._evaluated(len(directions), one, self._asked("along"), batch)
         self.counts["hvp"] += len(directions)
         return out
 
     @_timed
-    def by_element(self, nodes, taken: np.ndarray, add: Callable[[int, int, np.ndarray], None]) -> None:
-        """Give add(kind, a, columns (m, k)) column a of the Hessians of all this rank's elements of each kind.
+    def by_element(self, nodes, taken: np.ndarray, gathering: Gathering) -> None:
+        """Add the Hessians of all this rank's elements to a gathering, a column (m, k) of each kind at a time.
 
         Collective. A sweep over all elements counts as a gradient: those of the nodes for each variable of the
         largest elements.
@@ -191,25 +207,38 @@ class Evaluations:
         moved = [(self._traffic.down(values), weight) for values, weight in nodes if values is not None]
         resting = sum(weight for values, weight in nodes if values is None)
         kinds = self.objective.elements
-        steps = max((kind.size for kind in kinds), default=0)
+        steps = self.comm.allreduce(max((kind.size for kind in kinds), default=0), op=MPI.MAX)
+        begun = 0 if self.journal is None else self.journal.begin_sweeps(gathering)
+        here = []
+
+        def sweep(variable):
+            for number, kind in enumerate(kinds):
+                if variable >= kind.size:
+                    continue
+                own = kind.members[:, variable]
+                total = np.zeros(kind.members.shape) + here[number]
+                for values, weight in moved:
+                    X = x[kind.members].astype(values.dtype, copy=False)
+                    X[:, variable] = values[own]
+                    slopes = self._calls.slopes(kind, X)
+                    total += weight * (slopes.imag if slopes.dtype.kind == "c" else slopes)
+                total /= taken[own][:, None]
+                self._elements_finite(total, kind)
+                gathering.add(number, variable, total)
+            self.on_color(variable + 1, steps)
+
         with agreement(self.comm):
-            here = [resting * self._calls.slopes(kind, x[kind.members]) if resting else 0.0 for kind in kinds]
-            for variable in range(steps):
-                for number, kind in enumerate(kinds):
-                    if variable >= kind.size:
-                        continue
-                    own = kind.members[:, variable]
-                    total = np.zeros(kind.members.shape) + here[number]
-                    for values, weight in moved:
-                        X = x[kind.members].astype(values.dtype, copy=False)
-                        X[:, variable] = values[own]
-                        slopes = self._calls.slopes(kind, X)
-                        total += weight * (slopes.imag if slopes.dtype.kind == "c" else slopes)
-                    total /= taken[own][:, None]
-                    self._elements_finite(total, kind)
-                    add(number, variable, total)
-                self.on_color(variable + 1, steps)
-        self._count(self.comm.allreduce(steps, op=MPI.MAX) * len(moved) + bool(resting))
+            if begun < steps:
+                here += [resting * self._calls.slopes(kind, x[kind.members]) if resting else 0.0 for kind in kinds]
+            if self.journal is None:
+                for variable in range(steps):
+                    sweep(variable)
+        if self.journal is not None:
+            for variable in range(begun, steps):
+                with agreement(self.comm):
+                    sweep(variable)
+                self.journal.swept(variable + 1, variable + 1 == steps, gathering)
+        self._count(steps * len(moved) + bool(resting))
 
     def _elements_finite(self, columns: np.ndarray, kind) -> None:
         if not np.isfinite(columns.sum()):
@@ -230,46 +259,88 @@ class Evaluations:
         if self._base is None:
             none = np.zeros(0, np.int64)
 
-            def one(task, into):
+            def one(units, into):
                 into[0] = self._calls.gradient(none, np.zeros(0))
                 self._finite(into[0], None)
 
             if self.objective.summed:  # each rank's own part, as the parts at other points are
                 base = np.empty((1, len(self._calls.x)))
                 with agreement(self.comm):
-                    one(0, base)
+                    one(none, base)
                 self._base = base[0]
             else:
-                self._base = self._traffic.down(self._evaluated(1, one)[0])
+                self._base = self._traffic.down(self._evaluated(1, one, self._asked("here"))[0])
             self._count(1)
         return self._base
 
-    def _evaluated(self, count: int, one, batch: int = 1) -> np.ndarray:
-        """Return (count, n_local) rows of what one(task, into) fills in, `batch` rows a task."""
-        tasks = -(-count // batch)
+    def _asked(self, kind: str, colors: np.ndarray | None = None, **more) -> dict:
+        """Return what tells a request from others, for the journal, if there is one. Collective."""
+        if self.journal is None:
+            return {}
+        return {"kind": kind, "colors": None if colors is None else digest(self.layout, colors), **more}
+
+    def _evaluated(self, count: int, one, asked: dict, batch: int = 1, parts: int = 1) -> np.ndarray:
+        """Return (count, n_local) rows of what one(units, into) fills in, `batch` units at a time.
+
+        Parameters
+        ----------
+        asked
+            Of the request, for the journal.
+        parts
+            Consecutive units of which each row is the sum.
+        """
+
+        def tell(unit):
+            self.on_color(int(unit) // parts + 1, count)
+
+        if self.journal is None:
+            return self._round(np.arange(count), one, batch, tell)[0]
+        record = self.journal.begin(asked, count, parts)
+        while not record.done.all():
+            left = np.flatnonzero(~record.done)
+            if self._together or self.objective.summed:
+                left = left[:batch]  # nobody goes on alone: all look up together after each
+            rows, done = self._round(left, one, batch, tell)
+            for unit, row in zip(left[done], rows[done], strict=True):
+                record.rows[unit // parts] += row
+            record.done.flat[left[done]] = True
+            self.journal.look()
+        return self.journal.handed_out(record)
+
+    def _round(self, left: np.ndarray, one, batch: int, tell) -> tuple[np.ndarray, np.ndarray]:
+        """Return (rows (m, n_local), done (m,)) of these units: of all, or of those until a save is due."""
+        m = len(left)
         if self._together:
-            out = np.empty((count, self.layout.n_local))
-            for task in range(tasks):
-                one(task, out[task * batch : (task + 1) * batch])
+            out = np.empty((m, self.layout.n_local))
+            for first in range(0, m, batch):
+                units = left[first : first + batch]
+                one(units, out[first : first + len(units)])
                 with agreement(self.comm):  # it may end the work, on all ranks then
-                    self.on_color(min((task + 1) * batch, count), count)
-            return out
+                    tell(units[-1])
+            return out, np.ones(m, bool)
         numbers, vectors, error = [], [], None
-        work = Work(self.comm, self._group, tasks, self.objective.summed)
+        work = Work(self.comm, self._group, -(-m // batch), self.objective.summed)
         try:
             for task in work:
-                rows = np.empty((min(batch, count - task * batch), len(self._calls.x)))
-                one(task, rows)
-                numbers += range(task * batch, task * batch + len(rows))
+                units = left[task * batch : (task + 1) * batch]
+                rows = np.empty((len(units), len(self._calls.x)))
+                one(units, rows)
+                numbers += range(task * batch, task * batch + len(units))
                 vectors += list(rows)
-                self.on_color(min((task + 1) * batch, count), count)
+                tell(units[-1])
+                if self.journal is not None and self._group.allreduce(self.journal.wanted, op=MPI.LOR):
+                    work.stop()
         except Exception as caught:  # the others must hear of it, and stop
             error = caught
         work.finish(error)
         raise_together(self.comm, error)
         if self.objective.summed:
-            return self._traffic.summed(vectors)
-        return self._traffic.up(numbers, vectors, count)
+            return self._traffic.summed(vectors), np.ones(m, bool)
+        done = np.ones(m, bool)
+        if self.journal is not None:
+            done[:] = False
+            done[np.concatenate(self.comm.allgather(np.array(numbers, np.int64)))] = True
+        return self._traffic.up(numbers, vectors, m), done
 
     def _finite(self, change: np.ndarray, color: int | None) -> None:
         with agreement(self._group):

@@ -49,3 +49,15 @@ def signed(layout: Layout, seed: int) -> np.ndarray:
     """
     value = uniform(layout, seed)
     return np.copysign(0.5 + 0.5 * np.abs(value), value)
+
+
+def digest(layout: Layout, values: np.ndarray) -> str:
+    """Return 16 hexadecimal digits that depend on the bits of values (n_local,), not on how ranks share them.
+
+    Collective.
+    """
+    values = np.ascontiguousarray(values)
+    bits = values.view(np.uint64) if values.dtype.itemsize == 8 else values.astype(np.int64).view(np.uint64)
+    with np.errstate(over="ignore"):
+        own = hashed(bits ^ hashed(np.arange(layout.start, layout.stop), 4), 5).sum(dtype=np.uint64)
+    return f"{sum(layout.comm.allgather(int(own))) % 2**64:016x}"

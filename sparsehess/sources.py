@@ -67,7 +67,7 @@ class ElementByElement:
 
     def take(self, evaluations, steps, values):
         """See `Source.take`. Collective."""
-        evaluations.by_element(steps.nodes, steps.taken, self.plan.add)
+        evaluations.by_element(steps.nodes, steps.taken, self.plan)
         return self.plan.finish(values)
 
 

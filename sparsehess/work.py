@@ -48,7 +48,7 @@ class Work:
         leads = shared and group.rank == 0
         others = leaders[number + 1 :] + leaders[:number] if leads else []
         self._others, self._willing, self._busy = others, deque(others), set(others)
-        self._awaited = self._stopped = False
+        self._awaited = self._stopped = self._ended = False
         self._sent: list[MPI.Request] = []
 
     def __iter__(self) -> Iterator[int]:
@@ -69,10 +69,19 @@ class Work:
             task = -1
         return self._group.bcast(task) if self._led else task
 
+    def stop(self) -> None:
+        """Begin no further task, and with `finish` make the others stop after their present ones.
+
+        Called by all ranks of a group, or by none. Tasks that nobody has begun are left to the caller.
+        """
+        self._ended = self._stopped = True
+        self._left.clear()
+        self._willing.clear()
+
     def finish(self, error: Exception | None) -> None:
         """Answer the others until all are through; after an error, make them stop after their present task."""
         for other in self._others:
-            self._tell(other, _END, [error is not None])
+            self._tell(other, _END, [error is not None or self._ended])
         if error is None:
             while self._busy:
                 self._answer()

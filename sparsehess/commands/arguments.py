@@ -130,9 +130,24 @@ def parser() -> argparse.ArgumentParser:
         "--keep", type=int, metavar="N", help="keep the diagonal and the largest others, N entries in all"
     )
 
+    kept = argparse.ArgumentParser(add_help=False)
+    kept.add_argument(
+        "--checkpoint",
+        metavar="DIR",
+        help="save what is there in this folder, at intervals and on SIGTERM, SIGUSR1 and SIGINT (then status 75)",
+    )
+    kept.add_argument("--resume", action="store_true", help="go on from what that folder holds, if anything")
+    kept.add_argument(
+        "--checkpoint-interval",
+        type=float,
+        metavar="SECONDS",
+        help="between two saves (default 600; 0: after every gradient)",
+    )
+    kept.set_defaults(**flags.CHECKPOINT)
+
     eigs = commands.add_parser(
         "eigs",
-        parents=[shared, out, seeded, coloring, derivatives, operand, known, thinning],
+        parents=[shared, out, seeded, coloring, derivatives, operand, known, thinning, kept],
         help="eigenpairs of a Hessian: a matrix file, or a problem that is differentiated first",
     )
     eigs.add_argument("-k", type=int, help="how many (default 6; of the negative ones all)")
@@ -268,7 +283,7 @@ def parser() -> argparse.ArgumentParser:
 
     assemble = commands.add_parser(
         "assemble",
-        parents=[shared, seeded, coloring, derivatives, thinning],
+        parents=[shared, seeded, coloring, derivatives, thinning, kept],
         help="pattern, colouring, compressed derivatives, Hessian to a file",
     )
     assemble.add_argument("input", metavar="PROBLEM", help="file.py:name or package.module:name")

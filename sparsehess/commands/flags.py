@@ -7,6 +7,7 @@ from sparsehess.errors import InputError
 COLORING = {"coloring": None, "order": "best", "rule": None, "budget": 0.2, "blocks": 1}
 DERIVATIVES = {"derivative": "auto", "pattern": "given", "points": 1, "no_verify": False, "no_repair": False}
 SETTINGS = {"settings": ()}
+CHECKPOINT = {"checkpoint": None, "resume": False, "checkpoint_interval": 600.0}
 
 
 def refuse(arguments, flags: dict, reason: str) -> None:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from sparsehess import matrices, problems, report, runtime
-from sparsehess.assembly import Hessian, assemble
-from sparsehess.coloring import load
+from sparsehess.assembly import Hessian, assemble, detected
+from sparsehess.coloring import fingerprint, load
 from sparsehess.commands import flags
 from sparsehess.commands.provision import Provision, provision_of
-from sparsehess.detection import detect
 from sparsehess.errors import InputError
 from sparsehess.nullspace import rigid_body_rows
 from sparsehess.operators import MatrixFree
 from sparsehess.pattern import Layout, Pattern
 from sparsehess.pattern.selection import Above, Largest
-from sparsehess.runtime import PETSc
+from sparsehess.runtime import PETSc, on_root
+from sparsehess.service.journal import Journal
 from sparsehess.thinning import thin
 
 
@@ -198,10 +201,11 @@ def assembled(arguments, comm) -> Hessian:
     """Return the Hessian of the problem that is the INPUT. Collective."""
     began = time.perf_counter()
     objective = problems.load(arguments.input, problems.settings(arguments.settings), comm)
-    pattern, calls = objective.pattern, {}
+    pattern, calls, journal = objective.pattern, {}, None
     if arguments.pattern == "detect":
         flags.refuse(arguments, {"blocks": 1}, "a pattern that is detected comes without groups")
-        pattern = detect(objective, seed=arguments.seed, points=arguments.points, counts=calls)
+        journal = _journal(arguments, objective, None)
+        pattern, calls = detected(objective, journal, seed=arguments.seed, points=arguments.points)
     else:
         flags.refuse(arguments, {"points": 1}, "only --pattern detect probes points")
         if arguments.pattern != "given":
@@ -212,22 +216,43 @@ def assembled(arguments, comm) -> Hessian:
     by_element = objective.elements is not None and arguments.coloring is None
     if by_element:
         flags.refuse(arguments, flags.COLORING, "the Hessians of the elements are summed; --coloring colours all")
+    if journal is None:
+        journal = _journal(arguments, objective, pattern)
+    coloring = None
+    if not by_element and pattern is not None:
+        make = partial(asked_coloring, arguments, pattern)
+        coloring = make() if journal is None else journal.coloring(pattern, make)
     progress = report.SharedProgress("colours evaluated", comm, arguments.quiet)
     hessian = assemble(
         objective,
         pattern=pattern,
         derivative=arguments.derivative,
-        coloring=None if by_element or pattern is None else asked_coloring(arguments, pattern),
+        coloring=coloring,
         verify=not arguments.no_verify,
         repair=not arguments.no_repair,
         budget=arguments.budget,
         seed=arguments.seed,
         progress=progress,
+        checkpoint=journal,
     )
     progress.finish()
     hessian.timings["pattern"] += given
     hessian.evaluations["pattern"] += sum(calls.values())
     return hessian
+
+
+def _journal(arguments, objective, pattern: Pattern | None) -> Journal | None:
+    """Return the journal of an assembly in the checkpoint of the arguments, if there is one. Collective."""
+    if arguments.checkpoint is None:
+        return None
+    asked = {name: getattr(arguments, name) for name in (*flags.DERIVATIVES, *flags.COLORING, "seed")}
+    place = arguments.input.rpartition(":")[0]
+    asked["input"] = arguments.input.replace(place, Path(place).name)
+    asked["settings"] = sorted(arguments.settings)
+    asked["structure"] = None if pattern is None else fingerprint(pattern)
+    if place.endswith(".py"):
+        asked["code"] = on_root(objective.comm, lambda: hashlib.sha256(Path(place).read_bytes()).hexdigest()[:16])
+    return Journal.of(arguments.checkpoint, objective, asked)
 
 
 def asked_coloring(arguments, pattern):

@@ -70,7 +70,7 @@ def run_eigs(arguments, options, comm) -> int:
         if given.stored is not None and left is None:
             given.provision.prepare(problem, given.stored, spec)
         progress = report.Progress("eigenpairs converged", comm, arguments.quiet)
-        spectrum = solve(problem, spec, progress)
+        spectrum = solve(problem, spec, progress, arguments.checkpoint)
         progress.finish()
         timings = {**given.timings, **spectrum.timings, "total": time.perf_counter() - began}
         facts = eigs_facts(given, spec, spectrum, problem, timings)

@@ -25,7 +25,7 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess import commands, errors, runtime
-from sparsehess.errors import LEFT, Cancelled, EvaluationError, Leaving, SparseHessError
+from sparsehess.errors import STOPPED, Cancelled, EvaluationError, Leaving, SparseHessError
 from sparsehess.runtime import PETSc, on_root
 from sparsehess.service import spool as spools
 from sparsehess.service.admission import Allowance, Task, admit
@@ -125,7 +125,7 @@ def _end(spool: Spool) -> int:
         path.unlink(missing_ok=True)
     for name in ("stop", "signals"):
         (spool.path / name).unlink(missing_ok=True)
-    return LEFT if spool.count("queued") + spool.count("running") else errors.DONE
+    return STOPPED if spool.count("queued") + spool.count("running") else errors.DONE
 
 
 def _quietly(request) -> None:

@@ -52,7 +52,7 @@ def supervise(arguments) -> int:
         child = subprocess.Popen(command, env=environment(), start_new_session=True)
         status = _watched(child, spool, asked)
         if asked or not _was_ended(spool, began):
-            return errors.LEFT if status < 0 else status
+            return errors.STOPPED if status < 0 else status
         sys.stderr.write(f"sparsehess: the service was ended (status {status}): starting it again\n")
         sys.stderr.flush()
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sparsehess.errors import CheckError, InputError, NotConverged
 from sparsehess.operators.operator import Operator
 from sparsehess.runtime import destroy, has_package
+from sparsehess.service.search import Search
 from sparsehess.solvers.backends import on_backend
 from sparsehess.solvers.choice import KRYLOV, Choice, choose
 from sparsehess.solvers.dense import Dense
@@ -21,6 +23,9 @@ from sparsehess.solvers.problem import EigenProblem, tight
 from sparsehess.solvers.refine import rayleigh_ritz
 from sparsehess.solvers.spectrum import Count, SolveSpec, Spectrum
 from sparsehess.solvers.windows import WINDOWS, Window
+
+if TYPE_CHECKING:
+    from sparsehess.service.checkpoint import Checkpoint
 
 # Solves more until count and pairs must agree.
 REPAIRS = 5
@@ -57,6 +62,7 @@ def eigs(
     comm=None,
     strict: bool = True,
     progress: Callable[[int, int], None] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Spectrum:
     """Compute eigenpairs of H x = λ x, or H x = λ M x, and prove that none was missed.
 
@@ -101,6 +107,9 @@ def eigs(
         Raise where fewer pairs converged or the count does not agree; else say so in the result.
     progress
         Called as progress(converged, wanted) on every rank.
+    checkpoint
+        Where what was found is saved, and taken from where it resumes; on any number of ranks. A factorization
+        cannot be interrupted, nor can LAPACK; what else is done ends after an iteration when a signal comes.
 
     Returns
     -------
@@ -117,6 +126,8 @@ def eigs(
         Count and pairs do not agree after all repairs (`strict`).
     StackError
         This PETSc has no MUMPS where it is needed, or PETSc failed.
+    Stopped
+        A signal came, and the checkpoint is saved.
 
     Notes
     -----
@@ -147,7 +158,7 @@ def eigs(
         guess=guess.vectors if isinstance(guess, Spectrum) else guess,
         comm=comm,
     ) as problem:
-        spectrum = solve(problem, spec, progress)
+        spectrum = solve(problem, spec, progress, checkpoint)
     if strict:
         error = shortfall(spectrum)
         if error is not None:
@@ -174,26 +185,32 @@ def shortfall(spectrum: Spectrum) -> Exception | None:
     return None
 
 
-def solve(problem: EigenProblem, spec: SolveSpec, progress: Callable[[int, int], None] | None = None) -> Spectrum:
+def solve(
+    problem: EigenProblem,
+    spec: SolveSpec,
+    progress: Callable[[int, int], None] | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Spectrum:
     """Solve a problem as a spec says; see `eigs`.
 
     Collective. Never raises for pairs that are missing: `shortfall` tells.
     """
     placed = on_backend(problem, spec.backend)
     try:
-        return _solved(placed, completed(placed, spec), progress or (lambda done, total: None))
+        return _solved(placed, completed(placed, spec), progress or (lambda done, total: None), checkpoint)
     finally:
         if placed is not problem:
             placed.close()
 
 
-def _solved(problem: EigenProblem, spec: SolveSpec, progress) -> Spectrum:
+def _solved(problem: EigenProblem, spec: SolveSpec, progress, checkpoint: Checkpoint | None) -> Spectrum:
     choice = choose(problem, spec)
+    search = None if checkpoint is None else Search(checkpoint, problem, spec, choice.method)
     if spec.takes_all:
-        return solve_interval(problem, spec, choice, progress)
+        return solve_interval(problem, spec, choice, progress, search)
     if spec.k > problem.n:
         raise InputError(f"k={spec.k} eigenpairs of a matrix with {problem.n} rows: ask for at most {problem.n}")
-    session = _Session(problem, spec, choice, progress)
+    session = _Session(problem, spec, choice, progress, search)
     try:
         return session.run()
     finally:
@@ -226,8 +243,8 @@ class ByStructure:
 class _Session:
     """The solvers of one call of `solve`, and what they have found so far."""
 
-    def __init__(self, problem: EigenProblem, spec: SolveSpec, choice: Choice, progress):
-        self.problem, self.spec, self.progress = problem, spec, progress
+    def __init__(self, problem: EigenProblem, spec: SolveSpec, choice: Choice, progress, search: Search | None):
+        self.problem, self.spec, self.progress, self.search = problem, spec, progress, search
         self.choice = choice
         self.window: Window = WINDOWS["nearest" if spec.target is not None else spec.which](problem, spec)
         self.asked = max(0, min(spec.k, problem.finite - len(problem.null)))
@@ -256,18 +273,29 @@ class _Session:
             )
         if self.asked == 0:
             return self._spectrum(0, None, uncounted or "nothing was asked for", advice)
-        if self.inverts:
-            self.sigma = self.window.find_shift(self._solver(True), self._lowest_by_products)
-        first = self._solve(
-            self.asked, seed=self.spec.seed, stop_in_cluster=self.window.nears_clusters, guess=self.problem.guess
-        )
+        facts, guess = ({}, []) if self.search is None else self._resumed()
+        try:
+            if self.inverts:
+                self.sigma = facts.get("shift")
+                if self.sigma is None:
+                    self.sigma = self.window.find_shift(self._solver(True), self._lowest_by_products)
+            first = self._solve(
+                self.asked - len(self.values),
+                seed=self.spec.seed,
+                stop_in_cluster=self.window.nears_clusters,
+                guess=guess or self.problem.guess,
+            )
+        finally:
+            destroy(*guess)
         self._take(first)
+        self._pause()
         for attempt in range(_NEARER):
             if not self._stopped_in_cluster():
                 break
             nearer = self._move_to_cluster() and attempt + 1 < _NEARER
             left = self.asked - len(self.values)
             self._take(self._solve(left, seed=self.spec.seed, wider=20, stop_in_cluster=nearer))
+            self._pause()
         count = None
         if not counting and self.spec.count == "auto":
             self._search_again()
@@ -280,6 +308,34 @@ class _Session:
             advice = self._advice()
         return self._spectrum(self.asked, count, "" if count else uncounted or "no pair converged", advice)
 
+    # --- what was found before, and is to be found again ---
+
+    def _resumed(self) -> tuple[dict, list]:
+        """Take the eigenvectors that a checkpoint has; return what it says, and vectors to go on from."""
+        facts, vectors = self.search.load()
+        if vectors:
+            _, vectors, errors, _ = rayleigh_ritz(self.problem, vectors)
+            good = errors <= self.spec.tol
+            guess = [vector for vector, keep in zip(vectors, good, strict=True) if not keep]
+            self._take([vector for vector, keep in zip(vectors, good, strict=True) if keep])
+            return facts, guess
+        return facts, []
+
+    def _pause(self) -> None:
+        """Save what was found, where that is due."""
+        if self.search is not None:
+            self.search.pause(lambda: (self._facts(), self.vectors, []))
+
+    def _facts(self) -> dict:
+        return {"shift": self.sigma}
+
+    @property
+    def _watched(self):
+        return None if self.search is None else self._on_restart
+
+    def _on_restart(self, basis) -> Exception | None:
+        return self.search.look(lambda: (self._facts(), self.vectors, basis()))
+
     # --- solving ---
 
     def _solver(self, invert: bool) -> KrylovSchur:
@@ -291,7 +347,12 @@ class _Session:
             if mine and self.choice.method != "krylovschur":
                 options = {"eps_type": self.choice.method, **_COMPARED.get(self.choice.method, {}), **options}
             solver = KrylovSchur(
-                self.problem, invert, options, tol=tight(self.problem, self.spec.tol), on_progress=self.progress
+                self.problem,
+                invert,
+                options,
+                tol=tight(self.problem, self.spec.tol),
+                on_progress=self.progress,
+                on_restart=self._watched,
             )
             if invert:
                 self.inverted = solver
@@ -331,7 +392,12 @@ class _Session:
                 self.other = Dense(self.problem, self.spec.options, on_progress=self.progress)
             else:
                 self.other = Preconditioned(
-                    self.problem, method, self.spec.options, tol=self.spec.tol, on_progress=self.progress
+                    self.problem,
+                    method,
+                    self.spec.options,
+                    tol=self.spec.tol,
+                    on_progress=self.progress,
+                    on_restart=self._watched,
                 )
         return self.other
 
@@ -343,6 +409,7 @@ class _Session:
             last = np.sort(self.window.distance(self.values))[self.asked - 1]
             before = self.window.found(last, self.values)
             self._take(self._solve(1, seed=self.spec.seed + 101 + attempt))
+            self._pause()
             if self.window.found(last, self.values) == before:
                 return
 
@@ -426,6 +493,7 @@ class _Session:
             before = len(self.values)
             missing = max(inertia - found, 1)
             self._take(self._solve(missing, seed=self.spec.seed + 1 + attempt, wider=20 * (attempt + 1)))
+            self._pause()
             brought = len(self.values) > before
         return Count(self.window.reported(interval), inertia, found, False, REPAIRS)
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from contextlib import closing
 
+from mpi4py import MPI
+
 import numpy as np
 
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, aij, destroy, raise_together
 from sparsehess.solvers.doubled import pencil
+from sparsehess.solvers.pieces import Found
 from sparsehess.solvers.problem import EigenProblem
-from sparsehess.solvers.slicing import MOST, Piece, Slicing
+from sparsehess.solvers.slicing import MOST, Slicing
 from sparsehess.solvers.teams import Teams
 from sparsehess.work import Work
 
@@ -18,14 +21,16 @@ from sparsehess.work import Work
 _EACH = 4
 
 
-def find_in_groups(counter: Slicing, whole: Piece, groups: int, options: dict) -> list[PETSc.Vec]:
-    """Return eigenvectors of all eigenvalues found in a piece, which is dealt out in slices to groups of ranks.
+def find_in_groups(counter: Slicing, so_far: Found, groups: int, options: dict) -> list[PETSc.Vec]:
+    """Return eigenvectors of all eigenvalues found in an interval, dealt out in slices to groups of ranks.
 
-    Collective. The counter, on all ranks, halves the piece until there is enough to deal out, and is told of
-    repairs and of slices in which some are missing. The caller destroys the vectors.
+    Collective. The counter, on all ranks, halves the interval until there is enough to deal out, and is told of
+    repairs and of slices in which some are missing. The caller destroys the vectors, which are those of `so_far`.
 
     Parameters
     ----------
+    so_far
+        What is found and what waits; brought forward. A signal is heeded between two slices of a group.
     groups
         Groups of consecutive ranks.
     options
@@ -34,45 +39,61 @@ def find_in_groups(counter: Slicing, whole: Piece, groups: int, options: dict) -
     problem = counter.problem
     if not groups <= problem.comm.size:
         raise InputError(f"groups={groups} must be from 1 to the number of ranks, {problem.comm.size}")
-    pieces = counter.pieces(whole, max(1, min(MOST, counter.expected(whole) // (_EACH * groups))))
+    if so_far.waiting is None:
+        most = max(1, min(MOST, counter.expected(so_far.whole) // (_EACH * groups)))
+        so_far.waiting = counter.pieces(so_far.whole, most)
     teams = Teams(problem.layout, groups)
+    inner = None
     try:
-        found, told = _dealt_out(pieces, counter, teams, options)
-        for repairs, unresolved, iterations, _ in (told[first] for first in teams.first[:-1]):
-            counter.repairs += repairs
-            counter.unresolved += unresolved
-            counter.elsewhere += iterations
-        for name in counter.seconds:  # as long as the slowest took
-            counter.seconds[name] += max(seconds[name] for *_, seconds in told)
-        vectors = []
-        for column in teams.joined(found).T:
-            vector = problem.A.createVecRight()
-            vector.setArray(column)
-            vectors.append(vector)
-        return vectors
+        inner = on_the_group(problem, teams)
+        while so_far.waiting:
+            found, told = _dealt_out(so_far, counter, inner, teams, options)
+            done: set[int] = set()
+            for repairs, unresolved, iterations, numbers, _ in (told[first] for first in teams.first[:-1]):
+                counter.repairs += repairs
+                counter.unresolved += unresolved
+                counter.elsewhere += iterations
+                done.update(numbers)
+            for name in counter.seconds:  # as long as the slowest took
+                counter.seconds[name] += max(seconds[name] for *_, seconds in told)
+            for column in teams.joined(found).T:
+                vector = problem.A.createVecRight()
+                vector.setArray(column)
+                so_far.vectors.append(vector)
+            so_far.waiting = [piece for number, piece in enumerate(so_far.waiting) if number not in done]
+            so_far.unresolved, so_far.repairs = counter.unresolved, counter.repairs
+            so_far.pause()
+        return so_far.vectors
     finally:
+        if inner is not None:
+            inner.close()
         teams.close()
 
 
-def _dealt_out(pieces: list[Piece], counter: Slicing, teams: Teams, options: dict) -> tuple[np.ndarray, list]:
-    """Return this rank's rows of what its group found, and what every rank tells of its solver. Collective."""
-    comm, columns, error, told = counter.problem.comm, [], None, None
-    inner = on_the_group(counter.problem, teams)
-    work = Work(comm, teams.layout.comm, len(pieces), False)
+def _dealt_out(
+    so_far: Found, counter: Slicing, inner: EigenProblem, teams: Teams, options: dict
+) -> tuple[np.ndarray, list]:
+    """Return this rank's rows of what its group found, and what every rank tells of its solver.
+
+    Collective. Ends with all pieces, or earlier where a save is due.
+    """
+    comm, columns, error, told, done = counter.problem.comm, [], None, None, []
+    group = teams.layout.comm
+    work = Work(comm, group, len(so_far.waiting), False)
     try:
         with closing(Slicing(inner, options, tol=counter.tol, seed=counter.seed)) as solver:
             for number in work:
-                vectors = solver.find(pieces[number])
+                vectors = solver.find(Found.of(so_far.waiting[number]))
                 columns += [vector.getArray(readonly=True).copy() for vector in vectors]
                 destroy(*vectors)
-            told = solver.repairs, solver.unresolved, solver.iterations, dict(solver.seconds)
+                done.append(number)
+                if group.allreduce(so_far.wanted, op=MPI.LOR):
+                    work.stop()
+            told = solver.repairs, solver.unresolved, solver.iterations, done, dict(solver.seconds)
     except Exception as caught:  # the other groups must hear of it
         error = caught
-    try:
-        work.finish(error)
-        raise_together(comm, error)
-    finally:
-        inner.close()
+    work.finish(error)
+    raise_together(comm, error)
     found = np.stack(columns, axis=1) if columns else np.empty((teams.layout.n_local, 0))
     return found, comm.allgather(told)
 

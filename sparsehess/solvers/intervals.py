@@ -8,11 +8,13 @@ import numpy as np
 
 from sparsehess.errors import InputError
 from sparsehess.runtime import destroy, has_package
+from sparsehess.service.search import Search
 from sparsehess.solvers.choice import Choice
 from sparsehess.solvers.dense import Dense
+from sparsehess.solvers.pieces import Found, Piece
 from sparsehess.solvers.problem import EigenProblem, tight
 from sparsehess.solvers.refine import rayleigh_ritz
-from sparsehess.solvers.slicing import Piece, Slicing
+from sparsehess.solvers.slicing import Slicing
 from sparsehess.solvers.spectrum import Count, SolveSpec, Spectrum
 from sparsehess.solvers.windows import separation
 
@@ -38,7 +40,9 @@ _LATER = 5
 _MOST = 100
 
 
-def solve_interval(problem: EigenProblem, spec: SolveSpec, choice: Choice, progress) -> Spectrum:
+def solve_interval(
+    problem: EigenProblem, spec: SolveSpec, choice: Choice, progress, search: Search | None = None
+) -> Spectrum:
     """Return all eigenpairs of the spec's interval, its ends included to the accuracy of a count.
 
     Collective. Never raises for pairs that are missing: the count tells.
@@ -46,30 +50,40 @@ def solve_interval(problem: EigenProblem, spec: SolveSpec, choice: Choice, progr
     counts = problem.assembled and has_package("mumps")
     slices = choice.method == "slicing"
     counter = finder = None
-    vectors: list = []
+    so_far = Found(search)
+    vectors = so_far.vectors
     try:
         if counts or slices:  # slicing says itself what it lacks
             options = spec.options if slices else {}  # the caller's are for the solver that finds the pairs
-            counter = Slicing(problem, options, tol=tight(problem, spec.tol), seed=spec.seed, on_progress=progress)
-        finder = counter if slices else _FINDERS[choice.method](problem, spec, progress)
+            counter = Slicing(
+                problem,
+                options,
+                tol=tight(problem, spec.tol),
+                seed=spec.seed,
+                on_progress=progress,
+                on_restart=so_far.on_restart,
+            )
+        finder = counter if slices else _FINDERS[choice.method](problem, spec, progress, so_far.on_restart)
         solvers = [counter, finder] if counts and not slices else [finder]
         if counts:
             alone = slices and (spec.groups or 1) == 1  # confirms counts where the pairs do not agree with them
             confirm = spec.count == "yes" or (spec.count == "auto" and problem.n <= _CHEAP and not alone)
-            whole = counter.ends(*spec.interval, confirm)
+            so_far.whole = so_far.whole or counter.ends(*spec.interval, confirm)
+            counter.unresolved, counter.repairs = so_far.unresolved, so_far.repairs
             if not slices:
-                vectors = _counted_search(finder, counter, whole, problem, spec)
+                _counted_search(finder, counter, so_far, spec)
             elif not alone:
                 from sparsehess.solvers.groups import find_in_groups
 
-                vectors = find_in_groups(counter, whole, spec.groups, spec.options)
+                find_in_groups(counter, so_far, spec.groups, spec.options)
             else:
-                vectors = counter.find(whole)
-                whole = counter.whole
+                so_far.waiting = [so_far.whole] if so_far.waiting is None else so_far.waiting
+                counter.find(so_far)
+            whole = so_far.whole
             ends = whole.low, whole.high
         else:
             ends = _widened(problem, *spec.interval)
-            vectors = _blind_search(finder, ends, problem, spec)
+            _blind_search(finder, ends, problem, spec, so_far)
         spent = {name: sum(solver.seconds[name] for solver in solvers) for name in ("factorization", "solve")}
         began = time.perf_counter()
         values, vectors, errors, orthogonality = rayleigh_ritz(problem, vectors)
@@ -115,47 +129,68 @@ def _widened(problem: EigenProblem, low: float, high: float) -> tuple[float, flo
     return low - below, high + above
 
 
+def _raising(progress, on_restart):
+    """Return what a method of our own calls between its iterations, which can be left at any of them."""
+    if on_restart is None:
+        return progress
+
+    def watched(done: int, total: int) -> None:
+        progress(done, total)
+        error = on_restart(list)
+        if error is not None:
+            raise error
+
+    return watched
+
+
 # --- the methods, each imported when it is asked for ---
 
 
-def _feast(problem: EigenProblem, spec: SolveSpec, progress):
+def _feast(problem: EigenProblem, spec: SolveSpec, progress, on_restart):
     from sparsehess.solvers.feast import Feast
 
     most = min(problem.comm.size, _POINTS) if problem.assembled else 1
     groups = most if spec.groups is None else spec.groups
-    return Feast(problem, spec.options, spec.tol, groups=groups, points=_POINTS, on_progress=progress)
+    watched = _raising(progress, on_restart)
+    return Feast(problem, spec.options, spec.tol, groups=groups, points=_POINTS, on_progress=watched)
 
 
-def _ciss(problem: EigenProblem, spec: SolveSpec, progress):
+def _ciss(problem: EigenProblem, spec: SolveSpec, progress, on_restart):
     from sparsehess.solvers.ciss import ContourIntegral
 
-    return ContourIntegral(problem, spec.options, tight(problem, spec.tol), progress)
+    return ContourIntegral(problem, spec.options, tight(problem, spec.tol), progress)  # not to be interrupted
 
 
-def _filter(problem: EigenProblem, spec: SolveSpec, progress):
+def _filter(problem: EigenProblem, spec: SolveSpec, progress, on_restart):
     from sparsehess.solvers.polynomial import PolynomialFilter
 
-    return PolynomialFilter(problem, spec.options, tight(problem, spec.tol), progress)
+    return PolynomialFilter(problem, spec.options, tight(problem, spec.tol), progress, on_restart)
 
 
-def _dense(problem: EigenProblem, spec: SolveSpec, progress) -> Dense:
+def _dense(problem: EigenProblem, spec: SolveSpec, progress, on_restart) -> Dense:
     return Dense(problem, spec.options, on_progress=progress)
 
 
 _FINDERS = {"feast": _feast, "ciss": _ciss, "filter": _filter, "dense": _dense}
 
 
-def _counted_search(finder, counter: Slicing, whole: Piece, problem: EigenProblem, spec: SolveSpec) -> list:
-    """Return what a method finds in pieces of known inertia; again, where the count says that some are missing."""
-    vectors: list = []
+def _counted_search(finder, counter: Slicing, so_far: Found, spec: SolveSpec) -> None:
+    """Find by a method what lies in pieces of known inertia; again, where the count says that some are missing."""
     most = np.inf if isinstance(finder, Dense) else _MOST
-    for piece in counter.pieces(whole, most):
+    if so_far.waiting is None:
+        so_far.waiting = counter.pieces(so_far.whole, most)[::-1]
+    while so_far.waiting:
+        piece = so_far.waiting[-1]
         expected, found, idle = counter.expected(piece), [], 0
         for attempt in range(1 + _AGAIN):
             if len(found) >= expected or idle == 2:
                 break
             new = finder.find(
-                piece.low, piece.high, expected - len(found), deflate=[*vectors, *found], seed=spec.seed + attempt
+                piece.low,
+                piece.high,
+                expected - len(found),
+                deflate=[*so_far.vectors, *found],
+                seed=spec.seed + attempt,
             )
             before = len(found)
             _, found = counter.inside(piece, [*found, *new])
@@ -163,28 +198,34 @@ def _counted_search(finder, counter: Slicing, whole: Piece, problem: EigenProble
             counter.repairs += attempt > 0
         if len(found) < expected:
             counter.unresolved.append((piece, len(found)))
-        vectors += found
-    return vectors
+        so_far.waiting.pop()
+        so_far.vectors += found
+        so_far.unresolved, so_far.repairs = counter.unresolved, counter.repairs
+        so_far.pause()
 
 
-def _blind_search(finder, ends: tuple[float, float], problem: EigenProblem, spec: SolveSpec) -> list:
-    """Return what a method finds without a count: it searches until it finds nothing beside what it has."""
+def _blind_search(
+    finder, ends: tuple[float, float], problem: EigenProblem, spec: SolveSpec, so_far: Found
+) -> None:
+    """Find by a method without a count: it searches until it finds nothing beside what it has."""
     low, high = ends
-    found: list = []
-    expected = _estimated(problem, low, high, spec.seed)
-    for attempt in range(_BLIND):
-        new = finder.find(low, high, expected, deflate=found, seed=spec.seed + attempt)
-        before = len(found)
-        expected = 2 * expected if len(new) >= expected else _LATER
-        values, found, errors, _ = rayleigh_ritz(problem, [*found, *new])
+    if so_far.expected is None:
+        so_far.expected = _estimated(problem, low, high, spec.seed)
+    for attempt in range(so_far.attempt, _BLIND):
+        new = finder.find(low, high, so_far.expected, deflate=so_far.vectors, seed=spec.seed + attempt)
+        before = len(so_far.vectors)
+        so_far.expected = 2 * so_far.expected if len(new) >= so_far.expected else _LATER
+        values, found, errors, _ = rayleigh_ritz(problem, [*so_far.vectors, *new])
         keep = (errors <= spec.tol) & (values >= low) & (values <= high)
         destroy(*(vector for vector, kept in zip(found, keep, strict=True) if not kept))
-        found = [vector for vector, kept in zip(found, keep, strict=True) if kept]
-        if len(found) == before:
-            return found
+        so_far.vectors[:] = [vector for vector, kept in zip(found, keep, strict=True) if kept]
+        if len(so_far.vectors) == before:
+            return
+        so_far.attempt = attempt + 1
+        so_far.pause()
     raise InputError(
-        f"{len(found)} eigenvalues were found in [{low:.6g}, {high:.6g}], the last search found more still: "
-        "take a narrower interval"
+        f"{len(so_far.vectors)} eigenvalues were found in [{low:.6g}, {high:.6g}], the last search found more "
+        "still: take a narrower interval"
     )
 
 

@@ -17,9 +17,9 @@ from sparsehess.runtime import (
     has_package,
     readable_errors,
 )
-from sparsehess.solvers.halting import Halting
 from sparsehess.solvers.options import Options
 from sparsehess.solvers.problem import EigenProblem
+from sparsehess.solvers.watch import Watch, columns
 
 PREFIX = "sparsehess_"
 
@@ -67,6 +67,8 @@ class KrylovSchur:
         Estimates of the lowest and of the last wanted eigenvalue, where the last solve stopped for them.
     on_progress
         Called on every rank as on_progress(converged, wanted).
+    on_restart
+        See `Watch`; its basis is what converged and the best of what did not, as many as are wanted.
     seconds
         Time in factorizations and in solves.
     """
@@ -76,6 +78,7 @@ class KrylovSchur:
     options: dict
     tol: float
     on_progress: Callable[[int, int], None] = lambda done, total: None
+    on_restart: Callable[[Callable[[], list]], Exception | None] | None = None
     seconds: dict[str, float] = field(default_factory=lambda: {"factorization": 0.0, "solve": 0.0})
     iterations: int = 0
     cluster: tuple[float, float] | None = None
@@ -232,8 +235,8 @@ class KrylovSchur:
                 eps.cancelMonitor()  # else those of the options would be added once more
                 if self.shift is None or self.options:  # else they were taken with the first shift
                     eps.setFromOptions()
-                watch = _Watch(self, k, stop_in_cluster)
-                watch.watch(eps)
+                watch = _InCluster(self, k, stop_in_cluster)
+                watch.set_on(eps)
                 began = time.perf_counter()
                 eps.setUp()
                 set_up = time.perf_counter()
@@ -241,10 +244,10 @@ class KrylovSchur:
                 self.seconds["factorization"] += set_up - began
                 self.seconds["solve"] += time.perf_counter() - set_up
                 self.cluster = watch.cluster
-                watch.settle()
         finally:
             eps.cancelMonitor()
             start.destroy()
+        watch.settle()
         self.refuse_unused()
         self.iterations += eps.getIterationNumber()
         vectors = []
@@ -266,28 +269,36 @@ class KrylovSchur:
         self._eps.destroy()
 
 
-class _Watch(Halting):
-    """What is done between the restarts of one solve: progress, and the look at a cluster."""
+class _InCluster(Watch):
+    """A watch that can end a solve for a shift nearer to a cluster."""
 
     def __init__(self, solver: KrylovSchur, k: int, stop_in_cluster: bool):
-        super().__init__(lambda converged: solver.on_progress(min(converged, k), k))
-        self.solver, self.k, self.stops = solver, k, stop_in_cluster
+        super().__init__(solver.on_progress, solver.on_restart, k)
+        self.solver, self.stops = solver, stop_in_cluster
         self.cluster: tuple[float, float] | None = None
         self._transformed: list[float] = []
 
     def monitor(self, eps, restarts, converged, values, errors):
-        super().monitor(eps, restarts, converged)
         self._transformed = [complex(value).real for value in values[: self.k]]
+        super().monitor(eps, restarts, converged, values, errors)
+
+    def basis(self, eps, converged: int) -> list[PETSc.Vec]:
+        """Return copies of what converged and, of Krylov-Schur, of the Ritz vectors that it has begun anew with.
+
+        Those are half of the others (Stewart 2001), the best of them first.
+        """
+        left = (eps.getDimensions()[1] - converged) // 2 if eps.getType() == "krylovschur" else 0
+        return columns(eps.getBV(), converged + min(left, max(self.k - converged, 0)))
 
     def stop(self, eps, restarts, most, converged, wanted):
         reason = SLEPc.EPS.ConvergedReason
-        ended = super().stop(eps, restarts, most, converged, wanted)
+        said = super().stop(eps, restarts, most, converged, wanted)
+        if said != reason.CONVERGED_ITERATING:
+            return said
         seen = self._transformed  # 1 / (eigenvalue - shift) is what the solver sees
-        if ended != reason.CONVERGED_ITERATING:
-            return ended
         if self.stops and restarts >= _PATIENCE and len(seen) == self.k and min(seen) > 0:
             away = sorted(1 / value for value in seen)
             if away[0] > _FAR * (away[-1] - away[0]):
                 self.cluster = (self.solver.shift + away[0], self.solver.shift + away[-1])
                 return reason.CONVERGED_USER
-        return ended
+        return said

@@ -15,10 +15,10 @@ import numpy as np
 from sparsehess.errors import InputError
 from sparsehess.reproducible import uniform
 from sparsehess.runtime import PETSc, SLEPc, destroy, readable_errors
-from sparsehess.solvers.halting import Halting
 from sparsehess.solvers.krylovschur import PREFIX
 from sparsehess.solvers.options import Options
 from sparsehess.solvers.problem import EigenProblem, is_assembled, spectral_bounds
+from sparsehess.solvers.watch import Watch
 
 DEFAULTS = {"eps_type": "krylovschur", "st_type": "filter"}
 
@@ -47,7 +47,7 @@ class PolynomialFilter:
         PETSc options without a prefix; they override `DEFAULTS`.
     tol
         SLEPc's tolerance.
-    on_progress, seconds, iterations
+    on_progress, on_restart, seconds, iterations
         As those of `KrylovSchur`.
     """
 
@@ -55,6 +55,7 @@ class PolynomialFilter:
     options: dict
     tol: float
     on_progress: Callable[[int, int], None] = lambda done, total: None
+    on_restart: Callable[[Callable[[], list]], Exception | None] | None = None
     seconds: dict[str, float] = field(default_factory=lambda: {"factorization": 0.0, "solve": 0.0})
     iterations: int = 0
 
@@ -125,11 +126,11 @@ class PolynomialFilter:
                     eps.setDeflationSpace(away)
                 eps.setInitialSpace([start])
                 eps.setFromOptions()
-                halting = Halting(lambda converged: self.on_progress(converged, expected))
-                halting.watch(eps)
+                watch = Watch(self.on_progress, self.on_restart, expected)
+                watch.set_on(eps)
                 began = time.perf_counter()
                 eps.solve()
-                halting.settle()
+                watch.settle()
                 self.seconds["solve"] += time.perf_counter() - began
             self._given.refuse_unused()
             self.iterations += eps.getIterationNumber()

@@ -20,12 +20,12 @@ from sparsehess.runtime import (
     error_code,
     readable_errors,
 )
-from sparsehess.solvers.halting import Halting
 from sparsehess.solvers.krylovschur import PREFIX
 from sparsehess.solvers.options import Options
 from sparsehess.solvers.preconditioners import Diagonal, Multigrid, Near, preconditioner
 from sparsehess.solvers.problem import EigenProblem, is_assembled
 from sparsehess.solvers.refine import rayleigh_ritz
+from sparsehess.solvers.watch import Watch
 
 # No residual below this part of the tolerance, relative to a typical eigenvalue, is waited for: where an
 # eigenvalue is zero nothing else ends the waiting, and a preconditioner amplifies rounding.
@@ -77,6 +77,8 @@ class Preconditioned:
         Backward error that every vector reaches that is returned.
     on_progress
         Called on every rank as on_progress(converged, wanted).
+    on_restart
+        As for `KrylovSchur`, called between iterations.
     seconds
         Time in setting up preconditioners ("factorization") and in solves.
     iterations
@@ -88,6 +90,7 @@ class Preconditioned:
     options: dict
     tol: float = field(kw_only=True)
     on_progress: Callable[[int, int], None] = field(default=lambda done, total: None, kw_only=True)
+    on_restart: Callable[[Callable[[], list]], Exception | None] | None = field(default=None, kw_only=True)
     seconds: dict[str, float] = field(default_factory=lambda: {"factorization": 0.0, "solve": 0.0}, init=False)
     iterations: int = field(default=0, init=False)
 
@@ -181,14 +184,14 @@ class Preconditioned:
                 made = self._starting(self._starts() - len(start), seed)
                 eps.setInitialSpace([*start, *made])
                 eps.setFromOptions()
-                halting = Halting(lambda converged: self.on_progress(min(converged, k), k))
-                halting.watch(eps)
+                watch = Watch(self.on_progress, self.on_restart, k)
+                watch.set_on(eps)
                 began = time.perf_counter()
                 eps.setUp()
                 eps.getST().getKSP().getPC().setUp()
                 set_up = time.perf_counter()
                 self._run(eps)
-                halting.settle()
+                watch.settle()
                 self.seconds["factorization"] += set_up - began
                 self.seconds["solve"] += time.perf_counter() - set_up
             self.iterations += eps.getIterationNumber()

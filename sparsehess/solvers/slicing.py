@@ -9,13 +9,12 @@ another shift agrees with it: the eigenvalues found in between are as many as th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from sparsehess.errors import InputError
 from sparsehess.runtime import destroy
 from sparsehess.solvers.krylovschur import KrylovSchur
+from sparsehess.solvers.pieces import Found, Piece
 from sparsehess.solvers.problem import EigenProblem
 from sparsehess.solvers.refine import rayleigh_ritz
 from sparsehess.solvers.windows import separation
@@ -33,35 +32,6 @@ _FRUITLESS = 4
 _AGAIN = 3
 
 
-@dataclass(frozen=True)
-class Piece:
-    """A subinterval, and how many eigenvalues lie below its ends.
-
-    Attributes
-    ----------
-    fruitless
-        How often halving has left all eigenvalues on one side.
-    """
-
-    low: float
-    high: float
-    below_low: int
-    below_high: int
-    fruitless: int = 0
-
-    @property
-    def inertia(self) -> int:
-        return self.below_high - self.below_low
-
-    def halves(self, middle: float, below: int) -> list[Piece]:
-        """Return the parts below and above a point that has so many eigenvalues below it."""
-        fruitless = self.fruitless + 1 if below in (self.below_low, self.below_high) else 0
-        return [
-            Piece(self.low, middle, self.below_low, below, fruitless),
-            Piece(middle, self.high, below, self.below_high, fruitless),
-        ]
-
-
 class Slicing:
     """Finds all eigenvalues of intervals of a problem; `close()` destroys its factorization.
 
@@ -73,17 +43,16 @@ class Slicing:
         Iterations of others that solved pieces of this one.
     unresolved
         The subintervals in which fewer were found than the inertia counts, with the number found.
-    whole
-        The piece that the last `find` has solved, with the counts that were believed in the end.
     """
 
-    def __init__(self, problem: EigenProblem, options: dict, *, tol: float, seed: int = 0, on_progress=None):
+    def __init__(
+        self, problem: EigenProblem, options: dict, *, tol: float, seed: int = 0, on_progress=None, on_restart=None
+    ):
         self.problem, self.tol, self.seed = problem, tol, seed
-        self._solver = KrylovSchur(problem, True, options, tol=tol)
+        self._solver = KrylovSchur(problem, True, options, tol=tol, on_restart=on_restart)
         self._on_progress = on_progress or (lambda done, total: None)
         self.repairs = self.elsewhere = 0
         self.unresolved: list[tuple[Piece, int]] = []
-        self.whole: Piece | None = None
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -150,33 +119,33 @@ class Slicing:
         side = "below the spectrum" if outward < 0 else "above the finite eigenvalues"
         raise InputError(f"no shift {'down' if outward < 0 else 'up'} to {shift:.3g} is {side}")
 
-    def find(self, whole: Piece) -> list:
-        """Return eigenvectors of all eigenvalues found in a piece; `unresolved` says where some are missing.
+    def find(self, so_far: Found) -> list:
+        """Return eigenvectors of all eigenvalues found in the pieces that wait; `unresolved` says where some lack.
 
-        Collective. The caller destroys them. Before anything is said to be missing, the counts at the ends are
-        confirmed by a second shift each; where they are not, all is done again with those that are.
+        Collective. The caller destroys them; they are those of `so_far`, which is brought forward. Before anything
+        is said to be missing, the counts at the ends are confirmed by a second shift each; where they are not, all
+        is done again with those that are.
         """
-        found, waiting = [], [whole]
-        done, sure, resolved = 0, False, len(self.unresolved)
-        self.whole = whole
-        while waiting:
-            piece = waiting.pop()
+        sure, resolved = False, len(self.unresolved)
+        while so_far.waiting:
+            piece, whole = so_far.waiting[-1], so_far.whole
             expected = self.expected(piece)
-            if expected:
-                vectors, halves, agrees = self._solved(piece, expected)
-                found += vectors
-                if not (agrees or sure):
-                    sure, confirmed = True, self.ends(whole.low, whole.high, True)
-                    if confirmed.inertia != whole.inertia or confirmed.below_low != whole.below_low:
-                        destroy(*found)
-                        found, self.whole, done = [], confirmed, 0
-                        del self.unresolved[resolved:]
-                        waiting = [confirmed]
-                        continue
-                waiting += halves[::-1]  # from below
-                done += len(vectors)
-            self._on_progress(min(done, whole.inertia), whole.inertia)
-        return found
+            vectors, halves, agrees = self._solved(piece, expected) if expected else ([], [], True)
+            so_far.waiting.pop()
+            so_far.vectors += vectors
+            so_far.waiting += halves[::-1]  # from below
+            if not (agrees or sure):
+                sure, confirmed = True, self.ends(whole.low, whole.high, True)
+                if confirmed.inertia != whole.inertia or confirmed.below_low != whole.below_low:
+                    destroy(*so_far.vectors)
+                    so_far.vectors.clear()
+                    del self.unresolved[resolved:]
+                    so_far.whole, so_far.waiting = confirmed, [confirmed]
+                    continue
+            so_far.unresolved, so_far.repairs = self.unresolved, self.repairs
+            self._on_progress(min(len(so_far.vectors), whole.inertia), whole.inertia)
+            so_far.pause()
+        return so_far.vectors
 
     def pieces(self, whole: Piece, most: float) -> list[Piece]:
         """Return parts of a piece, from below, each with at most so many eigenvalues to be found, none with none.

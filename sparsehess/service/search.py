@@ -1,0 +1,114 @@
+"""What a solve has found so far, in a checkpoint: eigenvectors, parts of an interval done, the space it searches.
+
+Nothing that was found is believed: a solve that resumes computes residuals and counts afresh, as any does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sparsehess.errors import Stopped
+from sparsehess.reproducible import signed
+from sparsehess.runtime import PETSc, destroy
+from sparsehess.service.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from sparsehess.solvers.problem import EigenProblem
+    from sparsehess.solvers.spectrum import SolveSpec
+
+_STAGE = "search"
+
+
+class Search:
+    """The state of one call of `solve` in a checkpoint.
+
+    Collective to make and to use.
+
+    Parameters
+    ----------
+    checkpoint
+        Where it is saved.
+    problem, spec
+        What is solved, and what is asked for.
+    method
+        The one chosen: each saves what only itself can go on from.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, problem: EigenProblem, spec: SolveSpec, method: str):
+        self.checkpoint, self.problem = checkpoint, problem
+        asked = dataclasses.asdict(spec)
+        for name in ("groups", "backend"):  # do not change what is found
+            del asked[name]
+        asked["options"] = {name: str(value) for name, value in sorted(spec.options.items())}
+        asked["interval"] = None if spec.interval is None else [str(float(end)) for end in spec.interval]
+        self.fingerprint = {
+            "n": problem.n,
+            "deflated": len(problem.null),
+            "method": method,
+            **_sizes("H", problem.A, problem),
+            **_sizes("M", problem.M, problem),
+            **{name: float(value) if isinstance(value, float) else value for name, value in asked.items()},
+        }
+
+    def load(self) -> tuple[dict, list[PETSc.Vec]]:
+        """Return (facts, vectors) as they were saved, or ({}, []); the caller destroys the vectors. Collective."""
+        saved = self.checkpoint.load(_STAGE, self.fingerprint)
+        if saved is None:
+            return {}, []
+        vectors = []
+        for column in saved.array("vectors", self.problem.layout.n_local).T:
+            vector = self.problem.A.createVecRight()
+            vector.setArray(column)
+            vectors.append(vector)
+        return saved.meta, vectors
+
+    def look(self, gather: Callable[[], tuple[dict, list, list]]) -> Stopped | None:
+        """Save where it is due; after a signal return the error that is to end the solve.
+
+        Collective. Returned, not raised: callers may be inside a call of SLEPc, which has to end first.
+
+        Parameters
+        ----------
+        gather
+            gather() returns (facts, vectors, further vectors), the facts as JSON; the further ones are destroyed.
+        """
+        if not self.checkpoint.due():
+            return None
+        facts, vectors, fresh = gather()
+        columns = [vector.getArray(readonly=True) for vector in (*vectors, *fresh)]
+        n_local = self.problem.layout.n_local
+        rows = np.stack(columns, axis=1) if columns else np.empty((n_local, 0))
+        self.checkpoint.save(_STAGE, self.fingerprint, facts, {"vectors": rows})
+        destroy(*fresh)
+        try:
+            self.checkpoint.saved()
+        except Stopped as stopped:
+            return stopped
+        return None
+
+    def pause(self, gather: Callable[[], tuple[dict, list, list]]) -> None:
+        """Save where it is due; after a signal raise `Stopped`. Collective."""
+        stopped = self.look(gather)
+        if stopped is not None:
+            raise stopped
+
+
+def _sizes(name: str, matrix: PETSc.Mat | None, problem: EigenProblem) -> dict[str, float]:
+    """Return norms of a matrix, and of its product with a fixed vector, by which it is known again. Collective."""
+    if matrix is None or "aij" not in matrix.getType():
+        return {}
+    vector, image = matrix.createVecs()
+    vector.setArray(signed(problem.layout, 17))
+    matrix.mult(vector, image)
+    norms = PETSc.NormType
+    found = {
+        f"norm of {name}": float(matrix.norm(norms.FROBENIUS)),
+        f"a product of {name}": float(image.norm(norms.NORM_2)),
+        f"its first norm, {name}": float(image.norm(norms.NORM_1)),
+    }
+    destroy(vector, image)
+    return found

@@ -1,0 +1,287 @@
+"""Checkpoints: whole files or none, and runs that are stopped or killed and then give the same answer."""
+
+import functools
+import signal
+import tempfile
+from pathlib import Path
+
+import faults
+import numpy as np
+import pytest
+from cases import laplacian
+
+import sparsehess as sh
+from sparsehess.errors import InputError, Stopped
+from sparsehess.pattern import Layout
+from sparsehess.reproducible import uniform
+from sparsehess.service.checkpoint import Checkpoint
+
+PROBLEM = {"n": 40, "x": "0123", "norm": 2.0}
+
+
+class Interrupted(Checkpoint):
+    """Stops at its m-th look, as if a signal had come to the last rank then."""
+
+    def __init__(self, *arguments, after, **more):
+        super().__init__(*arguments, **more)
+        self.left = after
+
+    def due(self, also=False):
+        self.left -= 1
+        if self.left == 0 and self.comm.rank == self.comm.size - 1:
+            self.interrupt(signal.SIGUSR1)
+        return super().due(also)
+
+
+def contents(comm, scale=1.0):
+    layout = Layout.from_size(40, comm)
+    return layout, {
+        "vectors": scale * np.stack([uniform(layout, 1), uniform(layout, 2)], axis=1),
+        "numbers": np.arange(layout.start, layout.stop, dtype=np.int32),
+        "bytes": np.arange(layout.start, layout.stop).astype(np.uint8),
+        "nothing": np.empty((layout.n_local, 0)),
+    }
+
+
+def test_a_stage_comes_back_as_it_was(comm, folder):
+    layout, arrays = contents(comm)
+    Checkpoint(folder, comm).save("stage", PROBLEM, {"k": 3, "end": np.inf}, arrays)
+    saved = Checkpoint(folder, comm, resume=True).load("stage", {**PROBLEM, "norm": 2.0 + 1e-12})
+    assert saved.meta == {"k": 3, "end": np.inf}
+    for name, array in arrays.items():
+        again = saved.array(name, layout.n_local)
+        assert again.dtype == array.dtype and np.array_equal(again, array)
+    backwards = Layout(layout.comm, 40 - layout.starts[::-1])  # another share of the rows
+    rows = saved.array("vectors", backwards.n_local)
+    assert np.array_equal(rows[:, 1], uniform(backwards, 2))
+    assert Checkpoint(folder, comm, resume=True).load("other", PROBLEM) is None
+    with pytest.raises(InputError, match="40 rows"):
+        saved.array("vectors", layout.n_local + 1)
+
+
+def test_any_damaged_byte_shows_and_the_one_before_is_used(comm, folder, caplog):
+    layout, arrays = contents(comm)
+    checkpoint = Checkpoint(folder, comm, resume=True)
+    checkpoint.save("stage", PROBLEM, {"version": "first"}, arrays)
+    path, before = folder / "stage.ckpt", folder / "stage.ckpt.1"
+    whole = comm.bcast(path.read_bytes() if comm.rank == 0 else None)
+    places = np.random.default_rng(0).choice(len(whole), 40, replace=False)
+
+    def put(data):
+        comm.Barrier()
+        if comm.rank == 0:
+            path.write_bytes(data)
+        comm.Barrier()
+
+    for place in (*places.tolist(), 0, 20, len(whole) - 1):
+        put(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+        with pytest.raises(InputError, match=r"damaged|version"):
+            checkpoint.load("stage", PROBLEM)
+    for cut in (0, 10, 27, 100, len(whole) - 1):
+        put(whole[:cut])
+        with pytest.raises(InputError, match="damaged"):
+            checkpoint.load("stage", PROBLEM)
+    put(whole)
+    _, later = contents(comm, scale=2.0)
+    checkpoint.save("stage", PROBLEM, {"version": "second"}, later)
+    assert checkpoint.load("stage", PROBLEM).meta == {"version": "second"}
+    data = comm.bcast(path.read_bytes() if comm.rank == 0 else None)
+    put(data[:200] + b"?" + data[201:])
+    found = checkpoint.load("stage", PROBLEM)
+    assert found.path == before and np.array_equal(found.array("vectors", layout.n_local), arrays["vectors"])
+    assert comm.rank or "the one before it is used" in caplog.text
+    comm.Barrier()
+    if comm.rank == 0:
+        path.unlink()  # killed between the two renames
+    comm.Barrier()
+    assert checkpoint.load("stage", PROBLEM).meta == {"version": "first"}
+
+
+def test_another_problem_is_refused_and_an_unfinished_run_not_overwritten(comm, folder):
+    _, arrays = contents(comm)
+    Checkpoint(folder, comm).save("stage", PROBLEM, {}, arrays)
+    for other in ({"n": 41}, {"norm": 2.001}, {"more": 1}):
+        with pytest.raises(InputError, match=r"another problem.*" + next(iter(other))):
+            Checkpoint(folder, comm, resume=True).load("stage", PROBLEM | other)
+    with pytest.raises(InputError, match="--resume"):
+        Checkpoint(folder, comm)
+    with pytest.raises(InputError, match="negative"):
+        Checkpoint(folder, comm, interval=-1)
+    Checkpoint(folder, comm, resume=True).clear()
+    comm.Barrier()
+    assert not list(folder.iterdir())
+    comm.Barrier()
+    if comm.rank == 0:
+        (folder / "file").write_text("")
+    comm.Barrier()
+    with pytest.raises(InputError, match="no folder for checkpoints"):
+        Checkpoint(folder / "file", comm)
+
+
+def objective(comm, calls):
+    n, w = 50, np.linspace(1, 2, 50)
+
+    def gradient(x):
+        calls.append(x.tobytes())
+        g = 3 * w * x + x**3
+        g[1:] += x[1:] - x[:-1]
+        g[:-1] -= x[1:] - x[:-1]
+        return g
+
+    pattern = sh.Pattern.from_edges([[i, i + 1] for i in range(n - 1)], n, comm=comm)
+    return sh.Objective(x=np.cos(np.arange(n)), gradient=gradient, pattern=pattern, comm=comm)
+
+
+def entries(hessian):
+    return hessian.mat.getValuesCSR()[2]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"pattern": "detect"},
+        pytest.param({"derivative": "forward"}, marks=pytest.mark.thorough),
+        {"derivative": "extrapolated", "coloring": "acyclic"},  # whose recovery works in place
+        pytest.param({"columns": 1}, marks=pytest.mark.thorough),
+    ],
+)
+def test_an_assembly_that_is_stopped_again_and_again_evaluates_nothing_twice(comm, folder, how):
+    calls, plain = [], []
+    with sh.assemble(objective(comm, plain), **how) as hessian:
+        wanted, evaluations = entries(hessian), hessian.evaluations
+    stops, hessian = 0, None
+    while hessian is None:
+        checkpoint = Interrupted(folder, comm, interval=0, resume=True, after=4)
+        try:
+            hessian = sh.assemble(objective(comm, calls), checkpoint=checkpoint, **how)
+        except Stopped as stopped:
+            assert stopped.status == 75 and "SIGUSR1" in str(stopped) and "--resume" in str(stopped)
+            stops += 1
+    with hessian:
+        assert np.abs(entries(hessian) - wanted).max(initial=0) < 1e-9 * np.abs(wanted).max(initial=1)
+        assert hessian.evaluations == evaluations
+        assert hessian.verification.passed
+    assert stops >= 1
+    # Each evaluation of an undisturbed run was made once.
+    assert comm.allreduce(len(calls)) == comm.allreduce(len(plain))
+    made = comm.allreduce(len(calls))
+    with sh.assemble(objective(comm, calls), checkpoint=Checkpoint(folder, comm, resume=True), **how) as again:
+        assert np.abs(entries(again) - wanted).max(initial=0) < 1e-9 * np.abs(wanted).max(initial=1)
+        assert again.verification.passed and again.evaluations == evaluations
+        assert comm.allreduce(len(calls)) == made  # the Hessian itself was there
+        again.update()
+        assert np.abs(entries(again) - wanted).max(initial=0) < 1e-9 * np.abs(wanted).max(initial=1)
+    with pytest.raises(InputError, match="another problem"):
+        sh.assemble(objective(comm, calls), checkpoint=Checkpoint(folder, comm, resume=True), seed=5, **how)
+
+
+SOLVES = [
+    {"k": 12},
+    {"interval": (0.0, 1.4)},
+    {"k": 8, "method": "lobpcg"},
+    pytest.param({"k": 8, "method": "gd"}, marks=pytest.mark.thorough),
+    pytest.param({"k": 8, "method": "jd"}, marks=pytest.mark.thorough),
+    pytest.param({"k": 20, "which": "largest"}, marks=pytest.mark.thorough),
+    pytest.param({"k": 9, "target": 3.3}, marks=pytest.mark.thorough),
+    pytest.param({"interval": (0.0, 1.4), "method": "feast"}, marks=pytest.mark.thorough),
+    pytest.param({"interval": (0.0, 1.4), "method": "ciss"}, marks=pytest.mark.thorough),
+    pytest.param({"interval": (0.0, 0.7), "method": "filter"}, marks=pytest.mark.thorough),
+    pytest.param({"interval": (0.0, 1.4), "method": "dense"}, marks=pytest.mark.thorough),
+]
+
+
+@pytest.mark.parametrize("what", SOLVES)
+def test_a_solve_that_is_stopped_again_and_again_gives_the_same(comm, folder, what):
+    matrix, exact = laplacian(19, 23)
+    with sh.eigs(matrix, comm=comm, **what) as spectrum:
+        wanted = spectrum.eigenvalues.copy()
+    stops, spectrum = 0, None
+    for attempt in range(200):
+        checkpoint = Interrupted(folder, comm, interval=0, resume=True, after=2 + attempt // 4)
+        try:
+            spectrum = sh.eigs(matrix, comm=comm, checkpoint=checkpoint, **what)
+            break
+        except Stopped:
+            stops += 1
+    with spectrum:
+        assert np.allclose(spectrum.eigenvalues, wanted, rtol=1e-10, atol=1e-13)
+        assert np.abs(exact[:, None] - spectrum.eigenvalues).min(axis=0).max() < 1e-10
+        assert spectrum.residuals.max() < 1e-8
+        assert spectrum.count is None or spectrum.count.certified
+    assert stops >= 1 or what.get("method") in ("dense", "ciss")
+
+
+@pytest.mark.skipif("__import__('mpi4py.MPI').MPI.COMM_WORLD.size < 2")
+def test_slices_of_groups_are_saved(comm, folder):
+    test_a_solve_that_is_stopped_again_and_again_gives_the_same(
+        comm, folder, {"interval": (0.0, 3.0), "groups": 2, "method": "slicing"}
+    )
+
+
+# --- real processes --------------------------------------------------------------------
+
+ASKED = (
+    "-k 4 --set log=log --set pids=pids --checkpoint kept --checkpoint-interval 0 --resume -q --json answer.json"
+)
+
+
+@pytest.fixture
+def alone(comm, folder):
+    """A folder for runs that a test starts itself, where no other rank does so."""
+    if comm.size > 1:
+        pytest.skip("starts ranks of its own")
+    return folder
+
+
+@functools.cache
+def undisturbed(name):
+    """Return (eigenvalues, evaluations) of a run that nothing stops."""
+    with tempfile.TemporaryDirectory() as place:
+        status, said = faults.start(Path(place), f"eigs problem.py:{name} {ASKED}").end()
+        assert status == 0, said
+        return np.array(faults.answer(Path(place))["eigenvalues"]), faults.evaluated(Path(place))
+
+
+def the_same(folder, wanted):
+    found = np.array(faults.answer(folder)["eigenvalues"])
+    return len(found) == len(wanted) and np.allclose(found, wanted, rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize(
+    "name, ranks, then, number",
+    [
+        ("chain", 2, 1, signal.SIGUSR1),
+        pytest.param("chain", 1, 2, signal.SIGTERM, marks=pytest.mark.thorough),
+        pytest.param("together", 2, 3, signal.SIGINT, marks=pytest.mark.thorough),
+        pytest.param("grouped", 4, 1, signal.SIGTERM, marks=pytest.mark.thorough),
+        pytest.param("summed", 2, 1, signal.SIGTERM, marks=pytest.mark.thorough),
+        pytest.param("elements", 3, 1, signal.SIGTERM, marks=pytest.mark.thorough),
+    ],
+)
+def test_a_signal_saves_and_another_number_of_ranks_goes_on(alone, name, ranks, then, number):
+    wanted, evaluations = undisturbed(name)
+    command = f"eigs problem.py:{name} --set wait=0.03 {ASKED}"
+    running = faults.start(alone, command, ranks)
+    faults.wait_for_evaluations(running, 11)
+    running.send(number, [ranks - 1])  # one rank alone is told
+    status, said = running.end()
+    assert status == 75, said
+    assert f"stopped by {number.name}" in said and "--resume" in said and "Traceback" not in said
+    before = sum(faults.evaluated(alone).values())
+    assert before < sum(evaluations.values())
+    status, said = faults.start(alone, command, then).end()
+    assert status == 0, said
+    assert the_same(alone, wanted)
+    assert sum(faults.evaluated(alone).values()) == sum(evaluations.values())
+    assert not list((alone / "kept").iterdir())
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 100))])
+def test_killed_at_any_moment(alone, seed):
+    ranks, (wanted, plain) = 2, undisturbed("chain")
+    killed = faults.kill_and_resume(alone, f"eigs problem.py:chain --set wait=0.01 {ASKED}", ranks, seed)
+    assert killed.status == 0, killed.said
+    assert the_same(alone, wanted)
+    assert killed.evaluated <= sum(plain.values()) + killed.kills * ranks
+    assert killed.longest < 30
