@@ -15,6 +15,8 @@ import numpy as np
 
 from sparsehess import differences
 from sparsehess import noise as noises
+from sparsehess.checkpoints.assembled import keep, restored
+from sparsehess.checkpoints.journal import Journal
 from sparsehess.coloring import BEST, BUDGET, Coloring, color
 from sparsehess.coloring import fingerprint as structure_of
 from sparsehess.detection import detect
@@ -25,13 +27,11 @@ from sparsehess.pattern import Pattern
 from sparsehess.recovery import Direct, plan
 from sparsehess.reproducible import signed
 from sparsehess.runtime import PETSc, agreement, destroy
-from sparsehess.service.assembled import keep, restored
-from sparsehess.service.journal import Journal
 from sparsehess.sources import AllColumns, ElementByElement, SomeColumns, Source, with_plan
 from sparsehess.verification import EPS, PROBES, Assembled, Doubt, Verification, verify
 
 if TYPE_CHECKING:
-    from sparsehess.service.checkpoint import Checkpoint
+    from sparsehess.checkpoints.checkpoint import Checkpoint
 
 # How often a pattern is repaired at most.
 _REPAIRS = 5

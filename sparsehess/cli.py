@@ -150,7 +150,7 @@ def _checkpoint(arguments, comm):
         if hasattr(arguments, "resume"):
             flags.refuse(arguments, flags.CHECKPOINT, "give the folder with --checkpoint")
         return None
-    from sparsehess.service.checkpoint import Checkpoint
+    from sparsehess.checkpoints.checkpoint import Checkpoint
 
     found = Checkpoint(directory, comm, interval=arguments.checkpoint_interval, resume=arguments.resume)
 

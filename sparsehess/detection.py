@@ -20,7 +20,7 @@ from sparsehess.reproducible import signed
 from sparsehess.runtime import agreement, log
 
 if TYPE_CHECKING:
-    from sparsehess.service.journal import Journal
+    from sparsehess.checkpoints.journal import Journal
 
 # Steps in typical lengths: long, since what is not coupled does not respond at any length.
 _STEP = 1e-2

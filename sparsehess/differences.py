@@ -8,9 +8,10 @@ from mpi4py import MPI
 
 import numpy as np
 
+from sparsehess.calls import typical_length
 from sparsehess.coloring import Coloring
 from sparsehess.errors import InputError
-from sparsehess.evaluations import Evaluations, typical_length
+from sparsehess.evaluations import Evaluations
 from sparsehess.noise import Noise
 from sparsehess.pattern import Layout
 
@@ -88,7 +89,7 @@ def scheme_of(derivative: str, objective) -> str:
 def lengths(x: np.ndarray, typical, layout: Layout) -> np.ndarray:
     """Return the typical length (n_local,) of each variable.
 
-    Collective. What is given, else `evaluations.typical_length`.
+    Collective. What is given, else `calls.typical_length`.
     """
     if typical is not None:
         return typical

@@ -16,26 +16,16 @@ from mpi4py import MPI
 
 import numpy as np
 
-from sparsehess.errors import CheckError, EvaluationError, InputError
-from sparsehess.pattern.layout import offsets
+from sparsehess.calls import ArrayCalls, VecCalls
+from sparsehess.errors import CheckError
 from sparsehess.reproducible import digest
 from sparsehess.runtime import agreement, raise_together
+from sparsehess.traffic import Traffic
 from sparsehess.work import Work
 
 if TYPE_CHECKING:
+    from sparsehess.checkpoints.journal import Journal
     from sparsehess.elements import Gathering
-    from sparsehess.service.journal import Journal
-
-# A step for differences of energies, in typical lengths: what it leaves out is smooth, so that the Hessian, which
-# differentiates once more, suffers from their noise alone, and that falls with the step.
-_ENERGY_STEP = 1e-4
-
-# Called before each call of a function that a rank evaluates alone, as watch(); may raise, on any rank. A service
-# ends what takes too long.
-watch: Callable[[], None] | None = None
-
-# Numbers that one exchange of results sends from a rank, at most.
-_PIECE = 2**26
 
 
 def _timed(method):
@@ -79,9 +69,9 @@ class Evaluations:
         self.on_color: Callable[[int, int], None] = lambda done, total: None
         self.seconds = 0.0
         inner = objective.group or objective
-        self._calls = _VecCalls(inner, x) if inner.distributed else _ArrayCalls(inner, x)
+        self._calls = VecCalls(inner, x) if inner.distributed else ArrayCalls(inner, x)
         self._group = inner.comm if inner.distributed else MPI.COMM_SELF
-        self._traffic = _Traffic(self.comm, self.layout, self._calls.first, len(self._calls.x))
+        self._traffic = Traffic(self.comm, self.layout, self._calls.first, len(self._calls.x))
         self._groups = self.comm.allreduce(int(self._group.rank == 0))
         self._together = self._group.size == self.comm.size and not (objective.summed and self.comm.size > 1)
         # The gradient at x, once it was needed; this rank's rows of its group.
@@ -354,209 +344,8 @@ class Evaluations:
                 )
 
 
-def typical_length(squares: float, n: int) -> float:
-    """Return 1, or the root mean square of x where that is smaller (x in metres of nanometre things).
-
-    Not collective. `squares` is the sum over all n variables.
-    """
-    rms = float(np.sqrt(squares / max(n, 1)))
-    return rms if 0 < rms < 1 else 1.0
-
-
 def _classes(colors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return (order, ends): the variables of colour c are order[ends[c] : ends[c + 1]]."""
     small = colors.astype(np.int16) if count < 2**15 else colors  # numpy sorts 16 bits by radix
     sizes = np.bincount(colors + 1, minlength=count + 1)
     return np.argsort(small, kind="stable"), np.cumsum(sizes)
-
-
-class _Traffic:
-    """Rows between the layout of the Hessian and what a rank holds within its group.
-
-    Parameters
-    ----------
-    first, held
-        The rows that this rank has of its group's vectors: first, and how many.
-    """
-
-    def __init__(self, comm: MPI.Comm, layout, first: int, held: int):
-        self.comm, self.layout = comm, layout
-        self.first, self.last = first, first + held
-        ranges = np.array(comm.allgather((first, first + held)))
-        starts, stops = layout.starts[:-1], layout.starts[1:]
-        self._aligned = bool((ranges[:, 0] == starts).all() and (ranges[:, 1] == stops).all())
-        # Overlaps of the rows held here with the rows that each rank owns, and the other way round.
-        self._give = np.clip(np.stack([starts, stops]), self.first, self.last)
-        self._get = np.clip(ranges.T, layout.start, layout.stop)
-
-    def down(self, values: np.ndarray) -> np.ndarray:
-        """Return the rows held in the group of a vector (n_local,) in the layout of the Hessian. Collective."""
-        if self._aligned:
-            return values
-        out = np.empty(self.last - self.first, values.dtype)
-        sent = np.concatenate([values[a - self.layout.start : b - self.layout.start] for a, b in self._get.T])
-        counts, into = np.diff(self._get, axis=0)[0], np.diff(self._give, axis=0)[0]
-        self.comm.Alltoallv([sent, (counts, offsets(counts))], [out, (into, self._give[0] - self.first)])
-        return out
-
-    def up(self, numbers: list[int], vectors: list[np.ndarray], count: int) -> np.ndarray:
-        """Return (count, n_local): vectors by number, each held by the ranks of one group. Collective."""
-        if self.comm.size == 1:
-            return np.array(vectors)
-        out = np.empty((count, self.layout.n_local))
-        everybodys = self.comm.allgather(numbers)
-        most = max(len(theirs) for theirs in everybodys)
-        piece = max(1, _PIECE // max(int(np.diff(self.layout.starts).sum()), 1))
-        for begin in range(0, most, piece):
-            mine = vectors[begin : begin + piece]
-            theirs = [numbers[begin : begin + piece] for numbers in everybodys]
-            blocks = [vector[a - self.first : b - self.first] for a, b in self._give.T for vector in mine]
-            sent = np.concatenate([*blocks, np.empty(0)])
-            counts = len(mine) * np.diff(self._give, axis=0)[0]
-            into = np.array([len(some) for some in theirs]) * np.diff(self._get, axis=0)[0]
-            arrived = np.empty(int(into.sum()))
-            self.comm.Alltoallv([sent, (counts, offsets(counts))], [arrived, (into, offsets(into))])
-            for some, (a, b), at, many in zip(theirs, self._get.T, offsets(into), into, strict=True):
-                if many:
-                    rows = arrived[at : at + many].reshape(len(some), b - a)
-                    out[some, a - self.layout.start : b - self.layout.start] = rows
-        return out
-
-    def summed(self, vectors: list[np.ndarray]) -> np.ndarray:
-        """Return (count, n_local) sums over all ranks of vectors that each has whole. Collective."""
-        out = np.empty((len(vectors), self.layout.n_local))
-        piece = max(1, _PIECE // max(self.layout.n, 1))
-        for begin in range(0, len(vectors), piece):
-            part = np.array(vectors[begin : begin + piece])
-            sent = np.concatenate([part[:, a:b].ravel() for a, b in self._give.T])
-            rows = np.empty((len(part), self.layout.n_local))
-            self.comm.Reduce_scatter(sent, rows, (len(part) * self.layout.counts).tolist(), op=MPI.SUM)
-            out[begin : begin + len(part)] = rows
-        return out
-
-
-class _Calls:
-    """Calls of the functions of an objective on this rank's rows of its group."""
-
-    def _called(self, name: str, *arguments):
-        """Call the user's function of this name."""
-        return self._guarded(name, getattr(self.objective, name), *arguments)
-
-    def _guarded(self, name: str, function, *arguments):
-        """Call a function of the user; what it raises becomes an EvaluationError that names the rank."""
-        if watch is not None and not isinstance(self, _VecCalls):
-            watch()
-        try:
-            return function(*arguments)
-        except (Exception, SystemExit) as error:  # the user's code may raise anything
-            raise EvaluationError(
-                f"the {name} of {self.objective.name} raised {type(error).__name__} on rank "
-                f"{self.objective.comm.rank}: {' '.join(str(error).split())}"
-            ) from error
-
-
-class _ArrayCalls(_Calls):
-    """Functions of an (n,) array, which this rank evaluates alone."""
-
-    first = 0
-
-    def __init__(self, objective, x):
-        self.objective = objective
-        self.x = np.array(x, dtype=np.float64)
-        if self.x.shape != (objective.n,):
-            raise InputError(f"x must be ({objective.n},), not {self.x.shape}")
-        self._shown = self.x.view()  # what the user's function sees: the same memory, not to be written
-        self._shown.flags.writeable = False
-        if objective.gradient is None and objective.energy is not None:
-            length = objective.typical_x
-            if length is None:
-                length = typical_length(float(np.dot(self.x, self.x)), len(self.x))
-            self._steps = np.broadcast_to(_ENERGY_STEP * np.asarray(length, float), self.x.shape)
-            bounds = (-np.inf, np.inf) if objective.bounds is None else objective.bounds
-            self._limits = [np.broadcast_to(np.asarray(bound, float), self.x.shape) for bound in bounds]
-
-    def gradient(self, variables: np.ndarray, values: np.ndarray) -> np.ndarray:
-        if values.dtype.kind == "c":
-            point = self.x.astype(np.complex128)
-            point[variables] = values
-            return self._vector("gradient", "c", point).imag
-        here = self.x[variables]
-        try:
-            self.x[variables] = values
-            return (
-                self._slope() if self.objective.gradient is None else self._vector("gradient", "fiu", self._shown)
-            )
-        finally:
-            self.x[variables] = here
-
-    def _slope(self) -> np.ndarray:
-        """Return the gradient by central differences of the energy, each variable by itself."""
-        out, (lower, upper) = np.empty(len(self.x)), self._limits
-        for i, here in enumerate(self.x.tolist()):
-            try:
-                high = self.x[i] = min(here + self._steps[i], upper[i])
-                ahead = float(self._called("energy", self._shown))
-                low = self.x[i] = max(here - self._steps[i], lower[i])
-                out[i] = (ahead - float(self._called("energy", self._shown))) / (high - low)
-            finally:
-                self.x[i] = here
-        return out
-
-    def slopes(self, kind, X: np.ndarray) -> np.ndarray:
-        """Return the gradients (m, k) of the elements of a kind."""
-        return self._guarded("gradient", kind.slopes, X)
-
-    def products(self, seeds: np.ndarray) -> np.ndarray:
-        if self.objective.hvps is None:
-            return np.array([self._vector("hvp", "fiu", self._shown, seed) for seed in seeds])
-        return self._vector("hvps", "fiu", self._shown, seeds, shape=seeds.shape)
-
-    def _vector(self, name: str, kinds: str, *arguments, shape=None) -> np.ndarray:
-        value = np.asarray(self._called(name, *arguments))
-        shape = (self.objective.n,) if shape is None else shape
-        if value.shape != shape or value.dtype.kind not in kinds:
-            numbers = "complex numbers for a complex x" if kinds == "c" else "real numbers"
-            raise EvaluationError(
-                f"the {name} of {self.objective.name} must return {shape} {numbers}, "
-                f"not {value.dtype} of shape {value.shape} as on rank {self.objective.comm.rank}"
-            )
-        return value
-
-
-class _VecCalls(_Calls):
-    """Functions of PETSc vectors, which the ranks of a group evaluate together."""
-
-    def __init__(self, objective, x):
-        if objective.gradient is None and objective.hvp is None:
-            raise InputError("differences of energies are for energies of arrays, which a rank can evaluate alone")
-        self.objective = objective
-        layout = objective.layout
-        if x.getLocalSize() != layout.n_local:
-            raise InputError(f"x has {x.getLocalSize()} local rows, the objective's own {layout.n_local}")
-        self._x, self.first = x, layout.start
-
-    @property
-    def x(self) -> np.ndarray:
-        return self._x.getArray(readonly=True)
-
-    def gradient(self, variables: np.ndarray, values: np.ndarray) -> np.ndarray:
-        if values.dtype.kind == "c":
-            raise InputError("complex steps need a gradient of arrays: PETSc's vectors are real here")
-        point = self.x.copy()
-        point[variables] = values
-        return self._vector("gradient", point)
-
-    def products(self, seeds: np.ndarray) -> np.ndarray:
-        return np.array([self._vector("hvp", self.x, seed) for seed in seeds])
-
-    def _vector(self, name: str, *arrays: np.ndarray) -> np.ndarray:
-        vectors = [self._x.duplicate() for _ in (*arrays, None)]
-        try:
-            for vector, array in zip(vectors, arrays, strict=False):
-                vector.setArray(array)
-            with agreement(self.objective.comm):
-                self._called(name, *vectors)
-            return vectors[-1].getArray(readonly=True).copy()
-        finally:
-            for vector in vectors:
-                vector.destroy()

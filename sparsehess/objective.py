@@ -67,7 +67,7 @@ class Objective:
         a structure that is held, restricted to its free dofs. Multigrid is told of them.
     typical_x
         Optional scale of the variables, a number or (n,): the distance over which the gradient
-        changes by its own size, in the units of x. Default: see `evaluations.typical_length`.
+        changes by its own size, in the units of x. Default: see `calls.typical_length`.
     units
         Optional, what an eigenvalue means: `Units.of("eV", "angstrom", "amu")` and others.
     name

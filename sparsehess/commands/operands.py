@@ -13,6 +13,7 @@ import numpy as np
 
 from sparsehess import matrices, problems, report, runtime
 from sparsehess.assembly import Hessian, assemble, detected
+from sparsehess.checkpoints.journal import Journal
 from sparsehess.coloring import fingerprint, load
 from sparsehess.commands import flags
 from sparsehess.commands.provision import Provision, provision_of
@@ -22,7 +23,6 @@ from sparsehess.operators import MatrixFree
 from sparsehess.pattern import Layout, Pattern
 from sparsehess.pattern.selection import Above, Largest
 from sparsehess.runtime import PETSc, on_root
-from sparsehess.service.journal import Journal
 from sparsehess.thinning import thin
 
 

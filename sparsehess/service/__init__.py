@@ -1,1 +1,1 @@
-"""What outlives a process: checkpoints, batch jobs by the schedulers' own commands, and the resident service."""
+"""What outlives a process: batch jobs by the schedulers' own commands, and the resident service."""

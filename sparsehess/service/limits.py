@@ -27,7 +27,7 @@ from pathlib import Path
 
 from mpi4py import MPI
 
-from sparsehess import evaluations, report
+from sparsehess import calls, report
 from sparsehess.errors import Cancelled, InputError, Leaving, OverLimit
 
 # Seconds between two looks at the clock and at the folder of the job, and between two writings of its status.
@@ -130,11 +130,11 @@ class Guard:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             self._traces = os.open(self._folder / "watchdog", flags, 0o600)
             faulthandler.dump_traceback_later(seconds + self._grace, exit=True, file=self._traces)
-        report.watch, evaluations.watch = self._watch, self._alone
+        report.watch, calls.watch = self._watch, self._alone
         return self
 
     def __exit__(self, *reason) -> None:
-        report.watch = evaluations.watch = None
+        report.watch = calls.watch = None
         if self._traces is not None:
             faulthandler.cancel_dump_traceback_later()
             os.close(self._traces)

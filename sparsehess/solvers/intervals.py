@@ -6,9 +6,9 @@ import time
 
 import numpy as np
 
+from sparsehess.checkpoints.search import Search
 from sparsehess.errors import InputError
 from sparsehess.runtime import destroy, has_package
-from sparsehess.service.search import Search
 from sparsehess.solvers.choice import Choice
 from sparsehess.solvers.dense import Dense
 from sparsehess.solvers.pieces import Found, Piece

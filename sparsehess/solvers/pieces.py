@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sparsehess.service.search import Search
+    from sparsehess.checkpoints.search import Search
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import pytest
 from cases import laplacian
 
 import sparsehess as sh
+from sparsehess.checkpoints.checkpoint import Checkpoint
 from sparsehess.errors import InputError, Stopped
 from sparsehess.pattern import Layout
 from sparsehess.reproducible import uniform
-from sparsehess.service.checkpoint import Checkpoint
 
 PROBLEM = {"n": 40, "x": "0123", "norm": 2.0}
 

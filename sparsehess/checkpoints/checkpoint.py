@@ -17,10 +17,10 @@ from mpi4py import MPI
 
 import numpy as np
 
+from sparsehess.checkpoints import stored
+from sparsehess.checkpoints.stored import Saved
 from sparsehess.errors import Damaged, InputError, Stopped
 from sparsehess.runtime import agreement, communicator, log
-from sparsehess.service import stored
-from sparsehess.service.stored import Saved
 
 _SUFFIX, _BEFORE, _BESIDE = ".ckpt", ".ckpt.1", ".ckpt.new"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sparsehess.checkpoints.journal import Journal, load_coloring, load_pattern, stored_coloring, stored_pattern
 from sparsehess.noise import Noise
-from sparsehess.service.journal import Journal, load_coloring, load_pattern, stored_coloring, stored_pattern
 
 
 def keep(journal: Journal, hessian) -> None:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sparsehess.checkpoints.checkpoint import Checkpoint
 from sparsehess.errors import Stopped
 from sparsehess.reproducible import signed
 from sparsehess.runtime import PETSc, destroy
-from sparsehess.service.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from sparsehess.solvers.problem import EigenProblem

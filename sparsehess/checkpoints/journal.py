@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sparsehess.checkpoints.checkpoint import Checkpoint
 from sparsehess.coloring import Coloring
 from sparsehess.elements import Gathering
 from sparsehess.noise import Noise
 from sparsehess.pattern import Layout, Pattern
 from sparsehess.reproducible import digest
 from sparsehess.runtime import log
-from sparsehess.service.checkpoint import Checkpoint
 
 # Bytes on a rank that wait to be saved, at most; then they are saved before the interval is over.
 _WAITING = 2**28

@@ -1,0 +1,1 @@
+"""What long stages have done so far, saved and taken up again by any number of ranks."""
