@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PATH := $(BIN):$(PATH)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: env demo test bench lint clean
+.PHONY: env demo test slow bench lint clean
 
 env: $(READY)
 
@@ -21,6 +21,9 @@ demo: env
 
 test: env
 	@tests/run.sh
+
+slow: env  # tests that take minutes each
+	@OMPI_MCA_mpi_yield_when_idle=1 python -m pytest -q -m slow tests
 
 bench: env
 	@python benchmarks/run.py

@@ -8,15 +8,15 @@ export OMPI_MCA_hwloc_base_binding_policy=none  # else all runs that go on at a 
 export OMPI_MCA_mpi_yield_when_idle=1  # ranks outnumber cores: one that waits must let another work
 trap 'rm -rf "$REFERENCES"' EXIT
 if [ -d .git ]; then ruff check . && ruff format --check .; fi
-python -m pytest -q -n 2 --dist worksteal -m "not slow" tests
+python -m pytest -q -n 2 --dist worksteal tests
 for ranks in 2 3 4; do
     echo "collective tests on $ranks ranks"
     case $ranks in  # more ranks than cores are slow: what makes Hessians on three, what solves on four
         2) where="tests/correctness/test_[acdfhimnpw]*.py tests/correctness/test_e[is]*.py tests/hosts" ;;
-        3) where="tests/correctness/test_[acdow]*.py tests/correctness/test_elements.py" ;;
+        3) where="tests/correctness/test_[aow]*.py tests/correctness/test_coloring_ranks.py tests/correctness/test_d[er]*.py" ;;
         4) where="tests/correctness/test_[imw]*.py tests/correctness/test_eigs.py tests/correctness/test_feast.py
                   tests/correctness/test_curvature.py tests/hosts/test_embedding.py" ;;
     esac
     # shellcheck disable=SC2086
-    timeout 600 mpiexec -n $ranks python -m pytest -q -x -m "not thorough and not slow" $where
+    timeout 600 mpiexec -n $ranks python -m pytest -q -x -m "not thorough" $where
 done

@@ -77,12 +77,11 @@ def both(matrix, kind, rule, order, comm, **more):
     return pattern, coloring, sh.color(alone, kind=kind, rule=rule, order=order, **more)
 
 
-def test_random_patterns_are_coloured_alike_and_recovered_exactly(small_chunks, comm):
-    """Every kind, rule and order in turn: 1,700 patterns on one rank, 100 on each other number."""
+@pytest.mark.parametrize("many", [100, pytest.param(1700, marks=pytest.mark.slow)])
+def test_random_patterns_are_coloured_alike_and_recovered_exactly(many, small_chunks, comm):
+    """Every kind, rule and order in turn."""
     ways = random.Random(comm.size).sample(WAYS, len(WAYS))
-    for seed, (kind, rule, order) in zip(
-        range(1700 if comm.size == 1 else 100), itertools.cycle(ways), strict=False
-    ):
+    for seed, (kind, rule, order) in zip(range(many), itertools.cycle(ways), strict=False):
         rng = np.random.default_rng(seed)
         n, pairs = int(rng.integers(1, 40)), int(rng.integers(0, 100))
         matrix = random_pattern(n, pairs, seed)

@@ -12,7 +12,8 @@ from functions import FUNCTIONS
 import sparsehess as sh
 from sparsehess.errors import EvaluationError, InputError
 
-SOME = ["chained_wood", "broyden_banded", "arwhead", "sparsine", "minimal_surface", "lennard_jones", "neo_hooke"]
+SOME = ["chained_wood", "broyden_banded", "arwhead", "sparsine", "minimal_surface"]
+LONG = ["lennard_jones"]
 
 
 def objective(function, comm, **more):
@@ -29,7 +30,11 @@ def misses(found, function, comm):
 
 
 @pytest.mark.parametrize(
-    "name", [n if n in SOME else pytest.param(n, marks=pytest.mark.thorough) for n in FUNCTIONS]
+    "name",
+    [
+        n if n in SOME else pytest.param(n, marks=[pytest.mark.thorough] + [pytest.mark.slow] * (n in LONG))
+        for n in FUNCTIONS
+    ],
 )
 def test_probing_finds_the_exact_pattern(name, comm):
     """Seeded trials: 100 on one rank."""

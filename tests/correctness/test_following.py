@@ -51,7 +51,7 @@ def relaxation(steps):
     return [path[i].reshape(-1, 3) for i in chosen], lambda: lennard_jones.PairForces(pairs, len(start))
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_recycling_along_a_relaxation_saves_products(comm):
     """Twenty steps: with the last vectors and the factors of the first Hessian, against cold starts."""
     path, forces = relaxation(20)

@@ -252,11 +252,11 @@ def the_same(folder, wanted):
     "name, ranks, then, number",
     [
         ("chain", 2, 1, signal.SIGUSR1),
-        pytest.param("chain", 1, 2, signal.SIGTERM, marks=pytest.mark.thorough),
+        pytest.param("chain", 1, 2, signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param("together", 2, 3, signal.SIGINT, marks=pytest.mark.thorough),
         pytest.param("grouped", 4, 1, signal.SIGTERM, marks=pytest.mark.thorough),
-        pytest.param("summed", 2, 1, signal.SIGTERM, marks=pytest.mark.thorough),
-        pytest.param("elements", 3, 1, signal.SIGTERM, marks=pytest.mark.thorough),
+        pytest.param("summed", 2, 1, signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("elements", 3, 1, signal.SIGTERM, marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_saves_and_another_number_of_ranks_goes_on(alone, name, ranks, then, number):
