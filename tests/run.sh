@@ -15,7 +15,7 @@ for ranks in 2 3 4; do
         2) where="tests/correctness/test_[acdfhimnpw]*.py tests/correctness/test_e[is]*.py tests/hosts" ;;
         3) where="tests/correctness/test_[aow]*.py tests/correctness/test_coloring_ranks.py tests/correctness/test_d[er]*.py" ;;
         4) where="tests/correctness/test_[imw]*.py tests/correctness/test_eigs.py tests/correctness/test_feast.py
-                  tests/correctness/test_curvature.py tests/hosts/test_embedding.py" ;;
+                  tests/correctness/test_curvature.py tests/correctness/test_thinning.py tests/hosts/test_embedding.py" ;;
     esac
     # shellcheck disable=SC2086
     timeout 600 mpiexec -n $ranks python -m pytest -q -x -m "not thorough" $where

@@ -72,7 +72,7 @@ def test_none_one_and_all(comm):
 @pytest.mark.parametrize("method", ["slicing", "feast"])
 @pytest.mark.parametrize("matrices", [4, pytest.param(25, marks=pytest.mark.slow)])
 def test_clusters_and_multiplets_of_random_intervals(matrices, method, comm):
-    """Clusters of width 1e-10 and up to twelve copies: of ten intervals each none misses one or has one too many."""
+    """Clusters of width 1e-10 and up to twelve copies: none is missed, none is found too many."""
     rng = np.random.default_rng(7)
     for seed in range(matrices):
         parts = [
