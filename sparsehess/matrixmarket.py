@@ -6,6 +6,7 @@ Boisvert, Pozo, Remington 1996, "The Matrix Market exchange formats: initial des
 from __future__ import annotations
 
 import gzip
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ def load(path: Path):
     if path.suffix != ".gz" and _is_text(path):
         return mmread(path)
     with _opener(path)(path, "rb") as stream:
-        return mmread(_Text(stream))
+        return mmread(io.BufferedReader(_Text(stream)))
 
 
 def believable(path: Path, rows: int, columns: int, entries: int, most_entries: int) -> None:
@@ -115,7 +116,7 @@ def _is_text(path: Path) -> bool:
     return last.endswith(b"\n")
 
 
-class _Text:
+class _Text(io.RawIOBase):
     """A stream whose last line ends and that has no zero bytes: SciPy's reader runs beyond both.
 
     What stands for a zero byte is no part of a number, so that the reader refuses it.
@@ -124,12 +125,17 @@ class _Text:
     def __init__(self, stream):
         self._stream, self._more = stream, True
 
-    def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(size)
+    def readable(self) -> bool:
+        """Return that it is. Not collective."""
+        return True
+
+    def readinto(self, buffer) -> int:
+        """Fill a buffer, and return with how many bytes. Not collective."""
+        data = self._stream.read(len(buffer)).replace(b"\0", b"?")
         if not data and self._more:
-            self._more = False
-            return b"\n"
-        return data.replace(b"\0", b"?")
+            self._more, data = False, b"\n"
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def _dense(path: Path, told: Head) -> np.ndarray:

@@ -11,11 +11,12 @@ if [ -d .git ]; then ruff check . && ruff format --check .; fi
 python -m pytest -q -n 2 --dist worksteal tests
 for ranks in 2 3 4; do
     echo "collective tests on $ranks ranks"
-    case $ranks in  # more ranks than cores are slow: what makes Hessians on three, what solves on four
-        2) where="tests/correctness/test_[acdfhimnpw]*.py tests/correctness/test_e[is]*.py tests/hosts" ;;
-        3) where="tests/correctness/test_[aow]*.py tests/correctness/test_coloring_ranks.py tests/correctness/test_d[er]*.py" ;;
-        4) where="tests/correctness/test_[imw]*.py tests/correctness/test_eigs.py tests/correctness/test_feast.py
-                  tests/correctness/test_curvature.py tests/correctness/test_thinning.py tests/hosts/test_embedding.py" ;;
+    case $ranks in  # more ranks than cores are slow: each file on one number of them
+        2) where="tests/correctness/test_[admptw]*.py tests/correctness/test_f[io]*.py tests/correctness/test_curvature.py
+                  tests/correctness/test_el*.py tests/correctness/test_es*.py tests/hosts" ;;
+        3) where="tests/correctness/test_coloring_ranks.py tests/correctness/test_[no]*.py" ;;
+        4) where="tests/correctness/test_eigs.py tests/correctness/test_intervals.py tests/correctness/test_feast.py
+                  tests/correctness/test_stencil.py tests/hosts/test_embedding.py" ;;
     esac
     # shellcheck disable=SC2086
     timeout 600 mpiexec -n $ranks python -m pytest -q -x -m "not thorough" $where

@@ -80,9 +80,7 @@ def problem(name, comm):
 @pytest.mark.parametrize(
     "coloring", ["star", *(pytest.param(kind, marks=pytest.mark.thorough) for kind in ("cpr", "acyclic"))]
 )
-@pytest.mark.parametrize(
-    "name", ["crystal", "cluster", "protein", pytest.param("beam", marks=pytest.mark.thorough)]
-)
+@pytest.mark.parametrize("name", ["crystal", "cluster", "protein", pytest.param("beam", marks=pytest.mark.slow)])
 def test_drivers_against_their_exact_hessians(name, coloring, comm):
     objective, exact = problem(name, comm)
     with sh.assemble(objective, derivative="central", coloring=coloring) as hessian:
@@ -101,8 +99,8 @@ def test_drivers_against_their_exact_hessians(name, coloring, comm):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("derivative", ["central", "forward"])
-@pytest.mark.parametrize("columns", [1, 7])
+@pytest.mark.parametrize("derivative", ["central", pytest.param("forward", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("columns", [pytest.param(1, marks=pytest.mark.slow), 7])
 def test_a_few_columns_at_a_time_give_the_same_hessian(columns, derivative, comm):
     objective = lennard_jones.crystal(comm, cells=4)
     given = {"derivative": derivative, "order": "smallest-last"}

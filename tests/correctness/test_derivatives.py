@@ -13,7 +13,7 @@ import sparsehess as sh
 from sparsehess.errors import EvaluationError, InputError
 
 SOME = ["chained_wood", "broyden_banded", "arwhead", "sparsine", "minimal_surface"]
-LONG = ["lennard_jones"]
+LONG = ["lennard_jones", "neo_hooke"]
 
 
 def objective(function, comm, **more):

@@ -28,7 +28,9 @@ def whole(spectrum, exact, low, high, top):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in ("ccx_beam8f", "anm_3mht"))) for n in NAMES]
+)
 def test_quarters_of_real_spectra(name, comm):
     K, M = stored(name)
     exact = reference(name)

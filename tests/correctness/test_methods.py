@@ -106,10 +106,10 @@ def test_an_error_in_one_group_is_an_error_in_all(comm, monkeypatch):
     K, _, _, exact = standard()
     find = Slicing.find
 
-    def failing(self, whole):
-        if whole.low < exact[20] < whole.high:
+    def failing(self, so_far):
+        if so_far.whole.low < exact[20] < so_far.whole.high:
             raise ValueError("of one group")
-        return find(self, whole)
+        return find(self, so_far)
 
     monkeypatch.setattr(Slicing, "find", failing)
     if comm.size > 1:
@@ -173,7 +173,7 @@ def test_insides_of_shells(method, problem, comm):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("mass", [False, True])
+@pytest.mark.parametrize("mass", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_feast_by_iterative_solves(mass, comm):
     """Shells have no factorization: loose solves suffice, as residuals are filtered."""
     exact = np.sort(np.concatenate([-np.geomspace(1, 4, 6), np.geomspace(3, 9, 34)]))

@@ -447,7 +447,9 @@ def test_many_random_graphs(comm):
     _random_networks(range(40, 200), by_imaginary_step, comm)
 
 
-@pytest.mark.parametrize("make", [two_losses, *thorough(*(m for m in NETWORKS if m is not two_losses))])
+@pytest.mark.parametrize(
+    "make", [two_losses, *(pytest.param(m, marks=pytest.mark.slow) for m in NETWORKS if m is not two_losses)]
+)
 def test_hessian_is_that_of_torch(make, comm):
     torch = pytest.importorskip("torch")
     network = make()
@@ -587,7 +589,7 @@ def test_pattern_is_of_what_the_recursion_couples(comm):
     H = hessian(net, x, data, comm)
     assert close(H, by_imaginary_step(net, x, data))
     found = net.pattern(comm=comm)
-    wanted = sp.block_array([[sp.csr_matrix(np.full((_size(net, a), _size(net, b)), float(pattern[i, j])))
+    wanted = sp.bmat([[sp.csr_matrix(np.full((_size(net, a), _size(net, b)), float(pattern[i, j])))
                               for j, b in enumerate(names)] for i, a in enumerate(names)])  # fmt: skip
     wanted = ((wanted + sp.identity(net.n)) > 0).tocsr()[found.layout.start : found.layout.stop]
     assert (found.to_scipy().astype(bool) != wanted).nnz == 0

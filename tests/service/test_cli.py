@@ -289,7 +289,7 @@ def test_failures_of_whole_processes(place, number, case):
     assert_clean_failure([code], *told, status, says, ranks)
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(1, marks=SLOW), 2, pytest.param(3, marks=SLOW), 4])
+@pytest.mark.parametrize("ranks", [2, *(pytest.param(many, marks=SLOW) for many in (1, 3, 4))])
 @pytest.mark.parametrize(("command", "status", "says"), ON_ONE_RANK)
 def test_failures_of_one_rank(place, command, status, says, ranks):
     code, *told = run(place, command, ranks)
