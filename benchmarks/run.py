@@ -4,6 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-for name in ("survey", "overhead", "pipeline", "coloring", "coloring_scaling", "derivatives", "eigen"):
+NAMES = (
+    "survey", "overhead", "pipeline", "coloring", "coloring_scaling", "derivatives", "eigen", "estimates", "learning",
+    "embedding", "service",
+)  # fmt: skip
+
+for name in NAMES:
     print(f"\n=== {name}", flush=True)
     subprocess.run([sys.executable, str(Path(__file__).parent / f"{name}.py")], check=True)
