@@ -253,7 +253,7 @@ def the_same(folder, wanted):
     [
         ("chain", 2, 1, signal.SIGUSR1),
         pytest.param("chain", 1, 2, signal.SIGTERM, marks=pytest.mark.slow),
-        pytest.param("together", 2, 3, signal.SIGINT, marks=pytest.mark.thorough),
+        pytest.param("together", 2, 3, signal.SIGINT, marks=pytest.mark.slow),
         pytest.param("grouped", 4, 1, signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param("summed", 2, 1, signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param("elements", 3, 1, signal.SIGTERM, marks=pytest.mark.slow),

@@ -370,7 +370,7 @@ def test_inertia_of_a_matrix_and_of_a_problem(place):
     assert found["positive"] == 50 and found["evaluations"]["gradient"] == 6 and found["coloring"]["colors"] == 3
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(1, marks=SLOW), 3])
+@pytest.mark.parametrize("ranks", [2, pytest.param(1, marks=SLOW), pytest.param(3, marks=SLOW)])
 def test_density_trace_and_rank(place, ranks):
     exact = laplacian(7, 8)[1]
     density, mass, inverse, gap, blind, signs = several(
@@ -423,7 +423,7 @@ def without(place, source, target, kept):
     np.savez(place / target, **arrays)
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(1, marks=SLOW), 3])
+@pytest.mark.parametrize("ranks", [2, pytest.param(1, marks=SLOW), pytest.param(3, marks=SLOW)])
 def test_stored_results_are_checked(place, ranks):
     """What is true passes on any number of ranks; a changed number, a missing pair or another matrix does not."""
     import h5py
