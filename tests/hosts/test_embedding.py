@@ -193,4 +193,4 @@ def test_hosts_that_have_started_petsc_with_options_of_their_own(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["well"] * 3
+    assert done.stdout.count("well") == 3
