@@ -71,7 +71,7 @@ def main():
             leader = leader or spool.read_json(queue.path / "service.json").get("process")
             if not early and leader and ended >= jobs // 10:
                 early = resident(leader)
-            time.sleep(0.02)
+            time.sleep(0.2)
         late = resident(leader)
         queue.stop()
         if service.wait(60):
