@@ -7,6 +7,7 @@ the graph of the gradient or of the outputs, is made once for each point and kep
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 
@@ -288,7 +289,7 @@ class Share:
         return f"{', '.join(found[:3])}{more} {are} in training mode; call model.eval() first"
 
 
-class _Curvature:
+class _Curvature(ABC):
     """Products at a point, chunk of samples after chunk.
 
     Attributes
@@ -345,13 +346,13 @@ class _Curvature:
             total = self.leaves.joined(images) if total is None else total + self.leaves.joined(images)
         return np.zeros(np.shape(directions)) if total is None else total
 
+    @abstractmethod
     def _prepared(self, first: int, last: int) -> Callable:
         """Return a function of parts of a vector, parts of its product."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _heads(self, first: int, last: int) -> list:
         """Return tensors whose graphs are what is kept for some samples."""
-        raise NotImplementedError
 
     def _grad(self, of, by, along=None, **options):
         return self.torch.autograd.grad(of, by, along, allow_unused=True, **options)
@@ -401,9 +402,9 @@ class _Outer(_Curvature):
 
         return product
 
+    @abstractmethod
     def _inner(self, outputs, first: int, last: int) -> Callable:
         """Return the map of changes of the outputs that stands between Jᵀ and J."""
-        raise NotImplementedError
 
 
 class _GaussNewton(_Outer):

@@ -20,8 +20,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpi4py import MPI
-
 import numpy as np
 
 from sparsehess import commands, errors, runtime
@@ -91,7 +89,7 @@ def serve(spool: Spool, manner: Manner, comm) -> int:
     try:
         if comm.rank > 0:
             held = spool.share()
-        comm.Barrier()
+        on_root(comm, _tell_service, spool, manner, comm.size)
         inner = runtime.communicator(group)
         with contextlib.closing(_Group(spool, manner, inner, number, comm.rank == 0)) as one:
             one.run()
@@ -141,7 +139,6 @@ class _Group:
 
     def __init__(self, spool: Spool, manner: Manner, comm, number: int, first: bool):
         self.spool, self.manner, self.comm, self.number, self.first = spool, manner, comm, number, first
-        self.began = time.time()
         self.counts = {"done": 0, "failed": 0}
         self._warm = Warm(comm, manner.cache)
         self._unsettled: list[Path] = []
@@ -154,8 +151,6 @@ class _Group:
 
     def run(self) -> None:
         """Take jobs until told to leave."""
-        if self.first:
-            self._tell_service()
         while (name := self._next()) is not None:
             self._do(self.spool.path / "running" / name)
         if self.comm.rank == 0:
@@ -324,20 +319,21 @@ class _Group:
             with contextlib.suppress(OSError):
                 spools.write_json(self.spool.path / f"group-{self.number}.json", facts)
 
-    def _tell_service(self) -> None:
-        most: Limits = self.manner.allowance.most
-        facts = {
-            "process": os.getpid(),
-            "host": socket.gethostname(),
-            "ranks": MPI.COMM_WORLD.size,
-            "groups": self.manner.groups,
-            "began": self.began,
-            "time": most.time,
-            "memory": most.memory,
-            "code": list(self.manner.allowance.code),
-            "data": list(self.manner.allowance.data),
-        }
-        spools.write_json(self.spool.path / "service.json", facts)
+
+def _tell_service(spool: Spool, manner: Manner, ranks: int) -> None:
+    most: Limits = manner.allowance.most
+    facts = {
+        "process": os.getpid(),
+        "host": socket.gethostname(),
+        "ranks": ranks,
+        "groups": manner.groups,
+        "began": time.time(),
+        "time": most.time,
+        "memory": most.memory,
+        "code": list(manner.allowance.code),
+        "data": list(manner.allowance.data),
+    }
+    spools.write_json(spool.path / "service.json", facts)
 
 
 def _status(error: Exception) -> int:

@@ -489,6 +489,16 @@ def test_every_function_states_its_derivatives(comm):
     with pytest.raises(CheckError, match="second derivatives by parent 0"):
         check("denied", Denied(tanh().rule), np.zeros(0), [rng.normal(size=(4, 2))], rng)
 
+    class Promised(Pointwise):
+        def mixing(self, p):
+            return True
+
+        def parameters(self, widths):
+            return 1
+
+    with pytest.raises(InputError, match="does not state 'advance', which its function promises"):
+        check("promised", Promised(tanh().rule), np.zeros(1), [rng.normal(size=(4, 2))], rng)
+
 
 # --- other doors -----------------------------------------------------------------------
 

@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 from test_batch import JOB, PROBLEMS, WORKER, ended, facts, made, run
 
-from sparsehess.commands import jobfiles
-from sparsehess.commands.arguments import parser
 from sparsehess.service import jobs, schedulers
 
 pytestmark = pytest.mark.slow
@@ -205,20 +203,26 @@ def test_cancel(place):
     assert schedulers.states([job])[1].word == "cancelled"
 
 
-def test_a_time_limit_stops_a_job_it_is_queued_again_and_goes_on(place, launcher):
+def working(place, launcher, seconds):
+    """Return a submitted job whose worker saves half of its work when it is told to stop, and its checkpoint."""
     (place / "worker.py").write_text(WORKER)
     checkpoint = place / "jobs/1/checkpoint"
     job = made(
         place,
         "slurm",
         resumable=True,
-        time=60,
+        time=seconds,
         launcher=launcher.split(),
         program=[sys.executable, "worker.py"],
         command=["eigs", "--checkpoint", str(checkpoint)],
     )
     checkpoint.mkdir()
     schedulers.SCHEDULERS["slurm"].submit(job)
+    return job, checkpoint
+
+
+def test_a_time_limit_stops_a_job_it_is_queued_again_and_goes_on(place, launcher):
+    job, _ = working(place, launcher, 60)
     seen = set()
 
     def over():
@@ -233,8 +237,6 @@ def test_a_time_limit_stops_a_job_it_is_queued_again_and_goes_on(place, launcher
 
 
 def test_a_run_that_its_limit_stops_goes_on_where_it_was(place, launcher):
-    if not {"--checkpoint", "--resume"} <= jobfiles.options("eigs", parser()):
-        pytest.skip("eigs has no --checkpoint and --resume here")
     (place / "problems.py").write_text(COSTLY)
     (place / "job.toml").write_text(
         f'command = "eigs"\ninput = "problems.py:band"\nk = 3\n[submit]\nlauncher = "{launcher}"\n'
@@ -256,19 +258,7 @@ def test_a_run_that_its_limit_stops_goes_on_where_it_was(place, launcher):
 
 def test_requeue_from_outside(place, launcher):
     """What an operator or a dead node does: killed without a word, begun again by Slurm."""
-    (place / "worker.py").write_text(WORKER)
-    checkpoint = place / "jobs/1/checkpoint"
-    job = made(
-        place,
-        "slurm",
-        resumable=True,
-        time=600,
-        launcher=launcher.split(),
-        program=[sys.executable, "worker.py"],
-        command=["eigs", "--checkpoint", str(checkpoint)],
-    )
-    checkpoint.mkdir()
-    schedulers.SCHEDULERS["slurm"].submit(job)
+    job, checkpoint = working(place, launcher, 600)
     assert not _until(lambda: (job.word("out") or "").startswith("begun"), 60, "not begun"), _told(job)
     (checkpoint / "saved").write_text("an hour ago")
     subprocess.run(["scontrol", "requeue", job.word("number")], check=True)
