@@ -158,19 +158,13 @@ def test_importing_starts_nothing():
     assert run(code).strip() == "[]"
 
 
-def test_importing_what_a_solve_needs_is_light():
-    """It costs little beside SciPy's part, and loads nothing heavy."""
-    heavy = ["matplotlib", "h5py", "jax", "torch", "networkx", "skfem", "rich"]
+def test_importing_what_a_solve_needs_loads_nothing_heavy():
+    heavy = ["matplotlib", "h5py", "jax", "torch", "networkx", "skfem", "rich", "scipy.stats", "scipy.optimize"]
     code = (
-        "import sys, time, petsc4py, slepc4py; petsc4py.init([]);"
-        "from petsc4py import PETSc; from slepc4py import SLEPc; clock = time.process_time; began = clock();"
-        "import scipy.linalg, scipy.sparse.csgraph, scipy.sparse.linalg; theirs = clock() - began;"
-        "began = clock(); import sparsehess as sh;"
+        "import sys, sparsehess as sh;"
         "other = ('sparsehess.estimate', 'sparsehess.networks', 'sparsehess.thinning');"
         "[getattr(sh, n) for n in sh.__all__ if sh._HOME.get(n) not in other];"
-        "import sparsehess.commands.spectra, sparsehess.commands.hessians; print((clock() - began) / theirs);"
+        "import sparsehess.commands.spectra, sparsehess.commands.hessians;"
         f"print([m for m in {heavy} if m in sys.modules])"
     )
-    ratio, loaded = min(run(code).splitlines() for _ in range(3))
-    assert loaded == "[]"
-    assert float(ratio) < 2.5
+    assert run(code).strip() == "[]"

@@ -143,9 +143,9 @@ OPTIMA = {  # colours for distance2, and for acyclic and powell-toint
 def test_known_optima():
     for (name, (full, half)), kind in itertools.product(OPTIMA.items(), KINDS):
         count = half if kind in ("acyclic", "powell-toint") else full
-        began = time.perf_counter()
+        began = time.process_time()
         template = search(STENCILS[name], kind)
-        assert time.perf_counter() - began < 2
+        assert time.process_time() - began < 2
         assert (name, kind, template.colors) == (name, kind, count)
         assert condition(STENCILS[name], kind, template.coefficients, count)
 
@@ -309,9 +309,9 @@ def test_others_are_not():
     ]
     others += [quadratic_elements(12), grid(10, 12) + random_pattern(120, 30, 1), band(3000, 900)]
     for matrix in others:
-        began = time.perf_counter()
+        began = time.process_time()
         assert recognized(matrix) is None
-        assert time.perf_counter() - began < 2
+        assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize(
@@ -432,9 +432,9 @@ def test_a_large_crystal_far_from_the_origin():
     second = np.concatenate([rows + 40 ** (2 - axis) for axis, rows in enumerate(first)])
     first = np.concatenate(first)
     noise = np.random.default_rng(0).normal(scale=1e-8, size=at.shape)
-    began = time.perf_counter()
+    began = time.process_time()
     checked(lattice(at @ np.array(BASES["triclinic"]) + noise + 1000, first, second), first, second, 6)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_a_vacancy_and_a_stray_bond():
