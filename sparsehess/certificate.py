@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsehess.runtime import destroy, has_package
+from sparsehess.runtime import destroy
 from sparsehess.solvers.blocks import block, gram, images, residuals
 from sparsehess.solvers.krylovschur import KrylovSchur
 from sparsehess.solvers.problem import EigenProblem
@@ -73,7 +73,7 @@ def judge(
     X = block(problem, vectors)
     AX, MX = images(problem, X)
     worst = float(residuals(problem, eigenvalues, X, AX, MX).max())
-    quotients = np.diag(gram(AX, X)) / np.diag(gram(MX, X))
+    quotients = (np.diag(gram(AX, X)) / np.diag(gram(MX, X))).real
     distance = np.maximum(np.abs(eigenvalues - quotients) - problem.zero, 0.0)
     rayleigh = float((distance / np.maximum(np.abs(eigenvalues), np.finfo(float).tiny)).max())
     orthogonality = float(np.abs(gram(MX, X) - np.eye(len(vectors))).max())
@@ -85,8 +85,7 @@ def judge(
 def recount(problem: EigenProblem, spec: SolveSpec, values: np.ndarray) -> tuple[Count | None, int]:
     """Count by inertia what a spectrum claims to hold, from fresh factorizations.
 
-    Collective. The count is None where there is nothing to count with: a matrix-free Hessian, or a PETSc
-    without MUMPS.
+    Collective. The count is None where there is nothing to count with: `EigenProblem.uncounted` says why.
 
     Parameters
     ----------
@@ -101,7 +100,7 @@ def recount(problem: EigenProblem, spec: SolveSpec, values: np.ndarray) -> tuple
         `wanted` is how many eigenvalues there should be: as many as were asked for, as far as there are so many.
     """
     there = problem.finite - len(problem.null)
-    if not (problem.assembled and has_package("mumps")):
+    if problem.uncounted:
         return None, len(values) if spec.takes_all else min(spec.k, there)
     if spec.takes_all:
         slicing = Slicing(problem, {}, tol=1e-8)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsehess.errors import InputError, NotConverged
-from sparsehess.runtime import PETSc, destroy, has_package
+from sparsehess.runtime import PETSc, destroy
 from sparsehess.solvers.eigs import shortfall, solve
 from sparsehess.solvers.krylovschur import KrylovSchur
 from sparsehess.solvers.problem import EigenProblem, tight
@@ -69,7 +69,7 @@ def curvature(matrix, *, mass=None, nullspace=None, comm=None, seed: int = 0) ->
 
 
 def _decided(problem: EigenProblem, seed: int) -> Curvature:
-    if problem.assembled and has_package("mumps"):
+    if not problem.uncounted:
         spectrum = solve(problem, SolveSpec(k=1, seed=seed))
         error = shortfall(spectrum)
         if error is not None:

@@ -37,7 +37,7 @@ def initialize(options=()) -> None:
     Raises
     ------
     StackError
-        petsc4py or slepc4py cannot be imported, or PETSc has complex scalars.
+        petsc4py or slepc4py cannot be imported.
     """
     try:
         import petsc4py
@@ -61,11 +61,6 @@ def initialize(options=()) -> None:
             f"petsc4py does not load beside numpy {numpy.__version__} ({error}): the usual reason is that it was "
             f"built for another major version; pip install '{other}'"
         ) from error
-    if PETSc.ScalarType().dtype.kind == "c":
-        raise errors.StackError(
-            "this PETSc has complex scalars; Hessians are real and inertia counts need a real build: "
-            "set PETSC_DIR and PETSC_ARCH to one, or install python3-petsc4py-real"
-        )
     globals().update(PETSc=PETSc, SLEPc=SLEPc)
 
 
@@ -296,15 +291,46 @@ _ERROR_TEXT = {
 
 
 def aij(layout, indptr, indices, values):
-    """Return the symmetric AIJ matrix of local CSR rows with global columns. The caller destroys it.
+    """Return the Hermitian AIJ matrix of local CSR rows with global columns. The caller destroys it.
 
     Collective.
     """
     petsc = _petsc()
     csr = (indptr.astype(petsc.IntType), indices.astype(petsc.IntType), values)
     matrix = petsc.Mat().createAIJ(((layout.n_local, layout.n),) * 2, csr=csr, comm=layout.comm)
-    matrix.setOption(petsc.Mat.Option.SYMMETRIC, True)
+    matrix.setOption(petsc.Mat.Option.HERMITIAN, True)  # of real scalars the same as symmetric
     return matrix
+
+
+# --- the kind of scalars ---------------------------------------------------------------
+
+# What Debian calls the packages of either build.
+_DEBIAN = {True: "python3-slepc4py-complex", False: "python3-slepc4py-real"}
+
+
+def complex_scalars() -> bool:
+    """Return whether PETSc's scalars are complex. Not collective."""
+    return issubclass(_petsc().ScalarType, complex)
+
+
+def another_build(needs_complex: bool) -> str:
+    """Return how to get a PETSc with complex scalars, or one with real ones. Not collective."""
+    kind = "complex" if needs_complex else "real"
+    return f"a PETSc with {kind} scalars (on Debian {_DEBIAN[needs_complex]}; by PETSC_DIR or PYTHONPATH)"
+
+
+def require_real(what: str) -> None:
+    """Raise StackError where scalars are complex.
+
+    Not collective; the same on every rank.
+
+    Parameters
+    ----------
+    what
+        What is asked for, the subject of the sentence.
+    """
+    if complex_scalars():
+        raise errors.StackError(f"scalars of this PETSc are complex: {what} needs {another_build(False)}")
 
 
 def optional(module: str, purpose: str, extra: str):

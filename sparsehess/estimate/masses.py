@@ -8,7 +8,7 @@ from sparsehess.errors import InputError
 from sparsehess.estimate.products import Multiplier
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, destroy, has_package, inserted_options, readable_errors
-from sparsehess.solvers.shifted import dense_block
+from sparsehess.solvers.doubled import dense_block
 
 PREFIX = "sparsehess_mass_"
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, destroy
+from sparsehess.solvers.doubled import dense_block
 from sparsehess.solvers.problem import is_assembled
-from sparsehess.solvers.shifted import dense_block
 
 
 class Multiplier:

@@ -23,7 +23,7 @@ def block(problem: EigenProblem, vectors: list[PETSc.Vec]) -> SLEPc.BV:
 
 
 def gram(left: SLEPc.BV, right: SLEPc.BV) -> np.ndarray:
-    """Return rightᵀ left as a dense array, the same on every rank.
+    """Return rightᵀ left, of complex vectors rightᴴ left, as a dense array, the same on every rank.
 
     Collective.
     """

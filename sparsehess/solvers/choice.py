@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from sparsehess.errors import InputError
 from sparsehess.runtime import free_memory, has_package
 from sparsehess.solvers.memory import factor_memory
@@ -52,6 +54,10 @@ def choose(problem: EigenProblem, spec: SolveSpec) -> Choice:
         if spec.takes_all:
             return Choice("filter", "a matrix-free Hessian: Krylov-Schur on a polynomial of it, products alone")
         return Choice("krylovschur", "a matrix-free Hessian: Krylov-Schur with products alone")
+    if spec.takes_all and _factorizes_uncounted(problem):
+        if not np.isfinite(spec.interval).all():
+            return Choice("filter", "an end is infinite, and nothing counts: a polynomial, products alone")
+        return Choice("feast", f"{problem.uncounted}: contour integrals until nothing new is found")
     if spec.takes_all:
         return Choice("slicing", "subintervals of known inertia, each by shift-and-invert in its middle")
     if spec.target is None and spec.which in ("largest", "magnitude"):
@@ -85,6 +91,14 @@ def _check(problem: EigenProblem, spec: SolveSpec) -> None:
                 "a matrix-free Hessian has no factorization, which a target and the methods slicing and ciss "
                 "need: assemble it, or ask for an interval by filter"
             )
+    needs = {
+        "count='yes'": spec.count == "yes",
+        "which='negative'": spec.which == "negative" and not nearest,
+        "method='slicing'": method == "slicing",
+    }
+    if any(needs.values()) and _factorizes_uncounted(problem):
+        asked = next(name for name, said in needs.items() if said)
+        raise InputError(f"{asked} needs a count: {problem.uncounted}; nothing proves that none is missed")
     if problem.preconditioner is not None and method not in ("auto", *PRECONDITIONED):
         raise InputError(f"method {method!r} takes no preconditioner: those are for {', '.join(PRECONDITIONED)}")
     if problem.guess and (method == "dense" or (spec.takes_all and method != "feast")):
@@ -95,6 +109,11 @@ def _check(problem: EigenProblem, spec: SolveSpec) -> None:
         raise InputError(
             f"method {method!r} is for the smallest or the largest; for others there is 'krylovschur'"
         )
+
+
+def _factorizes_uncounted(problem: EigenProblem) -> bool:
+    """Return whether there are factorizations, but none that counts."""
+    return problem.assembled and has_package("mumps") and bool(problem.uncounted)
 
 
 def _factor_of_this(problem: EigenProblem) -> tuple[int, int]:

@@ -7,14 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sparsehess.runtime import PETSc, SLEPc, readable_errors
-from sparsehess.solvers.krylovschur import DEFAULTS as KRYLOVSCHUR
+from sparsehess.solvers.factorization import TRANSFORMED
 from sparsehess.solvers.krylovschur import PREFIX
 from sparsehess.solvers.options import Options
 from sparsehess.solvers.problem import EigenProblem
 
 # In real arithmetic the points are Chebyshev's, on the interval itself.
 DEFAULTS = {
-    **{key: value for key, value in KRYLOVSCHUR.items() if key.startswith("st_")},
+    "st_ksp_type": "preonly",
+    **TRANSFORMED,
     "eps_ciss_quadrule": "chebyshev",
     "eps_ciss_extraction": "ritz",
 }

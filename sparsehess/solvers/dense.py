@@ -18,7 +18,9 @@ LIMIT = 8000
 
 @dataclass
 class Dense:
-    """LAPACK's dsyevr or dsygvd on matrices gathered to the first rank, with the interface of `KrylovSchur`.
+    """LAPACK's dsyevd or dsygvd on matrices gathered to the first rank, with the interface of `KrylovSchur`.
+
+    Of complex ones zheevd or zhegvd.
 
     Attributes
     ----------
@@ -121,7 +123,7 @@ def gathered(problem: EigenProblem, matrix: PETSc.Mat) -> np.ndarray | None:
     """
     layout, comm = problem.layout, problem.comm
     unit, image = matrix.createVecRight(), matrix.createVecLeft()
-    own = np.empty((layout.n, layout.n_local))
+    own = np.empty((layout.n, layout.n_local), PETSc.ScalarType)
     for j in range(layout.n):
         unit.set(0.0)
         if layout.start <= j < layout.stop:
@@ -133,8 +135,8 @@ def gathered(problem: EigenProblem, matrix: PETSc.Mat) -> np.ndarray | None:
     parts = comm.gather(own)
     if parts is None:
         return None
-    whole = np.concatenate(parts, axis=1)
-    return (whole + whole.T) / 2
+    whole = np.concatenate(parts, axis=1).T  # its columns were gathered, as rows
+    return (whole + whole.conj().T) / 2
 
 
 def _gathered_vector(problem: EigenProblem, vector: PETSc.Vec) -> np.ndarray | None:
@@ -174,14 +176,15 @@ def _all(A: np.ndarray, M: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         if full.all():
             return scipy.linalg.eigh(A, M)
         inner, across = A[np.ix_(~full, ~full)], A[np.ix_(~full, full)]
-        follow = -scipy.linalg.solve(inner, across, assume_a="sym")
-        values, heavy = scipy.linalg.eigh(A[np.ix_(full, full)] + across.T @ follow, M[np.ix_(full, full)])
+        follow = -scipy.linalg.solve(inner, across, assume_a="her")
+        condensed = A[np.ix_(full, full)] + across.conj().T @ follow
+        values, heavy = scipy.linalg.eigh(condensed, M[np.ix_(full, full)])
     except np.linalg.LinAlgError as error:
         raise InputError(
             f"LAPACK needs a mass matrix that is positive definite on the rows that it has ({error}); "
             "use method krylovschur"
         ) from error
-    vectors = np.empty((len(A), len(values)))
+    vectors = np.empty((len(A), len(values)), heavy.dtype)
     vectors[full], vectors[~full] = heavy, follow @ heavy
     return values, vectors
 
@@ -194,12 +197,12 @@ def _without(values, vectors, M, away) -> tuple[np.ndarray, np.ndarray]:
     """
     import scipy.linalg
 
-    inside = vectors.T @ (away if M is None else M @ away)
+    inside = vectors.conj().T @ (away if M is None else M @ away)
     inside = scipy.linalg.orth(inside)
     size = np.linalg.norm(inside, axis=1)
     touched = np.flatnonzero(size > 1e-6)
     rest = np.setdiff1d(np.arange(len(values)), touched)
-    complement = scipy.linalg.null_space(inside[touched].T, rcond=1e-6)
-    small, turn = np.linalg.eigh(complement.T @ (values[touched, None] * complement))
+    complement = scipy.linalg.null_space(inside[touched].conj().T, rcond=1e-6)
+    small, turn = np.linalg.eigh(complement.conj().T @ (values[touched, None] * complement))
     values = np.concatenate([small, values[rest]])
     return values, np.hstack([vectors[:, touched] @ complement @ turn, vectors[:, rest]])

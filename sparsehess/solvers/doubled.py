@@ -3,9 +3,14 @@
 (K + ibM)(u + iv) = y with K = aM − A is, in real numbers, [[K, −bM], [−bM, −K]] [u; v] = [y; 0]: symmetric.
 u and v interleave, so that an ordering sees the graph of A with every vertex twice. On a 3-D Laplacian with
 n = 10,648 its LDLᵀ has 3.9 times the entries of a real A − aM, and LU of the unsymmetric form 7.4 times.
+
+Where scalars are complex and A is Hermitian the same holds of complex u, v, y: the doubled matrix is Hermitian,
+and u + iv, u − iv are the solutions at z and at its conjugate. So shells are solved in either build.
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import numpy as np
 import scipy.sparse
@@ -15,15 +20,67 @@ from sparsehess.runtime import PETSc, destroy
 from sparsehess.solvers.problem import EigenProblem, diagonal_of, with_diagonal
 from sparsehess.solvers.teams import Teams
 
+# Preconditioners that are factorizations, and solve for blocks.
+DIRECT = ("cholesky", "lu")
 
-class Stored:
+
+def dense_block(layout: Layout, X: np.ndarray) -> PETSc.Mat:
+    """Return a dense Mat on the memory of X (n_local, k), or of a copy that has PETSc's order and scalars.
+
+    Collective.
+    """
+    sizes = ((layout.n_local, layout.n), (None, X.shape[1]))
+    matrix = PETSc.Mat().createDense(sizes, array=np.asfortranarray(X, PETSc.ScalarType), comm=layout.comm)
+    matrix.assemble()
+    return matrix
+
+
+class _Halves:
+    """What doubled matrices have in common: their solutions."""
+
+    layout: Layout
+    doubled: Layout
+
+    def parts(self, ksp: PETSc.KSP, Y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return U, V with (zM − A)⁻¹ Y = U + iV and (z̄M − A)⁻¹ Y = U − iV.
+
+        Collective. As blocks where there is a factorization to apply.
+        """
+        right = np.zeros((2 * Y.shape[0], Y.shape[1]), PETSc.ScalarType, order="F")
+        right[0::2] = Y
+        left = np.zeros_like(right)
+        if ksp.getType() == "preonly" and ksp.getPC().getType() in DIRECT:
+            B, X = dense_block(self.doubled, right), dense_block(self.doubled, left)
+            ksp.getPC().getFactorMatrix().matSolve(B, X)
+            left = X.getDenseArray().copy()
+            destroy(X, B)
+        else:
+            x, b = ksp.getOperators()[0].createVecs()
+            for i in range(Y.shape[1]):
+                b.setArray(right[:, i])
+                ksp.solve(b, x)
+                left[:, i] = x.getArray(readonly=True)
+            destroy(x, b)
+        return left[0::2], left[1::2]
+
+
+class Stored(_Halves):
     """The doubled matrices of a problem whose matrices are assembled. Collective to make.
 
     Attributes
     ----------
     layout, doubled
         Rows of the problem on this rank's team, and of twice the size.
+    defaults
+        PETSc options of the solves.
     """
+
+    defaults: ClassVar[dict] = {
+        "ksp_type": "preonly",
+        "pc_type": "cholesky",
+        "pc_factor_mat_solver_type": "mumps",
+        "mat_mumps_icntl_14": 50,  # room for pivoting, in percent
+    }
 
     def __init__(self, problem: EigenProblem, teams: Teams | None):
         rows = pencil(problem)
@@ -64,13 +121,20 @@ class Stored:
         """Destroy nothing: nothing is kept. Not collective."""
 
 
-class Shell:
-    """The doubled matrices of a problem of which products alone are known. Collective to make.
+class Shell(_Halves):
+    """The doubled matrices of a problem of which products alone are known, on all ranks. Collective to make.
 
     The preconditioner is their diagonal, sqrt(k² + b²m²), where A has one, and the identity elsewhere.
     """
 
-    def __init__(self, problem: EigenProblem):
+    defaults: ClassVar[dict] = {
+        "ksp_type": "minres",
+        "ksp_rtol": 1e-3,
+        "ksp_max_it": 1000,
+        "pc_type": "jacobi",
+    }
+
+    def __init__(self, problem: EigenProblem, teams: Teams | None = None):
         self.problem, self.layout = problem, problem.layout
         self.doubled = Layout(self.layout.comm, 2 * self.layout.starts)
         self._a = diagonal_of(problem.A)
@@ -81,7 +145,7 @@ class Shell:
         """Return a shell at z, and the diagonal matrix to precondition it by. Collective."""
         sizes, comm = ((self.doubled.n_local, self.doubled.n),) * 2, self.layout.comm
         matrix = PETSc.Mat().createPython(sizes, _Doubled(self.problem, self._work, z), comm=comm)
-        matrix.setOption(PETSc.Mat.Option.SYMMETRIC, True)
+        matrix.setOption(PETSc.Mat.Option.HERMITIAN, True)
         matrix.setUp()
         diagonal = PETSc.Mat().createAIJ(sizes, nnz=1, comm=comm)
         self._precondition(diagonal, z)
@@ -161,7 +225,7 @@ def _on_pattern(rows, pattern) -> np.ndarray:
     number = np.repeat(np.arange(pattern.shape[0], dtype=np.int64), np.diff(pattern.indptr))
     places = number * pattern.shape[1] + pattern.indices
     mine = np.repeat(np.arange(rows.shape[0], dtype=np.int64), np.diff(rows.indptr)) * rows.shape[1] + rows.indices
-    values = np.zeros(pattern.nnz)
+    values = np.zeros(pattern.nnz, rows.data.dtype)
     values[np.searchsorted(places, mine)] = rows.data
     return values
 

@@ -19,8 +19,9 @@ from sparsehess.errors import InputError, StackError
 from sparsehess.reproducible import uniform
 from sparsehess.runtime import PETSc, destroy, has_package, on_root
 from sparsehess.solvers.contours import Filter, contour
+from sparsehess.solvers.doubled import dense_block
 from sparsehess.solvers.problem import EigenProblem, is_assembled
-from sparsehess.solvers.shifted import DEFAULTS, PRODUCTS, Systems, dense_block
+from sparsehess.solvers.shifted import Systems, pencil_of
 
 # Iterations, those with a wider subspace among them.
 _MOST = 40
@@ -58,7 +59,7 @@ class Feast:
     problem
         What is solved; shells by iterative solves.
     options
-        PETSc options of the shifted solves, without a prefix; they override `DEFAULTS`.
+        PETSc options of the shifted solves, without a prefix; they override those of `shifted.pencil_of`.
     tol
         Backward error that every pair must reach.
     groups
@@ -106,7 +107,7 @@ class Feast:
 
         Not collective.
         """
-        return {**(DEFAULTS if self.problem.assembled else PRODUCTS), **self.options}
+        return {**pencil_of(self.problem).defaults, **self.options}
 
     def find(self, low: float, high: float, expected: int, *, deflate=(), seed: int = 0) -> list[PETSc.Vec]:
         """Return the converged eigenvectors with eigenvalues in [low, high]; the caller destroys them.
@@ -221,7 +222,7 @@ class _Iteration:
         image = X * self.filter(theta) + self._filtered(self.AX[:, chosen] - MX * theta, theta)
         basis, passed = basis.copy(), passed.copy()
         basis[:, chosen] = image
-        passed[chosen] = _summed(self.problem.comm, np.einsum("ij,ij->j", MX, image))
+        passed[chosen] = _summed(self.problem.comm, np.einsum("ij,ij->j", MX.conj(), image).real)
         return basis, passed
 
     def _growth(self, full, passed) -> np.ndarray:
@@ -239,7 +240,7 @@ class _Iteration:
         Q, MQ = self._orthonormal(basis)
         AQ = self._product(self.problem.A, Q)
         S = self._gram(Q, AQ)
-        theta, Z = on_root(self.problem.comm, np.linalg.eigh, (S + S.T) / 2)
+        theta, Z = on_root(self.problem.comm, np.linalg.eigh, (S + S.conj().T) / 2)
         self.theta, self.X, self.AX, self.MX = theta, Q @ Z, AQ @ Z, MQ @ Z
         norm_a, norm_m = self.problem.norms
         self.residual = self._norms(self.AX - self.MX * theta)
@@ -256,7 +257,7 @@ class _Iteration:
         return np.where(blurred, min(_EDGE, self.solver.tol), self.solver.tol)
 
     def _filtered(self, Y, theta) -> np.ndarray:
-        """Return Re Σ w (zM − A)⁻¹ Y, each term over z − θ where θ (k,) is given."""
+        """Return the filter of Y, Re Σ w (zM − A)⁻¹ Y, each term over z − θ where θ (k,) is given."""
         poles, weights = self.filter.points[:, None], self.filter.weights[:, None]
         coefficients = (
             np.broadcast_to(weights, (len(weights), Y.shape[1])) if theta is None else weights / (poles - theta)
@@ -314,15 +315,15 @@ class _Iteration:
         return array
 
     def _gram(self, X, Y) -> np.ndarray:
-        return _summed(self.problem.comm, X.T @ Y)
+        return _summed(self.problem.comm, X.conj().T @ Y)
 
     def _norms(self, X) -> np.ndarray:
-        return np.sqrt(_summed(self.problem.comm, np.einsum("ij,ij->j", X, X)))
+        return np.sqrt(_summed(self.problem.comm, np.einsum("ij,ij->j", X.conj(), X).real))
 
 
 def _one_by_one(matrix: PETSc.Mat, X: np.ndarray) -> np.ndarray:
     x, image = matrix.createVecs()
-    result = np.empty(X.shape)
+    result = np.empty(X.shape, PETSc.ScalarType)
     for i in range(X.shape[1]):
         x.setArray(X[:, i])
         matrix.mult(x, image)
@@ -340,14 +341,15 @@ def _summed(comm, array: np.ndarray) -> np.ndarray:
 
 def _whitening(G, sizes, mass) -> tuple[np.ndarray, float]:
     """Return W with WᵀGW = I, massless and copied directions left out, and the least weight kept."""
-    keep = np.flatnonzero(np.diag(G) > _MASSLESS * mass * sizes**2)
+    masses = np.diag(G).real
+    keep = np.flatnonzero(masses > _MASSLESS * mass * sizes**2)
     W, weakest = np.zeros((len(G), 0)), 1.0
     if len(keep):
-        scale = 1 / np.sqrt(np.diag(G)[keep])
+        scale = 1 / np.sqrt(masses[keep])
         G = G[np.ix_(keep, keep)]
-        weights, V = np.linalg.eigh(scale[:, None] * (G + G.T) / 2 * scale)
+        weights, V = np.linalg.eigh(scale[:, None] * (G + G.conj().T) / 2 * scale)
         strong = weights > _COPY
-        W = np.zeros((len(sizes), int(strong.sum())))
+        W = np.zeros((len(sizes), int(strong.sum())), V.dtype)
         W[keep] = scale[:, None] * V[:, strong] / np.sqrt(weights[strong])
         weakest = float(weights.min())
     return W, weakest

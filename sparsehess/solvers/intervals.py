@@ -8,11 +8,12 @@ import numpy as np
 
 from sparsehess.checkpoints.search import Search
 from sparsehess.errors import InputError
-from sparsehess.runtime import destroy, has_package
+from sparsehess.reproducible import signed
+from sparsehess.runtime import complex_scalars, destroy
 from sparsehess.solvers.choice import Choice
 from sparsehess.solvers.dense import Dense
 from sparsehess.solvers.pieces import Found, Piece
-from sparsehess.solvers.problem import EigenProblem, tight
+from sparsehess.solvers.problem import EigenProblem, measure, tight
 from sparsehess.solvers.refine import rayleigh_ritz
 from sparsehess.solvers.slicing import Slicing
 from sparsehess.solvers.spectrum import Count, SolveSpec, Spectrum
@@ -47,7 +48,7 @@ def solve_interval(
 
     Collective. Never raises for pairs that are missing: the count tells.
     """
-    counts = problem.assembled and has_package("mumps")
+    counts = not problem.uncounted
     slices = choice.method == "slicing"
     counter = finder = None
     so_far = Found(search)
@@ -99,7 +100,7 @@ def solve_interval(
             residuals=errors,
             orthogonality=orthogonality,
             count=count,
-            uncounted="" if counts else _why_uncounted(problem),
+            uncounted=problem.uncounted,
             zeros=int(np.count_nonzero(np.abs(values) <= problem.zero)),
             asked=len(values) + (max(count.inertia - count.found, 0) if counts else 0),
             advice="",
@@ -115,12 +116,6 @@ def solve_interval(
     finally:
         for solver in {id(solver): solver for solver in (counter, finder) if solver is not None}.values():
             solver.close()
-
-
-def _why_uncounted(problem: EigenProblem) -> str:
-    if problem.assembled:
-        return "this PETSc has no MUMPS to count with"
-    return "a matrix-free Hessian has no factorization to count with"
 
 
 def _widened(problem: EigenProblem, low: float, high: float) -> tuple[float, float]:
@@ -231,11 +226,35 @@ def _blind_search(
 
 def _estimated(problem: EigenProblem, low: float, high: float, seed: int) -> int:
     """Return about how many eigenvalues an interval has, rather more, from a few products with random vectors."""
+    known = len(problem.null) if low < 0 < high else 0
+    count = _by_measures if complex_scalars() else _by_density
+    value, error = count(problem, low, high, seed)
+    return int(np.clip(np.ceil(value + 2 * error) - known, _LATER, problem.finite))
+
+
+def _by_density(problem: EigenProblem, low: float, high: float, seed: int) -> tuple[float, float]:
     from sparsehess.estimate import density
 
-    known = len(problem.null) if low < 0 < high else 0
-    value, error = density(problem, samples=_SAMPLES, steps=_STEPS, seed=seed).count(low, high)
-    return int(np.clip(np.ceil(value + 2 * error) - known, _LATER, problem.finite))
+    return density(problem, samples=_SAMPLES, steps=_STEPS, seed=seed).count(low, high)
+
+
+def _by_measures(problem: EigenProblem, low: float, high: float, seed: int) -> tuple[float, float]:
+    """Return an estimate and its error from Gauss quadratures of random vectors, the mass taken for its diagonal.
+
+    Collective. A first size for a search that goes on until it finds nothing new: no more.
+    """
+    from sparsehess.solvers.polynomial import scaled
+
+    matrix, release = scaled(problem)
+    shares = []
+    try:
+        for sample in range(_SAMPLES):
+            start = signed(problem.layout, seed + 7919 * (sample + 1))
+            nodes, weights = measure(matrix, start, min(_STEPS, problem.n))
+            shares.append(weights[(nodes >= low) & (nodes <= high)].sum())
+    finally:
+        release()
+    return problem.n * float(np.mean(shares)), problem.n * float(np.std(shares)) / (_SAMPLES - 1) ** 0.5
 
 
 def _compared(counter: Slicing, whole: Piece, problem: EigenProblem, found: int) -> Count:

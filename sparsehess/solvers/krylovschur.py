@@ -17,6 +17,7 @@ from sparsehess.runtime import (
     has_package,
     readable_errors,
 )
+from sparsehess.solvers.factorization import FACTORIZATION, TRANSFORMED
 from sparsehess.solvers.options import Options
 from sparsehess.solvers.problem import EigenProblem
 from sparsehess.solvers.watch import Watch, columns
@@ -41,11 +42,7 @@ _FAR = 20.0
 DEFAULTS = {
     "eps_type": "krylovschur",
     "st_ksp_type": "preonly",
-    "st_pc_type": "cholesky",
-    "st_pc_factor_mat_solver_type": "mumps",
-    "st_mat_mumps_icntl_13": 1,  # the root front on one rank: ScaLAPACK's would hide its negative pivots
-    "st_mat_mumps_icntl_14": 50,  # room for pivoting, in percent
-    "st_mat_mumps_icntl_24": 1,  # null pivots are found and counted
+    **TRANSFORMED,
 }
 
 
@@ -117,11 +114,11 @@ class KrylovSchur:
         mine = DEFAULTS if self._factors else {"eps_type": DEFAULTS["eps_type"]}
         return {**mine, **self._room, **self.options}
 
-    def shift_to(self, shift: float) -> tuple[int, int, int]:
+    def shift_to(self, shift: float) -> tuple[int | None, int, int | None]:
         """Factorize A - shift M; return its (negative, zero, positive) counts of pivots.
 
         Collective. By Sylvester's law these are the eigenvalues below, at and above the shift,
-        infinite ones among them.
+        infinite ones among them. Where scalars are complex only those that are zero are known, the others None.
         """
         began = time.perf_counter()
         for room in _ROOM:
@@ -155,7 +152,7 @@ class KrylovSchur:
         where = f" (out of memory on rank {', '.join(short)})" if short else ""
         return f"give it more memory or more ranks{where}"
 
-    def _factorized(self, shift: float) -> tuple[int, int, int]:
+    def _factorized(self, shift: float) -> tuple[int | None, int, int | None]:
         with self._given.inserted(self.used_defaults()):
             st = self._eps.getST()
             if self.shift is None:
@@ -168,7 +165,7 @@ class KrylovSchur:
                 st.setShift(shift)
                 st.setUp()
             self.shift = shift
-            return tuple(int(number) for number in st.getKSP().getPC().getFactorMatrix().getInertia())
+            return FACTORIZATION.pivots(st.getKSP().getPC().getFactorMatrix())
 
     def solve(
         self,

@@ -60,7 +60,8 @@ def match(before, after: Spectrum, *, mass: PETSc.Mat | None = None) -> Match:
     Y, MY = _stacked(old, mass)
     comm = communicator(old[0].comm)
     table, new, known = (
-        comm.allreduce(part) for part in (X.T @ MY, np.sum(X * MX, axis=0), np.sum(Y * MY, axis=0))
+        comm.allreduce(part)
+        for part in (X.conj().T @ MY, np.sum(X.conj() * MX, axis=0).real, np.sum(Y.conj() * MY, axis=0).real)
     )
     table = np.abs(table) / np.sqrt(np.outer(new, known))
     from scipy.optimize import linear_sum_assignment  # 100 ms on every rank, and seldom needed

@@ -6,10 +6,8 @@ import ctypes
 
 from sparsehess.errors import StackError
 from sparsehess.runtime import PETSc, has_package
-from sparsehess.solvers.krylovschur import DEFAULTS
+from sparsehess.solvers.factorization import FACTORIZATION
 from sparsehess.solvers.problem import EigenProblem
-
-_CHOLESKY = 2  # PETSc's MAT_FACTOR_CHOLESKY
 
 # MUMPS's INFOG(16) and INFOG(17): megabytes (10^6 bytes) that the factorization will take, on the rank
 # that needs most and on all together (Users' guide, section 6.2).
@@ -35,12 +33,12 @@ def factor_memory(problem: EigenProblem) -> tuple[int, int]:
     factor, info = ctypes.c_void_p(), (ctypes.c_double * 64)()
     handle = ctypes.c_void_p(problem.A.handle)
     try:
-        _check(library.MatGetFactor(handle, b"mumps", _CHOLESKY, ctypes.byref(factor)))
-        for key, value in DEFAULTS.items():
-            if key.startswith("st_mat_mumps_icntl_"):
+        _check(library.MatGetFactor(handle, b"mumps", FACTORIZATION.kind, ctypes.byref(factor)))
+        for key, value in FACTORIZATION.options.items():
+            if key.startswith("mat_mumps_icntl_"):
                 _check(library.MatMumpsSetIcntl(factor, _int(int(key.rsplit("_", 1)[1])), _int(value)))
         _check(library.MatFactorInfoInitialize(info))
-        _check(library.MatCholeskyFactorSymbolic(factor, handle, None, info))
+        _check(FACTORIZATION.analyzed(library, factor, handle, info))
         megabytes = []
         for number in (_MOST, _ALL):
             value = _int(0)

@@ -191,6 +191,25 @@ def _root_of_mass(problem: EigenProblem) -> PETSc.Vec | None:
     return root
 
 
+def scaled(problem: EigenProblem) -> tuple[PETSc.Mat, Callable[[], None]]:
+    """Return D^(-1/2) A D^(-1/2), D the diagonal of the mass, and what destroys it.
+
+    Collective. Where D is zero, as it is for massless dofs, their rows are left as they are.
+    """
+    root = None
+    if problem.M is not None:
+        root = problem.M.getDiagonal()
+        values = root.getArray()
+        values[values == 0] = 1.0
+        root.sqrtabs()
+    matrix = _filterable(problem.A, root)
+
+    def release() -> None:
+        destroy(None if matrix is problem.A else matrix, root)
+
+    return matrix, release
+
+
 def _filterable(A: PETSc.Mat, root: PETSc.Vec | None) -> PETSc.Mat:
     """Return A, or D^(-1/2) A D^(-1/2), for a filter to copy, shift and scale. Collective."""
     if is_assembled(A):
@@ -207,7 +226,7 @@ def _filterable(A: PETSc.Mat, root: PETSc.Vec | None) -> PETSc.Mat:
 
 def _shell(A: PETSc.Mat, context: _Filterable) -> PETSc.Mat:
     matrix = PETSc.Mat().createPython(A.getSizes(), context, comm=A.comm)
-    matrix.setOption(PETSc.Mat.Option.SYMMETRIC, True)
+    matrix.setOption(PETSc.Mat.Option.HERMITIAN, True)
     matrix.setUp()
     return matrix
 

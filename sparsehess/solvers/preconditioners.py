@@ -7,9 +7,9 @@ import numpy as np
 from sparsehess.nullspace import block_size, orthonormal
 from sparsehess.reproducible import uniform
 from sparsehess.runtime import PETSc, destroy, inserted_options, readable_errors
-from sparsehess.solvers.krylovschur import DEFAULTS as KRYLOVSCHUR
+from sparsehess.solvers.factorization import TRANSFORMED
 from sparsehess.solvers.krylovschur import PREFIX, KrylovSchur
-from sparsehess.solvers.problem import EigenProblem, diagonal_of
+from sparsehess.solvers.problem import EigenProblem, diagonal_of, spectral_bounds
 
 # Smoothed aggregation (Vaněk, Mandel, Brezina 1996); the smoothers are symmetric, as the methods require.
 _GAMG = {
@@ -20,8 +20,6 @@ _GAMG = {
     "st_mg_levels_ksp_max_it": 2,
     "st_mg_levels_pc_type": "jacobi",
 }
-
-_CHOLESKY = {key: value for key, value in KRYLOVSCHUR.items() if key.startswith(("st_pc", "st_mat"))}
 
 # What multigrid coarsens is shifted up by this part of a typical eigenvalue: far below what slows convergence,
 # far above what rounding makes of a zero eigenvalue.
@@ -73,10 +71,9 @@ class Diagonal:
         found = None if matrix is None else diagonal_of(matrix)
         diagonal.set(1.0)
         if found is not None:
-            diagonal.setArray(np.abs(found))
-            mean = diagonal.sum() / problem.n
-            values = diagonal.getArray()
-            np.maximum(values, 1e-3 * mean or 1.0, out=values)
+            sizes = np.abs(found)
+            mean = problem.comm.allreduce(float(sizes.sum())) / problem.n
+            diagonal.setArray(np.maximum(sizes, 1e-3 * mean or 1.0))
         self.matrix = PETSc.Mat().createAIJ((diagonal.getSizes(),) * 2, nnz=1, comm=diagonal.comm)
         self.matrix.setDiagonal(diagonal)
         self.matrix.assemble()
@@ -106,23 +103,38 @@ class Diagonal:
 
 
 class Near(Diagonal):
-    """The matrix near A that the problem has, shifted up until its inertia tells that it is definite."""
+    """The matrix near A that the problem has, shifted up until its inertia tells that it is definite.
+
+    Where nothing counts some Lanczos steps tell how far: a preconditioner that is not definite costs iterations.
+    """
 
     def __init__(self, problem: EigenProblem):
-        self.defaults = _CHOLESKY
+        self.defaults = TRANSFORMED
         near = EigenProblem(A=problem.preconditioner, M=problem.M, null=[], owned=[])
         shift = _ABOVE * (near.typical or near.scale or 1.0)  # a diagonal may be zero
-        solver = KrylovSchur(near, True, {}, tol=1e-8)
-        try:
-            while solver.shift_to(-shift)[0]:
-                shift *= 4  # ends: beyond the norm nothing is negative
-        finally:
-            solver.close()
+        shift = _counted_up(near, shift) if not near.uncounted else _lifted_up(near, shift)
         self.matrix = near.A.duplicate(copy=True)
         if problem.M is None:
             self.matrix.shift(shift)
         else:
             self.matrix.axpy(shift, problem.M)
+
+
+def _counted_up(near: EigenProblem, shift: float) -> float:
+    """Return a shift up that leaves no eigenvalue negative: from this one on, as inertia tells. Collective."""
+    solver = KrylovSchur(near, True, {}, tol=1e-8)
+    try:
+        while solver.shift_to(-shift)[0]:
+            shift *= 4  # ends: beyond the norm nothing is negative
+    finally:
+        solver.close()
+    return shift
+
+
+def _lifted_up(near: EigenProblem, shift: float) -> float:
+    """Return a shift up that likely leaves no eigenvalue negative, this one or more. Collective."""
+    low, _, error = spectral_bounds(near.A, near.layout, _PROBE)
+    return shift if low >= 0 else shift + (error - low) / (near.mass_diagonal[1] or near.mass_diagonal[0])
 
 
 class Multigrid(Diagonal):

@@ -1,4 +1,7 @@
-"""`EigenProblem`: H x = λ M x with what is known of it, from whatever a caller has."""
+"""`EigenProblem`: H x = λ M x with what is known of it, from whatever a caller has.
+
+Matrices are symmetric; where PETSc's scalars are complex, Hermitian, and ᵀ stands for the conjugate transpose.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,19 @@ from sparsehess.operators import MatrixFree
 from sparsehess.operators.operator import Operator
 from sparsehess.pattern import Layout
 from sparsehess.reproducible import uniform
-from sparsehess.runtime import UNSUPPORTED, PETSc, agreement, aij, communicator, destroy, error_code, require_room
+from sparsehess.runtime import (
+    UNSUPPORTED,
+    PETSc,
+    agreement,
+    aij,
+    another_build,
+    communicator,
+    complex_scalars,
+    destroy,
+    error_code,
+    has_package,
+    require_room,
+)
 from sparsehess.units import Units
 
 _EPS = np.finfo(float).eps
@@ -169,6 +184,19 @@ class EigenProblem:
         """Whether A has entries, which a factorization needs."""
         return is_assembled(self.A)
 
+    @property
+    def uncounted(self) -> str:
+        """Why no factorization of A - shift M can count eigenvalues; empty where it can."""
+        if not self.assembled:
+            return "a matrix-free Hessian has no factorization to count with"
+        if not has_package("mumps"):
+            return "this PETSc has no MUMPS to count with"
+        if complex_scalars():
+            return (
+                "scalars of this PETSc are complex, and its factorizations of Hermitian matrices tell no inertia"
+            )
+        return ""
+
     @cached_property
     def norms(self) -> tuple[float, float]:
         """Norms of A and of M (or of what stands for it: 1 for the identity): Frobenius, or no larger."""
@@ -190,7 +218,7 @@ class EigenProblem:
         if self.M is None:
             return 1.0, 1.0, 0
         diagonal = self.M.getDiagonal()
-        mean, least = diagonal.sum() / self.n, diagonal.min()[1]
+        mean, least = diagonal.sum().real / self.n, diagonal.min()[1]
         zero = self.comm.allreduce(int(np.count_nonzero(diagonal.getArray(readonly=True) == 0)))
         diagonal.destroy()
         return mean, least, zero
@@ -206,7 +234,7 @@ class EigenProblem:
         """Size of an eigenvalue in the middle: mean of |A|'s diagonal over the mean mass."""
         diagonal = self.A.getDiagonal()
         diagonal.abs()
-        mean = diagonal.sum() / self.n
+        mean = diagonal.sum().real / self.n
         diagonal.destroy()
         return mean / self.mass_diagonal[0]
 
@@ -280,13 +308,38 @@ def spectral_bounds(matrix: PETSc.Mat, layout: Layout, steps: int) -> tuple[floa
     Collective. Both ends lie inside the spectrum; farther out than the norm it hardly ever goes (Zhou and Li
     2011, "Bounding the spectrum of large Hermitian matrices").
     """
+    alpha, beta = tridiagonal(matrix, uniform(layout, 13), min(steps, layout.n))
+    ritz = np.linalg.eigvalsh(_as_array(alpha, beta))
+    return float(ritz[0]), float(ritz[-1]), beta[-1]
+
+
+def measure(matrix: PETSc.Mat, start: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return nodes and weights, which sum to one, of the Gauss quadrature of the spectral measure of a vector.
+
+    Collective. Golub and Welsch 1969, "Calculation of Gauss quadrature rules".
+
+    Parameters
+    ----------
+    start
+        (n_local,) the vector, of any length.
+    """
+    alpha, beta = tridiagonal(matrix, start, steps)
+    nodes, rotation = np.linalg.eigh(_as_array(alpha, beta))
+    return nodes, rotation[0] ** 2
+
+
+def tridiagonal(matrix: PETSc.Mat, start: np.ndarray, steps: int) -> tuple[list[float], list[float]]:
+    """Return the diagonal, and beside it one more, of some Lanczos steps: as many, or fewer in an invariant space.
+
+    Collective.
+    """
     v, w = matrix.createVecRight(), matrix.createVecLeft()
-    v.setArray(uniform(layout, 13))
+    v.setArray(start)
     v.normalize()
     basis, alpha, beta = [v], [], []
-    for _ in range(min(steps, layout.n)):
+    for _ in range(steps):
         matrix.mult(basis[-1], w)
-        alpha.append(w.dot(basis[-1]))
+        alpha.append(w.dot(basis[-1]).real)
         for one in basis:  # so few that full orthogonality costs nothing
             w.axpy(-w.dot(one), one)
         beta.append(w.norm())
@@ -295,17 +348,20 @@ def spectral_bounds(matrix: PETSc.Mat, layout: Layout, steps: int) -> tuple[floa
         basis.append(w.copy())
         basis[-1].scale(1 / beta[-1])
     destroy(w, *basis)
+    return alpha, beta
+
+
+def _as_array(alpha: list[float], beta: list[float]) -> np.ndarray:
     beside = beta[: len(alpha) - 1]
-    ritz = np.linalg.eigvalsh(np.diag(alpha) + np.diag(beside, 1) + np.diag(beside, -1))
-    return float(ritz[0]), float(ritz[-1]), beta[-1]
+    return np.diag(alpha) + np.diag(beside, 1) + np.diag(beside, -1)
 
 
 def diagonal_of(matrix: PETSc.Mat) -> np.ndarray | None:
-    """Return the diagonal (n_local,) of a matrix, None of a shell that has none. Collective."""
+    """Return the diagonal (n_local,), real, of a matrix, None of a shell that has none. Collective."""
     diagonal = matrix.createVecRight()
     try:
         matrix.getDiagonal(diagonal)
-        return diagonal.getArray(readonly=True).copy()
+        return diagonal.getArray(readonly=True).real.copy()
     except (PETSc.Error, SystemError) as error:  # on all ranks alike
         if error_code(error) not in UNSUPPORTED:
             raise
@@ -342,16 +398,23 @@ def _as_mat(matrix, comm, layout: Layout | None, owned: list, name: str) -> PETS
         matrix = scipy.sparse.diags(matrix) if matrix.ndim == 1 else scipy.sparse.csr_matrix(matrix)
     if matrix.shape[0] != matrix.shape[1]:
         raise InputError(f"{name} must be square; it is {matrix.shape[0]} x {matrix.shape[1]}")
-    if matrix.dtype.kind not in "fiub":
-        raise InputError(f"{name} must be real, not {matrix.dtype}")
+    _check_kind(name, matrix.dtype)
     layout = layout or Layout.from_size(matrix.shape[0], comm)
     if matrix.shape[0] != layout.n:
         raise InputError(f"{name} has {matrix.shape[0]} rows, the Hessian {layout.n}")
     rows = matrix.tocsr()[layout.start : layout.stop]
     rows = with_diagonal(rows, layout)
-    result = aij(layout, rows.indptr, rows.indices, rows.data.astype(np.float64))
+    result = aij(layout, rows.indptr, rows.indices, rows.data.astype(PETSc.ScalarType))
     owned.append(result)
     return result
+
+
+def _check_kind(name: str, dtype: np.dtype) -> None:
+    """Refuse what is not numbers of the kind of PETSc's scalars."""
+    if dtype.kind == "c" and not complex_scalars():
+        raise InputError(f"{name} must be real here, not {dtype}; Hermitian ones take {another_build(True)}")
+    if dtype.kind not in "fiubc":
+        raise InputError(f"{name} must be numbers, not {dtype}")
 
 
 def with_diagonal(rows: scipy.sparse.csr_matrix, layout: Layout) -> scipy.sparse.csr_matrix:
@@ -385,7 +448,9 @@ def _as_vectors(given, A: PETSc.Mat, layout: Layout, owned: list, name: str) -> 
                 )
         return list(given)
     with agreement(layout.comm):
-        array = np.atleast_2d(np.asarray(given, np.float64))
+        array = np.asarray(given)
+        _check_kind(name, array.dtype)
+        array = np.atleast_2d(array.astype(PETSc.ScalarType))
         if array.ndim != 2 or array.shape[1] != layout.n:
             raise InputError(f"{name} must be (m, {layout.n}), not {array.shape}")
         if not np.isfinite(array).all():
@@ -400,7 +465,10 @@ def _as_vectors(given, A: PETSc.Mat, layout: Layout, owned: list, name: str) -> 
 
 
 def _check_symmetric(name: str, matrix: PETSc.Mat, norm: float, layout: Layout, allowed: float) -> float:
-    """Return by what part of its norm a matrix is not symmetric, along two random vectors. Collective."""
+    """Return by what part of its norm a matrix is not Hermitian, along two random vectors. Collective.
+
+    They are real, which suffices: of H − Hᴴ no entry can hide from both.
+    """
     if not np.isfinite(norm):
         raise InputError(f"{name} has entries that are not finite")
     x, y, image = matrix.createVecRight(), matrix.createVecRight(), matrix.createVecLeft()
@@ -409,12 +477,13 @@ def _check_symmetric(name: str, matrix: PETSc.Mat, norm: float, layout: Layout, 
     matrix.mult(y, image)
     forth = x.dot(image)
     matrix.mult(x, image)
-    back = y.dot(image)
+    back = np.conj(y.dot(image))
     size = norm * np.sqrt(x.norm() * y.norm())
     destroy(x, y, image)
     if abs(forth - back) > allowed * size:
         raise InputError(
-            f"{name} is not symmetric: x'(H y) and y'(H x) differ by {abs(forth - back) / size:.1e} of its norm "
+            f"{name} is not {'Hermitian' if complex_scalars() else 'symmetric'}: x'(H y) and y'(H x) differ by "
+            f"{abs(forth - back) / size:.1e} of its norm "
             "(products in single precision are for MatrixFree to know: precision='single')"
         )
     return abs(forth - back) / size if size > 0 else 0.0

@@ -30,7 +30,7 @@ def rayleigh_ritz(problem: EigenProblem, vectors: list[PETSc.Vec]):
     destroy(*vectors)
     _project_out_null(problem, X)
     AX, MX = blocks.images(problem, X)
-    G, S, sizes = blocks.gram(MX, X), blocks.gram(AX, X), np.diag(blocks.gram(X, X))
+    G, S, sizes = blocks.gram(MX, X), blocks.gram(AX, X), np.diag(blocks.gram(X, X)).real
     small = _small(problem, G, S, sizes) if problem.comm.rank == 0 else None
     values, Q = small if problem.comm.size == 1 else problem.comm.bcast(small)
     m = Q.shape[1]
@@ -62,22 +62,22 @@ def _project_out_null(problem: EigenProblem, X: SLEPc.BV) -> None:
 
 def _small(problem: EigenProblem, G: np.ndarray, S: np.ndarray, sizes: np.ndarray):
     """Return (values, Q) with QᵀGQ = I and QᵀSQ diagonal, massless and copied directions left out."""
-    keep = np.flatnonzero(np.diag(G) > _MASSLESS * problem.mass_diagonal[0] * sizes)
+    keep = np.flatnonzero(np.diag(G).real > _MASSLESS * problem.mass_diagonal[0] * sizes)
     G, S = G[np.ix_(keep, keep)], S[np.ix_(keep, keep)]
-    scale = 1 / np.sqrt(np.diag(G))
-    weights, V = np.linalg.eigh(scale[:, None] * (G + G.T) / 2 * scale)
+    scale = 1 / np.sqrt(np.diag(G).real)
+    weights, V = np.linalg.eigh(scale[:, None] * (G + G.conj().T) / 2 * scale)
     strong = weights > _COPY
     W = scale[:, None] * V[:, strong] / np.sqrt(weights[strong])
     # NumPy's divides and conquers; SciPy's leaves vectors of clusters a hundred times less orthogonal.
-    values, Z = np.linalg.eigh(W.T @ (S + S.T) / 2 @ W)
-    Q = np.zeros((len(sizes), len(values)))
+    values, Z = np.linalg.eigh(W.conj().T @ (S + S.conj().T) / 2 @ W)
+    Q = np.zeros((len(sizes), len(values)), Z.dtype)
     Q[keep] = W @ Z
     return values, Q
 
 
 def _rotate(bvs: Iterable[SLEPc.BV], Q: np.ndarray) -> None:
     """Replace each BV by BV Q, and have its first columns active."""
-    square = np.zeros((Q.shape[0],) * 2)
+    square = np.zeros((Q.shape[0],) * 2, Q.dtype)
     square[:, : Q.shape[1]] = Q
     matrix = _dense(square)
     for bv in bvs:

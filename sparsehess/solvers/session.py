@@ -8,7 +8,7 @@ import numpy as np
 
 from sparsehess.checkpoints.search import Search
 from sparsehess.operators.operator import Operator
-from sparsehess.runtime import destroy, has_package
+from sparsehess.runtime import destroy
 from sparsehess.solvers.choice import KRYLOV, Choice
 from sparsehess.solvers.dense import Dense
 from sparsehess.solvers.krylovschur import KrylovSchur
@@ -16,7 +16,7 @@ from sparsehess.solvers.preconditioned import Preconditioned
 from sparsehess.solvers.problem import EigenProblem, tight
 from sparsehess.solvers.refine import rayleigh_ritz
 from sparsehess.solvers.spectrum import Count, SolveSpec, Spectrum
-from sparsehess.solvers.windows import WINDOWS, Window
+from sparsehess.solvers.windows import Window, window_of
 
 # Solves more until count and pairs must agree.
 _REPAIRS = 5
@@ -49,7 +49,7 @@ class Session:
     def __init__(self, problem: EigenProblem, spec: SolveSpec, choice: Choice, progress, search: Search | None):
         self.problem, self.spec, self.progress, self.search = problem, spec, progress, search
         self.choice = choice
-        self.window: Window = WINDOWS["nearest" if spec.target is not None else spec.which](problem, spec)
+        self.window: Window = window_of(problem, spec)
         self.asked = max(0, min(spec.k, problem.finite - len(problem.null)))
         # Whether the pairs themselves are found by shift-and-invert.
         self.inverts = self.window.inverts and choice.method == "krylovschur" and problem.assembled
@@ -92,6 +92,9 @@ class Session:
             destroy(*guess)
         self._take(first)
         self._pause()
+        while self._moved_below():
+            self._take(self._solve(self.asked, seed=self.spec.seed))
+            self._pause()
         for attempt in range(_NEARER):
             if not self._stopped_in_cluster():
                 break
@@ -231,6 +234,19 @@ class Session:
             step *= 8  # an eigenvalue lies below: the estimate of the lowest was too high
         return False
 
+    def _moved_below(self) -> bool:
+        """Move a shift that lies among the smallest, as only a count would have told, below those found.
+
+        Collective. Says whether it moved.
+        """
+        if not (self.inverts and self.window.may_lie_within and len(self.values)):
+            return False
+        low = float(self.values.min())
+        if low >= self.sigma:
+            return False
+        self.sigma = self.window.below(low, self._solver(True))
+        return True
+
     def _take(self, vectors: list) -> None:
         """Add vectors to what is found; keep the pairs that reach the tolerance."""
         values, vectors, errors, self.orthogonality = rayleigh_ritz(self.problem, self.vectors + vectors)
@@ -241,17 +257,22 @@ class Session:
         self.vectors = [vector for vector, keep in zip(vectors, good, strict=True) if keep]
 
     def _lowest_by_products(self) -> tuple[float, float]:
-        """Return a rough lowest eigenvalue of a standard problem and its absolute residual."""
-        rough = KrylovSchur(self.problem, False, {}, tol=1e-3)
+        """Return a rough lowest eigenvalue, and how far the lowest may be from it."""
+        rough = KrylovSchur(self.problem, False, dict.fromkeys(self.window.roughly), tol=1e-3)
         try:
             vectors = rough.solve("smallest", 1, seed=self.spec.seed)
             values, vectors, errors, _ = rayleigh_ritz(self.problem, vectors)
             destroy(*vectors)
             if not len(values):
                 return -self.problem.scale, 0.0
-            return float(values[0]), float(errors[0] * (self.problem.norms[0] + abs(values[0])))
+            norm_a, norm_m = self.problem.norms
+            return float(values[0]), float(errors[0] * (norm_a + abs(values[0]) * norm_m)) / self._least_mass()
         finally:
             rough.close()
+
+    def _least_mass(self) -> float:
+        mean, least, _ = self.problem.mass_diagonal
+        return least or mean
 
     # --- counting ---
 
@@ -261,10 +282,8 @@ class Session:
             return False, "no count was asked for"
         if self.problem.structure is not None:
             return True, ""
-        if not self.problem.assembled:
-            return False, "a matrix-free Hessian has no factorization to count with"
-        if not has_package("mumps"):
-            return False, "this PETSc has no MUMPS to count with"
+        if self.problem.uncounted:
+            return False, self.problem.uncounted
         if self.spec.count == "auto" and not self.inverts and self.problem.n > _CHEAP:
             return False, f"no factorization was made and n > {_CHEAP}; --count yes makes one"
         return True, ""

@@ -1,4 +1,4 @@
-"""Solves at the points of a contour: complex shifts as real symmetric systems of twice the size."""
+"""Solves at the points of a contour: where scalars are real, as real symmetric systems of twice the size."""
 
 from __future__ import annotations
 
@@ -7,31 +7,22 @@ import time
 import numpy as np
 
 from sparsehess.errors import StackError
-from sparsehess.pattern.layout import Layout
 from sparsehess.runtime import (
     PETSc,
     agreement,
+    complex_scalars,
     destroy,
     free_memory,
     readable_errors,
 )
 from sparsehess.solvers.contours import Filter
-from sparsehess.solvers.doubled import Shell, Stored
+from sparsehess.solvers.direct import Complex
+from sparsehess.solvers.doubled import DIRECT, Shell, Stored
 from sparsehess.solvers.options import Options
 from sparsehess.solvers.problem import EigenProblem
 from sparsehess.solvers.teams import Teams
 
 PREFIX = "sparsehess_feast_"
-
-DEFAULTS = {
-    "ksp_type": "preonly",
-    "pc_type": "cholesky",
-    "pc_factor_mat_solver_type": "mumps",
-    "mat_mumps_icntl_14": 50,  # room for pivoting, in percent
-}
-
-# For shells.
-PRODUCTS = {"ksp_type": "minres", "ksp_rtol": 1e-3, "ksp_max_it": 1000, "pc_type": "jacobi"}
 
 # Columns solved for at a time: bounds the memory of right-hand sides of twice the size.
 _BATCH = 128
@@ -39,23 +30,19 @@ _BATCH = 128
 # What MUMPS says where its workspace is too small, and the most that it gets, in percent of its estimate.
 _TOO_LITTLE, _MOST_ROOM = (-8, -9, -14, -15, -17, -20), 3000
 
-# Preconditioners that are factorizations, and solve for blocks.
-_DIRECT = ("cholesky", "lu")
 
+def pencil_of(problem: EigenProblem) -> type[Stored | Shell | Complex]:
+    """Return how the systems of a problem are written: by its build, and by what is known of its matrix.
 
-def dense_block(layout: Layout, X: np.ndarray) -> PETSc.Mat:
-    """Return a dense Mat on the memory of X (n_local, k), or of a copy that has PETSc's order.
-
-    Collective.
+    Not collective.
     """
-    sizes = ((layout.n_local, layout.n), (None, X.shape[1]))
-    matrix = PETSc.Mat().createDense(sizes, array=np.asfortranarray(X), comm=layout.comm)
-    matrix.assemble()
-    return matrix
+    if not problem.assembled:
+        return Shell
+    return Complex if complex_scalars() else Stored
 
 
 class Systems:
-    """Solves with zM − A at the contour points of this rank's group, by the real systems of `doubled`.
+    """Solves with zM − A at the contour points of this rank's group, by the systems of `pencil_of`.
 
     Assembled ones are factorized, for blocks of right-hand sides, which takes an eighth of the time of vector by
     vector; for shells there is preconditioned MINRES, loose: FEAST filters residuals. Without a good
@@ -70,19 +57,19 @@ class Systems:
     groups
         Groups of ranks that share the points out.
     options
-        PETSc options that override `DEFAULTS`.
+        PETSc options that override the defaults of the systems.
     seconds
         `factorization` and `solve` are added to here.
     """
 
     def __init__(self, problem: EigenProblem, groups: int, options: dict, seconds: dict[str, float]):
-        defaults = DEFAULTS if problem.assembled else PRODUCTS
-        self.given, self.options = Options(PREFIX, options), {**defaults, **options}
+        kind = pencil_of(problem)
+        self.given, self.options = Options(PREFIX, options), {**kind.defaults, **options}
         self.groups, self.seconds = groups, seconds
         self.comm = problem.comm
         self.teams = None if groups == 1 else Teams(problem.layout, groups)
-        self.pencil = Stored(problem, self.teams) if problem.assembled else Shell(problem)
-        self.layout, self.doubled = self.pencil.layout, self.pencil.doubled
+        self.pencil = kind(problem, self.teams)
+        self.layout = self.pencil.layout
         self.points = np.empty(0)
         self.mine: list[int] = []
         self.keep: bool | None = None
@@ -99,16 +86,16 @@ class Systems:
         self.mine = list(range(team, len(chosen.points), self.groups))
 
     def filtered(self, Y: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
-        """Return Re Σ_j c_j (z_j M − A)⁻¹ Y with c (points, k) complex.
+        """Return ½ Σ_j (c_j (z_j M − A)⁻¹ + c̄_j (z̄_j M − A)⁻¹) Y with c (points, k) complex.
 
-        Collective.
+        Collective. Of real matrices and vectors Re Σ_j c_j (z_j M − A)⁻¹ Y.
         """
         k = Y.shape[1]
         if k == 0:
             return Y.copy()
         if self.teams is not None:
             Y = self.teams.spread(Y)
-        total = np.zeros(Y.shape, order="F")
+        total = np.zeros(Y.shape, PETSc.ScalarType, order="F")
         with (
             agreement(self.comm),
             self.given.inserted(self.options),
@@ -125,28 +112,9 @@ class Systems:
         for first in range(0, Y.shape[1], _BATCH):
             part = slice(first, first + _BATCH)
             c = coefficients[part]
-            U = self._solve(ksp, Y[:, part])
-            total[:, part] += U[0::2] * c.real - U[1::2] * c.imag
+            U, V = self.pencil.parts(ksp, Y[:, part])
+            total[:, part] += U * c.real - V * c.imag
         self.seconds["solve"] += time.perf_counter() - began
-
-    def _solve(self, ksp, Y) -> np.ndarray:
-        """Return the (2 n_local, k) solutions, as a block where there is a factorization to apply."""
-        right = np.zeros((2 * Y.shape[0], Y.shape[1]), order="F")
-        right[0::2] = Y
-        left = np.zeros_like(right)
-        if ksp.getType() == "preonly" and ksp.getPC().getType() in _DIRECT:
-            B, X = dense_block(self.doubled, right), dense_block(self.doubled, left)
-            ksp.getPC().getFactorMatrix().matSolve(B, X)
-            left = X.getDenseArray().copy()
-            destroy(X, B)
-        else:
-            x, b = ksp.getOperators()[0].createVecs()
-            for i in range(Y.shape[1]):
-                b.setArray(right[:, i])
-                ksp.solve(b, x)
-                left[:, i] = x.getArray(readonly=True)
-            destroy(x, b)
-        return left
 
     def _at(self, z: complex, slot: int) -> PETSc.KSP:
         """Return the solver at a point: its own, or the one for all where memory does not hold them all."""
@@ -180,7 +148,7 @@ class Systems:
         does not raise for it here.
         """
         pc = ksp.getPC()
-        if pc.getType() not in _DIRECT or pc.getFactorSolverType() != "mumps":
+        if pc.getType() not in DIRECT or pc.getFactorSolverType() != "mumps":
             return
         room = int(self.options["mat_mumps_icntl_14"])
         while (failure := pc.getFactorMatrix().getMumpsInfog(1)) in _TOO_LITTLE and room < _MOST_ROOM:
@@ -203,7 +171,7 @@ class Systems:
         Collective on the group.
         """
         pc = ksp.getPC()
-        if pc.getType() not in _DIRECT or pc.getFactorSolverType() != "mumps":
+        if pc.getType() not in DIRECT or pc.getFactorSolverType() != "mumps":
             return True
         megabytes = pc.getFactorMatrix().getMumpsInfog(22)  # of all ranks of the group
         share = megabytes * 10**6 / self.layout.comm.size * (len(self.mine) - 1)

@@ -49,7 +49,7 @@ class Teams:
 
         Collective.
         """
-        result = np.empty((self.layout.n_local, Y.shape[1]))
+        result = np.empty((self.layout.n_local, Y.shape[1]), Y.dtype)
         self._exchange(np.ascontiguousarray(Y), self.out, result, self.into)
         return result
 
@@ -58,7 +58,7 @@ class Teams:
 
         Collective.
         """
-        parts = np.empty((self.groups, self.whole.n_local, Q.shape[1]))
+        parts = np.empty((self.groups, self.whole.n_local, Q.shape[1]), Q.dtype)
         counts, places = self.out
         team = np.repeat(np.arange(self.groups), np.diff(self.first))
         self._exchange(np.ascontiguousarray(Q), self.into, parts, (counts, places + team * self.whole.n_local))
@@ -73,12 +73,12 @@ class Teams:
         team = np.repeat(np.arange(self.groups), np.diff(self.first))
         widths = np.array(comm.allgather(Q.shape[1]))  # of each rank's
         counts, places = self.out
-        arrived = np.empty(int((counts * widths).sum()))
+        arrived = np.empty(int((counts * widths).sum()), Q.dtype)
         begins = np.concatenate([[0], np.cumsum(counts * widths)[:-1]])
         sent = tuple(numbers * Q.shape[1] for numbers in self.into)
         comm.Alltoallv([np.ascontiguousarray(Q), sent], [arrived, (counts * widths, begins)])
         columns = np.concatenate([[0], np.cumsum(widths[self.first[:-1]])])
-        result = np.empty((self.whole.n_local, columns[-1]))
+        result = np.empty((self.whole.n_local, columns[-1]), Q.dtype)
         for rank in np.flatnonzero(counts * widths):
             part = arrived[begins[rank] : begins[rank] + counts[rank] * widths[rank]]
             here = slice(columns[team[rank]], columns[team[rank] + 1])
@@ -86,7 +86,8 @@ class Teams:
         return result
 
     def _exchange(self, source, sent, target, received) -> None:
-        row = MPI.DOUBLE.Create_contiguous(source.shape[-1]).Commit()
+        number = MPI.DOUBLE if source.dtype.kind == "f" else MPI.C_DOUBLE_COMPLEX
+        row = number.Create_contiguous(source.shape[-1]).Commit()
         try:
             self.whole.comm.Alltoallv([source, sent, row], [target, received, row])
         finally:

@@ -36,6 +36,10 @@ class Window(ABC):
     inverts = True  # solved by shift-and-invert; else by products
     direct = ""  # what SLEPc is asked for with products
     nears_clusters = False  # whether a shift too far from a cluster is moved
+    may_lie_within = False  # whether a shift may turn out to lie among the wanted ones
+    roughly: tuple[
+        str, ...
+    ] = ()  # PETSc options, flags, of the solve by products that tells where the spectrum begins
     reason = ""
 
     def __init__(self, problem: EigenProblem, spec: SolveSpec):
@@ -121,6 +125,44 @@ class Smallest(Window):
         return (-np.inf, edge)
 
 
+class SmallestByProducts(Smallest):
+    """The smallest where no factorization counts: products tell where the spectrum begins.
+
+    A rough lowest eigenvalue, to a part of the norm, that is not negative leaves a small one possible that is: it
+    would be among the nearest to a shift at zero, and the shift is then moved `below` it.
+    """
+
+    nears_clusters = False
+    may_lie_within = True
+    roughly = ("eps_conv_norm",)
+
+    def __init__(self, problem, spec):
+        super().__init__(problem, spec)
+        if problem.finite < problem.n:
+            raise InputError(
+                f"the smallest eigenvalues with a singular mass matrix need a count, but {problem.uncounted}: "
+                "ask for a target or an interval"
+            )
+
+    def find_shift(self, solver, lowest):
+        value, error = lowest()
+        shift = -max(1e-10 * self.problem.typical, 2e-13 * self.problem.scale) or -1.0
+        if value < 0:
+            shift = min(shift, value - max(2 * error, 1e-3 * abs(value)))
+        return self._regular(shift, solver)
+
+    def below(self, low: float, solver: KrylovSchur) -> float:
+        """Factorize at a shift below the lowest eigenvalue found, and return it. Collective."""
+        return self._regular(low - max(1e-3 * abs(low), 2e-13 * self.problem.scale), solver)
+
+    def _regular(self, shift: float, solver: KrylovSchur) -> float:
+        for _ in range(20):
+            if solver.shift_to(shift)[1] == 0:
+                return shift
+            shift -= max(1e-3 * abs(shift), 1e-12 * self.problem.scale)
+        raise InputError(f"the factorization is singular at {shift:.6g} and nearby")
+
+
 class Largest(Window):
     direct = "largest"
     reason = "products alone: the largest converge first in a Krylov space"
@@ -128,6 +170,11 @@ class Largest(Window):
     def __init__(self, problem, spec):
         super().__init__(problem, spec)
         if problem.finite < problem.n:
+            if problem.assembled and problem.uncounted:
+                raise InputError(
+                    f"the largest eigenvalues with a singular mass matrix need a count, but {problem.uncounted}: "
+                    "ask for a target or an interval"
+                )
             self.inverts = True
             self.reason = "shift-and-invert just above the finite eigenvalues: the mass matrix is singular"
         else:
@@ -207,3 +254,11 @@ WINDOWS = {
     "magnitude": Magnitude,
     "nearest": Nearest,
 }
+
+
+def window_of(problem: EigenProblem, spec: SolveSpec) -> Window:
+    """Return the window of a spec. Collective."""
+    name = "nearest" if spec.target is not None else spec.which
+    if name == "smallest" and problem.assembled and problem.uncounted:
+        return SmallestByProducts(problem, spec)
+    return WINDOWS[name](problem, spec)
