@@ -65,7 +65,7 @@ def write_results(path, facts: dict, arrays: dict[str, np.ndarray], vectors, com
                 target.attrs["json"] = json.dumps(facts)
                 for name, array in arrays.items():
                     target[name] = array
-                rows = target.create_dataset("vectors", (len(vectors), n), np.float64)
+                rows = target.create_dataset("vectors", (len(vectors), n), PETSc.ScalarType)
         for number, vector in enumerate(vectors):
             whole = _whole(vector, comm)
             with agreement(comm):
@@ -88,7 +88,7 @@ def _whole(vector: PETSc.Vec, comm) -> np.ndarray | None:
     """Return all of a vector on rank 0, None elsewhere. Collective."""
     local = vector.getArray(readonly=True)
     counts = np.array(comm.gather(len(local)) or [], np.int64)
-    whole = np.empty(vector.getSize()) if comm.rank == 0 else None
+    whole = np.empty(vector.getSize(), local.dtype) if comm.rank == 0 else None
     comm.Gatherv(local, [whole, (counts, offsets(counts))] if comm.rank == 0 else None)
     return whole
 

@@ -24,7 +24,7 @@ from sparsehess.hdf5 import opened
 from sparsehess.matrixmarket import MOST_SHRUNK, believable
 from sparsehess.pattern import Layout, Pattern
 from sparsehess.pattern.kernels import mirrored
-from sparsehess.runtime import PETSc, agreement, aij, on_root
+from sparsehess.runtime import PETSc, agreement, aij, another_build, complex_scalars, on_root
 
 SUFFIXES = (".mtx", ".mtx.gz", ".npz", ".petsc", ".h5")
 
@@ -43,16 +43,16 @@ def suffix_of(path) -> str | None:
 
 @dataclass(frozen=True, eq=False)
 class StoredMatrix:
-    """A symmetric matrix from a file.
+    """A symmetric matrix from a file; a Hermitian one, where PETSc's scalars are complex.
 
     Attributes
     ----------
     pattern
         Its structure, diagonal included.
     values
-        (nnz_local,) of the pattern, symmetric to the last bit.
+        (nnz_local,) of the pattern, of PETSc's scalars, symmetric to the last bit.
     asymmetry
-        Largest |a_ij - a_ji| of the file over its largest entry.
+        Largest |a_ij - a_ji| of the file, of Hermitian matrices |a_ij - ā_ji|, over its largest entry.
     path
         Where it came from.
     """
@@ -171,15 +171,15 @@ def _load_nodes(path, n: int) -> np.ndarray:
 
 
 def read_matrix(path, comm) -> StoredMatrix:
-    """Return the symmetric matrix of a file.
+    """Return the symmetric matrix of a file, or the Hermitian one where PETSc's scalars are complex.
 
     Collective.
 
     Raises
     ------
     InputError
-        The file is missing, damaged, not square, empty, has an entry that is not finite, or is not
-        symmetric; the message says which entry.
+        The file is missing, damaged, not square, empty, has an entry that is not finite, is not symmetric (the
+        message says which entry), or is complex where scalars are real.
     """
     path = Path(path)
     rows, layout = _read_rows(path, comm)
@@ -190,9 +190,7 @@ def read_matrix(path, comm) -> StoredMatrix:
             raise InputError(f"{path}: entry ({row}, {rows.indices[bad[0]]}) is {rows.data[bad[0]]}")
     pattern = Pattern.from_csr(rows.indptr, rows.indices, comm=layout.comm, source=str(path))
     values = _on_pattern(rows, pattern)
-    other = mirrored(pattern.indptr, pattern.columns.astype(pattern.indptr.dtype, copy=False), values, 0.0)
-    remote = pattern.exchange.remote
-    other[remote] = pattern.exchange.mirror(np.ascontiguousarray(values[remote]))
+    other = _transposed(pattern, values)
     difference = np.abs(values - other)
     comm = layout.comm
     largest = comm.allreduce(float(np.abs(values).max(initial=0.0)), op=MPI.MAX)
@@ -200,13 +198,25 @@ def read_matrix(path, comm) -> StoredMatrix:
     asymmetry = worst / largest if largest > 0 else 0.0
     if asymmetry > ASYMMETRY:
         at = int(difference.argmax()) if comm.rank == rank else 0
-        told = (*pattern.entry(at), float(values[at]), float(other[at])) if comm.rank == rank else None
+        told = (*pattern.entry(at), values[at].item(), other[at].conj().item()) if comm.rank == rank else None
         i, j, forth, back = comm.bcast(told, root=rank)
+        kind = "Hermitian" if complex_scalars() else "symmetric"
         raise InputError(
-            f"{path}: not symmetric: entry ({i}, {j}) is {forth:.6g}, entry ({j}, {i}) is {back:.6g}; "
-            "a Hessian is symmetric"
+            f"{path}: not {kind}: entry ({i}, {j}) is {forth:.6g}, entry ({j}, {i}) is {back:.6g}; "
+            f"a Hessian is {kind}"
         )
     return StoredMatrix(pattern, 0.5 * (values + other), asymmetry, str(path))
+
+
+def _transposed(pattern: Pattern, values: np.ndarray) -> np.ndarray:
+    """Return the values of the conjugate transpose in the order of these. Collective."""
+    if values.dtype.kind == "c":
+        real, imaginary = (np.ascontiguousarray(part) for part in (values.real, values.imag))
+        return _transposed(pattern, real) - 1j * _transposed(pattern, imaginary)
+    other = mirrored(pattern.indptr, pattern.columns.astype(pattern.indptr.dtype, copy=False), values, 0.0)
+    remote = pattern.exchange.remote
+    other[remote] = pattern.exchange.mirror(np.ascontiguousarray(values[remote]))
+    return other
 
 
 def read_vectors(path, layout: Layout) -> np.ndarray:
@@ -252,7 +262,7 @@ def _deal(whole: scipy.sparse.csr_matrix | None, comm, block: int) -> tuple[scip
             comm.Send(part.data, dest=rank)
         return whole[: layout.starts[1]], layout
     indptr, length = comm.recv(source=0)
-    indices, data = np.empty(length, np.int64), np.empty(length)
+    indices, data = np.empty(length, np.int64), np.empty(length, PETSc.ScalarType)
     comm.Recv(indices, source=0)
     comm.Recv(data, source=0)
     return scipy.sparse.csr_matrix((data, indices, indptr), (layout.n_local, n)), layout
@@ -261,11 +271,11 @@ def _deal(whole: scipy.sparse.csr_matrix | None, comm, block: int) -> tuple[scip
 def _on_pattern(rows: scipy.sparse.csr_matrix, pattern: Pattern) -> np.ndarray:
     """Return the values (nnz_local,) of rows on a pattern that contains them."""
     if len(rows.indices) == pattern.nnz_local:
-        return np.ascontiguousarray(rows.data, np.float64)
+        return np.ascontiguousarray(rows.data, PETSc.ScalarType)
     n, local = pattern.n, np.arange(pattern.layout.n_local, dtype=np.int64)
     places = np.repeat(local, np.diff(pattern.indptr)) * n + pattern.indices
     wanted = np.repeat(local, np.diff(rows.indptr)) * n + rows.indices
-    values = np.zeros(pattern.nnz_local)
+    values = np.zeros(pattern.nnz_local, PETSc.ScalarType)
     values[np.searchsorted(places, wanted)] = rows.data
     return values
 
@@ -287,9 +297,11 @@ def _load(path: Path, suffix: str) -> scipy.sparse.csr_matrix:
         raise InputError(f"{path}: damaged or not of its format: {' '.join(str(error).split())[:200]}") from error
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise InputError(f"{path}: a Hessian is square; this matrix is {' x '.join(map(str, matrix.shape))}")
-    if matrix.dtype.kind not in "fiub":
-        raise InputError(f"{path}: a Hessian is real; this matrix is {matrix.dtype}")
-    matrix = scipy.sparse.csr_matrix(matrix, dtype=np.float64)
+    if matrix.dtype.kind == "c" and not complex_scalars():
+        raise InputError(f"{path}: a Hessian is real here, this matrix is complex: it takes {another_build(True)}")
+    if matrix.dtype.kind not in "fiubc":
+        raise InputError(f"{path}: a Hessian is numbers; this matrix is {matrix.dtype}")
+    matrix = scipy.sparse.csr_matrix(matrix, dtype=PETSc.ScalarType)
     matrix.sum_duplicates()
     if matrix.shape[0] == 0 or matrix.nnz == 0:
         raise InputError(f"{path}: the matrix is empty ({matrix.shape[0]} rows, {matrix.nnz} entries)")
@@ -313,7 +325,8 @@ def held(path) -> int:
     try:
         if name.endswith((".mtx", ".mtx.gz")):
             head = matrixmarket.head(path)
-            return 8 * head.rows + 2 * 16 * head.entries  # as triples, both halves of a symmetric one
+            each = 24 if head.kind == "complex" else 16
+            return 8 * head.rows + 2 * each * head.entries  # as triples, both halves of a symmetric one
         if name.endswith(".npz"):
             member_sizes(path)
             with zipfile.ZipFile(path) as archive:
@@ -398,7 +411,7 @@ def _load_h5(path: Path):
         entries = file["data"].shape[0]
         # Chunks that were never written take no bytes, so a small file can claim any size.
         stored = file["data"].id.get_storage_size() * MOST_SHRUNK
-        believable(path, rows, columns, entries, stored // 8)
+        believable(path, rows, columns, entries, stored // file["data"].dtype.itemsize)
         if file["indptr"].shape != (rows + 1,) or file["indices"].shape != (entries,):
             raise InputError(f"{path}: indptr, indices and data do not belong together")
         matrix = scipy.sparse.csr_matrix(
@@ -427,7 +440,18 @@ def _check_petsc(path: Path) -> None:
             raise InputError(f"{path}: a Hessian is square; this matrix is {rows} x {columns}")
         if rows <= 0 or entries <= 0:
             raise InputError(f"{path}: the matrix is empty or dense ({rows} rows, {entries} entries)")
-        needed = index.itemsize * (4 + rows + entries) + 8 * entries
+        number = np.dtype(PETSc.ScalarType).itemsize
+        beside = index.itemsize * (4 + rows + entries)
+        if number == 8 and size == beside + 16 * entries:
+            raise InputError(
+                f"{path}: its numbers are complex, those of this PETSc are real: it takes {another_build(True)}"
+            )
+        if number == 16 and size == beside + 8 * entries:
+            raise InputError(
+                f"{path}: its numbers are real, those of this PETSc are complex: store it as .npz or .mtx, or take "
+                f"{another_build(False)}"
+            )
+        needed = beside + number * entries
         if size < needed:
             raise InputError(f"{path}: claims {needed} bytes and has {size}: truncated")
         total = 0
@@ -489,6 +513,8 @@ def _load_vectors(path: Path, n: int) -> np.ndarray:
     if n not in array.shape:
         raise InputError(f"{path}: vectors of shape {array.shape} do not fit {n} variables")
     array = array if array.shape[1] == n else array.T
-    if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+    if array.dtype.kind == "c" and not complex_scalars():
+        raise InputError(f"{path}: vectors must be real here, these are complex: they take {another_build(True)}")
+    if array.dtype.kind not in "iufc" or not np.isfinite(array).all():
         raise InputError(f"{path}: vectors must be finite numbers")
-    return array.astype(np.float64, copy=False)
+    return array.astype(PETSc.ScalarType, copy=False)

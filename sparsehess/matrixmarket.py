@@ -30,7 +30,7 @@ class Head:
     coordinate
         Whether the format is coordinate, else array.
     kind, symmetry
-        `real`, `integer`, `pattern` …; `general`, `symmetric`.
+        `real`, `integer`, `complex`, `pattern` …; `general`, `symmetric`, `hermitian`.
     """
 
     rows: int
@@ -49,7 +49,7 @@ def head(path: Path) -> Head:
     Raises
     ------
     InputError
-        No such head, a complex or skew-symmetric matrix, or more entries than the file can hold.
+        No such head, a skew-symmetric matrix, or more entries than the file can hold.
     """
     size = os.path.getsize(path) * (MOST_SHRUNK if path.suffix == ".gz" else 1)
     with _opener(path)(path, "rb") as stream:
@@ -61,8 +61,8 @@ def head(path: Path) -> Head:
             line = stream.readline(4096)
         numbers = [int(word) for word in line.split()]
     form, kind, symmetry = (word.lower() for word in banner[2:5])
-    if kind == "complex" or symmetry in ("skew-symmetric", "hermitian"):
-        raise InputError(f"{path}: a Hessian is real and symmetric; this matrix is {kind}, {symmetry}")
+    if symmetry == "skew-symmetric":
+        raise InputError(f"{path}: a Hessian is symmetric or Hermitian; this matrix is {kind}, {symmetry}")
     coordinate = form == "coordinate"
     if len(numbers) != (3 if coordinate else 2):
         raise InputError(f"{path}: no line of sizes behind the banner")
@@ -144,21 +144,34 @@ def _dense(path: Path, told: Head) -> np.ndarray:
     SciPy's reader writes beyond the end of its array where a file has more values than its head says.
     """
     rows, columns, field, symmetry = told.rows, told.columns, told.kind, told.symmetry
-    if field not in ("real", "double", "integer") or symmetry not in ("general", "symmetric"):
-        raise InputError(f"{path}: an array is real or integer, general or symmetric; not {field}, {symmetry}")
-    if symmetry == "symmetric" and rows != columns:
-        raise InputError(f"{path}: symmetric, but {rows} x {columns}")
+    if field not in _NUMBERS or symmetry not in ("general", "symmetric", "hermitian"):
+        raise InputError(
+            f"{path}: an array is real, integer or complex, general, symmetric or Hermitian; "
+            f"not {field}, {symmetry}"
+        )
+    if symmetry != "general" and rows != columns:
+        raise InputError(f"{path}: {symmetry}, but {rows} x {columns}")
     wanted = rows * columns if symmetry == "general" else rows * (rows + 1) // 2
     with _opener(path)(path, "rb") as stream:
         lines = (line for line in stream if line.strip() and not line.startswith(b"%"))
         next(lines)  # the sizes
-        values = np.fromiter((float(line) for line in lines), np.float64)
+        number = _NUMBERS[field]
+        values = np.fromiter((number(line) for line in lines), np.complex128 if number is _pair else np.float64)
     if len(values) != wanted:
         raise InputError(f"{path}: claims {wanted} values and has {len(values)}: damaged")
     if symmetry == "general":
         return values.reshape((rows, columns), order="F")
-    whole = np.zeros((rows, rows))
+    whole = np.zeros((rows, rows), values.dtype)
     upper = np.triu_indices(rows)  # by rows what the lower triangle is by columns
-    whole[upper] = values
+    whole[upper] = values.conj() if symmetry == "hermitian" else values
     whole.T[upper] = values
     return whole
+
+
+def _pair(line: bytes) -> complex:
+    real, imaginary = line.split()
+    return complex(float(real), float(imaginary))
+
+
+# How a line of an array is read.
+_NUMBERS = {"real": float, "double": float, "integer": float, "complex": _pair}

@@ -18,7 +18,7 @@ from sparsehess.elements import Elements, coupled, total_gradient
 from sparsehess.errors import InputError
 from sparsehess.evaluations import Evaluations
 from sparsehess.pattern import Following, Layout, Pattern
-from sparsehess.runtime import PETSc, agreement, communicator
+from sparsehess.runtime import PETSc, agreement, communicator, require_real
 from sparsehess.units import Units
 
 
@@ -105,6 +105,7 @@ class Objective:
     elements: tuple[Elements, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self):
+        require_real("an objective, a function of real variables,")
         if self.group is not None:
             comm = communicator(self.comm)
         elif isinstance(self.x, PETSc.Vec):

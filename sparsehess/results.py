@@ -12,7 +12,7 @@ from sparsehess.errors import InputError, StackError
 from sparsehess.hdf5 import opened
 from sparsehess.matrices import member_sizes
 from sparsehess.pattern import Layout
-from sparsehess.runtime import PETSc, agreement
+from sparsehess.runtime import PETSc, agreement, another_build, complex_scalars
 from sparsehess.solvers.spectrum import SolveSpec
 
 
@@ -59,7 +59,7 @@ def read_result(path, layout: Layout) -> Result:
             if comm.rank == 0:
                 row = source.row(number)
         vector = PETSc.Vec().createMPI((layout.n_local, layout.n), comm=comm)
-        local = np.empty(layout.n_local)
+        local = np.empty(layout.n_local, PETSc.ScalarType)
         comm.Scatterv([row, (layout.counts, layout.starts[:-1])] if comm.rank == 0 else None, local)
         vector.setArray(local)
         vectors.append(vector)
@@ -106,7 +106,9 @@ class _Source:
         shape = getattr(self._rows, "shape", "that are none")
         if shape != (k, n) and (k or shape != (0, 0)):
             raise InputError(f"{path}: {k} eigenvalues and vectors {shape} do not fit n = {n}")
-        if self._rows.dtype.kind not in "fiu":
+        if self._rows.dtype.kind == "c" and not complex_scalars():
+            raise InputError(f"{path}: its vectors are complex: they take {another_build(True)}")
+        if self._rows.dtype.kind not in "fiuc":
             raise InputError(f"{path}: vectors of {self._rows.dtype}, not of numbers")
         if not np.isfinite(self.values).all():
             raise InputError(f"{path}: eigenvalues that are not finite")
@@ -120,7 +122,7 @@ class _Source:
 
     def row(self, number: int) -> np.ndarray:
         try:
-            return np.ascontiguousarray(self._rows[number], np.float64)
+            return np.ascontiguousarray(self._rows[number], PETSc.ScalarType)
         except OSError as error:
             raise InputError(
                 f"{self.path}: vector {number} cannot be read ({' '.join(str(error).split())})"

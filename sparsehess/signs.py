@@ -8,7 +8,7 @@ import numpy as np
 
 from sparsehess.errors import InputError
 from sparsehess.operators.operator import Operator
-from sparsehess.runtime import has_package
+from sparsehess.runtime import require_real
 from sparsehess.solvers.krylovschur import KrylovSchur
 from sparsehess.solvers.problem import EigenProblem
 
@@ -104,10 +104,11 @@ def count_signs(problem: EigenProblem, zero: float | None, options: dict) -> Sig
 
     Collective.
     """
+    require_real("a count by inertia, LDLᵀ of real numbers,")
     threshold = problem.zero if zero is None else zero
     if not threshold > 0:
         raise InputError(f"zero={threshold}: the size up to which an eigenvalue is zero must be positive")
-    if not (problem.assembled and has_package("mumps")):
+    if problem.uncounted:
         return _estimated(problem, threshold, options)
     solver = KrylovSchur(problem, True, options, tol=1e-8)
     try:

@@ -11,7 +11,7 @@ from sparsehess.errors import InputError
 from sparsehess.pattern import Layout, Pattern
 from sparsehess.pattern.kernels import mirrored
 from sparsehess.pattern.selection import Entries, Rule, norms
-from sparsehess.runtime import PETSc, aij, destroy
+from sparsehess.runtime import PETSc, aij, destroy, require_real
 from sparsehess.solvers.problem import EigenProblem, is_assembled
 
 
@@ -87,6 +87,7 @@ def thin(matrix, rule: Rule, *, mass=None, comm=None) -> Thinned:
     InputError
         Nothing is assembled, the matrix is not symmetric, or the rule does not fit.
     """
+    require_real("dropping of entries")
     problem = EigenProblem.of(matrix, mass=mass, nullspace=[], near_null=[], comm=comm)
     try:
         if not problem.assembled:

@@ -41,6 +41,7 @@ def _start_petsc() -> None:
 
         petsc4py.init(["sparsehess", "-no_signal_handler"], comm=MPI.COMM_SELF)
     runtime.initialize()
+    runtime.require_real("the interface to C")
 
 
 def _array(address: int, count: int, kind=np.float64) -> np.ndarray:

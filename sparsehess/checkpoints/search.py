@@ -14,7 +14,7 @@ import numpy as np
 from sparsehess.checkpoints.checkpoint import Checkpoint
 from sparsehess.errors import Stopped
 from sparsehess.reproducible import signed
-from sparsehess.runtime import PETSc, destroy
+from sparsehess.runtime import PETSc, complex_scalars, destroy
 
 if TYPE_CHECKING:
     from sparsehess.solvers.problem import EigenProblem
@@ -49,6 +49,7 @@ class Search:
             "n": problem.n,
             "deflated": len(problem.null),
             "method": method,
+            **({"scalars": "complex"} if complex_scalars() else {}),
             **_sizes("H", problem.A, problem),
             **_sizes("M", problem.M, problem),
             **{name: float(value) if isinstance(value, float) else value for name, value in asked.items()},
@@ -60,7 +61,7 @@ class Search:
         if saved is None:
             return {}, []
         vectors = []
-        for column in saved.array("vectors", self.problem.layout.n_local).T:
+        for column in saved.array("vectors", self.problem.layout.n_local).view(PETSc.ScalarType).T:
             vector = self.problem.A.createVecRight()
             vector.setArray(column)
             vectors.append(vector)
@@ -82,6 +83,8 @@ class Search:
         columns = [vector.getArray(readonly=True) for vector in (*vectors, *fresh)]
         n_local = self.problem.layout.n_local
         rows = np.stack(columns, axis=1) if columns else np.empty((n_local, 0))
+        # A complex number is stored as two real ones.
+        rows = np.ascontiguousarray(rows, PETSc.ScalarType).view(np.float64)
         self.checkpoint.save(_STAGE, self.fingerprint, facts, {"vectors": rows})
         destroy(*fresh)
         try:

@@ -5,6 +5,8 @@ All are collective and return the same status on every rank. Modules are importe
 
 from importlib import import_module
 
+from sparsehess import runtime
+
 _HOME = {
     "eigs": "spectra",
     "inertia": "spectra",
@@ -18,6 +20,9 @@ _HOME = {
     "serve": "serve",
     **dict.fromkeys(("plan", "submit", "status", "result", "cancel"), "batch"),
 }
+
+# Commands that need real scalars as a whole; of the others the parts that do refuse by themselves.
+REAL = ("inertia", "assemble", "density", "trace", "rank", "plan", "serve")
 
 # Commands that need neither MPI nor PETSc: they are for login nodes, and are called without a communicator.
 ALONE = ("submit", "status", "result", "cancel")
@@ -44,5 +49,7 @@ def run(arguments, options: dict, comm) -> int:
     options
         PETSc options of the solver.
     """
+    if arguments.command in REAL and comm is not None:
+        runtime.require_real(f"the command {arguments.command}")
     home = import_module(f"sparsehess.commands.{_HOME[arguments.command]}")
     return getattr(home, f"run_{arguments.command}")(arguments, options, comm)

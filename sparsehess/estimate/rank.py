@@ -9,7 +9,7 @@ import numpy as np
 from sparsehess.errors import InputError
 from sparsehess.estimate.density import Density, bounds, density
 from sparsehess.estimate.reduction import reduced
-from sparsehess.runtime import free_memory, has_package
+from sparsehess.runtime import free_memory, has_package, require_real
 from sparsehess.solvers.krylovschur import KrylovSchur
 from sparsehess.solvers.memory import factor_memory
 from sparsehess.solvers.problem import EigenProblem
@@ -146,6 +146,7 @@ def rank(
 
 
 def _counted(problem, threshold, absolute, method, samples, steps, options, seed) -> Rank:
+    require_real("a rank")
     method, why = _chosen(problem, method)
     if method == "density" and options:
         raise InputError("options are for factorizations, which method 'density' makes none of")

@@ -14,7 +14,7 @@ from sparsehess.estimate.lanczos import function_of
 from sparsehess.estimate.masses import MassSolver, lone_diagonal
 from sparsehess.estimate.products import Multiplier
 from sparsehess.reproducible import hashed
-from sparsehess.runtime import PETSc, agreement, on_root
+from sparsehess.runtime import PETSc, agreement, on_root, require_real
 from sparsehess.solvers.problem import EigenProblem
 from sparsehess.solvers.spectrum import Spectrum
 
@@ -288,6 +288,7 @@ def reduced(matrix, *, mass=None, nullspace=None, comm=None, deflate=None) -> It
 
     Collective.
     """
+    require_real("an estimate from random real vectors")
     if isinstance(matrix, EigenProblem):
         if mass is not None or nullspace is not None:
             raise InputError("an EigenProblem has its own mass and null vectors: leave out mass and nullspace")

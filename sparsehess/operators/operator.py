@@ -8,7 +8,7 @@ from sparsehess.errors import InputError, NotConverged
 from sparsehess.operators.tall import local_array
 from sparsehess.operators.values import Eigenvalues, check_which, first
 from sparsehess.pattern import Layout
-from sparsehess.runtime import PETSc, communicator, destroy, has_package, readable_errors
+from sparsehess.runtime import PETSc, communicator, destroy, has_package, readable_errors, require_real
 
 # Iterations are ended at the first of these, relative to the right-hand side, and accepted up to the second.
 _AIM, _ACCEPT = 1e-12, 1e-10
@@ -31,6 +31,11 @@ class Operator:
     mat: PETSc.Mat
     layout: Layout
     _anchor: PETSc.Vec | None = None
+
+    def __new__(cls, *arguments, **named):
+        """Make one where scalars are real. Not collective."""
+        require_real("a structured Hessian")
+        return super().__new__(cls)
 
     def _assembled(self, mat: PETSc.Mat) -> None:
         """Take over an assembled matrix."""

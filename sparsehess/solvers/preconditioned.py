@@ -16,6 +16,7 @@ from sparsehess.runtime import (
     FAILED,
     PETSc,
     SLEPc,
+    complex_scalars,
     destroy,
     error_code,
     readable_errors,
@@ -306,12 +307,12 @@ class Preconditioned:
         return mean, max(self._heaviest, mean)
 
 
+# Two scalars, the residual's norm; the ABIs of x86-64 and AArch64 pass a complex number as two real ones.
+_NUMBERS = 5 if complex_scalars() else 3
 _SIGNATURE = ctypes.CFUNCTYPE(
     ctypes.c_int,
     ctypes.c_void_p,
-    ctypes.c_double,
-    ctypes.c_double,
-    ctypes.c_double,
+    *[ctypes.c_double] * _NUMBERS,
     ctypes.POINTER(ctypes.c_double),
     ctypes.c_void_p,
 )
@@ -324,8 +325,9 @@ def _convergence_test(eps, allowed: Callable[[float], float], tol: float):
     of zero (relative) nor small ones (by norm).
     """
 
-    def test(handle, value, imaginary, residual, estimate, context):
-        estimate[0] = tol * residual / allowed(value)
+    def test(handle, *told):
+        numbers, (estimate, _) = told[:_NUMBERS], told[_NUMBERS:]
+        estimate[0] = tol * numbers[-1] / allowed(numbers[0])  # residual and eigenvalue
         return 0
 
     held = _SIGNATURE(test)

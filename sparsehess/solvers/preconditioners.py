@@ -6,16 +6,18 @@ import numpy as np
 
 from sparsehess.nullspace import block_size, orthonormal
 from sparsehess.reproducible import uniform
-from sparsehess.runtime import PETSc, destroy, inserted_options, readable_errors
+from sparsehess.runtime import PETSc, complex_scalars, destroy, inserted_options, readable_errors
 from sparsehess.solvers.factorization import TRANSFORMED
 from sparsehess.solvers.krylovschur import PREFIX, KrylovSchur
 from sparsehess.solvers.problem import EigenProblem, diagonal_of, spectral_bounds
 
-# Smoothed aggregation (Vaněk, Mandel, Brezina 1996); the smoothers are symmetric, as the methods require.
+# Smoothed aggregation (Vaněk, Mandel, Brezina 1996); the smoothers are symmetric, as the methods require. PETSc
+# restricts by the transpose of the prolongation P: PᵀAP is Hermitian for a real P only, which smoothing would make
+# complex.
 _GAMG = {
     "st_pc_type": "gamg",
     "st_pc_gamg_type": "agg",
-    "st_pc_gamg_agg_nsmooths": 1,
+    "st_pc_gamg_agg_nsmooths": 0 if complex_scalars() else 1,
     "st_mg_levels_ksp_type": "chebyshev",
     "st_mg_levels_ksp_max_it": 2,
     "st_mg_levels_pc_type": "jacobi",
@@ -31,8 +33,10 @@ _ABOVE = 1e-2
 # Times that the shift may grow until the matrix is definite; after a breakdown it grows by a factor.
 _RUNGS, _STEP = 12, 1e3
 
-# Steps of conjugate gradients that must find a preconditioner positive definite.
+# Steps of conjugate gradients that must find matrix and preconditioner positive definite. Where scalars are complex
+# PETSc's do not look; its MINRES looks at the preconditioner, and Lanczos tells of the matrix.
 _PROBE = 15
+_PROBED_BY = "minres" if complex_scalars() else "cg"
 
 
 def preconditioner(problem: EigenProblem, which: str, options: dict) -> Diagonal | Near | Multigrid:
@@ -176,7 +180,9 @@ class Multigrid(Diagonal):
     def _describe(self, matrix: PETSc.Mat) -> PETSc.NullSpace | None:
         """Tell multigrid what it should know: definiteness, blocks and near-null space."""
         matrix.setOption(PETSc.Mat.Option.SPD, True)
-        vectors = orthonormal(self.problem.near_null or self.problem.null)
+        given = _real_parts(self.problem.near_null or self.problem.null)
+        vectors = orthonormal(given)
+        destroy(*given)
         if not vectors:
             return None
         size = block_size(vectors)
@@ -188,7 +194,9 @@ class Multigrid(Diagonal):
         return space
 
     def _is_definite(self, matrix: PETSc.Mat) -> bool:
-        """Say whether a few steps of conjugate gradients find matrix and preconditioner positive definite."""
+        """Say whether a few steps find matrix and preconditioner positive definite."""
+        if _PROBED_BY != "cg" and spectral_bounds(matrix, self.problem.layout, _PROBE)[0] <= 0:
+            return False
         ksp = PETSc.KSP().create(matrix.comm)
         b, x = matrix.createVecRight(), matrix.createVecRight()
         b.setArray(uniform(self.problem.layout, 29))
@@ -200,7 +208,7 @@ class Multigrid(Diagonal):
                 ksp.setOptionsPrefix(prefix)
                 ksp.setOperators(matrix)
                 ksp.setFromOptions()
-                ksp.setType("cg")
+                ksp.setType(_PROBED_BY)
                 ksp.setTolerances(rtol=1e-12, max_it=_PROBE)
                 ksp.setErrorIfNotConverged(False)
                 ksp.solve(b, x)
@@ -208,3 +216,18 @@ class Multigrid(Diagonal):
             return ksp.getConvergedReason() in (reasons.DIVERGED_MAX_IT,) or ksp.getConvergedReason() > 0
         finally:
             destroy(b, x, ksp)
+
+
+def _real_parts(vectors: list[PETSc.Vec]) -> list[PETSc.Vec]:
+    """Return real Vecs, the caller's to destroy, whose span holds these: real parts, and imaginary ones of any.
+
+    Collective. Prolongations are real, see `_GAMG`.
+    """
+    parts = []
+    for vector in vectors:
+        for part in (vector.getArray(readonly=True).real, vector.getArray(readonly=True).imag):
+            parts.append(vector.duplicate())
+            parts[-1].setArray(part)
+            if parts[-1].norm() == 0:
+                parts.pop().destroy()
+    return parts
