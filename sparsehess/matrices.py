@@ -448,8 +448,8 @@ def _check_petsc(path: Path) -> None:
             )
         if number == 16 and size == beside + 8 * entries:
             raise InputError(
-                f"{path}: its numbers are real, those of this PETSc are complex: store it as .npz or .mtx, or take "
-                f"{another_build(False)}"
+                f"{path}: its numbers are real, those of this PETSc are complex: store it as .npz or .mtx, or "
+                f"take {another_build(False)}"
             )
         needed = beside + number * entries
         if size < needed:

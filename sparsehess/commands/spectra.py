@@ -179,6 +179,7 @@ def run_check(arguments, options, comm) -> int:
         count, wanted = recount(problem, completed(problem, result.spec), result.eigenvalues)
         found = judge(problem, result.eigenvalues, result.vectors, count, tol)
         runtime.destroy(*result.vectors)
+        uncounted = problem.uncounted
     passed = found.passed and len(result.eigenvalues) >= wanted
     facts = {
         "schema": SCHEMA,
@@ -196,7 +197,7 @@ def run_check(arguments, options, comm) -> int:
         "timings": {**given.timings, "total": time.perf_counter() - began},
         **ranks(comm),
     }
-    answer(arguments, comm, facts, check_lines(facts))
+    answer(arguments, comm, facts, check_lines(facts, uncounted))
     comm.Barrier()
     if not passed:
         raise CheckError(f"{arguments.result} does not hold for {arguments.input}: see the report")

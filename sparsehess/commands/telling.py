@@ -142,10 +142,16 @@ def count_facts(count: Count | None) -> dict | None:
     }
 
 
-def check_lines(facts: dict) -> str:
-    """Return the answer of `check` for people. Not collective."""
+def check_lines(facts: dict, uncounted: str) -> str:
+    """Return the answer of `check` for people. Not collective.
+
+    Parameters
+    ----------
+    uncounted
+        Why nothing can be counted; empty where it can.
+    """
     count = facts["count"]
-    told = "not made: nothing to factorize" if count is None else (
+    told = f"not made: {uncounted or 'nothing to count'}" if count is None else (
         f"inertia {count['inertia']}, stored {count['found']}: {'agree' if count['certified'] else 'DO NOT AGREE'}"
     )  # fmt: skip
     return "\n".join(

@@ -121,7 +121,8 @@ class PolynomialFilter:
                 eps.setWhichEigenpairs(SLEPc.EPS.Which.ALL)
                 eps.setInterval(*inner)
                 eps.setTolerances(tol=self.tol)
-                eps.setDimensions(nev=min(max(expected, 1), room), ncv=min(2 * expected + 30, room))
+                nev = max(1, min(expected, room - 1))  # SLEPc wants a basis that is larger
+                eps.setDimensions(nev=nev, ncv=max(nev + 1, min(2 * expected + 30, room)))
                 if away:
                     eps.setDeflationSpace(away)
                 eps.setInitialSpace([start])

@@ -33,8 +33,8 @@ _ABOVE = 1e-2
 # Times that the shift may grow until the matrix is definite; after a breakdown it grows by a factor.
 _RUNGS, _STEP = 12, 1e3
 
-# Steps of conjugate gradients that must find matrix and preconditioner positive definite. Where scalars are complex
-# PETSc's do not look; its MINRES looks at the preconditioner, and Lanczos tells of the matrix.
+# Steps of conjugate gradients that must find matrix and preconditioner positive definite. Where scalars are
+# complex PETSc's do not look; its MINRES looks at the preconditioner, and Lanczos tells of the matrix.
 _PROBE = 15
 _PROBED_BY = "minres" if complex_scalars() else "cg"
 

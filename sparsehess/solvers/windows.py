@@ -57,6 +57,14 @@ class Window(ABC):
     def reported(self, edge: float) -> tuple[float, float]:
         """Return the interval that an edge stands for."""
 
+    def _refuse_singular_mass(self) -> None:
+        """Raise InputError where infinite eigenvalues hide on which side of all others a shift lies."""
+        if self.problem.finite < self.problem.n:
+            raise InputError(
+                f"an end of the spectrum needs a count where the mass matrix is singular: {self.problem.uncounted}; "
+                "ask for a target or an interval"
+            )
+
     # --- the same for all ---
 
     def nearest_first(self, values: np.ndarray) -> np.ndarray:
@@ -136,15 +144,8 @@ class SmallestByProducts(Smallest):
     may_lie_within = True
     roughly = ("eps_conv_norm",)
 
-    def __init__(self, problem, spec):
-        super().__init__(problem, spec)
-        if problem.finite < problem.n:
-            raise InputError(
-                f"the smallest eigenvalues with a singular mass matrix need a count, but {problem.uncounted}: "
-                "ask for a target or an interval"
-            )
-
     def find_shift(self, solver, lowest):
+        self._refuse_singular_mass()
         value, error = lowest()
         shift = -max(1e-10 * self.problem.typical, 2e-13 * self.problem.scale) or -1.0
         if value < 0:
@@ -170,11 +171,6 @@ class Largest(Window):
     def __init__(self, problem, spec):
         super().__init__(problem, spec)
         if problem.finite < problem.n:
-            if problem.assembled and problem.uncounted:
-                raise InputError(
-                    f"the largest eigenvalues with a singular mass matrix need a count, but {problem.uncounted}: "
-                    "ask for a target or an interval"
-                )
             self.inverts = True
             self.reason = "shift-and-invert just above the finite eigenvalues: the mass matrix is singular"
         else:
@@ -184,6 +180,8 @@ class Largest(Window):
         return -values
 
     def find_shift(self, solver, lowest):
+        if self.problem.uncounted:
+            self._refuse_singular_mass()
         shift = self.problem.scale or 1.0
         for _ in range(40):
             if self._above(solver, shift) == 0:
