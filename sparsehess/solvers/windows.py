@@ -61,8 +61,8 @@ class Window(ABC):
         """Raise InputError where infinite eigenvalues hide on which side of all others a shift lies."""
         if self.problem.finite < self.problem.n:
             raise InputError(
-                f"an end of the spectrum needs a count where the mass matrix is singular: {self.problem.uncounted}; "
-                "ask for a target or an interval"
+                f"an end of the spectrum needs a count where the mass matrix is singular: {self.problem.uncounted}"
+                "; ask for a target or an interval"
             )
 
     # --- the same for all ---
