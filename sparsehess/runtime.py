@@ -316,7 +316,7 @@ def complex_scalars() -> bool:
 def another_build(needs_complex: bool) -> str:
     """Return how to get a PETSc with complex scalars, or one with real ones. Not collective."""
     kind = "complex" if needs_complex else "real"
-    return f"a PETSc with {kind} scalars (on Debian {_DEBIAN[needs_complex]}; by PETSC_DIR or PYTHONPATH)"
+    return f"a PETSc with {kind} scalars (Debian's {_DEBIAN[needs_complex]}; set PETSC_DIR and SLEPC_DIR to it)"
 
 
 def require_real(what: str) -> None:

@@ -113,7 +113,7 @@ def _check(problem: EigenProblem, spec: SolveSpec) -> None:
 
 def _factorizes_uncounted(problem: EigenProblem) -> bool:
     """Return whether there are factorizations, but none that counts."""
-    return problem.assembled and has_package("mumps") and bool(problem.uncounted)
+    return problem.factorizes and bool(problem.uncounted)
 
 
 def _factor_of_this(problem: EigenProblem) -> tuple[int, int]:

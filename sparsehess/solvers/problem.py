@@ -185,6 +185,11 @@ class EigenProblem:
         return is_assembled(self.A)
 
     @property
+    def factorizes(self) -> bool:
+        """Whether A - shift M can be factorized."""
+        return self.assembled and has_package("mumps")
+
+    @property
     def uncounted(self) -> str:
         """Why no factorization of A - shift M can count eigenvalues; empty where it can."""
         if not self.assembled:

@@ -223,7 +223,7 @@ def test_signs_and_verdicts(values, verdict, comm):
 
 def test_signs_without_a_factorization_are_estimates(comm, monkeypatch):
     exact = np.concatenate([-np.linspace(1, 3, 30), np.zeros(20), np.linspace(2, 9, 150)])
-    monkeypatch.setattr("sparsehess.signs.has_package", lambda name: False)
+    monkeypatch.setattr("sparsehess.solvers.problem.has_package", lambda name: False)
     found = sh.inertia(prescribed(np.sort(exact), 4), comm=comm)
     assert not found.certified and "estimates" in found.doubt and found.definite == "indefinite"
     for value, error, true in zip(

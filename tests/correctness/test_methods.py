@@ -267,7 +267,7 @@ def test_a_whole_spectrum_is_nothing_to_filter(comm):
 
 
 def test_intervals_without_mumps(comm, monkeypatch):
-    for module in ("intervals", "krylovschur"):
+    for module in ("problem", "krylovschur"):
         monkeypatch.setattr(f"sparsehess.solvers.{module}.has_package", lambda name: False)
     K, exact = laplacian(6, 7)
     with sh.eigs(K, interval=(0.0, exact[9] + 1e-6), method="filter", comm=comm) as spectrum:
