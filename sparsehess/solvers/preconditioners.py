@@ -9,7 +9,12 @@ from sparsehess.reproducible import uniform
 from sparsehess.runtime import PETSc, destroy, inserted_options, readable_errors
 from sparsehess.solvers.krylovschur import DEFAULTS as KRYLOVSCHUR
 from sparsehess.solvers.krylovschur import PREFIX, KrylovSchur
+from sparsehess.solvers.panels import Preconditioning
 from sparsehess.solvers.problem import EigenProblem, diagonal_of
+from sparsehess.solvers.vcycle import VCycle
+
+# Products that smoothing takes.
+_DEGREE = 2
 
 # Smoothed aggregation (Vaněk, Mandel, Brezina 1996); the smoothers are symmetric, as the methods require.
 _GAMG = {
@@ -17,7 +22,7 @@ _GAMG = {
     "st_pc_gamg_type": "agg",
     "st_pc_gamg_agg_nsmooths": 1,
     "st_mg_levels_ksp_type": "chebyshev",
-    "st_mg_levels_ksp_max_it": 2,
+    "st_mg_levels_ksp_max_it": _DEGREE,
     "st_mg_levels_pc_type": "jacobi",
 }
 
@@ -82,6 +87,31 @@ class Diagonal:
         self.matrix.assemble()
         diagonal.destroy()
 
+    _pc: PETSc.PC | None = None
+    _on_panels: Preconditioning | VCycle | None = None
+
+    def on_panels(self, options: dict) -> Preconditioning | VCycle:
+        """Return what applies it to panels of vectors; it is kept until `close()`.
+
+        Collective.
+
+        Parameters
+        ----------
+        options
+            The caller's, which are in the database.
+        """
+        if self._on_panels is None:
+            self._on_panels = self._for_panels(options)
+        return self._on_panels
+
+    def _for_panels(self, options: dict) -> Preconditioning | VCycle:
+        self._pc = PETSc.PC().create(self.matrix.comm)
+        self._pc.setOptionsPrefix(PREFIX + "st_")
+        self._pc.setOperators(self.matrix)
+        self._pc.setFromOptions()
+        self._pc.setUp()
+        return Preconditioning(self._pc)
+
     def farther(self, values: np.ndarray, broke: bool) -> bool:
         """Change what a solve has shown to be unfit, and say whether; `Multigrid` does.
 
@@ -101,8 +131,10 @@ class Diagonal:
 
         Collective.
         """
-        destroy(self.matrix)
-        self.matrix = None
+        if self._on_panels is not None:
+            self._on_panels.close()
+        destroy(self._pc, self.matrix)
+        self._on_panels = self._pc = self.matrix = None
 
 
 class Near(Diagonal):
@@ -133,6 +165,7 @@ class Multigrid(Diagonal):
 
     def __init__(self, problem: EigenProblem, options: dict):
         self.problem, self.options, self.defaults = problem, options, _GAMG
+        self._probed: PETSc.KSP | None = None  # with the multigrid set up
         self.shift = _SHIFT * problem.typical if options.get("st_pc_type", "gamg") != "none" else 0.0
         self._make()
 
@@ -161,6 +194,16 @@ class Multigrid(Diagonal):
             self.shift += more
         destroy(space)
 
+    def _for_panels(self, options: dict) -> Preconditioning | VCycle:
+        if any(key.startswith("st_") for key in options):
+            return super()._for_panels(options)
+        return VCycle(self._probed.getPC(), _DEGREE)
+
+    def close(self) -> None:
+        super().close()
+        destroy(self._probed)
+        self._probed = None
+
     def _describe(self, matrix: PETSc.Mat) -> PETSc.NullSpace | None:
         """Tell multigrid what it should know: definiteness, blocks and near-null space."""
         matrix.setOption(PETSc.Mat.Option.SPD, True)
@@ -177,7 +220,8 @@ class Multigrid(Diagonal):
 
     def _is_definite(self, matrix: PETSc.Mat) -> bool:
         """Say whether a few steps of conjugate gradients find matrix and preconditioner positive definite."""
-        ksp = PETSc.KSP().create(matrix.comm)
+        destroy(self._probed)
+        self._probed = ksp = PETSc.KSP().create(matrix.comm)
         b, x = matrix.createVecRight(), matrix.createVecRight()
         b.setArray(uniform(self.problem.layout, 29))
         every = {**self.defaults, **self.options}
@@ -195,4 +239,4 @@ class Multigrid(Diagonal):
             reasons = PETSc.KSP.ConvergedReason
             return ksp.getConvergedReason() in (reasons.DIVERGED_MAX_IT,) or ksp.getConvergedReason() > 0
         finally:
-            destroy(b, x, ksp)
+            destroy(b, x)
