@@ -14,7 +14,7 @@ from sparsehess.solvers.problem import EigenProblem, diagonal_of
 from sparsehess.solvers.vcycle import VCycle
 
 # Products that smoothing takes.
-_DEGREE = 2
+_DEGREE = 3
 
 # Smoothed aggregation (Vaněk, Mandel, Brezina 1996); the smoothers are symmetric, as the methods require.
 _GAMG = {

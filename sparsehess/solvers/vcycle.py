@@ -41,7 +41,9 @@ class Level:
         self._restriction.transpose()
         self.restrict = Product(self._restriction)
         diagonal = matrix.getDiagonal()
-        self.scale = 1 / diagonal.getArray(readonly=True)
+        found = diagonal.getArray(readonly=True)
+        # Aggregates with fewer variables than near-null vectors leave rows of zeros.
+        self.scale = np.divide(1.0, found, out=np.ones_like(found), where=found != 0)
         diagonal.destroy()
         top = largest(matrix)
         low, high = _LOW * top, _HIGH * top
