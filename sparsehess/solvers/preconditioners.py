@@ -7,8 +7,7 @@ import numpy as np
 from sparsehess.nullspace import block_size, orthonormal
 from sparsehess.reproducible import uniform
 from sparsehess.runtime import PETSc, destroy, inserted_options, readable_errors
-from sparsehess.solvers.krylovschur import DEFAULTS as KRYLOVSCHUR
-from sparsehess.solvers.krylovschur import PREFIX, KrylovSchur
+from sparsehess.solvers.krylovschur import DEFAULTS, DEFINITE, PREFIX, KrylovSchur, has_cholmod
 from sparsehess.solvers.panels import Preconditioning
 from sparsehess.solvers.problem import EigenProblem, diagonal_of
 from sparsehess.solvers.vcycle import VCycle
@@ -25,8 +24,6 @@ _GAMG = {
     "st_mg_levels_ksp_max_it": _DEGREE,
     "st_mg_levels_pc_type": "jacobi",
 }
-
-_CHOLESKY = {key: value for key, value in KRYLOVSCHUR.items() if key.startswith(("st_pc", "st_mat"))}
 
 # What multigrid coarsens is shifted up by this part of a typical eigenvalue: far below what slows convergence,
 # far above what rounding makes of a zero eigenvalue.
@@ -141,12 +138,13 @@ class Near(Diagonal):
     """The matrix near A that the problem has, shifted up until its inertia tells that it is definite."""
 
     def __init__(self, problem: EigenProblem):
-        self.defaults = _CHOLESKY
+        every = DEFINITE if has_cholmod(problem.comm) else DEFAULTS
+        self.defaults = {key: value for key, value in every.items() if key.startswith(("st_pc", "st_mat"))}
         near = EigenProblem(A=problem.preconditioner, M=problem.M, null=[], owned=[])
         shift = _ABOVE * (near.typical or near.scale or 1.0)  # a diagonal may be zero
         solver = KrylovSchur(near, True, {}, tol=1e-8)
         try:
-            while solver.shift_to(-shift)[0]:
+            while not solver.shift_below(-shift):
                 shift *= 4  # ends: beyond the norm nothing is negative
         finally:
             solver.close()
@@ -194,10 +192,15 @@ class Multigrid(Diagonal):
             self.shift += more
         destroy(space)
 
+    @property
+    def pc(self) -> PETSc.PC:
+        """The multigrid, set up."""
+        return self._probed.getPC()
+
     def _for_panels(self, options: dict) -> Preconditioning | VCycle:
         if any(key.startswith("st_") for key in options):
             return super()._for_panels(options)
-        return VCycle(self._probed.getPC(), _DEGREE)
+        return VCycle(self.pc, _DEGREE)
 
     def close(self) -> None:
         super().close()

@@ -22,8 +22,11 @@ from sparsehess.solvers.davidson import Davidson
 from sparsehess.solvers.dense import Dense
 from sparsehess.solvers.lobpcg import Lobpcg
 from sparsehess.solvers.memory import factor_memory
+from sparsehess.solvers.panels import dots
+from sparsehess.solvers.preconditioners import Multigrid
 from sparsehess.solvers.problem import EigenProblem
 from sparsehess.solvers.refine import rayleigh_ritz
+from sparsehess.solvers.vcycle import Level
 
 METHODS = {"lobpcg": Lobpcg, "gd": Davidson, "jd": Davidson}
 TOL = 1e-8
@@ -211,6 +214,38 @@ def test_iterations_do_not_grow_with_the_mesh(comm):
             counts.append(solved(problem, "lobpcg", "smallest", 5)[1])
             destroy(*problem.near_null)
     assert counts[1] <= 1.6 * counts[0], counts
+
+
+def test_cycles_for_panels_are_those_of_petsc(comm):
+    K, _, x = brick((7, 6, 7))
+    with given(K, comm=comm) as problem:
+        problem.near_null = distributed(problem, rigid_body_modes(x)[0])
+        multigrid = Multigrid(problem, {})
+        cycle = multigrid.on_panels({})
+        given_, image = problem.A.createVecs()
+        b = np.random.default_rng(0).normal(size=(4, problem.n))[:, problem.layout.start : problem.layout.stop]
+        T = cycle(b).copy()
+        for row, mine in zip(b, T, strict=True):
+            given_.setArray(row)
+            multigrid.pc.apply(given_, image)
+            size = image.norm()
+            image.setArray(image.getArray() - mine)
+            assert image.norm() < 0.05 * size  # estimates of the largest eigenvalue differ
+        form = dots(comm, b, T)
+        assert np.abs(form - form.T).max() < 1e-12 * np.abs(form).max() and np.linalg.eigvalsh(form)[0] > 0
+        destroy(given_, image, *problem.near_null)
+        multigrid.close()
+
+
+def test_a_smoother_leaves_rows_of_zeros_alone(comm):
+    K = sp.diags([2.0, 0.0, 3.0, 1.0, 4.0], format="csr")
+    with given(K, comm=comm) as problem:
+        level = Level(problem.A, problem.A, 2)
+        own = slice(problem.layout.start, problem.layout.stop)
+        r, x = np.ones((1, 5))[:, own].copy(), np.zeros((1, 5))[:, own].copy()
+        level.smooth(x, r)
+        assert np.isfinite(x).all() and np.isfinite(r).all()
+        level.close()
 
 
 @pytest.mark.thorough
