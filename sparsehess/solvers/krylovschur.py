@@ -13,6 +13,7 @@ from sparsehess.runtime import (
     FAILED,
     PETSc,
     SLEPc,
+    complex_scalars,
     error_code,
     has_package,
     readable_errors,
@@ -44,6 +45,21 @@ DEFAULTS = {
     "st_ksp_type": "preonly",
     **TRANSFORMED,
 }
+
+# Below the spectrum, on one rank: CHOLMOD factorizes as fast as MUMPS, and solves two to eight times as fast.
+# By supernodes alone, which end at a pivot that is not positive: its LDLᵀ goes through with those, and so may its
+# "LLᵀ" by columns.
+DEFINITE = {
+    **{key: value for key, value in DEFAULTS.items() if "mumps" not in key},
+    "st_pc_factor_mat_solver_type": "cholmod",
+    "st_mat_cholmod_factor": "supernodal",
+    "st_mat_cholmod_print": 0,
+}
+
+
+def has_cholmod(comm) -> bool:
+    """Say whether CHOLMOD can factorize real matrices for these ranks. Not collective."""
+    return comm.size == 1 and has_package("suitesparse") and not complex_scalars()
 
 
 @dataclass
@@ -88,6 +104,8 @@ class KrylovSchur:
                 "MUMPS (Debian's has it), or ask for --which largest without a mass matrix"
             )
         self._factors = self.invert or problem.M is not None
+        self._definite = False  # whether what is factorized is known to be, and by CHOLMOD
+        self._solved_with: dict | None = None
         self._room: dict = {}
         self._given = Options(PREFIX, self.options)
         self._create()
@@ -107,12 +125,32 @@ class KrylovSchur:
         self.shift: float | None = None
 
     def used_defaults(self) -> dict:
-        """Return the options of this solver: the defaults that apply, overridden by the caller's.
+        """Return the options of this solver's last solve: the defaults that apply, overridden by the caller's.
 
         Not collective.
         """
-        mine = DEFAULTS if self._factors else {"eps_type": DEFAULTS["eps_type"]}
-        return {**mine, **self._room, **self.options}
+        return self._solved_with or self._applying()
+
+    def _applying(self) -> dict:
+        if not self._factors:
+            return {"eps_type": DEFAULTS["eps_type"], **self.options}
+        return {**(DEFINITE if self._definite else DEFAULTS), **self._room, **self.options}
+
+    def shift_below(self, shift: float) -> bool:
+        """Factorize A - shift M, and say whether it is positive definite, the shift below the spectrum.
+
+        Collective. For many solves with few right-hand sides better than `shift_to`.
+        """
+        own = any(key.startswith(("st_", "eps_type")) for key in self.options)
+        if has_cholmod(self.problem.comm) and not own:
+            self._renewed(definite=True)
+            began = time.perf_counter()
+            try:
+                self._factorize(shift)
+            except (PETSc.Error, SystemError):  # not definite, or no memory: MUMPS says which
+                self._renewed(definite=False)
+            self.seconds["factorization"] += time.perf_counter() - began
+        return self.shift_to(shift)[0] == 0
 
     def shift_to(self, shift: float) -> tuple[int | None, int, int | None]:
         """Factorize A - shift M; return its (negative, zero, positive) counts of pivots.
@@ -120,6 +158,10 @@ class KrylovSchur:
         Collective. By Sylvester's law these are the eigenvalues below, at and above the shift,
         infinite ones among them. Where scalars are complex only those that are zero are known, the others None.
         """
+        if self._definite:
+            if shift == self.shift:
+                return 0, 0, self.problem.n
+            self._renewed(definite=False)
         began = time.perf_counter()
         for room in _ROOM:
             try:
@@ -152,8 +194,19 @@ class KrylovSchur:
         where = f" (out of memory on rank {', '.join(short)})" if short else ""
         return f"give it more memory or more ranks{where}"
 
+    def _renewed(self, definite: bool) -> None:
+        """Have the solver factorize anew, with the package for definite matrices or with MUMPS."""
+        if definite != self._definite or self.shift is not None:
+            self._eps.destroy()
+            self._definite = definite
+            self._create()
+
     def _factorized(self, shift: float) -> tuple[int | None, int, int | None]:
-        with self._given.inserted(self.used_defaults()):
+        self._factorize(shift)
+        return FACTORIZATION.pivots(self._eps.getST().getKSP().getPC().getFactorMatrix())
+
+    def _factorize(self, shift: float) -> None:
+        with self._given.inserted(self._applying()):
             st = self._eps.getST()
             if self.shift is None:
                 self._eps.setWhichEigenpairs(SLEPc.EPS.Which.TARGET_MAGNITUDE)
@@ -165,7 +218,6 @@ class KrylovSchur:
                 st.setShift(shift)
                 st.setUp()
             self.shift = shift
-            return FACTORIZATION.pivots(st.getKSP().getPC().getFactorMatrix())
 
     def solve(
         self,
@@ -201,6 +253,7 @@ class KrylovSchur:
             Vecs whose sum to start from, instead of a random vector.
         """
         eps, problem = self._eps, self.problem
+        self._solved_with = self._applying()
         choice = SLEPc.EPS.Which
         eps.setWhichEigenpairs(
             {
@@ -228,7 +281,7 @@ class KrylovSchur:
                 start.axpy(1 / vector.norm(), vector)
         eps.setInitialSpace([start])
         try:
-            with self._given.inserted(self.used_defaults()), readable_errors("solving for eigenpairs"):
+            with self._given.inserted(self._applying()), readable_errors("solving for eigenpairs"):
                 eps.cancelMonitor()  # else those of the options would be added once more
                 if self.shift is None or self.options:  # else they were taken with the first shift
                     eps.setFromOptions()

@@ -7,9 +7,13 @@ import numpy as np
 from sparsehess.nullspace import block_size, orthonormal
 from sparsehess.reproducible import uniform
 from sparsehess.runtime import PETSc, complex_scalars, destroy, inserted_options, readable_errors
-from sparsehess.solvers.factorization import TRANSFORMED
-from sparsehess.solvers.krylovschur import PREFIX, KrylovSchur
+from sparsehess.solvers.krylovschur import DEFAULTS, DEFINITE, PREFIX, KrylovSchur, has_cholmod
+from sparsehess.solvers.panels import Preconditioning
 from sparsehess.solvers.problem import EigenProblem, diagonal_of, spectral_bounds
+from sparsehess.solvers.vcycle import VCycle
+
+# Products that smoothing takes.
+_DEGREE = 3
 
 # Smoothed aggregation (Vaněk, Mandel, Brezina 1996); the smoothers are symmetric, as the methods require. PETSc
 # restricts by the transpose of the prolongation P: PᵀAP is Hermitian for a real P only, which smoothing would make
@@ -19,7 +23,7 @@ _GAMG = {
     "st_pc_gamg_type": "agg",
     "st_pc_gamg_agg_nsmooths": 0 if complex_scalars() else 1,
     "st_mg_levels_ksp_type": "chebyshev",
-    "st_mg_levels_ksp_max_it": 2,
+    "st_mg_levels_ksp_max_it": _DEGREE,
     "st_mg_levels_pc_type": "jacobi",
 }
 
@@ -83,6 +87,31 @@ class Diagonal:
         self.matrix.assemble()
         diagonal.destroy()
 
+    _pc: PETSc.PC | None = None
+    _on_panels: Preconditioning | VCycle | None = None
+
+    def on_panels(self, options: dict) -> Preconditioning | VCycle:
+        """Return what applies it to panels of vectors; it is kept until `close()`.
+
+        Collective.
+
+        Parameters
+        ----------
+        options
+            The caller's, which are in the database.
+        """
+        if self._on_panels is None:
+            self._on_panels = self._for_panels(options)
+        return self._on_panels
+
+    def _for_panels(self, options: dict) -> Preconditioning | VCycle:
+        self._pc = PETSc.PC().create(self.matrix.comm)
+        self._pc.setOptionsPrefix(PREFIX + "st_")
+        self._pc.setOperators(self.matrix)
+        self._pc.setFromOptions()
+        self._pc.setUp()
+        return Preconditioning(self._pc)
+
     def farther(self, values: np.ndarray, broke: bool) -> bool:
         """Change what a solve has shown to be unfit, and say whether; `Multigrid` does.
 
@@ -102,8 +131,10 @@ class Diagonal:
 
         Collective.
         """
-        destroy(self.matrix)
-        self.matrix = None
+        if self._on_panels is not None:
+            self._on_panels.close()
+        destroy(self._pc, self.matrix)
+        self._on_panels = self._pc = self.matrix = None
 
 
 class Near(Diagonal):
@@ -113,7 +144,8 @@ class Near(Diagonal):
     """
 
     def __init__(self, problem: EigenProblem):
-        self.defaults = TRANSFORMED
+        every = DEFINITE if has_cholmod(problem.comm) else DEFAULTS
+        self.defaults = {key: value for key, value in every.items() if key.startswith(("st_pc", "st_mat"))}
         near = EigenProblem(A=problem.preconditioner, M=problem.M, null=[], owned=[])
         shift = _ABOVE * (near.typical or near.scale or 1.0)  # a diagonal may be zero
         shift = _counted_up(near, shift) if not near.uncounted else _lifted_up(near, shift)
@@ -128,7 +160,7 @@ def _counted_up(near: EigenProblem, shift: float) -> float:
     """Return a shift up that leaves no eigenvalue negative: from this one on, as inertia tells. Collective."""
     solver = KrylovSchur(near, True, {}, tol=1e-8)
     try:
-        while solver.shift_to(-shift)[0]:
+        while not solver.shift_below(-shift):
             shift *= 4  # ends: beyond the norm nothing is negative
     finally:
         solver.close()
@@ -149,6 +181,7 @@ class Multigrid(Diagonal):
 
     def __init__(self, problem: EigenProblem, options: dict):
         self.problem, self.options, self.defaults = problem, options, _GAMG
+        self._probed: PETSc.KSP | None = None  # with the multigrid set up
         self.shift = _SHIFT * problem.typical if options.get("st_pc_type", "gamg") != "none" else 0.0
         self._make()
 
@@ -177,6 +210,21 @@ class Multigrid(Diagonal):
             self.shift += more
         destroy(space)
 
+    @property
+    def pc(self) -> PETSc.PC:
+        """The multigrid, set up."""
+        return self._probed.getPC()
+
+    def _for_panels(self, options: dict) -> Preconditioning | VCycle:
+        if any(key.startswith("st_") for key in options):
+            return super()._for_panels(options)
+        return VCycle(self.pc, _DEGREE)
+
+    def close(self) -> None:
+        super().close()
+        destroy(self._probed)
+        self._probed = None
+
     def _describe(self, matrix: PETSc.Mat) -> PETSc.NullSpace | None:
         """Tell multigrid what it should know: definiteness, blocks and near-null space."""
         matrix.setOption(PETSc.Mat.Option.SPD, True)
@@ -197,7 +245,8 @@ class Multigrid(Diagonal):
         """Say whether a few steps find matrix and preconditioner positive definite."""
         if _PROBED_BY != "cg" and spectral_bounds(matrix, self.problem.layout, _PROBE)[0] <= 0:
             return False
-        ksp = PETSc.KSP().create(matrix.comm)
+        destroy(self._probed)
+        self._probed = ksp = PETSc.KSP().create(matrix.comm)
         b, x = matrix.createVecRight(), matrix.createVecRight()
         b.setArray(uniform(self.problem.layout, 29))
         every = {**self.defaults, **self.options}
@@ -215,7 +264,7 @@ class Multigrid(Diagonal):
             reasons = PETSc.KSP.ConvergedReason
             return ksp.getConvergedReason() in (reasons.DIVERGED_MAX_IT,) or ksp.getConvergedReason() > 0
         finally:
-            destroy(b, x, ksp)
+            destroy(b, x)
 
 
 def _real_parts(vectors: list[PETSc.Vec]) -> list[PETSc.Vec]:

@@ -10,8 +10,10 @@ from sparsehess.checkpoints.search import Search
 from sparsehess.operators.operator import Operator
 from sparsehess.runtime import destroy
 from sparsehess.solvers.choice import KRYLOV, Choice
+from sparsehess.solvers.davidson import Davidson
 from sparsehess.solvers.dense import Dense
 from sparsehess.solvers.krylovschur import KrylovSchur
+from sparsehess.solvers.lobpcg import Lobpcg
 from sparsehess.solvers.preconditioned import Preconditioned
 from sparsehess.solvers.problem import EigenProblem, tight
 from sparsehess.solvers.refine import rayleigh_ritz
@@ -197,7 +199,7 @@ class Session:
             if method == "dense":
                 self.other = Dense(self.problem, self.spec.options, on_progress=self.progress)
             else:
-                self.other = Preconditioned(
+                self.other = (Lobpcg if method == "lobpcg" else Davidson)(
                     self.problem,
                     method,
                     self.spec.options,

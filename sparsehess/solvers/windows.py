@@ -111,7 +111,7 @@ class Smallest(Window):
         problem = self.problem
         shift = -max(1e-10 * problem.typical, 2e-13 * problem.scale) or -1.0
         for rung in range(40):
-            if solver.shift_to(shift)[0] == 0:
+            if solver.shift_below(shift):
                 return shift
             if rung == 2 and problem.M is None:
                 # Not a matter of rounding: the spectrum goes below zero. Products tell how far.

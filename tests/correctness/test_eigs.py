@@ -12,6 +12,7 @@ from cases import NAMES, free_chain, lapack, laplacian, prescribed, reference, s
 import sparsehess as sh
 from sparsehess.errors import CheckError, InputError, NotConverged
 from sparsehess.solvers.krylovschur import KrylovSchur
+from sparsehess.solvers.problem import EigenProblem
 
 
 def agree(spectrum, expected, top, comm, within=1e-9):
@@ -311,6 +312,22 @@ def test_options_of_the_caller_win_and_unused_ones_are_errors(comm):
     with pytest.raises(InputError, match="-eps_nvc"):
         sh.eigs(matrix, 3, options={"eps_nvc": 33}, comm=comm)
     assert not PETSc.Options().hasName("sparsehess_eps_ncv")
+
+
+def test_below_the_spectrum_and_within_are_told_apart(comm):
+    """Whatever factorizes: CHOLMOD by itself takes an indefinite matrix for a definite one."""
+    chain = sp.diags([-1.0, 2.0, -1.0], [-1, 0, 1], (300, 300))
+    random = sp.random(60, 60, 0.1, random_state=3)
+    for matrix in (chain, sp.csr_matrix([[2.0]]), random + random.T + sp.diags(np.linspace(-1, 1, 60))):
+        exact = np.linalg.eigvalsh(matrix.toarray())
+        size = np.abs(exact).max()
+        with EigenProblem.of(matrix.tocsr(), comm=comm) as problem:
+            solver = KrylovSchur(problem, True, {}, tol=1e-8)
+            for shift in (exact[0] - 1e-9 * size, exact[0] + 1e-9 * size, exact.mean() + 1e-3, exact[-1] + 1.0):
+                below = int((exact < shift).sum())
+                assert solver.shift_below(shift) == (below == 0)
+                assert solver.shift_to(shift)[0] == below
+            solver.close()
 
 
 @pytest.mark.parametrize("which", ["smallest", "largest"])
