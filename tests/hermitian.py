@@ -151,6 +151,25 @@ def check_shells(comm):
     mat.destroy()
 
 
+def check_lowest_near_zero(comm):
+    import sparsehess as sh
+
+    # A long chain with a phase on each bond: its lowest eigenvalues are so near to zero, and to each other, beside
+    # its norm that products tell neither their sign nor which of them is the lowest.
+    n = 500
+    phases = np.exp(2j * np.pi * np.random.default_rng(20).random(n - 1))
+    bonds = sp.diags([phases], [1], shape=(n, n))
+    chain = (2 * sp.identity(n) - bonds - bonds.conj().T).tocsr()
+    exact = 4 * np.sin(np.arange(1, n + 1) * np.pi / (2 * n + 2)) ** 2
+    masses = np.full(n, 0.5)
+    for down in (0.0, (exact[0] + exact[1]) / 2, exact[3], (exact[30] + exact[31]) / 2):
+        H = (chain - down * sp.identity(n)).tocsr()
+        for k in (1, 4):
+            agree(H, sh.eigs(H, k, comm=comm), exact[:k] - down, comm=comm)
+        M = sp.diags(masses).tocsr()
+        agree(H, sh.eigs(H, 2, mass=masses, comm=comm), (exact[:2] - down) / 0.5, M, comm)
+
+
 # --- intervals ---
 
 

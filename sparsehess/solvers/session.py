@@ -83,7 +83,7 @@ class Session:
             if self.inverts:
                 self.sigma = facts.get("shift")
                 if self.sigma is None:
-                    self.sigma = self.window.find_shift(self._solver(True), self._lowest_by_products)
+                    self.sigma = self.window.find_shift(self._solver(True), self._lowest)
             first = self._solve(
                 self.asked - len(self.values),
                 seed=self.spec.seed,
@@ -258,11 +258,11 @@ class Session:
         self.values, self.errors = values[good], errors[good]
         self.vectors = [vector for vector, keep in zip(vectors, good, strict=True) if keep]
 
-    def _lowest_by_products(self) -> tuple[float, float]:
-        """Return a rough lowest eigenvalue, and how far the lowest may be from it."""
-        rough = KrylovSchur(self.problem, False, dict.fromkeys(self.window.roughly), tol=1e-3)
+    def _lowest(self, below: KrylovSchur | None = None) -> tuple[float, float]:
+        """Return the lowest eigenvalue, roughly by products or from a shift `below` it, and how far it may be."""
+        rough = below or KrylovSchur(self.problem, False, dict.fromkeys(self.window.roughly), tol=1e-3)
         try:
-            vectors = rough.solve("smallest", 1, seed=self.spec.seed)
+            vectors = rough.solve("nearest" if below else "smallest", 1, seed=self.spec.seed)
             values, vectors, errors, _ = rayleigh_ritz(self.problem, vectors)
             destroy(*vectors)
             if not len(values):
@@ -270,7 +270,8 @@ class Session:
             norm_a, norm_m = self.problem.norms
             return float(values[0]), float(errors[0] * (norm_a + abs(values[0]) * norm_m)) / self._least_mass()
         finally:
-            rough.close()
+            if rough is not below:
+                rough.close()
 
     def _least_mass(self) -> float:
         mean, least, _ = self.problem.mass_diagonal

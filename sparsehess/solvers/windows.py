@@ -20,6 +20,9 @@ from sparsehess.solvers.spectrum import SolveSpec
 _RELATIVE = 5e-10
 _ROUNDING = 3e-13
 
+# A lowest eigenvalue below zero is known well enough for a shift when it is known to this part of itself.
+_ROUGH = 0.1
+
 
 def separation(problem: EigenProblem, value: float) -> float:
     """Return the distance within which eigenvalues near a value are one to a count. Not collective."""
@@ -136,8 +139,9 @@ class Smallest(Window):
 class SmallestByProducts(Smallest):
     """The smallest where no factorization counts: products tell where the spectrum begins.
 
-    A rough lowest eigenvalue, to a part of the norm, that is not negative leaves a small one possible that is: it
-    would be among the nearest to a shift at zero, and the shift is then moved `below` it.
+    They do so to a part of the norm. Where that leaves the sign of the lowest eigenvalue open, a shift that is
+    surely below it tells it to working accuracy. Should one be found below the shift all the same, it is moved
+    `below` that.
     """
 
     nears_clusters = False
@@ -147,9 +151,11 @@ class SmallestByProducts(Smallest):
     def find_shift(self, solver, lowest):
         self._refuse_singular_mass()
         value, error = lowest()
-        shift = -max(1e-10 * self.problem.typical, 2e-13 * self.problem.scale) or -1.0
-        if value < 0:
-            shift = min(shift, value - max(2 * error, 1e-3 * abs(value)))
+        at_zero = -max(1e-10 * self.problem.typical, 2e-13 * self.problem.scale) or -1.0
+        if value - 2 * error <= 0 and 2 * error > _ROUGH * abs(value):
+            self._regular(value - 2 * error + at_zero, solver)
+            value, error = lowest(solver)
+        shift = at_zero if value >= 0 else min(at_zero, value - max(2 * error, 1e-3 * abs(value)))
         return self._regular(shift, solver)
 
     def below(self, low: float, solver: KrylovSchur) -> float:
