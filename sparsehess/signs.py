@@ -78,6 +78,8 @@ def inertia(matrix, *, mass=None, zero: float | None = None, options: dict | Non
     ------
     InputError
         `zero` is not positive.
+    StackError
+        PETSc's scalars are complex: its factorizations tell no inertia.
     """
     if isinstance(matrix, Operator) and mass is None and matrix.count(0.0) is not None:
         return matrix.inertia(zero)

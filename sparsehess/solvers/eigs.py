@@ -55,7 +55,8 @@ def eigs(
     Parameters
     ----------
     matrix
-        A `Hessian`, a symmetric PETSc Mat, or a SciPy matrix that every rank holds.
+        A `Hessian`, a symmetric PETSc Mat, or a SciPy matrix that every rank holds. Where PETSc's scalars are
+        complex it, and the mass, may be Hermitian; nothing is counted there, and the result says so.
     k
         How many; default 6, and all of the negative ones.
     which
