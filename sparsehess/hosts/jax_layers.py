@@ -1,0 +1,391 @@
+"""Linear and convolution layers of a JAX function, found in its equations.
+
+A pure function of parameters and samples has no layers as objects. Here a layer is what one parameter does, with
+its entries in whatever order, as a factor of `dot_general` or as the kernel of `conv_general_dilated`; another
+parameter that is added to the result, where that is read by nothing else, is its bias.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from sparsehess.errors import InputError
+from sparsehess.hosts.jax_tracing import CALLS, MOVES, called, named
+
+# What leaves components as they are, but for their order and how often they are there.
+_ORDERS = {
+    **{name: MOVES[name] for name in ("broadcast_in_dim", "reshape", "rev", "squeeze", "transpose")},
+    **dict.fromkeys(("convert_element_type", "copy", "copy_p"), lambda parameters, array: array),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Equation:
+    """An equation of JAX's, with the numbers of the values that it reads and writes."""
+
+    source: object
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+
+
+class Program:
+    """The equations of a function, those of the functions that it calls among them.
+
+    Functions with derivatives of their own (`custom_jvp`, `custom_vjp`) stay closed: theirs are not those of their
+    equations. So do loops and branches.
+
+    Parameters
+    ----------
+    closed
+        A closed jaxpr.
+
+    Attributes
+    ----------
+    equations
+        Those that the results need, in order.
+    arguments, results
+        Numbers of the values that the function is given and returns.
+    shapes
+        Of the arguments.
+    """
+
+    def __init__(self, closed):
+        self._constants: dict[int, object] = {}
+        self._count = 0
+        self.equations: list[Equation] = []
+        self.arguments = [self._new() for _ in closed.jaxpr.invars]
+        self.shapes = [variable.aval.shape for variable in closed.jaxpr.invars]
+        self.results = self._opened(closed.jaxpr, closed.consts, self.arguments)
+        wanted, kept = set(self.results), []
+        for equation in reversed(self.equations):
+            if wanted.intersection(equation.writes):
+                kept.append(equation)
+                wanted.update(equation.reads)
+        self.equations = kept[::-1]
+
+    def _new(self) -> int:
+        self._count += 1
+        return self._count
+
+    def _constant(self, value) -> int:
+        number = self._new()
+        self._constants[number] = value
+        return number
+
+    def _opened(self, jaxpr, consts, arguments: Sequence[int]) -> list[int]:
+        """Write down the equations of a jaxpr; return the numbers of its results."""
+        numbers = {
+            variable: self._constant(value) for variable, value in zip(jaxpr.constvars, consts, strict=True)
+        }
+        numbers.update(zip(jaxpr.invars, arguments, strict=True))
+
+        def of(atom) -> int:
+            return self._constant(atom.val) if hasattr(atom, "val") else numbers[atom]
+
+        for equation in jaxpr.eqns:
+            reads = tuple(of(atom) for atom in equation.invars)
+            if named(equation) in CALLS:
+                writes = self._opened(*called(equation), reads)
+            else:
+                writes = tuple(self._new() for _ in equation.outvars)
+                self.equations.append(Equation(equation, reads, writes))
+            numbers.update(zip(equation.outvars, writes, strict=True))
+        return [of(atom) for atom in jaxpr.outvars]
+
+    def run(self, arguments: Sequence, calls: Sequence[Call] = (), added: Sequence = ()) -> tuple[list, list]:
+        """Return the results, and the inputs of some calls of layers, to whose results something is added.
+
+        Not collective.
+        """
+        values = {**self._constants, **dict(zip(self.arguments, arguments, strict=True))}
+        at, given = {call.equation: number for number, call in enumerate(calls)}, [None] * len(calls)
+        for place, equation in enumerate(self.equations):
+            read = [values[number] for number in equation.reads]
+            primitive = equation.source.primitive
+            functions, parameters = primitive.get_bind_params(equation.source.params)
+            out = primitive.bind(*functions, *read, **parameters)
+            out = list(out) if primitive.multiple_results else [out]
+            if place in at:
+                given[at[place]] = read[calls[at[place]].operand]
+                out[0] = out[0] + added[at[place]]
+            values.update(zip(equation.writes, out, strict=True))
+        return [values[number] for number in self.results], given
+
+
+@dataclass(frozen=True)
+class Call(ABC):
+    """An equation in which a layer is applied.
+
+    Attributes
+    ----------
+    equation
+        Its place in the program.
+    operand
+        Which of the arguments of the equation is the input of the layer.
+    outer
+        Size of the output at each position.
+    ends
+        The axes of the result: those of positions, then those of outputs.
+    """
+
+    equation: int
+    operand: int
+    outer: int
+    ends: tuple[int, ...]
+
+    def slopes(self, array):
+        """Return what has the shape of the result as (positions, outer)."""
+        return array.transpose(self.ends).reshape(-1, self.outer)
+
+    def outputs(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return for each component of the result which of the outputs it is."""
+        turned = [shape[axis] for axis in self.ends]
+        columns = np.broadcast_to(np.arange(self.outer), (prod(turned) // max(1, self.outer), self.outer))
+        return columns.reshape(turned).transpose(np.argsort(self.ends))
+
+    @abstractmethod
+    def inputs(self, array):
+        """Return the input as (positions, inner), in the order of the columns of the weight."""
+
+
+@dataclass(frozen=True)
+class _Product(Call):
+    axes: tuple[int, ...]
+    inner: int
+
+    def inputs(self, array):
+        return array.transpose(self.axes).reshape(-1, self.inner)
+
+
+@dataclass(frozen=True)
+class _Convolution(Call):
+    axes: tuple[int, ...]
+    padding: tuple[tuple[int, int, int], ...]
+    windows: tuple[tuple[int, int, int], ...]  # width, stride, dilation
+
+    def inputs(self, array):
+        """Return what the kernel sees at each position: (positions, channels × kernel)."""
+        import jax
+
+        array = array.transpose(self.axes)
+        array = jax.lax.pad(array, np.zeros((), array.dtype), ((0, 0, 0), (0, 0, 0), *self.padding))
+        for axis, (width, stride, apart) in enumerate(self.windows):
+            places = (array.shape[2 + 2 * axis] - apart * (width - 1) - 1) // stride + 1
+            seen = stride * np.arange(places)[:, None] + apart * np.arange(width)
+            array = jax.numpy.take(array, seen, axis=2 + 2 * axis)
+        many = len(self.windows)
+        array = array.transpose(0, *range(2, 2 + 2 * many, 2), 1, *range(3, 3 + 2 * many, 2))
+        return array.reshape(prod(array.shape[: 1 + many]), -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A layer, and where it is applied. Attributes beside `calls` and `parts` are those of `Factors.layers`.
+
+    Attributes
+    ----------
+    parts
+        Whether the weight, and the bias, are among the variables.
+    """
+
+    name: str
+    outer: int
+    inner: int
+    variables: np.ndarray
+    covered: tuple[str, ...]
+    parts: tuple[bool, bool]
+    calls: tuple[Call, ...]
+
+    def inputs(self, jax, given: Sequence):
+        """Return the inputs (positions, inner) of all calls, from those of their equations."""
+        rows = []
+        for call, array in zip(self.calls, given, strict=True):
+            a = call.inputs(array).astype(np.float64)
+            columns = a, jax.numpy.ones((len(a), 1))
+            there = [column for column, wanted in zip(columns, self.parts, strict=True) if wanted]
+            rows.append(jax.numpy.concatenate(there, 1))
+        return jax.numpy.concatenate(rows)
+
+    def slopes(self, jax, given: Sequence):
+        """Return the slopes (positions, outer) of all calls, from those by the results of their equations."""
+        rows = [call.slopes(array) for call, array in zip(self.calls, given, strict=True)]
+        return jax.numpy.concatenate(rows).astype(np.float64)
+
+
+@dataclass(eq=False)
+class _Use:
+    """A call, with the entries of the parameters: weight[matrix (outer, inner)], bias[order (outer,)]."""
+
+    call: Call
+    weight: str
+    matrix: np.ndarray
+    groups: int
+    bias: str | None = None
+    order: np.ndarray | None = None
+
+
+def found(program: Program, names: Sequence[str | None], slices: Mapping[str, slice]) -> list[Layer]:
+    """Return the layers of a program that have one of the variables.
+
+    Not collective. A layer that is applied several times is one layer with more positions.
+
+    Parameters
+    ----------
+    names
+        Of the first arguments of the program, None for those that are no parameters.
+    slices
+        Which variables the entries of parameters are; others are frozen.
+
+    Raises
+    ------
+    InputError
+        A parameter is in two layers, or in one and elsewhere; a convolution in groups.
+    """
+    uses, elsewhere = _uses(program, names)
+    keyed: dict[tuple, list[_Use]] = {}
+    for use in uses:
+        keyed.setdefault((use.weight, use.bias), []).append(use)
+    for name in slices:
+        homes = [key for key in keyed if name in key]
+        if len(homes) > 1:
+            told = " and ".join(" with ".join(part for part in key if part) for key in homes)
+            raise InputError(f"{name} is in {len(homes)} layers, {told}: shared parameters have no factors")
+        if homes and name in elsewhere:
+            raise InputError(
+                f"{name} is in a layer, and read by {elsewhere[name]} too: shared parameters have no factors"
+            )
+    made = []
+    for key, same in keyed.items():
+        first, wanted = same[0], tuple(name in slices for name in key)
+        if not any(wanted):
+            continue
+        for use in same:
+            if use.groups != 1:
+                raise InputError(f"{key[0]} is of a convolution in {use.groups} groups, which has no two factors")
+            turned = wanted[0] and not np.array_equal(use.matrix, first.matrix)
+            if turned or (wanted[1] and not np.array_equal(use.order, first.order)):
+                raise InputError(f"{key[0]} is applied in two ways, transposed perhaps: it has no two factors")
+        columns = []
+        if wanted[0]:
+            columns.append(slices[key[0]].start + first.matrix)
+        if wanted[1]:
+            columns.append(slices[key[1]].start + first.order[:, None])
+        variables = np.concatenate(columns, 1)
+        covered = tuple(name for name in key if name in slices)
+        calls = tuple(use.call for use in same)
+        made.append(Layer(_name(key, keyed), *variables.shape, variables.ravel(), covered, wanted, calls))
+    return made
+
+
+def _name(key: tuple[str, str | None], keys) -> str:
+    """Return where in the tree a layer's parameters are, if no other's are there; else the name of one."""
+    weight, bias = key
+    folder = weight.rpartition("/")[0]
+    alone = sum(other.rpartition("/")[0] == folder for other, _ in keys) == 1
+    if folder and alone and (bias is None or bias.rpartition("/")[0] == folder):
+        return folder
+    return weight if sum(other == weight for other, _ in keys) == 1 else bias or weight
+
+
+def _uses(program: Program, names: Sequence[str | None]) -> tuple[list[_Use], dict[str, str]]:
+    """Return where parameters are applied as layers, and by what they are read elsewhere."""
+    import jax
+
+    read = Counter(number for equation in program.equations for number in equation.reads) + Counter(
+        program.results
+    )
+    uses: list[_Use] = []
+    elsewhere: dict[str, str] = {}
+    # Values that are a parameter, or the result of a layer, but for order: which, and the numbers of components.
+    parameters = {
+        number: (name, np.arange(prod(shape)).reshape(shape))
+        for name, number, shape in zip(names, program.arguments, program.shapes, strict=False)
+        if name is not None
+    }
+    sizes = {name: numbers.size for name, numbers in parameters.values()}
+    results: dict[int, tuple[_Use, np.ndarray]] = {}
+    for place, equation in enumerate(program.equations):
+        kind, reads, out = named(equation.source), equation.reads, equation.source.outvars[0].aval
+        smooth = any(jax.numpy.issubdtype(one.aval.dtype, np.inexact) for one in equation.source.outvars)
+        if kind == "stop_gradient" or not smooth:
+            continue
+        if kind in _ORDERS:
+            for known in (parameters, results):
+                if reads[0] in known and (known is parameters or read[reads[0]] == 1):
+                    what, numbers = known[reads[0]]
+                    moved = _ORDERS[kind](equation.source.params, numbers).reshape(out.shape)
+                    known[equation.writes[0]] = what, moved
+            continue
+        here = [number for number in reads if number in parameters]
+        if kind == "add" and len(here) == 1:
+            other = reads[1 - reads.index(here[0])]
+            if read[other] == 1 and other in results:
+                (name, numbers), (use, channels) = parameters[here[0]], results[other]
+                order = np.full(use.call.outer, -1)
+                order[channels] = np.broadcast_to(numbers, out.shape)
+                if sizes[name] == len(order) and np.array_equal(
+                    order[channels], np.broadcast_to(numbers, out.shape)
+                ):
+                    use.bias, use.order = name, order
+                    continue
+        make = {"dot_general": _product, "conv_general_dilated": _convolution}.get(kind)
+        if make and len(here) == 1:
+            name, numbers = parameters[here[0]]
+            use = (
+                make(place, equation, reads.index(here[0]), name, numbers) if numbers.size == sizes[name] else None
+            )
+            if use:
+                uses.append(use)
+                results[equation.writes[0]] = use, use.call.outputs(out.shape)
+                continue
+        elsewhere.update((parameters[number][0], kind) for number in here)
+    elsewhere.update(
+        (parameters[number][0], "what returns it") for number in program.results if number in parameters
+    )
+    return uses, elsewhere
+
+
+def _product(place: int, equation: Equation, own: int, name: str, numbers: np.ndarray) -> _Use | None:
+    """Return the use of a parameter as a factor of a product, None where positions have matrices of their own."""
+    along, over = equation.source.params["dimension_numbers"]
+    shape = equation.source.invars[1 - own].aval.shape
+    if any(numbers.shape[axis] != 1 for axis in over[own]):
+        return None
+    free = [axis for axis in range(numbers.ndim) if axis not in (*along[own], *over[own])]
+    outer = prod(numbers.shape[axis] for axis in free)
+    inner = numbers.size // max(1, outer)
+    positions = tuple(axis for axis in range(len(shape)) if axis not in along[1 - own])
+    # The result has the axes that both have, those of the left alone, those of the right alone.
+    both, ends = len(over[own]), range(len(positions) + len(free))
+    if own == 0:
+        ends = (*ends[:both], *ends[both + len(free) :], *ends[both : both + len(free)])
+    matrix = numbers.transpose(*over[own], *free, *along[own]).reshape(outer, inner)
+    call = _Product(place, 1 - own, outer, tuple(ends), (*positions, *along[1 - own]), inner)
+    return _Use(call, name, matrix, 1)
+
+
+def _convolution(place: int, equation: Equation, own: int, name: str, numbers: np.ndarray) -> _Use | None:
+    """Return the use of a parameter as a kernel, None where it is what is convolved."""
+    if own != 1:
+        return None
+    parameters = equation.source.params
+    into, over, out = parameters["dimension_numbers"]
+    kernel = numbers.transpose(over)
+    holes = zip(parameters["padding"], parameters["lhs_dilation"], strict=True)
+    call = _Convolution(
+        place,
+        0,
+        len(kernel),
+        (out[0], *out[2:], out[1]),
+        tuple(into),
+        tuple((*pad, apart - 1) for pad, apart in holes),
+        tuple(zip(kernel.shape[2:], parameters["window_strides"], parameters["rhs_dilation"], strict=True)),
+    )
+    groups = parameters["feature_group_count"] * parameters["batch_group_count"]
+    return _Use(call, name, kernel.reshape(len(kernel), -1), groups)
