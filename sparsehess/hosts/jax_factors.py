@@ -14,8 +14,9 @@ import numpy as np
 
 from sparsehess.errors import InputError
 from sparsehess.hosts.factors import Factors, Layers, roots
-from sparsehess.hosts.jax_layers import Layer, Program, found
+from sparsehess.hosts.jax_layers import Layer, found
 from sparsehess.hosts.jax_model import Share, held
+from sparsehess.hosts.jax_program import Program
 from sparsehess.hosts.learning import check_parts
 from sparsehess.runtime import agreement, communicator, optional
 
@@ -90,9 +91,9 @@ class _Factors(Factors):
         with agreement(comm):
             share.weigh(1 / self.total if mean else None)
             self.weight = share.weight(1)
-            check_parts(share.value_of, share.samples, mean=mean, name=name)
             if share.samples:
                 layers = self._found(name)
+            check_parts(share.value_of, share.samples, mean=mean, name=name)
         # A rank without samples may have inputs of any shape, and finds nothing by itself.
         first = comm.allreduce(comm.rank if share.samples else comm.size, op=MPI.MIN)
         self.layers: list[Layer] = comm.bcast(layers, root=first)
@@ -138,10 +139,11 @@ class _Factors(Factors):
 
     # --- functions of one sample, without an axis for it ---
 
-    def _run(self, leaves, sample, added=(), calls=()):
+    def _run(self, leaves, sample, added=()):
         """Return the outputs, and what layers are given."""
         inputs = [one[None] for one in self.jax.tree_util.tree_leaves(sample)]
-        (outputs,), given = self._program.run([*leaves, *inputs], calls, added)
+        watched = [(call.equation, call.operand) for call in self._calls] if added else []
+        (outputs,), given = self._program.run([*leaves, *inputs], watched, added)
         return outputs, given
 
     def _sloped(self, leaves, sample, target):
@@ -159,7 +161,7 @@ class _Factors(Factors):
         jax, calls = self.jax, self._calls
         results = (self._program.equations[call.equation].source.outvars[0].aval for call in calls)
         zeros = [jax.numpy.zeros(result.shape, result.dtype) for result in results]
-        outputs, back, given = jax.vjp(lambda added: self._run(leaves, sample, added, calls), zeros, has_aux=True)
+        outputs, back, given = jax.vjp(lambda added: self._run(leaves, sample, added), zeros, has_aux=True)
         (slopes,) = jax.vmap(back)(vectors.astype(outputs.dtype))
         a = [layer.inputs(jax, own) for layer, own in self._by_layer(given)]
         g = [jax.vmap(partial(layer.slopes, jax))(own) for layer, own in self._by_layer(slopes)]

@@ -9,113 +9,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 
 from sparsehess.errors import InputError
-from sparsehess.hosts.jax_tracing import CALLS, MOVES, called, named
+from sparsehess.hosts.jax_program import Equation, Program
+from sparsehess.hosts.jax_tracing import MOVES, named
 
 # What leaves components as they are, but for their order and how often they are there.
 _ORDERS = {
     **{name: MOVES[name] for name in ("broadcast_in_dim", "reshape", "rev", "squeeze", "transpose")},
     **dict.fromkeys(("convert_element_type", "copy", "copy_p"), lambda parameters, array: array),
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Equation:
-    """An equation of JAX's, with the numbers of the values that it reads and writes."""
-
-    source: object
-    reads: tuple[int, ...]
-    writes: tuple[int, ...]
-
-
-class Program:
-    """The equations of a function, those of the functions that it calls among them.
-
-    Functions with derivatives of their own (`custom_jvp`, `custom_vjp`) stay closed: theirs are not those of their
-    equations. So do loops and branches.
-
-    Parameters
-    ----------
-    closed
-        A closed jaxpr.
-
-    Attributes
-    ----------
-    equations
-        Those that the results need, in order.
-    arguments, results
-        Numbers of the values that the function is given and returns.
-    shapes
-        Of the arguments.
-    """
-
-    def __init__(self, closed):
-        self._constants: dict[int, object] = {}
-        self._count = 0
-        self.equations: list[Equation] = []
-        self.arguments = [self._new() for _ in closed.jaxpr.invars]
-        self.shapes = [variable.aval.shape for variable in closed.jaxpr.invars]
-        self.results = self._opened(closed.jaxpr, closed.consts, self.arguments)
-        wanted, kept = set(self.results), []
-        for equation in reversed(self.equations):
-            if wanted.intersection(equation.writes):
-                kept.append(equation)
-                wanted.update(equation.reads)
-        self.equations = kept[::-1]
-
-    def _new(self) -> int:
-        self._count += 1
-        return self._count
-
-    def _constant(self, value) -> int:
-        number = self._new()
-        self._constants[number] = value
-        return number
-
-    def _opened(self, jaxpr, consts, arguments: Sequence[int]) -> list[int]:
-        """Write down the equations of a jaxpr; return the numbers of its results."""
-        numbers = {
-            variable: self._constant(value) for variable, value in zip(jaxpr.constvars, consts, strict=True)
-        }
-        numbers.update(zip(jaxpr.invars, arguments, strict=True))
-
-        def of(atom) -> int:
-            return self._constant(atom.val) if hasattr(atom, "val") else numbers[atom]
-
-        for equation in jaxpr.eqns:
-            reads = tuple(of(atom) for atom in equation.invars)
-            if named(equation) in CALLS:
-                writes = self._opened(*called(equation), reads)
-            else:
-                writes = tuple(self._new() for _ in equation.outvars)
-                self.equations.append(Equation(equation, reads, writes))
-            numbers.update(zip(equation.outvars, writes, strict=True))
-        return [of(atom) for atom in jaxpr.outvars]
-
-    def run(self, arguments: Sequence, calls: Sequence[Call] = (), added: Sequence = ()) -> tuple[list, list]:
-        """Return the results, and the inputs of some calls of layers, to whose results something is added.
-
-        Not collective.
-        """
-        values = {**self._constants, **dict(zip(self.arguments, arguments, strict=True))}
-        at, given = {call.equation: number for number, call in enumerate(calls)}, [None] * len(calls)
-        for place, equation in enumerate(self.equations):
-            read = [values[number] for number in equation.reads]
-            primitive = equation.source.primitive
-            functions, parameters = primitive.get_bind_params(equation.source.params)
-            out = primitive.bind(*functions, *read, **parameters)
-            out = list(out) if primitive.multiple_results else [out]
-            if place in at:
-                given[at[place]] = read[calls[at[place]].operand]
-                out[0] = out[0] + added[at[place]]
-            values.update(zip(equation.writes, out, strict=True))
-        return [values[number] for number in self.results], given
 
 
 @dataclass(frozen=True)
@@ -247,18 +155,18 @@ def found(program: Program, names: Sequence[str | None], slices: Mapping[str, sl
     InputError
         A parameter is in two layers, or in one and elsewhere; a convolution in groups.
     """
-    uses, elsewhere = _uses(program, names)
+    search = _Search(program, names)
     keyed: dict[tuple, list[_Use]] = {}
-    for use in uses:
+    for use in search.uses:
         keyed.setdefault((use.weight, use.bias), []).append(use)
     for name in slices:
         homes = [key for key in keyed if name in key]
         if len(homes) > 1:
             told = " and ".join(" with ".join(part for part in key if part) for key in homes)
             raise InputError(f"{name} is in {len(homes)} layers, {told}: shared parameters have no factors")
-        if homes and name in elsewhere:
+        if homes and name in search.elsewhere:
             raise InputError(
-                f"{name} is in a layer, and read by {elsewhere[name]} too: shared parameters have no factors"
+                f"{name} is in a layer, and {search.elsewhere[name]} reads it: shared parameters have no factors"
             )
     made = []
     for key, same in keyed.items():
@@ -286,69 +194,115 @@ def found(program: Program, names: Sequence[str | None], slices: Mapping[str, sl
 def _name(key: tuple[str, str | None], keys) -> str:
     """Return where in the tree a layer's parameters are, if no other's are there; else the name of one."""
     weight, bias = key
-    folder = weight.rpartition("/")[0]
-    alone = sum(other.rpartition("/")[0] == folder for other, _ in keys) == 1
-    if folder and alone and (bias is None or bias.rpartition("/")[0] == folder):
+    folder = _folder(weight)
+    alone = sum(_folder(other) == folder for other, _ in keys) == 1
+    if folder and alone and (bias is None or _folder(bias) == folder):
         return folder
     return weight if sum(other == weight for other, _ in keys) == 1 else bias or weight
 
 
-def _uses(program: Program, names: Sequence[str | None]) -> tuple[list[_Use], dict[str, str]]:
-    """Return where parameters are applied as layers, and by what they are read elsewhere."""
-    import jax
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0]
 
-    read = Counter(number for equation in program.equations for number in equation.reads) + Counter(
-        program.results
-    )
-    uses: list[_Use] = []
-    elsewhere: dict[str, str] = {}
-    # Values that are a parameter, or the result of a layer, but for order: which, and the numbers of components.
-    parameters = {
-        number: (name, np.arange(prod(shape)).reshape(shape))
-        for name, number, shape in zip(names, program.arguments, program.shapes, strict=False)
-        if name is not None
-    }
-    sizes = {name: numbers.size for name, numbers in parameters.values()}
-    results: dict[int, tuple[_Use, np.ndarray]] = {}
-    for place, equation in enumerate(program.equations):
-        kind, reads, out = named(equation.source), equation.reads, equation.source.outvars[0].aval
-        smooth = any(jax.numpy.issubdtype(one.aval.dtype, np.inexact) for one in equation.source.outvars)
-        if kind == "stop_gradient" or not smooth:
-            continue
+
+class _Search:
+    """Where parameters are applied as layers, and by what they are read elsewhere.
+
+    Attributes
+    ----------
+    uses
+        In the order of the equations.
+    elsewhere
+        For parameters that something else reads, what.
+    """
+
+    def __init__(self, program: Program, names: Sequence[str | None]):
+        self.uses: list[_Use] = []
+        self.elsewhere: dict[str, str] = {}
+        # Values that are a parameter but for the order of entries: which, and which entry each component is.
+        self._parameters = {
+            number: (name, np.arange(prod(shape)).reshape(shape))
+            for name, number, shape in zip(names, program.arguments, program.shapes, strict=False)
+            if name is not None
+        }
+        self._sizes = {name: numbers.size for name, numbers in self._parameters.values()}
+        # Values that are the result of a layer but for order and for what is added: by which the slopes are the
+        # same, as nothing else reads the result. Which use, and which output each component is.
+        self._results: dict[int, list[tuple[_Use, np.ndarray]]] = {}
+        self._read = Counter(program.results)
+        for equation in program.equations:
+            self._read.update(equation.reads)
+        for place, equation in enumerate(program.equations):
+            self._visit(place, equation)
+        for number in program.results:
+            self._note([number], "what returns it")
+
+    def _note(self, numbers: Sequence[int], reader: str) -> None:
+        found = (self._parameters[number][0] for number in numbers if number in self._parameters)
+        self.elsewhere.update(dict.fromkeys(found, reader))
+
+    def _visit(self, place: int, equation: Equation) -> None:
+        import jax
+
+        kind, reads, (end, *_) = named(equation.source), equation.reads, equation.writes
+        outs = [variable.aval for variable in equation.source.outvars]
+        if kind == "stop_gradient" or not any(jax.numpy.issubdtype(out.dtype, np.inexact) for out in outs):
+            return
         if kind in _ORDERS:
-            for known in (parameters, results):
-                if reads[0] in known and (known is parameters or read[reads[0]] == 1):
-                    what, numbers = known[reads[0]]
-                    moved = _ORDERS[kind](equation.source.params, numbers).reshape(out.shape)
-                    known[equation.writes[0]] = what, moved
-            continue
-        here = [number for number in reads if number in parameters]
-        if kind == "add" and len(here) == 1:
-            other = reads[1 - reads.index(here[0])]
-            if read[other] == 1 and other in results:
-                (name, numbers), (use, channels) = parameters[here[0]], results[other]
-                order = np.full(use.call.outer, -1)
-                order[channels] = np.broadcast_to(numbers, out.shape)
-                if sizes[name] == len(order) and np.array_equal(
-                    order[channels], np.broadcast_to(numbers, out.shape)
-                ):
-                    use.bias, use.order = name, order
-                    continue
-        make = {"dot_general": _product, "conv_general_dilated": _convolution}.get(kind)
-        if make and len(here) == 1:
-            name, numbers = parameters[here[0]]
-            use = (
-                make(place, equation, reads.index(here[0]), name, numbers) if numbers.size == sizes[name] else None
+
+            def moved(numbers):
+                return _ORDERS[kind](equation.source.params, numbers).reshape(outs[0].shape)
+
+            if reads[0] in self._parameters:
+                name, numbers = self._parameters[reads[0]]
+                self._parameters[end] = name, moved(numbers)
+            self._results[end] = [(use, moved(outputs)) for use, outputs in self._alone(reads[0])]
+        elif kind in ("add", "sub") and not any(number in self._parameters for number in reads):
+            self._results[end] = [one for number in reads[: 1 + (kind == "add")] for one in self._alone(number)]
+        elif not (kind == "add" and self._biased(reads, outs[0].shape)):
+            use = self._applied(
+                place, equation, {"dot_general": _product, "conv_general_dilated": _convolution}.get(kind)
             )
             if use:
-                uses.append(use)
-                results[equation.writes[0]] = use, use.call.outputs(out.shape)
-                continue
-        elsewhere.update((parameters[number][0], kind) for number in here)
-    elsewhere.update(
-        (parameters[number][0], "what returns it") for number in program.results if number in parameters
-    )
-    return uses, elsewhere
+                self.uses.append(use)
+                self._results[end] = [(use, use.call.outputs(outs[0].shape))]
+            else:
+                self._note(reads, kind)
+
+    def _alone(self, number: int) -> list[tuple[_Use, np.ndarray]]:
+        return self._results.get(number, []) if self._read[number] == 1 else []
+
+    def _applied(self, place: int, equation: Equation, make: Callable | None) -> _Use | None:
+        """Return the use of the one parameter that is read, None where it is no layer's."""
+        own = [number for number in equation.reads if number in self._parameters]
+        if make is None or len(own) != 1:
+            return None
+        name, numbers = self._parameters[own[0]]
+        return (
+            make(place, equation, equation.reads.index(own[0]), name, numbers)
+            if self._whole(name, numbers)
+            else None
+        )
+
+    def _whole(self, name: str, numbers: np.ndarray) -> bool:
+        return numbers.size == self._sizes[name]
+
+    def _biased(self, reads: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+        """Make a parameter that is added the bias of a layer, and return whether it can be."""
+        own = [number for number in reads if number in self._parameters]
+        if len(own) != 1:
+            return False
+        name, numbers = self._parameters[own[0]]
+        numbers = np.broadcast_to(numbers, shape)
+        layers = [one for one in self._alone(reads[1 - reads.index(own[0])]) if one[0].bias is None]
+        # Of several layers whose results are summed preferably the one that has its weight beside the bias.
+        for use, outputs in sorted(layers, key=lambda one: _folder(one[0].weight) != _folder(name)):
+            order = np.full(use.call.outer, -1)
+            order[outputs] = numbers
+            if self._sizes[name] == len(order) and np.array_equal(order[outputs], numbers):
+                use.bias, use.order = name, order
+                return True
+        return False
 
 
 def _product(place: int, equation: Equation, own: int, name: str, numbers: np.ndarray) -> _Use | None:
