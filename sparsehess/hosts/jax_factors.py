@@ -32,10 +32,10 @@ def kfac(apply, loss, params, inputs, targets, **options) -> Layers:
         As for `jax_model.hessian`; `apply` and `loss` must work for one sample too, with a first axis of length 1.
         A layer is a parameter that is multiplied by (`dot_general`, all axes of its other factor that are not
         summed over are positions) or convolved with (`conv_general_dilated`), and the bias that is added to the
-        result, if there is one. It may be applied several times. It is called by where its parameters are in the
-        tree, `dense` for `dense/kernel` and `dense/bias`, or by its weight if others are there too. Parameters in
-        loops (`scan`), in functions with derivatives of their own (`custom_vjp`), of layers with a matrix for each
-        position, and those that are not a factor are in no layer: `Layers.uncovered` names them.
+        result, also after a residual, if there is one. It may be applied several times. It is called by where its
+        parameters are in the tree, `dense` for `dense/kernel` and `dense/bias`, or by its weight if others are
+        there too. Parameters in loops (`scan`), in functions with derivatives of their own (`custom_vjp`), with a
+        matrix for each position, and those that are no factors are in no layer: `Layers.uncovered` names them.
     curvature, sharing, memory
         As for `torch_factors.kfac`.
 
@@ -128,14 +128,25 @@ class _Factors(Factors):
         ask = self._curved if self._curvature == "gauss-newton" else self._sloped
         self._asked = jax.jit(jax.vmap(ask, in_axes=(None, 0, 0)))
         self._shown = jax.jit(jax.vmap(self._seen, in_axes=(None, 0, 1), out_axes=(0, 1)))
-        sample, target = jax.tree_util.tree_map(lambda one: one[0], share.part(0, 1))
+        one, two = (self._taken(count) for count in (1, 2))
+        fixed, each = max(0, 2 * one - two), max(1, two - one)
+        share.chunk = int(max(1, min(share.samples, (self._memory // 2 - fixed) // each)))
+
+    def _taken(self, samples: int) -> int:
+        """Return the bytes of all values that so many samples need."""
+        jax, share = self.jax, self.share
+
+        def like(array):
+            return jax.ShapeDtypeStruct((samples, *array.shape[1:]), array.dtype)
+
         many = int(np.prod(self._outputs)) if self._curvature == "gauss-newton" else 1
+        inputs, targets = jax.tree_util.tree_map(like, share.part(0, 1))
+        vectors = jax.ShapeDtypeStruct((many, samples, *self._outputs), np.float64)
         with share.precise():
-            taken = sum(
-                held(jax.make_jaxpr(function)(share.leaves, sample, last).jaxpr)
-                for function, last in ((ask, target), (self._seen, np.zeros((many, *self._outputs))))
+            return sum(
+                held(jax.make_jaxpr(function)(share.leaves, inputs, last).jaxpr)
+                for function, last in ((self._asked, targets), (self._shown, vectors))
             )
-        share.chunk = int(max(1, min(share.samples, self._memory // max(1, 2 * taken))))
 
     # --- functions of one sample, without an axis for it ---
 
