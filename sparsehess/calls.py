@@ -75,9 +75,11 @@ class ArrayCalls(_Calls):
         here = self.x[variables]
         try:
             self.x[variables] = values
-            return (
-                self._slope() if self.objective.gradient is None else self._vector("gradient", "fiu", self._shown)
-            )
+            if self.objective.gradient is None:
+                return self._slope()
+            value = self._vector("gradient", "fiu", self._shown)
+            # That of |x|²/2 may be x itself: what is put back below must not change it.
+            return value.copy() if np.may_share_memory(value, self.x) else value
         finally:
             self.x[variables] = here
 

@@ -257,7 +257,7 @@ class Share:
             self.moves += 1
 
     def energy(self, x) -> float:
-        self.leaves.put(x)
+        self.put(x)
         return sum(self.weight(last - first) * self.value_of(first, last) for first, last in self.chunks())
 
     def gradient(self, x) -> np.ndarray:

@@ -139,8 +139,9 @@ class MatrixFree:
                 self._coloring = color(pattern)
             found = differences.compress(here, self._coloring, self._steps)
             self._counted()
-            rows = np.arange(layout.n_local)
-            return found.changes[self._coloring.colors, rows] / found.taken
+            out, rows = np.zeros(layout.n_local), np.flatnonzero(self._coloring.colors >= 0)  # others have none
+            out[rows] = found.changes[self._coloring.colors[rows], rows] / found.taken[rows]
+            return out
         total = np.zeros(layout.n_local)
         for sample in range(_SAMPLES):
             signs = np.sign(signed(layout, self.seed + sample))

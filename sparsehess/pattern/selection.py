@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from mpi4py import MPI
@@ -26,10 +26,17 @@ class Entries:
         Where they are.
     values
         (nnz_local,) symmetric to the last bit.
+    weights
+        (nnz_local,) what a mass multiplies sizes by in the bound: m_i^(-1/2) m_j^(-1/2) of its diagonal. None
+        without one.
+    factor
+        What multiplies the bound then; None where nothing is known for the mass.
     """
 
     pattern: Pattern
     values: np.ndarray
+    weights: np.ndarray | None = None
+    factor: float | None = 1.0
 
     @property
     def rows(self) -> np.ndarray:
@@ -41,6 +48,17 @@ class Entries:
     def diagonal(self) -> np.ndarray:
         """(nnz_local,) bool."""
         return self.rows == self.pattern.indices
+
+    def lost(self, kept: np.ndarray) -> tuple[float, float]:
+        """Return (largest absolute row sum, Frobenius norm) of what is not kept (nnz_local,). Collective."""
+        return norms(np.where(kept, 0.0, np.abs(self.values)), self.values[~kept], self.pattern)
+
+    def shift(self, kept: np.ndarray) -> float | None:
+        """Return by how much eigenvalues may move without what is not kept; None: nobody knows. Collective."""
+        if self.factor is None:
+            return None
+        weighed = self if self.weights is None else replace(self, values=self.values * self.weights)
+        return self.factor * min(weighed.lost(kept))
 
 
 class Rule(Protocol):
@@ -131,7 +149,7 @@ class Inherited:
     before
         The `Pattern` kept last; the rows of each rank as now.
     within
-        What the bound on the shift of eigenvalues may be.
+        What the bound on the shift of eigenvalues may be, those of the pencil where there is a mass.
     otherwise
         The rule for when it is more.
     """
@@ -144,10 +162,8 @@ class Inherited:
         """See `Rule.keep`. Collective."""
         _check(self.within)
         kept = _among(entries, self.before)
-        lost = entries.values[~(kept | entries.diagonal)]
-        dropped = np.where(kept | entries.diagonal, 0.0, np.abs(entries.values))
-        bound = min(norms(dropped, lost, entries.pattern))
-        return kept if bound <= self.within else self.otherwise.keep(entries)
+        bound = entries.shift(kept | entries.diagonal)
+        return kept if bound is not None and bound <= self.within else self.otherwise.keep(entries)
 
 
 def norms(sizes: np.ndarray, lost: np.ndarray, pattern: Pattern) -> tuple[float, float]:
