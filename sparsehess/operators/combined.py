@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse
 
 from sparsehess.errors import InputError
+from sparsehess.given import reals
 from sparsehess.operators.operator import Operator, is_assembled
 from sparsehess.pattern import Layout
 from sparsehess.pattern.layout import send_to_owners
@@ -61,7 +62,10 @@ def weighted_sum(items: Sequence, *, shift: float = 0.0, comm=None) -> Operator:
     InputError
         Sizes differ, a weight is not finite.
     """
-    items = [(float(a), H) for a, H in items]
+    items = list(items)
+    if not all(isinstance(item, (tuple, list)) and len(item) == 2 for item in items):
+        raise InputError("a weighted sum is of (weight, matrix) pairs")
+    items = [(float(reals(a, "weights")), H) for a, H in items]
     if not items or not all(np.isfinite([shift, *(a for a, _ in items)])):
         raise InputError("a weighted sum needs a matrix at least, and finite weights")
     kinds = {type(H) for _, H in items}
@@ -258,7 +262,10 @@ def _as_mat(matrix, rows: Layout | None, comm, made: list) -> PETSc.Mat:
     matrix = getattr(matrix, "mat", matrix)
     if isinstance(matrix, PETSc.Mat):
         return matrix
-    matrix = scipy.sparse.csr_matrix(matrix, dtype=np.float64)
+    if not scipy.sparse.issparse(matrix):
+        matrix = np.atleast_2d(reals(matrix, "a matrix"))
+    matrix = scipy.sparse.csr_matrix(matrix)
+    matrix = matrix.astype(reals(matrix.data, "a matrix").dtype)
     square = rows is None
     rows = rows or Layout.from_size(matrix.shape[0], comm)
     if matrix.shape[0] != rows.n or (square and matrix.shape[1] != rows.n):

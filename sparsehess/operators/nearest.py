@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse
 
 from sparsehess.errors import InputError
+from sparsehess.given import whole
 from sparsehess.operators.kronecker import Kronecker
 from sparsehess.pattern import Layout
 from sparsehess.pattern.layout import send_to_owners
@@ -72,8 +73,8 @@ def nearest_kronecker(matrix, p: int, q: int, terms: int = 1, *, comm=None) -> N
     NotConverged
         Fewer singular values converged than were asked for.
     """
-    if p < 1 or q < 1 or terms < 1:
-        raise InputError(f"sizes p={p}, q={q} and terms={terms} must be positive")
+    for value, name in ((p, "p"), (q, "q"), (terms, "terms")):
+        whole(value, name, 1)
     mat = getattr(matrix, "mat", matrix)
     of_petsc = isinstance(mat, PETSc.Mat)
     comm = communicator(mat.comm if of_petsc else comm)

@@ -112,7 +112,7 @@ class Operator:
         """
         from sparsehess.solvers import eigs  # solvers take operators in: not before they are asked for
 
-        check_which(which)
+        check_which(k, which)
         if which == "negative" and not is_assembled(self.mat):
             which, wanted = "smallest", "negative"  # a shell's signs are told by the values found alone
         else:

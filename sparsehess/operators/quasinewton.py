@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sparsehess.errors import InputError
+from sparsehess.given import reals
 from sparsehess.operators.lowrank import LowRankDiagonal
 from sparsehess.operators.tall import inner, local_array, tall_qr
 from sparsehess.pattern import Layout
@@ -145,6 +146,6 @@ def _listed(columns) -> list:
 
 def _columns(columns) -> np.ndarray:
     if isinstance(columns, (list, tuple)):
-        arrays = [v.getArray(readonly=True) if isinstance(v, PETSc.Vec) else np.asarray(v) for v in columns]
-        return np.array(arrays, np.float64).T
-    return np.asarray(columns, np.float64)
+        columns = [v.getArray(readonly=True) if isinstance(v, PETSc.Vec) else v for v in columns]
+        return reals(columns, "steps and changes").T
+    return reals(columns, "steps and changes")

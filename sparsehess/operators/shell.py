@@ -89,7 +89,7 @@ class MatrixFree:
         objective, layout = self.objective, self.objective.layout
         self._evaluations = here = objective.at(x)
         with agreement(layout.comm):
-            typical = None if objective.typical_x is None else objective.local(objective.typical_x)
+            typical = objective.typical
             limits = objective.limits
         length = differences.lengths(here.x, typical, layout)
         if self.noise is None and self._scheme != "product":

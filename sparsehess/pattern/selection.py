@@ -10,6 +10,7 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.errors import InputError
+from sparsehess.given import reals, whole
 from sparsehess.pattern.structure import Pattern
 
 # Bits of a key that one pass of the selection settles.
@@ -94,7 +95,7 @@ class Largest:
     def keep(self, entries: Entries) -> np.ndarray:
         """See `Rule.keep`. Collective."""
         pattern, comm = entries.pattern, entries.pattern.comm
-        if self.count < pattern.n:
+        if whole(self.count, "keep", 1) < pattern.n:
             raise InputError(f"keep {self.count} entries: the diagonal alone has {pattern.n}")
         pairs = (self.count - pattern.n) // 2
         rows, columns = entries.rows, pattern.indices.astype(np.int64)
@@ -189,13 +190,15 @@ def norms(sizes: np.ndarray, lost: np.ndarray, pattern: Pattern) -> tuple[float,
 
 
 def _check(threshold: float) -> None:
-    if not 0 <= threshold < np.inf:
+    if not 0 <= float(reals(threshold, "threshold")) < np.inf:
         raise InputError(f"threshold {threshold}: must be finite and not negative")
 
 
 def _among(entries: Entries, before: Pattern) -> np.ndarray:
     """Return (nnz_local,) bool: which entries a pattern has."""
     pattern = entries.pattern
+    if not isinstance(before, Pattern):
+        raise InputError(f"before must be the Pattern that was kept last, not {type(before).__name__}")
     if not pattern.layout.same(before.layout):
         raise InputError("the pattern of before has other rows on each rank than the matrix")
     start, n = pattern.layout.start, pattern.n

@@ -10,6 +10,7 @@ import scipy.sparse
 
 from sparsehess.assembly import Hessian
 from sparsehess.errors import CheckError, InputError
+from sparsehess.given import reals
 from sparsehess.operators import MatrixFree
 from sparsehess.operators.operator import Operator
 from sparsehess.pattern import Layout
@@ -338,7 +339,7 @@ def _as_mat(matrix, comm, layout: Layout | None, owned: list, name: str) -> PETS
         owned.append(result)
         return result
     if not scipy.sparse.issparse(matrix):
-        matrix = np.asarray(matrix)
+        matrix = reals(matrix, name)
         matrix = scipy.sparse.diags(matrix) if matrix.ndim == 1 else scipy.sparse.csr_matrix(matrix)
     if matrix.shape[0] != matrix.shape[1]:
         raise InputError(f"{name} must be square; it is {matrix.shape[0]} x {matrix.shape[1]}")
@@ -385,7 +386,7 @@ def _as_vectors(given, A: PETSc.Mat, layout: Layout, owned: list, name: str) -> 
                 )
         return list(given)
     with agreement(layout.comm):
-        array = np.atleast_2d(np.asarray(given, np.float64))
+        array = np.atleast_2d(reals(given, name))
         if array.ndim != 2 or array.shape[1] != layout.n:
             raise InputError(f"{name} must be (m, {layout.n}), not {array.shape}")
         if not np.isfinite(array).all():
