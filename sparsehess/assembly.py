@@ -22,7 +22,7 @@ from sparsehess.coloring import fingerprint as structure_of
 from sparsehess.detection import detect
 from sparsehess.elements import Gathering
 from sparsehess.errors import InputError, MissingEntries
-from sparsehess.given import whole
+from sparsehess.given import whole_number
 from sparsehess.objective import Objective
 from sparsehess.pattern import Pattern
 from sparsehess.recovery import Direct, plan
@@ -487,7 +487,7 @@ def _source(objective, pattern, coloring, order, budget, columns, timings, journ
     timings["coloring"] = coloring.seconds + time.perf_counter() - began
     if columns is None:
         return AllColumns(recovery)
-    whole(columns, "columns", 1)
+    whole_number(columns, "columns", 1)
     if not isinstance(recovery, Direct):
         raise InputError(
             f"columns={columns}: only direct recovery (star, cpr, distance2) takes a few columns "

@@ -1,10 +1,13 @@
-"""What callers give: real arrays, whole numbers and positive ones, or an InputError that names them."""
+"""What callers give: real arrays, whole and positive numbers, functions; errors name what cannot be used."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 
-from sparsehess.errors import InputError
+from sparsehess.errors import EvaluationError, InputError, SparseHessError
 
 
 def reals(values, name: str) -> np.ndarray:
@@ -26,7 +29,7 @@ def reals(values, name: str) -> np.ndarray:
         raise InputError(f"{name} must be real numbers: {' '.join(str(error).split())}") from error
 
 
-def whole(value, name: str, least: int) -> int:
+def whole_number(value, name: str, least: int) -> int:
     """Return a whole number that is not less than another.
 
     Not collective.
@@ -45,3 +48,17 @@ def above_zero(value, name: str) -> float:
     if number.ndim or not 0 < number < np.inf:
         raise InputError(f"{name}={value} must be positive")
     return float(number)
+
+
+@contextmanager
+def evaluating(what: str) -> Iterator[None]:
+    """Make an EvaluationError of what a function of the user raises in a block.
+
+    Not collective. Errors of the package pass as they are.
+    """
+    try:
+        yield
+    except SparseHessError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise EvaluationError(f"{what} raised {type(error).__name__}: {' '.join(str(error).split())}") from error

@@ -17,7 +17,7 @@ import numpy as np
 from sparsehess.elements import Elements, coupled, total_gradient
 from sparsehess.errors import InputError
 from sparsehess.evaluations import Evaluations
-from sparsehess.given import reals, whole
+from sparsehess.given import reals, whole_number
 from sparsehess.pattern import Following, Layout, Pattern
 from sparsehess.runtime import PETSc, agreement, communicator
 from sparsehess.units import Units
@@ -132,7 +132,7 @@ class Objective:
             )
         if self.elements is not None and isinstance(self.pattern, Following):
             raise InputError("a sum over elements has the pattern of its members, not one that moves with x")
-        if whole(self.batch, "batch", 1) > 1 and self.hvps is None:
+        if whole_number(self.batch, "batch", 1) > 1 and self.hvps is None:
             raise InputError(f"batch={self.batch}: more than 1 only with hvps")
         if self.bounds is not None and not (isinstance(self.bounds, (tuple, list)) and len(self.bounds) == 2):
             raise InputError("bounds must be (lower, upper), numbers or arrays")

@@ -15,7 +15,7 @@ from sparsehess.estimate.lanczos import Lanczos, batches
 from sparsehess.estimate.measures import MOMENTS, NARROW, Polynomials, Quadratures
 from sparsehess.estimate.reduction import Reduction, reduced
 from sparsehess.estimate.shares import check_groups, sampled
-from sparsehess.given import above_zero, reals, whole
+from sparsehess.given import above_zero, reals, whole_number
 
 METHODS = ("lanczos", "chebyshev")
 
@@ -180,10 +180,10 @@ def density(
     """
     if method not in METHODS:
         raise InputError(f"method {method!r} is none of {', '.join(METHODS)}")
-    whole(samples, "samples", 2)  # their spread is the error
-    whole(points, "points", 2)
+    whole_number(samples, "samples", 2)  # their spread is the error
+    whole_number(points, "points", 2)
     if steps is not None:
-        whole(steps, "steps", 1)
+        whole_number(steps, "steps", 1)
     if width is not None:
         above_zero(width, "width")
     if grid is not None:

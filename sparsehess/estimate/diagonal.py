@@ -13,7 +13,7 @@ from sparsehess.errors import InputError
 from sparsehess.estimate.functions import Function, half_width, resolve
 from sparsehess.estimate.lanczos import batches, function_of
 from sparsehess.estimate.reduction import Reduction, reduced
-from sparsehess.given import whole
+from sparsehess.given import whole_number
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import agreement
 
@@ -112,8 +112,8 @@ def diagonal(
         Arguments that cannot be used.
     """
     f = resolve(function, gamma, time)
-    whole(samples, "samples", 2)  # their spread is the error
-    whole(steps, "steps", 1)
+    whole_number(samples, "samples", 2)  # their spread is the error
+    whole_number(steps, "steps", 1)
     with reduced(_no_mass(matrix), nullspace=nullspace, comm=comm) as operator:
         own = _read(operator, f)
         if own is not None:
@@ -162,8 +162,8 @@ def block_traces(
         Arguments that cannot be used.
     """
     f = resolve(function, gamma, time)
-    whole(samples, "samples", 2)  # their spread is the error
-    whole(steps, "steps", 1)
+    whole_number(samples, "samples", 2)  # their spread is the error
+    whole_number(steps, "steps", 1)
     with reduced(_no_mass(matrix), nullspace=nullspace, comm=comm) as operator:
         local, blocks = _labels(labels, operator)
         own = _read(operator, f)

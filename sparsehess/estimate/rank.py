@@ -9,7 +9,7 @@ import numpy as np
 from sparsehess.errors import InputError
 from sparsehess.estimate.density import Density, bounds, density
 from sparsehess.estimate.reduction import reduced
-from sparsehess.given import above_zero, whole
+from sparsehess.given import above_zero, whole_number
 from sparsehess.runtime import free_memory, has_package
 from sparsehess.solvers.krylovschur import KrylovSchur
 from sparsehess.solvers.memory import factor_memory
@@ -140,8 +140,8 @@ def rank(
     number = absolute if absolute is not None else threshold
     if number is not None and number != "gap":
         above_zero(number, "threshold")
-    whole(samples, "samples", 2)  # their spread is the error
-    whole(steps, "steps", 1)
+    whole_number(samples, "samples", 2)  # their spread is the error
+    whole_number(steps, "steps", 1)
     if isinstance(matrix, EigenProblem):
         return _counted(matrix, threshold, absolute, method, samples, steps, dict(options or {}), seed)
     with EigenProblem.of(matrix, mass=mass, nullspace=nullspace, comm=comm) as problem:

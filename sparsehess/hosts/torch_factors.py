@@ -15,6 +15,7 @@ from functools import partial
 import numpy as np
 
 from sparsehess.errors import InputError
+from sparsehess.given import evaluating, whole_number
 from sparsehess.hosts.factors import Layers
 from sparsehess.hosts.learning import REDUCTIONS, check_parts
 from sparsehess.hosts.torch_leaves import held
@@ -155,12 +156,13 @@ class _Factors:
                 raise InputError(f"{value!r} is none of {', '.join(known)}")
         self._sharing, self._vectors, self._memory = sharing, _VECTORS[curvature], memory
         with agreement(comm):
+            whole_number(memory, "memory", 1)
             self.share = Share(torch, model, loss, inputs, targets, parameters, "float64", device=device)
             self.layers = self._found()
         self._total = comm.allreduce(self.share.samples)
         if not self._total:
             raise InputError("no rank has a sample")
-        with agreement(comm):
+        with agreement(comm), evaluating(type(model).__name__):
             mean, name = reduction == "mean", type(model).__name__
             self.share.weigh(1 / self._total if mean else None)
             check_parts(self.share.value_of, self.share.samples, mean=mean, name=name, reason=self.share.moody())
@@ -218,6 +220,13 @@ class _Factors:
             outputs = self.share.outputs(first, last)
         if not self.torch.is_tensor(outputs) or not outputs.ndim or len(outputs) != last - first:
             raise InputError("the model must return a tensor whose first axis is samples")
+        for layer in self.layers:
+            for given, _ in layer.calls:
+                if len(given) != last - first:
+                    raise InputError(
+                        f"layer {layer.name} is given {tuple(given.shape)} for {last - first} samples: the first "
+                        "axis must be samples, so that positions can be told from them"
+                    )
         return outputs
 
     def _passes(self, visit) -> None:

@@ -48,7 +48,7 @@ def checked(data: dict, widths: dict[str, int], comm) -> dict[str, np.ndarray]:
         unknown = [*(set(data) - set(widths)), *(set(widths) - set(data))]
         if unknown:
             raise InputError(f"data must be for the inputs {sorted(widths)}; look at {sorted(unknown)}")
-        out = {name: reals(data[name], f"data of input {name}") for name in widths}
+        out = {name: np.atleast_1d(reals(data[name], f"data of input {name}")) for name in widths}
         N = len(next(iter(out.values())))
         for name, values in out.items():
             if values.ndim != 2 or values.shape[1] != widths[name]:

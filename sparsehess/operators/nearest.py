@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse
 
 from sparsehess.errors import InputError
-from sparsehess.given import whole
+from sparsehess.given import whole_number
 from sparsehess.operators.kronecker import Kronecker
 from sparsehess.pattern import Layout
 from sparsehess.pattern.layout import send_to_owners
@@ -74,7 +74,7 @@ def nearest_kronecker(matrix, p: int, q: int, terms: int = 1, *, comm=None) -> N
         Fewer singular values converged than were asked for.
     """
     for value, name in ((p, "p"), (q, "q"), (terms, "terms")):
-        whole(value, name, 1)
+        whole_number(value, name, 1)
     mat = getattr(matrix, "mat", matrix)
     of_petsc = isinstance(mat, PETSc.Mat)
     comm = communicator(mat.comm if of_petsc else comm)

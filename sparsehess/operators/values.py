@@ -10,7 +10,7 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.errors import InputError
-from sparsehess.given import above_zero, reals, whole
+from sparsehess.given import above_zero, reals, whole_number
 from sparsehess.runtime import agreement
 
 # An eigenvalue below this part of the largest is zero: what rounding leaves of one.
@@ -172,7 +172,7 @@ def check_which(k: int, which: str) -> None:
 
     Not collective.
     """
-    whole(k, "k", 0)
+    whole_number(k, "k", 0)
     if which not in ORDERS:
         raise InputError(f"which={which!r} is none of {', '.join(ORDERS)}")
 

@@ -10,7 +10,7 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.errors import InputError
-from sparsehess.given import reals, whole
+from sparsehess.given import reals, whole_number
 from sparsehess.pattern.structure import Pattern
 
 # Bits of a key that one pass of the selection settles.
@@ -95,7 +95,7 @@ class Largest:
     def keep(self, entries: Entries) -> np.ndarray:
         """See `Rule.keep`. Collective."""
         pattern, comm = entries.pattern, entries.pattern.comm
-        if whole(self.count, "keep", 1) < pattern.n:
+        if whole_number(self.count, "keep", 1) < pattern.n:
             raise InputError(f"keep {self.count} entries: the diagonal alone has {pattern.n}")
         pairs = (self.count - pattern.n) // 2
         rows, columns = entries.rows, pattern.indices.astype(np.int64)
