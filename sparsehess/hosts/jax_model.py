@@ -15,7 +15,7 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.errors import InputError, StackError
-from sparsehess.given import evaluating
+from sparsehess.given import evaluating, whole_number
 from sparsehess.hosts.jax import PRODUCTS
 from sparsehess.hosts.learning import REDUCTIONS, check_parts, check_products, selected
 from sparsehess.objective import Objective
@@ -268,7 +268,7 @@ def _objective(
         return jax.jit(lambda x, *v_and_chunk: function(model, x, *v_and_chunk))
 
     with agreement(comm), evaluating(name):
-        whole(memory, "memory", 1)
+        whole_number(memory, "memory", 1)
         for model in {exact, fast}:
             model.weigh(1 / total if reduction == "mean" else None)
         check_parts(exact.value_of, exact.samples, mean=reduction == "mean", name=name)
