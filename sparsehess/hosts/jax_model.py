@@ -164,6 +164,10 @@ class _Model:
         self._leaves = [self._brought(leaf) for _, leaf in leaves]
         self._inputs = jax.tree_util.tree_map(self._brought, inputs)
         self._targets = self._brought(targets)
+        if not self._targets.ndim or not self._places:
+            raise InputError(
+                "a model needs targets with samples along the first axis, and arrays of floating point"
+            )
         self.samples = self.chunk = len(self._targets)
         if any(len(one) != self.samples for one in jax.tree_util.tree_leaves(self._inputs)):
             raise InputError(f"inputs have not the {self.samples} samples of the targets")

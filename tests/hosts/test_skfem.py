@@ -134,6 +134,15 @@ def test_solver_has_the_convention_of_scikit_fem(plate, comm):
     assert solver.certificate.passed and solver.certificate.count.certified
 
 
+def test_an_interval_without_eigenvalues(plate, comm):
+    basis, K, M = plate
+    solver = solver_eigen(interval=(-5.0, -1.0), comm=comm)
+    values, vectors = skfem.solve(*skfem.condense(K, M, D=basis.get_dofs()), solver=solver)
+    assert values.shape == (0,) and vectors.shape == (basis.N, 0)
+    with pytest.raises(InputError, match="two matrices"):
+        skfem.solve(K, np.ones(basis.N), solver=solver)
+
+
 def test_options_of_the_solver_and_of_the_call(plate, comm):
     basis, K, M = plate
     pencil = skfem.condense(K, M, D=basis.get_dofs())
