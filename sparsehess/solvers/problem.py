@@ -325,15 +325,14 @@ def _as_mat(matrix, comm, layout: Layout | None, owned: list, name: str) -> PETS
         rows, columns = matrix.getSize()
         if rows != columns:
             raise InputError(f"{name} must be square; it is {rows} x {columns}")
-        if layout is not None and (rows != layout.n or matrix.getLocalSize()[0] != layout.n_local):
-            raise InputError(
-                f"{name} has {rows} rows ({matrix.getLocalSize()[0]} on rank {layout.comm.rank}), "
-                f"the Hessian {layout.n} ({layout.n_local})"
-            )
+        if layout is not None:
+            _check_rows(matrix.getLocalSize()[0], layout, f"{name} has")
         if not matrix.isAssembled():
             raise InputError(f"{name} is not assembled: call assemble() first")
         return matrix
     if isinstance(matrix, PETSc.Vec):
+        if layout is not None:
+            _check_rows(matrix.getLocalSize(), layout, f"{name} has")
         result = PETSc.Mat().createAIJ((matrix.getSizes(),) * 2, nnz=1, comm=matrix.comm)
         result.setDiagonal(matrix)
         owned.append(result)
@@ -353,6 +352,17 @@ def _as_mat(matrix, comm, layout: Layout | None, owned: list, name: str) -> PETS
     result = aij(layout, rows.indptr, rows.indices, rows.data.astype(np.float64))
     owned.append(result)
     return result
+
+
+def _check_rows(n_local: int, layout: Layout, what: str) -> None:
+    """Refuse an object that has other rows on the ranks than the Hessian. Collective."""
+    theirs = Layout.from_local(n_local, layout.comm)
+    if not theirs.same(layout):
+        rank = int(np.argmax(theirs.counts != layout.counts))
+        raise InputError(
+            f"{what} {theirs.n} rows ({theirs.counts[rank]} on rank {rank}), "
+            f"the Hessian {layout.n} ({layout.counts[rank]})"
+        )
 
 
 def with_diagonal(rows: scipy.sparse.csr_matrix, layout: Layout) -> scipy.sparse.csr_matrix:
@@ -380,10 +390,7 @@ def _as_vectors(given, A: PETSc.Mat, layout: Layout, owned: list, name: str) -> 
         return []
     if isinstance(given, (list, tuple)) and all(isinstance(v, PETSc.Vec) for v in given):
         for vector in given:
-            if vector.getSizes() != (layout.n_local, layout.n):
-                raise InputError(
-                    f"{name}: one has sizes {vector.getSizes()}, the Hessian {(layout.n_local, layout.n)}"
-                )
+            _check_rows(vector.getLocalSize(), layout, f"{name}: one has")
         return list(given)
     with agreement(layout.comm):
         array = np.atleast_2d(reals(given, name))

@@ -1,5 +1,7 @@
 """What callers get wrong is refused in one line that names it, and matrices of zeros are no mistake."""
 
+from petsc4py import PETSc
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -89,6 +91,17 @@ def test_arguments_of_other_rooms(comm):
     with pytest.raises(EvaluationError, match="raised ZeroDivisionError"):
         sh.trace(K, lambda x: 1 / 0, comm=comm)
     whole.close()
+
+
+def test_rows_that_lie_elsewhere(comm):
+    """On more than two ranks the first has the rows that it should have, and learns of the others."""
+    own = sh.Layout.from_size(5, comm).n_local + (comm.rank == comm.size - 1)
+    mass = PETSc.Vec().createMPI((own, PETSc.DETERMINE), comm=comm)
+    mass.set(1.0)
+    for more in ({"mass": mass}, {"nullspace": [mass]}, {"guess": [mass]}):
+        with pytest.raises(InputError, match=r"rows \(\d on rank \d\), the Hessian 5"):
+            sh.eigs(K, 1, comm=comm, **more)
+    mass.destroy()
 
 
 def test_matrices_of_zeros(comm):
