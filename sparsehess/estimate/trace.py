@@ -129,7 +129,8 @@ def trace(
         raise InputError(f"tol={tol} must be between 0 and 1")
     whole_number(steps, "steps", 1)
     f = resolve(function, gamma, time)
-    every = matrix.exact() if isinstance(matrix, Operator) and mass is None and nullspace is None else None
+    structured = isinstance(matrix, Operator) and mass is None and nullspace is None and deflate is None
+    every = matrix.exact() if structured else None
     if every is not None and method in ("auto", "exact"):
         return Trace(every.total(f), 0.0, 0, 0, "exact", f.name, True, 1)
     samples = samples or (_SAMPLES if tol is None else _MOST)

@@ -142,7 +142,9 @@ class Congruence(_Combined):
     @property
     def diagonal_is_exact(self) -> bool:
         """Whether `diagonal` is no estimate. Collective."""
-        return is_assembled(self.mat) or self.n <= _SAMPLES or self._selects
+        if is_assembled(self.mat) or self.n <= _SAMPLES:
+            return True
+        return self._selects and _exact_diagonal(self._parts[0])
 
     @property
     def _selects(self) -> bool:
@@ -158,8 +160,8 @@ class Congruence(_Combined):
     def diagonal(self) -> np.ndarray:
         """Return the diagonal (m_local,).
 
-        Collective. Of a shell exact where T only selects and scales rows or has 64 columns at most; else an
-        estimate from 64 random products (Bekas, Kokiopoulou, Saad 2007, equation 5).
+        Collective. Of a shell as exact as that of H where T only selects and scales rows, exact where T has 64
+        columns at most; else an estimate from 64 random products (Bekas, Kokiopoulou, Saad 2007, equation 5).
         """
         if is_assembled(self.mat):
             return super().diagonal()
@@ -242,6 +244,11 @@ class WeightedSum(_Combined):
         destroy(x, y)
         return out
 
+    @property
+    def diagonal_is_exact(self) -> bool:
+        """Whether `diagonal` is no estimate. Collective."""
+        return is_assembled(self.mat) or all(_exact_diagonal(H) for _, H in self._parts)
+
     def diagonal(self) -> np.ndarray:
         """Return the diagonal (n_local,), as exact as those of the parts.
 
@@ -255,6 +262,11 @@ class WeightedSum(_Combined):
             out += a * diagonal.getArray(readonly=True)
             diagonal.destroy()
         return out
+
+
+def _exact_diagonal(matrix) -> bool:
+    """Return whether the diagonal of what a caller has is exact, as far as that tells. Collective."""
+    return getattr(matrix, "diagonal_is_exact", True)
 
 
 def _as_mat(matrix, rows: Layout | None, comm, made: list) -> PETSc.Mat:

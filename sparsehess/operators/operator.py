@@ -89,6 +89,11 @@ class Operator:
         diagonal.destroy()
         return out
 
+    @property
+    def diagonal_is_exact(self) -> bool:
+        """Whether `diagonal` is no estimate. Collective."""
+        return True
+
     # --- what all answer ---
 
     def trace(self) -> float:

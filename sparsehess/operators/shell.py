@@ -81,6 +81,11 @@ class MatrixFree:
         """Whether products are differences of gradients."""
         return self._scheme != "product"
 
+    @property
+    def diagonal_is_exact(self) -> bool:
+        """Whether `diagonal` is no estimate from random products."""
+        return self.objective.pattern is not None
+
     def update(self, x) -> None:
         """Take the Hessian at x, of the kind of the objective's x.
 

@@ -788,6 +788,21 @@ def test_singular_matrices_say_so(comm):
             assert np.abs(operator.product(damped) + 0.5 * damped - 1.0).max(initial=0.0) < 1e-12
 
 
+def test_an_estimated_diagonal_is_not_called_exact(comm):
+    n = 70
+    K, _ = laplacian(n)
+    pattern = sh.Pattern.from_scipy(K, comm=comm)
+    for known, exact in ((pattern, True), (None, False)):
+        objective = sh.Objective(x=np.zeros(n), gradient=lambda x: K @ x, pattern=known, comm=comm)
+        layout = sh.Layout.from_size(n, comm)
+        T = selection(np.arange(layout.start, layout.stop), layout)
+        with sh.MatrixFree(objective) as free, congruence(free, T) as chosen, weighted_sum([(2.0, free)]) as twice:
+            assert chosen.diagonal_is_exact is twice.diagonal_is_exact is free.diagonal_is_exact is exact
+            near = np.allclose(chosen.diagonal(), own(layout, K.diagonal()), atol=1e-6)
+            assert exact == (comm.allreduce(int(near)) == comm.size)
+        T.destroy()
+
+
 def test_misuse_says_what_is_wrong(comm):
     layout = sh.Layout.from_size(6, comm)
     rows = layout.n_local
