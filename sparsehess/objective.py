@@ -216,7 +216,7 @@ class Objective:
         """
         comm = communicator(comm)
         elements = (elements,) if isinstance(elements, Elements) else tuple(elements)
-        n = len(np.asarray(x))
+        n = reals(x, "x").size
         return cls(
             x=x,
             gradient=total_gradient(elements, n),

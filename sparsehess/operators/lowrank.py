@@ -8,7 +8,7 @@ import numpy as np
 import scipy.linalg
 
 from sparsehess.errors import InputError
-from sparsehess.given import above_zero, reals
+from sparsehess.given import above_zero, reals, whole_number
 from sparsehess.operators.counting import Counts, bisected
 from sparsehess.operators.operator import Operator
 from sparsehess.operators.tall import local_array, small_eigh, summed, tall_qr
@@ -91,7 +91,7 @@ class LowRankDiagonal(Operator):
             Vec or (n_local,).
         """
         column = local_array(u, self.layout, "u")
-        if column.ndim != 1 or not np.isfinite(weight):
+        if column.ndim != 1 or not np.isfinite(reals(weight, "the weight")):
             raise InputError("a rank-one update is a vector u and a finite weight")
         leave = self.window is not None and self.U.shape[1] == self.window
         U, C = (self.U[:, 1:], self.C[1:, 1:]) if leave else (self.U, self.C)
@@ -117,8 +117,10 @@ class LowRankDiagonal(Operator):
         """
         if norm not in ("spectral", "frobenius"):
             raise InputError(f"norm={norm!r} is neither spectral nor frobenius")
-        if not error >= 0 or (rank is not None and rank < 0):
-            raise InputError("the error and the rank must not be negative")
+        if not reals(error, "error") >= 0:
+            raise InputError("the error must not be negative")
+        if rank is not None:
+            whole_number(rank, "rank", 0)
         Q, lam = self._core
         order = np.argsort(np.abs(lam))
         size = np.abs(lam[order])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sparsehess.errors import InputError, NotConverged
+from sparsehess.given import reals
 from sparsehess.operators.tall import local_array
 from sparsehess.operators.values import Eigenvalues, check_which, first
 from sparsehess.pattern import Layout
@@ -160,6 +161,8 @@ class Operator:
         NotConverged
             Iterations did not reach a relative residual of 1e-10.
         """
+        if not np.isfinite(reals(shift, "the shift")):
+            raise InputError(f"the shift {shift} must be finite")
         own = local_array(b, self.layout, "the right-hand side")
         x = self._solve(own if own.ndim == 2 else own[:, None], float(shift)).reshape(own.shape)
         if not isinstance(b, PETSc.Vec):

@@ -827,6 +827,8 @@ def test_misuse_says_what_is_wrong(comm):
         (lambda: BlockDiagonal([1j * np.eye(2)], comm=comm), "block 0 must be real"),
         (lambda: BlockDiagonal([np.zeros((2, 2))], comm=comm).function(lambda x: 1 / x), "not finite at the"),
         (lambda: BlockDiagonal([np.eye(2)], comm=comm).spectrum(-1), "k=-1"),
+        (lambda: BlockDiagonal([np.eye(6)], comm=comm).solve(np.ones(rows), np.nan), "shift nan"),
+        (lambda: LowRankDiagonal(1.0, np.ones((rows, 1)), comm=comm).compress(rank=0.5), "rank=0.5"),
         (lambda: Kronecker((sp.identity(2) * 1j, np.eye(3)), comm=comm), "factors must be real"),
         (lambda: Kronecker((np.eye(2), np.eye(3)), comm=comm).function(lambda x: 1.0), "as many"),
         (lambda: LowRankDiagonal(1j, np.ones((rows, 1)), comm=comm), "D must be real"),
