@@ -134,6 +134,8 @@ def _taken(S, Y, D, memory, comm) -> tuple[Layout, np.ndarray, np.ndarray, np.nd
             raise InputError(f"memory={memory} must be at least one pair")
         if memory is not None:
             S, Y = S[:, -memory:], Y[:, -memory:]
+    if len(set(comm.allgather(S.shape[1]))) > 1:
+        raise InputError("there must be as many steps on every rank")
     layout = Layout.from_local(len(S), comm)
     S, Y = local_array(S, layout, "S"), local_array(Y, layout, "Y")
     d = local_array(D if isinstance(D, PETSc.Vec) or np.ndim(D) else np.full(len(S), float(D)), layout, "D")

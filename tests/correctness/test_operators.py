@@ -820,6 +820,7 @@ def test_misuse_says_what_is_wrong(comm):
         (lambda: sharing(np.full(rows, 9), layout, 3), "from -1 to 2"),
         (lambda: selection([7], layout), "from 0 to 5"),
         (lambda: lbfgs(np.ones((rows, 1)), np.ones((rows, 1)), -1.0, comm=comm), "positive"),
+        (lambda: sr1(np.ones((rows, 3)), np.ones((rows, 2)), comm=comm), "must be .n_local, m. both"),
         (lambda: funm(np.eye(3), np.exp, method="newton", comm=comm), "give a number"),
         (lambda: funm(np.eye(3), 0.5, method="schur", comm=comm), "neither"),
         (lambda: funm(np.eye(3), np.nan, comm=comm), "must be finite"),
@@ -847,6 +848,17 @@ def test_misuse_says_what_is_wrong(comm):
             K.spectrum(2, "middle")
         with pytest.raises(InputError, match="must be assembled"):
             BlockDiagonal.from_components(K)
+
+
+def test_ranks_that_bring_different_numbers_of_steps(comm):
+    S = np.ones((2, 1 + comm.rank))
+    if comm.size == 1:
+        with sr1(S, 3 * S, comm=comm) as found:
+            assert found.spectrum(2) == pytest.approx([1, 3])
+        return
+    for make in (sr1, lbfgs):
+        with pytest.raises(InputError, match="as many steps on every rank"):
+            make(S, S, comm=comm)
 
 
 def test_iterations_that_fail_say_so(comm):
