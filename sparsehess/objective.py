@@ -136,7 +136,7 @@ class Objective:
             raise InputError("a sum over elements has the pattern of its members, not one that moves with x")
         if whole_number(self.batch, "batch", 1) > 1 and self.hvps is None:
             raise InputError(f"batch={self.batch}: more than 1 only with hvps")
-        if self.bounds is not None and not (isinstance(self.bounds, (tuple, list)) and len(self.bounds) == 2):
+        if self.bounds is not None and (not np.iterable(self.bounds) or len(self.bounds) != 2):
             raise InputError("bounds must be (lower, upper), numbers or arrays")
         if isinstance(self.pattern, Following):
             object.__setattr__(self, "following", self.pattern)
