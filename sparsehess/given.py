@@ -35,7 +35,7 @@ def whole_number(value, name: str, least: int) -> int:
     Not collective.
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise InputError(f"{name}={value!r} must be a whole number, at least {least}")
+        raise InputError(f"{name}={value!r}: at least {least}, and a whole number")
     return int(value)
 
 

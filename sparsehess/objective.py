@@ -12,8 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from mpi4py import MPI
-
 import numpy as np
 
 from sparsehess.elements import Elements, coupled, total_gradient
@@ -247,9 +245,9 @@ class Objective:
             More groups than ranks, or the objective made is not one of PETSc vectors.
         """
         comm = communicator(comm)
-        if whole_number(groups, "groups", 1) > comm.size:
+        if not 1 <= groups <= comm.size:
             raise InputError(f"{groups} groups of {comm.size} ranks: at least 1, and no more than there are ranks")
-        theirs = _group(comm, groups)
+        theirs = comm.Split(comm.rank * groups // comm.size, comm.rank)
         with agreement(comm):
             inner = make(theirs)
             if not (isinstance(inner, Objective) and inner.distributed):
@@ -308,28 +306,3 @@ class Objective:
         if array.shape != (self.n,):
             raise InputError(f"expected a number or ({self.n},) values, not shape {array.shape}")
         return array[self.layout.start : self.layout.stop]
-
-
-def _group(comm, groups: int):
-    """Return the communicator of this rank's group of consecutive ranks; made once, it is freed with `comm`.
-
-    Collective the first time for a number of groups.
-    """
-    if comm.size == 1:
-        return comm
-    if not _kept:
-        _kept.append(MPI.Comm.Create_keyval(delete_fn=_free_groups))
-    made = comm.Get_attr(_kept[0])
-    if made is None:
-        comm.Set_attr(_kept[0], made := {})
-    if groups not in made:
-        made[groups] = comm.Split(comm.rank * groups // comm.size, comm.rank)
-    return made[groups]
-
-
-_kept: list[int] = []  # the key of the groups of a communicator, when MPI is up
-
-
-def _free_groups(comm, keyval, made: dict) -> None:
-    for theirs in made.values():
-        theirs.Free()

@@ -280,20 +280,6 @@ def test_groups_evaluate_side_by_side(scheme, comm):
         sh.Objective.in_groups(lambda group: on_vectors(function, group), comm.size + 1, comm)
 
 
-def test_groups_of_a_communicator_are_made_once(comm):
-    function, met = FUNCTIONS["broyden_banded"](24), []
-
-    def make(group):
-        met.append(group)
-        return on_vectors(function, group)
-
-    theirs = comm.Dup()
-    for groups in (comm.size, comm.size, 1):
-        sh.Objective.in_groups(make, groups, theirs)
-    assert met[0] == met[1] and (comm.size == 1 or met[2] != met[0])
-    theirs.Free()
-
-
 def test_a_failure_in_one_group_ends_all(comm):
     function = FUNCTIONS["broyden_banded"](60)
     groups = max(1, comm.size // 2)
