@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from sparsehess.errors import EvaluationError, InputError
+from sparsehess.given import reals
 from sparsehess.runtime import agreement
 
 # A step for differences of energies, in typical lengths: what it leaves out is smooth, so that the Hessian, which
@@ -54,7 +55,7 @@ class ArrayCalls(_Calls):
 
     def __init__(self, objective, x):
         self.objective = objective
-        self.x = np.array(x, dtype=np.float64)
+        self.x = np.array(reals(x, "x"))
         if self.x.shape != (objective.n,):
             raise InputError(f"x must be ({objective.n},), not {self.x.shape}")
         self._shown = self.x.view()  # what the user's function sees: the same memory, not to be written
@@ -63,9 +64,9 @@ class ArrayCalls(_Calls):
             length = objective.typical_x
             if length is None:
                 length = typical_length(float(np.dot(self.x, self.x)), len(self.x))
-            self._steps = np.broadcast_to(_ENERGY_STEP * np.asarray(length, float), self.x.shape)
+            self._steps = np.broadcast_to(_ENERGY_STEP * reals(length, "typical_x"), self.x.shape)
             bounds = (-np.inf, np.inf) if objective.bounds is None else objective.bounds
-            self._limits = [np.broadcast_to(np.asarray(bound, float), self.x.shape) for bound in bounds]
+            self._limits = [np.broadcast_to(reals(bound, "bounds"), self.x.shape) for bound in bounds]
 
     def gradient(self, variables: np.ndarray, values: np.ndarray) -> np.ndarray:
         if values.dtype.kind == "c":
@@ -75,9 +76,11 @@ class ArrayCalls(_Calls):
         here = self.x[variables]
         try:
             self.x[variables] = values
-            return (
-                self._slope() if self.objective.gradient is None else self._vector("gradient", "fiu", self._shown)
-            )
+            if self.objective.gradient is None:
+                return self._slope()
+            value = self._vector("gradient", "fiu", self._shown)
+            # That of |x|²/2 may be x itself: what is put back below must not change it.
+            return value.copy() if np.may_share_memory(value, self.x) else value
         finally:
             self.x[variables] = here
 
@@ -87,12 +90,21 @@ class ArrayCalls(_Calls):
         for i, here in enumerate(self.x.tolist()):
             try:
                 high = self.x[i] = min(here + self._steps[i], upper[i])
-                ahead = float(self._called("energy", self._shown))
+                ahead = self._energy()
                 low = self.x[i] = max(here - self._steps[i], lower[i])
-                out[i] = (ahead - float(self._called("energy", self._shown))) / (high - low)
+                out[i] = (ahead - self._energy()) / (high - low)
             finally:
                 self.x[i] = here
         return out
+
+    def _energy(self) -> float:
+        value = np.asarray(self._called("energy", self._shown))
+        if value.size != 1 or value.dtype.kind not in "fiu":
+            raise EvaluationError(
+                f"the energy of {self.objective.name} must return a real number, not {value.dtype} of shape "
+                f"{value.shape} as on rank {self.objective.comm.rank}"
+            )
+        return float(value.reshape(()))
 
     def slopes(self, kind, X: np.ndarray) -> np.ndarray:
         """Return the gradients (m, k) of the elements of a kind."""

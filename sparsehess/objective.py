@@ -17,6 +17,7 @@ import numpy as np
 from sparsehess.elements import Elements, coupled, total_gradient
 from sparsehess.errors import InputError
 from sparsehess.evaluations import Evaluations
+from sparsehess.given import reals, whole_number
 from sparsehess.pattern import Following, Layout, Pattern
 from sparsehess.runtime import PETSc, agreement, communicator
 from sparsehess.units import Units
@@ -111,7 +112,7 @@ class Objective:
             comm = communicator(self.x.comm)
         else:
             comm = communicator(self.comm)
-            x = np.array(self.x, dtype=np.float64)
+            x = np.array(reals(self.x, "x"))
             if x.ndim != 1:
                 raise InputError(f"x must be a vector; its shape is {x.shape}")
             x.flags.writeable = False
@@ -131,11 +132,18 @@ class Objective:
             )
         if self.elements is not None and isinstance(self.pattern, Following):
             raise InputError("a sum over elements has the pattern of its members, not one that moves with x")
-        if self.batch < 1 or (self.batch > 1 and self.hvps is None):
-            raise InputError(f"batch={self.batch}: at least 1, and more than 1 only with hvps")
+        if whole_number(self.batch, "batch", 1) > 1 and self.hvps is None:
+            raise InputError(f"batch={self.batch}: more than 1 only with hvps")
+        if self.bounds is not None and (not np.iterable(self.bounds) or len(self.bounds) != 2):
+            raise InputError("bounds must be (lower, upper), numbers or arrays")
         if isinstance(self.pattern, Following):
             object.__setattr__(self, "following", self.pattern)
             object.__setattr__(self, "pattern", self.pattern.at(self.x))
+        if not isinstance(self.pattern, Pattern | None):
+            raise InputError(
+                f"pattern must be a Pattern, not {type(self.pattern).__name__}: make one, by Pattern.from_scipy "
+                "for example, or let assemble detect it"
+            )
         if self.pattern is not None and self.pattern.n != self.n:
             raise InputError(f"the pattern has {self.pattern.n} variables, x has {self.n}")
 
@@ -206,7 +214,7 @@ class Objective:
         """
         comm = communicator(comm)
         elements = (elements,) if isinstance(elements, Elements) else tuple(elements)
-        n = len(np.asarray(x))
+        n = reals(x, "x").size
         return cls(
             x=x,
             gradient=total_gradient(elements, n),
@@ -275,6 +283,16 @@ class Objective:
         lower, upper = self.bounds if self.bounds is not None else (-np.inf, np.inf)
         return self.local(lower), self.local(upper)
 
+    @property
+    def typical(self) -> np.ndarray | None:
+        """(n_local,) the scale of the variables, where it is given. Not collective."""
+        if self.typical_x is None:
+            return None
+        length = self.local(self.typical_x)
+        if not ((length > 0) & (length < np.inf)).all():
+            raise InputError("typical_x must be positive and finite: it is the length of steps")
+        return length
+
     def local(self, values) -> np.ndarray:
         """Return the local rows of an (n,) array that every rank holds, of a scalar, or of a Vec.
 
@@ -282,7 +300,7 @@ class Objective:
         """
         if isinstance(values, PETSc.Vec):
             return values.getArray(readonly=True)
-        array = np.asarray(values, np.float64)
+        array = reals(values, "a property of the variables")
         if array.ndim == 0:
             return np.full(self.layout.n_local, float(array))
         if array.shape != (self.n,):

@@ -92,7 +92,9 @@ def communicator(comm=None):
     from mpi4py import MPI
 
     if comm is None:
-        return MPI.COMM_SELF
+        comm = MPI.COMM_SELF
+        if "PETSc" not in globals():  # nothing to hold, and not every rank need be here to start it
+            return comm
     if not isinstance(comm, MPI.Comm):
         if not hasattr(comm, "tompi4py"):
             raise errors.InputError(f"comm must be an mpi4py or petsc4py communicator, not {type(comm).__name__}")

@@ -15,6 +15,7 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.errors import InputError, StackError
+from sparsehess.given import evaluating, whole_number
 from sparsehess.hosts.jax import PRODUCTS
 from sparsehess.hosts.learning import REDUCTIONS, check_parts, check_products, selected
 from sparsehess.objective import Objective
@@ -178,6 +179,10 @@ class Share:
         self.leaves = [self._brought(leaf) for _, leaf in leaves]
         self._inputs = jax.tree_util.tree_map(self._brought, inputs)
         self._targets = self._brought(targets)
+        if not self._targets.ndim or not self._places:
+            raise InputError(
+                "a model needs targets with samples along the first axis, and arrays of floating point"
+            )
         self.samples = self.chunk = len(self._targets)
         if any(len(one) != self.samples for one in jax.tree_util.tree_leaves(self._inputs)):
             raise InputError(f"inputs have not the {self.samples} samples of the targets")
@@ -291,7 +296,8 @@ def _objective(
     def compiled(model, function):
         return jax.jit(lambda x, *v_and_chunk: function(model, x, *v_and_chunk))
 
-    with agreement(comm):
+    with agreement(comm), evaluating(name):
+        whole_number(memory, "memory", 1)
         for model in {exact, fast}:
             model.weigh(1 / total if reduction == "mean" else None)
         check_parts(exact.value_of, exact.samples, mean=reduction == "mean", name=name)

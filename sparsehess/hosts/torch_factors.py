@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from sparsehess.errors import InputError
+from sparsehess.given import evaluating, whole_number
 from sparsehess.hosts.factors import ARRAYS, Factors, Layers, roots
 from sparsehess.hosts.learning import check_parts
 from sparsehess.hosts.torch_leaves import held
@@ -141,13 +142,14 @@ class _Factors(Factors):
         super().__init__(comm, curvature=curvature, sharing=sharing, reduction=reduction, memory=memory)
         self._vectors = _VECTORS[curvature]
         with agreement(comm):
+            whole_number(memory, "memory", 1)
             self.share = Share(torch, model, loss, inputs, targets, parameters, "float64", device=device)
             self.layers = self._found()
         self.names, self.n = self.share.names, self.share.leaves.n
         self.total = comm.allreduce(self.share.samples)
         if not self.total:
             raise InputError("no rank has a sample")
-        with agreement(comm):
+        with agreement(comm), evaluating(type(model).__name__):
             mean, name = reduction == "mean", type(model).__name__
             self.share.weigh(1 / self.total if mean else None)
             self.weight = self.share.weight(1)
@@ -206,6 +208,13 @@ class _Factors(Factors):
             outputs = self.share.outputs(first, last)
         if not self.torch.is_tensor(outputs) or not outputs.ndim or len(outputs) != last - first:
             raise InputError("the model must return a tensor whose first axis is samples")
+        for layer in self.layers:
+            for given, _ in layer.calls:
+                if len(given) != last - first:
+                    raise InputError(
+                        f"layer {layer.name} is given {tuple(given.shape)} for {last - first} samples: the first "
+                        "axis must be samples, so that positions can be told from them"
+                    )
         return outputs
 
     def _passes(self, visit) -> None:

@@ -10,6 +10,7 @@ import scipy.sparse
 
 from sparsehess.assembly import Hessian
 from sparsehess.errors import CheckError, InputError
+from sparsehess.given import reals
 from sparsehess.operators import MatrixFree
 from sparsehess.operators.operator import Operator
 from sparsehess.pattern import Layout
@@ -324,21 +325,22 @@ def _as_mat(matrix, comm, layout: Layout | None, owned: list, name: str) -> PETS
         rows, columns = matrix.getSize()
         if rows != columns:
             raise InputError(f"{name} must be square; it is {rows} x {columns}")
-        if layout is not None and (rows != layout.n or matrix.getLocalSize()[0] != layout.n_local):
-            raise InputError(
-                f"{name} has {rows} rows ({matrix.getLocalSize()[0]} on rank {layout.comm.rank}), "
-                f"the Hessian {layout.n} ({layout.n_local})"
-            )
+        if layout is not None:
+            _check_rows(matrix.getLocalSize()[0], layout, f"{name} has")
         if not matrix.isAssembled():
             raise InputError(f"{name} is not assembled: call assemble() first")
         return matrix
     if isinstance(matrix, PETSc.Vec):
+        if layout is not None:
+            _check_rows(matrix.getLocalSize(), layout, f"{name} has")
         result = PETSc.Mat().createAIJ((matrix.getSizes(),) * 2, nnz=1, comm=matrix.comm)
         result.setDiagonal(matrix)
         owned.append(result)
         return result
     if not scipy.sparse.issparse(matrix):
         matrix = np.asarray(matrix)
+        if matrix.dtype.kind not in "fiubc":
+            raise InputError(f"{name} must be numbers, not {matrix.dtype}")
         matrix = scipy.sparse.diags(matrix) if matrix.ndim == 1 else scipy.sparse.csr_matrix(matrix)
     if matrix.shape[0] != matrix.shape[1]:
         raise InputError(f"{name} must be square; it is {matrix.shape[0]} x {matrix.shape[1]}")
@@ -352,6 +354,17 @@ def _as_mat(matrix, comm, layout: Layout | None, owned: list, name: str) -> PETS
     result = aij(layout, rows.indptr, rows.indices, rows.data.astype(np.float64))
     owned.append(result)
     return result
+
+
+def _check_rows(n_local: int, layout: Layout, what: str) -> None:
+    """Refuse an object that has other rows on the ranks than the Hessian. Collective."""
+    theirs = Layout.from_local(n_local, layout.comm)
+    if not theirs.same(layout):
+        rank = int(np.argmax(theirs.counts != layout.counts))
+        raise InputError(
+            f"{what} {theirs.n} rows ({theirs.counts[rank]} on rank {rank}), "
+            f"the Hessian {layout.n} ({layout.counts[rank]})"
+        )
 
 
 def with_diagonal(rows: scipy.sparse.csr_matrix, layout: Layout) -> scipy.sparse.csr_matrix:
@@ -379,13 +392,10 @@ def _as_vectors(given, A: PETSc.Mat, layout: Layout, owned: list, name: str) -> 
         return []
     if isinstance(given, (list, tuple)) and all(isinstance(v, PETSc.Vec) for v in given):
         for vector in given:
-            if vector.getSizes() != (layout.n_local, layout.n):
-                raise InputError(
-                    f"{name}: one has sizes {vector.getSizes()}, the Hessian {(layout.n_local, layout.n)}"
-                )
+            _check_rows(vector.getLocalSize(), layout, f"{name}: one has")
         return list(given)
     with agreement(layout.comm):
-        array = np.atleast_2d(np.asarray(given, np.float64))
+        array = np.atleast_2d(reals(given, name))
         if array.ndim != 2 or array.shape[1] != layout.n:
             raise InputError(f"{name} must be (m, {layout.n}), not {array.shape}")
         if not np.isfinite(array).all():
