@@ -16,7 +16,7 @@ from sparsehess.coloring.coloring import Coloring
 from sparsehess.coloring.kinds import KINDS
 from sparsehess.coloring.portfolio import Attempt
 from sparsehess.errors import InputError
-from sparsehess.files import replaced
+from sparsehess.files import written
 from sparsehess.hdf5 import opened
 from sparsehess.pattern import Pattern
 from sparsehess.pattern.layout import offsets
@@ -79,7 +79,7 @@ def save(path, pattern: Pattern, coloring: Coloring, report: dict | None = None)
     with agreement(comm):
         if comm.rank == 0:
             pieces = (own if rank == 0 else _received(comm, rank, size) for rank, size in _sizes(pattern))
-            with replaced(path) as beside:
+            with written(path) as beside:
                 SUFFIXES[path.suffix][0](beside, json.dumps(facts), pattern.n, pieces)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from sparsehess import errors
 from sparsehess.commands import jobfiles, serve
 from sparsehess.errors import InputError, SparseHessError
-from sparsehess.files import replaced
+from sparsehess.files import written
 from sparsehess.service import jobs, schedulers, scripts
 from sparsehess.service.jobs import Job
 from sparsehess.service.schedulers import SCHEDULERS, State
@@ -123,11 +123,8 @@ def _write_json(place: str, facts: dict) -> None:
     if place == "-":
         print(text, flush=True)
         return
-    try:
-        with replaced(Path(place)) as beside:
-            beside.write_text(text + "\n")
-    except OSError as error:
-        raise InputError(f"{place}: cannot be written: {error.strerror}") from error
+    with written(Path(place)) as beside:
+        beside.write_text(text + "\n")
 
 
 # --- submit --------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pathlib import Path
 from sparsehess import errors, problems
 from sparsehess.commands import jobfiles
 from sparsehess.errors import InputError
-from sparsehess.files import replaced
+from sparsehess.files import written
 from sparsehess.service import spool as spools
 from sparsehess.service.spool import Spool
 
@@ -115,7 +115,7 @@ def run_serve(arguments, options, comm) -> int:
             most=most,
         ),
         groups=arguments.groups,
-        cache=0 if arguments.cache == "0" else limits.size(arguments.cache),
+        cache=0 if arguments.cache == "0" else limits.size(arguments.cache, "--cache"),
         grace=arguments.grace,
         once=arguments.once,
         idle=arguments.idle,
@@ -336,8 +336,5 @@ def _write(place: str, text: str) -> None:
     if place == "-":
         print(text, end="", flush=True)
         return
-    try:
-        with replaced(Path(place)) as beside:
-            beside.write_text(text)
-    except OSError as error:
-        raise InputError(f"{place}: cannot be written: {error.strerror}") from error
+    with written(Path(place)) as beside:
+        beside.write_text(text)
