@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsehess.checkpoints.checkpoint import Checkpoint
-from sparsehess.coloring import Coloring
+from sparsehess.coloring import Coloring, fingerprint
 from sparsehess.elements import Gathering
 from sparsehess.noise import Noise
 from sparsehess.pattern import Layout, Pattern
@@ -253,7 +253,7 @@ class Journal:
     def coloring(self, pattern: Pattern, make) -> Coloring:
         """Return the colouring that make() returns, or the one that was saved for this pattern. Collective."""
         saved = self.checkpoint.load("coloring", self.fingerprint)
-        structure = {"n": pattern.n, "nnz": pattern.nnz}
+        structure = {"n": pattern.n, "nnz": pattern.nnz, "digest": fingerprint(pattern)}
         if saved is not None and saved.meta["pattern"] == structure:
             return load_coloring(saved, pattern)
         made = make()

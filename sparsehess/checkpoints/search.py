@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparsehess.checkpoints.checkpoint import Checkpoint
+from sparsehess.checkpoints.checkpoint import ROUGH, Checkpoint
 from sparsehess.errors import Stopped
 from sparsehess.reproducible import signed
 from sparsehess.runtime import PETSc, destroy
@@ -51,6 +51,7 @@ class Search:
             "method": method,
             **_sizes("H", problem.A, problem),
             **_sizes("M", problem.M, problem),
+            **_known(problem),
             **{name: float(value) if isinstance(value, float) else value for name, value in asked.items()},
         }
 
@@ -98,17 +99,39 @@ class Search:
 
 
 def _sizes(name: str, matrix: PETSc.Mat | None, problem: EigenProblem) -> dict[str, float]:
-    """Return norms of a matrix, and of its product with a fixed vector, by which it is known again. Collective."""
-    if matrix is None or "aij" not in matrix.getType():
+    """Return norms of a matrix, and of its product with a fixed vector, by which it is known again.
+
+    Collective. Of one whose products alone are known, which differences may have made, no more than a product.
+    """
+    if matrix is None:
         return {}
     vector, image = matrix.createVecs()
     vector.setArray(signed(problem.layout, 17))
     matrix.mult(vector, image)
     norms = PETSc.NormType
-    found = {
-        f"norm of {name}": float(matrix.norm(norms.FROBENIUS)),
-        f"a product of {name}": float(image.norm(norms.NORM_2)),
-        f"its first norm, {name}": float(image.norm(norms.NORM_1)),
-    }
+    size = float(image.norm(norms.NORM_2))
+    length = size * float(vector.norm(norms.NORM_2))
+    # Norms are those of -H too: the cosine, moved away from zero, is not.
+    side = 2.0 + (float(vector.dot(image)) / length if length > 0 else 0.0)
+    if "aij" in matrix.getType():
+        found = {
+            f"norm of {name}": float(matrix.norm(norms.FROBENIUS)),
+            f"a product of {name}": size,
+            f"its first norm, {name}": float(image.norm(norms.NORM_1)),
+            f"its direction, {name}": side,
+        }
+    else:
+        found = {f"{ROUGH}a product of {name}": size, f"{ROUGH}its direction, {name}": side}
     destroy(vector, image)
     return found
+
+
+def _known(problem: EigenProblem) -> dict[str, float]:
+    """Return the part of a fixed vector in the space of the known null vectors, if there are any. Collective."""
+    if not problem.null:
+        return {}
+    vector = problem.A.createVecRight()
+    vector.setArray(signed(problem.layout, 18))
+    parts = [float(vector.dot(one)) for one in problem.null]
+    destroy(vector)
+    return {"part in the null space": float(np.linalg.norm(parts))}

@@ -24,7 +24,8 @@ from pathlib import Path
 import numpy as np
 
 from sparsehess import commands, errors, runtime
-from sparsehess.errors import STOPPED, Cancelled, EvaluationError, Leaving, SparseHessError
+from sparsehess.commands import saving
+from sparsehess.errors import STOPPED, Cancelled, EvaluationError, Leaving, SparseHessError, Stopped
 from sparsehess.files import writable
 from sparsehess.runtime import PETSc, agreement, on_root
 from sparsehess.service import spool as spools
@@ -41,6 +42,9 @@ _QUICK, _SLOW, _UNSETTLED, _TOGETHER = 0.0005, 0.02, 0.5, 100
 
 # What stands for the length of a job's name: there is none any more, or the spool cannot be used.
 _NONE, _BROKEN = -1, -2
+
+# Seconds that a job which saves gets to come to where it can, once the service leaves.
+_SAVING = 10.0
 
 # Failed jobs after which what they have left to the garbage collection is looked for.
 _TIDY = 20
@@ -310,9 +314,28 @@ class _Group:
             os.chdir(folder)  # what a problem writes without a path belongs to the job
         self._warm.begin()
         task.arguments.provision = self._warm
-        tell, leaves = self._progress(folder), lambda: self.spool.stopping
+        # A job that was put back goes on from what it has saved.
+        task.arguments.checkpoint = saving.opened(task.arguments, self.comm, resume=True)
+        tell, leaves = self._progress(folder), self._leaves(task.arguments.checkpoint)
         with Guard(self.comm, task.limits, folder, leaves, tell, self.manner.grace):
-            return commands.run(task.arguments, task.options, self.comm)
+            status = commands.run(task.arguments, task.options, self.comm)
+        saving.clear(task.arguments)
+        return status
+
+    def _leaves(self, checkpoint) -> Callable[[], bool]:
+        """Return what says whether a job is to end because the service leaves: one that saves does so first."""
+        asked: list[float] = []
+
+        def leaves() -> bool:
+            if not self.spool.stopping:
+                return False
+            asked.append(time.monotonic())
+            if checkpoint is None:
+                return True
+            checkpoint.interrupt(signal.SIGTERM)
+            return asked[-1] - asked[0] > _SAVING
+
+        return leaves
 
     def _admitted(self, folder: Path) -> Task:
         try:
@@ -325,7 +348,7 @@ class _Group:
     def _write(self, folder: Path, status: int, error: Exception | None, began: float) -> None:
         """Write how a job has ended, or put it back into the queue."""
         (folder / "status.json").unlink(missing_ok=True)
-        if isinstance(error, Leaving):
+        if isinstance(error, Leaving | Stopped):
             self.spool.requeue(folder, counted=False)
             return
         state = "done" if error is None and status == errors.DONE else "failed"
@@ -367,6 +390,7 @@ class _Group:
 
     def _tidy(self) -> None:
         """Destroy what failed jobs have left: PETSc keeps it for a collective moment. Collective."""
+        runtime.forget_children(self.comm)
         self._failed += 1
         if self._failed % _TIDY == 0:
             gc.collect()

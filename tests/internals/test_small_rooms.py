@@ -10,7 +10,7 @@ import pytest
 
 import sparsehess as sh
 from sparsehess import problems, report, reproducible
-from sparsehess.cli import split_petsc
+from sparsehess.commands.words import split_petsc
 from sparsehess.differences import lengths, scheme_of, steps
 from sparsehess.errors import InputError
 from sparsehess.noise import Noise

@@ -19,9 +19,9 @@ import scipy.sparse as sp
 from cases import laplacian
 
 from sparsehess import commands
-from sparsehess.cli import split_petsc
 from sparsehess.commands import arguments, batch, jobfiles
 from sparsehess.commands.arguments import parser
+from sparsehess.commands.words import split_petsc
 from sparsehess.errors import InputError
 from sparsehess.service import jobs, local, schedulers, scripts
 from sparsehess.service.schedulers import State
