@@ -1,7 +1,9 @@
 """Matrix files: every format there and back on any number of ranks, and what must be refused."""
 
 import gzip
+import os
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -9,9 +11,10 @@ import scipy.io
 import scipy.sparse as sp
 from cases import DATA, frobenius_error, laplacian, random_pattern, random_symmetric
 
-from sparsehess import export, matrices
+from sparsehess import export, files, matrices
 from sparsehess.errors import InputError
 from sparsehess.pattern import Layout
+from sparsehess.runtime import PETSc
 from sparsehess.solvers.problem import EigenProblem
 
 MATRIX = random_symmetric(random_pattern(60, 150, 4), 4)
@@ -32,6 +35,49 @@ def test_there_and_back(suffix, folder, comm):
     assert frobenius_error(matrix, MATRIX, comm) < 1e-15
     matrix.destroy()
     assert matrices.read_pattern(path, comm).nnz == MATRIX.nnz
+
+
+@pytest.mark.parametrize("name", ["m.mtx", "m.npz", "m.petsc", "m.h5"])
+def test_a_matrix_that_cannot_be_written_is_refused_on_all_ranks(name, folder, comm):
+    with EigenProblem.of(MATRIX, comm=comm) as problem:
+        with pytest.raises(InputError, match=f"{name}: cannot be written: No such file"):
+            export.write_matrix(folder / "nowhere" / name, problem.A)
+        export.write_matrix(folder / name, problem.A)
+    comm.Barrier()
+    assert [path.name for path in folder.iterdir()] == [name]
+
+
+def test_half_a_result_leaves_nothing_and_what_the_killed_have_left_goes(folder, comm, monkeypatch):
+    path, facts = folder / "result.h5", {"k": 2}
+    left, mine = files.beside(path), files.beside(path)
+    if comm.rank == 0:
+        with subprocess.Popen(["true"]) as ended:
+            pass
+        left = left.with_name(left.name.replace(f".{os.getpid()}-", f".{ended.pid}-"))
+        for one in (left, mine):
+            one.write_text("half")
+    comm.Barrier()
+    vectors = [PETSc.Vec().createMPI(6, comm=comm) for _ in range(2)]
+    whole = export._whole
+
+    def breaks(vector, comm):
+        if vector is vectors[1]:
+            raise MemoryError
+        return whole(vector, comm)
+
+    monkeypatch.setattr(export, "_whole", breaks)
+    with pytest.raises(MemoryError):
+        export.write_results(path, facts, {}, vectors, comm)
+    comm.Barrier()
+    assert {one.name for one in folder.iterdir()} == comm.bcast({mine.name})
+    monkeypatch.undo()
+    export.write_results(path, facts, {}, vectors, comm)
+    comm.Barrier()
+    assert {one.name for one in folder.iterdir()} == comm.bcast({mine.name, path.name})
+    with pytest.raises(InputError, match="cannot be written"):
+        export.write_results(folder / "no" / "x.h5", facts, {}, vectors, comm)
+    for vector in vectors:
+        vector.destroy()
 
 
 @pytest.mark.parametrize("form", ["csr", "csc", "coo", "bsr", "dia"])

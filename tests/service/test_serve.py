@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 N = 60
 
 PROBLEMS = """
-import os, sys, time
+import os, shutil, sys, time
 import numpy as np
 import sparsehess as sh
 
@@ -45,6 +45,10 @@ def chain(comm, n=30, wait=0.0, how="", seen=None):
             sys.exit(3)
         if how == "nan":
             return np.nan * x
+        if how == "close":
+            sys.stdout.close()
+        if how == "remove":
+            shutil.rmtree(os.getcwd(), ignore_errors=True)
         if how == "die":
             os._exit(9)
         if how == "memory":
@@ -195,8 +199,12 @@ def test_garbage_between_good_jobs_delays_and_ends_nothing(place, ranks):
     (pipe,) = [put(place, "")]
     os.unlink(place / "spool" / "queued" / f"1000.{pipe}" / "job.toml")
     os.mkfifo(place / "spool" / "queued" / f"1000.{pipe}" / "job.toml")
+    closes, removes = (put(place, problem_job(place, how=how)) for how in ("close", "remove"))
     good += [put(place, problem_job(place)), put(place, matrix_job(place, 2, 'out = "modes.npz"'))]
+    good.append(put(place, problem_job(place, 'checkpoint = "ck"\ncheckpoint-interval = 0')))
     served(place, ranks, "--cache", "0")
+    assert outcome(place, closes)["state"] == "failed" and outcome(place, removes) is None
+    assert not list((place / "spool" / "done" / good[-1] / "ck").iterdir())  # its answer is out
     for identity, reason in bad.items():
         found = outcome(place, identity)
         assert found["state"] == "failed", (identity, reason)
@@ -239,13 +247,14 @@ def test_priorities_cancel_limits_and_leaving(place):
     until((place / "spool" / "running" / running / "status.json").exists)
     assert spool.cancel(running) == "running"
     assert until(lambda: outcome(place, running))["state"] == "cancelled"
-    left = put(place, problem_job(place, wait=0.1))
+    left = put(place, problem_job(place, 'checkpoint = "ck"', wait=0.1))
     until((place / "spool" / "running" / left / "status.json").exists)
     leader = spools.read_json(place / "spool" / "service.json")["process"]
     os.kill(leader, signal.SIGTERM)
     assert service.wait(30) == 75
     assert spool.find(left)[0] == "queued"
     assert (spool.find(left)[1] / "attempts").read_text() == ""
+    assert list((spool.find(left)[1] / "ck").glob("evaluations-*.ckpt"))  # it goes on from there
     spool.cancel(left)
     served(place)
 
