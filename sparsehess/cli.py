@@ -70,8 +70,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         runtime.raise_together(world, error)
     except Exception as agreed:
-        _report(agreed, world.rank, verbose)
-        status = agreed.status if isinstance(agreed, SparseHessError) else errors.BUG
+        status = _report(agreed, world.rank, verbose)
     sys.stdout.flush()
     sys.exit(status)
 
@@ -90,8 +89,7 @@ def _alone(arguments, error, text, theirs: list[str], verbose: bool) -> int:
             raise InputError(f"{theirs[0]}: {arguments.command} solves nothing, its job file has a [petsc]")
         return commands.run(arguments, {}, None)
     except Exception as caught:
-        _report(caught, 0, verbose)
-        return caught.status if isinstance(caught, SparseHessError) else errors.BUG
+        return _report(caught, 0, verbose)
 
 
 def _partition(words: list[str]) -> tuple[list[str], list[str], list[str]]:
@@ -138,15 +136,18 @@ def _checkpoint(arguments, comm):
     return found
 
 
-def _report(error: Exception, rank: int, verbose: bool) -> None:
+def _report(error: Exception, rank: int, verbose: bool) -> int:
+    """Say what went wrong; return the exit status."""
+    known = errors.rebuild(*errors.describe(error, rank))
     if rank == 0:
-        known = isinstance(error, SparseHessError) and error.status != errors.BUG
-        text = str(error) if isinstance(error, SparseHessError) else errors.describe(error, rank)[1]
-        advice = "" if known else " (a bug in sparsehess: please report it, with the output of -v)"
-        sys.stderr.write(f"sparsehess: {text}{advice}\n")
+        advice = (
+            "" if known.status != errors.BUG else " (a bug in sparsehess: please report it, with the output of -v)"
+        )
+        sys.stderr.write(f"sparsehess: {' '.join(str(known).split())}{advice}\n")
     if verbose:
         traceback.print_exception(error)
     sys.stderr.flush()
+    return known.status
 
 
 def _abort(comm, error: Exception) -> None:
@@ -156,4 +157,4 @@ def _abort(comm, error: Exception) -> None:
         text = f"rank {comm.rank}: {text}"
     sys.stderr.write(f"sparsehess: {text} (the other ranks wait in another call: ending all)\n")
     sys.stderr.flush()
-    comm.Abort(error.status if isinstance(error, SparseHessError) else errors.BUG)
+    comm.Abort(errors.rebuild(*errors.describe(error, comm.rank)).status)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from contextlib import ExitStack
 from pathlib import Path
@@ -42,12 +43,21 @@ def write_json(path, facts: dict) -> None:
 
     Not collective: rank 0 calls it.
     """
-    text = json.dumps(facts, indent=2)
+    text = json.dumps(_finite(facts), indent=2, allow_nan=False)
     if str(path) == "-":
         print(text, flush=True)
         return
     with written(Path(path)) as beside:
         beside.write_text(text + "\n")
+
+
+def _finite(value):
+    """Return facts with null for what is no finite number: JSON has no word for it."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_results(path, facts: dict, arrays: dict[str, np.ndarray], vectors, comm) -> None:

@@ -44,7 +44,9 @@ class Search:
         for name in ("groups", "backend"):  # do not change what is found
             del asked[name]
         asked["options"] = {name: str(value) for name, value in sorted(spec.options.items())}
-        asked["interval"] = None if spec.interval is None else [str(float(end)) for end in spec.interval]
+        for side, end in zip(("low", "high"), asked.pop("interval") or (), strict=False):
+            # The end of the negative ones is what rounding leaves of zero: sums over ranks tell it.
+            asked[f"interval, {side}"] = float(end) if np.isfinite(end) else str(float(end))
         self.fingerprint = {
             "n": problem.n,
             "deflated": len(problem.null),

@@ -1,6 +1,7 @@
 """Matrix files: every format there and back on any number of ranks, and what must be refused."""
 
 import gzip
+import json
 import os
 import shutil
 import subprocess
@@ -201,3 +202,31 @@ def test_vectors(shape, folder, comm):
     assert np.array_equal(matrices.read_vectors(folder / "v.npz", layout), wanted)
     with pytest.raises(InputError, match="do not fit 61"):
         matrices.read_vectors(folder / "v.npy", Layout.from_size(61, comm))
+
+
+@pytest.mark.parametrize("how", ["storage", "virtual", "detour"])
+def test_a_file_that_leads_to_another_is_not_followed(how, folder, comm):
+    h5py = pytest.importorskip("h5py")
+    if comm.rank == 0:
+        with h5py.File(folder / "secret.h5", "w") as file:
+            file["vectors"] = np.ones((2, 8))
+        with h5py.File(folder / "v.h5", "w") as file:
+            if how == "storage":
+                place = [(str(folder / "secret.h5"), 0, 128)]
+                file.create_dataset("vectors", (2, 8), np.float64, external=place)
+            if how == "virtual":
+                layout = h5py.VirtualLayout((2, 8), np.float64)
+                layout[:] = h5py.VirtualSource(str(folder / "secret.h5"), "vectors", (2, 8))
+                file.create_virtual_dataset("vectors", layout)
+            if how == "detour":
+                file["there"] = h5py.ExternalLink("secret.h5", "/")
+                file["vectors"] = h5py.SoftLink("/there/vectors")
+    comm.Barrier()
+    with pytest.raises(InputError, match="leads to another file"):
+        matrices.read_vectors(folder / "v.h5", Layout.from_size(8, comm))
+
+
+def test_json_has_no_word_for_infinity(folder):
+    export.write_json(folder / "facts.json", {"a": np.inf, "b": [1.0, -np.inf, (np.nan,)], "c": "NaN"})
+    found = json.loads((folder / "facts.json").read_text(), parse_constant=pytest.fail)
+    assert found == {"a": None, "b": [1.0, None, [None]], "c": "NaN"}

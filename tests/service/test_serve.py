@@ -507,6 +507,45 @@ def test_what_progress_raises_ends_a_solve(comm, method):
         assert spectrum.eigenvalues == pytest.approx(lowest(300, k), rel=1e-7)
 
 
+def test_a_file_that_changes_while_or_after_it_is_read_is_read_again(comm, folder, monkeypatch):
+    from sparsehess import matrices, runtime
+    from sparsehess.service import cache
+
+    comm = runtime.communicator(comm)
+    path = folder / "matrix.npz"
+
+    def write(scale):
+        """Write a file of the same size and the same date."""
+        comm.Barrier()
+        if comm.rank == 0:
+            data = scale * np.arange(1.0, 21.0)
+            np.savez(path, format=b"csr", shape=(20, 20), data=data, indices=np.arange(20), indptr=np.arange(21))
+            os.utime(path, ns=(now, now))
+        comm.Barrier()
+
+    def kept():
+        warm.begin()
+        return comm.allreduce(float(warm.matrix(path, comm).values.sum()))
+
+    now, warm = comm.bcast(time.time_ns()), cache.Warm(comm, 2**20)
+    for scale in (1.0, 2.0):
+        write(scale)
+        assert kept() == 210 * scale
+    read = matrices.read_matrix
+
+    def late(*arguments):
+        write(5.0)
+        return read(*arguments)
+
+    monkeypatch.setattr(cache, "read_matrix", late)
+    write(4.0)
+    kept()
+    monkeypatch.undo()
+    write(4.0)
+    assert kept() == 210 * 4.0
+    warm.close()
+
+
 def test_what_is_kept_never_changes_answers(comm, folder):
     from sparsehess import runtime
     from sparsehess.commands.spectra import run_eigs
