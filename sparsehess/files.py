@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import secrets
@@ -83,3 +84,23 @@ def _lives(pid: int) -> bool:
     except OSError:
         return True
     return True
+
+
+def sync(path: Path) -> None:
+    """Have all that was written to the file system of a path on its disk. Not collective."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        libc = ctypes.CDLL(None)
+        if not hasattr(libc, "syncfs") or libc.syncfs(descriptor):
+            os.sync()
+    finally:
+        os.close(descriptor)
+
+
+def sync_names(folder: Path) -> None:
+    """Have the names in a folder on its disk. Not collective."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -20,6 +20,7 @@ import numpy as np
 from sparsehess.checkpoints import stored
 from sparsehess.checkpoints.stored import Saved
 from sparsehess.errors import Damaged, InputError, Stopped
+from sparsehess.files import sync_names
 from sparsehess.runtime import agreement, communicator, log, on_root
 
 _SUFFIX, _BEFORE, _BESIDE = ".ckpt", ".ckpt.1", ".ckpt.new"
@@ -128,8 +129,8 @@ class Checkpoint:
                 f"{self.directory} --resume"
             )
 
-    def save(self, stage: str, fingerprint: dict, meta: dict, arrays: dict[str, np.ndarray]) -> None:
-        """Save a stage; the one saved before is kept beside it.
+    def save(self, stage: str, fingerprint: dict, meta: dict, arrays: dict[str, np.ndarray]) -> bool:
+        """Save a stage, the one saved before is kept beside it; return whether that was done.
 
         Collective. Where the disk does not take it the run goes on, with a warning, unless it is to stop.
 
@@ -157,18 +158,19 @@ class Checkpoint:
                         os.replace(path, self._path(stage, _BEFORE))
                 os.replace(beside, path)
                 self._damaged.discard(stage)
-                _sync(self.directory)
+                sync_names(self.directory)
         except OSError as caught:
             error = caught
             with contextlib.suppress(OSError):
                 beside.unlink(missing_ok=True)  # half a file takes room that is short
         told = self.comm.bcast(None if error is None else f"{error.strerror or error}")
         if told is None:
-            return
+            return True
         if self.stopping:
             raise InputError(f"{path}: the checkpoint could not be written: {told}")
         if self.comm.rank == 0:
             log.warning("%s: the checkpoint could not be written: %s; the run goes on", path, told)
+        return False
 
     def load(self, stage: str, fingerprint: dict) -> Saved | None:
         """Return what was saved of a stage, or None where that is nothing, or `resume` was not asked for.
@@ -229,15 +231,6 @@ class Checkpoint:
 
     def _path(self, stage: str, suffix: str) -> Path:
         return self.directory / (stage + suffix)
-
-
-def _sync(directory: Path) -> None:
-    """Bring the names in a folder to the disk."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def difference(saved: dict, here: dict) -> str:

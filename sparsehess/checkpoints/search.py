@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sparsehess.checkpoints.checkpoint import ROUGH, Checkpoint
-from sparsehess.errors import Stopped
 from sparsehess.reproducible import signed
-from sparsehess.runtime import PETSc, destroy
+from sparsehess.runtime import PETSc, agreement, destroy
 
 if TYPE_CHECKING:
     from sparsehess.solvers.problem import EigenProblem
@@ -69,8 +68,8 @@ class Search:
             vectors.append(vector)
         return saved.meta, vectors
 
-    def look(self, gather: Callable[[], tuple[dict, list, list]]) -> Stopped | None:
-        """Save where it is due; after a signal return the error that is to end the solve.
+    def look(self, gather: Callable[[], tuple[dict, list, list]]) -> Exception | None:
+        """Save where it is due; return the error that is to end the solve, after a signal `Stopped`.
 
         Collective. Returned, not raised: callers may be inside a call of SLEPc, which has to end first.
 
@@ -81,23 +80,25 @@ class Search:
         """
         if not self.checkpoint.due():
             return None
-        facts, vectors, fresh = gather()
-        columns = [vector.getArray(readonly=True) for vector in (*vectors, *fresh)]
-        n_local = self.problem.layout.n_local
-        rows = np.stack(columns, axis=1) if columns else np.empty((n_local, 0))
-        self.checkpoint.save(_STAGE, self.fingerprint, facts, {"vectors": rows})
-        destroy(*fresh)
+        fresh: list[PETSc.Vec] = []
         try:
+            facts, vectors, fresh = gather()
+            with agreement(self.problem.comm):
+                columns = [vector.getArray(readonly=True) for vector in (*vectors, *fresh)]
+                rows = np.stack(columns, axis=1) if columns else np.empty((self.problem.layout.n_local, 0))
+            self.checkpoint.save(_STAGE, self.fingerprint, facts, {"vectors": rows})
             self.checkpoint.saved()
-        except Stopped as stopped:
-            return stopped
+        except Exception as error:  # agreed on: it ends the solve on all ranks
+            return error
+        finally:
+            destroy(*fresh)
         return None
 
     def pause(self, gather: Callable[[], tuple[dict, list, list]]) -> None:
         """Save where it is due; after a signal raise `Stopped`. Collective."""
-        stopped = self.look(gather)
-        if stopped is not None:
-            raise stopped
+        error = self.look(gather)
+        if error is not None:
+            raise error
 
 
 def _sizes(name: str, matrix: PETSc.Mat | None, problem: EigenProblem) -> dict[str, float]:
@@ -117,6 +118,7 @@ def _sizes(name: str, matrix: PETSc.Mat | None, problem: EigenProblem) -> dict[s
     side = 2.0 + (float(vector.dot(image)) / length if length > 0 else 0.0)
     if "aij" in matrix.getType():
         found = {
+            f"entries of {name}": int(matrix.getInfo(PETSc.Mat.InfoType.GLOBAL_SUM)["nz_used"]),
             f"norm of {name}": float(matrix.norm(norms.FROBENIUS)),
             f"a product of {name}": size,
             f"its first norm, {name}": float(image.norm(norms.NORM_1)),

@@ -8,7 +8,6 @@ share nothing but the folder.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import logging
 import os
@@ -26,12 +25,14 @@ import numpy as np
 from sparsehess import commands, errors, runtime
 from sparsehess.commands import saving
 from sparsehess.errors import STOPPED, Cancelled, EvaluationError, Leaving, SparseHessError, Stopped
-from sparsehess.files import writable
+from sparsehess.files import sync, writable
 from sparsehess.runtime import PETSc, agreement, on_root
+from sparsehess.service import outcomes
 from sparsehess.service import spool as spools
 from sparsehess.service.admission import Allowance, Task, admit
 from sparsehess.service.cache import Warm
 from sparsehess.service.limits import Guard, Limits
+from sparsehess.service.process import SIGNALS, flush, recorded, undone
 from sparsehess.service.spool import Spool
 
 log = logging.getLogger("sparsehess")
@@ -131,7 +132,7 @@ class _Held:
         """Have signals tell the service to leave."""
         kind = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
         self._marks = os.open(spool.path / "signals", kind, 0o600)
-        for one in _SIGNALS:
+        for one in SIGNALS:
             self._before[one] = signal.signal(one, lambda *_: _asked_to_leave(spool))
         # The C library's handler writes, whatever Python is at.
         self._wakeup = signal.set_wakeup_fd(self._marks, warn_on_full_buffer=False)
@@ -153,9 +154,6 @@ def _asked_to_leave(spool: Spool) -> None:
     """Pass a signal on to all groups; one that comes while the folder is not there is not to end a call of MPI."""
     with contextlib.suppress(OSError):
         spool.stop()
-
-
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 def _begin(spool: Spool, whom: str) -> int:
@@ -265,7 +263,7 @@ class _Group:
     def _settle(self) -> None:
         """Have the answers of ended jobs on the disk, and then put the jobs to those that ended."""
         if self._unsettled:
-            spools.sync(self.spool.path)
+            sync(self.spool.path)
             for folder in self._unsettled:
                 with contextlib.suppress(FileNotFoundError):  # somebody has removed it
                     self.spool.settle(folder)
@@ -283,12 +281,12 @@ class _Group:
         with contextlib.ExitStack() as process:
             try:
                 with agreement(self.comm):
-                    process.enter_context(_undone())
-                    process.enter_context(_recorded(folder / "log", self.comm.rank == 0))
+                    process.enter_context(undone())
+                    process.enter_context(recorded(folder / "log", self.comm.rank == 0))
                 status = self._run(folder)
             except BaseException as caught:
                 error = caught if isinstance(caught, Exception) else _as_error(caught)
-            _flush()  # before the first rank looks how long the log is
+            flush()  # before the first rank looks how long the log is
             try:
                 runtime.raise_together(self.comm, error)
             except Exception as agreed:
@@ -360,7 +358,7 @@ class _Group:
             "exit": status,
             "error": None if error is None else _line(error),
             "seconds": time.time() - began,
-            "attempts": spools.attempts(folder),
+            "attempts": outcomes.attempts(folder),
             "ranks": self.comm.size,
             "group": self.number,
         }
@@ -383,7 +381,7 @@ class _Group:
         def end(comm, error: Exception) -> None:
             with contextlib.suppress(OSError):
                 (folder / "stuck").write_text(f"{_line(error)} (the other ranks waited in another call)")
-            _flush()
+            flush()
             comm.Abort(errors.BUG)
 
         return end
@@ -405,7 +403,7 @@ class _Group:
         def tell(stage: str, done: int, total: int) -> None:
             facts = {"stage": stage, "done": int(done), "total": int(total), "seconds": time.time() - began}
             with contextlib.suppress(OSError):
-                spools.write_json(folder / "status.json", facts)
+                outcomes.write_json(folder / "status.json", facts)
 
         return tell
 
@@ -415,7 +413,7 @@ class _Group:
             self._told = now
             facts = {"job": job, "since": time.time(), **self.counts}
             with contextlib.suppress(OSError):
-                spools.write_json(self.spool.path / f"group-{self.number}.json", facts)
+                outcomes.write_json(self.spool.path / f"group-{self.number}.json", facts)
 
 
 def _tell_service(spool: Spool, manner: Manner, ranks: int) -> None:
@@ -433,7 +431,7 @@ def _tell_service(spool: Spool, manner: Manner, ranks: int) -> None:
         "data": list(manner.allowance.data),
     }
     with writable(spool.path):
-        spools.write_json(spool.path / "service.json", facts)
+        outcomes.write_json(spool.path / "service.json", facts)
 
 
 def _status(error: Exception) -> int:
@@ -454,66 +452,3 @@ def _as_error(caught: BaseException) -> EvaluationError:
     if isinstance(caught, SystemExit):
         return EvaluationError(f"the problem has called sys.exit({caught.code!r})")
     return EvaluationError(f"the problem has raised {type(caught).__name__}")
-
-
-@contextlib.contextmanager
-def _undone():
-    """Undo what a job does to the process: working directory, module search, modules of its problem, signals."""
-    place, search, known = os.open(".", os.O_RDONLY | os.O_CLOEXEC), list(sys.path), dict(sys.modules)
-    environment = dict(os.environ)
-    handlers = {one: signal.getsignal(one) for one in _SIGNALS}
-    umask = os.umask(0o077)
-    try:
-        yield
-    finally:
-        os.fchdir(place)
-        os.close(place)
-        os.umask(umask)
-        if os.environ != environment:
-            os.environ.clear()
-            os.environ.update(environment)
-        added = [folder for folder in sys.path if folder not in search]
-        sys.path[:] = search
-        if added:  # the next job's modules of the same names are others
-            for name, module in list(sys.modules.items()):
-                origin = getattr(module, "__file__", None) or ""
-                if known.get(name) is not module and os.path.dirname(origin) in added:
-                    sys.modules.pop(name)
-                    if name in known:
-                        sys.modules[name] = known[name]
-        for one, handler in handlers.items():
-            signal.signal(one, handler)
-
-
-@contextlib.contextmanager
-def _recorded(path: Path, first: bool):
-    """Have all that this process prints in a file, whoever in it prints."""
-    _flush()
-    streams = sys.stdout, sys.stderr
-    kind = os.O_TRUNC if first else 0
-    record = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | kind, 0o600)
-    out, err = os.dup(1), os.dup(2)
-    try:
-        os.dup2(record, 1)
-        os.dup2(record, 2)
-        yield
-    finally:
-        _flush()
-        os.dup2(out, 1)
-        os.dup2(err, 2)
-        for one in (record, out, err):
-            os.close(one)
-        sys.stdout, sys.stderr = (_open(stream, number) for number, stream in enumerate(streams, 1))
-
-
-def _open(stream, number: int):
-    """Return a stream of this process, or another one where a job has closed it."""
-    return open(number, "w", closefd=False) if stream.closed else stream
-
-
-def _flush() -> None:
-    """Have all that was printed where it belongs, what C has buffered too; a full disk must end nothing here."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            stream.flush()
-    ctypes.CDLL(None).fflush(None)

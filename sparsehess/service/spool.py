@@ -15,10 +15,8 @@ Who may write into the folder may have jobs run: its permissions are the access 
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
-import json
 import logging
 import os
 import re
@@ -33,11 +31,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sparsehess.errors import InputError
-from sparsehess.files import replaced
+from sparsehess.files import replaced, sync, sync_names
+from sparsehess.service import outcomes
+from sparsehess.service.outcomes import attempts, read_json, read_outcome, write_outcome
 
 log = logging.getLogger("sparsehess")
 
 STATES = ("queued", "running", "done", "failed")
+
+# What the service writes into the folder of a job.
+_OWN = ("attempts", "status.json", "cancel", "stuck", "watchdog", "log", "result.json", "outcome.json")
 
 # Arguments that name what a command writes.
 OUTPUTS = ("out", "plot", "direction", "checkpoint")
@@ -50,12 +53,6 @@ LIMIT = 1000
 
 _ID = r"\d{8}-\d{6}-\d{6}-[0-9a-f]{6}"
 _QUEUED = re.compile(rf"(\d{{4}})\.({_ID})", re.ASCII)
-
-# What the service writes into the folder of a job.
-_OWN = ("attempts", "status.json", "cancel", "stuck", "watchdog", "log", "result.json", "outcome.json")
-
-# Of these, what may still change or go when the outcome is there.
-_CHANGING = ("attempts", "status.json", "cancel", "watchdog", "outcome.json")
 
 # Bytes that a job file has at most.
 _LARGEST = 2**20
@@ -149,7 +146,7 @@ class Spool:
         sync(self.path)
         for folder in drafts:
             os.rename(folder, self.path / "queued" / f"{LIMIT - priority:04d}.{folder.name}")
-        _sync_names(self.path / "queued")
+        sync_names(self.path / "queued")
         return [folder.name for folder in drafts]
 
     # --- for the service ---
@@ -241,7 +238,7 @@ class Spool:
         counted
             Whether the attempt counts.
         """
-        attempts = _text(folder / "attempts").splitlines(keepends=True)
+        attempts = outcomes.text(folder / "attempts").splitlines(keepends=True)
         told = bool(attempts) and re.match(r"\d{4} ", attempts[-1], re.ASCII) is not None
         order = attempts[-1][:4] if told else f"{LIMIT - _priority(folder):04d}"
         for name in ("status.json", "stuck", "watchdog", "log", "result.json", "outcome.json"):
@@ -267,8 +264,8 @@ class Spool:
         # Each rank that hears a signal leaves a byte: all of them where the service was told to end, not all where
         # one has crashed and mpiexec ends the others.
         ranks = read_json(self.path / "service.json").get("ranks", 1)
-        asked = _size(self.path / "signals") >= (ranks if isinstance(ranks, int) else 1)
-        known = asked or any(_size(folder / name) for folder in left for name in ("watchdog", "stuck"))
+        asked = outcomes.size(self.path / "signals") >= (ranks if isinstance(ranks, int) else 1)
+        known = asked or any(outcomes.size(folder / name) for folder in left for name in ("watchdog", "stuck"))
         for folder in left:
             try:
                 if folder.is_symlink() or not folder.is_dir():
@@ -296,9 +293,9 @@ class Spool:
         reason = None
         if (folder / "cancel").exists():
             reason = "cancelled"
-        elif _size(folder / "stuck"):
-            reason = _text(folder / "stuck").strip()
-        elif _size(folder / "watchdog"):
+        elif outcomes.size(folder / "stuck"):
+            reason = outcomes.text(folder / "stuck").strip()
+        elif outcomes.size(folder / "watchdog"):
             reason = "killed: over its time limit, in a call that nothing interrupts (see `watchdog`)"
         elif not known and tried >= ATTEMPTS:
             reason = f"given up: the service has ended {tried} times while it ran"
@@ -444,62 +441,9 @@ class Spool:
         self._put(folder, self.path / "failed" / identity)
 
 
-def attempts(folder: Path) -> int:
-    """Return how often a job was begun. Not collective."""
-    return len(_text(folder / "attempts").splitlines())
-
-
-def write_outcome(folder: Path, facts: dict) -> None:
-    """Write that a job has ended, and how: the commit point. Not collective."""
-    with os.scandir(folder) as entries:
-        sizes = {
-            one.name: one.stat().st_size
-            for one in entries
-            if one.is_file(follow_symlinks=False) and one.name not in _CHANGING
-        }
-    write_json(folder / "outcome.json", {"schema": 1, **facts, "ended": time.time(), "files": sizes})
-
-
-def read_outcome(folder: Path) -> dict | None:
-    """Return how a job has ended, None before it has, or where a power failure has torn files. Not collective."""
-    try:
-        outcome = json.loads((folder / "outcome.json").read_text())
-        # Torn ones are shorter; a process that the job has left behind may still add to its log.
-        whole = all(_size(folder / name) >= size for name, size in outcome["files"].items())
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return None
-    return outcome if whole else None
-
-
-def write_json(path: Path, facts: dict) -> None:
-    """Write JSON to a file that appears whole. Not collective."""
-    with replaced(path) as beside:
-        beside.write_text(json.dumps(facts) + "\n")
-
-
-def read_json(path: Path) -> dict:
-    """Return what a JSON file says, nothing where there is none. Not collective."""
-    try:
-        facts = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return facts if isinstance(facts, dict) else {}
-
-
 def discard(folder: Path) -> None:
     """Remove a draft. Not collective."""
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def sync(path: Path) -> None:
-    """Have all that was written to the file system of a path on its disk. Not collective."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        libc = ctypes.CDLL(None)
-        if not hasattr(libc, "syncfs") or libc.syncfs(descriptor):
-            os.sync()
-    finally:
-        os.close(descriptor)
 
 
 def _check(path: Path, shared: bool) -> None:
@@ -539,32 +483,9 @@ def _priority(folder: Path) -> int:
     return asked if isinstance(asked, int) and abs(asked) <= LIMIT else 0
 
 
-def _sync_names(folder: Path) -> None:
-    """Have the names in a folder on its disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _append(path: Path, line: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     try:
         os.write(descriptor, line.encode())
     finally:
         os.close(descriptor)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")[:4000]
-    except OSError:
-        return ""

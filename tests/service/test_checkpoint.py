@@ -207,6 +207,26 @@ def test_a_coloring_of_another_pattern_of_the_same_size_is_not_taken(comm, folde
     assert verify(patterns[1], made[1]) is None
 
 
+def test_gradients_are_kept_until_what_they_were_for_is_saved(comm, folder, monkeypatch):
+    calls, write = [], stored.write
+
+    def full(path, comm, *rest):
+        if "hessian" in path.name:
+            if comm.rank == 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return
+        write(path, comm, *rest)
+
+    monkeypatch.setattr(stored, "write", full)
+    sh.assemble(objective(comm, calls), checkpoint=Checkpoint(folder, comm, interval=0)).close()
+    monkeypatch.undo()
+    spent = len(calls)
+    sh.assemble(objective(comm, calls), checkpoint=Checkpoint(folder, comm, interval=0, resume=True)).close()
+    assert (
+        comm.allreduce(len(calls) - spent) <= 3 * comm.size
+    )  # those of the check, but none for a colour or noise
+
+
 @pytest.mark.skipif("__import__('mpi4py.MPI').MPI.COMM_WORLD.size > 1")
 @pytest.mark.parametrize("command", ["plan --products 0", "eigs --explain"])
 def test_a_look_at_a_run_leaves_its_checkpoint(comm, tmp_path, command, monkeypatch):

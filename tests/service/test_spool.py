@@ -214,7 +214,7 @@ SCENES = {
     "look": (spools.Spool, "claim", 0, ""),
     "outcome": (spools, "write_outcome", 0, ""),
     "end": (Path, "glob", 0, ""),
-    "record": (serve, "_recorded", 1, ""),
+    "record": (serve, "recorded", 1, ""),
     "folder": (os, "chdir", 1, ""),
     "limit": (os, "open", 1, '[submit]\\ntime = "10:00"\\n'),
 }
