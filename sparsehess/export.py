@@ -12,7 +12,8 @@ import numpy as np
 import scipy.sparse
 
 from sparsehess.errors import InputError
-from sparsehess.files import writable, written
+from sparsehess.files import unfailing, writable, written
+from sparsehess.hdf5 import made
 from sparsehess.pattern.layout import offsets
 from sparsehess.runtime import PETSc, agreement, communicator, optional, readable_errors
 
@@ -79,8 +80,7 @@ def write_results(path, facts: dict, arrays: dict[str, np.ndarray], vectors, com
                 if comm.rank == 0:
                     beside = stack.enter_context(written(path))
                     with writable(path):
-                        target = optional("h5py", "an .h5 file", "hdf5").File(beside, "w")
-                    stack.callback(_close, target, path)
+                        target = stack.enter_context(made(beside))
                     target.attrs["json"] = json.dumps(facts)
                     for name, array in arrays.items():
                         target[name] = array
@@ -98,16 +98,8 @@ def write_results(path, facts: dict, arrays: dict[str, np.ndarray], vectors, com
     with agreement(comm):
         if comm.rank == 0:
             stacked = np.array(whole).reshape(len(vectors), n)
-            with written(path) as beside, open(beside, "wb") as stream:
+            with written(path) as beside, unfailing(beside) as stream:
                 np.savez(stream, json=np.array(json.dumps(facts)), vectors=stacked, **arrays)
-
-
-def _close(target, path: Path) -> None:
-    """Close an h5py file, which writes what it still has."""
-    try:
-        target.close()
-    except (OSError, RuntimeError) as error:
-        raise InputError(f"{path}: cannot be written: {' '.join(str(error).split())}") from error
 
 
 def _whole(vector: PETSc.Vec, comm) -> np.ndarray | None:
@@ -132,15 +124,17 @@ def write_matrix(path, matrix: PETSc.Mat) -> None:
     whole = _gathered(matrix, comm)
     with agreement(comm):
         if comm.rank == 0:
-            with written(path) as beside, open(beside, "wb") as stream:
+            with written(path) as beside:
                 if path.suffix == ".mtx":
                     from scipy.io import mmwrite  # 20 ms on every rank, and needed on one
 
-                    mmwrite(stream, whole, symmetry="symmetric")
+                    with open(beside, "wb") as stream:
+                        mmwrite(stream, whole, symmetry="symmetric")
                 elif path.suffix == ".npz":
-                    scipy.sparse.save_npz(stream, whole)
+                    with unfailing(beside) as stream:
+                        scipy.sparse.save_npz(stream, whole)
                 else:
-                    with optional("h5py", "an .h5 file", "hdf5").File(stream, "w") as file:
+                    with made(beside) as file:
                         for name in ("indptr", "indices", "data"):
                             file[name] = getattr(whole, name)
                         file["shape"] = whole.shape
@@ -155,6 +149,7 @@ def _write_petsc(path: Path, matrix: PETSc.Mat, comm) -> None:
                 beside = stack.enter_context(written(path))
                 with writable(path):
                     beside.touch()  # what cannot even be made PETSc would tell rank 0 alone
+                stack.callback(Path(f"{beside}.info").unlink, missing_ok=True)
         beside = comm.bcast(beside)
         with readable_errors(f"writing {path}", "is there room on the disk?"):
             viewer = PETSc.Viewer().createBinary(str(beside), "w", comm=comm)
@@ -163,8 +158,6 @@ def _write_petsc(path: Path, matrix: PETSc.Mat, comm) -> None:
             finally:
                 viewer.destroy()
         with agreement(comm):
-            if comm.rank == 0:
-                Path(f"{beside}.info").unlink(missing_ok=True)
             stack.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 import re
 import secrets
@@ -59,6 +60,75 @@ def writable(path: Path):
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: cannot be written: {reason}") from error
+
+
+@contextmanager
+def unfailing(path: Path):
+    """Yield a new file for a library that does not bear a write that fails.
+
+    Not collective. The stream says that all went well, and the first error is raised at the end of the block.
+    """
+    with open(path, "w+b", buffering=0) as stream:
+        target = _Unfailing(stream.fileno())
+        yield target
+        if target.error is not None:
+            raise target.error
+
+
+class _Unfailing(io.RawIOBase):
+    """A file that takes all that is written to it, and remembers the first error of the disk."""
+
+    def __init__(self, descriptor: int):
+        self._descriptor, self._at, self._end = descriptor, 0, os.fstat(descriptor).st_size
+        self.error: OSError | None = None
+
+    def _tried(self, function, *arguments):
+        """Return what a call returns, None from its first failure on."""
+        if self.error is None:
+            try:
+                return function(self._descriptor, *arguments)
+            except OSError as error:
+                self.error = error
+        return None
+
+    def readable(self) -> bool:
+        """Return that it is. Not collective."""
+        return True
+
+    writable = seekable = readable
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go somewhere, and return where that is. Not collective."""
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._end}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        """Return where it is. Not collective."""
+        return self._at
+
+    def write(self, data) -> int:
+        """Write all of it, or what the disk takes. Not collective."""
+        left = memoryview(data).cast("B")
+        size = len(left)
+        while len(left) and (done := self._tried(os.pwrite, left, self._at)) is not None:
+            left, self._at = left[done:], self._at + done
+        self._at += len(left)
+        self._end = max(self._end, self._at)
+        return size
+
+    def readinto(self, buffer) -> int:
+        """Fill a buffer with what was written, zeros where that is nowhere; return its length. Not collective."""
+        view = memoryview(buffer).cast("B")
+        data = self._tried(os.pread, len(view), self._at) or b""
+        view[:] = data + bytes(len(view) - len(data))
+        self._at += len(view)
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the length, and return it. Not collective."""
+        self._end = self._at if size is None else size
+        self._tried(os.ftruncate, self._end)
+        return self._end
 
 
 def tidy(path: Path) -> None:

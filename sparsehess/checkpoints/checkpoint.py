@@ -64,6 +64,7 @@ class Checkpoint:
         self.interval, self.resume = float(interval), bool(resume)
         self.stopping = False  # whether all ranks have agreed that a signal came
         self._signal = 0
+        self._told = ""
         self._damaged: set[str] = set()  # stages whose latest file is damaged: the one before it is worth more
         with agreement(self.comm):
             if not self.interval >= 0:
@@ -165,11 +166,13 @@ class Checkpoint:
                 beside.unlink(missing_ok=True)  # half a file takes room that is short
         told = self.comm.bcast(None if error is None else f"{error.strerror or error}")
         if told is None:
+            self._told = ""
             return True
         if self.stopping:
             raise InputError(f"{path}: the checkpoint could not be written: {told}")
-        if self.comm.rank == 0:
+        if self.comm.rank == 0 and told != self._told:  # said once, though it is tried again and again
             log.warning("%s: the checkpoint could not be written: %s; the run goes on", path, told)
+        self._told = told
         return False
 
     def load(self, stage: str, fingerprint: dict) -> Saved | None:

@@ -16,8 +16,8 @@ from sparsehess.coloring.coloring import Coloring
 from sparsehess.coloring.kinds import KINDS
 from sparsehess.coloring.portfolio import Attempt
 from sparsehess.errors import InputError
-from sparsehess.files import written
-from sparsehess.hdf5 import opened
+from sparsehess.files import unfailing, written
+from sparsehess.hdf5 import made, opened
 from sparsehess.pattern import Pattern
 from sparsehess.pattern.layout import offsets
 from sparsehess.reproducible import hashed
@@ -140,7 +140,7 @@ def _checked(path: Path, here: str, n: int) -> dict:
 
 
 def _write_npz(path: Path, text: str, n: int, pieces) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
+    with unfailing(path) as target, zipfile.ZipFile(target, "w") as archive:
         with archive.open("facts.npy", "w") as stream:
             np.lib.format.write_array(stream, np.array(text))
         with archive.open("colors.npy", "w", force_zip64=True) as stream:
@@ -172,7 +172,7 @@ def _pieces_npz(path: Path, sizes: list[int]):
 
 
 def _write_h5(path: Path, text: str, n: int, pieces) -> None:
-    with optional("h5py", "an .h5 file", "hdf5").File(path, "w") as file:
+    with made(path) as file:
         file.attrs["json"] = text
         colors = file.create_dataset("colors", (n,), np.int32)
         first = 0

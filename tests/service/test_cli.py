@@ -660,6 +660,31 @@ def test_a_numpy_that_petsc4py_was_not_built_for_is_named(place):
     assert done.stderr.count("sparsehess:") == 1  # of two that cannot go on the first says so
 
 
+def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(place):
+    sp.save_npz(place / "wide.npz", sp.diags([np.arange(1.0, 500.0)], [0]))
+    program = (
+        "import resource, sys; from sparsehess import runtime; runtime.initialize()\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1024, resource.RLIM_INFINITY))\n" + RUNNER
+    )
+    answers = ("full.h5", "full.npz", "full.petsc", "full.mtx")
+    commands = [f"eigs wide.npz -k 3 -q -o {name}" for name in answers[:2]]
+    commands += ["eigs wide.npz -k 3 -q --json full.json", "color wide.npz -q -o full.h5"]
+    commands += [f"assemble problems.py:good --set n=300 -q -o {name}" for name in answers]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *commands],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    for (codes, out, err, _), command in zip(json.loads(done.stdout), commands, strict=True):
+        assert (codes, out, err.count("\n")) == ([2], "", 1), (command, err)
+        assert "cannot be written" in err, (command, err)
+    assert not list(place.glob("full.*")) + list(place.glob(".*full*"))
+
+
 def test_help_and_version_come_from_rank_0_alone(place):
     for words, says in (
         ("--help", "usage: sparsehess"),
