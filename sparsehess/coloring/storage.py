@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections import deque
 from dataclasses import asdict
 from pathlib import Path
 
@@ -79,8 +80,11 @@ def save(path, pattern: Pattern, coloring: Coloring, report: dict | None = None)
     with agreement(comm):
         if comm.rank == 0:
             pieces = (own if rank == 0 else _received(comm, rank, size) for rank, size in _sizes(pattern))
-            with written(path) as beside:
-                SUFFIXES[path.suffix][0](beside, json.dumps(facts), pattern.n, pieces)
+            try:
+                with written(path) as beside:
+                    SUFFIXES[path.suffix][0](beside, json.dumps(facts), pattern.n, pieces)
+            finally:
+                deque(pieces, maxlen=0)  # the others have sent theirs, and wait until they are taken
 
 
 def load(path, pattern: Pattern) -> Coloring:
