@@ -29,7 +29,15 @@ def typical_length(squares: float, n: int) -> float:
 
 
 class _Calls:
-    """Calls of the functions of an objective on this rank's rows of its group."""
+    """Calls of the functions of an objective on this rank's rows of its group.
+
+    Attributes
+    ----------
+    rank
+        That errors name: among all, not in the group.
+    """
+
+    rank: int
 
     def _called(self, name: str, *arguments):
         """Call the user's function of this name."""
@@ -44,7 +52,7 @@ class _Calls:
         except (Exception, SystemExit) as error:  # the user's code may raise anything
             raise EvaluationError(
                 f"the {name} of {self.objective.name} raised {type(error).__name__} on rank "
-                f"{self.objective.comm.rank}: {' '.join(str(error).split())}"
+                f"{self.rank}: {' '.join(str(error).split())}"
             ) from error
 
 
@@ -53,8 +61,8 @@ class ArrayCalls(_Calls):
 
     first = 0
 
-    def __init__(self, objective, x):
-        self.objective = objective
+    def __init__(self, objective, x, rank: int):
+        self.objective, self.rank = objective, rank
         self.x = np.array(reals(x, "x"))
         if self.x.shape != (objective.n,):
             raise InputError(f"x must be ({objective.n},), not {self.x.shape}")
@@ -102,7 +110,7 @@ class ArrayCalls(_Calls):
         if value.size != 1 or value.dtype.kind not in "fiu":
             raise EvaluationError(
                 f"the energy of {self.objective.name} must return a real number, not {value.dtype} of shape "
-                f"{value.shape} as on rank {self.objective.comm.rank}"
+                f"{value.shape} as on rank {self.rank}"
             )
         return float(value.reshape(()))
 
@@ -122,7 +130,7 @@ class ArrayCalls(_Calls):
             numbers = "complex numbers for a complex x" if kinds == "c" else "real numbers"
             raise EvaluationError(
                 f"the {name} of {self.objective.name} must return {shape} {numbers}, "
-                f"not {value.dtype} of shape {value.shape} as on rank {self.objective.comm.rank}"
+                f"not {value.dtype} of shape {value.shape} as on rank {self.rank}"
             )
         return value
 
@@ -130,10 +138,10 @@ class ArrayCalls(_Calls):
 class VecCalls(_Calls):
     """Functions of PETSc vectors, which the ranks of a group evaluate together."""
 
-    def __init__(self, objective, x):
+    def __init__(self, objective, x, rank: int):
         if objective.gradient is None and objective.hvp is None:
             raise InputError("differences of energies are for energies of arrays, which a rank can evaluate alone")
-        self.objective = objective
+        self.objective, self.rank = objective, rank
         layout = objective.layout
         if x.getLocalSize() != layout.n_local:
             raise InputError(f"x has {x.getLocalSize()} local rows, the objective's own {layout.n_local}")

@@ -9,6 +9,7 @@ import gzip
 import io
 import os
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -152,9 +153,11 @@ def _dense(path: Path, told: Head) -> np.ndarray:
     with _opener(path)(path, "rb") as stream:
         lines = (line for line in stream if line.strip() and not line.startswith(b"%"))
         next(lines)  # the sizes
-        values = np.fromiter((float(line) for line in lines), np.float64)
+        # One more than there should be tells as much as all that a file may hold beyond its claim.
+        values = np.fromiter((float(line) for line in islice(lines, wanted + 1)), np.float64)
     if len(values) != wanted:
-        raise InputError(f"{path}: claims {wanted} values and has {len(values)}: damaged")
+        has = "more" if len(values) > wanted else len(values)
+        raise InputError(f"{path}: claims {wanted} values and has {has}: damaged")
     if symmetry == "general":
         return values.reshape((rows, columns), order="F")
     whole = np.zeros((rows, rows))

@@ -19,7 +19,7 @@ from sparsehess.errors import InputError
 from sparsehess.evaluations import Evaluations
 from sparsehess.given import reals, whole_number
 from sparsehess.pattern import Following, Layout, Pattern
-from sparsehess.runtime import PETSc, agreement, communicator
+from sparsehess.runtime import PETSc, agreement, child, communicator
 from sparsehess.units import Units
 
 
@@ -235,7 +235,8 @@ class Objective:
         ----------
         make
             `make(comm) -> Objective` on PETSc vectors, called with the communicator of a group; collective
-            within the group, and the same objective in every group.
+            within the group, and the same objective in every group. It is ours, and freed with `comm`: as many
+            groups of the same ranks get the same one again.
         groups
             How many; consecutive ranks form a group.
 
@@ -247,7 +248,8 @@ class Objective:
         comm = communicator(comm)
         if not 1 <= groups <= comm.size:
             raise InputError(f"{groups} groups of {comm.size} ranks: at least 1, and no more than there are ranks")
-        theirs = comm.Split(comm.rank * groups // comm.size, comm.rank)
+        number = comm.rank * groups // comm.size
+        theirs = child(comm, ("groups", groups), lambda: comm.Split(number, comm.rank))
         with agreement(comm):
             inner = make(theirs)
             if not (isinstance(inner, Objective) and inner.distributed):
@@ -262,7 +264,7 @@ class Objective:
         pattern = None
         if inner.pattern is not None:
             own = inner.pattern
-            if comm.rank * groups // comm.size:  # one group tells all
+            if number:  # one group tells all
                 rows, columns = np.empty((2, 0), np.int64)
             else:
                 rows = np.repeat(np.arange(own.layout.start, own.layout.stop), np.diff(own.indptr))
