@@ -81,15 +81,19 @@ def balanced(objective, tolerance):
         solver.setType("preonly")
         solver.getPC().setType("cholesky")
         solver.getPC().setFactorSolverType("mumps")
-        for _ in range(20):
-            solver.setOperators(stiffness.mat)
-            forces.setArray(objective.local(objective.gradient(x)))
-            solver.solve(forces, step)
-            steps = np.concatenate(objective.comm.allgather(step.getArray()))
-            x = x - steps
-            if np.abs(steps).max() < tolerance:  # the same on all ranks, to the last bit
-                return replace(objective, x=x)
-            stiffness.update(x)
+        try:
+            for _ in range(20):
+                solver.setOperators(stiffness.mat)
+                forces.setArray(objective.local(objective.gradient(x)))
+                solver.solve(forces, step)
+                steps = np.concatenate(objective.comm.allgather(step.getArray()))
+                x = x - steps
+                if np.abs(steps).max() < tolerance:  # the same on all ranks, to the last bit
+                    return replace(objective, x=x)
+                stiffness.update(x)
+        finally:
+            for item in (solver, forces, step):
+                item.destroy()
     raise ValueError(f"{objective.name} has found no equilibrium")
 
 

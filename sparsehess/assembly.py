@@ -22,6 +22,7 @@ from sparsehess.coloring import fingerprint as structure_of
 from sparsehess.detection import detect
 from sparsehess.elements import Gathering
 from sparsehess.errors import InputError, MissingEntries
+from sparsehess.given import whole_number
 from sparsehess.objective import Objective
 from sparsehess.pattern import Pattern
 from sparsehess.recovery import Direct, plan
@@ -203,7 +204,7 @@ class Hessian:
         evaluations = objective.at(objective.x if x is None else x)
         evaluations.journal = self._journal
         with agreement(layout.comm):
-            typical = None if objective.typical_x is None else objective.local(objective.typical_x)
+            typical = objective.typical
             limits = objective.limits
             if objective.bounds is not None:
                 _check_room(evaluations.x, *limits, layout)
@@ -486,9 +487,10 @@ def _source(objective, pattern, coloring, order, budget, columns, timings, journ
     timings["coloring"] = coloring.seconds + time.perf_counter() - began
     if columns is None:
         return AllColumns(recovery)
-    if columns < 1 or not isinstance(recovery, Direct):
+    whole_number(columns, "columns", 1)
+    if not isinstance(recovery, Direct):
         raise InputError(
-            f"columns={columns}: at least 1, and only direct recovery (star, cpr, distance2) takes a few columns "
+            f"columns={columns}: only direct recovery (star, cpr, distance2) takes a few columns "
             f"at a time; {coloring.kind} needs them all together"
         )
     return SomeColumns(recovery, columns)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from sparsehess.errors import EvaluationError, InputError
+from sparsehess.given import reals
 from sparsehess.runtime import agreement
 
 # A step for differences of energies, in typical lengths: what it leaves out is smooth, so that the Hessian, which
@@ -28,7 +29,15 @@ def typical_length(squares: float, n: int) -> float:
 
 
 class _Calls:
-    """Calls of the functions of an objective on this rank's rows of its group."""
+    """Calls of the functions of an objective on this rank's rows of its group.
+
+    Attributes
+    ----------
+    rank
+        That errors name: among all, not in the group.
+    """
+
+    rank: int
 
     def _called(self, name: str, *arguments):
         """Call the user's function of this name."""
@@ -43,7 +52,7 @@ class _Calls:
         except (Exception, SystemExit) as error:  # the user's code may raise anything
             raise EvaluationError(
                 f"the {name} of {self.objective.name} raised {type(error).__name__} on rank "
-                f"{self.objective.comm.rank}: {' '.join(str(error).split())}"
+                f"{self.rank}: {' '.join(str(error).split())}"
             ) from error
 
 
@@ -52,9 +61,9 @@ class ArrayCalls(_Calls):
 
     first = 0
 
-    def __init__(self, objective, x):
-        self.objective = objective
-        self.x = np.array(x, dtype=np.float64)
+    def __init__(self, objective, x, rank: int):
+        self.objective, self.rank = objective, rank
+        self.x = np.array(reals(x, "x"))
         if self.x.shape != (objective.n,):
             raise InputError(f"x must be ({objective.n},), not {self.x.shape}")
         self._shown = self.x.view()  # what the user's function sees: the same memory, not to be written
@@ -63,9 +72,9 @@ class ArrayCalls(_Calls):
             length = objective.typical_x
             if length is None:
                 length = typical_length(float(np.dot(self.x, self.x)), len(self.x))
-            self._steps = np.broadcast_to(_ENERGY_STEP * np.asarray(length, float), self.x.shape)
+            self._steps = np.broadcast_to(_ENERGY_STEP * reals(length, "typical_x"), self.x.shape)
             bounds = (-np.inf, np.inf) if objective.bounds is None else objective.bounds
-            self._limits = [np.broadcast_to(np.asarray(bound, float), self.x.shape) for bound in bounds]
+            self._limits = [np.broadcast_to(reals(bound, "bounds"), self.x.shape) for bound in bounds]
 
     def gradient(self, variables: np.ndarray, values: np.ndarray) -> np.ndarray:
         if values.dtype.kind == "c":
@@ -75,9 +84,11 @@ class ArrayCalls(_Calls):
         here = self.x[variables]
         try:
             self.x[variables] = values
-            return (
-                self._slope() if self.objective.gradient is None else self._vector("gradient", "fiu", self._shown)
-            )
+            if self.objective.gradient is None:
+                return self._slope()
+            value = self._vector("gradient", "fiu", self._shown)
+            # That of |x|²/2 may be x itself: what is put back below must not change it.
+            return value.copy() if np.may_share_memory(value, self.x) else value
         finally:
             self.x[variables] = here
 
@@ -87,12 +98,21 @@ class ArrayCalls(_Calls):
         for i, here in enumerate(self.x.tolist()):
             try:
                 high = self.x[i] = min(here + self._steps[i], upper[i])
-                ahead = float(self._called("energy", self._shown))
+                ahead = self._energy()
                 low = self.x[i] = max(here - self._steps[i], lower[i])
-                out[i] = (ahead - float(self._called("energy", self._shown))) / (high - low)
+                out[i] = (ahead - self._energy()) / (high - low)
             finally:
                 self.x[i] = here
         return out
+
+    def _energy(self) -> float:
+        value = np.asarray(self._called("energy", self._shown))
+        if value.size != 1 or value.dtype.kind not in "fiu":
+            raise EvaluationError(
+                f"the energy of {self.objective.name} must return a real number, not {value.dtype} of shape "
+                f"{value.shape} as on rank {self.rank}"
+            )
+        return float(value.reshape(()))
 
     def slopes(self, kind, X: np.ndarray) -> np.ndarray:
         """Return the gradients (m, k) of the elements of a kind."""
@@ -110,7 +130,7 @@ class ArrayCalls(_Calls):
             numbers = "complex numbers for a complex x" if kinds == "c" else "real numbers"
             raise EvaluationError(
                 f"the {name} of {self.objective.name} must return {shape} {numbers}, "
-                f"not {value.dtype} of shape {value.shape} as on rank {self.objective.comm.rank}"
+                f"not {value.dtype} of shape {value.shape} as on rank {self.rank}"
             )
         return value
 
@@ -118,10 +138,10 @@ class ArrayCalls(_Calls):
 class VecCalls(_Calls):
     """Functions of PETSc vectors, which the ranks of a group evaluate together."""
 
-    def __init__(self, objective, x):
+    def __init__(self, objective, x, rank: int):
         if objective.gradient is None and objective.hvp is None:
             raise InputError("differences of energies are for energies of arrays, which a rank can evaluate alone")
-        self.objective = objective
+        self.objective, self.rank = objective, rank
         layout = objective.layout
         if x.getLocalSize() != layout.n_local:
             raise InputError(f"x has {x.getLocalSize()} local rows, the objective's own {layout.n_local}")

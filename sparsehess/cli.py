@@ -9,48 +9,16 @@ import time
 import traceback
 
 from sparsehess import commands, errors, runtime
-from sparsehess.commands import batch, flags, jobfiles
+from sparsehess.commands import batch, jobfiles
 from sparsehess.commands.arguments import Help, parser
+from sparsehess.commands.words import split_petsc
 from sparsehess.errors import InputError, SparseHessError
 
-# Options of these families belong to the solver and are inserted under its own prefix.
-_FAMILIES = ("eps_", "st_", "bv_", "ds_", "rg_")
+# Seconds that ranks without PETSc leave the word to the first.
+_OTHERS = 3.0
 
 # Seconds after which a second SIGINT ends a run that is to save a checkpoint first.
 _TWICE = 1.0
-
-
-def split_petsc(arguments: list[str]) -> tuple[dict[str, object], list[str], list[str]]:
-    """Return (options of the solver, PETSc's own arguments, their names) of what stands after `--`."""
-    solver, rest, names = {}, [], []
-    position = 0
-    while position < len(arguments):
-        word = arguments[position]
-        if not word.startswith("-") or _is_number(word):
-            raise InputError(f"after --, expected a PETSc option such as -eps_monitor, found {word!r}")
-        key, value = word.lstrip("-"), None
-        position += 1
-        if position < len(arguments) and (
-            not arguments[position].startswith("-") or _is_number(arguments[position])
-        ):
-            value = arguments[position]
-            position += 1
-        if key.startswith("mat_mumps_"):
-            key = "st_" + key
-        if key.startswith(_FAMILIES):
-            solver[key] = value
-        else:
-            rest += ["-" + key] + ([] if value is None else [value])
-            names.append(key)
-    return solver, rest, names
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -77,6 +45,8 @@ def main(argv: list[str] | None = None) -> None:
     try:
         runtime.initialize(rest)
     except SparseHessError as error:
+        if not batch.first():
+            time.sleep(_OTHERS)  # the launcher ends all after the first has told it; one that is alone is heard
         sys.stderr.write(f"sparsehess: {error}\n")
         sys.exit(error.status)
     from mpi4py import MPI
@@ -100,8 +70,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         runtime.raise_together(world, error)
     except Exception as agreed:
-        _report(agreed, world.rank, verbose)
-        status = agreed.status if isinstance(agreed, SparseHessError) else errors.BUG
+        status = _report(agreed, world.rank, verbose)
     sys.stdout.flush()
     sys.exit(status)
 
@@ -120,8 +89,7 @@ def _alone(arguments, error, text, theirs: list[str], verbose: bool) -> int:
             raise InputError(f"{theirs[0]}: {arguments.command} solves nothing, its job file has a [petsc]")
         return commands.run(arguments, {}, None)
     except Exception as caught:
-        _report(caught, 0, verbose)
-        return caught.status if isinstance(caught, SparseHessError) else errors.BUG
+        return _report(caught, 0, verbose)
 
 
 def _partition(words: list[str]) -> tuple[list[str], list[str], list[str]]:
@@ -132,11 +100,14 @@ def _partition(words: list[str]) -> tuple[list[str], list[str], list[str]]:
 
 
 def _run(arguments, options: dict[str, object], names: list[str], world) -> int:
+    from sparsehess import export
+    from sparsehess.commands import saving
+
     comm = runtime.communicator(world)
+    export.check_writable(None if arguments.json == "-" else arguments.json, (), comm)
     arguments.checkpoint = _checkpoint(arguments, comm)
     status = commands.run(arguments, options, comm)
-    if arguments.checkpoint is not None:
-        arguments.checkpoint.clear()  # the answer is out
+    saving.clear(arguments)
     unused = [name for name in names if not runtime.option_was_used(name)]
     if unused:
         raise InputError(f"PETSc options that nothing has used: {', '.join('-' + name for name in unused)}")
@@ -145,15 +116,11 @@ def _run(arguments, options: dict[str, object], names: list[str], world) -> int:
 
 def _checkpoint(arguments, comm):
     """Return the checkpoint that the arguments ask for, told of signals from now on; or None. Collective."""
-    directory = getattr(arguments, "checkpoint", None)
-    if directory is None:
-        if hasattr(arguments, "resume"):
-            flags.refuse(arguments, flags.CHECKPOINT, "give the folder with --checkpoint")
+    from sparsehess.commands import saving
+
+    found = saving.opened(arguments, comm)
+    if found is None:
         return None
-    from sparsehess.checkpoints.checkpoint import Checkpoint
-
-    found = Checkpoint(directory, comm, interval=arguments.checkpoint_interval, resume=arguments.resume)
-
     first: list[float] = []
 
     def told(number, frame):
@@ -169,15 +136,18 @@ def _checkpoint(arguments, comm):
     return found
 
 
-def _report(error: Exception, rank: int, verbose: bool) -> None:
+def _report(error: Exception, rank: int, verbose: bool) -> int:
+    """Say what went wrong; return the exit status."""
+    known = errors.rebuild(*errors.describe(error, rank))
     if rank == 0:
-        known = isinstance(error, SparseHessError) and error.status != errors.BUG
-        text = str(error) if isinstance(error, SparseHessError) else errors.describe(error, rank)[1]
-        advice = "" if known else " (a bug in sparsehess: please report it, with the output of -v)"
-        sys.stderr.write(f"sparsehess: {text}{advice}\n")
+        advice = (
+            "" if known.status != errors.BUG else " (a bug in sparsehess: please report it, with the output of -v)"
+        )
+        sys.stderr.write(f"sparsehess: {' '.join(str(known).split())}{advice}\n")
     if verbose:
         traceback.print_exception(error)
     sys.stderr.flush()
+    return known.status
 
 
 def _abort(comm, error: Exception) -> None:
@@ -187,4 +157,4 @@ def _abort(comm, error: Exception) -> None:
         text = f"rank {comm.rank}: {text}"
     sys.stderr.write(f"sparsehess: {text} (the other ranks wait in another call: ending all)\n")
     sys.stderr.flush()
-    comm.Abort(error.status if isinstance(error, SparseHessError) else errors.BUG)
+    comm.Abort(errors.rebuild(*errors.describe(error, comm.rank)).status)

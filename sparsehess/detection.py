@@ -89,10 +89,9 @@ def detect(
         if sparsity is not None:
             return Pattern.from_scipy(sparsity, layout=layout, source="tracing, at every x")
     here = objective.at(objective.x if x is None else x)
-    length = differences.lengths(
-        here.x, None if objective.typical_x is None else objective.local(objective.typical_x), layout
-    )
-    lower, upper = objective.limits
+    with agreement(comm):
+        typical, (lower, upper) = objective.typical, objective.limits
+    length = differences.lengths(here.x, typical, layout)
     patterns = []
     for number in range(points):
         evaluations = here

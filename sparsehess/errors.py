@@ -117,7 +117,9 @@ def describe(error: BaseException, rank: int) -> tuple[str, str]:
     name = type(error).__name__
     if isinstance(error, SparseHessError):
         return name, str(error)
-    return "SparseHessError", f"rank {rank}: {name}: {error}"
+    # A disk or a memory that is full is no bug of ours.
+    kind = "InputError" if isinstance(error, OSError) else "StackError" if isinstance(error, MemoryError) else ""
+    return kind or "SparseHessError", f"rank {rank}: {name}: {error}"
 
 
 def rebuild(kind: str, message: str) -> SparseHessError:

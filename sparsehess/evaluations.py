@@ -69,7 +69,7 @@ class Evaluations:
         self.on_color: Callable[[int, int], None] = lambda done, total: None
         self.seconds = 0.0
         inner = objective.group or objective
-        self._calls = VecCalls(inner, x) if inner.distributed else ArrayCalls(inner, x)
+        self._calls = (VecCalls if inner.distributed else ArrayCalls)(inner, x, self.comm.rank)
         self._group = inner.comm if inner.distributed else MPI.COMM_SELF
         self._traffic = Traffic(self.comm, self.layout, self._calls.first, len(self._calls.x))
         self._groups = self.comm.allreduce(int(self._group.rank == 0))

@@ -1,7 +1,11 @@
-"""HDF5 files from anywhere, opened for reading.
+"""HDF5 files: from anywhere, opened for reading, and made where the disk may be full.
 
 The HDF5 library runs in circles, or beyond its memory, on some damaged files, and nothing within a process can
-stop it. What a file claims is therefore read by a short-lived process first, which may.
+stop it. What a file claims is therefore read by a short-lived process first, which may. A file that leads to
+others is refused: what may be read is decided by the names of files.
+
+Where a write fails, the library ends the process when its objects are closed. It is therefore told that all went
+well, and what went wrong is raised when it is through.
 """
 
 from __future__ import annotations
@@ -9,9 +13,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 from sparsehess.errors import InputError
+from sparsehess.files import unfailing
 from sparsehess.runtime import optional
 
 # Seconds that the other process may compute, and for how many bytes of the file it gets one more.
@@ -26,6 +32,9 @@ import h5py
 path, seconds, whole = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 def look(item):
+    elsewhere = item.file.filename != file.filename
+    if elsewhere or not isinstance(item, h5py.Group) and (item.external or item.is_virtual):
+        raise ValueError("it leads to another file, and only what a file has itself is read")
     for name in item.attrs:
         item.attrs[name]
     if isinstance(item, h5py.Group):
@@ -39,6 +48,24 @@ with h5py.File(path, "r") as file:
     for name in file:
         look(file[name])
 """
+
+
+@contextmanager
+def made(path: Path):
+    """Yield an h5py file of this name, open for writing.
+
+    Not collective.
+
+    Raises
+    ------
+    OSError
+        At the end of the block: something of it could not be written.
+    StackError
+        There is no h5py.
+    """
+    h5py = optional("h5py", "an .h5 file", "hdf5")
+    with unfailing(path) as stream, h5py.File(stream, "w") as file:
+        yield file
 
 
 def opened(path):

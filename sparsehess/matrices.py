@@ -132,11 +132,19 @@ def _dealt_out(comm, load, arguments: tuple, parts: list) -> np.ndarray:
     with agreement(comm):
         if comm.rank == 0:
             whole = load(*arguments)
-    if comm.rank == 0:
-        for rank in range(1, comm.size):
-            comm.send(np.array(whole[parts[rank]]), dest=rank)
-        return np.array(whole[parts[0]])
-    return comm.recv(source=0)
+    part = None
+    with agreement(comm):
+        if comm.rank == 0:
+            part = np.array(whole[parts[0]])
+    for rank in range(1, comm.size):
+        with agreement(comm):  # a piece that rank 0 has no memory for, or that the disk does not give
+            if comm.rank == 0:
+                piece = np.array(whole[parts[rank]])
+        if comm.rank == 0:
+            comm.send(piece, dest=rank)
+        elif comm.rank == rank:
+            part = comm.recv(source=0)
+    return part
 
 
 def read_nodes(path, layout: Layout) -> tuple[np.ndarray, int]:

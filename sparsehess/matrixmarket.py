@@ -9,6 +9,7 @@ import gzip
 import io
 import os
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -156,9 +157,12 @@ def _dense(path: Path, told: Head) -> np.ndarray:
         lines = (line for line in stream if line.strip() and not line.startswith(b"%"))
         next(lines)  # the sizes
         number = _NUMBERS[field]
-        values = np.fromiter((number(line) for line in lines), np.complex128 if number is _pair else np.float64)
+        kind = np.complex128 if number is _pair else np.float64
+        # One more than there should be tells as much as all that a file may hold beyond its claim.
+        values = np.fromiter((number(line) for line in islice(lines, wanted + 1)), kind)
     if len(values) != wanted:
-        raise InputError(f"{path}: claims {wanted} values and has {len(values)}: damaged")
+        has = "more" if len(values) > wanted else len(values)
+        raise InputError(f"{path}: claims {wanted} values and has {has}: damaged")
     if symmetry == "general":
         return values.reshape((rows, columns), order="F")
     whole = np.zeros((rows, rows), values.dtype)

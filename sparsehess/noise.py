@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import factorial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparsehess.evaluations import Evaluations
 from sparsehess.reproducible import signed
+
+if TYPE_CHECKING:
+    from sparsehess.evaluations import Evaluations
 
 _POINTS = 5
 _SEED = 20110309

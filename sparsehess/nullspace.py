@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from sparsehess.errors import InputError
+from sparsehess.given import reals
 from sparsehess.pattern.layout import Layout
 from sparsehess.runtime import PETSc
 
@@ -39,7 +40,7 @@ def rigid_body_modes(coordinates, dims: int | None = None, fixed=None) -> tuple[
         Rotations in space are about the coordinate axes (a line has the two that move it, about its own
         principal axes: "rotation 1", "rotation 2").
     """
-    x = np.asarray(coordinates, np.float64)
+    x = reals(coordinates, "coordinates")
     dims = x.shape[1] if dims is None and x.ndim == 2 else dims
     if x.ndim != 2 or dims not in (2, 3) or x.shape[1] < dims or not len(x):
         raise InputError(f"coordinates must be (nodes, 2) or (nodes, 3), not {x.shape} for {dims} dimensions")
@@ -79,6 +80,8 @@ def _free(n: int, fixed) -> np.ndarray:
     keep = np.ones(n, bool)
     if fixed is not None:
         fixed = np.asarray(fixed)
+        if fixed.size and fixed.dtype.kind not in "iub":
+            raise InputError(f"fixed dofs must be whole numbers or a mask, not {fixed.dtype}")
         if fixed.dtype == bool and fixed.shape != (n,):
             raise InputError(f"a mask of fixed dofs must be ({n},), not {fixed.shape}")
         if fixed.dtype != bool and fixed.size and not (fixed.min() >= 0 and fixed.max() < n):

@@ -17,8 +17,9 @@ import numpy as np
 from sparsehess.elements import Elements, coupled, total_gradient
 from sparsehess.errors import InputError
 from sparsehess.evaluations import Evaluations
+from sparsehess.given import reals, whole_number
 from sparsehess.pattern import Following, Layout, Pattern
-from sparsehess.runtime import PETSc, agreement, communicator, require_real
+from sparsehess.runtime import PETSc, agreement, child, communicator, require_real
 from sparsehess.units import Units
 
 
@@ -112,7 +113,7 @@ class Objective:
             comm = communicator(self.x.comm)
         else:
             comm = communicator(self.comm)
-            x = np.array(self.x, dtype=np.float64)
+            x = np.array(reals(self.x, "x"))
             if x.ndim != 1:
                 raise InputError(f"x must be a vector; its shape is {x.shape}")
             x.flags.writeable = False
@@ -132,11 +133,18 @@ class Objective:
             )
         if self.elements is not None and isinstance(self.pattern, Following):
             raise InputError("a sum over elements has the pattern of its members, not one that moves with x")
-        if self.batch < 1 or (self.batch > 1 and self.hvps is None):
-            raise InputError(f"batch={self.batch}: at least 1, and more than 1 only with hvps")
+        if whole_number(self.batch, "batch", 1) > 1 and self.hvps is None:
+            raise InputError(f"batch={self.batch}: more than 1 only with hvps")
+        if self.bounds is not None and (not np.iterable(self.bounds) or len(self.bounds) != 2):
+            raise InputError("bounds must be (lower, upper), numbers or arrays")
         if isinstance(self.pattern, Following):
             object.__setattr__(self, "following", self.pattern)
             object.__setattr__(self, "pattern", self.pattern.at(self.x))
+        if not isinstance(self.pattern, Pattern | None):
+            raise InputError(
+                f"pattern must be a Pattern, not {type(self.pattern).__name__}: make one, by Pattern.from_scipy "
+                "for example, or let assemble detect it"
+            )
         if self.pattern is not None and self.pattern.n != self.n:
             raise InputError(f"the pattern has {self.pattern.n} variables, x has {self.n}")
 
@@ -207,7 +215,7 @@ class Objective:
         """
         comm = communicator(comm)
         elements = (elements,) if isinstance(elements, Elements) else tuple(elements)
-        n = len(np.asarray(x))
+        n = reals(x, "x").size
         return cls(
             x=x,
             gradient=total_gradient(elements, n),
@@ -228,7 +236,8 @@ class Objective:
         ----------
         make
             `make(comm) -> Objective` on PETSc vectors, called with the communicator of a group; collective
-            within the group, and the same objective in every group.
+            within the group, and the same objective in every group. It is ours, and freed with `comm`: as many
+            groups of the same ranks get the same one again.
         groups
             How many; consecutive ranks form a group.
 
@@ -240,7 +249,8 @@ class Objective:
         comm = communicator(comm)
         if not 1 <= groups <= comm.size:
             raise InputError(f"{groups} groups of {comm.size} ranks: at least 1, and no more than there are ranks")
-        theirs = comm.Split(comm.rank * groups // comm.size, comm.rank)
+        number = comm.rank * groups // comm.size
+        theirs = child(comm, ("groups", groups), lambda: comm.Split(number, comm.rank))
         with agreement(comm):
             inner = make(theirs)
             if not (isinstance(inner, Objective) and inner.distributed):
@@ -255,7 +265,7 @@ class Objective:
         pattern = None
         if inner.pattern is not None:
             own = inner.pattern
-            if comm.rank * groups // comm.size:  # one group tells all
+            if number:  # one group tells all
                 rows, columns = np.empty((2, 0), np.int64)
             else:
                 rows = np.repeat(np.arange(own.layout.start, own.layout.stop), np.diff(own.indptr))
@@ -276,6 +286,16 @@ class Objective:
         lower, upper = self.bounds if self.bounds is not None else (-np.inf, np.inf)
         return self.local(lower), self.local(upper)
 
+    @property
+    def typical(self) -> np.ndarray | None:
+        """(n_local,) the scale of the variables, where it is given. Not collective."""
+        if self.typical_x is None:
+            return None
+        length = self.local(self.typical_x)
+        if not ((length > 0) & (length < np.inf)).all():
+            raise InputError("typical_x must be positive and finite: it is the length of steps")
+        return length
+
     def local(self, values) -> np.ndarray:
         """Return the local rows of an (n,) array that every rank holds, of a scalar, or of a Vec.
 
@@ -283,7 +303,7 @@ class Objective:
         """
         if isinstance(values, PETSc.Vec):
             return values.getArray(readonly=True)
-        array = np.asarray(values, np.float64)
+        array = reals(values, "a property of the variables")
         if array.ndim == 0:
             return np.full(self.layout.n_local, float(array))
         if array.shape != (self.n,):

@@ -10,7 +10,7 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.coloring import Coloring
-from sparsehess.files import replaced
+from sparsehess.files import written
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import optional
 from sparsehess.solvers import Spectrum
@@ -152,6 +152,6 @@ def _save(figure, path) -> None:
     import matplotlib.pyplot as plt
 
     figure.tight_layout()
-    with replaced(Path(path)) as beside:
+    with written(Path(path)) as beside:
         figure.savefig(beside, dpi=130, format=Path(path).suffix.lstrip(".") or "png")
     plt.close(figure)

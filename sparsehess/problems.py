@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsehess.errors import InputError
-from sparsehess.runtime import agreement
+from sparsehess.runtime import agreement, child
 
 if TYPE_CHECKING:
     from sparsehess.objective import Objective
@@ -57,7 +57,7 @@ def load(text: str, given: dict[str, object], comm) -> Objective:
     from sparsehess.objective import Objective  # needs PETSc, which those who only ask for names do without
 
     place, _, name = text.rpartition(":")
-    theirs = comm.Dup()  # what the user's code calls on it cannot meet what we call on ours
+    theirs = child(comm, "problem", comm.Dup)  # what the user's code calls on it cannot meet what we call on ours
     with agreement(comm):
         found = _find(place, name)
         if callable(found) and not isinstance(found, Objective):

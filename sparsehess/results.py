@@ -12,7 +12,7 @@ from sparsehess.errors import InputError, StackError
 from sparsehess.hdf5 import opened
 from sparsehess.matrices import member_sizes
 from sparsehess.pattern import Layout
-from sparsehess.runtime import PETSc, agreement, another_build, complex_scalars
+from sparsehess.runtime import PETSc, agreement, another_build, complex_scalars, destroy
 from sparsehess.solvers.spectrum import SolveSpec
 
 
@@ -52,20 +52,25 @@ def read_result(path, layout: Layout) -> Result:
         if comm.rank == 0:
             source = _Source(path, layout.n)
     facts, values = comm.bcast((source.facts, source.values) if comm.rank == 0 else None)
-    vectors = []
-    for number in range(len(values)):
-        row = None
-        with agreement(comm):
-            if comm.rank == 0:
-                row = source.row(number)
-        vector = PETSc.Vec().createMPI((layout.n_local, layout.n), comm=comm)
-        local = np.empty(layout.n_local, PETSc.ScalarType)
-        comm.Scatterv([row, (layout.counts, layout.starts[:-1])] if comm.rank == 0 else None, local)
-        vector.setArray(local)
-        vectors.append(vector)
-    if comm.rank == 0:
-        source.close()
-    return Result(_spec(facts, path), facts, values, vectors)
+    vectors: list[PETSc.Vec] = []
+    try:
+        spec = _spec(facts, path)
+        for number in range(len(values)):
+            row = None
+            with agreement(comm):
+                local = np.empty(layout.n_local, PETSc.ScalarType)
+                if comm.rank == 0:
+                    row = source.row(number)
+            comm.Scatterv([row, (layout.counts, layout.starts[:-1])] if comm.rank == 0 else None, local)
+            vectors.append(PETSc.Vec().createMPI((layout.n_local, layout.n), comm=comm))
+            vectors[-1].setArray(local)
+    except Exception:
+        destroy(*vectors)
+        raise
+    finally:
+        if source is not None:
+            source.close()
+    return Result(spec, facts, values, vectors)
 
 
 class _Source:

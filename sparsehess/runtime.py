@@ -87,7 +87,9 @@ def communicator(comm=None):
     from mpi4py import MPI
 
     if comm is None:
-        return MPI.COMM_SELF
+        comm = MPI.COMM_SELF
+        if "PETSc" not in globals():  # nothing to hold, and not every rank need be here to start it
+            return comm
     if not isinstance(comm, MPI.Comm):
         if not hasattr(comm, "tompi4py"):
             raise errors.InputError(f"comm must be an mpi4py or petsc4py communicator, not {type(comm).__name__}")
@@ -118,6 +120,51 @@ def _freed(comm, keyval, pair) -> None:
     ours, inner = pair
     inner.destroy()
     ours.Free()
+
+
+def child(comm, name, make):
+    """Return a communicator that make() derives from one of ours: made once for each name, freed with ours.
+
+    Collective the first time for a name. MPI has no more than some thousands: who needs another one again and
+    again gets the same.
+
+    Parameters
+    ----------
+    comm
+        What `communicator` has returned.
+    """
+    from mpi4py import MPI
+
+    if not _children:
+        _children.append(MPI.Comm.Create_keyval(delete_fn=_free_children))
+    known = comm.Get_attr(_children[0])
+    if known is None:
+        known = {}
+        comm.Set_attr(_children[0], known)
+    if known.get(name, MPI.COMM_NULL) == MPI.COMM_NULL:
+        known[name] = make()
+    return known[name]
+
+
+_children: list[int] = []  # the key of the attribute, made once
+
+
+def forget_children(comm) -> None:
+    """Have new ones made from now on: on those so far somebody has failed, and messages may be under way.
+
+    Not collective, but for all ranks or none.
+    """
+    if _children and (known := comm.Get_attr(_children[0])):
+        known.clear()
+
+
+def _free_children(comm, keyval, known) -> None:
+    """Free what was derived from a communicator with it; when MPI ends PETSc has ended before."""
+    from mpi4py import MPI
+
+    for one in known.values() if comm != MPI.COMM_SELF else ():
+        if one != MPI.COMM_NULL:
+            one.Free()
 
 
 def raise_together(comm, error: Exception | None) -> None:
@@ -284,6 +331,9 @@ _ERROR_TEXT = {
     55: "out of memory",
     56: "no support for this operation in this build",
     60: "nonconforming sizes",
+    65: "the file cannot be opened",
+    66: "the file cannot be read",
+    67: "the file cannot be written",
     71: "zero pivot in the factorization",
     FAILED: "an external library (MUMPS) failed",
     92: "no factorization of this kind in this build; MUMPS is needed",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsehess.errors import InputError
+from sparsehess.given import above_zero
 from sparsehess.operators.operator import Operator
 from sparsehess.runtime import require_real
 from sparsehess.solvers.krylovschur import KrylovSchur
@@ -82,6 +83,8 @@ def inertia(matrix, *, mass=None, zero: float | None = None, options: dict | Non
         PETSc's scalars are complex: its factorizations tell no inertia.
     """
     if isinstance(matrix, Operator) and mass is None and matrix.count(0.0) is not None:
+        if options:
+            raise InputError(f"-{next(iter(options))}: the structure counts, and nothing is factorized")
         return matrix.inertia(zero)
     with EigenProblem.of(matrix, mass=mass, nullspace=[], comm=comm) as problem:
         return count_signs(problem, zero, dict(options or {}))
@@ -107,9 +110,10 @@ def count_signs(problem: EigenProblem, zero: float | None, options: dict) -> Sig
     Collective.
     """
     require_real("a count by inertia, LDLᵀ of real numbers,")
-    threshold = problem.zero if zero is None else zero
-    if not threshold > 0:
-        raise InputError(f"zero={threshold}: the size up to which an eigenvalue is zero must be positive")
+    if zero is None and problem.zero == 0.0:  # a matrix of zeros, which nothing can be relative to
+        least, doubt = np.finfo(float).tiny, "" if problem.assembled else "told by a few products"
+        return Signs(0, problem.finite, 0, problem.n - problem.finite, least, problem.assembled, doubt)
+    threshold = problem.zero if zero is None else above_zero(zero, "zero")
     if problem.uncounted:
         return _estimated(problem, threshold, options)
     solver = KrylovSchur(problem, True, options, tol=1e-8)

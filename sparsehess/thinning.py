@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy.sparse
@@ -42,10 +42,11 @@ class Thinned:
     row_sum: float
     frobenius: float
     bound: float | None
+    _anchor: PETSc.Vec = field(repr=False)  # holds the communicator of what it was made of, and may outlive
 
     def close(self) -> None:
         """Destroy the matrix. Collective."""
-        destroy(self.mat)
+        destroy(self.mat, self._anchor)
 
     def __enter__(self) -> Thinned:
         return self
@@ -95,18 +96,27 @@ def thin(matrix, rule: Rule, *, mass=None, comm=None) -> Thinned:
         if problem.M is not None and not is_assembled(problem.M):
             raise InputError("a bound needs the entries of the mass matrix: this one is a shell")
         entries = _entries(problem.A, problem.layout)
-        pattern = entries.pattern
-        kept = rule.keep(entries) | entries.diagonal
-        sizes = np.where(kept, 0.0, np.abs(entries.values))
-        row_sum, frobenius = norms(sizes, entries.values[~kept], pattern)
-        bound = min(row_sum, frobenius) if problem.M is None else _pencil_bound(problem.M, entries, kept, sizes)
-        left = _left(entries, kept)
-        mat = aij(left.layout, left.indptr, left.indices, entries.values[kept])
-        found = Thinned(mat, left, left.nnz, pattern.nnz - left.nnz, row_sum, frobenius, bound)
-        pattern.free()
-        return found
+        try:
+            if problem.M is not None:
+                entries = _weighed(entries, problem.M)
+            return _thinned(entries, rule, problem.A.comm)
+        finally:
+            entries.pattern.free()
     finally:
         problem.close()
+
+
+def _thinned(entries: Entries, rule: Rule, comm: PETSc.Comm) -> Thinned:
+    """Return what a rule leaves, on a communicator that is to be held. Collective."""
+    if not hasattr(rule, "keep"):
+        raise InputError(f"the rule must be Above, Largest, Hysteresis or Inherited, not {type(rule).__name__}")
+    kept = rule.keep(entries) | entries.diagonal
+    row_sum, frobenius = entries.lost(kept)
+    bound = entries.shift(kept)
+    left = _left(entries, kept)
+    mat = aij(left.layout, left.indptr, left.indices, entries.values[kept])
+    anchor = PETSc.Vec().createMPI((0, 0), comm=comm)
+    return Thinned(mat, left, left.nnz, entries.pattern.nnz - left.nnz, row_sum, frobenius, bound, anchor)
 
 
 def _entries(matrix: PETSc.Mat, layout: Layout) -> Entries:
@@ -140,23 +150,21 @@ def _left(entries: Entries, kept: np.ndarray) -> Pattern:
     return Pattern.from_csr(indptr, pattern.indices[kept], comm=pattern.comm, source="thinned")
 
 
-def _pencil_bound(M: PETSc.Mat, entries: Entries, kept: np.ndarray, sizes: np.ndarray) -> float | None:
-    """Return a bound on ‖M^(-1/2) E M^(-1/2)‖₂, None where Gershgorin's discs give none. Collective."""
-    pattern = entries.pattern
-    layout, comm = pattern.layout, pattern.comm
+def _weighed(entries: Entries, M: PETSc.Mat) -> Entries:
+    """Return entries that know what a mass makes of their sizes in the bound. Collective."""
+    layout, comm = entries.pattern.layout, entries.pattern.comm
     mass = _entries(M, layout)
-    own = np.zeros(layout.n_local)
-    own[mass.rows[mass.diagonal] - layout.start] = mass.values[mass.diagonal]
-    if comm.allreduce(int((own <= 0).any())):
+    try:
+        own = np.zeros(layout.n_local)
+        own[mass.rows[mass.diagonal] - layout.start] = mass.values[mass.diagonal]
+        if comm.allreduce(int((own <= 0).any())):
+            return replace(entries, factor=None)
+        scale = 1.0 / np.sqrt(own)
+        relative = np.where(mass.diagonal, 0.0, np.abs(mass.values)) * _both(scale, mass)
+        discs, _ = norms(relative, relative, mass.pattern)
+    finally:
         mass.pattern.free()
-        return None
-    scale = 1.0 / np.sqrt(own)
-    relative = np.where(mass.diagonal, 0.0, np.abs(mass.values)) * _both(scale, mass)
-    discs, _ = norms(relative, relative, mass.pattern)
-    scaled = sizes * _both(scale, entries)
-    bound = min(norms(scaled, scaled[~kept], pattern))
-    mass.pattern.free()
-    return bound / (1.0 - discs) if discs < 1.0 else None
+    return replace(entries, weights=_both(scale, entries), factor=1.0 / (1.0 - discs) if discs < 1.0 else None)
 
 
 def _both(scale: np.ndarray, entries: Entries) -> np.ndarray:

@@ -101,6 +101,7 @@ static int raised(sparsehess_t handle)
     if (value != NULL) {
         if (getenv("SPARSEHESS_TRACEBACK") != NULL) PyErr_Display(type, value, trace);
         if (PyErr_GivenExceptionMatches(value, PyExc_ImportError)) code = UNUSABLE; /* the environment lacks it */
+        if (PyErr_GivenExceptionMatches(value, PyExc_UnicodeDecodeError)) code = UNUSABLE; /* a text in no UTF-8 */
         status = PyObject_GetAttrString(value, "status");
         if (status != NULL && PyLong_Check(status)) {
             code = (int)PyLong_AsLong(status);

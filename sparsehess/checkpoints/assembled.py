@@ -7,7 +7,7 @@ from sparsehess.noise import Noise
 
 
 def keep(journal: Journal, hessian) -> None:
-    """Save a Hessian; the evaluations that it was made from are removed.
+    """Save a Hessian; the evaluations that it was made from are removed once it is on the disk.
 
     Collective.
     """
@@ -23,8 +23,8 @@ def keep(journal: Journal, hessian) -> None:
         facts["noise"] = {"bend": float(noise.bend), "measured": bool(noise.measured)}
         arrays |= {"level": noise.level, "relative": noise.relative}
     arrays["values"] = hessian.mat.getValuesCSR()[2]
-    journal.checkpoint.save("hessian", journal.fingerprint, facts, arrays)
-    journal.forget()
+    if journal.checkpoint.save("hessian", journal.fingerprint, facts, arrays):
+        journal.forget()
 
 
 def restored(journal: Journal, pattern, coloring, prepared):

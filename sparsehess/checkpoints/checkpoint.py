@@ -20,12 +20,15 @@ import numpy as np
 from sparsehess.checkpoints import stored
 from sparsehess.checkpoints.stored import Saved
 from sparsehess.errors import Damaged, InputError, Stopped
-from sparsehess.runtime import agreement, communicator, log
+from sparsehess.files import sync_names
+from sparsehess.runtime import agreement, communicator, log, on_root
 
 _SUFFIX, _BEFORE, _BESIDE = ".ckpt", ".ckpt.1", ".ckpt.new"
 
-# Numbers of a fingerprint that come from sums over ranks agree this well for one problem.
+# Numbers of a fingerprint that come from sums over ranks agree this well for one problem; those whose name begins
+# so come from differences of gradients, which agree less.
 _ROUNDING = 1e-8
+ROUGH, _DIFFERENCES = "about ", 1e-3
 
 
 class Checkpoint:
@@ -61,6 +64,8 @@ class Checkpoint:
         self.interval, self.resume = float(interval), bool(resume)
         self.stopping = False  # whether all ranks have agreed that a signal came
         self._signal = 0
+        self._told = ""
+        self._damaged: set[str] = set()  # stages whose latest file is damaged: the one before it is worth more
         with agreement(self.comm):
             if not self.interval >= 0:
                 raise InputError(f"a checkpoint every {interval} seconds: the interval must not be negative")
@@ -125,8 +130,8 @@ class Checkpoint:
                 f"{self.directory} --resume"
             )
 
-    def save(self, stage: str, fingerprint: dict, meta: dict, arrays: dict[str, np.ndarray]) -> None:
-        """Save a stage; the one saved before is kept beside it.
+    def save(self, stage: str, fingerprint: dict, meta: dict, arrays: dict[str, np.ndarray]) -> bool:
+        """Save a stage, the one saved before is kept beside it; return whether that was done.
 
         Collective. Where the disk does not take it the run goes on, with a warning, unless it is to stop.
 
@@ -149,19 +154,26 @@ class Checkpoint:
         try:
             stored.write(beside, self.comm, fingerprint, meta, arrays)
             if self.comm.rank == 0:
-                with contextlib.suppress(FileNotFoundError):
-                    os.replace(path, self._path(stage, _BEFORE))
+                if stage not in self._damaged:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.replace(path, self._path(stage, _BEFORE))
                 os.replace(beside, path)
-                _sync(self.directory)
+                self._damaged.discard(stage)
+                sync_names(self.directory)
         except OSError as caught:
             error = caught
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)  # half a file takes room that is short
         told = self.comm.bcast(None if error is None else f"{error.strerror or error}")
         if told is None:
-            return
+            self._told = ""
+            return True
         if self.stopping:
             raise InputError(f"{path}: the checkpoint could not be written: {told}")
-        if self.comm.rank == 0:
+        if self.comm.rank == 0 and told != self._told:  # said once, though it is tried again and again
             log.warning("%s: the checkpoint could not be written: %s; the run goes on", path, told)
+        self._told = told
+        return False
 
     def load(self, stage: str, fingerprint: dict) -> Saved | None:
         """Return what was saved of a stage, or None where that is nothing, or `resume` was not asked for.
@@ -175,7 +187,7 @@ class Checkpoint:
         """
         if not self.resume:
             return None
-        there = self.comm.bcast([self._path(stage, s).exists() for s in (_SUFFIX, _BEFORE)])
+        there = on_root(self.comm, lambda: [self._path(stage, s).exists() for s in (_SUFFIX, _BEFORE)])
         found, damage = None, None
         for suffix, exists in zip((_SUFFIX, _BEFORE), there, strict=True):
             if not exists:
@@ -189,8 +201,10 @@ class Checkpoint:
             raise InputError(f"{damage}, and none before it is whole: remove it, and what it held is done again")
         if found is None:
             return None
-        if damage is not None and self.comm.rank == 0:
-            log.warning("%s; the one before it is used", damage)
+        if damage is not None:
+            self._damaged.add(stage)
+            if self.comm.rank == 0:
+                log.warning("%s; the one before it is used", damage)
         other = difference(found.fingerprint, fingerprint)
         if other:
             raise InputError(f"{found.path} is the checkpoint of another problem ({other}): give another folder")
@@ -198,34 +212,28 @@ class Checkpoint:
 
     def drop(self, stages: Iterable[str]) -> None:
         """Remove what was saved of these stages. Collective; rank 0 does it."""
-        self.comm.Barrier()  # nobody reads any more
-        if self.comm.rank == 0:
-            for stage in stages:
-                for suffix in (_BEFORE, _SUFFIX, _BESIDE):
-                    self._path(stage, suffix).unlink(missing_ok=True)
-        self.comm.Barrier()
+        self._remove([self._path(stage, suffix) for stage in stages for suffix in (_BEFORE, _SUFFIX, _BESIDE)])
 
     def clear(self) -> None:
         """Remove everything that was saved: the run has what it was for. Collective; rank 0 does it."""
-        self.comm.Barrier()
+        self._remove(on_root(self.comm, self._files))
+
+    def _remove(self, paths: list[Path]) -> None:
+        """Remove files that are not needed any more; one that stays is no reason to lose what the run has."""
+        self.comm.Barrier()  # nobody reads any more
         if self.comm.rank == 0:
-            for path in self._files():
-                path.unlink(missing_ok=True)
+            try:
+                for path in paths:
+                    path.unlink(missing_ok=True)
+            except OSError as error:
+                log.warning("%s stays: it cannot be removed: %s", path, error.strerror or error)
+        self.comm.Barrier()
 
     def _files(self) -> list[Path]:
         return [path for suffix in (_SUFFIX, _BEFORE, _BESIDE) for path in self.directory.glob(f"*{suffix}")]
 
     def _path(self, stage: str, suffix: str) -> Path:
         return self.directory / (stage + suffix)
-
-
-def _sync(directory: Path) -> None:
-    """Bring the names in a folder to the disk."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def difference(saved: dict, here: dict) -> str:
@@ -236,7 +244,8 @@ def difference(saved: dict, here: dict) -> str:
     for name in {**here, **saved}:
         a, b = saved.get(name), here.get(name)
         if isinstance(a, float) and isinstance(b, float):
-            same = abs(a - b) <= _ROUNDING * max(abs(a), abs(b))
+            allowed = _DIFFERENCES if name.startswith(ROUGH) else _ROUNDING
+            same = abs(a - b) <= allowed * max(abs(a), abs(b)) or a == b
         else:
             same = a == b
         if not same:

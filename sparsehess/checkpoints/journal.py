@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsehess.checkpoints.checkpoint import Checkpoint
-from sparsehess.coloring import Coloring
+from sparsehess.coloring import Coloring, fingerprint
 from sparsehess.elements import Gathering
 from sparsehess.noise import Noise
 from sparsehess.pattern import Layout, Pattern
@@ -182,22 +182,27 @@ class Journal:
         return length, noise
 
     def _save(self) -> None:
-        for number, meta, arrays in self._measured:  # before the columns whose steps follow from it
-            self.checkpoint.save(self._name(number), self.fingerprint, meta, arrays)
-        self._measured.clear()
+        def save(number, meta, arrays):
+            return self.checkpoint.save(self._name(number), self.fingerprint, meta, arrays)
+
+        # Noise before the columns whose steps follow from it; what the disk has not taken waits for the next time.
+        self._measured = [one for one in self._measured if not save(*one)]
+        waiting = []
         for record in self._waiting:
             if not record.done.any():
+                waiting.append(record)
                 continue
             kept = np.flatnonzero(record.done.any(axis=1))
             done = np.flatnonzero(record.done)
             meta = {"asked": record.asked, "done": done.tolist(), "kept": kept.tolist()}
-            self.checkpoint.save(self._name(record.number), self.fingerprint, meta, {"rows": record.rows[kept].T})
-        self._waiting = [record for record in self._waiting if not record.done.all()]
+            if not save(record.number, meta, {"rows": record.rows[kept].T}) or not record.done.all():
+                waiting.append(record)
+        self._waiting = waiting
         if self._sweeps is not None:
             number, done, entries = self._sweeps
             meta = {"asked": _SWEEPS, "done": done}
-            self.checkpoint.save(self._name(number), self.fingerprint, meta, {"entries": entries()})
-            self._sweeps = None
+            if save(number, meta, {"entries": entries()}):
+                self._sweeps = None
 
     def begin_sweeps(self, gathering: Gathering) -> int:
         """Return how many sweeps over the elements were done before: the gathering has been given them.
@@ -244,16 +249,15 @@ class Journal:
             return load_pattern(saved, self.layout), saved.meta["calls"]
         found, calls = make()
         meta, arrays = stored_pattern(found)
-        self.checkpoint.save(
-            "pattern", self.fingerprint, {**meta, "calls": calls, "requests": self._number}, arrays
-        )
-        self.forget()
+        meta |= {"calls": calls, "requests": self._number}
+        if self.checkpoint.save("pattern", self.fingerprint, meta, arrays):
+            self.forget()
         return found, calls
 
     def coloring(self, pattern: Pattern, make) -> Coloring:
         """Return the colouring that make() returns, or the one that was saved for this pattern. Collective."""
         saved = self.checkpoint.load("coloring", self.fingerprint)
-        structure = {"n": pattern.n, "nnz": pattern.nnz}
+        structure = {"n": pattern.n, "nnz": pattern.nnz, "digest": fingerprint(pattern)}
         if saved is not None and saved.meta["pattern"] == structure:
             return load_coloring(saved, pattern)
         made = make()

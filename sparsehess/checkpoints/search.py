@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparsehess.checkpoints.checkpoint import Checkpoint
-from sparsehess.errors import Stopped
+from sparsehess.checkpoints.checkpoint import ROUGH, Checkpoint
 from sparsehess.reproducible import signed
-from sparsehess.runtime import PETSc, complex_scalars, destroy
+from sparsehess.runtime import PETSc, agreement, complex_scalars, destroy
 
 if TYPE_CHECKING:
     from sparsehess.solvers.problem import EigenProblem
@@ -44,7 +43,9 @@ class Search:
         for name in ("groups", "backend"):  # do not change what is found
             del asked[name]
         asked["options"] = {name: str(value) for name, value in sorted(spec.options.items())}
-        asked["interval"] = None if spec.interval is None else [str(float(end)) for end in spec.interval]
+        for side, end in zip(("low", "high"), asked.pop("interval") or (), strict=False):
+            # The end of the negative ones is what rounding leaves of zero: sums over ranks tell it.
+            asked[f"interval, {side}"] = float(end) if np.isfinite(end) else str(float(end))
         self.fingerprint = {
             "n": problem.n,
             "deflated": len(problem.null),
@@ -52,6 +53,7 @@ class Search:
             **({"scalars": "complex"} if complex_scalars() else {}),
             **_sizes("H", problem.A, problem),
             **_sizes("M", problem.M, problem),
+            **_known(problem),
             **{name: float(value) if isinstance(value, float) else value for name, value in asked.items()},
         }
 
@@ -67,8 +69,8 @@ class Search:
             vectors.append(vector)
         return saved.meta, vectors
 
-    def look(self, gather: Callable[[], tuple[dict, list, list]]) -> Stopped | None:
-        """Save where it is due; after a signal return the error that is to end the solve.
+    def look(self, gather: Callable[[], tuple[dict, list, list]]) -> Exception | None:
+        """Save where it is due; return the error that is to end the solve, after a signal `Stopped`.
 
         Collective. Returned, not raised: callers may be inside a call of SLEPc, which has to end first.
 
@@ -79,39 +81,64 @@ class Search:
         """
         if not self.checkpoint.due():
             return None
-        facts, vectors, fresh = gather()
-        columns = [vector.getArray(readonly=True) for vector in (*vectors, *fresh)]
-        n_local = self.problem.layout.n_local
-        rows = np.stack(columns, axis=1) if columns else np.empty((n_local, 0))
-        # A complex number is stored as two real ones.
-        rows = np.ascontiguousarray(rows, PETSc.ScalarType).view(np.float64)
-        self.checkpoint.save(_STAGE, self.fingerprint, facts, {"vectors": rows})
-        destroy(*fresh)
+        fresh: list[PETSc.Vec] = []
         try:
+            facts, vectors, fresh = gather()
+            with agreement(self.problem.comm):
+                columns = [vector.getArray(readonly=True) for vector in (*vectors, *fresh)]
+                rows = np.stack(columns, axis=1) if columns else np.empty((self.problem.layout.n_local, 0))
+                # A complex number is stored as two real ones.
+                rows = np.ascontiguousarray(rows, PETSc.ScalarType).view(np.float64)
+            self.checkpoint.save(_STAGE, self.fingerprint, facts, {"vectors": rows})
             self.checkpoint.saved()
-        except Stopped as stopped:
-            return stopped
+        except Exception as error:  # agreed on: it ends the solve on all ranks
+            return error
+        finally:
+            destroy(*fresh)
         return None
 
     def pause(self, gather: Callable[[], tuple[dict, list, list]]) -> None:
         """Save where it is due; after a signal raise `Stopped`. Collective."""
-        stopped = self.look(gather)
-        if stopped is not None:
-            raise stopped
+        error = self.look(gather)
+        if error is not None:
+            raise error
 
 
 def _sizes(name: str, matrix: PETSc.Mat | None, problem: EigenProblem) -> dict[str, float]:
-    """Return norms of a matrix, and of its product with a fixed vector, by which it is known again. Collective."""
-    if matrix is None or "aij" not in matrix.getType():
+    """Return norms of a matrix, and of its product with a fixed vector, by which it is known again.
+
+    Collective. Of one whose products alone are known, which differences may have made, no more than a product.
+    """
+    if matrix is None:
         return {}
     vector, image = matrix.createVecs()
     vector.setArray(signed(problem.layout, 17))
     matrix.mult(vector, image)
     norms = PETSc.NormType
-    found = {
-        f"norm of {name}": float(matrix.norm(norms.FROBENIUS)),
-        f"a product of {name}": float(image.norm(norms.NORM_2)),
-        f"its first norm, {name}": float(image.norm(norms.NORM_1)),
-    }
+    size = float(image.norm(norms.NORM_2))
+    length = size * float(vector.norm(norms.NORM_2))
+    # Norms are those of -H too: the cosine, moved away from zero, is not.
+    side = 2.0 + (vector.dot(image).real / length if length > 0 else 0.0)
+    if "aij" in matrix.getType():
+        found = {
+            f"entries of {name}": int(matrix.getInfo(PETSc.Mat.InfoType.GLOBAL_SUM)["nz_used"]),
+            f"norm of {name}": float(matrix.norm(norms.FROBENIUS)),
+            f"a product of {name}": size,
+            f"its first norm, {name}": float(image.norm(norms.NORM_1)),
+            f"its direction, {name}": side,
+        }
+    else:
+        found = {f"{ROUGH}a product of {name}": size, f"{ROUGH}its direction, {name}": side}
     destroy(vector, image)
     return found
+
+
+def _known(problem: EigenProblem) -> dict[str, float]:
+    """Return the part of a fixed vector in the space of the known null vectors, if there are any. Collective."""
+    if not problem.null:
+        return {}
+    vector = problem.A.createVecRight()
+    vector.setArray(signed(problem.layout, 18))
+    parts = [vector.dot(one) for one in problem.null]
+    destroy(vector)
+    return {"part in the null space": float(np.linalg.norm(parts))}

@@ -8,6 +8,7 @@ number of ranks can read what any other has written. Nothing is ever unpickled.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import struct
@@ -92,28 +93,38 @@ def write(path: Path, comm, fingerprint: dict, meta: dict, arrays: dict[str, np.
         On rank 0 alone: the file could not be written.
     """
     blocks, place = [], 0
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    for name, array in arrays.items():
-        sizes = comm.allgather(array.size)
+    with agreement(comm):  # what needs memory, before anything is under way that a rank without any would not take
+        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        widest = max((array.itemsize for array in arrays.values()), default=0) if comm.size > 1 else 0
+        room = np.empty(_PIECE * widest if comm.rank == 0 else 0, np.uint8)
+    counts = np.array(comm.allgather([array.size for array in arrays.values()]), np.int64)
+    before = counts[: comm.rank].sum(axis=0).tolist()
+    with agreement(comm):
+        parts = [_sum(array, start) for array, start in zip(arrays.values(), before, strict=True)]
+    for (name, array), part, sizes in zip(arrays.items(), parts, counts.T.tolist(), strict=True):
         rows = comm.allreduce(len(array))
-        total = comm.allreduce(_sum(array, sum(sizes[: comm.rank])))
+        total = comm.allreduce(part)
         kind = array.dtype.newbyteorder("<").str
         blocks.append(
             {"name": name, "dtype": kind, "shape": [rows, *array.shape[1:]], "offset": place, "sum": total % 2**64}
         )
         place += sum(sizes) * array.itemsize
     header = {"version": VERSION, "fingerprint": fingerprint, "meta": meta, "blocks": blocks, "bytes": place}
+    with agreement(comm):
+        text = json.dumps(header).encode()
     error = None
     stream = None
     if comm.rank == 0:
         try:
-            stream = open(path, "wb")  # noqa: SIM115 - closed below, whatever happens between
-            text = json.dumps(header).encode()
+            path.unlink(missing_ok=True)
+            # Made here and now: what may lie under this name leads to no file elsewhere.
+            kind = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            stream = os.fdopen(os.open(path, kind, 0o666), "wb")
             stream.write(_PREFIX.pack(_MAGIC, len(text), zlib.crc32(text)) + text)
-        except OSError as caught:
+        except (OSError, MemoryError) as caught:
             error = caught
     for array in arrays.values():
-        error = _gathered(array, comm, stream, error)
+        error = _gathered(array, comm, stream, error, room)
     if comm.rank == 0:
         try:
             if stream is not None:
@@ -121,13 +132,13 @@ def write(path: Path, comm, fingerprint: dict, meta: dict, arrays: dict[str, np.
                     if error is None:
                         stream.flush()
                         os.fsync(stream.fileno())
-        except OSError as caught:
+        except (OSError, MemoryError) as caught:
             error = error or caught
         if error is not None:
-            raise error
+            raise error if isinstance(error, OSError) else OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), path)
 
 
-def _gathered(array: np.ndarray, comm, stream, error):
+def _gathered(array: np.ndarray, comm, stream, error, room: np.ndarray):
     """Write what all ranks have of an array, in their order; return what went wrong so far. Collective."""
     flat = array.reshape(-1)
     sizes = comm.allgather(flat.size)
@@ -139,12 +150,12 @@ def _gathered(array: np.ndarray, comm, stream, error):
         for first in range(0, size, _PIECE):
             piece = flat[first : first + _PIECE]
             if rank:
-                piece = np.empty(min(_PIECE, size - first), flat.dtype)
+                piece = room[: min(_PIECE, size - first) * flat.itemsize].view(flat.dtype)
                 comm.Recv(piece.view(np.uint8), source=rank, tag=_TAG)
             if error is None:  # after an error the others are listened to all the same
                 try:
                     stream.write(piece.astype(piece.dtype.newbyteorder("<"), copy=False).tobytes())
-                except OSError as caught:
+                except (OSError, MemoryError) as caught:
                     error = caught
     return error
 

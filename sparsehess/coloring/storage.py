@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections import deque
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from sparsehess.coloring.coloring import Coloring
 from sparsehess.coloring.kinds import KINDS
 from sparsehess.coloring.portfolio import Attempt
 from sparsehess.errors import InputError
-from sparsehess.files import replaced
-from sparsehess.hdf5 import opened
+from sparsehess.files import unfailing, written
+from sparsehess.hdf5 import made, opened
 from sparsehess.pattern import Pattern
 from sparsehess.pattern.layout import offsets
 from sparsehess.reproducible import hashed
@@ -79,8 +80,11 @@ def save(path, pattern: Pattern, coloring: Coloring, report: dict | None = None)
     with agreement(comm):
         if comm.rank == 0:
             pieces = (own if rank == 0 else _received(comm, rank, size) for rank, size in _sizes(pattern))
-            with replaced(path) as beside:
-                SUFFIXES[path.suffix][0](beside, json.dumps(facts), pattern.n, pieces)
+            try:
+                with written(path) as beside:
+                    SUFFIXES[path.suffix][0](beside, json.dumps(facts), pattern.n, pieces)
+            finally:
+                deque(pieces, maxlen=0)  # the others have sent theirs, and wait until they are taken
 
 
 def load(path, pattern: Pattern) -> Coloring:
@@ -140,7 +144,7 @@ def _checked(path: Path, here: str, n: int) -> dict:
 
 
 def _write_npz(path: Path, text: str, n: int, pieces) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
+    with unfailing(path) as target, zipfile.ZipFile(target, "w") as archive:
         with archive.open("facts.npy", "w") as stream:
             np.lib.format.write_array(stream, np.array(text))
         with archive.open("colors.npy", "w", force_zip64=True) as stream:
@@ -172,7 +176,7 @@ def _pieces_npz(path: Path, sizes: list[int]):
 
 
 def _write_h5(path: Path, text: str, n: int, pieces) -> None:
-    with optional("h5py", "an .h5 file", "hdf5").File(path, "w") as file:
+    with made(path) as file:
         file.attrs["json"] = text
         colors = file.create_dataset("colors", (n,), np.int32)
         first = 0

@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 from sparsehess import errors
-from sparsehess.commands import jobfiles, serve
+from sparsehess.commands import flags, jobfiles, serve
 from sparsehess.errors import InputError, SparseHessError
-from sparsehess.files import replaced
+from sparsehess.files import written
 from sparsehess.service import jobs, schedulers, scripts
 from sparsehess.service.jobs import Job
 from sparsehess.service.schedulers import SCHEDULERS, State
@@ -123,11 +123,8 @@ def _write_json(place: str, facts: dict) -> None:
     if place == "-":
         print(text, flush=True)
         return
-    try:
-        with replaced(Path(place)) as beside:
-            beside.write_text(text + "\n")
-    except OSError as error:
-        raise InputError(f"{place}: cannot be written: {error.strerror}") from error
+    with written(Path(place)) as beside:
+        beside.write_text(text + "\n")
 
 
 # --- submit --------------------------------------------------------------------------------
@@ -376,6 +373,7 @@ def run_plan(arguments, options, comm) -> int:
         if value is not None and value < 1:
             raise InputError(f"{'-' if flag == 'k' else '--'}{flag} {value}: at least 1")
     is_problem = problems.is_problem(arguments.input)
+    _refuse_idle(arguments, is_problem)
     objective, stored = None, None
     calls, seconds, pieces, colors = None, None, 0, 0
     if is_problem:
@@ -421,6 +419,19 @@ def run_plan(arguments, options, comm) -> int:
     if pattern is not None:
         pattern.free()
     return errors.DONE
+
+
+def _refuse_idle(arguments, is_problem: bool) -> None:
+    """Refuse flags that nothing of this plan would heed. Not collective; the same on every rank."""
+    flags.refuse(arguments, {"explain": False}, "the advice of a plan says which method and why; see --products")
+    assembly = flags.DERIVATIVES | flags.COLORING | {"measure": False}
+    if not is_problem:
+        told = f"{arguments.input} is a matrix file, which is not differentiated"
+        flags.refuse(arguments, flags.SETTINGS | assembly, told)
+    elif arguments.shell:
+        flags.refuse(arguments, assembly, "--shell assembles nothing")
+    if arguments.pattern != "detect":
+        flags.refuse(arguments, {"row": 30}, "only --pattern detect has to reckon with rows")
 
 
 def _allowed(comm, runtime) -> int:

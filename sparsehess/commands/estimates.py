@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict
 
 from sparsehess import errors, export, pictures, runtime
+from sparsehess.commands import flags
 from sparsehess.commands.answers import SCHEMA, answer, no_solver, ranks
 from sparsehess.commands.operands import known_vectors, operand
 from sparsehess.commands.telling import density_lines, derivative_facts, hessian_lines, rank_lines, trace_lines
@@ -19,6 +20,8 @@ from sparsehess.solvers.eigs import shortfall, solve
 @contextmanager
 def _problem(arguments, comm):
     """Have what INPUT, --mass and --nullspace stand for, as (operand, eigenproblem). Collective."""
+    if arguments.nullspace != "rigid":
+        flags.refuse(arguments, flags.POSITIONS, "only --nullspace rigid asks where nodes are")
     with (
         closing(operand(arguments, comm, shell=arguments.shell)) as given,
         closing(known_vectors(arguments, given)) as known,
@@ -106,6 +109,10 @@ def run_trace(arguments, options, comm) -> int:
     """The trace of a Hessian or of a function of it."""
     began = time.perf_counter()
     no_solver(options)
+    if arguments.method == "exact":
+        flags.refuse(arguments, {**flags.SAMPLES, "tol": None}, "--method exact takes no samples")
+    if arguments.function == "identity":
+        flags.refuse(arguments, {"steps": None}, "the trace itself takes one product with each sample")
     with _problem(arguments, comm) as (given, problem):
         found = trace(
             problem,
@@ -139,6 +146,8 @@ def _threshold(text: str | None) -> float | str | None:
 def run_rank(arguments, options, comm) -> int:
     """How many eigenvalues are not zero."""
     began = time.perf_counter()
+    if arguments.method == "inertia":
+        flags.refuse(arguments, flags.SAMPLES, "--method inertia takes no samples")
     with _problem(arguments, comm) as (given, problem):
         found = rank(
             problem,

@@ -29,6 +29,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from sparsehess.commands.words import is_number
 from sparsehess.errors import InputError
 
 SUFFIX = ".toml"
@@ -174,15 +175,7 @@ def guarded(words: list[str]) -> list[str]:
 
     Not collective.
     """
-    return [f" {word}" if word.startswith("-") and _is_number(word) else word for word in words]
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
+    return [f" {word}" if word.startswith("-") and is_number(word) else word for word in words]
 
 
 def options(command: str, top: argparse.ArgumentParser) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 from sparsehess import matrices, problems, report, runtime
 from sparsehess.assembly import Hessian, assemble, detected
 from sparsehess.checkpoints.journal import Journal
-from sparsehess.coloring import fingerprint, load
+from sparsehess.coloring import BEST, fingerprint, load
 from sparsehess.commands import flags
 from sparsehess.commands.provision import Provision, provision_of
 from sparsehess.errors import InputError
@@ -250,17 +251,23 @@ def _journal(arguments, objective, pattern: Pattern | None) -> Journal | None:
     asked["input"] = arguments.input.replace(place, Path(place).name)
     asked["settings"] = sorted(arguments.settings)
     asked["structure"] = None if pattern is None else fingerprint(pattern)
-    if place.endswith(".py"):
-        asked["code"] = on_root(objective.comm, lambda: hashlib.sha256(Path(place).read_bytes()).hexdigest()[:16])
+    asked["code"] = on_root(objective.comm, _code, place)
     return Journal.of(arguments.checkpoint, objective, asked)
+
+
+def _code(place: str) -> str | None:
+    """Return a digest of the file that a problem comes from; what that imports is not looked at."""
+    origin = place if place.endswith(".py") else getattr(sys.modules.get(place), "__file__", None)
+    return None if origin is None else hashlib.sha256(Path(origin).read_bytes()).hexdigest()[:16]
 
 
 def asked_coloring(arguments, pattern):
     """Return the colouring that is asked for, or the stored one. Collective."""
     if (arguments.coloring or "").endswith((".npz", ".h5")):
-        searched = {name: flags.COLORING[name] for name in ("order", "rule", "budget")}
-        flags.refuse(arguments, searched, f"{arguments.coloring} is a colouring already")
+        flags.refuse(arguments, flags.SEARCH | flags.TEMPLATES, f"{arguments.coloring} is a colouring already")
         return load(arguments.coloring, pattern)
+    if arguments.order != BEST:
+        flags.refuse(arguments, flags.TEMPLATES, f"only --order {BEST} searches; {arguments.order} is one order")
     lattice = getattr(arguments, "lattice", None)
     if lattice is not None:
         groups = pattern if pattern.quotient is None else pattern.quotient

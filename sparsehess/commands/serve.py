@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from sparsehess import errors, problems
-from sparsehess.commands import jobfiles
+from sparsehess.commands import flags, jobfiles
 from sparsehess.errors import InputError
-from sparsehess.files import replaced
+from sparsehess.files import written
 from sparsehess.service import spool as spools
 from sparsehess.service.spool import Spool
 
@@ -83,12 +83,14 @@ def add_parsers(commands, shared) -> None:
 
 def run_serve(arguments, options, comm) -> int:
     """Take jobs from a spool until told to leave."""
+    flags.refuse(arguments, {"json": None}, "each job has a result.json of its own")
     if arguments.ranks is not None:
         from sparsehess.service.supervisor import supervise
 
         if arguments.ranks < 1:
             raise InputError(f"--ranks {arguments.ranks}: at least 1")
         return supervise(arguments)
+    flags.refuse(arguments, {"launcher": "mpiexec"}, "it is for --ranks")
     from sparsehess import runtime
     from sparsehess.commands.answers import no_solver
     from sparsehess.runtime import on_root
@@ -115,7 +117,7 @@ def run_serve(arguments, options, comm) -> int:
             most=most,
         ),
         groups=arguments.groups,
-        cache=0 if arguments.cache == "0" else limits.size(arguments.cache),
+        cache=0 if arguments.cache == "0" else limits.size(arguments.cache, "--cache"),
         grace=arguments.grace,
         once=arguments.once,
         idle=arguments.idle,
@@ -256,9 +258,11 @@ def _state(state: str, folder: Path) -> dict:
     identity = folder.name.rpartition(".")[2]
     outcome = spools.read_outcome(folder) or {}
     try:
-        submit = jobfiles.read(folder / "job.toml").submit if (folder / "job.toml").is_file() else {}
-    except InputError:
-        submit = {}
+        said = jobfiles.read(folder / "job.toml").submit if (folder / "job.toml").is_file() else {}
+    except (InputError, OSError):
+        said = {}
+    kinds = {"name": str, "priority": int}
+    submit = {name: said[name] for name, kind in kinds.items() if isinstance(said.get(name), kind)}
     return {
         "id": identity,
         "name": submit.get("name"),
@@ -277,7 +281,8 @@ def _table(facts: list[dict]) -> str:
     rows = [("job", "name", "priority", "state", "exit", "")]
     for fact in facts:
         progress = fact["progress"]
-        said = fact["error"] or ("" if not progress else "{stage}: {done} of {total}".format(**progress))
+        here = () if not progress else (progress.get(name, "?") for name in ("stage", "done", "total"))
+        said = fact["error"] or ("" if not progress else "{}: {} of {}".format(*here))
         cells = (fact[name] for name in ("id", "name", "priority", "state", "exit"))
         rows.append((*("" if cell is None else str(cell) for cell in cells), str(said)[:100]))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -303,10 +308,10 @@ def _result(spool: Spool, identity: str, arguments) -> int:
         print(f"files        {folder}")
     if arguments.json is not None and (folder / "result.json").is_file():
         _write(arguments.json, (folder / "result.json").read_text())
-    if outcome["state"] == "done":
+    if outcome.get("state") == "done":
         return errors.DONE
     if outcome.get("exit") is None:
-        raise InputError(f"job {identity} was {outcome['state']}")
+        raise InputError(f"job {identity} was {outcome.get('state')}")
     sys.stderr.write(f"sparsehess: {outcome.get('error')}\n")
     return int(outcome["exit"])
 
@@ -336,8 +341,5 @@ def _write(place: str, text: str) -> None:
     if place == "-":
         print(text, end="", flush=True)
         return
-    try:
-        with replaced(Path(place)) as beside:
-            beside.write_text(text)
-    except OSError as error:
-        raise InputError(f"{place}: cannot be written: {error.strerror}") from error
+    with written(Path(place)) as beside:
+        beside.write_text(text)

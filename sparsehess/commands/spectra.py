@@ -11,6 +11,7 @@ import numpy as np
 
 from sparsehess import errors, export, pictures, report, runtime
 from sparsehess.certificate import judge, recount
+from sparsehess.commands import flags
 from sparsehess.commands.answers import SCHEMA, answer, no_solver, ranks
 from sparsehess.commands.operands import known_vectors, operand, thinned
 from sparsehess.commands.telling import (
@@ -29,13 +30,14 @@ from sparsehess.results import read_result
 from sparsehess.signs import count_signs
 from sparsehess.solvers import EigenProblem, SolveSpec
 from sparsehess.solvers.backends import check_backend
-from sparsehess.solvers.choice import choose
+from sparsehess.solvers.choice import PRECONDITIONED, choose
 from sparsehess.solvers.eigs import completed, shortfall, solve
 
 
 def run_eigs(arguments, options, comm) -> int:
     """Eigenpairs of a matrix file or of a problem."""
     began = time.perf_counter()
+    _refuse_idle(arguments)
     export.check_writable(arguments.out, export.RESULTS, comm)
     export.check_writable(arguments.plot, pictures.SUFFIXES, comm)
     spec = SolveSpec(
@@ -95,6 +97,17 @@ def run_eigs(arguments, options, comm) -> int:
     if error is not None:
         raise error
     return errors.DONE
+
+
+def _refuse_idle(arguments) -> None:
+    """Refuse flags that nothing would heed beside others."""
+    for name in ("interval", "target"):
+        if getattr(arguments, name) is not None:
+            flags.refuse(arguments, flags.WHICH, f"--{name} says which ones already")
+    if arguments.explain:
+        flags.refuse(arguments, flags.ANSWERS, "--explain solves nothing")
+    if arguments.nullspace != "rigid" and arguments.method not in ("auto", *PRECONDITIONED):
+        flags.refuse(arguments, flags.POSITIONS, f"for --nullspace rigid, and for {', '.join(PRECONDITIONED)}")
 
 
 def _whole(given) -> dict:
@@ -167,6 +180,8 @@ def run_check(arguments, options, comm) -> int:
     """A stored result, verified from the files alone."""
     began = time.perf_counter()
     no_solver(options)
+    if arguments.nullspace != "rigid":
+        flags.refuse(arguments, flags.POSITIONS, "only --nullspace rigid asks where nodes are")
     with (
         closing(operand(arguments, comm)) as given,
         closing(known_vectors(arguments, given)) as known,

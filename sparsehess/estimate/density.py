@@ -12,9 +12,10 @@ import numpy as np
 from sparsehess.errors import InputError
 from sparsehess.estimate.functions import half_width
 from sparsehess.estimate.lanczos import Lanczos, batches
-from sparsehess.estimate.measures import MOMENTS, Polynomials, Quadratures
+from sparsehess.estimate.measures import MOMENTS, NARROW, Polynomials, Quadratures
 from sparsehess.estimate.reduction import Reduction, reduced
 from sparsehess.estimate.shares import check_groups, sampled
+from sparsehess.given import above_zero, reals, whole_number
 
 METHODS = ("lanczos", "chebyshev")
 
@@ -95,7 +96,7 @@ class Density:
 
         Not collective.
         """
-        points = np.atleast_1d(np.asarray(points, np.float64))
+        points = np.atleast_1d(reals(points, "points"))
         fixed = np.zeros(len(points))
         for place, times in self.atoms:
             fixed += times / self.n * ((place <= points) if inclusive else (place < points))
@@ -179,16 +180,14 @@ def density(
     """
     if method not in METHODS:
         raise InputError(f"method {method!r} is none of {', '.join(METHODS)}")
-    if samples < 2:
-        raise InputError(f"samples={samples}: at least 2, as their spread is the error")
-    if steps is not None and steps < 1:
-        raise InputError(f"steps={steps}: at least 1")
-    if width is not None and not 0 < width < np.inf:
-        raise InputError(f"width={width} must be positive")
-    if points < 2:
-        raise InputError(f"points={points}: at least 2")
+    whole_number(samples, "samples", 2)  # their spread is the error
+    whole_number(points, "points", 2)
+    if steps is not None:
+        whole_number(steps, "steps", 1)
+    if width is not None:
+        above_zero(width, "width")
     if grid is not None:
-        grid = np.asarray(grid, np.float64)
+        grid = reals(grid, "grid")
         if grid.ndim != 1 or len(grid) < 2 or not (np.isfinite(grid).all() and (np.diff(grid) > 0).all()):
             raise InputError("grid must be two or more finite numbers in ascending order")
     with reduced(matrix, mass=mass, nullspace=nullspace, comm=comm, deflate=deflate) as operator:
@@ -267,7 +266,7 @@ def bounds(operator: Reduction, steps: int = _FOR_BOUNDS, seed: int = 0) -> tupl
 
 def _polynomials(operator, deal, steps, width, seed) -> tuple[Polynomials, int]:
     low, high, size = bounds(operator, seed=seed)
-    half = max(0.5 * (high - low) * (1 + _WIDER), 1e-6 * size, np.finfo(float).tiny)
+    half = max(0.5 * (high - low) * (1 + _WIDER), 1e-6 * size) or NARROW
     center = 0.5 * (low + high)
     if steps is None:
         steps = _STEPS if width is None else max(1, int(np.ceil(0.5 * np.pi * half / width)))
@@ -333,7 +332,7 @@ def _density(operator, measures, samples, steps, grid, points, width, method) ->
     if measures is not None and (width is None or method == "chebyshev"):
         width = measures.width()
     elif width is None:
-        width = 1e-3 * max(abs(low), abs(high), 1.0)
+        width = NARROW * max(abs(low), abs(high), 1.0)
     for atom in atoms:
         low, high = min(low, atom.location), max(high, atom.location)
     if grid is None:

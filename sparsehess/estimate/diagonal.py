@@ -13,6 +13,7 @@ from sparsehess.errors import InputError
 from sparsehess.estimate.functions import Function, half_width, resolve
 from sparsehess.estimate.lanczos import batches, function_of
 from sparsehess.estimate.reduction import Reduction, reduced
+from sparsehess.given import whole_number
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import agreement
 
@@ -111,6 +112,8 @@ def diagonal(
         Arguments that cannot be used.
     """
     f = resolve(function, gamma, time)
+    whole_number(samples, "samples", 2)  # their spread is the error
+    whole_number(steps, "steps", 1)
     with reduced(_no_mass(matrix), nullspace=nullspace, comm=comm) as operator:
         own = _read(operator, f)
         if own is not None:
@@ -159,6 +162,8 @@ def block_traces(
         Arguments that cannot be used.
     """
     f = resolve(function, gamma, time)
+    whole_number(samples, "samples", 2)  # their spread is the error
+    whole_number(steps, "steps", 1)
     with reduced(_no_mass(matrix), nullspace=nullspace, comm=comm) as operator:
         local, blocks = _labels(labels, operator)
         own = _read(operator, f)
@@ -211,8 +216,6 @@ def _applied(operator: Reduction, f: Function, X: np.ndarray, steps: int) -> np.
 
 def _sampled(operator: Reduction, f: Function, samples: int, steps: int, seed: int):
     """Give (k, n_local) arrays z ∘ f(H) z for random signs z, whose mean is the diagonal."""
-    if samples < 2:
-        raise InputError(f"samples={samples}: at least 2, as their spread is the error")
     for batch in batches(operator, 1 if f.linear else steps, samples):
         Z = operator.signs(batch, seed)
         yield (Z * _applied(operator, f, operator.project(Z), steps)).T

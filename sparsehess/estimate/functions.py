@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsehess.errors import InputError
+from sparsehess.errors import EvaluationError, InputError
+from sparsehess.given import above_zero, reals
 
 NAMES = ("identity", "logdet", "inverse", "heat", "effective dimension")
 
@@ -47,7 +48,11 @@ class Function:
         if len(values) and not values.min() > self.above:
             raise InputError(f"{self.name}: an eigenvalue is at or below {values.min():.6g}; {self.why}")
         with np.errstate(all="ignore"):  # what is not finite is refused below, and named
-            result = np.asarray(self.call(values), np.float64)
+            try:
+                result = self.call(values)
+            except Exception as error:  # the caller's function may raise anything
+                raise EvaluationError(f"{self.name} raised {type(error).__name__}: {error}") from error
+        result = reals(result, self.name)
         if result.shape != values.shape:
             raise InputError(f"{self.name} must return as many values as it is given, not shape {result.shape}")
         if not np.isfinite(result).all():
@@ -82,15 +87,15 @@ def resolve(function, gamma: float | None, time: float | None) -> Function:
     for key, value, user in (("gamma", gamma, "effective dimension"), ("time", time, "heat")):
         if (value is not None) != (function == user):
             raise InputError(f"{key} is for function {user!r}, which needs it")
-        if value is not None and not 0 < value < np.inf:
-            raise InputError(f"{key}={value} must be positive")
+        if value is not None:
+            above_zero(value, key)
     if callable(function):
         return Function(getattr(function, "__name__", "function"), function)
-    positive = "it needs a positive definite matrix; deflate the null space where there is one"
+    definite = "it needs a positive definite matrix; deflate the null space where there is one"
     known = {
         "identity": Function("identity", lambda x: x),
-        "logdet": Function("logdet", np.log, 0.0, positive),
-        "inverse": Function("inverse", lambda x: 1 / x, 0.0, positive),
+        "logdet": Function("logdet", np.log, 0.0, definite),
+        "inverse": Function("inverse", lambda x: 1 / x, 0.0, definite),
         "heat": Function("heat", lambda x: np.exp(-time * x)),
         "effective dimension": Function(
             "effective dimension", lambda x: x / (x + gamma), -(gamma or 0.0), "take a greater gamma"

@@ -21,6 +21,10 @@ _HEAVIEST = 4.0
 _AT = 1e3
 
 
+# The width of a kernel where all eigenvalues are zero, and no size tells what is narrow.
+NARROW = 1e-3
+
+
 @dataclass(frozen=True, eq=False)
 class Quadratures:
     """Gauss quadratures, a sample each.
@@ -60,6 +64,8 @@ class Quadratures:
                 spacings.append(0.5 * (np.append(gaps, gaps[-1]) + np.insert(gaps, 0, gaps[0])))
                 shares.append(np.minimum(weights, _HEAVIEST / len(nodes)))
         low, high = self.range
+        if low == high == 0.0:
+            return NARROW
         least = max(1e-6 * (high - low), 1e-9 * max(abs(low), abs(high)), np.finfo(float).tiny)
         if not spacings:
             return max(least, 1e-3 * max(abs(low), abs(high)))

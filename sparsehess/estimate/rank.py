@@ -9,6 +9,7 @@ import numpy as np
 from sparsehess.errors import InputError
 from sparsehess.estimate.density import Density, bounds, density
 from sparsehess.estimate.reduction import reduced
+from sparsehess.given import above_zero, whole_number
 from sparsehess.runtime import free_memory, has_package, require_real
 from sparsehess.solvers.krylovschur import KrylovSchur
 from sparsehess.solvers.memory import factor_memory
@@ -137,8 +138,10 @@ def rank(
     if isinstance(threshold, str) and threshold != "gap":
         raise InputError(f"threshold {threshold!r} is neither a number nor 'gap'")
     number = absolute if absolute is not None else threshold
-    if isinstance(number, (int, float)) and not 0 < number < np.inf:
-        raise InputError(f"threshold={number} must be positive")
+    if number is not None and number != "gap":
+        above_zero(number, "threshold")
+    whole_number(samples, "samples", 2)  # their spread is the error
+    whole_number(steps, "steps", 1)
     if isinstance(matrix, EigenProblem):
         return _counted(matrix, threshold, absolute, method, samples, steps, dict(options or {}), seed)
     with EigenProblem.of(matrix, mass=mass, nullspace=nullspace, comm=comm) as problem:
@@ -157,7 +160,7 @@ def _counted(problem, threshold, absolute, method, samples, steps, options, seed
     if method == "inertia":
         counts: _Inertia | _Estimated = _Inertia(problem, options)
     else:
-        spectrum = density(problem, samples=max(samples, 2), steps=steps, seed=seed)
+        spectrum = density(problem, samples=samples, steps=steps, seed=seed)
         counts = _Estimated(spectrum)
     try:
         gap = None

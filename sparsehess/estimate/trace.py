@@ -12,6 +12,7 @@ from sparsehess.estimate.lanczos import Lanczos, batches, converged, function_of
 from sparsehess.estimate.masses import lone_diagonal
 from sparsehess.estimate.reduction import Reduction, reduced
 from sparsehess.estimate.sketch import HutchPP, XTrace
+from sparsehess.given import whole_number
 from sparsehess.operators.operator import Operator
 
 METHODS = ("auto", "exact", "hutchinson", "hutch++", "xtrace")
@@ -122,14 +123,14 @@ def trace(
     if method not in METHODS:
         raise InputError(f"method {method!r} is none of {', '.join(METHODS)}")
     least = _SKETCHED[method].least if method in _SKETCHED else 2
-    if samples is not None and samples < least:
+    if samples is not None and whole_number(samples, "samples", 1) < least:
         raise InputError(f"samples={samples}: method {method!r} needs at least {least}")
     if tol is not None and not 0 < tol < 1:
         raise InputError(f"tol={tol} must be between 0 and 1")
-    if steps < 1:
-        raise InputError(f"steps={steps}: at least 1")
+    whole_number(steps, "steps", 1)
     f = resolve(function, gamma, time)
-    every = matrix.exact() if isinstance(matrix, Operator) and mass is None and nullspace is None else None
+    structured = isinstance(matrix, Operator) and mass is None and nullspace is None and deflate is None
+    every = matrix.exact() if structured else None
     if every is not None and method in ("auto", "exact"):
         return Trace(every.total(f), 0.0, 0, 0, "exact", f.name, True, 1)
     samples = samples or (_SAMPLES if tol is None else _MOST)

@@ -25,6 +25,7 @@ import scipy.sparse
 
 from sparsehess.assembly import Hessian, assemble
 from sparsehess.errors import EvaluationError, InputError
+from sparsehess.given import reals
 from sparsehess.nullspace import rigid_body_modes
 from sparsehess.objective import Objective
 from sparsehess.pattern import Layout, Pattern
@@ -98,12 +99,14 @@ def from_atoms(
     optional("ase", "from_atoms", "ase")
     comm = communicator(comm)
     with agreement(comm):
+        if not hasattr(atoms, "get_chemical_formula"):
+            raise InputError(f"from_atoms takes ase.Atoms, not {type(atoms).__name__}")
         if atoms.calc is None:
             raise InputError(f"{atoms.get_chemical_formula()} has no calculator: set atoms.calc")
         host = _Moving(atoms)
         if pattern is not None and (cutoff is not None or reach is not None):
             raise InputError("a pattern is given: leave out cutoff and reach")
-        if isinstance(pattern, str) and pattern != "detect":
+        if not (isinstance(pattern, Pattern | None) or (isinstance(pattern, str) and pattern == "detect")):
             raise InputError(f"pattern {pattern!r}: give a Pattern, or 'detect'")
         try:
             host.gradient(host.x)  # some calculators know their cut-off only then
@@ -262,10 +265,10 @@ def _range(atoms, cutoff, reach) -> tuple[float, int]:
         reach = own if reach is None else reach
     elif reach is None:
         reach = _CALCULATORS[kinds[0]](atoms.calc)[1] if kinds else "many-body"
-    hops = REACHES.get(reach, reach)
+    hops = REACHES.get(reach, reach) if isinstance(reach, str) else reach
     if not isinstance(hops, (int, np.integer)) or hops < 1:
         raise InputError(f"reach={reach!r} is neither {' nor '.join(REACHES)} nor a whole number of cut-offs")
-    if not cutoff > 0:
+    if not reals(cutoff, "cutoff") > 0:
         raise InputError(f"cutoff={cutoff} must be a distance above 0, in Å")
     return float(cutoff), int(hops)
 
@@ -336,7 +339,7 @@ class NormalModes:
 
         Collective.
         """
-        if not 0 <= number < len(self.frequencies):
+        if not (isinstance(number, (int, np.integer)) and 0 <= number < len(self.frequencies)):
             raise InputError(f"mode {number}: there are {len(self.frequencies)}, counted from 0")
         whole = np.zeros(3 * len(self.atoms))
         whole[free_coordinates(self.atoms)] = _everywhere(self.spectrum.vectors[number])

@@ -1,17 +1,177 @@
-"""`Layers`: curvature of a model layer by layer, each layer's a structured matrix on variables of its own."""
+"""Curvature of a model layer by layer: `Layers`, and the Kronecker factors that all hosts of learning share.
+
+A layer s = W a (with the bias as a last column of W and a 1 as last entry of a) that a sample goes through at R
+positions has the gradient Σ_r g_r a_rᵀ by W, g_r the gradient by s_r. With row-major vectors it is Σ_r g_r ⊗ a_r.
+
+Sources: Martens, Grosse 2015 (linear layers); Grosse, Martens 2016 (convolutions); George et al. 2018 (eigenvalues
+corrected); Eschenhagen et al. 2023, section 3 (positions: expand, reduce).
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from sparsehess.errors import InputError
+from sparsehess.hosts.learning import REDUCTIONS
 from sparsehess.operators.directsum import DirectSum
+from sparsehess.operators.eigenbasis import EigenCorrected, eigenbasis
+from sparsehess.operators.grid import Grid
+from sparsehess.operators.kronecker import Kronecker
 from sparsehess.operators.operator import Operator
+from sparsehess.operators.tall import summed
 from sparsehess.operators.values import Eigenvalues
 from sparsehess.pattern import Layout
-from sparsehess.runtime import PETSc, destroy
+from sparsehess.runtime import PETSc, agreement, destroy
+
+CURVATURES = ("gauss-newton", "empirical fisher")
+SHARING = ("expand", "reduce")
+
+# Arrays of the size of a layer's inputs and slopes at a time.
+ARRAYS = 4
+
+
+class Factors(ABC):
+    """Factors of all layers from this rank's samples, summed over ranks.
+
+    A host finds the layers and shows what they see. Of its arrays `@`, `T`, `swapaxes`, `sum`, `mean` are used.
+
+    Parameters
+    ----------
+    comm
+        Communicator.
+    curvature, sharing, reduction, memory
+        As for `torch_factors.kfac`.
+
+    Attributes
+    ----------
+    layers
+        For each layer an object with `name`; `outer` and `inner`, the sizes of G and A; `variables`
+        (outer × inner,), which of the model's they are; and `covered`, the names of its parameters.
+    names, n
+        Of the parameters that are the variables; how many variables there are.
+    total
+        Samples of all ranks.
+    weight
+        By what the loss of one sample is multiplied in the whole.
+    """
+
+    layers: list
+    names: list[str]
+    n: int
+    total: int
+    weight: float
+
+    def __init__(self, comm, *, curvature: str, sharing: str, reduction: str, memory: int):
+        for value, known in ((curvature, CURVATURES), (sharing, SHARING), (reduction, REDUCTIONS)):
+            if value not in known:
+                raise InputError(f"{value!r} is none of {', '.join(known)}")
+        self.comm, self._curvature, self._sharing, self._memory = comm, curvature, sharing, memory
+
+    @abstractmethod
+    def _passes(self, visit: Callable) -> None:
+        """Call visit(number, a, every g) of each layer for each chunk: a (samples, positions, inner), g alike."""
+
+    @abstractmethod
+    def _brought(self, array: np.ndarray):
+        """Return an array of the host's."""
+
+    @abstractmethod
+    def _fetched(self, array) -> np.ndarray:
+        """Return an array of the host's as one of NumPy's."""
+
+    def _gram(self, a) -> np.ndarray:
+        """Return the sum of a aᵀ over samples and positions."""
+        flat = a.reshape(-1, a.shape[-1])
+        return self._fetched(flat.T @ flat)
+
+    def _factors(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return (G, A) of each layer."""
+        pairs = [(np.zeros((one.outer,) * 2), np.zeros((one.inner,) * 2)) for one in self.layers]
+
+        def add(number, a, every):
+            G, A = pairs[number]
+            positions = a.shape[1]
+            if self._sharing == "reduce":
+                a, positions, every = a.mean(1, keepdims=True), 1, [g.sum(1, keepdims=True) for g in every]
+            A += self._gram(a) / (self.total * positions)
+            for g in every:
+                G += self.weight * self._gram(g)
+
+        with agreement(self.comm):
+            self._passes(add)
+        return [(summed(self.comm, G), summed(self.comm, A)) for G, A in pairs]
+
+    def kfac(self) -> Layers:
+        """Return G ⊗ A of every layer.
+
+        Collective.
+        """
+        return self._placed([Kronecker((G, A), comm=self.comm) for G, A in self._factors()])
+
+    def ekfac(self) -> Layers:
+        """Return the same eigenvectors with the diagonal of QᵀHQ.
+
+        Collective.
+        """
+        bases = [(eigenbasis(self.comm, G, "G")[1], eigenbasis(self.comm, A, "A")[1]) for G, A in self._factors()]
+        squares = [np.zeros((layer.outer, layer.inner)) for layer in self.layers]
+        turned = [[self._brought(Q) for Q in pair] for pair in bases]
+
+        def add(number, a, every):
+            QG, QA = turned[number]
+            a = a @ QA
+            for g in every:
+                squares[number] += self.weight * self._fetched(self._squares(g @ QG, a))
+
+        with agreement(self.comm):
+            self._passes(add)
+        made = []
+        for (QG, QA), s in zip(bases, squares, strict=True):
+            own = Grid(len(QG), len(QA), self.comm).own_rows
+            made.append(EigenCorrected(QG, QA, summed(self.comm, s)[own].ravel(), comm=self.comm))
+        return self._placed(made)
+
+    def _squares(self, g, a):
+        """Return the sum over samples of (Σ_r g_r a_rᵀ)², entry by entry."""
+        if a.shape[1] == 1:
+            return (g[:, 0] ** 2).T @ a[:, 0] ** 2
+        size = max(1, self._memory // (ARRAYS * 8 * g.shape[2] * a.shape[2]))
+        parts = (slice(begin, begin + size) for begin in range(0, len(a), size))
+        return sum(((g[part].swapaxes(1, 2) @ a[part]) ** 2).sum(0) for part in parts)
+
+    def _placed(self, made: list) -> Layers:
+        covered = {name for layer in self.layers for name in layer.covered}
+        return Layers(
+            {layer.name: part for layer, part in zip(self.layers, made, strict=True)},
+            {layer.name: layer.variables for layer in self.layers},
+            self.n,
+            uncovered=tuple(name for name in self.names if name not in covered),
+        )
+
+
+def roots(L: np.ndarray) -> np.ndarray:
+    """Return vectors v (k, samples, c) with Σ v vᵀ = L (samples, c, c), of each sample the loss's Hessian.
+
+    Not collective.
+
+    Raises
+    ------
+    InputError
+        The loss is not convex in the outputs.
+    """
+    sizes, Q = np.linalg.eigh((L + L.swapaxes(1, 2)) / 2)
+    largest = np.abs(sizes).max()
+    if sizes.min() < -1e-9 * largest:
+        raise InputError(
+            "the loss is not convex in the outputs, and has no Gauss–Newton factors: take the empirical Fisher's"
+        )
+    used = (sizes > 1e-15 * largest).any(0)
+    used[-1] = True  # of a loss that is linear: one vector, of zeros
+    scaled = Q * np.sqrt(np.maximum(sizes, 0))[:, None, :]
+    return np.moveaxis(scaled[:, :, used], 2, 0)
 
 
 class Layers(Operator):

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from sparsehess.errors import InputError, StackError
+from sparsehess.given import reals, whole_number
 from sparsehess.hosts.jax_tracing import traced
 from sparsehess.objective import Objective
 
@@ -60,7 +61,9 @@ def from_jax(
         raise StackError(f"{error}: pip install 'sparsehess[jax]'") from error
     if products not in PRODUCTS:
         raise InputError(f"products {products!r} is none of {', '.join(PRODUCTS)}")
-    x = np.asarray(x, np.float64)
+    x, memory = reals(x, "x"), whole_number(memory, "memory", 1)
+    if x.ndim != 1:
+        raise InputError(f"x must be a vector; its shape is {x.shape}")
 
     @cache
     def slope(dtype):

@@ -15,6 +15,7 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.errors import InputError, StackError
+from sparsehess.given import evaluating, whole_number
 from sparsehess.hosts.jax import PRODUCTS
 from sparsehess.hosts.learning import REDUCTIONS, check_parts, check_products, selected
 from sparsehess.objective import Objective
@@ -151,23 +152,42 @@ def _by_slopes(jax, model, z, change, chunk):
     return model.weight(1) * along * slope
 
 
-class _Model:
-    """A model and this rank's samples at one precision."""
+class Share:
+    """A model and this rank's samples at one precision.
+
+    Attributes
+    ----------
+    leaves, names
+        All arrays of the parameters, and their names; None for those that are not of floating point.
+    slices
+        Which variables the entries of those that are chosen are.
+    x
+        (n,) where the model is at first.
+    samples
+        How many.
+    chunk
+        How many are worked on at a time, at most.
+    """
 
     def __init__(self, jax, apply, loss, params, inputs, targets, parameters, precision: str, device):
         self.jax, self._apply, self._loss, self.precision = jax, apply, loss, precision
         self._device = device
         leaves, self._tree = jax.tree_util.tree_flatten_with_path(params)
-        chosen = set(selected(names(params), parameters))
-        self._places = [number for number, (path, _) in enumerate(leaves) if _name(path) in chosen]
-        self._leaves = [self._brought(leaf) for _, leaf in leaves]
+        self.slices = blocks(params, parameters)
+        self.names = [_name(path) if _is_real(leaf) else None for path, leaf in leaves]
+        self._places = [number for number, name in enumerate(self.names) if name in self.slices]
+        self.leaves = [self._brought(leaf) for _, leaf in leaves]
         self._inputs = jax.tree_util.tree_map(self._brought, inputs)
         self._targets = self._brought(targets)
+        if not self._targets.ndim or not self._places:
+            raise InputError(
+                "a model needs targets with samples along the first axis, and arrays of floating point"
+            )
         self.samples = self.chunk = len(self._targets)
         if any(len(one) != self.samples for one in jax.tree_util.tree_leaves(self._inputs)):
             raise InputError(f"inputs have not the {self.samples} samples of the targets")
-        self._sizes = [self._leaves[place].size for place in self._places]
-        self.x = np.concatenate([np.asarray(self._leaves[place], np.float64).ravel() for place in self._places])
+        self._sizes = [self.leaves[place].size for place in self._places]
+        self.x = np.concatenate([np.asarray(self.leaves[place], np.float64).ravel() for place in self._places])
         self._part: float | None = None
 
     def _brought(self, array):
@@ -194,16 +214,26 @@ class _Model:
         return [self.part(*ends) for ends in pairwise(edges)]
 
     def outputs(self, x, chunk):
-        leaves, pieces = list(self._leaves), self.jax.numpy.split(x, np.cumsum(self._sizes)[:-1])
+        """Return what the model gives for some samples at x (n,)."""
+        leaves, pieces = list(self.leaves), self.jax.numpy.split(x, np.cumsum(self._sizes)[:-1])
         for place, piece in zip(self._places, pieces, strict=True):
             leaves[place] = piece.reshape(leaves[place].shape)
-        return self._apply(self.jax.tree_util.tree_unflatten(self._tree, leaves), chunk[0])
+        return self.applied(leaves, chunk[0])
 
-    def weighted_loss(self, outputs, chunk):
-        value = self.jax.numpy.asarray(self._loss(outputs, chunk[1]))
+    def applied(self, leaves, inputs):
+        """Return what the model gives for some inputs with arrays in the place of its own."""
+        return self._apply(self.jax.tree_util.tree_unflatten(self._tree, leaves), inputs)
+
+    def of_outputs(self, outputs, targets):
+        """Return the loss of outputs, as the user's function has it."""
+        value = self.jax.numpy.asarray(self._loss(outputs, targets))
         if value.size != 1:
             raise InputError(f"the loss must return one number, not {value.shape}: take its mean over samples")
-        return self.weight(len(chunk[1])) * value.reshape(())
+        return value.reshape(())
+
+    def weighted_loss(self, outputs, chunk):
+        """Return what some samples contribute to the whole."""
+        return self.weight(len(chunk[1])) * self.of_outputs(outputs, chunk[1])
 
     def slopes(self, outputs, chunk):
         """Return the gradients of the loss of each sample by its outputs."""
@@ -256,8 +286,8 @@ def _objective(
     name = name or getattr(apply, "__name__", "JAX model")
     with agreement(comm):
         given = (jax, apply, loss, params, inputs, targets, parameters)
-        exact = _Model(*given, "float64", device)
-        fast = exact if products == "float64" else _Model(*given, products, device)
+        exact = Share(*given, "float64", device)
+        fast = exact if products == "float64" else Share(*given, products, device)
     total = comm.allreduce(exact.samples)
     if not total:
         raise InputError("no rank has a sample")
@@ -266,7 +296,8 @@ def _objective(
     def compiled(model, function):
         return jax.jit(lambda x, *v_and_chunk: function(model, x, *v_and_chunk))
 
-    with agreement(comm):
+    with agreement(comm), evaluating(name):
+        whole_number(memory, "memory", 1)
         for model in {exact, fast}:
             model.weigh(1 / total if reduction == "mean" else None)
         check_parts(exact.value_of, exact.samples, mean=reduction == "mean", name=name)
@@ -316,7 +347,7 @@ def _objective(
     )
 
 
-def _fitted(jax, model: _Model, many, memory: int) -> int:
+def _fitted(jax, model: Share, many, memory: int) -> int:
     """Choose the chunks of samples of a model so that a product fits half of the memory; return the batch."""
     few = min(_FEW, model.samples)
     if not few:
@@ -325,7 +356,7 @@ def _fitted(jax, model: _Model, many, memory: int) -> int:
     def taken(samples: int) -> int:
         x = model.x.astype(model.precision)
         with model.precise():
-            return _held(jax.make_jaxpr(partial(many, model))(x, x[None], model.part(0, samples)).jaxpr)
+            return held(jax.make_jaxpr(partial(many, model))(x, x[None], model.part(0, samples)).jaxpr)
 
     twice = min(2 * few, model.samples)
     small, large = taken(few), taken(twice)
@@ -336,7 +367,7 @@ def _fitted(jax, model: _Model, many, memory: int) -> int:
     return 1 << (batch.bit_length() - 1)
 
 
-def _held(jaxpr) -> int:
+def held(jaxpr) -> int:
     """Return the bytes of all values in between: more than a compiler keeps at a time."""
     total = 0
     for equation in jaxpr.eqns:
@@ -346,5 +377,5 @@ def _held(jaxpr) -> int:
             for item in value if isinstance(value, (tuple, list)) else (value,):
                 inner = getattr(item, "jaxpr", item)
                 if hasattr(inner, "eqns"):
-                    total += _held(inner)
+                    total += held(inner)
     return total

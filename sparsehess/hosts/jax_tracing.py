@@ -90,7 +90,8 @@ _POINTWISE = _names(
 _STEPS = _names("ceil floor round sign stop_gradient")
 _REDUCTIONS = _names("reduce_max reduce_min reduce_prod reduce_sum")
 _INDEXED = {"dynamic_slice": 1, "dynamic_update_slice": 2, "gather": 1}
-_CALLS = _names("checkpoint closed_call core_call custom_jvp_call custom_vjp_call jit pjit remat remat2")
+CALLS = _names("checkpoint closed_call core_call jit pjit remat remat2")
+_CUSTOM = _names("custom_jvp_call custom_vjp_call")
 
 # What indices and masks are mostly made with, so that little is compiled for them.
 _NUMPY = {
@@ -106,6 +107,23 @@ _NUMPY = {
     "ge": np.greater_equal,
     "select_n": lambda which, *cases: np.choose(np.asarray(which, int), cases),
 }
+
+
+def named(equation) -> str:
+    """Return the name of the primitive of an equation.
+
+    Not collective.
+    """
+    return equation.primitive.name.replace("-", "_")
+
+
+def called(equation) -> tuple:
+    """Return the jaxpr that an equation calls, and its constants.
+
+    Not collective.
+    """
+    inner = equation.params["jaxpr" if "jaxpr" in equation.params else "call_jaxpr"]
+    return getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
 
 
 def _followed(jaxpr, consts, arguments) -> list[_Traced]:
@@ -138,17 +156,16 @@ def _constant(value) -> _Traced:
 
 def _applied(equation, arguments: list[_Traced]) -> list[_Traced]:
     """Return what is known of the results of one equation."""
-    name, outs = equation.primitive.name.replace("-", "_"), equation.outvars
-    if name in _CALLS:
-        inner = equation.params["jaxpr" if "jaxpr" in equation.params else "call_jaxpr"]
-        return _followed(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), arguments)
+    name, outs = named(equation), equation.outvars
+    if name in CALLS or name in _CUSTOM:
+        return _followed(*called(equation), arguments)
     if all(one.value is not None for one in arguments):
         return _computed(name, equation, arguments)
     flat = name in _STEPS or not any(np.issubdtype(out.aval.dtype, np.inexact) for out in outs)
     if flat or all(one.rows is None for one in arguments):
         return [_Traced() for _ in outs]
     shapes = [atom.aval.shape for atom in equation.invars]
-    if name in _MOVES or name in _INDEXED or (name == "select_n" and arguments[0].value is not None):
+    if name in MOVES or name in _INDEXED or (name == "select_n" and arguments[0].value is not None):
         moved = _moved(name, equation, arguments, _numbers(arguments, shapes))
     elif name in _POINTWISE:
         moved = _pointwise(name, arguments, outs[0].aval.size)
@@ -176,8 +193,8 @@ def _computed(name: str, equation, arguments: list[_Traced]) -> list[_Traced]:
         arrays = [one.value() for one in arguments]
         if name in _NUMPY:
             out = _NUMPY[name](*arrays)
-        elif name in _MOVES:
-            out = _MOVES[name](equation.params, *map(np.asarray, arrays))
+        elif name in MOVES:
+            out = MOVES[name](equation.params, *map(np.asarray, arrays))
         else:
             functions, parameters = equation.primitive.get_bind_params(equation.params)
             out = equation.primitive.bind(*functions, *arrays, **parameters)
@@ -238,7 +255,7 @@ def _moved(name: str, equation, arguments: list[_Traced], numbers: list[np.ndarr
     elif name == "select_n":
         results = _NUMPY[name](arguments[0].value(), *numbers[1:])
     else:
-        results = _MOVES[name](parameters, *numbers)
+        results = MOVES[name](parameters, *numbers)
     results = [np.ravel(result) for result in (results if isinstance(results, list) else [results])]
     stacked = [one.rows for one in arguments if one.rows is not None]
     if any((result < 0).any() for result in results):
@@ -271,7 +288,7 @@ def _sliced(parameters, array):
 
 
 # What primitives that only move components do to the numbers of the components.
-_MOVES = {
+MOVES = {
     "broadcast_in_dim": _broadcast,
     "concatenate": lambda parameters, *arrays: np.concatenate(arrays, parameters["dimension"]),
     "pad": _padded,

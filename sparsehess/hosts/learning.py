@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from sparsehess.errors import CheckError, InputError
+from sparsehess.given import evaluating, whole_number
 from sparsehess.operators.blocks import LIMIT, BlockDiagonal
 from sparsehess.pattern import Layout
 from sparsehess.runtime import communicator
@@ -27,8 +28,16 @@ def share(*arrays, comm=None) -> tuple:
     """Return this rank's samples of arrays that all ranks have: as many as others, in a row along the first axis.
 
     Collective on `comm`.
+
+    Raises
+    ------
+    InputError
+        The arrays have different numbers of samples.
     """
-    layout = Layout.from_size(len(arrays[0]), communicator(comm))
+    lengths = {len(array) for array in arrays}
+    if len(lengths) != 1:
+        raise InputError(f"arrays to share out must have one number of samples, not {sorted(lengths)}")
+    layout = Layout.from_size(lengths.pop(), communicator(comm))
     return tuple(array[layout.start : layout.stop] for array in arrays)
 
 
@@ -57,7 +66,7 @@ def drawn(samples: int, size: int, *, seed: int = 0, comm=None) -> np.ndarray:
         More are wanted than there are.
     """
     layout = Layout.from_local(samples, communicator(comm))
-    if not 1 <= size <= layout.n:
+    if whole_number(size, "size", 1) > layout.n:
         raise InputError(f"a mini-batch of {size} from {layout.n} samples: at least 1, and no more than there are")
     chosen = np.sort(np.random.default_rng(seed).choice(layout.n, size, replace=False))
     return chosen[(chosen >= layout.start) & (chosen < layout.stop)] - layout.start
@@ -88,12 +97,19 @@ def selected(names: Iterable[str], parameters) -> list[str]:
     if parameters is None:
         return names
     if callable(parameters):
-        found = [name for name in names if parameters(name)]
+        with evaluating("parameters"):
+            found = [name for name in names if parameters(name)]
         if not found:
             raise InputError(f"no parameter is chosen of {_some(names)}")
         return found
-    expressions = [parameters] if isinstance(parameters, str) else list(parameters)
+    expressions = [parameters] if isinstance(parameters, str) else parameters
+    if not isinstance(expressions, (list, tuple)) or not all(isinstance(one, str) for one in expressions):
+        raise InputError(f"parameters must be a predicate, an expression or a list of them, not {parameters!r}")
     for expression in expressions:
+        try:
+            re.compile(expression)
+        except re.error as error:
+            raise InputError(f"parameters: {expression!r} is no regular expression: {error}") from error
         if not any(re.fullmatch(expression, name) for name in names):
             raise InputError(f"no parameter matches {expression!r}: there are {_some(names)}")
     found = [name for name in names if any(re.fullmatch(expression, name) for expression in expressions)]
@@ -130,6 +146,8 @@ def labels(groups: Mapping[str, np.ndarray], n: int) -> np.ndarray:
     """
     out = np.full(n, -1, np.int64)
     for number, (name, variables) in enumerate(groups.items()):
+        if len(variables) and not 0 <= np.min(variables) <= np.max(variables) < n:
+            raise InputError(f"group {name!r} has variables that are not from 0 to {n - 1}")
         if (out[variables] >= 0).any():
             raise InputError(f"group {name!r} has variables of another group")
         out[variables] = number
@@ -156,7 +174,7 @@ def diagonal_blocks(free, groups: Mapping[str, np.ndarray]) -> BlockDiagonal:
         Groups that leave gaps, or are too large: `block_traces` and K-FAC need no block as a whole.
     """
     layout = free.objective.layout
-    if not np.array_equal(np.concatenate([*groups.values()]), np.arange(layout.n)):
+    if not groups or not np.array_equal(np.concatenate([*groups.values()]), np.arange(layout.n)):
         raise InputError("the groups must be all variables, one group after the other")
     large = [f"{name} ({len(group)})" for name, group in groups.items() if len(group) > LIMIT]
     if large:

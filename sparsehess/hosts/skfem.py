@@ -21,6 +21,7 @@ import numpy as np
 
 from sparsehess.certificate import Certificate, certify
 from sparsehess.errors import InputError
+from sparsehess.pattern import Layout
 from sparsehess.runtime import agreement, communicator
 from sparsehess.solvers import eigs
 
@@ -52,12 +53,15 @@ class EigenSolver:
         more
             Arguments that override those of `solver_eigen`, for this call.
         """
+        if M is not None and np.ndim(M) != 2:
+            raise InputError("solver_eigen is for K x = λ M x: give scikit-fem's solve two matrices")
         how = {**self._how, **more}
         with eigs(K, mass=M, comm=self._comm, **how) as spectrum:
             self.certificate = certify(K, spectrum, mass=M, tol=how.get("tol", 1e-8), comm=self._comm)
-            parts = [vector.getArray(readonly=True) for vector in spectrum.vectors]
-            own = np.array(parts).reshape(len(parts), -1).T
-            return spectrum.eigenvalues, np.concatenate(self._comm.allgather(own))
+            own = np.zeros((len(spectrum.vectors), Layout.from_size(K.shape[0], self._comm).n_local))
+            for row, vector in zip(own, spectrum.vectors, strict=True):
+                row[:] = vector.getArray(readonly=True)
+            return spectrum.eigenvalues, np.concatenate(self._comm.allgather(own.T))
 
 
 def solver_eigen(k: int | None = None, *, comm=None, **how) -> EigenSolver:

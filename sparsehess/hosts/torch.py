@@ -13,8 +13,18 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.errors import InputError
+from sparsehess.given import evaluating, reals, whole_number
 from sparsehess.hosts.jax import PRODUCTS
-from sparsehess.hosts.torch_leaves import ARRAYS, GRAPHS, MOST, Leaves, batched, differentiable_attention, held
+from sparsehess.hosts.torch_leaves import (
+    ARRAYS,
+    GRAPHS,
+    MOST,
+    Leaves,
+    batched,
+    differentiable_attention,
+    held,
+    known_device,
+)
 from sparsehess.objective import Objective
 from sparsehess.runtime import agreement, communicator, optional
 
@@ -70,8 +80,10 @@ def from_torch(
     torch = optional("torch", "from_torch", "torch")
     if products not in PRODUCTS:
         raise InputError(f"products {products!r} is none of {', '.join(PRODUCTS)}")
-    comm = communicator(comm)
-    with agreement(comm):
+    comm, name = communicator(comm), getattr(function, "__name__", "PyTorch function")
+    with agreement(comm), evaluating(name):
+        whole_number(memory, "memory", 1)
+        known_device(torch, device)
         exact = _Copy(torch, function, x, data, "float64", device, memory)
         fast = exact if products == "float64" else _Copy(torch, function, x, data, products, device, memory)
         batch = max(1, min(MOST, memory // fast.bytes_a_product()))
@@ -83,7 +95,7 @@ def from_torch(
         batch=comm.allreduce(batch, op=MPI.MIN),
         pattern=pattern,
         comm=comm,
-        **{"name": getattr(function, "__name__", "PyTorch function"), **more},
+        **{"name": name, **more},
     )
 
 
@@ -119,7 +131,9 @@ class _Copy:
                     f"{type(x).__name__} must have parameters that require gradients, all of them real"
                 )
         else:
-            given = x.detach() if torch.is_tensor(x) else torch.tensor(np.asarray(x, np.float64))
+            given = x.detach() if torch.is_tensor(x) else torch.tensor(np.array(reals(x, "x")))
+            if given.is_complex():
+                raise InputError("x must be real numbers, not complex ones")
             self._argument = given.to(device=device, dtype=self._dtype, copy=True).requires_grad_()
             self._leaves = [self._argument]
         self._function, *self._data = (self._brought(item) for item in (function, *data))

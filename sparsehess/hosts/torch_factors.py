@@ -1,11 +1,6 @@
 """K-FAC and EKFAC of PyTorch models: Kronecker factors of linear and convolution layers.
 
-A layer s = W a (with the bias as a last column of W and a 1 as last entry of a) that a sample goes through at R
-positions has the gradient Σ_r g_r a_rᵀ by W, g_r the gradient by s_r. With row-major vectors, as PyTorch stores W,
-it is Σ_r g_r ⊗ a_r.
-
-Sources: Martens, Grosse 2015 (linear layers); Grosse, Martens 2016 (convolutions); George et al. 2018 (eigenvalues
-corrected); Eschenhagen et al. 2023, section 3 (positions: expand, reduce).
+What modules are given, and the slopes of what they return, by hooks; see `factors` for the rest.
 """
 
 from __future__ import annotations
@@ -15,20 +10,15 @@ from functools import partial
 import numpy as np
 
 from sparsehess.errors import InputError
-from sparsehess.hosts.factors import Layers
-from sparsehess.hosts.learning import REDUCTIONS, check_parts
+from sparsehess.given import evaluating, whole_number
+from sparsehess.hosts.factors import ARRAYS, Factors, Layers, roots
+from sparsehess.hosts.learning import check_parts
 from sparsehess.hosts.torch_leaves import held
 from sparsehess.hosts.torch_model import Share, sample_slopes
-from sparsehess.operators.eigenbasis import EigenCorrected, eigenbasis
-from sparsehess.operators.grid import Grid
-from sparsehess.operators.kronecker import Kronecker
-from sparsehess.operators.tall import summed
 from sparsehess.runtime import agreement, communicator, optional
 
-SHARING = ("expand", "reduce")
-
-# Samples by which memory is measured, and arrays of the size of a layer's inputs and slopes at a time.
-_FEW, _ARRAYS = 4, 4
+# Samples by which memory is measured.
+_FEW = 4
 
 
 def kfac(model, loss, inputs, targets, **options) -> Layers:
@@ -86,6 +76,7 @@ class _Layer:
             np.arange(part.start, part.stop).reshape(self.outer, -1) for part in own.values() if part is not None
         ]
         self.variables = np.concatenate(columns, axis=1).ravel()
+        self.covered = [f"{name}.{key}" if name else key for key, there in self.has.items() if there]
         self.calls: list[tuple] = []
 
     def record(self, module, inputs, output) -> None:
@@ -130,9 +121,7 @@ class _Layer:
         return x.permute(order).reshape(len(x), int(np.prod(x.shape[2 : 2 + axes])), -1)
 
 
-class _Factors:
-    """Factors of all layers from this rank's samples, summed over ranks."""
-
+class _Factors(Factors):
     def __init__(
         self,
         model,
@@ -149,20 +138,21 @@ class _Factors:
         comm=None,
     ):
         self.torch = torch = optional("torch", "K-FAC of a PyTorch model", "torch")
-        self.comm = comm = communicator(comm)
-        for value, known in ((curvature, _VECTORS), (sharing, SHARING), (reduction, REDUCTIONS)):
-            if value not in known:
-                raise InputError(f"{value!r} is none of {', '.join(known)}")
-        self._sharing, self._vectors, self._memory = sharing, _VECTORS[curvature], memory
+        comm = communicator(comm)
+        super().__init__(comm, curvature=curvature, sharing=sharing, reduction=reduction, memory=memory)
+        self._vectors = _VECTORS[curvature]
         with agreement(comm):
+            whole_number(memory, "memory", 1)
             self.share = Share(torch, model, loss, inputs, targets, parameters, "float64", device=device)
             self.layers = self._found()
-        self._total = comm.allreduce(self.share.samples)
-        if not self._total:
+        self.names, self.n = self.share.names, self.share.leaves.n
+        self.total = comm.allreduce(self.share.samples)
+        if not self.total:
             raise InputError("no rank has a sample")
-        with agreement(comm):
+        with agreement(comm), evaluating(type(model).__name__):
             mean, name = reduction == "mean", type(model).__name__
-            self.share.weigh(1 / self._total if mean else None)
+            self.share.weigh(1 / self.total if mean else None)
+            self.weight = self.share.weight(1)
             check_parts(self.share.value_of, self.share.samples, mean=mean, name=name, reason=self.share.moody())
             for layer in self.layers:
                 layer.module.register_forward_hook(layer.record)
@@ -208,7 +198,7 @@ class _Factors:
         for layer in self.layers:
             if layer.calls:
                 positions = layer.inputs(self.torch)
-                taken += _ARRAYS * 8 * positions[..., 0].numel() * (layer.inner + layer.outer)
+                taken += ARRAYS * 8 * positions[..., 0].numel() * (layer.inner + layer.outer)
         share.chunk = max(1, min(share.samples, few * self._memory // max(1, 2 * taken)))
 
     def _forward(self, first: int, last: int):
@@ -218,10 +208,16 @@ class _Factors:
             outputs = self.share.outputs(first, last)
         if not self.torch.is_tensor(outputs) or not outputs.ndim or len(outputs) != last - first:
             raise InputError("the model must return a tensor whose first axis is samples")
+        for layer in self.layers:
+            for given, _ in layer.calls:
+                if len(given) != last - first:
+                    raise InputError(
+                        f"layer {layer.name} is given {tuple(given.shape)} for {last - first} samples: the first "
+                        "axis must be samples, so that positions can be told from them"
+                    )
         return outputs
 
     def _passes(self, visit) -> None:
-        """Call visit(number, a, every g) of each layer for each chunk: a (samples, positions, inner), g alike."""
         for first, last in self.share.chunks():
             outputs = self._forward(first, last)
             vectors = self._vectors(self.share, outputs.detach().requires_grad_(), first, last)
@@ -238,77 +234,11 @@ class _Factors:
                 g = [layer.slopes(self.torch, [next(one) for _ in layer.calls]) for one in every]
                 visit(number, layer.inputs(self.torch), g)
 
-    def _factors(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return (G, A) of each layer."""
-        pairs = [(np.zeros((one.outer,) * 2), np.zeros((one.inner,) * 2)) for one in self.layers]
-        weight = self.share.weight(1)
+    def _brought(self, array: np.ndarray):
+        return self.torch.tensor(array, device=self.share.device)
 
-        def add(number, a, every):
-            G, A = pairs[number]
-            positions = a.shape[1]
-            if self._sharing == "reduce":
-                a, positions, every = a.mean(1, keepdim=True), 1, [g.sum(1, keepdim=True) for g in every]
-            A += _gram(a).numpy() / (self._total * positions)
-            for g in every:
-                G += weight * _gram(g).numpy()
-
-        with agreement(self.comm):
-            self._passes(add)
-        return [(summed(self.comm, G), summed(self.comm, A)) for G, A in pairs]
-
-    def kfac(self) -> Layers:
-        made = [Kronecker((G, A), comm=self.comm) for G, A in self._factors()]
-        return self._placed(made)
-
-    def ekfac(self) -> Layers:
-        bases = [(eigenbasis(self.comm, G, "G")[1], eigenbasis(self.comm, A, "A")[1]) for G, A in self._factors()]
-        squares = [np.zeros((layer.outer, layer.inner)) for layer in self.layers]
-        turned = [[self.torch.tensor(Q, device=self.share.device) for Q in pair] for pair in bases]
-        weight = self.share.weight(1)
-
-        def add(number, a, every):
-            QG, QA = turned[number]
-            a = a @ QA
-            for g in every:
-                squares[number] += weight * self._squares(g @ QG, a).cpu().numpy()
-
-        with agreement(self.comm):
-            self._passes(add)
-        made = []
-        for (QG, QA), s in zip(bases, squares, strict=True):
-            own = Grid(len(QG), len(QA), self.comm).own_rows
-            made.append(EigenCorrected(QG, QA, summed(self.comm, s)[own].ravel(), comm=self.comm))
-        return self._placed(made)
-
-    def _squares(self, g, a):
-        """Return the sum over samples of (Σ_r g_r a_rᵀ)², entry by entry."""
-        if a.shape[1] == 1:
-            return (g[:, 0] ** 2).T @ a[:, 0] ** 2
-        total = g.new_zeros((g.shape[2], a.shape[2]))
-        size = max(1, self._memory // (_ARRAYS * 8 * total.numel()))
-        for begin in range(0, len(a), size):
-            part = slice(begin, begin + size)
-            total += ((g[part].transpose(1, 2) @ a[part]) ** 2).sum(0)
-        return total
-
-    def _placed(self, made: list) -> Layers:
-        variables = {layer.name: layer.variables for layer in self.layers}
-        parts = {layer.name: part for layer, part in zip(self.layers, made, strict=True)}
-        n = self.share.leaves.n
-        covered = {
-            f"{layer.name}.{key}" if layer.name else key
-            for layer in self.layers
-            for key, there in layer.has.items()
-            if there
-        }
-        uncovered = tuple(name for name in self.share.names if name not in covered)
-        return Layers(parts, variables, n, uncovered=uncovered)
-
-
-def _gram(a):
-    """Return the sum of a aᵀ over samples and positions."""
-    flat = a.reshape(-1, a.shape[-1])
-    return (flat.T @ flat).cpu()
+    def _fetched(self, array) -> np.ndarray:
+        return array.cpu().numpy()
 
 
 def _empirical(share: Share, outputs, first: int, last: int) -> list:
@@ -324,16 +254,8 @@ def _gauss_newton(share: Share, outputs, first: int, last: int) -> list:
     slope = (slope + 0 * outputs).reshape(count, -1)
     along = partial(torch.autograd.grad, inputs=outputs, retain_graph=True)
     rows = [along(slope[:, c].sum())[0].reshape(count, -1) for c in range(slope.shape[1])]
-    L = torch.stack(rows, 1).detach()
-    sizes, Q = torch.linalg.eigh((L + L.transpose(1, 2)) / 2)
-    largest = sizes.abs().amax()
-    if sizes.amin() < -1e-9 * largest:
-        raise InputError(
-            "the loss is not convex in the outputs, and has no Gauss–Newton factors: take the empirical Fisher's"
-        )
-    scaled = Q * sizes.clamp(min=0).sqrt()[:, None, :]
-    used = (sizes > 1e-15 * largest).any(0)
-    return [scaled[:, :, c].reshape(outputs.shape) for c in torch.nonzero(used).ravel().tolist()]
+    vectors = roots(torch.stack(rows, 1).detach().cpu().numpy())
+    return [*torch.tensor(vectors, device=outputs.device).reshape(-1, *outputs.shape)]
 
 
 _VECTORS = {"gauss-newton": _gauss_newton, "empirical fisher": _empirical}

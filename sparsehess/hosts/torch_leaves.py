@@ -6,6 +6,7 @@ from contextlib import nullcontext
 
 import numpy as np
 
+from sparsehess.errors import InputError
 from sparsehess.runtime import optional
 
 # A product in a batch is taken to need so many times what the graph of the gradient holds, and so many arrays of
@@ -57,6 +58,14 @@ class Leaves:
         """
         nothing = [0 * leaf for leaf in self.tensors]
         return [zero if slope is None else slope + zero for zero, slope in zip(nothing, slopes, strict=True)]
+
+
+def known_device(torch, device) -> None:
+    """Refuse what is no device of PyTorch's."""
+    try:
+        torch.device("cpu" if device is None else device)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"device={device!r} is none of PyTorch's, such as 'cpu' and 'cuda:0'") from error
 
 
 def batched(torch, product, parts: list) -> list:

@@ -16,9 +16,19 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.errors import InputError
+from sparsehess.given import evaluating, whole_number
 from sparsehess.hosts.jax import PRODUCTS
 from sparsehess.hosts.learning import REDUCTIONS, check_parts, check_products, selected
-from sparsehess.hosts.torch_leaves import ARRAYS, GRAPHS, MOST, Leaves, batched, differentiable_attention, held
+from sparsehess.hosts.torch_leaves import (
+    ARRAYS,
+    GRAPHS,
+    MOST,
+    Leaves,
+    batched,
+    differentiable_attention,
+    held,
+    known_device,
+)
 from sparsehess.objective import Objective
 from sparsehess.runtime import agreement, communicator, optional
 
@@ -112,13 +122,14 @@ def _objective(
             raise InputError(f"{value!r} is none of {', '.join(all_of_them)}")
     name = name or f"{kind.title} of {type(model).__name__}"
     with agreement(comm):
+        whole_number(memory, "memory", 1)
         make = partial(Share, torch, model, loss, inputs, targets, parameters, device=device)
         exact = make("float64")
         fast = exact if products == "float64" else make(products)
     total = comm.allreduce(exact.samples)
     if not total:
         raise InputError("no rank has a sample")
-    with agreement(comm):
+    with agreement(comm), evaluating(name):
         mean = reduction == "mean"
         for share in {exact, fast}:
             share.weigh(1 / total if mean else None)
@@ -172,6 +183,7 @@ class Share:
         if not own:
             raise InputError(f"{type(model).__name__} has no parameters that require gradients")
         self.names = selected(own, parameters)
+        known_device(torch, device)
         self.model = self._converted(model, device)
         tensors = dict(self.model.named_parameters())
         for parameter_name, tensor in tensors.items():
@@ -199,7 +211,10 @@ class Share:
         return module.double() if self._dtype == self.torch.float64 else module.float()
 
     def _tensor(self, array):
-        tensor = array.detach() if self.torch.is_tensor(array) else self.torch.tensor(np.asarray(array))
+        try:
+            tensor = array.detach() if self.torch.is_tensor(array) else self.torch.tensor(np.asarray(array))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"inputs and targets must be tensors or arrays of numbers: {error}") from error
         if not tensor.ndim:
             raise InputError("samples lie along the first axis, and there is none")
         return tensor.to(device=self.device, dtype=self._dtype if tensor.is_floating_point() else tensor.dtype)
@@ -257,7 +272,7 @@ class Share:
             self.moves += 1
 
     def energy(self, x) -> float:
-        self.leaves.put(x)
+        self.put(x)
         return sum(self.weight(last - first) * self.value_of(first, last) for first, last in self.chunks())
 
     def gradient(self, x) -> np.ndarray:

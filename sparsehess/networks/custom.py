@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsehess.errors import EvaluationError, InputError
+from sparsehess.given import evaluating
 from sparsehess.networks.function import Function, Local
 
 
@@ -70,15 +71,19 @@ class Custom(Function):
     # --- calls, checked for their shapes ---
 
     def call_forward(self, w, X) -> np.ndarray:
-        value = np.asarray(self.forward(w, X))
+        value = np.asarray(self._called("forward", w, X))
         self._shaped("forward", value, (len(X[0]), self.outputs))
         return value
 
     def call_vjp(self, w, X, Y):
-        return self._pair("vjp", self.vjp(w, X, Y), len(Y))
+        return self._pair("vjp", self._called("vjp", w, X, Y), len(Y))
 
     def call_second(self, w, X, Y, dX, dw):
-        return self._pair("second", self.second(w, X, Y, dX, dw), len(Y))
+        return self._pair("second", self._called("second", w, X, Y, dX, dw), len(Y))
+
+    def _called(self, which, *arguments):
+        with evaluating(f"{which} of {self.name}"):
+            return getattr(self, which)(*arguments)
 
     def _pair(self, which, result, N):
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sparsehess.errors import InputError
+from sparsehess.given import reals
 from sparsehess.pattern import Layout
 from sparsehess.runtime import agreement
 
@@ -18,9 +19,16 @@ def deal(data: dict[str, np.ndarray], comm=None) -> dict[str, np.ndarray]:
     ----------
     data
         (N, width) for each input.
+
+    Raises
+    ------
+    InputError
+        Numbers of samples differ.
     """
-    N = len(next(iter(data.values()))) if data else 0
-    layout = Layout.from_size(N, comm)
+    lengths = {name: len(values) for name, values in data.items()}
+    if len(set(lengths.values())) > 1:
+        raise InputError(f"inputs have different numbers of samples: {lengths}")
+    layout = Layout.from_size(max(lengths.values(), default=0), comm)
     return {name: values[layout.start : layout.stop] for name, values in data.items()}
 
 
@@ -35,10 +43,12 @@ def checked(data: dict, widths: dict[str, int], comm) -> dict[str, np.ndarray]:
         An input has no data, or of another width; numbers of samples differ; no rank has any.
     """
     with agreement(comm):
+        if not isinstance(data, dict):
+            raise InputError(f"data must be {{input: (N, width)}}, not {type(data).__name__}")
         unknown = [*(set(data) - set(widths)), *(set(widths) - set(data))]
         if unknown:
             raise InputError(f"data must be for the inputs {sorted(widths)}; look at {sorted(unknown)}")
-        out = {name: np.asarray(data[name], np.float64) for name in widths}
+        out = {name: np.atleast_1d(reals(data[name], f"data of input {name}")) for name in widths}
         N = len(next(iter(out.values())))
         for name, values in out.items():
             if values.ndim != 2 or values.shape[1] != widths[name]:

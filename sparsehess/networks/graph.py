@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from sparsehess.errors import InputError
+from sparsehess.given import reals, whole_number
 from sparsehess.networks.function import Function
 
 # Which nodes' second derivatives count, by the name of the part of the Hessian.
@@ -121,9 +122,7 @@ class Network:
 
         Not collective.
         """
-        if int(width) != width or width < 1:
-            raise InputError(f"input {name}: its width must be a whole number from 1, not {width}")
-        return self._node(name, (), width=int(width))
+        return self._node(name, (), width=whole_number(width, f"input {name}: width", 1))
 
     def add(self, name, function: Function, *parents, shared=None):
         """Add a function of other nodes; return its name.
@@ -134,7 +133,7 @@ class Network:
         ----------
         shared
             Name of the block of parameters, where other nodes have the same; if it is that of another node,
-            then that node's. Default the node's own.
+            then that node's, which it may itself share. Default the node's own.
         """
         return self._node(name, parents, function=function, shared=shared)
 
@@ -143,7 +142,7 @@ class Network:
 
         Not collective.
         """
-        if not np.isfinite(weight):
+        if not np.isfinite(reals(weight, f"the weight of loss {name}")):
             raise InputError(f"loss {name}: its weight is {weight}")
         return self._node(name, parents, function=function, weight=float(weight))
 
@@ -273,6 +272,17 @@ class Network:
         return NetworkHessian(self, x, data, **more)
 
 
+def _block(graph, name):
+    """Return the name of the block that a node's parameters are: at the end of what nodes share with nodes."""
+    met = []
+    while name not in met:
+        met.append(name)
+        shared = graph.nodes[name].get("shared") if name in graph else None
+        name = name if shared is None else shared
+    circle = met[met.index(name) :]  # nodes that name each other share one block, the same for all of them
+    return name if len(circle) == 1 else next(one for one in graph if one in circle)
+
+
 def check_part(part: str) -> str:
     """Return the name of a part of the Hessian, if it is one."""
     if part not in PARTS:
@@ -314,7 +324,7 @@ class Plan:
         for name, facts in graph.nodes(data=True):
             parents, size, group = tuple(number[parent] for parent in facts["parents"]), facts["size"], -1
             if size:
-                key = name if facts.get("shared") is None else facts["shared"]
+                key = _block(graph, name)
                 if key not in groups:
                     groups[key] = len(groups)
                     sizes.append(size)

@@ -18,7 +18,7 @@ from sparsehess.errors import CheckError, InputError
 from sparsehess.networks.pointwise import PiecewiseLinear
 from sparsehess.networks.sweeps import CHUNK, Sample, numbers_of_products
 from sparsehess.operators.tall import summed, tall_qr
-from sparsehess.runtime import on_root
+from sparsehess.runtime import agreement, on_root
 
 # Kinks that are looked at: each doubles the pieces.
 MOST_KINKS = 6
@@ -90,7 +90,8 @@ class ChosenKinks:
             and node.depends
         ]
         if self._rounded:
-            found = self._find()
+            with agreement(comm):  # nodes of the user's own may raise
+                found = self._find()
             samples = np.unique([s for _, s, _ in found]).astype(np.int64)
             self._where = [(u, int(np.searchsorted(samples, s)), j) for u, s, j in found]
             self._data = {name: values[samples] for name, values in task.data.items()}
@@ -140,7 +141,9 @@ class ChosenKinks:
         sides = self._pieces()
         vertices = np.empty((len(smooth), len(sides)))
         for piece, positive in enumerate(sides):
-            vertices[:, piece] = smooth + hessian(self._on(positive))
+            with agreement(comm):
+                there = self._on(positive)
+            vertices[:, piece] = smooth + hessian(there)
         _, R = tall_qr(comm, vertices)
         weights = on_root(comm, _least_norm, R)
         return vertices @ weights, Kinks(self.count, sides, weights)
@@ -163,10 +166,11 @@ class ChosenKinks:
         plan, comm = self._task.plan, self._task.comm
         every = np.array(list(itertools.product([False, True], repeat=self.count)))
         gradients = np.zeros((self.count, len(every), plan.n))
-        for piece, positive in enumerate(every):
-            for sample in self._on(positive):
-                for kink, (u, s, j) in enumerate(self._where, self._first):
-                    gradients[kink, piece] = sample.gradient_of(plan.nodes[u].parents[0], s, j)
+        with agreement(comm):
+            for piece, positive in enumerate(every):
+                for sample in self._on(positive):
+                    for kink, (u, s, j) in enumerate(self._where, self._first):
+                        gradients[kink, piece] = sample.gradient_of(plan.nodes[u].parents[0], s, j)
         gradients = summed(comm, gradients)
         there = on_root(comm, lambda: [_moves(gradients[:, k], side) for k, side in enumerate(every)])
         if not any(there):

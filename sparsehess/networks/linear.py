@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from sparsehess.errors import InputError
+from sparsehess.given import whole_number
 from sparsehess.networks.function import Function, Local, only
 
 
@@ -42,8 +43,7 @@ class Affine(Function):
     bias: bool = True
 
     def __post_init__(self):
-        if self.outputs < 1:
-            raise InputError(f"a layer has at least one output, not {self.outputs}")
+        whole_number(self.outputs, "outputs", 1)
 
     def width(self, widths):
         only(widths, "a dense layer")
@@ -88,8 +88,13 @@ class Convolution(Function):
     bias: bool = True
 
     def __post_init__(self):
-        if min(self.channels, *self.kernel, *self.shape, self.stride) < 1 or self.padding < 0:
-            raise InputError(f"sizes of a convolution must be positive: {self}")
+        if len(self.kernel) != 2 or len(self.shape) != 3:
+            raise InputError(
+                f"a convolution has a kernel of 2 sizes and a parent of 3, not {self.kernel}, {self.shape}"
+            )
+        for size in (self.channels, *self.kernel, *self.shape, self.stride):
+            whole_number(size, "a size of a convolution", 1)
+        whole_number(self.padding, "padding", 0)
         if min(self.places) < 1:
             raise InputError(f"windows of {self.kernel} do not fit into {self.shape[1:]}")
 

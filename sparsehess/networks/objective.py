@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsehess.errors import EvaluationError, InputError
+from sparsehess.given import reals
 from sparsehess.networks.checks import check
 from sparsehess.networks.data import checked
 from sparsehess.networks.graph import Network, Plan, check_part
@@ -49,7 +50,7 @@ class Task:
             if not isinstance(network, Network):
                 raise InputError(f"expected a Network, not {type(network).__name__}")
             plan = network.plan
-            x = np.array(x, np.float64)
+            x = np.array(reals(x, "x"))
             if x.shape != (plan.n,) or not np.isfinite(x).all():
                 raise InputError(f"x must be ({plan.n},) finite parameters; its shape is {x.shape}")
         data = checked(data, plan.inputs, comm)

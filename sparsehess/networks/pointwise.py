@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from sparsehess.errors import InputError
+from sparsehess.given import reals
 from sparsehess.networks.function import Function, Local, only
 
 
@@ -116,7 +117,7 @@ class PiecewiseLinear(Function):
     right: float
 
     def __post_init__(self):
-        if not np.isfinite([self.left, self.right]).all():
+        if not np.isfinite(reals([self.left, self.right], "slopes")).all():
             raise InputError(f"slopes must be finite, not {self.left} and {self.right}")
 
     def width(self, widths):

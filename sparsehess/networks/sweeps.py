@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from sparsehess.given import evaluating
 from sparsehess.networks.function import Given, Local
 from sparsehess.networks.graph import PARTS, Node, Plan
 
@@ -52,7 +53,8 @@ class Sample:
             if node.function is None:
                 self.locals.append(Given(data[node.name]))
             else:
-                self.locals.append(node.function.at(plan.own(x, u), [self.value(p) for p in node.parents]))
+                with evaluating(f"node {node.name}"):
+                    self.locals.append(node.function.at(plan.own(x, u), [self.value(p) for p in node.parents]))
         self.N = len(self.locals[0].value)
         self._adjoints: list[np.ndarray | None] | None = None
 

@@ -8,10 +8,11 @@ import numpy as np
 import scipy.sparse
 
 from sparsehess.errors import InputError
+from sparsehess.given import reals
 from sparsehess.operators.components import TooLarge, deal_few, labels_of, members
 from sparsehess.operators.eigenbasis import SYMMETRY
 from sparsehess.operators.operator import Operator, is_assembled
-from sparsehess.operators.values import Eigenvalues
+from sparsehess.operators.values import Eigenvalues, applied
 from sparsehess.pattern import Layout
 from sparsehess.pattern.layout import offsets, send_to_owners
 from sparsehess.runtime import PETSc, agreement, aij, communicator, destroy
@@ -165,7 +166,7 @@ class BlockDiagonal(Operator):
         Collective.
         """
         with agreement(self.comm):
-            blocks = [(Q * f(lam)) @ Q.T for lam, Q in self._eigen or map(np.linalg.eigh, self.blocks)]
+            blocks = [(Q * applied(f, lam)) @ Q.T for lam, Q in self._eigen or map(np.linalg.eigh, self.blocks)]
         return self._of_blocks(blocks)
 
     @classmethod
@@ -231,7 +232,12 @@ def _cut_out(mat: PETSc.Mat, parts: list) -> list:
 
 
 def _block(block, number: int):
-    block = scipy.sparse.csr_matrix(block) if scipy.sparse.issparse(block) else np.array(block, np.float64)
+    name = f"block {number}"
+    if scipy.sparse.issparse(block):
+        block = block.tocsr()
+        block = block.astype(reals(block.data, name).dtype)
+    else:
+        block = np.array(reals(block, name))
     if block.ndim != 2 or block.shape[0] != block.shape[1] or not block.shape[0]:
         raise InputError(f"block {number} must be a square matrix, not {block.shape}")
     if block.shape[0] > LIMIT:

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse
 
 from sparsehess.errors import InputError
+from sparsehess.given import reals
 from sparsehess.operators.operator import Operator, is_assembled
 from sparsehess.pattern import Layout
 from sparsehess.pattern.layout import send_to_owners
@@ -61,7 +62,10 @@ def weighted_sum(items: Sequence, *, shift: float = 0.0, comm=None) -> Operator:
     InputError
         Sizes differ, a weight is not finite.
     """
-    items = [(float(a), H) for a, H in items]
+    items = list(items)
+    if not all(isinstance(item, (tuple, list)) and len(item) == 2 for item in items):
+        raise InputError("a weighted sum is of (weight, matrix) pairs")
+    items = [(float(reals(a, "weights")), H) for a, H in items]
     if not items or not all(np.isfinite([shift, *(a for a, _ in items)])):
         raise InputError("a weighted sum needs a matrix at least, and finite weights")
     kinds = {type(H) for _, H in items}
@@ -138,7 +142,9 @@ class Congruence(_Combined):
     @property
     def diagonal_is_exact(self) -> bool:
         """Whether `diagonal` is no estimate. Collective."""
-        return is_assembled(self.mat) or self.n <= _SAMPLES or self._selects
+        if is_assembled(self.mat) or self.n <= _SAMPLES:
+            return True
+        return self._selects and _exact_diagonal(self._parts[0])
 
     @property
     def _selects(self) -> bool:
@@ -154,8 +160,8 @@ class Congruence(_Combined):
     def diagonal(self) -> np.ndarray:
         """Return the diagonal (m_local,).
 
-        Collective. Of a shell exact where T only selects and scales rows or has 64 columns at most; else an
-        estimate from 64 random products (Bekas, Kokiopoulou, Saad 2007, equation 5).
+        Collective. Of a shell as exact as that of H where T only selects and scales rows, exact where T has 64
+        columns at most; else an estimate from 64 random products (Bekas, Kokiopoulou, Saad 2007, equation 5).
         """
         if is_assembled(self.mat):
             return super().diagonal()
@@ -238,6 +244,11 @@ class WeightedSum(_Combined):
         destroy(x, y)
         return out
 
+    @property
+    def diagonal_is_exact(self) -> bool:
+        """Whether `diagonal` is no estimate. Collective."""
+        return is_assembled(self.mat) or all(_exact_diagonal(H) for _, H in self._parts)
+
     def diagonal(self) -> np.ndarray:
         """Return the diagonal (n_local,), as exact as those of the parts.
 
@@ -253,12 +264,20 @@ class WeightedSum(_Combined):
         return out
 
 
+def _exact_diagonal(matrix) -> bool:
+    """Return whether the diagonal of what a caller has is exact, as far as that tells. Collective."""
+    return getattr(matrix, "diagonal_is_exact", True)
+
+
 def _as_mat(matrix, rows: Layout | None, comm, made: list) -> PETSc.Mat:
     """Return what a caller has as a Mat; one that is made here goes to `made`."""
     matrix = getattr(matrix, "mat", matrix)
     if isinstance(matrix, PETSc.Mat):
         return matrix
-    matrix = scipy.sparse.csr_matrix(matrix, dtype=np.float64)
+    if not scipy.sparse.issparse(matrix):
+        matrix = np.atleast_2d(reals(matrix, "a matrix"))
+    matrix = scipy.sparse.csr_matrix(matrix)
+    matrix = matrix.astype(reals(matrix.data, "a matrix").dtype)
     square = rows is None
     rows = rows or Layout.from_size(matrix.shape[0], comm)
     if matrix.shape[0] != rows.n or (square and matrix.shape[1] != rows.n):

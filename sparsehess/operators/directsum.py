@@ -93,7 +93,7 @@ class DirectSum(Operator):
 
         Collective. The first of the parts' first.
         """
-        check_which(which)
+        check_which(k, which)
         own = [part.spectrum(min(k, part.n), which) for part in self.parts]
         return first(np.concatenate(own), k, which)
 

@@ -8,10 +8,11 @@ import numpy as np
 import scipy.sparse
 
 from sparsehess.errors import InputError
+from sparsehess.given import reals
 from sparsehess.operators.grid import Grid
 from sparsehess.operators.operator import Operator
 from sparsehess.operators.tall import local_array, small_eigh
-from sparsehess.operators.values import Eigenvalues
+from sparsehess.operators.values import Eigenvalues, applied
 from sparsehess.runtime import agreement, communicator, destroy
 
 # A factor is symmetric to this part of its size.
@@ -44,6 +45,8 @@ class EigenCorrected(Operator):
             self.QA, self.QB = (_orthogonal(Q, name) for Q, name in ((QA, "QA"), (QB, "QB")))
         self.grid = Grid(len(self.QA), len(self.QB), comm)
         self.s = local_array(s, self.grid.layout, "s")
+        if self.s.ndim != 1:
+            raise InputError(f"s must be the eigenvalues (n_local,), not of shape {self.s.shape}")
         self._in_columns = self.grid.to_columns(self.grid.matrix(self.s))
         self._shell(self.grid.layout)
 
@@ -170,7 +173,7 @@ class EigenCorrected(Operator):
         Collective.
         """
         with agreement(self.comm):
-            s = np.asarray(f(self.s), np.float64)
+            s = applied(f, self.s)
         return EigenCorrected(self.QA, self.QB, s, comm=self.comm)._outliving(self._anchor and self._anchor.comm)
 
     @classmethod
@@ -211,7 +214,7 @@ def dense(factor) -> np.ndarray:
 
     Not collective.
     """
-    return factor.toarray() if scipy.sparse.issparse(factor) else np.asarray(factor, np.float64)
+    return reals(factor.toarray() if scipy.sparse.issparse(factor) else factor, "factors")
 
 
 def is_symmetric(factor) -> bool:
@@ -223,7 +226,7 @@ def is_symmetric(factor) -> bool:
 
 
 def _orthogonal(Q, name: str) -> np.ndarray:
-    Q = np.asarray(Q, np.float64)
+    Q = reals(Q, name)
     if Q.ndim != 2 or Q.shape[0] != Q.shape[1] or not len(Q):
         raise InputError(f"{name} must be square, not {Q.shape}")
     if not np.abs(Q.T @ Q - np.eye(len(Q))).max() <= 1e-10:

@@ -9,8 +9,10 @@ import numpy as np
 import scipy.sparse
 
 from sparsehess.errors import CheckError, InputError, NotConverged
+from sparsehess.given import reals
 from sparsehess.operators.blocks import BlockDiagonal
 from sparsehess.operators.operator import Operator, is_assembled
+from sparsehess.operators.values import applied
 from sparsehess.reproducible import uniform
 from sparsehess.runtime import PETSc, communicator, on_root
 
@@ -60,6 +62,8 @@ def funm(matrix, f: float | Callable, *, method: str = "eigen", comm=None):
         raise InputError(f"method={method!r} is neither eigen nor newton")
     if method == "newton" and callable(f):
         raise InputError("the Newton iteration is for powers: give a number")
+    if not callable(f) and not np.isfinite(reals(f, "the power")):
+        raise InputError(f"the power {f} must be finite")
     if not isinstance(matrix, Operator) or (not hasattr(matrix, "function") and is_assembled(matrix.mat)):
         matrix = getattr(matrix, "mat", matrix)
     if isinstance(matrix, PETSc.Mat):
@@ -92,16 +96,17 @@ def _of_operator(matrix: Operator, f, method: str) -> Operator:
 
 
 def _of_array(matrix, f, method: str) -> np.ndarray:
-    matrix = matrix.toarray() if scipy.sparse.issparse(matrix) else np.asarray(matrix, np.float64)
+    matrix = reals(matrix.toarray() if scipy.sparse.issparse(matrix) else matrix, "the matrix")
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise InputError(f"a function of a matrix needs a square one, not {matrix.shape}")
-    if not np.isfinite(matrix).all() or np.abs(matrix - matrix.T).max(initial=0.0) > 1e-10 * np.abs(matrix).max():
+    size = np.abs(matrix).max(initial=0.0)
+    if not np.isfinite(size) or np.abs(matrix - matrix.T).max(initial=0.0) > 1e-10 * size:
         raise InputError("the matrix must be finite and symmetric")
     matrix = (matrix + matrix.T) / 2
     if method == "newton":
         return _newton_power(matrix, f)
     values, Q = np.linalg.eigh(matrix)
-    result = (Q * (f(values) if callable(f) else power_of(values, f))) @ Q.T
+    result = (Q * (applied(f, values) if callable(f) else power_of(values, f))) @ Q.T
     if not callable(f):
         residual = _array_residual(matrix, result, f)
         if not residual <= _ALLOWED * _EPS:

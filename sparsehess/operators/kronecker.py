@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse
 
 from sparsehess.errors import InputError
+from sparsehess.given import reals
 from sparsehess.operators.eigenbasis import EigenCorrected, dense, is_symmetric
 from sparsehess.operators.grid import Grid
 from sparsehess.operators.operator import Operator
@@ -157,7 +158,7 @@ class Kronecker(Operator):
         which
             `smallest`, `largest`, `magnitude`, or `negative`, of which there may be fewer.
         """
-        check_which(which)
+        check_which(k, which)
         if not self.diagonalizable:
             return super().spectrum(k, which)
         if len(self.terms) > 1:
@@ -275,7 +276,11 @@ def _common_basis(comm, factors: list) -> tuple[np.ndarray, np.ndarray] | None:
 
 def _factor(factor):
     """Return a factor as an array or CSR matrix of floats."""
-    factor = factor.tocsr().astype(np.float64) if scipy.sparse.issparse(factor) else np.array(factor, np.float64)
+    if scipy.sparse.issparse(factor):
+        factor = factor.tocsr()
+        factor = factor.astype(reals(factor.data, "factors").dtype)
+    else:
+        factor = np.array(reals(factor, "factors"))
     if factor.ndim != 2 or factor.shape[0] != factor.shape[1] or not factor.shape[0]:
         raise InputError(f"factors must be square matrices, not {factor.shape}")
     if not np.isfinite(factor.data if scipy.sparse.issparse(factor) else factor).all():

@@ -8,10 +8,11 @@ import numpy as np
 import scipy.linalg
 
 from sparsehess.errors import InputError
+from sparsehess.given import above_zero, reals, whole_number
 from sparsehess.operators.counting import Counts, bisected
 from sparsehess.operators.operator import Operator
 from sparsehess.operators.tall import local_array, small_eigh, summed, tall_qr
-from sparsehess.operators.values import ZERO, Eigenvalues, check_which, first
+from sparsehess.operators.values import ZERO, Eigenvalues, applied, check_which, first
 from sparsehess.operators.woodbury import Woodbury, damped_complement
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, agreement, communicator
@@ -51,7 +52,7 @@ class LowRankDiagonal(Operator):
     def __init__(self, D, U, C=None, *, window: int | None = None, comm=None):
         comm = communicator(D.comm if isinstance(D, PETSc.Vec) else comm)
         with agreement(comm):
-            U = np.array(U, np.float64)
+            U = reals(U, "U")
             if U.ndim != 2:
                 raise InputError(f"U must be (n_local, r), not {U.shape}")
         layout = Layout.from_local(len(U), comm)
@@ -59,7 +60,7 @@ class LowRankDiagonal(Operator):
         self.U = local_array(U, layout, "U")
         r = U.shape[1]
         with agreement(comm):
-            self.C = np.eye(r) if C is None else np.array(C, np.float64)
+            self.C = np.eye(r) if C is None else np.array(reals(C, "C"))
             if self.d.ndim != 1:
                 raise InputError(f"D must be a diagonal, not {self.d.shape}")
             if self.C.shape != (r, r) or not np.isfinite(self.C).all():
@@ -90,7 +91,7 @@ class LowRankDiagonal(Operator):
             Vec or (n_local,).
         """
         column = local_array(u, self.layout, "u")
-        if column.ndim != 1 or not np.isfinite(weight):
+        if column.ndim != 1 or not np.isfinite(reals(weight, "the weight")):
             raise InputError("a rank-one update is a vector u and a finite weight")
         leave = self.window is not None and self.U.shape[1] == self.window
         U, C = (self.U[:, 1:], self.C[1:, 1:]) if leave else (self.U, self.C)
@@ -116,8 +117,10 @@ class LowRankDiagonal(Operator):
         """
         if norm not in ("spectral", "frobenius"):
             raise InputError(f"norm={norm!r} is neither spectral nor frobenius")
-        if not error >= 0 or (rank is not None and rank < 0):
-            raise InputError("the error and the rank must not be negative")
+        if not reals(error, "error") >= 0:
+            raise InputError("the error must not be negative")
+        if rank is not None:
+            whole_number(rank, "rank", 0)
         Q, lam = self._core
         order = np.argsort(np.abs(lam))
         size = np.abs(lam[order])
@@ -214,7 +217,7 @@ class LowRankDiagonal(Operator):
         which
             `smallest`, `largest`, `magnitude`, or `negative`, of which there may be fewer.
         """
-        check_which(which)
+        check_which(k, which)
         if self._uniform:
             return self.eigenvalues().ends(k, which)
         k = min(k, self.n)
@@ -248,9 +251,7 @@ class LowRankDiagonal(Operator):
 
         if self._uniform:
             return self.eigenvalues().signs(zero)
-        threshold = 2 * ZERO * self._size if zero is None else zero
-        if not threshold > 0:
-            raise InputError(f"zero={zero}: the size up to which an eigenvalue is zero must be positive")
+        threshold = 2 * ZERO * self._size if zero is None else above_zero(zero, "zero")
         counts = self._below(threshold * np.array([-4.0, -1.0, 1.0, 4.0]))
         farther, negative, upto, beyond = map(int, counts)
         near = negative - farther + beyond - upto
@@ -286,8 +287,8 @@ class LowRankDiagonal(Operator):
         low = self._ends[0]
         self.eigenvalues()  # refuses another D
         Q, lam = self._core
-        outside = float(f(np.array([low]))[0]) if len(lam) < self.n else 0.0
-        return LowRankDiagonal(outside, Q, np.diag(f(low + lam) - outside), comm=self.comm)
+        outside = float(applied(f, np.array([low]))[0]) if len(lam) < self.n else 0.0
+        return LowRankDiagonal(outside, Q, np.diag(applied(f, low + lam) - outside), comm=self.comm)
 
     @classmethod
     def weighted(cls, items: list, shift: float) -> LowRankDiagonal:

@@ -7,14 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse
 
-from sparsehess.errors import InputError, NotConverged
+from sparsehess.errors import InputError
+from sparsehess.given import whole_number
 from sparsehess.operators.kronecker import Kronecker
 from sparsehess.pattern import Layout
 from sparsehess.pattern.layout import send_to_owners
-from sparsehess.runtime import PETSc, SLEPc, communicator, destroy, readable_errors
+from sparsehess.runtime import PETSc, aij, communicator
 
 # Singular values below this part of the largest are rounding.
 _LEAST = 1e-14
+
+# Backward error of singular values.
+_TOL = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,10 +71,10 @@ def nearest_kronecker(matrix, p: int, q: int, terms: int = 1, *, comm=None) -> N
     InputError
         Not p q rows and columns.
     NotConverged
-        SLEPc found fewer singular values than there are.
+        Fewer singular values converged than were asked for.
     """
-    if p < 1 or q < 1 or terms < 1:
-        raise InputError(f"sizes p={p}, q={q} and terms={terms} must be positive")
+    for value, name in ((p, "p"), (q, "q"), (terms, "terms")):
+        whole_number(value, name, 1)
     mat = getattr(matrix, "mat", matrix)
     of_petsc = isinstance(mat, PETSc.Mat)
     comm = communicator(mat.comm if of_petsc else comm)
@@ -80,11 +84,11 @@ def nearest_kronecker(matrix, p: int, q: int, terms: int = 1, *, comm=None) -> N
     layout = Layout.from_local(mat.getLocalSize()[0], comm) if of_petsc else Layout.from_size(p * q, comm)
     rows, cols, values = _entries(mat, layout)
     norm = np.sqrt(comm.allreduce(float(np.dot(values, values))))
-    rearranged = _rearranged(rows, cols, values, p, q, comm)
+    cyclic = _cyclic(rows, cols, values, p, q, comm)
     try:
-        sigma, left, right = _svd(rearranged, min(terms, p * p, q * q))
+        sigma, left, right = _svd(cyclic, p * p, min(terms, p * p, q * q)) if norm > 0 else (np.empty(0), [], [])
     finally:
-        rearranged.destroy()
+        cyclic.destroy()
     products = []
     for value, u, v in zip(sigma, left, right, strict=True):
         A, B = np.sqrt(value) * u.reshape(p, p), np.sqrt(value) * v.reshape(q, q)
@@ -108,45 +112,42 @@ def _entries(mat, layout: Layout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return own.row.astype(np.int64) + layout.start, own.col.astype(np.int64), own.data.astype(np.float64)
 
 
-def _rearranged(rows, cols, values, p: int, q: int, comm) -> PETSc.Mat:
-    """Return R (p², q²) with R[i p + i', j q + j'] = H[i q + j, i' q + j']."""
-    layout, other = Layout.from_size(p * p, comm, block=p), Layout.from_size(q * q, comm)
-    row, col = (rows // q) * p + cols // q, (rows % q) * q + cols % q
-    row, col, values = send_to_owners(layout, row, col, values)
-    local = scipy.sparse.csr_matrix((values, (row - layout.start, col)), (layout.n_local, other.n))
+def _cyclic(rows, cols, values, p: int, q: int, comm) -> PETSc.Mat:
+    """Return [[0, R], [Rᵀ, 0]] for R (p², q²) with R[i p + i', j q + j'] = H[i q + j, i' q + j'].
+
+    Its eigenvalues are the singular values of R, and these negated (Golub, Kahan 1965).
+    """
+    layout = Layout.from_size(p * p + q * q, comm)
+    row, col = (rows // q) * p + cols // q, p * p + (rows % q) * q + cols % q
+    own = np.arange(layout.start, layout.stop)  # the diagonal has its places, as solvers want it
+    row, col, values = send_to_owners(
+        layout,
+        np.concatenate([row, col, own]),
+        np.concatenate([col, row, own]),
+        np.concatenate([values, values, np.zeros(len(own))]),
+    )
+    local = scipy.sparse.csr_matrix((values, (row - layout.start, col)), (layout.n_local, layout.n))
     local.sort_indices()
-    csr = (local.indptr.astype(PETSc.IntType), local.indices.astype(PETSc.IntType), local.data)
-    sizes = ((layout.n_local, layout.n), (other.n_local, other.n))
-    return PETSc.Mat().createAIJ(sizes, csr=csr, comm=comm)
+    return aij(layout, local.indptr, local.indices, local.data)
 
 
-def _svd(matrix: PETSc.Mat, terms: int) -> tuple[np.ndarray, list, list]:
+def _svd(cyclic: PETSc.Mat, split: int, terms: int) -> tuple[np.ndarray, list, list]:
     """Return (σ, left, right): the largest singular values, and their vectors whole on every rank."""
-    if matrix.norm(PETSc.NormType.FROBENIUS) == 0:
-        return np.empty(0), [], []
-    svd = SLEPc.SVD().create(matrix.comm)
-    svd.setOperator(matrix)
-    svd.setType("trlanczos")
-    svd.setDimensions(terms, PETSc.DECIDE, PETSc.DECIDE)
-    svd.setTolerances(1e-14, 1000)
-    with readable_errors("decomposing the rearranged matrix"):
-        svd.solve()
-    found = min(terms, svd.getConverged())
-    u, v = matrix.createVecLeft(), matrix.createVecRight()
+    from sparsehess.solvers import eigs  # solvers take operators in: not before they are asked for
+
     sigma, left, right = [], [], []
-    for number in range(found):
-        value = svd.getSingularTriplet(number, u, v)
-        if sigma and value <= _LEAST * sigma[0]:
-            break
-        sigma.append(value)
-        left.append(_whole(u))
-        right.append(_whole(v))
-    destroy(svd, u, v)
-    if not sigma or (found < terms and len(sigma) == found):
-        raise NotConverged(f"{found} of {terms} singular values: ask for fewer terms")
+    with eigs(cyclic, terms, which="largest", tol=_TOL, count="no") as found:
+        for value, vector in zip(found.eigenvalues[::-1], found.vectors[::-1], strict=True):
+            if sigma and value <= _LEAST * sigma[0]:
+                break
+            whole = _whole(vector)
+            u, v = whole[:split], whole[split:]
+            sigma.append(float(value))
+            left.append(u / np.linalg.norm(u))
+            right.append(v / np.linalg.norm(v))
     return np.array(sigma), left, right
 
 
 def _whole(vector: PETSc.Vec) -> np.ndarray:
-    """Return a vector of a factor's entries, which every rank has."""
+    """Return a vector of the factors' entries, which every rank has."""
     return np.concatenate(communicator(vector.comm).allgather(vector.getArray(readonly=True).copy()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sparsehess.errors import InputError, NotConverged
+from sparsehess.given import reals
 from sparsehess.operators.tall import local_array
 from sparsehess.operators.values import Eigenvalues, check_which, first
 from sparsehess.pattern import Layout
@@ -94,6 +95,11 @@ class Operator:
         diagonal.destroy()
         return out
 
+    @property
+    def diagonal_is_exact(self) -> bool:
+        """Whether `diagonal` is no estimate. Collective."""
+        return True
+
     # --- what all answer ---
 
     def trace(self) -> float:
@@ -117,7 +123,7 @@ class Operator:
         """
         from sparsehess.solvers import eigs  # solvers take operators in: not before they are asked for
 
-        check_which(which)
+        check_which(k, which)
         if which == "negative" and not is_assembled(self.mat):
             which, wanted = "smallest", "negative"  # a shell's signs are told by the values found alone
         else:
@@ -160,6 +166,8 @@ class Operator:
         NotConverged
             Iterations did not reach a relative residual of 1e-10.
         """
+        if not np.isfinite(reals(shift, "the shift")):
+            raise InputError(f"the shift {shift} must be finite")
         own = local_array(b, self.layout, "the right-hand side")
         x = self._solve(own if own.ndim == 2 else own[:, None], float(shift)).reshape(own.shape)
         if not isinstance(b, PETSc.Vec):

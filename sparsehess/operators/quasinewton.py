@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sparsehess.errors import InputError
+from sparsehess.given import reals
 from sparsehess.operators.lowrank import LowRankDiagonal
 from sparsehess.operators.tall import inner, local_array, tall_qr
 from sparsehess.pattern import Layout
@@ -133,6 +134,8 @@ def _taken(S, Y, D, memory, comm) -> tuple[Layout, np.ndarray, np.ndarray, np.nd
             raise InputError(f"memory={memory} must be at least one pair")
         if memory is not None:
             S, Y = S[:, -memory:], Y[:, -memory:]
+    if len(set(comm.allgather(S.shape[1]))) > 1:
+        raise InputError("there must be as many steps on every rank")
     layout = Layout.from_local(len(S), comm)
     S, Y = local_array(S, layout, "S"), local_array(Y, layout, "Y")
     d = local_array(D if isinstance(D, PETSc.Vec) or np.ndim(D) else np.full(len(S), float(D)), layout, "D")
@@ -145,6 +148,6 @@ def _listed(columns) -> list:
 
 def _columns(columns) -> np.ndarray:
     if isinstance(columns, (list, tuple)):
-        arrays = [v.getArray(readonly=True) if isinstance(v, PETSc.Vec) else np.asarray(v) for v in columns]
-        return np.array(arrays, np.float64).T
-    return np.asarray(columns, np.float64)
+        columns = [v.getArray(readonly=True) if isinstance(v, PETSc.Vec) else v for v in columns]
+        return reals(columns, "steps and changes").T
+    return reals(columns, "steps and changes")

@@ -81,6 +81,11 @@ class MatrixFree:
         """Whether products are differences of gradients."""
         return self._scheme != "product"
 
+    @property
+    def diagonal_is_exact(self) -> bool:
+        """Whether `diagonal` is no estimate from random products."""
+        return self.objective.pattern is not None
+
     def update(self, x) -> None:
         """Take the Hessian at x, of the kind of the objective's x.
 
@@ -89,7 +94,7 @@ class MatrixFree:
         objective, layout = self.objective, self.objective.layout
         self._evaluations = here = objective.at(x)
         with agreement(layout.comm):
-            typical = None if objective.typical_x is None else objective.local(objective.typical_x)
+            typical = objective.typical
             limits = objective.limits
         length = differences.lengths(here.x, typical, layout)
         if self.noise is None and self._scheme != "product":
@@ -139,8 +144,9 @@ class MatrixFree:
                 self._coloring = color(pattern)
             found = differences.compress(here, self._coloring, self._steps)
             self._counted()
-            rows = np.arange(layout.n_local)
-            return found.changes[self._coloring.colors, rows] / found.taken
+            out, rows = np.zeros(layout.n_local), np.flatnonzero(self._coloring.colors >= 0)  # others have none
+            out[rows] = found.changes[self._coloring.colors[rows], rows] / found.taken[rows]
+            return out
         total = np.zeros(layout.n_local)
         for sample in range(_SAMPLES):
             signs = np.sign(signed(layout, self.seed + sample))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sparsehess.errors import InputError
+from sparsehess.given import reals
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, agreement, on_root
 
@@ -69,7 +70,7 @@ def local_array(vector, layout: Layout, name: str = "the vector") -> np.ndarray:
     """
     with agreement(layout.comm):
         own = vector.getArray(readonly=True) if isinstance(vector, PETSc.Vec) else vector
-        own = np.array(own, np.float64)
+        own = np.array(reals(own, name))
         if own.ndim not in (1, 2) or len(own) != layout.n_local:
             raise InputError(f"{name} must have the {layout.n_local} rows of this rank; its shape is {own.shape}")
         if not np.isfinite(own).all():

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse
 
 from sparsehess.errors import InputError
+from sparsehess.given import reals
 from sparsehess.operators.combined import rectangular
 from sparsehess.operators.tall import inner, local_array, summed, tall_qr
 from sparsehess.pattern import Layout
@@ -104,7 +105,7 @@ def sharing(labels, layout: Layout, count: int | None = None) -> PETSc.Mat:
         How many shared parameters; default as many as the labels say.
     """
     with agreement(layout.comm):
-        labels = _numbers(labels, -1, count or np.iinfo(np.int64).max, "shared parameters")
+        labels = _numbers(labels, -1, np.iinfo(np.int64).max if count is None else count, "shared parameters")
         if len(labels) != layout.n_local:
             raise InputError(f"{len(labels)} labels for {layout.n_local} rows")
     if count is None:
@@ -139,7 +140,7 @@ def projection(vectors, layout: Layout) -> Transform:
         own = np.array([vector.getArray(readonly=True) for vector in vectors]).T
     else:
         with agreement(layout.comm):
-            own = np.atleast_2d(np.asarray(vectors, np.float64))
+            own = np.atleast_2d(reals(vectors, "vectors"))
             if own.ndim != 2 or own.shape[1] != layout.n:
                 raise InputError(f"vectors must be (m, {layout.n}), not {own.shape}")
             own = own[:, layout.start : layout.stop].T
@@ -170,7 +171,7 @@ def lora(A, B, *, comm=None) -> Transform:
     """
     comm = communicator(comm)
     with agreement(comm):
-        A, B = np.array(A, np.float64), np.array(B, np.float64)
+        A, B = np.array(reals(A, "A")), np.array(reals(B, "B"))
         if A.ndim != 2 or B.ndim != 2 or len(A) != B.shape[1]:
             raise InputError(f"A must be (r, d_in) and B (d_out, r), not {A.shape} and {B.shape}")
     (r, d_in), d_out = A.shape, len(B)

@@ -10,6 +10,7 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.errors import InputError
+from sparsehess.given import above_zero, reals, whole_number
 from sparsehess.runtime import agreement
 
 # An eigenvalue below this part of the largest is zero: what rounding leaves of one.
@@ -95,7 +96,7 @@ class Eigenvalues:
         which
             `smallest`, `largest`, `magnitude`, or `negative`, the smallest of those below zero.
         """
-        check_which(which)
+        check_which(k, which)
         order = np.argsort(ORDERS[which](self.values), kind="stable")[:k]
         own = np.repeat(self.values[order], np.minimum(self.counts[order], k))
         return first(np.concatenate(self.comm.allgather(own)), k, which)
@@ -139,9 +140,7 @@ class Eigenvalues:
         """
         from sparsehess.signs import Signs  # solvers take operators in: not before they are asked for
 
-        threshold = max(ZERO * self.largest(), np.finfo(float).tiny) if zero is None else zero
-        if not threshold > 0:
-            raise InputError(f"zero={zero}: the size up to which an eigenvalue is zero must be positive")
+        threshold = max(ZERO * self.largest(), np.finfo(float).tiny) if zero is None else above_zero(zero, "zero")
         negative = self.number(lambda values: values < -threshold)
         positive = self.number(lambda values: values > threshold)
         every = self.comm.allreduce(int(self.counts.sum()))
@@ -154,11 +153,26 @@ class Eigenvalues:
 _EPS = np.finfo(float).eps
 
 
-def check_which(which: str) -> None:
-    """Refuse an order that is none.
+def applied(f: Callable[[np.ndarray], np.ndarray], values: np.ndarray) -> np.ndarray:
+    """Return a function of eigenvalues (m,), which must be as many finite real numbers.
 
     Not collective.
     """
+    with np.errstate(all="ignore"):  # what is not finite is refused, and where
+        found = reals(f(values), "a function of eigenvalues")
+    if found.shape != values.shape:
+        raise InputError(f"a function of {values.shape} eigenvalues must return as many, not {found.shape}")
+    if not np.isfinite(found).all():
+        raise InputError(f"the function is not finite at the eigenvalue {values[~np.isfinite(found)][0]:.6g}")
+    return found
+
+
+def check_which(k: int, which: str) -> None:
+    """Refuse a number or an order that is none.
+
+    Not collective.
+    """
+    whole_number(k, "k", 0)
     if which not in ORDERS:
         raise InputError(f"which={which!r} is none of {', '.join(ORDERS)}")
 
@@ -168,7 +182,7 @@ def first(values: np.ndarray, k: int, which: str) -> np.ndarray:
 
     Not collective.
     """
-    check_which(which)
+    check_which(k, which)
     rank = ORDERS[which](values)
     order = np.argsort(rank, kind="stable")[:k]
     return np.sort(values[order[np.isfinite(rank[order])]])

@@ -53,12 +53,16 @@ class Woodbury:
     Q: np.ndarray
     lam: np.ndarray
     scale: float = field(init=False)
+    _deficient: bool = field(init=False)
 
     def __post_init__(self):
         comm = self.comm
         self.scale = max(
             comm.allreduce(float(np.abs(self.d).max(initial=0.0)), op=MPI.MAX), np.abs(self.lam).max(initial=0.0)
         )
+        # More zeros than the rank can fill: a vector of these entries alone is orthogonal to Q.
+        zeros = comm.allreduce(int(np.count_nonzero(np.abs(self.d) <= _EPS * self.scale)))
+        self._deficient = zeros > len(self.lam)
         small = np.flatnonzero(np.abs(self.d) < _SMALL * self.scale)
         counts = comm.allgather(len(small))
         many = sum(counts)
@@ -89,7 +93,7 @@ class Woodbury:
     def singular(self) -> bool:
         """Whether a solve would divide by rounding."""
         size = self.theta + 1.0 if self._capacitance is None else self.theta
-        return bool(np.abs(size).min(initial=1.0) <= _EPS * np.abs(size).max(initial=1.0))
+        return self._deficient or bool(np.abs(size).min(initial=1.0) <= _EPS * np.abs(size).max(initial=1.0))
 
     def logdet(self) -> float:
         """Return log |det|, by the matrix determinant lemma; -inf where it is singular to rounding.

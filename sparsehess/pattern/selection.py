@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from mpi4py import MPI
@@ -10,6 +10,7 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.errors import InputError
+from sparsehess.given import reals, whole_number
 from sparsehess.pattern.structure import Pattern
 
 # Bits of a key that one pass of the selection settles.
@@ -26,10 +27,17 @@ class Entries:
         Where they are.
     values
         (nnz_local,) symmetric to the last bit.
+    weights
+        (nnz_local,) what a mass multiplies sizes by in the bound: m_i^(-1/2) m_j^(-1/2) of its diagonal. None
+        without one.
+    factor
+        What multiplies the bound then; None where nothing is known for the mass.
     """
 
     pattern: Pattern
     values: np.ndarray
+    weights: np.ndarray | None = None
+    factor: float | None = 1.0
 
     @property
     def rows(self) -> np.ndarray:
@@ -41,6 +49,17 @@ class Entries:
     def diagonal(self) -> np.ndarray:
         """(nnz_local,) bool."""
         return self.rows == self.pattern.indices
+
+    def lost(self, kept: np.ndarray) -> tuple[float, float]:
+        """Return (largest absolute row sum, Frobenius norm) of what is not kept (nnz_local,). Collective."""
+        return norms(np.where(kept, 0.0, np.abs(self.values)), self.values[~kept], self.pattern)
+
+    def shift(self, kept: np.ndarray) -> float | None:
+        """Return by how much eigenvalues may move without what is not kept; None: nobody knows. Collective."""
+        if self.factor is None:
+            return None
+        weighed = self if self.weights is None else replace(self, values=self.values * self.weights)
+        return self.factor * min(weighed.lost(kept))
 
 
 class Rule(Protocol):
@@ -76,7 +95,7 @@ class Largest:
     def keep(self, entries: Entries) -> np.ndarray:
         """See `Rule.keep`. Collective."""
         pattern, comm = entries.pattern, entries.pattern.comm
-        if self.count < pattern.n:
+        if whole_number(self.count, "keep", 1) < pattern.n:
             raise InputError(f"keep {self.count} entries: the diagonal alone has {pattern.n}")
         pairs = (self.count - pattern.n) // 2
         rows, columns = entries.rows, pattern.indices.astype(np.int64)
@@ -131,7 +150,7 @@ class Inherited:
     before
         The `Pattern` kept last; the rows of each rank as now.
     within
-        What the bound on the shift of eigenvalues may be.
+        What the bound on the shift of eigenvalues may be, those of the pencil where there is a mass.
     otherwise
         The rule for when it is more.
     """
@@ -144,10 +163,8 @@ class Inherited:
         """See `Rule.keep`. Collective."""
         _check(self.within)
         kept = _among(entries, self.before)
-        lost = entries.values[~(kept | entries.diagonal)]
-        dropped = np.where(kept | entries.diagonal, 0.0, np.abs(entries.values))
-        bound = min(norms(dropped, lost, entries.pattern))
-        return kept if bound <= self.within else self.otherwise.keep(entries)
+        bound = entries.shift(kept | entries.diagonal)
+        return kept if bound is not None and bound <= self.within else self.otherwise.keep(entries)
 
 
 def norms(sizes: np.ndarray, lost: np.ndarray, pattern: Pattern) -> tuple[float, float]:
@@ -173,13 +190,15 @@ def norms(sizes: np.ndarray, lost: np.ndarray, pattern: Pattern) -> tuple[float,
 
 
 def _check(threshold: float) -> None:
-    if not 0 <= threshold < np.inf:
+    if not 0 <= float(reals(threshold, "threshold")) < np.inf:
         raise InputError(f"threshold {threshold}: must be finite and not negative")
 
 
 def _among(entries: Entries, before: Pattern) -> np.ndarray:
     """Return (nnz_local,) bool: which entries a pattern has."""
     pattern = entries.pattern
+    if not isinstance(before, Pattern):
+        raise InputError(f"before must be the Pattern that was kept last, not {type(before).__name__}")
     if not pattern.layout.same(before.layout):
         raise InputError("the pattern of before has other rows on each rank than the matrix")
     start, n = pattern.layout.start, pattern.n

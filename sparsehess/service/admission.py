@@ -16,6 +16,7 @@ from pathlib import Path
 
 from sparsehess import matrices, problems
 from sparsehess.commands import jobfiles
+from sparsehess.commands.words import split_petsc
 from sparsehess.errors import InputError
 from sparsehess.service import scripts, spool
 from sparsehess.service.limits import Limits, size
@@ -91,6 +92,8 @@ def admit(folder: Path, allowance: Allowance, top: argparse.ArgumentParser) -> T
         It may not run; the message says why.
     """
     path = folder / "job.toml"
+    if path.is_symlink():
+        raise InputError("job.toml: no regular file")
     _regular(path)
     job = jobfiles.read(path)
     limits = _limits(job).within(allowance.most)
@@ -113,6 +116,8 @@ def admit(folder: Path, allowance: Allowance, top: argparse.ArgumentParser) -> T
                     key, f"{_shown(value, folder)} is outside the job and every --allow-data of the service"
                 )
             _regular(Path(real))
+            if _within(real, (os.path.realpath(folder),)) and os.stat(real).st_uid != os.stat(folder).st_uid:
+                raise job.refuse(key, f"{_shown(value, folder)} belongs to another user than the job")
             read += matrices.held(real)
     k = getattr(arguments, "k", None) or 0
     needed = _COPIES * read + 8 * 2 * k
@@ -140,8 +145,6 @@ def _limits(job: jobfiles.JobFile) -> Limits:
 
 def _options(job: jobfiles.JobFile, petsc: list[str]) -> dict:
     """Return options of the solver; refuse those that reach beyond it."""
-    from sparsehess.cli import split_petsc
-
     for key, value in job.petsc.items():
         if not key.startswith(_FAMILIES) or _REFUSED.search(key.lower()):
             raise job.refuse(key, "no option for a job of a service: those that choose how to solve are")

@@ -79,7 +79,7 @@ class Job:
         Not collective.
         """
         try:
-            return self.file(name).read_text().strip()
+            return self.file(name).read_text(errors="replace").strip()
         except (FileNotFoundError, NotADirectoryError):
             return None
 

@@ -29,6 +29,7 @@ from mpi4py import MPI
 
 from sparsehess import calls, report
 from sparsehess.errors import Cancelled, InputError, Leaving, OverLimit
+from sparsehess.runtime import agreement
 
 # Seconds between two looks at the clock and at the folder of the job, and between two writings of its status.
 _LOOK, _TELL = 0.05, 0.25
@@ -63,8 +64,8 @@ def _least(*numbers):
     return min((number for number in numbers if number is not None), default=None)
 
 
-def size(text: str) -> int:
-    """Return the bytes of a size such as 500M or 4G.
+def size(text: str, flag: str = "--memory") -> int:
+    """Return the bytes of a size such as 500M or 4G, given by this flag.
 
     Not collective.
 
@@ -75,7 +76,7 @@ def size(text: str) -> int:
     """
     match = re.fullmatch(r"(\d{1,12})([KMGT]?)(?:i?B)?", text, re.ASCII)
     if not match or not int(match[1]):
-        raise InputError(f"--memory {text}: write a size such as 500M or 4G")
+        raise InputError(f"{flag} {text}: write a size such as 500M or 4G")
     return int(match[1]) * 1024 ** " KMGT".index(match[2] or " ")
 
 
@@ -115,23 +116,32 @@ class Guard:
         self._verdict = _GOES_ON
         self._began = time.monotonic()
         self._had = _resident()
+        self._before = resource.getrlimit(resource.RLIMIT_DATA)
+        self._traces: int | None = None
 
     def __enter__(self) -> Guard:
+        try:
+            with agreement(self._comm):
+                self._set()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _set(self) -> None:
+        """Set the limits of this process, and have its progress looked at."""
         memory, seconds = self._limits.memory, self._limits.time
-        self._before = resource.getrlimit(resource.RLIMIT_DATA)
         if memory is not None:
             wanted = _data() + memory + _SLACK
             hard = self._before[1]
             resource.setrlimit(
                 resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
             )
-        self._traces = None
         if seconds is not None:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             self._traces = os.open(self._folder / "watchdog", flags, 0o600)
             faulthandler.dump_traceback_later(seconds + self._grace, exit=True, file=self._traces)
         report.watch, calls.watch = self._watch, self._alone
-        return self
 
     def __exit__(self, *reason) -> None:
         report.watch = calls.watch = None

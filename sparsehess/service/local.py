@@ -16,28 +16,27 @@ from sparsehess.service.jobs import Job
 # Every process of a job inherits it, in whatever process group its launcher puts it.
 _MARK = "SPARSEHESS_JOB"
 
+# Starts a script in a process group of its own, and leaves it to the system: nobody here has to wait for it.
+_LET_GO = 'set -m; /bin/bash "$1" &'
+
 # Seconds for a script to write its first line, and for a cancelled job to end by itself.
 _START, _GRACE = 10.0, 5.0
-
-# What this process has started: never waited for, but known, so that no half-ended process stays behind here.
-_children: list[subprocess.Popen] = []
 
 
 def start(job: Job) -> None:
     """Start the script of a job, and return once it has begun. Not collective."""
-    _children.append(
-        subprocess.Popen(
-            ["/bin/bash", str(job.file("script"))],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            env={**environment(), _MARK: job.folder},
-        )
+    subprocess.run(
+        ["/bin/bash", "-c", _LET_GO, "sparsehess", str(job.file("script"))],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**environment(), _MARK: job.folder},
+        check=True,
     )
     deadline = time.monotonic() + _START
     while not job.file("pid").exists():
-        if time.monotonic() > deadline or _children[-1].poll() not in (None, 0):
+        if time.monotonic() > deadline:
             raise InputError(f"the script {job.file('script')} does not start")
         time.sleep(0.01)
 
@@ -61,7 +60,6 @@ def state(job: Job) -> tuple[str, int | None, str]:
     """Return (word, exit status, reason) of a job whose script has not told its end. Not collective."""
     if job.host != socket.gethostname():
         return "unknown", None, f"on {job.host}"
-    _children[:] = [child for child in _children if child.poll() is None]
     leader = _leader(job)
     if leader is None:
         return "unknown", None, "its submission was interrupted"

@@ -23,12 +23,16 @@ from pathlib import Path
 import numpy as np
 
 from sparsehess import commands, errors, runtime
-from sparsehess.errors import STOPPED, Cancelled, EvaluationError, Leaving, SparseHessError
-from sparsehess.runtime import PETSc, on_root
+from sparsehess.commands import saving
+from sparsehess.errors import STOPPED, Cancelled, EvaluationError, Leaving, SparseHessError, Stopped
+from sparsehess.files import sync, writable
+from sparsehess.runtime import PETSc, agreement, on_root
+from sparsehess.service import outcomes
 from sparsehess.service import spool as spools
 from sparsehess.service.admission import Allowance, Task, admit
 from sparsehess.service.cache import Warm
 from sparsehess.service.limits import Guard, Limits
+from sparsehess.service.process import SIGNALS, flush, recorded, undone
 from sparsehess.service.spool import Spool
 
 log = logging.getLogger("sparsehess")
@@ -36,6 +40,12 @@ log = logging.getLogger("sparsehess")
 # Seconds between two looks into an empty queue, at first and at last; seconds that ended jobs may wait for the
 # disk, and how many of them.
 _QUICK, _SLOW, _UNSETTLED, _TOGETHER = 0.0005, 0.02, 0.5, 100
+
+# What stands for the length of a job's name: there is none any more, or the spool cannot be used.
+_NONE, _BROKEN = -1, -2
+
+# Seconds that a job which saves gets to come to where it can, once the service leaves.
+_SAVING = 10.0
 
 # Failed jobs after which what they have left to the garbage collection is looked for.
 _TIDY = 20
@@ -79,51 +89,95 @@ def serve(spool: Spool, manner: Manner, comm) -> int:
     InputError
         Another service has the spool.
     """
-    held = on_root(comm, _begin, spool, f"process {os.getpid()} on {socket.gethostname()}")
-    group = comm.Split(comm.rank * manner.groups // comm.size, comm.rank)
-    number = comm.rank * manner.groups // comm.size
-    before = {one: signal.signal(one, lambda *_: spool.stop()) for one in _SIGNALS}
-    kind = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
-    marks = os.open(spool.path / "signals", kind, 0o600)  # the C library's handler writes, whatever Python is at
-    wakeup = signal.set_wakeup_fd(marks, warn_on_full_buffer=False)
+    mine, error = _Held(), None
     try:
-        if comm.rank > 0:
-            held = spool.share()
+        with agreement(comm), writable(spool.path):
+            if comm.rank == 0:
+                mine.lock = _begin(spool, f"process {os.getpid()} on {socket.gethostname()}")
+        with agreement(comm), writable(spool.path):
+            if comm.rank > 0:
+                mine.lock = spool.share()
+            mine.hear(spool)
         on_root(comm, _tell_service, spool, manner, comm.size)
-        inner = runtime.communicator(group)
-        with contextlib.closing(_Group(spool, manner, inner, number, comm.rank == 0)) as one:
-            one.run()
+        number = comm.rank * manner.groups // comm.size
+        mine.group = comm.Split(number, comm.rank)
+        with contextlib.closing(
+            _Group(spool, manner, runtime.communicator(mine.group), number, comm.rank == 0)
+        ) as one:
+            try:
+                one.run()
+            except Exception as caught:  # of all ranks of the group, which goes no further; the others leave too
+                error = caught
+                with contextlib.suppress(OSError):
+                    spool.stop()
         _quietly(comm.Ibarrier())
-        return comm.bcast(_end(spool) if comm.rank == 0 else None)
+        status = on_root(comm, _end, spool)
+        runtime.raise_together(comm, error)
+        return status
     finally:
-        signal.set_wakeup_fd(wakeup)
-        for one, handler in before.items():
-            signal.signal(one, handler)
-        os.close(marks)
-        os.close(held)
-        group.Free()
+        mine.close()
 
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+class _Held:
+    """What this rank has while it serves: the lock, its group, the file of signals and their handlers."""
+
+    def __init__(self):
+        self.lock: int | None = None
+        self.group = None
+        self._marks: int | None = None
+        self._wakeup = -1
+        self._before: dict[int, object] = {}
+
+    def hear(self, spool: Spool) -> None:
+        """Have signals tell the service to leave."""
+        kind = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
+        self._marks = os.open(spool.path / "signals", kind, 0o600)
+        for one in SIGNALS:
+            self._before[one] = signal.signal(one, lambda *_: _asked_to_leave(spool))
+        # The C library's handler writes, whatever Python is at.
+        self._wakeup = signal.set_wakeup_fd(self._marks, warn_on_full_buffer=False)
+
+    def close(self) -> None:
+        """Give all back. Collective where there is a group."""
+        if self._marks is not None:
+            signal.set_wakeup_fd(self._wakeup)
+            for one, handler in self._before.items():
+                signal.signal(one, handler)
+            os.close(self._marks)
+        if self.lock is not None:
+            os.close(self.lock)
+        if self.group is not None:
+            self.group.Free()
+
+
+def _asked_to_leave(spool: Spool) -> None:
+    """Pass a signal on to all groups; one that comes while the folder is not there is not to end a call of MPI."""
+    with contextlib.suppress(OSError):
+        spool.stop()
 
 
 def _begin(spool: Spool, whom: str) -> int:
     """Take the spool over, and put in order what another service has left; on the first rank."""
     descriptor = spool.lock(whom)
-    for line in spool.recover():
-        log.warning("%s", line)
-    for name in ("stop", "signals"):
-        (spool.path / name).unlink(missing_ok=True)
+    try:
+        for line in spool.recover():
+            log.warning("%s", line)
+        for name in ("stop", "signals"):
+            (spool.path / name).unlink(missing_ok=True)
+    except BaseException:
+        os.close(descriptor)
+        raise
     return spool.share(descriptor)
 
 
 def _end(spool: Spool) -> int:
-    (spool.path / "service.json").unlink(missing_ok=True)
-    for path in spool.path.glob("group-*.json"):
-        path.unlink(missing_ok=True)
-    for name in ("stop", "signals"):
-        (spool.path / name).unlink(missing_ok=True)
-    return STOPPED if spool.count("queued") + spool.count("running") else errors.DONE
+    with writable(spool.path):
+        (spool.path / "service.json").unlink(missing_ok=True)
+        for path in spool.path.glob("group-*.json"):
+            path.unlink(missing_ok=True)
+        for name in ("stop", "signals"):
+            (spool.path / name).unlink(missing_ok=True)
+        return STOPPED if spool.count("queued") + spool.count("running") else errors.DONE
 
 
 def _quietly(request) -> None:
@@ -144,6 +198,7 @@ class _Group:
         self._unsettled: list[Path] = []
         self._oldest = self._told = 0.0
         self._failed = 0
+        self._broken: Exception | None = None  # what the first rank has met with beside a job
         if comm.rank == 0:
             from sparsehess.commands.arguments import parser
 
@@ -153,8 +208,6 @@ class _Group:
         """Take jobs until told to leave."""
         while (name := self._next()) is not None:
             self._do(self.spool.path / "running" / name)
-        if self.comm.rank == 0:
-            self._settle()
 
     def close(self) -> None:
         """Free what is kept. Collective."""
@@ -163,16 +216,24 @@ class _Group:
     # --- between jobs ---
 
     def _next(self) -> str | None:
-        """Return the job to do now, None for none any more."""
-        name = None
-        if self.comm.rank == 0:
-            folder = self._wait()
-            name = None if folder is None else folder.name
-        if self.comm.size == 1:
-            return name
-        told = np.array([-1 if name is None else len(name)])
-        _quietly(self.comm.Ibcast(told))
-        return None if told[0] < 0 else self.comm.bcast(name)
+        """Return the job to do now, None for none any more.
+
+        Raises on all ranks what the first has met with in the spool.
+        """
+        name, error = None, self._broken
+        if self.comm.rank == 0 and error is None:
+            try:
+                with writable(self.spool.path):
+                    folder = self._wait()
+                name = None if folder is None else folder.name
+            except Exception as caught:
+                error = caught
+        told = np.array([_BROKEN if error is not None else _NONE if name is None else len(name)])
+        if self.comm.size > 1:
+            _quietly(self.comm.Ibcast(told))
+        if told[0] == _BROKEN:
+            runtime.raise_together(self.comm, error)
+        return None if told[0] == _NONE else self.comm.bcast(name)
 
     def _wait(self) -> Path | None:
         pause, since = _QUICK, time.monotonic()
@@ -191,6 +252,7 @@ class _Group:
                 self.spool.stop()
             time.sleep(pause)
             pause = min(1.5 * pause, _SLOW)
+        self._settle()
         return None
 
     def _through(self, since: float) -> bool:
@@ -201,9 +263,10 @@ class _Group:
     def _settle(self) -> None:
         """Have the answers of ended jobs on the disk, and then put the jobs to those that ended."""
         if self._unsettled:
-            spools.sync(self.spool.path)
+            sync(self.spool.path)
             for folder in self._unsettled:
-                self.spool.settle(folder)
+                with contextlib.suppress(FileNotFoundError):  # somebody has removed it
+                    self.spool.settle(folder)
             self._unsettled.clear()
 
     # --- a job ---
@@ -215,11 +278,15 @@ class _Group:
             self._tell_group(folder.name)
         status, error = errors.DONE, None
         runtime.on_stuck = self._stuck(folder)
-        with _undone(), _recorded(folder / "log", self.comm.rank == 0):
+        with contextlib.ExitStack() as process:
             try:
+                with agreement(self.comm):
+                    process.enter_context(undone())
+                    process.enter_context(recorded(folder / "log", self.comm.rank == 0))
                 status = self._run(folder)
             except BaseException as caught:
                 error = caught if isinstance(caught, Exception) else _as_error(caught)
+            flush()  # before the first rank looks how long the log is
             try:
                 runtime.raise_together(self.comm, error)
             except Exception as agreed:
@@ -228,18 +295,45 @@ class _Group:
                 self._complain(agreed)
         runtime.on_stuck = None
         if self.comm.rank == 0:
-            self._write(folder, status, error, began)
+            try:
+                with writable(folder):
+                    self._write(folder, status, error, began)
+            except errors.InputError as caught:
+                if folder.is_dir():
+                    self._broken = caught
+                else:
+                    log.warning("%s is gone: its job has removed it", folder)
         if error is not None:
             self._tidy()
 
     def _run(self, folder: Path) -> int:
         task: Task = on_root(self.comm, self._admitted, folder)
-        os.chdir(folder)  # what a problem writes without a path belongs to the job
+        with agreement(self.comm):
+            os.chdir(folder)  # what a problem writes without a path belongs to the job
         self._warm.begin()
         task.arguments.provision = self._warm
-        tell, leaves = self._progress(folder), lambda: self.spool.stopping
+        # A job that was put back goes on from what it has saved.
+        task.arguments.checkpoint = saving.opened(task.arguments, self.comm, resume=True)
+        tell, leaves = self._progress(folder), self._leaves(task.arguments.checkpoint)
         with Guard(self.comm, task.limits, folder, leaves, tell, self.manner.grace):
-            return commands.run(task.arguments, task.options, self.comm)
+            status = commands.run(task.arguments, task.options, self.comm)
+        saving.clear(task.arguments)
+        return status
+
+    def _leaves(self, checkpoint) -> Callable[[], bool]:
+        """Return what says whether a job is to end because the service leaves: one that saves does so first."""
+        asked: list[float] = []
+
+        def leaves() -> bool:
+            if not self.spool.stopping:
+                return False
+            asked.append(time.monotonic())
+            if checkpoint is None:
+                return True
+            checkpoint.interrupt(signal.SIGTERM)
+            return asked[-1] - asked[0] > _SAVING
+
+        return leaves
 
     def _admitted(self, folder: Path) -> Task:
         try:
@@ -252,7 +346,7 @@ class _Group:
     def _write(self, folder: Path, status: int, error: Exception | None, began: float) -> None:
         """Write how a job has ended, or put it back into the queue."""
         (folder / "status.json").unlink(missing_ok=True)
-        if isinstance(error, Leaving):
+        if isinstance(error, Leaving | Stopped):
             self.spool.requeue(folder, counted=False)
             return
         state = "done" if error is None and status == errors.DONE else "failed"
@@ -264,7 +358,7 @@ class _Group:
             "exit": status,
             "error": None if error is None else _line(error),
             "seconds": time.time() - began,
-            "attempts": len((folder / "attempts").read_text().splitlines()),
+            "attempts": outcomes.attempts(folder),
             "ranks": self.comm.size,
             "group": self.number,
         }
@@ -285,14 +379,16 @@ class _Group:
         """Return what ends a job whose other ranks wait in a call that a failed one will never make."""
 
         def end(comm, error: Exception) -> None:
-            (folder / "stuck").write_text(f"{_line(error)} (the other ranks waited in another call)")
-            sys.stderr.flush()
+            with contextlib.suppress(OSError):
+                (folder / "stuck").write_text(f"{_line(error)} (the other ranks waited in another call)")
+            flush()
             comm.Abort(errors.BUG)
 
         return end
 
     def _tidy(self) -> None:
         """Destroy what failed jobs have left: PETSc keeps it for a collective moment. Collective."""
+        runtime.forget_children(self.comm)
         self._failed += 1
         if self._failed % _TIDY == 0:
             gc.collect()
@@ -307,7 +403,7 @@ class _Group:
         def tell(stage: str, done: int, total: int) -> None:
             facts = {"stage": stage, "done": int(done), "total": int(total), "seconds": time.time() - began}
             with contextlib.suppress(OSError):
-                spools.write_json(folder / "status.json", facts)
+                outcomes.write_json(folder / "status.json", facts)
 
         return tell
 
@@ -317,10 +413,11 @@ class _Group:
             self._told = now
             facts = {"job": job, "since": time.time(), **self.counts}
             with contextlib.suppress(OSError):
-                spools.write_json(self.spool.path / f"group-{self.number}.json", facts)
+                outcomes.write_json(self.spool.path / f"group-{self.number}.json", facts)
 
 
 def _tell_service(spool: Spool, manner: Manner, ranks: int) -> None:
+    """Write who serves; on the first rank."""
     most: Limits = manner.allowance.most
     facts = {
         "process": os.getpid(),
@@ -333,7 +430,8 @@ def _tell_service(spool: Spool, manner: Manner, ranks: int) -> None:
         "code": list(manner.allowance.code),
         "data": list(manner.allowance.data),
     }
-    spools.write_json(spool.path / "service.json", facts)
+    with writable(spool.path):
+        outcomes.write_json(spool.path / "service.json", facts)
 
 
 def _status(error: Exception) -> int:
@@ -354,49 +452,3 @@ def _as_error(caught: BaseException) -> EvaluationError:
     if isinstance(caught, SystemExit):
         return EvaluationError(f"the problem has called sys.exit({caught.code!r})")
     return EvaluationError(f"the problem has raised {type(caught).__name__}")
-
-
-@contextlib.contextmanager
-def _undone():
-    """Undo what a job does to the process: working directory, module search, modules of its problem, signals."""
-    place, search, known = os.open(".", os.O_RDONLY | os.O_CLOEXEC), list(sys.path), dict(sys.modules)
-    handlers = {one: signal.getsignal(one) for one in _SIGNALS}
-    umask = os.umask(0o077)
-    try:
-        yield
-    finally:
-        os.fchdir(place)
-        os.close(place)
-        os.umask(umask)
-        added = [folder for folder in sys.path if folder not in search]
-        sys.path[:] = search
-        if added:  # the next job's modules of the same names are others
-            for name, module in list(sys.modules.items()):
-                origin = getattr(module, "__file__", None) or ""
-                if known.get(name) is not module and os.path.dirname(origin) in added:
-                    sys.modules.pop(name)
-                    if name in known:
-                        sys.modules[name] = known[name]
-        for one, handler in handlers.items():
-            signal.signal(one, handler)
-
-
-@contextlib.contextmanager
-def _recorded(path: Path, first: bool):
-    """Have all that this process prints in a file, whoever in it prints."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    out, err = os.dup(1), os.dup(2)
-    kind = os.O_TRUNC if first else 0
-    record = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | kind, 0o600)
-    try:
-        os.dup2(record, 1)
-        os.dup2(record, 2)
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os.dup2(out, 1)
-        os.dup2(err, 2)
-        for one in (record, out, err):
-            os.close(one)

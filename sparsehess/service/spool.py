@@ -15,24 +15,32 @@ Who may write into the folder may have jobs run: its permissions are the access 
 
 from __future__ import annotations
 
-import ctypes
+import errno
 import fcntl
-import json
+import logging
 import os
 import re
 import secrets
 import shutil
 import stat
 import time
+import tomllib
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sparsehess.errors import InputError
-from sparsehess.files import replaced
+from sparsehess.files import replaced, sync, sync_names
+from sparsehess.service import outcomes
+from sparsehess.service.outcomes import attempts, read_json, read_outcome, write_outcome
+
+log = logging.getLogger("sparsehess")
 
 STATES = ("queued", "running", "done", "failed")
+
+# What the service writes into the folder of a job.
+_OWN = ("attempts", "status.json", "cancel", "stuck", "watchdog", "log", "result.json", "outcome.json")
 
 # Arguments that name what a command writes.
 OUTPUTS = ("out", "plot", "direction", "checkpoint")
@@ -46,11 +54,14 @@ LIMIT = 1000
 _ID = r"\d{8}-\d{6}-\d{6}-[0-9a-f]{6}"
 _QUEUED = re.compile(rf"(\d{{4}})\.({_ID})", re.ASCII)
 
-# What the service writes into the folder of a job.
-_OWN = ("attempts", "status.json", "cancel", "stuck", "watchdog", "log", "result.json", "outcome.json")
+# Bytes that a job file has at most.
+_LARGEST = 2**20
 
-# Of these, what may still change or go when the outcome is there.
-_CHANGING = ("attempts", "status.json", "cancel", "watchdog", "outcome.json")
+# What the name of a job ends with while it is being cancelled.
+_CANCELLED = ".cancelled"
+
+# Errors that are of no single job: no room, no more inodes, a disk that fails or is read-only.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE)
 
 # Seconds that a list of the queue is used for, where it holds anything, and that a service which ends may take.
 _FRESH, _PATIENCE = 0.05, 3.0
@@ -69,6 +80,7 @@ class Spool:
     path: Path
     _listed: deque = field(default_factory=deque, repr=False)
     _when: float = field(default=0.0, repr=False)
+    _passed: set[str] = field(default_factory=set, repr=False)  # what nobody can take: of others, or unreadable
 
     @classmethod
     def opened(cls, place, *, shared: bool = False) -> Spool:
@@ -134,6 +146,7 @@ class Spool:
         sync(self.path)
         for folder in drafts:
             os.rename(folder, self.path / "queued" / f"{LIMIT - priority:04d}.{folder.name}")
+        sync_names(self.path / "queued")
         return [folder.name for folder in drafts]
 
     # --- for the service ---
@@ -141,25 +154,45 @@ class Spool:
     def claim(self) -> Path | None:
         """Take the first job of the queue; return its folder, None where there is none.
 
-        What is no job is put to those that failed.
+        What is no job is put to those that failed, and what cannot be moved is left where it is.
         """
         if not self._listed or time.monotonic() - self._when > _FRESH:
             self._listed = deque(sorted(os.listdir(self.path / "queued")))
             self._when = time.monotonic()
         while self._listed:
             name = self._listed.popleft()
-            match = _QUEUED.fullmatch(name)
-            source = self.path / "queued" / name
-            identity = match[2] if match else self.draft_name()
-            folder = self.path / "running" / identity
-            if match and _is_sound(source) and not folder.exists():
-                with suppress(FileNotFoundError):  # another group, or who cancels it, was first
-                    os.rename(source, folder)
-                    _append(folder / "attempts", f"{match[1]} {time.time():.3f} {os.getpid()}\n")
-                    return folder
+            if name in self._passed:
                 continue
-            self._refuse(source)
+            try:
+                folder = self._taken(name)
+            except OSError as error:
+                if error.errno in _FULL:
+                    raise
+                self._passed.add(name)
+                log.warning("%s stays in the queue, it cannot be taken: %s", name, error.strerror or error)
+                continue
+            if folder is not None:
+                return folder
         return None
+
+    def _taken(self, name: str) -> Path | None:
+        """Take a job of this name; return its folder, None where there is none, or it was refused."""
+        match = _QUEUED.fullmatch(name)
+        source = self.path / "queued" / name
+        folder = self.path / "running" / (match[2] if match else self.draft_name())
+        if not (match and _is_sound(source)) or folder.exists():
+            self._refuse(source)
+            return None
+        try:
+            os.rename(source, folder)
+        except FileNotFoundError:  # another group, or who cancels it, was first
+            return None
+        try:
+            _append(folder / "attempts", f"{match[1]} {time.time():.3f} {os.getpid()}\n")
+        except OSError:
+            os.rename(folder, source)
+            raise
+        return folder
 
     @staticmethod
     def draft_name() -> str:
@@ -171,21 +204,29 @@ class Spool:
         identity = self.draft_name()
         folder = self.path / "new" / identity
         folder.mkdir(mode=0o700)
-        with suppress(FileNotFoundError):
+        try:
             os.rename(source, folder / "refused")
-            reason = f"{source.name!r} is no job: `sparsehess submit JOB.toml --spool {self.path}` makes one"
-            write_outcome(folder, {"id": identity, "state": "failed", "exit": 2, "error": reason})
-            self.settle(folder)
-            return
-        folder.rmdir()
+        except OSError as error:
+            folder.rmdir()
+            if isinstance(error, FileNotFoundError):
+                return
+            raise
+        reason = f"{source.name!r} is no job: `sparsehess submit JOB.toml --spool {self.path}` makes one"
+        write_outcome(folder, {"id": identity, "state": "failed", "exit": 2, "error": reason})
+        self.settle(folder)
 
     def settle(self, folder: Path) -> None:
         """Put a job that has its outcome where it belongs."""
         outcome = read_outcome(folder)
         state = "done" if outcome is not None and outcome.get("state") == "done" else "failed"
-        target = self.path / state / folder.name
+        self._put(folder, self.path / state / folder.name.removesuffix(_CANCELLED))
+
+    def _put(self, folder: Path, target: Path) -> None:
+        """Put an ended job to others."""
         try:
             os.rename(folder, target)
+        except FileNotFoundError:
+            raise
         except OSError:  # the name is taken: somebody has copied an old job into the queue
             os.rename(folder, target.with_name(self.draft_name()))
 
@@ -197,9 +238,10 @@ class Spool:
         counted
             Whether the attempt counts.
         """
-        attempts = _text(folder / "attempts").splitlines(keepends=True)
-        order = attempts[-1][:4] if attempts and re.match(r"\d{4} ", attempts[-1], re.ASCII) else f"{LIMIT:04d}"
-        for name in ("status.json", "stuck", "watchdog", "log", "result.json"):
+        attempts = outcomes.text(folder / "attempts").splitlines(keepends=True)
+        told = bool(attempts) and re.match(r"\d{4} ", attempts[-1], re.ASCII) is not None
+        order = attempts[-1][:4] if told else f"{LIMIT - _priority(folder):04d}"
+        for name in ("status.json", "stuck", "watchdog", "log", "result.json", "outcome.json"):
             (folder / name).unlink(missing_ok=True)
         if not counted:
             with replaced(folder / "attempts") as beside:
@@ -208,42 +250,63 @@ class Spool:
 
     def recover(self) -> list[str]:
         """Settle or queue again what a service has left that ended; return a line for each."""
+        told = []
         for name in os.listdir(self.path / "new"):
             folder = self.path / "new" / name
-            if read_outcome(folder) is not None:  # refused or cancelled, and not settled any more
-                self.settle(folder)
-            elif name.endswith(".cancelled"):
-                self._cancelled(folder)
+            try:
+                if read_outcome(folder) is not None:  # refused or cancelled, and not settled any more
+                    self.settle(folder)
+                elif name.endswith(_CANCELLED):
+                    self._cancelled(folder)
+            except OSError as error:
+                told.append(f"{folder} stays where it is: {error.strerror or error}")
         left = [self.path / "running" / name for name in sorted(os.listdir(self.path / "running"))]
         # Each rank that hears a signal leaves a byte: all of them where the service was told to end, not all where
         # one has crashed and mpiexec ends the others.
         ranks = read_json(self.path / "service.json").get("ranks", 1)
-        asked = _size(self.path / "signals") >= (ranks if isinstance(ranks, int) else 1)
-        known = asked or any(_size(folder / name) for folder in left for name in ("watchdog", "stuck"))
-        told = []
+        asked = outcomes.size(self.path / "signals") >= (ranks if isinstance(ranks, int) else 1)
+        known = asked or any(outcomes.size(folder / name) for folder in left for name in ("watchdog", "stuck"))
         for folder in left:
-            attempts = len(_text(folder / "attempts").splitlines())
-            if read_outcome(folder) is None:
-                reason = None
-                if (folder / "cancel").exists():
-                    reason = "cancelled"
-                elif _size(folder / "stuck"):
-                    reason = _text(folder / "stuck").strip()
-                elif _size(folder / "watchdog"):
-                    reason = "killed: over its time limit, in a call that nothing interrupts (see `watchdog`)"
-                elif not known and attempts >= ATTEMPTS:
-                    reason = f"given up: the service has ended {attempts} times while it ran"
-                if reason is None:
-                    self.requeue(folder, counted=not known)
-                    told.append(f"{folder.name} is queued again")
+            try:
+                if folder.is_symlink() or not folder.is_dir():
+                    self._refuse(folder)
                     continue
-                state = "cancelled" if reason == "cancelled" else "failed"
-                exit_status = None if state == "cancelled" else 2
-                facts = {"id": folder.name, "state": state, "exit": exit_status, "error": reason}
-                write_outcome(folder, {**facts, "attempts": attempts})
-                told.append(f"{folder.name}: {reason}")
-            self.settle(folder)
+                if read_outcome(folder) is None:
+                    told.append(self._recovered(folder, known))
+                if read_outcome(folder) is not None:
+                    self.settle(folder)
+            except OSError as error:
+                if error.errno in _FULL:
+                    raise
+                told.append(f"{folder} stays where it is: {error.strerror or error}")
         return told
+
+    def _recovered(self, folder: Path, known: bool) -> str:
+        """Queue a job again that was not through, or end it; return what was done.
+
+        Parameters
+        ----------
+        known
+            Whether something other than the job explains the end of the service.
+        """
+        tried = attempts(folder)
+        reason = None
+        if (folder / "cancel").exists():
+            reason = "cancelled"
+        elif outcomes.size(folder / "stuck"):
+            reason = outcomes.text(folder / "stuck").strip()
+        elif outcomes.size(folder / "watchdog"):
+            reason = "killed: over its time limit, in a call that nothing interrupts (see `watchdog`)"
+        elif not known and tried >= ATTEMPTS:
+            reason = f"given up: the service has ended {tried} times while it ran"
+        if reason is None:
+            self.requeue(folder, counted=not known)
+            return f"{folder.name} is queued again"
+        state = "cancelled" if reason == "cancelled" else "failed"
+        exit_status = None if state == "cancelled" else 2
+        facts = {"id": folder.name, "state": state, "exit": exit_status, "error": reason}
+        write_outcome(folder, {**facts, "attempts": tried})
+        return f"{folder.name}: {reason}"
 
     def lock(self, whom: str) -> int:
         """Return the descriptor of the spool's lock, held alone until `share`; for the first rank of a service.
@@ -273,16 +336,32 @@ class Spool:
         """Return a descriptor of the lock, held together with the other ranks of the service.
 
         While one of them lives, nobody else serves the spool.
+
+        Raises
+        ------
+        InputError
+            Another service was quicker: between holding it alone and together nobody holds it.
         """
         if descriptor is None:
             descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        try:
+            before = os.pread(descriptor, 200, 0)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            now = os.pread(descriptor, 200, 0)
+            if now != before:
+                raise InputError(f"{self.path} is served already, by {now.decode(errors='replace').strip()}")
+        except BaseException:
+            os.close(descriptor)
+            raise
         return descriptor
 
     @property
     def served(self) -> bool:
         """Whether a service has the lock."""
-        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except PermissionError:  # of another user, in a spool that is shared: it may not have left in order
+            return (self.path / "service.json").exists()
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -301,8 +380,9 @@ class Spool:
         (self.path / "stop").touch()
 
     def count(self, state: str) -> int:
-        """Return how many jobs are in a state."""
-        return len(os.listdir(self.path / state))
+        """Return how many jobs are in a state, without those that cannot be taken from the queue."""
+        names = os.listdir(self.path / state)
+        return len(names) if state != "queued" else len(set(names) - self._passed)
 
     # --- for clients ---
 
@@ -345,7 +425,7 @@ class Spool:
             state, folder = self.find(identity)
             try:
                 if state == "queued":
-                    mine = self.path / "new" / f"{folder.name[5:]}.cancelled"
+                    mine = self.path / "new" / f"{folder.name[5:]}{_CANCELLED}"
                     os.rename(folder, mine)  # from now on nobody runs it
                     self._cancelled(mine)
                 elif state == "running":
@@ -356,61 +436,14 @@ class Spool:
 
     def _cancelled(self, folder: Path) -> None:
         """Settle a job that was taken from the queue to be cancelled."""
-        identity = folder.name.removesuffix(".cancelled")
+        identity = folder.name.removesuffix(_CANCELLED)
         write_outcome(folder, {"id": identity, "state": "cancelled", "exit": None, "error": "cancelled"})
-        os.rename(folder, self.path / "failed" / identity)
-
-
-def write_outcome(folder: Path, facts: dict) -> None:
-    """Write that a job has ended, and how: the commit point. Not collective."""
-    with os.scandir(folder) as entries:
-        sizes = {
-            one.name: one.stat().st_size
-            for one in entries
-            if one.is_file(follow_symlinks=False) and one.name not in _CHANGING
-        }
-    write_json(folder / "outcome.json", {"schema": 1, **facts, "ended": time.time(), "files": sizes})
-
-
-def read_outcome(folder: Path) -> dict | None:
-    """Return how a job has ended, None before it has, or where a power failure has torn files. Not collective."""
-    try:
-        outcome = json.loads((folder / "outcome.json").read_text())
-        whole = all(_size(folder / name) == size for name, size in outcome["files"].items())
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return None
-    return outcome if whole else None
-
-
-def write_json(path: Path, facts: dict) -> None:
-    """Write JSON to a file that appears whole. Not collective."""
-    with replaced(path) as beside:
-        beside.write_text(json.dumps(facts) + "\n")
-
-
-def read_json(path: Path) -> dict:
-    """Return what a JSON file says, nothing where there is none. Not collective."""
-    try:
-        facts = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return facts if isinstance(facts, dict) else {}
+        self._put(folder, self.path / "failed" / identity)
 
 
 def discard(folder: Path) -> None:
     """Remove a draft. Not collective."""
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def sync(path: Path) -> None:
-    """Have all that was written to the file system of a path on its disk. Not collective."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        libc = ctypes.CDLL(None)
-        if not hasattr(libc, "syncfs") or libc.syncfs(descriptor):
-            os.sync()
-    finally:
-        os.close(descriptor)
 
 
 def _check(path: Path, shared: bool) -> None:
@@ -432,9 +465,22 @@ def _is_sound(folder: Path) -> bool:
         return not os.path.lexists(folder)  # one that has just been taken is no garbage
     for name in _OWN:
         with suppress(FileNotFoundError):
-            if not stat.S_ISREG(os.lstat(folder / name).st_mode) or name == "outcome.json":
+            facts = os.lstat(folder / name)
+            # Another name of a file elsewhere would have that one written to.
+            if not stat.S_ISREG(facts.st_mode) or facts.st_nlink > 1 or name == "outcome.json":
                 return False
     return True
+
+
+def _priority(folder: Path) -> int:
+    """Return the priority that a job file asks for, 0 where it says none that is one."""
+    path = folder / "job.toml"
+    try:
+        text = path.read_bytes() if path.is_file() and path.stat().st_size <= _LARGEST else b""
+        asked = tomllib.loads(text.decode())["submit"]["priority"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return 0
+    return asked if isinstance(asked, int) and abs(asked) <= LIMIT else 0
 
 
 def _append(path: Path, line: str) -> None:
@@ -443,17 +489,3 @@ def _append(path: Path, line: str) -> None:
         os.write(descriptor, line.encode())
     finally:
         os.close(descriptor)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")[:4000]
-    except OSError:
-        return ""

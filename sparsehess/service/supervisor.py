@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from sparsehess import errors
@@ -18,6 +19,9 @@ from sparsehess.service.spool import Spool
 
 # Seconds between two looks at the service.
 _LOOK = 0.1
+
+# One that has lived for less than so many seconds is started again so many later.
+_SHORT, _LATER = 5.0, 1.0
 
 
 def supervise(arguments) -> int:
@@ -49,12 +53,18 @@ def supervise(arguments) -> int:
         signal.signal(one, lambda number, _: asked.append(number))
     while True:
         began = time.time()
-        child = subprocess.Popen(command, env=environment(), start_new_session=True)
-        status = _watched(child, spool, asked)
+        with subprocess.Popen(command, env=environment(), start_new_session=True) as child:
+            try:
+                status = _watched(child, spool, asked)
+            finally:
+                if child.poll() is None:
+                    child.terminate()
         if asked or not _was_ended(spool, began):
             return errors.STOPPED if status < 0 else status
         sys.stderr.write(f"sparsehess: the service was ended (status {status}): starting it again\n")
         sys.stderr.flush()
+        if time.time() - began < _SHORT:
+            time.sleep(_LATER)
 
 
 def _watched(child: subprocess.Popen, spool: Spool, asked: list[int]) -> int:
@@ -63,10 +73,13 @@ def _watched(child: subprocess.Popen, spool: Spool, asked: list[int]) -> int:
         try:
             return child.wait(_LOOK)
         except subprocess.TimeoutExpired:
-            if len(asked) > 1:
+            if len(asked) > 2:
                 child.kill()
+            elif len(asked) > 1:
+                child.terminate()  # mpiexec ends its ranks; killed it would leave them behind
             elif asked:
-                spool.stop()  # again and again: one that is just starting forgets what it finds
+                with suppress(FileNotFoundError):
+                    spool.stop()  # again and again: one that is just starting forgets what it finds
 
 
 def _was_ended(spool: Spool, began: float) -> bool:

@@ -47,8 +47,7 @@ def choose(problem: EigenProblem, spec: SolveSpec) -> Choice:
     _check(problem, spec)
     if spec.method != "auto":
         return Choice(spec.method, "asked for")
-    smallest = not spec.takes_all and spec.target is None and spec.which == "smallest"
-    if problem.preconditioner is not None and smallest:
+    if problem.preconditioner is not None:
         return Choice("gd", "a matrix near the Hessian is there to precondition Davidson's method")
     if not problem.assembled:
         if spec.takes_all:
@@ -78,6 +77,7 @@ def choose(problem: EigenProblem, spec: SolveSpec) -> Choice:
 def _check(problem: EigenProblem, spec: SolveSpec) -> None:
     """Refuse what a method, or a matrix-free Hessian, cannot do."""
     method, nearest = spec.method, spec.target is not None
+    smallest = not spec.takes_all and not nearest and spec.which == "smallest"
     if not problem.assembled:
         if spec.count == "yes" and (problem.structure is None or spec.takes_all):
             raise InputError("a matrix-free Hessian has no factorization to count with: assemble it")
@@ -101,6 +101,10 @@ def _check(problem: EigenProblem, spec: SolveSpec) -> None:
         raise InputError(f"{asked} needs a count: {problem.uncounted}; nothing proves that none is missed")
     if problem.preconditioner is not None and method not in ("auto", *PRECONDITIONED):
         raise InputError(f"method {method!r} takes no preconditioner: those are for {', '.join(PRECONDITIONED)}")
+    if problem.preconditioner is not None and method == "auto" and not smallest:
+        raise InputError("a preconditioner is for the smallest: for others nothing would take it unless asked to")
+    if spec.groups is not None and method == "auto" and not problem.assembled:
+        raise InputError("groups each take a copy of an assembled matrix: a matrix-free Hessian has none")
     if problem.guess and (method == "dense" or (spec.takes_all and method != "feast")):
         raise InputError("a guess is for methods that start from vectors: of those for intervals feast, not dense")
     if method in KRYLOV[1:] and (nearest or spec.which not in (("magnitude",) if method == "power" else ENDS)):

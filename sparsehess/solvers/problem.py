@@ -5,6 +5,7 @@ Matrices are symmetric; where PETSc's scalars are complex, Hermitian, and ᵀ st
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -13,6 +14,7 @@ import scipy.sparse
 
 from sparsehess.assembly import Hessian
 from sparsehess.errors import CheckError, InputError
+from sparsehess.given import reals
 from sparsehess.operators import MatrixFree
 from sparsehess.operators.operator import Operator
 from sparsehess.pattern import Layout
@@ -385,21 +387,22 @@ def _as_mat(matrix, comm, layout: Layout | None, owned: list, name: str) -> PETS
         rows, columns = matrix.getSize()
         if rows != columns:
             raise InputError(f"{name} must be square; it is {rows} x {columns}")
-        if layout is not None and (rows != layout.n or matrix.getLocalSize()[0] != layout.n_local):
-            raise InputError(
-                f"{name} has {rows} rows ({matrix.getLocalSize()[0]} on rank {layout.comm.rank}), "
-                f"the Hessian {layout.n} ({layout.n_local})"
-            )
+        if layout is not None:
+            _check_rows(matrix.getLocalSize()[0], layout, f"{name} has")
         if not matrix.isAssembled():
             raise InputError(f"{name} is not assembled: call assemble() first")
         return matrix
     if isinstance(matrix, PETSc.Vec):
+        if layout is not None:
+            _check_rows(matrix.getLocalSize(), layout, f"{name} has")
         result = PETSc.Mat().createAIJ((matrix.getSizes(),) * 2, nnz=1, comm=matrix.comm)
         result.setDiagonal(matrix)
         owned.append(result)
         return result
     if not scipy.sparse.issparse(matrix):
         matrix = np.asarray(matrix)
+        if matrix.dtype.kind not in "fiubc":
+            raise InputError(f"{name} must be numbers, not {matrix.dtype}")
         matrix = scipy.sparse.diags(matrix) if matrix.ndim == 1 else scipy.sparse.csr_matrix(matrix)
     if matrix.shape[0] != matrix.shape[1]:
         raise InputError(f"{name} must be square; it is {matrix.shape[0]} x {matrix.shape[1]}")
@@ -420,6 +423,28 @@ def _check_kind(name: str, dtype: np.dtype) -> None:
         raise InputError(f"{name} must be real here, not {dtype}; Hermitian ones take {another_build(True)}")
     if dtype.kind not in "fiubc":
         raise InputError(f"{name} must be numbers, not {dtype}")
+
+
+def _scalars(given, name: str) -> np.ndarray:
+    """Return an array of numbers of the kind of PETSc's scalars, or of real ones."""
+    array = None
+    with suppress(ValueError):  # what is no array `reals` refuses
+        array = np.asarray(given)
+    if array is None or array.dtype.kind != "c":
+        return reals(given, name)
+    _check_kind(name, array.dtype)
+    return array
+
+
+def _check_rows(n_local: int, layout: Layout, what: str) -> None:
+    """Refuse an object that has other rows on the ranks than the Hessian. Collective."""
+    theirs = Layout.from_local(n_local, layout.comm)
+    if not theirs.same(layout):
+        rank = int(np.argmax(theirs.counts != layout.counts))
+        raise InputError(
+            f"{what} {theirs.n} rows ({theirs.counts[rank]} on rank {rank}), "
+            f"the Hessian {layout.n} ({layout.counts[rank]})"
+        )
 
 
 def with_diagonal(rows: scipy.sparse.csr_matrix, layout: Layout) -> scipy.sparse.csr_matrix:
@@ -447,15 +472,10 @@ def _as_vectors(given, A: PETSc.Mat, layout: Layout, owned: list, name: str) -> 
         return []
     if isinstance(given, (list, tuple)) and all(isinstance(v, PETSc.Vec) for v in given):
         for vector in given:
-            if vector.getSizes() != (layout.n_local, layout.n):
-                raise InputError(
-                    f"{name}: one has sizes {vector.getSizes()}, the Hessian {(layout.n_local, layout.n)}"
-                )
+            _check_rows(vector.getLocalSize(), layout, f"{name}: one has")
         return list(given)
     with agreement(layout.comm):
-        array = np.asarray(given)
-        _check_kind(name, array.dtype)
-        array = np.atleast_2d(array.astype(PETSc.ScalarType))
+        array = np.atleast_2d(_scalars(given, name))
         if array.ndim != 2 or array.shape[1] != layout.n:
             raise InputError(f"{name} must be (m, {layout.n}), not {array.shape}")
         if not np.isfinite(array).all():

@@ -311,6 +311,15 @@ def test_wrong_shapes(wrong, comm):
     fails(EvaluationError, r"must return \(512,\) real numbers", field(comm, gradient=wrong))
 
 
+@pytest.mark.parametrize("gradient", [lambda x: x, lambda x: x[::-1]])
+def test_a_gradient_may_be_made_of_its_argument(gradient, comm):
+    exact = sp.csr_matrix(np.array([gradient(row) for row in np.eye(12)]))
+    pattern = sh.Pattern.from_scipy(exact, comm=comm)
+    objective = sh.Objective(x=np.arange(1.0, 13.0), gradient=gradient, pattern=pattern, comm=comm)
+    with sh.assemble(objective) as hessian:
+        assert frobenius_error(hessian.mat, exact, comm) < 1e-9
+
+
 def test_the_users_array_cannot_be_spoilt(comm):
     def gradient(u):
         u[0] = 5.0

@@ -189,6 +189,15 @@ def test_hollow_rows_leave_colours_that_nobody_needs(comm):
     assert error < 1e-14
 
 
+def test_a_colouring_that_cannot_be_written_keeps_nobody_waiting(comm, folder):
+    n = 100_000  # more colours than a message takes along before it is received
+    pattern = sh.Pattern.from_scipy(sp.identity(n, format="csr"), comm=comm)
+    made = sh.color(pattern, order="natural")
+    with pytest.raises(InputError, match="cannot be written"):
+        save(folder / "nowhere" / "c.npz", pattern, made)
+    pattern.free()
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("suffix", [".npz", ".h5"])
 def test_a_stored_colouring_is_read_on_any_number_of_ranks(suffix, comm, folder):

@@ -1,7 +1,10 @@
 """Matrix files: every format there and back on any number of ranks, and what must be refused."""
 
 import gzip
+import json
+import os
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -9,9 +12,10 @@ import scipy.io
 import scipy.sparse as sp
 from cases import DATA, frobenius_error, laplacian, random_pattern, random_symmetric
 
-from sparsehess import export, matrices
+from sparsehess import export, files, matrices
 from sparsehess.errors import InputError
 from sparsehess.pattern import Layout
+from sparsehess.runtime import PETSc
 from sparsehess.solvers.problem import EigenProblem
 
 MATRIX = random_symmetric(random_pattern(60, 150, 4), 4)
@@ -32,6 +36,49 @@ def test_there_and_back(suffix, folder, comm):
     assert frobenius_error(matrix, MATRIX, comm) < 1e-15
     matrix.destroy()
     assert matrices.read_pattern(path, comm).nnz == MATRIX.nnz
+
+
+@pytest.mark.parametrize("name", ["m.mtx", "m.npz", "m.petsc", "m.h5"])
+def test_a_matrix_that_cannot_be_written_is_refused_on_all_ranks(name, folder, comm):
+    with EigenProblem.of(MATRIX, comm=comm) as problem:
+        with pytest.raises(InputError, match=f"{name}: cannot be written: No such file"):
+            export.write_matrix(folder / "nowhere" / name, problem.A)
+        export.write_matrix(folder / name, problem.A)
+    comm.Barrier()
+    assert [path.name for path in folder.iterdir()] == [name]
+
+
+def test_half_a_result_leaves_nothing_and_what_the_killed_have_left_goes(folder, comm, monkeypatch):
+    path, facts = folder / "result.h5", {"k": 2}
+    left, mine = files.beside(path), files.beside(path)
+    if comm.rank == 0:
+        with subprocess.Popen(["true"]) as ended:
+            pass
+        left = left.with_name(left.name.replace(f".{os.getpid()}-", f".{ended.pid}-"))
+        for one in (left, mine):
+            one.write_text("half")
+    comm.Barrier()
+    vectors = [PETSc.Vec().createMPI(6, comm=comm) for _ in range(2)]
+    whole = export._whole
+
+    def breaks(vector, comm):
+        if vector is vectors[1]:
+            raise MemoryError
+        return whole(vector, comm)
+
+    monkeypatch.setattr(export, "_whole", breaks)
+    with pytest.raises(MemoryError):
+        export.write_results(path, facts, {}, vectors, comm)
+    comm.Barrier()
+    assert {one.name for one in folder.iterdir()} == comm.bcast({mine.name})
+    monkeypatch.undo()
+    export.write_results(path, facts, {}, vectors, comm)
+    comm.Barrier()
+    assert {one.name for one in folder.iterdir()} == comm.bcast({mine.name, path.name})
+    with pytest.raises(InputError, match="cannot be written"):
+        export.write_results(folder / "no" / "x.h5", facts, {}, vectors, comm)
+    for vector in vectors:
+        vector.destroy()
 
 
 @pytest.mark.parametrize("form", ["csr", "csc", "coo", "bsr", "dia"])
@@ -155,3 +202,31 @@ def test_vectors(shape, folder, comm):
     assert np.array_equal(matrices.read_vectors(folder / "v.npz", layout), wanted)
     with pytest.raises(InputError, match="do not fit 61"):
         matrices.read_vectors(folder / "v.npy", Layout.from_size(61, comm))
+
+
+@pytest.mark.parametrize("how", ["storage", "virtual", "detour"])
+def test_a_file_that_leads_to_another_is_not_followed(how, folder, comm):
+    h5py = pytest.importorskip("h5py")
+    if comm.rank == 0:
+        with h5py.File(folder / "secret.h5", "w") as file:
+            file["vectors"] = np.ones((2, 8))
+        with h5py.File(folder / "v.h5", "w") as file:
+            if how == "storage":
+                place = [(str(folder / "secret.h5"), 0, 128)]
+                file.create_dataset("vectors", (2, 8), np.float64, external=place)
+            if how == "virtual":
+                layout = h5py.VirtualLayout((2, 8), np.float64)
+                layout[:] = h5py.VirtualSource(str(folder / "secret.h5"), "vectors", (2, 8))
+                file.create_virtual_dataset("vectors", layout)
+            if how == "detour":
+                file["there"] = h5py.ExternalLink("secret.h5", "/")
+                file["vectors"] = h5py.SoftLink("/there/vectors")
+    comm.Barrier()
+    with pytest.raises(InputError, match="leads to another file"):
+        matrices.read_vectors(folder / "v.h5", Layout.from_size(8, comm))
+
+
+def test_json_has_no_word_for_infinity(folder):
+    export.write_json(folder / "facts.json", {"a": np.inf, "b": [1.0, -np.inf, (np.nan,)], "c": "NaN"})
+    found = json.loads((folder / "facts.json").read_text(), parse_constant=pytest.fail)
+    assert found == {"a": None, "b": [1.0, None, [None]], "c": "NaN"}

@@ -539,6 +539,59 @@ def test_sharing_is_a_congruence(comm):
         T.destroy()
 
 
+@pytest.mark.parametrize(
+    "ties", [{"b": "a", "c": "b"}, {"a": "c", "b": "a", "c": "b"}, {"a": "all", "b": "a", "c": "all"}]
+)
+def test_a_block_that_is_shared_may_be_shared_itself(ties):
+    network = Network()
+    network.input("x", 2)
+    for name in "abc":
+        network.add(name, Affine(3), "x", shared=ties.get(name))
+    network.add("sum", Sum(), *"abc")
+    network.loss("loss", SoftmaxCrossEntropy(), "sum", "sum")
+    assert network.n == 9
+    np.testing.assert_array_equal(network.labels, np.tile(np.arange(9), 3))
+
+
+def test_diagonal_of_rows_that_are_zero_in_every_network(comm):
+    network = Network()
+    network.input("x", 2)
+    network.input("y", 1)
+    for name, width in (("left", 2), ("right", 2)):
+        network.add(name, Affine(width), "x")
+    network.add("gate", Product(), "left", "right")
+    network.add("out", Affine(1), "gate")
+    network.loss("loss", SquaredError(), "out", "y")
+    rng = np.random.default_rng(2)
+    x, data = rng.normal(size=network.n), {"x": rng.normal(size=(5, 2)), "y": rng.normal(size=(5, 1))}
+    objective = network.objective(x, deal(data, comm), part="functional", comm=comm)
+    exact = network.hessian(x, deal(data, comm), part="functional", comm=comm)
+    with exact, sh.MatrixFree(objective) as free:
+        assert objective.pattern.hollow is not None  # no part of it is bent in the parameters of one node
+        np.testing.assert_allclose(free.diagonal(), exact.diagonal(), atol=EXACT)
+
+
+def test_a_node_that_raises_on_one_rank_beside_kinks(comm):
+    def forward(w, X):
+        if comm.rank == comm.size - 1 and len(X[0]) > 4:  # more than the first check looks at
+            raise ValueError("a sample that is none")
+        return w * X[0]
+
+    node = Custom(
+        forward,
+        lambda w, X, Y: ((Y * w,), (Y * X[0]).sum(axis=1, keepdims=True)),
+        lambda w, X, Y, dX, dw: ((Y * dw,), (Y * dX[0]).sum(axis=1, keepdims=True)),
+        *(1, (1,), 1),
+    )
+    network = Network()
+    network.input("x", 1)
+    network.add("node", node, "x")
+    network.add("bent", relu(), "node")
+    network.loss("loss", SquaredError(), "bent", "x")
+    with pytest.raises(EvaluationError, match="forward of custom node raised ValueError: a sample that is none"):
+        network.hessian(np.ones(1), {"x": np.ones((6, 1))}, comm=comm)
+
+
 def test_hessian_follows_x(comm):
     network = two_losses()
     x, data = point(network)

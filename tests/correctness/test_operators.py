@@ -393,6 +393,15 @@ def test_nearest_kronecker_errs_by_the_tail(comm):
             assert np.abs(found - found.T).max() < 1e-11 * sigma[0]
 
 
+@pytest.mark.parametrize("p, q, rank", [(2, 2, 2), (4, 4, 2), (6, 1, 1), (1, 6, 1)])
+def test_nearest_kronecker_where_there_are_fewer_terms(p, q, rank, comm):
+    H = np.diag(np.arange(1.0, p * q + 1))
+    sigma = np.linalg.svd(H.reshape(p, q, p, q).transpose(0, 2, 1, 3).reshape(p * p, -1), compute_uv=False)
+    with nearest_kronecker(sp.csr_matrix(H), p, q, 4, comm=comm) as nearest:
+        np.testing.assert_allclose(nearest.singular_values, sigma[:rank], rtol=1e-12)
+        np.testing.assert_allclose(dense(nearest.operator), H, atol=1e-12 * sigma[0])
+
+
 def test_nearest_kronecker_of_a_sum_is_the_sum(comm):
     terms = [(positive(4, 1), positive(6, 2)), (positive(4, 3), positive(6, 4))]
     with Kronecker(terms, comm=comm) as operator:
@@ -759,11 +768,12 @@ def test_preconditioners(comm):
 
 
 def test_singular_matrices_say_so(comm):
-    layout = sh.Layout.from_size(10, comm)
+    layout, many = sh.Layout.from_size(10, comm), sh.Layout.from_size(80, comm)
     ones = np.ones((layout.n_local, 1))
     singular = [
         LowRankDiagonal(0.0, ones, comm=comm),
         LowRankDiagonal(own(layout, np.minimum(np.arange(10) // 3, 1)), ones, comm=comm),
+        LowRankDiagonal(own(many, np.maximum(np.arange(80.0) - 50, 0)), np.ones((many.n_local, 1)), comm=comm),
         Kronecker((np.ones((5, 5)), np.eye(2)), comm=comm),
         BlockDiagonal([np.eye(5), np.ones((5, 5))], comm=comm),
         weighted_sum([(1.0, sp.csr_matrix(np.ones((10, 10))))], comm=comm),
@@ -776,6 +786,21 @@ def test_singular_matrices_say_so(comm):
             assert operator.logdet() == -np.inf
             damped = operator.solve(right, 0.5)
             assert np.abs(operator.product(damped) + 0.5 * damped - 1.0).max(initial=0.0) < 1e-12
+
+
+def test_an_estimated_diagonal_is_not_called_exact(comm):
+    n = 70
+    K, _ = laplacian(n)
+    pattern = sh.Pattern.from_scipy(K, comm=comm)
+    for known, exact in ((pattern, True), (None, False)):
+        objective = sh.Objective(x=np.zeros(n), gradient=lambda x: K @ x, pattern=known, comm=comm)
+        layout = sh.Layout.from_size(n, comm)
+        T = selection(np.arange(layout.start, layout.stop), layout)
+        with sh.MatrixFree(objective) as free, congruence(free, T) as chosen, weighted_sum([(2.0, free)]) as twice:
+            assert chosen.diagonal_is_exact is twice.diagonal_is_exact is free.diagonal_is_exact is exact
+            near = np.allclose(chosen.diagonal(), own(layout, K.diagonal()), atol=1e-6)
+            assert exact == (comm.allreduce(int(near)) == comm.size)
+        T.destroy()
 
 
 def test_misuse_says_what_is_wrong(comm):
@@ -795,8 +820,23 @@ def test_misuse_says_what_is_wrong(comm):
         (lambda: sharing(np.full(rows, 9), layout, 3), "from -1 to 2"),
         (lambda: selection([7], layout), "from 0 to 5"),
         (lambda: lbfgs(np.ones((rows, 1)), np.ones((rows, 1)), -1.0, comm=comm), "positive"),
+        (lambda: sr1(np.ones((rows, 3)), np.ones((rows, 2)), comm=comm), "must be .n_local, m. both"),
         (lambda: funm(np.eye(3), np.exp, method="newton", comm=comm), "give a number"),
         (lambda: funm(np.eye(3), 0.5, method="schur", comm=comm), "neither"),
+        (lambda: funm(np.eye(3), np.nan, comm=comm), "must be finite"),
+        (lambda: funm(1j * np.eye(3), 0.5, comm=comm), "the matrix must be real"),
+        (lambda: BlockDiagonal([1j * np.eye(2)], comm=comm), "block 0 must be real"),
+        (lambda: BlockDiagonal([np.zeros((2, 2))], comm=comm).function(lambda x: 1 / x), "not finite at the"),
+        (lambda: BlockDiagonal([np.eye(2)], comm=comm).spectrum(-1), "k=-1"),
+        (lambda: BlockDiagonal([np.eye(6)], comm=comm).solve(np.ones(rows), np.nan), "shift nan"),
+        (lambda: LowRankDiagonal(1.0, np.ones((rows, 1)), comm=comm).compress(rank=0.5), "rank=0.5"),
+        (lambda: Kronecker((sp.identity(2) * 1j, np.eye(3)), comm=comm), "factors must be real"),
+        (lambda: Kronecker((np.eye(2), np.eye(3)), comm=comm).function(lambda x: 1.0), "as many"),
+        (lambda: LowRankDiagonal(1j, np.ones((rows, 1)), comm=comm), "D must be real"),
+        (lambda: weighted_sum([np.eye(2)], comm=comm), "pairs"),
+        (lambda: weighted_sum([("heavy", np.eye(2))], comm=comm), "weights must be real"),
+        (lambda: sharing(np.zeros(rows, int), layout, 0), "from -1 to -1"),
+        (lambda: nearest_kronecker(np.eye(6), 2, 3, 1.5, comm=comm), "terms=1.5"),
     ]
     for make, says in wrong:
         with pytest.raises(InputError, match=says):
@@ -808,6 +848,17 @@ def test_misuse_says_what_is_wrong(comm):
             K.spectrum(2, "middle")
         with pytest.raises(InputError, match="must be assembled"):
             BlockDiagonal.from_components(K)
+
+
+def test_ranks_that_bring_different_numbers_of_steps(comm):
+    S = np.ones((2, 1 + comm.rank))
+    if comm.size == 1:
+        with sr1(S, 3 * S, comm=comm) as found:
+            assert found.spectrum(2) == pytest.approx([1, 3])
+        return
+    for make in (sr1, lbfgs):
+        with pytest.raises(InputError, match="as many steps on every rank"):
+            make(S, S, comm=comm)
 
 
 def test_iterations_that_fail_say_so(comm):

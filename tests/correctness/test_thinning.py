@@ -2,6 +2,8 @@
 
 import json
 
+from petsc4py import PETSc
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -128,6 +130,42 @@ def test_what_was_kept_is_inherited_until_the_bound_breaks(comm):
             assert left.bound <= within
             left.pattern.free()
     before.free()
+
+
+def test_what_is_inherited_obeys_the_bound_of_the_pencil(comm):
+    matrix, light = example(), np.full(N, 0.01)
+    with sh.thin(matrix, sh.Above(0.5), comm=comm) as left:
+        before, within = left.pattern, 1.1 * left.bound
+    with sh.thin(matrix, sh.Inherited(before, within, sh.Above(0.0)), mass=light, comm=comm) as left:
+        assert left.bound <= within and left.dropped == 0  # a hundred times as much would move
+    with sh.thin(matrix, sh.Inherited(before, 100 * within, sh.Above(0.0)), mass=light, comm=comm) as left:
+        assert left.dropped > 0 and moved(matrix.toarray(), gathered(left, comm), np.diag(light)) <= left.bound
+    before.free()
+
+
+def test_what_is_left_outlives_what_it_was_made_of(comm):
+    matrix = example()
+    for where in (None, comm):
+        with sh.thin(matrix, sh.Above(0.5), comm=where) as left, sh.eigs(left.mat, 2) as found:
+            kept = np.where((np.abs(matrix.toarray()) >= 0.5) | np.eye(N, dtype=bool), matrix.toarray(), 0)
+            assert found.eigenvalues == pytest.approx(scipy.linalg.eigvalsh(kept)[:2], rel=1e-8)
+    theirs = comm.Dup()
+    given = rows_of(matrix, theirs)
+    with sh.thin(given, sh.Above(0.5)) as left:
+        given.destroy()
+        with sh.eigs(left.mat, 2) as found:
+            assert found.eigenvalues == pytest.approx(scipy.linalg.eigvalsh(kept)[:2], rel=1e-8)
+    theirs.Free()
+
+
+def rows_of(matrix, comm):
+    """Return a PETSc matrix of a caller's."""
+    mat = PETSc.Mat().createAIJ(matrix.shape, nnz=N, comm=comm)
+    for i in range(*mat.getOwnershipRange()):
+        row = matrix[[i]]
+        mat.setValues(i, row.indices.astype(PETSc.IntType), row.data)
+    mat.assemble()
+    return mat
 
 
 def test_what_cannot_be_thinned(comm):

@@ -256,6 +256,9 @@ def test_what_cannot_be_used_is_named(comm):
         ({"cutoff": -1.0}, "above 0"),
         ({"pattern": "detect", "cutoff": 3.0}, "leave out cutoff"),
         ({"pattern": "all"}, "give a Pattern"),
+        ({"pattern": 3}, "give a Pattern"),
+        ({"cutoff": "far"}, "cutoff must be real"),
+        ({"reach": [1]}, "neither pair nor"),
     ):
         with pytest.raises(InputError, match=message):
             from_atoms(atoms, comm=comm, **arguments)

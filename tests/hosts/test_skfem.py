@@ -1,12 +1,10 @@
 """Inside scikit-fem: a residual of large strains, against the exact tangent; any number of ranks."""
 
 import json
-import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
-
-from mpi4py import MPI
 
 import numpy as np
 import pytest
@@ -16,6 +14,8 @@ import sparsehess as sh
 from sparsehess.errors import InputError, NotConverged
 from sparsehess.hosts import skfem as host
 from sparsehess.hosts.skfem import solver_eigen
+from sparsehess.runtime import on_root
+from sparsehess.service.local import environment
 
 skfem = pytest.importorskip("skfem")
 skfem_hyperelastic = pytest.importorskip("skfem_hyperelastic")
@@ -81,18 +81,20 @@ def test_energy_has_this_gradient(objective):
     assert slope == pytest.approx(objective.gradient(x) @ way, rel=1e-6)
 
 
-@pytest.mark.skipif(MPI.COMM_WORLD.size > 1, reason="one process starts another")
-def test_command_line_says_the_same(objective):
+def test_command_line_says_the_same(objective, comm):
     command = "eigs skfem_hyperelastic.py:column --set cells=4 --set load=1.2 -k 3 --json -"
-    # Python's copy of the environment: this process's MPI has written its own marks into the other one.
-    done = subprocess.run(
-        [sys.executable, "-m", "sparsehess", *command.split()],
-        cwd=Path(skfem_hyperelastic.__file__).parent,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+    done = on_root(
+        comm,
+        partial(
+            subprocess.run,
+            [sys.executable, "-m", "sparsehess", *command.split()],
+            cwd=Path(skfem_hyperelastic.__file__).parent,
+            env=environment(),  # the process is no part of this run
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        ),
     )
     assert done.returncode == 0, done.stderr
     found, host = json.loads(done.stdout), objective.gradient.__self__
@@ -130,6 +132,15 @@ def test_solver_has_the_convention_of_scikit_fem(plate, comm):
     np.testing.assert_allclose((K @ vectors - (M @ vectors) * values)[inner], 0, atol=1e-8 * abs(K).max())
     assert comm.allgather(vectors.tobytes()).count(vectors.tobytes()) == comm.size
     assert solver.certificate.passed and solver.certificate.count.certified
+
+
+def test_an_interval_without_eigenvalues(plate, comm):
+    basis, K, M = plate
+    solver = solver_eigen(interval=(-5.0, -1.0), comm=comm)
+    values, vectors = skfem.solve(*skfem.condense(K, M, D=basis.get_dofs()), solver=solver)
+    assert values.shape == (0,) and vectors.shape == (basis.N, 0)
+    with pytest.raises(InputError, match="two matrices"):
+        skfem.solve(K, np.ones(basis.N), solver=solver)
 
 
 def test_options_of_the_solver_and_of_the_call(plate, comm):

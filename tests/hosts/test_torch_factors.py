@@ -180,3 +180,20 @@ def test_layers_without_factors_are_named(comm):
         kfac(torch.nn.LayerNorm(4), ENTROPY, *share(INPUTS, CLASSES, comm=comm), comm=comm)
     with pytest.raises(InputError, match="not convex"):
         kfac(torch.nn.Linear(4, 3), lambda z, y: -(z**2).mean(), *share(INPUTS, CLASSES, comm=comm), comm=comm)
+
+
+class Flattened(torch.nn.Module):
+    """Calls its layer with samples and positions on one axis."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = torch.nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.inner(x.reshape(-1, 4)).reshape(len(x), -1, 3).mean(1)
+
+
+def test_positions_that_cannot_be_told_from_samples_are_refused(comm):
+    inputs = DRAWN.normal(size=(9, 5, 4))
+    with pytest.raises(InputError, match=r"layer inner is given \(\d+, 4\) for \d samples"):
+        kfac(Flattened(), SQUARES, *share(inputs, VALUES, comm=comm), comm=comm)

@@ -93,6 +93,18 @@ def test_single_products_in_double_precision_around_them(comm):
         np.testing.assert_allclose(np.sort(found.eigenvalues), values[-5:], atol=1e-6 * values[-1])
 
 
+@pytest.mark.parametrize("memory", [2**29, 30000])
+def test_an_energy_elsewhere_moves_nothing_else(memory, comm):
+    objective = hessian(network(), ENTROPY, *share(INPUTS, CLASSES, comm=comm), memory=memory, comm=comm)
+    x, away, V = objective.x, objective.x + 0.5, np.eye(objective.n)[:3]
+    slope, products, energy = objective.gradient(x), objective.hvps(x, V), objective.energy(x)
+    if len(share(INPUTS, comm=comm)[0]):
+        assert objective.energy(away) != energy
+    for function, expected in ((objective.gradient, slope), (lambda at: objective.hvps(at, V), products)):
+        objective.energy(away)
+        np.testing.assert_array_equal(function(x), expected)
+
+
 def test_points_may_change(comm):
     objective = hessian(network(), ENTROPY, *share(INPUTS, CLASSES, comm=comm), comm=comm)
     other = network(1).double()

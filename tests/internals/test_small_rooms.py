@@ -5,16 +5,18 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+from mpi4py import MPI
+
 import numpy as np
 import pytest
 
 import sparsehess as sh
-from sparsehess import problems, report, reproducible
-from sparsehess.cli import split_petsc
+from sparsehess import errors, problems, report, reproducible
+from sparsehess.commands.words import split_petsc
 from sparsehess.differences import lengths, scheme_of, steps
-from sparsehess.errors import InputError
+from sparsehess.errors import InputError, StackError
 from sparsehess.noise import Noise
-from sparsehess.runtime import PETSc, inserted_options, option_was_used
+from sparsehess.runtime import PETSc, child, communicator, inserted_options, option_was_used
 from sparsehess.units import Units
 
 EXACT = Noise(np.zeros(3), np.full(3, np.finfo(float).eps), 1.0, True)
@@ -102,6 +104,21 @@ def test_options_are_there_for_the_block_only():
         assert PETSc.Options().getReal("t_beta") == 0.25
         assert option_was_used("t_alpha") and not option_was_used("t_flag")
     assert not PETSc.Options().hasName("t_alpha")
+
+
+def test_what_is_derived_from_a_communicator_is_freed_with_it(comm):
+    theirs = comm.Dup()
+    ours = communicator(theirs)
+    inner = child(ours, "half", lambda: ours.Split(0, ours.rank))
+    assert child(ours, "half", lambda: pytest.fail("it is there")) is inner and communicator(inner) != inner
+    theirs.Free()
+    assert inner == MPI.COMM_NULL
+
+
+@pytest.mark.parametrize("error, kind", [(OSError(28, "No space left"), InputError), (MemoryError(), StackError)])
+def test_a_full_disk_or_memory_is_no_bug(error, kind):
+    told = errors.rebuild(*errors.describe(error, 3))
+    assert isinstance(told, kind) and told.status == 2 and str(told).startswith(f"rank 3: {type(error).__name__}")
 
 
 def test_petsc_arguments_are_told_apart():

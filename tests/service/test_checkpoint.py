@@ -1,5 +1,6 @@
 """Checkpoints: whole files or none, and runs that are stopped or killed and then give the same answer."""
 
+import errno
 import functools
 import signal
 import tempfile
@@ -8,13 +9,22 @@ from pathlib import Path
 import faults
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from cases import laplacian
 
 import sparsehess as sh
+from sparsehess import cli
+from sparsehess.checkpoints import stored
 from sparsehess.checkpoints.checkpoint import Checkpoint
+from sparsehess.checkpoints.journal import Journal
+from sparsehess.checkpoints.search import Search
+from sparsehess.coloring import verify
+from sparsehess.commands.arguments import parser
 from sparsehess.errors import InputError, Stopped
+from sparsehess.operators import MatrixFree
 from sparsehess.pattern import Layout
 from sparsehess.reproducible import uniform
+from sparsehess.solvers import EigenProblem, SolveSpec
 
 PROBLEM = {"n": 40, "x": "0123", "norm": 2.0}
 
@@ -95,6 +105,145 @@ def test_any_damaged_byte_shows_and_the_one_before_is_used(comm, folder, caplog)
         path.unlink()  # killed between the two renames
     comm.Barrier()
     assert checkpoint.load("stage", PROBLEM).meta == {"version": "first"}
+
+
+def test_a_damaged_file_does_not_take_the_place_of_the_good_one_before_it(comm, folder):
+    _, arrays = contents(comm)
+    checkpoint = Checkpoint(folder, comm, resume=True)
+    for version in ("first", "second"):
+        checkpoint.save("stage", PROBLEM, {"version": version}, arrays)
+    comm.Barrier()
+    if comm.rank == 0:
+        (folder / "stage.ckpt").write_bytes(b"torn")
+    comm.Barrier()
+    assert checkpoint.load("stage", PROBLEM).meta == {"version": "first"}
+    checkpoint.save("stage", PROBLEM, {"version": "third"}, arrays)
+    comm.Barrier()
+    if comm.rank == 0:
+        (folder / "stage.ckpt").write_bytes(b"torn")
+    comm.Barrier()
+    assert checkpoint.load("stage", PROBLEM).meta == {"version": "first"}
+
+
+@pytest.mark.parametrize("how", ["full", "memory"])
+def test_a_disk_that_takes_nothing_keeps_what_was_saved_and_no_half(comm, folder, how, monkeypatch, caplog):
+    _, arrays = contents(comm)
+    checkpoint = Checkpoint(folder, comm, resume=True)
+    checkpoint.save("stage", PROBLEM, {"version": "first"}, arrays)
+
+    def fails(*_):
+        raise MemoryError if how == "memory" else OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(stored.os, "fsync", fails)
+    checkpoint.save("stage", PROBLEM, {"version": "second"}, arrays)
+    monkeypatch.undo()
+    comm.Barrier()
+    assert [path.name for path in folder.iterdir()] == ["stage.ckpt"]
+    assert comm.rank or "the run goes on" in caplog.text
+    assert checkpoint.load("stage", PROBLEM).meta == {"version": "first"}
+
+    def stays(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", stays)
+    checkpoint.drop(["stage"])
+    assert comm.rank or "cannot be removed" in caplog.text
+
+
+def test_a_link_under_the_name_of_a_file_to_be_is_not_followed(comm, folder):
+    _, arrays = contents(comm)
+    (place := folder / "checkpoint").mkdir(exist_ok=True)
+    if comm.rank == 0:
+        (folder / "precious").write_text("of somebody")
+        (place / "stage.ckpt.new").symlink_to(folder / "precious")
+    comm.Barrier()
+    Checkpoint(place, comm, resume=True).save("stage", PROBLEM, {}, arrays)
+    comm.Barrier()
+    assert (folder / "precious").read_text() == "of somebody"
+
+
+def searched(checkpoint, matrix, comm, **more):
+    with EigenProblem.of(matrix, comm=comm, **more) as problem:
+        search = Search(checkpoint, problem, SolveSpec(k=2), "krylovschur")
+        found = search.load()[0]
+        rows = np.empty((problem.layout.n_local, 0))
+        search.checkpoint.save("search", search.fingerprint, {"shift": 1.0}, {"vectors": rows})
+        return found
+
+
+def test_a_search_knows_its_matrix_by_its_sign_and_its_null_space(comm, folder):
+    ring = sp.diags([2.0, -1.0, -1.0], [0, 1, -1], shape=(12, 12)).tolil()
+    ring[0, 11] = ring[11, 0] = -1
+    pair = sp.block_diag([ring, ring]).tocsr()
+    half = np.repeat([[1.0, 0.0], [0.0, 1.0]], 12, axis=1) / np.sqrt(12)
+    checkpoint = Checkpoint(folder, comm, resume=True)
+    assert searched(checkpoint, pair, comm, nullspace=half[:1]) == {}
+    assert searched(checkpoint, pair, comm, nullspace=half[:1]) == {"shift": 1.0}
+    with pytest.raises(InputError, match=r"another problem.*null space"):
+        searched(checkpoint, pair, comm, nullspace=half[1:])
+    with pytest.raises(InputError, match=r"another problem.*direction"):
+        searched(checkpoint, -pair, comm, nullspace=half[:1])
+
+
+def test_a_search_by_products_knows_its_problem(comm, folder):
+    checkpoint = Checkpoint(folder, comm, resume=True)
+    found = []
+    for stiffness in (1.0, 1.0, 3.0):
+        made = sh.Objective(x=np.ones(20), gradient=lambda x, k=stiffness: k * x**3, comm=comm)
+        with MatrixFree(made) as shell:
+            try:
+                found.append(searched(checkpoint, shell, None))
+            except InputError as error:
+                found.append(str(error))
+    assert found[:2] == [{}, {"shift": 1.0}] and "another problem" in found[2]
+
+
+def test_a_coloring_of_another_pattern_of_the_same_size_is_not_taken(comm, folder):
+    patterns = [sh.Pattern.from_edges(edges, 8, comm=comm) for edges in ([[0, 1], [2, 3]], [[0, 2], [1, 3]])]
+    journal = Journal(Checkpoint(folder, comm, resume=True), PROBLEM, patterns[0].layout)
+    made = [journal.coloring(pattern, lambda pattern=pattern: sh.color(pattern)) for pattern in patterns]
+    again = journal.coloring(patterns[1], lambda: pytest.fail("it was saved"))
+    assert np.array_equal(again.colors, made[1].colors)
+    assert verify(patterns[1], made[1]) is None
+
+
+def test_gradients_are_kept_until_what_they_were_for_is_saved(comm, folder, monkeypatch):
+    calls, write = [], stored.write
+
+    def full(path, comm, *rest):
+        if "hessian" in path.name:
+            if comm.rank == 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return
+        write(path, comm, *rest)
+
+    monkeypatch.setattr(stored, "write", full)
+    sh.assemble(objective(comm, calls), checkpoint=Checkpoint(folder, comm, interval=0)).close()
+    monkeypatch.undo()
+    spent = len(calls)
+    sh.assemble(objective(comm, calls), checkpoint=Checkpoint(folder, comm, interval=0, resume=True)).close()
+    assert (
+        comm.allreduce(len(calls) - spent) <= 3 * comm.size
+    )  # those of the check, but none for a colour or noise
+
+
+@pytest.mark.skipif("__import__('mpi4py.MPI').MPI.COMM_WORLD.size > 1")
+@pytest.mark.parametrize("command", ["plan --products 0", "eigs --explain"])
+def test_a_look_at_a_run_leaves_its_checkpoint(comm, tmp_path, command, monkeypatch):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    sp.save_npz(tmp_path / "matrix.npz", laplacian(4, 4)[0])
+    (tmp_path / "ck").mkdir()
+    (tmp_path / "ck" / "search.ckpt").write_text("of a long run")
+    words = [
+        *command.split(),
+        str(tmp_path / "matrix.npz"),
+        "--checkpoint",
+        str(tmp_path / "ck"),
+        "--resume",
+        "-q",
+    ]
+    assert cli._run(parser().parse_args(words), {}, [], comm) == 0
+    assert (tmp_path / "ck" / "search.ckpt").read_text() == "of a long run"
 
 
 def test_another_problem_is_refused_and_an_unfinished_run_not_overwritten(comm, folder):

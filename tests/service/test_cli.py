@@ -219,6 +219,28 @@ FAILURES = [
     ("color good.npz -- -eps_ncv 3", 2, "solves no eigenproblem"),
     ("fly good.npz", 2, "invalid choice: 'fly'"),
 ]
+# Flags that nothing would heed beside others.
+IDLE = [
+    ("eigs good.npz --target 1 --which largest", 2, "--which: --target says"),
+    ("eigs good.npz --interval 0 1 --which magnitude", 2, "--which: --interval says"),
+    ("eigs good.npz --explain -o x.npz", 2, "--out: --explain solves nothing"),
+    ("eigs good.npz --blocks 0", 2, "--blocks: good.npz is a matrix file"),
+    ("eigs good.npz --checkpoint-interval 0", 2, "give the folder with --checkpoint"),
+    ("eigs good.npz --method krylovschur --coordinates nodes.npy", 2, "--coordinates: for --nullspace rigid"),
+    ("eigs good.npz --interval 0 1 --preconditioner good.npz", 2, "a preconditioner is for the smallest"),
+    ("eigs problems.py:good --shell --interval 0 1 --groups 1", 2, "a matrix-free Hessian has none"),
+    ("eigs problems.py:good --shell --drop 1", 2, "nothing can be dropped"),
+    ("eigs good.npz --json /nowhere/x.json", 2, "there is no folder /nowhere"),
+    ("check good.npz good.npz --coordinates nodes.npy", 2, "--coordinates: only --nullspace rigid"),
+    ("density good.npz --coordinates nodes.npy", 2, "--coordinates: only --nullspace rigid"),
+    ("trace good.npz --method exact --samples 9", 2, "--samples: --method exact"),
+    ("trace good.npz --steps 9", 2, "--steps: the trace itself"),
+    ("rank good.npz --method inertia --samples 9", 2, "--samples: --method inertia"),
+    ("color good.npz --order natural --budget 1", 2, "--budget: only --order best searches"),
+    ("serve spool --json x.json", 2, "--json: each job has"),
+    ("serve spool --launcher srun", 2, "--launcher: it is for --ranks"),
+    ("serve spool --cache much", 2, "--cache much: write a size"),
+]
 ON_ONE_RANK = [
     ("eigs problems.py:last_rank_raises", 2, "ValueError on rank {last}: bad luck"),
     ("eigs problems.py:last_rank_cannot", 2, "cannot be made"),
@@ -275,8 +297,9 @@ def several(place, commands, ranks):
 
 @pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=SLOW), pytest.param(3, marks=SLOW), 4])
 def test_failures_end_all_ranks_with_one_line(place, ranks):
-    every = batch(place, [command for command, _, _ in FAILURES], ranks)
-    for told, (command, status, says) in zip(every, FAILURES, strict=True):
+    failures = [*FAILURES, *(IDLE if ranks == 1 else [])]
+    every = batch(place, [command for command, _, _ in failures], ranks)
+    for told, (command, status, says) in zip(every, failures, strict=True):
         print(command)  # shown where it fails
         assert_clean_failure(*told, status, says, ranks)
 
@@ -631,10 +654,35 @@ def test_a_numpy_that_petsc4py_was_not_built_for_is_named(place):
         "__version__ = '0'\ndef init(*a):\n    raise ValueError('numpy.dtype size changed')\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(broken.parent)}
-    done = subprocess.run(
-        [sys.executable, "-m", "sparsehess", "info"], capture_output=True, text=True, env=environment, check=False
-    )
+    words = ["mpiexec", "-n", "2", sys.executable, "-m", "sparsehess", "info"]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 2 and "pip install 'numpy" in done.stderr and "Traceback" not in done.stderr
+    assert done.stderr.count("sparsehess:") == 1  # of two that cannot go on the first says so
+
+
+def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(place):
+    sp.save_npz(place / "wide.npz", sp.diags([np.arange(1.0, 500.0)], [0]))
+    program = (
+        "import resource, sys; from sparsehess import runtime; runtime.initialize()\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1024, resource.RLIM_INFINITY))\n" + RUNNER
+    )
+    answers = ("full.h5", "full.npz", "full.petsc", "full.mtx")
+    commands = [f"eigs wide.npz -k 3 -q -o {name}" for name in answers[:2]]
+    commands += ["eigs wide.npz -k 3 -q --json full.json", "color wide.npz -q -o full.h5"]
+    commands += [f"assemble problems.py:good --set n=300 -q -o {name}" for name in answers]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *commands],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    for (codes, out, err, _), command in zip(json.loads(done.stdout), commands, strict=True):
+        assert (codes, out, err.count("\n")) == ([2], "", 1), (command, err)
+        assert "cannot be written" in err, (command, err)
+    assert not list(place.glob("full.*")) + list(place.glob(".*full*"))
 
 
 def test_help_and_version_come_from_rank_0_alone(place):

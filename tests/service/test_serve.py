@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 N = 60
 
 PROBLEMS = """
-import os, sys, time
+import os, shutil, sys, time
 import numpy as np
 import sparsehess as sh
 
@@ -45,6 +45,10 @@ def chain(comm, n=30, wait=0.0, how="", seen=None):
             sys.exit(3)
         if how == "nan":
             return np.nan * x
+        if how == "close":
+            sys.stdout.close()
+        if how == "remove":
+            shutil.rmtree(os.getcwd(), ignore_errors=True)
         if how == "die":
             os._exit(9)
         if how == "memory":
@@ -183,8 +187,8 @@ def test_garbage_between_good_jobs_delays_and_ends_nothing(place, ranks):
         put(place, matrix_job(place, 3, "[petsc]\neps_view = 'ascii:/tmp/x'")): "no option for a job",
         put(place, 'command = "eigs"\ninput = "os.path:join"'): "not of modules",
         put(place, f'command = "eigs"\ninput = "{ROOT}/drivers/copper_cluster.py:x"'): "no folder whose code",
-        put(place, problem_job(place, how="raise")): "ValueError on rank 0: no energy here",
-        put(place, problem_job(place, how="exit")): "SystemExit on rank 0: 3",
+        put(place, problem_job(place, how="raise")): ": no energy here",
+        put(place, problem_job(place, how="exit")): "raised SystemExit on rank ",
         put(place, problem_job(place, how="nan")): "not finite",
         put(place, problem_job(place, how="memory", submit='memory = "200M"')): "Unable to allocate",
         put(place, matrix_job(place, 3, '[submit]\nmemory = "1K"')): "to read its files",
@@ -195,8 +199,12 @@ def test_garbage_between_good_jobs_delays_and_ends_nothing(place, ranks):
     (pipe,) = [put(place, "")]
     os.unlink(place / "spool" / "queued" / f"1000.{pipe}" / "job.toml")
     os.mkfifo(place / "spool" / "queued" / f"1000.{pipe}" / "job.toml")
+    closes, removes = (put(place, problem_job(place, how=how)) for how in ("close", "remove"))
     good += [put(place, problem_job(place)), put(place, matrix_job(place, 2, 'out = "modes.npz"'))]
+    good.append(put(place, problem_job(place, 'checkpoint = "ck"\ncheckpoint-interval = 0')))
     served(place, ranks, "--cache", "0")
+    assert outcome(place, closes)["state"] == "failed" and outcome(place, removes) is None
+    assert not list((place / "spool" / "done" / good[-1] / "ck").iterdir())  # its answer is out
     for identity, reason in bad.items():
         found = outcome(place, identity)
         assert found["state"] == "failed", (identity, reason)
@@ -239,13 +247,14 @@ def test_priorities_cancel_limits_and_leaving(place):
     until((place / "spool" / "running" / running / "status.json").exists)
     assert spool.cancel(running) == "running"
     assert until(lambda: outcome(place, running))["state"] == "cancelled"
-    left = put(place, problem_job(place, wait=0.1))
+    left = put(place, problem_job(place, 'checkpoint = "ck"', wait=0.1))
     until((place / "spool" / "running" / left / "status.json").exists)
     leader = spools.read_json(place / "spool" / "service.json")["process"]
     os.kill(leader, signal.SIGTERM)
     assert service.wait(30) == 75
     assert spool.find(left)[0] == "queued"
     assert (spool.find(left)[1] / "attempts").read_text() == ""
+    assert list((spool.find(left)[1] / "ck").glob("evaluations-*.ckpt"))  # it goes on from there
     spool.cancel(left)
     served(place)
 
@@ -496,6 +505,45 @@ def test_what_progress_raises_ends_a_solve(comm, method):
     with sh.eigs(path_matrix(300), comm=comm, method=method, **asked) as spectrum:
         k = len(spectrum.eigenvalues)
         assert spectrum.eigenvalues == pytest.approx(lowest(300, k), rel=1e-7)
+
+
+def test_a_file_that_changes_while_or_after_it_is_read_is_read_again(comm, folder, monkeypatch):
+    from sparsehess import matrices, runtime
+    from sparsehess.service import cache
+
+    comm = runtime.communicator(comm)
+    path = folder / "matrix.npz"
+
+    def write(scale):
+        """Write a file of the same size and the same date."""
+        comm.Barrier()
+        if comm.rank == 0:
+            data = scale * np.arange(1.0, 21.0)
+            np.savez(path, format=b"csr", shape=(20, 20), data=data, indices=np.arange(20), indptr=np.arange(21))
+            os.utime(path, ns=(now, now))
+        comm.Barrier()
+
+    def kept():
+        warm.begin()
+        return comm.allreduce(float(warm.matrix(path, comm).values.sum()))
+
+    now, warm = comm.bcast(time.time_ns()), cache.Warm(comm, 2**20)
+    for scale in (1.0, 2.0):
+        write(scale)
+        assert kept() == 210 * scale
+    read = matrices.read_matrix
+
+    def late(*arguments):
+        write(5.0)
+        return read(*arguments)
+
+    monkeypatch.setattr(cache, "read_matrix", late)
+    write(4.0)
+    kept()
+    monkeypatch.undo()
+    write(4.0)
+    assert kept() == 210 * 4.0
+    warm.close()
 
 
 def test_what_is_kept_never_changes_answers(comm, folder):

@@ -1,0 +1,64 @@
+"""What callers give: real arrays, whole and positive numbers, functions; errors name what cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from sparsehess.errors import EvaluationError, InputError, SparseHessError
+
+
+def reals(values, name: str) -> np.ndarray:
+    """Return numbers as an array of float64, which may be the one given.
+
+    Not collective.
+
+    Raises
+    ------
+    InputError
+        They are no real numbers; complex ones would lose a part.
+    """
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind not in "fiubO":  # objects may be numbers, such as fractions
+            raise TypeError(f"not {array.dtype}")
+        return array.astype(np.float64, copy=False)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} must be real numbers: {' '.join(str(error).split())}") from error
+
+
+def whole_number(value, name: str, least: int) -> int:
+    """Return a whole number that is not less than another.
+
+    Not collective.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise InputError(f"{name}={value!r}: at least {least}, and a whole number")
+    return int(value)
+
+
+def above_zero(value, name: str) -> float:
+    """Return a finite number above zero.
+
+    Not collective.
+    """
+    number = reals(value, name)
+    if number.ndim or not 0 < number < np.inf:
+        raise InputError(f"{name}={value} must be positive")
+    return float(number)
+
+
+@contextmanager
+def evaluating(what: str) -> Iterator[None]:
+    """Make an EvaluationError of what a function of the user raises in a block.
+
+    Not collective. Errors of the package pass as they are.
+    """
+    try:
+        yield
+    except SparseHessError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise EvaluationError(f"{what} raised {type(error).__name__}: {' '.join(str(error).split())}") from error

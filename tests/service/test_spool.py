@@ -1,0 +1,272 @@
+"""The spool where the disk, another user or a moment of death is against it; and services of two ranks there."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sparsehess.commands.arguments import parser
+from sparsehess.errors import InputError
+from sparsehess.service import spool as spools
+from sparsehess.service.admission import Allowance, admit
+from sparsehess.service.spool import Spool
+
+ROOT = Path(__file__).parents[2]
+JOB = 'command = "eigs"\ninput = "matrix.npz"\nk = 2\n'
+
+
+@pytest.fixture
+def spool(tmp_path):
+    return Spool.opened(tmp_path / "spool")
+
+
+def put(spool, text=JOB, priority=0):
+    folder = spool.draft()
+    (folder / "job.toml").write_text(text)
+    return spool.enqueue([folder], priority)[0]
+
+
+def names(spool, state):
+    return sorted(os.listdir(spool.path / state))
+
+
+def test_a_torn_answer_is_made_anew_and_not_taken_for_garbage(spool):
+    job = put(spool)
+    folder = spool.claim()
+    (folder / "result.json").write_text("{}")
+    spools.write_outcome(folder, {"id": job, "state": "done", "exit": 0, "error": None})
+    (folder / "result.json").write_text("")  # as after a power failure
+    spool.recover()
+    assert spool.claim() == folder and not names(spool, "failed")
+
+
+def test_what_is_printed_after_the_end_makes_no_failure(spool):
+    job = put(spool)
+    folder = spool.claim()
+    (folder / "log").write_text("first\n")
+    spools.write_outcome(folder, {"id": job, "state": "done", "exit": 0, "error": None})
+    with open(folder / "log", "a") as stream:
+        stream.write("a process that the job has left behind\n")
+    spool.settle(folder)
+    assert names(spool, "done") == [job] and spools.read_outcome(spool.path / "done" / job)["exit"] == 0
+
+
+def test_killed_between_the_rename_and_its_note_a_job_keeps_its_priority(spool, monkeypatch):
+    job = put(spool, JOB + "[submit]\npriority = 40\n", 40)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(spools, "_append", killed)
+    with pytest.raises(KeyboardInterrupt):
+        spool.claim()
+    monkeypatch.undo()
+    assert names(spool, "running") == [job]
+    spool.recover()
+    assert names(spool, "queued") == [f"0960.{job}"]
+
+
+def test_a_full_disk_leaves_a_job_in_the_queue_and_is_told(spool, monkeypatch):
+    job = put(spool)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(spools, "_append", full)
+    with pytest.raises(OSError, match="No space"):
+        spool.claim()
+    assert names(spool, "queued") == [f"1000.{job}"] and not names(spool, "running")
+
+
+def test_what_cannot_be_moved_stays_and_keeps_nobody_waiting(spool, monkeypatch, caplog):
+    stubborn, good = put(spool, priority=5), put(spool)
+    rename = os.rename
+
+    def of_another_user(source, target):
+        if stubborn in str(source):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", of_another_user)
+    assert spool.claim().name == good
+    assert spool.claim() is None
+    assert spool.count("queued") == 0 and names(spool, "queued") == [f"0995.{stubborn}"]
+    assert caplog.text.count("cannot be taken") == 1
+
+
+@pytest.mark.parametrize("name", ["log", "attempts", "watchdog"])
+def test_hard_links_are_not_written_through(spool, tmp_path, name):
+    (tmp_path / "precious").write_text("of somebody")
+    folder = spool.draft()
+    (folder / "job.toml").write_text(JOB)
+    os.link(tmp_path / "precious", folder / name)
+    spool.enqueue([folder])
+    assert spool.claim() is None and len(names(spool, "failed")) == 1
+    assert (tmp_path / "precious").read_text() == "of somebody"
+
+
+def test_names_of_unfinished_files_cannot_be_foreseen(spool, tmp_path):
+    """A link under the name of a file that is being written would lead it elsewhere."""
+    from sparsehess import files
+
+    path = spool.path / "service.json"
+    assert files.beside(path) != files.beside(path)
+
+
+def test_garbage_among_running_and_new_jobs_keeps_no_service_from_starting(spool):
+    job = put(spool)
+    assert spool.claim() is not None
+    (spool.path / "running" / "a file").write_text("")
+    os.symlink("/", spool.path / "running" / "a link")
+    taken = spool.path / "failed" / "20260101-000000-000000-abcdef"
+    taken.mkdir()
+    (taken / "file").write_text("")
+    (spool.path / "new" / f"{taken.name}.cancelled").mkdir()
+    spool.recover()
+    assert names(spool, "queued") == [f"1000.{job}"] and not names(spool, "running") and not names(spool, "new")
+    assert len(names(spool, "failed")) == 4
+
+
+def test_a_lock_that_changed_hands_is_noticed(spool, monkeypatch):
+    mine = spool.lock("process 1 on here")
+    # As if it had taken the lock while nobody held it.
+    monkeypatch.setattr(spools.fcntl, "flock", lambda *_: os.pwrite(mine, b"process 2 on here", 0))
+    with pytest.raises(InputError, match="process 2"):
+        spool.share(mine)
+    monkeypatch.undo()
+    assert not spool.served
+
+
+def test_links_and_files_of_others_are_not_read(spool, tmp_path, monkeypatch):
+    folder = spool.draft()
+    (tmp_path / "elsewhere.toml").write_text(JOB)
+    os.symlink(tmp_path / "elsewhere.toml", folder / "job.toml")
+    with pytest.raises(InputError, match=r"job\.toml: no regular file"):
+        admit(folder, Allowance(), parser())
+    (folder / "job.toml").unlink()
+    (folder / "job.toml").write_text(JOB)
+    (folder / "matrix.npz").write_text("")
+    if os.geteuid() == 0:
+        os.chown(folder / "matrix.npz", 12345, -1)
+        with pytest.raises(InputError, match="another user"):
+            admit(folder, Allowance(), parser())
+
+
+@pytest.mark.parametrize(
+    "progress", ['{"stage": "eigen', "[1, 2]", '{"stage": 3}', '{"done": 1, "total": null}', "\x00\xff"]
+)
+def test_status_of_what_is_half_written(spool, progress, capsys):
+    from sparsehess.commands import serve
+
+    job = put(spool, JOB + "[submit]\nname = 1979-05-27\npriority = [1]\n")
+    (spool.claim() / "status.json").write_text(progress)
+    assert serve.status(parser().parse_args(["status", "--spool", str(spool.path)])) == 0
+    assert serve.status(parser().parse_args(["status", "--spool", str(spool.path), "--json", "-"])) == 0
+    said = capsys.readouterr().out
+    assert job in said.splitlines()[1]
+    assert json.loads(said[said.index("{") :])["jobs"][0]["name"] is None
+
+
+# --- a service of two ranks, in which one fails alone ---------------------------------------------
+
+ALONE = """
+import contextlib, errno, json, os, signal, sys
+from pathlib import Path
+from mpi4py import MPI
+import numpy as np
+import scipy.sparse as sp
+from sparsehess import runtime
+runtime.initialize()
+from sparsehess.commands import serve as client
+from sparsehess.errors import SparseHessError
+from sparsehess.service import limits, serve, spool as spools
+from sparsehess.service.admission import Allowance
+from sparsehess.service.serve import Manner
+
+world, place = runtime.communicator(MPI.COMM_WORLD), Path(sys.argv[1])
+runtime.PATIENCE = 2.0
+
+def stuck(comm, error):
+    print("STUCK", error, flush=True)
+    comm.Abort(9)
+
+runtime.on_stuck = stuck
+
+def fails(rank, code=errno.EIO):
+    def failing(*_, **__):
+        if world.rank == rank:
+            raise OSError(code, os.strerror(code), "a file")
+        return kept(*_, **__)
+    return failing
+
+def job(spool, submit):
+    folder = spool.draft()
+    (folder / "job.toml").write_text('command = "eigs"\\ninput = "matrix.npz"\\nk = 2\\n' + submit)
+    sp.save_npz(folder / "matrix.npz", sp.diags([np.arange(1.0, 30.0)], [0]))
+    return spool.enqueue([folder])[0]
+
+SCENES = {
+    "share": (spools.Spool, "share", 1, ""),
+    "look": (spools.Spool, "claim", 0, ""),
+    "outcome": (spools, "write_outcome", 0, ""),
+    "end": (Path, "glob", 0, ""),
+    "record": (serve, "recorded", 1, ""),
+    "folder": (os, "chdir", 1, ""),
+    "limit": (os, "open", 1, '[submit]\\ntime = "10:00"\\n'),
+}
+found = {}
+for name in sys.argv[2:]:
+    room, called, rank, submit = SCENES[name]
+    spool = runtime.on_root(world, spools.Spool.opened, place / name)
+    identity = runtime.on_root(world, job, spool, submit)
+    kept = getattr(room, called)
+    broken = fails(rank)
+    if name == "limit":
+        whole = kept
+        broken = lambda path, *rest, **more: (fails(1) if "watchdog" in str(path) else whole)(path, *rest, **more)
+    setattr(room, called, broken)
+    try:
+        status = serve.serve(spool, Manner(Allowance(), 1, 0, 1.0, True, None), world)
+    except SparseHessError as error:
+        status = [type(error).__name__, str(error)]
+    except Exception as error:
+        status = ["raw", repr(error)]
+    setattr(room, called, kept)
+    runtime.on_stuck = stuck
+    world.Barrier()
+    state = spool.find(identity)[0]
+    outcome = spools.read_outcome(spool.path / state / identity) or {}
+    world.Barrier()
+    found[name] = world.allgather(status), state, outcome.get("error"), (spool.path / "service.json").exists()
+if world.rank == 0:
+    print("FOUND", json.dumps(found), flush=True)
+"""
+
+
+def test_what_fails_on_one_rank_ends_the_job_or_the_service_on_both(tmp_path):
+    (tmp_path / "alone.py").write_text(ALONE)
+    scenes = ["share", "look", "outcome", "end", "record", "folder", "limit"]
+    done = subprocess.run(
+        ["mpiexec", "-n", "2", "--oversubscribe", sys.executable, "alone.py", str(tmp_path), *scenes],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "STUCK" not in done.stdout and done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout.partition("FOUND ")[2].splitlines()[0])
+    for scene, state in (("share", "queued"), ("look", "queued"), ("outcome", "running"), ("end", "done")):
+        statuses, where, _, served = found[scene]
+        assert [kind for kind, _ in statuses] == ["InputError"] * 2, (scene, statuses)
+        assert where == state and not served, (scene, where, served)
+        assert all("error" in said or "cannot be" in said for _, said in statuses)
+    for scene in ("record", "folder", "limit"):
+        statuses, where, error, served = found[scene]
+        assert statuses == [0, 0] and where == "failed" and not served, (scene, statuses, where)
+        assert "Input/output error" in error
