@@ -156,13 +156,13 @@ def check_lowest_near_zero(comm):
 
     # A long chain with a phase on each bond: its lowest eigenvalues are so near to zero, and to each other, beside
     # its norm that products tell neither their sign nor which of them is the lowest.
-    n = 500
+    n = 300
     phases = np.exp(2j * np.pi * np.random.default_rng(20).random(n - 1))
     bonds = sp.diags([phases], [1], shape=(n, n))
     chain = (2 * sp.identity(n) - bonds - bonds.conj().T).tocsr()
     exact = 4 * np.sin(np.arange(1, n + 1) * np.pi / (2 * n + 2)) ** 2
     masses = np.full(n, 0.5)
-    for down in (0.0, (exact[0] + exact[1]) / 2, exact[3], (exact[30] + exact[31]) / 2):
+    for down in (0.0, (exact[0] + exact[1]) / 2, exact[6]):
         H = (chain - down * sp.identity(n)).tocsr()
         for k in (1, 4):
             agree(H, sh.eigs(H, k, comm=comm), exact[:k] - down, comm=comm)
@@ -498,7 +498,9 @@ ALONE = {
     "check_krylov",
     "check_preconditioned",
     "check_shells",
+    "check_lowest_near_zero",
     "check_feast",
+    "check_feast_of_a_real_symmetric_matrix",
     "check_other_methods_for_intervals",
     "check_quadratures",
     "check_explanation",
