@@ -82,15 +82,16 @@ class Lobpcg(Preconditioned):
                 if self._converge(basis, precondition, portion, k, most) < portion or portion == left:
                     return basis.vectors()
                 basis.lock(portion)
-                basis.add(precondition(self._more(basis.locked, portion)))
+                basis.add(precondition(self._more(portion)))
                 basis.reduce()
         finally:
             basis.close()
             self.seconds["solve"] += time.perf_counter() - set_up
 
-    def _more(self, locked: int, number: int) -> np.ndarray:
-        """Return random vectors, others for every portion."""
-        return np.stack([uniform(self.problem.layout, 15485863 + locked + j) for j in range(number)])
+    def _more(self, number: int) -> np.ndarray:
+        """Return random vectors, others every time."""
+        seed = 15485863 * self.iterations
+        return np.stack([uniform(self.problem.layout, seed + j) for j in range(number)])
 
     def _converge(self, basis: Basis, precondition, portion: int, k: int, most: int) -> int:
         """Iterate until so many leading vectors have converged; return how many have."""
