@@ -664,6 +664,7 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(place):
     sp.save_npz(place / "wide.npz", sp.diags([np.arange(1.0, 500.0)], [0]))
     program = (
         "import resource, sys; from sparsehess import runtime; runtime.initialize()\n"
+        "sys.dont_write_bytecode = True  # half of it would stay for others\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1024, resource.RLIM_INFINITY))\n" + RUNNER
     )
     answers = ("full.h5", "full.npz", "full.petsc", "full.mtx")
