@@ -126,7 +126,16 @@ def damaged(folder):
     coordinate = "%%MatrixMarket matrix coordinate real"
     one = sp.csr_matrix(np.diag([1.0, np.inf]))
     lying = {**{key: np.load(good)[key] for key in np.load(good)}, "shape": np.array([10**12, 10**12])}
+    below = {key: np.load(good)[key].copy() for key in np.load(good)}
+    below["indptr"][-1] = np.iinfo(below["indptr"].dtype).min
     h5 = folder / "good.h5"
+
+    def below_in_h5(path):
+        import h5py
+
+        with h5py.File(path, "w") as file:
+            for name in ("shape", "indptr", "indices", "data"):
+                file[name] = below[name]
 
     def lie_in_h5(path):
         import h5py
@@ -142,6 +151,7 @@ def damaged(folder):
         "odd.txt": (lambda p: p.write_text("x"), "not a matrix file"),
         "half.npz": (lambda p: p.write_bytes(good.read_bytes()[:700]), "damaged"),
         "lie.npz": (lambda p: np.savez(p, **lying), "claims"),
+        "below.npz": (lambda p: np.savez(p, **below), "fewer than no entries"),
         "object.npz": (lambda p: np.savez(p, a=np.array([[{}]], object)), "never loaded"),
         "many.npz": (lambda p: np.savez(p, a=np.eye(2), b=np.eye(2)), "neither"),
         "wide.npz": (lambda p: sp.save_npz(p, sp.csr_matrix(np.ones((2, 3)))), "2 x 3"),
@@ -160,6 +170,7 @@ def damaged(folder):
         "skew.mtx": (lambda p: p.write_text(f"{coordinate} skew-symmetric\n2 2 1\n2 1 3\n"), "skew"),
         "half.mtx.gz": (lambda p: p.write_bytes(gzip.compress(text)[:60]), "damaged"),
         "lie.h5": (lie_in_h5, "claims"),
+        "below.h5": (below_in_h5, "fewer than no entries"),
         "half.h5": (lambda p: p.write_bytes(h5.read_bytes()[:300]), "damaged"),
         "other.petsc": (lambda p: p.write_bytes(b"\0" * 64), "not a PETSc binary"),
         "half.petsc": (lambda p: p.write_bytes(head + body[:-9]), "truncated"),
