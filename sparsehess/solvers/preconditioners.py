@@ -73,6 +73,9 @@ class Diagonal:
         PETSc options that say how.
     """
 
+    _pc: PETSc.PC | None = None
+    _on_panels: Preconditioning | VCycle | None = None
+
     def __init__(self, problem: EigenProblem, matrix: PETSc.Mat | None):
         self.defaults = {"st_pc_type": "jacobi"}
         diagonal = problem.A.createVecRight()
@@ -86,9 +89,6 @@ class Diagonal:
         self.matrix.setDiagonal(diagonal)
         self.matrix.assemble()
         diagonal.destroy()
-
-    _pc: PETSc.PC | None = None
-    _on_panels: Preconditioning | VCycle | None = None
 
     def on_panels(self, options: dict) -> Preconditioning | VCycle:
         """Return what applies it to panels of vectors; it is kept until `close()`.
