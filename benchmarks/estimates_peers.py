@@ -186,12 +186,15 @@ class Ours:
     methods = ("hutchinson", "hutch++", "xtrace")
 
     def __init__(self, network):
+        from mpi4py import MPI
+
         import sparsehess as sh
         from sparsehess.hosts.learning import share
         from sparsehess.hosts.torch_model import hessian
 
-        self.sh = sh
-        self.free = sh.MatrixFree(hessian(network.model, loss, *share(network.X, network.y)))
+        self.sh, world = sh, MPI.COMM_WORLD
+        mine = share(network.X, network.y, comm=world)
+        self.free = sh.MatrixFree(hessian(network.model, loss, *mine, comm=world))
         self.problem = sh.EigenProblem.of(self.free)
 
     @property
