@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from sparsehess.errors import EvaluationError
 from sparsehess.runtime import PETSc, SLEPc
 from sparsehess.solvers.problem import EigenProblem
 
@@ -67,3 +68,12 @@ def residuals(
         X.restoreColumn(i, x)
         AX.restoreColumn(i, ax)
     return errors
+
+
+def require_finite(gram: np.ndarray) -> None:
+    """Raise EvaluationError where dot products are not numbers: LAPACK would not end. Not collective."""
+    if not np.isfinite(gram).all():
+        raise EvaluationError(
+            "a product with H, with the mass or with the preconditioner is not finite: look at what it returns, "
+            "and for infinities and NaN in the matrices"
+        )

@@ -13,7 +13,8 @@ import numpy as np
 
 from sparsehess.errors import InputError
 from sparsehess.reproducible import uniform
-from sparsehess.runtime import PETSc
+from sparsehess.runtime import PETSc, agreement, on_root
+from sparsehess.solvers.blocks import require_finite
 from sparsehess.solvers.krylovschur import PREFIX
 from sparsehess.solvers.panels import combine, dots, norms, orthonormalize, product
 from sparsehess.solvers.preconditioned import Preconditioned
@@ -149,8 +150,9 @@ class Basis:
         self._problem = problem
         self._A, self._M = product(problem.A), None if problem.M is None else product(problem.M)
         room = (3 * block, problem.layout.n_local)
-        self.S, self.AS = np.empty(room, PETSc.ScalarType), np.empty(room, PETSc.ScalarType)
-        self.MS = self.S if self._M is None else np.empty(room, PETSc.ScalarType)
+        with agreement(self.comm):  # one rank may have no room
+            self.S, self.AS = np.empty(room, PETSc.ScalarType), np.empty(room, PETSc.ScalarType)
+            self.MS = self.S if self._M is None else np.empty(room, PETSc.ScalarType)
         self.x = self.p = self.w = 0
         self.values, self.exact = np.empty(0), False
         self._Y = away
@@ -198,14 +200,16 @@ class Basis:
         """
         rows = self.x + self.p + self.w
         small = dots(self.comm, self.S[:rows], self.MS[:rows], self.AS[:rows])
-        found = self._ritz(small[:, :rows], small[:, rows:], active) if self.comm.rank == 0 else None
-        self.values, C, self.x = found if self.comm.size == 1 else self.comm.bcast(found)
+        found = on_root(self.comm, self._ritz, small[:, :rows], small[:, rows:], active)
+        self.values, C, self.x = found
         self.p, self.w, self.exact = C.shape[1] - self.x, 0, False
         for panel in (self.S, self.AS) if self._M is None else (self.S, self.AS, self.MS):
             combine(panel[: max(C.shape)], C)
 
     def _ritz(self, G: np.ndarray, H: np.ndarray, active) -> tuple[np.ndarray, np.ndarray, int]:
         """Return Ritz values, coefficients of X and P, and the size of X."""
+        require_finite(G)
+        require_finite(H)
         weights, V = np.linalg.eigh((G + G.conj().T) / 2)
         strong = weights > _COPY
         W = V[:, strong] / np.sqrt(weights[strong])

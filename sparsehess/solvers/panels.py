@@ -10,7 +10,8 @@ from mpi4py import MPI
 
 import numpy as np
 
-from sparsehess.runtime import PETSc, destroy
+from sparsehess.runtime import PETSc, destroy, on_root
+from sparsehess.solvers.blocks import require_finite
 from sparsehess.solvers.problem import is_assembled
 
 # Columns of a panel that are combined at a time: they stay in the cache.
@@ -143,15 +144,17 @@ def orthonormalize(comm, panel: np.ndarray, images: np.ndarray, also: tuple[np.n
     also
         Panels that are combined alike.
     """
-    gram = dots(comm, panel, images)
-    C = None
-    if comm.rank == 0:
-        size = np.sqrt(np.maximum(gram.diagonal().real, 0.0))
-        scale = np.divide(1.0, size, out=np.zeros_like(size), where=size > 0)
-        weights, V = np.linalg.eigh(scale[:, None] * (gram + gram.conj().T) / 2 * scale)
-        strong = weights > _DEPENDENT
-        C = scale[:, None] * V[:, strong] / np.sqrt(weights[strong])
-    C = C if comm.size == 1 else comm.bcast(C)
+    C = on_root(comm, _independent, dots(comm, panel, images))
     for one in {id(each): each for each in (panel, images, *also)}.values():
         combine(one, C)
     return C.shape[1]
+
+
+def _independent(gram: np.ndarray) -> np.ndarray:
+    """Return coefficients of orthonormal combinations, one for each independent direction."""
+    require_finite(gram)
+    size = np.sqrt(np.maximum(gram.diagonal().real, 0.0))
+    scale = np.divide(1.0, size, out=np.zeros_like(size), where=size > 0)
+    weights, V = np.linalg.eigh(scale[:, None] * (gram + gram.conj().T) / 2 * scale)
+    strong = weights > _DEPENDENT
+    return scale[:, None] * V[:, strong] / np.sqrt(weights[strong])

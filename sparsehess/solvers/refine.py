@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from sparsehess.runtime import PETSc, SLEPc, destroy
+from sparsehess.runtime import PETSc, SLEPc, destroy, on_root
 from sparsehess.solvers import blocks
 from sparsehess.solvers.problem import EigenProblem
 
@@ -31,8 +31,7 @@ def rayleigh_ritz(problem: EigenProblem, vectors: list[PETSc.Vec]):
     _project_out_null(problem, X)
     AX, MX = blocks.images(problem, X)
     G, S, sizes = blocks.gram(MX, X), blocks.gram(AX, X), np.diag(blocks.gram(X, X)).real
-    small = _small(problem, G, S, sizes) if problem.comm.rank == 0 else None
-    values, Q = small if problem.comm.size == 1 else problem.comm.bcast(small)
+    values, Q = on_root(problem.comm, _small, problem.mass_diagonal[0], G, S, sizes)
     m = Q.shape[1]
     _rotate({id(b): b for b in (X, AX, MX)}.values(), Q)
     errors = blocks.residuals(problem, values, X, AX, MX)
@@ -60,9 +59,11 @@ def _project_out_null(problem: EigenProblem, X: SLEPc.BV) -> None:
     destroy(matrix, None if MN is N else MN, N)
 
 
-def _small(problem: EigenProblem, G: np.ndarray, S: np.ndarray, sizes: np.ndarray):
+def _small(mass: float, G: np.ndarray, S: np.ndarray, sizes: np.ndarray):
     """Return (values, Q) with QᵀGQ = I and QᵀSQ diagonal, massless and copied directions left out."""
-    keep = np.flatnonzero(np.diag(G).real > _MASSLESS * problem.mass_diagonal[0] * sizes)
+    blocks.require_finite(G)
+    blocks.require_finite(S)
+    keep = np.flatnonzero(np.diag(G).real > _MASSLESS * mass * sizes)
     G, S = G[np.ix_(keep, keep)], S[np.ix_(keep, keep)]
     scale = 1 / np.sqrt(np.diag(G).real)
     weights, V = np.linalg.eigh(scale[:, None] * (G + G.conj().T) / 2 * scale)

@@ -14,7 +14,7 @@ from cases import free_chain, lapack, laplacian, reference, stored
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from lobpcg import brick
 
-from sparsehess.errors import InputError, StackError
+from sparsehess.errors import EvaluationError, InputError, StackError
 from sparsehess.nullspace import block_size, orthonormal, rigid_body_modes, rigid_body_rows
 from sparsehess.pattern import Layout
 from sparsehess.runtime import destroy
@@ -261,6 +261,31 @@ def test_a_warm_start_takes_fewer_iterations(method, comm):
         destroy(*guess)
     near(warm, cold)
     assert few < 0.8 * many
+
+
+class Breaks(Shell):
+    """Gives what is no number on the last rank, after some that are right."""
+
+    calls = 0
+
+    def mult(self, mat, x, y):
+        super().mult(mat, x, y)
+        self.calls += 1
+        if self.calls > 40 and mat.comm.rank == mat.comm.size - 1:
+            y.setArray(np.full(y.getLocalSize(), np.nan))
+
+
+def test_products_that_are_no_numbers_end_all_ranks(comm):
+    K, _ = laplacian(7, 8)
+    with given(K, comm=comm) as assembled:
+        mat = PETSc.Mat().createPython(assembled.A.getSizes(), Breaks(assembled.A), comm=comm)
+        mat.setUp()
+        with EigenProblem.of(mat) as problem:
+            solver = Lobpcg(problem, "lobpcg", {}, tol=TOL)
+            with pytest.raises(EvaluationError, match="not finite"):
+                solver.solve("smallest", 3)
+            solver.close()
+        mat.destroy()
 
 
 # --- what is refused -----------------------------------------------------------------------
