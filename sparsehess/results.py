@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from sparsehess.errors import InputError, StackError
+from sparsehess.formats import member_sizes
 from sparsehess.hdf5 import opened
-from sparsehess.matrices import member_sizes
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, agreement, another_build, complex_scalars, destroy
 from sparsehess.solvers.spectrum import SolveSpec

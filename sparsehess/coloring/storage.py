@@ -103,15 +103,17 @@ def load(path, pattern: Pattern) -> Coloring:
     with agreement(comm):
         if comm.rank == 0:
             facts = _checked(path, here, pattern.n)
-    if comm.rank == 0:
-        sizes = pattern.layout.counts.tolist()
-        for rank, piece in enumerate(SUFFIXES[path.suffix][2](path, sizes)):
-            if rank:
-                comm.Send(piece, dest=rank, tag=_TAG)
-            else:
-                colors[:] = piece
-    else:
-        comm.Recv(colors, source=0, tag=_TAG)
+    pieces = SUFFIXES[path.suffix][2](path, pattern.layout.counts.tolist()) if comm.rank == 0 else None
+    for rank in range(comm.size):
+        with agreement(comm):  # a piece that rank 0 has no memory for, or that the disk does not give
+            if comm.rank == 0:
+                piece = next(pieces)
+        if comm.rank == 0 and rank:
+            comm.Send(piece, dest=rank, tag=_TAG)
+        elif comm.rank == 0:
+            colors[:] = piece
+        elif comm.rank == rank:
+            comm.Recv(colors, source=0, tag=_TAG)
     facts = comm.bcast(facts)
     ghosts = pattern.exchange.halo(colors)[pattern.layout.n_local :]
     attempts = tuple(Attempt(**attempt) for attempt in facts["attempts"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from sparsehess import matrices, runtime
+from sparsehess import matrices, room, runtime
 from sparsehess.errors import InputError
 from sparsehess.matrices import StoredMatrix
 from sparsehess.objective import Objective
@@ -53,7 +53,7 @@ def advised(
         probed = arguments.points * plan.probes(n, row)
         calls = plan.calls(objective, arguments.derivative, min(n, row), not arguments.no_verify, probed=probed)
     per = 1 if calls is None or calls.scheme == "product" else 2
-    free = runtime.free_memory(comm) * comm.size // many
+    free = room.free_memory(comm) * comm.size // many
     given = advice.advise(found, wanted, n, calls, needed, many, free, per)
     told = "\n".join(advice.lines(found, given, n, nnz))
     return dataclasses.asdict(found), dataclasses.asdict(given), told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sparsehess import export, runtime
+from sparsehess import export, room, runtime
 from sparsehess.errors import InputError
 from sparsehess.runtime import agreement
 
@@ -34,7 +34,7 @@ def answer(arguments, comm, facts: dict, lines: str, draw: Callable[[], None] | 
 def ranks(comm) -> dict:
     """Return what JSON says of the processes. Collective."""
     return {
-        "memory": comm.allreduce(runtime.peak_memory()),
+        "memory": comm.allreduce(room.peak_memory()),
         "mpi": {"size": comm.size, "threads": runtime.threads()},
     }
 

@@ -361,7 +361,7 @@ def run_cancel(arguments, options, comm) -> int:
 
 def run_plan(arguments, options, comm) -> int:
     """What a run would cost."""
-    from sparsehess import matrices, problems, runtime
+    from sparsehess import matrices, problems
     from sparsehess.commands.advising import advised
     from sparsehess.commands.answers import answer, ranks
     from sparsehess.service import plan
@@ -394,7 +394,7 @@ def run_plan(arguments, options, comm) -> int:
     factored = not arguments.shell and arguments.method in ("auto", "krylovschur", "slicing", "feast", "ciss")
     needed = plan.memory(pattern, n, nnz, min(arguments.k or 6, n), colors, factored)
     needed = dataclasses.replace(needed, process=max(comm.allgather(needed.process)))
-    worth = plan.ranks(n, pieces, None if seconds is None else seconds["all"], needed, _allowed(comm, runtime))
+    worth = plan.ranks(n, pieces, None if seconds is None else seconds["all"], needed, _allowed(comm))
     many = arguments.ranks or comm.size
     facts = {
         "schema": _SCHEMA,
@@ -434,9 +434,11 @@ def _refuse_idle(arguments, is_problem: bool) -> None:
         flags.refuse(arguments, {"row": 30}, "only --pattern detect has to reckon with rows")
 
 
-def _allowed(comm, runtime) -> int:
+def _allowed(comm) -> int:
     """Return bytes that one rank alone could take here. Collective."""
-    return runtime.free_memory(comm) * max(1, comm.size)
+    from sparsehess import room
+
+    return room.free_memory(comm) * max(1, comm.size)
 
 
 def _calls(arguments, objective, comm):

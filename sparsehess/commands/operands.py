@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsehess import matrices, problems, report, runtime
+from sparsehess import arrays, matrices, problems, report, runtime
 from sparsehess.assembly import Hessian, assemble, detected
 from sparsehess.checkpoints.journal import Journal
 from sparsehess.coloring import BEST, fingerprint, load
@@ -167,10 +167,10 @@ def known_vectors(arguments, given: Operand) -> Known:
     """Return what --nullspace, --coordinates and --guess stand for. Collective."""
     layout, modes, names = given.layout, None, ()
     if arguments.coordinates is not None:
-        nodes, dims = matrices.read_nodes(arguments.coordinates, layout)
+        nodes, dims = arrays.read_nodes(arguments.coordinates, layout)
         modes, names = rigid_body_rows(nodes, layout, dims)
     guess = getattr(arguments, "guess", None)
-    guess = None if guess is None else matrices.read_vectors(guess, layout)
+    guess = None if guess is None else arrays.read_vectors(guess, layout)
     if arguments.nullspace == "rigid":
         if modes is None:
             raise InputError("--nullspace rigid: give the positions of the nodes with --coordinates")
@@ -178,7 +178,7 @@ def known_vectors(arguments, given: Operand) -> Known:
     elif arguments.nullspace == "constant":
         null, names = np.ones((1, layout.n_local)), ["constant"]
     elif arguments.nullspace is not None:
-        null, names = matrices.read_vectors(arguments.nullspace, layout), []
+        null, names = arrays.read_vectors(arguments.nullspace, layout), []
     else:
         null, names = None, [] if given.derived is None else given.derived.objective.null_names
     return Known(*(_vectors(rows, layout) for rows in (null, modes, guess)), tuple(names))
@@ -271,7 +271,7 @@ def asked_coloring(arguments, pattern):
     lattice = getattr(arguments, "lattice", None)
     if lattice is not None:
         groups = pattern if pattern.quotient is None else pattern.quotient
-        lattice = matrices.read_coordinates(lattice, groups.layout)
+        lattice = arrays.read_coordinates(lattice, groups.layout)
     return provision_of(arguments).coloring(
         pattern,
         kind=arguments.coloring or "star",

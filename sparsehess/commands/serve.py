@@ -91,7 +91,7 @@ def run_serve(arguments, options, comm) -> int:
             raise InputError(f"--ranks {arguments.ranks}: at least 1")
         return supervise(arguments)
     flags.refuse(arguments, {"launcher": "mpiexec"}, "it is for --ranks")
-    from sparsehess import runtime
+    from sparsehess import room
     from sparsehess.commands.answers import no_solver
     from sparsehess.runtime import on_root
     from sparsehess.service import limits, scripts
@@ -105,7 +105,7 @@ def run_serve(arguments, options, comm) -> int:
         value = getattr(arguments, flag)
         if value is not None and not 0 <= value < 10**8:
             raise InputError(f"--{flag} {value:g}: seconds, not negative")
-    free = int(0.9 * runtime.free_memory(comm))
+    free = int(0.9 * room.free_memory(comm))
     most = limits.Limits(
         None if arguments.time is None else scripts.seconds(arguments.time),
         free if arguments.memory is None else limits.size(arguments.memory),

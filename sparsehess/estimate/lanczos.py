@@ -14,7 +14,8 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.errors import CheckError
-from sparsehess.runtime import free_memory, on_root
+from sparsehess.room import free_memory
+from sparsehess.runtime import on_root
 
 # Starting vectors that are advanced together, at most: a matrix is read once for all of them.
 _TOGETHER = 16

@@ -10,7 +10,8 @@ from sparsehess.errors import InputError
 from sparsehess.estimate.density import Density, bounds, density
 from sparsehess.estimate.reduction import reduced
 from sparsehess.given import above_zero, whole_number
-from sparsehess.runtime import free_memory, has_package, require_real
+from sparsehess.room import free_memory
+from sparsehess.runtime import has_package, require_real
 from sparsehess.solvers.krylovschur import KrylovSchur
 from sparsehess.solvers.memory import factor_memory
 from sparsehess.solvers.problem import EigenProblem

@@ -14,7 +14,7 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sparsehess import matrices, problems
+from sparsehess import formats, problems
 from sparsehess.commands import jobfiles
 from sparsehess.commands.words import split_petsc
 from sparsehess.errors import InputError
@@ -118,7 +118,7 @@ def admit(folder: Path, allowance: Allowance, top: argparse.ArgumentParser) -> T
             _regular(Path(real))
             if _within(real, (os.path.realpath(folder),)) and os.stat(real).st_uid != os.stat(folder).st_uid:
                 raise job.refuse(key, f"{_shown(value, folder)} belongs to another user than the job")
-            read += matrices.held(real)
+            read += formats.held(real)
     k = getattr(arguments, "k", None) or 0
     needed = _COPIES * read + 8 * 2 * k
     if limits.memory is not None and needed > limits.memory:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsehess import runtime
+from sparsehess import room, runtime
 from sparsehess.differences import scheme_of
 from sparsehess.errors import StackError
 from sparsehess.objective import Objective
@@ -149,7 +149,7 @@ def memory(pattern: Pattern | None, n: int, nnz: int, k: int, colors: int, facto
         analysed=analysed,
         vectors=_BYTES * n * max(2 * k, k + 15),
         columns=_BYTES * n * colors,
-        process=runtime.peak_memory(),
+        process=room.peak_memory(),
     )
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsehess.errors import InputError
-from sparsehess.runtime import free_memory, has_package
+from sparsehess.room import free_memory
+from sparsehess.runtime import has_package
 from sparsehess.solvers.memory import factor_memory
 from sparsehess.solvers.problem import EigenProblem
 from sparsehess.solvers.spectrum import SolveSpec

@@ -17,7 +17,8 @@ import scipy.sparse
 
 from sparsehess.pattern.layout import Layout
 from sparsehess.runtime import PETSc, destroy
-from sparsehess.solvers.problem import EigenProblem, diagonal_of, with_diagonal
+from sparsehess.solvers.inputs import with_diagonal
+from sparsehess.solvers.problem import EigenProblem, diagonal_of
 from sparsehess.solvers.teams import Teams
 
 # Preconditioners that are factorizations, and solve for blocks.

@@ -13,10 +13,11 @@ from sparsehess.runtime import complex_scalars, destroy
 from sparsehess.solvers.choice import Choice
 from sparsehess.solvers.dense import Dense
 from sparsehess.solvers.pieces import Found, Piece
-from sparsehess.solvers.problem import EigenProblem, measure, tight
+from sparsehess.solvers.problem import EigenProblem, tight
 from sparsehess.solvers.refine import rayleigh_ritz
 from sparsehess.solvers.slicing import Slicing
 from sparsehess.solvers.spectrum import Count, SolveSpec, Spectrum
+from sparsehess.solvers.tridiagonal import measure
 from sparsehess.solvers.windows import separation
 
 # Up to this size the counts at the ends are confirmed by a second shift each without being asked.

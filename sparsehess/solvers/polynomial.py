@@ -17,7 +17,8 @@ from sparsehess.reproducible import uniform
 from sparsehess.runtime import PETSc, SLEPc, destroy, readable_errors
 from sparsehess.solvers.krylovschur import PREFIX
 from sparsehess.solvers.options import Options
-from sparsehess.solvers.problem import EigenProblem, is_assembled, spectral_bounds
+from sparsehess.solvers.problem import EigenProblem, is_assembled
+from sparsehess.solvers.tridiagonal import spectral_bounds
 from sparsehess.solvers.watch import Watch
 
 DEFAULTS = {"eps_type": "krylovschur", "st_type": "filter"}

@@ -9,7 +9,8 @@ from sparsehess.reproducible import uniform
 from sparsehess.runtime import PETSc, complex_scalars, destroy, inserted_options, readable_errors
 from sparsehess.solvers.krylovschur import DEFAULTS, DEFINITE, PREFIX, KrylovSchur, has_cholmod
 from sparsehess.solvers.panels import Preconditioning
-from sparsehess.solvers.problem import EigenProblem, diagonal_of, spectral_bounds
+from sparsehess.solvers.problem import EigenProblem, diagonal_of
+from sparsehess.solvers.tridiagonal import spectral_bounds
 from sparsehess.solvers.vcycle import VCycle
 
 # Products that smoothing takes.

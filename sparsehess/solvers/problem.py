@@ -5,33 +5,28 @@ Matrices are symmetric; where PETSc's scalars are complex, Hermitian, and ᵀ st
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-import scipy.sparse
 
 from sparsehess.assembly import Hessian
 from sparsehess.errors import CheckError, InputError
-from sparsehess.given import reals
 from sparsehess.operators import MatrixFree
 from sparsehess.operators.operator import Operator
 from sparsehess.pattern import Layout
-from sparsehess.reproducible import uniform
+from sparsehess.room import require_room
 from sparsehess.runtime import (
     UNSUPPORTED,
     PETSc,
-    agreement,
-    aij,
-    another_build,
     communicator,
     complex_scalars,
     destroy,
     error_code,
     has_package,
-    require_room,
 )
+from sparsehess.solvers.inputs import as_mat, as_vectors, check_symmetric
+from sparsehess.solvers.tridiagonal import spectral_bounds
 from sparsehess.units import Units
 
 _EPS = np.finfo(float).eps
@@ -141,20 +136,20 @@ class EigenProblem:
             if isinstance(matrix, Operator):
                 structure = matrix if mass is None and matrix.count(0.0) is not None else None
                 matrix = matrix.mat
-            A = _as_mat(matrix, comm, None, owned, "the Hessian")
+            A = as_mat(matrix, comm, None, owned, "the Hessian")
             layout = Layout.from_local(A.getLocalSize()[0], A.comm)
-            M = None if mass is None else _as_mat(mass, None, layout, owned, "the mass matrix")
+            M = None if mass is None else as_mat(mass, None, layout, owned, "the mass matrix")
             if isinstance(preconditioner, Hessian):
                 preconditioner = preconditioner.mat
             if preconditioner is not None:
-                preconditioner = _as_mat(preconditioner, None, layout, owned, "the preconditioner")
+                preconditioner = as_mat(preconditioner, None, layout, owned, "the preconditioner")
             problem = cls(
                 A=A,
                 M=M,
-                null=_as_vectors(nullspace, A, layout, owned, "null vectors"),
-                near_null=_as_vectors(near_null, A, layout, owned, "near-null vectors"),
+                null=as_vectors(nullspace, A, layout, owned, "null vectors"),
+                near_null=as_vectors(near_null, A, layout, owned, "near-null vectors"),
                 preconditioner=preconditioner,
-                guess=_as_vectors(guess, A, layout, owned, "vectors to start from"),
+                guess=as_vectors(guess, A, layout, owned, "vectors to start from"),
                 structure=structure,
                 relative_error=relative_error,
                 units=units,
@@ -257,13 +252,13 @@ class EigenProblem:
 
     def _check(self, symmetry: float) -> None:
         require_room(self.comm)
-        found = _check_symmetric("the Hessian", self.A, self.norms[0], self.layout, symmetry)
+        found = check_symmetric("the Hessian", self.A, self.norms[0], self.layout, symmetry)
         if not self.assembled:  # how exact its products are, nothing else tells
             self.relative_error = max(self.relative_error, 10 * found)
         if self.preconditioner is not None and not is_assembled(self.preconditioner):
             raise InputError("the preconditioner must be an assembled matrix near the Hessian")
         if self.M is not None:
-            _check_symmetric("the mass matrix", self.M, self.norms[1], self.layout, SYMMETRY)
+            check_symmetric("the mass matrix", self.M, self.norms[1], self.layout, SYMMETRY)
         mean, least, _ = self.mass_diagonal
         if not (least >= 0 and mean > 0):
             raise InputError(
@@ -309,60 +304,6 @@ def tight(problem: EigenProblem, tol: float) -> float:
     return max(1e-2 * tol, 1e-13, min(tol, 0.0 if problem.assembled else problem.relative_error))
 
 
-def spectral_bounds(matrix: PETSc.Mat, layout: Layout, steps: int) -> tuple[float, float, float]:
-    """Return least and largest Ritz value of some Lanczos steps with a symmetric matrix, and a residual norm.
-
-    Collective. Both ends lie inside the spectrum; farther out than the norm it hardly ever goes (Zhou and Li
-    2011, "Bounding the spectrum of large Hermitian matrices").
-    """
-    alpha, beta = tridiagonal(matrix, uniform(layout, 13), min(steps, layout.n))
-    ritz = np.linalg.eigvalsh(_as_array(alpha, beta))
-    return float(ritz[0]), float(ritz[-1]), beta[-1]
-
-
-def measure(matrix: PETSc.Mat, start: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return nodes and weights, which sum to one, of the Gauss quadrature of the spectral measure of a vector.
-
-    Collective. Golub and Welsch 1969, "Calculation of Gauss quadrature rules".
-
-    Parameters
-    ----------
-    start
-        (n_local,) the vector, of any length.
-    """
-    alpha, beta = tridiagonal(matrix, start, steps)
-    nodes, rotation = np.linalg.eigh(_as_array(alpha, beta))
-    return nodes, rotation[0] ** 2
-
-
-def tridiagonal(matrix: PETSc.Mat, start: np.ndarray, steps: int) -> tuple[list[float], list[float]]:
-    """Return the diagonal, and beside it one more, of some Lanczos steps: as many, or fewer in an invariant space.
-
-    Collective.
-    """
-    v, w = matrix.createVecRight(), matrix.createVecLeft()
-    v.setArray(start)
-    v.normalize()
-    basis, alpha, beta = [v], [], []
-    for _ in range(steps):
-        matrix.mult(basis[-1], w)
-        alpha.append(w.dot(basis[-1]).real)
-        for one in basis:  # so few that full orthogonality costs nothing
-            w.axpy(-w.dot(one), one)
-        beta.append(w.norm())
-        if beta[-1] <= 1e-14 * max(map(abs, alpha)):
-            break
-        basis.append(w.copy())
-        basis[-1].scale(1 / beta[-1])
-    destroy(w, *basis)
-    return alpha, beta
-
-
-def _as_array(alpha: list[float], beta: list[float]) -> np.ndarray:
-    beside = beta[: len(alpha) - 1]
-    return np.diag(alpha) + np.diag(beside, 1) + np.diag(beside, -1)
-
-
 def diagonal_of(matrix: PETSc.Mat) -> np.ndarray | None:
     """Return the diagonal (n_local,), real, of a matrix, None of a shell that has none. Collective."""
     diagonal = matrix.createVecRight()
@@ -380,135 +321,3 @@ def diagonal_of(matrix: PETSc.Mat) -> np.ndarray | None:
 def is_assembled(matrix: PETSc.Mat) -> bool:
     """Return whether a matrix stores its entries by rows, as factorizations and multigrid need. Not collective."""
     return "aij" in matrix.getType()
-
-
-def _as_mat(matrix, comm, layout: Layout | None, owned: list, name: str) -> PETSc.Mat:
-    if isinstance(matrix, PETSc.Mat):
-        rows, columns = matrix.getSize()
-        if rows != columns:
-            raise InputError(f"{name} must be square; it is {rows} x {columns}")
-        if layout is not None:
-            _check_rows(matrix.getLocalSize()[0], layout, f"{name} has")
-        if not matrix.isAssembled():
-            raise InputError(f"{name} is not assembled: call assemble() first")
-        return matrix
-    if isinstance(matrix, PETSc.Vec):
-        if layout is not None:
-            _check_rows(matrix.getLocalSize(), layout, f"{name} has")
-        result = PETSc.Mat().createAIJ((matrix.getSizes(),) * 2, nnz=1, comm=matrix.comm)
-        result.setDiagonal(matrix)
-        owned.append(result)
-        return result
-    if not scipy.sparse.issparse(matrix):
-        matrix = np.asarray(matrix)
-        if matrix.dtype.kind not in "fiubc":
-            raise InputError(f"{name} must be numbers, not {matrix.dtype}")
-        matrix = scipy.sparse.diags(matrix) if matrix.ndim == 1 else scipy.sparse.csr_matrix(matrix)
-    if matrix.shape[0] != matrix.shape[1]:
-        raise InputError(f"{name} must be square; it is {matrix.shape[0]} x {matrix.shape[1]}")
-    _check_kind(name, matrix.dtype)
-    layout = layout or Layout.from_size(matrix.shape[0], comm)
-    if matrix.shape[0] != layout.n:
-        raise InputError(f"{name} has {matrix.shape[0]} rows, the Hessian {layout.n}")
-    rows = matrix.tocsr()[layout.start : layout.stop]
-    rows = with_diagonal(rows, layout)
-    result = aij(layout, rows.indptr, rows.indices, rows.data.astype(PETSc.ScalarType))
-    owned.append(result)
-    return result
-
-
-def _check_kind(name: str, dtype: np.dtype) -> None:
-    """Refuse what is not numbers of the kind of PETSc's scalars."""
-    if dtype.kind == "c" and not complex_scalars():
-        raise InputError(f"{name} must be real here, not {dtype}; Hermitian ones take {another_build(True)}")
-    if dtype.kind not in "fiubc":
-        raise InputError(f"{name} must be numbers, not {dtype}")
-
-
-def _scalars(given, name: str) -> np.ndarray:
-    """Return an array of numbers of the kind of PETSc's scalars, or of real ones."""
-    array = None
-    with suppress(ValueError):  # what is no array `reals` refuses
-        array = np.asarray(given)
-    if array is None or array.dtype.kind != "c":
-        return reals(given, name)
-    _check_kind(name, array.dtype)
-    return array
-
-
-def _check_rows(n_local: int, layout: Layout, what: str) -> None:
-    """Refuse an object that has other rows on the ranks than the Hessian. Collective."""
-    theirs = Layout.from_local(n_local, layout.comm)
-    if not theirs.same(layout):
-        rank = int(np.argmax(theirs.counts != layout.counts))
-        raise InputError(
-            f"{what} {theirs.n} rows ({theirs.counts[rank]} on rank {rank}), "
-            f"the Hessian {layout.n} ({layout.counts[rank]})"
-        )
-
-
-def with_diagonal(rows: scipy.sparse.csr_matrix, layout: Layout) -> scipy.sparse.csr_matrix:
-    """Return local rows that store their diagonal, zeros too: shifts need the place.
-
-    Not collective.
-    """
-    own = np.arange(layout.n_local)
-    there = np.zeros(layout.n_local, bool)
-    row_of = np.repeat(own, np.diff(rows.indptr))
-    there[row_of[rows.indices == row_of + layout.start]] = True
-    if not there.all():
-        coo, missing = rows.tocoo(), own[~there]
-        row = np.concatenate([coo.row, missing])
-        col = np.concatenate([coo.col, missing + layout.start])
-        data = np.concatenate([coo.data, np.zeros(len(missing))])
-        rows = scipy.sparse.coo_matrix((data, (row, col)), rows.shape).tocsr()
-    rows.sum_duplicates()
-    rows.sort_indices()
-    return rows
-
-
-def _as_vectors(given, A: PETSc.Mat, layout: Layout, owned: list, name: str) -> list[PETSc.Vec]:
-    if given is None:
-        return []
-    if isinstance(given, (list, tuple)) and all(isinstance(v, PETSc.Vec) for v in given):
-        for vector in given:
-            _check_rows(vector.getLocalSize(), layout, f"{name}: one has")
-        return list(given)
-    with agreement(layout.comm):
-        array = np.atleast_2d(_scalars(given, name))
-        if array.ndim != 2 or array.shape[1] != layout.n:
-            raise InputError(f"{name} must be (m, {layout.n}), not {array.shape}")
-        if not np.isfinite(array).all():
-            raise InputError(f"{name} must be finite")
-    vectors = []
-    for row in array:
-        vector = A.createVecRight()
-        vector.setArray(row[layout.start : layout.stop])
-        vectors.append(vector)
-        owned.append(vector)
-    return vectors
-
-
-def _check_symmetric(name: str, matrix: PETSc.Mat, norm: float, layout: Layout, allowed: float) -> float:
-    """Return by what part of its norm a matrix is not Hermitian, along two random vectors. Collective.
-
-    They are real, which suffices: of H − Hᴴ no entry can hide from both.
-    """
-    if not np.isfinite(norm):
-        raise InputError(f"{name} has entries that are not finite")
-    x, y, image = matrix.createVecRight(), matrix.createVecRight(), matrix.createVecLeft()
-    x.setArray(uniform(layout, 11))
-    y.setArray(uniform(layout, 12))
-    matrix.mult(y, image)
-    forth = x.dot(image)
-    matrix.mult(x, image)
-    back = np.conj(y.dot(image))
-    size = norm * np.sqrt(x.norm() * y.norm())
-    destroy(x, y, image)
-    if abs(forth - back) > allowed * size:
-        raise InputError(
-            f"{name} is not {'Hermitian' if complex_scalars() else 'symmetric'}: x'(H y) and y'(H x) differ by "
-            f"{abs(forth - back) / size:.1e} of its norm "
-            "(products in single precision are for MatrixFree to know: precision='single')"
-        )
-    return abs(forth - back) / size if size > 0 else 0.0

@@ -7,12 +7,12 @@ import time
 import numpy as np
 
 from sparsehess.errors import StackError
+from sparsehess.room import free_memory
 from sparsehess.runtime import (
     PETSc,
     agreement,
     complex_scalars,
     destroy,
-    free_memory,
     readable_errors,
 )
 from sparsehess.solvers.contours import Filter

@@ -12,7 +12,7 @@ import scipy.io
 import scipy.sparse as sp
 from cases import DATA, frobenius_error, laplacian, random_pattern, random_symmetric
 
-from sparsehess import export, files, matrices
+from sparsehess import arrays, export, files, matrices
 from sparsehess.errors import InputError
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc
@@ -209,10 +209,10 @@ def test_vectors(shape, folder, comm):
     comm.Barrier()
     layout = Layout.from_size(60, comm)
     wanted = (array if shape[1] == 60 else array.T)[:, layout.start : layout.stop]
-    assert np.array_equal(matrices.read_vectors(folder / "v.npy", layout), wanted)
-    assert np.array_equal(matrices.read_vectors(folder / "v.npz", layout), wanted)
+    assert np.array_equal(arrays.read_vectors(folder / "v.npy", layout), wanted)
+    assert np.array_equal(arrays.read_vectors(folder / "v.npz", layout), wanted)
     with pytest.raises(InputError, match="do not fit 61"):
-        matrices.read_vectors(folder / "v.npy", Layout.from_size(61, comm))
+        arrays.read_vectors(folder / "v.npy", Layout.from_size(61, comm))
 
 
 @pytest.mark.parametrize("how", ["storage", "virtual", "detour"])
@@ -234,7 +234,7 @@ def test_a_file_that_leads_to_another_is_not_followed(how, folder, comm):
                 file["vectors"] = h5py.SoftLink("/there/vectors")
     comm.Barrier()
     with pytest.raises(InputError, match="leads to another file"):
-        matrices.read_vectors(folder / "v.h5", Layout.from_size(8, comm))
+        arrays.read_vectors(folder / "v.h5", Layout.from_size(8, comm))
 
 
 def test_json_has_no_word_for_infinity(folder):

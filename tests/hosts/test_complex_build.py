@@ -16,7 +16,7 @@ import scipy.io
 import scipy.sparse as sp
 
 import sparsehess as sh
-from sparsehess import matrices
+from sparsehess import arrays, matrices
 from sparsehess.errors import InputError
 
 TESTS = Path(__file__).parents[1]
@@ -114,6 +114,6 @@ def test_complex_files_name_the_build_that_takes_them(folder, comm):
         with pytest.raises(InputError, match=r"complex.*python3-slepc4py-complex"):
             matrices.read_matrix(folder / name, comm)
     with pytest.raises(InputError, match=r"complex.*python3-slepc4py-complex"):
-        matrices.read_vectors(folder / "vectors.npy", sh.Layout.from_size(3, comm))
+        arrays.read_vectors(folder / "vectors.npy", sh.Layout.from_size(3, comm))
     with pytest.raises(InputError, match=r"python3-slepc4py-complex"):
         sh.eigs(H, 1, comm=comm)

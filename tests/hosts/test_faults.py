@@ -25,7 +25,8 @@ import time
 import numpy as np
 
 import sparsehess as sh
-from sparsehess.runtime import PETSc, address_room
+from sparsehess.room import address_room
+from sparsehess.runtime import PETSc
 
 
 def limit(room):
