@@ -26,7 +26,11 @@ def _problem(arguments, comm):
         closing(operand(arguments, comm, shell=arguments.shell)) as given,
         closing(known_vectors(arguments, given)) as known,
         EigenProblem.of(
-            given.matrix, mass=given.mass, nullspace=known.null, relative_error=given.relative_error
+            given.matrix,
+            mass=given.mass,
+            nullspace=known.null,
+            relative_error=given.relative_error,
+            supply=given.provision.solvers(),
         ) as problem,
     ):
         yield given, problem

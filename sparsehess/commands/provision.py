@@ -7,6 +7,7 @@ from sparsehess.coloring import Coloring, color
 from sparsehess.matrices import StoredMatrix
 from sparsehess.pattern import Pattern
 from sparsehess.solvers import EigenProblem, SolveSpec, Spectrum
+from sparsehess.solvers.supply import Supply
 
 
 class Provision:
@@ -26,6 +27,10 @@ class Provision:
     def coloring(self, pattern: Pattern, **asked) -> Coloring:
         """Return the colouring of a pattern, as `coloring.color` does. Collective."""
         return color(pattern, **asked)
+
+    def solvers(self) -> Supply:
+        """Return where a problem's solvers come from. Not collective."""
+        return Supply()
 
     def prepare(self, problem: EigenProblem, stored: StoredMatrix, spec: SolveSpec) -> None:
         """Give a problem what is known for its solve. Collective."""

@@ -64,6 +64,7 @@ def run_eigs(arguments, options, comm) -> int:
             near_null=known.near_null,
             guess=known.guess,
             preconditioner=given.preconditioner,
+            supply=given.provision.solvers(),
         ) as problem,
     ):
         if arguments.explain:
@@ -141,9 +142,7 @@ def run_inertia(arguments, options, comm) -> int:
     began = time.perf_counter()
     export.check_writable(arguments.direction, export.RESULTS, comm)
     with closing(operand(arguments, comm, shell=arguments.shell)) as given:
-        with EigenProblem.of(
-            given.matrix, mass=given.mass, nullspace=[], relative_error=given.relative_error
-        ) as problem:
+        with EigenProblem.of(**_whole(given), nullspace=[], supply=given.provision.solvers()) as problem:
             signs = count_signs(problem, arguments.zero, options)
             more = {"condition": condition(problem, arguments.seed)} if arguments.condition else {}
             if arguments.direction is not None:
@@ -185,9 +184,7 @@ def run_check(arguments, options, comm) -> int:
     with (
         closing(operand(arguments, comm)) as given,
         closing(known_vectors(arguments, given)) as known,
-        EigenProblem.of(
-            given.matrix, mass=given.mass, nullspace=known.null, relative_error=given.relative_error
-        ) as problem,
+        EigenProblem.of(**_whole(given), nullspace=known.null, supply=given.provision.solvers()) as problem,
     ):
         result = read_result(arguments.result, problem.layout)
         tol = max(arguments.tol, 10 * problem.relative_error)

@@ -1,9 +1,9 @@
-"""What the service keeps from one job for the next: matrices, colourings, eigenvectors to start from.
+"""What the service keeps from one job for the next: matrices, colourings, symbolic factorizations, eigenvectors.
 
 Nothing kept is an answer. A matrix is the same where every byte of its file is; a colouring where the whole
-pattern is and it was asked for in the same words; eigenvectors are only where a solve begins, and only where an
-inertia count proves what it finds: those of the last matrix of the same pattern. What was used longest ago goes
-first.
+pattern is and it was asked for in the same words; a symbolic factorization where all nonzeros are in the same
+places; eigenvectors are only where a solve begins, and only where an inertia count proves what it finds: those of
+the last matrix of the same pattern. What was used longest ago goes first.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from sparsehess.commands.provision import Provision
 from sparsehess.matrices import StoredMatrix, read_matrix
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import on_root
+from sparsehess.service.solvers import Kept, Solvers
 from sparsehess.solvers import EigenProblem, SolveSpec, Spectrum
+from sparsehess.solvers.supply import Supply
 
 _PIECE = 2**20
 
@@ -48,20 +50,20 @@ class Warm(Provision):
         self._kept: OrderedDict[tuple, tuple[object, int]] = OrderedDict()
         self._digests: OrderedDict[tuple, bytes] = OrderedDict()
         self._used: dict[int, tuple] = {}  # keys of the matrices that the present job has
-        self._doomed: list[Pattern] = []
-        self.hits = {"matrix": 0, "coloring": 0, "vectors": 0}
+        self._doomed: list[Pattern | Kept] = []
+        self.hits = {"matrix": 0, "coloring": 0, "solver": 0, "vectors": 0}
 
     def close(self) -> None:
         """Free what is kept. Collective."""
         while self._kept:
-            self._drop()
+            self._drop(next(iter(self._kept)))
         self.begin()
 
     def begin(self) -> None:
         """Get ready for another job: what the last one was the last to use is freed. Collective."""
         self._used.clear()
-        for pattern in self._doomed:
-            pattern.free()
+        for value in self._doomed:
+            value.free()
         self._doomed.clear()
 
     # --- matrices ---
@@ -73,12 +75,12 @@ class Warm(Provision):
             self._doomed.append(stored.pattern)
             return stored
         key = ("matrix", str(path).rpartition(".")[2], on_root(comm, self._digest, os.fspath(path)))
-        stored = self._take(key)
+        stored = self.take(key)
         if stored is None:
             stored = read_matrix(path, comm)
             # What was written while it was read is not what its digest stands for.
             if key[2] == on_root(comm, self._digest, os.fspath(path)):
-                self._keep(key, stored, 24 * stored.pattern.nnz + 32 * stored.pattern.n)
+                self.keep(key, stored, 24 * stored.pattern.nnz + 32 * stored.pattern.n)
         else:
             stored = replace(stored, path=str(path))
         self._used[id(stored)] = key
@@ -117,10 +119,10 @@ class Warm(Provision):
             return color(pattern, **asked)
         words = tuple(sorted((name, str(value)) for name, value in asked.items()))
         key = ("coloring", self._pattern_digest(pattern), words)
-        found = self._take(key)
+        found = self.take(key)
         if found is None:
             found = color(pattern, **asked)
-            self._keep(key, found, 8 * pattern.n + 4096)
+            self.keep(key, found, 8 * pattern.n + 4096)
         return found
 
     def _pattern_digest(self, pattern: Pattern) -> bytes:
@@ -130,6 +132,12 @@ class Warm(Provision):
         mine.update(np.ascontiguousarray(pattern.layout.starts))
         return hashlib.blake2b(b"".join(self._comm.allgather(mine.digest())), digest_size=24).digest()
 
+    # --- solvers ---
+
+    def solvers(self) -> Supply:
+        """Return what lends one problem the solvers of others with the same nonzeros. Not collective."""
+        return Solvers(self) if self._most else Supply()
+
     # --- eigenvectors ---
 
     def prepare(self, problem: EigenProblem, stored: StoredMatrix, spec: SolveSpec) -> None:
@@ -137,7 +145,7 @@ class Warm(Provision):
         key = self._vectors_key(stored, spec)
         if key is None or problem.guess or spec.count == "no" or spec.options:
             return
-        for row in self._take(key) or ():
+        for row in self.take(key) or ():
             vector = problem.A.createVecRight()
             vector.setArray(row)
             problem.guess.append(vector)
@@ -149,7 +157,7 @@ class Warm(Provision):
         if key is None or spectrum.count is None or not spectrum.count.certified:
             return
         rows = [vector.getArray(readonly=True).copy() for vector in spectrum.vectors]
-        self._keep(key, rows, 8 * stored.pattern.n * len(rows))
+        self.keep(key, rows, 8 * stored.pattern.n * len(rows))
 
     def _vectors_key(self, stored: StoredMatrix, spec: SolveSpec) -> tuple | None:
         inverts = spec.interval is None and spec.method in ("auto", "krylovschur") and spec.which == "smallest"
@@ -159,27 +167,46 @@ class Warm(Provision):
 
     # --- what is kept ---
 
-    def _take(self, key: tuple):
-        """Return what is kept, None if nothing is."""
+    @property
+    def largest(self) -> int:
+        """Bytes over all ranks of the largest value that is kept."""
+        return self._most // 2
+
+    def take(self, key: tuple):
+        """Return what is kept, None if nothing is. Not collective."""
         if key not in self._kept:
             return None
         self._kept.move_to_end(key)
         self.hits[key[0]] += 1
         return self._kept[key][0]
 
-    def _keep(self, key: tuple, value, size: int) -> None:
-        """Keep a value of so many bytes over all ranks, for which others may have to go."""
-        if size > self._most // 2 or b"" in key:
-            return
+    def keep(self, key: tuple, value, size: int) -> bool:
+        """Keep a value of so many bytes over all ranks, for which others may have to go; say whether it is kept.
+
+        Not collective.
+        """
+        if size > self.largest or b"" in key:
+            return False
         if key in self._kept:
-            self._size -= self._kept.pop(key)[1]
+            self._drop(key)
         self._kept[key] = (value, size)
         self._size += size
         while self._size > self._most:
-            self._drop()
+            self._drop(next(iter(self._kept)))
+        return True
 
-    def _drop(self) -> None:
-        _, (value, size) = self._kept.popitem(last=False)
+    def hand_out(self, key: tuple):
+        """Return what is kept, and keep it no longer; None if nothing is. Not collective."""
+        value = self.take(key)
+        if value is not None:
+            self._size -= self._kept.pop(key)[1]
+        return value
+
+    def _drop(self, key: tuple) -> None:
+        value, size = self._kept.pop(key)
         self._size -= size
+        # Destroyed with the next job: this one may be using it.
         if isinstance(value, StoredMatrix):
-            self._doomed.append(value.pattern)  # the present job may be using it
+            self._doomed.append(value.pattern)
+        elif isinstance(value, Kept):
+            self._doomed.append(value)

@@ -21,6 +21,7 @@ from sparsehess.runtime import (
 from sparsehess.solvers.factorization import FACTORIZATION, TRANSFORMED
 from sparsehess.solvers.options import Options
 from sparsehess.solvers.problem import EigenProblem
+from sparsehess.solvers.supply import Supply
 from sparsehess.solvers.watch import Watch, columns
 
 PREFIX = "sparsehess_"
@@ -64,7 +65,7 @@ def has_cholmod(comm) -> bool:
 
 @dataclass
 class KrylovSchur:
-    """One SLEPc solver for a problem, kept for several solves and counts; `close()` destroys it.
+    """One SLEPc solver for a problem, kept for several solves and counts; `close()` gives it up.
 
     Attributes
     ----------
@@ -108,21 +109,25 @@ class KrylovSchur:
         self._solved_with: dict | None = None
         self._room: dict = {}
         self._given = Options(PREFIX, self.options)
-        self._create()
+        # What was made by a caller's options is not for others.
+        self._supply = problem.supply if self.invert and not self.options else Supply()
+        self._eps: SLEPc.EPS | None = None  # made when there is something to do
+        self.shift: float | None = None
 
-    def _create(self) -> None:
+    def _solver(self) -> SLEPc.EPS:
+        if self._eps is not None:
+            return self._eps
         problem = self.problem
-        self._eps = eps = SLEPc.EPS().create(problem.A.comm)
+        self._eps = eps = self._supply.take(problem, "cholmod" if self._definite else "mumps")
         eps.setOptionsPrefix(PREFIX)
-        eps.setOperators(problem.A, problem.M)
         kind = SLEPc.EPS.ProblemType
         eps.setProblemType(kind.HEP if problem.M is None else kind.GHEP)
         eps.setTolerances(tol=self.tol)
         # Purification matters for a singular mass alone; near null vectors it brings them back, amplified.
         eps.setPurify(problem.finite < problem.n)
-        st = eps.getST()
-        st.setType("sinvert" if self.invert else "shift")
-        self.shift: float | None = None
+        eps.getST().setType("sinvert" if self.invert else "shift")
+        self._sound = True  # whether all that it did went well
+        return eps
 
     def used_defaults(self) -> dict:
         """Return the options of this solver's last solve: the defaults that apply, overridden by the caller's.
@@ -173,9 +178,8 @@ class KrylovSchur:
                         raise
                 # MUMPS has not room for all the pivots that are delayed near a multiple eigenvalue, and after a
                 # failure it does nothing more.
-                self._eps.destroy()
+                self._give()
                 self._room = {"st_mat_mumps_icntl_14": room}
-                self._create()
         else:
             try:
                 counts = self._factorized(shift)
@@ -197,27 +201,33 @@ class KrylovSchur:
     def _renewed(self, definite: bool) -> None:
         """Have the solver factorize anew, with the package for definite matrices or with MUMPS."""
         if definite != self._definite or self.shift is not None:
-            self._eps.destroy()
+            self._give()
             self._definite = definite
-            self._create()
 
     def _factorized(self, shift: float) -> tuple[int | None, int, int | None]:
         self._factorize(shift)
         return FACTORIZATION.pivots(self._eps.getST().getKSP().getPC().getFactorMatrix())
 
     def _factorize(self, shift: float) -> None:
+        eps = self._solver()
+        self._sound = False
         with self._given.inserted(self._applying()):
-            st = self._eps.getST()
+            st = eps.getST()
             if self.shift is None:
-                self._eps.setWhichEigenpairs(SLEPc.EPS.Which.TARGET_MAGNITUDE)
-                self._eps.setTarget(shift)
-                self._eps.setFromOptions()
+                eps.setWhichEigenpairs(SLEPc.EPS.Which.TARGET_MAGNITUDE)
+                _aim(eps, shift)
+                eps.setFromOptions()
+                if self._definite:
+                    half = _upper_half(self.problem, shift, st.getPreconditionerMat())
+                    st.setPreconditionerMat(half)
+                    half.destroy()  # but for the transformation's reference
                 st.setShift(shift)
-                self._eps.setUp()
+                eps.setUp()
             elif shift != self.shift:
                 st.setShift(shift)
                 st.setUp()
             self.shift = shift
+        self._sound = True
 
     def solve(
         self,
@@ -252,7 +262,8 @@ class KrylovSchur:
         guess
             Vecs whose sum to start from, instead of a random vector.
         """
-        eps, problem = self._eps, self.problem
+        eps, problem = self._solver(), self.problem
+        self._sound = False
         self._solved_with = self._applying()
         choice = SLEPc.EPS.Which
         eps.setWhichEigenpairs(
@@ -264,7 +275,7 @@ class KrylovSchur:
             }[which]
         )
         if which == "nearest":
-            eps.setTarget(self.shift)
+            _aim(eps, self.shift)
         # SLEPc's own choice, said: left to it, the sizes of an earlier solve would stay.
         # No more than the space has beside what is deflated: a fuller basis is not orthogonal.
         room = (max(2 * k, k + 15) if k < 500 else k + 500) + wider
@@ -296,6 +307,7 @@ class KrylovSchur:
                 self.cluster = watch.cluster
         finally:
             eps.cancelMonitor()
+            eps.setStoppingTest(None)
             start.destroy()
         watch.settle()
         self.refuse_unused()
@@ -305,6 +317,7 @@ class KrylovSchur:
             vector = problem.A.createVecRight()
             eps.getEigenvector(i, vector)
             vectors.append(vector)
+        self._sound = True
         return vectors
 
     def refuse_unused(self) -> None:
@@ -312,11 +325,46 @@ class KrylovSchur:
         self._given.refuse_unused()
 
     def close(self) -> None:
-        """Destroy the solver and its factorization.
+        """Give up the solver and its factorization.
 
         Collective.
         """
-        self._eps.destroy()
+        self._give()
+
+    def _give(self) -> None:
+        if self._eps is not None:
+            self._supply.give(self._eps, self._sound and not self._room)
+        self._eps = self.shift = None
+
+
+def _aim(eps: SLEPc.EPS, target: float) -> None:
+    """Set the target of a solver, and leave what its transformation has factorized alone. Collective.
+
+    A new target is a new shift to a transformation, which then begins with nothing: another one hears of it.
+    """
+    st = eps.getST()
+    other = SLEPc.ST().create(eps.comm)
+    eps.setST(other)
+    eps.setTarget(target)
+    eps.setST(st)
+    other.destroy()
+
+
+def _upper_half(problem: EigenProblem, shift: float, out: PETSc.Mat) -> PETSc.Mat:
+    """Return the upper half of A - shift M, on one rank, as CHOLMOD stores it; in `out` unless that is empty.
+
+    PETSc would extract it from the whole for each factorization, and never free it where that fails.
+    """
+    csr = problem.A.getValuesCSR()  # without the blocks that a matrix may be stored in, or have the size of
+    whole = PETSc.Mat().createAIJ(problem.A.getSizes(), csr=csr, comm=problem.A.comm)
+    if problem.M is None:
+        whole.shift(-shift)
+    else:
+        whole.axpy(-shift, problem.M)
+    whole.setOption(PETSc.Mat.Option.SYMMETRIC, True)
+    half = whole.convert("sbaij", out)
+    whole.destroy()
+    return half
 
 
 class _InCluster(Watch):

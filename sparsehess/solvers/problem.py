@@ -26,6 +26,7 @@ from sparsehess.runtime import (
     has_package,
 )
 from sparsehess.solvers.inputs import as_mat, as_vectors, check_symmetric
+from sparsehess.solvers.supply import Supply
 from sparsehess.solvers.tridiagonal import spectral_bounds
 from sparsehess.units import Units
 
@@ -64,6 +65,8 @@ class EigenProblem:
         Error of A's entries, relative to its norm, where it is known: of differences, of asymmetry.
     units
         What an eigenvalue means, or None.
+    supply
+        Where solvers that factorize come from.
     """
 
     A: PETSc.Mat
@@ -75,6 +78,7 @@ class EigenProblem:
     structure: Operator | None = None
     relative_error: float = 0.0
     units: Units | None = None
+    supply: Supply = field(default_factory=Supply)
     owned: list
 
     @classmethod
@@ -90,6 +94,7 @@ class EigenProblem:
         comm=None,
         relative_error=0.0,
         units=None,
+        supply=None,
     ) -> EigenProblem:
         """Return the problem for a Hessian, assembled or not, a PETSc Mat, or a SciPy matrix every rank holds.
 
@@ -108,7 +113,7 @@ class EigenProblem:
             A `Hessian`, Mat or SciPy matrix.
         comm
             For SciPy matrices; PETSc objects have their own.
-        relative_error, units
+        relative_error, units, supply
             As the attributes.
 
         Raises
@@ -153,6 +158,7 @@ class EigenProblem:
                 structure=structure,
                 relative_error=relative_error,
                 units=units,
+                supply=supply or Supply(),
                 owned=owned,
             )
             problem.layout = layout
