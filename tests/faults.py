@@ -143,9 +143,30 @@ def start(folder: Path, command: str, ranks: int = 1) -> Running:
     return Running(process, folder, ranks)
 
 
-def evaluated(folder: Path) -> Counter:
+def processes(words: str) -> list[int]:
+    """Return the numbers of the processes whose command line has these words, but for mpiexec's."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            said = (place / "cmdline").read_bytes()
+            if words.encode() in said and not said.startswith(b"mpiexec"):
+                found.append(int(place.name))
+    return sorted(found)
+
+
+def children(process: int) -> list[int]:
+    """Return the numbers of the processes that a process, as mpiexec, has started."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if int((place / "stat").read_text().rpartition(")")[2].split()[1]) == process:
+                found.append(int(place.name))
+    return sorted(found)
+
+
+def evaluated(folder: Path, log: str = "log") -> Counter:
     """Return how often the gradient was evaluated at each point."""
-    log = folder / "log"
+    log = folder / log
     return Counter(line.split()[1] for line in log.read_text().splitlines()) if log.exists() else Counter()
 
 

@@ -20,19 +20,10 @@ from sparsehess.commands.words import split_petsc
 from sparsehess.errors import InputError
 from sparsehess.service import scripts, spool
 from sparsehess.service.limits import Limits, size
+from sparsehess.service.outcomes import OWN
 
-# What the service writes itself.
-_RESERVED = (
-    "job.toml",
-    "attempts",
-    "status.json",
-    "cancel",
-    "stuck",
-    "watchdog",
-    "log",
-    "outcome.json",
-    "result.json",
-)
+# What a job cannot bring, nor write.
+_RESERVED = ("job.toml", *OWN)
 
 # What [submit] may say in a spool.
 SUBMIT = ("name", "priority", "time", "memory")

@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from sparsehess.files import replaced
 
-# What the service writes into the folder of a job and may still change or go when the outcome is there.
+# What the service writes into the folder of a job.
+OWN = ("attempts", "status.json", "cancel", "stuck", "watchdog", "log", "result.json", "outcome.json")
+
+# Of this, and may still change or go when the outcome is there.
 _CHANGING = ("attempts", "status.json", "cancel", "watchdog", "outcome.json")
 
 
 def attempts(folder: Path) -> int:
     """Return how often a job was begun. Not collective."""
     return len(text(folder / "attempts").splitlines())
+
+
+def in_vain(folder: Path, saved: int) -> int:
+    """Return how many runs of a job in a row, the last among them, have left no more saved than was before.
+
+    Not collective. `saved` is what is now, in bytes; each line of `attempts` ends with what was when it began.
+    """
+    last = [line.rpartition(" ")[2] for line in text(folder / "attempts").splitlines()]
+    sizes = [int(word) if word.isdecimal() else 0 for word in last] + [saved]
+    count, best = 0, 0
+    for before, after in itertools.pairwise(sizes):
+        best = max(best, before)
+        count = 0 if after > best else count + 1
+    return count
+
+
+def saved(folder: Path) -> int:
+    """Return the bytes of all files in the folder of a job but those that the service writes. Not collective."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if not (name in OWN and place == os.fspath(folder)):
+                with suppress(OSError):
+                    total += os.lstat(os.path.join(place, name)).st_size
+    return total
 
 
 def write_outcome(folder: Path, facts: dict) -> None:

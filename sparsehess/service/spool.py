@@ -39,14 +39,12 @@ log = logging.getLogger("sparsehess")
 
 STATES = ("queued", "running", "done", "failed")
 
-# What the service writes into the folder of a job.
-_OWN = ("attempts", "status.json", "cancel", "stuck", "watchdog", "log", "result.json", "outcome.json")
-
 # Arguments that name what a command writes.
 OUTPUTS = ("out", "plot", "direction", "checkpoint")
 
-# Runs of a job that no ending of the service explains; then it is taken for the cause.
-ATTEMPTS = 3
+# Runs of a job at a stretch that the service did not outlive, that nothing explains and that saved nothing more;
+# then it is taken for the cause. So it is after many that did.
+ATTEMPTS, MANY = 3, 50
 
 # Priorities go from -LIMIT to LIMIT.
 LIMIT = 1000
@@ -188,7 +186,7 @@ class Spool:
         except FileNotFoundError:  # another group, or who cancels it, was first
             return None
         try:
-            _append(folder / "attempts", f"{match[1]} {time.time():.3f} {os.getpid()}\n")
+            _append(folder / "attempts", f"{match[1]} {time.time():.3f} {os.getpid()} {outcomes.saved(folder)}\n")
         except OSError:
             os.rename(folder, source)
             raise
@@ -297,7 +295,7 @@ class Spool:
             reason = outcomes.text(folder / "stuck").strip()
         elif outcomes.size(folder / "watchdog"):
             reason = "killed: over its time limit, in a call that nothing interrupts (see `watchdog`)"
-        elif not known and tried >= ATTEMPTS:
+        elif not known and (tried >= MANY or outcomes.in_vain(folder, outcomes.saved(folder)) >= ATTEMPTS):
             reason = f"given up: the service has ended {tried} times while it ran"
         if reason is None:
             self.requeue(folder, counted=not known)
@@ -463,7 +461,7 @@ def _is_sound(folder: Path) -> bool:
     """Return whether this is a folder in which the service can write its files without following anything."""
     if folder.is_symlink() or not folder.is_dir():
         return not os.path.lexists(folder)  # one that has just been taken is no garbage
-    for name in _OWN:
+    for name in outcomes.OWN:
         with suppress(FileNotFoundError):
             facts = os.lstat(folder / name)
             # Another name of a file elsewhere would have that one written to.

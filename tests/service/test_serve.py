@@ -1,5 +1,6 @@
 """The resident service: real ones under mpiexec, fed with good jobs and garbage, killed and started again."""
 
+import contextlib
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import faults
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -266,13 +268,9 @@ def test_killed_services_lose_nothing_and_do_nothing_twice(place):
         service = start(place, 2, "--groups", "2")
         until(lambda done=done: len(states(place)["done"]) >= done)
         os.killpg(service.pid, signal.SIGKILL)
-        for process in Path("/proc").glob("[0-9]*"):  # ranks have sessions of their own
-            try:
-                words = (process / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if str(place / "spool").encode() in words:
-                os.kill(int(process.name), signal.SIGKILL)
+        for process in faults.processes(str(place / "spool")):  # ranks have sessions of their own
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         service.wait(10)
         before = {
             name: (place / "spool/done" / name / "outcome.json").stat().st_ino for name in states(place)["done"]

@@ -70,6 +70,31 @@ def test_killed_between_the_rename_and_its_note_a_job_keeps_its_priority(spool, 
     assert names(spool, "queued") == [f"0960.{job}"]
 
 
+def test_a_job_that_gets_further_outlives_many_services(spool):
+    job, kept = put(spool), 0
+    for attempt in range(12):
+        folder = spool.claim()
+        (folder / "kept").mkdir(exist_ok=True)
+        kept += attempt not in (0, 3, 4, 7)  # never three times in a row nothing
+        (folder / "kept" / "saved").write_bytes(bytes(1000 * kept))
+        spool.recover()
+        assert names(spool, "queued") == [f"1000.{job}"], attempt
+    for attempt in range(3):
+        folder = spool.claim()
+        (folder / "kept" / "saved").write_bytes(bytes(1000 * kept - attempt))  # less, then no more than before
+        spool.recover()
+    assert "ended 15 times" in spools.read_outcome(spool.path / "failed" / job)["error"]
+
+
+def test_no_job_outlives_services_for_ever(spool):
+    job = put(spool)
+    for attempt in range(spools.MANY):
+        folder = spool.claim()
+        (folder / "saved").write_bytes(bytes(attempt))
+        spool.recover()
+    assert "ended 50 times" in spools.read_outcome(spool.path / "failed" / job)["error"]
+
+
 def test_a_full_disk_leaves_a_job_in_the_queue_and_is_told(spool, monkeypatch):
     job = put(spool)
 
