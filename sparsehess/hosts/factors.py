@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from sparsehess.errors import InputError
+from sparsehess.given import whole_number
 from sparsehess.hosts.learning import REDUCTIONS
 from sparsehess.operators.directsum import DirectSum
 from sparsehess.operators.eigenbasis import EigenCorrected, eigenbasis
@@ -65,9 +66,11 @@ class Factors(ABC):
     weight: float
 
     def __init__(self, comm, *, curvature: str, sharing: str, reduction: str, memory: int):
-        for value, known in ((curvature, CURVATURES), (sharing, SHARING), (reduction, REDUCTIONS)):
-            if value not in known:
-                raise InputError(f"{value!r} is none of {', '.join(known)}")
+        with agreement(comm):
+            for value, known in ((curvature, CURVATURES), (sharing, SHARING), (reduction, REDUCTIONS)):
+                if value not in known:
+                    raise InputError(f"{value!r} is none of {', '.join(known)}")
+            whole_number(memory, "memory", 1)
         self.comm, self._curvature, self._sharing, self._memory = comm, curvature, sharing, memory
 
     @abstractmethod

@@ -13,6 +13,7 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.errors import InputError
+from sparsehess.given import evaluating
 from sparsehess.hosts.factors import Factors, Layers, roots
 from sparsehess.hosts.jax_layers import Layer, found
 from sparsehess.hosts.jax_model import Share, held
@@ -88,7 +89,7 @@ class _Factors(Factors):
         if not self.total:
             raise InputError("no rank has a sample")
         mean, layers = reduction == "mean", None
-        with agreement(comm):
+        with agreement(comm), evaluating(name):
             share.weigh(1 / self.total if mean else None)
             self.weight = share.weight(1)
             if share.samples:
@@ -98,7 +99,7 @@ class _Factors(Factors):
         first = comm.allreduce(comm.rank if share.samples else comm.size, op=MPI.MIN)
         self.layers: list[Layer] = comm.bcast(layers, root=first)
         self._calls = [call for layer in self.layers for call in layer.calls]
-        with agreement(comm):
+        with agreement(comm), evaluating(name):
             if share.samples:
                 self._prepare()
 

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from sparsehess.errors import InputError
-from sparsehess.given import evaluating, whole_number
+from sparsehess.given import evaluating
 from sparsehess.hosts.factors import ARRAYS, Factors, Layers, roots
 from sparsehess.hosts.learning import check_parts
 from sparsehess.hosts.torch_leaves import held
@@ -142,7 +142,6 @@ class _Factors(Factors):
         super().__init__(comm, curvature=curvature, sharing=sharing, reduction=reduction, memory=memory)
         self._vectors = _VECTORS[curvature]
         with agreement(comm):
-            whole_number(memory, "memory", 1)
             self.share = Share(torch, model, loss, inputs, targets, parameters, "float64", device=device)
             self.layers = self._found()
         self.names, self.n = self.share.names, self.share.leaves.n

@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from sparsehess.errors import CheckError, InputError
+from sparsehess.errors import CheckError, EvaluationError, InputError
 from sparsehess.hosts.learning import share
 
 jax = pytest.importorskip("jax")
@@ -398,6 +398,12 @@ def test_what_has_no_factors_is_named(comm):
     refused(lambda p, x: (x @ p["V"] @ p["W"] + p["b"]) @ p["W"], "W is in 2 layers, W with b and W", biased)
     refused(lambda p, x: x[:, :3] * p["b"], "no linear or convolution layer", {"b": np.ones(3)})
     refused(lambda p, x: x @ p["W"], "not convex", loss=lambda z, y: -(z**2).mean())
+    refused(lambda p, x: x @ p["W"], "memory=0: at least 1", memory=0)
+    refused(
+        lambda p, x: x @ p["W"], r"raised KeyError: .*none", loss=lambda z, y: {}["none"], kind=EvaluationError
+    )
+    late = lambda p, x: x @ p["W"] if comm.rank < comm.size - 1 or len(x) > 1 else 1 / 0  # noqa: E731
+    refused(late, "raised ZeroDivisionError", kind=EvaluationError)
     refused(lambda p, x: x @ p["W"], "'hessian' is none of gauss-newton", curvature="hessian")
     refused(lambda p, x: (x @ p["W"],) * 2, "must return an array, not tuple", loss=lambda z, y: entropy(z[0], y))
     refused(lambda p, x: (x @ p["W"]).squeeze(), r"one alone has \(3,\)")
