@@ -18,6 +18,7 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.checkpoints import stored
+from sparsehess.checkpoints.lock import Lock
 from sparsehess.checkpoints.stored import Saved
 from sparsehess.errors import Damaged, InputError, Stopped
 from sparsehess.files import sync_names
@@ -50,7 +51,8 @@ class Checkpoint:
     Raises
     ------
     InputError
-        The folder cannot be written, or holds a checkpoint though `resume` was not asked for.
+        The folder cannot be written, another run saves in it, or it holds a checkpoint though `resume` was not
+        asked for.
 
     Notes
     -----
@@ -65,6 +67,7 @@ class Checkpoint:
         self.stopping = False  # whether all ranks have agreed that a signal came
         self._signal = 0
         self._told = ""
+        self._lock: Lock | None = None  # of rank 0
         self._damaged: set[str] = set()  # stages whose latest file is damaged: the one before it is worth more
         with agreement(self.comm):
             if not self.interval >= 0:
@@ -80,6 +83,10 @@ class Checkpoint:
             raise InputError(f"{self.directory}: no folder for checkpoints: {error.strerror or error}") from error
         if not os.access(self.directory, os.W_OK | os.X_OK):
             raise InputError(f"{self.directory}: checkpoints cannot be written there")
+        try:
+            self._lock = Lock(self.directory)
+        except OSError as error:
+            raise InputError(f"{self.directory}: checkpoints cannot be written there: {error.strerror}") from error
         if not self.resume and any(not path.name.endswith(_BESIDE) for path in self._files()):
             raise InputError(
                 f"{self.directory} holds the checkpoint of a run that has not ended: go on with it (--resume), or "
@@ -215,8 +222,14 @@ class Checkpoint:
         self._remove([self._path(stage, suffix) for stage in stages for suffix in (_BEFORE, _SUFFIX, _BESIDE)])
 
     def clear(self) -> None:
-        """Remove everything that was saved: the run has what it was for. Collective; rank 0 does it."""
+        """Remove everything that was saved, and let go of the folder: the run has what it was for.
+
+        Collective; rank 0 does it.
+        """
         self._remove(on_root(self.comm, self._files))
+        if self._lock is not None:
+            self._lock.remove()
+            self._lock = None
 
     def _remove(self, paths: list[Path]) -> None:
         """Remove files that are not needed any more; one that stays is no reason to lose what the run has."""

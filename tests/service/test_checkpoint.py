@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import os
 import signal
 import tempfile
 from pathlib import Path
@@ -138,7 +139,7 @@ def test_a_disk_that_takes_nothing_keeps_what_was_saved_and_no_half(comm, folder
     checkpoint.save("stage", PROBLEM, {"version": "second"}, arrays)
     monkeypatch.undo()
     comm.Barrier()
-    assert [path.name for path in folder.iterdir()] == ["stage.ckpt"]
+    assert sorted(path.name for path in folder.iterdir()) == ["lock", "stage.ckpt"]
     assert comm.rank or "the run goes on" in caplog.text
     assert checkpoint.load("stage", PROBLEM).meta == {"version": "first"}
 
@@ -424,6 +425,23 @@ def test_a_signal_saves_and_another_number_of_ranks_goes_on(alone, name, ranks, 
     assert the_same(alone, wanted)
     assert sum(faults.evaluated(alone).values()) == sum(evaluations.values())
     assert not list((alone / "kept").iterdir())
+
+
+def test_two_runs_do_not_share_a_folder(alone):
+    command = f"eigs problem.py:chain --set wait=0.03 {ASKED}"
+    first = faults.start(alone, command, 2)
+    faults.wait_for_evaluations(first, 4)
+    ranks = first.pids()
+    first.send(signal.SIGSTOP)
+    other = faults.start(alone, command)
+    status, said = other.end()
+    for rank in ranks:
+        os.kill(rank, signal.SIGCONT)
+    assert status == 2 and said.count("\n") == 1, said
+    assert f"kept is in use by process {ranks[0]} on " in said
+    status, said = first.end()
+    assert status == 0, said
+    assert the_same(alone, undisturbed("chain")[0])
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 100))])
