@@ -33,7 +33,7 @@ class Product:
         self._given = self._image = np.empty((0, 0))
 
     def __call__(self, panel: np.ndarray) -> np.ndarray:
-        if self._given.shape != panel.shape:
+        if self._dense is None or len(self._given) != len(panel):  # on all ranks alike, those without rows too
             self._make_room(len(panel))
         self._given[:] = panel
         given, image = self._dense

@@ -14,6 +14,7 @@ from cases import free_chain, lapack, laplacian, reference, stored
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from lobpcg import brick
 
+import sparsehess as sh
 from sparsehess.errors import EvaluationError, InputError, StackError
 from sparsehess.nullspace import block_size, orthonormal, rigid_body_modes, rigid_body_rows
 from sparsehess.pattern import Layout
@@ -438,3 +439,13 @@ def test_memory_of_a_factor(comm):
         assert 8e6 < total < 2e8  # the factor alone has some 10^6 entries
     with given(laplacian(6, 7)[0], comm=comm, shell=True) as problem, pytest.raises(StackError, match="python"):
         factor_memory(problem)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_as_many_guesses_as_a_block_has_leave_no_random_vectors(method, comm):
+    """Multigrid then begins with nothing, on coarse levels that some ranks have no rows of too."""
+    matrix, exact = laplacian(19, 23)
+    guess = np.linalg.eigh(matrix.toarray())[1][:, :40].T + 1e-3
+    with sh.eigs(matrix, 8, method=method, guess=guess, comm=comm) as spectrum:
+        assert spectrum.eigenvalues == pytest.approx(exact[:8], rel=1e-10)
+        assert spectrum.count.certified
