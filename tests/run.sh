@@ -13,7 +13,7 @@ for ranks in 2 3 4; do
     echo "collective tests on $ranks ranks"
     case $ranks in  # more ranks than cores are slow: each file on one number of them
         2) where="tests/correctness/test_[admptw]*.py tests/correctness/test_f[io]*.py tests/correctness/test_curvature.py
-                  tests/correctness/test_el*.py tests/correctness/test_es*.py tests/hosts" ;;
+                  tests/correctness/test_el*.py tests/correctness/test_es*.py tests/service/test_checkpoint.py tests/hosts" ;;
         3) where="tests/correctness/test_coloring_ranks.py tests/correctness/test_[no]*.py" ;;
         4) where="tests/correctness/test_eigs.py tests/correctness/test_intervals.py tests/correctness/test_feast.py
                   tests/correctness/test_stencil.py tests/hosts/test_embedding.py" ;;

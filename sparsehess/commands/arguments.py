@@ -134,7 +134,8 @@ def parser() -> argparse.ArgumentParser:
     kept.add_argument(
         "--checkpoint",
         metavar="DIR",
-        help="save what is there in this folder, at intervals and on SIGTERM, SIGUSR1 and SIGINT (then status 75)",
+        help="save what is there in this folder, at intervals and on SIGTERM, SIGUSR1 and SIGINT (then status 75; "
+        "mpiexec passes SIGUSR1 on)",
     )
     kept.add_argument("--resume", action="store_true", help="go on from what that folder holds, if anything")
     kept.add_argument(
