@@ -2,7 +2,8 @@
 
     new/       being written; nobody else looks at it
     queued/    <order>.<id>, so that the names sort by priority, then by time of submission
-    running/   <id>, with `attempts` (a line for each), `status.json`, and `cancel` where that is asked for
+    running/   <id>, with `attempts` (a line for each, which ends with the bytes that were saved when it began),
+               `status.json`, and `cancel` where that is asked for
     done/      <id>, ended with status 0
     failed/    <id>, ended with another status, cancelled, or refused
 
@@ -44,7 +45,7 @@ OUTPUTS = ("out", "plot", "direction", "checkpoint")
 
 # Runs of a job at a stretch that the service did not outlive, that nothing explains and that saved nothing more;
 # then it is taken for the cause. So it is after many that did.
-ATTEMPTS, MANY = 3, 50
+ATTEMPTS, MANY = 5, 50
 
 # Priorities go from -LIMIT to LIMIT.
 LIMIT = 1000

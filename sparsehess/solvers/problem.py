@@ -209,13 +209,18 @@ class EigenProblem:
     def norms(self) -> tuple[float, float]:
         """Norms of A and of M (or of what stands for it: 1 for the identity): Frobenius, or no larger."""
         frobenius = PETSc.NormType.FROBENIUS
-        norm_a = self.A.norm(frobenius) if self.assembled else self._ritz_bounds[0]
+        norm_a = self.A.norm(frobenius) if self.assembled else self._about[0]
         return norm_a, 1.0 if self.M is None else self.M.norm(frobenius)
 
     @cached_property
-    def _ritz_bounds(self) -> tuple[float, float]:
-        """A lower bound of the 2-norm of A from some Lanczos steps, and one that is likely above it."""
-        low, high, error = spectral_bounds(self.A, self.layout, _STEPS)
+    def ritz(self) -> tuple[float, float, float]:
+        """Least and largest Ritz value of A after some Lanczos steps, within its spectrum; a residual norm."""
+        return spectral_bounds(self.A, self.layout, _STEPS)
+
+    @property
+    def _about(self) -> tuple[float, float]:
+        """A lower bound of the 2-norm of A, and one that is likely above it."""
+        low, high, error = self.ritz
         size = max(abs(low), abs(high))
         return size, size + error
 
@@ -234,7 +239,7 @@ class EigenProblem:
     @cached_property
     def scale(self) -> float:
         """Size of the largest eigenvalues: the largest row sum of |A| over the mean mass."""
-        size = self.A.norm(PETSc.NormType.INFINITY) if self.assembled else self._ritz_bounds[1]
+        size = self.A.norm(PETSc.NormType.INFINITY) if self.assembled else self._about[1]
         return size / self.mass_diagonal[0]
 
     @cached_property

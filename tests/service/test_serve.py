@@ -309,7 +309,7 @@ def test_a_job_that_ends_the_service_each_time_is_given_up(place, ranks):
     dies, good = put(place, problem_job(place, how="die"), priority=2), put(place, matrix_job(place))
     service = start(place, 1, "--ranks", str(ranks), "--once")
     assert service.wait(90) == 0, (place / "service.log").read_text()
-    assert outcome(place, dies)["error"] == "given up: the service has ended 3 times while it ran"
+    assert outcome(place, dies)["error"] == "given up: the service has ended 5 times while it ran"
     assert eigenvalues(place, good) == pytest.approx(lowest(N, 3), rel=1e-9)
 
 
