@@ -309,7 +309,7 @@ def test_a_job_that_ends_the_service_each_time_is_given_up(place, ranks):
     dies, good = put(place, problem_job(place, how="die"), priority=2), put(place, matrix_job(place))
     service = start(place, 1, "--ranks", str(ranks), "--once")
     assert service.wait(90) == 0, (place / "service.log").read_text()
-    assert outcome(place, dies)["error"] == "given up: the service has ended 5 times while it ran"
+    assert outcome(place, dies)["error"] == f"given up: the service has ended {spools.ATTEMPTS} times while it ran"
     assert eigenvalues(place, good) == pytest.approx(lowest(N, 3), rel=1e-9)
 
 
@@ -388,18 +388,18 @@ def test_spools_that_others_can_write_to_are_refused(tmp_path):
         Spool.found(tmp_path)
 
 
-def test_jobs_that_have_an_outcome_are_settled_and_others_queued_again_three_times(place):
+def test_jobs_that_have_an_outcome_are_settled_and_others_queued_again_some_times(place):
     spool = Spool.found(place / "spool")
     ended, poison = put(place, matrix_job(place), 2), put(place, matrix_job(place), 1)
     folder = spool.claim()
     assert folder.name == ended
     spools.write_outcome(folder, {"id": ended, "state": "done", "exit": 0, "error": None})
-    for _ in range(3):
+    for _ in range(spools.ATTEMPTS):
         assert spool.claim().name == poison
         assert spool.claim() is None
         spool.recover()
     assert states(place) == {"queued": [], "running": [], "done": [ended], "failed": [poison]}
-    assert "3 times" in outcome(place, poison)["error"]
+    assert f"{spools.ATTEMPTS} times" in outcome(place, poison)["error"]
 
 
 def test_torn_answers_are_not_taken_for_answers(place):
