@@ -355,12 +355,18 @@ def _upper_half(problem: EigenProblem, shift: float, out: PETSc.Mat) -> PETSc.Ma
 
     PETSc would extract it from the whole for each factorization, and never free it where that fails.
     """
-    csr = problem.A.getValuesCSR()  # without the blocks that a matrix may be stored in, or have the size of
-    whole = PETSc.Mat().createAIJ(problem.A.getSizes(), csr=csr, comm=problem.A.comm)
-    if problem.M is None:
+    A, M = problem.A, problem.M
+    plain = A.getType() in ("seqaij", "seqsbaij") and A.getBlockSize() == 1
+    if M is None and plain and A.isSymmetricKnown() == (True, True):
+        half = A.convert("sbaij", out)
+        half.shift(-shift)
+        return half
+    csr = A.getValuesCSR()  # without the blocks that a matrix may be stored in, or have the size of
+    whole = PETSc.Mat().createAIJ(A.getSizes(), csr=csr, comm=A.comm)
+    if M is None:
         whole.shift(-shift)
     else:
-        whole.axpy(-shift, problem.M)
+        whole.axpy(-shift, M)
     whole.setOption(PETSc.Mat.Option.SYMMETRIC, True)
     half = whole.convert("sbaij", out)
     whole.destroy()

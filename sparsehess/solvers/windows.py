@@ -113,18 +113,16 @@ class Smallest(Window):
     def find_shift(self, solver, lowest):
         problem = self.problem
         shift = -max(1e-10 * problem.typical, 2e-13 * problem.scale) or -1.0
-        # Some products cost less than a factorization, and may tell that it would be in vain.
-        in_vain = problem.M is None and problem.ritz[0] < shift
-        for rung in range(2 if in_vain else 0, 40):
-            if not in_vain and solver.shift_below(shift):
+        told = False  # how far the spectrum goes below zero, by products
+        for rung in range(40):
+            if solver.shift_below(shift):
                 return shift
-            in_vain = False
-            if rung == 2 and problem.M is None:
-                # Not a matter of rounding: the spectrum goes below zero. Products tell how far.
-                value, error = lowest()
-                shift = min(shift, value - max(2 * error, 1e-3 * abs(value)))
-            elif rung > 2 and problem.M is None:
+            if told:
                 shift -= max(0.1 * abs(shift), 1e-3 * problem.scale)
+            elif problem.M is None and (rung == 2 or problem.ritz[0] < shift):
+                # Not a matter of rounding.
+                value, error = lowest()
+                shift, told = min(shift, value - max(2 * error, 1e-3 * abs(value))), True
             else:
                 shift *= 100 if rung < 2 else 10
         raise InputError(

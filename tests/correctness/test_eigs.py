@@ -11,6 +11,7 @@ from cases import NAMES, free_chain, lapack, laplacian, prescribed, reference, s
 
 import sparsehess as sh
 from sparsehess.errors import CheckError, InputError, NotConverged
+from sparsehess.pattern import Layout
 from sparsehess.solvers.krylovschur import KrylovSchur
 from sparsehess.solvers.problem import EigenProblem
 
@@ -369,3 +370,22 @@ def test_too_few_iterations_are_not_passed_off_as_success(comm):
 def test_unusable_input(matrix, keywords, says, comm):
     with pytest.raises(InputError, match=says):
         sh.eigs(matrix, **keywords, comm=comm)
+
+
+@pytest.mark.parametrize("form", ["blocks of three", "half"])
+def test_a_matrix_that_is_stored_in_blocks_or_by_its_upper_half(form, comm):
+    matrix, exact = laplacian(9, 10, 10)
+    layout = Layout.from_size(900, comm)
+    own = matrix[layout.start : layout.stop]
+    csr = (own.indptr.astype(PETSc.IntType), own.indices.astype(PETSc.IntType), own.data)
+    sizes = ((layout.n_local, 900),) * 2
+    stored = PETSc.Mat().createAIJ(sizes, bsize=3 if form != "half" else 1, csr=csr, comm=layout.comm)
+    if form == "half":
+        stored.setOption(PETSc.Mat.Option.SYMMETRIC, True)
+        stored.convert("sbaij")
+    for mass in (None, np.full(900, 2.0)):
+        with sh.eigs(stored, 4, mass=mass) as spectrum:
+            scale = 1.0 if mass is None else 2.0
+            assert scale * spectrum.eigenvalues == pytest.approx(exact[:4], rel=1e-10)
+            assert spectrum.count.certified
+    stored.destroy()
