@@ -145,6 +145,7 @@ def test_nonzeros_are_analyzed_once(comm, folder, ask):
     warm.close()
 
 
+@pytest.mark.thorough
 def test_matrices_that_are_not_definite_leave_no_memory_behind(comm):
     """Where CHOLMOD ends at a pivot, PETSc forgets to free what it had copied of the matrix."""
     matrix, exact = laplacian(95, 105)
