@@ -17,7 +17,8 @@ from sparsehess.runtime import log
 # Seconds that a run which was told to end, or killed, may take to be gone.
 _PATIENCE = 5.0
 
-# Of file systems that have no locks.
+# What says that another process has a lock, and that a file system has no locks.
+_HELD = (errno.EACCES, errno.EAGAIN)
 _NONE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
@@ -49,6 +50,9 @@ class Lock:
             if error.errno in _NONE:
                 log.warning("%s: no locks there (%s): see that no other run saves in it", folder, error.strerror)
                 return True
+            if error.errno not in _HELD:
+                self._close()
+                raise
             holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
             self._close()
             if late:

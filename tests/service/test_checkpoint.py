@@ -4,6 +4,7 @@ import errno
 import functools
 import os
 import signal
+import socket
 import tempfile
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from cases import laplacian
 
 import sparsehess as sh
 from sparsehess import cli
-from sparsehess.checkpoints import stored
+from sparsehess.checkpoints import lock, stored
 from sparsehess.checkpoints.checkpoint import Checkpoint
 from sparsehess.checkpoints.journal import Journal
 from sparsehess.checkpoints.search import Search
@@ -425,6 +426,39 @@ def test_a_signal_saves_and_another_number_of_ranks_goes_on(alone, name, ranks, 
     assert the_same(alone, wanted)
     assert sum(faults.evaluated(alone).values()) == sum(evaluations.values())
     assert not list((alone / "kept").iterdir())
+
+
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.EIO])
+def test_a_file_system_without_locks_is_told_of_and_one_that_fails_is_refused(
+    alone, comm, error, monkeypatch, caplog
+):
+    def fails(*_):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(lock.fcntl, "lockf", fails)
+    if error == errno.EIO:
+        with pytest.raises(InputError, match="cannot be written there: Input/output error"):
+            Checkpoint(alone, comm)
+        return
+    Checkpoint(alone, comm).save("stage", PROBLEM, {}, contents(comm)[1])
+    assert "no locks there (No locks available)" in caplog.text
+    Checkpoint(alone, comm, resume=True).clear()
+    assert not list(alone.iterdir())
+
+
+def test_a_lock_that_was_removed_while_it_was_waited_for_is_taken_anew(alone, comm, monkeypatch):
+    taken, lockf = [], lock.fcntl.lockf
+
+    def removed(*arguments):
+        lockf(*arguments)
+        taken.append(arguments)
+        if len(taken) == 1:  # by who held it until now
+            (alone / "lock").unlink()
+
+    monkeypatch.setattr(lock.fcntl, "lockf", removed)
+    held = Checkpoint(alone, comm)
+    assert len(taken) == 2 and (alone / "lock").read_text() == f"process {os.getpid()} on {socket.gethostname()}"
+    held.clear()
 
 
 def test_two_runs_do_not_share_a_folder(alone):
