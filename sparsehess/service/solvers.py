@@ -50,7 +50,9 @@ class Kept:
         else:
             factored = int(factor.getInfo()["memory"])
         (_, n), columns = self.eps.getBV().getSizes()
-        return factored + 8 * n * columns + sum(_bytes(matrix) for matrix in self.matrices)
+        return (
+            factored + PETSc.ScalarType().itemsize * n * columns + sum(_bytes(matrix) for matrix in self.matrices)
+        )
 
 
 class Solvers(Supply):

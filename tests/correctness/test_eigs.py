@@ -12,6 +12,7 @@ from cases import NAMES, free_chain, lapack, laplacian, prescribed, reference, s
 import sparsehess as sh
 from sparsehess.errors import CheckError, InputError, NotConverged
 from sparsehess.pattern import Layout
+from sparsehess.runtime import destroy
 from sparsehess.solvers.krylovschur import KrylovSchur
 from sparsehess.solvers.problem import EigenProblem
 
@@ -389,3 +390,29 @@ def test_a_matrix_that_is_stored_in_blocks_or_by_its_upper_half(form, comm):
             assert scale * spectrum.eigenvalues == pytest.approx(exact[:4], rel=1e-10)
             assert spectrum.count.certified
     stored.destroy()
+
+
+def test_a_solve_at_a_moved_shift_takes_the_factorization_that_was_counted_with(comm):
+    PETSc.Log.begin()
+    matrix, exact = laplacian(19, 23)
+    made = [PETSc.Log.Event(name) for name in ("MatCholFctrSym", "MatCholFctrNum")]
+
+    def often():
+        return [event.getPerfInfo()["count"] for event in made]
+
+    with EigenProblem.of(matrix, comm=comm) as problem:
+        solver = KrylovSchur(problem, True, {}, tol=1e-10)
+        solver.shift_to(-1.0)
+        analyses, factorizations = often()
+        for shift in (2.05, 3.1, 0.7):
+            assert solver.shift_to(shift)[0] == np.count_nonzero(exact < shift)
+            vectors, image = solver.solve("nearest", 4), problem.A.createVecLeft()
+            factorizations += 1
+            assert often() == [analyses, factorizations]
+            values = []
+            for vector in vectors[:4]:
+                problem.A.mult(vector, image)
+                values.append(image.dot(vector) / vector.dot(vector))
+            assert values == pytest.approx(exact[np.argsort(abs(exact - shift))[:4]], rel=1e-9)
+            destroy(image, *vectors)
+        solver.close()
