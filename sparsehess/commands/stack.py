@@ -6,7 +6,7 @@ import importlib.util
 
 import numpy as np
 
-from sparsehess import errors, runtime
+from sparsehess import blas, errors, runtime
 from sparsehess.commands.answers import SCHEMA, answer, no_solver
 
 _PACKAGES = {
@@ -22,6 +22,11 @@ _PACKAGES = {
     "hip": "no AMD GPU",
     "kokkos": "no portable GPU back end",
 }
+# Measured by benchmarks/blas.py; see there.
+_REFERENCE_COSTS = (
+    "factorizations take four to five times as long as with an optimised BLAS (Debian: apt-get install "
+    "libopenblas0-serial)"
+)
 _EXTRAS = {
     "h5py": "no .h5 files (pip install sparsehess[hdf5])",
     "matplotlib": "no --plot (pip install sparsehess[plot])",
@@ -42,13 +47,15 @@ def stack_facts(comm) -> dict:
     """Return what the stack is made of. Collective."""
     from mpi4py import MPI
 
-    petsc = runtime.PETSc
+    petsc, algebra = runtime.PETSc, blas.loaded()
+    slow = [{"name": "fast BLAS", "costs": _REFERENCE_COSTS}] if algebra["name"] == blas.REFERENCE else []
     return {
         "schema": SCHEMA,
         "task": "info",
         "versions": runtime.versions(),
         "scalar": str(np.dtype(petsc.ScalarType)),
         "index_bits": 8 * np.dtype(petsc.IntType).itemsize,
+        "blas": algebra,
         "packages": {name: runtime.has_package(name) for name in _PACKAGES},
         "extras": {name: importlib.util.find_spec(name) is not None for name in _EXTRAS},
         "coo_assembly": hasattr(petsc.Mat, "setPreallocationCOO"),
@@ -57,7 +64,8 @@ def stack_facts(comm) -> dict:
             "threads": runtime.threads(),
             "library": MPI.Get_library_version().splitlines()[0].split(",")[0].strip("\x00"),
         },
-        "missing": [
+        "missing": slow
+        + [
             {"name": name, "costs": cost}
             for name, cost in {**_PACKAGES, **_EXTRAS}.items()
             if not (runtime.has_package(name) if name in _PACKAGES else importlib.util.find_spec(name))
@@ -75,9 +83,25 @@ def stack_text(facts: dict) -> str:
         f"numbers      {facts['scalar']}, {facts['index_bits']}-bit indices, numpy {numpy_major} ABI",
         f"MPI          {facts['mpi']['library']}, {facts['mpi']['size']} rank(s), "
         f"{facts['mpi']['threads']} thread(s) each",
+        f"BLAS         {_algebra(facts['blas'])}",
         f"packages     {', '.join(name for name, there in facts['packages'].items() if there)}",
         f"extras       {', '.join(name for name, there in facts['extras'].items() if there)}",
         "missing, and what that costs",
     ]
     lines += [f"  {item['name']:12s} {item['costs']}" for item in facts["missing"]]
     return "\n".join(lines)
+
+
+def _algebra(facts: dict) -> str:
+    """Return a line on the BLAS that is loaded."""
+    if facts["name"] is None:
+        return "this system does not show which"
+    version, kernels = facts["version"], facts["kernels"]
+    return " ".join(
+        [
+            facts["name"],
+            *([version] if version else []),
+            *([f"for {kernels}"] if kernels else []),
+            facts["library"],
+        ]
+    )
