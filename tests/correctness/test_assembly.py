@@ -16,6 +16,8 @@ from cases import frobenius_error, grid, laplacian, local_rows
 import sparsehess as sh
 from sparsehess.errors import CheckError, EvaluationError, InputError
 
+pytestmark = pytest.mark.parallel([1, 2, 3])
+
 # --- exact Hessians of pair potentials --------------------------------------------------
 
 

@@ -19,6 +19,8 @@ from sparsehess.errors import CheckError, InputError
 from sparsehess.pattern import Layout
 from sparsehess.recovery import plan
 
+pytestmark = pytest.mark.parallel([1, 2, 3])
+
 WAYS = [
     (kind, rule, order)
     for kind in KINDS

@@ -11,6 +11,8 @@ import sparsehess as sh
 from sparsehess.errors import InputError
 from sparsehess.lowest import condition
 
+pytestmark = pytest.mark.parallel([1, 2])
+
 
 class Counted:
     def __init__(self, matrix):

@@ -12,6 +12,8 @@ from functions import FUNCTIONS
 import sparsehess as sh
 from sparsehess.errors import EvaluationError, InputError
 
+pytestmark = pytest.mark.parallel([1, 2])
+
 SOME = ["chained_wood", "broyden_banded", "arwhead", "sparsine", "minimal_surface"]
 LONG = ["lennard_jones", "neo_hooke"]
 

@@ -9,6 +9,8 @@ from scipy.spatial import cKDTree
 import sparsehess as sh
 from sparsehess.errors import InputError
 
+pytestmark = pytest.mark.parallel([1, 2])
+
 REACH = 1.5
 
 

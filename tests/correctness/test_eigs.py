@@ -16,6 +16,8 @@ from sparsehess.runtime import destroy
 from sparsehess.solvers.krylovschur import KrylovSchur
 from sparsehess.solvers.problem import EigenProblem
 
+pytestmark = pytest.mark.parallel([1, 2, 4])
+
 
 def agree(spectrum, expected, top, comm, within=1e-9):
     """Assert right eigenvalues, the same on every rank, small residuals and a certified count."""

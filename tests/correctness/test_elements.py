@@ -6,6 +6,8 @@ import scipy.sparse as sp
 
 import sparsehess as sh
 
+pytestmark = pytest.mark.parallel([1, 2, 3])
+
 POINTS = 40
 
 

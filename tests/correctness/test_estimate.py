@@ -28,6 +28,8 @@ from sparsehess.estimate.lanczos import Lanczos, function_of
 from sparsehess.estimate.reduction import reduced
 from sparsehess.solvers import EigenProblem
 
+pytestmark = pytest.mark.parallel([1, 2])
+
 SPECTRA = {
     "flat then drop": np.r_[np.linspace(1, 1.5, 150), 1e-6 * np.linspace(1, 2, 150)],
     "power law": np.arange(1.0, 301.0) ** -1,

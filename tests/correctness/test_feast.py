@@ -14,6 +14,8 @@ from sparsehess.solvers.contours import QUADRATURES, contour
 from sparsehess.solvers.feast import Feast
 from sparsehess.solvers.problem import EigenProblem
 
+pytestmark = pytest.mark.parallel([1, 2, 4])
+
 WORLD = MPI.COMM_WORLD
 TOL = 1e-8
 

@@ -18,6 +18,8 @@ from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc
 from sparsehess.solvers.problem import EigenProblem
 
+pytestmark = pytest.mark.parallel([1, 2])
+
 MATRIX = random_symmetric(random_pattern(60, 150, 4), 4)
 
 

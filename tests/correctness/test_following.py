@@ -12,6 +12,8 @@ from scipy.optimize import minimize
 import sparsehess as sh
 from sparsehess.errors import InputError
 
+pytestmark = pytest.mark.parallel([1, 2])
+
 
 class Counted:
     """A matrix that counts its products."""

@@ -12,6 +12,8 @@ from sparsehess.errors import CheckError, InputError
 from sparsehess.solvers.krylovschur import KrylovSchur
 from sparsehess.solvers.slicing import Slicing
 
+pytestmark = pytest.mark.parallel([1, 2, 4])
+
 
 def whole(spectrum, exact, low, high, top):
     """Assert that all eigenvalues of an interval are there, and none besides."""

@@ -14,6 +14,8 @@ from sparsehess.solvers.choice import choose
 from sparsehess.solvers.eigs import completed
 from sparsehess.solvers.slicing import Slicing
 
+pytestmark = pytest.mark.parallel([1, 2])
+
 
 def standard():
     K, exact = laplacian(9, 11)

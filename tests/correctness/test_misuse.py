@@ -12,6 +12,8 @@ from sparsehess.hosts.learning import labels, share
 from sparsehess.networks import Affine, Convolution, Network, PiecewiseLinear, SquaredError, deal
 from sparsehess.operators import BlockDiagonal
 
+pytestmark = pytest.mark.parallel([1, 2])
+
 K = sp.diags([np.full(4, -1.0), np.full(5, 2.0), np.full(4, -1.0)], [-1, 0, 1]).tocsr()
 
 

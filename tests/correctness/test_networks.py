@@ -34,6 +34,8 @@ from sparsehess.networks.checks import check
 from sparsehess.networks.sweeps import Sample
 from sparsehess.operators.combined import congruence
 
+pytestmark = pytest.mark.parallel([1, 2, 3])
+
 EXACT = 1e-13
 ACTIVATIONS = {"tanh": tanh(), "sigmoid": sigmoid(), "softplus": softplus(), "square": square()}
 

@@ -27,6 +27,8 @@ from sparsehess.operators.quasinewton import lbfgs, sr1
 from sparsehess.operators.tall import tall_qr
 from sparsehess.operators.transforms import lora, projection, scaling, selection, sharing
 
+pytestmark = pytest.mark.parallel([1, 2, 3])
+
 
 def symmetric(n, seed=0):
     A = np.random.default_rng(seed).normal(size=(n, n))

@@ -29,6 +29,8 @@ from sparsehess.solvers.problem import EigenProblem
 from sparsehess.solvers.refine import rayleigh_ritz
 from sparsehess.solvers.vcycle import Level
 
+pytestmark = pytest.mark.parallel([1, 2, 3])
+
 METHODS = {"lobpcg": Lobpcg, "gd": Davidson, "jd": Davidson}
 TOL = 1e-8
 

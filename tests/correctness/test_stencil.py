@@ -6,6 +6,8 @@ from stencil_energy import field
 
 import sparsehess as sh
 
+pytestmark = pytest.mark.parallel([1, 2, 4])
+
 SIDE = 6
 
 

@@ -17,6 +17,8 @@ from sparsehess.errors import InputError
 from sparsehess.matrices import read_matrix
 from sparsehess.pattern.selection import Entries
 
+pytestmark = pytest.mark.parallel([1, 2])
+
 N = 90
 
 

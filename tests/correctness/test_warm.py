@@ -19,6 +19,8 @@ from sparsehess.service import cache
 from sparsehess.service.cache import Warm
 from sparsehess.solvers.krylovschur import has_cholmod
 
+pytestmark = pytest.mark.parallel([1, 2, 3])
+
 N = 400
 LOWEST = 2 - 2 * np.cos(np.pi * np.arange(1, 6) / (N + 1))  # of the chain, in closed form
 

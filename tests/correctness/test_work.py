@@ -7,6 +7,8 @@ import pytest
 from sparsehess.runtime import communicator
 from sparsehess.work import Work
 
+pytestmark = pytest.mark.parallel([1, 2, 3])
+
 
 def shared(ours, group, tasks, do, all_of_all=False):
     """Return the tasks that this rank did, and what it raised."""

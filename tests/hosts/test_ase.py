@@ -28,6 +28,8 @@ from ase.constraints import FixAtoms, FixBondLength, FixCartesian
 from ase.optimize import BFGSLineSearch
 from ase.vibrations import Vibrations
 
+pytestmark = pytest.mark.parallel([1, 2])
+
 ARGON = {"sigma": 3.4, "epsilon": 0.0104, "rc": 6.0, "ro": 4.5, "smooth": True}
 
 

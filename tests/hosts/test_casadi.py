@@ -13,6 +13,8 @@ from sparsehess.errors import InputError
 
 casadi = pytest.importorskip("casadi")
 
+pytestmark = pytest.mark.parallel([1, 2])
+
 KINDS = pytest.mark.parametrize("kind", [casadi.SX, casadi.MX], ids=["SX", "MX"])
 
 

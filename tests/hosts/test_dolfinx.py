@@ -22,7 +22,10 @@ ufl = pytest.importorskip("ufl")
 fem, mesh = dolfinx.fem, dolfinx.mesh
 
 # Its compiler of forms uses what numpy no longer wants, and leaves files to be closed.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+pytestmark = [
+    pytest.mark.parallel([1, 2, 3]),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
 
 
 def distance(matrix, exact):

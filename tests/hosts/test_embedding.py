@@ -16,6 +16,8 @@ import sparsehess as sh
 from sparsehess.errors import EvaluationError
 from sparsehess.runtime import communicator
 
+pytestmark = pytest.mark.parallel([1, 2, 4])
+
 
 def chain(comm, n, gradient=None):
     edges = np.stack([np.arange(n - 1), np.arange(1, n)], axis=1)

@@ -13,6 +13,8 @@ from sparsehess.errors import InputError
 from sparsehess.hosts.jax_tracing import traced as trace
 
 jax = pytest.importorskip("jax")
+
+pytestmark = pytest.mark.parallel([1, 2])
 jnp = jax.numpy
 
 

@@ -14,6 +14,8 @@ jnp = jax.numpy
 from sparsehess.hosts.jax_factors import ekfac, kfac  # noqa: E402
 from sparsehess.hosts.jax_model import blocks  # noqa: E402
 
+pytestmark = pytest.mark.parallel([1, 2])
+
 DRAWN = np.random.default_rng(8)
 INPUTS, VALUES, CLASSES = DRAWN.normal(size=(9, 4)), DRAWN.normal(size=(9, 3)), DRAWN.integers(0, 3, 9)
 # More images than the kernels have entries, so that no eigenvalue of a factor is there twice.

@@ -9,6 +9,8 @@ from sparsehess.hosts.jax_model import blocks, empirical_fisher, gauss_newton, h
 from sparsehess.hosts.learning import labels, layers, share
 
 jax = pytest.importorskip("jax")
+
+pytestmark = pytest.mark.parallel([1, 2])
 jnp = jax.numpy
 
 DRAWN = np.random.default_rng(7)

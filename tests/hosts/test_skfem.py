@@ -20,6 +20,8 @@ from sparsehess.service.local import environment
 skfem = pytest.importorskip("skfem")
 skfem_hyperelastic = pytest.importorskip("skfem_hyperelastic")
 
+pytestmark = pytest.mark.parallel([1, 2])
+
 UNIT = np.eye(3)[:, :, None, None]
 
 

@@ -15,6 +15,8 @@ torch = pytest.importorskip("torch")
 
 from sparsehess.hosts.torch import blocks  # noqa: E402
 
+pytestmark = pytest.mark.parallel([1, 2])
+
 CHAIN = FUNCTIONS["chained_rosenbrock"](60)
 DRAWN = np.random.default_rng(0)
 INPUTS, TARGETS = DRAWN.normal(size=(12, 3)), DRAWN.normal(size=(12, 2))

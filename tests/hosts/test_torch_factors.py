@@ -12,6 +12,8 @@ torch = pytest.importorskip("torch")
 from sparsehess.hosts.torch_factors import ekfac, kfac  # noqa: E402
 from sparsehess.hosts.torch_model import empirical_fisher, gauss_newton  # noqa: E402
 
+pytestmark = pytest.mark.parallel([1, 2])
+
 DRAWN = np.random.default_rng(6)
 INPUTS, VALUES, CLASSES = DRAWN.normal(size=(9, 4)), DRAWN.normal(size=(9, 3)), DRAWN.integers(0, 3, 9)
 IMAGES = DRAWN.normal(size=(9, 2, 6, 5))

@@ -12,6 +12,8 @@ torch = pytest.importorskip("torch")
 from sparsehess.hosts.torch import blocks  # noqa: E402
 from sparsehess.hosts.torch_model import empirical_fisher, gauss_newton, hessian  # noqa: E402
 
+pytestmark = pytest.mark.parallel([1, 2])
+
 DRAWN = np.random.default_rng(5)
 INPUTS, CLASSES = DRAWN.normal(size=(13, 4)), DRAWN.integers(0, 3, 13)
 KINDS = {"hessian": hessian, "gauss-newton": gauss_newton, "fisher": empirical_fisher}

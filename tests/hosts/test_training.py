@@ -11,6 +11,8 @@ torch = pytest.importorskip("torch")
 
 import training_curvature as driver  # noqa: E402
 
+pytestmark = pytest.mark.parallel([1, 2])
+
 SMALL = ["--widths", "64", "6", "10", "--samples", "150", "--batch", "30", "--every", "3", "--probes", "24"]
 
 

@@ -28,6 +28,8 @@ from sparsehess.pattern import Layout
 from sparsehess.reproducible import uniform
 from sparsehess.solvers import EigenProblem, SolveSpec
 
+pytestmark = pytest.mark.parallel([1, 2])
+
 PROBLEM = {"n": 40, "x": "0123", "norm": 2.0}
 
 
