@@ -4,9 +4,9 @@
 >>> import numpy as np
 >>> import ufl
 >>> from dolfinx import fem, mesh
->>> from sparsehess.hosts.dolfinx import modes
+>>> from sparsehess.hosts.dolfinx import function_space, modes
 >>> square = mesh.create_unit_square(MPI.COMM_WORLD, 8, 8)
->>> V = fem.FunctionSpace(square, ("Lagrange", 2))  # functionspace since dolfinx 0.8
+>>> V = function_space(square, 2)  # in dolfinx since 0.7: fem.functionspace(square, ("Lagrange", 2))
 >>> u, v = ufl.TrialFunction(V), ufl.TestFunction(V)
 >>> at_left = fem.locate_dofs_geometrical(V, lambda x: np.isclose(x[0], 0))
 >>> held = fem.dirichletbc(0.0, at_left, V)
@@ -16,6 +16,7 @@
 
 Dofs that a Dirichlet condition holds are removed. Written as rows of the identity they would be eigenvalues of
 their own, and as penalties large ones that spoil the others. Rows stay with the ranks that dolfinx gave them to.
+What dolfinx's releases, from 0.5 on, name differently is asked for at the end of this module, and nowhere else.
 """
 
 from __future__ import annotations
@@ -39,12 +40,14 @@ SUFFIXES = (".xdmf", ".pvd", ".bp")
 def _required(purpose: str) -> None:
     """Import dolfinx, or say where it comes from. Not collective."""
     try:
-        import_module("dolfinx")
+        dolfinx = import_module("dolfinx")
     except ImportError as error:
         raise StackError(
             f"{purpose} needs dolfinx: apt-get install python3-dolfinx-real, or conda install -c conda-forge "
             "fenics-dolfinx"
         ) from error
+    if not getattr(dolfinx, "has_petsc4py", True):  # releases that do not say so have it always
+        raise StackError(f"{purpose} needs a dolfinx that was built with petsc4py; this one was not")
 
 
 def from_energy(energy, u, *, bcs=(), mass=None, pattern: Pattern | None = None, **more) -> Objective:
@@ -180,7 +183,7 @@ def free_dofs(space, bcs=()) -> np.ndarray:
     own = space.dofmap.index_map.size_local * space.dofmap.index_map_bs
     keep = np.ones(own, bool)
     for condition in bcs:
-        dofs, _ = getattr(condition, "_cpp_object", condition).dof_indices()
+        dofs = _held_by(condition)
         keep[dofs[dofs < own]] = False
     free = np.flatnonzero(keep)
     if space.mesh.comm.allreduce(len(free)) == 0:
@@ -371,8 +374,7 @@ def write(path, functions) -> None:
             file.write(0.0)
     elif path.suffix == ".pvd":
         with dolfinx_io.VTKFile(grid.comm, str(path), "w") as file:
-            file.write_mesh(grid)
-            file.write_function(list(functions), 0.0)
+            file.write_function(list(functions), 0.0)  # with the mesh
     else:
         with dolfinx_io.XDMFFile(grid.comm, str(path), "w") as file:
             file.write_mesh(grid)
@@ -384,15 +386,46 @@ def _on_vertices(function):
     """Return a function interpolated into the degree of its mesh."""
     from dolfinx import fem
 
-    grid, shape = function.function_space.mesh, tuple(function.ufl_shape)
-    geometry = grid.geometry
-    element = ("Lagrange", (geometry.cmap if hasattr(geometry, "cmap") else geometry.cmaps[0]).degree)
-    if hasattr(fem, "functionspace"):
-        space = fem.functionspace(grid, (*element, shape) if shape else element)
-    elif len(shape) > 1:
-        space = fem.TensorFunctionSpace(grid, element, shape=shape)
-    else:
-        space = fem.VectorFunctionSpace(grid, element, dim=shape[0]) if shape else fem.FunctionSpace(grid, element)
+    grid = function.function_space.mesh
+    space = function_space(grid, _degree(grid), tuple(function.ufl_shape))
     out = fem.Function(space, name=function.name)
     out.interpolate(function)
     return out
+
+
+# --- what the releases of dolfinx name differently ---------------------------------------
+
+
+def function_space(grid, degree: int, shape: tuple[int, ...] = ()):
+    """Return the space of continuous Lagrange functions of a degree on a mesh, whatever this dolfinx calls it.
+
+    Collective on the communicator of the mesh.
+
+    Parameters
+    ----------
+    grid
+        The mesh.
+    degree
+        Of the polynomials.
+    shape
+        Of the values: () for scalars, (3,) for vectors of three components, (3, 3) for tensors.
+    """
+    from dolfinx import fem
+
+    element = ("Lagrange", degree)
+    if hasattr(fem, "functionspace"):
+        return fem.functionspace(grid, (*element, shape) if shape else element)
+    if len(shape) > 1:
+        return fem.TensorFunctionSpace(grid, element, shape=shape)
+    return fem.VectorFunctionSpace(grid, element, dim=shape[0]) if shape else fem.FunctionSpace(grid, element)
+
+
+def _degree(grid) -> int:
+    """Return the degree of a mesh of one type of cells."""
+    geometry = grid.geometry
+    return (geometry.cmaps[0] if hasattr(geometry, "cmaps") else geometry.cmap).degree
+
+
+def _held_by(condition) -> np.ndarray:
+    """Return the dofs that a Dirichlet condition holds, numbered on this rank, those of others among them."""
+    return getattr(condition, "_cpp_object", condition).dof_indices()[0]
