@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import time
@@ -105,6 +106,7 @@ def _run(arguments, options: dict[str, object], names: list[str], world) -> int:
 
     comm = runtime.communicator(world)
     export.check_writable(None if arguments.json == "-" else arguments.json, (), comm)
+    _check_citations(comm)
     arguments.checkpoint = _checkpoint(arguments, comm)
     status = commands.run(arguments, options, comm)
     saving.clear(arguments)
@@ -112,6 +114,21 @@ def _run(arguments, options: dict[str, object], names: list[str], world) -> int:
     if unused:
         raise InputError(f"PETSc options that nothing has used: {', '.join('-' + name for name in unused)}")
     return status
+
+
+def _check_citations(comm) -> None:
+    """Refuse a file that PETSc could not write its citations to when it ends. Collective."""
+    options = runtime.PETSc.Options()
+    place = options.getString("citations", "")
+    try:
+        with runtime.agreement(comm):
+            if place and comm.rank == 0:
+                target = place if os.path.exists(place) else os.path.dirname(os.path.abspath(place))
+                if os.path.isdir(place) or not os.access(target, os.W_OK):
+                    raise InputError(f"-citations {place}: cannot be written")
+    except InputError:
+        options.delValue("citations")  # PETSc would try it all the same
+        raise
 
 
 def _checkpoint(arguments, comm):

@@ -9,6 +9,7 @@ import numpy as np
 
 from sparsehess import differences
 from sparsehess import noise as noises
+from sparsehess.citations import cite
 from sparsehess.coloring import color
 from sparsehess.errors import InputError
 from sparsehess.evaluations import Evaluations
@@ -158,6 +159,7 @@ def _at_one_point(evaluations: Evaluations, typical: np.ndarray, seed: int) -> P
             out[first:last] = np.abs(changes) > threshold
         return out
 
+    cite("group testing")
     wide, exact = candidates(respond, layout, seed)
     if exact:
         return replace(wide, source=_SOURCE)

@@ -9,6 +9,7 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.calls import typical_length
+from sparsehess.citations import cite
 from sparsehess.coloring import Coloring
 from sparsehess.errors import InputError
 from sparsehess.evaluations import Evaluations
@@ -192,6 +193,7 @@ def compress(
         if steps.scheme == "product":
             changes = evaluations.products(colors, last - first, steps.taken)
         else:
+            cite("differences")
             changes = evaluations.changes(colors, last - first, steps.nodes)
     finally:
         evaluations.on_color = tell

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sparsehess.citations import cite
 from sparsehess.reproducible import signed
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def estimate(evaluations: Evaluations, typical: np.ndarray, room: np.ndarray) ->
     room
         (n_local,) distance to the nearer bound of each variable.
     """
+    cite("noise")
     layout, comm, x = evaluations.layout, evaluations.comm, evaluations.x
 
     def mean(squares: np.ndarray) -> float:

@@ -15,6 +15,7 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess import recovery_kernels
+from sparsehess.citations import cite
 from sparsehess.coloring import KINDS, Coloring
 from sparsehess.coloring.check import Eliminated, alone_both_ways, eliminate
 from sparsehess.errors import CheckError
@@ -101,6 +102,7 @@ def plan(pattern: Pattern, coloring: Coloring) -> Plan:
     CheckError
         An entry cannot be read: the colouring is not valid for this pattern.
     """
+    cite(f"{coloring.kind} coloring")  # it may come from a file
     if KINDS[coloring.kind].elimination is None:
         return Direct.make(pattern, coloring)
     return Substitution(pattern, coloring, eliminate(pattern, coloring))

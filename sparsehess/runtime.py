@@ -14,7 +14,7 @@ import sys
 import time
 from contextlib import contextmanager
 
-from sparsehess import errors
+from sparsehess import citations, errors
 
 log = logging.getLogger("sparsehess")
 
@@ -59,6 +59,7 @@ def initialize(options=()) -> None:
             f"built for another major version; pip install '{other}'"
         ) from error
     globals().update(PETSc=PETSc, SLEPc=SLEPc)
+    citations.tell()
 
 
 def _petsc():
@@ -265,11 +266,17 @@ def inserted_options(prefix: str, options: dict):
             database.delValue(prefix + key)
 
 
+# Options that PETSc asks for when it ends, and not before.
+_AT_THE_END = ("citations", "get_total_flops", "mpidump", "options_left", "options_view")
+
+
 def option_was_used(name: str) -> bool:
-    """Return whether anything has asked for an option that is in PETSc's database now.
+    """Return whether anything has asked for an option that is in PETSc's database now, or will when PETSc ends.
 
     Not collective.
     """
+    if name in _AT_THE_END:
+        return True
     petsc = _petsc()
     if hasattr(petsc.Options, "used"):
         return petsc.Options().used(name)

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from sparsehess import differences
+from sparsehess.citations import cite
 from sparsehess.elements import Gathering
 from sparsehess.evaluations import Evaluations
 from sparsehess.recovery import Direct, Plan, Recovered
@@ -67,6 +68,7 @@ class ElementByElement:
 
     def take(self, evaluations, steps, values):
         """See `Source.take`. Collective."""
+        cite("elements")
         evaluations.by_element(steps.nodes, steps.taken, self.plan)
         return self.plan.finish(values)
 

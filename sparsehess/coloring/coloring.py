@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from sparsehess.citations import cite
 from sparsehess.coloring import bounds, improve, portfolio
 from sparsehess.coloring.check import alone_both_ways
 from sparsehess.coloring.kinds import KINDS, ON_ONE_RANK
@@ -94,7 +95,8 @@ def color(
         groups are coloured and every group's colour stands for as many as it has variables.
     kind
         `star`: direct recovery by symmetry (Coleman and Moré 1984).
-        `acyclic`: substitution in two-coloured trees; fewer colours, errors add up along the trees.
+        `acyclic`: substitution in two-coloured trees (Coleman and Cai 1986); fewer colours, errors add up along
+        the trees.
         `cpr`, `distance2`: no row holds a colour twice (Curtis, Powell, Reid 1974).
         `powell-toint`: triangular substitution (Powell and Toint 1979).
     order
@@ -152,6 +154,9 @@ def color(
             rule = rule or next(iter(rules))
             found = greedy(region, rules[rule], ORDERS[order](region, seed))
             attempts = (Attempt(f"{rule}, {order}", found.count, time.perf_counter() - began),)
+        cite(f"{kind} coloring")
+        if attempts:
+            cite(f"rule {rule}")
         colors = moved(region.layout, target.layout, found.colors)
         if size > 1:
             colors = (colors[:, None] * size + np.arange(size, dtype=np.int32)).ravel()

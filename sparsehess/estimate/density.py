@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sparsehess.citations import cite
 from sparsehess.errors import InputError
 from sparsehess.estimate.functions import half_width
 from sparsehess.estimate.lanczos import Lanczos, batches
@@ -116,6 +117,7 @@ class Density:
         known = sum(times for place, times in self.atoms if low <= place <= high)
         if self.measures is None:
             return float(known), 0.0
+        cite("counts by density")
         inside = self.measures.below(np.array([high])) - self.measures.below(np.array([low]), inclusive=False)
         value, error = mean_and_error(inside)
         rest = self.n - sum(atom.multiplicity for atom in self.atoms)
@@ -229,6 +231,8 @@ def quadratures(operator: Reduction, deal: Callable, steps: int, seed: int) -> t
         Called as deal(run), for `run` see `sampled`.
     """
 
+    cite("density by lanczos")
+
     def run(operator, numbers):
         rules, memory = [], None
         for batch in batches(operator, min(steps, operator.total), len(numbers)):
@@ -274,6 +278,8 @@ def _polynomials(operator, deal, steps, width, seed) -> tuple[Polynomials, int]:
         raise InputError(
             f"width={width:g} needs {int(np.ceil(0.5 * np.pi * half / width))} steps of 'chebyshev', not {steps}"
         )
+
+    cite("density by chebyshev")
 
     def run(operator, numbers):
         rows = []

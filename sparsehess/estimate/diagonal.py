@@ -8,6 +8,7 @@ from mpi4py import MPI
 
 import numpy as np
 
+from sparsehess.citations import cite
 from sparsehess.coloring import Coloring, color
 from sparsehess.errors import InputError
 from sparsehess.estimate.functions import Function, half_width, resolve
@@ -119,7 +120,9 @@ def diagonal(
         if own is not None:
             return Diagonal(own, np.zeros(len(own)), True, 0, 0)
         if pattern is not None or coloring is not None:
+            cite("diagonal by probing")
             return _probed(operator, f, pattern, coloring, steps, seed)
+        cite("diagonal by signs")
         rows, used = np.zeros((2, operator.layout.n_local)), 0
         for entries in _sampled(operator, f, samples, steps, seed):
             for row in entries:  # Welford 1962: no cancellation
@@ -170,6 +173,7 @@ def block_traces(
         if own is not None:
             sums = operator.summed(np.bincount(local, own, blocks))
             return BlockTraces(sums, np.zeros(blocks), True, 0, 0)
+        cite("hutchinson")
         rows = [
             np.bincount(local, row, blocks)
             for entries in _sampled(operator, f, samples, steps, seed)

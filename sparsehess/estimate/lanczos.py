@@ -13,6 +13,7 @@ from mpi4py import MPI
 
 import numpy as np
 
+from sparsehess.citations import cite
 from sparsehess.errors import CheckError
 from sparsehess.room import free_memory
 from sparsehess.runtime import on_root
@@ -82,6 +83,7 @@ class Lanczos:
     """
 
     def __init__(self, operator, starts: np.ndarray, most: int, memory: np.ndarray | None = None):
+        cite("lanczos")
         n_local, k = starts.shape
         self.operator, self.most = operator, max(1, min(most, operator.total))
         self.steps, self.orthogonalised = 0, 0
@@ -195,6 +197,7 @@ class Lanczos:
         Collective. Weights sum to one; within its residual of a node is an eigenvalue. Golub and Welsch 1969,
         "Calculation of Gauss quadrature rules".
         """
+        cite("lanczos quadrature")
         last = self.beta[np.arange(len(self.beta)), np.maximum(self.lengths, 1) - 1]
         return [
             (nodes, rotation[0] ** 2, beta * np.abs(rotation[-1]))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sparsehess.citations import cite
 from sparsehess.errors import InputError
 from sparsehess.estimate.functions import Function, half_width, resolve
 from sparsehess.estimate.lanczos import Lanczos, batches, converged, function_of
@@ -148,6 +149,7 @@ def trace(
         known = f.of_atoms(operator.atoms)
         if operator.total == 0:
             return Trace(known, 0.0, 0, 0, method, f.name, True, 1)
+        cite(method)
         search = _Search(operator, f, known, samples, tol, steps, seed)
         return search.plain() if method == "hutchinson" else search.sketched(method)
 

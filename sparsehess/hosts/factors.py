@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from sparsehess.citations import cite
 from sparsehess.errors import InputError
 from sparsehess.given import whole_number
 from sparsehess.hosts.learning import REDUCTIONS
@@ -112,6 +113,7 @@ class Factors(ABC):
 
         Collective.
         """
+        cite("kfac")
         return self._placed([Kronecker((G, A), comm=self.comm) for G, A in self._factors()])
 
     def ekfac(self) -> Layers:
@@ -119,6 +121,7 @@ class Factors(ABC):
 
         Collective.
         """
+        cite("ekfac")
         bases = [(eigenbasis(self.comm, G, "G")[1], eigenbasis(self.comm, A, "A")[1]) for G, A in self._factors()]
         squares = [np.zeros((layer.outer, layer.inner)) for layer in self.layers]
         turned = [[self._brought(Q) for Q in pair] for pair in bases]

@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
+from sparsehess.citations import cite
 from sparsehess.errors import CheckError
 from sparsehess.networks.graph import Network, Plan, check_part
 from sparsehess.networks.kinks import ChosenKinks, Kinks
@@ -169,6 +170,7 @@ class NetworkHessian(Operator):
 
     def _values(self) -> tuple[np.ndarray, Kinks]:
         """Return the local entries (nnz_local,)."""
+        cite("edge pushing")
         task, chosen = self._task, ChosenKinks(self._task)
 
         def chunks(w):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from sparsehess.citations import cite
 from sparsehess.errors import InputError
 from sparsehess.given import reals
 from sparsehess.operators.lowrank import LowRankDiagonal
@@ -124,6 +125,7 @@ def _bfgs_small(SY: np.ndarray, SDS: np.ndarray) -> np.ndarray:
 
 def _taken(S, Y, D, memory, comm) -> tuple[Layout, np.ndarray, np.ndarray, np.ndarray]:
     """Return (layout, S, Y, d) as local arrays."""
+    cite("quasi-newton")
     vecs = [item for item in (*_listed(S), *_listed(Y), D) if isinstance(item, PETSc.Vec)]
     comm = communicator(vecs[0].comm if vecs else comm)
     with agreement(comm):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from sparsehess.citations import cite
 from sparsehess.runtime import PETSc, complex_scalars
 
 # MUMPS's INFOG(28): how many pivots it took for zeros (Users' guide, section 6.2).
@@ -35,6 +36,7 @@ class Counting:
 
     def pivots(self, factor: PETSc.Mat) -> tuple[int | None, int, int | None]:
         """Return how many are negative, zero and positive. Collective."""
+        cite("inertia")
         return tuple(int(number) for number in factor.getInertia())
 
     def analyzed(self, library, factor, matrix, info) -> int:

@@ -15,6 +15,7 @@ from mpi4py import MPI
 
 import numpy as np
 
+from sparsehess.citations import cite
 from sparsehess.errors import InputError, StackError
 from sparsehess.reproducible import uniform
 from sparsehess.runtime import PETSc, destroy, has_package, on_root
@@ -129,6 +130,7 @@ class Feast:
             raise InputError(f"FEAST needs an interval with two finite ends, not [{low}, {high}]")
         if not low < high:
             return []
+        cite("feast")
         if self._systems is None:
             self._systems = Systems(self.problem, self.groups, self.options, self.seconds)
         # A contour within rounding of the spectrum would be singular: a wider one, and Ritz values decide.

@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 
+from sparsehess.citations import cite
 from sparsehess.errors import InputError
 from sparsehess.reproducible import uniform
 from sparsehess.runtime import PETSc, agreement, on_root
@@ -63,6 +64,7 @@ class Lobpcg(Preconditioned):
         return block
 
     def _iterate(self, which, k, away, guess, fresh) -> list[PETSc.Vec]:
+        cite("lobpcg")
         began = time.perf_counter()
         told = PETSc.Options(PREFIX)
         part, most = told.getReal("eps_lobpcg_restart"), self.iterations + told.getInt("eps_max_it")

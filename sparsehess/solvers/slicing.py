@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from sparsehess.citations import cite
 from sparsehess.errors import InputError
 from sparsehess.runtime import destroy
 from sparsehess.solvers.krylovschur import KrylovSchur
@@ -126,6 +127,7 @@ class Slicing:
         is said to be missing, the counts at the ends are confirmed by a second shift each; where they are not, all
         is done again with those that are.
         """
+        cite("slicing")
         sure, resolved = False, len(self.unresolved)
         while so_far.waiting:
             piece, whole = so_far.waiting[-1], so_far.whole
