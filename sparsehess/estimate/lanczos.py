@@ -197,7 +197,7 @@ class Lanczos:
         Collective. Weights sum to one; within its residual of a node is an eigenvalue. Golub and Welsch 1969,
         "Calculation of Gauss quadrature rules".
         """
-        cite("lanczos quadrature")
+        cite("gauss quadrature")
         last = self.beta[np.arange(len(self.beta)), np.maximum(self.lengths, 1) - 1]
         return [
             (nodes, rotation[0] ** 2, beta * np.abs(rotation[-1]))

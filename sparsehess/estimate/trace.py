@@ -195,6 +195,7 @@ class _Search:
         if self.f.linear:
             dual = self.operator.dual(Z)
             return self.operator.summed(np.einsum("ki,ki->k", dual.T, self.operator.apply(Z).T))
+        cite("stochastic quadrature")
         run = Lanczos(self.operator, Z, self.steps, self.memory)
         self.memory = run.memory
         values, change = converged(run, self.f, self.accuracy)
