@@ -50,11 +50,14 @@ fi
 printf '[global]\nconstraint = %s\n' "$venv/constraints.txt" >"$venv/pip.conf"
 site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
-# mpiexec as root, with more ranks than cores, one BLAS thread a rank.
+# mpiexec as root, with more ranks than cores, one BLAS thread a rank. Of more ranks than cores Open MPI 5 is told as
+# its launcher wants it; left to its own, it complains that the kernel knows no way from a host to itself.
 mpiexec=$(PATH=$(echo "$PATH" | tr ':' '\n' | grep -vxF "$venv/bin" | paste -sd:) command -v mpiexec) || fail "no mpiexec on PATH"
 cat >"$venv/bin/mpiexec" <<WRAPPER
 #!/bin/sh
 export OMP_NUM_THREADS=\${OMP_NUM_THREADS:-1} OMPI_MCA_rmaps_base_oversubscribe=\${OMPI_MCA_rmaps_base_oversubscribe:-1}
+export PRTE_MCA_rmaps_default_mapping_policy=\${PRTE_MCA_rmaps_default_mapping_policy:-:oversubscribe}
+export OMPI_MCA_reachable=\${OMPI_MCA_reachable:-weighted}
 [ "\$(id -u)" = 0 ] && export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 exec $mpiexec "\$@"
 WRAPPER
