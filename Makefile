@@ -2,17 +2,22 @@
 # STACK=cuda (the newest, for NVIDIA's devices).
 STACK ?= system
 VENV := $(CURDIR)/.venv$(if $(filter-out system,$(STACK)),-$(STACK))
-READY := $(VENV)/.ready
-BIN := $(VENV)/bin
-export PATH := $(BIN):$(PATH)
+HOSTS := $(VENV)-hosts
+SOURCES := setup.cfg pyproject.toml $(wildcard docker/*.txt docker/*.sh) $(wildcard sparsehess/*.pyx sparsehess/*/*.pyx)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: env demo test slow bench lint clean
+.PHONY: env demo test test-all slow bench lint wheels clean
+env demo test bench lint wheels: export PATH := $(VENV)/bin:$(PATH)
+test-all slow: export PATH := $(HOSTS)/bin:$(PATH)
 
-env: $(READY)
+env: $(VENV)/.ready
 
-$(READY): setup.cfg pyproject.toml $(wildcard docker/*.txt docker/*.sh) $(wildcard sparsehess/*.pyx sparsehess/*/*.pyx)
+$(VENV)/.ready: $(SOURCES)
 	@sh docker/environment.sh $(STACK) $(VENV)
+	@touch $@
+
+$(HOSTS)/.ready: $(SOURCES)  # JAX, PyTorch, ASE, CasADi, dolfinx, complex scalars
+	@sh docker/environment.sh $(STACK) $(HOSTS) hosts
 	@touch $@
 
 demo: env
@@ -22,8 +27,12 @@ demo: env
 test: env
 	@tests/run.sh
 
-slow: env  # tests that take minutes each
-	@OMPI_MCA_mpi_yield_when_idle=1 python -m pytest -q -m slow tests
+test-all: $(HOSTS)/.ready  # with all hosts, on 1 to 4 ranks: half an hour
+	@tests/run.sh all
+
+slow: $(HOSTS)/.ready  # tests that take minutes each; Slurm and bare roots of Debian 12 and 13 among them
+	@sh docker/environment.sh $(STACK) $(HOSTS) hosts slow
+	@OMPI_MCA_mpi_yield_when_idle=1 python -m pytest -q -rs -m slow tests
 
 bench: env
 	@python benchmarks/run.py
@@ -31,5 +40,8 @@ bench: env
 lint: env
 	@ruff check . && ruff format --check .
 
+wheels: env  # source archive and wheel, for any PETSc, in dist/
+	@sh docker/wheels.sh dist
+
 clean:
-	rm -rf .venv .venv-latest .venv-cuda build *.egg-info demo.png demo.h5
+	rm -rf .venv .venv-hosts .venv-latest* .venv-cuda* build dist *.egg-info demo.png demo.h5

@@ -1,10 +1,12 @@
 #!/bin/sh
-# Make the virtual environment VENV for STACK=system|latest|cuda: system packages, petsc4py and
-# slepc4py, a pinned numpy, the build tools, sparsehess itself with its compiled kernels.
+# environment.sh STACK VENV [hosts] [slow]: make the virtual environment VENV for STACK=system|latest|cuda: system
+# packages, petsc4py and slepc4py, a pinned numpy, the build tools, sparsehess itself with its compiled kernels;
+# with `hosts` the programs that it is embedded in, with `slow` what the slow tests need.
 # Called by the Makefile and by image.sh; safe to call again.
 set -eu
 stack=$1
 venv=$2
+shift 2
 here=$(cd "$(dirname "$0")" && pwd)
 project=$(dirname "$here")
 python=${PYTHON:-/usr/bin/python3}
@@ -18,6 +20,10 @@ fail() { echo "sparsehess: $*" >&2; exit 1; }
 packages=$(cat "$here/debian-packages.txt")
 case $stack in system | latest | cuda) ;; *) fail "STACK is system, latest or cuda, not '$stack'" ;; esac
 [ "$stack" = system ] || packages="$packages $(cat "$here/debian-packages-latest.txt")"
+for more in "$@"; do
+    case $more in hosts | slow) ;; *) fail "what may be added is hosts and slow, not '$more'" ;; esac
+    packages="$packages $(cat "$here/debian-packages-$more.txt")"
+done
 missing=
 for package in $packages; do
     status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)

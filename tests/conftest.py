@@ -1,7 +1,11 @@
-"""Tests run as they are on any number of ranks: a failure on one rank is a failure on all."""
+"""Tests run on the numbers of ranks of their mark `parallel`, without one on one rank alone.
+
+A failure on one rank is a failure on all. With SPARSEHESS_CI=1 nothing may be skipped: what is missing fails.
+"""
 
 import contextlib
 import gc
+import operator
 import os
 import sys
 from pathlib import Path
@@ -36,13 +40,51 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out what is slow, unless `-m` speaks of it or the test is named with its function."""
-    if "slow" in config.option.markexpr or any("::" in word for word in config.args):
-        return
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    if slow:
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+    """Leave out tests for other numbers of ranks, and slow ones unless `-m` or a function's name asks for them."""
+    from mpi4py import MPI
+
+    asked = "slow" in config.option.markexpr or any("::" in word for word in config.args)
+    out = [
+        item
+        for item in items
+        if MPI.COMM_WORLD.size not in _ranks(item) or (item.get_closest_marker("slow") and not asked)
+    ]
+    if out:
+        config.hook.pytest_deselected(items=out)
+        items[:] = [item for item in items if item not in set(out)]
+
+
+def _ranks(item):
+    """Return the numbers of ranks on which a test runs: the innermost mark says it."""
+    for node in reversed(item.listchain()):
+        marks = [mark for mark in node.own_markers if mark.name == "parallel"]
+        if marks:  # of a function those of its parameters come last
+            try:
+                (ranks,) = marks[-1].args
+                return frozenset(map(operator.index, ranks))
+            except (TypeError, ValueError):
+                raise pytest.UsageError(
+                    f"{item.nodeid}: the mark is parallel([1, 2, ...]), the numbers of ranks"
+                ) from None
+    return frozenset({1})
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    return _not_skipped((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    return _not_skipped((yield))
+
+
+def _not_skipped(report):
+    """Return the report, as a failure where it is a skip and nothing may be missing."""
+    if report.skipped and os.environ.get("SPARSEHESS_CI") == "1":
+        reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome, report.longrepr = "failed", f"{reason}; with SPARSEHESS_CI=1 nothing may be skipped"
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -1,23 +1,23 @@
 #!/bin/sh
-# All tests: lint, everything on one rank (two tests at a time), then the collective tests on 2, 3 and 4.
+# Lint, then the tests of each number of ranks, by their marks.
+#   tests/run.sh        in minutes, without the thorough ones, on 1 to 3 ranks
+#   tests/run.sh all    all but the slow ones, on 1 to 4 ranks
 set -eu
 cd "$(dirname "$0")/.."
+case ${1:-} in
+    all) marked= several="2 3 4" ;;
+    "") marked="not thorough" several="2 3" ;;
+    *) echo "tests/run.sh: nothing or all, not '$1'" >&2; exit 2 ;;
+esac
 REFERENCES=$(mktemp -d)  # dense spectra are computed once for all the runs
 export REFERENCES
-export OMPI_MCA_hwloc_base_binding_policy=none  # else all runs that go on at a time share the first core
-export OMPI_MCA_mpi_yield_when_idle=1  # ranks outnumber cores: one that waits must let another work
 trap 'rm -rf "$REFERENCES"' EXIT
-if [ -d .git ]; then ruff check . && ruff format --check .; fi
-python -m pytest -q -n 2 --dist worksteal tests
-for ranks in 2 3 4; do
-    echo "collective tests on $ranks ranks"
-    case $ranks in  # more ranks than cores are slow: each file on one number of them
-        2) where="tests/correctness/test_[admptw]*.py tests/correctness/test_f[io]*.py tests/correctness/test_curvature.py
-                  tests/correctness/test_el*.py tests/correctness/test_es*.py tests/service/test_checkpoint.py tests/hosts" ;;
-        3) where="tests/correctness/test_coloring_ranks.py tests/correctness/test_[no]*.py" ;;
-        4) where="tests/correctness/test_eigs.py tests/correctness/test_intervals.py tests/correctness/test_feast.py
-                  tests/correctness/test_stencil.py tests/hosts/test_embedding.py" ;;
-    esac
-    # shellcheck disable=SC2086
-    timeout 600 mpiexec -n $ranks python -m pytest -q -x -m "not thorough" $where
+# Ranks outnumber cores: all runs that go on at a time must not share the first one, and who waits must let another work.
+export OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1
+if [ -e .git ]; then ruff check . && ruff format --check .; fi
+echo "tests on 1 rank, two at a time"
+python -m pytest -q -rs -n 2 --dist worksteal -m "$marked" tests
+for ranks in $several; do
+    echo "tests on $ranks ranks"
+    timeout 1200 mpiexec -n "$ranks" python -m pytest -q -rs -x -m "$marked" tests
 done

@@ -159,14 +159,13 @@ def test_patterns_that_are_too_small_are_repaired(removed, dofs, comm):
 # --- noise and error estimates -----------------------------------------------------------
 
 
+@pytest.mark.parallel([1])
 @pytest.mark.parametrize("scheme", ["forward", "central", "extrapolated"])
 @pytest.mark.parametrize("noise", [0.0, 1e-12, 1e-8, 1e-5])
 @pytest.mark.parametrize(
     "name", ["chained_wood", "broyden_banded", "engval", "noncvxu", "lennard_jones", "neo_hooke"]
 )
 def test_the_error_is_known_within_a_factor_of_ten(name, noise, scheme, comm):
-    if comm.size > 1:
-        pytest.skip("the same on every rank")
     function = FUNCTIONS[name](120)
     size = noise * np.sqrt(np.mean(function.gradient(function.x) ** 2))
     rng = np.random.default_rng(7)

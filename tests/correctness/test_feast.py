@@ -307,10 +307,10 @@ def test_random_intervals():
 # --- ranks ---
 
 
-@pytest.mark.parametrize("groups", [2, 3, 4])
+@pytest.mark.parametrize(
+    "groups", [pytest.param(groups, marks=pytest.mark.parallel(range(groups, 5))) for groups in (2, 3, 4)]
+)
 def test_groups_give_the_same(groups):
-    if groups > WORLD.size:
-        pytest.skip("needs more ranks")
     matrix, spectrum = cases.laplacian(8, 7, 6)
     low, high = between(spectrum, 80), between(spectrum, 110)
     check(matrix, None, spectrum, low, high, groups=groups)

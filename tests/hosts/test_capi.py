@@ -274,12 +274,6 @@ int main(int count, char **words)
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def alone(comm):
-    if comm.size > 1:
-        pytest.skip("starts mpiexec itself")
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     if shutil.which("mpicc") is None:

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mpi4py import MPI
 from petsc4py import PETSc
 
 import numpy as np
@@ -179,7 +178,7 @@ print("well")
 """
 
 
-@pytest.mark.skipif(MPI.COMM_WORLD.size > 1, reason="one process starts others")
+@pytest.mark.parallel([1])
 def test_hosts_that_have_started_petsc_with_options_of_their_own(tmp_path):
     """Global options of the host, some of them ruinous for a solve, hold for its own solvers alone."""
     (tmp_path / "host.py").write_text(HOST)

@@ -231,7 +231,7 @@ def test_gradients_are_kept_until_what_they_were_for_is_saved(comm, folder, monk
     )  # those of the check, but none for a colour or noise
 
 
-@pytest.mark.skipif("__import__('mpi4py.MPI').MPI.COMM_WORLD.size > 1")
+@pytest.mark.parallel([1])
 @pytest.mark.parametrize("command", ["plan --products 0", "eigs --explain"])
 def test_a_look_at_a_run_leaves_its_checkpoint(comm, tmp_path, command, monkeypatch):
     monkeypatch.setattr(signal, "signal", lambda *_: None)
@@ -365,7 +365,7 @@ def test_a_solve_that_is_stopped_again_and_again_gives_the_same(comm, folder, wh
     assert stops >= 1 or what.get("method") in ("dense", "ciss")
 
 
-@pytest.mark.skipif("__import__('mpi4py.MPI').MPI.COMM_WORLD.size < 2")
+@pytest.mark.parallel([2])
 def test_slices_of_groups_are_saved(comm, folder):
     test_a_solve_that_is_stopped_again_and_again_gives_the_same(
         comm, folder, {"interval": (0.0, 3.0), "groups": 2, "method": "slicing"}
@@ -377,14 +377,6 @@ def test_slices_of_groups_are_saved(comm, folder):
 ASKED = (
     "-k 4 --set log=log --set pids=pids --checkpoint kept --checkpoint-interval 0 --resume -q --json answer.json"
 )
-
-
-@pytest.fixture
-def alone(comm, folder):
-    """A folder for runs that a test starts itself, where no other rank does so."""
-    if comm.size > 1:
-        pytest.skip("starts ranks of its own")
-    return folder
 
 
 @functools.cache
@@ -401,6 +393,7 @@ def the_same(folder, wanted):
     return len(found) == len(wanted) and np.allclose(found, wanted, rtol=1e-10, atol=0)
 
 
+@pytest.mark.parallel([1])
 @pytest.mark.parametrize(
     "name, ranks, then, number",
     [
@@ -412,27 +405,28 @@ def the_same(folder, wanted):
         pytest.param("elements", 3, 1, signal.SIGTERM, marks=pytest.mark.slow),
     ],
 )
-def test_a_signal_saves_and_another_number_of_ranks_goes_on(alone, name, ranks, then, number):
+def test_a_signal_saves_and_another_number_of_ranks_goes_on(folder, name, ranks, then, number):
     wanted, evaluations = undisturbed(name)
     command = f"eigs problem.py:{name} --set wait=0.03 {ASKED}"
-    running = faults.start(alone, command, ranks)
+    running = faults.start(folder, command, ranks)
     faults.wait_for_evaluations(running, 11)
     running.send(number, [ranks - 1])  # one rank alone is told
     status, said = running.end()
     assert status == 75, said
     assert f"stopped by {number.name}" in said and "--resume" in said and "Traceback" not in said
-    before = sum(faults.evaluated(alone).values())
+    before = sum(faults.evaluated(folder).values())
     assert before < sum(evaluations.values())
-    status, said = faults.start(alone, command, then).end()
+    status, said = faults.start(folder, command, then).end()
     assert status == 0, said
-    assert the_same(alone, wanted)
-    assert sum(faults.evaluated(alone).values()) == sum(evaluations.values())
-    assert not list((alone / "kept").iterdir())
+    assert the_same(folder, wanted)
+    assert sum(faults.evaluated(folder).values()) == sum(evaluations.values())
+    assert not list((folder / "kept").iterdir())
 
 
+@pytest.mark.parallel([1])
 @pytest.mark.parametrize("error", [errno.ENOLCK, errno.EIO])
 def test_a_file_system_without_locks_is_told_of_and_one_that_fails_is_refused(
-    alone, comm, error, monkeypatch, caplog
+    folder, comm, error, monkeypatch, caplog
 ):
     def fails(*_):
         raise OSError(error, os.strerror(error))
@@ -440,36 +434,38 @@ def test_a_file_system_without_locks_is_told_of_and_one_that_fails_is_refused(
     monkeypatch.setattr(lock.fcntl, "lockf", fails)
     if error == errno.EIO:
         with pytest.raises(InputError, match="cannot be written there: Input/output error"):
-            Checkpoint(alone, comm)
+            Checkpoint(folder, comm)
         return
-    Checkpoint(alone, comm).save("stage", PROBLEM, {}, contents(comm)[1])
+    Checkpoint(folder, comm).save("stage", PROBLEM, {}, contents(comm)[1])
     assert "no locks there (No locks available)" in caplog.text
-    Checkpoint(alone, comm, resume=True).clear()
-    assert not list(alone.iterdir())
+    Checkpoint(folder, comm, resume=True).clear()
+    assert not list(folder.iterdir())
 
 
-def test_a_lock_that_was_removed_while_it_was_waited_for_is_taken_anew(alone, comm, monkeypatch):
+@pytest.mark.parallel([1])
+def test_a_lock_that_was_removed_while_it_was_waited_for_is_taken_anew(folder, comm, monkeypatch):
     taken, lockf = [], lock.fcntl.lockf
 
     def removed(*arguments):
         lockf(*arguments)
         taken.append(arguments)
         if len(taken) == 1:  # by who held it until now
-            (alone / "lock").unlink()
+            (folder / "lock").unlink()
 
     monkeypatch.setattr(lock.fcntl, "lockf", removed)
-    held = Checkpoint(alone, comm)
-    assert len(taken) == 2 and (alone / "lock").read_text() == f"process {os.getpid()} on {socket.gethostname()}"
+    held = Checkpoint(folder, comm)
+    assert len(taken) == 2 and (folder / "lock").read_text() == f"process {os.getpid()} on {socket.gethostname()}"
     held.clear()
 
 
-def test_two_runs_do_not_share_a_folder(alone):
+@pytest.mark.parallel([1])
+def test_two_runs_do_not_share_a_folder(folder):
     command = f"eigs problem.py:chain --set wait=0.03 {ASKED}"
-    first = faults.start(alone, command, 2)
+    first = faults.start(folder, command, 2)
     faults.wait_for_evaluations(first, 4)
     ranks = first.pids()
     first.send(signal.SIGSTOP)
-    other = faults.start(alone, command)
+    other = faults.start(folder, command)
     status, said = other.end()
     for rank in ranks:
         os.kill(rank, signal.SIGCONT)
@@ -477,14 +473,15 @@ def test_two_runs_do_not_share_a_folder(alone):
     assert f"kept is in use by process {ranks[0]} on " in said
     status, said = first.end()
     assert status == 0, said
-    assert the_same(alone, undisturbed("chain")[0])
+    assert the_same(folder, undisturbed("chain")[0])
 
 
+@pytest.mark.parallel([1])
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 100))])
-def test_killed_at_any_moment(alone, seed):
+def test_killed_at_any_moment(folder, seed):
     ranks, (wanted, plain) = 2, undisturbed("chain")
-    killed = faults.kill_and_resume(alone, f"eigs problem.py:chain --set wait=0.01 {ASKED}", ranks, seed)
+    killed = faults.kill_and_resume(folder, f"eigs problem.py:chain --set wait=0.01 {ASKED}", ranks, seed)
     assert killed.status == 0, killed.said
-    assert the_same(alone, wanted)
+    assert the_same(folder, wanted)
     assert killed.evaluated <= sum(plain.values()) + killed.kills * ranks
     assert killed.longest < 30
