@@ -56,21 +56,24 @@ class Beam:
         solver.setType("preonly")
         solver.getPC().setType("lu")
         solver.getPC().setFactorSolverType("mumps")
-        for stage in range(1, stages + 1):
-            self.load.value[:] = load * stage / stages
-            for _ in range(50):
-                self.gradient(x, forces)
-                tangent = self.matrix("tangent")
-                solver.setOperators(tangent)
-                solver.solve(forces, step)
-                tangent.destroy()
-                x.axpy(-1.0, step)
-                if step.norm(PETSc.NormType.INFINITY) < 1e-8 * self.length:  # whose square is the error left
-                    break
-            else:
-                raise ValueError(f"the beam finds no equilibrium under {stage / stages:.0%} of its weight")
-        for item in (solver, forces, step):
-            item.destroy()
+        x.set(0.0)
+        try:
+            for stage in range(1, stages + 1):
+                self.load.value[:] = load * stage / stages
+                for _ in range(20):
+                    self.gradient(x, forces)
+                    tangent = self.matrix("tangent")
+                    solver.setOperators(tangent)
+                    solver.solve(forces, step)
+                    tangent.destroy()
+                    x.axpy(-1.0, step)
+                    if step.norm(PETSc.NormType.INFINITY) < 1e-7 * self.length:  # its square is the error left
+                        break
+                else:
+                    raise ValueError(f"the beam finds no equilibrium under {stage / stages:.0%} of its weight")
+        finally:
+            for item in (solver, forces, step):
+                item.destroy()
         return x
 
     def place(self, x):

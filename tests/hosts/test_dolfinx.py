@@ -20,6 +20,10 @@ dolfinx_elasticity = pytest.importorskip("dolfinx_elasticity")
 ufl = pytest.importorskip("ufl")
 fem, mesh = dolfinx.fem, dolfinx.mesh
 
+# Where another process compiles a form at the same time it is waited for, by default no more than ten seconds.
+compiling = "DOLFINX_DEFAULT_JIT_" + ("OPTIONS" if hasattr(dolfinx.jit, "get_options") else "PARAMETERS")
+getattr(dolfinx.jit, compiling)["timeout"] = (120, "seconds")
+
 # Its compiler of forms uses what numpy no longer wants, and leaves files to be closed.
 pytestmark = [
     pytest.mark.parallel([1, 2, 3]),
