@@ -6,6 +6,7 @@ Boisvert, Pozo, Remington 1996, "The Matrix Market exchange formats: initial des
 from __future__ import annotations
 
 import gzip
+import inspect
 import io
 import os
 from dataclasses import dataclass
@@ -81,12 +82,18 @@ def load(path: Path):
     told = head(path)
     if not told.coordinate:
         return _dense(path, told)
+    if path.suffix != ".gz" and _is_text(path):
+        return _read(path)
+    with _opener(path)(path, "rb") as stream:
+        return _read(io.BufferedReader(_Text(stream)))
+
+
+def _read(source):
+    """Return a sparse array where SciPy has them to read into, else a sparse matrix. Not collective."""
     from scipy.io import mmread  # 20 ms on every rank, and needed on one
 
-    if path.suffix != ".gz" and _is_text(path):
-        return mmread(path)
-    with _opener(path)(path, "rb") as stream:
-        return mmread(io.BufferedReader(_Text(stream)))
+    kind = {"spmatrix": False} if "spmatrix" in inspect.signature(mmread).parameters else {}
+    return mmread(source, **kind)
 
 
 def believable(path: Path, rows: int, columns: int, entries: int, most_entries: int) -> None:

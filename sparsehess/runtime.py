@@ -292,7 +292,9 @@ def _as_text(value) -> str:
         return ""
     if isinstance(value, bool):
         return "1" if value else "0"
-    return repr(value) if isinstance(value, float) else str(value)
+    if isinstance(value, tuple):
+        return ",".join(map(_as_text, value))
+    return repr(float(value)) if isinstance(value, float) else str(value)  # numpy's floats name their type
 
 
 def error_code(error: BaseException) -> int | None:
@@ -408,8 +410,26 @@ def has_package(name: str) -> bool:
 
     Not collective.
     """
-    petsc = _petsc()
-    return bool(petsc.Sys.hasExternalPackage(name))
+    has = _petsc().Sys.hasExternalPackage
+    return bool(has(name) or (name in _PARTS and all(map(has, _PARTS[name]))))
+
+
+# Packages that newer PETScs know by their parts alone.
+_PARTS = {"suitesparse": ("cholmod", "umfpack")}
+
+
+def without_gaps(basis, rows: int) -> None:
+    """Have a SLEPc basis that has no size yet store each column right behind the one before.
+
+    Not collective. Newer SLEPcs align columns; PETSc's solves of several right sides with MUMPS overlook the gaps.
+
+    Parameters
+    ----------
+    rows
+        Of this rank.
+    """
+    if hasattr(basis, "setLeadingDimension"):
+        basis.setLeadingDimension(max(rows, 1))
 
 
 def threads() -> int:

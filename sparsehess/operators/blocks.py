@@ -62,7 +62,8 @@ class BlockDiagonal(Operator):
         # Only blocks that reach into this rank's rows are looked at for them.
         first, last = np.searchsorted(begins, [layout.start, layout.stop - 1], side="right") - 1
         there = range(first, last + 1) if layout.n_local else range(0)
-        local = scipy.sparse.block_diag([blocks[i] for i in there] or [np.zeros((0, 0))], format="csr")
+        near = [scipy.sparse.coo_matrix(blocks[i]) for i in there] or [scipy.sparse.coo_matrix((0, 0))]
+        local = scipy.sparse.block_diag(near, format="csr")
         skip = layout.start - begins[first] if layout.n_local else 0
         local = local[skip : skip + layout.n_local]
         shift = begins[first] if layout.n_local else 0

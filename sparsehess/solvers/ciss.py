@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sparsehess.runtime import PETSc, SLEPc, readable_errors
+from sparsehess.runtime import PETSc, SLEPc, readable_errors, without_gaps
 from sparsehess.solvers.factorization import TRANSFORMED
 from sparsehess.solvers.krylovschur import PREFIX
 from sparsehess.solvers.options import Options
@@ -88,6 +88,7 @@ class ContourIntegral:
                 eps.setOperators(problem.A, problem.M)
                 eps.setProblemType(kinds.HEP if problem.M is None else kinds.GHEP)
                 eps.setType("ciss")
+                without_gaps(eps.getBV(), problem.layout.n_local)
                 region = eps.getRG()
                 region.setType("interval")
                 region.setIntervalEndpoints(low - pad, high + pad, 0.0, 0.0)

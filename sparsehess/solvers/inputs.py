@@ -35,6 +35,7 @@ def as_mat(matrix, comm, layout: Layout | None, owned: list, name: str) -> PETSc
         matrix = np.asarray(matrix)
         if matrix.dtype.kind not in "fiubc":
             raise InputError(f"{name} must be numbers, not {matrix.dtype}")
+        matrix = matrix.astype(np.result_type(matrix, np.float64))
         matrix = scipy.sparse.diags(matrix) if matrix.ndim == 1 else scipy.sparse.csr_matrix(matrix)
     if matrix.shape[0] != matrix.shape[1]:
         raise InputError(f"{name} must be square; it is {matrix.shape[0]} x {matrix.shape[1]}")

@@ -106,8 +106,8 @@ class PolynomialFilter:
         start = problem.A.createVecRight()
         start.setArray(uniform(problem.layout, seed))
         chosen = {
-            "st_filter_range": f"{self.low!r},{self.high!r}",
-            "st_filter_interval": f"{inner[0]!r},{inner[1]!r}",
+            "st_filter_range": (self.low, self.high),
+            "st_filter_interval": inner,
             "st_filter_degree": self._degree(*inner),
         }
         eps = SLEPc.EPS().create(problem.A.comm)
