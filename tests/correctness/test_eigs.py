@@ -375,6 +375,15 @@ def test_unusable_input(matrix, keywords, says, comm):
         sh.eigs(matrix, **keywords, comm=comm)
 
 
+@pytest.mark.parametrize("kind", [bool, int, np.float32])
+def test_a_mass_may_be_of_any_numbers(kind, comm):
+    K = laplacian(5, 6)[0]
+    mass = (1 + np.arange(30) % 3).astype(kind)
+    for given in (mass, np.diag(mass)):
+        with sh.eigs(K, 3, mass=given, comm=comm) as spectrum:
+            assert spectrum.eigenvalues == pytest.approx(lapack(K, sp.diags(mass.astype(float)))[:3], rel=1e-10)
+
+
 @pytest.mark.parametrize("form", ["blocks of three", "half"])
 def test_a_matrix_that_is_stored_in_blocks_or_by_its_upper_half(form, comm):
     matrix, exact = laplacian(9, 10, 10)

@@ -16,7 +16,7 @@ from sparsehess.commands.words import split_petsc
 from sparsehess.differences import lengths, scheme_of, steps
 from sparsehess.errors import InputError, StackError
 from sparsehess.noise import Noise
-from sparsehess.runtime import PETSc, child, communicator, inserted_options, option_was_used
+from sparsehess.runtime import PETSc, aij, child, communicator, has_package, inserted_options, option_was_used
 from sparsehess.units import Units
 
 EXACT = Noise(np.zeros(3), np.full(3, np.finfo(float).eps), 1.0, True)
@@ -99,11 +99,34 @@ def test_units_give_textbook_frequencies():
 
 
 def test_options_are_there_for_the_block_only():
-    with inserted_options("t_", {"alpha": 3, "beta": 0.25, "flag": None}):
+    ends = np.array([-1e-3, 1 / 3])
+    with inserted_options("t_", {"alpha": 3, "beta": 0.25, "flag": None, "end": ends[1], "ends": tuple(ends)}):
         assert PETSc.Options().getInt("t_alpha") == 3
         assert PETSc.Options().getReal("t_beta") == 0.25
+        assert PETSc.Options().getReal("t_end") == ends[1]
+        assert np.array_equal(np.fromstring(PETSc.Options().getString("t_ends"), sep=","), ends)
         assert option_was_used("t_alpha") and not option_was_used("t_flag")
     assert not PETSc.Options().hasName("t_alpha")
+
+
+@pytest.mark.parametrize(
+    ("package", "solver"), [("mumps", "mumps"), ("suitesparse", "cholmod"), ("superlu_dist", "superlu_dist")]
+)
+def test_a_package_is_there_where_it_factorizes(package, solver):
+    matrix = aij(sh.Layout.from_size(3, MPI.COMM_SELF), np.arange(4), np.arange(3), np.full(3, 2.0))
+    there = True
+    pc = PETSc.PC().create(MPI.COMM_SELF)
+    pc.setType("lu" if solver == "superlu_dist" else "cholesky")
+    pc.setOperators(matrix)
+    pc.setFactorSolverType(solver)
+    try:
+        pc.setUp()
+    except PETSc.Error as error:
+        assert error.ierr == 92  # no such factorization
+        there = False
+    assert has_package(package) == there
+    pc.destroy()
+    matrix.destroy()
 
 
 def test_what_is_derived_from_a_communicator_is_freed_with_it(comm):
