@@ -50,7 +50,7 @@ def environment() -> dict[str, str]:
         key: value
         for key, value in os.environ.items()
         if not key.startswith(
-            ("PMI", "OMPI_COMM_", "OMPI_UNIVERSE", "OMPI_APP_CTX", "PRTE_", "HYDI_", "MPIR_CVAR")
+            ("PMI", "OMPI_COMM_", "OMPI_UNIVERSE", "OMPI_APP_CTX", "PRTE_LAUNCHED", "HYDI_", "MPIR_CVAR")
         )
         and not (key.startswith("OMPI_MCA_") and key.split("_")[2] in ("ess", "orte", "pmix"))
     }

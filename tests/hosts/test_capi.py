@@ -308,7 +308,8 @@ def mpiexec(ranks, program, *words):
     """Run as an outsider does: neither this test's MPI nor its virtual environment on the path."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("OMPI_", "PMIX_", "PRTE_"))}
     plain |= {"OMPI_MCA_mpi_yield_when_idle": "1", "OMPI_MCA_rmaps_base_oversubscribe": "1"}
-    plain |= {"OMPI_MCA_hwloc_base_binding_policy": "none"}
+    plain |= {"OMPI_MCA_hwloc_base_binding_policy": "none", "OMPI_MCA_reachable": "weighted"}
+    plain |= {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
     if os.getuid() == 0:
         plain |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     venv, places = str(ROOT / ".venv"), plain["PATH"].split(os.pathsep)

@@ -521,6 +521,27 @@ def test_of_several_processes_the_first_submits(place):
     assert code == 0 and out.count("#!/bin/bash") == 1, err
 
 
+def test_a_job_takes_over_settings_of_mpi_and_no_marks_of_a_run(monkeypatch):
+    settings = {"OMPI_MCA_btl", "PRTE_MCA_rmaps_default_mapping_policy"}
+    marks = {"OMPI_COMM_WORLD_RANK", "OMPI_MCA_ess_base_vpid", "PMIX_RANK", "PRTE_LAUNCHED"}
+    with monkeypatch.context() as told:
+        for name in settings | marks:
+            told.setenv(name, "1")
+        kept = set(local.environment())
+    assert settings <= kept and not kept & marks
+    alone = "import sys; from mpi4py import MPI; sys.exit(MPI.COMM_WORLD.size)"
+    code = (
+        "import subprocess, sys\nfrom mpi4py import MPI\nfrom sparsehess.service import local\n"
+        "assert MPI.COMM_WORLD.size == 2\n"
+        f"sys.exit(subprocess.run([sys.executable, '-c', {alone!r}], env=local.environment()).returncode - 1)"
+    )
+    done = subprocess.run(
+        ["mpiexec", "-n", "2", sys.executable, "-c", code],
+        capture_output=True, text=True, timeout=60, check=False, env=local.environment(), cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
 def test_batch_commands_start_neither_mpi_nor_numpy(place):
     made(place)
     code = (
