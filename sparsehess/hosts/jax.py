@@ -6,12 +6,14 @@ from contextlib import nullcontext
 from functools import cache
 
 import numpy as np
-import scipy.sparse as sp
 
-from sparsehess.errors import InputError, StackError
-from sparsehess.given import reals, whole_number
+from sparsehess.errors import InputError
+from sparsehess.given import evaluating, reals, whole_number
+from sparsehess.hosts.jax_features import double
+from sparsehess.hosts.jax_rules import identity
 from sparsehess.hosts.jax_tracing import traced
 from sparsehess.objective import Objective
+from sparsehess.runtime import log, optional
 
 PRODUCTS = ("float64", "float32")
 
@@ -38,7 +40,8 @@ def from_jax(
     x
         (n,) where the Hessian is taken.
     pattern
-        Default none: it is traced where one is needed, see `traced`, else probed.
+        Default none: it is traced where one is needed, see `traced`. Where that has no rule a warning says so, and
+        the pattern is probed.
     products
         Precision of Hessian-vector products; gradients are always of float64.
     memory
@@ -53,12 +56,9 @@ def from_jax(
     StackError
         JAX is not installed.
     """
-    try:
-        import jax
-        from jax.experimental import enable_x64
-        from jax.extend.core import jaxpr_as_fun
-    except ImportError as error:
-        raise StackError(f"{error}: pip install 'sparsehess[jax]'") from error
+    jax = optional("jax", "from_jax", "jax")
+    from jax.extend.core import jaxpr_as_fun
+
     if products not in PRODUCTS:
         raise InputError(f"products {products!r} is none of {', '.join(PRODUCTS)}")
     x, memory = reals(x, "x"), whole_number(memory, "memory", 1)
@@ -68,7 +68,7 @@ def from_jax(
     @cache
     def slope(dtype):
         """Return the equations of the gradient, found once for all that is made of them."""
-        with enable_x64():
+        with double():
             return jax.make_jaxpr(jax.grad(function))(jax.ShapeDtypeStruct(x.shape, dtype))
 
     def gradient(at):
@@ -78,9 +78,12 @@ def from_jax(
         return jax.jvp(gradient, (at,), (direction,))[1]
 
     def trace():
-        found = traced(function, len(x), slope(x.dtype))
+        # One rank says why there is no pattern.
+        tell = log.warning if objective.comm.rank == 0 else log.debug
+        with evaluating(objective.name):
+            found = traced(function, len(x), slope(x.dtype), tell)
         # With the diagonal, which patterns have, so that there is nothing to add.
-        return None if found is None else found + sp.eye_array(len(x), dtype=bool, format="csr")
+        return None if found is None else found + identity(len(x))
 
     # Compiled once for each shape. Batches share what depends on x alone.
     compiled = {
@@ -92,7 +95,7 @@ def from_jax(
 
     def call(name, dtype, *arrays):
         # Double precision for the length of the call: the rest of the process may want the other.
-        with enable_x64(), jax.default_device(device) if device is not None else nullcontext():
+        with double(), jax.default_device(device) if device is not None else nullcontext():
             out = compiled[name](*(array.astype(dtype, copy=False) for array in arrays))
             return np.asarray(out, np.float64)
 
@@ -106,7 +109,7 @@ def from_jax(
         return call("hvps", products, at, directions)[:many]
 
     batch = max(1, min(_MOST, memory // (_ARRAYS * np.dtype(products).itemsize * max(len(x), 1))))
-    return Objective(
+    objective = Objective(
         x=x,
         gradient=lambda at: call("gradient", "float64", at),
         energy=lambda at: float(call("energy", "float64", at)),
@@ -116,3 +119,4 @@ def from_jax(
         trace=trace,
         **{"name": getattr(function, "__name__", "JAX function"), **more},
     )
+    return objective

@@ -16,12 +16,13 @@ from math import prod
 import numpy as np
 
 from sparsehess.errors import InputError
+from sparsehess.hosts.jax_features import named
 from sparsehess.hosts.jax_program import Equation, Program
-from sparsehess.hosts.jax_tracing import MOVES, named
+from sparsehess.hosts.jax_rules import MOVES
 
 # What leaves components as they are, but for their order and how often they are there.
 _ORDERS = {
-    **{name: MOVES[name] for name in ("broadcast_in_dim", "reshape", "rev", "squeeze", "transpose")},
+    **{name: MOVES[name] for name in ("broadcast_in_dim", "reshape", "rev", "squeeze", "tile", "transpose")},
     **dict.fromkeys(("convert_element_type", "copy", "copy_p"), lambda parameters, array: array),
 }
 
@@ -258,7 +259,11 @@ class _Search:
                 self._parameters[end] = name, moved(numbers)
             self._results[end] = [(use, moved(outputs)) for use, outputs in self._alone(reads[0])]
         elif kind in ("add", "sub") and not any(number in self._parameters for number in reads):
-            self._results[end] = [one for number in reads[: 1 + (kind == "add")] for one in self._alone(number)]
+            self._results[end] = [
+                (use, np.broadcast_to(outputs, outs[0].shape))
+                for number in reads[: 1 + (kind == "add")]
+                for use, outputs in self._alone(number)
+            ]
         elif not (kind == "add" and self._biased(reads, outs[0].shape)):
             use = self._applied(
                 place, equation, {"dot_general": _product, "conv_general_dilated": _convolution}.get(kind)

@@ -6,7 +6,7 @@ of samples and of vectors; vectors of a batch share what depends on the point al
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from itertools import pairwise
 
@@ -14,12 +14,13 @@ from mpi4py import MPI
 
 import numpy as np
 
-from sparsehess.errors import InputError, StackError
+from sparsehess.errors import InputError
 from sparsehess.given import evaluating, whole_number
 from sparsehess.hosts.jax import PRODUCTS
+from sparsehess.hosts.jax_features import double, inside
 from sparsehess.hosts.learning import REDUCTIONS, check_parts, check_products, selected
 from sparsehess.objective import Objective
-from sparsehess.runtime import agreement, communicator
+from sparsehess.runtime import agreement, communicator, optional
 
 # Samples by which the memory of a product is estimated, and how many products a batch has at most.
 _FEW, _MOST = 8, 64
@@ -242,12 +243,8 @@ class Share:
 
     def precise(self):
         """Return a context with double precision and the device, for the length of a call."""
-        from contextlib import ExitStack
-
-        from jax.experimental import enable_x64
-
         stack = ExitStack()
-        stack.enter_context(enable_x64())
+        stack.enter_context(double())
         stack.enter_context(self.jax.default_device(self._device) if self._device is not None else nullcontext())
         return stack
 
@@ -275,10 +272,7 @@ def _objective(
     name: str | None = None,
     comm=None,
 ) -> Objective:
-    try:
-        import jax
-    except ImportError as error:
-        raise StackError(f"{error}: pip install 'sparsehess[jax]'") from error
+    jax = optional("jax", "curvature of a JAX model", "jax")
     comm = communicator(comm)
     for value, known in ((products, PRODUCTS), (reduction, REDUCTIONS)):
         if value not in known:
@@ -373,9 +367,5 @@ def held(jaxpr) -> int:
     for equation in jaxpr.eqns:
         for variable in equation.outvars:
             total += variable.aval.size * variable.aval.dtype.itemsize
-        for value in equation.params.values():
-            for item in value if isinstance(value, (tuple, list)) else (value,):
-                inner = getattr(item, "jaxpr", item)
-                if hasattr(inner, "eqns"):
-                    total += held(inner)
+        total += sum(map(held, inside(equation)))
     return total

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sparsehess.hosts.jax_tracing import CALLS, called, named
+from sparsehess.hosts.jax_features import CALLS, bound, called, named
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,10 +101,7 @@ class Program:
         numbers, given = {place: number for number, (place, _) in enumerate(watched)}, [None] * len(watched)
         for place, equation in enumerate(self.equations):
             read = [values[number] for number in equation.reads]
-            primitive = equation.source.primitive
-            functions, parameters = primitive.get_bind_params(equation.source.params)
-            out = primitive.bind(*functions, *read, **parameters)
-            out = list(out) if primitive.multiple_results else [out]
+            out = bound(equation.source, read)
             if place in numbers:
                 number = numbers[place]
                 given[number] = read[watched[number][1]]

@@ -12,6 +12,7 @@ jax = pytest.importorskip("jax")
 jnp = jax.numpy
 
 from sparsehess.hosts.jax_factors import ekfac, kfac  # noqa: E402
+from sparsehess.hosts.jax_features import double  # noqa: E402
 from sparsehess.hosts.jax_model import blocks  # noqa: E402
 
 pytestmark = pytest.mark.parallel([1, 2])
@@ -70,7 +71,6 @@ def entries(operator):
 
 def dense(apply, loss, params, inputs, targets):
     """Return both matrices by dense derivatives of single samples."""
-    from jax.experimental import enable_x64
     from jax.flatten_util import ravel_pytree
 
     def of_one(x, sample, target):
@@ -83,7 +83,7 @@ def dense(apply, loss, params, inputs, targets):
         slope = J.T @ jax.grad(lambda z: loss(z.reshape(shape), target[None]))(z)
         return J.T @ L @ J, jnp.outer(slope, slope)
 
-    with enable_x64():
+    with double():
         x, unravel = ravel_pytree(jax.tree_util.tree_map(jnp.asarray, params))
         every = jax.jit(jax.vmap(of_one, in_axes=(None, 0, 0)))(x, inputs, targets)
         return {kind: np.asarray(one).mean(0) for kind, one in zip(KINDS, every, strict=True)}

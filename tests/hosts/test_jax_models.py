@@ -5,6 +5,7 @@ import pytest
 
 import sparsehess as sh
 from sparsehess.errors import CheckError, InputError
+from sparsehess.hosts.jax_features import double
 from sparsehess.hosts.jax_model import blocks, empirical_fisher, gauss_newton, hessian
 from sparsehess.hosts.learning import labels, layers, share
 
@@ -33,7 +34,6 @@ def entropy(outputs, targets):
 
 def dense():
     """Return all three matrices by dense derivatives of single samples; biases come before kernels."""
-    from jax.experimental import enable_x64
     from jax.flatten_util import ravel_pytree
 
     def of_one(x, sample, target):
@@ -49,7 +49,7 @@ def dense():
         H = jax.hessian(lambda at: loss(outputs(at)))(x)
         return H, J.T @ L @ J, jnp.outer(slope, slope)
 
-    with enable_x64():
+    with double():
         x, unravel = ravel_pytree(jax.tree_util.tree_map(jnp.asarray, PARAMS))
         found = jax.jit(jax.vmap(of_one, in_axes=(None, 0, 0)))(x, INPUTS, CLASSES)
         return {kind: np.asarray(one).mean(0) for kind, one in zip(KINDS, found, strict=True)}
