@@ -35,8 +35,9 @@ def vibrations(atoms, comm=None, fmax=1e-6):
     """Return the vibrations of a free group of atoms that EMT knows, relaxed to forces below fmax eV/Å."""
     atoms = atoms.copy()  # the gradient moves these, and nobody else's
     atoms.calc = EMT()
-    if not BFGSLineSearch(atoms, logfile=None).run(fmax=fmax, steps=5000):
-        raise ValueError(f"{atoms.get_chemical_formula()} did not relax to {fmax} eV/Å")
+    with BFGSLineSearch(atoms, logfile=None) as search:
+        if not search.run(fmax=fmax, steps=5000):
+            raise ValueError(f"{atoms.get_chemical_formula()} did not relax to {fmax} eV/Å")
     relaxed = atoms.get_positions()
     if comm is not None:
         comm.Bcast(relaxed)  # to the last bit the same on every rank, whatever its processor

@@ -19,6 +19,7 @@ import copper_cluster
 from ase import Atoms
 from ase.build import bulk, fcc111
 from ase.calculators.calculator import Calculator
+from ase.calculators.eam import EAM
 from ase.calculators.emt import EMT
 from ase.calculators.harmonic import HarmonicCalculator, HarmonicForceField
 from ase.calculators.lj import LennardJones
@@ -28,7 +29,11 @@ from ase.constraints import FixAtoms, FixBondLength, FixCartesian
 from ase.optimize import BFGSLineSearch
 from ase.vibrations import Vibrations
 
-pytestmark = pytest.mark.parallel([1, 2])
+pytestmark = [
+    pytest.mark.parallel([1, 2]),
+    # ASE 3.29 does so itself, and NumPy 2.5 wants no one to.
+    pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array:DeprecationWarning:ase.atoms"),
+]
 
 ARGON = {"sigma": 3.4, "epsilon": 0.0104, "rc": 6.0, "ro": 4.5, "smooth": True}
 
@@ -80,7 +85,8 @@ def of_ase(atoms, folder, **more):
 
 
 def at_rest(atoms):
-    assert BFGSLineSearch(atoms, logfile=None).run(fmax=1e-9, steps=2000)
+    with BFGSLineSearch(atoms, logfile=None) as search:
+        assert search.run(fmax=1e-9, steps=2000)
     return atoms
 
 
@@ -225,6 +231,70 @@ def test_reach_beyond_a_pair(comm):
     assert probed.pattern is None
     with sh.assemble(probed, pattern="detect") as hessian:
         assert hessian.pattern.nnz <= 9 * 14
+
+
+def embedded():
+    """Return an EAM of pairs that repel each other and of the square root of a density."""
+
+    def near(power, factor):
+        return lambda r: factor * (4.0 - r) ** power
+
+    return EAM(
+        elements=["Cu"],
+        form="alloy",
+        cutoff=4.0,
+        Z=np.array([29]),
+        nr=1,
+        nrho=1,
+        embedded_energy=np.array([lambda density: -np.sqrt(density)]),
+        d_embedded_energy=np.array([lambda density: -0.5 / np.sqrt(density)]),
+        electron_density=np.array([near(4, 1.0)]),
+        d_electron_density=np.array([near(3, -4.0)]),
+        phi=np.array([[near(4, 0.3)]]),
+        d_phi=np.array([[near(3, -1.2)]]),
+    )
+
+
+def bonded():
+    """Return silicon's bonds that weaken each other, by Tersoff 1988."""
+    tersoff = pytest.importorskip("ase.calculators.tersoff")
+    third = {"m": 3.0, "gamma": 1.0, "lambda3": 0.0, "c": 1.0039e5, "d": 16.217, "h": -0.59825, "n": 0.78734}
+    pair = {"beta": 1.1e-6, "A": 1830.8, "B": 471.18, "lambda1": 2.4799, "lambda2": 1.7322, "R": 2.85, "D": 0.15}
+    return tersoff.Tersoff({("Si",) * 3: tersoff.TersoffParameters(**third, **pair)})
+
+
+# A calculator, atoms of it in a rod, the edge of their cubic cell and how many there are in a row.
+RODS = {
+    "LennardJones": (lambda: LennardJones(**ARGON), "Ar", "fcc", 5.3, 8),
+    "MorsePotential": (lambda: MorsePotential(r0=3.7, rcut1=1.2, rcut2=1.6), "Ar", "fcc", 5.3, 8),
+    "EMT": (EMT, "Cu", "fcc", 3.6, 9),
+    "EAM": (embedded, "Cu", "fcc", 3.6, 8),
+    "Tersoff": (bonded, "Si", "diamond", 5.43, 5),
+}
+
+
+@pytest.mark.parametrize("name", host._CALCULATORS)
+def test_forces_reach_as_far_as_the_pattern(name, comm):
+    make, element, structure, edge, many = RODS[name]
+    atoms = bulk(element, structure, a=edge, cubic=True).repeat((1, 1, many))
+    atoms.pbc = [name == "Tersoff", name == "Tersoff", False]  # ASE's fails where an atom has one bond alone
+    atoms.rattle(0.05, seed=1)
+    atoms.calc = make()
+    before = atoms.get_forces()
+    reaches = {
+        reach: from_atoms(atoms, reach=reach).pattern.to_scipy()[::3, ::3].toarray() != 0
+        for reach in (None, "pair")
+    }
+    assert reaches[None].mean() < 0.7
+    beyond = 0
+    for moved in (0, len(atoms) // 2, len(atoms) - 1):
+        other = atoms.copy()
+        other.calc = make()
+        other.positions[moved] += [0.03, -0.02, 0.01]
+        changed = np.abs(other.get_forces() - before).max(axis=1) > 1e-12
+        assert not changed[~reaches[None][moved]].any()
+        beyond += changed[~reaches["pair"][moved]].sum()
+    assert (beyond > 0) == (host._CALCULATORS[name](atoms.calc)[1] == "many-body")
 
 
 def test_what_cannot_be_used_is_named(comm):
