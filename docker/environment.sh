@@ -17,19 +17,13 @@ say() { echo "sparsehess: $*"; }
 fail() { echo "sparsehess: $*" >&2; exit 1; }
 
 # --- system packages -------------------------------------------------------------------
-packages=$(cat "$here/debian-packages.txt")
-case $stack in system | latest | cuda) ;; *) fail "STACK is system, latest or cuda, not '$stack'" ;; esac
-[ "$stack" = system ] || packages="$packages $(cat "$here/debian-packages-latest.txt")"
-for more in "$@"; do
-    case $more in hosts | slow) ;; *) fail "what may be added is hosts and slow, not '$more'" ;; esac
-    packages="$packages $(cat "$here/debian-packages-$more.txt")"
-done
-missing=
-for package in $packages; do
-    status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
-    [ "$status" = installed ] || missing="$missing $package"
-done
-if [ -n "$missing" ]; then
+need() {  # PACKAGE …: install those that are not there
+    missing=
+    for package in "$@"; do
+        status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
+        [ "$status" = installed ] || missing="$missing $package"
+    done
+    [ -n "$missing" ] || return 0
     command -v apt-get >/dev/null || fail "these Debian packages are needed, and there is no apt-get here:$missing"
     if [ "$(id -u)" = 0 ]; then root=
     elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then root="sudo"
@@ -41,7 +35,16 @@ if [ -n "$missing" ]; then
     { $root apt-get update && DEBIAN_FRONTEND=noninteractive $root apt-get install -y --no-install-recommends $missing; } >"$log" 2>&1 \
         || { tail -n 20 "$log" >&2; fail "apt-get could not install:$missing"; }
     rm -f "$log"
-fi
+}
+case $stack in system | latest | cuda) ;; *) fail "STACK is system, latest or cuda, not '$stack'" ;; esac
+packages=$(cat "$here/debian-packages.txt")
+[ "$stack" = system ] || packages="$packages $(cat "$here/debian-packages-latest.txt")"
+hosts=
+for more in "$@"; do
+    case $more in hosts) hosts=yes ;; slow) ;; *) fail "what may be added is hosts and slow, not '$more'" ;; esac
+    packages="$packages $(cat "$here/debian-packages-$more.txt")"
+done
+need $packages
 [ -x "$python" ] || fail "no Python at $python: set PYTHON to the one that the distribution's petsc4py was built for"
 
 # --- the virtual environment, and what must stay fixed in it ---------------------------
@@ -83,7 +86,13 @@ fi
 
 # --- sparsehess and its kernels --------------------------------------------------------
 # Built apart from the distribution's Python packages, some of which (pythran) get in Cython's way.
-"$venv/bin/python" -m pip install $quiet -e "$project[demo,test]"
+"$venv/bin/python" -m pip install $quiet -e "$project[demo,test${hosts:+,hosts}]"
+if [ -n "$hosts" ]; then
+    # PyTorch for processors alone: from the index where it has such builds (its answer to a version that there is not
+    # names all), else the distribution's. The plain one brings gigabytes for NVIDIA's devices.
+    torch=$("$venv/bin/python" -m pip install --dry-run --no-deps torch==0 2>&1 | grep -oE '[0-9][0-9.]*\+cpu' | tail -n 1 || true)
+    if [ -n "$torch" ]; then "$venv/bin/python" -m pip install $quiet "torch==$torch"; else need python3-torch; fi
+fi
 "$venv/bin/python" -c "import sparsehess.runtime as r; r.initialize([]); import sparsehess.coloring.kernels" \
     || fail "the environment was made but does not import: see the message above"
 say "environment ready in $venv"
