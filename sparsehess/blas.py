@@ -38,14 +38,14 @@ def loaded() -> dict:
     """Tell which BLAS PETSc has loaded.
 
     Not collective. Alternatives of the distribution, LD_LIBRARY_PATH and LD_PRELOAD all show in it: it goes by
-    addresses in the process, not by names of packages. NumPy and SciPy bring others of their own, which do not count.
+    addresses in the process, not by names of packages. What NumPy and SciPy bring for themselves does not count.
 
     Returns
     -------
     dict
-        `name` (OpenBLAS, BLIS, MKL, …, `reference BLAS`, or the file's name), `version` and `kernels` (the processor
-        that they were made for), both None where the library does not tell, and the paths `library` and `lapack`.
-        All None where the process does not show its libraries.
+        `name` (OpenBLAS, BLIS, MKL, …, `reference BLAS`, or the file's name); `version` and `kernels` (the
+        processor that they are for), each None where the library does not tell; the paths `library` and `lapack`.
+        All are None where the process does not show its libraries.
     """
     library, lapack = _library_of("dgemm_"), _library_of("dsyevr_")
     facts = {"name": None, "version": None, "kernels": None, "library": library, "lapack": lapack}
@@ -53,11 +53,11 @@ def loaded() -> dict:
         return facts
     for name, (word, version, kernels) in _LIBRARIES.items():
         if word in library.lower():
-            said = re.search(r"\d+(\.\d+)+", _told(library, version))
+            number = re.search(r"\d+(\.\d+)+", _told(library, version))
             return {
                 **facts,
                 "name": name,
-                "version": said and said.group(),
+                "version": number and number.group(),
                 "kernels": _told(library, kernels) or None,
             }
     file = Path(library).name
@@ -71,10 +71,11 @@ def _library_of(routine: str) -> str | None:
     except OSError:  # not Linux
         return None
     paths = {line[line.index("/") :] for line in mapped.splitlines() if "/" in line}
-    for path in sorted(filter(_PETSC.search, paths), key=lambda path: "/libpetsc" not in path):
+    # As the loader looks: what all may use first (LD_PRELOAD among it), then what the library itself has asked for.
+    for path in [None, *sorted(filter(_PETSC.search, paths), key=lambda path: "/libpetsc" not in path)]:
         try:
             address = ctypes.cast(getattr(ctypes.CDLL(path), routine), ctypes.c_void_p)
-        except (AttributeError, OSError):  # the extension alone does not show what it links
+        except (AttributeError, OSError):
             continue
         place, find = _Place(), ctypes.CDLL(None).dladdr
         find.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Place)]

@@ -14,7 +14,10 @@ export REFERENCES
 trap 'rm -rf "$REFERENCES"' EXIT
 # Ranks outnumber cores: all runs that go on at a time must not share the first one, and who waits must let another work.
 export OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1
-if [ -e .git ]; then ruff check . && ruff format --check .; fi
+if [ -e .git ]; then
+    ruff check .
+    ruff format --check .
+fi
 echo "tests on 1 rank, two at a time"
 python -m pytest -q -rs -n 2 --dist worksteal -m "$marked" tests
 for ranks in $several; do

@@ -93,15 +93,8 @@ def stack_text(facts: dict) -> str:
 
 
 def _algebra(facts: dict) -> str:
-    """Return a line on the BLAS that is loaded."""
+    """Return a line on the BLAS that is loaded: its name, version, kernels and file."""
     if facts["name"] is None:
         return "this system does not show which"
-    version, kernels = facts["version"], facts["kernels"]
-    return " ".join(
-        [
-            facts["name"],
-            *([version] if version else []),
-            *([f"for {kernels}"] if kernels else []),
-            facts["library"],
-        ]
-    )
+    kernels = facts["kernels"] and f"for {facts['kernels']}"
+    return " ".join(filter(None, (facts["name"], facts["version"], kernels, facts["library"])))

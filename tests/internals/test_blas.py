@@ -1,0 +1,80 @@
+"""Which BLAS PETSc runs on, told from the process itself."""
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sparsehess import blas
+from sparsehess.commands import stack
+from sparsehess.runtime import PETSc
+
+
+def test_what_is_loaded_multiplies():
+    """The library that is named is mapped, and its dgemm multiplies."""
+    assert PETSc.Sys.isInitialized()
+    found = blas.loaded()
+    mapped = Path("/proc/self/maps").read_text()
+    assert os.path.samefile(found["library"], found["library"]) and str(Path(found["library"]).resolve()) in mapped
+    assert found["name"] and "numpy" not in found["library"] and "scipy" not in found["library"]
+    a, b, c = ((ctypes.c_double * 4)(*values) for values in ((1, 2, 3, 4), (5, 6, 7, 8), (0,) * 4))
+    n, one, zero = ctypes.c_int(2), ctypes.c_double(1), ctypes.c_double(0)
+    ref = ctypes.byref
+    ctypes.CDLL(found["library"]).dgemm_(
+        b"N", b"N", ref(n), ref(n), ref(n), ref(one), a, ref(n), b, ref(n), ref(zero), c, ref(n)
+    )
+    assert list(c) == [23, 34, 31, 46]
+
+
+@pytest.mark.parametrize(
+    "path, name",
+    [
+        ("/usr/lib/x86_64-linux-gnu/blas/libblas.so.3.11.0", blas.REFERENCE),
+        ("/usr/lib64/librefblas.so.3", blas.REFERENCE),
+        ("/usr/lib/x86_64-linux-gnu/blis-serial/libblas.so.3", "BLIS"),
+        ("/opt/conda/lib/libopenblasp-r0.3.28.so", "OpenBLAS"),
+        ("/opt/intel/oneapi/mkl/lib/libmkl_intel_lp64.so.2", "MKL"),
+        ("/opt/cray/pe/libsci/lib/libsci_gnu.so.6", "libsci_gnu.so.6"),
+        (None, None),
+    ],
+)
+def test_names(monkeypatch, path, name):
+    monkeypatch.setattr(blas, "_library_of", lambda routine: path)
+    monkeypatch.setattr(blas, "_told", lambda library, function: "")
+    found = blas.loaded()
+    assert found["name"] == name and found["library"] == found["lapack"] == path
+    text = stack.stack_text({**stack.stack_facts(PETSc.COMM_WORLD.tompi4py()), "blas": found})
+    assert f"\nBLAS         {name} {path}" in text if name else "does not show which" in text
+
+
+def test_the_reference_is_said_to_cost(monkeypatch):
+    for name, said in ((blas.REFERENCE, 1), ("OpenBLAS", 0)):
+        told = {"name": name, "version": None, "kernels": None, "library": "/x", "lapack": "/x"}
+        monkeypatch.setattr(blas, "loaded", lambda told=told: told)
+        facts = stack.stack_facts(PETSc.COMM_WORLD.tompi4py())
+        assert [item["name"] for item in facts["missing"]].count("fast BLAS") == said
+
+
+def test_another_library_shows(tmp_path):
+    """One that is put in front is what is told, wherever it comes from."""
+    ours = blas.loaded()["library"]
+    if ours is None:
+        pytest.skip("this system does not show its libraries")
+    place = tmp_path / "blis-of-a-friend"
+    place.mkdir()
+    (place / "front.c").write_text("void dgemm_(void) {} void dsyevr_(void) {}")
+    front = place / "libfront.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", front, place / "front.c"], check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "sparsehess", "info", "--json", "-"],
+        env={**os.environ, "LD_PRELOAD": str(front)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout)["blas"]
+    assert found["name"] == "BLIS" and found["library"] == found["lapack"] == str(front)
