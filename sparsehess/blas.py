@@ -71,7 +71,7 @@ def _library_of(routine: str) -> str | None:
     except OSError:  # not Linux
         return None
     paths = {line[line.index("/") :] for line in mapped.splitlines() if "/" in line}
-    # As the loader looks: what all may use first (LD_PRELOAD among it), then what the library itself has asked for.
+    # As the loader looks: what all may use first (LD_PRELOAD among it), then what the library itself asks for.
     for path in [None, *sorted(filter(_PETSC.search, paths), key=lambda path: "/libpetsc" not in path)]:
         try:
             address = ctypes.cast(getattr(ctypes.CDLL(path), routine), ctypes.c_void_p)
