@@ -210,10 +210,14 @@ MOVES = {
 
 
 def _scattered(equation, arguments: list[Traced]) -> list:
-    """An array with others written or added in places that are the same at every x."""
+    """An array with others written or added in places that are the same at every x, or multiplied there."""
     import jax
 
     target, indices, updates = arguments
+    if named(equation) == "scatter_mul":
+        if updates.rows is not None:
+            raise NoRule("scatter_mul by a direction")
+        return [target.rows]
     if indices.value is None:
         raise NoRule(f"{named(equation)} with indices that depend on x")
     keys = "dimension_numbers", "indices_are_sorted", "unique_indices", "mode"
@@ -350,7 +354,7 @@ RULES = {
     "dynamic_slice": partial(_indexed, 1),
     "dynamic_update_slice": partial(_indexed, 2),
     "gather": partial(_indexed, 1),
-    **_names("scatter scatter_add scatter_sub", _scattered),
+    **_names("scatter scatter_add scatter_mul scatter_sub", _scattered),
     "reduce_sum": _summed,
     "cumsum": _running,
     "fft": _transformed,

@@ -86,6 +86,7 @@ TRACED = {  # functions of ten variables
     "one for each": lambda x: jnp.sum(jax.vmap(square_or_product)(np.array([0, 1, 0]), x[:3], x[3:6])),
     "out of bounds": lambda x: jnp.sum(x.at[jnp.array([5, 50])].get(mode="fill", fill_value=2.0) ** 2 * x[0]),
     "dropped": lambda x: jnp.sum(jnp.zeros(6).at[jnp.array([1, 50])].add(x[:2], mode="drop") ** 3),
+    "multiplied": lambda x: jnp.sum(x.at[FREE[:4]].multiply(x[4:8], unique_indices=True) ** 3),
     "subtracted": lambda x: jnp.sum(x.at[np.array([1, 3])].subtract(x[4:6]) ** 2),
 }
 
