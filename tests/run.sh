@@ -3,6 +3,7 @@
 #   tests/run.sh        in minutes, without the thorough ones, on 1 to 3 ranks
 #   tests/run.sh all    all but the slow ones, on 1 to 4 ranks
 set -eu
+unset CDPATH
 cd "$(dirname "$0")/.."
 case ${1:-} in
     all) marked= several="2 3 4" ;;
