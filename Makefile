@@ -1,14 +1,16 @@
 # STACK=system (the distribution's petsc4py and slepc4py, default), STACK=latest (newest from PyPI sources), or
 # STACK=cuda (the newest, for NVIDIA's devices).
 STACK ?= system
-VENV := $(CURDIR)/.venv$(if $(filter-out system,$(STACK)),-$(STACK))
+VENV := .venv$(if $(filter-out system,$(STACK)),-$(STACK))
 HOSTS := $(VENV)-hosts
 SOURCES := setup.cfg pyproject.toml $(wildcard docker/*.txt docker/*.sh) $(wildcard sparsehess/*.pyx sparsehess/*/*.pyx)
 export OMP_NUM_THREADS ?= 1
+unexport PYTHONPATH PYTHONHOME  # modules that others put there would stand before the environment's own
 
+.NOTPARALLEL:  # two environments at a time would be two apt-get
 .PHONY: env demo test test-all slow bench lint wheels clean
-env demo test bench lint wheels: export PATH := $(VENV)/bin:$(PATH)
-test-all slow: export PATH := $(HOSTS)/bin:$(PATH)
+env demo test bench lint wheels: export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+test-all slow: export PATH := $(CURDIR)/$(HOSTS)/bin:$(PATH)
 
 env: $(VENV)/.ready
 

@@ -5,6 +5,8 @@
 # Settings of the machine for proxies, mirrors, certificates and pip are carried in. Status 3 of `make`: there can be
 # no such root here (root, debootstrap, mount and PID namespaces are needed).
 set -eu
+umask 022  # apt reads what is carried in as a user of its own
+export HOME="${HOME:-/root}"
 
 cannot() { echo "sparsehess: no bare Debian here: $*" >&2; exit 3; }
 

@@ -7,6 +7,9 @@ set -eu
 stack=$1
 venv=$2
 shift 2
+# What the user has told cd, Python and pip for elsewhere must not lead out of the environment.
+unset CDPATH PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX PIP_ROOT
+export PIP_USER=0
 here=$(cd "$(dirname "$0")" && pwd)
 project=$(dirname "$here")
 python=${PYTHON:-/usr/bin/python3}
@@ -20,8 +23,8 @@ fail() { echo "sparsehess: $*" >&2; exit 1; }
 need() {  # PACKAGE …: install those that are not there
     missing=
     for package in "$@"; do
-        status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
-        [ "$status" = installed ] || missing="$missing $package"
+        # A line for each architecture.
+        dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || missing="$missing $package"
     done
     [ -n "$missing" ] || return 0
     command -v apt-get >/dev/null || fail "these Debian packages are needed, and there is no apt-get here:$missing"
@@ -32,7 +35,9 @@ need() {  # PACKAGE …: install those that are not there
     fi
     say "installing$missing"
     log=$(mktemp)
-    { $root apt-get update && DEBIAN_FRONTEND=noninteractive $root apt-get install -y --no-install-recommends $missing; } >"$log" 2>&1 \
+    # sudo lets no variable through; a machine that has just started upgrades itself, with the lock in its hand.
+    { $root apt-get update && $root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y \
+        --no-install-recommends $missing; } >"$log" 2>&1 </dev/null \
         || { tail -n 20 "$log" >&2; fail "apt-get could not install:$missing"; }
     rm -f "$log"
 }
@@ -49,26 +54,39 @@ need $packages
 
 # --- the virtual environment, and what must stay fixed in it ---------------------------
 if [ "$stack" != system ]; then
+    case $project$venv in *" "*) fail "PETSc does not build in a folder with a space in its path: $project" ;; esac
     "$python" -m venv "$venv"
     echo "numpy>=2" >"$venv/constraints.txt"
 else
     "$python" -m venv --system-site-packages "$venv"
-    # The compiled petsc4py loads only beside the numpy ABI it was built for.
-    "$python" -c 'import numpy; v = numpy.__version__; print(f"numpy>={v},<{int(v.split(chr(46))[0]) + 1}")' >"$venv/constraints.txt"
+    # The compiled petsc4py loads only beside the numpy ABI it was built for: the distribution's, not the user's own.
+    "$python" -I -c 'import numpy; v = numpy.__version__; print(f"numpy>={v},<{int(v.split(chr(46))[0]) + 1}")' >"$venv/constraints.txt"
 fi
-printf '[global]\nconstraint = %s\n' "$venv/constraints.txt" >"$venv/pip.conf"
+venv=$(cd "$venv" && pwd)
+# As an address: pip splits paths at spaces.
+"$venv/bin/python" -c 'import pathlib, sys; print("[global]\nconstraint =", pathlib.Path(sys.argv[1]).as_uri())' \
+    "$venv/constraints.txt" >"$venv/pip.conf"
 site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+# A numpy in ~/.local would stand before the distribution's, and pip would take for there what has no script here.
+echo "import site; site.ENABLE_USER_SITE = False" >"$site/no-packages-of-the-user.pth"
 
 # mpiexec as root, with more ranks than cores, one BLAS thread a rank. Of more ranks than cores Open MPI 5 is told as
 # its launcher wants it; left to its own, it complains that the kernel knows no way from a host to itself.
-mpiexec=$(PATH=$(echo "$PATH" | tr ':' '\n' | grep -vxF "$venv/bin" | paste -sd:) command -v mpiexec) || fail "no mpiexec on PATH"
+# The distribution's, whatever stands before it on PATH (conda's, another environment's) or MPICH's is preferred to it:
+# under another MPI's launcher each process is a world of its own.
+PATH=/usr/bin:/bin:$PATH
+mpiexec=
+for each in mpiexec mpiexec.openmpi; do
+    [ -n "$mpiexec" ] || ! "$each" --version 2>&1 | grep -Eqi 'open.?(mpi|rte)' || mpiexec=$(command -v "$each")
+done
+[ -n "$mpiexec" ] || fail "there is no mpiexec of Open MPI under /usr/bin or on PATH"
 cat >"$venv/bin/mpiexec" <<WRAPPER
 #!/bin/sh
 export OMP_NUM_THREADS=\${OMP_NUM_THREADS:-1} OMPI_MCA_rmaps_base_oversubscribe=\${OMPI_MCA_rmaps_base_oversubscribe:-1}
 export PRTE_MCA_rmaps_default_mapping_policy=\${PRTE_MCA_rmaps_default_mapping_policy:-:oversubscribe}
 export OMPI_MCA_reachable=\${OMPI_MCA_reachable:-weighted}
 [ "\$(id -u)" = 0 ] && export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-exec $mpiexec "\$@"
+exec "$mpiexec" "\$@"
 WRAPPER
 chmod +x "$venv/bin/mpiexec"
 
@@ -86,12 +104,12 @@ fi
 
 # --- sparsehess and its kernels --------------------------------------------------------
 # Built apart from the distribution's Python packages, some of which (pythran) get in Cython's way.
-"$venv/bin/python" -m pip install $quiet -e "$project[demo,test${hosts:+,hosts}]"
+"$venv/bin/python" -m pip install $quiet -c "$venv/constraints.txt" -e "$project[demo,test${hosts:+,hosts}]"
 if [ -n "$hosts" ]; then
     # PyTorch for processors alone: from the index where it has such builds (its answer to a version that there is not
     # names all), else the distribution's. The plain one brings gigabytes for NVIDIA's devices.
     torch=$("$venv/bin/python" -m pip install --dry-run --no-deps torch==0 2>&1 | grep -oE '[0-9][0-9.]*\+cpu' | tail -n 1 || true)
-    if [ -n "$torch" ]; then "$venv/bin/python" -m pip install $quiet "torch==$torch"; else need python3-torch; fi
+    if [ -n "$torch" ]; then "$venv/bin/python" -m pip install $quiet -c "$venv/constraints.txt" "torch==$torch"; else need python3-torch; fi
 fi
 "$venv/bin/python" -c "import sparsehess.runtime as r; r.initialize([]); import sparsehess.coloring.kernels" \
     || fail "the environment was made but does not import: see the message above"

@@ -21,7 +21,7 @@ if [ "$stack" = cuda ]; then
     cuda="--with-cuda=1 --with-cuda-dir=$(dirname "$(dirname "$(readlink -f "$nvcc")")") --with-cuda-arch=${CUDA_ARCH:-all-major}"
     kind=cuda-
 fi
-wheels=${XDG_CACHE_HOME:-$HOME/.cache}/sparsehess/${kind}petsc-$petsc-slepc-$slepc-$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_config_var("SOABI"))')
+wheels=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/sparsehess/${kind}petsc-$petsc-slepc-$slepc-$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_config_var("SOABI"))')
 mkdir -p "$wheels"
 
 build() {  # NAME==VERSION: from the kept wheel, or from source; never from pip's own cache,

@@ -2,6 +2,8 @@
 # wheels.sh FOLDER: build the source archive, and from it a wheel for this Python, into FOLDER. The kernels use neither
 # numpy's nor PETSc's C API, so the wheel serves every PETSc; auditwheel says how old a C library it asks for.
 set -eu
+unset CDPATH PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX PIP_ROOT
+export PIP_USER=0
 folder=$(mkdir -p "$1" && cd "$1" && pwd)
 project=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-python3}

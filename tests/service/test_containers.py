@@ -1,9 +1,11 @@
 """Images on one set of scripts, whose steps run in bare roots of Debian 12 and 13, as the README's commands do."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -142,3 +144,98 @@ def test_a_root_that_cannot_be_made_is_said(tmp_path):
     )
     assert done.returncode == 3 and done.stderr.count("no bare Debian here") == 1
     assert not (tmp_path / "root").exists()
+
+
+def stubs(folder, **programs):
+    """Return a PATH on which programs of our own, in shell, stand before the others."""
+    folder.mkdir()
+    for name, text in programs.items():
+        (folder / name.replace("_", "-")).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name.replace("_", "-")).chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
+
+
+# What pip is told, and by which variables; of an installation it leaves the project on the path.
+PIP = """
+import json, os, sys, sysconfig
+
+with open(os.environ["TOLD"], "w") as told:
+    json.dump({"words": sys.argv[1:], **os.environ}, told)
+with open(os.path.join(sysconfig.get_path("purelib"), "project.pth"), "w") as path:
+    path.write(os.environ["PROJECT"])
+"""
+PYTHON = """
+[ "$1 $2" = "-m venv" ] || exec "$PLAIN" "$@"
+shift 2
+"$PLAIN" -m venv --without-pip "$@"
+for site in .venv/lib/python3*/site-packages; do
+    mkdir "$site/pip"
+    touch "$site/pip/__init__.py"
+    cp "$PIP" "$site/pip/__main__.py"
+done
+"""
+
+
+def test_nothing_of_the_users_own_gets_in(tmp_path):
+    """Not numpy, launcher or settings of pip that stand first elsewhere, nor a space in the path of the clone."""
+    if not Path("/usr/lib/petscdir").is_dir():
+        pytest.skip("the distribution's petsc4py is not here")
+    clone, home = tmp_path / "a clone", tmp_path / "home"
+    clone.mkdir()
+    shutil.copytree(DOCKER, clone / "docker")
+    for name in ("Makefile", "setup.cfg", "pyproject.toml"):
+        shutil.copy(ROOT / name, clone)
+    plain = Path(sys.executable).resolve()
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    others = [home / f".local/lib/{version}/site-packages", tmp_path / "modules"]
+    for place in others:
+        (place / "numpy").mkdir(parents=True)
+        (place / "numpy/__init__.py").write_text("__version__ = '9.9'")
+    (tmp_path / "pip.py").write_text(PIP)
+    path = stubs(
+        tmp_path / "bin",
+        dpkg_query="echo installed; echo installed",  # of two architectures
+        mpiexec="echo HYDRA build details:",
+        python=PYTHON,
+    )
+    told = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "PYTHON", "MAKE", "MFLAGS"))}
+    told.update(PATH=path, HOME=str(home), CDPATH=f".:{clone}", PYTHONPATH=str(others[1]))
+    told.update(PIP_USER="1", PIP_TARGET="/elsewhere", PIP_CONSTRAINT="/elsewhere/constraints.txt")
+    told.update(PYTHON=str(tmp_path / "bin/python"), PLAIN=str(plain), PIP=str(tmp_path / "pip.py"))
+    told.update(TOLD=str(tmp_path / "told"), PROJECT=str(ROOT))
+    done = subprocess.run(["make", "env"], cwd=clone, env=told, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    pip, venv = json.loads((tmp_path / "told").read_text()), clone / ".venv"
+    assert pip["PIP_USER"] == "0" and "PIP_TARGET" not in pip and "PYTHONPATH" not in pip
+    assert pip["words"][-2:] == ["-e", f"{clone}[demo,test]"]
+    assert pip["words"][-4:-2] == ["-c", str(venv / "constraints.txt")]
+    assert (venv / "pip.conf").read_text().split()[-1] == (venv / "constraints.txt").as_uri()
+    assert "9.9" not in (venv / "constraints.txt").read_text()
+    assert str(tmp_path / "bin") not in (venv / "bin/mpiexec").read_text()
+    del told["PYTHONPATH"]
+    numpy = [venv / "bin/python", "-c", "import numpy; print(numpy.__file__)"]
+    found = subprocess.run(numpy, env=told, capture_output=True, text=True, check=True).stdout
+    assert str(home) not in found
+
+
+def test_apt_asks_nothing_behind_sudo(tmp_path):
+    """sudo lets no variable through, and nobody would see the question."""
+    path = stubs(
+        tmp_path / "bin",
+        dpkg_query="exit 1",
+        id="echo 1000",
+        sudo='[ "$1" = -n ] && exit 0; exec env -i PATH="$PATH" "$@"',
+        apt_get=f'echo "$* frontend=${{DEBIAN_FRONTEND:-asks}}" >>"{tmp_path}/log"; [ "$1" = update ]',
+    )
+    done = subprocess.run(
+        ["sh", DOCKER / "environment.sh", "system", tmp_path / "venv"],
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    update, install = (tmp_path / "log").read_text().splitlines()
+    assert update.startswith("update") and "Lock::Timeout" in install
+    assert install.endswith("frontend=noninteractive")
+    assert done.returncode == 1 and "apt-get could not install: build-essential" in done.stderr
+    assert not (tmp_path / "venv").exists()
