@@ -1,13 +1,13 @@
 #!/bin/sh
 # Lint, then the tests of each number of ranks, by their marks.
-#   tests/run.sh        in minutes, without the thorough ones, on 1 to 3 ranks
+#   tests/run.sh        in minutes: without the thorough ones, on 2 ranks the essential ones
 #   tests/run.sh all    all but the slow ones, on 1 to 4 ranks
 set -eu
 unset CDPATH
 cd "$(dirname "$0")/.."
 case ${1:-} in
-    all) marked= several="2 3 4" ;;
-    "") marked="not thorough" several="2 3" ;;
+    all) on_one= on_many= several="2 3 4" ;;
+    "") on_one="not thorough" on_many="essential and not thorough" several=2 ;;
     *) echo "tests/run.sh: nothing or all, not '$1'" >&2; exit 2 ;;
 esac
 REFERENCES=$(mktemp -d)  # dense spectra are computed once for all the runs
@@ -20,8 +20,8 @@ if [ -e .git ]; then
     ruff format --check .
 fi
 echo "tests on 1 rank, two at a time"
-python -m pytest -q -rs -n 2 --dist worksteal -m "$marked" tests
+python -m pytest -q -rs -n 2 --dist worksteal -m "$on_one" tests
 for ranks in $several; do
     echo "tests on $ranks ranks"
-    timeout 1200 mpiexec -n "$ranks" python -m pytest -q -rs -x -m "$marked" tests
+    timeout 1200 mpiexec -n "$ranks" python -m pytest -q -rs -x -m "$on_many" tests
 done

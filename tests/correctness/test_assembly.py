@@ -16,7 +16,7 @@ from cases import frobenius_error, grid, laplacian, local_rows
 import sparsehess as sh
 from sparsehess.errors import CheckError, EvaluationError, InputError
 
-pytestmark = pytest.mark.parallel([1, 2, 3])
+pytestmark = [pytest.mark.parallel([1, 2, 3]), pytest.mark.essential]
 
 # --- exact Hessians of pair potentials --------------------------------------------------
 

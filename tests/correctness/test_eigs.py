@@ -16,7 +16,7 @@ from sparsehess.runtime import destroy
 from sparsehess.solvers.krylovschur import KrylovSchur
 from sparsehess.solvers.problem import EigenProblem
 
-pytestmark = pytest.mark.parallel([1, 2, 4])
+pytestmark = [pytest.mark.parallel([1, 2, 4]), pytest.mark.essential]
 
 
 def agree(spectrum, expected, top, comm, within=1e-9):

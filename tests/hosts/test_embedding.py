@@ -15,7 +15,7 @@ import sparsehess as sh
 from sparsehess.errors import EvaluationError
 from sparsehess.runtime import communicator
 
-pytestmark = pytest.mark.parallel([1, 2, 4])
+pytestmark = [pytest.mark.parallel([1, 2, 4]), pytest.mark.essential]
 
 
 def chain(comm, n, gradient=None):
