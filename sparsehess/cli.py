@@ -25,6 +25,8 @@ _TWICE = 1.0
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit with its status. Collective on the world communicator."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if getattr(sys.stdout, "errors", None) == "strict" and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a locale without Greek is no reason to lose an answer
     ours, _, theirs = _partition(words)
     arguments, early, text = None, None, None
     options: dict[str, object] = {}

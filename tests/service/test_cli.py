@@ -332,6 +332,16 @@ EIGS_FIELDS = {
 }
 
 
+@pytest.mark.parametrize("command", ["eigs --help", "submit --help", "eigs good.npz -k 2"])
+def test_a_locale_without_our_letters_has_its_answer(place, command):
+    """As sys.stdout is under LC_ALL=de_DE.ISO-8859-1, which a machine need not have."""
+    told = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    words = [sys.executable, "-m", "sparsehess", *command.split()]
+    done = subprocess.run(words, cwd=place, capture_output=True, env=told, check=False)
+    assert done.returncode == 0 and not done.stderr, done.stderr.decode()
+    assert len(done.stdout.decode("ascii").splitlines()) > 3
+
+
 def test_eigs_of_a_matrix_gives_the_same_on_all_ranks(place):
     exact = laplacian(7, 8)[1]
     seen = [facts(place, "eigs good.npz -k 5", ranks) for ranks in (1, 2, 3, 4)]
