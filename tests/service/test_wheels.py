@@ -34,7 +34,7 @@ def test_it_installs_and_runs(built, kind, tmp_path):
     stack = {str(Path(module.__file__).parents[1]) for module in (petsc4py, slepc4py)}
     told = {key: value for key, value in os.environ.items() if not key.startswith(("OMPI_COMM", "PMIX", "PRTE_L"))}
     told |= {"PYTHONPATH": os.pathsep.join(stack), "PIP_CONSTRAINT": str(tmp_path / "constraints.txt")}
-    told["PATH"] = f"{python.parent}:{told['PATH']}"
+    told |= {"PATH": f"{python.parent}:{told['PATH']}", "PIP_USER": "0", "PYTHONNOUSERSITE": "1"}
 
     def run(*words):
         done = subprocess.run(words, cwd=tmp_path, env=told, capture_output=True, text=True, check=False)
