@@ -50,6 +50,14 @@ def test_a_matrix_that_cannot_be_written_is_refused_on_all_ranks(name, folder, c
     assert [path.name for path in folder.iterdir()] == [name]
 
 
+def contents(folder, comm):
+    """Return the names in a folder when all ranks are here, before any goes on."""
+    comm.Barrier()
+    names = {one.name for one in folder.iterdir()}
+    comm.Barrier()
+    return names
+
+
 def test_half_a_result_leaves_nothing_and_what_the_killed_have_left_goes(folder, comm, monkeypatch):
     path, facts = folder / "result.h5", {"k": 2}
     left, mine = files.beside(path), files.beside(path)
@@ -71,12 +79,10 @@ def test_half_a_result_leaves_nothing_and_what_the_killed_have_left_goes(folder,
     monkeypatch.setattr(export, "_whole", breaks)
     with pytest.raises(MemoryError):
         export.write_results(path, facts, {}, vectors, comm)
-    comm.Barrier()
-    assert {one.name for one in folder.iterdir()} == comm.bcast({mine.name})
+    assert contents(folder, comm) == comm.bcast({mine.name})
     monkeypatch.undo()
     export.write_results(path, facts, {}, vectors, comm)
-    comm.Barrier()
-    assert {one.name for one in folder.iterdir()} == comm.bcast({mine.name, path.name})
+    assert contents(folder, comm) == comm.bcast({mine.name, path.name})
     with pytest.raises(InputError, match="cannot be written"):
         export.write_results(folder / "no" / "x.h5", facts, {}, vectors, comm)
     for vector in vectors:
