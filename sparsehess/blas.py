@@ -64,6 +64,25 @@ def loaded() -> dict:
     return {**facts, "name": REFERENCE if _OF_REFERENCE.match(file) else file}
 
 
+def threads() -> int | None:
+    """Return how many threads the BLAS of PETSc uses.
+
+    Not collective. OpenBLAS tells: it heeds OPENBLAS_NUM_THREADS before OMP_NUM_THREADS, its serial build neither.
+
+    Returns
+    -------
+    int or None
+        None where the library does not tell.
+    """
+    library = _library_of("dgemm_")
+    if library is None:
+        return None
+    try:
+        return int(ctypes.CDLL(library).openblas_get_num_threads())
+    except (AttributeError, OSError):  # OSError: an upgrade has taken the file from under this process
+        return None
+
+
 def _library_of(routine: str) -> str | None:
     """Return the path of the library from which PETSc takes a routine."""
     try:

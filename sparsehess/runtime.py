@@ -433,10 +433,15 @@ def without_gaps(basis, rows: int) -> None:
 
 
 def threads() -> int:
-    """Return how many threads BLAS was told to use on each rank.
+    """Return how many threads BLAS uses on each rank: as it says itself, else as it was told to.
 
     Not collective.
     """
+    from sparsehess import blas
+
+    said = blas.threads()
+    if said is not None:
+        return said
     value = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     return int(value) if value.isdigit() else (os.cpu_count() or 1)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sparsehess import blas
+from sparsehess import blas, runtime
 from sparsehess.commands import stack
 from sparsehess.runtime import PETSc
 
@@ -78,3 +78,27 @@ def test_another_library_shows(tmp_path):
     )
     found = json.loads(done.stdout)["blas"]
     assert found["name"] == "BLIS" and found["library"] == found["lapack"] == str(front)
+
+
+def test_threads_are_those_of_the_library(tmp_path):
+    """Not what one variable says: OpenBLAS has one of its own, and builds that heed none."""
+    place = tmp_path / "openblas"
+    place.mkdir()
+    lines = (
+        "#include <stdlib.h>",
+        "void dgemm_(void) {} void dsyevr_(void) {}",
+        'int openblas_get_num_threads(void) { return atoi(getenv("OPENBLAS_NUM_THREADS")); }',
+    )
+    (place / "front.c").write_text("\n".join(lines))
+    front = place / "libfront.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", front, place / "front.c"], check=True)
+    told = {**os.environ, "LD_PRELOAD": str(front), "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "7"}
+    words = [sys.executable, "-m", "sparsehess", "info", "--json", "-"]
+    done = subprocess.run(words, env=told, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["mpi"]["threads"] == 7
+
+
+def test_threads_of_a_library_that_does_not_tell(monkeypatch):
+    monkeypatch.setattr(blas, "_library_of", lambda routine: None)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3,2")
+    assert blas.threads() is None and runtime.threads() == 3
