@@ -20,7 +20,8 @@ mirror() {
 }
 
 places_of_pip() {  # files and folders that pip's settings name; of an index, the folder that holds it and its files
-    { cat /etc/pip.conf "$HOME/.config/pip/pip.conf" 2>/dev/null || true; echo "${PIP_FIND_LINKS:-} ${PIP_CONSTRAINT:-}"; } \
+    { cat /etc/pip.conf "$HOME/.config/pip/pip.conf" "${PIP_CONFIG_FILE:-/dev/null}" 2>/dev/null || true
+      echo "${PIP_FIND_LINKS:-} ${PIP_CONSTRAINT:-} ${PIP_CONFIG_FILE:-} ${PIP_CERT:-} ${SSL_CERT_FILE:-} ${REQUESTS_CA_BUNDLE:-}"; } \
         | grep -oE '(^|[ =]|file://)/[^ ]+' | sed -E 's,^file://(.*)/[^/]*$,\1,; s,^[ =],,' | sort -u \
         | while read -r place; do [ ! -e "$place" ] || [ "${place#/etc/ssl/}" != "$place" ] || echo "$place"; done
 }
@@ -57,7 +58,7 @@ run() {
             if [ -d "$place" ]; then mkdir -p "$ROOT$place"; else mkdir -p "$ROOT$(dirname "$place")"; touch "$ROOT$place"; fi
             mount --bind "$place" "$ROOT$place"
         done
-        kept=$(env | grep -E "^(PIP_|[A-Za-z]+_proxy|[A-Z]+_PROXY|SSL_CERT_|OPENBLAS_|CI=|SPARSEHESS_)" || true)
+        kept=$(env | grep -E "^(PIP_|[A-Za-z]+_proxy|[A-Z]+_PROXY|SSL_CERT_|REQUESTS_CA_|OPENBLAS_|CI=|SPARSEHESS_)" || true)
         IFS="
 "
         exec chroot "$ROOT" /usr/bin/env -i $kept HOME=/root LANG=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \

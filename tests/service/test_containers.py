@@ -239,3 +239,43 @@ def test_apt_asks_nothing_behind_sudo(tmp_path):
     assert install.endswith("frontend=noninteractive")
     assert done.returncode == 1 and "apt-get could not install: build-essential" in done.stderr
     assert not (tmp_path / "venv").exists()
+
+
+def test_what_the_settings_of_pip_name_goes_along(tmp_path):
+    """Each file once, by whichever variable; not what is not there."""
+    files = {name: tmp_path / name for name in ("pip.conf", "ours.pem", "theirs.pem", "wheels")}
+    for file in files.values():
+        file.touch()
+    files["pip.conf"].write_text(f"[global]\nfind-links = {files['wheels']}\nconstraint = /not/there.txt\n")
+    told = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "SSL_", "REQUESTS_"))}
+    told |= {"PIP_CONFIG_FILE": str(files["pip.conf"]), "PIP_CERT": str(files["ours.pem"])}
+    told |= {"REQUESTS_CA_BUNDLE": str(files["theirs.pem"]), "SSL_CERT_FILE": str(files["ours.pem"])}
+    del told["HOME"]
+    told["PATH"] = stubs(tmp_path / "bin", unshare='echo "$PLACES"')
+    words = ["sh", DOCKER / "bare-root.sh", "run", tmp_path, "/", "true"]
+    done = subprocess.run(words, env=told, capture_output=True, text=True, check=True)
+    mine = [place for place in done.stdout.split() if place.startswith(f"{tmp_path}/")]
+    assert mine == sorted(map(str, files.values()))
+
+
+def test_a_hook_of_git_keeps_its_index(tmp_path):
+    """What runs everything clones the project; git tells its hooks by variables where the index is."""
+    home, work = tmp_path / "home", tmp_path / "work"
+    home.mkdir()
+    shutil.copytree(ROOT / ".ci", work / ".ci")
+    (work / "docker").mkdir()
+    (work / "docker/bare-root.sh").write_text('[ "$1" != make ] || mkdir "$3/root"\n')
+    told = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")} | {"HOME": str(home)}
+
+    def git(*words):
+        words = ["git", "-c", "user.name=nobody", "-c", "user.email=nobody@localhost", *words]
+        return subprocess.run(words, cwd=work, env=told, capture_output=True, text=True, check=True).stdout
+
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "all")
+    (work / "next").touch()
+    git("add", "next")
+    hook = told | {"GIT_DIR": str(work / ".git"), "GIT_INDEX_FILE": str(work / ".git/index")}
+    subprocess.run([work / ".ci/run"], cwd=work, env=hook, capture_output=True, check=True)
+    assert git("status", "--short") == "A  next\n"
