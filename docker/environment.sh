@@ -21,10 +21,11 @@ fail() { echo "sparsehess: $*" >&2; exit 1; }
 
 # --- system packages -------------------------------------------------------------------
 need() {  # PACKAGE …: install those that are not there
-    missing=
+    missing= native=$(dpkg --print-architecture 2>/dev/null || true)
     for package in "$@"; do
-        # A line for each architecture.
-        dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || missing="$missing $package"
+        # A line for each architecture that it is there for.
+        dpkg-query -W -f '${Architecture} ${db:Status-Status}\n' "$package" 2>/dev/null \
+            | grep -Eqx "($native|all) installed" || missing="$missing $package"
     done
     [ -n "$missing" ] || return 0
     command -v apt-get >/dev/null || fail "these Debian packages are needed, and there is no apt-get here:$missing"

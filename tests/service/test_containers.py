@@ -194,7 +194,8 @@ def test_nothing_of_the_users_own_gets_in(tmp_path):
     (tmp_path / "pip.py").write_text(PIP)
     path = stubs(
         tmp_path / "bin",
-        dpkg_query="echo installed; echo installed",  # of two architectures
+        dpkg="echo arm64",
+        dpkg_query="echo arm64 installed; echo armhf installed",
         mpiexec="echo HYDRA build details:",
         python=PYTHON,
     )
@@ -222,7 +223,8 @@ def test_apt_asks_nothing_behind_sudo(tmp_path):
     """sudo lets no variable through, and nobody would see the question."""
     path = stubs(
         tmp_path / "bin",
-        dpkg_query="exit 1",
+        dpkg="echo arm64",
+        dpkg_query='[ "$4" = gfortran ] && echo all installed || echo armhf installed',  # another machine's
         id="echo 1000",
         sudo='[ "$1" = -n ] && exit 0; exec env -i PATH="$PATH" "$@"',
         apt_get=f'echo "$* frontend=${{DEBIAN_FRONTEND:-asks}}" >>"{tmp_path}/log"; [ "$1" = update ]',
@@ -237,7 +239,7 @@ def test_apt_asks_nothing_behind_sudo(tmp_path):
     update, install = (tmp_path / "log").read_text().splitlines()
     assert update.startswith("update") and "Lock::Timeout" in install
     assert install.endswith("frontend=noninteractive")
-    assert done.returncode == 1 and "apt-get could not install: build-essential" in done.stderr
+    assert done.returncode == 1 and "apt-get could not install: build-essential libopenblas0" in done.stderr
     assert not (tmp_path / "venv").exists()
 
 
