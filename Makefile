@@ -34,7 +34,7 @@ test-all: $(HOSTS)/.ready  # with all hosts, on 1 to 4 ranks: half an hour
 
 slow: $(HOSTS)/.ready  # tests that take minutes each; Slurm and bare roots of Debian 12 and 13 among them
 	@sh docker/environment.sh $(STACK) $(HOSTS) hosts slow
-	@OMPI_MCA_mpi_yield_when_idle=1 python -m pytest -q -rs -m slow tests
+	@OMPI_MCA_mpi_yield_when_idle=1 PRTE_MCA_hwloc_default_binding_policy=none python -m pytest -q -rs -m slow tests
 
 bench: env
 	@python benchmarks/run.py

@@ -27,6 +27,12 @@ NAMES = [
     "anm_3mht",
     "evsl_ab_fem3d",
 ]
+LARGE = ("hb_bcsstk16", "evsl_ab_fem3d")  # dense LAPACK takes them half a minute and more
+
+
+def real(*names):
+    """Return real matrices as parameters of a test; the large ones are thorough."""
+    return [pytest.param(name, marks=[pytest.mark.thorough] * (name in LARGE)) for name in names or NAMES]
 
 
 @functools.cache

@@ -14,7 +14,7 @@ REFERENCES=$(mktemp -d)  # dense spectra are computed once for all the runs
 export REFERENCES
 trap 'rm -rf "$REFERENCES"' EXIT
 # Ranks outnumber cores: all runs that go on at a time must not share the first one, and who waits must let another work.
-export OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1
+export OMPI_MCA_hwloc_base_binding_policy=none PRTE_MCA_hwloc_default_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1
 if [ -e .git ]; then
     ruff check .
     ruff format --check .

@@ -7,7 +7,7 @@ import elastic_network
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from cases import NAMES, free_chain, lapack, laplacian, prescribed, reference, stored
+from cases import free_chain, lapack, laplacian, prescribed, real, reference, stored
 
 import sparsehess as sh
 from sparsehess.errors import CheckError, InputError, NotConverged
@@ -35,7 +35,7 @@ def agree(spectrum, expected, top, comm, within=1e-9):
 
 
 @pytest.mark.parametrize("k", [7, 12, 40, *(pytest.param(k, marks=pytest.mark.thorough) for k in (1, 3, 10, 25))])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", real())
 def test_lowest_of_real_matrices(name, k, comm):
     K, M = stored(name)
     exact = reference(name)
@@ -44,7 +44,7 @@ def test_lowest_of_real_matrices(name, k, comm):
         agree(spectrum, exact[:k], np.abs(exact).max(), comm)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", real())
 def test_largest_of_real_matrices(name, comm):
     K, M = stored(name)
     exact = reference(name)
@@ -52,7 +52,7 @@ def test_largest_of_real_matrices(name, comm):
         agree(spectrum, exact[-10:], np.abs(exact).max(), comm)
 
 
-@pytest.mark.parametrize("name", ["hb_lund", "ccx_acou3", "nafems_fv52_p2", "evsl_ab_fem3d", "hb_bcsst01"])
+@pytest.mark.parametrize("name", real("hb_lund", "ccx_acou3", "nafems_fv52_p2", "evsl_ab_fem3d", "hb_bcsst01"))
 @pytest.mark.parametrize("part", [0.1, 0.4])
 def test_nearest_to_a_target(name, part, comm):
     K, M = stored(name)

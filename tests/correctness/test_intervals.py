@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from cases import NAMES, free_chain, lapack, laplacian, prescribed, reference, stored
+from cases import free_chain, lapack, laplacian, prescribed, real, reference, stored
 
 import sparsehess as sh
 from sparsehess.errors import CheckError, InputError
@@ -31,7 +31,11 @@ def whole(spectrum, exact, low, high, top):
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in ("ccx_beam8f", "anm_3mht"))) for n in NAMES]
+    "name",
+    [
+        *real("hb_bcsst01", "hb_lund", "hb_bcsstk16", "ccx_acou3", "nafems_fv52_p2", "evsl_ab_fem3d"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("ccx_beam8f", "anm_3mht")),
+    ],
 )
 def test_quarters_of_real_spectra(name, comm):
     K, M = stored(name)

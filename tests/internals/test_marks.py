@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.thorough  # pytest starts in pytest, a dozen times
 CONFTEST = Path(__file__).parents[1] / "conftest.py"
 TESTS = """
 import pytest
@@ -34,7 +35,7 @@ def suite(tmp_path):
     shutil.copy(CONFTEST, tmp_path / "tests")
     (tmp_path / "pyproject.toml").write_text(
         '[tool.pytest.ini_options]\naddopts = "--strict-markers -p no:cacheprovider"\n'
-        'markers = ["parallel(ranks)", "thorough", "slow"]\n'
+        'markers = ["parallel(ranks)", "slow"]\n'
     )
 
     def run(texts, *words, ranks=1, **environment):

@@ -48,6 +48,7 @@ def keys(text):
     return re.findall(r"^@\w+\{([^,]+),$", text, re.MULTILINE)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "words, ran",
     [
@@ -114,6 +115,7 @@ def test_a_file_that_cannot_be_written_is_refused_first(place, file):
     assert "PETSC ERROR" not in done.stderr and done.stdout == ""
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("option", ["options_left", "options_view", "get_total_flops", "mpidump"])
 def test_what_petsc_reads_when_it_ends_is_used(place, option):
     done = run(place, "eigs m.npz -k 2", f"-{option}")

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import scipy
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
@@ -203,7 +204,8 @@ def test_nothing_of_the_users_own_gets_in(tmp_path):
     told.update(PATH=path, HOME=str(home), CDPATH=f".:{clone}", PYTHONPATH=str(others[1]))
     told.update(PIP_USER="1", PIP_TARGET="/elsewhere", PIP_CONSTRAINT="/elsewhere/constraints.txt")
     told.update(PYTHON=str(tmp_path / "bin/python"), PLAIN=str(plain), PIP=str(tmp_path / "pip.py"))
-    told.update(TOLD=str(tmp_path / "told"), PROJECT=str(ROOT))
+    # Of an installation come the project and what pip would have brought for it.
+    told.update(TOLD=str(tmp_path / "told"), PROJECT=f"{ROOT}\n{Path(scipy.__file__).parents[1]}")
     done = subprocess.run(["make", "env"], cwd=clone, env=told, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     pip, venv = json.loads((tmp_path / "told").read_text()), clone / ".venv"
