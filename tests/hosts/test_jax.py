@@ -30,11 +30,11 @@ def exact(x):
 
 
 POINT = np.random.default_rng(0).normal(size=120)
-BEFORE = jax.config.jax_enable_x64  # JAX_ENABLE_X64 may have set it
 
 
 @pytest.mark.parametrize(("products", "most"), [("float64", 1e-15), ("float32", 1e-6)])
 def test_exact_hessians(products, most, comm):
+    before = jax.config.jax_enable_x64  # the user or another host may have set it
     objective = sh.Objective.from_jax(rosenbrock, POINT, products=products, comm=comm)
     with sh.assemble(objective, pattern="detect") as hessian:
         assert hessian.coloring.count == 3
@@ -42,7 +42,7 @@ def test_exact_hessians(products, most, comm):
         assert frobenius_error(hessian.mat, exact(POINT), comm) < most
         hessian.update(POINT + 0.1)
         assert frobenius_error(hessian.mat, exact(POINT + 0.1), comm) < most
-    assert jax.config.jax_enable_x64 == BEFORE
+    assert jax.config.jax_enable_x64 == before
 
 
 def test_tracing_and_probing_agree(comm):
