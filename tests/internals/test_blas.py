@@ -35,6 +35,7 @@ def test_what_is_loaded_multiplies():
     [
         ("/usr/lib/x86_64-linux-gnu/blas/libblas.so.3.11.0", blas.REFERENCE),
         ("/usr/lib64/librefblas.so.3", blas.REFERENCE),
+        ("/home/atlas/mkl-and-openblas/lib/libblas.so.3", blas.REFERENCE),
         ("/usr/lib/x86_64-linux-gnu/blis-serial/libblas.so.3", "BLIS"),
         ("/opt/conda/lib/libopenblasp-r0.3.28.so", "OpenBLAS"),
         ("/opt/intel/oneapi/mkl/lib/libmkl_intel_lp64.so.2", "MKL"),
