@@ -8,7 +8,7 @@ from pathlib import Path
 
 _PETSC = re.compile(r"/(libpetsc|PETSc\.)[^/]*\.so[^/]*$")  # the library, or the extension that it is part of
 
-# Of each library a word that its files or their folder have in their names, and the functions that tell version and kernels.
+# Of each library a word in the names of its files or their folder, and what tells its version and kernels.
 _LIBRARIES = {
     "OpenBLAS": ("openblas", "openblas_get_config", "openblas_get_corename"),
     "BLIS": ("blis", "bli_info_get_version_str", None),
@@ -51,7 +51,7 @@ def loaded() -> dict:
     facts = {"name": None, "version": None, "kernels": None, "library": library, "lapack": lapack}
     if library is None:
         return facts
-    near = "/".join(Path(library).parts[-2:]).lower()  # the file and its folder: what is above tells of other things
+    near = "/".join(Path(library).parts[-2:]).lower()  # file and folder: what is above may be called anything
     for name, (word, version, kernels) in _LIBRARIES.items():
         if word in near:
             number = re.search(r"\d+(\.\d+)+", _told(library, version))
