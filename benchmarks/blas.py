@@ -33,9 +33,8 @@ def run(cells, dense):
     from mpi4py import MPI
 
     import sparsehess as sh
-    from sparsehess import blas
-    from sparsehess.runtime import PETSc, communicator
-    from sparsehess.solvers.problem import EigenProblem
+    from sparsehess.eigen.problem.problem import EigenProblem
+    from sparsehess.runtime import PETSc, blas, communicator
 
     comm = communicator(MPI.COMM_WORLD)
     figures = {"blas": blas.loaded()}

@@ -32,7 +32,7 @@ import scipy.sparse.linalg as sla
 sys.path[:0] = [str(Path(__file__).parents[1])]  # where sparsehess is not installed
 from lobpcg import brick, forget_peak, memory
 
-from sparsehess.nullspace import rigid_body_modes
+from sparsehess.eigen.problem.rigid_body_modes import rigid_body_modes
 from sparsehess.runtime import PETSc, SLEPc
 
 TOL = 1e-8
@@ -156,9 +156,9 @@ def our_lobpcg(case):
 
 def our_feast(case, points):
     """Run FEAST alone, without counts."""
-    from sparsehess.solvers.feast import Feast
-    from sparsehess.solvers.problem import EigenProblem
-    from sparsehess.solvers.refine import rayleigh_ritz
+    from sparsehess.eigen.problem.problem import EigenProblem
+    from sparsehess.eigen.problem.rayleigh_ritz import rayleigh_ritz
+    from sparsehess.eigen.solvers.feast import Feast
 
     with EigenProblem.of(case.K, mass=case.M) as problem:
         solver = Feast(problem, {}, TOL, points=points)

@@ -26,12 +26,12 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).par
 from cases import laplacian
 
 import sparsehess as sh
+from sparsehess.eigen.problem.problem import EigenProblem, tight
+from sparsehess.eigen.problem.spectrum import SolveSpec
+from sparsehess.eigen.solvers.krylov_schur import DEFAULTS
+from sparsehess.eigen.solvers.spectrum_targets import WINDOWS
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, SLEPc, aij
-from sparsehess.solvers.krylovschur import DEFAULTS
-from sparsehess.solvers.problem import EigenProblem, tight
-from sparsehess.solvers.spectrum import SolveSpec
-from sparsehess.solvers.windows import WINDOWS
 
 PREFIX = "by_hand_"
 

@@ -189,8 +189,8 @@ class Ours:
         from mpi4py import MPI
 
         import sparsehess as sh
-        from sparsehess.hosts.learning import share
-        from sparsehess.hosts.torch_model import hessian
+        from sparsehess.hosts.learning.sample_shares import share
+        from sparsehess.hosts.torch.model_curvature import hessian
 
         self.sh, world = sh, MPI.COMM_WORLD
         mine = share(network.X, network.y, comm=world)

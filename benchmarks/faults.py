@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import faults
 import numpy as np
 
-from sparsehess.service import local, spool
+from sparsehess.service import local_scheduler, spool
 from sparsehess.service.spool import Spool
 
 RANKS = 2
@@ -96,7 +96,10 @@ def serve(times: int, seed: int) -> None:
         words = ["mpiexec", "-n", str(RANKS), sys.executable, "-m", "sparsehess", "serve", str(queue.path)]
         with open(place / "said", "ab") as said:
             return subprocess.Popen(
-                [*words, "--allow-code", str(place), *flags], env=local.environment(), stdout=said, stderr=said
+                [*words, "--allow-code", str(place), *flags],
+                env=local_scheduler.environment(),
+                stdout=said,
+                stderr=said,
             )
 
     def ended(service) -> bool:

@@ -39,7 +39,7 @@ import numpy as np
 import scipy.sparse as sp
 
 import sparsehess as sh
-from sparsehess.hosts import jax as host
+from sparsehess.hosts.jax import objective as host
 
 # --- functions, made anew for everybody so that nobody finds what another one compiled ---
 

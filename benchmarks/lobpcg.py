@@ -1,8 +1,8 @@
 """Ten lowest modes of a clamped elastic block without factorization, against shift-and-invert and SciPy.
 
 Trilinear bricks, consistent mass; each contender in a process of its own, on one rank; the same near-null
-space, and SciPy's LOBPCG gets our multigrid. Residuals are those of `sparsehess.solvers.blocks`. Peak memory
-is from when the matrices stand, the matrices themselves among it.
+space, and SciPy's LOBPCG gets our multigrid. Residuals are those of `sparsehess.eigen.problem.slepc_blocks`.
+Peak memory is from when the matrices stand, the matrices themselves among it.
 
     python benchmarks/lobpcg.py 14 32            # cells along an edge: n = 9,450 and 104,544
     python benchmarks/lobpcg.py 14 --only lobpcg scipy-lobpcg
@@ -79,7 +79,7 @@ def forget_peak():
 
 
 def by_lobpcg(problem, modes, method="lobpcg"):
-    from sparsehess.solvers.preconditioned import Preconditioned
+    from sparsehess.eigen.solvers.preconditioned_solver import Preconditioned
 
     problem.near_null = modes
     solver = Preconditioned(problem, method, {}, tol=TOL)
@@ -89,7 +89,7 @@ def by_lobpcg(problem, modes, method="lobpcg"):
 
 
 def by_inversion(problem, modes):
-    from sparsehess.solvers.krylovschur import KrylovSchur
+    from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 
     solver = KrylovSchur(problem, True, {}, tol=1e-2 * TOL)
     solver.shift_to(-1e-10 * problem.typical)
@@ -102,8 +102,8 @@ def by_scipy_lobpcg(problem, modes, K, M):
     """SciPy's, with as wide a block and with our multigrid; to the residual that ours reaches."""
     import scipy.sparse.linalg as sla
 
+    from sparsehess.eigen.solvers.preconditioned_solver import Preconditioned
     from sparsehess.runtime import PETSc
-    from sparsehess.solvers.preconditioned import Preconditioned
 
     problem.near_null = modes
     ours = Preconditioned(problem, "lobpcg", {}, tol=TOL)
@@ -161,9 +161,9 @@ CONTENDERS = {
 def contend(name, cells):
     """Print what one contender does with one block, as JSON."""
     from sparsehess import rigid_body_modes
-    from sparsehess.solvers.memory import factor_memory
-    from sparsehess.solvers.problem import EigenProblem
-    from sparsehess.solvers.refine import rayleigh_ritz
+    from sparsehess.eigen.problem.factor_memory import factor_memory
+    from sparsehess.eigen.problem.problem import EigenProblem
+    from sparsehess.eigen.problem.rayleigh_ritz import rayleigh_ritz
 
     K, M, x = brick((cells,) * 3)
     with EigenProblem.of(K, mass=M) as problem:

@@ -68,9 +68,9 @@ def rigid_modes(layout, cells):
 def solve(cells, comm, factor):
     """Return facts of one cube. Collective."""
     import sparsehess as sh
-    from sparsehess.pattern.layout import Layout
+    from sparsehess.eigen.problem.factor_memory import factor_memory
     from sparsehess.runtime import aij, destroy
-    from sparsehess.solvers.memory import factor_memory
+    from sparsehess.runtime.row_layout import Layout
 
     nodes = cells * (cells + 1) ** 2
     ends = np.arange(comm.size + 1) * nodes // comm.size

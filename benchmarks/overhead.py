@@ -23,8 +23,8 @@ from cases import laplacian
 from eigen_peers import by_hand
 
 import sparsehess as sh
+from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.runtime import communicator
-from sparsehess.solvers.problem import EigenProblem
 
 
 def main():

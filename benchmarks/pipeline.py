@@ -21,7 +21,7 @@ import scipy.sparse as sp
 from scipy.spatial import cKDTree
 
 import sparsehess as sh
-from sparsehess import room
+from sparsehess.runtime import memory
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "drivers"))
 
@@ -97,24 +97,24 @@ def measure(name, n, order, comm):
         spent[1] += 1
         return result
 
-    peaks = [room.peak_memory()]
+    peaks = [memory.peak_memory()]
     began = time.perf_counter()
     pattern = make()
     objective = sh.Objective(x=x, gradient=timed, pattern=pattern, comm=comm)
     made = time.perf_counter() - began
-    peaks.append(room.peak_memory())
+    peaks.append(memory.peak_memory())
     coloring = sh.color(pattern, order=order)
-    peaks.append(room.peak_memory())
+    peaks.append(memory.peak_memory())
     evaluated = []
 
     def progress(done, total):
         if done == total:
-            evaluated.append(room.peak_memory())
+            evaluated.append(memory.peak_memory())
 
     assembling = time.perf_counter()
     hessian = sh.assemble(objective, coloring=coloring, progress=progress)
     total = made + coloring.seconds + time.perf_counter() - assembling
-    peaks += [evaluated[0], room.peak_memory()]
+    peaks += [evaluated[0], memory.peak_memory()]
     stages = dict(hessian.timings)
     stages["pattern"] += made
     stages["gradient"] = spent[0]

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from sparsehess.service import local, spool
+from sparsehess.service import local_scheduler, spool
 from sparsehess.service.spool import Spool
 
 N, K, SAMPLE = 1_000, 5, 5
@@ -52,12 +52,14 @@ def main():
             subprocess.run(
                 [*start, "eigs", f"{place}/h.npz", "-k", str(K), "-q", "--json", f"{place}/{number}.json"],
                 check=True,
-                env=local.environment(),
+                env=local_scheduler.environment(),
             )
             alone.append(time.perf_counter() - began)
         queue = Spool.opened(f"{place}/spool")
         began = time.perf_counter()
-        service = subprocess.Popen([*start, "serve", str(queue.path), "--cache", "16M"], env=local.environment())
+        service = subprocess.Popen(
+            [*start, "serve", str(queue.path), "--cache", "16M"], env=local_scheduler.environment()
+        )
         ids = []
         for first in range(0, jobs, 100):
             drafts = []

@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from cases import NAMES, reference, stored
 
 import sparsehess as sh
+from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.runtime import PETSc, SLEPc, communicator
-from sparsehess.solvers.problem import EigenProblem
 
 
 def bare(problem, k, shift):

@@ -112,6 +112,6 @@ if [ -n "$hosts" ]; then
     torch=$("$venv/bin/python" -m pip install --dry-run --no-deps torch==0 2>&1 | grep -oE '[0-9][0-9.]*\+cpu' | tail -n 1 || true)
     if [ -n "$torch" ]; then "$venv/bin/python" -m pip install $quiet -c "$venv/constraints.txt" "torch==$torch"; else need python3-torch; fi
 fi
-"$venv/bin/python" -c "import sparsehess.runtime as r; r.initialize([]); import sparsehess.coloring.kernels" \
+"$venv/bin/python" -c "import sparsehess.runtime as r; r.initialize([]); import sparsehess.coloring.graph_kernels" \
     || fail "the environment was made but does not import: see the message above"
 say "environment ready in $venv"

@@ -14,7 +14,7 @@ import skfem
 from skfem.helpers import ddot, dot, eye, sym_grad, trace
 
 import sparsehess as sh
-from sparsehess.units import Units
+from sparsehess.derivatives.units import Units
 
 STEEL = {"young": 210e9, "poisson": 0.3, "density": 7850.0}  # Pa, 1, kg/m³
 BETA = (1.875104, 4.694091, 7.854757)

@@ -16,7 +16,7 @@ from ase.neighborlist import neighbor_list
 from ase.optimize import BFGSLineSearch
 
 import sparsehess as sh
-from sparsehess.units import Units
+from sparsehess.derivatives.units import Units
 
 SKIN = 0.1  # Å: pairs that a step could bring within the cut-off belong to the pattern too
 

@@ -17,8 +17,8 @@ from dolfinx import fem, mesh
 from dolfinx.fem.petsc import assemble_matrix, assemble_vector
 
 import sparsehess as sh
+from sparsehess.derivatives.units import Units
 from sparsehess.hosts.dolfinx import function_space
-from sparsehess.units import Units
 
 GEL = {"young": 1e5, "poisson": 0.4, "density": 1e3}  # Pa, 1, kg/m³
 

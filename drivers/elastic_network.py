@@ -14,7 +14,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 import sparsehess as sh
-from sparsehess.units import Units
+from sparsehess.derivatives.units import Units
 
 ENOLASE = Path(__file__).parent / "structures" / "3enl.pdb"
 MASSES = {

@@ -19,7 +19,7 @@ import skfem
 from skfem.helpers import ddot, det, dot, grad, identity, inv, transpose
 
 import sparsehess as sh
-from sparsehess.units import Units
+from sparsehess.derivatives.units import Units
 
 RUBBER = {"young": 1.5e6, "poisson": 0.45, "density": 1.1e3}  # Pa, 1, kg/m³
 

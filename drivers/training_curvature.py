@@ -34,9 +34,9 @@ import numpy as np
 import torch
 
 import sparsehess as sh
-from sparsehess.hosts.learning import labels, layers, share
-from sparsehess.hosts.torch import blocks
-from sparsehess.hosts.torch_model import hessian
+from sparsehess.hosts.learning.sample_shares import labels, layers, share
+from sparsehess.hosts.torch.model_curvature import hessian
+from sparsehess.hosts.torch.objective import blocks
 from sparsehess.runtime import on_root
 
 DEGENERACY = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3)  # parts of the largest eigenvalue

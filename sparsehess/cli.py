@@ -10,10 +10,11 @@ import time
 import traceback
 
 from sparsehess import commands, errors, runtime
-from sparsehess.commands import batch, jobfiles
+from sparsehess.commands import job_files
 from sparsehess.commands.arguments import Help, parser
-from sparsehess.commands.words import split_petsc
+from sparsehess.commands.petsc_words import split_petsc
 from sparsehess.errors import InputError, SparseHessError
+from sparsehess.service import batch_commands
 
 # Seconds that ranks without PETSc leave the word to the first.
 _OTHERS = 3.0
@@ -34,9 +35,9 @@ def main(argv: list[str] | None = None) -> None:
     names: list[str] = []
     try:
         top = parser()
-        ours, first = jobfiles.expanded(ours, top)
+        ours, first = job_files.expanded(ours, top)
         theirs = first + theirs
-        arguments = top.parse_args(jobfiles.guarded(ours))
+        arguments = top.parse_args(job_files.guarded(ours))
         options, rest, names = split_petsc(theirs)
     except Help as help_text:
         text = str(help_text)
@@ -44,11 +45,11 @@ def main(argv: list[str] | None = None) -> None:
         early = error
     verbose = "-v" in ours or "--verbose" in ours
     if commands.is_alone(words):
-        sys.exit(_alone(arguments, early, text, theirs, verbose) if batch.first() else errors.DONE)
+        sys.exit(_alone(arguments, early, text, theirs, verbose) if batch_commands.first() else errors.DONE)
     try:
         runtime.initialize(rest)
     except SparseHessError as error:
-        if not batch.first():
+        if not batch_commands.first():
             time.sleep(_OTHERS)  # the launcher ends all after the first has told it; one that is alone is heard
         sys.stderr.write(f"sparsehess: {error}\n")
         sys.exit(error.status)
@@ -103,15 +104,15 @@ def _partition(words: list[str]) -> tuple[list[str], list[str], list[str]]:
 
 
 def _run(arguments, options: dict[str, object], names: list[str], world) -> int:
-    from sparsehess import export
-    from sparsehess.commands import saving
+    from sparsehess.commands import checkpoint_flags
+    from sparsehess.storage import writers
 
     comm = runtime.communicator(world)
-    export.check_writable(None if arguments.json == "-" else arguments.json, (), comm)
+    writers.check_writable(None if arguments.json == "-" else arguments.json, (), comm)
     _check_citations(comm)
     arguments.checkpoint = _checkpoint(arguments, comm)
     status = commands.run(arguments, options, comm)
-    saving.clear(arguments)
+    checkpoint_flags.clear(arguments)
     unused = [name for name in names if not runtime.option_was_used(name)]
     if unused:
         raise InputError(f"PETSc options that nothing has used: {', '.join('-' + name for name in unused)}")
@@ -135,9 +136,9 @@ def _check_citations(comm) -> None:
 
 def _checkpoint(arguments, comm):
     """Return the checkpoint that the arguments ask for, told of signals from now on; or None. Collective."""
-    from sparsehess.commands import saving
+    from sparsehess.commands import checkpoint_flags
 
-    found = saving.opened(arguments, comm)
+    found = checkpoint_flags.opened(arguments, comm)
     if found is None:
         return None
     first: list[float] = []

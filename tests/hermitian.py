@@ -207,10 +207,10 @@ def check_other_methods_for_intervals(comm):
 
 def with_feast(comm, matrix, M, low, high, exact, **settings):
     """Assert that FEAST finds what is in an interval, told how many to expect."""
+    from sparsehess.eigen.problem.problem import EigenProblem
+    from sparsehess.eigen.problem.rayleigh_ritz import rayleigh_ritz
+    from sparsehess.eigen.solvers.feast import Feast
     from sparsehess.runtime import destroy
-    from sparsehess.solvers.feast import Feast
-    from sparsehess.solvers.problem import EigenProblem
-    from sparsehess.solvers.refine import rayleigh_ritz
 
     inside = exact[(exact > low) & (exact < high)]
     with EigenProblem.of(matrix, mass=M, comm=comm) as problem:
@@ -223,7 +223,7 @@ def with_feast(comm, matrix, M, low, high, exact, **settings):
 
 
 def check_quadratures(comm):
-    from sparsehess.solvers.contours import QUADRATURES
+    from sparsehess.eigen.solvers.contour_quadrature import QUADRATURES
 
     H, M = hermitian(60, 9, density=0.06), definite(60, 10)
     exact = reference(H, M)
@@ -343,9 +343,9 @@ def check_following(comm):
 
 
 def check_explanation(comm):
-    from sparsehess.solvers import EigenProblem, SolveSpec
-    from sparsehess.solvers.choice import choose
-    from sparsehess.solvers.memory import factor_memory
+    from sparsehess.eigen.problem.factor_memory import factor_memory
+    from sparsehess.eigen.solvers import EigenProblem, SolveSpec
+    from sparsehess.eigen.solvers.method_choice import choose
 
     with EigenProblem.of(hermitian(N, 15), comm=comm) as problem:
         choice = choose(problem, SolveSpec(interval=(0.0, 1.0)))
@@ -423,10 +423,10 @@ def check_files(comm):
 
 def check_checkpoint(comm):
     import sparsehess as sh
-    from sparsehess.checkpoints.checkpoint import Checkpoint
-    from sparsehess.checkpoints.search import Search
+    from sparsehess.eigen.solvers import EigenProblem, SolveSpec
+    from sparsehess.eigen.solvers.search_checkpoint import Search
     from sparsehess.runtime import destroy
-    from sparsehess.solvers import EigenProblem, SolveSpec
+    from sparsehess.storage.checkpoint import Checkpoint
 
     folder = comm.bcast(tempfile.mkdtemp() if comm.rank == 0 else None)
     H = hermitian(N, 18)

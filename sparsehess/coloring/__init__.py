@@ -4,11 +4,11 @@ Invariant of this room: a `Coloring` says nothing of values. Whether it is valid
 `verify` from the definition of its kind alone, never by the algorithm that made it.
 """
 
-from sparsehess.coloring.check import verify
 from sparsehess.coloring.coloring import BEST, Coloring, color
+from sparsehess.coloring.coloring_files import fingerprint, load, save
+from sparsehess.coloring.definitions import verify
 from sparsehess.coloring.kinds import KINDS
-from sparsehess.coloring.orders import ORDERS
 from sparsehess.coloring.portfolio import BUDGET
-from sparsehess.coloring.storage import fingerprint, load, save
+from sparsehess.coloring.vertex_orders import ORDERS
 
 __all__ = ["BEST", "BUDGET", "KINDS", "ORDERS", "Coloring", "color", "fingerprint", "load", "save", "verify"]

@@ -8,16 +8,16 @@ from functools import cached_property
 
 import numpy as np
 
-from sparsehess.citations import cite
-from sparsehess.coloring import bounds, improve, portfolio
-from sparsehess.coloring.check import alone_both_ways
+from sparsehess.coloring import lower_bounds, portfolio, recoloring
+from sparsehess.coloring.definitions import alone_both_ways
+from sparsehess.coloring.distributed_greedy import NO_TRAFFIC, Greedy, Traffic, greedy
 from sparsehess.coloring.kinds import KINDS, ON_ONE_RANK
-from sparsehess.coloring.orders import ORDERS
+from sparsehess.coloring.local_graph import WHOLE, Region, moved
 from sparsehess.coloring.portfolio import Attempt
-from sparsehess.coloring.region import WHOLE, Region, moved
-from sparsehess.coloring.schedule import NO_TRAFFIC, Greedy, Traffic, greedy
+from sparsehess.coloring.vertex_orders import ORDERS
 from sparsehess.errors import InputError
 from sparsehess.pattern import Layout, Pattern
+from sparsehess.runtime.citations import cite
 
 BEST = "best"
 
@@ -142,7 +142,7 @@ def color(
         size = pattern.n // target.n if target.n else 1
         bound = KINDS[kind].bound(pattern)
         if order == BEST:
-            bound = max(bound, bounds.dense_parts(pattern, region, size))
+            bound = max(bound, lower_bounds.dense_parts(pattern, region, size))
         if bound == pattern.n:  # no two variables can share a colour
             found, attempts = Greedy(region.numbers[: region.own].astype(np.int32), target.n, 0, NO_TRAFFIC), ()
             rule = rule or next(iter(rules))
@@ -186,7 +186,7 @@ def _without_neutral(pattern: Pattern, coloring: Coloring) -> Coloring:
     if KINDS[coloring.kind].elimination is not None:
         return coloring
     own, other = alone_both_ways(pattern, coloring)
-    free = improve.neutral(pattern, coloring.with_ghosts, own, other, coloring.count)
+    free = recoloring.neutral(pattern, coloring.with_ghosts, own, other, coloring.count)
     names = np.where(free, -1, np.cumsum(~free) - 1).astype(np.int32)
     return replace(
         coloring,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sparsehess.coloring import bounds, ejection, elimination, greedy, trees
+from sparsehess.coloring import bicolored_trees, greedy_kernels, lower_bounds
+from sparsehess.coloring import ejection_kernels as ejection
+from sparsehess.coloring import elimination_kernels as elimination
 
 
 @dataclass(frozen=True)
@@ -39,41 +41,45 @@ class Kind:
 KINDS = {
     "star": Kind(
         "star colouring, direct recovery by symmetry",
-        {"2007": greedy.Star, "conservative": greedy.ConservativeStar, "distance2": greedy.Distance2},
+        {
+            "2007": greedy_kernels.Star,
+            "conservative": greedy_kernels.ConservativeStar,
+            "distance2": greedy_kernels.Distance2,
+        },
         ejection.Star,
-        bounds.star,
+        lower_bounds.star,
         None,
         "distance2",
     ),
     "acyclic": Kind(
         "acyclic colouring, recovery by substitution in two-coloured trees",
-        {"local": greedy.Acyclic, "triangular": greedy.Triangular, "trees": trees.Trees},
+        {"local": greedy_kernels.Acyclic, "triangular": greedy_kernels.Triangular, "trees": bicolored_trees.Trees},
         ejection.Acyclic,
-        bounds.acyclic,
+        lower_bounds.acyclic,
         elimination.Leaves,
         "acyclic",
     ),
     "cpr": Kind(
         "Curtis-Powell-Reid column partition, direct recovery without symmetry",
-        {"columns": greedy.Distance2},
+        {"columns": greedy_kernels.Distance2},
         ejection.Distance2,
-        bounds.columns,
+        lower_bounds.columns,
         None,
         "distance2",
     ),
     "distance2": Kind(
         "no colour twice within two edges, direct recovery without symmetry",
-        {"distance2": greedy.Distance2},
+        {"distance2": greedy_kernels.Distance2},
         ejection.Distance2,
-        bounds.columns,
+        lower_bounds.columns,
         None,
         "distance2",
     ),
     "powell-toint": Kind(
         "Powell-Toint triangular partition, recovery by substitution from the last row up",
-        {"triangular": greedy.Triangular},
+        {"triangular": greedy_kernels.Triangular},
         None,
-        bounds.acyclic,
+        lower_bounds.acyclic,
         elimination.Rows,
         "powell-toint",
     ),

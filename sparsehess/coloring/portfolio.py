@@ -10,10 +10,10 @@ import time
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from sparsehess.coloring import improve, orders, stencils
+from sparsehess.coloring import periodic, recoloring, vertex_orders
+from sparsehess.coloring.distributed_greedy import Greedy, greedy
 from sparsehess.coloring.kinds import KINDS, ON_ONE_RANK
-from sparsehess.coloring.region import Region
-from sparsehess.coloring.schedule import Greedy, greedy
+from sparsehess.coloring.local_graph import Region
 from sparsehess.errors import InputError
 from sparsehess.pattern import Pattern
 
@@ -121,7 +121,7 @@ class _Search:
         self.best: Greedy | None = None
         self.rule = ""
         self.attempts: list[Attempt] = []
-        self._orders: dict[str, orders.Order] = {}
+        self._orders: dict[str, vertex_orders.Order] = {}
 
     def cost(self, rule: str, order: str) -> float:
         spent = _EACH + _COST.get(rule, _PLAIN) * self.pattern.nnz + 30e-9 * self.pattern.n
@@ -133,7 +133,7 @@ class _Search:
 
     @cached_property
     def walk(self) -> int:
-        return int(self.region.comm.allreduce(orders.walk(self.region)))
+        return int(self.region.comm.allreduce(vertex_orders.walk(self.region)))
 
     def affords(self, cost: float, keep: float = 0.0) -> bool:
         if self.best is not None and (cost > self.budget - keep or self.best.count <= self.bound):
@@ -141,9 +141,9 @@ class _Search:
         self.budget -= cost
         return True
 
-    def order(self, name: str, seed: int) -> orders.Order:
+    def order(self, name: str, seed: int) -> vertex_orders.Order:
         if name not in self._orders:
-            order = orders.ORDERS[name](self.region, seed)
+            order = vertex_orders.ORDERS[name](self.region, seed)
             self._orders[name] = replace(
                 order, scattered=order.scattered or self.pattern.n > _IN_TURN * self.region.chunk
             )
@@ -158,7 +158,7 @@ class _Search:
         if self.best is None or found.count < self.best.count:
             self.best, self.rule = found, rule
 
-    def run(self, rule: str, name: str, order: orders.Order) -> None:
+    def run(self, rule: str, name: str, order: vertex_orders.Order) -> None:
         began = time.perf_counter()
         limit = 0 if self.best is None else _HOPELESS * self.best.count
         self.note(f"{rule}, {name}", rule, greedy(self.region, self.kind.rules[rule], order, limit=limit), began)
@@ -196,7 +196,7 @@ def best(
         allowed -= ON_ONE_RANK
     if rule is None or lattice is not None:
         began = time.perf_counter()
-        found = stencils.periodic(pattern, region, kind, lattice)
+        found = periodic.periodic(pattern, region, kind, lattice)
         if found is not None:
             search.note("periodic template", "template", found, began)
         elif lattice is not None:
@@ -221,7 +221,7 @@ def _reverse_classes(search: _Search, seed: int) -> None:
     while search.affords(search.cost(moves, "natural"), _PASSES * search.budget):
         began, before = time.perf_counter(), search.best.count
         rule = search.kind.rules[moves]
-        search.note("reverse classes", moves, improve.recolored(search.region, rule, search.best, seed), began)
+        search.note("reverse classes", moves, recoloring.recolored(search.region, rule, search.best, seed), began)
         if search.best.count == before:
             break
 
@@ -249,7 +249,7 @@ def _eject(search: _Search, seed: int) -> None:
                 most,
             )
             before = 0
-        found = improve.without_a_class(region, state, search.best.count)
+        found = recoloring.without_a_class(region, state, search.best.count)
         work = int(region.comm.allreduce(state.work))
         search.budget += _VISIT * (most * chunks - (work - before))
         before = work
@@ -262,7 +262,7 @@ def _restart(search: _Search, rule: str, order: str, seed: int) -> None:
     """Colour in orders that are shaken ever anew."""
     draw = 0
     while search.affords(search.cost(rule, order)):
-        shaken = orders.perturbed(
+        shaken = vertex_orders.perturbed(
             search.region, search.order(order, seed), _SPREAD[draw % len(_SPREAD)], seed + draw + 1
         )
         draw += 1

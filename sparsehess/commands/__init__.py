@@ -8,9 +8,9 @@ from importlib import import_module
 from sparsehess import runtime
 
 _HOME = {
-    "eigs": "spectra",
-    "inertia": "spectra",
-    "check": "spectra",
+    "eigs": "eigenpairs",
+    "inertia": "eigenpairs",
+    "check": "eigenpairs",
     "assemble": "hessians",
     "color": "hessians",
     "density": "estimates",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from sparsehess.commands import batch, flags, serve
+from sparsehess.commands import flag_groups
 from sparsehess.errors import InputError
+from sparsehess.service import batch_commands, spool_commands
 
 
 class Help(Exception):
@@ -69,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     coloring.add_argument(
         "--blocks", type=int, metavar="B", help="variables come in consecutive groups of B (default 1)"
     )
-    coloring.set_defaults(**flags.COLORING)
+    coloring.set_defaults(**flag_groups.COLORING)
 
     derivatives = argparse.ArgumentParser(add_help=False)
     derivatives.add_argument(
@@ -100,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
         dest="settings",
         help="an argument of the problem; may be repeated",
     )
-    derivatives.set_defaults(**flags.DERIVATIVES)
+    derivatives.set_defaults(**flag_groups.DERIVATIVES)
 
     operand = argparse.ArgumentParser(add_help=False)
     operand.add_argument(
@@ -144,7 +145,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="between two saves (default 600; 0: after every gradient)",
     )
-    kept.set_defaults(**flags.CHECKPOINT)
+    kept.set_defaults(**flag_groups.CHECKPOINT)
 
     eigs = commands.add_parser(
         "eigs",
@@ -305,8 +306,8 @@ def parser() -> argparse.ArgumentParser:
     color.add_argument("--lattice", metavar="FILE", help="coordinates of the variables on a lattice (.npy)")
     color.add_argument("--plot", metavar="FILE.png", help="draw the coloured matrix")
 
-    batch.add_parsers(commands, shared)
-    serve.add_parsers(commands, shared)
+    batch_commands.add_parsers(commands, shared)
+    spool_commands.add_parsers(commands, shared)
 
     commands.add_parser(
         "info", parents=[shared], help="the stack: what is there, what is missing, what that costs"

@@ -6,22 +6,25 @@ import time
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 
-from sparsehess import errors, export, pictures, runtime
-from sparsehess.commands import flags
-from sparsehess.commands.answers import SCHEMA, answer, no_solver, ranks
-from sparsehess.commands.operands import known_vectors, operand
-from sparsehess.commands.telling import density_lines, derivative_facts, hessian_lines, rank_lines, trace_lines
+from sparsehess import errors, runtime
+from sparsehess.commands import flag_groups
+from sparsehess.commands.inputs import known_vectors, operand
+from sparsehess.commands.output import SCHEMA, answer, no_solver, ranks
+from sparsehess.commands.reports import plots
+from sparsehess.commands.summaries import density_lines, derivative_facts, hessian_lines, rank_lines, trace_lines
+from sparsehess.eigen.certificates import numerical_rank
+from sparsehess.eigen.estimates import spectral_density, trace
+from sparsehess.eigen.solvers import EigenProblem, SolveSpec
+from sparsehess.eigen.solvers.eigs import shortfall, solve
 from sparsehess.errors import CheckError, InputError, NotConverged
-from sparsehess.estimate import density, rank, trace
-from sparsehess.solvers import EigenProblem, SolveSpec
-from sparsehess.solvers.eigs import shortfall, solve
+from sparsehess.storage import writers
 
 
 @contextmanager
 def _problem(arguments, comm):
     """Have what INPUT, --mass and --nullspace stand for, as (operand, eigenproblem). Collective."""
     if arguments.nullspace != "rigid":
-        flags.refuse(arguments, flags.POSITIONS, "only --nullspace rigid asks where nodes are")
+        flag_groups.refuse(arguments, flag_groups.POSITIONS, "only --nullspace rigid asks where nodes are")
     with (
         closing(operand(arguments, comm, shell=arguments.shell)) as given,
         closing(known_vectors(arguments, given)) as known,
@@ -64,8 +67,8 @@ def _told(arguments, comm, given, facts: dict, lines: str, began: float, draw=No
 def run_density(arguments, options, comm) -> int:
     """Density of states."""
     began = time.perf_counter()
-    export.check_writable(arguments.out, export.RESULTS, comm)
-    export.check_writable(arguments.plot, pictures.SUFFIXES, comm)
+    writers.check_writable(arguments.out, writers.RESULTS, comm)
+    writers.check_writable(arguments.plot, plots.SUFFIXES, comm)
     with _problem(arguments, comm) as (given, problem):
         outliers = None
         if arguments.outliers:
@@ -75,7 +78,7 @@ def run_density(arguments, options, comm) -> int:
                 raise error
         else:
             no_solver(options)
-        found = density(
+        found = spectral_density(
             problem,
             points=arguments.grid,
             width=arguments.width,
@@ -100,8 +103,8 @@ def run_density(arguments, options, comm) -> int:
             "products": found.products,
         }
         if arguments.out is not None:
-            export.write_results(arguments.out, facts, arrays, outliers.vectors if outliers else [], comm)
-        draw = arguments.plot and (lambda: pictures.plot_density(arguments.plot, found, given.name))
+            writers.write_results(arguments.out, facts, arrays, outliers.vectors if outliers else [], comm)
+        draw = arguments.plot and (lambda: plots.plot_density(arguments.plot, found, given.name))
         _told(arguments, comm, given, facts, density_lines(found), began, draw)
         if outliers is not None:
             outliers.close()
@@ -114,9 +117,9 @@ def run_trace(arguments, options, comm) -> int:
     began = time.perf_counter()
     no_solver(options)
     if arguments.method == "exact":
-        flags.refuse(arguments, {**flags.SAMPLES, "tol": None}, "--method exact takes no samples")
+        flag_groups.refuse(arguments, {**flag_groups.SAMPLES, "tol": None}, "--method exact takes no samples")
     if arguments.function == "identity":
-        flags.refuse(arguments, {"steps": None}, "the trace itself takes one product with each sample")
+        flag_groups.refuse(arguments, {"steps": None}, "the trace itself takes one product with each sample")
     with _problem(arguments, comm) as (given, problem):
         found = trace(
             problem,
@@ -151,9 +154,9 @@ def run_rank(arguments, options, comm) -> int:
     """How many eigenvalues are not zero."""
     began = time.perf_counter()
     if arguments.method == "inertia":
-        flags.refuse(arguments, flags.SAMPLES, "--method inertia takes no samples")
+        flag_groups.refuse(arguments, flag_groups.SAMPLES, "--method inertia takes no samples")
     with _problem(arguments, comm) as (given, problem):
-        found = rank(
+        found = numerical_rank(
             problem,
             _threshold(arguments.threshold),
             absolute=arguments.absolute,

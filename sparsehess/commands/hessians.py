@@ -6,24 +6,33 @@ import dataclasses
 import time
 from functools import partial
 
-from sparsehess import errors, export, matrices, pictures, problems
+from sparsehess import errors
 from sparsehess.coloring import save, verify
-from sparsehess.commands.answers import SCHEMA, answer, no_solver, ranks
-from sparsehess.commands.operands import asked_coloring, assembled, thinned
-from sparsehess.commands.telling import color_lines, coloring_facts, derivative_facts, hessian_lines, thinned_line
+from sparsehess.commands import problem_files
+from sparsehess.commands.inputs import asked_coloring, assembled, thinned
+from sparsehess.commands.output import SCHEMA, answer, no_solver, ranks
+from sparsehess.commands.reports import plots
+from sparsehess.commands.summaries import (
+    color_lines,
+    coloring_facts,
+    derivative_facts,
+    hessian_lines,
+    thinned_line,
+)
 from sparsehess.errors import CheckError, InputError
-from sparsehess.recovery import plan
+from sparsehess.hessian.recovery import plan
+from sparsehess.storage import matrix_files, writers
 
 
 def run_assemble(arguments, options, comm) -> int:
     """The Hessian of a problem, to a file."""
     began = time.perf_counter()
     no_solver(options)
-    export.check_writable(arguments.out, export.MATRICES, comm)
-    if not problems.is_problem(arguments.input):
+    writers.check_writable(arguments.out, writers.MATRICES, comm)
+    if not problem_files.is_problem(arguments.input):
         raise InputError(f"{arguments.input}: assemble needs a problem, file.py:name or package.module:name")
     with assembled(arguments, comm) as hessian, thinned(arguments, hessian) as left:
-        export.write_matrix(arguments.out, hessian.mat if left is None else left.mat)
+        writers.write_matrix(arguments.out, hessian.mat if left is None else left.mat)
         facts = {
             "schema": SCHEMA,
             "task": "assemble",
@@ -46,9 +55,9 @@ def run_assemble(arguments, options, comm) -> int:
 def run_color(arguments, options, comm) -> int:
     """A colouring of a pattern, verified."""
     no_solver(options)
-    export.check_writable(arguments.out, export.RESULTS, comm)
-    export.check_writable(arguments.plot, (), comm)
-    pattern = matrices.read_pattern(arguments.input, comm, block=arguments.blocks, diagonal=arguments.diagonal)
+    writers.check_writable(arguments.out, writers.RESULTS, comm)
+    writers.check_writable(arguments.plot, (), comm)
+    pattern = matrix_files.read_pattern(arguments.input, comm, block=arguments.blocks, diagonal=arguments.diagonal)
     coloring = asked_coloring(arguments, pattern)
     broken = verify(pattern, coloring)
     facts = {
@@ -65,9 +74,9 @@ def run_color(arguments, options, comm) -> int:
     }
     if arguments.out is not None:
         save(arguments.out, pattern, coloring, facts)
-    picture = pictures.colored_picture(pattern, coloring) if arguments.plot is not None else None
+    picture = plots.colored_picture(pattern, coloring) if arguments.plot is not None else None
     draw = arguments.plot and partial(
-        pictures.plot_coloring, arguments.plot, picture, pattern.n, coloring, arguments.input
+        plots.plot_coloring, arguments.plot, picture, pattern.n, coloring, arguments.input
     )
     answer(arguments, comm, facts, color_lines(facts, broken, arguments.verbose), draw)
     pattern.free()

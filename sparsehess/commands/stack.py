@@ -6,8 +6,9 @@ import importlib.util
 
 import numpy as np
 
-from sparsehess import blas, errors, runtime
-from sparsehess.commands.answers import SCHEMA, answer, no_solver
+from sparsehess import errors, runtime
+from sparsehess.commands.output import SCHEMA, answer, no_solver
+from sparsehess.runtime import blas
 
 _PACKAGES = {
     "mumps": "no shift-and-invert and no inertia counts: smallest, target and certificates need it",

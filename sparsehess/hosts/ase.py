@@ -23,15 +23,15 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse
 
-from sparsehess.assembly import Hessian, assemble
+from sparsehess.derivatives.objective import Objective
+from sparsehess.derivatives.units import Units
+from sparsehess.eigen.problem.rigid_body_modes import rigid_body_modes
+from sparsehess.eigen.solvers import Spectrum, eigs
 from sparsehess.errors import EvaluationError, InputError
-from sparsehess.given import reals
-from sparsehess.nullspace import rigid_body_modes
-from sparsehess.objective import Objective
+from sparsehess.hessian.hessian import Hessian, assemble
 from sparsehess.pattern import Layout, Pattern
 from sparsehess.runtime import PETSc, agreement, communicator, on_root, optional
-from sparsehess.solvers import Spectrum, eigs
-from sparsehess.units import Units
+from sparsehess.runtime.validation import reals
 
 # How far a force reaches, in cut-offs: of a pair potential the force between two atoms depends on those alone; of
 # others the energy of an atom depends on all its neighbours, which couples those two and two.

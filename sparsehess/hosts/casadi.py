@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse
 
+from sparsehess.derivatives.objective import Objective
 from sparsehess.errors import InputError
-from sparsehess.objective import Objective
 from sparsehess.runtime import optional
 
 

@@ -27,12 +27,12 @@ from pathlib import Path
 
 import numpy as np
 
+from sparsehess.derivatives.objective import Objective
+from sparsehess.eigen.solvers import Spectrum, eigs
 from sparsehess.errors import InputError, StackError
-from sparsehess.export import check_writable
-from sparsehess.objective import Objective
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import PETSc, agreement, communicator, destroy
-from sparsehess.solvers import Spectrum, eigs
+from sparsehess.storage.writers import check_writable
 
 SUFFIXES = (".xdmf", ".pvd", ".bp")
 

@@ -19,11 +19,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparsehess.certificate import Certificate, certify
+from sparsehess.eigen.certificates.certificate import Certificate, certify
+from sparsehess.eigen.solvers import eigs
 from sparsehess.errors import InputError
 from sparsehess.pattern import Layout
 from sparsehess.runtime import agreement, communicator
-from sparsehess.solvers import eigs
 
 
 class EigenSolver:

@@ -11,15 +11,15 @@ from functools import cached_property
 
 import numpy as np
 
-from sparsehess.citations import cite
 from sparsehess.errors import CheckError
-from sparsehess.networks.graph import Network, Plan, check_part
-from sparsehess.networks.kinks import ChosenKinks, Kinks
+from sparsehess.networks.activation_kinks import ChosenKinks, Kinks
+from sparsehess.networks.network import Network, Plan, check_part
 from sparsehess.networks.objective import Task
-from sparsehess.networks.sweeps import CHUNK, least_of_blocks, numbers_of_blocks
+from sparsehess.networks.propagation import CHUNK, least_of_blocks, numbers_of_blocks
 from sparsehess.operators.operator import Operator
 from sparsehess.pattern import Layout, Pattern
 from sparsehess.runtime import PETSc, agreement, aij
+from sparsehess.runtime.citations import cite
 
 
 @dataclass(frozen=True, eq=False)

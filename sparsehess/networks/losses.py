@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsehess.errors import InputError
-from sparsehess.networks.function import Function, Local
+from sparsehess.networks.node_function import Function, Local
 
 
 class _Loss(Function):

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sparsehess.derivatives.objective import Objective
 from sparsehess.errors import EvaluationError, InputError
-from sparsehess.given import reals
-from sparsehess.networks.checks import check
-from sparsehess.networks.data import checked
-from sparsehess.networks.graph import Network, Plan, check_part
-from sparsehess.networks.sweeps import CHUNK, Sample, chunks, numbers_of_products
-from sparsehess.objective import Objective
+from sparsehess.networks.derivative_check import check
+from sparsehess.networks.network import Network, Plan, check_part
+from sparsehess.networks.propagation import CHUNK, Sample, chunks, numbers_of_products
+from sparsehess.networks.samples import checked
 from sparsehess.runtime import agreement, communicator
+from sparsehess.runtime.validation import reals
 
 # Products that a batch has at most.
 _MOST = 64

@@ -5,22 +5,22 @@ What they share with assembled ones is a PETSc matrix, `mat`. Modules are import
 
 from importlib import import_module
 
-from sparsehess.operators.shell import MatrixFree
+from sparsehess.hessian.matrix_free import MatrixFree
 
 _HOME = {
     "Operator": "operator",
-    "LowRankDiagonal": "lowrank",
-    "sr1": "quasinewton",
-    "lbfgs": "quasinewton",
+    "LowRankDiagonal": "low_rank",
+    "sr1": "quasi_newton",
+    "lbfgs": "quasi_newton",
     "Kronecker": "kronecker",
-    "EigenCorrected": "eigenbasis",
-    "nearest_kronecker": "nearest",
-    "BlockDiagonal": "blocks",
-    "DirectSum": "directsum",
-    "congruence": "combined",
-    "weighted_sum": "combined",
-    "funm": "functions",
-    "inverse_root": "functions",
+    "EigenCorrected": "eigen_corrected",
+    "nearest_kronecker": "nearest_kronecker",
+    "BlockDiagonal": "block_diagonal",
+    "DirectSum": "direct_sum",
+    "congruence": "combinations",
+    "weighted_sum": "combinations",
+    "funm": "matrix_functions",
+    "inverse_root": "matrix_functions",
     "selection": "transforms",
     "sharing": "transforms",
     "scaling": "transforms",

@@ -9,12 +9,12 @@ import numpy as np
 import scipy.sparse
 
 from sparsehess.errors import InputError
-from sparsehess.given import reals
-from sparsehess.operators.eigenbasis import EigenCorrected, dense, is_symmetric
-from sparsehess.operators.grid import Grid
+from sparsehess.operators.eigen_corrected import EigenCorrected, dense, is_symmetric
+from sparsehess.operators.eigenvalues import ORDERS, Eigenvalues, check_which, first
+from sparsehess.operators.matrix_vectors import Grid
 from sparsehess.operators.operator import Operator
-from sparsehess.operators.values import ORDERS, Eigenvalues, check_which, first
 from sparsehess.runtime import agreement, communicator, on_root
+from sparsehess.runtime.validation import reals
 
 # Factors of several terms share an eigenbasis where it leaves no more than this part of them off the diagonal.
 _COMMUTE = 1e-12

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from sparsehess.errors import InputError, NotConverged
-from sparsehess.given import reals
-from sparsehess.operators.tall import local_array
-from sparsehess.operators.values import Eigenvalues, check_which, first
+from sparsehess.operators.eigenvalues import Eigenvalues, check_which, first
+from sparsehess.operators.tall_skinny_qr import local_array
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, communicator, destroy, has_package, readable_errors, require_real
+from sparsehess.runtime.validation import reals
 
 # Iterations are ended at the first of these, relative to the right-hand side, and accepted up to the second.
 _AIM, _ACCEPT = 1e-12, 1e-10
@@ -121,7 +121,7 @@ class Operator:
         which
             `smallest`, `largest`, `magnitude`, or `negative`, of which there may be fewer.
         """
-        from sparsehess.solvers import eigs  # solvers take operators in: not before they are asked for
+        from sparsehess.eigen.solvers import eigs  # solvers take operators in: not before they are asked for
 
         check_which(k, which)
         if which == "negative" and not is_assembled(self.mat):
@@ -210,7 +210,7 @@ class Operator:
         InputError
             A shell of no known eigenvalues.
         """
-        from sparsehess.signs import inertia
+        from sparsehess.eigen.certificates.inertia import inertia
 
         if (every := self.exact()) is not None:
             return every.signs(zero)
@@ -350,7 +350,7 @@ def is_assembled(matrix: PETSc.Mat) -> bool:
 
     Not collective.
     """
-    from sparsehess.solvers.problem import is_assembled as stores  # solvers take operators in
+    from sparsehess.eigen.problem.problem import is_assembled as stores  # solvers take operators in
 
     return stores(matrix)
 

@@ -8,12 +8,12 @@ import numpy as np
 import scipy.sparse
 
 from sparsehess.errors import InputError
-from sparsehess.given import reals
-from sparsehess.operators.combined import rectangular
-from sparsehess.operators.tall import inner, local_array, summed, tall_qr
+from sparsehess.operators.combinations import rectangular
+from sparsehess.operators.tall_skinny_qr import inner, local_array, summed, tall_qr
 from sparsehess.pattern import Layout
-from sparsehess.pattern.layout import send_to_owners
 from sparsehess.runtime import PETSc, agreement, communicator, destroy
+from sparsehess.runtime.row_layout import send_to_owners
+from sparsehess.runtime.validation import reals
 
 # Vectors that have less than this part outside the others span nothing that these do not.
 _DEPENDENT = 1e-10

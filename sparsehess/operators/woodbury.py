@@ -12,7 +12,7 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.errors import InputError
-from sparsehess.operators.tall import inner, small_eigh, summed, tall_qr
+from sparsehess.operators.tall_skinny_qr import inner, small_eigh, summed, tall_qr
 
 _EPS = np.finfo(float).eps
 

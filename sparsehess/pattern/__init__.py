@@ -4,8 +4,8 @@ Invariant of this room: a `Pattern` is structurally symmetric over all ranks, ha
 diagonal, and its rows are strictly ascending; every constructor makes it so.
 """
 
-from sparsehess.pattern.drift import Following
-from sparsehess.pattern.layout import Layout
-from sparsehess.pattern.structure import Pattern
+from sparsehess.pattern.following import Following
+from sparsehess.pattern.sparsity_pattern import Pattern
+from sparsehess.runtime.row_layout import Layout
 
 __all__ = ["Following", "Layout", "Pattern"]

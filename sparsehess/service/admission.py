@@ -14,13 +14,13 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sparsehess import formats, problems
-from sparsehess.commands import jobfiles
-from sparsehess.commands.words import split_petsc
+from sparsehess.commands import job_files, problem_files
+from sparsehess.commands.petsc_words import split_petsc
 from sparsehess.errors import InputError
-from sparsehess.service import scripts, spool
+from sparsehess.service import batch_scripts, spool
+from sparsehess.service.job_outcomes import OWN
 from sparsehess.service.limits import Limits, size
-from sparsehess.service.outcomes import OWN
+from sparsehess.storage import matrix_formats
 
 # What a job cannot bring, nor write.
 _RESERVED = ("job.toml", *OWN)
@@ -86,19 +86,19 @@ def admit(folder: Path, allowance: Allowance, top: argparse.ArgumentParser) -> T
     if path.is_symlink():
         raise InputError("job.toml: no regular file")
     _regular(path)
-    job = jobfiles.read(path)
+    job = job_files.read(path)
     limits = _limits(job).within(allowance.most)
-    words, petsc = jobfiles.command_line(path, top)
-    arguments = top.parse_args(jobfiles.guarded(words))
+    words, petsc = job_files.command_line(path, top)
+    arguments = top.parse_args(job_files.guarded(words))
     if arguments.json is not None:
         raise job.refuse("json", "the answer of a spooled job is its result.json: leave it out")
     options = _options(job, petsc)
     read = 0
-    for name, value in jobfiles.paths(words, arguments, top).items():
-        key = jobfiles.key_of(name, words[0], top)
+    for name, value in job_files.paths(words, arguments, top).items():
+        key = job_files.key_of(name, words[0], top)
         if name in spool.OUTPUTS:
             _check_output(job, key, value, folder)
-        elif problems.is_problem(value) and name == "input":
+        elif problem_files.is_problem(value) and name == "input":
             _check_code(job, key, value, allowance.code)
         else:
             real = os.path.realpath(value)
@@ -109,7 +109,7 @@ def admit(folder: Path, allowance: Allowance, top: argparse.ArgumentParser) -> T
             _regular(Path(real))
             if _within(real, (os.path.realpath(folder),)) and os.stat(real).st_uid != os.stat(folder).st_uid:
                 raise job.refuse(key, f"{_shown(value, folder)} belongs to another user than the job")
-            read += formats.held(real)
+            read += matrix_formats.held(real)
     k = getattr(arguments, "k", None) or 0
     needed = _COPIES * read + 8 * 2 * k
     if limits.memory is not None and needed > limits.memory:
@@ -120,7 +120,7 @@ def admit(folder: Path, allowance: Allowance, top: argparse.ArgumentParser) -> T
     return Task(arguments, options, limits)
 
 
-def _limits(job: jobfiles.JobFile) -> Limits:
+def _limits(job: job_files.JobFile) -> Limits:
     """Return what [submit] asks for."""
     for key, value in job.submit.items():
         if key not in SUBMIT:
@@ -131,10 +131,10 @@ def _limits(job: jobfiles.JobFile) -> Limits:
         elif not isinstance(value, str):
             raise job.refuse(key, f"text, not {value!r}")
     time, memory = job.submit.get("time"), job.submit.get("memory")
-    return Limits(None if time is None else scripts.seconds(time), None if memory is None else size(memory))
+    return Limits(None if time is None else batch_scripts.seconds(time), None if memory is None else size(memory))
 
 
-def _options(job: jobfiles.JobFile, petsc: list[str]) -> dict:
+def _options(job: job_files.JobFile, petsc: list[str]) -> dict:
     """Return options of the solver; refuse those that reach beyond it."""
     for key, value in job.petsc.items():
         if not key.startswith(_FAMILIES) or _REFUSED.search(key.lower()):

@@ -27,9 +27,10 @@ from pathlib import Path
 
 from mpi4py import MPI
 
-from sparsehess import calls, report
+from sparsehess.derivatives import user_functions
 from sparsehess.errors import Cancelled, InputError, Leaving, OverLimit
 from sparsehess.runtime import agreement
+from sparsehess.runtime import progress as report
 
 # Seconds between two looks at the clock and at the folder of the job, and between two writings of its status.
 _LOOK, _TELL = 0.05, 0.25
@@ -141,10 +142,10 @@ class Guard:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             self._traces = os.open(self._folder / "watchdog", flags, 0o600)
             faulthandler.dump_traceback_later(seconds + self._grace, exit=True, file=self._traces)
-        report.watch, calls.watch = self._watch, self._alone
+        report.watch, user_functions.watch = self._watch, self._alone
 
     def __exit__(self, *reason) -> None:
-        report.watch = calls.watch = None
+        report.watch = user_functions.watch = None
         if self._traces is not None:
             faulthandler.cancel_dump_traceback_later()
             os.close(self._traces)

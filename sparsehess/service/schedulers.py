@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sparsehess.errors import InputError, StackError
-from sparsehess.service import jobs, local
-from sparsehess.service.jobs import Job
-from sparsehess.service.scripts import RESUMABLE
+from sparsehess.service import batch_jobs, local_scheduler
+from sparsehess.service.batch_jobs import Job
+from sparsehess.service.batch_scripts import RESUMABLE
 
 # Seconds that a scheduler's command may take: a busy one answers late, a dead one never.
 _PATIENCE = 60
@@ -108,7 +108,7 @@ def asked(command: list[str]) -> subprocess.CompletedProcess:
             text=True,
             timeout=_PATIENCE,
             stdin=subprocess.DEVNULL,
-            env=local.environment(),  # which the job inherits
+            env=local_scheduler.environment(),  # which the job inherits
             check=False,
         )
     except FileNotFoundError as error:
@@ -148,7 +148,7 @@ class Slurm:
     def submit(self, job):
         """See `Scheduler.submit`. Not collective."""
         number = slurm_number(_done(["sbatch", "--parsable", str(job.file("script"))]))
-        jobs.write(job.file("number"), number + "\n")
+        batch_jobs.write(job.file("number"), number + "\n")
 
     def states(self, some):
         """See `Scheduler.states`. Not collective."""
@@ -217,7 +217,7 @@ class PBS:
         number = _done(["qsub", str(job.file("script"))]).strip()
         if not re.fullmatch(r"\d[\w.\[\]-]*", number):
             raise StackError(f"qsub has printed no number but {number!r}")
-        jobs.write(job.file("number"), number + "\n")
+        batch_jobs.write(job.file("number"), number + "\n")
 
     def states(self, some):
         """See `Scheduler.states`. Not collective."""
@@ -260,15 +260,15 @@ class Local:
 
     def submit(self, job):
         """See `Scheduler.submit`. Not collective."""
-        local.start(job)
+        local_scheduler.start(job)
 
     def states(self, some):
         """See `Scheduler.states`. Not collective."""
-        return {job.id: State(*local.state(job)) for job in some}
+        return {job.id: State(*local_scheduler.state(job)) for job in some}
 
     def cancel(self, job):
         """See `Scheduler.cancel`. Not collective."""
-        local.end(job)
+        local_scheduler.end(job)
 
 
 SCHEDULERS: dict[str, Scheduler] = {"slurm": Slurm(), "pbs": PBS(), "local": Local()}

@@ -32,9 +32,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sparsehess.errors import InputError
-from sparsehess.files import replaced, sync, sync_names
-from sparsehess.service import outcomes
-from sparsehess.service.outcomes import attempts, read_json, read_outcome, write_outcome
+from sparsehess.service import job_outcomes
+from sparsehess.service.job_outcomes import attempts, read_json, read_outcome, write_outcome
+from sparsehess.storage.atomic_files import replaced, sync, sync_names
 
 log = logging.getLogger("sparsehess")
 
@@ -187,7 +187,9 @@ class Spool:
         except FileNotFoundError:  # another group, or who cancels it, was first
             return None
         try:
-            _append(folder / "attempts", f"{match[1]} {time.time():.3f} {os.getpid()} {outcomes.saved(folder)}\n")
+            _append(
+                folder / "attempts", f"{match[1]} {time.time():.3f} {os.getpid()} {job_outcomes.saved(folder)}\n"
+            )
         except OSError:
             os.rename(folder, source)
             raise
@@ -237,7 +239,7 @@ class Spool:
         counted
             Whether the attempt counts.
         """
-        attempts = outcomes.text(folder / "attempts").splitlines(keepends=True)
+        attempts = job_outcomes.text(folder / "attempts").splitlines(keepends=True)
         told = bool(attempts) and re.match(r"\d{4} ", attempts[-1], re.ASCII) is not None
         order = attempts[-1][:4] if told else f"{LIMIT - _priority(folder):04d}"
         for name in ("status.json", "stuck", "watchdog", "log", "result.json", "outcome.json"):
@@ -263,8 +265,8 @@ class Spool:
         # Each rank that hears a signal leaves a byte: all of them where the service was told to end, not all where
         # one has crashed and mpiexec ends the others.
         ranks = read_json(self.path / "service.json").get("ranks", 1)
-        asked = outcomes.size(self.path / "signals") >= (ranks if isinstance(ranks, int) else 1)
-        known = asked or any(outcomes.size(folder / name) for folder in left for name in ("watchdog", "stuck"))
+        asked = job_outcomes.size(self.path / "signals") >= (ranks if isinstance(ranks, int) else 1)
+        known = asked or any(job_outcomes.size(folder / name) for folder in left for name in ("watchdog", "stuck"))
         for folder in left:
             try:
                 if folder.is_symlink() or not folder.is_dir():
@@ -292,11 +294,11 @@ class Spool:
         reason = None
         if (folder / "cancel").exists():
             reason = "cancelled"
-        elif outcomes.size(folder / "stuck"):
-            reason = outcomes.text(folder / "stuck").strip()
-        elif outcomes.size(folder / "watchdog"):
+        elif job_outcomes.size(folder / "stuck"):
+            reason = job_outcomes.text(folder / "stuck").strip()
+        elif job_outcomes.size(folder / "watchdog"):
             reason = "killed: over its time limit, in a call that nothing interrupts (see `watchdog`)"
-        elif not known and (tried >= MANY or outcomes.in_vain(folder, outcomes.saved(folder)) >= ATTEMPTS):
+        elif not known and (tried >= MANY or job_outcomes.in_vain(folder, job_outcomes.saved(folder)) >= ATTEMPTS):
             reason = f"given up: the service has ended {tried} times while it ran"
         if reason is None:
             self.requeue(folder, counted=not known)
@@ -462,7 +464,7 @@ def _is_sound(folder: Path) -> bool:
     """Return whether this is a folder in which the service can write its files without following anything."""
     if folder.is_symlink() or not folder.is_dir():
         return not os.path.lexists(folder)  # one that has just been taken is no garbage
-    for name in outcomes.OWN:
+    for name in job_outcomes.OWN:
         with suppress(FileNotFoundError):
             facts = os.lstat(folder / name)
             # Another name of a file elsewhere would have that one written to.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sparsehess import errors
 from sparsehess.errors import InputError
-from sparsehess.service.local import environment
+from sparsehess.service.local_scheduler import environment
 from sparsehess.service.spool import Spool
 
 # Seconds between two looks at the service.

@@ -13,11 +13,11 @@ from scipy.spatial import cKDTree
 
 import sparsehess as sh
 from sparsehess.coloring import BEST, KINDS, ORDERS, load, save
-from sparsehess.coloring import region as regions
+from sparsehess.coloring import local_graph as regions
 from sparsehess.coloring.kinds import ON_ONE_RANK
 from sparsehess.errors import CheckError, InputError
+from sparsehess.hessian.recovery import plan
 from sparsehess.pattern import Layout
-from sparsehess.recovery import plan
 
 pytestmark = pytest.mark.parallel([1, 2, 3])
 

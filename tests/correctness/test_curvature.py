@@ -8,8 +8,8 @@ import scipy.sparse as sp
 from cases import free_chain, laplacian, prescribed
 
 import sparsehess as sh
+from sparsehess.eigen.certificates.lowest_curvature import condition
 from sparsehess.errors import InputError
-from sparsehess.lowest import condition
 
 pytestmark = pytest.mark.parallel([1, 2])
 

@@ -10,11 +10,11 @@ import scipy.sparse as sp
 from cases import free_chain, lapack, laplacian, prescribed, real, reference, stored
 
 import sparsehess as sh
+from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.errors import CheckError, InputError, NotConverged
 from sparsehess.pattern import Layout
 from sparsehess.runtime import destroy
-from sparsehess.solvers.krylovschur import KrylovSchur
-from sparsehess.solvers.problem import EigenProblem
 
 pytestmark = [pytest.mark.parallel([1, 2, 4]), pytest.mark.essential]
 

@@ -12,11 +12,11 @@ import scipy.io
 import scipy.sparse as sp
 from cases import DATA, frobenius_error, laplacian, random_pattern, random_symmetric
 
-from sparsehess import arrays, export, files, matrices
+from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.errors import InputError
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc
-from sparsehess.solvers.problem import EigenProblem
+from sparsehess.storage import array_files, atomic_files, matrix_files, writers
 
 pytestmark = pytest.mark.parallel([1, 2])
 
@@ -27,25 +27,25 @@ MATRIX = random_symmetric(random_pattern(60, 150, 4), 4)
 def test_there_and_back(suffix, folder, comm):
     path = folder / f"matrix{suffix}"
     with EigenProblem.of(MATRIX, comm=comm) as problem:
-        export.write_matrix(folder / "matrix.mtx" if suffix == ".mtx.gz" else path, problem.A)
+        writers.write_matrix(folder / "matrix.mtx" if suffix == ".mtx.gz" else path, problem.A)
     if suffix == ".mtx.gz" and comm.rank == 0:
         with open(folder / "matrix.mtx", "rb") as plain, gzip.open(path, "wb") as packed:
             shutil.copyfileobj(plain, packed)
     comm.Barrier()
-    stored = matrices.read_matrix(path, comm)
+    stored = matrix_files.read_matrix(path, comm)
     assert stored.asymmetry == 0.0
     matrix = stored.to_mat()
     assert frobenius_error(matrix, MATRIX, comm) < 1e-15
     matrix.destroy()
-    assert matrices.read_pattern(path, comm).nnz == MATRIX.nnz
+    assert matrix_files.read_pattern(path, comm).nnz == MATRIX.nnz
 
 
 @pytest.mark.parametrize("name", ["m.mtx", "m.npz", "m.petsc", "m.h5"])
 def test_a_matrix_that_cannot_be_written_is_refused_on_all_ranks(name, folder, comm):
     with EigenProblem.of(MATRIX, comm=comm) as problem:
         with pytest.raises(InputError, match=f"{name}: cannot be written: No such file"):
-            export.write_matrix(folder / "nowhere" / name, problem.A)
-        export.write_matrix(folder / name, problem.A)
+            writers.write_matrix(folder / "nowhere" / name, problem.A)
+        writers.write_matrix(folder / name, problem.A)
     comm.Barrier()
     assert [path.name for path in folder.iterdir()] == [name]
 
@@ -60,7 +60,7 @@ def contents(folder, comm):
 
 def test_half_a_result_leaves_nothing_and_what_the_killed_have_left_goes(folder, comm, monkeypatch):
     path, facts = folder / "result.h5", {"k": 2}
-    left, mine = files.beside(path), files.beside(path)
+    left, mine = atomic_files.beside(path), atomic_files.beside(path)
     if comm.rank == 0:
         with subprocess.Popen(["true"]) as ended:
             pass
@@ -69,22 +69,22 @@ def test_half_a_result_leaves_nothing_and_what_the_killed_have_left_goes(folder,
             one.write_text("half")
     comm.Barrier()
     vectors = [PETSc.Vec().createMPI(6, comm=comm) for _ in range(2)]
-    whole = export._whole
+    whole = writers._whole
 
     def breaks(vector, comm):
         if vector is vectors[1]:
             raise MemoryError
         return whole(vector, comm)
 
-    monkeypatch.setattr(export, "_whole", breaks)
+    monkeypatch.setattr(writers, "_whole", breaks)
     with pytest.raises(MemoryError):
-        export.write_results(path, facts, {}, vectors, comm)
+        writers.write_results(path, facts, {}, vectors, comm)
     assert contents(folder, comm) == comm.bcast({mine.name})
     monkeypatch.undo()
-    export.write_results(path, facts, {}, vectors, comm)
+    writers.write_results(path, facts, {}, vectors, comm)
     assert contents(folder, comm) == comm.bcast({mine.name, path.name})
     with pytest.raises(InputError, match="cannot be written"):
-        export.write_results(folder / "no" / "x.h5", facts, {}, vectors, comm)
+        writers.write_results(folder / "no" / "x.h5", facts, {}, vectors, comm)
     for vector in vectors:
         vector.destroy()
 
@@ -95,7 +95,7 @@ def test_scipys_formats(form, folder, comm):
     if comm.rank == 0:
         sp.save_npz(folder / "m.npz", matrix)
     comm.Barrier()
-    mat = matrices.read_matrix(folder / "m.npz", comm).to_mat()
+    mat = matrix_files.read_matrix(folder / "m.npz", comm).to_mat()
     assert frobenius_error(mat, matrix, comm) == 0
     mat.destroy()
 
@@ -105,7 +105,7 @@ def test_a_nearly_symmetric_dense_array_is_symmetrised(comm):
     if not path.exists():
         pytest.skip("no data beside the project")
     raw = np.load(path)["H"]
-    stored = matrices.read_matrix(path, comm)
+    stored = matrix_files.read_matrix(path, comm)
     assert 1e-10 < stored.asymmetry < 1e-8
     mat = stored.to_mat()
     assert frobenius_error(mat, sp.csr_matrix((raw + raw.T) / 2), comm) < 1e-15
@@ -119,8 +119,8 @@ def test_symmetric_and_pattern_headers(folder, comm):
         )
         (folder / "p.mtx").write_text("%%MatrixMarket matrix coordinate pattern general\n3 3 2\n1 2\n3 3\n")
     comm.Barrier()
-    assert matrices.read_matrix(folder / "s.mtx", comm).pattern.nnz == 4  # the missing diagonal is stored
-    assert matrices.read_pattern(folder / "p.mtx", comm).nnz == 5
+    assert matrix_files.read_matrix(folder / "s.mtx", comm).pattern.nnz == 4  # the missing diagonal is stored
+    assert matrix_files.read_pattern(folder / "p.mtx", comm).nnz == 5
 
 
 def damaged(folder):
@@ -196,7 +196,7 @@ def damaged(folder):
 def test_damaged_files_are_refused(folder, comm):
     table = None
     with EigenProblem.of(MATRIX, comm=comm) as problem:
-        export.write_matrix(folder / "good.h5", problem.A)
+        writers.write_matrix(folder / "good.h5", problem.A)
     if comm.rank == 0:
         table = {}
         for name, (write, says) in damaged(folder).items():
@@ -205,7 +205,7 @@ def test_damaged_files_are_refused(folder, comm):
             table[name] = says
     for name, says in comm.bcast(table).items():
         with pytest.raises(InputError, match=says):
-            matrices.read_matrix(folder / name, comm)
+            matrix_files.read_matrix(folder / name, comm)
 
 
 @pytest.mark.parametrize("shape", [(2, 60), (60, 2)])
@@ -217,10 +217,10 @@ def test_vectors(shape, folder, comm):
     comm.Barrier()
     layout = Layout.from_size(60, comm)
     wanted = (array if shape[1] == 60 else array.T)[:, layout.start : layout.stop]
-    assert np.array_equal(arrays.read_vectors(folder / "v.npy", layout), wanted)
-    assert np.array_equal(arrays.read_vectors(folder / "v.npz", layout), wanted)
+    assert np.array_equal(array_files.read_vectors(folder / "v.npy", layout), wanted)
+    assert np.array_equal(array_files.read_vectors(folder / "v.npz", layout), wanted)
     with pytest.raises(InputError, match="do not fit 61"):
-        arrays.read_vectors(folder / "v.npy", Layout.from_size(61, comm))
+        array_files.read_vectors(folder / "v.npy", Layout.from_size(61, comm))
 
 
 @pytest.mark.parametrize("how", ["storage", "virtual", "detour"])
@@ -242,10 +242,10 @@ def test_a_file_that_leads_to_another_is_not_followed(how, folder, comm):
                 file["vectors"] = h5py.SoftLink("/there/vectors")
     comm.Barrier()
     with pytest.raises(InputError, match="leads to another file"):
-        arrays.read_vectors(folder / "v.h5", Layout.from_size(8, comm))
+        array_files.read_vectors(folder / "v.h5", Layout.from_size(8, comm))
 
 
 def test_json_has_no_word_for_infinity(folder):
-    export.write_json(folder / "facts.json", {"a": np.inf, "b": [1.0, -np.inf, (np.nan,)], "c": "NaN"})
+    writers.write_json(folder / "facts.json", {"a": np.inf, "b": [1.0, -np.inf, (np.nan,)], "c": "NaN"})
     found = json.loads((folder / "facts.json").read_text(), parse_constant=pytest.fail)
     assert found == {"a": None, "b": [1.0, None, [None]], "c": "NaN"}

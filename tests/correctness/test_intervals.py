@@ -8,9 +8,9 @@ import scipy.sparse as sp
 from cases import free_chain, lapack, laplacian, prescribed, real, reference, stored
 
 import sparsehess as sh
+from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
+from sparsehess.eigen.solvers.spectrum_slicing import Slicing
 from sparsehess.errors import CheckError, InputError
-from sparsehess.solvers.krylovschur import KrylovSchur
-from sparsehess.solvers.slicing import Slicing
 
 pytestmark = pytest.mark.parallel([1, 2, 4])
 
@@ -229,7 +229,7 @@ def test_signs_and_verdicts(values, verdict, comm):
 
 def test_signs_without_a_factorization_are_estimates(comm, monkeypatch):
     exact = np.concatenate([-np.linspace(1, 3, 30), np.zeros(20), np.linspace(2, 9, 150)])
-    monkeypatch.setattr("sparsehess.solvers.problem.has_package", lambda name: False)
+    monkeypatch.setattr("sparsehess.eigen.problem.problem.has_package", lambda name: False)
     found = sh.inertia(prescribed(np.sort(exact), 4), comm=comm)
     assert not found.certified and "estimates" in found.doubt and found.definite == "indefinite"
     for value, error, true in zip(

@@ -8,11 +8,11 @@ import scipy.sparse as sp
 from cases import free_chain, lapack, laplacian, prescribed, reference, stored
 
 import sparsehess as sh
+from sparsehess.eigen.solvers import EigenProblem, SolveSpec
+from sparsehess.eigen.solvers.eigs import completed
+from sparsehess.eigen.solvers.method_choice import choose
+from sparsehess.eigen.solvers.spectrum_slicing import Slicing
 from sparsehess.errors import InputError, NotConverged, SparseHessError, StackError
-from sparsehess.solvers import EigenProblem, SolveSpec
-from sparsehess.solvers.choice import choose
-from sparsehess.solvers.eigs import completed
-from sparsehess.solvers.slicing import Slicing
 
 pytestmark = pytest.mark.parallel([1, 2])
 
@@ -270,7 +270,7 @@ def test_a_whole_spectrum_is_nothing_to_filter(comm):
 
 def test_intervals_without_mumps(comm, monkeypatch):
     for module in ("problem", "krylovschur"):
-        monkeypatch.setattr(f"sparsehess.solvers.{module}.has_package", lambda name: False)
+        monkeypatch.setattr(f"sparsehess.eigen.solvers.{module}.has_package", lambda name: False)
     K, exact = laplacian(6, 7)
     with sh.eigs(K, interval=(0.0, exact[9] + 1e-6), method="filter", comm=comm) as spectrum:
         assert spectrum.eigenvalues == pytest.approx(exact[:10]) and "no MUMPS" in spectrum.uncounted
@@ -299,8 +299,8 @@ def test_what_auto_chooses_and_why(comm):
 
 
 def test_where_no_factor_fits_multigrid_is_taken(comm, monkeypatch):
-    monkeypatch.setattr("sparsehess.solvers.choice._LARGE", 1000)
-    monkeypatch.setattr("sparsehess.solvers.choice.factor_memory", lambda problem: (2**50, 2**50))
+    monkeypatch.setattr("sparsehess.eigen.solvers.method_choice._LARGE", 1000)
+    monkeypatch.setattr("sparsehess.eigen.solvers.method_choice.factor_memory", lambda problem: (2**50, 2**50))
     K, exact = laplacian(12, 12, 12)
     with sh.eigs(K, 4, count="no", comm=comm) as spectrum:
         right(spectrum, exact[:4], 12.0)

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 
 import sparsehess as sh
 from sparsehess.errors import EvaluationError, InputError
-from sparsehess.hosts.learning import labels, share
+from sparsehess.hosts.learning.sample_shares import labels, share
 from sparsehess.networks import Affine, Convolution, Network, PiecewiseLinear, SquaredError, deal
 from sparsehess.operators import BlockDiagonal
 

@@ -30,9 +30,9 @@ from sparsehess.networks import (
     square,
     tanh,
 )
-from sparsehess.networks.checks import check
-from sparsehess.networks.sweeps import Sample
-from sparsehess.operators.combined import congruence
+from sparsehess.networks.derivative_check import check
+from sparsehess.networks.propagation import Sample
+from sparsehess.operators.combinations import congruence
 
 pytestmark = pytest.mark.parallel([1, 2, 3])
 

@@ -13,18 +13,18 @@ from cases import laplacian
 
 import sparsehess as sh
 from sparsehess.errors import CheckError, InputError, NotConverged
-from sparsehess.operators.blocks import BlockDiagonal
-from sparsehess.operators.combined import congruence, weighted_sum
-from sparsehess.operators.components import deal_few
-from sparsehess.operators.directsum import DirectSum
-from sparsehess.operators.eigenbasis import EigenCorrected
-from sparsehess.operators.functions import funm, inverse_root, power_residual
-from sparsehess.operators.grid import Grid
+from sparsehess.operators.block_diagonal import BlockDiagonal
+from sparsehess.operators.combinations import congruence, weighted_sum
+from sparsehess.operators.connected_components import deal_few
+from sparsehess.operators.direct_sum import DirectSum
+from sparsehess.operators.eigen_corrected import EigenCorrected
 from sparsehess.operators.kronecker import Kronecker, first_products
-from sparsehess.operators.lowrank import LowRankDiagonal
-from sparsehess.operators.nearest import nearest_kronecker
-from sparsehess.operators.quasinewton import lbfgs, sr1
-from sparsehess.operators.tall import tall_qr
+from sparsehess.operators.low_rank import LowRankDiagonal
+from sparsehess.operators.matrix_functions import funm, inverse_root, power_residual
+from sparsehess.operators.matrix_vectors import Grid
+from sparsehess.operators.nearest_kronecker import nearest_kronecker
+from sparsehess.operators.quasi_newton import lbfgs, sr1
+from sparsehess.operators.tall_skinny_qr import tall_qr
 from sparsehess.operators.transforms import lora, projection, scaling, selection, sharing
 
 pytestmark = pytest.mark.parallel([1, 2, 3])
@@ -874,7 +874,9 @@ def test_iterations_that_fail_say_so(comm):
 
 
 def test_a_power_that_is_wrong_is_found(comm, monkeypatch):
-    monkeypatch.setattr("sparsehess.operators.functions.power_of", lambda values, power: values**power * 1.0001)
+    monkeypatch.setattr(
+        "sparsehess.operators.matrix_functions.power_of", lambda values, power: values**power * 1.0001
+    )
     with pytest.raises(CheckError, match="multiplied out"):
         funm(positive(6), -0.25, comm=comm)
     with Kronecker((positive(3), positive(2)), comm=comm) as K, pytest.raises(CheckError, match="multiplied out"):

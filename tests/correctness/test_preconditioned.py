@@ -15,19 +15,19 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from lobpcg import brick
 
 import sparsehess as sh
+from sparsehess.eigen.problem.block_vectors import dots
+from sparsehess.eigen.problem.factor_memory import factor_memory
+from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.eigen.problem.rayleigh_ritz import rayleigh_ritz
+from sparsehess.eigen.problem.rigid_body_modes import block_size, orthonormal, rigid_body_modes, rigid_body_rows
+from sparsehess.eigen.solvers.davidson import Davidson
+from sparsehess.eigen.solvers.lapack import Dense
+from sparsehess.eigen.solvers.lobpcg import Lobpcg
+from sparsehess.eigen.solvers.multigrid_cycle import Level
+from sparsehess.eigen.solvers.preconditioners import Multigrid
 from sparsehess.errors import EvaluationError, InputError, StackError
-from sparsehess.nullspace import block_size, orthonormal, rigid_body_modes, rigid_body_rows
 from sparsehess.pattern import Layout
 from sparsehess.runtime import destroy
-from sparsehess.solvers.davidson import Davidson
-from sparsehess.solvers.dense import Dense
-from sparsehess.solvers.lobpcg import Lobpcg
-from sparsehess.solvers.memory import factor_memory
-from sparsehess.solvers.panels import dots
-from sparsehess.solvers.preconditioners import Multigrid
-from sparsehess.solvers.problem import EigenProblem
-from sparsehess.solvers.refine import rayleigh_ritz
-from sparsehess.solvers.vcycle import Level
 
 pytestmark = pytest.mark.parallel([1, 2, 3])
 

@@ -14,8 +14,8 @@ import sparsehess as sh
 from sparsehess import commands
 from sparsehess.commands.arguments import parser
 from sparsehess.errors import InputError
-from sparsehess.matrices import read_matrix
-from sparsehess.pattern.selection import Entries
+from sparsehess.pattern.dropping_rules import Entries
+from sparsehess.storage.matrix_files import read_matrix
 
 pytestmark = pytest.mark.parallel([1, 2])
 

@@ -11,13 +11,14 @@ import scipy.linalg
 import scipy.sparse as sp
 from cases import laplacian, second_difference
 
-from sparsehess import eigs, matrices, runtime
+from sparsehess import eigs, runtime
 from sparsehess.commands.arguments import parser
-from sparsehess.commands.spectra import run_eigs, run_inertia
+from sparsehess.commands.eigenpairs import run_eigs, run_inertia
+from sparsehess.eigen.solvers.krylov_schur import has_cholmod
 from sparsehess.runtime import PETSc
-from sparsehess.service import cache
-from sparsehess.service.cache import Warm
-from sparsehess.solvers.krylovschur import has_cholmod
+from sparsehess.service import warm_cache
+from sparsehess.service.warm_cache import Warm
+from sparsehess.storage import matrix_files
 
 pytestmark = pytest.mark.parallel([1, 2, 3])
 
@@ -46,13 +47,13 @@ def test_a_file_that_changes_while_or_after_it_is_read_is_read_again(comm, folde
     for scale in (1.0, 2.0):
         write(scale)
         assert kept() == 210 * scale
-    read = matrices.read_matrix
+    read = matrix_files.read_matrix
 
     def late(*arguments):
         write(5.0)
         return read(*arguments)
 
-    monkeypatch.setattr(cache, "read_matrix", late)
+    monkeypatch.setattr(warm_cache, "read_matrix", late)
     write(4.0)
     kept()
     monkeypatch.undo()

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from sparsehess.runtime import communicator
-from sparsehess.work import Work
+from sparsehess.runtime.work_stealing import Work
 
 pytestmark = pytest.mark.parallel([1, 2, 3])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparsehess.capi.build import build, main
+from sparsehess.hosts.capi.build import build, main
 
 ROOT = Path(__file__).parents[2]
 

@@ -16,8 +16,8 @@ import scipy.io
 import scipy.sparse as sp
 
 import sparsehess as sh
-from sparsehess import arrays, matrices
 from sparsehess.errors import InputError
+from sparsehess.storage import array_files, matrix_files
 
 TESTS = Path(__file__).parents[1]
 sys.path.insert(0, str(TESTS))
@@ -110,8 +110,8 @@ def test_complex_files_name_the_build_that_takes_them(folder, comm):
     comm.Barrier()
     for name in writers:
         with pytest.raises(InputError, match=r"complex.*python3-slepc4py-complex"):
-            matrices.read_matrix(folder / name, comm)
+            matrix_files.read_matrix(folder / name, comm)
     with pytest.raises(InputError, match=r"complex.*python3-slepc4py-complex"):
-        arrays.read_vectors(folder / "vectors.npy", sh.Layout.from_size(3, comm))
+        array_files.read_vectors(folder / "vectors.npy", sh.Layout.from_size(3, comm))
     with pytest.raises(InputError, match=r"python3-slepc4py-complex"):
         sh.eigs(H, 1, comm=comm)

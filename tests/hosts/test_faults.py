@@ -22,7 +22,7 @@ import time
 import numpy as np
 
 import sparsehess as sh
-from sparsehess.room import address_room
+from sparsehess.runtime.memory import address_room
 from sparsehess.runtime import PETSc
 
 

@@ -9,7 +9,7 @@ from functions import FUNCTIONS
 
 import sparsehess as sh
 from sparsehess.errors import InputError
-from sparsehess.hosts.jax_features import double
+from sparsehess.hosts.jax.features import double
 
 jax = pytest.importorskip("jax")
 

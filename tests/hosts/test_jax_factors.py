@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from sparsehess.errors import CheckError, EvaluationError, InputError
-from sparsehess.hosts.learning import share
+from sparsehess.hosts.learning.sample_shares import share
 
 jax = pytest.importorskip("jax")
 jnp = jax.numpy
 
-from sparsehess.hosts.jax_factors import ekfac, kfac  # noqa: E402
-from sparsehess.hosts.jax_features import double  # noqa: E402
-from sparsehess.hosts.jax_model import blocks  # noqa: E402
+from sparsehess.hosts.jax.features import double  # noqa: E402
+from sparsehess.hosts.jax.kfac import ekfac, kfac  # noqa: E402
+from sparsehess.hosts.jax.model_curvature import blocks  # noqa: E402
 
 pytestmark = pytest.mark.parallel([1, 2])
 
@@ -178,7 +178,7 @@ def test_same_as_in_torch(network, comm):
     model, arrays = in_torch()[network]
     import torch
 
-    from sparsehess.hosts import torch_factors
+    from sparsehess.hosts.torch import kfac as torch_factors
 
     given = {"mlp": (mlp, MLP, INPUTS, CLASSES), "cnn": (cnn, CNN, IMAGES, LABELS)}
     apply, params, inputs, targets = given[network]

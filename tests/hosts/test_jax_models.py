@@ -5,9 +5,9 @@ import pytest
 
 import sparsehess as sh
 from sparsehess.errors import CheckError, InputError
-from sparsehess.hosts.jax_features import double
-from sparsehess.hosts.jax_model import blocks, empirical_fisher, gauss_newton, hessian
-from sparsehess.hosts.learning import labels, layers, share
+from sparsehess.hosts.jax.features import double
+from sparsehess.hosts.jax.model_curvature import blocks, empirical_fisher, gauss_newton, hessian
+from sparsehess.hosts.learning.sample_shares import labels, layers, share
 
 jax = pytest.importorskip("jax")
 

@@ -10,8 +10,8 @@ import pytest
 
 import sparsehess as sh
 from sparsehess.errors import EvaluationError
-from sparsehess.hosts.jax_features import double
-from sparsehess.hosts.jax_tracing import traced
+from sparsehess.hosts.jax.features import double
+from sparsehess.hosts.jax.sparsity_tracing import traced
 
 jax = pytest.importorskip("jax")
 jnp = jax.numpy

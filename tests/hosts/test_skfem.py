@@ -16,7 +16,7 @@ from sparsehess.hosts import skfem as host
 from sparsehess.hosts.ase import dense
 from sparsehess.hosts.skfem import solver_eigen
 from sparsehess.runtime import on_root
-from sparsehess.service.local import environment
+from sparsehess.service.local_scheduler import environment
 
 skfem = pytest.importorskip("skfem")
 skfem_hyperelastic = pytest.importorskip("skfem_hyperelastic")

@@ -13,7 +13,7 @@ from sparsehess.errors import EvaluationError, InputError, StackError
 
 torch = pytest.importorskip("torch")
 
-from sparsehess.hosts.torch import blocks  # noqa: E402
+from sparsehess.hosts.torch.objective import blocks  # noqa: E402
 
 pytestmark = pytest.mark.parallel([1, 2])
 

@@ -5,12 +5,12 @@ import pytest
 
 import sparsehess as sh
 from sparsehess.errors import InputError
-from sparsehess.hosts.learning import diagonal_blocks, share
+from sparsehess.hosts.learning.sample_shares import diagonal_blocks, share
 
 torch = pytest.importorskip("torch")
 
-from sparsehess.hosts.torch_factors import ekfac, kfac  # noqa: E402
-from sparsehess.hosts.torch_model import empirical_fisher, gauss_newton  # noqa: E402
+from sparsehess.hosts.torch.kfac import ekfac, kfac  # noqa: E402
+from sparsehess.hosts.torch.model_curvature import empirical_fisher, gauss_newton  # noqa: E402
 
 pytestmark = pytest.mark.parallel([1, 2])
 

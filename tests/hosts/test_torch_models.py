@@ -5,12 +5,12 @@ import pytest
 
 import sparsehess as sh
 from sparsehess.errors import CheckError, InputError
-from sparsehess.hosts.learning import diagonal_blocks, drawn, labels, layers, share
+from sparsehess.hosts.learning.sample_shares import diagonal_blocks, drawn, labels, layers, share
 
 torch = pytest.importorskip("torch")
 
-from sparsehess.hosts.torch import blocks  # noqa: E402
-from sparsehess.hosts.torch_model import empirical_fisher, gauss_newton, hessian  # noqa: E402
+from sparsehess.hosts.torch.model_curvature import empirical_fisher, gauss_newton, hessian  # noqa: E402
+from sparsehess.hosts.torch.objective import blocks  # noqa: E402
 
 pytestmark = pytest.mark.parallel([1, 2])
 

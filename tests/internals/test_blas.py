@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sparsehess import blas, runtime
+from sparsehess import runtime
 from sparsehess.commands import stack
-from sparsehess.runtime import PETSc
+from sparsehess.runtime import PETSc, blas
 
 
 def test_what_is_loaded_multiplies():

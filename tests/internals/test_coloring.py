@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import sparsehess as sh
 from sparsehess.coloring import BEST, KINDS, ORDERS
-from sparsehess.coloring.region import Region
+from sparsehess.coloring.local_graph import Region
 from sparsehess.errors import InputError
 
 every = pytest.mark.parametrize(("kind", "order"), [(kind, order) for kind in KINDS for order in [*ORDERS, BEST]])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import sparsehess as sh
 from sparsehess.coloring import BEST, KINDS, ORDERS
 from sparsehess.errors import CheckError
-from sparsehess.recovery import plan
+from sparsehess.hessian.recovery import plan
 
 every = pytest.mark.parametrize(("kind", "order"), [(kind, order) for kind in KINDS for order in [*ORDERS, BEST]])
 

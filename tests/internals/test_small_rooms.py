@@ -11,13 +11,24 @@ import numpy as np
 import pytest
 
 import sparsehess as sh
-from sparsehess import errors, problems, report, reproducible
-from sparsehess.commands.words import split_petsc
-from sparsehess.differences import lengths, scheme_of, steps
+from sparsehess import errors
+from sparsehess.commands import problem_files
+from sparsehess.commands.petsc_words import split_petsc
+from sparsehess.derivatives.finite_differences import lengths, scheme_of, steps
+from sparsehess.derivatives.gradient_noise import Noise
+from sparsehess.derivatives.units import Units
 from sparsehess.errors import InputError, StackError
-from sparsehess.noise import Noise
-from sparsehess.runtime import PETSc, aij, child, communicator, has_package, inserted_options, option_was_used
-from sparsehess.units import Units
+from sparsehess.runtime import (
+    PETSc,
+    aij,
+    child,
+    communicator,
+    has_package,
+    inserted_options,
+    option_was_used,
+    random_numbers,
+)
+from sparsehess.runtime import progress as report
 
 EXACT = Noise(np.zeros(3), np.full(3, np.finfo(float).eps), 1.0, True)
 FREE = np.full(3, -np.inf), np.full(3, np.inf)
@@ -78,13 +89,13 @@ def test_random_vectors_are_of_their_row_alone():
 
     one, two = layout(0, [0, 300, 1000]), layout(1, [0, 300, 1000])
     whole = layout(0, [0, 1000])
-    joined = np.concatenate([reproducible.uniform(one, 5), reproducible.uniform(two, 5)])
-    values = reproducible.uniform(whole, 5)
+    joined = np.concatenate([random_numbers.uniform(one, 5), random_numbers.uniform(two, 5)])
+    values = random_numbers.uniform(whole, 5)
     assert np.array_equal(joined, values)
     assert -1 < values.min() < -0.98 and 0.98 < values.max() < 1
     assert abs(values.mean()) < 0.05 and np.var(values) == pytest.approx(1 / 3, rel=0.1)
-    assert abs(np.corrcoef(values, reproducible.uniform(whole, 6))[0, 1]) < 0.1
-    assert np.abs(reproducible.signed(whole, 1)).min() >= 0.5
+    assert abs(np.corrcoef(values, random_numbers.uniform(whole, 6))[0, 1]) < 0.1
+    assert np.abs(random_numbers.signed(whole, 1)).min() >= 0.5
 
 
 def test_units_give_textbook_frequencies():
@@ -153,16 +164,16 @@ def test_petsc_arguments_are_told_apart():
 
 
 def test_settings_are_literals_or_text():
-    assert problems.settings(["a=3", "b=[1, 2]", "c=file.pdb", "d="]) == {
+    assert problem_files.settings(["a=3", "b=[1, 2]", "c=file.pdb", "d="]) == {
         "a": 3,
         "b": [1, 2],
         "c": "file.pdb",
         "d": "",
     }
     with pytest.raises(InputError, match="key=value"):
-        problems.settings(["nonsense"])
-    assert problems.is_problem("a/b.py:f") and problems.is_problem("p.m:f")
-    assert not problems.is_problem("m.npz") and not problems.is_problem("dir:with/colon.npz")
+        problem_files.settings(["nonsense"])
+    assert problem_files.is_problem("a/b.py:f") and problem_files.is_problem("p.m:f")
+    assert not problem_files.is_problem("m.npz") and not problem_files.is_problem("dir:with/colon.npz")
 
 
 def test_progress_shows_on_a_terminal_after_two_seconds(monkeypatch, comm):
@@ -171,7 +182,7 @@ def test_progress_shows_on_a_terminal_after_two_seconds(monkeypatch, comm):
             return True
 
     clock = [0.0]
-    monkeypatch.setattr("sparsehess.report.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("sparsehess.runtime.progress.time.monotonic", lambda: clock[0])
     for stream, quiet, shows in (
         (Terminal(), False, True),
         (Terminal(), True, False),
@@ -202,9 +213,10 @@ def test_importing_what_a_solve_needs_loads_nothing_heavy():
     heavy = ["matplotlib", "h5py", "jax", "torch", "networkx", "skfem", "rich", "scipy.stats", "scipy.optimize"]
     code = (
         "import sys, sparsehess as sh;"
-        "other = ('sparsehess.estimate', 'sparsehess.networks', 'sparsehess.thinning');"
+        "other = ('sparsehess.eigen.estimates', 'sparsehess.networks',"
+        " 'sparsehess.eigen.certificates.sparsification');"
         "[getattr(sh, n) for n in sh.__all__ if sh._HOME.get(n) not in other];"
-        "import sparsehess.commands.spectra, sparsehess.commands.hessians;"
+        "import sparsehess.commands.eigenpairs, sparsehess.commands.hessians;"
         f"print([m for m in {heavy} if m in sys.modules])"
     )
     assert run(code).strip() == "[]"

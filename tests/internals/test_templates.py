@@ -10,16 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sparsehess as sh
-from sparsehess.coloring import lattices
-from sparsehess.coloring.grids import recognize
-from sparsehess.coloring.region import Region
-from sparsehess.coloring.templates import KINDS, Template, search
+from sparsehess.coloring import lattice_recognition
+from sparsehess.coloring.grid_recognition import recognize
+from sparsehess.coloring.local_graph import Region
+from sparsehess.coloring.periodic_templates import KINDS, Template, search
 from sparsehess.errors import InputError
 
 
 def lattice(points, first, second):
     """Return what the room of lattices makes of points and edges."""
-    return lattices.lattice(Region.around(sh.Pattern.from_pairs(first, second, len(points))), np.asarray(points))
+    return lattice_recognition.lattice(
+        Region.around(sh.Pattern.from_pairs(first, second, len(points))), np.asarray(points)
+    )
 
 
 def box(d, radius):

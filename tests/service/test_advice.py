@@ -12,12 +12,12 @@ from cases import laplacian, random_pattern, random_symmetric
 
 import sparsehess as sh
 from sparsehess import commands
+from sparsehess.commands import method_advice
 from sparsehess.commands.arguments import parser
+from sparsehess.commands.cost_model import Calls, Memory
+from sparsehess.commands.method_advice import Look, Wanted
 from sparsehess.errors import InputError
 from sparsehess.runtime import aij
-from sparsehess.service import advice
-from sparsehess.service.advice import Look, Wanted
-from sparsehess.service.plan import Calls, Memory
 
 PROBLEM = """
 import numpy as np
@@ -57,7 +57,7 @@ def test_what_products_say(comm):
     layout = pattern.layout
     rows = matrix.tocsr()[layout.start : layout.stop]
     mat = aij(layout, rows.indptr, rows.indices, rows.data)
-    found = advice.look(mat, 24, columns=True)
+    found = method_advice.look(mat, 24, columns=True)
     mat.destroy()
     values = np.linalg.eigvalsh(matrix.toarray())
     assert found.trace == pytest.approx(values.sum(), rel=0.25) and found.trace_error > 0
@@ -124,7 +124,7 @@ CALLS = Calls(20, "central", 40, 7, 2, 0, False)
     ],
 )
 def test_which_way_is_taken(wanted, calls, needed, free, method):
-    found = advice.advise(LOOK, wanted, 50_000, calls, needed, 1, free, 2)
+    found = method_advice.advise(LOOK, wanted, 50_000, calls, needed, 1, free, 2)
     assert found.method.startswith(method) and found.precision == "double"
     taken = next(way for way in found.alternatives if way.name == found.method)
     if "take more ranks" in found.reason:
@@ -136,5 +136,5 @@ def test_which_way_is_taken(wanted, calls, needed, free, method):
 def test_single_precision_where_it_is_enough():
     costly = replace(CALLS, scheme="product", derivatives=10**7)
     for tol, precision in ((1e-4, "single"), (1e-8, "double")):
-        found = advice.advise(LOOK, Wanted(6, "smallest", tol), 50_000, costly, SMALL, 1, 10**10, 1)
+        found = method_advice.advise(LOOK, Wanted(6, "smallest", tol), 50_000, costly, SMALL, 1, 10**10, 1)
         assert found.method.startswith("matrix-free") and found.precision == precision

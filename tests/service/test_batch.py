@@ -19,11 +19,11 @@ import scipy.sparse as sp
 from cases import laplacian
 
 from sparsehess import commands
-from sparsehess.commands import arguments, batch, jobfiles
+from sparsehess.commands import arguments, job_files
 from sparsehess.commands.arguments import parser
-from sparsehess.commands.words import split_petsc
+from sparsehess.commands.petsc_words import split_petsc
 from sparsehess.errors import InputError
-from sparsehess.service import jobs, local, schedulers, scripts
+from sparsehess.service import batch_commands, batch_jobs, batch_scripts, local_scheduler, schedulers
 from sparsehess.service.schedulers import State
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +72,7 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "problems.py").write_text(PROBLEMS)
     (tmp_path / "job.toml").write_text(JOB)
     sp.save_npz(tmp_path / "good.npz", laplacian(7, 8)[0])
-    monkeypatch.setenv(jobs.HOME, str(tmp_path / "jobs"))
+    monkeypatch.setenv(batch_jobs.HOME, str(tmp_path / "jobs"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -82,7 +82,7 @@ def run(place, command, ranks=1, **more):
     words = [sys.executable, "-m", "sparsehess", *command.split()]
     if ranks > 1:
         words = ["mpiexec", "-n", str(ranks), *words]
-    environment = {**os.environ, jobs.HOME: str(place / "jobs"), **more}
+    environment = {**os.environ, batch_jobs.HOME: str(place / "jobs"), **more}
     done = subprocess.run(
         words, cwd=place, capture_output=True, text=True, timeout=90, env=environment, check=False
     )
@@ -100,9 +100,9 @@ def here(place, command):
     """Return the facts of a command that runs in this process: no start of Python, MPI and PETSc."""
     ours, _, theirs = command.partition(" -- ")
     top = parser()
-    words, more = jobfiles.expanded([*ours.split(), "-q", "--json", str(place / "facts.json")], top)
+    words, more = job_files.expanded([*ours.split(), "-q", "--json", str(place / "facts.json")], top)
     options, _, _ = split_petsc([*more, *theirs.split()])
-    assert commands.run(top.parse_args(jobfiles.guarded(words)), options, MPI.COMM_SELF) == 0
+    assert commands.run(top.parse_args(job_files.guarded(words)), options, MPI.COMM_SELF) == 0
     return json.loads((place / "facts.json").read_text())
 
 
@@ -119,7 +119,7 @@ def ended(place, job, within=60):
 
 def made(place, scheduler="local", **more):
     """Return a job that is written, but not queued."""
-    folder = jobs.new_folder()
+    folder = batch_jobs.new_folder()
     given = {
         "id": int(folder.name),
         "name": "made",
@@ -140,9 +140,9 @@ def made(place, scheduler="local", **more):
         "submitted": "2026-01-02T03:04:05+00:00",
         "host": socket.gethostname(),
     }
-    job = jobs.Job(**(given | more))
-    jobs.save(job)
-    jobs.write(job.file("script"), scripts.script(job))
+    job = batch_jobs.Job(**(given | more))
+    batch_jobs.save(job)
+    batch_jobs.write(job.file("script"), batch_scripts.script(job))
     return job
 
 
@@ -155,7 +155,7 @@ def state(job):
 
 def words(place, text, line="eigs job.toml"):
     (place / "job.toml").write_text(text)
-    ours, petsc = jobfiles.expanded(line.split(), parser())
+    ours, petsc = job_files.expanded(line.split(), parser())
     return " ".join(ours), " ".join(petsc)
 
 
@@ -186,9 +186,9 @@ def test_a_job_file_is_a_command_line(place):
     assert petsc == "-eps_ncv 40 -log_view -st_type sinvert"
     (place / "inner").mkdir()
     (place / "inner/job.toml").write_text('command="check"\nresult="r.h5"\ninput="p.py:f"\nnullspace="constant"')
-    ours, _ = jobfiles.expanded(["check", "-q", "inner/job.toml", "--tol", "1"], parser())
+    ours, _ = job_files.expanded(["check", "-q", "inner/job.toml", "--tol", "1"], parser())
     assert " ".join(ours) == "check --nullspace constant -q inner/r.h5 inner/p.py:f --tol 1"
-    parsed = parser().parse_args(jobfiles.guarded(ours))
+    parsed = parser().parse_args(job_files.guarded(ours))
     assert (parsed.result, parsed.input, parsed.tol, parsed.quiet) == ("inner/r.h5", "inner/p.py:f", 1.0, True)
     text = 'command = "eigs"\ninput = "package.module:name"\n[submit]\nranks = 4\nsetup = ["module load a"]'
     assert words(place, text)[0] == "eigs package.module:name"
@@ -200,7 +200,7 @@ def test_a_job_file_is_a_command_line(place):
     text = 'command = "density"\ninput = "good.npz"\ngrid = 100'
     assert words(place, text, "plan job.toml")[0] == "plan good.npz"
     for line in ("eigs good.npz --json job.toml", "result job.toml", "nothing job.toml", "-q"):
-        assert jobfiles.expanded(line.split(), parser()) == (line.split(), [])
+        assert job_files.expanded(line.split(), parser()) == (line.split(), [])
 
 
 REFUSED = [
@@ -248,9 +248,9 @@ def test_a_job_file_that_is_none_or_for_another_command(place):
             words(place, text, line)
     (place / "job.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="no job file"):
-        jobfiles.read("job.toml")
+        job_files.read("job.toml")
     with pytest.raises(InputError, match="no such file"):
-        jobfiles.read("nowhere.toml")
+        job_files.read("nowhere.toml")
 
 
 def test_eigs_of_a_job_file_and_flags_that_override_it(place):
@@ -280,7 +280,7 @@ def test_eigs_of_a_job_file_on_two_ranks(place):
 
 def test_the_script_that_a_person_reads(place):
     made_of = dict(time=5400, memory="4G", account="phys", queue="long", ranks=64, resumable=True)
-    slurm = scripts.script(made(place, "slurm", **made_of, setup=["module load openmpi"]))
+    slurm = batch_scripts.script(made(place, "slurm", **made_of, setup=["module load openmpi"]))
     for line in (
         "#SBATCH --ntasks=64",
         "#SBATCH --time=01:30:00",
@@ -297,7 +297,7 @@ def test_the_script_that_a_person_reads(place):
     ):
         assert line in slurm.splitlines()
     assert "export OMP_NUM_THREADS=1" in slurm
-    pbs = scripts.script(made(place, "pbs", **made_of)).splitlines()
+    pbs = batch_scripts.script(made(place, "pbs", **made_of)).splitlines()
     assert {"#PBS -l select=64:ncpus=1:mpiprocs=1:mem=4G", "#PBS -l walltime=01:30:00", "#PBS -q long"} <= set(pbs)
     assert any("--signal=USR1 --kill-after=120 5280" in line for line in pbs)
     for name in ("slurm", "pbs", "local"):
@@ -308,7 +308,7 @@ def test_the_script_that_a_person_reads(place):
 def test_a_command_that_saves_is_submitted_to_go_on(place, monkeypatch, capsys):
     def saving():
         top = parser()
-        eigs = jobfiles._subparsers(top)["eigs"]
+        eigs = job_files._subparsers(top)["eigs"]
         if "--checkpoint" not in eigs._option_string_actions:
             eigs.add_argument("--checkpoint", metavar="DIR")
             eigs.add_argument("--resume", action="store_true")
@@ -318,7 +318,7 @@ def test_a_command_that_saves_is_submitted_to_go_on(place, monkeypatch, capsys):
     asked = "submit job.toml --scheduler slurm --time 02:00:00 --dry-run"
     for more, folder in (("", place / "jobs/1/checkpoint"), ('checkpoint = "mine"', place / "mine")):
         (place / "job.toml").write_text(JOB + more)
-        batch.run_submit(parser().parse_args(asked.split()), {}, None)
+        batch_commands.run_submit(parser().parse_args(asked.split()), {}, None)
         script = capsys.readouterr().out
         assert "#SBATCH --signal=B:USR1@120\n#SBATCH --requeue\n" in script
         assert f"    --checkpoint {folder}\n" in script and f'"$(ls {folder} 2>' in script
@@ -327,11 +327,11 @@ def test_a_command_that_saves_is_submitted_to_go_on(place, monkeypatch, capsys):
 
 def test_times(place):
     for text, total in (("01:30:00", 5400), ("2-00:00:01", 172801), ("05:30", 330)):
-        assert scripts.seconds(text) == total
-    assert scripts.clock(172801) == "48:00:01"
+        assert batch_scripts.seconds(text) == total
+    assert batch_scripts.clock(172801) == "48:00:01"
     for text in ("", "90", "1:2:3:4", "00:00:00", "-01:00:00", "1-30:00", "99999999:00:00"):
         with pytest.raises(InputError, match="HH:MM:SS"):
-            scripts.seconds(text)
+            batch_scripts.seconds(text)
 
 
 def test_a_dry_run_leaves_nothing(place):
@@ -392,15 +392,15 @@ def test_a_local_job_from_submission_to_result(place):
 def test_cancel_ends_every_process(place):
     (place / "job.toml").write_text('command = "eigs"\ninput = "problems.py:chain"\nset = { wait = 30 }\n')
     facts(place, "submit job.toml --scheduler local --ranks 2")
-    job = jobs.find("1")
+    job = batch_jobs.find("1")
     deadline = time.monotonic() + 60
-    while len(local.members(job)) < 4 and time.monotonic() < deadline:  # script, launcher, two ranks
+    while len(local_scheduler.members(job)) < 4 and time.monotonic() < deadline:  # script, launcher, two ranks
         time.sleep(0.1)
-    assert len(local.members(job)) >= 4 and facts(place, "status")["jobs"][0]["state"] == "running"
+    assert len(local_scheduler.members(job)) >= 4 and facts(place, "status")["jobs"][0]["state"] == "running"
     code, _, err = run(place, "result 1")
     assert code == 2 and "job 1 is running: no result yet" in err
     assert facts(place, "cancel 1")["jobs"][0]["cancelled"]
-    assert not local.members(job)
+    assert not local_scheduler.members(job)
     assert facts(place, "status 1")["jobs"][0]["state"] == "cancelled"
     code, _, err = run(place, "result 1")
     assert code == 2 and "job 1 was cancelled" in err
@@ -413,7 +413,7 @@ def started(place, body, **more):
     launcher.write_text('#!/bin/sh\nshift 2\nexec "$@"\n')
     launcher.chmod(0o755)
     job = made(place, launcher=[str(launcher)], program=[sys.executable, "worker.py"], **more)
-    local.start(job)
+    local_scheduler.start(job)
     return job
 
 
@@ -427,7 +427,7 @@ def waited(job, within=30):
 def test_a_job_that_fails_tells_why_and_its_status(place):
     body = "import os, sys\nos.write(1, b'\\xff')\nsys.stderr.write('sparsehess: k=99 of 56 rows\\n')\nsys.exit(2)"
     job = started(place, body)
-    fields = local._stat(int(job.word("pid").split()[0]))
+    fields = local_scheduler._stat(int(job.word("pid").split()[0]))
     assert fields is None or int(fields[1]) != os.getpid()  # it is the system's: nobody here has to wait for it
     assert waited(job) == State("failed", 2)
     code, out, err = run(place, "result made")
@@ -448,7 +448,7 @@ def test_a_script_that_is_killed_has_failed_and_its_number_is_not_trusted(place)
     job = started(place, "import time; time.sleep(60)")
     assert state(job) == State("running")
     deadline = time.monotonic() + 30
-    while len(local.members(job)) < 2 and time.monotonic() < deadline:
+    while len(local_scheduler.members(job)) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     pid, began = job.word("pid").split()
     job.file("pid").write_text(f"{pid} {int(began) + 1}\n")  # another process that has got the number since
@@ -456,13 +456,13 @@ def test_a_script_that_is_killed_has_failed_and_its_number_is_not_trusted(place)
     job.file("pid").write_text(f"{pid} {began}\n")
     os.kill(int(pid), signal.SIGKILL)
     assert waited(job).why == "killed, without a status"
-    assert local.members(job)
-    local.end(job)
-    assert not local.members(job) and state(job).over
+    assert local_scheduler.members(job)
+    local_scheduler.end(job)
+    assert not local_scheduler.members(job) and state(job).over
     elsewhere = dataclasses.replace(job, host="elsewhere")
     assert state(elsewhere) == State("unknown", None, "on elsewhere")
     with pytest.raises(InputError, match="cancel it there"):
-        local.end(elsewhere)
+        local_scheduler.end(elsewhere)
 
 
 def test_a_time_limit_stops_a_job_that_saves_and_it_goes_on(place):
@@ -510,7 +510,7 @@ def test_a_time_limit_ends_a_job_that_cannot_save(place):
 
 def test_twenty_submissions_at_a_time_get_twenty_numbers(place):
     with ThreadPoolExecutor(20) as pool:
-        folders = list(pool.map(lambda _: jobs.new_folder(), range(20)))
+        folders = list(pool.map(lambda _: batch_jobs.new_folder(), range(20)))
     assert sorted(int(folder.name) for folder in folders) == list(range(1, 21))
 
 
@@ -527,7 +527,7 @@ def test_a_job_takes_over_settings_of_mpi_and_no_marks_of_a_run(monkeypatch):
     with monkeypatch.context() as told:
         for name in settings | marks:
             told.setenv(name, "1")
-        kept = set(local.environment())
+        kept = set(local_scheduler.environment())
     assert settings <= kept and not kept & marks
     alone = "import sys; from mpi4py import MPI; sys.exit(MPI.COMM_WORLD.size)"
     code = (
@@ -537,7 +537,7 @@ def test_a_job_takes_over_settings_of_mpi_and_no_marks_of_a_run(monkeypatch):
     )
     done = subprocess.run(
         ["mpiexec", "-n", "2", sys.executable, "-c", code],
-        capture_output=True, text=True, timeout=60, check=False, env=local.environment(), cwd=ROOT,
+        capture_output=True, text=True, timeout=60, check=False, env=local_scheduler.environment(), cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 
@@ -589,7 +589,7 @@ def test_slurm_by_what_it_prints(place, programs):
     fake(programs, "scancel", "")
     found = facts(place, "submit job.toml --ranks 2 --scheduler auto")
     assert (found["scheduler"], found["number"]) == ("slurm", "4242")
-    every = [jobs.find("1")]
+    every = [batch_jobs.find("1")]
     for number in range(4243, 4251):
         every.append(made(place, "slurm"))
         every[-1].file("number").write_text(f"{number}\n")
@@ -633,7 +633,7 @@ def test_a_slurm_script_that_was_stopped_is_queued_again(place, programs):
     done = subprocess.run(["bash", job.file("script")], env=environment, check=False)
     assert done.returncode == 75 and job.exit is None
     assert (programs / "calls").read_text().splitlines()[-1] == "scontrol requeue 4242"
-    jobs.write(job.file("cancelled"), "")
+    batch_jobs.write(job.file("cancelled"), "")
     subprocess.run(["bash", job.file("script")], env=environment, check=False)
     assert job.exit == 75 and (programs / "calls").read_text().count("requeue") == 1
 
@@ -653,7 +653,7 @@ def test_pbs_by_what_it_prints(place, programs):
     fake(programs, "qdel", "")
     found = facts(place, "submit job.toml --scheduler pbs")
     assert found["number"] == "1284.head"
-    every = [jobs.find("1")]
+    every = [batch_jobs.find("1")]
     for number in range(1285, 1289):
         every.append(made(place, "pbs"))
         every[-1].file("number").write_text(f"{number}.head\n")
@@ -716,7 +716,7 @@ def test_a_plan_of_a_matrix_and_of_a_job_file(place, capsys):
     sp.save_npz(place / "large.npz", sp.csr_matrix(laplacian(30, 30)[0]))
     check_memory(here(place, "plan large.npz --ranks 4"))
     top = parser()
-    words, _ = jobfiles.expanded(["plan", "job.toml"], top)
+    words, _ = job_files.expanded(["plan", "job.toml"], top)
     assert commands.run(top.parse_args(words), {}, MPI.COMM_SELF) == 0
     out = capsys.readouterr().out
     assert "derivatives  central, 3 colors: 15 gradients" in out and "ranks        1 worth having" in out

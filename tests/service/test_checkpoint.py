@@ -16,17 +16,17 @@ from cases import laplacian
 
 import sparsehess as sh
 from sparsehess import cli
-from sparsehess.checkpoints import lock, stored
-from sparsehess.checkpoints.checkpoint import Checkpoint
-from sparsehess.checkpoints.journal import Journal
-from sparsehess.checkpoints.search import Search
 from sparsehess.coloring import verify
 from sparsehess.commands.arguments import parser
+from sparsehess.eigen.solvers import EigenProblem, SolveSpec
+from sparsehess.eigen.solvers.search_checkpoint import Search
 from sparsehess.errors import InputError, Stopped
+from sparsehess.hessian.evaluation_journal import Journal
 from sparsehess.operators import MatrixFree
 from sparsehess.pattern import Layout
-from sparsehess.reproducible import uniform
-from sparsehess.solvers import EigenProblem, SolveSpec
+from sparsehess.runtime.random_numbers import uniform
+from sparsehess.storage import checkpoint_format, folder_lock
+from sparsehess.storage.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.parallel([1, 2])
 
@@ -138,7 +138,7 @@ def test_a_disk_that_takes_nothing_keeps_what_was_saved_and_no_half(comm, folder
     def fails(*_):
         raise MemoryError if how == "memory" else OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(stored.os, "fsync", fails)
+    monkeypatch.setattr(checkpoint_format.os, "fsync", fails)
     checkpoint.save("stage", PROBLEM, {"version": "second"}, arrays)
     monkeypatch.undo()
     comm.Barrier()
@@ -212,7 +212,7 @@ def test_a_coloring_of_another_pattern_of_the_same_size_is_not_taken(comm, folde
 
 
 def test_gradients_are_kept_until_what_they_were_for_is_saved(comm, folder, monkeypatch):
-    calls, write = [], stored.write
+    calls, write = [], checkpoint_format.write
 
     def full(path, comm, *rest):
         if "hessian" in path.name:
@@ -221,7 +221,7 @@ def test_gradients_are_kept_until_what_they_were_for_is_saved(comm, folder, monk
             return
         write(path, comm, *rest)
 
-    monkeypatch.setattr(stored, "write", full)
+    monkeypatch.setattr(checkpoint_format, "write", full)
     sh.assemble(objective(comm, calls), checkpoint=Checkpoint(folder, comm, interval=0)).close()
     monkeypatch.undo()
     spent = len(calls)
@@ -431,7 +431,7 @@ def test_a_file_system_without_locks_is_told_of_and_one_that_fails_is_refused(
     def fails(*_):
         raise OSError(error, os.strerror(error))
 
-    monkeypatch.setattr(lock.fcntl, "lockf", fails)
+    monkeypatch.setattr(folder_lock.fcntl, "lockf", fails)
     if error == errno.EIO:
         with pytest.raises(InputError, match="cannot be written there: Input/output error"):
             Checkpoint(folder, comm)
@@ -444,7 +444,7 @@ def test_a_file_system_without_locks_is_told_of_and_one_that_fails_is_refused(
 
 @pytest.mark.parallel([1])
 def test_a_lock_that_was_removed_while_it_was_waited_for_is_taken_anew(folder, comm, monkeypatch):
-    taken, lockf = [], lock.fcntl.lockf
+    taken, lockf = [], folder_lock.fcntl.lockf
 
     def removed(*arguments):
         lockf(*arguments)
@@ -452,7 +452,7 @@ def test_a_lock_that_was_removed_while_it_was_waited_for_is_taken_anew(folder, c
         if len(taken) == 1:  # by who held it until now
             (folder / "lock").unlink()
 
-    monkeypatch.setattr(lock.fcntl, "lockf", removed)
+    monkeypatch.setattr(folder_lock.fcntl, "lockf", removed)
     held = Checkpoint(folder, comm)
     assert len(taken) == 2 and (folder / "lock").read_text() == f"process {os.getpid()} on {socket.gethostname()}"
     held.clear()

@@ -11,8 +11,8 @@ import pytest
 import scipy.sparse as sp
 from cases import laplacian
 
-from sparsehess.citations import METHODS, PAPERS
 from sparsehess.coloring.kinds import KINDS
+from sparsehess.runtime.citations import METHODS, PAPERS
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = f"{ROOT / 'drivers' / 'lennard_jones.py'}:cluster"

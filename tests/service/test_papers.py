@@ -7,10 +7,11 @@ import tomllib
 from pathlib import Path
 
 import sparsehess
-from sparsehess.citations import PAPERS
 from sparsehess.coloring import kinds, portfolio
-from sparsehess.solvers import intervals, spectrum
-from sparsehess.solvers.session import Session
+from sparsehess.eigen.problem import spectrum
+from sparsehess.eigen.solvers import interval_eigenpairs
+from sparsehess.eigen.solvers.extremal_eigenpairs import Session
+from sparsehess.runtime.citations import PAPERS
 
 ROOT = Path(__file__).parents[2]
 SETUP = configparser.ConfigParser()
@@ -133,5 +134,5 @@ def test_files_and_rows_that_are_named_are_there():
 def test_rows_of_colourings_and_intervals_are_whole():
     assert set(portfolio._FIRST) == set(kinds.KINDS)
     assert set(spectrum.WHOLE) < set(spectrum.METHODS)
-    assert set(intervals._FINDERS) == {*spectrum.WHOLE, "dense"} - {"slicing"}
+    assert set(interval_eigenpairs._FINDERS) == {*spectrum.WHOLE, "dense"} - {"slicing"}
     assert callable(Session._main)

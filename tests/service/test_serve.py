@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sparsehess as sh
-from sparsehess.commands import jobfiles, serve
+from sparsehess.commands import job_files
 from sparsehess.commands.arguments import parser
 from sparsehess.errors import InputError, SparseHessError
-from sparsehess.service import local
+from sparsehess.service import local_scheduler, spool_commands
 from sparsehess.service import spool as spools
 from sparsehess.service.admission import Allowance, admit
 from sparsehess.service.limits import Limits, size
@@ -130,7 +130,7 @@ def start(place, ranks=1, *flags, allowed=True):
         return subprocess.Popen(
             [*words, *allow, *flags],
             cwd=place,
-            env={**local.environment(), "PYTHONPATH": str(ROOT)},
+            env={**local_scheduler.environment(), "PYTHONPATH": str(ROOT)},
             stdout=record,
             stderr=record,
             start_new_session=True,
@@ -237,7 +237,7 @@ def test_priorities_cancel_limits_and_leaving(place):
     assert spool.cancel(slow) == "running"
     other = subprocess.run(
         [sys.executable, "-m", "sparsehess", "serve", str(place / "spool")],
-        capture_output=True, text=True, timeout=60, check=False, env=local.environment(), cwd=ROOT,
+        capture_output=True, text=True, timeout=60, check=False, env=local_scheduler.environment(), cwd=ROOT,
     )  # fmt: skip
     assert other.returncode == 2
     assert other.stderr.count("\n") == 1 and "is served already, by process" in other.stderr
@@ -348,9 +348,9 @@ def test_submit_status_result_and_cancel_speak_to_a_spool(place, capsys):
 
     def run(*words, status=0):
         top = parser()
-        ours, _ = jobfiles.expanded(list(words), top)
-        arguments = top.parse_args(jobfiles.guarded([*ours, "--spool", spool, "--json", "-"]))
-        assert getattr(serve, words[0])(arguments) == status
+        ours, _ = job_files.expanded(list(words), top)
+        arguments = top.parse_args(job_files.guarded([*ours, "--spool", spool, "--json", "-"]))
+        assert getattr(spool_commands, words[0])(arguments) == status
         return json.loads(capsys.readouterr().out)
 
     job = str(place / "job.toml")
@@ -448,7 +448,7 @@ def admitted(folder, edits, top):
     except SparseHessError as error:
         assert error.status == 2 and "\n" not in str(error) and len(str(error)) < 4000
         return
-    for path in jobfiles.paths([task.arguments.command], task.arguments, top).values():
+    for path in job_files.paths([task.arguments.command], task.arguments, top).values():
         assert os.path.realpath(path).startswith(f"{folder}{os.sep}")
 
 
@@ -473,8 +473,8 @@ def test_mutated_job_files_are_admitted_or_refused_in_one_line(tmp_path, example
 
 def test_job_files_that_are_written_are_read_back(tmp_path):
     choices = {"input": 'a \\ " b.npz', "k": 3, "tol": 1e-9, "interval": [float("-inf"), 2.0], "set": {"n": True}}
-    (tmp_path / "job.toml").write_text(jobfiles.written("eigs", choices, {"eps_ncv": 4}, {"name": "ä\x7f\n"}))
-    job = jobfiles.read(tmp_path / "job.toml")
+    (tmp_path / "job.toml").write_text(job_files.written("eigs", choices, {"eps_ncv": 4}, {"name": "ä\x7f\n"}))
+    job = job_files.read(tmp_path / "job.toml")
     assert (job.choices, job.petsc, job.submit) == (choices, {"eps_ncv": 4}, {"name": "ä\x7f\n"})
 
 

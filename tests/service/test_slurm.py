@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from test_batch import JOB, PROBLEMS, WORKER, ended, facts, made, run
 
-from sparsehess.service import jobs, schedulers
+from sparsehess.service import batch_jobs, schedulers
 
 pytestmark = pytest.mark.slow
 
@@ -146,7 +146,7 @@ def slurm(tmp_path_factory):
 def place(tmp_path, monkeypatch, slurm):
     (tmp_path / "problems.py").write_text(PROBLEMS)
     (tmp_path / "job.toml").write_text(JOB)
-    monkeypatch.setenv(jobs.HOME, str(tmp_path / "jobs"))
+    monkeypatch.setenv(batch_jobs.HOME, str(tmp_path / "jobs"))
     monkeypatch.setenv("SLURM_CONF", slurm)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -167,7 +167,7 @@ def test_a_job_from_submission_to_result(place, launcher):
     (place / "job.toml").write_text(f'{JOB}[submit]\nlauncher = "{launcher}"\n')
     found = facts(place, "submit job.toml --scheduler slurm --ranks 2 --time 00:10:00")
     assert found["scheduler"] == "slurm" and found["number"].isdigit()
-    assert (ended(place, 1)["state"], jobs.find("1").exit) == ("done", 0), _told(jobs.find("1"))
+    assert (ended(place, 1)["state"], batch_jobs.find("1").exit) == ("done", 0), _told(batch_jobs.find("1"))
     answer = facts(place, "result 1")
     direct = facts(place, "eigs problems.py:chain -k 3 --set n=24")
     assert answer["mpi"]["size"] == 2
@@ -187,7 +187,7 @@ def test_what_no_partition_takes_is_refused_and_forgotten(place):
 def test_cancel(place):
     (place / "job.toml").write_text('command = "eigs"\ninput = "problems.py:chain"\nset = { wait = 30 }\n')
     facts(place, "submit job.toml --scheduler slurm")
-    job = jobs.find("1")
+    job = batch_jobs.find("1")
     assert not _until(lambda: schedulers.states([job])[1].word == "running", 60, "not running")
     # Beyond the four processors there are: it waits.
     facts(place, "submit job.toml --scheduler slurm --ranks 4")
@@ -245,7 +245,7 @@ def test_a_run_that_its_limit_stops_goes_on_where_it_was(place, launcher):
     needed = len((place / "calls").read_text().splitlines())
     (place / "calls").unlink()
     facts(place, "submit job.toml --scheduler slurm --ranks 2 --time 00:01:00")
-    job = jobs.find("1")
+    job = batch_jobs.find("1")
     assert ended(place, 1, 400)["state"] == "done", _told(job)
     starts = len(Path(job.folder, "starts").read_text().splitlines())
     assert starts > 1, "never stopped"

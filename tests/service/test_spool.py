@@ -136,10 +136,10 @@ def test_hard_links_are_not_written_through(spool, tmp_path, name):
 
 def test_names_of_unfinished_files_cannot_be_foreseen(spool, tmp_path):
     """A link under the name of a file that is being written would lead it elsewhere."""
-    from sparsehess import files
+    from sparsehess.storage import atomic_files
 
     path = spool.path / "service.json"
-    assert files.beside(path) != files.beside(path)
+    assert atomic_files.beside(path) != atomic_files.beside(path)
 
 
 def test_garbage_among_running_and_new_jobs_keeps_no_service_from_starting(spool):
@@ -185,12 +185,12 @@ def test_links_and_files_of_others_are_not_read(spool, tmp_path, monkeypatch):
     "progress", ['{"stage": "eigen', "[1, 2]", '{"stage": 3}', '{"done": 1, "total": null}', "\x00\xff"]
 )
 def test_status_of_what_is_half_written(spool, progress, capsys):
-    from sparsehess.commands import serve
+    from sparsehess.service import spool_commands
 
     job = put(spool, JOB + "[submit]\nname = 1979-05-27\npriority = [1]\n")
     (spool.claim() / "status.json").write_text(progress)
-    assert serve.status(parser().parse_args(["status", "--spool", str(spool.path)])) == 0
-    assert serve.status(parser().parse_args(["status", "--spool", str(spool.path), "--json", "-"])) == 0
+    assert spool_commands.status(parser().parse_args(["status", "--spool", str(spool.path)])) == 0
+    assert spool_commands.status(parser().parse_args(["status", "--spool", str(spool.path), "--json", "-"])) == 0
     said = capsys.readouterr().out
     assert job in said.splitlines()[1]
     assert json.loads(said[said.index("{") :])["jobs"][0]["name"] is None
@@ -210,7 +210,7 @@ from sparsehess.commands import serve as client
 from sparsehess.errors import SparseHessError
 from sparsehess.service import limits, serve, spool as spools
 from sparsehess.service.admission import Allowance
-from sparsehess.service.serve import Manner
+from sparsehess.service.resident import Manner
 
 world, place = runtime.communicator(MPI.COMM_WORLD), Path(sys.argv[1])
 runtime.PATIENCE = 2.0

@@ -1,1 +1,0 @@
-"""A C ABI for hosts in C, C++ and Fortran: `python -m sparsehess.capi.build OUTDIR` makes the library."""

@@ -1,0 +1,173 @@
+"""The definitions of the colouring kinds, checked on the colouring alone, on all ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mpi4py import MPI
+
+import numpy as np
+
+from sparsehess.coloring import elimination_kernels, graph_kernels
+from sparsehess.coloring.kinds import KINDS
+from sparsehess.errors import InputError
+from sparsehess.pattern import Pattern
+from sparsehess.pattern.pattern_kernels import mirrored
+
+if TYPE_CHECKING:
+    from sparsehess.coloring.coloring import Coloring
+
+
+def alone_both_ways(pattern: Pattern, coloring: Coloring) -> tuple[np.ndarray, np.ndarray]:
+    """Return two (nnz_local,) uint8: is entry (i, j) alone of its colour in row i; is (j, i) in row j.
+
+    Collective. Structural zeros are in nobody's way, and are not alone themselves.
+    """
+    own = graph_kernels.alone_in_row(
+        pattern.indptr, pattern.columns, coloring.with_ghosts, coloring.count, pattern.hollow_rows
+    )
+    other = mirrored(pattern.indptr, pattern.columns.astype(pattern.indptr.dtype, copy=False), own, 0)
+    remote = pattern.exchange.remote
+    other[remote] = pattern.exchange.mirror(own[remote])
+    return own, other
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """A part of an elimination that needs nothing of other ranks.
+
+    Attributes
+    ----------
+    entries, rows, twice, mirror
+        (steps,) entries in the order they are read, their local rows, whether their mirror can be
+        read as well, and where it stands (-1: on another rank).
+    both, heard, heard_rows
+        Remote entries (positions among the pattern's) that both ranks have read by now, and those
+        that the other rank alone has, with their local rows.
+    """
+
+    entries: np.ndarray
+    rows: np.ndarray
+    twice: np.ndarray
+    mirror: np.ndarray
+    both: np.ndarray
+    heard: np.ndarray
+    heard_rows: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Eliminated:
+    """An elimination of all entries, or as far as it went.
+
+    Attributes
+    ----------
+    stages
+        In order; the same number on every rank.
+    terms
+        (nnz_local,) number of compressed entries that each value is made of.
+    stuck
+        An entry that no elimination reaches, or None.
+    """
+
+    stages: list[Stage]
+    terms: np.ndarray
+    stuck: tuple[int, int] | None
+
+
+def eliminate(pattern: Pattern, coloring: Coloring) -> Eliminated:
+    """Find in which order the entries can be read by substitution.
+
+    Collective. A rank reads all that it can, then tells its neighbours; the number of stages is
+    the most often that a chain of substitutions changes rank.
+    """
+    comm, exchange = pattern.comm, pattern.exchange
+    indptr = pattern.indptr.astype(np.int64, copy=False)
+    mirror = elimination_kernels.mirror_positions(indptr, pattern.columns)
+    run = KINDS[coloring.kind].elimination(
+        indptr, pattern.columns, mirror, coloring.with_ghosts, coloring.count, pattern.hollow_rows
+    )
+    remote = exchange.remote
+    remote_rows = (np.searchsorted(indptr, remote, side="right") - 1).astype(np.int32)
+    stages, told = [], np.zeros(len(remote), bool)
+    while True:
+        left = run.left
+        entries, rows, twice = run.run()
+        heard = both = np.empty(0, np.int64)
+        if comm.size > 1:
+            mine = run.terms[remote]
+            theirs = exchange.mirror(mine)
+            news = (theirs > 0) & ~told
+            # Both have read an entry if each did before it could hear of the other.
+            both = np.flatnonzero(news & (mine > 0))
+            heard = np.flatnonzero(news & (mine == 0))
+            told |= (theirs > 0) | (mine > 0)
+            run.arrive(remote[heard], theirs[heard])
+        stages.append(Stage(entries, rows, twice, mirror[entries], both, heard, remote_rows[heard]))
+        moved, unknown = comm.allreduce(np.array([left - run.left, run.left]))
+        if unknown == 0 or moved == 0:
+            break
+    stuck = np.flatnonzero(run.terms == 0)
+    stuck = stuck[~pattern.structural_zeros(stuck)]
+    return Eliminated(stages, run.terms, _lowest(pattern, stuck))
+
+
+def verify(pattern: Pattern, coloring: Coloring) -> tuple[int, int] | None:
+    """Return an entry that breaks the definition of the colouring's kind, or None if none does.
+
+    Collective; the same answer on every rank.
+
+    Parameters
+    ----------
+    pattern, coloring
+        Of one layout.
+
+    Returns
+    -------
+    tuple or None
+        (row, column): for `star` an edge whose ends share a colour, or the middle edge of a path
+        on four vertices with two colours; for `cpr` and `distance2` a column that shares its colour
+        with another in this row; for `acyclic` an edge whose ends share a colour, or an edge of a
+        two-coloured cycle or between two of them; for `powell-toint` an entry of a row that no order
+        of the rows makes triangular. The entry of lowest row on the lowest rank.
+
+    Notes
+    -----
+    Star: Coleman and Moré 1984, section 3. An edge (v, w) is in the middle of a two-coloured path
+    exactly if c(w) stands twice around v and c(v) twice around w: O(nnz), two exchanges with the
+    neighbours. Acyclic and triangular: what is left when leaf after leaf, or row after row, is taken.
+    """
+    if not pattern.layout.same(coloring.layout):
+        raise InputError("the colouring was made for another layout than the pattern's")
+    color = coloring.with_ghosts
+    kind = KINDS[coloring.kind]
+    lowest = 0 if kind.elimination is not None else -1  # only direct recovery has neutral variables
+    outside = len(color) > 0 and (color.min() < lowest or color.max() >= coloring.count)
+    if pattern.comm.allreduce(outside, op=MPI.LOR):
+        return _lowest(pattern, np.zeros(min(pattern.nnz_local, 1) if outside else 0, np.int64))
+    if kind.elimination is not None:
+        clash = _lowest(pattern, np.flatnonzero(_within_a_class(pattern, color)))
+        return clash if clash is not None else eliminate(pattern, coloring).stuck
+    own, other = alone_both_ways(pattern, coloring)
+    if coloring.kind == "star":
+        # An edge within one class leaves the diagonal of its row not alone, if there is a diagonal.
+        diagonal = pattern.columns == np.repeat(np.arange(pattern.layout.n_local), np.diff(pattern.indptr))
+        broken = (diagonal & (own == 0)) | ((own == 0) & (other == 0)) | _within_a_class(pattern, color)
+    else:  # neutral columns are read from their mirrors
+        broken = (own == 0) & ((color[pattern.columns] >= 0) | (other == 0))
+    broken = np.flatnonzero(broken)
+    return _lowest(pattern, broken[~pattern.structural_zeros(broken)])
+
+
+def _within_a_class(pattern: Pattern, color: np.ndarray) -> np.ndarray:
+    """Return (nnz_local,) bool: an edge whose ends have one colour."""
+    rows = np.repeat(np.arange(pattern.layout.n_local, dtype=np.int32), np.diff(pattern.indptr))
+    return (color[rows] == color[pattern.columns]) & (rows != pattern.columns) & (color[rows] >= 0)
+
+
+def _lowest(pattern: Pattern, broken: np.ndarray) -> tuple[int, int] | None:
+    comm = pattern.comm
+    first = comm.allreduce(comm.rank if len(broken) else comm.size, op=MPI.MIN)
+    if first == comm.size:
+        return None
+    return comm.bcast(pattern.entry(int(broken[0])) if comm.rank == first else None, root=first)

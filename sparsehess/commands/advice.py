@@ -1,0 +1,88 @@
+"""The advice of `plan`: a few products, and what follows from them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from sparsehess import runtime
+from sparsehess.commands import cost_model, method_advice
+from sparsehess.derivatives.objective import Objective
+from sparsehess.errors import InputError
+from sparsehess.operators import MatrixFree
+from sparsehess.pattern import Pattern
+from sparsehess.runtime import memory
+from sparsehess.storage import matrix_files
+from sparsehess.storage.matrix_files import StoredMatrix
+
+# Products that are made where nothing is said.
+_PRODUCTS = 12
+
+
+def advised(
+    arguments, source: Objective | StoredMatrix, pattern: Pattern | None, calls, needed, many: int
+) -> tuple[dict | None, dict | None, str]:
+    """Return (how it looks, the advice, both for people); None where the problem has no products to look at.
+
+    Collective.
+
+    Parameters
+    ----------
+    pattern
+        None where it is not known.
+    calls, needed
+        What an assembly would call, and take of memory; estimated anew where the pattern is not known.
+    many
+        Ranks that the memory is told for.
+    """
+    objective = source if isinstance(source, Objective) else None
+    n = source.pattern.n if objective is None else objective.n
+    comm = source.pattern.comm if objective is None else objective.comm
+    wanted = _wanted(arguments, n)
+    try:
+        matrix = source.to_mat() if objective is None else MatrixFree(objective, seed=arguments.seed)
+    except InputError as error:
+        if arguments.products is not None:
+            raise
+        return None, None, f"advice       none: {error}"
+    try:
+        found = _looked(arguments, matrix, wanted, pattern is None, comm)
+    finally:
+        matrix.destroy() if objective is None else matrix.close()
+    nnz = None if pattern is None else pattern.nnz
+    if objective is not None and pattern is None:
+        row = max(1, round(found.row))
+        needed = cost_model.memory(None, n, n * row, wanted.k or n, min(n, row), True)
+        probed = arguments.points * cost_model.probes(n, row)
+        calls = cost_model.calls(
+            objective, arguments.derivative, min(n, row), not arguments.no_verify, probed=probed
+        )
+    per = 1 if calls is None or calls.scheme == "product" else 2
+    free = memory.free_memory(comm) * comm.size // many
+    given = method_advice.advise(found, wanted, n, calls, needed, many, free, per)
+    told = "\n".join(method_advice.lines(found, given, n, nnz))
+    return dataclasses.asdict(found), dataclasses.asdict(given), told
+
+
+def _wanted(arguments, n: int) -> method_advice.Wanted:
+    """Return what is to be solved."""
+    if arguments.interval is not None or (arguments.which == "negative" and arguments.k is None):
+        return method_advice.Wanted(None, None, arguments.tol)
+    k = min(6 if arguments.k is None else arguments.k, n)
+    ends = arguments.target is None and arguments.which != "negative"
+    return method_advice.Wanted(k, arguments.which if ends else None, arguments.tol)
+
+
+def _looked(arguments, matrix, wanted: method_advice.Wanted, unknown: bool, comm) -> method_advice.Look:
+    """Return what a few products say. Collective."""
+    mass = None if arguments.mass is None else matrix_files.read_matrix(arguments.mass, comm).to_mat()
+    try:
+        return method_advice.look(
+            matrix,
+            arguments.products or _PRODUCTS,
+            top=wanted.end in ("largest", "magnitude"),
+            columns=unknown,
+            mass=mass,
+            seed=arguments.seed,
+        )
+    finally:
+        runtime.destroy(mass)

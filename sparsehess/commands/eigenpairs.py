@@ -1,0 +1,221 @@
+"""Eigenpairs, inertia, and the check of stored results."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from contextlib import closing
+from functools import partial
+
+import numpy as np
+
+from sparsehess import errors, runtime
+from sparsehess.commands import flag_groups
+from sparsehess.commands.inputs import known_vectors, operand, thinned
+from sparsehess.commands.output import SCHEMA, answer, no_solver, ranks
+from sparsehess.commands.reports import plots
+from sparsehess.commands.reports.stored_results import read_result
+from sparsehess.commands.summaries import (
+    check_lines,
+    count_facts,
+    derivative_facts,
+    eigs_facts,
+    eigs_lines,
+    hessian_lines,
+    inertia_lines,
+    thinned_line,
+)
+from sparsehess.eigen.certificates.certificate import judge, recount
+from sparsehess.eigen.certificates.inertia import count_signs
+from sparsehess.eigen.certificates.lowest_curvature import condition, curvature
+from sparsehess.eigen.problem.backends import check_backend
+from sparsehess.eigen.solvers import EigenProblem, SolveSpec
+from sparsehess.eigen.solvers.eigs import completed, shortfall, solve
+from sparsehess.eigen.solvers.method_choice import PRECONDITIONED, choose
+from sparsehess.errors import CheckError
+from sparsehess.runtime import progress as report
+from sparsehess.storage import writers
+
+
+def run_eigs(arguments, options, comm) -> int:
+    """Eigenpairs of a matrix file or of a problem."""
+    began = time.perf_counter()
+    _refuse_idle(arguments)
+    writers.check_writable(arguments.out, writers.RESULTS, comm)
+    writers.check_writable(arguments.plot, plots.SUFFIXES, comm)
+    spec = SolveSpec(
+        k=arguments.k,
+        which=arguments.which,
+        interval=None if arguments.interval is None else tuple(arguments.interval),
+        target=arguments.target,
+        tol=arguments.tol,
+        options=options,
+        count=arguments.count,
+        seed=arguments.seed,
+        method=arguments.method,
+        groups=arguments.groups,
+        backend=arguments.backend,
+    )
+    check_backend(spec.backend)
+    with (
+        closing(operand(arguments, comm, shell=arguments.shell)) as given,
+        closing(known_vectors(arguments, given)) as known,
+        thinned(arguments, given.matrix, given.mass) as left,
+        EigenProblem.of(
+            **(_whole(given) if left is None else _left(given, left)),
+            nullspace=known.null,
+            near_null=known.near_null,
+            guess=known.guess,
+            preconditioner=given.preconditioner,
+            supply=given.provision.solvers(),
+        ) as problem,
+    ):
+        if arguments.explain:
+            return _explain(arguments, problem, spec, comm)
+        spec = completed(problem, spec)
+        if given.stored is not None and left is None:
+            given.provision.prepare(problem, given.stored, spec)
+        progress = report.Progress("eigenpairs converged", comm, arguments.quiet)
+        spectrum = solve(problem, spec, progress, arguments.checkpoint)
+        progress.finish()
+        timings = {**given.timings, **spectrum.timings, "total": time.perf_counter() - began}
+        facts = eigs_facts(given, spec, spectrum, problem, timings)
+        facts["thinned"] = None if left is None else left.facts
+        if arguments.out is not None:
+            arrays = {"eigenvalues": spectrum.eigenvalues, "residuals": spectrum.residuals}
+            writers.write_results(arguments.out, facts, arrays, spectrum.vectors, comm)
+        drawn = arguments.plot is not None and given.pattern is not None
+        picture = plots.pattern_picture(given.pattern) if drawn else None
+        lines = eigs_lines(given, facts, spectrum, problem, known.names)
+        if left is not None:
+            lines += f"\n{thinned_line(left)}"
+        draw = arguments.plot and partial(
+            plots.plot_spectrum, arguments.plot, spectrum, problem.units, picture, given.n, given.name
+        )
+        answer(arguments, comm, facts, lines, draw)
+        error = shortfall(spectrum)
+        if given.stored is not None and left is None and error is None:
+            given.provision.learn(given.stored, spec, spectrum)
+        spectrum.close()
+    comm.Barrier()
+    if error is not None:
+        raise error
+    return errors.DONE
+
+
+def _refuse_idle(arguments) -> None:
+    """Refuse flags that nothing would heed beside others."""
+    for name in ("interval", "target"):
+        if getattr(arguments, name) is not None:
+            flag_groups.refuse(arguments, flag_groups.WHICH, f"--{name} says which ones already")
+    if arguments.explain:
+        flag_groups.refuse(arguments, flag_groups.ANSWERS, "--explain solves nothing")
+    if arguments.nullspace != "rigid" and arguments.method not in ("auto", *PRECONDITIONED):
+        flag_groups.refuse(
+            arguments, flag_groups.POSITIONS, f"for --nullspace rigid, and for {', '.join(PRECONDITIONED)}"
+        )
+
+
+def _whole(given) -> dict:
+    """Return what `EigenProblem.of` needs of an operand."""
+    return {"matrix": given.matrix, "mass": given.mass, "relative_error": given.relative_error}
+
+
+def _left(given, left) -> dict:
+    """Return what `EigenProblem.of` needs where entries were dropped: a matrix brings nothing of its objective."""
+    objective = getattr(given.derived, "objective", None)
+    if objective is None:
+        return {**_whole(given), "matrix": left.mat}
+    verification = given.derived.verification
+    return {
+        "matrix": left.mat,
+        "mass": objective.mass if given.mass is None else given.mass,
+        "units": objective.units,
+        "relative_error": given.relative_error if verification is None else verification.hvp_error,
+    }
+
+
+def _explain(arguments, problem: EigenProblem, spec: SolveSpec, comm) -> int:
+    choice = choose(problem, completed(problem, spec))
+    facts = {"schema": SCHEMA, "task": "explain", "n": problem.n, **dataclasses.asdict(choice)}
+    answer(arguments, comm, facts, f"method       {choice.method}\nbecause      {choice.reason}")
+    return errors.DONE
+
+
+def run_inertia(arguments, options, comm) -> int:
+    """How many eigenvalues are negative, zero, positive; lowest curvature and condition number on request."""
+    began = time.perf_counter()
+    writers.check_writable(arguments.direction, writers.RESULTS, comm)
+    with closing(operand(arguments, comm, shell=arguments.shell)) as given:
+        with EigenProblem.of(**_whole(given), nullspace=[], supply=given.provision.solvers()) as problem:
+            signs = count_signs(problem, arguments.zero, options)
+            more = {"condition": condition(problem, arguments.seed)} if arguments.condition else {}
+            if arguments.direction is not None:
+                lowest = curvature(problem, seed=arguments.seed)
+                more["lowest"] = {"value": lowest.value, "error": lowest.error, "certified": lowest.certified}
+                arrays = {"eigenvalues": np.array([lowest.value])}
+                writers.write_results(arguments.direction, more, arrays, [lowest.direction], comm)
+                lowest.direction.destroy()
+        facts = {
+            "schema": SCHEMA,
+            "task": "inertia",
+            "n": given.n,
+            "nnz": given.nnz,
+            **dataclasses.asdict(signs),
+            "definite": signs.definite,
+            **more,
+            **({} if given.derived is None else derivative_facts(given.derived)),
+            "timings": {**given.timings, "total": time.perf_counter() - began},
+            **ranks(comm),
+            "versions": runtime.versions(),
+        }
+        taken = "" if given.derived is None else hessian_lines(given.derived, facts) + "\n"
+        answer(arguments, comm, facts, taken + inertia_lines(signs, more))
+    comm.Barrier()
+    if not signs.certified and signs.stderr is None:
+        raise CheckError(
+            f"the counts are not certain: {signs.doubt}; eigenvalues lie near ±{signs.threshold:.1e}, "
+            "give another --zero"
+        )
+    return errors.DONE
+
+
+def run_check(arguments, options, comm) -> int:
+    """A stored result, verified from the files alone."""
+    began = time.perf_counter()
+    no_solver(options)
+    if arguments.nullspace != "rigid":
+        flag_groups.refuse(arguments, flag_groups.POSITIONS, "only --nullspace rigid asks where nodes are")
+    with (
+        closing(operand(arguments, comm)) as given,
+        closing(known_vectors(arguments, given)) as known,
+        EigenProblem.of(**_whole(given), nullspace=known.null, supply=given.provision.solvers()) as problem,
+    ):
+        result = read_result(arguments.result, problem.layout)
+        tol = max(arguments.tol, 10 * problem.relative_error)
+        count, wanted = recount(problem, completed(problem, result.spec), result.eigenvalues)
+        found = judge(problem, result.eigenvalues, result.vectors, count, tol)
+        runtime.destroy(*result.vectors)
+        uncounted = problem.uncounted
+    passed = found.passed and len(result.eigenvalues) >= wanted
+    facts = {
+        "schema": SCHEMA,
+        "task": "check",
+        "result": arguments.result,
+        "n": given.n,
+        "k": len(result.eigenvalues),
+        "wanted": wanted,
+        "residual": found.residual,
+        "rayleigh": found.rayleigh,
+        "orthogonality": found.orthogonality,
+        "tol": tol,
+        "count": count_facts(count),
+        "passed": passed,
+        "timings": {**given.timings, "total": time.perf_counter() - began},
+        **ranks(comm),
+    }
+    answer(arguments, comm, facts, check_lines(facts, uncounted))
+    comm.Barrier()
+    if not passed:
+        raise CheckError(f"{arguments.result} does not hold for {arguments.input}: see the report")
+    return errors.DONE

@@ -1,0 +1,425 @@
+"""Job files: a command line kept in TOML.
+
+The parser of the command line is the only judge of what a choice may be: a job file is checked against its
+flags, turned into words, and parsed like any others.
+
+    command = "eigs"
+    input = "lennard_jones.py:crystal"      # paths are relative to the folder of this file
+    k = 10
+    set = { cells = 4 }
+
+    [petsc]                                 # what stands after --
+    eps_ncv = 40
+
+    [submit]                                # flags of `sparsehess submit`
+    ranks = 64
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import datetime
+import difflib
+import json
+import math
+import os
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparsehess.commands.petsc_words import is_number
+from sparsehess.errors import InputError
+
+SUFFIX = ".toml"
+
+# Bytes that a job file has at most: it is read by every rank, and nobody writes more by hand.
+_LARGEST = 2**20
+
+# Letters of a key that a message shows, and of a reason four times as many.
+_SHOWN = 150
+
+# Commands that take a job file as what it is, and those that it cannot stand for.
+_WHOLE = ("submit",)
+_PLAN = "plan"
+_NOT_FOR_JOBS = ("submit", "status", "result", "cancel", "plan", "serve", "info")
+
+
+@dataclass(frozen=True)
+class JobFile:
+    """What a job file says, read but not yet judged.
+
+    Attributes
+    ----------
+    path
+        As it was given: paths in the file are taken relative to its folder.
+    command
+        That it is for.
+    choices, petsc, submit
+        Positional arguments and flags of the command by their long names; the two tables.
+    text
+        The whole file, for the numbers of lines.
+    """
+
+    path: Path
+    command: str
+    choices: dict[str, object]
+    petsc: dict[str, object]
+    submit: dict[str, object]
+    text: str
+
+    def refuse(self, key: str, reason: str) -> InputError:
+        """Return the error that names a key and its line. Not collective."""
+        pattern = re.compile(rf"^\s*(?:[\w-]+\.)*[\"']?{re.escape(key)}[\"']?\s*[=.]")
+        lines = (number for number, line in enumerate(self.text.splitlines(), 1) if pattern.match(line))
+        line = next(lines, None)
+        name = (key if key.isprintable() else repr(key))[:_SHOWN]
+        place = self.path if line is None else f"{self.path}, line {line}"
+        return InputError(f"{place}: {name}: {reason[: 4 * _SHOWN]}")
+
+
+def read(path) -> JobFile:
+    """Return what a job file says.
+
+    Not collective.
+
+    Raises
+    ------
+    InputError
+        It is missing, too large, no TOML, or names no command.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise InputError(f"{path}: a job file has at most {_LARGEST} bytes")
+        text = path.read_bytes()[: _LARGEST + 1].decode()
+        table = tomllib.loads(text)
+        _check_numbers(table)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # not UTF-8, no TOML, or nested beyond reason
+        raise InputError(f"{path}: no job file: {' '.join(str(error).split())}") from error
+    parts: dict[str, dict] = {}
+    for name in ("petsc", "submit"):
+        parts[name] = table.pop(name, {})
+        if not isinstance(parts[name], dict):
+            raise InputError(f"{path}: {name} must be a table: [{name}]")
+    command = table.pop("command", None)
+    if not isinstance(command, str):
+        raise InputError(f'{path}: says no command; write, for example, command = "eigs"')
+    return JobFile(path, command, table, parts["petsc"], parts["submit"], text)
+
+
+def _check_numbers(value) -> None:
+    """Raise ValueError where a whole number has more than 64 bits, which TOML does not promise either."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("a whole number of more than 64 bits")
+    if isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            _check_numbers(one)
+
+
+def expanded(words: list[str], top: argparse.ArgumentParser) -> tuple[list[str], list[str]]:
+    """Return words of a command line with the job file among them replaced by what it says, and those for PETSc.
+
+    Not collective. Flags of the file come before those of the line, which therefore win.
+
+    Parameters
+    ----------
+    words
+        Up to `--`.
+    top
+        The parser of the command line.
+
+    Raises
+    ------
+    InputError
+        The job file is none, is for another command, or has a key that the command does not know.
+    """
+    commands = _subparsers(top)
+    parser = commands.get(words[0]) if words else None
+    place = None if parser is None else _place(words, parser)
+    if place is None:
+        return words, []
+    command, job = words[0], read(words[place])
+    before, after = words[1:place], words[place + 1 :]
+    if command in _WHOLE:
+        _, flags = _words(job, job.submit, parser)
+        return [command, *flags, *before, words[place], *after], []
+    if command not in (job.command, _PLAN):
+        raise InputError(f"{job.path} is a job of {job.command}, not of {command}")
+    positional, flags = _words(job, job.choices, _parser_of(job, commands), None if command != _PLAN else parser)
+    return [command, *flags, *before, *positional, *after], _petsc_words(job)
+
+
+def command_line(path, top: argparse.ArgumentParser) -> tuple[list[str], list[str]]:
+    """Return the words of the command that a job file stands for, and those for PETSc.
+
+    Not collective.
+
+    Raises
+    ------
+    InputError
+        As of `expanded`.
+    """
+    job = read(path)
+    positional, flags = _words(job, job.choices, _parser_of(job, _subparsers(top)))
+    return [job.command, *positional, *flags], _petsc_words(job)
+
+
+def guarded(words: list[str]) -> list[str]:
+    """Return words with a blank before negative numbers: argparse takes -inf and -1e-3 for flags otherwise.
+
+    Not collective.
+    """
+    return [f" {word}" if word.startswith("-") and is_number(word) else word for word in words]
+
+
+def options(command: str, top: argparse.ArgumentParser) -> set[str]:
+    """Return the flags that a command knows, such as `--seed`. Not collective."""
+    return {name for action in _actions(_subparsers(top)[command]) for name in action.option_strings}
+
+
+def paths(words: list[str], arguments: argparse.Namespace, top: argparse.ArgumentParser) -> dict[str, str]:
+    """Return {name in the parsed arguments: path} of the files and folders that a command's arguments name.
+
+    Not collective. A problem `file.py:name` is among them, as it was given.
+
+    Parameters
+    ----------
+    words
+        Of the command line; the first is the command.
+    arguments
+        As they were parsed.
+    """
+    found = {}
+    for action in _actions(_subparsers(top)[words[0]]):
+        value = getattr(arguments, action.dest, None)
+        if isinstance(value, str) and _is_path(action, value):
+            found[action.dest] = value
+    return found
+
+
+def key_of(name: str, command: str, top: argparse.ArgumentParser) -> str:
+    """Return what a job file calls an argument of a command. Not collective."""
+    return next(_key(action) for action in _actions(_subparsers(top)[command]) if action.dest == name)
+
+
+def written(command: str, choices: dict, petsc: dict, submit: dict) -> str:
+    """Return the text of a job file that says this.
+
+    Not collective.
+
+    Raises
+    ------
+    InputError
+        A value is none that a job file may have.
+    """
+    lines = [f"command = {_toml(command)}", *(f"{_toml(key)} = {_toml(value)}" for key, value in choices.items())]
+    for name, table in (("petsc", petsc), ("submit", submit)):
+        if table:
+            lines += ["", f"[{name}]", *(f"{_toml(key)} = {_toml(value)}" for key, value in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{_toml(key)} = {_toml(one)}' for key, one in value.items())} }}"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    raise InputError(f"{value}: numbers, truth values, texts, lists and tables of them")
+
+
+# --- what argparse knows of a command --------------------------------------------------------
+
+
+def _subparsers(top: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    return next(action for action in top._actions if isinstance(action, argparse._SubParsersAction)).choices
+
+
+def _parser_of(job: JobFile, commands: dict) -> argparse.ArgumentParser:
+    known = [name for name in commands if name not in _NOT_FOR_JOBS]
+    if job.command not in known:
+        raise job.refuse("command", f"{job.command!r} is none of {', '.join(known)}")
+    return commands[job.command]
+
+
+def _actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    return [action for action in parser._actions if not isinstance(action, argparse._HelpAction)]
+
+
+def _key(action: argparse.Action) -> str:
+    """Return the name that a choice has in a job file."""
+    if not action.option_strings:
+        return action.dest
+    return max(action.option_strings, key=len).lstrip("-")
+
+
+def _place(words: list[str], parser: argparse.ArgumentParser) -> int | None:
+    """Return where INPUT is a job file, None where there is none."""
+    positional = {action.dest for action in _actions(parser) if not action.option_strings}
+    if not positional & {"input", "job"}:
+        return None
+    by_option = {name: action for action in _actions(parser) for name in action.option_strings}
+    values = 0  # of the last option, still to come
+    for place, word in enumerate(words[1:], 1):
+        if values:
+            values -= 1
+        elif word in by_option:
+            nargs = by_option[word].nargs
+            values = nargs if isinstance(nargs, int) else 1
+        elif not word.startswith("-") and word.endswith(SUFFIX):
+            return place
+    return None
+
+
+# --- from values to words --------------------------------------------------------------------
+
+
+def _words(
+    job: JobFile, table: dict, parser: argparse.ArgumentParser, kept: argparse.ArgumentParser | None = None
+) -> tuple[list[str], list[str]]:
+    """Return (positional arguments, flags) of a table, checked against a command.
+
+    Parameters
+    ----------
+    kept
+        If given, another command: flags that it does not know are left out.
+    """
+    known = {_key(action): action for action in _actions(parser)}
+    if table is job.submit:
+        known = {key: action for key, action in known.items() if action.option_strings}
+    passed = known if kept is None else {_key(action) for action in _actions(kept)}
+    positional, flags = {}, []
+    for key, value in table.items():
+        if key not in known:
+            near = difflib.get_close_matches(key[:_SHOWN], known, 1)
+            meant = f"did you mean {near[0]}?" if near else f"it takes {', '.join(sorted(known))}"
+            command = parser.prog.rsplit(" ", 1)[-1]
+            raise job.refuse(key, f"nothing that {command} takes; {meant}")
+        action = known[key]
+        texts = _texts(job, key, value, action)
+        if not action.option_strings:
+            positional[key] = texts[0]
+        elif key in passed:
+            flags += texts
+    return [positional[key] for key in known if key in positional], flags
+
+
+def _texts(job: JobFile, key: str, value, action: argparse.Action) -> list[str]:
+    if action.nargs == 0:
+        if not isinstance(value, bool):
+            raise job.refuse(key, f"true or false, not {value!r}")
+        return [max(action.option_strings, key=len)] if value else []
+    if isinstance(action, argparse._AppendAction):
+        return _repeated(job, key, value, action)
+    if isinstance(action.nargs, int):
+        if not isinstance(value, list) or len(value) != action.nargs:
+            raise job.refuse(key, f"{action.nargs} values are written [a, b], not {value!r}")
+        return [action.option_strings[0], *(_text(job, key, one, action) for one in value)]
+    text = _text(job, key, value, action)
+    if not action.option_strings:
+        return [text]
+    option = max(action.option_strings, key=len)
+    # A value that begins as a flag does must not be taken for one.
+    flaglike = text.startswith("-") and text != "-"
+    return [f"{option}={text}"] if flaglike and option.startswith("--") else [option, text]
+
+
+def _repeated(job: JobFile, key: str, value, action: argparse.Action) -> list[str]:
+    """Return the words of a flag that may be repeated: a table of settings, or a list of texts."""
+    option = max(action.option_strings, key=len)
+    if "KEY=VALUE" in str(action.metavar):
+        if not isinstance(value, dict):
+            raise job.refuse(key, f"a table is written {{ name = value }}, not {value!r}")
+        for name in value:
+            if not name.isidentifier():
+                raise job.refuse(key, f"{name!r} is no name of an argument")
+        pairs = [f"{name}={_literal(job, key, one)}" for name, one in value.items()]
+    else:
+        if not isinstance(value, list):
+            raise job.refuse(key, f'a list is written ["…", "…"], not {value!r}')
+        pairs = [_text(job, key, one, action) for one in value]
+    return [word for pair in pairs for word in (option, pair)]
+
+
+def _text(job: JobFile, key: str, value, action: argparse.Action) -> str:
+    """Return one value as the word that the parser expects."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    whole = isinstance(value, int) and number
+    if action.type is int and not whole:
+        raise job.refuse(key, f"a whole number, not {value!r}")
+    if action.type is float and not number:
+        raise job.refuse(key, f"a number, not {value!r}")
+    if number and not _is_path(action, str(value)) and not action.choices:
+        return repr(value)
+    if not isinstance(value, str):
+        raise job.refuse(key, f"text, not {value!r}")
+    if action.choices is not None and value not in action.choices:
+        raise job.refuse(key, f"{value!r} is none of {', '.join(action.choices)}")
+    if any(ord(letter) < 32 for letter in value):
+        raise job.refuse(key, f"no control characters in {value!r}")
+    return _placed(job.path.parent, value) if _is_path(action, value) else value
+
+
+def _literal(job: JobFile, key: str, value) -> str:
+    """Return a setting as `problems.settings` reads it back."""
+    if isinstance(value, str):
+        try:
+            ast.literal_eval(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return value  # nothing that could be taken for a number: easier to read without quotes
+    if isinstance(value, datetime.date | datetime.time | dict):
+        raise job.refuse(key, f"numbers, truth values, texts and lists of them, not {value}")
+    if isinstance(value, list):
+        items = (repr(one) if isinstance(one, str) else _literal(job, key, one) for one in value)
+        return f"[{', '.join(items)}]"
+    if isinstance(value, float) and not math.isfinite(value):
+        if math.isnan(value):
+            raise job.refuse(key, "nan is no number")
+        return "1e999" if value > 0 else "-1e999"  # what Python reads as infinite
+    return repr(value)
+
+
+def _is_path(action: argparse.Action, text: str) -> bool:
+    name = str(action.metavar or "")
+    if not action.option_strings:
+        return True
+    if name.startswith(("FILE", "DIR")):
+        return text not in ("-", *name.split("|")[1:])
+    return action.dest == "coloring" and text.endswith((".npz", ".h5"))
+
+
+def _placed(folder: Path, text: str) -> str:
+    """Return a path of the file, or a problem `file.py:name`, as seen from here."""
+    if folder == Path("."):
+        return text
+    place, colon, name = text.rpartition(":")
+    if colon and name.isidentifier() and place:
+        return os.path.join(folder, place) + colon + name if place.endswith(".py") else text
+    return os.path.join(folder, text)
+
+
+def _petsc_words(job: JobFile) -> list[str]:
+    words = []
+    for key, value in job.petsc.items():
+        if not re.fullmatch(r"\w+", key):
+            raise job.refuse(key, "no option of PETSc: write eps_ncv = 40")
+        if isinstance(value, bool):
+            words += [f"-{key}"] if value else [f"-{key}", "false"]
+        elif isinstance(value, int | float):
+            words += [f"-{key}", repr(value)]
+        elif isinstance(value, str) and value and not value.startswith("-") and value.isprintable():
+            words += [f"-{key}", value]
+        else:
+            raise job.refuse(key, f"a number, a truth value or a text, not {value!r}")
+    return words

@@ -1,0 +1,316 @@
+"""Advice before a run, from a few products: how a Hessian looks, what each way costs, which to take and why."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from mpi4py import MPI
+
+import numpy as np
+
+from sparsehess.commands.cost_model import Calls, Memory
+from sparsehess.eigen.estimates.block_lanczos import Lanczos
+from sparsehess.eigen.estimates.reduced_operator import reduced
+from sparsehess.eigen.solvers import EigenProblem
+
+# Lanczos runs that the products are dealt to: two tell an error.
+_RUNS = 2
+
+# Of columns that are looked at: entries beyond this part of a column's largest one count.
+_ENTRY = 1e-6
+
+# LAPACK takes no longer for all eigenpairs than others for this part of them, of so small a matrix.
+_MANY, _SMALL = 0.25, 1000
+
+# Backward errors that products in single precision can reach.
+_SINGLE = 1e-5
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a few products have told. The same on every rank, but for rounding.
+
+    Attributes
+    ----------
+    products, seconds
+        How many, and how long one took.
+    trace, trace_error
+        Of H, or of M⁻¹H, with its standard error.
+    frobenius
+        ‖H‖_F, an estimate.
+    low, high
+        Least and greatest Ritz value: the spectrum reaches at least as far.
+    effective_rank
+        ‖H‖_F² / ‖H‖₂², by these estimates: as many eigenvalues as large as the largest would weigh as much.
+    gap
+        Between the two Ritz values at the end of the spectrum that is wanted: more than what is there.
+    row
+        Entries of a row, as columns that were looked at have them; None where the pattern is known.
+    """
+
+    products: int
+    seconds: float
+    trace: float
+    trace_error: float
+    frobenius: float
+    low: float
+    high: float
+    effective_rank: float
+    gap: float
+    row: float | None
+
+
+def look(matrix, products: int, *, top: bool = False, columns: bool = False, mass=None, seed: int = 0) -> Look:
+    """Return what a few products say of a Hessian.
+
+    Collective. Two Lanczos runs from random signs z give zᵀHz and ‖Hz‖², whose means are the trace and ‖H‖_F²
+    (Hutchinson 1990), and Ritz values.
+
+    Parameters
+    ----------
+    matrix
+        A `MatrixFree` or an assembled Mat.
+    products
+        How many to make, 4 at least.
+    top
+        Whether the gap is told at the upper end.
+    columns
+        Whether a quarter of them, one at least, go to columns whose entries are counted.
+    """
+    counted = max(1, products // 4) if columns else 0
+    steps = max(2, (products - counted) // _RUNS)
+    with (
+        EigenProblem.of(matrix, mass=mass, nullspace=[], near_null=[]) as problem,
+        reduced(problem) as operator,
+    ):
+        row = _row(problem, counted, seed) if columns else None
+        problem.comm.Barrier()
+        began = time.perf_counter()
+        run = Lanczos(operator, operator.starts(range(_RUNS), seed), steps)
+        run.advance(steps)
+        seconds = problem.comm.allreduce(time.perf_counter() - began, op=MPI.MAX) / (_RUNS * max(1, run.steps))
+        rules, n = run.quadratures(), operator.total
+        traces = np.array([n * float(weights @ nodes) for nodes, weights, _ in rules])
+        squares = np.array([n * float(weights @ nodes**2) for nodes, weights, _ in rules])
+    nodes = max((rule[0] for rule in rules), key=len)
+    low, high = min(float(rule[0][0]) for rule in rules), max(float(rule[0][-1]) for rule in rules)
+    ends = nodes[-2:] if top else nodes[:2]
+    largest = max(abs(low), abs(high))
+    return Look(
+        products=counted + _RUNS * run.steps,
+        seconds=seconds,
+        trace=float(traces.mean()),
+        trace_error=float(traces.std(ddof=1) / np.sqrt(_RUNS)),
+        frobenius=float(np.sqrt(squares.mean())),
+        low=low,
+        high=high,
+        effective_rank=min(float(n), max(float(squares.mean()) / largest**2, 1.0)) if largest > 0 else 0.0,
+        gap=float(ends[1] - ends[0]) if len(ends) == 2 else 0.0,
+        row=row,
+    )
+
+
+def _row(problem: EigenProblem, columns: int, seed: int) -> float:
+    """Return how many entries a column has, by the mean of a few of them. Collective."""
+    chosen = np.random.default_rng(seed).choice(problem.n, min(columns, problem.n), replace=False)
+    unit, image = problem.A.createVecRight(), problem.A.createVecLeft()
+    layout, counts = problem.layout, []
+    for column in chosen.tolist():
+        local = np.zeros(layout.n_local)
+        if layout.start <= column < layout.stop:
+            local[column - layout.start] = 1.0
+        unit.setArray(local)
+        problem.A.mult(unit, image)
+        sizes = np.abs(image.getArray(readonly=True))
+        largest = problem.comm.allreduce(float(sizes.max(initial=0.0)), op=MPI.MAX)
+        counts.append(problem.comm.allreduce(int(np.count_nonzero(sizes > _ENTRY * largest))))
+    unit.destroy()
+    image.destroy()
+    return float(np.mean(counts))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be solved: k pairs (None: all of a range), at an end of the spectrum or elsewhere, to `tol`."""
+
+    k: int | None
+    end: str | None
+    tol: float
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A way to the eigenpairs.
+
+    Attributes
+    ----------
+    name, flags
+        For people, and what asks for it on the command line.
+    calls
+        (least, most) calls of the user's gradients or products; None for a matrix file.
+    seconds
+        That the most of them take on one rank, None where nothing was measured.
+    memory
+        Bytes on each rank.
+    possible
+        Whether it answers what is wanted, here.
+    why
+        For or against it.
+    """
+
+    name: str
+    flags: str
+    calls: tuple[int, int] | None
+    seconds: float | None
+    memory: int
+    possible: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The way to take, its precision, with reasons, and all that were weighed."""
+
+    method: str
+    reason: str
+    precision: str
+    precision_reason: str
+    alternatives: tuple[Alternative, ...]
+
+
+def advise(
+    found: Look, wanted: Wanted, n: int, calls: Calls | None, needed: Memory, ranks: int, free: int, per: int
+) -> Advice:
+    """Return what to do.
+
+    Not collective.
+
+    Parameters
+    ----------
+    calls
+        Of an assembly; None for a matrix file, which is assembled.
+    needed
+        Memory of the way by factorization.
+    ranks, free
+        Over which the memory is shared, and bytes that one of them may take.
+    per
+        Gradients, or products of the user's, for each product with a Hessian that is not assembled.
+    """
+    least, most = iterations(found, wanted, n)
+    assembly = None if calls is None else (calls.total, calls.total)
+    seconds = None if calls is None else calls.total * found.seconds / per
+    full = needed.each(ranks)
+    thin = needed.process + (needed.matrix + needed.vectors + needed.columns) // ranks
+    shell = needed.process + needed.vectors // ranks
+    dense = needed.process + 8 * n * n * 3
+    fits = full <= free
+    bottom = wanted.end in ("smallest", "largest")
+    ways = [
+        Alternative(
+            "assembled, slices by shift-and-invert" if wanted.k is None else "assembled, shift-and-invert",
+            "--method slicing" if wanted.k is None else "--method krylovschur",
+            assembly, seconds, full, fits,
+            "few solves, and counts that certify" if fits
+            else f"the factors do not fit: {full / 2**30:.1f} GiB on a rank that may take {free / 2**30:.1f}",
+        ),
+        Alternative(
+            "assembled, preconditioned (LOBPCG)", "--method lobpcg",
+            assembly, seconds, thin, bottom and thin <= free,
+            "no factors" if bottom else "only for an end of the spectrum",
+        ),
+        Alternative(
+            "assembled, dense (LAPACK)", "--method dense",
+            assembly, seconds, dense, dense <= free,
+            "all eigenvalues at once" if dense <= free else f"{8 * n * n / 2**30:.3g} GiB for the matrix alone",
+        ),
+    ]  # fmt: skip
+    if calls is not None:
+        free_of_matrix = wanted.end is not None
+        ways.append(
+            Alternative(
+                "matrix-free, Krylov-Schur", "--shell",
+                (least * per, most * per), most * found.seconds, shell, free_of_matrix and shell <= free,
+                f"{least} to {most} products, no certificate by counts" if free_of_matrix
+                else "nothing but an end of the spectrum without a factorization",
+            )
+        )  # fmt: skip
+    chosen, reason = _chosen(ways, wanted, n)
+    return Advice(chosen.name, reason, *_precision(chosen, wanted, calls), tuple(ways))
+
+
+def iterations(found: Look, wanted: Wanted, n: int) -> tuple[int, int]:
+    """Return (least, most) products that Krylov-Schur may take for an end of a spectrum.
+
+    Not collective. A Krylov space of m vectors has an error of about 2 exp(-2 m √(gap/spread)) (Saad 1980, "On the
+    rates of convergence of the Lanczos and the block-Lanczos methods", theorem 1). The least by the gap of the
+    first Ritz values, which is too wide; the most by eigenvalues that are evenly spread.
+    """
+    k, spread = wanted.k or n, found.high - found.low
+    digits = 0.5 * np.log(2.0 / wanted.tol)
+    if not spread > 0:
+        return k, k + 1
+    wide, even = max(found.gap, spread / n), spread / n
+    least = min(n, k + int(np.ceil(digits * np.sqrt(spread / wide))))
+    return least, max(least, min(10 * n, k + int(np.ceil(2 * digits * np.sqrt(spread / even)))))
+
+
+def _chosen(ways: list[Alternative], wanted: Wanted, n: int) -> tuple[Alternative, str]:
+    """Return the way to take, and why."""
+    shifted, preconditioned, dense = ways[:3]
+    shell = ways[3] if len(ways) > 3 else None
+    if dense.possible and n <= _SMALL and (wanted.k or n) > _MANY * n:
+        return dense, f"{wanted.k or n} of {n}: LAPACK takes no longer for all of them"
+    if shell is not None and shell.possible and shell.calls[1] < shifted.calls[0]:
+        return shell, (
+            f"at most {shell.calls[1]} calls for its products, where assembling takes {shifted.calls[0]}"
+        )
+    if shifted.possible:
+        saved = "" if shell is None or not shell.possible else f"; products alone may take {shell.calls[1]} calls"
+        return shifted, f"the factors fit, and the wanted ones converge in few solves{saved}"
+    if preconditioned.possible:
+        return preconditioned, f"{shifted.why}; the matrix itself does fit"
+    if shell is not None and shell.possible:
+        return shell, "the matrix does not fit into memory"
+    return shifted, f"nothing else gives what is wanted, but {shifted.why}: take more ranks"
+
+
+def _precision(chosen: Alternative, wanted: Wanted, calls: Calls | None) -> tuple[str, str]:
+    """Return the precision of products, and why."""
+    if chosen.flags != "--shell":
+        return "double", "an assembled matrix and its factors are double"
+    if calls.scheme != "product":
+        return "double", "differences of gradients lose half of the digits already"
+    if wanted.tol < _SINGLE:
+        return "double", f"single precision reaches backward errors of about {_SINGLE:g}, not {wanted.tol:g}"
+    return "single", f"a tolerance of {wanted.tol:g} needs no more, and products move half of the bytes"
+
+
+def lines(found: Look, advice: Advice, n: int, nnz: int | None) -> list[str]:
+    """Return the advice for people. Not collective."""
+    row = found.row if found.row is not None else (nnz / n if nnz else None)
+    sparse = "" if row is None else f"{row:.3g} entries a row ({row / n:.2g} of all), "
+    told = [
+        f"looks        {sparse}effective rank {found.effective_rank:.3g} of {n}, trace {found.trace:.4g} ± "
+        f"{found.trace_error:.1g}, eigenvalues from {found.low:.3g} to {found.high:.3g} at least",
+        f"             by {found.products} products of {found.seconds:.2g} s",
+        "",
+    ]
+    head = ("way", "calls", "seconds", "MiB a rank", "", "")
+    rows = [head]
+    for way in advice.alternatives:
+        calls = "-" if way.calls is None else "-".join(str(number) for number in dict.fromkeys(way.calls))
+        seconds = "-" if way.seconds is None else f"{way.seconds:.3g}"
+        mark = "<- take" if way.name == advice.method else ("" if way.possible else "no")
+        rows.append((way.name, calls, seconds, f"{way.memory / 2**20:.0f}", mark, way.why))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    told += [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    flags = next(way.flags for way in advice.alternatives if way.name == advice.method)
+    return [
+        *told,
+        "",
+        f"take         {advice.method} ({flags}): {advice.reason}",
+        f"precision    {advice.precision}: {advice.precision_reason}",
+    ]

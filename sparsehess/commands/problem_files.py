@@ -1,0 +1,118 @@
+"""Problems by name: `file.py:name` or `package.module:name` to an `Objective`."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparsehess.errors import InputError
+from sparsehess.runtime import agreement, child
+
+if TYPE_CHECKING:
+    from sparsehess.derivatives.objective import Objective
+
+
+def is_problem(text: str) -> bool:
+    """Return whether a command-line argument names a problem rather than a file.
+
+    Not collective.
+    """
+    place, colon, name = text.rpartition(":")
+    return bool(colon) and name.isidentifier() and bool(place)
+
+
+def settings(pairs: list[str]) -> dict[str, object]:
+    """Return {key: value} of `key=value` texts; values are Python literals, else text.
+
+    Not collective.
+    """
+    result = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not (equals and key.isidentifier()):
+            raise InputError(f"--set {pair}: write --set key=value")
+        try:
+            result[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            result[key] = value
+    return result
+
+
+def load(text: str, given: dict[str, object], comm) -> Objective:
+    """Return the objective that `place:name` stands for.
+
+    Collective. The name is an `Objective`, or a callable that returns one; a callable gets the
+    settings, and a communicator of its own if it has an argument `comm`.
+
+    Raises
+    ------
+    InputError
+        Nothing of that name, arguments that do not fit, or not an objective.
+    """
+    from sparsehess.derivatives.objective import (
+        Objective,  # needs PETSc, which those who only ask for names do without
+    )
+
+    place, _, name = text.rpartition(":")
+    theirs = child(comm, "problem", comm.Dup)  # what the user's code calls on it cannot meet what we call on ours
+    with agreement(comm):
+        found = _find(place, name)
+        if callable(found) and not isinstance(found, Objective):
+            arguments = _arguments(found, text, given, theirs)
+        elif given:
+            raise InputError(f"{text} is not callable: --set {', '.join(given)} has nothing to set")
+    if isinstance(found, Objective):
+        return found
+    if not callable(found):
+        raise InputError(f"{text} is neither an Objective nor a callable, but {type(found).__name__}")
+    with agreement(comm):
+        try:
+            objective = found(**arguments)
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{text} raised {type(error).__name__}: {' '.join(str(error).split())}") from error
+        if not isinstance(objective, Objective):
+            raise InputError(f"{text} must return an Objective, not {type(objective).__name__}")
+    return objective
+
+
+def _find(place: str, name: str):
+    try:
+        if place.endswith(".py"):
+            path = Path(place).resolve()
+            if not path.is_file():
+                raise InputError(f"{place}: no such file")
+            if str(path.parent) not in sys.path:
+                sys.path.insert(0, str(path.parent))  # so that it finds its neighbours, as a script does
+            spec = importlib.util.spec_from_file_location(path.stem, path)
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[path.stem] = module
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(place)
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:  # importing runs the user's code
+        raise InputError(f"{place} cannot be imported: {type(error).__name__}: {error}") from error
+    if not hasattr(module, name):
+        raise InputError(f"{place} has nothing called {name!r}")
+    return getattr(module, name)
+
+
+def _arguments(found, text: str, given: dict[str, object], comm) -> dict[str, object]:
+    signature = inspect.signature(found)
+    arguments = dict(given)
+    if "comm" in signature.parameters:
+        arguments["comm"] = comm
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        known = ", ".join(key for key in signature.parameters if key != "comm")
+        raise InputError(f"{text}: {error}; it takes {known or 'nothing'}") from error
+    return arguments

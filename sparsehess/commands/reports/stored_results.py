@@ -1,0 +1,152 @@
+"""Stored results: what `eigs -o` has written, read again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sparsehess.eigen.problem.spectrum import SolveSpec
+from sparsehess.errors import InputError, StackError
+from sparsehess.pattern import Layout
+from sparsehess.runtime import PETSc, agreement, another_build, complex_scalars, destroy
+from sparsehess.storage.hdf5 import opened
+from sparsehess.storage.matrix_formats import member_sizes
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A stored spectrum.
+
+    Attributes
+    ----------
+    spec
+        What was asked for.
+    facts
+        The JSON of the run.
+    eigenvalues, vectors
+        (k,) numbers, and k Vecs in the layout asked for, the caller's to destroy.
+    """
+
+    spec: SolveSpec
+    facts: dict
+    eigenvalues: np.ndarray
+    vectors: list[PETSc.Vec]
+
+
+def read_result(path, layout: Layout) -> Result:
+    """Read a result file (.h5 or .npz); nothing is unpickled.
+
+    Collective. Rank 0 reads one vector at a time of an .h5 file, all of a .npz.
+
+    Raises
+    ------
+    InputError
+        The file is none, or its vectors are not of this many rows.
+    """
+    path, comm = Path(path), layout.comm
+    source = None
+    with agreement(comm):
+        if comm.rank == 0:
+            source = _Source(path, layout.n)
+    facts, values = comm.bcast((source.facts, source.values) if comm.rank == 0 else None)
+    vectors: list[PETSc.Vec] = []
+    try:
+        spec = _spec(facts, path)
+        for number in range(len(values)):
+            row = None
+            with agreement(comm):
+                local = np.empty(layout.n_local, PETSc.ScalarType)
+                if comm.rank == 0:
+                    row = source.row(number)
+            comm.Scatterv([row, (layout.counts, layout.starts[:-1])] if comm.rank == 0 else None, local)
+            vectors.append(PETSc.Vec().createMPI((layout.n_local, layout.n), comm=comm))
+            vectors[-1].setArray(local)
+    except Exception:
+        destroy(*vectors)
+        raise
+    finally:
+        if source is not None:
+            source.close()
+    return Result(spec, facts, values, vectors)
+
+
+class _Source:
+    """An open result file, on rank 0."""
+
+    def __init__(self, path: Path, n: int):
+        self.path, self._file = path, None
+        try:
+            self._open(path, n)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, path: Path, n: int) -> None:
+        try:
+            if path.suffix == ".h5":
+                self._file = opened(path)
+                text = str(self._file.attrs["json"])
+                self._rows = self._file["vectors"]
+            elif path.suffix == ".npz":
+                member_sizes(path)
+                self._file = np.load(path, allow_pickle=False)
+                text = str(self._file["json"])
+                self._rows = self._file["vectors"]
+            else:
+                raise InputError(f"{path}: a result is an .h5 or .npz file")
+            self.values = self._numbers("eigenvalues", self._file["eigenvalues"])
+            self.facts = json.loads(text)
+        except (InputError, StackError):
+            raise
+        except Exception as error:  # whatever a damaged file makes a reader do
+            raise InputError(
+                f"{path}: no result of sparsehess eigs ({' '.join(str(error).split())[:200]})"
+            ) from error
+        if not isinstance(self.facts, dict):
+            raise InputError(f"{path}: no result of sparsehess eigs (its JSON is no table)")
+        k = len(self.values)
+        shape = getattr(self._rows, "shape", "that are none")
+        if shape != (k, n) and (k or shape != (0, 0)):
+            raise InputError(f"{path}: {k} eigenvalues and vectors {shape} do not fit n = {n}")
+        if self._rows.dtype.kind == "c" and not complex_scalars():
+            raise InputError(f"{path}: its vectors are complex: they take {another_build(True)}")
+        if self._rows.dtype.kind not in "fiuc":
+            raise InputError(f"{path}: vectors of {self._rows.dtype}, not of numbers")
+        if not np.isfinite(self.values).all():
+            raise InputError(f"{path}: eigenvalues that are not finite")
+
+    def _numbers(self, name: str, stored) -> np.ndarray:
+        """Return a list of real numbers; its size is looked at before it is read."""
+        kind = getattr(stored, "dtype", np.dtype(object)).kind
+        if getattr(stored, "ndim", 0) != 1 or kind not in "fiu":
+            raise InputError(f"{self.path}: {name} must be a list of numbers")
+        return np.asarray(stored[()], np.float64)
+
+    def row(self, number: int) -> np.ndarray:
+        try:
+            return np.ascontiguousarray(self._rows[number], PETSc.ScalarType)
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: vector {number} cannot be read ({' '.join(str(error).split())})"
+            ) from error
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _spec(facts: dict, path: Path) -> SolveSpec:
+    """Return what a stored run was asked for."""
+    try:
+        which = facts["which"]
+        if facts["interval"] is not None:  # of --which negative too, where all were asked for
+            low, high = facts["interval"]
+            return SolveSpec(interval=(-np.inf if low is None else low, np.inf if high is None else high))
+        if which == "target":
+            return SolveSpec(k=facts["k"], target=facts["target"])
+        return SolveSpec(k=max(facts["k"], 1), which=which)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: what was asked for cannot be read from it ({error})") from error

@@ -1,0 +1,326 @@
+"""What commands tell: facts for JSON, and lines for people."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sparsehess import runtime
+from sparsehess.coloring import verify
+from sparsehess.commands.inputs import Operand
+from sparsehess.commands.output import SCHEMA, ranks
+from sparsehess.eigen.certificates.inertia import Signs
+from sparsehess.eigen.certificates.sparsification import Thinned
+from sparsehess.eigen.solvers import Count, EigenProblem, SolveSpec, Spectrum
+from sparsehess.hessian.hessian import Hessian
+from sparsehess.operators import MatrixFree
+from sparsehess.runtime import progress
+
+if TYPE_CHECKING:
+    from sparsehess.eigen.estimates import Density, Rank, Trace
+
+
+def coloring_facts(coloring, valid: bool) -> dict:
+    """Return what JSON says of a colouring. Not collective."""
+    return {
+        "kind": coloring.kind,
+        "order": coloring.order,
+        "rule": coloring.rule,
+        "colors": coloring.count,
+        "lower_bound": coloring.lower_bound,
+        "optimal": coloring.optimal,
+        "valid": valid,
+    }
+
+
+def _gap(facts: dict) -> str:
+    return "proven least" if facts["optimal"] else f"no fewer than {facts['lower_bound']}"
+
+
+def color_lines(facts: dict, broken, verbose: bool) -> str:
+    """Return the answer of `color` for people. Not collective."""
+    lines = [
+        f"pattern      {facts['n']} variables, {facts['nnz']} entries",
+        f"coloring     {facts['colors']} colors ({facts['kind']}, {facts['order']}; {_gap(facts)}), "
+        f"{facts['seconds']:.3f} s",
+        f"made by      {facts['rule']}",
+        f"definition   {'holds' if broken is None else f'broken at entry {broken}'}",
+    ]
+    if (facts["amplification"] or 1) > 1:
+        lines.append(
+            f"recovery     by substitution, errors up to {facts['amplification']:.0f} times those of differences"
+        )
+    attempts = facts["attempts"]
+    if len(attempts) > 1:
+        lines.append(f"attempts     {len(attempts)}")
+        best = min(attempt["count"] for attempt in attempts)
+        shown = attempts if verbose else [one for one in attempts if "restart" not in one["name"]][:12]
+        lines += [
+            f"  {one['count']:6d}  {one['name']}, {one['seconds']:.3f} s{'  *' if one['count'] == best else ''}"
+            for one in shown
+        ]
+        if len(shown) < len(attempts):
+            lines.append(f"          {len(attempts) - len(shown)} more, shown with -v")
+    traffic = facts["traffic"]
+    if traffic["rounds"]:
+        lines.append(
+            f"ranks        agreed in {traffic['rounds']} rounds, {traffic['messages']} messages, "
+            f"{traffic['bytes']} bytes"
+        )
+    if facts["colors"] == facts["n"] > 1:
+        lines.append("note         as many colors as variables: no gain over one step per variable")
+    return "\n".join(lines)
+
+
+def _coloring_told(facts: dict | None) -> str:
+    if facts is None:
+        return "none: the Hessians of the elements are summed"
+    return f"{facts['colors']} colors ({facts['kind']}, {facts['order']}; {_gap(facts)})"
+
+
+def derivative_facts(derived: Hessian | MatrixFree) -> dict:
+    """Return what JSON says of how a Hessian was taken.
+
+    Collective.
+    """
+    if isinstance(derived, MatrixFree):
+        return {"coloring": None, "evaluations": derived.evaluations, "verification": None}
+    coloring, found = derived.coloring, derived.verification
+    return {
+        "coloring": None
+        if coloring is None
+        else {
+            **coloring_facts(coloring, verify(derived.pattern, coloring) is None),
+            "amplification": derived.amplification,
+        },
+        "evaluations": derived.evaluations,
+        "verification": None if found is None else dataclasses.asdict(found),
+    }
+
+
+def inertia_lines(signs: Signs, more: dict) -> str:
+    """Return the answer of `inertia` for people. Not collective."""
+    errors = ("", "", "") if signs.stderr is None else tuple(f" ± {error:.2g}" for error in signs.stderr)
+    lines = [
+        f"inertia      {signs.negative}{errors[0]} negative, {signs.zero}{errors[1]} zero, "
+        f"{signs.positive}{errors[2]} positive" + (f", {signs.infinite} infinite" if signs.infinite else ""),
+        f"verdict      {signs.definite}",
+        f"zero         |λ| <= {signs.threshold:.1e}",
+        f"certified    {'two factorizations agree at either side' if signs.certified else 'no: ' + signs.doubt}",
+    ]
+    if "condition" in more:
+        lines.append(f"condition    {more['condition']:.4g}")
+    if "lowest" in more:
+        lowest = more["lowest"]
+        lines.append(f"lowest       {lowest['value']:.12g} ± {lowest['error']:.1g}, its direction is written")
+    return "\n".join(lines)
+
+
+def _end(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _which(spec: SolveSpec) -> str:
+    if spec.target is not None:
+        return "target"
+    return "interval" if spec.interval is not None and spec.which != "negative" else spec.which
+
+
+def count_facts(count: Count | None) -> dict | None:
+    """Return what JSON says of an inertia count. Not collective."""
+    if count is None:
+        return None
+    return {
+        "interval": [_end(end) for end in count.interval],
+        "inertia": count.inertia,
+        "found": count.found,
+        "certified": count.certified,
+        "repairs": count.repairs,
+        "unresolved": [list(piece) for piece in count.unresolved],
+    }
+
+
+def check_lines(facts: dict, uncounted: str) -> str:
+    """Return the answer of `check` for people. Not collective.
+
+    Parameters
+    ----------
+    uncounted
+        Why nothing can be counted; empty where it can.
+    """
+    count = facts["count"]
+    told = f"not made: {uncounted or 'nothing to count'}" if count is None else (
+        f"inertia {count['inertia']}, stored {count['found']}: {'agree' if count['certified'] else 'DO NOT AGREE'}"
+    )  # fmt: skip
+    return "\n".join(
+        [
+            f"result       {facts['result']}: {facts['k']} pairs of {facts['wanted']}, n = {facts['n']}",
+            f"residual     {facts['residual']:.1e} at most (allowed {facts['tol']:.0e})",
+            f"rayleigh     quotients differ by {facts['rayleigh']:.1e} at most",
+            f"orthogonal   to {facts['orthogonality']:.1e}",
+            f"count        {told}",
+            f"verdict      {'holds' if facts['passed'] else 'DOES NOT HOLD'}",
+        ]
+    )
+
+
+def eigs_facts(
+    operand: Operand, spec: SolveSpec, spectrum: Spectrum, problem: EigenProblem, timings: dict
+) -> dict:
+    """Return the JSON of `eigs`.
+
+    Collective.
+    """
+    count, derived, units, comm = spectrum.count, operand.derived, problem.units, problem.comm
+    nothing = {"coloring": None, "evaluations": {"gradient": 0, "hvp": 0, "energy": 0}, "verification": None}
+    return {
+        "schema": SCHEMA,
+        "task": "eigs",
+        "n": operand.n,
+        "nnz": operand.nnz,
+        "k": spectrum.asked if spec.k is None else spec.k,
+        "which": _which(spec),
+        "interval": None if spec.interval is None else [_end(end) for end in spec.interval],
+        "target": spec.target,
+        "method": spectrum.method,
+        "converged": spectrum.converged,
+        "eigenvalues": spectrum.eigenvalues.tolist(),
+        "residuals": spectrum.residuals.tolist(),
+        "orthogonality": spectrum.orthogonality,
+        "count": count_facts(count),
+        "zeros": spectrum.zeros,
+        "iterations": spectrum.iterations,
+        **(nothing if derived is None else derivative_facts(derived)),
+        "timings": timings,
+        **ranks(comm),
+        "backend": spec.backend,
+        "versions": runtime.versions(),
+        "options": dict(spectrum.options),
+        "deflated": len(problem.null),
+        "frequencies": {"unit": units.frequency, "values": units.of_eigenvalues(spectrum.eigenvalues).tolist()}
+        if units
+        else None,
+    }
+
+
+def thinned_line(left: Thinned) -> str:
+    """Return what was dropped of a matrix, for people. Not collective."""
+    told = f"thinned      {left.dropped} entries dropped, {left.kept} left"
+    if left.bound is None:
+        return f"{told}; no bound on the eigenvalues: the mass matrix is too far from diagonal"
+    return f"{told}; no eigenvalue moves by more than {left.bound:.3g} (Weyl)"
+
+
+def _products_lines(shell: MatrixFree, facts: dict) -> str:
+    calls = facts["evaluations"]
+    made = "differences" if shell.by_differences else "the function's own products"
+    return "\n".join(
+        [
+            f"problem      {shell.objective.name}, {facts['n']} variables",
+            f"Hessian      never assembled, {made}: {calls['gradient']} gradients, {calls['hvp']} products, "
+            f"{calls['noise']} for their noise",
+        ]
+    )
+
+
+def hessian_lines(hessian: Hessian | MatrixFree, facts: dict) -> str:
+    """Return how a Hessian was taken, for people. Not collective."""
+    if isinstance(hessian, MatrixFree):
+        return _products_lines(hessian, facts)
+    coloring, calls = hessian.coloring, facts["evaluations"]
+    lines = [
+        f"problem      {hessian.objective.name}",
+        f"pattern      {facts['n']} variables, {facts['nnz']} entries ({hessian.pattern.source})",
+        f"coloring     {_coloring_told(facts['coloring'])}",
+        f"derivatives  {hessian.scheme}: {calls['gradient']} gradients, {calls['hvp']} products, "
+        f"{calls['noise']} for their noise, {calls['verification']} to verify",
+    ]
+    if calls["pattern"]:
+        lines[-1] += f", {calls['pattern']} to find the pattern"
+    if hessian.repaired:
+        lines.append(f"repaired     the pattern missed {hessian.repaired} entries: they were found and added")
+    if coloring is not None and coloring.count == facts["n"] > 1:
+        lines.append("note         as many colors as variables: no gain over one step per variable")
+    if hessian.verification is not None:
+        found = hessian.verification
+        lines.append(f"verified     random product to {found.hvp_error:.1e}, symmetric to {found.asymmetry:.1e}")
+    else:
+        lines.append("verified     no: --no-verify")
+    lines.append(f"error        about {hessian.error:.1e} of the matrix")
+    return "\n".join(lines)
+
+
+def eigs_lines(operand: Operand, facts: dict, spectrum: Spectrum, problem: EigenProblem, names: tuple) -> str:
+    """Return the answer of `eigs` for people. Not collective.
+
+    Parameters
+    ----------
+    names
+        Of the null vectors, none where they have none.
+    """
+    derived, zero = operand.derived, problem.zero
+    if derived is not None:
+        lines = [hessian_lines(derived, facts)]
+    else:
+        lines = [f"matrix       {operand.name}: {facts['n']} rows, {facts['nnz']} entries"]
+    lines.append(f"solver       {spectrum.method} ({spectrum.reason})")
+    if facts["deflated"]:
+        lines.append(f"deflated     {facts['deflated']} null vectors" + (f": {', '.join(names)}" if names else ""))
+    lines += ["", progress.spectrum_table(spectrum, problem.units, zero), ""]
+    if spectrum.zeros:
+        lines.append(f"zero modes   {spectrum.zeros} (|λ| <= {zero:.1e}, the accuracy of the matrix)")
+    spent = ", ".join(f"{name} {seconds:.2f}" for name, seconds in facts["timings"].items() if seconds >= 0.005)
+    lines += [
+        f"count        {progress.count_line(spectrum)}",
+        f"orthogonal   to {spectrum.orthogonality:.1e}",
+        f"seconds      {spent}",
+        f"ranks        {facts['mpi']['size']}, {facts['memory'] / 2**20:.0f} MiB in all",
+    ]
+    return "\n".join(lines)
+
+
+def density_lines(found: Density) -> str:
+    """Return the answer of `density` for people. Not collective."""
+    low, high = found.range
+    shares = (0.01, 0.1, 0.5, 0.9, 0.99)
+    places = np.interp(shares, found.cumulative, found.grid)
+    quantiles = (f"{share:.0%} up to {place:.4g}" for share, place in zip(shares, places, strict=True))
+    lines = [
+        f"spectrum     from about {low:.6g} to {high:.6g}",
+        f"made by      {found.method}: {found.samples} samples of {found.steps} steps, {found.products} products",
+        f"quantiles    {', '.join(quantiles)}",
+        f"mean         {found.moments[1]:.6g} ± {found.moments_stderr[1]:.1g}",
+        f"resolution   {found.width:.2g}",
+    ]
+    lines += [f"known        {times} at {place:.6g}" for place, times in found.atoms]
+    return "\n".join(lines)
+
+
+def trace_lines(found: Trace) -> str:
+    """Return the answer of `trace` for people. Not collective."""
+    exact = "exact" if found.stderr == 0 else f"± {found.stderr:.2g}, 90 % within ± {found.bars(0.9):.2g}"
+    return "\n".join(
+        [
+            f"trace        {found.trace:.12g}, {exact}",
+            f"of           {found.function}",
+            f"made by      {found.method}: {found.samples} vectors, {found.products} products",
+        ]
+    )
+
+
+def rank_lines(found: Rank) -> str:
+    """Return the answer of `rank` for people. Not collective."""
+    error = f" ± {found.stderr:.2g}" if found.stderr else ""
+    sure = "each count confirmed by a second shift" if found.certified else f"no: {found.doubt or found.method}"
+    return "\n".join(
+        [
+            f"rank         {found.rank}{error} of {found.n}: {found.above} above, {found.below} below, "
+            f"{found.between} between the thresholds",
+            f"zero         |λ| <= {found.threshold:.2e}, {found.relative:.1e} of the largest ({found.why})",
+            f"near zero    {found.share:.1%}",
+            f"certified    {sure}",
+        ]
+    )

@@ -1,0 +1,234 @@
+"""Compressed differences: for every colour a weighted sum of gradients, with steps from scale and noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mpi4py import MPI
+
+import numpy as np
+
+from sparsehess.coloring import Coloring
+from sparsehess.derivatives.evaluations import Evaluations
+from sparsehess.derivatives.gradient_noise import Noise
+from sparsehess.derivatives.user_functions import typical_length
+from sparsehess.errors import InputError
+from sparsehess.pattern import Layout
+from sparsehess.runtime.citations import cite
+
+SCHEMES = ("forward", "central", "extrapolated", "complex", "product")
+
+# A complex step has no difference to lose digits in.
+_IMAGINARY = 1e-30
+
+# No step is longer than this part of the length over which the Hessian changes.
+_LONGEST = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """Where the variables of a colour stand, one node of the scheme after another.
+
+    Attributes
+    ----------
+    scheme
+        One of `SCHEMES`.
+    nodes
+        Pairs (values, weight): (n_local,) values, or None for x itself. Weights are those of the gradients.
+    taken
+        (n_local,) by what the weighted sum of gradients is divided: H times this step.
+    wanted
+        (n_local,) step of each variable in a central difference along a direction.
+    """
+
+    scheme: str
+    nodes: tuple
+    taken: np.ndarray
+    wanted: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Compressed:
+    """The compressed Hessian times steps.
+
+    Attributes
+    ----------
+    changes
+        (colors, n_local) gradient change when the variables of a colour take their steps together.
+    taken
+        (n_local,) step of each variable, from one evaluation to the other.
+    """
+
+    changes: np.ndarray
+    taken: np.ndarray
+
+
+def scheme_of(derivative: str, objective) -> str:
+    """Return the scheme for `auto`, `forward`, `central`, `extrapolated`, `complex` or `ad`.
+
+    Not collective. `auto` takes products where the objective has them, else central differences. Where there is
+    no gradient but an energy, the gradient is that of its differences.
+
+    Raises
+    ------
+    InputError
+        Unknown choice, or the objective lacks the function it needs.
+    """
+    products = objective.hvp is not None or objective.hvps is not None
+    slopes = objective.gradient is not None or objective.energy is not None
+    if derivative == "auto":
+        derivative = "ad" if products else "central"
+    if derivative not in (*SCHEMES[:-1], "ad"):
+        raise InputError(f"derivative {derivative!r} is none of auto, {', '.join(SCHEMES[:-1])}, ad")
+    if derivative == "ad" and not products:
+        raise InputError(f"derivative 'ad' needs a Hessian-vector product: {objective.name} has none")
+    if (derivative != "ad" and not slopes) or (derivative == "complex" and objective.gradient is None):
+        raise InputError(f"derivative {derivative!r} needs a gradient: {objective.name} has none")
+    return "product" if derivative == "ad" else derivative
+
+
+def lengths(x: np.ndarray, typical, layout: Layout) -> np.ndarray:
+    """Return the typical length (n_local,) of each variable.
+
+    Collective. What is given, else `calls.typical_length`.
+    """
+    if typical is not None:
+        return typical
+    return np.full(len(x), typical_length(layout.comm.allreduce(float(np.dot(x, x))), layout.n))
+
+
+def steps(x, length: np.ndarray, noise: Noise | None, scheme: str, limits, given: bool) -> Steps:
+    """Return the steps of a scheme from x.
+
+    Not collective.
+
+    Parameters
+    ----------
+    x
+        (n_local,) the point.
+    length
+        (n_local,) typical lengths.
+    noise
+        Of the gradient; None for products and complex steps, which need none.
+    limits
+        (lower, upper), each (n_local,).
+    given
+        Whether the user gave the lengths: then no step goes by a longer one.
+
+    Notes
+    -----
+    In typical lengths: with relative noise e, and a Hessian that changes by its own size over b and has
+    higher derivatives of the length l = min(b, 1), a step h errs by e / h, and by h / 2 b, h² / 6 b l or
+    h⁴ / 4 b l² for forward, central and extrapolated differences; the balance is 2 (e b)^(1/2),
+    (3 e b l)^(1/3) and (e b l²)^(1/5) (after Nocedal and Wright 2006, section 8.1).
+    A variable without room on both sides steps to one side: in a central scheme by a forward difference,
+    in an extrapolated one by (8 g(h) - 8 g(0) - g(3 h) + g(h)) / 6, of second order with the same weights.
+    """
+    if scheme == "product":
+        return Steps(scheme, (), np.ones(len(x)), length)
+    lower, upper = limits
+    if scheme == "complex":
+        step = np.full(len(x), _IMAGINARY)
+        return Steps(scheme, ((x + 1j * step, 1.0),), step, 1e-5 * length)
+    bend = min(noise.bend, 1.0) if given else noise.bend
+    near, error = min(bend, 1.0), noise.relative
+
+    def balanced(order: int) -> np.ndarray:
+        best = {
+            1: 2 * np.sqrt(error * bend),
+            2: np.cbrt(3 * error * bend * near),
+            4: (error * bend * near**2) ** 0.2,
+        }
+        return length * np.minimum(best[order], _LONGEST * near)
+
+    forward, central = balanced(1), balanced(2)
+    wanted = {"forward": forward, "central": central, "extrapolated": balanced(4)}[scheme]
+    up, down = upper - x, x - lower
+    span = 2 if scheme == "extrapolated" else 1
+    both = (scheme != "forward") & (np.minimum(up, down) >= span * wanted)
+    side = np.where(up >= down, 1.0, -1.0)
+    one_sided_span = 3 if scheme == "extrapolated" else 1
+    alone = central if scheme == "extrapolated" else forward
+    alone = side * np.minimum(alone, np.maximum(up, down) / one_sided_span)
+    step = np.where(both, wanted, alone)
+    if scheme == "forward":
+        plus = x + step
+        return Steps(scheme, ((plus, 1.0), (None, -1.0)), plus - x, central)
+    plus, minus = x + step, np.where(both, x - step, x)
+    taken = plus - minus
+    if scheme == "central":
+        return Steps(scheme, ((plus, 1.0), (minus, -1.0)), taken, central)
+    far, near = np.where(both, x + 2 * step, x + 3 * step), np.where(both, x - 2 * step, plus)
+    nodes = ((plus, 4 / 3), (minus, -4 / 3), (far, -1 / 6), (near, 1 / 6))
+    return Steps(scheme, nodes, taken, central)
+
+
+def truncation(taken: np.ndarray, length: np.ndarray, noise: Noise, scheme: str) -> np.ndarray:
+    """Return (n_local,) what steps leave out of a column, relative to its size; `taken` as in `Steps`.
+
+    Not collective.
+    """
+    bend, near = noise.bend, min(noise.bend, 1.0)
+    step = np.abs(taken) / length
+    if scheme == "forward":
+        return step / (2 * bend)
+    step = step / 2
+    return step**2 / (6 * bend * near) if scheme == "central" else step**4 / (4 * bend * near**2)
+
+
+def compress(
+    evaluations: Evaluations, coloring: Coloring, steps: Steps, first: int = 0, last: int | None = None
+) -> Compressed:
+    """Evaluate the gradient changes (or products) of the colours first to last - 1; default all.
+
+    Collective. Costs the gradients of the scheme for each colour (and one at x for `forward`), or a product.
+    """
+    last = coloring.count if last is None else last
+    colors, count = coloring.colors, coloring.count
+    if (first, last) != (0, count):
+        colors = np.where((colors >= first) & (colors < last), colors - first, -1)
+    tell = evaluations.on_color
+    evaluations.on_color = lambda done, total: tell(first + done, count)
+    try:
+        if steps.scheme == "product":
+            changes = evaluations.products(colors, last - first, steps.taken)
+        else:
+            cite("differences")
+            changes = evaluations.changes(colors, last - first, steps.nodes)
+    finally:
+        evaluations.on_color = tell
+    return Compressed(changes, steps.taken)
+
+
+def directional(evaluations: Evaluations, direction: np.ndarray, scheme: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return (H d, d), each (n_local,), from a central difference along d, or from a product.
+
+    Collective. Costs two gradients or one product. `direction` (n_local,) is itself the step to either side;
+    beyond the bounds it is cut, and the d returned is what was taken.
+    """
+    together = np.zeros(len(direction), np.int64)
+    if scheme == "product":
+        return evaluations.products(together, 1, direction)[0], direction
+    lower, upper = evaluations.objective.limits
+    plus = np.clip(evaluations.x + direction, lower, upper)
+    minus = np.clip(evaluations.x - direction, lower, upper)
+    change = evaluations.changes(together, 1, ((plus, 1.0), (minus, -1.0)))
+    return 0.5 * change[0], 0.5 * (plus - minus)
+
+
+def column(evaluations: Evaluations, variable: int, steps: Steps) -> np.ndarray:
+    """Return column `variable` of the Hessian (n_local,), by stepping that variable alone.
+
+    Collective. Costs the gradients of the scheme, or one product.
+    """
+    layout = evaluations.layout
+    colors = np.full(layout.n_local, -1, np.int64)
+    if layout.start <= variable < layout.stop:
+        colors[variable - layout.start] = 0
+    if steps.scheme == "product":
+        change = evaluations.products(colors, 1, steps.taken)
+    else:
+        change = evaluations.changes(colors, 1, steps.nodes)
+    own = steps.taken[colors == 0]
+    step = layout.comm.allreduce(float(own[0]) if len(own) else -np.inf, op=MPI.MAX)
+    return change[0] / step

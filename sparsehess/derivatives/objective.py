@@ -1,0 +1,311 @@
+"""`Objective`: what a user brings, and how its functions are called on any number of ranks.
+
+Two forms of a gradient, told apart by the type of `x`. *Replicated*: x is an ndarray, every rank
+can evaluate `gradient(x) -> ndarray` alone, and different ranks evaluate different colours.
+*Distributed*: x is a PETSc Vec with the user's layout, and `gradient(x, g)` fills the Vec g
+collectively, one colour after another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from sparsehess.derivatives.elements import Elements, coupled, total_gradient
+from sparsehess.derivatives.evaluations import Evaluations
+from sparsehess.derivatives.units import Units
+from sparsehess.errors import InputError
+from sparsehess.pattern import Following, Layout, Pattern
+from sparsehess.runtime import PETSc, agreement, child, communicator, require_real
+from sparsehess.runtime.validation import reals, whole_number
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Objective:
+    """A function that can be differentiated once, at a point.
+
+    Collective to make.
+
+    Attributes
+    ----------
+    x
+        (n,) ndarray, the same on every rank (replicated), or a PETSc Vec (distributed).
+        It is where the Hessian is taken.
+    gradient
+        `gradient(x) -> (n,) ndarray`, or `gradient(x, g)` on Vecs. The array or Vec it gets belongs
+        to sparsehess and is used again: read it, do not keep or change it. May be left out where
+        there is an `energy` of arrays, or products.
+    pattern
+        Which variables may be coupled: a `Pattern`, or a `Following` one, which moves with x.
+    hvp
+        Optional Hessian-vector product, `hvp(x, v) -> ndarray`, or `hvp(x, v, y)` on Vecs.
+    hvps
+        Optional batches of products, `hvps(x, V) -> (m, n) ndarray` for V (m, n), m up to `batch`.
+    trace
+        Optional, `trace() -> (n, n) SciPy matrix` of the sparsity at every x, or None if that cannot be told.
+    batch
+        Most directions that `hvps` is given at once.
+    energy
+        Optional, `energy(x) -> float`.
+    bounds
+        Optional (lower, upper), numbers or (n,): no function is called beyond them.
+    summed
+        Whether the functions return this rank's part of a sum over all ranks (each with its share of
+        the data or the elements), every rank having the whole of x.
+    mass
+        Optional mass matrix of the generalised problem H u = λ M u: an (n,) diagonal, a SciPy
+        matrix (both the same on every rank) or a PETSc Mat.
+    null_vectors
+        Optional (m, n) array, the same on every rank, or list of Vecs: known null vectors, such as
+        the rigid-body modes of a free structure. They are checked and deflated.
+    null_names
+        Optional names of the null vectors, for reports.
+    near_null
+        Optional (m, n) array or list of Vecs: what the Hessian hardly resists, such as the rigid-body modes of
+        a structure that is held, restricted to its free dofs. Multigrid is told of them.
+    typical_x
+        Optional scale of the variables, a number or (n,): the distance over which the gradient
+        changes by its own size, in the units of x. Default: see `calls.typical_length`.
+    units
+        Optional, what an eigenvalue means: `Units.of("eV", "angstrom", "amu")` and others.
+    name
+        For reports.
+    comm
+        mpi4py or petsc4py communicator; for a Vec it is the Vec's own.
+    group
+        The same objective on the communicator of this rank's group, set by `in_groups`.
+    following
+        Where the pattern comes from if it moves with x.
+    elements
+        The elements of this rank, if the function is a sum over them; set by `from_elements`.
+    """
+
+    x: np.ndarray | PETSc.Vec
+    gradient: Callable | None = None
+    pattern: Pattern | Following | None = None
+    hvp: Callable | None = None
+    hvps: Callable | None = None
+    batch: int = 1
+    energy: Callable | None = None
+    trace: Callable | None = None
+    bounds: tuple | None = None
+    summed: bool = False
+    mass: object = None
+    null_vectors: object = None
+    null_names: tuple[str, ...] = ()
+    near_null: object = None
+    typical_x: float | np.ndarray | None = None
+    units: Units | None = None
+    name: str = "objective"
+    comm: object = field(default=None, repr=False)
+    group: Objective | None = field(default=None, repr=False)
+    following: Following | None = field(default=None, repr=False)
+    elements: tuple[Elements, ...] | None = field(default=None, repr=False)
+
+    def __post_init__(self):
+        require_real("an objective, a function of real variables,")
+        if self.group is not None:
+            comm = communicator(self.comm)
+        elif isinstance(self.x, PETSc.Vec):
+            comm = communicator(self.x.comm)
+        else:
+            comm = communicator(self.comm)
+            x = np.array(reals(self.x, "x"))
+            if x.ndim != 1:
+                raise InputError(f"x must be a vector; its shape is {x.shape}")
+            x.flags.writeable = False
+            object.__setattr__(self, "x", x)
+        object.__setattr__(self, "comm", comm)
+        functions = {name: getattr(self, name) for name in ("gradient", "hvp", "hvps", "energy")}
+        for name, function in functions.items():
+            if not (callable(function) or function is None):
+                raise InputError(f"{name} must be a function, not {type(function).__name__}")
+        if all(function is None for function in functions.values()):
+            raise InputError(f"{self.name} has neither gradient nor hvp, hvps or energy")
+        if self.distributed and (self.summed or self.hvps is not None):
+            raise InputError("summed and hvps are for functions of arrays, not of PETSc vectors")
+        if self.elements is not None and (self.hvp is not None or self.hvps is not None):
+            raise InputError(
+                "a sum over elements is differentiated by its elements' gradients: leave out hvp and hvps"
+            )
+        if self.elements is not None and isinstance(self.pattern, Following):
+            raise InputError("a sum over elements has the pattern of its members, not one that moves with x")
+        if whole_number(self.batch, "batch", 1) > 1 and self.hvps is None:
+            raise InputError(f"batch={self.batch}: more than 1 only with hvps")
+        if self.bounds is not None and (not np.iterable(self.bounds) or len(self.bounds) != 2):
+            raise InputError("bounds must be (lower, upper), numbers or arrays")
+        if isinstance(self.pattern, Following):
+            object.__setattr__(self, "following", self.pattern)
+            object.__setattr__(self, "pattern", self.pattern.at(self.x))
+        if not isinstance(self.pattern, Pattern | None):
+            raise InputError(
+                f"pattern must be a Pattern, not {type(self.pattern).__name__}: make one, by Pattern.from_scipy "
+                "for example, or let assemble detect it"
+            )
+        if self.pattern is not None and self.pattern.n != self.n:
+            raise InputError(f"the pattern has {self.pattern.n} variables, x has {self.n}")
+
+    @property
+    def n(self) -> int:
+        return self.x.getSize() if self.distributed else len(self.x)
+
+    @property
+    def distributed(self) -> bool:
+        return isinstance(self.x, PETSc.Vec)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Rows of each rank: the Vec's, the pattern's, or PETSc's even one. Collective the first time."""
+        if self.distributed and self.group is None:
+            return Layout.from_local(self.x.getLocalSize(), self.comm)
+        return self.pattern.layout if self.pattern is not None else Layout.from_size(self.n, self.comm)
+
+    @classmethod
+    def from_jax(cls, function, x, **more) -> Objective:
+        """Return the objective of a scalar JAX function; see `sparsehess.hosts.jax.objective.from_jax`."""
+        from sparsehess.hosts.jax.objective import from_jax
+
+        return from_jax(function, x, **more)
+
+    @classmethod
+    def from_casadi(cls, function, x, **more) -> Objective:
+        """Return the objective of a scalar CasADi function; see `sparsehess.hosts.casadi.from_casadi`."""
+        from sparsehess.hosts.casadi import from_casadi
+
+        return from_casadi(function, x, **more)
+
+    @classmethod
+    def from_atoms(cls, atoms, **more) -> Objective:
+        """Return the objective of the energy of ASE's atoms; see `sparsehess.hosts.ase.from_atoms`."""
+        from sparsehess.hosts.ase import from_atoms
+
+        return from_atoms(atoms, **more)
+
+    @classmethod
+    def from_torch(cls, function, x, *data, **more) -> Objective:
+        """Return the objective of a scalar PyTorch function; see `sparsehess.hosts.torch.objective.from_torch`."""
+        from sparsehess.hosts.torch.objective import from_torch
+
+        return from_torch(function, x, *data, **more)
+
+    @classmethod
+    def from_elements(cls, x, elements, *, pattern: Pattern | None = None, comm=None, **more) -> Objective:
+        """Return the objective of a sum over elements, of which each rank brings its share.
+
+        Collective on `comm`. Its Hessian is that of the elements, summed: no colouring is needed.
+
+        Parameters
+        ----------
+        x
+            (n,) ndarray, the same on every rank.
+        elements
+            `Elements`, or several kinds of them: the same kinds on every rank, some perhaps empty.
+        pattern
+            Default what the elements couple.
+        more
+            Other arguments of `Objective`.
+
+        Raises
+        ------
+        InputError
+            Members that are no variables.
+        """
+        comm = communicator(comm)
+        elements = (elements,) if isinstance(elements, Elements) else tuple(elements)
+        n = reals(x, "x").size
+        return cls(
+            x=x,
+            gradient=total_gradient(elements, n),
+            pattern=coupled(elements, n, comm) if pattern is None else pattern,
+            elements=elements,
+            summed=True,
+            comm=comm,
+            **more,
+        )
+
+    @classmethod
+    def in_groups(cls, make: Callable, groups: int, comm=None) -> Objective:
+        """Return an objective whose gradients are evaluated by several groups of ranks side by side.
+
+        Collective on `comm`.
+
+        Parameters
+        ----------
+        make
+            `make(comm) -> Objective` on PETSc vectors, called with the communicator of a group; collective
+            within the group, and the same objective in every group. It is ours, and freed with `comm`: as many
+            groups of the same ranks get the same one again.
+        groups
+            How many; consecutive ranks form a group.
+
+        Raises
+        ------
+        InputError
+            More groups than ranks, or the objective made is not one of PETSc vectors.
+        """
+        comm = communicator(comm)
+        if not 1 <= groups <= comm.size:
+            raise InputError(f"{groups} groups of {comm.size} ranks: at least 1, and no more than there are ranks")
+        number = comm.rank * groups // comm.size
+        theirs = child(comm, ("groups", groups), lambda: comm.Split(number, comm.rank))
+        with agreement(comm):
+            inner = make(theirs)
+            if not (isinstance(inner, Objective) and inner.distributed):
+                raise InputError(
+                    "in_groups: make(comm) must return an Objective whose x is a PETSc Vec; "
+                    "gradients of arrays are shared out over single ranks as they are"
+                )
+            if inner.following is not None:
+                raise InputError(
+                    "in_groups: a pattern that moves with x cannot be shared by groups; give a Pattern"
+                )
+        pattern = None
+        if inner.pattern is not None:
+            own = inner.pattern
+            if number:  # one group tells all
+                rows, columns = np.empty((2, 0), np.int64)
+            else:
+                rows = np.repeat(np.arange(own.layout.start, own.layout.stop), np.diff(own.indptr))
+                columns = own.indices.astype(np.int64)
+            pattern = Pattern.from_pairs(rows, columns, own.n, comm=comm, source=own.source)
+        return replace(inner, comm=comm, group=inner, pattern=pattern)
+
+    def at(self, x) -> Evaluations:
+        """Return the evaluations of this objective at x, of the same kind as the objective's own x.
+
+        Collective.
+        """
+        return Evaluations(self, x)
+
+    @cached_property
+    def limits(self) -> tuple[np.ndarray, np.ndarray]:
+        """(lower, upper), each (n_local,): the bounds, infinite where there is none."""
+        lower, upper = self.bounds if self.bounds is not None else (-np.inf, np.inf)
+        return self.local(lower), self.local(upper)
+
+    @property
+    def typical(self) -> np.ndarray | None:
+        """(n_local,) the scale of the variables, where it is given. Not collective."""
+        if self.typical_x is None:
+            return None
+        length = self.local(self.typical_x)
+        if not ((length > 0) & (length < np.inf)).all():
+            raise InputError("typical_x must be positive and finite: it is the length of steps")
+        return length
+
+    def local(self, values) -> np.ndarray:
+        """Return the local rows of an (n,) array that every rank holds, of a scalar, or of a Vec.
+
+        Not collective.
+        """
+        if isinstance(values, PETSc.Vec):
+            return values.getArray(readonly=True)
+        array = reals(values, "a property of the variables")
+        if array.ndim == 0:
+            return np.full(self.layout.n_local, float(array))
+        if array.shape != (self.n,):
+            raise InputError(f"expected a number or ({self.n},) values, not shape {array.shape}")
+        return array[self.layout.start : self.layout.stop]

@@ -1,0 +1,174 @@
+"""Calls of the user's functions, on one rank's rows of its group; what they raise and return is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from sparsehess.errors import EvaluationError, InputError
+from sparsehess.runtime import agreement
+from sparsehess.runtime.validation import reals
+
+# A step for differences of energies, in typical lengths: what it leaves out is smooth, so that the Hessian, which
+# differentiates once more, suffers from their noise alone, and that falls with the step.
+_ENERGY_STEP = 1e-4
+
+# Called before each call of a function that a rank evaluates alone, as watch(); may raise, on any rank. A service
+# ends what takes too long.
+watch: Callable[[], None] | None = None
+
+
+def typical_length(squares: float, n: int) -> float:
+    """Return 1, or the root mean square of x where that is smaller (x in metres of nanometre things).
+
+    Not collective. `squares` is the sum over all n variables.
+    """
+    rms = float(np.sqrt(squares / max(n, 1)))
+    return rms if 0 < rms < 1 else 1.0
+
+
+class _Calls:
+    """Calls of the functions of an objective on this rank's rows of its group.
+
+    Attributes
+    ----------
+    rank
+        That errors name: among all, not in the group.
+    """
+
+    rank: int
+
+    def _called(self, name: str, *arguments):
+        """Call the user's function of this name."""
+        return self._guarded(name, getattr(self.objective, name), *arguments)
+
+    def _guarded(self, name: str, function, *arguments):
+        """Call a function of the user; what it raises becomes an EvaluationError that names the rank."""
+        if watch is not None and not isinstance(self, VecCalls):
+            watch()
+        try:
+            return function(*arguments)
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
+            raise EvaluationError(
+                f"the {name} of {self.objective.name} raised {type(error).__name__} on rank "
+                f"{self.rank}: {' '.join(str(error).split())}"
+            ) from error
+
+
+class ArrayCalls(_Calls):
+    """Functions of an (n,) array, which this rank evaluates alone."""
+
+    first = 0
+
+    def __init__(self, objective, x, rank: int):
+        self.objective, self.rank = objective, rank
+        self.x = np.array(reals(x, "x"))
+        if self.x.shape != (objective.n,):
+            raise InputError(f"x must be ({objective.n},), not {self.x.shape}")
+        self._shown = self.x.view()  # what the user's function sees: the same memory, not to be written
+        self._shown.flags.writeable = False
+        if objective.gradient is None and objective.energy is not None:
+            length = objective.typical_x
+            if length is None:
+                length = typical_length(float(np.dot(self.x, self.x)), len(self.x))
+            self._steps = np.broadcast_to(_ENERGY_STEP * reals(length, "typical_x"), self.x.shape)
+            bounds = (-np.inf, np.inf) if objective.bounds is None else objective.bounds
+            self._limits = [np.broadcast_to(reals(bound, "bounds"), self.x.shape) for bound in bounds]
+
+    def gradient(self, variables: np.ndarray, values: np.ndarray) -> np.ndarray:
+        if values.dtype.kind == "c":
+            point = self.x.astype(np.complex128)
+            point[variables] = values
+            return self._vector("gradient", "c", point).imag
+        here = self.x[variables]
+        try:
+            self.x[variables] = values
+            if self.objective.gradient is None:
+                return self._slope()
+            value = self._vector("gradient", "fiu", self._shown)
+            # That of |x|²/2 may be x itself: what is put back below must not change it.
+            return value.copy() if np.may_share_memory(value, self.x) else value
+        finally:
+            self.x[variables] = here
+
+    def _slope(self) -> np.ndarray:
+        """Return the gradient by central differences of the energy, each variable by itself."""
+        out, (lower, upper) = np.empty(len(self.x)), self._limits
+        for i, here in enumerate(self.x.tolist()):
+            try:
+                high = self.x[i] = min(here + self._steps[i], upper[i])
+                ahead = self._energy()
+                low = self.x[i] = max(here - self._steps[i], lower[i])
+                out[i] = (ahead - self._energy()) / (high - low)
+            finally:
+                self.x[i] = here
+        return out
+
+    def _energy(self) -> float:
+        value = np.asarray(self._called("energy", self._shown))
+        if value.size != 1 or value.dtype.kind not in "fiu":
+            raise EvaluationError(
+                f"the energy of {self.objective.name} must return a real number, not {value.dtype} of shape "
+                f"{value.shape} as on rank {self.rank}"
+            )
+        return float(value.reshape(()))
+
+    def slopes(self, kind, X: np.ndarray) -> np.ndarray:
+        """Return the gradients (m, k) of the elements of a kind."""
+        return self._guarded("gradient", kind.slopes, X)
+
+    def products(self, seeds: np.ndarray) -> np.ndarray:
+        if self.objective.hvps is None:
+            return np.array([self._vector("hvp", "fiu", self._shown, seed) for seed in seeds])
+        return self._vector("hvps", "fiu", self._shown, seeds, shape=seeds.shape)
+
+    def _vector(self, name: str, kinds: str, *arguments, shape=None) -> np.ndarray:
+        value = np.asarray(self._called(name, *arguments))
+        shape = (self.objective.n,) if shape is None else shape
+        if value.shape != shape or value.dtype.kind not in kinds:
+            numbers = "complex numbers for a complex x" if kinds == "c" else "real numbers"
+            raise EvaluationError(
+                f"the {name} of {self.objective.name} must return {shape} {numbers}, "
+                f"not {value.dtype} of shape {value.shape} as on rank {self.rank}"
+            )
+        return value
+
+
+class VecCalls(_Calls):
+    """Functions of PETSc vectors, which the ranks of a group evaluate together."""
+
+    def __init__(self, objective, x, rank: int):
+        if objective.gradient is None and objective.hvp is None:
+            raise InputError("differences of energies are for energies of arrays, which a rank can evaluate alone")
+        self.objective, self.rank = objective, rank
+        layout = objective.layout
+        if x.getLocalSize() != layout.n_local:
+            raise InputError(f"x has {x.getLocalSize()} local rows, the objective's own {layout.n_local}")
+        self._x, self.first = x, layout.start
+
+    @property
+    def x(self) -> np.ndarray:
+        return self._x.getArray(readonly=True)
+
+    def gradient(self, variables: np.ndarray, values: np.ndarray) -> np.ndarray:
+        if values.dtype.kind == "c":
+            raise InputError("complex steps need a gradient of arrays: PETSc's vectors are real here")
+        point = self.x.copy()
+        point[variables] = values
+        return self._vector("gradient", point)
+
+    def products(self, seeds: np.ndarray) -> np.ndarray:
+        return np.array([self._vector("hvp", self.x, seed) for seed in seeds])
+
+    def _vector(self, name: str, *arrays: np.ndarray) -> np.ndarray:
+        vectors = [self._x.duplicate() for _ in (*arrays, None)]
+        try:
+            for vector, array in zip(vectors, arrays, strict=False):
+                vector.setArray(array)
+            with agreement(self.objective.comm):
+                self._called(name, *vectors)
+            return vectors[-1].getArray(readonly=True).copy()
+        finally:
+            for vector in vectors:
+                vector.destroy()

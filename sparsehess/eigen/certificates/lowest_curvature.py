@@ -1,0 +1,156 @@
+"""The lowest curvature: its sign as soon as that is decided, its direction, and the condition number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsehess.eigen.problem.problem import EigenProblem, tight
+from sparsehess.eigen.problem.rayleigh_ritz import rayleigh_ritz
+from sparsehess.eigen.problem.spectrum import SolveSpec
+from sparsehess.eigen.solvers.eigs import shortfall, solve
+from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
+from sparsehess.errors import InputError, NotConverged
+from sparsehess.runtime import PETSc, destroy
+
+# Basis vectors beyond those that SLEPc takes: the end of a spectrum where eigenvalues crowd needs them.
+_WIDER = 40
+
+# SLEPc's tolerances, one after another, until the sign is decided.
+_LADDER = 10.0 ** -np.arange(1, 13)
+
+
+@dataclass(frozen=True, eq=False)
+class Curvature:
+    """The lowest eigenvalue as far as it takes to know its sign.
+
+    Attributes
+    ----------
+    value, error
+        Rayleigh quotient of the direction, and how far an eigenvalue may be from it.
+    sign
+        -1, 0 (to the accuracy of the matrix) or 1.
+    certified
+        Whether the sign is proven: a negative quotient is a proof, a positive one is none; there only a count is.
+    direction
+        Of norm 1 in the mass; the caller destroys it.
+    """
+
+    value: float
+    error: float
+    sign: int
+    certified: bool
+    direction: PETSc.Vec
+
+
+def curvature(matrix, *, mass=None, nullspace=None, comm=None, seed: int = 0) -> Curvature:
+    """Find the sign of the lowest eigenvalue of H x = λ x, or H x = λ M x, and a direction of that curvature.
+
+    Collective. Assembled matrices by shift-and-invert, with the count that certifies it. Shells by products: the
+    search ends as soon as a quotient is below zero, and not before the quotient less its error is above.
+
+    Parameters
+    ----------
+    matrix, mass, nullspace, comm
+        As for `eigs`, or an `EigenProblem`; null vectors are left out.
+    seed
+        Of the starting vector.
+
+    Raises
+    ------
+    NotConverged
+        Neither sign is decided.
+    """
+    if isinstance(matrix, EigenProblem):
+        return _decided(matrix, seed)
+    with EigenProblem.of(matrix, mass=mass, nullspace=nullspace, comm=comm) as problem:
+        return _decided(problem, seed)
+
+
+def _decided(problem: EigenProblem, seed: int) -> Curvature:
+    if not problem.uncounted:
+        spectrum = solve(problem, SolveSpec(k=1, seed=seed))
+        error = shortfall(spectrum)
+        if error is not None:
+            spectrum.close()
+            raise error
+        value = float(spectrum.eigenvalues[0])
+        counted = spectrum.count is not None and spectrum.count.certified
+        sign, direction = _sign(problem, value, 0.0), spectrum.vectors[0]
+        residual = _error(problem, value, float(spectrum.residuals[0]), direction)
+        return Curvature(value, residual, sign, counted or sign < 0, direction)
+    found: list[PETSc.Vec] = []
+    for tol in _LADDER:
+        if found and tol < tight(problem, 1e-10):
+            break
+        solver = KrylovSchur(problem, False, {}, tol=tol)
+        try:
+            fresh = solver.solve("smallest", 1, deflate=problem.null, seed=seed, guess=found, wider=_WIDER)
+        finally:
+            solver.close()
+        if not fresh:
+            continue
+        destroy(*found)
+        values, found, errors, _ = rayleigh_ritz(problem, fresh)
+        destroy(*found[1:])
+        del found[1:]
+        value = float(values[0])
+        residual = _error(problem, value, float(errors[0]), found[0])
+        sign = _sign(problem, value, residual)
+        if sign is not None:
+            return Curvature(value, residual, sign, sign < 0, found[0])
+    if found and abs(value) <= problem.zero:
+        return Curvature(value, residual, 0, False, found[0])
+    destroy(*found)
+    raise NotConverged("the sign of the lowest eigenvalue is not decided: assemble the Hessian, for a count")
+
+
+def _error(problem: EigenProblem, value: float, backward: float, vector: PETSc.Vec) -> float:
+    """Return how far an eigenvalue may be, from the backward error of a vector of norm 1 in the mass. Collective.
+
+    The residual in the norm of M⁻¹ (Parlett 1998, theorem 15.9.1), bounded by the least diagonal entry: exact for
+    a diagonal mass, an estimate for others.
+    """
+    residual = backward * (problem.norms[0] + abs(value) * problem.norms[1]) * vector.norm()
+    least = problem.mass_diagonal[1]
+    return residual / least**0.5 if least > 0 else np.inf
+
+
+def _sign(problem: EigenProblem, value: float, error: float) -> int | None:
+    """Return the sign that a quotient with this error decides, or None."""
+    if value < -problem.zero:
+        return -1
+    if value - error > problem.zero:
+        return 1
+    return 0 if error == 0.0 else None
+
+
+def condition(problem: EigenProblem, seed: int = 0) -> float:
+    """Return the largest over the least magnitude of an eigenvalue without null vectors, inf where one is zero.
+
+    Collective.
+
+    Raises
+    ------
+    InputError
+        A shell that is not positive definite: its least magnitude is inside its spectrum.
+    """
+    largest = abs(_single(problem, SolveSpec(k=1, which="magnitude", seed=seed)))
+    if problem.assembled:
+        least = abs(_single(problem, SolveSpec(k=1, target=0.0, seed=seed)))
+    else:
+        wider = {"eps_ncv": min(problem.n, _WIDER + 20), "eps_max_it": 1000}
+        least = _single(problem, SolveSpec(k=1, seed=seed, options=wider))
+        if least < -problem.zero:
+            raise InputError("the condition number of an indefinite matrix-free Hessian: assemble it")
+    return largest / least if least > problem.zero else np.inf
+
+
+def _single(problem: EigenProblem, spec: SolveSpec) -> float:
+    spectrum = solve(problem, spec)
+    error, values = shortfall(spectrum), spectrum.eigenvalues
+    spectrum.close()
+    if error is not None:
+        raise error
+    return float(values[0])

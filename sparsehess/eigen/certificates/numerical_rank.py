@@ -1,0 +1,336 @@
+"""Rank and degeneracy: how many eigenvalues are above, below and between thresholds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsehess.eigen.estimates.reduced_operator import reduced
+from sparsehess.eigen.estimates.spectral_density import Density, bounds, density
+from sparsehess.eigen.problem.factor_memory import factor_memory
+from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
+from sparsehess.errors import InputError
+from sparsehess.runtime import has_package, require_real
+from sparsehess.runtime.memory import free_memory
+from sparsehess.runtime.validation import above_zero, whole_number
+
+METHODS = ("auto", "inertia", "density")
+
+# Relative threshold for entries in float64, and in what is known of them no better than this.
+RELATIVE = 1e-6
+_RELATIVE_TO_ERROR = 100.0
+
+# A count at a threshold is believed when a count so many times farther from zero is the same. The wider first:
+# that is the stronger confirmation; the nearer where eigenvalues lie in between.
+_CONFIRMING = (1.5, 1.05, 1.002)
+
+# A gap must be at least this wide, upper end over lower, to be one, and is looked for in such steps.
+_GAP = 10.0
+
+# From this size on MUMPS's analysis is asked whether a factorization fits.
+_LARGE = 50_000
+
+# A node that stands for less than so many eigenvalues does not fill a gap.
+_FAINT = 0.1
+
+
+@dataclass(frozen=True)
+class Rank:
+    """How many eigenvalues are zero, and how many are not. The same on every rank.
+
+    Attributes
+    ----------
+    rank, n
+        Eigenvalues whose size is above the threshold, and all of them. Infinite ones, of a singular mass, are not
+        in the rank.
+    degeneracy
+        Eigenvalues up to the threshold in size: n - rank, without the infinite ones.
+    threshold, relative
+        The size up to which an eigenvalue is zero, and that size over the largest one.
+    certified
+        Whether all counts are by inertia, and confirmed at a second shift each.
+    above, below, between
+        Eigenvalues greater than the threshold, less than minus it, and between.
+    share
+        `degeneracy` over n.
+    stderr
+        Standard error of `rank`, 0 where it is by inertia.
+    method, why
+        `inertia` or `density`, and what chose it and the threshold.
+    largest
+        Size of the largest eigenvalue, by Lanczos.
+    gap
+        (lower, upper) sizes between which there is no eigenvalue, where the threshold is in the widest gap.
+    doubt
+        What two shifts disagree about, or empty.
+    """
+
+    rank: int
+    n: int
+    degeneracy: int
+    threshold: float
+    relative: float
+    certified: bool
+    above: int
+    below: int
+    between: int
+    share: float
+    stderr: float
+    method: str
+    why: str
+    largest: float
+    gap: tuple[float, float] | None
+    doubt: str
+
+
+def rank(
+    matrix,
+    threshold: float | str | None = None,
+    *,
+    absolute: float | None = None,
+    method: str = "auto",
+    samples: int = 20,
+    steps: int = 150,
+    mass=None,
+    nullspace=None,
+    options: dict | None = None,
+    seed: int = 0,
+    comm=None,
+) -> Rank:
+    """Count the eigenvalues of H x = λ x, or H x = λ M x, that are not zero.
+
+    Collective.
+
+    Parameters
+    ----------
+    matrix, mass, nullspace, comm
+        As for `eigs`, or an `EigenProblem`. Null vectors count as zeros.
+    threshold
+        Eigenvalues up to this part of the largest are zero; default 1e-6, or a hundred times the relative error of
+        the matrix where that is more. `gap`: the middle of the widest gap between the sizes of eigenvalues, of a
+        factor of ten at least; the default where there is none.
+    absolute
+        Size up to which an eigenvalue is zero, in place of `threshold`.
+    method
+        `inertia`: counts by LDLᵀ factorizations, exact; certified where a second shift at each side confirms them.
+        `density`: by stochastic Lanczos quadrature, which cannot tell eigenvalues below some thousandth of the
+        largest from zero unless a gap separates them. `auto`: inertia where the matrix is assembled and its
+        factors fit into memory.
+    samples, steps
+        Of `density`.
+    options
+        PETSc options of the factorizations, without a prefix.
+    seed
+        Of random vectors.
+
+    Raises
+    ------
+    InputError
+        Arguments that cannot be used.
+    StackError
+        Inertia asked for, and no MUMPS in this PETSc.
+    """
+    if method not in METHODS:
+        raise InputError(f"method {method!r} is none of {', '.join(METHODS)}")
+    if absolute is not None and threshold is not None:
+        raise InputError("threshold and absolute are two ways to say the same: leave one out")
+    if isinstance(threshold, str) and threshold != "gap":
+        raise InputError(f"threshold {threshold!r} is neither a number nor 'gap'")
+    number = absolute if absolute is not None else threshold
+    if number is not None and number != "gap":
+        above_zero(number, "threshold")
+    whole_number(samples, "samples", 2)  # their spread is the error
+    whole_number(steps, "steps", 1)
+    if isinstance(matrix, EigenProblem):
+        return _counted(matrix, threshold, absolute, method, samples, steps, dict(options or {}), seed)
+    with EigenProblem.of(matrix, mass=mass, nullspace=nullspace, comm=comm) as problem:
+        return _counted(problem, threshold, absolute, method, samples, steps, dict(options or {}), seed)
+
+
+def _counted(problem, threshold, absolute, method, samples, steps, options, seed) -> Rank:
+    require_real("a rank")
+    method, why = _chosen(problem, method)
+    if method == "density" and options:
+        raise InputError("options are for factorizations, which method 'density' makes none of")
+    largest = _largest(problem, seed)
+    relative = max(RELATIVE, _RELATIVE_TO_ERROR * problem.relative_error)
+    if largest == 0:
+        return _zero(problem, method, why)
+    if method == "inertia":
+        counts: _Inertia | _Estimated = _Inertia(problem, options)
+    else:
+        spectrum = density(problem, samples=samples, steps=steps, seed=seed)
+        counts = _Estimated(spectrum)
+    try:
+        gap = None
+        if threshold == "gap":
+            gap = counts.gap(problem.zero, largest)
+        if absolute is not None:
+            size, why = absolute, f"{why}; a threshold that was asked for"
+        elif gap is not None:
+            size, why = float(np.sqrt(gap[0] * gap[1])), f"{why}; a threshold in the widest gap"
+        elif threshold == "gap":
+            size, why = relative * largest, f"{why}; no gap of a factor of {_GAP:g}, so the default threshold"
+        elif threshold is None:
+            size, why = relative * largest, f"{why}; the default threshold"
+        else:
+            size, why = threshold * largest, f"{why}; a threshold that was asked for"
+        below, between, above, error, doubt = counts.at(size)
+    finally:
+        counts.close()
+    return Rank(
+        below + above, problem.n, between, size, size / largest, method == "inertia" and not doubt, above, below,
+        between, between / problem.n, error, method, why, largest, gap, doubt,
+    )  # fmt: skip
+
+
+def _zero(problem, method, why) -> Rank:
+    """Return the rank of a matrix that is zero."""
+    n = problem.finite
+    return Rank(0, problem.n, n, 0.0, 0.0, problem.assembled, 0, 0, n, n / problem.n, 0.0, method,
+                f"{why}; the matrix is zero", 0.0, None, "")  # fmt: skip
+
+
+def _chosen(problem: EigenProblem, method: str) -> tuple[str, str]:
+    """Return the method and why it is taken."""
+    if method == "inertia":
+        if not problem.assembled:
+            raise InputError(
+                "a matrix-free Hessian has no factorization, which inertia needs: take method 'density'"
+            )
+        return method, "asked for"
+    if method == "density":
+        return method, "asked for"
+    if not problem.assembled:
+        return "density", "a matrix-free Hessian"
+    if not has_package("mumps"):
+        return "density", "this PETSc has no MUMPS to factorize with"
+    if problem.n >= _LARGE:
+        wanted, _ = factor_memory(problem)
+        there = free_memory(problem.comm)
+        if wanted > there:
+            return "density", (
+                f"a factorization would take {wanted / 2**30:.1f} GiB on a rank that has {there / 2**30:.1f}"
+            )
+    return "inertia", "a factorization fits"
+
+
+def _largest(problem: EigenProblem, seed: int) -> float:
+    """Return the size of the largest eigenvalue, to a percent or so."""
+    if problem.finite < problem.n:
+        return problem.scale  # of a singular mass Lanczos sees nothing but the infinite ones
+    with reduced(problem) as operator:
+        known = max((abs(value) for value, _ in operator.atoms), default=0.0)
+        return max(known, bounds(operator, 40, seed)[2]) if operator.total else known
+
+
+class _Inertia:
+    """Counts by factorizations at shifts, each made once."""
+
+    def __init__(self, problem: EigenProblem, options: dict):
+        self.problem = problem
+        self._solver = KrylovSchur(problem, True, options, tol=1e-8)
+        self._known: dict[float, tuple[int, int]] = {}
+
+    def below(self, shift: float) -> int:
+        """Return the number of eigenvalues below a shift."""
+        if shift not in self._known:
+            counts = self._solver.shift_to(shift)
+            self._solver.refuse_unused()
+            self._known[shift] = counts[0], counts[1]
+        return self._known[shift][0]
+
+    def between(self, size: float) -> int:
+        """Return the number of eigenvalues up to a size."""
+        return self.below(size) - self.below(-size)
+
+    def gap(self, low: float, high: float) -> tuple[float, float] | None:
+        """Return the widest gap between sizes of eigenvalues, None where none is wide enough.
+
+        Counts at shifts in steps of half of what a gap must have; where two have the same count, none is made
+        between them.
+        """
+        steps = max(2, int(np.ceil(2 * np.log(high / low) / np.log(_GAP))))
+        ladder = np.geomspace(low, 1.01 * high, steps + 1)
+        counts = {0: self.between(ladder[0]), steps: self.between(ladder[steps])}
+        self._fill(ladder, counts, 0, steps)
+        places = sorted(counts)
+        runs: dict[int, list[int]] = {}
+        for place in places:
+            runs.setdefault(counts[place], []).append(place)
+        # Below the first eigenvalue and above the last there is no gap: nothing is on its other side.
+        inner = [run for count, run in runs.items() if 0 < count < self.problem.finite]
+        widest = max(inner, key=lambda run: run[-1] - run[0], default=None)
+        if widest is None or ladder[widest[-1]] < 0.99 * _GAP * ladder[widest[0]]:
+            return None
+        return float(ladder[widest[0]]), float(ladder[widest[-1]])
+
+    def _fill(self, ladder, counts, first: int, last: int) -> None:
+        if last - first < 2 or counts[first] == counts[last]:
+            return
+        middle = (first + last) // 2
+        counts[middle] = self.between(ladder[middle])
+        self._fill(ladder, counts, first, middle)
+        self._fill(ladder, counts, middle, last)
+
+    def at(self, size: float) -> tuple[int, int, int, float, str]:
+        """Return (below, between, above, stderr, doubt) for a threshold."""
+        finite, doubts = self.problem.finite, []
+        for shift in (-size, size):
+            for factor in _CONFIRMING:
+                if self.below(factor * shift) == self.below(shift):
+                    break
+            else:
+                doubts.append(
+                    f"{self.below(shift)} eigenvalues below {shift:.3e} but {self.below(factor * shift)} "
+                    f"below {factor * shift:.3e}"
+                )
+            if self._known[shift][1]:
+                doubts.append(f"pivots vanished at {shift:.3e}")
+        below, upto = self.below(-size), self.below(size)
+        if not 0 <= below <= upto <= finite:
+            doubts.append("the counts contradict each other")
+        return below, upto - below, finite - upto, 0.0, "; ".join(doubts)
+
+    def close(self) -> None:
+        self._solver.close()
+
+
+class _Estimated:
+    """Counts from an estimated spectrum."""
+
+    def __init__(self, spectrum: Density):
+        self.spectrum = spectrum
+
+    def gap(self, low: float, high: float) -> tuple[float, float] | None:
+        """Return the widest gap between sizes of the nodes, None where none is wide enough."""
+        sizes, shares = [], []
+        measures = self.spectrum.measures
+        if measures is not None:
+            rest = 1 - sum(atom.multiplicity for atom in self.spectrum.atoms) / self.spectrum.n
+            for nodes, weights in zip(measures.nodes, measures.weights, strict=True):
+                sizes.append(np.abs(nodes))
+                shares.append(rest * self.spectrum.n * weights)
+        sizes.append(np.abs([atom.location for atom in self.spectrum.atoms]))
+        shares.append(np.array([atom.multiplicity for atom in self.spectrum.atoms], np.float64))
+        size, share = np.concatenate(sizes), np.concatenate(shares)
+        size = np.sort(np.maximum(size[share > _FAINT], low))
+        if len(size) < 2:
+            return None
+        ratios = size[1:] / size[:-1]
+        place = int(np.argmax(ratios))
+        return (float(size[place]), float(size[place + 1])) if ratios[place] >= _GAP else None
+
+    def at(self, size: float) -> tuple[int, int, int, float, str]:
+        """Return (below, between, above, stderr, doubt) for a threshold, whole numbers that add up to n."""
+        n = self.spectrum.n
+        zero, error = self.spectrum.count(-size, size)
+        share, _ = self.spectrum.below(-size, inclusive=False)
+        between = min(n, max(0, round(zero)))
+        below = min(n - between, max(0, round(n * float(share[0]))))
+        return below, between, n - between - below, error, "estimated from products with random vectors"
+
+    def close(self) -> None:
+        pass

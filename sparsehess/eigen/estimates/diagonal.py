@@ -1,0 +1,269 @@
+"""The diagonal of a Hessian or of a function of it, and traces of its diagonal blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mpi4py import MPI
+
+import numpy as np
+
+from sparsehess.coloring import Coloring, color
+from sparsehess.eigen.estimates.block_lanczos import batches, function_of
+from sparsehess.eigen.estimates.reduced_operator import Reduction, reduced
+from sparsehess.eigen.estimates.spectral_functions import Function, half_width, resolve
+from sparsehess.errors import InputError
+from sparsehess.pattern import Pattern
+from sparsehess.runtime import agreement
+from sparsehess.runtime.citations import cite
+from sparsehess.runtime.validation import whole_number
+
+# Accuracy of functions by Lanczos.
+_ACCURACY = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Diagonal:
+    """A diagonal.
+
+    Attributes
+    ----------
+    values, stderr
+        (n_local,) this rank's entries and their standard errors, 0 where they are exact.
+    exact
+        Whether they are, to rounding.
+    samples, products
+        Vectors the function was applied to, and products with the Hessian; the same on every rank.
+    """
+
+    values: np.ndarray
+    stderr: np.ndarray
+    exact: bool
+    samples: int
+    products: int
+
+
+@dataclass(frozen=True, eq=False)
+class BlockTraces:
+    """Sums of the diagonal over groups of variables. The same on every rank.
+
+    Attributes
+    ----------
+    traces, stderr
+        (blocks,) sums and their standard errors, 0 where they are exact.
+    exact
+        Whether they are, to rounding.
+    samples, products
+        As in `Diagonal`.
+    """
+
+    traces: np.ndarray
+    stderr: np.ndarray
+    exact: bool
+    samples: int
+    products: int
+
+    def bars(self, level: float = 0.9) -> np.ndarray:
+        """Return (blocks,) half widths of error bars that cover with this probability.
+
+        Not collective.
+        """
+        return half_width(self.stderr, self.samples - 1, level)
+
+
+def diagonal(
+    matrix,
+    function=None,
+    *,
+    pattern: Pattern | None = None,
+    coloring: Coloring | None = None,
+    samples: int = 64,
+    gamma: float | None = None,
+    time: float | None = None,
+    steps: int = 200,
+    nullspace=None,
+    seed: int = 0,
+    comm=None,
+) -> Diagonal:
+    """Return the diagonal of H, or of a function of it.
+
+    Collective. Of an assembled H it is read. Else, with a colouring, by probing: one product for each colour,
+    exact where no two coupled variables share a colour (Tang and Saad 2012, "A probing method for computing the
+    diagonal of a matrix inverse", section 3; for functions of H the colouring should be of the pattern of a power
+    of H).
+    Without one from random signs (Bekas, Kokiopoulou, Saad 2007, "An estimator for the diagonal of a matrix",
+    equation 5), with an error for each entry.
+
+    Parameters
+    ----------
+    matrix, nullspace, comm
+        As for `eigs`, or an `EigenProblem` without a mass.
+    function, gamma, time, steps
+        As for `trace`.
+    pattern, coloring
+        The pattern, which is coloured, or a colouring of it of any kind, in the layout of the matrix.
+    samples
+        Random vectors, where there is no colouring; two at least.
+    seed
+        Of the random vectors.
+
+    Raises
+    ------
+    InputError
+        Arguments that cannot be used.
+    """
+    f = resolve(function, gamma, time)
+    whole_number(samples, "samples", 2)  # their spread is the error
+    whole_number(steps, "steps", 1)
+    with reduced(_no_mass(matrix), nullspace=nullspace, comm=comm) as operator:
+        own = _read(operator, f)
+        if own is not None:
+            return Diagonal(own, np.zeros(len(own)), True, 0, 0)
+        if pattern is not None or coloring is not None:
+            cite("diagonal by probing")
+            return _probed(operator, f, pattern, coloring, steps, seed)
+        cite("diagonal by signs")
+        rows, used = np.zeros((2, operator.layout.n_local)), 0
+        for entries in _sampled(operator, f, samples, steps, seed):
+            for row in entries:  # Welford 1962: no cancellation
+                used += 1
+                change = row - rows[0]
+                rows[0] += change / used
+                rows[1] += change * (row - rows[0])
+        stderr = np.sqrt(rows[1] / (used * (used - 1)))
+        return Diagonal(rows[0] + _of_atoms(operator, f), stderr, False, used, operator.products)
+
+
+def block_traces(
+    matrix,
+    labels,
+    function=None,
+    *,
+    samples: int = 64,
+    gamma: float | None = None,
+    time: float | None = None,
+    steps: int = 200,
+    nullspace=None,
+    seed: int = 0,
+    comm=None,
+) -> BlockTraces:
+    """Return the trace of each diagonal block of H, or of a function of it: of a layer, of a subdomain.
+
+    Collective. Read where H is assembled and the function the identity, else from random signs.
+
+    Parameters
+    ----------
+    labels
+        (n,) whole numbers from 0, which say to which block each variable belongs, the same on every rank; or
+        (n_local,) of this rank's variables.
+    matrix, function, samples, gamma, time, steps, nullspace, seed, comm
+        As for `diagonal`.
+
+    Raises
+    ------
+    InputError
+        Arguments that cannot be used.
+    """
+    f = resolve(function, gamma, time)
+    whole_number(samples, "samples", 2)  # their spread is the error
+    whole_number(steps, "steps", 1)
+    with reduced(_no_mass(matrix), nullspace=nullspace, comm=comm) as operator:
+        local, blocks = _labels(labels, operator)
+        own = _read(operator, f)
+        if own is not None:
+            sums = operator.summed(np.bincount(local, own, blocks))
+            return BlockTraces(sums, np.zeros(blocks), True, 0, 0)
+        cite("hutchinson")
+        rows = [
+            np.bincount(local, row, blocks)
+            for entries in _sampled(operator, f, samples, steps, seed)
+            for row in entries
+        ]
+        sums = operator.summed(np.array(rows))
+        known = operator.summed(np.bincount(local, _of_atoms(operator, f), blocks))
+        stderr = sums.std(axis=0, ddof=1) / np.sqrt(len(sums))
+        return BlockTraces(sums.mean(axis=0) + known, stderr, False, len(sums), operator.products)
+
+
+def _no_mass(matrix):
+    if (
+        getattr(matrix, "M", None) is not None
+        or getattr(getattr(matrix, "objective", None), "mass", None) is not None
+    ):
+        raise InputError(
+            "M⁻¹H has no diagonal of its own (it is not symmetric): diagonals are those of H without mass"
+        )
+    return matrix
+
+
+def _read(operator: Reduction, f: Function) -> np.ndarray | None:
+    """Return the local diagonal of an assembled matrix, None where it cannot be read."""
+    if not (f.linear and operator.problem.assembled):
+        return None
+    vector = operator.problem.A.getDiagonal()
+    own = vector.getArray(readonly=True).copy()
+    vector.destroy()
+    return own
+
+
+def _of_atoms(operator: Reduction, f: Function) -> np.ndarray:
+    """Return the local diagonal of the part of f(H) that is deflated, which are null vectors."""
+    if not operator.atoms or not f.above < 0.0:
+        return np.zeros(operator.layout.n_local)
+    return float(f(np.zeros(1))[0]) * operator.deflated_diagonal()
+
+
+def _applied(operator: Reduction, f: Function, X: np.ndarray, steps: int) -> np.ndarray:
+    """Return f(operator) X, without the deflated part."""
+    return operator.apply(X) if f.linear else function_of(operator, X, f, most=steps, accuracy=_ACCURACY)[0]
+
+
+def _sampled(operator: Reduction, f: Function, samples: int, steps: int, seed: int):
+    """Give (k, n_local) arrays z ∘ f(H) z for random signs z, whose mean is the diagonal."""
+    for batch in batches(operator, 1 if f.linear else steps, samples):
+        Z = operator.signs(batch, seed)
+        yield (Z * _applied(operator, f, operator.project(Z), steps)).T
+
+
+def _probed(operator: Reduction, f: Function, pattern, coloring, steps: int, seed: int) -> Diagonal:
+    """Return the diagonal from one vector for each colour, of random signs where the colour is."""
+    layout = operator.layout
+    if coloring is None:
+        _fits(pattern.layout, layout, "pattern")
+        coloring = color(pattern)
+    _fits(coloring.layout, layout, "colouring")
+    signs = operator.signs([0], seed)[:, 0]
+    values = np.zeros(layout.n_local)  # colour -1 is for variables of which the diagonal is structurally zero
+    for batch in batches(operator, 1 if f.linear else steps, coloring.count):
+        X = np.zeros((layout.n_local, len(batch)), order="F")
+        here = np.flatnonzero((coloring.colors >= batch.start) & (coloring.colors < batch.stop))
+        place = coloring.colors[here] - batch.start
+        X[here, place] = signs[here]
+        image = _applied(operator, f, operator.project(X), steps)
+        values[here] = image[here, place] * signs[here]
+    values += _of_atoms(operator, f)
+    return Diagonal(values, np.zeros(layout.n_local), f.linear, coloring.count, operator.products)
+
+
+def _fits(theirs, layout, name: str) -> None:
+    same = theirs.n == layout.n and theirs.same(layout)
+    if not layout.comm.allreduce(same, op=MPI.LAND):
+        raise InputError(
+            f"the {name} has other rows on the ranks than the matrix ({theirs.n} and {layout.n} in all)"
+        )
+
+
+def _labels(labels, operator: Reduction) -> tuple[np.ndarray, int]:
+    """Return the labels of this rank's variables, and how many blocks there are."""
+    layout = operator.layout
+    with agreement(layout.comm):
+        labels = np.asarray(labels)
+        if labels.shape == (layout.n,) and layout.n_local < layout.n:
+            labels = labels[layout.start : layout.stop]
+        if labels.shape != (layout.n_local,) or labels.dtype.kind not in "iu":
+            raise InputError(
+                f"labels must be ({layout.n},) whole numbers, not {labels.dtype} of shape {labels.shape}"
+            )
+        if len(labels) and labels.min() < 0:
+            raise InputError(f"labels must not be negative, as {labels.min()} is")
+    return labels.astype(np.int64), 1 + layout.comm.allreduce(int(labels.max(initial=-1)), op=MPI.MAX)

@@ -1,0 +1,74 @@
+"""Independent samples dealt out to groups of ranks, each of which has the whole of the matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+
+import numpy as np
+
+from sparsehess.eigen.estimates.reduced_operator import Reduction
+from sparsehess.eigen.problem.spectrum import Spectrum
+from sparsehess.eigen.solvers.parallel_slices import on_the_group, vectors_on_the_group
+from sparsehess.errors import InputError
+from sparsehess.runtime import destroy, raise_together
+from sparsehess.runtime.process_groups import Teams
+
+
+def check_groups(operator: Reduction, groups: int, samples: int) -> None:
+    """Raise InputError where samples cannot be dealt out to so many groups. Not collective."""
+    most = min(operator.comm.size, samples)
+    if not 1 <= groups <= most:
+        raise InputError(
+            f"groups={groups} must be from 1 to {most}: no more than ranks ({operator.comm.size}) "
+            f"or samples ({samples})"
+        )
+    if groups > 1 and not operator.problem.assembled:
+        raise InputError(
+            "groups are for assembled matrices, of which each group takes a copy: assemble the Hessian"
+        )
+
+
+def sampled(
+    operator: Reduction,
+    deflate: Spectrum | None,
+    groups: int,
+    samples: int,
+    run: Callable[[Reduction, range], list],
+) -> list:
+    """Return what `run` makes of samples 0 to samples - 1, one entry each, the same on every rank.
+
+    Collective. The samples depend on their numbers alone, so that groups change nothing but rounding.
+
+    Parameters
+    ----------
+    deflate
+        What the operator deflates, as it was given.
+    run
+        Called as run(operator, numbers) on the ranks of each group, with their copy of the operator.
+    """
+    if groups == 1:
+        return run(operator, range(samples))
+    comm, problem = operator.comm, operator.problem
+    teams = Teams(problem.layout, groups)
+    results, products, error = [], 0, None
+    try:
+        with closing(on_the_group(problem, teams)) as inner:
+            copies = [] if deflate is None else vectors_on_the_group(deflate.vectors, inner.A, teams)
+            known = deflate and replace(deflate, vectors=copies)
+            try:
+                ends = np.arange(groups + 1) * samples // groups
+                with closing(Reduction(inner, known)) as copy:
+                    results = run(copy, range(ends[teams.index], ends[teams.index + 1]))
+                    products = copy.products
+            except Exception as caught:  # the other groups must hear of it
+                error = caught
+            finally:
+                destroy(*copies)
+            raise_together(comm, error)
+        told = comm.allgather((results, products) if teams.comm.rank == 0 else ([], 0))
+    finally:
+        teams.close()
+    operator.products += sum(count for _, count in told)
+    return [result for part, _ in told for result in part]

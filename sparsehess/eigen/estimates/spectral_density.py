@@ -1,0 +1,362 @@
+"""Density of states and counts of eigenvalues from products with random vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from sparsehess.eigen.estimates.block_lanczos import Lanczos, batches
+from sparsehess.eigen.estimates.reduced_operator import Reduction, reduced
+from sparsehess.eigen.estimates.sample_groups import check_groups, sampled
+from sparsehess.eigen.estimates.spectral_functions import half_width
+from sparsehess.eigen.estimates.spectral_measures import MOMENTS, NARROW, Polynomials, Quadratures
+from sparsehess.errors import InputError
+from sparsehess.runtime.citations import cite
+from sparsehess.runtime.validation import above_zero, reals, whole_number
+
+METHODS = ("lanczos", "chebyshev")
+
+# Products for each sample, unless the caller says how many.
+_STEPS = 100
+
+# Lanczos steps for the interval that Chebyshev polynomials need, and by how much of it that is widened.
+_FOR_BOUNDS, _WIDER = 24, 0.01
+
+# Rows that several operations are done on while they are in the cache.
+_ROWS = 2**15
+
+# Kernel widths beyond the outermost nodes that a grid reaches.
+_BEYOND = 4.0
+
+
+class Atom(NamedTuple):
+    """An eigenvalue that is known exactly, and how often it is there."""
+
+    location: float
+    multiplicity: int
+
+
+@dataclass(frozen=True, eq=False)
+class Density:
+    """An estimate of a spectrum. The same on every rank.
+
+    Attributes
+    ----------
+    grid
+        (m,) places, ascending.
+    density, stderr
+        (m,) share of all eigenvalues per unit of λ around each place, atoms left out, and its standard error.
+        Means over the cells whose borders are halfway between the places.
+    cumulative, cumulative_stderr
+        (m,) share of all eigenvalues up to each place, atoms among them; not smoothed by the kernel, see
+        `Quadratures.below`.
+    atoms
+        What is deflated, and known exactly.
+    moments, moments_stderr
+        (5,) means over all eigenvalues of λ⁰ to λ⁴.
+    range
+        Least and greatest eigenvalue seen, or bounds of them.
+    width
+        Standard deviation of the kernel.
+    method, samples, steps, products
+        How it was made; `products` with the Hessian in all, single vectors.
+    n
+        Number of eigenvalues.
+    """
+
+    grid: np.ndarray
+    density: np.ndarray
+    stderr: np.ndarray
+    cumulative: np.ndarray
+    cumulative_stderr: np.ndarray
+    atoms: tuple[Atom, ...]
+    moments: np.ndarray
+    moments_stderr: np.ndarray
+    range: tuple[float, float]
+    width: float
+    method: str
+    samples: int
+    steps: int
+    products: int
+    n: int
+    measures: Quadratures | Polynomials | None = field(repr=False)
+
+    def bars(self, level: float = 0.9) -> np.ndarray:
+        """Return (m,) half widths of error bars of `density` that cover with this probability, by Student's t.
+
+        Not collective.
+        """
+        return half_width(self.stderr, self.samples - 1, level)
+
+    def below(self, points, *, inclusive: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        """Return the share of all eigenvalues up to each of these points, and its standard error.
+
+        Not collective.
+        """
+        points = np.atleast_1d(reals(points, "points"))
+        fixed = np.zeros(len(points))
+        for place, times in self.atoms:
+            fixed += times / self.n * ((place <= points) if inclusive else (place < points))
+        if self.measures is None:
+            return fixed, np.zeros(len(points))
+        rest = 1 - sum(atom.multiplicity for atom in self.atoms) / self.n
+        value, error = mean_and_error(self.measures.below(points, inclusive=inclusive))
+        return fixed + rest * value, rest * error
+
+    def count(self, low: float, high: float) -> tuple[float, float]:
+        """Return the estimated number of eigenvalues from low to high, ends included, and its standard error.
+
+        Not collective. Di Napoli, Polizzi, Saad 2016, "Efficient estimation of eigenvalue counts in an interval".
+        """
+        if not low <= high:
+            raise InputError(f"interval {low} to {high}: the first end must not be above the second")
+        known = sum(times for place, times in self.atoms if low <= place <= high)
+        if self.measures is None:
+            return float(known), 0.0
+        cite("counts by density")
+        inside = self.measures.below(np.array([high])) - self.measures.below(np.array([low]), inclusive=False)
+        value, error = mean_and_error(inside)
+        rest = self.n - sum(atom.multiplicity for atom in self.atoms)
+        return known + rest * float(value[0]), rest * float(error[0])
+
+
+def density(
+    matrix,
+    *,
+    samples: int = 10,
+    steps: int | None = None,
+    grid=None,
+    points: int = 512,
+    width: float | None = None,
+    method: str = "lanczos",
+    deflate=None,
+    groups: int = 1,
+    mass=None,
+    nullspace=None,
+    seed: int = 0,
+    comm=None,
+) -> Density:
+    """Estimate the density of eigenvalues of H x = λ x, or H x = λ M x.
+
+    Collective. Stochastic Lanczos quadrature (Lin, Saad, Yang 2016; Ubaru, Chen, Saad 2017, "Fast estimation of
+    tr(f(A)) via stochastic Lanczos quadrature") or the kernel polynomial method. Error bars come from the
+    independent samples: they say nothing of what is narrower than the kernel.
+
+    Lanczos keeps as many vectors as it takes steps for each sample, of as many samples at a time as a quarter of
+    the free memory holds (16 at most); Chebyshev keeps five for each.
+
+    Parameters
+    ----------
+    matrix, mass, nullspace, comm
+        As for `eigs`, or an `EigenProblem`. Null vectors are deflated and become an atom at 0. M must be positive
+        definite.
+    samples
+        Random starting vectors, two at least.
+    steps
+        Products for each; default 100, or for `chebyshev` what the width needs.
+    grid, points
+        (m,) places, or how many over the whole spectrum.
+    width
+        Standard deviation of the kernel, in units of λ; default what the steps resolve where most eigenvalues are.
+        With `chebyshev` it is that of Jackson's kernel, and follows from the steps.
+    method
+        `lanczos` or `chebyshev`.
+    deflate
+        A `Spectrum` of known eigenpairs, which become atoms.
+    groups
+        Groups of ranks that share the samples out, each with a copy of the matrices: for a matrix that many
+        ranks multiply hardly faster than one.
+    seed
+        Of the starting vectors.
+
+    Raises
+    ------
+    InputError
+        Arguments that cannot be used; a mass that is singular.
+    CheckError
+        Products that are not finite.
+    """
+    if method not in METHODS:
+        raise InputError(f"method {method!r} is none of {', '.join(METHODS)}")
+    whole_number(samples, "samples", 2)  # their spread is the error
+    whole_number(points, "points", 2)
+    if steps is not None:
+        whole_number(steps, "steps", 1)
+    if width is not None:
+        above_zero(width, "width")
+    if grid is not None:
+        grid = reals(grid, "grid")
+        if grid.ndim != 1 or len(grid) < 2 or not (np.isfinite(grid).all() and (np.diff(grid) > 0).all()):
+            raise InputError("grid must be two or more finite numbers in ascending order")
+    with reduced(matrix, mass=mass, nullspace=nullspace, comm=comm, deflate=deflate) as operator:
+        check_groups(operator, groups, samples)
+        deal = partial(sampled, operator, deflate, groups, samples)
+        if operator.total == 0:
+            measures, steps = None, 0
+        elif method == "lanczos":
+            measures, steps = quadratures(operator, deal, steps or _STEPS, seed)
+        else:
+            measures, steps = _polynomials(operator, deal, steps, width, seed)
+        return _density(operator, measures, samples, steps, grid, points, width, method)
+
+
+def count(matrix, low: float, high: float, *, samples: int = 20, **named) -> tuple[float, float]:
+    """Return the estimated number of eigenvalues from low to high, and its standard error; see `density`.
+
+    Collective. Of a spectrum that is known already ask `Density.count`.
+    """
+    return density(matrix, samples=samples, **named).count(low, high)
+
+
+def mean_and_error(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean of rows and its standard error.
+
+    Not collective.
+    """
+    return rows.mean(axis=0), rows.std(axis=0, ddof=1) / np.sqrt(len(rows))
+
+
+def quadratures(operator: Reduction, deal: Callable, steps: int, seed: int) -> tuple[Quadratures, int]:
+    """Return the quadratures of random starts, and the steps that the longest run took.
+
+    Collective.
+
+    Parameters
+    ----------
+    deal
+        Called as deal(run), for `run` see `sampled`.
+    """
+
+    cite("density by lanczos")
+
+    def run(operator, numbers):
+        rules, memory = [], None
+        for batch in batches(operator, min(steps, operator.total), len(numbers)):
+            starts = operator.starts(numbers[batch.start : batch.stop], seed, _kind(operator))
+            lanczos = Lanczos(operator, starts, steps, memory)
+            lanczos.advance(steps)
+            memory = lanczos.memory
+            rules += lanczos.quadratures()
+        return rules
+
+    nodes, weights, residuals = map(list, zip(*deal(run), strict=True))
+    return Quadratures(nodes, weights, residuals, steps, operator.noise), max(map(len, nodes))
+
+
+def _kind(operator: Reduction) -> str:
+    """Return which random vectors serve best.
+
+    Signs have the least variance (they are exact for diagonal matrices), but are no longer signs once projected;
+    then points on the sphere are best, whose quadratures have weights that sum to one and are unbiased.
+    """
+    return "sphere" if operator.atoms else "signs"
+
+
+def bounds(operator: Reduction, steps: int = _FOR_BOUNDS, seed: int = 0) -> tuple[float, float, float]:
+    """Return (low, high, size): bounds of the spectrum, safe with high probability, and the largest |Ritz value|.
+
+    Collective. Zhou and Li 2011, "Bounding the spectrum of large Hermitian matrices", section 3.
+    """
+    run = Lanczos(operator, operator.starts([2**30], seed, "sphere"), steps)
+    run.advance(steps)
+    nodes, _, _ = run.quadratures()[0]
+    beyond = float(run.beta[0, run.steps - 1])
+    return float(nodes[0]) - beyond, float(nodes[-1]) + beyond, float(np.abs(nodes).max())
+
+
+def _polynomials(operator, deal, steps, width, seed) -> tuple[Polynomials, int]:
+    low, high, size = bounds(operator, seed=seed)
+    half = max(0.5 * (high - low) * (1 + _WIDER), 1e-6 * size) or NARROW
+    center = 0.5 * (low + high)
+    if steps is None:
+        steps = _STEPS if width is None else max(1, int(np.ceil(0.5 * np.pi * half / width)))
+    if width is not None and np.pi * half / (2 * steps) > 1.01 * width:
+        raise InputError(
+            f"width={width:g} needs {int(np.ceil(0.5 * np.pi * half / width))} steps of 'chebyshev', not {steps}"
+        )
+
+    cite("density by chebyshev")
+
+    def run(operator, numbers):
+        rows = []
+        for batch in batches(operator, 5, len(numbers)):
+            starts = operator.starts(numbers[batch.start : batch.stop], seed, _kind(operator))
+            rows += list(_moments(operator, starts, steps, center, half))
+        return rows
+
+    return Polynomials(np.stack(deal(run)), center, half), steps
+
+
+def _moments(operator, Z, steps: int, center: float, half: float) -> np.ndarray:
+    """Return (k, 2 steps + 1) Chebyshev moments, two for each product (Weiße et al. 2006, equations 35 and 36)."""
+    result = np.empty((Z.shape[1], 2 * steps + 1))
+    before, now = np.zeros(Z.shape, order="F"), Z
+    for m in range(steps):
+        dots = _recurrence(before, now, operator.apply(now), center, half, 1 if m == 0 else 2)
+        before, now = now, before
+        if operator.plain:
+            dots = operator.summed(dots)
+        else:
+            dots = np.stack([operator.dots(now, before), operator.dots(now, now)])
+        if m == 0:
+            result[:, 0] = operator.dots(Z, Z)
+            result[:, 1] = dots[0]
+        else:
+            result[:, 2 * m + 1] = 2 * dots[0] - result[:, 1]
+        result[:, 2 * m + 2] = 2 * dots[1] - result[:, 0]
+    if not np.isfinite(result).all() or np.abs(result).max() > 1.5 * result[:, 0].max():
+        raise InputError("the spectrum is wider than Lanczos bounded it: take another seed, or method 'lanczos'")
+    return result / result[:, :1]
+
+
+def _recurrence(before, now, image, center: float, half: float, factor: int) -> np.ndarray:
+    """Put factor (A - center) now / half - before into `before`; return its inner products with `now` and itself.
+
+    `image` is A now, and is overwritten. A few rows at a time, while they are in the cache.
+    """
+    from scipy.linalg.blas import daxpy
+
+    dots = np.zeros((2, now.shape[1]))
+    for begin in range(0, len(now), _ROWS):
+        rows = slice(begin, begin + _ROWS)
+        for i in range(now.shape[1]):
+            x, y, old = now[rows, i], image[rows, i], before[rows, i]
+            y *= factor / half
+            daxpy(x, y, a=-factor * center / half)
+            np.subtract(y, old, out=old)
+            dots[:, i] += x @ old, old @ old
+    return dots
+
+
+def _density(operator, measures, samples, steps, grid, points, width, method) -> Density:
+    atoms = tuple(Atom(*atom) for atom in operator.atoms)
+    low, high = measures.range if measures is not None else (atoms[0].location, atoms[-1].location)
+    if measures is not None and (width is None or method == "chebyshev"):
+        width = measures.width()
+    elif width is None:
+        width = NARROW * max(abs(low), abs(high), 1.0)
+    for atom in atoms:
+        low, high = min(low, atom.location), max(high, atom.location)
+    if grid is None:
+        grid = np.linspace(low - _BEYOND * width, high + _BEYOND * width, points)
+    middles = 0.5 * (grid[1:] + grid[:-1])
+    edges = np.concatenate([[2 * grid[0] - middles[0]], middles, [2 * grid[-1] - middles[-1]]])
+    n, known = operator.n, sum(atom.multiplicity for atom in atoms)
+    rest = 1 - known / n
+    values = np.zeros((2, len(grid)))
+    moments = np.zeros((2, MOMENTS))
+    if measures is not None:
+        values = rest * np.array(mean_and_error(measures.smoothed(edges, width)))
+        moments = rest * np.array(mean_and_error(measures.moments()))
+    for place, times in atoms:
+        moments[0] += times / n * place ** np.arange(MOMENTS)
+    bare = Density(
+        grid, *values, np.zeros(0), np.zeros(0), atoms, *moments, (low, high), float(width), method, samples,
+        steps, operator.products, n, measures,
+    )  # fmt: skip
+    cumulative, error = bare.below(grid)
+    return replace(bare, cumulative=cumulative, cumulative_stderr=error)

@@ -1,0 +1,244 @@
+"""Traces of a Hessian and of functions of it, with error bars."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsehess.eigen.estimates.block_lanczos import Lanczos, batches, converged, function_of
+from sparsehess.eigen.estimates.reduced_operator import Reduction, reduced
+from sparsehess.eigen.estimates.spectral_functions import Function, half_width, resolve
+from sparsehess.eigen.estimates.trace_sketches import HutchPP, XTrace
+from sparsehess.eigen.problem.mass_solver import lone_diagonal
+from sparsehess.errors import InputError
+from sparsehess.operators.operator import Operator
+from sparsehess.runtime.citations import cite
+from sparsehess.runtime.validation import whole_number
+
+METHODS = ("auto", "exact", "hutchinson", "hutch++", "xtrace")
+
+_SKETCHED = {"hutch++": HutchPP, "xtrace": XTrace}
+
+# Vectors that are multiplied, without a tolerance, and at most with one.
+_SAMPLES, _MOST = 30, 1000
+
+# Fewer samples do not tell their spread well enough to stop.
+_LEAST = 10
+
+# What Lanczos may leave of a function beside the tolerance, and where there is none; and of vectors, of its root.
+_BESIDE, _ACCURACY, _OF_VECTORS = 0.05, 1e-6, 0.1
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A trace with its error. The same on every rank.
+
+    Attributes
+    ----------
+    trace, stderr
+        The estimate and its standard error, in which is also what Lanczos has left; 0 where the trace is exact.
+    samples
+        Vectors that the function of the matrix was applied to.
+    products
+        Products with the Hessian, single vectors.
+    method, function
+        How, and of what.
+    converged
+        Whether the tolerance was met; True where none was given.
+    freedom
+        Degrees of freedom of `stderr`, for Student's t.
+    """
+
+    trace: float
+    stderr: float
+    samples: int
+    products: int
+    method: str
+    function: str
+    converged: bool
+    freedom: int
+
+    def bars(self, level: float = 0.9) -> float:
+        """Return half the width of error bars that cover with this probability.
+
+        Not collective.
+        """
+        return half_width(self.stderr, self.freedom, level)
+
+
+def trace(
+    matrix,
+    function=None,
+    *,
+    method: str = "auto",
+    samples: int | None = None,
+    tol: float | None = None,
+    gamma: float | None = None,
+    time: float | None = None,
+    steps: int = 200,
+    deflate=None,
+    mass=None,
+    nullspace=None,
+    seed: int = 0,
+    comm=None,
+) -> Trace:
+    """Estimate the trace of H, or of M⁻¹H, or of a function of it: the sum of f(λ) over all eigenvalues.
+
+    Collective.
+
+    Parameters
+    ----------
+    matrix, mass, nullspace, comm
+        As for `eigs`, or an `EigenProblem`. Null vectors are deflated: `logdet` is then the
+        pseudo-log-determinant, and `inverse` the trace of the pseudoinverse.
+    function
+        `identity`, `logdet` (Σ log λ), `inverse` (Σ 1/λ), `heat` (Σ exp(−λ time)), `effective dimension`
+        (Σ λ/(λ + gamma)), or a callable of an array of eigenvalues.
+    method
+        `exact`: the sum of the diagonal, where the matrix is assembled, the function the identity, and the mass
+        diagonal. `hutchinson`: independent random signs (Hutchinson 1990); functions by Gauss quadrature.
+        `hutch++` (Meyer et al. 2021) and `xtrace` (Epperly, Tropp, Webber 2024): a low-rank part exactly, for
+        spectra that decay. `auto`: exact if that can be, else xtrace for the identity and hutchinson for
+        functions.
+    samples
+        Vectors to apply the function to; default 30, or at most 1000 with `tol`.
+    tol
+        Stop where the standard error is this part of the trace.
+    gamma, time
+        Of `effective dimension` and `heat`.
+    steps
+        Lanczos steps at most, for each vector a function is applied to; as many vectors are kept.
+    deflate
+        A `Spectrum` of known eigenpairs, which are summed exactly.
+    seed
+        Of the random vectors.
+
+    Raises
+    ------
+    InputError
+        Arguments that cannot be used, or an eigenvalue outside the domain of the function.
+    CheckError
+        Products that are not finite.
+    """
+    if method not in METHODS:
+        raise InputError(f"method {method!r} is none of {', '.join(METHODS)}")
+    least = _SKETCHED[method].least if method in _SKETCHED else 2
+    if samples is not None and whole_number(samples, "samples", 1) < least:
+        raise InputError(f"samples={samples}: method {method!r} needs at least {least}")
+    if tol is not None and not 0 < tol < 1:
+        raise InputError(f"tol={tol} must be between 0 and 1")
+    whole_number(steps, "steps", 1)
+    f = resolve(function, gamma, time)
+    structured = isinstance(matrix, Operator) and mass is None and nullspace is None and deflate is None
+    every = matrix.exact() if structured else None
+    if every is not None and method in ("auto", "exact"):
+        return Trace(every.total(f), 0.0, 0, 0, "exact", f.name, True, 1)
+    samples = samples or (_SAMPLES if tol is None else _MOST)
+    with reduced(matrix, mass=mass, nullspace=nullspace, comm=comm, deflate=deflate) as operator:
+        if method in ("auto", "exact"):
+            total = diagonal_sum(operator) if f.linear else None
+            if total is not None:
+                return Trace(total, 0.0, 0, 0, "exact", f.name, True, 1)
+            if method == "exact":
+                raise InputError(
+                    "only the trace of an assembled matrix itself, with no mass or a diagonal one, is known "
+                    "without an estimate: take another method"
+                )
+            method = "xtrace" if f.linear else "hutchinson"
+        known = f.of_atoms(operator.atoms)
+        if operator.total == 0:
+            return Trace(known, 0.0, 0, 0, method, f.name, True, 1)
+        cite(method)
+        search = _Search(operator, f, known, samples, tol, steps, seed)
+        return search.plain() if method == "hutchinson" else search.sketched(method)
+
+
+def diagonal_sum(operator: Reduction) -> float | None:
+    """Return the sum of all eigenvalues, deflated ones too, or None where the diagonals do not tell it.
+
+    Collective.
+    """
+    problem = operator.problem
+    if not (problem.assembled and operator.plain):
+        return None
+    entries = problem.A.getDiagonal()
+    local = entries.getArray(readonly=True).copy()
+    entries.destroy()
+    if problem.M is not None:
+        local /= lone_diagonal(problem.M, operator.comm)
+    return float(operator.summed(np.array([local.sum()]))[0])
+
+
+class _Search:
+    """More and more samples, until there are enough."""
+
+    def __init__(self, operator, f: Function, known: float, samples: int, tol, steps: int, seed: int):
+        self.operator, self.f, self.known = operator, f, known
+        self.samples, self.tol, self.steps, self.seed = samples, tol, steps, seed
+        self.accuracy = _ACCURACY if tol is None else _BESIDE * tol
+        self.change = 0.0
+        self.memory: np.ndarray | None = None
+
+    def plain(self) -> Trace:
+        """Hutchinson's estimator."""
+        values = np.empty(0)
+        steps = 1 if self.f.linear else self.steps
+        for batch in batches(self.operator, steps, self.samples):
+            values = np.concatenate([values, self._values(self.operator.starts(batch, self.seed))])
+            if len(values) >= _LEAST and self._enough(values.mean(), _error(values)):
+                break
+        return self._found(values.mean(), _error(values), len(values), "hutchinson", len(values) - 1)
+
+    def _values(self, Z: np.ndarray) -> np.ndarray:
+        """Return zᵀM f(operator) z for the columns of a block."""
+        if self.f.linear:
+            dual = self.operator.dual(Z)
+            return self.operator.summed(np.einsum("ki,ki->k", dual.T, self.operator.apply(Z).T))
+        cite("stochastic quadrature")
+        run = Lanczos(self.operator, Z, self.steps, self.memory)
+        self.memory = run.memory
+        values, change = converged(run, self.f, self.accuracy)
+        self.change = max(self.change, change)
+        return values
+
+    def sketched(self, method: str) -> Trace:
+        """Hutch++ or XTrace: with a tolerance twice the samples, until it is met."""
+        kind = _SKETCHED[method]
+        estimator = kind(self.operator, self._image, self.seed)
+        most = max(self.samples, kind.least)
+        samples = most if self.tol is None else min(most, max(kind.least, 2 * _LEAST))
+        while True:
+            estimator.grow(samples)
+            value, error, freedom = estimator.estimate()
+            if samples >= most or error == 0 or self._enough(value, error):
+                used = (samples // kind.share) * kind.share
+                return self._found(value, error, used, method, freedom)
+            samples = min(most, 2 * samples)
+
+    def _image(self, X: np.ndarray) -> np.ndarray:
+        """Return f(operator) X."""
+        if self.f.linear:
+            result = np.empty(X.shape, order="F")
+            for batch in batches(self.operator, 1, X.shape[1]):
+                part = slice(batch.start, batch.stop)
+                result[:, part] = self.operator.apply(X[:, part])
+            return result
+        # What is on the diagonal of the sketch are quadratures, which converge twice as fast as the vectors.
+        accuracy = _OF_VECTORS * np.sqrt(self.accuracy)
+        result, change = function_of(self.operator, X, self.f, most=self.steps, accuracy=accuracy)
+        self.change = max(self.change, change)
+        return result
+
+    def _enough(self, value: float, error: float) -> bool:
+        return self.tol is not None and error <= self.tol * abs(value + self.known)
+
+    def _found(self, value, error, samples, method, freedom) -> Trace:
+        error = float(np.hypot(error, abs(value) * self.change))
+        total = float(value + self.known)
+        met = self.tol is None or error <= self.tol * abs(total)
+        return Trace(total, error, samples, self.operator.products, method, self.f.name, met, freedom)
+
+
+def _error(values: np.ndarray) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values)))

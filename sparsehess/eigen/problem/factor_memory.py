@@ -1,0 +1,58 @@
+"""What a factorization would take, before it is made."""
+
+from __future__ import annotations
+
+import ctypes
+
+from sparsehess.eigen.problem.factorization import FACTORIZATION
+from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.errors import StackError
+from sparsehess.runtime import PETSc, has_package
+
+# MUMPS's INFOG(16) and INFOG(17): megabytes (10^6 bytes) that the factorization will take, on the rank
+# that needs most and on all together (Users' guide, section 6.2).
+_MOST, _ALL = 16, 17
+
+
+def factor_memory(problem: EigenProblem) -> tuple[int, int]:
+    """Return bytes that a factorization of A - shift M would take: on the fullest rank, and on all.
+
+    Collective. From MUMPS's analysis alone, which takes a few percent of the time of a factorization and
+    none of its memory. Where M has entries that A has not, the estimate is too low by what they would fill.
+
+    Raises
+    ------
+    StackError
+        No MUMPS, a shell matrix, or an analysis that failed.
+    """
+    if not has_package("mumps"):
+        raise StackError("this PETSc has no MUMPS, whose analysis tells what a factorization would take")
+    if not problem.assembled:
+        raise StackError(f"a matrix of type {problem.A.getType()} cannot be factorized")
+    library = ctypes.CDLL(PETSc.__file__)  # petsc4py has no symbolic factorization that stops there
+    factor, info = ctypes.c_void_p(), (ctypes.c_double * 64)()
+    handle = ctypes.c_void_p(problem.A.handle)
+    try:
+        _check(library.MatGetFactor(handle, b"mumps", FACTORIZATION.kind, ctypes.byref(factor)))
+        for key, value in FACTORIZATION.options.items():
+            if key.startswith("mat_mumps_icntl_"):
+                _check(library.MatMumpsSetIcntl(factor, _int(int(key.rsplit("_", 1)[1])), _int(value)))
+        _check(library.MatFactorInfoInitialize(info))
+        _check(FACTORIZATION.analyzed(library, factor, handle, info))
+        megabytes = []
+        for number in (_MOST, _ALL):
+            value = _int(0)
+            _check(library.MatMumpsGetInfog(factor, _int(number), ctypes.byref(value)))
+            megabytes.append(value.value)
+    finally:
+        library.MatDestroy(ctypes.byref(factor))
+    return megabytes[0] * 10**6, megabytes[1] * 10**6
+
+
+def _int(value: int):
+    return (ctypes.c_int64 if PETSc.IntType().itemsize == 8 else ctypes.c_int)(value)
+
+
+def _check(code: int) -> None:
+    if code:
+        raise StackError(f"MUMPS's analysis failed with PETSc's error {code}")

@@ -1,0 +1,334 @@
+"""`EigenProblem`: H x = λ M x with what is known of it, from whatever a caller has.
+
+Matrices are symmetric; where PETSc's scalars are complex, Hermitian, and ᵀ stands for the conjugate transpose.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from sparsehess.derivatives.units import Units
+from sparsehess.eigen.problem.lanczos_bounds import spectral_bounds
+from sparsehess.eigen.problem.matrix_inputs import as_mat, as_vectors, check_symmetric
+from sparsehess.eigen.problem.solver_pool import Supply
+from sparsehess.errors import CheckError, InputError
+from sparsehess.hessian.hessian import Hessian
+from sparsehess.operators import MatrixFree
+from sparsehess.operators.operator import Operator
+from sparsehess.pattern import Layout
+from sparsehess.runtime import (
+    UNSUPPORTED,
+    PETSc,
+    communicator,
+    complex_scalars,
+    destroy,
+    error_code,
+    has_package,
+)
+from sparsehess.runtime.memory import require_room
+
+_EPS = np.finfo(float).eps
+
+# A matrix is symmetric if x'(H y) and y'(H x) agree to this part of |H| |x| |y|.
+SYMMETRY = 1e-10
+
+# Steps of Lanczos that tell the size of a matrix of which only products are known.
+_STEPS = 12
+
+
+@dataclass(eq=False, kw_only=True)
+class EigenProblem:
+    """A symmetric eigenproblem, standard or generalised.
+
+    Make one with `of`. A context manager; `close()` destroys what it had to make itself.
+
+    Attributes
+    ----------
+    A
+        The Hessian, a symmetric Mat.
+    M
+        The mass matrix, symmetric positive semidefinite, or None.
+    null
+        Known null vectors, Vecs of A's layout.
+    near_null
+        Vecs that A hardly resists, such as rigid-body modes of a body that is held, for multigrid.
+    preconditioner
+        An assembled matrix near A, or None.
+    guess
+        Vecs near the eigenvectors that are wanted.
+    structure
+        The `Operator` that A belongs to, where it can count eigenvalues; or None.
+    relative_error
+        Error of A's entries, relative to its norm, where it is known: of differences, of asymmetry.
+    units
+        What an eigenvalue means, or None.
+    supply
+        Where solvers that factorize come from.
+    """
+
+    A: PETSc.Mat
+    M: PETSc.Mat | None = None
+    null: list[PETSc.Vec]
+    near_null: list[PETSc.Vec] = field(default_factory=list)
+    preconditioner: PETSc.Mat | None = None
+    guess: list[PETSc.Vec] = field(default_factory=list)
+    structure: Operator | None = None
+    relative_error: float = 0.0
+    units: Units | None = None
+    supply: Supply = field(default_factory=Supply)
+    owned: list
+
+    @classmethod
+    def of(
+        cls,
+        matrix,
+        *,
+        mass=None,
+        nullspace=None,
+        near_null=None,
+        preconditioner=None,
+        guess=None,
+        comm=None,
+        relative_error=0.0,
+        units=None,
+        supply=None,
+    ) -> EigenProblem:
+        """Return the problem for a Hessian, assembled or not, a PETSc Mat, or a SciPy matrix every rank holds.
+
+        Collective.
+
+        Parameters
+        ----------
+        matrix
+            H. A `Hessian` or `MatrixFree` brings mass, null vectors and units of its objective; an `Operator` may
+            count its eigenvalues by its structure; a Mat may be a shell, of which products alone are asked.
+        mass
+            Mat, SciPy matrix, or (n,) diagonal.
+        nullspace, near_null, guess
+            List of Vecs, or (m, n) array that every rank holds.
+        preconditioner
+            A `Hessian`, Mat or SciPy matrix.
+        comm
+            For SciPy matrices; PETSc objects have their own.
+        relative_error, units, supply
+            As the attributes.
+
+        Raises
+        ------
+        InputError
+            Not square, not symmetric, not finite, or sizes that do not fit.
+        CheckError
+            A null vector is none.
+        """
+        owned: list = []
+        structure = None
+        try:
+            if isinstance(matrix, (Hessian, MatrixFree)):
+                objective = matrix.objective
+                mass = objective.mass if mass is None else mass
+                nullspace = objective.null_vectors if nullspace is None else nullspace
+                near_null = objective.near_null if near_null is None else near_null
+                units = objective.units if units is None else units
+                if isinstance(matrix, Hessian) and matrix.verification is not None:
+                    relative_error = max(relative_error, matrix.verification.hvp_error)
+                symmetry = matrix.exactness if isinstance(matrix, MatrixFree) else SYMMETRY
+                matrix = matrix.mat
+            else:
+                symmetry = SYMMETRY
+            if isinstance(matrix, Operator):
+                structure = matrix if mass is None and matrix.count(0.0) is not None else None
+                matrix = matrix.mat
+            A = as_mat(matrix, comm, None, owned, "the Hessian")
+            layout = Layout.from_local(A.getLocalSize()[0], A.comm)
+            M = None if mass is None else as_mat(mass, None, layout, owned, "the mass matrix")
+            if isinstance(preconditioner, Hessian):
+                preconditioner = preconditioner.mat
+            if preconditioner is not None:
+                preconditioner = as_mat(preconditioner, None, layout, owned, "the preconditioner")
+            problem = cls(
+                A=A,
+                M=M,
+                null=as_vectors(nullspace, A, layout, owned, "null vectors"),
+                near_null=as_vectors(near_null, A, layout, owned, "near-null vectors"),
+                preconditioner=preconditioner,
+                guess=as_vectors(guess, A, layout, owned, "vectors to start from"),
+                structure=structure,
+                relative_error=relative_error,
+                units=units,
+                supply=supply or Supply(),
+                owned=owned,
+            )
+            problem.layout = layout
+            problem._check(symmetry)
+            return problem
+        except Exception:
+            destroy(*owned)  # every rank is here: all that raises above raises on all
+            raise
+
+    # --- facts, each computed once; collective the first time ---
+
+    @cached_property
+    def comm(self):
+        return communicator(self.A.comm)
+
+    @property
+    def n(self) -> int:
+        return self.A.getSize()[0]
+
+    @cached_property
+    def layout(self) -> Layout:
+        return Layout.from_local(self.A.getLocalSize()[0], self.comm)
+
+    @property
+    def assembled(self) -> bool:
+        """Whether A has entries, which a factorization needs."""
+        return is_assembled(self.A)
+
+    @property
+    def factorizes(self) -> bool:
+        """Whether A - shift M can be factorized."""
+        return self.assembled and has_package("mumps")
+
+    @property
+    def uncounted(self) -> str:
+        """Why no factorization of A - shift M can count eigenvalues; empty where it can."""
+        if not self.assembled:
+            return "a matrix-free Hessian has no factorization to count with"
+        if not has_package("mumps"):
+            return "this PETSc has no MUMPS to count with"
+        if complex_scalars():
+            return (
+                "scalars of this PETSc are complex, and its factorizations of Hermitian matrices tell no inertia"
+            )
+        return ""
+
+    @cached_property
+    def norms(self) -> tuple[float, float]:
+        """Norms of A and of M (or of what stands for it: 1 for the identity): Frobenius, or no larger."""
+        frobenius = PETSc.NormType.FROBENIUS
+        norm_a = self.A.norm(frobenius) if self.assembled else self._about[0]
+        return norm_a, 1.0 if self.M is None else self.M.norm(frobenius)
+
+    @cached_property
+    def ritz(self) -> tuple[float, float, float]:
+        """Least and largest Ritz value of A after some Lanczos steps, within its spectrum; a residual norm."""
+        return spectral_bounds(self.A, self.layout, _STEPS)
+
+    @property
+    def _about(self) -> tuple[float, float]:
+        """A lower bound of the 2-norm of A, and one that is likely above it."""
+        low, high, error = self.ritz
+        size = max(abs(low), abs(high))
+        return size, size + error
+
+    @cached_property
+    def mass_diagonal(self) -> tuple[float, float, int]:
+        """(mean, least, number of zero rows) of M's diagonal; a zero diagonal of a semidefinite M
+        is a zero row, and an infinite eigenvalue."""
+        if self.M is None:
+            return 1.0, 1.0, 0
+        diagonal = self.M.getDiagonal()
+        mean, least = diagonal.sum().real / self.n, diagonal.min()[1]
+        zero = self.comm.allreduce(int(np.count_nonzero(diagonal.getArray(readonly=True) == 0)))
+        diagonal.destroy()
+        return mean, least, zero
+
+    @cached_property
+    def scale(self) -> float:
+        """Size of the largest eigenvalues: the largest row sum of |A| over the mean mass."""
+        size = self.A.norm(PETSc.NormType.INFINITY) if self.assembled else self._about[1]
+        return size / self.mass_diagonal[0]
+
+    @cached_property
+    def typical(self) -> float:
+        """Size of an eigenvalue in the middle: mean of |A|'s diagonal over the mean mass."""
+        diagonal = self.A.getDiagonal()
+        diagonal.abs()
+        mean = diagonal.sum().real / self.n
+        diagonal.destroy()
+        return mean / self.mass_diagonal[0]
+
+    @property
+    def finite(self) -> int:
+        """Number of finite eigenvalues, by the zero rows of M."""
+        return self.n - self.mass_diagonal[2]
+
+    @property
+    def zero(self) -> float:
+        """An eigenvalue below this size is zero to the accuracy of the matrix."""
+        return max(1e3 * _EPS, 10 * self.relative_error) * self.scale
+
+    def _check(self, symmetry: float) -> None:
+        require_room(self.comm)
+        found = check_symmetric("the Hessian", self.A, self.norms[0], self.layout, symmetry)
+        if not self.assembled:  # how exact its products are, nothing else tells
+            self.relative_error = max(self.relative_error, 10 * found)
+        if self.preconditioner is not None and not is_assembled(self.preconditioner):
+            raise InputError("the preconditioner must be an assembled matrix near the Hessian")
+        if self.M is not None:
+            check_symmetric("the mass matrix", self.M, self.norms[1], self.layout, SYMMETRY)
+        mean, least, _ = self.mass_diagonal
+        if not (least >= 0 and mean > 0):
+            raise InputError(
+                "the mass matrix must be positive semidefinite; "
+                f"its diagonal goes down to {least:.3g}, mean {mean:.3g}"
+            )
+        image = self.A.createVecLeft()
+        for number, vector in enumerate(self.null):
+            self.A.mult(vector, image)
+            size = vector.norm()
+            error = image.norm() / (self.norms[0] * size) if size * self.norms[0] > 0 else 0.0
+            allowed = max(1e-8, 10 * self.relative_error)
+            if size == 0 or not error <= allowed:
+                image.destroy()
+                raise CheckError(
+                    f"null vector {number} is not in the null space: ‖H v‖ / (‖H‖ ‖v‖) = {error:.1e}, more than "
+                    f"{allowed:.0e} (rotations are null vectors only where the gradient vanishes)"
+                    if size
+                    else f"null vector {number} is zero"
+                )
+        image.destroy()
+
+    def close(self) -> None:
+        """Destroy the PETSc objects that were made here.
+
+        Collective.
+        """
+        destroy(*self.owned)
+        self.owned.clear()
+
+    def __enter__(self) -> EigenProblem:
+        return self
+
+    def __exit__(self, *reason) -> None:
+        self.close()
+
+
+def tight(problem: EigenProblem, tol: float) -> float:
+    """Return a tolerance for SLEPc: two digits beyond the one asked for, as far as products are so exact.
+
+    Not collective. Clusters need them, and a Krylov space gains them in a step.
+    """
+    return max(1e-2 * tol, 1e-13, min(tol, 0.0 if problem.assembled else problem.relative_error))
+
+
+def diagonal_of(matrix: PETSc.Mat) -> np.ndarray | None:
+    """Return the diagonal (n_local,), real, of a matrix, None of a shell that has none. Collective."""
+    diagonal = matrix.createVecRight()
+    try:
+        matrix.getDiagonal(diagonal)
+        return diagonal.getArray(readonly=True).real.copy()
+    except (PETSc.Error, SystemError) as error:  # on all ranks alike
+        if error_code(error) not in UNSUPPORTED:
+            raise
+        return None
+    finally:
+        diagonal.destroy()
+
+
+def is_assembled(matrix: PETSc.Mat) -> bool:
+    """Return whether a matrix stores its entries by rows, as factorizations and multigrid need. Not collective."""
+    return "aij" in matrix.getType()

@@ -1,0 +1,209 @@
+"""`eigs`: solve, refine, count, and repair until count and pairs agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sparsehess.eigen.problem.backends import on_backend
+from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.eigen.problem.spectrum import SolveSpec, Spectrum
+from sparsehess.eigen.solvers.extremal_eigenpairs import Session
+from sparsehess.eigen.solvers.interval_eigenpairs import solve_interval
+from sparsehess.eigen.solvers.method_choice import choose
+from sparsehess.eigen.solvers.search_checkpoint import Search
+from sparsehess.errors import CheckError, InputError, NotConverged
+
+if TYPE_CHECKING:
+    from sparsehess.storage.checkpoint import Checkpoint
+
+# How many where nothing is said.
+_DEFAULT_K = 6
+
+
+def eigs(
+    matrix,
+    k: int | None = None,
+    *,
+    which: str = "smallest",
+    interval: tuple[float, float] | None = None,
+    target: float | None = None,
+    mass=None,
+    nullspace=None,
+    near_null=None,
+    preconditioner=None,
+    guess=None,
+    tol: float = 1e-8,
+    method: str = "auto",
+    groups: int | None = None,
+    backend: str = "cpu",
+    options: dict | None = None,
+    count: str = "auto",
+    seed: int = 0,
+    comm=None,
+    strict: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Spectrum:
+    """Compute eigenpairs of H x = λ x, or H x = λ M x, and prove that none was missed.
+
+    Collective.
+
+    Parameters
+    ----------
+    matrix
+        A `Hessian`, a symmetric PETSc Mat, or a SciPy matrix that every rank holds. Where PETSc's scalars are
+        complex it, and the mass, may be Hermitian; nothing is counted there, and the result says so.
+    k
+        How many; default 6, and all of the negative ones.
+    which
+        `smallest`, `largest` (algebraic), `magnitude` or `negative`.
+    interval
+        All eigenvalues from the first number to the second instead; infinite ends are taken.
+    target
+        The k nearest to this number instead.
+    mass
+        Symmetric positive semidefinite M: Mat, SciPy matrix or (n,) diagonal.
+    nullspace
+        Known null vectors to deflate, Vecs or an (m, n) array; checked first.
+    near_null
+        What H hardly resists, for the multigrid of `lobpcg`, `gd` and `jd`; see `rigid_body_modes`.
+    preconditioner
+        An assembled matrix near H (a `Hessian` of an earlier step, a Mat, a SciPy matrix), which these methods
+        factorize instead of coarsening H; a matrix-free Hessian is then solved by `gd`.
+    guess
+        Where to start: a `Spectrum`, Vecs, or an (m, n) array.
+    tol
+        Backward error that each pair must reach.
+    method, groups, backend
+        See `SolveSpec`.
+    options
+        PETSc options without a prefix, `{"eps_ncv": 60}`, over those of sparsehess.
+    count
+        Whether an inertia count must confirm the answer: `auto`, `yes` or `no`.
+    seed
+        Of the starting vectors.
+    comm
+        For SciPy matrices.
+    strict
+        Raise where fewer pairs converged or the count does not agree; else say so in the result.
+    progress
+        Called as progress(converged, wanted) on every rank.
+    checkpoint
+        Where what was found is saved, and taken from where it resumes; on any number of ranks. A factorization
+        cannot be interrupted, nor can LAPACK; what else is done ends after an iteration when a signal comes.
+
+    Returns
+    -------
+    Spectrum
+        The caller closes it.
+
+    Raises
+    ------
+    InputError
+        Arguments that cannot be used.
+    NotConverged
+        Fewer than k pairs converged (`strict`).
+    CheckError
+        Count and pairs do not agree after all repairs (`strict`).
+    StackError
+        This PETSc has no MUMPS where it is needed, or PETSc failed.
+    Stopped
+        A signal came, and the checkpoint is saved.
+
+    Notes
+    -----
+    Smallest and target: shift-and-invert with an LDLᵀ factorization, the shift just below the
+    spectrum, never at 0. The pairs go through a Rayleigh-Ritz step; then the inertia past the last
+    pair must be the number of pairs before it. Where it is not, the found pairs are deflated and
+    the solve goes on with a wider subspace and another start.
+    """
+    spec = SolveSpec(
+        k=k,
+        which=which,
+        interval=interval,
+        target=target,
+        tol=tol,
+        options=dict(options or {}),
+        count=count,
+        seed=seed,
+        method=method,
+        groups=groups,
+        backend=backend,
+    )
+    with EigenProblem.of(
+        matrix,
+        mass=mass,
+        nullspace=nullspace,
+        near_null=near_null,
+        preconditioner=preconditioner,
+        guess=guess.vectors if isinstance(guess, Spectrum) else guess,
+        comm=comm,
+    ) as problem:
+        spectrum = solve(problem, spec, progress, checkpoint)
+    if strict:
+        error = shortfall(spectrum)
+        if error is not None:
+            spectrum.close()
+            raise error
+    return spectrum
+
+
+def shortfall(spectrum: Spectrum) -> Exception | None:
+    """Return the error that a spectrum amounts to, or None if it is complete.
+
+    Not collective; the same on every rank.
+    """
+    if spectrum.count is not None and not spectrum.count.certified:
+        low, high = spectrum.count.interval
+        message = (
+            f"eigenvalues missed: the inertia counts {spectrum.count.inertia} in ({low:.6g}, {high:.6g}), "
+            f"{spectrum.count.found} were found"
+        )
+        parts = [f"{found} of {many} in ({a:.15g}, {b:.15g})" for a, b, many, found in spectrum.count.unresolved]
+        return CheckError(message + (": " + ", ".join(parts) if parts else "; try a larger k or another target"))
+    if spectrum.converged < spectrum.asked or spectrum.advice:
+        return NotConverged(f"{spectrum.converged} of {spectrum.asked} eigenpairs: {spectrum.advice}")
+    return None
+
+
+def solve(
+    problem: EigenProblem,
+    spec: SolveSpec,
+    progress: Callable[[int, int], None] | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Spectrum:
+    """Solve a problem as a spec says; see `eigs`.
+
+    Collective. Never raises for pairs that are missing: `shortfall` tells.
+    """
+    placed = on_backend(problem, spec.backend)
+    try:
+        return _solved(placed, completed(placed, spec), progress or (lambda done, total: None), checkpoint)
+    finally:
+        if placed is not problem:
+            placed.close()
+
+
+def _solved(problem: EigenProblem, spec: SolveSpec, progress, checkpoint: Checkpoint | None) -> Spectrum:
+    choice = choose(problem, spec)
+    search = None if checkpoint is None else Search(checkpoint, problem, spec, choice.method)
+    if spec.takes_all:
+        return solve_interval(problem, spec, choice, progress, search)
+    if spec.k > problem.n:
+        raise InputError(f"k={spec.k} eigenpairs of a matrix with {problem.n} rows: ask for at most {problem.n}")
+    session = Session(problem, spec, choice, progress, search)
+    try:
+        return session.run()
+    finally:
+        session.close()
+
+
+def completed(problem: EigenProblem, spec: SolveSpec) -> SolveSpec:
+    """Return a spec with its defaults filled in for a problem. Collective."""
+    if not spec.takes_all:
+        return replace(spec, k=_DEFAULT_K if spec.k is None else spec.k)
+    return spec if spec.interval is not None else replace(spec, interval=(-np.inf, -problem.zero))

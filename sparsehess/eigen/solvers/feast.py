@@ -1,0 +1,357 @@
+"""FEAST: all eigenpairs of an interval by subspace iteration with a rational filter.
+
+Polizzi 2009, "Density-matrix-based algorithm for solving eigenvalue problems"; Tang and Polizzi 2014,
+"FEAST as a subspace iteration eigensolver accelerated by approximate spectral projection". From the second
+iteration on the filter is applied to residuals (Gavin and Polizzi 2018, "Krylov eigenvalue strategy using
+the FEAST algorithm with inexact system solves"): errors of the solves then shrink with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mpi4py import MPI
+
+import numpy as np
+
+from sparsehess.eigen.problem.problem import EigenProblem, is_assembled
+from sparsehess.eigen.solvers.contour_quadrature import Filter, contour
+from sparsehess.eigen.solvers.contour_solves import Systems, pencil_of
+from sparsehess.eigen.solvers.shifted_real_form import dense_block
+from sparsehess.errors import InputError, StackError
+from sparsehess.runtime import PETSc, destroy, has_package, on_root
+from sparsehess.runtime.citations import cite
+from sparsehess.runtime.random_numbers import uniform
+
+# Iterations, those with a wider subspace among them.
+_MOST = 40
+
+# Iterations in which the residuals may fail to halve before the solve gives up.
+_PATIENCE = 4
+
+# A subspace whose weakest vector passes the filter with more than this is too small.
+_TOO_STRONG = 0.1
+
+# Backward error of a pair that may be on either side of an end, to tell on which.
+_EDGE = 1e-13
+
+# Least width of a contour, of the size of the largest eigenvalues.
+_NARROWEST = 1e-9
+
+# A pair is locked, no longer filtered, at this part of the tolerance.
+_LOCKED = 1e-4
+
+# Directions of the filtered subspace weaker than this are copies of others; massless ones likewise.
+_COPY, _MASSLESS = 1e-12, 1e-10
+
+# Orthonormalisations at most, and how near to orthonormal the vectors before the last must have been.
+_PASSES, _NEARLY = 4, 1e-3
+
+_EPS = np.finfo(float).eps
+
+
+@dataclass
+class Feast:
+    """FEAST for a problem, kept for several intervals; `close()` destroys its factorizations.
+
+    Attributes
+    ----------
+    problem
+        What is solved; shells by iterative solves.
+    options
+        PETSc options of the shifted solves, without a prefix; they override those of `shifted.pencil_of`.
+    tol
+        Backward error that every pair must reach.
+    groups
+        Groups of consecutive ranks that share the contour points out among them; each has the whole matrix.
+    quadrature
+        `gauss`, `trapezoidal` or `zolotarev`.
+    points
+        Contour points in the upper half plane.
+    on_progress
+        Called on every rank as on_progress(converged, expected).
+    seconds
+        Time in factorizations and in solves.
+    iterations
+        Times that a filter was applied.
+    """
+
+    problem: EigenProblem
+    options: dict
+    tol: float
+    groups: int = 1
+    quadrature: str = "gauss"
+    points: int = 8
+    on_progress: Callable[[int, int], None] = lambda done, total: None
+    seconds: dict[str, float] = field(default_factory=lambda: {"factorization": 0.0, "solve": 0.0})
+    iterations: int = 0
+
+    def __post_init__(self):
+        comm = self.problem.comm
+        contour(self.quadrature, self.points, -1.0, 1.0)
+        if not 1 <= self.groups <= min(comm.size, self.points):
+            raise InputError(
+                f"groups={self.groups} must be from 1 to the number of ranks, {comm.size}, and of contour points, "
+                f"{self.points}"
+            )
+        if self.used_defaults().get("pc_factor_mat_solver_type") == "mumps" and not has_package("mumps"):
+            raise StackError("this PETSc has no MUMPS, which FEAST's shifted solves need: install one that has it")
+        if not self.problem.assembled and self.groups > 1:
+            raise InputError(
+                "a matrix-free Hessian is on all ranks: FEAST's points cannot be shared out to groups"
+            )
+        self._systems: Systems | None = None
+
+    def used_defaults(self) -> dict:
+        """Return the options of the shifted solves: the defaults, overridden by the caller's.
+
+        Not collective.
+        """
+        return {**pencil_of(self.problem).defaults, **self.options}
+
+    def find(self, low: float, high: float, expected: int, *, deflate=(), seed: int = 0) -> list[PETSc.Vec]:
+        """Return the converged eigenvectors with eigenvalues in [low, high]; the caller destroys them.
+
+        Collective.
+
+        Parameters
+        ----------
+        low, high
+            Ends; an eigenvalue that is at one of them to rounding is inside.
+        expected
+            How many there are, about: sets the size of the subspace, which grows where it proves too small.
+        deflate
+            Vecs to stay away from, such as those found before; so are the problem's null vectors.
+        seed
+            Of the starting vectors.
+        """
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise InputError(f"FEAST needs an interval with two finite ends, not [{low}, {high}]")
+        if not low < high:
+            return []
+        cite("feast")
+        if self._systems is None:
+            self._systems = Systems(self.problem, self.groups, self.options, self.seconds)
+        # A contour within rounding of the spectrum would be singular: a wider one, and Ritz values decide.
+        pad = max(0.0, _NARROWEST * self.problem.scale - (high - low)) / 2
+        chosen = contour(self.quadrature, self.points, low - pad, high + pad)
+        self._systems.move_to(chosen)
+        found = _Iteration(self, chosen, low, high, expected, deflate, seed).run()
+        return [self._vector(column) for column in found.T]
+
+    def _vector(self, values: np.ndarray) -> PETSc.Vec:
+        vector = self.problem.A.createVecRight()
+        vector.setArray(values)
+        return vector
+
+    def close(self) -> None:
+        """Destroy the factorizations.
+
+        Collective.
+        """
+        if self._systems is not None:
+            self._systems.close()
+            self._systems = None
+
+
+class _Iteration:
+    """One subspace iteration. Blocks of vectors are arrays (n_local, k)."""
+
+    def __init__(self, solver: Feast, chosen: Filter, low, high, expected, deflate, seed):
+        self.solver, self.problem, self.filter = solver, solver.problem, chosen
+        self.low, self.high, self.expected, self.seed = low, high, max(int(expected), 0), seed
+        self.drawn = 0
+        # What the filter leaves at least of an eigenvector inside.
+        self.level = float(chosen(np.linspace(low, high, 101)).min())
+        problem = self.problem
+        known = [v.getArray(readonly=True) for v in (*problem.null, *deflate)]
+        self.D = np.empty((problem.layout.n_local, 0))
+        if known:
+            self.D, _ = self._orthonormal(np.stack(known, axis=1))
+        self.MD = self._product(problem.M, self.D)
+        self.room = problem.finite - self.D.shape[1]
+
+    def run(self) -> np.ndarray:
+        """Return the converged vectors inside.
+
+        Collective.
+        """
+        wanted = int(np.ceil(1.5 * self.expected)) + 10
+        known = self._known(min(wanted, self.room))
+        start = np.hstack([known, self._random(min(wanted, self.room) - known.shape[1])])
+        if not start.shape[1]:
+            return start
+        basis = self._project(self._filtered(self._product(self.problem.M, start), None))
+        best, idle, doubted, seen = np.inf, 0, 0, self.expected
+        for _ in range(_MOST):
+            self.solver.iterations += 1
+            self._ritz(basis)
+            inside, done = self._inside(), self.errors <= self._needed()
+            found, open_ = np.count_nonzero(inside & done), inside & ~done
+            self.solver.on_progress(found, self.expected)
+            full = inside.all() and len(inside) < self.room
+            if not open_.any() and not full:
+                break
+            # What is locked at the tolerance alone would leave its error to those beside it.
+            active = ~(inside & (self.errors <= _LOCKED * self.solver.tol)) | open_
+            # Few that are open may all prove spurious, and the others' solves superfluous.
+            first = open_ if 4 * open_.sum() < active.sum() else active
+            basis, passed = self._apply(first, self.X, self.filter(self.theta))
+            spurious = passed < self.level / 2
+            worst = self.errors[open_ & ~spurious].max(initial=0.0)
+            idle = 0 if full or worst < best / 2 else idle + 1
+            best = np.inf if full else min(best, worst)
+            # What looks spurious may hide an eigenvector, mixed into it in this iteration alone.
+            doubted = doubted + 1 if not full and spurious[open_].all() else 0
+            if (doubted and (found >= seen or doubted > 2)) or idle >= _PATIENCE:
+                break
+            basis, passed = self._apply(active & ~first, basis, passed)
+            seen = max(seen, np.count_nonzero(inside & (passed >= self.level / 2)))
+            basis = self._project(np.hstack([basis, self._growth(full, passed)]))
+        # What is within its own error of an end and got no better is judged by where it is.
+        return self.X[:, self._inside() & (self.errors <= self.solver.tol)]
+
+    # --- steps ---
+
+    def _apply(self, chosen, basis, passed) -> tuple[np.ndarray, np.ndarray]:
+        """Return basis and passed with ρ(A) x and xᵀM ρ(A) x in the chosen columns, x the Ritz vectors.
+
+        For an eigenvector the latter is ρ(θ); for a spurious pair, a mean of eigenvectors on both
+        sides of the interval, it is small.
+        """
+        theta, X, MX = self.theta[chosen], self.X[:, chosen], self.MX[:, chosen]
+        image = X * self.filter(theta) + self._filtered(self.AX[:, chosen] - MX * theta, theta)
+        basis, passed = basis.copy(), passed.copy()
+        basis[:, chosen] = image
+        passed[chosen] = _summed(self.problem.comm, np.einsum("ij,ij->j", MX.conj(), image).real)
+        return basis, passed
+
+    def _growth(self, full, passed) -> np.ndarray:
+        """Return filtered new vectors where the subspace is too small to hold one that the filter removes."""
+        m = len(self.theta)
+        more = min(max(10, m // 2), self.room - m)
+        if more <= 0 or not (full or passed.min() > _TOO_STRONG * self.level):
+            return np.empty((len(self.X), 0))
+        new = self._random(more)
+        new, M_new = self._orthonormal(new - self.X @ self._gram(self.MX, new))
+        return self._filtered(M_new, None)
+
+    def _ritz(self, basis) -> None:
+        """Rayleigh-Ritz on the span of a basis: Ritz vectors with their images and errors."""
+        Q, MQ = self._orthonormal(basis)
+        AQ = self._product(self.problem.A, Q)
+        S = self._gram(Q, AQ)
+        theta, Z = on_root(self.problem.comm, np.linalg.eigh, (S + S.conj().T) / 2)
+        self.theta, self.X, self.AX, self.MX = theta, Q @ Z, AQ @ Z, MQ @ Z
+        norm_a, norm_m = self.problem.norms
+        self.residual = self._norms(self.AX - self.MX * theta)
+        self.errors = self.residual / ((norm_a + np.abs(theta) * norm_m) * self._norms(self.X))
+
+    def _inside(self) -> np.ndarray:
+        slack = 100 * _EPS * self.problem.scale
+        return (self.theta >= self.low - slack) & (self.theta <= self.high + slack)
+
+    def _needed(self) -> np.ndarray:
+        """Return the backward error that each pair needs: less near an end, to tell on which side it is."""
+        away = np.minimum(np.abs(self.theta - self.low), np.abs(self.theta - self.high))
+        blurred = away <= self.residual / np.sqrt(self.problem.mass_diagonal[0])
+        return np.where(blurred, min(_EDGE, self.solver.tol), self.solver.tol)
+
+    def _filtered(self, Y, theta) -> np.ndarray:
+        """Return the filter of Y, Re Σ w (zM − A)⁻¹ Y, each term over z − θ where θ (k,) is given."""
+        poles, weights = self.filter.points[:, None], self.filter.weights[:, None]
+        coefficients = (
+            np.broadcast_to(weights, (len(weights), Y.shape[1])) if theta is None else weights / (poles - theta)
+        )
+        return self.solver._systems.filtered(Y, coefficients)
+
+    # --- blocks ---
+
+    def _known(self, most) -> np.ndarray:
+        """Return the vectors that the problem has to start from, as far as they are beside what is deflated."""
+        guess = [vector.getArray(readonly=True) for vector in self.problem.guess[:most]]
+        if not guess:
+            return np.empty((self.problem.layout.n_local, 0))
+        return self._orthonormal(self._project(np.stack(guess, axis=1)))[0]
+
+    def _random(self, k) -> np.ndarray:
+        layout = self.problem.layout
+        columns = [uniform(layout, self.seed + 7919 * (self.drawn + i + 1)) for i in range(k)]
+        self.drawn += k
+        return (
+            self._orthonormal(self._project(np.stack(columns, axis=1)))[0] if k else np.empty((layout.n_local, 0))
+        )
+
+    def _project(self, X) -> np.ndarray:
+        """Return X without its part in the deflated vectors."""
+        if self.D.shape[1]:
+            for _ in range(2):  # once leaves what cancellation leaves
+                X = X - self.D @ self._gram(self.MD, X)
+        return X
+
+    def _orthonormal(self, X) -> tuple[np.ndarray, np.ndarray]:
+        """Return an M-orthonormal basis Q of the span of X, and M Q.
+
+        Repeated, as rounding leaves the weak directions far from orthogonal: an error here is one
+        of the Ritz values.
+        """
+        for _ in range(_PASSES):
+            MX = self._product(self.problem.M, X)
+            G, sizes = self._gram(X, MX), self._norms(X)
+            step, weakest = on_root(self.problem.comm, _whitening, G, sizes, self.problem.mass_diagonal[0])
+            X = X @ step
+            if weakest > 1 - _NEARLY:
+                break
+        return X, self._product(self.problem.M, X)
+
+    def _product(self, matrix, X) -> np.ndarray:
+        if matrix is None or not X.shape[1]:
+            return X
+        if not is_assembled(matrix):
+            return _one_by_one(matrix, X)
+        block = dense_block(self.problem.layout, X)
+        image = matrix.matMult(block)
+        array = image.getDenseArray().copy()
+        destroy(image, block)
+        return array
+
+    def _gram(self, X, Y) -> np.ndarray:
+        return _summed(self.problem.comm, X.conj().T @ Y)
+
+    def _norms(self, X) -> np.ndarray:
+        return np.sqrt(_summed(self.problem.comm, np.einsum("ij,ij->j", X.conj(), X).real))
+
+
+def _one_by_one(matrix: PETSc.Mat, X: np.ndarray) -> np.ndarray:
+    x, image = matrix.createVecs()
+    result = np.empty(X.shape, PETSc.ScalarType)
+    for i in range(X.shape[1]):
+        x.setArray(X[:, i])
+        matrix.mult(x, image)
+        result[:, i] = image.getArray(readonly=True)
+    destroy(x, image)
+    return result
+
+
+def _summed(comm, array: np.ndarray) -> np.ndarray:
+    if comm.size > 1:
+        array = np.ascontiguousarray(array)
+        comm.Allreduce(MPI.IN_PLACE, array)
+    return array
+
+
+def _whitening(G, sizes, mass) -> tuple[np.ndarray, float]:
+    """Return W with WᵀGW = I, massless and copied directions left out, and the least weight kept."""
+    masses = np.diag(G).real
+    keep = np.flatnonzero(masses > _MASSLESS * mass * sizes**2)
+    W, weakest = np.zeros((len(G), 0)), 1.0
+    if len(keep):
+        scale = 1 / np.sqrt(masses[keep])
+        G = G[np.ix_(keep, keep)]
+        weights, V = np.linalg.eigh(scale[:, None] * (G + G.conj().T) / 2 * scale)
+        strong = weights > _COPY
+        W = np.zeros((len(sizes), int(strong.sum())), V.dtype)
+        W[keep] = scale[:, None] * V[:, strong] / np.sqrt(weights[strong])
+        weakest = float(weights.min())
+    return W, weakest

@@ -1,0 +1,408 @@
+"""SLEPc's Krylov-Schur: with products for the largest, with shift-and-invert near a shift."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from sparsehess.eigen.problem.factorization import FACTORIZATION, TRANSFORMED
+from sparsehess.eigen.problem.petsc_options import Options
+from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.eigen.problem.solver_pool import Supply
+from sparsehess.eigen.solvers.solve_monitor import Watch, columns
+from sparsehess.errors import StackError
+from sparsehess.runtime import (
+    FAILED,
+    PETSc,
+    SLEPc,
+    complex_scalars,
+    error_code,
+    has_package,
+    readable_errors,
+)
+from sparsehess.runtime.random_numbers import uniform
+
+PREFIX = "sparsehess_"
+
+# Restarts before a solve may conclude that its shift is too far from a cluster.
+_PATIENCE = 6
+
+# Part of a random vector beside guessed ones.
+_UNSEEN = 1e-2
+
+# MUMPS's INFO(1) on a rank that could not allocate: users' guide, section 8.
+_NO_MEMORY = (-13, -19, -22)
+
+# Percent of room for pivoting that are tried where the first does not suffice.
+_ROOM = (200, 1000)
+
+# So many times the width of a cluster away, a shift is too far from it.
+_FAR = 20.0
+
+DEFAULTS = {
+    "eps_type": "krylovschur",
+    "st_ksp_type": "preonly",
+    **TRANSFORMED,
+}
+
+# Below the spectrum, on one rank: CHOLMOD factorizes as fast as MUMPS, and solves two to eight times as fast.
+# By supernodes alone, which end at a pivot that is not positive: its LDLᵀ goes through with those, and so may its
+# "LLᵀ" by columns.
+DEFINITE = {
+    **{key: value for key, value in DEFAULTS.items() if "mumps" not in key},
+    "st_pc_factor_mat_solver_type": "cholmod",
+    "st_mat_cholmod_factor": "supernodal",
+    "st_mat_cholmod_print": 0,
+}
+
+
+def has_cholmod(comm) -> bool:
+    """Say whether CHOLMOD can factorize real matrices for these ranks. Not collective."""
+    return comm.size == 1 and has_package("suitesparse") and not complex_scalars()
+
+
+@dataclass
+class KrylovSchur:
+    """One SLEPc solver for a problem, kept for several solves and counts; `close()` gives it up.
+
+    Attributes
+    ----------
+    problem
+        What is solved.
+    invert
+        Whether with shift-and-invert.
+    options
+        PETSc options, defaults overridden by the caller's.
+    tol
+        Relative tolerance of SLEPc's own test, on the transformed problem.
+    cluster
+        Estimates of the lowest and of the last wanted eigenvalue, where the last solve stopped for them.
+    on_progress
+        Called on every rank as on_progress(converged, wanted).
+    on_restart
+        See `Watch`; its basis is what converged and the best of what did not, as many as are wanted.
+    seconds
+        Time in factorizations and in solves.
+    """
+
+    problem: EigenProblem
+    invert: bool
+    options: dict
+    tol: float
+    on_progress: Callable[[int, int], None] = lambda done, total: None
+    on_restart: Callable[[Callable[[], list]], Exception | None] | None = None
+    seconds: dict[str, float] = field(default_factory=lambda: {"factorization": 0.0, "solve": 0.0})
+    iterations: int = 0
+    cluster: tuple[float, float] | None = None
+
+    def __post_init__(self):
+        problem = self.problem
+        if (self.invert or problem.M is not None) and not has_package("mumps"):
+            raise StackError(
+                "this PETSc has no MUMPS, which shift-and-invert and inertia counts need: install a PETSc with "
+                "MUMPS (Debian's has it), or ask for --which largest without a mass matrix"
+            )
+        self._factors = self.invert or problem.M is not None
+        self._definite = False  # whether what is factorized is known to be, and by CHOLMOD
+        self._solved_with: dict | None = None
+        self._room: dict = {}
+        self._given = Options(PREFIX, self.options)
+        # What was made by a caller's options is not for others.
+        self._supply = problem.supply if self.invert and not self.options else Supply()
+        self._eps: SLEPc.EPS | None = None  # made when there is something to do
+        self.shift: float | None = None
+
+    def _solver(self) -> SLEPc.EPS:
+        if self._eps is not None:
+            return self._eps
+        problem = self.problem
+        self._eps = eps = self._supply.take(problem, "cholmod" if self._definite else "mumps")
+        eps.setOptionsPrefix(PREFIX)
+        kind = SLEPc.EPS.ProblemType
+        eps.setProblemType(kind.HEP if problem.M is None else kind.GHEP)
+        eps.setTolerances(tol=self.tol)
+        # Purification matters for a singular mass alone; near null vectors it brings them back, amplified.
+        eps.setPurify(problem.finite < problem.n)
+        eps.getST().setType("sinvert" if self.invert else "shift")
+        self._sound = True  # whether all that it did went well
+        return eps
+
+    def used_defaults(self) -> dict:
+        """Return the options of this solver's last solve: the defaults that apply, overridden by the caller's.
+
+        Not collective.
+        """
+        return self._solved_with or self._applying()
+
+    def _applying(self) -> dict:
+        if not self._factors:
+            return {"eps_type": DEFAULTS["eps_type"], **self.options}
+        return {**(DEFINITE if self._definite else DEFAULTS), **self._room, **self.options}
+
+    def shift_below(self, shift: float) -> bool:
+        """Factorize A - shift M, and say whether it is positive definite, the shift below the spectrum.
+
+        Collective. For many solves with few right-hand sides better than `shift_to`.
+        """
+        own = any(key.startswith(("st_", "eps_type")) for key in self.options)
+        if has_cholmod(self.problem.comm) and not own:
+            self._renewed(definite=True)
+            began = time.perf_counter()
+            try:
+                self._factorize(shift)
+            except (PETSc.Error, SystemError):  # not definite, or no memory: MUMPS says which
+                self._renewed(definite=False)
+            self.seconds["factorization"] += time.perf_counter() - began
+        return self.shift_to(shift)[0] == 0
+
+    def shift_to(self, shift: float) -> tuple[int | None, int, int | None]:
+        """Factorize A - shift M; return its (negative, zero, positive) counts of pivots.
+
+        Collective. By Sylvester's law these are the eigenvalues below, at and above the shift,
+        infinite ones among them. Where scalars are complex only those that are zero are known, the others None.
+        """
+        if self._definite:
+            if shift == self.shift:
+                return 0, 0, self.problem.n
+            self._renewed(definite=False)
+        began = time.perf_counter()
+        for room in _ROOM:
+            try:
+                counts = self._factorized(shift)
+                break
+            except (PETSc.Error, SystemError) as error:  # the same on every rank
+                if error_code(error) != FAILED:
+                    with readable_errors(f"factorizing at {shift:.6g}"):
+                        raise
+                # MUMPS has not room for all the pivots that are delayed near a multiple eigenvalue, and after a
+                # failure it does nothing more.
+                self._give()
+                self._room = {"st_mat_mumps_icntl_14": room}
+        else:
+            try:
+                counts = self._factorized(shift)
+            except (PETSc.Error, SystemError):
+                with readable_errors(f"factorizing at {shift:.6g}", self._blamed()):
+                    raise
+        self.seconds["factorization"] += time.perf_counter() - began
+        return counts
+
+    def _blamed(self) -> str:
+        """Return what to do about a factorization that has failed, and which ranks had no memory. Collective."""
+        comm, code = self.problem.comm, 0
+        with suppress(PETSc.Error, SystemError):  # it may have failed before there was a factor
+            code = self._eps.getST().getKSP().getPC().getFactorMatrix().getMumpsInfo(1)
+        short = [str(rank) for rank, theirs in enumerate(comm.allgather(code)) if theirs in _NO_MEMORY]
+        where = f" (out of memory on rank {', '.join(short)})" if short else ""
+        return f"give it more memory or more ranks{where}"
+
+    def _renewed(self, definite: bool) -> None:
+        """Have the solver factorize anew, with the package for definite matrices or with MUMPS."""
+        if definite != self._definite or self.shift is not None:
+            self._give()
+            self._definite = definite
+
+    def _factorized(self, shift: float) -> tuple[int | None, int, int | None]:
+        self._factorize(shift)
+        return FACTORIZATION.pivots(self._eps.getST().getKSP().getPC().getFactorMatrix())
+
+    def _factorize(self, shift: float) -> None:
+        eps = self._solver()
+        self._sound = False
+        with self._given.inserted(self._applying()):
+            st = eps.getST()
+            if self.shift is None:
+                eps.setWhichEigenpairs(SLEPc.EPS.Which.TARGET_MAGNITUDE)
+                _aim(eps, shift)
+                eps.setFromOptions()
+                if self._definite:
+                    half = _upper_half(self.problem, shift, st.getPreconditionerMat())
+                    st.setPreconditionerMat(half)
+                    half.destroy()  # but for the transformation's reference
+                st.setShift(shift)
+                eps.setUp()
+            elif shift != self.shift:
+                st.setShift(shift)
+                st.setUp()
+            self.shift = shift
+        self._sound = True
+
+    def solve(
+        self,
+        which: str,
+        k: int,
+        *,
+        deflate=(),
+        wider: int = 0,
+        seed: int = 0,
+        stop_in_cluster: bool = False,
+        guess=(),
+    ) -> list[PETSc.Vec]:
+        """Return the converged eigenvectors: at least k of them if all went well, maybe more.
+
+        Collective. The caller destroys them.
+
+        Parameters
+        ----------
+        which
+            `nearest` to the shift of `shift_to`, or `largest`, `smallest` (algebraic), `magnitude`.
+        k
+            How many are wanted.
+        deflate
+            Vecs to stay away from.
+        wider
+            So many more basis vectors than SLEPc would take.
+        seed
+            Of the starting vector.
+        stop_in_cluster
+            Stop when, after `_PATIENCE` restarts, the wanted eigenvalues lie so close together, seen
+            from a shift below them, that a nearer shift serves better; `cluster` then says where.
+        guess
+            Vecs whose sum to start from, instead of a random vector.
+        """
+        eps, problem = self._solver(), self.problem
+        self._sound = False
+        self._solved_with = self._applying()
+        choice = SLEPc.EPS.Which
+        eps.setWhichEigenpairs(
+            {
+                "nearest": choice.TARGET_MAGNITUDE,
+                "largest": choice.LARGEST_REAL,
+                "smallest": choice.SMALLEST_REAL,
+                "magnitude": choice.LARGEST_MAGNITUDE,
+            }[which]
+        )
+        if which == "nearest":
+            _aim(eps, self.shift)
+        # SLEPc's own choice, said: left to it, the sizes of an earlier solve would stay.
+        # No more than the space has beside what is deflated: a fuller basis is not orthogonal.
+        room = (max(2 * k, k + 15) if k < 500 else k + 500) + wider
+        room = min(room, max(problem.n - len(deflate), k + 1), problem.n)
+        largest = max(room, int(self.options.get("eps_ncv", 0)))  # the caller's, set further down
+        eps.setDimensions(nev=k, ncv=room, mpd=largest if k < 500 else 500 + wider)
+        if deflate:
+            eps.setDeflationSpace(list(deflate))
+        start = problem.A.createVecRight()
+        start.setArray(0.5 + 0.5 * uniform(problem.layout, seed))  # in (0, 1), as SLEPc's own
+        if guess:
+            start.scale(_UNSEEN / start.norm())  # so that none is out of reach
+            for vector in guess:
+                start.axpy(1 / vector.norm(), vector)
+        eps.setInitialSpace([start])
+        try:
+            with self._given.inserted(self._applying()), readable_errors("solving for eigenpairs"):
+                eps.cancelMonitor()  # else those of the options would be added once more
+                if self.shift is None or self.options:  # else they were taken with the first shift
+                    eps.setFromOptions()
+                watch = _InCluster(self, k, stop_in_cluster)
+                watch.set_on(eps)
+                began = time.perf_counter()
+                eps.setUp()
+                set_up = time.perf_counter()
+                eps.solve()
+                self.seconds["factorization"] += set_up - began
+                self.seconds["solve"] += time.perf_counter() - set_up
+                self.cluster = watch.cluster
+        finally:
+            eps.cancelMonitor()
+            eps.setStoppingTest(None)
+            start.destroy()
+        watch.settle()
+        self.refuse_unused()
+        self.iterations += eps.getIterationNumber()
+        vectors = []
+        for i in range(eps.getConverged()):
+            vector = problem.A.createVecRight()
+            eps.getEigenvector(i, vector)
+            vectors.append(vector)
+        self._sound = True
+        return vectors
+
+    def refuse_unused(self) -> None:
+        """Raise InputError for options of the caller that nothing has used. Not collective."""
+        self._given.refuse_unused()
+
+    def close(self) -> None:
+        """Give up the solver and its factorization.
+
+        Collective.
+        """
+        self._give()
+
+    def _give(self) -> None:
+        if self._eps is not None:
+            self._supply.give(self._eps, self._sound and not self._room)
+        self._eps = self.shift = None
+
+
+def _aim(eps: SLEPc.EPS, target: float) -> None:
+    """Set the target of a solver, and leave what its transformation has factorized alone. Collective.
+
+    A new target is a new shift to a transformation, which then begins with nothing: another one hears of it.
+    """
+    st = eps.getST()
+    other = SLEPc.ST().create(eps.comm)
+    eps.setST(other)
+    eps.setTarget(target)
+    eps.setST(st)
+    other.destroy()
+
+
+def _upper_half(problem: EigenProblem, shift: float, out: PETSc.Mat) -> PETSc.Mat:
+    """Return the upper half of A - shift M, on one rank, as CHOLMOD stores it; in `out` unless that is empty.
+
+    PETSc would extract it from the whole for each factorization, and never free it where that fails.
+    """
+    A, M = problem.A, problem.M
+    plain = A.getType() in ("seqaij", "seqsbaij") and A.getBlockSize() == 1
+    if M is None and plain and A.isSymmetricKnown() == (True, True):
+        half = A.convert("sbaij", out)
+        half.shift(-shift)
+        return half
+    csr = A.getValuesCSR()  # without the blocks that a matrix may be stored in, or have the size of
+    whole = PETSc.Mat().createAIJ(A.getSizes(), csr=csr, comm=A.comm)
+    if M is None:
+        whole.shift(-shift)
+    else:
+        whole.axpy(-shift, M)
+    whole.setOption(PETSc.Mat.Option.SYMMETRIC, True)
+    half = whole.convert("sbaij", out)
+    whole.destroy()
+    return half
+
+
+class _InCluster(Watch):
+    """A watch that can end a solve for a shift nearer to a cluster."""
+
+    def __init__(self, solver: KrylovSchur, k: int, stop_in_cluster: bool):
+        super().__init__(solver.on_progress, solver.on_restart, k)
+        self.solver, self.stops = solver, stop_in_cluster
+        self.cluster: tuple[float, float] | None = None
+        self._transformed: list[float] = []
+
+    def monitor(self, eps, restarts, converged, values, errors):
+        self._transformed = [complex(value).real for value in values[: self.k]]
+        super().monitor(eps, restarts, converged, values, errors)
+
+    def basis(self, eps, converged: int) -> list[PETSc.Vec]:
+        """Return copies of what converged and, of Krylov-Schur, of the Ritz vectors that it has begun anew with.
+
+        Those are half of the others (Stewart 2001), the best of them first.
+        """
+        left = (eps.getDimensions()[1] - converged) // 2 if eps.getType() == "krylovschur" else 0
+        return columns(eps.getBV(), converged + min(left, max(self.k - converged, 0)))
+
+    def stop(self, eps, restarts, most, converged, wanted):
+        reason = SLEPc.EPS.ConvergedReason
+        said = super().stop(eps, restarts, most, converged, wanted)
+        if said != reason.CONVERGED_ITERATING:
+            return said
+        seen = self._transformed  # 1 / (eigenvalue - shift) is what the solver sees
+        if self.stops and restarts >= _PATIENCE and len(seen) == self.k and min(seen) > 0:
+            away = sorted(1 / value for value in seen)
+            if away[0] > _FAR * (away[-1] - away[0]):
+                self.cluster = (self.solver.shift + away[0], self.solver.shift + away[-1])
+                return reason.CONVERGED_USER
+        return said

@@ -1,0 +1,208 @@
+"""All of a small problem by LAPACK, on one rank."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.errors import InputError
+from sparsehess.runtime import PETSc, on_root
+
+# Beyond this a dense matrix takes half a gigabyte, and LAPACK minutes.
+LIMIT = 8000
+
+
+@dataclass
+class Dense:
+    """LAPACK's dsyevd or dsygvd on matrices gathered to the first rank, with the interface of `KrylovSchur`.
+
+    Of complex ones zheevd or zhegvd.
+
+    Attributes
+    ----------
+    problem
+        What is solved; shells are applied to the columns of the identity. Massless dofs are condensed out.
+    options
+        None can be given.
+    on_progress
+        Called once, when all is done.
+    seconds, iterations
+        As those of `KrylovSchur`.
+
+    Raises
+    ------
+    InputError
+        n beyond `LIMIT`, or options.
+    """
+
+    problem: EigenProblem
+    options: dict = field(default_factory=dict)
+    on_progress: Callable[[int, int], None] = field(default=lambda done, total: None, kw_only=True)
+    seconds: dict[str, float] = field(default_factory=lambda: {"factorization": 0.0, "solve": 0.0}, init=False)
+    iterations: int = field(default=0, init=False)
+
+    def __post_init__(self):
+        if self.problem.n > LIMIT:
+            raise InputError(
+                f"method dense is for n up to {LIMIT}, this problem has n = {self.problem.n}: "
+                "use method krylovschur or lobpcg"
+            )
+        if self.options:
+            listed = ", ".join("-" + key for key in sorted(self.options))
+            raise InputError(f"PETSc options that nothing has used: {listed}; method dense takes none")
+        self._pencil: tuple | None = None
+
+    def used_defaults(self) -> dict:
+        """Return the options of this solver: none.
+
+        Not collective.
+        """
+        return {}
+
+    def solve(
+        self, which: str, k: int, *, deflate=(), wider: int = 0, seed: int = 0, target: float = 0.0
+    ) -> list[PETSc.Vec]:
+        """Return the k eigenvectors asked for, fewer where no more exist. The caller destroys them.
+
+        Collective. `wider` and `seed` change nothing.
+
+        Parameters
+        ----------
+        which
+            `smallest`, `largest`, `magnitude`, or `nearest` to the target.
+        k
+            How many.
+        deflate
+            Eigenvectors to leave out, Vecs, beside the problem's null vectors.
+        target
+            For `nearest`.
+        """
+        return self._solved(deflate, k, lambda values: _first(values, which, k, target))
+
+    def find(self, low: float, high: float, expected: int, *, deflate=(), seed: int = 0) -> list[PETSc.Vec]:
+        """Return the eigenvectors with eigenvalues in [low, high]. The caller destroys them.
+
+        Collective. `expected` and `seed` change nothing.
+        """
+        inside = lambda values: np.flatnonzero((values >= low) & (values <= high))  # noqa: E731
+        return self._solved(deflate, expected, inside)
+
+    def _solved(self, deflate, expected: int, choose: Callable[[np.ndarray], np.ndarray]) -> list[PETSc.Vec]:
+        problem = self.problem
+        began = time.perf_counter()
+        if self._pencil is None:
+            self._pencil = gathered(problem, problem.A), problem.M and gathered(problem, problem.M)
+        away = [*problem.null, *(v for v in deflate if v not in problem.null)]
+        away = [_gathered_vector(problem, vector) for vector in away]
+        columns = on_root(problem.comm, _chosen, *self._pencil, away, choose)
+        vectors = []
+        for column in columns:
+            vector = problem.A.createVecRight()
+            vector.setArray(column[problem.layout.start : problem.layout.stop])
+            vectors.append(vector)
+        self.seconds["solve"] += time.perf_counter() - began
+        self.on_progress(len(vectors), expected)
+        return vectors
+
+    def close(self) -> None:
+        """Forget the gathered matrices.
+
+        Not collective.
+        """
+        self._pencil = None
+
+
+def gathered(problem: EigenProblem, matrix: PETSc.Mat) -> np.ndarray | None:
+    """Return a matrix as a dense array on the first rank, None on the others.
+
+    Collective. Column by column, which serves assembled and shell matrices alike.
+    """
+    layout, comm = problem.layout, problem.comm
+    unit, image = matrix.createVecRight(), matrix.createVecLeft()
+    own = np.empty((layout.n, layout.n_local), PETSc.ScalarType)
+    for j in range(layout.n):
+        unit.set(0.0)
+        if layout.start <= j < layout.stop:
+            unit.getArray()[j - layout.start] = 1.0
+        matrix.mult(unit, image)
+        own[j] = image.getArray(readonly=True)
+    unit.destroy()
+    image.destroy()
+    parts = comm.gather(own)
+    if parts is None:
+        return None
+    whole = np.concatenate(parts, axis=1).T  # its columns were gathered, as rows
+    return (whole + whole.conj().T) / 2
+
+
+def _gathered_vector(problem: EigenProblem, vector: PETSc.Vec) -> np.ndarray | None:
+    parts = problem.comm.gather(vector.getArray(readonly=True).copy())
+    return None if parts is None else np.concatenate(parts)
+
+
+def _chosen(A: np.ndarray, M: np.ndarray | None, away: list, choose) -> np.ndarray:
+    """Return the wanted eigenvectors as rows; on one rank."""
+    values, vectors = _all(A, M)
+    if away:
+        values, vectors = _without(values, vectors, M, np.array(away).T)
+    return np.ascontiguousarray(vectors[:, choose(values)].T)
+
+
+def _first(values: np.ndarray, which: str, k: int, target: float) -> np.ndarray:
+    """Return the places of the k wanted values."""
+    distance = {
+        "smallest": lambda: values,
+        "largest": lambda: -values,
+        "magnitude": lambda: -np.abs(values),
+        "nearest": lambda: np.abs(values - target),
+    }
+    if which not in distance:
+        raise InputError(f"which={which!r} is none of {', '.join(distance)}")
+    return np.argsort(distance[which](), kind="stable")[:k]
+
+
+def _all(A: np.ndarray, M: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return all finite eigenpairs; massless rows follow the others statically (Guyan 1965)."""
+    import scipy.linalg  # 70 ms on every rank, and needed on one
+
+    if M is None:
+        return np.linalg.eigh(A)
+    full = np.abs(M).sum(axis=1) > 0
+    try:
+        if full.all():
+            return scipy.linalg.eigh(A, M)
+        inner, across = A[np.ix_(~full, ~full)], A[np.ix_(~full, full)]
+        follow = -scipy.linalg.solve(inner, across, assume_a="her")
+        condensed = A[np.ix_(full, full)] + across.conj().T @ follow
+        values, heavy = scipy.linalg.eigh(condensed, M[np.ix_(full, full)])
+    except np.linalg.LinAlgError as error:
+        raise InputError(
+            f"LAPACK needs a mass matrix that is positive definite on the rows that it has ({error}); "
+            "use method krylovschur"
+        ) from error
+    vectors = np.empty((len(A), len(values)), heavy.dtype)
+    vectors[full], vectors[~full] = heavy, follow @ heavy
+    return values, vectors
+
+
+def _without(values, vectors, M, away) -> tuple[np.ndarray, np.ndarray]:
+    """Leave the span of `away`, which eigenvectors span, out of a full set of eigenpairs.
+
+    In the coordinates of the eigenvectors: for each eigenvalue that holds some of it, the complement within
+    its cluster, which Householder's QR gives.
+    """
+    import scipy.linalg
+
+    inside = vectors.conj().T @ (away if M is None else M @ away)
+    inside = scipy.linalg.orth(inside)
+    size = np.linalg.norm(inside, axis=1)
+    touched = np.flatnonzero(size > 1e-6)
+    rest = np.setdiff1d(np.arange(len(values)), touched)
+    complement = scipy.linalg.null_space(inside[touched].conj().T, rcond=1e-6)
+    small, turn = np.linalg.eigh(complement.conj().T @ (values[touched, None] * complement))
+    values = np.concatenate([small, values[rest]])
+    return values, np.hstack([vectors[:, touched] @ complement @ turn, vectors[:, rest]])

@@ -1,0 +1,89 @@
+"""Modes followed from one spectrum to the next, by their overlap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsehess.eigen.problem.spectrum import Spectrum
+from sparsehess.errors import InputError
+from sparsehess.runtime import PETSc, communicator
+
+# With less than this of a mode in another they are not the same: no third mode can have as much of it.
+_SAME = 0.5**0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Match:
+    """Which mode of a spectrum is which of another.
+
+    Attributes
+    ----------
+    before
+        (k,) for each new mode the number of the old one, -1 where none of the old ones is it.
+    overlaps
+        (k,) |xᵀMy| / (‖x‖ ‖y‖) in the norm of M with that old mode, or with the nearest one.
+    """
+
+    before: np.ndarray
+    overlaps: np.ndarray
+
+
+def match(before, after: Spectrum, *, mass: PETSc.Mat | None = None) -> Match:
+    """Match the modes of a spectrum with earlier ones, each with one at most, so that the overlaps sum up highest.
+
+    Collective. Within a multiple eigenvalue modes are any basis, and overlaps low without anything having changed.
+
+    Parameters
+    ----------
+    before
+        A `Spectrum`, or Vecs.
+    after
+        The new one.
+    mass
+        M of the generalised problem.
+
+    Raises
+    ------
+    InputError
+        Vectors of another layout.
+    """
+    old = before.vectors if isinstance(before, Spectrum) else list(before)
+    if not old or not after.vectors:
+        return Match(np.full(after.converged, -1), np.zeros(after.converged))
+    if old[0].getSizes() != after.vectors[0].getSizes():
+        raise InputError(
+            f"modes to match have sizes {old[0].getSizes()} and {after.vectors[0].getSizes()}: the same is needed"
+        )
+    X, MX = _stacked(after.vectors, mass)
+    Y, MY = _stacked(old, mass)
+    comm = communicator(old[0].comm)
+    table, new, known = (
+        comm.allreduce(part)
+        for part in (X.conj().T @ MY, np.sum(X.conj() * MX, axis=0).real, np.sum(Y.conj() * MY, axis=0).real)
+    )
+    table = np.abs(table) / np.sqrt(np.outer(new, known))
+    from scipy.optimize import linear_sum_assignment  # 100 ms on every rank, and seldom needed
+
+    rows, columns = linear_sum_assignment(-table)
+    chosen = np.full(len(table), -1)
+    overlaps = table.max(axis=1)
+    sure = table[rows, columns] >= _SAME
+    chosen[rows[sure]] = columns[sure]
+    overlaps[rows[sure]] = table[rows[sure], columns[sure]]
+    return Match(chosen, overlaps)
+
+
+def _stacked(vectors: list[PETSc.Vec], mass: PETSc.Mat | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the local rows of vectors and of their images under the mass, as columns. Collective."""
+    X = np.stack([vector.getArray(readonly=True) for vector in vectors], axis=1)
+    if mass is None:
+        return X, X
+    image = vectors[0].duplicate()
+    MX = np.empty_like(X)
+    for column, vector in enumerate(vectors):
+        mass.mult(vector, image)
+        MX[:, column] = image.getArray(readonly=True)
+    image.destroy()
+    return X, MX

@@ -1,0 +1,139 @@
+"""V-cycles of PETSc's algebraic multigrid, for all vectors of a panel at once.
+
+PETSc applies its multigrid to one vector after the other, as smoothers are Krylov methods there. The hierarchy is
+its own, and the cycle the one that it would do: Chebyshev's polynomial in the matrix scaled by its diagonal before
+and after the correction from the coarser level (Adams, Brezina, Hu, Tuminaro 2003).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sparsehess.eigen.problem.block_vectors import Preconditioning, Product
+from sparsehess.pattern import Layout
+from sparsehess.runtime import PETSc, destroy
+from sparsehess.runtime.random_numbers import uniform
+
+# The smoother's interval is that of PETSc: from a tenth of the estimate of the largest eigenvalue to a tenth more
+# than it, estimated by so many steps of conjugate gradients.
+_LOW, _HIGH, _STEPS = 0.1, 1.1, 10
+
+
+class Level:
+    """A matrix of the hierarchy, its smoother, and the way to the coarser level.
+
+    Collective to make, to use and to `close()`.
+
+    Parameters
+    ----------
+    matrix
+        Of the level.
+    interpolation
+        From the coarser level to this one.
+    degree
+        Of the polynomial, products that smoothing takes.
+    """
+
+    def __init__(self, matrix: PETSc.Mat, interpolation: PETSc.Mat, degree: int):
+        self.degree = degree
+        self.multiply, self.prolong = Product(matrix), Product(interpolation)
+        self._restriction = interpolation.copy()
+        self._restriction.transpose()
+        self.restrict = Product(self._restriction)
+        diagonal = matrix.getDiagonal()
+        found = diagonal.getArray(readonly=True)
+        # Aggregates with fewer variables than near-null vectors leave rows of zeros.
+        self.scale = np.divide(1.0, found, out=np.ones_like(found), where=found != 0)
+        diagonal.destroy()
+        top = largest(matrix)
+        low, high = _LOW * top, _HIGH * top
+        self.center, self.radius = (high + low) / 2, (high - low) / 2
+
+    def smooth(self, x: np.ndarray, r: np.ndarray) -> np.ndarray:
+        """Add corrections to x, take the images of all but the last from the residuals r, and return the last.
+
+        Collective. Saad 2003, "Iterative methods for sparse linear systems", algorithm 12.1.
+        """
+        sigma = self.center / self.radius
+        rho = 1 / sigma
+        step = r * self.scale
+        step /= self.center
+        scaled = np.empty_like(step)
+        for number in range(self.degree):
+            if number:
+                r -= self.multiply(step)
+                after = 1 / (2 * sigma - rho)
+                np.multiply(r, self.scale, out=scaled)
+                scaled *= 2 * after / self.radius
+                step *= after * rho
+                step += scaled
+                rho = after
+            x += step
+        return step
+
+    def close(self) -> None:
+        """Free everything. Collective."""
+        for one in (self.multiply, self.prolong, self.restrict):
+            one.close()
+        destroy(self._restriction)
+
+
+class VCycle:
+    """r -> T r for panels, with the hierarchy of a PETSc multigrid that is set up.
+
+    Collective to make, to use and to `close()`.
+
+    Parameters
+    ----------
+    pc
+        Of type `mg` or `gamg`; must live as long.
+    degree
+        Of the smoothers' polynomials.
+    """
+
+    def __init__(self, pc: PETSc.PC, degree: int):
+        self.levels = [
+            Level(pc.getMGSmoother(level).getOperators()[0], pc.getMGInterpolation(level), degree)
+            for level in range(pc.getMGLevels() - 1, 0, -1)
+        ]
+        self.coarsest = Preconditioning(pc.getMGCoarseSolve().getPC())
+
+    def __call__(self, panel: np.ndarray) -> np.ndarray:
+        return self._cycle(panel.copy(), 0)
+
+    def _cycle(self, r: np.ndarray, number: int) -> np.ndarray:
+        """Return T r, overwriting r."""
+        if number == len(self.levels):
+            return self.coarsest(r)
+        level = self.levels[number]
+        x = np.zeros_like(r)
+        r -= level.multiply(level.smooth(x, r))
+        correction = level.prolong(self._cycle(level.restrict(r).copy(), number + 1))
+        x += correction
+        r -= level.multiply(correction)
+        level.smooth(x, r)
+        return x
+
+    def close(self) -> None:
+        """Free everything but the hierarchy, which is the PC's. Collective."""
+        for level in self.levels:
+            level.close()
+        self.coarsest.close()
+
+
+def largest(matrix: PETSc.Mat) -> float:
+    """Return an estimate from below of the largest eigenvalue of D⁻¹A, D the diagonal of A. Collective."""
+    ksp = PETSc.KSP().create(matrix.comm)
+    b, x = matrix.createVecRight(), matrix.createVecRight()
+    b.setArray(uniform(Layout.from_local(matrix.getLocalSize()[0], matrix.comm.tompi4py()), 31))
+    try:
+        ksp.setOperators(matrix)
+        ksp.setType("cg")
+        ksp.getPC().setType("jacobi")
+        ksp.setComputeEigenvalues(True)
+        ksp.setTolerances(rtol=1e-300, max_it=_STEPS)
+        ksp.setErrorIfNotConverged(False)
+        ksp.solve(b, x)
+        return float(ksp.computeEigenvalues().real.max())
+    finally:
+        destroy(b, x, ksp)

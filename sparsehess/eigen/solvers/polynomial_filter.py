@@ -1,0 +1,266 @@
+"""Krylov-Schur on a polynomial of the matrix that is large in an interval: products alone, no factorization.
+
+The polynomial is SLEPc's (Fang and Saad 2012, "A filtered Lanczos procedure for extreme and interior
+eigenvalue problems"). A diagonal mass goes into the matrix, D^(-1/2) A D^(-1/2).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sparsehess.eigen.problem.lanczos_bounds import spectral_bounds
+from sparsehess.eigen.problem.petsc_options import Options
+from sparsehess.eigen.problem.problem import EigenProblem, is_assembled
+from sparsehess.eigen.solvers.krylov_schur import PREFIX
+from sparsehess.eigen.solvers.solve_monitor import Watch
+from sparsehess.errors import InputError
+from sparsehess.runtime import PETSc, SLEPc, destroy, readable_errors
+from sparsehess.runtime.random_numbers import uniform
+
+DEFAULTS = {"eps_type": "krylovschur", "st_type": "filter"}
+
+# The polynomial's interval is wider by this part at each end: there it is half as large as inside.
+_WIDER = 0.02
+
+# Least width of that interval, as a part of the spectrum: a narrower one takes too high a degree.
+_NARROWEST = 1e-4
+
+# The degree: so many half waves of the Chebyshev polynomial in the interval, as far as these bounds let it.
+_WAVES, _LEAST, _MOST = 2.0, 10, 2000
+
+# Steps of Lanczos that tell where the spectrum ends.
+_STEPS = 25
+
+
+@dataclass
+class PolynomialFilter:
+    """Krylov-Schur with SLEPc's polynomial filter, kept for several intervals; `close()` destroys its matrix.
+
+    Attributes
+    ----------
+    problem
+        What is solved; assembled or not. Its mass, if any, is diagonal and positive.
+    options
+        PETSc options without a prefix; they override `DEFAULTS`.
+    tol
+        SLEPc's tolerance.
+    on_progress, on_restart, seconds, iterations
+        As those of `KrylovSchur`.
+    """
+
+    problem: EigenProblem
+    options: dict
+    tol: float
+    on_progress: Callable[[int, int], None] = lambda done, total: None
+    on_restart: Callable[[Callable[[], list]], Exception | None] | None = None
+    seconds: dict[str, float] = field(default_factory=lambda: {"factorization": 0.0, "solve": 0.0})
+    iterations: int = 0
+
+    def __post_init__(self):
+        self._given = Options(PREFIX, self.options)
+        self._root = _root_of_mass(self.problem)
+        self._matrix = _filterable(self.problem.A, self._root)
+        low, high, error = spectral_bounds(self._matrix, self.problem.layout, _STEPS)
+        margin = max(error, 1e-6 * (max(abs(low), abs(high)) or 1.0))
+        self.low, self.high = low - margin, high + margin
+
+    def used_defaults(self) -> dict:
+        """Return the options of the solves: the defaults, overridden by the caller's.
+
+        Not collective.
+        """
+        return {**DEFAULTS, **self.options}
+
+    def find(self, low: float, high: float, expected: int, *, deflate=(), seed: int = 0) -> list[PETSc.Vec]:
+        """Return eigenvectors with eigenvalues in and about [low, high]; the caller destroys them.
+
+        Collective.
+
+        Parameters
+        ----------
+        low, high
+            Ends, infinite ones too.
+        expected
+            How many there are beside those to deflate, about.
+        deflate
+            Vecs to stay away from, as from the problem's null vectors.
+        seed
+            Of the starting vector.
+        """
+        problem = self.problem
+        pad = max(_WIDER * (high - low), _NARROWEST * (self.high - self.low)) if np.isfinite(high - low) else 0.0
+        inner = max(low - pad, self.low), min(high + pad, self.high)
+        if not inner[0] < inner[1]:
+            return []
+        if inner == (self.low, self.high):
+            raise InputError(
+                f"the interval holds the whole spectrum, about [{self.low:.6g}, {self.high:.6g}]: a filter has "
+                "nothing to leave out; take a narrower one, or method dense"
+            )
+        away = [self._weighted(vector) for vector in (*problem.null, *deflate)]
+        room = problem.n - len(away)
+        start = problem.A.createVecRight()
+        start.setArray(uniform(problem.layout, seed))
+        chosen = {
+            "st_filter_range": (self.low, self.high),
+            "st_filter_interval": inner,
+            "st_filter_degree": self._degree(*inner),
+        }
+        eps = SLEPc.EPS().create(problem.A.comm)
+        try:
+            with (
+                self._given.inserted({**chosen, **self.used_defaults()}),
+                readable_errors("solving with a polynomial filter"),
+            ):
+                eps.setOptionsPrefix(PREFIX)
+                eps.setOperators(self._matrix)
+                eps.setProblemType(SLEPc.EPS.ProblemType.HEP)
+                eps.setWhichEigenpairs(SLEPc.EPS.Which.ALL)
+                eps.setInterval(*inner)
+                eps.setTolerances(tol=self.tol)
+                nev = max(1, min(expected, room - 1))  # SLEPc wants a basis that is larger
+                eps.setDimensions(nev=nev, ncv=max(nev + 1, min(2 * expected + 30, room)))
+                if away:
+                    eps.setDeflationSpace(away)
+                eps.setInitialSpace([start])
+                eps.setFromOptions()
+                watch = Watch(self.on_progress, self.on_restart, expected)
+                watch.set_on(eps)
+                began = time.perf_counter()
+                eps.solve()
+                watch.settle()
+                self.seconds["solve"] += time.perf_counter() - began
+            self._given.refuse_unused()
+            self.iterations += eps.getIterationNumber()
+            return self._vectors(eps)
+        finally:
+            eps.cancelMonitor()
+            destroy(eps, start, *away)
+
+    def _degree(self, low: float, high: float) -> int:
+        """Return the degree that a filter of this interval takes, as wide as that is for Chebyshev polynomials."""
+        ends = np.arccos(
+            np.clip((2 * np.array([low, high]) - self.low - self.high) / (self.high - self.low), -1, 1)
+        )
+        return int(np.clip(np.ceil(_WAVES * np.pi / (ends[0] - ends[1])), _LEAST, _MOST))
+
+    def _weighted(self, vector: PETSc.Vec) -> PETSc.Vec:
+        """Return D^(1/2) v, as the scaled matrix has it."""
+        copy = vector.copy()
+        if self._root is not None:
+            copy.pointwiseMult(copy, self._root)
+        return copy
+
+    def _vectors(self, eps) -> list[PETSc.Vec]:
+        vectors = []
+        for i in range(eps.getConverged()):
+            vector = self.problem.A.createVecRight()
+            eps.getEigenvector(i, vector)
+            if self._root is not None:
+                vector.pointwiseDivide(vector, self._root)
+            vectors.append(vector)
+        return vectors
+
+    def close(self) -> None:
+        """Destroy the scaled matrix.
+
+        Collective.
+        """
+        if self._matrix is not self.problem.A:
+            destroy(self._matrix)
+            self._matrix = self.problem.A
+        destroy(self._root)
+        self._root = None
+
+
+def _root_of_mass(problem: EigenProblem) -> PETSc.Vec | None:
+    """Return the square root of a diagonal mass, None for no mass. Collective."""
+    if problem.M is None:
+        return None
+    root = problem.M.getDiagonal()
+    entries = problem.norms[1]
+    if root.norm() < (1 - 1e-12) * entries or problem.mass_diagonal[1] <= 0:
+        root.destroy()
+        raise InputError(
+            "method filter takes products alone: its mass matrix must be diagonal and positive; "
+            "for others there are slicing and feast"
+        )
+    root.sqrtabs()
+    return root
+
+
+def scaled(problem: EigenProblem) -> tuple[PETSc.Mat, Callable[[], None]]:
+    """Return D^(-1/2) A D^(-1/2), D the diagonal of the mass, and what destroys it.
+
+    Collective. Where D is zero, as it is for massless dofs, their rows are left as they are.
+    """
+    root = None
+    if problem.M is not None:
+        root = problem.M.getDiagonal()
+        values = root.getArray()
+        values[values == 0] = 1.0
+        root.sqrtabs()
+    matrix = _filterable(problem.A, root)
+
+    def release() -> None:
+        destroy(None if matrix is problem.A else matrix, root)
+
+    return matrix, release
+
+
+def _filterable(A: PETSc.Mat, root: PETSc.Vec | None) -> PETSc.Mat:
+    """Return A, or D^(-1/2) A D^(-1/2), for a filter to copy, shift and scale. Collective."""
+    if is_assembled(A):
+        if root is None:
+            return A
+        inverse = root.copy()
+        inverse.reciprocal()
+        matrix = A.duplicate(copy=True)
+        matrix.diagonalScale(inverse, inverse)
+        inverse.destroy()
+        return matrix
+    return _shell(A, _Filterable(A, root, 0.0, 1.0))
+
+
+def _shell(A: PETSc.Mat, context: _Filterable) -> PETSc.Mat:
+    matrix = PETSc.Mat().createPython(A.getSizes(), context, comm=A.comm)
+    matrix.setOption(PETSc.Mat.Option.HERMITIAN, True)
+    matrix.setUp()
+    return matrix
+
+
+class _Filterable:
+    """What PETSc calls for shift + factor D^(-1/2) A D^(-1/2), A any shell."""
+
+    def __init__(self, A: PETSc.Mat, root: PETSc.Vec | None, shift: float, factor: float):
+        self._A, self._root, self._shift, self._factor = A, root, shift, factor
+        self._work = A.createVecRight()
+
+    def mult(self, mat, x, y):
+        if self._root is None:
+            self._A.mult(x, y)
+        else:
+            self._work.pointwiseDivide(x, self._root)
+            self._A.mult(self._work, y)
+            y.pointwiseDivide(y, self._root)
+        y.scale(self._factor)
+        y.axpy(self._shift, x)
+
+    multTranspose = mult  # the name is PETSc's
+
+    def duplicate(self, mat, copy):
+        return _shell(self._A, _Filterable(self._A, self._root, self._shift, self._factor))
+
+    def shift(self, mat, number):
+        self._shift += number
+
+    def scale(self, mat, number):
+        self._shift *= number
+        self._factor *= number
+
+    def destroy(self, mat):
+        self._work.destroy()

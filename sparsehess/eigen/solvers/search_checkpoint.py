@@ -1,0 +1,144 @@
+"""What a solve has found so far, in a checkpoint: eigenvectors, parts of an interval done, the space it searches.
+
+Nothing that was found is believed: a solve that resumes computes residuals and counts afresh, as any does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sparsehess.runtime import PETSc, agreement, complex_scalars, destroy
+from sparsehess.runtime.random_numbers import signed
+from sparsehess.storage.checkpoint import ROUGH, Checkpoint
+
+if TYPE_CHECKING:
+    from sparsehess.eigen.problem.problem import EigenProblem
+    from sparsehess.eigen.problem.spectrum import SolveSpec
+
+_STAGE = "search"
+
+
+class Search:
+    """The state of one call of `solve` in a checkpoint.
+
+    Collective to make and to use.
+
+    Parameters
+    ----------
+    checkpoint
+        Where it is saved.
+    problem, spec
+        What is solved, and what is asked for.
+    method
+        The one chosen: each saves what only itself can go on from.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, problem: EigenProblem, spec: SolveSpec, method: str):
+        self.checkpoint, self.problem = checkpoint, problem
+        asked = dataclasses.asdict(spec)
+        for name in ("groups", "backend"):  # do not change what is found
+            del asked[name]
+        asked["options"] = {name: str(value) for name, value in sorted(spec.options.items())}
+        for side, end in zip(("low", "high"), asked.pop("interval") or (), strict=False):
+            # The end of the negative ones is what rounding leaves of zero: sums over ranks tell it.
+            asked[f"interval, {side}"] = float(end) if np.isfinite(end) else str(float(end))
+        self.fingerprint = {
+            "n": problem.n,
+            "deflated": len(problem.null),
+            "method": method,
+            **({"scalars": "complex"} if complex_scalars() else {}),
+            **_sizes("H", problem.A, problem),
+            **_sizes("M", problem.M, problem),
+            **_known(problem),
+            **{name: float(value) if isinstance(value, float) else value for name, value in asked.items()},
+        }
+
+    def load(self) -> tuple[dict, list[PETSc.Vec]]:
+        """Return (facts, vectors) as they were saved, or ({}, []); the caller destroys the vectors. Collective."""
+        saved = self.checkpoint.load(_STAGE, self.fingerprint)
+        if saved is None:
+            return {}, []
+        vectors = []
+        for column in saved.array("vectors", self.problem.layout.n_local).view(PETSc.ScalarType).T:
+            vector = self.problem.A.createVecRight()
+            vector.setArray(column)
+            vectors.append(vector)
+        return saved.meta, vectors
+
+    def look(self, gather: Callable[[], tuple[dict, list, list]]) -> Exception | None:
+        """Save where it is due; return the error that is to end the solve, after a signal `Stopped`.
+
+        Collective. Returned, not raised: callers may be inside a call of SLEPc, which has to end first.
+
+        Parameters
+        ----------
+        gather
+            gather() returns (facts, vectors, further vectors), the facts as JSON; the further ones are destroyed.
+        """
+        if not self.checkpoint.due():
+            return None
+        fresh: list[PETSc.Vec] = []
+        try:
+            facts, vectors, fresh = gather()
+            with agreement(self.problem.comm):
+                columns = [vector.getArray(readonly=True) for vector in (*vectors, *fresh)]
+                rows = np.stack(columns, axis=1) if columns else np.empty((self.problem.layout.n_local, 0))
+                # A complex number is stored as two real ones.
+                rows = np.ascontiguousarray(rows, PETSc.ScalarType).view(np.float64)
+            self.checkpoint.save(_STAGE, self.fingerprint, facts, {"vectors": rows})
+            self.checkpoint.saved()
+        except Exception as error:  # agreed on: it ends the solve on all ranks
+            return error
+        finally:
+            destroy(*fresh)
+        return None
+
+    def pause(self, gather: Callable[[], tuple[dict, list, list]]) -> None:
+        """Save where it is due; after a signal raise `Stopped`. Collective."""
+        error = self.look(gather)
+        if error is not None:
+            raise error
+
+
+def _sizes(name: str, matrix: PETSc.Mat | None, problem: EigenProblem) -> dict[str, float]:
+    """Return norms of a matrix, and of its product with a fixed vector, by which it is known again.
+
+    Collective. Of one whose products alone are known, which differences may have made, no more than a product.
+    """
+    if matrix is None:
+        return {}
+    vector, image = matrix.createVecs()
+    vector.setArray(signed(problem.layout, 17))
+    matrix.mult(vector, image)
+    norms = PETSc.NormType
+    size = float(image.norm(norms.NORM_2))
+    length = size * float(vector.norm(norms.NORM_2))
+    # Norms are those of -H too: the cosine, moved away from zero, is not.
+    side = 2.0 + (vector.dot(image).real / length if length > 0 else 0.0)
+    if "aij" in matrix.getType():
+        found = {
+            f"entries of {name}": int(matrix.getInfo(PETSc.Mat.InfoType.GLOBAL_SUM)["nz_used"]),
+            f"norm of {name}": float(matrix.norm(norms.FROBENIUS)),
+            f"a product of {name}": size,
+            f"its first norm, {name}": float(image.norm(norms.NORM_1)),
+            f"its direction, {name}": side,
+        }
+    else:
+        found = {f"{ROUGH}a product of {name}": size, f"{ROUGH}its direction, {name}": side}
+    destroy(vector, image)
+    return found
+
+
+def _known(problem: EigenProblem) -> dict[str, float]:
+    """Return the part of a fixed vector in the space of the known null vectors, if there are any. Collective."""
+    if not problem.null:
+        return {}
+    vector = problem.A.createVecRight()
+    vector.setArray(signed(problem.layout, 18))
+    parts = [vector.dot(one) for one in problem.null]
+    destroy(vector)
+    return {"part in the null space": float(np.linalg.norm(parts))}

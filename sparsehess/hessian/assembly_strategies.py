@@ -1,0 +1,78 @@
+"""Where the entries of a Hessian come from: compressed columns, all together or some at a time, or elements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from sparsehess.derivatives import finite_differences
+from sparsehess.derivatives.elements import Gathering
+from sparsehess.derivatives.evaluations import Evaluations
+from sparsehess.hessian.recovery import Direct, Plan, Recovered
+from sparsehess.runtime.citations import cite
+
+
+class Source(Protocol):
+    """What fills in the entries of a pattern, again and again.
+
+    Attributes
+    ----------
+    plan
+        Where each entry is read.
+    """
+
+    plan: Plan | Gathering
+
+    def take(self, evaluations: Evaluations, steps: finite_differences.Steps, values: np.ndarray) -> Recovered:
+        """Fill `values` (nnz_local,) with the Hessian's entries. Collective."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class AllColumns:
+    """All compressed columns are held together."""
+
+    plan: Plan
+
+    def take(self, evaluations, steps, values):
+        """See `Source.take`. Collective."""
+        compressed = finite_differences.compress(evaluations, self.plan.coloring, steps)
+        return self.plan.recover(compressed.changes, compressed.taken, values)
+
+
+@dataclass(frozen=True, eq=False)
+class SomeColumns:
+    """A few compressed columns are held at a time, for direct recovery."""
+
+    plan: Direct
+    columns: int
+
+    def take(self, evaluations, steps, values):
+        """See `Source.take`. Collective."""
+        count = self.plan.coloring.count
+        values[:] = 0.0
+        for first in range(0, count, self.columns):
+            last = min(first + self.columns, count)
+            part = finite_differences.compress(evaluations, self.plan.coloring, steps, first, last)
+            self.plan.collect(first, part.changes, part.taken, values)
+        return self.plan.finish(values)
+
+
+@dataclass(frozen=True, eq=False)
+class ElementByElement:
+    """One variable of every element is moved at a time."""
+
+    plan: Gathering
+
+    def take(self, evaluations, steps, values):
+        """See `Source.take`. Collective."""
+        cite("elements")
+        evaluations.by_element(steps.nodes, steps.taken, self.plan)
+        return self.plan.finish(values)
+
+
+def with_plan(source: Source, plan: Plan) -> Source:
+    """Return a source of the same kind for another pattern. Not collective."""
+    return replace(source, plan=plan)

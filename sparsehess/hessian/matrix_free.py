@@ -1,0 +1,205 @@
+"""`MatrixFree`: the Hessian of an objective as a PETSc shell matrix, products by AD or by differences."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from sparsehess.coloring import color
+from sparsehess.derivatives import finite_differences
+from sparsehess.derivatives import gradient_noise as noises
+from sparsehess.derivatives.objective import Objective
+from sparsehess.errors import InputError
+from sparsehess.runtime import PETSc, agreement, destroy
+from sparsehess.runtime.random_numbers import signed
+
+# To what part of its norm products are symmetric: in double precision, by differences, in single precision.
+_EXACT, _DIFFERENCES, _SINGLE = 1e-10, 1e-5, 1e-5
+
+# Random products for a diagonal where there is no pattern.
+_SAMPLES = 64
+
+
+class MatrixFree:
+    """A Hessian that is never assembled.
+
+    Collective to make and to use. A context manager; `close()` destroys the matrix.
+
+    Parameters
+    ----------
+    objective
+        With products (`hvp`, `hvps`), or a gradient, whose noise is measured with 7 calls.
+    x
+        Where the Hessian is taken; default the objective's x.
+    seed
+        Of random vectors.
+    precision
+        `double`, or `single`: the objective's products get and give float32, everything else stays in float64.
+
+    Attributes
+    ----------
+    mat
+        PETSc shell matrix, symmetric, in the objective's layout. A product costs one of the objective's, or
+        two gradients. It has a diagonal, see `diagonal`.
+    evaluations
+        Calls so far of `gradient` and `hvp`, and those for the `noise`.
+
+    Raises
+    ------
+    InputError
+        The objective has neither products nor a gradient; or single precision is wanted of what is not products
+        of arrays.
+    """
+
+    def __init__(self, objective: Objective, x=None, *, seed: int = 0, precision: str = "double"):
+        if precision not in ("double", "single"):
+            raise InputError(f"precision={precision!r} is neither double nor single")
+        self.objective = objective if precision == "double" else _in_single(objective)
+        self.seed, self.precision = seed, precision
+        self.evaluations = {"gradient": 0, "hvp": 0, "energy": 0, "noise": 0}
+        self.noise: noises.Noise | None = None
+        self._scheme = finite_differences.scheme_of("auto", objective)
+        self._coloring = None
+        layout = objective.layout
+        size = ((layout.n_local, layout.n),) * 2
+        self.update(objective.x if x is None else x)
+        self.mat = PETSc.Mat().createPython(size, _Context(self), comm=layout.comm)
+        self.mat.setOption(PETSc.Mat.Option.SYMMETRIC, True)
+        self.mat.setOption(PETSc.Mat.Option.SYMMETRY_ETERNAL, True)
+        self.mat.setUp()
+
+    @property
+    def exactness(self) -> float:
+        """To what part of its norm products may differ from those of a symmetric matrix."""
+        if self.precision == "single":
+            return _SINGLE
+        return _DIFFERENCES if self.by_differences else _EXACT
+
+    @property
+    def by_differences(self) -> bool:
+        """Whether products are differences of gradients."""
+        return self._scheme != "product"
+
+    @property
+    def diagonal_is_exact(self) -> bool:
+        """Whether `diagonal` is no estimate from random products."""
+        return self.objective.pattern is not None
+
+    def update(self, x) -> None:
+        """Take the Hessian at x, of the kind of the objective's x.
+
+        Collective.
+        """
+        objective, layout = self.objective, self.objective.layout
+        self._evaluations = here = objective.at(x)
+        with agreement(layout.comm):
+            typical = objective.typical
+            limits = objective.limits
+        length = finite_differences.lengths(here.x, typical, layout)
+        if self.noise is None and self._scheme != "product":
+            self.noise = noises.estimate(here, length, np.minimum(limits[1] - here.x, here.x - limits[0]))
+            self.evaluations["noise"] += sum(here.counts.values())
+            here.counts.update(gradient=0, energy=0)
+        self._steps = finite_differences.steps(
+            here.x, length, self.noise, self._scheme, limits, typical is not None
+        )
+
+    def product(self, vector: np.ndarray) -> np.ndarray:
+        """Return H v (n_local,) for v (n_local,).
+
+        Collective.
+        """
+        here, comm = self._evaluations, self.objective.comm
+        if self._scheme == "product":
+            out = here.along(vector[None])[0]
+        else:
+            # As long a step as the variable that moves farthest allows.
+            farthest = max(comm.allgather(float((np.abs(vector) / self._steps.wanted).max(initial=0.0))))
+            if farthest == 0.0:
+                return np.zeros(len(vector))
+            out, _ = finite_differences.directional(here, vector / farthest, self._scheme)
+            out *= farthest
+        self._counted()
+        return out
+
+    def products(self, X: np.ndarray) -> np.ndarray:
+        """Return H X (n_local, k) for X (n_local, k), in batches where the objective has them.
+
+        Collective.
+        """
+        if self._scheme != "product":
+            return np.stack([self.product(np.ascontiguousarray(column)) for column in X.T], axis=1)
+        out = self._evaluations.along(np.ascontiguousarray(X.T)).T
+        self._counted()
+        return out
+
+    def diagonal(self) -> np.ndarray:
+        """Return the diagonal (n_local,).
+
+        Collective. With a pattern exact, from one difference for each colour of a star colouring; else an
+        estimate from 64 random products (Bekas, Kokiopoulou, Saad 2007, equation 5), good enough to precondition.
+        """
+        here, pattern, layout = self._evaluations, self.objective.pattern, self.objective.layout
+        if pattern is not None:
+            if self._coloring is None:
+                self._coloring = color(pattern)
+            found = finite_differences.compress(here, self._coloring, self._steps)
+            self._counted()
+            out, rows = np.zeros(layout.n_local), np.flatnonzero(self._coloring.colors >= 0)  # others have none
+            out[rows] = found.changes[self._coloring.colors[rows], rows] / found.taken[rows]
+            return out
+        total = np.zeros(layout.n_local)
+        for sample in range(_SAMPLES):
+            signs = np.sign(signed(layout, self.seed + sample))
+            total += signs * self.product(signs)
+        return total / _SAMPLES
+
+    def _counted(self) -> None:
+        for name, calls in self._evaluations.counts.items():
+            self.evaluations[name] += calls
+            self._evaluations.counts[name] = 0
+
+    def close(self) -> None:
+        """Destroy the matrix.
+
+        Collective.
+        """
+        destroy(self.mat)
+        self.mat = None
+
+    def __enter__(self) -> MatrixFree:
+        return self
+
+    def __exit__(self, *reason) -> None:
+        self.close()
+
+
+def _in_single(objective: Objective) -> Objective:
+    """Return the objective with products that get and give float32."""
+    if objective.distributed or (objective.hvp is None and objective.hvps is None):
+        raise InputError("single precision is for products (hvp, hvps) of arrays")
+
+    def rounded(function):
+        single = np.float32
+        return function and (lambda x, v: function(x.astype(single), v.astype(single)))
+
+    return replace(objective, hvp=rounded(objective.hvp), hvps=rounded(objective.hvps))
+
+
+class _Context:
+    """What PETSc calls."""
+
+    def __init__(self, owner: MatrixFree):
+        self._owner = owner
+
+    def mult(self, mat, x, y):
+        y.setArray(self._owner.product(x.getArray(readonly=True).copy()))
+
+    multTranspose = mult  # the name is PETSc's
+
+    def getDiagonal(self, mat, d):
+        d.setArray(self._owner.diagonal())
+
+    def matmat(self, X):
+        return self._owner.products(X)

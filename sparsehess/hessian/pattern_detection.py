@@ -1,0 +1,179 @@
+"""From an objective to a pattern: probing its gradient or its products, at one point or at several."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sparsehess.coloring import color
+from sparsehess.derivatives import finite_differences
+from sparsehess.derivatives import gradient_noise as noises
+from sparsehess.derivatives.evaluations import Evaluations
+from sparsehess.derivatives.objective import Objective
+from sparsehess.errors import InputError
+from sparsehess.hessian.recovery import plan
+from sparsehess.pattern import Pattern
+from sparsehess.pattern.group_testing import candidates, settled
+from sparsehess.runtime import agreement, log
+from sparsehess.runtime.citations import cite
+from sparsehess.runtime.random_numbers import signed
+
+if TYPE_CHECKING:
+    from sparsehess.hessian.evaluation_journal import Journal
+
+# Steps in typical lengths: long, since what is not coupled does not respond at any length.
+_STEP = 1e-2
+
+# Distance of further points, in typical lengths.
+_AROUND = 0.1
+
+# A noisy component responds when it changes by so many standard deviations.
+_SIGMAS = 8.0
+
+# Noise beyond this part of a component's change in a typical length is more than rounding.
+_ROUNDING = 1e-12
+
+_SOURCE = "probing at one point"
+
+# Tests whose answers are held at a time.
+_TOGETHER = 64
+
+
+def detect(
+    objective: Objective,
+    *,
+    x=None,
+    points: int = 1,
+    seed: int = 0,
+    counts: dict | None = None,
+    journal: Journal | None = None,
+) -> Pattern:
+    """Return the pattern of an objective's Hessian, by tracing where the objective can, else by probing.
+
+    Collective. For rows of at most d entries some 2 d log₂ n gradients (or products) and the colours of a
+    star colouring. Every entry whose change shows in floating point is found: a test in which a
+    component does not respond proves that none of the variables moved is coupled with it, so that only changes
+    that cancel to the last bit are lost. Where the gradient is noisy, entries below the noise are lost as well.
+
+    Parameters
+    ----------
+    objective
+        Its pattern is not looked at.
+    x
+        Where to probe, of the kind of the objective's x; default that x. A traced pattern holds everywhere.
+    points
+        An entry may happen to be zero at x (a contact that is open, a coupling through a product with
+        zero). The pattern is that of x and of `points` - 1 random points around it, which differ by a tenth of
+        the typical length; differences between the points are logged and told in `source`.
+    seed
+        Of steps, drawings and points.
+    counts
+        If given, gets the calls: `gradient`, `hvp` and `energy`.
+    journal
+        Where what is evaluated is saved, and looked up.
+
+    Raises
+    ------
+    InputError
+        Fewer points than one, or several for an objective in groups.
+    """
+    if points < 1:
+        raise InputError(f"points={points}: at least 1")
+    if points > 1 and objective.group is not None:
+        raise InputError("points: an objective in groups is probed at one point at a time, x")
+    layout, comm = objective.layout, objective.comm
+    if objective.trace is not None and not objective.summed:
+        with agreement(comm):
+            sparsity = objective.trace()
+        if sparsity is not None:
+            return Pattern.from_scipy(sparsity, layout=layout, source="tracing, at every x")
+    here = objective.at(objective.x if x is None else x)
+    with agreement(comm):
+        typical, (lower, upper) = objective.typical, objective.limits
+    length = finite_differences.lengths(here.x, typical, layout)
+    patterns = []
+    for number in range(points):
+        evaluations = here
+        if number:
+            away = np.clip(here.x + _AROUND * length * signed(layout, seed + number), lower, upper)
+            evaluations = objective.at(_like(objective, away))
+        evaluations.journal = journal
+        patterns.append(_at_one_point(evaluations, length, seed + number))
+        if counts is not None:
+            for name, calls in evaluations.counts.items():
+                counts[name] = counts.get(name, 0) + calls
+    if points == 1:
+        return patterns[0]
+    rows = [np.repeat(np.arange(layout.start, layout.stop), np.diff(one.indptr)) for one in patterns]
+    columns = [one.indices for one in patterns]
+    union = Pattern.from_pairs(np.concatenate(rows), np.concatenate(columns), layout.n, layout=layout)
+    changing = union.nnz - min(one.nnz for one in patterns)
+    said = f"probing at {points} points, {changing} entries not at all of them"
+    if changing and comm.rank == 0:
+        log.warning("the pattern differs between points by %d of %d entries: more points may show more", changing,
+                    union.nnz)  # fmt: skip
+    for one in patterns:
+        one.free()
+    return Pattern(union.layout, union.indptr, union.indices, said)
+
+
+def _at_one_point(evaluations: Evaluations, typical: np.ndarray, seed: int) -> Pattern:
+    objective, layout = evaluations.objective, evaluations.layout
+    lower, upper = objective.limits
+    products = objective.hvp is not None or objective.hvps is not None
+
+    def measured():
+        if products:
+            return typical, None
+        room = np.minimum(upper - evaluations.x, evaluations.x - lower)
+        return typical, noises.estimate(evaluations, typical, room)
+
+    journal = evaluations.journal
+    length, noise = measured() if journal is None else journal.measured(evaluations, measured)
+    steps = length * signed(layout, seed)
+    threshold = np.zeros(layout.n_local)
+    if noise is not None:
+        steps *= _STEP * min(noise.bend, 1.0)
+        # One that returns the same bits for the same x, and has no more noise than rounding makes, does not change
+        # at all where it is not coupled.
+        again = evaluations.gradients([evaluations.x] * 2)
+        changed = layout.comm.allreduce(int((again[0] != again[1]).sum()))
+        mean = layout.comm.allreduce(float(noise.relative.sum())) / max(layout.n, 1)
+        if changed or mean > _ROUNDING:
+            threshold = _SIGMAS * noise.level
+        room = np.where(steps > 0, upper - evaluations.x, evaluations.x - lower)
+        steps = np.where(np.abs(steps) <= room, steps, -steps)
+        moved = np.clip(evaluations.x + steps, lower, upper)
+
+    def respond(colors: np.ndarray, count: int) -> np.ndarray:
+        out = np.empty((count, layout.n_local), bool)
+        for first in range(0, count, _TOGETHER):
+            last = min(first + _TOGETHER, count)
+            some = np.where((colors >= first) & (colors < last), colors - first, -1)
+            if products:
+                changes = evaluations.products(some, last - first, steps)
+            else:
+                changes = evaluations.changes(some, last - first, ((moved, 1.0), (None, -1.0)))
+            out[first:last] = np.abs(changes) > threshold
+        return out
+
+    cite("group testing")
+    wide, exact = candidates(respond, layout, seed)
+    if exact:
+        return replace(wide, source=_SOURCE)
+    direct = color(wide, kind="star", order="smallest-last")
+    readable = (plan(wide, direct).source & 1).astype(bool)
+    found = settled(respond, wide, direct.with_ghosts, direct.count, readable, _SOURCE)
+    wide.free()
+    return found
+
+
+def _like(objective: Objective, rows: np.ndarray):
+    """Return rows of the layout as the kind of vector that the objective's functions take. Collective."""
+    if objective.distributed:
+        vector = objective.x.duplicate()
+        vector.setArray(rows)
+        return vector
+    return np.concatenate(objective.comm.allgather(rows))

@@ -1,0 +1,284 @@
+"""Recovery: compressed columns back to the entries of the pattern, symmetric to the last bit.
+
+A plan is made from pattern and colouring once; a recovery is then one pass over the entries (direct)
+or over the steps of a substitution, without any search, and exchanges with the neighbours. This room
+knows nothing of how the columns were evaluated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from mpi4py import MPI
+
+import numpy as np
+
+from sparsehess.coloring import KINDS, Coloring
+from sparsehess.coloring.definitions import Eliminated, alone_both_ways, eliminate
+from sparsehess.errors import CheckError
+from sparsehess.hessian import recovery_kernels
+from sparsehess.pattern import Pattern
+from sparsehess.pattern.pattern_kernels import mirrored
+from sparsehess.runtime.citations import cite
+
+
+@dataclass(frozen=True, eq=False)
+class Recovered:
+    """What a recovery saw besides the values.
+
+    Attributes
+    ----------
+    asymmetry
+        Largest |H_ij - H_ji| over entries that were read both ways; 0 where none was.
+    where
+        (i, j) of that entry, or None.
+    largest
+        Largest |H_ij|.
+    """
+
+    asymmetry: float
+    where: tuple[int, int] | None
+    largest: float
+
+
+class Plan(Protocol):
+    """Where and in which sequence each entry is read.
+
+    Attributes
+    ----------
+    amplification
+        No error of a recovered entry is more than this many times the largest error of a compressed
+        one (steps alike): the number of compressed entries that the entry is made of, 1 if direct.
+    mean_amplification
+        The mean of that number over the entries.
+    """
+
+    pattern: Pattern
+    coloring: Coloring
+    amplification: float
+    mean_amplification: float
+
+    def recover(self, changes: np.ndarray, taken: np.ndarray, values: np.ndarray) -> Recovered:
+        """Fill `values` (nnz_local,) with the Hessian's entries.
+
+        Collective.
+
+        Parameters
+        ----------
+        changes
+            (colors, n_local) gradient changes; a substitution uses them up.
+        taken
+            (n_local,) the step of each variable.
+        """
+        ...
+
+    def variances(
+        self, level: np.ndarray, weight: np.ndarray, vector: np.ndarray
+    ) -> tuple[float, float, np.ndarray]:
+        """Return the sum of all entries' variances, the largest, and (n_local,) those of rows times a vector.
+
+        Collective.
+
+        Parameters
+        ----------
+        level
+            (n_local,) variance of each component of a gradient change.
+        weight
+            (n_local,) 1 / step² of each variable.
+        vector
+            (n_local,) what the rows are multiplied with.
+        """
+        ...
+
+
+def plan(pattern: Pattern, coloring: Coloring) -> Plan:
+    """Plan the recovery that the colouring's kind asks for.
+
+    Collective.
+
+    Raises
+    ------
+    CheckError
+        An entry cannot be read: the colouring is not valid for this pattern.
+    """
+    cite(f"{coloring.kind} coloring")  # it may come from a file
+    if KINDS[coloring.kind].elimination is None:
+        return Direct.make(pattern, coloring)
+    return Substitution(pattern, coloring, eliminate(pattern, coloring))
+
+
+@dataclass(frozen=True, eq=False)
+class Direct:
+    """Every entry is one compressed entry, or the mean of two.
+
+    Attributes
+    ----------
+    source
+        (nnz_local,) uint8: bit 1, entry (i, j) stands alone of colour c(j) in row i;
+        bit 2, its mirror stands alone of colour c(i) in row j. Neither: a structural zero.
+    """
+
+    pattern: Pattern
+    coloring: Coloring
+    source: np.ndarray
+    amplification: float = 1.0
+    mean_amplification: float = 1.0
+
+    @classmethod
+    def make(cls, pattern: Pattern, coloring: Coloring) -> Direct:
+        """Plan a direct recovery.
+
+        Collective.
+
+        Raises
+        ------
+        CheckError
+            An entry can be read neither way.
+        """
+        own, other = alone_both_ways(pattern, coloring)
+        source = np.bitwise_or(own, other << 1, out=other)
+        lost = np.flatnonzero(source == 0) if not source.all() else np.empty(0, np.int64)
+        lost = lost[~pattern.structural_zeros(lost)]
+        comm = pattern.comm
+        first = comm.allreduce(comm.rank if len(lost) else comm.size, op=MPI.MIN)
+        if first < comm.size:
+            entry = comm.bcast(pattern.entry(int(lost[0])) if comm.rank == first else None, root=first)
+            raise _invalid(coloring, entry)
+        return cls(pattern, coloring, source)
+
+    def recover(self, changes: np.ndarray, taken: np.ndarray, values: np.ndarray) -> Recovered:
+        """See `Plan.recover`.
+
+        Collective.
+        """
+        pattern, color = self.pattern, self.coloring.with_ghosts
+        indptr, columns = pattern.indptr, pattern.columns
+        weight = 1.0 / pattern.exchange.halo(np.ascontiguousarray(taken))
+        remote = np.empty(len(pattern.exchange.remote))
+        recovery_kernels.readings(indptr, columns, color, changes, weight, self.source, remote)
+        remote = pattern.exchange.mirror(remote)
+        asymmetry, entry, largest = recovery_kernels.direct(
+            indptr, columns, color, changes, weight, self.source, remote, values
+        )
+        return _agreed(pattern, asymmetry, entry, largest)
+
+    def variances(
+        self, level: np.ndarray, weight: np.ndarray, vector: np.ndarray
+    ) -> tuple[float, float, np.ndarray]:
+        """See `Plan.variances`.
+
+        Collective.
+        """
+        return _variances(self.pattern, self.source, 1.0, level, weight, vector)
+
+    def collect(self, first: int, changes: np.ndarray, taken: np.ndarray, values: np.ndarray) -> None:
+        """Take from some colours, those from `first` on, what can be read of them: part of a recovery.
+
+        Collective. After all colours `finish` makes the entries of it; `values` (nnz_local,) begins as zeros.
+        """
+        pattern = self.pattern
+        weight = 1.0 / pattern.exchange.halo(np.ascontiguousarray(taken))
+        color = self.coloring.with_ghosts
+        recovery_kernels.own_readings(
+            pattern.indptr, pattern.columns, color, changes, first, weight, self.source, values
+        )
+
+    def finish(self, values: np.ndarray) -> Recovered:
+        """Make entries of the readings that were collected.
+
+        Collective.
+        """
+        pattern = self.pattern
+        other = mirrored(pattern.indptr, pattern.columns.astype(pattern.indptr.dtype, copy=False), values, 0.0)
+        remote = pattern.exchange.remote
+        other[remote] = pattern.exchange.mirror(np.ascontiguousarray(values[remote]))
+        both = self.source == 3
+        difference = np.where(both, np.abs(values - other), 0.0)
+        values += other  # what cannot be read is zero
+        values[both] *= 0.5
+        entry = int(difference.argmax()) if len(difference) else -1
+        asymmetry = float(difference[entry]) if entry >= 0 else 0.0
+        return _agreed(pattern, asymmetry, entry, float(np.abs(values).max(initial=0.0)))
+
+
+class Substitution:
+    """Entries are read one after another, each from what the ones before it leave of a compressed entry.
+
+    Made from an elimination; its stages end where ranks tell each other what they have read.
+    """
+
+    def __init__(self, pattern: Pattern, coloring: Coloring, found: Eliminated):
+        if found.stuck is not None:
+            raise _invalid(coloring, found.stuck)
+        self.pattern, self.coloring = pattern, coloring
+        self._stages = found.stages
+        comm = pattern.comm
+        most, total = float(found.terms.max(initial=1.0)), float(found.terms.sum())
+        self.amplification = comm.allreduce(most, op=MPI.MAX)
+        self.mean_amplification = comm.allreduce(total) / max(pattern.nnz, 1)
+
+    def recover(self, changes: np.ndarray, taken: np.ndarray, values: np.ndarray) -> Recovered:
+        """See `Plan.recover`.
+
+        Collective. As many exchanges with the neighbours as the elimination has stages.
+        """
+        pattern, color = self.pattern, self.coloring.with_ghosts
+        columns, remote = pattern.columns, pattern.exchange.remote
+        weight = 1.0 / pattern.exchange.halo(np.ascontiguousarray(taken))
+        largest, entry = 0.0, -1
+        values[:] = 0.0  # structural zeros are not read
+        for stage in self._stages:
+            asymmetry, where = recovery_kernels.substitute(
+                stage.entries, stage.rows, stage.twice, stage.mirror, columns, color, changes, weight, values
+            )
+            if asymmetry > largest:
+                largest, entry = asymmetry, where
+            if pattern.comm.size == 1:
+                continue
+            told = pattern.exchange.mirror(values[remote])
+            both, alone = stage.both, stage.heard
+            difference = np.abs(values[remote[both]] - told[both])
+            if len(both) and difference.max() > largest:
+                largest, entry = float(difference.max()), int(remote[both[difference.argmax()]])
+            values[remote[both]] = 0.5 * (values[remote[both]] + told[both])
+            entries = remote[alone]
+            values[entries] = told[alone]
+            ghosts = columns[entries]
+            np.subtract.at(changes, (color[ghosts], stage.heard_rows), told[alone] / weight[ghosts])
+        return _agreed(pattern, largest, entry, float(np.abs(values).max(initial=0.0)))
+
+    def variances(
+        self, level: np.ndarray, weight: np.ndarray, vector: np.ndarray
+    ) -> tuple[float, float, np.ndarray]:
+        """See `Plan.variances`; of an entry as if it were read where that is quieter.
+
+        Collective.
+        """
+        return _variances(self.pattern, np.zeros(0, np.uint8), self.mean_amplification, level, weight, vector)
+
+
+def _variances(pattern: Pattern, source, amplification, level, weight, vector) -> tuple[float, float, np.ndarray]:
+    """Collective."""
+    rows, halo, comm = np.empty(pattern.layout.n_local), pattern.exchange.halo, pattern.comm
+    total, largest = recovery_kernels.variances(
+        pattern.indptr, pattern.columns, source, amplification, halo(level), halo(weight), halo(vector**2), rows
+    )
+    return comm.allreduce(total), comm.allreduce(largest, op=MPI.MAX), rows
+
+
+def _agreed(pattern: Pattern, asymmetry: float, entry: int, largest: float) -> Recovered:
+    comm = pattern.comm
+    largest, (worst, rank) = (
+        comm.allreduce(float(largest), op=MPI.MAX),
+        comm.allreduce((asymmetry, comm.rank), op=MPI.MAXLOC),
+    )
+    where = comm.bcast(pattern.entry(entry) if comm.rank == rank and worst > 0 else None, root=rank)
+    return Recovered(worst, where, largest)
+
+
+def _invalid(coloring: Coloring, entry: tuple[int, int]) -> CheckError:
+    return CheckError(
+        f"the {coloring.kind} colouring is not valid for this pattern: entry {entry} cannot be recovered "
+        "from either of its rows"
+    )

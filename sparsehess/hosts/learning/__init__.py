@@ -1,0 +1,1 @@
+"""What models of JAX and PyTorch share: samples dealt to ranks, Kronecker factors, modes of products."""

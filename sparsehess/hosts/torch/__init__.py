@@ -1,0 +1,4 @@
+"""PyTorch: objectives of its functions, curvature of its models.
+
+Imported when asked for alone.
+"""

@@ -1,0 +1,255 @@
+"""`BlockDiagonal`: independent blocks, each worked on by one rank, all side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import scipy.sparse
+
+from sparsehess.errors import InputError
+from sparsehess.operators.connected_components import TooLarge, deal_few, labels_of, members
+from sparsehess.operators.eigen_corrected import SYMMETRY
+from sparsehess.operators.eigenvalues import Eigenvalues, applied
+from sparsehess.operators.operator import Operator, is_assembled
+from sparsehess.pattern import Layout
+from sparsehess.runtime import PETSc, agreement, aij, communicator, destroy
+from sparsehess.runtime.row_layout import offsets, send_to_owners
+from sparsehess.runtime.validation import reals
+
+# Beyond this a block takes half a gigabyte, and LAPACK minutes.
+LIMIT = 8000
+
+
+class BlockDiagonal(Operator):
+    """H = diag(H_1, H_2, ...), or such a matrix with its rows in another order.
+
+    Collective to make and to use. `mat` is assembled. Eigenvalues, solves and functions come from the
+    eigendecompositions of the blocks, made when they are first asked for, each on one rank; blocks are dealt so
+    that ranks have as much to do as each other, by the cubes of their sizes.
+
+    Parameters
+    ----------
+    blocks
+        Symmetric matrices, dense or SciPy sparse, in the order of their rows; the same list on every rank.
+    comm
+        Communicator.
+
+    Attributes
+    ----------
+    blocks
+        Dense blocks that this rank works on.
+    rows
+        Their rows, ascending within a block, one after another.
+
+    Raises
+    ------
+    InputError
+        A block is not square, not symmetric, not finite, or has more than 8000 rows.
+    """
+
+    def __init__(self, blocks: Sequence, *, comm=None):
+        comm = communicator(comm)
+        with agreement(comm):
+            blocks = [_block(block, number) for number, block in enumerate(blocks)]
+            if not blocks:
+                raise InputError("a block-diagonal matrix needs a block")
+        sizes = np.array([block.shape[0] for block in blocks], np.int64)
+        layout, begins = Layout.from_size(int(sizes.sum()), comm), offsets(sizes)
+        target, _ = deal_few(sizes.astype(np.float64) ** 3, comm.size)
+        mine = np.flatnonzero(target == comm.rank)
+        rows = [np.arange(begins[i], begins[i] + sizes[i]) for i in mine]
+        # Only blocks that reach into this rank's rows are looked at for them.
+        first, last = np.searchsorted(begins, [layout.start, layout.stop - 1], side="right") - 1
+        there = range(first, last + 1) if layout.n_local else range(0)
+        near = [scipy.sparse.coo_matrix(blocks[i]) for i in there] or [scipy.sparse.coo_matrix((0, 0))]
+        local = scipy.sparse.block_diag(near, format="csr")
+        skip = layout.start - begins[first] if layout.n_local else 0
+        local = local[skip : skip + layout.n_local]
+        shift = begins[first] if layout.n_local else 0
+        self._assembled(aij(layout, local.indptr, local.indices.astype(np.int64) + shift, local.data))
+        self._take([_dense(blocks[i]) for i in mine], rows)
+
+    @classmethod
+    def from_components(cls, matrix) -> BlockDiagonal:
+        """Return a matrix as the blocks that its connected components are.
+
+        Collective. Nothing but a component is ever whole on a rank.
+
+        Parameters
+        ----------
+        matrix
+            Assembled symmetric PETSc Mat, or an object that has one as `mat`; it is copied.
+
+        Raises
+        ------
+        InputError
+            Not assembled, or a component has more than 8000 rows.
+        """
+        mat = getattr(matrix, "mat", matrix)
+        if not is_assembled(mat):
+            raise InputError("components are found in stored entries: the matrix must be assembled")
+        layout = Layout.from_local(mat.getLocalSize()[0], communicator(mat.comm))
+        try:
+            labels, rows = members(labels_of(mat, layout), layout, LIMIT)
+        except TooLarge as error:
+            raise InputError(
+                f"a connected component has {error.args[0]} rows, more than {LIMIT}: eigs is for such a matrix"
+            ) from None
+        heads = np.flatnonzero(np.diff(labels, prepend=-1))
+        parts = np.split(rows, heads[1:]) if len(rows) else []
+        return cls._made(mat.duplicate(copy=True), _cut_out(mat, parts), parts)
+
+    @classmethod
+    def _made(cls, mat: PETSc.Mat, blocks: list, parts: list) -> BlockDiagonal:
+        self = cls.__new__(cls)
+        self._assembled(mat)
+        self._take(blocks, parts)
+        return self
+
+    def _take(self, blocks: list, parts: list) -> None:
+        self.blocks = blocks
+        self.rows = np.concatenate(parts) if parts else np.empty(0, np.int64)
+        self._ends = np.cumsum([len(block) for block in blocks])[:-1].astype(np.int64)
+        self._eigen: list | None = None
+        template = self.mat.createVecRight()
+        self._here = PETSc.Vec().createSeq(len(self.rows), comm=PETSc.COMM_SELF)
+        index = PETSc.IS().createGeneral(self.rows.astype(PETSc.IntType), comm=PETSc.COMM_SELF)
+        self._scatter = PETSc.Scatter().create(template, index, self._here, None)
+        destroy(index, template)
+
+    # --- the blocks' own answers ---
+
+    @property
+    def _pairs(self) -> list:
+        """Eigenvalues and eigenvectors of this rank's blocks. Collective the first time."""
+        if self._eigen is None:
+            with agreement(self.comm):
+                self._eigen = [np.linalg.eigh(block) for block in self.blocks]
+        return self._eigen
+
+    def exact(self) -> Eigenvalues | None:
+        return self.eigenvalues()
+
+    def eigenvalues(self) -> Eigenvalues:
+        """Return all eigenvalues: the union of those of the blocks.
+
+        Collective.
+        """
+        own = [values for values, _ in self._pairs]
+        return Eigenvalues.single(self.comm, np.concatenate(own) if own else np.empty(0))
+
+    def spectrum(self, k: int = 6, which: str = "smallest") -> np.ndarray:
+        """Return k eigenvalues; see `Operator.spectrum`.
+
+        Collective. Of the union of the blocks' spectra.
+        """
+        return self.eigenvalues().ends(k, which)
+
+    def _solve(self, b: np.ndarray, shift: float) -> np.ndarray:
+        if self.eigenvalues().singular(shift):
+            raise InputError(f"the matrix with {shift:g} on its diagonal is singular: take another shift")
+        out = np.empty_like(b)
+        for j in range(b.shape[1]):
+            vector = self._vec(b[:, j])
+            self._scatter.scatter(vector, self._here, mode=PETSc.ScatterMode.FORWARD)
+            pieces = np.split(self._here.getArray().copy(), self._ends)
+            solved = [Q @ ((Q.T @ y) / (lam + shift)) for (lam, Q), y in zip(self._pairs, pieces, strict=False)]
+            self._here.setArray(np.concatenate(solved) if solved else np.empty(0))
+            self._scatter.scatter(self._here, vector, mode=PETSc.ScatterMode.REVERSE)
+            out[:, j] = vector.getArray()
+            vector.destroy()
+        return out
+
+    def function(self, f: Callable[[np.ndarray], np.ndarray]) -> BlockDiagonal:
+        """Return f(H), of the same kind: f of the eigenvalues of each block.
+
+        Collective.
+        """
+        with agreement(self.comm):
+            blocks = [(Q * applied(f, lam)) @ Q.T for lam, Q in self._eigen or map(np.linalg.eigh, self.blocks)]
+        return self._of_blocks(blocks)
+
+    @classmethod
+    def weighted(cls, items: list, shift: float) -> BlockDiagonal | None:
+        """Return a H + shift I; None for more than one of them, whose blocks need not be the same.
+
+        Collective.
+        """
+        if len(items) > 1:
+            return None
+        ((a, H),) = items
+        return H.map(lambda block: a * block + shift * np.eye(len(block)))
+
+    def map(self, function: Callable[[np.ndarray], np.ndarray]) -> BlockDiagonal:
+        """Return the matrix that has function(block) for each block, symmetric and of its size.
+
+        Collective; the function is called where the blocks are, and must not be.
+        """
+        with agreement(self.comm):
+            blocks = [np.asarray(function(block), np.float64) for block in self.blocks]
+            for old, new in zip(self.blocks, blocks, strict=True):
+                if new.shape != old.shape or not np.isfinite(new).all():
+                    raise InputError(f"a block of {old.shape} became {new.shape}, or not finite")
+        return self._of_blocks([(block + block.T) / 2 for block in blocks])
+
+    def _of_blocks(self, blocks: list) -> BlockDiagonal:
+        """Return the matrix that has other blocks in the places of these."""
+        parts = np.split(self.rows, self._ends) if blocks else []
+        row = [np.repeat(part, len(part)) for part in parts]
+        col = [np.tile(part, len(part)) for part in parts]
+        entries = [np.concatenate(items) if items else np.empty(0, np.int64) for items in (row, col)]
+        data = np.concatenate([block.ravel() for block in blocks]) if blocks else np.empty(0)
+        row, col, data = send_to_owners(self.layout, *entries, data)
+        local = scipy.sparse.csr_matrix((data, (row - self.layout.start, col)), (self.layout.n_local, self.n))
+        local.sort_indices()
+        return self._made(aij(self.layout, local.indptr, local.indices, local.data), blocks, parts)
+
+    def close(self) -> None:
+        """Destroy the matrix and what was made of it.
+
+        Collective.
+        """
+        destroy(self._scatter, self._here)
+        self._scatter = self._here = None
+        super().close()
+
+
+def _cut_out(mat: PETSc.Mat, parts: list) -> list:
+    """Return the dense blocks of these rows, from whichever ranks have them."""
+    rows = np.concatenate(parts) if parts else np.empty(0, np.int64)
+    order = np.sort(rows)
+    index = PETSc.IS().createGeneral(order.astype(PETSc.IntType), comm=PETSc.COMM_SELF)
+    (own,) = mat.createSubMatrices(index)
+    indptr, indices, values = own.getValuesCSR()
+    whole = scipy.sparse.csr_matrix((values, indices, indptr), (len(rows),) * 2)
+    destroy(own, index)
+    out = []
+    for part in parts:
+        at = np.searchsorted(order, part)
+        block = whole[at][:, at].toarray()
+        out.append((block + block.T) / 2)
+    return out
+
+
+def _block(block, number: int):
+    name = f"block {number}"
+    if scipy.sparse.issparse(block):
+        block = block.tocsr()
+        block = block.astype(reals(block.data, name).dtype)
+    else:
+        block = np.array(reals(block, name))
+    if block.ndim != 2 or block.shape[0] != block.shape[1] or not block.shape[0]:
+        raise InputError(f"block {number} must be a square matrix, not {block.shape}")
+    if block.shape[0] > LIMIT:
+        raise InputError(f"block {number} has {block.shape[0]} rows, more than {LIMIT}")
+    if not np.isfinite(block.data if scipy.sparse.issparse(block) else block).all():
+        raise InputError(f"block {number} must be finite")
+    if abs(block - block.T).max() > SYMMETRY * abs(block).max():
+        raise InputError(f"block {number} is not symmetric")
+    return block
+
+
+def _dense(block) -> np.ndarray:
+    block = block.toarray() if scipy.sparse.issparse(block) else block
+    return (block + block.T) / 2

@@ -1,0 +1,190 @@
+"""`Eigenvalues`: all those of a structured Hessian, shared out over the ranks, and what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mpi4py import MPI
+
+import numpy as np
+
+from sparsehess.errors import InputError
+from sparsehess.runtime import agreement
+from sparsehess.runtime.validation import above_zero, reals, whole_number
+
+# An eigenvalue below this part of the largest is zero: what rounding leaves of one.
+ZERO = 1e3 * np.finfo(float).eps
+
+# Signs are certain where no eigenvalue lies between the threshold and this multiple of it, as in `inertia`.
+_WIDER = 4.0
+
+# In which order eigenvalues are wanted.
+ORDERS = {
+    "smallest": lambda values: values,
+    "largest": lambda values: -values,
+    "magnitude": lambda values: -np.abs(values),
+    "negative": lambda values: np.where(values < 0, values, np.inf),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Eigenvalues:
+    """All eigenvalues, each on one rank.
+
+    Attributes
+    ----------
+    comm
+        The ranks.
+    values
+        (m,) those of this rank, in no given order.
+    counts
+        (m,) how often each occurs.
+    """
+
+    comm: MPI.Comm
+    values: np.ndarray
+    counts: np.ndarray
+
+    @classmethod
+    def single(cls, comm, values: np.ndarray) -> Eigenvalues:
+        """Return these local eigenvalues, each with the multiplicity with which it stands there.
+
+        Not collective.
+        """
+        return cls(comm, values, np.ones(len(values), np.int64))
+
+    def total(self, function: Callable[[np.ndarray], np.ndarray]) -> float:
+        """Return the sum of a function over all eigenvalues.
+
+        Collective.
+        """
+        with agreement(self.comm):  # a function may refuse values that one rank alone has
+            own = float(np.dot(self.counts, function(self.values)))
+        return self.comm.allreduce(own)
+
+    def number(self, chosen: Callable[[np.ndarray], np.ndarray]) -> int:
+        """Return how many eigenvalues a condition holds for.
+
+        Collective.
+        """
+        return self.comm.allreduce(int(self.counts[chosen(self.values)].sum()))
+
+    def largest(self) -> float:
+        """Return the largest magnitude.
+
+        Collective.
+        """
+        return self.comm.allreduce(float(np.abs(self.values).max(initial=0.0)), op=MPI.MAX)
+
+    def least(self) -> float:
+        """Return the least magnitude.
+
+        Collective.
+        """
+        return self.comm.allreduce(float(np.abs(self.values).min(initial=np.inf)), op=MPI.MIN)
+
+    def ends(self, k: int, which: str = "smallest") -> np.ndarray:
+        """Return the k eigenvalues (k,) that are first in an order, ascending, the same on every rank.
+
+        Collective. Fewer where there are fewer.
+
+        Parameters
+        ----------
+        k
+            How many, each as often as it occurs.
+        which
+            `smallest`, `largest`, `magnitude`, or `negative`, the smallest of those below zero.
+        """
+        check_which(k, which)
+        order = np.argsort(ORDERS[which](self.values), kind="stable")[:k]
+        own = np.repeat(self.values[order], np.minimum(self.counts[order], k))
+        return first(np.concatenate(self.comm.allgather(own)), k, which)
+
+    def whole(self) -> np.ndarray:
+        """Return all eigenvalues, ascending, on every rank: for small matrices.
+
+        Collective.
+        """
+        parts = self.comm.allgather((self.values, self.counts))
+        return np.sort(np.concatenate([np.repeat(*part) for part in parts]))
+
+    def map(self, function: Callable[[np.ndarray], np.ndarray]) -> Eigenvalues:
+        """Return a function of each eigenvalue.
+
+        Not collective.
+        """
+        return Eigenvalues(self.comm, function(self.values), self.counts)
+
+    def logdet(self, shift: float = 0.0) -> float:
+        """Return log |det (H + shift I)|; -inf where it is singular to rounding.
+
+        Collective.
+        """
+        if self.singular(shift):
+            return -np.inf
+        return self.total(lambda values: np.log(np.abs(values + shift)))
+
+    def singular(self, shift: float = 0.0) -> bool:
+        """Return whether H + shift I is singular to rounding.
+
+        Collective.
+        """
+        shifted = self.map(lambda values: values + shift)
+        return shifted.least() <= _EPS * max(self.largest(), abs(shift))
+
+    def signs(self, zero: float | None = None):
+        """Return the `Signs` of all eigenvalues; `zero` is up to what size one is zero.
+
+        Collective.
+        """
+        from sparsehess.eigen.certificates.inertia import (
+            Signs,  # solvers take operators in: not before they are asked for
+        )
+
+        threshold = max(ZERO * self.largest(), np.finfo(float).tiny) if zero is None else above_zero(zero, "zero")
+        negative = self.number(lambda values: values < -threshold)
+        positive = self.number(lambda values: values > threshold)
+        every = self.comm.allreduce(int(self.counts.sum()))
+        wider = self.number(lambda values: np.abs(values) > _WIDER * threshold)
+        near = negative + positive - wider
+        doubt = f"{near} between {threshold:.1e} and {_WIDER * threshold:.1e} in size" if near else ""
+        return Signs(negative, every - negative - positive, positive, 0, threshold, not near, doubt)
+
+
+_EPS = np.finfo(float).eps
+
+
+def applied(f: Callable[[np.ndarray], np.ndarray], values: np.ndarray) -> np.ndarray:
+    """Return a function of eigenvalues (m,), which must be as many finite real numbers.
+
+    Not collective.
+    """
+    with np.errstate(all="ignore"):  # what is not finite is refused, and where
+        found = reals(f(values), "a function of eigenvalues")
+    if found.shape != values.shape:
+        raise InputError(f"a function of {values.shape} eigenvalues must return as many, not {found.shape}")
+    if not np.isfinite(found).all():
+        raise InputError(f"the function is not finite at the eigenvalue {values[~np.isfinite(found)][0]:.6g}")
+    return found
+
+
+def check_which(k: int, which: str) -> None:
+    """Refuse a number or an order that is none.
+
+    Not collective.
+    """
+    whole_number(k, "k", 0)
+    if which not in ORDERS:
+        raise InputError(f"which={which!r} is none of {', '.join(ORDERS)}")
+
+
+def first(values: np.ndarray, k: int, which: str) -> np.ndarray:
+    """Return those of some eigenvalues that are among the first k in an order, ascending.
+
+    Not collective.
+    """
+    check_which(k, which)
+    rank = ORDERS[which](values)
+    order = np.argsort(rank, kind="stable")[:k]
+    return np.sort(values[order[np.isfinite(rank[order])]])

@@ -1,0 +1,303 @@
+"""`LowRankDiagonal`: a diagonal and a symmetric matrix of low rank."""
+
+from __future__ import annotations
+
+from mpi4py import MPI
+
+import numpy as np
+import scipy.linalg
+
+from sparsehess.errors import InputError
+from sparsehess.operators.eigenvalues import ZERO, Eigenvalues, applied, check_which, first
+from sparsehess.operators.operator import Operator
+from sparsehess.operators.spectrum_bisection import Counts, bisected
+from sparsehess.operators.tall_skinny_qr import local_array, small_eigh, summed, tall_qr
+from sparsehess.operators.woodbury import Woodbury, damped_complement
+from sparsehess.pattern import Layout
+from sparsehess.runtime import PETSc, agreement, communicator
+from sparsehess.runtime.validation import above_zero, reals, whole_number
+
+_EPS = np.finfo(float).eps
+
+
+class LowRankDiagonal(Operator):
+    """H = D + U C Uᵀ.
+
+    Collective to make and to use.
+
+    Parameters
+    ----------
+    D
+        Diagonal: Vec, (n_local,) array, or one number for all rows.
+    U
+        (n_local, r) local rows of a tall matrix.
+    C
+        (r, r) symmetric, the same on every rank; default the identity.
+    window
+        So many columns at most: the oldest leave, which come first, when `append` brings more.
+    comm
+        Communicator, where D is no Vec.
+
+    Attributes
+    ----------
+    d, U, C
+        As given, as arrays; what methods change are these.
+
+    Raises
+    ------
+    InputError
+        Shapes that do not fit, C not symmetric, numbers that are not finite.
+    """
+
+    def __init__(self, D, U, C=None, *, window: int | None = None, comm=None):
+        comm = communicator(D.comm if isinstance(D, PETSc.Vec) else comm)
+        with agreement(comm):
+            U = reals(U, "U")
+            if U.ndim != 2:
+                raise InputError(f"U must be (n_local, r), not {U.shape}")
+        layout = Layout.from_local(len(U), comm)
+        self.d = local_array(D if isinstance(D, PETSc.Vec) or np.ndim(D) else np.full(len(U), D), layout, "D")
+        self.U = local_array(U, layout, "U")
+        r = U.shape[1]
+        with agreement(comm):
+            self.C = np.eye(r) if C is None else np.array(reals(C, "C"))
+            if self.d.ndim != 1:
+                raise InputError(f"D must be a diagonal, not {self.d.shape}")
+            if self.C.shape != (r, r) or not np.isfinite(self.C).all():
+                raise InputError(f"C must be ({r}, {r}) and finite; it is {self.C.shape}")
+            if np.abs(self.C - self.C.T).max(initial=0.0) > 1e-12 * np.abs(self.C).max(initial=0.0):
+                raise InputError("C must be symmetric")
+            if window is not None and not window >= max(1, r):
+                raise InputError(f"a window of {window} columns does not hold the {r} of U")
+        if len(set(comm.allgather(r))) > 1:
+            raise InputError("U must have as many columns on every rank")
+        self.window = window
+        self._shell(layout)
+        low = comm.allreduce(float(self.d.min(initial=np.inf)), op=MPI.MIN)
+        self._ends = low, comm.allreduce(float(self.d.max(initial=-np.inf)), op=MPI.MAX)
+        self._uniform = self._ends[0] == self._ends[1]
+        self._changed()
+
+    # --- changes ---
+
+    def append(self, u, weight: float = 1.0) -> None:
+        """Add weight · u uᵀ; with a full window the oldest column leaves first.
+
+        Collective. One rank-one update is one new column: nothing is computed before something is asked.
+
+        Parameters
+        ----------
+        u
+            Vec or (n_local,).
+        """
+        column = local_array(u, self.layout, "u")
+        if column.ndim != 1 or not np.isfinite(reals(weight, "the weight")):
+            raise InputError("a rank-one update is a vector u and a finite weight")
+        leave = self.window is not None and self.U.shape[1] == self.window
+        U, C = (self.U[:, 1:], self.C[1:, 1:]) if leave else (self.U, self.C)
+        self.U = np.concatenate([U, column[:, None]], axis=1)
+        self.C = np.pad(C, (0, 1))
+        self.C[-1, -1] = weight
+        self._changed()
+
+    def compress(self, error: float = 0.0, *, rank: int | None = None, norm: str = "spectral") -> float:
+        """Make U orthonormal and C diagonal, of the least rank that an error allows; return the error made.
+
+        Collective. Columns come in order of their weight, the lightest first, so that a window loses least.
+
+        Parameters
+        ----------
+        error
+            By which H may change, absolutely: no eigenvalue moves farther (Weyl 1912), or in the Frobenius norm
+            their distances together (Hoffman, Wielandt 1953).
+        rank
+            Keep at most so many columns, whatever the error.
+        norm
+            `spectral` or `frobenius`.
+        """
+        if norm not in ("spectral", "frobenius"):
+            raise InputError(f"norm={norm!r} is neither spectral nor frobenius")
+        if not reals(error, "error") >= 0:
+            raise InputError("the error must not be negative")
+        if rank is not None:
+            whole_number(rank, "rank", 0)
+        Q, lam = self._core
+        order = np.argsort(np.abs(lam))
+        size = np.abs(lam[order])
+        made = np.maximum.accumulate(size) if norm == "spectral" else np.sqrt(np.cumsum(size**2))
+        drop = int(np.searchsorted(made, error, side="right"))
+        if rank is not None:
+            drop = max(drop, len(lam) - rank)
+        self.U, self.C = np.ascontiguousarray(Q[:, order[drop:]]), np.diag(lam[order[drop:]])
+        self._changed()
+        return float(made[drop - 1]) if drop else 0.0
+
+    def _changed(self) -> None:
+        self._kept_core = self._kept_factor = self._kept_counts = None
+
+    @property
+    def _core(self) -> tuple[np.ndarray, np.ndarray]:
+        """(Q, λ) with U C Uᵀ = Q diag(λ) Qᵀ and Q orthonormal; what is zero to rounding is left out."""
+        if self._kept_core is None:
+            Q, R = tall_qr(self.comm, self.U)
+            lam, Z = small_eigh(self.comm, R @ self.C @ R.T)
+            # Beside what cancels in the product, not beside the result: that may be all rounding.
+            size = np.linalg.norm(R, 2) ** 2 * np.linalg.norm(self.C, 2) if R.size else 0.0
+            keep = np.abs(lam) > _EPS * size
+            self._kept_core = Q @ Z[:, keep], lam[keep]
+        return self._kept_core
+
+    # --- answers ---
+
+    def product(self, vector: np.ndarray) -> np.ndarray:
+        """Return H v (n_local,).
+
+        Collective: one reduction of r numbers.
+        """
+        return self.d * vector + self.U @ (self.C @ summed(self.comm, self.U.T @ vector))
+
+    def diagonal(self) -> np.ndarray:
+        """Return the diagonal (n_local,).
+
+        Collective.
+        """
+        return self.d + np.einsum("ij,ij->i", self.U @ self.C, self.U)
+
+    def eigenvalues(self) -> Eigenvalues:
+        """Return all eigenvalues, where D is a multiple of the identity.
+
+        Collective. Those of an r x r matrix, and the multiple n - r times.
+
+        Raises
+        ------
+        InputError
+            D is another diagonal: `spectrum` finds as many as are wanted, `count` counts.
+        """
+        low, high = self._ends
+        if low != high:
+            raise InputError("all eigenvalues at once are for D a multiple of the identity: ask spectrum for k")
+        _, lam = self._core
+        others = [self.n - len(lam)] if len(lam) < self.n else []
+        values = np.concatenate([low + lam, np.full(len(others), low)])
+        counts = np.array([1] * len(lam) + others, np.int64)
+        mine = slice(None) if self.comm.rank == 0 else slice(0)
+        return Eigenvalues(self.comm, values[mine], counts[mine])
+
+    def exact(self) -> Eigenvalues | None:
+        return self.eigenvalues() if self._uniform else None
+
+    def count(self, below: float) -> int:
+        """Return how many eigenvalues are below a number, by Haynsworth's inertia additivity.
+
+        Collective. An eigenvalue that is that number to rounding may be counted either way.
+        """
+        return int(self._below(np.array([float(below)]))[0])
+
+    def _below(self, shifts: np.ndarray) -> np.ndarray:
+        """Return how many eigenvalues are below each of some numbers."""
+        if self._uniform:
+            every = self.eigenvalues()
+            return np.array([every.number(lambda values, shift=shift: values < shift) for shift in shifts])
+        if self._kept_counts is None:
+            Q, lam = self._core
+            self._kept_counts = Counts(self.comm, self.d, Q * np.sqrt(np.abs(lam)), np.sign(lam), self._size)
+        return self._kept_counts.below(shifts)
+
+    def spectrum(self, k: int = 6, which: str = "smallest") -> np.ndarray:
+        """Return k eigenvalues (k,), ascending, the same on every rank.
+
+        Collective. From the small problem where D is a multiple of the identity; otherwise by bisection on
+        counts, to rounding, so that none can be missed: a count costs n (r + 1)² operations and an eigenvalue
+        about 80 of them.
+
+        Parameters
+        ----------
+        k
+            How many.
+        which
+            `smallest`, `largest`, `magnitude`, or `negative`, of which there may be fewer.
+        """
+        check_which(k, which)
+        if self._uniform:
+            return self.eigenvalues().ends(k, which)
+        k = min(k, self.n)
+        low, high = range(k), range(self.n - k, self.n)
+        if which == "negative":
+            low = range(min(k, self.count(0.0)))
+        wanted = {"largest": [high], "magnitude": [low, high]}.get(which, [low])
+        found = self._bisected(np.unique(np.concatenate([np.array(part, np.int64) for part in wanted])))
+        return first(found, k, which)
+
+    def _bisected(self, wanted: np.ndarray) -> np.ndarray:
+        """Return the eigenvalues of these numbers (0 is the lowest)."""
+        _, lam = self._core
+        low, high = self._ends
+        low, high = low + min(0.0, lam.min(initial=0.0)), high + max(0.0, lam.max(initial=0.0))
+        floor = _EPS * self._size
+        margin = 8 * floor + np.finfo(float).tiny
+        return bisected(self._below, wanted, low - margin, high + margin, self.n, floor)
+
+    @property
+    def _size(self) -> float:
+        """No less than the largest entry of D and the largest eigenvalue of U C Uᵀ."""
+        return max(*map(abs, self._ends), np.abs(self._core[1]).max(initial=0.0))
+
+    def inertia(self, zero: float | None = None):
+        """Return the `Signs` of all eigenvalues; `zero` is up to what size one is zero.
+
+        Collective. Four counts, as `sparsehess.inertia` makes them.
+        """
+        from sparsehess.eigen.certificates.inertia import (
+            Signs,  # solvers take operators in: not before they are asked for
+        )
+
+        if self._uniform:
+            return self.eigenvalues().signs(zero)
+        threshold = 2 * ZERO * self._size if zero is None else above_zero(zero, "zero")
+        counts = self._below(threshold * np.array([-4.0, -1.0, 1.0, 4.0]))
+        farther, negative, upto, beyond = map(int, counts)
+        near = negative - farther + beyond - upto
+        doubt = f"{near} between {threshold:.1e} and {4 * threshold:.1e} in size" if near else ""
+        return Signs(negative, upto - negative, self.n - upto, 0, threshold, not near, doubt)
+
+    def logdet(self, shift: float = 0.0) -> float:
+        """Return log |det (H + shift I)|, -inf where it is singular; `inertia` tells the sign.
+
+        Collective.
+        """
+        return self.eigenvalues().logdet(shift) if self._uniform else self._factor(shift).logdet()
+
+    def _factor(self, shift: float) -> Woodbury:
+        if self._kept_factor is None or self._kept_factor[0] != shift:
+            self._kept_factor = shift, Woodbury(self.comm, self.d + shift, *self._core)
+        return self._kept_factor[1]
+
+    def _solve(self, b: np.ndarray, shift: float) -> np.ndarray:
+        if not self._uniform:
+            return self._factor(shift).solve(b)
+        if self.eigenvalues().singular(shift):
+            raise InputError(f"D + U C Uᵀ with shift {shift:g} is singular: take another shift")
+        Q, lam = self._core
+        whole, low = len(lam) == self.n, self._ends[0] + shift
+        return damped_complement(self.comm, Q, 1.0 / (low + lam), b, 0.0 if whole else 1.0 / low)
+
+    def function(self, f) -> LowRankDiagonal:
+        """Return f(H), of the same kind, where D is a multiple of the identity.
+
+        Collective.
+        """
+        low = self._ends[0]
+        self.eigenvalues()  # refuses another D
+        Q, lam = self._core
+        outside = float(applied(f, np.array([low]))[0]) if len(lam) < self.n else 0.0
+        return LowRankDiagonal(outside, Q, np.diag(applied(f, low + lam) - outside), comm=self.comm)
+
+    @classmethod
+    def weighted(cls, items: list, shift: float) -> LowRankDiagonal:
+        """Return Σ a H + shift I of (a, H) of this kind, of the sum of their ranks at most; `compress` it.
+
+        Collective.
+        """
+        d = sum(a * H.d for a, H in items) + shift
+        C = scipy.linalg.block_diag(*(a * H.C for a, H in items))
+        return cls(d, np.concatenate([H.U for _, H in items], axis=1), C, comm=items[0][1].comm)

@@ -1,0 +1,408 @@
+"""`Pattern`: the structure of a symmetric matrix, by rows over ranks, and its constructors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from mpi4py import MPI
+
+import numpy as np
+import scipy.sparse
+
+from sparsehess.errors import InputError
+from sparsehess.pattern import pattern_kernels
+from sparsehess.pattern.halo_exchange import Exchange
+from sparsehess.runtime import agreement
+from sparsehess.runtime.row_layout import Layout, send_to_owners
+
+
+@dataclass(frozen=True, eq=False)
+class Pattern:
+    """Structure of a symmetric matrix: local rows, global columns.
+
+    Make one with a constructor (`from_pairs`, `from_csr`, `from_scipy`, `from_elements`,
+    `from_networkx`); they see to the invariant of the room.
+
+    Attributes
+    ----------
+    layout
+        Rows of each rank, with the communicator.
+    indptr
+        (n_local + 1,) where each local row begins in `indices`.
+    indices
+        (nnz_local,) global columns, ascending in each row, the diagonal among them. Same integer
+        type as `indptr`: 32 bits where everything fits, else 64.
+    source
+        Where the structure came from, for reports.
+    quotient
+        Structure of the groups of variables, where they were declared: the coordinates of an atom, the
+        unknowns of a node. Each entry of it is a full block here. None otherwise.
+    hollow
+        (n_local,) bool: rows whose diagonal is stored but structurally zero; None where none is.
+    """
+
+    layout: Layout
+    indptr: np.ndarray
+    indices: np.ndarray
+    source: str = "given"
+    quotient: Pattern | None = None
+    hollow: np.ndarray | None = None
+
+    # --- constructors ---
+
+    @classmethod
+    def from_pairs(
+        cls, rows, cols, n: int, *, comm=None, layout: Layout | None = None, diagonal="full", source="pairs"
+    ) -> Pattern:
+        """Return the pattern that has these entries, their mirrors and the diagonal.
+
+        Collective. Each rank brings any part of the entries; the pattern is their union.
+
+        Parameters
+        ----------
+        rows, cols
+            (m,) global numbers; duplicates do no harm.
+        n
+            Number of variables.
+        comm, layout
+            Communicator for PETSc's even layout, or the layout itself.
+        diagonal
+            `full`, or `given`: a diagonal entry that is not among the entries is structurally zero
+            (multipliers, bilinear functions). It is stored all the same.
+
+        Raises
+        ------
+        InputError
+            Lengths differ or a number is outside 0..n-1.
+        """
+        _check_diagonal(diagonal)
+        layout = layout or Layout.from_size(n, comm)
+        with agreement(layout.comm):
+            rows, cols = _whole_numbers(rows, "rows"), _whole_numbers(cols, "cols")
+            if rows.shape != cols.shape or rows.ndim != 1:
+                raise InputError(f"rows {rows.shape} and cols {cols.shape} must be two lists of one length")
+            for name, numbers in (("row", rows), ("column", cols)):
+                if len(numbers) and not (numbers.min() >= 0 and numbers.max() < n):
+                    raise InputError(
+                        f"pattern: {name} numbers run from {numbers.min()} to {numbers.max()}, "
+                        f"but there are {n} variables, 0 to {n - 1}"
+                    )
+        rows, cols = send_to_owners(layout, np.concatenate([rows, cols]), np.concatenate([cols, rows]))
+        own = np.arange(layout.start, layout.stop)
+        hollow = None
+        if diagonal == "given":
+            hollow = np.ones(layout.n_local, bool)
+            hollow[rows[rows == cols] - layout.start] = False
+        indptr, indices = _compress(
+            np.concatenate([rows, own]) - layout.start, np.concatenate([cols, own]), layout
+        )
+        return cls(layout, indptr, indices, source, hollow=hollow)
+
+    @classmethod
+    def from_csr(
+        cls, indptr, indices, *, comm=None, n: int | None = None, diagonal="full", source="csr"
+    ) -> Pattern:
+        """Return the pattern of local CSR rows with global columns.
+
+        Collective. What is missing of mirrors and diagonal is added; a structure that is complete
+        already is taken as it is, without a copy where the integer type allows.
+
+        Parameters
+        ----------
+        indptr
+            (n_local + 1,) the layout follows from its lengths.
+        indices
+            (nnz_local,) global columns.
+        n
+            Global size, if it should be checked.
+        diagonal
+            As in `from_pairs`.
+
+        Raises
+        ------
+        InputError
+            The arrays are not those of a square CSR matrix.
+        """
+        _check_diagonal(diagonal)
+        indptr, indices = np.asarray(indptr), np.asarray(indices)
+        layout = Layout.from_local(max(len(indptr) - 1, 0), comm)
+        with agreement(layout.comm):
+            _check_csr(indptr, indices, layout, n)
+        index = _index_type(layout.n, len(indices))
+        indptr, indices = indptr.astype(index, copy=False), indices.astype(index, copy=False)
+        inside, ascending, whole = pattern_kernels.describe(indptr, indices, layout.n, layout.start)
+        with agreement(layout.comm):
+            if not inside:
+                raise InputError(f"pattern: a column is outside 0..{layout.n - 1}; a Hessian is square")
+        complete = ascending and whole and _mirrors_inside(indptr, indices, layout)
+        complete = _all(layout.comm, complete) and _mirrors_across(indptr, indices, layout)
+        if complete:
+            return cls(layout, indptr, indices, source)
+        rows = np.repeat(np.arange(layout.start, layout.stop), np.diff(indptr))
+        return cls.from_pairs(rows, indices, layout.n, layout=layout, diagonal=diagonal, source=source)
+
+    @classmethod
+    def from_scipy(
+        cls, matrix, *, comm=None, layout: Layout | None = None, diagonal="full", source="scipy"
+    ) -> Pattern:
+        """Return the pattern of a SciPy sparse matrix that every rank holds; values do not matter.
+
+        Collective. Stored zeros belong to the pattern; `diagonal` as in `from_pairs`.
+
+        Raises
+        ------
+        InputError
+            The matrix is not square.
+        """
+        if matrix.shape[0] != matrix.shape[1]:
+            raise InputError(f"a Hessian is square; this matrix is {matrix.shape[0]} x {matrix.shape[1]}")
+        layout = layout or Layout.from_size(matrix.shape[0], comm)
+        if not layout.n == matrix.shape[0]:
+            raise InputError(f"the matrix has {matrix.shape[0]} rows, the layout {layout.n}")
+        rows = matrix.tocsr() if layout.comm.size == 1 else matrix.tocsr()[layout.start : layout.stop]
+        return cls.from_csr(rows.indptr, rows.indices, comm=layout.comm, diagonal=diagonal, source=source)
+
+    @classmethod
+    def from_elements(cls, elements, nodes: int, *, dofs: int = 1, comm=None, source="elements") -> Pattern:
+        """Return the pattern that couples all nodes of each element, `dofs` variables a node.
+
+        Collective. Each rank brings any part of the elements (or clusters).
+
+        Parameters
+        ----------
+        elements
+            (elements, nodes per element) node numbers; -1 stands for no node, so that elements
+            may have different numbers of nodes.
+        nodes
+            Number of nodes; variables are numbered node by node.
+        """
+        elements = np.atleast_2d(_whole_numbers(elements, "elements"))
+        per = elements.shape[1]
+        first, second = np.triu_indices(per, 1)
+        rows, cols = elements[:, first].ravel(), elements[:, second].ravel()
+        there = (rows >= 0) & (cols >= 0)
+        return cls._from_nodes(rows[there], cols[there], nodes, dofs, comm, source)
+
+    @classmethod
+    def from_edges(cls, edges, nodes: int, *, dofs: int = 1, comm=None, source="edges") -> Pattern:
+        """Return the pattern of an edge or neighbour list, `dofs` variables a node.
+
+        Collective. Each rank brings any part of the edges, in either direction or both.
+
+        Parameters
+        ----------
+        edges
+            (m, 2) pairs of nodes that interact.
+        nodes
+            Number of nodes; variables are numbered node by node.
+        """
+        edges = _whole_numbers(edges, "edges").reshape(-1, 2)
+        return cls._from_nodes(edges[:, 0], edges[:, 1], nodes, dofs, comm, source)
+
+    @classmethod
+    def from_networkx(cls, graph, *, nodelist=None, dofs: int = 1, comm=None) -> Pattern:
+        """Return the pattern of a networkx graph that every rank holds.
+
+        Collective.
+
+        Parameters
+        ----------
+        graph
+            Nodes are (groups of) variables, edges couple them. Directions do not matter.
+        nodelist
+            Order of the nodes; default the graph's own.
+        """
+        import networkx
+
+        order = {node: number for number, node in enumerate(graph if nodelist is None else nodelist)}
+        if len(order) != graph.number_of_nodes():
+            raise InputError(f"nodelist has {len(order)} of the graph's {graph.number_of_nodes()} nodes")
+        edges = networkx.relabel_nodes(graph, order, copy=True).edges() if order else []
+        pairs = np.array([edge[:2] for edge in edges], np.int64).reshape(-1, 2)
+        return cls.from_edges(pairs, len(order), dofs=dofs, comm=comm, source="networkx")
+
+    @classmethod
+    def _from_nodes(cls, first, second, nodes, dofs, comm, source) -> Pattern:
+        return cls.from_pairs(first, second, nodes, comm=comm, source=source).with_dofs(dofs)
+
+    def with_dofs(self, dofs: int) -> Pattern:
+        """Return the pattern of `dofs` variables for each of this one's, coupled where those are.
+
+        Collective.
+        """
+        if dofs == 1:
+            return self
+        layout = Layout(self.comm, self.layout.starts * dofs)
+        index = _index_type(layout.n, self.nnz_local * dofs * dofs)
+        indptr, indices = pattern_kernels.expand(
+            self.indptr.astype(index, copy=False), self.indices.astype(index, copy=False), dofs
+        )
+        return Pattern(layout, indptr, indices, self.source, self)
+
+    def in_blocks(self, size: int) -> Pattern:
+        """Return this pattern with its variables declared to come in consecutive groups of `size`.
+
+        Collective. Groups are coloured as one.
+
+        Raises
+        ------
+        InputError
+            The rows of a rank are not whole groups, or some block of the pattern is not full.
+        """
+        if size == 1:
+            return self
+        indptr, indices = self.indptr, self.indices
+        with agreement(self.comm):
+            if (self.layout.starts % size).any():
+                raise InputError(f"blocks of {size}: the rows of every rank must be whole blocks")
+            heads = indptr[:-1:size]
+            lengths = indptr[1::size] - heads
+            groups = np.concatenate([[0], np.cumsum(lengths // size)]).astype(indptr.dtype)
+            first = np.repeat(heads - groups[:-1] * size, np.diff(groups)) + np.arange(groups[-1]) * size
+            columns = (indices[first] // size).astype(indices.dtype)
+            wide, full = pattern_kernels.expand(groups, columns, size)
+            if not (np.array_equal(wide, indptr) and np.array_equal(full, indices)):
+                raise InputError(f"blocks of {size}: not every block of the pattern is full or empty")
+        quotient = Pattern(Layout(self.comm, self.layout.starts // size), groups, columns, self.source)
+        return replace(self, quotient=quotient)
+
+    # --- facts ---
+
+    @cached_property
+    def hollow_rows(self) -> np.ndarray:
+        """(n_local,) uint8: 1 for rows whose diagonal is structurally zero."""
+        hollow = np.zeros(self.layout.n_local, bool) if self.hollow is None else self.hollow
+        return hollow.view(np.uint8)
+
+    def structural_zeros(self, positions: np.ndarray) -> np.ndarray:
+        """Return (m,) bool: which of these local entries are diagonals of hollow rows.
+
+        Not collective.
+        """
+        if self.hollow is None:
+            return np.zeros(len(positions), bool)
+        rows = np.searchsorted(self.indptr, positions, side="right") - 1
+        return self.hollow[rows] & (self.indices[positions] == rows + self.layout.start)
+
+    @property
+    def comm(self) -> MPI.Comm:
+        return self.layout.comm
+
+    @property
+    def n(self) -> int:
+        return self.layout.n
+
+    @property
+    def nnz_local(self) -> int:
+        return len(self.indices)
+
+    @cached_property
+    def nnz(self) -> int:
+        """Number of entries over all ranks. Collective the first time."""
+        return int(self.comm.allreduce(self.nnz_local))
+
+    @cached_property
+    def exchange(self) -> Exchange:
+        """Plan of the exchanges with neighbouring ranks. Collective the first time."""
+        return Exchange(self.layout, self.indptr, self.indices)
+
+    @property
+    def columns(self) -> np.ndarray:
+        """(nnz_local,) int32 local column numbers: rows of this rank first, then its ghosts."""
+        return self.exchange.columns
+
+    @property
+    def ghosts(self) -> np.ndarray:
+        """(ghosts,) global numbers of the columns that other ranks have rows of, ascending."""
+        return self.exchange.ghosts
+
+    def entry(self, position: int) -> tuple[int, int]:
+        """Return (global row, global column) of a local entry.
+
+        Not collective.
+        """
+        row = int(np.searchsorted(self.indptr, position, side="right")) - 1
+        return self.layout.start + row, int(self.indices[position])
+
+    def to_scipy(self) -> scipy.sparse.csr_matrix:
+        """Return the local rows as a SciPy matrix of ones, (n_local, n).
+
+        Not collective.
+        """
+        ones = np.ones(self.nnz_local, np.int8)
+        return scipy.sparse.csr_matrix((ones, self.indices, self.indptr), (self.layout.n_local, self.n))
+
+    def free(self) -> None:
+        """Release the communicator of the exchange plan.
+
+        Collective.
+        """
+        if "exchange" in self.__dict__:
+            self.exchange.free()
+        if self.quotient is not None:
+            self.quotient.free()
+
+
+def _whole_numbers(values, name: str) -> np.ndarray:
+    array = np.asarray(values)
+    if array.size == 0:
+        return array.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        raise InputError(f"{name} must be whole numbers, not {array.dtype}")
+    return array.astype(np.int64, copy=False)
+
+
+def _check_diagonal(diagonal: str) -> None:
+    if diagonal not in ("full", "given"):
+        raise InputError(f"diagonal must be full or given, not {diagonal!r}")
+
+
+def _index_type(n: int, nnz: int):
+    return np.int32 if max(n, nnz) < 2**31 else np.int64
+
+
+def _compress(rows: np.ndarray, cols: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+    matrix = scipy.sparse.coo_matrix(
+        (np.ones(len(rows), np.int8), (rows, cols)), (layout.n_local, layout.n)
+    ).tocsr()
+    matrix.sum_duplicates()
+    index = _index_type(layout.n, matrix.nnz)
+    return matrix.indptr.astype(index, copy=False), matrix.indices.astype(index, copy=False)
+
+
+def _check_csr(indptr: np.ndarray, indices: np.ndarray, layout: Layout, n: int | None) -> None:
+    if indptr.ndim != 1 or indices.ndim != 1 or len(indptr) == 0:
+        raise InputError("indptr and indices must be one-dimensional, indptr with at least one number")
+    if indptr.dtype.kind not in "iu" or (len(indices) and indices.dtype.kind not in "iu"):
+        raise InputError("indptr and indices must be whole numbers")
+    if indptr[0] != 0 or indptr[-1] != len(indices) or (np.diff(indptr) < 0).any():
+        raise InputError(f"indptr must rise from 0 to {len(indices)}, the number of indices")
+    if n is not None and layout.n != n:
+        raise InputError(f"the rows of all ranks are {layout.n}, but n is {n}")
+
+
+def _all(comm, flag: bool) -> bool:
+    return bool(comm.allreduce(bool(flag), op=MPI.LAND))
+
+
+def _mirrors_inside(indptr, indices, layout: Layout) -> bool:
+    """Say whether every entry between local rows has its mirror."""
+    if layout.comm.size == 1:
+        columns, inside = indices, slice(None)
+    else:
+        inside = (indices >= layout.start) & (indices < layout.stop)
+        columns = np.where(inside, indices - layout.start, layout.n_local).astype(indptr.dtype)
+    there = pattern_kernels.mirrored(indptr, columns, np.ones(len(indices), np.uint8), 0)
+    return bool(there[inside].all())
+
+
+def _mirrors_across(indptr, indices, layout: Layout) -> bool:
+    """Say whether every entry between ranks has its mirror. Collective."""
+    if layout.comm.size == 1:
+        return True
+    outside = np.flatnonzero((indices < layout.start) | (indices >= layout.stop))
+    rows = np.searchsorted(indptr, outside, side="right") - 1 + layout.start
+    mirror_rows, mirror_cols = send_to_owners(layout, indices[outside].astype(np.int64), rows.astype(np.int64))
+    there = pattern_kernels.contained(indptr, indices, mirror_rows - layout.start, mirror_cols)
+    return _all(layout.comm, there.all())

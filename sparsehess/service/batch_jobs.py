@@ -1,0 +1,189 @@
+"""What is remembered of batch jobs: a folder for each, files that appear whole, no server and no lock.
+
+`$SPARSEHESS_JOBS/<id>/` holds `job.json` (what was asked for, never changed), `script`, `out` and `err` (of the
+command), `number` (the scheduler's own, changed where a job is queued again), `exit` (status of the script
+once it has ended), and `cancelled`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sparsehess.errors import InputError
+from sparsehess.storage.atomic_files import replaced
+
+HOME = "SPARSEHESS_JOBS"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A batch job as it was submitted.
+
+    Attributes
+    ----------
+    id
+        Ours: 1, 2, ... in one registry.
+    name, scheduler
+        For people; `slurm`, `pbs` or `local`.
+    launcher, program, command
+        Words before `-n RANKS`, those that start sparsehess, and those of its command line, paths absolute.
+    ranks, time
+        Processes, and seconds that they may take; None for no limit.
+    memory, account, queue
+        As the scheduler writes them, or None.
+    setup
+        Shell commands that come first.
+    workdir
+        Where the command runs.
+    folder
+        Of the registry.
+    result
+        Where the command writes its JSON.
+    resumable, checkpoint
+        Whether the command saves what it has, and can go on from it; and the folder where.
+    submitted, host
+        When, and on which machine.
+    """
+
+    id: int
+    name: str
+    scheduler: str
+    launcher: list[str]
+    program: list[str]
+    command: list[str]
+    ranks: int
+    time: int | None
+    memory: str | None
+    account: str | None
+    queue: str | None
+    setup: list[str]
+    workdir: str
+    folder: str
+    result: str
+    resumable: bool
+    submitted: str
+    host: str
+    checkpoint: str = ""
+
+    def file(self, name: str) -> Path:
+        """Return the path of a file of the job. Not collective."""
+        return Path(self.folder) / name
+
+    def word(self, name: str) -> str | None:
+        """Return what one of the small files says, None where it is not there.
+
+        Not collective.
+        """
+        try:
+            return self.file(name).read_text(errors="replace").strip()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    @property
+    def exit(self) -> int | None:
+        """Exit status that the script has written, None before it has ended."""
+        text = self.word("exit")
+        return int(text) if text and text.isdigit() else None
+
+    @property
+    def cancelled(self) -> bool:
+        return self.file("cancelled").exists()
+
+
+def home() -> Path:
+    """Return the folder of all jobs. Not collective."""
+    return Path(os.environ.get(HOME) or Path.home() / ".sparsehess" / "jobs").absolute()
+
+
+def new_folder() -> Path:
+    """Make a folder for another job, whose name is its number.
+
+    Not collective. Of two that ask at the same time each gets its own.
+
+    Raises
+    ------
+    InputError
+        It cannot be made.
+    """
+    place = home()
+    try:
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        number = next_number()
+        while True:
+            try:
+                (place / str(number)).mkdir(mode=0o700)
+                return place / str(number)
+            except FileExistsError:
+                number += 1
+    except OSError as error:
+        raise InputError(f"{place}: {error.strerror}; set {HOME} to a folder for jobs") from error
+
+
+def next_number() -> int:
+    """Return the number that a job submitted now would get. Not collective."""
+    return 1 + max(_numbers(), default=0)
+
+
+def _numbers() -> list[int]:
+    try:
+        return sorted(int(name) for name in os.listdir(home()) if _is_number(name))
+    except FileNotFoundError:
+        return []
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 16
+
+
+def save(job: Job) -> None:
+    """Write what was asked for. Not collective."""
+    write(job.file("job.json"), json.dumps(asdict(job), indent=2) + "\n")
+
+
+def write(path: Path, text: str) -> None:
+    """Write a small file that appears whole. Not collective."""
+    with replaced(path) as beside:
+        beside.write_text(text)
+
+
+def forget(folder: Path) -> None:
+    """Remove a job that was never queued. Not collective."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def find(text: str) -> Job:
+    """Return the job of a number, or the latest of a name.
+
+    Not collective.
+
+    Raises
+    ------
+    InputError
+        There is none.
+    """
+    text = text.strip()
+    if _is_number(text):
+        return _load(int(text))
+    named = [job for job in every() if job.name == text]
+    if not named:
+        raise InputError(f"no job {text!r} in {home()}: `sparsehess status` shows all")
+    return named[-1]
+
+
+def every() -> list[Job]:
+    """Return all jobs, the oldest first. Not collective; one that is being submitted just now may be missing."""
+    return [_load(number) for number in _numbers() if (home() / str(number) / "job.json").exists()]
+
+
+def _load(number: int) -> Job:
+    path = home() / str(number) / "job.json"
+    try:
+        return Job(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise InputError(f"no job {number} in {home()}: `sparsehess status` shows all") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: damaged ({error}); remove its folder to forget the job") from error

@@ -1,0 +1,454 @@
+"""The resident service: groups of ranks that take jobs from a spool, one after another, and survive them.
+
+There is no dispatcher that could be in the way: the first rank of every group takes its next job itself, by a
+rename that only one of them wins. Groups therefore wait neither for each other nor for a rank that computes, and
+share nothing but the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sparsehess import commands, errors, runtime
+from sparsehess.commands import checkpoint_flags
+from sparsehess.errors import STOPPED, Cancelled, EvaluationError, Leaving, SparseHessError, Stopped
+from sparsehess.runtime import PETSc, agreement, on_root
+from sparsehess.service import job_outcomes
+from sparsehess.service import spool as spools
+from sparsehess.service.admission import Allowance, Task, admit
+from sparsehess.service.limits import Guard, Limits
+from sparsehess.service.process_state import SIGNALS, flush, recorded, undone
+from sparsehess.service.spool import Spool
+from sparsehess.service.warm_cache import Warm
+from sparsehess.storage.atomic_files import sync, writable
+
+log = logging.getLogger("sparsehess")
+
+# Seconds between two looks into an empty queue, at first and at last; seconds that ended jobs may wait for the
+# disk, and how many of them.
+_QUICK, _SLOW, _UNSETTLED, _TOGETHER = 0.0005, 0.02, 0.5, 100
+
+# What stands for the length of a job's name: there is none any more, or the spool cannot be used.
+_NONE, _BROKEN = -1, -2
+
+# Seconds that a job which saves gets to come to where it can, once the service leaves.
+_SAVING = 10.0
+
+# Failed jobs after which what they have left to the garbage collection is looked for.
+_TIDY = 20
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a service serves.
+
+    Attributes
+    ----------
+    allowance
+        What jobs may reach and take.
+    groups
+        Of ranks, side by side.
+    cache
+        Bytes over all ranks of a group that are kept from one job for the next.
+    grace
+        Seconds between a job's time limit and the end of its processes.
+    once
+        Whether to leave when no job is left.
+    idle
+        Seconds without a job after which to leave; None for never.
+    """
+
+    allowance: Allowance
+    groups: int
+    cache: int
+    grace: float
+    once: bool
+    idle: float | None
+
+
+def serve(spool: Spool, manner: Manner, comm) -> int:
+    """Serve a spool until told to leave; return the exit status: 0, or 75 where jobs are left.
+
+    Collective. SIGTERM, SIGINT, SIGUSR1 and a file `stop` in the spool tell.
+
+    Raises
+    ------
+    InputError
+        Another service has the spool.
+    """
+    mine, error = _Held(), None
+    try:
+        with agreement(comm), writable(spool.path):
+            if comm.rank == 0:
+                mine.lock = _begin(spool, f"process {os.getpid()} on {socket.gethostname()}")
+        with agreement(comm), writable(spool.path):
+            if comm.rank > 0:
+                mine.lock = spool.share()
+            mine.hear(spool)
+        on_root(comm, _tell_service, spool, manner, comm.size)
+        number = comm.rank * manner.groups // comm.size
+        mine.group = comm.Split(number, comm.rank)
+        with contextlib.closing(
+            _Group(spool, manner, runtime.communicator(mine.group), number, comm.rank == 0)
+        ) as one:
+            try:
+                one.run()
+            except Exception as caught:  # of all ranks of the group, which goes no further; the others leave too
+                error = caught
+                with contextlib.suppress(OSError):
+                    spool.stop()
+        _quietly(comm.Ibarrier())
+        status = on_root(comm, _end, spool)
+        runtime.raise_together(comm, error)
+        return status
+    finally:
+        mine.close()
+
+
+class _Held:
+    """What this rank has while it serves: the lock, its group, the file of signals and their handlers."""
+
+    def __init__(self):
+        self.lock: int | None = None
+        self.group = None
+        self._marks: int | None = None
+        self._wakeup = -1
+        self._before: dict[int, object] = {}
+
+    def hear(self, spool: Spool) -> None:
+        """Have signals tell the service to leave."""
+        kind = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
+        self._marks = os.open(spool.path / "signals", kind, 0o600)
+        for one in SIGNALS:
+            self._before[one] = signal.signal(one, lambda *_: _asked_to_leave(spool))
+        # The C library's handler writes, whatever Python is at.
+        self._wakeup = signal.set_wakeup_fd(self._marks, warn_on_full_buffer=False)
+
+    def close(self) -> None:
+        """Give all back. Collective where there is a group."""
+        if self._marks is not None:
+            signal.set_wakeup_fd(self._wakeup)
+            for one, handler in self._before.items():
+                signal.signal(one, handler)
+            os.close(self._marks)
+        if self.lock is not None:
+            os.close(self.lock)
+        if self.group is not None:
+            self.group.Free()
+
+
+def _asked_to_leave(spool: Spool) -> None:
+    """Pass a signal on to all groups; one that comes while the folder is not there is not to end a call of MPI."""
+    with contextlib.suppress(OSError):
+        spool.stop()
+
+
+def _begin(spool: Spool, whom: str) -> int:
+    """Take the spool over, and put in order what another service has left; on the first rank."""
+    descriptor = spool.lock(whom)
+    try:
+        for line in spool.recover():
+            log.warning("%s", line)
+        for name in ("stop", "signals"):
+            (spool.path / name).unlink(missing_ok=True)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return spool.share(descriptor)
+
+
+def _end(spool: Spool) -> int:
+    with writable(spool.path):
+        (spool.path / "service.json").unlink(missing_ok=True)
+        for path in spool.path.glob("group-*.json"):
+            path.unlink(missing_ok=True)
+        for name in ("stop", "signals"):
+            (spool.path / name).unlink(missing_ok=True)
+        return STOPPED if spool.count("queued") + spool.count("running") else errors.DONE
+
+
+def _quietly(request) -> None:
+    """Wait for other ranks without keeping a core busy."""
+    pause = 5e-5
+    while not request.Test():
+        time.sleep(pause)
+        pause = min(2 * pause, _SLOW / 4)
+
+
+class _Group:
+    """The ranks that run a job together. Collective, but for what the first rank does with the spool."""
+
+    def __init__(self, spool: Spool, manner: Manner, comm, number: int, first: bool):
+        self.spool, self.manner, self.comm, self.number, self.first = spool, manner, comm, number, first
+        self.counts = {"done": 0, "failed": 0}
+        self._warm = Warm(comm, manner.cache)
+        self._unsettled: list[Path] = []
+        self._oldest = self._told = 0.0
+        self._failed = 0
+        self._broken: Exception | None = None  # what the first rank has met with beside a job
+        if comm.rank == 0:
+            from sparsehess.commands.arguments import parser
+
+            self._top = parser()
+
+    def run(self) -> None:
+        """Take jobs until told to leave."""
+        while (name := self._next()) is not None:
+            self._do(self.spool.path / "running" / name)
+
+    def close(self) -> None:
+        """Free what is kept. Collective."""
+        self._warm.close()
+
+    # --- between jobs ---
+
+    def _next(self) -> str | None:
+        """Return the job to do now, None for none any more.
+
+        Raises on all ranks what the first has met with in the spool.
+        """
+        name, error = None, self._broken
+        if self.comm.rank == 0 and error is None:
+            try:
+                with writable(self.spool.path):
+                    folder = self._wait()
+                name = None if folder is None else folder.name
+            except Exception as caught:
+                error = caught
+        told = np.array([_BROKEN if error is not None else _NONE if name is None else len(name)])
+        if self.comm.size > 1:
+            _quietly(self.comm.Ibcast(told))
+        if told[0] == _BROKEN:
+            runtime.raise_together(self.comm, error)
+        return None if told[0] == _NONE else self.comm.bcast(name)
+
+    def _wait(self) -> Path | None:
+        pause, since = _QUICK, time.monotonic()
+        while not self.spool.stopping:
+            if self._unsettled and (
+                len(self._unsettled) >= _TOGETHER or time.monotonic() - self._oldest > _UNSETTLED
+            ):
+                self._settle()
+            folder = self.spool.claim()
+            if folder is not None:
+                return folder
+            if self._unsettled:
+                self._settle()
+                self._tell_group(None)
+            if self.first and self._through(since):
+                self.spool.stop()
+            time.sleep(pause)
+            pause = min(1.5 * pause, _SLOW)
+        self._settle()
+        return None
+
+    def _through(self, since: float) -> bool:
+        """Return whether nothing is left to be waited for."""
+        waited = self.manner.once or (self.manner.idle is not None and time.monotonic() - since > self.manner.idle)
+        return waited and not self.spool.count("running") and not self.spool.count("queued")
+
+    def _settle(self) -> None:
+        """Have the answers of ended jobs on the disk, and then put the jobs to those that ended."""
+        if self._unsettled:
+            sync(self.spool.path)
+            for folder in self._unsettled:
+                with contextlib.suppress(FileNotFoundError):  # somebody has removed it
+                    self.spool.settle(folder)
+            self._unsettled.clear()
+
+    # --- a job ---
+
+    def _do(self, folder: Path) -> None:
+        """Run a job; whatever comes of it, the group is ready for the next."""
+        began = time.time()
+        if self.comm.rank == 0:
+            self._tell_group(folder.name)
+        status, error = errors.DONE, None
+        runtime.on_stuck = self._stuck(folder)
+        with contextlib.ExitStack() as process:
+            try:
+                with agreement(self.comm):
+                    process.enter_context(undone())
+                    process.enter_context(recorded(folder / "log", self.comm.rank == 0))
+                status = self._run(folder)
+            except BaseException as caught:
+                error = caught if isinstance(caught, Exception) else _as_error(caught)
+            flush()  # before the first rank looks how long the log is
+            try:
+                runtime.raise_together(self.comm, error)
+            except Exception as agreed:
+                error = agreed
+                status = _status(agreed)
+                self._complain(agreed)
+        runtime.on_stuck = None
+        if self.comm.rank == 0:
+            try:
+                with writable(folder):
+                    self._write(folder, status, error, began)
+            except errors.InputError as caught:
+                if folder.is_dir():
+                    self._broken = caught
+                else:
+                    log.warning("%s is gone: its job has removed it", folder)
+        if error is not None:
+            self._tidy()
+
+    def _run(self, folder: Path) -> int:
+        task: Task = on_root(self.comm, self._admitted, folder)
+        with agreement(self.comm):
+            os.chdir(folder)  # what a problem writes without a path belongs to the job
+        self._warm.begin()
+        task.arguments.provision = self._warm
+        # A job that was put back goes on from what it has saved.
+        task.arguments.checkpoint = checkpoint_flags.opened(task.arguments, self.comm, resume=True)
+        tell, leaves = self._progress(folder), self._leaves(task.arguments.checkpoint)
+        with Guard(self.comm, task.limits, folder, leaves, tell, self.manner.grace):
+            status = commands.run(task.arguments, task.options, self.comm)
+        checkpoint_flags.clear(task.arguments)
+        return status
+
+    def _leaves(self, checkpoint) -> Callable[[], bool]:
+        """Return what says whether a job is to end because the service leaves: one that saves does so first."""
+        asked: list[float] = []
+
+        def leaves() -> bool:
+            if not self.spool.stopping:
+                return False
+            asked.append(time.monotonic())
+            if checkpoint is None:
+                return True
+            checkpoint.interrupt(signal.SIGTERM)
+            return asked[-1] - asked[0] > _SAVING
+
+        return leaves
+
+    def _admitted(self, folder: Path) -> Task:
+        try:
+            return admit(folder, self.manner.allowance, self._top)
+        except (OSError, ValueError, RecursionError) as error:
+            if isinstance(error, SparseHessError):
+                raise
+            raise errors.InputError(f"job.toml: {' '.join(str(error).split())[:300]}") from error
+
+    def _write(self, folder: Path, status: int, error: Exception | None, began: float) -> None:
+        """Write how a job has ended, or put it back into the queue."""
+        (folder / "status.json").unlink(missing_ok=True)
+        if isinstance(error, Leaving | Stopped):
+            self.spool.requeue(folder, counted=False)
+            return
+        state = "done" if error is None and status == errors.DONE else "failed"
+        if isinstance(error, Cancelled):
+            state, status = "cancelled", None
+        facts = {
+            "id": folder.name,
+            "state": state,
+            "exit": status,
+            "error": None if error is None else _line(error),
+            "seconds": time.time() - began,
+            "attempts": job_outcomes.attempts(folder),
+            "ranks": self.comm.size,
+            "group": self.number,
+        }
+        spools.write_outcome(folder, facts)
+        self.counts["done" if state == "done" else "failed"] += 1
+        if not self._unsettled:
+            self._oldest = time.monotonic()
+        self._unsettled.append(folder)
+
+    def _complain(self, error: Exception) -> None:
+        if self.comm.rank == 0:
+            sys.stderr.write(f"sparsehess: {_line(error)}\n")
+            if not isinstance(error, SparseHessError) or error.status == errors.BUG:
+                traceback.print_exception(error)
+            sys.stderr.flush()
+
+    def _stuck(self, folder: Path) -> Callable:
+        """Return what ends a job whose other ranks wait in a call that a failed one will never make."""
+
+        def end(comm, error: Exception) -> None:
+            with contextlib.suppress(OSError):
+                (folder / "stuck").write_text(f"{_line(error)} (the other ranks waited in another call)")
+            flush()
+            comm.Abort(errors.BUG)
+
+        return end
+
+    def _tidy(self) -> None:
+        """Destroy what failed jobs have left: PETSc keeps it for a collective moment. Collective."""
+        runtime.forget_children(self.comm)
+        self._failed += 1
+        if self._failed % _TIDY == 0:
+            gc.collect()
+            if hasattr(PETSc, "garbage_cleanup"):
+                PETSc.garbage_cleanup(self.comm)
+
+    # --- telling ---
+
+    def _progress(self, folder: Path) -> Callable[[str, int, int], None]:
+        began = time.time()
+
+        def tell(stage: str, done: int, total: int) -> None:
+            facts = {"stage": stage, "done": int(done), "total": int(total), "seconds": time.time() - began}
+            with contextlib.suppress(OSError):
+                job_outcomes.write_json(folder / "status.json", facts)
+
+        return tell
+
+    def _tell_group(self, job: str | None) -> None:
+        now = time.monotonic()
+        if job is None or now - self._told > 0.25:
+            self._told = now
+            facts = {"job": job, "since": time.time(), **self.counts}
+            with contextlib.suppress(OSError):
+                job_outcomes.write_json(self.spool.path / f"group-{self.number}.json", facts)
+
+
+def _tell_service(spool: Spool, manner: Manner, ranks: int) -> None:
+    """Write who serves; on the first rank."""
+    most: Limits = manner.allowance.most
+    facts = {
+        "process": os.getpid(),
+        "host": socket.gethostname(),
+        "ranks": ranks,
+        "groups": manner.groups,
+        "began": time.time(),
+        "time": most.time,
+        "memory": most.memory,
+        "code": list(manner.allowance.code),
+        "data": list(manner.allowance.data),
+    }
+    with writable(spool.path):
+        job_outcomes.write_json(spool.path / "service.json", facts)
+
+
+def _status(error: Exception) -> int:
+    if isinstance(error, MemoryError):
+        return errors.UNUSABLE
+    return error.status if isinstance(error, SparseHessError) else errors.BUG
+
+
+def _line(error: Exception) -> str:
+    """Return an error as one line."""
+    if isinstance(error, MemoryError):
+        return f"out of memory: {error}" if str(error) else "out of memory"
+    text = str(error) if isinstance(error, SparseHessError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())[:2000]
+
+
+def _as_error(caught: BaseException) -> EvaluationError:
+    if isinstance(caught, SystemExit):
+        return EvaluationError(f"the problem has called sys.exit({caught.code!r})")
+    return EvaluationError(f"the problem has raised {type(caught).__name__}")

@@ -1,0 +1,142 @@
+"""Arrays in files: positions, null vectors, guesses; rank 0 reads, and sends each rank its own part."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from sparsehess.errors import InputError, StackError
+from sparsehess.pattern import Layout
+from sparsehess.runtime import PETSc, agreement, another_build, complex_scalars, on_root
+from sparsehess.storage.hdf5 import opened
+from sparsehess.storage.matrix_formats import member_sizes
+
+
+def read_coordinates(path, layout: Layout) -> np.ndarray:
+    """Return (n_local, d) rows of a .npy array of one row for every row of the layout.
+
+    Collective. Rank 0 reads and sends each rank its own.
+
+    Raises
+    ------
+    InputError
+        The file is missing or no such array.
+    """
+    return _dealt_out(layout.comm, _load_coordinates, (path, layout.n), [slice(a, b) for a, b in _ranges(layout)])
+
+
+def _load_coordinates(path, n: int) -> np.ndarray:
+    whole = _opened(path)
+    if whole.ndim != 2 or whole.shape[0] != n or whole.dtype.kind not in "iuf":
+        raise InputError(f"{path}: coordinates must be ({n}, directions) numbers, not {whole.shape}")
+    return whole
+
+
+def read_nodes(path, layout: Layout) -> tuple[np.ndarray, int]:
+    """Return positions (nodes, 2 or 3) of a .npy file of those nodes that have dofs here, and dofs per node.
+
+    Collective. Nodes number the dofs, one node's after another's.
+
+    Raises
+    ------
+    InputError
+        The file is missing, no such array, or its nodes do not have 2 or 3 dofs each.
+    """
+    n = layout.n
+    nodes = on_root(layout.comm, lambda: len(_load_nodes(path, n)))
+    dims = n // nodes
+    parts = [slice(a // dims, max(-(-b // dims), a // dims)) for a, b in _ranges(layout)]
+    return _dealt_out(layout.comm, _load_nodes, (path, n), parts).astype(np.float64), dims
+
+
+def _load_nodes(path, n: int) -> np.ndarray:
+    nodes = _opened(path)
+    shape = nodes.shape
+    good = len(shape) == 2 and shape[0] > 0 and shape[1] in (2, 3) and nodes.dtype.kind in "iuf"
+    if not good or n not in (2 * shape[0], shape[1] * shape[0]):
+        raise InputError(
+            f"{path}: positions must be (nodes, 2 or 3) numbers of nodes that have as many of the {n} dofs each, "
+            f"not {shape}"
+        )
+    if not np.isfinite(nodes).all():
+        raise InputError(f"{path}: positions must be finite")
+    return nodes
+
+
+def read_vectors(path, layout: Layout) -> np.ndarray:
+    """Return (m, n_local) dense vectors of a .npz, .npy or .h5 file: null vectors, guesses.
+
+    Collective. The file holds one array, (m, n) or (n, m), or one that is called `vectors`. Rank 0 reads and
+    sends each rank its own.
+    """
+    parts = [(slice(None), slice(a, b)) for a, b in _ranges(layout)]
+    return _dealt_out(layout.comm, _load_vectors, (Path(path), layout.n), parts)
+
+
+def _load_vectors(path: Path, n: int) -> np.ndarray:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        if path.suffix == ".h5":
+            with opened(path) as file:
+                arrays = {name: item[()] for name, item in file.items() if getattr(item, "ndim", 0) == 2}
+        elif path.suffix == ".npz":
+            member_sizes(path)
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive if archive[name].ndim == 2}
+        else:
+            arrays = {"vectors": np.atleast_2d(np.load(path, allow_pickle=False))}
+    except (InputError, StackError):
+        raise
+    except Exception as error:  # whatever a damaged file makes a reader do
+        raise InputError(f"{path}: damaged or not of its format: {' '.join(str(error).split())[:200]}") from error
+    if "vectors" not in arrays and len(arrays) != 1:
+        raise InputError(
+            f"{path}: expected one two-dimensional array, or one called vectors; found {list(arrays)}"
+        )
+    array = arrays.get("vectors", next(iter(arrays.values()), np.empty((0, 0))))
+    if n not in array.shape:
+        raise InputError(f"{path}: vectors of shape {array.shape} do not fit {n} variables")
+    array = array if array.shape[1] == n else array.T
+    if array.dtype.kind == "c" and not complex_scalars():
+        raise InputError(f"{path}: vectors must be real here, these are complex: they take {another_build(True)}")
+    if array.dtype.kind not in "iufc" or not np.isfinite(array).all():
+        raise InputError(f"{path}: vectors must be finite numbers")
+    return array.astype(PETSc.ScalarType, copy=False)
+
+
+def _opened(path) -> np.ndarray:
+    try:
+        whole = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no .npy array: {error}") from error
+    if not isinstance(whole, np.ndarray):
+        raise InputError(f"{path}: no .npy array")
+    return whole
+
+
+def _ranges(layout: Layout) -> list[tuple[int, int]]:
+    return list(pairwise(layout.starts.tolist()))
+
+
+def _dealt_out(comm, load, arguments: tuple, parts: list) -> np.ndarray:
+    """Return the part of this rank, of the array that rank 0 loads. Collective."""
+    whole = None
+    with agreement(comm):
+        if comm.rank == 0:
+            whole = load(*arguments)
+    part = None
+    with agreement(comm):
+        if comm.rank == 0:
+            part = np.array(whole[parts[0]])
+    for rank in range(1, comm.size):
+        with agreement(comm):  # a piece that rank 0 has no memory for, or that the disk does not give
+            if comm.rank == 0:
+                piece = np.array(whole[parts[rank]])
+        if comm.rank == 0:
+            comm.send(piece, dest=rank)
+        elif comm.rank == rank:
+            part = comm.recv(source=0)
+    return part

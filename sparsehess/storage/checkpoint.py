@@ -1,0 +1,266 @@
+"""Checkpoints: what a long run has so far, saved at intervals and on signals, for another run to go on from.
+
+A folder holds one file a stage (`stored`), and the one before it under `.1`. A file is written under
+another name, brought to the disk, and renamed; so a run that is killed at any moment leaves a whole one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from mpi4py import MPI
+
+import numpy as np
+
+from sparsehess.errors import Damaged, InputError, Stopped
+from sparsehess.runtime import agreement, communicator, log, on_root
+from sparsehess.storage import checkpoint_format
+from sparsehess.storage.atomic_files import sync_names
+from sparsehess.storage.checkpoint_format import Saved
+from sparsehess.storage.folder_lock import Lock
+
+_SUFFIX, _BEFORE, _BESIDE = ".ckpt", ".ckpt.1", ".ckpt.new"
+
+# Numbers of a fingerprint that come from sums over ranks agree this well for one problem; those whose name begins
+# so come from differences of gradients, which agree less.
+_ROUNDING = 1e-8
+ROUGH, _DIFFERENCES = "about ", 1e-3
+
+
+class Checkpoint:
+    """A folder in which a run saves what it has, and when that is due.
+
+    Collective to make. Handed down from call to call; where it is None nothing is saved and nothing is asked.
+
+    Parameters
+    ----------
+    directory
+        One for each run; made if it is not there. All ranks must see it.
+    comm
+        Of the ranks that save together.
+    interval
+        Seconds between saves; 0 saves after every gradient.
+    resume
+        Whether to go on from what the folder holds. Where it holds nothing a run begins from the beginning.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be written, another run saves in it, or it holds a checkpoint though `resume` was not
+        asked for.
+
+    Notes
+    -----
+    Nothing here installs signal handlers: whoever does has them call `interrupt`. The run then saves and raises
+    `Stopped` after the gradient, or the iteration of the solver, that it is at. A factorization and a colouring
+    cannot be interrupted; they end first.
+    """
+
+    def __init__(self, directory, comm=None, *, interval: float = 600.0, resume: bool = False):
+        self.directory, self.comm = Path(directory).absolute(), communicator(comm)
+        self.interval, self.resume = float(interval), bool(resume)
+        self.stopping = False  # whether all ranks have agreed that a signal came
+        self._signal = 0
+        self._told = ""
+        self._lock: Lock | None = None  # of rank 0
+        self._damaged: set[str] = set()  # stages whose latest file is damaged: the one before it is worth more
+        with agreement(self.comm):
+            if not self.interval >= 0:
+                raise InputError(f"a checkpoint every {interval} seconds: the interval must not be negative")
+            if self.comm.rank == 0:
+                self._prepare()
+        self._last = time.monotonic()
+
+    def _prepare(self) -> None:
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.directory}: no folder for checkpoints: {error.strerror or error}") from error
+        if not os.access(self.directory, os.W_OK | os.X_OK):
+            raise InputError(f"{self.directory}: checkpoints cannot be written there")
+        try:
+            self._lock = Lock(self.directory)
+        except OSError as error:
+            raise InputError(f"{self.directory}: checkpoints cannot be written there: {error.strerror}") from error
+        if not self.resume and any(not path.name.endswith(_BESIDE) for path in self._files()):
+            raise InputError(
+                f"{self.directory} holds the checkpoint of a run that has not ended: go on with it (--resume), or "
+                f"remove its *{_SUFFIX}* files"
+            )
+
+    def interrupt(self, number: int = signal.SIGTERM) -> None:
+        """Have the run save and stop as soon as it can.
+
+        Not collective: any rank may be told, and the others hear of it.
+        """
+        self._signal = int(number)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether this rank would save now.
+
+        Not collective.
+        """
+        return bool(self._signal) or time.monotonic() - self._last >= self.interval
+
+    def due(self, also: bool = False) -> bool:
+        """Return whether any rank would save now, for this reason `also`.
+
+        Collective: a small allreduce. `stopping` says afterwards whether a signal has come to any rank.
+        """
+        mine = np.array([self._signal, self.wanted or also], np.int32)
+        self.comm.Allreduce(MPI.IN_PLACE, mine, op=MPI.MAX)
+        self.stopping = bool(mine[0])
+        self._signal = int(mine[0])
+        return bool(mine[1])
+
+    def saved(self) -> None:
+        """Begin the next interval, everything being saved; after a signal end the run.
+
+        Not collective; the same on every rank after `due`.
+
+        Raises
+        ------
+        Stopped
+            A signal had come.
+        """
+        self._last = time.monotonic()
+        if self.stopping:
+            name = signal.Signals(self._signal).name
+            raise Stopped(
+                f"stopped by {name}, the checkpoint is in {self.directory}: run again with --checkpoint "
+                f"{self.directory} --resume"
+            )
+
+    def save(self, stage: str, fingerprint: dict, meta: dict, arrays: dict[str, np.ndarray]) -> bool:
+        """Save a stage, the one saved before is kept beside it; return whether that was done.
+
+        Collective. Where the disk does not take it the run goes on, with a warning, unless it is to stop.
+
+        Parameters
+        ----------
+        stage
+            Its name.
+        fingerprint
+            Of the problem: JSON.
+        meta, arrays
+            See `stored.write`.
+
+        Raises
+        ------
+        InputError
+            The file cannot be written, and the run is to stop.
+        """
+        path = self._path(stage, _SUFFIX)
+        beside, error = self._path(stage, _BESIDE), None
+        try:
+            checkpoint_format.write(beside, self.comm, fingerprint, meta, arrays)
+            if self.comm.rank == 0:
+                if stage not in self._damaged:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.replace(path, self._path(stage, _BEFORE))
+                os.replace(beside, path)
+                self._damaged.discard(stage)
+                sync_names(self.directory)
+        except OSError as caught:
+            error = caught
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)  # half a file takes room that is short
+        told = self.comm.bcast(None if error is None else f"{error.strerror or error}")
+        if told is None:
+            self._told = ""
+            return True
+        if self.stopping:
+            raise InputError(f"{path}: the checkpoint could not be written: {told}")
+        if self.comm.rank == 0 and told != self._told:  # said once, though it is tried again and again
+            log.warning("%s: the checkpoint could not be written: %s; the run goes on", path, told)
+        self._told = told
+        return False
+
+    def load(self, stage: str, fingerprint: dict) -> Saved | None:
+        """Return what was saved of a stage, or None where that is nothing, or `resume` was not asked for.
+
+        Collective. A damaged file is passed over, with a warning, for the one before it.
+
+        Raises
+        ------
+        InputError
+            The files are damaged, or belong to another problem.
+        """
+        if not self.resume:
+            return None
+        there = on_root(self.comm, lambda: [self._path(stage, s).exists() for s in (_SUFFIX, _BEFORE)])
+        found, damage = None, None
+        for suffix, exists in zip((_SUFFIX, _BEFORE), there, strict=True):
+            if not exists:
+                continue
+            try:
+                found = checkpoint_format.read(self._path(stage, suffix), self.comm)
+                break
+            except Damaged as error:
+                damage = damage or error
+        if found is None and damage is not None:
+            raise InputError(f"{damage}, and none before it is whole: remove it, and what it held is done again")
+        if found is None:
+            return None
+        if damage is not None:
+            self._damaged.add(stage)
+            if self.comm.rank == 0:
+                log.warning("%s; the one before it is used", damage)
+        other = difference(found.fingerprint, fingerprint)
+        if other:
+            raise InputError(f"{found.path} is the checkpoint of another problem ({other}): give another folder")
+        return found
+
+    def drop(self, stages: Iterable[str]) -> None:
+        """Remove what was saved of these stages. Collective; rank 0 does it."""
+        self._remove([self._path(stage, suffix) for stage in stages for suffix in (_BEFORE, _SUFFIX, _BESIDE)])
+
+    def clear(self) -> None:
+        """Remove everything that was saved, and let go of the folder: the run has what it was for.
+
+        Collective; rank 0 does it.
+        """
+        self._remove(on_root(self.comm, self._files))
+        if self._lock is not None:
+            self._lock.remove()
+            self._lock = None
+
+    def _remove(self, paths: list[Path]) -> None:
+        """Remove files that are not needed any more; one that stays is no reason to lose what the run has."""
+        self.comm.Barrier()  # nobody reads any more
+        if self.comm.rank == 0:
+            try:
+                for path in paths:
+                    path.unlink(missing_ok=True)
+            except OSError as error:
+                log.warning("%s stays: it cannot be removed: %s", path, error.strerror or error)
+        self.comm.Barrier()
+
+    def _files(self) -> list[Path]:
+        return [path for suffix in (_SUFFIX, _BEFORE, _BESIDE) for path in self.directory.glob(f"*{suffix}")]
+
+    def _path(self, stage: str, suffix: str) -> Path:
+        return self.directory / (stage + suffix)
+
+
+def difference(saved: dict, here: dict) -> str:
+    """Return in what two fingerprints differ, empty if in nothing.
+
+    Not collective.
+    """
+    for name in {**here, **saved}:
+        a, b = saved.get(name), here.get(name)
+        if isinstance(a, float) and isinstance(b, float):
+            allowed = _DIFFERENCES if name.startswith(ROUGH) else _ROUNDING
+            same = abs(a - b) <= allowed * max(abs(a), abs(b)) or a == b
+        else:
+            same = a == b
+        if not same:
+            return f"{name} {a}, here {b}"
+    return ""

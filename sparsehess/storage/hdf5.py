@@ -1,0 +1,107 @@
+"""HDF5 files: from anywhere, opened for reading, and made where the disk may be full.
+
+The HDF5 library runs in circles, or beyond its memory, on some damaged files, and nothing within a process can
+stop it. What a file claims is therefore read by a short-lived process first, which may. A file that leads to
+others is refused: what may be read is decided by the names of files.
+
+Where a write fails, the library ends the process when its objects are closed. It is therefore told that all went
+well, and what went wrong is raised when it is through.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+from sparsehess.errors import InputError
+from sparsehess.runtime import optional
+from sparsehess.storage.atomic_files import unfailing
+
+# Seconds that the other process may compute, and for how many bytes of the file it gets one more.
+_SECONDS, _BYTES_PER_SECOND = 5, 50 * 2**20
+
+# Bytes of an array up to which it is read there as a whole; of a larger one the first and the last entries.
+_WHOLE = 2**24
+
+_VISIT = """
+import resource, sys
+import h5py
+path, seconds, whole = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+def look(item):
+    elsewhere = item.file.filename != file.filename
+    if elsewhere or not isinstance(item, h5py.Group) and (item.external or item.is_virtual):
+        raise ValueError("it leads to another file, and only what a file has itself is read")
+    for name in item.attrs:
+        item.attrs[name]
+    if isinstance(item, h5py.Group):
+        return
+    if item.ndim == 0 or item.size * item.dtype.itemsize <= min(whole, 4096 + 1100 * item.id.get_storage_size()):
+        item[()]
+    elif item.size:
+        item[tuple(0 for _ in item.shape)], item[tuple(-1 for _ in item.shape)]
+with h5py.File(path, "r") as file:
+    look(file)
+    for name in file:
+        look(file[name])
+"""
+
+
+@contextmanager
+def made(path: Path):
+    """Yield an h5py file of this name, open for writing.
+
+    Not collective.
+
+    Raises
+    ------
+    OSError
+        At the end of the block: something of it could not be written.
+    StackError
+        There is no h5py.
+    """
+    h5py = optional("h5py", "an .h5 file", "hdf5")
+    with unfailing(path) as stream, h5py.File(stream, "w") as file:
+        yield file
+
+
+def opened(path):
+    """Return an h5py file, open for reading, that a process of its own has read without harm.
+
+    Not collective. The caller closes it, or leaves its block.
+
+    Raises
+    ------
+    InputError
+        It is none, or damaged.
+    StackError
+        There is no h5py.
+    """
+    h5py = optional("h5py", "an .h5 file", "hdf5")
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    seconds = _SECONDS + os.path.getsize(path) // _BYTES_PER_SECOND
+    words = [sys.executable, "-c", _VISIT, str(path), str(seconds), str(_WHOLE)]
+    try:
+        done = subprocess.run(
+            words,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=30 * seconds,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise InputError(f"{path}: cannot be read within {30 * seconds} s") from error
+    if done.returncode < 0:
+        raise InputError(f"{path}: damaged: reading it ends a process with signal {-done.returncode}")
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        reason = said[-1].partition(": ")[2] if said else f"status {done.returncode}"
+        raise InputError(f"{path}: damaged or not of its format: {reason[:200]}")
+    return h5py.File(path, "r")

@@ -1,0 +1,214 @@
+"""The formats of matrix files, read by one rank; a file that claims what it does not hold is refused first."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse
+
+from sparsehess.errors import InputError, StackError
+from sparsehess.runtime import PETSc, another_build, complex_scalars
+from sparsehess.storage import matrix_market
+from sparsehess.storage.hdf5 import opened
+from sparsehess.storage.matrix_market import MOST_SHRUNK, believable
+
+_PETSC_MATRIX = 1211216  # what PETSc's binary files of matrices begin with
+
+
+def load(path: Path, suffix: str) -> scipy.sparse.csr_matrix:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    reader = {".mtx": matrix_market.load, ".mtx.gz": matrix_market.load, ".npz": _load_npz, ".h5": _load_h5}[
+        suffix
+    ]
+    try:
+        matrix = reader(path)
+    except (InputError, StackError):
+        raise
+    except MemoryError as error:
+        raise InputError(f"{path}: too large for the memory of this machine") from error
+    except Exception as error:  # whatever a damaged file makes a reader do
+        raise InputError(f"{path}: damaged or not of its format: {' '.join(str(error).split())[:200]}") from error
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise InputError(f"{path}: a Hessian is square; this matrix is {' x '.join(map(str, matrix.shape))}")
+    if matrix.dtype.kind == "c" and not complex_scalars():
+        raise InputError(f"{path}: a Hessian is real here, this matrix is complex: it takes {another_build(True)}")
+    if matrix.dtype.kind not in "fiubc":
+        raise InputError(f"{path}: a Hessian is numbers; this matrix is {matrix.dtype}")
+    matrix = scipy.sparse.csr_matrix(matrix, dtype=PETSc.ScalarType)
+    matrix.sum_duplicates()
+    if matrix.shape[0] == 0 or matrix.nnz == 0:
+        raise InputError(f"{path}: the matrix is empty ({matrix.shape[0]} rows, {matrix.nnz} entries)")
+    return matrix
+
+
+def held(path) -> int:
+    """Return the bytes of the arrays that a file holds, or claims to hold, from its head alone.
+
+    Not collective.
+
+    Raises
+    ------
+    InputError
+        It is missing, or its head is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    name = path.name.lower()
+    try:
+        if name.endswith((".mtx", ".mtx.gz")):
+            head = matrix_market.head(path)
+            each = 24 if head.kind == "complex" else 16
+            return 8 * head.rows + 2 * each * head.entries  # as triples, both halves of a symmetric one
+        if name.endswith(".npz"):
+            member_sizes(path)
+            with zipfile.ZipFile(path) as archive:
+                return sum(info.file_size for info in archive.infolist())
+        if name.endswith(".h5"):
+            total = 0
+
+            def add(_, item) -> None:
+                nonlocal total
+                total += int(getattr(item, "size", 0) or 0) * getattr(getattr(item, "dtype", None), "itemsize", 0)
+
+            with opened(path) as file:
+                file.visititems(add)
+            return total
+        return path.stat().st_size
+    except (InputError, StackError):
+        raise
+    except Exception as error:  # whatever a damaged file makes a reader do
+        raise InputError(f"{path}: damaged or not of its format: {' '.join(str(error).split())[:200]}") from error
+
+
+def member_sizes(path: Path) -> dict[str, tuple]:
+    """Return {name: shape} of a .npz, each array's claim checked against its bytes.
+
+    Not collective.
+
+    Raises
+    ------
+    InputError
+        An array claims more than the file can hold, or holds Python objects.
+    """
+    shapes = {}
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.file_size > os.path.getsize(path) * MOST_SHRUNK:
+                raise InputError(f"{path}: {info.filename} claims more bytes than the file can hold")
+            with archive.open(info) as stream:
+                version = np.lib.format.read_magic(stream)
+                read = (
+                    np.lib.format.read_array_header_1_0
+                    if version == (1, 0)
+                    else np.lib.format.read_array_header_2_0
+                )
+                shape, _, dtype = read(stream)
+                if dtype.hasobject:
+                    raise InputError(f"{path}: {info.filename} holds Python objects, which are never loaded")
+                claimed = int(np.prod([int(length) for length in shape], dtype=object)) * dtype.itemsize
+                if claimed > info.file_size:
+                    raise InputError(
+                        f"{path}: {info.filename} claims {claimed} bytes and has {info.file_size}: damaged"
+                    )
+            shapes[info.filename.removesuffix(".npy")] = shape
+    return shapes
+
+
+def _load_npz(path: Path):
+    shapes = member_sizes(path)
+    if "format" not in shapes:
+        if len(shapes) == 1 and len(next(iter(shapes.values()))) == 2:
+            with np.load(path, allow_pickle=False) as archive:
+                return archive[next(iter(shapes))]
+        raise InputError(
+            f"{path}: neither a SciPy sparse matrix nor one square array; it holds {', '.join(shapes)}"
+        )
+    with np.load(path, allow_pickle=False) as archive:
+        rows, columns = (int(length) for length in archive["shape"])
+    entries = int(np.prod(shapes.get("data", (0,)), dtype=object))
+    believable(path, rows, columns, entries, entries)
+    matrix = scipy.sparse.load_npz(path)
+    return _whole(path, matrix) if matrix.format in ("csr", "csc", "bsr") else matrix
+
+
+def _whole(path: Path, matrix):
+    """Return a compressed matrix whose parts belong together: what SciPy compiles trusts them."""
+    # SciPy's check subtracts, and overlooks where a last one is below zero or so far below that this overflows.
+    if (matrix.indptr[1:] < matrix.indptr[:-1]).any():
+        raise InputError(f"{path}: damaged: rows of fewer than no entries")
+    matrix.check_format(full_check=True)
+    return matrix
+
+
+def _load_h5(path: Path):
+    with opened(path) as file:
+        names = ("indptr", "indices", "data", "shape")
+        missing = [name for name in names if name not in file]
+        if missing:
+            raise InputError(f"{path}: not a matrix: it has no dataset {', '.join(missing)}")
+        rows, columns = (int(length) for length in file["shape"][:2])
+        entries = file["data"].shape[0]
+        # Chunks that were never written take no bytes, so a small file can claim any size.
+        stored = file["data"].id.get_storage_size() * MOST_SHRUNK
+        believable(path, rows, columns, entries, stored // file["data"].dtype.itemsize)
+        if file["indptr"].shape != (rows + 1,) or file["indices"].shape != (entries,):
+            raise InputError(f"{path}: indptr, indices and data do not belong together")
+        matrix = scipy.sparse.csr_matrix(
+            (file["data"][:], file["indices"][:], file["indptr"][:]), shape=(rows, columns)
+        )
+    return _whole(path, matrix)
+
+
+_PETSC_MATRIX = 1211216
+
+
+def check_petsc(path: Path) -> None:
+    """Read a PETSc binary matrix in pieces and refuse it if anything in it does not fit."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    index = np.dtype(PETSc.IntType).newbyteorder(">")
+    size = os.path.getsize(path)
+    with open(path, "rb") as stream:
+        first = stream.read(4 * index.itemsize)
+        head = np.frombuffer(first[: len(first) // index.itemsize * index.itemsize], index)
+        if len(head) < 4 or head[0] != _PETSC_MATRIX:
+            raise InputError(f"{path}: not a PETSc binary matrix with {8 * index.itemsize}-bit indices")
+        rows, columns, entries = (int(number) for number in head[1:])
+        if rows != columns:
+            raise InputError(f"{path}: a Hessian is square; this matrix is {rows} x {columns}")
+        if rows <= 0 or entries <= 0:
+            raise InputError(f"{path}: the matrix is empty or dense ({rows} rows, {entries} entries)")
+        number = np.dtype(PETSc.ScalarType).itemsize
+        beside = index.itemsize * (4 + rows + entries)
+        if number == 8 and size == beside + 16 * entries:
+            raise InputError(
+                f"{path}: its numbers are complex, those of this PETSc are real: it takes {another_build(True)}"
+            )
+        if number == 16 and size == beside + 8 * entries:
+            raise InputError(
+                f"{path}: its numbers are real, those of this PETSc are complex: store it as .npz or .mtx, or "
+                f"take {another_build(False)}"
+            )
+        needed = beside + number * entries
+        if size < needed:
+            raise InputError(f"{path}: claims {needed} bytes and has {size}: truncated")
+        total = 0
+        for part in _pieces(stream, index, rows):
+            if part.min() < 0:
+                raise InputError(f"{path}: a row has {part.min()} entries: damaged")
+            total += int(part.sum(dtype=np.int64))
+        if total != entries:
+            raise InputError(f"{path}: its rows have {total} entries, its head says {entries}: damaged")
+        for part in _pieces(stream, index, entries):
+            if part.min() < 0 or part.max() >= columns:
+                raise InputError(f"{path}: a column is outside 0..{columns - 1}: damaged")
+
+
+def _pieces(stream, dtype: np.dtype, count: int, piece: int = 2**20):
+    for first in range(0, count, piece):
+        yield np.frombuffer(stream.read(dtype.itemsize * min(piece, count - first)), dtype)

@@ -1,0 +1,187 @@
+"""Writers, chosen by suffix. Files appear whole: written beside, then renamed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse
+
+from sparsehess.errors import InputError
+from sparsehess.runtime import PETSc, agreement, communicator, optional, readable_errors
+from sparsehess.runtime.row_layout import offsets
+from sparsehess.storage.atomic_files import unfailing, writable, written
+from sparsehess.storage.hdf5 import made
+
+RESULTS = (".h5", ".npz")
+MATRICES = (".mtx", ".npz", ".petsc", ".h5")
+
+
+def check_writable(path, suffixes: tuple[str, ...], comm) -> None:
+    """Refuse a file that could not be written, before anything is computed.
+
+    Collective.
+    """
+    with agreement(comm):
+        if comm.rank == 0 and path is not None:
+            path = Path(path)
+            if suffixes and path.suffix not in suffixes:
+                raise InputError(f"{path}: its name must end with one of {', '.join(suffixes)}")
+            if not path.absolute().parent.is_dir():
+                raise InputError(f"{path}: there is no folder {path.absolute().parent}")
+            if not os.access(path.absolute().parent, os.W_OK) or path.is_dir():
+                raise InputError(f"{path}: cannot be written")
+            if path.suffix == ".h5":  # imported before the user's code, which may bring another HDF5
+                optional("h5py", "an .h5 file", "hdf5")
+
+
+def write_json(path, facts: dict) -> None:
+    """Write JSON to a file, or to standard output for `-`.
+
+    Not collective: rank 0 calls it.
+    """
+    text = json.dumps(_finite(facts), indent=2, allow_nan=False)
+    if str(path) == "-":
+        print(text, flush=True)
+        return
+    with written(Path(path)) as beside:
+        beside.write_text(text + "\n")
+
+
+def _finite(value):
+    """Return facts with null for what is no finite number: JSON has no word for it."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_results(path, facts: dict, arrays: dict[str, np.ndarray], vectors, comm) -> None:
+    """Write facts (as JSON text), small arrays, and distributed vectors as rows of `vectors`.
+
+    Collective. Rank 0 holds one vector at a time for .h5, all of them for .npz.
+
+    Raises
+    ------
+    InputError
+        The file cannot be written; nothing of it is left then.
+    """
+    path = Path(path)
+    n = vectors[0].getSize() if vectors else 0
+    if path.suffix == ".h5":
+        with ExitStack() as stack:  # what rank 0 has begun ends with it, whatever happens
+            rows = None
+            with agreement(comm):
+                if comm.rank == 0:
+                    beside = stack.enter_context(written(path))
+                    with writable(path):
+                        target = stack.enter_context(made(beside))
+                    target.attrs["json"] = json.dumps(facts)
+                    for name, array in arrays.items():
+                        target[name] = array
+                    rows = target.create_dataset("vectors", (len(vectors), n), PETSc.ScalarType)
+            for number, vector in enumerate(vectors):
+                whole = _whole(vector, comm)
+                with agreement(comm):
+                    if comm.rank == 0:
+                        with writable(path):
+                            rows[number] = whole
+            with agreement(comm):
+                stack.close()
+        return
+    whole = [_whole(vector, comm) for vector in vectors]
+    with agreement(comm):
+        if comm.rank == 0:
+            stacked = np.array(whole).reshape(len(vectors), n)
+            with written(path) as beside, unfailing(beside) as stream:
+                np.savez(stream, json=np.array(json.dumps(facts)), vectors=stacked, **arrays)
+
+
+def _whole(vector: PETSc.Vec, comm) -> np.ndarray | None:
+    """Return all of a vector on rank 0, None elsewhere. Collective."""
+    local = vector.getArray(readonly=True)
+    counts = np.array(comm.gather(len(local)) or [], np.int64)
+    with agreement(comm):
+        whole = np.empty(vector.getSize(), local.dtype) if comm.rank == 0 else None
+    comm.Gatherv(local, [whole, (counts, offsets(counts))] if comm.rank == 0 else None)
+    return whole
+
+
+def write_matrix(path, matrix: PETSc.Mat) -> None:
+    """Write a distributed matrix.
+
+    Collective. .petsc is written by all ranks together; the other formats are gathered on rank 0.
+    """
+    path, comm = Path(path), communicator(matrix.comm)
+    if path.suffix == ".petsc":
+        _write_petsc(path, matrix, comm)
+        return
+    whole = _gathered(matrix, comm)
+    with agreement(comm):
+        if comm.rank == 0:
+            with written(path) as beside:
+                if path.suffix == ".mtx":
+                    from scipy.io import mmwrite  # 20 ms on every rank, and needed on one
+
+                    with open(beside, "wb") as stream:
+                        mmwrite(stream, whole, symmetry="symmetric")
+                elif path.suffix == ".npz":
+                    with unfailing(beside) as stream:
+                        scipy.sparse.save_npz(stream, whole)
+                else:
+                    with made(beside) as file:
+                        for name in ("indptr", "indices", "data"):
+                            file[name] = getattr(whole, name)
+                        file["shape"] = whole.shape
+
+
+def _write_petsc(path: Path, matrix: PETSc.Mat, comm) -> None:
+    """Write a matrix in PETSc's format. Collective."""
+    with ExitStack() as stack:
+        beside = None
+        with agreement(comm):
+            if comm.rank == 0:
+                beside = stack.enter_context(written(path))
+                with writable(path):
+                    beside.touch()  # what cannot even be made PETSc would tell rank 0 alone
+                stack.callback(Path(f"{beside}.info").unlink, missing_ok=True)
+        beside = comm.bcast(beside)
+        with readable_errors(f"writing {path}", "is there room on the disk?"):
+            viewer = PETSc.Viewer().createBinary(str(beside), "w", comm=comm)
+            try:
+                matrix.view(viewer)
+            finally:
+                viewer.destroy()
+        with agreement(comm):
+            stack.close()
+
+
+def _gathered(matrix: PETSc.Mat, comm) -> scipy.sparse.csr_matrix | None:
+    """Return the whole matrix on rank 0, None elsewhere. Collective."""
+    with agreement(comm):
+        indptr, indices, data = matrix.getValuesCSR()
+        lengths, columns = np.diff(indptr).astype(np.int64), indices.astype(np.int64)
+    sizes = comm.gather((len(lengths), len(columns)))
+    n, starts, places, values = matrix.getSize()[0], None, None, None
+    with agreement(comm):  # before anything is under way that a rank without memory would not take
+        if comm.rank == 0:
+            rows, entries = np.array(sizes).T
+            starts = np.zeros(n + 1, np.int64)
+            places, values = np.empty(entries.sum(), np.int64), np.empty(entries.sum())
+    if comm.rank:
+        for array in (lengths, columns, data):
+            comm.Send(np.ascontiguousarray(array), dest=0)
+        return None
+    ends, last = np.cumsum(rows), np.cumsum(entries)
+    starts[1 : ends[0] + 1], places[: last[0]], values[: last[0]] = lengths, columns, data
+    for rank in range(1, comm.size):
+        here = slice(last[rank - 1], last[rank])
+        for array in (starts[ends[rank - 1] + 1 : ends[rank] + 1], places[here], values[here]):
+            comm.Recv(array, source=rank)
+    np.cumsum(starts, out=starts)
+    return scipy.sparse.csr_matrix((values, places, starts), (n, n))
