@@ -531,9 +531,9 @@ def test_a_job_takes_over_settings_of_mpi_and_no_marks_of_a_run(monkeypatch):
     assert settings <= kept and not kept & marks
     alone = "import sys; from mpi4py import MPI; sys.exit(MPI.COMM_WORLD.size)"
     code = (
-        "import subprocess, sys\nfrom mpi4py import MPI\nfrom sparsehess.service import local\n"
+        "import subprocess, sys\nfrom mpi4py import MPI\nfrom sparsehess.service import local_scheduler\n"
         "assert MPI.COMM_WORLD.size == 2\n"
-        f"sys.exit(subprocess.run([sys.executable, '-c', {alone!r}], env=local.environment()).returncode - 1)"
+        f"sys.exit(subprocess.run([sys.executable, '-c', {alone!r}], env=local_scheduler.environment()).returncode - 1)"
     )
     done = subprocess.run(
         ["mpiexec", "-n", "2", sys.executable, "-c", code],

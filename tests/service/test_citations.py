@@ -126,7 +126,7 @@ def test_what_petsc_reads_when_it_ends_is_used(place, option):
 
 def test_what_ran_before_petsc_started_is_told_when_it_starts(place):
     program = (
-        "import sys; from sparsehess import citations, runtime\n"
+        "import sys; from sparsehess import runtime; from sparsehess.runtime import citations\n"
         "for _ in range(2): citations.cite('noise')\n"
         "assert 'petsc4py.PETSc' not in sys.modules\n"
         "runtime.PETSc\n"

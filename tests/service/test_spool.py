@@ -206,9 +206,9 @@ import numpy as np
 import scipy.sparse as sp
 from sparsehess import runtime
 runtime.initialize()
-from sparsehess.commands import serve as client
+from sparsehess.service import spool_commands as client
 from sparsehess.errors import SparseHessError
-from sparsehess.service import limits, serve, spool as spools
+from sparsehess.service import limits, resident as serve, spool as spools
 from sparsehess.service.admission import Allowance
 from sparsehess.service.resident import Manner
 
