@@ -10,6 +10,8 @@ __version__ = "0.1.0"
 _HOME = {
     "Objective": "sparsehess.derivatives.objective",
     "Elements": "sparsehess.derivatives.elements",
+    "from_atoms": "sparsehess.hosts.ase",
+    "from_casadi": "sparsehess.hosts.casadi",
     "Pattern": "sparsehess.pattern",
     "Following": "sparsehess.pattern",
     "Layout": "sparsehess.pattern",

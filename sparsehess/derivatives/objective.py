@@ -171,20 +171,6 @@ class Objective:
         return from_jax(function, x, **more)
 
     @classmethod
-    def from_casadi(cls, function, x, **more) -> Objective:
-        """Return the objective of a scalar CasADi function; see `sparsehess.hosts.casadi.from_casadi`."""
-        from sparsehess.hosts.casadi import from_casadi
-
-        return from_casadi(function, x, **more)
-
-    @classmethod
-    def from_atoms(cls, atoms, **more) -> Objective:
-        """Return the objective of the energy of ASE's atoms; see `sparsehess.hosts.ase.from_atoms`."""
-        from sparsehess.hosts.ase import from_atoms
-
-        return from_atoms(atoms, **more)
-
-    @classmethod
     def from_torch(cls, function, x, *data, **more) -> Objective:
         """Return the objective of a scalar PyTorch function; see `sparsehess.hosts.torch.objective.from_torch`."""
         from sparsehess.hosts.torch.objective import from_torch

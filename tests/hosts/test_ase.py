@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 import sparsehess as sh
 from sparsehess.errors import EvaluationError, InputError
 from sparsehess.hosts import ase as host
-from sparsehess.hosts.ase import from_atoms, hessian_function, normal_modes, vibrations_data
+from sparsehess.hosts.ase import hessian_function, normal_modes, vibrations_data
 
 pytest.importorskip("ase")
 
@@ -123,7 +123,7 @@ def test_atoms_that_are_held_are_removed(comm, folder):
 
 def test_crystals_have_translations_alone(comm):
     atoms = crystal()
-    objective = from_atoms(atoms, comm=comm)
+    objective = sh.from_atoms(atoms, comm=comm)
     assert objective.null_names == ("translation x", "translation y", "translation z")
     with normal_modes(atoms, 3, comm=comm) as modes:
         hessian = modes.hessian
@@ -170,7 +170,7 @@ def test_saddles_of_lines_and_rotations_of_wires(comm):
     wire.pbc = [False, False, True]
     wire = wire.repeat((1, 1, 6))
     wire.calc = LennardJones(**ARGON)
-    assert from_atoms(wire, comm=comm).null_names == ("translation x", "translation y", "translation z")
+    assert sh.from_atoms(wire, comm=comm).null_names == ("translation x", "translation y", "translation z")
     with normal_modes(at_rest(wire), 2, comm=comm) as modes:
         assert list(modes.rigid)[3:] == ["rotation about the wire"]
         assert np.abs(list(modes.rigid.values())).max() < 1e-2 < np.abs(modes.frequencies).min()
@@ -180,7 +180,7 @@ def test_single_coordinates_can_be_held(comm):
     atoms = crystal()[:12]
     atoms.set_constraint([FixCartesian([0, 3], mask=(True, False, True)), FixAtoms([7])])
     atoms.calc = LennardJones(**ARGON)
-    objective = from_atoms(atoms, comm=comm)
+    objective = sh.from_atoms(atoms, comm=comm)
     held = [0, 2, 9, 11, 21, 22, 23]
     assert objective.n == 36 - len(held) and objective.null_vectors is None
     free = np.setdiff1d(np.arange(36), held)
@@ -222,12 +222,14 @@ def test_sella_takes_them(comm):
 def test_reach_beyond_a_pair(comm):
     """Of one potential, taken for longer and longer ranged: what is not there is found to be zero."""
     atoms = crystal()
-    sizes = [from_atoms(atoms, reach=reach, comm=comm).pattern.nnz for reach in ("pair", "many-body", 3)]
+    sizes = [sh.from_atoms(atoms, reach=reach, comm=comm).pattern.nnz for reach in ("pair", "many-body", 3)]
     assert sizes[0] < sizes[1] <= sizes[2]
     few = Atoms("Ar4", [[4.0 * i, 0, 0] for i in range(4)], calculator=LennardJones(**ARGON))
-    patterns = {c: from_atoms(few, cutoff=c, reach="pair", comm=comm).pattern.nnz for c in (3.0, 5.0, 9.0, np.inf)}
+    patterns = {
+        c: sh.from_atoms(few, cutoff=c, reach="pair", comm=comm).pattern.nnz for c in (3.0, 5.0, 9.0, np.inf)
+    }
     assert patterns == {3.0: 9 * 4, 5.0: 9 * 10, 9.0: 9 * 14, np.inf: 9 * 16}
-    probed = from_atoms(few, pattern="detect", comm=comm)
+    probed = sh.from_atoms(few, pattern="detect", comm=comm)
     assert probed.pattern is None
     with sh.assemble(probed, pattern="detect") as hessian:
         assert hessian.pattern.nnz <= 9 * 14
@@ -282,7 +284,7 @@ def test_forces_reach_as_far_as_the_pattern(name, comm):
     atoms.calc = make()
     before = atoms.get_forces()
     reaches = {
-        reach: from_atoms(atoms, reach=reach).pattern.to_scipy()[::3, ::3].toarray() != 0
+        reach: sh.from_atoms(atoms, reach=reach).pattern.to_scipy()[::3, ::3].toarray() != 0
         for reach in (None, "pair")
     }
     assert reaches[None].mean() < 0.7
@@ -306,14 +308,14 @@ def test_what_cannot_be_used_is_named(comm):
 
     atoms = Atoms("Ar2", [[0, 0, 0], [3.8, 0, 0]])
     with pytest.raises(InputError, match="Ar2 has no calculator"):
-        from_atoms(atoms, comm=comm)
+        sh.from_atoms(atoms, comm=comm)
     atoms.calc = Fails()
     with pytest.raises(EvaluationError, match="Fails raised RuntimeError on rank 0: no such basis set"):
-        from_atoms(atoms, cutoff=3.0, comm=comm)
+        sh.from_atoms(atoms, cutoff=3.0, comm=comm)
     springs = HarmonicForceField(ref_atoms=atoms, ref_energy=0.0, hessian_x=np.eye(6))
     atoms.calc = HarmonicCalculator(springs)
     with pytest.raises(InputError, match="cut-off of HarmonicCalculator is not known"):
-        from_atoms(atoms, comm=comm)
+        sh.from_atoms(atoms, comm=comm)
     atoms.calc = LennardJones(**ARGON)
     for constraint, message in (
         (FixBondLength(0, 1), "FixBondLengths is no"),
@@ -321,7 +323,7 @@ def test_what_cannot_be_used_is_named(comm):
     ):
         atoms.set_constraint(constraint)
         with pytest.raises(InputError, match=message):
-            from_atoms(atoms, comm=comm)
+            sh.from_atoms(atoms, comm=comm)
     atoms.set_constraint()
     for arguments, message in (
         ({"reach": "long"}, "reach='long'"),
@@ -333,4 +335,4 @@ def test_what_cannot_be_used_is_named(comm):
         ({"reach": [1]}, "neither pair nor"),
     ):
         with pytest.raises(InputError, match=message):
-            from_atoms(atoms, comm=comm, **arguments)
+            sh.from_atoms(atoms, comm=comm, **arguments)

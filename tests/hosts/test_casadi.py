@@ -33,7 +33,7 @@ def exact(function, x):
 @KINDS
 def test_closed_forms(kind, comm):
     known = FUNCTIONS["chained_rosenbrock"](120)
-    objective = sh.Objective.from_casadi(chained_rosenbrock(kind, 120), known.x, comm=comm)
+    objective = sh.from_casadi(chained_rosenbrock(kind, 120), known.x, comm=comm)
     assert objective.name == "chained"
     assert objective.energy(known.x) == pytest.approx(known.energy(known.x), rel=1e-13)
     assert objective.gradient(known.x) == pytest.approx(known.gradient(known.x), rel=1e-13)
@@ -55,7 +55,7 @@ def test_hessian_of_casadi(kind, comm):
     branch = casadi.if_else(x[2] > 0, x[2] ** 3 * x[35], x[2] ** 2)
     function = casadi.Function("mixed", [x], [hub + branch + x[38]])
     point = np.linspace(-1.0, 0.9, 40)
-    objective = sh.Objective.from_casadi(function, point, comm=comm)
+    objective = sh.from_casadi(function, point, comm=comm)
     traced, probed = sh.detect(objective), sh.detect(replace(objective, trace=None))
     assert traced.nnz == probed.nnz + 2  # (2, 35) and (35, 2), which are zero at x
     with sh.assemble(replace(objective, pattern=traced)) as hessian:
@@ -68,6 +68,6 @@ def test_what_is_no_scalar_function_of_a_vector():
     x, p = casadi.SX.sym("x", 3), casadi.SX.sym("p")
     for inputs, outputs in (([x, p], [casadi.sumsqr(x) * p]), ([x], [x]), ([x], [x[0], x[1]]), ([p], [p**2])):
         with pytest.raises(InputError, match="is no function of one dense vector of 3 numbers to one number"):
-            sh.Objective.from_casadi(casadi.Function("f", inputs, outputs), np.ones(3))
+            sh.from_casadi(casadi.Function("f", inputs, outputs), np.ones(3))
     with pytest.raises(InputError, match=r"takes a casadi\.Function, not function"):
-        sh.Objective.from_casadi(lambda x: 0.0, np.ones(3))
+        sh.from_casadi(lambda x: 0.0, np.ones(3))
