@@ -11,7 +11,7 @@ from sparsehess import runtime
 from sparsehess.derivatives.finite_differences import scheme_of
 from sparsehess.derivatives.objective import Objective
 from sparsehess.eigen.problem.factor_memory import factor_memory
-from sparsehess.eigen.solvers import EigenProblem
+from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.errors import StackError
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import memory as room

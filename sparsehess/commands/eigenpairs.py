@@ -29,7 +29,8 @@ from sparsehess.eigen.certificates.certificate import judge, recount
 from sparsehess.eigen.certificates.inertia import count_signs
 from sparsehess.eigen.certificates.lowest_curvature import condition, curvature
 from sparsehess.eigen.problem.backends import check_backend
-from sparsehess.eigen.solvers import EigenProblem, SolveSpec
+from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.eigen.problem.spectrum import SolveSpec
 from sparsehess.eigen.solvers.eigs import completed, shortfall, solve
 from sparsehess.eigen.solvers.method_choice import PRECONDITIONED, choose
 from sparsehess.errors import CheckError

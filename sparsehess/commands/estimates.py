@@ -14,7 +14,8 @@ from sparsehess.commands.reports import plots
 from sparsehess.commands.summaries import density_lines, derivative_facts, hessian_lines, rank_lines, trace_lines
 from sparsehess.eigen.certificates import numerical_rank
 from sparsehess.eigen.estimates import spectral_density, trace
-from sparsehess.eigen.solvers import EigenProblem, SolveSpec
+from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.eigen.problem.spectrum import SolveSpec
 from sparsehess.eigen.solvers.eigs import shortfall, solve
 from sparsehess.errors import CheckError, InputError, NotConverged
 from sparsehess.storage import writers

@@ -12,7 +12,7 @@ import numpy as np
 from sparsehess.commands.cost_model import Calls, Memory
 from sparsehess.eigen.estimates.block_lanczos import Lanczos
 from sparsehess.eigen.estimates.reduced_operator import reduced
-from sparsehess.eigen.solvers import EigenProblem
+from sparsehess.eigen.problem.problem import EigenProblem
 
 # Lanczos runs that the products are dealt to: two tell an error.
 _RUNS = 2

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from sparsehess.coloring import Coloring, color
+from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.solver_pool import Supply
-from sparsehess.eigen.solvers import EigenProblem, SolveSpec, Spectrum
+from sparsehess.eigen.problem.spectrum import SolveSpec, Spectrum
 from sparsehess.pattern import Pattern
 from sparsehess.storage import matrix_files
 from sparsehess.storage.matrix_files import StoredMatrix

@@ -14,7 +14,8 @@ from sparsehess.commands.inputs import Operand
 from sparsehess.commands.output import SCHEMA, ranks
 from sparsehess.eigen.certificates.inertia import Signs
 from sparsehess.eigen.certificates.sparsification import Thinned
-from sparsehess.eigen.solvers import Count, EigenProblem, SolveSpec, Spectrum
+from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.eigen.problem.spectrum import Count, SolveSpec, Spectrum
 from sparsehess.hessian.hessian import Hessian
 from sparsehess.operators import MatrixFree
 from sparsehess.runtime import progress

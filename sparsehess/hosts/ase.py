@@ -26,7 +26,8 @@ import scipy.sparse
 from sparsehess.derivatives.objective import Objective
 from sparsehess.derivatives.units import Units
 from sparsehess.eigen.problem.rigid_body_modes import rigid_body_modes
-from sparsehess.eigen.solvers import Spectrum, eigs
+from sparsehess.eigen.problem.spectrum import Spectrum
+from sparsehess.eigen.solvers import eigs
 from sparsehess.errors import EvaluationError, InputError
 from sparsehess.hessian.hessian import Hessian, assemble
 from sparsehess.pattern import Layout, Pattern

@@ -28,7 +28,8 @@ from pathlib import Path
 import numpy as np
 
 from sparsehess.derivatives.objective import Objective
-from sparsehess.eigen.solvers import Spectrum, eigs
+from sparsehess.eigen.problem.spectrum import Spectrum
+from sparsehess.eigen.solvers import eigs
 from sparsehess.errors import InputError, StackError
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import PETSc, agreement, communicator, destroy

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from sparsehess.derivatives.units import Units
-from sparsehess.eigen.solvers import Spectrum
+from sparsehess.eigen.problem.spectrum import Spectrum
 
 # Called too by every `Progress`, as watch(progress, done, total) on each rank; may raise, see there. A service
 # looks on, and ends what takes too long.

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from mpi4py import MPI
 
+from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.solver_pool import Supply
-from sparsehess.eigen.solvers import EigenProblem
 from sparsehess.runtime import PETSc, SLEPc, destroy
 
 if TYPE_CHECKING:

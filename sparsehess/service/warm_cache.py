@@ -18,8 +18,9 @@ import numpy as np
 
 from sparsehess.coloring import Coloring, color
 from sparsehess.commands.resources import Provision
+from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.solver_pool import Supply
-from sparsehess.eigen.solvers import EigenProblem, SolveSpec, Spectrum
+from sparsehess.eigen.problem.spectrum import SolveSpec, Spectrum
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import on_root
 from sparsehess.service.kept_solvers import Kept, Solvers

@@ -26,7 +26,7 @@ from sparsehess.eigen.estimates import block_traces, count, diagonal, spectral_d
 from sparsehess.eigen.estimates.block_lanczos import Lanczos, function_of
 from sparsehess.eigen.estimates.reduced_operator import reduced
 from sparsehess.eigen.estimates.spectral_functions import half_width
-from sparsehess.eigen.solvers import EigenProblem
+from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.errors import InputError
 
 pytestmark = pytest.mark.parallel([1, 2])

@@ -8,7 +8,8 @@ import scipy.sparse as sp
 from cases import free_chain, lapack, laplacian, prescribed, reference, stored
 
 import sparsehess as sh
-from sparsehess.eigen.solvers import EigenProblem, SolveSpec
+from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.eigen.problem.spectrum import SolveSpec
 from sparsehess.eigen.solvers.eigs import completed
 from sparsehess.eigen.solvers.method_choice import choose
 from sparsehess.eigen.solvers.spectrum_slicing import Slicing

@@ -18,7 +18,8 @@ import sparsehess as sh
 from sparsehess import cli
 from sparsehess.coloring import verify
 from sparsehess.commands.arguments import parser
-from sparsehess.eigen.solvers import EigenProblem, SolveSpec
+from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.eigen.problem.spectrum import SolveSpec
 from sparsehess.eigen.solvers.search_checkpoint import Search
 from sparsehess.errors import InputError, Stopped
 from sparsehess.hessian.evaluation_journal import Journal

@@ -11,7 +11,7 @@ import numpy as np
 
 from sparsehess.coloring import Coloring
 from sparsehess.derivatives.units import Units
-from sparsehess.eigen.solvers import Spectrum
+from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import optional
 from sparsehess.storage.atomic_files import written

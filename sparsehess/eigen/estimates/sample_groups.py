@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from sparsehess.eigen.estimates.reduced_operator import Reduction
+from sparsehess.eigen.problem.group_copies import on_the_group, vectors_on_the_group
 from sparsehess.eigen.problem.spectrum import Spectrum
-from sparsehess.eigen.solvers.parallel_slices import on_the_group, vectors_on_the_group
 from sparsehess.errors import InputError
 from sparsehess.runtime import destroy, raise_together
 from sparsehess.runtime.process_groups import Teams

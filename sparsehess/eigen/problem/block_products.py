@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from sparsehess.eigen.problem.pencil import dense_block
 from sparsehess.eigen.problem.problem import is_assembled
-from sparsehess.eigen.solvers.shifted_real_form import dense_block
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, destroy
 

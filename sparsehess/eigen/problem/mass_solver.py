@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sparsehess.eigen.problem.block_products import Multiplier
-from sparsehess.eigen.solvers.shifted_real_form import dense_block
+from sparsehess.eigen.problem.pencil import dense_block
 from sparsehess.errors import InputError
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, destroy, has_package, inserted_options, readable_errors

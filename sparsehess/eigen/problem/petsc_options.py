@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from sparsehess.errors import InputError
 from sparsehess.runtime import inserted_options, option_was_used
 
+# Under which all solvers' options stand in PETSc's database.
+PREFIX = "sparsehess_"
+
 
 class Options:
     """Options that a caller has given to one solver.

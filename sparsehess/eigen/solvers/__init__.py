@@ -1,11 +1,10 @@
-"""Eigenpairs: problems, what is asked of them, and spectra that were counted.
+"""Eigenpairs, one method a file: what is asked for, which method answers, and the pairs that were counted.
 
-Invariant of this room: no spectrum leaves it whose residuals were not computed afresh from its
-vectors, and none that claims an end of the spectrum without saying whether a count confirms it.
+Always: residuals of a spectrum are computed afresh from its vectors, and an end of the spectrum is claimed only
+together with a count, or with the reason why there is none. Imports all packages from errors to operators,
+eigen/problem and eigen/estimates.
 """
 
-from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.eigen.problem.spectrum import Count, SolveSpec, Spectrum
 from sparsehess.eigen.solvers.eigs import eigs
 
-__all__ = ["Count", "EigenProblem", "SolveSpec", "Spectrum", "eigs"]
+__all__ = ["eigs"]

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sparsehess.eigen.problem.factorization import TRANSFORMED
-from sparsehess.eigen.problem.petsc_options import Options
+from sparsehess.eigen.problem.petsc_options import PREFIX, Options
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.eigen.solvers.krylov_schur import PREFIX
 from sparsehess.runtime import PETSc, SLEPc, readable_errors, without_gaps
 
 # In real arithmetic the points are Chebyshev's, on the interval itself.

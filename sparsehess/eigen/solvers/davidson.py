@@ -6,7 +6,7 @@ import ctypes
 import time
 from collections.abc import Callable
 
-from sparsehess.eigen.solvers.krylov_schur import PREFIX
+from sparsehess.eigen.problem.petsc_options import PREFIX
 from sparsehess.eigen.solvers.preconditioned_solver import Preconditioned
 from sparsehess.eigen.solvers.solve_monitor import Watch
 from sparsehess.errors import StackError

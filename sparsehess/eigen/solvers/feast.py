@@ -15,10 +15,10 @@ from mpi4py import MPI
 
 import numpy as np
 
+from sparsehess.eigen.problem.pencil import dense_block
 from sparsehess.eigen.problem.problem import EigenProblem, is_assembled
 from sparsehess.eigen.solvers.contour_quadrature import Filter, contour
 from sparsehess.eigen.solvers.contour_solves import Systems, pencil_of
-from sparsehess.eigen.solvers.shifted_real_form import dense_block
 from sparsehess.errors import InputError, StackError
 from sparsehess.runtime import PETSc, destroy, has_package, on_root
 from sparsehess.runtime.citations import cite

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from sparsehess.eigen.problem.factorization import FACTORIZATION, TRANSFORMED
-from sparsehess.eigen.problem.petsc_options import Options
+from sparsehess.eigen.problem.petsc_options import PREFIX, Options
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.solver_pool import Supply
 from sparsehess.eigen.solvers.solve_monitor import Watch, columns
@@ -23,8 +23,6 @@ from sparsehess.runtime import (
     readable_errors,
 )
 from sparsehess.runtime.random_numbers import uniform
-
-PREFIX = "sparsehess_"
 
 # Restarts before a solve may conclude that its shift is too far from a cluster.
 _PATIENCE = 6

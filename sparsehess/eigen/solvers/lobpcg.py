@@ -12,9 +12,9 @@ import time
 import numpy as np
 
 from sparsehess.eigen.problem.block_vectors import combine, dots, norms, orthonormalize, product
+from sparsehess.eigen.problem.petsc_options import PREFIX
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.slepc_blocks import require_finite
-from sparsehess.eigen.solvers.krylov_schur import PREFIX
 from sparsehess.eigen.solvers.preconditioned_solver import Preconditioned
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, agreement, on_root

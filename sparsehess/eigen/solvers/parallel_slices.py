@@ -8,12 +8,12 @@ from mpi4py import MPI
 
 import numpy as np
 
+from sparsehess.eigen.problem.group_copies import on_the_group
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.eigen.solvers.shifted_real_form import pencil
 from sparsehess.eigen.solvers.spectrum_slicing import MOST, Slicing
 from sparsehess.eigen.solvers.subintervals import Found
 from sparsehess.errors import InputError
-from sparsehess.runtime import PETSc, aij, destroy, raise_together
+from sparsehess.runtime import PETSc, destroy, raise_together
 from sparsehess.runtime.process_groups import Teams
 from sparsehess.runtime.work_stealing import Work
 
@@ -96,31 +96,3 @@ def _dealt_out(
     raise_together(comm, error)
     found = np.stack(columns, axis=1) if columns else np.empty((teams.layout.n_local, 0))
     return found, comm.allgather(told)
-
-
-def on_the_group(problem: EigenProblem, teams: Teams) -> EigenProblem:
-    """Return an assembled problem on the communicator of this rank's group; it owns its matrices.
-
-    Collective.
-    """
-    indptr, indices, a, m = teams.gather(*pencil(problem))
-    A = aij(teams.layout, indptr, indices, a)
-    M = None if problem.M is None else aij(teams.layout, indptr, indices, m)
-    null = vectors_on_the_group(problem.null, A, teams)
-    owned = [matrix for matrix in (A, M) if matrix is not None] + null
-    return EigenProblem(A=A, M=M, null=null, relative_error=problem.relative_error, owned=owned)
-
-
-def vectors_on_the_group(vectors: list[PETSc.Vec], A: PETSc.Mat, teams: Teams) -> list[PETSc.Vec]:
-    """Return copies of vectors on the communicator of this rank's group, for a matrix that is there.
-
-    Collective. The caller destroys them.
-    """
-    if not vectors:
-        return []
-    local = np.stack([vector.getArray(readonly=True) for vector in vectors], axis=1)
-    copies = []
-    for column in teams.spread(local).T:
-        copies.append(A.createVecRight())
-        copies[-1].setArray(column)
-    return copies

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sparsehess.eigen.problem.lanczos_bounds import spectral_bounds
-from sparsehess.eigen.problem.petsc_options import Options
+from sparsehess.eigen.problem.petsc_options import PREFIX, Options
 from sparsehess.eigen.problem.problem import EigenProblem, is_assembled
-from sparsehess.eigen.solvers.krylov_schur import PREFIX
 from sparsehess.eigen.solvers.solve_monitor import Watch
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, SLEPc, destroy, readable_errors

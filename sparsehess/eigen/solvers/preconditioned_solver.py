@@ -11,10 +11,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from sparsehess.eigen.problem.petsc_options import Options
+from sparsehess.eigen.problem.petsc_options import PREFIX, Options
 from sparsehess.eigen.problem.problem import EigenProblem, is_assembled
 from sparsehess.eigen.problem.rayleigh_ritz import rayleigh_ritz
-from sparsehess.eigen.solvers.krylov_schur import PREFIX
 from sparsehess.eigen.solvers.preconditioners import Diagonal, Multigrid, Near, preconditioner
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, destroy, readable_errors

@@ -6,8 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from sparsehess.eigen.problem.pencil import dense_block, pencil
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.eigen.solvers.shifted_real_form import DIRECT, Stored, dense_block, pencil
+from sparsehess.eigen.solvers.shifted_real_form import DIRECT, Stored
 from sparsehess.runtime import PETSc, destroy
 from sparsehess.runtime.process_groups import Teams
 

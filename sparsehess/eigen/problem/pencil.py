@@ -1,0 +1,66 @@
+"""The rows of A and M on one common pattern, and blocks of vectors as dense matrices."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse
+
+from sparsehess.eigen.problem.matrix_inputs import with_diagonal
+from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.runtime import PETSc
+from sparsehess.runtime.row_layout import Layout
+
+
+def pencil(problem: EigenProblem):
+    """Return (indptr, indices, a, m): local rows of A and M on the pattern that holds both and the diagonal.
+
+    Not collective but for types of matrices that are converted. M is the identity where there is none.
+    """
+    layout = problem.layout
+    A = _rows(problem.A, layout)
+    if problem.M is None:
+        own = np.arange(layout.n_local)
+        M = scipy.sparse.csr_matrix((np.ones(len(own)), (own, own + layout.start)), A.shape)
+    else:
+        M = _rows(problem.M, layout)
+    pattern = abs(_ones(A)) + abs(_ones(M))
+    A, M = _on_pattern(A, pattern), _on_pattern(M, pattern)
+    return pattern.indptr, pattern.indices, A, M
+
+
+def _ones(rows):
+    return scipy.sparse.csr_matrix((np.ones(rows.nnz), rows.indices, rows.indptr), rows.shape)
+
+
+def _on_pattern(rows, pattern) -> np.ndarray:
+    """Return the values of rows at the places of a pattern that holds theirs."""
+    number = np.repeat(np.arange(pattern.shape[0], dtype=np.int64), np.diff(pattern.indptr))
+    places = number * pattern.shape[1] + pattern.indices
+    mine = np.repeat(np.arange(rows.shape[0], dtype=np.int64), np.diff(rows.indptr)) * rows.shape[1] + rows.indices
+    values = np.zeros(pattern.nnz, rows.data.dtype)
+    values[np.searchsorted(places, mine)] = rows.data
+    return values
+
+
+def _rows(matrix: PETSc.Mat, layout: Layout) -> scipy.sparse.csr_matrix:
+    aij = (
+        matrix
+        if "aij" in matrix.getType() and "sbaij" not in matrix.getType()
+        else matrix.convert("aij", PETSc.Mat())
+    )
+    indptr, indices, values = aij.getValuesCSR()
+    if aij is not matrix:
+        aij.destroy()
+    rows = scipy.sparse.csr_matrix((values, indices, indptr), (layout.n_local, layout.n))
+    return with_diagonal(rows, layout)
+
+
+def dense_block(layout: Layout, X: np.ndarray) -> PETSc.Mat:
+    """Return a dense Mat on the memory of X (n_local, k), or of a copy that has PETSc's order and scalars.
+
+    Collective.
+    """
+    sizes = ((layout.n_local, layout.n), (None, X.shape[1]))
+    matrix = PETSc.Mat().createDense(sizes, array=np.asfortranarray(X, PETSc.ScalarType), comm=layout.comm)
+    matrix.assemble()
+    return matrix
