@@ -8,7 +8,7 @@ from sparsehess import runtime
 from sparsehess.commands import cost_model, method_advice
 from sparsehess.derivatives.objective import Objective
 from sparsehess.errors import InputError
-from sparsehess.operators import MatrixFree
+from sparsehess.hessian.matrix_free import MatrixFree
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import memory
 from sparsehess.storage import matrix_files

@@ -26,7 +26,7 @@ from sparsehess.commands.summaries import (
     thinned_line,
 )
 from sparsehess.eigen.certificates.certificate import judge, recount
-from sparsehess.eigen.certificates.inertia import count_signs
+from sparsehess.eigen.certificates.inertia import count_inertia
 from sparsehess.eigen.certificates.lowest_curvature import condition, curvature
 from sparsehess.eigen.problem.backends import check_backend
 from sparsehess.eigen.problem.problem import EigenProblem
@@ -149,7 +149,7 @@ def run_inertia(arguments, options, comm) -> int:
     writers.check_writable(arguments.direction, writers.RESULTS, comm)
     with closing(operand(arguments, comm, shell=arguments.shell)) as given:
         with EigenProblem.of(**_whole(given), nullspace=[], supply=given.provision.solvers()) as problem:
-            signs = count_signs(problem, arguments.zero, options)
+            signs = count_inertia(problem, arguments.zero, options)
             more = {"condition": condition(problem, arguments.seed)} if arguments.condition else {}
             if arguments.direction is not None:
                 lowest = curvature(problem, seed=arguments.seed)

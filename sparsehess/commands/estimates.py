@@ -12,8 +12,8 @@ from sparsehess.commands.inputs import known_vectors, operand
 from sparsehess.commands.output import SCHEMA, answer, no_solver, ranks
 from sparsehess.commands.reports import plots
 from sparsehess.commands.summaries import density_lines, derivative_facts, hessian_lines, rank_lines, trace_lines
-from sparsehess.eigen.certificates import numerical_rank
-from sparsehess.eigen.estimates import spectral_density, trace
+from sparsehess.eigen.certificates.numerical_rank import rank
+from sparsehess.eigen.estimates import density, trace
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.spectrum import SolveSpec
 from sparsehess.eigen.solvers.eigs import shortfall, solve
@@ -79,7 +79,7 @@ def run_density(arguments, options, comm) -> int:
                 raise error
         else:
             no_solver(options)
-        found = spectral_density(
+        found = density(
             problem,
             points=arguments.grid,
             width=arguments.width,
@@ -157,7 +157,7 @@ def run_rank(arguments, options, comm) -> int:
     if arguments.method == "inertia":
         flag_groups.refuse(arguments, flag_groups.SAMPLES, "--method inertia takes no samples")
     with _problem(arguments, comm) as (given, problem):
-        found = numerical_rank(
+        found = rank(
             problem,
             _threshold(arguments.threshold),
             absolute=arguments.absolute,

@@ -21,7 +21,7 @@ from sparsehess.eigen.problem.rigid_body_modes import rigid_body_rows
 from sparsehess.errors import InputError
 from sparsehess.hessian.evaluation_journal import Journal
 from sparsehess.hessian.hessian import Hessian, assemble, detected
-from sparsehess.operators import MatrixFree
+from sparsehess.hessian.matrix_free import MatrixFree
 from sparsehess.pattern import Layout, Pattern
 from sparsehess.pattern.dropping_rules import Above, Largest
 from sparsehess.runtime import PETSc, on_root

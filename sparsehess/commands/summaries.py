@@ -12,16 +12,17 @@ from sparsehess import runtime
 from sparsehess.coloring import verify
 from sparsehess.commands.inputs import Operand
 from sparsehess.commands.output import SCHEMA, ranks
-from sparsehess.eigen.certificates.inertia import Signs
 from sparsehess.eigen.certificates.sparsification import Thinned
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.spectrum import Count, SolveSpec, Spectrum
 from sparsehess.hessian.hessian import Hessian
-from sparsehess.operators import MatrixFree
+from sparsehess.hessian.matrix_free import MatrixFree
+from sparsehess.operators.eigenvalues import Inertia
 from sparsehess.runtime import progress
 
 if TYPE_CHECKING:
-    from sparsehess.eigen.estimates import Density, Rank, Trace
+    from sparsehess.eigen.certificates.numerical_rank import Rank
+    from sparsehess.eigen.estimates import Density, Trace
 
 
 def coloring_facts(coloring, valid: bool) -> dict:
@@ -102,7 +103,7 @@ def derivative_facts(derived: Hessian | MatrixFree) -> dict:
     }
 
 
-def inertia_lines(signs: Signs, more: dict) -> str:
+def inertia_lines(signs: Inertia, more: dict) -> str:
     """Return the answer of `inertia` for people. Not collective."""
     errors = ("", "", "") if signs.stderr is None else tuple(f" ± {error:.2g}" for error in signs.stderr)
     lines = [

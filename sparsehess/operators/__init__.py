@@ -5,8 +5,6 @@ What they share with assembled ones is a PETSc matrix, `mat`. Modules are import
 
 from importlib import import_module
 
-from sparsehess.hessian.matrix_free import MatrixFree
-
 _HOME = {
     "Operator": "operator",
     "LowRankDiagonal": "low_rank",
@@ -28,7 +26,7 @@ _HOME = {
     "lora": "transforms",
 }
 
-__all__ = ["MatrixFree", *_HOME]
+__all__ = [*_HOME]
 
 
 def __getattr__(name: str):

@@ -128,8 +128,10 @@ class BlockDiagonal(Operator):
                 self._eigen = [np.linalg.eigh(block) for block in self.blocks]
         return self._eigen
 
-    def exact(self) -> Eigenvalues | None:
-        return self.eigenvalues()
+    @property
+    def knows_eigenvalues(self) -> bool:
+        """True: they are those of the blocks. Not collective."""
+        return True
 
     def eigenvalues(self) -> Eigenvalues:
         """Return all eigenvalues: the union of those of the blocks.
@@ -138,13 +140,6 @@ class BlockDiagonal(Operator):
         """
         own = [values for values, _ in self._pairs]
         return Eigenvalues.single(self.comm, np.concatenate(own) if own else np.empty(0))
-
-    def spectrum(self, k: int = 6, which: str = "smallest") -> np.ndarray:
-        """Return k eigenvalues; see `Operator.spectrum`.
-
-        Collective. Of the union of the blocks' spectra.
-        """
-        return self.eigenvalues().ends(k, which)
 
     def _solve(self, b: np.ndarray, shift: float) -> np.ndarray:
         if self.eigenvalues().singular(shift):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from sparsehess.errors import InputError
-from sparsehess.operators.eigenvalues import Eigenvalues, check_which, first
+from sparsehess.operators.eigenvalues import Eigenvalues, Inertia, check_which, first
 from sparsehess.operators.operator import Operator
 from sparsehess.pattern import Layout
 
@@ -66,27 +66,39 @@ class DirectSum(Operator):
         """
         return sum(part.trace() for part in self.parts)
 
-    def exact(self) -> Eigenvalues | None:
-        every = [part.exact() for part in self.parts]
-        if any(one is None for one in every):
-            return None
-        values, counts = np.concatenate([e.values for e in every]), np.concatenate([e.counts for e in every])
-        return Eigenvalues(self.comm, values, counts)
+    @property
+    def knows_eigenvalues(self) -> bool:
+        """Whether all parts know theirs. Collective the first time."""
+        return all(part.knows_eigenvalues for part in self.parts)
 
-    def count(self, below: float) -> int | None:
-        every = [part.count(below) for part in self.parts]
-        return None if any(one is None for one in every) else sum(every)
+    @property
+    def knows_counts(self) -> bool:
+        """Whether all parts know theirs. Collective the first time."""
+        return all(part.knows_counts for part in self.parts)
 
-    def eigenvalues(self) -> Eigenvalues:
-        """Return all eigenvalues, the union of the parts', where all of them know theirs.
+    def count(self, below: float) -> int:
+        """Return how many eigenvalues are below a number: the sum of the parts' counts.
 
         Collective.
         """
-        every = self.exact()
-        if every is None:
-            unknown = next(type(part).__name__ for part in self.parts if part.exact() is None)
-            raise InputError(f"not all eigenvalues are known of {unknown}: spectrum finds as many as are wanted")
-        return every
+        return sum(part.count(below) for part in self.parts)
+
+    def eigenvalues(self) -> Eigenvalues:
+        """Return all eigenvalues: the union of the parts'.
+
+        Collective.
+
+        Raises
+        ------
+        InputError
+            A part does not know its own.
+        """
+        unknown = [type(part).__name__ for part in self.parts if not part.knows_eigenvalues]
+        if unknown:
+            raise InputError(f"not all eigenvalues are known of {unknown[0]}: eigs finds as many as are wanted")
+        every = [part.eigenvalues() for part in self.parts]
+        values, counts = np.concatenate([e.values for e in every]), np.concatenate([e.counts for e in every])
+        return Eigenvalues(self.comm, values, counts)
 
     def spectrum(self, k: int = 6, which: str = "smallest") -> np.ndarray:
         """Return k eigenvalues; see `Operator.spectrum`.
@@ -104,23 +116,19 @@ class DirectSum(Operator):
         """
         return sum(part.logdet(shift) for part in self.parts)
 
-    def inertia(self, zero: float | None = None):
-        """Return the `Signs` of all eigenvalues; `zero` is up to what size one is zero.
+    def inertia(self, zero: float | None = None) -> Inertia:
+        """Return the inertia: the sum of the parts' own, with one size up to which an eigenvalue is zero.
 
-        Collective.
+        Collective. See `Operator.inertia`.
         """
-        from sparsehess.eigen.certificates.inertia import (
-            Signs,  # solvers take operators in: not before they are asked for
-        )
-
         if zero is None:
             zero = max(part.inertia().threshold for part in self.parts)
-        signs = [part.inertia(zero) for part in self.parts]
-        doubt = "; ".join(one.doubt for one in signs if one.doubt)
+        every = [part.inertia(zero) for part in self.parts]
+        doubt = "; ".join(one.doubt for one in every if one.doubt)
         counts = [
-            sum(getattr(one, sign) for one in signs) for sign in ("negative", "zero", "positive", "infinite")
+            sum(getattr(one, sign) for one in every) for sign in ("negative", "zero", "positive", "infinite")
         ]
-        return Signs(*counts, zero, not doubt, doubt)
+        return Inertia(*counts, zero, not doubt, doubt)
 
     def _solve(self, b: np.ndarray, shift: float) -> np.ndarray:
         return self._each(lambda part, own: part.solve(own, shift), b)

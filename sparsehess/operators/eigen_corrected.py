@@ -142,8 +142,10 @@ class EigenCorrected(Operator):
         """
         return self.comm.allreduce(float(self.s.sum()))
 
-    def exact(self) -> Eigenvalues | None:
-        return self.eigenvalues()
+    @property
+    def knows_eigenvalues(self) -> bool:
+        """True: they are s. Not collective."""
+        return True
 
     def eigenvalues(self) -> Eigenvalues:
         """Return all eigenvalues.
@@ -151,13 +153,6 @@ class EigenCorrected(Operator):
         Not collective.
         """
         return Eigenvalues.single(self.comm, self.s)
-
-    def spectrum(self, k: int = 6, which: str = "smallest") -> np.ndarray:
-        """Return k eigenvalues; see `Operator.spectrum`.
-
-        Collective. They are known.
-        """
-        return self.eigenvalues().ends(k, which)
 
     def _solve(self, b: np.ndarray, shift: float) -> np.ndarray:
         if self.eigenvalues().singular(shift):

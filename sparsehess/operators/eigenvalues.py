@@ -16,7 +16,7 @@ from sparsehess.runtime.validation import above_zero, reals, whole_number
 # An eigenvalue below this part of the largest is zero: what rounding leaves of one.
 ZERO = 1e3 * np.finfo(float).eps
 
-# Signs are certain where no eigenvalue lies between the threshold and this multiple of it, as in `inertia`.
+# An inertia is certain where no eigenvalue lies between the threshold and this multiple of it.
 _WIDER = 4.0
 
 # In which order eigenvalues are wanted.
@@ -26,6 +26,45 @@ ORDERS = {
     "magnitude": lambda values: -np.abs(values),
     "negative": lambda values: np.where(values < 0, values, np.inf),
 }
+
+
+@dataclass(frozen=True)
+class Inertia:
+    """How many eigenvalues are negative, zero and positive.
+
+    Attributes
+    ----------
+    negative, zero, positive, infinite
+        How many; infinite ones belong to a singular mass matrix.
+    threshold
+        Up to this size an eigenvalue is zero.
+    certified
+        Whether two factorizations at either side of zero agree.
+    doubt
+        What they disagree about, or why there are none; empty where certified.
+    stderr
+        Standard errors of `negative`, `zero` and `positive` where they are estimates, else None.
+    """
+
+    negative: int
+    zero: int
+    positive: int
+    infinite: int
+    threshold: float
+    certified: bool
+    doubt: str
+    stderr: tuple[float, float, float] | None = None
+
+    @property
+    def definite(self) -> str:
+        """The verdict in words."""
+        if self.negative and self.positive:
+            return "indefinite"
+        if self.negative:
+            return "negative semidefinite" if self.zero else "negative definite"
+        if self.positive:
+            return "positive semidefinite" if self.zero else "positive definite"
+        return "zero"
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,15 +172,11 @@ class Eigenvalues:
         shifted = self.map(lambda values: values + shift)
         return shifted.least() <= _EPS * max(self.largest(), abs(shift))
 
-    def signs(self, zero: float | None = None):
-        """Return the `Signs` of all eigenvalues; `zero` is up to what size one is zero.
+    def inertia(self, zero: float | None = None) -> Inertia:
+        """Return the inertia; `zero` is up to what size an eigenvalue is zero.
 
         Collective.
         """
-        from sparsehess.eigen.certificates.inertia import (
-            Signs,  # solvers take operators in: not before they are asked for
-        )
-
         threshold = max(ZERO * self.largest(), np.finfo(float).tiny) if zero is None else above_zero(zero, "zero")
         negative = self.number(lambda values: values < -threshold)
         positive = self.number(lambda values: values > threshold)
@@ -149,7 +184,7 @@ class Eigenvalues:
         wider = self.number(lambda values: np.abs(values) > _WIDER * threshold)
         near = negative + positive - wider
         doubt = f"{near} between {threshold:.1e} and {_WIDER * threshold:.1e} in size" if near else ""
-        return Signs(negative, every - negative - positive, positive, 0, threshold, not near, doubt)
+        return Inertia(negative, every - negative - positive, positive, 0, threshold, not near, doubt)
 
 
 _EPS = np.finfo(float).eps

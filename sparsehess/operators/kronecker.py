@@ -125,8 +125,10 @@ class Kronecker(Operator):
             self._kept_exact = EigenCorrected(QA, QB, values.ravel(), comm=self.comm)
         return self._kept_exact
 
-    def exact(self) -> Eigenvalues | None:
-        return self.eigenvalues() if self.diagonalizable else None
+    @property
+    def knows_eigenvalues(self) -> bool:
+        """Whether the sum is `diagonalizable`. Collective the first time."""
+        return self.diagonalizable
 
     def eigenvalues(self) -> Eigenvalues:
         """Return all eigenvalues, Σ a b over eigenvalues of the factors.
@@ -136,7 +138,7 @@ class Kronecker(Operator):
         Raises
         ------
         InputError
-            The factors of the terms do not commute: `spectrum` finds as many as are wanted.
+            The factors of the terms do not commute: `sparsehess.eigs` finds as many as are wanted.
         """
         return self._need_exact().eigenvalues()
 
@@ -149,7 +151,7 @@ class Kronecker(Operator):
         """Return k eigenvalues (k,), ascending, the same on every rank.
 
         Collective. One term: the k products that are first, from sorted eigenvalues of the factors with
-        O((p + k) log p) comparisons, the other p q never formed. Several terms that commute: of all. Else `eigs`.
+        O((p + k) log p) comparisons, the other p q never formed. Several terms that commute: of all.
 
         Parameters
         ----------
@@ -157,11 +159,14 @@ class Kronecker(Operator):
             How many.
         which
             `smallest`, `largest`, `magnitude`, or `negative`, of which there may be fewer.
+
+        Raises
+        ------
+        InputError
+            As `eigenvalues`.
         """
         check_which(k, which)
-        if not self.diagonalizable:
-            return super().spectrum(k, which)
-        if len(self.terms) > 1:
+        if not self.diagonalizable or len(self.terms) > 1:
             return self.eigenvalues().ends(k, which)
         _, _, a, b = self._bases
         return first(first_products(a[0], b[0], min(k, self.n), which), k, which)
@@ -179,13 +184,6 @@ class Kronecker(Operator):
             for values, other in ((a, self.grid.q), (b, self.grid.p))
         ]
         return sum(parts)
-
-    def inertia(self, zero: float | None = None):
-        """Return the `Signs` of all eigenvalues; `zero` is up to what size one is zero.
-
-        Collective. See `eigenvalues`.
-        """
-        return self.eigenvalues().signs(zero)
 
     def _solve(self, b: np.ndarray, shift: float) -> np.ndarray:
         exact = self._exact

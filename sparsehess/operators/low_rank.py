@@ -8,7 +8,7 @@ import numpy as np
 import scipy.linalg
 
 from sparsehess.errors import InputError
-from sparsehess.operators.eigenvalues import ZERO, Eigenvalues, applied, check_which, first
+from sparsehess.operators.eigenvalues import ZERO, Eigenvalues, Inertia, applied, check_which, first
 from sparsehess.operators.operator import Operator
 from sparsehess.operators.spectrum_bisection import Counts, bisected
 from sparsehess.operators.tall_skinny_qr import local_array, small_eigh, summed, tall_qr
@@ -163,6 +163,16 @@ class LowRankDiagonal(Operator):
         """
         return self.d + np.einsum("ij,ij->i", self.U @ self.C, self.U)
 
+    @property
+    def knows_eigenvalues(self) -> bool:
+        """Whether D is a multiple of the identity. Not collective."""
+        return self._uniform
+
+    @property
+    def knows_counts(self) -> bool:
+        """True: counts are by inertia additivity. Not collective."""
+        return True
+
     def eigenvalues(self) -> Eigenvalues:
         """Return all eigenvalues, where D is a multiple of the identity.
 
@@ -182,9 +192,6 @@ class LowRankDiagonal(Operator):
         counts = np.array([1] * len(lam) + others, np.int64)
         mine = slice(None) if self.comm.rank == 0 else slice(0)
         return Eigenvalues(self.comm, values[mine], counts[mine])
-
-    def exact(self) -> Eigenvalues | None:
-        return self.eigenvalues() if self._uniform else None
 
     def count(self, below: float) -> int:
         """Return how many eigenvalues are below a number, by Haynsworth's inertia additivity.
@@ -242,23 +249,19 @@ class LowRankDiagonal(Operator):
         """No less than the largest entry of D and the largest eigenvalue of U C Uᵀ."""
         return max(*map(abs, self._ends), np.abs(self._core[1]).max(initial=0.0))
 
-    def inertia(self, zero: float | None = None):
-        """Return the `Signs` of all eigenvalues; `zero` is up to what size one is zero.
+    def inertia(self, zero: float | None = None) -> Inertia:
+        """Return the inertia; `zero` is up to what size an eigenvalue is zero.
 
         Collective. Four counts, as `sparsehess.inertia` makes them.
         """
-        from sparsehess.eigen.certificates.inertia import (
-            Signs,  # solvers take operators in: not before they are asked for
-        )
-
         if self._uniform:
-            return self.eigenvalues().signs(zero)
+            return self.eigenvalues().inertia(zero)
         threshold = 2 * ZERO * self._size if zero is None else above_zero(zero, "zero")
         counts = self._below(threshold * np.array([-4.0, -1.0, 1.0, 4.0]))
         farther, negative, upto, beyond = map(int, counts)
         near = negative - farther + beyond - upto
         doubt = f"{near} between {threshold:.1e} and {4 * threshold:.1e} in size" if near else ""
-        return Signs(negative, upto - negative, self.n - upto, 0, threshold, not near, doubt)
+        return Inertia(negative, upto - negative, self.n - upto, 0, threshold, not near, doubt)
 
     def logdet(self, shift: float = 0.0) -> float:
         """Return log |det (H + shift I)|, -inf where it is singular; `inertia` tells the sign.

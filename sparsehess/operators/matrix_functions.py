@@ -64,13 +64,12 @@ def funm(matrix, f: float | Callable, *, method: str = "eigen", comm=None):
         raise InputError("the Newton iteration is for powers: give a number")
     if not callable(f) and not np.isfinite(reals(f, "the power")):
         raise InputError(f"the power {f} must be finite")
-    if not isinstance(matrix, Operator) or (not hasattr(matrix, "function") and is_assembled(matrix.mat)):
-        matrix = getattr(matrix, "mat", matrix)
+    if isinstance(matrix, BlockDiagonal) or (isinstance(matrix, Operator) and not is_assembled(matrix.mat)):
+        return _of_operator(matrix, f, method)
+    matrix = getattr(matrix, "mat", matrix)
     if isinstance(matrix, PETSc.Mat):
         with BlockDiagonal.from_components(matrix) as blocks:
             return _of_operator(blocks, f, method)
-    if isinstance(matrix, Operator):
-        return _of_operator(matrix, f, method)
     return on_root(communicator(comm), _of_array, matrix, f, method)
 
 
@@ -79,8 +78,6 @@ def _of_operator(matrix: Operator, f, method: str) -> Operator:
         if not isinstance(matrix, BlockDiagonal):
             raise InputError("the Newton iteration is for dense matrices and blocks: take method eigen")
         return matrix.map(lambda block: _newton_power(block, f))
-    if not hasattr(matrix, "function"):
-        raise InputError(f"the eigenvectors of a {type(matrix).__name__} are not known")
     if callable(f):
         return matrix.function(f)
     result = matrix.function(lambda values: power_of(values, f))

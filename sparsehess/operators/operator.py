@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from sparsehess.errors import InputError, NotConverged
-from sparsehess.operators.eigenvalues import Eigenvalues, check_which, first
+from sparsehess.operators.eigenvalues import Eigenvalues, Inertia
 from sparsehess.operators.tall_skinny_qr import local_array
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, communicator, destroy, has_package, readable_errors, require_real
@@ -100,8 +102,6 @@ class Operator:
         """Whether `diagonal` is no estimate. Collective."""
         return True
 
-    # --- what all answer ---
-
     def trace(self) -> float:
         """Return the trace.
 
@@ -109,10 +109,46 @@ class Operator:
         """
         return self.comm.allreduce(float(self.diagonal().sum()))
 
+    # --- what the structure may tell of eigenvalues; `sparsehess.eigs` and `sparsehess.inertia` ask it first ---
+
+    @property
+    def knows_eigenvalues(self) -> bool:
+        """Whether the structure tells all eigenvalues. Collective the first time."""
+        return False
+
+    @property
+    def knows_counts(self) -> bool:
+        """Whether the structure tells `count`, `inertia` and `spectrum`. Collective the first time."""
+        return self.knows_eigenvalues
+
+    def eigenvalues(self) -> Eigenvalues:
+        """Return all eigenvalues.
+
+        Collective.
+
+        Raises
+        ------
+        InputError
+            The structure does not tell them: `sparsehess.eigs` finds as many as are wanted.
+        """
+        raise InputError(f"the structure of a {type(self).__name__} tells no eigenvalues: eigs finds them")
+
+    def count(self, below: float) -> int:
+        """Return how many eigenvalues are below a number.
+
+        Collective.
+
+        Raises
+        ------
+        InputError
+            The structure does not tell it.
+        """
+        return self.eigenvalues().number(lambda values: values < below)
+
     def spectrum(self, k: int = 6, which: str = "smallest") -> np.ndarray:
         """Return k eigenvalues (k,), ascending, the same on every rank.
 
-        Collective. Here by `eigs`.
+        Collective.
 
         Parameters
         ----------
@@ -120,31 +156,39 @@ class Operator:
             How many.
         which
             `smallest`, `largest`, `magnitude`, or `negative`, of which there may be fewer.
+
+        Raises
+        ------
+        InputError
+            The structure does not tell them: `sparsehess.eigs` finds them.
         """
-        from sparsehess.eigen.solvers import eigs  # solvers take operators in: not before they are asked for
+        return self.eigenvalues().ends(k, which)
 
-        check_which(k, which)
-        if which == "negative" and not is_assembled(self.mat):
-            which, wanted = "smallest", "negative"  # a shell's signs are told by the values found alone
-        else:
-            wanted = which
-        with eigs(self.mat, min(k, self.n), which=which) as found:
-            return first(found.eigenvalues, k, wanted)
-
-    def exact(self) -> Eigenvalues | None:
-        """Return all eigenvalues where the structure tells them, else None.
+    def inertia(self, zero: float | None = None) -> Inertia:
+        """Return the inertia; `zero` is up to what size an eigenvalue is zero.
 
         Collective.
-        """
-        return None
 
-    def count(self, below: float) -> int | None:
-        """Return how many eigenvalues are below a number where the structure tells it, else None.
+        Raises
+        ------
+        InputError
+            The structure does not tell it: `sparsehess.inertia` counts.
+        """
+        return self.eigenvalues().inertia(zero)
+
+    def function(self, f: Callable[[np.ndarray], np.ndarray]) -> Operator:
+        """Return f(H), of a kind that has these eigenvectors.
 
         Collective.
+
+        Raises
+        ------
+        InputError
+            The structure does not tell the eigenvectors, or f is not finite at an eigenvalue.
         """
-        every = self.exact()
-        return None if every is None else every.number(lambda values: values < below)
+        raise InputError(f"the eigenvectors of a {type(self).__name__} are not known")
+
+    # --- what all answer ---
 
     def solve(self, b, shift: float = 0.0):
         """Return the solution of (H + shift I) x = b.
@@ -186,8 +230,8 @@ class Operator:
         InputError
             A shell of no known eigenvalues.
         """
-        if (every := self.exact()) is not None:
-            return every.logdet(shift)
+        if self.knows_eigenvalues:
+            return self.eigenvalues().logdet(shift)
         if not self._factorizes:
             raise InputError(
                 "the log-determinant of a shell without known eigenvalues can only be estimated: assemble it"
@@ -198,25 +242,6 @@ class Operator:
             return -np.inf
         mantissa, power = factor.getMumpsRinfog(12), factor.getMumpsInfog(34)
         return float(np.log(np.abs(mantissa)) + power * np.log(2.0)) if mantissa else -np.inf
-
-    def inertia(self, zero: float | None = None):
-        """Return the `Signs` of all eigenvalues; `zero` is up to what size one is zero.
-
-        Collective. Here from all eigenvalues where the structure tells them, else by factorizations, see
-        `sparsehess.inertia`.
-
-        Raises
-        ------
-        InputError
-            A shell of no known eigenvalues.
-        """
-        from sparsehess.eigen.certificates.inertia import inertia
-
-        if (every := self.exact()) is not None:
-            return every.signs(zero)
-        if not is_assembled(self.mat):
-            raise InputError("the signs of a shell without known eigenvalues cannot be counted: assemble it")
-        return inertia(self.mat, zero=zero)
 
     @classmethod
     def weighted(cls, items: list, shift: float):

@@ -21,8 +21,8 @@ from cases import (
 from scipy.special import ndtr
 
 import sparsehess as sh
-from sparsehess.eigen.certificates import numerical_rank
-from sparsehess.eigen.estimates import block_traces, count, diagonal, spectral_density, trace
+from sparsehess.eigen.certificates.numerical_rank import rank
+from sparsehess.eigen.estimates import block_traces, count, density, diagonal, trace
 from sparsehess.eigen.estimates.block_lanczos import Lanczos, function_of
 from sparsehess.eigen.estimates.reduced_operator import reduced
 from sparsehess.eigen.estimates.spectral_functions import half_width
@@ -101,7 +101,7 @@ def tight_mass(n):
 )
 def test_densities_of_prescribed_spectra(name, comm):
     exact = SPECTRA[name]
-    found = spectral_density(prescribed(exact), comm=comm)
+    found = density(prescribed(exact), comm=comm)
     cell = found.grid[1] - found.grid[0]
     assert kolmogorov(found, exact) < 0.035
     assert abs(cell * found.density.sum() - 1) < 1e-3
@@ -115,7 +115,7 @@ def test_densities_of_prescribed_spectra(name, comm):
 @pytest.mark.parametrize("name", ["hb_lund", "anm_3mht", *thorough("ccx_acou3", "nafems_fv52_p2", "ccx_beam8f")])
 def test_densities_of_stored_matrices(name, comm):
     K, M = stored(name)
-    found = spectral_density(K, mass=M, samples=12, comm=comm)
+    found = density(K, mass=M, samples=12, comm=comm)
     assert kolmogorov(found, reference(name)) < 0.04
 
 
@@ -123,7 +123,7 @@ def test_densities_of_stored_matrices(name, comm):
 @pytest.mark.parametrize("method, allowed", [("lanczos", 0.016), ("chebyshev", 0.018)])
 def test_densities_of_grids(method, allowed, sides, comm):
     K, exact = laplacian(*sides)
-    found = spectral_density(K, method=method, comm=comm)
+    found = density(K, method=method, comm=comm)
     assert kolmogorov(found, exact) < allowed
     edges = np.append(found.grid, 2 * found.grid[-1] - found.grid[-2]) - 0.5 * (found.grid[1] - found.grid[0])
     smooth = np.diff(ndtr((edges[:, None] - exact) / found.width).mean(axis=1)) / np.diff(edges)
@@ -134,14 +134,14 @@ def test_densities_of_grids(method, allowed, sides, comm):
 def test_cumulative_densities_of_large_grids_have_no_stairs(comm):
     """Where many eigenvalues make every sample alike, staircases would be off by half a step: 1 / 100."""
     K, exact = laplacian(28, 29, 30)
-    assert kolmogorov(spectral_density(K, samples=4, steps=50, comm=comm), exact) < 0.006
+    assert kolmogorov(density(K, samples=4, steps=50, comm=comm), exact) < 0.006
 
 
 def test_a_kernel_of_given_width(comm):
     K, exact = laplacian(20, 20)
     places = np.linspace(0, 8, 81)
     for method in ("lanczos", "chebyshev"):
-        found = spectral_density(K, width=0.25, grid=places, method=method, comm=comm)
+        found = density(K, width=0.25, grid=places, method=method, comm=comm)
         assert found.width == pytest.approx(0.25, rel=0.05)
         edges = np.append(places - 0.05, 8.05)
         smooth = np.diff(ndtr((edges[:, None] - exact) / 0.25).mean(axis=1)) / 0.1
@@ -197,7 +197,7 @@ def test_generalised_densities(mass, comm):
     M = sp.diags(mass).tocsr() if isinstance(mass, np.ndarray) else mass
     exact = lapack(K, M)
     for method, steps, allowed in (("lanczos", 70, 0.035), ("chebyshev", 30, 0.3)):
-        assert kolmogorov(spectral_density(K, mass=mass, method=method, steps=steps, comm=comm), exact) < allowed
+        assert kolmogorov(density(K, mass=mass, method=method, steps=steps, comm=comm), exact) < allowed
     inside = int(((exact > 1) & (exact < 3)).sum())
     value, error = count(K, 1.0, 3.0, mass=mass, samples=12, steps=50, comm=comm)
     assert abs(value - inside) <= max(4 * error, 1.0)
@@ -206,13 +206,13 @@ def test_generalised_densities(mass, comm):
 def test_what_is_known_becomes_atoms(comm):
     K, exact = free_chain(150)
     K = K + sp.diags(np.r_[np.zeros(149), 0.0])
-    found = spectral_density(K, nullspace=np.ones((1, 150)), comm=comm)
+    found = density(K, nullspace=np.ones((1, 150)), comm=comm)
     assert found.atoms == ((0.0, 1),) and kolmogorov(found, exact) < 0.03
     assert found.range[0] < 1e-12 and found.count(-1e-9, 1e-9) == pytest.approx((1.0, 0.0), abs=1e-4)
     spread = np.r_[np.zeros(200), np.linspace(0.9, 1.1, 90), 30, 40, 40, 50]
     A = prescribed(spread)
     with sh.eigs(A, 4, which="largest", comm=comm) as known:
-        found = spectral_density(A, deflate=known, comm=comm)
+        found = density(A, deflate=known, comm=comm)
         assert [times for _, times in found.atoms] == [1, 2, 1]
         assert max(nodes.max() for nodes in found.measures.nodes) < 1.2
         assert found.width < 0.1  # of what is left
@@ -229,7 +229,7 @@ def test_null_vectors_and_pairs_of_a_pencil_are_deflated_in_its_inner_product(co
     M = tight_mass(120)
     exact = lapack(K, M)
     with sh.eigs(K, 3, which="largest", mass=M, nullspace=np.ones((1, 120)), comm=comm) as known:
-        found = spectral_density(K, mass=M, nullspace=np.ones((1, 120)), deflate=known, samples=16, comm=comm)
+        found = density(K, mass=M, nullspace=np.ones((1, 120)), deflate=known, samples=16, comm=comm)
     assert len(found.atoms) == 4 and found.atoms[0] == (0.0, 1)
     assert np.abs(np.array([atom.location for atom in found.atoms[1:]]) - exact[-3:]).max() < 1e-6 * exact[-1]
     assert kolmogorov(found, np.r_[0.0, exact[1:]]) < 0.06
@@ -239,9 +239,9 @@ def test_shells(comm):
     K, exact = laplacian(20, 21)
     mat, _ = shell(K, comm)
     blocks, context = shell(K, comm, Blocks)
-    assembled = spectral_density(K, samples=4, steps=60, comm=comm)
+    assembled = density(K, samples=4, steps=60, comm=comm)
     for one in (mat, blocks):
-        found = spectral_density(one, samples=4, steps=60)
+        found = density(one, samples=4, steps=60)
         assert np.abs(found.density - assembled.density).max() < 1e-6
         assert kolmogorov(found, exact) < 0.02
         mass = np.linspace(1, 2, 420)
@@ -257,7 +257,7 @@ def test_answers_do_not_depend_on_the_ranks(comm):
     mass = tight_mass(150)
     for M in (None, mass):
         here, alone = (
-            spectral_density(K, mass=M, samples=3, steps=40, seed=5, comm=each) for each in (comm, MPI.COMM_SELF)
+            density(K, mass=M, samples=3, steps=40, seed=5, comm=each) for each in (comm, MPI.COMM_SELF)
         )
         assert np.abs(here.density - alone.density).max() < 1e-8 * alone.density.max()
         assert np.abs(here.cumulative - alone.cumulative).max() < 1e-8
@@ -268,7 +268,7 @@ def test_answers_do_not_depend_on_the_ranks(comm):
             )
             assert abs(mine.trace - theirs.trace) < 1e-5 * theirs.trace
             assert abs(mine.stderr - theirs.stderr) < 1e-3 * theirs.stderr
-    everywhere = comm.allgather(spectral_density(K, samples=2, steps=20, comm=comm).density.tobytes())
+    everywhere = comm.allgather(density(K, samples=2, steps=20, comm=comm).density.tobytes())
     assert len(set(everywhere)) == 1
 
 
@@ -279,19 +279,19 @@ def test_groups_of_ranks_change_nothing_but_rounding(method, comm):
     with sh.eigs(K, 3, which="largest", mass=M, nullspace=null, comm=comm) as known:
         for mass, deflate in ((None, None), (M, known)):
             given = {"mass": mass, "deflate": deflate, "nullspace": null, "samples": 5, "steps": 30}
-            together = spectral_density(K, method=method, **given, comm=comm)
+            together = density(K, method=method, **given, comm=comm)
             for groups in {min(2, comm.size), comm.size}:
-                found = spectral_density(K, method=method, groups=groups, **given, comm=comm)
+                found = density(K, method=method, groups=groups, **given, comm=comm)
                 assert np.abs(found.cumulative - together.cumulative).max() < 1e-7
                 assert np.abs(found.density - together.density).max() < 1e-6 * together.density.max()
                 assert found.products == together.products
                 assert len(set(comm.allgather(found.density.tobytes()))) == 1
     with pytest.raises(InputError, match="no more than ranks"):
-        spectral_density(K, groups=comm.size + 1, comm=comm)
+        density(K, groups=comm.size + 1, comm=comm)
     if comm.size > 1:
         mat, _ = shell(K, comm)
         with pytest.raises(InputError, match="groups are for assembled"):
-            spectral_density(mat, groups=2)
+            density(mat, groups=2)
         mat.destroy()
 
 
@@ -332,8 +332,7 @@ def test_bars_of_densities_cover_as_often_as_they_say(method, comm):
     width = {"lanczos": 0.4, "chebyshev": None}[method]
     with EigenProblem.of(K, comm=comm) as problem:
         found = [
-            spectral_density(problem, steps=40, grid=places, width=width, method=method, seed=seed)
-            for seed in range(100)
+            density(problem, steps=40, grid=places, width=width, method=method, seed=seed) for seed in range(100)
         ]
     inside = int(((exact >= -1) & (exact <= 2.3)).sum())
     counts = [one.count(-1, 2.3) for one in found]
@@ -525,7 +524,7 @@ def test_ranks_of_deep_linear_networks(part, comm):
     for number, shape in list(enumerate(SHAPES))[part::2]:
         H = deep_linear(*shape, seed=100 + number)
         for threshold in ("gap", 1e-11):
-            found = numerical_rank(H, threshold, comm=comm)
+            found = rank(H, threshold, comm=comm)
             assert found.rank == rank_of_deep_linear(*shape), (shape, threshold, found)
             assert found.certified and found.n == len(H) and found.degeneracy == len(H) - found.rank
 
@@ -533,41 +532,39 @@ def test_ranks_of_deep_linear_networks(part, comm):
 def test_ranks_and_thresholds(comm):
     values = np.r_[1e-9 * np.linspace(1, 2, 100), np.geomspace(1e-3, 5, 150), -0.5, -1]
     K = prescribed(values)
-    found = numerical_rank(K, comm=comm)
+    found = rank(K, comm=comm)
     assert (found.above, found.below, found.between) == (150, 2, 100) and found.certified
     assert found.threshold == pytest.approx(5e-6, rel=0.02) and found.relative == pytest.approx(1e-6, rel=0.02)
     assert found.share == pytest.approx(100 / 252) and found.stderr == 0 and found.method == "inertia"
-    gap = numerical_rank(K, "gap", comm=comm)
+    gap = rank(K, "gap", comm=comm)
     assert gap.rank == 152 and gap.certified and 2e-9 < gap.gap[0] < gap.threshold < gap.gap[1] < 1e-3
-    none = numerical_rank(prescribed(np.linspace(1, 10, 80)), "gap", comm=comm)
+    none = rank(prescribed(np.linspace(1, 10, 80)), "gap", comm=comm)
     assert none.rank == 80 and none.gap is None and "no gap" in none.why
-    half = numerical_rank(K, absolute=0.05, comm=comm)
+    half = rank(K, absolute=0.05, comm=comm)
     assert half.rank == int((np.abs(values) > 0.05).sum()) and half.threshold == 0.05 and half.certified
-    at = numerical_rank(
-        sp.diags(np.r_[np.zeros(9), np.full(9, 1.001e-6), np.ones(20)]).tocsr(), absolute=1e-6, comm=comm
-    )
+    at = rank(sp.diags(np.r_[np.zeros(9), np.full(9, 1.001e-6), np.ones(20)]).tocsr(), absolute=1e-6, comm=comm)
     assert at.between == 9 and not at.certified and "but" in at.doubt
     for threshold in (None, "gap"):
-        guessed = numerical_rank(K, threshold, method="density", samples=16, steps=100, comm=comm)
+        guessed = rank(K, threshold, method="density", samples=16, steps=100, comm=comm)
         assert abs(guessed.rank - 152) <= max(4 * guessed.stderr, 1) and not guessed.certified
         assert guessed.above + guessed.below == guessed.rank and guessed.method == "density"
     mat, _ = shell(K, comm)
-    assert numerical_rank(mat, samples=4).method == "density"
+    assert rank(mat, samples=4).method == "density"
     with pytest.raises(InputError, match="factorization"):
-        numerical_rank(mat, method="inertia")
+        rank(mat, method="inertia")
     mat.destroy()
-    zero = numerical_rank(sp.csr_matrix((30, 30)), comm=comm)
+    zero = rank(sp.csr_matrix((30, 30)), comm=comm)
     assert zero.rank == 0 and zero.degeneracy == 30
 
 
 def test_ranks_of_pencils(comm):
     K, _ = free_chain(60)
     light = sp.diags(np.linspace(1, 4, 60)).tocsr()
-    assert numerical_rank(K, mass=light, comm=comm).degeneracy == 1
-    assert numerical_rank(K, "gap", mass=tight_mass(60), comm=comm).degeneracy == 1
-    assert numerical_rank(K, mass=light, nullspace=np.ones((1, 60)), comm=comm).degeneracy == 1
+    assert rank(K, mass=light, comm=comm).degeneracy == 1
+    assert rank(K, "gap", mass=tight_mass(60), comm=comm).degeneracy == 1
+    assert rank(K, mass=light, nullspace=np.ones((1, 60)), comm=comm).degeneracy == 1
     massless = np.r_[np.ones(50), np.zeros(10)]
-    found = numerical_rank(K, mass=massless, comm=comm)
+    found = rank(K, mass=massless, comm=comm)
     assert (found.rank, found.degeneracy, found.n) == (49, 1, 60) and found.certified
 
 
@@ -579,13 +576,13 @@ def test_what_cannot_be_used_is_refused(comm):
     singular = np.r_[np.ones(40), 0, 0]
     negative = sp.diags([np.ones(42), 0.9 * np.ones(41), 0.9 * np.ones(41)], [0, 1, -1]).tocsr()
     cases = [
-        (lambda: spectral_density(K, samples=1, comm=comm), "at least 2"),
-        (lambda: spectral_density(K, method="magic", comm=comm), "none of lanczos"),
-        (lambda: spectral_density(K, grid=[2.0, 1.0], comm=comm), "ascending"),
-        (lambda: spectral_density(K, width=-1, comm=comm), "must be positive"),
-        (lambda: spectral_density(K, method="chebyshev", width=1e-3, steps=10, comm=comm), "needs"),
-        (lambda: spectral_density(K, mass=singular, comm=comm), "2 zero rows"),
-        (lambda: spectral_density(K, mass=negative, comm=comm), "positive definite"),
+        (lambda: density(K, samples=1, comm=comm), "at least 2"),
+        (lambda: density(K, method="magic", comm=comm), "none of lanczos"),
+        (lambda: density(K, grid=[2.0, 1.0], comm=comm), "ascending"),
+        (lambda: density(K, width=-1, comm=comm), "must be positive"),
+        (lambda: density(K, method="chebyshev", width=1e-3, steps=10, comm=comm), "needs"),
+        (lambda: density(K, mass=singular, comm=comm), "2 zero rows"),
+        (lambda: density(K, mass=negative, comm=comm), "positive definite"),
         (lambda: trace(K, "heat", comm=comm), "time is for"),
         (lambda: trace(K, "inverse", gamma=1.0, comm=comm), "gamma is for"),
         (lambda: trace(K, "cosine", comm=comm), "none of identity"),
@@ -593,9 +590,9 @@ def test_what_cannot_be_used_is_refused(comm):
         (lambda: trace(K, lambda x: np.log(x - 3), comm=comm), "not finite"),
         (lambda: trace(K, tol=2.0, comm=comm), "between 0 and 1"),
         (lambda: trace(K, "inverse", method="exact", comm=comm), "another method"),
-        (lambda: numerical_rank(K, "wide", comm=comm), "neither a number"),
-        (lambda: numerical_rank(K, 1e-3, absolute=1.0, comm=comm), "leave one out"),
-        (lambda: numerical_rank(K, -1.0, comm=comm), "must be positive"),
+        (lambda: rank(K, "wide", comm=comm), "neither a number"),
+        (lambda: rank(K, 1e-3, absolute=1.0, comm=comm), "leave one out"),
+        (lambda: rank(K, -1.0, comm=comm), "must be positive"),
         (lambda: block_traces(K, np.zeros(42), comm=comm), "whole numbers"),
         (lambda: block_traces(K, np.zeros(41, int), comm=comm), "labels must be"),
         (lambda: diagonal(K, "inverse", pattern=sh.Pattern.from_scipy(second_difference(9), comm=comm), comm=comm),
@@ -618,14 +615,14 @@ def test_products_that_are_not_finite_are_named(comm):
 
     mat, _ = shell(laplacian(9, 9)[0], comm, Spoilt)
     with pytest.raises(sh.CheckError, match="not finite"):
-        spectral_density(mat, samples=2)
+        density(mat, samples=2)
     mat.destroy()
 
 
 def test_spaces_of_one_or_no_dimension(comm):
     single = sp.csr_matrix([[3.0]])
-    assert spectral_density(single, comm=comm).count(2, 4) == pytest.approx((1.0, 0.0))
+    assert density(single, comm=comm).count(2, 4) == pytest.approx((1.0, 0.0))
     assert trace(single, "logdet", comm=comm).trace == pytest.approx(np.log(3))
-    nothing = spectral_density(sp.csr_matrix((3, 3)), nullspace=np.eye(3), comm=comm)
+    nothing = density(sp.csr_matrix((3, 3)), nullspace=np.eye(3), comm=comm)
     assert nothing.atoms == ((0.0, 3),) and nothing.count(-1, 1) == (3.0, 0.0) and nothing.cumulative[-1] == 1
     assert trace(sp.csr_matrix((3, 3)), "heat", time=1.0, nullspace=np.eye(3), comm=comm).trace == 3

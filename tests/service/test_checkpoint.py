@@ -23,7 +23,7 @@ from sparsehess.eigen.problem.spectrum import SolveSpec
 from sparsehess.eigen.solvers.search_checkpoint import Search
 from sparsehess.errors import InputError, Stopped
 from sparsehess.hessian.evaluation_journal import Journal
-from sparsehess.operators import MatrixFree
+from sparsehess.hessian.matrix_free import MatrixFree
 from sparsehess.pattern import Layout
 from sparsehess.runtime.random_numbers import uniform
 from sparsehess.storage import checkpoint_format, folder_lock

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from sparsehess.eigen.estimates.spectral_density import density
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.errors import InputError
+from sparsehess.operators.eigenvalues import Inertia
 from sparsehess.operators.operator import Operator
 from sparsehess.runtime import require_real
 from sparsehess.runtime.validation import above_zero
@@ -20,46 +20,7 @@ _SAMPLES, _STEPS = 20, 150
 _WIDER = 4.0
 
 
-@dataclass(frozen=True)
-class Signs:
-    """The signs of all eigenvalues.
-
-    Attributes
-    ----------
-    negative, zero, positive, infinite
-        How many; infinite ones belong to a singular mass matrix.
-    threshold
-        Up to this size an eigenvalue is zero.
-    certified
-        Whether two factorizations at either side of zero agree.
-    doubt
-        What they disagree about, or why there are none; empty where certified.
-    stderr
-        Standard errors of `negative`, `zero` and `positive` where they are estimates, else None.
-    """
-
-    negative: int
-    zero: int
-    positive: int
-    infinite: int
-    threshold: float
-    certified: bool
-    doubt: str
-    stderr: tuple[float, float, float] | None = None
-
-    @property
-    def definite(self) -> str:
-        """Return the verdict in words."""
-        if self.negative and self.positive:
-            return "indefinite"
-        if self.negative:
-            return "negative semidefinite" if self.zero else "negative definite"
-        if self.positive:
-            return "positive semidefinite" if self.zero else "positive definite"
-        return "zero"
-
-
-def inertia(matrix, *, mass=None, zero: float | None = None, options: dict | None = None, comm=None) -> Signs:
+def inertia(matrix, *, mass=None, zero: float | None = None, options: dict | None = None, comm=None) -> Inertia:
     """Count the negative, zero and positive eigenvalues of H x = λ x, or H x = λ M x.
 
     Collective. Four LDLᵀ factorizations of one symbolic one (Sylvester 1852), no eigenvalue is computed. Without a
@@ -82,29 +43,27 @@ def inertia(matrix, *, mass=None, zero: float | None = None, options: dict | Non
     StackError
         PETSc's scalars are complex: its factorizations tell no inertia.
     """
-    if isinstance(matrix, Operator) and mass is None and matrix.count(0.0) is not None:
+    if isinstance(matrix, Operator) and mass is None and matrix.knows_counts:
         if options:
             raise InputError(f"-{next(iter(options))}: the structure counts, and nothing is factorized")
         return matrix.inertia(zero)
     with EigenProblem.of(matrix, mass=mass, nullspace=[], comm=comm) as problem:
-        return count_signs(problem, zero, dict(options or {}))
+        return count_inertia(problem, zero, dict(options or {}))
 
 
-def _estimated(problem: EigenProblem, threshold: float, options: dict) -> Signs:
-    from sparsehess.eigen.estimates import spectral_density
-
+def _estimated(problem: EigenProblem, threshold: float, options: dict) -> Inertia:
     if options:
         raise InputError(f"-{next(iter(options))}: nothing is factorized here, and no solver is set up")
-    found = spectral_density(problem, samples=_SAMPLES, steps=_STEPS)
+    found = density(problem, samples=_SAMPLES, steps=_STEPS)
     counts = [found.count(*ends) for ends in ((-np.inf, -threshold), (-threshold, threshold), (threshold, np.inf))]
     negative, zero = (round(count) for count, _ in counts[:2])
-    return Signs(
+    return Inertia(
         negative, zero, problem.n - negative - zero, 0, threshold, False,
         f"estimates from {found.products} products; nothing to factorize", tuple(error for _, error in counts),
     )  # fmt: skip
 
 
-def count_signs(problem: EigenProblem, zero: float | None, options: dict) -> Signs:
+def count_inertia(problem: EigenProblem, zero: float | None, options: dict) -> Inertia:
     """Count for a problem; see `inertia`.
 
     Collective.
@@ -112,7 +71,7 @@ def count_signs(problem: EigenProblem, zero: float | None, options: dict) -> Sig
     require_real("a count by inertia, LDLᵀ of real numbers,")
     if zero is None and problem.zero == 0.0:  # a matrix of zeros, which nothing can be relative to
         least, doubt = np.finfo(float).tiny, "" if problem.assembled else "told by a few products"
-        return Signs(0, problem.finite, 0, problem.n - problem.finite, least, problem.assembled, doubt)
+        return Inertia(0, problem.finite, 0, problem.n - problem.finite, least, problem.assembled, doubt)
     threshold = problem.zero if zero is None else above_zero(zero, "zero")
     if problem.uncounted:
         return _estimated(problem, threshold, options)
@@ -137,4 +96,4 @@ def count_signs(problem: EigenProblem, zero: float | None, options: dict) -> Sig
     if any(pivots[1] for pivots in counts.values()):
         doubts.append("pivots vanished")
     positive = problem.finite - upto
-    return Signs(negative, upto - negative, positive, infinite, threshold, not doubts, "; ".join(doubts))
+    return Inertia(negative, upto - negative, positive, infinite, threshold, not doubts, "; ".join(doubts))

@@ -5,7 +5,6 @@ up to rounding. All random numbers are functions of a seed and of the global row
 on the number of ranks.
 """
 
-from sparsehess.eigen.certificates.numerical_rank import Rank, rank
 from sparsehess.eigen.estimates.diagonal import BlockTraces, Diagonal, block_traces, diagonal
 from sparsehess.eigen.estimates.reduced_operator import Reduction, reduced
 from sparsehess.eigen.estimates.spectral_density import Atom, Density, count, density
@@ -17,13 +16,11 @@ __all__ = [
     "Density",
     "Diagonal",
     "Reduction",
-    "Rank",
     "Trace",
     "block_traces",
     "count",
     "density",
     "diagonal",
     "reduced",
-    "rank",
     "trace",
 ]

@@ -131,7 +131,7 @@ def trace(
     whole_number(steps, "steps", 1)
     f = resolve(function, gamma, time)
     structured = isinstance(matrix, Operator) and mass is None and nullspace is None and deflate is None
-    every = matrix.exact() if structured else None
+    every = matrix.eigenvalues() if structured and matrix.knows_eigenvalues else None
     if every is not None and method in ("auto", "exact"):
         return Trace(every.total(f), 0.0, 0, 0, "exact", f.name, True, 1)
     samples = samples or (_SAMPLES if tol is None else _MOST)

@@ -16,7 +16,7 @@ from sparsehess.eigen.problem.matrix_inputs import as_mat, as_vectors, check_sym
 from sparsehess.eigen.problem.solver_pool import Supply
 from sparsehess.errors import CheckError, InputError
 from sparsehess.hessian.hessian import Hessian
-from sparsehess.operators import MatrixFree
+from sparsehess.hessian.matrix_free import MatrixFree
 from sparsehess.operators.operator import Operator
 from sparsehess.pattern import Layout
 from sparsehess.runtime import (
@@ -139,7 +139,7 @@ class EigenProblem:
             else:
                 symmetry = SYMMETRY
             if isinstance(matrix, Operator):
-                structure = matrix if mass is None and matrix.count(0.0) is not None else None
+                structure = matrix if mass is None and matrix.knows_counts else None
                 matrix = matrix.mat
             A = as_mat(matrix, comm, None, owned, "the Hessian")
             layout = Layout.from_local(A.getLocalSize()[0], A.comm)

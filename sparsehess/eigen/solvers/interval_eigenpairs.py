@@ -234,9 +234,9 @@ def _estimated(problem: EigenProblem, low: float, high: float, seed: int) -> int
 
 
 def _by_density(problem: EigenProblem, low: float, high: float, seed: int) -> tuple[float, float]:
-    from sparsehess.eigen.estimates import spectral_density
+    from sparsehess.eigen.estimates.spectral_density import density
 
-    return spectral_density(problem, samples=_SAMPLES, steps=_STEPS, seed=seed).count(low, high)
+    return density(problem, samples=_SAMPLES, steps=_STEPS, seed=seed).count(low, high)
 
 
 def _by_measures(problem: EigenProblem, low: float, high: float, seed: int) -> tuple[float, float]:

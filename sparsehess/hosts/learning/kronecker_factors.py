@@ -257,20 +257,26 @@ class Layers(Operator):
         """
         return self._sum.trace()
 
-    def exact(self) -> Eigenvalues | None:
-        every = self._sum.exact()
-        if every is None or not self.missing:
+    @property
+    def knows_eigenvalues(self) -> bool:
+        """Whether all layers know theirs. Collective the first time."""
+        return self._sum.knows_eigenvalues
+
+    def eigenvalues(self) -> Eigenvalues:
+        """Return all eigenvalues: those of the layers, and a zero for each variable in none.
+
+        Collective.
+
+        Raises
+        ------
+        InputError
+            A layer does not know its own.
+        """
+        every = self._sum.eigenvalues()
+        if not self.missing:
             return every
         own = self.missing if self.comm.rank == 0 else 0
         return Eigenvalues(self.comm, np.append(every.values, 0.0), np.append(every.counts, own))
-
-    def spectrum(self, k: int = 6, which: str = "smallest") -> np.ndarray:
-        """Return k eigenvalues; see `Operator.spectrum`.
-
-        Collective. Of the union of the layers' spectra.
-        """
-        every = self.exact()
-        return super().spectrum(k, which) if every is None else every.ends(k, which)
 
     def logdet(self, shift: float = 0.0) -> float:
         """Return log |det (H + shift I)|, -inf where it is singular; `inertia` tells the sign.
@@ -280,14 +286,6 @@ class Layers(Operator):
         if self.missing and not shift:
             return -np.inf
         return self._sum.logdet(shift) + (self.missing * float(np.log(abs(shift))) if self.missing else 0.0)
-
-    def inertia(self, zero: float | None = None):
-        """Return the `Signs` of all eigenvalues; `zero` is up to what size one is zero.
-
-        Collective.
-        """
-        every = self.exact()
-        return super().inertia(zero) if every is None else every.signs(zero)
 
     def function(self, f: Callable[[np.ndarray], np.ndarray]) -> Layers:
         """Return f(H) as such layers: f of their operators.
