@@ -78,7 +78,7 @@ def probing():
     import sparsehess as sh
 
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from functions import FUNCTIONS
+    from support.smooth_functions import FUNCTIONS
 
     for name, make in FUNCTIONS.items():
         function = make(2000)

@@ -23,8 +23,6 @@ from mpi4py import MPI
 import numpy as np
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parents[1])]
-from cases import laplacian
-
 import sparsehess as sh
 from sparsehess.eigen.problem.problem import EigenProblem, tight
 from sparsehess.eigen.problem.spectrum import SolveSpec
@@ -32,6 +30,7 @@ from sparsehess.eigen.solvers.krylov_schur import DEFAULTS
 from sparsehess.eigen.solvers.spectrum_targets import WINDOWS
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, SLEPc, aij
+from support.cases import laplacian
 
 PREFIX = "by_hand_"
 

@@ -21,11 +21,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import faults
 import numpy as np
 
 from sparsehess.service import local_scheduler, spool
 from sparsehess.service.spool import Spool
+from support import faults
 
 RANKS = 2
 

@@ -19,12 +19,12 @@ import numpy as np
 import scipy.sparse as sp
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests")]
-from cases import laplacian
 from eigen_peers import by_hand
 
 import sparsehess as sh
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.runtime import communicator
+from support.cases import laplacian
 
 
 def main():

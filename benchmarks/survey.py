@@ -19,11 +19,10 @@ from mpi4py import MPI
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from cases import NAMES, reference, stored
-
 import sparsehess as sh
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.runtime import PETSc, SLEPc, communicator
+from support.cases import NAMES, reference, stored
 
 
 def bare(problem, k, shift):

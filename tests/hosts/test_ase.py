@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cases import frobenius_error, run_example
 from scipy.optimize import minimize_scalar
 from scipy.sparse import csr_matrix
 
@@ -12,10 +11,10 @@ import sparsehess as sh
 from sparsehess.errors import EvaluationError, InputError
 from sparsehess.hosts import ase as host
 from sparsehess.hosts.ase import hessian_function, normal_modes, vibrations_data
+from support.cases import frobenius_error, run_example
 
 pytest.importorskip("ase")
 
-import copper_cluster
 from ase import Atoms
 from ase.build import bulk, fcc111
 from ase.calculators.calculator import Calculator
@@ -28,6 +27,8 @@ from ase.cluster import Icosahedron
 from ase.constraints import FixAtoms, FixBondLength, FixCartesian
 from ase.optimize import BFGSLineSearch
 from ase.vibrations import Vibrations
+
+import copper_cluster
 
 pytestmark = [
     pytest.mark.parallel([1, 2]),

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from sparsehess.hosts.capi.build import build, main
-
-ROOT = Path(__file__).parents[2]
+from support import ROOT
 
 # A free chain with a spring of its own at each place, V = sum d^2/2 + sum x^4/4, whose Hessian at x = c everywhere
 # has the eigenvalues 4 sin^2(j pi / 2n) + 3 c^2. The first word says what is tried with it.

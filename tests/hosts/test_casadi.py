@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from cases import frobenius_error
-from functions import FUNCTIONS
 
 import sparsehess as sh
 from sparsehess.errors import InputError
+from support.cases import frobenius_error
+from support.smooth_functions import FUNCTIONS
 
 casadi = pytest.importorskip("casadi")
 

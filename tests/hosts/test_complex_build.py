@@ -18,10 +18,7 @@ import scipy.sparse as sp
 import sparsehess as sh
 from sparsehess.errors import InputError
 from sparsehess.storage import array_files, matrix_files
-
-TESTS = Path(__file__).parents[1]
-sys.path.insert(0, str(TESTS))
-import hermitian  # noqa: E402
+from support import ROOT, hermitian
 
 # Where Debian has the builds that are not the default, for this version of Python.
 PLACES = {"petsc": "PETSc", "slepc": "SLEPc"}
@@ -51,14 +48,14 @@ def told():
     plain |= {"OMPI_MCA_mpi_yield_when_idle": "1", "OMPI_MCA_hwloc_base_binding_policy": "none"}
     if os.getuid() == 0:
         plain |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    plain["PYTHONPATH"] = os.pathsep.join([str(TESTS.parent), *places, os.environ.get("PYTHONPATH", "")])
+    plain["PYTHONPATH"] = os.pathsep.join([str(ROOT), *places, os.environ.get("PYTHONPATH", "")])
     answers = {}
 
     def answer(ranks):
         if ranks not in answers:
             launched = ["mpiexec", "--oversubscribe", "-n", str(ranks)] if ranks > 1 else []
             done = subprocess.run(
-                [*launched, sys.executable, str(TESTS / "hermitian.py")],
+                [*launched, sys.executable, hermitian.__file__],
                 capture_output=True,
                 text=True,
                 timeout=110,

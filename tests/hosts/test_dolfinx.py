@@ -6,13 +6,13 @@ from functools import partial
 
 import numpy as np
 import pytest
-from cases import frobenius_error, lapack, run_example
 from scipy.sparse import csr_matrix
 
 import sparsehess as sh
 from sparsehess.errors import InputError, StackError
 from sparsehess.hosts import dolfinx as host
 from sparsehess.hosts.dolfinx import from_energy, function_space, hessian, modes, write
+from support.cases import frobenius_error, lapack, run_example
 
 dolfinx = pytest.importorskip("dolfinx")
 dolfinx_elasticity = pytest.importorskip("dolfinx_elasticity")

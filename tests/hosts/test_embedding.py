@@ -3,17 +3,17 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 from petsc4py import PETSc
 
 import numpy as np
 import pytest
-from cases import free_chain, laplacian
 
 import sparsehess as sh
 from sparsehess.errors import EvaluationError
 from sparsehess.runtime import communicator
+from support import ROOT
+from support.cases import free_chain, laplacian
 
 pytestmark = [pytest.mark.parallel([1, 2, 4]), pytest.mark.essential]
 
@@ -183,7 +183,7 @@ def test_hosts_that_have_started_petsc_with_options_of_their_own(tmp_path):
     """Global options of the host, some of them ruinous for a solve, hold for its own solvers alone."""
     (tmp_path / "host.py").write_text(HOST)
     env = {key: value for key, value in os.environ.items() if not key.startswith(("OMPI_COMM", "PMIX", "PRTE"))}
-    path = os.pathsep.join([str(Path(__file__).parents[2]), env.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(ROOT), env.get("PYTHONPATH", "")])
     done = subprocess.run(
         ["mpiexec", "--oversubscribe", "-n", "3", sys.executable, "host.py"],
         cwd=tmp_path,

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import frobenius_error, lapack, run_example
 
 import sparsehess as sh
 from sparsehess.errors import InputError, NotConverged
@@ -17,6 +16,7 @@ from sparsehess.hosts.ase import dense
 from sparsehess.hosts.skfem import solver_eigen
 from sparsehess.runtime import on_root
 from sparsehess.service.local_scheduler import environment
+from support.cases import frobenius_error, lapack, run_example
 
 skfem = pytest.importorskip("skfem")
 skfem_hyperelastic = pytest.importorskip("skfem_hyperelastic")

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from test_batch import JOB, PROBLEMS, WORKER, ended, facts, made, run
 
 from sparsehess.service import batch_jobs, schedulers
+from support.batch import JOB, PROBLEMS, WORKER, ended, facts, made, run
 
 pytestmark = pytest.mark.slow
 

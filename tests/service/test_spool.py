@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -14,8 +13,8 @@ from sparsehess.errors import InputError
 from sparsehess.service import spool as spools
 from sparsehess.service.admission import Allowance, admit
 from sparsehess.service.spool import Spool
+from support import ROOT
 
-ROOT = Path(__file__).parents[2]
 JOB = 'command = "eigs"\ninput = "matrix.npz"\nk = 2\n'
 
 

@@ -1,0 +1,252 @@
+"""Matrix files: every format there and back on any number of ranks, and what must be refused."""
+
+import gzip
+import json
+import os
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import scipy.io
+import scipy.sparse as sp
+
+from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.errors import InputError
+from sparsehess.pattern import Layout
+from sparsehess.runtime import PETSc
+from sparsehess.storage import array_files, atomic_files, matrix_files, writers
+from support import DATA
+from support.cases import frobenius_error, laplacian, random_pattern, random_symmetric
+
+pytestmark = pytest.mark.parallel([1, 2])
+
+MATRIX = random_symmetric(random_pattern(60, 150, 4), 4)
+
+
+@pytest.mark.parametrize("suffix", [".mtx", ".mtx.gz", ".npz", ".petsc", ".h5"])
+def test_there_and_back(suffix, folder, comm):
+    path = folder / f"matrix{suffix}"
+    with EigenProblem.of(MATRIX, comm=comm) as problem:
+        writers.write_matrix(folder / "matrix.mtx" if suffix == ".mtx.gz" else path, problem.A)
+    if suffix == ".mtx.gz" and comm.rank == 0:
+        with open(folder / "matrix.mtx", "rb") as plain, gzip.open(path, "wb") as packed:
+            shutil.copyfileobj(plain, packed)
+    comm.Barrier()
+    stored = matrix_files.read_matrix(path, comm)
+    assert stored.asymmetry == 0.0
+    matrix = stored.to_mat()
+    assert frobenius_error(matrix, MATRIX, comm) < 1e-15
+    matrix.destroy()
+    assert matrix_files.read_pattern(path, comm).nnz == MATRIX.nnz
+
+
+@pytest.mark.parametrize("name", ["m.mtx", "m.npz", "m.petsc", "m.h5"])
+def test_a_matrix_that_cannot_be_written_is_refused_on_all_ranks(name, folder, comm):
+    with EigenProblem.of(MATRIX, comm=comm) as problem:
+        with pytest.raises(InputError, match=f"{name}: cannot be written: No such file"):
+            writers.write_matrix(folder / "nowhere" / name, problem.A)
+        writers.write_matrix(folder / name, problem.A)
+    comm.Barrier()
+    assert [path.name for path in folder.iterdir()] == [name]
+
+
+def contents(folder, comm):
+    """Return the names in a folder when all ranks are here, before any goes on."""
+    comm.Barrier()
+    names = {one.name for one in folder.iterdir()}
+    comm.Barrier()
+    return names
+
+
+def test_half_a_result_leaves_nothing_and_what_the_killed_have_left_goes(folder, comm, monkeypatch):
+    path, facts = folder / "result.h5", {"k": 2}
+    left, mine = atomic_files.beside(path), atomic_files.beside(path)
+    if comm.rank == 0:
+        with subprocess.Popen(["true"]) as ended:
+            pass
+        left = left.with_name(left.name.replace(f".{os.getpid()}-", f".{ended.pid}-"))
+        for one in (left, mine):
+            one.write_text("half")
+    comm.Barrier()
+    vectors = [PETSc.Vec().createMPI(6, comm=comm) for _ in range(2)]
+    whole = writers._whole
+
+    def breaks(vector, comm):
+        if vector is vectors[1]:
+            raise MemoryError
+        return whole(vector, comm)
+
+    monkeypatch.setattr(writers, "_whole", breaks)
+    with pytest.raises(MemoryError):
+        writers.write_results(path, facts, {}, vectors, comm)
+    assert contents(folder, comm) == comm.bcast({mine.name})
+    monkeypatch.undo()
+    writers.write_results(path, facts, {}, vectors, comm)
+    assert contents(folder, comm) == comm.bcast({mine.name, path.name})
+    with pytest.raises(InputError, match="cannot be written"):
+        writers.write_results(folder / "no" / "x.h5", facts, {}, vectors, comm)
+    for vector in vectors:
+        vector.destroy()
+
+
+@pytest.mark.parametrize("form", ["csr", "csc", "coo", "bsr", "dia"])
+def test_scipys_formats(form, folder, comm):
+    matrix = laplacian(6, 6)[0].asformat(form)
+    if comm.rank == 0:
+        sp.save_npz(folder / "m.npz", matrix)
+    comm.Barrier()
+    mat = matrix_files.read_matrix(folder / "m.npz", comm).to_mat()
+    assert frobenius_error(mat, matrix, comm) == 0
+    mat.destroy()
+
+
+def test_a_nearly_symmetric_dense_array_is_symmetrised(comm):
+    path = DATA / "ase_cu147_fdhessian_raw.npz"
+    if not path.exists():
+        pytest.skip("no data beside the project")
+    raw = np.load(path)["H"]
+    stored = matrix_files.read_matrix(path, comm)
+    assert 1e-10 < stored.asymmetry < 1e-8
+    mat = stored.to_mat()
+    assert frobenius_error(mat, sp.csr_matrix((raw + raw.T) / 2), comm) < 1e-15
+    mat.destroy()
+
+
+def test_symmetric_and_pattern_headers(folder, comm):
+    if comm.rank == 0:
+        (folder / "s.mtx").write_text(
+            "%%MatrixMarket matrix coordinate real symmetric\n% note\n\n2 2 2\n1 1 4\n2 1 3\n"
+        )
+        (folder / "p.mtx").write_text("%%MatrixMarket matrix coordinate pattern general\n3 3 2\n1 2\n3 3\n")
+    comm.Barrier()
+    assert matrix_files.read_matrix(folder / "s.mtx", comm).pattern.nnz == 4  # the missing diagonal is stored
+    assert matrix_files.read_pattern(folder / "p.mtx", comm).nnz == 5
+
+
+def damaged(folder):
+    """Return {name: (write, what the message says)} of files that must be refused."""
+    good = folder / "good.npz"
+    sp.save_npz(good, MATRIX)
+    scipy.io.mmwrite(folder / "good.mtx", MATRIX, symmetry="symmetric")
+    text = (folder / "good.mtx").read_bytes()
+    head = np.array([1211216, 5, 5, 5], ">i4").tobytes()
+    body = np.ones(5, ">i4").tobytes() + np.arange(5, dtype=">i4").tobytes() + np.ones(5, ">f8").tobytes()
+    coordinate = "%%MatrixMarket matrix coordinate real"
+    one = sp.csr_matrix(np.diag([1.0, np.inf]))
+    lying = {**{key: np.load(good)[key] for key in np.load(good)}, "shape": np.array([10**12, 10**12])}
+    below = {key: np.load(good)[key].copy() for key in np.load(good)}
+    below["indptr"][-1] = np.iinfo(below["indptr"].dtype).min
+    h5 = folder / "good.h5"
+
+    def below_in_h5(path):
+        import h5py
+
+        with h5py.File(path, "w") as file:
+            for name in ("shape", "indptr", "indices", "data"):
+                file[name] = below[name]
+
+    def lie_in_h5(path):
+        import h5py
+
+        with h5py.File(path, "w") as file:
+            file["shape"], file["indptr"] = np.array([5, 5]), np.arange(6)
+            file.create_dataset("data", (10**11,), "f8", chunks=True)
+            file.create_dataset("indices", (10**11,), "i4", chunks=True)
+
+    return {
+        "no.npz": (None, "no such file"),
+        "no.petsc": (None, "no such file"),
+        "odd.txt": (lambda p: p.write_text("x"), "not a matrix file"),
+        "half.npz": (lambda p: p.write_bytes(good.read_bytes()[:700]), "damaged"),
+        "lie.npz": (lambda p: np.savez(p, **lying), "claims"),
+        "below.npz": (lambda p: np.savez(p, **below), "fewer than no entries"),
+        "object.npz": (lambda p: np.savez(p, a=np.array([[{}]], object)), "never loaded"),
+        "many.npz": (lambda p: np.savez(p, a=np.eye(2), b=np.eye(2)), "neither"),
+        "wide.npz": (lambda p: sp.save_npz(p, sp.csr_matrix(np.ones((2, 3)))), "2 x 3"),
+        "complex.npz": (lambda p: sp.save_npz(p, sp.identity(3, dtype=complex)), "real"),
+        "inf.npz": (lambda p: sp.save_npz(p, one), r"entry \(1, 1\) is inf"),
+        "skew.npz": (
+            lambda p: sp.save_npz(p, sp.csr_matrix([[1.0, 2.0], [3.0, 4.0]])),
+            r"\(0, 1\) is 2, entry \(1, 0\)",
+        ),
+        "empty.npz": (lambda p: sp.save_npz(p, sp.csr_matrix((4, 4))), "empty"),
+        "no.mtx": (lambda p: p.write_text("hello"), "banner"),
+        "lie.mtx": (lambda p: p.write_text(f"{coordinate} general\n9 9 99999999999\n1 1 1\n"), "claims"),
+        "tall.mtx": (lambda p: p.write_text(f"{coordinate} general\n999999999 999999999 1\n1 1 1\n"), "claims"),
+        "half.mtx": (lambda p: p.write_bytes(text[: len(text) // 2]), "damaged"),
+        "sizes.mtx": (lambda p: p.write_text(f"{coordinate} general\n"), "sizes"),
+        "skew.mtx": (lambda p: p.write_text(f"{coordinate} skew-symmetric\n2 2 1\n2 1 3\n"), "skew"),
+        "half.mtx.gz": (lambda p: p.write_bytes(gzip.compress(text)[:60]), "damaged"),
+        "lie.h5": (lie_in_h5, "claims"),
+        "below.h5": (below_in_h5, "fewer than no entries"),
+        "half.h5": (lambda p: p.write_bytes(h5.read_bytes()[:300]), "damaged"),
+        "other.petsc": (lambda p: p.write_bytes(b"\0" * 64), "not a PETSc binary"),
+        "half.petsc": (lambda p: p.write_bytes(head + body[:-9]), "truncated"),
+        "rows.petsc": (
+            lambda p: p.write_bytes(head + np.array([9, 1, 1, 1, 1], ">i4").tobytes() + body[20:]),
+            "rows have",
+        ),
+        "column.petsc": (
+            lambda p: p.write_bytes(head + body[:20] + np.full(5, 7, ">i4").tobytes() + body[40:]),
+            "column",
+        ),
+    }
+
+
+def test_damaged_files_are_refused(folder, comm):
+    table = None
+    with EigenProblem.of(MATRIX, comm=comm) as problem:
+        writers.write_matrix(folder / "good.h5", problem.A)
+    if comm.rank == 0:
+        table = {}
+        for name, (write, says) in damaged(folder).items():
+            if write is not None:
+                write(folder / name)
+            table[name] = says
+    for name, says in comm.bcast(table).items():
+        with pytest.raises(InputError, match=says):
+            matrix_files.read_matrix(folder / name, comm)
+
+
+@pytest.mark.parametrize("shape", [(2, 60), (60, 2)])
+def test_vectors(shape, folder, comm):
+    array = np.random.default_rng(0).normal(size=shape)
+    if comm.rank == 0:
+        np.save(folder / "v.npy", array)
+        np.savez(folder / "v.npz", vectors=array, other=np.zeros((3, 3)))
+    comm.Barrier()
+    layout = Layout.from_size(60, comm)
+    wanted = (array if shape[1] == 60 else array.T)[:, layout.start : layout.stop]
+    assert np.array_equal(array_files.read_vectors(folder / "v.npy", layout), wanted)
+    assert np.array_equal(array_files.read_vectors(folder / "v.npz", layout), wanted)
+    with pytest.raises(InputError, match="do not fit 61"):
+        array_files.read_vectors(folder / "v.npy", Layout.from_size(61, comm))
+
+
+@pytest.mark.parametrize("how", ["storage", "virtual", "detour"])
+def test_a_file_that_leads_to_another_is_not_followed(how, folder, comm):
+    h5py = pytest.importorskip("h5py")
+    if comm.rank == 0:
+        with h5py.File(folder / "secret.h5", "w") as file:
+            file["vectors"] = np.ones((2, 8))
+        with h5py.File(folder / "v.h5", "w") as file:
+            if how == "storage":
+                place = [(str(folder / "secret.h5"), 0, 128)]
+                file.create_dataset("vectors", (2, 8), np.float64, external=place)
+            if how == "virtual":
+                layout = h5py.VirtualLayout((2, 8), np.float64)
+                layout[:] = h5py.VirtualSource(str(folder / "secret.h5"), "vectors", (2, 8))
+                file.create_virtual_dataset("vectors", layout)
+            if how == "detour":
+                file["there"] = h5py.ExternalLink("secret.h5", "/")
+                file["vectors"] = h5py.SoftLink("/there/vectors")
+    comm.Barrier()
+    with pytest.raises(InputError, match="leads to another file"):
+        array_files.read_vectors(folder / "v.h5", Layout.from_size(8, comm))
+
+
+def test_json_has_no_word_for_infinity(folder):
+    writers.write_json(folder / "facts.json", {"a": np.inf, "b": [1.0, -np.inf, (np.nan,)], "c": "NaN"})
+    found = json.loads((folder / "facts.json").read_text(), parse_constant=pytest.fail)
+    assert found == {"a": None, "b": [1.0, None, [None]], "c": "NaN"}
