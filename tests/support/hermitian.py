@@ -326,7 +326,7 @@ def check_following(comm):
         turned = [v.copy() for v in before.vectors]
         for vector, angle in zip(turned, rng.uniform(0, 6, 6), strict=True):
             vector.scale(np.exp(1j * angle))
-        found = sh.match(turned[::-1], before)
+        found = sh.match_modes(turned[::-1], before)
         assert (found.before == np.arange(6)[::-1]).all() and np.abs(found.overlaps - 1).max() < 1e-10
         moved = (H + 1e-3 * near).tocsr()
         for method in ("lobpcg", "krylovschur"):

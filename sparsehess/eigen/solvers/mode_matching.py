@@ -15,7 +15,7 @@ _SAME = 0.5**0.5
 
 
 @dataclass(frozen=True, eq=False)
-class Match:
+class ModeMatch:
     """Which mode of a spectrum is which of another.
 
     Attributes
@@ -30,7 +30,7 @@ class Match:
     overlaps: np.ndarray
 
 
-def match(before, after: Spectrum, *, mass: PETSc.Mat | None = None) -> Match:
+def match_modes(before, after: Spectrum, *, mass: PETSc.Mat | None = None) -> ModeMatch:
     """Match the modes of a spectrum with earlier ones, each with one at most, so that the overlaps sum up highest.
 
     Collective. Within a multiple eigenvalue modes are any basis, and overlaps low without anything having changed.
@@ -51,7 +51,7 @@ def match(before, after: Spectrum, *, mass: PETSc.Mat | None = None) -> Match:
     """
     old = before.vectors if isinstance(before, Spectrum) else list(before)
     if not old or not after.vectors:
-        return Match(np.full(after.converged, -1), np.zeros(after.converged))
+        return ModeMatch(np.full(after.converged, -1), np.zeros(after.converged))
     if old[0].getSizes() != after.vectors[0].getSizes():
         raise InputError(
             f"modes to match have sizes {old[0].getSizes()} and {after.vectors[0].getSizes()}: the same is needed"
@@ -72,7 +72,7 @@ def match(before, after: Spectrum, *, mass: PETSc.Mat | None = None) -> Match:
     sure = table[rows, columns] >= _SAME
     chosen[rows[sure]] = columns[sure]
     overlaps[rows[sure]] = table[rows[sure], columns[sure]]
-    return Match(chosen, overlaps)
+    return ModeMatch(chosen, overlaps)
 
 
 def _stacked(vectors: list[PETSc.Vec], mass: PETSc.Mat | None) -> tuple[np.ndarray, np.ndarray]:

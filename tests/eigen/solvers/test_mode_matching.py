@@ -140,16 +140,16 @@ def test_modes_are_matched_by_overlap(comm):
         sh.eigs(V @ np.diag(levels) @ V.T, 4, comm=comm) as before,
         sh.eigs(V @ np.diag(moved) @ V.T, 4, comm=comm) as after,
     ):
-        found = sh.match(before, after)
+        found = sh.match_modes(before, after)
         assert found.before.tolist() == [0, 2, 1, -1]
         assert found.overlaps[:3] == pytest.approx(1.0) and found.overlaps[3] < 1e-6
-        assert sh.match(before.vectors, before).before.tolist() == [0, 1, 2, 3]
+        assert sh.match_modes(before.vectors, before).before.tolist() == [0, 1, 2, 3]
     with (
         sh.eigs(laplacian(5)[0], 2, comm=comm) as other,
         sh.eigs(laplacian(6)[0], 2, comm=comm) as bigger,
         pytest.raises(InputError, match="sizes"),
     ):
-        sh.match(other, bigger)
+        sh.match_modes(other, bigger)
 
 
 def test_what_takes_no_guess_says_so(comm):
