@@ -184,7 +184,7 @@ def perceptron(sh):
     model = torch.nn.Sequential(*layers, torch.nn.Linear(924, 10))
     X, y = torch.randn(1797, 64), torch.randint(10, (1797,))
     loss = torch.nn.CrossEntropyLoss()
-    return sh.Objective.from_torch(lambda model, X, y: loss(model(X), y), model, X, y)
+    return sh.from_torch(lambda model, X, y: loss(model(X), y), model, X, y)
 
 
 def overhead(given):

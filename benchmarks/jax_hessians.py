@@ -115,7 +115,7 @@ SIZES = {
 
 
 def ours(function, x, **more):
-    return sh.assemble(sh.Objective.from_jax(function, x), pattern="detect", derivative="ad", **more)
+    return sh.assemble(sh.from_jax(function, x), pattern="detect", derivative="ad", **more)
 
 
 OURS = {"ours": {}, "ours, one order": {"order": "smallest-last"}}
@@ -279,7 +279,7 @@ def million_one(name, batch, n):
     x = np.random.default_rng(0).normal(size=n)
     ours(make(64), x[:64]).close()
     before = peak()
-    objective = sh.Objective.from_jax(make(n), x, memory=batch * 64 * n)
+    objective = sh.from_jax(make(n), x, memory=batch * 64 * n)
     tracing, pattern = timed(sh.detect, objective)
     traced = peak() - before
     seconds, hessian = timed(lambda: sh.assemble(objective, pattern=pattern, derivative="ad", columns=batch))

@@ -9,6 +9,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Objective": "sparsehess.derivatives.objective",
+    "from_jax": "sparsehess.hosts.jax.objective",
+    "from_torch": "sparsehess.hosts.torch.objective",
     "Elements": "sparsehess.derivatives.elements",
     "from_atoms": "sparsehess.hosts.ase",
     "from_casadi": "sparsehess.hosts.casadi",

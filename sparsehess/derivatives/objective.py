@@ -164,20 +164,6 @@ class Objective:
         return self.pattern.layout if self.pattern is not None else Layout.from_size(self.n, self.comm)
 
     @classmethod
-    def from_jax(cls, function, x, **more) -> Objective:
-        """Return the objective of a scalar JAX function; see `sparsehess.hosts.jax.objective.from_jax`."""
-        from sparsehess.hosts.jax.objective import from_jax
-
-        return from_jax(function, x, **more)
-
-    @classmethod
-    def from_torch(cls, function, x, *data, **more) -> Objective:
-        """Return the objective of a scalar PyTorch function; see `sparsehess.hosts.torch.objective.from_torch`."""
-        from sparsehess.hosts.torch.objective import from_torch
-
-        return from_torch(function, x, *data, **more)
-
-    @classmethod
     def from_elements(cls, x, elements, *, pattern: Pattern | None = None, comm=None, **more) -> Objective:
         """Return the objective of a sum over elements, of which each rank brings its share.
 

@@ -35,7 +35,7 @@ POINT = np.random.default_rng(0).normal(size=120)
 @pytest.mark.parametrize(("products", "most"), [("float64", 1e-15), ("float32", 1e-6)])
 def test_exact_hessians(products, most, comm):
     before = jax.config.jax_enable_x64  # the user or another host may have set it
-    objective = sh.Objective.from_jax(rosenbrock, POINT, products=products, comm=comm)
+    objective = sh.from_jax(rosenbrock, POINT, products=products, comm=comm)
     with sh.assemble(objective, pattern="detect") as hessian:
         assert hessian.coloring.count == 3
         assert hessian.evaluations["hvp"] == 3 and hessian.evaluations["gradient"] == 0
@@ -46,7 +46,7 @@ def test_exact_hessians(products, most, comm):
 
 
 def test_tracing_and_probing_agree(comm):
-    objective = sh.Objective.from_jax(rosenbrock, POINT, comm=comm)
+    objective = sh.from_jax(rosenbrock, POINT, comm=comm)
     probed = sh.detect(replace(objective, trace=None))
     assert probed.source == "probing at one point"
     assert np.array_equal(probed.to_scipy().toarray() > 0, FUNCTIONS["chained_rosenbrock"](120).pattern.toarray()[
@@ -58,9 +58,9 @@ def test_tracing_and_probing_agree(comm):
 
 
 def test_batches_fit_the_memory(comm):
-    small = sh.Objective.from_jax(rosenbrock, POINT, memory=8 * 8 * 120 * 3, comm=comm)
+    small = sh.from_jax(rosenbrock, POINT, memory=8 * 8 * 120 * 3, comm=comm)
     assert small.batch == 2
     with sh.assemble(small, pattern="detect") as hessian:
         assert frobenius_error(hessian.mat, exact(POINT), comm) < 1e-15
     with pytest.raises(InputError, match="float16"):
-        sh.Objective.from_jax(rosenbrock, POINT, products="float16")
+        sh.from_jax(rosenbrock, POINT, products="float16")

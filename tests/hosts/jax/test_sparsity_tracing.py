@@ -185,7 +185,7 @@ PICKED = {
 @pytest.mark.parametrize("name", PICKED)
 def test_nothing_is_left_out_silently(name, caplog):
     function, where, above = PICKED[name], points(), 0.0
-    objective = sh.Objective.from_jax(function, where[0])
+    objective = sh.from_jax(function, where[0])
     found = objective.trace()
     if found is None:
         assert "no rule to trace" in caplog.text and "probed" in caplog.text
@@ -214,7 +214,7 @@ def test_what_is_written_to_is_not_traced(caplog):
 def test_what_cannot_be_traced_is_probed(comm, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "asdex", None)
     (x,), function = points(1), PICKED["sorted"]
-    objective = sh.Objective.from_jax(function, x, comm=comm)
+    objective = sh.from_jax(function, x, comm=comm)
     assert objective.trace() is None
     told = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(told) == (comm.rank == 0)  # by one rank
@@ -252,6 +252,6 @@ def test_asdex_is_asked_about_products_where_there_is_no_rule(monkeypatch, caplo
 
 
 def test_functions_that_cannot_be_traced_say_why():
-    objective = sh.Objective.from_jax(lambda x: x[0] if x[1] > 0 else x[2], points(1)[0], name="branching")
+    objective = sh.from_jax(lambda x: x[0] if x[1] > 0 else x[2], points(1)[0], name="branching")
     with pytest.raises(EvaluationError, match="branching raised TracerBoolConversionError"):
         sh.detect(objective)

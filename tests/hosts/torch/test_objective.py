@@ -55,7 +55,7 @@ def full(n, comm):
 @pytest.mark.parametrize(("products", "least", "most"), [("float64", 0, 1e-15), ("float32", 1e-9, 1e-5)])
 def test_exact_hessians(given, products, least, most, comm):
     pattern = sh.Pattern.from_scipy(CHAIN.pattern, comm=comm) if given == "given" else None
-    objective = sh.Objective.from_torch(rosenbrock, CHAIN.x, pattern=pattern, products=products, comm=comm)
+    objective = sh.from_torch(rosenbrock, CHAIN.x, pattern=pattern, products=products, comm=comm)
     assert objective.name == "rosenbrock"
     slope = objective.gradient(objective.x)
     assert slope.dtype == np.float64
@@ -73,9 +73,7 @@ def test_exact_hessians(given, products, least, most, comm):
 def test_modules_are_differentiated_by_their_parameters(comm):
     module = network()
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    objective = sh.Objective.from_torch(
-        error, module, INPUTS, torch.tensor(TARGETS), pattern=full(26, comm), comm=comm
-    )
+    objective = sh.from_torch(error, module, INPUTS, torch.tensor(TARGETS), pattern=full(26, comm), comm=comm)
     with sh.assemble(objective, derivative="ad") as hessian:
         for x in (objective.x, objective.x + 0.3):
             hessian.update(x)
@@ -90,13 +88,13 @@ def test_modules_are_differentiated_by_their_parameters(comm):
 
 
 def test_batches_equal_single_products():
-    objective = sh.Objective.from_torch(error, network(), INPUTS, TARGETS)
+    objective = sh.from_torch(error, network(), INPUTS, TARGETS)
     exact, seeds = dense(written_out, objective.x), np.random.default_rng(1).normal(size=(5, 26))
     batch = objective.hvps(objective.x, seeds)
     single = np.concatenate([objective.hvps(objective.x, seed[None]) for seed in seeds])
     np.testing.assert_allclose(batch, single, rtol=1e-13, atol=1e-15)
     np.testing.assert_allclose(batch, seeds @ exact, rtol=1e-12, atol=1e-14)
-    fast = sh.Objective.from_torch(error, network(), INPUTS, TARGETS, products="float32")
+    fast = sh.from_torch(error, network(), INPUTS, TARGETS, products="float32")
     rough = fast.hvps(fast.x, seeds)
     assert rough.dtype == np.float64
     assert 1e-9 < np.linalg.norm(rough - batch) / np.linalg.norm(batch) < 1e-5
@@ -104,13 +102,13 @@ def test_batches_equal_single_products():
 
 
 def test_batches_fit_the_memory(comm):
-    roomy = sh.Objective.from_torch(error, network(), INPUTS, TARGETS, pattern=full(26, comm), comm=comm)
+    roomy = sh.from_torch(error, network(), INPUTS, TARGETS, pattern=full(26, comm), comm=comm)
     # Beside parameters the graph holds what goes through the layers: at least the inputs and the hidden values.
     least = 8 * INPUTS.size + 8 * 4 * len(INPUTS)
-    tight = sh.Objective.from_torch(error, network(), INPUTS, TARGETS, memory=26 * least, comm=comm)
+    tight = sh.from_torch(error, network(), INPUTS, TARGETS, memory=26 * least, comm=comm)
     assert tight.batch < 26 < roomy.batch
     # The smallest batch of all ranks, as they share out batches.
-    one = sh.Objective.from_torch(
+    one = sh.from_torch(
         error, network(), INPUTS, TARGETS, memory=2**29 if comm.rank else 1, pattern=full(26, comm), comm=comm
     )
     assert one.batch == 1
@@ -120,7 +118,7 @@ def test_batches_fit_the_memory(comm):
 
 def test_parts_of_the_data_on_every_rank(comm):
     mine = slice(comm.rank, None, comm.size)
-    parts = sh.Objective.from_torch(
+    parts = sh.from_torch(
         error, network(), INPUTS[mine], TARGETS[mine], summed=True, pattern=full(26, comm), comm=comm
     )
     exact = sp.csr_matrix(dense(written_out, parts.x))
@@ -150,7 +148,7 @@ def test_parameters_that_are_frozen_tied_or_not_used():
     torch.manual_seed(1)
     module = Shared()
     assert blocks(module) == {"idle": slice(0, 2), "shift": slice(2, 3), "first.weight": slice(3, 7)}
-    objective = sh.Objective.from_torch(function, module)
+    objective = sh.from_torch(function, module)
     scale = module.frozen.weight.detach().double()
 
     def alone(x):
@@ -158,7 +156,7 @@ def test_parameters_that_are_frozen_tied_or_not_used():
 
     np.testing.assert_allclose(objective.hvps(objective.x, np.eye(7)), dense(alone, objective.x), atol=1e-15)
     np.testing.assert_array_equal(objective.gradient(objective.x)[:3], [0, 0, 6])
-    linear = sh.Objective.from_torch(lambda x: x.sum(), np.ones(3))
+    linear = sh.from_torch(lambda x: x.sum(), np.ones(3))
     assert not linear.hvps(linear.x, np.eye(3)).any()
 
 
@@ -177,7 +175,7 @@ def test_modules_as_functions_of_positions(comm):
     module, bonds = Springs(), np.array([[0, 1], [1, 2], [2, 3]])
     positions = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
     pattern = sh.Pattern.from_edges(bonds if comm.rank == 0 else bonds[:0], 4, dofs=3, comm=comm)
-    objective = sh.Objective.from_torch(module, positions, bonds, pattern=pattern, comm=comm)
+    objective = sh.from_torch(module, positions, bonds, pattern=pattern, comm=comm)
 
     def alone(x):
         apart = torch.linalg.norm(torch.diff(x.reshape(4, 3), dim=0), dim=1)
@@ -193,7 +191,7 @@ def test_functions_that_differentiate_by_themselves():
     def steepness(x):
         return (torch.autograd.grad(rosenbrock(x), x, create_graph=True)[0] ** 2).sum()
 
-    objective = sh.Objective.from_torch(steepness, CHAIN.x)
+    objective = sh.from_torch(steepness, CHAIN.x)
     exact = dense(steepness, CHAIN.x)
     np.testing.assert_allclose(objective.hvps(CHAIN.x, np.eye(60)), exact, atol=1e-14 * abs(exact).max())
     assert objective.energy(CHAIN.x) == pytest.approx(np.sum(CHAIN.gradient(CHAIN.x) ** 2), rel=1e-12)
@@ -213,7 +211,7 @@ def test_layers_that_are_hard_to_differentiate_twice():
 
     torch.manual_seed(2)
     data = torch.randn(3, 2, 5)
-    objective = sh.Objective.from_torch(lambda module, x: (module(x) ** 2).sum(), Layers().eval(), data)
+    objective = sh.from_torch(lambda module, x: (module(x) ** 2).sum(), Layers().eval(), data)
     seeds, step = np.random.default_rng(3).normal(size=(3, objective.n)), 1e-5
     for seed, product in zip(seeds, objective.hvps(objective.x, seeds), strict=True):
         ahead, back = (objective.gradient(objective.x + sign * step * seed) for sign in (1, -1))
@@ -222,24 +220,24 @@ def test_layers_that_are_hard_to_differentiate_twice():
 
 def test_what_cannot_be_used_is_named(comm, monkeypatch):
     with pytest.raises(InputError, match="float16"):
-        sh.Objective.from_torch(rosenbrock, CHAIN.x, products="float16")
+        sh.from_torch(rosenbrock, CHAIN.x, products="float16")
     with pytest.raises(InputError, match="Tanh must have parameters"):
-        sh.Objective.from_torch(error, torch.nn.Tanh(), INPUTS, TARGETS)
+        sh.from_torch(error, torch.nn.Tanh(), INPUTS, TARGETS)
     for function, found in (
         (lambda x: x**2, r"shape \(60,\)"),
         (lambda x: x.sum().item(), "a tensor, not float"),
         (lambda x: torch.ones(()), "must depend on"),
     ):
         with pytest.raises(InputError, match=found):
-            sh.Objective.from_torch(function, CHAIN.x)
+            sh.from_torch(function, CHAIN.x)
     other = network().double()
     with pytest.raises(InputError, match="must depend on"):  # a loss that takes the module from elsewhere
-        sh.Objective.from_torch(lambda module: error(other, *map(torch.tensor, (INPUTS, TARGETS))), network())
+        sh.from_torch(lambda module: error(other, *map(torch.tensor, (INPUTS, TARGETS))), network())
     with pytest.raises(InputError, match="must depend on"):  # on one rank alone
-        sh.Objective.from_torch(lambda x: x.sum() if comm.rank else torch.ones(()), CHAIN.x, comm=comm)
-    moody = sh.Objective.from_torch(lambda x: x.sum() if x[0] == 1 else x, np.ones(3), comm=comm)
+        sh.from_torch(lambda x: x.sum() if comm.rank else torch.ones(()), CHAIN.x, comm=comm)
+    moody = sh.from_torch(lambda x: x.sum() if x[0] == 1 else x, np.ones(3), comm=comm)
     with pytest.raises(EvaluationError, match="one real number"):
         sh.assemble(moody, pattern=full(3, comm), derivative="central")
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(StackError, match=r"pip install sparsehess\[torch\]"):
-        sh.Objective.from_torch(rosenbrock, CHAIN.x)
+        sh.from_torch(rosenbrock, CHAIN.x)
