@@ -18,7 +18,7 @@ _HOME = {
     "Following": "sparsehess.pattern",
     "Layout": "sparsehess.pattern",
     "color": "sparsehess.coloring",
-    "verify": "sparsehess.coloring",
+    "verify_coloring": "sparsehess.coloring",
     "Coloring": "sparsehess.coloring",
     "detect": "sparsehess.hessian.pattern_detection",
     "assemble": "sparsehess.hessian.hessian",

@@ -1,14 +1,26 @@
 """Colourings of a pattern: which variables may be stepped together.
 
 Invariant of this room: a `Coloring` says nothing of values. Whether it is valid is decided by
-`verify` from the definition of its kind alone, never by the algorithm that made it.
+`verify_coloring` from the definition of its kind alone, never by the algorithm that made it.
 """
 
-from sparsehess.coloring.coloring import BEST, Coloring, color
+from sparsehess.coloring.color_pattern import BEST, color
+from sparsehess.coloring.coloring import Coloring
 from sparsehess.coloring.coloring_files import fingerprint, load, save
-from sparsehess.coloring.definitions import verify
+from sparsehess.coloring.definitions import verify_coloring
 from sparsehess.coloring.kinds import KINDS
 from sparsehess.coloring.portfolio import BUDGET
 from sparsehess.coloring.vertex_orders import ORDERS
 
-__all__ = ["BEST", "BUDGET", "KINDS", "ORDERS", "Coloring", "color", "fingerprint", "load", "save", "verify"]
+__all__ = [
+    "BEST",
+    "BUDGET",
+    "KINDS",
+    "ORDERS",
+    "Coloring",
+    "color",
+    "fingerprint",
+    "load",
+    "save",
+    "verify_coloring",
+]

@@ -1,25 +1,33 @@
-"""`Coloring`, and `color()` which makes one."""
+"""`Coloring`: a colour for every variable, and how it was made."""
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from sparsehess.coloring import lower_bounds, portfolio, recoloring
-from sparsehess.coloring.definitions import alone_both_ways
-from sparsehess.coloring.distributed_greedy import NO_TRAFFIC, Greedy, Traffic, greedy
-from sparsehess.coloring.kinds import KINDS, ON_ONE_RANK
-from sparsehess.coloring.local_graph import WHOLE, Region, moved
-from sparsehess.coloring.portfolio import Attempt
-from sparsehess.coloring.vertex_orders import ORDERS
-from sparsehess.errors import InputError
-from sparsehess.pattern import Layout, Pattern
-from sparsehess.runtime.citations import cite
+from sparsehess.coloring.distributed_greedy import NO_TRAFFIC, Traffic
+from sparsehess.pattern import Layout
 
-BEST = "best"
+
+@dataclass(frozen=True)
+class Attempt:
+    """What one way of colouring gave.
+
+    Attributes
+    ----------
+    name
+        Rule and order, or the pass.
+    count
+        Colours.
+    seconds
+        Measured.
+    """
+
+    name: str
+    count: int
+    seconds: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,126 +80,3 @@ class Coloring:
     def optimal(self) -> bool:
         """Whether the number of colours is proven least."""
         return self.count == self.lower_bound
-
-
-def color(
-    pattern: Pattern,
-    *,
-    kind: str = "star",
-    order: str = BEST,
-    rule: str | None = None,
-    seed: int = 0,
-    budget: float = portfolio.BUDGET,
-    lattice: np.ndarray | None = None,
-) -> Coloring:
-    """Color a pattern.
-
-    Collective. The colours do not depend on the number of ranks.
-
-    Parameters
-    ----------
-    pattern
-        What may be coupled. Where groups of variables are declared (`dofs`, `Pattern.in_blocks`), the
-        groups are coloured and every group's colour stands for as many as it has variables.
-    kind
-        `star`: direct recovery by symmetry (Coleman and Moré 1984).
-        `acyclic`: substitution in two-coloured trees (Coleman and Cai 1986); fewer colours, errors add up along
-        the trees.
-        `cpr`, `distance2`: no row holds a colour twice (Curtis, Powell, Reid 1974).
-        `powell-toint`: triangular substitution (Powell and Toint 1979).
-    order
-        A key of `ORDERS`, or `best`: periodic templates, several rules and orders, then passes that
-        remove colours, started anew, within the budget. On several ranks `natural` and the orders by
-        degree let one rank wait for another; `chunks` and `random` let them work side by side.
-    rule
-        A key of the kind's rules in `KINDS`. Star: `2007` (Gebremedhin et al. 2007, algorithm 4.1) or
-        `conservative` (2005, algorithm 4.1). Acyclic: `local`, `triangular`, or `trees` (2007,
-        algorithm 5.1; larger patterns on one rank only). Default the first of its kind; with
-        `best` all, but `trees` only for patterns of up to 131,072 variables or groups.
-    seed
-        Of random orders and restarts.
-    budget
-        Nominal seconds for `best`: work that takes as long on one core of a plain machine. It is
-        counted, not measured, so that the result does not depend on the machine.
-    lattice
-        (n_local, d) coordinates of the variables (of the groups, where there are any), whole numbers
-        or real ones of a lattice, for templates where the numbering is not that of a grid.
-
-    Raises
-    ------
-    InputError
-        Unknown kind, order or rule, a rule for one rank on several, or coordinates of no lattice.
-    """
-    if kind not in KINDS:
-        raise InputError(f"kind {kind!r} is none of {', '.join(KINDS)}")
-    if order != BEST and order not in ORDERS:
-        raise InputError(f"order {order!r} is none of {BEST}, {', '.join(ORDERS)}")
-    rules = KINDS[kind].rules
-    if rule is not None and rule not in rules:
-        raise InputError(f"rule {rule!r} is none of {', '.join(rules)}, the rules of kind {kind}")
-    comm = pattern.comm
-    began = time.perf_counter()
-    target = pattern if pattern.quotient is None else pattern.quotient
-    region = Region.around(target)
-    try:
-        if rule in ON_ONE_RANK and comm.size > 1 and not region.one_chunk:
-            raise InputError(
-                f"rule {rule!r} needs the whole graph on one rank: with more than {WHOLE} variables or groups, "
-                "run on one rank or leave the rule out"
-            )
-        size = pattern.n // target.n if target.n else 1
-        bound = KINDS[kind].bound(pattern)
-        if order == BEST:
-            bound = max(bound, lower_bounds.dense_parts(pattern, region, size))
-        if bound == pattern.n:  # no two variables can share a colour
-            found, attempts = Greedy(region.numbers[: region.own].astype(np.int32), target.n, 0, NO_TRAFFIC), ()
-            rule = rule or next(iter(rules))
-        elif order == BEST:
-            found, rule, attempts = portfolio.best(
-                target, region, kind, rule, seed=seed, budget=budget, bound=-(-bound // size), lattice=lattice
-            )
-        else:
-            rule = rule or next(iter(rules))
-            found = greedy(region, rules[rule], ORDERS[order](region, seed))
-            attempts = (Attempt(f"{rule}, {order}", found.count, time.perf_counter() - began),)
-        cite(f"{kind} coloring")
-        if attempts:
-            cite(f"rule {rule}")
-        colors = moved(region.layout, target.layout, found.colors)
-        if size > 1:
-            colors = (colors[:, None] * size + np.arange(size, dtype=np.int32)).ravel()
-        ghosts = pattern.exchange.halo(colors)[pattern.layout.n_local :]
-        spent = time.perf_counter() - began
-    finally:
-        region.free()
-    made = Coloring(
-        pattern.layout,
-        colors,
-        ghosts,
-        found.count * size,
-        kind,
-        order,
-        rule,
-        seed,
-        bound,
-        spent,
-        attempts,
-        found.traffic,
-    )
-    return _without_neutral(pattern, made) if comm.allreduce(pattern.hollow is not None) else made
-
-
-def _without_neutral(pattern: Pattern, coloring: Coloring) -> Coloring:
-    """Return the colouring without the classes that no recovery needs. Collective."""
-    if KINDS[coloring.kind].elimination is not None:
-        return coloring
-    own, other = alone_both_ways(pattern, coloring)
-    free = recoloring.neutral(pattern, coloring.with_ghosts, own, other, coloring.count)
-    names = np.where(free, -1, np.cumsum(~free) - 1).astype(np.int32)
-    return replace(
-        coloring,
-        colors=names[coloring.colors],
-        ghost_colors=names[coloring.ghost_colors],
-        count=int((~free).sum()),
-        lower_bound=min(coloring.lower_bound, int((~free).sum())) if free.any() else coloring.lower_bound,
-    )

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsehess.coloring.coloring import Coloring
+from sparsehess.coloring.coloring import Attempt, Coloring
 from sparsehess.coloring.kinds import KINDS
-from sparsehess.coloring.portfolio import Attempt
 from sparsehess.errors import InputError
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import agreement, optional

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from mpi4py import MPI
 
 import numpy as np
 
 from sparsehess.coloring import elimination_kernels, graph_kernels
+from sparsehess.coloring.coloring import Coloring
 from sparsehess.coloring.kinds import KINDS
 from sparsehess.errors import InputError
 from sparsehess.pattern import Pattern
 from sparsehess.pattern.pattern_kernels import mirrored
-
-if TYPE_CHECKING:
-    from sparsehess.coloring.coloring import Coloring
 
 
 def alone_both_ways(pattern: Pattern, coloring: Coloring) -> tuple[np.ndarray, np.ndarray]:
@@ -112,7 +109,7 @@ def eliminate(pattern: Pattern, coloring: Coloring) -> Eliminated:
     return Eliminated(stages, run.terms, _lowest(pattern, stuck))
 
 
-def verify(pattern: Pattern, coloring: Coloring) -> tuple[int, int] | None:
+def verify_coloring(pattern: Pattern, coloring: Coloring) -> tuple[int, int] | None:
     """Return an entry that breaks the definition of the colouring's kind, or None if none does.
 
     Collective; the same answer on every rank.

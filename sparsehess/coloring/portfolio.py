@@ -7,10 +7,11 @@ seconds, and so the same attempts are made on every machine and every number of 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 from sparsehess.coloring import periodic, recoloring, vertex_orders
+from sparsehess.coloring.coloring import Attempt
 from sparsehess.coloring.distributed_greedy import Greedy, greedy
 from sparsehess.coloring.kinds import KINDS, ON_ONE_RANK
 from sparsehess.coloring.local_graph import Region
@@ -91,25 +92,6 @@ _FEWEST_STEPS = 16
 
 # Beyond this many chunks ranks work side by side, though that takes somewhat more colours.
 _IN_TURN = 64
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """What one way of colouring gave.
-
-    Attributes
-    ----------
-    name
-        Rule and order, or the pass.
-    count
-        Colours.
-    seconds
-        Measured.
-    """
-
-    name: str
-    count: int
-    seconds: float
 
 
 class _Search:

@@ -7,7 +7,7 @@ import time
 from functools import partial
 
 from sparsehess import errors
-from sparsehess.coloring import save, verify
+from sparsehess.coloring import save, verify_coloring
 from sparsehess.commands import problem_files
 from sparsehess.commands.inputs import asked_coloring, assembled, thinned
 from sparsehess.commands.output import SCHEMA, answer, no_solver, ranks
@@ -59,7 +59,7 @@ def run_color(arguments, options, comm) -> int:
     writers.check_writable(arguments.plot, (), comm)
     pattern = matrix_files.read_pattern(arguments.input, comm, block=arguments.blocks, diagonal=arguments.diagonal)
     coloring = asked_coloring(arguments, pattern)
-    broken = verify(pattern, coloring)
+    broken = verify_coloring(pattern, coloring)
     facts = {
         "schema": SCHEMA,
         "task": "color",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sparsehess import runtime
-from sparsehess.coloring import verify
+from sparsehess.coloring import verify_coloring
 from sparsehess.commands.inputs import Operand
 from sparsehess.commands.output import SCHEMA, ranks
 from sparsehess.eigen.certificates.sparsification import Thinned
@@ -95,7 +95,7 @@ def derivative_facts(derived: Hessian | MatrixFree) -> dict:
         "coloring": None
         if coloring is None
         else {
-            **coloring_facts(coloring, verify(derived.pattern, coloring) is None),
+            **coloring_facts(coloring, verify_coloring(derived.pattern, coloring) is None),
             "amplification": derived.amplification,
         },
         "evaluations": derived.evaluations,

@@ -25,7 +25,7 @@ def test_the_definition_holds_by_listing_paths(kind, order, n, pairs, seed):
     pattern = sh.Pattern.from_scipy(matrix)
     coloring = sh.color(pattern, kind=kind, order=order, budget=0.01)
     assert DEFINITIONS[kind](matrix, coloring.colors)
-    assert sh.verify(pattern, coloring) is None
+    assert sh.verify_coloring(pattern, coloring) is None
     assert coloring.lower_bound <= coloring.count == coloring.colors.max() + 1
 
 
@@ -34,7 +34,7 @@ def test_more_than_64_colours(kind, order):
     matrix = random_pattern(150, 4000, 3)
     coloring = sh.color(sh.Pattern.from_scipy(matrix), kind=kind, order=order, budget=0.01)
     assert coloring.count > (64 if kind in ("cpr", "distance2", "star") else 32)
-    assert sh.verify(sh.Pattern.from_scipy(matrix), coloring) is None
+    assert sh.verify_coloring(sh.Pattern.from_scipy(matrix), coloring) is None
 
 
 @settings(max_examples=150, deadline=None)
@@ -46,7 +46,7 @@ def test_the_check_agrees_with_the_oracle_on_any_colours(n, pairs, seed, data):
         made = sh.color(pattern, kind=kind, order="natural")
         colors = np.array(data.draw(st.lists(st.integers(0, 5), min_size=n, max_size=n)), np.int32)
         coloring = dataclasses.replace(made, colors=colors, count=6)
-        assert (sh.verify(pattern, coloring) is None) == DEFINITIONS[kind](matrix, colors)
+        assert (sh.verify_coloring(pattern, coloring) is None) == DEFINITIONS[kind](matrix, colors)
 
 
 @every
@@ -59,14 +59,14 @@ def test_a_mutated_colouring_is_refused(kind, order):
         if neighbors:
             colors = made.colors.copy()
             colors[v] = colors[neighbors[0]]
-            assert sh.verify(pattern, dataclasses.replace(made, colors=colors)) is not None
+            assert sh.verify_coloring(pattern, dataclasses.replace(made, colors=colors)) is not None
 
 
 def test_colours_out_of_range_are_refused():
     pattern = sh.Pattern.from_scipy(band(5, 1))
     made = sh.color(pattern)
-    assert sh.verify(pattern, dataclasses.replace(made, colors=made.colors - 1)) is not None
-    assert sh.verify(pattern, dataclasses.replace(made, count=1)) is not None
+    assert sh.verify_coloring(pattern, dataclasses.replace(made, colors=made.colors - 1)) is not None
+    assert sh.verify_coloring(pattern, dataclasses.replace(made, count=1)) is not None
 
 
 @pytest.mark.parametrize("w", [1, 2, 3, 5])
@@ -125,7 +125,7 @@ def test_classes_are_ejected(kind):
     fewer = [one.count for one in coloring.attempts if one.name == "class ejected"]
     assert fewer == list(range(min(greedy) - 1, coloring.count - 1, -1))
     assert coloring.count < min(greedy)
-    assert sh.verify(pattern, coloring) is None
+    assert sh.verify_coloring(pattern, coloring) is None
 
 
 def test_dense_rows_do_not_blow_up():

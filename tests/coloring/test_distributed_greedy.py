@@ -94,7 +94,7 @@ def test_random_patterns_are_coloured_alike_and_recovered_exactly(many, small_ch
         assert np.array_equal(colors, alone.colors), case
         assert coloring.lower_bound == alone.lower_bound <= coloring.count == alone.count, case
         assert DEFINITIONS[kind](matrix, colors), case
-        assert sh.verify(pattern, coloring) is None, case
+        assert sh.verify_coloring(pattern, coloring) is None, case
         error, recovery = recovered(pattern, coloring, random_symmetric(matrix, seed))
         assert error <= 1e-13 * recovery.amplification, case
         pattern.free()
@@ -109,7 +109,7 @@ def test_larger_patterns_are_coloured_alike(kind, order, comm, monkeypatch):
         pattern, coloring, alone = both(matrix, kind, None, order, comm, budget=0.02)
         assert np.array_equal(gathered(coloring, comm), alone.colors)
         assert coloring.optimal == alone.optimal
-        assert sh.verify(pattern, coloring) is None
+        assert sh.verify_coloring(pattern, coloring) is None
         if comm.size > 1 and order != BEST and coloring.attempts:
             assert coloring.traffic.rounds > 0
         pattern.free()
@@ -127,7 +127,7 @@ def test_a_mutated_colouring_is_refused(kind, comm):
         if neighbors:
             changed = colors.copy()
             changed[v] = colors[neighbors[0]]
-            assert sh.verify(pattern, with_colors(pattern, made, changed)) is not None
+            assert sh.verify_coloring(pattern, with_colors(pattern, made, changed)) is not None
             with pytest.raises(CheckError, match="not valid"):
                 plan(pattern, with_colors(pattern, made, changed))
 
@@ -146,9 +146,9 @@ def test_the_ring_of_six_in_two_colours_is_no_acyclic_colouring(comm):
     pattern = sh.Pattern.from_pairs(ring, (ring + 1) % 6, 6, comm=comm)
     made = sh.color(pattern, kind="acyclic")
     assert made.count == 3 and made.optimal
-    assert sh.verify(pattern, made) is None
+    assert sh.verify_coloring(pattern, made) is None
     broken = with_colors(pattern, made, ring % 2)
-    assert sh.verify(pattern, broken) is not None
+    assert sh.verify_coloring(pattern, broken) is not None
     with pytest.raises(CheckError, match="cannot be recovered"):
         plan(pattern, broken)
 
@@ -161,7 +161,7 @@ def test_blocks_take_no_more_colours(kind, size, comm, monkeypatch):
     edges = np.argwhere(np.triu(random_pattern(120, 300, 2).toarray(), 1))
     whole = sh.Pattern.from_edges(edges, 120, dofs=size, comm=comm)
     coloring = sh.color(whole, kind=kind, order="smallest-last")
-    assert sh.verify(whole, coloring) is None
+    assert sh.verify_coloring(whole, coloring) is None
     plain = sh.Pattern.from_csr(whole.indptr, whole.indices, comm=comm)
     assert coloring.count <= sh.color(plain, kind=kind, order="smallest-last").count
     declared = sh.color(plain.in_blocks(size), kind=kind, order="smallest-last")
@@ -184,8 +184,8 @@ def test_hollow_rows_leave_colours_that_nobody_needs(comm):
     before, after = (sh.color(one, kind="cpr", order="largest-first") for one in (full, given))
     assert after.count < before.count
     assert gathered(after, comm).min() == -1
-    assert sh.verify(given, after) is None
-    assert sh.verify(full, after) is not None
+    assert sh.verify_coloring(given, after) is None
+    assert sh.verify_coloring(full, after) is not None
     lower = sp.coo_matrix((np.ones(len(rows), np.int8), (rows, cols)), (n + m, n + m)).tocsr()
     structure = ((lower + lower.T) != 0).astype(np.int8).tocsr()
     error, _ = recovered(given, after, random_symmetric(structure, 1))
@@ -215,7 +215,7 @@ def test_a_stored_colouring_is_read_on_any_number_of_ranks(suffix, comm, folder)
         assert np.array_equal(read.colors, made.colors)
         assert np.array_equal(read.ghost_colors, made.ghost_colors)
         assert (read.count, read.kind, read.rule) == (made.count, made.kind, made.rule)
-        assert sh.verify(pattern, read) is None
+        assert sh.verify_coloring(pattern, read) is None
     other = sh.Pattern.from_scipy(random_pattern(400, 900, 7), comm=comm)
     with pytest.raises(InputError, match="of another pattern"):
         load(folder / f"alone{suffix}", other)
@@ -255,7 +255,7 @@ def test_a_crystal_is_coloured_by_its_lattice(kind, most, comm, monkeypatch):
     turned = points @ np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]
     coloring = sh.color(pattern, kind=kind, lattice=turned[groups.start : groups.stop])
     assert coloring.count <= 3 * most
-    assert sh.verify(pattern, coloring) is None
+    assert sh.verify_coloring(pattern, coloring) is None
     assert any(attempt.name == "periodic template" for attempt in coloring.attempts)
 
 
@@ -279,7 +279,7 @@ def test_defects_of_a_grid_are_repaired(comm, monkeypatch):
         coloring = sh.color(pattern, kind=kind)
         assert coloring.attempts[0].name == "periodic template"
         assert coloring.count <= most
-        assert sh.verify(pattern, coloring) is None
+        assert sh.verify_coloring(pattern, coloring) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -289,7 +289,7 @@ def test_patterns_that_are_one_chunk_are_coloured_alike(kind, comm):
         pattern, coloring, alone = both(matrix, kind, None, BEST, comm, budget=0.05)
         assert np.array_equal(gathered(coloring, comm), alone.colors)
         assert [one.name for one in coloring.attempts] == [one.name for one in alone.attempts]
-        assert sh.verify(pattern, coloring) is None
+        assert sh.verify_coloring(pattern, coloring) is None
         pattern.free()
 
 
@@ -312,7 +312,7 @@ def test_a_grid_gets_its_template_on_any_number_of_ranks(kind, most, comm):
     pattern = sh.Pattern.from_scipy(grid(30, 31, 32, full=True), comm=comm)
     coloring = sh.color(pattern, kind=kind)
     assert coloring.count == most
-    assert sh.verify(pattern, coloring) is None
+    assert sh.verify_coloring(pattern, coloring) is None
     pattern.free()
 
 

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 
 import sparsehess as sh
 from sparsehess import cli
-from sparsehess.coloring import verify
+from sparsehess.coloring import verify_coloring
 from sparsehess.commands.arguments import parser
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.spectrum import SolveSpec
@@ -209,7 +209,7 @@ def test_a_coloring_of_another_pattern_of_the_same_size_is_not_taken(comm, folde
     made = [journal.coloring(pattern, lambda pattern=pattern: sh.color(pattern)) for pattern in patterns]
     again = journal.coloring(patterns[1], lambda: pytest.fail("it was saved"))
     assert np.array_equal(again.colors, made[1].colors)
-    assert verify(patterns[1], made[1]) is None
+    assert verify_coloring(patterns[1], made[1]) is None
 
 
 def test_gradients_are_kept_until_what_they_were_for_is_saved(comm, folder, monkeypatch):
