@@ -1,0 +1,117 @@
+"""Congruences and weighted sums against dense matrices, on any number of ranks."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from sparsehess.operators.block_diagonal import BlockDiagonal
+from sparsehess.operators.combinations import congruence, weighted_sum
+from sparsehess.operators.eigen_corrected import EigenCorrected
+from sparsehess.operators.kronecker import Kronecker
+from sparsehess.operators.low_rank import LowRankDiagonal
+from sparsehess.operators.transforms import lora, projection, scaling, selection, sharing
+from support.cases import laplacian
+from support.dense_answers import BLOCKS, agrees, aij, dense, low_rank, own, positive, symmetric, whole
+
+pytestmark = pytest.mark.parallel([1, 2, 3])
+
+
+def test_sharing_and_sub_blocks(comm):
+    n = 26
+    H = symmetric(n, 13)
+    shell, of_shell = low_rank(n, comm)
+    labels = np.random.default_rng(0).integers(-1, 6, n)
+    T = (labels[:, None] == np.arange(6)).astype(float)
+    chosen = np.array([3, 17, 22, 5, 9, 24])[comm.rank :: comm.size]
+    with aij(H, comm) as stored:
+        for operator, exact in ((stored, H), (shell, of_shell)):
+            layout = operator.layout
+            shared = sharing(own(layout, labels), layout, 6)
+            with congruence(operator, shared) as tied:
+                agrees(tied, T.T @ exact @ T, solves=1e-10, exact=operator is stored)
+            shared.destroy()
+            sub, order = selection(chosen, layout), np.concatenate(comm.allgather(chosen))
+            with congruence(operator, sub) as block:
+                agrees(block, exact[np.ix_(order, order)], solves=1e-10, exact=operator is stored)
+                assert block.diagonal_is_exact
+            sub.destroy()
+        with congruence(stored, sp.csr_matrix(T)) as tied:  # a SciPy matrix does as well
+            assert np.abs(dense(tied) - T.T @ H @ T).max() < 1e-13 * np.linalg.norm(H)
+            stored.mat.scale(2.0)
+            tied.update()
+            assert np.abs(dense(tied) - 2 * T.T @ H @ T).max() < 1e-13 * np.linalg.norm(H)
+    shell.close()
+
+
+def test_mass_weighting_and_projection(comm):
+    n = 21
+    operator, H = low_rank(n, comm)
+    mass = np.linspace(1, 4, n)
+    modes = np.random.default_rng(1).normal(size=(4, n))
+    modes[3] = modes[0] - 2 * modes[1]
+    Q = np.linalg.qr(modes[:3].T)[0]
+    P = np.eye(n) - Q @ Q.T
+    weighting = scaling(own(operator.layout, mass) ** -0.5, operator.layout)
+    with congruence(operator, weighting) as weighted:
+        agrees(weighted, H / np.sqrt(np.outer(mass, mass)), solves=1e-10, exact=False)
+    weighting.destroy()
+    with projection(modes, operator.layout) as projector, congruence(operator, projector) as projected:
+        agrees(projected, P @ H @ P, solves=1e-10, exact=False)
+    operator.close()
+
+
+def test_adapters(comm):
+    out, into, rank = 6, 5, 2
+    rng = np.random.default_rng(14)
+    A, B = rng.normal(size=(rank, into)), rng.normal(size=(out, rank))
+    J = np.hstack([np.kron(np.eye(out), A.T), np.kron(B, np.eye(into))])
+    H = Kronecker((positive(out, 1), positive(into, 2)), comm=comm)
+    with H, lora(A, B, comm=comm) as T, congruence(H, T) as adapted:
+        # Four eigenvalues are zero at the least: a change of basis between the factors changes nothing.
+        agrees(adapted, J.T @ dense(H) @ J, solves=1e-10, exact=False)
+
+
+def test_the_diagonal_of_a_large_congruence_is_an_estimate(comm):
+    n = 90
+    operator, H = low_rank(n, comm)
+    with projection(np.ones((1, n)), operator.layout) as P, congruence(operator, P) as projected:
+        centred = np.eye(n) - np.ones((n, n)) / n
+        exact = np.diag(centred @ H @ centred)
+        assert not projected.diagonal_is_exact
+        error = whole(operator.layout, projected.diagonal()) - exact
+        assert 0 < np.linalg.norm(error) < 3 * np.linalg.norm(H) / np.sqrt(64)
+    operator.close()
+
+
+def test_sums(comm):
+    n = 28
+    S, d = laplacian(4, 7)[0], np.linspace(1, 2, n)
+    shell, H = low_rank(n, comm)
+    with weighted_sum([(2.0, S), (-0.5, sp.diags(d))], shift=0.3, comm=comm) as stored:
+        expected = 2 * S.toarray() - 0.5 * np.diag(d) + 0.3 * np.eye(n)
+        agrees(stored, expected, shift=3.0)
+        stored.update()
+        assert np.abs(dense(stored) - expected).max() < 1e-14
+        with weighted_sum([(1.0, stored), (0.5, shell)], shift=0.1) as mixed:
+            agrees(mixed, expected + 0.5 * H + 0.1 * np.eye(n), shift=3.0, solves=1e-10, exact=False)
+    shell.close()
+
+
+def test_sums_of_one_kind_stay_of_that_kind(comm):
+    first, H = low_rank(28, comm)
+    second, G = low_rank(28, comm, seed=5)
+    K = Kronecker((positive(4, 1), positive(7, 2)), comm=comm)
+    blocks = BlockDiagonal(BLOCKS, comm=comm)
+    corrected = K.function(np.sqrt)
+    cases = [
+        ([(0.5, first), (0.5, second)], LowRankDiagonal, 0.5 * (H + G)),
+        ([(3.0, K)], Kronecker, 3 * dense(K)),
+        ([(3.0, blocks)], BlockDiagonal, 3 * dense(blocks)),
+        ([(3.0, corrected), (1.0, corrected)], EigenCorrected, 4 * dense(corrected)),
+    ]
+    for items, kind, expected in cases:
+        with weighted_sum(items, shift=0.2) as combined:
+            assert type(combined) is kind
+            agrees(combined, expected + 0.2 * np.eye(len(expected)))
+    for operator in (first, second, K, blocks, corrected):
+        operator.close()
