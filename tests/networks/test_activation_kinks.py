@@ -1,0 +1,103 @@
+"""Kinks of activations: elements of the generalised Hessian, and what is told of them."""
+
+import numpy as np
+import pytest
+
+from sparsehess.errors import EvaluationError, InputError
+from sparsehess.networks import (
+    Affine,
+    Custom,
+    Network,
+    SquaredError,
+    absolute,
+    deal,
+    leaky_relu,
+    relu,
+)
+from support.layered_networks import by_imaginary_step, close, dense, layers, thorough
+
+pytestmark = pytest.mark.parallel([1, 2, 3])
+
+
+def test_a_node_that_raises_on_one_rank_beside_kinks(comm):
+    def forward(w, X):
+        if comm.rank == comm.size - 1 and len(X[0]) > 4:  # more than the first check looks at
+            raise ValueError("a sample that is none")
+        return w * X[0]
+
+    node = Custom(
+        forward,
+        lambda w, X, Y: ((Y * w,), (Y * X[0]).sum(axis=1, keepdims=True)),
+        lambda w, X, Y, dX, dw: ((Y * dw,), (Y * dX[0]).sum(axis=1, keepdims=True)),
+        *(1, (1,), 1),
+    )
+    network = Network()
+    network.input("x", 1)
+    network.add("node", node, "x")
+    network.add("bent", relu(), "node")
+    network.loss("loss", SquaredError(), "bent", "x")
+    with pytest.raises(EvaluationError, match="forward of custom node raised ValueError: a sample that is none"):
+        network.hessian(np.ones(1), {"x": np.ones((6, 1))}, comm=comm)
+
+
+def kinked(activation, rows):
+    """Return a network of one hidden layer whose arguments are exactly 0 at some samples and units."""
+    network = layers((2, 3, 2), activation, SquaredError())
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=network.n)
+    data = {"x": rng.integers(-3, 4, (6, 2)).astype(float), "t": rng.normal(size=(6, 2))}
+    W = x[network.blocks["W0"]]
+    W[:] = np.round(64 * W) / 64
+    for sample, unit in rows:  # sums of multiples of 1/64 are exact
+        W[6 + unit] = -W[2 * unit : 2 * unit + 2] @ data["x"][sample]
+    return network, x, data
+
+
+def limits(network, x, data, moves):
+    """Return the Hessians at points a little off x in directions of these moves."""
+    return [by_imaginary_step(network, x + move, data) for move in moves]
+
+
+@pytest.mark.parametrize("activation", [absolute(), *thorough(relu(), leaky_relu(0.25))])
+def test_element_of_least_norm_at_kinks(activation, comm):
+    network, x, data = kinked(activation, [(0, 0), (3, 2)])
+    # Both biases up or down, and every combination of them: the four pieces that meet at x.
+    moves = []
+    for first in (-1e-9, 1e-9):
+        for second in (-1e-9, 1e-9):
+            move = np.zeros(network.n)
+            move[[6, 8]] = first, second
+            moves.append(move)
+    vertices = limits(network, x, data, moves)
+    with network.hessian(x, deal(data, comm), comm=comm) as H:
+        found, kinks = dense(H.mat), H.kinks
+    assert kinks.count == 2 and len(kinks.weights) == 4 and kinks.weights.min() >= 0
+    assert kinks.weights.sum() == pytest.approx(1) and "2 activations" in str(kinks)
+    # In the hull, and no vertex makes a sharper angle: what characterises the element of least norm.
+    assert np.array_equal(kinks.sides, [[False, False], [False, True], [True, False], [True, True]])
+    hull = sum(weight * V for weight, V in zip(kinks.weights, vertices, strict=True))
+    assert close(found, hull, 1e-7)
+    assert all((found * V).sum() >= (found * found).sum() * (1 - 1e-7) for V in vertices)
+
+
+def test_pieces_that_are_not_there(comm):
+    # The same sample twice: both arguments are always on one side, so two pieces meet and not four.
+    network, x, data = kinked(relu(), [(0, 0)])
+    data = {name: np.concatenate([values, values[:1]]) for name, values in data.items()}
+    with network.hessian(x, deal(data, comm), comm=comm) as H:
+        assert H.kinks.count == 2 and len(H.kinks.weights) == 2
+        assert (H.kinks.sides[:, 0] == H.kinks.sides[:, 1]).all()
+    # An activation of what is 0 whatever the parameters are is no kink.
+    net = Network()
+    net.input("x", 2)
+    net.input("t", 2)
+    net.add("a", relu(), "x")
+    net.add("W", Affine(2, bias=False), "a")
+    net.add("b", relu(), "W")
+    net.loss("loss", SquaredError(), "b", "t")
+    data = {"x": np.array([[-1.0, -2.0], [1.0, 3.0]]), "t": np.ones((2, 2))}
+    with net.hessian(np.array([1.0, 2, -3, 1]), deal(data, comm), comm=comm) as H:
+        assert H.kinks.count == 1  # the second unit of the second sample: -3 + 3
+    with pytest.raises(InputError, match="exactly 0"):
+        many, _, data = kinked(relu(), [])
+        many.hessian(np.zeros(many.n), deal(data, comm), comm=comm)
