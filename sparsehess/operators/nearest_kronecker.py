@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse
 
-from sparsehess.errors import InputError
+from sparsehess.errors import InputError, NotConverged
+from sparsehess.operators.combinations import rectangular
 from sparsehess.operators.kronecker import Kronecker
 from sparsehess.pattern import Layout
-from sparsehess.runtime import PETSc, aij, communicator
+from sparsehess.runtime import PETSc, SLEPc, communicator, destroy, readable_errors
+from sparsehess.runtime.random_numbers import signed
 from sparsehess.runtime.row_layout import send_to_owners
 from sparsehess.runtime.validation import whole_number
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 # Singular values below this part of the largest are rounding.
 _LEAST = 1e-14
 
-# Backward error of singular values.
-_TOL = 1e-12
+# Backward errors of singular values, relative to the Frobenius norm: SLEPc's aim, and the most that is accepted.
+_AIM, _TOL = 1e-13, 1e-12
+
+# What is added to a diagonal, beside the norm: less than rounding.
+_NOISE = np.finfo(float).eps
+
+_MOST_RESTARTS = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,18 +95,19 @@ def nearest_kronecker(matrix, p: int, q: int, terms: int = 1, *, comm=None) -> N
     layout = Layout.from_local(mat.getLocalSize()[0], comm) if of_petsc else Layout.from_size(p * q, comm)
     rows, cols, values = _entries(mat, layout)
     norm = np.sqrt(comm.allreduce(float(np.dot(values, values))))
-    cyclic = _cyclic(rows, cols, values, p, q, comm)
+    R = _rearranged(rows, cols, values, p, q, _NOISE * norm, comm)
     try:
-        sigma, left, right = _svd(cyclic, p * p, min(terms, p * p, q * q)) if norm > 0 else (np.empty(0), [], [])
+        triplets = _largest_triplets(R, min(terms, p * p, q * q), norm) if norm > 0 else []
     finally:
-        cyclic.destroy()
+        R.destroy()
     products = []
-    for value, u, v in zip(sigma, left, right, strict=True):
+    for value, u, v in triplets:
         A, B = np.sqrt(value) * u.reshape(p, p), np.sqrt(value) * v.reshape(q, q)
         sign = -1.0 if A.trace() < 0 else 1.0  # that of a positive matrix has both factors positive
         products.append((sign * A, sign * B))
     if not products:
         products = [(np.zeros((p, p)), np.zeros((q, q)))]
+    sigma = np.array([value for value, _, _ in triplets])
     error = np.sqrt(max(0.0, norm**2 - float(np.dot(sigma, sigma))))
     found = Kronecker(products, comm=comm)._outliving(mat.comm if of_petsc else None)
     return NearestKronecker(found, sigma, float(error))
@@ -112,40 +124,74 @@ def _entries(mat, layout: Layout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return own.row.astype(np.int64) + layout.start, own.col.astype(np.int64), own.data.astype(np.float64)
 
 
-def _cyclic(rows, cols, values, p: int, q: int, comm) -> PETSc.Mat:
-    """Return [[0, R], [Rᵀ, 0]] for R (p², q²) with R[i p + i', j q + j'] = H[i q + j, i' q + j'].
+def _rearranged(
+    rows: np.ndarray, cols: np.ndarray, values: np.ndarray, p: int, q: int, noise: float, comm: MPI.Comm
+) -> PETSc.Mat:
+    """Return R (p², q²) with R[i p + i', j q + j'] = H[i q + j, i' q + j'], and noise of this size on its diagonal.
 
-    Its eigenvalues are the singular values of R, and these negated (Golub, Kahan 1965).
+    A Krylov space of a matrix of low rank is exhausted early, where SLEPc divides by zero. Noise lets it go on.
     """
-    layout = Layout.from_size(p * p + q * q, comm)
-    row, col = (rows // q) * p + cols // q, p * p + (rows % q) * q + cols % q
-    own = np.arange(layout.start, layout.stop)  # the diagonal has its places, as solvers want it
+    layout = Layout.from_size(p * p, comm)
+    diagonal = np.arange(layout.start, min(layout.stop, q * q))
     row, col, values = send_to_owners(
         layout,
-        np.concatenate([row, col, own]),
-        np.concatenate([col, row, own]),
-        np.concatenate([values, values, np.zeros(len(own))]),
+        np.concatenate([(rows // q) * p + cols // q, diagonal]),
+        np.concatenate([(rows % q) * q + cols % q, diagonal]),
+        np.concatenate([values, noise * signed(layout, 1)[: len(diagonal)]]),
     )
-    local = scipy.sparse.csr_matrix((values, (row - layout.start, col)), (layout.n_local, layout.n))
-    local.sort_indices()
-    return aij(layout, local.indptr, local.indices, local.data)
+    own = scipy.sparse.csr_matrix((values, (row - layout.start, col)), (layout.n_local, q * q))
+    return rectangular(layout, own)
 
 
-def _svd(cyclic: PETSc.Mat, split: int, terms: int) -> tuple[np.ndarray, list, list]:
-    """Return (σ, left, right): the largest singular values, and their vectors whole on every rank."""
-    from sparsehess.eigen.solvers import eigs  # solvers take operators in: not before they are asked for
+def _largest_triplets(R: PETSc.Mat, terms: int, norm: float) -> list[tuple[float, np.ndarray, np.ndarray]]:
+    """Return (σ, u, v) of the largest singular values, descending; vectors are whole on every rank.
 
-    sigma, left, right = [], [], []
-    with eigs(cyclic, terms, which="largest", tol=_TOL, count="no") as found:
-        for value, vector in zip(found.eigenvalues[::-1], found.vectors[::-1], strict=True):
-            if sigma and value <= _LEAST * sigma[0]:
-                break
-            whole = _whole(vector)
-            u, v = whole[:split], whole[split:]
-            sigma.append(float(value))
-            left.append(u / np.linalg.norm(u))
-            right.append(v / np.linalg.norm(v))
-    return np.array(sigma), left, right
+    Lanczos bidiagonalisation with thick restarts (Hernandez, Roman, Tomas 2008). Values that are rounding beside
+    the largest are left out.
+    """
+    solver = SLEPc.SVD().create(R.comm)
+    start, (v, u) = R.createVecRight(), R.createVecs()
+    found: list[tuple[float, np.ndarray, np.ndarray]] = []
+    try:
+        solver.setOperators(R)
+        solver.setType("trlanczos")
+        solver.setDimensions(terms)
+        solver.setConvergenceTest(SLEPc.SVD.Conv.NORM)
+        solver.setTolerances(_AIM, _MOST_RESTARTS)
+        start.setArray(signed(Layout.from_size(R.getSize()[1], communicator(R.comm)), 0))
+        solver.setInitialSpaces([start], [])
+        with readable_errors("computing singular values"):
+            solver.solve()
+        for number in range(min(terms, solver.getConverged())):
+            sigma = solver.getSingularTriplet(number, u, v)
+            if found and sigma <= _LEAST * found[0][0]:
+                return found
+            error = _residual(R, sigma, u, v) / norm
+            if not error <= _TOL:
+                raise NotConverged(
+                    f"singular value {number} has a backward error of {error:.1e}, above {_TOL:.0e}"
+                )
+            found.append((float(sigma), _whole(u), _whole(v)))
+        if len(found) < terms:
+            raise NotConverged(
+                f"{len(found)} of {terms} singular values after {solver.getIterationNumber()} restarts: "
+                "ask for fewer terms"
+            )
+        return found
+    finally:
+        destroy(solver, start, u, v)
+
+
+def _residual(R: PETSc.Mat, sigma: float, u: PETSc.Vec, v: PETSc.Vec) -> float:
+    """Return the root of |R v - σ u|² + |Rᵀ u - σ v|²."""
+    left, right = u.duplicate(), v.duplicate()
+    R.mult(v, left)
+    R.multTranspose(u, right)
+    left.axpy(-sigma, u)
+    right.axpy(-sigma, v)
+    size = float(np.hypot(left.norm(), right.norm()))
+    destroy(left, right)
+    return size
 
 
 def _whole(vector: PETSc.Vec) -> np.ndarray:
