@@ -9,11 +9,15 @@ import time
 
 from mpi4py import MPI
 
+import pytest
+import scipy.sparse as sp
+
 from sparsehess import commands
 from sparsehess.commands import job_files
 from sparsehess.commands.arguments import parser
 from sparsehess.commands.petsc_words import split_petsc
 from sparsehess.service import batch_jobs, batch_scripts, schedulers
+from support.cases import laplacian
 
 PROBLEMS = """
 import time
@@ -125,3 +129,13 @@ def made(place, scheduler="local", **more):
 
 def state(job):
     return schedulers.states([job])[job.id]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    (tmp_path / "problems.py").write_text(PROBLEMS)
+    (tmp_path / "job.toml").write_text(JOB)
+    sp.save_npz(tmp_path / "good.npz", laplacian(7, 8)[0])
+    monkeypatch.setenv(batch_jobs.HOME, str(tmp_path / "jobs"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

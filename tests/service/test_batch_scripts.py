@@ -1,0 +1,67 @@
+"""Batch scripts: what a person reads, and what is submitted to go on."""
+
+import subprocess
+
+import pytest
+
+from sparsehess.commands import arguments, job_files
+from sparsehess.commands.arguments import parser
+from sparsehess.errors import InputError
+from sparsehess.service import batch_commands, batch_scripts
+from support.batch import JOB, made
+
+
+def test_the_script_that_a_person_reads(place):
+    made_of = dict(time=5400, memory="4G", account="phys", queue="long", ranks=64, resumable=True)
+    slurm = batch_scripts.script(made(place, "slurm", **made_of, setup=["module load openmpi"]))
+    for line in (
+        "#SBATCH --ntasks=64",
+        "#SBATCH --time=01:30:00",
+        "#SBATCH --mem-per-cpu=4G",
+        "#SBATCH --partition=long",
+        "#SBATCH --signal=B:USR1@120",
+        "#SBATCH --requeue",
+        "module load openmpi",
+        "    mpiexec -n 64",
+        "    sparsehess eigs good.npz",
+        "    --interval -1.5 2.0",
+        "    -k 3",
+        '    scontrol requeue "$SLURM_JOB_ID" && exit "$status"',
+    ):
+        assert line in slurm.splitlines()
+    assert "export OMP_NUM_THREADS=1" in slurm
+    pbs = batch_scripts.script(made(place, "pbs", **made_of)).splitlines()
+    assert {"#PBS -l select=64:ncpus=1:mpiprocs=1:mem=4G", "#PBS -l walltime=01:30:00", "#PBS -q long"} <= set(pbs)
+    assert any("--signal=USR1 --kill-after=120 5280" in line for line in pbs)
+    for name in ("slurm", "pbs", "local"):
+        job = made(place, name, **made_of)
+        assert subprocess.run(["bash", "-n", job.file("script")], check=False).returncode == 0
+
+
+def test_a_command_that_saves_is_submitted_to_go_on(place, monkeypatch, capsys):
+    def saving():
+        top = parser()
+        eigs = job_files._subparsers(top)["eigs"]
+        if "--checkpoint" not in eigs._option_string_actions:
+            eigs.add_argument("--checkpoint", metavar="DIR")
+            eigs.add_argument("--resume", action="store_true")
+        return top
+
+    monkeypatch.setattr(arguments, "parser", saving)
+    asked = "submit job.toml --scheduler slurm --time 02:00:00 --dry-run"
+    for more, folder in (("", place / "jobs/1/checkpoint"), ('checkpoint = "mine"', place / "mine")):
+        (place / "job.toml").write_text(JOB + more)
+        batch_commands.run_submit(parser().parse_args(asked.split()), {}, None)
+        script = capsys.readouterr().out
+        assert "#SBATCH --signal=B:USR1@120\n#SBATCH --requeue\n" in script
+        assert f"    --checkpoint {folder}\n" in script and f'"$(ls {folder} 2>' in script
+        assert script.count("--checkpoint") == script.count("--json") == 1
+
+
+def test_times(place):
+    for text, total in (("01:30:00", 5400), ("2-00:00:01", 172801), ("05:30", 330)):
+        assert batch_scripts.seconds(text) == total
+    assert batch_scripts.clock(172801) == "48:00:01"
+    for text in ("", "90", "1:2:3:4", "00:00:00", "-01:00:00", "1-30:00", "99999999:00:00"):
+        with pytest.raises(InputError, match="HH:MM:SS"):
+            batch_scripts.seconds(text)

@@ -1,0 +1,151 @@
+"""Slurm and PBS, by what they print."""
+
+import os
+import stat
+import subprocess
+
+import pytest
+
+from sparsehess.service import batch_jobs, schedulers
+from sparsehess.service.schedulers import State
+from support.batch import facts, made, run, state
+
+
+def test_what_goes_on_is_told_so_before_what_is_for_petsc(place, programs):
+    fake(programs, "mpiexec", "exit 75")
+    saved = place / "saved"
+    saved.mkdir()
+    command = ["eigs", "good.npz", "--checkpoint", str(saved), "--", "-eps_max_it", "7"]
+    job = made(place, resumable=True, command=command, checkpoint=str(saved))
+    (saved / "of-another-run").write_text("")  # the first start of a job begins anew
+    calls = []
+    for name in (None, ".half-written", "whole"):
+        if name:
+            (saved / name).write_text("")
+        assert subprocess.run(["bash", job.file("script")], check=False).returncode == 75
+        calls.append((programs / "calls").read_text().splitlines()[-1])
+        (saved / "of-another-run").unlink(missing_ok=True)
+    start = f"mpiexec -n 1 sparsehess eigs good.npz --checkpoint {saved}"
+    assert calls == [f"{start} -- -eps_max_it 7"] * 2 + [f"{start} --resume -- -eps_max_it 7"]
+
+
+def fake(folder, name, body):
+    path = folder / name
+    path.write_text(f'#!/bin/bash\necho "{name} $*" >> {folder}/calls\n{body}\n')
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+@pytest.fixture
+def programs(place, monkeypatch):
+    folder = place / "programs"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder
+
+
+SQUEUE = """4242|RUNNING|None
+4243|PENDING|Priority
+4244_7|RUNNING|None
+"""
+
+SACCT = """4245|CANCELLED by 1000|0:15
+4246|TIMEOUT|0:0
+4247|OUT_OF_MEMORY|0:125
+4248|COMPLETED|0:0
+4249|NODE_FAIL|1:0
+"""
+
+
+def test_slurm_by_what_it_prints(place, programs):
+    fake(programs, "sbatch", 'grep -q "^#SBATCH --ntasks=2" "$2" && echo "4242;cluster"')
+    fake(programs, "squeue", f"cat << 'END'\n{SQUEUE}END")
+    fake(programs, "sacct", f"cat << 'END'\n{SACCT}END")
+    fake(programs, "scancel", "")
+    found = facts(place, "submit job.toml --ranks 2 --scheduler auto")
+    assert (found["scheduler"], found["number"]) == ("slurm", "4242")
+    every = [batch_jobs.find("1")]
+    for number in range(4243, 4251):
+        every.append(made(place, "slurm"))
+        every[-1].file("number").write_text(f"{number}\n")
+    states = [one for _, one in sorted(schedulers.states(every).items())]
+    assert states == [
+        State("running"),
+        State("pending", None, "Priority"),
+        State("unknown", None, "slurm does not know it"),  # 4244 is an array
+        State("cancelled", None, "cancelled by 1000"),
+        State("failed", None, "timeout"),
+        State("failed", None, "out of memory"),
+        State("done", 0),
+        State("failed", 1, "node fail"),
+        State("unknown", None, "slurm does not know it"),
+    ]
+    assert facts(place, "cancel 1")["jobs"][0]["cancelled"]
+    calls = (programs / "calls").read_text()
+    assert calls.endswith("scancel 4242\n") and calls.count("squeue") == 2
+    # What the script has written counts, whatever the scheduler says or no longer knows.
+    every[1].file("exit").write_text("3\n")
+    assert state(every[1]) == State("failed", 3)
+
+
+def test_slurm_that_refuses_or_is_not_there(place, programs):
+    fake(programs, "sbatch", 'echo "sbatch: error: invalid partition specified: long" >&2; exit 1')
+    code, out, err = run(place, "submit job.toml --scheduler slurm --queue long")
+    assert (code, out) == (2, "") and "sbatch has refused: sbatch: error: invalid partition" in err
+    assert not list((place / "jobs").iterdir())
+    fake(programs, "sbatch", "echo hello")
+    assert "printed no number but 'hello'" in run(place, "submit job.toml --scheduler slurm")[2]
+    (programs / "sbatch").unlink()
+    code, _, err = run(place, "submit job.toml --scheduler slurm", PATH=str(programs))
+    assert code == 2 and "there is no sbatch here" in err
+
+
+def test_a_slurm_script_that_was_stopped_is_queued_again(place, programs):
+    fake(programs, "scontrol", "")
+    fake(programs, "mpiexec", "exit 75")
+    job = made(place, "slurm", resumable=True)
+    environment = {**os.environ, "SLURM_JOB_ID": "4242"}
+    done = subprocess.run(["bash", job.file("script")], env=environment, check=False)
+    assert done.returncode == 75 and job.exit is None
+    assert (programs / "calls").read_text().splitlines()[-1] == "scontrol requeue 4242"
+    batch_jobs.write(job.file("cancelled"), "")
+    subprocess.run(["bash", job.file("script")], env=environment, check=False)
+    assert job.exit == 75 and (programs / "calls").read_text().count("requeue") == 1
+
+
+QSTAT = """Job id            Name             User              Time Use S Queue
+----------------  ---------------- ----------------  -------- - -----
+1284.head         made             person            00:10:01 R workq
+1285.head         made             person                   0 Q workq
+1286.head         made             person                   0 H workq
+1287.head         made             person            00:00:10 F workq
+"""
+
+
+def test_pbs_by_what_it_prints(place, programs):
+    fake(programs, "qsub", "echo 1284.head")
+    fake(programs, "qstat", f"cat << 'END'\n{QSTAT}END\necho 'qstat: Unknown Job Id 1288.head' >&2; exit 153")
+    fake(programs, "qdel", "")
+    found = facts(place, "submit job.toml --scheduler pbs")
+    assert found["number"] == "1284.head"
+    every = [batch_jobs.find("1")]
+    for number in range(1285, 1289):
+        every.append(made(place, "pbs"))
+        every[-1].file("number").write_text(f"{number}.head\n")
+    assert [one for _, one in sorted(schedulers.states(every).items())] == [
+        State("running"),
+        State("pending"),
+        State("pending", None, "held"),
+        State("failed", None, "ended without a status"),
+        State("unknown", None, "pbs does not know it"),
+    ]
+    assert facts(place, "cancel 1")["jobs"][0]["cancelled"]
+    assert (programs / "calls").read_text().endswith("qdel 1284.head\n")
+
+
+def test_a_pbs_script_that_was_stopped_queues_itself_again(place, programs):
+    fake(programs, "qsub", "echo 1290.head")
+    fake(programs, "mpiexec", "exit 75")
+    job = made(place, "pbs", resumable=True)
+    job.file("number").write_text("1289.head\n")
+    assert subprocess.run(["bash", job.file("script")], check=False).returncode == 75
+    assert job.word("number") == "1290.head" and job.exit is None
