@@ -127,7 +127,7 @@ def _entries(mat, layout: Layout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _rearranged(
     rows: np.ndarray, cols: np.ndarray, values: np.ndarray, p: int, q: int, noise: float, comm: MPI.Comm
 ) -> PETSc.Mat:
-    """Return R (p², q²) with R[i p + i', j q + j'] = H[i q + j, i' q + j'], and noise of this size on its diagonal.
+    """Return R (p², q²) with R[i p + i', j q + j'] = H[i q + j, i' q + j'], plus noise on its diagonal.
 
     A Krylov space of a matrix of low rank is exhausted early, where SLEPc divides by zero. Noise lets it go on.
     """

@@ -16,7 +16,6 @@ from sparsehess.operators.combinations import weighted_sum
 from sparsehess.operators.connected_components import deal_few
 from sparsehess.operators.direct_sum import DirectSum
 from sparsehess.operators.kronecker import Kronecker
-from sparsehess.operators.matrix_functions import funm
 from support.dense_answers import BLOCKS, agrees, dense, low_rank, own, positive
 
 pytestmark = pytest.mark.parallel([1, 2, 3])
@@ -100,24 +99,3 @@ def test_direct_sums(comm):
             network.eigenvalues()
     for operator in (low, K):
         operator.close()
-
-
-def test_what_a_structure_does_not_tell_is_refused(comm):
-    K = Kronecker((positive(3, 1), positive(4, 2)), comm=comm)
-    with K, weighted_sum([(1.0, K), (2.0, sp.identity(12))]) as mixed, DirectSum([K, mixed]) as both:
-        assert K.knows_eigenvalues and K.knows_counts
-        for operator in (mixed, both):
-            assert not operator.knows_eigenvalues and not operator.knows_counts
-            for ask, *given in (
-                (operator.eigenvalues,),
-                (operator.spectrum, 2),
-                (operator.inertia,),
-                (operator.count, 0.0),
-            ):
-                with pytest.raises(InputError, match="WeightedSum"):
-                    ask(*given)
-        for power in (0.5, np.exp):
-            with pytest.raises(InputError, match="eigenvectors of a WeightedSum are not known"):
-                funm(both, power)
-        with sh.eigs(both, 2) as found:
-            assert found.eigenvalues[0] == pytest.approx(K.spectrum(1)[0])

@@ -11,6 +11,7 @@ import sparsehess as sh
 from sparsehess.errors import InputError
 from sparsehess.operators.block_diagonal import BlockDiagonal
 from sparsehess.operators.combinations import congruence, weighted_sum
+from sparsehess.operators.direct_sum import DirectSum
 from sparsehess.operators.eigen_corrected import EigenCorrected
 from sparsehess.operators.kronecker import Kronecker
 from sparsehess.operators.low_rank import LowRankDiagonal
@@ -19,7 +20,7 @@ from sparsehess.operators.nearest_kronecker import nearest_kronecker
 from sparsehess.operators.quasi_newton import lbfgs, sr1
 from sparsehess.operators.transforms import selection, sharing
 from support.cases import laplacian
-from support.dense_answers import own
+from support.dense_answers import own, positive
 
 pytestmark = pytest.mark.parallel([1, 2, 3])
 
@@ -80,6 +81,28 @@ def test_singular_matrices_say_so(comm):
             assert operator.logdet() == -np.inf
             damped = operator.solve(right, 0.5)
             assert np.abs(operator.product(damped) + 0.5 * damped - 1.0).max(initial=0.0) < 1e-12
+
+
+def test_what_a_structure_does_not_tell_is_refused(comm):
+    K = Kronecker((positive(3, 1), positive(4, 2)), comm=comm)
+    twice = LowRankDiagonal(2.0, np.zeros((K.layout.n_local, 0)), comm=comm)
+    with K, twice, weighted_sum([(1.0, K), (1.0, twice)]) as mixed, DirectSum([K, mixed]) as both:
+        assert K.knows_eigenvalues and K.knows_counts
+        for operator in (mixed, both):
+            assert not operator.knows_eigenvalues and not operator.knows_counts
+            for ask, *given in (
+                (operator.eigenvalues,),
+                (operator.spectrum, 2),
+                (operator.inertia,),
+                (operator.count, 0.0),
+            ):
+                with pytest.raises(InputError, match="WeightedSum"):
+                    ask(*given)
+        for power in (0.5, np.exp):
+            with pytest.raises(InputError, match="eigenvectors of a WeightedSum are not known"):
+                funm(both, power)
+        with sh.eigs(both, 2) as found:
+            assert found.eigenvalues[0] == pytest.approx(K.spectrum(1)[0])
 
 
 def test_an_estimated_diagonal_is_not_called_exact(comm):
