@@ -1,0 +1,216 @@
+"""The commands eigs, inertia and check: facts, stored results and their checks."""
+
+import json
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from support import DATA
+from support.cases import lapack, laplacian
+from support.command_line import batch, facts, free_truss, run, several
+
+EIGS_FIELDS = {
+    *("schema", "task", "n", "nnz", "k", "which", "interval", "target", "method", "converged", "eigenvalues"),
+    *("residuals", "orthogonality", "count", "iterations", "coloring", "evaluations", "verification"),
+    *("timings", "memory", "mpi", "backend", "versions"),
+}
+
+
+def test_eigs_of_a_matrix_gives_the_same_on_all_ranks(problems):
+    exact = laplacian(7, 8)[1]
+    seen = [facts(problems, "eigs good.npz -k 5", ranks) for ranks in (1, 2, 3, 4)]
+    for ranks, found in enumerate(seen, 1):
+        assert set(found) >= EIGS_FIELDS
+        assert found["eigenvalues"] == pytest.approx(exact[:5], abs=1e-13)
+        assert found["schema"] == 1 and found["task"] == "eigs" and found["n"] == 56
+        assert found["converged"] == 5 and max(found["residuals"]) < 1e-8
+        assert found["count"]["certified"] and found["count"]["inertia"] == found["count"]["found"]
+        assert found["coloring"] is None and found["verification"] is None
+        assert found["mpi"]["size"] == ranks
+        assert {"pattern", "coloring", "derivatives", "assembly", "factorization", "solve", "total"} <= set(
+            found["timings"]
+        )
+
+
+def test_eigs_of_a_problem(problems):
+    found = facts(problems, "eigs problems.py:good --set n=50 -k 4 --derivative forward --coloring cpr", 2)
+    assert found["eigenvalues"] == pytest.approx(4 * np.sin(np.pi * np.arange(1, 5) / 102) ** 2, abs=1e-7)
+    assert found["coloring"] == {
+        "kind": "cpr",
+        "order": "best",
+        "rule": "template",
+        "colors": 3,
+        "lower_bound": 3,
+        "optimal": True,
+        "valid": True,
+        "amplification": 1.0,
+    }
+    assert found["evaluations"] == {
+        "gradient": 4,
+        "hvp": 0,
+        "energy": 0,
+        "noise": 7,
+        "pattern": 0,
+        "verification": 2,
+    }
+    assert found["verification"]["passed"]
+
+
+def test_an_interval_and_all_negative_ones(problems):
+    exact = laplacian(7, 8)[1]
+    commands = ["--interval -1e-3 1.5", "--interval -inf 0.5", "--which negative"]
+    found, open_, negative = several(problems, [f"eigs good.npz {asked}" for asked in commands], 2)
+    assert found["eigenvalues"] == pytest.approx(exact[exact < 1.5], abs=1e-12)
+    assert found["method"] == "slicing" and found["which"] == "interval" and found["interval"] == [-1e-3, 1.5]
+    assert found["count"]["certified"] and found["k"] == found["converged"]
+    assert open_["interval"] == [None, 0.5] and negative["converged"] == 0
+
+
+def test_inertia_of_a_matrix_and_of_a_problem(problems):
+    for ranks in (1, 3):
+        found = facts(problems, "inertia good.npz --mass mass.npz", ranks)
+        assert (found["negative"], found["zero"], found["positive"]) == (0, 0, 56)
+        assert found["definite"] == "positive definite" and found["certified"] is True
+    found = facts(problems, "inertia problems.py:good --set n=50", 2)
+    code, out, err, _ = run(problems, "inertia good.npz --zero 0.3", 2)  # the lowest are 0.27 and more
+    assert code == 4 and "certified    no: " in out and "the counts are not certain" in err
+    assert found["positive"] == 50 and found["evaluations"]["gradient"] == 6 and found["coloring"]["colors"] == 3
+
+
+def test_lowest_curvature_and_condition(problems):
+    exact = laplacian(7, 8)[1]
+    shift = (exact[3] + exact[4]) / 2
+    (found,) = several(problems, ["inertia negative.npz --condition --direction low.npz"], 2)
+    far = np.abs(exact - shift)
+    assert found["condition"] == pytest.approx(far.max() / far.min()) and found["negative"] == 4
+    assert found["lowest"]["value"] == pytest.approx(exact[0] - shift) and found["lowest"]["certified"]
+    v = np.load(problems / "low.npz")["vectors"][0]
+    assert v @ (laplacian(7, 8)[0] @ v) - shift == pytest.approx(exact[0] - shift)
+
+
+def without(problems, source, target, kept):
+    """Write a stored result again with some of its pairs alone."""
+    with np.load(problems / source) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    arrays["eigenvalues"], arrays["vectors"] = arrays["eigenvalues"][kept], arrays["vectors"][kept]
+    if not len(arrays["eigenvalues"]):
+        arrays["vectors"] = np.empty((0, 0))
+    np.savez(problems / target, **arrays)
+
+
+@pytest.mark.parametrize(
+    "ranks", [2, pytest.param(1, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
+)
+def test_stored_results_are_checked(problems, ranks):
+    """What is true passes on any number of ranks; a changed number, a missing pair or another matrix does not."""
+    import h5py
+
+    asked = [
+        ("s.h5", "good.npz", "-k 4 --mass mass.npz", 4),
+        ("t.npz", "good.npz", "--interval 0 1.5", None),
+        ("k.npz", "good.npz", "-k 4 --mass mass.npz", 4),
+        ("n.npz", "negative.npz", "--which negative", 4),
+        ("m.npz", "negative.npz", "--which negative -k 2", 2),
+        ("none.npz", "good.npz", "--which negative", 0),
+    ]
+    made = several(problems, [f"eigs {source} {flags} -o {name}" for name, source, flags, _ in asked], ranks)
+    mass = ["--mass mass.npz" if "mass" in flags else "" for _, _, flags, _ in asked]
+    checks = [f"check {name} {source} {more}" for (name, source, _, _), more in zip(asked, mass, strict=True)]
+    for found, one, (_, _, _, k) in zip(several(problems, checks, ranks), made, asked, strict=True):
+        assert found["passed"] and found["count"]["certified"] and found["residual"] < 1e-8
+        assert one["converged"] == found["k"] == found["wanted"] and k in (None, found["k"])
+    with h5py.File(problems / "s.h5", "r+") as file:
+        file["eigenvalues"][1] += 1e-3
+    wrong = ["check s.h5 good.npz", "check s.h5 good.npz --mass mass.npz", "check none.npz negative.npz"]
+    without(problems, "t.npz", "u.npz", [0, 1, 3])
+    wrong.append("check u.npz good.npz")
+    for number, ((name, source, _, _), more) in enumerate(zip(asked[2:5], mass[2:5], strict=True)):
+        without(problems, name, f"last{number}.npz", slice(0, -1))
+        without(problems, name, f"all{number}.npz", slice(0, 0))
+        wrong += [f"check last{number}.npz {source} {more}", f"check all{number}.npz {source} {more}"]
+    for command, (codes, out, _, _) in zip(wrong, batch(problems, wrong, ranks), strict=True):
+        assert codes == [4] and "DOES NOT HOLD" in out, command
+
+
+def test_methods_and_shells(problems):
+    exact = laplacian(7, 8)[1]
+    commands = [
+        "eigs good.npz -k 3 --method lobpcg",
+        "eigs good.npz --interval 0 1 --method feast",
+        "eigs problems.py:good --set n=50 -k 2 --which largest --shell",
+    ]
+    lobpcg, feast, found = several(problems, commands, 2)
+    assert lobpcg["eigenvalues"] == pytest.approx(exact[:3])
+    assert feast["method"] == "feast" and feast["eigenvalues"] == pytest.approx(exact[exact < 1])
+    code, out, _, _ = run(problems, "eigs good.npz -k 40 --explain", 1)
+    assert code == 0 and "dense" in out and "40 of 56" in out
+    assert found["nnz"] is None and found["count"] is None and found["evaluations"]["gradient"] > 0
+    assert found["eigenvalues"] == pytest.approx(4 * np.cos(np.pi * np.arange(2, 0, -1) / 102) ** 2, abs=1e-7)
+
+
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_null_spaces_guesses_and_preconditioners(problems, ranks):
+    exact = np.linalg.eigvalsh(free_truss(5)[0].toarray())
+    rigid = "--coordinates nodes.npy --nullspace rigid"
+    found, cold, warm, checked, near = several(
+        problems,
+        [
+            f"eigs truss.npz -k 4 {rigid} -o truss.h5",
+            f"eigs truss.npz -k 4 {rigid} --method lobpcg",
+            f"eigs truss.npz -k 4 {rigid} --method lobpcg --guess truss.h5",
+            f"check truss.h5 truss.npz {rigid}",
+            "eigs good.npz -k 3 --preconditioner negative.npz",
+        ],
+        ranks,
+    )
+    assert found["eigenvalues"] == pytest.approx(exact[3:7]) and found["deflated"] == 3 and checked["passed"]
+    assert warm["eigenvalues"] == pytest.approx(cold["eigenvalues"]) and warm["iterations"] < cold["iterations"]
+    assert near["method"] == "gd" and near["eigenvalues"] == pytest.approx(laplacian(7, 8)[1][:3])
+    told = batch(problems, [f"eigs truss.npz -k 3 {rigid}", "check truss.h5 truss.npz"], ranks)
+    assert told[0][0] == [0] and "3 null vectors: translation x, translation y, rotation z" in told[0][1]
+    assert told[1][0] == [4]  # the three are not among those stored
+
+
+def test_mass_target_and_results(problems):
+    command = "eigs good.npz --mass mass.npz --target 1.0 -k 3 --plot r.png -q -o r."
+    for codes, out, err, _ in batch(problems, [command + suffix for suffix in ("h5", "npz")], 2):
+        assert (codes, out) == ([0], ""), err
+    assert (problems / "r.png").read_bytes()[:4] == b"\x89PNG"
+    exact = laplacian(7, 8)[1] / 2
+    wanted = np.sort(exact[np.argsort(np.abs(exact - 1.0))[:3]])
+    import h5py
+
+    with h5py.File(problems / "r.h5") as file:
+        values, vectors, text = file["eigenvalues"][()], file["vectors"][()], file.attrs["json"]
+    assert values == pytest.approx(wanted, abs=1e-12)
+    assert json.loads(text)["eigenvalues"] == pytest.approx(values.tolist())
+    matrix = laplacian(7, 8)[0]
+    assert np.abs(matrix @ vectors.T - 2 * vectors.T * values).max() < 1e-10
+    with np.load(problems / "r.npz") as archive:
+        assert archive["vectors"].shape == (3, 56)
+
+
+def test_status_3_writes_what_converged(problems):
+    if not DATA.exists():
+        pytest.skip("no data beside the project")
+    data = DATA / "hb_bcsst01"
+    code, _, err, _ = run(problems, f"eigs {data}_K.npz --mass {data}_M.npz -k 30 --json few.json")
+    assert code == 3 and "24 of 24" in err
+    found = json.loads((problems / "few.json").read_text())
+    assert found["converged"] == 24 and found["count"]["certified"]
+    exact = lapack(sp.load_npz(f"{data}_K.npz"), sp.load_npz(f"{data}_M.npz"))
+    assert found["eigenvalues"] == pytest.approx(exact, abs=1e-9 * exact.max())
+
+
+def test_a_raw_hessian_of_a_code_and_its_zero_modes(problems):
+    """Differences of forces as a code gives them: asymmetric in the ninth digit, six zero modes at that level."""
+    path = DATA / "ase_cu147_fdhessian_raw.npz"
+    if not path.exists():
+        pytest.skip("no data beside the project")
+    raw = np.load(path)["H"]
+    exact = np.linalg.eigvalsh((raw + raw.T) / 2)
+    for ranks in (1, 3):
+        found = facts(problems, f"eigs {path} -k 16", ranks)
+        assert found["eigenvalues"] == pytest.approx(exact[:16], abs=1e-9 * exact.max())
+        assert found["zeros"] == 6 and found["count"]["certified"]
