@@ -16,7 +16,7 @@ from sparsehess import runtime
 from sparsehess.coloring import BEST, fingerprint, load
 from sparsehess.commands import flag_groups, problem_files
 from sparsehess.commands.resources import Provision, provision_of
-from sparsehess.eigen.certificates.sparsification import thin
+from sparsehess.eigen.certificates.sparsification import sparsify
 from sparsehess.eigen.problem.rigid_body_modes import rigid_body_rows
 from sparsehess.errors import InputError
 from sparsehess.hessian.evaluation_journal import Journal
@@ -132,7 +132,7 @@ def thinned(arguments, matrix, mass=None):
         yield None
         return
     rule = Above(arguments.drop) if arguments.keep is None else Largest(arguments.keep)
-    with thin(matrix, rule, mass=mass) as left:
+    with sparsify(matrix, rule, mass=mass) as left:
         try:
             yield left
         finally:

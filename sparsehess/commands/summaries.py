@@ -12,7 +12,7 @@ from sparsehess import runtime
 from sparsehess.coloring import verify_coloring
 from sparsehess.commands.inputs import Operand
 from sparsehess.commands.output import SCHEMA, ranks
-from sparsehess.eigen.certificates.sparsification import Thinned
+from sparsehess.eigen.certificates.sparsification import Sparsified
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.spectrum import Count, SolveSpec, Spectrum
 from sparsehess.hessian.hessian import Hessian
@@ -208,7 +208,7 @@ def eigs_facts(
     }
 
 
-def thinned_line(left: Thinned) -> str:
+def thinned_line(left: Sparsified) -> str:
     """Return what was dropped of a matrix, for people. Not collective."""
     told = f"thinned      {left.dropped} entries dropped, {left.kept} left"
     if left.bound is None:

@@ -477,7 +477,7 @@ def check_refusals(comm):
     refused(lambda: sh.inertia(H, comm=comm), "StackError", "inertia", *real)
     for estimate in (sh.density, sh.trace, sh.rank, sh.diagonal):
         refused(lambda estimate=estimate: estimate(H, comm=comm), "StackError", *real)
-    refused(lambda: sh.thin(H, sh.Above(0.1), comm=comm), "StackError", *real)
+    refused(lambda: sh.sparsify(H, sh.Above(0.1), comm=comm), "StackError", *real)
     refused(lambda: sh.Objective(x=np.ones(3), gradient=lambda x: x, comm=comm), "StackError", "objective", *real)
     refused(lambda: sh.LowRankDiagonal(np.ones(4), np.ones((4, 1)), comm=comm), "StackError", "structured", *real)
     refused(lambda: sh.eigs(H + 1j * sp.identity(40), comm=comm), "InputError", "not Hermitian")

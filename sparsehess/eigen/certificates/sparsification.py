@@ -1,4 +1,4 @@
-"""Hessians that thin out: entries are dropped, and what that does to every eigenvalue is bounded."""
+"""Hessians with entries dropped, and a bound of what that does to every eigenvalue."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sparsehess.runtime import PETSc, aij, destroy, require_real
 
 
 @dataclass(frozen=True, eq=False)
-class Thinned:
+class Sparsified:
     """A matrix of which entries were dropped. A context manager; `close()` destroys what it owns, collectively.
 
     Attributes
@@ -31,7 +31,7 @@ class Thinned:
         Norms of what was dropped, E: the largest absolute row sum and the Frobenius norm. ‖E‖₂ is no more than
         either.
     bound
-        No eigenvalue of H x = λ M x, in their order, has moved by more (Weyl's inequality; see `thin`). None where
+        No eigenvalue of H x = λ M x, in their order, has moved by more (Weyl's inequality; see `sparsify`). None where
         nothing is known for the mass.
     """
 
@@ -48,7 +48,7 @@ class Thinned:
         """Destroy the matrix. Collective."""
         destroy(self.mat, self._anchor)
 
-    def __enter__(self) -> Thinned:
+    def __enter__(self) -> Sparsified:
         return self
 
     def __exit__(self, *reason) -> None:
@@ -61,7 +61,7 @@ class Thinned:
         return {name: getattr(self, name) for name in names}
 
 
-def thin(matrix, rule: Rule, *, mass=None, comm=None) -> Thinned:
+def sparsify(matrix, rule: Rule, *, mass=None, comm=None) -> Sparsified:
     """Drop entries of a Hessian by a rule: `Above`, `Largest`, `Hysteresis` or `Inherited`. The caller closes it.
 
     Collective. The diagonal always stays. With E for what is dropped, eigenvalues in ascending order obey
@@ -99,14 +99,14 @@ def thin(matrix, rule: Rule, *, mass=None, comm=None) -> Thinned:
         try:
             if problem.M is not None:
                 entries = _weighed(entries, problem.M)
-            return _thinned(entries, rule, problem.A.comm)
+            return _sparsified(entries, rule, problem.A.comm)
         finally:
             entries.pattern.free()
     finally:
         problem.close()
 
 
-def _thinned(entries: Entries, rule: Rule, comm: PETSc.Comm) -> Thinned:
+def _sparsified(entries: Entries, rule: Rule, comm: PETSc.Comm) -> Sparsified:
     """Return what a rule leaves, on a communicator that is to be held. Collective."""
     if not hasattr(rule, "keep"):
         raise InputError(f"the rule must be Above, Largest, Hysteresis or Inherited, not {type(rule).__name__}")
@@ -116,7 +116,7 @@ def _thinned(entries: Entries, rule: Rule, comm: PETSc.Comm) -> Thinned:
     left = _left(entries, kept)
     mat = aij(left.layout, left.indptr, left.indices, entries.values[kept])
     anchor = PETSc.Vec().createMPI((0, 0), comm=comm)
-    return Thinned(mat, left, left.nnz, entries.pattern.nnz - left.nnz, row_sum, frobenius, bound, anchor)
+    return Sparsified(mat, left, left.nnz, entries.pattern.nnz - left.nnz, row_sum, frobenius, bound, anchor)
 
 
 def _entries(matrix: PETSc.Mat, layout: Layout) -> Entries:

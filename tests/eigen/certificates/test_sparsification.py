@@ -1,4 +1,4 @@
-"""Thinned Hessians against dense ones: bounds that hold, counts that are met, the same on any number of ranks."""
+"""Sparsified Hessians against dense ones: bounds that hold, counts that are met, the same on any number of ranks."""
 
 import json
 
@@ -40,7 +40,7 @@ def moved(before, after, M=None):
 def test_a_threshold_and_its_bound(threshold, comm):
     matrix = example().toarray()
     wanted = np.where((np.abs(matrix) >= threshold) | np.eye(N, dtype=bool), matrix, 0)
-    with sh.thin(sp.csr_matrix(matrix), sh.Above(threshold), comm=comm) as left:
+    with sh.sparsify(sp.csr_matrix(matrix), sh.Above(threshold), comm=comm) as left:
         assert np.array_equal(gathered(left, comm), wanted)
         lost = matrix - wanted
         assert left.row_sum == pytest.approx(np.abs(lost).sum(axis=1).max(), rel=1e-12, abs=1e-300)
@@ -60,7 +60,7 @@ def test_the_bound_of_a_pencil(kind, comm):
     far = 0.9 if kind == "far" else 0.4
     mass = sp.diags([weights, *[far * np.sqrt(weights[1:] * weights[:-1])] * 2], [0, 1, -1]).tocsr()
     given = weights if kind == "lumped" else mass
-    with sh.thin(sp.csr_matrix(matrix), sh.Above(0.3), mass=given, comm=comm) as left:
+    with sh.sparsify(sp.csr_matrix(matrix), sh.Above(0.3), mass=given, comm=comm) as left:
         after = gathered(left, comm)
         left.pattern.free()
         if kind == "far":
@@ -76,7 +76,7 @@ def test_the_bound_of_a_pencil(kind, comm):
 def test_a_fixed_number_of_entries(count, comm):
     matrix = example()
     whole = matrix.toarray()
-    with sh.thin(matrix, sh.Largest(count), comm=comm) as left:
+    with sh.sparsify(matrix, sh.Largest(count), comm=comm) as left:
         after = gathered(left, comm)
         assert left.kept == min(count - (count - N) % 2, matrix.nnz)
         left.pattern.free()
@@ -90,7 +90,7 @@ def test_ties_are_decided_by_position(comm):
     matrix = laplacian(6, 7)[0].tocsr()  # all off-diagonal entries are -1
     n = matrix.shape[0]
     for pairs in (1, 20, 50):
-        with sh.thin(matrix, sh.Largest(n + 2 * pairs), comm=comm) as left:
+        with sh.sparsify(matrix, sh.Largest(n + 2 * pairs), comm=comm) as left:
             after = gathered(left, comm)
             left.pattern.free()
         upper = sp.triu(matrix, 1).tocoo()
@@ -109,7 +109,7 @@ def test_hysteresis(comm):
         dense = np.abs(now.toarray())
         wanted = dense >= 0.9 if there is None else (dense >= 0.9) | ((dense >= 0.5) & there)
         wanted |= np.eye(N, dtype=bool)
-        with sh.thin(now, sh.Hysteresis(0.5, 0.9, before), comm=comm) as left:
+        with sh.sparsify(now, sh.Hysteresis(0.5, 0.9, before), comm=comm) as left:
             assert np.array_equal(gathered(left, comm), np.where(wanted, now.toarray(), 0))
             if before is not None:
                 before.free()
@@ -122,12 +122,12 @@ def test_hysteresis(comm):
 
 def test_what_was_kept_is_inherited_until_the_bound_breaks(comm):
     matrix = example()
-    with sh.thin(matrix, sh.Above(0.5), comm=comm) as left:
+    with sh.sparsify(matrix, sh.Above(0.5), comm=comm) as left:
         before, bound = left.pattern, left.bound
     nudged = matrix.copy()
     nudged.data *= np.where(np.abs(matrix.data) < 0.5, 1.01, 1.0)
     for within, same in ((1.1 * bound, True), (0.9 * bound, False)):
-        with sh.thin(nudged, sh.Inherited(before, within, sh.Above(0.0)), comm=comm) as left:
+        with sh.sparsify(nudged, sh.Inherited(before, within, sh.Above(0.0)), comm=comm) as left:
             assert (left.pattern.nnz == before.nnz) is same
             assert left.bound <= within
             left.pattern.free()
@@ -136,11 +136,11 @@ def test_what_was_kept_is_inherited_until_the_bound_breaks(comm):
 
 def test_what_is_inherited_obeys_the_bound_of_the_pencil(comm):
     matrix, light = example(), np.full(N, 0.01)
-    with sh.thin(matrix, sh.Above(0.5), comm=comm) as left:
+    with sh.sparsify(matrix, sh.Above(0.5), comm=comm) as left:
         before, within = left.pattern, 1.1 * left.bound
-    with sh.thin(matrix, sh.Inherited(before, within, sh.Above(0.0)), mass=light, comm=comm) as left:
+    with sh.sparsify(matrix, sh.Inherited(before, within, sh.Above(0.0)), mass=light, comm=comm) as left:
         assert left.bound <= within and left.dropped == 0  # a hundred times as much would move
-    with sh.thin(matrix, sh.Inherited(before, 100 * within, sh.Above(0.0)), mass=light, comm=comm) as left:
+    with sh.sparsify(matrix, sh.Inherited(before, 100 * within, sh.Above(0.0)), mass=light, comm=comm) as left:
         assert left.dropped > 0 and moved(matrix.toarray(), gathered(left, comm), np.diag(light)) <= left.bound
     before.free()
 
@@ -148,12 +148,12 @@ def test_what_is_inherited_obeys_the_bound_of_the_pencil(comm):
 def test_what_is_left_outlives_what_it_was_made_of(comm):
     matrix = example()
     for where in (None, comm):
-        with sh.thin(matrix, sh.Above(0.5), comm=where) as left, sh.eigs(left.mat, 2) as found:
+        with sh.sparsify(matrix, sh.Above(0.5), comm=where) as left, sh.eigs(left.mat, 2) as found:
             kept = np.where((np.abs(matrix.toarray()) >= 0.5) | np.eye(N, dtype=bool), matrix.toarray(), 0)
             assert found.eigenvalues == pytest.approx(scipy.linalg.eigvalsh(kept)[:2], rel=1e-8)
     theirs = comm.Dup()
     given = rows_of(matrix, theirs)
-    with sh.thin(given, sh.Above(0.5)) as left:
+    with sh.sparsify(given, sh.Above(0.5)) as left:
         given.destroy()
         with sh.eigs(left.mat, 2) as found:
             assert found.eigenvalues == pytest.approx(scipy.linalg.eigvalsh(kept)[:2], rel=1e-8)
@@ -179,7 +179,7 @@ def test_what_cannot_be_thinned(comm):
         (sh.Hysteresis(2.0, 1.0), "above the upper"),
     ):
         with pytest.raises(InputError, match=says):
-            sh.thin(matrix, rule, comm=comm)
+            sh.sparsify(matrix, rule, comm=comm)
 
 
 # A ring of masses 2, every other spring of which is soft.
