@@ -1,4 +1,4 @@
-"""Sparsified Hessians against dense ones: bounds that hold, counts that are met, the same on any number of ranks."""
+"""Sparsified Hessians against dense ones: bounds that hold, and counts that are met."""
 
 import json
 

@@ -1,0 +1,76 @@
+"""Traces of functions against LAPACK."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from sparsehess.eigen.estimates import trace
+from support.cases import (
+    free_chain,
+    lapack,
+    laplacian,
+    prescribed,
+)
+from support.spectra import shell, thorough, tight_mass
+
+pytestmark = pytest.mark.parallel([1, 2])
+
+FUNCTIONS = [
+    ("identity", {}, lambda x: x),
+    ("logdet", {}, np.log),
+    ("inverse", {}, lambda x: 1 / x),
+    ("heat", {"time": 0.7}, lambda x: np.exp(-0.7 * x)),
+    pytest.param("effective dimension", {"gamma": 0.1}, lambda x: x / (x + 0.1), marks=pytest.mark.thorough),
+    pytest.param(np.sqrt, {}, np.sqrt, marks=pytest.mark.thorough),
+]
+
+
+@pytest.mark.parametrize("method", ["hutchinson", "xtrace", *thorough("hutch++")])
+@pytest.mark.parametrize(
+    "function, extra, f",
+    FUNCTIONS,
+    ids=["identity", "logdet", "inverse", "heat", "effective dimension", "square root"],
+)
+def test_traces_of_functions(function, extra, f, method, comm):
+    grid_matrix, grid_values = laplacian(9, 12)
+    falling = np.arange(1.0, 101.0) ** -1.5 + 1e-3
+    mass = tight_mass(108)
+    for K, M, exact in (
+        (grid_matrix, None, grid_values),
+        (prescribed(falling), None, falling),
+        (grid_matrix, mass, lapack(grid_matrix, mass)),
+    ):
+        found = trace(K, function, method=method, samples=18, mass=M, comm=comm, **extra)
+        assert abs(found.trace - f(exact).sum()) <= found.bars(0.999)
+        assert found.method == method and found.samples <= 18 <= max(found.products, 18)
+        assert 0 < found.stderr < 0.2 * abs(f(exact)).sum()
+
+
+def test_tolerances_are_met(comm):
+    K, exact = laplacian(12, 13)
+    for method in ("hutchinson", "hutch++", "xtrace"):
+        found = trace(K, "inverse", method=method, tol=0.02, comm=comm)
+        assert found.converged and found.stderr <= 0.02 * found.trace and found.samples < 1000
+        assert abs(found.trace - (1 / exact).sum()) < 4 * found.stderr
+    hard = trace(K, "inverse", method="hutchinson", tol=1e-4, samples=20, comm=comm)
+    assert not hard.converged and hard.samples == 20
+
+
+def test_traces_that_are_exact(comm):
+    K, exact = laplacian(12, 13)
+    mass = np.linspace(1, 3, 156)
+    assert trace(K, comm=comm).trace == pytest.approx(exact.sum())
+    weighed = trace(K, mass=mass, comm=comm)
+    assert weighed.trace == pytest.approx(lapack(K, sp.diags(mass)).sum()) and weighed.stderr == 0
+    # All of a small space, and all of a small range.
+    for A in (K, prescribed(np.r_[np.zeros(140), np.arange(1.0, 11.0)])):
+        for method in ("xtrace", "hutch++"):
+            found = trace(A, method=method, samples=500, comm=comm)
+            assert found.trace == pytest.approx(A.diagonal().sum()) and found.stderr < 1e-9 * found.trace
+    mat, _ = shell(K, comm)
+    assert trace(mat).method == "xtrace"
+    mat.destroy()
+    free, values = free_chain(90)
+    for function, f in (("logdet", np.log), ("inverse", np.reciprocal)):
+        found = trace(free, function, nullspace=np.ones((1, 90)), samples=60, comm=comm)
+        assert abs(found.trace - f(values[1:]).sum()) <= 4 * found.stderr

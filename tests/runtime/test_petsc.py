@@ -1,0 +1,57 @@
+"""What of PETSc belongs to one block, one communicator, one build."""
+
+from mpi4py import MPI
+
+import numpy as np
+import pytest
+
+import sparsehess as sh
+from sparsehess.runtime import (
+    PETSc,
+    aij,
+    child,
+    communicator,
+    has_package,
+    inserted_options,
+    option_was_used,
+)
+
+
+def test_options_are_there_for_the_block_only():
+    ends = np.array([-1e-3, 1 / 3])
+    with inserted_options("t_", {"alpha": 3, "beta": 0.25, "flag": None, "end": ends[1], "ends": tuple(ends)}):
+        assert PETSc.Options().getInt("t_alpha") == 3
+        assert PETSc.Options().getReal("t_beta") == 0.25
+        assert PETSc.Options().getReal("t_end") == ends[1]
+        assert np.array_equal(np.fromstring(PETSc.Options().getString("t_ends"), sep=","), ends)
+        assert option_was_used("t_alpha") and not option_was_used("t_flag")
+    assert not PETSc.Options().hasName("t_alpha")
+
+
+@pytest.mark.parametrize(
+    ("package", "solver"), [("mumps", "mumps"), ("suitesparse", "cholmod"), ("superlu_dist", "superlu_dist")]
+)
+def test_a_package_is_there_where_it_factorizes(package, solver):
+    matrix = aij(sh.Layout.from_size(3, MPI.COMM_SELF), np.arange(4), np.arange(3), np.full(3, 2.0))
+    there = True
+    pc = PETSc.PC().create(MPI.COMM_SELF)
+    pc.setType("lu" if solver == "superlu_dist" else "cholesky")
+    pc.setOperators(matrix)
+    pc.setFactorSolverType(solver)
+    try:
+        pc.setUp()
+    except PETSc.Error as error:
+        assert error.ierr == 92  # no such factorization
+        there = False
+    assert has_package(package) == there
+    pc.destroy()
+    matrix.destroy()
+
+
+def test_what_is_derived_from_a_communicator_is_freed_with_it(comm):
+    theirs = comm.Dup()
+    ours = communicator(theirs)
+    inner = child(ours, "half", lambda: ours.Split(0, ours.rank))
+    assert child(ours, "half", lambda: pytest.fail("it is there")) is inner and communicator(inner) != inner
+    theirs.Free()
+    assert inner == MPI.COMM_NULL

@@ -1,0 +1,51 @@
+"""Runs of the command line that are stopped or killed, and then give the same answer."""
+
+import signal
+
+import pytest
+
+from support import faults
+from support.interrupted import ASKED, the_same, undisturbed
+
+pytestmark = pytest.mark.parallel([1, 2])
+
+
+@pytest.mark.parallel([1])
+@pytest.mark.parametrize(
+    "name, ranks, then, number",
+    [
+        ("chain", 2, 1, signal.SIGUSR1),
+        pytest.param("chain", 1, 2, signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("together", 2, 3, signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("grouped", 4, 1, signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("summed", 2, 1, signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("elements", 3, 1, signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_saves_and_another_number_of_ranks_goes_on(folder, name, ranks, then, number):
+    wanted, evaluations = undisturbed(name)
+    command = f"eigs problem.py:{name} --set wait=0.03 {ASKED}"
+    running = faults.start(folder, command, ranks)
+    faults.wait_for_evaluations(running, 11)
+    running.send(number, [ranks - 1])  # one rank alone is told
+    status, said = running.end()
+    assert status == 75, said
+    assert f"stopped by {number.name}" in said and "--resume" in said and "Traceback" not in said
+    before = sum(faults.evaluated(folder).values())
+    assert before < sum(evaluations.values())
+    status, said = faults.start(folder, command, then).end()
+    assert status == 0, said
+    assert the_same(folder, wanted)
+    assert sum(faults.evaluated(folder).values()) == sum(evaluations.values())
+    assert not list((folder / "kept").iterdir())
+
+
+@pytest.mark.parallel([1])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 100))])
+def test_killed_at_any_moment(folder, seed):
+    ranks, (wanted, plain) = 2, undisturbed("chain")
+    killed = faults.kill_and_resume(folder, f"eigs problem.py:chain --set wait=0.01 {ASKED}", ranks, seed)
+    assert killed.status == 0, killed.said
+    assert the_same(folder, wanted)
+    assert killed.evaluated <= sum(plain.values()) + killed.kills * ranks
+    assert killed.longest < 30
