@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 import traceback
+from typing import TYPE_CHECKING
 
 from sparsehess import commands, errors, runtime
 from sparsehess.commands import job_files
@@ -15,6 +16,9 @@ from sparsehess.commands.arguments import Help, parser
 from sparsehess.commands.petsc_words import split_petsc
 from sparsehess.errors import InputError, SparseHessError
 from sparsehess.service import batch_commands
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 # Seconds that ranks without PETSc leave the word to the first.
 _OTHERS = 3.0
@@ -56,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     from mpi4py import MPI
 
     world = MPI.COMM_WORLD
-    runtime.on_stuck = _abort
+    runtime.set_guard(world, _JobEnd())
     if world.size == 1:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `sparsehess … | head` ends as any filter does
     if text is not None:
@@ -77,6 +81,19 @@ def main(argv: list[str] | None = None) -> None:
         status = _report(agreed, world.rank, verbose)
     sys.stdout.flush()
     sys.exit(status)
+
+
+class _JobEnd(runtime.Guard):
+    """Ends a job whose other ranks wait in a call that a failed one will never make."""
+
+    def end_stuck(self, comm: MPI.Comm, error: Exception) -> None:
+        """Say what went wrong on this rank, and end all with its status. Not collective."""
+        text = errors.describe(error, comm.rank)[1]
+        if f"rank {comm.rank}" not in text:
+            text = f"rank {comm.rank}: {text}"
+        sys.stderr.write(f"sparsehess: {text} (the other ranks wait in another call: ending all)\n")
+        sys.stderr.flush()
+        comm.Abort(errors.rebuild(*errors.describe(error, comm.rank)).status)
 
 
 def _alone(arguments, error, text, theirs: list[str], verbose: bool) -> int:
@@ -168,13 +185,3 @@ def _report(error: Exception, rank: int, verbose: bool) -> int:
         traceback.print_exception(error)
     sys.stderr.flush()
     return known.status
-
-
-def _abort(comm, error: Exception) -> None:
-    """End a job whose other ranks wait in a call that this rank will never make."""
-    text = errors.describe(error, comm.rank)[1]
-    if f"rank {comm.rank}" not in text:
-        text = f"rank {comm.rank}: {text}"
-    sys.stderr.write(f"sparsehess: {text} (the other ranks wait in another call: ending all)\n")
-    sys.stderr.flush()
-    comm.Abort(errors.rebuild(*errors.describe(error, comm.rank)).status)

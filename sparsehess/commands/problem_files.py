@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsehess.errors import InputError
-from sparsehess.runtime import agreement, child
+from sparsehess.runtime import agreement, child, share_guard
 
 if TYPE_CHECKING:
     from sparsehess.derivatives.objective import Objective
@@ -67,6 +67,7 @@ def load(text: str, given: dict[str, object], comm) -> Objective:
         elif given:
             raise InputError(f"{text} is not callable: --set {', '.join(given)} has nothing to set")
     if isinstance(found, Objective):
+        share_guard(comm, found.comm)
         return found
     if not callable(found):
         raise InputError(f"{text} is neither an Objective nor a callable, but {type(found).__name__}")
@@ -79,6 +80,7 @@ def load(text: str, given: dict[str, object], comm) -> Objective:
             raise InputError(f"{text} raised {type(error).__name__}: {' '.join(str(error).split())}") from error
         if not isinstance(objective, Objective):
             raise InputError(f"{text} must return an Objective, not {type(objective).__name__}")
+    share_guard(comm, objective.comm)
     return objective
 
 

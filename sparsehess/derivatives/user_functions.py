@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from sparsehess.errors import EvaluationError, InputError
 from sparsehess.runtime import agreement
+from sparsehess.runtime.guards import NO_GUARD, Guard, guard_of
 from sparsehess.runtime.validation import reals
 
 # A step for differences of energies, in typical lengths: what it leaves out is smooth, so that the Hessian, which
 # differentiates once more, suffers from their noise alone, and that falls with the step.
 _ENERGY_STEP = 1e-4
-
-# Called before each call of a function that a rank evaluates alone, as watch(); may raise, on any rank. A service
-# ends what takes too long.
-watch: Callable[[], None] | None = None
 
 
 def typical_length(squares: float, n: int) -> float:
@@ -35,9 +30,12 @@ class _Calls:
     ----------
     rank
         That errors name: among all, not in the group.
+    guard
+        Asked before each call.
     """
 
     rank: int
+    guard: Guard = NO_GUARD
 
     def _called(self, name: str, *arguments):
         """Call the user's function of this name."""
@@ -45,8 +43,7 @@ class _Calls:
 
     def _guarded(self, name: str, function, *arguments):
         """Call a function of the user; what it raises becomes an EvaluationError that names the rank."""
-        if watch is not None and not isinstance(self, VecCalls):
-            watch()
+        self.guard.check_call()
         try:
             return function(*arguments)
         except (Exception, SystemExit) as error:  # the user's code may raise anything
@@ -62,7 +59,7 @@ class ArrayCalls(_Calls):
     first = 0
 
     def __init__(self, objective, x, rank: int):
-        self.objective, self.rank = objective, rank
+        self.objective, self.rank, self.guard = objective, rank, guard_of(objective.comm)
         self.x = np.array(reals(x, "x"))
         if self.x.shape != (objective.n,):
             raise InputError(f"x must be ({objective.n},), not {self.x.shape}")

@@ -11,9 +11,10 @@ from sparsehess.errors import InputError
 from sparsehess.operators.connected_components import TooLarge, deal_few, labels_of, members
 from sparsehess.operators.eigen_corrected import SYMMETRY
 from sparsehess.operators.eigenvalues import Eigenvalues, applied
-from sparsehess.operators.operator import Operator, is_assembled
+from sparsehess.operators.operator import Operator
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, agreement, aij, communicator, destroy
+from sparsehess.runtime.petsc_matrices import is_assembled
 from sparsehess.runtime.row_layout import offsets, send_to_owners
 from sparsehess.runtime.validation import reals
 

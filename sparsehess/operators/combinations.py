@@ -8,9 +8,10 @@ import numpy as np
 import scipy.sparse
 
 from sparsehess.errors import InputError
-from sparsehess.operators.operator import Operator, is_assembled
+from sparsehess.operators.operator import Operator
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, aij, communicator, destroy, readable_errors
+from sparsehess.runtime.petsc_matrices import is_assembled
 from sparsehess.runtime.random_numbers import signed
 from sparsehess.runtime.row_layout import send_to_owners
 from sparsehess.runtime.validation import reals

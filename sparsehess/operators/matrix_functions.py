@@ -11,8 +11,9 @@ import scipy.sparse
 from sparsehess.errors import CheckError, InputError, NotConverged
 from sparsehess.operators.block_diagonal import BlockDiagonal
 from sparsehess.operators.eigenvalues import applied
-from sparsehess.operators.operator import Operator, is_assembled
+from sparsehess.operators.operator import Operator
 from sparsehess.runtime import PETSc, communicator, on_root
+from sparsehess.runtime.petsc_matrices import is_assembled
 from sparsehess.runtime.random_numbers import uniform
 from sparsehess.runtime.validation import reals
 

@@ -11,6 +11,7 @@ from sparsehess.operators.eigenvalues import Eigenvalues, Inertia
 from sparsehess.operators.tall_skinny_qr import local_array
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, communicator, destroy, has_package, readable_errors, require_real
+from sparsehess.runtime.petsc_matrices import is_assembled
 from sparsehess.runtime.validation import reals
 
 # Iterations are ended at the first of these, relative to the right-hand side, and accepted up to the second.
@@ -368,16 +369,6 @@ class Operator:
         vector = self.mat.createVecRight()
         vector.setArray(array)
         return vector
-
-
-def is_assembled(matrix: PETSc.Mat) -> bool:
-    """Return whether a matrix stores its entries by rows.
-
-    Not collective.
-    """
-    from sparsehess.eigen.problem.problem import is_assembled as stores  # solvers take operators in
-
-    return stores(matrix)
 
 
 class _Products:

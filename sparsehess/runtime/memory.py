@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 
 from sparsehess import errors
-from sparsehess.runtime import agreement
+from sparsehess.runtime.agreement import agreement
 
 # Bytes of address space that must be left to a rank before anything is solved.
 ROOM = 2**26

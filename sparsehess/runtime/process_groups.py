@@ -6,7 +6,8 @@ from mpi4py import MPI
 
 import numpy as np
 
-from sparsehess.runtime import communicator
+from sparsehess.runtime.communicators import communicator
+from sparsehess.runtime.guards import share_guard
 from sparsehess.runtime.row_layout import Layout, send_to_owners
 
 
@@ -19,6 +20,7 @@ class Teams:
         self.first = np.arange(groups + 1) * comm.size // groups  # first rank of each
         self.index = int(np.searchsorted(self.first, comm.rank, side="right") - 1)
         self.comm = comm.Split(self.index, comm.rank)
+        share_guard(comm, self.comm)
         even = [_even(layout.n, count) for count in np.diff(self.first)]
         self.layout = Layout(communicator(self.comm), even[self.index])
         self.starts = even

@@ -5,20 +5,17 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
 
 from sparsehess.derivatives.units import Units
 from sparsehess.eigen.problem.spectrum import Spectrum
-
-# Called too by every `Progress`, as watch(progress, done, total) on each rank; may raise, see there. A service
-# looks on, and ends what takes too long.
-watch: Callable[[Progress, int, int], None] | None = None
+from sparsehess.runtime.guards import guard_of
 
 
 class Progress:
     """A line on a terminal for a stage that takes longer than two seconds; nothing elsewhere.
 
-    Called as progress(done, total) on every rank, by all together; what `watch` raises it raises on all of them.
+    Called as progress(done, total) on every rank, by all together; what the communicator's guard raises it
+    raises on all of them.
     `finish` clears the line.
     """
 
@@ -26,13 +23,13 @@ class Progress:
 
     def __init__(self, stage: str, comm, quiet: bool):
         self.stage = stage
+        self._guard = guard_of(comm)
         self.shows = comm.rank == 0 and not quiet and sys.stderr.isatty()
         self.began = self.last = time.monotonic()
         self.wrote = False
 
     def __call__(self, done: int, total: int) -> None:
-        if watch is not None:
-            watch(self, done, total)
+        self._guard.check_progress(self.stage, done, total, self.together)
         now = time.monotonic()
         if not self.shows or now - self.began < 2 or now - self.last < 0.2:
             return

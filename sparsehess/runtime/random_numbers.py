@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from sparsehess.pattern import Layout
+from sparsehess.runtime.row_layout import Layout
 
 _SHORT = 2**14
 

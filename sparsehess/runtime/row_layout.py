@@ -8,7 +8,7 @@ from mpi4py import MPI
 
 import numpy as np
 
-from sparsehess.runtime import communicator
+from sparsehess.runtime.communicators import communicator
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from mpi4py import MPI
 
 import numpy as np
 
-from sparsehess.runtime import wait_for_the_others
+from sparsehess.runtime.agreement import wait_for_others
 
 _ASK, _GIVE, _END = 1, 2, 3
 
@@ -86,7 +86,7 @@ class Work:
             while self._busy:
                 self._answer()
         else:
-            wait_for_the_others(self._comm, lambda: self._hear() or not self._busy, error)
+            wait_for_others(self._comm, lambda: self._hear() or not self._busy, error)
         MPI.Request.Waitall(self._sent)
 
     def _hear(self) -> None:

@@ -27,10 +27,9 @@ from pathlib import Path
 
 from mpi4py import MPI
 
-from sparsehess.derivatives import user_functions
 from sparsehess.errors import Cancelled, InputError, Leaving, OverLimit
 from sparsehess.runtime import agreement
-from sparsehess.runtime import progress as report
+from sparsehess.runtime.guards import Guard, guard_of, set_guard
 
 # Seconds between two looks at the clock and at the folder of the job, and between two writings of its status.
 _LOOK, _TELL = 0.05, 0.25
@@ -81,7 +80,7 @@ def size(text: str, flag: str = "--memory") -> int:
     return int(match[1]) * 1024 ** " KMGT".index(match[2] or " ")
 
 
-class Guard:
+class JobGuard(Guard):
     """Looks after a job: a context manager on every rank of its group.
 
     Collective.
@@ -111,6 +110,8 @@ class Guard:
         tell: Callable[[str, int, int], None],
         grace: float,
     ):
+        self._outer = guard_of(comm)
+        self.patience = self._outer.patience
         self._comm, self._limits, self._folder, self._leaves, self._tell = comm, limits, folder, leaves, tell
         self._grace = grace
         self._looked = self._told = 0.0
@@ -120,7 +121,7 @@ class Guard:
         self._before = resource.getrlimit(resource.RLIMIT_DATA)
         self._traces: int | None = None
 
-    def __enter__(self) -> Guard:
+    def __enter__(self) -> JobGuard:
         try:
             with agreement(self._comm):
                 self._set()
@@ -142,10 +143,10 @@ class Guard:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             self._traces = os.open(self._folder / "watchdog", flags, 0o600)
             faulthandler.dump_traceback_later(seconds + self._grace, exit=True, file=self._traces)
-        report.watch, user_functions.watch = self._watch, self._alone
+        set_guard(self._comm, self)
 
     def __exit__(self, *reason) -> None:
-        report.watch = user_functions.watch = None
+        set_guard(self._comm, self._outer)
         if self._traces is not None:
             faulthandler.cancel_dump_traceback_later()
             os.close(self._traces)
@@ -154,18 +155,23 @@ class Guard:
                     os.unlink(self._folder / "watchdog")
         resource.setrlimit(resource.RLIMIT_DATA, self._before)
 
-    def _watch(self, progress: report.Progress, done: int, total: int) -> None:
+    def end_stuck(self, comm: MPI.Comm, error: Exception) -> None:
+        """End the job as the guard before this one does. Not collective."""
+        self._outer.end_stuck(comm, error)
+
+    def check_progress(self, stage: str, done: int, total: int, together: bool) -> None:
+        """Ask whether to go on; tell the status of the job. Collective where `together` is true."""
         verdict = self._look()
-        if progress.together and self._comm.size > 1:
+        if together and self._comm.size > 1:
             verdict = self._comm.allreduce(verdict, op=MPI.MAX)
         now = time.monotonic()
         if self._comm.rank == 0 and now - self._told > _TELL:
             self._told = now
-            self._tell(progress.stage, done, total)
+            self._tell(stage, done, total)
         self.refuse(verdict)
 
-    def _alone(self) -> None:
-        """Look, for this rank alone; the first calls of a job tell its status too."""
+    def check_call(self) -> None:
+        """Ask whether this rank goes on; the first calls of a job tell its status too. Not collective."""
         if self._comm.rank == 0 and not self._told:
             self._told = time.monotonic()
             self._tell("functions called", 0, 0)

@@ -20,6 +20,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mpi4py import MPI
+
 import numpy as np
 
 from sparsehess import commands, errors, runtime
@@ -29,7 +31,7 @@ from sparsehess.runtime import PETSc, agreement, on_root
 from sparsehess.service import job_outcomes
 from sparsehess.service import spool as spools
 from sparsehess.service.admission import Allowance, Task, admit
-from sparsehess.service.limits import Guard, Limits
+from sparsehess.service.limits import JobGuard, Limits
 from sparsehess.service.process_state import SIGNALS, flush, recorded, undone
 from sparsehess.service.spool import Spool
 from sparsehess.service.warm_cache import Warm
@@ -101,6 +103,7 @@ def serve(spool: Spool, manner: Manner, comm) -> int:
         on_root(comm, _tell_service, spool, manner, comm.size)
         number = comm.rank * manner.groups // comm.size
         mine.group = comm.Split(number, comm.rank)
+        runtime.share_guard(comm, mine.group)
         with contextlib.closing(
             _Group(spool, manner, runtime.communicator(mine.group), number, comm.rank == 0)
         ) as one:
@@ -116,6 +119,20 @@ def serve(spool: Spool, manner: Manner, comm) -> int:
         return status
     finally:
         mine.close()
+
+
+class _FolderGuard(runtime.Guard):
+    """Ends the job of a folder whose other ranks wait in a call that a failed one will never make."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def end_stuck(self, comm: MPI.Comm, error: Exception) -> None:
+        """Write into the folder why, and end all ranks. Not collective."""
+        with contextlib.suppress(OSError):
+            (self._folder / "stuck").write_text(f"{_line(error)} (the other ranks waited in another call)")
+        flush()
+        comm.Abort(errors.BUG)
 
 
 class _Held:
@@ -277,8 +294,8 @@ class _Group:
         if self.comm.rank == 0:
             self._tell_group(folder.name)
         status, error = errors.DONE, None
-        runtime.on_stuck = self._stuck(folder)
         with contextlib.ExitStack() as process:
+            process.enter_context(runtime.guarded(self.comm, _FolderGuard(folder)))
             try:
                 with agreement(self.comm):
                     process.enter_context(undone())
@@ -293,7 +310,6 @@ class _Group:
                 error = agreed
                 status = _status(agreed)
                 self._complain(agreed)
-        runtime.on_stuck = None
         if self.comm.rank == 0:
             try:
                 with writable(folder):
@@ -315,7 +331,7 @@ class _Group:
         # A job that was put back goes on from what it has saved.
         task.arguments.checkpoint = checkpoint_flags.opened(task.arguments, self.comm, resume=True)
         tell, leaves = self._progress(folder), self._leaves(task.arguments.checkpoint)
-        with Guard(self.comm, task.limits, folder, leaves, tell, self.manner.grace):
+        with JobGuard(self.comm, task.limits, folder, leaves, tell, self.manner.grace):
             status = commands.run(task.arguments, task.options, self.comm)
         checkpoint_flags.clear(task.arguments)
         return status
@@ -374,17 +390,6 @@ class _Group:
             if not isinstance(error, SparseHessError) or error.status == errors.BUG:
                 traceback.print_exception(error)
             sys.stderr.flush()
-
-    def _stuck(self, folder: Path) -> Callable:
-        """Return what ends a job whose other ranks wait in a call that a failed one will never make."""
-
-        def end(comm, error: Exception) -> None:
-            with contextlib.suppress(OSError):
-                (folder / "stuck").write_text(f"{_line(error)} (the other ranks waited in another call)")
-            flush()
-            comm.Abort(errors.BUG)
-
-        return end
 
     def _tidy(self) -> None:
         """Destroy what failed jobs have left: PETSc keeps it for a collective moment. Collective."""

@@ -212,13 +212,15 @@ from sparsehess.service.admission import Allowance
 from sparsehess.service.resident import Manner
 
 world, place = runtime.communicator(MPI.COMM_WORLD), Path(sys.argv[1])
-runtime.PATIENCE = 2.0
 
-def stuck(comm, error):
-    print("STUCK", error, flush=True)
-    comm.Abort(9)
+class Ends(runtime.Guard):
+    patience = 2.0
 
-runtime.on_stuck = stuck
+    def end_stuck(self, comm, error):
+        print("STUCK", error, flush=True)
+        comm.Abort(9)
+
+runtime.set_guard(world, Ends())
 
 def fails(rank, code=errno.EIO):
     def failing(*_, **__):
@@ -260,7 +262,6 @@ for name in sys.argv[2:]:
     except Exception as error:
         status = ["raw", repr(error)]
     setattr(room, called, kept)
-    runtime.on_stuck = stuck
     world.Barrier()
     state = spool.find(identity)[0]
     outcome = spools.read_outcome(spool.path / state / identity) or {}

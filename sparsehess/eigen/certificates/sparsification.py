@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import scipy.sparse
 
-from sparsehess.eigen.problem.problem import EigenProblem, is_assembled
+from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.errors import InputError
 from sparsehess.pattern import Layout, Pattern
 from sparsehess.pattern.dropping_rules import Entries, Rule, norms
 from sparsehess.pattern.pattern_kernels import mirrored
 from sparsehess.runtime import PETSc, aij, destroy, require_real
+from sparsehess.runtime.petsc_matrices import is_assembled
 
 
 @dataclass(frozen=True, eq=False)

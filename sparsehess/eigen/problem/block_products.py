@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from sparsehess.eigen.problem.pencil import dense_block
-from sparsehess.eigen.problem.problem import is_assembled
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, destroy
+from sparsehess.runtime.petsc_matrices import is_assembled
 
 
 class Multiplier:

@@ -10,9 +10,9 @@ from mpi4py import MPI
 
 import numpy as np
 
-from sparsehess.eigen.problem.problem import is_assembled
 from sparsehess.eigen.problem.slepc_blocks import require_finite
 from sparsehess.runtime import PETSc, destroy, on_root
+from sparsehess.runtime.petsc_matrices import is_assembled
 
 # Columns of a panel that are combined at a time: they stay in the cache.
 _CHUNK = 2048

@@ -20,15 +20,14 @@ from sparsehess.hessian.matrix_free import MatrixFree
 from sparsehess.operators.operator import Operator
 from sparsehess.pattern import Layout
 from sparsehess.runtime import (
-    UNSUPPORTED,
     PETSc,
     communicator,
     complex_scalars,
     destroy,
-    error_code,
     has_package,
 )
 from sparsehess.runtime.memory import require_room
+from sparsehess.runtime.petsc_matrices import is_assembled
 
 _EPS = np.finfo(float).eps
 
@@ -313,22 +312,3 @@ def tight(problem: EigenProblem, tol: float) -> float:
     Not collective. Clusters need them, and a Krylov space gains them in a step.
     """
     return max(1e-2 * tol, 1e-13, min(tol, 0.0 if problem.assembled else problem.relative_error))
-
-
-def diagonal_of(matrix: PETSc.Mat) -> np.ndarray | None:
-    """Return the diagonal (n_local,), real, of a matrix, None of a shell that has none. Collective."""
-    diagonal = matrix.createVecRight()
-    try:
-        matrix.getDiagonal(diagonal)
-        return diagonal.getArray(readonly=True).real.copy()
-    except (PETSc.Error, SystemError) as error:  # on all ranks alike
-        if error_code(error) not in UNSUPPORTED:
-            raise
-        return None
-    finally:
-        diagonal.destroy()
-
-
-def is_assembled(matrix: PETSc.Mat) -> bool:
-    """Return whether a matrix stores its entries by rows, as factorizations and multigrid need. Not collective."""
-    return "aij" in matrix.getType()

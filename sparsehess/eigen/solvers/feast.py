@@ -16,12 +16,13 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.eigen.problem.pencil import dense_block
-from sparsehess.eigen.problem.problem import EigenProblem, is_assembled
+from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.solvers.contour_quadrature import Filter, contour
 from sparsehess.eigen.solvers.contour_solves import Systems, pencil_of
 from sparsehess.errors import InputError, StackError
 from sparsehess.runtime import PETSc, destroy, has_package, on_root
 from sparsehess.runtime.citations import cite
+from sparsehess.runtime.petsc_matrices import is_assembled
 from sparsehess.runtime.random_numbers import uniform
 
 # Iterations, those with a wider subspace among them.

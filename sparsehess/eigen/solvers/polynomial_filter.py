@@ -14,10 +14,11 @@ import numpy as np
 
 from sparsehess.eigen.problem.lanczos_bounds import spectral_bounds
 from sparsehess.eigen.problem.petsc_options import PREFIX, Options
-from sparsehess.eigen.problem.problem import EigenProblem, is_assembled
+from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.solvers.solve_monitor import Watch
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, SLEPc, destroy, readable_errors
+from sparsehess.runtime.petsc_matrices import is_assembled
 from sparsehess.runtime.random_numbers import uniform
 
 DEFAULTS = {"eps_type": "krylovschur", "st_type": "filter"}

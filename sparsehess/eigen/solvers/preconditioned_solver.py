@@ -12,11 +12,12 @@ from typing import ClassVar
 import numpy as np
 
 from sparsehess.eigen.problem.petsc_options import PREFIX, Options
-from sparsehess.eigen.problem.problem import EigenProblem, is_assembled
+from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rayleigh_ritz import rayleigh_ritz
 from sparsehess.eigen.solvers.preconditioners import Diagonal, Multigrid, Near, preconditioner
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, destroy, readable_errors
+from sparsehess.runtime.petsc_matrices import is_assembled
 from sparsehess.runtime.random_numbers import uniform
 
 # No residual below this part of the tolerance, relative to a typical eigenvalue, is waited for: where an

@@ -7,11 +7,12 @@ import numpy as np
 from sparsehess.eigen.problem.block_vectors import Preconditioning
 from sparsehess.eigen.problem.lanczos_bounds import spectral_bounds
 from sparsehess.eigen.problem.petsc_options import PREFIX
-from sparsehess.eigen.problem.problem import EigenProblem, diagonal_of
+from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rigid_body_modes import block_size, orthonormal
 from sparsehess.eigen.solvers.krylov_schur import DEFAULTS, DEFINITE, KrylovSchur, has_cholmod
 from sparsehess.eigen.solvers.multigrid_cycle import VCycle
 from sparsehess.runtime import PETSc, complex_scalars, destroy, inserted_options, readable_errors
+from sparsehess.runtime.petsc_matrices import diagonal_of
 from sparsehess.runtime.random_numbers import uniform
 
 # Products that smoothing takes.

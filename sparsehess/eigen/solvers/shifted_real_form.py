@@ -15,8 +15,9 @@ from typing import ClassVar
 import numpy as np
 
 from sparsehess.eigen.problem.pencil import dense_block, pencil
-from sparsehess.eigen.problem.problem import EigenProblem, diagonal_of
+from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.runtime import PETSc, destroy
+from sparsehess.runtime.petsc_matrices import diagonal_of
 from sparsehess.runtime.process_groups import Teams
 from sparsehess.runtime.row_layout import Layout
 

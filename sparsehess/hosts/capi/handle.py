@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import wraps
 
 import mpi4py
@@ -136,7 +136,7 @@ class Handle:
         self._functions: dict[str, Callable] = {}
         self._options: dict[str, object] = {}
         self._refused: dict[tuple, SparseHessError] = {}
-        self._patience = runtime.PATIENCE
+        self._guard: runtime.Guard = _HostGuard(runtime.Guard.patience)
         self._x = self._pattern = self._mass = self._hessian = self._spectrum = None
 
     # --- what the host sets ---
@@ -212,7 +212,7 @@ class Handle:
     @_setter
     def set_patience(self, seconds: float) -> None:
         """Take how long a failed rank waits before it ends the job; negative for ever. Not collective."""
-        self._patience = seconds
+        self._guard = _HostGuard(seconds) if seconds >= 0 else runtime.Guard()
 
     def _size(self) -> int:
         if self.n_local is None:
@@ -248,7 +248,7 @@ class Handle:
             On every rank; where pairs are missing, those that were found can be read all the same.
         """
         asked, error = (k, which or "smallest", tol, method or "auto"), None
-        with self._impatient():
+        with runtime.guarded(self.comm, self._guard):
             try:
                 self._solve(*asked)
             except Exception as caught:
@@ -286,20 +286,6 @@ class Handle:
         error = shortfall(self._spectrum)
         if error is not None:
             raise error
-
-    @contextmanager
-    def _impatient(self):
-        """End the job where ranks are stuck in the host's calls, after this handle's patience."""
-        before = runtime.PATIENCE, runtime.on_stuck
-        forever = self._patience < 0
-        runtime.PATIENCE, runtime.on_stuck = (
-            (before[0] if forever else self._patience),
-            None if forever else _abort,
-        )
-        try:
-            yield
-        finally:
-            runtime.PATIENCE, runtime.on_stuck = before
 
     def _agree(self, asked: tuple) -> None:
         """Raise on all ranks if one has an error, or asks for something else than the others. Collective."""
@@ -457,8 +443,14 @@ class Handle:
         self._forget_pattern()
 
 
-def _abort(comm, error: Exception) -> None:
-    """End a job whose other ranks wait in a call that this rank will never make."""
-    sys.stderr.write(f"sparsehess: {error} (the other ranks wait in another call: ending all)\n")
-    sys.stderr.flush()
-    comm.Abort(error.status if isinstance(error, SparseHessError) else BUG)
+class _HostGuard(runtime.Guard):
+    """Ends the job where ranks are stuck in the host's calls, after the patience that the host has set."""
+
+    def __init__(self, seconds: float):
+        self.patience = seconds
+
+    def end_stuck(self, comm: MPI.Comm, error: Exception) -> None:
+        """Say why, and end all ranks. Not collective."""
+        sys.stderr.write(f"sparsehess: {error} (the other ranks wait in another call: ending all)\n")
+        sys.stderr.flush()
+        comm.Abort(error.status if isinstance(error, SparseHessError) else BUG)

@@ -1,0 +1,101 @@
+"""Guards: what watches over a run, and ends what takes too long or is stuck.
+
+A guard travels with a communicator: what is duplicated or derived from one has the same. Its absence is a `Guard`,
+which lets everything pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+class Guard:
+    """The guard of a program that has set none: nothing ends a run from outside.
+
+    Attributes
+    ----------
+    patience
+        Seconds a failed rank waits for the others before it concludes that they are stuck in a collective call of
+        the user's own, which only ending the whole job can resolve.
+    """
+
+    patience = 5.0
+
+    def end_stuck(self, comm: MPI.Comm, error: Exception) -> None:
+        """End the job, whose other ranks wait in a call that this failed rank will never make.
+
+        Not collective. Returns where the host program decides for itself.
+        """
+
+    def check_progress(self, stage: str, done: int, total: int, together: bool) -> None:
+        """Look on at a step of a stage; what is raised ends it.
+
+        Collective where `together` is true: raises on all ranks or on none. Else for this rank alone.
+        """
+
+    def check_call(self) -> None:
+        """Look on before this rank calls a user's function by itself; what is raised ends the stage.
+
+        Not collective.
+        """
+
+
+NO_GUARD = Guard()
+
+
+class _Post:
+    """Where the guard of a family of communicators stands."""
+
+    def __init__(self) -> None:
+        self.guard = NO_GUARD
+
+
+_keyvals: list[int] = []  # of the attribute, made once, when MPI is up
+
+
+def guard_of(comm: MPI.Comm) -> Guard:
+    """Return the guard that watches over a communicator. Not collective."""
+    post = comm.Get_attr(_keyvals[0]) if _keyvals else None
+    return NO_GUARD if post is None else post.guard
+
+
+def set_guard(comm: MPI.Comm, guard: Guard) -> Guard:
+    """Set the guard of a communicator and its family from now on; return the one before. Not collective."""
+    post = _post(comm)
+    before, post.guard = post.guard, guard
+    return before
+
+
+@contextmanager
+def guarded(comm: MPI.Comm, guard: Guard) -> Iterator[None]:
+    """Have a guard watch over a communicator and its family for the length of the block. Not collective."""
+    before = set_guard(comm, guard)
+    try:
+        yield
+    finally:
+        set_guard(comm, before)
+
+
+def share_guard(comm: MPI.Comm, derived: MPI.Comm) -> None:
+    """Make a communicator one of another's family; a duplicate is by itself. Not collective."""
+    post = _post(comm)
+    if derived.Get_attr(_keyvals[0]) is not post:
+        derived.Set_attr(_keyvals[0], post)
+
+
+def _post(comm: MPI.Comm) -> _Post:
+    """Return where the guard of a family stands, which is founded here if need be."""
+    if not _keyvals:
+        from mpi4py import MPI
+
+        _keyvals.append(MPI.Comm.Create_keyval(copy_fn=lambda comm, keyval, post: post))
+    post = comm.Get_attr(_keyvals[0])
+    if post is None:
+        post = _Post()
+        comm.Set_attr(_keyvals[0], post)
+    return post
