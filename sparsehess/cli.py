@@ -10,12 +10,16 @@ import time
 import traceback
 from typing import TYPE_CHECKING
 
-from sparsehess import commands, errors, runtime
+from sparsehess import errors, runtime
 from sparsehess.commands import job_files
-from sparsehess.commands.arguments import Help, parser
+from sparsehess.commands.arguments import CommandLine, Help
+from sparsehess.commands.command_table import ANALYSES, INFO
 from sparsehess.commands.petsc_words import split_petsc
 from sparsehess.errors import InputError, SparseHessError
 from sparsehess.service import batch_commands
+from sparsehess.service.command_table import JOB_COMMANDS
+
+_COMMANDS = (*ANALYSES, *JOB_COMMANDS, INFO)
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -25,6 +29,11 @@ _OTHERS = 3.0
 
 # Seconds after which a second SIGINT ends a run that is to save a checkpoint first.
 _TWICE = 1.0
+
+
+def command_line() -> CommandLine:
+    """Return the command line, all commands in it. Not collective."""
+    return CommandLine(_COMMANDS)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -37,19 +46,19 @@ def main(argv: list[str] | None = None) -> None:
     options: dict[str, object] = {}
     rest: list[str] = []
     names: list[str] = []
+    line = command_line()
     try:
-        top = parser()
-        ours, first = job_files.expanded(ours, top)
+        ours, first = job_files.expanded(ours, line)
         theirs = first + theirs
-        arguments = top.parse_args(job_files.guarded(ours))
+        arguments = line.parse(ours)
         options, rest, names = split_petsc(theirs)
     except Help as help_text:
         text = str(help_text)
     except InputError as error:
         early = error
     verbose = "-v" in ours or "--verbose" in ours
-    if commands.is_alone(words):
-        sys.exit(_alone(arguments, early, text, theirs, verbose) if batch_commands.first() else errors.DONE)
+    if not _needs_mpi(words):
+        sys.exit(_alone(line, arguments, early, text, theirs, verbose) if batch_commands.first() else errors.DONE)
     try:
         runtime.initialize(rest)
     except SparseHessError as error:
@@ -71,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
     status, error = errors.DONE, early
     if error is None:
         try:
-            status = _run(arguments, options, names, world)
+            status = _run(line, arguments, options, names, world)
         except Exception as caught:
             error = caught
     # Errors of the library are raised on all ranks; this agreement is for the others: our own bugs.
@@ -96,7 +105,7 @@ class _JobEnd(runtime.Guard):
         comm.Abort(errors.rebuild(*errors.describe(error, comm.rank)).status)
 
 
-def _alone(arguments, error, text, theirs: list[str], verbose: bool) -> int:
+def _alone(line: CommandLine, arguments, error, text, theirs: list[str], verbose: bool) -> int:
     """Run a command that needs neither MPI nor PETSc; return its exit status."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     logging.basicConfig(format="sparsehess: %(message)s", level=logging.DEBUG if verbose else logging.WARNING)
@@ -108,9 +117,15 @@ def _alone(arguments, error, text, theirs: list[str], verbose: bool) -> int:
             raise error
         if theirs:
             raise InputError(f"{theirs[0]}: {arguments.command} solves nothing, its job file has a [petsc]")
-        return commands.run(arguments, {}, None)
+        return line.run(arguments, {}, None)
     except Exception as caught:
         return _report(caught, 0, verbose)
+
+
+def _needs_mpi(words: list[str]) -> bool:
+    """Return whether a command line needs MPI and PETSc; `serve --ranks` starts them and looks after them."""
+    supervises = words[:1] == ["serve"] and any(word.partition("=")[0] == "--ranks" for word in words)
+    return not supervises and not any(words[:1] == [one.name] and not one.needs_mpi for one in _COMMANDS)
 
 
 def _partition(words: list[str]) -> tuple[list[str], list[str], list[str]]:
@@ -120,7 +135,7 @@ def _partition(words: list[str]) -> tuple[list[str], list[str], list[str]]:
     return words[:at], ["--"], words[at + 1 :]
 
 
-def _run(arguments, options: dict[str, object], names: list[str], world) -> int:
+def _run(line: CommandLine, arguments, options: dict[str, object], names: list[str], world) -> int:
     from sparsehess.commands import checkpoint_flags
     from sparsehess.storage import writers
 
@@ -128,7 +143,7 @@ def _run(arguments, options: dict[str, object], names: list[str], world) -> int:
     writers.check_writable(None if arguments.json == "-" else arguments.json, (), comm)
     _check_citations(comm)
     arguments.checkpoint = _checkpoint(arguments, comm)
-    status = commands.run(arguments, options, comm)
+    status = line.run(arguments, options, comm)
     checkpoint_flags.clear(arguments)
     unused = [name for name in names if not runtime.option_was_used(name)]
     if unused:

@@ -1,13 +1,146 @@
-"""Flags of derivatives and colourings, by their names in the parsed arguments, and what they are by default."""
+"""Groups of flags that commands share, what they are by default, and their refusal where nothing heeds them."""
 
 from __future__ import annotations
 
+import argparse
+from typing import Any
+
+from sparsehess.commands.arguments import Flag, OneOf
 from sparsehess.errors import InputError
 
-COLORING = {"coloring": None, "order": "best", "rule": None, "budget": 0.2, "blocks": 1}
-DERIVATIVES = {"derivative": "auto", "pattern": "given", "points": 1, "no_verify": False, "no_repair": False}
-SETTINGS = {"settings": ()}
-CHECKPOINT = {"checkpoint": None, "resume": False, "checkpoint_interval": 600.0}
+ANSWER_FLAGS = (
+    Flag("--json", metavar="FILE", help="write the facts as JSON; - is standard output"),
+    Flag("-q", "--quiet", action="store_true", help="print nothing but errors"),
+    Flag("-v", "--verbose", action="store_true", help="show tracebacks"),
+)
+
+OUT_FLAG = Flag("-o", "--out", metavar="FILE", help="write the result")
+
+SEED_FLAG = Flag("--seed", type=int, default=0, help="of random vectors (default 0)")
+
+COLORING_FLAGS = (
+    Flag(
+        "--coloring",
+        metavar="KIND",
+        help="star (default), acyclic, cpr, powell-toint, distance2, or the .npz file of a stored colouring; "
+        "sums over elements need none",
+    ),
+    Flag(
+        "--order",
+        metavar="ORDER",
+        default="best",
+        help="natural, chunks, largest-first, smallest-last, incidence-degree, the last three with distance2- "
+        "before them, hubs-first, random, or best of all (default)",
+    ),
+    Flag("--rule", help="of the kind: 2007 or conservative; local, triangular or trees"),
+    Flag(
+        "--budget",
+        type=float,
+        metavar="S",
+        default=0.2,
+        help="nominal seconds for the order best (default 0.2)",
+    ),
+    Flag(
+        "--blocks", type=int, metavar="B", default=1, help="variables come in consecutive groups of B (default 1)"
+    ),
+)
+
+DERIVATIVE_FLAGS = (
+    Flag(
+        "--derivative",
+        choices=["auto", "forward", "central", "extrapolated", "complex", "ad"],
+        default="auto",
+        help="differences of gradients (1, 2 or 4 a colour), complex steps, or products (default: products if "
+        "there are any, else central)",
+    ),
+    Flag(
+        "--pattern",
+        metavar="FILE|given|detect",
+        default="given",
+        help="a matrix file, the problem's own, or found by probing",
+    ),
+    Flag("--points", type=int, metavar="N", default=1, help="probe x and N - 1 points around it (default 1)"),
+    Flag("--no-verify", action="store_true", help="skip the fresh product and the symmetry check"),
+    Flag(
+        "--no-repair", action="store_true", help="do not add what the checks find missing in the pattern: status 4"
+    ),
+)
+
+SETTINGS_FLAG = Flag(
+    "--set",
+    metavar="KEY=VALUE",
+    action="append",
+    default=[],
+    dest="settings",
+    help="an argument of the problem; may be repeated",
+)
+
+MASS_FLAG = Flag("--mass", metavar="FILE", help="mass matrix M of H x = λ M x")
+
+INPUT_FLAGS = (
+    Flag("input", metavar="INPUT", help=".mtx, .mtx.gz, .npz, .petsc, .h5, file.py:name, or job.toml"),
+    MASS_FLAG,
+)
+
+VECTOR_FLAGS = (
+    Flag(
+        "--nullspace",
+        metavar="FILE|constant|rigid",
+        help="known null vectors to deflate: .npy, .npz or .h5, the constant one, or rigid-body modes",
+    ),
+    Flag(
+        "--coordinates",
+        metavar="FILE",
+        help="positions (nodes, 2 or 3) of the nodes (.npy), for their rigid-body modes: --nullspace rigid, and "
+        "what multigrid should know",
+    ),
+)
+
+DROPPING_FLAGS = (
+    OneOf(
+        Flag(
+            "--drop",
+            type=float,
+            metavar="T",
+            help="drop entries smaller than T, and say how far eigenvalues may move",
+        ),
+        Flag("--keep", type=int, metavar="N", help="keep the diagonal and the largest others, N entries in all"),
+    ),
+)
+
+CHECKPOINT_FLAGS = (
+    Flag(
+        "--checkpoint",
+        metavar="DIR",
+        help="save what is there in this folder, at intervals and on SIGTERM, SIGUSR1 and SIGINT (then status 75; "
+        "mpiexec passes SIGUSR1 on)",
+    ),
+    Flag("--resume", action="store_true", help="go on from what that folder holds, if anything"),
+    Flag(
+        "--checkpoint-interval",
+        type=float,
+        metavar="SECONDS",
+        default=600.0,
+        help="between two saves (default 600; 0: after every gradient)",
+    ),
+)
+
+SAMPLE_FLAGS = (
+    Flag("--shell", action="store_true", help="never assemble the Hessian of the problem: products alone"),
+    Flag("--samples", type=int, metavar="N", help="random vectors"),
+    Flag("--steps", type=int, metavar="N", help="products, or Lanczos steps, for each of them"),
+)
+
+
+def defaults(*flags: Flag) -> dict[str, Any]:
+    """Return {name in the parsed arguments: value where nothing is said} of flags. Not collective."""
+    return {flag.destination: flag.default for flag in flags}
+
+
+COLORING = defaults(*COLORING_FLAGS)
+DERIVATIVES = defaults(*DERIVATIVE_FLAGS)
+SETTINGS = defaults(SETTINGS_FLAG)
+CHECKPOINT = defaults(*CHECKPOINT_FLAGS)
 SEARCH = {name: COLORING[name] for name in ("order", "rule", "budget")}
 TEMPLATES = {"budget": COLORING["budget"], "lattice": None}
 WHICH = {"which": "smallest"}
@@ -16,13 +149,12 @@ POSITIONS = {"coordinates": None}
 SAMPLES = {"samples": None, "steps": None}
 
 
-def refuse(arguments, flags: dict, reason: str) -> None:
+def refuse(arguments: argparse.Namespace, flags: dict[str, Any], reason: str) -> None:
     """Raise InputError with a reason where one of these flags says something else than its default.
 
     Not collective; the same on every rank. Flags that the command does not have are passed over.
     """
     for name, default in flags.items():
-        value = getattr(arguments, name, default)
-        if (tuple(value) if isinstance(default, tuple) else value) != default:
+        if getattr(arguments, name, default) != default:
             flag = "--set" if name == "settings" else "--" + name.replace("_", "-")
             raise InputError(f"{flag}: {reason}")

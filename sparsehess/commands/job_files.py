@@ -29,7 +29,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparsehess.commands.petsc_words import is_number
+from sparsehess.commands.arguments import CommandLine, CommandParser
 from sparsehess.errors import InputError
 
 SUFFIX = ".toml"
@@ -122,7 +122,7 @@ def _check_numbers(value) -> None:
             _check_numbers(one)
 
 
-def expanded(words: list[str], top: argparse.ArgumentParser) -> tuple[list[str], list[str]]:
+def expanded(words: list[str], line: CommandLine) -> tuple[list[str], list[str]]:
     """Return words of a command line with the job file among them replaced by what it says, and those for PETSc.
 
     Not collective. Flags of the file come before those of the line, which therefore win.
@@ -131,15 +131,15 @@ def expanded(words: list[str], top: argparse.ArgumentParser) -> tuple[list[str],
     ----------
     words
         Up to `--`.
-    top
-        The parser of the command line.
+    line
+        The command line that the file is checked against.
 
     Raises
     ------
     InputError
         The job file is none, is for another command, or has a key that the command does not know.
     """
-    commands = _subparsers(top)
+    commands = line.parsers
     parser = commands.get(words[0]) if words else None
     place = None if parser is None else _place(words, parser)
     if place is None:
@@ -155,7 +155,7 @@ def expanded(words: list[str], top: argparse.ArgumentParser) -> tuple[list[str],
     return [command, *flags, *before, *positional, *after], _petsc_words(job)
 
 
-def command_line(path, top: argparse.ArgumentParser) -> tuple[list[str], list[str]]:
+def command_line(path, line: CommandLine) -> tuple[list[str], list[str]]:
     """Return the words of the command that a job file stands for, and those for PETSc.
 
     Not collective.
@@ -166,24 +166,16 @@ def command_line(path, top: argparse.ArgumentParser) -> tuple[list[str], list[st
         As of `expanded`.
     """
     job = read(path)
-    positional, flags = _words(job, job.choices, _parser_of(job, _subparsers(top)))
+    positional, flags = _words(job, job.choices, _parser_of(job, line.parsers))
     return [job.command, *positional, *flags], _petsc_words(job)
 
 
-def guarded(words: list[str]) -> list[str]:
-    """Return words with a blank before negative numbers: argparse takes -inf and -1e-3 for flags otherwise.
-
-    Not collective.
-    """
-    return [f" {word}" if word.startswith("-") and is_number(word) else word for word in words]
-
-
-def options(command: str, top: argparse.ArgumentParser) -> set[str]:
+def options(command: str, line: CommandLine) -> set[str]:
     """Return the flags that a command knows, such as `--seed`. Not collective."""
-    return {name for action in _actions(_subparsers(top)[command]) for name in action.option_strings}
+    return {name for action in _actions(line.parsers[command]) for name in action.option_strings}
 
 
-def paths(words: list[str], arguments: argparse.Namespace, top: argparse.ArgumentParser) -> dict[str, str]:
+def paths(words: list[str], arguments: argparse.Namespace, line: CommandLine) -> dict[str, str]:
     """Return {name in the parsed arguments: path} of the files and folders that a command's arguments name.
 
     Not collective. A problem `file.py:name` is among them, as it was given.
@@ -196,16 +188,16 @@ def paths(words: list[str], arguments: argparse.Namespace, top: argparse.Argumen
         As they were parsed.
     """
     found = {}
-    for action in _actions(_subparsers(top)[words[0]]):
+    for action in _actions(line.parsers[words[0]]):
         value = getattr(arguments, action.dest, None)
         if isinstance(value, str) and _is_path(action, value):
             found[action.dest] = value
     return found
 
 
-def key_of(name: str, command: str, top: argparse.ArgumentParser) -> str:
+def key_of(name: str, command: str, line: CommandLine) -> str:
     """Return what a job file calls an argument of a command. Not collective."""
-    return next(_key(action) for action in _actions(_subparsers(top)[command]) if action.dest == name)
+    return next(_key(action) for action in _actions(line.parsers[command]) if action.dest == name)
 
 
 def written(command: str, choices: dict, petsc: dict, submit: dict) -> str:
@@ -242,11 +234,7 @@ def _toml(value) -> str:
 # --- what argparse knows of a command --------------------------------------------------------
 
 
-def _subparsers(top: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    return next(action for action in top._actions if isinstance(action, argparse._SubParsersAction)).choices
-
-
-def _parser_of(job: JobFile, commands: dict) -> argparse.ArgumentParser:
+def _parser_of(job: JobFile, commands: dict[str, CommandParser]) -> argparse.ArgumentParser:
     known = [name for name in commands if name not in _NOT_FOR_JOBS]
     if job.command not in known:
         raise job.refuse("command", f"{job.command!r} is none of {', '.join(known)}")

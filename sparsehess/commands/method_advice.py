@@ -10,6 +10,7 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.commands.cost_model import Calls, Memory
+from sparsehess.commands.reports.tables import columns
 from sparsehess.eigen.estimates.block_lanczos import Lanczos
 from sparsehess.eigen.estimates.reduced_operator import reduced
 from sparsehess.eigen.problem.problem import EigenProblem
@@ -303,10 +304,7 @@ def lines(found: Look, advice: Advice, n: int, nnz: int | None) -> list[str]:
         seconds = "-" if way.seconds is None else f"{way.seconds:.3g}"
         mark = "<- take" if way.name == advice.method else ("" if way.possible else "no")
         rows.append((way.name, calls, seconds, f"{way.memory / 2**20:.0f}", mark, way.why))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    told += [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    told.append(columns(rows))
     flags = next(way.flags for way in advice.alternatives if way.name == advice.method)
     return [
         *told,

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from sparsehess import runtime
 from sparsehess.errors import InputError
 from sparsehess.runtime import agreement, memory
-from sparsehess.storage import writers
+from sparsehess.storage.json_files import write_json
 
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+# Version of the fields in JSON.
 SCHEMA = 1
 
 
-def answer(arguments, comm, facts: dict, lines: str, draw: Callable[[], None] | None = None) -> None:
+def answer(
+    arguments: argparse.Namespace,
+    comm: MPI.Comm,
+    facts: dict[str, Any],
+    lines: str,
+    draw: Callable[[], None] | None = None,
+) -> None:
     """Print the lines and write the facts, as far as the arguments ask for it.
 
     Collective; the first rank does it.
@@ -26,13 +38,18 @@ def answer(arguments, comm, facts: dict, lines: str, draw: Callable[[], None] | 
         if comm.rank == 0:
             if draw is not None:
                 draw()
-            if not arguments.quiet and arguments.json != "-":
-                print(lines)
-            if arguments.json is not None:
-                writers.write_json(arguments.json, facts)
+            print_answer(arguments, facts, lines)
 
 
-def ranks(comm) -> dict:
+def print_answer(arguments: argparse.Namespace, facts: dict[str, Any], lines: str) -> None:
+    """Print the lines and write the facts, as far as the arguments ask for it. Not collective: rank 0 calls it."""
+    if not arguments.quiet and arguments.json != "-":
+        print(lines)
+    if arguments.json is not None:
+        write_json(arguments.json, facts)
+
+
+def ranks(comm: MPI.Comm) -> dict[str, Any]:
     """Return what JSON says of the processes. Collective."""
     return {
         "memory": comm.allreduce(memory.peak_memory()),
@@ -40,7 +57,7 @@ def ranks(comm) -> dict:
     }
 
 
-def no_solver(options: dict) -> None:
+def no_solver(options: dict[str, object]) -> None:
     """Refuse PETSc options of a solver where there is none. Not collective."""
     if options:
         raise InputError(f"-{next(iter(options))}: this command solves no eigenproblem")

@@ -12,13 +12,13 @@ from sparsehess import runtime
 from sparsehess.coloring import verify_coloring
 from sparsehess.commands.inputs import Operand
 from sparsehess.commands.output import SCHEMA, ranks
+from sparsehess.commands.reports.tables import count_line, spectrum_table
 from sparsehess.eigen.certificates.sparsification import Sparsified
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.spectrum import Count, SolveSpec, Spectrum
 from sparsehess.hessian.hessian import Hessian
 from sparsehess.hessian.matrix_free import MatrixFree
 from sparsehess.operators.eigenvalues import Inertia
-from sparsehess.runtime import progress
 
 if TYPE_CHECKING:
     from sparsehess.eigen.certificates.numerical_rank import Rank
@@ -271,12 +271,12 @@ def eigs_lines(operand: Operand, facts: dict, spectrum: Spectrum, problem: Eigen
     lines.append(f"solver       {spectrum.method} ({spectrum.reason})")
     if facts["deflated"]:
         lines.append(f"deflated     {facts['deflated']} null vectors" + (f": {', '.join(names)}" if names else ""))
-    lines += ["", progress.spectrum_table(spectrum, problem.units, zero), ""]
+    lines += ["", spectrum_table(spectrum, problem.units, zero), ""]
     if spectrum.zeros:
         lines.append(f"zero modes   {spectrum.zeros} (|λ| <= {zero:.1e}, the accuracy of the matrix)")
     spent = ", ".join(f"{name} {seconds:.2f}" for name, seconds in facts["timings"].items() if seconds >= 0.005)
     lines += [
-        f"count        {progress.count_line(spectrum)}",
+        f"count        {count_line(spectrum)}",
         f"orthogonal   to {spectrum.orthogonality:.1e}",
         f"seconds      {spent}",
         f"ranks        {facts['mpi']['size']}, {facts['memory'] / 2**20:.0f} MiB in all",

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sparsehess.commands import job_files, problem_files
+from sparsehess.commands.arguments import CommandLine
 from sparsehess.commands.petsc_words import split_petsc
 from sparsehess.errors import InputError
 from sparsehess.service import batch_scripts, spool
@@ -62,7 +63,7 @@ class Task:
     Attributes
     ----------
     arguments, options
-        For `commands.run`.
+        For `CommandLine.run`.
     limits
         What it may take.
     """
@@ -72,7 +73,7 @@ class Task:
     limits: Limits
 
 
-def admit(folder: Path, allowance: Allowance, top: argparse.ArgumentParser) -> Task:
+def admit(folder: Path, allowance: Allowance, line: CommandLine) -> Task:
     """Return what the job of a folder asks for.
 
     Not collective: the first rank of a group does it.
@@ -88,14 +89,14 @@ def admit(folder: Path, allowance: Allowance, top: argparse.ArgumentParser) -> T
     _regular(path)
     job = job_files.read(path)
     limits = _limits(job).within(allowance.most)
-    words, petsc = job_files.command_line(path, top)
-    arguments = top.parse_args(job_files.guarded(words))
+    words, petsc = job_files.command_line(path, line)
+    arguments = line.parse(words)
     if arguments.json is not None:
         raise job.refuse("json", "the answer of a spooled job is its result.json: leave it out")
     options = _options(job, petsc)
     read = 0
-    for name, value in job_files.paths(words, arguments, top).items():
-        key = job_files.key_of(name, words[0], top)
+    for name, value in job_files.paths(words, arguments, line).items():
+        key = job_files.key_of(name, words[0], line)
         if name in spool.OUTPUTS:
             _check_output(job, key, value, folder)
         elif problem_files.is_problem(value) and name == "input":

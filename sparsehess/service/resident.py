@@ -24,8 +24,9 @@ from mpi4py import MPI
 
 import numpy as np
 
-from sparsehess import commands, errors, runtime
+from sparsehess import errors, runtime
 from sparsehess.commands import checkpoint_flags
+from sparsehess.commands.arguments import CommandLine
 from sparsehess.errors import STOPPED, Cancelled, EvaluationError, Leaving, SparseHessError, Stopped
 from sparsehess.runtime import PETSc, agreement, on_root
 from sparsehess.service import job_outcomes
@@ -81,10 +82,15 @@ class Manner:
     idle: float | None
 
 
-def serve(spool: Spool, manner: Manner, comm) -> int:
+def serve(spool: Spool, manner: Manner, line: CommandLine, comm) -> int:
     """Serve a spool until told to leave; return the exit status: 0, or 75 where jobs are left.
 
     Collective. SIGTERM, SIGINT, SIGUSR1 and a file `stop` in the spool tell.
+
+    Parameters
+    ----------
+    line
+        The command line that job files are checked against.
 
     Raises
     ------
@@ -105,7 +111,7 @@ def serve(spool: Spool, manner: Manner, comm) -> int:
         mine.group = comm.Split(number, comm.rank)
         runtime.share_guard(comm, mine.group)
         with contextlib.closing(
-            _Group(spool, manner, runtime.communicator(mine.group), number, comm.rank == 0)
+            _Group(spool, manner, line, runtime.communicator(mine.group), number, comm.rank == 0)
         ) as one:
             try:
                 one.run()
@@ -208,7 +214,7 @@ def _quietly(request) -> None:
 class _Group:
     """The ranks that run a job together. Collective, but for what the first rank does with the spool."""
 
-    def __init__(self, spool: Spool, manner: Manner, comm, number: int, first: bool):
+    def __init__(self, spool: Spool, manner: Manner, line: CommandLine, comm, number: int, first: bool):
         self.spool, self.manner, self.comm, self.number, self.first = spool, manner, comm, number, first
         self.counts = {"done": 0, "failed": 0}
         self._warm = Warm(comm, manner.cache)
@@ -216,10 +222,7 @@ class _Group:
         self._oldest = self._told = 0.0
         self._failed = 0
         self._broken: Exception | None = None  # what the first rank has met with beside a job
-        if comm.rank == 0:
-            from sparsehess.commands.arguments import parser
-
-            self._top = parser()
+        self._line = line
 
     def run(self) -> None:
         """Take jobs until told to leave."""
@@ -332,7 +335,7 @@ class _Group:
         task.arguments.checkpoint = checkpoint_flags.opened(task.arguments, self.comm, resume=True)
         tell, leaves = self._progress(folder), self._leaves(task.arguments.checkpoint)
         with JobGuard(self.comm, task.limits, folder, leaves, tell, self.manner.grace):
-            status = commands.run(task.arguments, task.options, self.comm)
+            status = self._line.run(task.arguments, task.options, self.comm)
         checkpoint_flags.clear(task.arguments)
         return status
 
@@ -353,7 +356,7 @@ class _Group:
 
     def _admitted(self, folder: Path) -> Task:
         try:
-            return admit(folder, self.manner.allowance, self._top)
+            return admit(folder, self.manner.allowance, self._line)
         except (OSError, ValueError, RecursionError) as error:
             if isinstance(error, SparseHessError):
                 raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -11,12 +10,13 @@ from pathlib import Path
 
 from sparsehess import errors
 from sparsehess.commands import flag_groups, job_files, problem_files
+from sparsehess.commands.arguments import CommandLine
+from sparsehess.commands.output import SCHEMA, print_answer
+from sparsehess.commands.reports.tables import columns
 from sparsehess.errors import InputError
 from sparsehess.service import spool as spools
 from sparsehess.service.spool import Spool
-from sparsehess.storage.atomic_files import written
-
-_SCHEMA = 1
+from sparsehess.storage.json_files import write_text
 
 # Inputs up to this size are copied into the job; larger ones are referred to.
 _COPIED = 64 * 2**20
@@ -25,63 +25,7 @@ _COPIED = 64 * 2**20
 _LOOK = 0.02
 
 
-def add_parsers(commands, shared) -> None:
-    """Add `serve`, and the flags of a spool to the commands for batch jobs.
-
-    Not collective.
-
-    Parameters
-    ----------
-    commands
-        The subparsers of the command line.
-    shared
-        The parser of flags that all have.
-    """
-    for name in ("submit", "status", "result", "cancel"):
-        commands.choices[name].add_argument("--spool", metavar="DIR", help="of a resident service, see serve")
-    submit = commands.choices["submit"]
-    submit.add_argument(
-        "--priority",
-        type=int,
-        metavar="N",
-        default=0,
-        help=f"in a spool, up to {spools.LIMIT}: the larger the sooner",
-    )
-    submit.add_argument("--wait", action="store_true", help="in a spool: wait for the end, then do as result does")
-
-    serve = commands.add_parser("serve", parents=[shared], help="stay up, and take jobs from a spool directory")
-    serve.add_argument("spool", metavar="SPOOL", help="made if it is missing; who may write there may submit")
-    serve.add_argument("--groups", type=int, metavar="G", default=1, help="of ranks, each with a job of its own")
-    serve.add_argument(
-        "--allow-code",
-        metavar="DIR",
-        action="append",
-        default=[],
-        help="whose Python files jobs may run; repeatable",
-    )
-    serve.add_argument(
-        "--allow-data", metavar="DIR", action="append", default=[], help="whose files jobs may read; repeatable"
-    )
-    serve.add_argument("--time", metavar="HH:MM:SS", help="that a job gets at most (default: no limit)")
-    serve.add_argument(
-        "--memory", metavar="SIZE", help="of each rank that a job gets at most (default: most of what is free)"
-    )
-    serve.add_argument(
-        "--grace", type=float, metavar="S", default=30.0, help="from a job's limit to the end of its processes"
-    )
-    serve.add_argument(
-        "--cache", metavar="SIZE", default="256M", help="kept between jobs, 0 for nothing (default 256M)"
-    )
-    serve.add_argument("--idle", type=float, metavar="S", help="leave after so many seconds without a job")
-    serve.add_argument("--once", action="store_true", help="leave when no job is left")
-    serve.add_argument("--shared", action="store_true", help="take a spool that others can write into")
-    serve.add_argument(
-        "--ranks", type=int, metavar="P", help="start mpiexec with P ranks, and again where a job has ended them"
-    )
-    serve.add_argument("--launcher", metavar="COMMAND", default="mpiexec", help="of --ranks (default mpiexec)")
-
-
-def run_serve(arguments, options, comm) -> int:
+def run_serve(arguments, line, comm) -> int:
     """Take jobs from a spool until told to leave."""
     flag_groups.refuse(arguments, {"json": None}, "each job has a result.json of its own")
     if arguments.ranks is not None:
@@ -91,13 +35,11 @@ def run_serve(arguments, options, comm) -> int:
             raise InputError(f"--ranks {arguments.ranks}: at least 1")
         return supervise(arguments)
     flag_groups.refuse(arguments, {"launcher": "mpiexec"}, "it is for --ranks")
-    from sparsehess.commands.output import no_solver
     from sparsehess.runtime import memory, on_root
     from sparsehess.service import batch_scripts, limits
     from sparsehess.service.admission import Allowance
     from sparsehess.service.resident import Manner, serve
 
-    no_solver(options)
     if not 1 <= arguments.groups <= comm.size:
         raise InputError(f"--groups {arguments.groups}: from 1 to the number of ranks, {comm.size}")
     for flag in ("grace", "idle"):
@@ -122,7 +64,7 @@ def run_serve(arguments, options, comm) -> int:
         idle=arguments.idle,
     )
     spool = on_root(comm, _opened, arguments.spool, arguments.shared)
-    return serve(spool, manner, comm)
+    return serve(spool, manner, line, comm)
 
 
 def _opened(place: str, shared: bool) -> Spool:
@@ -139,16 +81,16 @@ def _real(folders: list[str], flag: str) -> tuple[str, ...]:
 # --- submit ------------------------------------------------------------------------------------
 
 
-def submit(arguments) -> int:
+def submit(arguments, line: CommandLine) -> int:
     """Put a job into a spool."""
     _refuse_batch(arguments)
     spool = Spool.found(arguments.spool)
     folder = spool.draft()
     try:
-        text = write_job(folder, arguments)
+        text = write_job(folder, arguments, line)
         if arguments.dry_run:
-            _tell(
-                arguments, {"schema": _SCHEMA, "task": "submit", "dry_run": True, "job": text}, text.rstrip("\n")
+            print_answer(
+                arguments, {"schema": SCHEMA, "task": "submit", "dry_run": True, "job": text}, text.rstrip("\n")
             )
             return errors.DONE
         (identity,) = spool.enqueue([folder], arguments.priority)
@@ -162,7 +104,7 @@ def submit(arguments) -> int:
         _wait(spool, identity)
         return _result(spool, identity, arguments)
     facts = {"id": identity, "name": arguments.name, "spool": str(spool.path), "priority": arguments.priority}
-    _tell(arguments, {"schema": _SCHEMA, "task": "submit", "dry_run": False, **facts}, f"job {identity}")
+    print_answer(arguments, {"schema": SCHEMA, "task": "submit", "dry_run": False, **facts}, f"job {identity}")
     return errors.DONE
 
 
@@ -174,7 +116,7 @@ def _refuse_batch(arguments) -> None:
             raise InputError(f"--{name}: for schedulers; the service of a --spool has its own")
 
 
-def write_job(folder: Path, arguments) -> str:
+def write_job(folder: Path, arguments, line: CommandLine) -> str:
     """Write the job file of a spooled job, and copies of its inputs, into a folder; return its text.
 
     Not collective. Files up to 64 MiB are copied; larger ones, and Python files, are named by their absolute
@@ -185,15 +127,13 @@ def write_job(folder: Path, arguments) -> str:
     InputError
         The job file, or what it names, cannot be used.
     """
-    from sparsehess.commands.arguments import parser
-
-    path, top = Path(arguments.job), parser()
+    path = Path(arguments.job)
     job = job_files.read(path)
-    words, _ = job_files.command_line(path.absolute(), top)
-    parsed = top.parse_args(job_files.guarded(words))
+    words, _ = job_files.command_line(path.absolute(), line)
+    parsed = line.parse(words)
     choices = {key: value for key, value in job.choices.items() if key != "json"}
-    for name, value in job_files.paths(words, parsed, top).items():
-        key = job_files.key_of(name, words[0], top)
+    for name, value in job_files.paths(words, parsed, line).items():
+        key = job_files.key_of(name, words[0], line)
         if key not in choices:
             continue
         if name in spools.OUTPUTS:
@@ -248,8 +188,8 @@ def status(arguments) -> int:
         lines += f"\nserved by    process {process} on {host}, {ranks} rank(s) in {many} group(s)"
     else:
         lines += "\nnot served: no service runs on this spool"
-    whole = {"schema": _SCHEMA, "task": "status", "jobs": facts, "service": service or None, "groups": groups}
-    _tell(arguments, whole, lines)
+    whole = {"schema": SCHEMA, "task": "status", "jobs": facts, "service": service or None, "groups": groups}
+    print_answer(arguments, whole, lines)
     return errors.DONE
 
 
@@ -284,10 +224,7 @@ def _table(facts: list[dict]) -> str:
         said = fact["error"] or ("" if not progress else "{}: {} of {}".format(*here))
         cells = (fact[name] for name in ("id", "name", "priority", "state", "exit"))
         rows.append((*("" if cell is None else str(cell) for cell in cells), str(said)[:100]))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return columns(rows)
 
 
 def result(arguments) -> int:
@@ -306,7 +243,7 @@ def _result(spool: Spool, identity: str, arguments) -> int:
         sys.stdout.write(record.read_text(errors="replace") if record.is_file() else "")
         print(f"files        {folder}")
     if arguments.json is not None and (folder / "result.json").is_file():
-        _write(arguments.json, (folder / "result.json").read_text())
+        write_text(arguments.json, (folder / "result.json").read_text())
     if outcome.get("state") == "done":
         return errors.DONE
     if outcome.get("exit") is None:
@@ -325,20 +262,5 @@ def cancel(arguments) -> int:
         facts.append({"id": identity, "state": state if ended else "cancelled", "cancelled": not ended})
         when = {"queued": "cancelled", "running": "will be cancelled at its next iteration"}
         lines.append(f"job {identity} {when.get(state, f'had ended before: {state}')}")
-    _tell(arguments, {"schema": _SCHEMA, "task": "cancel", "jobs": facts}, "\n".join(lines))
+    print_answer(arguments, {"schema": SCHEMA, "task": "cancel", "jobs": facts}, "\n".join(lines))
     return errors.DONE
-
-
-def _tell(arguments, facts: dict, lines: str) -> None:
-    if not arguments.quiet and arguments.json != "-":
-        print(lines)
-    if arguments.json is not None:
-        _write(arguments.json, json.dumps(facts, indent=2) + "\n")
-
-
-def _write(place: str, text: str) -> None:
-    if place == "-":
-        print(text, end="", flush=True)
-        return
-    with written(Path(place)) as beside:
-        beside.write_text(text)

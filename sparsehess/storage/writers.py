@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from contextlib import ExitStack
 from pathlib import Path
@@ -37,28 +36,6 @@ def check_writable(path, suffixes: tuple[str, ...], comm) -> None:
                 raise InputError(f"{path}: cannot be written")
             if path.suffix == ".h5":  # imported before the user's code, which may bring another HDF5
                 optional("h5py", "an .h5 file", "hdf5")
-
-
-def write_json(path, facts: dict) -> None:
-    """Write JSON to a file, or to standard output for `-`.
-
-    Not collective: rank 0 calls it.
-    """
-    text = json.dumps(_finite(facts), indent=2, allow_nan=False)
-    if str(path) == "-":
-        print(text, flush=True)
-        return
-    with written(Path(path)) as beside:
-        beside.write_text(text + "\n")
-
-
-def _finite(value):
-    """Return facts with null for what is no finite number: JSON has no word for it."""
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_results(path, facts: dict, arrays: dict[str, np.ndarray], vectors, comm) -> None:

@@ -6,7 +6,6 @@ import pytest
 import scipy.sparse as sp
 
 from sparsehess import cli
-from sparsehess.commands.arguments import parser
 from sparsehess.errors import InputError
 from sparsehess.storage.checkpoint import Checkpoint
 from support.cases import laplacian
@@ -22,6 +21,7 @@ def test_a_look_at_a_run_leaves_its_checkpoint(comm, tmp_path, command, monkeypa
     sp.save_npz(tmp_path / "matrix.npz", laplacian(4, 4)[0])
     (tmp_path / "ck").mkdir()
     (tmp_path / "ck" / "search.ckpt").write_text("of a long run")
+    line = cli.command_line()
     words = [
         *command.split(),
         str(tmp_path / "matrix.npz"),
@@ -30,7 +30,7 @@ def test_a_look_at_a_run_leaves_its_checkpoint(comm, tmp_path, command, monkeypa
         "--resume",
         "-q",
     ]
-    assert cli._run(parser().parse_args(words), {}, [], comm) == 0
+    assert cli._run(line, line.parse(words), {}, [], comm) == 0
     assert (tmp_path / "ck" / "search.ckpt").read_text() == "of a long run"
 
 

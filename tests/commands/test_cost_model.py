@@ -5,9 +5,8 @@ from mpi4py import MPI
 import pytest
 import scipy.sparse as sp
 
-from sparsehess import commands
+from sparsehess.cli import command_line
 from sparsehess.commands import job_files
-from sparsehess.commands.arguments import parser
 from sparsehess.errors import InputError
 from support import ROOT
 from support.batch import facts, here
@@ -49,9 +48,9 @@ def test_a_plan_for_a_pattern_that_is_not_known(place):
 def test_a_plan_of_a_matrix_and_of_a_job_file(place, capsys):
     sp.save_npz(place / "large.npz", sp.csr_matrix(laplacian(30, 30)[0]))
     check_memory(here(place, "plan large.npz --ranks 4"))
-    top = parser()
-    words, _ = job_files.expanded(["plan", "job.toml"], top)
-    assert commands.run(top.parse_args(words), {}, MPI.COMM_SELF) == 0
+    line = command_line()
+    words, _ = job_files.expanded(["plan", "job.toml"], line)
+    assert line.run(line.parse(words), {}, MPI.COMM_SELF) == 0
     out = capsys.readouterr().out
     assert "derivatives  central, 3 colors: 15 gradients" in out and "ranks        1 worth having" in out
     shell = here(place, f"plan {ROOT}/drivers/job.toml --shell")

@@ -2,15 +2,15 @@
 
 import pytest
 
+from sparsehess.cli import command_line
 from sparsehess.commands import job_files
-from sparsehess.commands.arguments import parser
 from sparsehess.errors import InputError
 from support.batch import JOB, facts, here, run
 
 
 def words(place, text, line="eigs job.toml"):
     (place / "job.toml").write_text(text)
-    ours, petsc = job_files.expanded(line.split(), parser())
+    ours, petsc = job_files.expanded(line.split(), command_line())
     return " ".join(ours), " ".join(petsc)
 
 
@@ -41,9 +41,9 @@ def test_a_job_file_is_a_command_line(place):
     assert petsc == "-eps_ncv 40 -log_view -st_type sinvert"
     (place / "inner").mkdir()
     (place / "inner/job.toml").write_text('command="check"\nresult="r.h5"\ninput="p.py:f"\nnullspace="constant"')
-    ours, _ = job_files.expanded(["check", "-q", "inner/job.toml", "--tol", "1"], parser())
+    ours, _ = job_files.expanded(["check", "-q", "inner/job.toml", "--tol", "1"], command_line())
     assert " ".join(ours) == "check --nullspace constant -q inner/r.h5 inner/p.py:f --tol 1"
-    parsed = parser().parse_args(job_files.guarded(ours))
+    parsed = command_line().parse(ours)
     assert (parsed.result, parsed.input, parsed.tol, parsed.quiet) == ("inner/r.h5", "inner/p.py:f", 1.0, True)
     text = 'command = "eigs"\ninput = "package.module:name"\n[submit]\nranks = 4\nsetup = ["module load a"]'
     assert words(place, text)[0] == "eigs package.module:name"
@@ -55,7 +55,7 @@ def test_a_job_file_is_a_command_line(place):
     text = 'command = "density"\ninput = "good.npz"\ngrid = 100'
     assert words(place, text, "plan job.toml")[0] == "plan good.npz"
     for line in ("eigs good.npz --json job.toml", "result job.toml", "nothing job.toml", "-q"):
-        assert job_files.expanded(line.split(), parser()) == (line.split(), [])
+        assert job_files.expanded(line.split(), command_line()) == (line.split(), [])
 
 
 REFUSED = [

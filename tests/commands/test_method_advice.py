@@ -10,9 +10,8 @@ import pytest
 import scipy.sparse as sp
 
 import sparsehess as sh
-from sparsehess import commands
+from sparsehess.cli import command_line
 from sparsehess.commands import method_advice
-from sparsehess.commands.arguments import parser
 from sparsehess.commands.cost_model import Calls, Memory
 from sparsehess.commands.method_advice import Look, Wanted
 from sparsehess.errors import InputError
@@ -46,8 +45,9 @@ def place(tmp_path, monkeypatch):
 
 
 def here(place, words):
-    arguments = parser().parse_args([*words.split(), "-q", "--json", str(place / "facts.json")])
-    assert commands.run(arguments, {}, MPI.COMM_SELF) == 0
+    line = command_line()
+    arguments = line.parse([*words.split(), "-q", "--json", str(place / "facts.json")])
+    assert line.run(arguments, {}, MPI.COMM_SELF) == 0
     return json.loads((place / "facts.json").read_text())
 
 
@@ -94,8 +94,9 @@ def test_a_plan_says_all_that_is_asked(place):
 
 
 def test_a_table_for_people(place, capsys):
-    arguments = parser().parse_args(["plan", "problems.py:membrane"])
-    assert commands.run(arguments, {}, MPI.COMM_SELF) == 0
+    line = command_line()
+    arguments = line.parse(["plan", "problems.py:membrane"])
+    assert line.run(arguments, {}, MPI.COMM_SELF) == 0
     out = capsys.readouterr().out
     for text in (
         "looks        4.71 entries a row",

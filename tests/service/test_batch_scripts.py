@@ -4,10 +4,9 @@ import subprocess
 
 import pytest
 
-from sparsehess.commands import arguments, job_files
-from sparsehess.commands.arguments import parser
+from sparsehess.cli import command_line
 from sparsehess.errors import InputError
-from sparsehess.service import batch_commands, batch_scripts
+from sparsehess.service import batch_scripts
 from support.batch import JOB, made
 
 
@@ -38,20 +37,12 @@ def test_the_script_that_a_person_reads(place):
         assert subprocess.run(["bash", "-n", job.file("script")], check=False).returncode == 0
 
 
-def test_a_command_that_saves_is_submitted_to_go_on(place, monkeypatch, capsys):
-    def saving():
-        top = parser()
-        eigs = job_files._subparsers(top)["eigs"]
-        if "--checkpoint" not in eigs._option_string_actions:
-            eigs.add_argument("--checkpoint", metavar="DIR")
-            eigs.add_argument("--resume", action="store_true")
-        return top
-
-    monkeypatch.setattr(arguments, "parser", saving)
+def test_a_command_that_saves_is_submitted_to_go_on(place, capsys):
+    line = command_line()
     asked = "submit job.toml --scheduler slurm --time 02:00:00 --dry-run"
     for more, folder in (("", place / "jobs/1/checkpoint"), ('checkpoint = "mine"', place / "mine")):
         (place / "job.toml").write_text(JOB + more)
-        batch_commands.run_submit(parser().parse_args(asked.split()), {}, None)
+        line.run(line.parse(asked.split()), {}, None)
         script = capsys.readouterr().out
         assert "#SBATCH --signal=B:USR1@120\n#SBATCH --requeue\n" in script
         assert f"    --checkpoint {folder}\n" in script and f'"$(ls {folder} 2>' in script

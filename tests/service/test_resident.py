@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sparsehess as sh
+from sparsehess.cli import command_line
 from sparsehess.commands import job_files
-from sparsehess.commands.arguments import parser
 from sparsehess.errors import InputError, SparseHessError
-from sparsehess.service import local_scheduler, spool_commands
+from sparsehess.service import local_scheduler
 from sparsehess.service import spool as spools
 from sparsehess.service.admission import Allowance, admit
 from sparsehess.service.limits import Limits, size
@@ -345,10 +345,10 @@ def test_submit_status_result_and_cancel_speak_to_a_spool(place, capsys):
     spool = str(place / "spool")
 
     def run(*words, status=0):
-        top = parser()
-        ours, _ = job_files.expanded(list(words), top)
-        arguments = top.parse_args(job_files.guarded([*ours, "--spool", spool, "--json", "-"]))
-        assert getattr(spool_commands, words[0])(arguments) == status
+        line = command_line()
+        ours, _ = job_files.expanded(list(words), line)
+        arguments = line.parse([*ours, "--spool", spool, "--json", "-"])
+        assert line.run(arguments, {}, None) == status
         return json.loads(capsys.readouterr().out)
 
     job = str(place / "job.toml")
@@ -432,7 +432,7 @@ def mutations():
     return st.lists(st.one_of(edits, st.tuples(st.integers(0, 400), st.just(0), words)), min_size=1, max_size=5)
 
 
-def admitted(folder, edits, top):
+def admitted(folder, edits, line):
     """Admit a job mutated so; anything but a refusal in one line is an error."""
     text = bytearray(
         b'command = "eigs"\ninput = "good.npz"\nk = 3\ntol = 1e-9\nout = "modes.npz"\ninterval = [0.0, 1.0]\n'
@@ -442,18 +442,18 @@ def admitted(folder, edits, top):
         text[at : at + length] = new
     (folder / "job.toml").write_bytes(text)
     try:
-        task = admit(folder, Allowance(most=Limits(memory=2**30)), top)
+        task = admit(folder, Allowance(most=Limits(memory=2**30)), line)
     except SparseHessError as error:
         assert error.status == 2 and "\n" not in str(error) and len(str(error)) < 4000
         return
-    for path in job_files.paths([task.arguments.command], task.arguments, top).values():
+    for path in job_files.paths([task.arguments.command], task.arguments, line).values():
         assert os.path.realpath(path).startswith(f"{folder}{os.sep}")
 
 
 @pytest.mark.parametrize("examples", [300, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_mutated_job_files_are_admitted_or_refused_in_one_line(tmp_path, examples):
     sp.save_npz(tmp_path / "good.npz", path_matrix(N))
-    top = parser()
+    line = command_line()
 
     @settings(
         max_examples=examples,
@@ -464,7 +464,7 @@ def test_mutated_job_files_are_admitted_or_refused_in_one_line(tmp_path, example
     )
     @given(mutations())
     def one(edits):
-        admitted(tmp_path, edits, top)
+        admitted(tmp_path, edits, line)
 
     one()
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from sparsehess.commands.arguments import parser
+from sparsehess.cli import command_line
 from sparsehess.errors import InputError
 from sparsehess.service import spool as spools
 from sparsehess.service.admission import Allowance, admit
@@ -170,14 +170,14 @@ def test_links_and_files_of_others_are_not_read(spool, tmp_path, monkeypatch):
     (tmp_path / "elsewhere.toml").write_text(JOB)
     os.symlink(tmp_path / "elsewhere.toml", folder / "job.toml")
     with pytest.raises(InputError, match=r"job\.toml: no regular file"):
-        admit(folder, Allowance(), parser())
+        admit(folder, Allowance(), command_line())
     (folder / "job.toml").unlink()
     (folder / "job.toml").write_text(JOB)
     (folder / "matrix.npz").write_text("")
     if os.geteuid() == 0:
         os.chown(folder / "matrix.npz", 12345, -1)
         with pytest.raises(InputError, match="another user"):
-            admit(folder, Allowance(), parser())
+            admit(folder, Allowance(), command_line())
 
 
 @pytest.mark.parametrize(
@@ -188,8 +188,8 @@ def test_status_of_what_is_half_written(spool, progress, capsys):
 
     job = put(spool, JOB + "[submit]\nname = 1979-05-27\npriority = [1]\n")
     (spool.claim() / "status.json").write_text(progress)
-    assert spool_commands.status(parser().parse_args(["status", "--spool", str(spool.path)])) == 0
-    assert spool_commands.status(parser().parse_args(["status", "--spool", str(spool.path), "--json", "-"])) == 0
+    assert spool_commands.status(command_line().parse(["status", "--spool", str(spool.path)])) == 0
+    assert spool_commands.status(command_line().parse(["status", "--spool", str(spool.path), "--json", "-"])) == 0
     said = capsys.readouterr().out
     assert job in said.splitlines()[1]
     assert json.loads(said[said.index("{") :])["jobs"][0]["name"] is None

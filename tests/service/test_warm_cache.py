@@ -11,7 +11,7 @@ import scipy.linalg
 import scipy.sparse as sp
 
 from sparsehess import eigs, runtime
-from sparsehess.commands.arguments import parser
+from sparsehess.cli import command_line
 from sparsehess.commands.eigenpairs import run_eigs, run_inertia
 from sparsehess.eigen.solvers.krylov_schur import has_cholmod
 from sparsehess.runtime import PETSc
@@ -69,7 +69,7 @@ def ask(comm, folder):
 
     def asked(warm, run, *words):
         words = [*words, "-q", "--json", str(folder / "facts.json")]
-        arguments = parser().parse_args([run.__name__.removeprefix("run_"), *words])
+        arguments = command_line().parse([run.__name__.removeprefix("run_"), *words])
         arguments.provision = warm
         warm.begin()
         assert run(arguments, {}, comm) == 0

@@ -16,6 +16,7 @@ from sparsehess.errors import InputError
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc
 from sparsehess.storage import array_files, atomic_files, matrix_files, writers
+from sparsehess.storage.json_files import write_json
 from support import DATA
 from support.cases import frobenius_error, laplacian, random_pattern, random_symmetric
 
@@ -247,6 +248,6 @@ def test_a_file_that_leads_to_another_is_not_followed(how, folder, comm):
 
 
 def test_json_has_no_word_for_infinity(folder):
-    writers.write_json(folder / "facts.json", {"a": np.inf, "b": [1.0, -np.inf, (np.nan,)], "c": "NaN"})
+    write_json(folder / "facts.json", {"a": np.inf, "b": [1.0, -np.inf, (np.nan,)], "c": "NaN"})
     found = json.loads((folder / "facts.json").read_text(), parse_constant=pytest.fail)
     assert found == {"a": None, "b": [1.0, None, [None]], "c": "NaN"}

@@ -12,9 +12,8 @@ from mpi4py import MPI
 import pytest
 import scipy.sparse as sp
 
-from sparsehess import commands
+from sparsehess.cli import command_line
 from sparsehess.commands import job_files
-from sparsehess.commands.arguments import parser
 from sparsehess.commands.petsc_words import split_petsc
 from sparsehess.service import batch_jobs, batch_scripts, schedulers
 from support.cases import laplacian
@@ -80,10 +79,10 @@ def facts(place, command, ranks=1, status=0, **more):
 def here(place, command):
     """Return the facts of a command that runs in this process: no start of Python, MPI and PETSc."""
     ours, _, theirs = command.partition(" -- ")
-    top = parser()
-    words, more = job_files.expanded([*ours.split(), "-q", "--json", str(place / "facts.json")], top)
+    line = command_line()
+    words, more = job_files.expanded([*ours.split(), "-q", "--json", str(place / "facts.json")], line)
     options, _, _ = split_petsc([*more, *theirs.split()])
-    assert commands.run(top.parse_args(job_files.guarded(words)), options, MPI.COMM_SELF) == 0
+    assert line.run(line.parse(words), options, MPI.COMM_SELF) == 0
     return json.loads((place / "facts.json").read_text())
 
 

@@ -10,8 +10,7 @@ import scipy.linalg
 import scipy.sparse as sp
 
 import sparsehess as sh
-from sparsehess import commands
-from sparsehess.commands.arguments import parser
+from sparsehess.cli import command_line
 from sparsehess.errors import InputError
 from sparsehess.pattern.dropping_rules import Entries
 from sparsehess.storage.matrix_files import read_matrix
@@ -208,8 +207,9 @@ def springs(soft, n=60):
 
 def command(words, folder, comm):
     """Return the facts of a command on all ranks."""
-    arguments = parser().parse_args([*words.split(), "-q", "--json", str(folder / "facts.json")])
-    assert commands.run(arguments, {}, comm) == 0
+    line = command_line()
+    arguments = line.parse([*words.split(), "-q", "--json", str(folder / "facts.json")])
+    assert line.run(arguments, {}, comm) == 0
     comm.Barrier()
     return json.loads((folder / "facts.json").read_text())
 
@@ -235,7 +235,7 @@ def test_commands_thin_and_say_the_bound(folder, comm):
     assert found["eigenvalues"] == pytest.approx(scipy.linalg.eigvalsh(springs(0.0), 2 * np.eye(60))[:3], abs=1e-6)
     assert command(f"eigs {folder / 'h.npz'} -k 2", folder, comm)["thinned"] is None
     with pytest.raises(InputError, match="not allowed with"):
-        parser().parse_args(["eigs", "h.npz", "--drop", "1", "--keep", "3"])
+        command_line().parse(["eigs", "h.npz", "--drop", "1", "--keep", "3"])
 
 
 def test_entries_know_their_diagonal(comm):

@@ -1,0 +1,127 @@
+"""What a run would cost: evaluations, memory per rank, ranks worth having, and the advice of a few products."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import numpy as np
+
+from sparsehess import errors
+from sparsehess.commands import cost_model, flag_groups, problem_files
+from sparsehess.commands.advice import advised
+from sparsehess.commands.inputs import asked_coloring
+from sparsehess.commands.output import SCHEMA, answer, ranks
+from sparsehess.errors import InputError
+from sparsehess.runtime import memory
+from sparsehess.storage import matrix_files
+
+
+def run_plan(arguments, options, comm) -> int:
+    """What a run would cost."""
+    if arguments.products is not None and 0 != arguments.products < 4:
+        raise InputError(f"--products {arguments.products}: 4 at least, or 0 for no advice")
+    for flag in ("ranks", "row", "k"):
+        value = getattr(arguments, flag)
+        if value is not None and value < 1:
+            raise InputError(f"{'-' if flag == 'k' else '--'}{flag} {value}: at least 1")
+    is_problem = problem_files.is_problem(arguments.input)
+    _refuse_idle(arguments, is_problem)
+    objective, stored = None, None
+    calls, seconds, pieces, colors = None, None, 0, 0
+    if is_problem:
+        objective = problem_files.load(arguments.input, problem_files.settings(arguments.settings), comm)
+        n, name = objective.n, objective.name
+        pattern, calls = (None, None) if arguments.shell else _calls(arguments, objective, comm)
+        nnz = 0 if arguments.shell else (pattern.nnz if pattern is not None else n * min(n, arguments.row))
+        if calls is not None:
+            colors = calls.colors or 0
+            pieces = None if objective.distributed else colors
+            if arguments.measure:
+                one = _measured(objective)
+                seconds = {"one": one, "all": one * calls.total}
+    else:
+        stored = matrix_files.read_matrix(arguments.input, comm)
+        pattern = stored.pattern
+        n, nnz, name = pattern.n, pattern.nnz, arguments.input
+    factored = not arguments.shell and arguments.method in ("auto", "krylovschur", "slicing", "feast", "ciss")
+    needed = cost_model.memory(pattern, n, nnz, min(arguments.k or 6, n), colors, factored)
+    needed = dataclasses.replace(needed, process=max(comm.allgather(needed.process)))
+    worth = cost_model.ranks(n, pieces, None if seconds is None else seconds["all"], needed, _allowed(comm))
+    many = arguments.ranks or comm.size
+    facts = {
+        "schema": SCHEMA,
+        "task": "plan",
+        "name": name,
+        "problem": is_problem,
+        "n": n,
+        "nnz": nnz,
+        "estimated": calls is not None and calls.estimated,
+        "evaluations": None if calls is None else {**dataclasses.asdict(calls), "total": calls.total},
+        "seconds": seconds,
+        "memory": {"ranks": many, "per_rank": needed.each(many), **dataclasses.asdict(needed)},
+        "ranks": dataclasses.asdict(worth),
+        "mpi": ranks(comm)["mpi"],
+    }
+    lines = cost_model.lines(facts)
+    if arguments.products != 0:
+        source = objective if stored is None else stored
+        facts["look"], facts["advice"], told = advised(arguments, source, pattern, calls, needed, many)
+        lines = f"{lines}\n{told}"
+    answer(arguments, comm, facts, lines)
+    if pattern is not None:
+        pattern.free()
+    return errors.DONE
+
+
+def _refuse_idle(arguments, is_problem: bool) -> None:
+    """Refuse flags that nothing of this plan would heed. Not collective; the same on every rank."""
+    flag_groups.refuse(
+        arguments, {"explain": False}, "the advice of a plan says which method and why; see --products"
+    )
+    assembly = flag_groups.DERIVATIVES | flag_groups.COLORING | {"measure": False}
+    if not is_problem:
+        told = f"{arguments.input} is a matrix file, which is not differentiated"
+        flag_groups.refuse(arguments, flag_groups.SETTINGS | assembly, told)
+    elif arguments.shell:
+        flag_groups.refuse(arguments, assembly, "--shell assembles nothing")
+    if arguments.pattern != "detect":
+        flag_groups.refuse(arguments, {"row": 30}, "only --pattern detect has to reckon with rows")
+
+
+def _allowed(comm) -> int:
+    """Return bytes that one rank alone could take here. Collective."""
+    return memory.free_memory(comm) * max(1, comm.size)
+
+
+def _calls(arguments, objective, comm):
+    """Return (pattern, calls) of a problem that is assembled; no pattern where it has to be found. Collective."""
+    derivative, verified = arguments.derivative, not arguments.no_verify
+    pattern = objective.pattern
+    if arguments.pattern == "detect":
+        row = min(objective.n, arguments.row)
+        tests = arguments.points * cost_model.probes(objective.n, row)
+        return None, cost_model.calls(objective, derivative, row, verified, probed=tests)
+    if arguments.pattern != "given":
+        pattern = matrix_files.read_pattern(arguments.pattern, comm, block=arguments.blocks)
+    if pattern is None:
+        raise InputError(f"{objective.name} has no pattern: give one, or plan for --pattern detect")
+    if arguments.pattern == "given":
+        pattern = pattern.in_blocks(arguments.blocks)
+    if pattern.n != objective.n:
+        raise InputError(f"{arguments.pattern} has {pattern.n} variables, {objective.name} has {objective.n}")
+    if objective.elements is not None and arguments.coloring is None:
+        return pattern, cost_model.calls(objective, derivative, None, verified)
+    return pattern, cost_model.calls(objective, derivative, asked_coloring(arguments, pattern).count, verified)
+
+
+def _measured(objective) -> float:
+    """Return seconds of one gradient, or of one product where there is no gradient. Collective."""
+    evaluations = objective.at(objective.x)
+    began = time.perf_counter()
+    if objective.gradient is not None or objective.energy is not None or objective.elements is not None:
+        evaluations.gradients([evaluations.x])
+    else:
+        together = np.zeros(len(evaluations.x), np.int64)
+        evaluations.products(together, 1, np.ones(len(evaluations.x)))
+    return objective.comm.allreduce(time.perf_counter() - began) / objective.comm.size

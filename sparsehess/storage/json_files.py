@@ -1,0 +1,41 @@
+"""Answers as JSON, in files that appear whole or on standard output."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from sparsehess.storage.atomic_files import written
+
+
+def write_json(path: str | os.PathLike[str], facts: dict[str, Any]) -> None:
+    """Write JSON to a file, or to standard output for `-`.
+
+    Not collective: rank 0 calls it.
+    """
+    text = json.dumps(_finite(facts), indent=2, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write text to a file, or to standard output for `-`.
+
+    Not collective: rank 0 calls it.
+    """
+    if str(path) == "-":
+        print(text, end="", flush=True)
+        return
+    with written(Path(path)) as beside:
+        beside.write_text(text)
+
+
+def _finite(value: Any) -> Any:
+    """Return facts with null for what is no finite number: JSON has no word for it."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
