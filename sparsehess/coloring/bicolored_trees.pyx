@@ -8,10 +8,10 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
-import numpy as np
+from sparsehess.coloring.greedy_kernels cimport Rule
 
 
-cdef class Trees:
+cdef class Trees(Rule):
     """Acyclic colouring by the least colour that closes no two-coloured cycle.
 
     Gebremedhin, Tarafdar, Manne, Pothen 2007, algorithm 5.1: v must not take colour c if two of its
@@ -19,18 +19,8 @@ cdef class Trees:
     sets of slots: slot (v, c) is the tree of colours {color(v), c} that v is in, so a tree is found
     without any search for an edge. Only neighbours whose colour repeats around v can close a cycle,
     and only their slots are looked up.
-
-    Attributes
-    ----------
-    color
-        (n,) int32, the colours so far; -1 is uncoloured.
     """
 
-    cdef const int64_t[::1] indptr
-    cdef const int32_t[::1] indices
-    cdef int32_t[::1] color_
-    cdef Py_ssize_t n
-    cdef int width
     # -1 where v has no neighbour of colour c; else the parent slot; at a root, -2 - size of the tree.
     cdef int32_t *slots
     cdef int64_t *colored_at     # (width,) the last vertex around which a colour was seen ...
@@ -42,20 +32,15 @@ cdef class Trees:
     cdef int64_t *stamps
     cdef int64_t capacity
     cdef int64_t stamp
-    cdef public object color
 
     def __init__(self, indptr, indices):
-        self.indptr = indptr
-        self.indices = indices
-        self.n = len(indptr) - 1
-        self.color = np.full(self.n, -1, np.int32)
-        self.color_ = self.color
+        super().__init__(indptr, indices)
         self.capacity = 1024
         self.stamp = 0
         self.roots = <int32_t *>malloc(self.capacity * sizeof(int32_t))
         self.stamps = <int64_t *>calloc(self.capacity, sizeof(int64_t))
         if self.roots == NULL or self.stamps == NULL or not self.widen(8):
-            raise MemoryError(f"acyclic colouring of {self.n} vertices")
+            raise MemoryError(self.subject())
 
     def __dealloc__(self):
         free(self.slots)
@@ -65,8 +50,11 @@ cdef class Trees:
         free(self.roots)
         free(self.stamps)
 
+    cdef str subject(self):
+        return f"acyclic {Rule.subject(self)}"
+
     cdef bint widen(self, int width) noexcept nogil:
-        # Make room for this many colours; False where there is no memory or no 32-bit number left.
+        # False also where no 32-bit number is left.
         cdef int32_t *slots
         cdef Py_ssize_t v
         cdef int c
@@ -144,7 +132,6 @@ cdef class Trees:
         return self.roots != NULL and self.stamps != NULL
 
     cdef int least_allowed(self, Py_ssize_t v) noexcept nogil:
-        # The least colour that v may take; -1 where there is no memory.
         cdef Py_ssize_t e
         cdef int32_t w, base, slot
         cdef int b, c
@@ -190,45 +177,3 @@ cdef class Trees:
             b = self.color_[w]
             if b >= 0 and w != v:
                 self.join(v * self.width + b, w * self.width + c)
-
-    def take(self, const int64_t[::1] vertices, int limit=0):
-        """Colour these vertices, in this order; return how many were left uncoloured.
-
-        With a `limit`, a vertex for which no colour below it is allowed stays uncoloured.
-        """
-        cdef Py_ssize_t k, v, left = 0
-        cdef int c = 0
-        cdef bint enough = True
-        with nogil:
-            for k in range(vertices.shape[0]):
-                v = vertices[k]
-                c = self.least_allowed(v)
-                if c < 0:
-                    enough = False
-                    break
-                if limit > 0 and c >= limit:
-                    left += 1
-                    continue
-                if c == self.width and not self.widen(2 * self.width):
-                    enough = False
-                    break
-                self.color_[v] = c
-                self.note(v, c)
-        if not enough:
-            raise MemoryError(f"acyclic colouring of {self.n} vertices with more than {self.width} colours")
-        return left
-
-    def place(self, const int64_t[::1] vertices, const int32_t[::1] colors):
-        """Take note that these vertices have got these colours."""
-        cdef Py_ssize_t k
-        cdef int most = 0, width = self.width
-        for k in range(vertices.shape[0]):
-            most = max(most, colors[k])
-        while width <= most:
-            width *= 2
-        if width > self.width and not self.widen(width):
-            raise MemoryError(f"acyclic colouring of {self.n} vertices with more than {self.width} colours")
-        with nogil:
-            for k in range(vertices.shape[0]):
-                self.color_[vertices[k]] = colors[k]
-                self.note(vertices[k], colors[k])

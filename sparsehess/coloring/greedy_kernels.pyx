@@ -2,7 +2,7 @@
 """Greedy colouring rules that look no further than three edges: each vertex takes the least colour its rule allows.
 
 The graph is a CSR of local numbers, the diagonal present and passed over. Colours are int32 from 0;
--1 is uncoloured. A rule keeps bit sets of colours around every vertex, so that a neighbour costs
+-1 is uncoloured. These rules keep bit sets of colours around every vertex, so that a neighbour costs
 the union of a word instead of a walk over its neighbours: O(nnz k / 64) for k colours.
 
 A rule is an object because the vertices need not come all at once: `take` colours some, `place`
@@ -35,7 +35,7 @@ cdef inline void unite(uint64_t *a, const uint64_t *b, int words) noexcept nogil
 
 
 cdef class Rule:
-    """What all rules share: the graph, the colours so far, the bit sets and their growth.
+    """What all rules share: the graph, the colours so far, and vertices taken one after another.
 
     Attributes
     ----------
@@ -43,25 +43,84 @@ cdef class Rule:
         (n,) int32, the colours so far.
     """
 
-    cdef const int64_t[::1] indptr
-    cdef const int32_t[::1] indices
-    cdef int32_t[::1] color_
-    cdef Py_ssize_t n
-    cdef int words, sets
-    cdef uint64_t *bits
-    cdef uint64_t *forbidden
-    cdef public object color
-
     def __init__(self, indptr, indices):
         self.indptr = indptr
         self.indices = indices
         self.n = len(indptr) - 1
         self.color = np.full(self.n, -1, np.int32)
         self.color_ = self.color
-        self.words = 0
+
+    cdef str subject(self):
+        # What an error names.
+        return f"colouring of {self.n} vertices"
+
+    cdef bint widen(self, int width) noexcept nogil:
+        # Make room for this many colours or more; False where there is no memory.
+        return False
+
+    cdef int least_allowed(self, Py_ssize_t v) noexcept nogil:
+        # The least colour that v may take, `width` where it is beyond them; -1 where there is no memory.
+        return -1
+
+    cdef void note(self, Py_ssize_t v, int c) noexcept nogil:
+        # Keep what the rule knows true after v has got colour c.
+        pass
+
+    def take(self, const int64_t[::1] vertices, int limit=0):
+        """Colour these vertices, in this order; return how many were left uncoloured.
+
+        With a `limit`, a vertex for which no colour below it is allowed stays uncoloured.
+        """
+        cdef Py_ssize_t k, v, left = 0
+        cdef int c
+        cdef bint enough = True
+        with nogil:
+            for k in range(vertices.shape[0]):
+                v = vertices[k]
+                c = self.least_allowed(v)
+                if c < 0:
+                    enough = False
+                    break
+                if limit > 0 and c >= limit:
+                    left += 1
+                    continue
+                if c == self.width and not self.widen(2 * self.width):
+                    enough = False
+                    break
+                self.color_[v] = c
+                self.note(v, c)
+        if not enough:
+            raise MemoryError(f"{self.subject()} with more than {self.width} colours")
+        return left
+
+    def place(self, const int64_t[::1] vertices, const int32_t[::1] colors):
+        """Take note that these vertices have got these colours."""
+        cdef Py_ssize_t k
+        cdef int most = 0, width = self.width
+        for k in range(vertices.shape[0]):
+            most = max(most, colors[k])
+        while width <= most:
+            width *= 2
+        if width > self.width and not self.widen(width):
+            raise MemoryError(f"{self.subject()} with more than {self.width} colours")
+        with nogil:
+            for k in range(vertices.shape[0]):
+                self.color_[vertices[k]] = colors[k]
+                self.note(vertices[k], colors[k])
+
+
+cdef class SetRule(Rule):
+    """A rule that keeps bit sets of colours around every vertex, all of one number of words."""
+
+    cdef int words, sets
+    cdef uint64_t *bits
+    cdef uint64_t *forbidden
+
+    def __init__(self, indptr, indices):
+        super().__init__(indptr, indices)
         self.sets = self.sets_of_a_vertex()
-        if not self.widen(1):
-            raise MemoryError(f"colouring of {self.n} vertices")
+        if not self.widen(64):
+            raise MemoryError(self.subject())
 
     def __dealloc__(self):
         free(self.bits)
@@ -74,8 +133,8 @@ cdef class Rule:
         # Colours of the coloured neighbours of v.
         return self.bits + self.sets * self.words * v
 
-    cdef bint widen(self, int words) noexcept nogil:
-        # Give every set this many words; False when there is no memory.
+    cdef bint widen(self, int width) noexcept nogil:
+        cdef int words = (width + 63) >> 6
         cdef uint64_t *wide = <uint64_t *>calloc(self.sets * words * max(self.n, 1), sizeof(uint64_t))
         cdef uint64_t *scratch = <uint64_t *>calloc(words, sizeof(uint64_t))
         cdef Py_ssize_t i
@@ -85,78 +144,36 @@ cdef class Rule:
             return False
         for i in range(self.sets * self.n):
             memcpy(wide + words * i, self.bits + self.words * i, self.words * sizeof(uint64_t))
-        memcpy(scratch, self.forbidden, self.words * sizeof(uint64_t))
         free(self.bits)
         free(self.forbidden)
         self.bits = wide
         self.forbidden = scratch
         self.words = words
+        self.width = 64 * words
         return True
 
-    cdef void forbid(self, Py_ssize_t v) noexcept nogil:
-        # Fill `forbidden` with the colours that v must not take.
-        pass
+    cdef inline int lowest(self) noexcept nogil:
+        # The least colour that is not in `forbidden`.
+        cdef int i
+        for i in range(self.words):
+            if ~self.forbidden[i]:
+                return 64 * i + lowest_zero(self.forbidden[i])
+        return self.width
 
     cdef void note(self, Py_ssize_t v, int c) noexcept nogil:
-        # Keep the sets true after v has got colour c.
         cdef Py_ssize_t e
         for e in range(self.indptr[v], self.indptr[v + 1]):
             if self.indices[e] != v:
                 add(self.seen(self.indices[e]), c)
 
-    def take(self, const int64_t[::1] vertices, int limit=0):
-        """Colour these vertices, in this order; return how many were left uncoloured.
 
-        With a `limit`, a vertex for which no colour below it is allowed stays uncoloured.
-        """
-        cdef Py_ssize_t k, v, left = 0
-        cdef int c, i
-        cdef bint enough = True
-        with nogil:
-            for k in range(vertices.shape[0]):
-                v = vertices[k]
-                self.forbid(v)
-                c = 64 * self.words
-                for i in range(self.words):
-                    if ~self.forbidden[i]:
-                        c = 64 * i + lowest_zero(self.forbidden[i])
-                        break
-                if limit > 0 and c >= limit:
-                    left += 1
-                    continue
-                if c == 64 * self.words:
-                    enough = self.widen(2 * self.words)
-                    if not enough:
-                        break
-                self.color_[v] = c
-                self.note(v, c)
-        if not enough:
-            raise MemoryError(f"colouring of {self.n} vertices with more than {c} colours")
-        return left
-
-    def place(self, const int64_t[::1] vertices, const int32_t[::1] colors):
-        """Take note that these vertices have got these colours."""
-        cdef Py_ssize_t k
-        cdef int most = 0, words = self.words
-        for k in range(vertices.shape[0]):
-            most = max(most, colors[k])
-        while 64 * words <= most:
-            words *= 2
-        if words > self.words and not self.widen(words):
-            raise MemoryError(f"colouring of {self.n} vertices with more than {most} colours")
-        with nogil:
-            for k in range(vertices.shape[0]):
-                self.color_[vertices[k]] = colors[k]
-                self.note(vertices[k], colors[k])
-
-
-cdef class Distance2(Rule):
+cdef class Distance2(SetRule):
     """No two vertices of one colour within two edges: no row holds two columns of one colour.
 
     Curtis, Powell, Reid 1974; Coleman, Moré 1983 (the graph form).
     """
 
-    cdef void forbid(self, Py_ssize_t v) noexcept nogil:
+    cdef int least_allowed(self, Py_ssize_t v) noexcept nogil:
         cdef Py_ssize_t e
         cdef int c
         memset(self.forbidden, 0, self.words * sizeof(uint64_t))
@@ -165,9 +182,10 @@ cdef class Distance2(Rule):
             if c >= 0:
                 add(self.forbidden, c)
             unite(self.forbidden, self.seen(self.indices[e]), self.words)
+        return self.lowest()
 
 
-cdef class Triangular(Rule):
+cdef class Triangular(SetRule):
     """In every row, the columns taken no later than the row's own have different colours.
 
     Powell and Toint 1979 (substitution in the lower triangle); Coleman, Moré 1984, section 4
@@ -175,7 +193,7 @@ cdef class Triangular(Rule):
     around it a vertex avoids those around its uncoloured neighbours.
     """
 
-    cdef void forbid(self, Py_ssize_t v) noexcept nogil:
+    cdef int least_allowed(self, Py_ssize_t v) noexcept nogil:
         cdef Py_ssize_t e
         cdef int32_t w
         memcpy(self.forbidden, self.seen(v), self.words * sizeof(uint64_t))
@@ -183,9 +201,10 @@ cdef class Triangular(Rule):
             w = self.indices[e]
             if self.color_[w] < 0:
                 unite(self.forbidden, self.seen(w), self.words)
+        return self.lowest()
 
 
-cdef class Star(Rule):
+cdef class Star(SetRule):
     """Star colouring that forbids exactly what would make a path on four vertices with two colours.
 
     Gebremedhin, Tarafdar, Manne, Pothen 2007, algorithm 4.1. Forbidden for v are the colours of its
@@ -205,7 +224,7 @@ cdef class Star(Rule):
     cdef inline uint64_t *hubs(self, Py_ssize_t v) noexcept nogil:
         return self.bits + self.words * (3 * v + 2)
 
-    cdef void forbid(self, Py_ssize_t v) noexcept nogil:
+    cdef int least_allowed(self, Py_ssize_t v) noexcept nogil:
         cdef Py_ssize_t e
         cdef int32_t w
         cdef int c
@@ -220,6 +239,7 @@ cdef class Star(Rule):
                 unite(self.forbidden, self.seen(w), self.words)
             else:
                 unite(self.forbidden, self.hubs(w), self.words)
+        return self.lowest()
 
     cdef void note(self, Py_ssize_t v, int c) noexcept nogil:
         cdef Py_ssize_t e, f
@@ -256,7 +276,7 @@ cdef class ConservativeStar(Star):
     order takes vertices of many neighbours first, those become the hubs, and fewer colours do.
     """
 
-    cdef void forbid(self, Py_ssize_t v) noexcept nogil:
+    cdef int least_allowed(self, Py_ssize_t v) noexcept nogil:
         cdef Py_ssize_t e
         cdef int32_t w
         cdef int c
@@ -269,6 +289,7 @@ cdef class ConservativeStar(Star):
                 unite(self.forbidden, self.seen(w), self.words)
             else:
                 unite(self.forbidden, self.hubs(w), self.words)
+        return self.lowest()
 
 
 cdef class Acyclic(Star):
@@ -290,7 +311,8 @@ cdef class Acyclic(Star):
         free(self.around)
         free(self.stamp)
 
-    cdef bint widen(self, int words) noexcept nogil:
+    cdef bint widen(self, int width) noexcept nogil:
+        cdef int words = (width + 63) >> 6
         cdef uint64_t *around = <uint64_t *>calloc(64 * <int64_t>words * words, sizeof(uint64_t))
         cdef int64_t *stamp = <int64_t *>calloc(64 * words, sizeof(int64_t))
         if around == NULL or stamp == NULL:
@@ -301,9 +323,9 @@ cdef class Acyclic(Star):
         free(self.stamp)
         self.around = around
         self.stamp = stamp
-        return Star.widen(self, words)
+        return Star.widen(self, width)
 
-    cdef void forbid(self, Py_ssize_t v) noexcept nogil:
+    cdef int least_allowed(self, Py_ssize_t v) noexcept nogil:
         cdef Py_ssize_t e
         cdef int32_t w
         cdef int b, i
@@ -325,3 +347,4 @@ cdef class Acyclic(Star):
             else:
                 self.stamp[b] = self.step
                 memcpy(sofar, hubs, self.words * sizeof(uint64_t))
+        return self.lowest()
