@@ -3,7 +3,7 @@
 Public names are loaded when they are first used; importing the package starts neither MPI nor PETSc.
 """
 
-from importlib import import_module
+from sparsehess.runtime.lazy import attributes
 
 __version__ = "0.1.0"
 
@@ -78,13 +78,8 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 
-def __getattr__(name: str):
-    if name not in _HOME:
-        raise AttributeError(f"module 'sparsehess' has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = attributes(globals(), _HOME)
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted(__all__)

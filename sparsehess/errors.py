@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 DONE = 0
 BUG = 1
 UNUSABLE = 2
@@ -27,7 +29,7 @@ class Damaged(InputError):
 
 
 class StackError(SparseHessError, RuntimeError):
-    """This build of PETSc or SLEPc, or a missing package, cannot do what was asked."""
+    """A build of PETSc or SLEPc, or a missing package, cannot do what was asked."""
 
     status = UNUSABLE
 
@@ -55,7 +57,9 @@ class MissingEntries(CheckError):
         How many rows are wrong because of it, 0 if that is not known.
     """
 
-    def __init__(self, message: str, rows=(), columns=(), spoilt: int = 0):
+    def __init__(
+        self, message: str, rows: Sequence[int] = (), columns: Sequence[int] = (), spoilt: int = 0
+    ) -> None:
         super().__init__(message)
         self.rows, self.columns, self.spoilt = rows, columns, spoilt
 

@@ -5,7 +5,7 @@ known; the Hessian of the losses follows by recursion over the graph. Modules ar
 first used.
 """
 
-from importlib import import_module
+from sparsehess.runtime.lazy import attributes
 
 _HOME = {
     "Network": "network",
@@ -36,9 +36,4 @@ _HOME = {
 __all__ = [*_HOME]
 
 
-def __getattr__(name: str):
-    if name not in _HOME:
-        raise AttributeError(f"module 'sparsehess.networks' has no attribute {name!r}")
-    value = getattr(import_module(f"sparsehess.networks.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = attributes(globals(), {name: f"sparsehess.networks.{module}" for name, module in _HOME.items()})

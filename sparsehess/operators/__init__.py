@@ -3,7 +3,7 @@
 What they share with assembled ones is a PETSc matrix, `mat`. Modules are imported when a name is first used.
 """
 
-from importlib import import_module
+from sparsehess.runtime.lazy import attributes
 
 _HOME = {
     "Operator": "operator",
@@ -29,9 +29,4 @@ _HOME = {
 __all__ = [*_HOME]
 
 
-def __getattr__(name: str):
-    if name not in _HOME:
-        raise AttributeError(f"module 'sparsehess.operators' has no attribute {name!r}")
-    value = getattr(import_module(f"sparsehess.operators.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = attributes(globals(), {name: f"sparsehess.operators.{module}" for name, module in _HOME.items()})

@@ -41,10 +41,11 @@ def raise_together(comm: MPI.Comm, error: Exception | None) -> None:
         wait_for_others(comm, request.Test, error)
     if first[0] == comm.size:
         return
-    told = comm.bcast(errors.describe(error, comm.rank) if comm.rank == first[0] else None, root=int(first[0]))
-    if comm.rank == first[0]:
+    if error is not None and comm.rank == first[0]:
+        comm.bcast(errors.describe(error, comm.rank), root=comm.rank)
         raise error
-    raise errors.rebuild(*told) from error
+    described = comm.bcast(None, root=int(first[0]))
+    raise errors.rebuild(*described) from error
 
 
 def wait_for_others(comm: MPI.Comm, done: Callable[[], bool], error: Exception) -> None:

@@ -73,7 +73,7 @@ def child(comm: MPI.Comm, name: Hashable, make: Callable[[], MPI.Comm]) -> MPI.C
 
     if not _children:
         _children.append(MPI.Comm.Create_keyval(delete_fn=_free_children))
-    known = comm.Get_attr(_children[0])
+    known: Any = comm.Get_attr(_children[0])
     if known is None:
         known = {}
         comm.Set_attr(_children[0], known)
@@ -92,7 +92,8 @@ def forget_children(comm: MPI.Comm) -> None:
 
     Not collective, but for all ranks or none.
     """
-    if _children and (known := comm.Get_attr(_children[0])):
+    known: Any = comm.Get_attr(_children[0]) if _children else None
+    if known:
         known.clear()
 
 

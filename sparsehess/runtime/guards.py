@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -60,7 +60,7 @@ _keyvals: list[int] = []  # of the attribute, made once, when MPI is up
 
 def guard_of(comm: MPI.Comm) -> Guard:
     """Return the guard that watches over a communicator. Not collective."""
-    post = comm.Get_attr(_keyvals[0]) if _keyvals else None
+    post = _known(comm)
     return NO_GUARD if post is None else post.guard
 
 
@@ -88,13 +88,18 @@ def share_guard(comm: MPI.Comm, derived: MPI.Comm) -> None:
         derived.Set_attr(_keyvals[0], post)
 
 
+def _known(comm: MPI.Comm) -> _Post | None:
+    found: Any = comm.Get_attr(_keyvals[0]) if _keyvals else None
+    return found
+
+
 def _post(comm: MPI.Comm) -> _Post:
     """Return where the guard of a family stands, which is founded here if need be."""
     if not _keyvals:
         from mpi4py import MPI
 
         _keyvals.append(MPI.Comm.Create_keyval(copy_fn=lambda comm, keyval, post: post))
-    post = comm.Get_attr(_keyvals[0])
+    post = _known(comm)
     if post is None:
         post = _Post()
         comm.Set_attr(_keyvals[0], post)

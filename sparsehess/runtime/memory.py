@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from sparsehess import errors
 from sparsehess.runtime.agreement import agreement
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 # Bytes of address space that must be left to a rank before anything is solved.
 ROOM = 2**26
@@ -22,7 +26,7 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def free_memory(comm) -> int:
+def free_memory(comm: MPI.Comm) -> int:
     """Return bytes that are free to each rank: least over the nodes of what a node has left, among its ranks.
 
     Collective. Very many where the system does not say.
@@ -54,7 +58,7 @@ def address_room() -> int:
     return 2**62
 
 
-def require_room(comm) -> None:
+def require_room(comm: MPI.Comm) -> None:
     """Raise StackError on all ranks where the limit on a rank's address space leaves it hardly anything.
 
     Collective. Beyond that point MPI and MUMPS do not fail, they hang: they try an exchange again and again.

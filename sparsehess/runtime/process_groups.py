@@ -10,6 +10,9 @@ from sparsehess.runtime.communicators import communicator
 from sparsehess.runtime.guards import share_guard
 from sparsehess.runtime.row_layout import Layout, send_to_owners
 
+# (counts, offsets) of rows, for each rank.
+Overlap = tuple[np.ndarray, np.ndarray]
+
 
 class Teams:
     """Groups of consecutive ranks, each with all rows of the matrix on its ranks. Collective to make."""
@@ -29,7 +32,9 @@ class Teams:
         self.out = _overlap(layout.start, layout.stop, lows, highs)
         self.into = _overlap(self.layout.start, self.layout.stop, layout.starts[:-1], layout.starts[1:])
 
-    def gather(self, indptr, indices, a, m):
+    def gather(
+        self, indptr: np.ndarray, indices: np.ndarray, a: np.ndarray, m: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return (indptr, indices, a, m) of this rank's rows in its group.
 
         Collective.
@@ -46,7 +51,7 @@ class Teams:
         counts = np.bincount(row - self.layout.start, minlength=self.layout.n_local)
         return np.concatenate([[0], np.cumsum(counts)]), column[order], a[order], m[order]
 
-    def spread(self, Y) -> np.ndarray:
+    def spread(self, Y: np.ndarray) -> np.ndarray:
         """Return the rows of Y that this rank has in its group.
 
         Collective.
@@ -55,7 +60,7 @@ class Teams:
         self._exchange(np.ascontiguousarray(Y), self.out, result, self.into)
         return result
 
-    def collect(self, Q) -> np.ndarray:
+    def collect(self, Q: np.ndarray) -> np.ndarray:
         """Return the sum over groups of their Q, the rows of this rank.
 
         Collective.
@@ -66,7 +71,7 @@ class Teams:
         self._exchange(np.ascontiguousarray(Q), self.into, parts, (counts, places + team * self.whole.n_local))
         return parts.sum(axis=0)
 
-    def joined(self, Q) -> np.ndarray:
+    def joined(self, Q: np.ndarray) -> np.ndarray:
         """Return the rows of this rank of all groups' Q side by side, each with columns of its own.
 
         Collective.
@@ -87,7 +92,7 @@ class Teams:
             result[places[rank] : places[rank] + counts[rank], here] = part.reshape(counts[rank], -1)
         return result
 
-    def _exchange(self, source, sent, target, received) -> None:
+    def _exchange(self, source: np.ndarray, sent: Overlap, target: np.ndarray, received: Overlap) -> None:
         number = MPI.DOUBLE if source.dtype.kind == "f" else MPI.C_DOUBLE_COMPLEX
         row = number.Create_contiguous(source.shape[-1]).Commit()
         try:
@@ -108,7 +113,7 @@ def _even(n: int, parts: int) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(share + (np.arange(parts) < rest))]).astype(np.int64)
 
 
-def _overlap(start, stop, lows, highs) -> tuple[np.ndarray, np.ndarray]:
+def _overlap(start: int, stop: int, lows: np.ndarray, highs: np.ndarray) -> Overlap:
     """Return (counts, offsets) of the rows [start, stop) that lie in each of [lows, highs)."""
     begins = np.clip(lows, start, stop)
     return np.maximum(np.clip(highs, start, stop) - begins, 0), begins - start

@@ -27,7 +27,7 @@ class Layout:
     starts: np.ndarray
 
     @classmethod
-    def from_size(cls, n: int, comm, block: int = 1) -> Layout:
+    def from_size(cls, n: int, comm: MPI.Comm | None, block: int = 1) -> Layout:
         """Return the even layout that PETSc chooses; whole blocks of rows stay on one rank.
 
         Collective.
@@ -38,7 +38,7 @@ class Layout:
         return cls(comm, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
 
     @classmethod
-    def from_local(cls, n_local: int, comm) -> Layout:
+    def from_local(cls, n_local: int, comm: MPI.Comm | None) -> Layout:
         """Return the layout in which this rank has n_local rows.
 
         Collective.

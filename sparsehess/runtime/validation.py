@@ -10,7 +10,7 @@ import numpy as np
 from sparsehess.errors import EvaluationError, InputError, SparseHessError
 
 
-def reals(values, name: str) -> np.ndarray:
+def reals(values: object, name: str) -> np.ndarray:
     """Return numbers as an array of float64, which may be the one given.
 
     Not collective.
@@ -29,7 +29,7 @@ def reals(values, name: str) -> np.ndarray:
         raise InputError(f"{name} must be real numbers: {' '.join(str(error).split())}") from error
 
 
-def whole_number(value, name: str, least: int) -> int:
+def whole_number(value: object, name: str, least: int) -> int:
     """Return a whole number that is not less than another.
 
     Not collective.
@@ -39,7 +39,7 @@ def whole_number(value, name: str, least: int) -> int:
     return int(value)
 
 
-def above_zero(value, name: str) -> float:
+def above_zero(value: object, name: str) -> float:
     """Return a finite number above zero.
 
     Not collective.

@@ -86,8 +86,12 @@ class Work:
             while self._busy:
                 self._answer()
         else:
-            wait_for_others(self._comm, lambda: self._hear() or not self._busy, error)
+            wait_for_others(self._comm, self._all_through, error)
         MPI.Request.Waitall(self._sent)
+
+    def _all_through(self) -> bool:
+        self._hear()
+        return not self._busy
 
     def _hear(self) -> None:
         while self._others and self._comm.Iprobe():
