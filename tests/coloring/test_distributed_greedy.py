@@ -1,4 +1,4 @@
-"""Colourings and their recoveries on any number of ranks: the same colours, valid, and exact."""
+"""Colourings on any number of ranks: the same colours, valid, and recoveries that are exact."""
 
 import itertools
 import random
@@ -8,17 +8,15 @@ from mpi4py import MPI
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from scipy.spatial import cKDTree
 
 import sparsehess as sh
-from sparsehess.coloring import BEST, KINDS, ORDERS, load, save
-from sparsehess.coloring import local_graph as regions
+from sparsehess.coloring import BEST, KINDS, ORDERS
 from sparsehess.coloring.kinds import ON_ONE_RANK
 from sparsehess.errors import CheckError, InputError
 from sparsehess.hessian.recovery import plan
-from sparsehess.pattern import Layout
 from support import DATA
 from support.cases import DEFINITIONS, arrow, band, grid, random_pattern, random_symmetric
+from support.colorings import both, in_chunks
 
 pytestmark = pytest.mark.parallel([1, 2, 3])
 
@@ -37,19 +35,8 @@ def small_chunks(monkeypatch):
     in_chunks(monkeypatch, 3)
 
 
-def in_chunks(monkeypatch, size):
-    monkeypatch.setattr(regions, "CHUNK", size)
-    monkeypatch.setattr(regions, "WHOLE", 0)
-
-
 def gathered(coloring, comm):
     return np.concatenate(comm.allgather(coloring.colors))
-
-
-def uneven(n, comm):
-    """Return a layout that is not the even one, nor cut between chunks."""
-    cuts = np.sort(np.random.default_rng(n).integers(0, n + 1, comm.size - 1))
-    return Layout(sh.Pattern.from_pairs([], [], n, comm=comm).comm, np.concatenate([[0], cuts, [n]]))
 
 
 def recovered(pattern, coloring, exact):
@@ -70,14 +57,6 @@ def recovered(pattern, coloring, exact):
     rows.data = values
     error = abs(rows - exact[own]).max() if layout.n_local else 0.0
     return pattern.comm.allreduce(error, op=MPI.MAX), recovery
-
-
-def both(matrix, kind, rule, order, comm, **more):
-    """Return pattern and colouring over all ranks, and the colours that one rank alone gives."""
-    pattern = sh.Pattern.from_scipy(matrix, layout=uneven(matrix.shape[0], comm))
-    coloring = sh.color(pattern, kind=kind, rule=rule, order=order, **more)
-    alone = sh.Pattern.from_scipy(matrix, comm=MPI.COMM_SELF)
-    return pattern, coloring, sh.color(alone, kind=kind, rule=rule, order=order, **more)
 
 
 @pytest.mark.parametrize("many", [100, pytest.param(1700, marks=pytest.mark.slow)])
@@ -192,96 +171,6 @@ def test_hollow_rows_leave_colours_that_nobody_needs(comm):
     assert error < 1e-14
 
 
-def test_a_colouring_that_cannot_be_written_keeps_nobody_waiting(comm, folder):
-    n = 100_000  # more colours than a message takes along before it is received
-    pattern = sh.Pattern.from_scipy(sp.identity(n, format="csr"), comm=comm)
-    made = sh.color(pattern, order="natural")
-    with pytest.raises(InputError, match="cannot be written"):
-        save(folder / "nowhere" / "c.npz", pattern, made)
-    pattern.free()
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("suffix", [".npz", ".h5"])
-def test_a_stored_colouring_is_read_on_any_number_of_ranks(suffix, comm, folder):
-    matrix = random_pattern(400, 900, 6)
-    pattern, made, alone = both(matrix, "acyclic", None, "smallest-last", comm)
-    save(folder / f"together{suffix}", pattern, made)
-    if comm.rank == 0:
-        save(folder / f"alone{suffix}", sh.Pattern.from_scipy(matrix, comm=MPI.COMM_SELF), alone)
-    comm.Barrier()
-    for name in ("together", "alone"):
-        read = load(folder / f"{name}{suffix}", pattern)
-        assert np.array_equal(read.colors, made.colors)
-        assert np.array_equal(read.ghost_colors, made.ghost_colors)
-        assert (read.count, read.kind, read.rule) == (made.count, made.kind, made.rule)
-        assert sh.verify_coloring(pattern, read) is None
-    other = sh.Pattern.from_scipy(random_pattern(400, 900, 7), comm=comm)
-    with pytest.raises(InputError, match="of another pattern"):
-        load(folder / f"alone{suffix}", other)
-
-
-def test_files_that_are_no_colourings_are_refused(comm, folder):
-    pattern = sh.Pattern.from_scipy(band(30, 1), comm=comm)
-    made = sh.color(pattern)
-    save(folder / "whole.npz", pattern, made)
-    if comm.rank == 0:
-        (folder / "cut.npz").write_bytes((folder / "whole.npz").read_bytes()[:300])
-        np.savez(folder / "foreign.npz", data=np.arange(3))
-    comm.Barrier()
-    for name in ("cut.npz", "foreign.npz"):
-        with pytest.raises(InputError, match="is no stored colouring"):
-            load(folder / name, pattern)
-    with pytest.raises(InputError, match="no such file"):
-        load(folder / "absent.npz", pattern)
-    with pytest.raises(InputError, match=r"ends with .npz or .h5"):
-        save(folder / "colors.txt", pattern, made)
-
-
-def lattice_of(basis, cells, reach):
-    """Return points of a Bravais lattice in random sequence, and the pairs within reach."""
-    at = np.stack(np.meshgrid(*[np.arange(cells)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    points = np.random.default_rng(0).permutation(at @ np.array(basis, float))
-    return points, cKDTree(points).query_pairs(reach, output_type="ndarray")
-
-
-@pytest.mark.parametrize(("kind", "most"), [("star", 13), ("acyclic", 7)])
-def test_a_crystal_is_coloured_by_its_lattice(kind, most, comm, monkeypatch):
-    """Twelve neighbours in a face-centred lattice whose points come in no sequence."""
-    in_chunks(monkeypatch, 32)
-    points, pairs = lattice_of([(0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0)], 6, 0.75)
-    pattern = sh.Pattern.from_edges(pairs, len(points), dofs=3, comm=comm)
-    groups = pattern.quotient.layout
-    turned = points @ np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]
-    coloring = sh.color(pattern, kind=kind, lattice=turned[groups.start : groups.stop])
-    assert coloring.count <= 3 * most
-    assert sh.verify_coloring(pattern, coloring) is None
-    assert any(attempt.name == "periodic template" for attempt in coloring.attempts)
-
-
-def test_coordinates_of_the_wrong_shape_are_refused(comm):
-    pattern = sh.Pattern.from_scipy(band(30, 1), comm=comm)
-    with pytest.raises(InputError, match="lattice: coordinates must be"):
-        sh.color(pattern, lattice=np.zeros((pattern.layout.n_local + 1, 3)))
-
-
-@pytest.mark.thorough
-def test_defects_of_a_grid_are_repaired(comm, monkeypatch):
-    """A few long bonds across a grid: the template stands, and their ends get colours of their own."""
-    in_chunks(monkeypatch, 256)
-    matrix = grid(24, 25, 26)
-    strange = np.random.default_rng(2).integers(0, matrix.shape[0], (12, 2))
-    rows, cols = matrix.nonzero()
-    pattern = sh.Pattern.from_pairs(
-        np.concatenate([rows, strange[:, 0]]), np.concatenate([cols, strange[:, 1]]), matrix.shape[0], comm=comm
-    )
-    for kind, most in (("star", 9), ("acyclic", 6), ("distance2", 9)):
-        coloring = sh.color(pattern, kind=kind)
-        assert coloring.attempts[0].name == "periodic template"
-        assert coloring.count <= most
-        assert sh.verify_coloring(pattern, coloring) is None
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_patterns_that_are_one_chunk_are_coloured_alike(kind, comm):
     """All rules and passes may be used there: one rank has the graph, and the others have nothing."""
@@ -302,18 +191,6 @@ def test_a_rule_for_one_rank_says_so(comm, monkeypatch):
             sh.color(pattern, kind="acyclic", rule="trees")
     else:
         assert sh.color(pattern, kind="acyclic", rule="trees", order="natural").count == 3
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize(
-    ("kind", "most"), [("star", 27), ("acyclic", 14), ("distance2", 27), ("powell-toint", 14)]
-)
-def test_a_grid_gets_its_template_on_any_number_of_ranks(kind, most, comm):
-    pattern = sh.Pattern.from_scipy(grid(30, 31, 32, full=True), comm=comm)
-    coloring = sh.color(pattern, kind=kind)
-    assert coloring.count == most
-    assert sh.verify_coloring(pattern, coloring) is None
-    pattern.free()
 
 
 def test_real_patterns_are_coloured_alike(comm):

@@ -1,9 +1,6 @@
 """Hessians from gradients against exact ones, on any number of ranks."""
 
-import re
-
 from mpi4py import MPI
-from petsc4py import PETSc
 
 import numpy as np
 import pytest
@@ -13,12 +10,11 @@ import cantilever
 import elastic_network
 import lennard_jones
 import sparsehess as sh
-from sparsehess.errors import CheckError, EvaluationError, InputError
-from support.cases import frobenius_error, grid, laplacian, local_rows
+from sparsehess.errors import EvaluationError, InputError
+from support.cases import frobenius_error, local_rows
+from support.fields import LAPLACIAN, POINT, distributed_field, fails, field
 
 pytestmark = [pytest.mark.parallel([1, 2, 3]), pytest.mark.essential]
-
-# --- exact Hessians of pair potentials --------------------------------------------------
 
 
 def pair_hessian(positions, pairs, slope_over_r, second, box=None):
@@ -122,25 +118,6 @@ def test_forward_differences_cost_half(name, comm):
         assert hessian.evaluations["gradient"] == hessian.coloring.count + 1
 
 
-# --- a field on a grid, whose Hessian is known ------------------------------------------
-
-SIDE = 8
-LAPLACIAN = laplacian(SIDE, SIDE, SIDE)[0]
-N = SIDE**3
-POINT = np.random.default_rng(0).normal(size=N)
-
-
-def field(comm, **changes):
-    """Return the objective of E = u·Lu/2 - Σ cos(3u)/3: gradient Lu + sin 3u, Hessian L + 3 cos 3u."""
-    given = {
-        "x": POINT,
-        "gradient": lambda u: LAPLACIAN @ u + np.sin(3 * u),
-        "pattern": sh.Pattern.from_scipy(grid(SIDE, SIDE, SIDE), comm=comm),
-        "comm": comm,
-    }
-    return sh.Objective(**{**given, **changes})
-
-
 def exact_field(u=POINT):
     return LAPLACIAN + sp.diags(3 * np.cos(3 * u))
 
@@ -188,28 +165,6 @@ def test_products_are_exact(comm):
         assert frobenius_error(hessian.mat, exact_field(), comm) < 1e-14
 
 
-def distributed_field(comm, gradient=None):
-    """Return the same field on PETSc vectors, with an uneven layout of its own."""
-    counts = np.diff(np.linspace(0, N, comm.size + 1).astype(int) ** 2 // N)
-    layout = sh.Layout.from_local(int(counts[comm.rank]), comm)
-    x = PETSc.Vec().createMPI((layout.n_local, N), comm=comm)
-    x.setArray(POINT[layout.start : layout.stop])
-    rows = LAPLACIAN[layout.start : layout.stop]
-    matrix = PETSc.Mat().createAIJ(
-        ((layout.n_local, N),) * 2,
-        csr=(rows.indptr.astype(PETSc.IntType), rows.indices.astype(PETSc.IntType), rows.data),
-        comm=comm,
-    )
-
-    def collective(u, g):
-        matrix.mult(u, g)
-        g.setArray(g.getArray() + np.sin(3 * u.getArray(readonly=True)))
-
-    structure = grid(SIDE, SIDE, SIDE)[layout.start : layout.stop]
-    pattern = sh.Pattern.from_csr(structure.indptr, structure.indices, comm=comm)
-    return sh.Objective(x=x, gradient=gradient or collective, pattern=pattern), (x, matrix)
-
-
 @pytest.mark.parametrize("derivative", ["central", "forward"])
 def test_distributed_gradients_with_the_users_layout(derivative, comm):
     objective, owned = distributed_field(comm)
@@ -222,95 +177,6 @@ def test_distributed_gradients_with_the_users_layout(derivative, comm):
         )
     for item in owned:
         item.destroy()
-
-
-# --- what must be found out --------------------------------------------------------------
-
-
-def fails(kind, says, objective, **keywords):
-    with pytest.raises(kind, match=says):
-        sh.assemble(objective, **keywords).close()
-
-
-@pytest.mark.parametrize("coloring", ["star", "cpr"])
-@pytest.mark.parametrize("pair", [(0, 1), (100, 108), (300, 364)])
-def test_one_missing_entry_is_named(pair, coloring, comm):
-    structure = grid(SIDE, SIDE, SIDE).tolil()
-    i, j = pair
-    structure[i, j] = structure[j, i] = 0
-    structure = structure.tocsr()
-    structure.eliminate_zeros()
-    pattern = sh.Pattern.from_scipy(structure, comm=comm)
-    with pytest.raises(CheckError) as caught:
-        sh.assemble(field(comm, pattern=pattern), coloring=coloring, repair=False)
-    assert re.search(rf"variable ({i} is coupled with {j}|{j} is coupled with {i}) ", str(caught.value))
-
-
-def test_the_check_has_a_direction_of_its_seed(comm):
-    errors = []
-    for seed in (0, 0, 7):
-        with sh.assemble(field(comm), seed=seed) as hessian:
-            errors.append(hessian.verification.hvp_error)
-    assert errors[0] == errors[1] != errors[2]
-
-
-def test_the_check_can_be_left_out(comm):
-    pattern = sh.Pattern.from_pairs([], [], N, comm=comm)
-    with sh.assemble(field(comm, pattern=pattern), verify=False) as hessian:
-        assert hessian.verification is None
-        assert hessian.evaluations["verification"] == 0
-
-
-def test_nan_names_the_variable(comm):
-    bad = np.where(np.arange(N) == 77, np.nan, 0.0)
-    fails(CheckError, "variable 77 ", field(comm, gradient=lambda u: LAPLACIAN @ u + bad))
-
-
-def test_infinite_overflow_is_not_finite(comm):
-    fails(CheckError, "not finite", field(comm, gradient=lambda u: np.where(np.arange(N) == 3, np.inf, u)))
-
-
-def test_what_is_no_gradient_is_found_out(comm):
-    shift = sp.diags([np.full(N - 1, 0.3)], [1])
-    fails(
-        CheckError,
-        "symmetric|no gradient|does not agree",
-        field(comm, gradient=lambda u: LAPLACIAN @ u + shift @ u),
-    )
-
-
-def test_a_kink_shows_as_noise(comm):
-    """The second derivative jumps nearby, as at a plain cut-off: no gradient is smooth below that distance."""
-    for near, noisy in ((2e-6, True), (1e-2, False)):
-        kinked = field(comm, x=np.full(N, near), gradient=lambda u: LAPLACIAN @ u + 0.5 * np.abs(u), typical_x=1.0)
-        with sh.assemble(kinked) as hessian:
-            assert (comm.allreduce(float(hessian.noise.relative.max()), op=MPI.MAX) > 1e-7) == noisy
-
-
-def test_a_gradient_that_raises_on_one_rank(comm):
-    def gradient(u):
-        if comm.rank == comm.size - 1:
-            raise ValueError("bad luck")
-        return u
-
-    fails(EvaluationError, f"ValueError on rank {comm.size - 1}: bad luck", field(comm, gradient=gradient))
-
-
-def test_a_distributed_gradient_that_raises_on_one_rank(comm):
-    def gradient(u, g):
-        if comm.rank == comm.size - 1:
-            raise ValueError("bad luck")
-        u.copy(g)
-
-    objective, owned = distributed_field(comm, gradient)
-    fails(EvaluationError, f"ValueError on rank {comm.size - 1}: bad luck", objective)
-    for item in owned:
-        item.destroy()
-
-
-@pytest.mark.parametrize("wrong", [lambda u: u[:-1], lambda u: None, lambda u: u.astype(complex), lambda u: 1.0])
-def test_wrong_shapes(wrong, comm):
-    fails(EvaluationError, r"must return \(512,\) real numbers", field(comm, gradient=wrong))
 
 
 @pytest.mark.parametrize("gradient", [lambda x: x, lambda x: x[::-1]])
@@ -328,23 +194,3 @@ def test_the_users_array_cannot_be_spoilt(comm):
         return u
 
     fails(EvaluationError, "read-only", field(comm, gradient=gradient))
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"pattern": None}, "has no pattern"),
-        ({"typical_x": np.ones(3)}, r"expected a number or \(512,\)"),
-    ],
-)
-def test_unusable_problems(changes, says, comm):
-    fails(InputError, says, field(comm, **changes))
-
-
-def test_unusable_objectives(comm):
-    with pytest.raises(InputError, match="must be a function"):
-        field(comm, hvp=3)
-    with pytest.raises(InputError, match="must be a vector"):
-        field(comm, x=np.eye(3))
-    with pytest.raises(InputError, match="pattern has 512 variables, x has 5"):
-        field(comm, x=np.ones(5))

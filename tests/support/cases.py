@@ -240,3 +240,15 @@ def frobenius_error(matrix, exact, comm):
     own = exact.tocsr()[first:last]
     difference = comm.allreduce(float(abs(local_rows(matrix) - own).power(2).sum()))
     return np.sqrt(difference / comm.allreduce(float(own.power(2).sum())))
+
+
+def agree(spectrum, expected, top, comm, within=1e-9):
+    """Assert right eigenvalues, the same on every rank, small residuals and a certified count."""
+    assert spectrum.converged == len(expected)
+    assert np.abs(spectrum.eigenvalues - expected).max(initial=0.0) <= within * top
+    assert (np.diff(spectrum.eigenvalues) >= 0).all()
+    assert spectrum.residuals.max(initial=0.0) <= 1e-8
+    assert spectrum.orthogonality <= 1e-10
+    assert spectrum.count.certified and spectrum.count.inertia == spectrum.count.found
+    for other in comm.allgather(spectrum.eigenvalues):
+        assert np.array_equal(other, spectrum.eigenvalues)

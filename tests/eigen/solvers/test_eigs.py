@@ -12,26 +12,10 @@ import sparsehess as sh
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.errors import CheckError, InputError, NotConverged
-from sparsehess.pattern import Layout
 from sparsehess.runtime import destroy
-from support.cases import free_chain, lapack, laplacian, prescribed, real, reference, stored
+from support.cases import agree, free_chain, lapack, laplacian, prescribed, real, reference, stored
 
 pytestmark = [pytest.mark.parallel([1, 2, 4]), pytest.mark.essential]
-
-
-def agree(spectrum, expected, top, comm, within=1e-9):
-    """Assert right eigenvalues, the same on every rank, small residuals and a certified count."""
-    assert spectrum.converged == len(expected)
-    assert np.abs(spectrum.eigenvalues - expected).max(initial=0.0) <= within * top
-    assert (np.diff(spectrum.eigenvalues) >= 0).all()
-    assert spectrum.residuals.max(initial=0.0) <= 1e-8
-    assert spectrum.orthogonality <= 1e-10
-    assert spectrum.count.certified and spectrum.count.inertia == spectrum.count.found
-    for other in comm.allgather(spectrum.eigenvalues):
-        assert np.array_equal(other, spectrum.eigenvalues)
-
-
-# --- the real matrices -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("k", [7, 12, 40, *(pytest.param(k, marks=pytest.mark.thorough) for k in (1, 3, 10, 25))])
@@ -81,9 +65,6 @@ def test_rigid_modes_of_a_free_plate_are_zero(comm):
         assert spectrum.zeros == 3
         assert np.abs(spectrum.eigenvalues[:3]).max() < 1e-12 * reference("nafems_fv52_p2").max()
         assert spectrum.eigenvalues[3] > 1e4
-
-
-# --- closed forms ------------------------------------------------------------------------
 
 
 def test_discrete_laplacian(comm):
@@ -173,9 +154,6 @@ def test_scales_far_from_one(comm):
             agree(spectrum, factor * exact[:6], factor * exact.max(), comm, within=1e-12)
 
 
-# --- null vectors ------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("deflate", [True, False])
 def test_free_body_with_and_without_its_rigid_modes(deflate, comm):
     rng = np.random.default_rng(2)
@@ -210,95 +188,6 @@ def test_a_wrong_null_vector_is_refused(comm):
         sh.eigs(laplacian(6, 6)[0], 3, nullspace=np.ones((1, 36)), comm=comm)
     with pytest.raises(CheckError, match="null vector 0 is zero"):
         sh.eigs(laplacian(6, 6)[0], 3, nullspace=np.zeros((1, 36)), comm=comm)
-
-
-# --- never a silent miss -----------------------------------------------------------------
-
-
-def forgetful(monkeypatch, times):
-    """Make the solver lose its second vector, as often as told."""
-    honest, left = KrylovSchur.solve, [times]
-
-    def solve(self, *arguments, **keywords):
-        vectors = honest(self, *arguments, **keywords)
-        if left[0] > 0 and len(vectors) > 1:
-            left[0] -= 1
-            vectors.pop(1).destroy()
-        return vectors
-
-    monkeypatch.setattr(KrylovSchur, "solve", solve)
-
-
-def test_a_miss_is_repaired(monkeypatch, comm):
-    matrix, exact = laplacian(9, 10, 11)
-    forgetful(monkeypatch, 1)
-    with sh.eigs(matrix, 8, comm=comm) as spectrum:
-        agree(spectrum, exact[:8], exact.max(), comm)
-        assert spectrum.count.repairs >= 1
-
-
-@pytest.mark.parametrize("which", ["largest", "magnitude"])
-def test_a_miss_at_the_other_end_is_repaired(which, monkeypatch, comm):
-    matrix, exact = laplacian(9, 10)
-    forgetful(monkeypatch, 1)
-    with sh.eigs(matrix, 6, which=which, comm=comm) as spectrum:
-        agree(spectrum, exact[-6:], exact.max(), comm)
-        assert spectrum.count.repairs >= 1
-
-
-def test_a_miss_that_stays_is_said(monkeypatch, comm):
-    def solve(self, *arguments, **keywords):
-        vectors = honest(self, *arguments, **keywords)
-        for vector in vectors[1:2] if not keywords.get("deflate") else vectors:
-            vectors.remove(vector)
-        return vectors
-
-    honest = KrylovSchur.solve
-    monkeypatch.setattr(KrylovSchur, "solve", solve)
-    with pytest.raises(CheckError, match="eigenvalues missed: the inertia counts"):
-        sh.eigs(laplacian(9, 10)[0], 6, comm=comm)
-
-
-def test_no_count_says_why(comm):
-    with sh.eigs(laplacian(9, 10)[0], 6, count="no", comm=comm) as spectrum:
-        assert spectrum.count is None and "asked" in spectrum.uncounted
-
-
-# --- certificates ------------------------------------------------------------------------
-
-
-def test_certificate_recomputes_everything(comm):
-    K, M = cantilever.matrices(cells=4)
-    with sh.eigs(K, 5, mass=M, comm=comm) as spectrum:
-        good = sh.certify(K, spectrum, mass=M, comm=comm)
-        assert good.passed and good.residual <= 1e-12
-        spectrum.vectors[2].scale(1.001)
-        assert not sh.certify(K, spectrum, mass=M, comm=comm).passed
-        spectrum.vectors[2].scale(1 / 1.001)
-        spectrum.eigenvalues[2] *= 1.01
-        assert not sh.certify(K, spectrum, mass=M, comm=comm).passed
-        assert not sh.certify(K + 1e6 * sp.identity(K.shape[0]), spectrum, mass=M, comm=comm).passed
-
-
-# --- doors -------------------------------------------------------------------------------
-
-
-def test_petsc_objects_go_in_and_stay_the_callers(comm):
-    matrix, exact = laplacian(7, 8)
-    mat = PETSc.Mat().createAIJ(matrix.shape, comm=comm, nnz=5)
-    first, last = mat.getOwnershipRange()
-    for row in range(first, last):
-        columns = matrix[row].indices
-        mat.setValues(row, columns.astype(PETSc.IntType), matrix[row].data)
-    mat.assemble()
-    mass = mat.createVecRight()
-    mass.set(2.0)
-    with sh.eigs(mat, 4, mass=mass) as spectrum:
-        agree(spectrum, exact[:4] / 2, exact.max(), comm)
-        assert spectrum.vectors[0].getSizes() == mass.getSizes()
-    assert mat.norm() > 0
-    mat.destroy()
-    mass.destroy()
 
 
 def test_first_bending_frequencies_of_the_beam(comm):
@@ -351,56 +240,6 @@ def test_too_few_iterations_are_not_passed_off_as_success(comm):
     matrix = laplacian(20, 21, 22)[0]
     with pytest.raises(NotConverged, match="of 30 eigenpairs"):
         sh.eigs(matrix, 30, which="largest", options={"eps_max_it": 1, "eps_ncv": 31}, count="no", comm=comm)
-
-
-@pytest.mark.parametrize(
-    ("matrix", "keywords", "says"),
-    [
-        (sp.identity(5), {"k": 6}, "k=6 eigenpairs of a matrix with 5 rows"),
-        (sp.identity(5), {"k": 0}, "k=0"),
-        (sp.identity(5), {"which": "best"}, "which='best'"),
-        (sp.identity(5), {"tol": 2.0}, "tol=2.0"),
-        (sp.identity(5), {"target": np.inf}, "target=inf"),
-        (sp.csr_matrix(np.ones((3, 4))), {"k": 1}, "3 x 4"),
-        (sp.csr_matrix(np.triu(np.ones((5, 5)))), {"k": 1}, "not symmetric"),
-        (sp.diags([1.0, np.nan, 2.0]), {"k": 1}, "not finite"),
-        (sp.identity(5), {"k": 1, "mass": -np.ones(5)}, "positive semidefinite"),
-        (sp.identity(5), {"k": 1, "mass": np.ones(4)}, "4 rows"),
-        (sp.identity(5), {"k": 1, "nullspace": np.ones((1, 4))}, "null vectors must be"),
-        (sp.identity(5) * 1j, {"k": 1}, "must be real"),
-    ],
-)
-def test_unusable_input(matrix, keywords, says, comm):
-    with pytest.raises(InputError, match=says):
-        sh.eigs(matrix, **keywords, comm=comm)
-
-
-@pytest.mark.parametrize("kind", [bool, int, np.float32])
-def test_a_mass_may_be_of_any_numbers(kind, comm):
-    K = laplacian(5, 6)[0]
-    mass = (1 + np.arange(30) % 3).astype(kind)
-    for given in (mass, np.diag(mass)):
-        with sh.eigs(K, 3, mass=given, comm=comm) as spectrum:
-            assert spectrum.eigenvalues == pytest.approx(lapack(K, sp.diags(mass.astype(float)))[:3], rel=1e-10)
-
-
-@pytest.mark.parametrize("form", ["blocks of three", "half"])
-def test_a_matrix_that_is_stored_in_blocks_or_by_its_upper_half(form, comm):
-    matrix, exact = laplacian(9, 10, 10)
-    layout = Layout.from_size(900, comm)
-    own = matrix[layout.start : layout.stop]
-    csr = (own.indptr.astype(PETSc.IntType), own.indices.astype(PETSc.IntType), own.data)
-    sizes = ((layout.n_local, 900),) * 2
-    stored = PETSc.Mat().createAIJ(sizes, bsize=3 if form != "half" else 1, csr=csr, comm=layout.comm)
-    if form == "half":
-        stored.setOption(PETSc.Mat.Option.SYMMETRIC, True)
-        stored.convert("sbaij")
-    for mass in (None, np.full(900, 2.0)):
-        with sh.eigs(stored, 4, mass=mass) as spectrum:
-            scale = 1.0 if mass is None else 2.0
-            assert scale * spectrum.eigenvalues == pytest.approx(exact[:4], rel=1e-10)
-            assert spectrum.count.certified
-    stored.destroy()
 
 
 def test_a_solve_at_a_moved_shift_takes_the_factorization_that_was_counted_with(comm):

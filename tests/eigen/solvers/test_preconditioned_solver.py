@@ -1,6 +1,5 @@
-"""LOBPCG, Davidson and LAPACK against closed forms and dense LAPACK, on any number of ranks."""
+"""LOBPCG and Davidson against closed forms and dense LAPACK, on any number of ranks."""
 
-import contextlib
 import sys
 
 from petsc4py import PETSc
@@ -8,92 +7,21 @@ from petsc4py import PETSc
 import numpy as np
 import pytest
 import scipy.sparse as sp
-
-from support import ROOT
-from support.cases import free_chain, lapack, laplacian, reference, stored
-
-sys.path.append(str(ROOT / "benchmarks"))
 from lobpcg import brick
 
 import sparsehess as sh
-from sparsehess.eigen.problem.block_vectors import dots
-from sparsehess.eigen.problem.factor_memory import factor_memory
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rayleigh_ritz import rayleigh_ritz
-from sparsehess.eigen.problem.rigid_body_modes import block_size, orthonormal, rigid_body_modes, rigid_body_rows
-from sparsehess.eigen.solvers.davidson import Davidson
-from sparsehess.eigen.solvers.lapack import Dense
+from sparsehess.eigen.problem.rigid_body_modes import rigid_body_modes
 from sparsehess.eigen.solvers.lobpcg import Lobpcg
-from sparsehess.eigen.solvers.multigrid_cycle import Level
-from sparsehess.eigen.solvers.preconditioners import Multigrid
-from sparsehess.errors import EvaluationError, InputError, StackError
-from sparsehess.pattern import Layout
+from sparsehess.errors import EvaluationError, InputError
 from sparsehess.runtime import destroy
+from support import ROOT
+from support.cases import free_chain, lapack, laplacian, reference, stored
+from support.preconditioned import METHODS, TOL, Shell, given, near, solved
 
+sys.path.append(str(ROOT / "benchmarks"))
 pytestmark = pytest.mark.parallel([1, 2, 3])
-
-METHODS = {"lobpcg": Lobpcg, "gd": Davidson, "jd": Davidson}
-TOL = 1e-8
-
-
-class Shell:
-    """Products with an assembled matrix, and its diagonal if that is to be had."""
-
-    def __init__(self, inner, diagonal=True):
-        self.inner = inner
-        if diagonal:
-            self.getDiagonal = lambda mat, d: inner.getDiagonal(d)
-
-    def mult(self, mat, x, y):
-        self.inner.mult(x, y)
-
-    def norm(self, mat, kind):
-        return self.inner.norm(kind)
-
-
-@contextlib.contextmanager
-def given(K, M=None, *, comm, shell=False, diagonal=True, null=None):
-    with EigenProblem.of(K, mass=M, comm=comm, nullspace=null) as assembled:
-        if not shell:
-            yield assembled
-            return
-        mat = PETSc.Mat().createPython(assembled.A.getSizes(), Shell(assembled.A, diagonal), comm=comm)
-        mat.setUp()
-        with EigenProblem.of(mat, mass=assembled.M, nullspace=assembled.null) as problem:
-            yield problem
-        mat.destroy()
-
-
-def solved(problem, method, which, k, *, options=None, **more):
-    """Return eigenvalues and iterations, after checks of what came."""
-    solver = METHODS[method](problem, method, options or {}, tol=TOL)
-    try:
-        vectors = solver.solve(which, k, **more)
-        assert len(vectors) >= k
-        values, vectors, errors, orthogonality = rayleigh_ritz(problem, vectors)
-        destroy(*vectors)
-        assert errors.max() <= TOL and orthogonality < 1e-10
-        assert solver.seconds["solve"] > 0
-        return values[:k] if which == "smallest" else values[-k:], solver.iterations
-    finally:
-        solver.close()
-
-
-def distributed(problem, rows):
-    vectors = []
-    for row in rows:
-        vector = problem.A.createVecRight()
-        vector.setArray(row[problem.layout.start : problem.layout.stop])
-        vectors.append(vector)
-    return vectors
-
-
-def near(values, exact, within=1e-7):
-    assert len(values) == len(exact)
-    assert np.abs(values - exact).max() <= within * np.abs(exact).max(), (values, exact)
-
-
-# --- the table ---------------------------------------------------------------------------
 
 
 @pytest.mark.thorough
@@ -146,9 +74,6 @@ def test_a_shell_without_a_diagonal(method, comm):
         solver = METHODS[method](problem, method, {}, tol=TOL)
         near(solved(problem, method, "smallest", 3)[0], exact[:3])
         solver.close()
-
-
-# --- null spaces and negative eigenvalues --------------------------------------------------
 
 
 @pytest.mark.thorough
@@ -205,53 +130,6 @@ def test_negative_eigenvalues(below, comm):
     near(values, exact[:5] - shift)
 
 
-# --- elasticity ----------------------------------------------------------------------------
-
-
-@pytest.mark.thorough
-def test_iterations_do_not_grow_with_the_mesh(comm):
-    counts = []
-    for cells in (4, 9):
-        K, M, x = brick((cells,) * 3)
-        with given(K, M, comm=comm) as problem:
-            problem.near_null = distributed(problem, rigid_body_modes(x)[0])
-            counts.append(solved(problem, "lobpcg", "smallest", 5)[1])
-            destroy(*problem.near_null)
-    assert counts[1] <= 1.6 * counts[0], counts
-
-
-def test_cycles_for_panels_are_those_of_petsc(comm):
-    K, _, x = brick((7, 6, 7))
-    with given(K, comm=comm) as problem:
-        problem.near_null = distributed(problem, rigid_body_modes(x)[0])
-        multigrid = Multigrid(problem, {})
-        cycle = multigrid.on_panels({})
-        given_, image = problem.A.createVecs()
-        b = np.random.default_rng(0).normal(size=(4, problem.n))[:, problem.layout.start : problem.layout.stop]
-        T = cycle(b).copy()
-        for row, mine in zip(b, T, strict=True):
-            given_.setArray(row)
-            multigrid.pc.apply(given_, image)
-            size = image.norm()
-            image.setArray(image.getArray() - mine)
-            assert image.norm() < 0.05 * size  # estimates of the largest eigenvalue differ
-        form = dots(comm, b, T)
-        assert np.abs(form - form.T).max() < 1e-12 * np.abs(form).max() and np.linalg.eigvalsh(form)[0] > 0
-        destroy(given_, image, *problem.near_null)
-        multigrid.close()
-
-
-def test_a_smoother_leaves_rows_of_zeros_alone(comm):
-    K = sp.diags([2.0, 0.0, 3.0, 1.0, 4.0], format="csr")
-    with given(K, comm=comm) as problem:
-        level = Level(problem.A, problem.A, 2)
-        own = slice(problem.layout.start, problem.layout.stop)
-        r, x = np.ones((1, 5))[:, own].copy(), np.zeros((1, 5))[:, own].copy()
-        level.smooth(x, r)
-        assert np.isfinite(x).all() and np.isfinite(r).all()
-        level.close()
-
-
 @pytest.mark.thorough
 @pytest.mark.parametrize("method", METHODS)
 def test_a_warm_start_takes_fewer_iterations(method, comm):
@@ -292,9 +170,6 @@ def test_products_that_are_no_numbers_end_all_ranks(comm):
         mat.destroy()
 
 
-# --- what is refused -----------------------------------------------------------------------
-
-
 @pytest.mark.thorough
 @pytest.mark.parametrize("method", METHODS)
 def test_refusals(method, comm):
@@ -321,127 +196,6 @@ def test_options_of_the_caller_are_used(comm):
         assert solver.used_defaults()["st_pc_type"] == "jacobi"
         solver.close()
     near(values, exact[:4])
-
-
-# --- LAPACK --------------------------------------------------------------------------------
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("name", ["hb_bcsst01", "hb_lund"])
-@pytest.mark.parametrize("which", ["smallest", "largest"])
-def test_dense(name, which, comm):
-    K, M = stored(name)
-    exact = reference(name)
-    with given(K, M, comm=comm) as problem:
-        solver = Dense(problem)
-        values, vectors, errors, _ = rayleigh_ritz(problem, solver.solve(which, 8))
-        destroy(*vectors)
-        solver.close()
-    near(values, exact[:8] if which == "smallest" else exact[-8:], 1e-9)
-    assert errors.max() < 1e-12
-
-
-def test_dense_deflates_within_a_cluster(comm):
-    K, exact = laplacian(5, 5, 5)
-    with given(K, comm=comm, shell=True) as problem:
-        solver = Dense(problem)
-        first = solver.solve("smallest", 3)  # cuts a threefold eigenvalue
-        values, rest, _, _ = rayleigh_ritz(problem, solver.solve("smallest", 6, deflate=first))
-        near(values, exact[3:9], 1e-10)
-        destroy(*first, *rest)
-        nearest = solver.solve("nearest", 3, target=6.0)
-        assert len(nearest) == 3
-        destroy(*nearest)
-
-
-@pytest.mark.thorough
-def test_dense_refuses_what_is_large(comm):
-    with given(sp.identity(20_000, format="csr"), comm=comm) as problem, pytest.raises(InputError, match="dense"):
-        Dense(problem)
-
-
-# --- rooms beside: null spaces, memory -----------------------------------------------------
-
-
-@pytest.mark.thorough
-def test_rigid_body_modes():
-    x = np.random.default_rng(3).normal(size=(7, 3)) + 5
-    modes, names = rigid_body_modes(x)
-    assert names == [f"{kind} {axis}" for kind in ("translation", "rotation") for axis in "xyz"]
-    assert np.abs(modes @ modes.T - np.eye(6)).max() < 1e-14
-    stretch = np.random.default_rng(4).normal(size=(3, 3))
-    spun = ((x - x.mean(0)) @ (stretch - stretch.T).T + 2.0).ravel()  # an infinitesimal motion of all kinds
-    assert np.linalg.norm(spun - modes.T @ (modes @ spun)) < 1e-12 * np.linalg.norm(spun)
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize(
-    "x, count",
-    [
-        (np.outer(np.arange(5), [1, 2, 3]), 5),
-        (np.zeros((1, 3)), 3),
-        (np.random.default_rng(0).normal(size=(6, 2)), 3),
-        (np.zeros((1, 2)), 2),
-        (np.column_stack([np.random.default_rng(0).normal(size=(6, 2)), np.zeros(6)]), 6),
-    ],
-)
-def test_bodies_with_fewer_modes(x, count):
-    modes, names = rigid_body_modes(x)
-    assert len(modes) == len(names) == count
-    assert np.allclose(modes @ modes.T, np.eye(count), atol=1e-13)
-
-
-@pytest.mark.parametrize("x", [np.random.default_rng(3).normal(size=(9, 3)), np.outer(np.arange(9), [1, 2, 3])])
-def test_rows_of_the_modes_over_ranks(x, comm):
-    layout = Layout.from_size(27, comm)  # ranks share nodes
-    nodes = x[layout.start // 3 : -(-layout.stop // 3)]
-    rows, names = rigid_body_rows(nodes, layout, 3)
-    modes, same = rigid_body_modes(x)
-    assert names == same and rows.shape == (len(modes), layout.n_local)
-    whole = np.concatenate(comm.allgather(rows), axis=1)
-    assert np.abs(whole.T @ whole - modes.T @ modes).max() < 1e-12  # axes of a line may turn round
-
-
-def test_modes_of_the_free_dofs():
-    x = np.random.default_rng(1).normal(size=(9, 3))
-    all_of_them, _ = rigid_body_modes(x)
-    mask = np.zeros(27, bool)
-    mask[[0, 1, 2, 7]] = True
-    for fixed in (mask, np.flatnonzero(mask)):
-        modes, _ = rigid_body_modes(x, fixed=fixed)
-        assert modes.shape == (6, 23)
-        outside = all_of_them[:, ~mask] - (all_of_them[:, ~mask] @ modes.T) @ modes
-        assert np.abs(outside).max() < 1e-13
-    with pytest.raises(InputError):
-        rigid_body_modes(x, fixed=[27])
-    with pytest.raises(InputError):
-        rigid_body_modes(x.ravel())
-
-
-@pytest.mark.thorough
-def test_blocks_are_seen_in_the_near_null_space(comm):
-    x = np.random.default_rng(1).normal(size=(4 * comm.size, 3))
-    for dims in (2, 3):
-        template = PETSc.Vec().createMPI((4 * dims, PETSc.DETERMINE), comm=comm)
-        first, last = template.getOwnershipRange()
-        vectors = []
-        for row in rigid_body_modes(x, dims)[0]:
-            vectors.append(template.duplicate())
-            vectors[-1].setArray(row[first:last])
-        basis = orthonormal([*vectors, vectors[0]])
-        assert len(basis) == len(vectors)
-        assert block_size(basis) == dims and block_size(basis[1:]) == 1
-        destroy(*vectors, *basis, template)
-
-
-def test_memory_of_a_factor(comm):
-    K, M, _ = brick((9, 9, 9))
-    with given(K, M, comm=comm) as problem:
-        most, total = factor_memory(problem)
-        assert most <= total <= comm.size * most
-        assert 8e6 < total < 2e8  # the factor alone has some 10^6 entries
-    with given(laplacian(6, 7)[0], comm=comm, shell=True) as problem, pytest.raises(StackError, match="python"):
-        factor_memory(problem)
 
 
 @pytest.mark.parametrize("method", METHODS)

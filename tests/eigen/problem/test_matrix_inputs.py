@@ -1,0 +1,82 @@
+"""Matrices of callers: what is taken, and what is refused."""
+
+from petsc4py import PETSc
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+import sparsehess as sh
+from sparsehess.errors import InputError
+from sparsehess.pattern import Layout
+from support.cases import agree, lapack, laplacian
+
+pytestmark = [pytest.mark.parallel([1, 2, 4]), pytest.mark.essential]
+
+
+def test_petsc_objects_go_in_and_stay_the_callers(comm):
+    matrix, exact = laplacian(7, 8)
+    mat = PETSc.Mat().createAIJ(matrix.shape, comm=comm, nnz=5)
+    first, last = mat.getOwnershipRange()
+    for row in range(first, last):
+        columns = matrix[row].indices
+        mat.setValues(row, columns.astype(PETSc.IntType), matrix[row].data)
+    mat.assemble()
+    mass = mat.createVecRight()
+    mass.set(2.0)
+    with sh.eigs(mat, 4, mass=mass) as spectrum:
+        agree(spectrum, exact[:4] / 2, exact.max(), comm)
+        assert spectrum.vectors[0].getSizes() == mass.getSizes()
+    assert mat.norm() > 0
+    mat.destroy()
+    mass.destroy()
+
+
+@pytest.mark.parametrize(
+    ("matrix", "keywords", "says"),
+    [
+        (sp.identity(5), {"k": 6}, "k=6 eigenpairs of a matrix with 5 rows"),
+        (sp.identity(5), {"k": 0}, "k=0"),
+        (sp.identity(5), {"which": "best"}, "which='best'"),
+        (sp.identity(5), {"tol": 2.0}, "tol=2.0"),
+        (sp.identity(5), {"target": np.inf}, "target=inf"),
+        (sp.csr_matrix(np.ones((3, 4))), {"k": 1}, "3 x 4"),
+        (sp.csr_matrix(np.triu(np.ones((5, 5)))), {"k": 1}, "not symmetric"),
+        (sp.diags([1.0, np.nan, 2.0]), {"k": 1}, "not finite"),
+        (sp.identity(5), {"k": 1, "mass": -np.ones(5)}, "positive semidefinite"),
+        (sp.identity(5), {"k": 1, "mass": np.ones(4)}, "4 rows"),
+        (sp.identity(5), {"k": 1, "nullspace": np.ones((1, 4))}, "null vectors must be"),
+        (sp.identity(5) * 1j, {"k": 1}, "must be real"),
+    ],
+)
+def test_unusable_input(matrix, keywords, says, comm):
+    with pytest.raises(InputError, match=says):
+        sh.eigs(matrix, **keywords, comm=comm)
+
+
+@pytest.mark.parametrize("kind", [bool, int, np.float32])
+def test_a_mass_may_be_of_any_numbers(kind, comm):
+    K = laplacian(5, 6)[0]
+    mass = (1 + np.arange(30) % 3).astype(kind)
+    for given in (mass, np.diag(mass)):
+        with sh.eigs(K, 3, mass=given, comm=comm) as spectrum:
+            assert spectrum.eigenvalues == pytest.approx(lapack(K, sp.diags(mass.astype(float)))[:3], rel=1e-10)
+
+
+@pytest.mark.parametrize("form", ["blocks of three", "half"])
+def test_a_matrix_that_is_stored_in_blocks_or_by_its_upper_half(form, comm):
+    matrix, exact = laplacian(9, 10, 10)
+    layout = Layout.from_size(900, comm)
+    own = matrix[layout.start : layout.stop]
+    csr = (own.indptr.astype(PETSc.IntType), own.indices.astype(PETSc.IntType), own.data)
+    sizes = ((layout.n_local, 900),) * 2
+    stored = PETSc.Mat().createAIJ(sizes, bsize=3 if form != "half" else 1, csr=csr, comm=layout.comm)
+    if form == "half":
+        stored.setOption(PETSc.Mat.Option.SYMMETRIC, True)
+        stored.convert("sbaij")
+    for mass in (None, np.full(900, 2.0)):
+        with sh.eigs(stored, 4, mass=mass) as spectrum:
+            scale = 1.0 if mass is None else 2.0
+            assert scale * spectrum.eigenvalues == pytest.approx(exact[:4], rel=1e-10)
+            assert spectrum.count.certified
+    stored.destroy()

@@ -1,0 +1,72 @@
+"""Multigrid: cycles of panels, smoothers, iterations that do not grow with the mesh."""
+
+import sys
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from lobpcg import brick
+
+from sparsehess.eigen.problem.block_vectors import dots
+from sparsehess.eigen.problem.rigid_body_modes import rigid_body_modes
+from sparsehess.eigen.solvers.multigrid_cycle import Level
+from sparsehess.eigen.solvers.preconditioners import Multigrid
+from sparsehess.runtime import destroy
+from support import ROOT
+from support.preconditioned import given, solved
+
+sys.path.append(str(ROOT / "benchmarks"))
+pytestmark = pytest.mark.parallel([1, 2, 3])
+
+
+def distributed(problem, rows):
+    vectors = []
+    for row in rows:
+        vector = problem.A.createVecRight()
+        vector.setArray(row[problem.layout.start : problem.layout.stop])
+        vectors.append(vector)
+    return vectors
+
+
+@pytest.mark.thorough
+def test_iterations_do_not_grow_with_the_mesh(comm):
+    counts = []
+    for cells in (4, 9):
+        K, M, x = brick((cells,) * 3)
+        with given(K, M, comm=comm) as problem:
+            problem.near_null = distributed(problem, rigid_body_modes(x)[0])
+            counts.append(solved(problem, "lobpcg", "smallest", 5)[1])
+            destroy(*problem.near_null)
+    assert counts[1] <= 1.6 * counts[0], counts
+
+
+def test_cycles_for_panels_are_those_of_petsc(comm):
+    K, _, x = brick((7, 6, 7))
+    with given(K, comm=comm) as problem:
+        problem.near_null = distributed(problem, rigid_body_modes(x)[0])
+        multigrid = Multigrid(problem, {})
+        cycle = multigrid.on_panels({})
+        given_, image = problem.A.createVecs()
+        b = np.random.default_rng(0).normal(size=(4, problem.n))[:, problem.layout.start : problem.layout.stop]
+        T = cycle(b).copy()
+        for row, mine in zip(b, T, strict=True):
+            given_.setArray(row)
+            multigrid.pc.apply(given_, image)
+            size = image.norm()
+            image.setArray(image.getArray() - mine)
+            assert image.norm() < 0.05 * size  # estimates of the largest eigenvalue differ
+        form = dots(comm, b, T)
+        assert np.abs(form - form.T).max() < 1e-12 * np.abs(form).max() and np.linalg.eigvalsh(form)[0] > 0
+        destroy(given_, image, *problem.near_null)
+        multigrid.close()
+
+
+def test_a_smoother_leaves_rows_of_zeros_alone(comm):
+    K = sp.diags([2.0, 0.0, 3.0, 1.0, 4.0], format="csr")
+    with given(K, comm=comm) as problem:
+        level = Level(problem.A, problem.A, 2)
+        own = slice(problem.layout.start, problem.layout.stop)
+        r, x = np.ones((1, 5))[:, own].copy(), np.zeros((1, 5))[:, own].copy()
+        level.smooth(x, r)
+        assert np.isfinite(x).all() and np.isfinite(r).all()
+        level.close()
