@@ -29,11 +29,13 @@ import scipy.linalg
 import scipy.sparse as sp
 import scipy.sparse.linalg as sla
 
-sys.path[:0] = [str(Path(__file__).parents[1])]  # where sparsehess is not installed
-from lobpcg import brick, forget_peak, memory
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # where sparsehess is not installed
+from lobpcg import forget_peak, memory
 
 from sparsehess.eigen.problem.rigid_body_modes import rigid_body_modes
 from sparsehess.runtime import PETSc, SLEPc
+from support.elastic_block import brick
 
 TOL = 1e-8
 

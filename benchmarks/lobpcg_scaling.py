@@ -18,8 +18,10 @@ from mpi4py import MPI
 
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).parents[1])]
-from lobpcg import element, memory
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
+from lobpcg import memory
+
+from support.elastic_block import element
 
 MODES, TOL = 10, 1e-8
 

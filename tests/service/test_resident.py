@@ -11,19 +11,15 @@ import time
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-import sparsehess as sh
 from sparsehess.cli import command_line
 from sparsehess.commands import job_files
-from sparsehess.errors import InputError, SparseHessError
+from sparsehess.errors import InputError
 from sparsehess.service import local_scheduler
 from sparsehess.service import spool as spools
-from sparsehess.service.admission import Allowance, admit
-from sparsehess.service.limits import Limits, size
 from sparsehess.service.spool import Spool
 from support import ROOT, faults
+from support.cases import laplacian, second_difference
 
 N = 60
 
@@ -75,22 +71,13 @@ def stuck(comm):
 """
 
 
-def path_matrix(n):
-    return sp.diags([-np.ones(n - 1), 2 * np.ones(n), -np.ones(n - 1)], [-1, 0, 1]).tocsr()
-
-
-def lowest(n, k):
-    """The k lowest eigenvalues of the path, in closed form."""
-    return 2 - 2 * np.cos(np.pi * np.arange(1, k + 1) / (n + 1))
-
-
 @pytest.fixture
 def place(tmp_path):
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "problems.py").write_text(PROBLEMS)
     (tmp_path / "data").mkdir()
-    sp.save_npz(tmp_path / "data" / "good.npz", path_matrix(N))
-    bad = path_matrix(N)
+    sp.save_npz(tmp_path / "data" / "good.npz", second_difference(N))
+    bad = second_difference(N)
     bad.data[7] = np.nan
     sp.save_npz(tmp_path / "data" / "nan.npz", bad)
     Spool.opened(tmp_path / "spool")
@@ -165,9 +152,6 @@ def eigenvalues(place, identity):
     return json.loads((place / "spool" / "done" / identity / "result.json").read_text())["eigenvalues"]
 
 
-# --- real services -----------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.thorough)])
 def test_garbage_between_good_jobs_delays_and_ends_nothing(place, ranks):
     os.symlink("/etc/hostname", place / "data" / "away.npz")
@@ -213,8 +197,8 @@ def test_garbage_between_good_jobs_delays_and_ends_nothing(place, ranks):
     assert "no regular file" in outcome(place, pipe)["error"]
     assert states(place)["queued"] == states(place)["running"] == []
     assert states(place)["done"] == sorted(good)
-    assert eigenvalues(place, good[0]) == pytest.approx(lowest(N, 3), rel=1e-9)
-    assert eigenvalues(place, good[1]) == pytest.approx(lowest(30, 2), rel=1e-6)
+    assert eigenvalues(place, good[0]) == pytest.approx(laplacian(N)[1][:3], rel=1e-9)
+    assert eigenvalues(place, good[1]) == pytest.approx(laplacian(30)[1][:2], rel=1e-6)
     with np.load(place / "spool" / "done" / good[2] / "modes.npz", allow_pickle=False) as file:
         assert file["vectors"].shape == (2, N)
     assert "mode" in (place / "spool" / "done" / good[0] / "log").read_text()
@@ -279,7 +263,7 @@ def test_killed_services_lose_nothing_and_do_nothing_twice(place):
         assert (place / "spool/done" / name / "outcome.json").stat().st_ino == node
     groups = set()
     for number, identity in enumerate(jobs):
-        assert eigenvalues(place, identity) == pytest.approx(lowest(30, 2), rel=1e-6)
+        assert eigenvalues(place, identity) == pytest.approx(laplacian(30)[1][:2], rel=1e-6)
         found = outcome(place, identity)
         runs = (place / "seen").read_text().splitlines().count(str(number))
         assert found["attempts"] >= runs >= 1 and found["ranks"] == 1
@@ -297,7 +281,7 @@ def test_what_cannot_be_interrupted_is_killed_and_the_service_goes_on(place):
     assert "killed: over its time limit" in outcome(place, hangs)["error"]
     assert "gradient" in (place / "spool" / "failed" / hangs / "watchdog").read_text()
     assert outcome(place, hangs)["attempts"] == 1
-    assert eigenvalues(place, good) == pytest.approx(lowest(N, 3), rel=1e-9)
+    assert eigenvalues(place, good) == pytest.approx(laplacian(N)[1][:3], rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -308,7 +292,7 @@ def test_a_job_that_ends_the_service_each_time_is_given_up(place, ranks):
     service = start(place, 1, "--ranks", str(ranks), "--once")
     assert service.wait(90) == 0, (place / "service.log").read_text()
     assert outcome(place, dies)["error"] == f"given up: the service has ended {spools.ATTEMPTS} times while it ran"
-    assert eigenvalues(place, good) == pytest.approx(lowest(N, 3), rel=1e-9)
+    assert eigenvalues(place, good) == pytest.approx(laplacian(N)[1][:3], rel=1e-9)
 
 
 def test_one_that_looks_after_a_service_passes_on_that_it_shall_leave(place):
@@ -362,7 +346,7 @@ def test_submit_status_result_and_cancel_speak_to_a_spool(place, capsys):
         run("result", first)
     run("cancel", second)
     served(place, allowed=False)
-    assert run("result", first)["eigenvalues"] == pytest.approx(lowest(N, 3), rel=1e-9)
+    assert run("result", first)["eigenvalues"] == pytest.approx(laplacian(N)[1][:3], rel=1e-9)
     assert (place / "spool" / "done" / first / "modes.npz").exists()
     with pytest.raises(InputError, match="was cancelled"):
         run("result", second)
@@ -370,20 +354,6 @@ def test_submit_status_result_and_cancel_speak_to_a_spool(place, capsys):
         run("result", "20000101")
     with pytest.raises(InputError, match="--ranks"):
         run("submit", job, "--ranks", "4")
-
-
-# --- the spool alone -----------------------------------------------------------------------------
-
-
-def test_spools_that_others_can_write_to_are_refused(tmp_path):
-    Spool.opened(tmp_path / "mine")
-    assert (tmp_path / "mine").stat().st_mode & 0o777 == 0o700
-    (tmp_path / "mine" / "queued").chmod(0o777)
-    with pytest.raises(InputError, match="others can write"):
-        Spool.opened(tmp_path / "mine")
-    Spool.opened(tmp_path / "mine", shared=True)
-    with pytest.raises(InputError, match="no spool"):
-        Spool.found(tmp_path)
 
 
 def test_jobs_that_have_an_outcome_are_settled_and_others_queued_again_some_times(place):
@@ -409,95 +379,3 @@ def test_torn_answers_are_not_taken_for_answers(place):
     (folder / "result.json").write_text("")  # as after a power failure
     spool.recover()
     assert states(place)["queued"] == [f"0993.{job}"]
-
-
-# --- mutated jobs --------------------------------------------------------------------------------
-
-
-def mutations():
-    edits = st.tuples(st.integers(0, 400), st.integers(0, 40), st.binary(max_size=12))
-    words = st.sampled_from(
-        [
-            b"k = -1",
-            b"[petsc]\n",
-            b'= "../../x"',
-            b"9" * 30,
-            b"inf",
-            b'"\\u0000"',
-            b"[[submit]]",
-            b'json = "x"',
-            b"\n",
-        ]
-    )
-    return st.lists(st.one_of(edits, st.tuples(st.integers(0, 400), st.just(0), words)), min_size=1, max_size=5)
-
-
-def admitted(folder, edits, line):
-    """Admit a job mutated so; anything but a refusal in one line is an error."""
-    text = bytearray(
-        b'command = "eigs"\ninput = "good.npz"\nk = 3\ntol = 1e-9\nout = "modes.npz"\ninterval = [0.0, 1.0]\n'
-        b'set = { n = 4 }\n[petsc]\neps_ncv = 40\n[submit]\ntime = "01:00"\nmemory = "1G"\npriority = 3\n'
-    )
-    for at, length, new in edits:
-        text[at : at + length] = new
-    (folder / "job.toml").write_bytes(text)
-    try:
-        task = admit(folder, Allowance(most=Limits(memory=2**30)), line)
-    except SparseHessError as error:
-        assert error.status == 2 and "\n" not in str(error) and len(str(error)) < 4000
-        return
-    for path in job_files.paths([task.arguments.command], task.arguments, line).values():
-        assert os.path.realpath(path).startswith(f"{folder}{os.sep}")
-
-
-@pytest.mark.parametrize("examples", [300, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_mutated_job_files_are_admitted_or_refused_in_one_line(tmp_path, examples):
-    sp.save_npz(tmp_path / "good.npz", path_matrix(N))
-    line = command_line()
-
-    @settings(
-        max_examples=examples,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(mutations())
-    def one(edits):
-        admitted(tmp_path, edits, line)
-
-    one()
-
-
-def test_job_files_that_are_written_are_read_back(tmp_path):
-    choices = {"input": 'a \\ " b.npz', "k": 3, "tol": 1e-9, "interval": [float("-inf"), 2.0], "set": {"n": True}}
-    (tmp_path / "job.toml").write_text(job_files.written("eigs", choices, {"eps_ncv": 4}, {"name": "ä\x7f\n"}))
-    job = job_files.read(tmp_path / "job.toml")
-    assert (job.choices, job.petsc, job.submit) == (choices, {"eps_ncv": 4}, {"name": "ä\x7f\n"})
-
-
-def test_sizes():
-    assert [size(text) for text in ("500M", "4G", "7", "1GiB")] == [500 * 2**20, 4 * 2**30, 7, 2**30]
-    for text in ("", "G", "0", "-1M", "1e3", "4 G", "٣"):
-        with pytest.raises(InputError):
-            size(text)
-
-
-# --- in the process --------------------------------------------------------------------------------
-
-
-class Enough(SparseHessError):
-    pass
-
-
-@pytest.mark.parametrize("method", ["krylovschur", "lobpcg", "jd", "filter", "slicing"])
-def test_what_progress_raises_ends_a_solve(comm, method):
-    def enough(done, total):
-        raise Enough(f"{total} were wanted")
-
-    asked = {"interval": (0.0, 0.3)} if method in ("filter", "slicing") else {"k": 4}
-    with pytest.raises(Enough, match="were wanted"):
-        sh.eigs(path_matrix(300), comm=comm, progress=enough, method=method, **asked)
-    with sh.eigs(path_matrix(300), comm=comm, method=method, **asked) as spectrum:
-        k = len(spectrum.eigenvalues)
-        assert spectrum.eigenvalues == pytest.approx(lowest(300, k), rel=1e-7)

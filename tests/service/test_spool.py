@@ -195,8 +195,6 @@ def test_status_of_what_is_half_written(spool, progress, capsys):
     assert json.loads(said[said.index("{") :])["jobs"][0]["name"] is None
 
 
-# --- a service of two ranks, in which one fails alone ---------------------------------------------
-
 ALONE = """
 import contextlib, errno, json, os, signal, sys
 from pathlib import Path
@@ -295,3 +293,14 @@ def test_what_fails_on_one_rank_ends_the_job_or_the_service_on_both(tmp_path):
         statuses, where, error, served = found[scene]
         assert statuses == [0, 0] and where == "failed" and not served, (scene, statuses, where)
         assert "Input/output error" in error
+
+
+def test_spools_that_others_can_write_to_are_refused(tmp_path):
+    Spool.opened(tmp_path / "mine")
+    assert (tmp_path / "mine").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "mine" / "queued").chmod(0o777)
+    with pytest.raises(InputError, match="others can write"):
+        Spool.opened(tmp_path / "mine")
+    Spool.opened(tmp_path / "mine", shared=True)
+    with pytest.raises(InputError, match="no spool"):
+        Spool.found(tmp_path)

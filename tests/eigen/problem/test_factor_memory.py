@@ -1,17 +1,13 @@
 """The memory of a factor, estimated and taken."""
 
-import sys
-
 import pytest
-from lobpcg import brick
 
 from sparsehess.eigen.problem.factor_memory import factor_memory
 from sparsehess.errors import StackError
-from support import ROOT
 from support.cases import laplacian
+from support.elastic_block import brick
 from support.preconditioned import given
 
-sys.path.append(str(ROOT / "benchmarks"))
 pytestmark = pytest.mark.parallel([1, 2, 3])
 
 

@@ -1,21 +1,17 @@
 """Multigrid: cycles of panels, smoothers, iterations that do not grow with the mesh."""
 
-import sys
-
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from lobpcg import brick
 
 from sparsehess.eigen.problem.block_vectors import dots
 from sparsehess.eigen.problem.rigid_body_modes import rigid_body_modes
 from sparsehess.eigen.solvers.multigrid_cycle import Level
 from sparsehess.eigen.solvers.preconditioners import Multigrid
 from sparsehess.runtime import destroy
-from support import ROOT
+from support.elastic_block import brick
 from support.preconditioned import given, solved
 
-sys.path.append(str(ROOT / "benchmarks"))
 pytestmark = pytest.mark.parallel([1, 2, 3])
 
 

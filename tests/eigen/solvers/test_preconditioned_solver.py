@@ -1,13 +1,10 @@
 """LOBPCG and Davidson against closed forms and dense LAPACK, on any number of ranks."""
 
-import sys
-
 from petsc4py import PETSc
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from lobpcg import brick
 
 import sparsehess as sh
 from sparsehess.eigen.problem.problem import EigenProblem
@@ -16,11 +13,10 @@ from sparsehess.eigen.problem.rigid_body_modes import rigid_body_modes
 from sparsehess.eigen.solvers.lobpcg import Lobpcg
 from sparsehess.errors import EvaluationError, InputError
 from sparsehess.runtime import destroy
-from support import ROOT
 from support.cases import free_chain, lapack, laplacian, reference, stored
+from support.elastic_block import brick
 from support.preconditioned import METHODS, TOL, Shell, given, near, solved
 
-sys.path.append(str(ROOT / "benchmarks"))
 pytestmark = pytest.mark.parallel([1, 2, 3])
 
 
