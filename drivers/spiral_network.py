@@ -12,7 +12,7 @@ import numpy as np
 import scipy.optimize
 
 import sparsehess as sh
-from sparsehess.networks import Affine, SoftmaxCrossEntropy, Sum, deal, tanh
+from sparsehess.networks import Affine, SoftmaxCrossEntropy, Sum, shard_samples, tanh
 
 CLASSES = 3
 
@@ -50,4 +50,4 @@ def spiral(comm=None, width=16, samples=600, noise=0.5, steps=200, seed=0):
         whole.energy, whole.x, jac=whole.gradient, method="L-BFGS-B", options={"maxiter": int(steps)}
     )
     x = trained.x if comm is None else comm.bcast(trained.x)
-    return network.objective(x, deal(data, comm), comm=comm, name=f"spirals, {network.n} parameters")
+    return network.objective(x, shard_samples(data, comm), comm=comm, name=f"spirals, {network.n} parameters")

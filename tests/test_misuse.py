@@ -9,7 +9,7 @@ import scipy.sparse as sp
 import sparsehess as sh
 from sparsehess.errors import EvaluationError, InputError
 from sparsehess.hosts.learning.sample_shares import labels, share
-from sparsehess.networks import Affine, Convolution, Network, PiecewiseLinear, SquaredError, deal
+from sparsehess.networks import Affine, Convolution, Network, PiecewiseLinear, SquaredError, shard_samples
 from sparsehess.operators import BlockDiagonal
 
 pytestmark = pytest.mark.parallel([1, 2])
@@ -83,7 +83,10 @@ def test_arguments_of_other_rooms(comm):
         (lambda: Affine(2.5), "outputs=2.5"),
         (lambda: Convolution(1, (2, 2), (1, 3)), "a parent of 3"),
         (lambda: PiecewiseLinear("a", 1.0), "slopes must be real"),
-        (lambda: deal({"x": np.ones((3, 1)), "y": np.ones((2, 1))}, comm), "different numbers of samples"),
+        (
+            lambda: shard_samples({"x": np.ones((3, 1)), "y": np.ones((2, 1))}, comm),
+            "different numbers of samples",
+        ),
         (lambda: share(np.ones(3), np.ones(4), comm=comm), "one number of samples"),
         (lambda: labels({"layer": np.array([7])}, 5), "not from 0 to 4"),
     ]

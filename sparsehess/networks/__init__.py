@@ -1,8 +1,13 @@
-"""Layered networks as directed acyclic graphs: exact second derivatives, block by block.
+"""Layered networks: exact second derivatives, block by block.
 
-Every node is a function of other nodes, and perhaps of parameters, whose first and second derivatives are
-known; the Hessian of the losses follows by recursion over the graph. Modules are imported when a name is
-first used.
+A network is a directed acyclic graph of nodes. Each computes a function of other nodes, and perhaps of parameters,
+whose first and second derivatives are known; the Hessian of the losses follows by recursion over the graph.
+
+What always holds here: parents come before their children; arrays of nodes are (samples, units), those of tangents
+and adjoints (samples, directions, units); a rank evaluates its own samples only, and sums over the ranks are
+formed in `block_rows` or by whoever calls the objective.
+
+May import: all packages before it, and neither hosts nor commands. Modules are imported when a name is first used.
 """
 
 from sparsehess.runtime.lazy import attributes
@@ -11,8 +16,8 @@ _HOME = {
     "Network": "network",
     "NetworkHessian": "hessian",
     "Kinks": "activation_kinks",
-    "Function": "node_function",
-    "Local": "node_function",
+    "NodeFunction": "node_function",
+    "NodeDerivatives": "node_function",
     "Affine": "linear_layers",
     "Convolution": "linear_layers",
     "Pointwise": "activations",
@@ -30,7 +35,7 @@ _HOME = {
     "SquaredError": "losses",
     "SoftmaxCrossEntropy": "losses",
     "Custom": "custom_node",
-    "deal": "samples",
+    "shard_samples": "samples",
 }
 
 __all__ = [*_HOME]

@@ -1,9 +1,9 @@
-"""Piecewise linear activations exactly at their kinks: the smooth pieces that meet there, and one element of them.
+"""Samples at which a piecewise linear activation is exactly at its kink, and the Hessian that is chosen there.
 
 Where the argument of such an activation is 0 at a sample, the Hessian has a limit from every smooth piece around x
-and none that is preferred. What is taken is the element of least Frobenius norm of the convex hull of all these
-limits (for the hull: Clarke 1983, "Optimization and Nonsmooth Analysis", definition 2.6.1, with the Hessian of the
-pieces for the Jacobian). The hull is joint: a piece has one weight, in all blocks and for all samples.
+and none that is preferred. Chosen is the element of least Frobenius norm of the convex hull of these limits (for
+the hull: Clarke 1983, "Optimization and Nonsmooth Analysis", definition 2.6.1, with the Hessian of the pieces for
+the Jacobian). The hull is joint: a piece has one weight, in all blocks and for all samples.
 """
 
 from __future__ import annotations
@@ -15,30 +15,34 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from sparsehess.errors import CheckError, InputError
-from sparsehess.networks.activations import PiecewiseLinear
-from sparsehess.networks.propagation import CHUNK, Sample, numbers_of_products
+from sparsehess.networks.activations import ElementwiseDerivatives, PiecewiseLinear
+from sparsehess.networks.chunks import DEFAULT_WORKSPACE, product_numbers
+from sparsehess.networks.problem import NetworkProblem
+from sparsehess.networks.propagation import ForwardPass
 from sparsehess.operators.tall_skinny_qr import summed, tall_qr
 from sparsehess.runtime import agreement, on_root
 
-# Kinks that are looked at: each doubles the pieces.
+# Most kinks for which all pieces are looked at: each kink doubles them.
 MOST_KINKS = 6
 
-# A piece is there if some direction moves every argument by this part of what it can be moved at least.
-_MOVES = 1e-9
+# Least part of the largest motion of an argument by which a direction into a piece moves every argument.
+_LEAST_MOTION = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
 class Kinks:
-    """What was chosen where activations were exactly at their kinks.
+    """How the Hessian was chosen where activations are exactly at their kinks.
+
+    *Not collective.*
 
     Attributes
     ----------
     count
-        Arguments, over samples and units, that were 0 and that parameters can move; 0: an ordinary Hessian.
+        Arguments, over samples and units, that are 0 and that parameters move; 0: an ordinary Hessian.
     sides
-        (pieces, count) bool: for each smooth piece that meets x, which arguments are positive in it.
+        (pieces, count) bool: which arguments are positive in each smooth piece that meets x.
     weights
-        (pieces,) of the Hessians of these pieces in the one that was taken; they sum to 1.
+        (pieces,) of the Hessians of the pieces in the one that was chosen; they sum to 1.
     """
 
     count: int = 0
@@ -46,6 +50,7 @@ class Kinks:
     weights: np.ndarray = field(default_factory=lambda: np.ones(1))
 
     def __str__(self) -> str:
+        """Return one line for reports."""
         if not self.count:
             return "no activation at its kink: an ordinary Hessian"
         used = np.count_nonzero(self.weights)
@@ -55,50 +60,64 @@ class Kinks:
         )
 
 
-class ChosenKinks:
+@dataclass(frozen=True)
+class Kink:
+    """An activation at its kink.
+
+    Attributes
+    ----------
+    function
+        The activation.
+    node, sample, unit
+        Numbers of its node, of the sample and of the unit.
+    parent
+        Number of the node whose unit is its argument.
+    """
+
+    function: PiecewiseLinear
+    node: int
+    parent: int
+    sample: int
+    unit: int
+
+
+class KinkSamples:
     """The samples at which an activation is at its kink, apart from all others.
 
-    Collective to make and to use.
+    *Collective.*
 
     Parameters
     ----------
-    task
-        Network, parameters and samples, see `networks.objective.Task`.
+    problem
+        Network, parameters and samples.
 
     Attributes
     ----------
     smooth
-        The same task without the samples that are at kinks.
+        The problem without the samples at kinks.
     count
-        Kinks over all ranks that parameters can move.
+        Kinks over all ranks.
 
     Raises
     ------
     InputError
-        More kinks than can be looked at.
+        There are more kinks than can be looked at.
     """
 
-    def __init__(self, task):
-        self._task, self.smooth, comm = task, task, task.comm
-        self._where: list[tuple[int, int, int]] = []  # (node, sample, unit) of this rank's
-        self._rounded = [
-            u
-            for u, node in enumerate(task.plan.nodes)
-            if isinstance(node.function, PiecewiseLinear)
-            and node.function.left != node.function.right
-            and node.needed
-            and node.depends
-        ]
-        if self._rounded:
+    def __init__(self, problem: NetworkProblem):
+        self.smooth, comm = problem, problem.comm
+        self._problem = replace(problem, data={name: values[:0] for name, values in problem.data.items()})
+        self._kinks: list[Kink] = []  # of this rank's samples
+        activations = _kinked_activations(problem)
+        if activations:
             with agreement(comm):  # nodes of the user's own may raise
-                found = self._find()
-            samples = np.unique([s for _, s, _ in found]).astype(np.int64)
-            self._where = [(u, int(np.searchsorted(samples, s)), j) for u, s, j in found]
-            self._data = {name: values[samples] for name, values in task.data.items()}
-            self.smooth = replace(
-                task, data={name: np.delete(values, samples, axis=0) for name, values in task.data.items()}
-            )
-        counts = comm.allgather(len(self._where))
+                found = _find_kinks(problem, activations)
+            samples = np.unique([kink.sample for kink in found]).astype(np.int64)
+            self._kinks = [replace(kink, sample=int(np.searchsorted(samples, kink.sample))) for kink in found]
+            at_kinks = {name: values[samples] for name, values in problem.data.items()}
+            others = {name: np.delete(values, samples, axis=0) for name, values in problem.data.items()}
+            self._problem, self.smooth = replace(problem, data=at_kinks), replace(problem, data=others)
+        counts = comm.allgather(len(self._kinks))
         self.count, self._first = sum(counts), sum(counts[: comm.rank])
         if self.count > MOST_KINKS:
             raise InputError(
@@ -107,81 +126,109 @@ class ChosenKinks:
                 "biases that are 0"
             )
 
-    def _find(self) -> list[tuple[int, int, int]]:
-        """Return this rank's kinks, but for those that no parameter moves, whatever the slopes at the others."""
-        plan, rng, found, first = self._task.plan, np.random.default_rng(0), [], 0
-        direction = rng.normal(size=(1, plan.n))
-        for sample in self._task.samples(self._task.x, numbers_of_products(plan, 1), CHUNK):
-            at = {u: sample.value(plan.nodes[u].parents[0]) == 0 for u in self._rounded}
-            if any(mask.any() for mask in at.values()):
-                for u, mask in at.items():  # slopes at which nothing cancels
-                    sample.locals[u].first[mask] = rng.uniform(0.5, 1.5, np.count_nonzero(mask))
-                T = sample.tangents(direction)
-                for u, mask in at.items():
-                    moving = mask & (T[plan.nodes[u].parents[0]][:, 0] != 0)
-                    found += [(u, first + int(s), int(j)) for s, j in np.argwhere(moving)]
-            first += sample.N
-        return found
-
-    def choose(
-        self, smooth: np.ndarray, hessian: Callable[[list[Sample]], np.ndarray]
+    def choose_entries(
+        self, smooth: np.ndarray, entries_of: Callable[[list[ForwardPass]], np.ndarray]
     ) -> tuple[np.ndarray, Kinks]:
-        """Return the entries of the Hessian that is taken, and how it was chosen.
+        """Return the entries of the chosen Hessian, and how it was chosen.
+
+        *Collective.*
 
         Parameters
         ----------
         smooth
             (nnz_local,) entries of the samples that are at no kink.
-        hessian
-            hessian(samples) -> (nnz_local,): entries of others; collective.
+        entries_of
+            entries_of(forward passes) -> (nnz_local,) entries of others; collective.
         """
         if not self.count:
             return smooth, Kinks()
-        comm = self._task.comm
-        sides = self._pieces()
+        comm = self._problem.comm
+        sides = self._adjacent_pieces()
         vertices = np.empty((len(smooth), len(sides)))
         for piece, positive in enumerate(sides):
             with agreement(comm):
-                there = self._on(positive)
-            vertices[:, piece] = smooth + hessian(there)
+                passes = self._passes_on_piece(positive)
+            vertices[:, piece] = smooth + entries_of(passes)
         _, R = tall_qr(comm, vertices)
-        weights = on_root(comm, _least_norm, R)
+        weights = on_root(comm, _least_norm_weights, R)
         return vertices @ weights, Kinks(self.count, sides, weights)
 
-    def _on(self, positive: np.ndarray) -> list[Sample]:
-        """Return the network for the samples at kinks, as it is in one piece: a list of one or none."""
-        if not self._where:
+    def _passes_on_piece(self, positive: np.ndarray) -> list[ForwardPass]:
+        """Return the forward pass of the samples at kinks with the slopes of a piece: a list of one or none."""
+        if not self._kinks:
             return []
-        sample = Sample(self._task.plan, self._task.x, self._data, self._task.share)
-        for (u, s, j), side in zip(self._where, positive[self._first :], strict=False):
-            function = self._task.plan.nodes[u].function
-            sample.locals[u].first[s, j] = function.right if side else function.left
-        return [sample]
+        forward = self._problem.forward_pass(self._problem.data)
+        for kink, side in zip(self._kinks, positive[self._first :], strict=False):
+            slope = kink.function.right if side else kink.function.left
+            _slopes(forward, kink.node)[kink.sample, kink.unit] = slope
+        return [forward]
 
-    def _pieces(self) -> np.ndarray:
-        """Return (pieces, count) bool: the sides on which arguments can be together near x, to first order.
+    def _adjacent_pieces(self) -> np.ndarray:
+        """Return (pieces, count) bool: the sides of the arguments in each piece that meets x, to first order.
 
-        In a piece the arguments have gradients; it is there if some direction moves all of them to its sides.
+        A piece meets x if some direction moves all arguments to its sides by their gradients in the piece.
         """
-        plan, comm = self._task.plan, self._task.comm
+        plan, comm = self._problem.plan, self._problem.comm
         every = np.array(list(itertools.product([False, True], repeat=self.count)))
         gradients = np.zeros((self.count, len(every), plan.n))
         with agreement(comm):
             for piece, positive in enumerate(every):
-                for sample in self._on(positive):
-                    for kink, (u, s, j) in enumerate(self._where, self._first):
-                        gradients[kink, piece] = sample.gradient_of(plan.nodes[u].parents[0], s, j)
+                for forward in self._passes_on_piece(positive):
+                    for number, kink in enumerate(self._kinks, self._first):
+                        gradients[number, piece] = forward.unit_gradient(kink.parent, kink.sample, kink.unit)
         gradients = summed(comm, gradients)
-        there = on_root(comm, lambda: [_moves(gradients[:, k], side) for k, side in enumerate(every)])
-        if not any(there):
+        meets = on_root(comm, lambda: [_is_reachable(gradients[:, k], sides) for k, sides in enumerate(every)])
+        if not any(meets):
             raise CheckError("no smooth piece was found around x: its kinks are too close to each other")
-        return every[there]
+        return every[meets]
 
 
-def _moves(gradients: np.ndarray, positive: np.ndarray) -> bool:
-    """Return whether a direction moves arguments of these gradients (kinks, n) to these sides.
+def _slopes(forward: ForwardPass, u: int) -> np.ndarray:
+    """Return the slopes (N, d) of activation u in a forward pass, to be changed in place."""
+    derivatives = forward.derivatives[u]
+    if not isinstance(derivatives, ElementwiseDerivatives):
+        raise TypeError(f"node {u} has no slopes")
+    return derivatives.first
 
-    Those without a gradient do not move, and may be on either.
+
+def _kinked_activations(problem: NetworkProblem) -> dict[int, PiecewiseLinear]:
+    """Return {node: function} of the activations with a kink that count."""
+    return {
+        u: node.function
+        for u, node in enumerate(problem.plan.nodes)
+        if isinstance(node.function, PiecewiseLinear)
+        and node.function.left != node.function.right
+        and node.needed
+        and node.depends
+    }
+
+
+def _find_kinks(problem: NetworkProblem, activations: dict[int, PiecewiseLinear]) -> list[Kink]:
+    """Return this rank's kinks, without those that no parameter moves, whatever the slopes at the others.
+
+    The tangents of the arguments along a random direction tell which are moved.
+    """
+    plan, rng, found, first = problem.plan, np.random.default_rng(0), [], 0
+    direction = rng.normal(size=(1, plan.n))
+    parents = {u: plan.nodes[u].parents[0] for u in activations}
+    for forward in problem.forward_passes(product_numbers(plan, 1), DEFAULT_WORKSPACE):
+        is_zero = {u: forward.value(parent) == 0 for u, parent in parents.items()}
+        if any(mask.any() for mask in is_zero.values()):
+            for u, mask in is_zero.items():  # with random slopes nothing cancels
+                _slopes(forward, u)[mask] = rng.uniform(0.5, 1.5, np.count_nonzero(mask))
+            tangents = forward.parameter_tangents(direction)
+            for u, mask in is_zero.items():
+                moved = mask & (tangents[parents[u]][:, 0] != 0)
+                for sample, unit in np.argwhere(moved):
+                    found.append(Kink(activations[u], u, parents[u], first + int(sample), int(unit)))
+        first += forward.samples
+    return found
+
+
+def _is_reachable(gradients: np.ndarray, positive: np.ndarray) -> bool:
+    """Return whether a direction moves arguments with gradients (kinks, n) to these sides.
+
+    Arguments without a gradient do not move, and may be on either side.
     """
     from scipy.optimize import linprog
 
@@ -197,13 +244,13 @@ def _moves(gradients: np.ndarray, positive: np.ndarray) -> bool:
         np.r_[np.zeros(k), -1.0], A_ub=np.c_[-rows, np.ones(len(rows))], b_ub=np.zeros(len(rows)),
         bounds=[(-1.0, 1.0)] * k + [(None, 1.0)],
     )  # fmt: skip
-    return found.status == 0 and -found.fun > _MOVES
+    return bool(found.status == 0 and -found.fun > _LEAST_MOTION)
 
 
-def _least_norm(R: np.ndarray) -> np.ndarray:
+def _least_norm_weights(R: np.ndarray) -> np.ndarray:
     """Return the weights, positive and of sum 1, for which |R weights| is least.
 
-    Of min |R u|² + (Σu - 1)² over u >= 0 the solution is a multiple of it, whatever |R weights| is (Lawson,
+    The solution of min |R u|² + (Σu - 1)² over u >= 0 is a multiple of them, whatever |R weights| is (Lawson,
     Hanson 1974, chapter 23).
     """
     from scipy.optimize import nnls

@@ -1,4 +1,4 @@
-"""Activations: functions of each number of a node by itself, smooth or piecewise linear."""
+"""Activations: functions of each unit of a node by itself, smooth or piecewise linear."""
 
 from __future__ import annotations
 
@@ -9,106 +9,166 @@ from typing import ClassVar
 import numpy as np
 
 from sparsehess.errors import InputError
-from sparsehess.networks.node_function import Function, Local, only
+from sparsehess.networks.node_function import NodeDerivatives, NodeFunction, single_width
 from sparsehess.runtime.validation import reals
 
+Rule = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
-class Scaled(Local):
-    """Value, first and second derivative of every number, each (N, d)."""
 
-    def __init__(self, value, first, second=None):
+class ElementwiseDerivatives(NodeDerivatives):
+    """Value, first and second derivative of every unit.
+
+    *Not collective.*
+
+    Parameters
+    ----------
+    value, first, second
+        φ(x), φ'(x) and φ''(x), (N, d) each; a piecewise linear activation has no `second`.
+
+    Attributes
+    ----------
+    value, first
+        (N, d).
+    """
+
+    def __init__(self, value: np.ndarray, first: np.ndarray, second: np.ndarray | float = 0.0):
         super().__init__(value)
-        self.first, self.second = first, second
+        self.first, self._second = first, second
 
-    def push(self, p, T):
+    def jvp(self, p: int, T: np.ndarray) -> np.ndarray:
+        """Return φ' T."""
         return T * self.first[:, None, :]
 
-    pull = push
+    def vjp(self, p: int, Y: np.ndarray) -> np.ndarray:
+        """Return φ' Y."""
+        return Y * self.first[:, None, :]
 
-    def bend(self, delta, p, q, T):
-        return T * (delta * self.second)[:, None, :]
+    def second_product(self, delta: np.ndarray, p: int, q: int, T: np.ndarray) -> np.ndarray:
+        """Return δ φ'' T."""
+        return T * (delta * self._second)[:, None, :]
 
 
 @dataclass(frozen=True)
-class Pointwise(Function):
+class Pointwise(NodeFunction):
     """An activation φ, twice differentiable.
 
-    Not collective to make.
+    *Not collective.*
 
     Attributes
     ----------
     rule
         `rule(x) -> (φ(x), φ'(x), φ''(x))` for x (N, d), each of that shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparsehess.networks import Pointwise
+    >>> cube = Pointwise(lambda x: (x**3, 3 * x**2, 6 * x))
+    >>> print(cube.evaluate(np.zeros(0), [np.array([[2.0, 3.0]])]).value)
+    [[ 8. 27.]]
     """
 
-    rule: Callable
+    rule: Rule
 
-    def width(self, widths):
-        return only(widths, "an activation")
+    def width(self, widths: tuple[int, ...]) -> int:
+        """Return the width of the one parent."""
+        return single_width(widths, "an activation")
 
-    def curved(self, p, q):
+    def couples_parents(self, p: int, q: int) -> bool:
+        """Return True: φ'' may be non-zero."""
         return True
 
-    def at(self, w, X):
-        return Scaled(*self.rule(X[0]))
+    def evaluate(self, w: np.ndarray, X: list[np.ndarray]) -> NodeDerivatives:
+        """Return φ and its derivatives at X[0]."""
+        return ElementwiseDerivatives(*self.rule(X[0]))
 
 
-def _tanh(x):
+def _tanh(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     y = np.tanh(x)
     slope = 1 - y * y
     return y, slope, -2 * y * slope
 
 
-def _logistic(x):
+def _logistic(x: np.ndarray) -> np.ndarray:
     """Return the logistic function of real or complex x, without overflow."""
     right = x.real > 0
     small = np.exp(np.where(right, -x, x))
     return np.where(right, 1.0, small) / (1 + small)
 
 
-def _sigmoid(x):
+def _sigmoid(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     y = _logistic(x)
     slope = y * (1 - y)
     return y, slope, slope * (1 - 2 * y)
 
 
-def _softplus(x):
+def _softplus(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     right = x.real > 0
     value = np.where(right, x, 0.0) + np.log1p(np.exp(np.where(right, -x, x)))
     slope = _logistic(x)
     return value, slope, slope * (1 - slope)
 
 
-def _square(x):
+def _square(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x * x, 2 * x, np.full_like(x, 2)
 
 
 def tanh() -> Pointwise:
-    """Return the hyperbolic tangent. Not collective."""
+    """Return the hyperbolic tangent.
+
+    *Not collective.*
+    """
     return Pointwise(_tanh)
 
 
 def sigmoid() -> Pointwise:
-    """Return 1 / (1 + exp(-x)). Not collective."""
+    """Return 1 / (1 + exp(-x)).
+
+    *Not collective.*
+    """
     return Pointwise(_sigmoid)
 
 
 def softplus() -> Pointwise:
-    """Return log(1 + exp(x)). Not collective."""
+    """Return log(1 + exp(x)).
+
+    *Not collective.*
+    """
     return Pointwise(_softplus)
 
 
 def square() -> Pointwise:
-    """Return x². Not collective."""
+    """Return x².
+
+    *Not collective.*
+    """
     return Pointwise(_square)
 
 
 @dataclass(frozen=True)
-class PiecewiseLinear(Function):
-    """left·x below 0, right·x above: an activation with a kink at 0.
+class PiecewiseLinear(NodeFunction):
+    """An activation with a kink at 0: left·x below 0, right·x above.
 
-    Not collective to make. At 0 itself gradients and products take the slope `left`; the Hessian of a network
-    takes an element of least norm, see `Network.hessian`.
+    *Not collective.*
+
+    At 0 itself gradients and products take the slope `left`; `NetworkHessian` takes the element of least norm.
+
+    Attributes
+    ----------
+    left, right
+        Slopes.
+
+    Raises
+    ------
+    InputError
+        A slope is not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparsehess.networks import PiecewiseLinear
+    >>> print(PiecewiseLinear(0.5, 2.0).evaluate(np.zeros(0), [np.array([[-2.0, 3.0]])]).value)
+    [[-1.  6.]]
     """
 
     trusted: ClassVar[bool] = True
@@ -116,28 +176,40 @@ class PiecewiseLinear(Function):
     left: float
     right: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        """Check the slopes."""
         if not np.isfinite(reals([self.left, self.right], "slopes")).all():
             raise InputError(f"slopes must be finite, not {self.left} and {self.right}")
 
-    def width(self, widths):
-        return only(widths, "an activation")
+    def width(self, widths: tuple[int, ...]) -> int:
+        """Return the width of the one parent."""
+        return single_width(widths, "an activation")
 
-    def at(self, w, X):
+    def evaluate(self, w: np.ndarray, X: list[np.ndarray]) -> NodeDerivatives:
+        """Return value and slopes at X[0]."""
         slopes = np.where(X[0].real > 0, self.right, self.left)
-        return Scaled(slopes * X[0], slopes)
+        return ElementwiseDerivatives(slopes * X[0], slopes)
 
 
 def relu() -> PiecewiseLinear:
-    """Return max(x, 0). Not collective."""
+    """Return max(x, 0).
+
+    *Not collective.*
+    """
     return PiecewiseLinear(0.0, 1.0)
 
 
 def leaky_relu(slope: float = 0.01) -> PiecewiseLinear:
-    """Return x, or slope·x below 0. Not collective."""
+    """Return x, or slope·x below 0.
+
+    *Not collective.*
+    """
     return PiecewiseLinear(slope, 1.0)
 
 
 def absolute() -> PiecewiseLinear:
-    """Return |x|. Not collective."""
+    """Return |x|.
+
+    *Not collective.*
+    """
     return PiecewiseLinear(-1.0, 1.0)

@@ -1,105 +1,153 @@
-"""Do the derivatives that a node states fit differences? Asked of nodes that are not the package's own."""
+"""Comparison of the derivatives that a node states with finite differences."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import numpy as np
 
 from sparsehess.errors import CheckError, EvaluationError
-from sparsehess.networks.node_function import Function
+from sparsehess.networks.node_function import NodeDerivatives, NodeFunction
 
-# Central differences: the best of these steps counts, as nobody knows how far a function is smooth. An error of
-# what is stated is seen at all of them.
+# Steps of central differences. The best of them counts, as nobody knows how smooth a function is; an error of what
+# is stated shows at all of them.
 _STEPS = (1e-4, 1e-5, 1e-6, 1e-7)
 
-# To what part of the largest number stated derivatives must fit differences, and each other.
-_DIFFERENCES, _ALIKE = 1e-5, 1e-10
+# Part of the largest number to which derivatives must fit differences, and each other.
+_TO_DIFFERENCES, _TO_EACH_OTHER = 1e-5, 1e-10
 
 
-def check(name, function: Function, w: np.ndarray, X: list[np.ndarray], rng: np.random.Generator) -> None:
-    """Compare all that a function states at a point with differences in a random direction.
+def check_derivatives(
+    name: Hashable, function: NodeFunction, w: np.ndarray, X: list[np.ndarray], rng: np.random.Generator
+) -> None:
+    """Compare all derivatives that a function states at a point with differences in a random direction.
 
-    Not collective. Second derivatives that `curved`, `mixing` and `curved_parameters` deny are taken to be zero,
-    so that what the block pattern relies on is checked too.
+    *Not collective.*
+
+    Second derivatives that the function denies count as zero, so the block pattern is checked too.
 
     Parameters
     ----------
     name
         Of the node, for messages.
+    function
+        To be checked.
     w, X
-        Parameters (k,) and parents (N, d_p); differences look around this point.
+        Parameters (k,) and parents (N, d_p), the point.
+    rng
+        Source of the direction.
 
     Raises
     ------
     CheckError
-        Something does not fit.
+        Derivatives do not fit differences, or each other.
     EvaluationError
         An array has another shape than it should.
     """
-    here = function.at(w, X)
-    N, d = here.value.shape
-    T, V = [rng.normal(size=(N, 1, x.shape[1])) for x in X], rng.normal(size=(1, len(w)))
-    Y, places = rng.normal(size=(N, 1, d)), range(len(X))
-    delta = Y[:, 0]
+    check = _Check(name, function, w, X, rng)
+    check.first_derivatives()
+    for p in range(len(X)):
+        check.second_derivatives_by_parent(p)
+    if len(w):
+        check.second_derivatives_by_parameters()
 
-    def shaped(what, array, *shape):
+
+class _Check:
+    """A point with tangents T of the parents, V of the parameters, and an adjoint Y, all random."""
+
+    def __init__(
+        self, name: Hashable, function: NodeFunction, w: np.ndarray, X: list[np.ndarray], rng: np.random.Generator
+    ):
+        self._name, self._function, self._w, self._X = name, function, w, X
+        self._here = function.evaluate(w, X)
+        self._N, self._d = self._here.value.shape
+        self._T = [rng.normal(size=(self._N, 1, x.shape[1])) for x in X]
+        self._V = rng.normal(size=(1, len(w)))
+        self._Y = rng.normal(size=(self._N, 1, self._d))
+        self._delta = self._Y[:, 0]
+
+    def first_derivatives(self) -> None:
+        """Compare tangents with differences, and adjoints with tangents."""
+        here, N, k = self._here, self._N, len(self._w)
+        moved, dot = np.zeros((N, 1, self._d)), 0.0
+        for p, T in enumerate(self._T):
+            moved = moved + self._shaped("jvp", here.jvp(p, T), N, 1, self._d)
+        if k:
+            moved = moved + self._shaped("parameter_jvp", here.parameter_jvp(self._V), N, 1, self._d)
+        self._compare_with_differences(lambda there: there.value[:, None], moved, "first derivatives")
+        for p, T in enumerate(self._T):
+            dot += (self._shaped("vjp", here.vjp(p, self._Y), *T.shape) * T).sum()
+        if k:
+            by_samples = self._shaped("parameter_vjp", here.parameter_vjp(self._Y), N, 1, k)
+            total = self._shaped("parameter_vjp_sum", here.parameter_vjp_sum(self._Y), 1, k)
+            self._compare(by_samples.sum(axis=0), total, "parameter_vjp and parameter_vjp_sum")
+            dot += (by_samples * self._V).sum()
+        adjoint = np.array([(self._Y * moved).sum()])
+        self._compare(np.array([dot]), adjoint, "derivatives and their adjoints")
+
+    def second_derivatives_by_parent(self, p: int) -> None:
+        """Compare the derivative of `vjp` with differences."""
+        here, function, shape = self._here, self._function, self._T[p].shape
+        stated = np.zeros(shape)
+        for q, T in enumerate(self._T):
+            if function.couples_parents(p, q):
+                product = here.second_product(self._delta, p, q, T)
+                stated = stated + self._shaped("second_product", product, *shape)
+        if len(self._w) and function.couples_to_parameters(p):
+            product = here.mixed_transposed_product(self._delta, p, self._V)
+            stated = stated + self._shaped("mixed_transposed_product", product, *shape)
+        self._compare_with_differences(
+            lambda there: there.vjp(p, self._Y), stated, f"second derivatives by parent {p}"
+        )
+
+    def second_derivatives_by_parameters(self) -> None:
+        """Compare the derivative of `parameter_vjp_sum` with differences."""
+        here, function, k = self._here, self._function, len(self._w)
+        by_samples = np.zeros((self._N, 1, k))
+        for p, T in enumerate(self._T):
+            if function.couples_to_parameters(p):
+                mixed = self._shaped("mixed_product", here.mixed_product(self._delta, p, T), *by_samples.shape)
+                total = here.mixed_product_sum(self._delta, p, T)
+                self._compare(mixed.sum(axis=0), total, "mixed_product and mixed_product_sum")
+                by_samples = by_samples + mixed
+        stated = by_samples.sum(axis=0)
+        if function.couples_parameters:
+            own = self._shaped("parameter_hessian", here.parameter_hessian(self._delta), k, k)
+            self._compare(own, own.T, "second derivatives by parameters")
+            product = here.parameter_hessian_product(self._delta, self._V)
+            product = self._shaped("parameter_hessian_product", product, 1, k)
+            self._compare(product, self._V @ own, "parameter_hessian and parameter_hessian_product")
+            stated = stated + product
+        self._compare_with_differences(
+            lambda there: there.parameter_vjp_sum(self._Y), stated, "second derivatives by parameters"
+        )
+
+    def _shaped(self, what: str, array: np.ndarray, *shape: int) -> np.ndarray:
         if np.shape(array) != shape:
-            raise EvaluationError(f"node {name}: {what} returned shape {np.shape(array)} where {shape} belongs")
+            raise EvaluationError(
+                f"node {self._name}: {what} returned shape {np.shape(array)} where {shape} belongs"
+            )
         return array
 
-    def differences(of: Callable, stated, what):
+    def _moved(self, step: float) -> NodeDerivatives:
+        """Return the derivatives at a step along the direction."""
+        X = [x + step * T[:, 0] for x, T in zip(self._X, self._T, strict=True)]
+        return self._function.evaluate(self._w + step * self._V[0], X)
+
+    def _compare_with_differences(
+        self, read: Callable[[NodeDerivatives], np.ndarray], stated: np.ndarray, what: str
+    ) -> None:
         best = (np.inf, 0.0)
         for step in _STEPS:
-            ahead, behind = (
-                of(function.at(w + t * V[0], [x + t * dx[:, 0] for x, dx in zip(X, T, strict=True)]))
-                for t in (step, -step)
-            )
+            ahead, behind = read(self._moved(step)), read(self._moved(-step))
             found = (ahead - behind) / (2 * step)
             scale = max(np.abs(array).max(initial=0.0) for array in (stated, found, ahead))
             error = np.abs(stated - found).max(initial=0.0)
             best = min(best, (error / scale if scale > 0 else error, error))
-        if not best[0] <= _DIFFERENCES:
-            raise CheckError(f"node {name}: {what} do not fit differences: they are off by {best[1]:.1e}")
+        if not best[0] <= _TO_DIFFERENCES:
+            raise CheckError(f"node {self._name}: {what} do not fit differences: they are off by {best[1]:.1e}")
 
-    def alike(one, other, what):
+    def _compare(self, one: np.ndarray, other: np.ndarray, what: str) -> None:
         scale = max(np.abs(one).max(initial=0.0), np.abs(other).max(initial=0.0))
-        if not np.abs(one - other).max(initial=0.0) <= _ALIKE * scale * max(N, 1):
-            raise CheckError(f"node {name}: {what} do not fit each other")
-
-    moved = sum((shaped("push", here.push(p, T[p]), N, 1, d) for p in places), np.zeros((N, 1, d)))
-    if len(w):
-        moved = moved + shaped("advance", here.advance(V), N, 1, d)
-    differences(lambda there: there.value[:, None], moved, "first derivatives")
-    by_parents = [shaped("pull", here.pull(p, Y), *T[p].shape) for p in places]
-    dot = sum((g * dx).sum() for g, dx in zip(by_parents, T, strict=True))
-    if len(w):
-        by_parameters = shaped("spread", here.spread(Y), N, 1, len(w))
-        alike(by_parameters.sum(axis=0), shaped("collect", here.collect(Y), 1, len(w)), "spread and collect")
-        dot = dot + (by_parameters * V).sum()
-    alike(np.array([dot]), np.array([(Y * moved).sum()]), "derivatives and their adjoints")
-
-    for p in places:
-        stated = np.zeros(T[p].shape)
-        for q in places:
-            if function.curved(p, q):
-                stated = stated + shaped("bend", here.bend(delta, p, q, T[q]), *T[p].shape)
-        if len(w) and function.mixing(p):
-            stated = stated + shaped("mixed_adjoint", here.mixed_adjoint(delta, p, V), *T[p].shape)
-        differences(lambda there, p=p: there.pull(p, Y), stated, f"second derivatives by parent {p}")
-    if not len(w):
-        return
-    stated = np.zeros((N, 1, len(w)))
-    for p in places:
-        if function.mixing(p):
-            mixed = shaped("mixed", here.mixed(delta, p, T[p]), *stated.shape)
-            alike(mixed.sum(axis=0), here.collect_mixed(delta, p, T[p]), "mixed and collect_mixed")
-            stated = stated + mixed
-    total = stated.sum(axis=0)
-    if function.curved_parameters:
-        own = shaped("own", here.own(delta), len(w), len(w))
-        alike(own, own.T, "second derivatives by parameters")
-        product = shaped("own_product", here.own_product(delta, V), 1, len(w))
-        alike(product, V @ own, "own and own_product")
-        total = total + product
-    differences(lambda there: there.collect(Y), total, "second derivatives by parameters")
+        if not np.abs(one - other).max(initial=0.0) <= _TO_EACH_OTHER * scale * max(self._N, 1):
+            raise CheckError(f"node {self._name}: {what} do not fit each other")

@@ -1,115 +1,43 @@
-"""`NetworkHessian`: the exact Hessian of a network as a distributed matrix, made block by block.
+"""`NetworkHessian`: the exact Hessian of a network as a distributed matrix, assembled block by block.
 
-Every rank has its samples and makes their part of the blocks of one node at a time, or of a piece of them; one
-reduction for each sends every rank the rows that it owns. Nothing of the size of the matrix is ever on one rank.
+Every rank computes the part that its samples have in the blocks of one node, or in some rows of them; one
+reduction sends every rank the rows that it owns. No rank ever has an array of the size of the matrix.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sparsehess.errors import CheckError
-from sparsehess.networks.activation_kinks import ChosenKinks, Kinks
-from sparsehess.networks.network import Network, Plan, check_part
-from sparsehess.networks.objective import Task
-from sparsehess.networks.propagation import CHUNK, least_of_blocks, numbers_of_blocks
+from sparsehess.networks.activation_kinks import Kinks, KinkSamples
+from sparsehess.networks.block_rows import BlockPiece, block_rows
+from sparsehess.networks.chunks import DEFAULT_WORKSPACE, block_numbers, fewest_block_samples
+from sparsehess.networks.plan import Planned, check_part
+from sparsehess.networks.problem import NetworkProblem
+from sparsehess.networks.propagation import ForwardPass
+from sparsehess.networks.second_derivatives import hessian_blocks
 from sparsehess.operators.operator import Operator
-from sparsehess.pattern import Layout, Pattern
 from sparsehess.runtime import PETSc, agreement, aij
 from sparsehess.runtime.citations import cite
 
-
-@dataclass(frozen=True, eq=False)
-class BlockRows:
-    """Rows of a matrix of full or empty blocks: in each row the blocks that are there, one after another.
-
-    A diagonal block that is empty has its diagonal stored all the same, as a `Pattern` has.
-
-    Attributes
-    ----------
-    coupled
-        (blocks, blocks) bool.
-    offsets
-        (blocks + 1,) where each begins.
-    layout
-        Rows of each rank.
-    """
-
-    coupled: np.ndarray
-    offsets: np.ndarray
-    layout: Layout
-
-    def own(self, a: int, rank: int) -> slice:
-        """Return which of the rows of block a a rank has."""
-        first, last = self.layout.starts[rank : rank + 2]
-        low, high = np.clip([first, last], self.offsets[a], self.offsets[a + 1]) - self.offsets[a]
-        return slice(int(low), int(high))
-
-    @cached_property
-    def widths(self) -> np.ndarray:
-        """(blocks, blocks) numbers that each block has in a row."""
-        sizes = np.diff(self.offsets)
-        out = np.where(self.coupled, sizes[None, :], 0)
-        np.fill_diagonal(out, np.where(self.coupled.diagonal(), sizes, 1))
-        return out
-
-    @cached_property
-    def indptr(self) -> np.ndarray:
-        """(n_local + 1,) of the local rows."""
-        own = [self.own(a, self.layout.comm.rank) for a in range(len(self.coupled))]
-        lengths = np.repeat(self.widths.sum(axis=1), [rows.stop - rows.start for rows in own])
-        return np.concatenate([[0], np.cumsum(lengths)])
-
-    def parts(self, values: np.ndarray) -> list[np.ndarray]:
-        """Return local values (nnz_local,) as views (rows of block a here, numbers in a row), one for each a."""
-        out, at = [], 0
-        for a, length in enumerate(self.widths.sum(axis=1)):
-            rows = self.own(a, self.layout.comm.rank)
-            size = (rows.stop - rows.start) * int(length)
-            out.append(values[at : at + size].reshape(-1, int(length)))
-            at += size
-        return out
-
-    def columns(self, a: int, b: int) -> slice:
-        """Return where in the rows of block a those numbers are that belong to block b."""
-        first = int(self.widths[a, :b].sum())
-        return slice(first, first + int(self.widths[a, b]))
-
-    def pattern(self) -> Pattern:
-        """Return the pattern. Collective."""
-        indices = np.empty(int(self.indptr[-1]), np.int64)
-        for a, part in enumerate(self.parts(indices)):
-            own = self.own(a, self.layout.comm.rank)
-            for b in np.flatnonzero(self.coupled[a]):
-                part[:, self.columns(a, b)] = np.arange(self.offsets[b], self.offsets[b + 1])
-            if not self.coupled[a, a]:
-                part[:, self.columns(a, a)] = self.offsets[a] + np.arange(own.start, own.stop)[:, None]
-        found = Pattern.from_csr(self.indptr, indices, comm=self.layout.comm, source="network")
-        flat = ~self.coupled.diagonal()
-        if not flat.any():
-            return found
-        number = np.searchsorted(self.offsets, np.arange(self.layout.start, self.layout.stop), side="right") - 1
-        return replace(found, hollow=flat[number])
-
-
-def block_rows(plan: Plan, part: str, comm) -> BlockRows:
-    """Return the rows of the Hessian of a network. Collective."""
-    return BlockRows(plan.coupled(check_part(part)), plan.offsets, Layout.from_size(plan.n, comm))
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 
 class NetworkHessian(Operator):
     """The exact Hessian of a network's weighted mean loss, assembled.
 
-    Collective to make and to use. A context manager; `close()` destroys the matrix. Blocks of parameters that
-    nodes share are the sums of the nodes' own, as the congruence TᵀHT with `Network.sharing` makes them.
+    *Collective.*
 
-    Where a piecewise linear activation is exactly at its kink, on either side of which the Hessian is another,
-    the matrix is the element of least Frobenius norm of the convex hull of the Hessians of all smooth pieces that
-    meet at x, one weight for a piece as a whole (the joint hull, after Clarke 1983, definition 2.6.1); see
-    `kinks`. Jumps of the gradient at kinks are no part of it.
+    A context manager; `close()` destroys the matrix. The block of parameters that nodes share is the sum of the
+    nodes' own blocks, as the congruence TᵀHT with `Network.sharing` makes it.
+
+    Exactly at the kink of a piecewise linear activation the Hessian has a limit from every smooth piece that meets
+    there. The matrix is then the element of least Frobenius norm of the convex hull of these limits, with one
+    weight for a piece as a whole; see `kinks`. Jumps of the gradient at kinks are no part of it.
 
     Parameters
     ----------
@@ -118,13 +46,13 @@ class NetworkHessian(Operator):
     x
         (n,) parameters, the same on every rank.
     data
-        {input: (N, width)}: this rank's samples, perhaps none; see `deal`.
+        {input: (N, width)}: this rank's samples, perhaps none; see `networks.shard_samples`.
     part
         `whole`; `gauss-newton`, Σ Jᵀ∇²loss J; `functional`, the rest. The two add up to the whole.
-    room
-        Numbers, of 8 bytes, that a sweep over a chunk of samples may take, and that are made at a time.
+    workspace
+        Numbers of 8 bytes that the arrays of a chunk of samples may take, and the blocks that are made at a time.
     comm
-        Communicator.
+        Communicator. Default: this process alone.
 
     Attributes
     ----------
@@ -133,123 +61,142 @@ class NetworkHessian(Operator):
     pattern
         Full in every block of `Network.block_pattern`.
     kinks
-        How the element was chosen where kinks were hit; `kinks.count` is 0 for an ordinary Hessian.
+        How the element was chosen at kinks; `kinks.count` is 0 for an ordinary Hessian.
+    network, part
+        As given.
 
     Raises
     ------
     InputError
-        Parameters or data do not fit the network; too many kinks to look at every piece.
+        Parameters or data do not fit the network; there is no such part; more kinks than can be looked at.
     CheckError
-        Entries that are not finite; derivatives that a node of the user's own states do
-        not fit differences.
+        Entries are not finite; derivatives that a node of the user's own states do not fit differences.
+    EvaluationError
+        A node raised, or computed an array of another shape than it should.
+
+    References
+    ----------
+    Gower, Mello 2012, "A new framework for the computation of Hessians", section 4: edge pushing.
+    Clarke 1983, "Optimization and Nonsmooth Analysis", definition 2.6.1: the hull, of Jacobians there.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> from sparsehess.networks import Affine, SquaredError, tanh
+    >>> network = sh.Network()
+    >>> names = network.input("x", 1), network.input("t", 1)
+    >>> names = network.add("W", Affine(1, bias=False), "x"), network.add("a", tanh(), "W")
+    >>> name = network.loss("loss", SquaredError(), "a", "t")
+    >>> data = {"x": np.array([[1.0], [2.0]]), "t": np.zeros((2, 1))}
+    >>> with sh.NetworkHessian(network, np.zeros(1), data) as H:  # the mean of x² for w = 0
+    ...     print(H.mat.getValue(0, 0))
+    2.5
     """
 
     def __init__(
-        self, network: Network, x, data: dict, *, part: str = "whole", room: int = CHUNK, comm=None
-    ):  # fmt: skip
+        self,
+        network: Planned,
+        x: np.ndarray,
+        data: dict[Hashable, np.ndarray],
+        *,
+        part: str = "whole",
+        workspace: int = DEFAULT_WORKSPACE,
+        comm: MPI.Comm | None = None,
+    ):
         self.part, self.network = check_part(part), network
-        self._task, self._room = Task.of(network, x, data, comm), room
-        self._rows = block_rows(self._task.plan, part, comm)
+        self._problem, self._workspace = NetworkProblem.from_arguments(network, x, data, comm), workspace
+        self._rows = block_rows(self._problem.plan, part, comm)
         self.pattern = self._rows.pattern()
-        values, self.kinks = self._values()
-        self._finite(values)
-        self._assembled(aij(self._rows.layout, self.pattern.indptr, self.pattern.indices, values))
+        entries, self.kinks = self._entries()
+        self._assembled(aij(self._rows.layout, self.pattern.indptr, self.pattern.indices, entries))
 
-    def update(self, x) -> None:
-        """Take the Hessian at x (n,), the same on every rank.
+    def update(self, x: np.ndarray) -> None:
+        """Take the Hessian at another point.
 
-        Collective.
+        *Collective.*
+
+        Parameters
+        ----------
+        x
+            (n,) parameters, the same on every rank.
+
+        Raises
+        ------
+        InputError, CheckError, EvaluationError
+            As at construction.
         """
-        self._task = Task.of(self.network, x, self._task.data, self._task.comm)
-        values, self.kinks = self._values()
-        self._finite(values)
+        self._problem = NetworkProblem.from_arguments(self.network, x, self._problem.data, self._problem.comm)
+        entries, self.kinks = self._entries()
         self._forget()
         index = PETSc.IntType
-        self.mat.setValuesCSR(self.pattern.indptr.astype(index), self.pattern.indices.astype(index), values)
+        self.mat.setValuesCSR(self.pattern.indptr.astype(index), self.pattern.indices.astype(index), entries)
         self.mat.assemble()
 
-    def _values(self) -> tuple[np.ndarray, Kinks]:
+    def _entries(self) -> tuple[np.ndarray, Kinks]:
         """Return the local entries (nnz_local,)."""
         cite("edge pushing")
-        task, chosen = self._task, ChosenKinks(self._task)
+        plan, at_kinks = self._problem.plan, KinkSamples(self._problem)
 
-        def chunks(w):
-            numbers, least = numbers_of_blocks(task.plan, w), least_of_blocks(task.plan, w)
-            return chosen.smooth.samples(task.x, numbers, self._room, least)
+        def smooth_passes(w: int) -> Iterator[ForwardPass]:
+            sizes = block_numbers(plan, w), self._workspace, fewest_block_samples(plan, w)
+            return at_kinks.smooth.forward_passes(*sizes)
 
-        smooth = self._sum(chunks)
-        return chosen.choose(smooth, lambda samples: self._sum(lambda w: samples))
+        smooth = self._sum_blocks(smooth_passes)
+        entries, kinks = at_kinks.choose_entries(smooth, lambda passes: self._sum_blocks(lambda w: passes))
+        self._check_finite(entries)
+        return entries, kinks
 
-    def _sum(self, samples_for) -> np.ndarray:
-        """Return the local entries of the sum over the samples of all ranks."""
-        plan, rows = self._task.plan, self._rows
-        values = np.zeros(len(self.pattern.indices))
-        parts, there = rows.parts(values), plan.coupled_nodes(self.part)
-        for w in plan.parametric:
-            partners = {v: plan.nodes[v].size for v in plan.parametric if v >= w and there[v, w]}
-            for wanted in _pieces(partners, max(1, self._room // plan.nodes[w].size)):
-                sums = {v: np.zeros((cut.stop - cut.start, plan.nodes[w].size)) for v, cut in wanted.items()}
+    def _sum_blocks(self, passes: Callable[[int], Iterable[ForwardPass]]) -> np.ndarray:
+        """Return the local entries of the sum over the samples of all ranks.
+
+        Parameters
+        ----------
+        passes
+            passes(w) -> forward passes of this rank's samples, for the blocks of node w.
+        """
+        plan, rows = self._problem.plan, self._rows
+        entries = np.zeros(len(self.pattern.indices))
+        views, coupled = rows.views(entries), plan.node_coupling(self.part)
+        for w in plan.parametric_nodes:
+            size = plan.nodes[w].size
+            partners = {v: plan.nodes[v].size for v in plan.parametric_nodes if v >= w and coupled[v, w]}
+            for wanted in _split_rows(partners, max(1, self._workspace // size)):
+                blocks = {v: np.zeros((cut.stop - cut.start, size)) for v, cut in wanted.items()}
                 with agreement(rows.layout.comm):
-                    for sample in samples_for(w):
-                        for v, block in sample.blocks(w, wanted, self.part):
-                            sums[v] += block
-                self._to_owners(w, wanted, sums, parts)
-        return values
+                    for forward in passes(w):
+                        for v, block in hessian_blocks(forward, w, wanted, self.part):
+                            blocks[v] += block
+                pieces = []
+                for v, block in blocks.items():
+                    piece = BlockPiece(plan.nodes[v].group, wanted[v], plan.nodes[w].group, slice(0, size), block)
+                    pieces += [piece] if v == w else [piece, piece.transposed()]
+                rows.add_pieces(pieces, views)
+        return entries
 
-    def _to_owners(self, w: int, wanted: dict[int, slice], sums: dict[int, np.ndarray], parts: list) -> None:
-        """Add rows of blocks (v, w) of all ranks, and their mirrors, to the rows of those that own them."""
-        plan, rows, comm = self._task.plan, self._rows, self._rows.layout.comm
-        b, every = plan.nodes[w].group, slice(0, plan.nodes[w].size)
-        pieces = []  # (block, its rows there; block, its columns there; numbers)
-        for v, block in sums.items():
-            a = plan.nodes[v].group
-            pieces.append((a, wanted[v], b, every, block))
-            if v != w:
-                pieces.append((b, every, a, wanted[v], block.T))
-
-        def overlap(piece, rank):
-            """Which rows of the piece a rank owns, as rows of the piece."""
-            own, there = rows.own(piece[0], rank), piece[1]
-            first, last = np.clip([own.start, own.stop], there.start, there.stop) - there.start
-            return slice(int(first), int(last))
-
-        if comm.size > 1:
-            out = [piece[4][overlap(piece, rank)] for rank in range(comm.size) for piece in pieces]
-            counts = np.array([block.size for block in out]).reshape(comm.size, -1).sum(axis=1)
-            summed = np.empty(counts[comm.rank])
-            comm.Reduce_scatter(np.concatenate([block.ravel() for block in out]), summed, counts)
-        at = 0
-        for piece in pieces:
-            a, there, b, columns, block = piece
-            mine = overlap(piece, comm.rank)
-            own = block[mine]
-            if comm.size > 1:
-                own = summed[at : at + own.size].reshape(own.shape)
-                at += own.size
-            first = there.start + mine.start - rows.own(a, comm.rank).start
-            begin = rows.columns(a, b).start
-            parts[a][first : first + len(own), begin + columns.start : begin + columns.stop] += own
-
-    def _finite(self, values: np.ndarray) -> None:
+    def _check_finite(self, entries: np.ndarray) -> None:
         with agreement(self._rows.layout.comm):
-            bad = np.flatnonzero(~np.isfinite(values))
+            bad = np.flatnonzero(~np.isfinite(entries))
             if len(bad):
                 i, j = self.pattern.entry(int(bad[0]))
-                raise CheckError(f"the Hessian of the network is not finite: entry ({i}, {j}) is {values[bad[0]]}")
+                raise CheckError(
+                    f"the Hessian of the network is not finite: entry ({i}, {j}) is {entries[bad[0]]}"
+                )
 
 
-def _pieces(partners: dict[int, int], most: int):
-    """Cut the parameters of nodes, {node: how many}, into pieces {node: slice} of `most` together."""
-    piece, left = {}, most
-    for v, size in partners.items():
+def _split_rows(sizes: dict[int, int], most: int) -> Iterator[dict[int, slice]]:
+    """Yield the rows of nodes, {node: number of rows}, in portions {node: slice} of `most` rows together."""
+    portion: dict[int, slice] = {}
+    left = most
+    for v, size in sizes.items():
         first = 0
         while first < size:
             last = min(size, first + left)
-            piece[v] = slice(first, last)
+            portion[v] = slice(first, last)
             left -= last - first
             first = last
             if not left:
-                yield piece
-                piece, left = {}, most
-    if piece:
-        yield piece
+                yield portion
+                portion, left = {}, most
+    if portion:
+        yield portion

@@ -2,39 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import numpy as np
 
 from sparsehess.errors import InputError
-from sparsehess.networks.node_function import Function, Local, only
+from sparsehess.networks.node_function import NodeDerivatives, NodeFunction, single_width
 from sparsehess.runtime.validation import whole_number
 
 
 class _Windows(Protocol):
-    """How a node is cut into windows, which all meet the same weights: (..., d) to (..., s, i) and back."""
+    """Windows of a node, all of which meet the same weights: s windows of i units each."""
 
-    def cut(self, x): ...
+    def cut(self, x: np.ndarray) -> np.ndarray:
+        """Return the windows (..., s, i) of nodes (..., d)."""
+        ...
 
-    def add(self, windows): ...
+    def add(self, windows: np.ndarray) -> np.ndarray:
+        """Return nodes (..., d), the sums of what windows (..., s, i) have at each unit."""
+        ...
 
 
-class _Whole:
-    """One window that is the whole node."""
+class _WholeNode:
+    """One window, the whole node."""
 
-    def cut(self, x):
+    def cut(self, x: np.ndarray) -> np.ndarray:
         return x[..., None, :]
 
-    def add(self, windows):
+    def add(self, windows: np.ndarray) -> np.ndarray:
         return windows[..., 0, :]
 
 
 @dataclass(frozen=True)
-class Affine(Function):
-    """W x + b: a dense layer. Parameters are the rows of W (outputs, d_in), one after another, then b.
+class Affine(NodeFunction):
+    """A dense layer, W x + b.
 
-    Not collective to make.
+    *Not collective.*
+
+    Its parameters are the rows of W (outputs, d_in), one after another, then b.
+
+    Attributes
+    ----------
+    outputs
+        Width of the layer.
+    bias
+        Whether there is b.
+
+    Raises
+    ------
+    InputError
+        `outputs` is not a positive whole number.
+
+    Examples
+    --------
+    >>> from sparsehess.networks import Affine
+    >>> Affine(3).parameter_count((2,))
+    9
     """
 
     trusted: ClassVar[bool] = True
@@ -42,29 +67,36 @@ class Affine(Function):
     outputs: int
     bias: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        """Check the width."""
         whole_number(self.outputs, "outputs", 1)
 
-    def width(self, widths):
-        only(widths, "a dense layer")
+    def width(self, widths: tuple[int, ...]) -> int:
+        """Return `outputs`."""
+        single_width(widths, "a dense layer")
         return self.outputs
 
-    def parameters(self, widths):
+    def parameter_count(self, widths: tuple[int, ...]) -> int:
+        """Return the number of weights and biases."""
         return self.outputs * (widths[0] + self.bias)
 
-    def mixing(self, p):
+    def couples_to_parameters(self, p: int) -> bool:
+        """Return True: weights multiply the parent."""
         return True
 
-    def at(self, w, X):
-        return _Weighted(w, X[0], _Whole(), self.outputs, self.bias)
+    def evaluate(self, w: np.ndarray, X: list[np.ndarray]) -> NodeDerivatives:
+        """Return W X[0] + b of each sample."""
+        return _LinearDerivatives(w, X[0], _WholeNode(), self.outputs, self.bias)
 
 
 @dataclass(frozen=True)
-class Convolution(Function):
-    """A two-dimensional convolution (as networks have it: a correlation) with one stride and zero padding.
+class Convolution(NodeFunction):
+    """A two-dimensional convolution (in networks: a correlation) with one stride and zero padding.
 
-    Not collective to make. Parameters are the weights (channels, c, kernel...), row-major, then the biases;
-    the node is (channels, height, width), row-major.
+    *Not collective.*
+
+    Its parameters are the weights (channels, c, kernel...), row-major, then the biases; the node is
+    (channels, height, width), row-major.
 
     Attributes
     ----------
@@ -76,6 +108,19 @@ class Convolution(Function):
         (c, height, width) of the parent.
     stride, padding
         In both directions.
+    bias
+        Whether every channel has a bias.
+
+    Raises
+    ------
+    InputError
+        A size is not a whole number, or no window fits into the parent.
+
+    Examples
+    --------
+    >>> from sparsehess.networks import Convolution
+    >>> Convolution(8, (3, 3), (1, 28, 28), stride=2, padding=1).places
+    (14, 14)
     """
 
     trusted: ClassVar[bool] = True
@@ -87,7 +132,8 @@ class Convolution(Function):
     padding: int = 0
     bias: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        """Check the sizes."""
         if len(self.kernel) != 2 or len(self.shape) != 3:
             raise InputError(
                 f"a convolution has a kernel of 2 sizes and a parent of 3, not {self.kernel}, {self.shape}"
@@ -107,38 +153,41 @@ class Convolution(Function):
         )
         return rows, columns
 
-    def width(self, widths):
-        if only(widths, "a convolution") != np.prod(self.shape):
+    def width(self, widths: tuple[int, ...]) -> int:
+        """Return channels·height·width of the result."""
+        if single_width(widths, "a convolution") != np.prod(self.shape):
             raise InputError(f"a convolution of {self.shape} is not for a node of width {widths[0]}")
         return self.channels * int(np.prod(self.places))
 
-    def parameters(self, widths):
+    def parameter_count(self, widths: tuple[int, ...]) -> int:
+        """Return the number of weights and biases."""
         return self.channels * (self.shape[0] * int(np.prod(self.kernel)) + self.bias)
 
-    def mixing(self, p):
+    def couples_to_parameters(self, p: int) -> bool:
+        """Return True: weights multiply the parent."""
         return True
 
-    def at(self, w, X):
-        return _Weighted(w, X[0], _Sliding(self), self.channels, self.bias)
+    def evaluate(self, w: np.ndarray, X: list[np.ndarray]) -> NodeDerivatives:
+        """Return the convolution of each sample of X[0]."""
+        return _LinearDerivatives(w, X[0], _SlidingWindows(self), self.channels, self.bias)
 
 
-class _Sliding:
-    """The windows of a convolution, s of c·height·width numbers each."""
+class _SlidingWindows:
+    """The windows of a convolution, of c·height·width units each."""
 
     def __init__(self, form: Convolution):
         self._form = form
 
-    def _shifts(self):
-        """Each place in the window, with the slices of the padded image that come to stand there."""
+    def _shifts(self) -> Iterator[tuple[int, int, slice, slice]]:
+        """Yield each place in the window, with the rows and columns of the padded image that it visits."""
         form = self._form
         rows, columns = form.places
         for i in range(form.kernel[0]):
             for j in range(form.kernel[1]):
-                yield i, j, slice(i, i + form.stride * rows, form.stride), slice(
-                    j, j + form.stride * columns, form.stride
-                )  # fmt: skip
+                down = slice(i, i + form.stride * rows, form.stride)
+                yield i, j, down, slice(j, j + form.stride * columns, form.stride)
 
-    def cut(self, x):
+    def cut(self, x: np.ndarray) -> np.ndarray:
         form, head = self._form, x.shape[:-1]
         edge = ((0, 0),) * (len(head) + 1) + ((form.padding, form.padding),) * 2
         image = np.pad(x.reshape(*head, *form.shape), edge)
@@ -147,7 +196,7 @@ class _Sliding:
             out[..., i, j] = np.moveaxis(image[..., rows, columns], -3, -1)
         return out.reshape(*head, int(np.prod(form.places)), -1)
 
-    def add(self, windows):
+    def add(self, windows: np.ndarray) -> np.ndarray:
         form, head = self._form, windows.shape[:-2]
         windows = windows.reshape(*head, *form.places, form.shape[0], *form.kernel)
         c, height, width = form.shape
@@ -158,82 +207,82 @@ class _Sliding:
         return inside.reshape(*head, -1)
 
 
-class _Weighted(Local):
-    """z[a, s] = Σ_i K[a, i] P[s, i] + b[a], P the windows of the parent.
+class _LinearDerivatives(NodeDerivatives):
+    """z[a, s] = Σ_i K[a, i] P[s, i] + b[a] with the windows P of the parent, s windows and a outputs.
 
-    Weights enter by the outer product of adjoints and windows, which are multiplied over samples and windows at
-    once wherever a sum over samples is all that is wanted.
+    The derivatives by the weights are outer products of adjoints and windows. Where only their sum over samples is
+    wanted, one product of matrices sums them over samples and windows.
     """
 
-    def __init__(self, w, x, windows: _Windows, outputs: int, bias: bool):
-        self._windows, self._a, self._bias = windows, outputs, bias
+    def __init__(self, w: np.ndarray, x: np.ndarray, windows: _Windows, outputs: int, bias: bool):
+        self._windows, self._outputs, self._bias = windows, outputs, bias
         self._P = windows.cut(x)
         self._K = w[: len(w) - outputs * bias].reshape(outputs, -1)
-        value = _times(self._P, self._K.T)
+        value = _multiply(self._P, self._K.T)
         if bias:
             value = value + w[len(w) - outputs :]
-        super().__init__(self._flat(value))
+        super().__init__(self._by_unit(value))
 
-    def _flat(self, z):
+    def _by_unit(self, z: np.ndarray) -> np.ndarray:
         """Return (..., a·s) of (..., s, a)."""
         return np.swapaxes(z, -1, -2).reshape(*z.shape[:-2], -1)
 
-    def _by_window(self, Y):
+    def _by_window(self, Y: np.ndarray) -> np.ndarray:
         """Return (..., s, a) of (..., a·s)."""
-        return np.swapaxes(Y.reshape(*Y.shape[:-1], self._a, -1), -1, -2)
+        return np.swapaxes(Y.reshape(*Y.shape[:-1], self._outputs, -1), -1, -2)
 
-    def _with_bias(self, weights, bias):
+    def _with_bias(self, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """Return (..., k) of weights (..., a, i) and biases (..., a)."""
         weights = weights.reshape(*weights.shape[:-2], -1)
         return np.concatenate([weights, bias], axis=-1) if self._bias else weights
 
-    def _kernels(self, V):
+    def _weights_and_biases(self, V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the weights (m, a, i) and biases (m, a) of directions V (m, k)."""
-        end = V.shape[1] - self._a * self._bias
-        return V[:, :end].reshape(len(V), self._a, -1), V[:, end:]
+        end = V.shape[1] - self._outputs * self._bias
+        return V[:, :end].reshape(len(V), self._outputs, -1), V[:, end:]
 
-    def push(self, p, T):
-        return self._flat(_times(self._windows.cut(T), self._K.T))
+    def jvp(self, p: int, T: np.ndarray) -> np.ndarray:
+        return self._by_unit(_multiply(self._windows.cut(T), self._K.T))
 
-    def pull(self, p, Y):
-        return self._windows.add(_times(self._by_window(Y), self._K))
+    def vjp(self, p: int, Y: np.ndarray) -> np.ndarray:
+        return self._windows.add(_multiply(self._by_window(Y), self._K))
 
-    def spread(self, Y):
+    def parameter_vjp(self, Y: np.ndarray) -> np.ndarray:
         Z = self._by_window(Y)
         weights = np.swapaxes(Z, -1, -2) @ self._P[:, None] if Z.shape[2] > 1 else _outer(Z, self._P[:, None])
         return self._with_bias(weights, Z.sum(axis=2))
 
-    def collect(self, Y):
+    def parameter_vjp_sum(self, Y: np.ndarray) -> np.ndarray:
         Z = self._by_window(Y)  # (N, m, s, a)
         weights = np.tensordot(Z, self._P, axes=([0, 2], [0, 1]))
         return self._with_bias(weights, Z.sum(axis=(0, 2)))
 
-    def advance(self, V):
-        K, b = self._kernels(V)
+    def parameter_jvp(self, V: np.ndarray) -> np.ndarray:
+        K, b = self._weights_and_biases(V)
         out = np.moveaxis(np.tensordot(self._P, K, axes=([2], [2])), 2, 1)  # (N, m, s, a)
-        return self._flat(out + b[:, None, :] if self._bias else out)
+        return self._by_unit(out + b[:, None, :] if self._bias else out)
 
-    def mixed(self, delta, p, T):
+    def mixed_product(self, delta: np.ndarray, p: int, T: np.ndarray) -> np.ndarray:
         Q, Z = self._windows.cut(T), self._by_window(delta)[:, None]  # (N, m, s, i), (N, 1, s, a)
         weights = np.swapaxes(Z, -1, -2) @ Q if Z.shape[2] > 1 else _outer(Z, Q)
-        return self._with_bias(weights, np.zeros((*weights.shape[:2], self._a)))
+        return self._with_bias(weights, np.zeros((*weights.shape[:2], self._outputs)))
 
-    def collect_mixed(self, delta, p, T):
+    def mixed_product_sum(self, delta: np.ndarray, p: int, T: np.ndarray) -> np.ndarray:
         Q, Z = self._windows.cut(T), self._by_window(delta)
         weights = np.moveaxis(np.tensordot(Z, Q, axes=([0, 1], [0, 2])), 0, 1)  # (m, a, i)
-        return self._with_bias(weights, np.zeros((len(weights), self._a)))
+        return self._with_bias(weights, np.zeros((len(weights), self._outputs)))
 
-    def mixed_adjoint(self, delta, p, V):
-        K, _ = self._kernels(V)
+    def mixed_transposed_product(self, delta: np.ndarray, p: int, V: np.ndarray) -> np.ndarray:
+        K, _ = self._weights_and_biases(V)
         out = np.tensordot(self._by_window(delta), K, axes=([2], [1]))  # (N, s, m, i)
         return self._windows.add(np.moveaxis(out, 2, 1))
 
 
-def _outer(Z, P):
-    """Return the outer products (..., a, i) of what single windows (..., 1, a) and (..., 1, i) have."""
+def _outer(Z: np.ndarray, P: np.ndarray) -> np.ndarray:
+    """Return the outer products (..., a, i) of single windows (..., 1, a) and (..., 1, i)."""
     return Z[..., 0, :, None] * P[..., 0, None, :]
 
 
-def _times(A, B):
+def _multiply(A: np.ndarray, B: np.ndarray) -> np.ndarray:
     """Return A B for A (..., i) and B (i, a) by one product of matrices."""
     return (A.reshape(-1, len(B)) @ B).reshape(*A.shape[:-1], B.shape[1])

@@ -1,60 +1,75 @@
-"""What a node computes: `Function`, and `Local`, its derivatives at one point for all samples at once.
+"""What a node computes: `NodeFunction`, and `NodeDerivatives`, its derivatives at one point for all samples.
 
-Shapes throughout the room: N samples, m directions (or adjoints) of each, d the width of a node, d_p that of
-its parent at position p, k its parameters. Directions T and adjoints Y are (N, m, d).
+Shapes in this package: N samples, m tangents or adjoints of each, d the width of a node, d_p that of its parent
+at position p, k the number of its parameters w. Tangents T and adjoints Y are (N, m, d).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 import numpy as np
 
 from sparsehess.errors import InputError
 
 
-class Function(ABC):
-    """A function of parents and parameters, sample by sample. Subclasses are immutable.
+class NodeFunction(ABC):
+    """A function of parents x_0, x_1, … and parameters w, sample by sample. Subclasses are immutable.
 
-    Not collective. Which second derivatives can be non-zero decides the block pattern, so `curved`, `mixing`
-    and `curved_parameters` may promise too much and never too little. What subclasses state is compared with
-    differences where a network first meets data, but for those that are trusted.
+    *Not collective.*
+
+    `couples_parents`, `couples_to_parameters` and `couples_parameters` decide the block pattern of the Hessian:
+    they may promise second derivatives that are zero, and must not deny those that are not. Where a network
+    first meets data, finite differences check what a subclass states, unless it is `trusted`.
+
+    Attributes
+    ----------
+    trusted
+        Whether finite differences need not check it.
     """
 
-    trusted = False
+    trusted: ClassVar[bool] = False
 
     @abstractmethod
     def width(self, widths: tuple[int, ...]) -> int:
-        """Return the width for parents of these widths; InputError if they do not fit."""
+        """Return the width d for parents of these widths; raise InputError if they do not fit."""
 
-    def parameters(self, widths: tuple[int, ...]) -> int:
-        """Return the number of parameters."""
+    def parameter_count(self, widths: tuple[int, ...]) -> int:
+        """Return the number k of parameters."""
         return 0
 
-    def curved(self, p: int, q: int) -> bool:
-        """Return whether ∂²f/∂x_p∂x_q can be non-zero, x_p the parent at position p."""
+    def couples_parents(self, p: int, q: int) -> bool:
+        """Return whether ∂²f/∂x_p∂x_q can be non-zero."""
         return False
 
-    def mixing(self, p: int) -> bool:
-        """Return whether ∂²f/∂x_p∂w can be non-zero, w the parameters."""
+    def couples_to_parameters(self, p: int) -> bool:
+        """Return whether ∂²f/∂x_p∂w can be non-zero."""
         return False
 
     @property
-    def curved_parameters(self) -> bool:
+    def couples_parameters(self) -> bool:
         """Whether ∂²f/∂w² can be non-zero."""
         return False
 
     @abstractmethod
-    def at(self, w: np.ndarray, X: list[np.ndarray]) -> Local:
+    def evaluate(self, w: np.ndarray, X: list[np.ndarray]) -> NodeDerivatives:
         """Return value and derivatives at parameters w (k,) and parents X, (N, d_p) each."""
 
 
-class Local:
-    """Derivatives of a function at a point; δ (N, d) is the derivative of the losses by the node.
+class NodeDerivatives:
+    """Value and derivatives of a node's function at a point.
 
-    Subclasses state those that their function has: by parents if it has any, by parameters if it has any, second
-    ones as far as it promises them. What is asked for and not stated is an InputError.
+    *Not collective.*
+
+    δ (N, d) is the derivative of the losses by the node. A subclass defines the derivatives that its function
+    has: those by parents, those by parameters, and the second ones that the function promises. Others raise
+    InputError.
+
+    Parameters
+    ----------
+    value
+        (N, d).
 
     Attributes
     ----------
@@ -65,66 +80,91 @@ class Local:
     def __init__(self, value: np.ndarray):
         self.value = value
 
-    def _unstated(self, name: str) -> NoReturn:
+    def _refuse(self, name: str) -> NoReturn:
         raise InputError(f"{type(self).__name__} does not state {name!r}, which its function promises")
 
-    # --- first derivatives by parents ---
+    # --- by parents ---
 
-    def push(self, p: int, T: np.ndarray) -> np.ndarray:
+    def jvp(self, p: int, T: np.ndarray) -> np.ndarray:
         """Return ∂f/∂x_p T (N, m, d) for T (N, m, d_p)."""
-        self._unstated("push")
+        self._refuse("jvp")
 
-    def pull(self, p: int, Y: np.ndarray) -> np.ndarray:
+    def vjp(self, p: int, Y: np.ndarray) -> np.ndarray:
         """Return (∂f/∂x_p)ᵀ Y (N, m, d_p) for Y (N, m, d)."""
-        self._unstated("pull")
+        self._refuse("vjp")
 
-    # --- second derivatives by parents ---
-
-    def bend(self, delta: np.ndarray, p: int, q: int, T: np.ndarray) -> np.ndarray:
+    def second_product(self, delta: np.ndarray, p: int, q: int, T: np.ndarray) -> np.ndarray:
         """Return (δ·∂²f/∂x_p∂x_q) T (N, m, d_p) for T (N, m, d_q)."""
-        self._unstated("bend")
+        self._refuse("second_product")
 
-    # --- derivatives by parameters ---
+    # --- by parameters ---
 
-    def spread(self, Y: np.ndarray) -> np.ndarray:
-        """Return (∂f/∂w)ᵀ Y (N, m, k), sample by sample, for Y (N, m, d)."""
-        self._unstated("spread")
-
-    def collect(self, Y: np.ndarray) -> np.ndarray:
-        """Return Σ over samples of (∂f/∂w)ᵀ Y (m, k)."""
-        return self.spread(Y).sum(axis=0)
-
-    def advance(self, V: np.ndarray) -> np.ndarray:
+    def parameter_jvp(self, V: np.ndarray) -> np.ndarray:
         """Return ∂f/∂w V (N, m, d) for V (m, k)."""
-        self._unstated("advance")
+        self._refuse("parameter_jvp")
 
-    def mixed(self, delta: np.ndarray, p: int, T: np.ndarray) -> np.ndarray:
-        """Return (δ·∂²f/∂w∂x_p) T (N, m, k) for T (N, m, d_p)."""
-        self._unstated("mixed")
+    def parameter_vjp(self, Y: np.ndarray) -> np.ndarray:
+        """Return (∂f/∂w)ᵀ Y (N, m, k) of each sample, for Y (N, m, d)."""
+        self._refuse("parameter_vjp")
 
-    def collect_mixed(self, delta: np.ndarray, p: int, T: np.ndarray) -> np.ndarray:
-        """Return Σ over samples of (δ·∂²f/∂w∂x_p) T (m, k)."""
-        return self.mixed(delta, p, T).sum(axis=0)
+    def parameter_vjp_sum(self, Y: np.ndarray) -> np.ndarray:
+        """Return the sum (m, k) of `parameter_vjp` over the samples."""
+        return self.parameter_vjp(Y).sum(axis=0)
 
-    def mixed_adjoint(self, delta: np.ndarray, p: int, V: np.ndarray) -> np.ndarray:
+    def mixed_product(self, delta: np.ndarray, p: int, T: np.ndarray) -> np.ndarray:
+        """Return (δ·∂²f/∂w∂x_p) T (N, m, k) of each sample, for T (N, m, d_p)."""
+        self._refuse("mixed_product")
+
+    def mixed_product_sum(self, delta: np.ndarray, p: int, T: np.ndarray) -> np.ndarray:
+        """Return the sum (m, k) of `mixed_product` over the samples."""
+        return self.mixed_product(delta, p, T).sum(axis=0)
+
+    def mixed_transposed_product(self, delta: np.ndarray, p: int, V: np.ndarray) -> np.ndarray:
         """Return (δ·∂²f/∂x_p∂w) V (N, m, d_p) for V (m, k)."""
-        self._unstated("mixed_adjoint")
+        self._refuse("mixed_transposed_product")
 
-    def own(self, delta: np.ndarray) -> np.ndarray:
-        """Return Σ over samples of δ·∂²f/∂w² (k, k)."""
-        self._unstated("own")
+    def parameter_hessian(self, delta: np.ndarray) -> np.ndarray:
+        """Return δ·∂²f/∂w² (k, k), summed over the samples."""
+        self._refuse("parameter_hessian")
 
-    def own_product(self, delta: np.ndarray, V: np.ndarray) -> np.ndarray:
-        """Return Σ over samples of (δ·∂²f/∂w²) V (m, k) for V (m, k)."""
-        return V @ self.own(delta)
-
-
-class Given(Local):
-    """An input: a value that depends on nothing."""
+    def parameter_hessian_product(self, delta: np.ndarray, V: np.ndarray) -> np.ndarray:
+        """Return (δ·∂²f/∂w²) V (m, k) for V (m, k), summed over the samples."""
+        return V @ self.parameter_hessian(delta)
 
 
-def only(widths: tuple[int, ...], name: str) -> int:
-    """Return the width of the one parent of a function that has one."""
+class Input(NodeFunction):
+    """An input: its value is the data, and depends on nothing.
+
+    *Not collective.*
+
+    Parameters
+    ----------
+    width
+        Of the data.
+    """
+
+    trusted: ClassVar[bool] = True
+
+    def __init__(self, width: int):
+        self._width = width
+
+    def width(self, widths: tuple[int, ...]) -> int:
+        """Return the width of the data."""
+        return self._width
+
+    def evaluate(self, w: np.ndarray, X: list[np.ndarray]) -> NodeDerivatives:
+        """Return the data, X[0] (N, d), as the value."""
+        return NodeDerivatives(X[0])
+
+
+def single_width(widths: tuple[int, ...], name: str) -> int:
+    """Return the width of the one parent of a function that has one.
+
+    Raises
+    ------
+    InputError
+        There are more parents than one.
+    """
     if len(widths) != 1:
         raise InputError(f"{name} is of one node, not of {len(widths)}")
     return widths[0]

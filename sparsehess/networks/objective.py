@@ -2,89 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sparsehess.derivatives.objective import Objective
-from sparsehess.errors import EvaluationError, InputError
-from sparsehess.networks.derivative_check import check
-from sparsehess.networks.network import Network, Plan, check_part
-from sparsehess.networks.propagation import CHUNK, Sample, chunks, numbers_of_products
-from sparsehess.networks.samples import checked
-from sparsehess.runtime import agreement, communicator
-from sparsehess.runtime.validation import reals
+from sparsehess.networks.block_rows import block_rows
+from sparsehess.networks.chunks import DEFAULT_WORKSPACE, product_numbers
+from sparsehess.networks.plan import Planned, check_part
+from sparsehess.networks.problem import NetworkProblem
+from sparsehess.networks.propagation import ForwardPass
+from sparsehess.networks.second_derivatives import hessian_products
 
-# Products that a batch has at most.
-_MOST = 64
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
-# Samples of each rank on which what nodes of the user's own state is checked.
-_CHECKED = 4
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """A network with its parameters and this rank's samples, checked.
-
-    Attributes
-    ----------
-    plan, x, data
-        The network made ready, (n,) and {input: (N, width)}.
-    share
-        1 over the number of samples of all ranks.
-    comm
-        Our communicator.
-    """
-
-    plan: Plan
-    x: np.ndarray
-    data: dict[str, np.ndarray]
-    share: float
-    comm: object
-
-    @classmethod
-    def of(cls, network: Network, x, data: dict, comm) -> Task:
-        """Check parameters, samples, and what nodes of the user's own state. Collective."""
-        comm = communicator(comm)
-        with agreement(comm):
-            if not isinstance(network, Network):
-                raise InputError(f"expected a Network, not {type(network).__name__}")
-            plan = network.plan
-            x = np.array(reals(x, "x"))
-            if x.shape != (plan.n,) or not np.isfinite(x).all():
-                raise InputError(f"x must be ({plan.n},) finite parameters; its shape is {x.shape}")
-        data = checked(data, plan.inputs, comm)
-        samples = comm.allreduce(len(next(iter(data.values()))))
-        task = cls(plan, x, data, 1.0 / samples, comm)
-        with agreement(comm):
-            task._check_nodes()
-        return task
-
-    def _check_nodes(self) -> None:
-        few = {name: values[:_CHECKED] for name, values in self.data.items()}
-        if not len(next(iter(few.values()))):
-            return
-        sample, rng = Sample(self.plan, self.x, few, self.share), np.random.default_rng(0)
-        for u, node in enumerate(self.plan.nodes):
-            shape = (sample.N, node.width)
-            if sample.value(u).shape != shape:
-                raise EvaluationError(f"node {node.name} computed {sample.value(u).shape} where {shape} belongs")
-            if node.function is not None and not node.function.trusted:
-                parents = [sample.value(p) for p in node.parents]
-                check(node.name, node.function, self.plan.own(self.x, u), parents, rng)
-
-    def samples(self, x: np.ndarray, numbers: int, room: int, least: int = 1):
-        """Give the network at x for chunks of this rank's samples; for the arguments see `chunks`."""
-        for part in chunks(self.data, numbers, room, least):
-            yield Sample(self.plan, x, part, self.share)
+# Most directions of one batch of products.
+_BATCH = 64
 
 
-def objective_of(
-    network: Network, x, data: dict, *, part: str = "whole", room: int = CHUNK, comm=None, **more
+def network_objective(
+    network: Planned,
+    x: np.ndarray,
+    data: dict[Hashable, np.ndarray],
+    *,
+    part: str = "whole",
+    workspace: int = DEFAULT_WORKSPACE,
+    comm: MPI.Comm | None = None,
+    **more: Any,
 ) -> Objective:
     """Return the objective of a network: the weighted mean of its losses over the samples of all ranks.
 
-    Collective.
+    *Collective.*
+
+    Energy, gradient and products are of arrays and summed over the ranks; products are exact. A part of the
+    Hessian has no gradient. Exactly at the kink of a piecewise linear activation, gradients and products take its
+    slope `left`.
 
     Parameters
     ----------
@@ -93,70 +48,74 @@ def objective_of(
     x
         (n,) parameters, the same on every rank.
     data
-        {input: (N, width)}: this rank's samples, perhaps none; see `deal`.
+        {input: (N, width)}: this rank's samples, perhaps none; see `shard_samples`.
     part
-        Of the Hessian that products are with: `whole`, `gauss-newton`, `functional`.
-    room
-        Numbers, of 8 bytes, that a sweep over a chunk of samples may take.
-    comm, more
+        Of the Hessian in products: `whole`, `gauss-newton` or `functional`; see `NetworkHessian`.
+    workspace
+        Numbers of 8 bytes that the arrays of a chunk of samples may take.
+    comm
+        Communicator. Default: this process alone.
+    more
         Other arguments of `Objective`. The pattern is by default the network's.
 
     Returns
     -------
     Objective
-        Of arrays, summed over ranks; products are exact. With a part of the Hessian goes no gradient.
-        Where a piecewise linear activation is exactly at its kink, gradients and products take its slope `left`.
+        Replicated, with `summed`, `hvps`, and for the whole Hessian `energy` and `gradient`.
 
     Raises
     ------
     InputError
-        Parameters or data do not fit the network.
+        Parameters or data do not fit the network; there is no such part.
     CheckError
         Derivatives that a node of the user's own states do not fit differences.
+    EvaluationError
+        A node raised, or computed an array of another shape than it should.
     """
     check_part(part)
-    task = Task.of(network, x, data, comm)
-    work = _Products(task, part, room)
+    problem = NetworkProblem.from_arguments(network, x, data, comm)
+    work = _NetworkFunctions(problem, part, workspace)
     if "pattern" not in more:
-        more["pattern"] = network.pattern(part, comm=comm)
-    # Of a part of the Hessian there is no function that it is the derivative of.
-    function = {"energy": work.energy, "gradient": work.gradient} if part == "whole" else {}
+        more["pattern"] = block_rows(problem.plan, part, comm).pattern()
+    functions: dict[str, Any] = {}
+    if part == "whole":  # another part of the Hessian is the derivative of no function
+        functions = {"energy": work.energy, "gradient": work.gradient}
     return Objective(
-        x=task.x,
-        **function,
+        x=problem.x,
+        **functions,
         hvps=work.products,
-        batch=_MOST,
+        batch=_BATCH,
         summed=True,
         comm=comm,
         **{"name": "network", **more},
     )
 
 
-class _Products:
-    """What the objective calls. The last point is kept, where all of its samples are one chunk."""
+class _NetworkFunctions:
+    """Functions of the objective. The forward pass of the last point is kept if all samples are one chunk."""
 
-    def __init__(self, task: Task, part: str, room: int):
-        self._task, self._part, self._room = task, part, room
-        self._last: Sample | None = None
+    def __init__(self, problem: NetworkProblem, part: str, workspace: int):
+        self._problem, self._part, self._workspace = problem, part, workspace
+        samples = len(next(iter(problem.data.values())))
+        self._is_one_chunk = 0 < samples * product_numbers(problem.plan, _BATCH) <= workspace
+        self._kept: list[ForwardPass] = []
 
-    def _samples(self, x, m: int):
-        last = self._last
-        if last is not None and np.array_equal(last.x, x):
-            return [last]
-        numbers = numbers_of_products(self._task.plan, m)
-        N = len(next(iter(self._task.data.values())))
-        found = self._task.samples(np.array(x), numbers, self._room)
-        if 0 < N * numbers_of_products(self._task.plan, _MOST) <= self._room:
-            self._last = next(found)
-            return [self._last]
-        return found
+    def _passes(self, x: np.ndarray, m: int) -> Iterable[ForwardPass]:
+        """Return the forward passes at x, of chunks for m products."""
+        if self._kept and np.array_equal(self._kept[0].x, x):
+            return self._kept
+        problem = replace(self._problem, x=np.array(x))
+        if self._is_one_chunk:
+            self._kept = [problem.forward_pass(problem.data)]
+            return self._kept
+        return problem.forward_passes(product_numbers(problem.plan, m), self._workspace)
 
-    def energy(self, x) -> float:
-        return float(sum(sample.energy() for sample in self._samples(x, 1)))
+    def energy(self, x: np.ndarray) -> float:
+        return float(sum(forward.energy() for forward in self._passes(x, 1)))
 
-    def gradient(self, x) -> np.ndarray:
-        return sum((sample.gradient() for sample in self._samples(x, 1)), np.zeros(len(x), x.dtype))
+    def gradient(self, x: np.ndarray) -> np.ndarray:
+        return sum((forward.gradient() for forward in self._passes(x, 1)), np.zeros(len(x), x.dtype))
 
-    def products(self, x, V) -> np.ndarray:
-        found = (sample.products(V, self._part) for sample in self._samples(x, len(V)))
-        return sum(found, np.zeros(V.shape))
+    def products(self, x: np.ndarray, V: np.ndarray) -> np.ndarray:
+        passes = self._passes(x, len(V))
+        return sum((hessian_products(forward, V, self._part) for forward in passes), np.zeros(V.shape))

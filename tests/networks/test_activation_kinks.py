@@ -10,9 +10,9 @@ from sparsehess.networks import (
     Network,
     SquaredError,
     absolute,
-    deal,
     leaky_relu,
     relu,
+    shard_samples,
 )
 from support.layered_networks import by_imaginary_step, close, dense, layers, thorough
 
@@ -69,7 +69,7 @@ def test_element_of_least_norm_at_kinks(activation, comm):
             move[[6, 8]] = first, second
             moves.append(move)
     vertices = limits(network, x, data, moves)
-    with network.hessian(x, deal(data, comm), comm=comm) as H:
+    with network.hessian(x, shard_samples(data, comm), comm=comm) as H:
         found, kinks = dense(H.mat), H.kinks
     assert kinks.count == 2 and len(kinks.weights) == 4 and kinks.weights.min() >= 0
     assert kinks.weights.sum() == pytest.approx(1) and "2 activations" in str(kinks)
@@ -84,7 +84,7 @@ def test_pieces_that_are_not_there(comm):
     # The same sample twice: both arguments are always on one side, so two pieces meet and not four.
     network, x, data = kinked(relu(), [(0, 0)])
     data = {name: np.concatenate([values, values[:1]]) for name, values in data.items()}
-    with network.hessian(x, deal(data, comm), comm=comm) as H:
+    with network.hessian(x, shard_samples(data, comm), comm=comm) as H:
         assert H.kinks.count == 2 and len(H.kinks.weights) == 2
         assert (H.kinks.sides[:, 0] == H.kinks.sides[:, 1]).all()
     # An activation of what is 0 whatever the parameters are is no kink.
@@ -96,8 +96,8 @@ def test_pieces_that_are_not_there(comm):
     net.add("b", relu(), "W")
     net.loss("loss", SquaredError(), "b", "t")
     data = {"x": np.array([[-1.0, -2.0], [1.0, 3.0]]), "t": np.ones((2, 2))}
-    with net.hessian(np.array([1.0, 2, -3, 1]), deal(data, comm), comm=comm) as H:
+    with net.hessian(np.array([1.0, 2, -3, 1]), shard_samples(data, comm), comm=comm) as H:
         assert H.kinks.count == 1  # the second unit of the second sample: -3 + 3
     with pytest.raises(InputError, match="exactly 0"):
         many, _, data = kinked(relu(), [])
-        many.hessian(np.zeros(many.n), deal(data, comm), comm=comm)
+        many.hessian(np.zeros(many.n), shard_samples(data, comm), comm=comm)

@@ -14,7 +14,7 @@ from sparsehess.networks import (
     SoftmaxCrossEntropy,
     SquaredError,
     Sum,
-    deal,
+    shard_samples,
 )
 from support.layered_networks import (
     ACTIVATIONS,
@@ -124,8 +124,8 @@ def test_hessian_is_exact(make, comm):
     outer, rest = (hessian(network, x, data, comm, part=part) for part in ("gauss-newton", "functional"))
     assert close(outer + rest, exact) and not close(outer, exact, 1e-3)
     # In pieces of any size, of a row at a time, and of the fewest samples: the same to rounding.
-    for room in (1, 50, 170):
-        assert close(hessian(network, x, data, comm, room=room), H, 1e-14)
+    for workspace in (1, 50, 170):
+        assert close(hessian(network, x, data, comm, workspace=workspace), H, 1e-14)
 
 
 def _random_networks(seeds, exact_of, comm):
@@ -179,8 +179,8 @@ def test_diagonal_of_rows_that_are_zero_in_every_network(comm):
     network.loss("loss", SquaredError(), "out", "y")
     rng = np.random.default_rng(2)
     x, data = rng.normal(size=network.n), {"x": rng.normal(size=(5, 2)), "y": rng.normal(size=(5, 1))}
-    objective = network.objective(x, deal(data, comm), part="functional", comm=comm)
-    exact = network.hessian(x, deal(data, comm), part="functional", comm=comm)
+    objective = network.objective(x, shard_samples(data, comm), part="functional", comm=comm)
+    exact = network.hessian(x, shard_samples(data, comm), part="functional", comm=comm)
     with exact, sh.MatrixFree(objective) as free:
         assert objective.pattern.hollow is not None  # no part of it is bent in the parameters of one node
         np.testing.assert_allclose(free.diagonal(), exact.diagonal(), atol=EXACT)
@@ -189,7 +189,7 @@ def test_diagonal_of_rows_that_are_zero_in_every_network(comm):
 def test_hessian_follows_x(comm):
     network = two_losses()
     x, data = point(network)
-    with network.hessian(x, deal(data, comm), comm=comm) as H:
+    with network.hessian(x, shard_samples(data, comm), comm=comm) as H:
         H.update(x + 0.1)
         assert close(dense(H.mat), by_imaginary_step(network, x + 0.1, data))
         assert H.kinks.count == 0 and "ordinary" in str(H.kinks)

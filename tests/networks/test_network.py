@@ -13,7 +13,7 @@ from sparsehess.networks import (
     SoftmaxCrossEntropy,
     SquaredError,
     Sum,
-    deal,
+    shard_samples,
     tanh,
 )
 from sparsehess.operators.combinations import congruence
@@ -38,7 +38,7 @@ def test_sharing_is_a_congruence(comm):
     x, data = point(network)
     untied = network.untied()
     assert untied.n == len(network.labels) and network.n < untied.n
-    with untied.hessian(x[network.labels], deal(data, comm), comm=comm) as free:
+    with untied.hessian(x[network.labels], shard_samples(data, comm), comm=comm) as free:
         T = network.sharing(comm=comm)
         with congruence(free, T) as tied:
             assert close(dense(tied.mat), hessian(network, x, data, comm))
@@ -83,7 +83,7 @@ def test_graph_of_networkx(comm):
 def test_what_cannot_be_used_is_refused(comm):
     network = chain()
     x, data = point(network)
-    mine = deal(data, comm)
+    mine = shard_samples(data, comm)
 
     def wrong(**change):
         names = {"forward": wave_forward, "vjp": wave_vjp, "second": wave_second}
@@ -94,7 +94,7 @@ def test_what_cannot_be_used_is_refused(comm):
         net.add("w", Custom(**{**names, **change}, outputs=2, inputs=(2, 1), size=3), "x", "D")
         net.loss("loss", SquaredError(), "w", "t")
         at, given = point(net)
-        return net.hessian(at, deal(given, comm), comm=comm)
+        return net.hessian(at, shard_samples(given, comm), comm=comm)
 
     def without_curvature(w, X, Y, dX, dw):
         by_x, by_w = wave_second(w, X, Y, dX, dw)

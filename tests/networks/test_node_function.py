@@ -8,8 +8,8 @@ from sparsehess.networks import (
     Pointwise,
     tanh,
 )
-from sparsehess.networks.derivative_check import check
-from sparsehess.networks.propagation import Sample
+from sparsehess.networks.derivative_check import check_derivatives
+from sparsehess.networks.propagation import ForwardPass
 from support.layered_networks import NETWORKS, point
 
 pytestmark = pytest.mark.parallel([1, 2, 3])
@@ -20,27 +20,27 @@ def test_every_function_states_its_derivatives(comm):
     for make in NETWORKS:
         network = make()
         x, data = point(network)
-        sample = Sample(network.plan, x, data, 1.0)
+        forward = ForwardPass(network.plan, x, data, 1.0)
         for u, node in enumerate(network.plan.nodes):
-            if node.function is not None:
-                parents = [sample.value(p) for p in node.parents]
-                check(node.name, node.function, network.plan.own(x, u), parents, rng)
+            if not node.is_input:
+                parents = [forward.value(p) for p in node.parents]
+                check_derivatives(node.name, node.function, network.plan.parameters_of(x, u), parents, rng)
                 seen.add(type(node.function))
     assert len(seen) == 10
 
     class Denied(Pointwise):
-        def curved(self, p, q):
+        def couples_parents(self, p, q):
             return False
 
     with pytest.raises(CheckError, match="second derivatives by parent 0"):
-        check("denied", Denied(tanh().rule), np.zeros(0), [rng.normal(size=(4, 2))], rng)
+        check_derivatives("denied", Denied(tanh().rule), np.zeros(0), [rng.normal(size=(4, 2))], rng)
 
     class Promised(Pointwise):
-        def mixing(self, p):
+        def couples_to_parameters(self, p):
             return True
 
-        def parameters(self, widths):
+        def parameter_count(self, widths):
             return 1
 
-    with pytest.raises(InputError, match="does not state 'advance', which its function promises"):
-        check("promised", Promised(tanh().rule), np.zeros(1), [rng.normal(size=(4, 2))], rng)
+    with pytest.raises(InputError, match="does not state 'parameter_jvp', which its function promises"):
+        check_derivatives("promised", Promised(tanh().rule), np.zeros(1), [rng.normal(size=(4, 2))], rng)

@@ -5,9 +5,9 @@ import pytest
 
 import sparsehess as sh
 from sparsehess.networks import (
-    deal,
+    shard_samples,
 )
-from sparsehess.networks.propagation import Sample
+from sparsehess.networks.propagation import ForwardPass
 from support.layered_networks import (
     Plain,
     by_imaginary_step,
@@ -30,16 +30,16 @@ def test_products_gradient_and_energy(make, comm):
     network = make()
     x, data = point(network)
     exact = by_imaginary_step(network, x, data)
-    objective = network.objective(x, deal(data, comm), comm=comm)
+    objective = network.objective(x, shard_samples(data, comm), comm=comm)
     here = objective.at(x)
     own = slice(objective.layout.start, objective.layout.stop)
-    slope = Sample(network.plan, x, data, 0.2).gradient()
+    slope = ForwardPass(network.plan, x, data, 0.2).gradient()
     assert comm.allreduce(objective.energy(x)) == pytest.approx(energy(network, x, data, Plain), rel=1e-14)
     assert close(here.gradients([here.x])[0], slope[own])
     V = np.random.default_rng(0).normal(size=(5, network.n))
     assert close(here.along(V[:, own]), (V @ exact)[:, own])
     for part in ("gauss-newton", "functional"):
-        of_part = network.objective(x, deal(data, comm), part=part, comm=comm, room=1)
+        of_part = network.objective(x, shard_samples(data, comm), part=part, comm=comm, workspace=1)
         found = of_part.at(x).along(V[:, own])
         assert close(found, (V @ hessian(network, x, data, comm, part=part))[:, own])
     with sh.MatrixFree(objective) as free, sh.assemble(objective) as colored:

@@ -7,7 +7,7 @@ import sparsehess as sh
 from sparsehess.networks import (
     SoftmaxCrossEntropy,
     SquaredError,
-    deal,
+    shard_samples,
     tanh,
 )
 from spiral_network import spiral
@@ -48,7 +48,7 @@ def test_nullity_of_tanh_networks(case, comm):
     x = rng.normal(size=network.n)
     nullity = (widths[0] - r) * widths[1] + widths[-2] + 1
     assert np.linalg.matrix_rank(np.c_[X, np.ones(400)]) == r + 1
-    with network.hessian(x, deal(data, comm), comm=comm) as H:
+    with network.hessian(x, shard_samples(data, comm), comm=comm) as H:
         assert network.n - rank_of(dense(H.mat)) == nullity
         found = sh.rank(H.mat, "gap")
         assert found.degeneracy == nullity and found.certified

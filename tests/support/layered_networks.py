@@ -17,15 +17,15 @@ from sparsehess.networks import (
     SquaredError,
     Sum,
     absolute,
-    deal,
     leaky_relu,
     relu,
+    shard_samples,
     sigmoid,
     softplus,
     square,
     tanh,
 )
-from sparsehess.networks.propagation import Sample
+from sparsehess.networks.propagation import ForwardPass
 from support.cases import local_rows
 
 EXACT = 1e-13
@@ -181,8 +181,8 @@ def by_imaginary_step(network, x, data):
     N, step = len(next(iter(data.values()))), 1e-30
     points = x + 1j * step * np.eye(len(x))
     slope = np.array([energy(network, point, data, Plain).imag for point in points]) / step
-    mine = [Sample(network.plan, point, data, 1 / N).gradient().imag / step for point in points]
-    assert close(Sample(network.plan, x, data, 1 / N).gradient(), slope)
+    mine = [ForwardPass(network.plan, point, data, 1 / N).gradient().imag / step for point in points]
+    assert close(ForwardPass(network.plan, x, data, 1 / N).gradient(), slope)
     return np.array(mine)
 
 
@@ -317,7 +317,7 @@ def dense(mat):
 
 
 def hessian(network, x, data, comm, **more):
-    with network.hessian(x, deal(data, comm), comm=comm, **more) as found:
+    with network.hessian(x, shard_samples(data, comm), comm=comm, **more) as found:
         return dense(found.mat)
 
 
