@@ -221,7 +221,7 @@ def _find_kinks(problem: NetworkProblem, activations: dict[int, PiecewiseLinear]
                 moved = mask & (tangents[parents[u]][:, 0] != 0)
                 for sample, unit in np.argwhere(moved):
                     found.append(Kink(activations[u], u, parents[u], first + int(sample), int(unit)))
-        first += forward.samples
+        first += forward.sample_count
     return found
 
 

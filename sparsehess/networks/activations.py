@@ -117,6 +117,18 @@ def tanh() -> Pointwise:
     """Return the hyperbolic tangent.
 
     *Not collective.*
+
+    Returns
+    -------
+    Pointwise
+        For `Network.add`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparsehess.networks import tanh
+    >>> [d.item() for d in tanh().rule(np.array([0.0]))]  # value and derivatives
+    [0.0, 1.0, -0.0]
     """
     return Pointwise(_tanh)
 
@@ -125,6 +137,18 @@ def sigmoid() -> Pointwise:
     """Return 1 / (1 + exp(-x)).
 
     *Not collective.*
+
+    Returns
+    -------
+    Pointwise
+        For `Network.add`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparsehess.networks import sigmoid
+    >>> [d.item() for d in sigmoid().rule(np.array([0.0]))]  # value and derivatives
+    [0.5, 0.25, 0.0]
     """
     return Pointwise(_sigmoid)
 
@@ -133,6 +157,18 @@ def softplus() -> Pointwise:
     """Return log(1 + exp(x)).
 
     *Not collective.*
+
+    Returns
+    -------
+    Pointwise
+        For `Network.add`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparsehess.networks import softplus
+    >>> [round(d.item(), 3) for d in softplus().rule(np.array([0.0]))]  # value and derivatives
+    [0.693, 0.5, 0.25]
     """
     return Pointwise(_softplus)
 
@@ -141,6 +177,18 @@ def square() -> Pointwise:
     """Return x².
 
     *Not collective.*
+
+    Returns
+    -------
+    Pointwise
+        For `Network.add`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparsehess.networks import square
+    >>> [d.item() for d in square().rule(np.array([3.0]))]  # value and derivatives
+    [9.0, 6.0, 2.0]
     """
     return Pointwise(_square)
 
@@ -195,6 +243,17 @@ def relu() -> PiecewiseLinear:
     """Return max(x, 0).
 
     *Not collective.*
+
+    Returns
+    -------
+    PiecewiseLinear
+        For `Network.add`.
+
+    Examples
+    --------
+    >>> from sparsehess.networks import relu
+    >>> relu()
+    PiecewiseLinear(left=0.0, right=1.0)
     """
     return PiecewiseLinear(0.0, 1.0)
 
@@ -203,6 +262,27 @@ def leaky_relu(slope: float = 0.01) -> PiecewiseLinear:
     """Return x, or slope·x below 0.
 
     *Not collective.*
+
+    Parameters
+    ----------
+    slope
+        Below 0.
+
+    Returns
+    -------
+    PiecewiseLinear
+        For `Network.add`.
+
+    Raises
+    ------
+    InputError
+        The slope is not finite.
+
+    Examples
+    --------
+    >>> from sparsehess.networks import leaky_relu
+    >>> leaky_relu(0.1)
+    PiecewiseLinear(left=0.1, right=1.0)
     """
     return PiecewiseLinear(slope, 1.0)
 
@@ -211,5 +291,16 @@ def absolute() -> PiecewiseLinear:
     """Return |x|.
 
     *Not collective.*
+
+    Returns
+    -------
+    PiecewiseLinear
+        For `Network.add`.
+
+    Examples
+    --------
+    >>> from sparsehess.networks import absolute
+    >>> absolute()
+    PiecewiseLinear(left=-1.0, right=1.0)
     """
     return PiecewiseLinear(-1.0, 1.0)

@@ -289,6 +289,11 @@ class Network:
         *Not collective.*
 
         With its Hessian H and `sharing()` as T, this network's is TᵀHT.
+
+        Returns
+        -------
+        Network
+            Another network, whose nodes have blocks of their own.
         """
         network = Network()
         for name, facts in self.graph.nodes(data=True):
@@ -358,7 +363,25 @@ class Network:
 
         *Collective.*
 
-        For arguments, result and errors see `networks.objective.network_objective`.
+        Parameters
+        ----------
+        x
+            (n,) parameters, the same on every rank.
+        data
+            {input: (N, width)}: this rank's samples, perhaps none; see `networks.shard_samples`.
+        more
+            Other arguments of `networks.objective.network_objective`: `part`, `workspace`, `comm`, and those of
+            `Objective`.
+
+        Returns
+        -------
+        Objective
+            Replicated, with exact products.
+
+        Raises
+        ------
+        InputError, CheckError, EvaluationError
+            See `networks.objective.network_objective`.
         """
         from sparsehess.networks.objective import network_objective
 
@@ -369,7 +392,24 @@ class Network:
 
         *Collective.*
 
-        The caller closes it. For arguments and errors see `NetworkHessian`.
+        Parameters
+        ----------
+        x
+            (n,) parameters, the same on every rank.
+        data
+            {input: (N, width)}: this rank's samples, perhaps none; see `networks.shard_samples`.
+        more
+            Other arguments of `NetworkHessian`: `part`, `workspace`, `comm`.
+
+        Returns
+        -------
+        NetworkHessian
+            The caller closes it.
+
+        Raises
+        ------
+        InputError, CheckError, EvaluationError
+            See `NetworkHessian`.
         """
         from sparsehess.networks.hessian import NetworkHessian
 

@@ -82,7 +82,7 @@ class NetworkProblem:
             return
         forward, rng = self.forward_pass(few), np.random.default_rng(0)
         for u, node in enumerate(self.plan.nodes):
-            shape = (forward.samples, node.width)
+            shape = (forward.sample_count, node.width)
             if forward.value(u).shape != shape:
                 raise EvaluationError(f"node {node.name} computed {forward.value(u).shape} where {shape} belongs")
             if not node.function.trusted:

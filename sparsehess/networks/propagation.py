@@ -50,7 +50,7 @@ class ForwardPass:
     ----------
     derivatives
         Value and derivatives of each node.
-    samples
+    sample_count
         Number N of samples.
     """
 
@@ -61,7 +61,7 @@ class ForwardPass:
             arguments = [data[node.name]] if node.is_input else [self.value(parent) for parent in node.parents]
             with evaluating(f"node {node.name}"):
                 self.derivatives.append(node.function.evaluate(plan.parameters_of(x, u), arguments))
-        self.samples = len(self.value(0))
+        self.sample_count = len(self.value(0))
 
     def value(self, u: int) -> np.ndarray:
         """Return the value (N, d) of node u."""
@@ -77,37 +77,37 @@ class ForwardPass:
     @cached_property
     def adjoints(self) -> NodeArrays:
         """δ (N, d) of each node that depends on parameters and that a loss depends on."""
-        adjoints = NodeArrays()
-        for u in reversed(range(len(self.plan.nodes))):
-            node = self.plan.nodes[u]
+        losses = NodeArrays()
+        for u, node in enumerate(self.plan.nodes):
             if node.is_loss and node.depends:
-                adjoints[u] = np.full((self.samples, 1), node.weight * self._loss_scale)
-            if u in adjoints:
-                for p, parent in self.plan.dependent_parents(u):
-                    adjoints.accumulate(parent, self.derivatives[u].vjp(p, adjoints[u][:, None, :])[:, 0])
-        return adjoints
+                losses[u] = np.full((self.sample_count, 1, 1), node.weight * self._loss_scale)
+        return NodeArrays({u: Y[:, 0] for u, Y in self._pull_back(losses).items()})
 
     def gradient(self) -> np.ndarray:
         """Return the gradient (n,) of the energy."""
-        gradient = np.zeros(self.plan.n, self.x.dtype)
-        for u in self.plan.parametric_nodes:
-            own = self.plan.parameters_of(gradient, u)
-            own += self.derivatives[u].parameter_vjp_sum(self.adjoints[u][:, None, :])[0]
-        return gradient
+        return self._parameter_gradient({u: delta[:, None, :] for u, delta in self.adjoints.items()})
 
     def unit_gradient(self, u: int, sample: int, unit: int) -> np.ndarray:
         """Return the gradient (n,) of one number, that of a unit of node u at a sample."""
-        gradient, adjoints = np.zeros(self.plan.n), NodeArrays()
-        adjoints[u] = np.zeros((self.samples, 1, self.plan.nodes[u].width))
-        adjoints[u][sample, 0, unit] = 1.0
-        for v in reversed(range(u + 1)):
-            if v not in adjoints:
-                continue
-            for p, parent in self.plan.dependent_parents(v):
-                adjoints.accumulate(parent, self.derivatives[v].vjp(p, adjoints[v]))
-            if self.plan.nodes[v].size:
-                own = self.plan.parameters_of(gradient, v)
-                own += self.derivatives[v].parameter_vjp_sum(adjoints[v])[0]
+        adjoint = np.zeros((self.sample_count, 1, self.plan.nodes[u].width))
+        adjoint[sample, 0, unit] = 1.0
+        return self._parameter_gradient(self._pull_back(NodeArrays({u: adjoint})))
+
+    def _pull_back(self, adjoints: NodeArrays) -> NodeArrays:
+        """Propagate adjoints (N, m, d) of some nodes to all nodes before them that depend on parameters."""
+        for u in reversed(range(len(self.plan.nodes))):
+            if u in adjoints:
+                for p, parent in self.plan.dependent_parents(u):
+                    adjoints.accumulate(parent, self.derivatives[u].vjp(p, adjoints[u]))
+        return adjoints
+
+    def _parameter_gradient(self, adjoints: dict[int, np.ndarray]) -> np.ndarray:
+        """Return the gradient (n,) by the parameters from adjoints (N, 1, d) of the nodes."""
+        gradient = np.zeros(self.plan.n, self.x.dtype)
+        for u in self.plan.parametric_nodes:
+            if u in adjoints:
+                own = self.plan.parameters_of(gradient, u)
+                own += self.derivatives[u].parameter_vjp_sum(adjoints[u])[0]
         return gradient
 
     # --- tangents ---
@@ -125,7 +125,7 @@ class ForwardPass:
     def node_tangents(self, w: int) -> NodeArrays:
         """Return the total Jacobians by the value of node w, as tangents (N, d_w, d) along its d_w units."""
         width = self.plan.nodes[w].width
-        tangents = NodeArrays({w: np.broadcast_to(np.eye(width), (self.samples, width, width))})
+        tangents = NodeArrays({w: np.broadcast_to(np.eye(width), (self.sample_count, width, width))})
         for u in range(w + 1, len(self.plan.nodes)):
             if self.plan.nodes[u].needed:
                 self._push_forward(tangents, u)

@@ -80,6 +80,19 @@ def test_graph_of_networkx(comm):
         Network.from_networkx(graph)
 
 
+def test_names_of_nodes_may_be_of_any_kind():
+    network = Network()
+    network.input(0, 2)
+    network.input("t", 1)
+    network.add(("layer", 1), Affine(1), 0)
+    network.loss("loss", SquaredError(), ("layer", 1), "t")
+    data = {0: np.ones((3, 2)), "t": np.zeros((3, 1))}
+    with network.hessian(np.zeros(3), data) as H:
+        np.testing.assert_array_equal(dense(H.mat), np.ones((3, 3)))
+    with pytest.raises(InputError, match=r"for the inputs \[0, 't'\]; look at \['t', 'y'\]"):
+        network.hessian(np.zeros(3), {0: data[0], "y": data["t"]})
+
+
 def test_what_cannot_be_used_is_refused(comm):
     network = chain()
     x, data = point(network)
