@@ -7,8 +7,8 @@ What always holds here: parents come before their children; arrays of nodes are 
 and adjoints (samples, directions, units); a rank evaluates its own samples only, and sums over the ranks are
 formed in `block_rows` or by whoever calls the objective.
 
-May import: errors, runtime, pattern, storage, coloring, derivatives, hessian, operators and eigen; not hosts, which
-stand beside it. Modules are imported when a name is first used.
+May import: errors, runtime, pattern, storage, coloring, derivatives, hessian, operators and eigen; not hosts,
+which stand beside it. Modules are imported when a name is first used.
 """
 
 from sparsehess.runtime.lazy import attributes
