@@ -201,7 +201,7 @@ def test_a_numpy_that_petsc4py_was_not_built_for_is_named(problems):
     assert done.stderr.count("sparsehess:") == 1  # of two that cannot go on the first says so
 
 
-def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(problems):
+def test_a_full_disk_is_one_line_and_leaves_nothing(problems):
     sp.save_npz(problems / "wide.npz", sp.diags([np.arange(1.0, 500.0)], [0]))
     program = (
         "import resource, sys; from sparsehess import runtime; runtime.initialize()\n"

@@ -119,7 +119,7 @@ def with_colors(pattern, coloring, colors):
     return dataclasses.replace(coloring, colors=own, ghost_colors=ghosts, count=int(colors.max()) + 1)
 
 
-def test_the_ring_of_six_in_two_colours_is_no_acyclic_colouring(comm):
+def test_two_colours_are_no_acyclic_colouring_of_a_ring(comm):
     """A two-coloured cycle has no leaf to begin with; recoveries that do not look for one return nonsense."""
     ring = np.arange(6)
     pattern = sh.Pattern.from_pairs(ring, (ring + 1) % 6, 6, comm=comm)

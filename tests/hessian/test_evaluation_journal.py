@@ -16,7 +16,7 @@ from support.interrupted import PROBLEM, Interrupted
 pytestmark = pytest.mark.parallel([1, 2])
 
 
-def test_a_coloring_of_another_pattern_of_the_same_size_is_not_taken(comm, folder):
+def test_a_coloring_of_another_pattern_is_not_taken(comm, folder):
     patterns = [sh.Pattern.from_edges(edges, 8, comm=comm) for edges in ([[0, 1], [2, 3]], [[0, 2], [1, 3]])]
     journal = Journal(Checkpoint(folder, comm, resume=True), PROBLEM, patterns[0].layout)
     made = [journal.coloring(pattern, lambda pattern=pattern: sh.color(pattern)) for pattern in patterns]
@@ -73,7 +73,7 @@ def entries(hessian):
         pytest.param({"columns": 1}, marks=pytest.mark.thorough),
     ],
 )
-def test_an_assembly_that_is_stopped_again_and_again_evaluates_nothing_twice(comm, folder, how):
+def test_a_repeatedly_stopped_assembly_evaluates_nothing_twice(comm, folder, how):
     calls, plain = [], []
     with sh.assemble(objective(comm, plain), **how) as hessian:
         wanted, evaluations = entries(hessian), hessian.evaluations

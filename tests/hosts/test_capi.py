@@ -343,7 +343,7 @@ def test_an_error_of_one_rank_is_returned_on_all(host):
     assert done.returncode == 2
 
 
-def test_a_number_that_is_none_is_a_failed_check_on_all(host):
+def test_nan_is_a_failed_check_on_all_ranks(host):
     done = mpiexec(2, host, "fault", 1, "nan")
     assert done.stdout.count("status 4: ") == 2, done.stdout + done.stderr
     assert "not finite" in done.stdout and "variable 23" in done.stdout

@@ -79,7 +79,7 @@ def test_blocks_are_dealt_by_their_cost():
     assert load.tolist() == [8.0, 8.0, 8.0] and len(set(target[[0, 2, 5]])) == 3
 
 
-def test_a_function_that_refuses_a_value_of_one_rank_does_so_on_all(comm):
+def test_a_value_refused_on_one_rank_is_refused_on_all(comm):
     blocks = [np.eye(2), np.eye(3), np.eye(2), -np.eye(1)]
     with BlockDiagonal(blocks, comm=comm) as operator:
         with pytest.raises(InputError, match="positive definite"):

@@ -58,7 +58,7 @@ def test_a_failure_stops_all_soon(comm):
     alone.Free()
 
 
-def test_what_is_left_of_a_slow_rank_is_halved_and_halved_again(comm):
+def test_work_left_to_a_slow_rank_is_halved_repeatedly(comm):
     ours = communicator(comm)
     alone = ours.Split(ours.rank, 0)
     done, _ = shared(ours, alone, 64, lambda _: time.sleep(0.05 * (ours.rank == 0)))

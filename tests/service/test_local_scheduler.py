@@ -91,7 +91,7 @@ def test_a_run_that_fails_tells_why_and_its_status(place):
     assert code == 2 and "k=99" in err
 
 
-def test_a_script_that_is_killed_has_failed_and_its_number_is_not_trusted(place):
+def test_a_killed_script_has_failed_whatever_has_its_number(place):
     job = started(place, "import time; time.sleep(60)")
     assert state(job) == State("running")
     deadline = time.monotonic() + 30
@@ -112,7 +112,7 @@ def test_a_script_that_is_killed_has_failed_and_its_number_is_not_trusted(place)
         local_scheduler.end(elsewhere)
 
 
-def test_a_time_limit_stops_a_job_that_saves_and_it_goes_on(place):
+def test_a_job_stopped_by_its_time_limit_goes_on(place):
     job = made(place)
     folder = Path(job.folder)
     job = started(
@@ -137,7 +137,7 @@ def test_a_time_limit_ends_a_job_that_cannot_save(place):
     assert waited(job).word == "failed" and job.exit == 128 + signal.SIGTERM
 
 
-def test_a_job_takes_over_settings_of_mpi_and_no_marks_of_a_run(monkeypatch):
+def test_a_job_inherits_settings_of_mpi_but_no_marks(monkeypatch):
     settings = {"OMPI_MCA_btl", "PRTE_MCA_rmaps_default_mapping_policy"}
     marks = {"OMPI_COMM_WORLD_RANK", "OMPI_MCA_ess_base_vpid", "PMIX_RANK", "PRTE_LAUNCHED"}
     with monkeypatch.context() as told:

@@ -273,7 +273,7 @@ def test_killed_services_lose_nothing_and_do_nothing_twice(place):
     assert groups == {0, 1}
 
 
-def test_what_cannot_be_interrupted_is_killed_and_the_service_goes_on(place):
+def test_a_job_that_ignores_interrupts_is_killed_alone(place):
     hangs = put(place, problem_job(place, how="hang", submit='time = "00:01"'), priority=3)
     good = put(place, matrix_job(place))
     service = start(place, 1, "--ranks", "1", "--once", "--grace", "0.2")
@@ -287,7 +287,7 @@ def test_what_cannot_be_interrupted_is_killed_and_the_service_goes_on(place):
 @pytest.mark.parametrize(
     "ranks", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
 )
-def test_a_job_that_ends_the_service_each_time_is_given_up(place, ranks):
+def test_a_job_that_ends_each_service_is_given_up(place, ranks):
     dies, good = put(place, problem_job(place, how="die"), priority=2), put(place, matrix_job(place))
     service = start(place, 1, "--ranks", str(ranks), "--once")
     assert service.wait(90) == 0, (place / "service.log").read_text()
@@ -295,7 +295,7 @@ def test_a_job_that_ends_the_service_each_time_is_given_up(place, ranks):
     assert eigenvalues(place, good) == pytest.approx(laplacian(N)[1][:3], rel=1e-9)
 
 
-def test_one_that_looks_after_a_service_passes_on_that_it_shall_leave(place):
+def test_a_supervisor_passes_on_that_its_service_shall_leave(place):
     left, behind = put(place, problem_job(place, wait=0.1), 5), put(place, matrix_job(place))
     service = start(place, 1, "--ranks", "1")
     until((place / "spool" / "running" / left / "status.json").exists)
@@ -305,7 +305,7 @@ def test_one_that_looks_after_a_service_passes_on_that_it_shall_leave(place):
 
 
 @pytest.mark.slow
-def test_a_rank_that_leaves_the_others_waiting_ends_its_job_alone(place):
+def test_a_rank_that_leaves_others_waiting_ends_its_job(place):
     job = put(place, f'command = "eigs"\ninput = "{place}/code/problems.py:stuck"\nk = 2\n', 9)
     good = put(place, matrix_job(place))
     service = start(place, 1, "--ranks", "2", "--once")
@@ -356,7 +356,7 @@ def test_submit_status_result_and_cancel_speak_to_a_spool(place, capsys):
         run("submit", job, "--ranks", "4")
 
 
-def test_jobs_that_have_an_outcome_are_settled_and_others_queued_again_some_times(place):
+def test_jobs_with_an_outcome_are_settled_and_others_queued_again(place):
     spool = Spool.found(place / "spool")
     ended, poison = put(place, matrix_job(place), 2), put(place, matrix_job(place), 1)
     folder = spool.claim()

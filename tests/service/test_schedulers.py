@@ -11,7 +11,7 @@ from sparsehess.service.schedulers import State
 from support.batch import facts, made, run, state
 
 
-def test_what_goes_on_is_told_so_before_what_is_for_petsc(place, programs):
+def test_the_flag_to_resume_stands_before_options_of_petsc(place, programs):
     fake(programs, "mpiexec", "exit 75")
     saved = place / "saved"
     saved.mkdir()

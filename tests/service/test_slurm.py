@@ -221,7 +221,7 @@ def working(place, launcher, seconds):
     return job, checkpoint
 
 
-def test_a_time_limit_stops_a_job_it_is_queued_again_and_goes_on(place, launcher):
+def test_a_job_stopped_by_its_time_limit_is_queued_again(place, launcher):
     job, _ = working(place, launcher, 60)
     seen = set()
 
@@ -236,7 +236,7 @@ def test_a_time_limit_stops_a_job_it_is_queued_again_and_goes_on(place, launcher
     assert len(Path(job.folder, "starts").read_text().splitlines()) == 2 and "running" in seen
 
 
-def test_a_run_that_its_limit_stops_goes_on_where_it_was(place, launcher):
+def test_a_run_stopped_by_its_limit_goes_on(place, launcher):
     (place / "problems.py").write_text(COSTLY)
     (place / "job.toml").write_text(
         f'command = "eigs"\ninput = "problems.py:band"\nk = 3\n[submit]\nlauncher = "{launcher}"\n'

@@ -33,7 +33,7 @@ def names(spool, state):
     return sorted(os.listdir(spool.path / state))
 
 
-def test_a_torn_answer_is_made_anew_and_not_taken_for_garbage(spool):
+def test_a_torn_answer_is_made_anew(spool):
     job = put(spool)
     folder = spool.claim()
     (folder / "result.json").write_text("{}")
@@ -54,7 +54,7 @@ def test_what_is_printed_after_the_end_makes_no_failure(spool):
     assert names(spool, "done") == [job] and spools.read_outcome(spool.path / "done" / job)["exit"] == 0
 
 
-def test_killed_between_the_rename_and_its_note_a_job_keeps_its_priority(spool, monkeypatch):
+def test_a_job_killed_before_its_note_keeps_its_priority(spool, monkeypatch):
     job = put(spool, JOB + "[submit]\npriority = 40\n", 40)
 
     def killed(*_):
@@ -94,7 +94,7 @@ def test_no_job_outlives_services_for_ever(spool):
     assert "ended 50 times" in spools.read_outcome(spool.path / "failed" / job)["error"]
 
 
-def test_a_full_disk_leaves_a_job_in_the_queue_and_is_told(spool, monkeypatch):
+def test_a_full_disk_leaves_a_job_in_the_queue(spool, monkeypatch):
     job = put(spool)
 
     def full(*_):
@@ -141,7 +141,7 @@ def test_names_of_unfinished_files_cannot_be_foreseen(spool, tmp_path):
     assert atomic_files.beside(path) != atomic_files.beside(path)
 
 
-def test_garbage_among_running_and_new_jobs_keeps_no_service_from_starting(spool):
+def test_garbage_among_jobs_keeps_no_service_from_starting(spool):
     job = put(spool)
     assert spool.claim() is not None
     (spool.path / "running" / "a file").write_text("")
@@ -270,7 +270,7 @@ if world.rank == 0:
 """
 
 
-def test_what_fails_on_one_rank_ends_the_job_or_the_service_on_both(tmp_path):
+def test_a_failure_on_one_rank_ends_both(tmp_path):
     (tmp_path / "alone.py").write_text(ALONE)
     scenes = ["share", "look", "outcome", "end", "record", "folder", "limit"]
     done = subprocess.run(

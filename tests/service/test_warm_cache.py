@@ -26,7 +26,7 @@ N = 400
 LOWEST = 2 - 2 * np.cos(np.pi * np.arange(1, 6) / (N + 1))  # of the chain, in closed form
 
 
-def test_a_file_that_changes_while_or_after_it_is_read_is_read_again(comm, folder, monkeypatch):
+def test_a_file_that_changes_is_read_again(comm, folder, monkeypatch):
     comm = runtime.communicator(comm)
     path = folder / "matrix.npz"
 

@@ -70,7 +70,7 @@ def test_any_damaged_byte_shows_and_the_one_before_is_used(comm, folder, caplog)
     assert checkpoint.load("stage", PROBLEM).meta == {"version": "first"}
 
 
-def test_a_damaged_file_does_not_take_the_place_of_the_good_one_before_it(comm, folder):
+def test_a_damaged_file_does_not_replace_a_good_one(comm, folder):
     _, arrays = contents(comm)
     checkpoint = Checkpoint(folder, comm, resume=True)
     for version in ("first", "second"):
@@ -89,7 +89,7 @@ def test_a_damaged_file_does_not_take_the_place_of_the_good_one_before_it(comm, 
 
 
 @pytest.mark.parametrize("how", ["full", "memory"])
-def test_a_disk_that_takes_nothing_keeps_what_was_saved_and_no_half(comm, folder, how, monkeypatch, caplog):
+def test_a_full_disk_keeps_what_was_saved_before(comm, folder, how, monkeypatch, caplog):
     _, arrays = contents(comm)
     checkpoint = Checkpoint(folder, comm, resume=True)
     checkpoint.save("stage", PROBLEM, {"version": "first"}, arrays)
@@ -113,7 +113,7 @@ def test_a_disk_that_takes_nothing_keeps_what_was_saved_and_no_half(comm, folder
     assert comm.rank or "cannot be removed" in caplog.text
 
 
-def test_a_link_under_the_name_of_a_file_to_be_is_not_followed(comm, folder):
+def test_a_link_where_a_file_goes_is_not_followed(comm, folder):
     _, arrays = contents(comm)
     (place := folder / "checkpoint").mkdir(exist_ok=True)
     if comm.rank == 0:

@@ -18,9 +18,7 @@ pytestmark = pytest.mark.parallel([1, 2])
 
 @pytest.mark.parallel([1])
 @pytest.mark.parametrize("error", [errno.ENOLCK, errno.EIO])
-def test_a_file_system_without_locks_is_told_of_and_one_that_fails_is_refused(
-    folder, comm, error, monkeypatch, caplog
-):
+def test_missing_locks_are_told_and_failing_ones_refused(folder, comm, error, monkeypatch, caplog):
     def fails(*_):
         raise OSError(error, os.strerror(error))
 
@@ -36,7 +34,7 @@ def test_a_file_system_without_locks_is_told_of_and_one_that_fails_is_refused(
 
 
 @pytest.mark.parallel([1])
-def test_a_lock_that_was_removed_while_it_was_waited_for_is_taken_anew(folder, comm, monkeypatch):
+def test_a_lock_removed_while_waited_for_is_taken_anew(folder, comm, monkeypatch):
     taken, lockf = [], folder_lock.fcntl.lockf
 
     def removed(*arguments):

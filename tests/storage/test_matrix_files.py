@@ -43,7 +43,7 @@ def test_there_and_back(suffix, folder, comm):
 
 
 @pytest.mark.parametrize("name", ["m.mtx", "m.npz", "m.petsc", "m.h5"])
-def test_a_matrix_that_cannot_be_written_is_refused_on_all_ranks(name, folder, comm):
+def test_an_unwritable_matrix_is_refused_on_all_ranks(name, folder, comm):
     with EigenProblem.of(MATRIX, comm=comm) as problem:
         with pytest.raises(InputError, match=f"{name}: cannot be written: No such file"):
             writers.write_matrix(folder / "nowhere" / name, problem.A)
@@ -60,7 +60,7 @@ def contents(folder, comm):
     return names
 
 
-def test_half_a_result_leaves_nothing_and_what_the_killed_have_left_goes(folder, comm, monkeypatch):
+def test_unfinished_files_are_removed(folder, comm, monkeypatch):
     path, facts = folder / "result.h5", {"k": 2}
     left, mine = atomic_files.beside(path), atomic_files.beside(path)
     if comm.rank == 0:

@@ -64,7 +64,7 @@ def test_a_mass_may_be_of_any_numbers(kind, comm):
 
 
 @pytest.mark.parametrize("form", ["blocks of three", "half"])
-def test_a_matrix_that_is_stored_in_blocks_or_by_its_upper_half(form, comm):
+def test_matrices_stored_in_blocks_or_by_their_upper_half(form, comm):
     matrix, exact = laplacian(9, 10, 10)
     layout = Layout.from_size(900, comm)
     own = matrix[layout.start : layout.stop]

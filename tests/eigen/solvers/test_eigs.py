@@ -242,7 +242,7 @@ def test_too_few_iterations_are_not_passed_off_as_success(comm):
         sh.eigs(matrix, 30, which="largest", options={"eps_max_it": 1, "eps_ncv": 31}, count="no", comm=comm)
 
 
-def test_a_solve_at_a_moved_shift_takes_the_factorization_that_was_counted_with(comm):
+def test_a_moved_shift_takes_the_factorization_of_its_count(comm):
     PETSc.Log.begin()
     matrix, exact = laplacian(19, 23)
     made = [PETSc.Log.Event(name) for name in ("MatCholFctrSym", "MatCholFctrNum")]

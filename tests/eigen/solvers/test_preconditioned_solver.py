@@ -195,7 +195,7 @@ def test_options_of_the_caller_are_used(comm):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_as_many_guesses_as_a_block_has_leave_no_random_vectors(method, comm):
+def test_guesses_that_fill_a_block_leave_no_random_vectors(method, comm):
     """Multigrid then begins with nothing, on coarse levels that some ranks have no rows of too."""
     matrix, exact = laplacian(19, 23)
     guess = np.linalg.eigh(matrix.toarray())[1][:, :40].T + 1e-3

@@ -26,7 +26,7 @@ def searched(checkpoint, matrix, comm, **more):
         return found
 
 
-def test_a_search_knows_its_matrix_by_its_sign_and_its_null_space(comm, folder):
+def test_a_search_knows_sign_and_null_space_of_its_matrix(comm, folder):
     ring = sp.diags([2.0, -1.0, -1.0], [0, 1, -1], shape=(12, 12)).tolil()
     ring[0, 11] = ring[11, 0] = -1
     pair = sp.block_diag([ring, ring]).tocsr()
@@ -69,7 +69,7 @@ SOLVES = [
 
 
 @pytest.mark.parametrize("what", SOLVES)
-def test_a_solve_that_is_stopped_again_and_again_gives_the_same(comm, folder, what):
+def test_a_repeatedly_stopped_solve_gives_the_same(comm, folder, what):
     matrix, exact = laplacian(19, 23)
     with sh.eigs(matrix, comm=comm, **what) as spectrum:
         wanted = spectrum.eigenvalues.copy()
@@ -91,6 +91,6 @@ def test_a_solve_that_is_stopped_again_and_again_gives_the_same(comm, folder, wh
 
 @pytest.mark.parallel([2])
 def test_slices_of_groups_are_saved(comm, folder):
-    test_a_solve_that_is_stopped_again_and_again_gives_the_same(
+    test_a_repeatedly_stopped_solve_gives_the_same(
         comm, folder, {"interval": (0.0, 3.0), "groups": 2, "method": "slicing"}
     )
