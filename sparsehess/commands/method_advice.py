@@ -12,7 +12,7 @@ import numpy as np
 from sparsehess.commands.cost_model import Calls, Memory
 from sparsehess.commands.reports.tables import columns
 from sparsehess.eigen.estimates.block_lanczos import Lanczos
-from sparsehess.eigen.estimates.reduced_operator import reduced
+from sparsehess.eigen.estimates.reduced_operator import reduced_operator
 from sparsehess.eigen.problem.problem import EigenProblem
 
 # Lanczos runs that the products are dealt to: two tell an error.
@@ -83,12 +83,12 @@ def look(matrix, products: int, *, top: bool = False, columns: bool = False, mas
     steps = max(2, (products - counted) // _RUNS)
     with (
         EigenProblem.of(matrix, mass=mass, nullspace=[], near_null=[]) as problem,
-        reduced(problem) as operator,
+        reduced_operator(problem) as operator,
     ):
         row = _row(problem, counted, seed) if columns else None
         problem.comm.Barrier()
         began = time.perf_counter()
-        run = Lanczos(operator, operator.starts(range(_RUNS), seed), steps)
+        run = Lanczos(operator, operator.random_vectors(range(_RUNS), seed), steps)
         run.advance(steps)
         seconds = problem.comm.allreduce(time.perf_counter() - began, op=MPI.MAX) / (_RUNS * max(1, run.steps))
         rules, n = run.quadratures(), operator.total

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsehess.eigen.estimates.reduced_operator import reduced
+from sparsehess.eigen.estimates.reduced_operator import reduced_operator
 from sparsehess.eigen.estimates.spectral_density import Density, bounds, density
 from sparsehess.eigen.problem.factor_memory import factor_memory
 from sparsehess.eigen.problem.problem import EigenProblem
@@ -221,7 +221,7 @@ def _largest(problem: EigenProblem, seed: int) -> float:
     """Return the size of the largest eigenvalue, to a percent or so."""
     if problem.finite < problem.n:
         return problem.scale  # of a singular mass Lanczos sees nothing but the infinite ones
-    with reduced(problem) as operator:
+    with reduced_operator(problem) as operator:
         known = max((abs(value) for value, _ in operator.atoms), default=0.0)
         return max(known, bounds(operator, 40, seed)[2]) if operator.total else known
 

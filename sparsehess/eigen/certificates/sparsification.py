@@ -32,8 +32,8 @@ class Sparsified:
         Norms of what was dropped, E: the largest absolute row sum and the Frobenius norm. ‖E‖₂ is no more than
         either.
     bound
-        No eigenvalue of H x = λ M x, in their order, has moved by more (Weyl's inequality; see `sparsify`). None where
-        nothing is known for the mass.
+        No eigenvalue of H x = λ M x, in their order, has moved by more (Weyl's inequality; see `sparsify`). None
+        where nothing is known for the mass.
     """
 
     mat: PETSc.Mat

@@ -1,12 +1,11 @@
-"""What the spectrum says without eigenvectors: density, counts, trace, diagonal, rank.
+"""What products with random vectors tell of a spectrum: density, counts, traces, diagonals.
 
-Invariant of this room: no estimate leaves it without its error, and an error of zero means that the value is exact
-up to rounding. All random numbers are functions of a seed and of the global row, so that the answers do not depend
-on the number of ranks.
+Always: no estimate leaves this package without its error, and an error of zero means that the value is exact up to
+rounding. Random numbers are functions of a seed and of the global row, so that answers do not depend on the number
+of ranks. Imports eigen.problem and what stands before it.
 """
 
 from sparsehess.eigen.estimates.diagonal import BlockTraces, Diagonal, block_traces, diagonal
-from sparsehess.eigen.estimates.reduced_operator import Reduction, reduced
 from sparsehess.eigen.estimates.spectral_density import Atom, Density, count, density
 from sparsehess.eigen.estimates.trace import Trace, trace
 
@@ -15,12 +14,10 @@ __all__ = [
     "BlockTraces",
     "Density",
     "Diagonal",
-    "Reduction",
     "Trace",
     "block_traces",
     "count",
     "density",
     "diagonal",
-    "reduced",
     "trace",
 ]

@@ -1,13 +1,10 @@
-"""Lanczos from many starting vectors side by side, without ghosts; Gauss quadratures and functions of matrices.
-
-An operator is anything with `layout`, `comm`, `total` (dimension), `noise` (relative error of a product), `plain`,
-`apply` and `dual`, as `Reduction` has them.
-"""
+"""Lanczos from many starting vectors side by side, without ghosts; Gauss quadratures and functions of matrices."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Protocol
 
 from mpi4py import MPI
 
@@ -17,6 +14,7 @@ from sparsehess.errors import CheckError
 from sparsehess.runtime import on_root
 from sparsehess.runtime.citations import cite
 from sparsehess.runtime.memory import free_memory
+from sparsehess.runtime.row_layout import Layout
 
 # Starting vectors that are advanced together, at most: a matrix is read once for all of them.
 _TOGETHER = 16
@@ -37,7 +35,37 @@ _FIRST, _GROWTH = 12, 1.4
 _EPS = np.finfo(float).eps
 
 
-def batches(operator, steps: int, wanted: int) -> list[range]:
+class SymmetricOperator(Protocol):
+    """A symmetric operator on blocks (n_local, k) of vectors with contiguous columns.
+
+    Attributes
+    ----------
+    layout, comm
+        Rows of the vectors, and the ranks.
+    total
+        Dimension of the space that it acts on.
+    noise
+        Relative error of a product.
+    plain
+        Whether the inner product is the ordinary one.
+    """
+
+    layout: Layout
+    comm: MPI.Comm
+    total: int
+    noise: float
+    plain: bool
+
+    def apply(self, X: np.ndarray) -> np.ndarray:
+        """Return the image of a block, which may be overwritten. Collective."""
+        ...
+
+    def dual(self, X: np.ndarray) -> np.ndarray:
+        """Return M X for the inner product xᵀMy. Collective."""
+        ...
+
+
+def batches(operator: SymmetricOperator, steps: int, wanted: int) -> list[range]:
     """Return the numbers 0 to wanted - 1 in batches whose bases, steps vectors for each, fit into memory.
 
     Collective. Four bases of steps n_local numbers each, more where n_local is small, but no more than a quarter
@@ -82,7 +110,9 @@ class Lanczos:
         How many vectors were orthogonalised against all before them.
     """
 
-    def __init__(self, operator, starts: np.ndarray, most: int, memory: np.ndarray | None = None):
+    def __init__(
+        self, operator: SymmetricOperator, starts: np.ndarray, most: int, memory: np.ndarray | None = None
+    ):
         cite("lanczos")
         n_local, k = starts.shape
         self.operator, self.most = operator, max(1, min(most, operator.total))
@@ -257,7 +287,9 @@ def converged(run: Lanczos, f: Callable, accuracy: float) -> tuple[np.ndarray, f
         before, wanted = values, min(run.most, int(np.ceil(_GROWTH * wanted)))
 
 
-def function_of(operator, X: np.ndarray, f: Callable, *, most: int, accuracy: float) -> tuple[np.ndarray, float]:
+def apply_function(
+    operator: SymmetricOperator, X: np.ndarray, f: Callable, *, most: int, accuracy: float
+) -> tuple[np.ndarray, float]:
     """Return f(operator) X, (n_local, k), and the relative change of its last quadratures.
 
     Collective. Steps are taken until the quadratures Xᵀ M f X settle to the square of the accuracy or to rounding:

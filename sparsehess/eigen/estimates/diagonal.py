@@ -9,8 +9,9 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.coloring import Coloring, color
-from sparsehess.eigen.estimates.block_lanczos import batches, function_of
-from sparsehess.eigen.estimates.reduced_operator import Reduction, reduced
+from sparsehess.eigen.estimates.block_lanczos import apply_function, batches
+from sparsehess.eigen.estimates.random_blocks import random_signs
+from sparsehess.eigen.estimates.reduced_operator import ReducedOperator, reduced_operator
 from sparsehess.eigen.estimates.spectral_functions import Function, half_width, resolve
 from sparsehess.errors import InputError
 from sparsehess.pattern import Pattern
@@ -115,7 +116,7 @@ def diagonal(
     f = resolve(function, gamma, time)
     whole_number(samples, "samples", 2)  # their spread is the error
     whole_number(steps, "steps", 1)
-    with reduced(_no_mass(matrix), nullspace=nullspace, comm=comm) as operator:
+    with reduced_operator(_no_mass(matrix), nullspace=nullspace, comm=comm) as operator:
         own = _read(operator, f)
         if own is not None:
             return Diagonal(own, np.zeros(len(own)), True, 0, 0)
@@ -167,11 +168,11 @@ def block_traces(
     f = resolve(function, gamma, time)
     whole_number(samples, "samples", 2)  # their spread is the error
     whole_number(steps, "steps", 1)
-    with reduced(_no_mass(matrix), nullspace=nullspace, comm=comm) as operator:
+    with reduced_operator(_no_mass(matrix), nullspace=nullspace, comm=comm) as operator:
         local, blocks = _labels(labels, operator)
         own = _read(operator, f)
         if own is not None:
-            sums = operator.summed(np.bincount(local, own, blocks))
+            sums = operator.sum_over_ranks(np.bincount(local, own, blocks))
             return BlockTraces(sums, np.zeros(blocks), True, 0, 0)
         cite("hutchinson")
         rows = [
@@ -179,8 +180,8 @@ def block_traces(
             for entries in _sampled(operator, f, samples, steps, seed)
             for row in entries
         ]
-        sums = operator.summed(np.array(rows))
-        known = operator.summed(np.bincount(local, _of_atoms(operator, f), blocks))
+        sums = operator.sum_over_ranks(np.array(rows))
+        known = operator.sum_over_ranks(np.bincount(local, _of_atoms(operator, f), blocks))
         stderr = sums.std(axis=0, ddof=1) / np.sqrt(len(sums))
         return BlockTraces(sums.mean(axis=0) + known, stderr, False, len(sums), operator.products)
 
@@ -196,7 +197,7 @@ def _no_mass(matrix):
     return matrix
 
 
-def _read(operator: Reduction, f: Function) -> np.ndarray | None:
+def _read(operator: ReducedOperator, f: Function) -> np.ndarray | None:
     """Return the local diagonal of an assembled matrix, None where it cannot be read."""
     if not (f.linear and operator.problem.assembled):
         return None
@@ -206,33 +207,33 @@ def _read(operator: Reduction, f: Function) -> np.ndarray | None:
     return own
 
 
-def _of_atoms(operator: Reduction, f: Function) -> np.ndarray:
+def _of_atoms(operator: ReducedOperator, f: Function) -> np.ndarray:
     """Return the local diagonal of the part of f(H) that is deflated, which are null vectors."""
     if not operator.atoms or not f.above < 0.0:
         return np.zeros(operator.layout.n_local)
     return float(f(np.zeros(1))[0]) * operator.deflated_diagonal()
 
 
-def _applied(operator: Reduction, f: Function, X: np.ndarray, steps: int) -> np.ndarray:
+def _applied(operator: ReducedOperator, f: Function, X: np.ndarray, steps: int) -> np.ndarray:
     """Return f(operator) X, without the deflated part."""
-    return operator.apply(X) if f.linear else function_of(operator, X, f, most=steps, accuracy=_ACCURACY)[0]
+    return operator.apply(X) if f.linear else apply_function(operator, X, f, most=steps, accuracy=_ACCURACY)[0]
 
 
-def _sampled(operator: Reduction, f: Function, samples: int, steps: int, seed: int):
+def _sampled(operator: ReducedOperator, f: Function, samples: int, steps: int, seed: int):
     """Give (k, n_local) arrays z ∘ f(H) z for random signs z, whose mean is the diagonal."""
     for batch in batches(operator, 1 if f.linear else steps, samples):
-        Z = operator.signs(batch, seed)
+        Z = random_signs(operator.layout, batch, seed)
         yield (Z * _applied(operator, f, operator.project(Z), steps)).T
 
 
-def _probed(operator: Reduction, f: Function, pattern, coloring, steps: int, seed: int) -> Diagonal:
+def _probed(operator: ReducedOperator, f: Function, pattern, coloring, steps: int, seed: int) -> Diagonal:
     """Return the diagonal from one vector for each colour, of random signs where the colour is."""
     layout = operator.layout
     if coloring is None:
         _fits(pattern.layout, layout, "pattern")
         coloring = color(pattern)
     _fits(coloring.layout, layout, "colouring")
-    signs = operator.signs([0], seed)[:, 0]
+    signs = random_signs(operator.layout, [0], seed)[:, 0]
     values = np.zeros(layout.n_local)  # colour -1 is for variables of which the diagonal is structurally zero
     for batch in batches(operator, 1 if f.linear else steps, coloring.count):
         X = np.zeros((layout.n_local, len(batch)), order="F")
@@ -253,7 +254,7 @@ def _fits(theirs, layout, name: str) -> None:
         )
 
 
-def _labels(labels, operator: Reduction) -> tuple[np.ndarray, int]:
+def _labels(labels, operator: ReducedOperator) -> tuple[np.ndarray, int]:
     """Return the labels of this rank's variables, and how many blocks there are."""
     layout = operator.layout
     with agreement(layout.comm):

@@ -1,39 +1,37 @@
-"""`Reduction`: M⁻¹A, symmetric in the inner product of M, multiplied with blocks of vectors."""
+"""`ReducedOperator`: M⁻¹H as a symmetric operator on blocks of vectors, without the eigenpairs that are known."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 from mpi4py import MPI
 
 import numpy as np
 
-from sparsehess.eigen.estimates.block_lanczos import function_of
+from sparsehess.eigen.estimates.mass_coordinates import mass_coordinates
+from sparsehess.eigen.estimates.random_blocks import random_signs, standard_normal
 from sparsehess.eigen.problem.block_products import Multiplier
-from sparsehess.eigen.problem.mass_solver import MassSolver, lone_diagonal
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.errors import InputError
-from sparsehess.runtime import PETSc, agreement, on_root, require_real
-from sparsehess.runtime.random_numbers import hashed
+from sparsehess.runtime import agreement, on_root, require_real
+
+if TYPE_CHECKING:
+    from petsc4py import PETSc
 
 _EPS = np.finfo(float).eps
 
 # A vector to deflate that keeps less of its length beside those before is a copy of one of them.
 _COPY = 0.1
 
-# Error of M^(-1/2) in starting vectors, which have to be isotropic to far less than what is estimated from them.
-_ISOTROPIC = 1e-11
 
+class ReducedOperator:
+    """M⁻¹H of a problem, symmetric in its inner product, on the complement of what is known.
 
-class Reduction:
-    """M⁻¹A of a problem, in coordinates where the inner product is cheap, without what is known of it.
-
-    Collective to make and to use. For M = I nothing changes. A diagonal M is scaled away: B = M^(-1/2) A M^(-1/2)
-    acts on y = M^(1/2) x, and the inner product is the ordinary one. For any other M the vectors stay as they are,
-    M⁻¹ is a solve, and the inner product is xᵀMy. In all three cases the operator is symmetric with respect to its
-    inner product and has the eigenvalues of A x = λ M x.
+    Collective to make and to use. It has the eigenvalues of H x = λ M x. `mass_coordinates` has the coordinates of
+    vectors and the inner product.
 
     Null vectors of the problem and given eigenpairs are *deflated*: the operator acts on what is M-orthogonal to
     them, and they are `atoms` of the spectrum, known exactly.
@@ -52,9 +50,11 @@ class Reduction:
     total
         Dimension of the space that is left.
     products
-        Products with A so far.
+        Products with H so far.
     noise
         Relative error of a product.
+    plain
+        Whether the inner product is the ordinary one.
 
     Raises
     ------
@@ -65,77 +65,80 @@ class Reduction:
     def __init__(self, problem: EigenProblem, deflate: Spectrum | None = None):
         self.problem, self.layout, self.comm, self.n = problem, problem.layout, problem.comm, problem.n
         self.products = 0
-        self.noise = max(_EPS, problem.relative_error)
-        self._A = Multiplier(problem.A, self.layout)
-        self._scale: np.ndarray | None = None
-        self._mass: MassSolver | None = None
+        self._coordinates = mass_coordinates(problem)
+        self.plain = self._coordinates.plain
+        self.noise = max(_EPS, problem.relative_error, self._coordinates.noise)
+        self._H = Multiplier(problem.A, self.layout)
+        self._deflated = self._dual_of_deflated = np.empty((self.layout.n_local, 0), order="F")
         try:
-            if problem.M is not None:
-                self._take_mass()
-            self._deflate(deflate)
+            atoms = self._deflate_null_vectors() + self._deflate_pairs(deflate)
         except Exception:
             self.close()  # every rank is here: what raises above raises on all
             raise
-        self.total = self.n - self._D.shape[1]
+        self.atoms = _merge_atoms(atoms, problem.zero if len(atoms) > 1 else 0.0)
+        self.total = self.n - self._deflated.shape[1]
 
-    def _take_mass(self) -> None:
-        problem = self.problem
-        massless = problem.mass_diagonal[2]
-        if massless:
-            raise InputError(
-                f"the mass matrix has {massless} zero rows, and as many eigenvalues are infinite: estimates are "
-                "for a positive definite mass; condense those variables out, or count by inertia"
-            )
-        found = lone_diagonal(problem.M, self.comm)
-        if found is not None:
-            self._scale = 1 / np.sqrt(found)
-        else:
-            self._mass = MassSolver(problem.M, self.layout)
-            self.noise = max(self.noise, self._mass.noise)
+    # --- deflation ---
 
-    def _deflate(self, deflate: Spectrum | None) -> None:
-        atoms: list[tuple[float, int]] = []
-        self._D = self._MD = np.empty((self.layout.n_local, 0), order="F")
-        null = self._columns(self.problem.null)
-        if null.shape[1]:
-            self._D = self.orthonormal(null)
-            self._MD = self.dual(self._D)
-            atoms.append((0.0, self._D.shape[1]))
-        if deflate is not None and deflate.converged:
-            with agreement(self.comm):
-                for vector in deflate.vectors:
-                    if vector.getSizes() != (self.layout.n_local, self.layout.n):
-                        raise InputError(
-                            f"an eigenvector to deflate has sizes {vector.getSizes()}, "
-                            f"the Hessian {(self.layout.n_local, self.layout.n)}"
-                        )
-            X = self._columns(deflate.vectors)
-            sizes = self.dots(X, X)
-            X = self.project(X)
-            kept = np.flatnonzero(self.dots(X, X) > _COPY**2 * sizes)
-            X = self.project(X[:, kept])
-            Q = self.orthonormal(X)
-            if Q.shape[1] < len(kept):
-                raise InputError("the eigenvectors to deflate are linearly dependent")
-            values = deflate.eigenvalues[kept]
-            self._D = np.asfortranarray(np.hstack([self._D, Q]))
-            self._MD = self.dual(self._D)
-            atoms += [(float(value), 1) for value in values]
-        self.atoms = _merged(atoms, self.problem.zero if len(atoms) > 1 else 0.0)
+    def _deflate_null_vectors(self) -> list[tuple[float, int]]:
+        """Deflate the null vectors of the problem; return their atom."""
+        if not self.problem.null:
+            return []
+        Q = self.orthonormal_basis(self._block_of(self.problem.null))
+        self._deflate_basis(Q)
+        return [(0.0, Q.shape[1])] if Q.shape[1] else []
 
-    def _columns(self, vectors: list[PETSc.Vec]) -> np.ndarray:
-        """Return vectors of the problem as a block in the coordinates used here."""
+    def _deflate_pairs(self, known: Spectrum | None) -> list[tuple[float, int]]:
+        """Deflate eigenpairs but for copies of null vectors; return their atoms."""
+        if known is None or not known.converged:
+            return []
+        with agreement(self.comm):
+            for vector in known.vectors:
+                if vector.getSizes() != (self.layout.n_local, self.layout.n):
+                    raise InputError(
+                        f"an eigenvector to deflate has sizes {vector.getSizes()}, "
+                        f"the Hessian {(self.layout.n_local, self.layout.n)}"
+                    )
+        X = self._block_of(known.vectors)
+        sizes = self.dots(X, X)
+        X = self.project(X)
+        kept = np.flatnonzero(self.dots(X, X) > _COPY**2 * sizes)
+        Q = self.orthonormal_basis(self.project(X[:, kept]))
+        if Q.shape[1] < len(kept):
+            raise InputError("the eigenvectors to deflate are linearly dependent")
+        self._deflate_basis(np.hstack([self._deflated, Q]))
+        return [(float(value), 1) for value in known.eigenvalues[kept]]
+
+    def _deflate_basis(self, Q: np.ndarray) -> None:
+        """Deflate the span of an orthonormal basis."""
+        self._deflated = np.asfortranarray(Q)
+        self._dual_of_deflated = self.dual(self._deflated)
+
+    def _block_of(self, vectors: Sequence[PETSc.Vec]) -> np.ndarray:
+        """Return vectors of the problem as a block in the coordinates of this."""
         block = np.empty((self.layout.n_local, len(vectors)), order="F")
         for column, vector in enumerate(vectors):
             block[:, column] = vector.getArray(readonly=True)
-        return block if self._scale is None else np.asfortranarray(block / self._scale[:, None])
+        return self._coordinates.of_vectors(block)
+
+    def project(self, X: np.ndarray) -> np.ndarray:
+        """Return X without its part in the deflated vectors.
+
+        Collective.
+        """
+        if self._deflated.shape[1]:
+            for _ in range(2):  # once leaves what cancellation leaves
+                X = X - combine(self._deflated, self.sum_over_ranks(self._dual_of_deflated.T @ X))
+        return np.asfortranarray(X)
+
+    def deflated_diagonal(self) -> np.ndarray:
+        """Return (n_local,) the diagonal of the projector on what is deflated.
+
+        Not collective. For standard problems.
+        """
+        return np.einsum("ij,ij->i", self._deflated, self._dual_of_deflated)
 
     # --- products and inner products ---
-
-    @property
-    def plain(self) -> bool:
-        """Whether the inner product is the ordinary one."""
-        return self._mass is None
 
     def apply(self, X: np.ndarray) -> np.ndarray:
         """Return the image of a block (n_local, k) of the space that is left.
@@ -143,41 +146,34 @@ class Reduction:
         Collective. The array returned belongs to the operator, and the next call overwrites it; its columns are
         contiguous.
         """
-        Y = self._A(X, None if self._scale is None else self._scaled)
-        if self._scale is not None:
-            np.multiply(Y.T, self._scale, out=Y.T)
+        Y = self._coordinates.apply(self._H, X)
         self.products += X.shape[1]
-        if self._mass is not None:
-            Y = self._mass.solve(Y)
-        if self._D.shape[1]:  # rounding brings back what was taken out, and the largest eigenvalues blow it up
-            Y -= combined(self._D, self.summed(self._MD.T @ Y))
+        if self._deflated.shape[1]:  # rounding brings back what was taken out, and large eigenvalues blow it up
+            Y -= combine(self._deflated, self.sum_over_ranks(self._dual_of_deflated.T @ Y))
         return Y
-
-    def _scaled(self, rows: np.ndarray, into: np.ndarray) -> None:
-        np.multiply(rows, self._scale, out=into)
 
     def dual(self, X: np.ndarray) -> np.ndarray:
         """Return M X, which is X itself where the inner product is the ordinary one.
 
         Collective.
         """
-        return X if self._mass is None else self._mass.product(X)
+        return self._coordinates.dual(X)
 
     def dots(self, X: np.ndarray, Y: np.ndarray) -> np.ndarray:
         """Return (k,) inner products of the columns of two blocks.
 
         Collective.
         """
-        return self.summed(np.einsum("ki,ki->k", self.dual(X).T, Y.T))
+        return self.sum_over_ranks(np.einsum("ki,ki->k", self.dual(X).T, Y.T))
 
     def gram(self, X: np.ndarray, Y: np.ndarray) -> np.ndarray:
         """Return XᵀMY, the same on every rank.
 
         Collective.
         """
-        return self.summed(X.T @ self.dual(Y))
+        return self.sum_over_ranks(X.T @ self.dual(Y))
 
-    def summed(self, array: np.ndarray) -> np.ndarray:
+    def sum_over_ranks(self, array: np.ndarray) -> np.ndarray:
         """Return the sum of small arrays over ranks.
 
         Collective.
@@ -187,17 +183,7 @@ class Reduction:
             self.comm.Allreduce(MPI.IN_PLACE, array)
         return array
 
-    def project(self, X: np.ndarray) -> np.ndarray:
-        """Return X without its part in the deflated vectors.
-
-        Collective.
-        """
-        if self._D.shape[1]:
-            for _ in range(2):  # once leaves what cancellation leaves
-                X = X - combined(self._D, self.summed(self._MD.T @ X))
-        return np.asfortranarray(X)
-
-    def orthonormal(self, X: np.ndarray) -> np.ndarray:
+    def orthonormal_basis(self, X: np.ndarray) -> np.ndarray:
         """Return an orthonormal basis of the span of a block; what is dependent to 1e-8 is left out.
 
         Collective. By the Gram matrix, twice (Stathopoulos and Wu 2002, "A block orthogonalization procedure with
@@ -205,14 +191,12 @@ class Reduction:
         """
         for _ in range(3):
             step, weakest = on_root(self.comm, _whitening, self.gram(X, X))
-            X = combined(X, step)
+            X = combine(X, step)
             if weakest > 0.5:
                 break
         return X
 
-    # --- starting vectors ---
-
-    def starts(self, numbers, seed: int, kind: str = "signs") -> np.ndarray:
+    def random_vectors(self, numbers: Sequence[int], seed: int, kind: str = "signs") -> np.ndarray:
         """Return a block of random vectors z with E[z zᵀM] = I on the space that is left.
 
         Collective.
@@ -224,89 +208,41 @@ class Reduction:
         kind
             `signs`, or `sphere`: uniform on the sphere with zᵀMz = `total`.
         """
-        Z = self.signs(numbers, seed) if kind == "signs" else self._normal(numbers, seed)
-        if self._mass is not None:
-            Z = self._spread(Z)
-        Z = self.project(Z)
+        draw = random_signs if kind == "signs" else standard_normal
+        Z = self.project(self._coordinates.isotropic(draw(self.layout, numbers, seed)))
         if kind == "sphere":
             Z *= np.sqrt(self.total / self.dots(Z, Z))
         return Z
-
-    def signs(self, numbers, seed: int) -> np.ndarray:
-        """Return a block of random signs, nothing deflated, in coordinates of a standard problem.
-
-        Not collective.
-        """
-        rows = np.arange(self.layout.start, self.layout.stop)
-        Z = np.empty((self.layout.n_local, len(numbers)), order="F")
-        for column, key in enumerate(_keys(numbers, seed)):
-            Z[:, column] = 1.0 - 2.0 * (hashed(rows, 2 * key) >> np.uint64(63)).astype(np.float64)
-        return Z
-
-    def _normal(self, numbers, seed: int) -> np.ndarray:
-        """Return a block of standard normal numbers (Box and Muller 1958)."""
-        rows = np.arange(self.layout.start, self.layout.stop)
-        Z = np.empty((self.layout.n_local, len(numbers)), order="F")
-        for column, key in enumerate(_keys(numbers, seed)):
-            first, second = (
-                ((hashed(rows, 2 * key + half) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
-                for half in (0, 1)
-            )
-            Z[:, column] = np.sqrt(-2 * np.log(first)) * np.cos(2 * np.pi * second)
-        return Z
-
-    def deflated_diagonal(self) -> np.ndarray:
-        """Return (n_local,) the diagonal of the projector on what is deflated.
-
-        Not collective. For standard problems.
-        """
-        return np.einsum("ij,ij->i", self._D, self._MD)
-
-    def _spread(self, Z: np.ndarray) -> np.ndarray:
-        """Return D^(-1/2) (D^(-1/2) M D^(-1/2))^(-1/2) Z, whose covariance is M⁻¹; D is M's diagonal.
-
-        Scaled by its diagonal a mass matrix is well conditioned (Wathen 1987, "Realistic eigenvalue bounds for the
-        Galerkin mass matrix"), and few Lanczos steps give the square root.
-        """
-        scaled = self._mass.scaled()
-        root, _ = function_of(scaled, Z, _inverse_root, most=300, accuracy=_ISOTROPIC)
-        return np.asfortranarray(root * scaled.scale[:, None])
 
     def close(self) -> None:
         """Destroy the PETSc objects that were made here.
 
         Collective.
         """
-        self._A.close()
-        if self._mass is not None:
-            self._mass.close()
+        self._H.close()
+        self._coordinates.close()
 
 
 @contextmanager
-def reduced(matrix, *, mass=None, nullspace=None, comm=None, deflate=None) -> Iterator[Reduction]:
+def reduced_operator(
+    matrix, *, mass=None, nullspace=None, comm: MPI.Comm | None = None, deflate: Spectrum | None = None
+) -> Iterator[ReducedOperator]:
     """Give the operator of a problem, or of what `EigenProblem.of` makes one of, for the length of a block.
 
     Collective.
     """
     require_real("an estimate from random real vectors")
-    if isinstance(matrix, EigenProblem):
-        if mass is not None or nullspace is not None:
-            raise InputError("an EigenProblem has its own mass and null vectors: leave out mass and nullspace")
-        operator = Reduction(matrix, deflate)
-        try:
-            yield operator
-        finally:
-            operator.close()
+    if not isinstance(matrix, EigenProblem):
+        source = EigenProblem.of(matrix, mass=mass, nullspace=nullspace, comm=comm)
+    elif mass is None and nullspace is None:
+        source = nullcontext(matrix)
     else:
-        with EigenProblem.of(matrix, mass=mass, nullspace=nullspace, comm=comm) as problem:
-            operator = Reduction(problem, deflate)
-            try:
-                yield operator
-            finally:
-                operator.close()
+        raise InputError("an EigenProblem has its own mass and null vectors: leave out mass and nullspace")
+    with source as problem, closing(ReducedOperator(problem, deflate)) as operator:
+        yield operator
 
 
-def combined(X: np.ndarray, factors: np.ndarray) -> np.ndarray:
+def combine(X: np.ndarray, factors: np.ndarray) -> np.ndarray:
     """Return X @ factors with contiguous columns, as X has them: NumPy's own product would have contiguous rows.
 
     Not collective.
@@ -314,12 +250,7 @@ def combined(X: np.ndarray, factors: np.ndarray) -> np.ndarray:
     return np.matmul(factors.T, X.T).T
 
 
-def _keys(numbers, seed: int) -> list[int]:
-    """Return a seed of 31 bits for each of the numbered vectors of a seed. Not collective."""
-    return (hashed(np.asarray(numbers, np.int64), seed) >> np.uint64(33)).tolist()
-
-
-def _merged(atoms: list[tuple[float, int]], near: float) -> tuple[tuple[float, int], ...]:
+def _merge_atoms(atoms: list[tuple[float, int]], near: float) -> tuple[tuple[float, int], ...]:
     """Return atoms ascending, those within rounding of each other as one."""
     merged: list[tuple[float, int]] = []
     for value, times in sorted(atoms):
@@ -328,15 +259,6 @@ def _merged(atoms: list[tuple[float, int]], near: float) -> tuple[tuple[float, i
         else:
             merged.append((value, times))
     return tuple(merged)
-
-
-def _inverse_root(values: np.ndarray) -> np.ndarray:
-    if len(values) and not values.min() > 0:
-        raise InputError(
-            f"the mass matrix is not positive definite: scaled by its diagonal it has an eigenvalue at or below "
-            f"{values.min():.1e}"
-        )
-    return 1 / np.sqrt(values)
 
 
 def _whitening(G: np.ndarray) -> tuple[np.ndarray, float]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from sparsehess.eigen.estimates.reduced_operator import Reduction
+from sparsehess.eigen.estimates.reduced_operator import ReducedOperator
 from sparsehess.eigen.problem.group_copies import on_the_group, vectors_on_the_group
 from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.errors import InputError
@@ -16,7 +16,7 @@ from sparsehess.runtime import destroy, raise_together
 from sparsehess.runtime.process_groups import Teams
 
 
-def check_groups(operator: Reduction, groups: int, samples: int) -> None:
+def check_groups(operator: ReducedOperator, groups: int, samples: int) -> None:
     """Raise InputError where samples cannot be dealt out to so many groups. Not collective."""
     most = min(operator.comm.size, samples)
     if not 1 <= groups <= most:
@@ -31,11 +31,11 @@ def check_groups(operator: Reduction, groups: int, samples: int) -> None:
 
 
 def sampled(
-    operator: Reduction,
+    operator: ReducedOperator,
     deflate: Spectrum | None,
     groups: int,
     samples: int,
-    run: Callable[[Reduction, range], list],
+    run: Callable[[ReducedOperator, range], list],
 ) -> list:
     """Return what `run` makes of samples 0 to samples - 1, one entry each, the same on every rank.
 
@@ -59,7 +59,7 @@ def sampled(
             known = deflate and replace(deflate, vectors=copies)
             try:
                 ends = np.arange(groups + 1) * samples // groups
-                with closing(Reduction(inner, known)) as copy:
+                with closing(ReducedOperator(inner, known)) as copy:
                     results = run(copy, range(ends[teams.index], ends[teams.index + 1]))
                     products = copy.products
             except Exception as caught:  # the other groups must hear of it

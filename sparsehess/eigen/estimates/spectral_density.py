@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sparsehess.eigen.estimates.block_lanczos import Lanczos, batches
-from sparsehess.eigen.estimates.reduced_operator import Reduction, reduced
+from sparsehess.eigen.estimates.reduced_operator import ReducedOperator, reduced_operator
 from sparsehess.eigen.estimates.sample_groups import check_groups, sampled
 from sparsehess.eigen.estimates.spectral_functions import half_width
 from sparsehess.eigen.estimates.spectral_measures import MOMENTS, NARROW, Polynomials, Quadratures
@@ -192,7 +192,7 @@ def density(
         grid = reals(grid, "grid")
         if grid.ndim != 1 or len(grid) < 2 or not (np.isfinite(grid).all() and (np.diff(grid) > 0).all()):
             raise InputError("grid must be two or more finite numbers in ascending order")
-    with reduced(matrix, mass=mass, nullspace=nullspace, comm=comm, deflate=deflate) as operator:
+    with reduced_operator(matrix, mass=mass, nullspace=nullspace, comm=comm, deflate=deflate) as operator:
         check_groups(operator, groups, samples)
         deal = partial(sampled, operator, deflate, groups, samples)
         if operator.total == 0:
@@ -220,7 +220,7 @@ def mean_and_error(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows.mean(axis=0), rows.std(axis=0, ddof=1) / np.sqrt(len(rows))
 
 
-def quadratures(operator: Reduction, deal: Callable, steps: int, seed: int) -> tuple[Quadratures, int]:
+def quadratures(operator: ReducedOperator, deal: Callable, steps: int, seed: int) -> tuple[Quadratures, int]:
     """Return the quadratures of random starts, and the steps that the longest run took.
 
     Collective.
@@ -236,7 +236,7 @@ def quadratures(operator: Reduction, deal: Callable, steps: int, seed: int) -> t
     def run(operator, numbers):
         rules, memory = [], None
         for batch in batches(operator, min(steps, operator.total), len(numbers)):
-            starts = operator.starts(numbers[batch.start : batch.stop], seed, _kind(operator))
+            starts = operator.random_vectors(numbers[batch.start : batch.stop], seed, _kind(operator))
             lanczos = Lanczos(operator, starts, steps, memory)
             lanczos.advance(steps)
             memory = lanczos.memory
@@ -247,7 +247,7 @@ def quadratures(operator: Reduction, deal: Callable, steps: int, seed: int) -> t
     return Quadratures(nodes, weights, residuals, steps, operator.noise), max(map(len, nodes))
 
 
-def _kind(operator: Reduction) -> str:
+def _kind(operator: ReducedOperator) -> str:
     """Return which random vectors serve best.
 
     Signs have the least variance (they are exact for diagonal matrices), but are no longer signs once projected;
@@ -256,12 +256,12 @@ def _kind(operator: Reduction) -> str:
     return "sphere" if operator.atoms else "signs"
 
 
-def bounds(operator: Reduction, steps: int = _FOR_BOUNDS, seed: int = 0) -> tuple[float, float, float]:
+def bounds(operator: ReducedOperator, steps: int = _FOR_BOUNDS, seed: int = 0) -> tuple[float, float, float]:
     """Return (low, high, size): bounds of the spectrum, safe with high probability, and the largest |Ritz value|.
 
     Collective. Zhou and Li 2011, "Bounding the spectrum of large Hermitian matrices", section 3.
     """
-    run = Lanczos(operator, operator.starts([2**30], seed, "sphere"), steps)
+    run = Lanczos(operator, operator.random_vectors([2**30], seed, "sphere"), steps)
     run.advance(steps)
     nodes, _, _ = run.quadratures()[0]
     beyond = float(run.beta[0, run.steps - 1])
@@ -284,7 +284,7 @@ def _polynomials(operator, deal, steps, width, seed) -> tuple[Polynomials, int]:
     def run(operator, numbers):
         rows = []
         for batch in batches(operator, 5, len(numbers)):
-            starts = operator.starts(numbers[batch.start : batch.stop], seed, _kind(operator))
+            starts = operator.random_vectors(numbers[batch.start : batch.stop], seed, _kind(operator))
             rows += list(_moments(operator, starts, steps, center, half))
         return rows
 
@@ -299,7 +299,7 @@ def _moments(operator, Z, steps: int, center: float, half: float) -> np.ndarray:
         dots = _recurrence(before, now, operator.apply(now), center, half, 1 if m == 0 else 2)
         before, now = now, before
         if operator.plain:
-            dots = operator.summed(dots)
+            dots = operator.sum_over_ranks(dots)
         else:
             dots = np.stack([operator.dots(now, before), operator.dots(now, now)])
         if m == 0:

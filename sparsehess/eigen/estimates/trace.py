@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsehess.eigen.estimates.block_lanczos import Lanczos, batches, converged, function_of
-from sparsehess.eigen.estimates.reduced_operator import Reduction, reduced
+from sparsehess.eigen.estimates.block_lanczos import Lanczos, apply_function, batches, converged
+from sparsehess.eigen.estimates.reduced_operator import ReducedOperator, reduced_operator
 from sparsehess.eigen.estimates.spectral_functions import Function, half_width, resolve
 from sparsehess.eigen.estimates.trace_sketches import HutchPP, XTrace
 from sparsehess.eigen.problem.mass_solver import lone_diagonal
@@ -135,7 +135,7 @@ def trace(
     if every is not None and method in ("auto", "exact"):
         return Trace(every.total(f), 0.0, 0, 0, "exact", f.name, True, 1)
     samples = samples or (_SAMPLES if tol is None else _MOST)
-    with reduced(matrix, mass=mass, nullspace=nullspace, comm=comm, deflate=deflate) as operator:
+    with reduced_operator(matrix, mass=mass, nullspace=nullspace, comm=comm, deflate=deflate) as operator:
         if method in ("auto", "exact"):
             total = diagonal_sum(operator) if f.linear else None
             if total is not None:
@@ -154,7 +154,7 @@ def trace(
         return search.plain() if method == "hutchinson" else search.sketched(method)
 
 
-def diagonal_sum(operator: Reduction) -> float | None:
+def diagonal_sum(operator: ReducedOperator) -> float | None:
     """Return the sum of all eigenvalues, deflated ones too, or None where the diagonals do not tell it.
 
     Collective.
@@ -167,7 +167,7 @@ def diagonal_sum(operator: Reduction) -> float | None:
     entries.destroy()
     if problem.M is not None:
         local /= lone_diagonal(problem.M, operator.comm)
-    return float(operator.summed(np.array([local.sum()]))[0])
+    return float(operator.sum_over_ranks(np.array([local.sum()]))[0])
 
 
 class _Search:
@@ -185,7 +185,7 @@ class _Search:
         values = np.empty(0)
         steps = 1 if self.f.linear else self.steps
         for batch in batches(self.operator, steps, self.samples):
-            values = np.concatenate([values, self._values(self.operator.starts(batch, self.seed))])
+            values = np.concatenate([values, self._values(self.operator.random_vectors(batch, self.seed))])
             if len(values) >= _LEAST and self._enough(values.mean(), _error(values)):
                 break
         return self._found(values.mean(), _error(values), len(values), "hutchinson", len(values) - 1)
@@ -194,7 +194,7 @@ class _Search:
         """Return zᵀM f(operator) z for the columns of a block."""
         if self.f.linear:
             dual = self.operator.dual(Z)
-            return self.operator.summed(np.einsum("ki,ki->k", dual.T, self.operator.apply(Z).T))
+            return self.operator.sum_over_ranks(np.einsum("ki,ki->k", dual.T, self.operator.apply(Z).T))
         cite("stochastic quadrature")
         run = Lanczos(self.operator, Z, self.steps, self.memory)
         self.memory = run.memory
@@ -226,7 +226,7 @@ class _Search:
             return result
         # What is on the diagonal of the sketch are quadratures, which converge twice as fast as the vectors.
         accuracy = _OF_VECTORS * np.sqrt(self.accuracy)
-        result, change = function_of(self.operator, X, self.f, most=self.steps, accuracy=accuracy)
+        result, change = apply_function(self.operator, X, self.f, most=self.steps, accuracy=accuracy)
         self.change = max(self.change, change)
         return result
 

@@ -9,8 +9,8 @@ from scipy.special import ndtr
 
 import sparsehess as sh
 from sparsehess.eigen.estimates import count, density, trace
-from sparsehess.eigen.estimates.block_lanczos import Lanczos, function_of
-from sparsehess.eigen.estimates.reduced_operator import reduced
+from sparsehess.eigen.estimates.block_lanczos import Lanczos, apply_function
+from sparsehess.eigen.estimates.reduced_operator import reduced_operator
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.errors import InputError
 from support.cases import (
@@ -115,8 +115,8 @@ def test_no_eigenvalue_comes_twice(comm):
     """150 steps on a few large outliers, which plain Lanczos returns again and again."""
     outliers = np.array([50.0, 200.0, 1000.0, 1000.5])
     exact = np.r_[np.linspace(0, 1e-3, 200), np.linspace(0, 1, 200), outliers]
-    with reduced(prescribed(exact), comm=comm) as operator:
-        run = Lanczos(operator, operator.starts(range(5), 1), 150)
+    with reduced_operator(prescribed(exact), comm=comm) as operator:
+        run = Lanczos(operator, operator.random_vectors(range(5), 1), 150)
         run.advance(150)
         for nodes, weights, residuals in run.quadratures():
             assert len(nodes) == 150 and weights.sum() == pytest.approx(1)
@@ -127,8 +127,8 @@ def test_no_eigenvalue_comes_twice(comm):
 
 def test_few_steps_are_exact_where_the_space_is_invariant(comm):
     exact = np.repeat([-3.0, 0.0, 2.0], [5, 60, 15])
-    with reduced(prescribed(exact), comm=comm) as operator:
-        run = Lanczos(operator, operator.starts(range(3), 0), 50)
+    with reduced_operator(prescribed(exact), comm=comm) as operator:
+        run = Lanczos(operator, operator.random_vectors(range(3), 0), 50)
         run.advance(50)
         assert run.finished and list(run.lengths) == [3, 3, 3]
         for nodes, _, residuals in run.quadratures():
@@ -140,9 +140,9 @@ def test_functions_of_pencils_times_vectors(kind, comm):
     K, _ = laplacian(9, 10)
     M = {None: sp.identity(90), "diagonal": sp.diags(np.geomspace(0.1, 10, 90)), "tight": tight_mass(90)}[kind]
     M = M.tocsr()
-    with reduced(K, mass=None if kind is None else M, comm=comm) as operator:
-        Z = operator.starts(range(4), 0)
-        found, change = function_of(operator, Z, np.exp, most=90, accuracy=1e-10)
+    with reduced_operator(K, mass=None if kind is None else M, comm=comm) as operator:
+        Z = operator.random_vectors(range(4), 0)
+        found, change = apply_function(operator, Z, np.exp, most=90, accuracy=1e-10)
         assert change < 1e-12
         D = np.sqrt(M.diagonal())
         B = K.toarray() / np.outer(D, D) if kind == "diagonal" else np.linalg.solve(M.toarray(), K.toarray())
