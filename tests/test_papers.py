@@ -122,7 +122,7 @@ def test_files_and_rows_that_are_named_are_there():
     assert len(places) > 15
     for place in places:
         assert found(place)
-    rows = re.findall(r"`(_?[A-Z]+)` (?:of|in) `([\w/]+\.py)`", text.replace("\n  ", " "))
+    rows = re.findall(r"`(_?[A-Z_]+)` (?:of|in) `([\w/]+\.py)`", text.replace("\n  ", " "))
     assert len(rows) > 4
     for row, place in rows:
         assert re.search(rf"^{row}\b", found(place).read_text(), re.MULTILINE), (row, place)
