@@ -43,6 +43,12 @@ class Kinks:
         (pieces, count) bool: which arguments are positive in each smooth piece that meets x.
     weights
         (pieces,) of the Hessians of the pieces in the one that was chosen; they sum to 1.
+
+    Examples
+    --------
+    >>> from sparsehess.networks import Kinks
+    >>> print(Kinks())
+    no activation at its kink: an ordinary Hessian
     """
 
     count: int = 0

@@ -27,6 +27,24 @@ class NodeFunction(ABC):
     ----------
     trusted
         Whether finite differences need not check it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparsehess.networks import NodeDerivatives, NodeFunction
+    >>> class Doubled(NodeFunction):
+    ...     def width(self, widths):
+    ...         return widths[0]
+    ...
+    ...     def evaluate(self, w, X):
+    ...         return DoubledDerivatives(2 * X[0])
+    >>> class DoubledDerivatives(NodeDerivatives):
+    ...     def jvp(self, p, T):
+    ...         return 2 * T
+    ...
+    ...     vjp = jvp
+    >>> Doubled().evaluate(np.zeros(0), [np.ones((1, 2))]).jvp(0, np.ones((1, 1, 2)))
+    array([[[2., 2.]]])
     """
 
     trusted: ClassVar[bool] = False

@@ -71,6 +71,20 @@ def network_objective(
         Derivatives that a node of the user's own states do not fit differences.
     EvaluationError
         A node raised, or computed an array of another shape than it should.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> from sparsehess.networks import Affine, SoftmaxCrossEntropy
+    >>> network = sh.Network()
+    >>> names = network.input("point", 1), network.input("class", 2)
+    >>> names = network.add("logits", Affine(2), "point")
+    >>> name = network.loss("loss", SoftmaxCrossEntropy(), "logits", "class")
+    >>> data = {"point": np.array([[1.0], [2.0]]), "class": np.eye(2)}
+    >>> objective = network.objective(np.zeros(network.n), data)
+    >>> print(round(objective.energy(objective.x), 6), objective.gradient(objective.x))
+    0.693147 [ 0.25 -0.25  0.    0.  ]
     """
     check_part(part)
     problem = NetworkProblem.from_arguments(network, x, data, comm)
