@@ -27,7 +27,7 @@ import sparsehess as sh
 from sparsehess.eigen.problem.problem import EigenProblem, tight
 from sparsehess.eigen.problem.spectrum import SolveSpec
 from sparsehess.eigen.solvers.krylov_schur import DEFAULTS
-from sparsehess.eigen.solvers.spectrum_targets import WINDOWS
+from sparsehess.eigen.solvers.spectrum_targets import Smallest
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, SLEPc, aij
 from support.cases import laplacian
@@ -104,9 +104,9 @@ def main():
     for key, value in DEFAULTS.items():
         options.setValue(PREFIX + key, str(value))
     with EigenProblem.of(A) as problem, sh.eigs(A, k) as known:
-        window = WINDOWS["smallest"](problem, SolveSpec(k=k))
+        target = Smallest(problem, SolveSpec(k=k))
         shift = -max(1e-10 * problem.typical, 2e-13 * problem.scale)
-        edge, tol = window.edge(known.eigenvalues, k), tight(problem, 1e-8)
+        edge, tol = target.edge(known.eigenvalues, k), tight(problem, 1e-8)
 
     def hand(where):
         values, vectors, below = by_hand(A, k, shift, where, tol)

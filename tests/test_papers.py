@@ -9,7 +9,7 @@ import sparsehess
 from sparsehess.coloring import kinds, portfolio
 from sparsehess.eigen.problem import spectrum
 from sparsehess.eigen.solvers import interval_eigenpairs
-from sparsehess.eigen.solvers.extremal_eigenpairs import Session
+from sparsehess.eigen.solvers.end_solvers import EndSolvers
 from sparsehess.runtime.citations import PAPERS
 from support import ROOT
 
@@ -133,5 +133,5 @@ def test_files_and_rows_that_are_named_are_there():
 def test_rows_of_colourings_and_intervals_are_whole():
     assert set(portfolio._FIRST) == set(kinds.KINDS)
     assert set(spectrum.WHOLE) < set(spectrum.METHODS)
-    assert set(interval_eigenpairs._FINDERS) == {*spectrum.WHOLE, "dense"} - {"slicing"}
-    assert callable(Session._main)
+    assert set(interval_eigenpairs._METHODS) == {*spectrum.WHOLE, "dense"} - {"slicing"}
+    assert callable(EndSolvers.main)

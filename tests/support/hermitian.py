@@ -426,7 +426,7 @@ def check_checkpoint(comm):
     import sparsehess as sh
     from sparsehess.eigen.problem.problem import EigenProblem
     from sparsehess.eigen.problem.spectrum import SolveSpec
-    from sparsehess.eigen.solvers.search_checkpoint import Search
+    from sparsehess.eigen.solvers.search_checkpoint import SearchCheckpoint
     from sparsehess.runtime import destroy
     from sparsehess.storage.checkpoint import Checkpoint
 
@@ -435,7 +435,7 @@ def check_checkpoint(comm):
     with sh.eigs(H, 3, comm=comm) as found, EigenProblem.of(H, comm=comm) as problem:
         for resume in (False, True):
             checkpoint = Checkpoint(folder, comm, interval=0.0, resume=resume)
-            search = Search(checkpoint, problem, SolveSpec(k=3), "krylovschur")
+            search = SearchCheckpoint(checkpoint, problem, SolveSpec(k=3), "krylovschur")
             if not resume:
                 search.pause(lambda: ({"shift": -1.0}, found.vectors, []))
                 continue

@@ -11,7 +11,7 @@ from sparsehess.eigen.problem.slepc_blocks import block, gram, images, residuals
 from sparsehess.eigen.problem.spectrum import Count, SolveSpec, Spectrum
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.eigen.solvers.spectrum_slicing import Slicing
-from sparsehess.eigen.solvers.spectrum_targets import WINDOWS
+from sparsehess.eigen.solvers.spectrum_targets import counted_target
 from sparsehess.runtime import destroy
 
 
@@ -113,19 +113,19 @@ def recount(problem: EigenProblem, spec: SolveSpec, values: np.ndarray) -> tuple
         count = Count((whole.low, whole.high), whole.inertia, inside, inside == whole.inertia)
         return count, whole.inertia - null
     wanted = min(spec.k, there)
-    window = WINDOWS["nearest" if spec.target is not None else spec.which](problem, spec)
+    target = counted_target(problem, spec)
     solver = KrylovSchur(problem, True, {}, tol=1e-8)
     try:
         if spec.which == "negative" and spec.target is None:
-            below = solver.shift_to(-problem.zero)[0]
+            below = solver.shift_to(-problem.zero).negative
             wanted = min(wanted, below)
             if not len(values):
                 return Count((-np.inf, -problem.zero), below, 0, below == 0), wanted
         if not len(values):
             return None, wanted
-        edge = window.edge(values, len(values))
-        inertia = window.inertia(solver, edge)
+        edge = target.edge(values, len(values))
+        inertia = target.inertia(solver, edge)
     finally:
         solver.close()
-    found = window.found(edge, values) + (len(problem.null) if window.holds(edge, 0.0) else 0)
-    return Count(window.reported(edge), inertia, found, found == inertia), wanted
+    found = target.found(edge, values) + (len(problem.null) if target.holds(edge, 0.0) else 0)
+    return Count(target.interval(edge), inertia, found, found == inertia), wanted

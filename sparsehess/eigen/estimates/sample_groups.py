@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from sparsehess.eigen.estimates.reduced_operator import ReducedOperator
-from sparsehess.eigen.problem.group_copies import on_the_group, vectors_on_the_group
+from sparsehess.eigen.problem.group_copies import copy_on_group, copy_vectors_on_group
 from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.errors import InputError
 from sparsehess.runtime import destroy, raise_together
@@ -54,8 +54,8 @@ def sampled(
     teams = Teams(problem.layout, groups)
     results, products, error = [], 0, None
     try:
-        with closing(on_the_group(problem, teams)) as inner:
-            copies = [] if deflate is None else vectors_on_the_group(deflate.vectors, inner.A, teams)
+        with closing(copy_on_group(problem, teams)) as inner:
+            copies = [] if deflate is None else copy_vectors_on_group(deflate.vectors, inner.A, teams)
             known = deflate and replace(deflate, vectors=copies)
             try:
                 ends = np.arange(groups + 1) * samples // groups

@@ -5,13 +5,29 @@ MUMPS has no LDLᴴ of Hermitian matrices; its complex LDLᵀ is for symmetric o
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from sparsehess.runtime import PETSc, complex_scalars
 from sparsehess.runtime.citations import cite
 
 # MUMPS's INFOG(28): how many pivots it took for zeros (Users' guide, section 6.2).
 _NULL_PIVOTS = 28
+
+
+# The number of negative or positive pivots where a factorization does not tell it.
+UNKNOWN = -1
+
+
+class Pivots(NamedTuple):
+    """How many pivots of A - shift M are negative, zero and positive.
+
+    By Sylvester's law these are the eigenvalues below, at and above the shift, infinite ones among them. Where
+    scalars are complex those that are zero alone are known; the others are `UNKNOWN`.
+    """
+
+    negative: int
+    zero: int
+    positive: int
 
 
 class Counting:
@@ -34,10 +50,11 @@ class Counting:
         "mat_mumps_icntl_24": 1,  # null pivots are found and counted
     }
 
-    def pivots(self, factor: PETSc.Mat) -> tuple[int | None, int, int | None]:
+    def pivots(self, factor: PETSc.Mat) -> Pivots:
         """Return how many are negative, zero and positive. Collective."""
         cite("inertia")
-        return tuple(int(number) for number in factor.getInertia())
+        negative, zero, positive = factor.getInertia()
+        return Pivots(int(negative), int(zero), int(positive))
 
     def analyzed(self, library, factor, matrix, info) -> int:
         """Have PETSc's library, by ctypes, make the symbolic factorization; return its error code. Collective."""
@@ -45,13 +62,14 @@ class Counting:
 
 
 class General(Counting):
-    """LU of a matrix of complex numbers, whose pivots tell no inertia: of negative and positive ones, None."""
+    """LU of a matrix of complex numbers, whose pivots tell no inertia: their signs are unknown."""
 
     kind = 1
     options: ClassVar[dict] = {**Counting.options, "pc_type": "lu"}
 
-    def pivots(self, factor):
-        return None, int(factor.getMumpsInfog(_NULL_PIVOTS)), None
+    def pivots(self, factor: PETSc.Mat) -> Pivots:
+        """Return how many are zero. Collective."""
+        return Pivots(UNKNOWN, int(factor.getMumpsInfog(_NULL_PIVOTS)), UNKNOWN)
 
     def analyzed(self, library, factor, matrix, info):
         return library.MatLUFactorSymbolic(factor, matrix, None, None, info)

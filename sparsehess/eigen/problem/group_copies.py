@@ -10,7 +10,7 @@ from sparsehess.runtime import PETSc, aij
 from sparsehess.runtime.process_groups import Teams
 
 
-def on_the_group(problem: EigenProblem, teams: Teams) -> EigenProblem:
+def copy_on_group(problem: EigenProblem, teams: Teams) -> EigenProblem:
     """Return an assembled problem on the communicator of this rank's group; it owns its matrices.
 
     Collective.
@@ -18,12 +18,12 @@ def on_the_group(problem: EigenProblem, teams: Teams) -> EigenProblem:
     indptr, indices, a, m = teams.gather(*pencil(problem))
     A = aij(teams.layout, indptr, indices, a)
     M = None if problem.M is None else aij(teams.layout, indptr, indices, m)
-    null = vectors_on_the_group(problem.null, A, teams)
+    null = copy_vectors_on_group(problem.null, A, teams)
     owned = [matrix for matrix in (A, M) if matrix is not None] + null
     return EigenProblem(A=A, M=M, null=null, relative_error=problem.relative_error, owned=owned)
 
 
-def vectors_on_the_group(vectors: list[PETSc.Vec], A: PETSc.Mat, teams: Teams) -> list[PETSc.Vec]:
+def copy_vectors_on_group(vectors: list[PETSc.Vec], A: PETSc.Mat, teams: Teams) -> list[PETSc.Vec]:
     """Return copies of vectors on the communicator of this rank's group, for a matrix that is there.
 
     Collective. The caller destroys them.

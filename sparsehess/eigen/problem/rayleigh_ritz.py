@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,21 +18,48 @@ _MASSLESS = 1e-10
 _COPY = 1e-10
 
 
-def rayleigh_ritz(problem: EigenProblem, vectors: list[PETSc.Vec]):
-    """Return (eigenvalues, vectors, residuals, orthogonality) of the span of `vectors`, ascending.
+class RitzPairs(NamedTuple):
+    """Ritz pairs of a span of vectors.
 
-    Collective. Takes over `vectors`: those returned replace them. The error of an eigenvalue is
+    Attributes
+    ----------
+    values
+        (m,) ascending, the same on every rank.
+    vectors
+        m Vecs, M-orthonormal.
+    residuals
+        (m,) backward errors.
+    orthogonality
+        Largest |XᵀMX − I|.
+    """
+
+    values: np.ndarray
+    vectors: list[PETSc.Vec]
+    residuals: np.ndarray
+    orthogonality: float
+
+    def select(self, chosen: np.ndarray) -> RitzPairs:
+        """Return the pairs of a mask (m,), and destroy the vectors of the others. Collective."""
+        destroy(*(vector for vector, kept in zip(self.vectors, chosen, strict=True) if not kept))
+        vectors = [vector for vector, kept in zip(self.vectors, chosen, strict=True) if kept]
+        return RitzPairs(self.values[chosen], vectors, self.residuals[chosen], self.orthogonality)
+
+
+def rayleigh_ritz(problem: EigenProblem, vectors: list[PETSc.Vec]) -> RitzPairs:
+    """Return the Ritz pairs of the span of some vectors.
+
+    Collective. Takes over the vectors: those returned replace them. The error of an eigenvalue is
     quadratic in that of its vector (Parlett 1998, section 11.4), so one step after shift-and-invert
     brings clusters to working accuracy.
     """
     if not vectors:
-        return np.empty(0), [], np.empty(0), 0.0
+        return RitzPairs(np.empty(0), [], np.empty(0), 0.0)
     X = slepc_blocks.block(problem, vectors)
     destroy(*vectors)
     _project_out_null(problem, X)
     AX, MX = slepc_blocks.images(problem, X)
     G, S, sizes = slepc_blocks.gram(MX, X), slepc_blocks.gram(AX, X), np.diag(slepc_blocks.gram(X, X)).real
-    values, Q = on_root(problem.comm, _small, problem.mass_diagonal[0], G, S, sizes)
+    values, Q = on_root(problem.comm, _reduced_pencil, problem.mass_diagonal[0], G, S, sizes)
     m = Q.shape[1]
     _rotate({id(b): b for b in (X, AX, MX)}.values(), Q)
     errors = slepc_blocks.residuals(problem, values, X, AX, MX)
@@ -44,7 +72,7 @@ def rayleigh_ritz(problem: EigenProblem, vectors: list[PETSc.Vec]):
         X.restoreColumn(i, column)
         out.append(vector)
     destroy(AX, None if MX is X else MX, X)
-    return values, out, errors, orthogonality
+    return RitzPairs(values, out, errors, orthogonality)
 
 
 def _project_out_null(problem: EigenProblem, X: SLEPc.BV) -> None:
@@ -59,7 +87,7 @@ def _project_out_null(problem: EigenProblem, X: SLEPc.BV) -> None:
     destroy(matrix, None if MN is N else MN, N)
 
 
-def _small(mass: float, G: np.ndarray, S: np.ndarray, sizes: np.ndarray):
+def _reduced_pencil(mass: float, G: np.ndarray, S: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return (values, Q) with QᵀGQ = I and QᵀSQ diagonal, massless and copied directions left out."""
     slepc_blocks.require_finite(G)
     slepc_blocks.require_finite(S)

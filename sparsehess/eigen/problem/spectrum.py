@@ -100,6 +100,20 @@ class SolveSpec:
             raise InputError(f"target={self.target} must be a finite number")
 
     @property
+    def ends(self) -> tuple[float, float]:
+        """Both ends of the interval."""
+        if self.interval is None:
+            raise InputError("no interval is asked for")
+        return self.interval
+
+    @property
+    def number(self) -> int:
+        """How many pairs are wanted."""
+        if self.k is None:
+            raise InputError("no number of eigenpairs is asked for")
+        return self.k
+
+    @property
     def takes_all(self) -> bool:
         """Whether all eigenvalues of an interval are wanted, not so many of them."""
         negative = self.which == "negative" and self.target is None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 from sparsehess.eigen.problem.factorization import TRANSFORMED
-from sparsehess.eigen.problem.petsc_options import PREFIX, Options
-from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.eigen.problem.petsc_options import PREFIX
+from sparsehess.eigen.solvers.interval_method import IntervalMethod
+from sparsehess.eigen.solvers.solve_monitor import OnRestart, ignore_restart
 from sparsehess.runtime import PETSc, SLEPc, readable_errors, without_gaps
 
 # In real arithmetic the points are Chebyshev's, on the interval itself.
@@ -26,40 +26,21 @@ _MOMENTS, _POINTS = 8, 4
 _WIDER = 0.05
 
 
-@dataclass
-class ContourIntegral:
-    """CISS for a problem, kept for several intervals; `close()` has nothing to destroy.
+class ContourIntegral(IntervalMethod):
+    """CISS for a problem whose matrices are assembled; see `IntervalMethod`. A solve cannot be interrupted."""
 
-    Attributes
-    ----------
-    problem
-        What is solved; its matrices assembled.
-    options
-        PETSc options without a prefix; they override `DEFAULTS`.
-    tol
-        SLEPc's tolerance.
-    on_progress, seconds, iterations
-        As those of `KrylovSchur`.
-    """
+    defaults = DEFAULTS
 
-    problem: EigenProblem
-    options: dict
-    tol: float
-    on_progress: Callable[[int, int], None] = lambda done, total: None
-    seconds: dict[str, float] = field(default_factory=lambda: {"factorization": 0.0, "solve": 0.0})
-    iterations: int = 0
-
-    def __post_init__(self):
-        self._given = Options(PREFIX, self.options)
-
-    def used_defaults(self) -> dict:
-        """Return the options of the solves: the defaults, overridden by the caller's.
-
-        Not collective.
-        """
-        return {**DEFAULTS, **self.options}
-
-    def find(self, low: float, high: float, expected: int, *, deflate=(), seed: int = 0) -> list[PETSc.Vec]:
+    def find(
+        self,
+        low: float,
+        high: float,
+        expected: int,
+        *,
+        deflate: Sequence[PETSc.Vec] = (),
+        seed: int = 0,
+        on_restart: OnRestart = ignore_restart,
+    ) -> list[PETSc.Vec]:
         """Return eigenvectors with eigenvalues in and about [low, high]; the caller destroys them.
 
         Collective.
@@ -73,7 +54,9 @@ class ContourIntegral:
         deflate
             Those found before. CISS cannot stay away from them: more points and vectors are taken instead.
         seed
-            SLEPc draws vectors of its own, others each time.
+            Without effect: SLEPc draws vectors of its own, others each time.
+        on_restart
+            Never called.
         """
         problem, again = self.problem, 2 if deflate else 1
         pad = _WIDER * again * max(high - low, 1e-6 * problem.scale)
@@ -109,6 +92,3 @@ class ContourIntegral:
             return vectors
         finally:
             eps.destroy()
-
-    def close(self) -> None:
-        """Destroy nothing: nothing is kept. Not collective."""

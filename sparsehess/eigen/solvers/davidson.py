@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from sparsehess.eigen.problem.petsc_options import PREFIX
 from sparsehess.eigen.solvers.preconditioned_solver import Preconditioned
-from sparsehess.eigen.solvers.solve_monitor import Watch
+from sparsehess.eigen.solvers.solve_monitor import OnRestart, SolveMonitor
 from sparsehess.errors import StackError
 from sparsehess.runtime import FAILED, PETSc, SLEPc, complex_scalars, destroy, error_code
 
@@ -46,7 +46,15 @@ class Davidson(Preconditioned):
     def _starts(self) -> int:
         return int(self.used_defaults()[f"eps_{self.method}_initial_size"])
 
-    def _iterate(self, which, k, away, guess, fresh) -> list[PETSc.Vec]:
+    def _iterate(
+        self,
+        which: str,
+        k: int,
+        away: list[PETSc.Vec],
+        guess: list[PETSc.Vec],
+        fresh: list[PETSc.Vec],
+        on_restart: OnRestart,
+    ) -> list[PETSc.Vec]:
         eps = SLEPc.EPS().create(self.problem.A.comm)
         try:
             self._configure(eps, which, k)
@@ -54,14 +62,14 @@ class Davidson(Preconditioned):
                 eps.setDeflationSpace(away)
             eps.setInitialSpace([*guess, *fresh])
             eps.setFromOptions()
-            watch = Watch(self.on_progress, self.on_restart, k)
-            watch.set_on(eps)
+            monitor = SolveMonitor(self.on_progress, on_restart, k)
+            monitor.attach(eps)
             began = time.perf_counter()
             eps.setUp()
             eps.getST().getKSP().getPC().setUp()
             set_up = time.perf_counter()
             self._run(eps)
-            watch.settle()
+            monitor.raise_error()
             self.seconds["factorization"] += set_up - began
             self.seconds["solve"] += time.perf_counter() - set_up
             self.iterations += eps.getIterationNumber()

@@ -11,10 +11,12 @@ import numpy as np
 from sparsehess.eigen.problem.backends import on_backend
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.spectrum import SolveSpec, Spectrum
-from sparsehess.eigen.solvers.extremal_eigenpairs import Session
+from sparsehess.eigen.solvers.extremal_eigenpairs import solve_extremal
 from sparsehess.eigen.solvers.interval_eigenpairs import solve_interval
 from sparsehess.eigen.solvers.method_choice import choose
-from sparsehess.eigen.solvers.search_checkpoint import Search
+from sparsehess.eigen.solvers.search_checkpoint import SearchCheckpoint
+from sparsehess.eigen.solvers.search_store import NoStore
+from sparsehess.eigen.solvers.solve_monitor import OnProgress, ignore_progress
 from sparsehess.errors import CheckError, InputError, NotConverged
 
 if TYPE_CHECKING:
@@ -173,7 +175,7 @@ def shortfall(spectrum: Spectrum) -> Exception | None:
 def solve(
     problem: EigenProblem,
     spec: SolveSpec,
-    progress: Callable[[int, int], None] | None = None,
+    progress: OnProgress | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Spectrum:
     """Solve a problem as a spec says; see `eigs`.
@@ -182,24 +184,22 @@ def solve(
     """
     placed = on_backend(problem, spec.backend)
     try:
-        return _solved(placed, completed(placed, spec), progress or (lambda done, total: None), checkpoint)
+        return _solve(placed, completed(placed, spec), progress or ignore_progress, checkpoint)
     finally:
         if placed is not problem:
             placed.close()
 
 
-def _solved(problem: EigenProblem, spec: SolveSpec, progress, checkpoint: Checkpoint | None) -> Spectrum:
+def _solve(
+    problem: EigenProblem, spec: SolveSpec, progress: OnProgress, checkpoint: Checkpoint | None
+) -> Spectrum:
     choice = choose(problem, spec)
-    search = None if checkpoint is None else Search(checkpoint, problem, spec, choice.method)
+    store = NoStore() if checkpoint is None else SearchCheckpoint(checkpoint, problem, spec, choice.method)
     if spec.takes_all:
-        return solve_interval(problem, spec, choice, progress, search)
-    if spec.k > problem.n:
+        return solve_interval(problem, spec, choice, progress, store)
+    if spec.number > problem.n:
         raise InputError(f"k={spec.k} eigenpairs of a matrix with {problem.n} rows: ask for at most {problem.n}")
-    session = Session(problem, spec, choice, progress, search)
-    try:
-        return session.run()
-    finally:
-        session.close()
+    return solve_extremal(problem, spec, choice, progress, store)
 
 
 def completed(problem: EigenProblem, spec: SolveSpec) -> SolveSpec:

@@ -8,7 +8,7 @@ the FEAST algorithm with inexact system solves"): errors of the solves then shri
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mpi4py import MPI
@@ -16,9 +16,10 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.eigen.problem.pencil import dense_block
-from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.solvers.contour_quadrature import Filter, contour
 from sparsehess.eigen.solvers.contour_solves import Systems, pencil_of
+from sparsehess.eigen.solvers.interval_method import IntervalMethod
+from sparsehess.eigen.solvers.solve_monitor import OnRestart, ignore_restart
 from sparsehess.errors import InputError, StackError
 from sparsehess.runtime import PETSc, destroy, has_package, on_root
 from sparsehess.runtime.citations import cite
@@ -53,42 +54,27 @@ _EPS = np.finfo(float).eps
 
 
 @dataclass
-class Feast:
-    """FEAST for a problem, kept for several intervals; `close()` destroys its factorizations.
+class Feast(IntervalMethod):
+    """FEAST for a problem; see `IntervalMethod`. `close()` destroys its factorizations.
+
+    Every pair reaches the backward error `tol`; `iterations` tells how often a filter was applied. Shells are
+    solved with iteratively.
 
     Attributes
     ----------
-    problem
-        What is solved; shells by iterative solves.
-    options
-        PETSc options of the shifted solves, without a prefix; they override those of `shifted.pencil_of`.
-    tol
-        Backward error that every pair must reach.
     groups
         Groups of consecutive ranks that share the contour points out among them; each has the whole matrix.
     quadrature
         `gauss`, `trapezoidal` or `zolotarev`.
     points
         Contour points in the upper half plane.
-    on_progress
-        Called on every rank as on_progress(converged, expected).
-    seconds
-        Time in factorizations and in solves.
-    iterations
-        Times that a filter was applied.
     """
 
-    problem: EigenProblem
-    options: dict
-    tol: float
-    groups: int = 1
-    quadrature: str = "gauss"
-    points: int = 8
-    on_progress: Callable[[int, int], None] = lambda done, total: None
-    seconds: dict[str, float] = field(default_factory=lambda: {"factorization": 0.0, "solve": 0.0})
-    iterations: int = 0
+    groups: int = field(default=1, kw_only=True)
+    quadrature: str = field(default="gauss", kw_only=True)
+    points: int = field(default=8, kw_only=True)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         comm = self.problem.comm
         contour(self.quadrature, self.points, -1.0, 1.0)
         if not 1 <= self.groups <= min(comm.size, self.points):
@@ -104,14 +90,21 @@ class Feast:
             )
         self._systems: Systems | None = None
 
-    def used_defaults(self) -> dict:
-        """Return the options of the shifted solves: the defaults, overridden by the caller's.
+    @property
+    def defaults(self) -> dict:
+        """PETSc options of the shifted solves, unless the caller overrides them."""
+        return pencil_of(self.problem).defaults
 
-        Not collective.
-        """
-        return {**pencil_of(self.problem).defaults, **self.options}
-
-    def find(self, low: float, high: float, expected: int, *, deflate=(), seed: int = 0) -> list[PETSc.Vec]:
+    def find(
+        self,
+        low: float,
+        high: float,
+        expected: int,
+        *,
+        deflate: Sequence[PETSc.Vec] = (),
+        seed: int = 0,
+        on_restart: OnRestart = ignore_restart,
+    ) -> list[PETSc.Vec]:
         """Return the converged eigenvectors with eigenvalues in [low, high]; the caller destroys them.
 
         Collective.
@@ -126,6 +119,8 @@ class Feast:
             Vecs to stay away from, such as those found before; so are the problem's null vectors.
         seed
             Of the starting vectors.
+        on_restart
+            Called between iterations, as on_restart(list); what it returns ends the solve.
         """
         if not (np.isfinite(low) and np.isfinite(high)):
             raise InputError(f"FEAST needs an interval with two finite ends, not [{low}, {high}]")
@@ -138,7 +133,7 @@ class Feast:
         pad = max(0.0, _NARROWEST * self.problem.scale - (high - low)) / 2
         chosen = contour(self.quadrature, self.points, low - pad, high + pad)
         self._systems.move_to(chosen)
-        found = _Iteration(self, chosen, low, high, expected, deflate, seed).run()
+        found = _Iteration(self, chosen, low, high, expected, deflate, seed).run(on_restart)
         return [self._vector(column) for column in found.T]
 
     def _vector(self, values: np.ndarray) -> PETSc.Vec:
@@ -173,7 +168,7 @@ class _Iteration:
         self.MD = self._product(problem.M, self.D)
         self.room = problem.finite - self.D.shape[1]
 
-    def run(self) -> np.ndarray:
+    def run(self, on_restart: OnRestart) -> np.ndarray:
         """Return the converged vectors inside.
 
         Collective.
@@ -191,6 +186,9 @@ class _Iteration:
             inside, done = self._inside(), self.errors <= self._needed()
             found, open_ = np.count_nonzero(inside & done), inside & ~done
             self.solver.on_progress(found, self.expected)
+            error = on_restart(list)
+            if error is not None:
+                raise error
             full = inside.all() and len(inside) < self.room
             if not open_.any() and not full:
                 break

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 
 import numpy as np
 
 from sparsehess.eigen.problem.lanczos_bounds import measure
 from sparsehess.eigen.problem.problem import EigenProblem, tight
-from sparsehess.eigen.problem.rayleigh_ritz import rayleigh_ritz
+from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs, rayleigh_ritz
 from sparsehess.eigen.problem.spectrum import Count, SolveSpec, Spectrum
+from sparsehess.eigen.solvers.interval_method import Finder
 from sparsehess.eigen.solvers.lapack import Dense
 from sparsehess.eigen.solvers.method_choice import Choice
-from sparsehess.eigen.solvers.search_checkpoint import Search
+from sparsehess.eigen.solvers.search_store import SearchStore
+from sparsehess.eigen.solvers.solve_monitor import OnProgress, ignore_progress
 from sparsehess.eigen.solvers.spectrum_slicing import Slicing
 from sparsehess.eigen.solvers.spectrum_targets import separation
-from sparsehess.eigen.solvers.subintervals import Found, Piece
+from sparsehess.eigen.solvers.subintervals import CountedSearch, Subinterval, UncountedSearch
 from sparsehess.errors import InputError
-from sparsehess.runtime import complex_scalars, destroy
+from sparsehess.runtime import PETSc, complex_scalars
 from sparsehess.runtime.random_numbers import signed
 
 # Up to this size the counts at the ends are confirmed by a second shift each without being asked.
@@ -29,8 +34,11 @@ _POINTS = 4
 # Searches in a subinterval beyond the first, for what is missing.
 _AGAIN = 3
 
+# Searches in a subinterval that bring nothing before the rest is given up.
+_IDLE = 2
+
 # Searches without a count to say that nothing is missing: the last one finds nothing more.
-_BLIND = 12
+_UNCOUNTED = 12
 
 # Random vectors, and products with each, that tell how many a search without a count is to expect.
 _SAMPLES, _STEPS = 4, 40
@@ -43,224 +51,275 @@ _MOST = 100
 
 
 def solve_interval(
-    problem: EigenProblem, spec: SolveSpec, choice: Choice, progress, search: Search | None = None
+    problem: EigenProblem, spec: SolveSpec, choice: Choice, progress: OnProgress, store: SearchStore
 ) -> Spectrum:
     """Return all eigenpairs of the spec's interval, its ends included to the accuracy of a count.
 
     Collective. Never raises for pairs that are missing: the count tells.
     """
-    counts = not problem.uncounted
-    slices = choice.method == "slicing"
-    counter = finder = None
-    so_far = Found(search)
-    vectors = so_far.vectors
-    try:
-        if counts or slices:  # slicing says itself what it lacks
-            options = spec.options if slices else {}  # the caller's are for the solver that finds the pairs
-            counter = Slicing(
-                problem,
-                options,
-                tol=tight(problem, spec.tol),
-                seed=spec.seed,
-                on_progress=progress,
-                on_restart=so_far.on_restart,
-            )
-        finder = counter if slices else _FINDERS[choice.method](problem, spec, progress, so_far.on_restart)
-        solvers = [counter, finder] if counts and not slices else [finder]
-        if counts:
-            alone = slices and (spec.groups or 1) == 1  # confirms counts where the pairs do not agree with them
-            confirm = spec.count == "yes" or (spec.count == "auto" and problem.n <= _CHEAP and not alone)
-            so_far.whole = so_far.whole or counter.ends(*spec.interval, confirm)
-            counter.unresolved, counter.repairs = so_far.unresolved, so_far.repairs
-            if not slices:
-                _counted_search(finder, counter, so_far, spec)
-            elif not alone:
-                from sparsehess.eigen.solvers.parallel_slices import find_in_groups
+    if choice.method == "slicing":
+        return _solve_by_slicing(problem, spec, choice, progress, store)
+    solve = _solve_without_count if problem.uncounted else _solve_with_count
+    with closing(_METHODS[choice.method](problem, spec, progress)) as finder:
+        return solve(problem, spec, choice, finder, store)
 
-                find_in_groups(counter, so_far, spec.groups, spec.options)
-            else:
-                so_far.waiting = [so_far.whole] if so_far.waiting is None else so_far.waiting
-                counter.find(so_far)
-            whole = so_far.whole
-            ends = whole.low, whole.high
-        else:
-            ends = _widened(problem, *spec.interval)
-            _blind_search(finder, ends, problem, spec, so_far)
-        spent = {name: sum(solver.seconds[name] for solver in solvers) for name in ("factorization", "solve")}
+
+def _solve_by_slicing(
+    problem: EigenProblem, spec: SolveSpec, choice: Choice, progress: OnProgress, store: SearchStore
+) -> Spectrum:
+    """Return the eigenpairs of an interval by slices, on all ranks together or by groups of them. Collective."""
+    groups = spec.groups or 1
+    find: Callable[[Slicing, CountedSearch], None] = Slicing.find
+    cut: Callable[[Slicing, Subinterval], list[Subinterval]] = _leave_whole
+    if groups > 1:
+        from sparsehess.eigen.solvers.parallel_slices import cut_for_groups, find_in_groups
+
+        find = partial(find_in_groups, groups=groups, options=spec.options)
+        cut = partial(cut_for_groups, groups=groups)
+    # Alone slicing confirms counts where the pairs do not agree with them.
+    confirm = spec.count == "yes" or (spec.count == "auto" and problem.n <= _CHEAP and groups > 1)
+    with (
+        closing(_slicing(problem, spec, spec.options, progress)) as slicing,
+        CountedSearch(store, partial(slicing.ends, *spec.ends, confirm), partial(cut, slicing)) as search,
+    ):
+        find(slicing, search)
+        return _counted_spectrum(problem, spec, choice, search, slicing, slicing.seconds)
+
+
+def _solve_with_count(
+    problem: EigenProblem, spec: SolveSpec, choice: Choice, finder: Finder, store: SearchStore
+) -> Spectrum:
+    """Return the eigenpairs of an interval by a method, with the inertia at its ends. Collective."""
+    most = np.inf if isinstance(finder, Dense) else _MOST
+    confirm = spec.count == "yes" or (spec.count == "auto" and problem.n <= _CHEAP)
+    with (
+        closing(_slicing(problem, spec, {}, ignore_progress)) as counter,
+        CountedSearch(
+            store,
+            partial(counter.ends, *spec.ends, confirm),
+            lambda whole: counter.cut(whole, most)[::-1],
+        ) as search,
+    ):
+        while search.waiting:
+            _search_subinterval(search.waiting[-1], finder, counter, search, spec.seed)
+            search.waiting.pop()
+            search.pause()
+        seconds = {name: counter.seconds[name] + finder.seconds[name] for name in counter.seconds}
+        return _counted_spectrum(problem, spec, choice, search, finder, seconds)
+
+
+def _solve_without_count(
+    problem: EigenProblem, spec: SolveSpec, choice: Choice, finder: Finder, store: SearchStore
+) -> Spectrum:
+    """Return the eigenpairs of an interval by a method, which searches until it finds nothing more. Collective."""
+    low, high = _widened(problem, *spec.ends)
+    with UncountedSearch(store, lambda: _estimate_number(problem, low, high, spec.seed)) as search:
+        _search_until_nothing_is_new(problem, search, finder, low, high, spec)
+        seconds = dict(finder.seconds)
         began = time.perf_counter()
-        values, vectors, errors, orthogonality = rayleigh_ritz(problem, vectors)
-        keep = (errors <= spec.tol) & (values >= ends[0]) & (values <= ends[1])
-        destroy(*(vector for vector, kept in zip(vectors, keep, strict=True) if not kept))
-        vectors = [vector for vector, kept in zip(vectors, keep, strict=True) if kept]
-        values, errors = values[keep], errors[keep]
-        count = _compared(counter, whole, problem, len(values)) if counts else None
-        spent["certificate"] = time.perf_counter() - began
-        return Spectrum(
-            eigenvalues=values,
-            vectors=vectors,
-            residuals=errors,
-            orthogonality=orthogonality,
-            count=count,
-            uncounted=problem.uncounted,
-            zeros=int(np.count_nonzero(np.abs(values) <= problem.zero)),
-            asked=len(values) + (max(count.inertia - count.found, 0) if counts else 0),
-            advice="",
-            iterations=finder.iterations,
-            method=choice.method,
-            reason=choice.reason,
-            timings=spent,
-            options=finder.used_defaults(),
+        pairs = _pairs_inside(problem, search.vectors, low, high, spec.tol)
+        search.vectors = pairs.vectors
+        seconds["certificate"] = time.perf_counter() - began
+        return _spectrum(problem, choice, finder, pairs, seconds, None)
+
+
+def _slicing(problem: EigenProblem, spec: SolveSpec, options: dict, progress: OnProgress) -> Slicing:
+    tol = tight(problem, spec.tol)
+    return Slicing(problem, options, tol=tol, seed=spec.seed, on_progress=progress)
+
+
+def _leave_whole(slicing: Slicing, whole: Subinterval) -> list[Subinterval]:
+    return [whole]
+
+
+# --- searches ---
+
+
+def _search_subinterval(
+    subinterval: Subinterval, finder: Finder, counter: Slicing, search: CountedSearch, seed: int
+) -> None:
+    """Find what lies in a subinterval, again where its inertia says that some are missing. Collective."""
+    expected = counter.expected(subinterval)
+    found: list[PETSc.Vec] = []
+    idle = 0
+    for attempt in range(1 + _AGAIN):
+        if len(found) >= expected or idle == _IDLE:
+            break
+        new = finder.find(
+            subinterval.low,
+            subinterval.high,
+            expected - len(found),
+            deflate=[*search.vectors, *found],
+            seed=seed + attempt,
+            on_restart=search.save_if_due,
         )
-    except Exception:
-        destroy(*vectors)
-        raise
-    finally:
-        for solver in {id(solver): solver for solver in (counter, finder) if solver is not None}.values():
-            solver.close()
+        before = len(found)
+        found = counter.inside(subinterval, [*found, *new]).vectors
+        idle = 0 if len(found) > before else idle + 1
+        search.repairs += attempt > 0
+    if len(found) < expected:
+        search.unresolved.append((subinterval, len(found)))
+    search.vectors += found
+
+
+def _search_until_nothing_is_new(
+    problem: EigenProblem, search: UncountedSearch, finder: Finder, low: float, high: float, spec: SolveSpec
+) -> None:
+    """Find what lies in an interval, until an attempt finds nothing beside what there is. Collective."""
+    for attempt in range(search.attempt, _UNCOUNTED):
+        new = finder.find(
+            low,
+            high,
+            search.expected,
+            deflate=search.vectors,
+            seed=spec.seed + attempt,
+            on_restart=search.save_if_due,
+        )
+        before = len(search.vectors)
+        search.expected = 2 * search.expected if len(new) >= search.expected else _LATER
+        search.vectors = _pairs_inside(problem, [*search.vectors, *new], low, high, spec.tol).vectors
+        if len(search.vectors) == before:
+            return
+        search.attempt = attempt + 1
+        search.pause()
+    raise InputError(
+        f"{len(search.vectors)} eigenvalues were found in [{low:.6g}, {high:.6g}], the last search found more "
+        "still: take a narrower interval"
+    )
+
+
+def _pairs_inside(
+    problem: EigenProblem, vectors: list[PETSc.Vec], low: float, high: float, tol: float
+) -> RitzPairs:
+    """Return the Ritz pairs of some vectors, which it takes over, that are in an interval and good. Collective."""
+    pairs = rayleigh_ritz(problem, vectors)
+    return pairs.select((pairs.residuals <= tol) & (pairs.values >= low) & (pairs.values <= high))
 
 
 def _widened(problem: EigenProblem, low: float, high: float) -> tuple[float, float]:
-    """Return ends that have an eigenvalue at an end inside, whatever its rounding."""
+    """Return ends that have an eigenvalue at an end inside, whatever its rounding. Not collective."""
     below, above = (separation(problem, end) if np.isfinite(end) else 0.0 for end in (low, high))
     return low - below, high + above
 
 
-def _raising(progress, on_restart):
-    """Return what a method of our own calls between its iterations, which can be left at any of them."""
-    if on_restart is None:
-        return progress
+# --- answers ---
 
-    def watched(done: int, total: int) -> None:
-        progress(done, total)
-        error = on_restart(list)
-        if error is not None:
-            raise error
 
-    return watched
+def _counted_spectrum(
+    problem: EigenProblem,
+    spec: SolveSpec,
+    choice: Choice,
+    search: CountedSearch,
+    finder: Slicing | Finder,
+    seconds: dict[str, float],
+) -> Spectrum:
+    """Return what a search has found, compared with the inertia of its interval. Collective."""
+    whole, seconds = search.whole, dict(seconds)
+    began = time.perf_counter()
+    pairs = _pairs_inside(problem, search.vectors, whole.low, whole.high, spec.tol)
+    search.vectors = pairs.vectors
+    found = len(pairs.values) + (len(problem.null) if whole.low < 0 < whole.high else 0)
+    count = Count(
+        interval=(whole.low, whole.high),
+        inertia=whole.inertia,
+        found=found,
+        certified=found == whole.inertia,
+        repairs=search.repairs,
+        unresolved=tuple((one.low, one.high, one.inertia, number) for one, number in search.unresolved),
+    )
+    seconds["certificate"] = time.perf_counter() - began
+    return _spectrum(problem, choice, finder, pairs, seconds, count)
+
+
+def _spectrum(
+    problem: EigenProblem,
+    choice: Choice,
+    finder: Slicing | Finder,
+    pairs: RitzPairs,
+    seconds: dict[str, float],
+    count: Count | None,
+) -> Spectrum:
+    return Spectrum(
+        eigenvalues=pairs.values,
+        vectors=pairs.vectors,
+        residuals=pairs.residuals,
+        orthogonality=pairs.orthogonality,
+        count=count,
+        uncounted=problem.uncounted,
+        zeros=int(np.count_nonzero(np.abs(pairs.values) <= problem.zero)),
+        asked=len(pairs.values) + (max(count.inertia - count.found, 0) if count else 0),
+        advice="",
+        iterations=finder.iterations,
+        method=choice.method,
+        reason=choice.reason,
+        timings=seconds,
+        options=finder.used_defaults(),
+    )
 
 
 # --- the methods, each imported when it is asked for ---
 
 
-def _feast(problem: EigenProblem, spec: SolveSpec, progress, on_restart):
+def _feast(problem: EigenProblem, spec: SolveSpec, progress: OnProgress) -> Finder:
     from sparsehess.eigen.solvers.feast import Feast
 
     most = min(problem.comm.size, _POINTS) if problem.assembled else 1
     groups = most if spec.groups is None else spec.groups
-    watched = _raising(progress, on_restart)
-    return Feast(problem, spec.options, spec.tol, groups=groups, points=_POINTS, on_progress=watched)
+    return Feast(problem, spec.options, spec.tol, groups=groups, points=_POINTS, on_progress=progress)
 
 
-def _ciss(problem: EigenProblem, spec: SolveSpec, progress, on_restart):
+def _ciss(problem: EigenProblem, spec: SolveSpec, progress: OnProgress) -> Finder:
     from sparsehess.eigen.solvers.ciss import ContourIntegral
 
-    return ContourIntegral(problem, spec.options, tight(problem, spec.tol), progress)  # not to be interrupted
+    return ContourIntegral(problem, spec.options, tight(problem, spec.tol), on_progress=progress)
 
 
-def _filter(problem: EigenProblem, spec: SolveSpec, progress, on_restart):
+def _filter(problem: EigenProblem, spec: SolveSpec, progress: OnProgress) -> Finder:
     from sparsehess.eigen.solvers.polynomial_filter import PolynomialFilter
 
-    return PolynomialFilter(problem, spec.options, tight(problem, spec.tol), progress, on_restart)
+    return PolynomialFilter(problem, spec.options, tight(problem, spec.tol), on_progress=progress)
 
 
-def _dense(problem: EigenProblem, spec: SolveSpec, progress, on_restart) -> Dense:
+def _dense(problem: EigenProblem, spec: SolveSpec, progress: OnProgress) -> Finder:
     return Dense(problem, spec.options, on_progress=progress)
 
 
-_FINDERS = {"feast": _feast, "ciss": _ciss, "filter": _filter, "dense": _dense}
+_METHODS: dict[str, Callable[[EigenProblem, SolveSpec, OnProgress], Finder]] = {
+    "feast": _feast,
+    "ciss": _ciss,
+    "filter": _filter,
+    "dense": _dense,
+}
 
 
-def _counted_search(finder, counter: Slicing, so_far: Found, spec: SolveSpec) -> None:
-    """Find by a method what lies in pieces of known inertia; again, where the count says that some are missing."""
-    most = np.inf if isinstance(finder, Dense) else _MOST
-    if so_far.waiting is None:
-        so_far.waiting = counter.pieces(so_far.whole, most)[::-1]
-    while so_far.waiting:
-        piece = so_far.waiting[-1]
-        expected, found, idle = counter.expected(piece), [], 0
-        for attempt in range(1 + _AGAIN):
-            if len(found) >= expected or idle == 2:
-                break
-            new = finder.find(
-                piece.low,
-                piece.high,
-                expected - len(found),
-                deflate=[*so_far.vectors, *found],
-                seed=spec.seed + attempt,
-            )
-            before = len(found)
-            _, found = counter.inside(piece, [*found, *new])
-            idle = 0 if len(found) > before else idle + 1
-            counter.repairs += attempt > 0
-        if len(found) < expected:
-            counter.unresolved.append((piece, len(found)))
-        so_far.waiting.pop()
-        so_far.vectors += found
-        so_far.unresolved, so_far.repairs = counter.unresolved, counter.repairs
-        so_far.pause()
+# --- how many a search without a count is to expect ---
 
 
-def _blind_search(
-    finder, ends: tuple[float, float], problem: EigenProblem, spec: SolveSpec, so_far: Found
-) -> None:
-    """Find by a method without a count: it searches until it finds nothing beside what it has."""
-    low, high = ends
-    if so_far.expected is None:
-        so_far.expected = _estimated(problem, low, high, spec.seed)
-    for attempt in range(so_far.attempt, _BLIND):
-        new = finder.find(low, high, so_far.expected, deflate=so_far.vectors, seed=spec.seed + attempt)
-        before = len(so_far.vectors)
-        so_far.expected = 2 * so_far.expected if len(new) >= so_far.expected else _LATER
-        values, found, errors, _ = rayleigh_ritz(problem, [*so_far.vectors, *new])
-        keep = (errors <= spec.tol) & (values >= low) & (values <= high)
-        destroy(*(vector for vector, kept in zip(found, keep, strict=True) if not kept))
-        so_far.vectors[:] = [vector for vector, kept in zip(found, keep, strict=True) if kept]
-        if len(so_far.vectors) == before:
-            return
-        so_far.attempt = attempt + 1
-        so_far.pause()
-    raise InputError(
-        f"{len(so_far.vectors)} eigenvalues were found in [{low:.6g}, {high:.6g}], the last search found more "
-        "still: take a narrower interval"
-    )
-
-
-def _estimated(problem: EigenProblem, low: float, high: float, seed: int) -> int:
+def _estimate_number(problem: EigenProblem, low: float, high: float, seed: int) -> int:
     """Return about how many eigenvalues an interval has, rather more, from a few products with random vectors."""
     known = len(problem.null) if low < 0 < high else 0
-    count = _by_measures if complex_scalars() else _by_density
+    count = _count_by_quadratures if complex_scalars() else _count_by_density
     value, error = count(problem, low, high, seed)
     return int(np.clip(np.ceil(value + 2 * error) - known, _LATER, problem.finite))
 
 
-def _by_density(problem: EigenProblem, low: float, high: float, seed: int) -> tuple[float, float]:
+def _count_by_density(problem: EigenProblem, low: float, high: float, seed: int) -> tuple[float, float]:
     from sparsehess.eigen.estimates.spectral_density import density
 
     return density(problem, samples=_SAMPLES, steps=_STEPS, seed=seed).count(low, high)
 
 
-def _by_measures(problem: EigenProblem, low: float, high: float, seed: int) -> tuple[float, float]:
+def _count_by_quadratures(problem: EigenProblem, low: float, high: float, seed: int) -> tuple[float, float]:
     """Return an estimate and its error from Gauss quadratures of random vectors, the mass taken for its diagonal.
 
     Collective. A first size for a search that goes on until it finds nothing new: no more.
     """
-    from sparsehess.eigen.solvers.polynomial_filter import scaled
+    from sparsehess.eigen.solvers.polynomial_filter import scaled_by_mass
 
-    matrix, release = scaled(problem)
     shares = []
-    try:
+    with scaled_by_mass(problem) as matrix:
         for sample in range(_SAMPLES):
             start = signed(problem.layout, seed + 7919 * (sample + 1))
             nodes, weights = measure(matrix, start, min(_STEPS, problem.n))
             shares.append(weights[(nodes >= low) & (nodes <= high)].sum())
-    finally:
-        release()
     return problem.n * float(np.mean(shares)), problem.n * float(np.std(shares)) / (_SAMPLES - 1) ** 0.5
-
-
-def _compared(counter: Slicing, whole: Piece, problem: EigenProblem, found: int) -> Count:
-    found += len(problem.null) if whole.low < 0 < whole.high else 0
-    pieces = ((piece.low, piece.high, piece.inertia, many) for piece, many in counter.unresolved)
-    return Count(
-        (whole.low, whole.high), whole.inertia, found, found == whole.inertia, counter.repairs, tuple(pieces)
-    )

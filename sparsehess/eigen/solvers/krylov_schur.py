@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from sparsehess.eigen.problem.factorization import FACTORIZATION, TRANSFORMED
+from sparsehess.eigen.problem.factorization import FACTORIZATION, TRANSFORMED, Pivots
 from sparsehess.eigen.problem.petsc_options import PREFIX, Options
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.solver_pool import Supply
-from sparsehess.eigen.solvers.solve_monitor import Watch, columns
+from sparsehess.eigen.solvers.solve_monitor import (
+    OnProgress,
+    OnRestart,
+    SolveMonitor,
+    copy_columns,
+    ignore_progress,
+    ignore_restart,
+)
 from sparsehess.errors import StackError
 from sparsehess.runtime import (
     FAILED,
@@ -23,9 +30,6 @@ from sparsehess.runtime import (
     readable_errors,
 )
 from sparsehess.runtime.random_numbers import uniform
-
-# Restarts before a solve may conclude that its shift is too far from a cluster.
-_PATIENCE = 6
 
 # Part of a random vector beside guessed ones.
 _UNSEEN = 1e-2
@@ -79,8 +83,6 @@ class KrylovSchur:
         Estimates of the lowest and of the last wanted eigenvalue, where the last solve stopped for them.
     on_progress
         Called on every rank as on_progress(converged, wanted).
-    on_restart
-        See `Watch`; its basis is what converged and the best of what did not, as many as are wanted.
     seconds
         Time in factorizations and in solves.
     """
@@ -89,8 +91,7 @@ class KrylovSchur:
     invert: bool
     options: dict
     tol: float
-    on_progress: Callable[[int, int], None] = lambda done, total: None
-    on_restart: Callable[[Callable[[], list]], Exception | None] | None = None
+    on_progress: OnProgress = ignore_progress
     seconds: dict[str, float] = field(default_factory=lambda: {"factorization": 0.0, "solve": 0.0})
     iterations: int = 0
     cluster: tuple[float, float] | None = None
@@ -153,17 +154,16 @@ class KrylovSchur:
             except (PETSc.Error, SystemError):  # not definite, or no memory: MUMPS says which
                 self._renewed(definite=False)
             self.seconds["factorization"] += time.perf_counter() - began
-        return self.shift_to(shift)[0] == 0
+        return self.shift_to(shift).negative == 0
 
-    def shift_to(self, shift: float) -> tuple[int | None, int, int | None]:
-        """Factorize A - shift M; return its (negative, zero, positive) counts of pivots.
+    def shift_to(self, shift: float) -> Pivots:
+        """Factorize A - shift M, and return how many pivots are negative, zero and positive.
 
-        Collective. By Sylvester's law these are the eigenvalues below, at and above the shift,
-        infinite ones among them. Where scalars are complex only those that are zero are known, the others None.
+        Collective.
         """
         if self._definite:
             if shift == self.shift:
-                return 0, 0, self.problem.n
+                return Pivots(0, 0, self.problem.n)
             self._renewed(definite=False)
         began = time.perf_counter()
         for room in _ROOM:
@@ -202,7 +202,7 @@ class KrylovSchur:
             self._give()
             self._definite = definite
 
-    def _factorized(self, shift: float) -> tuple[int | None, int, int | None]:
+    def _factorized(self, shift: float) -> Pivots:
         self._factorize(shift)
         return FACTORIZATION.pivots(self._eps.getST().getKSP().getPC().getFactorMatrix())
 
@@ -232,11 +232,12 @@ class KrylovSchur:
         which: str,
         k: int,
         *,
-        deflate=(),
+        deflate: Sequence[PETSc.Vec] = (),
         wider: int = 0,
         seed: int = 0,
-        stop_in_cluster: bool = False,
-        guess=(),
+        cluster_after: int | None = None,
+        guess: Sequence[PETSc.Vec] = (),
+        on_restart: OnRestart = ignore_restart,
     ) -> list[PETSc.Vec]:
         """Return the converged eigenvectors: at least k of them if all went well, maybe more.
 
@@ -254,11 +255,14 @@ class KrylovSchur:
             So many more basis vectors than SLEPc would take.
         seed
             Of the starting vector.
-        stop_in_cluster
-            Stop when, after `_PATIENCE` restarts, the wanted eigenvalues lie so close together, seen
-            from a shift below them, that a nearer shift serves better; `cluster` then says where.
+        cluster_after
+            Restarts after which to stop when the wanted eigenvalues lie so close together, seen from a shift
+            below them, that a nearer shift serves better; `cluster` then says where. None to go on.
         guess
             Vecs whose sum to start from, instead of a random vector.
+        on_restart
+            Called between restarts; its basis is what converged and the best of what did not, as many as are
+            wanted.
         """
         eps, problem = self._solver(), self.problem
         self._sound = False
@@ -294,20 +298,20 @@ class KrylovSchur:
                 eps.cancelMonitor()  # else those of the options would be added once more
                 if self.shift is None or self.options:  # else they were taken with the first shift
                     eps.setFromOptions()
-                watch = _InCluster(self, k, stop_in_cluster)
-                watch.set_on(eps)
+                monitor = _ClusterMonitor(self.on_progress, on_restart, k, self.shift, cluster_after)
+                monitor.attach(eps)
                 began = time.perf_counter()
                 eps.setUp()
                 set_up = time.perf_counter()
                 eps.solve()
                 self.seconds["factorization"] += set_up - began
                 self.seconds["solve"] += time.perf_counter() - set_up
-                self.cluster = watch.cluster
+                self.cluster = monitor.cluster
         finally:
             eps.cancelMonitor()
             eps.setStoppingTest(None)
             start.destroy()
-        watch.settle()
+        monitor.raise_error()
         self.refuse_unused()
         self.iterations += eps.getIterationNumber()
         vectors = []
@@ -371,36 +375,44 @@ def _upper_half(problem: EigenProblem, shift: float, out: PETSc.Mat) -> PETSc.Ma
     return half
 
 
-class _InCluster(Watch):
-    """A watch that can end a solve for a shift nearer to a cluster."""
+class _ClusterMonitor(SolveMonitor):
+    """A monitor that can end a solve for a shift nearer to a cluster; see `KrylovSchur.solve`."""
 
-    def __init__(self, solver: KrylovSchur, k: int, stop_in_cluster: bool):
-        super().__init__(solver.on_progress, solver.on_restart, k)
-        self.solver, self.stops = solver, stop_in_cluster
+    def __init__(
+        self,
+        on_progress: OnProgress,
+        on_restart: OnRestart,
+        k: int,
+        shift: float | None,
+        cluster_after: int | None,
+    ):
+        super().__init__(on_progress, on_restart, k)
+        self.shift, self.cluster_after = shift or 0.0, cluster_after
         self.cluster: tuple[float, float] | None = None
         self._transformed: list[float] = []
 
-    def monitor(self, eps, restarts, converged, values, errors):
+    def monitor(self, eps: SLEPc.EPS, restarts: int, converged: int, values: list, errors: list) -> None:
         self._transformed = [complex(value).real for value in values[: self.k]]
         super().monitor(eps, restarts, converged, values, errors)
 
-    def basis(self, eps, converged: int) -> list[PETSc.Vec]:
+    def basis(self, eps: SLEPc.EPS, converged: int) -> list[PETSc.Vec]:
         """Return copies of what converged and, of Krylov-Schur, of the Ritz vectors that it has begun anew with.
 
         Those are half of the others (Stewart 2001), the best of them first.
         """
         left = (eps.getDimensions()[1] - converged) // 2 if eps.getType() == "krylovschur" else 0
-        return columns(eps.getBV(), converged + min(left, max(self.k - converged, 0)))
+        return copy_columns(eps.getBV(), converged + min(left, max(self.k - converged, 0)))
 
-    def stop(self, eps, restarts, most, converged, wanted):
+    def stop(self, eps: SLEPc.EPS, restarts: int, most: int, converged: int, wanted: int) -> int:
         reason = SLEPc.EPS.ConvergedReason
         said = super().stop(eps, restarts, most, converged, wanted)
         if said != reason.CONVERGED_ITERATING:
             return said
         seen = self._transformed  # 1 / (eigenvalue - shift) is what the solver sees
-        if self.stops and restarts >= _PATIENCE and len(seen) == self.k and min(seen) > 0:
+        tried = self.cluster_after is not None and restarts >= self.cluster_after
+        if tried and len(seen) == self.k and min(seen) > 0:
             away = sorted(1 / value for value in seen)
             if away[0] > _FAR * (away[-1] - away[0]):
-                self.cluster = (self.solver.shift + away[0], self.solver.shift + away[-1])
+                self.cluster = (self.shift + away[0], self.shift + away[-1])
                 return reason.CONVERGED_USER
         return said

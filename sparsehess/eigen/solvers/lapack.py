@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.eigen.solvers.solve_monitor import OnProgress, OnRestart, ignore_progress, ignore_restart
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, on_root
 
@@ -28,6 +29,8 @@ class Dense:
         What is solved; shells are applied to the columns of the identity. Massless dofs are condensed out.
     options
         None can be given.
+    target
+        What `nearest` refers to.
     on_progress
         Called once, when all is done.
     seconds, iterations
@@ -41,7 +44,8 @@ class Dense:
 
     problem: EigenProblem
     options: dict = field(default_factory=dict)
-    on_progress: Callable[[int, int], None] = field(default=lambda done, total: None, kw_only=True)
+    target: float = field(default=0.0, kw_only=True)
+    on_progress: OnProgress = field(default=ignore_progress, kw_only=True)
     seconds: dict[str, float] = field(default_factory=lambda: {"factorization": 0.0, "solve": 0.0}, init=False)
     iterations: int = field(default=0, init=False)
 
@@ -64,11 +68,19 @@ class Dense:
         return {}
 
     def solve(
-        self, which: str, k: int, *, deflate=(), wider: int = 0, seed: int = 0, target: float = 0.0
+        self,
+        which: str,
+        k: int,
+        *,
+        deflate: Sequence[PETSc.Vec] = (),
+        wider: int = 0,
+        seed: int = 0,
+        guess: Sequence[PETSc.Vec] = (),
+        on_restart: OnRestart = ignore_restart,
     ) -> list[PETSc.Vec]:
         """Return the k eigenvectors asked for, fewer where no more exist. The caller destroys them.
 
-        Collective. `wider` and `seed` change nothing.
+        Collective. `wider`, `seed`, `guess` and `on_restart` change nothing.
 
         Parameters
         ----------
@@ -78,17 +90,27 @@ class Dense:
             How many.
         deflate
             Eigenvectors to leave out, Vecs, beside the problem's null vectors.
-        target
-            For `nearest`.
         """
-        return self._solved(deflate, k, lambda values: _first(values, which, k, target))
+        return self._solved(deflate, k, lambda values: _first(values, which, k, self.target))
 
-    def find(self, low: float, high: float, expected: int, *, deflate=(), seed: int = 0) -> list[PETSc.Vec]:
+    def find(
+        self,
+        low: float,
+        high: float,
+        expected: int,
+        *,
+        deflate: Sequence[PETSc.Vec] = (),
+        seed: int = 0,
+        on_restart: OnRestart = ignore_restart,
+    ) -> list[PETSc.Vec]:
         """Return the eigenvectors with eigenvalues in [low, high]. The caller destroys them.
 
-        Collective. `expected` and `seed` change nothing.
+        Collective. `expected`, `seed` and `on_restart` change nothing.
         """
-        inside = lambda values: np.flatnonzero((values >= low) & (values <= high))  # noqa: E731
+
+        def inside(values: np.ndarray) -> np.ndarray:
+            return np.flatnonzero((values >= low) & (values <= high))
+
         return self._solved(deflate, expected, inside)
 
     def _solved(self, deflate, expected: int, choose: Callable[[np.ndarray], np.ndarray]) -> list[PETSc.Vec]:

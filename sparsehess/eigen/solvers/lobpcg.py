@@ -8,6 +8,7 @@ less than half of the time (`benchmarks/eigen.py elasticity`).
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from sparsehess.eigen.problem.petsc_options import PREFIX
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.slepc_blocks import require_finite
 from sparsehess.eigen.solvers.preconditioned_solver import Preconditioned
+from sparsehess.eigen.solvers.solve_monitor import OnRestart
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, agreement, on_root
 from sparsehess.runtime.citations import cite
@@ -63,7 +65,15 @@ class Lobpcg(Preconditioned):
             raise InputError(f"-eps_lobpcg_blocksize {block}: a block has one vector at least")
         return block
 
-    def _iterate(self, which, k, away, guess, fresh) -> list[PETSc.Vec]:
+    def _iterate(
+        self,
+        which: str,
+        k: int,
+        away: list[PETSc.Vec],
+        guess: list[PETSc.Vec],
+        fresh: list[PETSc.Vec],
+        on_restart: OnRestart,
+    ) -> list[PETSc.Vec]:
         cite("lobpcg")
         began = time.perf_counter()
         told = PETSc.Options(PREFIX)
@@ -82,7 +92,7 @@ class Lobpcg(Preconditioned):
             while True:
                 left = k - basis.locked
                 portion = left if left <= block else max(1, round(part * block))
-                if self._converge(basis, precondition, portion, k, most) < portion or portion == left:
+                if self._converge(basis, precondition, portion, k, most, on_restart) < portion or portion == left:
                     return basis.vectors()
                 basis.lock(portion)
                 basis.add(precondition(self._more(portion)))
@@ -96,7 +106,15 @@ class Lobpcg(Preconditioned):
         seed = 15485863 * self.iterations
         return np.stack([uniform(self.problem.layout, seed + j) for j in range(number)])
 
-    def _converge(self, basis: Basis, precondition, portion: int, k: int, most: int) -> int:
+    def _converge(
+        self,
+        basis: Basis,
+        precondition: Callable[[np.ndarray], np.ndarray],
+        portion: int,
+        k: int,
+        most: int,
+        on_restart: OnRestart,
+    ) -> int:
         """Iterate until so many leading vectors have converged; return how many have."""
         stuck = 0
         while True:
@@ -104,10 +122,9 @@ class Lobpcg(Preconditioned):
             good = sizes <= [self._allowed(value) for value in basis.values]
             leading = len(good) if good.all() else int(np.argmin(good))
             self.on_progress(min(basis.locked + leading, k), k)
-            if self.on_restart is not None:
-                error = self.on_restart(basis.vectors)
-                if error is not None:
-                    raise error
+            error = on_restart(basis.vectors)
+            if error is not None:
+                raise error
             if leading >= portion and basis.exact:
                 return leading
             if leading >= portion:

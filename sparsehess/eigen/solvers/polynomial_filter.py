@@ -7,15 +7,16 @@ eigenvalue problems"). A diagonal mass goes into the matrix, D^(-1/2) A D^(-1/2)
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
 from sparsehess.eigen.problem.lanczos_bounds import spectral_bounds
-from sparsehess.eigen.problem.petsc_options import PREFIX, Options
+from sparsehess.eigen.problem.petsc_options import PREFIX
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.eigen.solvers.solve_monitor import Watch
+from sparsehess.eigen.solvers.interval_method import IntervalMethod
+from sparsehess.eigen.solvers.solve_monitor import OnRestart, SolveMonitor, ignore_restart
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, SLEPc, destroy, readable_errors
 from sparsehess.runtime.petsc_matrices import is_assembled
@@ -36,46 +37,32 @@ _WAVES, _LEAST, _MOST = 2.0, 10, 2000
 _STEPS = 25
 
 
-@dataclass
-class PolynomialFilter:
-    """Krylov-Schur with SLEPc's polynomial filter, kept for several intervals; `close()` destroys its matrix.
+class PolynomialFilter(IntervalMethod):
+    """Krylov-Schur with SLEPc's polynomial filter; see `IntervalMethod`. `close()` destroys its matrix.
 
-    Attributes
-    ----------
-    problem
-        What is solved; assembled or not. Its mass, if any, is diagonal and positive.
-    options
-        PETSc options without a prefix; they override `DEFAULTS`.
-    tol
-        SLEPc's tolerance.
-    on_progress, on_restart, seconds, iterations
-        As those of `KrylovSchur`.
+    The problem is assembled or not. Its mass, if any, is diagonal and positive.
     """
 
-    problem: EigenProblem
-    options: dict
-    tol: float
-    on_progress: Callable[[int, int], None] = lambda done, total: None
-    on_restart: Callable[[Callable[[], list]], Exception | None] | None = None
-    seconds: dict[str, float] = field(default_factory=lambda: {"factorization": 0.0, "solve": 0.0})
-    iterations: int = 0
+    defaults = DEFAULTS
 
-    def __post_init__(self):
-        self._given = Options(PREFIX, self.options)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._root = _root_of_mass(self.problem)
         self._matrix = _filterable(self.problem.A, self._root)
         low, high, error = spectral_bounds(self._matrix, self.problem.layout, _STEPS)
         margin = max(error, 1e-6 * (max(abs(low), abs(high)) or 1.0))
         self.low, self.high = low - margin, high + margin
 
-    def used_defaults(self) -> dict:
-        """Return the options of the solves: the defaults, overridden by the caller's.
-
-        Not collective.
-        """
-        return {**DEFAULTS, **self.options}
-
-    def find(self, low: float, high: float, expected: int, *, deflate=(), seed: int = 0) -> list[PETSc.Vec]:
+    def find(
+        self,
+        low: float,
+        high: float,
+        expected: int,
+        *,
+        deflate: Sequence[PETSc.Vec] = (),
+        seed: int = 0,
+        on_restart: OnRestart = ignore_restart,
+    ) -> list[PETSc.Vec]:
         """Return eigenvectors with eigenvalues in and about [low, high]; the caller destroys them.
 
         Collective.
@@ -90,6 +77,8 @@ class PolynomialFilter:
             Vecs to stay away from, as from the problem's null vectors.
         seed
             Of the starting vector.
+        on_restart
+            Called between restarts; what it returns ends the solve.
         """
         problem = self.problem
         pad = max(_WIDER * (high - low), _NARROWEST * (self.high - self.low)) if np.isfinite(high - low) else 0.0
@@ -128,11 +117,11 @@ class PolynomialFilter:
                     eps.setDeflationSpace(away)
                 eps.setInitialSpace([start])
                 eps.setFromOptions()
-                watch = Watch(self.on_progress, self.on_restart, expected)
-                watch.set_on(eps)
+                monitor = SolveMonitor(self.on_progress, on_restart, expected)
+                monitor.attach(eps)
                 began = time.perf_counter()
                 eps.solve()
-                watch.settle()
+                monitor.raise_error()
                 self.seconds["solve"] += time.perf_counter() - began
             self._given.refuse_unused()
             self.iterations += eps.getIterationNumber()
@@ -193,8 +182,9 @@ def _root_of_mass(problem: EigenProblem) -> PETSc.Vec | None:
     return root
 
 
-def scaled(problem: EigenProblem) -> tuple[PETSc.Mat, Callable[[], None]]:
-    """Return D^(-1/2) A D^(-1/2), D the diagonal of the mass, and what destroys it.
+@contextmanager
+def scaled_by_mass(problem: EigenProblem) -> Iterator[PETSc.Mat]:
+    """Provide D^(-1/2) A D^(-1/2), D the diagonal of the mass, for the length of a block.
 
     Collective. Where D is zero, as it is for massless dofs, their rows are left as they are.
     """
@@ -205,11 +195,10 @@ def scaled(problem: EigenProblem) -> tuple[PETSc.Mat, Callable[[], None]]:
         values[values == 0] = 1.0
         root.sqrtabs()
     matrix = _filterable(problem.A, root)
-
-    def release() -> None:
+    try:
+        yield matrix
+    finally:
         destroy(None if matrix is problem.A else matrix, root)
-
-    return matrix, release
 
 
 def _filterable(A: PETSc.Mat, root: PETSc.Vec | None) -> PETSc.Mat:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -15,6 +15,7 @@ from sparsehess.eigen.problem.petsc_options import PREFIX, Options
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rayleigh_ritz import rayleigh_ritz
 from sparsehess.eigen.solvers.preconditioners import Diagonal, Multigrid, Near, preconditioner
+from sparsehess.eigen.solvers.solve_monitor import OnProgress, OnRestart, ignore_progress, ignore_restart
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, destroy, readable_errors
 from sparsehess.runtime.petsc_matrices import is_assembled
@@ -48,8 +49,6 @@ class Preconditioned(ABC):
         Backward error that every vector reaches that is returned.
     on_progress
         Called on every rank as on_progress(converged, wanted).
-    on_restart
-        As for `KrylovSchur`, called between iterations.
     seconds
         Time in setting up preconditioners ("factorization") and in solves.
     iterations
@@ -62,8 +61,7 @@ class Preconditioned(ABC):
     method: str
     options: dict
     tol: float = field(kw_only=True)
-    on_progress: Callable[[int, int], None] = field(default=lambda done, total: None, kw_only=True)
-    on_restart: Callable[[Callable[[], list]], Exception | None] | None = field(default=None, kw_only=True)
+    on_progress: OnProgress = field(default=ignore_progress, kw_only=True)
     seconds: dict[str, float] = field(default_factory=lambda: {"factorization": 0.0, "solve": 0.0}, init=False)
     iterations: int = field(default=0, init=False)
 
@@ -87,7 +85,17 @@ class Preconditioned(ABC):
         """
         return {**self._settings(), **self._defaults, **self._chosen, **self.options}
 
-    def solve(self, which: str, k: int, *, deflate=(), wider: int = 0, seed: int = 0, guess=()) -> list[PETSc.Vec]:
+    def solve(
+        self,
+        which: str,
+        k: int,
+        *,
+        deflate: Sequence[PETSc.Vec] = (),
+        wider: int = 0,
+        seed: int = 0,
+        guess: Sequence[PETSc.Vec] = (),
+        on_restart: OnRestart = ignore_restart,
+    ) -> list[PETSc.Vec]:
         """Return the converged eigenvectors: at least k of them if all went well, maybe more.
 
         Collective. The caller destroys them.
@@ -106,6 +114,8 @@ class Preconditioned(ABC):
             Of the starting vectors.
         guess
             Vecs to start from, with random ones where they are fewer than the block.
+        on_restart
+            Called between iterations; what it returns ends the solve.
         """
         if which not in ("smallest", "largest"):
             raise InputError(f"method {self.method} finds the smallest or the largest, not {which!r}")
@@ -116,17 +126,16 @@ class Preconditioned(ABC):
         found: list[PETSc.Vec] = []
         for attempt in range(_AGAIN):
             start = found or list(guess)
-            fresh = self._attempt(which, k, away, wider, seed + 7919 * attempt, start)
-            values, fresh, errors, _ = rayleigh_ritz(self.problem, fresh)
+            fresh = self._attempt(which, k, away, wider, seed + 7919 * attempt, start, on_restart)
+            pairs = rayleigh_ritz(self.problem, fresh)
             destroy(*found)
-            found = fresh
-            changed = self._preconditioners[which].farther(values, self._broke)
-            if not changed and (np.count_nonzero(errors <= self.tol) >= k or (attempt and not len(found))):
+            found, good = pairs.vectors, pairs.residuals <= self.tol
+            changed = self._preconditioners[which].farther(pairs.values, self._broke)
+            if not changed and (np.count_nonzero(good) >= k or (attempt and not len(found))):
                 break
-        good = errors <= self.tol
-        destroy(*(v for v, keep in zip(found, good, strict=True) if not keep))
+        found = pairs.select(good).vectors
         self._given.refuse_unused()
-        return [v for v, keep in zip(found, good, strict=True) if keep]
+        return found
 
     def close(self) -> None:
         """Destroy what preconditioners were made from.
@@ -153,7 +162,13 @@ class Preconditioned(ABC):
 
     @abstractmethod
     def _iterate(
-        self, which: str, k: int, away: list[PETSc.Vec], guess: list[PETSc.Vec], fresh: list[PETSc.Vec]
+        self,
+        which: str,
+        k: int,
+        away: list[PETSc.Vec],
+        guess: list[PETSc.Vec],
+        fresh: list[PETSc.Vec],
+        on_restart: OnRestart,
     ) -> list[PETSc.Vec]:
         """Return what has converged, or come near; say in `_broke` whether it ended early.
 
@@ -165,9 +180,20 @@ class Preconditioned(ABC):
             What to deflate.
         guess, fresh
             What to start from: the caller's vectors, and random ones.
+        on_restart
+            See `solve`.
         """
 
-    def _attempt(self, which, k, away, wider, seed, guess) -> list[PETSc.Vec]:
+    def _attempt(
+        self,
+        which: str,
+        k: int,
+        away: list[PETSc.Vec],
+        wider: int,
+        seed: int,
+        guess: list[PETSc.Vec],
+        on_restart: OnRestart,
+    ) -> list[PETSc.Vec]:
         if which not in self._preconditioners:
             began = time.perf_counter()
             self._preconditioners[which] = preconditioner(self.problem, which, self.options)
@@ -179,7 +205,7 @@ class Preconditioned(ABC):
         fresh = [self._random(seed + 104729 * j) for j in range(starts - len(given))]
         try:
             with self._given.inserted(self.used_defaults()), readable_errors("solving for eigenpairs"):
-                return self._iterate(which, k, away, given, fresh)
+                return self._iterate(which, k, away, given, fresh, on_restart)
         finally:
             destroy(*fresh)
 

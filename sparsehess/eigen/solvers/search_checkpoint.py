@@ -6,24 +6,21 @@ Nothing that was found is believed: a solve that resumes computes residuals and 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.eigen.problem.spectrum import SolveSpec
+from sparsehess.eigen.solvers.search_store import Gather
 from sparsehess.runtime import PETSc, agreement, complex_scalars, destroy
 from sparsehess.runtime.random_numbers import signed
 from sparsehess.storage.checkpoint import ROUGH, Checkpoint
 
-if TYPE_CHECKING:
-    from sparsehess.eigen.problem.problem import EigenProblem
-    from sparsehess.eigen.problem.spectrum import SolveSpec
-
 _STAGE = "search"
 
 
-class Search:
-    """The state of one call of `solve` in a checkpoint.
+class SearchCheckpoint:
+    """The state of one call of `solve` in a checkpoint: a `SearchStore`.
 
     Collective to make and to use.
 
@@ -51,9 +48,9 @@ class Search:
             "deflated": len(problem.null),
             "method": method,
             **({"scalars": "complex"} if complex_scalars() else {}),
-            **_sizes("H", problem.A, problem),
-            **_sizes("M", problem.M, problem),
-            **_known(problem),
+            **_norms("H", problem.A, problem),
+            **_norms("M", problem.M, problem),
+            **_part_in_null_space(problem),
             **{name: float(value) if isinstance(value, float) else value for name, value in asked.items()},
         }
 
@@ -69,15 +66,15 @@ class Search:
             vectors.append(vector)
         return saved.meta, vectors
 
-    def look(self, gather: Callable[[], tuple[dict, list, list]]) -> Exception | None:
+    @property
+    def wanted(self) -> bool:
+        """Whether this rank would save now. Not collective."""
+        return self.checkpoint.wanted
+
+    def save_if_due(self, gather: Gather) -> Exception | None:
         """Save where it is due; return the error that is to end the solve, after a signal `Stopped`.
 
         Collective. Returned, not raised: callers may be inside a call of SLEPc, which has to end first.
-
-        Parameters
-        ----------
-        gather
-            gather() returns (facts, vectors, further vectors), the facts as JSON; the further ones are destroyed.
         """
         if not self.checkpoint.due():
             return None
@@ -97,14 +94,14 @@ class Search:
             destroy(*fresh)
         return None
 
-    def pause(self, gather: Callable[[], tuple[dict, list, list]]) -> None:
+    def pause(self, gather: Gather) -> None:
         """Save where it is due; after a signal raise `Stopped`. Collective."""
-        error = self.look(gather)
+        error = self.save_if_due(gather)
         if error is not None:
             raise error
 
 
-def _sizes(name: str, matrix: PETSc.Mat | None, problem: EigenProblem) -> dict[str, float]:
+def _norms(name: str, matrix: PETSc.Mat | None, problem: EigenProblem) -> dict[str, float]:
     """Return norms of a matrix, and of its product with a fixed vector, by which it is known again.
 
     Collective. Of one whose products alone are known, which differences may have made, no more than a product.
@@ -133,7 +130,7 @@ def _sizes(name: str, matrix: PETSc.Mat | None, problem: EigenProblem) -> dict[s
     return found
 
 
-def _known(problem: EigenProblem) -> dict[str, float]:
+def _part_in_null_space(problem: EigenProblem) -> dict[str, float]:
     """Return the part of a fixed vector in the space of the known null vectors, if there are any. Collective."""
     if not problem.null:
         return {}

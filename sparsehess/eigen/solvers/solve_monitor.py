@@ -1,4 +1,4 @@
-"""What is done between the iterations of a solve of SLEPc: progress, and an end before its time.
+"""What is done between the iterations of a solve: progress, saving, an end before its time.
 
 An error inside of a callback would leave SLEPc's work vectors behind: it ends the solve, and is raised afterwards.
 """
@@ -9,37 +9,51 @@ from collections.abc import Callable
 
 from sparsehess.runtime import PETSc, SLEPc
 
+# Called on every rank as on_progress(converged, wanted).
+OnProgress = Callable[[int, int], None]
 
-class Watch:
-    """Monitor and stopping test of one solve. Collective in use.
+# Called between iterations as on_restart(basis), where basis() copies the vectors that the solver searches in. The
+# error that it returns ends the solve.
+OnRestart = Callable[[Callable[[], list[PETSc.Vec]]], Exception | None]
+
+
+def ignore_progress(converged: int, wanted: int) -> None:
+    """Do nothing. Not collective."""
+
+
+def ignore_restart(basis: Callable[[], list[PETSc.Vec]]) -> None:
+    """Save nothing, and go on. Not collective."""
+
+
+class SolveMonitor:
+    """Monitor and stopping test of one solve by SLEPc. Collective in use.
 
     Parameters
     ----------
     on_progress
-        Called as on_progress(converged, wanted); what it raises, on all ranks or on none, ends the solve.
+        What it raises, on all ranks or on none, ends the solve.
     on_restart
-        Called as on_restart(basis), where basis() copies the vectors of SLEPc's basis; an error that it returns
-        ends the solve. None for nothing.
+        The error that it returns ends the solve.
     k
-        How many are wanted.
+        How many pairs are wanted.
 
     Attributes
     ----------
     error
-        The error that ends the solve, for `settle`.
+        The error that ends the solve, for `raise_error`.
     """
 
-    def __init__(self, on_progress, on_restart: Callable[[Callable[[], list]], Exception | None] | None, k: int):
+    def __init__(self, on_progress: OnProgress, on_restart: OnRestart, k: int):
         self.on_progress, self.on_restart, self.k = on_progress, on_restart, k
         self.error: Exception | None = None
 
-    def set_on(self, eps: SLEPc.EPS) -> None:
-        """Watch a solver from now on. Logically collective."""
+    def attach(self, eps: SLEPc.EPS) -> None:
+        """Monitor a solver from now on. Logically collective."""
         eps.setMonitor(self.monitor)
         eps.setStoppingTest(self.stop)
 
-    def monitor(self, eps, iterations, converged, values, errors):
-        """Tell how far the solver is. Collective."""
+    def monitor(self, eps: SLEPc.EPS, iterations: int, converged: int, values: list, errors: list) -> None:
+        """Report how far the solver is. Collective."""
         if self.error is not None:
             return
         try:
@@ -48,14 +62,13 @@ class Watch:
             # Frames of its traceback hold the EPS, which would live on with them.
             self.error = error.with_traceback(None)
             return
-        if self.on_restart is not None:
-            self.error = self.on_restart(lambda: self.basis(eps, converged))
+        self.error = self.on_restart(lambda: self.basis(eps, converged))
 
-    def basis(self, eps, converged: int) -> list[PETSc.Vec]:
+    def basis(self, eps: SLEPc.EPS, converged: int) -> list[PETSc.Vec]:
         """Return copies of the vectors of the basis that are in use. Collective."""
-        return columns(eps.getBV(), eps.getBV().getActiveColumns()[1])
+        return copy_columns(eps.getBV(), eps.getBV().getActiveColumns()[1])
 
-    def stop(self, eps, iterations, most, converged, wanted):
+    def stop(self, eps: SLEPc.EPS, iterations: int, most: int, converged: int, wanted: int) -> int:
         """Return SLEPc's reason to end, as its own test does, or that an error does it. Not collective."""
         reason = SLEPc.EPS.ConvergedReason
         if self.error is not None:
@@ -64,13 +77,13 @@ class Watch:
             return reason.CONVERGED_TOL
         return reason.DIVERGED_ITS if iterations >= most else reason.CONVERGED_ITERATING
 
-    def settle(self) -> None:
-        """Raise the error that has ended the solve. Collective."""
+    def raise_error(self) -> None:
+        """Raise the error that has ended the solve, if one has. Collective."""
         if self.error is not None:
             raise self.error
 
 
-def columns(basis: SLEPc.BV, count: int) -> list[PETSc.Vec]:
+def copy_columns(basis: SLEPc.BV, count: int) -> list[PETSc.Vec]:
     """Return copies of the first columns of a basis.
 
     Collective. The caller destroys them.

@@ -12,12 +12,13 @@ from __future__ import annotations
 import numpy as np
 
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.eigen.problem.rayleigh_ritz import rayleigh_ritz
+from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs, rayleigh_ritz
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
+from sparsehess.eigen.solvers.solve_monitor import OnProgress, ignore_progress
 from sparsehess.eigen.solvers.spectrum_targets import separation
-from sparsehess.eigen.solvers.subintervals import Found, Piece
+from sparsehess.eigen.solvers.subintervals import CountedSearch, Subinterval
 from sparsehess.errors import InputError
-from sparsehess.runtime import destroy
+from sparsehess.runtime import PETSc, destroy
 from sparsehess.runtime.citations import cite
 
 # A subinterval with more eigenvalues is halved: the basis of a solve grows with them.
@@ -36,47 +37,63 @@ _AGAIN = 3
 class Slicing:
     """Finds all eigenvalues of intervals of a problem; `close()` destroys its factorization.
 
+    Parameters
+    ----------
+    problem
+        What is solved.
+    options
+        PETSc options of the solves, without a prefix.
+    tol
+        Tolerance of SLEPc.
+    seed
+        Of the starting vectors.
+    on_progress
+        Called on every rank as on_progress(found, wanted).
+
     Attributes
     ----------
-    repairs
-        Solves beyond the first of a subinterval so far.
     elsewhere
-        Iterations of others that solved pieces of this one.
-    unresolved
-        The subintervals in which fewer were found than the inertia counts, with the number found.
+        Iterations of the groups of ranks that solved subintervals.
     """
 
     def __init__(
-        self, problem: EigenProblem, options: dict, *, tol: float, seed: int = 0, on_progress=None, on_restart=None
+        self,
+        problem: EigenProblem,
+        options: dict,
+        *,
+        tol: float,
+        seed: int = 0,
+        on_progress: OnProgress = ignore_progress,
     ):
         self.problem, self.tol, self.seed = problem, tol, seed
-        self._solver = KrylovSchur(problem, True, options, tol=tol, on_restart=on_restart)
-        self._on_progress = on_progress or (lambda done, total: None)
-        self.repairs = self.elsewhere = 0
-        self.unresolved: list[tuple[Piece, int]] = []
+        self._solver = KrylovSchur(problem, True, options, tol=tol)
+        self._on_progress = on_progress
+        self.elsewhere = 0
 
     @property
     def seconds(self) -> dict[str, float]:
+        """Time in factorizations and in solves."""
         return self._solver.seconds
 
     @property
     def iterations(self) -> int:
+        """Iterations of all solves."""
         return self._solver.iterations + self.elsewhere
 
     def used_defaults(self) -> dict:
         """Return the options of the solves. Not collective."""
         return self._solver.used_defaults()
 
-    def ends(self, low: float, high: float, confirm: bool) -> Piece:
-        """Return the piece from just below `low` to just above `high`; see `end`. Collective."""
+    def ends(self, low: float, high: float, confirm: bool) -> Subinterval:
+        """Return the subinterval from just below `low` to just above `high`; see `_end`. Collective."""
         if high == np.inf:
             high, below_high = self._beyond(low, 1.0)
         else:
             high, below_high = self._end(high, 1.0, confirm)
         if below_high == 0 and low == -np.inf:
-            return Piece(low, high, 0, 0)
+            return Subinterval(low, high, 0, 0)
         low, below_low = self._beyond(high, -1.0) if low == -np.inf else self._end(low, -1.0, confirm)
-        return Piece(low, high, below_low, below_high)
+        return Subinterval(low, high, below_low, below_high)
 
     def _end(self, wanted: float, outward: float, confirm: bool) -> tuple[float, int]:
         """Return a shift just outside an end of an interval, and how many eigenvalues lie below it.
@@ -120,123 +137,122 @@ class Slicing:
         side = "below the spectrum" if outward < 0 else "above the finite eigenvalues"
         raise InputError(f"no shift {'down' if outward < 0 else 'up'} to {shift:.3g} is {side}")
 
-    def find(self, so_far: Found) -> list:
-        """Return eigenvectors of all eigenvalues found in the pieces that wait; `unresolved` says where some lack.
+    def find(self, search: CountedSearch) -> None:
+        """Find the eigenvectors in the subintervals that wait; `search.unresolved` says where some lack.
 
-        Collective. The caller destroys them; they are those of `so_far`, which is brought forward. Before anything
-        is said to be missing, the counts at the ends are confirmed by a second shift each; where they are not, all
-        is done again with those that are.
+        Collective. Before anything is said to be missing, the counts at the ends are confirmed by a second shift
+        each; where they are not, all is done again with those that are.
         """
         cite("slicing")
-        sure, resolved = False, len(self.unresolved)
-        while so_far.waiting:
-            piece, whole = so_far.waiting[-1], so_far.whole
-            expected = self.expected(piece)
-            vectors, halves, agrees = self._solved(piece, expected) if expected else ([], [], True)
-            so_far.waiting.pop()
-            so_far.vectors += vectors
-            so_far.waiting += halves[::-1]  # from below
+        sure, resolved = False, len(search.unresolved)
+        while search.waiting:
+            subinterval, whole = search.waiting[-1], search.whole
+            vectors, halves, agrees = self._solve(subinterval, search)
+            search.waiting.pop()
+            search.vectors += vectors
+            search.waiting += halves[::-1]  # from below
             if not (agrees or sure):
                 sure, confirmed = True, self.ends(whole.low, whole.high, True)
                 if confirmed.inertia != whole.inertia or confirmed.below_low != whole.below_low:
-                    destroy(*so_far.vectors)
-                    so_far.vectors.clear()
-                    del self.unresolved[resolved:]
-                    so_far.whole, so_far.waiting = confirmed, [confirmed]
+                    destroy(*search.vectors)
+                    search.vectors.clear()
+                    del search.unresolved[resolved:]
+                    search.whole, search.waiting = confirmed, [confirmed]
                     continue
-            so_far.unresolved, so_far.repairs = self.unresolved, self.repairs
-            self._on_progress(min(len(so_far.vectors), whole.inertia), whole.inertia)
-            so_far.pause()
-        return so_far.vectors
+            self._on_progress(min(len(search.vectors), whole.inertia), whole.inertia)
+            search.pause()
 
-    def pieces(self, whole: Piece, most: float) -> list[Piece]:
-        """Return parts of a piece, from below, each with at most so many eigenvalues to be found, none with none.
+    def cut(self, whole: Subinterval, most: float) -> list[Subinterval]:
+        """Return parts of a subinterval, from below, each with some eigenvalues to be found, and at most so many.
 
         Collective. A part that halving leaves as it is, a multiple eigenvalue, may have more.
         """
         done, waiting = [], [whole]
         while waiting:
-            piece = waiting.pop()
-            expected = self.expected(piece)
-            if expected > most and piece.fruitless < _FRUITLESS:
-                waiting += piece.halves(*self._middle(piece))[::-1]
+            part = waiting.pop()
+            expected = self.expected(part)
+            if expected > most and part.fruitless < _FRUITLESS:
+                waiting += part.halves(*self._middle(part))[::-1]
             elif expected:
-                done.append(piece)
+                done.append(part)
         return done
 
-    def expected(self, piece: Piece) -> int:
+    def expected(self, part: Subinterval) -> int:
         """Return how many eigenvalues are to be found: without those of the known null vectors.
 
         Not collective.
         """
-        return piece.inertia - (len(self.problem.null) if piece.low < 0 < piece.high else 0)
+        return part.inertia - (len(self.problem.null) if part.low < 0 < part.high else 0)
 
-    def _solved(self, piece: Piece, expected: int) -> tuple[list, list[Piece], bool]:
-        """Return (vectors, []) of a piece, or ([], its halves), and whether nothing speaks against its counts.
+    def _solve(self, part: Subinterval, search: CountedSearch) -> tuple[list[PETSc.Vec], list[Subinterval], bool]:
+        """Return (vectors, []) of a subinterval or ([], its halves), and whether nothing contradicts its counts.
 
         Collective.
         """
-        middle, below = self._middle(piece)
-        narrow = piece.high - piece.low <= 16 * separation(self.problem, middle)
-        if expected > MOST and not narrow and piece.fruitless < _FRUITLESS:
-            return [], piece.halves(middle, below), True
-        values, vectors = np.empty(0), []
+        expected = self.expected(part)
+        if not expected:
+            return [], [], True
+        middle, below = self._middle(part)
+        narrow = part.high - part.low <= 16 * separation(self.problem, middle)
+        if expected > MOST and not narrow and part.fruitless < _FRUITLESS:
+            return [], part.halves(middle, below), True
+        values: np.ndarray = np.empty(0)
+        vectors: list[PETSc.Vec] = []
         for attempt in range(1 + _AGAIN):
             deflate = [*self.problem.null, *vectors]
             missing = min(expected - len(vectors), self.problem.finite - len(deflate))
             if missing <= 0:
                 break
-            self.repairs += attempt > 0
+            search.repairs += attempt > 0
             new = self._solver.solve(
                 "nearest",
                 missing,
                 deflate=deflate,
                 seed=self.seed + attempt,
                 wider=missing // _ROOM + 20 * attempt,
+                on_restart=search.save_if_due,
             )
-            values, vectors = self.inside(piece, [*vectors, *new])
-        halves = piece.halves(middle, below)
-        if self._agrees(piece, values):
+            values, vectors, _, _ = self.inside(part, [*vectors, *new])
+        halves = part.halves(middle, below)
+        if self._agrees(part, values):
             return vectors, [], narrow or all(self._agrees(half, values) for half in halves)
         if not narrow:
             destroy(*vectors)
             return [], halves, False
-        self.unresolved.append((piece, len(vectors)))
+        search.unresolved.append((part, len(vectors)))
         return vectors, [], False
 
-    def _middle(self, piece: Piece) -> tuple[float, int]:
-        """Factorize near the middle of a piece; return where, and how many eigenvalues lie below."""
-        step = separation(self.problem, 0.5 * (piece.low + piece.high))
+    def _middle(self, part: Subinterval) -> tuple[float, int]:
+        """Factorize near the middle of a part; return where, and how many eigenvalues lie below."""
+        step = separation(self.problem, 0.5 * (part.low + part.high))
         for rung in range(12):
-            # To both sides in turn, and never out of the piece.
-            away = min(step * 2.0**rung, 0.2 * (piece.high - piece.low)) * (-1) ** rung if rung else 0.0
-            middle = 0.5 * (piece.low + piece.high) + away
+            # To both sides in turn, and never out of the part.
+            away = min(step * 2.0**rung, 0.2 * (part.high - part.low)) * (-1) ** rung if rung else 0.0
+            middle = 0.5 * (part.low + part.high) + away
             below, zero, _ = self._solver.shift_to(middle)
             if not zero:
                 break
-        # Pivots that vanish everywhere tried make a count that may be out of order: no piece has fewer than none.
-        return middle, min(max(below, piece.below_low), piece.below_high)
+        # Pivots that vanish everywhere tried make a count that may be out of order: no part has fewer than none.
+        return middle, min(max(below, part.below_low), part.below_high)
 
-    def inside(self, piece: Piece, vectors: list) -> tuple[np.ndarray, list]:
-        """Return the eigenvalues that may belong to a piece, and their orthonormal vectors.
+    def inside(self, part: Subinterval, vectors: list[PETSc.Vec]) -> RitzPairs:
+        """Return the Ritz pairs of some vectors that may belong to a subinterval.
 
-        Collective. Takes over those given. An eigenvalue within rounding of an end may be counted at either side.
+        Collective. Takes over the vectors. An eigenvalue within rounding of an end may be counted at either side.
         """
-        values, vectors, _, _ = rayleigh_ritz(self.problem, vectors)
-        below, above = self._rounding(piece)
-        inside = (values > piece.low - below) & (values < piece.high + above)
-        destroy(*(vector for vector, keep in zip(vectors, inside, strict=True) if not keep))
-        return values[inside], [vector for vector, keep in zip(vectors, inside, strict=True) if keep]
+        pairs = rayleigh_ritz(self.problem, vectors)
+        below, above = self._rounding(part)
+        return pairs.select((pairs.values > part.low - below) & (pairs.values < part.high + above))
 
-    def _agrees(self, piece: Piece, values: np.ndarray) -> bool:
-        """Return whether the counts at a piece's ends differ by as many as these values in between."""
-        below, above = self._rounding(piece)
-        surely = np.count_nonzero((values > piece.low + below) & (values < piece.high - above))
-        maybe = np.count_nonzero((values > piece.low - below) & (values < piece.high + above))
-        return surely <= self.expected(piece) <= maybe
+    def _agrees(self, part: Subinterval, values: np.ndarray) -> bool:
+        """Return whether the counts at a part's ends differ by as many as these values in between."""
+        below, above = self._rounding(part)
+        surely = np.count_nonzero((values > part.low + below) & (values < part.high - above))
+        maybe = np.count_nonzero((values > part.low - below) & (values < part.high + above))
+        return surely <= self.expected(part) <= maybe
 
-    def _rounding(self, piece: Piece) -> tuple[float, float]:
-        return separation(self.problem, piece.low), separation(self.problem, piece.high)
+    def _rounding(self, part: Subinterval) -> tuple[float, float]:
+        return separation(self.problem, part.low), separation(self.problem, part.high)
 
     def close(self) -> None:
         """Destroy the solver. Collective."""

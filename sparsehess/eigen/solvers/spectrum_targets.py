@@ -1,15 +1,17 @@
 """The parts of a spectrum that can be asked for: where to shift, where the edge is, how to count it.
 
-A window orders eigenvalues by `distance`: the wanted ones are those of least distance. Its edge is a
+A target orders eigenvalues by `distance`: the wanted ones are those of least distance. Its edge is a
 distance past the last wanted pair that no eigenvalue lies near; its inertia counts those within.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Protocol
 
 import numpy as np
 
+from sparsehess.eigen.problem.factorization import Pivots
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.spectrum import SolveSpec
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
@@ -29,21 +31,45 @@ def separation(problem: EigenProblem, value: float) -> float:
     return max(_RELATIVE * abs(value), _ROUNDING * problem.scale)
 
 
-class Window(ABC):
-    """One way to ask. Subclasses say distance and count.
+class Counter(Protocol):
+    """Counts eigenvalues on both sides of a shift."""
 
-    Those that invert also have `find_shift(solver, lowest)`, collective: factorize at a shift from
-    which the wanted eigenvalues are the nearest, and return it.
+    def shift_to(self, shift: float) -> Pivots:
+        """Return how many eigenvalues are below, at and above a shift. Collective."""
+
+
+class LowestEstimate(Protocol):
+    """Estimates the lowest eigenvalue."""
+
+    def __call__(
+        self, below: KrylovSchur | None = None, options: dict[str, None] | None = None
+    ) -> tuple[float, float]:
+        """Return the lowest eigenvalue, roughly, and how far it may be.
+
+        Collective.
+
+        Parameters
+        ----------
+        below
+            A solver whose shift is below it; None to estimate by products.
+        options
+            PETSc options of the estimate by products.
+        """
+
+
+class SpectrumTarget(ABC):
+    """A part of the spectrum that can be asked for. Its methods are collective where they factorize.
+
+    Attributes
+    ----------
+    which
+        What solvers that take products alone are asked for.
+    reason
+        Why a problem is solved as it is.
     """
 
-    inverts = True  # solved by shift-and-invert; else by products
-    direct = ""  # what SLEPc is asked for with products
-    nears_clusters = False  # whether a shift too far from a cluster is moved
-    may_lie_within = False  # whether a shift may turn out to lie among the wanted ones
-    roughly: tuple[
-        str, ...
-    ] = ()  # PETSc options, flags, of the solve by products that tells where the spectrum begins
-    reason = ""
+    which: str
+    reason: str
 
     def __init__(self, problem: EigenProblem, spec: SolveSpec):
         self.problem, self.spec = problem, spec
@@ -53,22 +79,12 @@ class Window(ABC):
         """Return (m,) numbers by which the wanted eigenvalues come first."""
 
     @abstractmethod
-    def inertia(self, solver: KrylovSchur, edge: float) -> int:
+    def inertia(self, counter: Counter, edge: float) -> int:
         """Return how many finite eigenvalues have a distance below the edge. Collective."""
 
     @abstractmethod
-    def reported(self, edge: float) -> tuple[float, float]:
+    def interval(self, edge: float) -> tuple[float, float]:
         """Return the interval that an edge stands for."""
-
-    def _refuse_singular_mass(self) -> None:
-        """Raise InputError where infinite eigenvalues hide on which side of all others a shift lies."""
-        if self.problem.finite < self.problem.n:
-            raise InputError(
-                f"an end of the spectrum needs a count where the mass matrix is singular: {self.problem.uncounted}"
-                "; ask for a target or an interval"
-            )
-
-    # --- the same for all ---
 
     def nearest_first(self, values: np.ndarray) -> np.ndarray:
         """Return the order of the values by distance."""
@@ -102,17 +118,66 @@ class Window(ABC):
         return float(distance[first] - 2 * least[first])
 
 
-class Smallest(Window):
-    direct = "smallest"
-    nears_clusters = True
+class ShiftedTarget(SpectrumTarget):
+    """A target whose eigenvalues shift-and-invert finds.
+
+    Attributes
+    ----------
+    cluster_after
+        Restarts after which a solve may stop for a shift nearer to a cluster, see `KrylovSchur.solve`; None where
+        the shift stays.
+    """
+
+    cluster_after: int | None = None
+
+    @abstractmethod
+    def find_shift(self, solver: KrylovSchur, lowest: LowestEstimate) -> float:
+        """Factorize at a shift from which the wanted eigenvalues are the nearest, and return it. Collective."""
+
+    def shift_below(self, found: np.ndarray, shift: float, solver: KrylovSchur) -> float | None:
+        """Factorize below the eigenvalues found where one lies below the shift, which should not be; return where.
+
+        Collective. None where the shift stays.
+        """
+        return None
+
+    def _refuse_singular_mass(self) -> None:
+        """Raise InputError where infinite eigenvalues hide on which side of all others a shift lies."""
+        if self.problem.finite < self.problem.n:
+            raise InputError(
+                f"an end of the spectrum needs a count where the mass matrix is singular: {self.problem.uncounted}"
+                "; ask for a target or an interval"
+            )
+
+
+class _LowestEnd(ShiftedTarget):
+    """The lower end of the spectrum."""
+
+    which = "smallest"
     reason = "shift-and-invert just below the spectrum: the smallest converge in few solves"
 
-    def distance(self, values):
+    def distance(self, values: np.ndarray) -> np.ndarray:
         return values
 
-    def find_shift(self, solver, lowest):
+    def inertia(self, counter: Counter, edge: float) -> int:
+        return counter.shift_to(edge).negative
+
+    def interval(self, edge: float) -> tuple[float, float]:
+        return (-np.inf, edge)
+
+    def _just_below_zero(self) -> float:
+        """Return a shift below zero by more than rounding."""
+        return -max(1e-10 * self.problem.typical, 2e-13 * self.problem.scale) or -1.0
+
+
+class Smallest(_LowestEnd):
+    """The smallest eigenvalues, where a factorization tells whether a shift is below all of them."""
+
+    cluster_after = 6
+
+    def find_shift(self, solver: KrylovSchur, lowest: LowestEstimate) -> float:
         problem = self.problem
-        shift = -max(1e-10 * problem.typical, 2e-13 * problem.scale) or -1.0
+        shift = self._just_below_zero()
         told = False  # how far the spectrum goes below zero, by products
         for rung in range(40):
             if solver.shift_below(shift):
@@ -130,140 +195,148 @@ class Smallest(Window):
             "of the mass matrix, and the mass matrix positive semidefinite"
         )
 
-    def inertia(self, solver, edge):
-        return solver.shift_to(edge)[0]
 
-    def reported(self, edge):
-        return (-np.inf, edge)
-
-
-class SmallestByProducts(Smallest):
+class SmallestByProducts(_LowestEnd):
     """The smallest where no factorization counts: products tell where the spectrum begins.
 
     They do so to a part of the norm. Where that leaves the sign of the lowest eigenvalue open, a shift that is
-    surely below it tells it to working accuracy. Should one be found below the shift all the same, it is moved
-    `below` that.
+    surely below it tells it to working accuracy. Should one be found below the shift all the same, the shift is
+    moved below that.
     """
 
-    nears_clusters = False
-    may_lie_within = True
-    roughly = ("eps_conv_norm",)
-
-    def find_shift(self, solver, lowest):
+    def find_shift(self, solver: KrylovSchur, lowest: LowestEstimate) -> float:
         self._refuse_singular_mass()
-        value, error = lowest()
-        at_zero = -max(1e-10 * self.problem.typical, 2e-13 * self.problem.scale) or -1.0
+        value, error = lowest(options={"eps_conv_norm": None})
+        at_zero = self._just_below_zero()
         if value - 2 * error <= 0 and 2 * error > _ROUGH * abs(value):
             self._regular(value - 2 * error + at_zero, solver)
             value, error = lowest(solver)
         shift = at_zero if value >= 0 else min(at_zero, value - max(2 * error, 1e-3 * abs(value)))
         return self._regular(shift, solver)
 
-    def below(self, low: float, solver: KrylovSchur) -> float:
-        """Factorize at a shift below the lowest eigenvalue found, and return it. Collective."""
+    def shift_below(self, found: np.ndarray, shift: float, solver: KrylovSchur) -> float | None:
+        low = float(found.min(initial=np.inf))
+        if low >= shift:
+            return None
         return self._regular(low - max(1e-3 * abs(low), 2e-13 * self.problem.scale), solver)
 
     def _regular(self, shift: float, solver: KrylovSchur) -> float:
         for _ in range(20):
-            if solver.shift_to(shift)[1] == 0:
+            if solver.shift_to(shift).zero == 0:
                 return shift
             shift -= max(1e-3 * abs(shift), 1e-12 * self.problem.scale)
         raise InputError(f"the factorization is singular at {shift:.6g} and nearby")
 
 
-class Largest(Window):
-    direct = "largest"
+class Largest(SpectrumTarget):
+    """The largest eigenvalues; the mass matrix is regular."""
+
+    which = "largest"
     reason = "products alone: the largest converge first in a Krylov space"
 
-    def __init__(self, problem, spec):
-        super().__init__(problem, spec)
-        if problem.finite < problem.n:
-            self.inverts = True
-            self.reason = "shift-and-invert just above the finite eigenvalues: the mass matrix is singular"
-        else:
-            self.inverts = False
-
-    def distance(self, values):
+    def distance(self, values: np.ndarray) -> np.ndarray:
         return -values
 
-    def find_shift(self, solver, lowest):
+    def inertia(self, counter: Counter, edge: float) -> int:
+        return self._number_above(counter, -edge)
+
+    def interval(self, edge: float) -> tuple[float, float]:
+        return (-edge, np.inf)
+
+    def _number_above(self, counter: Counter, shift: float) -> int:
+        return counter.shift_to(shift).positive - (self.problem.n - self.problem.finite)
+
+
+class LargestFinite(Largest, ShiftedTarget):
+    """The largest of the finite eigenvalues; the mass matrix is singular."""
+
+    reason = "shift-and-invert just above the finite eigenvalues: the mass matrix is singular"
+
+    def find_shift(self, solver: KrylovSchur, lowest: LowestEstimate) -> float:
         if self.problem.uncounted:
             self._refuse_singular_mass()
         shift = self.problem.scale or 1.0
         for _ in range(40):
-            if self._above(solver, shift) == 0:
+            if self._number_above(solver, shift) == 0:
                 return shift
             shift *= 10
         raise InputError(f"no shift up to {shift:.3g} is above the finite eigenvalues")
 
-    def _above(self, solver: KrylovSchur, shift: float) -> int:
-        return solver.shift_to(shift)[2] - (self.problem.n - self.problem.finite)
 
-    def inertia(self, solver, edge):
-        return self._above(solver, -edge)
+class Magnitude(SpectrumTarget):
+    """The largest eigenvalues in magnitude."""
 
-    def reported(self, edge):
-        return (-edge, np.inf)
-
-
-class Magnitude(Window):
-    inverts = False
-    direct = "magnitude"
+    which = "magnitude"
     reason = "products alone: the largest in magnitude converge first in a Krylov space"
 
-    def __init__(self, problem, spec):
+    def __init__(self, problem: EigenProblem, spec: SolveSpec):
         super().__init__(problem, spec)
         if problem.finite < problem.n:
             raise InputError(
                 "which='magnitude' needs a mass matrix without zero rows: its infinite eigenvalues are the largest"
             )
 
-    def distance(self, values):
+    def distance(self, values: np.ndarray) -> np.ndarray:
         return -np.abs(values)
 
-    def inertia(self, solver, edge):
-        within = solver.shift_to(-edge)[0] - solver.shift_to(edge)[0]
+    def inertia(self, counter: Counter, edge: float) -> int:
+        within = counter.shift_to(-edge).negative - counter.shift_to(edge).negative
         return self.problem.n - within
 
-    def reported(self, edge):
+    def interval(self, edge: float) -> tuple[float, float]:
         return (edge, -edge)
 
 
-class Nearest(Window):
-    direct = "nearest"
+class Nearest(ShiftedTarget):
+    """The eigenvalues nearest to a number."""
+
+    which = "nearest"
     reason = "shift-and-invert at the target"
 
-    def distance(self, values):
-        return np.abs(values - self.spec.target)
+    def __init__(self, problem: EigenProblem, spec: SolveSpec):
+        super().__init__(problem, spec)
+        if spec.target is None:
+            raise InputError("no target is asked for")
+        self.center = spec.target
 
-    def find_shift(self, solver, lowest):
-        target, step = self.spec.target, max(1e-9 * abs(self.spec.target), 1e-11 * self.problem.scale)
+    def distance(self, values: np.ndarray) -> np.ndarray:
+        return np.abs(values - self.center)
+
+    def find_shift(self, solver: KrylovSchur, lowest: LowestEstimate) -> float:
+        target, step = self.center, max(1e-9 * abs(self.center), 1e-11 * self.problem.scale)
         for rung in range(6):
             shift = target - step * (10.0**rung - 1)
-            if solver.shift_to(shift)[1] == 0:
+            if solver.shift_to(shift).zero == 0:
                 return shift
         raise InputError(f"target={target}: the factorization is singular there and nearby; choose another")
 
-    def inertia(self, solver, edge):
-        target = self.spec.target
-        return solver.shift_to(target + edge)[0] - solver.shift_to(target - edge)[0]
+    def inertia(self, counter: Counter, edge: float) -> int:
+        target = self.center
+        return counter.shift_to(target + edge).negative - counter.shift_to(target - edge).negative
 
-    def reported(self, edge):
-        return (self.spec.target - edge, self.spec.target + edge)
+    def interval(self, edge: float) -> tuple[float, float]:
+        return (self.center - edge, self.center + edge)
 
 
-WINDOWS = {
+_ENDS: dict[str, type[SpectrumTarget]] = {
     "smallest": Smallest,
     "negative": Smallest,
     "largest": Largest,
     "magnitude": Magnitude,
-    "nearest": Nearest,
 }
 
 
-def window_of(problem: EigenProblem, spec: SolveSpec) -> Window:
-    """Return the window of a spec. Collective."""
-    name = "nearest" if spec.target is not None else spec.which
-    if name == "smallest" and problem.assembled and problem.uncounted:
+def counted_target(problem: EigenProblem, spec: SolveSpec) -> SpectrumTarget:
+    """Return the part of the spectrum that a spec asks for, to be counted by factorizations. Collective."""
+    if spec.target is not None:
+        return Nearest(problem, spec)
+    if spec.which == "largest" and problem.finite < problem.n:
+        return LargestFinite(problem, spec)
+    return _ENDS[spec.which](problem, spec)
+
+
+def solved_target(problem: EigenProblem, spec: SolveSpec) -> SpectrumTarget:
+    """Return the part of the spectrum that a spec asks for, to be solved for. Collective."""
+    if spec.target is None and spec.which == "smallest" and problem.assembled and problem.uncounted:
         return SmallestByProducts(problem, spec)
-    return WINDOWS[name](problem, spec)
+    return counted_target(problem, spec)

@@ -1,21 +1,27 @@
-"""How far the search for all eigenvalues of an interval has come, piece by piece, and its checkpoint."""
+"""Subintervals of known inertia, and how far the search for all eigenvalues of an interval has come."""
 
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Self
 
-if TYPE_CHECKING:
-    from sparsehess.eigen.solvers.search_checkpoint import Search
+from sparsehess.eigen.solvers.search_store import NoStore, SearchStore
+from sparsehess.runtime import PETSc, destroy
 
 
 @dataclass(frozen=True)
-class Piece:
+class Subinterval:
     """A subinterval, and how many eigenvalues lie below its ends.
 
     Attributes
     ----------
+    low, high
+        Its ends.
+    below_low, below_high
+        Numbers of eigenvalues below them.
     fruitless
         How often halving has left all eigenvalues on one side.
     """
@@ -28,78 +34,134 @@ class Piece:
 
     @property
     def inertia(self) -> int:
+        """Number of eigenvalues inside."""
         return self.below_high - self.below_low
 
-    def halves(self, middle: float, below: int) -> list[Piece]:
+    def halves(self, middle: float, below: int) -> list[Subinterval]:
         """Return the parts below and above a point that has so many eigenvalues below it."""
         fruitless = self.fruitless + 1 if below in (self.below_low, self.below_high) else 0
         return [
-            Piece(self.low, middle, self.below_low, below, fruitless),
-            Piece(middle, self.high, below, self.below_high, fruitless),
+            Subinterval(self.low, middle, self.below_low, below, fruitless),
+            Subinterval(middle, self.high, below, self.below_high, fruitless),
         ]
 
 
-class Found:
-    """What is found and what is left, in a checkpoint if there is one.
+class IntervalSearch(ABC):
+    """The state of a search for all eigenpairs of an interval, and where it is saved.
+
+    A context manager: an error that leaves it destroys what was found.
 
     Attributes
     ----------
+    store
+        Where the state is saved.
     vectors
-        Of the pieces that are done; of a search without a count, all so far.
-    whole
-        The interval, counted; None until it is.
-    waiting
-        The pieces that are left, the next one last; None until the interval is cut up.
-    unresolved
-        Pieces in which some are missing, with the number found.
-    repairs
-        Solves beyond the first of a piece.
-    expected, attempt
-        Of a search without a count: how many the next attempt is prepared for, and which it is.
+        Eigenvectors found; of a search with counts those of the subintervals that are done.
     """
 
-    def __init__(self, search: Search | None = None):
-        self._search = search
-        facts, self.vectors = ({}, []) if search is None else search.load()
-        self.whole = Piece(*facts["whole"]) if facts.get("whole") else None
-        waiting = facts.get("waiting")
-        self.waiting = None if waiting is None else [Piece(*one) for one in waiting]
-        self.unresolved = [(Piece(*one), many) for one, many in facts.get("unresolved", [])]
-        self.repairs = facts.get("repairs", 0)
-        self.expected: int | None = facts.get("expected")
-        self.attempt = facts.get("attempt", 0)
+    def __init__(self, store: SearchStore, vectors: list[PETSc.Vec]):
+        self.store, self.vectors = store, vectors
 
-    @classmethod
-    def of(cls, piece: Piece) -> Found:
-        """Return the beginning of a search in a piece, which nothing saves. Not collective."""
-        made = cls()
-        made.whole, made.waiting = piece, [piece]
-        return made
+    @abstractmethod
+    def facts(self) -> dict:
+        """Return what is saved beside the vectors, as JSON. Not collective."""
 
-    @property
-    def on_restart(self):
-        """What a solver calls between restarts, or None: see `KrylovSchur`. What it has not ended is left out."""
-        if self._search is None:
-            return None
-        return lambda basis: self._search.look(self._state)
+    def save_if_due(self, basis: Callable[[], list[PETSc.Vec]]) -> Exception | None:
+        """Save between restarts of a solver, which calls this; see `SearchStore`.
 
-    @property
-    def wanted(self) -> bool:
-        """Whether this rank would save now. Not collective."""
-        return self._search is not None and self._search.checkpoint.wanted
+        Collective. The basis is not saved: a subinterval is solved as a whole.
+        """
+        return self.store.save_if_due(self._state)
 
     def pause(self) -> None:
         """Save where it is due; after a signal raise `Stopped`. Collective."""
-        if self._search is not None:
-            self._search.pause(self._state)
+        self.store.pause(self._state)
 
-    def _state(self) -> tuple[dict, list, list]:
-        facts = {
-            "whole": None if self.whole is None else dataclasses.astuple(self.whole),
-            "waiting": None if self.waiting is None else [dataclasses.astuple(one) for one in self.waiting],
-            "unresolved": [(dataclasses.astuple(one), many) for one, many in self.unresolved],
+    def _state(self) -> tuple[dict, list[PETSc.Vec], list[PETSc.Vec]]:
+        return self.facts(), self.vectors, []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *reason: object) -> None:
+        if kind is not None and issubclass(kind, Exception):
+            destroy(*self.vectors)
+
+
+class CountedSearch(IntervalSearch):
+    """A search in subintervals of known inertia.
+
+    Parameters
+    ----------
+    count
+        Returns the interval with the inertia at its ends; called unless that was saved.
+    cut
+        Returns the subintervals to search, the first one last; called unless they were saved.
+
+    Attributes
+    ----------
+    whole
+        The interval, counted.
+    waiting
+        Subintervals that are left, the next one last.
+    unresolved
+        Subintervals in which some are missing, with the number found.
+    repairs
+        Solves beyond the first of a subinterval.
+    """
+
+    def __init__(
+        self,
+        store: SearchStore,
+        count: Callable[[], Subinterval],
+        cut: Callable[[Subinterval], list[Subinterval]],
+    ):
+        facts, vectors = store.load()
+        super().__init__(store, vectors)
+        with self:
+            saved, waiting = facts.get("whole"), facts.get("waiting")
+            self.whole = Subinterval(*saved) if saved else count()
+            self.waiting = cut(self.whole) if waiting is None else [Subinterval(*one) for one in waiting]
+        self.unresolved = [(Subinterval(*one), found) for one, found in facts.get("unresolved", [])]
+        self.repairs: int = facts.get("repairs", 0)
+
+    @classmethod
+    def of(cls, subinterval: Subinterval) -> CountedSearch:
+        """Return the beginning of a search in one subinterval, which nothing saves. Not collective."""
+        return cls(NoStore(), lambda: subinterval, lambda whole: [whole])
+
+    def facts(self) -> dict:
+        """Return the subintervals, as tuples. Not collective."""
+        return {
+            "whole": dataclasses.astuple(self.whole),
+            "waiting": [dataclasses.astuple(one) for one in self.waiting],
+            "unresolved": [(dataclasses.astuple(one), found) for one, found in self.unresolved],
             "repairs": self.repairs,
-            "expected": self.expected,
-            "attempt": self.attempt,
         }
-        return facts, self.vectors, []
+
+
+class UncountedSearch(IntervalSearch):
+    """A search that goes on until it finds nothing more.
+
+    Parameters
+    ----------
+    estimate
+        Returns how many the first attempt is prepared for; called unless that was saved.
+
+    Attributes
+    ----------
+    expected, attempt
+        How many the next attempt is prepared for, and which it is.
+    """
+
+    def __init__(self, store: SearchStore, estimate: Callable[[], int]):
+        facts, vectors = store.load()
+        super().__init__(store, vectors)
+        saved = facts.get("expected")
+        with self:
+            self.expected = estimate() if saved is None else int(saved)
+        self.attempt: int = facts.get("attempt", 0)
+
+    def facts(self) -> dict:
+        """Return how far the attempts have come. Not collective."""
+        return {"expected": self.expected, "attempt": self.attempt}

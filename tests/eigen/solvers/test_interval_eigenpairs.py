@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 import sparsehess as sh
+from sparsehess.eigen.problem.factorization import Pivots
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.eigen.solvers.spectrum_slicing import Slicing
 from sparsehess.errors import CheckError, InputError
@@ -167,7 +168,7 @@ def test_factorizations_that_disagree_are_not_believed(comm, monkeypatch):
     def wrong(self, shift):
         below, zero, above = honest(self, shift)
         calls.append(shift)
-        return below + len(calls) % 2, zero, above  # every other one is off by one
+        return Pivots(below + len(calls) % 2, zero, above)  # every other one is off by one
 
     monkeypatch.setattr(KrylovSchur, "shift_to", wrong)
     with pytest.raises(InputError, match="factorizations nearby do not agree"):
@@ -186,7 +187,7 @@ def test_one_wrong_count_is_outvoted(call, off, comm, monkeypatch):
     def wrong(self, shift):
         below, zero, above = honest(self, shift)
         calls.append(shift)
-        return below + off * (len(calls) == call), zero, above
+        return Pivots(below + off * (len(calls) == call), zero, above)
 
     monkeypatch.setattr(KrylovSchur, "shift_to", wrong)
     low, high = 0.5 * (exact[4] + exact[5]), 0.5 * (exact[29] + exact[30])

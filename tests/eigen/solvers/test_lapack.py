@@ -35,12 +35,12 @@ def test_dense(name, which, comm):
 def test_dense_deflates_within_a_cluster(comm):
     K, exact = laplacian(5, 5, 5)
     with given(K, comm=comm, shell=True) as problem:
-        solver = Dense(problem)
+        solver = Dense(problem, target=6.0)
         first = solver.solve("smallest", 3)  # cuts a threefold eigenvalue
         values, rest, _, _ = rayleigh_ritz(problem, solver.solve("smallest", 6, deflate=first))
         near(values, exact[3:9], 1e-10)
         destroy(*first, *rest)
-        nearest = solver.solve("nearest", 3, target=6.0)
+        nearest = solver.solve("nearest", 3)
         assert len(nearest) == 3
         destroy(*nearest)
 

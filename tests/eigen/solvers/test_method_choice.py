@@ -270,8 +270,8 @@ def test_a_whole_spectrum_is_nothing_to_filter(comm):
 
 
 def test_intervals_without_mumps(comm, monkeypatch):
-    for module in ("problem", "krylovschur"):
-        monkeypatch.setattr(f"sparsehess.eigen.solvers.{module}.has_package", lambda name: False)
+    for module in ("problem.problem", "solvers.krylov_schur"):
+        monkeypatch.setattr(f"sparsehess.eigen.{module}.has_package", lambda name: False)
     K, exact = laplacian(6, 7)
     with sh.eigs(K, interval=(0.0, exact[9] + 1e-6), method="filter", comm=comm) as spectrum:
         assert spectrum.eigenvalues == pytest.approx(exact[:10]) and "no MUMPS" in spectrum.uncounted

@@ -7,7 +7,7 @@ import scipy.sparse as sp
 import sparsehess as sh
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.spectrum import SolveSpec
-from sparsehess.eigen.solvers.search_checkpoint import Search
+from sparsehess.eigen.solvers.search_checkpoint import SearchCheckpoint
 from sparsehess.errors import InputError, Stopped
 from sparsehess.hessian.matrix_free import MatrixFree
 from sparsehess.storage.checkpoint import Checkpoint
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.parallel([1, 2])
 
 def searched(checkpoint, matrix, comm, **more):
     with EigenProblem.of(matrix, comm=comm, **more) as problem:
-        search = Search(checkpoint, problem, SolveSpec(k=2), "krylovschur")
+        search = SearchCheckpoint(checkpoint, problem, SolveSpec(k=2), "krylovschur")
         found = search.load()[0]
         rows = np.empty((problem.layout.n_local, 0))
         search.checkpoint.save("search", search.fingerprint, {"shift": 1.0}, {"vectors": rows})

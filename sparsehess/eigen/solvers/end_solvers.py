@@ -1,0 +1,156 @@
+"""The solvers of one call of `solve` for the outermost or nearest pairs, each made when it is first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from sparsehess.eigen.problem.factorization import Pivots
+from sparsehess.eigen.problem.problem import EigenProblem, tight
+from sparsehess.eigen.problem.spectrum import SolveSpec
+from sparsehess.eigen.solvers.davidson import Davidson
+from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
+from sparsehess.eigen.solvers.lapack import Dense
+from sparsehess.eigen.solvers.lobpcg import Lobpcg
+from sparsehess.eigen.solvers.method_choice import KRYLOV, Choice
+from sparsehess.eigen.solvers.solve_monitor import OnProgress, OnRestart
+from sparsehess.eigen.solvers.spectrum_targets import Counter
+from sparsehess.operators.operator import Operator
+from sparsehess.runtime import PETSc
+
+# Options without which SLEPc returns copies: its Lanczos does not reorthogonalise by itself.
+_AGAINST_COPIES = {"lanczos": {"eps_lanczos_reorthog": "full"}}
+
+
+class PairSolver(Protocol):
+    """Finds eigenpairs at an end of a spectrum.
+
+    Attributes
+    ----------
+    seconds
+        Time in factorizations and in solves.
+    iterations
+        Of all solves.
+    """
+
+    seconds: dict[str, float]
+    iterations: int
+
+    def solve(
+        self,
+        which: str,
+        k: int,
+        *,
+        deflate: Sequence[PETSc.Vec],
+        wider: int,
+        seed: int,
+        guess: Sequence[PETSc.Vec],
+        on_restart: OnRestart,
+    ) -> list[PETSc.Vec]:
+        """Return the converged eigenvectors; the caller destroys them. Collective."""
+
+    def used_defaults(self) -> dict:
+        """Return the PETSc options of the last solve. Not collective."""
+
+    def close(self) -> None:
+        """Destroy what is kept between solves. Collective."""
+
+
+class StructureCounter:
+    """Counts the eigenvalues of a structured Hessian as a factorization does."""
+
+    def __init__(self, structure: Operator):
+        self._structure = structure
+
+    def shift_to(self, shift: float) -> Pivots:
+        """Return how many eigenvalues are below, at (none) and above a shift. Collective."""
+        below = self._structure.count(shift)
+        return Pivots(below, 0, self._structure.n - below)
+
+
+class EndSolvers:
+    """The solvers for one problem; `close()` destroys those that were made.
+
+    Parameters
+    ----------
+    problem, spec, choice
+        What is solved, what is asked for, and by which method.
+    on_progress
+        Called on every rank as on_progress(converged, wanted).
+    inverts
+        Whether the pairs are found by shift-and-invert.
+    """
+
+    def __init__(
+        self, problem: EigenProblem, spec: SolveSpec, choice: Choice, on_progress: OnProgress, inverts: bool
+    ):
+        self.problem, self.spec, self.choice = problem, spec, choice
+        self._on_progress, self._inverts = on_progress, inverts
+        self._krylov: dict[bool, KrylovSchur] = {}  # with and without shift-and-invert
+        self._others: list[PairSolver] = []
+
+    def shifted(self) -> KrylovSchur:
+        """Return the solver that factorizes. Not collective."""
+        return self._krylov_schur(True)
+
+    def main(self) -> PairSolver:
+        """Return the solver that finds the pairs. Not collective."""
+        if self.choice.method in KRYLOV:
+            return self._krylov_schur(self._inverts)
+        if not self._others:
+            self._others.append(self._other(self.choice.method))
+        return self._others[0]
+
+    def counter(self) -> Counter:
+        """Return what counts eigenvalues: the structure of the problem, else factorizations. Not collective."""
+        structure = self.problem.structure
+        return self.shifted() if structure is None else StructureCounter(structure)
+
+    def _krylov_schur(self, invert: bool) -> KrylovSchur:
+        if invert not in self._krylov:
+            method = self.choice.method
+            # Options of the caller belong to the solver that does the work, not to one that counts.
+            works = method in KRYLOV and invert == self._inverts
+            options = self.spec.options if works else {}
+            if works and method != "krylovschur":
+                options = {"eps_type": method, **_AGAINST_COPIES.get(method, {}), **options}
+            self._krylov[invert] = KrylovSchur(
+                self.problem,
+                invert,
+                options,
+                tol=tight(self.problem, self.spec.tol),
+                on_progress=self._on_progress,
+            )
+        return self._krylov[invert]
+
+    def _other(self, method: str) -> PairSolver:
+        problem, spec = self.problem, self.spec
+        if method == "dense":
+            return Dense(problem, spec.options, target=spec.target or 0.0, on_progress=self._on_progress)
+        kind = Lobpcg if method == "lobpcg" else Davidson
+        return kind(problem, method, spec.options, tol=spec.tol, on_progress=self._on_progress)
+
+    def _made(self) -> list[PairSolver]:
+        return [*(self._krylov[key] for key in (True, False) if key in self._krylov), *self._others]
+
+    @property
+    def iterations(self) -> int:
+        """Iterations of all solvers."""
+        return sum(solver.iterations for solver in self._made())
+
+    def seconds(self) -> dict[str, float]:
+        """Return the time of all solvers in factorizations and in solves. Not collective."""
+        names = ("factorization", "solve")
+        return {name: sum(solver.seconds[name] for solver in self._made()) for name in names}
+
+    def used_defaults(self) -> dict:
+        """Return the PETSc options of the solver that finds the pairs, none before a solver was made.
+
+        Not collective.
+        """
+        return self.main().used_defaults() if self._made() else {}
+
+    def close(self) -> None:
+        """Destroy the solvers. Collective."""
+        for solver in self._made():
+            solver.close()

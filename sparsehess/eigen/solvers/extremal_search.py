@@ -1,0 +1,231 @@
+"""The state of a search for the outermost or nearest pairs: what is found, and the next attempt to find more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs, rayleigh_ritz
+from sparsehess.eigen.problem.spectrum import Count, SolveSpec
+from sparsehess.eigen.solvers.end_solvers import EndSolvers
+from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
+from sparsehess.eigen.solvers.search_store import SearchStore
+from sparsehess.eigen.solvers.spectrum_targets import ShiftedTarget, SpectrumTarget
+from sparsehess.runtime import PETSc, destroy
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One solve that a search is to make.
+
+    Attributes
+    ----------
+    number
+        How many pairs to find beside those found.
+    seed
+        Of the starting vectors.
+    wider
+        So many more basis vectors than the solver would take.
+    cluster_after
+        See `KrylovSchur.solve`.
+    guess
+        Vecs to start from.
+    """
+
+    number: int
+    seed: int
+    wider: int = 0
+    cluster_after: int | None = None
+    guess: Sequence[PETSc.Vec] = ()
+
+
+class ExtremalSearch:
+    """A search for pairs by products, or by a preconditioner; `close()` destroys what it has found.
+
+    Collective to use.
+
+    Parameters
+    ----------
+    problem, spec, target
+        What is solved, what is asked for, and the part of the spectrum that this is.
+    wanted
+        How many pairs.
+    solvers
+        Those that may be used.
+    store
+        Where what is found is saved.
+
+    Attributes
+    ----------
+    pairs
+        Those found that reach the tolerance.
+    stale
+        Vectors that came last with a residual above the tolerance.
+    unfinished
+        Vectors of a saved search that do not reach the tolerance: to start from.
+    count
+        What the last count says, if there was one.
+    """
+
+    def __init__(
+        self,
+        problem: EigenProblem,
+        spec: SolveSpec,
+        target: SpectrumTarget,
+        wanted: int,
+        solvers: EndSolvers,
+        store: SearchStore,
+    ):
+        self.problem, self.spec, self.target, self.wanted = problem, spec, target, wanted
+        self.solvers, self.store = solvers, store
+        self.pairs = RitzPairs(np.empty(0), [], np.empty(0), 0.0)
+        self.stale = 0
+        self.unfinished: list[PETSc.Vec] = []
+        self.count: Count | None = None
+
+    @property
+    def values(self) -> np.ndarray:
+        """Eigenvalues found."""
+        return self.pairs.values
+
+    @property
+    def missing(self) -> int:
+        """How many of the wanted pairs are not found."""
+        return self.wanted - len(self.values)
+
+    def resume(self) -> None:
+        """Take the eigenvectors that were saved, and prepare the solvers. Collective."""
+        facts, vectors = self.store.load()
+        if vectors:
+            saved = rayleigh_ritz(self.problem, vectors)
+            good = saved.residuals <= self.spec.tol
+            self.unfinished = [vector for vector, done in zip(saved.vectors, good, strict=True) if not done]
+            self.take([vector for vector, done in zip(saved.vectors, good, strict=True) if done])
+        self._prepare(facts)
+
+    def _prepare(self, facts: dict) -> None:
+        """Prepare the solvers, from what was saved. Collective."""
+
+    def carry_out(self, attempt: Attempt) -> None:
+        """Solve, add what is found, and save that where it is due. Collective."""
+        deflate = [*self.problem.null, *self.pairs.vectors]
+        number = min(attempt.number, self.problem.finite - len(deflate))
+        self.take(self._solve(attempt, number, deflate) if number > 0 else [])
+        self.store.pause(lambda: (self._facts(), self.pairs.vectors, []))
+
+    def _solve(self, attempt: Attempt, number: int, deflate: list[PETSc.Vec]) -> list[PETSc.Vec]:
+        """Return converged eigenvectors of an attempt. Collective."""
+        return self.solvers.main().solve(
+            self.target.which,
+            number,
+            deflate=deflate,
+            wider=attempt.wider,
+            seed=attempt.seed,
+            guess=attempt.guess,
+            on_restart=self._save_if_due,
+        )
+
+    def take(self, vectors: list[PETSc.Vec]) -> None:
+        """Add vectors to what is found; keep the pairs that reach the tolerance. Collective."""
+        pairs = rayleigh_ritz(self.problem, self.pairs.vectors + vectors)
+        good = pairs.residuals <= self.spec.tol
+        self.stale = int(np.count_nonzero(~good))
+        self.pairs = pairs.select(good)
+
+    def _facts(self) -> dict:
+        """Return what is saved beside the vectors, as JSON. Not collective."""
+        return {"shift": None}
+
+    def _save_if_due(self, basis: Callable[[], list[PETSc.Vec]]) -> Exception | None:
+        return self.store.save_if_due(lambda: (self._facts(), self.pairs.vectors, basis()))
+
+    def forget_unfinished(self) -> None:
+        """Destroy the vectors of a saved search that do not reach the tolerance. Collective."""
+        destroy(*self.unfinished)
+        self.unfinished = []
+
+    def close(self) -> None:
+        """Destroy what was found. Collective."""
+        self.forget_unfinished()
+        destroy(*self.pairs.vectors)
+
+
+class ShiftedSearch(ExtremalSearch):
+    """A search by shift-and-invert; see `ExtremalSearch`.
+
+    Attributes
+    ----------
+    shift
+        From which the wanted eigenvalues are the nearest; known from `resume` on.
+    """
+
+    target: ShiftedTarget
+    shift: float
+
+    def _prepare(self, facts: dict) -> None:
+        saved = facts.get("shift")
+        self.shift = self.target.find_shift(self.solver, self._estimate_lowest) if saved is None else saved
+
+    @property
+    def solver(self) -> KrylovSchur:
+        """The solver that factorizes at the shift."""
+        return self.solvers.shifted()
+
+    def _solve(self, attempt: Attempt, number: int, deflate: list[PETSc.Vec]) -> list[PETSc.Vec]:
+        self.solver.shift_to(self.shift)
+        return self.solver.solve(
+            "nearest",
+            number,
+            deflate=deflate,
+            wider=attempt.wider,
+            seed=attempt.seed,
+            cluster_after=attempt.cluster_after,
+            guess=attempt.guess,
+            on_restart=self._save_if_due,
+        )
+
+    def _facts(self) -> dict:
+        return {"shift": self.shift}
+
+    def move_below(self) -> bool:
+        """Move a shift that lies among the wanted eigenvalues below them; say whether it moved. Collective."""
+        shift = self.target.shift_below(self.values, self.shift, self.solver)
+        if shift is None:
+            return False
+        self.shift = shift
+        return True
+
+    def move_to_cluster(self, low: float, high: float) -> bool:
+        """Move the shift to just below a cluster from `low` to `high`; say whether it moved. Collective."""
+        step = max(2 * (high - low), 1e-9 * abs(low))
+        while low - step > self.shift:
+            if self.solver.shift_to(low - step).negative == 0:
+                self.shift = low - step
+                return True
+            step *= 8  # an eigenvalue lies below: the estimate of the lowest was too high
+        return False
+
+    def _estimate_lowest(
+        self, below: KrylovSchur | None = None, options: dict[str, None] | None = None
+    ) -> tuple[float, float]:
+        """Return the lowest eigenvalue, roughly, and how far it may be; see `LowestEstimate`. Collective."""
+        problem, seed = self.problem, self.spec.seed
+        if below is None:
+            rough = KrylovSchur(problem, False, options or {}, tol=1e-3)
+            try:
+                vectors = rough.solve("smallest", 1, seed=seed)
+            finally:
+                rough.close()
+        else:
+            vectors = below.solve("nearest", 1, seed=seed)
+        pairs = rayleigh_ritz(problem, vectors)
+        destroy(*pairs.vectors)
+        if not len(pairs.values):
+            return -problem.scale, 0.0
+        value, residual = float(pairs.values[0]), float(pairs.residuals[0])
+        norm_a, norm_m = problem.norms
+        mean, least, _ = problem.mass_diagonal
+        return value, residual * (norm_a + abs(value) * norm_m) / (least or mean)
