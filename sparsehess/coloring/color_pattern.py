@@ -9,10 +9,10 @@ import numpy as np
 
 from sparsehess.coloring import lower_bounds, portfolio, recoloring
 from sparsehess.coloring.coloring import Attempt, Coloring
-from sparsehess.coloring.definitions import alone_both_ways
-from sparsehess.coloring.distributed_greedy import NO_TRAFFIC, Greedy, greedy
+from sparsehess.coloring.definitions import directly_readable
+from sparsehess.coloring.distributed_greedy import color_greedily, distinct_colors
 from sparsehess.coloring.kinds import KINDS, ON_ONE_RANK
-from sparsehess.coloring.local_graph import WHOLE, Region, moved
+from sparsehess.coloring.local_graph import WHOLE, Region, redistribute
 from sparsehess.coloring.vertex_orders import ORDERS
 from sparsehess.errors import InputError
 from sparsehess.pattern import Pattern
@@ -79,6 +79,7 @@ def color(
     comm = pattern.comm
     began = time.perf_counter()
     target = pattern if pattern.quotient is None else pattern.quotient
+    attempts: tuple[Attempt, ...] = ()
     region = Region.around(target)
     try:
         if rule in ON_ONE_RANK and comm.size > 1 and not region.one_chunk:
@@ -91,20 +92,19 @@ def color(
         if order == BEST:
             bound = max(bound, lower_bounds.dense_parts(pattern, region, size))
         if bound == pattern.n:  # no two variables can share a colour
-            found, attempts = Greedy(region.numbers[: region.own].astype(np.int32), target.n, 0, NO_TRAFFIC), ()
-            rule = rule or next(iter(rules))
+            found, rule = distinct_colors(region), rule or next(iter(rules))
         elif order == BEST:
-            found, rule, attempts = portfolio.best(
+            found, rule, attempts = portfolio.color_best(
                 target, region, kind, rule, seed=seed, budget=budget, bound=-(-bound // size), lattice=lattice
             )
         else:
             rule = rule or next(iter(rules))
-            found = greedy(region, rules[rule], ORDERS[order](region, seed))
+            found = color_greedily(region, rules[rule], ORDERS[order](region, seed))
             attempts = (Attempt(f"{rule}, {order}", found.count, time.perf_counter() - began),)
         cite(f"{kind} coloring")
         if attempts:
             cite(f"rule {rule}")
-        colors = moved(region.layout, target.layout, found.colors)
+        colors = redistribute(region.layout, target.layout, found.colors)
         if size > 1:
             colors = (colors[:, None] * size + np.arange(size, dtype=np.int32)).ravel()
         ghosts = pattern.exchange.halo(colors)[pattern.layout.n_local :]
@@ -132,8 +132,8 @@ def _without_neutral(pattern: Pattern, coloring: Coloring) -> Coloring:
     """Return the colouring without the classes that no recovery needs. Collective."""
     if KINDS[coloring.kind].elimination is not None:
         return coloring
-    own, other = alone_both_ways(pattern, coloring)
-    free = recoloring.neutral(pattern, coloring.with_ghosts, own, other, coloring.count)
+    own, other = directly_readable(pattern, coloring)
+    free = recoloring.neutral_classes(pattern, coloring.with_ghosts, own, other, coloring.count)
     names = np.where(free, -1, np.cumsum(~free) - 1).astype(np.int32)
     return replace(
         coloring,

@@ -8,8 +8,12 @@ from __future__ import annotations
 import json
 import zipfile
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import IO, NamedTuple
+
+from mpi4py import MPI
 
 import numpy as np
 
@@ -17,7 +21,7 @@ from sparsehess.coloring.coloring import Attempt, Coloring
 from sparsehess.coloring.kinds import KINDS
 from sparsehess.errors import InputError
 from sparsehess.pattern import Pattern
-from sparsehess.runtime import agreement, optional
+from sparsehess.runtime import agreement, on_root, optional
 from sparsehess.runtime.random_numbers import hashed
 from sparsehess.runtime.row_layout import offsets
 from sparsehess.storage.atomic_files import unfailing, written
@@ -46,7 +50,7 @@ def fingerprint(pattern: Pattern) -> str:
     return f"{(sum(parts) + pattern.n) % 2**64:016x}"
 
 
-def save(path, pattern: Pattern, coloring: Coloring, report: dict | None = None) -> None:
+def save(path: str | Path, pattern: Pattern, coloring: Coloring, report: dict | None = None) -> None:
     """Write a colouring of this pattern to a file.
 
     Collective. Rank 0 writes, one rank's colours at a time.
@@ -64,8 +68,8 @@ def save(path, pattern: Pattern, coloring: Coloring, report: dict | None = None)
         Another suffix.
     """
     path, comm = Path(path), pattern.comm
-    if path.suffix not in SUFFIXES:
-        raise InputError(f"{path}: a colouring is stored in a file that ends with {' or '.join(SUFFIXES)}")
+    if path.suffix not in FORMATS:
+        raise InputError(f"{path}: a colouring is stored in a file that ends with {' or '.join(FORMATS)}")
     facts = {
         "format": _FORMAT,
         "fingerprint": fingerprint(pattern),
@@ -78,15 +82,16 @@ def save(path, pattern: Pattern, coloring: Coloring, report: dict | None = None)
         comm.Send(own, dest=0, tag=_TAG)
     with agreement(comm):
         if comm.rank == 0:
-            pieces = (own if rank == 0 else _received(comm, rank, size) for rank, size in _sizes(pattern))
+            sizes = enumerate(pattern.layout.counts.tolist())
+            pieces = (own if rank == 0 else _receive(comm, rank, size) for rank, size in sizes)
             try:
                 with written(path) as beside:
-                    SUFFIXES[path.suffix][0](beside, json.dumps(facts), pattern.n, pieces)
+                    FORMATS[path.suffix].write(beside, json.dumps(facts), pattern.n, pieces)
             finally:
                 deque(pieces, maxlen=0)  # the others have sent theirs, and wait until they are taken
 
 
-def load(path, pattern: Pattern) -> Coloring:
+def load(path: str | Path, pattern: Pattern) -> Coloring:
     """Return the colouring of this pattern from a file.
 
     Collective. Rank 0 reads, one rank's colours at a time. Any number of ranks may have written it.
@@ -97,12 +102,10 @@ def load(path, pattern: Pattern) -> Coloring:
         The file is no colouring, is damaged, or holds one of another pattern.
     """
     comm, path = pattern.comm, Path(path)
-    colors, facts = np.empty(pattern.layout.n_local, np.int32), None
-    here = fingerprint(pattern)
-    with agreement(comm):
-        if comm.rank == 0:
-            facts = _checked(path, here, pattern.n)
-    pieces = SUFFIXES[path.suffix][2](path, pattern.layout.counts.tolist()) if comm.rank == 0 else None
+    colors = np.empty(pattern.layout.n_local, np.int32)
+    facts = on_root(comm, _read_facts, path, fingerprint(pattern), pattern.n)
+    sizes = pattern.layout.counts.tolist() if comm.rank == 0 else []
+    pieces = FORMATS[path.suffix].pieces(path, sizes) if comm.rank == 0 else iter(())
     for rank in range(comm.size):
         with agreement(comm):  # a piece that rank 0 has no memory for, or that the disk does not give
             if comm.rank == 0:
@@ -113,18 +116,17 @@ def load(path, pattern: Pattern) -> Coloring:
             colors[:] = piece
         elif comm.rank == rank:
             comm.Recv(colors, source=0, tag=_TAG)
-    facts = comm.bcast(facts)
     ghosts = pattern.exchange.halo(colors)[pattern.layout.n_local :]
     attempts = tuple(Attempt(**attempt) for attempt in facts["attempts"])
     return Coloring(pattern.layout, colors, ghosts, attempts=attempts, **{name: facts[name] for name in _KEPT})
 
 
-def _checked(path: Path, here: str, n: int) -> dict:
+def _read_facts(path: Path, here: str, n: int) -> dict:
     """Return the facts of a file whose fingerprint must be `here`, with n colours."""
-    if path.suffix not in SUFFIXES:
-        raise InputError(f"{path}: a stored colouring ends with {' or '.join(SUFFIXES)}")
+    if path.suffix not in FORMATS:
+        raise InputError(f"{path}: a stored colouring ends with {' or '.join(FORMATS)}")
     try:
-        text, stored = SUFFIXES[path.suffix][1](path)
+        text, stored = FORMATS[path.suffix].facts(path)
         facts = json.loads(text)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file") from None
@@ -144,7 +146,7 @@ def _checked(path: Path, here: str, n: int) -> dict:
     return facts
 
 
-def _write_npz(path: Path, text: str, n: int, pieces) -> None:
+def _write_npz(path: Path, text: str, n: int, pieces: Iterable[np.ndarray]) -> None:
     with unfailing(path) as target, zipfile.ZipFile(target, "w") as archive:
         with archive.open("facts.npy", "w") as stream:
             np.lib.format.write_array(stream, np.array(text))
@@ -160,23 +162,22 @@ def _facts_npz(path: Path) -> tuple[str, int]:
         with archive.open("facts.npy") as stream:
             text = str(np.lib.format.read_array(stream, allow_pickle=False))
         with archive.open("colors.npy") as stream:
-            header = _header(stream)
-            return text, min(header, (archive.getinfo("colors.npy").file_size - stream.tell()) // 4)
+            return text, min(_length(stream), (archive.getinfo("colors.npy").file_size - stream.tell()) // 4)
 
 
-def _header(stream) -> int:
+def _length(stream: IO[bytes]) -> int:
     np.lib.format.read_magic(stream)
     return np.lib.format.read_array_header_1_0(stream)[0][0]
 
 
-def _pieces_npz(path: Path, sizes: list[int]):
+def _pieces_npz(path: Path, sizes: list[int]) -> Iterator[np.ndarray]:
     with zipfile.ZipFile(path) as archive, archive.open("colors.npy") as stream:
-        _header(stream)
+        _length(stream)
         for size in sizes:
             yield np.frombuffer(stream.read(4 * size), "<i4").astype(np.int32)
 
 
-def _write_h5(path: Path, text: str, n: int, pieces) -> None:
+def _write_h5(path: Path, text: str, n: int, pieces: Iterable[np.ndarray]) -> None:
     with made(path) as file:
         file.attrs["json"] = text
         colors = file.create_dataset("colors", (n,), np.int32)
@@ -191,24 +192,27 @@ def _facts_h5(path: Path) -> tuple[str, int]:
         return file.attrs["json"], len(file["colors"])
 
 
-def _pieces_h5(path: Path, sizes: list[int]):
+def _pieces_h5(path: Path, sizes: list[int]) -> Iterator[np.ndarray]:
     with optional("h5py", "an .h5 file", "hdf5").File(path) as file:
         for first, size in zip(offsets(np.array(sizes)), sizes, strict=True):
             yield file["colors"][first : first + size]
 
 
-# How a file of each suffix is written, what it says of itself, and its colours, some at a time.
-SUFFIXES = {
-    ".npz": (_write_npz, _facts_npz, _pieces_npz),
-    ".h5": (_write_h5, _facts_h5, _pieces_h5),
+class _Format(NamedTuple):
+    """How a kind of file is written, what it says of itself, and its colours, some at a time."""
+
+    write: Callable[[Path, str, int, Iterable[np.ndarray]], None]
+    facts: Callable[[Path], tuple[str, int]]
+    pieces: Callable[[Path, list[int]], Iterator[np.ndarray]]
+
+
+FORMATS = {
+    ".npz": _Format(_write_npz, _facts_npz, _pieces_npz),
+    ".h5": _Format(_write_h5, _facts_h5, _pieces_h5),
 }
 
 
-def _sizes(pattern: Pattern):
-    return enumerate(pattern.layout.counts.tolist())
-
-
-def _received(comm, rank: int, size: int) -> np.ndarray:
+def _receive(comm: MPI.Comm, rank: int, size: int) -> np.ndarray:
     piece = np.empty(size, np.int32)
     comm.Recv(piece, source=rank, tag=_TAG)
     return piece

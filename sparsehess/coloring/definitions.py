@@ -13,10 +13,9 @@ from sparsehess.coloring.coloring import Coloring
 from sparsehess.coloring.kinds import KINDS
 from sparsehess.errors import InputError
 from sparsehess.pattern import Pattern
-from sparsehess.pattern.pattern_kernels import mirrored
 
 
-def alone_both_ways(pattern: Pattern, coloring: Coloring) -> tuple[np.ndarray, np.ndarray]:
+def directly_readable(pattern: Pattern, coloring: Coloring) -> tuple[np.ndarray, np.ndarray]:
     """Return two (nnz_local,) uint8: is entry (i, j) alone of its colour in row i; is (j, i) in row j.
 
     Collective. Structural zeros are in nobody's way, and are not alone themselves.
@@ -24,10 +23,7 @@ def alone_both_ways(pattern: Pattern, coloring: Coloring) -> tuple[np.ndarray, n
     own = graph_kernels.alone_in_row(
         pattern.indptr, pattern.columns, coloring.with_ghosts, coloring.count, pattern.hollow_rows
     )
-    other = mirrored(pattern.indptr, pattern.columns.astype(pattern.indptr.dtype, copy=False), own, 0)
-    remote = pattern.exchange.remote
-    other[remote] = pattern.exchange.mirror(own[remote])
-    return own, other
+    return own, pattern.transposed(own)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +50,7 @@ class Stage:
 
 
 @dataclass(frozen=True, eq=False)
-class Eliminated:
+class Elimination:
     """An elimination of all entries, or as far as it went.
 
     Attributes
@@ -72,7 +68,7 @@ class Eliminated:
     stuck: tuple[int, int] | None
 
 
-def eliminate(pattern: Pattern, coloring: Coloring) -> Eliminated:
+def eliminate(pattern: Pattern, coloring: Coloring) -> Elimination:
     """Find in which order the entries can be read by substitution.
 
     Collective. A rank reads all that it can, then tells its neighbours; the number of stages is
@@ -81,9 +77,10 @@ def eliminate(pattern: Pattern, coloring: Coloring) -> Eliminated:
     comm, exchange = pattern.comm, pattern.exchange
     indptr = pattern.indptr.astype(np.int64, copy=False)
     mirror = elimination_kernels.mirror_positions(indptr, pattern.columns)
-    run = KINDS[coloring.kind].elimination(
-        indptr, pattern.columns, mirror, coloring.with_ghosts, coloring.count, pattern.hollow_rows
-    )
+    elimination = KINDS[coloring.kind].elimination
+    if elimination is None:
+        raise InputError(f"kind {coloring.kind}: its entries are read directly, nothing is to be eliminated")
+    run = elimination(indptr, pattern.columns, mirror, coloring.with_ghosts, coloring.count, pattern.hollow_rows)
     remote = exchange.remote
     remote_rows = (np.searchsorted(indptr, remote, side="right") - 1).astype(np.int32)
     stages, told = [], np.zeros(len(remote), bool)
@@ -106,7 +103,7 @@ def eliminate(pattern: Pattern, coloring: Coloring) -> Eliminated:
             break
     stuck = np.flatnonzero(run.terms == 0)
     stuck = stuck[~pattern.structural_zeros(stuck)]
-    return Eliminated(stages, run.terms, _lowest(pattern, stuck))
+    return Elimination(stages, run.terms, _lowest(pattern, stuck))
 
 
 def verify_coloring(pattern: Pattern, coloring: Coloring) -> tuple[int, int] | None:
@@ -145,7 +142,7 @@ def verify_coloring(pattern: Pattern, coloring: Coloring) -> tuple[int, int] | N
     if kind.elimination is not None:
         clash = _lowest(pattern, np.flatnonzero(_within_a_class(pattern, color)))
         return clash if clash is not None else eliminate(pattern, coloring).stuck
-    own, other = alone_both_ways(pattern, coloring)
+    own, other = directly_readable(pattern, coloring)
     if coloring.kind == "star":
         # An edge within one class leaves the diagonal of its row not alone, if there is a diagonal.
         diagonal = pattern.columns == np.repeat(np.arange(pattern.layout.n_local), np.diff(pattern.indptr))

@@ -27,10 +27,12 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from sparsehess.coloring import order_kernels
+from sparsehess.coloring.greedy_kernels import Rule
 from sparsehess.coloring.local_graph import Region, Requests, spans
 from sparsehess.coloring.vertex_orders import CHUNK_BITS, RANDOM_BITS, Order
 from sparsehess.errors import InputError
@@ -55,6 +57,7 @@ class Traffic:
     bytes: int = 0
 
     def __add__(self, other: Traffic) -> Traffic:
+        """Return the traffic of two colourings, one after the other."""
         return Traffic(self.rounds + other.rounds, self.messages + other.messages, self.bytes + other.bytes)
 
 
@@ -83,21 +86,53 @@ class Greedy:
     traffic: Traffic
 
 
-def greedy(region: Region, rule, order: Order, *, fixed: np.ndarray | None = None, limit: int = 0) -> Greedy:
-    """Colour the vertices of a region in order by a rule, a class of `greedy` or `trees`.
+class PartialColoring(Protocol):
+    """The colours of a region so far, and a way to give a vertex its colour.
 
-    Collective. See `colored`. With `fixed`, (own,) colours that stand, the vertices of -1 are coloured.
+    Attributes
+    ----------
+    color
+        (own + ring,) int32, -1 where a vertex has none.
+    """
+
+    color: np.ndarray
+
+    def take(self, vertices: np.ndarray, limit: int) -> int:
+        """Colour these vertices in order with colours below the limit (0: any); return how many were left."""
+        ...
+
+    def place(self, vertices: np.ndarray, colors: np.ndarray) -> None:
+        """Take note of colours that other ranks gave to these vertices."""
+        ...
+
+
+def distinct_colors(region: Region) -> Greedy:
+    """Return the colouring in which every vertex has a colour of its own.
+
+    Not collective.
+    """
+    return Greedy(region.numbers[: region.own].astype(np.int32), region.layout.n, 0, NO_TRAFFIC)
+
+
+def color_greedily(
+    region: Region, rule: type[Rule], order: Order, *, fixed: np.ndarray | None = None, limit: int = 0
+) -> Greedy:
+    """Colour the vertices of a region in order by a rule.
+
+    Collective. See `color_vertices`. With `fixed`, (own,) colours that stand, the vertices of -1 are coloured.
     """
     state = rule(region.indptr, region.indices)
     if fixed is None:
-        return colored(region, state, order, limit=limit)
+        return color_vertices(region, state, order, limit=limit)
     known = region.whole(fixed)
     placed = np.flatnonzero(known >= 0)
     state.place(placed, known[placed])
-    return colored(region, state, order, wanted=fixed < 0, limit=limit)
+    return color_vertices(region, state, order, wanted=fixed < 0, limit=limit)
 
 
-def colored(region: Region, state, order: Order, *, wanted: np.ndarray | None = None, limit: int = 0) -> Greedy:
+def color_vertices(
+    region: Region, state: PartialColoring, order: Order, *, wanted: np.ndarray | None = None, limit: int = 0
+) -> Greedy:
     """Colour vertices of a region in order.
 
     Collective.
@@ -105,18 +140,18 @@ def colored(region: Region, state, order: Order, *, wanted: np.ndarray | None = 
     Parameters
     ----------
     state
-        An object of a rule of `greedy`, `trees` (on one rank only) or `ejection` over the region.
+        Of a greedy rule (`Trees` on one rank only) or of a search by ejection, over the region.
     wanted
         (own,) bool, the vertices to be coloured; default all.
     limit
         Colours below this one only, 0 for any number.
     """
     comm, own = region.comm, region.own
-    sequence, starts, priority = _tasks(region, order, wanted)
+    sequence = _sequence(region, order, wanted)
     if comm.size == 1:
         left, traffic = state.take(sequence, limit), NO_TRAFFIC
     else:
-        left, traffic = _in_rounds(region, state, sequence, starts, priority, limit)
+        left, traffic = _in_rounds(region, state, sequence, order, limit)
     colors = np.array(state.color[:own])
     count, left = int(colors.max(initial=-1)) + 1, int(left)
     if comm.size > 1:
@@ -126,40 +161,42 @@ def colored(region: Region, state, order: Order, *, wanted: np.ndarray | None = 
     return Greedy(colors, count, left, traffic)
 
 
-def _tasks(region: Region, order: Order, wanted: np.ndarray | None):
-    """Return the own vertices in order, where each task begins among them, and its priority.
-
-    The starts have the total length as a last entry. On one rank nobody asks for the tasks.
-    """
+def _sequence(region: Region, order: Order, wanted: np.ndarray | None) -> np.ndarray:
+    """Return the own vertices that are wanted, in order."""
     own = region.own
-    first = region.chunk_layout.start
-    numbers = np.arange(first, region.chunk_layout.stop)
-    rank = order.rank_of_chunks(numbers)
+    numbers = np.arange(region.chunk_layout.start, region.chunk_layout.stop)
     sequence = np.arange(own) if order.vertices is None else order.vertices
     if order.scattered and len(numbers) > 1:
         begin = numbers * region.chunk - region.layout.start
         length = np.minimum(begin + region.chunk, own) - begin
-        by_rank = np.argsort(rank, kind="stable")
+        by_rank = np.argsort(order.rank_of_chunks(numbers), kind="stable")
         sequence = sequence[spans(begin[by_rank], length[by_rank])]
     if wanted is not None:
         sequence = sequence[wanted[sequence]]
     if order.level is not None:
         sequence = order_kernels.by_level(sequence, order.level, order.levels)
-    if region.comm.size == 1:
-        return sequence, None, None
+    return sequence
+
+
+def _tasks(region: Region, order: Order, sequence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where each task begins in the sequence, with its length as a last entry; each task's priority."""
     if order.levels >= 1 << 63 - RANDOM_BITS - CHUNK_BITS:
         raise InputError(
             f"{order.levels} waves are too many for several ranks: take the order natural or largest-first"
         )
-    chunk = region.chunks[sequence] - first
-    level = np.zeros(len(sequence), np.int64) if order.level is None else order.level[sequence]
+    numbers = np.arange(region.chunk_layout.start, region.chunk_layout.stop)
+    chunk, level = region.chunks[sequence] - region.chunk_layout.start, order.levels_of(sequence)
     new = np.flatnonzero((np.diff(chunk, prepend=-1) != 0) | (np.diff(level, prepend=-1) != 0))
-    return sequence, np.append(new, len(sequence)), (level[new] << RANDOM_BITS + CHUNK_BITS) + rank[chunk[new]]
+    rank = order.rank_of_chunks(numbers)[chunk[new]]
+    return np.append(new, len(sequence)), (level[new] << RANDOM_BITS + CHUNK_BITS) + rank
 
 
-def _in_rounds(region: Region, state, sequence, starts, priority, limit: int) -> tuple[int, Traffic]:
+def _in_rounds(
+    region: Region, state: PartialColoring, sequence: np.ndarray, order: Order, limit: int
+) -> tuple[int, Traffic]:
     """Run the tasks as the clocks allow; return how many vertices were left without colour here."""
     comm, own = region.comm, region.own
+    starts, priority = _tasks(region, order, sequence)
     near, listed = region.chunk_graph
     chunk = region.chunks[sequence[starts[:-1]]] - region.chunk_layout.start
     # Tasks of each chunk, in order: by_chunk[begin[c] : begin[c + 1]].
@@ -202,7 +239,14 @@ def _next_priorities(priorities: np.ndarray, at: np.ndarray, begin: np.ndarray) 
     return np.where(done, _NEVER, np.append(priorities, _NEVER)[np.where(done, 0, at)])
 
 
-def _bounds(priorities, at, begin, outside, inside, others) -> list[int]:
+def _bounds(
+    priorities: np.ndarray,
+    at: np.ndarray,
+    begin: np.ndarray,
+    outside: list[np.ndarray],
+    inside: list[list[int]],
+    others: np.ndarray,
+) -> list[int]:
     """Return for each own chunk the priority that its tasks must be ahead of to run now.
 
     A chunk is bound by the clocks of other ranks' chunks near it, and by the first task that is
@@ -210,7 +254,7 @@ def _bounds(priorities, at, begin, outside, inside, others) -> list[int]:
     """
     bound = [int(others[found].min()) if len(found) else _NEVER for found in outside]
 
-    def held_up(c):
+    def held_up(c: int) -> int:
         first = at[c] + np.searchsorted(priorities[at[c] : begin[c + 1]], bound[c])
         return int(priorities[first]) if first < begin[c + 1] else _NEVER
 

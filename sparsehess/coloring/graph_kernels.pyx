@@ -68,7 +68,7 @@ def largest_clique(const int64_t[::1] indptr, const int32_t[::1] indices, const 
     return best
 
 
-def occurring(const int32_t[::1] columns, Py_ssize_t most):
+def distinct_below(const int32_t[::1] columns, Py_ssize_t most):
     """Return which of the numbers below `most` occur, ascending."""
     cdef Py_ssize_t e
     there_ = np.zeros(most, bool)
@@ -79,7 +79,7 @@ def occurring(const int32_t[::1] columns, Py_ssize_t most):
     return np.flatnonzero(there_)
 
 
-def renamed(const int32_t[::1] columns, const int32_t[::1] names, int32_t[::1] out):
+def rename(const int32_t[::1] columns, const int32_t[::1] names, int32_t[::1] out):
     """Fill `out` with the names of the columns."""
     cdef Py_ssize_t e
     with nogil:

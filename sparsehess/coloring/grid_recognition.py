@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -43,7 +45,7 @@ class Grid:
         return np.asarray(rows, np.int64)[:, None] // np.array(self.strides) % np.array(self.shape)
 
 
-def recognize(differences: np.ndarray, counts: np.ndarray, n: int) -> Grid | None:
+def recognize_grid(differences: np.ndarray, counts: np.ndarray, n: int) -> Grid | None:
     """Return the row-major grid and the stencil that a pattern is, or None.
 
     Not collective. What is returned explains the counts, which is no proof: the caller verifies the
@@ -86,7 +88,7 @@ def recognize(differences: np.ndarray, counts: np.ndarray, n: int) -> Grid | Non
     return best[2] if best is not None and best[1] <= DEFECTS * n else None
 
 
-def _shapes(values: np.ndarray, size: int, most: int):
+def _shapes(values: np.ndarray, size: int, most: int) -> Iterator[tuple[int, ...]]:
     """Yield shapes of at most `most` directions in which most of these differences are near, likely ones first."""
     yield (size,)
     if most == 1 or len(values) == 0:
@@ -107,7 +109,31 @@ def _shapes(values: np.ndarray, size: int, most: int):
             yield (side, *slower)
 
 
-def _explain(shape, unit: int, steps: np.ndarray, found: np.ndarray, often: np.ndarray, thin: bool):
+class _Trial(NamedTuple):
+    """A stencil that may explain the differences.
+
+    Attributes
+    ----------
+    score
+        The less the better: how far the counts are off, then the size of the digits.
+    excess
+        Entries that the stencil does not predict.
+    offsets, periodic
+        As those of `Grid`.
+    predicted
+        Counts of the frequent differences.
+    """
+
+    score: tuple[float, float]
+    excess: int
+    offsets: np.ndarray
+    periodic: tuple[bool, ...]
+    predicted: np.ndarray
+
+
+def _explain(
+    shape: tuple[int, ...], unit: int, steps: np.ndarray, found: np.ndarray, often: np.ndarray, thin: bool
+) -> tuple[tuple[float, float], int, Grid] | None:
     """Return (score, the less the better; entries in excess; grid), or None if there is no stencil."""
     size = np.array(shape)
     strides = unit * np.concatenate([[1], np.cumprod(size[:-1])])
@@ -125,8 +151,7 @@ def _explain(shape, unit: int, steps: np.ndarray, found: np.ndarray, often: np.n
     if not chosen.any() or (thin and np.abs(digits[chosen, -1]).max() < size[-1] / 2):
         return None
 
-    def trial(chosen, periodic):
-        """Return ((score, size of the digits), excess, offsets, periodic, predicted counts where often)."""
+    def trial(chosen: np.ndarray, periodic: tuple[bool, ...]) -> _Trial:
         half = digits[chosen]
         offsets, mean = np.concatenate([half, -half]), np.abs(half).sum(axis=1).mean()
         predicted_steps, predicted = _predict(offsets, size, strides, unit, periodic)
@@ -137,21 +162,24 @@ def _explain(shape, unit: int, steps: np.ndarray, found: np.ndarray, often: np.n
         common = np.minimum(at_steps, found).sum()
         # Missing entries do no harm, those in excess need other colours.
         excess, missing = found.sum() - common, predicted.sum() - common
-        return ((4 * excess + missing) * mean, mean), excess, offsets, periodic, at_steps[often]
+        return _Trial(((4 * excess + missing) * mean, mean), excess, offsets, periodic, at_steps[often])
 
     best = trial(chosen, (False,) * len(shape))
     for i in [*range(len(shape)), *range(len(shape))]:  # again, as the later directions change the earlier
-        if best[0][0] > 0:
-            closed = best[3]
-            best = min(best, trial(chosen, (*closed[:i], not closed[i], *closed[i + 1 :])), key=lambda one: one[0])
+        if best.score[0] > 0:
+            closed = best.periodic
+            other = trial(chosen, (*closed[:i], not closed[i], *closed[i + 1 :]))
+            best = min(best, other, key=lambda one: one.score)
     # On short closed sides what leads around may be often: offsets without which the counts come closer.
-    fewer = chosen & (2 * (best[4] - found[often]) < expected)
-    if best[0][0] > 0 and fewer.any():
-        best = min(best, trial(fewer, best[3]), key=lambda one: one[0])
-    return *best[:2], Grid(tuple(strides.tolist()), tuple(shape), best[2], best[3])
+    fewer = chosen & (2 * (best.predicted - found[often]) < expected)
+    if best.score[0] > 0 and fewer.any():
+        best = min(best, trial(fewer, best.periodic), key=lambda one: one.score)
+    return best.score, best.excess, Grid(tuple(strides.tolist()), tuple(shape), best.offsets, best.periodic)
 
 
-def _predict(offsets, size, strides, unit: int, periodic) -> tuple[np.ndarray, np.ndarray]:
+def _predict(
+    offsets: np.ndarray, size: np.ndarray, strides: np.ndarray, unit: int, periodic: tuple[bool, ...]
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the positive differences of a stencil on a grid, and how often each occurs."""
     digits, steps, counts = offsets, np.zeros(len(offsets), np.int64), np.full(len(offsets), unit)
     for i, (side, stride) in enumerate(zip(size.tolist(), strides.tolist(), strict=True)):

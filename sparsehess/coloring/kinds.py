@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sparsehess.coloring import bicolored_trees, greedy_kernels, lower_bounds
 from sparsehess.coloring import ejection_kernels as ejection
 from sparsehess.coloring import elimination_kernels as elimination
+from sparsehess.pattern import Pattern
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,10 @@ class Kind:
     """
 
     meaning: str
-    rules: dict[str, type]
-    ejection: type | None
-    bound: Callable
-    elimination: type | None
+    rules: dict[str, type[greedy_kernels.Rule]]
+    ejection: type[ejection.Distance2] | None
+    bound: Callable[[Pattern], int]
+    elimination: type[elimination.Elimination] | None
     template: str
 
 

@@ -13,7 +13,7 @@ DEFECTS = 0.05  # edges a point, that are no frequent offset
 _SAMPLE = 20_000  # edges that the basis comes from
 
 
-def lattice(
+def recognize_lattice(
     region: Region, coordinates: np.ndarray, tolerance: float = 1e-6
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Return points as whole multiples of a primitive basis, and the stencil; None off any lattice.
@@ -70,19 +70,19 @@ def lattice(
     worst = float(np.abs(centered - places @ basis).max(initial=0.0))
     if comm.allreduce(worst, op=MPI.MAX) > tolerance * shortest:
         return None
-    offsets = frequent(comm, indices[second] - indices[first], size)
+    offsets = frequent_offsets(comm, indices[second] - indices[first], size)
     if offsets is None or comm.allreduce(_sparse(indices, offsets), op=MPI.LOR):
         return None
     return indices, offsets
 
 
-def _fitted(comm, whole: np.ndarray, real: np.ndarray) -> np.ndarray:
+def _fitted(comm: MPI.Comm, whole: np.ndarray, real: np.ndarray) -> np.ndarray:
     """Return the matrix that takes whole-number rows to real ones best, over all ranks."""
     normal, right = comm.allreduce((whole.T @ whole).astype(float)), comm.allreduce(whole.T @ real)
     return np.linalg.solve(normal, right)
 
 
-def frequent(comm, steps: np.ndarray, size: int) -> np.ndarray | None:
+def frequent_offsets(comm: MPI.Comm, steps: np.ndarray, size: int) -> np.ndarray | None:
     """Return the offsets that more than one point in 50 has, None if others come to a few per cent.
 
     Collective.

@@ -17,6 +17,7 @@ import numpy as np
 
 from sparsehess.coloring import graph_kernels, order_kernels
 from sparsehess.pattern import Layout, Pattern
+from sparsehess.pattern.halo_exchange import NeighborGraph
 from sparsehess.runtime.row_layout import offsets, send_to_owners
 
 CHUNK = 16384  # variables; the grain in which the work is dealt to ranks
@@ -38,20 +39,15 @@ class Requests:
     """
 
     def __init__(self, layout: Layout, wanted: np.ndarray):
-        comm = layout.comm
         self.size = len(wanted)
         self.messages = 0
         self.bytes = 0
-        if comm.size == 1:
-            self._graph = None
-            return
-        owner = layout.owner(wanted)
-        asked, asker = send_to_owners(layout, wanted, np.full(len(wanted), comm.rank, np.int64))
+        asked, asker = send_to_owners(layout, wanted, np.full(len(wanted), layout.comm.rank, np.int64))
         order = np.lexsort((asked, asker))
         self._give = asked[order] - layout.start
-        sources, self._into = np.unique(owner, return_counts=True)
+        sources, self._into = np.unique(layout.owner(wanted), return_counts=True)
         targets, self._out = np.unique(asker, return_counts=True)
-        self._graph = comm.Create_dist_graph_adjacent(sources.tolist(), targets.tolist())
+        self._graph = NeighborGraph(layout.comm, sources, targets)
 
     def fetch(self, values: np.ndarray) -> np.ndarray:
         """Return (m,) the wanted numbers' values; `values` are those of this rank's own numbers.
@@ -59,13 +55,10 @@ class Requests:
         Collective.
         """
         out = np.empty(self.size, values.dtype)
-        if self._graph is not None:
-            given = np.ascontiguousarray(values[self._give])
-            self._graph.Neighbor_alltoallv(
-                [given, (self._out, offsets(self._out))], [out, (self._into, offsets(self._into))]
-            )
-            self.messages += len(self._out)
-            self.bytes += given.nbytes
+        given = np.ascontiguousarray(values[self._give])
+        self._graph.swap(given, self._out, out, self._into)
+        self.messages += len(self._out)
+        self.bytes += given.nbytes
         return out
 
     def free(self) -> None:
@@ -73,9 +66,7 @@ class Requests:
 
         Collective.
         """
-        if self._graph is not None:
-            self._graph.Free()
-            self._graph = None
+        self._graph.free()
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +122,7 @@ class Region:
 
     @property
     def comm(self) -> MPI.Comm:
+        """Communicator of all ranks."""
         return self.layout.comm
 
     @property
@@ -177,7 +169,7 @@ class Region:
         around = self.own + np.argsort(local[self.own :], kind="stable")
         by_chunk = np.concatenate([np.arange(self.own), around])  # own vertices are so already
         a, b = order_kernels.chunk_pairs(self.indptr, self.indices, local, by_chunk, len(listed))
-        near = [set() for _ in listed]
+        near: list[set[int]] = [set() for _ in listed]
         for i, j in zip(a.tolist(), b.tolist(), strict=True):
             near[i].add(j)
         reach = [{i} for i in range(last - first)]
@@ -201,7 +193,7 @@ class Region:
             self.ring.free()
 
 
-def moved(source: Layout, target: Layout, values: np.ndarray) -> np.ndarray:
+def redistribute(source: Layout, target: Layout, values: np.ndarray) -> np.ndarray:
     """Return (rows of target, ...) values of the rows that this rank has in another layout.
 
     Collective.
@@ -251,7 +243,7 @@ def _own_rows(pattern: Pattern, layout: Layout) -> tuple[_Kept, _Rows]:
     last = max(min(layout.stop, pattern.layout.stop), first)
     begin, end = pattern.indptr[[first - pattern.layout.start, last - pattern.layout.start]]
     columns = pattern.columns[begin:end]
-    used = graph_kernels.occurring(columns, pattern.layout.n_local + len(pattern.ghosts))
+    used = graph_kernels.distinct_below(columns, pattern.layout.n_local + len(pattern.ghosts))
     local = used < pattern.layout.n_local
     neighbors = np.concatenate(
         [used[local] + pattern.layout.start, pattern.ghosts[used[~local] - pattern.layout.n_local]]
@@ -300,7 +292,7 @@ def _local_graph(
     """Return (indptr, indices) of the region: kept rows in the midst of own ones, the others around them."""
     own = layout.n_local
 
-    def local(wanted):
+    def local(wanted: np.ndarray) -> np.ndarray:
         inside = (wanted >= layout.start) & (wanted < layout.stop)
         return np.where(inside, wanted - layout.start, own + np.searchsorted(numbers[own:], wanted))
 
@@ -317,6 +309,6 @@ def _local_graph(
     cut = lengths[:before].sum()
     indices = np.empty(len(columns) + len(kept.columns), np.int32)
     indices[:cut], indices[cut + len(kept.columns) :] = columns[:cut], columns[cut:]
-    graph_kernels.renamed(kept.columns, table, indices[cut : cut + len(kept.columns)])
+    graph_kernels.rename(kept.columns, table, indices[cut : cut + len(kept.columns)])
     lengths = np.concatenate([lengths[:before], kept.lengths, lengths[before:]])
     return np.concatenate([[0], np.cumsum(lengths)]), indices

@@ -64,7 +64,7 @@ def dense_parts(pattern: Pattern, region: Region, block: int) -> int:
     if pattern.n == 0 or pattern.nnz > _SEARCHED:
         return 0
     comm, own, best = pattern.comm, region.own, 0
-    level = vertex_orders.smallest_last(region).level
+    level = vertex_orders.smallest_last(region).levels_of(np.arange(own))
     whole = region.whole(level)
     # An edge is gone when its first end is; levels fall with the waves.
     rows = np.repeat(np.arange(own), np.diff(region.indptr[: own + 1]))

@@ -90,7 +90,7 @@ cdef class Peeling:
                     break
         return wave
 
-    def others(self, const int64_t[::1] removed, int64_t threshold, int64_t wave):
+    def note_removed(self, const int64_t[::1] removed, int64_t threshold, int64_t wave):
         """Take note of vertices that are not own and left in the last wave."""
         cdef Py_ssize_t i
         for i in range(removed.shape[0]):
@@ -235,7 +235,7 @@ cdef class Growing:
                 self.insert(u)
 
 
-def peaks(const int64_t[::1] indptr, const int32_t[::1] indices, const int64_t[::1] vertices,
+def degree_peaks(const int64_t[::1] indptr, const int32_t[::1] indices, const int64_t[::1] vertices,
           const int64_t[::1] numbers):
     """Return those of `vertices` that no neighbour exceeds in degree, equal degrees by global number."""
     cdef Py_ssize_t i, v, e

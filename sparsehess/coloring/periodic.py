@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from sparsehess.coloring import grid_recognition, periodic_templates, stencil_kernels
-from sparsehess.coloring.distributed_greedy import NO_TRAFFIC, Greedy, greedy
+from sparsehess.coloring.distributed_greedy import NO_TRAFFIC, Greedy, color_greedily
 from sparsehess.coloring.kinds import KINDS
-from sparsehess.coloring.lattice_recognition import frequent, lattice
-from sparsehess.coloring.local_graph import Region, moved
+from sparsehess.coloring.lattice_recognition import frequent_offsets, recognize_lattice
+from sparsehess.coloring.local_graph import Region, redistribute
 from sparsehess.coloring.vertex_orders import natural
 from sparsehess.errors import InputError
 from sparsehess.pattern import Pattern
@@ -23,7 +23,9 @@ _PEEK = 2000  # rows looked at before all of them are
 _DEFECTIVE = 0.1  # part of the vertices beyond which a template is not repaired
 
 
-def periodic(pattern: Pattern, region: Region, kind: str, coordinates: np.ndarray | None) -> Greedy | None:
+def color_periodically(
+    pattern: Pattern, region: Region, kind: str, coordinates: np.ndarray | None
+) -> Greedy | None:
     """Return the colouring by a periodic template, or None where the pattern is no grid or lattice.
 
     Collective.
@@ -44,19 +46,19 @@ def periodic(pattern: Pattern, region: Region, kind: str, coordinates: np.ndarra
             return None
         places, offsets = grid.indices(region.numbers), grid.offsets
         sides = np.where(grid.periodic, grid.shape, 0)
-        template = periodic_templates.search(
+        template = periodic_templates.find_template(
             offsets, KINDS[kind].template, shape=grid.shape, periodic=grid.periodic
         )
         if template is None and any(grid.periodic):
             sides = np.zeros(len(sides), np.int64)  # the seam is repaired
-            template = periodic_templates.search(offsets, KINDS[kind].template)
+            template = periodic_templates.find_template(offsets, KINDS[kind].template)
     else:
         placed = _placed(pattern, region, coordinates)
         if placed is None:
             return None
         places, offsets = placed
         sides = np.zeros(places.shape[1], np.int64)
-        template = periodic_templates.search(offsets, KINDS[kind].template)
+        template = periodic_templates.find_template(offsets, KINDS[kind].template)
     if template is None:
         return None
     colors = template.color(places[: region.own])
@@ -67,7 +69,7 @@ def periodic(pattern: Pattern, region: Region, kind: str, coordinates: np.ndarra
     if kind not in _REPAIRS or many > _DEFECTIVE * pattern.n:
         return None
     fixed = np.where(strange, np.int32(-1), colors)
-    found = greedy(region, KINDS[kind].rules[_REPAIRS[kind]], natural(region), fixed=fixed)
+    found = color_greedily(region, KINDS[kind].rules[_REPAIRS[kind]], natural(region), fixed=fixed)
     return found
 
 
@@ -83,10 +85,10 @@ def _recognized(pattern: Pattern) -> grid_recognition.Grid | None:
             return None
     steps, inverse = np.unique(np.concatenate([part[0] for part in parts]), return_inverse=True)
     counts = np.bincount(inverse, weights=np.concatenate([part[1] for part in parts])).astype(np.int64)
-    return grid_recognition.recognize(steps, counts, n) if n else None
+    return grid_recognition.recognize_grid(steps, counts, n) if n else None
 
 
-def _placed(pattern: Pattern, region: Region, coordinates) -> tuple[np.ndarray, np.ndarray] | None:
+def _placed(pattern: Pattern, region: Region, coordinates: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Return whole-number coordinates of the region's vertices, and the stencil, or None. Collective."""
     given = np.asarray(coordinates)
     with agreement(pattern.comm):
@@ -97,15 +99,15 @@ def _placed(pattern: Pattern, region: Region, coordinates) -> tuple[np.ndarray, 
             )
         if given.dtype.kind == "f" and not np.isfinite(given).all():
             raise InputError("lattice: coordinates must be finite")
-    own = moved(pattern.layout, region.layout, np.ascontiguousarray(given))
+    own = redistribute(pattern.layout, region.layout, np.ascontiguousarray(given))
     whole = np.stack([region.whole(np.ascontiguousarray(column)) for column in own.T], axis=1)
     if whole.dtype.kind == "f":
-        return lattice(region, whole)
+        return recognize_lattice(region, whole)
     whole = whole.astype(np.int64)
     rows = np.repeat(np.arange(region.own), np.diff(region.indptr[: region.own + 1]))
     columns = region.indices[: region.indptr[region.own]]
     apart = rows != columns
-    offsets = frequent(region.comm, (whole[columns] - whole[rows])[apart], pattern.n)
+    offsets = frequent_offsets(region.comm, (whole[columns] - whole[rows])[apart], pattern.n)
     return None if offsets is None else (whole, offsets)
 
 
@@ -117,7 +119,7 @@ def _strangers(region: Region, places: np.ndarray, offsets: np.ndarray, sides: n
     radix = np.concatenate([[1], np.cumprod(spans[:-1])])
     inside[(offsets + reach) @ radix] = 1
     inside[reach @ radix] = 1  # the diagonal
-    return stencil_kernels.strangers(
+    return stencil_kernels.off_stencil(
         region.indptr,
         region.indices,
         region.own,

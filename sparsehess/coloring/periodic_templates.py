@@ -33,9 +33,11 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sparsehess.errors import InputError
 
@@ -67,7 +69,14 @@ class Template:
         return (indices @ self.coefficients % self.colors).astype(np.int32)
 
 
-def search(offsets, kind: str, *, shape=None, periodic=None, effort: int = EFFORT) -> Template | None:
+def find_template(
+    offsets: ArrayLike,
+    kind: str,
+    *,
+    shape: Sequence[int] | None = None,
+    periodic: Sequence[bool] | None = None,
+    effort: int = EFFORT,
+) -> Template | None:
     """Return the template with the fewest colours that was found, or None.
 
     Not collective. The result depends on the arguments alone and is remembered.
@@ -101,8 +110,15 @@ def search(offsets, kind: str, *, shape=None, periodic=None, effort: int = EFFOR
 
 
 @functools.lru_cache(maxsize=128)
-def _search(offsets, d: int, kind: str, shape, periodic, effort: int) -> Template | None:
-    offsets = np.unique(np.array(offsets, np.int64).reshape(-1, d), axis=0)
+def _search(
+    stencil: tuple[tuple[int, ...], ...],
+    d: int,
+    kind: str,
+    shape: tuple[int, ...] | None,
+    periodic: tuple[bool, ...],
+    effort: int,
+) -> Template | None:
+    offsets = np.unique(np.array(stencil, np.int64).reshape(-1, d), axis=0)
     radius = np.abs(offsets).max(axis=0, initial=0)
     size, closed = 2 * radius + 1 if shape is None else np.array(shape), np.array(periodic)
     if (closed & (size < 2 * radius + 1)).any():
@@ -216,10 +232,14 @@ def _acyclic(offsets: np.ndarray, periodic: np.ndarray) -> tuple[np.ndarray, int
     return _one_of_each_pair(np.concatenate([offsets, offsets[first] - offsets[second]])), 1 + most
 
 
-def _distinct(offsets: np.ndarray, size: np.ndarray, periodic: np.ndarray, earlier: bool, effort: int):
+def _distinct(
+    offsets: np.ndarray, size: np.ndarray, periodic: np.ndarray, earlier: bool, effort: int
+) -> tuple[np.ndarray, int]:
     """Return (vectors whose residue must not be 0, lower bound of k)."""
     radii = np.abs(offsets).max(axis=0, initial=0)
-    places = []  # those along each direction that differ in which neighbours are there, or earlier
+    places: list[
+        Sequence[int]
+    ] = []  # those along each direction that differ in which neighbours are there, or earlier
     for n, radius, closed in zip(size.tolist(), radii.tolist(), periodic, strict=True):
         if closed:
             places.append(sorted({*range(radius + 1), *range(n - radius, n)}) if earlier else [0])

@@ -10,9 +10,11 @@ import time
 from dataclasses import replace
 from functools import cached_property
 
-from sparsehess.coloring import periodic, recoloring, vertex_orders
+import numpy as np
+
+from sparsehess.coloring import ejection_kernels, periodic, recoloring, vertex_orders
 from sparsehess.coloring.coloring import Attempt
-from sparsehess.coloring.distributed_greedy import Greedy, greedy
+from sparsehess.coloring.distributed_greedy import Greedy, color_greedily, distinct_colors
 from sparsehess.coloring.kinds import KINDS, ON_ONE_RANK
 from sparsehess.coloring.local_graph import Region
 from sparsehess.errors import InputError
@@ -100,8 +102,7 @@ class _Search:
     def __init__(self, pattern: Pattern, region: Region, kind: str, budget: float, bound: int):
         self.pattern, self.region, self.kind = pattern, region, KINDS[kind]
         self.budget, self.bound = budget, bound
-        self.best: Greedy | None = None
-        self.rule = ""
+        self.best, self.rule = distinct_colors(region), ""  # until the first attempt
         self.attempts: list[Attempt] = []
         self._orders: dict[str, vertex_orders.Order] = {}
 
@@ -118,7 +119,7 @@ class _Search:
         return int(self.region.comm.allreduce(vertex_orders.walk(self.region)))
 
     def affords(self, cost: float, keep: float = 0.0) -> bool:
-        if self.best is not None and (cost > self.budget - keep or self.best.count <= self.bound):
+        if self.rule and (cost > self.budget - keep or self.best.count <= self.bound):
             return False
         self.budget -= cost
         return True
@@ -137,16 +138,17 @@ class _Search:
             self.attempts.append(Attempt(f"{name}, given up", found.count, spent))
             return
         self.attempts.append(Attempt(name, found.count, spent))
-        if self.best is None or found.count < self.best.count:
+        if not self.rule or found.count < self.best.count:
             self.best, self.rule = found, rule
 
     def run(self, rule: str, name: str, order: vertex_orders.Order) -> None:
         began = time.perf_counter()
-        limit = 0 if self.best is None else _HOPELESS * self.best.count
-        self.note(f"{rule}, {name}", rule, greedy(self.region, self.kind.rules[rule], order, limit=limit), began)
+        limit = _HOPELESS * self.best.count if self.rule else 0
+        found = color_greedily(self.region, self.kind.rules[rule], order, limit=limit)
+        self.note(f"{rule}, {name}", rule, found, began)
 
 
-def best(
+def color_best(
     pattern: Pattern,
     region: Region,
     kind: str,
@@ -155,7 +157,7 @@ def best(
     seed: int,
     budget: float,
     bound: int,
-    lattice,
+    lattice: np.ndarray | None,
 ) -> tuple[Greedy, str, tuple[Attempt, ...]]:
     """Return the best colouring found, the rule that made it, and all attempts.
 
@@ -178,7 +180,7 @@ def best(
         allowed -= ON_ONE_RANK
     if rule is None or lattice is not None:
         began = time.perf_counter()
-        found = periodic.periodic(pattern, region, kind, lattice)
+        found = periodic.color_periodically(pattern, region, kind, lattice)
         if found is not None:
             search.note("periodic template", "template", found, began)
         elif lattice is not None:
@@ -191,7 +193,7 @@ def best(
             search.run(name, order, search.order(order, seed))
     _reverse_classes(search, seed)
     if search.kind.ejection is not None:
-        _eject(search, seed)
+        _eject(search, search.kind.ejection, seed)
     else:
         _restart(search, *_RESTARTS[kind], seed)
     return search.best, search.rule, tuple(search.attempts)
@@ -202,13 +204,13 @@ def _reverse_classes(search: _Search, seed: int) -> None:
     moves = next(iter(search.kind.rules))
     while search.affords(search.cost(moves, "natural"), _PASSES * search.budget):
         began, before = time.perf_counter(), search.best.count
-        rule = search.kind.rules[moves]
-        search.note("reverse classes", moves, recoloring.recolored(search.region, rule, search.best, seed), began)
+        found = recoloring.reverse_classes(search.region, search.kind.rules[moves], search.best, seed)
+        search.note("reverse classes", moves, found, began)
         if search.best.count == before:
             break
 
 
-def _eject(search: _Search, seed: int) -> None:
+def _eject(search: _Search, ejection: type[ejection_kernels.Distance2], seed: int) -> None:
     """Take out class after class by ejection; where that fails, start anew with twice the work."""
     region, pattern, size = search.region, search.pattern, search.pattern.n
     chunks = -(-size // region.chunk)
@@ -220,7 +222,7 @@ def _eject(search: _Search, seed: int) -> None:
             break
         began = time.perf_counter()
         if state is None:
-            state = search.kind.ejection(
+            state = ejection(
                 region.indptr,
                 region.indices,
                 region.chunks,
@@ -231,7 +233,7 @@ def _eject(search: _Search, seed: int) -> None:
                 most,
             )
             before = 0
-        found = recoloring.without_a_class(region, state, search.best.count)
+        found = recoloring.dissolve_class(region, state, search.best.count)
         work = int(region.comm.allreduce(state.work))
         search.budget += _VISIT * (most * chunks - (work - before))
         before = work
@@ -244,7 +246,7 @@ def _restart(search: _Search, rule: str, order: str, seed: int) -> None:
     """Colour in orders that are shaken ever anew."""
     draw = 0
     while search.affords(search.cost(rule, order)):
-        shaken = vertex_orders.perturbed(
+        shaken = vertex_orders.perturb(
             search.region, search.order(order, seed), _SPREAD[draw % len(_SPREAD)], seed + draw + 1
         )
         draw += 1

@@ -6,7 +6,9 @@ from mpi4py import MPI
 
 import numpy as np
 
-from sparsehess.coloring.distributed_greedy import Greedy, colored, greedy
+from sparsehess.coloring import ejection_kernels
+from sparsehess.coloring.distributed_greedy import Greedy, color_greedily, color_vertices
+from sparsehess.coloring.greedy_kernels import Rule
 from sparsehess.coloring.local_graph import Region
 from sparsehess.coloring.vertex_orders import Order
 from sparsehess.pattern import Pattern
@@ -23,27 +25,29 @@ def class_sizes(region: Region, colors: np.ndarray, count: int) -> np.ndarray:
     return total
 
 
-def recolored(region: Region, rule, found: Greedy, seed: int) -> Greedy:
+def reverse_classes(region: Region, rule: type[Rule], found: Greedy, seed: int) -> Greedy:
     """Return a greedy colouring that takes the classes in reverse order.
 
     Collective. For a distance-2 colouring (an ordinary one of the square of the graph) it has no more
     colours than the one before (Culberson 1992); for star and acyclic ones it may have more.
     """
     level = (found.count - 1 - found.colors).astype(np.int64)
-    return greedy(region, rule, Order(level, found.count, seed=seed))
+    return color_greedily(region, rule, Order(level, found.count, seed=seed))
 
 
-def without_a_class(region: Region, state, count: int) -> Greedy:
+def dissolve_class(region: Region, state: ejection_kernels.Distance2, count: int) -> Greedy:
     """Return a colouring whose smallest class found other colours; `left` is not 0 if that failed.
 
-    Collective. On success the state, one of `ejection`, holds the colouring returned and can lose the next class.
+    Collective. On success the state holds the colouring returned and can lose the next class.
     """
     sizes = class_sizes(region, state.color[: region.own], count)
     state.release(int(np.argmin(sizes)), count - 1)
-    return colored(region, state, Order(None, 1), wanted=state.color[: region.own] < 0, limit=count - 1)
+    return color_vertices(region, state, Order(None, 1), wanted=state.color[: region.own] < 0, limit=count - 1)
 
 
-def neutral(pattern: Pattern, colors: np.ndarray, own: np.ndarray, other: np.ndarray, count: int) -> np.ndarray:
+def neutral_classes(
+    pattern: Pattern, colors: np.ndarray, own: np.ndarray, other: np.ndarray, count: int
+) -> np.ndarray:
     """Return (count,) bool: classes of a direct colouring that no recovery needs.
 
     Collective. A class is needed by the diagonals of its vertices, and by entries in its columns that

@@ -49,7 +49,7 @@ def differences(const index_t[::1] indptr, const index_t[::1] indices, int64_t s
     return np.asarray(keys)[there], np.asarray(counts)[there]
 
 
-def strangers(const int64_t[::1] indptr, const int32_t[::1] indices, Py_ssize_t own,
+def off_stencil(const int64_t[::1] indptr, const int32_t[::1] indices, Py_ssize_t own,
               const int32_t[:, ::1] places, const int32_t[::1] sides, const int32_t[::1] reach,
               const uint8_t[::1] inside):
     """Return (own,) uint8: 1 for vertices with a neighbour that is not at an offset of the stencil.

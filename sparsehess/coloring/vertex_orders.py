@@ -53,6 +53,13 @@ class Order:
     scattered: bool = False
     seed: int = 0
 
+    def levels_of(self, vertices: np.ndarray) -> np.ndarray:
+        """Return (m,) int64 levels of own vertices.
+
+        Not collective.
+        """
+        return np.zeros(len(vertices), np.int64) if self.level is None else self.level[vertices]
+
     def rank_of_chunks(self, chunks: np.ndarray) -> np.ndarray:
         """Return (m,) int64 by which chunks, given by number, follow one another within a level.
 
@@ -148,13 +155,14 @@ def hubs_first(region: Region, seed: int = 0) -> Order:
     return _by_keys(region, np.diff(region.indptr[: region.own + 1]), smallest_last(region, seed), seed)
 
 
-def perturbed(region: Region, order: Order, spread: float, seed: int) -> Order:
+def perturb(region: Region, order: Order, spread: float, seed: int) -> Order:
     """Return an order with every vertex moved at random by up to this part of all levels.
 
     Collective only in that all ranks must ask alike.
     """
     noise = (hashed(region.numbers[: region.own], seed) >> np.uint64(11)).astype(float) * 2.0**-52 - 1.0
-    moved = np.clip(np.rint(order.level + spread * order.levels * noise), 0, order.levels - 1)
+    level = order.levels_of(np.arange(region.own))
+    moved = np.clip(np.rint(level + spread * order.levels * noise), 0, order.levels - 1)
     return Order(moved.astype(np.int64), order.levels, seed=seed)
 
 
@@ -187,7 +195,7 @@ def _falling(region: Region, key: np.ndarray, seed: int) -> Order:
 
 def _by_keys(region: Region, key: np.ndarray, ties: Order, seed: int) -> Order:
     """Return the order by falling key, then by the levels of another order, without empty levels."""
-    combined = -key * ties.levels + ties.level
+    combined = -key * ties.levels + ties.levels_of(np.arange(region.own))
     there = np.unique(combined)
     there = np.unique(np.concatenate(region.comm.allgather(there))) if region.comm.size > 1 else there
     return Order(np.searchsorted(there, combined), max(len(there), 1), seed=seed)
@@ -210,7 +218,7 @@ def _peeled(region: Region, indptr: np.ndarray, indices: np.ndarray, seed: int) 
         peeling.peel(threshold, wave, False)
         removed = np.flatnonzero(region.ring.fetch(peeling.level) == wave)
         wave += 1
-        peeling.others(region.own + removed, threshold, wave)
+        peeling.note_removed(region.own + removed, threshold, wave)
     wave = comm.allreduce(wave, op=MPI.MAX)
     return Order(wave - 1 - peeling.level, max(wave, 1), seed=seed)
 
@@ -235,20 +243,22 @@ def _grown(region: Region, indptr: np.ndarray, indices: np.ndarray, seed: int) -
     return Order(growing.level, max(wave, 1), seed=seed)
 
 
-def _seeds(region: Region, indptr, indices, untouched: np.ndarray, first: bool) -> np.ndarray:
+def _seeds(
+    region: Region, indptr: np.ndarray, indices: np.ndarray, untouched: np.ndarray, first: bool
+) -> np.ndarray:
     """Return where to grow from: the vertex of largest degree in each chunk, later every peak of the degree.
 
     Vertices without neighbours go along with the peaks, all at once.
     """
     if not first:
-        return order_kernels.peaks(indptr, indices, untouched, region.numbers)
+        return order_kernels.degree_peaks(indptr, indices, untouched, region.numbers)
     degree = np.diff(indptr[: region.own + 1])[untouched]
     chunk = region.chunks[untouched]
     order = np.lexsort((untouched, -degree, chunk))
     return untouched[order[np.unique(chunk[order], return_index=True)[1]]]
 
 
-def _least(comm, value: int) -> int:
+def _least(comm: MPI.Comm, value: int) -> int:
     """Return the least of the values over the ranks, -1 standing for none."""
     least = comm.allreduce(value if value >= 0 else np.iinfo(np.int64).max, op=MPI.MIN)
     return -1 if least == np.iinfo(np.int64).max else least

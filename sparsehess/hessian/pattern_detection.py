@@ -15,7 +15,7 @@ from sparsehess.derivatives.objective import Objective
 from sparsehess.errors import InputError
 from sparsehess.hessian.recovery import plan
 from sparsehess.pattern import Pattern
-from sparsehess.pattern.group_testing import candidates, settled
+from sparsehess.pattern.group_testing import find_candidates, settle_candidates
 from sparsehess.runtime import agreement, log
 from sparsehess.runtime.citations import cite
 from sparsehess.runtime.random_numbers import signed
@@ -160,12 +160,12 @@ def _at_one_point(evaluations: Evaluations, typical: np.ndarray, seed: int) -> P
         return out
 
     cite("group testing")
-    wide, exact = candidates(respond, layout, seed)
+    wide, exact = find_candidates(respond, layout, seed)
     if exact:
         return replace(wide, source=_SOURCE)
     direct = color(wide, kind="star", order="smallest-last")
     readable = (plan(wide, direct).source & 1).astype(bool)
-    found = settled(respond, wide, direct.with_ghosts, direct.count, readable, _SOURCE)
+    found = settle_candidates(respond, wide, direct.with_ghosts, direct.count, readable, _SOURCE)
     wide.free()
     return found
 

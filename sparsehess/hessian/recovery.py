@@ -15,11 +15,10 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.coloring import KINDS, Coloring
-from sparsehess.coloring.definitions import Eliminated, alone_both_ways, eliminate
+from sparsehess.coloring.definitions import Elimination, directly_readable, eliminate
 from sparsehess.errors import CheckError
 from sparsehess.hessian import recovery_kernels
 from sparsehess.pattern import Pattern
-from sparsehess.pattern.pattern_kernels import mirrored
 from sparsehess.runtime.citations import cite
 
 
@@ -136,7 +135,7 @@ class Direct:
         CheckError
             An entry can be read neither way.
         """
-        own, other = alone_both_ways(pattern, coloring)
+        own, other = directly_readable(pattern, coloring)
         source = np.bitwise_or(own, other << 1, out=other)
         lost = np.flatnonzero(source == 0) if not source.all() else np.empty(0, np.int64)
         lost = lost[~pattern.structural_zeros(lost)]
@@ -190,9 +189,7 @@ class Direct:
         Collective.
         """
         pattern = self.pattern
-        other = mirrored(pattern.indptr, pattern.columns.astype(pattern.indptr.dtype, copy=False), values, 0.0)
-        remote = pattern.exchange.remote
-        other[remote] = pattern.exchange.mirror(np.ascontiguousarray(values[remote]))
+        other = pattern.transposed(values)
         both = self.source == 3
         difference = np.where(both, np.abs(values - other), 0.0)
         values += other  # what cannot be read is zero
@@ -208,7 +205,7 @@ class Substitution:
     Made from an elimination; its stages end where ranks tell each other what they have read.
     """
 
-    def __init__(self, pattern: Pattern, coloring: Coloring, found: Eliminated):
+    def __init__(self, pattern: Pattern, coloring: Coloring, found: Elimination):
         if found.stuck is not None:
             raise _invalid(coloring, found.stuck)
         self.pattern, self.coloring = pattern, coloring

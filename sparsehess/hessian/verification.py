@@ -18,7 +18,7 @@ from sparsehess.errors import MissingEntries
 from sparsehess.hessian import recovery_kernels
 from sparsehess.hessian.recovery import Plan, Recovered
 from sparsehess.pattern import Pattern
-from sparsehess.pattern.pattern_kernels import contained
+from sparsehess.pattern.pattern_kernels import contains_pairs
 from sparsehess.runtime import PETSc, destroy
 
 # A Hessian passes if it agrees with a fresh product, row by row, and with its own transpose this well.
@@ -254,7 +254,7 @@ def _missing_near(
             break
         variable = suspects[probe]
         exact = finite_differences.column(evaluations, variable, steps)
-        outside = contained(pattern.indptr, pattern.indices, rows, np.full(len(rows), variable)) == 0
+        outside = contains_pairs(pattern.indptr, pattern.indices, rows, np.full(len(rows), variable)) == 0
         top = comm.allreduce(float(np.abs(exact).max(initial=0.0)), op=MPI.MAX)
         step = comm.allreduce(float(np.abs(steps.taken).min(initial=np.inf)), op=MPI.MIN)
         there = outside & (np.abs(exact) > 1e-6 * top + _SIGMAS * hessian.level / step)

@@ -209,7 +209,7 @@ def _among(entries: Entries, before: Pattern) -> np.ndarray:
     return old[at] == keys if len(old) else np.zeros(len(keys), bool)
 
 
-def _ordered(keys: np.ndarray, place: int, comm) -> tuple[int, int]:
+def _ordered(keys: np.ndarray, place: int, comm: MPI.Comm) -> tuple[np.uint64, int]:
     """Return the key at a place (from 0) of all ranks' keys in ascending order, and how many are greater.
 
     Collective. A radix selection: a histogram of 16 bits a pass, four passes, whatever the number of keys.

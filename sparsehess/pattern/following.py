@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from mpi4py import MPI
 
@@ -10,6 +11,9 @@ import numpy as np
 
 from sparsehess.errors import InputError
 from sparsehess.pattern.sparsity_pattern import Pattern
+
+if TYPE_CHECKING:
+    from petsc4py import PETSc
 
 # As long as no more than this part of the entries is out of reach, they are kept: dropping them costs a new
 # colouring, keeping them a few colours.
@@ -39,45 +43,49 @@ class Following:
         How often `build` was called.
     """
 
-    def __init__(self, build: Callable, skin: float, dimensions: int = 3):
+    def __init__(self, build: Callable[..., Pattern], skin: float, dimensions: int = 3):
         if not skin > 0 or dimensions < 1:
             raise InputError(f"skin={skin}, dimensions={dimensions}: both must be positive")
         self.build, self.skin, self.dimensions = build, float(skin), int(dimensions)
         self.built = 0
-        self._pattern: Pattern | None = None
-        self._there: np.ndarray | None = None  # where the points were when the pattern was made
+        self._last: tuple[Pattern, np.ndarray] | None = (
+            None  # a pattern, and where the points were when it was made
+        )
 
-    def at(self, x) -> Pattern:
+    def at(self, x: np.ndarray | PETSc.Vec) -> Pattern:
         """Return a pattern that holds at x: the one returned last, if it still does.
 
         Collective.
         """
         here = np.array(x if isinstance(x, np.ndarray) else x.getArray(readonly=True))
-        old = self._pattern
-        if old is not None:
-            moved = (here - self._there).reshape(-1, self.dimensions)
+        if self._last is not None:
+            last, there = self._last
+            moved = (here - there).reshape(-1, self.dimensions)
             farthest = float(np.sqrt((moved**2).sum(axis=1)).max(initial=0.0))
-            if 2 * old.comm.allreduce(farthest, op=MPI.MAX) <= self.skin:
-                return old
-        new = self.build(x, self.skin)
+            if 2 * last.comm.allreduce(farthest, op=MPI.MAX) <= self.skin:
+                return last
+        pattern = self.build(x, self.skin)
         self.built += 1
-        self._there = here
-        if old is None:
-            self._pattern = new
-            return new
-        if not new.layout.same(old.layout):
-            raise InputError("a pattern that follows x must keep its variables and their layout")
-        both = _keys(old), _keys(new)
-        counts = np.array([len(np.setdiff1d(*both)), len(np.setdiff1d(*both[::-1])), len(both[1])], np.int64)
-        old.comm.Allreduce(MPI.IN_PLACE, counts)
-        gone, added, many = counts.tolist()
-        if gone <= _OBSOLETE * many:
-            if not added:
-                new.free()
-                return old
-            new = _union(old, new)
-        self._pattern = new
+        if self._last is not None:
+            pattern = _merged(self._last[0], pattern)
+        self._last = pattern, here
+        return pattern
+
+
+def _merged(old: Pattern, new: Pattern) -> Pattern:
+    """Return the old pattern where it holds all of the new one, their union, or the new one. Collective."""
+    if not new.layout.same(old.layout):
+        raise InputError("a pattern that follows x must keep its variables and their layout")
+    before, after = _keys(old), _keys(new)
+    counts = np.array([len(np.setdiff1d(before, after)), len(np.setdiff1d(after, before)), len(after)], np.int64)
+    old.comm.Allreduce(MPI.IN_PLACE, counts)
+    gone, added, many = counts.tolist()
+    if gone > _OBSOLETE * many:
         return new
+    if added:
+        return _union(old, new)
+    new.free()
+    return old
 
 
 def _keys(pattern: Pattern) -> np.ndarray:
@@ -87,10 +95,11 @@ def _keys(pattern: Pattern) -> np.ndarray:
 
 def _union(old: Pattern, new: Pattern) -> Pattern:
     """Return the entries of both, in the groups that both declare. Collective."""
-    grouped = old.quotient is not None and new.quotient is not None
-    first, second = (old.quotient, new.quotient) if grouped else (old, new)
+    first, second = old, new
+    if old.quotient is not None and new.quotient is not None:
+        first, second = old.quotient, new.quotient
     keys = np.union1d(_keys(first), _keys(second))
-    union = Pattern.from_pairs(
-        keys // first.n, keys % first.n, first.n, layout=first.layout, source=new.source
-    )  # fmt: skip
-    return union.with_dofs(new.n // first.n)
+    rows, columns = keys // first.n, keys % first.n
+    return Pattern.from_pairs(rows, columns, first.n, layout=first.layout, source=new.source).with_dofs(
+        new.n // first.n
+    )

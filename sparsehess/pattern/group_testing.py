@@ -37,7 +37,7 @@ _PIECE = 2**21
 Respond = Callable[[np.ndarray, int], np.ndarray]
 
 
-def candidates(respond: Respond, layout: Layout, seed: int = 0) -> tuple[Pattern, bool]:
+def find_candidates(respond: Respond, layout: Layout, seed: int = 0) -> tuple[Pattern, bool]:
     """Return a pattern that holds every coupling and few besides, and whether it has none besides.
 
     Collective.
@@ -62,8 +62,7 @@ def candidates(respond: Respond, layout: Layout, seed: int = 0) -> tuple[Pattern
     while size > 1:
         size //= _SPLIT
         blocks = -(-n // size)
-        parents = (rows, found)
-        rows = None
+        parents, split = (rows, found), False
         buckets = max(_FEWEST_BUCKETS, _BUCKETS * _usual(np.bincount(parents[0], minlength=len(own)), layout))
         left = _ROUNDS
         if tests + left * buckets >= n:  # each variable by itself is no dearer
@@ -79,18 +78,18 @@ def candidates(respond: Respond, layout: Layout, seed: int = 0) -> tuple[Pattern
             responded = respond(bucket[own // size], count)
             tests += count
             left -= 1
-            if rows is None:
-                rows, found = _split(*parents, responded, bucket, blocks)
-            else:
+            if split:
                 stays = responded[bucket[found], rows]
                 rows, found = rows[stays], found[stays]
+            else:
+                (rows, found), split = _split(*parents, responded, bucket, blocks), True
             # Where most buckets respond there were too few of them.
             if count == buckets and _usual(responded.sum(axis=0), layout) > 0.7 * count:
                 buckets, left = 2 * buckets, max(left, _ROUNDS - 1)
     return _mutual(rows + layout.start, found, layout), single
 
 
-def settled(
+def settle_candidates(
     respond: Respond, wide: Pattern, colors: np.ndarray, count: int, readable: np.ndarray, source: str
 ) -> Pattern:
     """Return the pattern of those entries that respond by themselves.
@@ -138,7 +137,9 @@ def _usual(counts: np.ndarray, layout: Layout) -> int:
     return int(np.searchsorted(np.cumsum(total), layout.n - dense))
 
 
-def _split(rows, parents, responded, bucket, blocks) -> tuple[np.ndarray, np.ndarray]:
+def _split(
+    rows: np.ndarray, parents: np.ndarray, responded: np.ndarray, bucket: np.ndarray, blocks: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the parts of the blocks `parents` whose bucket responded, row by row."""
     kept = []
     for begin in range(0, len(rows), _PIECE // _SPLIT):

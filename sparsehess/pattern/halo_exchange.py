@@ -6,9 +6,49 @@ its own rows which of them its neighbours have as ghosts, and which of their ent
 
 from __future__ import annotations
 
+from mpi4py import MPI
+
 import numpy as np
 
 from sparsehess.runtime.row_layout import Layout, offsets
+
+
+class NeighborGraph:
+    """The ranks that this one receives from and sends to; on a single rank nothing is ever sent.
+
+    Collective to make and to use; `free` releases its communicator.
+
+    Parameters
+    ----------
+    comm
+        Communicator of all ranks.
+    sources, targets
+        Ascending ranks that this one receives from, and sends to.
+    """
+
+    def __init__(self, comm: MPI.Comm, sources: np.ndarray, targets: np.ndarray):
+        self._comm: MPI.Distgraphcomm | None = None
+        if comm.size > 1:
+            self._comm = MPI.Intracomm(comm).Create_dist_graph_adjacent(sources.tolist(), targets.tolist())
+
+    def swap(self, out: np.ndarray, out_counts: np.ndarray, into: np.ndarray, into_counts: np.ndarray) -> None:
+        """Send so many items to each target, one after another; receive so many of each source.
+
+        Collective.
+        """
+        if self._comm is not None:
+            self._comm.Neighbor_alltoallv(
+                [out, (out_counts, offsets(out_counts))], [into, (into_counts, offsets(into_counts))]
+            )
+
+    def free(self) -> None:
+        """Release the communicator.
+
+        Collective.
+        """
+        if self._comm is not None:
+            self._comm.Free()
+            self._comm = None
 
 
 class Exchange:
@@ -49,23 +89,22 @@ class Exchange:
 
         self.columns = np.where(outside, 0, indices - layout.start).astype(np.int32)
         self.columns[self.remote] = layout.n_local + inverse
-        self._graph = (
-            layout.comm.Create_dist_graph_adjacent(neighbors.tolist(), neighbors.tolist())
-            if layout.comm.size > 1
-            else None
-        )
+        self._alone = layout.comm.size == 1
+        self._graph = NeighborGraph(layout.comm, neighbors, neighbors)
 
     def halo(self, values: np.ndarray) -> np.ndarray:
         """Return (n_local + ghosts,) values of local rows followed by those of the ghosts.
 
         Collective.
         """
-        if self._graph is None:
+        if self._alone:
             return values
         out = np.empty(self.layout.n_local + len(self.ghosts), values.dtype)
         out[: self.layout.n_local] = values
         ghosts = np.empty(len(self.ghosts), values.dtype)
-        self._swap(np.ascontiguousarray(values[self._rows_out]), self._row_counts, ghosts, self._ghost_counts)
+        self._graph.swap(
+            np.ascontiguousarray(values[self._rows_out]), self._row_counts, ghosts, self._ghost_counts
+        )
         out[self.layout.n_local :] = ghosts
         return out
 
@@ -74,24 +113,19 @@ class Exchange:
 
         Collective. `values` (m,) belongs to the remote entries in their order, as the result does.
         """
-        if self._graph is None:
+        if self._alone:
             return values
         arrived = np.empty_like(values)
-        self._swap(np.ascontiguousarray(values[self._leave]), self._entry_counts, arrived, self._entry_counts)
+        self._graph.swap(
+            np.ascontiguousarray(values[self._leave]), self._entry_counts, arrived, self._entry_counts
+        )
         out = np.empty_like(values)
         out[self._arrive] = arrived
         return out
-
-    def _swap(self, out: np.ndarray, out_counts: np.ndarray, into: np.ndarray, into_counts: np.ndarray) -> None:
-        self._graph.Neighbor_alltoallv(
-            [out, (out_counts, offsets(out_counts))], [into, (into_counts, offsets(into_counts))]
-        )
 
     def free(self) -> None:
         """Release the communicator of the neighbours.
 
         Collective.
         """
-        if self._graph is not None:
-            self._graph.Free()
-            self._graph = None
+        self._graph.free()

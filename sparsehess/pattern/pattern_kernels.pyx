@@ -13,7 +13,7 @@ ctypedef fused item_t:
     double
 
 
-def describe(const index_t[::1] indptr, const index_t[::1] indices, int64_t n, int64_t start):
+def check_rows(const index_t[::1] indptr, const index_t[::1] indices, int64_t n, int64_t start):
     """Return (in range, rows strictly ascending, diagonal present in every row)."""
     cdef Py_ssize_t rows = indptr.shape[0] - 1, i, e
     cdef bint inside = True, ascending = True, diagonal = True, here
@@ -35,7 +35,7 @@ def describe(const index_t[::1] indptr, const index_t[::1] indices, int64_t n, i
     return inside, ascending, diagonal
 
 
-def mirrored(const index_t[::1] indptr, const index_t[::1] columns, const item_t[::1] values,
+def mirror_values(const index_t[::1] indptr, const index_t[::1] columns, const item_t[::1] values,
              item_t absent):
     """Return (nnz,) the value at (j, i) for each entry (i, j), by local numbers.
 
@@ -64,7 +64,7 @@ def mirrored(const index_t[::1] indptr, const index_t[::1] columns, const item_t
     return out_
 
 
-def contained(const index_t[::1] indptr, const index_t[::1] indices,
+def contains_pairs(const index_t[::1] indptr, const index_t[::1] indices,
               const int64_t[::1] rows, const int64_t[::1] cols):
     """Return (m,) uint8: 1 where the pair (local row, global column) is in the pattern."""
     cdef Py_ssize_t k, low, high, middle, end

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from mpi4py import MPI
 
 import numpy as np
 import scipy.sparse
+from numpy.typing import ArrayLike
 
 from sparsehess.errors import InputError
 from sparsehess.pattern import pattern_kernels
@@ -16,13 +19,16 @@ from sparsehess.pattern.halo_exchange import Exchange
 from sparsehess.runtime import agreement
 from sparsehess.runtime.row_layout import Layout, send_to_owners
 
+if TYPE_CHECKING:
+    import networkx
+
 
 @dataclass(frozen=True, eq=False)
 class Pattern:
     """Structure of a symmetric matrix: local rows, global columns.
 
-    Make one with a constructor (`from_pairs`, `from_csr`, `from_scipy`, `from_elements`,
-    `from_networkx`); they see to the invariant of the room.
+    Collective to make, by a constructor: `from_pairs`, `from_csr`, `from_scipy`, `from_elements`,
+    `from_edges`, `from_networkx`. They add the mirrors of entries and the diagonal.
 
     Attributes
     ----------
@@ -40,6 +46,18 @@ class Pattern:
         unknowns of a node. Each entry of it is a full block here. None otherwise.
     hollow
         (n_local,) bool: rows whose diagonal is stored but structurally zero; None where none is.
+
+    Examples
+    --------
+    >>> import sparsehess as sh
+    >>> pattern = sh.Pattern.from_pairs([0, 1, 2], [1, 2, 3], 4)
+    >>> pattern.to_scipy().toarray()
+    array([[1, 1, 0, 0],
+           [1, 1, 1, 0],
+           [0, 1, 1, 1],
+           [0, 0, 1, 1]], dtype=int8)
+    >>> sh.Pattern.from_elements([[0, 1, 2], [1, 2, 3]], nodes=4, dofs=2).nnz  # two triangles
+    56
     """
 
     layout: Layout
@@ -53,7 +71,15 @@ class Pattern:
 
     @classmethod
     def from_pairs(
-        cls, rows, cols, n: int, *, comm=None, layout: Layout | None = None, diagonal="full", source="pairs"
+        cls,
+        rows: ArrayLike,
+        cols: ArrayLike,
+        n: int,
+        *,
+        comm: MPI.Comm | None = None,
+        layout: Layout | None = None,
+        diagonal: str = "full",
+        source: str = "pairs",
     ) -> Pattern:
         """Return the pattern that has these entries, their mirrors and the diagonal.
 
@@ -101,7 +127,14 @@ class Pattern:
 
     @classmethod
     def from_csr(
-        cls, indptr, indices, *, comm=None, n: int | None = None, diagonal="full", source="csr"
+        cls,
+        indptr: ArrayLike,
+        indices: ArrayLike,
+        *,
+        comm: MPI.Comm | None = None,
+        n: int | None = None,
+        diagonal: str = "full",
+        source: str = "csr",
     ) -> Pattern:
         """Return the pattern of local CSR rows with global columns.
 
@@ -131,7 +164,7 @@ class Pattern:
             _check_csr(indptr, indices, layout, n)
         index = _index_type(layout.n, len(indices))
         indptr, indices = indptr.astype(index, copy=False), indices.astype(index, copy=False)
-        inside, ascending, whole = pattern_kernels.describe(indptr, indices, layout.n, layout.start)
+        inside, ascending, whole = pattern_kernels.check_rows(indptr, indices, layout.n, layout.start)
         with agreement(layout.comm):
             if not inside:
                 raise InputError(f"pattern: a column is outside 0..{layout.n - 1}; a Hessian is square")
@@ -144,7 +177,13 @@ class Pattern:
 
     @classmethod
     def from_scipy(
-        cls, matrix, *, comm=None, layout: Layout | None = None, diagonal="full", source="scipy"
+        cls,
+        matrix: scipy.sparse.spmatrix | scipy.sparse.sparray,
+        *,
+        comm: MPI.Comm | None = None,
+        layout: Layout | None = None,
+        diagonal: str = "full",
+        source: str = "scipy",
     ) -> Pattern:
         """Return the pattern of a SciPy sparse matrix that every rank holds; values do not matter.
 
@@ -164,7 +203,15 @@ class Pattern:
         return cls.from_csr(rows.indptr, rows.indices, comm=layout.comm, diagonal=diagonal, source=source)
 
     @classmethod
-    def from_elements(cls, elements, nodes: int, *, dofs: int = 1, comm=None, source="elements") -> Pattern:
+    def from_elements(
+        cls,
+        elements: ArrayLike,
+        nodes: int,
+        *,
+        dofs: int = 1,
+        comm: MPI.Comm | None = None,
+        source: str = "elements",
+    ) -> Pattern:
         """Return the pattern that couples all nodes of each element, `dofs` variables a node.
 
         Collective. Each rank brings any part of the elements (or clusters).
@@ -177,15 +224,16 @@ class Pattern:
         nodes
             Number of nodes; variables are numbered node by node.
         """
-        elements = np.atleast_2d(_whole_numbers(elements, "elements"))
-        per = elements.shape[1]
-        first, second = np.triu_indices(per, 1)
-        rows, cols = elements[:, first].ravel(), elements[:, second].ravel()
+        members = np.atleast_2d(_whole_numbers(elements, "elements"))
+        first, second = np.triu_indices(members.shape[1], 1)
+        rows, cols = members[:, first].ravel(), members[:, second].ravel()
         there = (rows >= 0) & (cols >= 0)
         return cls._from_nodes(rows[there], cols[there], nodes, dofs, comm, source)
 
     @classmethod
-    def from_edges(cls, edges, nodes: int, *, dofs: int = 1, comm=None, source="edges") -> Pattern:
+    def from_edges(
+        cls, edges: ArrayLike, nodes: int, *, dofs: int = 1, comm: MPI.Comm | None = None, source: str = "edges"
+    ) -> Pattern:
         """Return the pattern of an edge or neighbour list, `dofs` variables a node.
 
         Collective. Each rank brings any part of the edges, in either direction or both.
@@ -197,11 +245,18 @@ class Pattern:
         nodes
             Number of nodes; variables are numbered node by node.
         """
-        edges = _whole_numbers(edges, "edges").reshape(-1, 2)
-        return cls._from_nodes(edges[:, 0], edges[:, 1], nodes, dofs, comm, source)
+        pairs = _whole_numbers(edges, "edges").reshape(-1, 2)
+        return cls._from_nodes(pairs[:, 0], pairs[:, 1], nodes, dofs, comm, source)
 
     @classmethod
-    def from_networkx(cls, graph, *, nodelist=None, dofs: int = 1, comm=None) -> Pattern:
+    def from_networkx(
+        cls,
+        graph: networkx.Graph,
+        *,
+        nodelist: Iterable[Hashable] | None = None,
+        dofs: int = 1,
+        comm: MPI.Comm | None = None,
+    ) -> Pattern:
         """Return the pattern of a networkx graph that every rank holds.
 
         Collective.
@@ -223,7 +278,9 @@ class Pattern:
         return cls.from_edges(pairs, len(order), dofs=dofs, comm=comm, source="networkx")
 
     @classmethod
-    def _from_nodes(cls, first, second, nodes, dofs, comm, source) -> Pattern:
+    def _from_nodes(
+        cls, first: np.ndarray, second: np.ndarray, nodes: int, dofs: int, comm: MPI.Comm | None, source: str
+    ) -> Pattern:
         return cls.from_pairs(first, second, nodes, comm=comm, source=source).with_dofs(dofs)
 
     def with_dofs(self, dofs: int) -> Pattern:
@@ -287,14 +344,17 @@ class Pattern:
 
     @property
     def comm(self) -> MPI.Comm:
+        """Communicator of the layout."""
         return self.layout.comm
 
     @property
     def n(self) -> int:
+        """Number of variables over all ranks."""
         return self.layout.n
 
     @property
     def nnz_local(self) -> int:
+        """Number of entries in the local rows."""
         return len(self.indices)
 
     @cached_property
@@ -325,6 +385,22 @@ class Pattern:
         row = int(np.searchsorted(self.indptr, position, side="right")) - 1
         return self.layout.start + row, int(self.indices[position])
 
+    def transposed(self, values: np.ndarray) -> np.ndarray:
+        """Return (nnz_local,) for each local entry (i, j) the value of entry (j, i), wherever it is.
+
+        Collective.
+
+        Parameters
+        ----------
+        values
+            (nnz_local,) uint8 or float64, of the local entries.
+        """
+        columns = self.columns.astype(self.indptr.dtype, copy=False)
+        other = pattern_kernels.mirror_values(self.indptr, columns, values, 0)
+        remote = self.exchange.remote
+        other[remote] = self.exchange.mirror(np.ascontiguousarray(values[remote]))
+        return other
+
     def to_scipy(self) -> scipy.sparse.csr_matrix:
         """Return the local rows as a SciPy matrix of ones, (n_local, n).
 
@@ -344,7 +420,7 @@ class Pattern:
             self.quotient.free()
 
 
-def _whole_numbers(values, name: str) -> np.ndarray:
+def _whole_numbers(values: ArrayLike, name: str) -> np.ndarray:
     array = np.asarray(values)
     if array.size == 0:
         return array.astype(np.int64)
@@ -358,7 +434,7 @@ def _check_diagonal(diagonal: str) -> None:
         raise InputError(f"diagonal must be full or given, not {diagonal!r}")
 
 
-def _index_type(n: int, nnz: int):
+def _index_type(n: int, nnz: int) -> type[np.int32] | type[np.int64]:
     return np.int32 if max(n, nnz) < 2**31 else np.int64
 
 
@@ -382,27 +458,26 @@ def _check_csr(indptr: np.ndarray, indices: np.ndarray, layout: Layout, n: int |
         raise InputError(f"the rows of all ranks are {layout.n}, but n is {n}")
 
 
-def _all(comm, flag: bool) -> bool:
-    return bool(comm.allreduce(bool(flag), op=MPI.LAND))
+def _all(comm: MPI.Comm, flag: bool) -> bool:
+    return bool(comm.allreduce(flag, op=MPI.LAND))
 
 
-def _mirrors_inside(indptr, indices, layout: Layout) -> bool:
+def _mirrors_inside(indptr: np.ndarray, indices: np.ndarray, layout: Layout) -> bool:
     """Say whether every entry between local rows has its mirror."""
+    ones = np.ones(len(indices), np.uint8)
     if layout.comm.size == 1:
-        columns, inside = indices, slice(None)
-    else:
-        inside = (indices >= layout.start) & (indices < layout.stop)
-        columns = np.where(inside, indices - layout.start, layout.n_local).astype(indptr.dtype)
-    there = pattern_kernels.mirrored(indptr, columns, np.ones(len(indices), np.uint8), 0)
-    return bool(there[inside].all())
+        return bool(pattern_kernels.mirror_values(indptr, indices, ones, 0).all())
+    inside = (indices >= layout.start) & (indices < layout.stop)
+    columns = np.where(inside, indices - layout.start, layout.n_local).astype(indptr.dtype)
+    return bool(pattern_kernels.mirror_values(indptr, columns, ones, 0)[inside].all())
 
 
-def _mirrors_across(indptr, indices, layout: Layout) -> bool:
+def _mirrors_across(indptr: np.ndarray, indices: np.ndarray, layout: Layout) -> bool:
     """Say whether every entry between ranks has its mirror. Collective."""
     if layout.comm.size == 1:
         return True
     outside = np.flatnonzero((indices < layout.start) | (indices >= layout.stop))
     rows = np.searchsorted(indptr, outside, side="right") - 1 + layout.start
     mirror_rows, mirror_cols = send_to_owners(layout, indices[outside].astype(np.int64), rows.astype(np.int64))
-    there = pattern_kernels.contained(indptr, indices, mirror_rows - layout.start, mirror_cols)
-    return _all(layout.comm, there.all())
+    there = pattern_kernels.contains_pairs(indptr, indices, mirror_rows - layout.start, mirror_cols)
+    return _all(layout.comm, bool(there.all()))

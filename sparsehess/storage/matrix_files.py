@@ -17,7 +17,6 @@ import scipy.sparse
 
 from sparsehess.errors import InputError
 from sparsehess.pattern import Layout, Pattern
-from sparsehess.pattern.pattern_kernels import mirrored
 from sparsehess.runtime import PETSc, agreement, aij, complex_scalars
 from sparsehess.storage import matrix_formats
 
@@ -130,10 +129,7 @@ def _transposed(pattern: Pattern, values: np.ndarray) -> np.ndarray:
     if values.dtype.kind == "c":
         real, imaginary = (np.ascontiguousarray(part) for part in (values.real, values.imag))
         return _transposed(pattern, real) - 1j * _transposed(pattern, imaginary)
-    other = mirrored(pattern.indptr, pattern.columns.astype(pattern.indptr.dtype, copy=False), values, 0.0)
-    remote = pattern.exchange.remote
-    other[remote] = pattern.exchange.mirror(np.ascontiguousarray(values[remote]))
-    return other
+    return pattern.transposed(values)
 
 
 # --- rows over ranks -------------------------------------------------------------------

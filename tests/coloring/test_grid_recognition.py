@@ -8,15 +8,15 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsehess.coloring.grid_recognition import recognize
-from sparsehess.coloring.periodic_templates import search
+from sparsehess.coloring.grid_recognition import recognize_grid
+from sparsehess.coloring.periodic_templates import find_template
 from support.cases import band, grid, is_star_coloring, random_pattern
 from support.grids import STENCILS, ball, box, stencil_pattern
 
 
 def recognized(matrix):
     matrix = matrix.tocoo()
-    return recognize(*np.unique(matrix.col - matrix.row, return_counts=True), matrix.shape[0])
+    return recognize_grid(*np.unique(matrix.col - matrix.row, return_counts=True), matrix.shape[0])
 
 
 def same(grid, shape, offsets, periodic=None):
@@ -84,16 +84,16 @@ def test_fields_after_each_other_and_interleaved():
     found = recognized(both)
     assert (found.shape, found.strides) == ((12, 9, 2), (1, 12, 108))
     assert is_star_coloring(
-        both, search(found.offsets, "star", shape=found.shape).color(found.indices(range(216)))
+        both, find_template(found.offsets, "star", shape=found.shape).color(found.indices(range(216)))
     )
     apart = sp.kron(grid(9, 12), np.eye(3)).tocsr()
     found = recognized(apart)
     assert (found.shape, found.strides) == ((12, 9), (3, 36))
-    assert is_star_coloring(apart, search(found.offsets, "star").color(found.indices(np.arange(324))))
+    assert is_star_coloring(apart, find_template(found.offsets, "star").color(found.indices(np.arange(324))))
     three = sp.kron(grid(9, 12), np.ones((3, 3))).tocsr()  # three coupled in a ring are all coupled
     found = recognized(three)
     assert (found.shape, found.periodic) == ((3, 12, 9), (True, False, False))
-    template = search(found.offsets, "star", shape=found.shape, periodic=found.periodic)
+    template = find_template(found.offsets, "star", shape=found.shape, periodic=found.periodic)
     assert template.colors == 15
     assert is_star_coloring(three, template.color(found.indices(np.arange(324))))
     assert recognized(sp.kron(grid(9, 12), np.ones((2, 2)))) is None

@@ -9,14 +9,14 @@ import scipy.sparse as sp
 import sparsehess as sh
 from sparsehess.coloring import lattice_recognition
 from sparsehess.coloring.local_graph import Region
-from sparsehess.coloring.periodic_templates import search
+from sparsehess.coloring.periodic_templates import find_template
 from support.cases import is_column_partition
 from support.grids import box
 
 
 def lattice(points, first, second):
     """Return what the room of lattices makes of points and edges."""
-    return lattice_recognition.lattice(
+    return lattice_recognition.recognize_lattice(
         Region.around(sh.Pattern.from_pairs(first, second, len(points))), np.asarray(points)
     )
 
@@ -85,7 +85,7 @@ def test_bravais_lattices():
         indices, offsets = checked(lattice(points, first, second), first, second, size)
         matrix = sp.coo_matrix((np.ones(len(first)), (first, second)), (len(points),) * 2)
         matrix = (matrix + matrix.T + sp.identity(len(points))).tocsr()
-        assert is_column_partition(matrix, search(offsets, "star").color(indices))
+        assert is_column_partition(matrix, find_template(offsets, "star").color(indices))
         both = np.concatenate([first, second]), np.concatenate([second, first])
         checked(lattice(points, *both), first, second, size)
 

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsehess.coloring.periodic_templates import KINDS, Template, search
+from sparsehess.coloring.periodic_templates import KINDS, Template, find_template
 from sparsehess.errors import InputError
 from support.cases import is_column_partition, is_star_coloring
 from support.grids import HEX, STENCILS, ball, box, stencil_pattern
@@ -65,7 +65,7 @@ def test_the_conditions_are_the_definitions_on_a_grid(kind, data):
 @given(st.sets(st.sampled_from([(1, 0), (0, 1), (1, 1), (-1, 1), (2, 0), (0, 2), (2, 1), (-1, 2)]), min_size=1))
 def test_no_template_has_fewer_colours(kind, half):
     offsets = np.array([*half, *((-x, -y) for x, y in half)])
-    found = search(offsets, kind)
+    found = find_template(offsets, kind)
     least = next(
         k
         for k in range(1, found.colors + 1)
@@ -85,7 +85,7 @@ def test_known_optima():
     for (name, (full, half)), kind in itertools.product(OPTIMA.items(), KINDS):
         count = half if kind in ("acyclic", "powell-toint") else full
         began = time.process_time()
-        template = search(STENCILS[name], kind)
+        template = find_template(STENCILS[name], kind)
         assert time.process_time() - began < 2
         assert (name, kind, template.colors) == (name, kind, count)
         assert condition(STENCILS[name], kind, template.coefficients, count)
@@ -95,7 +95,7 @@ def test_templates_colour_grids():
     grids = [("5", (7, 6)), ("9", (5, 8)), ("hex", (7, 7)), ("7", (5, 4, 5)), ("27", (5, 5, 4))]
     for (name, shape), (kind, valid) in itertools.product(grids, ORACLE.items()):
         matrix, at = stencil_pattern(shape, STENCILS[name])
-        template = search(STENCILS[name], kind)
+        template = find_template(STENCILS[name], kind)
         colors = template.color(at)
         assert colors.dtype == np.int32
         assert set(colors) <= set(range(template.colors))
@@ -121,24 +121,24 @@ CLOSED_OR_THIN = [
 def test_templates_of_periodic_and_thin_grids():
     for (offsets, shape, periodic), (kind, valid) in itertools.product(CLOSED_OR_THIN, ORACLE.items()):
         matrix, at = stencil_pattern(shape, offsets, periodic)
-        template = search(offsets, kind, shape=shape, periodic=periodic)
+        template = find_template(offsets, kind, shape=shape, periodic=periodic)
         assert valid(matrix, template.color(at))
 
 
 def test_periodic_and_thin_counts():
-    assert search(ball(2, 1), "star", shape=(10, 10), periodic=(True, True)).colors == 5
-    assert search(ball(2, 1), "star", shape=(11, 13), periodic=(True, True)) is None
-    assert search(ball(2, 1), "acyclic", shape=(9, 9), periodic=(False, False)).colors == 3
-    assert search(box(3, 1), "cpr", shape=(9, 9, 2)).colors == 18
-    assert search(box(2, 2), "cpr", shape=(4, 20), periodic=(True, False)) is None
+    assert find_template(ball(2, 1), "star", shape=(10, 10), periodic=(True, True)).colors == 5
+    assert find_template(ball(2, 1), "star", shape=(11, 13), periodic=(True, True)) is None
+    assert find_template(ball(2, 1), "acyclic", shape=(9, 9), periodic=(False, False)).colors == 3
+    assert find_template(box(3, 1), "cpr", shape=(9, 9, 2)).colors == 18
+    assert find_template(box(2, 2), "cpr", shape=(4, 20), periodic=(True, False)) is None
 
 
 def test_search_is_remembered_bounded_and_refuses():
-    assert search(box(3, 1), "acyclic") is search(box(3, 1).tolist(), "acyclic")
-    assert search(box(3, 1), "distance2", effort=0).colors == 27
-    assert search(ball(3, 1, 2), "distance2", effort=0) is None
-    assert search(np.empty((0, 2), np.int64), "star").colors == 1
+    assert find_template(box(3, 1), "acyclic") is find_template(box(3, 1).tolist(), "acyclic")
+    assert find_template(box(3, 1), "distance2", effort=0).colors == 27
+    assert find_template(ball(3, 1, 2), "distance2", effort=0) is None
+    assert find_template(np.empty((0, 2), np.int64), "star").colors == 1
     with pytest.raises(InputError, match="kind 'plaid' is none of"):
-        search(box(1, 1), "plaid")
+        find_template(box(1, 1), "plaid")
     with pytest.raises(InputError, match="need a shape"):
-        search(box(1, 1), "star", periodic=(True,))
+        find_template(box(1, 1), "star", periodic=(True,))

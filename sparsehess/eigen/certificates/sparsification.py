@@ -11,7 +11,6 @@ from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.errors import InputError
 from sparsehess.pattern import Layout, Pattern
 from sparsehess.pattern.dropping_rules import Entries, Rule, norms
-from sparsehess.pattern.pattern_kernels import mirrored
 from sparsehess.runtime import PETSc, aij, destroy, require_real
 from sparsehess.runtime.petsc_matrices import is_assembled
 
@@ -131,16 +130,7 @@ def _entries(matrix: PETSc.Mat, layout: Layout) -> Entries:
     places = np.repeat(local, np.diff(pattern.indptr)) * layout.n + pattern.indices
     wanted = np.repeat(local, np.diff(rows.indptr)) * layout.n + rows.indices
     whole[np.searchsorted(places, wanted)] = rows.data
-    return Entries(pattern, 0.5 * (whole + _mirror(pattern, whole)))
-
-
-def _mirror(pattern: Pattern, values: np.ndarray) -> np.ndarray:
-    """Return the values of the mirrors of all local entries. Collective."""
-    columns = pattern.columns.astype(pattern.indptr.dtype, copy=False)
-    other = mirrored(pattern.indptr, columns, values, 0.0)
-    remote = pattern.exchange.remote
-    other[remote] = pattern.exchange.mirror(np.ascontiguousarray(values[remote]))
-    return other
+    return Entries(pattern, 0.5 * (whole + pattern.transposed(whole)))
 
 
 def _left(entries: Entries, kept: np.ndarray) -> Pattern:

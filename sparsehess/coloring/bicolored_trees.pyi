@@ -1,0 +1,3 @@
+from sparsehess.coloring.greedy_kernels import Rule
+
+class Trees(Rule): ...
