@@ -6,7 +6,7 @@ Given tangents T_u of the values, the backward pass of second order propagates t
     S_p = Σ_u (J_{u,p}ᵀ S_u + Σ_q (δ_u · ∂²f_u/∂x_p∂x_q) T_q),      q the parents of u.
 
 *Products H V*: T starts from the directions V of the parameters (Pearlmutter 1994, here on any graph). At a node
-with parameters θ also its mixed second derivatives by θ and a parent add to S.
+with parameters θ its mixed second derivatives by a parent and θ add to S of the parent.
 
 *Blocks*: T starts from the identity at a node w, T_w = I, so that S_v is the block of second derivatives of the
 losses by the values of nodes v and w. For v = w or a later v, the block of their parameters is
@@ -66,26 +66,33 @@ class SecondOrderPass:
                 continue
             if u in self._adjoint_tangents:
                 self._adjoint_tangents.accumulate(parent, derivatives.vjp(p, self._adjoint_tangents[u]))
-            for q, other in enumerate(node.parents) if self._in_part(node) else ():
+            if not self._in_part(node):
+                continue
+            for q, other in enumerate(node.parents):
                 if other in self._tangents and node.function.couples_parents(p, q):
-                    bent = derivatives.second_product(delta, p, q, self._tangents[other])
-                    self._adjoint_tangents.accumulate(parent, bent)
+                    product = derivatives.second_product(delta, p, q, self._tangents[other])
+                    self._adjoint_tangents.accumulate(parent, product)
 
-    def _mixed_parents(self, u: int) -> Iterator[tuple[int, int]]:
-        """Yield (position, number) of the parents that node u couples to its parameters."""
-        node = self._forward.plan.nodes[u]
-        for p, parent in self._forward.plan.dependent_parents(u) if self._in_part(node) else ():
-            if parent in self._tangents and node.function.couples_to_parameters(p):
-                yield p, parent
+    def _mixed_parents(self, u: int) -> list[tuple[int, int]]:
+        """Return (position, number) of the parents that node u couples to its parameters."""
+        node, parents = self._forward.plan.nodes[u], self._forward.plan.dependent_parents(u)
+        if not self._in_part(node):
+            return []
+        couples = node.function.couples_to_parameters
+        return [(p, parent) for p, parent in parents if parent in self._tangents and couples(p)]
 
     def _has_parameter_hessian(self, u: int) -> bool:
         node = self._forward.plan.nodes[u]
         return self._in_part(node) and node.function.couples_parameters
 
+    def pull_back_parameters(self, u: int, V: np.ndarray) -> None:
+        """Propagate the tangents along V (m, k) of the parameters of node u to the adjoints of its parents."""
+        derivatives, delta = self._forward.derivatives[u], self._forward.adjoints[u]
+        for p, parent in self._mixed_parents(u):
+            self._adjoint_tangents.accumulate(parent, derivatives.mixed_transposed_product(delta, p, V))
+
     def parameter_products(self, u: int, V: np.ndarray) -> Iterator[np.ndarray]:
         """Yield the terms (m, k) of the Hessian product in the rows of the parameters of node u.
-
-        The mixed second derivatives of node u are propagated to its parents meanwhile.
 
         Parameters
         ----------
@@ -99,7 +106,6 @@ class SecondOrderPass:
             yield derivatives.parameter_vjp_sum(self._adjoint_tangents[u])
         for p, parent in self._mixed_parents(u):
             yield derivatives.mixed_product_sum(delta, p, self._tangents[parent])
-            self._adjoint_tangents.accumulate(parent, derivatives.mixed_transposed_product(delta, p, V))
         if self._has_parameter_hessian(u):
             yield derivatives.parameter_hessian_product(delta, V)
 
@@ -143,9 +149,10 @@ def hessian_products(forward: ForwardPass, V: np.ndarray, part: str = "whole") -
     backward = SecondOrderPass(forward, forward.parameter_tangents(V), part)
     for u in backward.nodes():
         if plan.nodes[u].size:
-            own = plan.parameters_of(products, u)
-            for term in backward.parameter_products(u, plan.parameters_of(V, u)):
+            own, directions = plan.parameters_of(products, u), plan.parameters_of(V, u)
+            for term in backward.parameter_products(u, directions):
                 own += term
+            backward.pull_back_parameters(u, directions)
     return products
 
 
