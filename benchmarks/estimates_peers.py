@@ -189,11 +189,11 @@ class Ours:
         from mpi4py import MPI
 
         import sparsehess as sh
-        from sparsehess.hosts.learning.sample_shares import share
+        from sparsehess.hosts.learning.sample_shares import share_samples
         from sparsehess.hosts.torch.model_curvature import hessian
 
         self.sh, world = sh, MPI.COMM_WORLD
-        mine = share(network.X, network.y, comm=world)
+        mine = share_samples(network.X, network.y, comm=world)
         self.free = sh.MatrixFree(hessian(network.model, loss, *mine, comm=world))
         self.problem = sh.EigenProblem.of(self.free)
 

@@ -267,7 +267,7 @@ def trace_one(name, who, n):
 
         trace = lambda size: asdex.hessian_sparsity(make(size), np.zeros(size))  # noqa: E731
     else:
-        trace = lambda size: host.traced(make(size), size)  # noqa: E731
+        trace = lambda size: host.trace_sparsity(make(size), size)  # noqa: E731
     trace(64)
     before = peak()
     seconds, found = timed(trace, n)

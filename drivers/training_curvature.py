@@ -34,9 +34,10 @@ import numpy as np
 import torch
 
 import sparsehess as sh
-from sparsehess.hosts.learning.sample_shares import labels, layers, share
+from sparsehess.hosts.learning.parameter_groups import group_labels, layer_variables
+from sparsehess.hosts.learning.sample_shares import share_samples
 from sparsehess.hosts.torch.model_curvature import hessian
-from sparsehess.hosts.torch.objective import blocks
+from sparsehess.hosts.torch.parameters import parameter_slices
 from sparsehess.runtime import on_root
 
 DEGENERACY = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3)  # parts of the largest eigenvalue
@@ -73,8 +74,8 @@ class Training:
         self.comm, self.batch, self.step = comm, batch, 0
         self.settings = {"widths": list(widths), "samples": samples, "batch": batch, "rate": rate, "seed": seed}
         X, y = data(samples)
-        self.total, self.first = len(X), sum(comm.allgather(len(share(X, comm=comm)[0]))[: comm.rank])
-        self.inputs, self.targets = (torch.tensor(one) for one in share(X, y, comm=comm))
+        self.total, self.first = len(X), sum(comm.allgather(len(share_samples(X, comm=comm)[0]))[: comm.rank])
+        self.inputs, self.targets = (torch.tensor(one) for one in share_samples(X, y, comm=comm))
         torch.manual_seed(seed)
         self.model = network(widths).double()
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=rate, momentum=0.9)
@@ -150,7 +151,7 @@ def curvature(training):
 def measured(training, free, groups, samples, steps):
     """Return the line of a series for where the training is."""
     free.update(training.x)
-    numbers = labels(groups, free.objective.n)
+    numbers = group_labels(groups, free.objective.n)
     with sh.eigs(free, 1, which="largest", count="no") as found:
         sharpness, residual = float(found.eigenvalues[0]), float(found.residuals[0])
     with sh.EigenProblem.of(free) as problem:
@@ -207,7 +208,7 @@ def follow(training, steps, every, out, samples=16, lanczos=80):
     comm, state = training.comm, out.with_suffix(".state")
     begun = training.restore(state)
     on_root(comm, lambda: cut_back(out, training.step if begun else None))
-    groups = layers(blocks(training.model))
+    groups = layer_variables(parameter_slices(training.model))
     with sh.MatrixFree(curvature(training)) as free:
         while training.step < steps or not begun:
             if begun:

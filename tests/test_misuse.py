@@ -8,7 +8,8 @@ import scipy.sparse as sp
 
 import sparsehess as sh
 from sparsehess.errors import EvaluationError, InputError
-from sparsehess.hosts.learning.sample_shares import labels, share
+from sparsehess.hosts.learning.parameter_groups import group_labels
+from sparsehess.hosts.learning.sample_shares import share_samples
 from sparsehess.networks import Affine, Convolution, Network, PiecewiseLinear, SquaredError, shard_samples
 from sparsehess.operators import BlockDiagonal
 
@@ -87,8 +88,8 @@ def test_arguments_of_other_rooms(comm):
             lambda: shard_samples({"x": np.ones((3, 1)), "y": np.ones((2, 1))}, comm),
             "different numbers of samples",
         ),
-        (lambda: share(np.ones(3), np.ones(4), comm=comm), "one number of samples"),
-        (lambda: labels({"layer": np.array([7])}, 5), "not from 0 to 4"),
+        (lambda: share_samples(np.ones(3), np.ones(4), comm=comm), "one number of samples"),
+        (lambda: group_labels({"layer": np.array([7])}, 5), "not from 0 to 4"),
     ]
     for call, says in cases:
         with pytest.raises(InputError, match=says):

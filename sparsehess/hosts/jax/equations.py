@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from sparsehess.hosts.jax.features import CALLS, bound, called, named
+from sparsehess.hosts.jax.features import CALLS, bind_primitive, called_jaxpr, inner_jaxprs, primitive_name
+
+if TYPE_CHECKING:
+    from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 
 @dataclass(frozen=True, eq=False)
 class Equation:
     """An equation of JAX's, with the numbers of the values that it reads and writes."""
 
-    source: object
+    source: JaxprEqn
     reads: tuple[int, ...]
     writes: tuple[int, ...]
 
@@ -38,13 +42,13 @@ class Program:
         Of the arguments.
     """
 
-    def __init__(self, closed):
-        self._constants: dict[int, object] = {}
+    def __init__(self, closed: ClosedJaxpr) -> None:
+        self._constants: dict[int, Any] = {}
         self._count = 0
         self.equations: list[Equation] = []
         self.arguments = [self._new() for _ in closed.jaxpr.invars]
         self.shapes = [variable.aval.shape for variable in closed.jaxpr.invars]
-        self.results = self._opened(closed.jaxpr, closed.consts, self.arguments)
+        self.results = self._inlined(closed.jaxpr, closed.consts, self.arguments)
         wanted, kept = set(self.results), []
         for equation in reversed(self.equations):
             if wanted.intersection(equation.writes):
@@ -56,25 +60,25 @@ class Program:
         self._count += 1
         return self._count
 
-    def _constant(self, value) -> int:
+    def _constant(self, value: Any) -> int:
         number = self._new()
         self._constants[number] = value
         return number
 
-    def _opened(self, jaxpr, consts, arguments: Sequence[int]) -> list[int]:
+    def _inlined(self, jaxpr: Jaxpr, consts: Sequence[Any], arguments: Sequence[int]) -> list[int]:
         """Write down the equations of a jaxpr; return the numbers of its results."""
         numbers = {
             variable: self._constant(value) for variable, value in zip(jaxpr.constvars, consts, strict=True)
         }
         numbers.update(zip(jaxpr.invars, arguments, strict=True))
 
-        def of(atom) -> int:
+        def of(atom: Any) -> int:
             return self._constant(atom.val) if hasattr(atom, "val") else numbers[atom]
 
         for equation in jaxpr.eqns:
             reads = tuple(of(atom) for atom in equation.invars)
-            if named(equation) in CALLS:
-                writes = self._opened(*called(equation), reads)
+            if primitive_name(equation) in CALLS:
+                writes = tuple(self._inlined(*called_jaxpr(equation), reads))
             else:
                 writes = tuple(self._new() for _ in equation.outvars)
                 self.equations.append(Equation(equation, reads, writes))
@@ -82,8 +86,8 @@ class Program:
         return [of(atom) for atom in jaxpr.outvars]
 
     def run(
-        self, arguments: Sequence, watched: Sequence[tuple[int, int]] = (), added: Sequence = ()
-    ) -> tuple[list, list]:
+        self, arguments: Sequence[Any], watched: Sequence[tuple[int, int]] = (), added: Sequence[Any] = ()
+    ) -> tuple[list[Any], list[Any]]:
         """Return the results, and what some equations are given, to whose results something is added.
 
         Not collective. It can be traced.
@@ -98,13 +102,27 @@ class Program:
             For each of these an array like its result.
         """
         values = {**self._constants, **dict(zip(self.arguments, arguments, strict=True))}
-        numbers, given = {place: number for number, (place, _) in enumerate(watched)}, [None] * len(watched)
+        numbers = {place: number for number, (place, _) in enumerate(watched)}
+        given: list[Any] = [None] * len(watched)
         for place, equation in enumerate(self.equations):
             read = [values[number] for number in equation.reads]
-            out = bound(equation.source, read)
+            out = bind_primitive(equation.source, read)
             if place in numbers:
                 number = numbers[place]
                 given[number] = read[watched[number][1]]
                 out[0] = out[0] + added[number]
             values.update(zip(equation.writes, out, strict=True))
         return [values[number] for number in self.results], given
+
+
+def value_bytes(jaxpr: Jaxpr) -> int:
+    """Return the bytes of all values in between: more than a compiler keeps at a time.
+
+    Not collective.
+    """
+    total = 0
+    for equation in jaxpr.eqns:
+        for variable in equation.outvars:
+            total += variable.aval.size * variable.aval.dtype.itemsize
+        total += sum(map(value_bytes, inner_jaxprs(equation)))
+    return total

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
 from sparsehess.errors import StackError
 
+if TYPE_CHECKING:
+    from jax.extend.core import Jaxpr, JaxprEqn
 
-def double():
+
+def double_precision() -> AbstractContextManager[Any]:
     """Return a context in which JAX has double precision; the rest of the process may want the other.
 
     Not collective.
@@ -29,7 +36,7 @@ CALLS = frozenset(["checkpoint", "closed_call", "core_call", "eval_jaxpr", "jit"
 CUSTOM = frozenset(["custom_jvp_call", "custom_vjp_call"])
 
 
-def named(equation) -> str:
+def primitive_name(equation: JaxprEqn) -> str:
     """Return the name of the primitive of an equation.
 
     Not collective.
@@ -37,15 +44,15 @@ def named(equation) -> str:
     return equation.primitive.name.replace("-", "_")
 
 
-def called(equation) -> tuple:
+def called_jaxpr(equation: JaxprEqn) -> tuple[Jaxpr, Sequence[Any]]:
     """Return the jaxpr that an equation calls, and its constants.
 
     Not collective.
     """
-    return opened(equation.params["jaxpr" if "jaxpr" in equation.params else "call_jaxpr"])
+    return open_jaxpr(equation.params["jaxpr" if "jaxpr" in equation.params else "call_jaxpr"])
 
 
-def opened(inner) -> tuple:
+def open_jaxpr(inner: Any) -> tuple[Jaxpr, Sequence[Any]]:
     """Return a jaxpr and its constants, of one that is closed or that needs none.
 
     Not collective.
@@ -53,17 +60,17 @@ def opened(inner) -> tuple:
     return getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
 
 
-def inside(equation) -> list:
+def inner_jaxprs(equation: JaxprEqn) -> list[Jaxpr]:
     """Return all jaxprs that an equation has as parameters: calls, branches, steps of loops.
 
     Not collective.
     """
     lists = (value if isinstance(value, tuple | list) else (value,) for value in equation.params.values())
-    found = (opened(item)[0] for items in lists for item in items)
+    found = (open_jaxpr(item)[0] for items in lists for item in items)
     return [one for one in found if hasattr(one, "eqns")]
 
 
-def bound(equation, arguments, **other) -> list:
+def bind_primitive(equation: JaxprEqn, arguments: Sequence[Any], **other: Any) -> list[Any]:
     """Return the results of an equation's primitive for other arguments, which may be traced, and parameters.
 
     Not collective.

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import prod
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sparsehess.errors import InputError
 from sparsehess.hosts.jax.equations import Equation, Program
-from sparsehess.hosts.jax.features import named
+from sparsehess.hosts.jax.features import primitive_name
 from sparsehess.hosts.jax.tracing_rules import MOVES
+
+if TYPE_CHECKING:
+    from jax import Array
 
 # What leaves components as they are, but for their order and how often they are there.
 _ORDERS = {
@@ -48,7 +53,7 @@ class Call(ABC):
     outer: int
     ends: tuple[int, ...]
 
-    def slopes(self, array):
+    def slopes(self, array: Array) -> Array:
         """Return what has the shape of the result as (positions, outer)."""
         return array.transpose(self.ends).reshape(-1, self.outer)
 
@@ -59,7 +64,7 @@ class Call(ABC):
         return columns.reshape(turned).transpose(np.argsort(self.ends))
 
     @abstractmethod
-    def inputs(self, array):
+    def inputs(self, array: Array) -> Array:
         """Return the input as (positions, inner), in the order of the columns of the weight."""
 
 
@@ -68,7 +73,7 @@ class _Product(Call):
     axes: tuple[int, ...]
     inner: int
 
-    def inputs(self, array):
+    def inputs(self, array: Array) -> Array:
         return array.transpose(self.axes).reshape(-1, self.inner)
 
 
@@ -78,7 +83,7 @@ class _Convolution(Call):
     padding: tuple[tuple[int, int, int], ...]
     windows: tuple[tuple[int, int, int], ...]  # width, stride, dilation
 
-    def inputs(self, array):
+    def inputs(self, array: Array) -> Array:
         """Return what the kernel sees at each position: (positions, channels × kernel)."""
         import jax
 
@@ -95,7 +100,7 @@ class _Convolution(Call):
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A layer, and where it is applied. Attributes beside `calls` and `parts` are those of `Factors.layers`.
+    """A layer, and where it is applied. Attributes beside `calls` and `parts` are those of `FactoredLayer`.
 
     Attributes
     ----------
@@ -111,7 +116,7 @@ class Layer:
     parts: tuple[bool, bool]
     calls: tuple[Call, ...]
 
-    def inputs(self, jax, given: Sequence):
+    def inputs(self, jax: ModuleType, given: Sequence[Array]) -> Array:
         """Return the inputs (positions, inner) of all calls, from those of their equations."""
         rows = []
         for call, array in zip(self.calls, given, strict=True):
@@ -121,7 +126,7 @@ class Layer:
             rows.append(jax.numpy.concatenate(there, 1))
         return jax.numpy.concatenate(rows)
 
-    def slopes(self, jax, given: Sequence):
+    def slopes(self, jax: ModuleType, given: Sequence[Array]) -> Array:
         """Return the slopes (positions, outer) of all calls, from those by the results of their equations."""
         rows = [call.slopes(array) for call, array in zip(self.calls, given, strict=True)]
         return jax.numpy.concatenate(rows).astype(np.float64)
@@ -136,10 +141,10 @@ class _Use:
     matrix: np.ndarray
     groups: int
     bias: str | None = None
-    order: np.ndarray | None = None
+    order: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
 
 
-def found(program: Program, names: Sequence[str | None], slices: Mapping[str, slice]) -> list[Layer]:
+def find_layers(program: Program, names: Sequence[str | None], slices: Mapping[str, slice]) -> list[Layer]:
     """Return the layers of a program that have one of the variables.
 
     Not collective. A layer that is applied several times is one layer with more positions.
@@ -157,7 +162,7 @@ def found(program: Program, names: Sequence[str | None], slices: Mapping[str, sl
         A parameter is in two layers, or in one and elsewhere; a convolution in groups.
     """
     search = _Search(program, names)
-    keyed: dict[tuple, list[_Use]] = {}
+    keyed: dict[tuple[str, str | None], list[_Use]] = {}
     for use in search.uses:
         keyed.setdefault((use.weight, use.bias), []).append(use)
     for name in slices:
@@ -188,11 +193,12 @@ def found(program: Program, names: Sequence[str | None], slices: Mapping[str, sl
         variables = np.concatenate(columns, 1)
         covered = tuple(name for name in key if name in slices)
         calls = tuple(use.call for use in same)
-        made.append(Layer(_name(key, keyed), *variables.shape, variables.ravel(), covered, wanted, calls))
+        outer, inner = variables.shape
+        made.append(Layer(_name(key, keyed), outer, inner, variables.ravel(), covered, wanted, calls))
     return made
 
 
-def _name(key: tuple[str, str | None], keys) -> str:
+def _name(key: tuple[str, str | None], keys: Iterable[tuple[str, str | None]]) -> str:
     """Return where in the tree a layer's parameters are, if no other's are there; else the name of one."""
     weight, bias = key
     folder = _folder(weight)
@@ -217,7 +223,7 @@ class _Search:
         For parameters that something else reads, what.
     """
 
-    def __init__(self, program: Program, names: Sequence[str | None]):
+    def __init__(self, program: Program, names: Sequence[str | None]) -> None:
         self.uses: list[_Use] = []
         self.elsewhere: dict[str, str] = {}
         # Values that are a parameter but for the order of entries: which, and which entry each component is.
@@ -238,20 +244,20 @@ class _Search:
         for number in program.results:
             self._note([number], "what returns it")
 
-    def _note(self, numbers: Sequence[int], reader: str) -> None:
+    def _note(self, numbers: Iterable[int], reader: str) -> None:
         found = (self._parameters[number][0] for number in numbers if number in self._parameters)
         self.elsewhere.update(dict.fromkeys(found, reader))
 
     def _visit(self, place: int, equation: Equation) -> None:
         import jax
 
-        kind, reads, (end, *_) = named(equation.source), equation.reads, equation.writes
+        kind, reads, (end, *_) = primitive_name(equation.source), equation.reads, equation.writes
         outs = [variable.aval for variable in equation.source.outvars]
         if kind == "stop_gradient" or not any(jax.numpy.issubdtype(out.dtype, np.inexact) for out in outs):
             return
         if kind in _ORDERS:
 
-            def moved(numbers):
+            def moved(numbers: np.ndarray) -> np.ndarray:
                 return _ORDERS[kind](equation.source.params, numbers).reshape(outs[0].shape)
 
             if reads[0] in self._parameters:
@@ -321,11 +327,11 @@ def _product(place: int, equation: Equation, own: int, name: str, numbers: np.nd
     inner = numbers.size // max(1, outer)
     positions = tuple(axis for axis in range(len(shape)) if axis not in along[1 - own])
     # The result has the axes that both have, those of the left alone, those of the right alone.
-    both, ends = len(over[own]), range(len(positions) + len(free))
+    both, ends = len(over[own]), tuple(range(len(positions) + len(free)))
     if own == 0:
         ends = (*ends[:both], *ends[both + len(free) :], *ends[both : both + len(free)])
     matrix = numbers.transpose(*over[own], *free, *along[own]).reshape(outer, inner)
-    call = _Product(place, 1 - own, outer, tuple(ends), (*positions, *along[1 - own]), inner)
+    call = _Product(place, 1 - own, outer, ends, (*positions, *along[1 - own]), inner)
     return _Use(call, name, matrix, 1)
 
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from sparsehess.derivatives.objective import Objective
 from sparsehess.errors import InputError
-from sparsehess.hosts.jax.features import double
-from sparsehess.hosts.jax.sparsity_tracing import traced
-from sparsehess.hosts.jax.tracing_rules import identity
+from sparsehess.hosts.jax.features import double_precision
+from sparsehess.hosts.jax.sparsity_tracing import trace_sparsity
+from sparsehess.hosts.jax.tracing_rules import identity_rows
 from sparsehess.runtime import log, optional
 from sparsehess.runtime.validation import evaluating, reals, whole_number
 
@@ -68,7 +68,7 @@ def from_jax(
     @cache
     def slope(dtype):
         """Return the equations of the gradient, found once for all that is made of them."""
-        with double():
+        with double_precision():
             return jax.make_jaxpr(jax.grad(function))(jax.ShapeDtypeStruct(x.shape, dtype))
 
     def gradient(at):
@@ -81,9 +81,9 @@ def from_jax(
         # One rank says why there is no pattern.
         tell = log.warning if objective.comm.rank == 0 else log.debug
         with evaluating(objective.name):
-            found = traced(function, len(x), slope(x.dtype), tell)
+            found = trace_sparsity(function, len(x), slope(x.dtype), tell)
         # With the diagonal, which patterns have, so that there is nothing to add.
-        return None if found is None else found + identity(len(x))
+        return None if found is None else found + identity_rows(len(x))
 
     # Compiled once for each shape. Batches share what depends on x alone.
     compiled = {
@@ -95,7 +95,7 @@ def from_jax(
 
     def call(name, dtype, *arrays):
         # Double precision for the length of the call: the rest of the process may want the other.
-        with double(), jax.default_device(device) if device is not None else nullcontext():
+        with double_precision(), jax.default_device(device) if device is not None else nullcontext():
             out = compiled[name](*(array.astype(dtype, copy=False) for array in arrays))
             return np.asarray(out, np.float64)
 

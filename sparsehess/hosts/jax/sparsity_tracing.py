@@ -14,15 +14,33 @@ from functools import cache
 import numpy as np
 import scipy.sparse as sp
 
-from sparsehess.hosts.jax.features import CALLS, CUSTOM, bound, called, double, inside, named, opened
-from sparsehess.hosts.jax.tracing_rules import MOVES, NUMPY, RULES, NoRule, Traced, constant, identity, united
+from sparsehess.hosts.jax.features import (
+    CALLS,
+    CUSTOM,
+    bind_primitive,
+    called_jaxpr,
+    double_precision,
+    inner_jaxprs,
+    open_jaxpr,
+    primitive_name,
+)
+from sparsehess.hosts.jax.tracing_rules import (
+    MOVES,
+    NUMPY,
+    RULES,
+    NoRule,
+    TracedVariable,
+    constant_variable,
+    identity_rows,
+    unite_rows,
+)
 from sparsehess.runtime import log
 
 # Equations that a loop comes to at most, one step after another.
 _LONG = 20_000
 
 
-def traced(function, n: int, slope=None, tell: Callable = log.warning):
+def trace_sparsity(function, n: int, slope=None, tell: Callable = log.warning):
     """Return the (n, n) sparsity of the Hessian by tracing, as a SciPy array, or None where there is no rule.
 
     Not collective. It holds at every x: of branches that depend on x all are counted. Products are followed
@@ -41,16 +59,16 @@ def traced(function, n: int, slope=None, tell: Callable = log.warning):
     from jax.extend.core import jaxpr_as_fun
 
     at = jax.ShapeDtypeStruct((n,), np.float64)
-    with double():
+    with double_precision():
         slope = slope or jax.make_jaxpr(jax.grad(function))(at)
 
         def product(x, direction):
             return jax.jvp(lambda x: jaxpr_as_fun(slope)(x)[0], (x,), (direction,))[1]
 
         closed = jax.make_jaxpr(product)(at, at)
-        direction = Traced(identity(n))
+        direction = TracedVariable(identity_rows(n))
         try:
-            (found,) = _followed(*opened(closed), [Traced(), direction])
+            (found,) = _followed(*open_jaxpr(closed), [TracedVariable(), direction])
         except NoRule as missing:
             return _asked(product, n, missing, tell)
     return sp.csr_array((n, n), dtype=bool) if found.rows is None else found.rows
@@ -75,13 +93,13 @@ def _asked(product, n: int, missing: NoRule, tell: Callable):
     return sp.csr_array((np.ones(len(rows), bool), (rows, columns)), (n, n))
 
 
-def _followed(jaxpr, consts, arguments) -> list[Traced]:
+def _followed(jaxpr, consts, arguments) -> list[TracedVariable]:
     """Return what is known of the results of a jaxpr."""
-    known = {variable: constant(value) for variable, value in zip(jaxpr.constvars, consts, strict=True)}
+    known = {variable: constant_variable(value) for variable, value in zip(jaxpr.constvars, consts, strict=True)}
     known.update(zip(jaxpr.invars, arguments, strict=True))
 
-    def of(atom) -> Traced:
-        return constant(atom.val) if hasattr(atom, "val") else known[atom]
+    def of(atom) -> TracedVariable:
+        return constant_variable(atom.val) if hasattr(atom, "val") else known[atom]
 
     # Only what results need, and nothing is held longer than that.
     wanted = {atom for atom in jaxpr.outvars if not hasattr(atom, "val")}
@@ -99,29 +117,29 @@ def _followed(jaxpr, consts, arguments) -> list[Traced]:
     return [of(atom) for atom in jaxpr.outvars]
 
 
-def _applied(equation, arguments: list[Traced]) -> list[Traced]:
+def _applied(equation, arguments: list[TracedVariable]) -> list[TracedVariable]:
     """Return what is known of the results of one equation."""
     import jax
 
-    name, outs = named(equation), equation.outvars
+    name, outs = primitive_name(equation), equation.outvars
     if any(not isinstance(atom.aval, jax.core.ShapedArray) for atom in (*equation.invars, *outs)):
         raise NoRule(f"{name} of an array that is written to")
     if name in CALLS or name in CUSTOM:
-        return _followed(*called(equation), arguments)
+        return _followed(*called_jaxpr(equation), arguments)
     if all(one.value is not None for one in arguments):
-        return [Traced() for _ in outs] if equation.effects else _computed(name, equation, arguments)
+        return [TracedVariable() for _ in outs] if equation.effects else _computed(name, equation, arguments)
     if all(one.rows is None for one in arguments):
-        return [Traced() for _ in outs]
+        return [TracedVariable() for _ in outs]
     if name == "cond":
         return _branched(equation, arguments)
     if name == "scan":
         return _repeated(equation, arguments)
     if name not in RULES or not all(jax.numpy.issubdtype(out.aval.dtype, np.inexact) for out in outs):
         raise NoRule(name)
-    return [Traced(rows) for rows in RULES[name](equation, arguments)]
+    return [TracedVariable(rows) for rows in RULES[name](equation, arguments)]
 
 
-def _computed(name: str, equation, arguments: list[Traced]) -> list[Traced]:
+def _computed(name: str, equation, arguments: list[TracedVariable]) -> list[TracedVariable]:
     """Return results that are the same at every x, computed when they are asked for."""
     import jax
 
@@ -136,33 +154,33 @@ def _computed(name: str, equation, arguments: list[Traced]) -> list[Traced]:
     def values():
         arrays = [one.value() for one in arguments]
         if not plain:
-            return bound(equation, arrays)
+            return bind_primitive(equation, arrays)
         if name in NUMPY:
             out = NUMPY[name](*arrays)
         elif name in MOVES:
             out = MOVES[name](equation.params, *map(np.asarray, arrays))
         else:
-            out = bound(equation, arrays)
+            out = bind_primitive(equation, arrays)
         out = out if isinstance(out, list) else [out]
         return [np.asarray(array, aval.dtype).reshape(aval.shape) for array, aval in zip(out, avals, strict=True)]
 
     varied = not arguments or any(one.varied for one in arguments)
-    return [Traced(value=lambda k=k: values()[k], varied=varied) for k in range(len(avals))]
+    return [TracedVariable(value=lambda k=k: values()[k], varied=varied) for k in range(len(avals))]
 
 
-def _branched(equation, arguments: list[Traced]) -> list[Traced]:
+def _branched(equation, arguments: list[TracedVariable]) -> list[TracedVariable]:
     """Return what is known of the results of a branch, or of all branches where x decides."""
     which, *arguments = arguments
     branches = equation.params["branches"]
     if which.value is not None:
-        return _followed(*opened(branches[int(which.value())]), arguments)
-    found = [_followed(*opened(branch), arguments) for branch in branches]
-    return [Traced(united([one.rows for one in same])) for same in zip(*found, strict=True)]
+        return _followed(*open_jaxpr(branches[int(which.value())]), arguments)
+    found = [_followed(*open_jaxpr(branch), arguments) for branch in branches]
+    return [TracedVariable(unite_rows([one.rows for one in same])) for same in zip(*found, strict=True)]
 
 
-def _repeated(equation, arguments: list[Traced]) -> list[Traced]:
+def _repeated(equation, arguments: list[TracedVariable]) -> list[TracedVariable]:
     """Return what is known of the results of a loop, step by step."""
-    (jaxpr, consts), length = opened(equation.params["jaxpr"]), equation.params["length"]
+    (jaxpr, consts), length = open_jaxpr(equation.params["jaxpr"]), equation.params["length"]
     if _long(equation) > _LONG:
         raise NoRule(f"scan of {length} steps, {_long(equation)} equations in all,")
     # What goes along the loop, and comes out along it, has an axis more outside than in a step, and stands last.
@@ -185,7 +203,7 @@ def _repeated(equation, arguments: list[Traced]) -> list[Traced]:
 def _long(equation) -> int:
     """Return how many equations one comes to, those of loops one step after another."""
     return 1 + equation.params.get("length", 1) * sum(
-        _long(inner) for jaxpr in inside(equation) for inner in jaxpr.eqns
+        _long(inner) for jaxpr in inner_jaxprs(equation) for inner in jaxpr.eqns
     )
 
 
@@ -193,22 +211,22 @@ def _longer(outside, inside) -> bool:
     return outside.aval.ndim > inside.aval.ndim
 
 
-def _entry(one: Traced, step: int, length: int) -> Traced:
+def _entry(one: TracedVariable, step: int, length: int) -> TracedVariable:
     """Return what is known of an entry along the first axis."""
     if one.value is not None:
-        return Traced(value=lambda: one.value()[step], varied=one.varied)
+        return TracedVariable(value=lambda: one.value()[step], varied=one.varied)
     if one.rows is None:
         return one
     size = one.rows.shape[0] // length
-    return Traced(one.rows[step * size : (step + 1) * size])
+    return TracedVariable(one.rows[step * size : (step + 1) * size])
 
 
-def _stacked(entries: list[Traced], size: int) -> Traced:
+def _stacked(entries: list[TracedVariable], size: int) -> TracedVariable:
     """Return what is known of entries, of so many components each, along a new first axis."""
     if entries and all(one.value is not None for one in entries):
-        return Traced(value=lambda: np.stack([one.value() for one in entries]), varied=True)
+        return TracedVariable(value=lambda: np.stack([one.value() for one in entries]), varied=True)
     width = next((one.rows.shape[1] for one in entries if one.rows is not None), None)
     if width is None:
-        return Traced()
+        return TracedVariable()
     nothing = sp.csr_array((size, width), dtype=bool)
-    return Traced(sp.vstack([nothing if one.rows is None else one.rows for one in entries], format="csr"))
+    return TracedVariable(sp.vstack([nothing if one.rows is None else one.rows for one in entries], format="csr"))

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import scipy.sparse as sp
 
-from sparsehess.hosts.jax.features import bound, named
+from sparsehess.hosts.jax.features import bind_primitive, primitive_name
 
 
 class NoRule(Exception):
@@ -21,7 +21,7 @@ class NoRule(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class Traced:
+class TracedVariable:
     """What tracing knows of a variable.
 
     Attributes
@@ -39,15 +39,15 @@ class Traced:
     varied: bool = False
 
 
-def constant(value) -> Traced:
+def constant_variable(value) -> TracedVariable:
     """Return what is known of an array that is there.
 
     Not collective.
     """
-    return Traced(value=lambda: value, varied=np.ndim(value) > 0)
+    return TracedVariable(value=lambda: value, varied=np.ndim(value) > 0)
 
 
-def identity(n: int) -> sp.csr_array:
+def identity_rows(n: int) -> sp.csr_array:
     """Return (n, n) on what x depends, or a direction: each component on itself.
 
     Not collective.
@@ -55,7 +55,7 @@ def identity(n: int) -> sp.csr_array:
     return sp.csr_array((np.ones(n, bool), np.arange(n), np.arange(n + 1)), (n, n))
 
 
-def united(rows):
+def unite_rows(rows):
     """Return the unions of rows that have the same place in several matrices, None among them.
 
     Not collective.
@@ -78,15 +78,15 @@ def _joined(owners, components, size: int, rows):
 # --- component by component ---
 
 
-def _pointwise(equation, arguments: list[Traced]) -> list:
+def _pointwise(equation, arguments: list[TracedVariable]) -> list:
     """Components depend on those of the arguments in the same place; axes of length 1 are repeated."""
     result = equation.outvars[0].aval
-    union = united(
+    union = unite_rows(
         _repeated(one.rows, atom.aval.shape, result.shape)
         for one, atom in zip(arguments, equation.invars, strict=True)
         if one.rows is not None
     )
-    if named(equation) == "mul":  # by a mask, perhaps
+    if primitive_name(equation) == "mul":  # by a mask, perhaps
         for one in arguments:
             if one.varied:
                 kept = np.flatnonzero(np.broadcast_to(one.value(), result.shape))
@@ -100,12 +100,12 @@ def _repeated(rows, shape, into):
     return rows[np.broadcast_to(np.arange(rows.shape[0]).reshape(shape), into).ravel()]
 
 
-def _each(equation, arguments: list[Traced]) -> list:
+def _each(equation, arguments: list[TracedVariable]) -> list:
     """Results are the arguments."""
     return [one.rows for one in arguments]
 
 
-def _selected(equation, arguments: list[Traced]) -> list:
+def _selected(equation, arguments: list[TracedVariable]) -> list:
     if arguments[0].value is None:
         return _pointwise(equation, arguments)
     numbers, rows = _numbers(equation, arguments)
@@ -131,7 +131,7 @@ NUMPY = {
 }
 
 
-def _numbers(equation, arguments: list[Traced]) -> tuple[list[np.ndarray], list]:
+def _numbers(equation, arguments: list[TracedVariable]) -> tuple[list[np.ndarray], list]:
     """Return arrays like the arguments of the numbers of their rows, -1 where there is none, and all the rows."""
     first, numbers, rows = 0, [], []
     for one, atom in zip(arguments, equation.invars, strict=True):
@@ -153,20 +153,20 @@ def _picked(results: list, rows: list) -> list:
     return [rows[result] for result in results]
 
 
-def _moved(equation, arguments: list[Traced]) -> list:
+def _moved(equation, arguments: list[TracedVariable]) -> list:
     numbers, rows = _numbers(equation, arguments)
-    results = MOVES[named(equation)](equation.params, *numbers)
+    results = MOVES[primitive_name(equation)](equation.params, *numbers)
     return _picked(results if isinstance(results, list) else [results], rows)
 
 
-def _indexed(inexact: int, equation, arguments: list[Traced]) -> list:
+def _indexed(inexact: int, equation, arguments: list[TracedVariable]) -> list:
     """Components are those of the first arguments, so many, at indices that are the others."""
-    name = named(equation)
+    name = primitive_name(equation)
     if any(one.value is None for one in arguments[inexact:]):
         raise NoRule(f"{name} with indices that depend on x")
     numbers, rows = _numbers(equation, arguments)
     numbers[inexact:] = [one.value() for one in arguments[inexact:]]
-    return _picked(bound(equation, numbers, **({"fill_value": -1} if name == "gather" else {})), rows)
+    return _picked(bind_primitive(equation, numbers, **({"fill_value": -1} if name == "gather" else {})), rows)
 
 
 def _broadcast(parameters, array):
@@ -209,17 +209,17 @@ MOVES = {
 }
 
 
-def _scattered(equation, arguments: list[Traced]) -> list:
+def _scattered(equation, arguments: list[TracedVariable]) -> list:
     """An array with others written or added in places that are the same at every x, or multiplied there."""
     import jax
 
     target, indices, updates = arguments
-    if named(equation) == "scatter_mul":
+    if primitive_name(equation) == "scatter_mul":
         if updates.rows is not None:
             raise NoRule("scatter_mul by a direction")
         return [target.rows]
     if indices.value is None:
-        raise NoRule(f"{named(equation)} with indices that depend on x")
+        raise NoRule(f"{primitive_name(equation)} with indices that depend on x")
     keys = "dimension_numbers", "indices_are_sorted", "unique_indices", "mode"
     parameters = {key: equation.params[key] for key in keys}
     into, written = (equation.invars[k].aval.shape for k in (0, 2))
@@ -233,26 +233,26 @@ def _scattered(equation, arguments: list[Traced]) -> list:
 
     places = np.ravel(places(numbers, indices.value())).astype(int)
     rows = target.rows
-    if rows is not None and named(equation) == "scatter":
+    if rows is not None and primitive_name(equation) == "scatter":
         kept = np.setdiff1d(np.arange(numbers.size), places - 1)
         rows = _joined(kept, kept, numbers.size, rows)
     if updates.rows is not None:
         there = np.flatnonzero(places)
-        rows = united([rows, _joined(places[there] - 1, there, numbers.size, updates.rows)])
+        rows = unite_rows([rows, _joined(places[there] - 1, there, numbers.size, updates.rows)])
     return [rows]
 
 
 # --- sums ---
 
 
-def _summed(equation, arguments: list[Traced]) -> list:
+def _summed(equation, arguments: list[TracedVariable]) -> list:
     result, (atom,) = equation.outvars[0].aval, equation.invars
     owners = np.expand_dims(np.arange(result.size).reshape(result.shape), equation.params["axes"])
     owners = np.broadcast_to(owners, atom.aval.shape).ravel()
     return [_joined(owners, np.arange(owners.size), result.size, arguments[0].rows)]
 
 
-def _running(equation, arguments: list[Traced]) -> list:
+def _running(equation, arguments: list[TracedVariable]) -> list:
     """Sums of all components up to each place along an axis."""
     (atom,), axis = equation.invars, equation.params["axis"]
     numbers = np.moveaxis(np.arange(atom.aval.size).reshape(atom.aval.shape), axis, 0)
@@ -270,13 +270,13 @@ def _mixed(axes, shape, into, rows):
     return union[np.broadcast_to(numbers, into).ravel()]
 
 
-def _transformed(equation, arguments: list[Traced]) -> list:
+def _transformed(equation, arguments: list[TracedVariable]) -> list:
     shape, into = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
     axes = range(len(shape) - len(equation.params["fft_lengths"]), len(shape))
     return [_mixed(axes, shape, into, arguments[0].rows)]
 
 
-def _solved(equation, arguments: list[Traced]) -> list:
+def _solved(equation, arguments: list[TracedVariable]) -> list:
     """Solutions of triangular systems depend on their right-hand sides, columns or rows of the second argument."""
     if arguments[0].rows is not None:
         raise NoRule("triangular_solve with a matrix that is a direction")
@@ -285,7 +285,7 @@ def _solved(equation, arguments: list[Traced]) -> list:
     return [_mixed([axis], shape, shape, arguments[1].rows)]
 
 
-def _contracted(equation, arguments: list[Traced]) -> list:
+def _contracted(equation, arguments: list[TracedVariable]) -> list:
     """Products of arrays; zeros that are the same at every x count as such."""
     numbers, there = [], []  # of each factor (batch, free, contracted)
     for one, atom, along, over in zip(
@@ -303,11 +303,13 @@ def _contracted(equation, arguments: list[Traced]) -> list:
         if arguments[own].rows is not None:
             batch, free, along = np.nonzero(there[other])
             owners, components = places[batch, :, free], numbers[own][batch, :, along]
-            union = united([union, _joined(owners.ravel(), components.ravel(), results.size, arguments[own].rows)])
+            union = unite_rows(
+                [union, _joined(owners.ravel(), components.ravel(), results.size, arguments[own].rows)]
+            )
     return [union]
 
 
-def _convolved(equation, arguments: list[Traced]) -> list:
+def _convolved(equation, arguments: list[TracedVariable]) -> list:
     """An array convolved with a window that does not depend on x; its zeros count as such."""
     parameters, (array, window) = equation.params, equation.invars
     grouped = parameters["feature_group_count"] > 1 or parameters["batch_group_count"] > 1

@@ -1,27 +1,51 @@
 """K-FAC and EKFAC of PyTorch models: Kronecker factors of linear and convolution layers.
 
-What modules are given, and the slopes of what they return, by hooks; see `factors` for the rest.
+Hooks show what modules are given and return; backward passes give the slopes by the returned tensors.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from sparsehess.errors import InputError
-from sparsehess.hosts.learning.kronecker_factors import ARRAYS, Factors, Layers, roots
-from sparsehess.hosts.learning.sample_shares import check_parts
-from sparsehess.hosts.torch.model_curvature import Share, sample_slopes
-from sparsehess.hosts.torch.parameters import held
-from sparsehess.runtime import agreement, communicator, optional
+from sparsehess.hosts.learning.kronecker_factors import (
+    ARRAYS,
+    FactorOptions,
+    KroneckerFactors,
+    ModelFactorOptions,
+    root_vectors,
+)
+from sparsehess.hosts.learning.layer_blocks import LayerBlocks
+from sparsehess.hosts.learning.model_checks import check_reduction
+from sparsehess.hosts.learning.parameter_groups import Selection
+from sparsehess.hosts.torch.graphs import graph_bytes
+from sparsehess.hosts.torch.model_share import TorchShare
+from sparsehess.runtime import agreement, optional
 from sparsehess.runtime.validation import evaluating
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Linear, Module
+    from torch.nn.modules.conv import _ConvNd
+
+    from sparsehess.hosts.torch.parameters import Device
 
 # Samples by which memory is measured.
 _FEW = 4
 
 
-def kfac(model, loss, inputs, targets, **options) -> Layers:
+def kfac(
+    model: Module,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    inputs: Any,
+    targets: Any,
+    **options: Unpack[ModelFactorOptions],
+) -> LayerBlocks:
     """Return K-FAC: for each linear and convolution layer G ⊗ A, G of slopes by outputs and A of inputs.
 
     Collective on `comm`. The caller closes it.
@@ -29,44 +53,99 @@ def kfac(model, loss, inputs, targets, **options) -> Layers:
     Parameters
     ----------
     model, loss, inputs, targets, parameters, reduction, device, comm
-        As for `torch_model.hessian`. Positions of a linear layer are all axes of its input between the first and
-        the last.
+        As for `hosts.torch.model_curvature.hessian`. Positions of a linear layer are all axes of its input between
+        the first and the last.
     curvature
-        What it approximates: `gauss-newton`, with a backward pass for each output, or `empirical fisher`, with
-        one.
+        What it approximates: `gauss-newton` (default), with a backward pass for each output, or
+        `empirical fisher`, with one.
     sharing
-        `expand`: A = mean of a aᵀ over samples and positions, G = mean over samples of the sum of g gᵀ over
-        positions. `reduce`: the same of the mean of a and the sum of g over positions.
+        `expand` (default): A = mean of a aᵀ over samples and positions, G = mean over samples of the sum of g gᵀ
+        over positions. `reduce`: the same of the mean of a and the sum of g over positions.
     memory
-        Bytes that graphs, inputs and slopes of layers may take on a device at a time.
+        Bytes that graphs, inputs and slopes of layers may take on a device at a time, default 2**29.
+
+    Returns
+    -------
+    blocks
+        A `Kronecker` product for each layer, at the layer's variables.
 
     Raises
     ------
+    StackError
+        PyTorch is not installed.
     InputError
         No layer that has factors, parameters shared by layers, convolutions in groups, a loss that is not convex.
     CheckError
-        As for `torch_model.hessian`.
+        As for `hosts.torch.model_curvature.hessian`.
+
+    References
+    ----------
+    Martens, Grosse, Optimizing neural networks with Kronecker-factored approximate curvature, ICML (2015).
+    Grosse, Martens, A Kronecker-factored approximate Fisher matrix for convolution layers, ICML (2016).
+    Eschenhagen et al., Kronecker-factored approximate curvature for modern neural network architectures,
+    NeurIPS (2023), section 3.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from sparsehess.hosts.torch.kfac import kfac
+    >>> model = torch.nn.Linear(2, 1, bias=False).double()
+    >>> inputs = np.array([[1.0, 0.0], [0.0, 2.0]])
+    >>> with kfac(model, torch.nn.MSELoss(), inputs, np.zeros((2, 1))) as blocks:
+    ...     blocks.diagonal().round(6)
+    array([1., 4.])
     """
-    return _Factors(**_options(model, loss, inputs, targets, options)).kfac()
+    return _TorchFactors(model, loss, inputs, targets, **options).kfac()
 
 
-def ekfac(model, loss, inputs, targets, **options) -> Layers:
+def ekfac(
+    model: Module,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    inputs: Any,
+    targets: Any,
+    **options: Unpack[ModelFactorOptions],
+) -> LayerBlocks:
     """Return EKFAC: K-FAC with the eigenvalues that are best for its eigenvectors.
 
     Collective on `comm`. The caller closes it. They are the diagonal of QᵀHQ, H the curvature of a layer: its
-    trace is that of H. Two passes over the samples. Arguments and errors are those of `kfac`.
+    trace is that of H. Two passes over the samples.
+
+    Parameters
+    ----------
+    model, loss, inputs, targets, options
+        As for `kfac`.
+
+    Returns
+    -------
+    blocks
+        An `EigenCorrected` for each layer, at the layer's variables.
+
+    Raises
+    ------
+    StackError, InputError, CheckError
+        As for `kfac`.
+
+    References
+    ----------
+    George et al., Fast approximate natural gradient descent in a Kronecker-factored eigenbasis, NeurIPS (2018).
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from sparsehess.hosts.torch.kfac import ekfac
+    >>> model = torch.nn.Linear(2, 1, bias=False).double()
+    >>> inputs = np.array([[1.0, 0.0], [0.0, 2.0]])
+    >>> with ekfac(model, torch.nn.MSELoss(), inputs, np.zeros((2, 1))) as blocks:
+    ...     round(blocks.trace(), 6)
+    5.0
     """
-    return _Factors(**_options(model, loss, inputs, targets, options)).ekfac()
-
-
-def _options(model, loss, inputs, targets, options) -> dict:
-    return {"model": model, "loss": loss, "inputs": inputs, "targets": targets, **options}
+    return _TorchFactors(model, loss, inputs, targets, **options).ekfac()
 
 
 class _Layer:
-    """A layer of the copied model: where its parameters are, and what its calls have seen."""
+    """A linear layer of the copied model: where its parameters are, and what its calls have seen."""
 
-    def __init__(self, name: str, module, slices: dict[str, slice]):
+    def __init__(self, name: str, module: Linear | _ConvNd, slices: Mapping[str, slice]) -> None:
         self.name, self.module = name, module
         own = {key: slices.get(f"{name}.{key}" if name else key) for key in ("weight", "bias")}
         self.has = {key: part is not None for key, part in own.items()}
@@ -76,40 +155,44 @@ class _Layer:
             np.arange(part.start, part.stop).reshape(self.outer, -1) for part in own.values() if part is not None
         ]
         self.variables = np.concatenate(columns, axis=1).ravel()
-        self.covered = [f"{name}.{key}" if name else key for key, there in self.has.items() if there]
-        self.calls: list[tuple] = []
+        self.covered = tuple(f"{name}.{key}" if name else key for key, there in self.has.items() if there)
+        self.calls: list[tuple[Tensor, Tensor]] = []
 
-    def record(self, module, inputs, output) -> None:
+    def record(self, module: Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Note the input and the output of a call: a forward hook."""
         self.calls.append((inputs[0].detach(), output))
 
-    def inputs(self, torch):
+    def inputs(self, torch: ModuleType) -> Tensor:
         """Return the inputs (samples, positions, inner) of all calls."""
         found = []
         for given, _ in self.calls:
-            a = self._patches(torch, given) if self._convolves else given.reshape(len(given), -1, given.shape[-1])
+            a = self._rows(torch, given)
             wanted = [a] if self.has["weight"] else []
             if self.has["bias"]:
                 wanted.append(a.new_ones((*a.shape[:2], 1)))
             found.append(torch.cat(wanted, 2))
         return torch.cat(found, 1)
 
-    def slopes(self, torch, by_outputs: list):
+    def slopes(self, torch: ModuleType, by_outputs: Sequence[Tensor]) -> Tensor:
         """Return slopes (samples, positions, outer) from those by the outputs of all calls."""
-        flat = []
-        for slope in by_outputs:
-            if self._convolves:
-                flat.append(slope.flatten(2).transpose(1, 2))
-            else:
-                flat.append(slope.reshape(len(slope), -1, slope.shape[-1]))
-        return torch.cat(flat, 1)
+        return torch.cat([self._slope_rows(slope) for slope in by_outputs], 1)
 
-    @property
-    def _convolves(self) -> bool:
-        return hasattr(self.module, "kernel_size")
+    def _rows(self, torch: ModuleType, x: Tensor) -> Tensor:
+        """Return what the weight is multiplied by at each position, (samples, positions, columns)."""
+        return x.reshape(len(x), -1, x.shape[-1])
 
-    def _patches(self, torch, x):
+    def _slope_rows(self, slope: Tensor) -> Tensor:
+        return slope.reshape(len(slope), -1, slope.shape[-1])
+
+
+class _Convolution(_Layer):
+    def __init__(self, name: str, module: _ConvNd, slices: Mapping[str, slice]) -> None:
+        super().__init__(name, module, slices)
+        self._kernel = module
+
+    def _rows(self, torch: ModuleType, x: Tensor) -> Tensor:
         """Return what the kernel sees at each position, (samples, positions, channels × kernel)."""
-        conv = self.module
+        conv = self._kernel
         mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
         x = torch.nn.functional.pad(x, conv._reversed_padding_repeated_twice, mode=mode)
         axes = len(conv.kernel_size)
@@ -120,55 +203,48 @@ class _Layer:
         order = (0, *range(2, 2 + axes), 1, *range(2 + axes, 2 + 2 * axes))
         return x.permute(order).reshape(len(x), int(np.prod(x.shape[2 : 2 + axes])), -1)
 
+    def _slope_rows(self, slope: Tensor) -> Tensor:
+        return slope.flatten(2).transpose(1, 2)
 
-class _Factors(Factors):
+
+class _TorchFactors(KroneckerFactors[TorchShare]):
+    layers: list[_Layer]
+
     def __init__(
         self,
-        model,
-        loss,
-        inputs,
-        targets,
+        model: Module,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        inputs: Any,
+        targets: Any,
         *,
-        parameters=None,
-        curvature: str = "gauss-newton",
-        sharing: str = "expand",
-        reduction: str = "mean",
-        memory: int = 2**29,
-        device=None,
-        comm=None,
-    ):
+        parameters: Selection = None,
+        device: Device = None,
+        **options: Unpack[FactorOptions],
+    ) -> None:
         self.torch = torch = optional("torch", "K-FAC of a PyTorch model", "torch")
-        comm = communicator(comm)
-        super().__init__(comm, curvature=curvature, sharing=sharing, reduction=reduction, memory=memory)
-        self._vectors = _VECTORS[curvature]
-        with agreement(comm):
-            self.share = Share(torch, model, loss, inputs, targets, parameters, "float64", device=device)
-            self.layers = self._found()
-        self.names, self.n = self.share.names, self.share.leaves.n
-        self.total = comm.allreduce(self.share.samples)
-        if not self.total:
-            raise InputError("no rank has a sample")
-        with agreement(comm), evaluating(type(model).__name__):
-            mean, name = reduction == "mean", type(model).__name__
-            self.share.weigh(1 / self.total if mean else None)
-            self.weight = self.share.weight(1)
-            check_parts(self.share.value_of, self.share.samples, mean=mean, name=name, reason=self.share.moody())
+
+        def make_share() -> TorchShare:
+            return TorchShare(torch, model, loss, inputs, targets, parameters, "float64", device)
+
+        super().__init__(make_share, type(model).__name__, **options)
+        self._vectors = _VECTORS[self._curvature]
+        with agreement(self.comm), evaluating(self.name):
+            self.layers = self._find_layers()
+            check_reduction(self.share, self.name)
             for layer in self.layers:
                 layer.module.register_forward_hook(layer.record)
             self._measure()
         # Layers that the model does not call, as attention does not call its own, have no factors.
-        called = comm.allreduce(np.array([len(layer.calls) for layer in self.layers]))
+        called = self.comm.allreduce(np.array([len(layer.calls) for layer in self.layers]))
         self.layers = [layer for layer, calls in zip(self.layers, called, strict=True) if calls]
         if not self.layers:
-            raise InputError(f"{name} calls no linear or convolution layer whose parameters are wanted")
+            raise InputError(f"{self.name} calls no linear or convolution layer whose parameters are wanted")
 
-    def _found(self) -> list[_Layer]:
-        torch, share = self.torch, self.share
-        kinds = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
-        slices, begin, found, seen = {}, 0, [], {}
-        for name, leaf in zip(share.names, share.leaves.tensors, strict=True):
-            slices[name] = slice(begin, begin + leaf.numel())
-            begin += leaf.numel()
+    def _find_layers(self) -> list[_Layer]:
+        torch, share, slices = self.torch, self.share, self.share.slices
+        convolutions = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
+        found: list[_Layer] = []
+        seen: dict[int, str] = {}
         for name, module in share.model.named_modules(remove_duplicate=True):
             for key, parameter in module.named_parameters(recurse=False):
                 if id(parameter) in seen and parameter.requires_grad:
@@ -177,11 +253,13 @@ class _Factors(Factors):
                     )
                 seen[id(parameter)] = f"{name}.{key}"
             prefix = f"{name}." if name else ""
-            if not isinstance(module, kinds) or not {prefix + "weight", prefix + "bias"} & set(slices):
+            wanted = not slices.keys().isdisjoint((prefix + "weight", prefix + "bias"))
+            if not wanted or not isinstance(module, (torch.nn.Linear, *convolutions)):
                 continue
             if getattr(module, "groups", 1) != 1:
                 raise InputError(f"{name} is a convolution in {module.groups} groups, which has no two factors")
-            found.append(_Layer(name, module, slices))
+            make = _Convolution if isinstance(module, convolutions) else _Layer
+            found.append(make(name, module, slices))
         if not found:
             raise InputError(f"{type(share.model).__name__} has no linear or convolution layer that is wanted")
         return found
@@ -193,14 +271,15 @@ class _Factors(Factors):
         if not few:
             return
         outputs = self._forward(0, few)
-        taken = held(self.torch, [outputs])
+        taken = graph_bytes(self.torch, [outputs])
         for layer in self.layers:
             if layer.calls:
                 positions = layer.inputs(self.torch)
                 taken += ARRAYS * 8 * positions[..., 0].numel() * (layer.inner + layer.outer)
         share.chunk = max(1, min(share.samples, few * self._memory // max(1, 2 * taken)))
 
-    def _forward(self, first: int, last: int):
+    def _forward(self, first: int, last: int) -> Tensor:
+        """Return the outputs of some samples, for which the layers note their calls."""
         for layer in self.layers:
             layer.calls.clear()
         with self.torch.enable_grad():
@@ -216,12 +295,12 @@ class _Factors(Factors):
                     )
         return outputs
 
-    def _passes(self, visit) -> None:
+    def _visit_chunks(self, visit: Callable[[int, Tensor, list[Tensor]], None]) -> None:
         for first, last in self.share.chunks():
             outputs = self._forward(first, last)
             vectors = self._vectors(self.share, outputs.detach().requires_grad_(), first, last)
             ends = [output for layer in self.layers for _, output in layer.calls]
-            every = []
+            every: list[Iterator[Tensor]] = []
             for vector in vectors:
                 slopes = self.torch.autograd.grad(outputs, ends, vector, retain_graph=True, allow_unused=True)
                 filled = [
@@ -233,27 +312,27 @@ class _Factors(Factors):
                 g = [layer.slopes(self.torch, [next(one) for _ in layer.calls]) for one in every]
                 visit(number, layer.inputs(self.torch), g)
 
-    def _brought(self, array: np.ndarray):
+    def _to_host(self, array: np.ndarray) -> Tensor:
         return self.torch.tensor(array, device=self.share.device)
 
-    def _fetched(self, array) -> np.ndarray:
+    def _to_numpy(self, array: Tensor) -> np.ndarray:
         return array.cpu().numpy()
 
 
-def _empirical(share: Share, outputs, first: int, last: int) -> list:
+def _empirical(share: TorchShare, outputs: Tensor, first: int, last: int) -> list[Tensor]:
     """Return the one vector that is the slope of each sample's loss by its outputs."""
-    return [sample_slopes(share, outputs, first, last)[0]]
+    return [share.sample_slopes(outputs, first, last)]
 
 
-def _gauss_newton(share: Share, outputs, first: int, last: int) -> list:
+def _gauss_newton(share: TorchShare, outputs: Tensor, first: int, last: int) -> list[Tensor]:
     """Return vectors v with Σ v vᵀ = L, the Hessian of each sample's loss by its outputs."""
     torch, count = share.torch, last - first
-    value = share.of_outputs(outputs, first, last) * (1 if share.is_sum else count)
+    value = share.loss_of_outputs(outputs, first, last) * (1 if share.is_sum else count)
     (slope,) = torch.autograd.grad(value, outputs, create_graph=True)
     slope = (slope + 0 * outputs).reshape(count, -1)
     along = partial(torch.autograd.grad, inputs=outputs, retain_graph=True)
     rows = [along(slope[:, c].sum())[0].reshape(count, -1) for c in range(slope.shape[1])]
-    vectors = roots(torch.stack(rows, 1).detach().cpu().numpy())
+    vectors = root_vectors(torch.stack(rows, 1).detach().cpu().numpy())
     return [*torch.tensor(vectors, device=outputs.device).reshape(-1, *outputs.shape)]
 
 

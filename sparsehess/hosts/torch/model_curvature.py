@@ -6,67 +6,75 @@ the graph of the gradient or of the outputs, is made once for each point and kep
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from functools import partial
-
-from mpi4py import MPI
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import numpy as np
 
 from sparsehess.derivatives.objective import Objective
 from sparsehess.errors import InputError
-from sparsehess.hosts.jax.objective import PRODUCTS
-from sparsehess.hosts.learning.sample_shares import REDUCTIONS, check_parts, check_products, selected
-from sparsehess.hosts.torch.parameters import (
-    ARRAYS,
-    GRAPHS,
-    MOST,
-    Leaves,
-    batched,
-    differentiable_attention,
-    held,
-    known_device,
-)
-from sparsehess.runtime import agreement, communicator, optional
-from sparsehess.runtime.validation import evaluating, whole_number
+from sparsehess.hosts.learning.model_objective import CurvatureOptions, ModelOptions, model_objective
+from sparsehess.hosts.learning.model_share import linear_cost
+from sparsehess.hosts.learning.parameter_groups import Selection
+from sparsehess.hosts.learning.product_modes import MOST_PRODUCTS
+from sparsehess.hosts.torch.graphs import ARRAYS, GRAPHS, apply_batched, graph_bytes
+from sparsehess.hosts.torch.model_share import TorchShare
+from sparsehess.runtime import optional
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+    from sparsehess.hosts.torch.parameters import Device
 
 # Samples by which the memory that a graph takes is measured.
 _FEW = 8
 
 
-def hessian(model, loss, inputs, targets, **options) -> Objective:
+def hessian(
+    model: Module,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    inputs: Any,
+    targets: Any,
+    **options: Unpack[ModelOptions],
+) -> Objective:
     """Return the objective of a model's loss on data: the Hessian by its parameters.
 
-    Collective on `comm`. Its products are exact, by reverse mode twice (Pearlmutter 1994).
+    Collective on `comm`. Its products are exact, by reverse mode twice.
 
     Parameters
     ----------
     model
-        `torch.nn.Module`. It is copied; yours stays as it is.
+        A module. It is copied; yours stays as it is.
     loss
         `loss(outputs, targets) -> scalar tensor`, the mean or the sum over samples.
     inputs, targets
         This rank's samples, along the first axis: tensors or ndarrays; inputs may be a tuple of them, which the
         model is given one by one. Ranks may have different numbers of samples, or none. A mini-batch is a part
-        of them (`learning.drawn`), a mean over mini-batches a `weighted_sum`.
+        of them (`draw_mini_batch`), a mean over mini-batches a `weighted_sum`.
     parameters
         Which parameters are the variables: None for all that require gradients, a predicate of a name, or a
         regular expression or a list of them. All others are frozen.
     reduction
-        What the loss is over samples: `mean` or `sum`. It is checked.
+        What the loss is over samples: `mean` (default) or `sum`. It is checked.
     products
-        Precision of products: float64, or float32 with everything around them in float64; say so to
+        Precision of products: float64 (default), or float32 with everything around them in float64; say so to
         `MatrixFree(objective, precision="single")` too.
     memory
-        Bytes that graphs and a batch of products may take on a device. Samples are worked on in chunks that fit.
+        Bytes that graphs and a batch of products may take on a device, default 2**29. Samples are worked on in
+        chunks that fit.
     device
         A torch device; default where the model is.
     name
         For reports.
     comm
-        Communicator.
+        Communicator; default this process alone.
+
+    Returns
+    -------
+    objective
+        Loss, gradient and batches of products, each rank's part of a sum.
 
     Raises
     ------
@@ -77,231 +85,135 @@ def hessian(model, loss, inputs, targets, **options) -> Objective:
     CheckError
         Products that are not deterministic (dropout), not symmetric, or not finite; a loss that is not the mean or
         the sum over samples (batch normalisation in training mode).
+
+    References
+    ----------
+    Pearlmutter, Fast exact multiplication by the Hessian, Neural Computation 6 (1994).
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from sparsehess.hosts.torch.model_curvature import hessian
+    >>> model = torch.nn.Linear(2, 1, bias=False).double()
+    >>> inputs = np.array([[1.0, 0.0], [0.0, 2.0]])
+    >>> objective = hessian(model, torch.nn.MSELoss(), inputs, np.zeros((2, 1)))
+    >>> objective.hvps(objective.x, np.eye(2)).round(6)
+    array([[1., 0.],
+           [0., 4.]])
     """
     return _objective(_Hessian, model, loss, inputs, targets, **options)
 
 
-def gauss_newton(model, loss, inputs, targets, **options) -> Objective:
+def gauss_newton(
+    model: Module,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    inputs: Any,
+    targets: Any,
+    **options: Unpack[ModelOptions],
+) -> Objective:
     """Return an objective of products alone: those of the Gauss–Newton matrix, mean of JᵀLJ.
 
-    Collective on `comm`. J are derivatives of a sample's outputs, L is the Hessian of the loss by them; for
-    exponential families with natural parameters, such as squared errors and cross-entropy, it is the Fisher matrix
-    (Martens 2020, section 9). Arguments and errors are those of `hessian`.
+    Collective on `comm`. J are derivatives of a sample's outputs, L is the Hessian of the loss by them. It is
+    the Fisher matrix for exponential families with natural parameters, such as squared errors and cross-entropy.
+
+    Parameters
+    ----------
+    model, loss, inputs, targets, options
+        As for `hessian`.
+
+    Returns
+    -------
+    objective
+        Batches of products, each rank's part of a sum.
+
+    Raises
+    ------
+    StackError, InputError, CheckError
+        As for `hessian`.
+
+    References
+    ----------
+    Martens, New insights and perspectives on the natural gradient method, JMLR 21 (2020), section 9.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from sparsehess.hosts.torch.model_curvature import gauss_newton
+    >>> model = torch.nn.Linear(2, 1, bias=False).double()
+    >>> inputs = np.array([[1.0, 0.0], [0.0, 2.0]])
+    >>> objective = gauss_newton(model, torch.nn.MSELoss(), inputs, np.zeros((2, 1)))
+    >>> objective.hvps(objective.x, np.eye(2)).round(6)
+    array([[1., 0.],
+           [0., 4.]])
     """
     return _objective(_GaussNewton, model, loss, inputs, targets, **options)
 
 
-def empirical_fisher(model, loss, inputs, targets, **options) -> Objective:
+def empirical_fisher(
+    model: Module,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    inputs: Any,
+    targets: Any,
+    **options: Unpack[ModelOptions],
+) -> Objective:
     """Return an objective of products alone: those of the mean of g gᵀ over gradients g of samples.
 
-    Collective on `comm`. With the targets given, so that it is not the Fisher matrix (Kunstner, Balles, Hennig
-    2019). No gradient of a single sample is ever made: g is Jᵀr. Arguments and errors are those of `hessian`.
+    Collective on `comm`. The targets are those given, so that it is not the Fisher matrix. No gradient of a single
+    sample is ever made: g is Jᵀr.
+
+    Parameters
+    ----------
+    model, loss, inputs, targets, options
+        As for `hessian`.
+
+    Returns
+    -------
+    objective
+        Batches of products, each rank's part of a sum.
+
+    Raises
+    ------
+    StackError, InputError, CheckError
+        As for `hessian`.
+
+    References
+    ----------
+    Kunstner, Balles, Hennig, Limitations of the empirical Fisher approximation, NeurIPS (2019).
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from sparsehess.hosts.torch.model_curvature import empirical_fisher
+    >>> model = torch.nn.Linear(1, 1, bias=False).double()
+    >>> torch.nn.init.constant_(model.weight, 1.0).item()
+    1.0
+    >>> inputs = np.array([[1.0], [2.0]])
+    >>> objective = empirical_fisher(model, torch.nn.MSELoss(), inputs, np.zeros((2, 1)))
+    >>> objective.hvps(objective.x, np.eye(1)).round(6)  # of the gradients 2 and 8
+    array([[34.]])
     """
     return _objective(_EmpiricalFisher, model, loss, inputs, targets, **options)
 
 
 def _objective(
-    kind,
-    model,
-    loss,
-    inputs,
-    targets,
+    kind: type[_Curvature],
+    model: Module,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    inputs: Any,
+    targets: Any,
     *,
-    parameters=None,
-    reduction: str = "mean",
-    products: str = "float64",
-    memory: int = 2**29,
-    device=None,
+    parameters: Selection = None,
+    device: Device = None,
     name: str | None = None,
-    comm=None,
+    **options: Unpack[CurvatureOptions],
 ) -> Objective:
     torch = optional("torch", "curvature of a PyTorch model", "torch")
-    comm = communicator(comm)
-    for value, all_of_them in ((products, PRODUCTS), (reduction, REDUCTIONS)):
-        if value not in all_of_them:
-            raise InputError(f"{value!r} is none of {', '.join(all_of_them)}")
+
+    def make_share(precision: str) -> TorchShare:
+        return TorchShare(torch, model, loss, inputs, targets, parameters, precision, device)
+
     name = name or f"{kind.title} of {type(model).__name__}"
-    with agreement(comm):
-        whole_number(memory, "memory", 1)
-        make = partial(Share, torch, model, loss, inputs, targets, parameters, device=device)
-        exact = make("float64")
-        fast = exact if products == "float64" else make(products)
-    total = comm.allreduce(exact.samples)
-    if not total:
-        raise InputError("no rank has a sample")
-    with agreement(comm), evaluating(name):
-        mean = reduction == "mean"
-        for share in {exact, fast}:
-            share.weigh(1 / total if mean else None)
-        check_parts(exact.value_of, exact.samples, mean=mean, name=name, reason=exact.moody())
-        curvature = kind(fast, memory)
-        if exact is not fast:
-            exact.chunk = max(1, fast.chunk // 2)
-        x = exact.leaves.joined(exact.leaves.tensors)
-        if exact.samples:
-            check_products(
-                lambda: partial(curvature.fresh().products, x),
-                len(x),
-                precision=products,
-                name=name,
-                reason=exact.moody(),
-            )
-    whole = {"gradient": exact.gradient, "energy": exact.energy} if kind is _Hessian else {}
-    return Objective(
-        x=x,
-        hvps=curvature.products,
-        batch=comm.allreduce(curvature.batch, op=MPI.MIN),
-        summed=True,
-        name=name,
-        comm=comm,
-        **whole,
-    )
-
-
-class Share:
-    """A model and this rank's samples at one precision, with the loss on them.
-
-    Attributes
-    ----------
-    leaves
-        Parameters that are the variables, `Leaves`.
-    names
-        Theirs.
-    samples
-        How many.
-    chunk
-        How many are worked on at a time, at most.
-    moves
-        How often the parameters have changed: graphs made before the last time are of no use.
-    """
-
-    def __init__(self, torch, model, loss, inputs, targets, parameters, precision: str, *, device):
-        self.torch, self._dtype = torch, getattr(torch, precision)
-        if not isinstance(model, torch.nn.Module):
-            raise InputError(f"the model must be a torch.nn.Module, not {type(model).__name__}")
-        own = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-        if not own:
-            raise InputError(f"{type(model).__name__} has no parameters that require gradients")
-        self.names = selected(own, parameters)
-        known_device(torch, device)
-        self.model = self._converted(model, device)
-        tensors = dict(self.model.named_parameters())
-        for parameter_name, tensor in tensors.items():
-            tensor.requires_grad_(parameter_name in self.names)
-            if tensor.is_complex() and tensor.requires_grad:
-                raise InputError(f"parameter {parameter_name} is complex")
-        self.leaves = Leaves(torch, [tensors[one] for one in self.names])
-        self.device = self.leaves.tensors[0].device
-        self._loss = self._converted(loss, device) if isinstance(loss, torch.nn.Module) else loss
-        inputs = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
-        self._inputs = [self._tensor(array) for array in inputs]
-        self._targets = self._tensor(targets)
-        self.samples = self.chunk = len(self._targets)
-        if any(len(array) != self.samples for array in self._inputs):
-            raise InputError(
-                f"inputs of {[len(array) for array in self._inputs]} samples, targets of {self.samples}"
-            )
-        self._part: float | None = None
-        self._x: np.ndarray | None = None
-        self.moves = 0
-
-    def _converted(self, module, device):
-        module = copy.deepcopy(module).to(device)
-        # Unlike to(dtype) these leave complex buffers as they are.
-        return module.double() if self._dtype == self.torch.float64 else module.float()
-
-    def _tensor(self, array):
-        try:
-            tensor = array.detach() if self.torch.is_tensor(array) else self.torch.tensor(np.asarray(array))
-        except (TypeError, ValueError) as error:
-            raise InputError(f"inputs and targets must be tensors or arrays of numbers: {error}") from error
-        if not tensor.ndim:
-            raise InputError("samples lie along the first axis, and there is none")
-        return tensor.to(device=self.device, dtype=self._dtype if tensor.is_floating_point() else tensor.dtype)
-
-    def weigh(self, part: float | None) -> None:
-        """Say what part of all a sample is, for means; None for sums."""
-        self._part = part
-
-    @property
-    def is_sum(self) -> bool:
-        """Whether the loss is a sum over samples, not a mean."""
-        return self._part is None
-
-    def weight(self, count: int) -> float:
-        """Return by what the loss of some samples is multiplied in the whole."""
-        return 1.0 if self.is_sum else count * self._part
-
-    def outputs(self, first: int, last: int):
-        """Return what the model gives for some samples."""
-        with differentiable_attention(self.torch):
-            return self.model(*(array[first:last] for array in self._inputs))
-
-    def of_outputs(self, outputs, first: int, last: int):
-        """Return the loss of outputs for some samples, as the user's function has it."""
-        value = self._loss(outputs, self._targets[first:last])
-        if not self.torch.is_tensor(value) or value.numel() != 1 or not value.is_floating_point():
-            shape = tuple(value.shape) if self.torch.is_tensor(value) else ""
-            raise InputError(
-                f"the loss must return a tensor of one real number, not {type(value).__name__} {shape}"
-                + (": take its mean over samples" if shape else "")
-            )
-        return value.reshape(())
-
-    def value_of(self, first: int, last: int) -> float:
-        """Return the loss of some samples at the parameters as they stand."""
-        with self.torch.enable_grad():  # the loss may differentiate by itself
-            return self.of_outputs(self.outputs(first, last), first, last).item()
-
-    def weighted_loss(self, first: int, last: int):
-        """Return what some samples contribute to the whole."""
-        return self.weight(last - first) * self.of_outputs(self.outputs(first, last), first, last)
-
-    def chunks(self) -> list[tuple[int, int]]:
-        """Return (first, last) of chunks of samples, about as large as each other."""
-        if not self.samples:
-            return []
-        edges = np.linspace(0, self.samples, -(-self.samples // self.chunk) + 1).astype(int)
-        return [*zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)]
-
-    def put(self, x) -> None:
-        """Make x (n,) the values of the parameters."""
-        if self._x is None or not np.array_equal(self._x, x):
-            self.leaves.put(x)
-            self._x = np.array(x)
-            self.moves += 1
-
-    def energy(self, x) -> float:
-        self.put(x)
-        return sum(self.weight(last - first) * self.value_of(first, last) for first, last in self.chunks())
-
-    def gradient(self, x) -> np.ndarray:
-        self.put(x)
-        total = np.zeros(self.leaves.n)
-        for first, last in self.chunks():
-            with self.torch.enable_grad():
-                slopes = self.torch.autograd.grad(
-                    self.weighted_loss(first, last), self.leaves.tensors, allow_unused=True
-                )
-                total += self.leaves.joined(self.leaves.filled(slopes))
-        return total
-
-    def moody(self) -> str:
-        """Return which modules make outputs depend on chance or on other samples, and what to do; or nothing."""
-        nn = self.torch.nn.modules
-        found = []
-        for where, module in self.model.named_modules():
-            drops = isinstance(module, nn.dropout._DropoutNd) and module.p > 0
-            drops = drops or (isinstance(module, self.torch.nn.RNNBase) and module.dropout > 0)
-            drops = drops or (isinstance(module, self.torch.nn.MultiheadAttention) and module.dropout > 0)
-            norms = isinstance(module, nn.batchnorm._BatchNorm)
-            if module.training and (drops or norms):
-                found.append(f"{type(module).__name__} {where!r}")
-        if not found:
-            return ""
-        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-        are = "is" if len(found) == 1 else "are"
-        return f"{', '.join(found[:3])}{more} {are} in training mode; call model.eval() first"
+    return model_objective(make_share, kind, name=name, of_loss=kind is _Hessian, **options)
 
 
 class _Curvature(ABC):
@@ -313,13 +225,12 @@ class _Curvature(ABC):
         Most vectors that are multiplied at once.
     """
 
-    title: str
+    title: ClassVar[str]
 
-    def __init__(self, share: Share, memory: int):
+    def __init__(self, share: TorchShare, memory: int) -> None:
         self.share, self.torch, self.leaves = share, share.torch, share.leaves
-        few, many = (self._bytes(min(count, share.samples)) for count in (_FEW, 2 * _FEW))
-        each = max(1, (many - few) // max(1, min(2 * _FEW, share.samples) - min(_FEW, share.samples)))
-        fixed = max(0, few - each * min(_FEW, share.samples))
+        few, many = (min(count, share.samples) for count in (_FEW, 2 * _FEW))
+        fixed, each = linear_cost(self._bytes, few, many)
         # A chunk's graph and a product on it take half of the memory, more products or more graphs the rest.
         afford = memory // 2 - (1 + GRAPHS) * fixed - ARRAYS * self.leaves.bytes
         share.chunk = max(1, min(share.samples, afford // ((1 + GRAPHS) * each)))
@@ -327,70 +238,69 @@ class _Curvature(ABC):
         graph = fixed + each * share.chunk
         self._keeps = len(self._chunks) * graph <= memory // 2
         left = memory - graph * (len(self._chunks) if self._keeps else 1)
-        self.batch = int(max(1, min(MOST, left // (GRAPHS * graph + ARRAYS * self.leaves.bytes))))
-        self.fresh()
+        self.batch = int(max(1, min(MOST_PRODUCTS, left // (GRAPHS * graph + ARRAYS * self.leaves.bytes))))
+        self._kept: dict[tuple[int, int], Callable[..., Sequence[Tensor]]] = {}
+        self._kept_at = share.moves
 
     def _bytes(self, samples: int) -> int:
         """Return what the graph of so many samples holds."""
         if not samples:
             return 0
         with self.torch.enable_grad():
-            return held(self.torch, self._heads(0, samples))
+            return graph_bytes(self.torch, self._heads(0, samples))
 
-    def fresh(self) -> _Curvature:
-        """Return this without what it has kept."""
-        self._made_at = -1
-        return self
+    def forget(self) -> None:
+        """Drop the graphs that are kept."""
+        self._kept.clear()
 
-    def products(self, x, directions) -> np.ndarray:
+    def products(self, x: np.ndarray, directions: np.ndarray) -> np.ndarray:
         """Return (m, n) products of this rank's part of the curvature at x (n,) with directions (m, n)."""
-        self.share.put(x)
-        if self._made_at != self.share.moves:
-            self._made_at: int = self.share.moves
-            self._kept: list[Callable | None] = [None] * len(self._chunks)
-        parts, total = self.leaves.parts(directions), None
-        for number, chunk in enumerate(self._chunks):
-            multiply = self._kept[number]
+        self.share.assign(x)
+        if self._kept_at != self.share.moves:
+            self.forget()
+            self._kept_at = self.share.moves
+        parts, total = self.leaves.split(directions), np.zeros(np.shape(directions))
+        for chunk in self._chunks:
+            multiply = self._kept.get(chunk)
             if multiply is None:
                 with self.torch.enable_grad():
                     multiply = self._prepared(*chunk)
                 if self._keeps:
-                    self._kept[number] = multiply
-            images = batched(self.torch, multiply, parts)
+                    self._kept[chunk] = multiply
             # Sums over chunks in double precision.
-            total = self.leaves.joined(images) if total is None else total + self.leaves.joined(images)
-        return np.zeros(np.shape(directions)) if total is None else total
+            total += self.leaves.join(apply_batched(self.torch, multiply, parts))
+        return total
 
     @abstractmethod
-    def _prepared(self, first: int, last: int) -> Callable:
+    def _prepared(self, first: int, last: int) -> Callable[..., Sequence[Tensor]]:
         """Return a function of parts of a vector, parts of its product."""
 
     @abstractmethod
-    def _heads(self, first: int, last: int) -> list:
+    def _heads(self, first: int, last: int) -> list[Tensor]:
         """Return tensors whose graphs are what is kept for some samples."""
 
-    def _grad(self, of, by, along=None, **options):
+    def _grad(self, of: Any, by: Any, along: Any = None, **options: bool) -> Any:
         return self.torch.autograd.grad(of, by, along, allow_unused=True, **options)
 
 
 class _Hessian(_Curvature):
     title = "Hessian"
 
-    def _heads(self, first: int, last: int) -> list:
+    def _heads(self, first: int, last: int) -> list[Tensor]:
         loss = self.share.weighted_loss(first, last)
         if not loss.requires_grad:
             raise InputError("the loss must depend on the parameters, by operations of PyTorch")
-        return self.leaves.filled(self._grad(loss, self.leaves.tensors, create_graph=True))
+        return self.leaves.complete(self._grad(loss, self.leaves.tensors, create_graph=True))
 
-    def _prepared(self, first: int, last: int) -> Callable:
+    def _prepared(self, first: int, last: int) -> Callable[..., Sequence[Tensor]]:
         slopes = self._heads(first, last)
         return lambda *v: self._grad(slopes, self.leaves.tensors, v, retain_graph=True)
 
 
-class _Outer(_Curvature):
+class _BetweenJacobians(_Curvature):
     """Jᵀ L J: J v by the derivative of Jᵀu, which is linear in u, along u."""
 
-    def _outputs(self, first: int, last: int) -> tuple:
+    def _outputs(self, first: int, last: int) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return the outputs, a cotangent u of them, and Jᵀu."""
         outputs = self.share.outputs(first, last)
         if not self.torch.is_tensor(outputs):
@@ -399,18 +309,18 @@ class _Outer(_Curvature):
             raise InputError("the outputs must depend on the parameters, by operations of PyTorch")
         u = self.torch.zeros_like(outputs).requires_grad_()
         slopes = self._grad(outputs, self.leaves.tensors, u, create_graph=True)
-        return outputs, u, self.leaves.filled(slopes)
+        return outputs, u, self.leaves.complete(slopes)
 
-    def _heads(self, first: int, last: int) -> list:
+    def _heads(self, first: int, last: int) -> list[Tensor]:
         outputs, _, slopes = self._outputs(first, last)
         return [outputs, *slopes]
 
-    def _prepared(self, first: int, last: int) -> Callable:
+    def _prepared(self, first: int, last: int) -> Callable[..., Sequence[Tensor]]:
         outputs, u, slopes = self._outputs(first, last)
         used = [number for number, slope in enumerate(slopes) if slope.requires_grad]
         inner = self._inner(outputs.detach().requires_grad_(), first, last)
 
-        def product(*v):
+        def product(*v: Tensor) -> Sequence[Tensor]:
             (change,) = self._grad([slopes[i] for i in used], u, [v[i] for i in used], retain_graph=True)
             found = self._grad(outputs, self.leaves.tensors, inner(change), retain_graph=True)
             return tuple(0 * along if one is None else one for one, along in zip(found, v, strict=True))
@@ -418,42 +328,29 @@ class _Outer(_Curvature):
         return product
 
     @abstractmethod
-    def _inner(self, outputs, first: int, last: int) -> Callable:
+    def _inner(self, outputs: Tensor, first: int, last: int) -> Callable[[Tensor], Tensor]:
         """Return the map of changes of the outputs that stands between Jᵀ and J."""
 
 
-class _GaussNewton(_Outer):
+class _GaussNewton(_BetweenJacobians):
     title = "Gauss–Newton matrix"
 
-    def _inner(self, outputs, first: int, last: int) -> Callable:
-        value = self.share.weight(last - first) * self.share.of_outputs(outputs, first, last)
+    def _inner(self, outputs: Tensor, first: int, last: int) -> Callable[[Tensor], Tensor]:
+        value = self.share.weight(last - first) * self.share.loss_of_outputs(outputs, first, last)
         (slope,) = self.torch.autograd.grad(value, outputs, create_graph=True)
         slope = slope + 0 * outputs  # of a loss that is linear
         return lambda change: self._grad(slope, outputs, change, retain_graph=True)[0]
 
 
-class _EmpiricalFisher(_Outer):
+class _EmpiricalFisher(_BetweenJacobians):
     title = "empirical Fisher matrix"
 
-    def _inner(self, outputs, first: int, last: int) -> Callable:
-        slope, weight = sample_slopes(self.share, outputs, first, last)
+    def _inner(self, outputs: Tensor, first: int, last: int) -> Callable[[Tensor], Tensor]:
+        slope, weight = self.share.sample_slopes(outputs, first, last), self.share.weight(1)
         axes = tuple(range(1, outputs.ndim))
 
-        def inner(change):
+        def inner(change: Tensor) -> Tensor:
             along = (slope * change).sum(axes, keepdim=True) if axes else slope * change
             return weight * along * slope
 
         return inner
-
-
-def sample_slopes(share: Share, outputs, first: int, last: int) -> tuple:
-    """Return the gradients of the loss of each sample by its outputs, and what part of the whole a sample is.
-
-    Not collective. The outputs' first axis must be the samples.
-    """
-    count = last - first
-    if not outputs.ndim or len(outputs) != count:
-        raise InputError(f"{count} samples have outputs {tuple(outputs.shape)}: their first axis must be samples")
-    (slope,) = share.torch.autograd.grad(share.of_outputs(outputs, first, last), outputs)
-    weight = share.weight(1)
-    return (slope if share.is_sum else count * slope).detach(), weight

@@ -1,103 +1,131 @@
-"""Tensors that are differentiated by, as one vector of NumPy's."""
+"""Parameters as variables: one vector of NumPy's for many tensors, copies at a precision."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+import copy
+from collections.abc import Iterable, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sparsehess.errors import InputError
-from sparsehess.runtime import optional
+from sparsehess.hosts.learning.parameter_groups import consecutive_slices
 
-# A product in a batch is taken to need so many times what the graph of the gradient holds, and so many arrays of
-# the size of x. Measured: 0.6 to 2.6 times, the most for convolutions, and 3 to 5 arrays.
-GRAPHS = 2
-ARRAYS = 6
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from torch.nn import Module
 
-# Products that a batch has at most.
-MOST = 64
+    # What PyTorch takes as a device; None leaves things where they are.
+    Device = str | int | torch.device | None
 
 
 class Leaves:
-    """Tensors that require gradients, one after another the variables."""
+    """Tensors that require gradients, one after another the variables.
 
-    def __init__(self, torch, tensors):
+    Parameters
+    ----------
+    torch
+        The package.
+    tensors
+        At least one, all of one precision; they may be on several devices.
+
+    Attributes
+    ----------
+    tensors
+        As given.
+    n
+        Number of variables.
+    """
+
+    def __init__(self, torch: ModuleType, tensors: Iterable[Tensor]) -> None:
         self._torch, self.tensors = torch, list(tensors)
         self._sizes = [leaf.numel() for leaf in self.tensors]
         self.n = sum(self._sizes)
 
     @property
     def bytes(self) -> int:
+        """Size of all tensors. Not collective."""
         return self.n * self.tensors[0].element_size()
 
-    def parts(self, array) -> list:
-        """Return the parts of an (n,) or (m, n) array that belong to the leaves, at their precision."""
+    def split(self, array: np.ndarray) -> list[Tensor]:
+        """Return the parts of an (n,) or (m, n) array that belong to the leaves, at their precision.
+
+        Not collective.
+        """
         first = self.tensors[0]
         whole = self._torch.tensor(array, dtype=first.dtype, device=first.device)
         parts = zip(self.tensors, whole.split(self._sizes, -1), strict=True)
         return [part.reshape((*part.shape[:-1], *leaf.shape)).to(leaf.device) for leaf, part in parts]
 
-    def joined(self, parts) -> np.ndarray:
-        """Return the (n,) or (m, n) array of such parts, of float64."""
+    def join(self, parts: Sequence[Tensor]) -> np.ndarray:
+        """Return the (n,) or (m, n) array of such parts, of float64.
+
+        Not collective.
+        """
         flat = [
             part.detach().reshape((*part.shape[: part.ndim - leaf.ndim], -1)).to(self.tensors[0].device)
             for leaf, part in zip(self.tensors, parts, strict=True)
         ]
         return self._torch.cat(flat, -1).to("cpu", self._torch.float64).numpy()
 
-    def put(self, x) -> None:
-        """Make x (n,) the values of the leaves."""
+    def assign(self, x: np.ndarray) -> None:
+        """Make x (n,) the values of the leaves.
+
+        Not collective.
+        """
         with self._torch.no_grad():
-            for leaf, part in zip(self.tensors, self.parts(x), strict=True):
+            for leaf, part in zip(self.tensors, self.split(x), strict=True):
                 leaf.copy_(part)
 
-    def filled(self, slopes) -> list:
+    def complete(self, slopes: Sequence[Tensor | None]) -> list[Tensor]:
         """Return gradients by the leaves in whose graph every leaf is; zeros for those that are None.
 
-        Parameters that are not used, or only linearly, would be missing from derivatives of the gradient.
+        Not collective. Parameters that are not used, or only linearly, would be missing from derivatives of the
+        gradient.
         """
         nothing = [0 * leaf for leaf in self.tensors]
         return [zero if slope is None else slope + zero for zero, slope in zip(nothing, slopes, strict=True)]
 
 
-def known_device(torch, device) -> None:
-    """Refuse what is no device of PyTorch's."""
+def parameter_slices(module: Module) -> dict[str, slice]:
+    """Return which variables the parameters of a module are: a slice for each name.
+
+    Not collective. In the order of `module.named_parameters()`, those that require gradients.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sparsehess.hosts.torch.parameters import parameter_slices
+    >>> parameter_slices(torch.nn.Linear(3, 2))
+    {'weight': slice(0, 6, None), 'bias': slice(6, 8, None)}
+    """
+    return consecutive_slices(
+        (name, parameter.numel()) for name, parameter in module.named_parameters() if parameter.requires_grad
+    )
+
+
+def convert_module(torch: ModuleType, module: Module, precision: torch.dtype, device: Device) -> Module:
+    """Return a copy of a module with parameters and buffers at a precision and on a device.
+
+    Not collective. Complex buffers stay as they are, unlike with `module.to(precision)`.
+    """
+    module = copy.deepcopy(module).to(device)
+    return module.double() if precision == torch.float64 else module.float()
+
+
+def require_device(torch: ModuleType, device: Device) -> None:
+    """Refuse what is no device of PyTorch's.
+
+    Not collective.
+
+    Raises
+    ------
+    InputError
+        It is none.
+    """
     try:
         torch.device("cpu" if device is None else device)
     except (RuntimeError, TypeError) as error:
         raise InputError(f"device={device!r} is none of PyTorch's, such as 'cpu' and 'cuda:0'") from error
-
-
-def batched(torch, product, parts: list) -> list:
-    """Return product(*parts) for parts with a first axis for the vectors, all at once."""
-    if len(parts[0]) == 1:  # nothing to share: what PyTorch does for batches costs a little
-        return [part[None] for part in product(*(part[0] for part in parts))]
-    return vmap(torch)(product)(*parts)
-
-
-def vmap(torch):
-    """Return the `vmap` of PyTorch, or of the functorch that versions before 2 have beside them."""
-    return (torch.func if hasattr(torch, "func") else optional("functorch", "from_torch", "torch")).vmap
-
-
-def differentiable_attention(torch):
-    """Return a context in which attention is not fused: PyTorch has no second derivatives of the fused ones."""
-    if not hasattr(torch.nn, "attention"):
-        return nullcontext()
-    return torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
-
-
-def held(torch, tensors) -> int:
-    """Return the bytes of the dense tensors that the graph of some tensors holds, each as often as it is held."""
-    seen, nodes, total = set(), {tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None}, 0
-    while nodes:
-        node = nodes.pop()
-        seen.add(node)
-        nodes.update(following for following, _ in node.next_functions if following and following not in seen)
-        for name in dir(node):
-            if name.startswith("_saved_"):
-                saved = getattr(node, name)
-                for item in saved if isinstance(saved, (tuple, list)) else [saved]:
-                    if torch.is_tensor(item) and item.layout == torch.strided:
-                        total += item.numel() * item.element_size()
-    return total

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from sparsehess.errors import CheckError, EvaluationError, InputError
-from sparsehess.hosts.learning.sample_shares import share
+from sparsehess.hosts.learning.sample_shares import share_samples
 
 jax = pytest.importorskip("jax")
 jnp = jax.numpy
 
-from sparsehess.hosts.jax.features import double  # noqa: E402
+from sparsehess.hosts.jax.features import double_precision  # noqa: E402
 from sparsehess.hosts.jax.kfac import ekfac, kfac  # noqa: E402
-from sparsehess.hosts.jax.model_curvature import blocks  # noqa: E402
+from sparsehess.hosts.jax.parameters import parameter_slices  # noqa: E402
 
 pytestmark = pytest.mark.parallel([1, 2])
 
@@ -83,7 +83,7 @@ def dense(apply, loss, params, inputs, targets):
         slope = J.T @ jax.grad(lambda z: loss(z.reshape(shape), target[None]))(z)
         return J.T @ L @ J, jnp.outer(slope, slope)
 
-    with double():
+    with double_precision():
         x, unravel = ravel_pytree(jax.tree_util.tree_map(jnp.asarray, params))
         every = jax.jit(jax.vmap(of_one, in_axes=(None, 0, 0)))(x, inputs, targets)
         return {kind: np.asarray(one).mean(0) for kind, one in zip(KINDS, every, strict=True)}
@@ -130,7 +130,7 @@ def test_factors_are_those_of_the_formulas(comm):
     # Variables: bias, then kernel (inputs, outputs) of the first layer, then the kernel of the last.
     first = np.concatenate([5 + np.arange(20).reshape(4, 5), np.arange(5)[None]]).T.ravel()
     last = (25 + np.arange(15).reshape(5, 3)).T.ravel()
-    own = share(INPUTS, CLASSES, comm=comm)
+    own = share_samples(INPUTS, CLASSES, comm=comm)
     for kind, between in inner.items():
         G = np.einsum("nhc,ncd,nkd->hk", down, between, down) / 9
         exact = np.zeros((40, 40))
@@ -190,7 +190,7 @@ def test_same_as_in_torch(network, comm):
     ends = np.cumsum([0] + [leaf.size for leaf in leaves])
     numbers = [begin + np.arange(leaf.size).reshape(leaf.shape) for begin, leaf in zip(ends, leaves, strict=False)]
     order = np.concatenate([array.ravel() for array in arrays(tree.unflatten(numbers))])
-    own = share(inputs, targets, comm=comm)
+    own = share_samples(inputs, targets, comm=comm)
     # Not EKFAC of means over positions: where images are periodic its eigenvectors are not unique.
     for ours, theirs, kind, sharing in (
         (kfac, torch_factors.kfac, "gauss-newton", "reduce"),
@@ -207,14 +207,14 @@ def test_same_as_in_torch(network, comm):
 def test_exact_for_one_linear_layer(comm):
     params = {"kernel": DRAWN.normal(size=(4, 3)), "bias": DRAWN.normal(size=3)}
     exact = dense(linear, squares, params, INPUTS, VALUES)["gauss-newton"]
-    with kfac(linear, squares, params, *share(INPUTS, VALUES, comm=comm), comm=comm) as found:
+    with kfac(linear, squares, params, *share_samples(INPUTS, VALUES, comm=comm), comm=comm) as found:
         assert off(entries(found), exact) < 1e-14
         np.testing.assert_allclose(found.spectrum(15), np.linalg.eigvalsh(exact), atol=1e-14)
-    own = share(INPUTS, VALUES, comm=comm)
+    own = share_samples(INPUTS, VALUES, comm=comm)
     with kfac(linear, lambda z, y: 3 * len(z) * squares(z, y), params, *own, reduction="sum", comm=comm) as found:
         assert off(entries(found), 27 * exact) < 1e-14
     # One sample, whatever the loss; on one rank, while others have none.
-    one = share(INPUTS[:1], CLASSES[:1], comm=comm)
+    one = share_samples(INPUTS[:1], CLASSES[:1], comm=comm)
     for kind, exact in dense(linear, entropy, params, INPUTS[:1], CLASSES[:1]).items():
         for build in (kfac, ekfac):
             with build(linear, entropy, params, *one, curvature=kind, comm=comm) as found:
@@ -231,7 +231,7 @@ def test_exact_layer_by_layer_for_linear_networks(comm):
         (convolution, CNN["one"], "expand", IMAGES, wanted),
     ):
         exact = dense(apply, squares, params, inputs, targets)["gauss-newton"]
-        own = share(inputs, targets, comm=comm)
+        own = share_samples(inputs, targets, comm=comm)
         with kfac(apply, squares, params, *own, sharing=sharing, comm=comm) as found:
             assert off(entries(found), blocks_of(exact, found.variables)) < 1e-13
 
@@ -244,7 +244,7 @@ def test_exact_layer_by_layer_for_linear_networks(comm):
     ],
 )
 def test_corrected_eigenvalues(kind, options, comm):
-    exact, own = of_cnn()[kind], share(IMAGES, LABELS, comm=comm)
+    exact, own = of_cnn()[kind], share_samples(IMAGES, LABELS, comm=comm)
     given = {"curvature": kind, "comm": comm, **options}
     with kfac(cnn, entropy, CNN, *own, **given) as plain, ekfac(cnn, entropy, CNN, *own, **given) as best:
         assert best.trace() == pytest.approx(np.trace(exact), rel=1e-12)
@@ -347,20 +347,22 @@ def test_layers_are_found_however_they_are_written(name, comm):
     apply, params, sizes, uncovered = WRITTEN[name]
     inputs = IMAGES[:9] if name == "channels last" else INPUTS
     exact = dense(apply, entropy, params, inputs, CLASSES)["gauss-newton"]
-    with ekfac(apply, entropy, params, *share(inputs, CLASSES, comm=comm), comm=comm) as found:
+    with ekfac(apply, entropy, params, *share_samples(inputs, CLASSES, comm=comm), comm=comm) as found:
         assert {name: (len(part.QA), len(part.QB)) for name, part in found.parts.items()} == sizes
         assert found.uncovered == uncovered
-        parts = blocks(params)
+        parts = parameter_slices(params)
         assert found.missing == sum(parts[name].stop - parts[name].start for name in uncovered)
         corrected(found, exact, comm)
 
 
 def test_some_parameters_alone(comm):
-    own = share(INPUTS, CLASSES, comm=comm)
+    own = share_samples(INPUTS, CLASSES, comm=comm)
     exact = dense(mlp, entropy, MLP, INPUTS, CLASSES)["gauss-newton"]
-    every, parts = np.arange(len(exact)), blocks(MLP)
+    every, parts = np.arange(len(exact)), parameter_slices(MLP)
     for chosen, covered in ((r".*/kernel", (4, 5)), ("first/bias", (1,)), (r"first/.*", (5,))):
-        rows = np.concatenate([every[part] for name, part in parts.items() if name in blocks(MLP, chosen)])
+        rows = np.concatenate(
+            [every[part] for name, part in parts.items() if name in parameter_slices(MLP, chosen)]
+        )
         with ekfac(mlp, entropy, MLP, *own, parameters=chosen, comm=comm) as found:
             assert found.missing == 0 and tuple(len(part.QB) for part in found.parts.values()) == covered
             corrected(found, exact[np.ix_(rows, rows)], comm)
@@ -371,7 +373,7 @@ def pooled(params, inputs):
 
 
 def test_chunks_and_shares_make_no_difference(comm):
-    own = share(IMAGES, LABELS, comm=comm)
+    own = share_samples(IMAGES, LABELS, comm=comm)
     # All on the last rank; the others' arrays have not even the right shape.
     mine = comm.rank == comm.size - 1
     last = (IMAGES, LABELS) if mine else (np.zeros((0, 1)), np.zeros(0, int))
@@ -385,7 +387,7 @@ def test_chunks_and_shares_make_no_difference(comm):
 
 
 def test_what_has_no_factors_is_named(comm):
-    own, W = share(INPUTS, CLASSES, comm=comm), {"W": np.eye(4)[:, :3], "S": np.eye(4)}
+    own, W = share_samples(INPUTS, CLASSES, comm=comm), {"W": np.eye(4)[:, :3], "S": np.eye(4)}
 
     def refused(apply, match, params=W, loss=entropy, given=own, kind=InputError, **more):
         with pytest.raises(kind, match=match):
@@ -410,7 +412,7 @@ def test_what_has_no_factors_is_named(comm):
     refused(lambda p, x: (x @ p["W"],) * 2, "must return an array, not tuple", loss=lambda z, y: entropy(z[0], y))
     refused(lambda p, x: (x @ p["W"]).squeeze(), r"one alone has \(3,\)")
     refused(lambda p, x: x @ p["W"] - (x @ p["W"]).mean(0), "samples depend on each other", kind=CheckError)
-    images = share(IMAGES, LABELS, comm=comm)
+    images = share_samples(IMAGES, LABELS, comm=comm)
     grouped = {"w": np.ones((4, 1, 3, 3))}
     refused(
         lambda p, x: jax.lax.conv_general_dilated(x, p["w"], (1, 1), "SAME", feature_group_count=2).mean((2, 3)),

@@ -5,9 +5,11 @@ import pytest
 
 import sparsehess as sh
 from sparsehess.errors import CheckError, InputError
-from sparsehess.hosts.jax.features import double
-from sparsehess.hosts.jax.model_curvature import blocks, empirical_fisher, gauss_newton, hessian
-from sparsehess.hosts.learning.sample_shares import labels, layers, share
+from sparsehess.hosts.jax.features import double_precision
+from sparsehess.hosts.jax.model_curvature import empirical_fisher, gauss_newton, hessian
+from sparsehess.hosts.jax.parameters import parameter_slices
+from sparsehess.hosts.learning.parameter_groups import group_labels, layer_variables
+from sparsehess.hosts.learning.sample_shares import share_samples
 
 jax = pytest.importorskip("jax")
 
@@ -49,7 +51,7 @@ def dense():
         H = jax.hessian(lambda at: loss(outputs(at)))(x)
         return H, J.T @ L @ J, jnp.outer(slope, slope)
 
-    with double():
+    with double_precision():
         x, unravel = ravel_pytree(jax.tree_util.tree_map(jnp.asarray, PARAMS))
         found = jax.jit(jax.vmap(of_one, in_axes=(None, 0, 0)))(x, INPUTS, CLASSES)
         return {kind: np.asarray(one).mean(0) for kind, one in zip(KINDS, found, strict=True)}
@@ -65,14 +67,14 @@ def off(found, exact):
 
 def test_curvature_equals_dense_derivatives(comm):
     exact = dense()
-    own = share(INPUTS, CLASSES, comm=comm)
+    own = share_samples(INPUTS, CLASSES, comm=comm)
     for kind, make in KINDS.items():
         assert off(entries(make(network, entropy, PARAMS, *own, comm=comm), comm), exact[kind]) < 1e-14
 
 
 @pytest.mark.thorough
 def test_chunks_and_precisions(comm):
-    exact, own = dense(), share(INPUTS, CLASSES, comm=comm)
+    exact, own = dense(), share_samples(INPUTS, CLASSES, comm=comm)
     in_chunks = gauss_newton(network, entropy, PARAMS, *own, memory=1, comm=comm)
     assert in_chunks.batch == 1
     assert off(entries(in_chunks, comm), exact["gauss-newton"]) < 1e-14
@@ -86,16 +88,16 @@ def test_chunks_and_precisions(comm):
 
 
 def test_some_arrays_alone(comm):
-    own = share(INPUTS, CLASSES, comm=comm)
-    parts = blocks(PARAMS)
+    own = share_samples(INPUTS, CLASSES, comm=comm)
+    parts = parameter_slices(PARAMS)
     assert parts == {"first/bias": slice(0, 4), "first/kernel": slice(4, 16), "last/kernel": slice(16, 28)}
     exact = dense()["hessian"]
     some = hessian(network, entropy, PARAMS, *own, parameters=r"first/.*", comm=comm)
     assert off(entries(some, comm), exact[:16, :16]) < 1e-14
     whole = hessian(network, entropy, PARAMS, *own, comm=comm)
-    groups = layers({name.replace("/", "."): part for name, part in parts.items()})
+    groups = layer_variables({name.replace("/", "."): part for name, part in parts.items()})
     with sh.MatrixFree(whole) as free:
-        found = sh.block_traces(free, labels(groups, whole.n), samples=100)
+        found = sh.block_traces(free, group_labels(groups, whole.n), samples=100)
         wanted = [np.trace(exact[:16, :16]), np.trace(exact[16:, 16:])]
         assert (np.abs(found.traces - wanted) < 5 * found.stderr).all()
         with sh.eigs(free, 3, which="largest", count="no") as top:
@@ -103,7 +105,7 @@ def test_some_arrays_alone(comm):
 
 
 def test_what_cannot_be_trusted_is_refused(comm):
-    own = share(INPUTS, CLASSES, comm=comm)
+    own = share_samples(INPUTS, CLASSES, comm=comm)
     drawn = np.random.default_rng(0)
 
     def drops(params, inputs):

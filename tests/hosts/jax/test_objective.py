@@ -7,7 +7,7 @@ import pytest
 
 import sparsehess as sh
 from sparsehess.errors import InputError
-from sparsehess.hosts.jax.features import double
+from sparsehess.hosts.jax.features import double_precision
 from support.cases import frobenius_error
 from support.smooth_functions import FUNCTIONS
 
@@ -25,7 +25,7 @@ def exact(x):
     """Return the Hessian by dense JAX in double precision, as a sparse matrix."""
     import scipy.sparse as sp
 
-    with double():
+    with double_precision():
         return sp.csr_matrix(np.asarray(jax.hessian(rosenbrock)(jnp.asarray(x))))
 
 

@@ -10,8 +10,8 @@ import pytest
 
 import sparsehess as sh
 from sparsehess.errors import EvaluationError
-from sparsehess.hosts.jax.features import double
-from sparsehess.hosts.jax.sparsity_tracing import traced
+from sparsehess.hosts.jax.features import double_precision
+from sparsehess.hosts.jax.sparsity_tracing import trace_sparsity
 
 jax = pytest.importorskip("jax")
 jnp = jax.numpy
@@ -145,7 +145,7 @@ sine.defvjp(lambda x: (jnp.sin(x), x), lambda x, slope: (slope * jnp.cos(x),))
 
 def seen(function, points, above=0.0):
     """Return where dense Hessians at some points are not zero."""
-    with double():
+    with double_precision():
         found = np.asarray(jax.jit(jax.vmap(jax.hessian(function)))(points))
     return (np.abs(found) > above).any(axis=0)
 
@@ -156,7 +156,7 @@ def points(count=20):
 
 @pytest.mark.parametrize("name", TRACED)
 def test_what_is_traced_is_what_there_is(name):
-    assert np.array_equal(traced(TRACED[name], 10).toarray(), seen(TRACED[name], points()))
+    assert np.array_equal(trace_sparsity(TRACED[name], 10).toarray(), seen(TRACED[name], points()))
 
 
 # What x itself picks or stops, what is solved for, and more without an exact rule: all that there is is traced, or
@@ -206,7 +206,7 @@ def test_what_is_written_to_is_not_traced(caplog):
         held[...] = x**2
         return jnp.sum(held[...] * x[::-1])
 
-    assert traced(function, 10) is None
+    assert trace_sparsity(function, 10) is None
     assert "of an array that is written to" in caplog.text
 
 
@@ -243,11 +243,11 @@ def test_asdex_is_asked_about_products_where_there_is_no_rule(monkeypatch, caplo
         raise NotImplementedError("No handler")
 
     stand_in(monkeypatch, answer)
-    assert np.array_equal(traced(function, 10).toarray(), seen(function, x[None]))
+    assert np.array_equal(trace_sparsity(function, 10).toarray(), seen(function, x[None]))
     stand_in(monkeypatch, fails)
-    assert traced(TRACED["springs"], 10) is not None
+    assert trace_sparsity(TRACED["springs"], 10) is not None
     assert not caplog.text
-    assert traced(function, 10) is None
+    assert trace_sparsity(function, 10) is None
     assert "asdex fails (NotImplementedError: No handler)" in caplog.text
 
 

@@ -5,7 +5,8 @@ import pytest
 
 import sparsehess as sh
 from sparsehess.errors import InputError
-from sparsehess.hosts.learning.sample_shares import diagonal_blocks, share
+from sparsehess.hosts.learning.parameter_groups import diagonal_blocks
+from sparsehess.hosts.learning.sample_shares import share_samples
 
 torch = pytest.importorskip("torch")
 
@@ -36,7 +37,7 @@ def blocks_of(matrix, variables):
 
 
 def curvature(make, model, loss, inputs, targets, comm, **options):
-    objective = make(model, loss, *share(inputs, targets, comm=comm), comm=comm, **options)
+    objective = make(model, loss, *share_samples(inputs, targets, comm=comm), comm=comm, **options)
     return comm.allreduce(objective.hvps(objective.x, np.eye(objective.n)))
 
 
@@ -60,14 +61,14 @@ def convolutions():
 def test_exact_for_one_linear_layer(comm):
     torch.manual_seed(0)
     layer = torch.nn.Linear(4, 3)
-    own = share(INPUTS, VALUES, comm=comm)
+    own = share_samples(INPUTS, VALUES, comm=comm)
     exact = curvature(gauss_newton, layer, SQUARES, INPUTS, VALUES, comm)
     with kfac(layer, SQUARES, *own, comm=comm) as found:
         assert off(entries(found), exact) < 1e-14
         assert found.trace() == pytest.approx(np.trace(exact), rel=1e-13)
         np.testing.assert_allclose(found.spectrum(15), np.linalg.eigvalsh(exact), atol=1e-14)
     # One sample, whatever the loss.
-    one = share(INPUTS[:1], CLASSES[:1], comm=comm)
+    one = share_samples(INPUTS[:1], CLASSES[:1], comm=comm)
     for kind, make in KINDS.items():
         exact = curvature(make, layer, ENTROPY, INPUTS[:1], CLASSES[:1], comm)
         for build in (kfac, ekfac):
@@ -92,14 +93,14 @@ def test_exact_layer_by_layer_for_linear_networks(comm):
         (alone, "expand", IMAGES, wanted),
     ):
         exact = curvature(gauss_newton, model, SQUARES, inputs, targets, comm)
-        with kfac(model, SQUARES, *share(inputs, targets, comm=comm), sharing=sharing, comm=comm) as found:
+        with kfac(model, SQUARES, *share_samples(inputs, targets, comm=comm), sharing=sharing, comm=comm) as found:
             assert off(entries(found), blocks_of(exact, found.variables)) < 1e-13
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sharing", ["expand", "reduce"])
 def test_corrected_eigenvalues(kind, sharing, comm):
-    own = share(IMAGES, CLASSES, comm=comm)
+    own = share_samples(IMAGES, CLASSES, comm=comm)
     exact = curvature(KINDS[kind], convolutions(), ENTROPY, IMAGES, CLASSES, comm)
     given = {"curvature": kind, "sharing": sharing, "comm": comm}
     with (
@@ -120,7 +121,7 @@ def test_corrected_eigenvalues(kind, sharing, comm):
 
 
 def test_chunks_make_no_difference(comm):
-    own = share(IMAGES, CLASSES, comm=comm)
+    own = share_samples(IMAGES, CLASSES, comm=comm)
     for build in (kfac, ekfac):
         with (
             build(convolutions(), ENTROPY, *own, comm=comm) as whole,
@@ -135,7 +136,7 @@ def test_chunks_make_no_difference(comm):
 def test_solves_and_what_is_left_out(comm):
     torch.manual_seed(3)
     model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.LayerNorm(5), torch.nn.Linear(5, 3))
-    own = share(INPUTS, CLASSES, comm=comm)
+    own = share_samples(INPUTS, CLASSES, comm=comm)
     with kfac(model, ENTROPY, *own, comm=comm) as found:
         assert found.uncovered == ("1.weight", "1.bias") and found.missing == 10
         H = entries(found)
@@ -159,7 +160,7 @@ def test_solves_and_what_is_left_out(comm):
 
 
 def test_blocks_are_those_of_the_curvature(comm):
-    own = share(IMAGES, CLASSES, comm=comm)
+    own = share_samples(IMAGES, CLASSES, comm=comm)
     with (
         ekfac(convolutions(), ENTROPY, *own, comm=comm) as factors,
         sh.MatrixFree(gauss_newton(convolutions(), ENTROPY, *own, comm=comm)) as free,
@@ -170,18 +171,23 @@ def test_blocks_are_those_of_the_curvature(comm):
 
 
 def test_layers_without_factors_are_named(comm):
-    own = share(IMAGES, CLASSES, comm=comm)
+    own = share_samples(IMAGES, CLASSES, comm=comm)
     grouped = torch.nn.Sequential(torch.nn.Conv2d(2, 4, 3, groups=2), torch.nn.Flatten(), torch.nn.Linear(48, 3))
     with pytest.raises(InputError, match="in 2 groups"):
         kfac(grouped, ENTROPY, *own, comm=comm)
     tied = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
     tied[1].weight = tied[0].weight
     with pytest.raises(InputError, match=r"1\.weight is also 0\.weight"):
-        kfac(tied, ENTROPY, *share(INPUTS, CLASSES, comm=comm), comm=comm)
+        kfac(tied, ENTROPY, *share_samples(INPUTS, CLASSES, comm=comm), comm=comm)
     with pytest.raises(InputError, match="no linear or convolution layer"):
-        kfac(torch.nn.LayerNorm(4), ENTROPY, *share(INPUTS, CLASSES, comm=comm), comm=comm)
+        kfac(torch.nn.LayerNorm(4), ENTROPY, *share_samples(INPUTS, CLASSES, comm=comm), comm=comm)
     with pytest.raises(InputError, match="not convex"):
-        kfac(torch.nn.Linear(4, 3), lambda z, y: -(z**2).mean(), *share(INPUTS, CLASSES, comm=comm), comm=comm)
+        kfac(
+            torch.nn.Linear(4, 3),
+            lambda z, y: -(z**2).mean(),
+            *share_samples(INPUTS, CLASSES, comm=comm),
+            comm=comm,
+        )
 
 
 class Flattened(torch.nn.Module):
@@ -198,4 +204,4 @@ class Flattened(torch.nn.Module):
 def test_positions_that_cannot_be_told_from_samples_are_refused(comm):
     inputs = DRAWN.normal(size=(9, 5, 4))
     with pytest.raises(InputError, match=r"layer inner is given \(\d+, 4\) for \d samples"):
-        kfac(Flattened(), SQUARES, *share(inputs, VALUES, comm=comm), comm=comm)
+        kfac(Flattened(), SQUARES, *share_samples(inputs, VALUES, comm=comm), comm=comm)

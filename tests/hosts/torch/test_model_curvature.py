@@ -5,12 +5,13 @@ import pytest
 
 import sparsehess as sh
 from sparsehess.errors import CheckError, InputError
-from sparsehess.hosts.learning.sample_shares import diagonal_blocks, drawn, labels, layers, share
+from sparsehess.hosts.learning.parameter_groups import diagonal_blocks, group_labels, layer_variables
+from sparsehess.hosts.learning.sample_shares import draw_mini_batch, share_samples
 
 torch = pytest.importorskip("torch")
 
 from sparsehess.hosts.torch.model_curvature import empirical_fisher, gauss_newton, hessian  # noqa: E402
-from sparsehess.hosts.torch.objective import blocks  # noqa: E402
+from sparsehess.hosts.torch.parameters import parameter_slices  # noqa: E402
 
 pytestmark = pytest.mark.parallel([1, 2])
 
@@ -66,7 +67,7 @@ def off(found, exact):
 @pytest.mark.parametrize("kind", KINDS)
 def test_curvature_equals_dense_derivatives(kind, comm):
     exact = dense(network(), ENTROPY, INPUTS, CLASSES)[kind]
-    inputs, targets = share(INPUTS, CLASSES, comm=comm)
+    inputs, targets = share_samples(INPUTS, CLASSES, comm=comm)
     made = {
         "whole": KINDS[kind](network(), ENTROPY, inputs, targets, comm=comm),
         "in chunks": KINDS[kind](network(), ENTROPY, inputs, targets, memory=1, comm=comm),
@@ -85,7 +86,7 @@ def test_curvature_equals_dense_derivatives(kind, comm):
 
 
 def test_single_products_in_double_precision_around_them(comm):
-    own = share(INPUTS, CLASSES, comm=comm)
+    own = share_samples(INPUTS, CLASSES, comm=comm)
     objective = hessian(network(), ENTROPY, *own, products="float32", comm=comm)
     values = np.linalg.eigvalsh(dense(network(), ENTROPY, INPUTS, CLASSES)["hessian"])
     with (
@@ -97,10 +98,10 @@ def test_single_products_in_double_precision_around_them(comm):
 
 @pytest.mark.parametrize("memory", [2**29, 30000])
 def test_an_energy_elsewhere_moves_nothing_else(memory, comm):
-    objective = hessian(network(), ENTROPY, *share(INPUTS, CLASSES, comm=comm), memory=memory, comm=comm)
+    objective = hessian(network(), ENTROPY, *share_samples(INPUTS, CLASSES, comm=comm), memory=memory, comm=comm)
     x, away, V = objective.x, objective.x + 0.5, np.eye(objective.n)[:3]
     slope, products, energy = objective.gradient(x), objective.hvps(x, V), objective.energy(x)
-    if len(share(INPUTS, comm=comm)[0]):
+    if len(share_samples(INPUTS, comm=comm)[0]):
         assert objective.energy(away) != energy
     for function, expected in ((objective.gradient, slope), (lambda at: objective.hvps(at, V), products)):
         objective.energy(away)
@@ -108,7 +109,7 @@ def test_an_energy_elsewhere_moves_nothing_else(memory, comm):
 
 
 def test_points_may_change(comm):
-    objective = hessian(network(), ENTROPY, *share(INPUTS, CLASSES, comm=comm), comm=comm)
+    objective = hessian(network(), ENTROPY, *share_samples(INPUTS, CLASSES, comm=comm), comm=comm)
     other = network(1).double()
     there = torch.nn.utils.parameters_to_vector(other.parameters()).detach().numpy()
     here = entries(objective, comm)
@@ -127,15 +128,15 @@ def test_sums_and_losses_of_other_kinds(kind, comm):
     targets = np.random.default_rng(2).normal(size=(13, 3))
     loss = torch.nn.MSELoss(reduction="sum")
     exact = dense(network(), loss, INPUTS, targets, mean=False)[kind]
-    own = share(INPUTS, targets, comm=comm)
+    own = share_samples(INPUTS, targets, comm=comm)
     assert off(entries(KINDS[kind](network(), loss, *own, reduction="sum", comm=comm), comm), exact) < 1e-14
     with pytest.raises(CheckError, match="is a sum over samples: say reduction='sum'"):
         KINDS[kind](network(), loss, *own, comm=comm)
 
 
 def test_mini_batches_are_parts_of_the_whole(comm):
-    inputs, targets = share(INPUTS, CLASSES, comm=comm)
-    ours = drawn(len(inputs), 6, seed=3, comm=comm)
+    inputs, targets = share_samples(INPUTS, CLASSES, comm=comm)
+    ours = draw_mini_batch(len(inputs), 6, seed=3, comm=comm)
     chosen = np.sort(np.random.default_rng(3).choice(13, 6, replace=False))
     assert sum(comm.allgather(len(ours))) == 6
     others = np.setdiff1d(np.arange(len(inputs)), ours)
@@ -152,7 +153,7 @@ def test_mini_batches_are_parts_of_the_whole(comm):
         found = mean.product(v[layout.start : layout.stop])
         np.testing.assert_allclose(found, (whole @ v)[layout.start : layout.stop], atol=1e-14)
     with pytest.raises(InputError, match="14 from 13"):
-        drawn(len(inputs), 14, comm=comm)
+        draw_mini_batch(len(inputs), 14, comm=comm)
 
 
 class Adapted(torch.nn.Module):
@@ -171,7 +172,7 @@ class Adapted(torch.nn.Module):
 def test_adapters_alone(comm):
     torch.manual_seed(4)
     model = torch.nn.Sequential(Adapted(4, 6, 2), torch.nn.Tanh(), Adapted(6, 3, 1))
-    own = share(INPUTS, CLASSES, comm=comm)
+    own = share_samples(INPUTS, CLASSES, comm=comm)
     objective = hessian(model, ENTROPY, *own, parameters=r".*\.[AB]", comm=comm)
     assert objective.n == 2 * (4 + 6) + 1 * (6 + 3)
     names = ["0.A", "0.B", "2.A", "2.B"]
@@ -184,8 +185,8 @@ def test_adapters_alone(comm):
 
 
 def test_layers(comm):
-    objective = hessian(network(), ENTROPY, *share(INPUTS, CLASSES, comm=comm), comm=comm)
-    groups = layers(blocks(network()))
+    objective = hessian(network(), ENTROPY, *share_samples(INPUTS, CLASSES, comm=comm), comm=comm)
+    groups = layer_variables(parameter_slices(network()))
     assert {name: len(group) for name, group in groups.items()} == {"0": 25, "2": 18}
     exact = dense(network(), ENTROPY, INPUTS, CLASSES)["hessian"]
     parts = [exact[:25, :25], exact[25:, 25:]]
@@ -193,11 +194,11 @@ def test_layers(comm):
         with diagonal_blocks(free, groups) as found:
             union = np.sort(np.concatenate([np.linalg.eigvalsh(part) for part in parts]))
             np.testing.assert_allclose(found.spectrum(43), union, atol=1e-14)
-        traces = sh.block_traces(free, labels(groups, objective.n), samples=200)
+        traces = sh.block_traces(free, group_labels(groups, objective.n), samples=200)
     wanted = [np.trace(part) for part in parts]
     assert (np.abs(traces.traces - wanted) < 5 * traces.stderr).all()
     with pytest.raises(InputError, match="18 of 43 variables are in no group"):
-        labels({"0": groups["0"]}, 43)
+        group_labels({"0": groups["0"]}, 43)
 
 
 class Crooked(torch.autograd.Function):
@@ -225,7 +226,7 @@ class Wrong(torch.nn.Module):
 
 
 def test_what_cannot_be_trusted_is_refused(comm):
-    own = share(INPUTS, CLASSES, comm=comm)
+    own = share_samples(INPUTS, CLASSES, comm=comm)
     drops = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 3))
     norms = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 3))
     with pytest.raises(CheckError, match=r"not deterministic.*Dropout '1' is in training mode; call model.eval"):
@@ -265,7 +266,7 @@ def test_no_eigenvalue_of_a_network_comes_twice(comm):
         optimizer.zero_grad()
         ENTROPY(model(torch.tensor(inputs)), torch.tensor(classes)).backward()
         optimizer.step()
-    objective = hessian(model, ENTROPY, *share(inputs, classes, comm=comm), comm=comm)
+    objective = hessian(model, ENTROPY, *share_samples(inputs, classes, comm=comm), comm=comm)
     exact = np.linalg.eigvalsh(entries(objective, comm))
     size = np.abs(exact).max()
     top = exact[-10:]

@@ -13,7 +13,7 @@ from support.smooth_functions import FUNCTIONS
 
 torch = pytest.importorskip("torch")
 
-from sparsehess.hosts.torch.objective import blocks  # noqa: E402
+from sparsehess.hosts.torch.parameters import parameter_slices  # noqa: E402
 
 pytestmark = pytest.mark.parallel([1, 2])
 
@@ -147,7 +147,7 @@ def test_parameters_that_are_frozen_tied_or_not_used():
 
     torch.manual_seed(1)
     module = Shared()
-    assert blocks(module) == {"idle": slice(0, 2), "shift": slice(2, 3), "first.weight": slice(3, 7)}
+    assert parameter_slices(module) == {"idle": slice(0, 2), "shift": slice(2, 3), "first.weight": slice(3, 7)}
     objective = sh.from_torch(function, module)
     scale = module.frozen.weight.detach().double()
 

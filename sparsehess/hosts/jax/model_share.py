@@ -1,0 +1,167 @@
+"""`JaxShare`: a JAX model with this rank's samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sparsehess.errors import InputError
+from sparsehess.hosts.jax.features import double_precision
+from sparsehess.hosts.jax.parameters import is_real, named_leaves, parameter_slices
+from sparsehess.hosts.learning.model_share import ModelShare
+from sparsehess.hosts.learning.parameter_groups import Selection
+
+if TYPE_CHECKING:
+    from jax import Array
+
+# Inputs, a tree of arrays, and targets of some samples.
+Samples = tuple[Any, np.ndarray]
+
+
+class JaxShare(ModelShare):
+    """A model and this rank's samples at one precision, with the loss on them.
+
+    Attributes
+    ----------
+    leaves, leaf_names
+        All arrays of the parameters, and their names; None for those that are not of floating point.
+    precision
+        Of the arrays.
+    """
+
+    def __init__(
+        self,
+        jax: ModuleType,
+        apply: Callable[[Any, Any], Array],
+        loss: Callable[[Array, Any], Array],
+        params: Any,
+        inputs: Any,
+        targets: Any,
+        parameters: Selection,
+        precision: str,
+        device: Any,
+    ) -> None:
+        self.jax, self._apply, self._loss, self.precision, self._device = jax, apply, loss, precision, device
+        leaves, self._tree = named_leaves(params), jax.tree_util.tree_structure(params)
+        slices = parameter_slices(params, parameters)
+        self.leaf_names = [name if is_real(leaf) else None for name, leaf in leaves]
+        self._places = [number for number, name in enumerate(self.leaf_names) if name in slices]
+        self.leaves = [self._converted(leaf) for _, leaf in leaves]
+        self._inputs = jax.tree_util.tree_map(self._converted, inputs)
+        self._targets = self._converted(targets)
+        if not self._targets.ndim or not self._places:
+            raise InputError(
+                "a model needs targets with samples along the first axis, and arrays of floating point"
+            )
+        samples = len(self._targets)
+        if any(len(one) != samples for one in jax.tree_util.tree_leaves(self._inputs)):
+            raise InputError(f"inputs have not the {samples} samples of the targets")
+        self._ends = np.cumsum([self.leaves[place].size for place in self._places])[:-1]
+        x = np.concatenate([np.asarray(self.leaves[place], np.float64).ravel() for place in self._places])
+        super().__init__(slices, x, samples)
+        # Compiled when they are first called, once for each number of samples.
+        self._energy = jax.jit(lambda x, samples: self.weighted_loss(self.outputs(x, samples), samples))
+        self._gradient = jax.grad(self._energy)
+
+    def _converted(self, array: Any) -> np.ndarray:
+        array = np.asarray(array)
+        return array.astype(self.precision) if np.issubdtype(array.dtype, np.floating) else array
+
+    def part(self, first: int, last: int) -> Samples:
+        """Return (inputs, targets) of some samples.
+
+        Not collective.
+        """
+        return self.jax.tree_util.tree_map(lambda one: one[first:last], self._inputs), self._targets[first:last]
+
+    def outputs(self, x: Array | np.ndarray, samples: Samples) -> Array:
+        """Return what the model gives for some samples at x (n,).
+
+        Not collective. It can be traced.
+        """
+        leaves = list(self.leaves)
+        for place, piece in zip(self._places, self.jax.numpy.split(x, self._ends), strict=True):
+            leaves[place] = piece.reshape(leaves[place].shape)
+        return self.apply_to(leaves, samples[0])
+
+    def apply_to(self, leaves: Sequence[Any], inputs: Any) -> Array:
+        """Return what the model gives for some inputs with arrays in the place of its own.
+
+        Not collective. It can be traced.
+        """
+        return self._apply(self.jax.tree_util.tree_unflatten(self._tree, leaves), inputs)
+
+    def loss_of_outputs(self, outputs: Array, targets: Any) -> Array:
+        """Return the loss of outputs, as the user's function has it.
+
+        Not collective. It can be traced.
+        """
+        value = self.jax.numpy.asarray(self._loss(outputs, targets))
+        if value.size != 1:
+            raise InputError(f"the loss must return one number, not {value.shape}: take its mean over samples")
+        return value.reshape(())
+
+    def weighted_loss(self, outputs: Array, samples: Samples) -> Array:
+        """Return what some samples contribute to the whole.
+
+        Not collective. It can be traced.
+        """
+        return self.weight(len(samples[1])) * self.loss_of_outputs(outputs, samples[1])
+
+    def sample_slopes(self, outputs: Array, samples: Samples) -> Array:
+        """Return the gradients of the loss of each sample by its outputs.
+
+        Not collective. It can be traced.
+        """
+        count = len(samples[1])
+        if not outputs.ndim or len(outputs) != count:
+            raise InputError(f"{count} samples have outputs {outputs.shape}: their first axis must be samples")
+        factor = 1 if self.is_sum else count
+        return self.jax.grad(lambda at: factor * self._loss(at, samples[1]))(outputs)
+
+    def precise(self) -> ExitStack:
+        """Return a context with double precision and the device, for the length of a call.
+
+        Not collective.
+        """
+        stack = ExitStack()
+        stack.enter_context(double_precision())
+        if self._device is not None:
+            stack.enter_context(self.jax.default_device(self._device))
+        return stack
+
+    def sum_over_chunks(self, function: Callable[..., Any], x: np.ndarray, *more: np.ndarray) -> np.ndarray:
+        """Return the sum of function(x, *more, samples) over chunks of samples, of float64.
+
+        Not collective.
+        """
+        with self.precise():
+            at, parts = x.astype(self.precision), (self.part(*ends) for ends in self.chunks())
+            return sum((np.asarray(function(at, *more, part), np.float64) for part in parts), np.zeros(()))
+
+    def loss(self, first: int, last: int) -> float:
+        """Return the loss of some samples where the model was at first.
+
+        Not collective.
+        """
+        samples = self.part(first, last)
+        with self.precise():
+            return float(self.loss_of_outputs(self.outputs(self.x.astype(self.precision), samples), samples[1]))
+
+    def energy(self, x: np.ndarray) -> float:
+        """Return this rank's part of the loss at x (n,).
+
+        Not collective.
+        """
+        return float(self.sum_over_chunks(self._energy, x))
+
+    def gradient(self, x: np.ndarray) -> np.ndarray:
+        """Return (n,) this rank's part of the gradient at x (n,).
+
+        Not collective.
+        """
+        return self.sum_over_chunks(self._gradient, x) + np.zeros(len(self.x))

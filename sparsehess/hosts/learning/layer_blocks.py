@@ -1,0 +1,173 @@
+"""`LayerBlocks`: a matrix that is zero but for a block of each layer of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from sparsehess.errors import InputError
+from sparsehess.operators.direct_sum import DirectSum
+from sparsehess.operators.eigenvalues import Eigenvalues
+from sparsehess.operators.operator import Operator
+from sparsehess.runtime import PETSc, destroy
+from sparsehess.runtime.row_layout import Layout
+
+
+class LayerBlocks(Operator):
+    """H is zero but for a block of each layer, and in the order of the model's variables.
+
+    Collective to make and to use. Eigenvalues, solves and determinants are those of the blocks. K-FAC and EKFAC
+    have this form; with a shift it is a preconditioner of the model's curvature.
+
+    Parameters
+    ----------
+    parts
+        An operator for each layer; they belong to this.
+    variables
+        (m,) for each layer: which of the model's variables the rows of its operator are, the same on every rank.
+    n
+        Variables of the model.
+    uncovered
+        Names of parameters that are in no layer, whose rows are zero.
+
+    Attributes
+    ----------
+    parts, variables, uncovered
+        As given.
+    """
+
+    def __init__(
+        self,
+        parts: Mapping[str, Operator],
+        variables: Mapping[str, np.ndarray],
+        n: int,
+        *,
+        uncovered: tuple[str, ...] = (),
+    ) -> None:
+        self.parts, self.variables, self.uncovered = dict(parts), dict(variables), tuple(uncovered)
+        self._sum = DirectSum([*self.parts.values()], owned=True)
+        self._shell(Layout.from_size(n, self._sum.comm))
+        rows = [self.variables[name][part.layout.start : part.layout.stop] for name, part in self.parts.items()]
+        template, self._inside = self.mat.createVecRight(), self._sum.mat.createVecRight()
+        index = PETSc.IS().createGeneral(np.concatenate(rows).astype(PETSc.IntType), comm=self.comm)
+        self._scatter = PETSc.Scatter().create(template, index, self._inside, None)
+        destroy(index, template)
+
+    @property
+    def missing(self) -> int:
+        """How many variables are in no layer."""
+        return self.n - self._sum.n
+
+    def _placed(
+        self, function: Callable[[np.ndarray], np.ndarray], vector: np.ndarray, rest: np.ndarray
+    ) -> np.ndarray:
+        """Return a map of the layers' variables, and something else (n_local,) for the others."""
+        x, y = self._vec(vector), self._vec(rest)
+        self._scatter.scatter(x, self._inside, mode=PETSc.ScatterMode.FORWARD)
+        self._inside.setArray(function(self._inside.getArray().copy()))
+        self._scatter.scatter(self._inside, y, mode=PETSc.ScatterMode.REVERSE)
+        out = y.getArray().copy()
+        destroy(x, y)
+        return out
+
+    def product(self, vector: np.ndarray) -> np.ndarray:
+        """Return H v (n_local,).
+
+        Collective.
+        """
+        return self._placed(self._sum.product, vector, np.zeros_like(vector))
+
+    def diagonal(self) -> np.ndarray:
+        """Return the diagonal (n_local,).
+
+        Collective.
+        """
+        zero = np.zeros(self.layout.n_local)
+        return self._placed(lambda _: self._sum.diagonal(), zero, zero)
+
+    def trace(self) -> float:
+        """Return the trace.
+
+        Collective.
+        """
+        return self._sum.trace()
+
+    @property
+    def knows_eigenvalues(self) -> bool:
+        """Whether all layers know theirs. Collective the first time."""
+        return self._sum.knows_eigenvalues
+
+    def eigenvalues(self) -> Eigenvalues:
+        """Return all eigenvalues: those of the layers, and a zero for each variable in none.
+
+        Collective.
+
+        Raises
+        ------
+        InputError
+            A layer does not know its own.
+        """
+        every = self._sum.eigenvalues()
+        if not self.missing:
+            return every
+        own = self.missing if self.comm.rank == 0 else 0
+        return Eigenvalues(self.comm, np.append(every.values, 0.0), np.append(every.counts, own))
+
+    def logdet(self, shift: float = 0.0) -> float:
+        """Return log |det (H + shift I)|, -inf where it is singular; `inertia` tells the sign.
+
+        Collective.
+        """
+        if self.missing and not shift:
+            return -np.inf
+        return self._sum.logdet(shift) + (self.missing * float(np.log(abs(shift))) if self.missing else 0.0)
+
+    def function(self, f: Callable[[np.ndarray], np.ndarray]) -> LayerBlocks:
+        """Return f(H) as such layers: f of their operators.
+
+        Collective.
+
+        Raises
+        ------
+        InputError
+            Variables in no layer: there the matrix is zero, and f of it is of no use.
+        """
+        if self.missing:
+            raise InputError(
+                f"{self.missing} variables are in no layer ({', '.join(self.uncovered)}): choose `parameters` "
+                "without them"
+            )
+        made: dict[str, Operator] = {}
+        try:
+            for name, part in self.parts.items():
+                made[name] = part.function(f)
+        except Exception:  # raised on every rank
+            for one in made.values():
+                one.close()
+            raise
+        return LayerBlocks(made, self.variables, self.n)
+
+    def _solve(self, b: np.ndarray, shift: float) -> np.ndarray:
+        if self.missing and not shift:
+            raise InputError(
+                f"{self.missing} variables are in no layer ({', '.join(self.uncovered)}), where the matrix "
+                "is zero: take a shift"
+            )
+        return np.stack(
+            [
+                self._placed(lambda own: self._sum.solve(own, shift), column, column / shift if shift else column)
+                for column in np.ascontiguousarray(b.T)
+            ],
+            axis=1,
+        )
+
+    def close(self) -> None:
+        """Destroy the matrix, and the layers' operators.
+
+        Collective.
+        """
+        destroy(self._scatter, self._inside)
+        self._scatter = self._inside = None
+        self._sum.close()
+        super().close()

@@ -1,0 +1,109 @@
+"""`ModelShare`: a model at one precision, with this rank's samples and the loss on them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from sparsehess.errors import InputError
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+class ModelShare(ABC):
+    """A model at one precision, with this rank's samples and the loss on them.
+
+    Vectors are NumPy's, of float64. Until `weigh` is called, the loss is a sum over samples.
+
+    Parameters
+    ----------
+    slices
+        Which variables the chosen parameters are: a slice for each name, one after another.
+    x
+        (n,) where the parameters are at first.
+    samples
+        How many samples this rank has.
+
+    Attributes
+    ----------
+    slices, x, samples
+        As given.
+    chunk
+        How many samples are worked on at a time, at most.
+    is_sum
+        Whether the loss is a sum over samples, not a mean.
+    """
+
+    def __init__(self, slices: Mapping[str, slice], x: np.ndarray, samples: int) -> None:
+        self.slices, self.x = dict(slices), x
+        self.samples = self.chunk = samples
+        self.is_sum, self._part = True, 1.0
+
+    def weigh(self, total: int, reduction: str) -> None:
+        """Set the weight of a sample from the number of samples of all ranks and the kind of the loss."""
+        self.is_sum = reduction == "sum"
+        self._part = 1 / total
+
+    def weight(self, count: int) -> float:
+        """Return by what the loss of some samples is multiplied in the whole."""
+        return 1.0 if self.is_sum else count * self._part
+
+    def chunks(self) -> list[tuple[int, int]]:
+        """Return (first, last) of chunks of samples, about as large as each other."""
+        if not self.samples:
+            return []
+        edges = np.linspace(0, self.samples, -(-self.samples // self.chunk) + 1).astype(int).tolist()
+        return [*pairwise(edges)]
+
+    @abstractmethod
+    def loss(self, first: int, last: int) -> float:
+        """Return the loss of some samples at the parameters as they stand, as the user's function has it."""
+
+    @abstractmethod
+    def energy(self, x: np.ndarray) -> float:
+        """Return this rank's part of the whole loss at x (n,)."""
+
+    @abstractmethod
+    def gradient(self, x: np.ndarray) -> np.ndarray:
+        """Return (n,) this rank's part of the gradient at x (n,)."""
+
+    def advice(self) -> str:
+        """Return what in the model makes samples depend on chance or on each other; or nothing."""
+        return ""
+
+
+# A host's kind of share.
+Share = TypeVar("Share", bound=ModelShare)
+
+
+def weigh_shares(comm: MPI.Comm, reduction: str, *shares: ModelShare) -> int:
+    """Weigh the samples of shares that differ by precision alone; return how many all ranks have.
+
+    Collective.
+
+    Raises
+    ------
+    InputError
+        No rank has a sample.
+    """
+    total: int = comm.allreduce(shares[0].samples)
+    if not total:
+        raise InputError("no rank has a sample")
+    for share in shares:
+        share.weigh(total, reduction)
+    return total
+
+
+def linear_cost(cost: Callable[[int], int], few: int, many: int) -> tuple[int, int]:
+    """Return (fixed, each) of a cost that is linear in the number of samples, from two of its values.
+
+    Not collective.
+    """
+    low, high = cost(few), cost(many)
+    each = max(1, (high - low) // max(1, many - few))
+    return max(0, low - each * few), each

@@ -1,0 +1,30 @@
+"""How products of a curvature are formed: their precision, and how many of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sparsehess.errors import InputError
+
+# Precision of products; gradients are always of float64.
+PRODUCTS = ("float64", "float32")
+
+# What a loss is over samples.
+REDUCTIONS = ("mean", "sum")
+
+# Products that a batch has at most.
+MOST_PRODUCTS = 64
+
+
+def require_one_of(known: Sequence[str], value: str, what: str = "") -> None:
+    """Refuse a value that is not among those known.
+
+    Not collective.
+
+    Raises
+    ------
+    InputError
+        It is another; the message lists them.
+    """
+    if value not in known:
+        raise InputError(f"{what}{' ' if what else ''}{value!r} is none of {', '.join(known)}")

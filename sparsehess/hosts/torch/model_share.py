@@ -1,0 +1,188 @@
+"""`TorchShare`: a PyTorch model with this rank's samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sparsehess.errors import InputError
+from sparsehess.hosts.learning.model_share import ModelShare
+from sparsehess.hosts.learning.parameter_groups import Selection, consecutive_slices, select_parameters
+from sparsehess.hosts.torch.graphs import differentiable_attention
+from sparsehess.hosts.torch.parameters import Leaves, convert_module, require_device
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+    from sparsehess.hosts.torch.parameters import Device
+
+
+class TorchShare(ModelShare):
+    """A model and this rank's samples at one precision, with the loss on them.
+
+    Attributes
+    ----------
+    leaves
+        The parameters that are the variables.
+    model
+        The copy of the model.
+    device
+        Where the first parameter and the samples are.
+    moves
+        How often the parameters have changed: graphs made before the last time are of no use.
+    """
+
+    def __init__(
+        self,
+        torch: ModuleType,
+        model: Module,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        inputs: Any,
+        targets: Any,
+        parameters: Selection,
+        precision: str,
+        device: Device,
+    ) -> None:
+        self.torch, self._dtype = torch, getattr(torch, precision)
+        if not isinstance(model, torch.nn.Module):
+            raise InputError(f"the model must be a torch.nn.Module, not {type(model).__name__}")
+        own = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        if not own:
+            raise InputError(f"{type(model).__name__} has no parameters that require gradients")
+        names = select_parameters(own, parameters)
+        require_device(torch, device)
+        self.model = convert_module(torch, model, self._dtype, device)
+        tensors = dict(self.model.named_parameters())
+        for name, tensor in tensors.items():
+            tensor.requires_grad_(name in names)
+            if tensor.is_complex() and tensor.requires_grad:
+                raise InputError(f"parameter {name} is complex")
+        self.leaves = Leaves(torch, [tensors[name] for name in names])
+        self.device = self.leaves.tensors[0].device
+        if isinstance(loss, torch.nn.Module):
+            loss = convert_module(torch, loss, self._dtype, device)
+        self._loss = loss
+        self._inputs = [self._tensor(one) for one in (inputs if isinstance(inputs, (tuple, list)) else (inputs,))]
+        self._targets = self._tensor(targets)
+        if any(len(array) != len(self._targets) for array in self._inputs):
+            raise InputError(
+                f"inputs of {[len(array) for array in self._inputs]} samples, targets of {len(self._targets)}"
+            )
+        slices = consecutive_slices((name, tensors[name].numel()) for name in names)
+        super().__init__(slices, self.leaves.join(self.leaves.tensors), len(self._targets))
+        self._at, self.moves = self.x, 0
+
+    def _tensor(self, array: Any) -> Tensor:
+        try:
+            tensor = array.detach() if self.torch.is_tensor(array) else self.torch.tensor(np.asarray(array))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"inputs and targets must be tensors or arrays of numbers: {error}") from error
+        if not tensor.ndim:
+            raise InputError("samples lie along the first axis, and there is none")
+        return tensor.to(device=self.device, dtype=self._dtype if tensor.is_floating_point() else tensor.dtype)
+
+    def outputs(self, first: int, last: int) -> Tensor:
+        """Return what the model gives for some samples.
+
+        Not collective.
+        """
+        with differentiable_attention(self.torch):
+            return self.model(*(array[first:last] for array in self._inputs))
+
+    def loss_of_outputs(self, outputs: Tensor, first: int, last: int) -> Tensor:
+        """Return the loss of outputs for some samples, as the user's function has it.
+
+        Not collective.
+        """
+        value = self._loss(outputs, self._targets[first:last])
+        if not self.torch.is_tensor(value) or value.numel() != 1 or not value.is_floating_point():
+            shape = tuple(value.shape) if self.torch.is_tensor(value) else ""
+            raise InputError(
+                f"the loss must return a tensor of one real number, not {type(value).__name__} {shape}"
+                + (": take its mean over samples" if shape else "")
+            )
+        return value.reshape(())
+
+    def sample_slopes(self, outputs: Tensor, first: int, last: int) -> Tensor:
+        """Return the gradients of the loss of each sample by its outputs.
+
+        Not collective. The outputs' first axis must be the samples.
+        """
+        count = last - first
+        if not outputs.ndim or len(outputs) != count:
+            raise InputError(
+                f"{count} samples have outputs {tuple(outputs.shape)}: their first axis must be samples"
+            )
+        (slope,) = self.torch.autograd.grad(self.loss_of_outputs(outputs, first, last), outputs)
+        return (slope if self.is_sum else count * slope).detach()
+
+    def loss(self, first: int, last: int) -> float:
+        """Return the loss of some samples at the parameters as they stand.
+
+        Not collective.
+        """
+        with self.torch.enable_grad():  # the loss may differentiate by itself
+            return self.loss_of_outputs(self.outputs(first, last), first, last).item()
+
+    def weighted_loss(self, first: int, last: int) -> Tensor:
+        """Return what some samples contribute to the whole.
+
+        Not collective.
+        """
+        return self.weight(last - first) * self.loss_of_outputs(self.outputs(first, last), first, last)
+
+    def assign(self, x: np.ndarray) -> None:
+        """Make x (n,) the values of the parameters.
+
+        Not collective.
+        """
+        if not np.array_equal(self._at, x):
+            self.leaves.assign(x)
+            self._at = np.array(x)
+            self.moves += 1
+
+    def energy(self, x: np.ndarray) -> float:
+        """Return this rank's part of the loss at x (n,).
+
+        Not collective.
+        """
+        self.assign(x)
+        return sum(self.weight(last - first) * self.loss(first, last) for first, last in self.chunks())
+
+    def gradient(self, x: np.ndarray) -> np.ndarray:
+        """Return (n,) this rank's part of the gradient at x (n,).
+
+        Not collective.
+        """
+        self.assign(x)
+        total = np.zeros(self.leaves.n)
+        for first, last in self.chunks():
+            with self.torch.enable_grad():
+                loss = self.weighted_loss(first, last)
+                slopes = self.torch.autograd.grad(loss, self.leaves.tensors, allow_unused=True)
+                total += self.leaves.join(self.leaves.complete(slopes))
+        return total
+
+    def advice(self) -> str:
+        """Return which modules make outputs depend on chance or on other samples, and what to do; or nothing.
+
+        Not collective.
+        """
+        nn = self.torch.nn.modules
+        found = []
+        for where, module in self.model.named_modules():
+            drops = isinstance(module, nn.dropout._DropoutNd) and module.p > 0
+            drops = drops or (isinstance(module, self.torch.nn.RNNBase) and module.dropout > 0)
+            drops = drops or (isinstance(module, self.torch.nn.MultiheadAttention) and module.dropout > 0)
+            norms = isinstance(module, nn.batchnorm._BatchNorm)
+            if module.training and (drops or norms):
+                found.append(f"{type(module).__name__} {where!r}")
+        if not found:
+            return ""
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        are = "is" if len(found) == 1 else "are"
+        return f"{', '.join(found[:3])}{more} {are} in training mode; call model.eval() first"
