@@ -31,7 +31,7 @@ def color(
     budget: float = portfolio.BUDGET,
     lattice: np.ndarray | None = None,
 ) -> Coloring:
-    """Color a pattern.
+    """Return a colouring of a pattern.
 
     Collective. The colours do not depend on the number of ranks.
 
@@ -41,20 +41,19 @@ def color(
         What may be coupled. Where groups of variables are declared (`dofs`, `Pattern.in_blocks`), the
         groups are coloured and every group's colour stands for as many as it has variables.
     kind
-        `star`: direct recovery by symmetry (Coleman and Moré 1984).
-        `acyclic`: substitution in two-coloured trees (Coleman and Cai 1986); fewer colours, errors add up along
-        the trees.
-        `cpr`, `distance2`: no row holds a colour twice (Curtis, Powell, Reid 1974).
-        `powell-toint`: triangular substitution (Powell and Toint 1979).
+        `star`: direct recovery by symmetry [1]_.
+        `acyclic`: substitution in two-coloured trees [2]_; fewer colours, errors add up along the trees.
+        `cpr`, `distance2`: no row holds a colour twice [3]_.
+        `powell-toint`: triangular substitution [4]_.
     order
         A key of `ORDERS`, or `best`: periodic templates, several rules and orders, then passes that
         remove colours, started anew, within the budget. On several ranks `natural` and the orders by
         degree let one rank wait for another; `chunks` and `random` let them work side by side.
     rule
-        A key of the kind's rules in `KINDS`. Star: `2007` (Gebremedhin et al. 2007, algorithm 4.1) or
-        `conservative` (2005, algorithm 4.1). Acyclic: `local`, `triangular`, or `trees` (2007,
-        algorithm 5.1; larger patterns on one rank only). Default the first of its kind; with
-        `best` all, but `trees` only for patterns of up to 131,072 variables or groups.
+        A key of the kind's rules in `KINDS`. Star: `2007` ([5]_, algorithm 4.1) or `conservative` ([6]_,
+        algorithm 4.1). Acyclic: `local`, `triangular`, or `trees` ([5]_, algorithm 5.1; larger patterns on
+        one rank only). Default the first of its kind; with `best` all, but `trees` only for patterns of up
+        to 131,072 variables or groups.
     seed
         Of random orders and restarts.
     budget
@@ -64,10 +63,40 @@ def color(
         (n_local, d) coordinates of the variables (of the groups, where there are any), whole numbers
         or real ones of a lattice, for templates where the numbering is not that of a grid.
 
+    Returns
+    -------
+    Coloring
+        Colours of own and ghost variables, their number and a lower bound of it.
+
     Raises
     ------
     InputError
         Unknown kind, order or rule, a rule for one rank on several, or coordinates of no lattice.
+
+    References
+    ----------
+    .. [1] T. F. Coleman, J. J. Moré, Estimation of sparse Hessian matrices and graph coloring problems,
+       Mathematical Programming 28 (1984), 243-270.
+    .. [2] T. F. Coleman, J.-Y. Cai, The cyclic coloring problem and estimation of sparse Hessian matrices,
+       SIAM Journal on Algebraic and Discrete Methods 7 (1986), 221-235.
+    .. [3] A. R. Curtis, M. J. D. Powell, J. K. Reid, On the estimation of sparse Jacobian matrices,
+       IMA Journal of Applied Mathematics 13 (1974), 117-119.
+    .. [4] M. J. D. Powell, P. L. Toint, On the estimation of sparse Hessian matrices,
+       SIAM Journal on Numerical Analysis 16 (1979), 1060-1074.
+    .. [5] A. H. Gebremedhin, A. Tarafdar, F. Manne, A. Pothen, New acyclic and star coloring algorithms with
+       application to computing Hessians, SIAM Journal on Scientific Computing 29 (2007), 1042-1072.
+    .. [6] A. H. Gebremedhin, F. Manne, A. Pothen, What color is your Jacobian? Graph coloring for computing
+       derivatives, SIAM Review 47 (2005), 629-705.
+
+    Examples
+    --------
+    >>> import sparsehess as sh
+    >>> chain = sh.Pattern.from_pairs(range(99), range(1, 100), 100)
+    >>> star, acyclic = sh.color(chain), sh.color(chain, kind="acyclic")
+    >>> star.count, acyclic.count
+    (3, 2)
+    >>> sh.verify_coloring(chain, star) is None
+    True
     """
     if kind not in KINDS:
         raise InputError(f"kind {kind!r} is none of {', '.join(KINDS)}")

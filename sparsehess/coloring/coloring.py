@@ -34,6 +34,8 @@ class Attempt:
 class Coloring:
     """A colour for every variable.
 
+    Not collective. Made by `color`, or read from a file by `sparsehess.coloring.load`.
+
     Attributes
     ----------
     layout
@@ -56,6 +58,14 @@ class Coloring:
         What was tried, with the colours each gave.
     traffic
         What ranks exchanged to agree on the colours.
+
+    Examples
+    --------
+    >>> import sparsehess as sh
+    >>> chain = sh.Pattern.from_pairs(range(9), range(1, 10), 10)
+    >>> coloring = sh.color(chain)
+    >>> coloring.count, coloring.optimal, coloring.colors.tolist()
+    (3, True, [0, 1, 2, 0, 1, 2, 0, 1, 2, 0])
     """
 
     layout: Layout

@@ -125,11 +125,34 @@ def verify_coloring(pattern: Pattern, coloring: Coloring) -> tuple[int, int] | N
         two-coloured cycle or between two of them; for `powell-toint` an entry of a row that no order
         of the rows makes triangular. The entry of lowest row on the lowest rank.
 
+    Raises
+    ------
+    InputError
+        The colouring has other rows on each rank than the pattern.
+
     Notes
     -----
-    Star: Coleman and Moré 1984, section 3. An edge (v, w) is in the middle of a two-coloured path
-    exactly if c(w) stands twice around v and c(v) twice around w: O(nnz), two exchanges with the
-    neighbours. Acyclic and triangular: what is left when leaf after leaf, or row after row, is taken.
+    Star ([1]_, section 3): an edge (v, w) is in the middle of a two-coloured path exactly if c(w) stands
+    twice around v and c(v) twice around w. This costs O(nnz) and two exchanges with the neighbours.
+    Acyclic and triangular: leaf after leaf, or row after row, is taken, and nothing may be left.
+
+    References
+    ----------
+    .. [1] T. F. Coleman, J. J. Moré, Estimation of sparse Hessian matrices and graph coloring problems,
+       Mathematical Programming 28 (1984), 243-270.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> chain = sh.Pattern.from_pairs([0, 1, 2], [1, 2, 3], 4)
+    >>> coloring = sh.color(chain)
+    >>> sh.verify_coloring(chain, coloring) is None
+    True
+    >>> two_colors = np.array([0, 1, 0, 1], np.int32)  # a path of four vertices
+    >>> sh.verify_coloring(chain, replace(coloring, colors=two_colors))
+    (1, 2)
     """
     if not pattern.layout.same(coloring.layout):
         raise InputError("the colouring was made for another layout than the pattern's")

@@ -72,7 +72,24 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class Above:
-    """Entries of at least this size stay."""
+    """The rule by which entries of at least this size stay.
+
+    Not collective to make.
+
+    Attributes
+    ----------
+    threshold
+        Finite and not negative, in the units of the matrix.
+
+    Examples
+    --------
+    >>> import scipy.sparse
+    >>> import sparsehess as sh
+    >>> matrix = scipy.sparse.csr_matrix([[4.0, 0.5, 0.01], [0.5, 4.0, 0.02], [0.01, 0.02, 4.0]])
+    >>> with sh.sparsify(matrix, sh.Above(0.1)) as left:
+    ...     print(left.kept, left.dropped, round(left.bound, 3))
+    5 4 0.03
+    """
 
     threshold: float
 
@@ -84,10 +101,24 @@ class Above:
 
 @dataclass(frozen=True)
 class Largest:
-    """So many entries stay: the diagonal, and of the others the largest, in pairs with their mirrors.
+    """The rule by which so many entries stay: the diagonal and the largest others, in pairs with their mirrors.
 
-    Of entries of one size those with the least row, and then the least column, of the upper triangle stay. The
-    number is met exactly, or is one less where the diagonal leaves an odd rest.
+    Not collective to make. Of entries of one size those with the least row, and then the least column, of the
+    upper triangle stay. The number is met exactly, or is one less where the diagonal leaves an odd rest.
+
+    Attributes
+    ----------
+    count
+        Entries over all ranks, at least as many as there are rows.
+
+    Examples
+    --------
+    >>> import scipy.sparse
+    >>> import sparsehess as sh
+    >>> matrix = scipy.sparse.csr_matrix([[4.0, 0.5, 0.01], [0.5, 4.0, 0.02], [0.01, 0.02, 4.0]])
+    >>> with sh.sparsify(matrix, sh.Largest(7)) as left:
+    ...     print(left.kept, left.pattern.to_scipy().toarray()[0].tolist())
+    7 [1, 1, 0]
     """
 
     count: int
@@ -116,14 +147,27 @@ class Largest:
 
 @dataclass(frozen=True)
 class Hysteresis:
-    """Entries of at least `upper` stay, and those of at least `lower` that were there before.
+    """The rule by which entries of at least `upper` stay, and those of at least `lower` that were there before.
 
-    Between the two nothing changes, so that an entry whose size wavers does not come and go.
+    Not collective to make. Between the two nothing changes, so that an entry whose size wavers does not come
+    and go.
 
     Attributes
     ----------
+    lower, upper
+        Finite, not negative and in this order, in the units of the matrix.
     before
         The `Pattern` kept last; the rows of each rank as now. None at first: `upper` decides alone.
+
+    Examples
+    --------
+    >>> import scipy.sparse
+    >>> import sparsehess as sh
+    >>> matrix = scipy.sparse.csr_matrix([[4.0, 0.5, 0.01], [0.5, 4.0, 0.02], [0.01, 0.02, 4.0]])
+    >>> with sh.sparsify(matrix, sh.Hysteresis(0.3, 0.6)) as first, sh.sparsify(matrix, sh.Above(0.4)) as left:
+    ...     with sh.sparsify(matrix, sh.Hysteresis(0.3, 0.6, left.pattern)) as second:
+    ...         print(first.kept, second.kept)
+    3 5
     """
 
     lower: float
@@ -143,7 +187,9 @@ class Hysteresis:
 
 @dataclass(frozen=True)
 class Inherited:
-    """The entries that were kept before stay, and no others, as long as that is good enough; else another rule.
+    """The rule by which the entries stay that were kept before, as long as that is good enough; else another rule.
+
+    Not collective to make.
 
     Attributes
     ----------
@@ -153,6 +199,18 @@ class Inherited:
         What the bound on the shift of eigenvalues may be, those of the pencil where there is a mass.
     otherwise
         The rule for when it is more.
+
+    Examples
+    --------
+    >>> import scipy.sparse
+    >>> import sparsehess as sh
+    >>> matrix = scipy.sparse.csr_matrix([[4.0, 0.5, 0.01], [0.5, 4.0, 0.02], [0.01, 0.02, 4.0]])
+    >>> with sh.sparsify(matrix, sh.Above(0.1)) as left:
+    ...     for within in (0.05, 0.02):
+    ...         with sh.sparsify(1.1 * matrix, sh.Inherited(left.pattern, within, sh.Above(0.0))) as again:
+    ...             print(again.kept, again.bound < within)
+    5 True
+    9 True
     """
 
     before: Pattern

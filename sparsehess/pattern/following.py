@@ -21,11 +21,11 @@ _OBSOLETE = 0.25
 
 
 class Following:
-    """A pattern made with a margin, and made anew only when some point has moved through it.
+    """A pattern with a margin that is made anew only when some point has moved through the margin.
 
-    As a neighbour list with a skin (Verlet 1967): what is coupled within its reach plus `skin` stays a
-    superset of what is coupled until two points have come closer by `skin`, that is until one has moved by
-    half of it. Entries that a new list lacks are dropped only when they have become many.
+    Not collective to make. It is a neighbour list with a skin [1]_: what is coupled within its reach plus
+    `skin` stays a superset of what is coupled until two points have come closer by `skin`, that is until one
+    has moved by half of it. Entries that a new list lacks are dropped only when they have become many.
 
     Parameters
     ----------
@@ -41,6 +41,31 @@ class Following:
     ----------
     built
         How often `build` was called.
+
+    Raises
+    ------
+    InputError
+        The skin or the number of dimensions is not positive.
+
+    References
+    ----------
+    .. [1] L. Verlet, Computer "experiments" on classical fluids I, Physical Review 159 (1967), 98-103.
+
+    Examples
+    --------
+    Points on a line, coupled up to a distance of 1.5; a move of 0.1 stays within the skin.
+
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> def pairs_within(x, margin):
+    ...     first, second = np.nonzero(np.abs(x[:, None] - x) < 1.5 + margin)
+    ...     return sh.Pattern.from_pairs(first, second, len(x))
+    >>> following = sh.Following(pairs_within, skin=0.4, dimensions=1)
+    >>> x = np.arange(5.0)
+    >>> following.at(x).nnz, following.at(x + 0.1).nnz, following.built
+    (13, 13, 1)
+    >>> following.at(0.5 * x).nnz, following.built
+    (23, 2)
     """
 
     def __init__(self, build: Callable[..., Pattern], skin: float, dimensions: int = 3):
@@ -56,6 +81,16 @@ class Following:
         """Return a pattern that holds at x: the one returned last, if it still does.
 
         Collective.
+
+        Parameters
+        ----------
+        x
+            (n,) ndarray that every rank holds, or a PETSc Vec; its points lie on one rank each.
+
+        Raises
+        ------
+        InputError
+            `build` returned a pattern of other rows on a rank than before.
         """
         here = np.array(x if isinstance(x, np.ndarray) else x.getArray(readonly=True))
         if self._last is not None:

@@ -15,12 +15,24 @@ from sparsehess.runtime.communicators import communicator
 class Layout:
     """Contiguous blocks of rows, one a rank, in the order of the ranks, as PETSc has them.
 
+    Not collective; its constructors `from_size` and `from_local` are collective.
+
     Attributes
     ----------
     comm
-        Communicator, as the caller gave it.
+        Communicator of the ranks.
     starts
-        (size + 1,) first row of each rank; the last is the global size.
+        (size + 1,) first row of each rank; the last entry is the global size.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> layout = sh.Layout.from_size(10, None)  # this process alone; give a communicator for several ranks
+    >>> layout.n, layout.n_local, layout.start, layout.stop
+    (10, 10, 0, 10)
+    >>> layout.owner(np.array([0, 9])).tolist()
+    [0, 0]
     """
 
     comm: MPI.Comm
@@ -49,18 +61,22 @@ class Layout:
 
     @property
     def n(self) -> int:
+        """Number of rows over all ranks."""
         return int(self.starts[-1])
 
     @property
     def start(self) -> int:
+        """First row of this rank."""
         return int(self.starts[self.comm.rank])
 
     @property
     def stop(self) -> int:
+        """First row past those of this rank."""
         return int(self.starts[self.comm.rank + 1])
 
     @property
     def n_local(self) -> int:
+        """Number of rows of this rank."""
         return self.stop - self.start
 
     @property
