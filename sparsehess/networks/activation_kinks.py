@@ -19,7 +19,7 @@ from sparsehess.networks.activations import ElementwiseDerivatives, PiecewiseLin
 from sparsehess.networks.chunks import DEFAULT_WORKSPACE, product_numbers
 from sparsehess.networks.problem import NetworkProblem
 from sparsehess.networks.propagation import ForwardPass
-from sparsehess.operators.tall_skinny_qr import summed, tall_qr
+from sparsehess.operators.tall_skinny_qr import sum_over_ranks, tall_qr
 from sparsehess.runtime import agreement, on_root
 
 # Most kinks for which all pieces are looked at: each kink doubles them.
@@ -182,7 +182,7 @@ class KinkSamples:
                 for forward in self._passes_on_piece(positive):
                     for number, kink in enumerate(self._kinks, self._first):
                         gradients[number, piece] = forward.unit_gradient(kink.parent, kink.sample, kink.unit)
-        gradients = summed(comm, gradients)
+        gradients = sum_over_ranks(comm, gradients)
         meets = on_root(comm, lambda: [_is_reachable(gradients[:, k], sides) for k, sides in enumerate(every)])
         if not any(meets):
             raise CheckError("no smooth piece was found around x: its kinks are too close to each other")

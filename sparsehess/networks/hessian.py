@@ -109,7 +109,7 @@ class NetworkHessian(Operator):
         self._rows = block_rows(self._problem.plan, part, comm)
         self.pattern = self._rows.pattern()
         entries, self.kinks = self._entries()
-        self._assembled(aij(self._rows.layout, self.pattern.indptr, self.pattern.indices, entries))
+        self._take_matrix(aij(self._rows.layout, self.pattern.indptr, self.pattern.indices, entries))
 
     def update(self, x: np.ndarray) -> None:
         """Take the Hessian at another point.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse
@@ -10,13 +11,20 @@ import scipy.sparse
 from sparsehess.errors import InputError
 from sparsehess.operators.connected_components import TooLarge, deal_few, labels_of, members
 from sparsehess.operators.eigen_corrected import SYMMETRY
-from sparsehess.operators.eigenvalues import Eigenvalues, applied
+from sparsehess.operators.eigenvalues import Eigenvalues, apply_to_eigenvalues
+from sparsehess.operators.matrix_like import is_sparse, mat_of
 from sparsehess.operators.operator import Operator
-from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, agreement, aij, communicator, destroy
 from sparsehess.runtime.petsc_matrices import is_assembled
-from sparsehess.runtime.row_layout import offsets, send_to_owners
+from sparsehess.runtime.row_layout import Layout, offsets, send_to_owners
 from sparsehess.runtime.validation import reals
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from mpi4py import MPI
+
+    from sparsehess.operators.matrix_like import HasMat, LocalMatrix
 
 # Beyond this a block takes half a gigabyte, and LAPACK minutes.
 LIMIT = 8000
@@ -25,7 +33,7 @@ LIMIT = 8000
 class BlockDiagonal(Operator):
     """H = diag(H_1, H_2, ...), or such a matrix with its rows in another order.
 
-    Collective to make and to use. `mat` is assembled. Eigenvalues, solves and functions come from the
+    *Collective* to make and to use. `mat` is assembled. Eigenvalues, solves and functions come from the
     eigendecompositions of the blocks, made when they are first asked for, each on one rank; blocks are dealt so
     that ranks have as much to do as each other, by the cubes of their sizes.
 
@@ -34,7 +42,7 @@ class BlockDiagonal(Operator):
     blocks
         Symmetric matrices, dense or SciPy sparse, in the order of their rows; the same list on every rank.
     comm
-        Communicator.
+        Communicator; default this process alone.
 
     Attributes
     ----------
@@ -47,9 +55,17 @@ class BlockDiagonal(Operator):
     ------
     InputError
         A block is not square, not symmetric, not finite, or has more than 8000 rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> with sh.BlockDiagonal([np.eye(2), np.array([[2.0, 1.0], [1.0, 2.0]])]) as H:
+    ...     print(H.spectrum(4), H.solve(np.array([1.0, 1.0, 3.0, 3.0])))
+    [1. 1. 1. 3.] [1. 1. 1. 1.]
     """
 
-    def __init__(self, blocks: Sequence, *, comm=None):
+    def __init__(self, blocks: Sequence[LocalMatrix], *, comm: MPI.Comm | None = None):
         comm = communicator(comm)
         with agreement(comm):
             blocks = [_block(block, number) for number, block in enumerate(blocks)]
@@ -68,11 +84,11 @@ class BlockDiagonal(Operator):
         skip = layout.start - begins[first] if layout.n_local else 0
         local = local[skip : skip + layout.n_local]
         shift = begins[first] if layout.n_local else 0
-        self._assembled(aij(layout, local.indptr, local.indices.astype(np.int64) + shift, local.data))
+        self._take_matrix(aij(layout, local.indptr, local.indices.astype(np.int64) + shift, local.data))
         self._take([_dense(blocks[i]) for i in mine], rows)
 
     @classmethod
-    def from_components(cls, matrix) -> BlockDiagonal:
+    def from_components(cls, matrix: PETSc.Mat | HasMat) -> Self:
         """Return a matrix as the blocks that its connected components are.
 
         Collective. Nothing but a component is ever whole on a rank.
@@ -87,7 +103,7 @@ class BlockDiagonal(Operator):
         InputError
             Not assembled, or a component has more than 8000 rows.
         """
-        mat = getattr(matrix, "mat", matrix)
+        mat = mat_of(matrix)
         if not is_assembled(mat):
             raise InputError("components are found in stored entries: the matrix must be assembled")
         layout = Layout.from_local(mat.getLocalSize()[0], communicator(mat.comm))
@@ -102,17 +118,17 @@ class BlockDiagonal(Operator):
         return cls._made(mat.duplicate(copy=True), _cut_out(mat, parts), parts)
 
     @classmethod
-    def _made(cls, mat: PETSc.Mat, blocks: list, parts: list) -> BlockDiagonal:
+    def _made(cls, mat: PETSc.Mat, blocks: list[np.ndarray], parts: list[np.ndarray]) -> Self:
         self = cls.__new__(cls)
-        self._assembled(mat)
+        self._take_matrix(mat)
         self._take(blocks, parts)
         return self
 
-    def _take(self, blocks: list, parts: list) -> None:
+    def _take(self, blocks: list[np.ndarray], parts: list[np.ndarray]) -> None:
         self.blocks = blocks
         self.rows = np.concatenate(parts) if parts else np.empty(0, np.int64)
         self._ends = np.cumsum([len(block) for block in blocks])[:-1].astype(np.int64)
-        self._eigen: list | None = None
+        self._eigen: list[tuple[np.ndarray, np.ndarray]] | None = None
         template = self.mat.createVecRight()
         self._here = PETSc.Vec().createSeq(len(self.rows), comm=PETSc.COMM_SELF)
         index = PETSc.IS().createGeneral(self.rows.astype(PETSc.IntType), comm=PETSc.COMM_SELF)
@@ -122,11 +138,11 @@ class BlockDiagonal(Operator):
     # --- the blocks' own answers ---
 
     @property
-    def _pairs(self) -> list:
+    def _pairs(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Eigenvalues and eigenvectors of this rank's blocks. Collective the first time."""
         if self._eigen is None:
             with agreement(self.comm):
-                self._eigen = [np.linalg.eigh(block) for block in self.blocks]
+                self._eigen = [_eigenpairs(block) for block in self.blocks]
         return self._eigen
 
     @property
@@ -163,11 +179,13 @@ class BlockDiagonal(Operator):
         Collective.
         """
         with agreement(self.comm):
-            blocks = [(Q * applied(f, lam)) @ Q.T for lam, Q in self._eigen or map(np.linalg.eigh, self.blocks)]
+            blocks = [
+                (Q * apply_to_eigenvalues(f, lam)) @ Q.T for lam, Q in self._eigen or map(_eigenpairs, self.blocks)
+            ]
         return self._of_blocks(blocks)
 
     @classmethod
-    def weighted(cls, items: list, shift: float) -> BlockDiagonal | None:
+    def weighted(cls, items: Sequence[tuple[float, Self]], shift: float) -> Self | None:
         """Return a H + shift I; None for more than one of them, whose blocks need not be the same.
 
         Collective.
@@ -177,7 +195,7 @@ class BlockDiagonal(Operator):
         ((a, H),) = items
         return H.map(lambda block: a * block + shift * np.eye(len(block)))
 
-    def map(self, function: Callable[[np.ndarray], np.ndarray]) -> BlockDiagonal:
+    def map(self, function: Callable[[np.ndarray], np.ndarray]) -> Self:
         """Return the matrix that has function(block) for each block, symmetric and of its size.
 
         Collective; the function is called where the blocks are, and must not be.
@@ -189,12 +207,12 @@ class BlockDiagonal(Operator):
                     raise InputError(f"a block of {old.shape} became {new.shape}, or not finite")
         return self._of_blocks([(block + block.T) / 2 for block in blocks])
 
-    def _of_blocks(self, blocks: list) -> BlockDiagonal:
+    def _of_blocks(self, blocks: list[np.ndarray]) -> Self:
         """Return the matrix that has other blocks in the places of these."""
         parts = np.split(self.rows, self._ends) if blocks else []
-        row = [np.repeat(part, len(part)) for part in parts]
-        col = [np.tile(part, len(part)) for part in parts]
-        entries = [np.concatenate(items) if items else np.empty(0, np.int64) for items in (row, col)]
+        rows = [np.repeat(part, len(part)) for part in parts]
+        columns = [np.tile(part, len(part)) for part in parts]
+        entries = [np.concatenate(items) if items else np.empty(0, np.int64) for items in (rows, columns)]
         data = np.concatenate([block.ravel() for block in blocks]) if blocks else np.empty(0)
         row, col, data = send_to_owners(self.layout, *entries, data)
         local = scipy.sparse.csr_matrix((data, (row - self.layout.start, col)), (self.layout.n_local, self.n))
@@ -211,7 +229,12 @@ class BlockDiagonal(Operator):
         super().close()
 
 
-def _cut_out(mat: PETSc.Mat, parts: list) -> list:
+def _eigenpairs(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    values, Q = np.linalg.eigh(block)
+    return values, Q
+
+
+def _cut_out(mat: PETSc.Mat, parts: list[np.ndarray]) -> list[np.ndarray]:
     """Return the dense blocks of these rows, from whichever ranks have them."""
     rows = np.concatenate(parts) if parts else np.empty(0, np.int64)
     order = np.sort(rows)
@@ -228,9 +251,10 @@ def _cut_out(mat: PETSc.Mat, parts: list) -> list:
     return out
 
 
-def _block(block, number: int):
+def _block(block: LocalMatrix, number: int) -> LocalMatrix:
+    """Return a block that the caller has given as an array or CSR matrix of floats, checked."""
     name = f"block {number}"
-    if scipy.sparse.issparse(block):
+    if is_sparse(block):
         block = block.tocsr()
         block = block.astype(reals(block.data, name).dtype)
     else:
@@ -239,13 +263,13 @@ def _block(block, number: int):
         raise InputError(f"block {number} must be a square matrix, not {block.shape}")
     if block.shape[0] > LIMIT:
         raise InputError(f"block {number} has {block.shape[0]} rows, more than {LIMIT}")
-    if not np.isfinite(block.data if scipy.sparse.issparse(block) else block).all():
+    if not np.isfinite(block.data if is_sparse(block) else block).all():
         raise InputError(f"block {number} must be finite")
     if abs(block - block.T).max() > SYMMETRY * abs(block).max():
         raise InputError(f"block {number} is not symmetric")
     return block
 
 
-def _dense(block) -> np.ndarray:
-    block = block.toarray() if scipy.sparse.issparse(block) else block
+def _dense(block: LocalMatrix) -> np.ndarray:
+    block = block.toarray() if is_sparse(block) else block
     return (block + block.T) / 2

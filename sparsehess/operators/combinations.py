@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse
 
 from sparsehess.errors import InputError
+from sparsehess.operators.matrix_like import is_sparse, mat_of
 from sparsehess.operators.operator import Operator
-from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, aij, communicator, destroy, readable_errors
 from sparsehess.runtime.petsc_matrices import is_assembled
 from sparsehess.runtime.random_numbers import signed
-from sparsehess.runtime.row_layout import send_to_owners
+from sparsehess.runtime.row_layout import Layout, send_to_owners
 from sparsehess.runtime.validation import reals
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+    from sparsehess.operators.matrix_like import MatrixLike
 
 # A shell's diagonal takes so many products: exact where it has no more rows, else an estimate.
 _SAMPLES = 64
 
 
-def congruence(H, T, *, comm=None) -> Congruence:
-    """Return Tᵀ H T: a sub-block, shared or scaled parameters, a projection, an adapter. The caller closes it.
+def congruence(H: MatrixLike, T: MatrixLike, *, comm: MPI.Comm | None = None) -> Congruence:
+    """Return Tᵀ H T: a sub-block, shared or scaled parameters, a projection, an adapter.
 
-    Collective. Assembled where both are, by PETSc's sparse triple product; else a shell, which needs H and T for
-    as long as it lives. `transforms` has what T is for each of these.
+    *Collective.* Assembled where both are, by PETSc's sparse triple product; else a shell, which needs H and T for
+    as long as it lives. `selection`, `sharing`, `scaling`, `projection` and `lora` of `sparsehess.operators` make
+    T for each of these.
 
     Parameters
     ----------
@@ -33,20 +40,38 @@ def congruence(H, T, *, comm=None) -> Congruence:
     T
         (n, m): Mat, an object that has one as `mat`, or a SciPy matrix that every rank has.
     comm
-        Communicator, where H is a SciPy matrix.
+        Communicator, where H is a SciPy matrix; default this process alone.
+
+    Returns
+    -------
+    Congruence
+        An `Operator` with `update()`, which follows a change of H. The caller closes it.
 
     Raises
     ------
     InputError
         T has not the rows of H.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import scipy.sparse as sp
+    >>> import sparsehess as sh
+    >>> H = sp.csr_matrix(np.array([[2.0, -1.0, 0.0], [-1.0, 2.0, -1.0], [0.0, -1.0, 2.0]]))
+    >>> T = sp.csr_matrix(np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))  # two rows share a parameter
+    >>> with sh.congruence(H, T) as shared:
+    ...     print(shared.product(np.array([1.0, 0.0])), shared.trace())
+    [ 2. -1.] 4.0
     """
     return Congruence(H, T, comm=comm)
 
 
-def weighted_sum(items: Sequence, *, shift: float = 0.0, comm=None) -> Operator:
-    """Return Σ a H + shift I: a mean over batches, a damped matrix. The caller closes it.
+def weighted_sum(
+    items: Sequence[tuple[float, MatrixLike]], *, shift: float = 0.0, comm: MPI.Comm | None = None
+) -> Operator:
+    """Return Σ a H + shift I: a mean over batches, a damped matrix.
 
-    Collective. Structured Hessians of one kind give one of that kind where there is one; assembled ones an
+    *Collective.* Structured Hessians of one kind give one of that kind where there is one; assembled ones an
     assembled one; others a shell, which needs them for as long as it lives.
 
     Parameters
@@ -56,12 +81,26 @@ def weighted_sum(items: Sequence, *, shift: float = 0.0, comm=None) -> Operator:
     shift
         Added to the diagonal.
     comm
-        Communicator, where all are SciPy matrices.
+        Communicator, where all are SciPy matrices; default this process alone.
+
+    Returns
+    -------
+    Operator
+        The caller closes it. One that is of no kind has `update()`, which follows a change of the parts.
 
     Raises
     ------
     InputError
         Sizes differ, a weight is not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> first, second = sh.LowRankDiagonal(1.0, np.ones((3, 1))), sh.LowRankDiagonal(2.0, np.eye(3, 1))
+    >>> with first, second, sh.weighted_sum([(0.5, first), (0.5, second)], shift=1.0) as mean:
+    ...     print(type(mean).__name__, mean.diagonal())
+    LowRankDiagonal [3.5 3.  3. ]
     """
     items = list(items)
     if not all(isinstance(item, (tuple, list)) and len(item) == 2 for item in items):
@@ -69,10 +108,10 @@ def weighted_sum(items: Sequence, *, shift: float = 0.0, comm=None) -> Operator:
     items = [(float(reals(a, "weights")), H) for a, H in items]
     if not items or not all(np.isfinite([shift, *(a for a, _ in items)])):
         raise InputError("a weighted sum needs a matrix at least, and finite weights")
-    kinds = {type(H) for _, H in items}
-    if len(kinds) == 1 and issubclass(kind := kinds.pop(), Operator):
-        _same_rows([H.mat for _, H in items])
-        of_one_kind = kind.weighted(items, shift)
+    structured = [(a, H) for a, H in items if isinstance(H, Operator)]
+    if len(structured) == len(items) and len({type(H) for _, H in structured}) == 1:
+        _same_rows([H.mat for _, H in structured])
+        of_one_kind = type(structured[0][1]).weighted(structured, shift)
         if of_one_kind is not None:
             return of_one_kind
     return WeightedSum(items, shift=shift, comm=comm)
@@ -81,8 +120,8 @@ def weighted_sum(items: Sequence, *, shift: float = 0.0, comm=None) -> Operator:
 class _Combined(Operator):
     """What both have in common: parts that belong to others, and a matrix that follows them."""
 
-    def __init__(self, made: list):
-        self._made = made
+    def __init__(self) -> None:
+        self._made: list[PETSc.Object] = []
 
     def close(self) -> None:
         """Destroy the matrix and what was made of it.
@@ -97,21 +136,20 @@ class _Combined(Operator):
 class Congruence(_Combined):
     """Tᵀ H T; see `congruence`. `update()` follows a change of H."""
 
-    def __init__(self, H, T, *, comm=None):
-        super().__init__([])
+    def __init__(self, H: MatrixLike, T: MatrixLike, *, comm: MPI.Comm | None = None):
+        super().__init__()
         self._parts = H, T  # shells among them live as long as this does
         self._H = _as_mat(H, None, comm, self._made)
         rows = Layout.from_local(self._H.getLocalSize()[0], communicator(self._H.comm))
         self._T = _as_mat(T, rows, None, self._made)
         if self._T.getSize()[0] != rows.n or self._T.getLocalSize()[0] != rows.n_local:
-            self.mat = self._solver = None
-            self.close()
+            destroy(*self._made)
             raise InputError(f"T must have the {rows.n} rows of H, as they lie on its ranks")
         if is_assembled(self._H) and is_assembled(self._T):
             with readable_errors("multiplying TᵀHT"):
-                self._assembled(self._H.ptap(self._T))
+                self._take_matrix(self._H.ptap(self._T))
             return
-        self._shell(Layout.from_local(self._T.getLocalSize()[1], rows.comm))
+        self._make_shell(Layout.from_local(self._T.getLocalSize()[1], rows.comm))
         self._between = self._T.createVecLeft(), self._H.createVecLeft()
         self._made += self._between
 
@@ -193,21 +231,23 @@ class Congruence(_Combined):
 class WeightedSum(_Combined):
     """Σ a H + shift I; see `weighted_sum`. `update()` follows a change of the parts."""
 
-    def __init__(self, items: Sequence, *, shift: float = 0.0, comm=None):
-        super().__init__([])
+    def __init__(
+        self, items: Sequence[tuple[float, MatrixLike]], *, shift: float = 0.0, comm: MPI.Comm | None = None
+    ):
+        super().__init__()
         self._parts = items
-        stored = [mat for mat in (getattr(H, "mat", H) for _, H in items) if isinstance(mat, PETSc.Mat)]
+        stored = [mat for mat in (mat_of(H) for _, H in items) if isinstance(mat, PETSc.Mat)]
         comm = stored[0].comm if stored else comm
         self._items = [(a, _as_mat(H, None, comm, self._made)) for a, H in items]
         self._shift = shift
         _same_rows([mat for _, mat in self._items])
         first = self._items[0][1]
         if all(is_assembled(mat) for _, mat in self._items):
-            self._assembled(first.duplicate(copy=True))
+            self._take_matrix(first.duplicate(copy=True))
             self.mat.setOption(PETSc.Mat.Option.NEW_NONZERO_ALLOCATION_ERR, False)
             self._add_up()
         else:
-            self._shell(Layout.from_local(first.getLocalSize()[0], communicator(first.comm)))
+            self._make_shell(Layout.from_local(first.getLocalSize()[0], communicator(first.comm)))
 
     def update(self) -> None:
         """Take the parts as they are now.
@@ -265,17 +305,17 @@ class WeightedSum(_Combined):
         return out
 
 
-def _exact_diagonal(matrix) -> bool:
+def _exact_diagonal(matrix: MatrixLike) -> bool:
     """Return whether the diagonal of what a caller has is exact, as far as that tells. Collective."""
     return getattr(matrix, "diagonal_is_exact", True)
 
 
-def _as_mat(matrix, rows: Layout | None, comm, made: list) -> PETSc.Mat:
+def _as_mat(matrix: MatrixLike, rows: Layout | None, comm: MPI.Comm | None, made: list[PETSc.Object]) -> PETSc.Mat:
     """Return what a caller has as a Mat; one that is made here goes to `made`."""
-    matrix = getattr(matrix, "mat", matrix)
+    matrix = mat_of(matrix)
     if isinstance(matrix, PETSc.Mat):
         return matrix
-    if not scipy.sparse.issparse(matrix):
+    if not is_sparse(matrix):
         matrix = np.atleast_2d(reals(matrix, "a matrix"))
     matrix = scipy.sparse.csr_matrix(matrix)
     matrix = matrix.astype(reals(matrix.data, "a matrix").dtype)
@@ -302,7 +342,8 @@ def rectangular(rows: Layout, own: scipy.sparse.csr_matrix, columns: Layout | No
     return PETSc.Mat().createAIJ(sizes, csr=csr, comm=rows.comm)
 
 
-def _same_rows(mats: list) -> None:
+def _same_rows(mats: list[PETSc.Mat]) -> None:
+    """Raise InputError where matrices have not the same rows on every rank. Collective."""
     first = mats[0]
     comm = communicator(first.comm)
     differ = any(mat.getSizes() != first.getSizes() for mat in mats)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import scipy.sparse
 from scipy.sparse.csgraph import connected_components
 
-from sparsehess.pattern import Layout, Pattern
-from sparsehess.runtime import PETSc
-from sparsehess.runtime.row_layout import send_to_owners
+from sparsehess.pattern import Pattern
+from sparsehess.runtime.row_layout import Layout, send_to_owners
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+    from petsc4py import PETSc
 
 # Components of more than this part of a rank's even share of the work are dealt one by one.
 _SINGLE = 1 / 64
@@ -44,7 +49,7 @@ def labels_of(matrix: PETSc.Mat, layout: Layout) -> np.ndarray:
             return lowest[part]
 
 
-def deal(homes: np.ndarray, sizes: np.ndarray, comm) -> np.ndarray:
+def deal(homes: np.ndarray, sizes: np.ndarray, comm: MPI.Comm) -> np.ndarray:
     """Return which rank is to work on each of this rank's components (m,), by cost size³.
 
     Collective.
@@ -71,7 +76,7 @@ def deal(homes: np.ndarray, sizes: np.ndarray, comm) -> np.ndarray:
     small = cost[~large]
     rest = comm.allreduce(float(small.sum()))
     room = np.maximum(_level(load, rest) - load, 0.0)
-    before = comm.exscan(float(small.sum())) or 0.0
+    before = sum(comm.allgather(float(small.sum()))[: comm.rank])
     middle = before + np.cumsum(small) - small / 2
     target[~large] = np.minimum(np.searchsorted(np.cumsum(room), middle), comm.size - 1)
     return target

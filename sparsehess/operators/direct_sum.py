@@ -9,14 +9,15 @@ import numpy as np
 from sparsehess.errors import InputError
 from sparsehess.operators.eigenvalues import Eigenvalues, Inertia, check_which, first
 from sparsehess.operators.operator import Operator
-from sparsehess.pattern import Layout
+from sparsehess.runtime.row_layout import Layout
 
 
 class DirectSum(Operator):
     """H = H_1 ⊕ H_2 ⊕ ..., each over all ranks: K-FAC is one of Kronecker products.
 
-    Collective to make and to use. The rows of a rank are those that it has of the first, then of the second, and
-    so on, as in PETSc's MATNEST. `BlockDiagonal` is for blocks that each fit on a rank.
+    *Collective* to make and to use. The rows of a rank are those that it has of the first, then of the second, and
+    so on, as in PETSc's MATNEST. It knows what all parts know. `BlockDiagonal` is for blocks that each fit on a
+    rank.
 
     Parameters
     ----------
@@ -24,6 +25,26 @@ class DirectSum(Operator):
         Operators on the same ranks. They are the caller's, unless `owned`, and must live as long as this.
     owned
         Close them with this.
+
+    Attributes
+    ----------
+    parts
+        As given.
+
+    Raises
+    ------
+    InputError
+        No operator, or operators of different communicators.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> first = sh.Kronecker((np.diag([1.0, 2.0]), np.eye(2)))
+    >>> second = sh.LowRankDiagonal(3.0, np.ones((2, 1)))
+    >>> with sh.DirectSum([first, second], owned=True) as H:
+    ...     print(H.n, H.spectrum(3, "largest"), H.inertia().definite)
+    6 [2. 3. 5.] positive definite
     """
 
     def __init__(self, parts: Sequence[Operator], *, owned: bool = False):
@@ -32,7 +53,7 @@ class DirectSum(Operator):
             raise InputError("a direct sum needs operators, all on the same communicator")
         sizes = [part.layout.n_local for part in self.parts]
         self._ends = np.cumsum(sizes)[:-1]
-        self._shell(Layout.from_local(sum(sizes), self.parts[0].comm))
+        self._make_shell(Layout.from_local(sum(sizes), self.parts[0].comm))
 
     def product(self, vector: np.ndarray) -> np.ndarray:
         """Return H v (n_local,).
@@ -48,7 +69,7 @@ class DirectSum(Operator):
         """
         return self._each(lambda part, own: part.transposed_product(own), vector)
 
-    def _each(self, function: Callable, array: np.ndarray) -> np.ndarray:
+    def _each(self, function: Callable[[Operator, np.ndarray], np.ndarray], array: np.ndarray) -> np.ndarray:
         pieces = np.split(array, self._ends)
         return np.concatenate([function(part, own) for part, own in zip(self.parts, pieces, strict=True)])
 
@@ -125,10 +146,15 @@ class DirectSum(Operator):
             zero = max(part.inertia().threshold for part in self.parts)
         every = [part.inertia(zero) for part in self.parts]
         doubt = "; ".join(one.doubt for one in every if one.doubt)
-        counts = [
-            sum(getattr(one, sign) for one in every) for sign in ("negative", "zero", "positive", "infinite")
-        ]
-        return Inertia(*counts, zero, not doubt, doubt)
+        return Inertia(
+            sum(one.negative for one in every),
+            sum(one.zero for one in every),
+            sum(one.positive for one in every),
+            0,
+            zero,
+            not doubt,
+            doubt,
+        )
 
     def _solve(self, b: np.ndarray, shift: float) -> np.ndarray:
         return self._each(lambda part, own: part.solve(own, shift), b)

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse
 
 from sparsehess.errors import InputError
-from sparsehess.operators.eigenvalues import Eigenvalues, applied
+from sparsehess.operators.eigenvalues import Eigenvalues, apply_to_eigenvalues
+from sparsehess.operators.matrix_like import is_sparse, mat_of
 from sparsehess.operators.matrix_vectors import Grid
 from sparsehess.operators.operator import Operator
 from sparsehess.operators.tall_skinny_qr import local_array, small_eigh
 from sparsehess.runtime import agreement, communicator, destroy
 from sparsehess.runtime.validation import reals
 
+if TYPE_CHECKING:
+    from typing import Self
+
+    from mpi4py import MPI
+    from petsc4py import PETSc
+
+    from sparsehess.operators.matrix_like import HasMat, LocalMatrix
+
+
 # A factor is symmetric to this part of its size.
 SYMMETRY = 1e-12
 
 
 class EigenCorrected(Operator):
-    """H = (Q_A ⊗ Q_B) diag(s) (Q_A ⊗ Q_B)ᵀ: EKFAC (George et al. 2018), and functions of ⊗.
+    """H = (Q_A ⊗ Q_B) diag(s) (Q_A ⊗ Q_B)ᵀ: a Hessian whose eigenvectors are Kronecker products.
 
-    Collective to make and to use. All eigenvalues are known: s.
+    *Collective* to make and to use. All eigenvalues are known: s. EKFAC is of this form, and so are functions of
+    Kronecker products.
 
     Parameters
     ----------
@@ -31,15 +42,34 @@ class EigenCorrected(Operator):
     s
         (n_local,) eigenvalues, in the layout of `Grid(p, q)`: number i q + j is that of columns i of QA, j of QB.
     comm
-        Communicator.
+        Communicator; default this process alone.
+
+    Attributes
+    ----------
+    QA, QB, s
+        As given.
+    grid
+        How vectors of p q numbers lie over the ranks.
 
     Raises
     ------
     InputError
         A matrix is not orthogonal, shapes do not fit.
+
+    References
+    ----------
+    George et al. 2018, "Fast approximate natural gradient descent in a Kronecker-factored eigenbasis", section 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> with sh.EigenCorrected(np.eye(2), np.eye(2), [4.0, 1.0, 3.0, 2.0]) as H:
+    ...     print(H.product(np.ones(4)), H.spectrum(2))
+    [4. 1. 3. 2.] [1. 2.]
     """
 
-    def __init__(self, QA, QB, s, *, comm=None):
+    def __init__(self, QA: np.ndarray, QB: np.ndarray, s: np.ndarray, *, comm: MPI.Comm | None = None):
         comm = communicator(comm)
         with agreement(comm):
             self.QA, self.QB = (_orthogonal(Q, name) for Q, name in ((QA, "QA"), (QB, "QB")))
@@ -48,10 +78,10 @@ class EigenCorrected(Operator):
         if self.s.ndim != 1:
             raise InputError(f"s must be the eigenvalues (n_local,), not of shape {self.s.shape}")
         self._in_columns = self.grid.to_columns(self.grid.matrix(self.s))
-        self._shell(self.grid.layout)
+        self._make_shell(self.grid.layout)
 
     @classmethod
-    def of(cls, matrix, A, B) -> EigenCorrected:
+    def of(cls, matrix: PETSc.Mat | HasMat, A: LocalMatrix, B: LocalMatrix) -> EigenCorrected:
         """Return the matrix with the eigenvectors of A ⊗ B that is nearest to another in the Frobenius norm.
 
         Collective. s is the diagonal of Qᵀ H Q (George et al. 2018): its trace is that of H. As many
@@ -63,8 +93,13 @@ class EigenCorrected(Operator):
             PETSc Mat, or an object that has one as `mat`, in the layout of `Grid(p, q)`.
         A, B
             Symmetric factors, dense or SciPy sparse, the same on every rank.
+
+        Raises
+        ------
+        InputError
+            LocalMatrixs are not symmetric, or rows of the matrix lie otherwise on the ranks.
         """
-        mat = getattr(matrix, "mat", matrix)
+        mat = mat_of(matrix)
         comm = communicator(mat.comm)
         QA, QB = (eigenbasis(comm, factor, name)[1] for factor, name in ((A, "A"), (B, "B")))
         grid = Grid(len(QA), len(QB), comm)
@@ -83,10 +118,12 @@ class EigenCorrected(Operator):
                 if grid.rows.start <= i < grid.rows.stop:
                     s[i - grid.rows.start, j] = value
         destroy(x, y)
-        return cls(QA, QB, s.ravel(), comm=comm)._outliving(mat.comm)
+        return cls(QA, QB, s.ravel(), comm=comm)._keep_communicator(mat.comm)
 
     @classmethod
-    def from_samples(cls, A, B, left, right, *, comm=None) -> EigenCorrected:
+    def from_samples(
+        cls, A: LocalMatrix, B: LocalMatrix, left: np.ndarray, right: np.ndarray, *, comm: MPI.Comm | None = None
+    ) -> EigenCorrected:
         """Return the corrected form of the mean of g gᵀ over samples g = l ⊗ r, as layers give them.
 
         Collective. s = mean((Q_Aᵀ l)² ⊗ (Q_Bᵀ r)²).
@@ -99,6 +136,11 @@ class EigenCorrected(Operator):
             (samples, p) and (samples, q) of this rank, any number.
         comm
             Communicator.
+
+        Raises
+        ------
+        InputError
+            LocalMatrixs are not symmetric, shapes do not fit, or no rank has a sample.
         """
         comm = communicator(comm)
         QA, QB = (eigenbasis(comm, factor, name)[1] for factor, name in ((A, "A"), (B, "B")))
@@ -168,11 +210,11 @@ class EigenCorrected(Operator):
         Collective.
         """
         with agreement(self.comm):
-            s = applied(f, self.s)
-        return EigenCorrected(self.QA, self.QB, s, comm=self.comm)._outliving(self._anchor and self._anchor.comm)
+            s = apply_to_eigenvalues(f, self.s)
+        return EigenCorrected(self.QA, self.QB, s, comm=self.comm)._keep_communicator(self._kept_communicator)
 
     @classmethod
-    def weighted(cls, items: list, shift: float) -> EigenCorrected | None:
+    def weighted(cls, items: Sequence[tuple[float, Self]], shift: float) -> Self | None:
         """Return Σ a H + shift I of (a, H) with the same eigenvectors; None where these differ.
 
         Collective.
@@ -180,11 +222,13 @@ class EigenCorrected(Operator):
         first = items[0][1]
         if any(H.QA is not first.QA or H.QB is not first.QB for _, H in items):
             return None
-        s = sum(a * H.s for a, H in items) + shift
-        return cls(first.QA, first.QB, s, comm=first.comm)._outliving(first._anchor and first._anchor.comm)
+        s = np.sum([a * H.s for a, H in items], axis=0) + shift
+        return cls(first.QA, first.QB, s, comm=first.comm)._keep_communicator(first._kept_communicator)
 
 
-def two_sided(grid: Grid, QA: np.ndarray, QB: np.ndarray, vector: np.ndarray, middle) -> np.ndarray:
+def two_sided(
+    grid: Grid, QA: np.ndarray, QB: np.ndarray, vector: np.ndarray, middle: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
     """Return (Q_A ⊗ Q_B) m((Q_A ⊗ Q_B)ᵀ v) for a map of coefficients, which come as local columns (p, q_local).
 
     Collective.
@@ -193,7 +237,7 @@ def two_sided(grid: Grid, QA: np.ndarray, QB: np.ndarray, vector: np.ndarray, mi
     return (grid.to_rows(QA @ middle(inside)) @ QB.T).ravel()
 
 
-def eigenbasis(comm, factor, name: str) -> tuple[np.ndarray, np.ndarray]:
+def eigenbasis(comm: MPI.Comm, factor: LocalMatrix, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Return (eigenvalues, eigenvectors) of a symmetric factor that every rank has.
 
     Collective.
@@ -204,15 +248,15 @@ def eigenbasis(comm, factor, name: str) -> tuple[np.ndarray, np.ndarray]:
     return small_eigh(comm, factor)
 
 
-def dense(factor) -> np.ndarray:
+def dense(factor: LocalMatrix) -> np.ndarray:
     """Return a factor as a dense array.
 
     Not collective.
     """
-    return reals(factor.toarray() if scipy.sparse.issparse(factor) else factor, "factors")
+    return reals(factor.toarray() if is_sparse(factor) else factor, "factors")
 
 
-def is_symmetric(factor) -> bool:
+def is_symmetric(factor: LocalMatrix) -> bool:
     """Return whether a factor is symmetric to rounding.
 
     Not collective.
@@ -220,7 +264,7 @@ def is_symmetric(factor) -> bool:
     return bool(abs(factor - factor.T).max() <= SYMMETRY * abs(factor).max())
 
 
-def _orthogonal(Q, name: str) -> np.ndarray:
+def _orthogonal(Q: np.ndarray, name: str) -> np.ndarray:
     Q = reals(Q, name)
     if Q.ndim != 2 or Q.shape[0] != Q.shape[1] or not len(Q):
         raise InputError(f"{name} must be square, not {Q.shape}")

@@ -13,8 +13,10 @@ from sparsehess.errors import InputError
 from sparsehess.runtime import agreement
 from sparsehess.runtime.validation import above_zero, reals, whole_number
 
+_EPS, _TINY = float(np.finfo(float).eps), float(np.finfo(float).tiny)
+
 # An eigenvalue below this part of the largest is zero: what rounding leaves of one.
-ZERO = 1e3 * np.finfo(float).eps
+ZERO = float(1e3 * np.finfo(float).eps)
 
 # An inertia is certain where no eigenvalue lies between the threshold and this multiple of it.
 _WIDER = 4.0
@@ -30,7 +32,9 @@ ORDERS = {
 
 @dataclass(frozen=True)
 class Inertia:
-    """How many eigenvalues are negative, zero and positive.
+    """How many eigenvalues are negative, zero and positive; the same on every rank.
+
+    *Not collective* to use.
 
     Attributes
     ----------
@@ -44,6 +48,16 @@ class Inertia:
         What they disagree about, or why there are none; empty where certified.
     stderr
         Standard errors of `negative`, `zero` and `positive` where they are estimates, else None.
+    definite
+        The verdict in words.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> found = sh.inertia(np.diag([-2.0, 0.0, 3.0, 4.0]))
+    >>> found.negative, found.zero, found.positive, found.definite, found.certified
+    (1, 1, 2, 'indefinite', True)
     """
 
     negative: int
@@ -57,7 +71,7 @@ class Inertia:
 
     @property
     def definite(self) -> str:
-        """The verdict in words."""
+        """The verdict in words. Not collective."""
         if self.negative and self.positive:
             return "indefinite"
         if self.negative:
@@ -86,7 +100,7 @@ class Eigenvalues:
     counts: np.ndarray
 
     @classmethod
-    def single(cls, comm, values: np.ndarray) -> Eigenvalues:
+    def single(cls, comm: MPI.Comm, values: np.ndarray) -> Eigenvalues:
         """Return these local eigenvalues, each with the multiplicity with which it stands there.
 
         Not collective.
@@ -108,6 +122,13 @@ class Eigenvalues:
         Collective.
         """
         return self.comm.allreduce(int(self.counts[chosen(self.values)].sum()))
+
+    def below(self, shift: float) -> int:
+        """Return how many eigenvalues are below a number.
+
+        Collective.
+        """
+        return self.number(lambda values: values < shift)
 
     def largest(self) -> float:
         """Return the largest magnitude.
@@ -177,7 +198,7 @@ class Eigenvalues:
 
         Collective.
         """
-        threshold = max(ZERO * self.largest(), np.finfo(float).tiny) if zero is None else above_zero(zero, "zero")
+        threshold = max(ZERO * self.largest(), _TINY) if zero is None else above_zero(zero, "zero")
         negative = self.number(lambda values: values < -threshold)
         positive = self.number(lambda values: values > threshold)
         every = self.comm.allreduce(int(self.counts.sum()))
@@ -187,10 +208,7 @@ class Eigenvalues:
         return Inertia(negative, every - negative - positive, positive, 0, threshold, not near, doubt)
 
 
-_EPS = np.finfo(float).eps
-
-
-def applied(f: Callable[[np.ndarray], np.ndarray], values: np.ndarray) -> np.ndarray:
+def apply_to_eigenvalues(f: Callable[[np.ndarray], np.ndarray], values: np.ndarray) -> np.ndarray:
     """Return a function of eigenvalues (m,), which must be as many finite real numbers.
 
     Not collective.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -11,20 +13,37 @@ import scipy.sparse
 from sparsehess.errors import InputError
 from sparsehess.operators.eigen_corrected import EigenCorrected, dense, is_symmetric
 from sparsehess.operators.eigenvalues import ORDERS, Eigenvalues, check_which, first
+from sparsehess.operators.matrix_like import is_sparse
 from sparsehess.operators.matrix_vectors import Grid
 from sparsehess.operators.operator import Operator
 from sparsehess.runtime import agreement, communicator, on_root
 from sparsehess.runtime.validation import reals
 
+if TYPE_CHECKING:
+    from typing import Self
+
+    from mpi4py import MPI
+
+    from sparsehess.operators.matrix_like import LocalMatrix
+
 # Factors of several terms share an eigenbasis where it leaves no more than this part of them off the diagonal.
 _COMMUTE = 1e-12
 
 
-class Kronecker(Operator):
-    """H = Σ A_i ⊗ B_i.
+class _Bases(NamedTuple):
+    """Eigenbases (p, p) and (q, q) common to all terms of a sum, and the diagonals (terms, p), (terms, q)."""
 
-    Collective to make and to use. With one term, or terms whose factors commute (A ⊗ I + I ⊗ B), eigenvalues,
-    solves and determinants come from the eigenbases of the factors; for others they are found as for any shell.
+    QA: np.ndarray
+    QB: np.ndarray
+    a: np.ndarray
+    b: np.ndarray
+
+
+class Kronecker(Operator):
+    """H = Σ A_i ⊗ B_i: a sum of Kronecker products of small factors.
+
+    *Collective* to make and to use. With one term, or terms whose factors commute (A ⊗ I + I ⊗ B), eigenvalues,
+    solves and determinants come from the eigenbases of the factors; for others solves are those of any shell.
 
     Parameters
     ----------
@@ -32,7 +51,7 @@ class Kronecker(Operator):
         (A, B) pairs, or one pair; A (p, p) and B (q, q), dense or SciPy sparse, the same on every rank. The sum
         is to be symmetric.
     comm
-        Communicator.
+        Communicator; default this process alone.
 
     Attributes
     ----------
@@ -45,22 +64,31 @@ class Kronecker(Operator):
     ------
     InputError
         Shapes that do not fit, numbers that are not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> A, B = np.array([[2.0, 1.0], [1.0, 2.0]]), np.diag([1.0, 10.0])
+    >>> with sh.Kronecker((A, B)) as H:
+    ...     print(H.spectrum(4).round(6), round(H.logdet(), 4))
+    [ 1.  3. 10. 30.] 6.8024
     """
 
-    def __init__(self, terms: Sequence, *, comm=None):
+    def __init__(self, terms: Sequence, *, comm: MPI.Comm | None = None):
         comm = communicator(comm)
         with agreement(comm):
             pairs = [terms] if len(terms) == 2 and not isinstance(terms[0], (tuple, list)) else list(terms)
             if not pairs or any(len(pair) != 2 for pair in pairs):
                 raise InputError("a sum of Kronecker products needs (A, B) pairs, one at least")
-            self.terms = [tuple(_factor(one) for one in pair) for pair in pairs]
+            self.terms = [(_checked_factor(A), _checked_factor(B)) for A, B in pairs]
             shapes = {(A.shape[0], B.shape[0]) for A, B in self.terms}
             if len(shapes) > 1:
                 raise InputError(f"the factors of all terms must have the same sizes, not {sorted(shapes)}")
         self.grid = Grid(*shapes.pop(), comm)
         self._symmetric = all(is_symmetric(A) and is_symmetric(B) for A, B in self.terms)
-        self._shell(self.grid.layout, self._symmetric)
-        self._kept_bases: tuple | None = None
+        self._make_shell(self.grid.layout, self._symmetric)
+        self._kept_bases: list[_Bases] | None = None  # empty where there is none
         self._kept_exact: EigenCorrected | None = None
 
     # --- products ---
@@ -79,9 +107,9 @@ class Kronecker(Operator):
         """
         return self._product(vector, [(A.T, B.T) for A, B in self.terms])
 
-    def _product(self, vector: np.ndarray, terms: list) -> np.ndarray:
+    def _product(self, vector: np.ndarray, terms: list[tuple[LocalMatrix, LocalMatrix]]) -> np.ndarray:
         X = self.grid.matrix(vector)
-        columns = sum(A @ self.grid.to_columns((B @ X.T).T) for A, B in terms)
+        columns = reduce(np.add, (A @ self.grid.to_columns((B @ X.T).T) for A, B in terms))
         return self.grid.to_rows(columns).ravel()
 
     def diagonal(self) -> np.ndarray:
@@ -89,7 +117,9 @@ class Kronecker(Operator):
 
         Not collective.
         """
-        return sum(np.outer(A.diagonal()[self.grid.own_rows], B.diagonal()) for A, B in self.terms).ravel()
+        return reduce(
+            np.add, (np.outer(A.diagonal()[self.grid.own_rows], B.diagonal()) for A, B in self.terms)
+        ).ravel()
 
     def trace(self) -> float:
         """Return the trace, Σ tr A tr B.
@@ -103,25 +133,24 @@ class Kronecker(Operator):
     @property
     def diagonalizable(self) -> bool:
         """Whether eigenbases of the factors are one of the sum. Collective the first time."""
-        return self._bases[0] is not None
+        return bool(self._bases)
 
     @property
-    def _bases(self) -> tuple:
-        """(QA, QB, a, b): bases common to all terms, and diagonals (terms, p) and (terms, q) in them; or Nones."""
+    def _bases(self) -> list[_Bases]:
+        """The eigenbases that the terms have in common, one item; none where there are none."""
         if self._kept_bases is None:
-            self._kept_bases = (None,) * 4
+            self._kept_bases = []
             if self._symmetric:
-                parts = [_common_basis(self.comm, [term[side] for term in self.terms]) for side in (0, 1)]
-                if all(part is not None for part in parts):
-                    (QA, a), (QB, b) = parts
-                    self._kept_bases = QA, QB, a, b
+                left, right = (_common_basis(self.comm, [term[side] for term in self.terms]) for side in (0, 1))
+                if left is not None and right is not None:
+                    self._kept_bases = [_Bases(left[0], right[0], left[1], right[1])]
         return self._kept_bases
 
     @property
     def _exact(self) -> EigenCorrected | None:
         if self._kept_exact is None and self.diagonalizable:
-            QA, QB, a, b = self._bases
-            values = sum(np.outer(x[self.grid.own_rows], y) for x, y in zip(a, b, strict=True))
+            QA, QB, a, b = self._bases[0]
+            values = reduce(np.add, (np.outer(x[self.grid.own_rows], y) for x, y in zip(a, b, strict=True)))
             self._kept_exact = EigenCorrected(QA, QB, values.ravel(), comm=self.comm)
         return self._kept_exact
 
@@ -168,7 +197,7 @@ class Kronecker(Operator):
         check_which(k, which)
         if not self.diagonalizable or len(self.terms) > 1:
             return self.eigenvalues().ends(k, which)
-        _, _, a, b = self._bases
+        _, _, a, b = self._bases[0]
         return first(first_products(a[0], b[0], min(k, self.n), which), k, which)
 
     def logdet(self, shift: float = 0.0) -> float:
@@ -178,7 +207,7 @@ class Kronecker(Operator):
         """
         if not self.diagonalizable or len(self.terms) > 1 or shift:
             return super().logdet(shift)
-        _, _, (a,), (b,) = self._bases
+        _, _, (a,), (b,) = self._bases[0]
         parts = [
             other * Eigenvalues.single(self.comm, values if self.comm.rank == 0 else values[:0]).logdet()
             for values, other in ((a, self.grid.q), (b, self.grid.p))
@@ -197,7 +226,7 @@ class Kronecker(Operator):
         return self._need_exact().function(f)
 
     @classmethod
-    def weighted(cls, items: list, shift: float) -> Kronecker | None:
+    def weighted(cls, items: Sequence[tuple[float, Self]], shift: float) -> Self | None:
         """Return Σ a H + shift I of (a, H) with factors of the same sizes; None where these differ.
 
         Collective.
@@ -208,8 +237,7 @@ class Kronecker(Operator):
         terms = [(a * A, B) for a, H in items for A, B in H.terms]
         if shift:
             terms.append((shift * scipy.sparse.identity(grid.p), scipy.sparse.identity(grid.q)))
-        anchor = items[0][1]._anchor
-        return cls(terms, comm=grid.comm)._outliving(anchor and anchor.comm)
+        return cls(terms, comm=grid.comm)._keep_communicator(items[0][1]._kept_communicator)
 
     def close(self) -> None:
         """Destroy the matrix and what was made of it.
@@ -246,18 +274,18 @@ def first_products(a: np.ndarray, b: np.ndarray, k: int, which: str) -> np.ndarr
     return found
 
 
-def _common_basis(comm, factors: list) -> tuple[np.ndarray, np.ndarray] | None:
+def _common_basis(comm: MPI.Comm, factors: list[LocalMatrix]) -> tuple[np.ndarray, np.ndarray] | None:
     """Return an eigenbasis of all factors and their eigenvalues (factors, m) in it; None where there is none.
 
     Collective. Eigenvectors of a random combination: of its distinct eigenvalues, which almost all combinations
     have where the factors together tell vectors apart, each belongs to all of them.
     """
 
-    def find():
+    def find() -> tuple[np.ndarray, np.ndarray] | None:
         whole = [dense(factor) for factor in factors]
         weights = np.random.default_rng(len(whole)).uniform(1, 2, len(whole))
         sizes = [np.abs(factor).max() or 1.0 for factor in whole]
-        mixed = sum(w / size * factor for w, size, factor in zip(weights, sizes, whole, strict=True))
+        mixed = reduce(np.add, (w / size * factor for w, size, factor in zip(weights, sizes, whole, strict=True)))
         values, Q = np.linalg.eigh((mixed + mixed.T) / 2)
         if len(whole) == 1:
             return Q, np.array([values * sizes[0] / weights[0]])
@@ -272,15 +300,15 @@ def _common_basis(comm, factors: list) -> tuple[np.ndarray, np.ndarray] | None:
     return on_root(comm, find)
 
 
-def _factor(factor):
-    """Return a factor as an array or CSR matrix of floats."""
-    if scipy.sparse.issparse(factor):
+def _checked_factor(factor: LocalMatrix) -> LocalMatrix:
+    """Return a factor that the caller has given as an array or CSR matrix of floats."""
+    if is_sparse(factor):
         factor = factor.tocsr()
         factor = factor.astype(reals(factor.data, "factors").dtype)
     else:
         factor = np.array(reals(factor, "factors"))
     if factor.ndim != 2 or factor.shape[0] != factor.shape[1] or not factor.shape[0]:
         raise InputError(f"factors must be square matrices, not {factor.shape}")
-    if not np.isfinite(factor.data if scipy.sparse.issparse(factor) else factor).all():
+    if not np.isfinite(factor.data if is_sparse(factor) else factor).all():
         raise InputError("factors must be finite")
     return factor

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
 from mpi4py import MPI
 
 import numpy as np
 import scipy.linalg
 
 from sparsehess.errors import InputError
-from sparsehess.operators.eigenvalues import ZERO, Eigenvalues, Inertia, applied, check_which, first
+from sparsehess.operators.eigenvalues import ZERO, Eigenvalues, Inertia, apply_to_eigenvalues, check_which, first
 from sparsehess.operators.operator import Operator
 from sparsehess.operators.spectrum_bisection import Counts, bisected
-from sparsehess.operators.tall_skinny_qr import local_array, small_eigh, summed, tall_qr
+from sparsehess.operators.tall_skinny_qr import local_array, small_eigh, sum_over_ranks, tall_qr
 from sparsehess.operators.woodbury import Woodbury, damped_complement
-from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, agreement, communicator
+from sparsehess.runtime.row_layout import Layout
 from sparsehess.runtime.validation import above_zero, reals, whole_number
 
-_EPS = np.finfo(float).eps
+if TYPE_CHECKING:
+    from typing import Self
+
+_EPS, _TINY = float(np.finfo(float).eps), float(np.finfo(float).tiny)
 
 
 class LowRankDiagonal(Operator):
-    """H = D + U C Uᵀ.
+    """H = D + U C Uᵀ: a diagonal and a symmetric matrix of low rank.
 
-    Collective to make and to use.
+    *Collective* to make and to use. Solves and determinants are by Woodbury's formula in a stable form, counts of
+    eigenvalues by inertia additivity, eigenvalues by bisection on counts. Where D is a multiple of the identity
+    all eigenvalues follow from an r x r problem.
 
     Parameters
     ----------
@@ -36,7 +44,7 @@ class LowRankDiagonal(Operator):
     window
         So many columns at most: the oldest leave, which come first, when `append` brings more.
     comm
-        Communicator, where D is no Vec.
+        Communicator, where D is no Vec; default this process alone.
 
     Attributes
     ----------
@@ -47,9 +55,29 @@ class LowRankDiagonal(Operator):
     ------
     InputError
         Shapes that do not fit, C not symmetric, numbers that are not finite.
+
+    References
+    ----------
+    Woodbury 1950; Haynsworth 1968, "Determination of the inertia of a partitioned Hermitian matrix".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> with sh.LowRankDiagonal(2.0, np.ones((5, 1))) as H:  # 2 I + 1 1ᵀ
+    ...     print(H.spectrum(2, "largest"), H.solve(np.ones(5)).round(4), H.count(3.0))
+    [2. 7.] [0.1429 0.1429 0.1429 0.1429 0.1429] 4
     """
 
-    def __init__(self, D, U, C=None, *, window: int | None = None, comm=None):
+    def __init__(
+        self,
+        D: PETSc.Vec | np.ndarray | float,
+        U: np.ndarray,
+        C: np.ndarray | None = None,
+        *,
+        window: int | None = None,
+        comm: MPI.Comm | None = None,
+    ):
         comm = communicator(D.comm if isinstance(D, PETSc.Vec) else comm)
         with agreement(comm):
             U = reals(U, "U")
@@ -72,7 +100,7 @@ class LowRankDiagonal(Operator):
         if len(set(comm.allgather(r))) > 1:
             raise InputError("U must have as many columns on every rank")
         self.window = window
-        self._shell(layout)
+        self._make_shell(layout)
         low = comm.allreduce(float(self.d.min(initial=np.inf)), op=MPI.MIN)
         self._ends = low, comm.allreduce(float(self.d.max(initial=-np.inf)), op=MPI.MAX)
         self._uniform = self._ends[0] == self._ends[1]
@@ -80,7 +108,7 @@ class LowRankDiagonal(Operator):
 
     # --- changes ---
 
-    def append(self, u, weight: float = 1.0) -> None:
+    def append(self, u: PETSc.Vec | np.ndarray, weight: float = 1.0) -> None:
         """Add weight · u uᵀ; with a full window the oldest column leaves first.
 
         Collective. One rank-one update is one new column: nothing is computed before something is asked.
@@ -133,7 +161,9 @@ class LowRankDiagonal(Operator):
         return float(made[drop - 1]) if drop else 0.0
 
     def _changed(self) -> None:
-        self._kept_core = self._kept_factor = self._kept_counts = None
+        self._kept_core: tuple[np.ndarray, np.ndarray] | None = None
+        self._kept_factor: tuple[float, Woodbury] | None = None
+        self._kept_counts: Counts | None = None
 
     @property
     def _core(self) -> tuple[np.ndarray, np.ndarray]:
@@ -154,7 +184,7 @@ class LowRankDiagonal(Operator):
 
         Collective: one reduction of r numbers.
         """
-        return self.d * vector + self.U @ (self.C @ summed(self.comm, self.U.T @ vector))
+        return self.d * vector + self.U @ (self.C @ sum_over_ranks(self.comm, self.U.T @ vector))
 
     def diagonal(self) -> np.ndarray:
         """Return the diagonal (n_local,).
@@ -204,7 +234,7 @@ class LowRankDiagonal(Operator):
         """Return how many eigenvalues are below each of some numbers."""
         if self._uniform:
             every = self.eigenvalues()
-            return np.array([every.number(lambda values, shift=shift: values < shift) for shift in shifts])
+            return np.array([every.below(shift) for shift in shifts])
         if self._kept_counts is None:
             Q, lam = self._core
             self._kept_counts = Counts(self.comm, self.d, Q * np.sqrt(np.abs(lam)), np.sign(lam), self._size)
@@ -241,13 +271,13 @@ class LowRankDiagonal(Operator):
         low, high = self._ends
         low, high = low + min(0.0, lam.min(initial=0.0)), high + max(0.0, lam.max(initial=0.0))
         floor = _EPS * self._size
-        margin = 8 * floor + np.finfo(float).tiny
+        margin = 8 * floor + _TINY
         return bisected(self._below, wanted, low - margin, high + margin, self.n, floor)
 
     @property
     def _size(self) -> float:
         """No less than the largest entry of D and the largest eigenvalue of U C Uᵀ."""
-        return max(*map(abs, self._ends), np.abs(self._core[1]).max(initial=0.0))
+        return float(max(*map(abs, self._ends), np.abs(self._core[1]).max(initial=0.0)))
 
     def inertia(self, zero: float | None = None) -> Inertia:
         """Return the inertia; `zero` is up to what size an eigenvalue is zero.
@@ -284,7 +314,7 @@ class LowRankDiagonal(Operator):
         whole, low = len(lam) == self.n, self._ends[0] + shift
         return damped_complement(self.comm, Q, 1.0 / (low + lam), b, 0.0 if whole else 1.0 / low)
 
-    def function(self, f) -> LowRankDiagonal:
+    def function(self, f: Callable[[np.ndarray], np.ndarray]) -> LowRankDiagonal:
         """Return f(H), of the same kind, where D is a multiple of the identity.
 
         Collective.
@@ -292,15 +322,15 @@ class LowRankDiagonal(Operator):
         low = self._ends[0]
         self.eigenvalues()  # refuses another D
         Q, lam = self._core
-        outside = float(applied(f, np.array([low]))[0]) if len(lam) < self.n else 0.0
-        return LowRankDiagonal(outside, Q, np.diag(applied(f, low + lam) - outside), comm=self.comm)
+        outside = float(apply_to_eigenvalues(f, np.array([low]))[0]) if len(lam) < self.n else 0.0
+        return LowRankDiagonal(outside, Q, np.diag(apply_to_eigenvalues(f, low + lam) - outside), comm=self.comm)
 
     @classmethod
-    def weighted(cls, items: list, shift: float) -> LowRankDiagonal:
+    def weighted(cls, items: Sequence[tuple[float, Self]], shift: float) -> Self:
         """Return Σ a H + shift I of (a, H) of this kind, of the sum of their ranks at most; `compress` it.
 
         Collective.
         """
-        d = sum(a * H.d for a, H in items) + shift
+        d = np.sum([a * H.d for a, H in items], axis=0) + shift
         C = scipy.linalg.block_diag(*(a * H.C for a, H in items))
         return cls(d, np.concatenate([H.U for _, H in items], axis=1), C, comm=items[0][1].comm)

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse
 
 from sparsehess.errors import CheckError, InputError, NotConverged
 from sparsehess.operators.block_diagonal import BlockDiagonal
-from sparsehess.operators.eigenvalues import applied
+from sparsehess.operators.eigenvalues import apply_to_eigenvalues
+from sparsehess.operators.matrix_like import is_sparse, mat_of
 from sparsehess.operators.operator import Operator
 from sparsehess.runtime import PETSc, communicator, on_root
 from sparsehess.runtime.petsc_matrices import is_assembled
 from sparsehess.runtime.random_numbers import uniform
 from sparsehess.runtime.validation import reals
 
-_EPS = np.finfo(float).eps
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from mpi4py import MPI
+
+    from sparsehess.operators.matrix_like import LocalMatrix, MatrixLike
+
+    # A power, or a function of an array of eigenvalues.
+    Function: TypeAlias = float | Callable[[np.ndarray], np.ndarray]
+
+_EPS = float(np.finfo(float).eps)
 
 # Up to this denominator a power is checked by multiplying it out.
 _DENOMINATOR = 64
@@ -29,10 +40,12 @@ _ALLOWED = 1e3
 _STEPS = 120
 
 
-def funm(matrix, f: float | Callable, *, method: str = "eigen", comm=None):
-    """Return a power or another function of a symmetric matrix; (-1/4) is Shampoo's (Gupta, Koren, Singer 2018).
+def funm(
+    matrix: MatrixLike, f: Function, *, method: str = "eigen", comm: MPI.Comm | None = None
+) -> Operator | np.ndarray:
+    """Return a power or another function of a symmetric matrix.
 
-    Collective.
+    *Collective.*
 
     Parameters
     ----------
@@ -41,11 +54,11 @@ def funm(matrix, f: float | Callable, *, method: str = "eigen", comm=None):
         eigenvectors. An assembled Mat, or an object that has one as `mat`: block by block of its connected
         components, a `BlockDiagonal`. A dense or SciPy matrix that every rank has: a dense array.
     f
-        A power, or a function of an array of eigenvalues.
+        A power, or a function of an array of eigenvalues. The power -1/4 is Shampoo's.
     method
         `eigen`, or `newton`: for powers of positive definite dense matrices and blocks, see `inverse_root`.
     comm
-        For arrays: one rank works for all of these.
+        For arrays: one rank works for all of these. Default this process alone.
 
     Returns
     -------
@@ -58,6 +71,23 @@ def funm(matrix, f: float | Callable, *, method: str = "eigen", comm=None):
         A structure whose eigenvectors are not known; a power that is not defined for some eigenvalue.
     CheckError
         The power, multiplied out, does not give the matrix back.
+    NotConverged
+        The Newton iteration leaves a residual.
+
+    References
+    ----------
+    Gupta, Koren, Singer 2018, "Shampoo: preconditioned stochastic tensor optimization".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> print(sh.funm(np.diag([4.0, 9.0]), 0.5))
+    [[2. 0.]
+     [0. 3.]]
+    >>> with sh.Kronecker((np.diag([1.0, 4.0]), np.eye(2))) as H, sh.funm(H, -0.5) as root:
+    ...     print(type(root).__name__, root.diagonal())
+    EigenCorrected [1.  1.  0.5 0.5]
     """
     if method not in ("eigen", "newton"):
         raise InputError(f"method={method!r} is neither eigen nor newton")
@@ -67,23 +97,24 @@ def funm(matrix, f: float | Callable, *, method: str = "eigen", comm=None):
         raise InputError(f"the power {f} must be finite")
     if isinstance(matrix, BlockDiagonal) or (isinstance(matrix, Operator) and not is_assembled(matrix.mat)):
         return _of_operator(matrix, f, method)
-    matrix = getattr(matrix, "mat", matrix)
+    matrix = mat_of(matrix)
     if isinstance(matrix, PETSc.Mat):
         with BlockDiagonal.from_components(matrix) as blocks:
             return _of_operator(blocks, f, method)
     return on_root(communicator(comm), _of_array, matrix, f, method)
 
 
-def _of_operator(matrix: Operator, f, method: str) -> Operator:
+def _of_operator(matrix: Operator, f: Function, method: str) -> Operator:
+    if callable(f):
+        return matrix.function(f)
+    power = f
     if method == "newton":
         if not isinstance(matrix, BlockDiagonal):
             raise InputError("the Newton iteration is for dense matrices and blocks: take method eigen")
-        return matrix.map(lambda block: _newton_power(block, f))
-    if callable(f):
-        return matrix.function(f)
-    result = matrix.function(lambda values: power_of(values, f))
+        return matrix.map(lambda block: _newton_power(block, power))
+    result = matrix.function(lambda values: power_of(values, power))
     try:
-        residual = power_residual(matrix, result, f)
+        residual = power_residual(matrix, result, power)
     except Exception:
         result.close()
         raise
@@ -93,18 +124,18 @@ def _of_operator(matrix: Operator, f, method: str) -> Operator:
     return result
 
 
-def _of_array(matrix, f, method: str) -> np.ndarray:
-    matrix = reals(matrix.toarray() if scipy.sparse.issparse(matrix) else matrix, "the matrix")
+def _of_array(matrix: LocalMatrix, f: Function, method: str) -> np.ndarray:
+    matrix = reals(matrix.toarray() if is_sparse(matrix) else matrix, "the matrix")
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise InputError(f"a function of a matrix needs a square one, not {matrix.shape}")
     size = np.abs(matrix).max(initial=0.0)
     if not np.isfinite(size) or np.abs(matrix - matrix.T).max(initial=0.0) > 1e-10 * size:
         raise InputError("the matrix must be finite and symmetric")
     matrix = (matrix + matrix.T) / 2
-    if method == "newton":
+    if method == "newton" and not callable(f):
         return _newton_power(matrix, f)
     values, Q = np.linalg.eigh(matrix)
-    result = (Q * (applied(f, values) if callable(f) else power_of(values, f))) @ Q.T
+    result = (Q * (apply_to_eigenvalues(f, values) if callable(f) else power_of(values, f))) @ Q.T
     if not callable(f):
         residual = _array_residual(matrix, result, f)
         if not residual <= _ALLOWED * _EPS:
@@ -223,7 +254,7 @@ def inverse_root(matrix: np.ndarray, p: int) -> tuple[np.ndarray, float]:
     X, M = unit / c, A / c**p
     best = np.inf
     for _ in range(_STEPS):
-        error = np.linalg.norm(M - unit)  # no less than that of any eigenvalue
+        error = float(np.linalg.norm(M - unit))  # no less than that of any eigenvalue
         # Quadratic up to rounding: where an error below a tenth shrinks no more, it is that.
         if error == 0 or (error < 0.1 and error >= 0.5 * best):
             break

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from sparsehess.pattern import Layout
-from sparsehess.runtime.row_layout import offsets
+from sparsehess.runtime.row_layout import Layout, offsets
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 
 class Grid:
@@ -22,21 +26,24 @@ class Grid:
         Of the vectors; `rows` and `columns` are those of X.
     """
 
-    def __init__(self, p: int, q: int, comm):
+    def __init__(self, p: int, q: int, comm: MPI.Comm):
         self.p, self.q = p, q
         self.layout = Layout.from_size(p * q, comm, block=q)
         self.rows, self.columns = Layout.from_size(p, comm), Layout.from_size(q, comm)
 
     @property
-    def comm(self):
+    def comm(self) -> MPI.Comm:
+        """The ranks. Not collective."""
         return self.layout.comm
 
     @property
     def own_rows(self) -> slice:
+        """Rows of X that this rank has. Not collective."""
         return slice(self.rows.start, self.rows.stop)
 
     @property
     def own_columns(self) -> slice:
+        """Columns of X that this rank has after `to_columns`. Not collective."""
         return slice(self.columns.start, self.columns.stop)
 
     def matrix(self, vector: np.ndarray) -> np.ndarray:

@@ -11,14 +11,16 @@ import scipy.sparse
 from sparsehess.errors import InputError, NotConverged
 from sparsehess.operators.combinations import rectangular
 from sparsehess.operators.kronecker import Kronecker
-from sparsehess.pattern import Layout
+from sparsehess.operators.matrix_like import mat_of
 from sparsehess.runtime import PETSc, SLEPc, communicator, destroy, readable_errors
 from sparsehess.runtime.random_numbers import signed
-from sparsehess.runtime.row_layout import send_to_owners
+from sparsehess.runtime.row_layout import Layout, send_to_owners
 from sparsehess.runtime.validation import whole_number
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+    from sparsehess.operators.matrix_like import LocalMatrix, MatrixLike
 
 # Singular values below this part of the largest are rounding.
 _LEAST = 1e-14
@@ -27,14 +29,16 @@ _LEAST = 1e-14
 _AIM, _TOL = 1e-13, 1e-12
 
 # What is added to a diagonal, beside the norm: less than rounding.
-_NOISE = np.finfo(float).eps
+_NOISE = float(np.finfo(float).eps)
 
 _MOST_RESTARTS = 1000
 
 
 @dataclass(frozen=True, eq=False)
 class NearestKronecker:
-    """A sum of Kronecker products and how far it is from what it stands for. `close()` destroys it.
+    """A sum of Kronecker products and how far it is from what it stands for.
+
+    A context manager; `close()` destroys it.
 
     Attributes
     ----------
@@ -58,15 +62,17 @@ class NearestKronecker:
     def __enter__(self) -> NearestKronecker:
         return self
 
-    def __exit__(self, *reason) -> None:
+    def __exit__(self, *reason: object) -> None:
         self.close()
 
 
-def nearest_kronecker(matrix, p: int, q: int, terms: int = 1, *, comm=None) -> NearestKronecker:
+def nearest_kronecker(
+    matrix: MatrixLike, p: int, q: int, terms: int = 1, *, comm: MPI.Comm | None = None
+) -> NearestKronecker:
     """Return the sum of so many products A (p, p) ⊗ B (q, q) that is nearest to a matrix in the Frobenius norm.
 
-    Collective. The singular value decomposition of the rearrangement that has a block of q x q entries in each
-    row (Van Loan, Pitsianis 1993), which is as sparse as the matrix and distributed as it is.
+    *Collective.* By the largest singular values of the rearrangement that has a block of q x q entries in each
+    row. It is as sparse as the matrix, and distributed.
 
     Parameters
     ----------
@@ -75,7 +81,12 @@ def nearest_kronecker(matrix, p: int, q: int, terms: int = 1, *, comm=None) -> N
     p, q, terms
         Sizes of the factors, and how many products.
     comm
-        For SciPy matrices.
+        For SciPy matrices; default this process alone.
+
+    Returns
+    -------
+    NearestKronecker
+        The caller closes it.
 
     Raises
     ------
@@ -83,37 +94,51 @@ def nearest_kronecker(matrix, p: int, q: int, terms: int = 1, *, comm=None) -> N
         Not p q rows and columns.
     NotConverged
         Fewer singular values converged than were asked for.
+
+    References
+    ----------
+    Van Loan, Pitsianis 1993, "Approximation with Kronecker products". The singular values are by Lanczos
+    bidiagonalisation with thick restarts: Hernandez, Roman, Tomas 2008.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> H = np.kron(np.diag([1.0, 2.0]), np.array([[2.0, 1.0], [1.0, 2.0]]))
+    >>> with sh.nearest_kronecker(H, 2, 2) as nearest:
+    ...     print(nearest.singular_values.round(6), nearest.error < 1e-6)
+    [7.071068] True
     """
-    for value, name in ((p, "p"), (q, "q"), (terms, "terms")):
-        whole_number(value, name, 1)
-    mat = getattr(matrix, "mat", matrix)
+    for number, name in ((p, "p"), (q, "q"), (terms, "terms")):
+        whole_number(number, name, 1)
+    mat = mat_of(matrix)
     of_petsc = isinstance(mat, PETSc.Mat)
     comm = communicator(mat.comm if of_petsc else comm)
     size = tuple(mat.getSize()) if of_petsc else mat.shape
     if size != (p * q, p * q):
         raise InputError(f"a matrix of {size[0]} x {size[1]} is not of {p}·{q} = {p * q} rows and columns")
     layout = Layout.from_local(mat.getLocalSize()[0], comm) if of_petsc else Layout.from_size(p * q, comm)
-    rows, cols, values = _entries(mat, layout)
-    norm = np.sqrt(comm.allreduce(float(np.dot(values, values))))
-    R = _rearranged(rows, cols, values, p, q, _NOISE * norm, comm)
+    rows, cols, entries = _entries(mat, layout)
+    norm = np.sqrt(comm.allreduce(float(np.dot(entries, entries))))
+    R = _rearranged(rows, cols, entries, p, q, _NOISE * norm, comm)
     try:
         triplets = _largest_triplets(R, min(terms, p * p, q * q), norm) if norm > 0 else []
     finally:
         R.destroy()
     products = []
-    for value, u, v in triplets:
-        A, B = np.sqrt(value) * u.reshape(p, p), np.sqrt(value) * v.reshape(q, q)
+    for sigma, u, v in triplets:
+        A, B = np.sqrt(sigma) * u.reshape(p, p), np.sqrt(sigma) * v.reshape(q, q)
         sign = -1.0 if A.trace() < 0 else 1.0  # that of a positive matrix has both factors positive
         products.append((sign * A, sign * B))
     if not products:
         products = [(np.zeros((p, p)), np.zeros((q, q)))]
-    sigma = np.array([value for value, _, _ in triplets])
-    error = np.sqrt(max(0.0, norm**2 - float(np.dot(sigma, sigma))))
-    found = Kronecker(products, comm=comm)._outliving(mat.comm if of_petsc else None)
-    return NearestKronecker(found, sigma, float(error))
+    values = np.array([sigma for sigma, _, _ in triplets])
+    error = np.sqrt(max(0.0, norm**2 - float(np.dot(values, values))))
+    found = Kronecker(products, comm=comm)._keep_communicator(mat.comm if of_petsc else None)
+    return NearestKronecker(found, values, float(error))
 
 
-def _entries(mat, layout: Layout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _entries(mat: PETSc.Mat | LocalMatrix, layout: Layout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (rows, columns, values) of this rank's entries, numbered globally."""
     if isinstance(mat, PETSc.Mat):
         indptr, cols, values = mat.getValuesCSR()

@@ -1,18 +1,24 @@
-"""`Operator`: what can be asked of every Hessian with a structure, and answers where none gives an exact one."""
+"""`Operator`: what can be asked of every Hessian with a structure, and how it is solved with where none helps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sparsehess.errors import InputError, NotConverged
 from sparsehess.operators.eigenvalues import Eigenvalues, Inertia
 from sparsehess.operators.tall_skinny_qr import local_array
-from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, communicator, destroy, has_package, readable_errors, require_real
 from sparsehess.runtime.petsc_matrices import is_assembled
+from sparsehess.runtime.row_layout import Layout
 from sparsehess.runtime.validation import reals
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from mpi4py import MPI
 
 # Iterations are ended at the first of these, relative to the right-hand side, and accepted up to the second.
 _AIM, _ACCEPT = 1e-12, 1e-10
@@ -21,51 +27,79 @@ _AIM, _ACCEPT = 1e-12, 1e-10
 class Operator:
     """A symmetric matrix with a structure, over the rows of a layout.
 
-    A context manager; `close()` destroys what it owns. Subclasses answer by their structure; what stands here
-    serves where there is no such answer: a factorization of an assembled matrix, iterations of a shell.
+    *Collective* to make and to use. A context manager; `close()` destroys what it owns.
+
+    Eigenvalues, counts, the inertia and functions are what the structure itself tells; where it does not they are
+    refused, and `knows_eigenvalues` and `knows_counts` say so. `eigs` and `inertia` of the package take every
+    operator: they ask the structure first. Products, solves and traces there are always: by a factorization of an
+    assembled matrix, by iterations of a shell.
 
     Attributes
     ----------
     mat
-        PETSc matrix: assembled, or a shell with products and a diagonal. `eigs` and PETSc take it.
+        PETSc matrix: assembled, or a shell with products and a diagonal. PETSc takes it.
     layout
         Rows of each rank.
+    comm
+        The ranks.
+    n
+        How many rows.
+
+    Raises
+    ------
+    StackError
+        PETSc's scalars are complex.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> with sh.Kronecker((np.diag([1.0, 2.0]), np.diag([3.0, 5.0]))) as H:
+    ...     print(H.n, H.trace(), H.spectrum(2), H.knows_eigenvalues)
+    4 24.0 [3. 5.] True
     """
 
     mat: PETSc.Mat
     layout: Layout
     _anchor: PETSc.Vec | None = None
+    _solver: tuple[float, PETSc.KSP] | None = None
 
-    def __new__(cls, *arguments, **named):
+    def __new__(cls, *arguments: object, **named: object) -> Self:
         """Make one where scalars are real. Not collective."""
         require_real("a structured Hessian")
         return super().__new__(cls)
 
-    def _assembled(self, mat: PETSc.Mat) -> None:
+    def _take_matrix(self, mat: PETSc.Mat) -> None:
         """Take over an assembled matrix."""
-        self.mat, self._solver = mat, None
+        self.mat = mat
         mat.setOption(PETSc.Mat.Option.SYMMETRIC, True)
         self.layout = Layout.from_local(mat.getLocalSize()[0], communicator(mat.comm))
 
-    def _shell(self, layout: Layout, symmetric: bool = True) -> None:
+    def _make_shell(self, layout: Layout, symmetric: bool = True) -> None:
         """Make the matrix a shell, of whose products this object is the source."""
-        self.layout, self._solver = layout, None
+        self.layout = layout
         self.mat = PETSc.Mat().createPython(((layout.n_local, layout.n),) * 2, _Products(self), comm=layout.comm)
         self.mat.setOption(PETSc.Mat.Option.SYMMETRIC, symmetric)
         self.mat.setUp()
 
-    def _outliving(self, comm: PETSc.Comm | None):
+    def _keep_communicator(self, comm: PETSc.Comm | None) -> Self:
         """Keep the communicator of an object that this was made of, and may outlive; return this."""
         if comm is not None:
             self._anchor = PETSc.Vec().createMPI((0, 0), comm=comm)
         return self
 
     @property
-    def comm(self):
+    def _kept_communicator(self) -> PETSc.Comm | None:
+        return None if self._anchor is None else self._anchor.comm
+
+    @property
+    def comm(self) -> MPI.Comm:
+        """The ranks. Not collective."""
         return self.layout.comm
 
     @property
     def n(self) -> int:
+        """How many rows. Not collective."""
         return self.layout.n
 
     # --- what shells define ---
@@ -144,7 +178,7 @@ class Operator:
         InputError
             The structure does not tell it.
         """
-        return self.eigenvalues().number(lambda values: values < below)
+        return self.eigenvalues().below(below)
 
     def spectrum(self, k: int = 6, which: str = "smallest") -> np.ndarray:
         """Return k eigenvalues (k,), ascending, the same on every rank.
@@ -191,7 +225,7 @@ class Operator:
 
     # --- what all answer ---
 
-    def solve(self, b, shift: float = 0.0):
+    def solve(self, b: PETSc.Vec | np.ndarray, shift: float = 0.0) -> Any:
         """Return the solution of (H + shift I) x = b.
 
         Collective. Here by an LDLᵀ factorization of an assembled matrix, kept for the next solve with this
@@ -200,9 +234,14 @@ class Operator:
         Parameters
         ----------
         b
-            Vec, or array (n_local,) or (n_local, m); x is of the same kind.
+            Vec, or array (n_local,) or (n_local, m).
         shift
             Added to the diagonal.
+
+        Returns
+        -------
+        PETSc.Vec | np.ndarray
+            x, of the kind of b.
 
         Raises
         ------
@@ -245,7 +284,7 @@ class Operator:
         return float(np.log(np.abs(mantissa)) + power * np.log(2.0)) if mantissa else -np.inf
 
     @classmethod
-    def weighted(cls, items: list, shift: float):
+    def weighted(cls, items: Sequence[tuple[float, Self]], shift: float) -> Self | None:
         """Return Σ a H + shift I of (a, H) of this kind as one of this kind; None where it is none.
 
         Collective.
@@ -272,10 +311,10 @@ class Operator:
         destroy(self.mat, self._anchor)
         self.mat = self._anchor = None
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *reason) -> None:
+    def __exit__(self, *reason: object) -> None:
         self.close()
 
     # --- where no structure helps ---
@@ -299,7 +338,7 @@ class Operator:
         return is_assembled(self.mat) and has_package("mumps")
 
     def _factorized(self, shift: float) -> PETSc.KSP:
-        def make():
+        def make() -> PETSc.KSP:
             matrix = self.mat.duplicate(copy=True)
             matrix.setOption(PETSc.Mat.Option.NEW_NONZERO_ALLOCATION_ERR, False)  # a diagonal may not be stored
             matrix.shift(shift)
@@ -319,7 +358,7 @@ class Operator:
         return solver
 
     def _iterative(self, shift: float) -> PETSc.KSP:
-        def make():
+        def make() -> PETSc.KSP:
             size = ((self.layout.n_local, self.layout.n),) * 2
             matrix = PETSc.Mat().createPython(size, _Shifted(self.mat, shift), comm=self.comm)
             matrix.setOption(PETSc.Mat.Option.SYMMETRIC, True)
@@ -338,15 +377,16 @@ class Operator:
         matrix.destroy()  # the solver holds it
         return solver
 
-    def _kept(self, shift: float, make) -> PETSc.KSP:
+    def _kept(self, shift: float, make: Callable[[], PETSc.KSP]) -> PETSc.KSP:
         """Return the solver for a shift: the last one, if it was for this shift."""
-        if self._solver is None or self._solver[0] != shift:
-            self._forget()
-            solver = make()
-            self._solver = shift, solver
-            with readable_errors("factorizing a structured Hessian"):
-                solver.setUp()
-        return self._solver[1]
+        if self._solver is not None and self._solver[0] == shift:
+            return self._solver[1]
+        self._forget()
+        solver = make()
+        self._solver = shift, solver
+        with readable_errors("factorizing a structured Hessian"):
+            solver.setUp()
+        return solver
 
     def _forget(self) -> None:
         if self._solver is not None:
@@ -377,13 +417,13 @@ class _Products:
     def __init__(self, owner: Operator):
         self._owner = owner
 
-    def mult(self, mat, x, y):
+    def mult(self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
         y.setArray(self._owner.product(x.getArray(readonly=True).copy()))
 
-    def multTranspose(self, mat, x, y):
+    def multTranspose(self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
         y.setArray(self._owner.transposed_product(x.getArray(readonly=True).copy()))
 
-    def getDiagonal(self, mat, d):
+    def getDiagonal(self, mat: PETSc.Mat, d: PETSc.Vec) -> None:
         d.setArray(self._owner.diagonal())
 
 
@@ -393,7 +433,7 @@ class _Shifted:
     def __init__(self, mat: PETSc.Mat, shift: float):
         self._mat, self._shift = mat, shift
 
-    def mult(self, mat, x, y):
+    def mult(self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
         self._mat.mult(x, y)
         y.axpy(self._shift, x)
 
@@ -406,7 +446,7 @@ class _Solves:
     def __init__(self, owner: Operator, shift: float):
         self._owner, self._shift = owner, shift
 
-    def apply(self, pc, x, y):
+    def apply(self, pc: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
         y.setArray(self._owner.solve(x.getArray(readonly=True), self._shift))
 
     applyTranspose = apply

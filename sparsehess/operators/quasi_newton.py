@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from sparsehess.errors import InputError
 from sparsehess.operators.low_rank import LowRankDiagonal
-from sparsehess.operators.tall_skinny_qr import inner, local_array, tall_qr
-from sparsehess.pattern import Layout
+from sparsehess.operators.tall_skinny_qr import inner_products, local_array, tall_qr
 from sparsehess.runtime import PETSc, agreement, communicator, on_root
 from sparsehess.runtime.citations import cite
+from sparsehess.runtime.row_layout import Layout
 from sparsehess.runtime.validation import reals
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from mpi4py import MPI
+
+    Columns: TypeAlias = np.ndarray | Sequence[PETSc.Vec | np.ndarray]
+    Diagonal: TypeAlias = PETSc.Vec | np.ndarray | float
 
 # A pair is left out where its denominator is below this part of the product of its two lengths, which is how
 # far rounding spoils it (Nocedal, Wright 2006, equation 6.26).
 _LEAST = 1e-8
 
-_EPS = np.finfo(float).eps
+_EPS = float(np.finfo(float).eps)
 
 
-def sr1(S, Y, D=1.0, *, memory: int | None = None, comm=None) -> LowRankDiagonal:
-    """Return the Hessian that symmetric rank-one updates give. The caller closes it.
+def sr1(
+    S: Columns, Y: Columns, D: Diagonal = 1.0, *, memory: int | None = None, comm: MPI.Comm | None = None
+) -> LowRankDiagonal:
+    """Return the Hessian that symmetric rank-one updates give.
 
-    Collective. B = D + Ψ N⁻¹ Ψᵀ with Ψ = Y - D S and N the lower triangle of SᵀΨ, mirrored (Byrd, Nocedal,
-    Schnabel 1994, theorem 5.1). Of a quadratic function n independent steps give the Hessian itself.
+    *Collective.* B = D + Ψ N⁻¹ Ψᵀ with Ψ = Y - D S and N the lower triangle of SᵀΨ, mirrored. Of a quadratic
+    function n independent steps give the Hessian itself.
 
     Parameters
     ----------
@@ -35,12 +48,37 @@ def sr1(S, Y, D=1.0, *, memory: int | None = None, comm=None) -> LowRankDiagonal
     memory
         Take so many pairs, the newest; default all.
     comm
-        Communicator, where nothing given is a Vec.
+        Communicator, where nothing given is a Vec; default this process alone.
+
+    Returns
+    -------
+    LowRankDiagonal
+        The caller closes it.
+
+    Raises
+    ------
+    InputError
+        Shapes that do not fit, or other numbers of steps on some ranks.
 
     Notes
     -----
-    Pairs whose update is not defined to rounding are left out, in their order (equation 6.26 of Nocedal and
-    Wright 2006): the result is what the updates one after the other would give.
+    Pairs whose update is not defined to rounding are left out, in their order (Nocedal and Wright 2006, equation
+    6.26): the result is what the updates one after the other would give.
+
+    References
+    ----------
+    Byrd, Nocedal, Schnabel 1994, "Representations of quasi-Newton matrices and their use in limited memory
+    methods", theorem 5.1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> H = np.diag([3.0, 1.0, 1.0])
+    >>> steps = np.array([[1.0], [1.0], [0.0]])
+    >>> with sh.sr1(steps, H @ steps) as B:
+    ...     print(B.spectrum(3).round(6))
+    [1. 1. 3.]
     """
     layout, S, Y, d = _taken(S, Y, D, memory, comm)
     Psi = Y - d[:, None] * S
@@ -73,11 +111,13 @@ def _sr1_small(S: np.ndarray, Psi: np.ndarray, reference: np.ndarray) -> tuple[l
     return kept, (C + C.T) / 2
 
 
-def lbfgs(S, Y, D=None, *, memory: int | None = None, comm=None) -> LowRankDiagonal:
-    """Return the positive definite Hessian that BFGS updates give. The caller closes it.
+def lbfgs(
+    S: Columns, Y: Columns, D: Diagonal | None = None, *, memory: int | None = None, comm: MPI.Comm | None = None
+) -> LowRankDiagonal:
+    """Return the positive definite Hessian that BFGS updates give.
 
-    Collective. B = D - [D S, Y] M⁻¹ [D S, Y]ᵀ with M = [[SᵀD S, L], [Lᵀ, -E]], where L is the part of SᵀY
-    strictly below its diagonal E (Byrd, Nocedal, Schnabel 1994, theorem 2.3).
+    *Collective.* B = D - [D S, Y] M⁻¹ [D S, Y]ᵀ with M = [[SᵀD S, L], [Lᵀ, -E]], where L is the part of SᵀY
+    strictly below its diagonal E.
 
     Parameters
     ----------
@@ -86,14 +126,34 @@ def lbfgs(S, Y, D=None, *, memory: int | None = None, comm=None) -> LowRankDiago
     D
         Positive diagonal to start from; default yᵀy / sᵀy of the newest pair (Nocedal, Wright 2006, section 7.2).
 
+    Returns
+    -------
+    LowRankDiagonal
+        The caller closes it.
+
     Raises
     ------
     InputError
-        D is not positive.
+        D is not positive; else as `sr1`.
 
     Notes
     -----
     Pairs along which the curvature is not positive are left out, as they would not leave B positive definite.
+
+    References
+    ----------
+    Byrd, Nocedal, Schnabel 1994, "Representations of quasi-Newton matrices and their use in limited memory
+    methods", theorem 2.3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> H = np.diag([3.0, 1.0, 1.0])
+    >>> steps = np.array([[1.0], [1.0], [0.0]])
+    >>> with sh.lbfgs(steps, H @ steps) as B:
+    ...     print(B.inertia().definite, np.allclose(B.product(steps[:, 0]), H @ steps[:, 0]))
+    positive definite True
     """
     layout, S, Y, d = _taken(S, Y, 1.0 if D is None else D, memory, comm)
     with agreement(layout.comm):
@@ -101,7 +161,7 @@ def lbfgs(S, Y, D=None, *, memory: int | None = None, comm=None) -> LowRankDiago
             raise InputError("the diagonal that BFGS starts from must be positive")
     pairs = np.concatenate([S, Y], axis=1)
     m = S.shape[1]
-    gram = inner(layout.comm, pairs, pairs)
+    gram = inner_products(layout.comm, pairs, pairs)
     lengths = np.sqrt(np.diag(gram))
     kept = layout.comm.bcast([j for j in range(m) if gram[j, m + j] > _LEAST * lengths[j] * lengths[m + j]])
     if D is None and kept:
@@ -109,7 +169,7 @@ def lbfgs(S, Y, D=None, *, memory: int | None = None, comm=None) -> LowRankDiago
         d = np.full(layout.n_local, gram[m + last, m + last] / gram[last, m + last])
     S, Y = S[:, kept], Y[:, kept]
     # Steps and changes of one length: M is then no worse conditioned than the pairs themselves.
-    SY, SDS = gram[kept][:, [m + j for j in kept]], inner(layout.comm, S, d[:, None] * S)
+    SY, SDS = gram[kept][:, [m + j for j in kept]], inner_products(layout.comm, S, d[:, None] * S)
     C = on_root(layout.comm, _bfgs_small, SY, SDS)
     return LowRankDiagonal(d, np.concatenate([d[:, None] * S, Y], axis=1), C, comm=layout.comm)
 
@@ -123,7 +183,9 @@ def _bfgs_small(SY: np.ndarray, SDS: np.ndarray) -> np.ndarray:
     return (C + C.T) / 2
 
 
-def _taken(S, Y, D, memory, comm) -> tuple[Layout, np.ndarray, np.ndarray, np.ndarray]:
+def _taken(
+    S: Columns, Y: Columns, D: Diagonal, memory: int | None, comm: MPI.Comm | None
+) -> tuple[Layout, np.ndarray, np.ndarray, np.ndarray]:
     """Return (layout, S, Y, d) as local arrays."""
     cite("quasi-newton")
     vecs = [item for item in (*_listed(S), *_listed(Y), D) if isinstance(item, PETSc.Vec)]
@@ -144,11 +206,11 @@ def _taken(S, Y, D, memory, comm) -> tuple[Layout, np.ndarray, np.ndarray, np.nd
     return layout, S, Y, d
 
 
-def _listed(columns) -> list:
+def _listed(columns: Columns) -> list:
     return list(columns) if isinstance(columns, (list, tuple)) else []
 
 
-def _columns(columns) -> np.ndarray:
+def _columns(columns: Columns) -> np.ndarray:
     if isinstance(columns, (list, tuple)):
         columns = [v.getArray(readonly=True) if isinstance(v, PETSc.Vec) else v for v in columns]
         return reals(columns, "steps and changes").T

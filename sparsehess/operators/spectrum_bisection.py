@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.linalg
 
-from sparsehess.operators.tall_skinny_qr import summed
+from sparsehess.operators.tall_skinny_qr import sum_over_ranks
 
-_EPS = np.finfo(float).eps
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+_EPS = float(np.finfo(float).eps)
 
 # Entries nearer to a shift than this part of the matrix have no place in a Gram matrix: squares of what they
 # are divided by would drown what stands beside.
@@ -43,7 +47,7 @@ class Counts:
         Size of the matrix.
     """
 
-    def __init__(self, comm, d: np.ndarray, V: np.ndarray, K: np.ndarray, scale: float):
+    def __init__(self, comm: MPI.Comm, d: np.ndarray, V: np.ndarray, K: np.ndarray, scale: float):
         self.comm, self.d, self.V, self.K, self.scale = comm, d, V, K, scale
 
     def below(self, shifts: np.ndarray) -> np.ndarray:
@@ -65,11 +69,11 @@ class Counts:
             rows = self.V[close] / np.sqrt(np.abs(least))[:, None]
             near.append([_triangle(rows[least > 0]), _triangle(rows[least < 0])])
             sums[number, -1] += np.count_nonzero(least < 0) - np.count_nonzero(away[close] < 0)
-        sums, near = summed(self.comm, sums), self.comm.gather(near)
+        sums, brought = sum_over_ranks(self.comm, sums), self.comm.gather(near)
         found = None
-        if near is not None:
+        if brought is not None:
             found = np.array(
-                [self._count(row, [part[i] for part in near]) for i, row in enumerate(sums)], np.int64
+                [self._count(row, [part[i] for part in brought]) for i, row in enumerate(sums)], np.int64
             )
         return self.comm.bcast(found)
 

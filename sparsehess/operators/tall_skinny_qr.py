@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from sparsehess.errors import InputError
-from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, agreement, on_root
+from sparsehess.runtime.row_layout import Layout
 from sparsehess.runtime.validation import reals
 
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
-def summed(comm, array: np.ndarray) -> np.ndarray:
+
+def sum_over_ranks(comm: MPI.Comm, array: np.ndarray) -> np.ndarray:
     """Return the sum of the ranks' arrays, on all of them.
 
     Collective.
@@ -22,15 +27,15 @@ def summed(comm, array: np.ndarray) -> np.ndarray:
     return total
 
 
-def inner(comm, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+def inner_products(comm: MPI.Comm, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Return leftᵀ right of local rows, on all ranks.
 
     Collective.
     """
-    return summed(comm, np.ascontiguousarray(left.T @ right))
+    return sum_over_ranks(comm, np.ascontiguousarray(left.T @ right))
 
 
-def tall_qr(comm, local: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def tall_qr(comm: MPI.Comm, local: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return (Q, R): the local rows (n_local, m) of an orthonormal Q, and R (m, r), the same on every rank.
 
     Collective. Householder at every step, which keeps Q orthonormal to rounding where the columns (n_local, r) are
@@ -41,7 +46,7 @@ def tall_qr(comm, local: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if comm.size == 1:
         return Q, R
     stacked = comm.gather(R)
-    pieces = None
+    pieces: list[np.ndarray] = []
     if stacked is not None:
         top, R = np.linalg.qr(np.concatenate(stacked))
         ends = np.cumsum([len(piece) for piece in stacked])
@@ -50,7 +55,7 @@ def tall_qr(comm, local: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return Q @ piece, R
 
 
-def small_eigh(comm, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def small_eigh(comm: MPI.Comm, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return (eigenvalues, eigenvectors) of a small symmetric matrix that every rank has.
 
     Collective. Of the first rank's copy: what ranks decide by the result they must decide alike.
@@ -58,7 +63,7 @@ def small_eigh(comm, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return on_root(comm, lambda: np.linalg.eigh((matrix + matrix.T) / 2))
 
 
-def local_array(vector, layout: Layout, name: str = "the vector") -> np.ndarray:
+def local_array(vector: object, layout: Layout, name: str = "the vector") -> np.ndarray:
     """Return local rows as a new array of floats, of a Vec, or of an array (n_local,) or (n_local, m).
 
     Collective.

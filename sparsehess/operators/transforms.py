@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse
 
 from sparsehess.errors import InputError
 from sparsehess.operators.combinations import rectangular
-from sparsehess.operators.tall_skinny_qr import inner, local_array, summed, tall_qr
-from sparsehess.pattern import Layout
+from sparsehess.operators.tall_skinny_qr import inner_products, local_array, sum_over_ranks, tall_qr
 from sparsehess.runtime import PETSc, agreement, communicator, destroy
-from sparsehess.runtime.row_layout import send_to_owners
+from sparsehess.runtime.row_layout import Layout, send_to_owners
 from sparsehess.runtime.validation import reals
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from mpi4py import MPI
+
+    Map: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
 # Vectors that have less than this part outside the others span nothing that these do not.
 _DEPENDENT = 1e-10
@@ -37,7 +44,7 @@ class Transform:
         PETSc matrix (n, m) with `mult` and `multTranspose`.
     """
 
-    def __init__(self, rows: Layout, columns: Layout, forward: Callable, adjoint: Callable):
+    def __init__(self, rows: Layout, columns: Layout, forward: Map, adjoint: Map):
         self.rows, self.columns, self.forward, self.adjoint = rows, columns, forward, adjoint
         sizes = ((rows.n_local, rows.n), (columns.n_local, columns.n))
         self.mat = PETSc.Mat().createPython(sizes, _Calls(self), comm=rows.comm)
@@ -54,7 +61,7 @@ class Transform:
     def __enter__(self) -> Transform:
         return self
 
-    def __exit__(self, *reason) -> None:
+    def __exit__(self, *reason: object) -> None:
         self.close()
 
 
@@ -64,14 +71,14 @@ class _Calls:
     def __init__(self, owner: Transform):
         self._owner = owner
 
-    def mult(self, mat, x, y):
+    def mult(self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
         y.setArray(self._owner.forward(x.getArray(readonly=True).copy()))
 
-    def multTranspose(self, mat, x, y):
+    def multTranspose(self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
         y.setArray(self._owner.adjoint(x.getArray(readonly=True).copy()))
 
 
-def selection(chosen, layout: Layout) -> PETSc.Mat:
+def selection(chosen: np.ndarray, layout: Layout) -> PETSc.Mat:
     """Return T whose congruence is the sub-block of some rows. The caller destroys it.
 
     Collective.
@@ -90,7 +97,7 @@ def selection(chosen, layout: Layout) -> PETSc.Mat:
     return _of_entries(layout, columns, row - layout.start, col, np.ones(len(row)))
 
 
-def sharing(labels, layout: Layout, count: int | None = None) -> PETSc.Mat:
+def sharing(labels: np.ndarray, layout: Layout, count: int | None = None) -> PETSc.Mat:
     """Return T for parameters that are shared: row i of H follows parameter labels[i]. The caller destroys it.
 
     Collective.
@@ -114,7 +121,7 @@ def sharing(labels, layout: Layout, count: int | None = None) -> PETSc.Mat:
     return _of_entries(layout, Layout.from_size(count, layout.comm), row, labels[row], np.ones(len(row)))
 
 
-def scaling(factors, layout: Layout) -> PETSc.Mat:
+def scaling(factors: PETSc.Vec | np.ndarray, layout: Layout) -> PETSc.Mat:
     """Return the diagonal T of these factors, m^(-1/2) for mass weighting. The caller destroys it.
 
     Collective. `factors` are (n_local,), or a Vec.
@@ -124,7 +131,7 @@ def scaling(factors, layout: Layout) -> PETSc.Mat:
     return _of_entries(layout, layout, own, own + layout.start, factors)
 
 
-def projection(vectors, layout: Layout) -> Transform:
+def projection(vectors: Sequence[PETSc.Vec] | np.ndarray, layout: Layout) -> Transform:
     """Return I - Q Qᵀ, which takes the span of some vectors out: rigid modes. The caller closes it.
 
     Collective.
@@ -145,18 +152,18 @@ def projection(vectors, layout: Layout) -> Transform:
                 raise InputError(f"vectors must be (m, {layout.n}), not {own.shape}")
             own = own[:, layout.start : layout.stop].T
     own = local_array(own, layout, "vectors")
-    size = np.sqrt(summed(layout.comm, np.square(own).sum(axis=0)))
+    size = np.sqrt(sum_over_ranks(layout.comm, np.square(own).sum(axis=0)))
     Q, R = tall_qr(layout.comm, own / np.where(size > 0, size, 1.0))
     U, size, _ = layout.comm.bcast(np.linalg.svd(R))
     Q = Q @ U[:, : np.count_nonzero(size > _DEPENDENT * size.max(initial=0.0))]
 
-    def project(x):
-        return x - Q @ inner(layout.comm, Q, x)
+    def project(x: np.ndarray) -> np.ndarray:
+        return x - Q @ inner_products(layout.comm, Q, x)
 
     return Transform(layout, layout, project, project)
 
 
-def lora(A, B, *, comm=None) -> Transform:
+def lora(A: np.ndarray, B: np.ndarray, *, comm: MPI.Comm | None = None) -> Transform:
     """Return the Jacobian of W = W0 + B A in its factors (Hu et al. 2022, section 4.1). The caller closes it.
 
     Collective. dW = dB A + B dA: of r (d_out + d_in) parameters, B's rows first and then A's, evenly laid out.
@@ -179,27 +186,27 @@ def lora(A, B, *, comm=None) -> Transform:
     rows, columns = Layout.from_size(d_out * d_in, comm, block=d_in), Layout.from_size(r * (d_in + d_out), comm)
     own = slice(of_rows.start, of_rows.stop)
 
-    def forward(x):
+    def forward(x: np.ndarray) -> np.ndarray:
         whole = np.concatenate(comm.allgather(x))  # of the size of the factors, which every rank has
         dB, dA = whole[: d_out * r].reshape(d_out, r), whole[d_out * r :].reshape(r, d_in)
         return (dB[own] @ A + B[own] @ dA).ravel()
 
-    def adjoint(y):
+    def adjoint(y: np.ndarray) -> np.ndarray:
         G = y.reshape(-1, d_in)
         both = np.zeros(columns.n)
         both[own.start * r : own.stop * r] = (G @ A.T).ravel()
         both[d_out * r :] = (B[own].T @ G).ravel()
-        return summed(comm, both)[columns.start : columns.stop]
+        return sum_over_ranks(comm, both)[columns.start : columns.stop]
 
     return Transform(rows, columns, forward, adjoint)
 
 
-def _of_entries(rows: Layout, columns: Layout, row, col, values) -> PETSc.Mat:
+def _of_entries(rows: Layout, columns: Layout, row: np.ndarray, col: np.ndarray, values: np.ndarray) -> PETSc.Mat:
     local = scipy.sparse.csr_matrix((values, (row, col)), (rows.n_local, columns.n))
     return rectangular(rows, local, columns)
 
 
-def _numbers(numbers, low: int, end: int, name: str) -> np.ndarray:
+def _numbers(numbers: np.ndarray, low: int, end: int, name: str) -> np.ndarray:
     numbers = np.asarray(numbers)
     if numbers.ndim != 1 or (len(numbers) and numbers.dtype.kind not in "iu"):
         raise InputError(f"{name} must be a list of whole numbers")

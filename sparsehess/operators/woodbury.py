@@ -12,7 +12,7 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.errors import InputError
-from sparsehess.operators.tall_skinny_qr import inner, small_eigh, summed, tall_qr
+from sparsehess.operators.tall_skinny_qr import inner_products, small_eigh, sum_over_ranks, tall_qr
 
 _EPS = np.finfo(float).eps
 
@@ -55,7 +55,7 @@ class Woodbury:
     scale: float = field(init=False)
     _deficient: bool = field(init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         comm = self.comm
         self.scale = max(
             comm.allreduce(float(np.abs(self.d).max(initial=0.0)), op=MPI.MAX), np.abs(self.lam).max(initial=0.0)
@@ -85,7 +85,7 @@ class Woodbury:
             self._V, self._capacitance = P @ Z, None
         else:
             J = np.where(kept < 0, -1.0, 1.0)
-            small_matrix = np.diag(signs) + inner(comm, W, J[:, None] * W)
+            small_matrix = np.diag(signs) + inner_products(comm, W, J[:, None] * W)
             self.theta, Z = small_eigh(comm, small_matrix)
             self._V, self._capacitance = W @ Z, J
 
@@ -115,8 +115,8 @@ class Woodbury:
             raise InputError("D + U C Uᵀ with this shift is singular: take another shift")
         x, best = self._apply(b), np.inf
         for _ in range(_STEPS):
-            rest = b - self.d[:, None] * x - self.Q @ (self.lam[:, None] * inner(self.comm, self.Q, x))
-            error = float(np.sqrt(summed(self.comm, np.square(rest).sum(axis=0)).max(initial=0.0)))
+            rest = b - self.d[:, None] * x - self.Q @ (self.lam[:, None] * inner_products(self.comm, self.Q, x))
+            error = float(np.sqrt(sum_over_ranks(self.comm, np.square(rest).sum(axis=0)).max(initial=0.0)))
             if not 0 < error < 0.5 * best:
                 break
             best = error
@@ -129,20 +129,22 @@ class Woodbury:
             y = damped_complement(self.comm, self._V, 1.0 / (1.0 + self.theta), y, 1.0)
         else:
             J = self._capacitance[:, None]
-            t = inner(self.comm, self._V, J * y) / self.theta[:, None]
+            t = inner_products(self.comm, self._V, J * y) / self.theta[:, None]
             y = J * (y - self._V @ t)
         return y / self._root[:, None]
 
 
-def damped_complement(comm, V: np.ndarray, inside: np.ndarray, b: np.ndarray, outside: float) -> np.ndarray:
+def damped_complement(
+    comm: MPI.Comm, V: np.ndarray, inside: np.ndarray, b: np.ndarray, outside: float
+) -> np.ndarray:
     """Return V diag(inside) Vᵀ b + outside (I - V Vᵀ) b, for orthonormal V.
 
     Collective. What is outside is projected twice: a trace of V left in it would weigh as much as `outside` does,
     and `inside` may be far smaller (twice is enough: Parlett 1998).
     """
-    within = inner(comm, V, b)
+    within = inner_products(comm, V, b)
     out = V @ (inside[:, None] * within)
     if outside:
         rest = b - V @ within
-        out += outside * (rest - V @ inner(comm, V, rest))
+        out += outside * (rest - V @ inner_products(comm, V, rest))
     return out

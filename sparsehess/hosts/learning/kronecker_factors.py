@@ -24,7 +24,7 @@ from sparsehess.operators.eigen_corrected import EigenCorrected, eigenbasis
 from sparsehess.operators.kronecker import Kronecker
 from sparsehess.operators.matrix_vectors import Grid
 from sparsehess.operators.operator import Operator
-from sparsehess.operators.tall_skinny_qr import summed
+from sparsehess.operators.tall_skinny_qr import sum_over_ranks
 from sparsehess.runtime import agreement, communicator
 from sparsehess.runtime.citations import cite
 from sparsehess.runtime.validation import whole_number
@@ -84,7 +84,7 @@ class ModelFactorOptions(FactorOptions, total=False):
 
 
 class KroneckerFactors(ABC, Generic[Share]):
-    """Factors of all layers from this rank's samples, summed over ranks.
+    """Factors of all layers from this rank's samples, sum_over_ranks over ranks.
 
     Collective to make. A host finds the layers, sets `layers`, and shows what they see.
 
@@ -163,7 +163,7 @@ class KroneckerFactors(ABC, Generic[Share]):
 
         with agreement(self.comm):
             self._visit_chunks(add)
-        return [(summed(self.comm, G), summed(self.comm, A)) for G, A in pairs]
+        return [(sum_over_ranks(self.comm, G), sum_over_ranks(self.comm, A)) for G, A in pairs]
 
     def kfac(self) -> LayerBlocks:
         """Return G ⊗ A of every layer.
@@ -194,7 +194,7 @@ class KroneckerFactors(ABC, Generic[Share]):
         made: list[Operator] = []
         for (QG, QA), s in zip(bases, squares, strict=True):
             own = Grid(len(QG), len(QA), self.comm).own_rows
-            made.append(EigenCorrected(QG, QA, summed(self.comm, s)[own].ravel(), comm=self.comm))
+            made.append(EigenCorrected(QG, QA, sum_over_ranks(self.comm, s)[own].ravel(), comm=self.comm))
         return self._placed(made)
 
     def _squares(self, g: HostArray, a: HostArray) -> HostArray:

@@ -47,7 +47,7 @@ class LayerBlocks(Operator):
     ) -> None:
         self.parts, self.variables, self.uncovered = dict(parts), dict(variables), tuple(uncovered)
         self._sum = DirectSum([*self.parts.values()], owned=True)
-        self._shell(Layout.from_size(n, self._sum.comm))
+        self._make_shell(Layout.from_size(n, self._sum.comm))
         rows = [self.variables[name][part.layout.start : part.layout.stop] for name, part in self.parts.items()]
         template, self._inside = self.mat.createVecRight(), self._sum.mat.createVecRight()
         index = PETSc.IS().createGeneral(np.concatenate(rows).astype(PETSc.IntType), comm=self.comm)
