@@ -23,7 +23,7 @@ _PACKAGES = {
     "hip": "no AMD GPU",
     "kokkos": "no portable GPU back end",
 }
-# Measured by benchmarks/blas.py on 3-D elasticity of 19,494 and 34,914 variables.
+# Measured by benchmarks/blas_libraries.py on 3-D elasticity of 19,494 and 34,914 variables.
 _REFERENCE_COSTS = (
     "factorizations take five times as long as with an optimised BLAS, certified solves three times "
     "(Debian: apt-get install libopenblas0-serial)"

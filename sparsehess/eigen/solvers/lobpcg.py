@@ -2,7 +2,7 @@
 
 SLEPc's multiplies A and M with all three of its blocks in every iteration, and PETSc's multigrid takes one vector
 after the other. Here images follow by combination, products and V-cycles take a whole block, and a solve takes
-less than half of the time (`benchmarks/eigen.py elasticity`).
+less than half of the time (`benchmarks/eigenpairs_vs_peers.py elasticity`).
 """
 
 from __future__ import annotations

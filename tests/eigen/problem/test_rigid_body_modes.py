@@ -1,7 +1,5 @@
 """Rigid-body modes of nodes in one to three dimensions."""
 
-import sys
-
 from petsc4py import PETSc
 
 import numpy as np
@@ -11,9 +9,7 @@ from sparsehess.eigen.problem.rigid_body_modes import block_size, orthonormal, r
 from sparsehess.errors import InputError
 from sparsehess.pattern import Layout
 from sparsehess.runtime import destroy
-from support import ROOT
 
-sys.path.append(str(ROOT / "benchmarks"))
 pytestmark = pytest.mark.parallel([1, 2, 3])
 
 

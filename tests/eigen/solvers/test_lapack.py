@@ -1,7 +1,5 @@
 """LAPACK on one rank, for problems of any number of ranks."""
 
-import sys
-
 import pytest
 import scipy.sparse as sp
 
@@ -9,11 +7,9 @@ from sparsehess.eigen.problem.rayleigh_ritz import rayleigh_ritz
 from sparsehess.eigen.solvers.lapack import Dense
 from sparsehess.errors import InputError
 from sparsehess.runtime import destroy
-from support import ROOT
 from support.cases import laplacian, reference, stored
 from support.preconditioned import given, near
 
-sys.path.append(str(ROOT / "benchmarks"))
 pytestmark = pytest.mark.parallel([1, 2, 3])
 
 

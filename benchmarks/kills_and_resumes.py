@@ -1,6 +1,6 @@
 """Kills at random moments: in assembly, factorization and solve, while a checkpoint is written, and of a service.
 
-    python benchmarks/faults.py [kills of each kind, default 100] [seed [kinds]]
+    python benchmarks/kills_and_resumes.py [kills of each kind, default 100] [seed [kinds]]
 
 Each run is killed once, one rank or all of them, at any moment of an undisturbed run's time, and then run to its
 end. Counted: wrong answers, gradients that were evaluated more often than once a rank beyond an undisturbed run's,

@@ -6,7 +6,7 @@ the definition of the kind; null above 10⁷ entries). `absent` instead says why
 why it does not make this colouring, `limit` that it takes longer: then a colouring that runs inside this
 process ends it by SIGALRM, without a line.
 
-    python benchmarks/coloring_peers.py PATTERN.npz colpack star smallest-last [--limit 120]
+    python benchmarks/contenders/colorings.py PATTERN.npz colpack star smallest-last [--limit 120]
 
 Peers: ColPack by the star rules of 2007 (colpack) and 2005 (colpack-naive) and a restricted one, CasADi by those
 of 2005 (casadi: `star_coloring`, and `uni_coloring`) and 2007 (casadi2: `star_coloring2`), asdex, and SciPy's
@@ -21,6 +21,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from functools import partial
@@ -28,6 +29,9 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
+
+sys.path[:0] = [str(Path(__file__).parents[1])]
+from contenders.process_memory import forget_peak, memory
 
 ORDERS = ("natural", "largest-first", "smallest-last", "incidence-degree", "dynamic-largest-first")
 PEERS = {  # name: {kind: orders}
@@ -237,17 +241,11 @@ def valid(matrix, kind, colors):
 # One call.
 
 
-def memory(field):
-    """Return bytes of this process now (VmRSS) or at most (VmHWM)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
-
-
 def growth(once):
     """Return what `once` returns, and by how much it raised this process' memory (None: not on this system)."""
     try:
         ctypes.CDLL(None).malloc_trim(0)  # no reuse of what was freed before
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        forget_peak()
     except (AttributeError, OSError):
         return once(), None
     before = memory("VmRSS")

@@ -11,7 +11,7 @@ At the end: on how many patterns our best order has no more colours than the bes
 star also their distance-2 colourings count, for acyclic also both), the median ratio of each peer's seconds to
 ours, and where CasADi or asdex were faster.
 
-    python benchmarks/coloring.py [--patterns 'g2d9|evslA'] [--kinds star,acyclic,distance2]
+    python benchmarks/colorings_vs_peers.py [--patterns 'g2d9|evslA'] [--kinds star,acyclic,distance2]
         [--orders natural,largest-first,smallest-last,incidence-degree,best]
         [--peers [colpack,casadi,...]] [--alone] [--budget 0.2] [--limit 120] [--json FILE]
 
@@ -31,10 +31,10 @@ import tempfile
 from pathlib import Path
 
 import scipy.sparse as sp
-from coloring_patterns import BLOCK, PATTERNS
-from coloring_peers import PEERS
+from contenders.coloring_patterns import BLOCK, PATTERNS
+from contenders.colorings import PEERS
 
-PROGRAM = Path(__file__).with_name("coloring_peers.py")
+PROGRAM = Path(__file__).parent / "contenders" / "colorings.py"
 OURS = "sparsehess"
 ORDERS = ("natural", "largest-first", "smallest-last", "incidence-degree", "best")
 ALSO = {"star": ("star", "distance2"), "acyclic": ("acyclic", "star", "distance2")}  # colourings of each kind

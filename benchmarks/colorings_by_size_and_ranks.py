@@ -1,6 +1,6 @@
 """How colouring grows with the size of the pattern, and what each of several ranks holds.
 
-    python benchmarks/coloring_scaling.py [--side 100] [--ranks 1,2,3,4,8] [--most 1e7]
+    python benchmarks/colorings_by_size_and_ranks.py [--side 100] [--ranks 1,2,3,4,8] [--most 1e7]
 
 First, on one rank, star and acyclic colourings of 7-point grids of 10⁴ up to `--most` points: least
 seconds of three, and the growth exponent over the last two decades. Then the 27-point grid of side³

@@ -5,7 +5,7 @@ ranks), values, errors (backward errors ‖Kx − θMx‖ / ((‖K‖ + |θ| ‖
 here from everybody's vectors) and work (what is known of products and solves). `absent` instead says why the
 peer is not there, `failed` what it died of. A small case is solved first, which loads everything.
 
-    python benchmarks/eigen_peers.py FOLDER 'scipy eigsh'
+    python benchmarks/contenders/eigenpairs.py FOLDER 'scipy eigsh'
 
 Everybody runs on one thread and is asked for the same: Krylov methods with shift-and-invert stop as ours do, at
 a relative 1e-10 of the transformed eigenvalues; PRIMME and LOBPCG at residuals of 1e-5 of the size of the wanted
@@ -29,9 +29,9 @@ import scipy.linalg
 import scipy.sparse as sp
 import scipy.sparse.linalg as sla
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # where sparsehess is not installed
-from lobpcg import forget_peak, memory
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests")]  # where sparsehess is not installed
+from contenders.process_memory import forget_peak, memory
 
 from sparsehess.eigen.problem.rigid_body_modes import rigid_body_modes
 from sparsehess.runtime import PETSc, SLEPc
@@ -438,7 +438,7 @@ def measured(run, case):
     values, vectors, work = run(case)
     comm.Barrier()
     seconds = time.perf_counter() - began
-    size = comm.allreduce(int(2**20 * (memory() - before)))
+    size = comm.allreduce(memory() - before)
     done = {what: times - counted[what] for what, times in petsc_work().items()}
     work = work or ", ".join(f"{what} {times}" for what, times in done.items() if times)
     X = columns(vectors)

@@ -1,7 +1,7 @@
 """Estimates of one contender on a stored network, in a process of its own; prints one line of JSON.
 
-    python benchmarks/estimates_peers.py FOLDER exact '{"widths": [64, 64, 32, 10], "data": 300, "dense": true}'
-    python benchmarks/estimates_peers.py FOLDER curvlinops density '{"samples": 10, "steps": 80, "seeds": 3}'
+    PROGRAM FOLDER exact '{"widths": [64, 64, 32, 10], "data": 300, "dense": true}'
+    PROGRAM FOLDER curvlinops density '{"samples": 10, "steps": 80, "seeds": 3}'
 
 `exact` trains a network with tanh and cross-entropy on handwritten digits (scikit-learn's, or random data with
 labels of a random network) and stores it with its exact trace, its largest eigenvalues and, if `dense`, all of
@@ -27,7 +27,7 @@ import scipy.sparse.linalg as sla
 import torch
 from scipy.stats import t as student
 
-sys.path[:0] = [str(Path(__file__).parents[1])]  # where sparsehess is not installed
+sys.path[:0] = [str(Path(__file__).parents[2])]  # where sparsehess is not installed
 
 LEVEL = 0.9  # of error bars
 SAME = 1e-7  # eigenvalues nearer than this part of the largest are the same

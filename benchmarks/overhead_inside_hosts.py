@@ -7,8 +7,8 @@ taken apart: `solve` is spent inside SLEPc's set-up, shifts, solve and destructi
 the rest. The overhead is the difference of the latter, in the median and in the least. Then come its largest
 parts, in the quickest call. All is measured under Python's profiler, whose own time counts as ours.
 
-    python benchmarks/embedding.py [--repeat 300] [-k 5] [--sides 40 25] [--quick]
-    mpiexec -n 2 python benchmarks/embedding.py
+    python benchmarks/overhead_inside_hosts.py [--repeat 300] [-k 5] [--sides 40 25] [--quick]
+    mpiexec -n 2 python benchmarks/overhead_inside_hosts.py
 """
 
 import argparse

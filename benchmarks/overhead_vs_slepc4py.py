@@ -1,12 +1,13 @@
 """The same solve through sparsehess and by hand in slepc4py, paired in one run.
 
-Lowest 10 of 3-D Laplacians and of the elastic network: same shift, same factorization, same tolerance.
+Lowest 10 of Laplacians in space and in a plane: same shift, same factorization, same tolerance.
 Ours is timed as a whole (set-up, factorization, solve, vectors, Rayleigh-Ritz, residuals) without and with
 the count. Prints ratios of medians of alternating runs.
 
-    python benchmarks/overhead.py
+    python benchmarks/overhead_vs_slepc4py.py [--sides 10 20 30 40] [--plane 300]
 """
 
+import argparse
 import statistics
 import sys
 import time
@@ -19,7 +20,7 @@ import numpy as np
 import scipy.sparse as sp
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests")]
-from eigen_peers import by_hand
+from contenders.eigenpairs import by_hand
 
 import sparsehess as sh
 from sparsehess.eigen.problem.problem import EigenProblem
@@ -28,10 +29,14 @@ from support.cases import laplacian
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sides", type=int, nargs="+", default=[10, 20, 30, 40], help="of Laplacians in space")
+    parser.add_argument("--plane", type=int, default=300, help="side of the Laplacian in a plane")
+    given = parser.parse_args()
     comm = communicator(MPI.COMM_WORLD)
-    k = 10
-    problems = {f"laplacian {m}^3": laplacian(m, m + 1, m + 2)[0] for m in (10, 20, 30, 40)}
-    problems["laplacian 300x301"] = laplacian(300, 301)[0]
+    k, side = 10, given.plane
+    problems = {f"laplacian {m}^3": laplacian(m, m + 1, m + 2)[0] for m in given.sides}
+    problems[f"laplacian {side}x{side + 1}"] = laplacian(side, side + 1)[0]
     if comm.rank == 0:
         print(
             f"{'problem':18s} {'n':>7s} {'by hand s':>10s} {'ours s':>10s} {'ratio':>7s} {'with count':>10s}",

@@ -1,10 +1,10 @@
 """Curvature of networks on scikit-learn's digits: ours beside curvlinops and pytorch-hessian-eigenthings.
 
-    python benchmarks/learning.py [--quick] [--sizes 6e3 5e4 1e6] [--tasks top trace density ranks] [--rounds 3]
-        [--keep FOLDER]
+    python benchmarks/network_curvature_vs_peers.py [--quick] [--sizes 6e3 5e4 1e6]
+        [--tasks top trace density ranks] [--rounds 3] [--keep FOLDER]
 
-Each contender works in a process of its own (`estimates_peers.py`), in float64 on one thread, all of them once in
-every round. Seconds are those of the processor, the least of all rounds; what a contender has to do once for a
+Each contender works in a process of its own (`contenders/estimates.py`), in float64 on one thread, all of them
+once in every round. Seconds are those of the processor, the least of all rounds; what a contender has to do once for a
 network, such as checks, is not in them.
 
 top
@@ -27,7 +27,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from estimates import asked
+from estimates_vs_peers import asked
 
 OURS, *PEERS = CONTENDERS = ("sparsehess", "curvlinops", "eigenthings")
 

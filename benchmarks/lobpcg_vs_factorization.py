@@ -4,8 +4,8 @@ Trilinear bricks, consistent mass; each contender in a process of its own, on on
 space, and SciPy's LOBPCG gets our multigrid. Residuals are those of `sparsehess.eigen.problem.slepc_blocks`.
 Peak memory is from when the matrices stand, the matrices themselves among it.
 
-    python benchmarks/lobpcg.py 14 32            # cells along an edge: n = 9,450 and 104,544
-    python benchmarks/lobpcg.py 14 --only lobpcg scipy-lobpcg
+    python benchmarks/lobpcg_vs_factorization.py 14 32            # cells along an edge: n = 9,450 and 104,544
+    python benchmarks/lobpcg_vs_factorization.py 14 --only lobpcg scipy-lobpcg
 """
 
 import argparse
@@ -18,26 +18,19 @@ from pathlib import Path
 import numpy as np
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests")]
+from contenders.process_memory import forget_peak, memory
+
 from support.elastic_block import brick
 
 MODES, TOL = 10, 1e-8
 
 
-def memory(name="VmHWM"):
-    """Return the peak (or current, VmRSS) resident megabytes of this process."""
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) / 1024 for line in status if line.startswith(name))
-
-
-def forget_peak():
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def by_lobpcg(problem, modes, method="lobpcg"):
-    from sparsehess.eigen.solvers.preconditioned_solver import Preconditioned
+def by_ours(problem, modes, method="lobpcg"):
+    from sparsehess.eigen.solvers.davidson import Davidson
+    from sparsehess.eigen.solvers.lobpcg import Lobpcg
 
     problem.near_null = modes
-    solver = Preconditioned(problem, method, {}, tol=TOL)
+    solver = (Lobpcg if method == "lobpcg" else Davidson)(problem, method, {}, tol=TOL)
     vectors = solver.solve("smallest", MODES)
     solver.close()
     return vectors, solver.iterations
@@ -57,33 +50,22 @@ def by_scipy_lobpcg(problem, modes, K, M):
     """SciPy's, with as wide a block and with our multigrid; to the residual that ours reaches."""
     import scipy.sparse.linalg as sla
 
-    from sparsehess.eigen.solvers.preconditioned_solver import Preconditioned
-    from sparsehess.runtime import PETSc
+    from sparsehess.eigen.solvers.preconditioners import Multigrid
 
     problem.near_null = modes
-    ours = Preconditioned(problem, "lobpcg", {}, tol=TOL)
-    ours._prepare("smallest")
-    pc = PETSc.PC().create()
-    options = PETSc.Options()
-    for key, value in ours.used_defaults().items():
-        if key.startswith(("st_pc", "st_mg")):
-            options[key[3:]] = value
-    pc.setOperators(ours._matrix)
-    pc.setFromOptions()
-    pc.setUp()
-    x, y = problem.A.createVecRight(), problem.A.createVecRight()
+    multigrid = Multigrid(problem, {})
+    cycle = multigrid.on_panels({})
 
-    def apply(r):
-        x.setArray(r)
-        pc.apply(x, y)
-        return y.getArray().copy()
+    def apply(R):
+        return cycle(np.ascontiguousarray(R.T)).T.copy()
 
-    inverse = sla.LinearOperator(K.shape, matvec=apply, dtype=float)
+    inverse = sla.LinearOperator(K.shape, matvec=lambda r: apply(r[:, None])[:, 0], matmat=apply, dtype=float)
     start = np.random.default_rng(0).normal(size=(K.shape[0], MODES + 3))
     within = 1e-5 * np.sqrt(problem.mass_diagonal[0])  # as ours for an eigenvalue of 1: the lowest is 0.45
     _, vectors, history = sla.lobpcg(
         K, start, M, inverse, tol=within, maxiter=200, largest=False, retResidualNormsHistory=True
     )
+    multigrid.close()
     return of_columns(problem, vectors[:, :MODES]), len(history)
 
 
@@ -104,9 +86,9 @@ def of_columns(problem, array):
 
 
 CONTENDERS = {
-    "lobpcg": by_lobpcg,
-    "gd": lambda problem, modes: by_lobpcg(problem, modes, "gd"),
-    "jd": lambda problem, modes: by_lobpcg(problem, modes, "jd"),
+    "lobpcg": by_ours,
+    "gd": lambda problem, modes: by_ours(problem, modes, "gd"),
+    "jd": lambda problem, modes: by_ours(problem, modes, "jd"),
     "shift-invert": by_inversion,
     "scipy-lobpcg": by_scipy_lobpcg,
     "scipy-eigsh": by_scipy_eigsh,
@@ -129,7 +111,7 @@ def contend(name, cells):
         forget_peak()
         began, cpu = time.perf_counter(), time.process_time()
         vectors, iterations = CONTENDERS[name](problem, modes, *kept)
-        seconds, cpu, peak = time.perf_counter() - began, time.process_time() - cpu, memory()
+        seconds, cpu, peak = time.perf_counter() - began, time.process_time() - cpu, memory() / 2**20
         estimate = factor_memory(problem)[1] / 1e6
         values, vectors, errors, _ = rayleigh_ritz(problem, vectors)
         result = {
@@ -157,6 +139,7 @@ def main():
     print(
         f"{'contender':14s} {'n':>8s} {'seconds':>8s} {'cpu s':>8s} {'iterations':>10s} {'peak MB':>8s}", end=" "
     )
+    failed = []
     print(f"{'residual':>9s} {'/ lobpcg':>8s}  (MUMPS's estimate of the factor)", flush=True)
     for cells in arguments.cells:
         first = None
@@ -165,6 +148,7 @@ def main():
             done = subprocess.run(command, check=False, capture_output=True, text=True)
             if done.returncode:
                 print(f"{name:14s} failed: {(done.stderr.strip().splitlines() or ['killed'])[-1]}", flush=True)
+                failed.append(name)
                 continue
             r = json.loads(done.stdout.splitlines()[-1])
             first = first or r
@@ -175,6 +159,8 @@ def main():
                 + ("" if agree else "  OTHER EIGENVALUES"),
                 flush=True,
             )
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Sparse Hessians of JAX functions: ours beside those of asdex and sparsejac, and a million variables.
 
-    python benchmarks/jax_hessians.py [peers] [tracing] [million] [--functions 'chain|cubes'] [--rounds 3]
+    python benchmarks/jax_hessians_vs_peers.py [peers] [tracing] [million] [--functions 'chain|cubes'] [--rounds 3]
         [--repeats 30]
 
 peers

@@ -4,7 +4,7 @@ Each job has a matrix of its own (n = 1,000, the 5 lowest pairs). The service's 
 end, submissions included; the starts are a sample, told for as many jobs. Memory is that of the service's first
 rank after a tenth of the jobs and at the end.
 
-    python benchmarks/service.py [JOBS [RANKS]]
+    python benchmarks/service_vs_process_starts.py [JOBS [RANKS]]
 """
 
 import json

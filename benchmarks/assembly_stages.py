@@ -4,8 +4,8 @@ Problems: rotors on 7- and 27-point grids, E = Σ 1 - cos(u_i - u_j) + u⁴/4, a
 uniform random points with mean degree 12. Prints what all stages but the user's gradient cost beside it,
 and the exponent of the growth.
 
-    python benchmarks/pipeline.py [--sizes 4 5 6] [--problems g7 g27 network] [--order natural]
-    mpiexec -n 2 python benchmarks/pipeline.py
+    python benchmarks/assembly_stages.py [--sizes 4 5 6] [--problems g7 g27 network] [--order natural]
+    mpiexec -n 2 python benchmarks/assembly_stages.py
 """
 
 import argparse

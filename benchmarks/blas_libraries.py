@@ -1,6 +1,6 @@
 """The same solves on several BLAS libraries, in turns, each run in a process of its own.
 
-    python benchmarks/blas.py DIR[:DIR] ... [--cells 18 22] [--dense 1500] [--rounds 3] [--ranks 1]
+    python benchmarks/blas_libraries.py DIR[:DIR] ... [--cells 18 22] [--dense 1500] [--rounds 3] [--ranks 1]
 
 Each DIR (or DIR:DIR, one for BLAS and one for LAPACK) is put on LD_LIBRARY_PATH; the first line is without any.
 Ratios are to the first line, of runs side by side. Processor seconds of rank 0:

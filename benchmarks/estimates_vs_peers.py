@@ -1,11 +1,11 @@
 """Density, trace and largest eigenvalues: ours beside curvlinops, pytorch-hessian-eigenthings and PyHessian.
 
-    python benchmarks/estimates.py [peers] [overhead] [--networks 'small|large']
+    python benchmarks/estimates_vs_peers.py [peers] [overhead] [--networks 'small|large']
         [--tasks density trace top copies] [--keep FOLDER]
 
 peers
     All of them on the same networks and data, for equal numbers of Hessian products, each in a process of its own
-    (`estimates_peers.py`). Of the small network all eigenvalues are known, of the large one the trace and the
+    (`contenders/estimates.py`). Of the small network all eigenvalues are known, of the large one the trace and the
     largest. Density: Kolmogorov's, Lévy's and Wasserstein's distance from the exact cumulative density, medians
     over seeds. Trace: root mean square of the relative error over seeds, 90 % bars, and how many of them cover.
     Largest: greatest error over the largest eigenvalue, and how many of ten are off by 1e-6 of it. Copies: how
@@ -41,7 +41,7 @@ SEEDS = {"small": {"density": 3, "trace": 20}, "large": {"trace": 5}}
 
 
 def asked(folder, who, *arguments, launcher=()):
-    command = [*launcher, sys.executable, HERE / "estimates_peers.py", folder, who, *arguments]
+    command = [*launcher, sys.executable, HERE / "contenders" / "estimates.py", folder, who, *arguments]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         return {"absent": "failed: " + (done.stderr.strip().splitlines() or ["no message"])[-1]}

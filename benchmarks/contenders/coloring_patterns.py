@@ -17,7 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.spatial import cKDTree
 
-STORED = Path(__file__).parents[2] / "shared" / "data" / "patterns"
+STORED = Path(__file__).parents[3] / "shared" / "data" / "patterns"
 BLOCK = 3  # variables of a node of an elastic network
 
 

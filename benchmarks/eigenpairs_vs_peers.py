@@ -1,8 +1,8 @@
 """Eigenpairs through sparsehess and through its peers, in turns, on the same matrices, each in its own process.
 
-    python benchmarks/eigen.py [elasticity] [network] [interval] [feast] [--cells 14 32 46] [--nodes 10648]
-        [--sides 20 30] [--only 'slepc4py|primme'] [--rounds 3] [--limit 600]
-    python benchmarks/eigen.py --quick
+    python benchmarks/eigenpairs_vs_peers.py [elasticity] [network] [interval] [feast] [--cells 14 32 46]
+        [--nodes 10648] [--sides 20 30] [--only 'slepc4py|primme'] [--rounds 3] [--limit 600]
+    python benchmarks/eigenpairs_vs_peers.py --quick
 
 elasticity
     Lowest 20 of a clamped cube of trilinear bricks with its consistent mass: so many cells along an edge are
@@ -40,7 +40,7 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
-from eigen_peers import TOL, Case
+from contenders.eigenpairs import TOL, Case
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests")]
 from scipy.spatial import cKDTree
@@ -129,7 +129,7 @@ def product(parts):
 
 def alone(folder, name, ranks, limit):
     """Return what one contender does with the case of a folder, or why it does nothing."""
-    command = [sys.executable, str(Path(__file__).with_name("eigen_peers.py")), str(folder), name]
+    command = [sys.executable, str(Path(__file__).parent / "contenders" / "eigenpairs.py"), str(folder), name]
     if ranks > 1:
         command = ["mpiexec", "-n", str(ranks), *command]
     process = subprocess.Popen(

@@ -5,8 +5,8 @@ eigenvalue is further than 1e-9 of the largest from LAPACK's. Bare is what slepc
 shift-and-invert with MUMPS at the same shift, everything else default. Prints wrong sets of both,
 those that are certified, repairs, and what the certificate costs beside factorization and solve.
 
-    python benchmarks/survey.py [--matrices hb_lund ...] [--most 40]
-    mpiexec -n 3 python benchmarks/survey.py
+    python benchmarks/wrong_spectra_survey.py [--matrices hb_lund ...] [--most 40]
+    mpiexec -n 3 python benchmarks/wrong_spectra_survey.py
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Lowest modes of a clamped elastic cube too large to be factorized, by LOBPCG with multigrid, on all ranks.
 
-    mpiexec -n 2 python benchmarks/lobpcg_scaling.py [32 69] [--factor]
+    mpiexec -n 2 python benchmarks/lobpcg_by_size.py [32 69] [--factor]
 
 So many cells along an edge are 104,544 and 1,014,300 variables: trilinear bricks, consistent mass, rigid-body
 modes for the multigrid. Every rank makes its own rows. MB: peak memory of all ranks together, matrices among it;
@@ -19,7 +19,7 @@ from mpi4py import MPI
 import numpy as np
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
-from lobpcg import memory
+from contenders.process_memory import memory
 
 from support.elastic_block import element
 
@@ -91,7 +91,7 @@ def solve(cells, comm, factor):
             "n": layout.n,
             "seconds": seconds,
             "iterations": found.iterations,
-            "peak": comm.allreduce(memory()),
+            "peak": comm.allreduce(memory()) / 2**20,
             "residual": float(found.residuals.max()),
             "lowest": found.eigenvalues[:3],
         }

@@ -1,6 +1,6 @@
 """What assembling costs besides the user's gradients, what ranks gain, and what probing a pattern takes.
 
-    python benchmarks/derivatives.py
+    python benchmarks/assembly_vs_gradients.py
 
 1. n = 10⁵, some 50 colours, a gradient of 20 ms: seconds of everything but the gradients, for the first Hessian
    and for an update, as parts of the seconds in gradients.
