@@ -4,8 +4,8 @@
         [--tasks top trace density ranks] [--rounds 3] [--keep FOLDER]
 
 Each contender works in a process of its own (`contenders/estimates.py`), in float64 on one thread, all of them
-once in every round. Seconds are those of the processor, the least of all rounds; what a contender has to do once for a
-network, such as checks, is not in them.
+once in every round. Seconds are those of the processor, the least of all rounds; what a contender has to do once
+for a network, such as checks, is not in them.
 
 top
     The ten eigenvalues of largest magnitude: the greatest error in parts of the largest, and products.
