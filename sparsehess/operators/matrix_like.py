@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 import scipy.sparse
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import TypeAlias
 
     from petsc4py import PETSc
@@ -24,6 +25,7 @@ class HasMat(Protocol):
 
 
 if TYPE_CHECKING:
+    VectorsLike: TypeAlias = Sequence[PETSc.Vec] | np.ndarray  # of layouts of the matrix, or (m, n) on every rank
     LocalMatrix: TypeAlias = np.ndarray | scipy.sparse.spmatrix  # one that every rank has
     MatrixLike: TypeAlias = PETSc.Mat | HasMat | LocalMatrix
 

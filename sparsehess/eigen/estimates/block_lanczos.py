@@ -32,7 +32,7 @@ _INVARIANT = 1e-12
 # Steps after which convergence is looked at first, and by how much they grow from look to look.
 _FIRST, _GROWTH = 12, 1.4
 
-_EPS = np.finfo(float).eps
+_EPS = float(np.finfo(float).eps)
 
 
 class SymmetricOperator(Protocol):
@@ -124,7 +124,7 @@ class Lanczos:
         self.memory = memory if memory is not None and len(memory) >= needed else np.empty(needed)
         self._V = self.memory[:needed].reshape(self.most, k, n_local)
         np.multiply(starts.T, _inverses(self.sizes)[:, None], out=self._V[0])
-        self._dual = None if operator.plain else operator.dual(self._V[0].T).T
+        self._dual = self._V[0] if operator.plain else operator.dual(self._V[0].T).T
         self._running = self.sizes > 0
         # Estimates of the inner products of the last two vectors with those before; see `_orthogonality`.
         self._now, self._before = np.zeros((k, self.most + 1)), np.zeros((k, self.most + 1))
@@ -173,7 +173,9 @@ class Lanczos:
     def _dualised(self, W: np.ndarray) -> np.ndarray:
         return W if self.operator.plain else self.operator.dual(W.T).T
 
-    def _orthogonalise(self, j: int, W: np.ndarray, dual: np.ndarray, beta: np.ndarray):
+    def _orthogonalise(
+        self, j: int, W: np.ndarray, dual: np.ndarray, beta: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Orthogonalise next vectors W in place where they need it; return their lengths and duals."""
         lost = self._orthogonality(j, beta)
         chosen = np.flatnonzero(self._running & (self._again | (lost > self._allowed)))
@@ -259,7 +261,7 @@ class Lanczos:
         return array
 
 
-def converged(run: Lanczos, f: Callable, accuracy: float) -> tuple[np.ndarray, float]:
+def advance_to_accuracy(run: Lanczos, f: Callable, accuracy: float) -> tuple[np.ndarray, float]:
     """Advance runs until their quadratures of f are as accurate as asked; return these and their last change.
 
     Collective.
@@ -300,7 +302,7 @@ def apply_function(
         columns = slice(batch.start, batch.stop)
         run = Lanczos(operator, X[:, columns], most, memory)
         memory = run.memory
-        _, change = converged(run, f, max(accuracy**2, 1e-15))
+        _, change = advance_to_accuracy(run, f, max(accuracy**2, 1e-15))
         result[:, columns] = run.function(f)
         worst = max(worst, change)
     return result, worst

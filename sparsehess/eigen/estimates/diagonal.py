@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mpi4py import MPI
 
@@ -12,12 +14,17 @@ from sparsehess.coloring import Coloring, color
 from sparsehess.eigen.estimates.block_lanczos import apply_function, batches
 from sparsehess.eigen.estimates.random_blocks import random_signs
 from sparsehess.eigen.estimates.reduced_operator import ReducedOperator, reduced_operator
-from sparsehess.eigen.estimates.spectral_functions import Function, half_width, resolve
+from sparsehess.eigen.estimates.spectral_functions import Function, half_width, resolve_function
 from sparsehess.errors import InputError
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import agreement
 from sparsehess.runtime.citations import cite
 from sparsehess.runtime.validation import whole_number
+
+if TYPE_CHECKING:
+    from sparsehess.eigen.problem.problem import EigenProblem
+    from sparsehess.operators.matrix_like import MatrixLike, VectorsLike
+    from sparsehess.runtime.row_layout import Layout
 
 # Accuracy of functions by Lanczos.
 _ACCURACY = 1e-6
@@ -73,8 +80,8 @@ class BlockTraces:
 
 
 def diagonal(
-    matrix,
-    function=None,
+    matrix: MatrixLike | EigenProblem,
+    function: str | Callable[[np.ndarray], np.ndarray] | None = None,
     *,
     pattern: Pattern | None = None,
     coloring: Coloring | None = None,
@@ -82,18 +89,15 @@ def diagonal(
     gamma: float | None = None,
     time: float | None = None,
     steps: int = 200,
-    nullspace=None,
+    nullspace: VectorsLike | None = None,
     seed: int = 0,
-    comm=None,
+    comm: MPI.Comm | None = None,
 ) -> Diagonal:
     """Return the diagonal of H, or of a function of it.
 
-    Collective. Of an assembled H it is read. Else, with a colouring, by probing: one product for each colour,
-    exact where no two coupled variables share a colour (Tang and Saad 2012, "A probing method for computing the
-    diagonal of a matrix inverse", section 3; for functions of H the colouring should be of the pattern of a power
-    of H).
-    Without one from random signs (Bekas, Kokiopoulou, Saad 2007, "An estimator for the diagonal of a matrix",
-    equation 5), with an error for each entry.
+    *Collective.* Of an assembled H it is read. Else, with a colouring, by probing: one product for each colour,
+    exact where no two coupled variables share a colour; for functions of H the colouring should be of the pattern
+    of a power of H. Without one from random signs, with an error for each entry.
 
     Parameters
     ----------
@@ -108,21 +112,47 @@ def diagonal(
     seed
         Of the random vectors.
 
+    Returns
+    -------
+    Diagonal
+        Entries of this rank's rows, with their errors.
+
     Raises
     ------
     InputError
         Arguments that cannot be used.
+    CheckError
+        Products that are not finite.
+
+    References
+    ----------
+    Tang and Saad 2012, "A probing method for computing the diagonal of a matrix inverse", section 3; Bekas,
+    Kokiopoulou, Saad 2007, "An estimator for the diagonal of a matrix", equation 5.
+
+    Examples
+    --------
+    >>> import scipy.sparse
+    >>> import sparsehess as sh
+    >>> H = scipy.sparse.diags([-1.0, 2.0, -1.0], [-1, 0, 1], shape=(4, 4))
+    >>> print(sh.diagonal(H).values)
+    [2. 2. 2. 2.]
+    >>> found = sh.diagonal(H, "inverse", samples=50)
+    >>> print(abs(found.values - [0.8, 1.2, 1.2, 0.8]).max() < 5 * found.stderr.max())
+    True
     """
-    f = resolve(function, gamma, time)
+    f = resolve_function(function, gamma, time)
     whole_number(samples, "samples", 2)  # their spread is the error
     whole_number(steps, "steps", 1)
-    with reduced_operator(_no_mass(matrix), nullspace=nullspace, comm=comm) as operator:
+    with reduced_operator(_without_mass(matrix), nullspace=nullspace, comm=comm) as operator:
         own = _read(operator, f)
         if own is not None:
             return Diagonal(own, np.zeros(len(own)), True, 0, 0)
-        if pattern is not None or coloring is not None:
+        if coloring is None and pattern is not None:
+            _check_rows(pattern.layout, operator.layout, "pattern")
+            coloring = color(pattern)
+        if coloring is not None:
             cite("diagonal by probing")
-            return _probed(operator, f, pattern, coloring, steps, seed)
+            return _probed(operator, f, coloring, steps, seed)
         cite("diagonal by signs")
         rows, used = np.zeros((2, operator.layout.n_local)), 0
         for entries in _sampled(operator, f, samples, steps, seed):
@@ -136,21 +166,21 @@ def diagonal(
 
 
 def block_traces(
-    matrix,
-    labels,
-    function=None,
+    matrix: MatrixLike | EigenProblem,
+    labels: np.ndarray,
+    function: str | Callable[[np.ndarray], np.ndarray] | None = None,
     *,
     samples: int = 64,
     gamma: float | None = None,
     time: float | None = None,
     steps: int = 200,
-    nullspace=None,
+    nullspace: VectorsLike | None = None,
     seed: int = 0,
-    comm=None,
+    comm: MPI.Comm | None = None,
 ) -> BlockTraces:
     """Return the trace of each diagonal block of H, or of a function of it: of a layer, of a subdomain.
 
-    Collective. Read where H is assembled and the function the identity, else from random signs.
+    *Collective.* Read where H is assembled and the function the identity, else from random signs.
 
     Parameters
     ----------
@@ -160,16 +190,35 @@ def block_traces(
     matrix, function, samples, gamma, time, steps, nullspace, seed, comm
         As for `diagonal`.
 
+    Returns
+    -------
+    BlockTraces
+        One trace for each label, with its error.
+
     Raises
     ------
     InputError
         Arguments that cannot be used.
+    CheckError
+        Products that are not finite.
+
+    References
+    ----------
+    Hutchinson 1990, "A stochastic estimator of the trace of the influence matrix for Laplacian smoothing splines".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> found = sh.block_traces(np.diag([1.0, 2.0, 3.0, 4.0]), np.array([0, 0, 1, 1]))
+    >>> print(found.traces, found.exact)
+    [3. 7.] True
     """
-    f = resolve(function, gamma, time)
+    f = resolve_function(function, gamma, time)
     whole_number(samples, "samples", 2)  # their spread is the error
     whole_number(steps, "steps", 1)
-    with reduced_operator(_no_mass(matrix), nullspace=nullspace, comm=comm) as operator:
-        local, blocks = _labels(labels, operator)
+    with reduced_operator(_without_mass(matrix), nullspace=nullspace, comm=comm) as operator:
+        local, blocks = _local_labels(labels, operator)
         own = _read(operator, f)
         if own is not None:
             sums = operator.sum_over_ranks(np.bincount(local, own, blocks))
@@ -186,7 +235,8 @@ def block_traces(
         return BlockTraces(sums.mean(axis=0) + known, stderr, False, len(sums), operator.products)
 
 
-def _no_mass(matrix):
+def _without_mass(matrix: MatrixLike | EigenProblem) -> MatrixLike | EigenProblem:
+    """Return a matrix, or a problem, that brings no mass; raise InputError for others."""
     if (
         getattr(matrix, "M", None) is not None
         or getattr(getattr(matrix, "objective", None), "mass", None) is not None
@@ -219,20 +269,17 @@ def _applied(operator: ReducedOperator, f: Function, X: np.ndarray, steps: int) 
     return operator.apply(X) if f.linear else apply_function(operator, X, f, most=steps, accuracy=_ACCURACY)[0]
 
 
-def _sampled(operator: ReducedOperator, f: Function, samples: int, steps: int, seed: int):
+def _sampled(operator: ReducedOperator, f: Function, samples: int, steps: int, seed: int) -> Iterator[np.ndarray]:
     """Give (k, n_local) arrays z ∘ f(H) z for random signs z, whose mean is the diagonal."""
     for batch in batches(operator, 1 if f.linear else steps, samples):
         Z = random_signs(operator.layout, batch, seed)
         yield (Z * _applied(operator, f, operator.project(Z), steps)).T
 
 
-def _probed(operator: ReducedOperator, f: Function, pattern, coloring, steps: int, seed: int) -> Diagonal:
+def _probed(operator: ReducedOperator, f: Function, coloring: Coloring, steps: int, seed: int) -> Diagonal:
     """Return the diagonal from one vector for each colour, of random signs where the colour is."""
     layout = operator.layout
-    if coloring is None:
-        _fits(pattern.layout, layout, "pattern")
-        coloring = color(pattern)
-    _fits(coloring.layout, layout, "colouring")
+    _check_rows(coloring.layout, layout, "colouring")
     signs = random_signs(operator.layout, [0], seed)[:, 0]
     values = np.zeros(layout.n_local)  # colour -1 is for variables of which the diagonal is structurally zero
     for batch in batches(operator, 1 if f.linear else steps, coloring.count):
@@ -246,7 +293,8 @@ def _probed(operator: ReducedOperator, f: Function, pattern, coloring, steps: in
     return Diagonal(values, np.zeros(layout.n_local), f.linear, coloring.count, operator.products)
 
 
-def _fits(theirs, layout, name: str) -> None:
+def _check_rows(theirs: Layout, layout: Layout, name: str) -> None:
+    """Raise InputError where rows lie otherwise on the ranks than those of the matrix. Collective."""
     same = theirs.n == layout.n and theirs.same(layout)
     if not layout.comm.allreduce(same, op=MPI.LAND):
         raise InputError(
@@ -254,7 +302,7 @@ def _fits(theirs, layout, name: str) -> None:
         )
 
 
-def _labels(labels, operator: ReducedOperator) -> tuple[np.ndarray, int]:
+def _local_labels(labels: np.ndarray, operator: ReducedOperator) -> tuple[np.ndarray, int]:
     """Return the labels of this rank's variables, and how many blocks there are."""
     layout = operator.layout
     with agreement(layout.comm):

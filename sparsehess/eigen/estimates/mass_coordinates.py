@@ -122,9 +122,12 @@ class ScaledCoordinates(StandardCoordinates):
 
     def apply(self, H: Multiplier, Y: np.ndarray) -> np.ndarray:
         """Return M^(-1/2) H M^(-1/2) Y. Collective."""
-        image = H(Y, lambda rows, into: np.multiply(rows, self._scale, out=into))
+        image = H(Y, self._fill)
         np.multiply(image.T, self._scale, out=image.T)
         return image
+
+    def _fill(self, rows: np.ndarray, into: np.ndarray) -> None:
+        np.multiply(rows, self._scale, out=into)
 
 
 class MassCoordinates:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from mpi4py import MPI
@@ -21,7 +21,9 @@ from sparsehess.runtime import agreement, on_root, require_real
 if TYPE_CHECKING:
     from petsc4py import PETSc
 
-_EPS = np.finfo(float).eps
+    from sparsehess.operators.matrix_like import MatrixLike, VectorsLike
+
+_EPS = float(np.finfo(float).eps)
 
 # A vector to deflate that keeps less of its length beside those before is a copy of one of them.
 _COPY = 0.1
@@ -225,13 +227,19 @@ class ReducedOperator:
 
 @contextmanager
 def reduced_operator(
-    matrix, *, mass=None, nullspace=None, comm: MPI.Comm | None = None, deflate: Spectrum | None = None
+    matrix: MatrixLike | EigenProblem,
+    *,
+    mass: MatrixLike | None = None,
+    nullspace: VectorsLike | None = None,
+    comm: MPI.Comm | None = None,
+    deflate: Spectrum | None = None,
 ) -> Iterator[ReducedOperator]:
     """Give the operator of a problem, or of what `EigenProblem.of` makes one of, for the length of a block.
 
     Collective.
     """
     require_real("an estimate from random real vectors")
+    source: AbstractContextManager[EigenProblem]
     if not isinstance(matrix, EigenProblem):
         source = EigenProblem.of(matrix, mass=mass, nullspace=nullspace, comm=comm)
     elif mass is None and nullspace is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.errors import InputError
 from sparsehess.runtime import destroy, raise_together
 from sparsehess.runtime.process_groups import Teams
+
+T = TypeVar("T")
 
 
 def check_groups(operator: ReducedOperator, groups: int, samples: int) -> None:
@@ -30,13 +33,13 @@ def check_groups(operator: ReducedOperator, groups: int, samples: int) -> None:
         )
 
 
-def sampled(
+def run_in_groups(
     operator: ReducedOperator,
     deflate: Spectrum | None,
     groups: int,
     samples: int,
-    run: Callable[[ReducedOperator, range], list],
-) -> list:
+    run: Callable[[ReducedOperator, range], list[T]],
+) -> list[T]:
     """Return what `run` makes of samples 0 to samples - 1, one entry each, the same on every rank.
 
     Collective. The samples depend on their numbers alone, so that groups change nothing but rounding.
@@ -52,7 +55,9 @@ def sampled(
         return run(operator, range(samples))
     comm, problem = operator.comm, operator.problem
     teams = Teams(problem.layout, groups)
-    results, products, error = [], 0, None
+    results: list[T] = []
+    products = 0
+    error: Exception | None = None
     try:
         with closing(copy_on_group(problem, teams)) as inner:
             copies = [] if deflate is None else copy_vectors_on_group(deflate.vectors, inner.A, teams)

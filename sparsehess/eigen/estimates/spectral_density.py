@@ -5,18 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from sparsehess.eigen.estimates.block_lanczos import Lanczos, batches
 from sparsehess.eigen.estimates.reduced_operator import ReducedOperator, reduced_operator
-from sparsehess.eigen.estimates.sample_groups import check_groups, sampled
+from sparsehess.eigen.estimates.sample_groups import check_groups, run_in_groups
 from sparsehess.eigen.estimates.spectral_functions import half_width
 from sparsehess.eigen.estimates.spectral_measures import MOMENTS, NARROW, Polynomials, Quadratures
 from sparsehess.errors import InputError
 from sparsehess.runtime.citations import cite
 from sparsehess.runtime.validation import above_zero, reals, whole_number
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from mpi4py import MPI
+
+    from sparsehess.eigen.problem.problem import EigenProblem
+    from sparsehess.eigen.problem.spectrum import Spectrum
+    from sparsehess.operators.matrix_like import MatrixLike, VectorsLike
+
+    # Calls run(operator, numbers) for all samples, on groups of ranks or not; see `run_in_groups`.
+    Deal: TypeAlias = Callable[[Callable[[ReducedOperator, range], list]], list]
 
 METHODS = ("lanczos", "chebyshev")
 
@@ -42,7 +54,9 @@ class Atom(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Density:
-    """An estimate of a spectrum. The same on every rank.
+    """An estimate of a spectrum, the same on every rank.
+
+    *Not collective* to use.
 
     Attributes
     ----------
@@ -66,6 +80,15 @@ class Density:
         How it was made; `products` with the Hessian in all, single vectors.
     n
         Number of eigenvalues.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> found = sh.density(np.diag(np.linspace(0.0, 1.0, 200)), samples=6)
+    >>> many, error = found.count(0.0, 0.5)
+    >>> print(abs(many - 100) < 5 * error + 5, found.method, found.n)
+    True lanczos 200
     """
 
     grid: np.ndarray
@@ -92,19 +115,19 @@ class Density:
         """
         return half_width(self.stderr, self.samples - 1, level)
 
-    def below(self, points, *, inclusive: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    def below(self, points: float | np.ndarray, *, inclusive: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """Return the share of all eigenvalues up to each of these points, and its standard error.
 
         Not collective.
         """
-        points = np.atleast_1d(reals(points, "points"))
-        fixed = np.zeros(len(points))
+        at = np.atleast_1d(reals(points, "points"))
+        fixed = np.zeros(len(at))
         for place, times in self.atoms:
-            fixed += times / self.n * ((place <= points) if inclusive else (place < points))
+            fixed += times / self.n * ((place <= at) if inclusive else (place < at))
         if self.measures is None:
-            return fixed, np.zeros(len(points))
+            return fixed, np.zeros(len(at))
         rest = 1 - sum(atom.multiplicity for atom in self.atoms) / self.n
-        value, error = mean_and_error(self.measures.below(points, inclusive=inclusive))
+        value, error = mean_and_error(self.measures.below(at, inclusive=inclusive))
         return fixed + rest * value, rest * error
 
     def count(self, low: float, high: float) -> tuple[float, float]:
@@ -125,25 +148,24 @@ class Density:
 
 
 def density(
-    matrix,
+    matrix: MatrixLike | EigenProblem,
     *,
     samples: int = 10,
     steps: int | None = None,
-    grid=None,
+    grid: np.ndarray | None = None,
     points: int = 512,
     width: float | None = None,
     method: str = "lanczos",
-    deflate=None,
+    deflate: Spectrum | None = None,
     groups: int = 1,
-    mass=None,
-    nullspace=None,
+    mass: MatrixLike | None = None,
+    nullspace: VectorsLike | None = None,
     seed: int = 0,
-    comm=None,
+    comm: MPI.Comm | None = None,
 ) -> Density:
     """Estimate the density of eigenvalues of H x = λ x, or H x = λ M x.
 
-    Collective. Stochastic Lanczos quadrature (Lin, Saad, Yang 2016; Ubaru, Chen, Saad 2017, "Fast estimation of
-    tr(f(A)) via stochastic Lanczos quadrature") or the kernel polynomial method. Error bars come from the
+    *Collective.* Stochastic Lanczos quadrature or the kernel polynomial method. Error bars come from the
     independent samples: they say nothing of what is narrower than the kernel.
 
     Lanczos keeps as many vectors as it takes steps for each sample, of as many samples at a time as a quarter of
@@ -173,12 +195,31 @@ def density(
     seed
         Of the starting vectors.
 
+    Returns
+    -------
+    Density
+        The density on a grid with its error, and the measures that it came from.
+
     Raises
     ------
     InputError
         Arguments that cannot be used; a mass that is singular.
     CheckError
         Products that are not finite.
+
+    References
+    ----------
+    Lin, Saad, Yang 2016, "Approximating spectral densities of large matrices"; Ubaru, Chen, Saad 2017, "Fast
+    estimation of tr(f(A)) via stochastic Lanczos quadrature"; Weiße, Wellein, Alvermann, Fehske 2006, "The kernel
+    polynomial method".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> found = sh.density(np.diag(np.linspace(-1.0, 1.0, 300)), samples=4, grid=np.linspace(-2.0, 2.0, 401))
+    >>> print(round(float(found.density.sum() * 0.01), 3), found.products)
+    1.0 400
     """
     if method not in METHODS:
         raise InputError(f"method {method!r} is none of {', '.join(METHODS)}")
@@ -194,9 +235,10 @@ def density(
             raise InputError("grid must be two or more finite numbers in ascending order")
     with reduced_operator(matrix, mass=mass, nullspace=nullspace, comm=comm, deflate=deflate) as operator:
         check_groups(operator, groups, samples)
-        deal = partial(sampled, operator, deflate, groups, samples)
+        deal = partial(run_in_groups, operator, deflate, groups, samples)
+        measures: Quadratures | Polynomials | None = None
         if operator.total == 0:
-            measures, steps = None, 0
+            steps = 0
         elif method == "lanczos":
             measures, steps = quadratures(operator, deal, steps or _STEPS, seed)
         else:
@@ -204,7 +246,9 @@ def density(
         return _density(operator, measures, samples, steps, grid, points, width, method)
 
 
-def count(matrix, low: float, high: float, *, samples: int = 20, **named) -> tuple[float, float]:
+def count(
+    matrix: MatrixLike | EigenProblem, low: float, high: float, *, samples: int = 20, **named: Any
+) -> tuple[float, float]:
     """Return the estimated number of eigenvalues from low to high, and its standard error; see `density`.
 
     Collective. Of a spectrum that is known already ask `Density.count`.
@@ -220,7 +264,7 @@ def mean_and_error(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows.mean(axis=0), rows.std(axis=0, ddof=1) / np.sqrt(len(rows))
 
 
-def quadratures(operator: ReducedOperator, deal: Callable, steps: int, seed: int) -> tuple[Quadratures, int]:
+def quadratures(operator: ReducedOperator, deal: Deal, steps: int, seed: int) -> tuple[Quadratures, int]:
     """Return the quadratures of random starts, and the steps that the longest run took.
 
     Collective.
@@ -228,12 +272,11 @@ def quadratures(operator: ReducedOperator, deal: Callable, steps: int, seed: int
     Parameters
     ----------
     deal
-        Called as deal(run), for `run` see `sampled`.
+        Called as deal(run), for `run` see `run_in_groups`.
     """
-
     cite("density by lanczos")
 
-    def run(operator, numbers):
+    def run(operator: ReducedOperator, numbers: range) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         rules, memory = [], None
         for batch in batches(operator, min(steps, operator.total), len(numbers)):
             starts = operator.random_vectors(numbers[batch.start : batch.stop], seed, _kind(operator))
@@ -268,7 +311,10 @@ def bounds(operator: ReducedOperator, steps: int = _FOR_BOUNDS, seed: int = 0) -
     return float(nodes[0]) - beyond, float(nodes[-1]) + beyond, float(np.abs(nodes).max())
 
 
-def _polynomials(operator, deal, steps, width, seed) -> tuple[Polynomials, int]:
+def _polynomials(
+    operator: ReducedOperator, deal: Deal, steps: int | None, width: float | None, seed: int
+) -> tuple[Polynomials, int]:
+    """Return the Chebyshev moments of random starts, and the steps they took."""
     low, high, size = bounds(operator, seed=seed)
     half = max(0.5 * (high - low) * (1 + _WIDER), 1e-6 * size) or NARROW
     center = 0.5 * (low + high)
@@ -281,8 +327,8 @@ def _polynomials(operator, deal, steps, width, seed) -> tuple[Polynomials, int]:
 
     cite("density by chebyshev")
 
-    def run(operator, numbers):
-        rows = []
+    def run(operator: ReducedOperator, numbers: range) -> list[np.ndarray]:
+        rows: list[np.ndarray] = []
         for batch in batches(operator, 5, len(numbers)):
             starts = operator.random_vectors(numbers[batch.start : batch.stop], seed, _kind(operator))
             rows += list(_moments(operator, starts, steps, center, half))
@@ -291,7 +337,7 @@ def _polynomials(operator, deal, steps, width, seed) -> tuple[Polynomials, int]:
     return Polynomials(np.stack(deal(run)), center, half), steps
 
 
-def _moments(operator, Z, steps: int, center: float, half: float) -> np.ndarray:
+def _moments(operator: ReducedOperator, Z: np.ndarray, steps: int, center: float, half: float) -> np.ndarray:
     """Return (k, 2 steps + 1) Chebyshev moments, two for each product (Weiße et al. 2006, equations 35 and 36)."""
     result = np.empty((Z.shape[1], 2 * steps + 1))
     before, now = np.zeros(Z.shape, order="F"), Z
@@ -313,7 +359,9 @@ def _moments(operator, Z, steps: int, center: float, half: float) -> np.ndarray:
     return result / result[:, :1]
 
 
-def _recurrence(before, now, image, center: float, half: float, factor: int) -> np.ndarray:
+def _recurrence(
+    before: np.ndarray, now: np.ndarray, image: np.ndarray, center: float, half: float, factor: int
+) -> np.ndarray:
     """Put factor (A - center) now / half - before into `before`; return its inner products with `now` and itself.
 
     `image` is A now, and is overwritten. A few rows at a time, while they are in the cache.
@@ -332,7 +380,17 @@ def _recurrence(before, now, image, center: float, half: float, factor: int) -> 
     return dots
 
 
-def _density(operator, measures, samples, steps, grid, points, width, method) -> Density:
+def _density(
+    operator: ReducedOperator,
+    measures: Quadratures | Polynomials | None,
+    samples: int,
+    steps: int,
+    grid: np.ndarray | None,
+    points: int,
+    width: float | None,
+    method: str,
+) -> Density:
+    """Return the density that measures and atoms amount to."""
     atoms = tuple(Atom(*atom) for atom in operator.atoms)
     low, high = measures.range if measures is not None else (atoms[0].location, atoms[-1].location)
     if measures is not None and (width is None or method == "chebyshev"):
@@ -347,16 +405,16 @@ def _density(operator, measures, samples, steps, grid, points, width, method) ->
     edges = np.concatenate([[2 * grid[0] - middles[0]], middles, [2 * grid[-1] - middles[-1]]])
     n, known = operator.n, sum(atom.multiplicity for atom in atoms)
     rest = 1 - known / n
-    values = np.zeros((2, len(grid)))
-    moments = np.zeros((2, MOMENTS))
+    smooth, moments = np.zeros((2, len(grid))), np.zeros((2, MOMENTS))
     if measures is not None:
-        values = rest * np.array(mean_and_error(measures.smoothed(edges, width)))
+        smooth = rest * np.array(mean_and_error(measures.smoothed(edges, width)))
         moments = rest * np.array(mean_and_error(measures.moments()))
     for place, times in atoms:
         moments[0] += times / n * place ** np.arange(MOMENTS)
+    nothing = np.zeros(0)
     bare = Density(
-        grid, *values, np.zeros(0), np.zeros(0), atoms, *moments, (low, high), float(width), method, samples,
-        steps, operator.products, n, measures,
+        grid, smooth[0], smooth[1], nothing, nothing, atoms, moments[0], moments[1], (low, high), float(width),
+        method, samples, steps, operator.products, n, measures,
     )  # fmt: skip
     cumulative, error = bare.below(grid)
     return replace(bare, cumulative=cumulative, cumulative_stderr=error)

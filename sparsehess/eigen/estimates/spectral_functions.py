@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from sparsehess.errors import EvaluationError, InputError
 from sparsehess.runtime.validation import above_zero, reals
+
+Number = TypeVar("Number", float, np.ndarray)
 
 NAMES = ("identity", "logdet", "inverse", "heat", "effective dimension")
 
@@ -60,7 +63,7 @@ class Function:
             raise InputError(f"{self.name} is not finite at {where:.6g}, within the spectrum")
         return result
 
-    def of_atoms(self, atoms) -> float:
+    def of_atoms(self, atoms: Sequence[tuple[float, int]]) -> float:
         """Return the sum over deflated eigenvalues; those outside the domain, such as log 0, are left out.
 
         Not collective. Without them the log-determinant is the pseudo-log-determinant, and the inverse the
@@ -72,7 +75,9 @@ class Function:
         return float(self(np.array([value for value, _ in inside])) @ np.array([times for _, times in inside]))
 
 
-def resolve(function, gamma: float | None, time: float | None) -> Function:
+def resolve_function(
+    function: str | Callable[[np.ndarray], np.ndarray] | None, gamma: float | None, time: float | None
+) -> Function:
     """Return the function that a caller means.
 
     Not collective.
@@ -91,14 +96,15 @@ def resolve(function, gamma: float | None, time: float | None) -> Function:
             above_zero(value, key)
     if callable(function):
         return Function(getattr(function, "__name__", "function"), function)
+    ridge, duration = gamma or 0.0, time or 0.0
     definite = "it needs a positive definite matrix; deflate the null space where there is one"
     known = {
         "identity": Function("identity", lambda x: x),
         "logdet": Function("logdet", np.log, 0.0, definite),
         "inverse": Function("inverse", lambda x: 1 / x, 0.0, definite),
-        "heat": Function("heat", lambda x: np.exp(-time * x)),
+        "heat": Function("heat", lambda x: np.exp(-duration * x)),
         "effective dimension": Function(
-            "effective dimension", lambda x: x / (x + gamma), -(gamma or 0.0), "take a greater gamma"
+            "effective dimension", lambda x: x / (x + ridge), -ridge, "take a greater gamma"
         ),
     }
     if function not in known:
@@ -106,7 +112,7 @@ def resolve(function, gamma: float | None, time: float | None) -> Function:
     return known[function]
 
 
-def half_width(stderr, freedom: int, level: float):
+def half_width(stderr: Number, freedom: int, level: float) -> Number:
     """Return half the width of error bars that cover with probability `level`, by Student's t.
 
     Not collective.

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_TINY = float(np.finfo(float).tiny)
+
 # No more raw moments than these are reported: mean, spread, skewness and kurtosis follow from them.
 MOMENTS = 5
 
@@ -66,7 +68,7 @@ class Quadratures:
         low, high = self.range
         if low == high == 0.0:
             return NARROW
-        least = max(1e-6 * (high - low), 1e-9 * max(abs(low), abs(high)), np.finfo(float).tiny)
+        least = max(1e-6 * (high - low), 1e-9 * max(abs(low), abs(high)), _TINY)
         if not spacings:
             return max(least, 1e-3 * max(abs(low), abs(high)))
         spacing, share = np.concatenate(spacings), np.concatenate(shares)

@@ -179,7 +179,7 @@ class XTrace(SketchedTrace):
         return 0.0, on_root(operator.comm, _left_out, H, W, sketch.R, sizes, operator.total)
 
 
-def _left_out(H, W, R, sizes, n) -> np.ndarray:
+def _left_out(H: np.ndarray, W: np.ndarray, R: np.ndarray, sizes: np.ndarray, n: int) -> np.ndarray:
     """Return (m,) estimates of the trace, each of a sketch without one vector, and of that vector."""
     m = W.shape[1]
     if R.shape[0] == m:

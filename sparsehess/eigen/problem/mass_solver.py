@@ -16,9 +16,10 @@ PREFIX = "sparsehess_mass_"
 _LARGE = 50_000
 
 _DIRECT = {"ksp_type": "preonly", "pc_type": "cholesky", "pc_factor_mat_solver_type": "mumps"}
-_ITERATIVE = {"ksp_type": "cg", "pc_type": "jacobi", "ksp_rtol": 1e-13, "ksp_max_it": 1000}
+_RTOL = 1e-13
+_ITERATIVE = {"ksp_type": "cg", "pc_type": "jacobi", "ksp_rtol": _RTOL, "ksp_max_it": 1000}
 
-_EPS = np.finfo(float).eps
+_EPS = float(np.finfo(float).eps)
 
 
 def lone_diagonal(M: PETSc.Mat, comm) -> np.ndarray | None:
@@ -53,7 +54,7 @@ class MassSolver:
     def __init__(self, M: PETSc.Mat, layout: Layout):
         self.M, self.layout, self._product = M, layout, Multiplier(M, layout)
         direct = layout.n < _LARGE and has_package("mumps")
-        self.noise = 1e2 * _EPS if direct else _ITERATIVE["ksp_rtol"]
+        self.noise = 1e2 * _EPS if direct else _RTOL
         vector = M.getDiagonal()
         self.diagonal = vector.getArray(readonly=True).copy()
         vector.destroy()
