@@ -12,7 +12,7 @@ _HOME = {
     "from_jax": "sparsehess.hosts.jax.objective",
     "from_torch": "sparsehess.hosts.torch.objective",
     "Elements": "sparsehess.derivatives.elements",
-    "from_atoms": "sparsehess.hosts.ase",
+    "from_atoms": "sparsehess.hosts.ase.objective",
     "from_casadi": "sparsehess.hosts.casadi",
     "Pattern": "sparsehess.pattern",
     "Following": "sparsehess.pattern",

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import scipy.sparse
+from numpy.typing import ArrayLike
 
 from sparsehess.derivatives.objective import Objective
 from sparsehess.errors import InputError
 from sparsehess.runtime import optional
 
+if TYPE_CHECKING:
+    import casadi
 
-def from_casadi(function, x, **more) -> Objective:
+
+def from_casadi(function: casadi.Function, x: ArrayLike, **more: Any) -> Objective:
     """Return the objective of a scalar CasADi function.
 
-    Not collective, but for what `Objective` does.
+    Collective, as `Objective` is. Gradients and Hessian-vector products are CasADi's, exact.
 
     Parameters
     ----------
@@ -24,12 +30,30 @@ def from_casadi(function, x, **more) -> Objective:
     more
         Other arguments of `Objective`. Without a pattern, CasADi tells it where one is to be detected.
 
+    Returns
+    -------
+    Objective
+        Of the function at x, named as the function is.
+
     Raises
     ------
     InputError
         Not such a function, or x of another length.
     StackError
         CasADi is not installed.
+
+    Examples
+    --------
+    >>> import casadi
+    >>> import sparsehess as sh
+    >>> x = casadi.SX.sym("x", 4)
+    >>> energy = casadi.Function("chain", [x], [casadi.sumsqr(x[1:] - x[:-1]) / 2])
+    >>> with sh.assemble(sh.from_casadi(energy, [0.0, 1.0, 2.0, 3.0]), pattern="detect") as hessian:
+    ...     print(hessian.mat[:, :].round(12) + 0.0)
+    [[ 1. -1.  0.  0.]
+     [-1.  2. -1.  0.]
+     [ 0. -1.  2. -1.]
+     [ 0.  0. -1.  1.]]
     """
     casadi = optional("casadi", "from_casadi", "casadi")
     if not isinstance(function, casadi.Function):
@@ -46,13 +70,13 @@ def from_casadi(function, x, **more) -> Objective:
         gradient=lambda at: gradient(at).full().ravel(),
         energy=lambda at: float(function(at)),
         hvp=lambda at, direction: product(at, direction).full().ravel(),
-        trace=lambda: sparsity(gradient),
+        trace=lambda: hessian_sparsity(gradient),
         **{"name": function.name(), **more},
     )
 
 
-def sparsity(gradient):
-    """Return the (n, n) sparsity of the Hessian, as a SciPy matrix.
+def hessian_sparsity(gradient: casadi.Function) -> scipy.sparse.csc_matrix:
+    """Return the (n, n) sparsity of the Hessian, from the function of its gradient.
 
     Not collective. It holds at every x: of branches that depend on x all are counted.
     """

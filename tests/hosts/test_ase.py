@@ -11,6 +11,7 @@ import sparsehess as sh
 from sparsehess.errors import EvaluationError, InputError
 from sparsehess.hosts import ase as host
 from sparsehess.hosts.ase import hessian_function, normal_modes, vibrations_data
+from sparsehess.hosts.ase.objective import _CALCULATORS
 from support.cases import frobenius_error, run_example
 
 pytest.importorskip("ase")
@@ -276,7 +277,7 @@ RODS = {
 }
 
 
-@pytest.mark.parametrize("name", host._CALCULATORS)
+@pytest.mark.parametrize("name", _CALCULATORS)
 def test_forces_reach_as_far_as_the_pattern(name, comm):
     make, element, structure, edge, many = RODS[name]
     atoms = bulk(element, structure, a=edge, cubic=True).repeat((1, 1, many))
@@ -297,7 +298,7 @@ def test_forces_reach_as_far_as_the_pattern(name, comm):
         changed = np.abs(other.get_forces() - before).max(axis=1) > 1e-12
         assert not changed[~reaches[None][moved]].any()
         beyond += changed[~reaches["pair"][moved]].sum()
-    assert (beyond > 0) == (host._CALCULATORS[name](atoms.calc)[1] == "many-body")
+    assert (beyond > 0) == (_CALCULATORS[name](atoms.calc)[1] == "many-body")
 
 
 def test_what_cannot_be_used_is_named(comm):

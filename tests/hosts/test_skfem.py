@@ -12,7 +12,7 @@ import pytest
 import sparsehess as sh
 from sparsehess.errors import InputError, NotConverged
 from sparsehess.hosts import skfem as host
-from sparsehess.hosts.ase import dense
+from sparsehess.hosts.ase.vibrations import dense
 from sparsehess.hosts.skfem import solver_eigen
 from sparsehess.runtime import on_root
 from sparsehess.service.local_scheduler import environment

@@ -1,0 +1,31 @@
+"""Vibrations of ASE's atoms: Hessians of their calculators' forces, normal modes, and back to ASE and sella.
+
+>>> from ase.build import fcc111
+>>> from ase.calculators.emt import EMT
+>>> from ase.constraints import FixAtoms
+>>> from sparsehess.hosts.ase import normal_modes
+>>> slab = fcc111("Cu", (2, 2, 3), vacuum=8.0)
+>>> slab.set_constraint(FixAtoms(mask=slab.get_tags() > 1))
+>>> slab.calc = EMT()
+>>> with normal_modes(slab, 3) as modes:
+...     print(modes.frequencies.round(1), int(modes.imaginary.sum()), modes.spectrum.count.certified)
+[ 56.5  56.5 129.6] 0 True
+
+Every rank has the atoms and evaluates its share of the forces alone: the calculator must not itself be parallel
+over these ranks, and one that works in files needs a folder of its own on each.
+"""
+
+from sparsehess.runtime.lazy import attributes
+
+_HOME = {
+    "from_atoms": "objective",
+    "normal_modes": "vibrations",
+    "NormalModes": "vibrations",
+    "vibrations_data": "vibrations",
+    "hessian_function": "vibrations",
+}
+
+__all__ = [*_HOME]
+
+
+__getattr__ = attributes(globals(), {name: f"sparsehess.hosts.ase.{module}" for name, module in _HOME.items()})

@@ -1,0 +1,279 @@
+"""Vibrations of ASE's atoms: normal modes, and Hessians in the forms that ASE and sella take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mpi4py import MPI
+
+import numpy as np
+import scipy.sparse
+
+from sparsehess.eigen.problem.spectrum import Spectrum
+from sparsehess.eigen.solvers import eigs
+from sparsehess.errors import InputError
+from sparsehess.hessian.hessian import Hessian, assemble
+from sparsehess.hosts.ase.objective import UNITS, free_coordinates, from_atoms
+from sparsehess.runtime import communicator, optional
+
+if TYPE_CHECKING:
+    from petsc4py import PETSc
+
+    from ase import Atoms
+    from ase.vibrations import VibrationsData
+
+
+@dataclass(frozen=True, eq=False)
+class NormalModes:
+    """Normal modes of some atoms, made by `normal_modes`.
+
+    A context manager; `close()` destroys Hessian and vectors, collectively.
+
+    Attributes
+    ----------
+    atoms
+        The atoms that were given.
+    hessian
+        Of their free coordinates.
+    spectrum
+        Its eigenpairs beside the rigid motions, which are deflated.
+    frequencies
+        (k,) in cm⁻¹, ascending; imaginary ones are given as negative.
+    imaginary
+        (k,) bool: modes along which the energy falls, to the accuracy of the forces.
+    zero
+        (k,) bool: modes that are zero to that accuracy beside those that are deflated.
+    rigid
+        Frequency in cm⁻¹ of each motion that was deflated, by its Rayleigh quotient: zero but for errors.
+    """
+
+    atoms: Atoms
+    hessian: Hessian
+    spectrum: Spectrum
+    frequencies: np.ndarray
+    imaginary: np.ndarray
+    zero: np.ndarray
+    rigid: dict[str, float]
+
+    def displacements(self, number: int) -> np.ndarray:
+        """Return (atoms, 3) the displacements of a mode, of norm 1 in the masses (amu^-1/2).
+
+        Collective.
+
+        Parameters
+        ----------
+        number
+            Of the mode, from 0.
+
+        Raises
+        ------
+        InputError
+            There is no such mode.
+        """
+        if not (isinstance(number, (int, np.integer)) and 0 <= number < len(self.frequencies)):
+            raise InputError(f"mode {number}: there are {len(self.frequencies)}, counted from 0")
+        whole = np.zeros(3 * len(self.atoms))
+        whole[free_coordinates(self.atoms)] = _gathered(self.spectrum.vectors[number])
+        return whole.reshape(-1, 3)
+
+    def close(self) -> None:
+        """Destroy the vectors and the Hessian.
+
+        Collective.
+        """
+        self.spectrum.close()
+        self.hessian.close()
+
+    def __enter__(self) -> NormalModes:
+        """Return the modes themselves."""
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        """Close them."""
+        self.close()
+
+
+def normal_modes(
+    atoms: Atoms,
+    k: int | None = None,
+    *,
+    cutoff: float | None = None,
+    reach: str | int | None = None,
+    comm: MPI.Comm | None = None,
+    **how: Any,
+) -> NormalModes:
+    """Return the lowest normal modes of some atoms, certified, rigid motions apart.
+
+    Collective on `comm`.
+
+    Parameters
+    ----------
+    atoms, cutoff, reach, comm
+        See `from_atoms`.
+    k
+        How many beside the rigid motions; default 6.
+    how
+        Other arguments of `eigs`, such as `which` or `interval` (in eV/Å²/amu).
+
+    Returns
+    -------
+    NormalModes
+        The caller closes them.
+
+    Raises
+    ------
+    InputError, EvaluationError, CheckError, NotConverged
+        See `from_atoms`, `assemble` and `eigs`.
+
+    Examples
+    --------
+    Two bonds of a copper trimer in a line, held at one end:
+
+    >>> from ase import Atoms
+    >>> from ase.calculators.emt import EMT
+    >>> from ase.constraints import FixAtoms
+    >>> from sparsehess.hosts.ase import normal_modes
+    >>> wire = Atoms("Cu3", [[0, 0, 2.3 * i] for i in range(3)], constraint=FixAtoms([0]), calculator=EMT())
+    >>> with normal_modes(wire, 6) as modes:
+    ...     print(len(modes.frequencies), modes.spectrum.count.certified, modes.displacements(0).shape)
+    6 True (3, 3)
+    """
+    objective = from_atoms(atoms, cutoff=cutoff, reach=reach, comm=comm)
+    hessian = assemble(objective)
+    try:
+        spectrum = eigs(hessian, k, **how)
+    except BaseException:
+        hessian.close()
+        raise
+    values = spectrum.eigenvalues
+    zero = np.zeros(len(values), bool)
+    zero[np.argsort(np.abs(values), kind="stable")[: spectrum.zeros]] = True
+    return NormalModes(
+        atoms=atoms,
+        hessian=hessian,
+        spectrum=spectrum,
+        frequencies=UNITS.of_eigenvalues(values),
+        imaginary=(values < 0) & ~zero,
+        zero=zero,
+        rigid=_rigid_frequencies(hessian),
+    )
+
+
+def _rigid_frequencies(hessian: Hessian) -> dict[str, float]:
+    """Return the frequencies in cm⁻¹ of the null vectors, by name. Collective."""
+    objective = hessian.objective
+    if objective.null_vectors is None:
+        return {}
+    v, image = hessian.mat.createVecs()
+    mass, curvatures = objective.local(objective.mass), []
+    for row in objective.null_vectors:
+        v.setArray(objective.local(row))
+        hessian.mat.mult(v, image)
+        weight = objective.comm.allreduce(float(mass @ v.getArray(readonly=True) ** 2))
+        curvatures.append(v.dot(image) / weight)
+    v.destroy()
+    image.destroy()
+    frequencies = UNITS.of_eigenvalues(np.array(curvatures)).tolist()
+    return dict(zip(objective.null_names, frequencies, strict=True))
+
+
+def vibrations_data(hessian: Hessian, atoms: Atoms) -> VibrationsData:
+    """Return ASE's `VibrationsData` of a Hessian.
+
+    Collective. It has the whole Hessian, dense, on every rank: ASE takes no other.
+
+    Parameters
+    ----------
+    hessian
+        Of `from_atoms(atoms)`, assembled.
+    atoms
+        The atoms.
+
+    Raises
+    ------
+    InputError
+        Single coordinates of an atom are held, which ASE's data have no place for, or these are not the atoms.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from ase.calculators.emt import EMT
+    >>> import sparsehess as sh
+    >>> from sparsehess.hosts.ase import vibrations_data
+    >>> atoms = molecule("H2O", calculator=EMT())
+    >>> with sh.assemble(sh.from_atoms(atoms)) as hessian:
+    ...     data = vibrations_data(hessian, atoms)
+    >>> data.get_hessian_2d().shape
+    (9, 9)
+    """
+    optional("ase", "vibrations_data", "ase")
+    from ase.vibrations import VibrationsData
+
+    free = free_coordinates(atoms)
+    if not np.array_equal(free, np.repeat(free[::3], 3)):
+        raise InputError(
+            "VibrationsData has whole atoms only: hold none of the coordinates of an atom, or all three"
+        )
+    if hessian.pattern.n != np.count_nonzero(free):
+        raise InputError(
+            f"the Hessian has {hessian.pattern.n} rows, the atoms {np.count_nonzero(free)} free coordinates"
+        )
+    indices = np.flatnonzero(free[::3]).tolist()
+    return VibrationsData.from_2d(atoms.copy(), dense(hessian.mat), indices=indices)
+
+
+def hessian_function(
+    atoms: Atoms,
+    *,
+    cutoff: float | None = None,
+    reach: str | int | None = None,
+    comm: MPI.Comm | None = None,
+    **how: Any,
+) -> np.ndarray:
+    """Return (3 atoms, 3 atoms) the dense Hessian in eV/Å² of all coordinates, for sella's `hessian_function=`.
+
+    Collective on `comm`. Sella wants a dense matrix: colouring saves force calls, not memory. Coordinates that
+    are held belong to it too, as sella projects its constraints out itself. With other arguments:
+    `Sella(atoms, hessian_function=functools.partial(hessian_function, cutoff=5.0))`.
+
+    Parameters
+    ----------
+    atoms, cutoff, reach, comm
+        See `from_atoms`.
+    how
+        Other arguments of `assemble`.
+
+    Raises
+    ------
+    InputError, EvaluationError, CheckError
+        See `from_atoms` and `assemble`.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from ase.calculators.emt import EMT
+    >>> from sparsehess.hosts.ase import hessian_function
+    >>> hessian_function(molecule("H2O", calculator=EMT())).shape
+    (9, 9)
+    """
+    whole = atoms.copy()
+    whole.set_constraint()
+    whole.calc = atoms.calc
+    with assemble(from_atoms(whole, cutoff=cutoff, reach=reach, null_vectors=None, comm=comm), **how) as hessian:
+        return dense(hessian.mat)
+
+
+def dense(matrix: PETSc.Mat) -> np.ndarray:
+    """Return the whole of a matrix as an array on every rank.
+
+    Collective.
+    """
+    indptr, indices, data = matrix.getValuesCSR()
+    own = scipy.sparse.csr_matrix((data, indices, indptr), (len(indptr) - 1, matrix.getSize()[1]))
+    return scipy.sparse.vstack(communicator(matrix.comm).allgather(own)).toarray()
+
+
+def _gathered(vector: PETSc.Vec) -> np.ndarray:
+    """Return the whole of a vector on every rank. Collective."""
+    return np.concatenate(communicator(vector.comm).allgather(vector.getArray(readonly=True)))
