@@ -17,6 +17,10 @@ gets whole vectors, as scikit-fem has them; matrices and solve are shared out am
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+from mpi4py import MPI
+
 import numpy as np
 
 from sparsehess.eigen.certificates.certificate import Certificate, certify
@@ -25,11 +29,21 @@ from sparsehess.errors import InputError
 from sparsehess.pattern import Layout
 from sparsehess.runtime import agreement, communicator
 
+if TYPE_CHECKING:
+    from scipy.sparse import spmatrix
+
 
 class EigenSolver:
     """A solver of K x = λ M x as scikit-fem calls one: solver(K, M) -> (values (k,), vectors (n, k)).
 
     Made by `solver_eigen`.
+
+    Parameters
+    ----------
+    comm
+        Our communicator; all its ranks call the solver.
+    how
+        Arguments of `eigs`.
 
     Attributes
     ----------
@@ -37,11 +51,11 @@ class EigenSolver:
         Of the last answer, recomputed from the vectors that scikit-fem gets; None before the first.
     """
 
-    def __init__(self, comm, how: dict):
+    def __init__(self, comm: MPI.Comm, how: dict[str, Any]):
         self._comm, self._how = comm, how
         self.certificate: Certificate | None = None
 
-    def __call__(self, K, M=None, **more) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, K: spmatrix, M: spmatrix | None = None, **more: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return eigenvalues (k,), ascending, and vectors (n, k), XᵀMX = 1, the same on every rank.
 
         Collective.
@@ -52,6 +66,13 @@ class EigenSolver:
             SciPy matrices, (n, n), that every rank holds.
         more
             Arguments that override those of `solver_eigen`, for this call.
+
+        Raises
+        ------
+        InputError
+            The second argument is no matrix: scikit-fem solves a linear system.
+        InputError, CheckError, NotConverged
+            See `eigs`.
         """
         if M is not None and np.ndim(M) != 2:
             raise InputError("solver_eigen is for K x = λ M x: give scikit-fem's solve two matrices")
@@ -64,7 +85,7 @@ class EigenSolver:
             return spectrum.eigenvalues, np.concatenate(self._comm.allgather(own.T))
 
 
-def solver_eigen(k: int | None = None, *, comm=None, **how) -> EigenSolver:
+def solver_eigen(k: int | None = None, *, comm: MPI.Comm | None = None, **how: Any) -> EigenSolver:
     """Return a solver for the `solver=` of scikit-fem's `solve`.
 
     Collective on `comm`.
@@ -78,14 +99,29 @@ def solver_eigen(k: int | None = None, *, comm=None, **how) -> EigenSolver:
     how
         Other arguments of `eigs`: `which`, `target`, `interval`, `tol`, `method`, PETSc's `options`.
 
+    Returns
+    -------
+    EigenSolver
+        Called by scikit-fem; it holds the certificate of its last answer.
+
     Raises
     ------
     InputError
-        `mass` or `comm` among the arguments; the mass is what `solve` brings. Of other arguments `eigs` tells when
-        it is called, with all its other errors.
+        `mass` among the arguments: it is what `solve` brings. Other arguments are checked by `eigs`.
+
+    Examples
+    --------
+    >>> import skfem
+    >>> from skfem.models.poisson import laplace, mass
+    >>> from sparsehess.hosts.skfem import solver_eigen
+    >>> basis = skfem.Basis(skfem.MeshLine().refined(5), skfem.ElementLineP2())
+    >>> K, M = laplace.assemble(basis), mass.assemble(basis)
+    >>> values, _ = skfem.solve(*skfem.condense(K, M, D=basis.get_dofs()), solver=solver_eigen(3))
+    >>> print((values / 9.8696).round(3))
+    [1. 4. 9.]
     """
-    comm = communicator(comm)
-    with agreement(comm):
+    ours = communicator(comm)
+    with agreement(ours):
         if "mass" in how:
             raise InputError("the mass matrix is the second matrix of scikit-fem's solve: leave out mass")
-    return EigenSolver(comm, how if k is None else {"k": k, **how})
+    return EigenSolver(ours, how if k is None else {"k": k, **how})
