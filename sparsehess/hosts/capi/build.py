@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 
 from sparsehess.errors import DONE, SparseHessError, StackError
@@ -20,7 +21,7 @@ HERE = Path(__file__).parent
 LIBRARY = "libsparsehess.so"
 
 
-def build(folder, mpicc: str = "mpicc") -> Path:
+def build(folder: str | Path, mpicc: str = "mpicc") -> Path:
     """Build the library in a folder, which is made; return its path.
 
     Not collective.
@@ -69,7 +70,7 @@ def build(folder, mpicc: str = "mpicc") -> Path:
     return made
 
 
-def main(words=None) -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Build as the command line says; return the exit status.
 
     Not collective.

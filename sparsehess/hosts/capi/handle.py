@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import mpi4py
 
@@ -24,6 +25,15 @@ import numpy as np  # noqa: E402
 
 from sparsehess import runtime  # noqa: E402
 from sparsehess.errors import BUG, InputError, SparseHessError, StackError  # noqa: E402
+
+if TYPE_CHECKING:
+    from petsc4py import PETSc
+
+    from sparsehess.eigen.problem.spectrum import Spectrum
+    from sparsehess.hessian.hessian import Hessian
+    from sparsehess.pattern import Layout, Pattern
+
+P = ParamSpec("P")
 
 _GRADIENT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 _HVP = ctypes.CFUNCTYPE(ctypes.c_int, *(ctypes.c_void_p,) * 4)
@@ -44,17 +54,17 @@ def _start_petsc() -> None:
     runtime.require_real("the interface to C")
 
 
-def _array(address: int, count: int, kind=np.float64) -> np.ndarray:
+def _array(address: int, count: int, kind: type[np.generic] = np.float64) -> np.ndarray:
     """Return `count` numbers of the host's memory, not copied."""
     if count == 0:
         return np.empty(0, kind)
     if not address:
         raise InputError("the pointer is NULL")
     memory = (ctypes.c_char * (count * np.dtype(kind).itemsize)).from_address(address)
-    return np.frombuffer(memory, kind)
+    return np.frombuffer(memoryview(memory), kind)
 
 
-def _write(address: int, value, kind) -> None:
+def _write(address: int, value: int, kind: type[ctypes.c_int] | type[ctypes.c_int64]) -> None:
     if not address:
         raise InputError("the pointer is NULL")
     kind.from_address(address).value = value
@@ -87,15 +97,15 @@ _OPTIONS: dict[str, tuple[Callable, str]] = {
 }
 
 
-def _setter(method):
+def _setter(method: Callable[Concatenate[Handle, P], None]) -> Callable[Concatenate[Handle, P], None]:
     """Keep the error of a setter until it is called again with success."""
 
     @wraps(method)
-    def setter(self, *arguments):
+    def setter(self: Handle, *arguments: P.args, **named: P.kwargs) -> None:
         key = (method.__name__, arguments[0] if method.__name__ == "set_option" else None)
         self._refused.pop(key, None)
         try:
-            method(self, *arguments)
+            method(self, *arguments, **named)
         except SparseHessError as error:
             told = type(error)(f"{method.__name__} on rank {self.comm.rank}: {error}")
             self._refused[key] = told
@@ -133,11 +143,15 @@ class Handle:
         self._rows: tuple[np.ndarray, np.ndarray] | None = None  # of a pattern, until solve makes it
         self._diagonal: np.ndarray | None = None
         self._calls = {"gradient": 0, "hvp": 0}
-        self._functions: dict[str, Callable] = {}
-        self._options: dict[str, object] = {}
+        self._functions: dict[str, Any] = {}
+        self._options: dict[str, Any] = {}
         self._refused: dict[tuple, SparseHessError] = {}
         self._guard: runtime.Guard = _HostGuard(runtime.Guard.patience)
-        self._x = self._pattern = self._mass = self._hessian = self._spectrum = None
+        self._x: PETSc.Vec = runtime.PETSc.Vec()
+        self._mass: PETSc.Mat | None = None
+        self._pattern: Pattern | None = None
+        self._hessian: Hessian | None = None
+        self._spectrum: Spectrum | None = None
 
     # --- what the host sets ---
 
@@ -219,12 +233,11 @@ class Handle:
             raise InputError("set_sizes comes first")
         return self.n_local
 
-    def _adapted(self, name: str, function, context: int) -> Callable:
+    def _adapted(self, name: str, function: Callable[..., int], context: int) -> Callable[..., None]:
         """Return a function of Vecs that calls one of C: the inputs, then the output."""
-
         calls = self._calls
 
-        def called(*vectors) -> None:
+        def called(*vectors: PETSc.Vec) -> None:
             calls[name] += 1
             arrays = [vector.getArray(readonly=True) for vector in vectors[:-1]]
             out = vectors[-1].getArray()
@@ -305,7 +318,7 @@ class Handle:
             ]
             if wanting:
                 raise InputError(f"rank {self.comm.rank} has not called {', '.join(wanting)}")
-        mine = {
+        mine: dict[str, Any] = {
             "k, which, tol, method": asked,
             "functions": sorted(self._functions),
             "whether there is a pattern, and a new one,": (self._has_pattern, self._rows is not None),
@@ -314,7 +327,7 @@ class Handle:
         if self.n_local:  # a rank without variables cannot be told from one without a mass
             mine["whether there is a mass"] = self._diagonal is not None
         told = self.comm.allgather((mine, self._new, self._moved, self._reweighed))
-        first = {}
+        first: dict[str, tuple[int, Any]] = {}
         for rank, (theirs, *_) in enumerate(told):
             for what, value in theirs.items():
                 other, before = first.setdefault(what, (rank, value))
@@ -324,7 +337,7 @@ class Handle:
         self._new, self._moved, self._reweighed = any(news), any(moves), any(weighings)
         self._weighted = first.get("whether there is a mass", (0, False))[1]
 
-    def _chosen(self, whose: str) -> dict:
+    def _chosen(self, whose: str) -> dict[str, Any]:
         return {
             name: value
             for name, value in self._options.items()
@@ -358,11 +371,11 @@ class Handle:
             x=self._x, pattern=self._pattern, **self._functions, **self._chosen("objective"), comm=self.comm
         )
         self._mass = self._mass_matrix(objective.layout)
-        more = {} if self._pattern is not None else {"pattern": "detect"}
+        more: dict[str, Any] = {} if self._pattern is not None else {"pattern": "detect"}
         self._hessian = assemble(objective, **more, **self._chosen("assemble"))
         self._new = self._moved = self._reweighed = False
 
-    def _mass_matrix(self, layout):
+    def _mass_matrix(self, layout: Layout) -> PETSc.Mat | None:
         if not self._weighted:
             return None
         rows = np.arange(layout.n_local + 1)
@@ -371,7 +384,7 @@ class Handle:
 
     # --- answers ---
 
-    def _answer(self):
+    def _answer(self) -> Spectrum:
         if self._spectrum is None:
             raise InputError("there are no answers: no solve has ended with any")
         return self._spectrum
@@ -428,7 +441,8 @@ class Handle:
         if self._hessian is not None:
             self._hessian.close()
         runtime.destroy(self._mass, self._x)
-        self._hessian = self._mass = self._x = None
+        self._hessian = self._mass = None
+        self._x = runtime.PETSc.Vec()
         self._half_made = False
 
     def _forget_pattern(self) -> None:
