@@ -7,8 +7,12 @@ from sparsehess.errors import InputError, StackError
 from sparsehess.runtime import PETSc, has_package
 
 # Type of matrices (PETSc derives that of vectors from it), and the package that PETSc needs for it.
-BACKENDS = {"cpu": (None, None), "cuda": ("aijcusparse", "cuda"), "hip": ("aijhipsparse", "hip"),
-            "kokkos": ("aijkokkos", "kokkos_kernels")}  # fmt: skip
+_DEVICES = {
+    "cuda": ("aijcusparse", "cuda"),
+    "hip": ("aijhipsparse", "hip"),
+    "kokkos": ("aijkokkos", "kokkos_kernels"),
+}
+BACKENDS = ("cpu", *_DEVICES)
 
 
 def check_backend(name: str) -> None:
@@ -25,8 +29,10 @@ def check_backend(name: str) -> None:
     """
     if name not in BACKENDS:
         raise InputError(f"backend={name!r} is none of {', '.join(BACKENDS)}")
-    kind, package = BACKENDS[name]
-    if kind is not None and not has_package(package):
+    if name == "cpu":
+        return
+    _, package = _DEVICES[name]
+    if not has_package(package):
         raise StackError(
             f"this PETSc was built without {package}, which the back end {name} needs: configure PETSc "
             f"--with-{package.split('_')[0]}, or take the back end cpu"
@@ -44,35 +50,33 @@ def on_backend(problem: EigenProblem, name: str) -> EigenProblem:
         A matrix-free Hessian, whose products are where its function makes them.
     """
     check_backend(name)
-    kind, _ = BACKENDS[name]
-    if kind is None:
+    if name == "cpu":
         return problem
+    kind, _ = _DEVICES[name]
     if not problem.assembled:
         raise InputError(f"backend {name}: products of a matrix-free Hessian are where its function makes them")
     owned: list = []
 
-    def moved(matrix: PETSc.Mat | None) -> PETSc.Mat | None:
-        if matrix is not None:
-            matrix = matrix.convert(kind, PETSc.Mat())
-            owned.append(matrix)
-        return matrix
+    def convert(matrix: PETSc.Mat) -> PETSc.Mat:
+        owned.append(matrix.convert(kind, PETSc.Mat()))
+        return owned[-1]
 
-    A = moved(problem.A)
+    A = convert(problem.A)
 
-    def placed(vectors: list) -> list:
+    def copy(vectors: list[PETSc.Vec]) -> list[PETSc.Vec]:
         copies = [A.createVecRight() for _ in vectors]
-        for copy, vector in zip(copies, vectors, strict=True):
-            copy.setArray(vector.getArray(readonly=True))
+        for one, vector in zip(copies, vectors, strict=True):
+            one.setArray(vector.getArray(readonly=True))
         owned.extend(copies)
         return copies
 
     return EigenProblem(
         A=A,
-        M=moved(problem.M),
-        null=placed(problem.null),
-        near_null=placed(problem.near_null),
-        preconditioner=moved(problem.preconditioner),
-        guess=placed(problem.guess),
+        M=None if problem.M is None else convert(problem.M),
+        null=copy(problem.null),
+        near_null=copy(problem.near_null),
+        preconditioner=None if problem.preconditioner is None else convert(problem.preconditioner),
+        guess=copy(problem.guess),
         relative_error=problem.relative_error,
         units=problem.units,
         owned=owned,

@@ -29,14 +29,15 @@ class Product:
 
     def __init__(self, matrix: PETSc.Mat):
         self.matrix = matrix
-        self._dense: tuple[PETSc.Mat, PETSc.Mat] | None = None
+        self._blocks: tuple[PETSc.Mat, ...] = ()  # what is multiplied, and its image
         self._given = self._image = np.empty((0, 0))
 
     def __call__(self, panel: np.ndarray) -> np.ndarray:
-        if self._dense is None or len(self._given) != len(panel):  # on all ranks alike, those without rows too
+        """Return the image of a panel (m, n_local); the next call overwrites it. Collective."""
+        if not self._blocks or len(self._given) != len(panel):  # on all ranks alike, those without rows too
             self._make_room(len(panel))
         self._given[:] = panel
-        given, image = self._dense
+        given, image = self._blocks
         given.stateIncrease()
         self._multiply(given, image)
         return self._image
@@ -46,10 +47,10 @@ class Product:
         into, out = self.matrix.getSizes()
         given = dense(out, vectors, self.matrix.comm)
         image = self._first(given, into, vectors)
-        self._dense = given, image
+        self._blocks = given, image
         self._given, self._image = given.getDenseArray().T, image.getDenseArray().T
 
-    def _first(self, given: PETSc.Mat, rows, vectors: int) -> PETSc.Mat:
+    def _first(self, given: PETSc.Mat, rows: tuple[int, int], vectors: int) -> PETSc.Mat:
         return self.matrix.matMult(given)
 
     def _multiply(self, given: PETSc.Mat, image: PETSc.Mat) -> None:
@@ -58,9 +59,8 @@ class Product:
     def close(self) -> None:
         """Free what is kept between products. Collective."""
         self._given = self._image = np.empty((0, 0))
-        if self._dense is not None:
-            destroy(*self._dense)
-            self._dense = None
+        destroy(*self._blocks)
+        self._blocks = ()
 
 
 class Preconditioning(Product):
@@ -70,10 +70,10 @@ class Preconditioning(Product):
         super().__init__(pc.getOperators()[1])
         self._pc = pc
 
-    def _first(self, given, rows, vectors):
+    def _first(self, given: PETSc.Mat, rows: tuple[int, int], vectors: int) -> PETSc.Mat:
         return dense(rows, vectors, self.matrix.comm)
 
-    def _multiply(self, given, image):
+    def _multiply(self, given: PETSc.Mat, image: PETSc.Mat) -> None:
         self._pc.matApply(given, image)
 
 
@@ -84,6 +84,7 @@ class OneByOne:
         self.matrix = matrix
 
     def __call__(self, panel: np.ndarray) -> np.ndarray:
+        """Return the image of a panel (m, n_local). Collective."""
         given, image = self.matrix.createVecs()
         out = np.empty((len(panel), image.getLocalSize()), panel.dtype)
         for row, here in zip(panel, out, strict=True):
@@ -102,7 +103,7 @@ def product(matrix: PETSc.Mat) -> Product | OneByOne:
     return Product(matrix) if is_assembled(matrix) else OneByOne(matrix)
 
 
-def dense(rows, vectors: int, comm) -> PETSc.Mat:
+def dense(rows: tuple[int, int], vectors: int, comm: MPI.Comm) -> PETSc.Mat:
     """Return a dense matrix of so many vectors with the layout `rows`, (local, global). Collective."""
     matrix = PETSc.Mat().createDense((rows, (PETSc.DECIDE, vectors)), comm=comm)
     matrix.setUp()
@@ -110,14 +111,14 @@ def dense(rows, vectors: int, comm) -> PETSc.Mat:
     return matrix
 
 
-def dots(comm, left: np.ndarray, *others: np.ndarray) -> np.ndarray:
+def dots(comm: MPI.Comm, left: np.ndarray, *others: np.ndarray) -> np.ndarray:
     """Return conj(left) otherᵀ (m, k) of all others side by side, the same on every rank. Collective."""
     out = np.concatenate([left.conj() @ other.T for other in others], axis=1)
     comm.Allreduce(MPI.IN_PLACE, out)
     return out
 
 
-def norms(comm, panel: np.ndarray) -> np.ndarray:
+def norms(comm: MPI.Comm, panel: np.ndarray) -> np.ndarray:
     """Return the 2-norms (m,) of the vectors. Collective."""
     out = np.einsum("ij,ij->i", panel.conj(), panel).real.copy()
     comm.Allreduce(MPI.IN_PLACE, out)
@@ -132,7 +133,9 @@ def combine(panel: np.ndarray, C: np.ndarray) -> None:
         part[:k] = C.T @ part[:m]
 
 
-def orthonormalize(comm, panel: np.ndarray, images: np.ndarray, also: tuple[np.ndarray, ...] = ()) -> int:
+def orthonormalize(
+    comm: MPI.Comm, panel: np.ndarray, images: np.ndarray, also: tuple[np.ndarray, ...] = ()
+) -> int:
     """Make a panel orthonormal in the mass, in its first rows, and return how many are independent.
 
     Collective. SVQB (Stathopoulos and Wu 2002, algorithm 2), which drops what is dependent.

@@ -38,7 +38,7 @@ def factor_memory(problem: EigenProblem) -> tuple[int, int]:
             if key.startswith("mat_mumps_icntl_"):
                 _check(library.MatMumpsSetIcntl(factor, _int(int(key.rsplit("_", 1)[1])), _int(value)))
         _check(library.MatFactorInfoInitialize(info))
-        _check(FACTORIZATION.analyzed(library, factor, handle, info))
+        _check(FACTORIZATION.analyze(library, factor, handle, info))
         megabytes = []
         for number in (_MOST, _ALL):
             value = _int(0)
@@ -49,7 +49,7 @@ def factor_memory(problem: EigenProblem) -> tuple[int, int]:
     return megabytes[0] * 10**6, megabytes[1] * 10**6
 
 
-def _int(value: int):
+def _int(value: int) -> ctypes.c_int | ctypes.c_int64:
     return (ctypes.c_int64 if PETSc.IntType().itemsize == 8 else ctypes.c_int)(value)
 
 

@@ -5,6 +5,7 @@ MUMPS has no LDLᴴ of Hermitian matrices; its complex LDLᵀ is for symmetric o
 
 from __future__ import annotations
 
+import ctypes
 from typing import ClassVar, NamedTuple
 
 from sparsehess.runtime import PETSc, complex_scalars
@@ -30,7 +31,7 @@ class Pivots(NamedTuple):
     positive: int
 
 
-class Counting:
+class SymmetricFactorization:
     """LDLᵀ of a symmetric matrix, with its inertia.
 
     Attributes
@@ -56,26 +57,31 @@ class Counting:
         negative, zero, positive = factor.getInertia()
         return Pivots(int(negative), int(zero), int(positive))
 
-    def analyzed(self, library, factor, matrix, info) -> int:
-        """Have PETSc's library, by ctypes, make the symbolic factorization; return its error code. Collective."""
+    def analyze(
+        self, library: ctypes.CDLL, factor: ctypes.c_void_p, matrix: ctypes.c_void_p, info: ctypes.Array
+    ) -> int:
+        """Make the symbolic factorization by PETSc's library, and return its error code. Collective."""
         return library.MatCholeskyFactorSymbolic(factor, matrix, None, info)
 
 
-class General(Counting):
-    """LU of a matrix of complex numbers, whose pivots tell no inertia: their signs are unknown."""
+class GeneralFactorization(SymmetricFactorization):
+    """LU of a matrix of complex numbers; the signs of its pivots are unknown."""
 
     kind = 1
-    options: ClassVar[dict] = {**Counting.options, "pc_type": "lu"}
+    options: ClassVar[dict] = {**SymmetricFactorization.options, "pc_type": "lu"}
 
     def pivots(self, factor: PETSc.Mat) -> Pivots:
         """Return how many are zero. Collective."""
         return Pivots(UNKNOWN, int(factor.getMumpsInfog(_NULL_PIVOTS)), UNKNOWN)
 
-    def analyzed(self, library, factor, matrix, info):
+    def analyze(
+        self, library: ctypes.CDLL, factor: ctypes.c_void_p, matrix: ctypes.c_void_p, info: ctypes.Array
+    ) -> int:
+        """Make the symbolic factorization; see `SymmetricFactorization.analyze`. Collective."""
         return library.MatLUFactorSymbolic(factor, matrix, None, None, info)
 
 
-FACTORIZATION: Counting = General() if complex_scalars() else Counting()
+FACTORIZATION = GeneralFactorization() if complex_scalars() else SymmetricFactorization()
 
 # For the spectral transformation of SLEPc.
 TRANSFORMED = {"st_" + name: value for name, value in FACTORIZATION.options.items()}

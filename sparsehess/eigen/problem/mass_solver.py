@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mpi4py import MPI
+
 import numpy as np
 
 from sparsehess.eigen.problem.block_products import Multiplier
@@ -22,7 +24,7 @@ _ITERATIVE = {"ksp_type": "cg", "pc_type": "jacobi", "ksp_rtol": _RTOL, "ksp_max
 _EPS = float(np.finfo(float).eps)
 
 
-def lone_diagonal(M: PETSc.Mat, comm) -> np.ndarray | None:
+def lone_diagonal(M: PETSc.Mat, comm: MPI.Comm) -> np.ndarray | None:
     """Return the local diagonal of a matrix that has nothing else, else None.
 
     Collective. Positive where the matrix is positive definite, which is checked.

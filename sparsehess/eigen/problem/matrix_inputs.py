@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import scipy.sparse
@@ -13,8 +15,40 @@ from sparsehess.runtime import PETSc, agreement, aij, another_build, complex_sca
 from sparsehess.runtime.random_numbers import uniform
 from sparsehess.runtime.validation import reals
 
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
-def as_mat(matrix, comm, layout: Layout | None, owned: list, name: str) -> PETSc.Mat:
+
+# What a caller may give for a matrix: a Vec or (n,) array is a diagonal. Every rank holds all of an array.
+MatrixLike: TypeAlias = "PETSc.Mat | PETSc.Vec | scipy.sparse.spmatrix | scipy.sparse.sparray | np.ndarray"
+
+# What a caller may give for vectors: Vecs, or an (m, n) array that every rank holds.
+VectorsLike: TypeAlias = "Sequence[PETSc.Vec] | np.ndarray"
+
+
+def as_mat(matrix: object, comm: MPI.Comm | None, layout: Layout | None, owned: list, name: str) -> PETSc.Mat:
+    """Return a caller's matrix as a Mat, checked.
+
+    Collective.
+
+    Parameters
+    ----------
+    matrix
+        What the caller gave.
+    comm
+        For arrays and SciPy matrices; PETSc objects have their own.
+    layout
+        Rows that the matrix must have; None for any.
+    owned
+        Gets the Mat if it is made here.
+    name
+        Of the matrix, for messages.
+
+    Raises
+    ------
+    InputError
+        Not square, not numbers, not assembled, or rows that do not fit.
+    """
     if isinstance(matrix, PETSc.Mat):
         rows, columns = matrix.getSize()
         if rows != columns:
@@ -31,26 +65,49 @@ def as_mat(matrix, comm, layout: Layout | None, owned: list, name: str) -> PETSc
         result.setDiagonal(matrix)
         owned.append(result)
         return result
-    if not scipy.sparse.issparse(matrix):
-        matrix = np.asarray(matrix)
-        if matrix.dtype.kind not in "fiubc":
-            raise InputError(f"{name} must be numbers, not {matrix.dtype}")
-        matrix = matrix.astype(np.result_type(matrix, np.float64))
-        matrix = scipy.sparse.diags(matrix) if matrix.ndim == 1 else scipy.sparse.csr_matrix(matrix)
-    if matrix.shape[0] != matrix.shape[1]:
-        raise InputError(f"{name} must be square; it is {matrix.shape[0]} x {matrix.shape[1]}")
-    _check_kind(name, matrix.dtype)
-    layout = layout or Layout.from_size(matrix.shape[0], comm)
-    if matrix.shape[0] != layout.n:
-        raise InputError(f"{name} has {matrix.shape[0]} rows, the Hessian {layout.n}")
-    rows = matrix.tocsr()[layout.start : layout.stop]
-    rows = with_diagonal(rows, layout)
+    whole = _sparse(matrix, name)
+    if whole.shape[0] != whole.shape[1]:
+        raise InputError(f"{name} must be square; it is {whole.shape[0]} x {whole.shape[1]}")
+    _check_kind(name, whole.dtype)
+    layout = layout or Layout.from_size(whole.shape[0], comm)
+    if whole.shape[0] != layout.n:
+        raise InputError(f"{name} has {whole.shape[0]} rows, the Hessian {layout.n}")
+    rows = with_diagonal(whole.tocsr()[layout.start : layout.stop], layout)
     result = aij(layout, rows.indptr, rows.indices, rows.data.astype(PETSc.ScalarType))
     owned.append(result)
     return result
 
 
-def as_vectors(given, A: PETSc.Mat, layout: Layout, owned: list, name: str) -> list[PETSc.Vec]:
+def _sparse(matrix: object, name: str) -> scipy.sparse.spmatrix:
+    """Return an array as a sparse matrix, an (n,) one as a diagonal. Not collective."""
+    if scipy.sparse.issparse(matrix):
+        return matrix
+    array = np.asarray(matrix)
+    if array.dtype.kind not in "fiubc":
+        raise InputError(f"{name} must be numbers, not {array.dtype}")
+    array = array.astype(np.result_type(array, np.float64))
+    return scipy.sparse.diags(array) if array.ndim == 1 else scipy.sparse.csr_matrix(array)
+
+
+def as_vectors(given: object, A: PETSc.Mat, layout: Layout, owned: list, name: str) -> list[PETSc.Vec]:
+    """Return a caller's vectors as Vecs of the layout of A, checked.
+
+    Collective.
+
+    Parameters
+    ----------
+    given
+        What the caller gave; None for none.
+    owned
+        Gets the Vecs if they are made here.
+    name
+        Of the vectors, for messages.
+
+    Raises
+    ------
+    InputError
+        Not numbers, not finite, or sizes that do not fit.
+    """
     if given is None:
         return []
     if isinstance(given, (list, tuple)) and all(isinstance(v, PETSc.Vec) for v in given):
@@ -125,7 +182,7 @@ def _check_kind(name: str, dtype: np.dtype) -> None:
         raise InputError(f"{name} must be numbers, not {dtype}")
 
 
-def _scalars(given, name: str) -> np.ndarray:
+def _scalars(given: object, name: str) -> np.ndarray:
     """Return an array of numbers of the kind of PETSc's scalars, or of real ones."""
     array = None
     with suppress(ValueError):  # what is no array `reals` refuses

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import scipy.sparse
 
@@ -11,8 +13,25 @@ from sparsehess.runtime import PETSc
 from sparsehess.runtime.row_layout import Layout
 
 
-def pencil(problem: EigenProblem):
-    """Return (indptr, indices, a, m): local rows of A and M on the pattern that holds both and the diagonal.
+class Pencil(NamedTuple):
+    """Local rows of A and M on one pattern.
+
+    Attributes
+    ----------
+    indptr, indices
+        The pattern, with global column indices.
+    a, m
+        (nonzeros,) values of A and of M.
+    """
+
+    indptr: np.ndarray
+    indices: np.ndarray
+    a: np.ndarray
+    m: np.ndarray
+
+
+def pencil(problem: EigenProblem) -> Pencil:
+    """Return the local rows of A and M on the pattern that holds both and the diagonal.
 
     Not collective but for types of matrices that are converted. M is the identity where there is none.
     """
@@ -25,14 +44,14 @@ def pencil(problem: EigenProblem):
         M = _rows(problem.M, layout)
     pattern = abs(_ones(A)) + abs(_ones(M))
     A, M = _on_pattern(A, pattern), _on_pattern(M, pattern)
-    return pattern.indptr, pattern.indices, A, M
+    return Pencil(pattern.indptr, pattern.indices, A, M)
 
 
-def _ones(rows):
+def _ones(rows: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:
     return scipy.sparse.csr_matrix((np.ones(rows.nnz), rows.indices, rows.indptr), rows.shape)
 
 
-def _on_pattern(rows, pattern) -> np.ndarray:
+def _on_pattern(rows: scipy.sparse.csr_matrix, pattern: scipy.sparse.csr_matrix) -> np.ndarray:
     """Return the values of rows at the places of a pattern that holds theirs."""
     number = np.repeat(np.arange(pattern.shape[0], dtype=np.int64), np.diff(pattern.indptr))
     places = number * pattern.shape[1] + pattern.indices

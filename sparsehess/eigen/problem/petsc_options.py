@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from sparsehess.errors import InputError
@@ -24,12 +25,12 @@ class Options:
         Without a prefix.
     """
 
-    def __init__(self, prefix: str, given: dict):
+    def __init__(self, prefix: str, given: Mapping[str, object]):
         self.prefix, self.given = prefix, dict(given)
         self._used: set[str] = set()
 
     @contextmanager
-    def inserted(self, options: dict):
+    def inserted(self, options: Mapping[str, object]) -> Iterator[None]:
         """Have options, the caller's among them, in the database for the length of the block.
 
         Logically collective.

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sparsehess.derivatives.units import Units
 from sparsehess.eigen.problem.lanczos_bounds import spectral_bounds
-from sparsehess.eigen.problem.matrix_inputs import as_mat, as_vectors, check_symmetric
+from sparsehess.eigen.problem.matrix_inputs import MatrixLike, VectorsLike, as_mat, as_vectors, check_symmetric
 from sparsehess.eigen.problem.solver_pool import Supply
 from sparsehess.errors import CheckError, InputError
 from sparsehess.hessian.hessian import Hessian
@@ -29,13 +30,66 @@ from sparsehess.runtime import (
 from sparsehess.runtime.memory import require_room
 from sparsehess.runtime.petsc_matrices import is_assembled
 
-_EPS = np.finfo(float).eps
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+_EPS = float(np.finfo(float).eps)
 
 # A matrix is symmetric if x'(H y) and y'(H x) agree to this part of |H| |x| |y|.
 SYMMETRY = 1e-10
 
 # Steps of Lanczos that tell the size of a matrix of which only products are known.
 _STEPS = 12
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What a matrix brings with it.
+
+    Attributes
+    ----------
+    matrix
+        What `as_mat` takes.
+    mass, null, near_null, units
+        Those of its objective.
+    relative_error
+        Of its entries.
+    symmetry
+        By what part of its norm it may be unsymmetric.
+    structure
+        The operator that it is, where that counts eigenvalues.
+    """
+
+    matrix: object
+    mass: object = None
+    null: object = None
+    near_null: object = None
+    units: Units | None = None
+    relative_error: float = 0.0
+    symmetry: float = SYMMETRY
+    structure: Operator | None = None
+
+
+def _known_of(matrix: object) -> _Known:
+    """Return what a matrix brings with it. Not collective."""
+    if isinstance(matrix, Operator):
+        return _Known(matrix.mat, structure=matrix if matrix.knows_counts else None)
+    if not isinstance(matrix, (Hessian, MatrixFree)):
+        return _Known(matrix)
+    objective, error, symmetry = matrix.objective, 0.0, SYMMETRY
+    if isinstance(matrix, MatrixFree):
+        symmetry = matrix.exactness
+    elif matrix.verification is not None:
+        error = matrix.verification.hvp_error
+    return _Known(
+        matrix.mat,
+        mass=objective.mass,
+        null=objective.null_vectors,
+        near_null=objective.near_null,
+        units=objective.units,
+        relative_error=error,
+        symmetry=symmetry,
+    )
 
 
 @dataclass(eq=False, kw_only=True)
@@ -83,17 +137,17 @@ class EigenProblem:
     @classmethod
     def of(
         cls,
-        matrix,
+        matrix: Hessian | MatrixFree | Operator | MatrixLike,
         *,
-        mass=None,
-        nullspace=None,
-        near_null=None,
-        preconditioner=None,
-        guess=None,
-        comm=None,
-        relative_error=0.0,
-        units=None,
-        supply=None,
+        mass: MatrixLike | None = None,
+        nullspace: VectorsLike | None = None,
+        near_null: VectorsLike | None = None,
+        preconditioner: Hessian | MatrixLike | None = None,
+        guess: VectorsLike | None = None,
+        comm: MPI.Comm | None = None,
+        relative_error: float = 0.0,
+        units: Units | None = None,
+        supply: Supply | None = None,
     ) -> EigenProblem:
         """Return the problem for a Hessian, assembled or not, a PETSc Mat, or a SciPy matrix every rank holds.
 
@@ -123,45 +177,32 @@ class EigenProblem:
             A null vector is none.
         """
         owned: list = []
-        structure = None
         try:
-            if isinstance(matrix, (Hessian, MatrixFree)):
-                objective = matrix.objective
-                mass = objective.mass if mass is None else mass
-                nullspace = objective.null_vectors if nullspace is None else nullspace
-                near_null = objective.near_null if near_null is None else near_null
-                units = objective.units if units is None else units
-                if isinstance(matrix, Hessian) and matrix.verification is not None:
-                    relative_error = max(relative_error, matrix.verification.hvp_error)
-                symmetry = matrix.exactness if isinstance(matrix, MatrixFree) else SYMMETRY
-                matrix = matrix.mat
-            else:
-                symmetry = SYMMETRY
-            if isinstance(matrix, Operator):
-                structure = matrix if mass is None and matrix.knows_counts else None
-                matrix = matrix.mat
-            A = as_mat(matrix, comm, None, owned, "the Hessian")
+            known = _known_of(matrix)
+            given_mass = known.mass if mass is None else mass
+            structure = known.structure if given_mass is None else None
+            A = as_mat(known.matrix, comm, None, owned, "the Hessian")
             layout = Layout.from_local(A.getLocalSize()[0], A.comm)
-            M = None if mass is None else as_mat(mass, None, layout, owned, "the mass matrix")
-            if isinstance(preconditioner, Hessian):
-                preconditioner = preconditioner.mat
-            if preconditioner is not None:
-                preconditioner = as_mat(preconditioner, None, layout, owned, "the preconditioner")
+            M = None if given_mass is None else as_mat(given_mass, None, layout, owned, "the mass matrix")
+            near = preconditioner.mat if isinstance(preconditioner, Hessian) else preconditioner
+            if near is not None:
+                near = as_mat(near, None, layout, owned, "the preconditioner")
+            null = known.null if nullspace is None else nullspace
+            soft = known.near_null if near_null is None else near_null
             problem = cls(
                 A=A,
                 M=M,
-                null=as_vectors(nullspace, A, layout, owned, "null vectors"),
-                near_null=as_vectors(near_null, A, layout, owned, "near-null vectors"),
-                preconditioner=preconditioner,
+                null=as_vectors(null, A, layout, owned, "null vectors"),
+                near_null=as_vectors(soft, A, layout, owned, "near-null vectors"),
+                preconditioner=near,
                 guess=as_vectors(guess, A, layout, owned, "vectors to start from"),
                 structure=structure,
-                relative_error=relative_error,
-                units=units,
+                relative_error=max(relative_error, known.relative_error),
+                units=known.units if units is None else units,
                 supply=supply or Supply(),
                 owned=owned,
             )
-            problem.layout = layout
-            problem._check(symmetry)
+            problem._check(known.symmetry)
             return problem
         except Exception:
             destroy(*owned)  # every rank is here: all that raises above raises on all
@@ -170,15 +211,18 @@ class EigenProblem:
     # --- facts, each computed once; collective the first time ---
 
     @cached_property
-    def comm(self):
+    def comm(self) -> MPI.Comm:
+        """Communicator of the matrices."""
         return communicator(self.A.comm)
 
     @property
     def n(self) -> int:
+        """Number of rows."""
         return self.A.getSize()[0]
 
     @cached_property
     def layout(self) -> Layout:
+        """Rows of each rank."""
         return Layout.from_local(self.A.getLocalSize()[0], self.comm)
 
     @property
@@ -225,8 +269,10 @@ class EigenProblem:
 
     @cached_property
     def mass_diagonal(self) -> tuple[float, float, int]:
-        """(mean, least, number of zero rows) of M's diagonal; a zero diagonal of a semidefinite M
-        is a zero row, and an infinite eigenvalue."""
+        """(mean, least, number of zero rows) of M's diagonal.
+
+        A zero diagonal entry of a semidefinite M stands in a zero row: an infinite eigenvalue.
+        """
         if self.M is None:
             return 1.0, 1.0, 0
         diagonal = self.M.getDiagonal()
@@ -300,9 +346,11 @@ class EigenProblem:
         self.owned.clear()
 
     def __enter__(self) -> EigenProblem:
+        """Return the problem itself."""
         return self
 
-    def __exit__(self, *reason) -> None:
+    def __exit__(self, *reason: object) -> None:
+        """Destroy what was made here. Collective."""
         self.close()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -17,7 +17,9 @@ AXES = "xyz"
 _LINE = 1e-8
 
 
-def rigid_body_modes(coordinates, dims: int | None = None, fixed=None) -> tuple[np.ndarray, list[str]]:
+def rigid_body_modes(
+    coordinates: np.ndarray, dims: int | None = None, fixed: np.ndarray | None = None
+) -> tuple[np.ndarray, list[str]]:
     """Return the rigid-body modes of nodes in space, orthonormal, and their names.
 
     Not collective.
@@ -76,7 +78,7 @@ def rigid_body_rows(coordinates: np.ndarray, layout: Layout, dims: int) -> tuple
     return _independent(named, lambda a, b: comm.allreduce(float(a @ b)))
 
 
-def _free(n: int, fixed) -> np.ndarray:
+def _free(n: int, fixed: np.ndarray | None) -> np.ndarray:
     keep = np.ones(n, bool)
     if fixed is not None:
         fixed = np.asarray(fixed)
@@ -112,7 +114,9 @@ def _rigid(x: np.ndarray, inertia: np.ndarray) -> Iterator[tuple[np.ndarray, str
             yield np.cross(axes[:, number], x), f"rotation {number + 1}"
 
 
-def _independent(named, dot: Callable) -> tuple[np.ndarray, list[str]]:
+def _independent(
+    named: Iterable[tuple[np.ndarray, str]], dot: Callable[[np.ndarray, np.ndarray], float]
+) -> tuple[np.ndarray, list[str]]:
     """Orthonormalise modes one after another, so that each keeps its name; leave out those that add nothing."""
     out: list[np.ndarray] = []
     kept = []

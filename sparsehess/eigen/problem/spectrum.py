@@ -64,7 +64,8 @@ class SolveSpec:
     groups: int | None = None
     backend: str = "cpu"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        """Raise InputError for what contradicts itself. Not collective; the same on every rank."""
         if self.which not in WHICH:
             raise InputError(f"which={self.which!r} is none of {', '.join(WHICH)}")
         if self.method not in METHODS:
@@ -195,6 +196,7 @@ class Spectrum:
 
     @property
     def converged(self) -> int:
+        """How many pairs reached the tolerance."""
         return len(self.eigenvalues)
 
     def close(self) -> None:
@@ -206,7 +208,9 @@ class Spectrum:
         self.vectors.clear()
 
     def __enter__(self) -> Spectrum:
+        """Return the spectrum itself."""
         return self
 
-    def __exit__(self, *reason) -> None:
+    def __exit__(self, *reason: object) -> None:
+        """Destroy the vectors. Collective."""
         self.close()

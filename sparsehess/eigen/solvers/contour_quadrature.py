@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sparsehess.errors import InputError
 
@@ -34,7 +35,7 @@ class Filter:
     points: np.ndarray
     weights: np.ndarray
 
-    def __call__(self, values) -> np.ndarray:
+    def __call__(self, values: ArrayLike) -> np.ndarray:
         """Return ρ at real values.
 
         Not collective.
@@ -103,7 +104,7 @@ def _zolotarev(points: int) -> tuple[np.ndarray, np.ndarray]:
     squares = (sn / cn) ** 2
     poles, zeros = squares[::2], squares[1::2]
 
-    def raw(x):
+    def raw(x: np.ndarray) -> np.ndarray:
         return x * np.prod(x[:, None] ** 2 + zeros, axis=1) / np.prod(x[:, None] ** 2 + poles, axis=1)
 
     sampled = raw(np.geomspace(1, R, 200 * points + 1))

@@ -107,7 +107,7 @@ class Systems:
         self.given.refuse_unused()
         return total if self.teams is None else self.teams.collect(total)
 
-    def _accumulate(self, ksp, Y, coefficients, total) -> None:
+    def _accumulate(self, ksp: PETSc.KSP, Y: np.ndarray, coefficients: np.ndarray, total: np.ndarray) -> None:
         began = time.perf_counter()
         for first in range(0, Y.shape[1], _BATCH):
             part = slice(first, first + _BATCH)
@@ -141,7 +141,7 @@ class Systems:
             self.seconds["factorization"] += time.perf_counter() - began
         return ksp
 
-    def _make_room(self, ksp, matrix, z) -> None:
+    def _make_room(self, ksp: PETSc.KSP, matrix: PETSc.Mat, z: complex) -> None:
         """Factorize again with more workspace while MUMPS asks for it.
 
         Where the diagonal of aM − A vanishes, more pivots are delayed than its analysis expects. PETSc
@@ -165,7 +165,7 @@ class Systems:
                 "the interval"
             )
 
-    def _fits(self, ksp) -> bool:
+    def _fits(self, ksp: PETSc.KSP) -> bool:
         """Return whether the factors of all points of this group fit into half of what memory is left.
 
         Collective on the group.

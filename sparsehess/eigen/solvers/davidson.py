@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable
+from typing import Any
 
 from sparsehess.eigen.problem.petsc_options import PREFIX
 from sparsehess.eigen.solvers.preconditioned_solver import Preconditioned
@@ -37,7 +38,7 @@ class Davidson(Preconditioned):
     def _settings(self) -> dict:
         return DEFAULTS[self.method]
 
-    def _sizes(self, k, deflated, wider, guesses) -> dict:
+    def _sizes(self, k: int, deflated: int, wider: int, guesses: int) -> dict:
         ncv = min(max(2 * k, k + 15) + wider, self.problem.n - deflated)
         # Random vectors beside the guess: SLEPc's Davidson solvers stop with error 58 where all of their
         # space has converged at once.
@@ -78,7 +79,7 @@ class Davidson(Preconditioned):
             eps.cancelMonitor()
             destroy(eps)
 
-    def _configure(self, eps, which: str, k: int) -> None:
+    def _configure(self, eps: SLEPc.EPS, which: str, k: int) -> None:
         problem, kinds, ends = self.problem, SLEPc.EPS.ProblemType, SLEPc.EPS.Which
         eps.setOptionsPrefix(PREFIX)
         eps.setOperators(problem.A, problem.M)
@@ -92,7 +93,7 @@ class Davidson(Preconditioned):
         st.setType("precond")
         st.setPreconditionerMat(self._preconditioners[which].matrix)
 
-    def _run(self, eps) -> None:
+    def _run(self, eps: SLEPc.EPS) -> None:
         self._broke = False
         try:
             eps.solve()
@@ -104,7 +105,7 @@ class Davidson(Preconditioned):
         else:
             self._broke = eps.getConvergedReason() == SLEPc.EPS.ConvergedReason.DIVERGED_BREAKDOWN
 
-    def _vectors(self, eps) -> list[PETSc.Vec]:
+    def _vectors(self, eps: SLEPc.EPS) -> list[PETSc.Vec]:
         vectors = []
         try:
             for i in range(eps.getConverged()):
@@ -128,15 +129,15 @@ _SIGNATURE = ctypes.CFUNCTYPE(
 )
 
 
-def _convergence_test(eps, allowed: Callable[[float], float], tol: float):
+def _convergence_test(eps: SLEPc.EPS, allowed: Callable[[float], float], tol: float) -> object:
     """Have SLEPc test a residual against allowed(eigenvalue); return what must be held meanwhile.
 
     slepc4py does not expose EPSSetConvergenceTestFunction, and SLEPc's own tests fit neither an eigenvalue
     of zero (relative) nor small ones (by norm).
     """
 
-    def test(handle, *told):
-        numbers, (estimate, _) = told[:_NUMBERS], told[_NUMBERS:]
+    def test(handle: int, *arguments: Any) -> int:
+        numbers, (estimate, _) = arguments[:_NUMBERS], arguments[_NUMBERS:]
         estimate[0] = tol * numbers[-1] / allowed(numbers[0])  # residual and eigenvalue
         return 0
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sparsehess.eigen.problem.backends import on_backend
+from sparsehess.eigen.problem.matrix_inputs import MatrixLike, VectorsLike
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.spectrum import SolveSpec, Spectrum
 from sparsehess.eigen.solvers.extremal_eigenpairs import solve_extremal
@@ -20,6 +21,11 @@ from sparsehess.eigen.solvers.solve_monitor import OnProgress, ignore_progress
 from sparsehess.errors import CheckError, InputError, NotConverged
 
 if TYPE_CHECKING:
+    from mpi4py import MPI
+
+    from sparsehess.hessian.hessian import Hessian
+    from sparsehess.hessian.matrix_free import MatrixFree
+    from sparsehess.operators.operator import Operator
     from sparsehess.storage.checkpoint import Checkpoint
 
 # How many where nothing is said.
@@ -27,17 +33,17 @@ _DEFAULT_K = 6
 
 
 def eigs(
-    matrix,
+    matrix: Hessian | MatrixFree | Operator | MatrixLike,
     k: int | None = None,
     *,
     which: str = "smallest",
     interval: tuple[float, float] | None = None,
     target: float | None = None,
-    mass=None,
-    nullspace=None,
-    near_null=None,
-    preconditioner=None,
-    guess=None,
+    mass: MatrixLike | None = None,
+    nullspace: VectorsLike | None = None,
+    near_null: VectorsLike | None = None,
+    preconditioner: Hessian | MatrixLike | None = None,
+    guess: Spectrum | VectorsLike | None = None,
     tol: float = 1e-8,
     method: str = "auto",
     groups: int | None = None,
@@ -45,7 +51,7 @@ def eigs(
     options: dict | None = None,
     count: str = "auto",
     seed: int = 0,
-    comm=None,
+    comm: MPI.Comm | None = None,
     strict: bool = True,
     progress: Callable[[int, int], None] | None = None,
     checkpoint: Checkpoint | None = None,

@@ -75,6 +75,7 @@ class Feast(IntervalMethod):
     points: int = field(default=8, kw_only=True)
 
     def __post_init__(self) -> None:
+        """Refuse quadratures and groups that cannot be used."""
         comm = self.problem.comm
         contour(self.quadrature, self.points, -1.0, 1.0)
         if not 1 <= self.groups <= min(comm.size, self.points):
@@ -133,7 +134,7 @@ class Feast(IntervalMethod):
         pad = max(0.0, _NARROWEST * self.problem.scale - (high - low)) / 2
         chosen = contour(self.quadrature, self.points, low - pad, high + pad)
         self._systems.move_to(chosen)
-        found = _Iteration(self, chosen, low, high, expected, deflate, seed).run(on_restart)
+        found = _Iteration(self, self._systems, chosen, low, high, expected, deflate, seed).run(on_restart)
         return [self._vector(column) for column in found.T]
 
     def _vector(self, values: np.ndarray) -> PETSc.Vec:
@@ -154,7 +155,18 @@ class Feast(IntervalMethod):
 class _Iteration:
     """One subspace iteration. Blocks of vectors are arrays (n_local, k)."""
 
-    def __init__(self, solver: Feast, chosen: Filter, low, high, expected, deflate, seed):
+    def __init__(
+        self,
+        solver: Feast,
+        systems: Systems,
+        chosen: Filter,
+        low: float,
+        high: float,
+        expected: int,
+        deflate: Sequence[PETSc.Vec],
+        seed: int,
+    ):
+        self.systems = systems
         self.solver, self.problem, self.filter = solver, solver.problem, chosen
         self.low, self.high, self.expected, self.seed = low, high, max(int(expected), 0), seed
         self.drawn = 0
@@ -189,7 +201,7 @@ class _Iteration:
             error = on_restart(list)
             if error is not None:
                 raise error
-            full = inside.all() and len(inside) < self.room
+            full = bool(inside.all()) and len(inside) < self.room
             if not open_.any() and not full:
                 break
             # What is locked at the tolerance alone would leave its error to those beside it.
@@ -213,7 +225,7 @@ class _Iteration:
 
     # --- steps ---
 
-    def _apply(self, chosen, basis, passed) -> tuple[np.ndarray, np.ndarray]:
+    def _apply(self, chosen: np.ndarray, basis: np.ndarray, passed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return basis and passed with ρ(A) x and xᵀM ρ(A) x in the chosen columns, x the Ritz vectors.
 
         For an eigenvector the latter is ρ(θ); for a spurious pair, a mean of eigenvectors on both
@@ -226,7 +238,7 @@ class _Iteration:
         passed[chosen] = _summed(self.problem.comm, np.einsum("ij,ij->j", MX.conj(), image).real)
         return basis, passed
 
-    def _growth(self, full, passed) -> np.ndarray:
+    def _growth(self, full: bool, passed: np.ndarray) -> np.ndarray:
         """Return filtered new vectors where the subspace is too small to hold one that the filter removes."""
         m = len(self.theta)
         more = min(max(10, m // 2), self.room - m)
@@ -236,7 +248,7 @@ class _Iteration:
         new, M_new = self._orthonormal(new - self.X @ self._gram(self.MX, new))
         return self._filtered(M_new, None)
 
-    def _ritz(self, basis) -> None:
+    def _ritz(self, basis: np.ndarray) -> None:
         """Rayleigh-Ritz on the span of a basis: Ritz vectors with their images and errors."""
         Q, MQ = self._orthonormal(basis)
         AQ = self._product(self.problem.A, Q)
@@ -257,24 +269,24 @@ class _Iteration:
         blurred = away <= self.residual / np.sqrt(self.problem.mass_diagonal[0])
         return np.where(blurred, min(_EDGE, self.solver.tol), self.solver.tol)
 
-    def _filtered(self, Y, theta) -> np.ndarray:
+    def _filtered(self, Y: np.ndarray, theta: np.ndarray | None) -> np.ndarray:
         """Return the filter of Y, Re Σ w (zM − A)⁻¹ Y, each term over z − θ where θ (k,) is given."""
         poles, weights = self.filter.points[:, None], self.filter.weights[:, None]
         coefficients = (
             np.broadcast_to(weights, (len(weights), Y.shape[1])) if theta is None else weights / (poles - theta)
         )
-        return self.solver._systems.filtered(Y, coefficients)
+        return self.systems.filtered(Y, coefficients)
 
     # --- blocks ---
 
-    def _known(self, most) -> np.ndarray:
+    def _known(self, most: int) -> np.ndarray:
         """Return the vectors that the problem has to start from, as far as they are beside what is deflated."""
         guess = [vector.getArray(readonly=True) for vector in self.problem.guess[:most]]
         if not guess:
             return np.empty((self.problem.layout.n_local, 0))
         return self._orthonormal(self._project(np.stack(guess, axis=1)))[0]
 
-    def _random(self, k) -> np.ndarray:
+    def _random(self, k: int) -> np.ndarray:
         layout = self.problem.layout
         columns = [uniform(layout, self.seed + 7919 * (self.drawn + i + 1)) for i in range(k)]
         self.drawn += k
@@ -282,14 +294,14 @@ class _Iteration:
             self._orthonormal(self._project(np.stack(columns, axis=1)))[0] if k else np.empty((layout.n_local, 0))
         )
 
-    def _project(self, X) -> np.ndarray:
+    def _project(self, X: np.ndarray) -> np.ndarray:
         """Return X without its part in the deflated vectors."""
         if self.D.shape[1]:
             for _ in range(2):  # once leaves what cancellation leaves
                 X = X - self.D @ self._gram(self.MD, X)
         return X
 
-    def _orthonormal(self, X) -> tuple[np.ndarray, np.ndarray]:
+    def _orthonormal(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return an M-orthonormal basis Q of the span of X, and M Q.
 
         Repeated, as rounding leaves the weak directions far from orthogonal: an error here is one
@@ -304,7 +316,7 @@ class _Iteration:
                 break
         return X, self._product(self.problem.M, X)
 
-    def _product(self, matrix, X) -> np.ndarray:
+    def _product(self, matrix: PETSc.Mat | None, X: np.ndarray) -> np.ndarray:
         if matrix is None or not X.shape[1]:
             return X
         if not is_assembled(matrix):
@@ -315,10 +327,10 @@ class _Iteration:
         destroy(image, block)
         return array
 
-    def _gram(self, X, Y) -> np.ndarray:
+    def _gram(self, X: np.ndarray, Y: np.ndarray) -> np.ndarray:
         return _summed(self.problem.comm, X.conj().T @ Y)
 
-    def _norms(self, X) -> np.ndarray:
+    def _norms(self, X: np.ndarray) -> np.ndarray:
         return np.sqrt(_summed(self.problem.comm, np.einsum("ij,ij->j", X.conj(), X).real))
 
 
@@ -333,14 +345,14 @@ def _one_by_one(matrix: PETSc.Mat, X: np.ndarray) -> np.ndarray:
     return result
 
 
-def _summed(comm, array: np.ndarray) -> np.ndarray:
+def _summed(comm: MPI.Comm, array: np.ndarray) -> np.ndarray:
     if comm.size > 1:
         array = np.ascontiguousarray(array)
         comm.Allreduce(MPI.IN_PLACE, array)
     return array
 
 
-def _whitening(G, sizes, mass) -> tuple[np.ndarray, float]:
+def _whitening(G: np.ndarray, sizes: np.ndarray, mass: float) -> tuple[np.ndarray, float]:
     """Return W with WᵀGW = I, massless and copied directions left out, and the least weight kept."""
     masses = np.diag(G).real
     keep = np.flatnonzero(masses > _MASSLESS * mass * sizes**2)

@@ -76,6 +76,7 @@ class IntervalMethod(ABC):
     iterations: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
+        """Prepare the caller's options."""
         self._given = Options(PREFIX, self.options)
 
     @property

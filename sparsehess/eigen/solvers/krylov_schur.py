@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from mpi4py import MPI
+
 from sparsehess.eigen.problem.factorization import FACTORIZATION, TRANSFORMED, Pivots
 from sparsehess.eigen.problem.petsc_options import PREFIX, Options
 from sparsehess.eigen.problem.problem import EigenProblem
@@ -60,7 +62,7 @@ DEFINITE = {
 }
 
 
-def has_cholmod(comm) -> bool:
+def has_cholmod(comm: MPI.Comm) -> bool:
     """Say whether CHOLMOD can factorize real matrices for these ranks. Not collective."""
     return comm.size == 1 and has_package("suitesparse") and not complex_scalars()
 
@@ -96,7 +98,8 @@ class KrylovSchur:
     iterations: int = 0
     cluster: tuple[float, float] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        """Refuse a PETSc that cannot factorize where that is needed."""
         problem = self.problem
         if (self.invert or problem.M is not None) and not has_package("mumps"):
             raise StackError(
@@ -191,7 +194,7 @@ class KrylovSchur:
         """Return what to do about a factorization that has failed, and which ranks had no memory. Collective."""
         comm, code = self.problem.comm, 0
         with suppress(PETSc.Error, SystemError):  # it may have failed before there was a factor
-            code = self._eps.getST().getKSP().getPC().getFactorMatrix().getMumpsInfo(1)
+            code = self._factor().getMumpsInfo(1)
         short = [str(rank) for rank, theirs in enumerate(comm.allgather(code)) if theirs in _NO_MEMORY]
         where = f" (out of memory on rank {', '.join(short)})" if short else ""
         return f"give it more memory or more ranks{where}"
@@ -204,7 +207,10 @@ class KrylovSchur:
 
     def _factorized(self, shift: float) -> Pivots:
         self._factorize(shift)
-        return FACTORIZATION.pivots(self._eps.getST().getKSP().getPC().getFactorMatrix())
+        return FACTORIZATION.pivots(self._factor())
+
+    def _factor(self) -> PETSc.Mat:
+        return self._solver().getST().getKSP().getPC().getFactorMatrix()
 
     def _factorize(self, shift: float) -> None:
         eps = self._solver()
@@ -276,7 +282,7 @@ class KrylovSchur:
                 "magnitude": choice.LARGEST_MAGNITUDE,
             }[which]
         )
-        if which == "nearest":
+        if self.shift is not None and which == "nearest":
             _aim(eps, self.shift)
         # SLEPc's own choice, said: left to it, the sizes of an earlier solve would stay.
         # No more than the space has beside what is deflated: a fuller basis is not orthogonal.

@@ -49,7 +49,8 @@ class Dense:
     seconds: dict[str, float] = field(default_factory=lambda: {"factorization": 0.0, "solve": 0.0}, init=False)
     iterations: int = field(default=0, init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        """Refuse what LAPACK is not for."""
         if self.problem.n > LIMIT:
             raise InputError(
                 f"method dense is for n up to {LIMIT}, this problem has n = {self.problem.n}: "
@@ -58,7 +59,7 @@ class Dense:
         if self.options:
             listed = ", ".join("-" + key for key in sorted(self.options))
             raise InputError(f"PETSc options that nothing has used: {listed}; method dense takes none")
-        self._pencil: tuple | None = None
+        self._matrices: tuple[np.ndarray | None, np.ndarray | None] | None = None  # A and M
 
     def used_defaults(self) -> dict:
         """Return the options of this solver: none.
@@ -91,7 +92,7 @@ class Dense:
         deflate
             Eigenvectors to leave out, Vecs, beside the problem's null vectors.
         """
-        return self._solved(deflate, k, lambda values: _first(values, which, k, self.target))
+        return self._solve(deflate, k, lambda values: _first(values, which, k, self.target))
 
     def find(
         self,
@@ -111,16 +112,19 @@ class Dense:
         def inside(values: np.ndarray) -> np.ndarray:
             return np.flatnonzero((values >= low) & (values <= high))
 
-        return self._solved(deflate, expected, inside)
+        return self._solve(deflate, expected, inside)
 
-    def _solved(self, deflate, expected: int, choose: Callable[[np.ndarray], np.ndarray]) -> list[PETSc.Vec]:
+    def _solve(
+        self, deflate: Sequence[PETSc.Vec], expected: int, choose: Callable[[np.ndarray], np.ndarray]
+    ) -> list[PETSc.Vec]:
         problem = self.problem
         began = time.perf_counter()
-        if self._pencil is None:
-            self._pencil = gathered(problem, problem.A), problem.M and gathered(problem, problem.M)
-        away = [*problem.null, *(v for v in deflate if v not in problem.null)]
-        away = [_gathered_vector(problem, vector) for vector in away]
-        columns = on_root(problem.comm, _chosen, *self._pencil, away, choose)
+        if self._matrices is None:
+            M = None if problem.M is None else gather(problem, problem.M)
+            self._matrices = gather(problem, problem.A), M
+        known = [*problem.null, *(vector for vector in deflate if vector not in problem.null)]
+        away = [_gather_vector(problem, vector) for vector in known]
+        columns = on_root(problem.comm, _chosen, *self._matrices, away, choose)
         vectors = []
         for column in columns:
             vector = problem.A.createVecRight()
@@ -135,10 +139,10 @@ class Dense:
 
         Not collective.
         """
-        self._pencil = None
+        self._matrices = None
 
 
-def gathered(problem: EigenProblem, matrix: PETSc.Mat) -> np.ndarray | None:
+def gather(problem: EigenProblem, matrix: PETSc.Mat) -> np.ndarray | None:
     """Return a matrix as a dense array on the first rank, None on the others.
 
     Collective. Column by column, which serves assembled and shell matrices alike.
@@ -161,12 +165,14 @@ def gathered(problem: EigenProblem, matrix: PETSc.Mat) -> np.ndarray | None:
     return (whole + whole.conj().T) / 2
 
 
-def _gathered_vector(problem: EigenProblem, vector: PETSc.Vec) -> np.ndarray | None:
+def _gather_vector(problem: EigenProblem, vector: PETSc.Vec) -> np.ndarray | None:
     parts = problem.comm.gather(vector.getArray(readonly=True).copy())
     return None if parts is None else np.concatenate(parts)
 
 
-def _chosen(A: np.ndarray, M: np.ndarray | None, away: list, choose) -> np.ndarray:
+def _chosen(
+    A: np.ndarray, M: np.ndarray | None, away: list[np.ndarray], choose: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
     """Return the wanted eigenvectors as rows; on one rank."""
     values, vectors = _all(A, M)
     if away:
@@ -211,7 +217,9 @@ def _all(A: np.ndarray, M: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     return values, vectors
 
 
-def _without(values, vectors, M, away) -> tuple[np.ndarray, np.ndarray]:
+def _without(
+    values: np.ndarray, vectors: np.ndarray, M: np.ndarray | None, away: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Leave the span of `away`, which eigenvectors span, out of a full set of eigenpairs.
 
     In the coordinates of the eigenvectors: for each eigenvalue that holds some of it, the complement within

@@ -8,7 +8,7 @@ less than half of the time (`benchmarks/eigenpairs_vs_peers.py elasticity`).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -47,7 +47,7 @@ class Lobpcg(Preconditioned):
     def _settings(self) -> dict:
         return {"eps_max_it": 2000}
 
-    def _sizes(self, k, deflated, wider, guesses) -> dict:
+    def _sizes(self, k: int, deflated: int, wider: int, guesses: int) -> dict:
         """Return the size of the block, and the part of it that is deflated at a time.
 
         Guard vectors beyond the wanted ones take part: the block converges as the gap behind the last allows.
@@ -212,7 +212,7 @@ class Basis:
                 if MS is not None:
                     MS -= part @ images
 
-    def reduce(self, active: np.ndarray = ()) -> None:
+    def reduce(self, active: Sequence[int] | np.ndarray = ()) -> None:
         """Rayleigh-Ritz: have X be the block's best vectors of the basis, and P the rest of those `active`.
 
         Collective.
@@ -225,7 +225,9 @@ class Basis:
         for panel in (self.S, self.AS) if self._M is None else (self.S, self.AS, self.MS):
             combine(panel[: max(C.shape)], C)
 
-    def _ritz(self, G: np.ndarray, H: np.ndarray, active) -> tuple[np.ndarray, np.ndarray, int]:
+    def _ritz(
+        self, G: np.ndarray, H: np.ndarray, active: Sequence[int] | np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, int]:
         """Return Ritz values, coefficients of X and P, and the size of X."""
         require_finite(G)
         require_finite(H)

@@ -55,14 +55,14 @@ def choose(problem: EigenProblem, spec: SolveSpec) -> Choice:
             return Choice("filter", "a matrix-free Hessian: Krylov-Schur on a polynomial of it, products alone")
         return Choice("krylovschur", "a matrix-free Hessian: Krylov-Schur with products alone")
     if spec.takes_all and _factorizes_uncounted(problem):
-        if not np.isfinite(spec.interval).all():
+        if not np.isfinite(spec.ends).all():
             return Choice("filter", "an end is infinite, and nothing counts: a polynomial, products alone")
         return Choice("feast", f"{problem.uncounted}: contour integrals until nothing new is found")
     if spec.takes_all:
         return Choice("slicing", "subintervals of known inertia, each by shift-and-invert in its middle")
     if spec.target is None and spec.which in ("largest", "magnitude"):
         return Choice("krylovschur", "the largest converge first in a Krylov space")
-    if problem.n <= _SMALL and not problem.guess and spec.k > _MANY * problem.n:
+    if problem.n <= _SMALL and not problem.guess and spec.number > _MANY * problem.n:
         return Choice("dense", f"{spec.k} of {problem.n}: LAPACK takes no longer for all of them")
     if problem.n >= _LARGE and spec.target is None and spec.which == "smallest":
         wanted, there = _factor_of_this(problem)

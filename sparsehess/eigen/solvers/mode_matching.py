@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,9 @@ class ModeMatch:
     overlaps: np.ndarray
 
 
-def match_modes(before, after: Spectrum, *, mass: PETSc.Mat | None = None) -> ModeMatch:
+def match_modes(
+    before: Spectrum | Iterable[PETSc.Vec], after: Spectrum, *, mass: PETSc.Mat | None = None
+) -> ModeMatch:
     """Match the modes of a spectrum with earlier ones, each with one at most, so that the overlaps sum up highest.
 
     Collective. Within a multiple eigenvalue modes are any basis, and overlaps low without anything having changed.

@@ -99,6 +99,7 @@ class VCycle:
         self.coarsest = Preconditioning(pc.getMGCoarseSolve().getPC())
 
     def __call__(self, panel: np.ndarray) -> np.ndarray:
+        """Return T r for the rows r of a panel (m, n_local). Collective."""
         return self._cycle(panel.copy(), 0)
 
     def _cycle(self, r: np.ndarray, number: int) -> np.ndarray:

@@ -105,7 +105,8 @@ def _deal_out(
     work = Work(comm, group, len(search.waiting), False)
     try:
         with closing(Slicing(copy, options, tol=counter.tol, seed=counter.seed)) as solver:
-            repairs, unresolved, done = 0, [], []
+            repairs, done = 0, []
+            unresolved: list[tuple[Subinterval, int]] = []
             for number in work:
                 part = CountedSearch.of(search.waiting[number])
                 solver.find(part)

@@ -46,6 +46,7 @@ class PolynomialFilter(IntervalMethod):
     defaults = DEFAULTS
 
     def __post_init__(self) -> None:
+        """Scale the matrix, and find the ends of its spectrum. Collective."""
         super().__post_init__()
         self._root = _root_of_mass(self.problem)
         self._matrix = _filterable(self.problem.A, self._root)
@@ -144,7 +145,7 @@ class PolynomialFilter(IntervalMethod):
             copy.pointwiseMult(copy, self._root)
         return copy
 
-    def _vectors(self, eps) -> list[PETSc.Vec]:
+    def _vectors(self, eps: SLEPc.EPS) -> list[PETSc.Vec]:
         vectors = []
         for i in range(eps.getConverged()):
             vector = self.problem.A.createVecRight()
@@ -229,7 +230,7 @@ class _Filterable:
         self._A, self._root, self._shift, self._factor = A, root, shift, factor
         self._work = A.createVecRight()
 
-    def mult(self, mat, x, y):
+    def mult(self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
         if self._root is None:
             self._A.mult(x, y)
         else:
@@ -241,15 +242,15 @@ class _Filterable:
 
     multTranspose = mult  # the name is PETSc's
 
-    def duplicate(self, mat, copy):
+    def duplicate(self, mat: PETSc.Mat, copy: bool) -> PETSc.Mat:
         return _shell(self._A, _Filterable(self._A, self._root, self._shift, self._factor))
 
-    def shift(self, mat, number):
+    def shift(self, mat: PETSc.Mat, number: float) -> None:
         self._shift += number
 
-    def scale(self, mat, number):
+    def scale(self, mat: PETSc.Mat, number: float) -> None:
         self._shift *= number
         self._factor *= number
 
-    def destroy(self, mat):
+    def destroy(self, mat: PETSc.Mat) -> None:
         self._work.destroy()

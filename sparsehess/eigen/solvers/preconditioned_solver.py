@@ -65,7 +65,8 @@ class Preconditioned(ABC):
     seconds: dict[str, float] = field(default_factory=lambda: {"factorization": 0.0, "solve": 0.0}, init=False)
     iterations: int = field(default=0, init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        """Refuse a mass that is not positive definite."""
         problem = self.problem
         if problem.finite < problem.n:
             raise InputError(

@@ -11,6 +11,7 @@ from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rigid_body_modes import block_size, orthonormal
 from sparsehess.eigen.solvers.krylov_schur import DEFAULTS, DEFINITE, KrylovSchur, has_cholmod
 from sparsehess.eigen.solvers.multigrid_cycle import VCycle
+from sparsehess.errors import CheckError
 from sparsehess.runtime import PETSc, complex_scalars, destroy, inserted_options, readable_errors
 from sparsehess.runtime.petsc_matrices import diagonal_of
 from sparsehess.runtime.random_numbers import uniform
@@ -80,7 +81,7 @@ class Diagonal:
     _on_panels: Preconditioning | VCycle | None = None
 
     def __init__(self, problem: EigenProblem, matrix: PETSc.Mat | None):
-        self.defaults = {"st_pc_type": "jacobi"}
+        self.defaults: dict = {"st_pc_type": "jacobi"}
         diagonal = problem.A.createVecRight()
         found = None if matrix is None else diagonal_of(matrix)
         diagonal.set(1.0)
@@ -188,7 +189,8 @@ class Multigrid(Diagonal):
         self.shift = _SHIFT * problem.typical if options.get("st_pc_type", "gamg") != "none" else 0.0
         self._make()
 
-    def farther(self, values, broke) -> bool:
+    def farther(self, values: np.ndarray, broke: bool) -> bool:
+        """Shift what is coarsened farther up where a solve has shown that to be needed, and say so. Collective."""
         if broke:
             # The preconditioner blows so few directions up that all its images are dependent.
             self.shift *= _STEP
@@ -216,6 +218,10 @@ class Multigrid(Diagonal):
     @property
     def pc(self) -> PETSc.PC:
         """The multigrid, set up."""
+        if self._probed is None:
+            raise CheckError(
+                f"no shift up to {self.shift:.3g} makes the matrix of the multigrid positive definite"
+            )
         return self._probed.getPC()
 
     def _for_panels(self, options: dict) -> Preconditioning | VCycle:
@@ -224,6 +230,7 @@ class Multigrid(Diagonal):
         return VCycle(self.pc, _DEGREE)
 
     def close(self) -> None:
+        """Destroy the matrix and the multigrid. Collective."""
         super().close()
         destroy(self._probed)
         self._probed = None

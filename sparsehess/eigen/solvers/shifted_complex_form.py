@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
@@ -35,7 +36,9 @@ class Complex:
     def __init__(self, problem: EigenProblem, teams: Teams | None):
         rows = pencil(problem)
         self.layout = problem.layout if teams is None else teams.layout
-        indptr, indices, self._a, self._m = rows if teams is None else teams.gather(*rows)
+        indptr, indices, a, m = rows if teams is None else teams.gather(*rows)
+        self._a: np.ndarray = a
+        self._m: np.ndarray = m
         self._indptr, self._indices = indptr.astype(PETSc.IntType), indices.astype(PETSc.IntType)
 
     def matrices(self, z: complex) -> tuple[PETSc.Mat, PETSc.Mat]:
@@ -79,7 +82,9 @@ class Complex:
         destroy(X, B)
         return array
 
-    def _one_by_one(self, solve, ksp: PETSc.KSP, Y: np.ndarray) -> np.ndarray:
+    def _one_by_one(
+        self, solve: Callable[[PETSc.Vec, PETSc.Vec], None], ksp: PETSc.KSP, Y: np.ndarray
+    ) -> np.ndarray:
         x, b = ksp.getOperators()[0].createVecs()
         left = np.empty(Y.shape, PETSc.ScalarType, order="F")
         for i in range(Y.shape[1]):

@@ -75,7 +75,9 @@ class Stored(_Halves):
     def __init__(self, problem: EigenProblem, teams: Teams | None):
         rows = pencil(problem)
         self.layout = problem.layout if teams is None else teams.layout
-        indptr, indices, self._a, self._m = rows if teams is None else teams.gather(*rows)
+        indptr, indices, a, m = rows if teams is None else teams.gather(*rows)
+        self._a: np.ndarray = a
+        self._m: np.ndarray = m
         self.doubled = Layout(self.layout.comm, 2 * self.layout.starts)
         lengths = np.diff(indptr)
         self._indptr = np.concatenate([[0], np.cumsum(np.repeat(2 * lengths, 2))]).astype(PETSc.IntType)
@@ -169,7 +171,7 @@ class _Doubled:
     def __init__(self, problem: EigenProblem, work: list[PETSc.Vec], z: complex):
         self.problem, self.work, self.z = problem, work, z
 
-    def mult(self, mat, x, y):
+    def mult(self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
         both, result = x.getArray(readonly=True), y.getArray()
         u, v, image, weighted = self.work
         u.setArray(both[0::2])

@@ -157,12 +157,15 @@ class _LowestEnd(ShiftedTarget):
     reason = "shift-and-invert just below the spectrum: the smallest converge in few solves"
 
     def distance(self, values: np.ndarray) -> np.ndarray:
+        """Return (m,) numbers by which the wanted eigenvalues come first. Not collective."""
         return values
 
     def inertia(self, counter: Counter, edge: float) -> int:
+        """Return how many finite eigenvalues have a distance below the edge. Collective."""
         return counter.shift_to(edge).negative
 
     def interval(self, edge: float) -> tuple[float, float]:
+        """Return the interval that an edge stands for. Not collective."""
         return (-np.inf, edge)
 
     def _just_below_zero(self) -> float:
@@ -176,6 +179,7 @@ class Smallest(_LowestEnd):
     cluster_after = 6
 
     def find_shift(self, solver: KrylovSchur, lowest: LowestEstimate) -> float:
+        """Factorize at a shift from which the wanted eigenvalues are the nearest, and return it. Collective."""
         problem = self.problem
         shift = self._just_below_zero()
         told = False  # how far the spectrum goes below zero, by products
@@ -205,6 +209,7 @@ class SmallestByProducts(_LowestEnd):
     """
 
     def find_shift(self, solver: KrylovSchur, lowest: LowestEstimate) -> float:
+        """Factorize at a shift from which the wanted eigenvalues are the nearest, and return it. Collective."""
         self._refuse_singular_mass()
         value, error = lowest(options={"eps_conv_norm": None})
         at_zero = self._just_below_zero()
@@ -215,6 +220,7 @@ class SmallestByProducts(_LowestEnd):
         return self._regular(shift, solver)
 
     def shift_below(self, found: np.ndarray, shift: float, solver: KrylovSchur) -> float | None:
+        """Factorize below the eigenvalues found where one lies below the shift, and return where. Collective."""
         low = float(found.min(initial=np.inf))
         if low >= shift:
             return None
@@ -235,12 +241,15 @@ class Largest(SpectrumTarget):
     reason = "products alone: the largest converge first in a Krylov space"
 
     def distance(self, values: np.ndarray) -> np.ndarray:
+        """Return (m,) numbers by which the wanted eigenvalues come first. Not collective."""
         return -values
 
     def inertia(self, counter: Counter, edge: float) -> int:
+        """Return how many finite eigenvalues have a distance below the edge. Collective."""
         return self._number_above(counter, -edge)
 
     def interval(self, edge: float) -> tuple[float, float]:
+        """Return the interval that an edge stands for. Not collective."""
         return (-edge, np.inf)
 
     def _number_above(self, counter: Counter, shift: float) -> int:
@@ -253,6 +262,7 @@ class LargestFinite(Largest, ShiftedTarget):
     reason = "shift-and-invert just above the finite eigenvalues: the mass matrix is singular"
 
     def find_shift(self, solver: KrylovSchur, lowest: LowestEstimate) -> float:
+        """Factorize at a shift from which the wanted eigenvalues are the nearest, and return it. Collective."""
         if self.problem.uncounted:
             self._refuse_singular_mass()
         shift = self.problem.scale or 1.0
@@ -277,13 +287,16 @@ class Magnitude(SpectrumTarget):
             )
 
     def distance(self, values: np.ndarray) -> np.ndarray:
+        """Return (m,) numbers by which the wanted eigenvalues come first. Not collective."""
         return -np.abs(values)
 
     def inertia(self, counter: Counter, edge: float) -> int:
+        """Return how many finite eigenvalues have a distance below the edge. Collective."""
         within = counter.shift_to(-edge).negative - counter.shift_to(edge).negative
         return self.problem.n - within
 
     def interval(self, edge: float) -> tuple[float, float]:
+        """Return the interval that an edge stands for. Not collective."""
         return (edge, -edge)
 
 
@@ -300,9 +313,11 @@ class Nearest(ShiftedTarget):
         self.center = spec.target
 
     def distance(self, values: np.ndarray) -> np.ndarray:
+        """Return (m,) numbers by which the wanted eigenvalues come first. Not collective."""
         return np.abs(values - self.center)
 
     def find_shift(self, solver: KrylovSchur, lowest: LowestEstimate) -> float:
+        """Factorize at a shift from which the wanted eigenvalues are the nearest, and return it. Collective."""
         target, step = self.center, max(1e-9 * abs(self.center), 1e-11 * self.problem.scale)
         for rung in range(6):
             shift = target - step * (10.0**rung - 1)
@@ -311,10 +326,12 @@ class Nearest(ShiftedTarget):
         raise InputError(f"target={target}: the factorization is singular there and nearby; choose another")
 
     def inertia(self, counter: Counter, edge: float) -> int:
+        """Return how many finite eigenvalues have a distance below the edge. Collective."""
         target = self.center
         return counter.shift_to(target + edge).negative - counter.shift_to(target - edge).negative
 
     def interval(self, edge: float) -> tuple[float, float]:
+        """Return the interval that an edge stands for. Not collective."""
         return (self.center - edge, self.center + edge)
 
 

@@ -81,9 +81,11 @@ class IntervalSearch(ABC):
         return self.facts(), self.vectors, []
 
     def __enter__(self) -> Self:
+        """Return the search itself."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *reason: object) -> None:
+        """Destroy what was found if an error is raised. Collective."""
         if kind is not None and issubclass(kind, Exception):
             destroy(*self.vectors)
 
