@@ -136,15 +136,15 @@ def _partition(words: list[str]) -> tuple[list[str], list[str], list[str]]:
 
 
 def _run(line: CommandLine, arguments, options: dict[str, object], names: list[str], world) -> int:
-    from sparsehess.commands import checkpoint_flags
+    from sparsehess.commands.checkpoint_flags import clear_checkpoint
     from sparsehess.storage import writers
 
     comm = runtime.communicator(world)
     writers.check_writable(None if arguments.json == "-" else arguments.json, (), comm)
     _check_citations(comm)
-    arguments.checkpoint = _checkpoint(arguments, comm)
-    status = line.run(arguments, options, comm)
-    checkpoint_flags.clear(arguments)
+    checkpoint = _open_checkpoint(arguments, comm)
+    status = line.run(arguments, options, comm, checkpoint=checkpoint)
+    clear_checkpoint(checkpoint, arguments)
     unused = [name for name in names if not runtime.option_was_used(name)]
     if unused:
         raise InputError(f"PETSc options that nothing has used: {', '.join('-' + name for name in unused)}")
@@ -166,11 +166,11 @@ def _check_citations(comm) -> None:
         raise
 
 
-def _checkpoint(arguments, comm):
+def _open_checkpoint(arguments, comm):
     """Return the checkpoint that the arguments ask for, told of signals from now on; or None. Collective."""
-    from sparsehess.commands import checkpoint_flags
+    from sparsehess.commands.checkpoint_flags import open_checkpoint
 
-    found = checkpoint_flags.opened(arguments, comm)
+    found = open_checkpoint(arguments, comm)
     if found is None:
         return None
     first: list[float] = []

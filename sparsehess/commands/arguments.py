@@ -9,11 +9,15 @@ from importlib import import_module
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from sparsehess import runtime
+from sparsehess.commands.call import Call
 from sparsehess.commands.petsc_words import is_number
 from sparsehess.errors import InputError
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+    from sparsehess.commands.resources import Resources
+    from sparsehess.storage.checkpoint import Checkpoint
 
 
 class Help(Exception):
@@ -94,8 +98,8 @@ class Command:
     name, summary
         What is typed, and what the list of commands says of it.
     function
-        `module:name` of a function that takes (arguments, options, comm) and returns the exit status on every
-        rank. The module is imported when the command is run.
+        `module:name` of a function that takes a `Call` and returns the exit status on every rank. The module is
+        imported when the command is run.
     flags
         In the order of the help.
     needs_real
@@ -111,15 +115,23 @@ class Command:
     needs_real: bool = False
     needs_mpi: bool = True
 
-    def call(
+    def run(
         self,
+        line: CommandLine,
         arguments: argparse.Namespace,
         options: dict[str, object],
         comm: MPI.Comm | None,
-        line: CommandLine,
+        checkpoint: Checkpoint | None,
+        resources: Resources | None,
     ) -> int:
-        """Call the function of the command and return the exit status. Collective."""
-        return self._function()(arguments, options, comm)
+        """Call the function of the command and return the exit status. Collective; see `CommandLine.run`."""
+        from sparsehess.commands.resources import Resources  # it needs PETSc, as the command does
+
+        if comm is None:
+            raise ValueError(f"{self.name} runs on a communicator")
+        if self.needs_real:
+            runtime.require_real(f"the command {self.name}")
+        return self._function()(Call(arguments, options, comm, checkpoint, resources or Resources()))
 
     def _function(self) -> Callable[..., int]:
         module, _, name = self.function.partition(":")
@@ -170,7 +182,15 @@ class CommandLine:
             [f" {word}" if word.startswith("-") and is_number(word) else word for word in words]
         )
 
-    def run(self, arguments: argparse.Namespace, options: dict[str, object], comm: MPI.Comm | None) -> int:
+    def run(
+        self,
+        arguments: argparse.Namespace,
+        options: dict[str, object],
+        comm: MPI.Comm | None,
+        *,
+        checkpoint: Checkpoint | None = None,
+        resources: Resources | None = None,
+    ) -> int:
         """Run the command of parsed arguments and return its exit status.
 
         Collective.
@@ -181,8 +201,9 @@ class CommandLine:
             PETSc options of the solver.
         comm
             None for a command that is run without MPI.
+        checkpoint
+            Where to save what is there.
+        resources
+            Where matrices, colourings and solvers come from; default made anew.
         """
-        command = self.commands[arguments.command]
-        if command.needs_real and comm is not None:
-            runtime.require_real(f"the command {command.name}")
-        return command.call(arguments, options, comm, self)
+        return self.commands[arguments.command].run(self, arguments, options, comm, checkpoint, resources)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
+from typing import TYPE_CHECKING
+
 from sparsehess.commands import flag_groups
 from sparsehess.storage.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 # Commands that have the flags of a checkpoint for those that save, and save nothing themselves.
 _SAVE_NOTHING = ("plan",)
 
 
-def opened(arguments, comm, *, resume: bool | None = None) -> Checkpoint | None:
+def open_checkpoint(
+    arguments: argparse.Namespace, comm: MPI.Comm, *, resume: bool | None = None
+) -> Checkpoint | None:
     """Return the checkpoint that is asked for, or None.
 
     Collective.
@@ -35,7 +43,7 @@ def opened(arguments, comm, *, resume: bool | None = None) -> Checkpoint | None:
     return Checkpoint(directory, comm, interval=arguments.checkpoint_interval, resume=resume)
 
 
-def clear(arguments) -> None:
+def clear_checkpoint(checkpoint: Checkpoint | None, arguments: argparse.Namespace) -> None:
     """Remove what was saved, the answer being out; a command that has only looked leaves it. Collective."""
-    if arguments.checkpoint is not None and not getattr(arguments, "explain", False):
-        arguments.checkpoint.clear()
+    if checkpoint is not None and not getattr(arguments, "explain", False):
+        checkpoint.clear()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import time
 from contextlib import closing
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sparsehess import errors, runtime
 from sparsehess.commands import flag_groups
-from sparsehess.commands.inputs import known_vectors, operand, thinned
+from sparsehess.commands.inputs import drop_entries, known_vectors, open_input
 from sparsehess.commands.output import SCHEMA, answer, no_solver, ranks
 from sparsehess.commands.reports import plots
 from sparsehess.commands.reports.stored_results import read_result
@@ -23,7 +25,7 @@ from sparsehess.commands.summaries import (
     eigs_lines,
     hessian_lines,
     inertia_lines,
-    thinned_line,
+    sparsified_line,
 )
 from sparsehess.eigen.certificates.certificate import judge, recount
 from sparsehess.eigen.certificates.inertia import count_inertia
@@ -34,13 +36,17 @@ from sparsehess.eigen.problem.spectrum import SolveSpec
 from sparsehess.eigen.solvers.eigs import completed, shortfall, solve
 from sparsehess.eigen.solvers.method_choice import PRECONDITIONED, choose
 from sparsehess.errors import CheckError
-from sparsehess.runtime import progress as report
+from sparsehess.runtime.progress import Progress
 from sparsehess.storage import writers
 
+if TYPE_CHECKING:
+    from sparsehess.commands.call import Call
 
-def run_eigs(arguments, options, comm) -> int:
-    """Eigenpairs of a matrix file or of a problem."""
+
+def run_eigs(call: Call) -> int:
+    """Compute eigenpairs of a matrix file or of a problem. Collective."""
     began = time.perf_counter()
+    arguments, comm = call.arguments, call.comm
     _refuse_idle(arguments)
     writers.check_writable(arguments.out, writers.RESULTS, comm)
     writers.check_writable(arguments.plot, plots.SUFFIXES, comm)
@@ -50,7 +56,7 @@ def run_eigs(arguments, options, comm) -> int:
         interval=None if arguments.interval is None else tuple(arguments.interval),
         target=arguments.target,
         tol=arguments.tol,
-        options=options,
+        options=call.options,
         count=arguments.count,
         seed=arguments.seed,
         method=arguments.method,
@@ -59,25 +65,24 @@ def run_eigs(arguments, options, comm) -> int:
     )
     check_backend(spec.backend)
     with (
-        closing(operand(arguments, comm, shell=arguments.shell)) as given,
+        closing(open_input(call, shell=arguments.shell)) as given,
         closing(known_vectors(arguments, given)) as known,
-        thinned(arguments, given.matrix, given.mass) as left,
+        drop_entries(arguments, given.matrix, given.mass) as left,
         EigenProblem.of(
-            **(_whole(given) if left is None else _left(given, left)),
+            **given.problem_arguments(left),
             nullspace=known.null,
             near_null=known.near_null,
             guess=known.guess,
             preconditioner=given.preconditioner,
-            supply=given.provision.solvers(),
         ) as problem,
     ):
         if arguments.explain:
-            return _explain(arguments, problem, spec, comm)
+            return _explain(call, problem, spec)
         spec = completed(problem, spec)
         if given.stored is not None and left is None:
-            given.provision.prepare(problem, given.stored, spec)
-        progress = report.Progress("eigenpairs converged", comm, arguments.quiet)
-        spectrum = solve(problem, spec, progress, arguments.checkpoint)
+            given.resources.add_guess(problem, given.stored, spec)
+        progress = Progress("eigenpairs converged", comm, arguments.quiet)
+        spectrum = solve(problem, spec, progress, call.checkpoint)
         progress.finish()
         timings = {**given.timings, **spectrum.timings, "total": time.perf_counter() - began}
         facts = eigs_facts(given, spec, spectrum, problem, timings)
@@ -89,14 +94,14 @@ def run_eigs(arguments, options, comm) -> int:
         picture = plots.pattern_picture(given.pattern) if drawn else None
         lines = eigs_lines(given, facts, spectrum, problem, known.names)
         if left is not None:
-            lines += f"\n{thinned_line(left)}"
+            lines += f"\n{sparsified_line(left)}"
         draw = arguments.plot and partial(
             plots.plot_spectrum, arguments.plot, spectrum, problem.units, picture, given.n, given.name
         )
-        answer(arguments, comm, facts, lines, draw)
+        answer(call, facts, lines, draw)
         error = shortfall(spectrum)
         if given.stored is not None and left is None and error is None:
-            given.provision.learn(given.stored, spec, spectrum)
+            given.resources.keep_vectors(given.stored, spec, spectrum)
         spectrum.close()
     comm.Barrier()
     if error is not None:
@@ -104,7 +109,7 @@ def run_eigs(arguments, options, comm) -> int:
     return errors.DONE
 
 
-def _refuse_idle(arguments) -> None:
+def _refuse_idle(arguments: argparse.Namespace) -> None:
     """Refuse flags that nothing would heed beside others."""
     for name in ("interval", "target"):
         if getattr(arguments, name) is not None:
@@ -117,39 +122,21 @@ def _refuse_idle(arguments) -> None:
         )
 
 
-def _whole(given) -> dict:
-    """Return what `EigenProblem.of` needs of an operand."""
-    return {"matrix": given.matrix, "mass": given.mass, "relative_error": given.relative_error}
-
-
-def _left(given, left) -> dict:
-    """Return what `EigenProblem.of` needs where entries were dropped: a matrix brings nothing of its objective."""
-    objective = getattr(given.derived, "objective", None)
-    if objective is None:
-        return {**_whole(given), "matrix": left.mat}
-    verification = given.derived.verification
-    return {
-        "matrix": left.mat,
-        "mass": objective.mass if given.mass is None else given.mass,
-        "units": objective.units,
-        "relative_error": given.relative_error if verification is None else verification.hvp_error,
-    }
-
-
-def _explain(arguments, problem: EigenProblem, spec: SolveSpec, comm) -> int:
+def _explain(call: Call, problem: EigenProblem, spec: SolveSpec) -> int:
     choice = choose(problem, completed(problem, spec))
     facts = {"schema": SCHEMA, "task": "explain", "n": problem.n, **dataclasses.asdict(choice)}
-    answer(arguments, comm, facts, f"method       {choice.method}\nbecause      {choice.reason}")
+    answer(call, facts, f"method       {choice.method}\nbecause      {choice.reason}")
     return errors.DONE
 
 
-def run_inertia(arguments, options, comm) -> int:
-    """How many eigenvalues are negative, zero, positive; lowest curvature and condition number on request."""
+def run_inertia(call: Call) -> int:
+    """Count negative, zero and positive eigenvalues; lowest curvature and condition number on request. Collective."""
     began = time.perf_counter()
+    arguments, comm = call.arguments, call.comm
     writers.check_writable(arguments.direction, writers.RESULTS, comm)
-    with closing(operand(arguments, comm, shell=arguments.shell)) as given:
-        with EigenProblem.of(**_whole(given), nullspace=[], supply=given.provision.solvers()) as problem:
-            signs = count_inertia(problem, arguments.zero, options)
+    with closing(open_input(call, shell=arguments.shell)) as given:
+        with EigenProblem.of(**given.problem_arguments(), nullspace=[]) as problem:
+            signs = count_inertia(problem, arguments.zero, call.options)
             more = {"condition": condition(problem, arguments.seed)} if arguments.condition else {}
             if arguments.direction is not None:
                 lowest = curvature(problem, seed=arguments.seed)
@@ -165,13 +152,13 @@ def run_inertia(arguments, options, comm) -> int:
             **dataclasses.asdict(signs),
             "definite": signs.definite,
             **more,
-            **({} if given.derived is None else derivative_facts(given.derived)),
+            **({} if given.hessian is None else derivative_facts(given.hessian)),
             "timings": {**given.timings, "total": time.perf_counter() - began},
             **ranks(comm),
             "versions": runtime.versions(),
         }
-        taken = "" if given.derived is None else hessian_lines(given.derived, facts) + "\n"
-        answer(arguments, comm, facts, taken + inertia_lines(signs, more))
+        taken = "" if given.hessian is None else hessian_lines(given.hessian, facts) + "\n"
+        answer(call, facts, taken + inertia_lines(signs, more))
     comm.Barrier()
     if not signs.certified and signs.stderr is None:
         raise CheckError(
@@ -181,16 +168,17 @@ def run_inertia(arguments, options, comm) -> int:
     return errors.DONE
 
 
-def run_check(arguments, options, comm) -> int:
-    """A stored result, verified from the files alone."""
+def run_check(call: Call) -> int:
+    """Verify a stored result from the files alone. Collective."""
     began = time.perf_counter()
-    no_solver(options)
+    arguments, comm = call.arguments, call.comm
+    no_solver(call.options)
     if arguments.nullspace != "rigid":
         flag_groups.refuse(arguments, flag_groups.POSITIONS, "only --nullspace rigid asks where nodes are")
     with (
-        closing(operand(arguments, comm)) as given,
+        closing(open_input(call)) as given,
         closing(known_vectors(arguments, given)) as known,
-        EigenProblem.of(**_whole(given), nullspace=known.null, supply=given.provision.solvers()) as problem,
+        EigenProblem.of(**given.problem_arguments(), nullspace=known.null) as problem,
     ):
         result = read_result(arguments.result, problem.layout)
         tol = max(arguments.tol, 10 * problem.relative_error)
@@ -215,7 +203,7 @@ def run_check(arguments, options, comm) -> int:
         "timings": {**given.timings, "total": time.perf_counter() - began},
         **ranks(comm),
     }
-    answer(arguments, comm, facts, check_lines(facts, uncounted))
+    answer(call, facts, check_lines(facts, uncounted))
     comm.Barrier()
     if not passed:
         raise CheckError(f"{arguments.result} does not hold for {arguments.input}: see the report")

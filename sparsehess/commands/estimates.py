@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from sparsehess import errors, runtime
 from sparsehess.commands import flag_groups
-from sparsehess.commands.inputs import known_vectors, operand
+from sparsehess.commands.inputs import Input, known_vectors, open_input
 from sparsehess.commands.output import SCHEMA, answer, no_solver, ranks
 from sparsehess.commands.reports import plots
 from sparsehess.commands.summaries import density_lines, derivative_facts, hessian_lines, rank_lines, trace_lines
@@ -20,65 +23,71 @@ from sparsehess.eigen.solvers.eigs import shortfall, solve
 from sparsehess.errors import CheckError, InputError, NotConverged
 from sparsehess.storage import writers
 
+if TYPE_CHECKING:
+    from sparsehess.commands.call import Call
+
 
 @contextmanager
-def _problem(arguments, comm):
-    """Have what INPUT, --mass and --nullspace stand for, as (operand, eigenproblem). Collective."""
+def _problem(call: Call) -> Iterator[tuple[Input, EigenProblem]]:
+    """Have what INPUT, --mass and --nullspace stand for, as (input, eigenproblem). Collective."""
+    arguments = call.arguments
     if arguments.nullspace != "rigid":
         flag_groups.refuse(arguments, flag_groups.POSITIONS, "only --nullspace rigid asks where nodes are")
     with (
-        closing(operand(arguments, comm, shell=arguments.shell)) as given,
+        closing(open_input(call, shell=arguments.shell)) as given,
         closing(known_vectors(arguments, given)) as known,
-        EigenProblem.of(
-            given.matrix,
-            mass=given.mass,
-            nullspace=known.null,
-            relative_error=given.relative_error,
-            supply=given.provision.solvers(),
-        ) as problem,
+        EigenProblem.of(**given.problem_arguments(), nullspace=known.null) as problem,
     ):
         yield given, problem
 
 
-def _numbers(arguments) -> dict[str, int]:
+def _numbers(arguments: argparse.Namespace) -> dict[str, int]:
     """Return how many samples and steps are asked for, as far as that is said."""
     return {
         name: getattr(arguments, name) for name in ("samples", "steps") if getattr(arguments, name) is not None
     }
 
 
-def _told(arguments, comm, given, facts: dict, lines: str, began: float, draw=None) -> None:
+def _answer(
+    call: Call,
+    given: Input,
+    facts: dict[str, Any],
+    lines: str,
+    began: float,
+    draw: Callable[[], None] | None = None,
+) -> None:
     """Complete the facts of a task, and answer. Collective."""
-    derived = given.derived
+    hessian = given.hessian
     facts = {
         "schema": SCHEMA,
-        "task": arguments.command,
+        "task": call.arguments.command,
         "n": given.n,
         "nnz": given.nnz,
         **facts,
-        **({} if derived is None else derivative_facts(derived)),
+        **({} if hessian is None else derivative_facts(hessian)),
         "timings": {**given.timings, "total": time.perf_counter() - began},
-        **ranks(comm),
+        **ranks(call.comm),
         "versions": runtime.versions(),
     }
-    taken = "" if derived is None else hessian_lines(derived, facts) + "\n"
-    answer(arguments, comm, facts, taken + lines, draw)
+    taken = "" if hessian is None else hessian_lines(hessian, facts) + "\n"
+    answer(call, facts, taken + lines, draw)
 
 
-def run_density(arguments, options, comm) -> int:
-    """Density of states."""
+def run_density(call: Call) -> int:
+    """Estimate the density of states. Collective."""
     began = time.perf_counter()
+    arguments, comm = call.arguments, call.comm
     writers.check_writable(arguments.out, writers.RESULTS, comm)
     writers.check_writable(arguments.plot, plots.SUFFIXES, comm)
-    with _problem(arguments, comm) as (given, problem):
+    with _problem(call) as (given, problem):
         outliers = None
         if arguments.outliers:
-            spec = SolveSpec(k=arguments.outliers, which="magnitude", options=options, seed=arguments.seed)
+            spec = SolveSpec(k=arguments.outliers, which="magnitude", options=call.options, seed=arguments.seed)
             outliers = solve(problem, spec)
             if (error := shortfall(outliers)) is not None:
                 raise error
         else:
-            no_solver(options)
+            no_solver(call.options)
         found = density(
             problem,
             points=arguments.grid,
@@ -106,22 +115,23 @@ def run_density(arguments, options, comm) -> int:
         if arguments.out is not None:
             writers.write_results(arguments.out, facts, arrays, outliers.vectors if outliers else [], comm)
         draw = arguments.plot and (lambda: plots.plot_density(arguments.plot, found, given.name))
-        _told(arguments, comm, given, facts, density_lines(found), began, draw)
+        _answer(call, given, facts, density_lines(found), began, draw)
         if outliers is not None:
             outliers.close()
     comm.Barrier()
     return errors.DONE
 
 
-def run_trace(arguments, options, comm) -> int:
-    """The trace of a Hessian or of a function of it."""
+def run_trace(call: Call) -> int:
+    """Take the trace of a Hessian or of a function of it. Collective."""
     began = time.perf_counter()
-    no_solver(options)
+    arguments, comm = call.arguments, call.comm
+    no_solver(call.options)
     if arguments.method == "exact":
         flag_groups.refuse(arguments, {**flag_groups.SAMPLES, "tol": None}, "--method exact takes no samples")
     if arguments.function == "identity":
         flag_groups.refuse(arguments, {"steps": None}, "the trace itself takes one product with each sample")
-    with _problem(arguments, comm) as (given, problem):
+    with _problem(call) as (given, problem):
         found = trace(
             problem,
             arguments.function.replace("-", " "),
@@ -132,7 +142,7 @@ def run_trace(arguments, options, comm) -> int:
             seed=arguments.seed,
             **_numbers(arguments),
         )
-        _told(arguments, comm, given, asdict(found), trace_lines(found), began)
+        _answer(call, given, asdict(found), trace_lines(found), began)
     comm.Barrier()
     if not found.converged:
         raise NotConverged(
@@ -151,22 +161,23 @@ def _threshold(text: str | None) -> float | str | None:
         raise InputError(f"--threshold {text}: neither a number nor gap") from error
 
 
-def run_rank(arguments, options, comm) -> int:
-    """How many eigenvalues are not zero."""
+def run_rank(call: Call) -> int:
+    """Count the eigenvalues that are not zero. Collective."""
     began = time.perf_counter()
+    arguments, comm = call.arguments, call.comm
     if arguments.method == "inertia":
         flag_groups.refuse(arguments, flag_groups.SAMPLES, "--method inertia takes no samples")
-    with _problem(arguments, comm) as (given, problem):
+    with _problem(call) as (given, problem):
         found = rank(
             problem,
             _threshold(arguments.threshold),
             absolute=arguments.absolute,
             method=arguments.method,
-            options=options,
+            options=call.options,
             seed=arguments.seed,
             **_numbers(arguments),
         )
-        _told(arguments, comm, given, asdict(found), rank_lines(found), began)
+        _answer(call, given, asdict(found), rank_lines(found), began)
     comm.Barrier()
     if found.doubt and found.method == "inertia":
         raise CheckError(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import time
 from functools import partial
+from typing import TYPE_CHECKING
 
 from sparsehess import errors
 from sparsehess.coloring import save, verify_coloring
 from sparsehess.commands import problem_files
-from sparsehess.commands.inputs import asked_coloring, assembled, thinned
+from sparsehess.commands.differentiation import assemble_problem, color_pattern
+from sparsehess.commands.inputs import drop_entries
 from sparsehess.commands.output import SCHEMA, answer, no_solver, ranks
 from sparsehess.commands.reports import plots
 from sparsehess.commands.summaries import (
@@ -17,21 +19,25 @@ from sparsehess.commands.summaries import (
     coloring_facts,
     derivative_facts,
     hessian_lines,
-    thinned_line,
+    sparsified_line,
 )
 from sparsehess.errors import CheckError, InputError
 from sparsehess.hessian.recovery import plan
 from sparsehess.storage import matrix_files, writers
 
+if TYPE_CHECKING:
+    from sparsehess.commands.call import Call
 
-def run_assemble(arguments, options, comm) -> int:
-    """The Hessian of a problem, to a file."""
+
+def run_assemble(call: Call) -> int:
+    """Write the Hessian of a problem to a file. Collective."""
     began = time.perf_counter()
-    no_solver(options)
+    arguments, comm = call.arguments, call.comm
+    no_solver(call.options)
     writers.check_writable(arguments.out, writers.MATRICES, comm)
     if not problem_files.is_problem(arguments.input):
         raise InputError(f"{arguments.input}: assemble needs a problem, file.py:name or package.module:name")
-    with assembled(arguments, comm) as hessian, thinned(arguments, hessian) as left:
+    with assemble_problem(call) as hessian, drop_entries(arguments, hessian) as left:
         writers.write_matrix(arguments.out, hessian.mat if left is None else left.mat)
         facts = {
             "schema": SCHEMA,
@@ -46,19 +52,20 @@ def run_assemble(arguments, options, comm) -> int:
         }
         lines = [hessian_lines(hessian, facts), f"written      {arguments.out}"]
         if left is not None:
-            lines.insert(1, thinned_line(left))
-        answer(arguments, comm, facts, "\n".join(lines))
+            lines.insert(1, sparsified_line(left))
+        answer(call, facts, "\n".join(lines))
         hessian.pattern.free()
     return errors.DONE
 
 
-def run_color(arguments, options, comm) -> int:
-    """A colouring of a pattern, verified."""
-    no_solver(options)
+def run_color(call: Call) -> int:
+    """Colour a pattern, and verify the colouring. Collective."""
+    arguments, comm = call.arguments, call.comm
+    no_solver(call.options)
     writers.check_writable(arguments.out, writers.RESULTS, comm)
     writers.check_writable(arguments.plot, (), comm)
     pattern = matrix_files.read_pattern(arguments.input, comm, block=arguments.blocks, diagonal=arguments.diagonal)
-    coloring = asked_coloring(arguments, pattern)
+    coloring = color_pattern(call, pattern)
     broken = verify_coloring(pattern, coloring)
     facts = {
         "schema": SCHEMA,
@@ -78,7 +85,7 @@ def run_color(arguments, options, comm) -> int:
     draw = arguments.plot and partial(
         plots.plot_coloring, arguments.plot, picture, pattern.n, coloring, arguments.input
     )
-    answer(arguments, comm, facts, color_lines(facts, broken, arguments.verbose), draw)
+    answer(call, facts, color_lines(facts, broken, arguments.verbose), draw)
     pattern.free()
     if broken is not None:
         raise CheckError(f"the colouring breaks its definition at entry {broken}")

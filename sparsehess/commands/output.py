@@ -14,17 +14,13 @@ from sparsehess.storage.json_files import write_json
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from sparsehess.commands.call import Call
+
 # Version of the fields in JSON.
 SCHEMA = 1
 
 
-def answer(
-    arguments: argparse.Namespace,
-    comm: MPI.Comm,
-    facts: dict[str, Any],
-    lines: str,
-    draw: Callable[[], None] | None = None,
-) -> None:
+def answer(call: Call, facts: dict[str, Any], lines: str, draw: Callable[[], None] | None = None) -> None:
     """Print the lines and write the facts, as far as the arguments ask for it.
 
     Collective; the first rank does it.
@@ -34,11 +30,11 @@ def answer(
     draw
         Called first, to write a picture.
     """
-    with agreement(comm):
-        if comm.rank == 0:
+    with agreement(call.comm):
+        if call.comm.rank == 0:
             if draw is not None:
                 draw()
-            print_answer(arguments, facts, lines)
+            print_answer(call.arguments, facts, lines)
 
 
 def print_answer(arguments: argparse.Namespace, facts: dict[str, Any], lines: str) -> None:

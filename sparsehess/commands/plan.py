@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sparsehess import errors
 from sparsehess.commands import cost_model, flag_groups, problem_files
 from sparsehess.commands.advice import advised
-from sparsehess.commands.inputs import asked_coloring
+from sparsehess.commands.cost_model import Calls
+from sparsehess.commands.differentiation import color_pattern, given_pattern, load_problem
 from sparsehess.commands.output import SCHEMA, answer, ranks
 from sparsehess.errors import InputError
 from sparsehess.runtime import memory
 from sparsehess.storage import matrix_files
 
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
-def run_plan(arguments, options, comm) -> int:
-    """What a run would cost."""
+    from sparsehess.commands.call import Call
+    from sparsehess.derivatives.objective import Objective
+    from sparsehess.pattern import Pattern
+
+
+def run_plan(call: Call) -> int:
+    """Tell what a run would cost. Collective."""
+    arguments, comm = call.arguments, call.comm
     if arguments.products is not None and 0 != arguments.products < 4:
         raise InputError(f"--products {arguments.products}: 4 at least, or 0 for no advice")
     for flag in ("ranks", "row", "k"):
@@ -30,9 +41,9 @@ def run_plan(arguments, options, comm) -> int:
     objective, stored = None, None
     calls, seconds, pieces, colors = None, None, 0, 0
     if is_problem:
-        objective = problem_files.load(arguments.input, problem_files.settings(arguments.settings), comm)
+        objective = load_problem(arguments, comm)
         n, name = objective.n, objective.name
-        pattern, calls = (None, None) if arguments.shell else _calls(arguments, objective, comm)
+        pattern, calls = (None, None) if arguments.shell else _calls(call, objective)
         nnz = 0 if arguments.shell else (pattern.nnz if pattern is not None else n * min(n, arguments.row))
         if calls is not None:
             colors = calls.colors or 0
@@ -68,13 +79,13 @@ def run_plan(arguments, options, comm) -> int:
         source = objective if stored is None else stored
         facts["look"], facts["advice"], told = advised(arguments, source, pattern, calls, needed, many)
         lines = f"{lines}\n{told}"
-    answer(arguments, comm, facts, lines)
+    answer(call, facts, lines)
     if pattern is not None:
         pattern.free()
     return errors.DONE
 
 
-def _refuse_idle(arguments, is_problem: bool) -> None:
+def _refuse_idle(arguments: argparse.Namespace, is_problem: bool) -> None:
     """Refuse flags that nothing of this plan would heed. Not collective; the same on every rank."""
     flag_groups.refuse(
         arguments, {"explain": False}, "the advice of a plan says which method and why; see --products"
@@ -89,33 +100,30 @@ def _refuse_idle(arguments, is_problem: bool) -> None:
         flag_groups.refuse(arguments, {"row": 30}, "only --pattern detect has to reckon with rows")
 
 
-def _allowed(comm) -> int:
+def _allowed(comm: MPI.Comm) -> int:
     """Return bytes that one rank alone could take here. Collective."""
     return memory.free_memory(comm) * max(1, comm.size)
 
 
-def _calls(arguments, objective, comm):
+def _calls(call: Call, objective: Objective) -> tuple[Pattern | None, Calls]:
     """Return (pattern, calls) of a problem that is assembled; no pattern where it has to be found. Collective."""
+    arguments = call.arguments
     derivative, verified = arguments.derivative, not arguments.no_verify
-    pattern = objective.pattern
     if arguments.pattern == "detect":
         row = min(objective.n, arguments.row)
         tests = arguments.points * cost_model.probes(objective.n, row)
         return None, cost_model.calls(objective, derivative, row, verified, probed=tests)
-    if arguments.pattern != "given":
-        pattern = matrix_files.read_pattern(arguments.pattern, comm, block=arguments.blocks)
+    pattern = given_pattern(arguments, objective, call.comm)
     if pattern is None:
         raise InputError(f"{objective.name} has no pattern: give one, or plan for --pattern detect")
-    if arguments.pattern == "given":
-        pattern = pattern.in_blocks(arguments.blocks)
     if pattern.n != objective.n:
         raise InputError(f"{arguments.pattern} has {pattern.n} variables, {objective.name} has {objective.n}")
     if objective.elements is not None and arguments.coloring is None:
         return pattern, cost_model.calls(objective, derivative, None, verified)
-    return pattern, cost_model.calls(objective, derivative, asked_coloring(arguments, pattern).count, verified)
+    return pattern, cost_model.calls(objective, derivative, color_pattern(call, pattern).count, verified)
 
 
-def _measured(objective) -> float:
+def _measured(objective: Objective) -> float:
     """Return seconds of one gradient, or of one product where there is no gradient. Collective."""
     evaluations = objective.at(objective.x)
     began = time.perf_counter()

@@ -1,48 +1,44 @@
-"""Where commands take what they work on from: made anew each time, unless who runs them has kept it."""
+"""Where commands take matrices, colourings and solvers from: made anew, unless who runs them keeps some."""
 
 from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING, Any
+
 from sparsehess.coloring import Coloring, color
-from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.eigen.problem.solver_pool import Supply
-from sparsehess.eigen.problem.spectrum import SolveSpec, Spectrum
-from sparsehess.pattern import Pattern
+from sparsehess.eigen.problem.solver_pool import SolverPool
 from sparsehess.storage import matrix_files
 from sparsehess.storage.matrix_files import StoredMatrix
 
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
-class Provision:
-    """Everything made anew: matrices are read, patterns coloured, solves start from random vectors.
+    from sparsehess.eigen.problem.problem import EigenProblem
+    from sparsehess.eigen.problem.spectrum import SolveSpec, Spectrum
+    from sparsehess.pattern import Pattern
 
-    Who runs commands again and again may put another one, `arguments.provision`, into their arguments.
-    """
 
-    def matrix(self, path, comm) -> StoredMatrix:
-        """Return the matrix of a file. Collective; it goes to `release` afterwards."""
+class Resources:
+    """Everything made anew: matrices are read, patterns coloured, solves start from random vectors."""
+
+    def read_matrix(self, path: str | os.PathLike[str], comm: MPI.Comm) -> StoredMatrix:
+        """Return the matrix of a file. Collective; it goes to `free_matrix` afterwards."""
         return matrix_files.read_matrix(path, comm)
 
-    def release(self, stored: StoredMatrix) -> None:
-        """Take back a matrix that is not needed any more. Collective."""
+    def free_matrix(self, stored: StoredMatrix) -> None:
+        """Free a matrix that is not needed any more. Collective."""
         stored.pattern.free()
 
-    def coloring(self, pattern: Pattern, **asked) -> Coloring:
+    def color(self, pattern: Pattern, **wanted: Any) -> Coloring:
         """Return the colouring of a pattern, as `coloring.color` does. Collective."""
-        return color(pattern, **asked)
+        return color(pattern, **wanted)
 
-    def solvers(self) -> Supply:
-        """Return where a problem's solvers come from. Not collective."""
-        return Supply()
+    def solver_pool(self) -> SolverPool:
+        """Return where the solvers of one problem come from. Not collective."""
+        return SolverPool()
 
-    def prepare(self, problem: EigenProblem, stored: StoredMatrix, spec: SolveSpec) -> None:
-        """Give a problem what is known for its solve. Collective."""
+    def add_guess(self, problem: EigenProblem, stored: StoredMatrix, spec: SolveSpec) -> None:
+        """Add what is known of the eigenvectors of a stored matrix to its problem. Collective."""
 
-    def learn(self, stored: StoredMatrix, spec: SolveSpec, spectrum: Spectrum) -> None:
-        """Hear of the answer of a solve. Collective."""
-
-
-_ANEW = Provision()
-
-
-def provision_of(arguments) -> Provision:
-    """Return where a command with these arguments takes its things from. Not collective."""
-    return getattr(arguments, "provision", _ANEW)
+    def keep_vectors(self, stored: StoredMatrix, spec: SolveSpec, spectrum: Spectrum) -> None:
+        """Keep what a solve has found for others to begin with. Collective."""

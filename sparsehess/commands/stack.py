@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sparsehess import errors, runtime
 from sparsehess.commands.output import SCHEMA, answer, no_solver
 from sparsehess.runtime import blas
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+    from sparsehess.commands.call import Call
 
 _PACKAGES = {
     "mumps": "no shift-and-invert and no inertia counts: smallest, target and certificates need it",
@@ -36,15 +42,15 @@ _EXTRAS = {
 }
 
 
-def run_info(arguments, options, comm) -> int:
-    """The stack, and what is missing of it."""
-    no_solver(options)
-    facts = stack_facts(comm)
-    answer(arguments, comm, facts, stack_text(facts))
+def run_info(call: Call) -> int:
+    """Tell of the stack, and of what is missing of it. Collective."""
+    no_solver(call.options)
+    facts = stack_facts(call.comm)
+    answer(call, facts, stack_text(facts))
     return errors.DONE
 
 
-def stack_facts(comm) -> dict:
+def stack_facts(comm: MPI.Comm) -> dict[str, Any]:
     """Return what the stack is made of. Collective."""
     from mpi4py import MPI
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from sparsehess import runtime
 from sparsehess.coloring import verify_coloring
-from sparsehess.commands.inputs import Operand
+from sparsehess.commands.inputs import Input
 from sparsehess.commands.output import SCHEMA, ranks
 from sparsehess.commands.reports.tables import count_line, spectrum_table
 from sparsehess.eigen.certificates.sparsification import Sparsified
@@ -169,20 +169,18 @@ def check_lines(facts: dict, uncounted: str) -> str:
     )
 
 
-def eigs_facts(
-    operand: Operand, spec: SolveSpec, spectrum: Spectrum, problem: EigenProblem, timings: dict
-) -> dict:
+def eigs_facts(given: Input, spec: SolveSpec, spectrum: Spectrum, problem: EigenProblem, timings: dict) -> dict:
     """Return the JSON of `eigs`.
 
     Collective.
     """
-    count, derived, units, comm = spectrum.count, operand.derived, problem.units, problem.comm
+    count, derived, units, comm = spectrum.count, given.hessian, problem.units, problem.comm
     nothing = {"coloring": None, "evaluations": {"gradient": 0, "hvp": 0, "energy": 0}, "verification": None}
     return {
         "schema": SCHEMA,
         "task": "eigs",
-        "n": operand.n,
-        "nnz": operand.nnz,
+        "n": given.n,
+        "nnz": given.nnz,
         "k": spectrum.asked if spec.k is None else spec.k,
         "which": _which(spec),
         "interval": None if spec.interval is None else [_end(end) for end in spec.interval],
@@ -208,7 +206,7 @@ def eigs_facts(
     }
 
 
-def thinned_line(left: Sparsified) -> str:
+def sparsified_line(left: Sparsified) -> str:
     """Return what was dropped of a matrix, for people. Not collective."""
     told = f"thinned      {left.dropped} entries dropped, {left.kept} left"
     if left.bound is None:
@@ -255,7 +253,7 @@ def hessian_lines(hessian: Hessian | MatrixFree, facts: dict) -> str:
     return "\n".join(lines)
 
 
-def eigs_lines(operand: Operand, facts: dict, spectrum: Spectrum, problem: EigenProblem, names: tuple) -> str:
+def eigs_lines(given: Input, facts: dict, spectrum: Spectrum, problem: EigenProblem, names: tuple) -> str:
     """Return the answer of `eigs` for people. Not collective.
 
     Parameters
@@ -263,11 +261,11 @@ def eigs_lines(operand: Operand, facts: dict, spectrum: Spectrum, problem: Eigen
     names
         Of the null vectors, none where they have none.
     """
-    derived, zero = operand.derived, problem.zero
+    derived, zero = given.hessian, problem.zero
     if derived is not None:
         lines = [hessian_lines(derived, facts)]
     else:
-        lines = [f"matrix       {operand.name}: {facts['n']} rows, {facts['nnz']} entries"]
+        lines = [f"matrix       {given.name}: {facts['n']} rows, {facts['nnz']} entries"]
     lines.append(f"solver       {spectrum.method} ({spectrum.reason})")
     if facts["deflated"]:
         lines.append(f"deflated     {facts['deflated']} null vectors" + (f": {', '.join(names)}" if names else ""))

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 from sparsehess.commands.arguments import Command, CommandLine, Flag
 from sparsehess.commands.flag_groups import ANSWER_FLAGS
 from sparsehess.commands.output import no_solver
+from sparsehess.runtime import require_real
 from sparsehess.service import spool
 from sparsehess.service.schedulers import SCHEDULERS
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+    from sparsehess.commands.resources import Resources
+    from sparsehess.storage.checkpoint import Checkpoint
 
 
 class JobCommand(Command):
@@ -21,15 +25,19 @@ class JobCommand(Command):
     It solves nothing, and refuses options of PETSc.
     """
 
-    def call(
+    def run(
         self,
+        line: CommandLine,
         arguments: argparse.Namespace,
         options: dict[str, object],
         comm: MPI.Comm | None,
-        line: CommandLine,
+        checkpoint: Checkpoint | None,
+        resources: Resources | None,
     ) -> int:
-        """Call the function of the command and return the exit status. Collective."""
+        """Call the function of the command and return the exit status. Collective; see `CommandLine.run`."""
         no_solver(options)
+        if self.needs_real and comm is not None:
+            require_real(f"the command {self.name}")
         return self._function()(arguments, line, comm)
 
 

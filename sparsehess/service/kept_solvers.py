@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from mpi4py import MPI
 
-from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.eigen.problem.solver_pool import Supply
+from sparsehess.eigen.problem.solver_pool import Pencil, SolverPool
 from sparsehess.runtime import PETSc, SLEPc, destroy
-
-if TYPE_CHECKING:
-    from sparsehess.service.warm_cache import Warm
+from sparsehess.service.kept_values import KeptValues
 
 # MUMPS's INFOG(19): megabytes of all ranks for a factorization (Users' guide, section 6.2).
 _MEGABYTES = 19
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
+class KeptSolver:
     """A solver, and the matrices that it has for itself.
 
     Attributes
@@ -55,50 +52,56 @@ class Kept:
         )
 
 
-class Solvers(Supply):
+class KeptSolvers(SolverPool):
     """Lends kept solvers for one problem, and keeps those that it gets back.
 
     Parameters
     ----------
-    warm
-        Where they are kept.
+    kept
+        The owner of those that are not lent.
     """
 
-    def __init__(self, warm: Warm):
-        self._warm = warm
+    def __init__(self, kept: KeptValues):
+        self._kept = kept
         self._nonzeros = b""
-        self._lent: dict[int, tuple[tuple, Kept]] = {}
+        self._lent: dict[int, tuple[tuple[Any, ...], KeptSolver]] = {}
 
-    def take(self, problem: EigenProblem, package: str) -> SLEPc.EPS:
-        """Return a solver for a problem, with a symbolic factorization if there is one for its nonzeros."""
+    def take(self, problem: Pencil, package: str) -> SLEPc.EPS:
+        """Return a solver for a problem, with a symbolic factorization if there is one for its nonzeros.
+
+        Collective.
+        """
         theirs = [problem.A] if problem.M is None else [problem.A, problem.M]
-        if sum(_bytes(matrix) for matrix in theirs) > self._warm.largest:
+        if sum(_bytes(matrix) for matrix in theirs) > self._kept.largest:
             return super().take(problem, package)  # with its factor it could not be kept
         self._nonzeros = self._nonzeros or _digest(theirs, problem.comm)
         key = ("solver", package, self._nonzeros, problem.finite < problem.n)
-        kept = self._warm.hand_out(key)  # nobody else may have it, nor destroy it
-        if kept is None:
+        solver = self._kept.hand_out(key)  # nobody else may have it, nor destroy it
+        if solver is None:
             own = [matrix.duplicate(copy=True) for matrix in theirs]
-            kept = Kept(SLEPc.EPS().create(problem.A.comm), own)
+            solver = KeptSolver(SLEPc.EPS().create(problem.A.comm), own)
         else:
-            for mine, matrix in zip(kept.matrices, theirs, strict=True):
+            for mine, matrix in zip(solver.matrices, theirs, strict=True):
                 matrix.copy(mine, PETSc.Mat.Structure.SAME_NONZERO_PATTERN)
-        kept.eps.setOperators(*kept.matrices)
-        self._lent[kept.eps.handle] = (key, kept)
-        return kept.eps
+        solver.eps.setOperators(*solver.matrices)
+        self._lent[solver.eps.handle] = (key, solver)
+        return solver.eps
 
-    def give(self, eps: SLEPc.EPS, sound: bool) -> None:
-        """Keep a solver for the next problem, if all that it did went well and there is room for it."""
+    def give_back(self, eps: SLEPc.EPS, sound: bool) -> None:
+        """Keep a solver for the next problem, if all that it did went well and there is room for it.
+
+        Collective.
+        """
         if eps.handle not in self._lent:
-            super().give(eps, sound)
+            super().give_back(eps, sound)
             return
-        key, kept = self._lent.pop(eps.handle)
+        key, solver = self._lent.pop(eps.handle)
         everywhere = eps.comm.tompi4py().allreduce(sound, op=MPI.MIN)
-        if not (everywhere and self._warm.keep(key, kept, kept.size())):
-            kept.free()
+        if not (everywhere and self._kept.keep(key, solver, solver.size(), solver.free)):
+            solver.free()
 
 
-def _digest(matrices: list[PETSc.Mat], comm) -> bytes:
+def _digest(matrices: list[PETSc.Mat], comm: MPI.Comm) -> bytes:
     """Return a digest of the places of all nonzeros and their ranks, the same on every rank. Collective."""
     mine = hashlib.blake2b(digest_size=24)
     for matrix in matrices:

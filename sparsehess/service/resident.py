@@ -25,8 +25,8 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess import errors, runtime
-from sparsehess.commands import checkpoint_flags
 from sparsehess.commands.arguments import CommandLine
+from sparsehess.commands.checkpoint_flags import clear_checkpoint, open_checkpoint
 from sparsehess.errors import STOPPED, Cancelled, EvaluationError, Leaving, SparseHessError, Stopped
 from sparsehess.runtime import PETSc, agreement, on_root
 from sparsehess.service import job_outcomes
@@ -35,7 +35,7 @@ from sparsehess.service.admission import Allowance, Task, admit
 from sparsehess.service.limits import JobGuard, Limits
 from sparsehess.service.process_state import SIGNALS, flush, recorded, undone
 from sparsehess.service.spool import Spool
-from sparsehess.service.warm_cache import Warm
+from sparsehess.service.warm_resources import WarmResources
 from sparsehess.storage.atomic_files import sync, writable
 
 log = logging.getLogger("sparsehess")
@@ -217,7 +217,7 @@ class _Group:
     def __init__(self, spool: Spool, manner: Manner, line: CommandLine, comm, number: int, first: bool):
         self.spool, self.manner, self.comm, self.number, self.first = spool, manner, comm, number, first
         self.counts = {"done": 0, "failed": 0}
-        self._warm = Warm(comm, manner.cache)
+        self._resources = WarmResources(comm, manner.cache)
         self._unsettled: list[Path] = []
         self._oldest = self._told = 0.0
         self._failed = 0
@@ -231,7 +231,7 @@ class _Group:
 
     def close(self) -> None:
         """Free what is kept. Collective."""
-        self._warm.close()
+        self._resources.close()
 
     # --- between jobs ---
 
@@ -329,14 +329,15 @@ class _Group:
         task: Task = on_root(self.comm, self._admitted, folder)
         with agreement(self.comm):
             os.chdir(folder)  # what a problem writes without a path belongs to the job
-        self._warm.begin()
-        task.arguments.provision = self._warm
+        self._resources.begin_job()
         # A job that was put back goes on from what it has saved.
-        task.arguments.checkpoint = checkpoint_flags.opened(task.arguments, self.comm, resume=True)
-        tell, leaves = self._progress(folder), self._leaves(task.arguments.checkpoint)
+        checkpoint = open_checkpoint(task.arguments, self.comm, resume=True)
+        tell, leaves = self._progress(folder), self._leaves(checkpoint)
         with JobGuard(self.comm, task.limits, folder, leaves, tell, self.manner.grace):
-            status = self._line.run(task.arguments, task.options, self.comm)
-        checkpoint_flags.clear(task.arguments)
+            status = self._line.run(
+                task.arguments, task.options, self.comm, checkpoint=checkpoint, resources=self._resources
+            )
+        clear_checkpoint(checkpoint, task.arguments)
         return status
 
     def _leaves(self, checkpoint) -> Callable[[], bool]:

@@ -203,7 +203,7 @@ import numpy as np
 import scipy.sparse as sp
 from sparsehess import runtime
 runtime.initialize()
-from sparsehess.service import spool_commands as client
+from sparsehess.cli import command_line
 from sparsehess.errors import SparseHessError
 from sparsehess.service import limits, resident as serve, spool as spools
 from sparsehess.service.admission import Allowance
@@ -254,7 +254,7 @@ for name in sys.argv[2:]:
         broken = lambda path, *rest, **more: (fails(1) if "watchdog" in str(path) else whole)(path, *rest, **more)
     setattr(room, called, broken)
     try:
-        status = serve.serve(spool, Manner(Allowance(), 1, 0, 1.0, True, None), world)
+        status = serve.serve(spool, Manner(Allowance(), 1, 0, 1.0, True, None), command_line(), world)
     except SparseHessError as error:
         status = [type(error).__name__, str(error)]
     except Exception as error:

@@ -14,7 +14,7 @@ import numpy as np
 from sparsehess.derivatives.units import Units
 from sparsehess.eigen.problem.lanczos_bounds import spectral_bounds
 from sparsehess.eigen.problem.matrix_inputs import MatrixLike, VectorsLike, as_mat, as_vectors, check_symmetric
-from sparsehess.eigen.problem.solver_pool import Supply
+from sparsehess.eigen.problem.solver_pool import SolverPool
 from sparsehess.errors import CheckError, InputError
 from sparsehess.hessian.hessian import Hessian
 from sparsehess.hessian.matrix_free import MatrixFree
@@ -118,7 +118,7 @@ class EigenProblem:
         Error of A's entries, relative to its norm, where it is known: of differences, of asymmetry.
     units
         What an eigenvalue means, or None.
-    supply
+    solver_pool
         Where solvers that factorize come from.
     """
 
@@ -131,7 +131,7 @@ class EigenProblem:
     structure: Operator | None = None
     relative_error: float = 0.0
     units: Units | None = None
-    supply: Supply = field(default_factory=Supply)
+    solver_pool: SolverPool = field(default_factory=SolverPool)
     owned: list
 
     @classmethod
@@ -147,7 +147,7 @@ class EigenProblem:
         comm: MPI.Comm | None = None,
         relative_error: float = 0.0,
         units: Units | None = None,
-        supply: Supply | None = None,
+        solver_pool: SolverPool | None = None,
     ) -> EigenProblem:
         """Return the problem for a Hessian, assembled or not, a PETSc Mat, or a SciPy matrix every rank holds.
 
@@ -166,7 +166,7 @@ class EigenProblem:
             A `Hessian`, Mat or SciPy matrix.
         comm
             For SciPy matrices; PETSc objects have their own.
-        relative_error, units, supply
+        relative_error, units, solver_pool
             As the attributes.
 
         Raises
@@ -199,7 +199,7 @@ class EigenProblem:
                 structure=structure,
                 relative_error=max(relative_error, known.relative_error),
                 units=known.units if units is None else units,
-                supply=supply or Supply(),
+                solver_pool=solver_pool or SolverPool(),
                 owned=owned,
             )
             problem._check(known.symmetry)

@@ -12,7 +12,7 @@ from mpi4py import MPI
 from sparsehess.eigen.problem.factorization import FACTORIZATION, TRANSFORMED, Pivots
 from sparsehess.eigen.problem.petsc_options import PREFIX, Options
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.eigen.problem.solver_pool import Supply
+from sparsehess.eigen.problem.solver_pool import SolverPool
 from sparsehess.eigen.solvers.solve_monitor import (
     OnProgress,
     OnRestart,
@@ -112,7 +112,7 @@ class KrylovSchur:
         self._room: dict = {}
         self._given = Options(PREFIX, self.options)
         # What was made by a caller's options is not for others.
-        self._supply = problem.supply if self.invert and not self.options else Supply()
+        self._solver_pool = problem.solver_pool if self.invert and not self.options else SolverPool()
         self._eps: SLEPc.EPS | None = None  # made when there is something to do
         self.shift: float | None = None
 
@@ -120,7 +120,7 @@ class KrylovSchur:
         if self._eps is not None:
             return self._eps
         problem = self.problem
-        self._eps = eps = self._supply.take(problem, "cholmod" if self._definite else "mumps")
+        self._eps = eps = self._solver_pool.take(problem, "cholmod" if self._definite else "mumps")
         eps.setOptionsPrefix(PREFIX)
         kind = SLEPc.EPS.ProblemType
         eps.setProblemType(kind.HEP if problem.M is None else kind.GHEP)
@@ -341,7 +341,7 @@ class KrylovSchur:
 
     def _give(self) -> None:
         if self._eps is not None:
-            self._supply.give(self._eps, self._sound and not self._room)
+            self._solver_pool.give_back(self._eps, self._sound and not self._room)
         self._eps = self.shift = None
 
 

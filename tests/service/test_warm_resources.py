@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,10 @@ import scipy.sparse as sp
 
 from sparsehess import eigs, runtime
 from sparsehess.cli import command_line
-from sparsehess.commands.eigenpairs import run_eigs, run_inertia
 from sparsehess.eigen.solvers.krylov_schur import has_cholmod
 from sparsehess.runtime import PETSc
-from sparsehess.service import warm_cache
-from sparsehess.service.warm_cache import Warm
+from sparsehess.service import warm_resources
+from sparsehess.service.warm_resources import WarmResources
 from sparsehess.storage import matrix_files
 from support.cases import laplacian, second_difference
 
@@ -40,10 +40,10 @@ def test_a_file_that_changes_is_read_again(comm, folder, monkeypatch):
         comm.Barrier()
 
     def kept():
-        warm.begin()
-        return comm.allreduce(float(warm.matrix(path, comm).values.sum()))
+        warm.begin_job()
+        return comm.allreduce(float(warm.read_matrix(path, comm).values.sum()))
 
-    now, warm = comm.bcast(time.time_ns()), Warm(comm, 2**20)
+    now, warm = comm.bcast(time.time_ns()), WarmResources(comm, 2**20)
     for scale in (1.0, 2.0):
         write(scale)
         assert kept() == 210 * scale
@@ -53,7 +53,7 @@ def test_a_file_that_changes_is_read_again(comm, folder, monkeypatch):
         write(5.0)
         return read(*arguments)
 
-    monkeypatch.setattr(warm_cache, "read_matrix", late)
+    monkeypatch.setattr(warm_resources, "read_matrix", late)
     write(4.0)
     kept()
     monkeypatch.undo()
@@ -67,12 +67,11 @@ def ask(comm, folder):
     """Return what answers a job of one command, with what is kept."""
     comm = runtime.communicator(comm)
 
-    def asked(warm, run, *words):
-        words = [*words, "-q", "--json", str(folder / "facts.json")]
-        arguments = command_line().parse([run.__name__.removeprefix("run_"), *words])
-        arguments.provision = warm
-        warm.begin()
-        assert run(arguments, {}, comm) == 0
+    def asked(warm, command, *words):
+        line = command_line()
+        arguments = line.parse([command, *words, "-q", "--json", str(folder / "facts.json")])
+        warm.begin_job()
+        assert line.run(arguments, {}, comm, resources=warm) == 0
         return json.loads((folder / "facts.json").read_text())
 
     return asked
@@ -85,18 +84,18 @@ def test_what_is_kept_never_changes_answers(comm, folder, ask):
             sp.save_npz(folder / f"{number}.npz", second_difference(N) + shift * sp.identity(N))
     comm.Barrier()
     for most in (2**24, 40_000, 0):
-        warm, found = Warm(comm, most), []
+        warm, found = WarmResources(comm, most), []
         for number in (0, 1, 2, 0, 2):
-            facts = ask(warm, run_eigs, str(folder / f"{number}.npz"), "-k", "5")
+            facts = ask(warm, "eigs", str(folder / f"{number}.npz"), "-k", "5")
             assert facts["count"]["certified"]
             assert facts["eigenvalues"] == pytest.approx(LOWEST + 0.5 * (number == 2), rel=1e-9)
             found.append(facts["iterations"])
         if most == 2**24:
             packages = 1 + has_cholmod(comm)  # one solves and one counts, or one does both
-            assert warm.hits == {"matrix": 3, "coloring": 0, "solver": 4 * packages, "vectors": 4}
+            assert warm.kept.hits == Counter(matrix=3, solver=4 * packages, vectors=4)
             assert found[1] <= found[0]
         if most == 0:
-            assert not any(warm.hits.values())
+            assert not any(warm.kept.hits.values())
         warm.close()
 
 
@@ -107,7 +106,7 @@ def test_nonzeros_are_analyzed_once(comm, folder, ask):
     rng, path = np.random.default_rng(5), str(folder / "h.npz")
     ones = sp.diags([np.ones(N - 1), np.ones(N), np.ones(N - 1)], [-1, 0, 1])
 
-    def analyzed(run, matrix, *words, mass=None):
+    def analyzed(command, matrix, *words, mass=None):
         """Return how often nonzeros were analyzed for a job, and its answer."""
         comm.Barrier()
         if comm.rank == 0:
@@ -116,35 +115,35 @@ def test_nonzeros_are_analyzed_once(comm, folder, ask):
                 sp.save_npz(folder / "m.npz", mass.tocsr())
         before = analyses.getPerfInfo()["count"]
         comm.Barrier()
-        facts = ask(warm, run, path, *words, *([] if mass is None else ["--mass", str(folder / "m.npz")]))
+        facts = ask(warm, command, path, *words, *([] if mass is None else ["--mass", str(folder / "m.npz")]))
         return analyses.getPerfInfo()["count"] - before, facts
 
-    warm = Warm(comm, 2**25)
+    warm = WarmResources(comm, 2**25)
     packages = 1 + has_cholmod(comm)
     for number in range(5):
         springs = sp.diags(rng.uniform(-2.0, 2.0, N)) if number % 2 else 0 * sp.identity(N)
         matrix = second_difference(N) + springs
         exact = np.linalg.eigvalsh(matrix.toarray())
-        often, facts = analyzed(run_eigs, matrix, "-k", "5")
+        often, facts = analyzed("eigs", matrix, "-k", "5")
         assert facts["eigenvalues"] == pytest.approx(exact[:5], rel=1e-8, abs=1e-10)
         assert facts["count"]["certified"]
         # What has failed, as CHOLMOD where the lowest eigenvalue is below the shift, is not kept.
         if exact[0] > 0 or not has_cholmod(comm):
             assert often == (0 if number else packages)
-        often, facts = analyzed(run_inertia, matrix)
+        often, facts = analyzed("inertia", matrix)
         assert (often, facts["negative"]) == (0, np.count_nonzero(exact < 0))
     mass = sp.identity(N) + 0.1 * ones
     for number in range(2):
-        often, facts = analyzed(run_eigs, second_difference(N), "-k", "5", mass=(1 + number) * mass)
+        often, facts = analyzed("eigs", second_difference(N), "-k", "5", mass=(1 + number) * mass)
         exact = scipy.linalg.eigh(second_difference(N).toarray(), (1 + number) * mass.toarray(), eigvals_only=True)
         assert facts["eigenvalues"] == pytest.approx(exact[:5], rel=1e-8)
         assert often == (0 if number else packages)
     wider = second_difference(N) + sp.diags([np.ones(N - 2), 4 * np.ones(N), np.ones(N - 2)], [-2, 0, 2])
-    assert analyzed(run_inertia, wider)[0] == 1
+    assert analyzed("inertia", wider)[0] == 1
     # Without room nothing is kept, and nothing is left over.
     warm.close()
-    warm = Warm(comm, 30_000)
-    assert [analyzed(run_inertia, wider)[0] for _ in range(2)] == [1, 1]
+    warm = WarmResources(comm, 30_000)
+    assert [analyzed("inertia", wider)[0] for _ in range(2)] == [1, 1]
     warm.close()
 
 

@@ -1,0 +1,138 @@
+"""Problems of the command line: loaded, and differentiated as the flags say."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparsehess.coloring import BEST, Coloring, fingerprint, load
+from sparsehess.commands import flag_groups, problem_files
+from sparsehess.hessian.evaluation_journal import Journal
+from sparsehess.hessian.hessian import Hessian, assemble, detected
+from sparsehess.hessian.matrix_free import MatrixFree
+from sparsehess.runtime import on_root
+from sparsehess.runtime.progress import SharedProgress
+from sparsehess.storage import array_files, matrix_files
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+    from sparsehess.commands.call import Call
+    from sparsehess.derivatives.objective import Objective
+    from sparsehess.pattern import Pattern
+
+
+def load_problem(arguments: argparse.Namespace, comm: MPI.Comm) -> Objective:
+    """Return the objective that is the INPUT, made with the arguments of --set. Collective."""
+    return problem_files.load(arguments.input, problem_files.settings(arguments.settings), comm)
+
+
+def matrix_free_problem(call: Call, precision: str) -> MatrixFree:
+    """Return the Hessian of the problem that is the INPUT, never assembled. Collective."""
+    arguments = call.arguments
+    flag_groups.refuse(arguments, flag_groups.DERIVATIVES | flag_groups.COLORING, "--shell assembles nothing")
+    return MatrixFree(load_problem(arguments, call.comm), seed=arguments.seed, precision=precision)
+
+
+def assemble_problem(call: Call) -> Hessian:
+    """Return the Hessian of the problem that is the INPUT. Collective."""
+    began = time.perf_counter()
+    arguments = call.arguments
+    objective = load_problem(arguments, call.comm)
+    by_element = objective.elements is not None and arguments.coloring is None
+    journal = None
+    calls: dict[str, int] = {}
+    if arguments.pattern == "detect":
+        flag_groups.refuse(arguments, {"blocks": 1}, "a pattern that is detected comes without groups")
+        journal = _journal(call, objective, None)
+        pattern, calls = detected(objective, journal, seed=arguments.seed, points=arguments.points)
+    else:
+        flag_groups.refuse(arguments, {"points": 1}, "only --pattern detect probes points")
+        pattern = given_pattern(arguments, objective, call.comm)
+    given = time.perf_counter() - began
+    if by_element:
+        flag_groups.refuse(
+            arguments, flag_groups.COLORING, "the Hessians of the elements are summed; --coloring colours all"
+        )
+    if journal is None:
+        journal = _journal(call, objective, pattern)
+    coloring = None
+    if not by_element and pattern is not None:
+        make = partial(color_pattern, call, pattern)
+        coloring = make() if journal is None else journal.coloring(pattern, make)
+    progress = SharedProgress("colours evaluated", call.comm, arguments.quiet)
+    hessian = assemble(
+        objective,
+        pattern=pattern,
+        derivative=arguments.derivative,
+        coloring=coloring,
+        verify=not arguments.no_verify,
+        repair=not arguments.no_repair,
+        budget=arguments.budget,
+        seed=arguments.seed,
+        progress=progress,
+        checkpoint=journal,
+    )
+    progress.finish()
+    hessian.timings["pattern"] += given
+    hessian.evaluations["pattern"] += sum(calls.values())
+    return hessian
+
+
+def given_pattern(arguments: argparse.Namespace, objective: Objective, comm: MPI.Comm) -> Pattern | None:
+    """Return the pattern of the file that --pattern names, or the problem's own if there is one. Collective."""
+    if arguments.pattern != "given":
+        return matrix_files.read_pattern(arguments.pattern, comm, block=arguments.blocks)
+    return None if objective.pattern is None else objective.pattern.in_blocks(arguments.blocks)
+
+
+def color_pattern(call: Call, pattern: Pattern) -> Coloring:
+    """Return the colouring that the flags ask for, or the stored one. Collective."""
+    arguments = call.arguments
+    if (arguments.coloring or "").endswith((".npz", ".h5")):
+        flag_groups.refuse(
+            arguments, flag_groups.SEARCH | flag_groups.TEMPLATES, f"{arguments.coloring} is a colouring already"
+        )
+        return load(arguments.coloring, pattern)
+    if arguments.order != BEST:
+        flag_groups.refuse(
+            arguments, flag_groups.TEMPLATES, f"only --order {BEST} searches; {arguments.order} is one order"
+        )
+    lattice = getattr(arguments, "lattice", None)
+    if lattice is not None:
+        groups = pattern if pattern.quotient is None else pattern.quotient
+        lattice = array_files.read_coordinates(lattice, groups.layout)
+    return call.resources.color(
+        pattern,
+        kind=arguments.coloring or "star",
+        order=arguments.order,
+        rule=arguments.rule,
+        seed=arguments.seed,
+        budget=arguments.budget,
+        lattice=lattice,
+    )
+
+
+def _journal(call: Call, objective: Objective, pattern: Pattern | None) -> Journal | None:
+    """Return the journal of an assembly in the checkpoint, if there is one. Collective."""
+    if call.checkpoint is None:
+        return None
+    arguments = call.arguments
+    asked = {name: getattr(arguments, name) for name in (*flag_groups.DERIVATIVES, *flag_groups.COLORING, "seed")}
+    place = arguments.input.rpartition(":")[0]
+    asked["input"] = arguments.input.replace(place, Path(place).name)
+    asked["settings"] = sorted(arguments.settings)
+    asked["structure"] = None if pattern is None else fingerprint(pattern)
+    asked["code"] = on_root(objective.comm, _code, place)
+    return Journal.of(call.checkpoint, objective, asked)
+
+
+def _code(place: str) -> str | None:
+    """Return a digest of the file that a problem comes from; what that imports is not looked at."""
+    origin = place if place.endswith(".py") else getattr(sys.modules.get(place), "__file__", None)
+    return None if origin is None else hashlib.sha256(Path(origin).read_bytes()).hexdigest()[:16]
