@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from sparsehess.runtime import petsc
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
+
+    import numpy as np
 
     from sparsehess.runtime.row_layout import Layout
 
