@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import signal
@@ -19,10 +20,14 @@ from sparsehess.errors import InputError, SparseHessError
 from sparsehess.service import batch_commands
 from sparsehess.service.command_table import JOB_COMMANDS
 
-_COMMANDS = (*ANALYSES, *JOB_COMMANDS, INFO)
-
 if TYPE_CHECKING:
+    from types import FrameType
+
     from mpi4py import MPI
+
+    from sparsehess.storage.checkpoint import Checkpoint
+
+_COMMANDS = (*ANALYSES, *JOB_COMMANDS, INFO)
 
 # Seconds that ranks without PETSc leave the word to the first.
 _OTHERS = 3.0
@@ -42,7 +47,9 @@ def main(argv: list[str] | None = None) -> None:
     if getattr(sys.stdout, "errors", None) == "strict" and hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a locale without Greek is no reason to lose an answer
     ours, _, theirs = _partition(words)
-    arguments, early, text = None, None, None
+    arguments: argparse.Namespace | None = None
+    failed: Exception | None = None
+    text: str | None = None
     options: dict[str, object] = {}
     rest: list[str] = []
     names: list[str] = []
@@ -55,10 +62,12 @@ def main(argv: list[str] | None = None) -> None:
     except Help as help_text:
         text = str(help_text)
     except InputError as error:
-        early = error
+        failed = error
     verbose = "-v" in ours or "--verbose" in ours
     if not _needs_mpi(words):
-        sys.exit(_alone(line, arguments, early, text, theirs, verbose) if batch_commands.first() else errors.DONE)
+        sys.exit(
+            _run_alone(line, arguments, failed, text, theirs, verbose) if batch_commands.first() else errors.DONE
+        )
     try:
         runtime.initialize(rest)
     except SparseHessError as error:
@@ -77,15 +86,15 @@ def main(argv: list[str] | None = None) -> None:
             sys.stdout.write(text)
         sys.exit(errors.DONE)
     logging.basicConfig(format="sparsehess: %(message)s", level=logging.DEBUG if verbose else logging.WARNING)
-    status, error = errors.DONE, early
-    if error is None:
+    status = errors.DONE
+    if failed is None and arguments is not None:
         try:
             status = _run(line, arguments, options, names, world)
         except Exception as caught:
-            error = caught
+            failed = caught
     # Errors of the library are raised on all ranks; this agreement is for the others: our own bugs.
     try:
-        runtime.raise_together(world, error)
+        runtime.raise_together(world, failed)
     except Exception as agreed:
         status = _report(agreed, world.rank, verbose)
     sys.stdout.flush()
@@ -105,16 +114,23 @@ class _JobEnd(runtime.Guard):
         comm.Abort(errors.rebuild(*errors.describe(error, comm.rank)).status)
 
 
-def _alone(line: CommandLine, arguments, error, text, theirs: list[str], verbose: bool) -> int:
+def _run_alone(
+    line: CommandLine,
+    arguments: argparse.Namespace | None,
+    failed: Exception | None,
+    text: str | None,
+    theirs: list[str],
+    verbose: bool,
+) -> int:
     """Run a command that needs neither MPI nor PETSc; return its exit status."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     logging.basicConfig(format="sparsehess: %(message)s", level=logging.DEBUG if verbose else logging.WARNING)
-    if text is not None:
-        sys.stdout.write(text)
-        return errors.DONE
+    if arguments is None:
+        sys.stdout.write(text or "")
+        return errors.DONE if failed is None else _report(failed, 0, verbose)
     try:
-        if error is not None:
-            raise error
+        if failed is not None:
+            raise failed
         if theirs:
             raise InputError(f"{theirs[0]}: {arguments.command} solves nothing, its job file has a [petsc]")
         return line.run(arguments, {}, None)
@@ -135,7 +151,14 @@ def _partition(words: list[str]) -> tuple[list[str], list[str], list[str]]:
     return words[:at], ["--"], words[at + 1 :]
 
 
-def _run(line: CommandLine, arguments, options: dict[str, object], names: list[str], world) -> int:
+def _run(
+    line: CommandLine,
+    arguments: argparse.Namespace,
+    options: dict[str, object],
+    names: list[str],
+    world: MPI.Comm,
+) -> int:
+    """Run a command on all ranks; return its exit status. Collective."""
     from sparsehess.commands.checkpoint_flags import clear_checkpoint
     from sparsehess.storage import writers
 
@@ -151,7 +174,7 @@ def _run(line: CommandLine, arguments, options: dict[str, object], names: list[s
     return status
 
 
-def _check_citations(comm) -> None:
+def _check_citations(comm: MPI.Comm) -> None:
     """Refuse a file that PETSc could not write its citations to when it ends. Collective."""
     options = runtime.PETSc.Options()
     place = options.getString("citations", "")
@@ -166,7 +189,7 @@ def _check_citations(comm) -> None:
         raise
 
 
-def _open_checkpoint(arguments, comm):
+def _open_checkpoint(arguments: argparse.Namespace, comm: MPI.Comm) -> Checkpoint | None:
     """Return the checkpoint that the arguments ask for, told of signals from now on; or None. Collective."""
     from sparsehess.commands.checkpoint_flags import open_checkpoint
 
@@ -175,7 +198,7 @@ def _open_checkpoint(arguments, comm):
         return None
     first: list[float] = []
 
-    def told(number, frame):
+    def told(number: int, frame: FrameType | None) -> None:
         found.interrupt(number)
         first.append(time.monotonic())
         # A launcher may say it twice; a person who does so later does not want to wait.

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
 
 from sparsehess import runtime
 from sparsehess.commands import cost_model, method_advice
+from sparsehess.commands.cost_model import Calls, Memory
 from sparsehess.derivatives.objective import Objective
 from sparsehess.errors import InputError
 from sparsehess.hessian.matrix_free import MatrixFree
@@ -14,13 +19,22 @@ from sparsehess.runtime import memory
 from sparsehess.storage import matrix_files
 from sparsehess.storage.matrix_files import StoredMatrix
 
+if TYPE_CHECKING:
+    from mpi4py import MPI
+    from petsc4py import PETSc
+
 # Products that are made where nothing is said.
 _PRODUCTS = 12
 
 
 def advised(
-    arguments, source: Objective | StoredMatrix, pattern: Pattern | None, calls, needed, many: int
-) -> tuple[dict | None, dict | None, str]:
+    arguments: argparse.Namespace,
+    source: Objective | StoredMatrix,
+    pattern: Pattern | None,
+    calls: Calls | None,
+    needed: Memory,
+    many: int,
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None, str]:
     """Return (how it looks, the advice, both for people); None where the problem has no products to look at.
 
     Collective.
@@ -34,28 +48,23 @@ def advised(
     many
         Ranks that the memory is told for.
     """
-    objective = source if isinstance(source, Objective) else None
-    n = source.pattern.n if objective is None else objective.n
-    comm = source.pattern.comm if objective is None else objective.comm
+    where = source if isinstance(source, Objective) else source.pattern
+    n, comm = where.n, where.comm
     wanted = _wanted(arguments, n)
-    try:
-        matrix = source.to_mat() if objective is None else MatrixFree(objective, seed=arguments.seed)
-    except InputError as error:
-        if arguments.products is not None:
-            raise
-        return None, None, f"advice       none: {error}"
-    try:
+    with ExitStack() as stack:
+        try:
+            matrix = stack.enter_context(_operator(source, arguments.seed))
+        except InputError as error:
+            if arguments.products is not None:
+                raise
+            return None, None, f"advice       none: {error}"
         found = _looked(arguments, matrix, wanted, pattern is None, comm)
-    finally:
-        matrix.destroy() if objective is None else matrix.close()
     nnz = None if pattern is None else pattern.nnz
-    if objective is not None and pattern is None:
+    if isinstance(source, Objective) and found.row is not None:
         row = max(1, round(found.row))
         needed = cost_model.memory(None, n, n * row, wanted.k or n, min(n, row), True)
         probed = arguments.points * cost_model.probes(n, row)
-        calls = cost_model.calls(
-            objective, arguments.derivative, min(n, row), not arguments.no_verify, probed=probed
-        )
+        calls = cost_model.calls(source, arguments.derivative, min(n, row), not arguments.no_verify, probed=probed)
     per = 1 if calls is None or calls.scheme == "product" else 2
     free = memory.free_memory(comm) * comm.size // many
     given = method_advice.advise(found, wanted, n, calls, needed, many, free, per)
@@ -63,7 +72,21 @@ def advised(
     return dataclasses.asdict(found), dataclasses.asdict(given), told
 
 
-def _wanted(arguments, n: int) -> method_advice.Wanted:
+@contextmanager
+def _operator(source: Objective | StoredMatrix, seed: int) -> Iterator[MatrixFree | PETSc.Mat]:
+    """Yield what takes products: the matrix of a file, or a problem's Hessian, not assembled. Collective."""
+    if isinstance(source, Objective):
+        with MatrixFree(source, seed=seed) as shell:
+            yield shell
+        return
+    matrix = source.to_mat()
+    try:
+        yield matrix
+    finally:
+        matrix.destroy()
+
+
+def _wanted(arguments: argparse.Namespace, n: int) -> method_advice.Wanted:
     """Return what is to be solved."""
     if arguments.interval is not None or (arguments.which == "negative" and arguments.k is None):
         return method_advice.Wanted(None, None, arguments.tol)
@@ -72,7 +95,13 @@ def _wanted(arguments, n: int) -> method_advice.Wanted:
     return method_advice.Wanted(k, arguments.which if ends else None, arguments.tol)
 
 
-def _looked(arguments, matrix, wanted: method_advice.Wanted, unknown: bool, comm) -> method_advice.Look:
+def _looked(
+    arguments: argparse.Namespace,
+    matrix: MatrixFree | PETSc.Mat,
+    wanted: method_advice.Wanted,
+    unknown: bool,
+    comm: MPI.Comm,
+) -> method_advice.Look:
     """Return what a few products say. Collective."""
     mass = None if arguments.mass is None else matrix_files.read_matrix(arguments.mass, comm).to_mat()
     try:

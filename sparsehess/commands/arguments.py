@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sparsehess import runtime
 from sparsehess.commands.call import Call
@@ -34,7 +34,7 @@ class CommandParser(argparse.ArgumentParser):
         """Raise InputError. Not collective."""
         raise InputError(f"{message} (see {self.prog} --help)")
 
-    def print_help(self, file: IO[str] | None = None) -> NoReturn:
+    def print_help(self, file: object = None) -> NoReturn:
         """Raise Help. Not collective."""
         raise Help(self.format_help())
 

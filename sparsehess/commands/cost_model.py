@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -56,6 +57,7 @@ class Calls:
 
     @property
     def total(self) -> int:
+        """Calls for all of it."""
         return self.derivatives + self.noise + self.verification + self.pattern
 
 
@@ -73,7 +75,8 @@ def calls(objective: Objective, derivative: str, colors: int | None, verified: b
     """
     scheme = scheme_of(derivative, objective)
     if colors is None:
-        pieces = max(objective.comm.allgather(max((kind.size for kind in objective.elements), default=0)))
+        kinds = objective.elements or ()
+        pieces = max(objective.comm.allgather(max((kind.size for kind in kinds), default=0)))
     else:
         pieces = colors
     differences = scheme not in ("product", "complex")
@@ -208,13 +211,11 @@ def ranks(n: int, pieces: int | None, seconds: float | None, needed: Memory, fre
     while needed.each(least) > free and least < 2**20:
         least *= 2
     # A second of derivatives is not worth the start of more processes.
-    shared = pieces if pieces and seconds is not None and seconds > 1.0 else 1
-    if shared > 1:
-        shared = min(shared, math.ceil(seconds))
+    shared = min(pieces, math.ceil(seconds)) if pieces and seconds is not None and seconds > 1.0 else 1
     return Ranks(solve, pieces, least, max(solve, shared, least))
 
 
-def lines(facts: dict) -> str:
+def lines(facts: dict[str, Any]) -> str:
     """Return a plan for people. Not collective."""
     about = "about " if facts["estimated"] else ""
     told = [f"input        {facts['name']}: {facts['n']} variables, {about}{facts['nnz']} entries"]

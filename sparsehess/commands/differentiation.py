@@ -46,6 +46,7 @@ def assemble_problem(call: Call) -> Hessian:
     objective = load_problem(arguments, call.comm)
     by_element = objective.elements is not None and arguments.coloring is None
     journal = None
+    pattern: Pattern | None
     calls: dict[str, int] = {}
     if arguments.pattern == "detect":
         flag_groups.refuse(arguments, {"blocks": 1}, "a pattern that is detected comes without groups")

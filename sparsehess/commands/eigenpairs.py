@@ -7,7 +7,7 @@ import dataclasses
 import time
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -90,8 +90,8 @@ def run_eigs(call: Call) -> int:
         if arguments.out is not None:
             arrays = {"eigenvalues": spectrum.eigenvalues, "residuals": spectrum.residuals}
             writers.write_results(arguments.out, facts, arrays, spectrum.vectors, comm)
-        drawn = arguments.plot is not None and given.pattern is not None
-        picture = plots.pattern_picture(given.pattern) if drawn else None
+        drawn = None if arguments.plot is None else given.pattern
+        picture = None if drawn is None else plots.pattern_picture(drawn)
         lines = eigs_lines(given, facts, spectrum, problem, known.names)
         if left is not None:
             lines += f"\n{sparsified_line(left)}"
@@ -130,14 +130,16 @@ def _explain(call: Call, problem: EigenProblem, spec: SolveSpec) -> int:
 
 
 def run_inertia(call: Call) -> int:
-    """Count negative, zero and positive eigenvalues; lowest curvature and condition number on request. Collective."""
+    """Count negative, zero and positive eigenvalues; add lowest curvature and condition number. Collective."""
     began = time.perf_counter()
     arguments, comm = call.arguments, call.comm
     writers.check_writable(arguments.direction, writers.RESULTS, comm)
     with closing(open_input(call, shell=arguments.shell)) as given:
         with EigenProblem.of(**given.problem_arguments(), nullspace=[]) as problem:
             signs = count_inertia(problem, arguments.zero, call.options)
-            more = {"condition": condition(problem, arguments.seed)} if arguments.condition else {}
+            more: dict[str, Any] = {}
+            if arguments.condition:
+                more["condition"] = condition(problem, arguments.seed)
             if arguments.direction is not None:
                 lowest = curvature(problem, seed=arguments.seed)
                 more["lowest"] = {"value": lowest.value, "error": lowest.error, "certified": lowest.certified}

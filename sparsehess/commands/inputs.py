@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -80,7 +80,8 @@ class Input:
         """Rows of the matrix over ranks; collective."""
         if self.hessian is not None:
             return self.hessian.objective.layout
-        return Layout.from_local(self.matrix.getLocalSize()[0], runtime.communicator(self.matrix.comm))
+        matrix: PETSc.Mat = self.matrix
+        return Layout.from_local(matrix.getLocalSize()[0], runtime.communicator(matrix.comm))
 
     @property
     def nnz(self) -> int | None:
@@ -113,7 +114,7 @@ class Input:
         if self.hessian is not None:
             self.hessian.close()
         else:
-            self.matrix.destroy()
+            runtime.destroy(self.matrix)
         runtime.destroy(self.mass, self.preconditioner)
         if self.stored is not None:
             self.resources.free_matrix(self.stored)
@@ -214,7 +215,9 @@ class KnownVectors:
 def known_vectors(arguments: argparse.Namespace, given: Input) -> KnownVectors:
     """Return what --nullspace, --coordinates and --guess stand for. Collective."""
     layout = given.layout
-    null, modes, names = None, None, ()
+    null: np.ndarray | None = None
+    modes: np.ndarray | None = None
+    names: Sequence[str] = ()
     if arguments.coordinates is not None:
         nodes, dims = array_files.read_nodes(arguments.coordinates, layout)
         modes, names = rigid_body_rows(nodes, layout, dims)
@@ -230,7 +233,7 @@ def known_vectors(arguments: argparse.Namespace, given: Input) -> KnownVectors:
         null, names = array_files.read_vectors(arguments.nullspace, layout), ()
     else:
         names = () if given.hessian is None else given.hessian.objective.null_names
-    return KnownVectors(*(_vectors(rows, layout) for rows in (null, modes, guess)), tuple(names))
+    return KnownVectors(_vectors(null, layout), _vectors(modes, layout), _vectors(guess, layout), tuple(names))
 
 
 def _vectors(rows: np.ndarray | None, layout: Layout) -> list[PETSc.Vec] | None:

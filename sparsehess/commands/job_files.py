@@ -79,7 +79,7 @@ class JobFile:
         return InputError(f"{place}: {name}: {reason[: 4 * _SHOWN]}")
 
 
-def read(path) -> JobFile:
+def read(path: str | os.PathLike[str]) -> JobFile:
     """Return what a job file says.
 
     Not collective.
@@ -113,7 +113,7 @@ def read(path) -> JobFile:
     return JobFile(path, command, table, parts["petsc"], parts["submit"], text)
 
 
-def _check_numbers(value) -> None:
+def _check_numbers(value: object) -> None:
     """Raise ValueError where a whole number has more than 64 bits, which TOML does not promise either."""
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise ValueError("a whole number of more than 64 bits")
@@ -139,9 +139,10 @@ def expanded(words: list[str], line: CommandLine) -> tuple[list[str], list[str]]
     InputError
         The job file is none, is for another command, or has a key that the command does not know.
     """
-    commands = line.parsers
-    parser = commands.get(words[0]) if words else None
-    place = None if parser is None else _place(words, parser)
+    if not words or words[0] not in line.parsers:
+        return words, []
+    parser = line.parsers[words[0]]
+    place = _place(words, parser)
     if place is None:
         return words, []
     command, job = words[0], read(words[place])
@@ -151,11 +152,12 @@ def expanded(words: list[str], line: CommandLine) -> tuple[list[str], list[str]]
         return [command, *flags, *before, words[place], *after], []
     if command not in (job.command, _PLAN):
         raise InputError(f"{job.path} is a job of {job.command}, not of {command}")
-    positional, flags = _words(job, job.choices, _parser_of(job, commands), None if command != _PLAN else parser)
+    kept = parser if command == _PLAN else None
+    positional, flags = _words(job, job.choices, _parser_of(job, line.parsers), kept)
     return [command, *flags, *before, *positional, *after], _petsc_words(job)
 
 
-def command_line(path, line: CommandLine) -> tuple[list[str], list[str]]:
+def command_line(path: str | os.PathLike[str], line: CommandLine) -> tuple[list[str], list[str]]:
     """Return the words of the command that a job file stands for, and those for PETSc.
 
     Not collective.
@@ -217,7 +219,7 @@ def written(command: str, choices: dict, petsc: dict, submit: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _toml(value) -> str:
+def _toml(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
@@ -303,7 +305,7 @@ def _words(
     return [positional[key] for key in known if key in positional], flags
 
 
-def _texts(job: JobFile, key: str, value, action: argparse.Action) -> list[str]:
+def _texts(job: JobFile, key: str, value: object, action: argparse.Action) -> list[str]:
     if action.nargs == 0:
         if not isinstance(value, bool):
             raise job.refuse(key, f"true or false, not {value!r}")
@@ -323,7 +325,7 @@ def _texts(job: JobFile, key: str, value, action: argparse.Action) -> list[str]:
     return [f"{option}={text}"] if flaglike and option.startswith("--") else [option, text]
 
 
-def _repeated(job: JobFile, key: str, value, action: argparse.Action) -> list[str]:
+def _repeated(job: JobFile, key: str, value: object, action: argparse.Action) -> list[str]:
     """Return the words of a flag that may be repeated: a table of settings, or a list of texts."""
     option = max(action.option_strings, key=len)
     if "KEY=VALUE" in str(action.metavar):
@@ -340,7 +342,7 @@ def _repeated(job: JobFile, key: str, value, action: argparse.Action) -> list[st
     return [word for pair in pairs for word in (option, pair)]
 
 
-def _text(job: JobFile, key: str, value, action: argparse.Action) -> str:
+def _text(job: JobFile, key: str, value: object, action: argparse.Action) -> str:
     """Return one value as the word that the parser expects."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     whole = isinstance(value, int) and number
@@ -359,7 +361,7 @@ def _text(job: JobFile, key: str, value, action: argparse.Action) -> str:
     return _placed(job.path.parent, value) if _is_path(action, value) else value
 
 
-def _literal(job: JobFile, key: str, value) -> str:
+def _literal(job: JobFile, key: str, value: object) -> str:
     """Return a setting as `problems.settings` reads it back."""
     if isinstance(value, str):
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mpi4py import MPI
 
@@ -14,6 +15,11 @@ from sparsehess.commands.reports.tables import columns
 from sparsehess.eigen.estimates.block_lanczos import Lanczos
 from sparsehess.eigen.estimates.reduced_operator import reduced_operator
 from sparsehess.eigen.problem.problem import EigenProblem
+
+if TYPE_CHECKING:
+    from petsc4py import PETSc
+
+    from sparsehess.hessian.matrix_free import MatrixFree
 
 # Lanczos runs that the products are dealt to: two tell an error.
 _RUNS = 2
@@ -62,7 +68,15 @@ class Look:
     row: float | None
 
 
-def look(matrix, products: int, *, top: bool = False, columns: bool = False, mass=None, seed: int = 0) -> Look:
+def look(
+    matrix: MatrixFree | PETSc.Mat,
+    products: int,
+    *,
+    top: bool = False,
+    columns: bool = False,
+    mass: PETSc.Mat | None = None,
+    seed: int = 0,
+) -> Look:
     """Return what a few products say of a Hessian.
 
     Collective. Two Lanczos runs from random signs z give zᵀHz and ‖Hz‖², whose means are the trace and ‖H‖_F²
@@ -259,26 +273,25 @@ def iterations(found: Look, wanted: Wanted, n: int) -> tuple[int, int]:
 def _chosen(ways: list[Alternative], wanted: Wanted, n: int) -> tuple[Alternative, str]:
     """Return the way to take, and why."""
     shifted, preconditioned, dense = ways[:3]
-    shell = ways[3] if len(ways) > 3 else None
+    shell = ways[3] if len(ways) > 3 and ways[3].possible else None
     if dense.possible and n <= _SMALL and (wanted.k or n) > _MANY * n:
         return dense, f"{wanted.k or n} of {n}: LAPACK takes no longer for all of them"
-    if shell is not None and shell.possible and shell.calls[1] < shifted.calls[0]:
-        return shell, (
-            f"at most {shell.calls[1]} calls for its products, where assembling takes {shifted.calls[0]}"
-        )
+    most = None if shell is None or shell.calls is None else shell.calls[1]
+    if shell is not None and most is not None and shifted.calls is not None and most < shifted.calls[0]:
+        return shell, f"at most {most} calls for its products, where assembling takes {shifted.calls[0]}"
     if shifted.possible:
-        saved = "" if shell is None or not shell.possible else f"; products alone may take {shell.calls[1]} calls"
+        saved = "" if most is None else f"; products alone may take {most} calls"
         return shifted, f"the factors fit, and the wanted ones converge in few solves{saved}"
     if preconditioned.possible:
         return preconditioned, f"{shifted.why}; the matrix itself does fit"
-    if shell is not None and shell.possible:
+    if shell is not None:
         return shell, "the matrix does not fit into memory"
     return shifted, f"nothing else gives what is wanted, but {shifted.why}: take more ranks"
 
 
 def _precision(chosen: Alternative, wanted: Wanted, calls: Calls | None) -> tuple[str, str]:
     """Return the precision of products, and why."""
-    if chosen.flags != "--shell":
+    if chosen.flags != "--shell" or calls is None:
         return "double", "an assembled matrix and its factors are double"
     if calls.scheme != "product":
         return "double", "differences of gradients lose half of the digits already"

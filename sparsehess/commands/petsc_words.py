@@ -10,7 +10,9 @@ _FAMILIES = ("eps_", "st_", "bv_", "ds_", "rg_")
 
 def split_petsc(arguments: list[str]) -> tuple[dict[str, object], list[str], list[str]]:
     """Return (options of the solver, PETSc's own arguments, their names) of what stands after `--`."""
-    solver, rest, names = {}, [], []
+    solver: dict[str, object] = {}
+    rest: list[str] = []
+    names: list[str] = []
     position = 0
     while position < len(arguments):
         word = arguments[position]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sparsehess.commands.call import Call
     from sparsehess.derivatives.objective import Objective
     from sparsehess.pattern import Pattern
+    from sparsehess.storage.matrix_files import StoredMatrix
 
 
 def run_plan(call: Call) -> int:
@@ -38,10 +39,14 @@ def run_plan(call: Call) -> int:
             raise InputError(f"{'-' if flag == 'k' else '--'}{flag} {value}: at least 1")
     is_problem = problem_files.is_problem(arguments.input)
     _refuse_idle(arguments, is_problem)
-    objective, stored = None, None
-    calls, seconds, pieces, colors = None, None, 0, 0
+    source: Objective | StoredMatrix
+    pattern: Pattern | None
+    calls: Calls | None = None
+    seconds: dict[str, float] | None = None
+    pieces: int | None = 0
+    colors = 0
     if is_problem:
-        objective = load_problem(arguments, comm)
+        source = objective = load_problem(arguments, comm)
         n, name = objective.n, objective.name
         pattern, calls = (None, None) if arguments.shell else _calls(call, objective)
         nnz = 0 if arguments.shell else (pattern.nnz if pattern is not None else n * min(n, arguments.row))
@@ -52,8 +57,8 @@ def run_plan(call: Call) -> int:
                 one = _measured(objective)
                 seconds = {"one": one, "all": one * calls.total}
     else:
-        stored = matrix_files.read_matrix(arguments.input, comm)
-        pattern = stored.pattern
+        source = matrix_files.read_matrix(arguments.input, comm)
+        pattern = source.pattern
         n, nnz, name = pattern.n, pattern.nnz, arguments.input
     factored = not arguments.shell and arguments.method in ("auto", "krylovschur", "slicing", "feast", "ciss")
     needed = cost_model.memory(pattern, n, nnz, min(arguments.k or 6, n), colors, factored)
@@ -76,7 +81,6 @@ def run_plan(call: Call) -> int:
     }
     lines = cost_model.lines(facts)
     if arguments.products != 0:
-        source = objective if stored is None else stored
         facts["look"], facts["advice"], told = advised(arguments, source, pattern, calls, needed, many)
         lines = f"{lines}\n{told}"
     answer(call, facts, lines)

@@ -7,13 +7,16 @@ import importlib
 import importlib.util
 import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparsehess.errors import InputError
 from sparsehess.runtime import agreement, child, share_guard
 
 if TYPE_CHECKING:
+    from mpi4py import MPI
+
     from sparsehess.derivatives.objective import Objective
 
 
@@ -43,7 +46,7 @@ def settings(pairs: list[str]) -> dict[str, object]:
     return result
 
 
-def load(text: str, given: dict[str, object], comm) -> Objective:
+def load(text: str, given: dict[str, object], comm: MPI.Comm) -> Objective:
     """Return the objective that `place:name` stands for.
 
     Collective. The name is an `Objective`, or a callable that returns one; a callable gets the
@@ -84,7 +87,7 @@ def load(text: str, given: dict[str, object], comm) -> Objective:
     return objective
 
 
-def _find(place: str, name: str):
+def _find(place: str, name: str) -> Any:
     try:
         if place.endswith(".py"):
             path = Path(place).resolve()
@@ -93,6 +96,8 @@ def _find(place: str, name: str):
             if str(path.parent) not in sys.path:
                 sys.path.insert(0, str(path.parent))  # so that it finds its neighbours, as a script does
             spec = importlib.util.spec_from_file_location(path.stem, path)
+            if spec is None or spec.loader is None:
+                raise InputError(f"{place}: not a module of Python")
             module = importlib.util.module_from_spec(spec)
             sys.modules[path.stem] = module
             spec.loader.exec_module(module)
@@ -107,7 +112,9 @@ def _find(place: str, name: str):
     return getattr(module, name)
 
 
-def _arguments(found, text: str, given: dict[str, object], comm) -> dict[str, object]:
+def _arguments(
+    found: Callable[..., object], text: str, given: dict[str, object], comm: MPI.Comm
+) -> dict[str, object]:
     signature = inspect.signature(found)
     arguments = dict(given)
     if "comm" in signature.parameters:

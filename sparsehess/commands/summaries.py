@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sparsehess import runtime
-from sparsehess.coloring import verify_coloring
+from sparsehess.coloring import Coloring, verify_coloring
 from sparsehess.commands.inputs import Input
 from sparsehess.commands.output import SCHEMA, ranks
 from sparsehess.commands.reports.tables import count_line, spectrum_table
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sparsehess.eigen.estimates import Density, Trace
 
 
-def coloring_facts(coloring, valid: bool) -> dict:
+def coloring_facts(coloring: Coloring, valid: bool) -> dict[str, Any]:
     """Return what JSON says of a colouring. Not collective."""
     return {
         "kind": coloring.kind,
@@ -38,11 +38,11 @@ def coloring_facts(coloring, valid: bool) -> dict:
     }
 
 
-def _gap(facts: dict) -> str:
+def _gap(facts: dict[str, Any]) -> str:
     return "proven least" if facts["optimal"] else f"no fewer than {facts['lower_bound']}"
 
 
-def color_lines(facts: dict, broken, verbose: bool) -> str:
+def color_lines(facts: dict[str, Any], broken: tuple[int, int] | None, verbose: bool) -> str:
     """Return the answer of `color` for people. Not collective."""
     lines = [
         f"pattern      {facts['n']} variables, {facts['nnz']} entries",
@@ -77,13 +77,13 @@ def color_lines(facts: dict, broken, verbose: bool) -> str:
     return "\n".join(lines)
 
 
-def _coloring_told(facts: dict | None) -> str:
+def _coloring_told(facts: dict[str, Any] | None) -> str:
     if facts is None:
         return "none: the Hessians of the elements are summed"
     return f"{facts['colors']} colors ({facts['kind']}, {facts['order']}; {_gap(facts)})"
 
 
-def derivative_facts(derived: Hessian | MatrixFree) -> dict:
+def derivative_facts(derived: Hessian | MatrixFree) -> dict[str, Any]:
     """Return what JSON says of how a Hessian was taken.
 
     Collective.
@@ -103,7 +103,7 @@ def derivative_facts(derived: Hessian | MatrixFree) -> dict:
     }
 
 
-def inertia_lines(signs: Inertia, more: dict) -> str:
+def inertia_lines(signs: Inertia, more: dict[str, Any]) -> str:
     """Return the answer of `inertia` for people. Not collective."""
     errors = ("", "", "") if signs.stderr is None else tuple(f" ± {error:.2g}" for error in signs.stderr)
     lines = [
@@ -131,7 +131,7 @@ def _which(spec: SolveSpec) -> str:
     return "interval" if spec.interval is not None and spec.which != "negative" else spec.which
 
 
-def count_facts(count: Count | None) -> dict | None:
+def count_facts(count: Count | None) -> dict[str, Any] | None:
     """Return what JSON says of an inertia count. Not collective."""
     if count is None:
         return None
@@ -145,7 +145,7 @@ def count_facts(count: Count | None) -> dict | None:
     }
 
 
-def check_lines(facts: dict, uncounted: str) -> str:
+def check_lines(facts: dict[str, Any], uncounted: str) -> str:
     """Return the answer of `check` for people. Not collective.
 
     Parameters
@@ -169,7 +169,9 @@ def check_lines(facts: dict, uncounted: str) -> str:
     )
 
 
-def eigs_facts(given: Input, spec: SolveSpec, spectrum: Spectrum, problem: EigenProblem, timings: dict) -> dict:
+def eigs_facts(
+    given: Input, spec: SolveSpec, spectrum: Spectrum, problem: EigenProblem, timings: dict
+) -> dict[str, Any]:
     """Return the JSON of `eigs`.
 
     Collective.
@@ -214,7 +216,7 @@ def sparsified_line(left: Sparsified) -> str:
     return f"{told}; no eigenvalue moves by more than {left.bound:.3g} (Weyl)"
 
 
-def _products_lines(shell: MatrixFree, facts: dict) -> str:
+def _products_lines(shell: MatrixFree, facts: dict[str, Any]) -> str:
     calls = facts["evaluations"]
     made = "differences" if shell.by_differences else "the function's own products"
     return "\n".join(
@@ -226,7 +228,7 @@ def _products_lines(shell: MatrixFree, facts: dict) -> str:
     )
 
 
-def hessian_lines(hessian: Hessian | MatrixFree, facts: dict) -> str:
+def hessian_lines(hessian: Hessian | MatrixFree, facts: dict[str, Any]) -> str:
     """Return how a Hessian was taken, for people. Not collective."""
     if isinstance(hessian, MatrixFree):
         return _products_lines(hessian, facts)
@@ -253,7 +255,9 @@ def hessian_lines(hessian: Hessian | MatrixFree, facts: dict) -> str:
     return "\n".join(lines)
 
 
-def eigs_lines(given: Input, facts: dict, spectrum: Spectrum, problem: EigenProblem, names: tuple) -> str:
+def eigs_lines(
+    given: Input, facts: dict[str, Any], spectrum: Spectrum, problem: EigenProblem, names: tuple[str, ...]
+) -> str:
     """Return the answer of `eigs` for people. Not collective.
 
     Parameters

@@ -123,6 +123,7 @@ def admit(folder: Path, allowance: Allowance, line: CommandLine) -> Task:
 
 def _limits(job: job_files.JobFile) -> Limits:
     """Return what [submit] asks for."""
+    texts: dict[str, str] = {}
     for key, value in job.submit.items():
         if key not in SUBMIT:
             raise job.refuse(key, f"a spooled job has {', '.join(SUBMIT)} in [submit]")
@@ -131,8 +132,12 @@ def _limits(job: job_files.JobFile) -> Limits:
                 raise job.refuse(key, f"a whole number from {-spool.LIMIT} to {spool.LIMIT}, not {value!r}")
         elif not isinstance(value, str):
             raise job.refuse(key, f"text, not {value!r}")
-    time, memory = job.submit.get("time"), job.submit.get("memory")
-    return Limits(None if time is None else batch_scripts.seconds(time), None if memory is None else size(memory))
+        else:
+            texts[key] = value
+    return Limits(
+        batch_scripts.seconds(texts["time"]) if "time" in texts else None,
+        size(texts["memory"]) if "memory" in texts else None,
+    )
 
 
 def _options(job: job_files.JobFile, petsc: list[str]) -> dict:
@@ -147,7 +152,7 @@ def _options(job: job_files.JobFile, petsc: list[str]) -> dict:
     return split_petsc(petsc)[0]
 
 
-def _check_output(job, key: str, value: str, folder: Path) -> None:
+def _check_output(job: job_files.JobFile, key: str, value: str, folder: Path) -> None:
     place = os.path.realpath(value)
     if os.path.dirname(place) != os.path.realpath(folder):
         raise job.refuse(
@@ -158,7 +163,7 @@ def _check_output(job, key: str, value: str, folder: Path) -> None:
         raise job.refuse(key, f"{name} is a name that the service takes for itself")
 
 
-def _check_code(job, key: str, value: str, allowed: tuple[str, ...]) -> None:
+def _check_code(job: job_files.JobFile, key: str, value: str, allowed: tuple[str, ...]) -> None:
     place = value.rpartition(":")[0]
     if not place.endswith(".py"):
         raise job.refuse(key, f"{value}: a service runs problems of files, file.py:name, and not of modules")

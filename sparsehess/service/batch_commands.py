@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import datetime
 import json
@@ -12,6 +13,7 @@ import shutil
 import socket
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sparsehess import errors
 from sparsehess.commands import job_files
@@ -23,6 +25,9 @@ from sparsehess.service import batch_jobs, batch_scripts, schedulers, spool_comm
 from sparsehess.service.batch_jobs import Job
 from sparsehess.service.schedulers import SCHEDULERS, State
 from sparsehess.storage.json_files import write_json
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 # What launchers tell a process of its place, for commands that do not ask MPI.
 _PLACES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK")
@@ -42,8 +47,8 @@ def first() -> bool:
 # --- submit --------------------------------------------------------------------------------
 
 
-def run_submit(arguments, line, comm) -> int:
-    """Write a batch script for a job file and queue it, or put it into a spool."""
+def run_submit(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm | None) -> int:
+    """Write a batch script for a job file and queue it, or put it into a spool. Not collective."""
     if not first():
         return errors.DONE
     if arguments.spool is not None:
@@ -83,7 +88,7 @@ def run_submit(arguments, line, comm) -> int:
     return errors.DONE
 
 
-def _job(arguments, line: CommandLine, folder: Path) -> Job:
+def _job(arguments: argparse.Namespace, line: CommandLine, folder: Path) -> Job:
     """Return the job that the arguments ask for."""
     path = Path(arguments.job)
     if path.suffix != job_files.SUFFIX:
@@ -123,7 +128,7 @@ def _job(arguments, line: CommandLine, folder: Path) -> Job:
     )
 
 
-def _check(arguments, scheduler: str, folder: Path) -> None:
+def _check(arguments: argparse.Namespace, scheduler: str, folder: Path) -> None:
     """Refuse what would break the script, or what the scheduler does not have."""
     if arguments.ranks < 1:
         raise InputError(f"--ranks {arguments.ranks}: at least 1")
@@ -170,8 +175,8 @@ def _facts(job: Job) -> dict:
 # --- status, result, cancel ------------------------------------------------------------------
 
 
-def run_status(arguments, line, comm) -> int:
-    """How jobs stand."""
+def run_status(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm | None) -> int:
+    """Print how jobs stand. Not collective."""
     if not first():
         return errors.DONE
     if arguments.spool is not None:
@@ -198,8 +203,8 @@ def _table(facts: list[dict]) -> str:
     return columns(rows)
 
 
-def run_result(arguments, line, comm) -> int:
-    """What a job has answered, as it has answered it."""
+def run_result(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm | None) -> int:
+    """Print what a job has answered, as it has answered it. Not collective."""
     if not first():
         return errors.DONE
     if arguments.spool is not None:
@@ -228,7 +233,7 @@ def run_result(arguments, line, comm) -> int:
     if state.word == "stopped":
         advice = f"; to go on: bash {job.file('script')}" if job.scheduler == "local" else ""
         sys.stderr.write(f"sparsehess: job {job.id} was stopped after it had saved what it has{advice}\n")
-    elif state.exit is None or state.word == "cancelled":
+    if state.exit is None or state.word == "cancelled":
         raise InputError(f"job {job.id} {_ENDS[state.word]}{f': {state.why}' if state.why else ''}")
     return state.exit
 
@@ -236,8 +241,8 @@ def run_result(arguments, line, comm) -> int:
 _ENDS = {"cancelled": "was cancelled", "failed": "has failed", "done": "has ended without leaving its status"}
 
 
-def run_cancel(arguments, line, comm) -> int:
-    """End jobs; those that have ended stay as they are."""
+def run_cancel(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm | None) -> int:
+    """End jobs; those that have ended stay as they are. Not collective."""
     if not first():
         return errors.DONE
     if arguments.spool is not None:

@@ -91,6 +91,7 @@ class Job:
 
     @property
     def cancelled(self) -> bool:
+        """Whether it was cancelled."""
         return self.file("cancelled").exists()
 
 

@@ -60,8 +60,8 @@ def script(job: Job) -> str:
     return "\n".join(line for part in parts for line in part) + "\n"
 
 
-def _lead(job: Job) -> int:
-    return max(1, min(_LEAD, int(_PART * job.time)))
+def _lead(seconds: int) -> int:
+    return max(1, min(_LEAD, int(_PART * seconds)))
 
 
 def _slurm(job: Job) -> list[str]:
@@ -75,7 +75,7 @@ def _slurm(job: Job) -> list[str]:
         "partition": job.queue,
         "output": job.file("scheduler"),
         "open-mode": "append",
-        "signal": f"B:USR1@{_lead(job)}" if job.resumable and job.time is not None else None,
+        "signal": f"B:USR1@{_lead(job.time)}" if job.resumable and job.time is not None else None,
     }
     lines = [f"#SBATCH --{key}={value}" for key, value in told.items() if value is not None]
     return [*lines, "#SBATCH --requeue" if job.resumable else "#SBATCH --no-requeue"]
@@ -123,7 +123,7 @@ def _command(job: Job) -> list[str]:
     at = job.command.index("--") if "--" in job.command else len(job.command)
     words, petsc = ([shlex.quote(word) for word in part] for part in (job.command[:at], job.command[at:]))
     first = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
-    lines, line = [" ".join([*map(shlex.quote, job.program), *words[:first]])], []
+    lines, line = [" ".join([*map(shlex.quote, job.program), *words[:first]])], list[str]()
     for word in words[first:]:
         if line and word.startswith("-") and not re.fullmatch(r"-[\d.].*", word):
             lines.append(" ".join(line))
@@ -134,7 +134,7 @@ def _command(job: Job) -> list[str]:
     limit = []
     if job.time is not None and job.scheduler != "slurm":
         # Slurm signals by itself; elsewhere the last part of the time is for saving.
-        told, lead = ("USR1", _lead(job)) if job.resumable else ("TERM", 0)
+        told, lead = ("USR1", _lead(job.time)) if job.resumable else ("TERM", 0)
         wait = lead or _KILL
         limit = [
             f"    timeout --foreground --preserve-status --signal={told} --kill-after={wait} {job.time - lead}"

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from mpi4py import MPI
 
@@ -38,6 +39,9 @@ _LOOK, _TELL = 0.05, 0.25
 _SLACK = 32 * 2**20
 
 _GOES_ON, _OVER_TIME, _OVER_MEMORY, _CANCELLED, _LEAVES = range(5)
+
+
+_Number = TypeVar("_Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Limits:
         return Limits(_least(self.time, most.time), _least(self.memory, most.memory))
 
 
-def _least(*numbers):
+def _least(*numbers: _Number | None) -> _Number | None:
     return min((number for number in numbers if number is not None), default=None)
 
 
@@ -103,7 +107,7 @@ class JobGuard(Guard):
 
     def __init__(
         self,
-        comm,
+        comm: MPI.Comm,
         limits: Limits,
         folder: Path,
         leaves: Callable[[], bool],
@@ -145,7 +149,7 @@ class JobGuard(Guard):
             faulthandler.dump_traceback_later(seconds + self._grace, exit=True, file=self._traces)
         set_guard(self._comm, self)
 
-    def __exit__(self, *reason) -> None:
+    def __exit__(self, *reason: object) -> None:
         set_guard(self._comm, self._outer)
         if self._traces is not None:
             faulthandler.cancel_dump_traceback_later()
@@ -179,10 +183,11 @@ class JobGuard(Guard):
 
     def refuse(self, verdict: int) -> None:
         """Raise what a verdict says. Not collective."""
-        if verdict == _OVER_TIME:
-            raise OverLimit(f"over its time limit of {self._limits.time:g} s")
-        if verdict == _OVER_MEMORY:
-            raise OverLimit(f"over its memory limit of {self._limits.memory / 2**20:.0f} MiB a rank")
+        memory, seconds = self._limits.memory, self._limits.time
+        if verdict == _OVER_TIME and seconds is not None:
+            raise OverLimit(f"over its time limit of {seconds:g} s")
+        if verdict == _OVER_MEMORY and memory is not None:
+            raise OverLimit(f"over its memory limit of {memory / 2**20:.0f} MiB a rank")
         if verdict == _CANCELLED:
             raise Cancelled("cancelled")
         if verdict == _LEAVES:

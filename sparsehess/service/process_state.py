@@ -7,14 +7,16 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 # What tells a service to leave, whatever handlers its jobs install.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 @contextlib.contextmanager
-def undone():
+def restore_process() -> Iterator[None]:
     """Undo what a job does to its process: folder, environment, modules and where they are sought, signals.
 
     Not collective.
@@ -46,8 +48,8 @@ def undone():
 
 
 @contextlib.contextmanager
-def recorded(path: Path, first: bool):
-    """Have all that this process prints in a file, whoever in it prints."""
+def record_output(path: Path, first: bool) -> Iterator[None]:
+    """Have all that this process prints in a file, whoever in it prints. Not collective."""
     flush()
     streams = sys.stdout, sys.stderr
     kind = os.O_TRUNC if first else 0
@@ -66,7 +68,7 @@ def recorded(path: Path, first: bool):
         sys.stdout, sys.stderr = (_open(stream, number) for number, stream in enumerate(streams, 1))
 
 
-def _open(stream, number: int):
+def _open(stream: TextIO, number: int) -> TextIO:
     """Return a stream of this process, or another one where a job has closed it."""
     return open(number, "w", closefd=False) if stream.closed else stream
 

@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mpi4py import MPI
 
@@ -33,10 +34,11 @@ from sparsehess.service import job_outcomes
 from sparsehess.service import spool as spools
 from sparsehess.service.admission import Allowance, Task, admit
 from sparsehess.service.limits import JobGuard, Limits
-from sparsehess.service.process_state import SIGNALS, flush, recorded, undone
+from sparsehess.service.process_state import SIGNALS, flush, record_output, restore_process
 from sparsehess.service.spool import Spool
 from sparsehess.service.warm_resources import WarmResources
 from sparsehess.storage.atomic_files import sync, writable
+from sparsehess.storage.checkpoint import Checkpoint
 
 log = logging.getLogger("sparsehess")
 
@@ -82,7 +84,7 @@ class Manner:
     idle: float | None
 
 
-def serve(spool: Spool, manner: Manner, line: CommandLine, comm) -> int:
+def serve(spool: Spool, manner: Manner, line: CommandLine, comm: MPI.Comm) -> int:
     """Serve a spool until told to leave; return the exit status: 0, or 75 where jobs are left.
 
     Collective. SIGTERM, SIGINT, SIGUSR1 and a file `stop` in the spool tell.
@@ -144,12 +146,12 @@ class _FolderGuard(runtime.Guard):
 class _Held:
     """What this rank has while it serves: the lock, its group, the file of signals and their handlers."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.lock: int | None = None
-        self.group = None
+        self.group: MPI.Comm | None = None
         self._marks: int | None = None
         self._wakeup = -1
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
 
     def hear(self, spool: Spool) -> None:
         """Have signals tell the service to leave."""
@@ -203,7 +205,7 @@ def _end(spool: Spool) -> int:
         return STOPPED if spool.count("queued") + spool.count("running") else errors.DONE
 
 
-def _quietly(request) -> None:
+def _quietly(request: MPI.Request) -> None:
     """Wait for other ranks without keeping a core busy."""
     pause = 5e-5
     while not request.Test():
@@ -214,7 +216,7 @@ def _quietly(request) -> None:
 class _Group:
     """The ranks that run a job together. Collective, but for what the first rank does with the spool."""
 
-    def __init__(self, spool: Spool, manner: Manner, line: CommandLine, comm, number: int, first: bool):
+    def __init__(self, spool: Spool, manner: Manner, line: CommandLine, comm: MPI.Comm, number: int, first: bool):
         self.spool, self.manner, self.comm, self.number, self.first = spool, manner, comm, number, first
         self.counts = {"done": 0, "failed": 0}
         self._resources = WarmResources(comm, manner.cache)
@@ -301,8 +303,8 @@ class _Group:
             process.enter_context(runtime.guarded(self.comm, _FolderGuard(folder)))
             try:
                 with agreement(self.comm):
-                    process.enter_context(undone())
-                    process.enter_context(recorded(folder / "log", self.comm.rank == 0))
+                    process.enter_context(restore_process())
+                    process.enter_context(record_output(folder / "log", self.comm.rank == 0))
                 status = self._run(folder)
             except BaseException as caught:
                 error = caught if isinstance(caught, Exception) else _as_error(caught)
@@ -340,7 +342,7 @@ class _Group:
         clear_checkpoint(checkpoint, task.arguments)
         return status
 
-    def _leaves(self, checkpoint) -> Callable[[], bool]:
+    def _leaves(self, checkpoint: Checkpoint | None) -> Callable[[], bool]:
         """Return what says whether a job is to end because the service leaves: one that saves does so first."""
         asked: list[float] = []
 
@@ -371,11 +373,11 @@ class _Group:
             return
         state = "done" if error is None and status == errors.DONE else "failed"
         if isinstance(error, Cancelled):
-            state, status = "cancelled", None
+            state = "cancelled"
         facts = {
             "id": folder.name,
             "state": state,
-            "exit": status,
+            "exit": None if state == "cancelled" else status,
             "error": None if error is None else _line(error),
             "seconds": time.time() - began,
             "attempts": job_outcomes.attempts(folder),

@@ -41,6 +41,7 @@ class State:
 
     @property
     def over(self) -> bool:
+        """Whether it will not run any more."""
         return self.word not in ("pending", "running", "unknown")
 
 
@@ -65,7 +66,8 @@ def states(some: list[Job]) -> dict[int, State]:
 
     Not collective.
     """
-    found, open_ones = {}, {}
+    found: dict[int, State] = {}
+    open_ones: dict[str, list[Job]] = {}
     for job in some:
         told = _told(job)
         if told is not None:
@@ -91,7 +93,7 @@ def _told(job: Job) -> State | None:
     return State(word, status)
 
 
-def asked(command: list[str]) -> subprocess.CompletedProcess:
+def asked(command: list[str]) -> subprocess.CompletedProcess[str]:
     """Run a scheduler's command.
 
     Not collective.
@@ -145,12 +147,12 @@ _SLURM_WORDS = {
 class Slurm:
     """sbatch, squeue, sacct where there is accounting, scancel."""
 
-    def submit(self, job):
+    def submit(self, job: Job) -> None:
         """See `Scheduler.submit`. Not collective."""
         number = slurm_number(_done(["sbatch", "--parsable", str(job.file("script"))]))
         batch_jobs.write(job.file("number"), number + "\n")
 
-    def states(self, some):
+    def states(self, some: list[Job]) -> dict[int, State]:
         """See `Scheduler.states`. Not collective."""
         numbers = {job.word("number"): job.id for job in some}
         listed = ",".join(number for number in numbers if number)
@@ -164,7 +166,7 @@ class Slurm:
             found = slurm_states(ended.stdout) | found
         return {numbers[number]: state for number, state in found.items() if number in numbers}
 
-    def cancel(self, job):
+    def cancel(self, job: Job) -> None:
         """See `Scheduler.cancel`. Not collective."""
         _done(["scancel", _number(job)])
 
@@ -212,14 +214,14 @@ _PBS_WORDS = {
 class PBS:
     """qsub, qstat with its history, qdel."""
 
-    def submit(self, job):
+    def submit(self, job: Job) -> None:
         """See `Scheduler.submit`. Not collective."""
         number = _done(["qsub", str(job.file("script"))]).strip()
         if not re.fullmatch(r"\d[\w.\[\]-]*", number):
             raise StackError(f"qsub has printed no number but {number!r}")
         batch_jobs.write(job.file("number"), number + "\n")
 
-    def states(self, some):
+    def states(self, some: list[Job]) -> dict[int, State]:
         """See `Scheduler.states`. Not collective."""
         numbers = {job.word("number"): job.id for job in some}
         listed = [number for number in numbers if number]
@@ -230,7 +232,7 @@ class PBS:
         short = {number.split(".")[0]: job for number, job in numbers.items() if number}
         return {short[number]: state for number, state in found.items() if number in short}
 
-    def cancel(self, job):
+    def cancel(self, job: Job) -> None:
         """See `Scheduler.cancel`. Not collective."""
         _done(["qdel", _number(job)])
 
@@ -258,15 +260,15 @@ def pbs_states(text: str) -> dict[str, State]:
 class Local:
     """Processes of this machine, that nothing but the kernel watches."""
 
-    def submit(self, job):
+    def submit(self, job: Job) -> None:
         """See `Scheduler.submit`. Not collective."""
         local_scheduler.start(job)
 
-    def states(self, some):
+    def states(self, some: list[Job]) -> dict[int, State]:
         """See `Scheduler.states`. Not collective."""
         return {job.id: State(*local_scheduler.state(job)) for job in some}
 
-    def cancel(self, job):
+    def cancel(self, job: Job) -> None:
         """See `Scheduler.cancel`. Not collective."""
         local_scheduler.end(job)
 

@@ -82,7 +82,7 @@ class Spool:
     _passed: set[str] = field(default_factory=set, repr=False)  # what nobody can take: of others, or unreadable
 
     @classmethod
-    def opened(cls, place, *, shared: bool = False) -> Spool:
+    def opened(cls, place: str | os.PathLike[str], *, shared: bool = False) -> Spool:
         """Return the spool of a folder, made if it is missing, with nobody's access but one's own.
 
         Parameters
@@ -106,7 +106,7 @@ class Spool:
         return cls(Path(os.path.realpath(path)))
 
     @classmethod
-    def found(cls, place) -> Spool:
+    def found(cls, place: str | os.PathLike[str]) -> Spool:
         """Return the spool of a folder that is one.
 
         Raises

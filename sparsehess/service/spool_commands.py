@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sparsehess import errors
 from sparsehess.commands import flag_groups, job_files, problem_files
@@ -18,6 +20,9 @@ from sparsehess.service import spool as spools
 from sparsehess.service.spool import Spool
 from sparsehess.storage.json_files import write_text
 
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
 # Inputs up to this size are copied into the job; larger ones are referred to.
 _COPIED = 64 * 2**20
 
@@ -25,8 +30,8 @@ _COPIED = 64 * 2**20
 _LOOK = 0.02
 
 
-def run_serve(arguments, line, comm) -> int:
-    """Take jobs from a spool until told to leave."""
+def run_serve(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm | None) -> int:
+    """Take jobs from a spool until told to leave. Collective."""
     flag_groups.refuse(arguments, {"json": None}, "each job has a result.json of its own")
     if arguments.ranks is not None:
         from sparsehess.service.supervisor import supervise
@@ -34,6 +39,8 @@ def run_serve(arguments, line, comm) -> int:
         if arguments.ranks < 1:
             raise InputError(f"--ranks {arguments.ranks}: at least 1")
         return supervise(arguments)
+    if comm is None:
+        raise ValueError("a service without --ranks runs on a communicator")
     flag_groups.refuse(arguments, {"launcher": "mpiexec"}, "it is for --ranks")
     from sparsehess.runtime import memory, on_root
     from sparsehess.service import batch_scripts, limits
@@ -81,11 +88,12 @@ def _real(folders: list[str], flag: str) -> tuple[str, ...]:
 # --- submit ------------------------------------------------------------------------------------
 
 
-def submit(arguments, line: CommandLine) -> int:
-    """Put a job into a spool."""
+def submit(arguments: argparse.Namespace, line: CommandLine) -> int:
+    """Put a job into a spool. Not collective."""
     _refuse_batch(arguments)
     spool = Spool.found(arguments.spool)
     folder = spool.draft()
+    queued = False
     try:
         text = write_job(folder, arguments, line)
         if arguments.dry_run:
@@ -94,11 +102,11 @@ def submit(arguments, line: CommandLine) -> int:
             )
             return errors.DONE
         (identity,) = spool.enqueue([folder], arguments.priority)
-        folder = None
+        queued = True
     except OSError as error:
         raise InputError(f"{error.filename or spool.path}: cannot be written: {error.strerror}") from error
     finally:
-        if folder is not None:
+        if not queued:
             spools.discard(folder)
     if arguments.wait:
         _wait(spool, identity)
@@ -108,7 +116,7 @@ def submit(arguments, line: CommandLine) -> int:
     return errors.DONE
 
 
-def _refuse_batch(arguments) -> None:
+def _refuse_batch(arguments: argparse.Namespace) -> None:
     """Refuse flags that are for schedulers."""
     usual = {"scheduler": "auto", "ranks": 1, "account": None, "queue": None, "launcher": "mpiexec", "setup": []}
     for name, value in usual.items():
@@ -116,7 +124,7 @@ def _refuse_batch(arguments) -> None:
             raise InputError(f"--{name}: for schedulers; the service of a --spool has its own")
 
 
-def write_job(folder: Path, arguments, line: CommandLine) -> str:
+def write_job(folder: Path, arguments: argparse.Namespace, line: CommandLine) -> str:
     """Write the job file of a spooled job, and copies of its inputs, into a folder; return its text.
 
     Not collective. Files up to 64 MiB are copied; larger ones, and Python files, are named by their absolute
@@ -172,8 +180,8 @@ def _wait(spool: Spool, identity: str) -> None:
 # --- status, result, cancel --------------------------------------------------------------------
 
 
-def status(arguments) -> int:
-    """How jobs of a spool stand, and the service itself."""
+def status(arguments: argparse.Namespace) -> int:
+    """Print how the jobs of a spool stand, and the service itself. Not collective."""
     spool = Spool.found(arguments.spool)
     if arguments.jobs:
         found = [spool.find(identity) for identity in arguments.jobs]
@@ -217,7 +225,7 @@ def _state(state: str, folder: Path) -> dict:
 
 
 def _table(facts: list[dict]) -> str:
-    rows = [("job", "name", "priority", "state", "exit", "")]
+    rows: list[tuple[str, ...]] = [("job", "name", "priority", "state", "exit", "")]
     for fact in facts:
         progress = fact["progress"]
         here = () if not progress else (progress.get(name, "?") for name in ("stage", "done", "total"))
@@ -227,13 +235,13 @@ def _table(facts: list[dict]) -> str:
     return columns(rows)
 
 
-def result(arguments) -> int:
-    """What a job of a spool has answered; ends with its status."""
+def result(arguments: argparse.Namespace) -> int:
+    """Print what a job of a spool has answered; return its status. Not collective."""
     spool = Spool.found(arguments.spool)
     return _result(spool, arguments.id, arguments)
 
 
-def _result(spool: Spool, identity: str, arguments) -> int:
+def _result(spool: Spool, identity: str, arguments: argparse.Namespace) -> int:
     state, folder = spool.find(identity)
     outcome = spools.read_outcome(folder)
     if outcome is None or state not in ("done", "failed"):
@@ -252,8 +260,8 @@ def _result(spool: Spool, identity: str, arguments) -> int:
     return int(outcome["exit"])
 
 
-def cancel(arguments) -> int:
-    """Cancel jobs of a spool; those that have ended stay as they are."""
+def cancel(arguments: argparse.Namespace) -> int:
+    """Cancel jobs of a spool; those that have ended stay as they are. Not collective."""
     spool = Spool.found(arguments.spool)
     facts, lines = [], []
     for identity in arguments.jobs:

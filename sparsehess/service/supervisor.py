@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shlex
 import shutil
@@ -24,7 +25,7 @@ _LOOK = 0.1
 _SHORT, _LATER = 5.0, 1.0
 
 
-def supervise(arguments) -> int:
+def supervise(arguments: argparse.Namespace) -> int:
     """Start the service, and again while it is ended by anything but itself; return its last exit status.
 
     Not collective: a process without MPI. SIGTERM and SIGINT are passed on as a request to leave.
@@ -90,7 +91,7 @@ def _was_ended(spool: Spool, began: float) -> bool:
         return False
 
 
-def _words(arguments) -> list[str]:
+def _words(arguments: argparse.Namespace) -> list[str]:
     """Return the flags of the service itself."""
     words = [str(Path(arguments.spool).absolute()), "--groups", str(arguments.groups)]
     for flag in ("allow_code", "allow_data"):

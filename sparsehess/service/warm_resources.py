@@ -133,9 +133,9 @@ class WarmResources(Resources):
 
     def _pattern_digest(self, pattern: Pattern) -> bytes:
         """Return a digest of a whole pattern and its layout, the same on every rank. Collective."""
-        mine = hashlib.blake2b(np.ascontiguousarray(pattern.indptr), digest_size=24)
-        mine.update(np.ascontiguousarray(pattern.indices))
-        mine.update(np.ascontiguousarray(pattern.layout.starts))
+        mine = hashlib.blake2b(digest_size=24)
+        for array in (pattern.indptr, pattern.indices, pattern.layout.starts):
+            mine.update(np.ascontiguousarray(array).data)
         return hashlib.blake2b(b"".join(self._comm.allgather(mine.digest())), digest_size=24).digest()
 
     def _digest(self, path: str) -> bytes:

@@ -238,7 +238,7 @@ SCENES = {
     "look": (spools.Spool, "claim", 0, ""),
     "outcome": (spools, "write_outcome", 0, ""),
     "end": (Path, "glob", 0, ""),
-    "record": (serve, "recorded", 1, ""),
+    "record": (serve, "record_output", 1, ""),
     "folder": (os, "chdir", 1, ""),
     "limit": (os, "open", 1, '[submit]\\ntime = "10:00"\\n'),
 }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpi4py import MPI
 
@@ -54,7 +55,9 @@ def colored_picture(pattern: Pattern, coloring: Coloring, bins: int = 600) -> np
     return highest.reshape(bins, bins) if highest is not None else None
 
 
-def plot_coloring(path, picture: np.ndarray, n: int, coloring: Coloring, title: str) -> None:
+def plot_coloring(
+    path: str | os.PathLike[str], picture: np.ndarray | None, n: int, coloring: Coloring, title: str
+) -> None:
     """Draw the coloured matrix into a picture file.
 
     Not collective: rank 0 calls it.
@@ -78,7 +81,12 @@ def plot_coloring(path, picture: np.ndarray, n: int, coloring: Coloring, title: 
 
 
 def plot_spectrum(
-    path, spectrum: Spectrum, units: Units | None, picture: np.ndarray | None, n: int, title: str
+    path: str | os.PathLike[str],
+    spectrum: Spectrum,
+    units: Units | None,
+    picture: np.ndarray | None,
+    n: int,
+    title: str,
 ) -> None:
     """Draw spectrum and pattern into a picture file.
 
@@ -110,7 +118,7 @@ def plot_spectrum(
     _save(figure, path)
 
 
-def plot_density(path, found: Density, title: str) -> None:
+def plot_density(path: str | os.PathLike[str], found: Density, title: str) -> None:
     """Draw a density with its error band and atoms, and the cumulative count, into a picture file.
 
     Not collective: rank 0 calls it.
@@ -140,7 +148,7 @@ def plot_density(path, found: Density, title: str) -> None:
     _save(figure, path)
 
 
-def _matplotlib():
+def _matplotlib() -> tuple[Any, Any]:
     matplotlib = optional("matplotlib", "--plot", "plot")
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
@@ -148,7 +156,7 @@ def _matplotlib():
     return matplotlib, plt
 
 
-def _save(figure, path) -> None:
+def _save(figure: Any, path: str | os.PathLike[str]) -> None:
     import matplotlib.pyplot as plt
 
     figure.tight_layout()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,12 +35,12 @@ class Result:
     """
 
     spec: SolveSpec
-    facts: dict
+    facts: dict[str, Any]
     eigenvalues: np.ndarray
     vectors: list[PETSc.Vec]
 
 
-def read_result(path, layout: Layout) -> Result:
+def read_result(path: str | os.PathLike[str], layout: Layout) -> Result:
     """Read a result file (.h5 or .npz); nothing is unpickled.
 
     Collective. Rank 0 reads one vector at a time of an .h5 file, all of a .npz.
@@ -47,98 +51,97 @@ def read_result(path, layout: Layout) -> Result:
         The file is none, or its vectors are not of this many rows.
     """
     path, comm = Path(path), layout.comm
-    source = None
-    with agreement(comm):
-        if comm.rank == 0:
-            source = _Source(path, layout.n)
-    facts, values = comm.bcast((source.facts, source.values) if comm.rank == 0 else None)
-    vectors: list[PETSc.Vec] = []
-    try:
+    with ExitStack() as stack:
+        source: _Source | None = None
+        told: tuple[dict[str, Any], np.ndarray] | None = None
+        with agreement(comm):
+            if comm.rank == 0:
+                source = stack.enter_context(_open(path, layout.n))
+                told = source.facts, source.values
+        facts, values = comm.bcast(told)
         spec = _spec(facts, path)
-        for number in range(len(values)):
-            row = None
-            with agreement(comm):
-                local = np.empty(layout.n_local, PETSc.ScalarType)
-                if comm.rank == 0:
-                    row = source.row(number)
-            comm.Scatterv([row, (layout.counts, layout.starts[:-1])] if comm.rank == 0 else None, local)
-            vectors.append(PETSc.Vec().createMPI((layout.n_local, layout.n), comm=comm))
-            vectors[-1].setArray(local)
-    except Exception:
-        destroy(*vectors)
-        raise
-    finally:
-        if source is not None:
-            source.close()
+        vectors: list[PETSc.Vec] = []
+        try:
+            for number in range(len(values)):
+                row = None
+                with agreement(comm):
+                    local = np.empty(layout.n_local, PETSc.ScalarType)
+                    if source is not None:
+                        row = source.row(number)
+                comm.Scatterv([row, (layout.counts, layout.starts[:-1])] if comm.rank == 0 else None, local)
+                vectors.append(PETSc.Vec().createMPI((layout.n_local, layout.n), comm=comm))
+                vectors[-1].setArray(local)
+        except Exception:
+            destroy(*vectors)
+            raise
     return Result(spec, facts, values, vectors)
 
 
+@dataclass(frozen=True)
 class _Source:
-    """An open result file, on rank 0."""
+    """An open result file, on rank 0: its JSON, its eigenvalues, and the rows of its vectors."""
 
-    def __init__(self, path: Path, n: int):
-        self.path, self._file = path, None
+    path: Path
+    facts: dict[str, Any]
+    values: np.ndarray
+    rows: Any
+
+    def row(self, number: int) -> np.ndarray:
         try:
-            self._open(path, n)
-        except BaseException:
-            self.close()
-            raise
+            return np.ascontiguousarray(self.rows[number], PETSc.ScalarType)
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: vector {number} cannot be read ({' '.join(str(error).split())})"
+            ) from error
 
-    def _open(self, path: Path, n: int) -> None:
+
+@contextmanager
+def _open(path: Path, n: int) -> Iterator[_Source]:
+    """Open a result of n variables."""
+    with ExitStack() as stack:
         try:
             if path.suffix == ".h5":
-                self._file = opened(path)
-                text = str(self._file.attrs["json"])
-                self._rows = self._file["vectors"]
+                file = stack.enter_context(closing(opened(path)))
+                text = str(file.attrs["json"])
             elif path.suffix == ".npz":
                 member_sizes(path)
-                self._file = np.load(path, allow_pickle=False)
-                text = str(self._file["json"])
-                self._rows = self._file["vectors"]
+                file = stack.enter_context(closing(np.load(path, allow_pickle=False)))
+                text = str(file["json"])
             else:
                 raise InputError(f"{path}: a result is an .h5 or .npz file")
-            self.values = self._numbers("eigenvalues", self._file["eigenvalues"])
-            self.facts = json.loads(text)
+            rows = file["vectors"]
+            values = _numbers(path, "eigenvalues", file["eigenvalues"])
+            facts = json.loads(text)
         except (InputError, StackError):
             raise
         except Exception as error:  # whatever a damaged file makes a reader do
             raise InputError(
                 f"{path}: no result of sparsehess eigs ({' '.join(str(error).split())[:200]})"
             ) from error
-        if not isinstance(self.facts, dict):
+        if not isinstance(facts, dict):
             raise InputError(f"{path}: no result of sparsehess eigs (its JSON is no table)")
-        k = len(self.values)
-        shape = getattr(self._rows, "shape", "that are none")
+        k = len(values)
+        shape = getattr(rows, "shape", "that are none")
         if shape != (k, n) and (k or shape != (0, 0)):
             raise InputError(f"{path}: {k} eigenvalues and vectors {shape} do not fit n = {n}")
-        if self._rows.dtype.kind == "c" and not complex_scalars():
+        if rows.dtype.kind == "c" and not complex_scalars():
             raise InputError(f"{path}: its vectors are complex: they take {another_build(True)}")
-        if self._rows.dtype.kind not in "fiuc":
-            raise InputError(f"{path}: vectors of {self._rows.dtype}, not of numbers")
-        if not np.isfinite(self.values).all():
+        if rows.dtype.kind not in "fiuc":
+            raise InputError(f"{path}: vectors of {rows.dtype}, not of numbers")
+        if not np.isfinite(values).all():
             raise InputError(f"{path}: eigenvalues that are not finite")
-
-    def _numbers(self, name: str, stored) -> np.ndarray:
-        """Return a list of real numbers; its size is looked at before it is read."""
-        kind = getattr(stored, "dtype", np.dtype(object)).kind
-        if getattr(stored, "ndim", 0) != 1 or kind not in "fiu":
-            raise InputError(f"{self.path}: {name} must be a list of numbers")
-        return np.asarray(stored[()], np.float64)
-
-    def row(self, number: int) -> np.ndarray:
-        try:
-            return np.ascontiguousarray(self._rows[number], PETSc.ScalarType)
-        except OSError as error:
-            raise InputError(
-                f"{self.path}: vector {number} cannot be read ({' '.join(str(error).split())})"
-            ) from error
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
+        yield _Source(path, facts, values, rows)
 
 
-def _spec(facts: dict, path: Path) -> SolveSpec:
+def _numbers(path: Path, name: str, stored: Any) -> np.ndarray:
+    """Return a list of real numbers; its size is looked at before it is read."""
+    kind = getattr(stored, "dtype", np.dtype(object)).kind
+    if getattr(stored, "ndim", 0) != 1 or kind not in "fiu":
+        raise InputError(f"{path}: {name} must be a list of numbers")
+    return np.asarray(stored[()], np.float64)
+
+
+def _spec(facts: dict[str, Any], path: Path) -> SolveSpec:
     """Return what a stored run was asked for."""
     try:
         which = facts["which"]

@@ -25,7 +25,7 @@ def table(heads: list[str], rows: list[list[str]]) -> str:
         max(len(head), *(len(row[i]) for row in rows)) if rows else len(head) for i, head in enumerate(heads)
     ]
 
-    def line(cells):
+    def line(cells: Sequence[str]) -> str:
         return "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
 
     return "\n".join([line(heads), line(["-" * width for width in widths]), *(line(row) for row in rows)])
@@ -35,7 +35,7 @@ def spectrum_table(spectrum: Spectrum, units: Units | None, zero: float) -> str:
     """Return the eigenpairs as a table; zero modes and imaginary frequencies are named."""
     heads = ["mode", "eigenvalue", *([units.frequency] if units else []), "backward error", ""]
     rows = []
-    frequencies = units.of_eigenvalues(spectrum.eigenvalues) if units else None
+    frequencies = units.of_eigenvalues(spectrum.eigenvalues) if units else spectrum.eigenvalues
     for i, value in enumerate(spectrum.eigenvalues):
         note = "zero" if abs(value) <= zero else "negative curvature" if value < 0 else ""
         row = [str(i + 1), f"{value:.10g}"]
