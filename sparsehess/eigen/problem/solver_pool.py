@@ -33,8 +33,8 @@ class Pencil(Protocol):
 class SolverPool:
     """Every solver is made for its matrix, and destroyed with its factorization.
 
-    An `EigenProblem` may be given another pool, which keeps solvers for the next matrix with the same nonzeros: what
-    a factorization finds out about those it then need not find out again.
+    An `EigenProblem` may be given another pool, which keeps solvers for the next matrix with the same nonzeros:
+    what a factorization finds out about those it then need not find out again.
     """
 
     def take(self, problem: Pencil, package: str) -> SLEPc.EPS:
