@@ -84,7 +84,7 @@ def probing():
         function = make(2000)
         calls = {}
         problem = sh.Objective(x=function.x, gradient=function.gradient)
-        found = sh.detect(problem, counts=calls)
+        found = sh.detect_pattern(problem, counts=calls)
         exact = (found.to_scipy() != function.pattern).nnz == 0
         degree = int(np.diff(function.pattern.indptr).max())
         print(

@@ -280,7 +280,7 @@ def million_one(name, batch, n):
     ours(make(64), x[:64]).close()
     before = peak()
     objective = sh.from_jax(make(n), x, memory=batch * 64 * n)
-    tracing, pattern = timed(sh.detect, objective)
+    tracing, pattern = timed(sh.detect_pattern, objective)
     traced = peak() - before
     seconds, hessian = timed(lambda: sh.assemble(objective, pattern=pattern, derivative="ad", columns=batch))
     stages = {"tracing": tracing, **hessian.timings, "first": tracing + seconds}

@@ -20,8 +20,8 @@ _HOME = {
     "color": "sparsehess.coloring",
     "verify_coloring": "sparsehess.coloring",
     "Coloring": "sparsehess.coloring",
-    "detect": "sparsehess.hessian.pattern_detection",
-    "assemble": "sparsehess.hessian.hessian",
+    "detect_pattern": "sparsehess.hessian.pattern_detection",
+    "assemble": "sparsehess.hessian.assembly",
     "Hessian": "sparsehess.hessian.hessian",
     "MatrixFree": "sparsehess.hessian.matrix_free",
     **dict.fromkeys(

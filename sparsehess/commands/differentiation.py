@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from sparsehess.coloring import BEST, Coloring, fingerprint, load
 from sparsehess.commands import flag_groups, problem_files
-from sparsehess.hessian.evaluation_journal import Journal
-from sparsehess.hessian.hessian import Hessian, assemble, detected
+from sparsehess.hessian.assembly import assemble, detect_with_journal
+from sparsehess.hessian.evaluation_journal import NoJournal, open_journal
+from sparsehess.hessian.hessian import Hessian
 from sparsehess.hessian.matrix_free import MatrixFree
 from sparsehess.runtime import on_root
 from sparsehess.runtime.progress import SharedProgress
@@ -45,27 +46,25 @@ def assemble_problem(call: Call) -> Hessian:
     arguments = call.arguments
     objective = load_problem(arguments, call.comm)
     by_element = objective.elements is not None and arguments.coloring is None
-    journal = None
     pattern: Pattern | None
     calls: dict[str, int] = {}
     if arguments.pattern == "detect":
         flag_groups.refuse(arguments, {"blocks": 1}, "a pattern that is detected comes without groups")
         journal = _journal(call, objective, None)
-        pattern, calls = detected(objective, journal, seed=arguments.seed, points=arguments.points)
+        pattern, calls = detect_with_journal(objective, journal, seed=arguments.seed, points=arguments.points)
     else:
         flag_groups.refuse(arguments, {"points": 1}, "only --pattern detect probes points")
         pattern = given_pattern(arguments, objective, call.comm)
+        journal = _journal(call, objective, pattern)
     given = time.perf_counter() - began
     if by_element:
         flag_groups.refuse(
             arguments, flag_groups.COLORING, "the Hessians of the elements are summed; --coloring colours all"
         )
-    if journal is None:
-        journal = _journal(call, objective, pattern)
     coloring = None
     if not by_element and pattern is not None:
         make = partial(color_pattern, call, pattern)
-        coloring = make() if journal is None else journal.coloring(pattern, make)
+        coloring = journal.coloring(pattern, make)
     progress = SharedProgress("colours evaluated", call.comm, arguments.quiet)
     hessian = assemble(
         objective,
@@ -119,18 +118,22 @@ def color_pattern(call: Call, pattern: Pattern) -> Coloring:
     )
 
 
-def _journal(call: Call, objective: Objective, pattern: Pattern | None) -> Journal | None:
-    """Return the journal of an assembly in the checkpoint, if there is one. Collective."""
-    if call.checkpoint is None:
-        return None
+def _journal(call: Call, objective: Objective, pattern: Pattern | None) -> NoJournal:
+    """Return the journal of an assembly in the checkpoint. Collective."""
     arguments = call.arguments
-    asked = {name: getattr(arguments, name) for name in (*flag_groups.DERIVATIVES, *flag_groups.COLORING, "seed")}
-    place = arguments.input.rpartition(":")[0]
-    asked["input"] = arguments.input.replace(place, Path(place).name)
-    asked["settings"] = sorted(arguments.settings)
-    asked["structure"] = None if pattern is None else fingerprint(pattern)
-    asked["code"] = on_root(objective.comm, _code, place)
-    return Journal.of(call.checkpoint, objective, asked)
+
+    def decided() -> dict:
+        place = arguments.input.rpartition(":")[0]
+        names = (*flag_groups.DERIVATIVES, *flag_groups.COLORING, "seed")
+        return {
+            **{name: getattr(arguments, name) for name in names},
+            "input": arguments.input.replace(place, Path(place).name),
+            "settings": sorted(arguments.settings),
+            "structure": None if pattern is None else fingerprint(pattern),
+            "code": on_root(objective.comm, _code, place),
+        }
+
+    return open_journal(call.checkpoint, objective, decided)
 
 
 def _code(place: str) -> str | None:

@@ -15,6 +15,7 @@ from sparsehess.commands.advice import advised
 from sparsehess.commands.cost_model import Calls
 from sparsehess.commands.differentiation import color_pattern, given_pattern, load_problem
 from sparsehess.commands.output import SCHEMA, answer, ranks
+from sparsehess.derivatives.evaluations import Evaluations
 from sparsehess.errors import InputError
 from sparsehess.runtime import memory
 from sparsehess.storage import matrix_files
@@ -129,7 +130,7 @@ def _calls(call: Call, objective: Objective) -> tuple[Pattern | None, Calls]:
 
 def _measured(objective: Objective) -> float:
     """Return seconds of one gradient, or of one product where there is no gradient. Collective."""
-    evaluations = objective.at(objective.x)
+    evaluations = Evaluations(objective, objective.x)
     began = time.perf_counter()
     if objective.gradient is not None or objective.energy is not None or objective.elements is not None:
         evaluations.gradients([evaluations.x])

@@ -1,45 +1,36 @@
-"""How the user's functions are called on many ranks: shared out, all together, or by groups.
+"""Evaluations: gradients and products of an objective at one point, on all ranks, counted.
 
-A *group* of ranks evaluates one gradient. With a replicated gradient every rank is a group of its
-own, with a distributed one all ranks are the only group, and `Objective.in_groups` makes anything
-between. Groups share out the work (`work`); in the end every row goes to the rank that owns it.
+A *group* of ranks evaluates one gradient. With a replicated gradient every rank is a group of its own, with a
+distributed one all ranks are the only group, and `Objective.in_groups` makes anything between. What groups are
+asked for, and how it is dealt to them, stands in `rounds`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mpi4py import MPI
 
 import numpy as np
 
-from sparsehess.derivatives.row_transfer import Traffic
+from sparsehess.derivatives.recorder import ElementSums, Recorder
+from sparsehess.derivatives.rounds import Evaluate, Rounds
+from sparsehess.derivatives.row_transfer import RowTransfer
 from sparsehess.derivatives.user_functions import ArrayCalls, VecCalls
 from sparsehess.errors import CheckError
-from sparsehess.runtime import agreement, raise_together
-from sparsehess.runtime.random_numbers import digest
-from sparsehess.runtime.work_stealing import Work
+from sparsehess.runtime import agreement
 
 if TYPE_CHECKING:
-    from sparsehess.derivatives.elements import Gathering
-    from sparsehess.hessian.evaluation_journal import Journal
+    from petsc4py import PETSc
 
+    from sparsehess.derivatives.elements import Elements
+    from sparsehess.derivatives.objective import Objective
 
-def _timed(method):
-    """Add the time of a method to `seconds`."""
-
-    @wraps(method)
-    def timed(self, *arguments, **named):
-        began = time.perf_counter()
-        try:
-            return method(self, *arguments, **named)
-        finally:
-            self.seconds += time.perf_counter() - began
-
-    return timed
+# (values, weight) of the gradients of a sum: where variables stand, None for x itself.
+Nodes = Sequence[tuple[np.ndarray | None, float]]
 
 
 class Evaluations:
@@ -58,30 +49,36 @@ class Evaluations:
         What they have taken so far, with what ranks had to tell each other.
     on_color
         Called as on_color(pieces of work begun, pieces); may raise, on any rank.
-    journal
-        Where gradients and products are saved, and looked up; None for nowhere.
     """
 
-    def __init__(self, objective, x):
+    def __init__(self, objective: Objective, x: np.ndarray | PETSc.Vec) -> None:
         self.objective = objective
         self.comm, self.layout = objective.comm, objective.layout
         self.counts = {"gradient": 0, "hvp": 0, "energy": 0}
-        self.on_color: Callable[[int, int], None] = lambda done, total: None
+        self.on_color: Callable[[int, int], None] = _show_nothing
         self.seconds = 0.0
         inner = objective.group or objective
         self._calls = (VecCalls if inner.distributed else ArrayCalls)(inner, x, self.comm.rank)
         self._group = inner.comm if inner.distributed else MPI.COMM_SELF
-        self._traffic = Traffic(self.comm, self.layout, self._calls.first, len(self._calls.x))
+        self._transfer = RowTransfer(self.comm, self.layout, self._calls.first, len(self._calls.x))
+        self._rounds = Rounds(self.comm, self._group, self._transfer, objective.summed)
         self._groups = self.comm.allreduce(int(self._group.rank == 0))
-        self._together = self._group.size == self.comm.size and not (objective.summed and self.comm.size > 1)
         # The gradient at x, once it was needed; this rank's rows of its group.
         self._base: np.ndarray | None = None
-        self.journal: Journal | None = None
         first = bool(self._group.allreduce(self.comm.rank == 0, op=MPI.LOR))  # all groups have the same point
-        self.x = self._traffic.up([0] if first else [], [self._calls.x] if first else [], 1)[0]
+        holders = self.comm.allgather([0] if first else [])
+        self.x = self._transfer.to_owners(holders, [self._calls.x] if first else [], 1)[0]
 
-    @_timed
-    def changes(self, colors: np.ndarray, count: int, nodes) -> np.ndarray:
+    @property
+    def recorder(self) -> Recorder:
+        """What saves gradients and products, and looks them up."""
+        return self._rounds.recorder
+
+    @recorder.setter
+    def recorder(self, recorder: Recorder) -> None:
+        self._rounds.recorder = recorder
+
+    def changes(self, colors: np.ndarray, count: int, nodes: Nodes) -> np.ndarray:
         """Return (count, n_local) weighted sums of gradients, the variables of one colour moved at a time.
 
         Collective. Costs a gradient for each node and colour; for all nodes without values together, one.
@@ -94,94 +91,85 @@ class Evaluations:
             Pairs (values, weight): for each gradient of the sum, (n_local,) where the variables of the colour
             stand, complex for the imaginary part of the gradient there; None is x itself.
         """
-        order, ends = _classes(self._traffic.down(colors), count)
-        moved = [(self._traffic.down(values), weight) for values, weight in nodes if values is not None]
-        resting = sum(weight for values, weight in nodes if values is None)
-        base = self._gradient_here() if resting else None
-        asked = self._asked("changes", colors, nodes=len(moved))
-        # Where gradients are saved each is a piece of work of its own: no finished one is lost with another.
-        parts = 1 if self.journal is None else len(moved)
+        with self._timed():
+            order, ends = _classes(self._transfer.to_group(colors), count)
+            moved, resting = self._split(nodes)
+            base = resting * self._gradient_here() if resting else np.zeros(self._transfer.held)
+            request = self.recorder.describe(self.layout, "changes", colors, nodes=len(moved))
+            parts = self.recorder.parts(len(moved))
 
-        def one(units, into):
-            color, part = divmod(int(units[0]), parts)
-            group = order[ends[color] : ends[color + 1]]
-            into[0] = 0.0 if base is None or part else resting * base
-            for values, weight in moved if parts == 1 else moved[part : part + 1]:
-                gradient = self._calls.gradient(group, values[group])
-                with np.errstate(invalid="ignore"):  # what is not finite is found below, and named
-                    into[0] += gradient if weight == 1 else weight * gradient
-            self._finite(into[0], color)
+            def evaluate(units: np.ndarray, rows: np.ndarray) -> None:
+                color, part = divmod(int(units[0]), parts)
+                group = order[ends[color] : ends[color + 1]]
+                rows[0] = 0.0 if part else base
+                for values, weight in moved if parts == 1 else moved[part : part + 1]:
+                    gradient = self._calls.gradient(group, values[group])
+                    with np.errstate(invalid="ignore"):  # what is not finite is found below, and named
+                        rows[0] += gradient if weight == 1 else weight * gradient
+                self._check_finite(rows[0], color)
 
-        out = self._evaluated(count, one, asked, parts=parts)
-        self._count(count * len(moved))
-        return out
+            out = self._rounds.run(request, count, parts, evaluate, 1, self.on_color)
+            self._count(count * len(moved))
+            return out
 
-    @_timed
     def gradients(self, points: list[np.ndarray]) -> np.ndarray:
         """Return (m, n_local) the gradients at m points, each given as (n_local,) values.
 
         Collective.
         """
-        wanted = [self._traffic.down(point) for point in points]
-        every = np.arange(len(self._calls.x))
+        with self._timed():
+            wanted = [self._transfer.to_group(point) for point in points]
+            every = np.arange(self._transfer.held)
 
-        def one(units, into):
-            into[0] = self._calls.gradient(every, wanted[units[0]])
-            self._finite(into[0], None)
+            def evaluate(units: np.ndarray, rows: np.ndarray) -> None:
+                rows[0] = self._calls.gradient(every, wanted[units[0]])
+                self._check_finite(rows[0])
 
-        out = self._evaluated(len(points), one, self._asked("gradients"))
-        self._count(len(points))
-        return out
+            out = self._run("gradients", None, len(points), evaluate)
+            self._count(len(points))
+            return out
 
-    @_timed
     def products(self, colors: np.ndarray, count: int, directions: np.ndarray) -> np.ndarray:
         """Return (count, n_local) Hessian-vector products with the variables of one colour of `directions`.
 
         Collective. Batches of products are asked for at once where the objective has them.
         """
-        asked = self._asked("products", colors)
-        colors, whole = self._traffic.down(colors), self._traffic.down(directions)
-        batch = self.objective.batch
-        if not self.objective.summed:  # nobody idle while others have whole batches
-            batch = max(1, min(batch, -(-count // self._groups)))
+        with self._timed():
+            held, whole = self._transfer.to_group(colors), self._transfer.to_group(directions)
 
-        def one(units, into):
-            seeds, place = np.zeros((len(into), len(whole))), np.full(count + 1, -1)
-            place[units] = np.arange(len(units))
-            rows = place[colors]  # the last is for those without a colour
-            here = np.flatnonzero(rows >= 0)
-            seeds[rows[here], here] = whole[here]
-            into[:] = self._calls.products(seeds)
-            for row, color in enumerate(units):
-                self._finite(into[row], color)
+            def evaluate(units: np.ndarray, rows: np.ndarray) -> None:
+                seeds, place = np.zeros((len(rows), len(whole))), np.full(count + 1, -1)
+                place[units] = np.arange(len(units))
+                row = place[held]  # the last is for those without a colour
+                here = np.flatnonzero(row >= 0)
+                seeds[row[here], here] = whole[here]
+                rows[:] = self._calls.products(seeds)
+                for product, color in zip(rows, units, strict=True):
+                    self._check_finite(product, color)
 
-        out = self._evaluated(count, one, asked, batch)
-        self.counts["hvp"] += count
-        return out
+            out = self._run("products", colors, count, evaluate, self._batch(count))
+            self.counts["hvp"] += count
+            return out
 
-    @_timed
     def along(self, directions: np.ndarray) -> np.ndarray:
         """Return (k, n_local) Hessian-vector products with directions (k, n_local).
 
         Collective. Batches of products are asked for at once where the objective has them.
         """
-        whole = np.array([self._traffic.down(row) for row in directions])
-        batch = self.objective.batch
-        if not self.objective.summed:  # as for the colours
-            batch = max(1, min(batch, -(-len(directions) // self._groups)))
+        with self._timed():
+            whole = np.array([self._transfer.to_group(row) for row in directions])
 
-        def one(units, into):
-            into[:] = self._calls.products(whole[units])
-            for row in range(len(into)):
-                self._finite(into[row], None)
+            def evaluate(units: np.ndarray, rows: np.ndarray) -> None:
+                rows[:] = self._calls.products(whole[units])
+                for product in rows:
+                    self._check_finite(product)
 
-        out = self._evaluated(len(directions), one, self._asked("along"), batch)
-        self.counts["hvp"] += len(directions)
-        return out
+            out = self._run("along", None, len(directions), evaluate, self._batch(len(directions)))
+            self.counts["hvp"] += len(directions)
+            return out
 
-    @_timed
-    def by_element(self, nodes, taken: np.ndarray, gathering: Gathering) -> None:
-        """Add the Hessians of all this rank's elements to a gathering, a column (m, k) of each kind at a time.
+    def by_element(self, nodes: Nodes, taken: np.ndarray, sums: ElementSums) -> None:
+        """Add the Hessians of all this rank's elements to sums, a column (m, k) of each kind at a time.
 
         Collective. A sweep over all elements counts as a gradient: those of the nodes for each variable of the
         largest elements.
@@ -193,51 +181,76 @@ class Evaluations:
         taken
             (n_local,) what the sums are divided by.
         """
-        x, taken = self._calls.x, self._traffic.down(taken)
-        moved = [(self._traffic.down(values), weight) for values, weight in nodes if values is not None]
-        resting = sum(weight for values, weight in nodes if values is None)
-        kinds = self.objective.elements
-        steps = self.comm.allreduce(max((kind.size for kind in kinds), default=0), op=MPI.MAX)
-        begun = 0 if self.journal is None else self.journal.begin_sweeps(gathering)
-        here = []
+        with self._timed():
+            x, taken = self._calls.x, self._transfer.to_group(taken)
+            moved, resting = self._split(nodes)
+            kinds = self.objective.elements or ()
+            sweeps = self.comm.allreduce(max((kind.size for kind in kinds), default=0), op=MPI.MAX)
+            begun = self.recorder.begin_sweeps(sums)
+            bases: list[np.ndarray | float] = [0.0] * len(kinds)
+            with agreement(self.comm):
+                if resting and begun < sweeps:
+                    bases = [resting * self._calls.slopes(kind, x[kind.members]) for kind in kinds]
 
-        def sweep(variable):
-            for number, kind in enumerate(kinds):
-                if variable >= kind.size:
-                    continue
-                own = kind.members[:, variable]
-                total = np.zeros(kind.members.shape) + here[number]
-                for values, weight in moved:
-                    X = x[kind.members].astype(values.dtype, copy=False)
-                    X[:, variable] = values[own]
-                    slopes = self._calls.slopes(kind, X)
-                    total += weight * (slopes.imag if slopes.dtype.kind == "c" else slopes)
-                total /= taken[own][:, None]
-                self._elements_finite(total, kind)
-                gathering.add(number, variable, total)
-            self.on_color(variable + 1, steps)
+            def sweep(variable: int) -> None:
+                for number, kind in enumerate(kinds):
+                    if variable >= kind.size:
+                        continue
+                    own = kind.members[:, variable]
+                    total = np.zeros(kind.members.shape) + bases[number]
+                    for values, weight in moved:
+                        X = x[kind.members].astype(values.dtype, copy=False)
+                        X[:, variable] = values[own]
+                        slopes = self._calls.slopes(kind, X)
+                        total += weight * (slopes.imag if slopes.dtype.kind == "c" else slopes)
+                    total /= taken[own][:, None]
+                    self._check_elements_finite(total, kind)
+                    sums.add(number, variable, total)
+                self.on_color(variable + 1, sweeps)
 
-        with agreement(self.comm):
-            if begun < steps:
-                here += [resting * self._calls.slopes(kind, x[kind.members]) if resting else 0.0 for kind in kinds]
-            if self.journal is None:
-                for variable in range(steps):
-                    sweep(variable)
-        if self.journal is not None:
-            for variable in range(begun, steps):
+            for variable in range(begun, sweeps):
                 with agreement(self.comm):
                     sweep(variable)
-                self.journal.swept(variable + 1, variable + 1 == steps, gathering)
-        self._count(steps * len(moved) + bool(resting))
+                self.recorder.end_sweep(variable + 1, variable + 1 == sweeps, sums)
+            self._count(sweeps * len(moved) + bool(resting))
 
-    def _elements_finite(self, columns: np.ndarray, kind) -> None:
-        if not np.isfinite(columns.sum()):
-            element, i = np.argwhere(~np.isfinite(columns))[0]
-            raise CheckError(
-                f"the derivatives of {self.objective.name} are not finite: {columns[element, i]} at variable "
-                f"{kind.members[element, i]}, in an element of {kind.size} variables on rank {self.comm.rank}; is "
-                "the function defined around x?"
-            )
+    def _split(self, nodes: Nodes) -> tuple[list[tuple[np.ndarray, float]], float]:
+        """Return the nodes at which variables are moved, in the group's rows, and the weight of x itself."""
+        moved = [(self._transfer.to_group(values), weight) for values, weight in nodes if values is not None]
+        return moved, sum(weight for values, weight in nodes if values is None)
+
+    def _run(
+        self, kind: str, colors: np.ndarray | None, count: int, evaluate: Evaluate, batch: int = 1
+    ) -> np.ndarray:
+        """Return (count, n_local) rows of a request of this kind."""
+        request = self.recorder.describe(self.layout, kind, colors)
+        return self._rounds.run(request, count, 1, evaluate, batch, self.on_color)
+
+    def _batch(self, count: int) -> int:
+        """Return how many of so many products a group asks for at once."""
+        batch = self.objective.batch
+        if self.objective.summed:
+            return batch
+        return max(1, min(batch, -(-count // self._groups)))  # nobody idle while others have whole batches
+
+    def _gradient_here(self) -> np.ndarray:
+        """Return the gradient at x, this rank's rows of its group; evaluated once."""
+        if self._base is None:
+            none = np.zeros(0, np.int64)
+
+            def evaluate(units: np.ndarray, rows: np.ndarray) -> None:
+                rows[0] = self._calls.gradient(none, np.zeros(0))
+                self._check_finite(rows[0])
+
+            if self.objective.summed:  # each rank's own part, as the parts at other points are
+                base = np.empty((1, self._transfer.held))
+                with agreement(self.comm):
+                    evaluate(none, base)
+                self._base = base[0]
+            else:
+                self._base = self._transfer.to_group(self._run("here", None, 1, evaluate)[0])
+            self._count(1)
+        return self._base
 
     def _count(self, gradients: int) -> None:
         if self.objective.gradient is None:
@@ -245,94 +258,16 @@ class Evaluations:
         else:
             self.counts["gradient"] += gradients
 
-    def _gradient_here(self) -> np.ndarray:
-        if self._base is None:
-            none = np.zeros(0, np.int64)
-
-            def one(units, into):
-                into[0] = self._calls.gradient(none, np.zeros(0))
-                self._finite(into[0], None)
-
-            if self.objective.summed:  # each rank's own part, as the parts at other points are
-                base = np.empty((1, len(self._calls.x)))
-                with agreement(self.comm):
-                    one(none, base)
-                self._base = base[0]
-            else:
-                self._base = self._traffic.down(self._evaluated(1, one, self._asked("here"))[0])
-            self._count(1)
-        return self._base
-
-    def _asked(self, kind: str, colors: np.ndarray | None = None, **more) -> dict:
-        """Return what tells a request from others, for the journal, if there is one. Collective."""
-        if self.journal is None:
-            return {}
-        return {"kind": kind, "colors": None if colors is None else digest(self.layout, colors), **more}
-
-    def _evaluated(self, count: int, one, asked: dict, batch: int = 1, parts: int = 1) -> np.ndarray:
-        """Return (count, n_local) rows of what one(units, into) fills in, `batch` units at a time.
-
-        Parameters
-        ----------
-        asked
-            Of the request, for the journal.
-        parts
-            Consecutive units of which each row is the sum.
-        """
-
-        def tell(unit):
-            self.on_color(int(unit) // parts + 1, count)
-
-        if self.journal is None:
-            return self._round(np.arange(count), one, batch, tell)[0]
-        record = self.journal.begin(asked, count, parts)
-        while not record.done.all():
-            left = np.flatnonzero(~record.done)
-            if self._together or self.objective.summed:
-                left = left[:batch]  # nobody goes on alone: all look up together after each
-            rows, done = self._round(left, one, batch, tell)
-            for unit, row in zip(left[done], rows[done], strict=True):
-                record.rows[unit // parts] += row
-            record.done.flat[left[done]] = True
-            self.journal.look()
-        return self.journal.handed_out(record)
-
-    def _round(self, left: np.ndarray, one, batch: int, tell) -> tuple[np.ndarray, np.ndarray]:
-        """Return (rows (m, n_local), done (m,)) of these units: of all, or of those until a save is due."""
-        m = len(left)
-        if self._together:
-            out = np.empty((m, self.layout.n_local))
-            for first in range(0, m, batch):
-                units = left[first : first + batch]
-                one(units, out[first : first + len(units)])
-                with agreement(self.comm):  # it may end the work, on all ranks then
-                    tell(units[-1])
-            return out, np.ones(m, bool)
-        numbers, vectors, error = [], [], None
-        work = Work(self.comm, self._group, -(-m // batch), self.objective.summed)
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Add the time of the block to `seconds`."""
+        began = time.perf_counter()
         try:
-            for task in work:
-                units = left[task * batch : (task + 1) * batch]
-                rows = np.empty((len(units), len(self._calls.x)))
-                one(units, rows)
-                numbers += range(task * batch, task * batch + len(units))
-                vectors += list(rows)
-                tell(units[-1])
-                if self.journal is not None and self._group.allreduce(self.journal.wanted, op=MPI.LOR):
-                    work.stop()
-        except Exception as caught:  # the others must hear of it, and stop
-            error = caught
-        work.finish(error)
-        raise_together(self.comm, error)
-        if self.objective.summed:
-            return self._traffic.summed(vectors), np.ones(m, bool)
-        done = np.ones(m, bool)
-        if self.journal is not None:
-            done[:] = False
-            done[np.concatenate(self.comm.allgather(np.array(numbers, np.int64)))] = True
-        return self._traffic.up(numbers, vectors, m), done
+            yield
+        finally:
+            self.seconds += time.perf_counter() - began
 
-    def _finite(self, change: np.ndarray, color: int | None) -> None:
+    def _check_finite(self, change: np.ndarray, color: int | None = None) -> None:
         with agreement(self._group):
             bad = np.flatnonzero(~np.isfinite(change)) if not np.isfinite(change.sum()) else ()
             if len(bad):
@@ -342,6 +277,19 @@ class Evaluations:
                     f"{self._calls.first + bad[0]} ({len(bad)} in all) on rank {self.comm.rank}{when}; is the "
                     "function defined around x?"
                 )
+
+    def _check_elements_finite(self, columns: np.ndarray, kind: Elements) -> None:
+        if not np.isfinite(columns.sum()):
+            element, i = np.argwhere(~np.isfinite(columns))[0]
+            raise CheckError(
+                f"the derivatives of {self.objective.name} are not finite: {columns[element, i]} at variable "
+                f"{kind.members[element, i]}, in an element of {kind.size} variables on rank {self.comm.rank}; is "
+                "the function defined around x?"
+            )
+
+
+def _show_nothing(done: int, total: int) -> None:
+    """Show no progress."""
 
 
 def _classes(colors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

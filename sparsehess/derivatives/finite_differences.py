@@ -9,14 +9,16 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.coloring import Coloring
-from sparsehess.derivatives.evaluations import Evaluations
+from sparsehess.derivatives.evaluations import Evaluations, Nodes
 from sparsehess.derivatives.gradient_noise import Noise
-from sparsehess.derivatives.user_functions import typical_length
+from sparsehess.derivatives.objective import Objective
+from sparsehess.derivatives.scales import Scales
 from sparsehess.errors import InputError
-from sparsehess.pattern import Layout
 from sparsehess.runtime.citations import cite
 
-SCHEMES = ("forward", "central", "extrapolated", "complex", "product")
+# Those that lose digits to the noise of the gradient, and all.
+DIFFERENCES = ("forward", "central", "extrapolated")
+SCHEMES = (*DIFFERENCES, "complex", "product")
 
 # A complex step has no difference to lose digits in.
 _IMAGINARY = 1e-30
@@ -42,7 +44,7 @@ class Steps:
     """
 
     scheme: str
-    nodes: tuple
+    nodes: Nodes
     taken: np.ndarray
     wanted: np.ndarray
 
@@ -63,7 +65,7 @@ class Compressed:
     taken: np.ndarray
 
 
-def scheme_of(derivative: str, objective) -> str:
+def scheme_of(derivative: str, objective: Objective) -> str:
     """Return the scheme for `auto`, `forward`, `central`, `extrapolated`, `complex` or `ad`.
 
     Not collective. `auto` takes products where the objective has them, else central differences. Where there is
@@ -87,33 +89,19 @@ def scheme_of(derivative: str, objective) -> str:
     return "product" if derivative == "ad" else derivative
 
 
-def lengths(x: np.ndarray, typical, layout: Layout) -> np.ndarray:
-    """Return the typical length (n_local,) of each variable.
-
-    Collective. What is given, else `calls.typical_length`.
-    """
-    if typical is not None:
-        return typical
-    return np.full(len(x), typical_length(layout.comm.allreduce(float(np.dot(x, x))), layout.n))
-
-
-def steps(x, length: np.ndarray, noise: Noise | None, scheme: str, limits, given: bool) -> Steps:
-    """Return the steps of a scheme from x.
+def plan_steps(scales: Scales, noise: Noise | None, scheme: str) -> Steps:
+    """Return the steps of a scheme from a point.
 
     Not collective.
 
     Parameters
     ----------
-    x
-        (n_local,) the point.
-    length
-        (n_local,) typical lengths.
+    scales
+        Typical lengths and bounds around the point.
     noise
         Of the gradient; None for products and complex steps, which need none.
-    limits
-        (lower, upper), each (n_local,).
-    given
-        Whether the user gave the lengths: then no step goes by a longer one.
+    scheme
+        One of `SCHEMES`.
 
     Notes
     -----
@@ -124,26 +112,28 @@ def steps(x, length: np.ndarray, noise: Noise | None, scheme: str, limits, given
     A variable without room on both sides steps to one side: in a central scheme by a forward difference,
     in an extrapolated one by (8 g(h) - 8 g(0) - g(3 h) + g(h)) / 6, of second order with the same weights.
     """
+    x, length = scales.x, scales.length
     if scheme == "product":
         return Steps(scheme, (), np.ones(len(x)), length)
-    lower, upper = limits
     if scheme == "complex":
         step = np.full(len(x), _IMAGINARY)
         return Steps(scheme, ((x + 1j * step, 1.0),), step, 1e-5 * length)
-    bend = min(noise.bend, 1.0) if given else noise.bend
-    near, error = min(bend, 1.0), noise.relative
+    if noise is None:
+        raise ValueError(f"steps of scheme {scheme} follow from the noise of the gradient")
+    bend = min(noise.bend, 1.0) if scales.given else noise.bend
+    shorter, error = min(bend, 1.0), noise.relative
 
     def balanced(order: int) -> np.ndarray:
         best = {
             1: 2 * np.sqrt(error * bend),
-            2: np.cbrt(3 * error * bend * near),
-            4: (error * bend * near**2) ** 0.2,
+            2: np.cbrt(3 * error * bend * shorter),
+            4: (error * bend * shorter**2) ** 0.2,
         }
-        return length * np.minimum(best[order], _LONGEST * near)
+        return length * np.minimum(best[order], _LONGEST * shorter)
 
     forward, central = balanced(1), balanced(2)
     wanted = {"forward": forward, "central": central, "extrapolated": balanced(4)}[scheme]
-    up, down = upper - x, x - lower
+    up, down = scales.upper - x, x - scales.lower
     span = 2 if scheme == "extrapolated" else 1
     both = (scheme != "forward") & (np.minimum(up, down) >= span * wanted)
     side = np.where(up >= down, 1.0, -1.0)

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import factorial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sparsehess.derivatives.evaluations import Evaluations
+from sparsehess.derivatives.scales import Scales
 from sparsehess.runtime.citations import cite
 from sparsehess.runtime.random_numbers import signed
-
-if TYPE_CHECKING:
-    from sparsehess.derivatives.evaluations import Evaluations
 
 _POINTS = 5
 _SEED = 20110309
@@ -62,23 +60,17 @@ class Noise:
     measured: bool
 
 
-def estimate(evaluations: Evaluations, typical: np.ndarray, room: np.ndarray) -> Noise:
+def estimate_noise(evaluations: Evaluations, scales: Scales) -> Noise:
     """Return the noise of the gradient around the point of the evaluations.
 
     Collective. Costs 7 gradients.
-
-    Parameters
-    ----------
-    typical
-        (n_local,) length over which each variable's gradient changes by its own size.
-    room
-        (n_local,) distance to the nearer bound of each variable.
     """
     cite("noise")
     layout, comm, x = evaluations.layout, evaluations.comm, evaluations.x
+    typical, room = scales.length, scales.room
 
     def mean(squares: np.ndarray) -> float:
-        return comm.allreduce(float(squares.sum())) / max(layout.n, 1)
+        return float(comm.allreduce(float(squares.sum()))) / max(layout.n, 1)
 
     def line(length: float) -> np.ndarray:
         return signed(layout, _SEED) * np.minimum(length * typical, room)

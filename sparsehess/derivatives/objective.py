@@ -14,8 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from sparsehess.derivatives.elements import Elements, coupled, total_gradient
-from sparsehess.derivatives.evaluations import Evaluations
+from sparsehess.derivatives.elements import Elements, pattern_of_elements, total_gradient
 from sparsehess.derivatives.units import Units
 from sparsehess.errors import InputError
 from sparsehess.pattern import Following, Layout, Pattern
@@ -191,7 +190,7 @@ class Objective:
         return cls(
             x=x,
             gradient=total_gradient(elements, n),
-            pattern=coupled(elements, n, comm) if pattern is None else pattern,
+            pattern=pattern_of_elements(elements, n, comm) if pattern is None else pattern,
             elements=elements,
             summed=True,
             comm=comm,
@@ -244,13 +243,6 @@ class Objective:
                 columns = own.indices.astype(np.int64)
             pattern = Pattern.from_pairs(rows, columns, own.n, comm=comm, source=own.source)
         return replace(inner, comm=comm, group=inner, pattern=pattern)
-
-    def at(self, x) -> Evaluations:
-        """Return the evaluations of this objective at x, of the same kind as the objective's own x.
-
-        Collective.
-        """
-        return Evaluations(self, x)
 
     @cached_property
     def limits(self) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Rows sent between those who evaluate them and those who own them."""
+"""Rows sent between the ranks that evaluate them and the ranks that own them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from mpi4py import MPI
 
 import numpy as np
 
-from sparsehess.runtime.row_layout import offsets
+from sparsehess.runtime.row_layout import Layout, offsets
 
 # Numbers that one exchange of results sends from a rank, at most.
 _PIECE = 2**26
 
 
-class Traffic:
-    """Rows between the layout of the Hessian and what a rank holds within its group.
+class RowTransfer:
+    """Sends rows between the layout of the Hessian and what a rank holds within its group.
+
+    Collective to make and to use.
 
     Parameters
     ----------
@@ -21,8 +23,8 @@ class Traffic:
         The rows that this rank has of its group's vectors: first, and how many.
     """
 
-    def __init__(self, comm: MPI.Comm, layout, first: int, held: int):
-        self.comm, self.layout = comm, layout
+    def __init__(self, comm: MPI.Comm, layout: Layout, first: int, held: int) -> None:
+        self.comm, self.layout, self.held = comm, layout, held
         self.first, self.last = first, first + held
         ranges = np.array(comm.allgather((first, first + held)))
         starts, stops = layout.starts[:-1], layout.starts[1:]
@@ -31,7 +33,7 @@ class Traffic:
         self._give = np.clip(np.stack([starts, stops]), self.first, self.last)
         self._get = np.clip(ranges.T, layout.start, layout.stop)
 
-    def down(self, values: np.ndarray) -> np.ndarray:
+    def to_group(self, values: np.ndarray) -> np.ndarray:
         """Return the rows held in the group of a vector (n_local,) in the layout of the Hessian. Collective."""
         if self._aligned:
             return values
@@ -41,17 +43,26 @@ class Traffic:
         self.comm.Alltoallv([sent, (counts, offsets(counts))], [out, (into, self._give[0] - self.first)])
         return out
 
-    def up(self, numbers: list[int], vectors: list[np.ndarray], count: int) -> np.ndarray:
-        """Return (count, n_local): vectors by number, each held by the ranks of one group. Collective."""
+    def to_owners(self, numbers: list[list[int]], vectors: list[np.ndarray], count: int) -> np.ndarray:
+        """Return (count, n_local): vectors by number, each held by the ranks of one group.
+
+        Collective.
+
+        Parameters
+        ----------
+        numbers
+            Of the vectors of each rank.
+        vectors
+            (held,) each: this rank's part of those that its group has.
+        """
         if self.comm.size == 1:
             return np.array(vectors)
         out = np.empty((count, self.layout.n_local))
-        everybodys = self.comm.allgather(numbers)
-        most = max(len(theirs) for theirs in everybodys)
+        most = max(len(theirs) for theirs in numbers)
         piece = max(1, _PIECE // max(int(np.diff(self.layout.starts).sum()), 1))
         for begin in range(0, most, piece):
             mine = vectors[begin : begin + piece]
-            theirs = [numbers[begin : begin + piece] for numbers in everybodys]
+            theirs = [some[begin : begin + piece] for some in numbers]
             blocks = [vector[a - self.first : b - self.first] for a, b in self._give.T for vector in mine]
             sent = np.concatenate([*blocks, np.empty(0)])
             counts = len(mine) * np.diff(self._give, axis=0)[0]
@@ -64,7 +75,7 @@ class Traffic:
                     out[some, a - self.layout.start : b - self.layout.start] = rows
         return out
 
-    def summed(self, vectors: list[np.ndarray]) -> np.ndarray:
+    def sum(self, vectors: list[np.ndarray]) -> np.ndarray:
         """Return (count, n_local) sums over all ranks of vectors that each has whole. Collective."""
         out = np.empty((len(vectors), self.layout.n_local))
         piece = max(1, _PIECE // max(self.layout.n, 1))

@@ -7,9 +7,9 @@ from typing import Protocol
 
 import numpy as np
 
-from sparsehess.derivatives import finite_differences
-from sparsehess.derivatives.elements import Gathering
 from sparsehess.derivatives.evaluations import Evaluations
+from sparsehess.derivatives.finite_differences import Steps, compress
+from sparsehess.hessian.element_assembly import ElementAssembly
 from sparsehess.hessian.recovery import Direct, Plan, Recovered
 from sparsehess.runtime.citations import cite
 
@@ -23,9 +23,12 @@ class Source(Protocol):
         Where each entry is read.
     """
 
-    plan: Plan | Gathering
+    @property
+    def plan(self) -> Plan | ElementAssembly:
+        """See the class."""
+        ...
 
-    def take(self, evaluations: Evaluations, steps: finite_differences.Steps, values: np.ndarray) -> Recovered:
+    def take(self, evaluations: Evaluations, steps: Steps, values: np.ndarray) -> Recovered:
         """Fill `values` (nnz_local,) with the Hessian's entries. Collective."""
         ...
 
@@ -36,9 +39,9 @@ class AllColumns:
 
     plan: Plan
 
-    def take(self, evaluations, steps, values):
+    def take(self, evaluations: Evaluations, steps: Steps, values: np.ndarray) -> Recovered:
         """See `Source.take`. Collective."""
-        compressed = finite_differences.compress(evaluations, self.plan.coloring, steps)
+        compressed = compress(evaluations, self.plan.coloring, steps)
         return self.plan.recover(compressed.changes, compressed.taken, values)
 
 
@@ -49,13 +52,13 @@ class SomeColumns:
     plan: Direct
     columns: int
 
-    def take(self, evaluations, steps, values):
+    def take(self, evaluations: Evaluations, steps: Steps, values: np.ndarray) -> Recovered:
         """See `Source.take`. Collective."""
         count = self.plan.coloring.count
         values[:] = 0.0
         for first in range(0, count, self.columns):
             last = min(first + self.columns, count)
-            part = finite_differences.compress(evaluations, self.plan.coloring, steps, first, last)
+            part = compress(evaluations, self.plan.coloring, steps, first, last)
             self.plan.collect(first, part.changes, part.taken, values)
         return self.plan.finish(values)
 
@@ -64,9 +67,9 @@ class SomeColumns:
 class ElementByElement:
     """One variable of every element is moved at a time."""
 
-    plan: Gathering
+    plan: ElementAssembly
 
-    def take(self, evaluations, steps, values):
+    def take(self, evaluations: Evaluations, steps: Steps, values: np.ndarray) -> Recovered:
         """See `Source.take`. Collective."""
         cite("elements")
         evaluations.by_element(steps.nodes, steps.taken, self.plan)

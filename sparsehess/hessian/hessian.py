@@ -1,44 +1,40 @@
-"""Assembly: from an objective to a distributed Hessian that was checked.
-
-The composer of the road: pattern, colouring, differences and recovery meet only here.
-"""
+"""`Hessian`: a distributed Hessian that was checked, and can follow x."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sparsehess.coloring import BEST, BUDGET, Coloring, color
-from sparsehess.coloring import fingerprint as structure_of
-from sparsehess.derivatives import finite_differences
-from sparsehess.derivatives import gradient_noise as noises
-from sparsehess.derivatives.elements import Gathering
+from sparsehess.derivatives.evaluations import Evaluations
+from sparsehess.derivatives.finite_differences import DIFFERENCES, Steps, plan_steps
+from sparsehess.derivatives.gradient_noise import Noise, estimate_noise
 from sparsehess.derivatives.objective import Objective
-from sparsehess.errors import InputError, MissingEntries
-from sparsehess.hessian.assembly_strategies import AllColumns, ElementByElement, SomeColumns, Source, with_plan
-from sparsehess.hessian.evaluation_journal import Journal
-from sparsehess.hessian.pattern_detection import detect
-from sparsehess.hessian.recovery import Direct, plan
-from sparsehess.hessian.saved_hessian import keep, restored
-from sparsehess.hessian.verification import EPS, PROBES, Assembled, Doubt, Verification, verify
-from sparsehess.pattern import Pattern
+from sparsehess.derivatives.scales import Scales
+from sparsehess.errors import MissingEntries
+from sparsehess.hessian.assembly_strategies import Source, with_plan
+from sparsehess.hessian.evaluation_journal import NO_JOURNAL, NoJournal
+from sparsehess.hessian.pattern_detection import detect_pattern
+from sparsehess.hessian.recovery import Recovered, plan
+from sparsehess.hessian.verification import EPS, PROBES, Assembled, ErrorModel, Verification, verify
+from sparsehess.pattern import Following, Pattern
 from sparsehess.runtime import PETSc, agreement, destroy
 from sparsehess.runtime.random_numbers import signed
-from sparsehess.runtime.validation import whole_number
 
 if TYPE_CHECKING:
-    from sparsehess.storage.checkpoint import Checkpoint
+    from types import TracebackType
 
 # How often a pattern is repaired at most.
 _REPAIRS = 5
 
 # What is known of a Hessian beside its entries.
 _FACTS = ("evaluations", "error", "rebuilds", "repaired", "timings")
+
+Progress = Callable[[int, int], None]
 
 
 class Hessian:
@@ -73,6 +69,8 @@ class Hessian:
         Seconds of the stages: `pattern`, `coloring`, `derivatives`, `assembly`, `verification`.
     """
 
+    mat: PETSc.Mat
+
     def __init__(
         self,
         objective: Objective,
@@ -83,24 +81,23 @@ class Hessian:
         seed: int = 0,
         budget: float = BUDGET,
         repair: bool = True,
-    ):
+    ) -> None:
         self.objective = objective
         self.scheme = scheme
         self.seed = seed  # of the directions of the checks
         self.evaluations = {"gradient": 0, "hvp": 0, "energy": 0, "noise": 0, "pattern": 0, "verification": 0}
         self.verification: Verification | None = None
         self.error = np.nan
-        self.noise: noises.Noise | None = None
+        self.noise: Noise | None = None
         self.rebuilds = 0
         self.repaired = 0
         self.timings = timings
         self.mat = None
-        self._signs: np.ndarray | None = None  # of the direction of the check
         self._budget = budget
         self._repair = repair
-        self._journal: Journal | None = None  # of the first assembly
-        follows = objective.following is not None and source.plan.pattern is objective.pattern
-        self._followed = source.plan.pattern if follows else None
+        follows = source.plan.pattern is objective.pattern
+        self._following = objective.following if follows else None
+        self._followed = source.plan.pattern
         self._take_from(source)
 
     def _take_from(self, source: Source) -> None:
@@ -110,9 +107,13 @@ class Hessian:
         self.coloring: Coloring | None = source.plan.coloring
         self.amplification = source.plan.amplification
         self._values = np.empty(self.pattern.nnz_local)
-        self._doubt: Doubt | None = None
+        self._error_model: ErrorModel | None = None
 
-    def update(self, x=None, *, verify: bool = True, progress: Callable[[int, int], None] | None = None) -> None:
+    # --- the road: differences, recovery, verification ---
+
+    def update(
+        self, x: np.ndarray | PETSc.Vec | None = None, *, verify: bool = True, progress: Progress | None = None
+    ) -> None:
         """Take the Hessian at x; pattern, colouring, plan, matrix and the noise measured are reused.
 
         Collective. Costs the evaluations of the scheme, and two gradients (or a product) to verify; the
@@ -135,39 +136,121 @@ class Hessian:
         EvaluationError
             The user's function raised.
         """
-        if self._followed is not None:
-            self._follow(self.objective.x if x is None else x)
+        self.take(x, verify=verify, progress=progress)
+
+    def take(
+        self,
+        x: np.ndarray | PETSc.Vec | None,
+        *,
+        verify: bool,
+        progress: Progress | None,
+        journal: NoJournal = NO_JOURNAL,
+    ) -> None:
+        """Take the Hessian at x, as `update` does; what is evaluated goes into a journal.
+
+        Collective.
+        """
+        x = self.objective.x if x is None else x
+        if self._following is not None:
+            self._follow(self._following, x)
         for left in reversed(range(_REPAIRS)):
             try:
-                self._update(x, verify, progress)
+                self._evaluate(x, verify, progress, journal)
                 return
             except MissingEntries as missing:
                 if not (self._repair and left and len(missing.rows)) or self.coloring is None:
                     raise
                 if missing.spoilt > PROBES:  # too many to step one by one
-                    self._grow(*self._probed(x))
+                    self._grow(*self._probe(x, journal))
                 else:
                     self._grow(missing.rows, missing.columns)
 
-    def _follow(self, x) -> None:
+    def _evaluate(
+        self, x: np.ndarray | PETSc.Vec, verified: bool, progress: Progress | None, journal: NoJournal
+    ) -> None:
+        """Take the entries at x from differences or products, and verify them."""
+        began = time.perf_counter()
+        evaluations = Evaluations(self.objective, x)
+        evaluations.recorder = journal
+        scales, steps = self._steps(evaluations, journal)
+        silent = evaluations.on_color
+        if progress is not None:
+            evaluations.on_color = progress
+        recovered = self._source.take(evaluations, steps, self._values)
+        evaluations.on_color = silent
+        self._count(evaluations)
+        self._fill()
+        assembled = time.perf_counter()
+        self.timings["derivatives"] = evaluations.seconds
+        self.timings["assembly"] = assembled - began - evaluations.seconds
+        judged = self._judged(recovered, scales, steps)
+        self.error = judged.error
+        if verified:
+            before = sum(evaluations.counts.values())
+            try:
+                self.verification, self.error = verify(judged, evaluations)
+            finally:
+                self.evaluations["verification"] += sum(evaluations.counts.values()) - before
+            self.timings["verification"] = time.perf_counter() - assembled
+
+    def _steps(self, evaluations: Evaluations, journal: NoJournal) -> tuple[Scales, Steps]:
+        """Return the scales of the variables and the steps of the scheme; the noise is measured the first time."""
+        scales = Scales.of(evaluations)
+        if self.objective.bounds is not None:
+            with agreement(evaluations.comm):
+                scales.check_room(evaluations.layout)
+
+        def measure() -> tuple[np.ndarray, Noise | None]:
+            if self.noise is None and self.scheme in DIFFERENCES:
+                return scales.length, estimate_noise(evaluations, scales)
+            return scales.length, self.noise
+
+        length, self.noise = journal.measure(evaluations, measure)
+        self.evaluations["noise"] += sum(evaluations.counts.values())
+        evaluations.counts.update(gradient=0, energy=0)
+        scales = dataclasses.replace(scales, length=length)
+        return scales, plan_steps(scales, self.noise, self.scheme)
+
+    def _judged(self, recovered: Recovered, scales: Scales, steps: Steps) -> Assembled:
+        """Return the Hessian as verification takes it, with the error that noise and steps make."""
+        layout = self.pattern.layout
+        direction = steps.wanted * signed(layout, self.seed)
+        if self._error_model is None:
+            self._error_model = ErrorModel.of(self._source.plan, steps, self.noise, scales.length, direction)
+        norm = float(np.sqrt(layout.comm.allreduce(float(np.dot(self._values, self._values)))))
+        return Assembled(
+            self.objective.name,
+            self.pattern,
+            self.mat,
+            self._values,
+            steps,
+            recovered,
+            self._error_model,
+            np.zeros(layout.n_local) if self.noise is None else self.noise.level,
+            direction,
+            norm,
+            max(self._error_model.relative(norm), EPS) if norm > 0 else 0.0,
+        )
+
+    def _count(self, evaluations: Evaluations) -> None:
+        for name, calls in evaluations.counts.items():
+            self.evaluations[name] += calls
+
+    # --- patterns that move, or were too small ---
+
+    def _follow(self, following: Following, x: np.ndarray | PETSc.Vec) -> None:
         """Take the pattern that holds at x, if it is another than the last one."""
         began = time.perf_counter()
-        pattern = self.objective.following.at(x)
+        pattern = following.at(x)
         if pattern is not self._followed:
             self._followed = pattern
             self._rebuild(pattern)
             self.timings["coloring"] += time.perf_counter() - began
 
-    def _colored(self, pattern: Pattern) -> Coloring:
-        """Return a colouring made as the last one was."""
-        last = self.coloring
-        rule = None if last.order == BEST else last.rule
-        return color(pattern, kind=last.kind, order=last.order, rule=rule, seed=last.seed, budget=self._budget)
-
-    def _probed(self, x) -> tuple[np.ndarray, np.ndarray]:
+    def _probe(self, x: np.ndarray | PETSc.Vec, journal: NoJournal) -> tuple[np.ndarray, np.ndarray]:
         """Return all entries that probing finds, on each rank those of its rows."""
-        calls = {}
-        found = detect(self.objective, x=x, seed=self.seed, counts=calls, journal=self._journal)
+        calls: dict[str, int] = {}
+        found = detect_pattern(self.objective, x=x, seed=self.seed, counts=calls, journal=journal)
         self.evaluations["pattern"] += sum(calls.values())
         rows = np.repeat(np.arange(found.layout.start, found.layout.stop), np.diff(found.indptr))
         found.free()
@@ -193,85 +276,17 @@ class Hessian:
         self.timings["coloring"] += time.perf_counter() - began
 
     def _rebuild(self, pattern: Pattern) -> None:
+        """Colour and plan anew, as before, for another pattern; the matrix is made anew too."""
         destroy(self.mat)
         self.mat = None
-        self._take_from(with_plan(self._source, plan(pattern, self._colored(pattern))))
+        last = self.coloring
+        if last is not None:
+            rule = None if last.order == BEST else last.rule
+            made = color(pattern, kind=last.kind, order=last.order, rule=rule, seed=last.seed, budget=self._budget)
+            self._take_from(with_plan(self._source, plan(pattern, made)))
         self.rebuilds += 1
 
-    def _update(self, x, verified: bool, progress) -> None:
-        began = time.perf_counter()
-        objective, layout = self.objective, self.pattern.layout
-        evaluations = objective.at(objective.x if x is None else x)
-        evaluations.journal = self._journal
-        with agreement(layout.comm):
-            typical = objective.typical
-            limits = objective.limits
-            if objective.bounds is not None:
-                _check_room(evaluations.x, *limits, layout)
-
-        def measured():
-            length = finite_differences.lengths(evaluations.x, typical, layout)
-            if self.noise is not None or self.scheme not in ("forward", "central", "extrapolated"):
-                return length, self.noise
-            room = np.minimum(limits[1] - evaluations.x, evaluations.x - limits[0])
-            return length, noises.estimate(evaluations, length, room)
-
-        journal = self._journal
-        length, self.noise = measured() if journal is None else journal.measured(evaluations, measured)
-        self.evaluations["noise"] += sum(evaluations.counts.values())
-        evaluations.counts.update(gradient=0, energy=0)
-        steps = finite_differences.steps(
-            evaluations.x, length, self.noise, self.scheme, limits, typical is not None
-        )
-        if progress is not None:
-            evaluations.on_color = progress
-        recovered = self._source.take(evaluations, steps, self._values)
-        for name, calls in evaluations.counts.items():
-            self.evaluations[name] += calls
-        self._fill()
-        assembled = time.perf_counter()
-        self.timings["derivatives"] = evaluations.seconds
-        self.timings["assembly"] = assembled - began - evaluations.seconds
-        if self._signs is None:
-            self._signs = signed(layout, self.seed)
-        aim = steps.wanted * self._signs  # of the check
-        if self._doubt is None:
-            self._doubt = Doubt.of(self._source.plan, steps, self.noise, length, aim)
-        doubt = self._doubt
-        norm = np.sqrt(layout.comm.allreduce(float(np.dot(self._values, self._values))))
-        self.error = max(float(np.hypot(doubt.noise / norm, doubt.truncation)), EPS) if norm > 0 else 0.0
-        if verified:
-            before = sum(evaluations.counts.values())
-            evaluations.on_color = lambda done, total: None
-            level = np.zeros(layout.n_local) if self.noise is None else self.noise.level
-            taken = Assembled(
-                objective.name,
-                self.pattern,
-                self.mat,
-                self._values,
-                steps,
-                recovered,
-                doubt,
-                level,
-                norm,
-                self.error,
-            )
-            try:
-                self.verification, self.error = verify(taken, evaluations, aim)
-            finally:
-                self.evaluations["verification"] += sum(evaluations.counts.values()) - before
-            self.timings["verification"] = time.perf_counter() - assembled
-
-    def begin(self, journal: Journal | None, **first) -> None:
-        """Take the Hessian for the first time, as `update` does: what it evaluates goes into a journal.
-
-        Collective.
-        """
-        self._journal = journal
-        try:
-            self.update(**first)
-        finally:
-            self._journal = None
+    # --- what is stored ---
 
     def facts(self) -> dict:
         """Return what is known of the entries beside themselves, as JSON; `restore` takes it.
@@ -282,7 +297,7 @@ class Hessian:
         checked = None if self.verification is None else dataclasses.asdict(self.verification)
         return {**known, "verification": checked}
 
-    def restore(self, values: np.ndarray, noise: noises.Noise | None, facts: dict) -> None:
+    def restore(self, values: np.ndarray, noise: Noise | None, facts: dict) -> None:
         """Take entries (nnz_local,) that were computed before, without a call of the user's functions.
 
         Collective.
@@ -327,172 +342,14 @@ class Hessian:
         self.mat = None
 
     def __enter__(self) -> Hessian:
+        """Return the object itself."""
         return self
 
-    def __exit__(self, *reason) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the object. Collective."""
         self.close()
-
-
-def _check_room(x: np.ndarray, lower: np.ndarray, upper: np.ndarray, layout) -> None:
-    bad = np.flatnonzero(~((lower <= x) & (x <= upper) & (lower < upper)))
-    if len(bad):
-        i = bad[0]
-        raise InputError(
-            f"variable {layout.start + i} is {x[i]:g}, its bounds are {lower[i]:g} and {upper[i]:g}: x must lie "
-            "between them, and a variable without room does not belong to the problem"
-        )
-
-
-def assemble(
-    objective: Objective,
-    *,
-    pattern: Pattern | str | None = None,
-    derivative: str = "auto",
-    coloring: str | Coloring | None = None,
-    order: str = "best",
-    budget: float = BUDGET,
-    columns: int | None = None,
-    verify: bool = True,
-    repair: bool = True,
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-    checkpoint: Checkpoint | Journal | None = None,
-) -> Hessian:
-    """Assemble the Hessian of an objective at its x.
-
-    Collective on the objective's communicator.
-
-    Parameters
-    ----------
-    objective
-        What is differentiated.
-    pattern
-        Default the objective's own; `detect`: probed, see `detect`.
-    derivative
-        `central` (2 gradients a colour), `forward` (1, and the base), `extrapolated` (4), `complex` (1, of
-        complex arrays), `ad` (1 product), `auto` (products where there are any, else central). Steps of
-        differences follow from the noise of the gradient, measured with 7 more.
-    coloring
-        A kind (`star`, `acyclic`, `cpr`, `distance2`, `powell-toint`), or a colouring made before for
-        this pattern. Default `star`; for a sum over elements none: their own Hessians are taken.
-    order, budget
-        Of a colouring that is made here, see `color`.
-    columns
-        How many compressed columns are held in memory at a time, for direct recovery; 1 takes the least
-        memory. Default all.
-    verify
-        Compare with a fresh random product, and check the symmetry: 2 gradients more (or 1 product).
-    repair
-        Whether entries that verification finds missing in the pattern are added.
-    seed
-        Of that product's direction.
-    progress
-        Called as progress(colours begun, colours) on every rank.
-    checkpoint
-        Where pattern, colouring, every gradient or product, and at last the Hessian are saved, and taken from
-        where it resumes; on any number of ranks. Of `summed` objectives the gradient at x is evaluated anew.
-
-    Returns
-    -------
-    Hessian
-        The caller closes it.
-
-    Raises
-    ------
-    InputError
-        The objective has no pattern, or layouts differ.
-    CheckError
-        A check failed; the message says at which variables.
-    EvaluationError
-        The user's function raised or returned something unusable.
-    Stopped
-        A signal came, and the checkpoint is saved.
-    """
-    probing, timings = {}, {}
-    began = time.perf_counter()
-    if isinstance(pattern, str) and pattern != "detect":
-        raise InputError(f"pattern {pattern!r}: give a Pattern, or 'detect'")
-    if checkpoint is not None:
-        given = objective.pattern if pattern is None else pattern
-        asked = {
-            "structure": given if given is None or isinstance(given, str) else structure_of(given),
-            "derivative": derivative,
-            "coloring": coloring.kind if isinstance(coloring, Coloring) else coloring,
-            "order": order,
-            "columns": columns,
-            "verify": verify,
-            "seed": seed,
-        }
-        checkpoint = Journal.of(checkpoint, objective, asked)
-    if isinstance(pattern, str):
-        pattern, probing = detected(objective, checkpoint, seed=seed)
-    pattern = pattern or objective.pattern
-    if pattern is None:
-        raise InputError(f"{objective.name} has no pattern: give one, or ask for pattern='detect'")
-    if pattern.n != objective.n or not pattern.layout.same(objective.layout):
-        raise InputError(
-            f"the pattern ({pattern.n} variables) and {objective.name} ({objective.n}) do not have the same "
-            "rows on each rank"
-        )
-    if pattern.n == 0:
-        raise InputError(f"{objective.name} has no variables")
-    scheme = finite_differences.scheme_of(derivative, objective)
-    pattern.exchange  # noqa: B018 - planned here, so that its time is the pattern's
-    timings["pattern"] = time.perf_counter() - began
-
-    def prepared(pattern, coloring) -> Hessian:
-        source = _source(objective, pattern, coloring, order, budget, columns, timings, checkpoint)
-        return Hessian(objective, source, scheme, timings, seed=seed, budget=budget, repair=repair)
-
-    before = None if checkpoint is None else restored(checkpoint, pattern, coloring, prepared)
-    if before is not None:
-        return before
-    hessian = prepared(pattern, coloring)
-    hessian.evaluations["pattern"] = sum(probing.values())
-    try:
-        hessian.begin(checkpoint, verify=verify, progress=progress)
-        if checkpoint is not None:
-            keep(checkpoint, hessian)
-    except Exception:
-        hessian.close()  # every rank is here: update raises on all or on none
-        raise
-    return hessian
-
-
-def detected(objective: Objective, journal: Journal | None, **more) -> tuple[Pattern, dict[str, int]]:
-    """Return (pattern, calls of the user's functions) as `detect` finds it, or as it was saved.
-
-    Collective. `more` are arguments of `detect`.
-    """
-    calls: dict[str, int] = {}
-
-    def probed():
-        return detect(objective, counts=calls, journal=journal, **more), calls
-
-    return probed() if journal is None else journal.pattern(probed)
-
-
-def _source(objective, pattern, coloring, order, budget, columns, timings, journal) -> Source:
-    """Return where the entries come from. Collective."""
-    began = time.perf_counter()
-    if objective.elements is not None and coloring is None:
-        if columns is not None:
-            raise InputError(f"columns={columns}: a sum over elements has no compressed columns")
-        gathering = Gathering(pattern, objective.elements)
-        timings["coloring"] = time.perf_counter() - began
-        return ElementByElement(gathering)
-    if not isinstance(coloring, Coloring):
-        make = partial(color, pattern, kind=coloring or "star", order=order, budget=budget)
-        coloring = make() if journal is None else journal.coloring(pattern, make)
-    began = time.perf_counter()
-    recovery = plan(pattern, coloring)
-    timings["coloring"] = coloring.seconds + time.perf_counter() - began
-    if columns is None:
-        return AllColumns(recovery)
-    whole_number(columns, "columns", 1)
-    if not isinstance(recovery, Direct):
-        raise InputError(
-            f"columns={columns}: only direct recovery (star, cpr, distance2) takes a few columns "
-            f"at a time; {coloring.kind} needs them all together"
-        )
-    return SomeColumns(recovery, columns)

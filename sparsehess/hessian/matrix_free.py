@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 
 from sparsehess.coloring import color
-from sparsehess.derivatives import finite_differences
-from sparsehess.derivatives import gradient_noise as noises
+from sparsehess.derivatives.evaluations import Evaluations
+from sparsehess.derivatives.finite_differences import compress, directional, plan_steps, scheme_of
+from sparsehess.derivatives.gradient_noise import Noise, estimate_noise
 from sparsehess.derivatives.objective import Objective
+from sparsehess.derivatives.scales import Scales
 from sparsehess.errors import InputError
-from sparsehess.runtime import PETSc, agreement, destroy
+from sparsehess.runtime import PETSc, destroy
 from sparsehess.runtime.random_numbers import signed
 
 # To what part of its norm products are symmetric: in double precision, by differences, in single precision.
@@ -58,8 +60,8 @@ class MatrixFree:
         self.objective = objective if precision == "double" else _in_single(objective)
         self.seed, self.precision = seed, precision
         self.evaluations = {"gradient": 0, "hvp": 0, "energy": 0, "noise": 0}
-        self.noise: noises.Noise | None = None
-        self._scheme = finite_differences.scheme_of("auto", objective)
+        self.noise: Noise | None = None
+        self._scheme = scheme_of("auto", objective)
         self._coloring = None
         layout = objective.layout
         size = ((layout.n_local, layout.n),) * 2
@@ -91,19 +93,13 @@ class MatrixFree:
 
         Collective.
         """
-        objective, layout = self.objective, self.objective.layout
-        self._evaluations = here = objective.at(x)
-        with agreement(layout.comm):
-            typical = objective.typical
-            limits = objective.limits
-        length = finite_differences.lengths(here.x, typical, layout)
+        self._evaluations = here = Evaluations(self.objective, x)
+        scales = Scales.of(here)
         if self.noise is None and self._scheme != "product":
-            self.noise = noises.estimate(here, length, np.minimum(limits[1] - here.x, here.x - limits[0]))
+            self.noise = estimate_noise(here, scales)
             self.evaluations["noise"] += sum(here.counts.values())
             here.counts.update(gradient=0, energy=0)
-        self._steps = finite_differences.steps(
-            here.x, length, self.noise, self._scheme, limits, typical is not None
-        )
+        self._steps = plan_steps(scales, self.noise, self._scheme)
 
     def product(self, vector: np.ndarray) -> np.ndarray:
         """Return H v (n_local,) for v (n_local,).
@@ -118,7 +114,7 @@ class MatrixFree:
             farthest = max(comm.allgather(float((np.abs(vector) / self._steps.wanted).max(initial=0.0))))
             if farthest == 0.0:
                 return np.zeros(len(vector))
-            out, _ = finite_differences.directional(here, vector / farthest, self._scheme)
+            out, _ = directional(here, vector / farthest, self._scheme)
             out *= farthest
         self._counted()
         return out
@@ -144,7 +140,7 @@ class MatrixFree:
         if pattern is not None:
             if self._coloring is None:
                 self._coloring = color(pattern)
-            found = finite_differences.compress(here, self._coloring, self._steps)
+            found = compress(here, self._coloring, self._steps)
             self._counted()
             out, rows = np.zeros(layout.n_local), np.flatnonzero(self._coloring.colors >= 0)  # others have none
             out[rows] = found.changes[self._coloring.colors[rows], rows] / found.taken[rows]

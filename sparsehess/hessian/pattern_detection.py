@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sparsehess.coloring import color
-from sparsehess.derivatives import finite_differences
-from sparsehess.derivatives import gradient_noise as noises
 from sparsehess.derivatives.evaluations import Evaluations
+from sparsehess.derivatives.gradient_noise import Noise, estimate_noise
 from sparsehess.derivatives.objective import Objective
+from sparsehess.derivatives.scales import Scales
 from sparsehess.errors import InputError
+from sparsehess.hessian.evaluation_journal import NO_JOURNAL, NoJournal
 from sparsehess.hessian.recovery import plan
 from sparsehess.pattern import Pattern
 from sparsehess.pattern.group_testing import find_candidates, settle_candidates
-from sparsehess.runtime import agreement, log
+from sparsehess.runtime import PETSc, agreement, log
 from sparsehess.runtime.citations import cite
 from sparsehess.runtime.random_numbers import signed
-
-if TYPE_CHECKING:
-    from sparsehess.hessian.evaluation_journal import Journal
 
 # Steps in typical lengths: long, since what is not coupled does not respond at any length.
 _STEP = 1e-2
@@ -41,14 +38,14 @@ _SOURCE = "probing at one point"
 _TOGETHER = 64
 
 
-def detect(
+def detect_pattern(
     objective: Objective,
     *,
-    x=None,
+    x: np.ndarray | PETSc.Vec | None = None,
     points: int = 1,
     seed: int = 0,
-    counts: dict | None = None,
-    journal: Journal | None = None,
+    counts: dict[str, int] | None = None,
+    journal: NoJournal = NO_JOURNAL,
 ) -> Pattern:
     """Return the pattern of an objective's Hessian, by tracing where the objective can, else by probing.
 
@@ -70,7 +67,7 @@ def detect(
     seed
         Of steps, drawings and points.
     counts
-        If given, gets the calls: `gradient`, `hvp` and `energy`.
+        If given, gets the calls added: `gradient`, `hvp` and `energy`.
     journal
         Where what is evaluated is saved, and looked up.
 
@@ -89,18 +86,18 @@ def detect(
             sparsity = objective.trace()
         if sparsity is not None:
             return Pattern.from_scipy(sparsity, layout=layout, source="tracing, at every x")
-    here = objective.at(objective.x if x is None else x)
-    with agreement(comm):
-        typical, (lower, upper) = objective.typical, objective.limits
-    length = finite_differences.lengths(here.x, typical, layout)
+    here = Evaluations(objective, objective.x if x is None else x)
+    scales = Scales.of(here)
     patterns = []
     for number in range(points):
         evaluations = here
         if number:
-            away = np.clip(here.x + _AROUND * length * signed(layout, seed + number), lower, upper)
-            evaluations = objective.at(_like(objective, away))
-        evaluations.journal = journal
-        patterns.append(_at_one_point(evaluations, length, seed + number))
+            away = here.x + _AROUND * scales.length * signed(layout, seed + number)
+            away = np.clip(away, scales.lower, scales.upper)
+            evaluations = Evaluations(objective, _like(objective, away))
+        evaluations.recorder = journal
+        at_point = replace(scales, x=evaluations.x)
+        patterns.append(_detect_at(evaluations, at_point, seed + number, journal))
         if counts is not None:
             for name, calls in evaluations.counts.items():
                 counts[name] = counts.get(name, 0) + calls
@@ -119,19 +116,16 @@ def detect(
     return Pattern(union.layout, union.indptr, union.indices, said)
 
 
-def _at_one_point(evaluations: Evaluations, typical: np.ndarray, seed: int) -> Pattern:
+def _detect_at(evaluations: Evaluations, scales: Scales, seed: int, journal: NoJournal) -> Pattern:
+    """Return the pattern that probing finds at one point. Collective."""
     objective, layout = evaluations.objective, evaluations.layout
-    lower, upper = objective.limits
+    lower, upper = scales.lower, scales.upper
     products = objective.hvp is not None or objective.hvps is not None
 
-    def measured():
-        if products:
-            return typical, None
-        room = np.minimum(upper - evaluations.x, evaluations.x - lower)
-        return typical, noises.estimate(evaluations, typical, room)
+    def measure() -> tuple[np.ndarray, Noise | None]:
+        return scales.length, None if products else estimate_noise(evaluations, scales)
 
-    journal = evaluations.journal
-    length, noise = measured() if journal is None else journal.measured(evaluations, measured)
+    length, noise = journal.measure(evaluations, measure)
     steps = length * signed(layout, seed)
     threshold = np.zeros(layout.n_local)
     if noise is not None:
@@ -170,7 +164,7 @@ def _at_one_point(evaluations: Evaluations, typical: np.ndarray, seed: int) -> P
     return found
 
 
-def _like(objective: Objective, rows: np.ndarray):
+def _like(objective: Objective, rows: np.ndarray) -> np.ndarray | PETSc.Vec:
     """Return rows of the layout as the kind of vector that the objective's functions take. Collective."""
     if objective.distributed:
         vector = objective.x.duplicate()

@@ -2,52 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sparsehess.coloring import Coloring
 from sparsehess.derivatives.gradient_noise import Noise
-from sparsehess.hessian.evaluation_journal import (
-    Journal,
-    load_coloring,
-    load_pattern,
-    stored_coloring,
-    stored_pattern,
-)
+from sparsehess.hessian.hessian import Hessian
+from sparsehess.hessian.stored_structure import load_coloring, load_pattern, store_coloring, store_pattern
+from sparsehess.pattern import Pattern
+
+if TYPE_CHECKING:
+    from sparsehess.storage.checkpoint_format import Saved
 
 
-def keep(journal: Journal, hessian) -> None:
-    """Save a Hessian; the evaluations that it was made from are removed once it is on the disk.
-
-    Collective.
-    """
-    facts, arrays = {"hessian": hessian.facts(), "grown": hessian.rebuilds > 0}, {}
+def describe_hessian(hessian: Hessian) -> tuple[dict, dict[str, np.ndarray]]:
+    """Return (facts, arrays) that a Hessian can be made of again. Collective."""
+    facts: dict = {"hessian": hessian.facts(), "grown": hessian.rebuilds > 0}
+    arrays: dict[str, np.ndarray] = {}
     if hessian.rebuilds:
-        pattern, structure = stored_pattern(hessian.pattern)
+        pattern, structure = store_pattern(hessian.pattern)
         facts, arrays = {**facts, **pattern}, {**arrays, **structure}
     if hessian.coloring is not None:
-        coloring, colors = stored_coloring(hessian.coloring)
+        coloring, colors = store_coloring(hessian.coloring)
         facts, arrays = {**facts, **coloring}, {**arrays, **colors}
     if hessian.noise is not None:
         noise = hessian.noise
         facts["noise"] = {"bend": float(noise.bend), "measured": bool(noise.measured)}
         arrays |= {"level": noise.level, "relative": noise.relative}
     arrays["values"] = hessian.mat.getValuesCSR()[2]
-    if journal.checkpoint.save("hessian", journal.fingerprint, facts, arrays):
-        journal.forget()
+    return facts, arrays
 
 
-def restored(journal: Journal, pattern, coloring, prepared):
-    """Return the Hessian that was saved, or None.
+def restore_hessian(
+    saved: Saved,
+    pattern: Pattern,
+    coloring: str | Coloring | None,
+    prepare: Callable[[Pattern, str | Coloring | None], Hessian],
+) -> Hessian:
+    """Return the Hessian of a saved stage.
 
     Collective.
 
     Parameters
     ----------
+    saved
+        What `describe_hessian` has returned.
     pattern, coloring
-        Of the objective, as far as they are given; those that were made are in the checkpoint.
-    prepared
-        prepared(pattern, coloring) makes an empty Hessian.
+        Of the objective, as far as they are given; those that were made are in the stage.
+    prepare
+        prepare(pattern, coloring) makes an empty Hessian.
     """
-    saved = journal.checkpoint.load("hessian", journal.fingerprint)
-    if saved is None:
-        return None
     rows = pattern.layout.n_local
     if saved.meta["grown"]:
         pattern = load_pattern(saved, pattern.layout)
@@ -56,6 +62,6 @@ def restored(journal: Journal, pattern, coloring, prepared):
     noise = None
     if "noise" in saved.meta:
         noise = Noise(saved.array("level", rows), saved.array("relative", rows), **saved.meta["noise"])
-    hessian = prepared(pattern, coloring)
+    hessian = prepare(pattern, coloring)
     hessian.restore(saved.array("values", pattern.nnz_local), noise, saved.meta["hessian"])
     return hessian

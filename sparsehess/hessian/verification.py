@@ -1,7 +1,7 @@
 """Verification: whether a Hessian is what its gradient says, how large its error is, and what its pattern misses.
 
-A fresh product along a random direction costs two gradients and sees every row; noise and steps tell
-how far it may be off.
+A fresh product along a random direction costs two gradients and sees every row. An error model says how far noise
+and steps may take it from the product of the assembled matrix; what lies beyond a threshold is an error.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from mpi4py import MPI
 
 import numpy as np
 
-from sparsehess.derivatives import finite_differences
 from sparsehess.derivatives.evaluations import Evaluations
+from sparsehess.derivatives.finite_differences import Steps, column, directional, truncation
+from sparsehess.derivatives.gradient_noise import Noise
 from sparsehess.errors import MissingEntries
 from sparsehess.hessian import recovery_kernels
+from sparsehess.hessian.element_assembly import ElementAssembly
 from sparsehess.hessian.recovery import Plan, Recovered
 from sparsehess.pattern import Pattern
 from sparsehess.pattern.pattern_kernels import contains_pairs
@@ -31,10 +33,13 @@ _SIGMAS = 20.0
 # Rows below this part of the largest (in units of energy) are judged against the largest.
 _FLOOR = 1e-4
 
+# A probe of a single column shows entries, and errors, above this part of the column's largest entry.
+_VISIBLE = 1e-6
+
 # Variables stepped alone to find out why a check failed.
 PROBES = 32
 
-EPS = np.finfo(float).eps
+EPS = float(np.finfo(float).eps)
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Verification:
 
 
 @dataclass(frozen=True, eq=False)
-class Doubt:
+class ErrorModel:
     """What noise and finite steps make of the entries; made once, since steps stay much the same.
 
     Attributes
@@ -86,32 +91,53 @@ class Doubt:
     squares: np.ndarray
 
     @classmethod
-    def of(cls, plan: Plan, steps: finite_differences.Steps, noise, length, direction: np.ndarray) -> Doubt:
-        """Collective."""
+    def of(
+        cls,
+        plan: Plan | ElementAssembly,
+        steps: Steps,
+        noise: Noise | None,
+        length: np.ndarray,
+        direction: np.ndarray,
+    ) -> ErrorModel:
+        """Return the model of a Hessian that is recovered by a plan, for a check along a direction.
+
+        Collective.
+
+        Parameters
+        ----------
+        length
+            (n_local,) typical lengths of the variables.
+        direction
+            (n_local,) of the check.
+        """
         pattern, comm = plan.pattern, plan.pattern.comm
         along = pattern.exchange.halo(direction**2)[pattern.columns]
         squares = _row_sums(pattern, along) / np.diff(pattern.indptr)
         if noise is None:
             return cls(0.0, 0.0, 0.0, 0.0, np.zeros(pattern.layout.n_local), squares)
-        left = finite_differences.truncation(steps.taken, length, noise, steps.scheme)
-        central = finite_differences.truncation(2 * steps.wanted, length, noise, "central")
+        left = truncation(steps.taken, length, noise, steps.scheme)
+        central = truncation(2 * steps.wanted, length, noise, "central")
         sums = np.array([np.dot(left, left), np.dot(central, central)])
         comm.Allreduce(MPI.IN_PLACE, sums)
-        truncation, of_central = np.sqrt(sums / pattern.n)
+        of_steps, of_central = np.sqrt(sums / pattern.n)
         level = noise.level * np.sqrt(sum(weight**2 for _, weight in steps.nodes))
         total, largest, rows = plan.variances(level**2, steps.taken**-2.0, direction)
         of_product = np.sqrt(0.5 * level**2 + rows)
         return cls(
             float(np.sqrt(total)),
             float(np.sqrt(largest)),
-            float(truncation),
+            float(of_steps),
             float(of_central),
             of_product,
             squares,
         )
 
+    def relative(self, norm: float) -> float:
+        """Return the error of a matrix of this norm, relative to it. Not collective."""
+        return float(np.hypot(self.noise / norm, self.truncation))
+
     def expected(self, size: np.ndarray) -> np.ndarray:
-        """Return (n_local,) what ours and a fresh product may differ by, `size` being |H| |d|."""
+        """Return (n_local,) what ours and a fresh product may differ by, `size` being |H| |d|. Not collective."""
         return self.of_product + (self.truncation + self.of_central) * size
 
     def frobenius(self, error: np.ndarray, comm: MPI.Comm) -> float:
@@ -133,10 +159,12 @@ class Assembled:
         Of the function.
     pattern, mat, values
         The matrix, and its entries (nnz_local,) in the pattern's order.
-    steps, recovered, doubt
+    steps, recovered, model
         What they were made with, what recovery saw, and what may be wrong with them.
     level
         (n_local,) standard deviation of the gradient's components.
+    direction
+        (n_local,) of the fresh product, itself the step.
     norm, error
         Frobenius norm, and the relative error of the matrix as far as noise and steps tell.
     """
@@ -145,10 +173,11 @@ class Assembled:
     pattern: Pattern
     mat: PETSc.Mat
     values: np.ndarray
-    steps: finite_differences.Steps
+    steps: Steps
     recovered: Recovered
-    doubt: Doubt
+    model: ErrorModel
     level: np.ndarray
+    direction: np.ndarray
     norm: float
     error: float
 
@@ -167,74 +196,111 @@ class Assembled:
         return ours, size
 
 
-def verify(hessian: Assembled, evaluations: Evaluations, aim: np.ndarray) -> tuple[Verification, float]:
+@dataclass(frozen=True, eq=False)
+class _ProductCheck:
+    """The product of the assembled matrix beside a fresh one.
+
+    Attributes
+    ----------
+    error, expected
+        (n_local,) their difference, and what the error model allows for.
+    raw, excess
+        (n_local,) the difference relative to |H| |d|; the same, 0 where noise explains it.
+    """
+
+    error: np.ndarray
+    expected: np.ndarray
+    raw: np.ndarray
+    excess: np.ndarray
+
+    @classmethod
+    def along(cls, hessian: Assembled, evaluations: Evaluations) -> _ProductCheck:
+        """Compare the products along the direction of the check. Collective."""
+        steps, comm = hessian.steps, hessian.pattern.comm
+        product, direction = directional(evaluations, hessian.direction, steps.scheme)
+        ours, size = hessian.products(direction)
+        error, expected = np.abs(ours - product), hessian.model.expected(size)
+        # Steps turn rows of different units into energies, which can be compared.
+        energy = size * steps.wanted
+        top = comm.allreduce(float(energy.max(initial=0.0)), op=MPI.MAX)
+        scale = np.maximum(size, _FLOOR * top / steps.wanted)
+        raw = np.divide(error, scale, out=np.where(error > 0, np.inf, 0.0), where=scale > 0)
+        return cls(error, expected, raw, np.where(error > _SIGMAS * expected, raw, 0.0))
+
+
+def verify(hessian: Assembled, evaluations: Evaluations) -> tuple[Verification, float]:
     """Return what the checks found, and the relative error of the matrix that they show.
 
     Collective. Costs two gradients or a product, and more only where a check fails.
-
-    Parameters
-    ----------
-    aim
-        (n_local,) the direction of the fresh product, itself the step.
 
     Raises
     ------
     MissingEntries
         The Hessian is not symmetric, or does not agree with the fresh product; with what misses in the pattern.
     """
-    comm, layout, doubt = hessian.pattern.comm, hessian.pattern.layout, hessian.doubt
-    norm, steps, recovered = hessian.norm, hessian.steps, hessian.recovered
+    comm = hessian.pattern.comm
+    check = _ProductCheck.along(hessian, evaluations)
+    spoilt = int(comm.allreduce(int((check.excess > TOLERANCE).sum())))
+    asymmetry = _check_symmetry(hessian, evaluations, spoilt)
+    _check_product(hessian, evaluations, check, spoilt)
+    largest = comm.allreduce(float(check.raw.max(initial=0.0)), op=MPI.MAX)
+    return Verification(largest, asymmetry, True), _shown_error(hessian, check)
+
+
+def _shown_error(hessian: Assembled, check: _ProductCheck) -> float:
+    """Return the relative error of the matrix that the product check shows. Collective."""
+    comm, model, norm, known = hessian.pattern.comm, hessian.model, hessian.norm, hessian.error
+    if not norm > 0:
+        return known
+    # A product's own error hides that of a scheme of higher order, which is then no larger.
+    higher = hessian.steps.scheme == "extrapolated"
+    shown = np.maximum(check.error - 3 * check.expected, 0.0) if higher else check.error
+    seen, most = model.frobenius(shown, comm) / norm, model.frobenius(check.error, comm) / norm
+    return float(max(seen, min(known, most), known / 10, EPS))
+
+
+def _check_symmetry(hessian: Assembled, evaluations: Evaluations, spoilt: int) -> float:
+    """Return the relative asymmetry, which must be below the threshold. Collective."""
+    recovered, model = hessian.recovered, hessian.model
     asymmetry = recovered.asymmetry / recovered.largest if recovered.largest > 0 else 0.0
-    allowed = TOLERANCE + _SIGMAS * doubt.truncation
-    allowed += _SIGMAS * doubt.largest / recovered.largest if recovered.largest > 0 else 0.0
-    product, direction = finite_differences.directional(evaluations, aim, steps.scheme)
-    ours, size = hessian.products(direction)
-    error = np.abs(ours - product)
-    expected = doubt.expected(size)
-    known = hessian.error
-    if norm > 0:
-        # A product's own error hides that of a scheme of higher order, which is then no larger.
-        shown = np.maximum(error - 3 * expected, 0.0) if steps.scheme == "extrapolated" else error
-        seen, most = doubt.frobenius(shown, comm) / norm, doubt.frobenius(error, comm) / norm
-        known = float(max(seen, min(known, most), known / 10, EPS))
-    # Steps turn rows of different units into energies, which can be compared.
-    energy = size * steps.wanted
-    top = comm.allreduce(float(energy.max(initial=0.0)), op=MPI.MAX)
-    scale = np.maximum(size, _FLOOR * top / steps.wanted)
-    raw = np.divide(error, scale, out=np.where(error > 0, np.inf, 0.0), where=scale > 0)
-    relative = np.where(error > _SIGMAS * expected, raw, 0.0)
-    worst = comm.allreduce(float(relative.max(initial=0.0)), op=MPI.MAX)
-    largest = comm.allreduce(float(raw.max(initial=0.0)), op=MPI.MAX)
-    spoilt = int(comm.allreduce(int((relative > TOLERANCE).sum())))
-    if asymmetry > allowed:
+    threshold = TOLERANCE + _SIGMAS * model.truncation
+    threshold += _SIGMAS * model.largest / recovered.largest if recovered.largest > 0 else 0.0
+    if recovered.where is not None and asymmetry > threshold:
         i, j = recovered.where
-        found = _missing_near(hessian, evaluations, [i, j])
+        missing = _missing_near(hessian, evaluations, [i, j])
         raise MissingEntries(
             f"the derivatives of {hessian.name} are not symmetric: entries ({i}, {j}) and ({j}, {i}) "
             f"differ by {asymmetry:.1e} of the largest entry: "
-            + (_told(found) or "the function is no gradient, or it has a kink near x"),
-            *_entries(found),
+            + (_sentence(missing) or "the function is no gradient, or it has a kink near x"),
+            *_entries(missing),
             spoilt,
         )
-    if worst > TOLERANCE:
-        # The worst rows of all ranks: what is missing spoils the rows it stands in.
-        bad = np.flatnonzero(relative > TOLERANCE)
-        bad = bad[np.argsort(-relative[bad], kind="stable")][:PROBES]
-        listed = [(-float(relative[row]), layout.start + int(row)) for row in bad]
-        listed = sorted(item for part in comm.allgather(listed) for item in part)[:PROBES]
-        found = _missing_near(hessian, evaluations, [row for _, row in listed])
-        raise MissingEntries(
-            f"the Hessian of {hessian.name} does not agree with the gradient at variable "
-            f"{listed[0][1]} (a random product is off by {worst:.1e}): "
-            + (
-                _told(found)
-                or "the pattern misses nothing there, so either the gradient has a kink (a cut-off without "
-                "smoothing), or it is not the gradient of a function"
-            ),
-            *_entries(found),
-            spoilt,
-        )
-    return Verification(largest, float(asymmetry), True), known
+    return float(asymmetry)
+
+
+def _check_product(hessian: Assembled, evaluations: Evaluations, check: _ProductCheck, spoilt: int) -> None:
+    """Raise MissingEntries where a row of the product is beyond the threshold. Collective."""
+    comm, layout = hessian.pattern.comm, hessian.pattern.layout
+    worst = comm.allreduce(float(check.excess.max(initial=0.0)), op=MPI.MAX)
+    if not worst > TOLERANCE:
+        return
+    # The worst rows of all ranks: what is missing spoils the rows it stands in.
+    bad = np.flatnonzero(check.excess > TOLERANCE)
+    bad = bad[np.argsort(-check.excess[bad], kind="stable")][:PROBES]
+    listed = [(-float(check.excess[row]), layout.start + int(row)) for row in bad]
+    listed = sorted(item for part in comm.allgather(listed) for item in part)[:PROBES]
+    missing = _missing_near(hessian, evaluations, [row for _, row in listed])
+    raise MissingEntries(
+        f"the Hessian of {hessian.name} does not agree with the gradient at variable "
+        f"{listed[0][1]} (a random product is off by {worst:.1e}): "
+        + (
+            _sentence(missing)
+            or "the pattern misses nothing there, so either the gradient has a kink (a cut-off without "
+            "smoothing), or it is not the gradient of a function"
+        ),
+        *_entries(missing),
+        spoilt,
+    )
 
 
 def _missing_near(
@@ -248,16 +314,16 @@ def _missing_near(
     pattern, comm, steps = hessian.pattern, hessian.pattern.comm, hessian.steps
     layout = pattern.layout
     rows = np.arange(layout.n_local, dtype=np.int64)
-    missing = []
+    missing: list[tuple[int, int, float]] = []
     for probe in range(PROBES):
         if probe == len(suspects):
             break
         variable = suspects[probe]
-        exact = finite_differences.column(evaluations, variable, steps)
+        exact = column(evaluations, variable, steps)
         outside = contains_pairs(pattern.indptr, pattern.indices, rows, np.full(len(rows), variable)) == 0
         top = comm.allreduce(float(np.abs(exact).max(initial=0.0)), op=MPI.MAX)
         step = comm.allreduce(float(np.abs(steps.taken).min(initial=np.inf)), op=MPI.MIN)
-        there = outside & (np.abs(exact) > 1e-6 * top + _SIGMAS * hessian.level / step)
+        there = outside & (np.abs(exact) > _VISIBLE * top + _SIGMAS * hessian.level / step)
         found = [(layout.start + int(row), variable, float(exact[row])) for row in np.flatnonzero(there)]
         missing += [item for part in comm.allgather(found) for item in part]
         alone = np.zeros(len(rows))
@@ -266,12 +332,12 @@ def _missing_near(
         error = np.abs(exact - hessian.products(alone)[0])
         size, rank = comm.allreduce((float(error.max(initial=0.0)), comm.rank), op=MPI.MAXLOC)
         row = comm.bcast(layout.start + int(error.argmax()) if comm.rank == rank else None, root=rank)
-        if size > 1e-6 * top and row not in suspects:
+        if size > _VISIBLE * top and row not in suspects:
             suspects.append(row)
     return missing
 
 
-def _told(found: list[tuple[int, int, float]]) -> str:
+def _sentence(found: list[tuple[int, int, float]]) -> str:
     if not found:
         return ""
     variable = found[0][1]

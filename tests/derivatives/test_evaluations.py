@@ -5,6 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 import sparsehess as sh
+from sparsehess.derivatives.evaluations import Evaluations
 from sparsehess.errors import EvaluationError, InputError
 from support.cases import frobenius_error
 from support.objectives import objective, on_vectors
@@ -112,7 +113,7 @@ def test_work_is_balanced_when_gradients_take_unequal_time(comm):
         calls.append(1)
         return function.gradient(x)
 
-    evaluations = objective(function, comm, gradient=gradient).at(function.x)
+    evaluations = Evaluations(objective(function, comm, gradient=gradient), function.x)
     evaluations.gradients([function.x] * 40)
     each = comm.allgather(len(calls))
     assert sum(each) == evaluations.counts["gradient"] == 40

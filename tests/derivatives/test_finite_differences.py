@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import sparsehess as sh
-from sparsehess.derivatives.finite_differences import lengths, scheme_of, steps
+from sparsehess.derivatives.finite_differences import plan_steps, scheme_of
 from sparsehess.derivatives.gradient_noise import Noise
+from sparsehess.derivatives.scales import Scales, lengths
 from sparsehess.errors import InputError
 
 EXACT = Noise(np.zeros(3), np.full(3, np.finfo(float).eps), 1.0, True)
@@ -15,7 +16,8 @@ FREE = np.full(3, -np.inf), np.full(3, np.inf)
 
 
 def taken(x, length, noise, scheme, limits=FREE, given=False):
-    return steps(np.asarray(x, float), np.asarray(length, float), noise, scheme, limits, given).taken
+    scales = Scales(np.asarray(x, float), np.asarray(length, float), *limits, given)
+    return plan_steps(scales, noise, scheme).taken
 
 
 def test_steps_follow_the_scale():
@@ -42,7 +44,7 @@ def test_steps_do_not_cross_bounds_and_differentiate_polynomials(scheme):
     """At, near and away from a bound; exact to the order of the scheme, one-sided as well."""
     noise = Noise(np.zeros(3), np.full(3, 1e-6), 1.0, True)
     x, lower, upper = np.array([0.0, 1e-4, 0.5]), np.zeros(3), np.array([1.0, 1.0, 0.5 + 1e-5])
-    made = steps(x, np.ones(3), noise, scheme, (lower, upper), False)
+    made = plan_steps(Scales(x, np.ones(3), lower, upper, False), noise, scheme)
     points = [x if values is None else values for values, _ in made.nodes]
     weights = [weight for _, weight in made.nodes]
     for point in points:

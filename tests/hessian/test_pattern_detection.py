@@ -30,7 +30,7 @@ def test_probing_finds_the_exact_pattern(name, comm):
     function = FUNCTIONS[name](120)
     for seed in range(100 if comm.size == 1 else 2):
         calls = {}
-        found = sh.detect(objective(function, comm, pattern=None), seed=seed, counts=calls)
+        found = sh.detect_pattern(objective(function, comm, pattern=None), seed=seed, counts=calls)
         assert misses(found, function, comm) == 0
         found.free()
 
@@ -45,7 +45,7 @@ def test_probing_finds_the_exact_pattern(name, comm):
 def test_probing_takes_few_gradients(name, comm):
     function = FUNCTIONS[name](20_000)
     calls = {}
-    found = sh.detect(objective(function, comm, pattern=None), counts=calls)
+    found = sh.detect_pattern(objective(function, comm, pattern=None), counts=calls)
     assert misses(found, function, comm) == 0
     degree = np.sort(np.diff(function.pattern.indptr))[-10]
     assert calls["gradient"] < 64 + 20 + 4 * max(degree, 8) * np.log2(20_000)
@@ -57,7 +57,7 @@ def test_probing_of_products(comm):
     matrix = function.hessian(function.x)
     given = {"gradient": None, "hvp": lambda x, v: matrix @ v, "pattern": None}
     calls = {}
-    found = sh.detect(objective(function, comm, **given), counts=calls)
+    found = sh.detect_pattern(objective(function, comm, **given), counts=calls)
     assert misses(found, function, comm) == 0
     assert calls["gradient"] == 0 and calls["hvp"] > 0
 
@@ -72,7 +72,7 @@ def test_noise_is_no_coupling(repeatable, comm):
         noise = np.sin(1e12 * x.sum() + np.arange(len(x)) ** 2) if repeatable else rng.normal(size=len(x))
         return function.gradient(x) + 1e-9 * noise
 
-    found = sh.detect(objective(function, comm, pattern=None, gradient=gradient))
+    found = sh.detect_pattern(objective(function, comm, pattern=None, gradient=gradient))
     assert misses(found, function, comm) == 0
 
 
@@ -86,7 +86,7 @@ def test_points_tell_what_is_local(comm):
         return g
 
     problem = sh.Objective(x=np.zeros(50), gradient=gradient, comm=comm)
-    here, several = sh.detect(problem), sh.detect(problem, points=2)
+    here, several = sh.detect_pattern(problem), sh.detect_pattern(problem, points=2)
     assert here.nnz == 50 and here.source == "probing at one point"
     assert several.nnz == 50 + 2 * 49 and several.source == "probing at 2 points, 98 entries not at all of them"
 

@@ -56,7 +56,7 @@ def test_hessian_of_casadi(kind, comm):
     function = casadi.Function("mixed", [x], [hub + branch + x[38]])
     point = np.linspace(-1.0, 0.9, 40)
     objective = sh.from_casadi(function, point, comm=comm)
-    traced, probed = sh.detect(objective), sh.detect(replace(objective, trace=None))
+    traced, probed = sh.detect_pattern(objective), sh.detect_pattern(replace(objective, trace=None))
     assert traced.nnz == probed.nnz + 2  # (2, 35) and (35, 2), which are zero at x
     with sh.assemble(replace(objective, pattern=traced)) as hessian:
         for at in (point, -point):

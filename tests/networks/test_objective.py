@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import sparsehess as sh
+from sparsehess.derivatives.evaluations import Evaluations
 from sparsehess.networks import (
     shard_samples,
 )
@@ -31,7 +32,7 @@ def test_products_gradient_and_energy(make, comm):
     x, data = point(network)
     exact = by_imaginary_step(network, x, data)
     objective = network.objective(x, shard_samples(data, comm), comm=comm)
-    here = objective.at(x)
+    here = Evaluations(objective, x)
     own = slice(objective.layout.start, objective.layout.stop)
     slope = ForwardPass(network.plan, x, data, 0.2).gradient()
     assert comm.allreduce(objective.energy(x)) == pytest.approx(energy(network, x, data, Plain), rel=1e-14)
@@ -40,7 +41,7 @@ def test_products_gradient_and_energy(make, comm):
     assert close(here.along(V[:, own]), (V @ exact)[:, own])
     for part in ("gauss-newton", "functional"):
         of_part = network.objective(x, shard_samples(data, comm), part=part, comm=comm, workspace=1)
-        found = of_part.at(x).along(V[:, own])
+        found = Evaluations(of_part, x).along(V[:, own])
         assert close(found, (V @ hessian(network, x, data, comm, part=part))[:, own])
     with sh.MatrixFree(objective) as free, sh.assemble(objective) as colored:
         assert close(dense(colored.mat), exact, 1e-12)

@@ -13,7 +13,8 @@ import scipy.sparse
 from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.eigen.solvers import eigs
 from sparsehess.errors import InputError
-from sparsehess.hessian.hessian import Hessian, assemble
+from sparsehess.hessian.assembly import assemble
+from sparsehess.hessian.hessian import Hessian
 from sparsehess.hosts.ase.objective import UNITS, free_coordinates, from_atoms
 from sparsehess.runtime import communicator, optional
 

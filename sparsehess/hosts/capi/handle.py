@@ -347,7 +347,7 @@ class Handle:
     def _take_hessian(self) -> None:
         """Make the Hessian, or move it to the point. Collective."""
         from sparsehess.derivatives.objective import Objective
-        from sparsehess.hessian.hessian import assemble
+        from sparsehess.hessian.assembly import assemble
         from sparsehess.pattern import Pattern
 
         if not self._new and self._hessian is not None:

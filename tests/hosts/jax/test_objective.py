@@ -47,12 +47,12 @@ def test_exact_hessians(products, most, comm):
 
 def test_tracing_and_probing_agree(comm):
     objective = sh.from_jax(rosenbrock, POINT, comm=comm)
-    probed = sh.detect(replace(objective, trace=None))
+    probed = sh.detect_pattern(replace(objective, trace=None))
     assert probed.source == "probing at one point"
     assert np.array_equal(probed.to_scipy().toarray() > 0, FUNCTIONS["chained_rosenbrock"](120).pattern.toarray()[
         probed.layout.start : probed.layout.stop
     ] > 0)  # fmt: skip
-    traced = sh.detect(objective)
+    traced = sh.detect_pattern(objective)
     assert traced.source == "tracing, at every x"
     assert np.array_equal(traced.indices, probed.indices)
 

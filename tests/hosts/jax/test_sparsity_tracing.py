@@ -189,7 +189,7 @@ def test_nothing_is_left_out_silently(name, caplog):
     found = objective.trace()
     if found is None:
         assert "no rule to trace" in caplog.text and "probed" in caplog.text
-        pattern, where, above = sh.detect(objective), where[:1], 1e-14  # rounding may show or not
+        pattern, where, above = sh.detect_pattern(objective), where[:1], 1e-14  # rounding may show or not
         assert pattern.source == "probing at one point"
         found = pattern.to_scipy()
     else:
@@ -219,7 +219,7 @@ def test_what_cannot_be_traced_is_probed(comm, monkeypatch, caplog):
     told = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(told) == (comm.rank == 0)  # by one rank
     assert all("gather with indices that depend on x" in one and "'sparsehess[asdex]'" in one for one in told)
-    pattern = sh.detect(objective)
+    pattern = sh.detect_pattern(objective)
     assert pattern.source == "probing at one point"
     own = slice(pattern.layout.start, pattern.layout.stop)
     there = seen(function, x[None]) | np.eye(10, dtype=bool)
@@ -254,4 +254,4 @@ def test_asdex_is_asked_about_products_where_there_is_no_rule(monkeypatch, caplo
 def test_functions_that_cannot_be_traced_say_why():
     objective = sh.from_jax(lambda x: x[0] if x[1] > 0 else x[2], points(1)[0], name="branching")
     with pytest.raises(EvaluationError, match="branching raised TracerBoolConversionError"):
-        sh.detect(objective)
+        sh.detect_pattern(objective)

@@ -1,0 +1,205 @@
+"""Assembly: from an objective to a distributed Hessian that was checked.
+
+The composer of the road: pattern, colouring, differences and recovery meet only here and in `Hessian`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+from sparsehess.coloring import BUDGET, Coloring, color
+from sparsehess.coloring import fingerprint as structure_of
+from sparsehess.derivatives.finite_differences import scheme_of
+from sparsehess.derivatives.objective import Objective
+from sparsehess.errors import InputError
+from sparsehess.hessian.assembly_strategies import AllColumns, ElementByElement, SomeColumns, Source
+from sparsehess.hessian.element_assembly import ElementAssembly
+from sparsehess.hessian.evaluation_journal import NoJournal, open_journal
+from sparsehess.hessian.hessian import Hessian
+from sparsehess.hessian.pattern_detection import detect_pattern
+from sparsehess.hessian.recovery import Direct, plan
+from sparsehess.hessian.saved_hessian import describe_hessian, restore_hessian
+from sparsehess.pattern import Pattern
+from sparsehess.runtime.validation import whole_number
+from sparsehess.storage.checkpoint import Checkpoint
+
+
+def assemble(
+    objective: Objective,
+    *,
+    pattern: Pattern | str | None = None,
+    derivative: str = "auto",
+    coloring: str | Coloring | None = None,
+    order: str = "best",
+    budget: float = BUDGET,
+    columns: int | None = None,
+    verify: bool = True,
+    repair: bool = True,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    checkpoint: Checkpoint | NoJournal | None = None,
+) -> Hessian:
+    """Assemble the Hessian of an objective at its x.
+
+    Collective on the objective's communicator.
+
+    Parameters
+    ----------
+    objective
+        What is differentiated.
+    pattern
+        Default the objective's own; `detect`: probed, see `detect`.
+    derivative
+        `central` (2 gradients a colour), `forward` (1, and the base), `extrapolated` (4), `complex` (1, of
+        complex arrays), `ad` (1 product), `auto` (products where there are any, else central). Steps of
+        differences follow from the noise of the gradient, measured with 7 more.
+    coloring
+        A kind (`star`, `acyclic`, `cpr`, `distance2`, `powell-toint`), or a colouring made before for
+        this pattern. Default `star`; for a sum over elements none: their own Hessians are taken.
+    order, budget
+        Of a colouring that is made here, see `color`.
+    columns
+        How many compressed columns are held in memory at a time, for direct recovery; 1 takes the least
+        memory. Default all.
+    verify
+        Compare with a fresh random product, and check the symmetry: 2 gradients more (or 1 product).
+    repair
+        Whether entries that verification finds missing in the pattern are added.
+    seed
+        Of that product's direction.
+    progress
+        Called as progress(colours begun, colours) on every rank.
+    checkpoint
+        Where pattern, colouring, every gradient or product, and at last the Hessian are saved, and taken from
+        where it resumes; on any number of ranks. Of `summed` objectives the gradient at x is evaluated anew.
+
+    Returns
+    -------
+    Hessian
+        The caller closes it.
+
+    Raises
+    ------
+    InputError
+        The objective has no pattern, or layouts differ.
+    CheckError
+        A check failed; the message says at which variables.
+    EvaluationError
+        The user's function raised or returned something unusable.
+    Stopped
+        A signal came, and the checkpoint is saved.
+    """
+    began = time.perf_counter()
+
+    def decided() -> dict:
+        given = objective.pattern if pattern is None else pattern
+        return {
+            "structure": structure_of(given) if isinstance(given, Pattern) else given,
+            "derivative": derivative,
+            "coloring": coloring.kind if isinstance(coloring, Coloring) else coloring,
+            "order": order,
+            "columns": columns,
+            "verify": verify,
+            "seed": seed,
+        }
+
+    _check_choice(pattern)
+    journal = open_journal(checkpoint, objective, decided)
+    known, calls = _known_pattern(objective, pattern, journal, seed)
+    scheme = scheme_of(derivative, objective)
+    known.exchange  # noqa: B018 - planned here, so that its time is the pattern's
+    timings = {"pattern": time.perf_counter() - began}
+
+    def prepare(pattern: Pattern, coloring: str | Coloring | None) -> Hessian:
+        source = _source(objective, pattern, coloring, order, budget, columns, timings, journal)
+        return Hessian(objective, source, scheme, timings, seed=seed, budget=budget, repair=repair)
+
+    saved = journal.load_hessian()
+    if saved is not None:
+        return restore_hessian(saved, known, coloring, prepare)
+    hessian = prepare(known, coloring)
+    hessian.evaluations["pattern"] = calls
+    try:
+        hessian.take(None, verify=verify, progress=progress, journal=journal)
+        journal.save_hessian(partial(describe_hessian, hessian))
+    except Exception:
+        hessian.close()  # every rank is here: what is raised is raised on all
+        raise
+    return hessian
+
+
+def detect_with_journal(
+    objective: Objective, journal: NoJournal, *, seed: int, points: int = 1
+) -> tuple[Pattern, dict[str, int]]:
+    """Return (pattern, calls of the user's functions) as `detect_pattern` finds it, or as it was saved.
+
+    Collective.
+    """
+    calls: dict[str, int] = {}
+
+    def probe() -> tuple[Pattern, dict[str, int]]:
+        return detect_pattern(objective, counts=calls, journal=journal, seed=seed, points=points), calls
+
+    return journal.pattern(probe)
+
+
+def _check_choice(pattern: Pattern | str | None) -> None:
+    if isinstance(pattern, str) and pattern != "detect":
+        raise InputError(f"pattern {pattern!r}: give a Pattern, or 'detect'")
+
+
+def _known_pattern(
+    objective: Objective, pattern: Pattern | str | None, journal: NoJournal, seed: int
+) -> tuple[Pattern, int]:
+    """Return the pattern that is given or detected, and how many calls that took. Collective."""
+    calls: dict[str, int] = {}
+    if isinstance(pattern, str):
+        pattern, calls = detect_with_journal(objective, journal, seed=seed)
+    pattern = pattern or objective.pattern
+    if pattern is None:
+        raise InputError(f"{objective.name} has no pattern: give one, or ask for pattern='detect'")
+    if pattern.n != objective.n or not pattern.layout.same(objective.layout):
+        raise InputError(
+            f"the pattern ({pattern.n} variables) and {objective.name} ({objective.n}) do not have the same "
+            "rows on each rank"
+        )
+    if pattern.n == 0:
+        raise InputError(f"{objective.name} has no variables")
+    return pattern, sum(calls.values())
+
+
+def _source(
+    objective: Objective,
+    pattern: Pattern,
+    coloring: str | Coloring | None,
+    order: str,
+    budget: float,
+    columns: int | None,
+    timings: dict[str, float],
+    journal: NoJournal,
+) -> Source:
+    """Return where the entries come from. Collective."""
+    began = time.perf_counter()
+    if objective.elements is not None and coloring is None:
+        if columns is not None:
+            raise InputError(f"columns={columns}: a sum over elements has no compressed columns")
+        sums = ElementAssembly(pattern, objective.elements)
+        timings["coloring"] = time.perf_counter() - began
+        return ElementByElement(sums)
+    if not isinstance(coloring, Coloring):
+        make = partial(color, pattern, kind=coloring or "star", order=order, budget=budget)
+        coloring = journal.coloring(pattern, make)
+    began = time.perf_counter()
+    recovery = plan(pattern, coloring)
+    timings["coloring"] = coloring.seconds + time.perf_counter() - began
+    if columns is None:
+        return AllColumns(recovery)
+    whole_number(columns, "columns", 1)
+    if not isinstance(recovery, Direct):
+        raise InputError(
+            f"columns={columns}: only direct recovery (star, cpr, distance2) takes a few columns "
+            f"at a time; {coloring.kind} needs them all together"
+        )
+    return SomeColumns(recovery, columns)
