@@ -16,18 +16,18 @@ from mpi4py import MPI
 
 import numpy as np
 
+from sparsehess.derivatives.elements import Elements
+from sparsehess.derivatives.objective import Objective
 from sparsehess.derivatives.recorder import ElementSums, Recorder
 from sparsehess.derivatives.rounds import Evaluate, Rounds
 from sparsehess.derivatives.row_transfer import RowTransfer
-from sparsehess.derivatives.user_functions import ArrayCalls, VecCalls
+from sparsehess.derivatives.user_functions import ArrayCalls, Calls, VecCalls
 from sparsehess.errors import CheckError
 from sparsehess.runtime import agreement
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
 
-    from sparsehess.derivatives.elements import Elements
-    from sparsehess.derivatives.objective import Objective
 
 # (values, weight) of the gradients of a sum: where variables stand, None for x itself.
 Nodes = Sequence[tuple[np.ndarray | None, float]]
@@ -58,8 +58,8 @@ class Evaluations:
         self.on_color: Callable[[int, int], None] = _show_nothing
         self.seconds = 0.0
         inner = objective.group or objective
-        self._calls = (VecCalls if inner.distributed else ArrayCalls)(inner, x, self.comm.rank)
-        self._group = inner.comm if inner.distributed else MPI.COMM_SELF
+        self._calls: Calls = (VecCalls if inner.distributed else ArrayCalls)(inner, x, self.comm.rank)
+        self._group: MPI.Comm = inner.comm if inner.distributed else MPI.COMM_SELF
         self._transfer = RowTransfer(self.comm, self.layout, self._calls.first, len(self._calls.x))
         self._rounds = Rounds(self.comm, self._group, self._transfer, objective.summed)
         self._groups = self.comm.allreduce(int(self._group.rank == 0))
@@ -269,7 +269,8 @@ class Evaluations:
 
     def _check_finite(self, change: np.ndarray, color: int | None = None) -> None:
         with agreement(self._group):
-            bad = np.flatnonzero(~np.isfinite(change)) if not np.isfinite(change.sum()) else ()
+            sound = np.isfinite(change.sum())
+            bad = np.zeros(0, np.int64) if sound else np.flatnonzero(~np.isfinite(change))
             if len(bad):
                 when = "" if color is None else f" when the variables of colour {color} were stepped"
                 raise CheckError(

@@ -8,9 +8,12 @@ collectively, one colour after another.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
+
+from mpi4py import MPI
 
 import numpy as np
 
@@ -67,7 +70,7 @@ class Objective:
         a structure that is held, restricted to its free dofs. Multigrid is told of them.
     typical_x
         Optional scale of the variables, a number or (n,): the distance over which the gradient
-        changes by its own size, in the units of x. Default: see `calls.typical_length`.
+        changes by its own size, in the units of x. Default: see `user_functions.typical_length`.
     units
         Optional, what an eigenvalue means: `Units.of("eV", "angstrom", "amu")` and others.
     name
@@ -83,28 +86,28 @@ class Objective:
     """
 
     x: np.ndarray | PETSc.Vec
-    gradient: Callable | None = None
-    pattern: Pattern | Following | None = None
-    hvp: Callable | None = None
-    hvps: Callable | None = None
+    gradient: Callable[..., Any] | None = None
+    pattern: Pattern | None = None
+    hvp: Callable[..., Any] | None = None
+    hvps: Callable[..., Any] | None = None
     batch: int = 1
-    energy: Callable | None = None
-    trace: Callable | None = None
-    bounds: tuple | None = None
+    energy: Callable[..., Any] | None = None
+    trace: Callable[[], Any] | None = None
+    bounds: tuple[Any, Any] | None = None
     summed: bool = False
-    mass: object = None
-    null_vectors: object = None
+    mass: Any = None
+    null_vectors: Any = None
     null_names: tuple[str, ...] = ()
-    near_null: object = None
+    near_null: Any = None
     typical_x: float | np.ndarray | None = None
     units: Units | None = None
     name: str = "objective"
-    comm: object = field(default=None, repr=False)
+    comm: MPI.Comm = field(default=MPI.COMM_SELF, repr=False)
     group: Objective | None = field(default=None, repr=False)
     following: Following | None = field(default=None, repr=False)
     elements: tuple[Elements, ...] | None = field(default=None, repr=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_real("an objective, a function of real variables,")
         if self.group is not None:
             comm = communicator(self.comm)
@@ -149,21 +152,35 @@ class Objective:
 
     @property
     def n(self) -> int:
-        return self.x.getSize() if self.distributed else len(self.x)
+        """How many variables."""
+        if not self.distributed:
+            return len(self.x)
+        vector: PETSc.Vec = self.x
+        return int(vector.getSize())
 
     @property
     def distributed(self) -> bool:
+        """Whether functions are those of PETSc vectors."""
         return isinstance(self.x, PETSc.Vec)
 
     @cached_property
     def layout(self) -> Layout:
         """Rows of each rank: the Vec's, the pattern's, or PETSc's even one. Collective the first time."""
         if self.distributed and self.group is None:
-            return Layout.from_local(self.x.getLocalSize(), self.comm)
+            vector: PETSc.Vec = self.x
+            return Layout.from_local(vector.getLocalSize(), self.comm)
         return self.pattern.layout if self.pattern is not None else Layout.from_size(self.n, self.comm)
 
     @classmethod
-    def from_elements(cls, x, elements, *, pattern: Pattern | None = None, comm=None, **more) -> Objective:
+    def from_elements(
+        cls,
+        x: np.ndarray,
+        elements: Elements | Iterable[Elements],
+        *,
+        pattern: Pattern | None = None,
+        comm: MPI.Comm | None = None,
+        **more: Any,
+    ) -> Objective:
         """Return the objective of a sum over elements, of which each rank brings its share.
 
         Collective on `comm`. Its Hessian is that of the elements, summed: no colouring is needed.
@@ -185,20 +202,22 @@ class Objective:
             Members that are no variables.
         """
         comm = communicator(comm)
-        elements = (elements,) if isinstance(elements, Elements) else tuple(elements)
+        kinds = (elements,) if isinstance(elements, Elements) else tuple(elements)
         n = reals(x, "x").size
         return cls(
             x=x,
-            gradient=total_gradient(elements, n),
-            pattern=pattern_of_elements(elements, n, comm) if pattern is None else pattern,
-            elements=elements,
+            gradient=total_gradient(kinds, n),
+            pattern=pattern_of_elements(kinds, n, comm) if pattern is None else pattern,
+            elements=kinds,
             summed=True,
             comm=comm,
             **more,
         )
 
     @classmethod
-    def in_groups(cls, make: Callable, groups: int, comm=None) -> Objective:
+    def in_groups(
+        cls, make: Callable[[MPI.Comm], Objective], groups: int, comm: MPI.Comm | None = None
+    ) -> Objective:
         """Return an objective whose gradients are evaluated by several groups of ranks side by side.
 
         Collective on `comm`.
@@ -260,13 +279,14 @@ class Objective:
             raise InputError("typical_x must be positive and finite: it is the length of steps")
         return length
 
-    def local(self, values) -> np.ndarray:
+    def local(self, values: object) -> np.ndarray:
         """Return the local rows of an (n,) array that every rank holds, of a scalar, or of a Vec.
 
         Not collective.
         """
         if isinstance(values, PETSc.Vec):
-            return values.getArray(readonly=True)
+            vector: PETSc.Vec = values
+            return vector.getArray(readonly=True)
         array = reals(values, "a property of the variables")
         if array.ndim == 0:
             return np.full(self.layout.n_local, float(array))

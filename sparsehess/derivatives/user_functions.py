@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
+from sparsehess.derivatives.elements import Elements
+from sparsehess.derivatives.objective import Objective
 from sparsehess.errors import EvaluationError, InputError
 from sparsehess.runtime import agreement
 from sparsehess.runtime.guards import NO_GUARD, Guard, guard_of
 from sparsehess.runtime.validation import reals
+
+if TYPE_CHECKING:
+    from petsc4py import PETSc
 
 # A step for differences of energies, in typical lengths: what it leaves out is smooth, so that the Hessian, which
 # differentiates once more, suffers from their noise alone, and that falls with the step.
@@ -23,25 +31,49 @@ def typical_length(squares: float, n: int) -> float:
     return rms if 0 < rms < 1 else 1.0
 
 
-class _Calls:
+class Calls:
     """Calls of the functions of an objective on this rank's rows of its group.
 
     Attributes
     ----------
+    x
+        (held,) the point.
+    first
+        Number of the first variable of x.
     rank
         That errors name: among all, not in the group.
     guard
         Asked before each call.
     """
 
-    rank: int
+    first: int
     guard: Guard = NO_GUARD
 
-    def _called(self, name: str, *arguments):
+    def __init__(self, objective: Objective, rank: int) -> None:
+        self.objective, self.rank = objective, rank
+
+    @property
+    def x(self) -> np.ndarray:
+        """See the class."""
+        raise NotImplementedError
+
+    def gradient(self, variables: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Return the gradient (held,) where variables of x have these values. Collective on the group."""
+        raise NotImplementedError
+
+    def products(self, seeds: np.ndarray) -> np.ndarray:
+        """Return the products (k, held) with directions (k, held). Collective on the group."""
+        raise NotImplementedError
+
+    def slopes(self, kind: Elements, X: np.ndarray) -> np.ndarray:
+        """Return the gradients (m, k) of the elements of a kind."""
+        return self._guarded("gradient", kind.slopes, X)
+
+    def _called(self, name: str, *arguments: Any) -> Any:
         """Call the user's function of this name."""
         return self._guarded(name, getattr(self.objective, name), *arguments)
 
-    def _guarded(self, name: str, function, *arguments):
+    def _guarded(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function of the user; what it raises becomes an EvaluationError that names the rank."""
         self.guard.check_call()
         try:
@@ -53,53 +85,60 @@ class _Calls:
             ) from error
 
 
-class ArrayCalls(_Calls):
+class ArrayCalls(Calls):
     """Functions of an (n,) array, which this rank evaluates alone."""
 
     first = 0
 
-    def __init__(self, objective, x, rank: int):
-        self.objective, self.rank, self.guard = objective, rank, guard_of(objective.comm)
-        self.x = np.array(reals(x, "x"))
-        if self.x.shape != (objective.n,):
-            raise InputError(f"x must be ({objective.n},), not {self.x.shape}")
-        self._shown = self.x.view()  # what the user's function sees: the same memory, not to be written
+    def __init__(self, objective: Objective, x: np.ndarray, rank: int) -> None:
+        super().__init__(objective, rank)
+        self.guard = guard_of(objective.comm)
+        self._x = np.array(reals(x, "x"))
+        if self._x.shape != (objective.n,):
+            raise InputError(f"x must be ({objective.n},), not {self._x.shape}")
+        self._shown = self._x.view()  # what the user's function sees: the same memory, not to be written
         self._shown.flags.writeable = False
         if objective.gradient is None and objective.energy is not None:
             length = objective.typical_x
             if length is None:
-                length = typical_length(float(np.dot(self.x, self.x)), len(self.x))
-            self._steps = np.broadcast_to(_ENERGY_STEP * reals(length, "typical_x"), self.x.shape)
+                length = typical_length(float(np.dot(self._x, self._x)), len(self._x))
+            self._steps = np.broadcast_to(_ENERGY_STEP * reals(length, "typical_x"), self._x.shape)
             bounds = (-np.inf, np.inf) if objective.bounds is None else objective.bounds
-            self._limits = [np.broadcast_to(reals(bound, "bounds"), self.x.shape) for bound in bounds]
+            self._limits = [np.broadcast_to(reals(bound, "bounds"), self._x.shape) for bound in bounds]
+
+    @property
+    def x(self) -> np.ndarray:
+        """See `Calls`."""
+        return self._x
 
     def gradient(self, variables: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """See `Calls`."""
         if values.dtype.kind == "c":
-            point = self.x.astype(np.complex128)
+            point = self._x.astype(np.complex128)
             point[variables] = values
             return self._vector("gradient", "c", point).imag
-        here = self.x[variables]
+        here = self._x[variables]
         try:
-            self.x[variables] = values
+            self._x[variables] = values
             if self.objective.gradient is None:
                 return self._slope()
             value = self._vector("gradient", "fiu", self._shown)
             # That of |x|²/2 may be x itself: what is put back below must not change it.
-            return value.copy() if np.may_share_memory(value, self.x) else value
+            return value.copy() if np.may_share_memory(value, self._x) else value
         finally:
-            self.x[variables] = here
+            self._x[variables] = here
 
     def _slope(self) -> np.ndarray:
         """Return the gradient by central differences of the energy, each variable by itself."""
-        out, (lower, upper) = np.empty(len(self.x)), self._limits
-        for i, here in enumerate(self.x.tolist()):
+        out, (lower, upper) = np.empty(len(self._x)), self._limits
+        for i, here in enumerate(self._x.tolist()):
             try:
-                high = self.x[i] = min(here + self._steps[i], upper[i])
+                high = self._x[i] = min(here + self._steps[i], upper[i])
                 ahead = self._energy()
-                low = self.x[i] = max(here - self._steps[i], lower[i])
+                low = self._x[i] = max(here - self._steps[i], lower[i])
                 out[i] = (ahead - self._energy()) / (high - low)
             finally:
-                self.x[i] = here
+                self._x[i] = here
         return out
 
     def _energy(self) -> float:
@@ -111,16 +150,15 @@ class ArrayCalls(_Calls):
             )
         return float(value.reshape(()))
 
-    def slopes(self, kind, X: np.ndarray) -> np.ndarray:
-        """Return the gradients (m, k) of the elements of a kind."""
-        return self._guarded("gradient", kind.slopes, X)
-
     def products(self, seeds: np.ndarray) -> np.ndarray:
+        """See `Calls`."""
         if self.objective.hvps is None:
             return np.array([self._vector("hvp", "fiu", self._shown, seed) for seed in seeds])
         return self._vector("hvps", "fiu", self._shown, seeds, shape=seeds.shape)
 
-    def _vector(self, name: str, kinds: str, *arguments, shape=None) -> np.ndarray:
+    def _vector(
+        self, name: str, kinds: str, *arguments: np.ndarray, shape: tuple[int, ...] | None = None
+    ) -> np.ndarray:
         value = np.asarray(self._called(name, *arguments))
         shape = (self.objective.n,) if shape is None else shape
         if value.shape != shape or value.dtype.kind not in kinds:
@@ -132,13 +170,13 @@ class ArrayCalls(_Calls):
         return value
 
 
-class VecCalls(_Calls):
+class VecCalls(Calls):
     """Functions of PETSc vectors, which the ranks of a group evaluate together."""
 
-    def __init__(self, objective, x, rank: int):
+    def __init__(self, objective: Objective, x: PETSc.Vec, rank: int) -> None:
+        super().__init__(objective, rank)
         if objective.gradient is None and objective.hvp is None:
             raise InputError("differences of energies are for energies of arrays, which a rank can evaluate alone")
-        self.objective, self.rank = objective, rank
         layout = objective.layout
         if x.getLocalSize() != layout.n_local:
             raise InputError(f"x has {x.getLocalSize()} local rows, the objective's own {layout.n_local}")
@@ -146,9 +184,11 @@ class VecCalls(_Calls):
 
     @property
     def x(self) -> np.ndarray:
+        """See `Calls`."""
         return self._x.getArray(readonly=True)
 
     def gradient(self, variables: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """See `Calls`."""
         if values.dtype.kind == "c":
             raise InputError("complex steps need a gradient of arrays: PETSc's vectors are real here")
         point = self.x.copy()
@@ -156,6 +196,7 @@ class VecCalls(_Calls):
         return self._vector("gradient", point)
 
     def products(self, seeds: np.ndarray) -> np.ndarray:
+        """See `Calls`."""
         return np.array([self._vector("hvp", self.x, seed) for seed in seeds])
 
     def _vector(self, name: str, *arrays: np.ndarray) -> np.ndarray:

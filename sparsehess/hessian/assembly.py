@@ -157,7 +157,7 @@ def _known_pattern(
     calls: dict[str, int] = {}
     if isinstance(pattern, str):
         pattern, calls = detect_with_journal(objective, journal, seed=seed)
-    pattern = pattern or objective.pattern
+    pattern = objective.pattern if pattern is None else pattern
     if pattern is None:
         raise InputError(f"{objective.name} has no pattern: give one, or ask for pattern='detect'")
     if pattern.n != objective.n or not pattern.layout.same(objective.layout):

@@ -173,7 +173,9 @@ class Journal(NoJournal):
         number = self._next()
         saved = self._load(number)
         if saved is not None and saved.meta["asked"] == _MEASURED:
-            arrays = {name: saved.array(name, self._layout.n_local) for name in saved.meta["names"]}
+            arrays: dict[str, Any] = {
+                name: saved.array(name, self._layout.n_local) for name in saved.meta["names"]
+            }
             self._number = saved.meta["next"]
             for name, calls in saved.meta["calls"].items():
                 evaluations.counts[name] += calls

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,9 +23,6 @@ from sparsehess.hessian.verification import EPS, PROBES, Assembled, ErrorModel, 
 from sparsehess.pattern import Following, Pattern
 from sparsehess.runtime import PETSc, agreement, destroy
 from sparsehess.runtime.random_numbers import signed
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 # How often a pattern is repaired at most.
 _REPAIRS = 5
@@ -163,7 +159,7 @@ class Hessian:
                 if missing.spoilt > PROBES:  # too many to step one by one
                     self._grow(*self._probe(x, journal))
                 else:
-                    self._grow(missing.rows, missing.columns)
+                    self._grow(np.asarray(missing.rows), np.asarray(missing.columns))
 
     def _evaluate(
         self, x: np.ndarray | PETSc.Vec, verified: bool, progress: Progress | None, journal: NoJournal
@@ -345,11 +341,6 @@ class Hessian:
         """Return the object itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *reason: object) -> None:
         """Close the object. Collective."""
         self.close()

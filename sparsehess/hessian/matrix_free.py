@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from sparsehess.coloring import color
+from sparsehess.coloring import Coloring, color
 from sparsehess.derivatives.evaluations import Evaluations
 from sparsehess.derivatives.finite_differences import compress, directional, plan_steps, scheme_of
 from sparsehess.derivatives.gradient_noise import Noise, estimate_noise
@@ -54,7 +56,14 @@ class MatrixFree:
         of arrays.
     """
 
-    def __init__(self, objective: Objective, x=None, *, seed: int = 0, precision: str = "double"):
+    def __init__(
+        self,
+        objective: Objective,
+        x: np.ndarray | PETSc.Vec | None = None,
+        *,
+        seed: int = 0,
+        precision: str = "double",
+    ) -> None:
         if precision not in ("double", "single"):
             raise InputError(f"precision={precision!r} is neither double nor single")
         self.objective = objective if precision == "double" else _in_single(objective)
@@ -62,7 +71,7 @@ class MatrixFree:
         self.evaluations = {"gradient": 0, "hvp": 0, "energy": 0, "noise": 0}
         self.noise: Noise | None = None
         self._scheme = scheme_of("auto", objective)
-        self._coloring = None
+        self._coloring: Coloring | None = None
         layout = objective.layout
         size = ((layout.n_local, layout.n),) * 2
         self.update(objective.x if x is None else x)
@@ -88,7 +97,7 @@ class MatrixFree:
         """Whether `diagonal` is no estimate from random products."""
         return self.objective.pattern is not None
 
-    def update(self, x) -> None:
+    def update(self, x: np.ndarray | PETSc.Vec) -> None:
         """Take the Hessian at x, of the kind of the objective's x.
 
         Collective.
@@ -116,7 +125,7 @@ class MatrixFree:
                 return np.zeros(len(vector))
             out, _ = directional(here, vector / farthest, self._scheme)
             out *= farthest
-        self._counted()
+        self._count()
         return out
 
     def products(self, X: np.ndarray) -> np.ndarray:
@@ -127,7 +136,7 @@ class MatrixFree:
         if self._scheme != "product":
             return np.stack([self.product(np.ascontiguousarray(column)) for column in X.T], axis=1)
         out = self._evaluations.along(np.ascontiguousarray(X.T)).T
-        self._counted()
+        self._count()
         return out
 
     def diagonal(self) -> np.ndarray:
@@ -138,12 +147,11 @@ class MatrixFree:
         """
         here, pattern, layout = self._evaluations, self.objective.pattern, self.objective.layout
         if pattern is not None:
-            if self._coloring is None:
-                self._coloring = color(pattern)
-            found = compress(here, self._coloring, self._steps)
-            self._counted()
-            out, rows = np.zeros(layout.n_local), np.flatnonzero(self._coloring.colors >= 0)  # others have none
-            out[rows] = found.changes[self._coloring.colors[rows], rows] / found.taken[rows]
+            coloring = self._coloring = self._coloring or color(pattern)
+            found = compress(here, coloring, self._steps)
+            self._count()
+            out, rows = np.zeros(layout.n_local), np.flatnonzero(coloring.colors >= 0)  # others have none
+            out[rows] = found.changes[coloring.colors[rows], rows] / found.taken[rows]
             return out
         total = np.zeros(layout.n_local)
         for sample in range(_SAMPLES):
@@ -151,7 +159,7 @@ class MatrixFree:
             total += signs * self.product(signs)
         return total / _SAMPLES
 
-    def _counted(self) -> None:
+    def _count(self) -> None:
         for name, calls in self._evaluations.counts.items():
             self.evaluations[name] += calls
             self._evaluations.counts[name] = 0
@@ -165,9 +173,11 @@ class MatrixFree:
         self.mat = None
 
     def __enter__(self) -> MatrixFree:
+        """Return the object itself."""
         return self
 
-    def __exit__(self, *reason) -> None:
+    def __exit__(self, *reason: object) -> None:
+        """Close the object. Collective."""
         self.close()
 
 
@@ -176,7 +186,7 @@ def _in_single(objective: Objective) -> Objective:
     if objective.distributed or (objective.hvp is None and objective.hvps is None):
         raise InputError("single precision is for products (hvp, hvps) of arrays")
 
-    def rounded(function):
+    def rounded(function: Callable[..., Any] | None) -> Callable[..., Any] | None:
         single = np.float32
         return function and (lambda x, v: function(x.astype(single), v.astype(single)))
 
@@ -186,16 +196,16 @@ def _in_single(objective: Objective) -> Objective:
 class _Context:
     """What PETSc calls."""
 
-    def __init__(self, owner: MatrixFree):
+    def __init__(self, owner: MatrixFree) -> None:
         self._owner = owner
 
-    def mult(self, mat, x, y):
+    def mult(self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
         y.setArray(self._owner.product(x.getArray(readonly=True).copy()))
 
     multTranspose = mult  # the name is PETSc's
 
-    def getDiagonal(self, mat, d):
+    def getDiagonal(self, mat: PETSc.Mat, d: PETSc.Vec) -> None:
         d.setArray(self._owner.diagonal())
 
-    def matmat(self, X):
+    def matmat(self, X: np.ndarray) -> np.ndarray:
         return self._owner.products(X)

@@ -46,6 +46,8 @@ class Plan(Protocol):
 
     Attributes
     ----------
+    pattern, coloring
+        What it is made from.
     amplification
         No error of a recovered entry is more than this many times the largest error of a compressed
         one (steps alike): the number of compressed entries that the entry is made of, 1 if direct.
@@ -53,10 +55,17 @@ class Plan(Protocol):
         The mean of that number over the entries.
     """
 
-    pattern: Pattern
-    coloring: Coloring
-    amplification: float
-    mean_amplification: float
+    @property
+    def pattern(self) -> Pattern: ...
+
+    @property
+    def coloring(self) -> Coloring: ...
+
+    @property
+    def amplification(self) -> float: ...
+
+    @property
+    def mean_amplification(self) -> float: ...
 
     def recover(self, changes: np.ndarray, taken: np.ndarray, values: np.ndarray) -> Recovered:
         """Fill `values` (nnz_local,) with the Hessian's entries.
@@ -255,7 +264,14 @@ class Substitution:
         return _variances(self.pattern, np.zeros(0, np.uint8), self.mean_amplification, level, weight, vector)
 
 
-def _variances(pattern: Pattern, source, amplification, level, weight, vector) -> tuple[float, float, np.ndarray]:
+def _variances(
+    pattern: Pattern,
+    source: np.ndarray,
+    amplification: float,
+    level: np.ndarray,
+    weight: np.ndarray,
+    vector: np.ndarray,
+) -> tuple[float, float, np.ndarray]:
     """Collective."""
     rows, halo, comm = np.empty(pattern.layout.n_local), pattern.exchange.halo, pattern.comm
     total, largest = recovery_kernels.variances(
