@@ -102,7 +102,7 @@ class Objective:
     typical_x: float | np.ndarray | None = None
     units: Units | None = None
     name: str = "objective"
-    comm: MPI.Comm = field(default=MPI.COMM_SELF, repr=False)
+    comm: MPI.Comm = field(default_factory=lambda: MPI.COMM_SELF, repr=False)
     group: Objective | None = field(default=None, repr=False)
     following: Following | None = field(default=None, repr=False)
     elements: tuple[Elements, ...] | None = field(default=None, repr=False)
