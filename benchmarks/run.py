@@ -23,7 +23,7 @@ SMALL = {
     "assembly_stages": "--sizes 4 5",
     "blas_libraries": "--cells 10 --dense 600 --rounds 1",
     "colorings_by_size_and_ranks": "--side 40 --ranks 1,2 --most 1e5",
-    "colorings_vs_peers": "--patterns g2d9|enm12 --orders natural,best --peers",
+    "colorings_vs_peers": "--patterns (g2d9|enm12)_1e4 --orders natural,best --peers",
     "eigenpairs_vs_peers": "--quick",
     "estimates_vs_peers": "--networks small",
     "jax_hessians_vs_peers": "peers --functions chain --rounds 1 --repeats 3",

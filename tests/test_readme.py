@@ -1,15 +1,12 @@
 """Every command of the README is run, as it stands there."""
 
-import os
 import re
-import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from support import ROOT
+from support.user_copy import run, write_copy
 
 TEXT = (ROOT / "README.md").read_text()
 COMMANDS = [
@@ -23,23 +20,7 @@ PROGRAMS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
-    """The project as a user has it, with this environment in the place of its own."""
-    folder = tmp_path_factory.mktemp("readme") / "sparsehess"
-    folder.mkdir()
-    for name in ("Makefile", "setup.cfg", "pyproject.toml", "README.md"):
-        shutil.copy2(ROOT / name, folder)  # with its time: make compares them
-    for name in ("drivers", "docker"):
-        shutil.copytree(ROOT / name, folder / name)
-    (folder / ".venv").symlink_to(sys.prefix)
-    return folder
-
-
-def run(words, folder):
-    path = f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        words, cwd=folder, env=environment, capture_output=True, text=True, timeout=170, check=False
-    )
+    return write_copy(tmp_path_factory.mktemp("readme") / "sparsehess")
 
 
 def test_commands(copy):
