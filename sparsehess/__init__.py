@@ -4,8 +4,7 @@ Public names are loaded when they are first used; importing the package starts n
 """
 
 from sparsehess.runtime.lazy import attributes
-
-__version__ = "0.1.0"
+from sparsehess.runtime.version import __version__
 
 _HOME = {
     "Objective": "sparsehess.derivatives.objective",

@@ -13,13 +13,19 @@ STOPPED = 75  # told to stop before all was done
 
 
 class SparseHessError(Exception):
-    """Base of all errors of the package. `status` is the exit status of the command line."""
+    """Base of all errors of the package that are raised on purpose.
+
+    `status` is the exit status of a command that ends with the error.
+    """
 
     status = BUG
 
 
 class InputError(SparseHessError, ValueError):
-    """Arguments, a file or a problem that cannot be used; the message says which and how to mend it."""
+    """Arguments, a file or a problem cannot be used; the message says which and how to mend it.
+
+    Raised on all ranks before anything is computed with them. Exit status 2.
+    """
 
     status = UNUSABLE
 
@@ -29,19 +35,28 @@ class Damaged(InputError):
 
 
 class StackError(SparseHessError, RuntimeError):
-    """A build of PETSc or SLEPc, or a missing package, cannot do what was asked."""
+    """A build of PETSc or SLEPc, or a missing package, cannot do what was asked.
+
+    Raised on all ranks; the message says which build or package can. Exit status 2.
+    """
 
     status = UNUSABLE
 
 
 class EvaluationError(SparseHessError, RuntimeError):
-    """The user's function raised an exception or returned something of the wrong shape."""
+    """The user's function raised an exception or returned something of the wrong shape.
+
+    Raised on all ranks, though it may have happened on one, which the message names. Exit status 2.
+    """
 
     status = UNUSABLE
 
 
 class CheckError(SparseHessError, RuntimeError):
-    """A check failed: wrong pattern, asymmetric or non-finite derivatives, eigenvalues missed."""
+    """A check failed: wrong pattern, asymmetric or non-finite derivatives, eigenvalues missed.
+
+    Raised on all ranks after the check. Exit status 4.
+    """
 
     status = CHECK_FAILED
 
@@ -65,7 +80,10 @@ class MissingEntries(CheckError):
 
 
 class NotConverged(SparseHessError, RuntimeError):
-    """Fewer eigenpairs converged than were asked for."""
+    """Fewer eigenpairs converged than were asked for.
+
+    Raised on all ranks, unless a solve was asked not to be strict. Exit status 3.
+    """
 
     status = TOO_FEW
 

@@ -1,27 +1,127 @@
-"""What importing loads, and what it does not start."""
+"""The house: packages in one order, no circle of files, faces that only hand names on."""
 
-import subprocess
-import sys
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import networkx as nx
+import pytest
+
+TOP = Path(__file__).parents[1]
+
+# A module imports what stands in its own place or before it; places on one line do not know each other.
+ORDER = [
+    ["errors"],
+    ["runtime"],
+    ["pattern"],
+    ["storage"],
+    ["coloring"],
+    ["derivatives"],
+    ["hessian"],
+    ["operators"],
+    ["eigen.problem"],
+    ["eigen.estimates"],
+    ["eigen.solvers"],
+    ["eigen.certificates"],
+    ["networks", "hosts"],
+    ["commands"],
+    ["service"],
+    ["cli"],
+    ["__main__"],
+]
+RANKS = {place: rank for rank, places in enumerate(ORDER) for place in places}
 
 
-def run(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+@cache
+def modules():
+    """Return {name: path} of all modules, compiled ones by their source."""
+    paths = [path for suffix in ("*.py", "*.pyx") for path in (TOP / "sparsehess").rglob(suffix)]
+    return {name_of(path): path for path in paths}
 
 
-def test_importing_starts_nothing():
-    names = "('mpi4py', 'petsc4py', 'slepc4py', 'numpy')"
-    code = f"import sys, sparsehess; print([m for m in sys.modules if m.split('.')[0] in {names}])"
-    assert run(code).strip() == "[]"
+def name_of(path):
+    return ".".join(path.relative_to(TOP).with_suffix("").parts).removesuffix(".__init__")
 
 
-def test_importing_what_a_solve_needs_loads_nothing_heavy():
-    heavy = ["matplotlib", "h5py", "jax", "torch", "networkx", "skfem", "rich", "scipy.stats", "scipy.optimize"]
-    code = (
-        "import sys, sparsehess as sh;"
-        "other = ('sparsehess.eigen.estimates', 'sparsehess.networks',"
-        " 'sparsehess.eigen.certificates.sparsification');"
-        "[getattr(sh, n) for n in sh.__all__ if sh._HOME.get(n) not in other];"
-        "import sparsehess.commands.eigenpairs, sparsehess.commands.hessians;"
-        f"print([m for m in {heavy} if m in sys.modules])"
-    )
-    assert run(code).strip() == "[]"
+def is_face(name):
+    return modules()[name].name == "__init__.py"
+
+
+def place(name):
+    """Return the place of a module in the order; the package's own face and that of eigen have none."""
+    parts = name.split(".")[1:]
+    return next((head for head in (".".join(parts[:2]), parts[0] if parts else "") if head in RANKS), None)
+
+
+def resolved(module, name):
+    """Return the module that `from module import name` needs."""
+    inside = f"{module}.{name}"
+    return inside if inside in modules() else module
+
+
+def compiled_imports(path):
+    """Return the modules that a Cython source takes declarations or names from."""
+    lines = path.read_text().splitlines()
+    froms = (line.split() for line in lines if line.startswith("from sparsehess"))
+    return {words[1] for words in froms if words[2] in ("import", "cimport")}
+
+
+def imports(name):
+    """Return {module: line} of all that a module imports: at the top, in functions and for types alike."""
+    path, found = modules()[name], {}
+    if path.suffix == ".pyx":
+        return dict.fromkeys(compiled_imports(path), 0)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative"
+            wanted = [resolved(node.module, item.name) for item in node.names]
+        elif isinstance(node, ast.Import):
+            wanted = [item.name for item in node.names]
+        elif isinstance(node, ast.Constant) and is_face(name):
+            wanted = [node.value] if node.value in modules() else []  # tables of names that are loaded later
+        else:
+            continue
+        found |= {module: node.lineno for module in wanted if module in modules()}
+    return found
+
+
+def edges():
+    return [(name, other, line) for name in modules() for other, line in imports(name).items() if other != name]
+
+
+def test_every_module_has_a_place():
+    assert [name for name in modules() if place(name) is None] == ["sparsehess", "sparsehess.eigen"]
+    assert len(modules()) > 200
+
+
+def test_modules_import_what_stands_before_them():
+    wrong = []
+    for name, other, line in edges():
+        mine, theirs = place(name), place(other)
+        if mine is None or theirs is None or mine == theirs:
+            continue
+        if RANKS[mine] <= RANKS[theirs]:
+            wrong.append(f"{modules()[name].relative_to(TOP)}:{line} imports {other}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_circle_of_files():
+    """A face hands names on: who imports it needs, of its package, what it names."""
+    graph = nx.DiGraph()
+    graph.add_edges_from((name, other) for name, other, _ in edges())
+    circles = [sorted(part) for part in nx.strongly_connected_components(graph) if len(part) > 1]
+    assert not circles, circles
+
+
+@pytest.mark.parametrize(
+    "name", sorted({place.partition(".")[0] for place in RANKS} - {"errors", "cli", "__main__"})
+)
+def test_faces_say_what_holds_and_what_they_import(name):
+    text = ast.get_docstring(ast.parse((TOP / "sparsehess" / name / "__init__.py").read_text()))
+    assert "\nAlways: " in text and re.search(r"\b([Ii]mports|[Mm]ay import)\b", text), f"{name}: {text}"
+
+
+def test_the_top_holds_packages_and_four_modules():
+    top = sorted(path.stem for path in (TOP / "sparsehess").glob("*.py"))
+    assert top == ["__init__", "__main__", "cli", "errors"]

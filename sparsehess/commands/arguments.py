@@ -41,7 +41,7 @@ class CommandParser(argparse.ArgumentParser):
 
 class _Version(argparse.Action):
     def __call__(self, *_: object) -> NoReturn:
-        from sparsehess import __version__
+        from sparsehess.runtime.version import __version__
 
         raise Help(f"sparsehess {__version__}\n")
 

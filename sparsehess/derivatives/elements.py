@@ -35,12 +35,33 @@ class Elements:
     gradient
         `gradient(X) -> (m, k)`: the derivatives of each element's energy by its own variables, at X (m, k),
         element by element in the order of `members`.
+
+    Raises
+    ------
+    InputError
+        Members are no whole numbers (m, k), or the gradient is no function.
+
+    Examples
+    --------
+    A chain of three springs of lengths x_{i+1} - x_i, each with energy (x_{i+1} - x_i)² / 2:
+
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> springs = sh.Elements(
+    ...     members=np.array([[0, 1], [1, 2], [2, 3]]),
+    ...     gradient=lambda X: np.stack([X[:, 0] - X[:, 1], X[:, 1] - X[:, 0]], axis=1),
+    ... )
+    >>> objective = sh.Objective.from_elements(np.zeros(4), springs)
+    >>> with sh.assemble(objective) as H:
+    ...     print(np.round(H.mat.getDiagonal().getArray(), 6))
+    [1. 2. 2. 1.]
     """
 
     members: np.ndarray
     gradient: Callable[[np.ndarray], np.ndarray]
 
     def __post_init__(self) -> None:
+        """Check the members and the gradient."""
         members = np.asarray(self.members)
         if members.ndim != 2 or members.dtype.kind not in "iu":
             raise InputError(f"members must be whole numbers (m, k), not {members.dtype} of shape {members.shape}")

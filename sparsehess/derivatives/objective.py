@@ -83,6 +83,27 @@ class Objective:
         Where the pattern comes from if it moves with x.
     elements
         The elements of this rank, if the function is a sum over them; set by `from_elements`.
+
+    Raises
+    ------
+    InputError
+        Neither a gradient nor products nor an energy; arguments that do not fit each other.
+    StackError
+        The scalars of this PETSc are complex.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> def gradient(x):  # of Σ x_i⁴ / 4 + Σ x_i x_{i+1}
+    ...     g = x**3
+    ...     g[1:] += x[:-1]
+    ...     g[:-1] += x[1:]
+    ...     return g
+    >>> pattern = sh.Pattern.from_edges([[i, i + 1] for i in range(4)], 5)
+    >>> objective = sh.Objective(x=np.ones(5), gradient=gradient, pattern=pattern)
+    >>> objective.n, objective.distributed
+    (5, False)
     """
 
     x: np.ndarray | PETSc.Vec
@@ -108,6 +129,7 @@ class Objective:
     elements: tuple[Elements, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        """Check the arguments, take our own communicator, and the pattern that holds at x."""
         require_real("an objective, a function of real variables,")
         if self.group is not None:
             comm = communicator(self.comm)
@@ -137,7 +159,8 @@ class Objective:
             raise InputError("a sum over elements has the pattern of its members, not one that moves with x")
         if whole_number(self.batch, "batch", 1) > 1 and self.hvps is None:
             raise InputError(f"batch={self.batch}: more than 1 only with hvps")
-        if self.bounds is not None and (not np.iterable(self.bounds) or len(self.bounds) != 2):
+        pair: Any = self.bounds
+        if pair is not None and (not np.iterable(pair) or len(list(pair)) != 2):
             raise InputError("bounds must be (lower, upper), numbers or arrays")
         if isinstance(self.pattern, Following):
             object.__setattr__(self, "following", self.pattern)

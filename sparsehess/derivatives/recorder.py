@@ -34,6 +34,7 @@ class Record:
 
     @property
     def rows(self) -> np.ndarray:
+        """See the class."""
         if self._rows is None:
             self._rows = np.zeros((len(self.done), self._n_local))
         return self._rows

@@ -1,1 +1,6 @@
-"""What long stages have done so far, saved and taken up again by any number of ranks."""
+"""Hessians of objectives: patterns detected, entries recovered, assembled, verified; or products alone.
+
+Always: the road is pattern, colouring, differences, recovery, verification, and its stages meet in `assembly` and
+`hessian` alone; recovery knows nothing of how columns were evaluated; a Hessian is symmetric to the last bit. What is
+saved is told by a `NoJournal`, which saves nothing, or a `Journal`. Imports errors to derivatives.
+"""

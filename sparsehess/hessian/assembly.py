@@ -90,6 +90,30 @@ def assemble(
         The user's function raised or returned something unusable.
     Stopped
         A signal came, and the checkpoint is saved.
+
+    References
+    ----------
+    .. [1] A. R. Curtis, M. J. D. Powell, J. K. Reid, On the estimation of sparse Jacobian matrices, IMA Journal of
+       Applied Mathematics 13 (1974), 117-119.
+    .. [2] M. J. D. Powell, Ph. L. Toint, On the estimation of sparse Hessian matrices, SIAM Journal on
+       Numerical Analysis 16 (1979), 1060-1074.
+    .. [3] T. F. Coleman, J. J. Moré, Estimation of sparse Hessian matrices and graph coloring problems,
+       Mathematical Programming 28 (1984), 243-270.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> def gradient(x):  # of Σ (x_{i+1} - x_i)² / 2
+    ...     g, stretch = np.zeros_like(x), np.diff(x)
+    ...     g[1:] += stretch
+    ...     g[:-1] -= stretch
+    ...     return g
+    >>> pattern = sh.Pattern.from_edges([[i, i + 1] for i in range(999)], 1000)
+    >>> objective = sh.Objective(x=np.zeros(1000), gradient=gradient, pattern=pattern)
+    >>> with sh.assemble(objective) as H:
+    ...     print(H.coloring.count, H.evaluations["gradient"], H.verification.passed)
+    3 6 True
     """
     began = time.perf_counter()
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,25 +13,6 @@ from sparsehess.hessian.recovery import Direct, Plan, Recovered
 from sparsehess.runtime.citations import cite
 
 
-class Source(Protocol):
-    """What fills in the entries of a pattern, again and again.
-
-    Attributes
-    ----------
-    plan
-        Where each entry is read.
-    """
-
-    @property
-    def plan(self) -> Plan | ElementAssembly:
-        """See the class."""
-        ...
-
-    def take(self, evaluations: Evaluations, steps: Steps, values: np.ndarray) -> Recovered:
-        """Fill `values` (nnz_local,) with the Hessian's entries. Collective."""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
 class AllColumns:
     """All compressed columns are held together."""
@@ -40,7 +20,7 @@ class AllColumns:
     plan: Plan
 
     def take(self, evaluations: Evaluations, steps: Steps, values: np.ndarray) -> Recovered:
-        """See `Source.take`. Collective."""
+        """Fill `values` (nnz_local,) with the Hessian's entries. Collective."""
         compressed = compress(evaluations, self.plan.coloring, steps)
         return self.plan.recover(compressed.changes, compressed.taken, values)
 
@@ -53,7 +33,7 @@ class SomeColumns:
     columns: int
 
     def take(self, evaluations: Evaluations, steps: Steps, values: np.ndarray) -> Recovered:
-        """See `Source.take`. Collective."""
+        """Fill `values` (nnz_local,) with the Hessian's entries. Collective."""
         count = self.plan.coloring.count
         values[:] = 0.0
         for first in range(0, count, self.columns):
@@ -70,12 +50,26 @@ class ElementByElement:
     plan: ElementAssembly
 
     def take(self, evaluations: Evaluations, steps: Steps, values: np.ndarray) -> Recovered:
-        """See `Source.take`. Collective."""
+        """Fill `values` (nnz_local,) with the Hessian's entries. Collective."""
         cite("elements")
         evaluations.by_element(steps.nodes, steps.taken, self.plan)
         return self.plan.finish(values)
 
 
-def with_plan(source: Source, plan: Plan) -> Source:
-    """Return a source of the same kind for another pattern. Not collective."""
-    return replace(source, plan=plan)
+# What fills in the entries of a pattern, again and again; `plan` tells where each entry is read.
+Source = AllColumns | SomeColumns | ElementByElement
+
+
+def replan(source: Source, plan: Plan) -> Source:
+    """Return a source of the same kind for another pattern. Not collective.
+
+    Raises
+    ------
+    TypeError
+        A sum over elements has no columns, and its pattern is that of its elements.
+    """
+    if isinstance(source, SomeColumns) and isinstance(plan, Direct):
+        return SomeColumns(plan, source.columns)
+    if isinstance(source, AllColumns):
+        return AllColumns(plan)
+    raise TypeError(f"{type(source).__name__} takes no {type(plan).__name__}")

@@ -7,7 +7,7 @@ import numpy as np
 from sparsehess.coloring import Coloring
 from sparsehess.derivatives.elements import Elements
 from sparsehess.errors import InputError
-from sparsehess.hessian.recovery import Direct, Recovered
+from sparsehess.hessian.recovery import Readings, Recovered
 from sparsehess.hessian.recovery_kernels import add_at
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import agreement
@@ -33,7 +33,7 @@ class ElementAssembly:
     def __init__(self, pattern: Pattern, elements: tuple[Elements, ...]) -> None:
         self.pattern, layout, n = pattern, pattern.layout, pattern.n
         # Every entry is read both ways: by moving the one variable, and the other.
-        self._mean = Direct(pattern, None, np.full(pattern.nnz_local, 3, np.uint8))
+        self._mean = Readings(pattern, np.full(pattern.nnz_local, 3, np.uint8))
         self.variances = self._mean.variances
         rows = np.repeat(np.arange(layout.start, layout.stop), np.diff(pattern.indptr))
         ours = rows * n + pattern.indices

@@ -15,7 +15,7 @@ from sparsehess.derivatives.gradient_noise import Noise, estimate_noise
 from sparsehess.derivatives.objective import Objective
 from sparsehess.derivatives.scales import Scales
 from sparsehess.errors import MissingEntries
-from sparsehess.hessian.assembly_strategies import Source, with_plan
+from sparsehess.hessian.assembly_strategies import Source, replan
 from sparsehess.hessian.evaluation_journal import NO_JOURNAL, NoJournal
 from sparsehess.hessian.pattern_detection import detect_pattern
 from sparsehess.hessian.recovery import Recovered, plan
@@ -36,7 +36,7 @@ Progress = Callable[[int, int], None]
 class Hessian:
     """A distributed Hessian that owns its matrix and can follow x.
 
-    Made by `assemble`. A context manager; `close()` destroys what it owns, collectively.
+    Collective to make, by `assemble`, and to use. A context manager; `close()` destroys what it owns.
 
     Attributes
     ----------
@@ -63,6 +63,19 @@ class Hessian:
         How many times the error of a compressed entry a recovered one may have: 1 for direct recovery.
     timings
         Seconds of the stages: `pattern`, `coloring`, `derivatives`, `assembly`, `verification`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> pattern = sh.Pattern.from_edges(np.zeros((0, 2), int), 3)
+    >>> objective = sh.Objective(x=np.ones(3), gradient=lambda x: x**3, pattern=pattern)
+    >>> with sh.assemble(objective) as H:
+    ...     print(np.round(H.mat.getDiagonal().getArray(), 6), H.coloring.count)
+    ...     H.update(np.array([0.0, 1.0, 2.0]))
+    ...     print(np.round(H.mat.getDiagonal().getArray(), 6))
+    [3. 3. 3.] 1
+    [ 0.  3. 12.]
     """
 
     mat: PETSc.Mat
@@ -279,7 +292,7 @@ class Hessian:
         if last is not None:
             rule = None if last.order == BEST else last.rule
             made = color(pattern, kind=last.kind, order=last.order, rule=rule, seed=last.seed, budget=self._budget)
-            self._take_from(with_plan(self._source, plan(pattern, made)))
+            self._take_from(replan(self._source, plan(pattern, made)))
         self.rebuilds += 1
 
     # --- what is stored ---

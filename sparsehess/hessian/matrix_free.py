@@ -54,6 +54,15 @@ class MatrixFree:
     InputError
         The objective has neither products nor a gradient; or single precision is wanted of what is not products
         of arrays.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> objective = sh.Objective(x=np.ones(4), gradient=lambda x: x**3, hvp=lambda x, v: 3 * x**2 * v)
+    >>> with sh.MatrixFree(objective) as H:
+    ...     print(H.product(np.arange(4.0)))
+    [0. 3. 6. 9.]
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from sparsehess.derivatives.objective import Objective
 from sparsehess.derivatives.scales import Scales
 from sparsehess.errors import InputError
 from sparsehess.hessian.evaluation_journal import NO_JOURNAL, NoJournal
-from sparsehess.hessian.recovery import plan
+from sparsehess.hessian.recovery import Direct
 from sparsehess.pattern import Pattern
 from sparsehess.pattern.group_testing import find_candidates, settle_candidates
 from sparsehess.runtime import PETSc, agreement, log
@@ -71,10 +71,29 @@ def detect_pattern(
     journal
         Where what is evaluated is saved, and looked up.
 
+    Returns
+    -------
+    Pattern
+        With `source` saying how it was found; free it where it is large and no longer needed.
+
     Raises
     ------
     InputError
         Fewer points than one, or several for an objective in groups.
+    EvaluationError
+        The user's function raised or returned something unusable.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> def gradient(x):  # of Σ x_i⁴ / 4 + Σ x_i x_{i+1}
+    ...     g = x**3
+    ...     g[1:] += x[:-1]
+    ...     g[:-1] += x[1:]
+    ...     return g
+    >>> sh.detect_pattern(sh.Objective(x=np.ones(6), gradient=gradient)).nnz
+    16
     """
     if points < 1:
         raise InputError(f"points={points}: at least 1")
@@ -158,7 +177,7 @@ def _detect_at(evaluations: Evaluations, scales: Scales, seed: int, journal: NoJ
     if exact:
         return replace(wide, source=_SOURCE)
     direct = color(wide, kind="star", order="smallest-last")
-    readable = (plan(wide, direct).source & 1).astype(bool)
+    readable = (Direct.make(wide, direct).source & 1).astype(bool)
     found = settle_candidates(respond, wide, direct.with_ghosts, direct.count, readable, _SOURCE)
     wide.free()
     return found
@@ -167,7 +186,8 @@ def _detect_at(evaluations: Evaluations, scales: Scales, seed: int, journal: NoJ
 def _like(objective: Objective, rows: np.ndarray) -> np.ndarray | PETSc.Vec:
     """Return rows of the layout as the kind of vector that the objective's functions take. Collective."""
     if objective.distributed:
-        vector = objective.x.duplicate()
+        point: PETSc.Vec = objective.x
+        vector = point.duplicate()
         vector.setArray(rows)
         return vector
     return np.concatenate(objective.comm.allgather(rows))

@@ -56,16 +56,24 @@ class Plan(Protocol):
     """
 
     @property
-    def pattern(self) -> Pattern: ...
+    def pattern(self) -> Pattern:
+        """See the class."""
+        ...
 
     @property
-    def coloring(self) -> Coloring: ...
+    def coloring(self) -> Coloring:
+        """See the class."""
+        ...
 
     @property
-    def amplification(self) -> float: ...
+    def amplification(self) -> float:
+        """See the class."""
+        ...
 
     @property
-    def mean_amplification(self) -> float: ...
+    def mean_amplification(self) -> float:
+        """See the class."""
+        ...
 
     def recover(self, changes: np.ndarray, taken: np.ndarray, values: np.ndarray) -> Recovered:
         """Fill `values` (nnz_local,) with the Hessian's entries.
@@ -117,19 +125,53 @@ def plan(pattern: Pattern, coloring: Coloring) -> Plan:
 
 
 @dataclass(frozen=True, eq=False)
-class Direct:
-    """Every entry is one compressed entry, or the mean of two.
+class Readings:
+    """Entries that are read one way, or both ways: then they are the mean of the two.
 
     Attributes
     ----------
     source
-        (nnz_local,) uint8: bit 1, entry (i, j) stands alone of colour c(j) in row i;
-        bit 2, its mirror stands alone of colour c(i) in row j. Neither: a structural zero.
+        (nnz_local,) uint8: bit 1, entry (i, j) is read in row i; bit 2, its mirror is read in row j.
+        Neither: a structural zero.
     """
 
     pattern: Pattern
-    coloring: Coloring
     source: np.ndarray
+
+    def variances(
+        self, level: np.ndarray, weight: np.ndarray, vector: np.ndarray
+    ) -> tuple[float, float, np.ndarray]:
+        """See `Plan.variances`.
+
+        Collective.
+        """
+        return _variances(self.pattern, self.source, 1.0, level, weight, vector)
+
+    def finish(self, values: np.ndarray) -> Recovered:
+        """Make entries of the readings that were collected.
+
+        Collective.
+        """
+        pattern = self.pattern
+        other = pattern.transposed(values)
+        both = self.source == 3
+        difference = np.where(both, np.abs(values - other), 0.0)
+        values += other  # what cannot be read is zero
+        values[both] *= 0.5
+        entry = int(difference.argmax()) if len(difference) else -1
+        asymmetry = float(difference[entry]) if entry >= 0 else 0.0
+        return _agreed(pattern, asymmetry, entry, float(np.abs(values).max(initial=0.0)))
+
+
+@dataclass(frozen=True, eq=False)
+class Direct(Readings):
+    """Every entry is one compressed entry, or the mean of two.
+
+    An entry (i, j) is read where it stands alone of colour c(j) in row i, its mirror where it stands alone of
+    colour c(i) in row j.
+    """
+
+    coloring: Coloring
     amplification: float = 1.0
     mean_amplification: float = 1.0
 
@@ -153,7 +195,7 @@ class Direct:
         if first < comm.size:
             entry = comm.bcast(pattern.entry(int(lost[0])) if comm.rank == first else None, root=first)
             raise _invalid(coloring, entry)
-        return cls(pattern, coloring, source)
+        return cls(pattern, source, coloring)
 
     def recover(self, changes: np.ndarray, taken: np.ndarray, values: np.ndarray) -> Recovered:
         """See `Plan.recover`.
@@ -171,15 +213,6 @@ class Direct:
         )
         return _agreed(pattern, asymmetry, entry, largest)
 
-    def variances(
-        self, level: np.ndarray, weight: np.ndarray, vector: np.ndarray
-    ) -> tuple[float, float, np.ndarray]:
-        """See `Plan.variances`.
-
-        Collective.
-        """
-        return _variances(self.pattern, self.source, 1.0, level, weight, vector)
-
     def collect(self, first: int, changes: np.ndarray, taken: np.ndarray, values: np.ndarray) -> None:
         """Take from some colours, those from `first` on, what can be read of them: part of a recovery.
 
@@ -191,21 +224,6 @@ class Direct:
         recovery_kernels.own_readings(
             pattern.indptr, pattern.columns, color, changes, first, weight, self.source, values
         )
-
-    def finish(self, values: np.ndarray) -> Recovered:
-        """Make entries of the readings that were collected.
-
-        Collective.
-        """
-        pattern = self.pattern
-        other = pattern.transposed(values)
-        both = self.source == 3
-        difference = np.where(both, np.abs(values - other), 0.0)
-        values += other  # what cannot be read is zero
-        values[both] *= 0.5
-        entry = int(difference.argmax()) if len(difference) else -1
-        asymmetry = float(difference[entry]) if entry >= 0 else 0.0
-        return _agreed(pattern, asymmetry, entry, float(np.abs(values).max(initial=0.0)))
 
 
 class Substitution:
@@ -272,7 +290,7 @@ def _variances(
     weight: np.ndarray,
     vector: np.ndarray,
 ) -> tuple[float, float, np.ndarray]:
-    """Collective."""
+    """Return what `Plan.variances` returns, for entries read from these sources. Collective."""
     rows, halo, comm = np.empty(pattern.layout.n_local), pattern.exchange.halo, pattern.comm
     total, largest = recovery_kernels.variances(
         pattern.indptr, pattern.columns, source, amplification, halo(level), halo(weight), halo(vector**2), rows

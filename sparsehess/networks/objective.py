@@ -100,7 +100,7 @@ def network_objective(
         hvps=work.products,
         batch=_BATCH,
         summed=True,
-        comm=comm,
+        comm=problem.comm,
         **{"name": "network", **more},
     )
 

@@ -1,7 +1,7 @@
 """Sparsity patterns: what a Hessian's structure is, and where it comes from.
 
-Invariant of this room: a `Pattern` is structurally symmetric over all ranks, has its whole
-diagonal, and its rows are strictly ascending; every constructor makes it so.
+Always: a `Pattern` is structurally symmetric over all ranks, has its whole diagonal, and its rows are strictly
+ascending; every constructor makes it so. Imports errors and runtime.
 """
 
 from sparsehess.pattern.following import Following

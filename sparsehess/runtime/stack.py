@@ -10,6 +10,7 @@ from types import ModuleType
 
 from sparsehess import errors
 from sparsehess.runtime import blas, petsc
+from sparsehess.runtime.version import __version__
 
 
 def optional(module: str, purpose: str, extra: str) -> ModuleType:
@@ -52,10 +53,8 @@ def versions() -> dict[str, str]:
     import numpy
     import scipy
 
-    import sparsehess
-
     return {
-        "sparsehess": sparsehess.__version__,
+        "sparsehess": __version__,
         "petsc": _dotted(petsc.PETSc.Sys.getVersion()),
         "slepc": _dotted(petsc.SLEPc.Sys.getVersion()),
         "petsc4py": petsc4py.__version__,
