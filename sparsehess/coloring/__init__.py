@@ -1,7 +1,8 @@
 """Colourings of a pattern: which variables may be stepped together.
 
 Always: a `Coloring` says nothing of values; whether it is valid is decided by `verify_coloring` from the
-definition of its kind alone, never by the algorithm that made it; it does not depend on the number of ranks. Imports errors, runtime, pattern and storage.
+definition of its kind alone, never by the algorithm that made it; it does not depend on the number of ranks.
+Imports errors, runtime, pattern and storage.
 """
 
 from sparsehess.coloring.color_pattern import BEST, color
