@@ -1,5 +1,13 @@
-"""A folder with a problem, a job file and a matrix, for tests of batch jobs."""
+"""A folder with a problem, a job file and a matrix, for tests of batch jobs.
 
-from support.batch import place
+What starts MPI is imported by the fixture: the process that starts xdist's workers would pass on its marks.
+"""
 
-__all__ = ["place"]
+import pytest
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    from support.batch import write_jobs
+
+    return write_jobs(tmp_path, monkeypatch)

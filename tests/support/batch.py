@@ -9,7 +9,6 @@ import time
 
 from mpi4py import MPI
 
-import pytest
 import scipy.sparse as sp
 
 from sparsehess.cli import command_line
@@ -130,11 +129,11 @@ def state(job):
     return schedulers.states([job])[job.id]
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    (tmp_path / "problems.py").write_text(PROBLEMS)
-    (tmp_path / "job.toml").write_text(JOB)
-    sp.save_npz(tmp_path / "good.npz", laplacian(7, 8)[0])
-    monkeypatch.setenv(batch_jobs.HOME, str(tmp_path / "jobs"))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def write_jobs(folder, monkeypatch):
+    """Write a problem, a job file and a matrix, and go there; jobs are kept there too. Return the folder."""
+    (folder / "problems.py").write_text(PROBLEMS)
+    (folder / "job.toml").write_text(JOB)
+    sp.save_npz(folder / "good.npz", laplacian(7, 8)[0])
+    monkeypatch.setenv(batch_jobs.HOME, str(folder / "jobs"))
+    monkeypatch.chdir(folder)
+    return folder
