@@ -40,7 +40,7 @@ bench: env
 	@python benchmarks/run.py
 
 lint: env
-	@ruff check . && ruff format --check .
+	@ruff check . && ruff format --check . && mypy
 
 wheels: env  # source archive and wheel, for any PETSc, in dist/
 	@sh docker/wheels.sh dist

@@ -18,6 +18,7 @@ export OMPI_MCA_hwloc_base_binding_policy=none PRTE_MCA_hwloc_default_binding_po
 if [ -e .git ]; then
     ruff check .
     ruff format --check .
+    mypy
 fi
 echo "tests on 1 rank, two at a time"
 python -m pytest -q -rs -n 2 --dist worksteal -m "$on_one" tests

@@ -125,3 +125,15 @@ def test_faces_say_what_holds_and_what_they_import(name):
 def test_the_top_holds_packages_and_four_modules():
     top = sorted(path.stem for path in (TOP / "sparsehess").glob("*.py"))
     assert top == ["__init__", "__main__", "cli", "errors"]
+
+
+def test_architecture_names_what_is_there():
+    text = (TOP / "ARCHITECTURE.md").read_text()
+    packages = re.findall(r"^\| `([\w/]+)` \|", text[: text.index("## The types at the doors")], re.MULTILINE)
+    assert packages == [place.replace(".", "/") for places in ORDER for place in places if place != "__main__"]
+    everywhere = {path.name for path in TOP.rglob("*.py*")}
+    files = set(re.findall(r"`((?:\w+/)*\w+\.(?:py|pyx|md|cfg))`", text))
+    assert len(files) > 30
+    for file in files:
+        found = (TOP / file).is_file() or (TOP / "sparsehess" / file).is_file()
+        assert found or ("/" not in file and file in everywhere), f"{file} is nowhere"

@@ -3,11 +3,11 @@
 A network is a directed acyclic graph of nodes. Each computes a function of other nodes, and perhaps of parameters,
 whose first and second derivatives are known; the Hessian of the losses follows by recursion over the graph.
 
-What always holds here: parents come before their children; arrays of nodes are (samples, units), those of tangents
+Always: parents come before their children; arrays of nodes are (samples, units), those of tangents
 and adjoints (samples, directions, units); a rank evaluates its own samples only, and sums over the ranks are
 formed in `block_rows` or by whoever calls the objective.
 
-May import: errors, runtime, pattern, storage, coloring, derivatives, hessian, operators and eigen; not hosts,
+May import errors, runtime, pattern, storage, coloring, derivatives, hessian, operators and eigen; not hosts,
 which stand beside it. Modules are imported when a name is first used.
 """
 
