@@ -41,7 +41,7 @@ def _problem(call: Call) -> Iterator[tuple[Input, EigenProblem]]:
         yield given, problem
 
 
-def _numbers(arguments: argparse.Namespace) -> dict[str, int]:
+def _numbers(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return how many samples and steps are asked for, as far as that is said."""
     return {
         name: getattr(arguments, name) for name in ("samples", "steps") if getattr(arguments, name) is not None

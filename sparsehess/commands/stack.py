@@ -81,6 +81,7 @@ def stack_facts(comm: MPI.Comm) -> dict[str, Any]:
 
 
 def stack_text(facts: dict) -> str:
+    """Return the facts of the stack as lines. Not collective."""
     versions = facts["versions"]
     lines = [f"{name:12s} {version}" for name, version in versions.items()]
     numpy_major, petsc4py = int(versions["numpy"].split(".")[0]), versions["petsc4py"]

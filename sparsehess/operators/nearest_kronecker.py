@@ -60,9 +60,11 @@ class NearestKronecker:
         self.operator.close()
 
     def __enter__(self) -> NearestKronecker:
+        """Return the object itself."""
         return self
 
     def __exit__(self, *reason: object) -> None:
+        """Close the object. Collective."""
         self.close()
 
 

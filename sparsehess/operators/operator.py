@@ -312,9 +312,11 @@ class Operator:
         self.mat = self._anchor = None
 
     def __enter__(self) -> Self:
+        """Return the object itself."""
         return self
 
     def __exit__(self, *reason: object) -> None:
+        """Close the object. Collective."""
         self.close()
 
     # --- where no structure helps ---

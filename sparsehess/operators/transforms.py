@@ -59,9 +59,11 @@ class Transform:
         self.mat = None
 
     def __enter__(self) -> Transform:
+        """Return the object itself."""
         return self
 
     def __exit__(self, *reason: object) -> None:
+        """Close the object. Collective."""
         self.close()
 
 

@@ -56,6 +56,7 @@ class Woodbury:
     _deficient: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        """Tell how large the numbers are, and whether columns depend on each other. Collective."""
         comm = self.comm
         self.scale = max(
             comm.allreduce(float(np.abs(self.d).max(initial=0.0)), op=MPI.MAX), np.abs(self.lam).max(initial=0.0)

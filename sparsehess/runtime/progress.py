@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from sparsehess.runtime.guards import guard_of
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 
 class Progress:
     """A line on a terminal for a stage that takes longer than two seconds; nothing elsewhere.
 
     Called as progress(done, total) on every rank, by all together; what the communicator's guard raises it
-    raises on all of them.
-    `finish` clears the line.
+    raises on all of them. `finish` clears the line.
     """
 
     together = True
 
-    def __init__(self, stage: str, comm, quiet: bool):
+    def __init__(self, stage: str, comm: MPI.Comm, quiet: bool) -> None:
         self.stage = stage
         self._guard = guard_of(comm)
         self.shows = comm.rank == 0 and not quiet and sys.stderr.isatty()
@@ -26,6 +29,7 @@ class Progress:
         self.wrote = False
 
     def __call__(self, done: int, total: int) -> None:
+        """Tell that so many of all are done."""
         self._guard.check_progress(self.stage, done, total, self.together)
         now = time.monotonic()
         if not self.shows or now - self.began < 2 or now - self.last < 0.2:

@@ -52,6 +52,7 @@ class Work:
         self._sent: list[MPI.Request] = []
 
     def __iter__(self) -> Iterator[int]:
+        """Yield the numbers of tasks as they are to be done."""
         while (task := self._next()) >= 0:
             yield task
 

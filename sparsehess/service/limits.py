@@ -126,6 +126,7 @@ class JobGuard(Guard):
         self._traces: int | None = None
 
     def __enter__(self) -> JobGuard:
+        """Set the limits of this process, and have its progress looked at. Collective."""
         try:
             with agreement(self._comm):
                 self._set()
@@ -150,6 +151,7 @@ class JobGuard(Guard):
         set_guard(self._comm, self)
 
     def __exit__(self, *reason: object) -> None:
+        """Take the limits away, and the guard before this one back. Collective."""
         set_guard(self._comm, self._outer)
         if self._traces is not None:
             faulthandler.cancel_dump_traceback_later()

@@ -53,6 +53,7 @@ class Saved:
     _blocks: dict[str, dict]
 
     def __contains__(self, name: str) -> bool:
+        """Return whether there is an array of this name."""
         return name in self._blocks
 
     def array(self, name: str, count: int) -> np.ndarray:

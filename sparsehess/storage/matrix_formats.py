@@ -19,6 +19,15 @@ _PETSC_MATRIX = 1211216  # what PETSc's binary files of matrices begin with
 
 
 def load(path: Path, suffix: str) -> scipy.sparse.csr_matrix:
+    """Return the matrix of a file of one rank, sizes checked before memory is taken.
+
+    Not collective.
+
+    Raises
+    ------
+    InputError
+        No such file, or it holds no matrix of this kind.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     reader = {".mtx": matrix_market.load, ".mtx.gz": matrix_market.load, ".npz": _load_npz, ".h5": _load_h5}[

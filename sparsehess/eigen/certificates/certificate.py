@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,12 +13,19 @@ from sparsehess.eigen.problem.spectrum import Count, SolveSpec, Spectrum
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.eigen.solvers.spectrum_slicing import Slicing
 from sparsehess.eigen.solvers.spectrum_targets import counted_target
-from sparsehess.runtime import destroy
+from sparsehess.runtime import PETSc, destroy
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+    from sparsehess.operators.matrix_like import MatrixLike
 
 
 @dataclass(frozen=True)
 class Certificate:
     """What was checked of a spectrum.
+
+    *Not collective.* Made by `certify`; the same on every rank.
 
     Attributes
     ----------
@@ -33,6 +41,16 @@ class Certificate:
     passed
         Whether residuals are within the tolerance, Rayleigh quotients agree and vectors are
         orthogonal to 1e-8, and the count (if any) agrees.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> H = np.diag([1.0, 2.0, 3.0])
+    >>> with sh.eigs(H, 1) as found:
+    ...     certificate = sh.certify(H, found)
+    >>> certificate.passed, certificate.count.certified
+    (True, True)
     """
 
     residual: float
@@ -42,10 +60,17 @@ class Certificate:
     passed: bool
 
 
-def certify(matrix, spectrum: Spectrum, *, mass=None, tol: float = 1e-8, comm=None) -> Certificate:
+def certify(
+    matrix: MatrixLike,
+    spectrum: Spectrum,
+    *,
+    mass: MatrixLike | None = None,
+    tol: float = 1e-8,
+    comm: MPI.Comm | None = None,
+) -> Certificate:
     """Check a spectrum against the matrices, independently of how it was computed.
 
-    Collective.
+    *Collective.*
 
     Parameters
     ----------
@@ -55,13 +80,34 @@ def certify(matrix, spectrum: Spectrum, *, mass=None, tol: float = 1e-8, comm=No
         Its eigenvalues and vectors are taken; its residuals are not. Its inertia count is passed on.
     tol
         Largest backward error that passes.
+
+    Returns
+    -------
+    Certificate
+        Whether all checks passed, and the figures of each.
+
+    Raises
+    ------
+    InputError
+        The matrix, or its mass, is not symmetric, or does not fit the vectors.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> H = np.diag([1.0, 2.0, 3.0])
+    >>> with sh.eigs(H, 2) as found:
+    ...     sh.certify(H, found).passed
+    ...     sh.certify(H + np.eye(3), found).passed
+    True
+    False
     """
     with EigenProblem.of(matrix, mass=mass, nullspace=[], comm=comm) as problem:
         return judge(problem, spectrum.eigenvalues, spectrum.vectors, spectrum.count, tol)
 
 
 def judge(
-    problem: EigenProblem, eigenvalues: np.ndarray, vectors: list, count: Count | None, tol: float
+    problem: EigenProblem, eigenvalues: np.ndarray, vectors: list[PETSc.Vec], count: Count | None, tol: float
 ) -> Certificate:
     """Return the certificate of eigenpairs of a problem; `count` is taken as it is.
 
@@ -101,18 +147,18 @@ def recount(problem: EigenProblem, spec: SolveSpec, values: np.ndarray) -> tuple
     """
     there = problem.finite - len(problem.null)
     if problem.uncounted:
-        return None, len(values) if spec.takes_all else min(spec.k, there)
+        return None, len(values) if spec.takes_all else min(spec.number, there)
     if spec.takes_all:
         slicing = Slicing(problem, {}, tol=1e-8)
         try:
-            whole = slicing.ends(*spec.interval, True)
+            whole = slicing.ends(*spec.ends, True)
         finally:
             slicing.close()
         null = len(problem.null) if whole.low < 0 < whole.high else 0
         inside = int(np.count_nonzero((values > whole.low) & (values < whole.high))) + null
         count = Count((whole.low, whole.high), whole.inertia, inside, inside == whole.inertia)
         return count, whole.inertia - null
-    wanted = min(spec.k, there)
+    wanted = min(spec.number, there)
     target = counted_target(problem, spec)
     solver = KrylovSchur(problem, True, {}, tol=1e-8)
     try:

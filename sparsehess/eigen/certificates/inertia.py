@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from sparsehess.eigen.estimates.spectral_density import density
@@ -13,6 +15,11 @@ from sparsehess.operators.operator import Operator
 from sparsehess.runtime import require_real
 from sparsehess.runtime.validation import above_zero
 
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+    from sparsehess.operators.matrix_like import MatrixLike
+
 # Random vectors, and products with each, of an estimate.
 _SAMPLES, _STEPS = 20, 150
 
@@ -20,12 +27,19 @@ _SAMPLES, _STEPS = 20, 150
 _WIDER = 4.0
 
 
-def inertia(matrix, *, mass=None, zero: float | None = None, options: dict | None = None, comm=None) -> Inertia:
+def inertia(
+    matrix: MatrixLike,
+    *,
+    mass: MatrixLike | None = None,
+    zero: float | None = None,
+    options: dict | None = None,
+    comm: MPI.Comm | None = None,
+) -> Inertia:
     """Count the negative, zero and positive eigenvalues of H x = λ x, or H x = λ M x.
 
-    Collective. Four LDLᵀ factorizations of one symbolic one (Sylvester 1852), no eigenvalue is computed. Without a
-    factorization, for shells and where PETSc has no MUMPS, estimates with their errors, from a density (Di Napoli,
-    Polizzi, Saad 2016, "Efficient estimation of eigenvalue counts in an interval").
+    *Collective.* Four LDLᵀ factorizations of one symbolic one, no eigenvalue is computed: Sylvester's law [1]_.
+    Without a factorization, for shells and where PETSc has no MUMPS, estimates with their errors, from a density
+    [2]_.
 
     Parameters
     ----------
@@ -36,12 +50,33 @@ def inertia(matrix, *, mass=None, zero: float | None = None, options: dict | Non
     options
         PETSc options of the factorizations, without a prefix.
 
+    Returns
+    -------
+    Inertia
+        The counts, whether they are certified, and what is doubted where they are not.
+
     Raises
     ------
     InputError
         `zero` is not positive.
     StackError
         PETSc's scalars are complex: its factorizations tell no inertia.
+
+    References
+    ----------
+    .. [1] J. J. Sylvester, A demonstration of the theorem that every homogeneous quadratic polynomial is reducible
+       by real orthogonal substitutions to the form of a sum of positive and negative squares, Philosophical
+       Magazine 4 (1852), 138-142.
+    .. [2] E. Di Napoli, E. Polizzi, Y. Saad, Efficient estimation of eigenvalue counts in an interval, Numerical
+       Linear Algebra with Applications 23 (2016), 674-692.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> found = sh.inertia(np.diag([-2.0, 0.0, 1.0, 3.0]))
+    >>> found.negative, found.zero, found.positive, found.certified
+    (1, 1, 2, True)
     """
     if isinstance(matrix, Operator) and mass is None and matrix.knows_counts:
         if options:
@@ -57,9 +92,10 @@ def _estimated(problem: EigenProblem, threshold: float, options: dict) -> Inerti
     found = density(problem, samples=_SAMPLES, steps=_STEPS)
     counts = [found.count(*ends) for ends in ((-np.inf, -threshold), (-threshold, threshold), (threshold, np.inf))]
     negative, zero = (round(count) for count, _ in counts[:2])
+    below, between, above = (error for _, error in counts)
     return Inertia(
         negative, zero, problem.n - negative - zero, 0, threshold, False,
-        f"estimates from {found.products} products; nothing to factorize", tuple(error for _, error in counts),
+        f"estimates from {found.products} products; nothing to factorize", (below, between, above),
     )  # fmt: skip
 
 
@@ -70,7 +106,7 @@ def count_inertia(problem: EigenProblem, zero: float | None, options: dict) -> I
     """
     require_real("a count by inertia, LDLᵀ of real numbers,")
     if zero is None and problem.zero == 0.0:  # a matrix of zeros, which nothing can be relative to
-        least, doubt = np.finfo(float).tiny, "" if problem.assembled else "told by a few products"
+        least, doubt = float(np.finfo(float).tiny), "" if problem.assembled else "told by a few products"
         return Inertia(0, problem.finite, 0, problem.n - problem.finite, least, problem.assembled, doubt)
     threshold = problem.zero if zero is None else above_zero(zero, "zero")
     if problem.uncounted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,11 @@ from sparsehess.eigen.solvers.eigs import shortfall, solve
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.errors import InputError, NotConverged
 from sparsehess.runtime import PETSc, destroy
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+    from sparsehess.operators.matrix_like import MatrixLike, VectorsLike
 
 # Basis vectors beyond those that SLEPc takes: the end of a spectrum where eigenvalues crowd needs them.
 _WIDER = 40
@@ -25,6 +31,8 @@ _LADDER = 10.0 ** -np.arange(1, 13)
 class Curvature:
     """The lowest eigenvalue as far as it takes to know its sign.
 
+    *Not collective.* Made by `curvature`; the numbers are the same on every rank.
+
     Attributes
     ----------
     value, error
@@ -35,6 +43,16 @@ class Curvature:
         Whether the sign is proven: a negative quotient is a proof, a positive one is none; there only a count is.
     direction
         Of norm 1 in the mass; the caller destroys it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> lowest = sh.curvature(np.diag([-2.0, 1.0, 3.0]))
+    >>> print(lowest.sign, lowest.certified, round(lowest.value, 6))
+    -1 True -2.0
+    >>> print(np.round(np.abs(lowest.direction.getArray()), 6))
+    [1. 0. 0.]
     """
 
     value: float
@@ -44,10 +62,17 @@ class Curvature:
     direction: PETSc.Vec
 
 
-def curvature(matrix, *, mass=None, nullspace=None, comm=None, seed: int = 0) -> Curvature:
+def curvature(
+    matrix: MatrixLike | EigenProblem,
+    *,
+    mass: MatrixLike | None = None,
+    nullspace: VectorsLike | None = None,
+    comm: MPI.Comm | None = None,
+    seed: int = 0,
+) -> Curvature:
     """Find the sign of the lowest eigenvalue of H x = λ x, or H x = λ M x, and a direction of that curvature.
 
-    Collective. Assembled matrices by shift-and-invert, with the count that certifies it. Shells by products: the
+    *Collective.* Assembled matrices by shift-and-invert, with the count that certifies it. Shells by products: the
     search ends as soon as a quotient is below zero, and not before the quotient less its error is above.
 
     Parameters
@@ -57,10 +82,24 @@ def curvature(matrix, *, mass=None, nullspace=None, comm=None, seed: int = 0) ->
     seed
         Of the starting vector.
 
+    Returns
+    -------
+    Curvature
+        With a direction that the caller destroys.
+
     Raises
     ------
     NotConverged
         Neither sign is decided.
+    InputError
+        The matrix, or its mass, is not symmetric, or they do not fit each other.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> sh.curvature(np.diag([0.5, 1.0, 3.0])).sign
+    1
     """
     if isinstance(matrix, EigenProblem):
         return _decided(matrix, seed)
@@ -77,7 +116,7 @@ def _decided(problem: EigenProblem, seed: int) -> Curvature:
             raise error
         value = float(spectrum.eigenvalues[0])
         counted = spectrum.count is not None and spectrum.count.certified
-        sign, direction = _sign(problem, value, 0.0), spectrum.vectors[0]
+        sign, direction = _decided_sign(problem, value), spectrum.vectors[0]
         residual = _error(problem, value, float(spectrum.residuals[0]), direction)
         return Curvature(value, residual, sign, counted or sign < 0, direction)
     found: list[PETSc.Vec] = []
@@ -97,8 +136,8 @@ def _decided(problem: EigenProblem, seed: int) -> Curvature:
         del found[1:]
         value = float(values[0])
         residual = _error(problem, value, float(errors[0]), found[0])
-        sign = _sign(problem, value, residual)
-        if sign is not None:
+        if value < -problem.zero or value - residual > problem.zero or residual == 0.0:
+            sign = _decided_sign(problem, value)
             return Curvature(value, residual, sign, sign < 0, found[0])
     if found and abs(value) <= problem.zero:
         return Curvature(value, residual, 0, False, found[0])
@@ -117,13 +156,9 @@ def _error(problem: EigenProblem, value: float, backward: float, vector: PETSc.V
     return residual / least**0.5 if least > 0 else np.inf
 
 
-def _sign(problem: EigenProblem, value: float, error: float) -> int | None:
-    """Return the sign that a quotient with this error decides, or None."""
-    if value < -problem.zero:
-        return -1
-    if value - error > problem.zero:
-        return 1
-    return 0 if error == 0.0 else None
+def _decided_sign(problem: EigenProblem, value: float) -> int:
+    """Return the sign of an eigenvalue, 0 to the accuracy of the matrix."""
+    return -1 if value < -problem.zero else int(value > problem.zero)
 
 
 def condition(problem: EigenProblem, seed: int = 0) -> float:

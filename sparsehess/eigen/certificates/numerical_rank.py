@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sparsehess.eigen.estimates.reduced_operator import reduced_operator
 from sparsehess.eigen.estimates.spectral_density import Density, bounds, density
+from sparsehess.eigen.estimates.spectral_measures import Quadratures
 from sparsehess.eigen.problem.factor_memory import factor_memory
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
@@ -15,6 +17,11 @@ from sparsehess.errors import InputError
 from sparsehess.runtime import has_package, require_real
 from sparsehess.runtime.memory import free_memory
 from sparsehess.runtime.validation import above_zero, whole_number
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+    from sparsehess.operators.matrix_like import MatrixLike, VectorsLike
 
 METHODS = ("auto", "inertia", "density")
 
@@ -38,7 +45,9 @@ _FAINT = 0.1
 
 @dataclass(frozen=True)
 class Rank:
-    """How many eigenvalues are zero, and how many are not. The same on every rank.
+    """How many eigenvalues are zero, and how many are not.
+
+    *Not collective.* Made by `rank`; the same on every rank of the communicator.
 
     Attributes
     ----------
@@ -65,6 +74,14 @@ class Rank:
         (lower, upper) sizes between which there is no eigenvalue, where the threshold is in the widest gap.
     doubt
         What two shifts disagree about, or empty.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> found = sh.rank(np.diag([-1.0, 0.0, 0.0, 2.0]))
+    >>> found.rank, found.degeneracy, found.certified, found.method
+    (2, 2, True, 'inertia')
     """
 
     rank: int
@@ -86,22 +103,22 @@ class Rank:
 
 
 def rank(
-    matrix,
+    matrix: MatrixLike | EigenProblem,
     threshold: float | str | None = None,
     *,
     absolute: float | None = None,
     method: str = "auto",
     samples: int = 20,
     steps: int = 150,
-    mass=None,
-    nullspace=None,
+    mass: MatrixLike | None = None,
+    nullspace: VectorsLike | None = None,
     options: dict | None = None,
     seed: int = 0,
-    comm=None,
+    comm: MPI.Comm | None = None,
 ) -> Rank:
     """Count the eigenvalues of H x = λ x, or H x = λ M x, that are not zero.
 
-    Collective.
+    *Collective.*
 
     Parameters
     ----------
@@ -125,12 +142,24 @@ def rank(
     seed
         Of random vectors.
 
+    Returns
+    -------
+    Rank
+        The counts at the threshold, whether they are certified, and what chose method and threshold.
+
     Raises
     ------
     InputError
         Arguments that cannot be used.
     StackError
         Inertia asked for, and no MUMPS in this PETSc.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> sh.rank(np.diag([1e-9, 1.0, 2.0])).rank, sh.rank(np.diag([1e-9, 1.0, 2.0]), absolute=1e-12).rank
+    (2, 3)
     """
     if method not in METHODS:
         raise InputError(f"method {method!r} is none of {', '.join(METHODS)}")
@@ -149,7 +178,17 @@ def rank(
         return _counted(problem, threshold, absolute, method, samples, steps, dict(options or {}), seed)
 
 
-def _counted(problem, threshold, absolute, method, samples, steps, options, seed) -> Rank:
+def _counted(
+    problem: EigenProblem,
+    threshold: float | str | None,
+    absolute: float | None,
+    method: str,
+    samples: int,
+    steps: int,
+    options: dict,
+    seed: int,
+) -> Rank:
+    """Return the rank of a problem; see `rank`. Collective."""
     require_real("a rank")
     method, why = _chosen(problem, method)
     if method == "density" and options:
@@ -176,7 +215,7 @@ def _counted(problem, threshold, absolute, method, samples, steps, options, seed
         elif threshold is None:
             size, why = relative * largest, f"{why}; the default threshold"
         else:
-            size, why = threshold * largest, f"{why}; a threshold that was asked for"
+            size, why = float(threshold) * largest, f"{why}; a threshold that was asked for"
         below, between, above, error, doubt = counts.at(size)
     finally:
         counts.close()
@@ -186,7 +225,7 @@ def _counted(problem, threshold, absolute, method, samples, steps, options, seed
     )  # fmt: skip
 
 
-def _zero(problem, method, why) -> Rank:
+def _zero(problem: EigenProblem, method: str, why: str) -> Rank:
     """Return the rank of a matrix that is zero."""
     n = problem.finite
     return Rank(0, problem.n, n, 0.0, 0.0, problem.assembled, 0, 0, n, n / problem.n, 0.0, method,
@@ -229,7 +268,7 @@ def _largest(problem: EigenProblem, seed: int) -> float:
 class _Inertia:
     """Counts by factorizations at shifts, each made once."""
 
-    def __init__(self, problem: EigenProblem, options: dict):
+    def __init__(self, problem: EigenProblem, options: dict) -> None:
         self.problem = problem
         self._solver = KrylovSchur(problem, True, options, tol=1e-8)
         self._known: dict[float, tuple[int, int]] = {}
@@ -267,7 +306,7 @@ class _Inertia:
             return None
         return float(ladder[widest[0]]), float(ladder[widest[-1]])
 
-    def _fill(self, ladder, counts, first: int, last: int) -> None:
+    def _fill(self, ladder: np.ndarray, counts: dict[int, int], first: int, last: int) -> None:
         if last - first < 2 or counts[first] == counts[last]:
             return
         middle = (first + last) // 2
@@ -301,14 +340,14 @@ class _Inertia:
 class _Estimated:
     """Counts from an estimated spectrum."""
 
-    def __init__(self, spectrum: Density):
+    def __init__(self, spectrum: Density) -> None:
         self.spectrum = spectrum
 
     def gap(self, low: float, high: float) -> tuple[float, float] | None:
         """Return the widest gap between sizes of the nodes, None where none is wide enough."""
         sizes, shares = [], []
         measures = self.spectrum.measures
-        if measures is not None:
+        if isinstance(measures, Quadratures):
             rest = 1 - sum(atom.multiplicity for atom in self.spectrum.atoms) / self.spectrum.n
             for nodes, weights in zip(measures.nodes, measures.weights, strict=True):
                 sizes.append(np.abs(nodes))

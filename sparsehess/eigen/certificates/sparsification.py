@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse
@@ -14,10 +15,17 @@ from sparsehess.pattern.dropping_rules import Entries, Rule, norms
 from sparsehess.runtime import PETSc, aij, destroy, require_real
 from sparsehess.runtime.petsc_matrices import is_assembled
 
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+    from sparsehess.operators.matrix_like import MatrixLike
+
 
 @dataclass(frozen=True, eq=False)
 class Sparsified:
-    """A matrix of which entries were dropped. A context manager; `close()` destroys what it owns, collectively.
+    """A matrix of which entries were dropped.
+
+    *Collective* to make, by `sparsify`, and to close. A context manager; `close()` destroys what it owns.
 
     Attributes
     ----------
@@ -33,6 +41,15 @@ class Sparsified:
     bound
         No eigenvalue of H x = λ M x, in their order, has moved by more (Weyl's inequality; see `sparsify`). None
         where nothing is known for the mass.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> H = np.array([[2.0, 1e-3, 0.0], [1e-3, 2.0, 1.0], [0.0, 1.0, 2.0]])
+    >>> with sh.sparsify(H, sh.Above(1e-2)) as left:
+    ...     print(left.kept, left.dropped, left.bound)
+    5 2 0.001
     """
 
     mat: PETSc.Mat
@@ -49,9 +66,11 @@ class Sparsified:
         destroy(self.mat, self._anchor)
 
     def __enter__(self) -> Sparsified:
+        """Return the object itself."""
         return self
 
-    def __exit__(self, *reason) -> None:
+    def __exit__(self, *reason: object) -> None:
+        """Close the object. Collective."""
         self.close()
 
     @property
@@ -61,10 +80,12 @@ class Sparsified:
         return {name: getattr(self, name) for name in names}
 
 
-def sparsify(matrix, rule: Rule, *, mass=None, comm=None) -> Sparsified:
-    """Drop entries of a Hessian by a rule: `Above`, `Largest`, `Hysteresis` or `Inherited`. The caller closes it.
+def sparsify(
+    matrix: MatrixLike, rule: Rule, *, mass: MatrixLike | None = None, comm: MPI.Comm | None = None
+) -> Sparsified:
+    """Drop entries of a Hessian by a rule: `Above`, `Largest`, `Hysteresis` or `Inherited`.
 
-    Collective. The diagonal always stays. With E for what is dropped, eigenvalues in ascending order obey
+    *Collective.* The diagonal always stays. With E for what is dropped, eigenvalues in ascending order obey
     |λ_i(H) - λ_i(H - E)| <= ‖E‖₂ (Weyl 1912; Horn and Johnson, Matrix Analysis, theorem 4.3.1). For a pencil with
     positive definite M the eigenvalues are those of M^(-1/2) H M^(-1/2), so the bound is ‖M^(-1/2) E M^(-1/2)‖₂. A
     diagonal M is divided out entry by entry. For another one, with D its diagonal and S = D^(-1/2) M D^(-1/2), it
@@ -83,10 +104,25 @@ def sparsify(matrix, rule: Rule, *, mass=None, comm=None) -> Sparsified:
     comm
         For SciPy matrices.
 
+    Returns
+    -------
+    Sparsified
+        What is left, with the bound; the caller closes it.
+
     Raises
     ------
     InputError
         Nothing is assembled, the matrix is not symmetric, or the rule does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> H = np.diag([1.0, 2.0, 3.0]) + 1e-4
+    >>> with sh.sparsify(H, sh.Above(1e-3)) as left:
+    ...     moved = np.abs(np.linalg.eigvalsh(H) - np.diag(H)).max()
+    ...     print(left.dropped, bool(moved <= left.bound))
+    6 True
     """
     require_real("dropping of entries")
     problem = EigenProblem.of(matrix, mass=mass, nullspace=[], near_null=[], comm=comm)

@@ -120,10 +120,10 @@ class Quadratures:
 
 @dataclass(frozen=True, eq=False)
 class Polynomials:
-    """Chebyshev moments with Jackson's damping (Weiße, Wellein, Alvermann, Fehske 2006, "The kernel polynomial
-    method", sections II.B and II.C).
+    """Chebyshev moments with Jackson's damping.
 
-    Not collective to use.
+    Not collective to use. Weiße, Wellein, Alvermann, Fehske 2006, "The kernel polynomial method", sections II.B
+    and II.C.
 
     Attributes
     ----------

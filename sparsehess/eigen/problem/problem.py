@@ -96,7 +96,7 @@ def _known_of(matrix: object) -> _Known:
 class EigenProblem:
     """A symmetric eigenproblem, standard or generalised.
 
-    Make one with `of`. A context manager; `close()` destroys what it had to make itself.
+    *Collective* to make, with `of`, and to use. A context manager; `close()` destroys what it had to make itself.
 
     Attributes
     ----------
@@ -120,6 +120,14 @@ class EigenProblem:
         What an eigenvalue means, or None.
     solver_pool
         Where solvers that factorize come from.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> with sh.EigenProblem.of(np.diag([2.0, 8.0]), mass=np.array([2.0, 4.0])) as problem:
+    ...     print(problem.n, problem.assembled, round(sh.curvature(problem).value, 6))
+    2 True 1.0
     """
 
     A: PETSc.Mat

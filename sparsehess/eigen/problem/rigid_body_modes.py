@@ -22,7 +22,7 @@ def rigid_body_modes(
 ) -> tuple[np.ndarray, list[str]]:
     """Return the rigid-body modes of nodes in space, orthonormal, and their names.
 
-    Not collective.
+    *Not collective.*
 
     Parameters
     ----------
@@ -41,6 +41,19 @@ def rigid_body_modes(
         line, 3 for one node) and 3 in the plane; a restriction that leaves fewer independent has fewer.
         Rotations in space are about the coordinate axes (a line has the two that move it, about its own
         principal axes: "rotation 1", "rotation 2").
+
+    Raises
+    ------
+    InputError
+        Coordinates are not finite, or not those of nodes in the plane or in space.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> modes, names = sh.rigid_body_modes(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
+    >>> modes.shape, names
+    ((3, 6), ['translation x', 'translation y', 'rotation z'])
     """
     x = reals(coordinates, "coordinates")
     dims = x.shape[1] if dims is None and x.ndim == 2 else dims

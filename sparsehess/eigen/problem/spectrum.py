@@ -20,6 +20,8 @@ WHICH = ("smallest", "largest", "magnitude", "negative")
 class SolveSpec:
     """Which eigenpairs, how well, and how.
 
+    *Not collective*; the same on every rank.
+
     Attributes
     ----------
     k
@@ -50,6 +52,16 @@ class SolveSpec:
         as many as there are ranks or points); each has the whole matrix.
     backend
         Where matrices and vectors are: `cpu`, or `cuda`, `hip`, `kokkos` where this PETSc has them.
+
+    Examples
+    --------
+    >>> import sparsehess as sh
+    >>> sh.SolveSpec(interval=(0.0, 1.0)).takes_all
+    True
+    >>> sh.SolveSpec(k=3, interval=(0.0, 1.0))
+    Traceback (most recent call last):
+    ...
+    sparsehess.errors.InputError: an interval is wanted with all its eigenvalues: leave out k and target
     """
 
     k: int | None = None
@@ -151,7 +163,9 @@ class Count:
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """Eigenpairs of a problem. A context manager; `close()` destroys the vectors, collectively.
+    """Eigenpairs of a problem.
+
+    *Collective* to make, by `eigs`, and to close. A context manager; `close()` destroys the vectors.
 
     Attributes
     ----------
@@ -177,6 +191,14 @@ class Spectrum:
         Seconds of `factorization`, `solve`, `certificate`.
     options
         PETSc options of the solve: defaults, overridden by the caller's.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> with sh.eigs(np.diag([1.0, 2.0, 3.0]), which="largest", k=2) as found:
+    ...     print(np.round(found.eigenvalues, 8), found.converged, bool(found.residuals.max() < 1e-8))
+    [2. 3.] 2 True
     """
 
     eigenvalues: np.ndarray

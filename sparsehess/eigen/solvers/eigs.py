@@ -58,7 +58,7 @@ def eigs(
 ) -> Spectrum:
     """Compute eigenpairs of H x = λ x, or H x = λ M x, and prove that none was missed.
 
-    Collective.
+    *Collective.*
 
     Parameters
     ----------
@@ -128,6 +128,17 @@ def eigs(
     spectrum, never at 0. The pairs go through a Rayleigh-Ritz step; then the inertia past the last
     pair must be the number of pairs before it. Where it is not, the found pairs are deflated and
     the solve goes on with a wider subspace and another start.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import scipy.sparse as sp
+    >>> import sparsehess as sh
+    >>> H = sp.diags([-np.ones(99), np.full(100, 2.0), -np.ones(99)], [-1, 0, 1]).tocsr()
+    >>> exact = 2 - 2 * np.cos(np.pi * np.arange(1, 4) / 101)
+    >>> with sh.eigs(H, 3) as found:
+    ...     print(np.allclose(found.eigenvalues, exact), found.count.certified)
+    True True
     """
     spec = SolveSpec(
         k=k,

@@ -19,12 +19,25 @@ _SAME = 0.5**0.5
 class ModeMatch:
     """Which mode of a spectrum is which of another.
 
+    *Not collective.* Made by `match_modes`; the same on every rank.
+
     Attributes
     ----------
     before
         (k,) for each new mode the number of the old one, -1 where none of the old ones is it.
     overlaps
         (k,) |xᵀMy| / (‖x‖ ‖y‖) in the norm of M with that old mode, or with the nearest one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> old, new = (sh.eigs(np.diag(values), 2) for values in ([1.0, 2.0, 3.0], [2.5, 2.0, 3.0]))
+    >>> match = sh.match_modes(old, new)
+    >>> print(match.before, np.round(match.overlaps, 6))
+    [1 0] [1. 1.]
+    >>> old.close(), new.close()
+    (None, None)
     """
 
     before: np.ndarray
@@ -36,7 +49,8 @@ def match_modes(
 ) -> ModeMatch:
     """Match the modes of a spectrum with earlier ones, each with one at most, so that the overlaps sum up highest.
 
-    Collective. Within a multiple eigenvalue modes are any basis, and overlaps low without anything having changed.
+    *Collective.* By the Hungarian method [1]_. Within a multiple eigenvalue modes are any basis, and overlaps low
+    without anything having changed.
 
     Parameters
     ----------
@@ -47,10 +61,30 @@ def match_modes(
     mass
         M of the generalised problem.
 
+    Returns
+    -------
+    ModeMatch
+        The number of the old mode that each new one is, and their overlap.
+
     Raises
     ------
     InputError
         Vectors of another layout.
+
+    References
+    ----------
+    .. [1] H. W. Kuhn, The Hungarian method for the assignment problem, Naval Research Logistics Quarterly 2
+       (1955), 83-97.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> old, new = (sh.eigs(np.diag(values), 2) for values in ([1.0, 2.0, 3.0], [1.5, 1.4, 3.0]))
+    >>> print(sh.match_modes(old, new).before)
+    [1 0]
+    >>> old.close(), new.close()
+    (None, None)
     """
     old = before.vectors if isinstance(before, Spectrum) else list(before)
     if not old or not after.vectors:

@@ -6,17 +6,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sparsehess.hosts.jax.features import CALLS, bind_primitive, called_jaxpr, inner_jaxprs, primitive_name
+from sparsehess.hosts.jax.features import (
+    CALLS,
+    JaxEquation,
+    Jaxpr,
+    bind_primitive,
+    called_jaxpr,
+    inner_jaxprs,
+    primitive_name,
+)
 
 if TYPE_CHECKING:
-    from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+    from jax.extend.core import ClosedJaxpr
 
 
 @dataclass(frozen=True, eq=False)
 class Equation:
     """An equation of JAX's, with the numbers of the values that it reads and writes."""
 
-    source: JaxprEqn
+    source: JaxEquation
     reads: tuple[int, ...]
     writes: tuple[int, ...]
 

@@ -4,12 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from sparsehess.errors import StackError
 
-if TYPE_CHECKING:
-    from jax.extend.core import Jaxpr, JaxprEqn
+
+class JaxEquation(Protocol):
+    """What is used of an equation of JAX's.
+
+    Arguments and results are variables with `aval`, an array's shape and type, or constants with `val` too.
+    """
+
+    @property
+    def primitive(self) -> Any:
+        """The operation."""
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Static parameters of the operation."""
+
+    @property
+    def invars(self) -> Sequence[Any]:
+        """Arguments."""
+
+    @property
+    def outvars(self) -> Sequence[Any]:
+        """Results."""
+
+    @property
+    def effects(self) -> Any:
+        """Side effects, empty for a pure operation."""
+
+
+class Jaxpr(Protocol):
+    """What is used of a program of JAX's: equations in order, from its variables to its results."""
+
+    @property
+    def eqns(self) -> Sequence[Any]:
+        """Equations, each a `JaxEquation`."""
+
+    @property
+    def constvars(self) -> Sequence[Any]:
+        """Variables of constants."""
+
+    @property
+    def invars(self) -> Sequence[Any]:
+        """Variables of arguments."""
+
+    @property
+    def outvars(self) -> Sequence[Any]:
+        """Results, variables or constants."""
 
 
 def double_precision() -> AbstractContextManager[Any]:
@@ -36,7 +80,7 @@ CALLS = frozenset(["checkpoint", "closed_call", "core_call", "eval_jaxpr", "jit"
 CUSTOM = frozenset(["custom_jvp_call", "custom_vjp_call"])
 
 
-def primitive_name(equation: JaxprEqn) -> str:
+def primitive_name(equation: JaxEquation) -> str:
     """Return the name of the primitive of an equation.
 
     Not collective.
@@ -44,7 +88,7 @@ def primitive_name(equation: JaxprEqn) -> str:
     return equation.primitive.name.replace("-", "_")
 
 
-def called_jaxpr(equation: JaxprEqn) -> tuple[Jaxpr, Sequence[Any]]:
+def called_jaxpr(equation: JaxEquation) -> tuple[Jaxpr, Sequence[Any]]:
     """Return the jaxpr that an equation calls, and its constants.
 
     Not collective.
@@ -60,7 +104,7 @@ def open_jaxpr(inner: Any) -> tuple[Jaxpr, Sequence[Any]]:
     return getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
 
 
-def inner_jaxprs(equation: JaxprEqn) -> list[Jaxpr]:
+def inner_jaxprs(equation: JaxEquation) -> list[Jaxpr]:
     """Return all jaxprs that an equation has as parameters: calls, branches, steps of loops.
 
     Not collective.
@@ -70,7 +114,7 @@ def inner_jaxprs(equation: JaxprEqn) -> list[Jaxpr]:
     return [one for one in found if hasattr(one, "eqns")]
 
 
-def bind_primitive(equation: JaxprEqn, arguments: Sequence[Any], **other: Any) -> list[Any]:
+def bind_primitive(equation: JaxEquation, arguments: Sequence[Any], **other: Any) -> list[Any]:
     """Return the results of an equation's primitive for other arguments, which may be traced, and parameters.
 
     Not collective.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from jax import Array
 
 # What leaves components as they are, but for their order and how often they are there.
-_ORDERS = {
+_ORDERS: dict[str, Callable[..., Any]] = {
     **{name: MOVES[name] for name in ("broadcast_in_dim", "reshape", "rev", "squeeze", "tile", "transpose")},
     **dict.fromkeys(("convert_element_type", "copy", "copy_p"), lambda parameters, array: array),
 }
@@ -176,22 +176,20 @@ def find_layers(program: Program, names: Sequence[str | None], slices: Mapping[s
             )
     made = []
     for key, same in keyed.items():
-        first, wanted = same[0], tuple(name in slices for name in key)
+        (weight, bias), first = key, same[0]
+        wanted = weight in slices, bias in slices
         if not any(wanted):
             continue
         for use in same:
             if use.groups != 1:
-                raise InputError(f"{key[0]} is of a convolution in {use.groups} groups, which has no two factors")
+                raise InputError(f"{weight} is of a convolution in {use.groups} groups, which has no two factors")
             turned = wanted[0] and not np.array_equal(use.matrix, first.matrix)
             if turned or (wanted[1] and not np.array_equal(use.order, first.order)):
-                raise InputError(f"{key[0]} is applied in two ways, transposed perhaps: it has no two factors")
-        columns = []
-        if wanted[0]:
-            columns.append(slices[key[0]].start + first.matrix)
-        if wanted[1]:
-            columns.append(slices[key[1]].start + first.order[:, None])
-        variables = np.concatenate(columns, 1)
-        covered = tuple(name for name in key if name in slices)
+                raise InputError(f"{weight} is applied in two ways, transposed perhaps: it has no two factors")
+        entries = ((weight, first.matrix), (bias, first.order[:, None]))
+        there = [(name, order) for name, order in entries if name is not None and name in slices]
+        variables = np.concatenate([slices[name].start + order for name, order in there], 1)
+        covered = tuple(name for name, _ in there)
         calls = tuple(use.call for use in same)
         outer, inner = variables.shape
         made.append(Layer(_name(key, keyed), outer, inner, variables.ravel(), covered, wanted, calls))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,14 +14,18 @@ from sparsehess.errors import InputError
 from sparsehess.hosts.jax.features import double_precision
 from sparsehess.hosts.jax.sparsity_tracing import trace_sparsity
 from sparsehess.hosts.jax.tracing_rules import identity_rows
+from sparsehess.hosts.learning.product_modes import MOST_PRODUCTS, PRODUCTS, require_one_of
+from sparsehess.pattern import Pattern
 from sparsehess.runtime import log, optional
 from sparsehess.runtime.validation import evaluating, reals, whole_number
 
-PRODUCTS = ("float64", "float32")
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+    from jax import Array
+    from jax.extend.core import ClosedJaxpr
 
-# Arrays of the size of x that a product in a batch is taken to need, and how many products a batch has at most.
+# Arrays of the size of x that a product in a batch is taken to need.
 _ARRAYS = 8
-_MOST = 64
 
 # Batches are filled up to a length that was compiled before, unless that more than doubles them and comes to more
 # numbers than these: their products take less time than a compiler.
@@ -27,7 +33,15 @@ _LITTLE = 2**16
 
 
 def from_jax(
-    function, x, *, pattern=None, products: str = "float64", memory: int = 2**29, device=None, **more
+    function: Callable[[Array], Array],
+    x: Any,
+    *,
+    pattern: Pattern | None = None,
+    products: str = "float64",
+    memory: int = 2**29,
+    device: Any = None,
+    name: str | None = None,
+    **more: Any,
 ) -> Objective:
     """Return the objective of a scalar JAX function.
 
@@ -40,50 +54,71 @@ def from_jax(
     x
         (n,) where the Hessian is taken.
     pattern
-        Default none: it is traced where one is needed, see `traced`. Where that has no rule a warning says so, and
-        the pattern is probed.
+        Default none: it is traced where one is needed. Where tracing has no rule a warning says so, and the
+        pattern is probed.
     products
-        Precision of Hessian-vector products; gradients are always of float64.
+        Precision of Hessian-vector products, float64 or float32; gradients are always of float64.
     memory
         Bytes that a batch of products may take on the device.
     device
         A JAX device; default JAX's own choice.
+    name
+        For reports; default the function's.
     more
         Other arguments of `Objective`.
+
+    Returns
+    -------
+    objective
+        Energy, gradient, batches of products and the traced pattern, of replicated arrays.
 
     Raises
     ------
     StackError
         JAX is not installed.
+    InputError
+        x is no vector of real numbers, or an option is none of those known.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> objective = sh.from_jax(lambda x: ((x[1:] - x[:-1] ** 2) ** 2).sum(), np.ones(3))
+    >>> objective.gradient(objective.x)
+    array([0., 0., 0.])
+    >>> objective.hvps(objective.x, np.eye(3))
+    array([[ 8., -4.,  0.],
+           [-4., 10., -4.],
+           [ 0., -4.,  2.]])
     """
     jax = optional("jax", "from_jax", "jax")
     from jax.extend.core import jaxpr_as_fun
 
-    if products not in PRODUCTS:
-        raise InputError(f"products {products!r} is none of {', '.join(PRODUCTS)}")
+    require_one_of(PRODUCTS, products, "products")
     x, memory = reals(x, "x"), whole_number(memory, "memory", 1)
     if x.ndim != 1:
         raise InputError(f"x must be a vector; its shape is {x.shape}")
+    n = len(x)
 
     @cache
-    def slope(dtype):
+    def slope(dtype: Any) -> ClosedJaxpr:
         """Return the equations of the gradient, found once for all that is made of them."""
         with double_precision():
-            return jax.make_jaxpr(jax.grad(function))(jax.ShapeDtypeStruct(x.shape, dtype))
+            return jax.make_jaxpr(jax.grad(function))(jax.ShapeDtypeStruct((n,), dtype))
 
-    def gradient(at):
+    def gradient(at: Array) -> Array:
         return jaxpr_as_fun(slope(at.dtype))(at)[0]
 
-    def directional(at, direction):
+    def directional(at: Array, direction: Array) -> Array:
         return jax.jvp(gradient, (at,), (direction,))[1]
 
-    def trace():
+    def trace() -> sp.csr_array | None:
         # One rank says why there is no pattern.
         tell = log.warning if objective.comm.rank == 0 else log.debug
         with evaluating(objective.name):
-            found = trace_sparsity(function, len(x), slope(x.dtype), tell)
+            found = trace_sparsity(function, n, slope(np.dtype(np.float64)), tell)
         # With the diagonal, which patterns have, so that there is nothing to add.
-        return None if found is None else found + identity_rows(len(x))
+        return None if found is None else found + identity_rows(n)
 
     # Compiled once for each shape. Batches share what depends on x alone.
     compiled = {
@@ -91,24 +126,24 @@ def from_jax(
         "gradient": jax.jit(gradient),
         "hvps": jax.jit(jax.vmap(directional, in_axes=(None, 0))),
     }
-    lengths = set()  # of the batches compiled
+    lengths: set[int] = set()  # of the batches compiled
 
-    def call(name, dtype, *arrays):
+    def call(what: str, precision: str, *arrays: np.ndarray) -> np.ndarray:
         # Double precision for the length of the call: the rest of the process may want the other.
         with double_precision(), jax.default_device(device) if device is not None else nullcontext():
-            out = compiled[name](*(array.astype(dtype, copy=False) for array in arrays))
+            out = compiled[what](*(array.astype(precision, copy=False) for array in arrays))
             return np.asarray(out, np.float64)
 
-    def hvps(at, directions):
+    def hvps(at: np.ndarray, directions: np.ndarray) -> np.ndarray:
         many = len(directions)
-        enough = max(2 * many, _LITTLE // max(len(at), 1))
+        enough = max(2 * many, _LITTLE // max(n, 1))
         length = min((some for some in lengths if many <= some <= enough), default=many)
         lengths.add(length)
         if length > many:
-            directions = np.concatenate([directions, np.zeros((length - many, len(at)))])
+            directions = np.concatenate([directions, np.zeros((length - many, n))])
         return call("hvps", products, at, directions)[:many]
 
-    batch = max(1, min(_MOST, memory // (_ARRAYS * np.dtype(products).itemsize * max(len(x), 1))))
+    batch = max(1, min(MOST_PRODUCTS, memory // (_ARRAYS * np.dtype(products).itemsize * max(n, 1))))
     objective = Objective(
         x=x,
         gradient=lambda at: call("gradient", "float64", at),
@@ -117,6 +152,7 @@ def from_jax(
         batch=1 << (batch.bit_length() - 1),
         pattern=pattern,
         trace=trace,
-        **{"name": getattr(function, "__name__", "JAX function"), **more},
+        name=name or str(getattr(function, "__name__", "JAX function")),
+        **more,
     )
     return objective

@@ -1,15 +1,16 @@
 """The sparsity of a Hessian from the equations of its products, as JAX writes them: true at every x.
 
 Whatever the function is, a product is linear in its direction. So the direction alone is followed, by rules for
-what is linear in it (`jax_rules`); everything else makes coefficients, and needs none. What JAX is told of
+what is linear in it (`tracing_rules`); everything else makes coefficients, and needs none. What JAX is told of
 derivatives (`custom_jvp`) is in these equations already.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -17,6 +18,8 @@ import scipy.sparse as sp
 from sparsehess.hosts.jax.features import (
     CALLS,
     CUSTOM,
+    JaxEquation,
+    Jaxpr,
     bind_primitive,
     called_jaxpr,
     double_precision,
@@ -36,11 +39,20 @@ from sparsehess.hosts.jax.tracing_rules import (
 )
 from sparsehess.runtime import log
 
+if TYPE_CHECKING:
+    from jax import Array
+    from jax.extend.core import ClosedJaxpr
+
 # Equations that a loop comes to at most, one step after another.
 _LONG = 20_000
 
 
-def trace_sparsity(function, n: int, slope=None, tell: Callable = log.warning):
+def trace_sparsity(
+    function: Callable[[Array], Array],
+    n: int,
+    slope: ClosedJaxpr | None = None,
+    tell: Callable[[str], None] = log.warning,
+) -> sp.csr_array | None:
     """Return the (n, n) sparsity of the Hessian by tracing, as a SciPy array, or None where there is no rule.
 
     Not collective. It holds at every x: of branches that depend on x all are counted. Products are followed
@@ -50,8 +62,12 @@ def trace_sparsity(function, n: int, slope=None, tell: Callable = log.warning):
 
     Parameters
     ----------
+    function
+        `function(x) -> scalar` of an (n,) array.
+    n
+        Number of variables.
     slope
-        The equations of the gradient, a closed jaxpr, if they are there.
+        The equations of the gradient; default they are made from the function.
     tell
         Called with a message that says why, where None is returned.
     """
@@ -60,21 +76,23 @@ def trace_sparsity(function, n: int, slope=None, tell: Callable = log.warning):
 
     at = jax.ShapeDtypeStruct((n,), np.float64)
     with double_precision():
-        slope = slope or jax.make_jaxpr(jax.grad(function))(at)
+        gradient = jaxpr_as_fun(slope or jax.make_jaxpr(jax.grad(function))(at))
 
-        def product(x, direction):
-            return jax.jvp(lambda x: jaxpr_as_fun(slope)(x)[0], (x,), (direction,))[1]
+        def product(x: Array, direction: Array) -> Array:
+            return jax.jvp(lambda x: gradient(x)[0], (x,), (direction,))[1]
 
         closed = jax.make_jaxpr(product)(at, at)
         direction = TracedVariable(identity_rows(n))
         try:
-            (found,) = _followed(*open_jaxpr(closed), [TracedVariable(), direction])
+            (found,) = _follow(*open_jaxpr(closed), [TracedVariable(), direction])
         except NoRule as missing:
-            return _asked(product, n, missing, tell)
+            return _ask_asdex(product, n, missing, tell)
     return sp.csr_array((n, n), dtype=bool) if found.rows is None else found.rows
 
 
-def _asked(product, n: int, missing: NoRule, tell: Callable):
+def _ask_asdex(
+    product: Callable[[Array, Array], Array], n: int, missing: NoRule, tell: Callable[[str], None]
+) -> sp.csr_array | None:
     """Return what asdex finds, None where it is not there or has no rule either."""
     there, probed = importlib.util.find_spec("asdex"), "the pattern must be probed, at one x"
     if there is None:
@@ -93,12 +111,12 @@ def _asked(product, n: int, missing: NoRule, tell: Callable):
     return sp.csr_array((np.ones(len(rows), bool), (rows, columns)), (n, n))
 
 
-def _followed(jaxpr, consts, arguments) -> list[TracedVariable]:
+def _follow(jaxpr: Jaxpr, consts: Sequence[Any], arguments: Sequence[TracedVariable]) -> list[TracedVariable]:
     """Return what is known of the results of a jaxpr."""
-    known = {variable: constant_variable(value) for variable, value in zip(jaxpr.constvars, consts, strict=True)}
+    known: dict[Any, TracedVariable] = dict(zip(jaxpr.constvars, map(constant_variable, consts), strict=True))
     known.update(zip(jaxpr.invars, arguments, strict=True))
 
-    def of(atom) -> TracedVariable:
+    def of(atom: Any) -> TracedVariable:
         return constant_variable(atom.val) if hasattr(atom, "val") else known[atom]
 
     # Only what results need, and nothing is held longer than that.
@@ -110,14 +128,14 @@ def _followed(jaxpr, consts, arguments) -> list[TracedVariable]:
             needed.append((equation, variables - wanted))
             wanted |= variables
     for equation, done in reversed(needed):
-        results = _applied(equation, [of(atom) for atom in equation.invars])
+        results = _apply_rule(equation, [of(atom) for atom in equation.invars])
         known.update(zip(equation.outvars, results, strict=True))
         for variable in done:
             del known[variable]
     return [of(atom) for atom in jaxpr.outvars]
 
 
-def _applied(equation, arguments: list[TracedVariable]) -> list[TracedVariable]:
+def _apply_rule(equation: JaxEquation, arguments: Sequence[TracedVariable]) -> list[TracedVariable]:
     """Return what is known of the results of one equation."""
     import jax
 
@@ -125,21 +143,21 @@ def _applied(equation, arguments: list[TracedVariable]) -> list[TracedVariable]:
     if any(not isinstance(atom.aval, jax.core.ShapedArray) for atom in (*equation.invars, *outs)):
         raise NoRule(f"{name} of an array that is written to")
     if name in CALLS or name in CUSTOM:
-        return _followed(*called_jaxpr(equation), arguments)
+        return _follow(*called_jaxpr(equation), arguments)
     if all(one.value is not None for one in arguments):
-        return [TracedVariable() for _ in outs] if equation.effects else _computed(name, equation, arguments)
+        return [TracedVariable() for _ in outs] if equation.effects else _compute(name, equation, arguments)
     if all(one.rows is None for one in arguments):
         return [TracedVariable() for _ in outs]
     if name == "cond":
-        return _branched(equation, arguments)
+        return _follow_branches(equation, arguments)
     if name == "scan":
-        return _repeated(equation, arguments)
+        return _follow_loop(equation, arguments)
     if name not in RULES or not all(jax.numpy.issubdtype(out.aval.dtype, np.inexact) for out in outs):
         raise NoRule(name)
     return [TracedVariable(rows) for rows in RULES[name](equation, arguments)]
 
 
-def _computed(name: str, equation, arguments: list[TracedVariable]) -> list[TracedVariable]:
+def _compute(name: str, equation: JaxEquation, arguments: Sequence[TracedVariable]) -> list[TracedVariable]:
     """Return results that are the same at every x, computed when they are asked for."""
     import jax
 
@@ -151,12 +169,12 @@ def _computed(name: str, equation, arguments: list[TracedVariable]) -> list[Trac
     )
 
     @cache
-    def values():
-        arrays = [one.value() for one in arguments]
+    def values() -> list[Any]:
+        arrays = [one.array() for one in arguments]
         if not plain:
             return bind_primitive(equation, arrays)
         if name in NUMPY:
-            out = NUMPY[name](*arrays)
+            out: Any = NUMPY[name](*arrays)
         elif name in MOVES:
             out = MOVES[name](equation.params, *map(np.asarray, arrays))
         else:
@@ -165,66 +183,73 @@ def _computed(name: str, equation, arguments: list[TracedVariable]) -> list[Trac
         return [np.asarray(array, aval.dtype).reshape(aval.shape) for array, aval in zip(out, avals, strict=True)]
 
     varied = not arguments or any(one.varied for one in arguments)
-    return [TracedVariable(value=lambda k=k: values()[k], varied=varied) for k in range(len(avals))]
+    return [TracedVariable(value=partial(_component, values, k), varied=varied) for k in range(len(avals))]
 
 
-def _branched(equation, arguments: list[TracedVariable]) -> list[TracedVariable]:
+def _component(values: Callable[[], list[Any]], number: int) -> Any:
+    return values()[number]
+
+
+def _follow_branches(equation: JaxEquation, arguments: Sequence[TracedVariable]) -> list[TracedVariable]:
     """Return what is known of the results of a branch, or of all branches where x decides."""
-    which, *arguments = arguments
+    which, *others = arguments
     branches = equation.params["branches"]
     if which.value is not None:
-        return _followed(*open_jaxpr(branches[int(which.value())]), arguments)
-    found = [_followed(*open_jaxpr(branch), arguments) for branch in branches]
-    return [TracedVariable(unite_rows([one.rows for one in same])) for same in zip(*found, strict=True)]
+        return _follow(*open_jaxpr(branches[int(which.array())]), others)
+    found = [_follow(*open_jaxpr(branch), others) for branch in branches]
+    return [TracedVariable(unite_rows(one.rows for one in same)) for same in zip(*found, strict=True)]
 
 
-def _repeated(equation, arguments: list[TracedVariable]) -> list[TracedVariable]:
+def _follow_loop(equation: JaxEquation, arguments: Sequence[TracedVariable]) -> list[TracedVariable]:
     """Return what is known of the results of a loop, step by step."""
     (jaxpr, consts), length = open_jaxpr(equation.params["jaxpr"]), equation.params["length"]
     if _long(equation) > _LONG:
         raise NoRule(f"scan of {length} steps, {_long(equation)} equations in all,")
     # What goes along the loop, and comes out along it, has an axis more outside than in a step, and stands last.
-    along = sum(map(_longer, equation.invars, jaxpr.invars))
+    count = len(arguments) - sum(map(_longer, equation.invars, jaxpr.invars))
     carried = len(equation.outvars) - sum(map(_longer, equation.outvars, jaxpr.outvars))
-    along, fixed = arguments[len(arguments) - along :], arguments[: len(arguments) - along - carried]
-    state, made = arguments[len(fixed) : len(fixed) + carried], {}
+    fixed, state, along = arguments[: count - carried], arguments[count - carried : count], arguments[count:]
+    made: dict[int, list[TracedVariable]] = {}
     for step in range(length)[:: -1 if equation.params["reverse"] else 1]:
-        results = _followed(jaxpr, consts, [*fixed, *state, *(_entry(one, step, length) for one in along)])
+        results = _follow(jaxpr, consts, [*fixed, *state, *(_entry(one, step, length) for one in along)])
         state, made[step] = results[:carried], results[carried:]
         for one in results:  # now, as each step's may need the one before
             if one.value is not None:
                 one.value()
-    return state + [
-        _stacked([made[step][k] for step in range(length)], inside.aval.size)
-        for k, inside in enumerate(jaxpr.outvars[carried:])
+    return [
+        *state,
+        *(
+            _stack([made[step][k] for step in range(length)], variable.aval.size)
+            for k, variable in enumerate(jaxpr.outvars[carried:])
+        ),
     ]
 
 
-def _long(equation) -> int:
+def _long(equation: JaxEquation) -> int:
     """Return how many equations one comes to, those of loops one step after another."""
     return 1 + equation.params.get("length", 1) * sum(
         _long(inner) for jaxpr in inner_jaxprs(equation) for inner in jaxpr.eqns
     )
 
 
-def _longer(outside, inside) -> bool:
+def _longer(outside: Any, inside: Any) -> bool:
     return outside.aval.ndim > inside.aval.ndim
 
 
 def _entry(one: TracedVariable, step: int, length: int) -> TracedVariable:
     """Return what is known of an entry along the first axis."""
     if one.value is not None:
-        return TracedVariable(value=lambda: one.value()[step], varied=one.varied)
+        return TracedVariable(value=lambda: one.array()[step], varied=one.varied)
     if one.rows is None:
         return one
     size = one.rows.shape[0] // length
     return TracedVariable(one.rows[step * size : (step + 1) * size])
 
 
-def _stacked(entries: list[TracedVariable], size: int) -> TracedVariable:
+def _stack(entries: Sequence[TracedVariable], size: int) -> TracedVariable:
     """Return what is known of entries, of so many components each, along a new first axis."""
     if entries and all(one.value is not None for one in entries):
-        return TracedVariable(value=lambda: np.stack([one.value() for one in entries]), varied=True)
+        return TracedVariable(value=lambda: np.stack([one.array() for one in entries]), varied=True)
     width = next((one.rows.shape[1] for one in entries if one.rows is not None), None)
     if width is None:
         return TracedVariable()

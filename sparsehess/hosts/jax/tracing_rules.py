@@ -6,18 +6,22 @@ for each result a sparse matrix of what its components depend on, None for nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
 
-from sparsehess.hosts.jax.features import bind_primitive, primitive_name
+from sparsehess.hosts.jax.features import JaxEquation, bind_primitive, primitive_name
+
+if TYPE_CHECKING:
+    from jax import Array
 
 
 class NoRule(Exception):
-    """A primitive that is not followed here; says which."""
+    """A primitive has no rule; the message says which."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +39,31 @@ class TracedVariable:
     """
 
     rows: sp.csr_array | None = None
-    value: Callable | None = None
+    value: Callable[[], Any] | None = None
     varied: bool = False
 
+    def array(self) -> Any:
+        """Return the array that is the same at every x.
 
-def constant_variable(value) -> TracedVariable:
+        Not collective.
+
+        Raises
+        ------
+        NoRule
+            It depends on x.
+        """
+        if self.value is None:
+            raise NoRule("an array that depends on x")
+        return self.value()
+
+
+# What rules are given and return.
+Arguments = Sequence[TracedVariable]
+Rows: TypeAlias = sp.csr_array | None
+Parameters = Mapping[str, Any]
+
+
+def constant_variable(value: Any) -> TracedVariable:
     """Return what is known of an array that is there.
 
     Not collective.
@@ -55,19 +79,19 @@ def identity_rows(n: int) -> sp.csr_array:
     return sp.csr_array((np.ones(n, bool), np.arange(n), np.arange(n + 1)), (n, n))
 
 
-def unite_rows(rows):
+def unite_rows(rows: Iterable[sp.csr_array | None]) -> sp.csr_array | None:
     """Return the unions of rows that have the same place in several matrices, None among them.
 
     Not collective.
     """
-    union = None
+    union: sp.csr_array | None = None
     for some in rows:
         if some is not None:
             union = some if union is None or union is some else union + some
     return union
 
 
-def _joined(owners, components, size: int, rows):
+def _join_rows(owners: np.ndarray, components: np.ndarray, size: int, rows: sp.csr_array) -> sp.csr_array:
     """Return (size, n) the unions of rows: owners[k] is to depend on what components[k] depends on."""
     ones = np.ones(len(owners), bool)
     out = sp.csr_array((ones, (owners, components)), (size, rows.shape[0])) @ rows
@@ -78,44 +102,44 @@ def _joined(owners, components, size: int, rows):
 # --- component by component ---
 
 
-def _pointwise(equation, arguments: list[TracedVariable]) -> list:
-    """Components depend on those of the arguments in the same place; axes of length 1 are repeated."""
+def _pointwise(equation: JaxEquation, arguments: Arguments) -> list[Rows]:
+    """Follow what is computed component by component; axes of length 1 are repeated."""
     result = equation.outvars[0].aval
     union = unite_rows(
-        _repeated(one.rows, atom.aval.shape, result.shape)
+        _repeat_rows(one.rows, atom.aval.shape, result.shape)
         for one, atom in zip(arguments, equation.invars, strict=True)
         if one.rows is not None
     )
     if primitive_name(equation) == "mul":  # by a mask, perhaps
         for one in arguments:
             if one.varied:
-                kept = np.flatnonzero(np.broadcast_to(one.value(), result.shape))
-                union = union if len(kept) == result.size else _joined(kept, kept, result.size, union)
+                kept = np.flatnonzero(np.broadcast_to(one.array(), result.shape))
+                union = union if len(kept) == result.size else _join_rows(kept, kept, result.size, union)
     return [union]
 
 
-def _repeated(rows, shape, into):
+def _repeat_rows(rows: sp.csr_array, shape: tuple[int, ...], into: tuple[int, ...]) -> sp.csr_array:
     if shape == into:
         return rows
     return rows[np.broadcast_to(np.arange(rows.shape[0]).reshape(shape), into).ravel()]
 
 
-def _each(equation, arguments: list[TracedVariable]) -> list:
-    """Results are the arguments."""
+def _each(equation: JaxEquation, arguments: Arguments) -> list[Rows]:
+    """Follow results that are the arguments."""
     return [one.rows for one in arguments]
 
 
-def _selected(equation, arguments: list[TracedVariable]) -> list:
+def _selected(equation: JaxEquation, arguments: Arguments) -> list[Rows]:
     if arguments[0].value is None:
         return _pointwise(equation, arguments)
     numbers, rows = _numbers(equation, arguments)
-    return _picked([NUMPY["select_n"](arguments[0].value(), *numbers[1:])], rows)
+    return _pick_rows([NUMPY["select_n"](arguments[0].array(), *numbers[1:])], rows)
 
 
 # --- components that are moved ---
 
 # What indices and masks are mostly made with, so that little is compiled for them.
-NUMPY = {
+NUMPY: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("convert_element_type", "copy", "copy_p"), np.asarray),
     "device_put": lambda *arrays: list(arrays),
     "add": np.add,
@@ -131,9 +155,11 @@ NUMPY = {
 }
 
 
-def _numbers(equation, arguments: list[TracedVariable]) -> tuple[list[np.ndarray], list]:
+def _numbers(equation: JaxEquation, arguments: Arguments) -> tuple[list[Any], list[sp.csr_array]]:
     """Return arrays like the arguments of the numbers of their rows, -1 where there is none, and all the rows."""
-    first, numbers, rows = 0, [], []
+    first = 0
+    numbers: list[np.ndarray] = []
+    rows: list[sp.csr_array] = []
     for one, atom in zip(arguments, equation.invars, strict=True):
         if one.rows is None:
             numbers.append(np.full(atom.aval.shape, -1))
@@ -144,7 +170,7 @@ def _numbers(equation, arguments: list[TracedVariable]) -> tuple[list[np.ndarray
     return numbers, rows
 
 
-def _picked(results: list, rows: list) -> list:
+def _pick_rows(results: Sequence[Any], rows: Sequence[sp.csr_array]) -> list[Rows]:
     """Return the rows of arrays of numbers of rows."""
     results = [np.ravel(result) for result in results]
     if any((result < 0).any() for result in results):
@@ -153,29 +179,29 @@ def _picked(results: list, rows: list) -> list:
     return [rows[result] for result in results]
 
 
-def _moved(equation, arguments: list[TracedVariable]) -> list:
+def _moved(equation: JaxEquation, arguments: Arguments) -> list[Rows]:
     numbers, rows = _numbers(equation, arguments)
     results = MOVES[primitive_name(equation)](equation.params, *numbers)
-    return _picked(results if isinstance(results, list) else [results], rows)
+    return _pick_rows(results if isinstance(results, list) else [results], rows)
 
 
-def _indexed(inexact: int, equation, arguments: list[TracedVariable]) -> list:
-    """Components are those of the first arguments, so many, at indices that are the others."""
+def _indexed(inexact: int, equation: JaxEquation, arguments: Arguments) -> list[Rows]:
+    """Follow components of the first arguments, `inexact` many, at indices that are the others."""
     name = primitive_name(equation)
     if any(one.value is None for one in arguments[inexact:]):
         raise NoRule(f"{name} with indices that depend on x")
     numbers, rows = _numbers(equation, arguments)
-    numbers[inexact:] = [one.value() for one in arguments[inexact:]]
-    return _picked(bind_primitive(equation, numbers, **({"fill_value": -1} if name == "gather" else {})), rows)
+    numbers[inexact:] = [one.array() for one in arguments[inexact:]]
+    return _pick_rows(bind_primitive(equation, numbers, **({"fill_value": -1} if name == "gather" else {})), rows)
 
 
-def _broadcast(parameters, array):
+def _broadcast(parameters: Parameters, array: np.ndarray) -> np.ndarray:
     shape = np.ones(len(parameters["shape"]), int)
     shape[list(parameters["broadcast_dimensions"])] = array.shape
     return np.broadcast_to(array.reshape(shape), parameters["shape"])
 
 
-def _padded(parameters, array, value):
+def _padded(parameters: Parameters, array: np.ndarray, value: Any) -> np.ndarray:
     for axis, (low, high, between) in enumerate(parameters["padding_config"]):
         size, border = array.shape[axis], list(array.shape)
         border[axis] = 1
@@ -187,13 +213,13 @@ def _padded(parameters, array, value):
     return array
 
 
-def _sliced(parameters, array):
+def _sliced(parameters: Parameters, array: np.ndarray) -> np.ndarray:
     steps = parameters["strides"] or (1,) * array.ndim
     return array[tuple(map(slice, parameters["start_indices"], parameters["limit_indices"], steps))]
 
 
 # What primitives that only move components do to the numbers of the components.
-MOVES = {
+MOVES: dict[str, Callable[..., Any]] = {
     "broadcast_in_dim": _broadcast,
     "concatenate": lambda parameters, *arrays: np.concatenate(arrays, parameters["dimension"]),
     "pad": _padded,
@@ -209,8 +235,8 @@ MOVES = {
 }
 
 
-def _scattered(equation, arguments: list[TracedVariable]) -> list:
-    """An array with others written or added in places that are the same at every x, or multiplied there."""
+def _scattered(equation: JaxEquation, arguments: Arguments) -> list[Rows]:
+    """Follow an array to which others are written or added, in places that are the same at every x."""
     import jax
 
     target, indices, updates = arguments
@@ -226,75 +252,79 @@ def _scattered(equation, arguments: list[TracedVariable]) -> list:
     numbers = np.arange(1.0, np.prod(into) + 1).reshape(into)
 
     @jax.jit
-    def places(numbers, indices):
+    def find_places(numbers: Array, indices: Array) -> Array:
         """Return where the components of the updates go, numbered from 1; 0 for what is dropped."""
         add = partial(jax.lax.scatter_add, numbers, indices, **parameters)
         return jax.vjp(add, jax.numpy.zeros(written))[1](numbers)[0]
 
-    places = np.ravel(places(numbers, indices.value())).astype(int)
+    places = np.ravel(find_places(numbers, indices.array())).astype(int)
     rows = target.rows
     if rows is not None and primitive_name(equation) == "scatter":
         kept = np.setdiff1d(np.arange(numbers.size), places - 1)
-        rows = _joined(kept, kept, numbers.size, rows)
+        rows = _join_rows(kept, kept, numbers.size, rows)
     if updates.rows is not None:
         there = np.flatnonzero(places)
-        rows = unite_rows([rows, _joined(places[there] - 1, there, numbers.size, updates.rows)])
+        rows = unite_rows([rows, _join_rows(places[there] - 1, there, numbers.size, updates.rows)])
     return [rows]
 
 
 # --- sums ---
 
 
-def _summed(equation, arguments: list[TracedVariable]) -> list:
+def _summed(equation: JaxEquation, arguments: Arguments) -> list[Rows]:
     result, (atom,) = equation.outvars[0].aval, equation.invars
     owners = np.expand_dims(np.arange(result.size).reshape(result.shape), equation.params["axes"])
     owners = np.broadcast_to(owners, atom.aval.shape).ravel()
-    return [_joined(owners, np.arange(owners.size), result.size, arguments[0].rows)]
+    return [_join_rows(owners, np.arange(owners.size), result.size, arguments[0].rows)]
 
 
-def _running(equation, arguments: list[TracedVariable]) -> list:
-    """Sums of all components up to each place along an axis."""
+def _running(equation: JaxEquation, arguments: Arguments) -> list[Rows]:
+    """Follow the sums of all components up to each place along an axis."""
     (atom,), axis = equation.invars, equation.params["axis"]
     numbers = np.moveaxis(np.arange(atom.aval.size).reshape(atom.aval.shape), axis, 0)
     last, first = np.tril_indices(len(numbers))
     owners, components = (last, first) if not equation.params["reverse"] else (first, last)
-    return [_joined(numbers[owners].ravel(), numbers[components].ravel(), atom.aval.size, arguments[0].rows)]
+    return [_join_rows(numbers[owners].ravel(), numbers[components].ravel(), atom.aval.size, arguments[0].rows)]
 
 
-def _mixed(axes, shape, into, rows):
+def _mix_rows(
+    axes: Iterable[int], shape: tuple[int, ...], into: tuple[int, ...], rows: sp.csr_array
+) -> sp.csr_array:
     """Return the rows of an array whose components depend on all along some axes; their lengths may change."""
     groups = [1 if axis in axes else size for axis, size in enumerate(shape)]
     numbers = np.arange(int(np.prod(groups))).reshape(groups)
     all_of_them = np.arange(rows.shape[0])
-    union = _joined(np.broadcast_to(numbers, shape).ravel(), all_of_them, numbers.size, rows)
+    union = _join_rows(np.broadcast_to(numbers, shape).ravel(), all_of_them, numbers.size, rows)
     return union[np.broadcast_to(numbers, into).ravel()]
 
 
-def _transformed(equation, arguments: list[TracedVariable]) -> list:
+def _transformed(equation: JaxEquation, arguments: Arguments) -> list[Rows]:
     shape, into = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
     axes = range(len(shape) - len(equation.params["fft_lengths"]), len(shape))
-    return [_mixed(axes, shape, into, arguments[0].rows)]
+    return [_mix_rows(axes, shape, into, arguments[0].rows)]
 
 
-def _solved(equation, arguments: list[TracedVariable]) -> list:
-    """Solutions of triangular systems depend on their right-hand sides, columns or rows of the second argument."""
+def _solved(equation: JaxEquation, arguments: Arguments) -> list[Rows]:
+    """Follow solutions of triangular systems; right-hand sides are columns or rows of the second argument."""
     if arguments[0].rows is not None:
         raise NoRule("triangular_solve with a matrix that is a direction")
     shape = equation.invars[1].aval.shape
     axis = len(shape) - (2 if equation.params["left_side"] else 1)
-    return [_mixed([axis], shape, shape, arguments[1].rows)]
+    return [_mix_rows([axis], shape, shape, arguments[1].rows)]
 
 
-def _contracted(equation, arguments: list[TracedVariable]) -> list:
-    """Products of arrays; zeros that are the same at every x count as such."""
-    numbers, there = [], []  # of each factor (batch, free, contracted)
+def _contracted(equation: JaxEquation, arguments: Arguments) -> list[Rows]:
+    """Follow products of arrays; where a factor is zero at every x nothing is added."""
+    # Of each factor (batch, free, contracted).
+    numbers: list[np.ndarray] = []
+    there: list[np.ndarray] = []
     for one, atom, along, over in zip(
         arguments, equation.invars, *equation.params["dimension_numbers"], strict=True
     ):
         shape = atom.aval.shape
         free = [axis for axis in range(len(shape)) if axis not in (*along, *over)]
         sizes = [int(np.prod([shape[axis] for axis in axes])) for axes in (over, free, along)]
-        nonzero = np.asarray(one.value()) != 0 if one.varied else np.ones(shape, bool)
+        nonzero = np.asarray(one.array()) != 0 if one.varied else np.ones(shape, bool)
         for array, into in ((np.arange(atom.aval.size).reshape(shape), numbers), (nonzero, there)):
             into.append(array.transpose(*over, *free, *along).reshape(sizes))
     results = np.arange(equation.outvars[0].aval.size).reshape(len(there[0]), there[0].shape[1], there[1].shape[1])
@@ -304,13 +334,13 @@ def _contracted(equation, arguments: list[TracedVariable]) -> list:
             batch, free, along = np.nonzero(there[other])
             owners, components = places[batch, :, free], numbers[own][batch, :, along]
             union = unite_rows(
-                [union, _joined(owners.ravel(), components.ravel(), results.size, arguments[own].rows)]
+                [union, _join_rows(owners.ravel(), components.ravel(), results.size, arguments[own].rows)]
             )
     return [union]
 
 
-def _convolved(equation, arguments: list[TracedVariable]) -> list:
-    """An array convolved with a window that does not depend on x; its zeros count as such."""
+def _convolved(equation: JaxEquation, arguments: Arguments) -> list[Rows]:
+    """Follow an array that is convolved with a window; where the window is zero at every x nothing is added."""
     parameters, (array, window) = equation.params, equation.invars
     grouped = parameters["feature_group_count"] > 1 or parameters["batch_group_count"] > 1
     if grouped or arguments[1].rows is not None:
@@ -322,7 +352,7 @@ def _convolved(equation, arguments: list[TracedVariable]) -> list:
     numbers = np.arange(array.aval.size).reshape(array.aval.shape).transpose(into)
     numbers = _padded({"padding_config": padding}, numbers, -1)
     shape = window.aval.shape
-    nonzero = np.asarray(arguments[1].value()) != 0 if arguments[1].varied else np.ones(shape, bool)
+    nonzero = np.asarray(arguments[1].array()) != 0 if arguments[1].varied else np.ones(shape, bool)
     nonzero = nonzero.transpose(over)
     result = equation.outvars[0].aval
     results = np.arange(result.size).reshape(result.shape).transpose(out)
@@ -331,13 +361,14 @@ def _convolved(equation, arguments: list[TracedVariable]) -> list:
         axes = zip(
             offset, parameters["rhs_dilation"], parameters["window_strides"], results.shape[2:], strict=True
         )
-        seen = (slice(k * apart, k * apart + (many - 1) * step + 1, step) for k, apart, step, many in axes)
-        channels = np.nonzero(nonzero[:, :, *offset])
+        seen = [slice(k * apart, k * apart + (many - 1) * step + 1, step) for k, apart, step, many in axes]
+        channels = np.nonzero(nonzero[(slice(None), slice(None), *offset)])
         owners.append(results[:, channels[0]].ravel())
-        components.append(numbers[:, :, *seen][:, channels[1]].ravel())
-    owners, components = np.concatenate(owners), np.concatenate(components)
-    there = components >= 0
-    return [_joined(owners[there], components[there], result.size, arguments[0].rows)]
+        here = numbers[(slice(None), slice(None), *seen)]
+        components.append(here[:, channels[1]].ravel())
+    owner, component = np.concatenate(owners), np.concatenate(components)
+    there = component >= 0
+    return [_join_rows(owner[there], component[there], result.size, arguments[0].rows)]
 
 
 # --- all of them ---
@@ -347,7 +378,7 @@ def _names(text: str, rule: Callable) -> dict[str, Callable]:
     return dict.fromkeys(text.split(), rule)
 
 
-RULES = {
+RULES: dict[str, Callable[[JaxEquation, Arguments], list[Rows]]] = {
     **_names("add add_any complex conj convert_element_type copy copy_p div imag mul neg", _pointwise),
     **_names("real reduce_precision sub", _pointwise),
     **_names("device_put layout_constraint name optimization_barrier pvary reshard sharding_constraint", _each),

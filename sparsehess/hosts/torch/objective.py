@@ -19,7 +19,7 @@ from sparsehess.errors import InputError
 from sparsehess.hosts.learning.product_modes import MOST_PRODUCTS, PRODUCTS, require_one_of
 from sparsehess.hosts.torch.graphs import ARRAYS, GRAPHS, apply_batched, differentiable_attention, graph_bytes
 from sparsehess.hosts.torch.parameters import Leaves, convert_module, require_device
-from sparsehess.pattern import Following, Pattern
+from sparsehess.pattern import Pattern
 from sparsehess.runtime import agreement, communicator, optional
 from sparsehess.runtime.validation import evaluating, reals, whole_number
 
@@ -34,7 +34,7 @@ def from_torch(
     function: Callable[..., Tensor],
     x: Any,
     *data: Any,
-    pattern: Pattern | Following | None = None,
+    pattern: Pattern | None = None,
     products: str = "float64",
     memory: int = 2**29,
     device: Device = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     # What PyTorch takes as a device; None leaves things where they are.
-    Device = str | int | torch.device | None
+    Device: TypeAlias = str | int | torch.device | None
 
 
 class Leaves:
