@@ -1,6 +1,8 @@
-"""Hessians that are more, or less, than a list of nonzeros: products alone, or a structure with exact answers.
+"""Hessians that are more than a list of nonzeros: a structure with exact answers.
 
-What they share with assembled ones is a PETSc matrix, `mat`. Modules are imported when a name is first used.
+Always: an operator is a PETSc matrix, `mat`, and tells only what its structure knows (`knows_eigenvalues`,
+`knows_counts`); solving, counting and estimating are of `eigen`, which asks it first. Modules are imported when
+a name is first used. Imports errors to hessian.
 """
 
 from sparsehess.runtime.lazy import attributes

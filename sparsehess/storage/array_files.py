@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+
+from mpi4py import MPI
 
 import numpy as np
 
@@ -14,7 +18,7 @@ from sparsehess.storage.hdf5 import opened
 from sparsehess.storage.matrix_formats import member_sizes
 
 
-def read_coordinates(path, layout: Layout) -> np.ndarray:
+def read_coordinates(path: str | os.PathLike[str], layout: Layout) -> np.ndarray:
     """Return (n_local, d) rows of a .npy array of one row for every row of the layout.
 
     Collective. Rank 0 reads and sends each rank its own.
@@ -27,14 +31,14 @@ def read_coordinates(path, layout: Layout) -> np.ndarray:
     return _dealt_out(layout.comm, _load_coordinates, (path, layout.n), [slice(a, b) for a, b in _ranges(layout)])
 
 
-def _load_coordinates(path, n: int) -> np.ndarray:
+def _load_coordinates(path: str | os.PathLike[str], n: int) -> np.ndarray:
     whole = _opened(path)
     if whole.ndim != 2 or whole.shape[0] != n or whole.dtype.kind not in "iuf":
         raise InputError(f"{path}: coordinates must be ({n}, directions) numbers, not {whole.shape}")
     return whole
 
 
-def read_nodes(path, layout: Layout) -> tuple[np.ndarray, int]:
+def read_nodes(path: str | os.PathLike[str], layout: Layout) -> tuple[np.ndarray, int]:
     """Return positions (nodes, 2 or 3) of a .npy file of those nodes that have dofs here, and dofs per node.
 
     Collective. Nodes number the dofs, one node's after another's.
@@ -51,7 +55,7 @@ def read_nodes(path, layout: Layout) -> tuple[np.ndarray, int]:
     return _dealt_out(layout.comm, _load_nodes, (path, n), parts).astype(np.float64), dims
 
 
-def _load_nodes(path, n: int) -> np.ndarray:
+def _load_nodes(path: str | os.PathLike[str], n: int) -> np.ndarray:
     nodes = _opened(path)
     shape = nodes.shape
     good = len(shape) == 2 and shape[0] > 0 and shape[1] in (2, 3) and nodes.dtype.kind in "iuf"
@@ -65,7 +69,7 @@ def _load_nodes(path, n: int) -> np.ndarray:
     return nodes
 
 
-def read_vectors(path, layout: Layout) -> np.ndarray:
+def read_vectors(path: str | os.PathLike[str], layout: Layout) -> np.ndarray:
     """Return (m, n_local) dense vectors of a .npz, .npy or .h5 file: null vectors, guesses.
 
     Collective. The file holds one array, (m, n) or (n, m), or one that is called `vectors`. Rank 0 reads and
@@ -107,7 +111,7 @@ def _load_vectors(path: Path, n: int) -> np.ndarray:
     return array.astype(PETSc.ScalarType, copy=False)
 
 
-def _opened(path) -> np.ndarray:
+def _opened(path: str | os.PathLike[str]) -> np.ndarray:
     try:
         whole = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -121,13 +125,12 @@ def _ranges(layout: Layout) -> list[tuple[int, int]]:
     return list(pairwise(layout.starts.tolist()))
 
 
-def _dealt_out(comm, load, arguments: tuple, parts: list) -> np.ndarray:
+def _dealt_out(comm: MPI.Comm, load: Callable[..., np.ndarray], arguments: tuple, parts: list) -> np.ndarray:
     """Return the part of this rank, of the array that rank 0 loads. Collective."""
-    whole = None
+    whole = part = np.empty(0)
     with agreement(comm):
         if comm.rank == 0:
             whole = load(*arguments)
-    part = None
     with agreement(comm):
         if comm.rank == 0:
             part = np.array(whole[parts[0]])

@@ -8,10 +8,14 @@ import os
 import re
 import secrets
 import socket
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
 from sparsehess.errors import InputError
+
+T = TypeVar("T")
 
 
 def beside(path: Path) -> Path:
@@ -23,7 +27,7 @@ def beside(path: Path) -> Path:
 
 
 @contextmanager
-def replaced(path: Path):
+def replaced(path: Path) -> Iterator[Path]:
     """Yield a name beside `path` that becomes `path` when the block ends without an error.
 
     Not collective.
@@ -37,7 +41,7 @@ def replaced(path: Path):
 
 
 @contextmanager
-def written(path: Path):
+def written(path: Path) -> Iterator[Path]:
     """Yield a name as `replaced` does, for an answer; what earlier writers of it have left is removed.
 
     Not collective.
@@ -53,7 +57,7 @@ def written(path: Path):
 
 
 @contextmanager
-def writable(path: Path):
+def writable(path: Path) -> Iterator[None]:
     """Turn an OSError of the block into an InputError that names the file. Not collective."""
     try:
         yield
@@ -63,7 +67,7 @@ def writable(path: Path):
 
 
 @contextmanager
-def unfailing(path: Path):
+def unfailing(path: Path) -> Iterator[io.RawIOBase]:
     """Yield a new file for a library that does not bear a write that fails.
 
     Not collective. The stream says that all went well, and the first error is raised at the end of the block.
@@ -78,11 +82,11 @@ def unfailing(path: Path):
 class _Unfailing(io.RawIOBase):
     """A file that takes all that is written to it, and remembers the first error of the disk."""
 
-    def __init__(self, descriptor: int):
+    def __init__(self, descriptor: int) -> None:
         self._descriptor, self._at, self._end = descriptor, 0, os.fstat(descriptor).st_size
         self.error: OSError | None = None
 
-    def _tried(self, function, *arguments):
+    def _tried(self, function: Callable[..., T], *arguments: Any) -> T | None:
         """Return what a call returns, None from its first failure on."""
         if self.error is None:
             try:
@@ -106,7 +110,7 @@ class _Unfailing(io.RawIOBase):
         """Return where it is. Not collective."""
         return self._at
 
-    def write(self, data) -> int:
+    def write(self, data: Any) -> int:
         """Write all of it, or what the disk takes. Not collective."""
         left = memoryview(data).cast("B")
         size = len(left)
@@ -116,7 +120,7 @@ class _Unfailing(io.RawIOBase):
         self._end = max(self._end, self._at)
         return size
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         """Fill a buffer with what was written, zeros where that is nowhere; return its length. Not collective."""
         view = memoryview(buffer).cast("B")
         data = self._tried(os.pread, len(view), self._at) or b""

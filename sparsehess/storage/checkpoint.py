@@ -61,7 +61,14 @@ class Checkpoint:
     cannot be interrupted; they end first.
     """
 
-    def __init__(self, directory, comm=None, *, interval: float = 600.0, resume: bool = False):
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        comm: MPI.Comm | None = None,
+        *,
+        interval: float = 600.0,
+        resume: bool = False,
+    ) -> None:
         self.directory, self.comm = Path(directory).absolute(), communicator(comm)
         self.interval, self.resume = float(interval), bool(resume)
         self.stopping = False  # whether all ranks have agreed that a signal came

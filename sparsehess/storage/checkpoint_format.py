@@ -14,7 +14,11 @@ import os
 import struct
 import zlib
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
+
+from mpi4py import MPI
 
 import numpy as np
 
@@ -49,7 +53,7 @@ class Saved:
     path: Path
     fingerprint: dict
     meta: dict
-    comm: object
+    comm: MPI.Comm
     _blocks: dict[str, dict]
 
     def __contains__(self, name: str) -> bool:
@@ -67,7 +71,8 @@ class Saved:
             All ranks together ask for more or fewer rows than there are.
         """
         block, comm = self._blocks[name], self.comm
-        start, rows = comm.exscan(count) or 0, comm.allreduce(count)
+        counts = comm.allgather(count)
+        start, rows = sum(counts[: comm.rank]), sum(counts)
         if rows != block["shape"][0]:
             raise InputError(f"{self.path}: {name} has {block['shape'][0]} rows, {rows} are needed here")
         shape = (count, *block["shape"][1:])
@@ -76,7 +81,7 @@ class Saved:
             return _read(stream, block, start * width, count * width).reshape(shape)
 
 
-def write(path: Path, comm, fingerprint: dict, meta: dict, arrays: dict[str, np.ndarray]) -> None:
+def write(path: Path, comm: MPI.Comm, fingerprint: dict, meta: dict, arrays: dict[str, np.ndarray]) -> None:
     """Write a stage under this name, which must not be that of a stage that is wanted still; it is on disk then.
 
     Collective. Rank 0 writes, a bounded piece of another rank's rows at a time.
@@ -113,14 +118,14 @@ def write(path: Path, comm, fingerprint: dict, meta: dict, arrays: dict[str, np.
     header = {"version": VERSION, "fingerprint": fingerprint, "meta": meta, "blocks": blocks, "bytes": place}
     with agreement(comm):
         text = json.dumps(header).encode()
-    error = None
-    stream = None
+    error: Exception | None = None
+    stream: BinaryIO | None = None
     if comm.rank == 0:
         try:
             path.unlink(missing_ok=True)
             # Made here and now: what may lie under this name leads to no file elsewhere.
-            kind = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            stream = os.fdopen(os.open(path, kind, 0o666), "wb")
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            stream = os.fdopen(os.open(path, flags, 0o666), "wb")
             stream.write(_PREFIX.pack(_MAGIC, len(text), zlib.crc32(text)) + text)
         except (OSError, MemoryError) as caught:
             error = caught
@@ -139,7 +144,9 @@ def write(path: Path, comm, fingerprint: dict, meta: dict, arrays: dict[str, np.
             raise error if isinstance(error, OSError) else OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), path)
 
 
-def _gathered(array: np.ndarray, comm, stream, error, room: np.ndarray):
+def _gathered(
+    array: np.ndarray, comm: MPI.Comm, stream: BinaryIO | None, error: Exception | None, room: np.ndarray
+) -> Exception | None:
     """Write what all ranks have of an array, in their order; return what went wrong so far. Collective."""
     flat = array.reshape(-1)
     sizes = comm.allgather(flat.size)
@@ -153,7 +160,7 @@ def _gathered(array: np.ndarray, comm, stream, error, room: np.ndarray):
             if rank:
                 piece = room[: min(_PIECE, size - first) * flat.itemsize].view(flat.dtype)
                 comm.Recv(piece.view(np.uint8), source=rank, tag=_TAG)
-            if error is None:  # after an error the others are listened to all the same
+            if error is None and stream is not None:  # after an error the others are listened to all the same
                 try:
                     stream.write(piece.astype(piece.dtype.newbyteorder("<"), copy=False).tobytes())
                 except (OSError, MemoryError) as caught:
@@ -161,7 +168,7 @@ def _gathered(array: np.ndarray, comm, stream, error, room: np.ndarray):
     return error
 
 
-def read(path: Path, comm) -> Saved:
+def read(path: Path, comm: MPI.Comm) -> Saved:
     """Return a stage after its checksums were found right; every rank looks through a part of the file.
 
     Collective.
@@ -229,11 +236,11 @@ def _bytes(block: dict) -> int:
     return int(np.prod(block["shape"], dtype=np.int64)) * np.dtype(block["dtype"]).itemsize
 
 
-def _read(stream, block: dict, first: int, count: int) -> np.ndarray:
+def _read(stream: BufferedReader, block: dict, first: int, count: int) -> np.ndarray:
     kind = np.dtype(block["dtype"])
     stream.seek(block["offset"] + first * kind.itemsize)
     array = np.empty(count, kind)
-    if stream.readinto(array.view(np.uint8)) != array.nbytes:
+    if stream.readinto(array.view(np.uint8).data) != array.nbytes:
         raise Damaged(f"{stream.name} is damaged: it ends early")
     return array.astype(kind.newbyteorder("="), copy=False)
 

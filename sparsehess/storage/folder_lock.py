@@ -36,7 +36,7 @@ class Lock:
         The file that is locked cannot be written.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path) -> None:
         self._path, deadline = folder / "lock", time.monotonic() + _PATIENCE
         while not self._held(folder, time.monotonic() > deadline):
             time.sleep(0.1)

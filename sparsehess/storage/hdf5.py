@@ -13,12 +13,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sparsehess.errors import InputError
 from sparsehess.runtime import optional
 from sparsehess.storage.atomic_files import unfailing
+
+if TYPE_CHECKING:
+    import h5py
 
 # Seconds that the other process may compute, and for how many bytes of the file it gets one more.
 _SECONDS, _BYTES_PER_SECOND = 5, 50 * 2**20
@@ -51,7 +56,7 @@ with h5py.File(path, "r") as file:
 
 
 @contextmanager
-def made(path: Path):
+def made(path: Path) -> Iterator[h5py.File]:
     """Yield an h5py file of this name, open for writing.
 
     Not collective.
@@ -63,12 +68,12 @@ def made(path: Path):
     StackError
         There is no h5py.
     """
-    h5py = optional("h5py", "an .h5 file", "hdf5")
-    with unfailing(path) as stream, h5py.File(stream, "w") as file:
+    library = optional("h5py", "an .h5 file", "hdf5")
+    with unfailing(path) as stream, library.File(stream, "w") as file:
         yield file
 
 
-def opened(path):
+def opened(path: str | os.PathLike[str]) -> h5py.File:
     """Return an h5py file, open for reading, that a process of its own has read without harm.
 
     Not collective. The caller closes it, or leaves its block.
@@ -80,7 +85,7 @@ def opened(path):
     StackError
         There is no h5py.
     """
-    h5py = optional("h5py", "an .h5 file", "hdf5")
+    library = optional("h5py", "an .h5 file", "hdf5")
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -104,4 +109,4 @@ def opened(path):
         said = done.stderr.strip().splitlines()
         reason = said[-1].partition(": ")[2] if said else f"status {done.returncode}"
         raise InputError(f"{path}: damaged or not of its format: {reason[:200]}")
-    return h5py.File(path, "r")
+    return library.File(path, "r")

@@ -7,6 +7,7 @@ taken for it.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import scipy.sparse
 
 from sparsehess.errors import InputError
 from sparsehess.pattern import Layout, Pattern
-from sparsehess.runtime import PETSc, agreement, aij, complex_scalars
+from sparsehess.runtime import PETSc, agreement, aij, communicator, complex_scalars
 from sparsehess.storage import matrix_formats
 
 SUFFIXES = (".mtx", ".mtx.gz", ".npz", ".petsc", ".h5")
@@ -26,7 +27,7 @@ SUFFIXES = (".mtx", ".mtx.gz", ".npz", ".petsc", ".h5")
 ASYMMETRY = 1e-6
 
 
-def suffix_of(path) -> str | None:
+def suffix_of(path: str | os.PathLike[str]) -> str | None:
     """Return the suffix of a matrix file, or None if it is none of `SUFFIXES`.
 
     Not collective.
@@ -64,7 +65,9 @@ class StoredMatrix:
         return aij(self.pattern.layout, self.pattern.indptr, self.pattern.indices, self.values)
 
 
-def read_pattern(path, comm, *, block: int = 1, diagonal: str = "full") -> Pattern:
+def read_pattern(
+    path: str | os.PathLike[str], comm: MPI.Comm | None, *, block: int = 1, diagonal: str = "full"
+) -> Pattern:
     """Return the sparsity pattern of a matrix file; values and symmetry do not matter.
 
     Collective.
@@ -81,12 +84,12 @@ def read_pattern(path, comm, *, block: int = 1, diagonal: str = "full") -> Patte
     InputError
         The file is missing, damaged, not square, or empty.
     """
-    rows, layout = _read_rows(Path(path), comm, block)
+    rows, layout = _read_rows(Path(path), communicator(comm), block)
     pattern = Pattern.from_csr(rows.indptr, rows.indices, comm=layout.comm, diagonal=diagonal, source=str(path))
     return pattern.in_blocks(block)
 
 
-def read_matrix(path, comm) -> StoredMatrix:
+def read_matrix(path: str | os.PathLike[str], comm: MPI.Comm | None) -> StoredMatrix:
     """Return the symmetric matrix of a file, or the Hermitian one where PETSc's scalars are complex.
 
     Collective.
@@ -98,7 +101,7 @@ def read_matrix(path, comm) -> StoredMatrix:
         message says which entry), or is complex where scalars are real.
     """
     path = Path(path)
-    rows, layout = _read_rows(path, comm)
+    rows, layout = _read_rows(path, communicator(comm))
     with agreement(layout.comm):
         bad = np.flatnonzero(~np.isfinite(rows.data))
         if len(bad):
@@ -135,21 +138,21 @@ def _transposed(pattern: Pattern, values: np.ndarray) -> np.ndarray:
 # --- rows over ranks -------------------------------------------------------------------
 
 
-def _read_rows(path: Path, comm, block: int = 1) -> tuple[scipy.sparse.csr_matrix, Layout]:
+def _read_rows(path: Path, comm: MPI.Comm, block: int = 1) -> tuple[scipy.sparse.csr_matrix, Layout]:
     """Return (local rows with global columns, layout)."""
     suffix = suffix_of(path)
     if suffix is None:
         raise InputError(f"{path}: not a matrix file; its name must end with one of {', '.join(SUFFIXES)}")
     if suffix == ".petsc":
         return _load_petsc(path, comm)
-    whole = None
+    whole = scipy.sparse.csr_matrix((0, 0))  # of rank 0
     with agreement(comm):
         if comm.rank == 0:
             whole = matrix_formats.load(path, suffix)
     return _deal(whole, comm, block)
 
 
-def _deal(whole: scipy.sparse.csr_matrix | None, comm, block: int) -> tuple[scipy.sparse.csr_matrix, Layout]:
+def _deal(whole: scipy.sparse.csr_matrix, comm: MPI.Comm, block: int) -> tuple[scipy.sparse.csr_matrix, Layout]:
     """Send each rank its rows of the matrix that rank 0 has."""
     n = comm.bcast(whole.shape[0] if comm.rank == 0 else None)
     if block < 1 or n % block:
@@ -158,7 +161,7 @@ def _deal(whole: scipy.sparse.csr_matrix | None, comm, block: int) -> tuple[scip
     if comm.size == 1:
         return whole, layout
     # Where each rank's entries begin, and the kinds of the arrays. Rank 0 sends views, which takes no memory.
-    parts = (whole.indptr, whole.indices, whole.data) if comm.rank == 0 else ()
+    parts = [whole.indptr, whole.indices, whole.data] if comm.rank == 0 else []
     begin, kinds = comm.bcast((whole.indptr[layout.starts], [part.dtype for part in parts]) if parts else None)
     with agreement(comm):
         entries = int(begin[comm.rank + 1] - begin[comm.rank])
@@ -190,7 +193,7 @@ def _on_pattern(rows: scipy.sparse.csr_matrix, pattern: Pattern) -> np.ndarray:
     return values
 
 
-def _load_petsc(path: Path, comm) -> tuple[scipy.sparse.csr_matrix, Layout]:
+def _load_petsc(path: Path, comm: MPI.Comm) -> tuple[scipy.sparse.csr_matrix, Layout]:
     with agreement(comm):
         if comm.rank == 0:
             matrix_formats.check_petsc(path)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import scipy.sparse
@@ -54,7 +56,7 @@ def load(path: Path, suffix: str) -> scipy.sparse.csr_matrix:
     return matrix
 
 
-def held(path) -> int:
+def held(path: str | os.PathLike[str]) -> int:
     """Return the bytes of the arrays that a file holds, or claims to hold, from its head alone.
 
     Not collective.
@@ -80,7 +82,7 @@ def held(path) -> int:
         if name.endswith(".h5"):
             total = 0
 
-            def add(_, item) -> None:
+            def add(_: str, item: Any) -> None:
                 nonlocal total
                 total += int(getattr(item, "size", 0) or 0) * getattr(getattr(item, "dtype", None), "itemsize", 0)
 
@@ -128,7 +130,7 @@ def member_sizes(path: Path) -> dict[str, tuple]:
     return shapes
 
 
-def _load_npz(path: Path):
+def _load_npz(path: Path) -> Any:
     shapes = member_sizes(path)
     if "format" not in shapes:
         if len(shapes) == 1 and len(next(iter(shapes.values()))) == 2:
@@ -145,7 +147,7 @@ def _load_npz(path: Path):
     return _whole(path, matrix) if matrix.format in ("csr", "csc", "bsr") else matrix
 
 
-def _whole(path: Path, matrix):
+def _whole(path: Path, matrix: Any) -> Any:
     """Return a compressed matrix whose parts belong together: what SciPy compiles trusts them."""
     # SciPy's check subtracts, and overlooks where a last one is below zero or so far below that this overflows.
     if (matrix.indptr[1:] < matrix.indptr[:-1]).any():
@@ -154,7 +156,7 @@ def _whole(path: Path, matrix):
     return matrix
 
 
-def _load_h5(path: Path):
+def _load_h5(path: Path) -> scipy.sparse.csr_matrix:
     with opened(path) as file:
         names = ("indptr", "indices", "data", "shape")
         missing = [name for name in names if name not in file]
@@ -218,6 +220,6 @@ def check_petsc(path: Path) -> None:
                 raise InputError(f"{path}: a column is outside 0..{columns - 1}: damaged")
 
 
-def _pieces(stream, dtype: np.dtype, count: int, piece: int = 2**20):
+def _pieces(stream: BinaryIO, dtype: np.dtype, count: int, piece: int = 2**20) -> Iterator[np.ndarray]:
     for first in range(0, count, piece):
         yield np.frombuffer(stream.read(dtype.itemsize * min(piece, count - first)), dtype)

@@ -9,9 +9,11 @@ import gzip
 import inspect
 import io
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -74,7 +76,7 @@ def head(path: Path) -> Head:
     return Head(rows, columns, entries, coordinate, kind, symmetry)
 
 
-def load(path: Path):
+def load(path: Path) -> Any:
     """Return the matrix of a file, sparse or dense as it is stored.
 
     Not collective.
@@ -88,7 +90,7 @@ def load(path: Path):
         return _read(io.BufferedReader(_Text(stream)))
 
 
-def _read(source):
+def _read(source: Path | io.BufferedReader) -> Any:
     """Return a sparse array where SciPy has them to read into, else a sparse matrix. Not collective."""
     from scipy.io import mmread  # 20 ms on every rank, and needed on one
 
@@ -109,7 +111,7 @@ def believable(path: Path, rows: int, columns: int, entries: int, most_entries: 
         raise InputError(f"{path}: claims {rows} x {columns} with {entries} entries: damaged")
 
 
-def _opener(path: Path):
+def _opener(path: Path) -> Callable[[Path, str], Any]:
     return gzip.open if path.suffix == ".gz" else open
 
 
@@ -130,14 +132,14 @@ class _Text(io.RawIOBase):
     What stands for a zero byte is no part of a number, so that the reader refuses it.
     """
 
-    def __init__(self, stream):
+    def __init__(self, stream: BinaryIO) -> None:
         self._stream, self._more = stream, True
 
     def readable(self) -> bool:
         """Return that it is. Not collective."""
         return True
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         """Fill a buffer, and return with how many bytes. Not collective."""
         data = self._stream.read(len(buffer)).replace(b"\0", b"?")
         if not data and self._more:
@@ -185,4 +187,9 @@ def _pair(line: bytes) -> complex:
 
 
 # How a line of an array is read.
-_NUMBERS = {"real": float, "double": float, "integer": float, "complex": _pair}
+_NUMBERS: dict[str, Callable[[bytes], complex]] = {
+    "real": float,
+    "double": float,
+    "integer": float,
+    "complex": _pair,
+}

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
+
+from mpi4py import MPI
 
 import numpy as np
 import scipy.sparse
@@ -20,7 +24,7 @@ RESULTS = (".h5", ".npz")
 MATRICES = (".mtx", ".npz", ".petsc", ".h5")
 
 
-def check_writable(path, suffixes: tuple[str, ...], comm) -> None:
+def check_writable(path: str | os.PathLike[str] | None, suffixes: tuple[str, ...], comm: MPI.Comm) -> None:
     """Refuse a file that could not be written, before anything is computed.
 
     Collective.
@@ -38,7 +42,13 @@ def check_writable(path, suffixes: tuple[str, ...], comm) -> None:
                 optional("h5py", "an .h5 file", "hdf5")
 
 
-def write_results(path, facts: dict, arrays: dict[str, np.ndarray], vectors, comm) -> None:
+def write_results(
+    path: str | os.PathLike[str],
+    facts: dict,
+    arrays: dict[str, np.ndarray],
+    vectors: Sequence[PETSc.Vec],
+    comm: MPI.Comm,
+) -> None:
     """Write facts (as JSON text), small arrays, and distributed vectors as rows of `vectors`.
 
     Collective. Rank 0 holds one vector at a time for .h5, all of them for .npz.
@@ -52,7 +62,7 @@ def write_results(path, facts: dict, arrays: dict[str, np.ndarray], vectors, com
     n = vectors[0].getSize() if vectors else 0
     if path.suffix == ".h5":
         with ExitStack() as stack:  # what rank 0 has begun ends with it, whatever happens
-            rows = None
+            rows: Any = None  # of rank 0
             with agreement(comm):
                 if comm.rank == 0:
                     beside = stack.enter_context(written(path))
@@ -71,25 +81,25 @@ def write_results(path, facts: dict, arrays: dict[str, np.ndarray], vectors, com
             with agreement(comm):
                 stack.close()
         return
-    whole = [_whole(vector, comm) for vector in vectors]
+    everything = [_whole(vector, comm) for vector in vectors]
     with agreement(comm):
         if comm.rank == 0:
-            stacked = np.array(whole).reshape(len(vectors), n)
+            stacked = np.array(everything).reshape(len(vectors), n)
             with written(path) as beside, unfailing(beside) as stream:
                 np.savez(stream, json=np.array(json.dumps(facts)), vectors=stacked, **arrays)
 
 
-def _whole(vector: PETSc.Vec, comm) -> np.ndarray | None:
-    """Return all of a vector on rank 0, None elsewhere. Collective."""
+def _whole(vector: PETSc.Vec, comm: MPI.Comm) -> np.ndarray:
+    """Return all of a vector on rank 0, nothing of it elsewhere. Collective."""
     local = vector.getArray(readonly=True)
     counts = np.array(comm.gather(len(local)) or [], np.int64)
     with agreement(comm):
-        whole = np.empty(vector.getSize(), local.dtype) if comm.rank == 0 else None
+        whole = np.empty(vector.getSize() if comm.rank == 0 else 0, local.dtype)
     comm.Gatherv(local, [whole, (counts, offsets(counts))] if comm.rank == 0 else None)
     return whole
 
 
-def write_matrix(path, matrix: PETSc.Mat) -> None:
+def write_matrix(path: str | os.PathLike[str], matrix: PETSc.Mat) -> None:
     """Write a distributed matrix.
 
     Collective. .petsc is written by all ranks together; the other formats are gathered on rank 0.
@@ -117,7 +127,7 @@ def write_matrix(path, matrix: PETSc.Mat) -> None:
                         file["shape"] = whole.shape
 
 
-def _write_petsc(path: Path, matrix: PETSc.Mat, comm) -> None:
+def _write_petsc(path: Path, matrix: PETSc.Mat, comm: MPI.Comm) -> None:
     """Write a matrix in PETSc's format. Collective."""
     with ExitStack() as stack:
         beside = None
@@ -138,22 +148,21 @@ def _write_petsc(path: Path, matrix: PETSc.Mat, comm) -> None:
             stack.close()
 
 
-def _gathered(matrix: PETSc.Mat, comm) -> scipy.sparse.csr_matrix | None:
-    """Return the whole matrix on rank 0, None elsewhere. Collective."""
+def _gathered(matrix: PETSc.Mat, comm: MPI.Comm) -> scipy.sparse.csr_matrix:
+    """Return the whole matrix on rank 0, an empty one elsewhere. Collective."""
     with agreement(comm):
         indptr, indices, data = matrix.getValuesCSR()
         lengths, columns = np.diff(indptr).astype(np.int64), indices.astype(np.int64)
     sizes = comm.gather((len(lengths), len(columns)))
-    n, starts, places, values = matrix.getSize()[0], None, None, None
+    n = matrix.getSize()[0]
+    rows, entries = np.array(sizes or [(0, 0)]).T
     with agreement(comm):  # before anything is under way that a rank without memory would not take
-        if comm.rank == 0:
-            rows, entries = np.array(sizes).T
-            starts = np.zeros(n + 1, np.int64)
-            places, values = np.empty(entries.sum(), np.int64), np.empty(entries.sum())
+        starts = np.zeros(n + 1 if comm.rank == 0 else 0, np.int64)
+        places, values = np.empty(entries.sum(), np.int64), np.empty(entries.sum())
     if comm.rank:
         for array in (lengths, columns, data):
             comm.Send(np.ascontiguousarray(array), dest=0)
-        return None
+        return scipy.sparse.csr_matrix((0, 0))
     ends, last = np.cumsum(rows), np.cumsum(entries)
     starts[1 : ends[0] + 1], places[: last[0]], values[: last[0]] = lengths, columns, data
     for rank in range(1, comm.size):

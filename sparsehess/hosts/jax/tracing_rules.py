@@ -331,8 +331,8 @@ def _contracted(equation: JaxEquation, arguments: Arguments) -> list[Rows]:
     union = None
     for own, other, places in ((0, 1, results), (1, 0, results.transpose(0, 2, 1))):
         if arguments[own].rows is not None:
-            batch, free, along = np.nonzero(there[other])
-            owners, components = places[batch, :, free], numbers[own][batch, :, along]
+            batch, row, column = np.nonzero(there[other])
+            owners, components = places[batch, :, row], numbers[own][batch, :, column]
             union = unite_rows(
                 [union, _join_rows(owners.ravel(), components.ravel(), results.size, arguments[own].rows)]
             )
@@ -362,7 +362,8 @@ def _convolved(equation: JaxEquation, arguments: Arguments) -> list[Rows]:
             offset, parameters["rhs_dilation"], parameters["window_strides"], results.shape[2:], strict=True
         )
         seen = [slice(k * apart, k * apart + (many - 1) * step + 1, step) for k, apart, step, many in axes]
-        channels = np.nonzero(nonzero[(slice(None), slice(None), *offset)])
+        kernel: tuple[Any, ...] = (slice(None), slice(None), *offset)
+        channels = np.nonzero(nonzero[kernel])
         owners.append(results[:, channels[0]].ravel())
         here = numbers[(slice(None), slice(None), *seen)]
         components.append(here[:, channels[1]].ravel())

@@ -1,4 +1,5 @@
 """PyTorch: objectives of its functions, curvature of its models.
 
-Imported when asked for alone.
+Always: PyTorch is imported by the first function that needs it, and the caller's modules are left as they were.
+Imports what `hosts` may, and `hosts.learning`.
 """
