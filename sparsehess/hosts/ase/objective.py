@@ -21,7 +21,6 @@ from sparsehess.runtime.validation import reals
 
 if TYPE_CHECKING:
     from ase import Atoms
-    from ase.calculators.calculator import Calculator
 
 UNITS = Units.of("eV", "angstrom", "amu", "cm^-1")
 
@@ -38,7 +37,7 @@ _NULL = 3e-9
 _STEP = 1e-3  # Å, of each coordinate, to estimate the Hessian's norm
 
 # (Cut-off in Å, reach) of ASE's own calculators. Some know their cut-off only after they have evaluated forces.
-_CALCULATORS: dict[str, Callable[[Calculator], tuple[float, str]]] = {
+_CALCULATORS: dict[str, Callable[[Any], tuple[float, str]]] = {
     "LennardJones": lambda calc: (calc.parameters["rc"], "pair"),
     "MorsePotential": lambda calc: (calc.parameters["rcut2"] * calc.parameters["r0"], "pair"),
     "EMT": lambda calc: (calc.rc_list, "many-body"),
