@@ -40,7 +40,7 @@ def run(cells, dense):
     from sparsehess.runtime import PETSc, blas, communicator
 
     comm = communicator(MPI.COMM_WORLD)
-    figures = {"blas": blas.loaded()}
+    figures = {"blas": blas.loaded_blas()}
 
     def timed(name, work):
         comm.barrier()

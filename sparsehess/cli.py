@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     names: list[str] = []
     line = command_line()
     try:
-        ours, first = job_files.expanded(ours, line)
+        ours, first = job_files.expand_job_file(ours, line)
         theirs = first + theirs
         arguments = line.parse(ours)
         options, rest, names = split_petsc(theirs)

@@ -109,7 +109,7 @@ def color(
     began = time.perf_counter()
     target = pattern if pattern.quotient is None else pattern.quotient
     attempts: tuple[Attempt, ...] = ()
-    region = Region.around(target)
+    region = Region.of_pattern(target)
     try:
         if rule in ON_ONE_RANK and comm.size > 1 and not region.one_chunk:
             raise InputError(

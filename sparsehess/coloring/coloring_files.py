@@ -22,10 +22,10 @@ from sparsehess.coloring.kinds import KINDS
 from sparsehess.errors import InputError
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import agreement, on_root, optional
-from sparsehess.runtime.random_numbers import hashed
+from sparsehess.runtime.random_numbers import hash_numbers
 from sparsehess.runtime.row_layout import offsets
-from sparsehess.storage.atomic_files import unfailing, written
-from sparsehess.storage.hdf5 import made, opened
+from sparsehess.storage.atomic_files import open_unfailing, write_file
+from sparsehess.storage.hdf5 import create_hdf5, open_hdf5
 
 _FORMAT = 1
 _KEPT = ("count", "kind", "order", "rule", "seed", "lower_bound", "seconds")
@@ -43,9 +43,11 @@ def fingerprint(pattern: Pattern) -> str:
         for first in range(0, pattern.nnz_local, _PIECE):
             last = min(first + _PIECE, pattern.nnz_local)
             rows = start + np.searchsorted(pattern.indptr, np.arange(first, last), side="right") - 1
-            mixed = hashed(rows, 1) ^ pattern.indices[first:last].astype(np.uint64)
+            mixed = hash_numbers(rows, 1) ^ pattern.indices[first:last].astype(np.uint64)
             zeros = pattern.structural_zeros(np.arange(first, last))
-            total += hashed(mixed, 2).sum(dtype=np.uint64) + hashed(mixed[zeros], 3).sum(dtype=np.uint64)
+            total += hash_numbers(mixed, 2).sum(dtype=np.uint64) + hash_numbers(mixed[zeros], 3).sum(
+                dtype=np.uint64
+            )
         parts = pattern.comm.allgather(int(total))
     return f"{(sum(parts) + pattern.n) % 2**64:016x}"
 
@@ -85,7 +87,7 @@ def save(path: str | Path, pattern: Pattern, coloring: Coloring, report: dict | 
             sizes = enumerate(pattern.layout.counts.tolist())
             pieces = (own if rank == 0 else _receive(comm, rank, size) for rank, size in sizes)
             try:
-                with written(path) as beside:
+                with write_file(path) as beside:
                     FORMATS[path.suffix].write(beside, json.dumps(facts), pattern.n, pieces)
             finally:
                 deque(pieces, maxlen=0)  # the others have sent theirs, and wait until they are taken
@@ -147,7 +149,7 @@ def _read_facts(path: Path, here: str, n: int) -> dict:
 
 
 def _write_npz(path: Path, text: str, n: int, pieces: Iterable[np.ndarray]) -> None:
-    with unfailing(path) as target, zipfile.ZipFile(target, "w") as archive:
+    with open_unfailing(path) as target, zipfile.ZipFile(target, "w") as archive:
         with archive.open("facts.npy", "w") as stream:
             np.lib.format.write_array(stream, np.array(text))
         with archive.open("colors.npy", "w", force_zip64=True) as stream:
@@ -178,7 +180,7 @@ def _pieces_npz(path: Path, sizes: list[int]) -> Iterator[np.ndarray]:
 
 
 def _write_h5(path: Path, text: str, n: int, pieces: Iterable[np.ndarray]) -> None:
-    with made(path) as file:
+    with create_hdf5(path) as file:
         file.attrs["json"] = text
         colors = file.create_dataset("colors", (n,), np.int32)
         first = 0
@@ -188,7 +190,7 @@ def _write_h5(path: Path, text: str, n: int, pieces: Iterable[np.ndarray]) -> No
 
 
 def _facts_h5(path: Path) -> tuple[str, int]:
-    with opened(path) as file:
+    with open_hdf5(path) as file:
         return file.attrs["json"], len(file["colors"])
 
 

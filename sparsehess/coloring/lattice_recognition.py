@@ -7,7 +7,7 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.coloring.local_graph import Region
-from sparsehess.runtime.random_numbers import hashed
+from sparsehess.runtime.random_numbers import hash_numbers
 
 DEFECTS = 0.05  # edges a point, that are no frequent offset
 _SAMPLE = 20_000  # edges that the basis comes from
@@ -46,7 +46,7 @@ def recognize_lattice(
     if not 0 < shortest < np.inf:
         return None
     # The basis from a sample of points; edges that it does not explain, if any, refine it once.
-    drawn = hashed(region.numbers[first], 0) % np.uint64(max(total // _SAMPLE, 1)) == 0
+    drawn = hash_numbers(region.numbers[first], 0) % np.uint64(max(total // _SAMPLE, 1)) == 0
     sample = np.concatenate(comm.allgather(edges[drawn]))
     for _ in range(2):
         basis = _generate(sample, shortest)

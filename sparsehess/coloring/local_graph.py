@@ -93,7 +93,7 @@ class Region:
     chunk: int
 
     @classmethod
-    def around(cls, pattern: Pattern) -> Region:
+    def of_pattern(cls, pattern: Pattern) -> Region:
         """Return this rank's region of the pattern's graph.
 
         Collective.

@@ -9,7 +9,7 @@ import numpy as np
 from sparsehess.coloring import graph_kernels, vertex_orders
 from sparsehess.coloring.local_graph import Region
 from sparsehess.pattern import Pattern
-from sparsehess.runtime.random_numbers import hashed
+from sparsehess.runtime.random_numbers import hash_numbers
 
 # Entries up to which dense parts of the graph are looked for, and vertices that cliques grow from.
 _SEARCHED = 4_000_000
@@ -81,7 +81,7 @@ def dense_parts(pattern: Pattern, region: Region, block: int) -> int:
     for wave in range(most):
         if best == 0 or edges[wave] > (best - 1) * vertices[wave] - best * (best - 1) // 2:
             best = max(best, _forests(int(vertices[wave]), int(edges[wave])))
-    drawn = hashed(region.numbers[:own], 0) % np.uint64(max(pattern.n // _SEEDS, 1)) == 0
+    drawn = hash_numbers(region.numbers[:own], 0) % np.uint64(max(pattern.n // _SEEDS, 1)) == 0
     # A seed of very large degree would cost the square of it; its cliques are found from its neighbours.
     drawn &= np.diff(region.indptr[: own + 1]) <= 64 * max(pattern.nnz // pattern.n, 1)
     clique = graph_kernels.largest_clique(region.indptr, region.indices, np.flatnonzero(drawn))

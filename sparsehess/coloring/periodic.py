@@ -13,7 +13,7 @@ from sparsehess.coloring.vertex_orders import natural
 from sparsehess.errors import InputError
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import agreement
-from sparsehess.runtime.random_numbers import hashed
+from sparsehess.runtime.random_numbers import hash_numbers
 
 # Rules that give single vertices valid colours whatever the others have; a triangular colouring has none.
 _REPAIRS = {"star": "2007", "acyclic": "local", "distance2": "distance2", "cpr": "columns"}
@@ -77,7 +77,7 @@ def _recognized(pattern: Pattern) -> grid_recognition.Grid | None:
     """Return the grid that the numbering is row-major on, or None. Collective."""
     comm, rows = pattern.comm, np.arange(pattern.layout.n_local)
     start, n = pattern.layout.start, pattern.n
-    drawn = rows[hashed(rows + start, 0) % np.uint64(max(n // _PEEK, 1)) == 0]
+    drawn = rows[hash_numbers(rows + start, 0) % np.uint64(max(n // _PEEK, 1)) == 0]
     for looked_at, room in ((drawn, _ROOM // 4), (rows, _ROOM)):
         found = stencil_kernels.differences(pattern.indptr, pattern.indices, start, looked_at, room)
         parts = comm.allgather(found)

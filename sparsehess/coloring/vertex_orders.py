@@ -18,7 +18,7 @@ import numpy as np
 from sparsehess.coloring import order_kernels
 from sparsehess.coloring.local_graph import Region
 from sparsehess.errors import InputError
-from sparsehess.runtime.random_numbers import hashed
+from sparsehess.runtime.random_numbers import hash_numbers
 
 # A task's priority is one 64-bit number: its level, random bits, the number of its chunk.
 RANDOM_BITS = 17
@@ -68,7 +68,9 @@ class Order:
         if not self.scattered:
             return chunks
         # Random bits ahead of the number, which settles ties.
-        return (hashed(chunks, self.seed) >> np.uint64(64 - RANDOM_BITS)).astype(np.int64) << CHUNK_BITS | chunks
+        return (hash_numbers(chunks, self.seed) >> np.uint64(64 - RANDOM_BITS)).astype(
+            np.int64
+        ) << CHUNK_BITS | chunks
 
 
 def natural(region: Region, seed: int = 0) -> Order:
@@ -93,7 +95,9 @@ def random(region: Region, seed: int = 0) -> Order:
     Not collective.
     """
     own = region.numbers[: region.own]
-    return Order(None, 1, np.lexsort((hashed(own, seed + 1), own // region.chunk)), scattered=True, seed=seed)
+    return Order(
+        None, 1, np.lexsort((hash_numbers(own, seed + 1), own // region.chunk)), scattered=True, seed=seed
+    )
 
 
 def largest_first(region: Region, seed: int = 0) -> Order:
@@ -160,7 +164,7 @@ def perturb(region: Region, order: Order, spread: float, seed: int) -> Order:
 
     Collective only in that all ranks must ask alike.
     """
-    noise = (hashed(region.numbers[: region.own], seed) >> np.uint64(11)).astype(float) * 2.0**-52 - 1.0
+    noise = (hash_numbers(region.numbers[: region.own], seed) >> np.uint64(11)).astype(float) * 2.0**-52 - 1.0
     level = order.levels_of(np.arange(region.own))
     moved = np.clip(np.rint(level + spread * order.levels * noise), 0, order.levels - 1)
     return Order(moved.astype(np.int64), order.levels, seed=seed)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _PRODUCTS = 12
 
 
-def advised(
+def give_advice(
     arguments: argparse.Namespace,
     source: Objective | StoredMatrix,
     pattern: Pattern | None,
@@ -105,7 +105,7 @@ def _looked(
     """Return what a few products say. Collective."""
     mass = None if arguments.mass is None else matrix_files.read_matrix(arguments.mass, comm).to_mat()
     try:
-        return method_advice.look(
+        return method_advice.probe_spectrum(
             matrix,
             arguments.products or _PRODUCTS,
             top=wanted.end in ("largest", "magnitude"),

@@ -33,7 +33,7 @@ from sparsehess.eigen.certificates.lowest_curvature import condition, curvature
 from sparsehess.eigen.problem.backends import check_backend
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.spectrum import SolveSpec
-from sparsehess.eigen.solvers.eigs import completed, shortfall, solve
+from sparsehess.eigen.solvers.eigs import complete_spec, shortfall, solve
 from sparsehess.eigen.solvers.method_choice import PRECONDITIONED, choose
 from sparsehess.errors import CheckError
 from sparsehess.runtime.progress import Progress
@@ -78,7 +78,7 @@ def run_eigs(call: Call) -> int:
     ):
         if arguments.explain:
             return _explain(call, problem, spec)
-        spec = completed(problem, spec)
+        spec = complete_spec(problem, spec)
         if given.stored is not None and left is None:
             given.resources.add_guess(problem, given.stored, spec)
         progress = Progress("eigenpairs converged", comm, arguments.quiet)
@@ -123,7 +123,7 @@ def _refuse_idle(arguments: argparse.Namespace) -> None:
 
 
 def _explain(call: Call, problem: EigenProblem, spec: SolveSpec) -> int:
-    choice = choose(problem, completed(problem, spec))
+    choice = choose(problem, complete_spec(problem, spec))
     facts = {"schema": SCHEMA, "task": "explain", "n": problem.n, **dataclasses.asdict(choice)}
     answer(call, facts, f"method       {choice.method}\nbecause      {choice.reason}")
     return errors.DONE
@@ -184,7 +184,7 @@ def run_check(call: Call) -> int:
     ):
         result = read_result(arguments.result, problem.layout)
         tol = max(arguments.tol, 10 * problem.relative_error)
-        count, wanted = recount(problem, completed(problem, result.spec), result.eigenvalues)
+        count, wanted = recount(problem, complete_spec(problem, result.spec), result.eigenvalues)
         found = judge(problem, result.eigenvalues, result.vectors, count, tol)
         runtime.destroy(*result.vectors)
         uncounted = problem.uncounted

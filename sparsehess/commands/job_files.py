@@ -79,7 +79,7 @@ class JobFile:
         return InputError(f"{place}: {name}: {reason[: 4 * _SHOWN]}")
 
 
-def read(path: str | os.PathLike[str]) -> JobFile:
+def read_job_file(path: str | os.PathLike[str]) -> JobFile:
     """Return what a job file says.
 
     Not collective.
@@ -122,7 +122,7 @@ def _check_numbers(value: object) -> None:
             _check_numbers(one)
 
 
-def expanded(words: list[str], line: CommandLine) -> tuple[list[str], list[str]]:
+def expand_job_file(words: list[str], line: CommandLine) -> tuple[list[str], list[str]]:
     """Return words of a command line with the job file among them replaced by what it says, and those for PETSc.
 
     Not collective. Flags of the file come before those of the line, which therefore win.
@@ -145,7 +145,7 @@ def expanded(words: list[str], line: CommandLine) -> tuple[list[str], list[str]]
     place = _place(words, parser)
     if place is None:
         return words, []
-    command, job = words[0], read(words[place])
+    command, job = words[0], read_job_file(words[place])
     before, after = words[1:place], words[place + 1 :]
     if command in _WHOLE:
         _, flags = _words(job, job.submit, parser)
@@ -167,7 +167,7 @@ def command_line(path: str | os.PathLike[str], line: CommandLine) -> tuple[list[
     InputError
         As of `expanded`.
     """
-    job = read(path)
+    job = read_job_file(path)
     positional, flags = _words(job, job.choices, _parser_of(job, line.parsers))
     return [job.command, *positional, *flags], _petsc_words(job)
 
@@ -202,7 +202,7 @@ def key_of(name: str, command: str, line: CommandLine) -> str:
     return next(_key(action) for action in _actions(line.parsers[command]) if action.dest == name)
 
 
-def written(command: str, choices: dict, petsc: dict, submit: dict) -> str:
+def write_job_file(command: str, choices: dict, petsc: dict, submit: dict) -> str:
     """Return the text of a job file that says this.
 
     Not collective.

@@ -68,7 +68,7 @@ class Look:
     row: float | None
 
 
-def look(
+def probe_spectrum(
     matrix: MatrixFree | PETSc.Mat,
     products: int,
     *,

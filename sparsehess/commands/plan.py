@@ -11,7 +11,7 @@ import numpy as np
 
 from sparsehess import errors
 from sparsehess.commands import cost_model, flag_groups, problem_files
-from sparsehess.commands.advice import advised
+from sparsehess.commands.advice import give_advice
 from sparsehess.commands.cost_model import Calls
 from sparsehess.commands.differentiation import color_pattern, given_pattern, load_problem
 from sparsehess.commands.output import SCHEMA, answer, ranks
@@ -82,7 +82,7 @@ def run_plan(call: Call) -> int:
     }
     lines = cost_model.lines(facts)
     if arguments.products != 0:
-        facts["look"], facts["advice"], told = advised(arguments, source, pattern, calls, needed, many)
+        facts["look"], facts["advice"], told = give_advice(arguments, source, pattern, calls, needed, many)
         lines = f"{lines}\n{told}"
     answer(call, facts, lines)
     if pattern is not None:

@@ -54,7 +54,7 @@ def stack_facts(comm: MPI.Comm) -> dict[str, Any]:
     """Return what the stack is made of. Collective."""
     from mpi4py import MPI
 
-    petsc, algebra = runtime.PETSc, blas.loaded()
+    petsc, algebra = runtime.PETSc, blas.loaded_blas()
     slow = [{"name": "fast BLAS", "costs": _REFERENCE_COSTS}] if algebra["name"] == blas.REFERENCE else []
     return {
         "schema": SCHEMA,

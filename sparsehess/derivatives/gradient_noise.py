@@ -16,7 +16,7 @@ import numpy as np
 from sparsehess.derivatives.evaluations import Evaluations
 from sparsehess.derivatives.scales import Scales
 from sparsehess.runtime.citations import cite
-from sparsehess.runtime.random_numbers import signed
+from sparsehess.runtime.random_numbers import draw_signed
 
 _POINTS = 5
 _SEED = 20110309
@@ -73,7 +73,7 @@ def estimate_noise(evaluations: Evaluations, scales: Scales) -> Noise:
         return float(comm.allreduce(float(squares.sum()))) / max(layout.n, 1)
 
     def line(length: float) -> np.ndarray:
-        return signed(layout, _SEED) * np.minimum(length * typical, room)
+        return draw_signed(layout, _SEED) * np.minimum(length * typical, room)
 
     half = _POINTS // 2
     near = line(half * _NEAR) / half

@@ -29,7 +29,7 @@ from sparsehess.hessian.stored_structure import (
 )
 from sparsehess.pattern import Layout, Pattern
 from sparsehess.runtime import log
-from sparsehess.runtime.random_numbers import digest
+from sparsehess.runtime.random_numbers import hash_rows
 from sparsehess.storage.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Journal(NoJournal):
 
     def describe(self, layout: Layout, kind: str, colors: np.ndarray | None, **more: Any) -> dict:
         """See `Recorder`."""
-        return {"kind": kind, "colors": None if colors is None else digest(layout, colors), **more}
+        return {"kind": kind, "colors": None if colors is None else hash_rows(layout, colors), **more}
 
     def begin(self, request: dict, count: int, parts: int, n_local: int) -> Record:
         """See `Recorder`."""
@@ -293,7 +293,7 @@ def open_journal(
     fingerprint = {
         "problem": objective.name,
         "n": objective.n,
-        "x": digest(layout, Evaluations(objective, objective.x).x),
+        "x": hash_rows(layout, Evaluations(objective, objective.x).x),
         "functions": [
             name for name in ("gradient", "hvp", "hvps", "energy") if getattr(objective, name) is not None
         ],

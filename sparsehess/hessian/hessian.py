@@ -22,7 +22,7 @@ from sparsehess.hessian.recovery import Recovered, plan
 from sparsehess.hessian.verification import EPS, PROBES, Assembled, ErrorModel, Verification, verify
 from sparsehess.pattern import Following, Pattern
 from sparsehess.runtime import PETSc, agreement, destroy
-from sparsehess.runtime.random_numbers import signed
+from sparsehess.runtime.random_numbers import draw_signed
 
 # How often a pattern is repaired at most.
 _REPAIRS = 5
@@ -223,7 +223,7 @@ class Hessian:
     def _judged(self, recovered: Recovered, scales: Scales, steps: Steps) -> Assembled:
         """Return the Hessian as verification takes it, with the error that noise and steps make."""
         layout = self.pattern.layout
-        direction = steps.wanted * signed(layout, self.seed)
+        direction = steps.wanted * draw_signed(layout, self.seed)
         if self._error_model is None:
             self._error_model = ErrorModel.of(self._source.plan, steps, self.noise, scales.length, direction)
         norm = float(np.sqrt(layout.comm.allreduce(float(np.dot(self._values, self._values)))))

@@ -16,7 +16,7 @@ from sparsehess.derivatives.objective import Objective
 from sparsehess.derivatives.scales import Scales
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, destroy
-from sparsehess.runtime.random_numbers import signed
+from sparsehess.runtime.random_numbers import draw_signed
 
 # To what part of its norm products are symmetric: in double precision, by differences, in single precision.
 _EXACT, _DIFFERENCES, _SINGLE = 1e-10, 1e-5, 1e-5
@@ -164,7 +164,7 @@ class MatrixFree:
             return out
         total = np.zeros(layout.n_local)
         for sample in range(_SAMPLES):
-            signs = np.sign(signed(layout, self.seed + sample))
+            signs = np.sign(draw_signed(layout, self.seed + sample))
             total += signs * self.product(signs)
         return total / _SAMPLES
 

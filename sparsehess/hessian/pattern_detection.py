@@ -18,7 +18,7 @@ from sparsehess.pattern import Pattern
 from sparsehess.pattern.group_testing import find_candidates, settle_candidates
 from sparsehess.runtime import PETSc, agreement, log
 from sparsehess.runtime.citations import cite
-from sparsehess.runtime.random_numbers import signed
+from sparsehess.runtime.random_numbers import draw_signed
 
 # Steps in typical lengths: long, since what is not coupled does not respond at any length.
 _STEP = 1e-2
@@ -111,7 +111,7 @@ def detect_pattern(
     for number in range(points):
         evaluations = here
         if number:
-            away = here.x + _AROUND * scales.length * signed(layout, seed + number)
+            away = here.x + _AROUND * scales.length * draw_signed(layout, seed + number)
             away = np.clip(away, scales.lower, scales.upper)
             evaluations = Evaluations(objective, _like(objective, away))
         evaluations.recorder = journal
@@ -145,7 +145,7 @@ def _detect_at(evaluations: Evaluations, scales: Scales, seed: int, journal: NoJ
         return scales.length, None if products else estimate_noise(evaluations, scales)
 
     length, noise = journal.measure(evaluations, measure)
-    steps = length * signed(layout, seed)
+    steps = length * draw_signed(layout, seed)
     threshold = np.zeros(layout.n_local)
     if noise is not None:
         steps *= _STEP * min(noise.bend, 1.0)

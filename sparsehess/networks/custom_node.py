@@ -11,7 +11,7 @@ import numpy as np
 
 from sparsehess.errors import EvaluationError, InputError
 from sparsehess.networks.node_function import NodeDerivatives, NodeFunction
-from sparsehess.runtime.validation import evaluating
+from sparsehess.runtime.validation import explain_evaluation_errors
 
 Arrays = tuple[np.ndarray, ...]
 
@@ -114,7 +114,7 @@ class Custom(NodeFunction):
         return self._pair("second", self._call("second", w, X, Y, dX, dw), len(Y))
 
     def _call(self, which: str, *arguments: object) -> Any:
-        with evaluating(f"{which} of {self.name}"):
+        with explain_evaluation_errors(f"{which} of {self.name}"):
             return getattr(self, which)(*arguments)
 
     def _pair(self, which: str, result: Any, N: int) -> tuple[Arrays, np.ndarray]:

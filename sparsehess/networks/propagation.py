@@ -19,7 +19,7 @@ import numpy as np
 
 from sparsehess.networks.node_function import NodeDerivatives
 from sparsehess.networks.plan import Plan
-from sparsehess.runtime.validation import evaluating
+from sparsehess.runtime.validation import explain_evaluation_errors
 
 
 class NodeArrays(dict[int, np.ndarray]):
@@ -59,7 +59,7 @@ class ForwardPass:
         self.derivatives: list[NodeDerivatives] = []
         for u, node in enumerate(plan.nodes):
             arguments = [data[node.name]] if node.is_input else [self.value(parent) for parent in node.parents]
-            with evaluating(f"node {node.name}"):
+            with explain_evaluation_errors(f"node {node.name}"):
                 self.derivatives.append(node.function.evaluate(plan.parameters_of(x, u), arguments))
         self.sample_count = len(self.value(0))
 

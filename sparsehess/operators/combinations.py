@@ -13,7 +13,7 @@ from sparsehess.operators.matrix_like import is_sparse, mat_of
 from sparsehess.operators.operator import Operator
 from sparsehess.runtime import PETSc, aij, communicator, destroy, readable_errors
 from sparsehess.runtime.petsc_matrices import is_assembled
-from sparsehess.runtime.random_numbers import signed
+from sparsehess.runtime.random_numbers import draw_signed
 from sparsehess.runtime.row_layout import Layout, send_to_owners
 from sparsehess.runtime.validation import reals
 
@@ -223,7 +223,7 @@ class Congruence(_Combined):
             return out
         total = np.zeros(self.layout.n_local)
         for sample in range(_SAMPLES):
-            signs = np.sign(signed(self.layout, sample))
+            signs = np.sign(draw_signed(self.layout, sample))
             total += signs * self.product(signs)
         return total / _SAMPLES
 

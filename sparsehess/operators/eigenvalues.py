@@ -11,7 +11,7 @@ import numpy as np
 
 from sparsehess.errors import InputError
 from sparsehess.runtime import agreement
-from sparsehess.runtime.validation import above_zero, reals, whole_number
+from sparsehess.runtime.validation import positive_number, reals, whole_number
 
 _EPS, _TINY = float(np.finfo(float).eps), float(np.finfo(float).tiny)
 
@@ -198,7 +198,7 @@ class Eigenvalues:
 
         Collective.
         """
-        threshold = max(ZERO * self.largest(), _TINY) if zero is None else above_zero(zero, "zero")
+        threshold = max(ZERO * self.largest(), _TINY) if zero is None else positive_number(zero, "zero")
         negative = self.number(lambda values: values < -threshold)
         positive = self.number(lambda values: values > threshold)
         every = self.comm.allreduce(int(self.counts.sum()))

@@ -13,12 +13,12 @@ import scipy.linalg
 from sparsehess.errors import InputError
 from sparsehess.operators.eigenvalues import ZERO, Eigenvalues, Inertia, apply_to_eigenvalues, check_which, first
 from sparsehess.operators.operator import Operator
-from sparsehess.operators.spectrum_bisection import Counts, bisected
+from sparsehess.operators.spectrum_bisection import Counts, bisect_spectrum
 from sparsehess.operators.tall_skinny_qr import local_array, small_eigh, sum_over_ranks, tall_qr
 from sparsehess.operators.woodbury import Woodbury, damped_complement
 from sparsehess.runtime import PETSc, agreement, communicator
 from sparsehess.runtime.row_layout import Layout
-from sparsehess.runtime.validation import above_zero, reals, whole_number
+from sparsehess.runtime.validation import positive_number, reals, whole_number
 
 if TYPE_CHECKING:
     from typing import Self
@@ -272,7 +272,7 @@ class LowRankDiagonal(Operator):
         low, high = low + min(0.0, lam.min(initial=0.0)), high + max(0.0, lam.max(initial=0.0))
         floor = _EPS * self._size
         margin = 8 * floor + _TINY
-        return bisected(self._below, wanted, low - margin, high + margin, self.n, floor)
+        return bisect_spectrum(self._below, wanted, low - margin, high + margin, self.n, floor)
 
     @property
     def _size(self) -> float:
@@ -286,7 +286,7 @@ class LowRankDiagonal(Operator):
         """
         if self._uniform:
             return self.eigenvalues().inertia(zero)
-        threshold = 2 * ZERO * self._size if zero is None else above_zero(zero, "zero")
+        threshold = 2 * ZERO * self._size if zero is None else positive_number(zero, "zero")
         counts = self._below(threshold * np.array([-4.0, -1.0, 1.0, 4.0]))
         farther, negative, upto, beyond = map(int, counts)
         near = negative - farther + beyond - upto

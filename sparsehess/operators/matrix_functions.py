@@ -15,7 +15,7 @@ from sparsehess.operators.matrix_like import is_sparse, mat_of
 from sparsehess.operators.operator import Operator
 from sparsehess.runtime import PETSc, communicator, on_root
 from sparsehess.runtime.petsc_matrices import is_assembled
-from sparsehess.runtime.random_numbers import uniform
+from sparsehess.runtime.random_numbers import draw_uniform
 from sparsehess.runtime.validation import reals
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def power_residual(matrix: Operator, result: Operator, power: float) -> float:
     a, b, inverse = _fraction(power)
     if b is None:
         return 0.0
-    v = uniform(matrix.layout, 5)
+    v = draw_uniform(matrix.layout, 5)
     image, back = v, v
     for _ in range(a):
         image = matrix.product(image)

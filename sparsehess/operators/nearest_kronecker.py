@@ -13,7 +13,7 @@ from sparsehess.operators.combinations import rectangular
 from sparsehess.operators.kronecker import Kronecker
 from sparsehess.operators.matrix_like import mat_of
 from sparsehess.runtime import PETSc, SLEPc, communicator, destroy, readable_errors
-from sparsehess.runtime.random_numbers import signed
+from sparsehess.runtime.random_numbers import draw_signed
 from sparsehess.runtime.row_layout import Layout, send_to_owners
 from sparsehess.runtime.validation import whole_number
 
@@ -164,7 +164,7 @@ def _rearranged(
         layout,
         np.concatenate([(rows // q) * p + cols // q, diagonal]),
         np.concatenate([(rows % q) * q + cols % q, diagonal]),
-        np.concatenate([values, noise * signed(layout, 1)[: len(diagonal)]]),
+        np.concatenate([values, noise * draw_signed(layout, 1)[: len(diagonal)]]),
     )
     own = scipy.sparse.csr_matrix((values, (row - layout.start, col)), (layout.n_local, q * q))
     return rectangular(layout, own)
@@ -185,7 +185,7 @@ def _largest_triplets(R: PETSc.Mat, terms: int, norm: float) -> list[tuple[float
         solver.setDimensions(terms)
         solver.setConvergenceTest(SLEPc.SVD.Conv.NORM)
         solver.setTolerances(_AIM, _MOST_RESTARTS)
-        start.setArray(signed(Layout.from_size(R.getSize()[1], communicator(R.comm)), 0))
+        start.setArray(draw_signed(Layout.from_size(R.getSize()[1], communicator(R.comm)), 0))
         solver.setInitialSpaces([start], [])
         with readable_errors("computing singular values"):
             solver.solve()

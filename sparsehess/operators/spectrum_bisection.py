@@ -108,7 +108,7 @@ def _triangle(rows: np.ndarray) -> np.ndarray:
     return out
 
 
-def bisected(
+def bisect_spectrum(
     below: Callable[[np.ndarray], np.ndarray], wanted: np.ndarray, low: float, high: float, n: int, floor: float
 ) -> np.ndarray:
     """Return the eigenvalues of these numbers (0 is the lowest), by counts.

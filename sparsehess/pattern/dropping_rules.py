@@ -50,7 +50,7 @@ class Entries:
         """(nnz_local,) bool."""
         return self.rows == self.pattern.indices
 
-    def lost(self, kept: np.ndarray) -> tuple[float, float]:
+    def dropped_norms(self, kept: np.ndarray) -> tuple[float, float]:
         """Return (largest absolute row sum, Frobenius norm) of what is not kept (nnz_local,). Collective."""
         return norms(np.where(kept, 0.0, np.abs(self.values)), self.values[~kept], self.pattern)
 
@@ -59,7 +59,7 @@ class Entries:
         if self.factor is None:
             return None
         weighed = self if self.weights is None else replace(self, values=self.values * self.weights)
-        return self.factor * min(weighed.lost(kept))
+        return self.factor * min(weighed.dropped_norms(kept))
 
 
 class Rule(Protocol):

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 
 from sparsehess.pattern.sparsity_pattern import Pattern
-from sparsehess.runtime.random_numbers import hashed
+from sparsehess.runtime.random_numbers import hash_numbers
 from sparsehess.runtime.row_layout import Layout, send_to_owners
 
 # Blocks at first; into how many each is split; buckets for each block that a row may be coupled with.
@@ -73,7 +73,7 @@ def find_candidates(respond: Respond, layout: Layout, seed: int = 0) -> tuple[Pa
                 bucket, count, left = np.arange(blocks), blocks, 1
                 single = size == 1
             else:
-                drawn = hashed(np.arange(blocks), seed * 1009 + draw) >> np.uint64(11)
+                drawn = hash_numbers(np.arange(blocks), seed * 1009 + draw) >> np.uint64(11)
                 bucket, count = (drawn % np.uint64(buckets)).astype(np.int64), buckets
             responded = respond(bucket[own // size], count)
             tests += count

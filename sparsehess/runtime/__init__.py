@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sparsehess.runtime import petsc
 from sparsehess.runtime.agreement import agreement, log, on_root, raise_together, wait_for_others
 from sparsehess.runtime.communicators import child, communicator, forget_children
-from sparsehess.runtime.guards import Guard, guard_of, guarded, set_guard, share_guard
+from sparsehess.runtime.guards import Guard, guard_of, set_guard, share_guard, use_guard
 from sparsehess.runtime.petsc import (
     FAILED,
     UNSUPPORTED,
@@ -50,7 +50,7 @@ __all__ = [
     "error_code",
     "forget_children",
     "guard_of",
-    "guarded",
+    "use_guard",
     "has_package",
     "initialize",
     "inserted_options",

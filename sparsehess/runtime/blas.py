@@ -34,7 +34,7 @@ class _Place(ctypes.Structure):
     )
 
 
-def loaded() -> dict:
+def loaded_blas() -> dict:
     """Tell which BLAS PETSc has loaded.
 
     Not collective. Alternatives of the distribution, LD_LIBRARY_PATH and LD_PRELOAD all show in it: it goes by

@@ -359,10 +359,10 @@ def cite(method: str) -> None:
     if method not in _ran:
         _waiting.extend(METHODS[method])
         _ran.add(method)
-        tell()
+        register_citations()
 
 
-def tell() -> None:
+def register_citations() -> None:
     """Tell PETSc of what has run, if it is there. Not collective."""
     module = sys.modules.get("petsc4py.PETSc")
     if module is not None and module.Sys.isInitialized():

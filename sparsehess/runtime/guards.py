@@ -72,7 +72,7 @@ def set_guard(comm: MPI.Comm, guard: Guard) -> Guard:
 
 
 @contextmanager
-def guarded(comm: MPI.Comm, guard: Guard) -> Iterator[None]:
+def use_guard(comm: MPI.Comm, guard: Guard) -> Iterator[None]:
     """Have a guard watch over a communicator and its family for the length of the block. Not collective."""
     before = set_guard(comm, guard)
     try:

@@ -50,7 +50,7 @@ def initialize(options: Iterable[str] = ()) -> None:
             f"built for another major version; pip install '{other}'"
         ) from error
     globals().update(PETSc=PETSc, SLEPc=SLEPc)
-    citations.tell()
+    citations.register_citations()
 
 
 def is_started() -> bool:

@@ -51,7 +51,7 @@ class Teams:
         counts = np.bincount(row - self.layout.start, minlength=self.layout.n_local)
         return np.concatenate([[0], np.cumsum(counts)]), column[order], a[order], m[order]
 
-    def spread(self, Y: np.ndarray) -> np.ndarray:
+    def spread_rows(self, Y: np.ndarray) -> np.ndarray:
         """Return the rows of Y that this rank has in its group.
 
         Collective.
@@ -71,7 +71,7 @@ class Teams:
         self._exchange(np.ascontiguousarray(Q), self.into, parts, (counts, places + team * self.whole.n_local))
         return parts.sum(axis=0)
 
-    def joined(self, Q: np.ndarray) -> np.ndarray:
+    def join_columns(self, Q: np.ndarray) -> np.ndarray:
         """Return the rows of this rank of all groups' Q side by side, each with columns of its own.
 
         Collective.

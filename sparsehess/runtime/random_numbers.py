@@ -11,7 +11,7 @@ from sparsehess.runtime.row_layout import Layout
 _SHORT = 2**14
 
 
-def hashed(numbers: np.ndarray, seed: int) -> np.ndarray:
+def hash_numbers(numbers: np.ndarray, seed: int) -> np.ndarray:
     """Return (m,) uint64, for each number a random one that depends on it and on the seed alone.
 
     Not collective. SplitMix64 (Steele, Lea, Flood 2014).
@@ -25,7 +25,7 @@ def hashed(numbers: np.ndarray, seed: int) -> np.ndarray:
         return state ^ (state >> np.uint64(31))
 
 
-def uniform(layout: Layout, seed: int) -> np.ndarray:
+def draw_uniform(layout: Layout, seed: int) -> np.ndarray:
     """Return (n_local,) numbers uniform in (-1, 1), a function of seed and global row alone.
 
     Not collective. The array is not to be written to: short ones are kept for the next time.
@@ -36,22 +36,22 @@ def uniform(layout: Layout, seed: int) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _uniform(start: int, stop: int, seed: int) -> np.ndarray:
-    state = hashed(np.arange(start, stop), seed)
+    state = hash_numbers(np.arange(start, stop), seed)
     out = (state >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1.0
     out.flags.writeable = False
     return out
 
 
-def signed(layout: Layout, seed: int) -> np.ndarray:
+def draw_signed(layout: Layout, seed: int) -> np.ndarray:
     """Return (n_local,) numbers of random sign with magnitudes uniform in (1/2, 1).
 
     Not collective. No component is small, so that a product shows every column.
     """
-    value = uniform(layout, seed)
+    value = draw_uniform(layout, seed)
     return np.copysign(0.5 + 0.5 * np.abs(value), value)
 
 
-def digest(layout: Layout, values: np.ndarray) -> str:
+def hash_rows(layout: Layout, values: np.ndarray) -> str:
     """Return 16 hexadecimal digits that depend on the bits of values (n_local,), not on how ranks share them.
 
     Collective.
@@ -59,5 +59,5 @@ def digest(layout: Layout, values: np.ndarray) -> str:
     values = np.ascontiguousarray(values)
     bits = values.view(np.uint64) if values.dtype.itemsize == 8 else values.astype(np.int64).view(np.uint64)
     with np.errstate(over="ignore"):
-        own = hashed(bits ^ hashed(np.arange(layout.start, layout.stop), 4), 5).sum(dtype=np.uint64)
+        own = hash_numbers(bits ^ hash_numbers(np.arange(layout.start, layout.stop), 4), 5).sum(dtype=np.uint64)
     return f"{sum(layout.comm.allgather(int(own))) % 2**64:016x}"

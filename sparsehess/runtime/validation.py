@@ -39,7 +39,7 @@ def whole_number(value: object, name: str, least: int) -> int:
     return int(value)
 
 
-def above_zero(value: object, name: str) -> float:
+def positive_number(value: object, name: str) -> float:
     """Return a finite number above zero.
 
     Not collective.
@@ -51,7 +51,7 @@ def above_zero(value: object, name: str) -> float:
 
 
 @contextmanager
-def evaluating(what: str) -> Iterator[None]:
+def explain_evaluation_errors(what: str) -> Iterator[None]:
     """Make an EvaluationError of what a function of the user raises in a block.
 
     Not collective. Errors of the package pass as they are.

@@ -96,7 +96,7 @@ def _job(arguments: argparse.Namespace, line: CommandLine, folder: Path) -> Job:
     words, petsc = job_files.command_line(path.absolute(), line)
     # Refused here rather than after a night in the queue.
     known = line.parse(words)
-    scheduler = schedulers.installed() if arguments.scheduler == "auto" else arguments.scheduler
+    scheduler = schedulers.installed_scheduler() if arguments.scheduler == "auto" else arguments.scheduler
     _check(arguments, scheduler, folder)
     result = str(folder / "result.json") if known.json in (None, "-") else known.json
     resumable = {"--checkpoint", "--resume"} <= job_files.options(words[0], line)

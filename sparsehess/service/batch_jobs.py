@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sparsehess.errors import InputError
-from sparsehess.storage.atomic_files import replaced
+from sparsehess.storage.atomic_files import replace_file
 
 HOME = "SPARSEHESS_JOBS"
 
@@ -147,7 +147,7 @@ def save(job: Job) -> None:
 
 def write(path: Path, text: str) -> None:
     """Write a small file that appears whole. Not collective."""
-    with replaced(path) as beside:
+    with replace_file(path) as beside:
         beside.write_text(text)
 
 

@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from sparsehess.storage.atomic_files import replaced
+from sparsehess.storage.atomic_files import replace_file
 
 # What the service writes into the folder of a job.
 OWN = ("attempts", "status.json", "cancel", "stuck", "watchdog", "log", "result.json", "outcome.json")
@@ -37,7 +37,7 @@ def in_vain(folder: Path, saved: int) -> int:
     return count
 
 
-def saved(folder: Path) -> int:
+def bytes_saved(folder: Path) -> int:
     """Return the bytes of all files in the folder of a job but those that the service writes. Not collective."""
     total = 0
     for place, _, names in os.walk(folder):
@@ -72,7 +72,7 @@ def read_outcome(folder: Path) -> dict | None:
 
 def write_json(path: Path, facts: dict) -> None:
     """Write JSON to a file that appears whole. Not collective."""
-    with replaced(path) as beside:
+    with replace_file(path) as beside:
         beside.write_text(json.dumps(facts) + "\n")
 
 

@@ -37,7 +37,7 @@ from sparsehess.service.limits import JobGuard, Limits
 from sparsehess.service.process_state import SIGNALS, flush, record_output, restore_process
 from sparsehess.service.spool import Spool
 from sparsehess.service.warm_resources import WarmResources
-from sparsehess.storage.atomic_files import sync, writable
+from sparsehess.storage.atomic_files import explain_write_errors, sync_file_system
 from sparsehess.storage.checkpoint import Checkpoint
 
 log = logging.getLogger("sparsehess")
@@ -101,10 +101,10 @@ def serve(spool: Spool, manner: Manner, line: CommandLine, comm: MPI.Comm) -> in
     """
     mine, error = _Held(), None
     try:
-        with agreement(comm), writable(spool.path):
+        with agreement(comm), explain_write_errors(spool.path):
             if comm.rank == 0:
                 mine.lock = _begin(spool, f"process {os.getpid()} on {socket.gethostname()}")
-        with agreement(comm), writable(spool.path):
+        with agreement(comm), explain_write_errors(spool.path):
             if comm.rank > 0:
                 mine.lock = spool.share()
             mine.hear(spool)
@@ -196,7 +196,7 @@ def _begin(spool: Spool, whom: str) -> int:
 
 
 def _end(spool: Spool) -> int:
-    with writable(spool.path):
+    with explain_write_errors(spool.path):
         (spool.path / "service.json").unlink(missing_ok=True)
         for path in spool.path.glob("group-*.json"):
             path.unlink(missing_ok=True)
@@ -245,7 +245,7 @@ class _Group:
         name, error = None, self._broken
         if self.comm.rank == 0 and error is None:
             try:
-                with writable(self.spool.path):
+                with explain_write_errors(self.spool.path):
                     folder = self._wait()
                 name = None if folder is None else folder.name
             except Exception as caught:
@@ -285,7 +285,7 @@ class _Group:
     def _settle(self) -> None:
         """Have the answers of ended jobs on the disk, and then put the jobs to those that ended."""
         if self._unsettled:
-            sync(self.spool.path)
+            sync_file_system(self.spool.path)
             for folder in self._unsettled:
                 with contextlib.suppress(FileNotFoundError):  # somebody has removed it
                     self.spool.settle(folder)
@@ -300,7 +300,7 @@ class _Group:
             self._tell_group(folder.name)
         status, error = errors.DONE, None
         with contextlib.ExitStack() as process:
-            process.enter_context(runtime.guarded(self.comm, _FolderGuard(folder)))
+            process.enter_context(runtime.use_guard(self.comm, _FolderGuard(folder)))
             try:
                 with agreement(self.comm):
                     process.enter_context(restore_process())
@@ -317,7 +317,7 @@ class _Group:
                 self._complain(agreed)
         if self.comm.rank == 0:
             try:
-                with writable(folder):
+                with explain_write_errors(folder):
                     self._write(folder, status, error, began)
             except errors.InputError as caught:
                 if folder.is_dir():
@@ -441,7 +441,7 @@ def _tell_service(spool: Spool, manner: Manner, ranks: int) -> None:
         "code": list(manner.allowance.code),
         "data": list(manner.allowance.data),
     }
-    with writable(spool.path):
+    with explain_write_errors(spool.path):
         job_outcomes.write_json(spool.path / "service.json", facts)
 
 

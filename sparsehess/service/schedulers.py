@@ -75,10 +75,10 @@ def states(some: list[Job]) -> dict[int, State]:
         else:
             open_ones.setdefault(job.scheduler, []).append(job)
     for name, theirs in open_ones.items():
-        asked = SCHEDULERS[name].states(theirs)
+        states = SCHEDULERS[name].states(theirs)
         for job in theirs:
             # It may have ended while the scheduler was asked.
-            found[job.id] = _told(job) or asked.get(job.id) or State("unknown", why=f"{name} does not know it")
+            found[job.id] = _told(job) or states.get(job.id) or State("unknown", why=f"{name} does not know it")
     return found
 
 
@@ -93,7 +93,7 @@ def _told(job: Job) -> State | None:
     return State(word, status)
 
 
-def asked(command: list[str]) -> subprocess.CompletedProcess[str]:
+def ask_scheduler(command: list[str]) -> subprocess.CompletedProcess[str]:
     """Run a scheduler's command.
 
     Not collective.
@@ -123,7 +123,7 @@ def asked(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 def _done(command: list[str]) -> str:
     """Return what a command prints; where it fails, its reason is raised."""
-    done = asked(command)
+    done = ask_scheduler(command)
     if done.returncode:
         said = " ".join((done.stderr or done.stdout).split()) or f"status {done.returncode}"
         raise InputError(f"{command[0]} has refused: {said}")
@@ -158,11 +158,13 @@ class Slurm:
         listed = ",".join(number for number in numbers if number)
         if not listed:
             return {}
-        queue = asked(["squeue", "-h", "-t", "all", "-j", listed, "-o", "%i|%T|%r"])
+        queue = ask_scheduler(["squeue", "-h", "-t", "all", "-j", listed, "-o", "%i|%T|%r"])
         found = slurm_states(queue.stdout)
         missing = [number for number in numbers if number and number not in found]
         if missing and shutil.which("sacct"):
-            ended = asked(["sacct", "-n", "-P", "-X", "-j", ",".join(missing), "-o", "JobID,State,ExitCode"])
+            ended = ask_scheduler(
+                ["sacct", "-n", "-P", "-X", "-j", ",".join(missing), "-o", "JobID,State,ExitCode"]
+            )
             found = slurm_states(ended.stdout) | found
         return {numbers[number]: state for number, state in found.items() if number in numbers}
 
@@ -228,7 +230,7 @@ class PBS:
         if not listed:
             return {}
         # Of unknown ones it complains on standard error, and prints the others.
-        found = pbs_states(asked(["qstat", "-x", *listed]).stdout)
+        found = pbs_states(ask_scheduler(["qstat", "-x", *listed]).stdout)
         short = {number.split(".")[0]: job for number, job in numbers.items() if number}
         return {short[number]: state for number, state in found.items() if number in short}
 
@@ -276,7 +278,7 @@ class Local:
 SCHEDULERS: dict[str, Scheduler] = {"slurm": Slurm(), "pbs": PBS(), "local": Local()}
 
 
-def installed() -> str:
+def installed_scheduler() -> str:
     """Return the scheduler whose commands are here, else `local`. Not collective."""
     for command, name in (("sbatch", "slurm"), ("qsub", "pbs")):
         if shutil.which(command):

@@ -34,7 +34,7 @@ from pathlib import Path
 from sparsehess.errors import InputError
 from sparsehess.service import job_outcomes
 from sparsehess.service.job_outcomes import attempts, read_json, read_outcome, write_outcome
-from sparsehess.storage.atomic_files import replaced, sync, sync_names
+from sparsehess.storage.atomic_files import replace_file, sync_file_system, sync_names
 
 log = logging.getLogger("sparsehess")
 
@@ -142,7 +142,7 @@ class Spool:
         """
         if not -LIMIT <= priority <= LIMIT:
             raise InputError(f"--priority {priority}: from {-LIMIT} to {LIMIT}, the larger the sooner")
-        sync(self.path)
+        sync_file_system(self.path)
         for folder in drafts:
             os.rename(folder, self.path / "queued" / f"{LIMIT - priority:04d}.{folder.name}")
         sync_names(self.path / "queued")
@@ -188,7 +188,8 @@ class Spool:
             return None
         try:
             _append(
-                folder / "attempts", f"{match[1]} {time.time():.3f} {os.getpid()} {job_outcomes.saved(folder)}\n"
+                folder / "attempts",
+                f"{match[1]} {time.time():.3f} {os.getpid()} {job_outcomes.bytes_saved(folder)}\n",
             )
         except OSError:
             os.rename(folder, source)
@@ -245,7 +246,7 @@ class Spool:
         for name in ("status.json", "stuck", "watchdog", "log", "result.json", "outcome.json"):
             (folder / name).unlink(missing_ok=True)
         if not counted:
-            with replaced(folder / "attempts") as beside:
+            with replace_file(folder / "attempts") as beside:
                 beside.write_text("".join(attempts[:-1]))
         os.rename(folder, self.path / "queued" / f"{order}.{folder.name}")
 
@@ -298,7 +299,9 @@ class Spool:
             reason = job_outcomes.text(folder / "stuck").strip()
         elif job_outcomes.size(folder / "watchdog"):
             reason = "killed: over its time limit, in a call that nothing interrupts (see `watchdog`)"
-        elif not known and (tried >= MANY or job_outcomes.in_vain(folder, job_outcomes.saved(folder)) >= ATTEMPTS):
+        elif not known and (
+            tried >= MANY or job_outcomes.in_vain(folder, job_outcomes.bytes_saved(folder)) >= ATTEMPTS
+        ):
             reason = f"given up: the service has ended {tried} times while it ran"
         if reason is None:
             self.requeue(folder, counted=not known)

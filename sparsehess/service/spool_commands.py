@@ -136,7 +136,7 @@ def write_job(folder: Path, arguments: argparse.Namespace, line: CommandLine) ->
         The job file, or what it names, cannot be used.
     """
     path = Path(arguments.job)
-    job = job_files.read(path)
+    job = job_files.read_job_file(path)
     words, _ = job_files.command_line(path.absolute(), line)
     parsed = line.parse(words)
     choices = {key: value for key, value in job.choices.items() if key != "json"}
@@ -153,7 +153,7 @@ def write_job(folder: Path, arguments: argparse.Namespace, line: CommandLine) ->
             choices[key] = _brought(Path(value), folder)
     limits = {name: getattr(arguments, name) for name in ("name", "time", "memory")}
     table = {name: value for name, value in limits.items() if value is not None} | {"priority": arguments.priority}
-    text = job_files.written(job.command, choices, job.petsc, table)
+    text = job_files.write_job_file(job.command, choices, job.petsc, table)
     (folder / "job.toml").write_text(text)
     return text
 
@@ -205,7 +205,7 @@ def _state(state: str, folder: Path) -> dict:
     identity = folder.name.rpartition(".")[2]
     outcome = spools.read_outcome(folder) or {}
     try:
-        said = job_files.read(folder / "job.toml").submit if (folder / "job.toml").is_file() else {}
+        said = job_files.read_job_file(folder / "job.toml").submit if (folder / "job.toml").is_file() else {}
     except (InputError, OSError):
         said = {}
     kinds = {"name": str, "priority": int}

@@ -14,7 +14,7 @@ import numpy as np
 from sparsehess.errors import InputError, StackError
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, agreement, another_build, complex_scalars, on_root
-from sparsehess.storage.hdf5 import opened
+from sparsehess.storage.hdf5 import open_hdf5
 from sparsehess.storage.matrix_formats import member_sizes
 
 
@@ -84,7 +84,7 @@ def _load_vectors(path: Path, n: int) -> np.ndarray:
         raise InputError(f"{path}: no such file")
     try:
         if path.suffix == ".h5":
-            with opened(path) as file:
+            with open_hdf5(path) as file:
                 arrays = {name: item[()] for name, item in file.items() if getattr(item, "ndim", 0) == 2}
         elif path.suffix == ".npz":
             member_sizes(path)

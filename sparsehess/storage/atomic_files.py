@@ -18,7 +18,7 @@ from sparsehess.errors import InputError
 T = TypeVar("T")
 
 
-def beside(path: Path) -> Path:
+def unfinished_name(path: Path) -> Path:
     """Return a hidden name in the folder of `path`, which nobody can foresee and which tells who has made it.
 
     Not collective.
@@ -27,12 +27,12 @@ def beside(path: Path) -> Path:
 
 
 @contextmanager
-def replaced(path: Path) -> Iterator[Path]:
+def replace_file(path: Path) -> Iterator[Path]:
     """Yield a name beside `path` that becomes `path` when the block ends without an error.
 
     Not collective.
     """
-    unfinished = beside(path)
+    unfinished = unfinished_name(path)
     try:
         yield unfinished
         os.replace(unfinished, path)
@@ -41,8 +41,8 @@ def replaced(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def written(path: Path) -> Iterator[Path]:
-    """Yield a name as `replaced` does, for an answer; what earlier writers of it have left is removed.
+def write_file(path: Path) -> Iterator[Path]:
+    """Yield a name as `replace_file` does, for an answer; what earlier writers of it have left is removed.
 
     Not collective.
 
@@ -51,13 +51,13 @@ def written(path: Path) -> Iterator[Path]:
     InputError
         The file cannot be written; the message says why.
     """
-    with writable(path), replaced(path) as unfinished:
-        tidy(path)
+    with explain_write_errors(path), replace_file(path) as unfinished:
+        remove_leftovers(path)
         yield unfinished
 
 
 @contextmanager
-def writable(path: Path) -> Iterator[None]:
+def explain_write_errors(path: Path) -> Iterator[None]:
     """Turn an OSError of the block into an InputError that names the file. Not collective."""
     try:
         yield
@@ -67,7 +67,7 @@ def writable(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def unfailing(path: Path) -> Iterator[io.RawIOBase]:
+def open_unfailing(path: Path) -> Iterator[io.RawIOBase]:
     """Yield a new file for a library that does not bear a write that fails.
 
     Not collective. The stream says that all went well, and the first error is raised at the end of the block.
@@ -135,7 +135,7 @@ class _Unfailing(io.RawIOBase):
         return self._end
 
 
-def tidy(path: Path) -> None:
+def remove_leftovers(path: Path) -> None:
     """Remove what processes of this machine that have ended have left beside `path`. Not collective."""
     ours = re.compile(rf"\.(\d+)-{re.escape(_host())}-[0-9a-f]{{8}}\.{re.escape(path.name)}", re.ASCII)
     with suppress(OSError):
@@ -160,7 +160,7 @@ def _lives(pid: int) -> bool:
     return True
 
 
-def sync(path: Path) -> None:
+def sync_file_system(path: Path) -> None:
     """Have all that was written to the file system of a path on its disk. Not collective."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

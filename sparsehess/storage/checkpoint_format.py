@@ -24,7 +24,7 @@ import numpy as np
 
 from sparsehess.errors import Damaged, InputError
 from sparsehess.runtime import agreement
-from sparsehess.runtime.random_numbers import hashed
+from sparsehess.runtime.random_numbers import hash_numbers
 
 VERSION = 1
 _MAGIC = b"sparsehess-ckpt\n"
@@ -256,5 +256,5 @@ def _sum(array: np.ndarray, start: int) -> int:
         some = bits[first : first + _PIECE].astype(np.uint64)
         numbers = np.arange(start + first, start + first + len(some))
         with np.errstate(over="ignore"):
-            total += hashed(some ^ hashed(numbers, 6), 7).sum(dtype=np.uint64)
+            total += hash_numbers(some ^ hash_numbers(numbers, 6), 7).sum(dtype=np.uint64)
     return int(total)

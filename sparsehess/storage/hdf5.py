@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from sparsehess.errors import InputError
 from sparsehess.runtime import optional
-from sparsehess.storage.atomic_files import unfailing
+from sparsehess.storage.atomic_files import open_unfailing
 
 if TYPE_CHECKING:
     import h5py
@@ -56,7 +56,7 @@ with h5py.File(path, "r") as file:
 
 
 @contextmanager
-def made(path: Path) -> Iterator[h5py.File]:
+def create_hdf5(path: Path) -> Iterator[h5py.File]:
     """Yield an h5py file of this name, open for writing.
 
     Not collective.
@@ -69,11 +69,11 @@ def made(path: Path) -> Iterator[h5py.File]:
         There is no h5py.
     """
     library = optional("h5py", "an .h5 file", "hdf5")
-    with unfailing(path) as stream, library.File(stream, "w") as file:
+    with open_unfailing(path) as stream, library.File(stream, "w") as file:
         yield file
 
 
-def opened(path: str | os.PathLike[str]) -> h5py.File:
+def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
     """Return an h5py file, open for reading, that a process of its own has read without harm.
 
     Not collective. The caller closes it, or leaves its block.

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from sparsehess.storage.atomic_files import written
+from sparsehess.storage.atomic_files import write_file
 
 
 def write_json(path: str | os.PathLike[str], facts: dict[str, Any]) -> None:
@@ -28,7 +28,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     if str(path) == "-":
         print(text, end="", flush=True)
         return
-    with written(Path(path)) as beside:
+    with write_file(Path(path)) as beside:
         beside.write_text(text)
 
 

@@ -14,7 +14,7 @@ import scipy.sparse
 from sparsehess.errors import InputError, StackError
 from sparsehess.runtime import PETSc, another_build, complex_scalars
 from sparsehess.storage import matrix_market
-from sparsehess.storage.hdf5 import opened
+from sparsehess.storage.hdf5 import open_hdf5
 from sparsehess.storage.matrix_market import MOST_SHRUNK, believable
 
 _PETSC_MATRIX = 1211216  # what PETSc's binary files of matrices begin with
@@ -56,7 +56,7 @@ def load(path: Path, suffix: str) -> scipy.sparse.csr_matrix:
     return matrix
 
 
-def held(path: str | os.PathLike[str]) -> int:
+def claimed_bytes(path: str | os.PathLike[str]) -> int:
     """Return the bytes of the arrays that a file holds, or claims to hold, from its head alone.
 
     Not collective.
@@ -86,7 +86,7 @@ def held(path: str | os.PathLike[str]) -> int:
                 nonlocal total
                 total += int(getattr(item, "size", 0) or 0) * getattr(getattr(item, "dtype", None), "itemsize", 0)
 
-            with opened(path) as file:
+            with open_hdf5(path) as file:
                 file.visititems(add)
             return total
         return path.stat().st_size
@@ -157,7 +157,7 @@ def _whole(path: Path, matrix: Any) -> Any:
 
 
 def _load_h5(path: Path) -> scipy.sparse.csr_matrix:
-    with opened(path) as file:
+    with open_hdf5(path) as file:
         names = ("indptr", "indices", "data", "shape")
         missing = [name for name in names if name not in file]
         if missing:

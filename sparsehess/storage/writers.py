@@ -17,8 +17,8 @@ import scipy.sparse
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, agreement, communicator, optional, readable_errors
 from sparsehess.runtime.row_layout import offsets
-from sparsehess.storage.atomic_files import unfailing, writable, written
-from sparsehess.storage.hdf5 import made
+from sparsehess.storage.atomic_files import explain_write_errors, open_unfailing, write_file
+from sparsehess.storage.hdf5 import create_hdf5
 
 RESULTS = (".h5", ".npz")
 MATRICES = (".mtx", ".npz", ".petsc", ".h5")
@@ -65,9 +65,9 @@ def write_results(
             rows: Any = None  # of rank 0
             with agreement(comm):
                 if comm.rank == 0:
-                    beside = stack.enter_context(written(path))
-                    with writable(path):
-                        target = stack.enter_context(made(beside))
+                    beside = stack.enter_context(write_file(path))
+                    with explain_write_errors(path):
+                        target = stack.enter_context(create_hdf5(beside))
                     target.attrs["json"] = json.dumps(facts)
                     for name, array in arrays.items():
                         target[name] = array
@@ -76,7 +76,7 @@ def write_results(
                 whole = _whole(vector, comm)
                 with agreement(comm):
                     if comm.rank == 0:
-                        with writable(path):
+                        with explain_write_errors(path):
                             rows[number] = whole
             with agreement(comm):
                 stack.close()
@@ -85,7 +85,7 @@ def write_results(
     with agreement(comm):
         if comm.rank == 0:
             stacked = np.array(everything).reshape(len(vectors), n)
-            with written(path) as beside, unfailing(beside) as stream:
+            with write_file(path) as beside, open_unfailing(beside) as stream:
                 np.savez(stream, json=np.array(json.dumps(facts)), vectors=stacked, **arrays)
 
 
@@ -111,17 +111,17 @@ def write_matrix(path: str | os.PathLike[str], matrix: PETSc.Mat) -> None:
     whole = _gathered(matrix, comm)
     with agreement(comm):
         if comm.rank == 0:
-            with written(path) as beside:
+            with write_file(path) as beside:
                 if path.suffix == ".mtx":
                     from scipy.io import mmwrite  # 20 ms on every rank, and needed on one
 
                     with open(beside, "wb") as stream:
                         mmwrite(stream, whole, symmetry="symmetric")
                 elif path.suffix == ".npz":
-                    with unfailing(beside) as stream:
+                    with open_unfailing(beside) as stream:
                         scipy.sparse.save_npz(stream, whole)
                 else:
-                    with made(beside) as file:
+                    with create_hdf5(beside) as file:
                         for name in ("indptr", "indices", "data"):
                             file[name] = getattr(whole, name)
                         file["shape"] = whole.shape
@@ -133,8 +133,8 @@ def _write_petsc(path: Path, matrix: PETSc.Mat, comm: MPI.Comm) -> None:
         beside = None
         with agreement(comm):
             if comm.rank == 0:
-                beside = stack.enter_context(written(path))
-                with writable(path):
+                beside = stack.enter_context(write_file(path))
+                with explain_write_errors(path):
                     beside.touch()  # what cannot even be made PETSc would tell rank 0 alone
                 stack.callback(Path(f"{beside}.info").unlink, missing_ok=True)
         beside = comm.bcast(beside)

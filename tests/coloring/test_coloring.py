@@ -136,7 +136,7 @@ def test_dense_rows_do_not_blow_up():
 
 def test_smallest_last_has_the_degeneracy_of_the_graph():
     matrix = random_pattern(300, 900, 7)
-    region = Region.around(sh.Pattern.from_scipy(matrix))
+    region = Region.of_pattern(sh.Pattern.from_scipy(matrix))
     level = ORDERS["smallest-last"](region).level
     graph = networkx.from_scipy_sparse_array(matrix)
     graph.remove_edges_from(networkx.selfloop_edges(graph))

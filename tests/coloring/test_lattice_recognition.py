@@ -17,7 +17,7 @@ from support.grids import box
 def lattice(points, first, second):
     """Return what the room of lattices makes of points and edges."""
     return lattice_recognition.recognize_lattice(
-        Region.around(sh.Pattern.from_pairs(first, second, len(points))), np.asarray(points)
+        Region.of_pattern(sh.Pattern.from_pairs(first, second, len(points))), np.asarray(points)
     )
 
 

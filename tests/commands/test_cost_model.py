@@ -49,7 +49,7 @@ def test_a_plan_of_a_matrix_and_of_a_job_file(place, capsys):
     sp.save_npz(place / "large.npz", sp.csr_matrix(laplacian(30, 30)[0]))
     check_memory(here(place, "plan large.npz --ranks 4"))
     line = command_line()
-    words, _ = job_files.expanded(["plan", "job.toml"], line)
+    words, _ = job_files.expand_job_file(["plan", "job.toml"], line)
     assert line.run(line.parse(words), {}, MPI.COMM_SELF) == 0
     out = capsys.readouterr().out
     assert "derivatives  central, 3 colors: 15 gradients" in out and "ranks        1 worth having" in out

@@ -10,7 +10,7 @@ from support.batch import JOB, facts, here, run
 
 def words(place, text, line="eigs job.toml"):
     (place / "job.toml").write_text(text)
-    ours, petsc = job_files.expanded(line.split(), command_line())
+    ours, petsc = job_files.expand_job_file(line.split(), command_line())
     return " ".join(ours), " ".join(petsc)
 
 
@@ -41,7 +41,7 @@ def test_a_job_file_is_a_command_line(place):
     assert petsc == "-eps_ncv 40 -log_view -st_type sinvert"
     (place / "inner").mkdir()
     (place / "inner/job.toml").write_text('command="check"\nresult="r.h5"\ninput="p.py:f"\nnullspace="constant"')
-    ours, _ = job_files.expanded(["check", "-q", "inner/job.toml", "--tol", "1"], command_line())
+    ours, _ = job_files.expand_job_file(["check", "-q", "inner/job.toml", "--tol", "1"], command_line())
     assert " ".join(ours) == "check --nullspace constant -q inner/r.h5 inner/p.py:f --tol 1"
     parsed = command_line().parse(ours)
     assert (parsed.result, parsed.input, parsed.tol, parsed.quiet) == ("inner/r.h5", "inner/p.py:f", 1.0, True)
@@ -55,7 +55,7 @@ def test_a_job_file_is_a_command_line(place):
     text = 'command = "density"\ninput = "good.npz"\ngrid = 100'
     assert words(place, text, "plan job.toml")[0] == "plan good.npz"
     for line in ("eigs good.npz --json job.toml", "result job.toml", "nothing job.toml", "-q"):
-        assert job_files.expanded(line.split(), command_line()) == (line.split(), [])
+        assert job_files.expand_job_file(line.split(), command_line()) == (line.split(), [])
 
 
 REFUSED = [
@@ -103,9 +103,9 @@ def test_a_job_file_that_is_none_or_for_another_command(place):
             words(place, text, line)
     (place / "job.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="no job file"):
-        job_files.read("job.toml")
+        job_files.read_job_file("job.toml")
     with pytest.raises(InputError, match="no such file"):
-        job_files.read("nowhere.toml")
+        job_files.read_job_file("nowhere.toml")
 
 
 def test_eigs_of_a_job_file_and_flags_that_override_it(place):

@@ -57,7 +57,7 @@ def test_what_products_say(comm):
     layout = pattern.layout
     rows = matrix.tocsr()[layout.start : layout.stop]
     mat = aij(layout, rows.indptr, rows.indices, rows.data)
-    found = method_advice.look(mat, 24, columns=True)
+    found = method_advice.probe_spectrum(mat, 24, columns=True)
     mat.destroy()
     values = np.linalg.eigvalsh(matrix.toarray())
     assert found.trace == pytest.approx(values.sum(), rel=0.25) and found.trace_error > 0

@@ -17,7 +17,7 @@ from sparsehess.runtime import PETSc, blas
 def test_what_is_loaded_multiplies():
     """The library that is named is mapped, and its dgemm multiplies."""
     assert PETSc.Sys.isInitialized()
-    found = blas.loaded()
+    found = blas.loaded_blas()
     mapped = Path("/proc/self/maps").read_text()
     assert os.path.samefile(found["library"], found["library"]) and str(Path(found["library"]).resolve()) in mapped
     assert found["name"] and "numpy" not in found["library"] and "scipy" not in found["library"]
@@ -46,7 +46,7 @@ def test_what_is_loaded_multiplies():
 def test_names(monkeypatch, path, name):
     monkeypatch.setattr(blas, "_library_of", lambda routine: path)
     monkeypatch.setattr(blas, "_told", lambda library, function: "")
-    found = blas.loaded()
+    found = blas.loaded_blas()
     assert found["name"] == name and found["library"] == found["lapack"] == path
     text = stack.stack_text({**stack.stack_facts(PETSc.COMM_WORLD.tompi4py()), "blas": found})
     assert f"\nBLAS         {name} {path}" in text if name else "does not show which" in text
@@ -55,14 +55,14 @@ def test_names(monkeypatch, path, name):
 def test_the_reference_is_said_to_cost(monkeypatch):
     for name, said in ((blas.REFERENCE, 1), ("OpenBLAS", 0)):
         told = {"name": name, "version": None, "kernels": None, "library": "/x", "lapack": "/x"}
-        monkeypatch.setattr(blas, "loaded", lambda told=told: told)
+        monkeypatch.setattr(blas, "loaded_blas", lambda told=told: told)
         facts = stack.stack_facts(PETSc.COMM_WORLD.tompi4py())
         assert [item["name"] for item in facts["missing"]].count("fast BLAS") == said
 
 
 def test_another_library_shows(tmp_path):
     """One that is put in front is what is told, wherever it comes from."""
-    ours = blas.loaded()["library"]
+    ours = blas.loaded_blas()["library"]
     if ours is None:
         pytest.skip("this system does not show its libraries")
     place = tmp_path / "blis-of-a-friend"

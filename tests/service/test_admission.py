@@ -72,6 +72,8 @@ def test_mutated_job_files_are_admitted_or_refused_in_one_line(tmp_path, example
 
 def test_job_files_that_are_written_are_read_back(tmp_path):
     choices = {"input": 'a \\ " b.npz', "k": 3, "tol": 1e-9, "interval": [float("-inf"), 2.0], "set": {"n": True}}
-    (tmp_path / "job.toml").write_text(job_files.written("eigs", choices, {"eps_ncv": 4}, {"name": "ä\x7f\n"}))
-    job = job_files.read(tmp_path / "job.toml")
+    (tmp_path / "job.toml").write_text(
+        job_files.write_job_file("eigs", choices, {"eps_ncv": 4}, {"name": "ä\x7f\n"})
+    )
+    job = job_files.read_job_file(tmp_path / "job.toml")
     assert (job.choices, job.petsc, job.submit) == (choices, {"eps_ncv": 4}, {"name": "ä\x7f\n"})

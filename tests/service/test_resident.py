@@ -330,7 +330,7 @@ def test_submit_status_result_and_cancel_speak_to_a_spool(place, capsys):
 
     def run(*words, status=0):
         line = command_line()
-        ours, _ = job_files.expanded(list(words), line)
+        ours, _ = job_files.expand_job_file(list(words), line)
         arguments = line.parse([*ours, "--spool", spool, "--json", "-"])
         assert line.run(arguments, {}, None) == status
         return json.loads(capsys.readouterr().out)

@@ -8,7 +8,7 @@ import pytest
 
 from sparsehess.errors import InputError
 from sparsehess.pattern import Layout
-from sparsehess.runtime.random_numbers import uniform
+from sparsehess.runtime.random_numbers import draw_uniform
 from sparsehess.storage import checkpoint_format
 from sparsehess.storage.checkpoint import Checkpoint
 from support.interrupted import PROBLEM, contents
@@ -26,7 +26,7 @@ def test_a_stage_comes_back_as_it_was(comm, folder):
         assert again.dtype == array.dtype and np.array_equal(again, array)
     backwards = Layout(layout.comm, 40 - layout.starts[::-1])  # another share of the rows
     rows = saved.array("vectors", backwards.n_local)
-    assert np.array_equal(rows[:, 1], uniform(backwards, 2))
+    assert np.array_equal(rows[:, 1], draw_uniform(backwards, 2))
     assert Checkpoint(folder, comm, resume=True).load("other", PROBLEM) is None
     with pytest.raises(InputError, match="40 rows"):
         saved.array("vectors", layout.n_local + 1)

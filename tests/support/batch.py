@@ -79,7 +79,7 @@ def here(place, command):
     """Return the facts of a command that runs in this process: no start of Python, MPI and PETSc."""
     ours, _, theirs = command.partition(" -- ")
     line = command_line()
-    words, more = job_files.expanded([*ours.split(), "-q", "--json", str(place / "facts.json")], line)
+    words, more = job_files.expand_job_file([*ours.split(), "-q", "--json", str(place / "facts.json")], line)
     options, _, _ = split_petsc([*more, *theirs.split()])
     assert line.run(line.parse(words), options, MPI.COMM_SELF) == 0
     return json.loads((place / "facts.json").read_text())

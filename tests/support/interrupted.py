@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sparsehess.pattern import Layout
-from sparsehess.runtime.random_numbers import uniform
+from sparsehess.runtime.random_numbers import draw_uniform
 from sparsehess.storage.checkpoint import Checkpoint
 from support import faults
 
@@ -32,7 +32,7 @@ class Interrupted(Checkpoint):
 def contents(comm, scale=1.0):
     layout = Layout.from_size(40, comm)
     return layout, {
-        "vectors": scale * np.stack([uniform(layout, 1), uniform(layout, 2)], axis=1),
+        "vectors": scale * np.stack([draw_uniform(layout, 1), draw_uniform(layout, 2)], axis=1),
         "numbers": np.arange(layout.start, layout.stop, dtype=np.int32),
         "bytes": np.arange(layout.start, layout.stop).astype(np.uint8),
         "nothing": np.empty((layout.n_local, 0)),

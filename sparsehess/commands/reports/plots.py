@@ -15,7 +15,7 @@ from sparsehess.derivatives.units import Units
 from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import optional
-from sparsehess.storage.atomic_files import written
+from sparsehess.storage.atomic_files import write_file
 
 if TYPE_CHECKING:
     from sparsehess.eigen.estimates import Density
@@ -160,6 +160,6 @@ def _save(figure: Any, path: str | os.PathLike[str]) -> None:
     import matplotlib.pyplot as plt
 
     figure.tight_layout()
-    with written(Path(path)) as beside:
+    with write_file(Path(path)) as beside:
         figure.savefig(beside, dpi=130, format=Path(path).suffix.lstrip(".") or "png")
     plt.close(figure)

@@ -16,7 +16,7 @@ from sparsehess.eigen.problem.spectrum import SolveSpec
 from sparsehess.errors import InputError, StackError
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, agreement, another_build, complex_scalars, destroy
-from sparsehess.storage.hdf5 import opened
+from sparsehess.storage.hdf5 import open_hdf5
 from sparsehess.storage.matrix_formats import member_sizes
 
 
@@ -101,7 +101,7 @@ def _open(path: Path, n: int) -> Iterator[_Source]:
     with ExitStack() as stack:
         try:
             if path.suffix == ".h5":
-                file = stack.enter_context(closing(opened(path)))
+                file = stack.enter_context(closing(open_hdf5(path)))
                 text = str(file.attrs["json"])
             elif path.suffix == ".npz":
                 member_sizes(path)

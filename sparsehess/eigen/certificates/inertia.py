@@ -13,7 +13,7 @@ from sparsehess.errors import InputError
 from sparsehess.operators.eigenvalues import Inertia
 from sparsehess.operators.operator import Operator
 from sparsehess.runtime import require_real
-from sparsehess.runtime.validation import above_zero
+from sparsehess.runtime.validation import positive_number
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -108,7 +108,7 @@ def count_inertia(problem: EigenProblem, zero: float | None, options: dict) -> I
     if zero is None and problem.zero == 0.0:  # a matrix of zeros, which nothing can be relative to
         least, doubt = float(np.finfo(float).tiny), "" if problem.assembled else "told by a few products"
         return Inertia(0, problem.finite, 0, problem.n - problem.finite, least, problem.assembled, doubt)
-    threshold = problem.zero if zero is None else above_zero(zero, "zero")
+    threshold = problem.zero if zero is None else positive_number(zero, "zero")
     if problem.uncounted:
         return _estimated(problem, threshold, options)
     solver = KrylovSchur(problem, True, options, tol=1e-8)

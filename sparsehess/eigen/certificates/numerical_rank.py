@@ -16,7 +16,7 @@ from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.errors import InputError
 from sparsehess.runtime import has_package, require_real
 from sparsehess.runtime.memory import free_memory
-from sparsehess.runtime.validation import above_zero, whole_number
+from sparsehess.runtime.validation import positive_number, whole_number
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -169,7 +169,7 @@ def rank(
         raise InputError(f"threshold {threshold!r} is neither a number nor 'gap'")
     number = absolute if absolute is not None else threshold
     if number is not None and number != "gap":
-        above_zero(number, "threshold")
+        positive_number(number, "threshold")
     whole_number(samples, "samples", 2)  # their spread is the error
     whole_number(steps, "steps", 1)
     if isinstance(matrix, EigenProblem):

@@ -147,7 +147,7 @@ def _sparsified(entries: Entries, rule: Rule, comm: PETSc.Comm) -> Sparsified:
     if not hasattr(rule, "keep"):
         raise InputError(f"the rule must be Above, Largest, Hysteresis or Inherited, not {type(rule).__name__}")
     kept = rule.keep(entries) | entries.diagonal
-    row_sum, frobenius = entries.lost(kept)
+    row_sum, frobenius = entries.dropped_norms(kept)
     bound = entries.shift(kept)
     left = _left(entries, kept)
     mat = aij(left.layout, left.indptr, left.indices, entries.values[kept])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sparsehess.runtime.random_numbers import hashed
+from sparsehess.runtime.random_numbers import hash_numbers
 from sparsehess.runtime.row_layout import Layout
 
 
@@ -23,7 +23,7 @@ def random_signs(layout: Layout, numbers: Sequence[int], seed: int) -> np.ndarra
     rows = np.arange(layout.start, layout.stop)
     Z = np.empty((layout.n_local, len(numbers)), order="F")
     for column, key in enumerate(_keys(numbers, seed)):
-        Z[:, column] = 1.0 - 2.0 * (hashed(rows, 2 * key) >> np.uint64(63)).astype(np.float64)
+        Z[:, column] = 1.0 - 2.0 * (hash_numbers(rows, 2 * key) >> np.uint64(63)).astype(np.float64)
     return Z
 
 
@@ -36,7 +36,7 @@ def standard_normal(layout: Layout, numbers: Sequence[int], seed: int) -> np.nda
     Z = np.empty((layout.n_local, len(numbers)), order="F")
     for column, key in enumerate(_keys(numbers, seed)):
         first, second = (
-            ((hashed(rows, 2 * key + half) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+            ((hash_numbers(rows, 2 * key + half) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
             for half in (0, 1)
         )
         Z[:, column] = np.sqrt(-2 * np.log(first)) * np.cos(2 * np.pi * second)
@@ -45,4 +45,4 @@ def standard_normal(layout: Layout, numbers: Sequence[int], seed: int) -> np.nda
 
 def _keys(numbers: Sequence[int], seed: int) -> list[int]:
     """Return a seed of 31 bits for each numbered vector of a seed."""
-    return (hashed(np.asarray(numbers, np.int64), seed) >> np.uint64(33)).tolist()
+    return (hash_numbers(np.asarray(numbers, np.int64), seed) >> np.uint64(33)).tolist()

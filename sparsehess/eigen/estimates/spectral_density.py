@@ -16,7 +16,7 @@ from sparsehess.eigen.estimates.spectral_functions import half_width
 from sparsehess.eigen.estimates.spectral_measures import MOMENTS, NARROW, Polynomials, Quadratures
 from sparsehess.errors import InputError
 from sparsehess.runtime.citations import cite
-from sparsehess.runtime.validation import above_zero, reals, whole_number
+from sparsehess.runtime.validation import positive_number, reals, whole_number
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -228,7 +228,7 @@ def density(
     if steps is not None:
         whole_number(steps, "steps", 1)
     if width is not None:
-        above_zero(width, "width")
+        positive_number(width, "width")
     if grid is not None:
         grid = reals(grid, "grid")
         if grid.ndim != 1 or len(grid) < 2 or not (np.isfinite(grid).all() and (np.diff(grid) > 0).all()):

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from sparsehess.errors import EvaluationError, InputError
-from sparsehess.runtime.validation import above_zero, reals
+from sparsehess.runtime.validation import positive_number, reals
 
 Number = TypeVar("Number", float, np.ndarray)
 
@@ -93,7 +93,7 @@ def resolve_function(
         if (value is not None) != (function == user):
             raise InputError(f"{key} is for function {user!r}, which needs it")
         if value is not None:
-            above_zero(value, key)
+            positive_number(value, key)
     if callable(function):
         return Function(getattr(function, "__name__", "function"), function)
     ridge, duration = gamma or 0.0, time or 0.0

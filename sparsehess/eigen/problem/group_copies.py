@@ -32,7 +32,7 @@ def copy_vectors_on_group(vectors: list[PETSc.Vec], A: PETSc.Mat, teams: Teams) 
         return []
     local = np.stack([vector.getArray(readonly=True) for vector in vectors], axis=1)
     copies = []
-    for column in teams.spread(local).T:
+    for column in teams.spread_rows(local).T:
         copies.append(A.createVecRight())
         copies[-1].setArray(column)
     return copies

@@ -6,7 +6,7 @@ import numpy as np
 
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, destroy
-from sparsehess.runtime.random_numbers import uniform
+from sparsehess.runtime.random_numbers import draw_uniform
 
 
 def spectral_bounds(matrix: PETSc.Mat, layout: Layout, steps: int) -> tuple[float, float, float]:
@@ -15,7 +15,7 @@ def spectral_bounds(matrix: PETSc.Mat, layout: Layout, steps: int) -> tuple[floa
     Collective. Both ends lie inside the spectrum; farther out than the norm it hardly ever goes (Zhou and Li
     2011, "Bounding the spectrum of large Hermitian matrices").
     """
-    alpha, beta = tridiagonal(matrix, uniform(layout, 13), min(steps, layout.n))
+    alpha, beta = tridiagonal(matrix, draw_uniform(layout, 13), min(steps, layout.n))
     ritz = np.linalg.eigvalsh(_as_array(alpha, beta))
     return float(ritz[0]), float(ritz[-1]), beta[-1]
 

@@ -12,7 +12,7 @@ import scipy.sparse
 from sparsehess.errors import InputError
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, agreement, aij, another_build, complex_scalars, destroy
-from sparsehess.runtime.random_numbers import uniform
+from sparsehess.runtime.random_numbers import draw_uniform
 from sparsehess.runtime.validation import reals
 
 if TYPE_CHECKING:
@@ -157,8 +157,8 @@ def check_symmetric(name: str, matrix: PETSc.Mat, norm: float, layout: Layout, a
     if not np.isfinite(norm):
         raise InputError(f"{name} has entries that are not finite")
     x, y, image = matrix.createVecRight(), matrix.createVecRight(), matrix.createVecLeft()
-    x.setArray(uniform(layout, 11))
-    y.setArray(uniform(layout, 12))
+    x.setArray(draw_uniform(layout, 11))
+    y.setArray(draw_uniform(layout, 12))
     matrix.mult(y, image)
     forth = x.dot(image)
     matrix.mult(x, image)

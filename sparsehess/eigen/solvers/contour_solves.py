@@ -85,7 +85,7 @@ class Systems:
         self.points = chosen.points
         self.mine = list(range(team, len(chosen.points), self.groups))
 
-    def filtered(self, Y: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+    def apply_filter(self, Y: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
         """Return ½ Σ_j (c_j (z_j M − A)⁻¹ + c̄_j (z̄_j M − A)⁻¹) Y with c (points, k) complex.
 
         Collective. Of real matrices and vectors Re Σ_j c_j (z_j M − A)⁻¹ Y.
@@ -94,7 +94,7 @@ class Systems:
         if k == 0:
             return Y.copy()
         if self.teams is not None:
-            Y = self.teams.spread(Y)
+            Y = self.teams.spread_rows(Y)
         total = np.zeros(Y.shape, PETSc.ScalarType, order="F")
         with (
             agreement(self.comm),

@@ -201,7 +201,7 @@ def solve(
     """
     placed = on_backend(problem, spec.backend)
     try:
-        return _solve(placed, completed(placed, spec), progress or ignore_progress, checkpoint)
+        return _solve(placed, complete_spec(placed, spec), progress or ignore_progress, checkpoint)
     finally:
         if placed is not problem:
             placed.close()
@@ -219,7 +219,7 @@ def _solve(
     return solve_extremal(problem, spec, choice, progress, store)
 
 
-def completed(problem: EigenProblem, spec: SolveSpec) -> SolveSpec:
+def complete_spec(problem: EigenProblem, spec: SolveSpec) -> SolveSpec:
     """Return a spec with its defaults filled in for a problem. Collective."""
     if not spec.takes_all:
         return replace(spec, k=_DEFAULT_K if spec.k is None else spec.k)

@@ -24,7 +24,7 @@ from sparsehess.errors import InputError, StackError
 from sparsehess.runtime import PETSc, destroy, has_package, on_root
 from sparsehess.runtime.citations import cite
 from sparsehess.runtime.petsc_matrices import is_assembled
-from sparsehess.runtime.random_numbers import uniform
+from sparsehess.runtime.random_numbers import draw_uniform
 
 # Iterations, those with a wider subspace among them.
 _MOST = 40
@@ -275,7 +275,7 @@ class _Iteration:
         coefficients = (
             np.broadcast_to(weights, (len(weights), Y.shape[1])) if theta is None else weights / (poles - theta)
         )
-        return self.systems.filtered(Y, coefficients)
+        return self.systems.apply_filter(Y, coefficients)
 
     # --- blocks ---
 
@@ -288,7 +288,7 @@ class _Iteration:
 
     def _random(self, k: int) -> np.ndarray:
         layout = self.problem.layout
-        columns = [uniform(layout, self.seed + 7919 * (self.drawn + i + 1)) for i in range(k)]
+        columns = [draw_uniform(layout, self.seed + 7919 * (self.drawn + i + 1)) for i in range(k)]
         self.drawn += k
         return (
             self._orthonormal(self._project(np.stack(columns, axis=1)))[0] if k else np.empty((layout.n_local, 0))

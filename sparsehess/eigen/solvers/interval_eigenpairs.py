@@ -23,7 +23,7 @@ from sparsehess.eigen.solvers.spectrum_targets import separation
 from sparsehess.eigen.solvers.subintervals import CountedSearch, Subinterval, UncountedSearch
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, complex_scalars
-from sparsehess.runtime.random_numbers import signed
+from sparsehess.runtime.random_numbers import draw_signed
 
 # Up to this size the counts at the ends are confirmed by a second shift each without being asked.
 _CHEAP = 20_000
@@ -319,7 +319,7 @@ def _count_by_quadratures(problem: EigenProblem, low: float, high: float, seed: 
     shares = []
     with scaled_by_mass(problem) as matrix:
         for sample in range(_SAMPLES):
-            start = signed(problem.layout, seed + 7919 * (sample + 1))
+            start = draw_signed(problem.layout, seed + 7919 * (sample + 1))
             nodes, weights = measure(matrix, start, min(_STEPS, problem.n))
             shares.append(weights[(nodes >= low) & (nodes <= high)].sum())
     return problem.n * float(np.mean(shares)), problem.n * float(np.std(shares)) / (_SAMPLES - 1) ** 0.5

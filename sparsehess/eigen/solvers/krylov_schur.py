@@ -31,7 +31,7 @@ from sparsehess.runtime import (
     has_package,
     readable_errors,
 )
-from sparsehess.runtime.random_numbers import uniform
+from sparsehess.runtime.random_numbers import draw_uniform
 
 # Part of a random vector beside guessed ones.
 _UNSEEN = 1e-2
@@ -293,7 +293,7 @@ class KrylovSchur:
         if deflate:
             eps.setDeflationSpace(list(deflate))
         start = problem.A.createVecRight()
-        start.setArray(0.5 + 0.5 * uniform(problem.layout, seed))  # in (0, 1), as SLEPc's own
+        start.setArray(0.5 + 0.5 * draw_uniform(problem.layout, seed))  # in (0, 1), as SLEPc's own
         if guess:
             start.scale(_UNSEEN / start.norm())  # so that none is out of reach
             for vector in guess:

@@ -21,7 +21,7 @@ from sparsehess.eigen.solvers.solve_monitor import OnRestart
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, agreement, on_root
 from sparsehess.runtime.citations import cite
-from sparsehess.runtime.random_numbers import uniform
+from sparsehess.runtime.random_numbers import draw_uniform
 
 # More vectors than this in a block cost more in dense algebra than they save in iterations.
 _BLOCK = 64
@@ -104,7 +104,7 @@ class Lobpcg(Preconditioned):
     def _more(self, number: int) -> np.ndarray:
         """Return random vectors, others every time."""
         seed = 15485863 * self.iterations
-        return np.stack([uniform(self.problem.layout, seed + j) for j in range(number)])
+        return np.stack([draw_uniform(self.problem.layout, seed + j) for j in range(number)])
 
     def _converge(
         self,

@@ -12,7 +12,7 @@ import numpy as np
 from sparsehess.eigen.problem.block_vectors import Preconditioning, Product
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, destroy
-from sparsehess.runtime.random_numbers import uniform
+from sparsehess.runtime.random_numbers import draw_uniform
 
 # The smoother's interval is that of PETSc: from a tenth of the estimate of the largest eigenvalue to a tenth more
 # than it, estimated by so many steps of conjugate gradients.
@@ -126,7 +126,7 @@ def largest(matrix: PETSc.Mat) -> float:
     """Return an estimate from below of the largest eigenvalue of D⁻¹A, D the diagonal of A. Collective."""
     ksp = PETSc.KSP().create(matrix.comm)
     b, x = matrix.createVecRight(), matrix.createVecRight()
-    b.setArray(uniform(Layout.from_local(matrix.getLocalSize()[0], matrix.comm.tompi4py()), 31))
+    b.setArray(draw_uniform(Layout.from_local(matrix.getLocalSize()[0], matrix.comm.tompi4py()), 31))
     try:
         ksp.setOperators(matrix)
         ksp.setType("cg")

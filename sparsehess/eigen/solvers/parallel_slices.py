@@ -64,7 +64,7 @@ def find_in_groups(counter: Slicing, search: CountedSearch, groups: int, options
                 done.update(report.done)
             for name in counter.seconds:  # as long as the slowest took
                 counter.seconds[name] += max(report.seconds[name] for report in reports)
-            for column in teams.joined(found).T:
+            for column in teams.join_columns(found).T:
                 vector = problem.A.createVecRight()
                 vector.setArray(column)
                 search.vectors.append(vector)

@@ -20,7 +20,7 @@ from sparsehess.eigen.solvers.solve_monitor import OnRestart, SolveMonitor, igno
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, SLEPc, destroy, readable_errors
 from sparsehess.runtime.petsc_matrices import is_assembled
-from sparsehess.runtime.random_numbers import uniform
+from sparsehess.runtime.random_numbers import draw_uniform
 
 DEFAULTS = {"eps_type": "krylovschur", "st_type": "filter"}
 
@@ -94,7 +94,7 @@ class PolynomialFilter(IntervalMethod):
         away = [self._weighted(vector) for vector in (*problem.null, *deflate)]
         room = problem.n - len(away)
         start = problem.A.createVecRight()
-        start.setArray(uniform(problem.layout, seed))
+        start.setArray(draw_uniform(problem.layout, seed))
         chosen = {
             "st_filter_range": (self.low, self.high),
             "st_filter_interval": inner,

@@ -19,7 +19,7 @@ from sparsehess.eigen.solvers.solve_monitor import OnProgress, OnRestart, ignore
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, destroy, readable_errors
 from sparsehess.runtime.petsc_matrices import is_assembled
-from sparsehess.runtime.random_numbers import uniform
+from sparsehess.runtime.random_numbers import draw_uniform
 
 # No residual below this part of the tolerance, relative to a typical eigenvalue, is waited for: where an
 # eigenvalue is zero nothing else ends the waiting, and a preconditioner amplifies rounding.
@@ -213,7 +213,7 @@ class Preconditioned(ABC):
     def _random(self, seed: int) -> PETSc.Vec:
         """Return a random vector; it does not depend on the number of ranks."""
         vector = self.problem.A.createVecRight()
-        vector.setArray(uniform(self.problem.layout, seed))
+        vector.setArray(draw_uniform(self.problem.layout, seed))
         return vector
 
     # --- when a pair has converged ---

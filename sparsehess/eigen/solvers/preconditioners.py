@@ -14,7 +14,7 @@ from sparsehess.eigen.solvers.multigrid_cycle import VCycle
 from sparsehess.errors import CheckError
 from sparsehess.runtime import PETSc, complex_scalars, destroy, inserted_options, readable_errors
 from sparsehess.runtime.petsc_matrices import diagonal_of
-from sparsehess.runtime.random_numbers import uniform
+from sparsehess.runtime.random_numbers import draw_uniform
 
 # Products that smoothing takes.
 _DEGREE = 3
@@ -258,7 +258,7 @@ class Multigrid(Diagonal):
         destroy(self._probed)
         self._probed = ksp = PETSc.KSP().create(matrix.comm)
         b, x = matrix.createVecRight(), matrix.createVecRight()
-        b.setArray(uniform(self.problem.layout, 29))
+        b.setArray(draw_uniform(self.problem.layout, 29))
         every = {**self.defaults, **self.options}
         options = {key[3:]: value for key, value in every.items() if key.startswith(("st_pc", "st_mg"))}
         prefix = PREFIX + "probe_"

@@ -13,7 +13,7 @@ from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.spectrum import SolveSpec
 from sparsehess.eigen.solvers.search_store import Gather
 from sparsehess.runtime import PETSc, agreement, complex_scalars, destroy
-from sparsehess.runtime.random_numbers import signed
+from sparsehess.runtime.random_numbers import draw_signed
 from sparsehess.storage.checkpoint import ROUGH, Checkpoint
 
 _STAGE = "search"
@@ -109,7 +109,7 @@ def _norms(name: str, matrix: PETSc.Mat | None, problem: EigenProblem) -> dict[s
     if matrix is None:
         return {}
     vector, image = matrix.createVecs()
-    vector.setArray(signed(problem.layout, 17))
+    vector.setArray(draw_signed(problem.layout, 17))
     matrix.mult(vector, image)
     norms = PETSc.NormType
     size = float(image.norm(norms.NORM_2))
@@ -135,7 +135,7 @@ def _part_in_null_space(problem: EigenProblem) -> dict[str, float]:
     if not problem.null:
         return {}
     vector = problem.A.createVecRight()
-    vector.setArray(signed(problem.layout, 18))
+    vector.setArray(draw_signed(problem.layout, 18))
     parts = [vector.dot(one) for one in problem.null]
     destroy(vector)
     return {"part in the null space": float(np.linalg.norm(parts))}

@@ -261,7 +261,7 @@ class Handle:
             On every rank; where pairs are missing, those that were found can be read all the same.
         """
         asked, error = (k, which or "smallest", tol, method or "auto"), None
-        with runtime.guarded(self.comm, self._guard):
+        with runtime.use_guard(self.comm, self._guard):
             try:
                 self._solve(*asked)
             except Exception as caught:

@@ -29,7 +29,7 @@ from sparsehess.hosts.learning.model_checks import check_reduction
 from sparsehess.hosts.learning.model_share import linear_cost
 from sparsehess.hosts.learning.parameter_groups import Selection
 from sparsehess.runtime import agreement, optional
-from sparsehess.runtime.validation import evaluating
+from sparsehess.runtime.validation import explain_evaluation_errors
 
 if TYPE_CHECKING:
     from jax import Array
@@ -169,7 +169,7 @@ class _JaxFactors(KroneckerFactors[JaxShare]):
 
         super().__init__(make_share, str(getattr(apply, "__name__", "JAX model")), **options)
         layers: list[Layer] = []
-        with agreement(self.comm), evaluating(self.name):
+        with agreement(self.comm), explain_evaluation_errors(self.name):
             if self.share.samples:
                 layers = self._find_layers()
             check_reduction(self.share, self.name)
@@ -177,7 +177,7 @@ class _JaxFactors(KroneckerFactors[JaxShare]):
         first = self.comm.allreduce(self.comm.rank if self.share.samples else self.comm.size, op=MPI.MIN)
         self.layers = self.comm.bcast(layers, root=first)
         self._calls = [call for layer in self.layers for call in layer.calls]
-        with agreement(self.comm), evaluating(self.name):
+        with agreement(self.comm), explain_evaluation_errors(self.name):
             if self.share.samples:
                 self._prepare()
 

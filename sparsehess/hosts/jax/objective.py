@@ -17,7 +17,7 @@ from sparsehess.hosts.jax.tracing_rules import identity_rows
 from sparsehess.hosts.learning.product_modes import MOST_PRODUCTS, PRODUCTS, require_one_of
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import log, optional
-from sparsehess.runtime.validation import evaluating, reals, whole_number
+from sparsehess.runtime.validation import explain_evaluation_errors, reals, whole_number
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -115,7 +115,7 @@ def from_jax(
     def trace() -> sp.csr_array | None:
         # One rank says why there is no pattern.
         tell = log.warning if objective.comm.rank == 0 else log.debug
-        with evaluating(objective.name):
+        with explain_evaluation_errors(objective.name):
             found = trace_sparsity(function, n, slope(np.dtype(np.float64)), tell)
         # With the diagonal, which patterns have, so that there is nothing to add.
         return None if found is None else found + identity_rows(n)

@@ -16,7 +16,7 @@ from sparsehess.hosts.learning.model_share import Share, weigh_shares
 from sparsehess.hosts.learning.parameter_groups import Selection
 from sparsehess.hosts.learning.product_modes import PRODUCTS, REDUCTIONS, require_one_of
 from sparsehess.runtime import agreement, communicator
-from sparsehess.runtime.validation import evaluating, whole_number
+from sparsehess.runtime.validation import explain_evaluation_errors, whole_number
 
 
 class Curvature(Protocol):
@@ -98,7 +98,7 @@ def model_objective(
         exact = make_share("float64")
         fast = exact if products == "float64" else make_share(products)
     weigh_shares(comm, reduction, exact, fast)
-    with agreement(comm), evaluating(name):
+    with agreement(comm), explain_evaluation_errors(name):
         check_reduction(exact, name)
         curvature = make_curvature(fast, memory)
         if exact is not fast:

@@ -10,7 +10,7 @@ import numpy as np
 
 from sparsehess.errors import InputError
 from sparsehess.operators.block_diagonal import LIMIT, BlockDiagonal
-from sparsehess.runtime.validation import evaluating
+from sparsehess.runtime.validation import explain_evaluation_errors
 
 if TYPE_CHECKING:
     from sparsehess.hessian.matrix_free import MatrixFree
@@ -42,7 +42,7 @@ def select_parameters(names: Iterable[str], parameters: Selection) -> list[str]:
     if parameters is None:
         return names
     if callable(parameters):
-        with evaluating("parameters"):
+        with explain_evaluation_errors("parameters"):
             found = [name for name in names if parameters(name)]
         if not found:
             raise InputError(f"no parameter is chosen of {_some(names)}")

@@ -26,7 +26,7 @@ from sparsehess.hosts.learning.parameter_groups import Selection
 from sparsehess.hosts.torch.graphs import graph_bytes
 from sparsehess.hosts.torch.model_share import TorchShare
 from sparsehess.runtime import agreement, optional
-from sparsehess.runtime.validation import evaluating
+from sparsehess.runtime.validation import explain_evaluation_errors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -228,7 +228,7 @@ class _TorchFactors(KroneckerFactors[TorchShare]):
 
         super().__init__(make_share, type(model).__name__, **options)
         self._vectors = _VECTORS[self._curvature]
-        with agreement(self.comm), evaluating(self.name):
+        with agreement(self.comm), explain_evaluation_errors(self.name):
             self.layers = self._find_layers()
             check_reduction(self.share, self.name)
             for layer in self.layers:

@@ -21,7 +21,7 @@ from sparsehess.hosts.torch.graphs import ARRAYS, GRAPHS, apply_batched, differe
 from sparsehess.hosts.torch.parameters import Leaves, convert_module, require_device
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import agreement, communicator, optional
-from sparsehess.runtime.validation import evaluating, reals, whole_number
+from sparsehess.runtime.validation import explain_evaluation_errors, reals, whole_number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,7 +104,7 @@ def from_torch(
     torch = optional("torch", "from_torch", "torch")
     require_one_of(PRODUCTS, products, "products")
     comm, name = communicator(comm), name or str(getattr(function, "__name__", "PyTorch function"))
-    with agreement(comm), evaluating(name):
+    with agreement(comm), explain_evaluation_errors(name):
         whole_number(memory, "memory", 1)
         require_device(torch, device)
         exact = _Copy(torch, function, x, data, "float64", device, memory)

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 import sparsehess as sh
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.spectrum import SolveSpec
-from sparsehess.eigen.solvers.eigs import completed
+from sparsehess.eigen.solvers.eigs import complete_spec
 from sparsehess.eigen.solvers.method_choice import choose
 from sparsehess.eigen.solvers.spectrum_slicing import Slicing
 from sparsehess.errors import InputError, NotConverged, SparseHessError, StackError
@@ -291,7 +291,7 @@ def test_what_auto_chooses_and_why(comm):
     ]
     for matrix, spec, method, reason in asked:
         with EigenProblem.of(matrix, comm=comm) as problem:
-            choice = choose(problem, completed(problem, spec))
+            choice = choose(problem, complete_spec(problem, spec))
             assert choice.method == method and reason in choice.reason
     mat = shell(small, comm)
     with EigenProblem.of(mat) as problem:
