@@ -137,3 +137,12 @@ def test_architecture_names_what_is_there():
     for file in files:
         found = (TOP / file).is_file() or (TOP / "sparsehess" / file).is_file()
         assert found or ("/" not in file and file in everywhere), f"{file} is nowhere"
+
+
+def test_no_name_that_is_loaded_later_is_a_module_too():
+    """Else the name is the module once something has imported it."""
+    for name in filter(is_face, modules()):
+        path = modules()[name]
+        tables = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Dict)]
+        later = {key.value for table in tables for key in table.keys if isinstance(key, ast.Constant)}
+        assert not [one for one in later if f"{name}.{one}" in modules()], name

@@ -14,7 +14,7 @@ _HOME = {
     "lbfgs": "quasi_newton",
     "Kronecker": "kronecker",
     "EigenCorrected": "eigen_corrected",
-    "nearest_kronecker": "nearest_kronecker",
+    "nearest_kronecker": "nearest_kronecker_sum",
     "BlockDiagonal": "block_diagonal",
     "DirectSum": "direct_sum",
     "congruence": "combinations",

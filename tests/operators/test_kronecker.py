@@ -12,7 +12,7 @@ from sparsehess.operators.direct_sum import DirectSum
 from sparsehess.operators.eigen_corrected import EigenCorrected
 from sparsehess.operators.kronecker import Kronecker, first_products
 from sparsehess.operators.matrix_vectors import Grid
-from sparsehess.operators.nearest_kronecker import nearest_kronecker
+from sparsehess.operators.nearest_kronecker_sum import nearest_kronecker
 from support.cases import laplacian
 from support.dense_answers import agrees, dense, ends, own, positive, symmetric
 

@@ -16,7 +16,7 @@ from sparsehess.operators.eigen_corrected import EigenCorrected
 from sparsehess.operators.kronecker import Kronecker
 from sparsehess.operators.low_rank import LowRankDiagonal
 from sparsehess.operators.matrix_functions import funm
-from sparsehess.operators.nearest_kronecker import nearest_kronecker
+from sparsehess.operators.nearest_kronecker_sum import nearest_kronecker
 from sparsehess.operators.quasi_newton import lbfgs, sr1
 from sparsehess.operators.transforms import selection, sharing
 from support.cases import laplacian
