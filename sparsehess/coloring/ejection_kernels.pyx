@@ -15,7 +15,7 @@ from libc.stdint cimport int32_t, int64_t, uint16_t, uint64_t
 
 import numpy as np
 
-from sparsehess.runtime.random_numbers import hashed
+from sparsehess.runtime.random_numbers import hash_numbers
 
 cdef int64_t _FIXED = <int64_t>1 << 40  # weighs more than all vertices that may be ejected
 cdef enum:
@@ -192,7 +192,7 @@ cdef class Distance2:
         cdef Py_ssize_t k = 0, failed = 0
         while k < vertices.shape[0]:
             self.chunk = self.chunks[vertices[k]]
-            self.random = int(hashed(np.array([self.chunk]), self.seed)[0]) | 1
+            self.random = int(hash_numbers(np.array([self.chunk]), self.seed)[0]) | 1
             self.left = 0
             while k < vertices.shape[0] and self.chunks[vertices[k]] == self.chunk:
                 self.waiting[self.left] = vertices[k]
