@@ -24,7 +24,7 @@ from sparsehess.pattern import Pattern
 from sparsehess.runtime import agreement, on_root, optional
 from sparsehess.runtime.random_numbers import hash_numbers
 from sparsehess.runtime.row_layout import offsets
-from sparsehess.storage.atomic_files import open_unfailing, write_file
+from sparsehess.storage.atomic_files import open_deferring_errors, write_file
 from sparsehess.storage.hdf5 import create_hdf5, open_hdf5
 
 _FORMAT = 1
@@ -149,7 +149,7 @@ def _read_facts(path: Path, here: str, n: int) -> dict:
 
 
 def _write_npz(path: Path, text: str, n: int, pieces: Iterable[np.ndarray]) -> None:
-    with open_unfailing(path) as target, zipfile.ZipFile(target, "w") as archive:
+    with open_deferring_errors(path) as target, zipfile.ZipFile(target, "w") as archive:
         with archive.open("facts.npy", "w") as stream:
             np.lib.format.write_array(stream, np.array(text))
         with archive.open("colors.npy", "w", force_zip64=True) as stream:

@@ -33,7 +33,7 @@ from sparsehess.runtime.random_numbers import hash_rows
 from sparsehess.storage.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
-    from sparsehess.storage.checkpoint_format import Saved
+    from sparsehess.storage.checkpoint_format import StoredStage
 
 # Bytes on a rank that wait to be saved, at most; then they are saved before the interval is over.
 _WAITING = 2**28
@@ -60,7 +60,7 @@ class NoJournal(NoRecorder):
         """Return the colouring that make() returns. Collective."""
         return make()
 
-    def load_hessian(self) -> Saved | None:
+    def load_hessian(self) -> StoredStage | None:
         """Return the stage of a Hessian that was saved: none. Collective."""
         return None
 
@@ -121,7 +121,7 @@ class Journal(NoJournal):
                 log.warning("%s: another request than now: evaluated anew from here on", saved.path)
             self._diverged, saved = True, None
         if saved is not None:
-            record.rows[saved.meta["kept"]] = saved.array("rows", n_local).T
+            record.rows[saved.meta["kept"]] = saved.read_rows("rows", n_local).T
             record.done.flat[saved.meta["done"]] = True
         if not record.done.all():
             self._waiting.append((number, request, record))
@@ -129,14 +129,14 @@ class Journal(NoJournal):
 
     def must_stop(self, group: MPI.Comm) -> bool:
         """See `Recorder`."""
-        return bool(group.allreduce(self._checkpoint.wanted, op=MPI.LOR))
+        return bool(group.allreduce(self._checkpoint.wants_save, op=MPI.LOR))
 
     def save_due(self) -> None:
         """See `Recorder`."""
         waiting = sum(record.rows.nbytes for _, _, record in self._waiting)
-        if self._checkpoint.due(waiting > _WAITING):
+        if self._checkpoint.is_due(waiting > _WAITING):
             self._save()
-            self._checkpoint.saved()
+            self._checkpoint.finish_save()
 
     def finish(self, record: Record) -> np.ndarray:
         """See `Recorder`."""
@@ -148,7 +148,7 @@ class Journal(NoJournal):
         saved = self._load(self._next())
         if saved is None or saved.meta["asked"] != _SWEEPS:
             return 0
-        sums.resume(saved.array("entries", sums.pattern.nnz_local))
+        sums.resume(saved.read_rows("entries", sums.pattern.nnz_local))
         return int(saved.meta["done"])
 
     def end_sweep(self, done: int, last: bool, sums: ElementAssembly) -> None:
@@ -174,7 +174,7 @@ class Journal(NoJournal):
         saved = self._load(number)
         if saved is not None and saved.meta["asked"] == _MEASURED:
             arrays: dict[str, Any] = {
-                name: saved.array(name, self._layout.n_local) for name in saved.meta["names"]
+                name: saved.read_rows(name, self._layout.n_local) for name in saved.meta["names"]
             }
             self._number = saved.meta["next"]
             for name, calls in saved.meta["calls"].items():
@@ -219,7 +219,7 @@ class Journal(NoJournal):
         self._checkpoint.save("coloring", self._fingerprint, {**meta, "pattern": identity}, arrays)
         return made
 
-    def load_hessian(self) -> Saved | None:
+    def load_hessian(self) -> StoredStage | None:
         """Return the stage of the Hessian that was saved, or None. Collective."""
         return self._checkpoint.load("hessian", self._fingerprint)
 
@@ -238,7 +238,7 @@ class Journal(NoJournal):
         self._number += 1
         return self._number - 1
 
-    def _load(self, number: int) -> Saved | None:
+    def _load(self, number: int) -> StoredStage | None:
         return None if self._diverged else self._checkpoint.load(_name(number), self._fingerprint)
 
     def _save(self) -> None:

@@ -14,7 +14,7 @@ from sparsehess.hessian.stored_structure import load_coloring, load_pattern, sto
 from sparsehess.pattern import Pattern
 
 if TYPE_CHECKING:
-    from sparsehess.storage.checkpoint_format import Saved
+    from sparsehess.storage.checkpoint_format import StoredStage
 
 
 def describe_hessian(hessian: Hessian) -> tuple[dict, dict[str, np.ndarray]]:
@@ -36,7 +36,7 @@ def describe_hessian(hessian: Hessian) -> tuple[dict, dict[str, np.ndarray]]:
 
 
 def restore_hessian(
-    saved: Saved,
+    saved: StoredStage,
     pattern: Pattern,
     coloring: str | Coloring | None,
     prepare: Callable[[Pattern, str | Coloring | None], Hessian],
@@ -61,7 +61,7 @@ def restore_hessian(
         coloring = load_coloring(saved, pattern)
     noise = None
     if "noise" in saved.meta:
-        noise = Noise(saved.array("level", rows), saved.array("relative", rows), **saved.meta["noise"])
+        noise = Noise(saved.read_rows("level", rows), saved.read_rows("relative", rows), **saved.meta["noise"])
     hessian = prepare(pattern, coloring)
-    hessian.restore(saved.array("values", pattern.nnz_local), noise, saved.meta["hessian"])
+    hessian.restore(saved.read_rows("values", pattern.nnz_local), noise, saved.meta["hessian"])
     return hessian

@@ -10,7 +10,7 @@ from sparsehess.coloring import Coloring, fingerprint
 from sparsehess.pattern import Layout, Pattern
 
 if TYPE_CHECKING:
-    from sparsehess.storage.checkpoint_format import Saved
+    from sparsehess.storage.checkpoint_format import StoredStage
 
 _COLORING = ("count", "kind", "order", "rule", "seed", "lower_bound", "seconds")
 
@@ -31,12 +31,12 @@ def store_pattern(pattern: Pattern) -> tuple[dict, dict[str, np.ndarray]]:
     return {"source": pattern.source, "size": size, "rows": base.n}, arrays
 
 
-def load_pattern(saved: Saved, layout: Layout) -> Pattern:
+def load_pattern(saved: StoredStage, layout: Layout) -> Pattern:
     """Return the pattern of a saved stage in a layout whose groups stay together. Collective."""
     size = saved.meta["size"]
     rows = Layout(layout.comm, layout.starts // size)
-    lengths = saved.array("lengths", rows.n_local)
-    columns = saved.array("columns", int(lengths.sum()))
+    lengths = saved.read_rows("lengths", rows.n_local)
+    columns = saved.read_rows("columns", int(lengths.sum()))
     own = np.repeat(np.arange(rows.start, rows.stop), lengths)
     base = Pattern.from_pairs(own, columns, rows.n, layout=rows, source=saved.meta["source"])
     return base.with_dofs(size)
@@ -48,8 +48,8 @@ def store_coloring(coloring: Coloring) -> tuple[dict, dict[str, np.ndarray]]:
     return {"coloring": facts}, {"colors": coloring.colors.astype(np.int32)}
 
 
-def load_coloring(saved: Saved, pattern: Pattern) -> Coloring:
+def load_coloring(saved: StoredStage, pattern: Pattern) -> Coloring:
     """Return the colouring of a saved stage. Collective."""
-    colors = saved.array("colors", pattern.layout.n_local)
+    colors = saved.read_rows("colors", pattern.layout.n_local)
     ghosts = pattern.exchange.halo(colors)[pattern.layout.n_local :]
     return Coloring(pattern.layout, colors, ghosts, **saved.meta["coloring"])

@@ -110,7 +110,7 @@ def admit(folder: Path, allowance: Allowance, line: CommandLine) -> Task:
             _regular(Path(real))
             if _within(real, (os.path.realpath(folder),)) and os.stat(real).st_uid != os.stat(folder).st_uid:
                 raise job.refuse(key, f"{_shown(value, folder)} belongs to another user than the job")
-            read += matrix_formats.claimed_bytes(real)
+            read += matrix_formats.read_claimed_bytes(real)
     k = getattr(arguments, "k", None) or 0
     needed = _COPIES * read + 8 * 2 * k
     if limits.memory is not None and needed > limits.memory:

@@ -34,7 +34,7 @@ from pathlib import Path
 from sparsehess.errors import InputError
 from sparsehess.service import job_outcomes
 from sparsehess.service.job_outcomes import attempts, read_json, read_outcome, write_outcome
-from sparsehess.storage.atomic_files import replace_file, sync_file_system, sync_names
+from sparsehess.storage.atomic_files import replace_file, sync_file_system, sync_folder
 
 log = logging.getLogger("sparsehess")
 
@@ -145,7 +145,7 @@ class Spool:
         sync_file_system(self.path)
         for folder in drafts:
             os.rename(folder, self.path / "queued" / f"{LIMIT - priority:04d}.{folder.name}")
-        sync_names(self.path / "queued")
+        sync_folder(self.path / "queued")
         return [folder.name for folder in drafts]
 
     # --- for the service ---

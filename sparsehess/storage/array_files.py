@@ -15,7 +15,7 @@ from sparsehess.errors import InputError, StackError
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, agreement, another_build, complex_scalars, on_root
 from sparsehess.storage.hdf5 import open_hdf5
-from sparsehess.storage.matrix_formats import member_sizes
+from sparsehess.storage.matrix_formats import read_member_shapes
 
 
 def read_coordinates(path: str | os.PathLike[str], layout: Layout) -> np.ndarray:
@@ -87,7 +87,7 @@ def _load_vectors(path: Path, n: int) -> np.ndarray:
             with open_hdf5(path) as file:
                 arrays = {name: item[()] for name, item in file.items() if getattr(item, "ndim", 0) == 2}
         elif path.suffix == ".npz":
-            member_sizes(path)
+            read_member_shapes(path)
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive if archive[name].ndim == 2}
         else:

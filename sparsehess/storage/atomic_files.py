@@ -1,4 +1,4 @@
-"""Files appear whole: written beside, then renamed. What a killed process has left beside is removed."""
+"""Atomic replacement of files: a file is written under a temporary name, then renamed; leftovers are removed."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from sparsehess.errors import InputError
 T = TypeVar("T")
 
 
-def unfinished_name(path: Path) -> Path:
-    """Return a hidden name in the folder of `path`, which nobody can foresee and which tells who has made it.
+def make_unfinished_name(path: Path) -> Path:
+    """Return an unpredictable hidden name in the folder of `path`, with process and machine in it.
 
     Not collective.
     """
@@ -32,7 +32,7 @@ def replace_file(path: Path) -> Iterator[Path]:
 
     Not collective.
     """
-    unfinished = unfinished_name(path)
+    unfinished = make_unfinished_name(path)
     try:
         yield unfinished
         os.replace(unfinished, path)
@@ -42,7 +42,7 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def write_file(path: Path) -> Iterator[Path]:
-    """Yield a name as `replace_file` does, for an answer; what earlier writers of it have left is removed.
+    """Yield a name as `replace_file` does; remove leftovers of ended writers; explain errors.
 
     Not collective.
 
@@ -67,27 +67,27 @@ def explain_write_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def open_unfailing(path: Path) -> Iterator[io.RawIOBase]:
-    """Yield a new file for a library that does not bear a write that fails.
+def open_deferring_errors(path: Path) -> Iterator[io.RawIOBase]:
+    """Yield a new file whose first write error is raised at the end of the block.
 
-    Not collective. The stream says that all went well, and the first error is raised at the end of the block.
+    Not collective. For libraries that end the process where a write fails: until the end all writes succeed.
     """
     with open(path, "w+b", buffering=0) as stream:
-        target = _Unfailing(stream.fileno())
+        target = _DeferringFile(stream.fileno())
         yield target
         if target.error is not None:
             raise target.error
 
 
-class _Unfailing(io.RawIOBase):
-    """A file that takes all that is written to it, and remembers the first error of the disk."""
+class _DeferringFile(io.RawIOBase):
+    """A file that accepts every write, and remembers the first error of the disk."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor, self._at, self._end = descriptor, 0, os.fstat(descriptor).st_size
         self.error: OSError | None = None
 
     def _tried(self, function: Callable[..., T], *arguments: Any) -> T | None:
-        """Return what a call returns, None from its first failure on."""
+        """Call a function of the descriptor; return its result, None from the first failure on."""
         if self.error is None:
             try:
                 return function(self._descriptor, *arguments)
@@ -96,22 +96,22 @@ class _Unfailing(io.RawIOBase):
         return None
 
     def readable(self) -> bool:
-        """Return that it is. Not collective."""
+        """Return True. Not collective."""
         return True
 
     writable = seekable = readable
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go somewhere, and return where that is. Not collective."""
+        """Set the position, and return it. Not collective."""
         self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._end}[whence]
         return self._at
 
     def tell(self) -> int:
-        """Return where it is. Not collective."""
+        """Return the position. Not collective."""
         return self._at
 
     def write(self, data: Any) -> int:
-        """Write all of it, or what the disk takes. Not collective."""
+        """Write data as far as the disk accepts it, and return its whole length. Not collective."""
         left = memoryview(data).cast("B")
         size = len(left)
         while len(left) and (done := self._tried(os.pwrite, left, self._at)) is not None:
@@ -121,7 +121,7 @@ class _Unfailing(io.RawIOBase):
         return size
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a buffer with what was written, zeros where that is nowhere; return its length. Not collective."""
+        """Fill a buffer from the file, zeros beyond its end; return its length. Not collective."""
         view = memoryview(buffer).cast("B")
         data = self._tried(os.pread, len(view), self._at) or b""
         view[:] = data + bytes(len(view) - len(data))
@@ -136,7 +136,7 @@ class _Unfailing(io.RawIOBase):
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what processes of this machine that have ended have left beside `path`. Not collective."""
+    """Remove temporary files of `path` whose process, on this machine, has ended. Not collective."""
     ours = re.compile(rf"\.(\d+)-{re.escape(_host())}-[0-9a-f]{{8}}\.{re.escape(path.name)}", re.ASCII)
     with suppress(OSError):
         for name in os.listdir(path.parent):
@@ -161,7 +161,7 @@ def _lives(pid: int) -> bool:
 
 
 def sync_file_system(path: Path) -> None:
-    """Have all that was written to the file system of a path on its disk. Not collective."""
+    """Synchronise the file system of a path with its disk. Not collective."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         libc = ctypes.CDLL(None)
@@ -171,8 +171,8 @@ def sync_file_system(path: Path) -> None:
         os.close(descriptor)
 
 
-def sync_names(folder: Path) -> None:
-    """Have the names in a folder on its disk. Not collective."""
+def sync_folder(folder: Path) -> None:
+    """Synchronise the names in a folder with its disk. Not collective."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

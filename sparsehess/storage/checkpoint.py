@@ -1,7 +1,7 @@
-"""Checkpoints: what a long run has so far, saved at intervals and on signals, for another run to go on from.
+"""Checkpoints: the state of a long run, saved at intervals and on signals, from which another run resumes.
 
-A folder holds one file a stage (`stored`), and the one before it under `.1`. A file is written under
-another name, brought to the disk, and renamed; so a run that is killed at any moment leaves a whole one.
+A folder holds one file a stage (`checkpoint_format`), and the previous one under `.1`. A file is written under
+another name, synchronised with the disk, and renamed. A run that is killed at any moment leaves a whole file.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ import numpy as np
 from sparsehess.errors import Damaged, InputError, Stopped
 from sparsehess.runtime import agreement, communicator, log, on_root
 from sparsehess.storage import checkpoint_format
-from sparsehess.storage.atomic_files import sync_names
-from sparsehess.storage.checkpoint_format import Saved
-from sparsehess.storage.folder_lock import Lock
+from sparsehess.storage.atomic_files import sync_folder
+from sparsehess.storage.checkpoint_format import StoredStage
+from sparsehess.storage.folder_lock import FolderLock
 
 _SUFFIX, _BEFORE, _BESIDE = ".ckpt", ".ckpt.1", ".ckpt.new"
 
-# Numbers of a fingerprint that come from sums over ranks agree this well for one problem; those whose name begins
-# so come from differences of gradients, which agree less.
+# Relative tolerance of numbers in a fingerprint that are sums over ranks. Those whose name begins with ROUGH come
+# from differences of gradients, which agree less.
 _ROUNDING = 1e-8
 ROUGH, _DIFFERENCES = "about ", 1e-3
 
 
 class Checkpoint:
-    """A folder in which a run saves what it has, and when that is due.
+    """A folder in which a run saves its stages, and the clock that says when.
 
-    Collective to make. Handed down from call to call; where it is None nothing is saved and nothing is asked.
+    Collective to make.
 
     Parameters
     ----------
     directory
-        One for each run; made if it is not there. All ranks must see it.
+        A folder of this run alone, on a file system that all ranks share. It is made if it is missing.
     comm
-        Of the ranks that save together.
+        Communicator of the ranks that save together.
     interval
         Seconds between saves; 0 saves after every gradient.
     resume
-        Whether to go on from what the folder holds. Where it holds nothing a run begins from the beginning.
+        Whether the run resumes from the files in the folder. It starts anew where there are none.
 
     Raises
     ------
@@ -56,9 +56,8 @@ class Checkpoint:
 
     Notes
     -----
-    Nothing here installs signal handlers: whoever does has them call `interrupt`. The run then saves and raises
-    `Stopped` after the gradient, or the iteration of the solver, that it is at. A factorization and a colouring
-    cannot be interrupted; they end first.
+    The caller installs the signal handlers; they call `interrupt`. The run then saves and raises `Stopped` after
+    its present gradient or iteration of the solver. A factorization and a colouring end first.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class Checkpoint:
         self.stopping = False  # whether all ranks have agreed that a signal came
         self._signal = 0
         self._told = ""
-        self._lock: Lock | None = None  # of rank 0
+        self._lock: FolderLock | None = None  # of rank 0
         self._damaged: set[str] = set()  # stages whose latest file is damaged: the one before it is worth more
         with agreement(self.comm):
             if not self.interval >= 0:
@@ -91,7 +90,7 @@ class Checkpoint:
         if not os.access(self.directory, os.W_OK | os.X_OK):
             raise InputError(f"{self.directory}: checkpoints cannot be written there")
         try:
-            self._lock = Lock(self.directory)
+            self._lock = FolderLock(self.directory)
         except OSError as error:
             raise InputError(f"{self.directory}: checkpoints cannot be written there: {error.strerror}") from error
         if not self.resume and any(not path.name.endswith(_BESIDE) for path in self._files()):
@@ -101,35 +100,40 @@ class Checkpoint:
             )
 
     def interrupt(self, number: int = signal.SIGTERM) -> None:
-        """Have the run save and stop as soon as it can.
+        """Ask the run to save and stop as soon as it can.
 
-        Not collective: any rank may be told, and the others hear of it.
+        Not collective: one rank is enough; `is_due` tells the others.
         """
         self._signal = int(number)
 
     @property
-    def wanted(self) -> bool:
+    def wants_save(self) -> bool:
         """Whether this rank would save now.
 
         Not collective.
         """
         return bool(self._signal) or time.monotonic() - self._last >= self.interval
 
-    def due(self, also: bool = False) -> bool:
-        """Return whether any rank would save now, for this reason `also`.
+    def is_due(self, also: bool = False) -> bool:
+        """Return whether any rank would save now.
 
-        Collective: a small allreduce. `stopping` says afterwards whether a signal has come to any rank.
+        Collective: a small allreduce. It also sets `stopping`: whether a signal has come to any rank.
+
+        Parameters
+        ----------
+        also
+            Another reason of this rank to save.
         """
-        mine = np.array([self._signal, self.wanted or also], np.int32)
+        mine = np.array([self._signal, self.wants_save or also], np.int32)
         self.comm.Allreduce(MPI.IN_PLACE, mine, op=MPI.MAX)
         self.stopping = bool(mine[0])
         self._signal = int(mine[0])
         return bool(mine[1])
 
-    def saved(self) -> None:
-        """Begin the next interval, everything being saved; after a signal end the run.
+    def finish_save(self) -> None:
+        """Begin the next interval after all stages are saved; after a signal end the run.
 
-        Not collective; the same on every rank after `due`.
+        Not collective; the same on every rank after `is_due`.
 
         Raises
         ------
@@ -145,35 +149,35 @@ class Checkpoint:
             )
 
     def save(self, stage: str, fingerprint: dict, meta: dict, arrays: dict[str, np.ndarray]) -> bool:
-        """Save a stage, the one saved before is kept beside it; return whether that was done.
+        """Save a stage beside the one saved before; return whether it was written.
 
-        Collective. Where the disk does not take it the run goes on, with a warning, unless it is to stop.
+        Collective. Where the disk refuses the file, rank 0 warns and the run goes on, unless a signal stops it.
 
         Parameters
         ----------
         stage
             Its name.
         fingerprint
-            Of the problem: JSON.
+            Facts by which the problem is recognised: JSON.
         meta, arrays
-            See `stored.write`.
+            See `checkpoint_format.write_stage`.
 
         Raises
         ------
         InputError
-            The file cannot be written, and the run is to stop.
+            The file cannot be written, and a signal stops the run.
         """
         path = self._path(stage, _SUFFIX)
         beside, error = self._path(stage, _BESIDE), None
         try:
-            checkpoint_format.write(beside, self.comm, fingerprint, meta, arrays)
+            checkpoint_format.write_stage(beside, self.comm, fingerprint, meta, arrays)
             if self.comm.rank == 0:
                 if stage not in self._damaged:
                     with contextlib.suppress(FileNotFoundError):
                         os.replace(path, self._path(stage, _BEFORE))
                 os.replace(beside, path)
                 self._damaged.discard(stage)
-                sync_names(self.directory)
+                sync_folder(self.directory)
         except OSError as caught:
             error = caught
             with contextlib.suppress(OSError):
@@ -189,10 +193,10 @@ class Checkpoint:
         self._told = told
         return False
 
-    def load(self, stage: str, fingerprint: dict) -> Saved | None:
-        """Return what was saved of a stage, or None where that is nothing, or `resume` was not asked for.
+    def load(self, stage: str, fingerprint: dict) -> StoredStage | None:
+        """Return the saved stage; None where there is none, or where `resume` is false.
 
-        Collective. A damaged file is passed over, with a warning, for the one before it.
+        Collective. A damaged file is replaced by the one before it, with a warning.
 
         Raises
         ------
@@ -207,7 +211,7 @@ class Checkpoint:
             if not exists:
                 continue
             try:
-                found = checkpoint_format.read(self._path(stage, suffix), self.comm)
+                found = checkpoint_format.read_stage(self._path(stage, suffix), self.comm)
                 break
             except Damaged as error:
                 damage = damage or error
@@ -219,17 +223,17 @@ class Checkpoint:
             self._damaged.add(stage)
             if self.comm.rank == 0:
                 log.warning("%s; the one before it is used", damage)
-        other = difference(found.fingerprint, fingerprint)
+        other = describe_difference(found.fingerprint, fingerprint)
         if other:
             raise InputError(f"{found.path} is the checkpoint of another problem ({other}): give another folder")
         return found
 
     def drop(self, stages: Iterable[str]) -> None:
-        """Remove what was saved of these stages. Collective; rank 0 does it."""
+        """Remove the files of these stages. Collective; rank 0 does it."""
         self._remove([self._path(stage, suffix) for stage in stages for suffix in (_BEFORE, _SUFFIX, _BESIDE)])
 
     def clear(self) -> None:
-        """Remove everything that was saved, and let go of the folder: the run has what it was for.
+        """Remove all files, and unlock the folder: the run is complete.
 
         Collective; rank 0 does it.
         """
@@ -239,7 +243,7 @@ class Checkpoint:
             self._lock = None
 
     def _remove(self, paths: list[Path]) -> None:
-        """Remove files that are not needed any more; one that stays is no reason to lose what the run has."""
+        """Remove obsolete files; rank 0 warns of one that cannot be removed, and the run goes on."""
         self.comm.Barrier()  # nobody reads any more
         if self.comm.rank == 0:
             try:
@@ -256,8 +260,8 @@ class Checkpoint:
         return self.directory / (stage + suffix)
 
 
-def difference(saved: dict, here: dict) -> str:
-    """Return in what two fingerprints differ, empty if in nothing.
+def describe_difference(saved: dict, here: dict) -> str:
+    """Return the first difference of two fingerprints in words; empty if they agree.
 
     Not collective.
     """

@@ -29,25 +29,26 @@ from sparsehess.runtime.random_numbers import hash_numbers
 VERSION = 1
 _MAGIC = b"sparsehess-ckpt\n"
 _PREFIX = struct.Struct("<16sQI")
-_TYPES = {"<f8": np.uint64, "<i8": np.uint64, "<i4": np.uint32, "|u1": np.uint8}  # and what their bits are read as
+# Types of stored arrays, and the integers as which a checksum reads their bits.
+_TYPES = {"<f8": np.uint64, "<i8": np.uint64, "<i4": np.uint32, "|u1": np.uint8}
 
-# Elements that are sent, written, read or summed up at a time.
+# Elements in one message, write, read or partial sum.
 _PIECE = 1 << 20
 _TAG = 75
 
 
 @dataclass(frozen=True, eq=False)
-class Saved:
-    """A stage that was read and whose checksums are right.
+class StoredStage:
+    """A stage of a file whose checksums are right; its arrays are read when they are asked for.
 
     Attributes
     ----------
     path
         Of the file.
     fingerprint
-        Of the problem that it belongs to.
+        Facts by which its problem is recognised.
     meta
-        What was saved beside the arrays.
+        Facts saved beside the arrays.
     """
 
     path: Path
@@ -60,7 +61,7 @@ class Saved:
         """Return whether there is an array of this name."""
         return name in self._blocks
 
-    def array(self, name: str, count: int) -> np.ndarray:
+    def read_rows(self, name: str, count: int) -> np.ndarray:
         """Return (count, ...) this rank's part of an array, after those of the ranks before it.
 
         Collective.
@@ -81,10 +82,10 @@ class Saved:
             return _read(stream, block, start * width, count * width).reshape(shape)
 
 
-def write(path: Path, comm: MPI.Comm, fingerprint: dict, meta: dict, arrays: dict[str, np.ndarray]) -> None:
-    """Write a stage under this name, which must not be that of a stage that is wanted still; it is on disk then.
+def write_stage(path: Path, comm: MPI.Comm, fingerprint: dict, meta: dict, arrays: dict[str, np.ndarray]) -> None:
+    """Write a stage to a new file of this name, and synchronise it with the disk.
 
-    Collective. Rank 0 writes, a bounded piece of another rank's rows at a time.
+    Collective. Rank 0 writes, a bounded piece of another rank's rows at a time. A file of this name is replaced.
 
     Parameters
     ----------
@@ -147,7 +148,7 @@ def write(path: Path, comm: MPI.Comm, fingerprint: dict, meta: dict, arrays: dic
 def _gathered(
     array: np.ndarray, comm: MPI.Comm, stream: BinaryIO | None, error: Exception | None, room: np.ndarray
 ) -> Exception | None:
-    """Write what all ranks have of an array, in their order; return what went wrong so far. Collective."""
+    """Write an array, rank by rank; return the first error so far. Collective."""
     flat = array.reshape(-1)
     sizes = comm.allgather(flat.size)
     if comm.rank:
@@ -168,15 +169,15 @@ def _gathered(
     return error
 
 
-def read(path: Path, comm: MPI.Comm) -> Saved:
-    """Return a stage after its checksums were found right; every rank looks through a part of the file.
+def read_stage(path: Path, comm: MPI.Comm) -> StoredStage:
+    """Return a stage whose checksums are right; every rank checks a part of the file.
 
     Collective.
 
     Raises
     ------
     Damaged
-        The file is not what was written.
+        A checksum or a size is wrong.
     InputError
         It cannot be read on a rank.
     """
@@ -198,7 +199,7 @@ def read(path: Path, comm: MPI.Comm) -> Saved:
         if total % 2**64 != block["sum"]:
             raise Damaged(f"{path} is damaged: the checksum of {block['name']} is not that of its contents")
     blocks = {block["name"]: block for block in header["blocks"]}
-    return Saved(path, header["fingerprint"], header["meta"], comm, blocks)
+    return StoredStage(path, header["fingerprint"], header["meta"], comm, blocks)
 
 
 def _header(path: Path) -> tuple[dict, int]:
@@ -246,7 +247,7 @@ def _read(stream: BufferedReader, block: dict, first: int, count: int) -> np.nda
 
 
 def _sum(array: np.ndarray, start: int) -> int:
-    """Return a checksum of elements from number `start` on; those of parts add up, modulo 2**64. Not collective.
+    """Return a checksum of elements from number `start` on; checksums of parts add up, modulo 2**64.
 
     Each element is mixed with its number by a bijection, so that a change of any one changes the sum.
     """

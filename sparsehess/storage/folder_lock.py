@@ -1,4 +1,4 @@
-"""One run at a time in a folder of checkpoints: two would take each other's files for their own."""
+"""A lock by which one run at a time saves in a folder of checkpoints."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from pathlib import Path
 from sparsehess.errors import InputError
 from sparsehess.runtime import log
 
-# Seconds that a run which was told to end, or killed, may take to be gone.
+# Seconds to wait for a run that is ending.
 _PATIENCE = 5.0
 
-# What says that another process has a lock, and that a file system has no locks.
+# Error numbers: another process holds the lock; the file system has no locks.
 _HELD = (errno.EACCES, errno.EAGAIN)
 _NONE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
-class Lock:
-    """A folder held by this process as long as the object lives, or until it lets go. Not collective.
+class FolderLock:
+    """A lock of a folder, held until `remove` or the end of the object. Not collective.
 
-    By a record lock: file systems of clusters have them too, a process may have several of its own in one folder,
-    and they end with it, however it ends.
+    It is a record lock: file systems of clusters have them, one process may hold several in one folder, and the
+    system releases them when the process ends.
 
     Raises
     ------
@@ -69,7 +69,7 @@ class Lock:
         return False
 
     def remove(self) -> None:
-        """Let go, and leave no file."""
+        """Release the lock, and remove its file."""
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
         self._close()

@@ -1,11 +1,10 @@
-"""HDF5 files: from anywhere, opened for reading, and made where the disk may be full.
+"""Safe reading of untrusted HDF5 files, and writing that survives a full disk.
 
-The HDF5 library runs in circles, or beyond its memory, on some damaged files, and nothing within a process can
-stop it. What a file claims is therefore read by a short-lived process first, which may. A file that leads to
-others is refused: what may be read is decided by the names of files.
+On some damaged files the HDF5 library loops without end, or reads beyond its memory. A short-lived process
+therefore reads a file first. A file with links into other files is refused.
 
-Where a write fails, the library ends the process when its objects are closed. It is therefore told that all went
-well, and what went wrong is raised when it is through.
+Where a write fails, the library ends the process when its objects are closed. Write errors are therefore
+withheld from it, and raised after it has closed the file.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from typing import TYPE_CHECKING
 
 from sparsehess.errors import InputError
 from sparsehess.runtime import optional
-from sparsehess.storage.atomic_files import open_unfailing
+from sparsehess.storage.atomic_files import open_deferring_errors
 
 if TYPE_CHECKING:
     import h5py
 
-# Seconds that the other process may compute, and for how many bytes of the file it gets one more.
+# Processor seconds of the reading process, and the bytes of the file that add one second.
 _SECONDS, _BYTES_PER_SECOND = 5, 50 * 2**20
 
-# Bytes of an array up to which it is read there as a whole; of a larger one the first and the last entries.
+# Bytes up to which that process reads a whole array; of a larger one it reads the first and the last entries.
 _WHOLE = 2**24
 
 _VISIT = """
@@ -64,24 +63,24 @@ def create_hdf5(path: Path) -> Iterator[h5py.File]:
     Raises
     ------
     OSError
-        At the end of the block: something of it could not be written.
+        The file could not be written; raised at the end of the block.
     StackError
         There is no h5py.
     """
     library = optional("h5py", "an .h5 file", "hdf5")
-    with open_unfailing(path) as stream, library.File(stream, "w") as file:
+    with open_deferring_errors(path) as stream, library.File(stream, "w") as file:
         yield file
 
 
 def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
-    """Return an h5py file, open for reading, that a process of its own has read without harm.
+    """Return an h5py file, open for reading, after a process of its own has read it without harm.
 
     Not collective. The caller closes it, or leaves its block.
 
     Raises
     ------
     InputError
-        It is none, or damaged.
+        The file is missing, damaged, or not HDF5.
     StackError
         There is no h5py.
     """

@@ -148,7 +148,7 @@ def _read_rows(path: Path, comm: MPI.Comm, block: int = 1) -> tuple[scipy.sparse
     whole = scipy.sparse.csr_matrix((0, 0))  # of rank 0
     with agreement(comm):
         if comm.rank == 0:
-            whole = matrix_formats.load(path, suffix)
+            whole = matrix_formats.load_matrix(path, suffix)
     return _deal(whole, comm, block)
 
 
@@ -196,7 +196,7 @@ def _on_pattern(rows: scipy.sparse.csr_matrix, pattern: Pattern) -> np.ndarray:
 def _load_petsc(path: Path, comm: MPI.Comm) -> tuple[scipy.sparse.csr_matrix, Layout]:
     with agreement(comm):
         if comm.rank == 0:
-            matrix_formats.check_petsc(path)
+            matrix_formats.check_petsc_matrix(path)
     viewer = PETSc.Viewer().createBinary(str(path), "r", comm=comm)
     matrix = PETSc.Mat().create(comm)
     matrix.setType("aij")

@@ -15,12 +15,12 @@ from sparsehess.errors import InputError, StackError
 from sparsehess.runtime import PETSc, another_build, complex_scalars
 from sparsehess.storage import matrix_market
 from sparsehess.storage.hdf5 import open_hdf5
-from sparsehess.storage.matrix_market import MOST_SHRUNK, believable
+from sparsehess.storage.matrix_market import MOST_SHRUNK, check_sizes
 
 _PETSC_MATRIX = 1211216  # what PETSc's binary files of matrices begin with
 
 
-def load(path: Path, suffix: str) -> scipy.sparse.csr_matrix:
+def load_matrix(path: Path, suffix: str) -> scipy.sparse.csr_matrix:
     """Return the matrix of a file of one rank, sizes checked before memory is taken.
 
     Not collective.
@@ -32,9 +32,12 @@ def load(path: Path, suffix: str) -> scipy.sparse.csr_matrix:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    reader = {".mtx": matrix_market.load, ".mtx.gz": matrix_market.load, ".npz": _load_npz, ".h5": _load_h5}[
-        suffix
-    ]
+    reader = {
+        ".mtx": matrix_market.load_matrix_market,
+        ".mtx.gz": matrix_market.load_matrix_market,
+        ".npz": _load_npz,
+        ".h5": _load_h5,
+    }[suffix]
     try:
         matrix = reader(path)
     except (InputError, StackError):
@@ -56,7 +59,7 @@ def load(path: Path, suffix: str) -> scipy.sparse.csr_matrix:
     return matrix
 
 
-def claimed_bytes(path: str | os.PathLike[str]) -> int:
+def read_claimed_bytes(path: str | os.PathLike[str]) -> int:
     """Return the bytes of the arrays that a file holds, or claims to hold, from its head alone.
 
     Not collective.
@@ -72,11 +75,11 @@ def claimed_bytes(path: str | os.PathLike[str]) -> int:
     name = path.name.lower()
     try:
         if name.endswith((".mtx", ".mtx.gz")):
-            head = matrix_market.head(path)
+            head = matrix_market.read_head(path)
             each = 24 if head.kind == "complex" else 16
             return 8 * head.rows + 2 * each * head.entries  # as triples, both halves of a symmetric one
         if name.endswith(".npz"):
-            member_sizes(path)
+            read_member_shapes(path)
             with zipfile.ZipFile(path) as archive:
                 return sum(info.file_size for info in archive.infolist())
         if name.endswith(".h5"):
@@ -96,7 +99,7 @@ def claimed_bytes(path: str | os.PathLike[str]) -> int:
         raise InputError(f"{path}: damaged or not of its format: {' '.join(str(error).split())[:200]}") from error
 
 
-def member_sizes(path: Path) -> dict[str, tuple]:
+def read_member_shapes(path: Path) -> dict[str, tuple]:
     """Return {name: shape} of a .npz, each array's claim checked against its bytes.
 
     Not collective.
@@ -131,7 +134,7 @@ def member_sizes(path: Path) -> dict[str, tuple]:
 
 
 def _load_npz(path: Path) -> Any:
-    shapes = member_sizes(path)
+    shapes = read_member_shapes(path)
     if "format" not in shapes:
         if len(shapes) == 1 and len(next(iter(shapes.values()))) == 2:
             with np.load(path, allow_pickle=False) as archive:
@@ -142,7 +145,7 @@ def _load_npz(path: Path) -> Any:
     with np.load(path, allow_pickle=False) as archive:
         rows, columns = (int(length) for length in archive["shape"])
     entries = int(np.prod(shapes.get("data", (0,)), dtype=object))
-    believable(path, rows, columns, entries, entries)
+    check_sizes(path, rows, columns, entries, entries)
     matrix = scipy.sparse.load_npz(path)
     return _whole(path, matrix) if matrix.format in ("csr", "csc", "bsr") else matrix
 
@@ -166,7 +169,7 @@ def _load_h5(path: Path) -> scipy.sparse.csr_matrix:
         entries = file["data"].shape[0]
         # Chunks that were never written take no bytes, so a small file can claim any size.
         stored = file["data"].id.get_storage_size() * MOST_SHRUNK
-        believable(path, rows, columns, entries, stored // file["data"].dtype.itemsize)
+        check_sizes(path, rows, columns, entries, stored // file["data"].dtype.itemsize)
         if file["indptr"].shape != (rows + 1,) or file["indices"].shape != (entries,):
             raise InputError(f"{path}: indptr, indices and data do not belong together")
         matrix = scipy.sparse.csr_matrix(
@@ -178,7 +181,7 @@ def _load_h5(path: Path) -> scipy.sparse.csr_matrix:
 _PETSC_MATRIX = 1211216
 
 
-def check_petsc(path: Path) -> None:
+def check_petsc_matrix(path: Path) -> None:
     """Read a PETSc binary matrix in pieces and refuse it if anything in it does not fit."""
     if not path.is_file():
         raise InputError(f"{path}: no such file")

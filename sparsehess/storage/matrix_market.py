@@ -1,4 +1,4 @@
-"""Matrix Market files: what their head claims is checked before memory is taken, and before SciPy reads on.
+"""A reader of Matrix Market files; sizes in the head are checked before memory is taken.
 
 Boisvert, Pozo, Remington 1996, "The Matrix Market exchange formats: initial design".
 """
@@ -24,8 +24,8 @@ MOST_SHRUNK = 1032
 
 
 @dataclass(frozen=True)
-class Head:
-    """What the first lines of a file say.
+class MatrixMarketHead:
+    """The head of a Matrix Market file: sizes, format, kind, symmetry.
 
     Attributes
     ----------
@@ -45,8 +45,8 @@ class Head:
     symmetry: str
 
 
-def head(path: Path) -> Head:
-    """Return what the head of a file claims, checked against its bytes.
+def read_head(path: Path) -> MatrixMarketHead:
+    """Return the sizes and kinds in the head of a file, checked against its bytes.
 
     Not collective.
 
@@ -72,16 +72,16 @@ def head(path: Path) -> Head:
         raise InputError(f"{path}: no line of sizes behind the banner")
     rows, columns = numbers[:2]
     entries = numbers[2] if coordinate else rows * columns
-    believable(path, rows, columns, entries, size // (4 if coordinate else 2) * (1 if coordinate else 2))
-    return Head(rows, columns, entries, coordinate, kind, symmetry)
+    check_sizes(path, rows, columns, entries, size // (4 if coordinate else 2) * (1 if coordinate else 2))
+    return MatrixMarketHead(rows, columns, entries, coordinate, kind, symmetry)
 
 
-def load(path: Path) -> Any:
+def load_matrix_market(path: Path) -> Any:
     """Return the matrix of a file, sparse or dense as it is stored.
 
     Not collective.
     """
-    told = head(path)
+    told = read_head(path)
     if not told.coordinate:
         return _dense(path, told)
     if path.suffix != ".gz" and _is_text(path):
@@ -91,14 +91,14 @@ def load(path: Path) -> Any:
 
 
 def _read(source: Path | io.BufferedReader) -> Any:
-    """Return a sparse array where SciPy has them to read into, else a sparse matrix. Not collective."""
+    """Return the sparse array of a file, or a sparse matrix where SciPy reads no arrays."""
     from scipy.io import mmread  # 20 ms on every rank, and needed on one
 
     kind = {"spmatrix": False} if "spmatrix" in inspect.signature(mmread).parameters else {}
     return mmread(source, **kind)
 
 
-def believable(path: Path, rows: int, columns: int, entries: int, most_entries: int) -> None:
+def check_sizes(path: Path, rows: int, columns: int, entries: int, most_entries: int) -> None:
     """Raise InputError for sizes that the file cannot hold, before memory is taken for them.
 
     Not collective.
@@ -129,18 +129,18 @@ def _is_text(path: Path) -> bool:
 class _Text(io.RawIOBase):
     """A stream whose last line ends and that has no zero bytes: SciPy's reader runs beyond both.
 
-    What stands for a zero byte is no part of a number, so that the reader refuses it.
+    A zero byte becomes a question mark, which the reader refuses.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream, self._more = stream, True
 
     def readable(self) -> bool:
-        """Return that it is. Not collective."""
+        """Return True. Not collective."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a buffer, and return with how many bytes. Not collective."""
+        """Fill a buffer; return the number of bytes read. Not collective."""
         data = self._stream.read(len(buffer)).replace(b"\0", b"?")
         if not data and self._more:
             self._more, data = False, b"\n"
@@ -148,7 +148,7 @@ class _Text(io.RawIOBase):
         return len(data)
 
 
-def _dense(path: Path, told: Head) -> np.ndarray:
+def _dense(path: Path, told: MatrixMarketHead) -> np.ndarray:
     """Return the array of a Matrix Market file of format array.
 
     SciPy's reader writes beyond the end of its array where a file has more values than its head says.

@@ -17,7 +17,7 @@ import scipy.sparse
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, agreement, communicator, optional, readable_errors
 from sparsehess.runtime.row_layout import offsets
-from sparsehess.storage.atomic_files import explain_write_errors, open_unfailing, write_file
+from sparsehess.storage.atomic_files import explain_write_errors, open_deferring_errors, write_file
 from sparsehess.storage.hdf5 import create_hdf5
 
 RESULTS = (".h5", ".npz")
@@ -85,7 +85,7 @@ def write_results(
     with agreement(comm):
         if comm.rank == 0:
             stacked = np.array(everything).reshape(len(vectors), n)
-            with write_file(path) as beside, open_unfailing(beside) as stream:
+            with write_file(path) as beside, open_deferring_errors(beside) as stream:
                 np.savez(stream, json=np.array(json.dumps(facts)), vectors=stacked, **arrays)
 
 
@@ -118,7 +118,7 @@ def write_matrix(path: str | os.PathLike[str], matrix: PETSc.Mat) -> None:
                     with open(beside, "wb") as stream:
                         mmwrite(stream, whole, symmetry="symmetric")
                 elif path.suffix == ".npz":
-                    with open_unfailing(beside) as stream:
+                    with open_deferring_errors(beside) as stream:
                         scipy.sparse.save_npz(stream, whole)
                 else:
                     with create_hdf5(beside) as file:

@@ -26,7 +26,7 @@ def test_a_coloring_of_another_pattern_is_not_taken(comm, folder):
 
 
 def test_gradients_are_kept_until_what_they_were_for_is_saved(comm, folder, monkeypatch):
-    calls, write = [], checkpoint_format.write
+    calls, write = [], checkpoint_format.write_stage
 
     def full(path, comm, *rest):
         if "hessian" in path.name:
@@ -35,7 +35,7 @@ def test_gradients_are_kept_until_what_they_were_for_is_saved(comm, folder, monk
             return
         write(path, comm, *rest)
 
-    monkeypatch.setattr(checkpoint_format, "write", full)
+    monkeypatch.setattr(checkpoint_format, "write_stage", full)
     sh.assemble(objective(comm, calls), checkpoint=Checkpoint(folder, comm, interval=0)).close()
     monkeypatch.undo()
     spent = len(calls)

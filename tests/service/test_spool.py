@@ -138,7 +138,7 @@ def test_names_of_unfinished_files_cannot_be_foreseen(spool, tmp_path):
     from sparsehess.storage import atomic_files
 
     path = spool.path / "service.json"
-    assert atomic_files.unfinished_name(path) != atomic_files.unfinished_name(path)
+    assert atomic_files.make_unfinished_name(path) != atomic_files.make_unfinished_name(path)
 
 
 def test_garbage_among_jobs_keeps_no_service_from_starting(spool):

@@ -22,14 +22,14 @@ def test_a_stage_comes_back_as_it_was(comm, folder):
     saved = Checkpoint(folder, comm, resume=True).load("stage", {**PROBLEM, "norm": 2.0 + 1e-12})
     assert saved.meta == {"k": 3, "end": np.inf}
     for name, array in arrays.items():
-        again = saved.array(name, layout.n_local)
+        again = saved.read_rows(name, layout.n_local)
         assert again.dtype == array.dtype and np.array_equal(again, array)
     backwards = Layout(layout.comm, 40 - layout.starts[::-1])  # another share of the rows
-    rows = saved.array("vectors", backwards.n_local)
+    rows = saved.read_rows("vectors", backwards.n_local)
     assert np.array_equal(rows[:, 1], draw_uniform(backwards, 2))
     assert Checkpoint(folder, comm, resume=True).load("other", PROBLEM) is None
     with pytest.raises(InputError, match="40 rows"):
-        saved.array("vectors", layout.n_local + 1)
+        saved.read_rows("vectors", layout.n_local + 1)
 
 
 def test_any_damaged_byte_shows_and_the_one_before_is_used(comm, folder, caplog):
@@ -61,7 +61,7 @@ def test_any_damaged_byte_shows_and_the_one_before_is_used(comm, folder, caplog)
     data = comm.bcast(path.read_bytes() if comm.rank == 0 else None)
     put(data[:200] + b"?" + data[201:])
     found = checkpoint.load("stage", PROBLEM)
-    assert found.path == before and np.array_equal(found.array("vectors", layout.n_local), arrays["vectors"])
+    assert found.path == before and np.array_equal(found.read_rows("vectors", layout.n_local), arrays["vectors"])
     assert comm.rank or "the one before it is used" in caplog.text
     comm.Barrier()
     if comm.rank == 0:

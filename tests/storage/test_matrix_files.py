@@ -62,7 +62,7 @@ def contents(folder, comm):
 
 def test_unfinished_files_are_removed(folder, comm, monkeypatch):
     path, facts = folder / "result.h5", {"k": 2}
-    left, mine = atomic_files.unfinished_name(path), atomic_files.unfinished_name(path)
+    left, mine = atomic_files.make_unfinished_name(path), atomic_files.make_unfinished_name(path)
     if comm.rank == 0:
         with subprocess.Popen(["true"]) as ended:
             pass

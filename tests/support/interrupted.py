@@ -22,11 +22,11 @@ class Interrupted(Checkpoint):
         super().__init__(*arguments, **more)
         self.left = after
 
-    def due(self, also=False):
+    def is_due(self, also=False):
         self.left -= 1
         if self.left == 0 and self.comm.rank == self.comm.size - 1:
             self.interrupt(signal.SIGUSR1)
-        return super().due(also)
+        return super().is_due(also)
 
 
 def contents(comm, scale=1.0):

@@ -17,7 +17,7 @@ from sparsehess.errors import InputError, StackError
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, agreement, another_build, complex_scalars, destroy
 from sparsehess.storage.hdf5 import open_hdf5
-from sparsehess.storage.matrix_formats import member_sizes
+from sparsehess.storage.matrix_formats import read_member_shapes
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +104,7 @@ def _open(path: Path, n: int) -> Iterator[_Source]:
                 file = stack.enter_context(closing(open_hdf5(path)))
                 text = str(file.attrs["json"])
             elif path.suffix == ".npz":
-                member_sizes(path)
+                read_member_shapes(path)
                 file = stack.enter_context(closing(np.load(path, allow_pickle=False)))
                 text = str(file["json"])
             else:

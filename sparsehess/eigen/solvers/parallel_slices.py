@@ -114,7 +114,7 @@ def _deal_out(
                 destroy(*part.vectors)
                 repairs, unresolved = repairs + part.repairs, unresolved + part.unresolved
                 done.append(number)
-                if group.allreduce(search.store.wanted, op=MPI.LOR):
+                if group.allreduce(search.store.wants_save, op=MPI.LOR):
                     work.stop()
             report = _Report(repairs, unresolved, solver.iterations, done, dict(solver.seconds))
     except Exception as caught:  # the other groups must hear of it

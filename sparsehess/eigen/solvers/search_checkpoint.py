@@ -60,23 +60,23 @@ class SearchCheckpoint:
         if saved is None:
             return {}, []
         vectors = []
-        for column in saved.array("vectors", self.problem.layout.n_local).view(PETSc.ScalarType).T:
+        for column in saved.read_rows("vectors", self.problem.layout.n_local).view(PETSc.ScalarType).T:
             vector = self.problem.A.createVecRight()
             vector.setArray(column)
             vectors.append(vector)
         return saved.meta, vectors
 
     @property
-    def wanted(self) -> bool:
+    def wants_save(self) -> bool:
         """Whether this rank would save now. Not collective."""
-        return self.checkpoint.wanted
+        return self.checkpoint.wants_save
 
     def save_if_due(self, gather: Gather) -> Exception | None:
         """Save where it is due; return the error that is to end the solve, after a signal `Stopped`.
 
         Collective. Returned, not raised: callers may be inside a call of SLEPc, which has to end first.
         """
-        if not self.checkpoint.due():
+        if not self.checkpoint.is_due():
             return None
         fresh: list[PETSc.Vec] = []
         try:
@@ -87,7 +87,7 @@ class SearchCheckpoint:
                 # A complex number is stored as two real ones.
                 rows = np.ascontiguousarray(rows, PETSc.ScalarType).view(np.float64)
             self.checkpoint.save(_STAGE, self.fingerprint, facts, {"vectors": rows})
-            self.checkpoint.saved()
+            self.checkpoint.finish_save()
         except Exception as error:  # agreed on: it ends the solve on all ranks
             return error
         finally:

@@ -15,7 +15,7 @@ class SearchStore(Protocol):
     """Saves the state of one call of `solve`. Collective to use."""
 
     @property
-    def wanted(self) -> bool:
+    def wants_save(self) -> bool:
         """Whether this rank would save now. Not collective."""
 
     def load(self) -> tuple[dict, list[PETSc.Vec]]:
@@ -34,7 +34,7 @@ class SearchStore(Protocol):
 class NoStore:
     """The store of a search that nothing saves."""
 
-    wanted = False
+    wants_save = False
 
     def load(self) -> tuple[dict, list[PETSc.Vec]]:
         """Return ({}, []). Not collective."""
