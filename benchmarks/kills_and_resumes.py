@@ -84,11 +84,11 @@ def serve(times: int, seed: int) -> None:
     moments = random.Random(seed)
     place = Path(tempfile.mkdtemp())
     (place / "problem.py").write_text(faults.PROBLEM)
-    queue = Spool.opened(place / "spool")
+    queue = Spool.open_or_create(place / "spool")
     ids, hung, kills = [], 0, 0
 
     def put():
-        folder = queue.draft()
+        folder = queue.make_draft()
         (folder / "job.toml").write_text(JOB.format(place / "problem.py"))
         ids.extend(queue.enqueue([folder]))
 
@@ -97,7 +97,7 @@ def serve(times: int, seed: int) -> None:
         with open(place / "said", "ab") as said:
             return subprocess.Popen(
                 [*words, "--allow-code", str(place), *flags],
-                env=local_scheduler.environment(),
+                env=local_scheduler.job_environment(),
                 stdout=said,
                 stderr=said,
             )
@@ -117,7 +117,7 @@ def serve(times: int, seed: int) -> None:
     wanted = np.array(spool.read_json(first / "result.json")["eigenvalues"])
     plain = sum(faults.evaluated(first, "seen").values())
     while kills < times:
-        while queue.count("queued") < WAITING:
+        while queue.count_jobs("queued") < WAITING:
             put()
         groups = moments.choice([[], ["--groups", "2"]])
         service = started(*groups)

@@ -52,24 +52,24 @@ def main():
             subprocess.run(
                 [*start, "eigs", f"{place}/h.npz", "-k", str(K), "-q", "--json", f"{place}/{number}.json"],
                 check=True,
-                env=local_scheduler.environment(),
+                env=local_scheduler.job_environment(),
             )
             alone.append(time.perf_counter() - began)
-        queue = Spool.opened(f"{place}/spool")
+        queue = Spool.open_or_create(f"{place}/spool")
         began = time.perf_counter()
         service = subprocess.Popen(
-            [*start, "serve", str(queue.path), "--cache", "16M"], env=local_scheduler.environment()
+            [*start, "serve", str(queue.path), "--cache", "16M"], env=local_scheduler.job_environment()
         )
         ids = []
         for first in range(0, jobs, 100):
             drafts = []
             for number in range(first, min(first + 100, jobs)):
-                drafts.append(queue.draft())
+                drafts.append(queue.make_draft())
                 sp.save_npz(drafts[-1] / "h.npz", matrix(number), compressed=False)
                 (drafts[-1] / "job.toml").write_text(JOB)
             ids += queue.enqueue(drafts)
         early, leader = 0, None
-        while (ended := queue.count("done") + queue.count("failed")) < jobs:
+        while (ended := queue.count_jobs("done") + queue.count_jobs("failed")) < jobs:
             leader = leader or spool.read_json(queue.path / "service.json").get("process")
             if not early and leader and ended >= jobs // 10:
                 early = resident(leader)
@@ -79,8 +79,8 @@ def main():
         if service.wait(60):
             raise SystemExit("the service has left jobs behind")
         spent = time.perf_counter() - began
-        if queue.count("failed"):
-            raise SystemExit(f"{queue.count('failed')} jobs have failed")
+        if queue.count_jobs("failed"):
+            raise SystemExit(f"{queue.count_jobs('failed')} jobs have failed")
         for number in range(SAMPLE):  # the same answers
             ours = json.loads((queue.path / "done" / ids[number] / "result.json").read_text())["eigenvalues"]
             theirs = json.loads(Path(f"{place}/{number}.json").read_text())["eigenvalues"]

@@ -66,12 +66,14 @@ def main(argv: list[str] | None = None) -> None:
     verbose = "-v" in ours or "--verbose" in ours
     if not _needs_mpi(words):
         sys.exit(
-            _run_alone(line, arguments, failed, text, theirs, verbose) if batch_commands.first() else errors.DONE
+            _run_alone(line, arguments, failed, text, theirs, verbose)
+            if batch_commands.is_first_process()
+            else errors.DONE
         )
     try:
         runtime.initialize(rest)
     except SparseHessError as error:
-        if not batch_commands.first():
+        if not batch_commands.is_first_process():
             time.sleep(_OTHERS)  # the launcher ends all after the first has told it; one that is alone is heard
         sys.stderr.write(f"sparsehess: {error}\n")
         sys.exit(error.status)

@@ -20,7 +20,7 @@ from sparsehess.commands.petsc_words import split_petsc
 from sparsehess.errors import InputError
 from sparsehess.service import batch_scripts, spool
 from sparsehess.service.job_outcomes import OWN
-from sparsehess.service.limits import Limits, size
+from sparsehess.service.limits import Limits, parse_size
 from sparsehess.storage import matrix_formats
 
 # What a job cannot bring, nor write.
@@ -88,7 +88,7 @@ def admit(folder: Path, allowance: Allowance, line: CommandLine) -> Task:
         raise InputError("job.toml: no regular file")
     _regular(path)
     job = job_files.read_job_file(path)
-    limits = _limits(job).within(allowance.most)
+    limits = _limits(job).cap(allowance.most)
     words, petsc = job_files.command_line(path, line)
     arguments = line.parse(words)
     if arguments.json is not None:
@@ -135,8 +135,8 @@ def _limits(job: job_files.JobFile) -> Limits:
         else:
             texts[key] = value
     return Limits(
-        batch_scripts.seconds(texts["time"]) if "time" in texts else None,
-        size(texts["memory"]) if "memory" in texts else None,
+        batch_scripts.parse_time(texts["time"]) if "time" in texts else None,
+        parse_size(texts["memory"]) if "memory" in texts else None,
     )
 
 

@@ -36,7 +36,7 @@ _PLACES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK
 _TAIL = 2000
 
 
-def first() -> bool:
+def is_first_process() -> bool:
     """Return whether this process is the one that acts, where a launcher has started several.
 
     Not collective.
@@ -49,15 +49,15 @@ def first() -> bool:
 
 def run_submit(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm | None) -> int:
     """Write a batch script for a job file and queue it, or put it into a spool. Not collective."""
-    if not first():
+    if not is_first_process():
         return errors.DONE
     if arguments.spool is not None:
-        return spool_commands.submit(arguments, line)
+        return spool_commands.submit_to_spool(arguments, line)
     if arguments.wait or arguments.priority:
         raise InputError("--wait and --priority are for the jobs of a service: give its --spool")
-    planned = _job(arguments, line, Path(batch_jobs.home()) / str(batch_jobs.next_number()))
+    planned = _job(arguments, line, Path(batch_jobs.jobs_folder()) / str(batch_jobs.next_number()))
     if arguments.dry_run:
-        text = batch_scripts.script(planned)
+        text = batch_scripts.compose_script(planned)
         facts = {"schema": SCHEMA, "task": "submit", "dry_run": True, **_facts(planned), "script": text}
         print_answer(arguments, facts, text.rstrip("\n"))
         return errors.DONE
@@ -66,14 +66,14 @@ def run_submit(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm 
     try:
         if job.resumable:
             Path(job.checkpoint).mkdir(exist_ok=True)
-        batch_jobs.write(job.file("script"), batch_scripts.script(job))
-        batch_jobs.save(job)
+        batch_jobs.write_small_file(job.file("script"), batch_scripts.compose_script(job))
+        batch_jobs.save_job(job)
         SCHEDULERS[job.scheduler].submit(job)
     except SparseHessError:
-        batch_jobs.forget(folder)
+        batch_jobs.remove_job(folder)
         raise
     except OSError as error:
-        batch_jobs.forget(folder)
+        batch_jobs.remove_job(folder)
         raise InputError(f"{folder}: the job cannot be written: {error.strerror}") from error
     facts = {
         "schema": SCHEMA,
@@ -113,7 +113,7 @@ def _job(arguments: argparse.Namespace, line: CommandLine, folder: Path) -> Job:
         program=_program(),
         command=words + (["--", *petsc] if petsc else []),
         ranks=arguments.ranks,
-        time=None if arguments.time is None else batch_scripts.seconds(arguments.time),
+        time=None if arguments.time is None else batch_scripts.parse_time(arguments.time),
         memory=arguments.memory,
         account=arguments.account,
         queue=arguments.queue,
@@ -158,7 +158,7 @@ def _program() -> list[str]:
 
 
 def _facts(job: Job) -> dict:
-    number = job.word("pid" if job.scheduler == "local" else "number")
+    number = job.read_word("pid" if job.scheduler == "local" else "number")
     return {
         "id": job.id,
         "name": job.name,
@@ -177,12 +177,12 @@ def _facts(job: Job) -> dict:
 
 def run_status(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm | None) -> int:
     """Print how jobs stand. Not collective."""
-    if not first():
+    if not is_first_process():
         return errors.DONE
     if arguments.spool is not None:
-        return spool_commands.status(arguments)
-    some = [batch_jobs.find(text) for text in arguments.jobs] if arguments.jobs else batch_jobs.every()
-    states = schedulers.states(some)
+        return spool_commands.print_spool_status(arguments)
+    some = [batch_jobs.find_job(text) for text in arguments.jobs] if arguments.jobs else batch_jobs.list_jobs()
+    states = schedulers.ask_states(some)
     facts = [{**_facts(job), **_state_facts(states[job.id])} for job in some]
     print_answer(arguments, {"schema": SCHEMA, "task": "status", "jobs": facts}, _table(facts))
     return errors.DONE
@@ -205,13 +205,13 @@ def _table(facts: list[dict]) -> str:
 
 def run_result(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm | None) -> int:
     """Print what a job has answered, as it has answered it. Not collective."""
-    if not first():
+    if not is_first_process():
         return errors.DONE
     if arguments.spool is not None:
-        return spool_commands.result(arguments)
-    job = batch_jobs.find(arguments.id)
-    state = schedulers.states([job])[job.id]
-    if not state.over:
+        return spool_commands.print_spool_result(arguments)
+    job = batch_jobs.find_job(arguments.id)
+    state = schedulers.ask_states([job])[job.id]
+    if not state.is_over:
         raise InputError(f"job {job.id} is {state.word}{f' ({state.why})' if state.why else ''}: no result yet")
     try:
         answer = json.loads(Path(job.result).read_text()) if state.exit is not None else None
@@ -220,14 +220,14 @@ def run_result(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm 
     except (OSError, ValueError) as error:
         raise InputError(f"{job.result}: no result to be read: {error}") from error
     if not arguments.quiet and arguments.json != "-":
-        sys.stdout.write(job.word("out") or "")
-        sys.stdout.write("\n" if job.word("out") else "")
+        sys.stdout.write(job.read_word("out") or "")
+        sys.stdout.write("\n" if job.read_word("out") else "")
         sys.stdout.flush()
     if arguments.json is not None and answer is not None:
         write_json(arguments.json, answer)
     if state.exit == errors.DONE:
         return errors.DONE
-    complaint = (job.word("err") or "").encode()[-_TAIL:].decode(errors="replace")
+    complaint = (job.read_word("err") or "").encode()[-_TAIL:].decode(errors="replace")
     if complaint:
         sys.stderr.write(complaint + "\n")
     if state.word == "stopped":
@@ -243,18 +243,18 @@ _ENDS = {"cancelled": "was cancelled", "failed": "has failed", "done": "has ende
 
 def run_cancel(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm | None) -> int:
     """End jobs; those that have ended stay as they are. Not collective."""
-    if not first():
+    if not is_first_process():
         return errors.DONE
     if arguments.spool is not None:
-        return spool_commands.cancel(arguments)
-    some = [batch_jobs.find(text) for text in arguments.jobs]
-    states = schedulers.states(some)
+        return spool_commands.cancel_in_spool(arguments)
+    some = [batch_jobs.find_job(text) for text in arguments.jobs]
+    states = schedulers.ask_states(some)
     facts, lines = [], []
     for job in some:
-        ended = states[job.id].over
+        ended = states[job.id].is_over
         if not ended:
             # Said first, so that a script that saves and ends now is not queued again.
-            batch_jobs.write(job.file("cancelled"), "")
+            batch_jobs.write_small_file(job.file("cancelled"), "")
             try:
                 SCHEDULERS[job.scheduler].cancel(job)
             except SparseHessError:

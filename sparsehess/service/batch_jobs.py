@@ -73,7 +73,7 @@ class Job:
         """Return the path of a file of the job. Not collective."""
         return Path(self.folder) / name
 
-    def word(self, name: str) -> str | None:
+    def read_word(self, name: str) -> str | None:
         """Return what one of the small files says, None where it is not there.
 
         Not collective.
@@ -84,18 +84,18 @@ class Job:
             return None
 
     @property
-    def exit(self) -> int | None:
+    def exit_status(self) -> int | None:
         """Exit status that the script has written, None before it has ended."""
-        text = self.word("exit")
+        text = self.read_word("exit")
         return int(text) if text and text.isdigit() else None
 
     @property
-    def cancelled(self) -> bool:
+    def is_cancelled(self) -> bool:
         """Whether it was cancelled."""
         return self.file("cancelled").exists()
 
 
-def home() -> Path:
+def jobs_folder() -> Path:
     """Return the folder of all jobs. Not collective."""
     return Path(os.environ.get(HOME) or Path.home() / ".sparsehess" / "jobs").absolute()
 
@@ -110,7 +110,7 @@ def new_folder() -> Path:
     InputError
         It cannot be made.
     """
-    place = home()
+    place = jobs_folder()
     try:
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
         number = next_number()
@@ -131,7 +131,7 @@ def next_number() -> int:
 
 def _numbers() -> list[int]:
     try:
-        return sorted(int(name) for name in os.listdir(home()) if _is_number(name))
+        return sorted(int(name) for name in os.listdir(jobs_folder()) if _is_number(name))
     except FileNotFoundError:
         return []
 
@@ -140,23 +140,23 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 16
 
 
-def save(job: Job) -> None:
+def save_job(job: Job) -> None:
     """Write what was asked for. Not collective."""
-    write(job.file("job.json"), json.dumps(asdict(job), indent=2) + "\n")
+    write_small_file(job.file("job.json"), json.dumps(asdict(job), indent=2) + "\n")
 
 
-def write(path: Path, text: str) -> None:
+def write_small_file(path: Path, text: str) -> None:
     """Write a small file that appears whole. Not collective."""
     with replace_file(path) as beside:
         beside.write_text(text)
 
 
-def forget(folder: Path) -> None:
+def remove_job(folder: Path) -> None:
     """Remove a job that was never queued. Not collective."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def find(text: str) -> Job:
+def find_job(text: str) -> Job:
     """Return the job of a number, or the latest of a name.
 
     Not collective.
@@ -169,22 +169,22 @@ def find(text: str) -> Job:
     text = text.strip()
     if _is_number(text):
         return _load(int(text))
-    named = [job for job in every() if job.name == text]
+    named = [job for job in list_jobs() if job.name == text]
     if not named:
-        raise InputError(f"no job {text!r} in {home()}: `sparsehess status` shows all")
+        raise InputError(f"no job {text!r} in {jobs_folder()}: `sparsehess status` shows all")
     return named[-1]
 
 
-def every() -> list[Job]:
+def list_jobs() -> list[Job]:
     """Return all jobs, the oldest first. Not collective; one that is being submitted just now may be missing."""
-    return [_load(number) for number in _numbers() if (home() / str(number) / "job.json").exists()]
+    return [_load(number) for number in _numbers() if (jobs_folder() / str(number) / "job.json").exists()]
 
 
 def _load(number: int) -> Job:
-    path = home() / str(number) / "job.json"
+    path = jobs_folder() / str(number) / "job.json"
     try:
         return Job(**json.loads(path.read_text()))
     except FileNotFoundError:
-        raise InputError(f"no job {number} in {home()}: `sparsehess status` shows all") from None
+        raise InputError(f"no job {number} in {jobs_folder()}: `sparsehess status` shows all") from None
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{path}: damaged ({error}); remove its folder to forget the job") from error

@@ -22,7 +22,7 @@ _KILL = 10
 _STARTS = 100
 
 
-def seconds(text: str) -> int:
+def parse_time(text: str) -> int:
     """Return a time limit HH:MM:SS, MM:SS or D-HH:MM:SS in seconds.
 
     Not collective.
@@ -37,12 +37,12 @@ def seconds(text: str) -> int:
     return total
 
 
-def clock(total: int) -> str:
+def format_time(total: int) -> str:
     """Return seconds as HH:MM:SS. Not collective."""
     return f"{total // 3600:02d}:{total // 60 % 60:02d}:{total % 60:02d}"
 
 
-def script(job: Job) -> str:
+def compose_script(job: Job) -> str:
     """Return the batch script of a job.
 
     Not collective. Its own status is that of the command, which it also leaves in the file `exit` of the job.
@@ -69,7 +69,7 @@ def _slurm(job: Job) -> list[str]:
         "job-name": job.name,
         "ntasks": job.ranks,
         "cpus-per-task": 1,
-        "time": None if job.time is None else clock(job.time),
+        "time": None if job.time is None else format_time(job.time),
         "mem-per-cpu": job.memory,
         "account": job.account,
         "partition": job.queue,
@@ -86,7 +86,7 @@ def _pbs(job: Job) -> list[str]:
     told = [
         ("-N", job.name),
         ("-l", chunk),
-        ("-l", None if job.time is None else f"walltime={clock(job.time)}"),
+        ("-l", None if job.time is None else f"walltime={format_time(job.time)}"),
         ("-A", job.account),
         ("-q", job.queue),
         ("-j", "oe"),

@@ -18,17 +18,17 @@ OWN = ("attempts", "status.json", "cancel", "stuck", "watchdog", "log", "result.
 _CHANGING = ("attempts", "status.json", "cancel", "watchdog", "outcome.json")
 
 
-def attempts(folder: Path) -> int:
+def count_attempts(folder: Path) -> int:
     """Return how often a job was begun. Not collective."""
-    return len(text(folder / "attempts").splitlines())
+    return len(read_beginning(folder / "attempts").splitlines())
 
 
-def in_vain(folder: Path, saved: int) -> int:
+def count_fruitless_runs(folder: Path, saved: int) -> int:
     """Return how many runs of a job in a row, the last among them, have left no more saved than was before.
 
     Not collective. `saved` is what is now, in bytes; each line of `attempts` ends with what was when it began.
     """
-    last = [line.rpartition(" ")[2] for line in text(folder / "attempts").splitlines()]
+    last = [line.rpartition(" ")[2] for line in read_beginning(folder / "attempts").splitlines()]
     sizes = [int(word) if word.isdecimal() else 0 for word in last] + [saved]
     count, best = 0, 0
     for before, after in itertools.pairwise(sizes):
@@ -37,7 +37,7 @@ def in_vain(folder: Path, saved: int) -> int:
     return count
 
 
-def bytes_saved(folder: Path) -> int:
+def count_saved_bytes(folder: Path) -> int:
     """Return the bytes of all files in the folder of a job but those that the service writes. Not collective."""
     total = 0
     for place, _, names in os.walk(folder):
@@ -64,7 +64,7 @@ def read_outcome(folder: Path) -> dict | None:
     try:
         outcome = json.loads((folder / "outcome.json").read_text())
         # Torn ones are shorter; a process that the job has left behind may still add to its log.
-        whole = all(size(folder / name) >= least for name, least in outcome["files"].items())
+        whole = all(file_size(folder / name) >= least for name, least in outcome["files"].items())
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None
     return outcome if whole else None
@@ -85,7 +85,7 @@ def read_json(path: Path) -> dict:
     return facts if isinstance(facts, dict) else {}
 
 
-def size(path: Path) -> int:
+def file_size(path: Path) -> int:
     """Return the bytes of a file, 0 where there is none. Not collective."""
     try:
         return path.stat().st_size
@@ -93,7 +93,7 @@ def size(path: Path) -> int:
         return 0
 
 
-def text(path: Path) -> str:
+def read_beginning(path: Path) -> str:
     """Return how a file begins, nothing where there is none. Not collective."""
     try:
         return path.read_text(errors="replace")[:4000]

@@ -1,4 +1,4 @@
-"""The owner of what a service keeps: within a budget of bytes, what was used longest ago goes first."""
+"""A cache with a budget of bytes; the values used longest ago are dropped first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class _Kept:
 
 
 class KeptValues:
-    """Values kept under keys, handed out and at last freed.
+    """A cache of values under keys, which frees what it drops.
 
     Every rank calls the same methods with the same keys in the same order, so all hold the same values.
 
@@ -28,7 +28,7 @@ class KeptValues:
     Attributes
     ----------
     hits
-        How often a value was found, by the first word of its key.
+        Number of values found, by the first word of the key.
     """
 
     def __init__(self, most: int):
@@ -40,11 +40,11 @@ class KeptValues:
 
     @property
     def largest(self) -> int:
-        """Bytes over all ranks of the largest value that is kept."""
+        """Largest size of a value that is kept, in bytes over all ranks."""
         return self.most // 2
 
     def get(self, key: tuple[Any, ...]) -> Any:
-        """Return what is kept, None if nothing is. Not collective."""
+        """Return the value of a key, None where there is none. Not collective."""
         if key not in self._kept:
             return None
         self._kept.move_to_end(key)
@@ -52,14 +52,14 @@ class KeptValues:
         return self._kept[key].value
 
     def hand_out(self, key: tuple[Any, ...]) -> Any:
-        """Return what is kept, and keep it no longer; None if nothing is. Not collective."""
+        """Return the value of a key, and remove it from the cache; None where there is none. Not collective."""
         value = self.get(key)
         if value is not None:
             self._size -= self._kept.pop(key).size
         return value
 
     def keep(self, key: tuple[Any, ...], value: Any, size: int, free: Callable[[], None] | None = None) -> bool:
-        """Keep a value, for which others may have to go; return whether it is kept.
+        """Keep a value, and drop others where the budget is short; return whether it is kept.
 
         Not collective.
 
@@ -68,7 +68,7 @@ class KeptValues:
         size
             Bytes over all ranks.
         free
-            Destroys the value once it is kept no longer; collective.
+            Destroys the value after it was dropped; collective.
         """
         if size > self.largest or b"" in key:
             return False
@@ -81,11 +81,11 @@ class KeptValues:
         return True
 
     def free_later(self, free: Callable[[], None]) -> None:
-        """Have something freed with what is dropped: the present job may be using it. Not collective."""
+        """Free something with the next `free_dropped`; the present job may still use it. Not collective."""
         self._dropped.append(free)
 
     def free_dropped(self) -> None:
-        """Free what is kept no longer. Collective."""
+        """Free dropped values. Collective."""
         for free in self._dropped:
             free()
         self._dropped.clear()

@@ -1,16 +1,14 @@
-"""What a job of the service may take: time, memory, and until somebody cancels it.
+"""Limits of a job of the service: time, memory, cancellation.
 
-Guaranteed is this. At every iteration of a solver and at every gradient that the job calls, all ranks ask
-whether to go on; over its time, over its memory, cancelled or told to leave, the job ends there in order. Sizes
-that its files claim are compared with its memory before anything is read. While it runs, `RLIMIT_DATA` of each
-rank is what the rank had at its beginning and what it is allowed beyond that, so that an allocation that goes
-further fails as one does on a full machine.
+All ranks check the limits at every iteration of a solver and at every gradient of the job. A job that is over its
+time or memory, or cancelled, ends there in order; so does every job where the service leaves. Sizes in the head of
+its files are compared with its memory before anything is read. `RLIMIT_DATA` of each rank is set to its use at the
+beginning plus the memory of the job; an allocation beyond fails as it does on a full machine.
 
-What returns to none of these points (a factorization without end, a user's loop) can only be ended with its
-processes: some seconds (`--grace`) behind the limit a watchdog thread outside the interpreter writes where the job
-stands into `watchdog` and ends the rank, and mpiexec then ends the others. Started as `sparsehess serve SPOOL
---ranks P` the service starts itself again and the job has failed; under a bare mpiexec whoever started that must
-do it. A job without a time limit has no watchdog.
+A call that never reaches a check (a factorization without end, a user's loop) ends only with its processes. Some
+seconds (`--grace`) after the time limit a watchdog thread writes the stack of the rank into `watchdog` and ends
+the rank; mpiexec then ends the others. `sparsehess serve SPOOL --ranks P` restarts the service, and the job has
+failed. Under a bare mpiexec the caller must restart it. A job without a time limit has no watchdog.
 """
 
 from __future__ import annotations
@@ -32,10 +30,10 @@ from sparsehess.errors import Cancelled, InputError, Leaving, OverLimit
 from sparsehess.runtime import agreement
 from sparsehess.runtime.guards import Guard, guard_of, set_guard
 
-# Seconds between two looks at the clock and at the folder of the job, and between two writings of its status.
+# Seconds between two checks of clock and folder, and between two writes of the status.
 _LOOK, _TELL = 0.05, 0.25
 
-# What the interpreter and the libraries may need for themselves while a job is at its limit, in bytes.
+# Bytes for interpreter and libraries beyond the limit of a job.
 _SLACK = 32 * 2**20
 
 _GOES_ON, _OVER_TIME, _OVER_MEMORY, _CANCELLED, _LEAVES = range(5)
@@ -46,21 +44,21 @@ _Number = TypeVar("_Number", int, float)
 
 @dataclass(frozen=True)
 class Limits:
-    """What a job may take; None is as much as there is.
+    """The limits of a job; None is no limit.
 
     Attributes
     ----------
     time
         Seconds.
     memory
-        Bytes of each rank, beyond what the service itself has.
+        Bytes of each rank, beyond the use of the service itself.
     """
 
     time: float | None = None
     memory: int | None = None
 
-    def within(self, most: Limits) -> Limits:
-        """Return these limits, no larger than the most that a service gives. Not collective."""
+    def cap(self, most: Limits) -> Limits:
+        """Return these limits, none of them above the limits of the service. Not collective."""
         return Limits(_least(self.time, most.time), _least(self.memory, most.memory))
 
 
@@ -68,15 +66,15 @@ def _least(*numbers: _Number | None) -> _Number | None:
     return min((number for number in numbers if number is not None), default=None)
 
 
-def size(text: str, flag: str = "--memory") -> int:
-    """Return the bytes of a size such as 500M or 4G, given by this flag.
+def parse_size(text: str, flag: str = "--memory") -> int:
+    """Return the bytes of a size such as 500M or 4G; errors name the flag.
 
     Not collective.
 
     Raises
     ------
     InputError
-        It is none.
+        The text is no size.
     """
     match = re.fullmatch(r"(\d{1,12})([KMGT]?)(?:i?B)?", text, re.ASCII)
     if not match or not int(match[1]):
@@ -85,24 +83,24 @@ def size(text: str, flag: str = "--memory") -> int:
 
 
 class JobGuard(Guard):
-    """Looks after a job: a context manager on every rank of its group.
+    """Enforces the limits of a job: a context manager on every rank of its group.
 
     Collective.
 
     Parameters
     ----------
     comm
-        Of the group.
+        Communicator of the group.
     limits
-        Of the job.
+        Limits of the job.
     folder
-        Of the job, where the first rank looks for `cancel` and writes `status.json`.
+        Folder of the job; a file `cancel` in it cancels the job.
     leaves
-        Says whether the service leaves.
+        Returns whether the service leaves.
     tell
-        Called on the first rank as tell(stage, done, total), some times a second at most.
+        Called on the first rank as tell(stage, done, total), at most four times a second.
     grace
-        Seconds between the limit and the watchdog.
+        Seconds between the time limit and the watchdog.
     """
 
     def __init__(
@@ -126,7 +124,7 @@ class JobGuard(Guard):
         self._traces: int | None = None
 
     def __enter__(self) -> JobGuard:
-        """Set the limits of this process, and have its progress looked at. Collective."""
+        """Set the limits of this process, and become the guard of the communicator. Collective."""
         try:
             with agreement(self._comm):
                 self._set()
@@ -136,7 +134,7 @@ class JobGuard(Guard):
         return self
 
     def _set(self) -> None:
-        """Set the limits of this process, and have its progress looked at."""
+        """Set the limits of this process, and become the guard of the communicator."""
         memory, seconds = self._limits.memory, self._limits.time
         if memory is not None:
             wanted = _data() + memory + _SLACK
@@ -151,7 +149,7 @@ class JobGuard(Guard):
         set_guard(self._comm, self)
 
     def __exit__(self, *reason: object) -> None:
-        """Take the limits away, and the guard before this one back. Collective."""
+        """Restore the limits of the process and the previous guard. Collective."""
         set_guard(self._comm, self._outer)
         if self._traces is not None:
             faulthandler.cancel_dump_traceback_later()
@@ -162,11 +160,11 @@ class JobGuard(Guard):
         resource.setrlimit(resource.RLIMIT_DATA, self._before)
 
     def end_stuck(self, comm: MPI.Comm, error: Exception) -> None:
-        """End the job as the guard before this one does. Not collective."""
+        """End the job by the previous guard. Not collective."""
         self._outer.end_stuck(comm, error)
 
     def check_progress(self, stage: str, done: int, total: int, together: bool) -> None:
-        """Ask whether to go on; tell the status of the job. Collective where `together` is true."""
+        """Raise where a limit is passed; report the progress of the job. Collective where `together` is true."""
         verdict = self._look()
         if together and self._comm.size > 1:
             verdict = self._comm.allreduce(verdict, op=MPI.MAX)
@@ -174,17 +172,17 @@ class JobGuard(Guard):
         if self._comm.rank == 0 and now - self._told > _TELL:
             self._told = now
             self._tell(stage, done, total)
-        self.refuse(verdict)
+        self._raise_verdict(verdict)
 
     def check_call(self) -> None:
-        """Ask whether this rank goes on; the first calls of a job tell its status too. Not collective."""
+        """Raise where this rank has passed a limit; report the first call of a job. Not collective."""
         if self._comm.rank == 0 and not self._told:
             self._told = time.monotonic()
             self._tell("functions called", 0, 0)
-        self.refuse(self._look())
+        self._raise_verdict(self._look())
 
-    def refuse(self, verdict: int) -> None:
-        """Raise what a verdict says. Not collective."""
+    def _raise_verdict(self, verdict: int) -> None:
+        """Raise the error of a verdict."""
         memory, seconds = self._limits.memory, self._limits.time
         if verdict == _OVER_TIME and seconds is not None:
             raise OverLimit(f"over its time limit of {seconds:g} s")
@@ -196,7 +194,7 @@ class JobGuard(Guard):
             raise Leaving("the service leaves")
 
     def _look(self) -> int:
-        """Return why this rank would not go on."""
+        """Return the verdict of this rank: the limit that it has passed, if any."""
         now = time.monotonic()
         if now - self._looked < _LOOK:
             return self._verdict
@@ -215,14 +213,14 @@ class JobGuard(Guard):
 
 
 def _resident() -> int:
-    """Return the resident bytes of this process, 0 where the system does not say."""
+    """Return the resident bytes of this process, 0 where the system has no /proc."""
     with suppress(OSError), open("/proc/self/statm", "rb") as stream:
         return int(stream.read().split()[1]) * resource.getpagesize()
     return 0
 
 
 def _data() -> int:
-    """Return the bytes that RLIMIT_DATA counts, 0 where the system does not say."""
+    """Return the bytes counted by RLIMIT_DATA, 0 where the system has no /proc."""
     with suppress(OSError), open("/proc/self/status", "rb") as stream:
         for line in stream:
             if line.startswith(b"VmData:"):

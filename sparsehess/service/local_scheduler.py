@@ -23,7 +23,7 @@ _LET_GO = 'set -m; /bin/bash "$1" &'
 _START, _GRACE = 10.0, 5.0
 
 
-def start(job: Job) -> None:
+def start_script(job: Job) -> None:
     """Start the script of a job, and return once it has begun. Not collective."""
     subprocess.run(
         ["/bin/bash", "-c", _LET_GO, "sparsehess", str(job.file("script"))],
@@ -31,7 +31,7 @@ def start(job: Job) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        env={**environment(), _MARK: job.folder},
+        env={**job_environment(), _MARK: job.folder},
         check=True,
     )
     deadline = time.monotonic() + _START
@@ -41,7 +41,7 @@ def start(job: Job) -> None:
         time.sleep(0.01)
 
 
-def environment() -> dict[str, str]:
+def job_environment() -> dict[str, str]:
     """Return this environment without a launcher's marks: a job is no part of the run that queues it.
 
     Not collective.
@@ -56,7 +56,7 @@ def environment() -> dict[str, str]:
     }
 
 
-def state(job: Job) -> tuple[str, int | None, str]:
+def job_state(job: Job) -> tuple[str, int | None, str]:
     """Return (word, exit status, reason) of a job whose script has not told its end. Not collective."""
     if job.host != socket.gethostname():
         return "unknown", None, f"on {job.host}"
@@ -66,12 +66,14 @@ def state(job: Job) -> tuple[str, int | None, str]:
     if _runs(*leader):
         return "running", None, ""
     # Between a script's last line and our look the file may have come.
-    return ("failed", None, "killed, without a status") if job.exit is None else ("done", job.exit, "")
+    return (
+        ("failed", None, "killed, without a status") if job.exit_status is None else ("done", job.exit_status, "")
+    )
 
 
 def _leader(job: Job) -> tuple[int, str] | None:
     """Return (pid, start) of the script."""
-    pid, _, began = (job.word("pid") or "").partition(" ")
+    pid, _, began = (job.read_word("pid") or "").partition(" ")
     return (int(pid), began) if pid.isdigit() else None
 
 
@@ -96,7 +98,7 @@ def _stat(pid: int) -> list[str] | None:
         return None
 
 
-def end(job: Job) -> None:
+def end_processes(job: Job) -> None:
     """End all processes of a job: asked first, killed after a while.
 
     Not collective.
@@ -113,14 +115,14 @@ def end(job: Job) -> None:
         with suppress(ProcessLookupError):
             os.killpg(leader[0], signal.SIGTERM)
     else:  # the script alone was killed: what it has left is asked one by one
-        for pid in members(job):
+        for pid in list_processes(job):
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + _GRACE
-    while members(job) and time.monotonic() < deadline:
+    while list_processes(job) and time.monotonic() < deadline:
         time.sleep(0.05)
     for _ in range(100):  # one that is just being born is seen the next time
-        there = members(job)
+        there = list_processes(job)
         for pid in there:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
@@ -129,7 +131,7 @@ def end(job: Job) -> None:
         time.sleep(0.05)
 
 
-def members(job: Job) -> list[int]:
+def list_processes(job: Job) -> list[int]:
     """Return all processes of a job that live. Not collective."""
     mark = f"{_MARK}={job.folder}".encode()
     found = []

@@ -1,4 +1,4 @@
-"""What a job of the service does to its process, undone; and what it prints, kept apart."""
+"""The state of the process around a job of the service: restored afterwards; its output is recorded in a file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-# What tells a service to leave, whatever handlers its jobs install.
+# Signals that ask a service to leave, whatever handlers its jobs install.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 @contextlib.contextmanager
 def restore_process() -> Iterator[None]:
-    """Undo what a job does to its process: folder, environment, modules and where they are sought, signals.
+    """Restore folder, environment, module path, modules and signal handlers at the end of the block.
 
     Not collective.
     """
@@ -49,8 +49,8 @@ def restore_process() -> Iterator[None]:
 
 @contextlib.contextmanager
 def record_output(path: Path, first: bool) -> Iterator[None]:
-    """Have all that this process prints in a file, whoever in it prints. Not collective."""
-    flush()
+    """Write the output of this process, that of C libraries included, into a file. Not collective."""
+    flush_output()
     streams = sys.stdout, sys.stderr
     kind = os.O_TRUNC if first else 0
     record = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | kind, 0o600)
@@ -60,7 +60,7 @@ def record_output(path: Path, first: bool) -> Iterator[None]:
         os.dup2(record, 2)
         yield
     finally:
-        flush()
+        flush_output()
         os.dup2(out, 1)
         os.dup2(err, 2)
         for one in (record, out, err):
@@ -69,12 +69,12 @@ def record_output(path: Path, first: bool) -> Iterator[None]:
 
 
 def _open(stream: TextIO, number: int) -> TextIO:
-    """Return a stream of this process, or another one where a job has closed it."""
+    """Return a stream of this process; a new one where a job has closed it."""
     return open(number, "w", closefd=False) if stream.closed else stream
 
 
-def flush() -> None:
-    """Have all that was printed where it belongs, what C has buffered too; a full disk must end nothing here."""
+def flush_output() -> None:
+    """Flush the buffers of Python and C; errors of a full disk are ignored."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()

@@ -1,8 +1,7 @@
-"""The resident service: groups of ranks that take jobs from a spool, one after another, and survive them.
+"""The resident service: groups of ranks take jobs from a spool, one after another, and survive their failures.
 
-There is no dispatcher that could be in the way: the first rank of every group takes its next job itself, by a
-rename that only one of them wins. Groups therefore wait neither for each other nor for a rank that computes, and
-share nothing but the folder.
+There is no dispatcher. The first rank of a group takes its next job by a rename that only one process can win.
+Groups share the folder and nothing else, and never wait for each other.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from sparsehess.service import job_outcomes
 from sparsehess.service import spool as spools
 from sparsehess.service.admission import Allowance, Task, admit
 from sparsehess.service.limits import JobGuard, Limits
-from sparsehess.service.process_state import SIGNALS, flush, record_output, restore_process
+from sparsehess.service.process_state import SIGNALS, flush_output, record_output, restore_process
 from sparsehess.service.spool import Spool
 from sparsehess.service.warm_resources import WarmResources
 from sparsehess.storage.atomic_files import explain_write_errors, sync_file_system
@@ -42,38 +41,38 @@ from sparsehess.storage.checkpoint import Checkpoint
 
 log = logging.getLogger("sparsehess")
 
-# Seconds between two looks into an empty queue, at first and at last; seconds that ended jobs may wait for the
-# disk, and how many of them.
+# Least and greatest seconds between two polls of an empty queue. Seconds after which ended jobs are synchronised
+# with the disk, and the number of ended jobs that forces it.
 _QUICK, _SLOW, _UNSETTLED, _TOGETHER = 0.0005, 0.02, 0.5, 100
 
-# What stands for the length of a job's name: there is none any more, or the spool cannot be used.
+# Values in place of the length of a job's name: no job is left; the spool cannot be used.
 _NONE, _BROKEN = -1, -2
 
-# Seconds that a job which saves gets to come to where it can, once the service leaves.
+# Seconds in which a job with a checkpoint has to save once the service leaves.
 _SAVING = 10.0
 
-# Failed jobs after which what they have left to the garbage collection is looked for.
+# Failed jobs between two collective garbage collections.
 _TIDY = 20
 
 
 @dataclass(frozen=True)
-class Manner:
-    """How a service serves.
+class ServiceSettings:
+    """The settings of a service.
 
     Attributes
     ----------
     allowance
-        What jobs may reach and take.
+        Files that jobs may reach, and their limits.
     groups
-        Of ranks, side by side.
+        Number of groups of ranks that run jobs side by side.
     cache
-        Bytes over all ranks of a group that are kept from one job for the next.
+        Bytes, over all ranks of a group, of values kept for later jobs.
     grace
-        Seconds between a job's time limit and the end of its processes.
+        Seconds between the time limit of a job and the end of its processes.
     once
-        Whether to leave when no job is left.
+        Whether the service leaves when no job is left.
     idle
-        Seconds without a job after which to leave; None for never.
+        Seconds without a job after which the service leaves; None for never.
     """
 
     allowance: Allowance
@@ -84,22 +83,22 @@ class Manner:
     idle: float | None
 
 
-def serve(spool: Spool, manner: Manner, line: CommandLine, comm: MPI.Comm) -> int:
-    """Serve a spool until told to leave; return the exit status: 0, or 75 where jobs are left.
+def serve_spool(spool: Spool, settings: ServiceSettings, line: CommandLine, comm: MPI.Comm) -> int:
+    """Serve a spool until the service is asked to leave; return its exit status: 0, or 75 where jobs are left.
 
-    Collective. SIGTERM, SIGINT, SIGUSR1 and a file `stop` in the spool tell.
+    Collective. SIGTERM, SIGINT, SIGUSR1 and a file `stop` in the spool ask it to leave.
 
     Parameters
     ----------
     line
-        The command line that job files are checked against.
+        The command line against which job files are checked.
 
     Raises
     ------
     InputError
-        Another service has the spool.
+        Another service holds the spool.
     """
-    mine, error = _Held(), None
+    mine, error = _RankState(), None
     try:
         with agreement(comm), explain_write_errors(spool.path):
             if comm.rank == 0:
@@ -108,12 +107,12 @@ def serve(spool: Spool, manner: Manner, line: CommandLine, comm: MPI.Comm) -> in
             if comm.rank > 0:
                 mine.lock = spool.share()
             mine.hear(spool)
-        on_root(comm, _tell_service, spool, manner, comm.size)
-        number = comm.rank * manner.groups // comm.size
+        on_root(comm, _tell_service, spool, settings, comm.size)
+        number = comm.rank * settings.groups // comm.size
         mine.group = comm.Split(number, comm.rank)
         runtime.share_guard(comm, mine.group)
         with contextlib.closing(
-            _Group(spool, manner, line, runtime.communicator(mine.group), number, comm.rank == 0)
+            _Group(spool, settings, line, runtime.communicator(mine.group), number, comm.rank == 0)
         ) as one:
             try:
                 one.run()
@@ -130,21 +129,21 @@ def serve(spool: Spool, manner: Manner, line: CommandLine, comm: MPI.Comm) -> in
 
 
 class _FolderGuard(runtime.Guard):
-    """Ends the job of a folder whose other ranks wait in a call that a failed one will never make."""
+    """Ends the processes of a job where one rank has failed and the others wait for it."""
 
     def __init__(self, folder: Path):
         self._folder = folder
 
     def end_stuck(self, comm: MPI.Comm, error: Exception) -> None:
-        """Write into the folder why, and end all ranks. Not collective."""
+        """Write the reason into the folder, and end all ranks. Not collective."""
         with contextlib.suppress(OSError):
             (self._folder / "stuck").write_text(f"{_line(error)} (the other ranks waited in another call)")
-        flush()
+        flush_output()
         comm.Abort(errors.BUG)
 
 
-class _Held:
-    """What this rank has while it serves: the lock, its group, the file of signals and their handlers."""
+class _RankState:
+    """The state of a serving rank: the lock, its group, the file of signals and their handlers."""
 
     def __init__(self) -> None:
         self.lock: int | None = None
@@ -154,16 +153,16 @@ class _Held:
         self._before: dict[int, Any] = {}
 
     def hear(self, spool: Spool) -> None:
-        """Have signals tell the service to leave."""
+        """Install handlers by which signals ask the service to leave."""
         kind = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
         self._marks = os.open(spool.path / "signals", kind, 0o600)
         for one in SIGNALS:
             self._before[one] = signal.signal(one, lambda *_: _asked_to_leave(spool))
-        # The C library's handler writes, whatever Python is at.
+        # The handler of the C library writes at once, even while Python waits in a call.
         self._wakeup = signal.set_wakeup_fd(self._marks, warn_on_full_buffer=False)
 
     def close(self) -> None:
-        """Give all back. Collective where there is a group."""
+        """Restore the handlers, release the lock, free the group. Collective where there is a group."""
         if self._marks is not None:
             signal.set_wakeup_fd(self._wakeup)
             for one, handler in self._before.items():
@@ -176,13 +175,13 @@ class _Held:
 
 
 def _asked_to_leave(spool: Spool) -> None:
-    """Pass a signal on to all groups; one that comes while the folder is not there is not to end a call of MPI."""
+    """Pass a signal on to all groups; a missing folder is ignored, for this may run inside a call of MPI."""
     with contextlib.suppress(OSError):
         spool.stop()
 
 
 def _begin(spool: Spool, whom: str) -> int:
-    """Take the spool over, and put in order what another service has left; on the first rank."""
+    """Lock the spool, and recover the jobs of a service that has ended; on the first rank."""
     descriptor = spool.lock(whom)
     try:
         for line in spool.recover():
@@ -202,7 +201,7 @@ def _end(spool: Spool) -> int:
             path.unlink(missing_ok=True)
         for name in ("stop", "signals"):
             (spool.path / name).unlink(missing_ok=True)
-        return STOPPED if spool.count("queued") + spool.count("running") else errors.DONE
+        return STOPPED if spool.count_jobs("queued") + spool.count_jobs("running") else errors.DONE
 
 
 def _quietly(request: MPI.Request) -> None:
@@ -214,20 +213,22 @@ def _quietly(request: MPI.Request) -> None:
 
 
 class _Group:
-    """The ranks that run a job together. Collective, but for what the first rank does with the spool."""
+    """The ranks that run a job together. Collective; the first rank alone works on the spool."""
 
-    def __init__(self, spool: Spool, manner: Manner, line: CommandLine, comm: MPI.Comm, number: int, first: bool):
-        self.spool, self.manner, self.comm, self.number, self.first = spool, manner, comm, number, first
+    def __init__(
+        self, spool: Spool, settings: ServiceSettings, line: CommandLine, comm: MPI.Comm, number: int, first: bool
+    ):
+        self.spool, self.settings, self.comm, self.number, self.first = spool, settings, comm, number, first
         self.counts = {"done": 0, "failed": 0}
-        self._resources = WarmResources(comm, manner.cache)
+        self._resources = WarmResources(comm, settings.cache)
         self._unsettled: list[Path] = []
         self._oldest = self._told = 0.0
         self._failed = 0
-        self._broken: Exception | None = None  # what the first rank has met with beside a job
+        self._broken: Exception | None = None  # of the spool, met by the first rank
         self._line = line
 
     def run(self) -> None:
-        """Take jobs until told to leave."""
+        """Run jobs until the service is asked to leave."""
         while (name := self._next()) is not None:
             self._do(self.spool.path / "running" / name)
 
@@ -238,10 +239,7 @@ class _Group:
     # --- between jobs ---
 
     def _next(self) -> str | None:
-        """Return the job to do now, None for none any more.
-
-        Raises on all ranks what the first has met with in the spool.
-        """
+        """Return the next job, None at the end; raise an error of the spool on all ranks."""
         name, error = None, self._broken
         if self.comm.rank == 0 and error is None:
             try:
@@ -259,7 +257,7 @@ class _Group:
 
     def _wait(self) -> Path | None:
         pause, since = _QUICK, time.monotonic()
-        while not self.spool.stopping:
+        while not self.spool.is_stopping:
             if self._unsettled and (
                 len(self._unsettled) >= _TOGETHER or time.monotonic() - self._oldest > _UNSETTLED
             ):
@@ -278,12 +276,14 @@ class _Group:
         return None
 
     def _through(self, since: float) -> bool:
-        """Return whether nothing is left to be waited for."""
-        waited = self.manner.once or (self.manner.idle is not None and time.monotonic() - since > self.manner.idle)
-        return waited and not self.spool.count("running") and not self.spool.count("queued")
+        """Return whether no job is left and none is awaited."""
+        waited = self.settings.once or (
+            self.settings.idle is not None and time.monotonic() - since > self.settings.idle
+        )
+        return waited and not self.spool.count_jobs("running") and not self.spool.count_jobs("queued")
 
     def _settle(self) -> None:
-        """Have the answers of ended jobs on the disk, and then put the jobs to those that ended."""
+        """Synchronise the answers of ended jobs with the disk, then move the jobs to `done` or `failed`."""
         if self._unsettled:
             sync_file_system(self.spool.path)
             for folder in self._unsettled:
@@ -294,7 +294,7 @@ class _Group:
     # --- a job ---
 
     def _do(self, folder: Path) -> None:
-        """Run a job; whatever comes of it, the group is ready for the next."""
+        """Run a job; the group is ready for the next one whatever happens."""
         began = time.time()
         if self.comm.rank == 0:
             self._tell_group(folder.name)
@@ -308,7 +308,7 @@ class _Group:
                 status = self._run(folder)
             except BaseException as caught:
                 error = caught if isinstance(caught, Exception) else _as_error(caught)
-            flush()  # before the first rank looks how long the log is
+            flush_output()  # before the first rank looks how long the log is
             try:
                 runtime.raise_together(self.comm, error)
             except Exception as agreed:
@@ -330,12 +330,12 @@ class _Group:
     def _run(self, folder: Path) -> int:
         task: Task = on_root(self.comm, self._admitted, folder)
         with agreement(self.comm):
-            os.chdir(folder)  # what a problem writes without a path belongs to the job
+            os.chdir(folder)  # files that a problem writes without a path belong to the job
         self._resources.begin_job()
-        # A job that was put back goes on from what it has saved.
+        # A job that was queued again resumes from its checkpoint.
         checkpoint = open_checkpoint(task.arguments, self.comm, resume=True)
         tell, leaves = self._progress(folder), self._leaves(checkpoint)
-        with JobGuard(self.comm, task.limits, folder, leaves, tell, self.manner.grace):
+        with JobGuard(self.comm, task.limits, folder, leaves, tell, self.settings.grace):
             status = self._line.run(
                 task.arguments, task.options, self.comm, checkpoint=checkpoint, resources=self._resources
             )
@@ -343,11 +343,14 @@ class _Group:
         return status
 
     def _leaves(self, checkpoint: Checkpoint | None) -> Callable[[], bool]:
-        """Return what says whether a job is to end because the service leaves: one that saves does so first."""
+        """Return a function that says whether a job must end because the service leaves.
+
+        A job with a checkpoint is asked to save first.
+        """
         asked: list[float] = []
 
         def leaves() -> bool:
-            if not self.spool.stopping:
+            if not self.spool.is_stopping:
                 return False
             asked.append(time.monotonic())
             if checkpoint is None:
@@ -359,14 +362,14 @@ class _Group:
 
     def _admitted(self, folder: Path) -> Task:
         try:
-            return admit(folder, self.manner.allowance, self._line)
+            return admit(folder, self.settings.allowance, self._line)
         except (OSError, ValueError, RecursionError) as error:
             if isinstance(error, SparseHessError):
                 raise
             raise errors.InputError(f"job.toml: {' '.join(str(error).split())[:300]}") from error
 
     def _write(self, folder: Path, status: int, error: Exception | None, began: float) -> None:
-        """Write how a job has ended, or put it back into the queue."""
+        """Write the outcome of a job, or put it back into the queue."""
         (folder / "status.json").unlink(missing_ok=True)
         if isinstance(error, Leaving | Stopped):
             self.spool.requeue(folder, counted=False)
@@ -380,7 +383,7 @@ class _Group:
             "exit": None if state == "cancelled" else status,
             "error": None if error is None else _line(error),
             "seconds": time.time() - began,
-            "attempts": job_outcomes.attempts(folder),
+            "attempts": job_outcomes.count_attempts(folder),
             "ranks": self.comm.size,
             "group": self.number,
         }
@@ -398,7 +401,7 @@ class _Group:
             sys.stderr.flush()
 
     def _tidy(self) -> None:
-        """Destroy what failed jobs have left: PETSc keeps it for a collective moment. Collective."""
+        """Destroy objects that failed jobs have left; PETSc keeps them for a collective call. Collective."""
         runtime.forget_children(self.comm)
         self._failed += 1
         if self._failed % _TIDY == 0:
@@ -427,19 +430,19 @@ class _Group:
                 job_outcomes.write_json(self.spool.path / f"group-{self.number}.json", facts)
 
 
-def _tell_service(spool: Spool, manner: Manner, ranks: int) -> None:
-    """Write who serves; on the first rank."""
-    most: Limits = manner.allowance.most
+def _tell_service(spool: Spool, settings: ServiceSettings, ranks: int) -> None:
+    """Write the facts of this service into `service.json`; on the first rank."""
+    most: Limits = settings.allowance.most
     facts = {
         "process": os.getpid(),
         "host": socket.gethostname(),
         "ranks": ranks,
-        "groups": manner.groups,
+        "groups": settings.groups,
         "began": time.time(),
         "time": most.time,
         "memory": most.memory,
-        "code": list(manner.allowance.code),
-        "data": list(manner.allowance.data),
+        "code": list(settings.allowance.code),
+        "data": list(settings.allowance.data),
     }
     with explain_write_errors(spool.path):
         job_outcomes.write_json(spool.path / "service.json", facts)

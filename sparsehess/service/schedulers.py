@@ -40,7 +40,7 @@ class State:
     why: str = ""
 
     @property
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         """Whether it will not run any more."""
         return self.word not in ("pending", "running", "unknown")
 
@@ -52,7 +52,7 @@ class Scheduler(Protocol):
         """Queue the script of a job, and write its number. Not collective."""
         ...
 
-    def states(self, some: list[Job]) -> dict[int, State]:
+    def ask_states(self, some: list[Job]) -> dict[int, State]:
         """Return the states of jobs whose script has not told its end, by their id. Not collective."""
         ...
 
@@ -61,7 +61,7 @@ class Scheduler(Protocol):
         ...
 
 
-def states(some: list[Job]) -> dict[int, State]:
+def ask_states(some: list[Job]) -> dict[int, State]:
     """Return the states of jobs by their id; each scheduler is asked once, and only for jobs that may still run.
 
     Not collective.
@@ -75,7 +75,7 @@ def states(some: list[Job]) -> dict[int, State]:
         else:
             open_ones.setdefault(job.scheduler, []).append(job)
     for name, theirs in open_ones.items():
-        states = SCHEDULERS[name].states(theirs)
+        states = SCHEDULERS[name].ask_states(theirs)
         for job in theirs:
             # It may have ended while the scheduler was asked.
             found[job.id] = _told(job) or states.get(job.id) or State("unknown", why=f"{name} does not know it")
@@ -84,8 +84,8 @@ def states(some: list[Job]) -> dict[int, State]:
 
 def _told(job: Job) -> State | None:
     """Return how a job has ended by what its script has written."""
-    status = job.exit
-    if job.cancelled:
+    status = job.exit_status
+    if job.is_cancelled:
         return State("cancelled", status)
     if status is None:
         return None
@@ -110,7 +110,7 @@ def ask_scheduler(command: list[str]) -> subprocess.CompletedProcess[str]:
             text=True,
             timeout=_PATIENCE,
             stdin=subprocess.DEVNULL,
-            env=local_scheduler.environment(),  # which the job inherits
+            env=local_scheduler.job_environment(),  # which the job inherits
             check=False,
         )
     except FileNotFoundError as error:
@@ -149,23 +149,23 @@ class Slurm:
 
     def submit(self, job: Job) -> None:
         """See `Scheduler.submit`. Not collective."""
-        number = slurm_number(_done(["sbatch", "--parsable", str(job.file("script"))]))
-        batch_jobs.write(job.file("number"), number + "\n")
+        number = parse_slurm_number(_done(["sbatch", "--parsable", str(job.file("script"))]))
+        batch_jobs.write_small_file(job.file("number"), number + "\n")
 
-    def states(self, some: list[Job]) -> dict[int, State]:
-        """See `Scheduler.states`. Not collective."""
-        numbers = {job.word("number"): job.id for job in some}
+    def ask_states(self, some: list[Job]) -> dict[int, State]:
+        """See `Scheduler.ask_states`. Not collective."""
+        numbers = {job.read_word("number"): job.id for job in some}
         listed = ",".join(number for number in numbers if number)
         if not listed:
             return {}
         queue = ask_scheduler(["squeue", "-h", "-t", "all", "-j", listed, "-o", "%i|%T|%r"])
-        found = slurm_states(queue.stdout)
+        found = parse_slurm_states(queue.stdout)
         missing = [number for number in numbers if number and number not in found]
         if missing and shutil.which("sacct"):
             ended = ask_scheduler(
                 ["sacct", "-n", "-P", "-X", "-j", ",".join(missing), "-o", "JobID,State,ExitCode"]
             )
-            found = slurm_states(ended.stdout) | found
+            found = parse_slurm_states(ended.stdout) | found
         return {numbers[number]: state for number, state in found.items() if number in numbers}
 
     def cancel(self, job: Job) -> None:
@@ -173,7 +173,7 @@ class Slurm:
         _done(["scancel", _number(job)])
 
 
-def slurm_number(text: str) -> str:
+def parse_slurm_number(text: str) -> str:
     """Return the job's number of what `sbatch --parsable` prints: `123`, or `123;cluster`.
 
     Not collective.
@@ -184,7 +184,7 @@ def slurm_number(text: str) -> str:
     return match.group(1)
 
 
-def slurm_states(text: str) -> dict[str, State]:
+def parse_slurm_states(text: str) -> dict[str, State]:
     """Return states by number, from lines `number|STATE|reason` (squeue) or `number|STATE|exit:signal` (sacct).
 
     Not collective.
@@ -221,16 +221,16 @@ class PBS:
         number = _done(["qsub", str(job.file("script"))]).strip()
         if not re.fullmatch(r"\d[\w.\[\]-]*", number):
             raise StackError(f"qsub has printed no number but {number!r}")
-        batch_jobs.write(job.file("number"), number + "\n")
+        batch_jobs.write_small_file(job.file("number"), number + "\n")
 
-    def states(self, some: list[Job]) -> dict[int, State]:
-        """See `Scheduler.states`. Not collective."""
-        numbers = {job.word("number"): job.id for job in some}
+    def ask_states(self, some: list[Job]) -> dict[int, State]:
+        """See `Scheduler.ask_states`. Not collective."""
+        numbers = {job.read_word("number"): job.id for job in some}
         listed = [number for number in numbers if number]
         if not listed:
             return {}
         # Of unknown ones it complains on standard error, and prints the others.
-        found = pbs_states(ask_scheduler(["qstat", "-x", *listed]).stdout)
+        found = parse_pbs_states(ask_scheduler(["qstat", "-x", *listed]).stdout)
         short = {number.split(".")[0]: job for number, job in numbers.items() if number}
         return {short[number]: state for number, state in found.items() if number in short}
 
@@ -239,7 +239,7 @@ class PBS:
         _done(["qdel", _number(job)])
 
 
-def pbs_states(text: str) -> dict[str, State]:
+def parse_pbs_states(text: str) -> dict[str, State]:
     """Return states by number (without the server's name), from the table of `qstat -x`.
 
     Not collective. One that has ended without its script's word was killed: by a limit, or with its node.
@@ -264,15 +264,15 @@ class Local:
 
     def submit(self, job: Job) -> None:
         """See `Scheduler.submit`. Not collective."""
-        local_scheduler.start(job)
+        local_scheduler.start_script(job)
 
-    def states(self, some: list[Job]) -> dict[int, State]:
-        """See `Scheduler.states`. Not collective."""
-        return {job.id: State(*local_scheduler.state(job)) for job in some}
+    def ask_states(self, some: list[Job]) -> dict[int, State]:
+        """See `Scheduler.ask_states`. Not collective."""
+        return {job.id: State(*local_scheduler.job_state(job)) for job in some}
 
     def cancel(self, job: Job) -> None:
         """See `Scheduler.cancel`. Not collective."""
-        local_scheduler.end(job)
+        local_scheduler.end_processes(job)
 
 
 SCHEDULERS: dict[str, Scheduler] = {"slurm": Slurm(), "pbs": PBS(), "local": Local()}
@@ -287,7 +287,7 @@ def installed_scheduler() -> str:
 
 
 def _number(job: Job) -> str:
-    number = job.word("number")
+    number = job.read_word("number")
     if not number:
         raise InputError(f"job {job.id} has no number of {job.scheduler}: its submission was interrupted")
     return number

@@ -33,7 +33,7 @@ from pathlib import Path
 
 from sparsehess.errors import InputError
 from sparsehess.service import job_outcomes
-from sparsehess.service.job_outcomes import attempts, read_json, read_outcome, write_outcome
+from sparsehess.service.job_outcomes import count_attempts, read_json, read_outcome, write_outcome
 from sparsehess.storage.atomic_files import replace_file, sync_file_system, sync_folder
 
 log = logging.getLogger("sparsehess")
@@ -82,7 +82,7 @@ class Spool:
     _passed: set[str] = field(default_factory=set, repr=False)  # what nobody can take: of others, or unreadable
 
     @classmethod
-    def opened(cls, place: str | os.PathLike[str], *, shared: bool = False) -> Spool:
+    def open_or_create(cls, place: str | os.PathLike[str], *, shared: bool = False) -> Spool:
         """Return the spool of a folder, made if it is missing, with nobody's access but one's own.
 
         Parameters
@@ -106,7 +106,7 @@ class Spool:
         return cls(Path(os.path.realpath(path)))
 
     @classmethod
-    def found(cls, place: str | os.PathLike[str]) -> Spool:
+    def open_existing(cls, place: str | os.PathLike[str]) -> Spool:
         """Return the spool of a folder that is one.
 
         Raises
@@ -121,7 +121,7 @@ class Spool:
 
     # --- submitting ---
 
-    def draft(self) -> Path:
+    def make_draft(self) -> Path:
         """Return a new folder for the files of a job; its name will be the job's id."""
         now = time.time_ns()
         when = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now // 10**9))
@@ -178,7 +178,7 @@ class Spool:
         """Take a job of this name; return its folder, None where there is none, or it was refused."""
         match = _QUEUED.fullmatch(name)
         source = self.path / "queued" / name
-        folder = self.path / "running" / (match[2] if match else self.draft_name())
+        folder = self.path / "running" / (match[2] if match else self.make_name())
         if not (match and _is_sound(source)) or folder.exists():
             self._refuse(source)
             return None
@@ -189,7 +189,7 @@ class Spool:
         try:
             _append(
                 folder / "attempts",
-                f"{match[1]} {time.time():.3f} {os.getpid()} {job_outcomes.bytes_saved(folder)}\n",
+                f"{match[1]} {time.time():.3f} {os.getpid()} {job_outcomes.count_saved_bytes(folder)}\n",
             )
         except OSError:
             os.rename(folder, source)
@@ -197,13 +197,13 @@ class Spool:
         return folder
 
     @staticmethod
-    def draft_name() -> str:
+    def make_name() -> str:
         """Return a name that no other job has."""
         return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-000000-{secrets.token_hex(3)}"
 
     def _refuse(self, source: Path) -> None:
         """Put what is no job to those that failed, with the reason."""
-        identity = self.draft_name()
+        identity = self.make_name()
         folder = self.path / "new" / identity
         folder.mkdir(mode=0o700)
         try:
@@ -230,7 +230,7 @@ class Spool:
         except FileNotFoundError:
             raise
         except OSError:  # the name is taken: somebody has copied an old job into the queue
-            os.rename(folder, target.with_name(self.draft_name()))
+            os.rename(folder, target.with_name(self.make_name()))
 
     def requeue(self, folder: Path, *, counted: bool) -> None:
         """Put a running job back to its place in the queue.
@@ -240,7 +240,7 @@ class Spool:
         counted
             Whether the attempt counts.
         """
-        attempts = job_outcomes.text(folder / "attempts").splitlines(keepends=True)
+        attempts = job_outcomes.read_beginning(folder / "attempts").splitlines(keepends=True)
         told = bool(attempts) and re.match(r"\d{4} ", attempts[-1], re.ASCII) is not None
         order = attempts[-1][:4] if told else f"{LIMIT - _priority(folder):04d}"
         for name in ("status.json", "stuck", "watchdog", "log", "result.json", "outcome.json"):
@@ -266,8 +266,10 @@ class Spool:
         # Each rank that hears a signal leaves a byte: all of them where the service was told to end, not all where
         # one has crashed and mpiexec ends the others.
         ranks = read_json(self.path / "service.json").get("ranks", 1)
-        asked = job_outcomes.size(self.path / "signals") >= (ranks if isinstance(ranks, int) else 1)
-        known = asked or any(job_outcomes.size(folder / name) for folder in left for name in ("watchdog", "stuck"))
+        asked = job_outcomes.file_size(self.path / "signals") >= (ranks if isinstance(ranks, int) else 1)
+        known = asked or any(
+            job_outcomes.file_size(folder / name) for folder in left for name in ("watchdog", "stuck")
+        )
         for folder in left:
             try:
                 if folder.is_symlink() or not folder.is_dir():
@@ -291,16 +293,17 @@ class Spool:
         known
             Whether something other than the job explains the end of the service.
         """
-        tried = attempts(folder)
+        tried = count_attempts(folder)
         reason = None
         if (folder / "cancel").exists():
             reason = "cancelled"
-        elif job_outcomes.size(folder / "stuck"):
-            reason = job_outcomes.text(folder / "stuck").strip()
-        elif job_outcomes.size(folder / "watchdog"):
+        elif job_outcomes.file_size(folder / "stuck"):
+            reason = job_outcomes.read_beginning(folder / "stuck").strip()
+        elif job_outcomes.file_size(folder / "watchdog"):
             reason = "killed: over its time limit, in a call that nothing interrupts (see `watchdog`)"
         elif not known and (
-            tried >= MANY or job_outcomes.in_vain(folder, job_outcomes.bytes_saved(folder)) >= ATTEMPTS
+            tried >= MANY
+            or job_outcomes.count_fruitless_runs(folder, job_outcomes.count_saved_bytes(folder)) >= ATTEMPTS
         ):
             reason = f"given up: the service has ended {tried} times while it ran"
         if reason is None:
@@ -360,7 +363,7 @@ class Spool:
         return descriptor
 
     @property
-    def served(self) -> bool:
+    def is_served(self) -> bool:
         """Whether a service has the lock."""
         try:
             descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -375,7 +378,7 @@ class Spool:
         return False
 
     @property
-    def stopping(self) -> bool:
+    def is_stopping(self) -> bool:
         """Whether the service has been asked to leave."""
         return (self.path / "stop").exists()
 
@@ -383,14 +386,14 @@ class Spool:
         """Ask the service to leave: running jobs are stopped at their next iteration and stay queued."""
         (self.path / "stop").touch()
 
-    def count(self, state: str) -> int:
+    def count_jobs(self, state: str) -> int:
         """Return how many jobs are in a state, without those that cannot be taken from the queue."""
         names = os.listdir(self.path / state)
         return len(names) if state != "queued" else len(set(names) - self._passed)
 
     # --- for clients ---
 
-    def find(self, identity: str) -> tuple[str, Path]:
+    def find_job(self, identity: str) -> tuple[str, Path]:
         """Return (state, folder) of a job by its id, or the end of it.
 
         Raises
@@ -400,14 +403,14 @@ class Spool:
         """
         if re.fullmatch(r"[\w-]{4,40}", identity, re.ASCII):
             for _ in range(3):  # one may move while it is looked for
-                found = [one for one in self.every() if one[0].endswith(identity)]
+                found = [one for one in self.list_jobs() if one[0].endswith(identity)]
                 if len(found) == 1:
                     return found[0][1:]
                 if len(found) > 1:
                     raise InputError(f"{identity} is the end of {len(found)} jobs: give the whole id")
         raise InputError(f"no job {identity!r} in {self.path}: `sparsehess status --spool {self.path}` shows all")
 
-    def every(self) -> list[tuple[str, str, Path]]:
+    def list_jobs(self) -> list[tuple[str, str, Path]]:
         """Return (id, state, folder) of all jobs, by time of submission."""
         found = {}
         for state in STATES:  # the way that jobs go, so that none is missed; where it was seen last counts
@@ -426,7 +429,7 @@ class Spool:
             There is no such job.
         """
         while True:
-            state, folder = self.find(identity)
+            state, folder = self.find_job(identity)
             try:
                 if state == "queued":
                     mine = self.path / "new" / f"{folder.name[5:]}{_CANCELLED}"
@@ -445,7 +448,7 @@ class Spool:
         self._put(folder, self.path / "failed" / identity)
 
 
-def discard(folder: Path) -> None:
+def discard_draft(folder: Path) -> None:
     """Remove a draft. Not collective."""
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -45,7 +45,7 @@ def run_serve(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm |
     from sparsehess.runtime import memory, on_root
     from sparsehess.service import batch_scripts, limits
     from sparsehess.service.admission import Allowance
-    from sparsehess.service.resident import Manner, serve
+    from sparsehess.service.resident import ServiceSettings, serve_spool
 
     if not 1 <= arguments.groups <= comm.size:
         raise InputError(f"--groups {arguments.groups}: from 1 to the number of ranks, {comm.size}")
@@ -55,27 +55,27 @@ def run_serve(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm |
             raise InputError(f"--{flag} {value:g}: seconds, not negative")
     free = int(0.9 * memory.free_memory(comm))
     most = limits.Limits(
-        None if arguments.time is None else batch_scripts.seconds(arguments.time),
-        free if arguments.memory is None else limits.size(arguments.memory),
+        None if arguments.time is None else batch_scripts.parse_time(arguments.time),
+        free if arguments.memory is None else limits.parse_size(arguments.memory),
     )
-    manner = Manner(
+    settings = ServiceSettings(
         allowance=Allowance(
             code=on_root(comm, _real, arguments.allow_code, "--allow-code"),
             data=on_root(comm, _real, arguments.allow_data, "--allow-data"),
             most=most,
         ),
         groups=arguments.groups,
-        cache=0 if arguments.cache == "0" else limits.size(arguments.cache, "--cache"),
+        cache=0 if arguments.cache == "0" else limits.parse_size(arguments.cache, "--cache"),
         grace=arguments.grace,
         once=arguments.once,
         idle=arguments.idle,
     )
     spool = on_root(comm, _opened, arguments.spool, arguments.shared)
-    return serve(spool, manner, line, comm)
+    return serve_spool(spool, settings, line, comm)
 
 
 def _opened(place: str, shared: bool) -> Spool:
-    return Spool.opened(place, shared=shared)
+    return Spool.open_or_create(place, shared=shared)
 
 
 def _real(folders: list[str], flag: str) -> tuple[str, ...]:
@@ -88,11 +88,11 @@ def _real(folders: list[str], flag: str) -> tuple[str, ...]:
 # --- submit ------------------------------------------------------------------------------------
 
 
-def submit(arguments: argparse.Namespace, line: CommandLine) -> int:
+def submit_to_spool(arguments: argparse.Namespace, line: CommandLine) -> int:
     """Put a job into a spool. Not collective."""
     _refuse_batch(arguments)
-    spool = Spool.found(arguments.spool)
-    folder = spool.draft()
+    spool = Spool.open_existing(arguments.spool)
+    folder = spool.make_draft()
     queued = False
     try:
         text = write_job(folder, arguments, line)
@@ -107,7 +107,7 @@ def submit(arguments: argparse.Namespace, line: CommandLine) -> int:
         raise InputError(f"{error.filename or spool.path}: cannot be written: {error.strerror}") from error
     finally:
         if not queued:
-            spools.discard(folder)
+            spools.discard_draft(folder)
     if arguments.wait:
         _wait(spool, identity)
         return _result(spool, identity, arguments)
@@ -180,15 +180,15 @@ def _wait(spool: Spool, identity: str) -> None:
 # --- status, result, cancel --------------------------------------------------------------------
 
 
-def status(arguments: argparse.Namespace) -> int:
+def print_spool_status(arguments: argparse.Namespace) -> int:
     """Print how the jobs of a spool stand, and the service itself. Not collective."""
-    spool = Spool.found(arguments.spool)
+    spool = Spool.open_existing(arguments.spool)
     if arguments.jobs:
-        found = [spool.find(identity) for identity in arguments.jobs]
+        found = [spool.find_job(identity) for identity in arguments.jobs]
     else:
-        found = [(state, folder) for _, state, folder in spool.every()]
+        found = [(state, folder) for _, state, folder in spool.list_jobs()]
     facts = [_state(state, folder) for state, folder in found]
-    service = spools.read_json(spool.path / "service.json") if spool.served else {}
+    service = spools.read_json(spool.path / "service.json") if spool.is_served else {}
     groups = [spools.read_json(path) for path in sorted(spool.path.glob("group-*.json"))]
     lines = _table(facts) if facts else "no jobs"
     if service:
@@ -235,14 +235,14 @@ def _table(facts: list[dict]) -> str:
     return columns(rows)
 
 
-def result(arguments: argparse.Namespace) -> int:
+def print_spool_result(arguments: argparse.Namespace) -> int:
     """Print what a job of a spool has answered; return its status. Not collective."""
-    spool = Spool.found(arguments.spool)
+    spool = Spool.open_existing(arguments.spool)
     return _result(spool, arguments.id, arguments)
 
 
 def _result(spool: Spool, identity: str, arguments: argparse.Namespace) -> int:
-    state, folder = spool.find(identity)
+    state, folder = spool.find_job(identity)
     outcome = spools.read_outcome(folder)
     if outcome is None or state not in ("done", "failed"):
         raise InputError(f"job {identity} is {state}: no result yet")
@@ -260,9 +260,9 @@ def _result(spool: Spool, identity: str, arguments: argparse.Namespace) -> int:
     return int(outcome["exit"])
 
 
-def cancel(arguments: argparse.Namespace) -> int:
+def cancel_in_spool(arguments: argparse.Namespace) -> int:
     """Cancel jobs of a spool; those that have ended stay as they are. Not collective."""
-    spool = Spool.found(arguments.spool)
+    spool = Spool.open_existing(arguments.spool)
     facts, lines = [], []
     for identity in arguments.jobs:
         state = spool.cancel(identity)

@@ -1,4 +1,4 @@
-"""`serve --ranks P`: starts the service under mpiexec, and again where its processes were ended."""
+"""The supervisor behind `serve --ranks P`: it starts the service under mpiexec, and restarts it after a crash."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from pathlib import Path
 
 from sparsehess import errors
 from sparsehess.errors import InputError
-from sparsehess.service.local_scheduler import environment
+from sparsehess.service.local_scheduler import job_environment
 from sparsehess.service.spool import Spool
 
-# Seconds between two looks at the service.
+# Seconds between two checks of the service.
 _LOOK = 0.1
 
-# One that has lived for less than so many seconds is started again so many later.
+# A service that lived for less than _SHORT seconds is restarted after _LATER seconds.
 _SHORT, _LATER = 5.0, 1.0
 
 
 def supervise(arguments: argparse.Namespace) -> int:
-    """Start the service, and again while it is ended by anything but itself; return its last exit status.
+    """Start the service, and restart it as long as it is killed; return its last exit status.
 
     Not collective: a process without MPI. SIGTERM and SIGINT are passed on as a request to leave.
 
@@ -38,7 +38,7 @@ def supervise(arguments: argparse.Namespace) -> int:
     launcher = shlex.split(arguments.launcher)
     if not launcher or shutil.which(launcher[0]) is None:
         raise InputError(f"--launcher {arguments.launcher!r}: there is no such program here")
-    spool = Spool.opened(arguments.spool, shared=arguments.shared)
+    spool = Spool.open_or_create(arguments.spool, shared=arguments.shared)
     command = [
         *launcher,
         "-n",
@@ -54,7 +54,7 @@ def supervise(arguments: argparse.Namespace) -> int:
         signal.signal(one, lambda number, _: asked.append(number))
     while True:
         began = time.time()
-        with subprocess.Popen(command, env=environment(), start_new_session=True) as child:
+        with subprocess.Popen(command, env=job_environment(), start_new_session=True) as child:
             try:
                 status = _watched(child, spool, asked)
             finally:
@@ -69,7 +69,7 @@ def supervise(arguments: argparse.Namespace) -> int:
 
 
 def _watched(child: subprocess.Popen, spool: Spool, asked: list[int]) -> int:
-    """Return the status of the service once it has ended."""
+    """Wait for the end of the service, pass signals on to it, and return its status."""
     while True:
         try:
             return child.wait(_LOOK)
@@ -84,7 +84,7 @@ def _watched(child: subprocess.Popen, spool: Spool, asked: list[int]) -> int:
 
 
 def _was_ended(spool: Spool, began: float) -> bool:
-    """Return whether a service that was started then has come to serve, and has not left by itself."""
+    """Return whether the service started then has begun to serve and was killed."""
     try:
         return os.stat(spool.path / "service.json").st_mtime >= began - 1
     except FileNotFoundError:

@@ -15,7 +15,7 @@ from sparsehess.hosts import skfem as host
 from sparsehess.hosts.ase.vibrations import dense
 from sparsehess.hosts.skfem import solver_eigen
 from sparsehess.runtime import on_root
-from sparsehess.service.local_scheduler import environment
+from sparsehess.service.local_scheduler import job_environment
 from support.cases import frobenius_error, lapack, run_example
 
 skfem = pytest.importorskip("skfem")
@@ -105,7 +105,7 @@ def test_command_line_says_the_same(objective, comm):
             subprocess.run,
             [sys.executable, "-m", "sparsehess", *command.split()],
             cwd=Path(skfem_hyperelastic.__file__).parent,
-            env=environment(),  # the process is no part of this run
+            env=job_environment(),  # the process is no part of this run
             capture_output=True,
             text=True,
             timeout=60,

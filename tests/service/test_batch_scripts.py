@@ -12,7 +12,7 @@ from support.batch import JOB, made
 
 def test_the_script_that_a_person_reads(place):
     made_of = dict(time=5400, memory="4G", account="phys", queue="long", ranks=64, resumable=True)
-    slurm = batch_scripts.script(made(place, "slurm", **made_of, setup=["module load openmpi"]))
+    slurm = batch_scripts.compose_script(made(place, "slurm", **made_of, setup=["module load openmpi"]))
     for line in (
         "#SBATCH --ntasks=64",
         "#SBATCH --time=01:30:00",
@@ -29,7 +29,7 @@ def test_the_script_that_a_person_reads(place):
     ):
         assert line in slurm.splitlines()
     assert "export OMP_NUM_THREADS=1" in slurm
-    pbs = batch_scripts.script(made(place, "pbs", **made_of)).splitlines()
+    pbs = batch_scripts.compose_script(made(place, "pbs", **made_of)).splitlines()
     assert {"#PBS -l select=64:ncpus=1:mpiprocs=1:mem=4G", "#PBS -l walltime=01:30:00", "#PBS -q long"} <= set(pbs)
     assert any("--signal=USR1 --kill-after=120 5280" in line for line in pbs)
     for name in ("slurm", "pbs", "local"):
@@ -51,8 +51,8 @@ def test_a_command_that_saves_is_submitted_to_go_on(place, capsys):
 
 def test_times(place):
     for text, total in (("01:30:00", 5400), ("2-00:00:01", 172801), ("05:30", 330)):
-        assert batch_scripts.seconds(text) == total
-    assert batch_scripts.clock(172801) == "48:00:01"
+        assert batch_scripts.parse_time(text) == total
+    assert batch_scripts.format_time(172801) == "48:00:01"
     for text in ("", "90", "1:2:3:4", "00:00:00", "-01:00:00", "1-30:00", "99999999:00:00"):
         with pytest.raises(InputError, match="HH:MM:SS"):
-            batch_scripts.seconds(text)
+            batch_scripts.parse_time(text)

@@ -80,14 +80,14 @@ def place(tmp_path):
     bad = second_difference(N)
     bad.data[7] = np.nan
     sp.save_npz(tmp_path / "data" / "nan.npz", bad)
-    Spool.opened(tmp_path / "spool")
+    Spool.open_or_create(tmp_path / "spool")
     return tmp_path
 
 
 def put(place, text, priority=0, files=()):
     """Put a job of this text into the spool; return its id."""
-    spool = Spool.found(place / "spool")
-    folder = spool.draft()
+    spool = Spool.open_existing(place / "spool")
+    folder = spool.make_draft()
     (folder / "job.toml").write_text(text)
     for name, source in files:
         os.symlink(source, folder / name)
@@ -115,7 +115,7 @@ def start(place, ranks=1, *flags, allowed=True):
         return subprocess.Popen(
             [*words, *allow, *flags],
             cwd=place,
-            env={**local_scheduler.environment(), "PYTHONPATH": str(ROOT)},
+            env={**local_scheduler.job_environment(), "PYTHONPATH": str(ROOT)},
             stdout=record,
             stderr=record,
             start_new_session=True,
@@ -207,7 +207,7 @@ def test_garbage_between_good_jobs_delays_and_ends_nothing(place, ranks):
 
 
 def test_priorities_cancel_limits_and_leaving(place):
-    spool = Spool.found(place / "spool")
+    spool = Spool.open_existing(place / "spool")
     slow = put(place, problem_job(place, wait=0.1), priority=9)
     low, high = put(place, matrix_job(place), priority=-5), put(place, matrix_job(place), priority=5)
     queued = put(place, matrix_job(place))
@@ -219,7 +219,7 @@ def test_priorities_cancel_limits_and_leaving(place):
     assert spool.cancel(slow) == "running"
     other = subprocess.run(
         [sys.executable, "-m", "sparsehess", "serve", str(place / "spool")],
-        capture_output=True, text=True, timeout=60, check=False, env=local_scheduler.environment(), cwd=ROOT,
+        capture_output=True, text=True, timeout=60, check=False, env=local_scheduler.job_environment(), cwd=ROOT,
     )  # fmt: skip
     assert other.returncode == 2
     assert other.stderr.count("\n") == 1 and "is served already, by process" in other.stderr
@@ -236,9 +236,9 @@ def test_priorities_cancel_limits_and_leaving(place):
     leader = spools.read_json(place / "spool" / "service.json")["process"]
     os.kill(leader, signal.SIGTERM)
     assert service.wait(30) == 75
-    assert spool.find(left)[0] == "queued"
-    assert (spool.find(left)[1] / "attempts").read_text() == ""
-    assert list((spool.find(left)[1] / "ck").glob("evaluations-*.ckpt"))  # it goes on from there
+    assert spool.find_job(left)[0] == "queued"
+    assert (spool.find_job(left)[1] / "attempts").read_text() == ""
+    assert list((spool.find_job(left)[1] / "ck").glob("evaluations-*.ckpt"))  # it goes on from there
     spool.cancel(left)
     served(place)
 
@@ -357,7 +357,7 @@ def test_submit_status_result_and_cancel_speak_to_a_spool(place, capsys):
 
 
 def test_jobs_with_an_outcome_are_settled_and_others_queued_again(place):
-    spool = Spool.found(place / "spool")
+    spool = Spool.open_existing(place / "spool")
     ended, poison = put(place, matrix_job(place), 2), put(place, matrix_job(place), 1)
     folder = spool.claim()
     assert folder.name == ended
@@ -371,7 +371,7 @@ def test_jobs_with_an_outcome_are_settled_and_others_queued_again(place):
 
 
 def test_torn_answers_are_not_taken_for_answers(place):
-    spool = Spool.found(place / "spool")
+    spool = Spool.open_existing(place / "spool")
     job = put(place, matrix_job(place), 7)
     folder = spool.claim()
     (folder / "result.json").write_text("{}")

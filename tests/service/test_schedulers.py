@@ -63,11 +63,11 @@ def test_slurm_by_what_it_prints(place, programs):
     fake(programs, "scancel", "")
     found = facts(place, "submit job.toml --ranks 2 --scheduler auto")
     assert (found["scheduler"], found["number"]) == ("slurm", "4242")
-    every = [batch_jobs.find("1")]
+    every = [batch_jobs.find_job("1")]
     for number in range(4243, 4251):
         every.append(made(place, "slurm"))
         every[-1].file("number").write_text(f"{number}\n")
-    states = [one for _, one in sorted(schedulers.states(every).items())]
+    states = [one for _, one in sorted(schedulers.ask_states(every).items())]
     assert states == [
         State("running"),
         State("pending", None, "Priority"),
@@ -105,11 +105,11 @@ def test_a_slurm_script_that_was_stopped_is_queued_again(place, programs):
     job = made(place, "slurm", resumable=True)
     environment = {**os.environ, "SLURM_JOB_ID": "4242"}
     done = subprocess.run(["bash", job.file("script")], env=environment, check=False)
-    assert done.returncode == 75 and job.exit is None
+    assert done.returncode == 75 and job.exit_status is None
     assert (programs / "calls").read_text().splitlines()[-1] == "scontrol requeue 4242"
-    batch_jobs.write(job.file("cancelled"), "")
+    batch_jobs.write_small_file(job.file("cancelled"), "")
     subprocess.run(["bash", job.file("script")], env=environment, check=False)
-    assert job.exit == 75 and (programs / "calls").read_text().count("requeue") == 1
+    assert job.exit_status == 75 and (programs / "calls").read_text().count("requeue") == 1
 
 
 QSTAT = """Job id            Name             User              Time Use S Queue
@@ -127,11 +127,11 @@ def test_pbs_by_what_it_prints(place, programs):
     fake(programs, "qdel", "")
     found = facts(place, "submit job.toml --scheduler pbs")
     assert found["number"] == "1284.head"
-    every = [batch_jobs.find("1")]
+    every = [batch_jobs.find_job("1")]
     for number in range(1285, 1289):
         every.append(made(place, "pbs"))
         every[-1].file("number").write_text(f"{number}.head\n")
-    assert [one for _, one in sorted(schedulers.states(every).items())] == [
+    assert [one for _, one in sorted(schedulers.ask_states(every).items())] == [
         State("running"),
         State("pending"),
         State("pending", None, "held"),
@@ -148,4 +148,4 @@ def test_a_pbs_script_that_was_stopped_queues_itself_again(place, programs):
     job = made(place, "pbs", resumable=True)
     job.file("number").write_text("1289.head\n")
     assert subprocess.run(["bash", job.file("script")], check=False).returncode == 75
-    assert job.word("number") == "1290.head" and job.exit is None
+    assert job.read_word("number") == "1290.head" and job.exit_status is None

@@ -167,7 +167,9 @@ def test_a_job_from_submission_to_result(place, launcher):
     (place / "job.toml").write_text(f'{JOB}[submit]\nlauncher = "{launcher}"\n')
     found = facts(place, "submit job.toml --scheduler slurm --ranks 2 --time 00:10:00")
     assert found["scheduler"] == "slurm" and found["number"].isdigit()
-    assert (ended(place, 1)["state"], batch_jobs.find("1").exit) == ("done", 0), _told(batch_jobs.find("1"))
+    assert (ended(place, 1)["state"], batch_jobs.find_job("1").exit) == ("done", 0), _told(
+        batch_jobs.find_job("1")
+    )
     answer = facts(place, "result 1")
     direct = facts(place, "eigs problems.py:chain -k 3 --set n=24")
     assert answer["mpi"]["size"] == 2
@@ -175,7 +177,7 @@ def test_a_job_from_submission_to_result(place, launcher):
 
 
 def _told(job):
-    return [job.word(name) for name in ("out", "err", "scheduler")]
+    return [job.read_word(name) for name in ("out", "err", "scheduler")]
 
 
 def test_what_no_partition_takes_is_refused_and_forgotten(place):
@@ -187,8 +189,8 @@ def test_what_no_partition_takes_is_refused_and_forgotten(place):
 def test_cancel(place):
     (place / "job.toml").write_text('command = "eigs"\ninput = "problems.py:chain"\nset = { wait = 30 }\n')
     facts(place, "submit job.toml --scheduler slurm")
-    job = batch_jobs.find("1")
-    assert not _until(lambda: schedulers.states([job])[1].word == "running", 60, "not running")
+    job = batch_jobs.find_job("1")
+    assert not _until(lambda: schedulers.ask_states([job])[1].word == "running", 60, "not running")
     # Beyond the four processors there are: it waits.
     facts(place, "submit job.toml --scheduler slurm --ranks 4")
     assert facts(place, "status 2")["jobs"][0]["state"] == "pending"
@@ -200,7 +202,7 @@ def test_cancel(place):
 
     assert not _until(gone, 60, "still queued")
     job.file("cancelled").unlink()  # then Slurm is asked, and says the same
-    assert schedulers.states([job])[1].word == "cancelled"
+    assert schedulers.ask_states([job])[1].word == "cancelled"
 
 
 def working(place, launcher, seconds):
@@ -226,13 +228,13 @@ def test_a_job_stopped_by_its_time_limit_is_queued_again(place, launcher):
     seen = set()
 
     def over():
-        state = schedulers.states([job])[1]
+        state = schedulers.ask_states([job])[1]
         seen.add(state.word)
-        return state.over
+        return state.is_over
 
     assert not _until(over, 180, "not over"), _told(job)
-    assert schedulers.states([job])[1].word == "done", _told(job)
-    assert (job.word("out") or "").splitlines() == ["begun", "went on from half"]
+    assert schedulers.ask_states([job])[1].word == "done", _told(job)
+    assert (job.read_word("out") or "").splitlines() == ["begun", "went on from half"]
     assert len(Path(job.folder, "starts").read_text().splitlines()) == 2 and "running" in seen
 
 
@@ -245,7 +247,7 @@ def test_a_run_stopped_by_its_limit_goes_on(place, launcher):
     needed = len((place / "calls").read_text().splitlines())
     (place / "calls").unlink()
     facts(place, "submit job.toml --scheduler slurm --ranks 2 --time 00:01:00")
-    job = batch_jobs.find("1")
+    job = batch_jobs.find_job("1")
     assert ended(place, 1, 400)["state"] == "done", _told(job)
     starts = len(Path(job.folder, "starts").read_text().splitlines())
     assert starts > 1, "never stopped"
@@ -259,9 +261,9 @@ def test_a_run_stopped_by_its_limit_goes_on(place, launcher):
 def test_requeue_from_outside(place, launcher):
     """What an operator or a dead node does: killed without a word, begun again by Slurm."""
     job, checkpoint = working(place, launcher, 600)
-    assert not _until(lambda: (job.word("out") or "").startswith("begun"), 60, "not begun"), _told(job)
+    assert not _until(lambda: (job.read_word("out") or "").startswith("begun"), 60, "not begun"), _told(job)
     (checkpoint / "saved").write_text("an hour ago")
-    subprocess.run(["scontrol", "requeue", job.word("number")], check=True)
-    subprocess.run(["scontrol", "update", f"JobId={job.word('number')}", "StartTime=now"], check=False)
-    assert not _until(lambda: schedulers.states([job])[1].over, 240, "not over"), _told(job)
-    assert job.exit == 0 and (job.word("out") or "").splitlines()[-1] == "went on from an hour ago"
+    subprocess.run(["scontrol", "requeue", job.read_word("number")], check=True)
+    subprocess.run(["scontrol", "update", f"JobId={job.read_word('number')}", "StartTime=now"], check=False)
+    assert not _until(lambda: schedulers.ask_states([job])[1].is_over, 240, "not over"), _told(job)
+    assert job.exit_status == 0 and (job.read_word("out") or "").splitlines()[-1] == "went on from an hour ago"

@@ -20,11 +20,11 @@ JOB = 'command = "eigs"\ninput = "matrix.npz"\nk = 2\n'
 
 @pytest.fixture
 def spool(tmp_path):
-    return Spool.opened(tmp_path / "spool")
+    return Spool.open_or_create(tmp_path / "spool")
 
 
 def put(spool, text=JOB, priority=0):
-    folder = spool.draft()
+    folder = spool.make_draft()
     (folder / "job.toml").write_text(text)
     return spool.enqueue([folder], priority)[0]
 
@@ -118,14 +118,14 @@ def test_what_cannot_be_moved_stays_and_keeps_nobody_waiting(spool, monkeypatch,
     monkeypatch.setattr(os, "rename", of_another_user)
     assert spool.claim().name == good
     assert spool.claim() is None
-    assert spool.count("queued") == 0 and names(spool, "queued") == [f"0995.{stubborn}"]
+    assert spool.count_jobs("queued") == 0 and names(spool, "queued") == [f"0995.{stubborn}"]
     assert caplog.text.count("cannot be taken") == 1
 
 
 @pytest.mark.parametrize("name", ["log", "attempts", "watchdog"])
 def test_hard_links_are_not_written_through(spool, tmp_path, name):
     (tmp_path / "precious").write_text("of somebody")
-    folder = spool.draft()
+    folder = spool.make_draft()
     (folder / "job.toml").write_text(JOB)
     os.link(tmp_path / "precious", folder / name)
     spool.enqueue([folder])
@@ -162,11 +162,11 @@ def test_a_lock_that_changed_hands_is_noticed(spool, monkeypatch):
     with pytest.raises(InputError, match="process 2"):
         spool.share(mine)
     monkeypatch.undo()
-    assert not spool.served
+    assert not spool.is_served
 
 
 def test_links_and_files_of_others_are_not_read(spool, tmp_path, monkeypatch):
-    folder = spool.draft()
+    folder = spool.make_draft()
     (tmp_path / "elsewhere.toml").write_text(JOB)
     os.symlink(tmp_path / "elsewhere.toml", folder / "job.toml")
     with pytest.raises(InputError, match=r"job\.toml: no regular file"):
@@ -188,8 +188,13 @@ def test_status_of_what_is_half_written(spool, progress, capsys):
 
     job = put(spool, JOB + "[submit]\nname = 1979-05-27\npriority = [1]\n")
     (spool.claim() / "status.json").write_text(progress)
-    assert spool_commands.status(command_line().parse(["status", "--spool", str(spool.path)])) == 0
-    assert spool_commands.status(command_line().parse(["status", "--spool", str(spool.path), "--json", "-"])) == 0
+    assert spool_commands.print_spool_status(command_line().parse(["status", "--spool", str(spool.path)])) == 0
+    assert (
+        spool_commands.print_spool_status(
+            command_line().parse(["status", "--spool", str(spool.path), "--json", "-"])
+        )
+        == 0
+    )
     said = capsys.readouterr().out
     assert job in said.splitlines()[1]
     assert json.loads(said[said.index("{") :])["jobs"][0]["name"] is None
@@ -207,7 +212,7 @@ from sparsehess.cli import command_line
 from sparsehess.errors import SparseHessError
 from sparsehess.service import limits, resident as serve, spool as spools
 from sparsehess.service.admission import Allowance
-from sparsehess.service.resident import Manner
+from sparsehess.service.resident import ServiceSettings
 
 world, place = runtime.communicator(MPI.COMM_WORLD), Path(sys.argv[1])
 
@@ -228,7 +233,7 @@ def fails(rank, code=errno.EIO):
     return failing
 
 def job(spool, submit):
-    folder = spool.draft()
+    folder = spool.make_draft()
     (folder / "job.toml").write_text('command = "eigs"\\ninput = "matrix.npz"\\nk = 2\\n' + submit)
     sp.save_npz(folder / "matrix.npz", sp.diags([np.arange(1.0, 30.0)], [0]))
     return spool.enqueue([folder])[0]
@@ -245,7 +250,7 @@ SCENES = {
 found = {}
 for name in sys.argv[2:]:
     room, called, rank, submit = SCENES[name]
-    spool = runtime.on_root(world, spools.Spool.opened, place / name)
+    spool = runtime.on_root(world, spools.Spool.open_or_create, place / name)
     identity = runtime.on_root(world, job, spool, submit)
     kept = getattr(room, called)
     broken = fails(rank)
@@ -254,14 +259,15 @@ for name in sys.argv[2:]:
         broken = lambda path, *rest, **more: (fails(1) if "watchdog" in str(path) else whole)(path, *rest, **more)
     setattr(room, called, broken)
     try:
-        status = serve.serve(spool, Manner(Allowance(), 1, 0, 1.0, True, None), command_line(), world)
+        settings = ServiceSettings(Allowance(), 1, 0, 1.0, True, None)
+        status = serve.serve_spool(spool, settings, command_line(), world)
     except SparseHessError as error:
         status = [type(error).__name__, str(error)]
     except Exception as error:
         status = ["raw", repr(error)]
     setattr(room, called, kept)
     world.Barrier()
-    state = spool.find(identity)[0]
+    state = spool.find_job(identity)[0]
     outcome = spools.read_outcome(spool.path / state / identity) or {}
     world.Barrier()
     found[name] = world.allgather(status), state, outcome.get("error"), (spool.path / "service.json").exists()
@@ -296,11 +302,11 @@ def test_a_failure_on_one_rank_ends_both(tmp_path):
 
 
 def test_spools_that_others_can_write_to_are_refused(tmp_path):
-    Spool.opened(tmp_path / "mine")
+    Spool.open_or_create(tmp_path / "mine")
     assert (tmp_path / "mine").stat().st_mode & 0o777 == 0o700
     (tmp_path / "mine" / "queued").chmod(0o777)
     with pytest.raises(InputError, match="others can write"):
-        Spool.opened(tmp_path / "mine")
-    Spool.opened(tmp_path / "mine", shared=True)
+        Spool.open_or_create(tmp_path / "mine")
+    Spool.open_or_create(tmp_path / "mine", shared=True)
     with pytest.raises(InputError, match="no spool"):
-        Spool.found(tmp_path)
+        Spool.open_existing(tmp_path)

@@ -120,13 +120,13 @@ def made(place, scheduler="local", **more):
         "host": socket.gethostname(),
     }
     job = batch_jobs.Job(**(given | more))
-    batch_jobs.save(job)
-    batch_jobs.write(job.file("script"), batch_scripts.script(job))
+    batch_jobs.save_job(job)
+    batch_jobs.write_small_file(job.file("script"), batch_scripts.compose_script(job))
     return job
 
 
 def state(job):
-    return schedulers.states([job])[job.id]
+    return schedulers.ask_states([job])[job.id]
 
 
 def write_jobs(folder, monkeypatch):
