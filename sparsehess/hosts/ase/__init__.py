@@ -13,6 +13,9 @@
 
 Every rank has the atoms and evaluates its share of the forces alone: the calculator must not itself be parallel
 over these ranks, and one that works in files needs a folder of its own on each.
+
+Always: the caller's atoms stay where they are, coordinates that a constraint holds are no variables, and ASE is
+imported by the first function that needs it. Imports what `hosts` may.
 """
 
 from sparsehess.runtime.lazy import attributes

@@ -15,7 +15,10 @@
 [0.25 1.25 2.25] mode_1
 
 Dofs that a Dirichlet condition holds are removed. Written as rows of the identity they would be eigenvalues of
-their own, and as penalties large ones that spoil the others. Rows stay with the ranks that dolfinx gave them to.
+their own, and as penalties large ones that spoil the others.
+
+Always: rows stay with the ranks that dolfinx gave them to, the caller's functions keep their values, and what
+differs between releases of dolfinx is asked for in `features`. Imports what `hosts` may.
 """
 
 from sparsehess.runtime.lazy import attributes
