@@ -14,11 +14,11 @@ import scipy.sparse as sp
 from sparsehess import eigs, runtime
 from sparsehess.cli import command_line
 from sparsehess.eigen.solvers.krylov_schur import has_cholmod
-from sparsehess.runtime import PETSc
 from sparsehess.service import warm_resources
 from sparsehess.service.warm_resources import WarmResources
 from sparsehess.storage import matrix_files
 from support.cases import laplacian, second_difference
+from support.petsc_events import counted_events
 
 pytestmark = pytest.mark.parallel([1, 2, 3])
 
@@ -101,8 +101,7 @@ def test_what_is_kept_never_changes_answers(comm, folder, ask):
 
 def test_nonzeros_are_analyzed_once(comm, folder, ask):
     """Of matrices, and masses, with the same nonzeros, whatever their values and signs; of others again."""
-    comm, analyses = runtime.communicator(comm), PETSc.Log.Event("MatCholFctrSym")
-    PETSc.Log.begin()
+    comm = runtime.communicator(comm)
     rng, path = np.random.default_rng(5), str(folder / "h.npz")
     ones = sp.diags([np.ones(N - 1), np.ones(N), np.ones(N - 1)], [-1, 0, 1])
 
@@ -113,10 +112,10 @@ def test_nonzeros_are_analyzed_once(comm, folder, ask):
             sp.save_npz(path, matrix.tocsr())
             if mass is not None:
                 sp.save_npz(folder / "m.npz", mass.tocsr())
-        before = analyses.getPerfInfo()["count"]
         comm.Barrier()
-        facts = ask(warm, command, path, *words, *([] if mass is None else ["--mass", str(folder / "m.npz")]))
-        return analyses.getPerfInfo()["count"] - before, facts
+        with counted_events("MatCholFctrSym") as analyses:
+            facts = ask(warm, command, path, *words, *([] if mass is None else ["--mass", str(folder / "m.npz")]))
+        return *analyses(), facts
 
     warm = WarmResources(comm, 2**25)
     packages = 1 + has_cholmod(comm)

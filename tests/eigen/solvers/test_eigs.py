@@ -14,6 +14,7 @@ from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.errors import CheckError, InputError, NotConverged
 from sparsehess.runtime import destroy
 from support.cases import agree, free_chain, lapack, laplacian, prescribed, real, reference, stored
+from support.petsc_events import counted_events
 
 pytestmark = [pytest.mark.parallel([1, 2, 4]), pytest.mark.essential]
 
@@ -243,14 +244,11 @@ def test_too_few_iterations_are_not_passed_off_as_success(comm):
 
 
 def test_a_moved_shift_takes_the_factorization_of_its_count(comm):
-    PETSc.Log.begin()
     matrix, exact = laplacian(19, 23)
-    made = [PETSc.Log.Event(name) for name in ("MatCholFctrSym", "MatCholFctrNum")]
-
-    def often():
-        return [event.getPerfInfo()["count"] for event in made]
-
-    with EigenProblem.of(matrix, comm=comm) as problem:
+    with (
+        EigenProblem.of(matrix, comm=comm) as problem,
+        counted_events("MatCholFctrSym", "MatCholFctrNum") as often,
+    ):
         solver = KrylovSchur(problem, True, {}, tol=1e-10)
         solver.shift_to(-1.0)
         analyses, factorizations = often()
