@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from sparsehess.eigen.estimates.spectral_density import density
 from sparsehess.eigen.problem.lanczos_bounds import measure
 from sparsehess.eigen.problem.problem import EigenProblem, tight
 from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs, rayleigh_ritz
@@ -304,8 +305,6 @@ def _estimate_number(problem: EigenProblem, low: float, high: float, seed: int) 
 
 
 def _count_by_density(problem: EigenProblem, low: float, high: float, seed: int) -> tuple[float, float]:
-    from sparsehess.eigen.estimates.spectral_density import density
-
     return density(problem, samples=_SAMPLES, steps=_STEPS, seed=seed).count(low, high)
 
 
