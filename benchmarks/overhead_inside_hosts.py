@@ -24,7 +24,7 @@ import numpy as np
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parents[1])]
 import sparsehess as sh
-from sparsehess.eigen.problem.problem import EigenProblem, tight
+from sparsehess.eigen.problem.problem import EigenProblem, slepc_tolerance
 from sparsehess.eigen.problem.spectrum import SolveSpec
 from sparsehess.eigen.solvers.krylov_schur import DEFAULTS
 from sparsehess.eigen.solvers.spectrum_targets import Smallest
@@ -106,7 +106,7 @@ def main():
     with EigenProblem.of(A) as problem, sh.eigs(A, k) as known:
         target = Smallest(problem, SolveSpec(k=k))
         shift = -max(1e-10 * problem.typical, 2e-13 * problem.scale)
-        edge, tol = target.edge(known.eigenvalues, k), tight(problem, 1e-8)
+        edge, tol = target.edge(known.eigenvalues, k), slepc_tolerance(problem, 1e-8)
 
     def hand(where):
         values, vectors, below = by_hand(A, k, shift, where, tol)

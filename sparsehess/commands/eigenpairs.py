@@ -27,14 +27,14 @@ from sparsehess.commands.summaries import (
     inertia_lines,
     sparsified_line,
 )
-from sparsehess.eigen.certificates.certificate import judge, recount
+from sparsehess.eigen.certificates.certificate import certify_pairs, recount
 from sparsehess.eigen.certificates.inertia import count_inertia
-from sparsehess.eigen.certificates.lowest_curvature import condition, curvature
+from sparsehess.eigen.certificates.lowest_curvature import condition_number, curvature
 from sparsehess.eigen.problem.backends import check_backend
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.spectrum import SolveSpec
 from sparsehess.eigen.solvers.eigs import complete_spec, shortfall, solve
-from sparsehess.eigen.solvers.method_choice import PRECONDITIONED, choose
+from sparsehess.eigen.solvers.method_choice import PRECONDITIONED, choose_method
 from sparsehess.errors import CheckError
 from sparsehess.runtime.progress import Progress
 from sparsehess.storage import writers
@@ -123,7 +123,7 @@ def _refuse_idle(arguments: argparse.Namespace) -> None:
 
 
 def _explain(call: Call, problem: EigenProblem, spec: SolveSpec) -> int:
-    choice = choose(problem, complete_spec(problem, spec))
+    choice = choose_method(problem, complete_spec(problem, spec))
     facts = {"schema": SCHEMA, "task": "explain", "n": problem.n, **dataclasses.asdict(choice)}
     answer(call, facts, f"method       {choice.method}\nbecause      {choice.reason}")
     return errors.DONE
@@ -139,7 +139,7 @@ def run_inertia(call: Call) -> int:
             signs = count_inertia(problem, arguments.zero, call.options)
             more: dict[str, Any] = {}
             if arguments.condition:
-                more["condition"] = condition(problem, arguments.seed)
+                more["condition"] = condition_number(problem, arguments.seed)
             if arguments.direction is not None:
                 lowest = curvature(problem, seed=arguments.seed)
                 more["lowest"] = {"value": lowest.value, "error": lowest.error, "certified": lowest.certified}
@@ -185,7 +185,7 @@ def run_check(call: Call) -> int:
         result = read_result(arguments.result, problem.layout)
         tol = max(arguments.tol, 10 * problem.relative_error)
         count, wanted = recount(problem, complete_spec(problem, result.spec), result.eigenvalues)
-        found = judge(problem, result.eigenvalues, result.vectors, count, tol)
+        found = certify_pairs(problem, result.eigenvalues, result.vectors, count, tol)
         runtime.destroy(*result.vectors)
         uncounted = problem.uncounted
     passed = found.passed and len(result.eigenvalues) >= wanted

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse
 
 from sparsehess.errors import InputError
-from sparsehess.operators.connected_components import TooLarge, deal_few, labels_of, members
+from sparsehess.operators.connected_components import TooLarge, balance_loads, labels_of, members
 from sparsehess.operators.eigen_corrected import SYMMETRY
 from sparsehess.operators.eigenvalues import Eigenvalues, apply_to_eigenvalues
 from sparsehess.operators.matrix_like import is_sparse, mat_of
@@ -73,7 +73,7 @@ class BlockDiagonal(Operator):
                 raise InputError("a block-diagonal matrix needs a block")
         sizes = np.array([block.shape[0] for block in blocks], np.int64)
         layout, begins = Layout.from_size(int(sizes.sum()), comm), offsets(sizes)
-        target, _ = deal_few(sizes.astype(np.float64) ** 3, comm.size)
+        target, _ = balance_loads(sizes.astype(np.float64) ** 3, comm.size)
         mine = np.flatnonzero(target == comm.rank)
         rows = [np.arange(begins[i], begins[i] + sizes[i]) for i in mine]
         # Only blocks that reach into this rank's rows are looked at for them.

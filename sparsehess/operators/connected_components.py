@@ -70,7 +70,7 @@ def deal(homes: np.ndarray, sizes: np.ndarray, comm: MPI.Comm) -> np.ndarray:
     share = comm.allreduce(float(cost.sum())) / comm.size
     large = cost > _SINGLE * share
     every = np.concatenate(comm.allgather(np.stack([cost[large], homes[large]], axis=1)))
-    ranks, load = deal_few(every[:, 0], comm.size)
+    ranks, load = balance_loads(every[:, 0], comm.size)
     target = np.empty(len(sizes), np.int64)
     target[large] = ranks[np.isin(every[:, 1], homes[large])]  # both ascend: by rank, and within one
     small = cost[~large]
@@ -82,7 +82,7 @@ def deal(homes: np.ndarray, sizes: np.ndarray, comm: MPI.Comm) -> np.ndarray:
     return target
 
 
-def deal_few(cost: np.ndarray, ranks: int) -> tuple[np.ndarray, np.ndarray]:
+def balance_loads(cost: np.ndarray, ranks: int) -> tuple[np.ndarray, np.ndarray]:
     """Return (rank of each item, load of each rank): the costliest first, each to the rank with least to do.
 
     Not collective.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from sparsehess.errors import InputError
-from sparsehess.operators.eigenvalues import Eigenvalues, Inertia, check_which, first
+from sparsehess.operators.eigenvalues import Eigenvalues, Inertia, check_which, select_first
 from sparsehess.operators.operator import Operator
 from sparsehess.runtime.row_layout import Layout
 
@@ -128,7 +128,7 @@ class DirectSum(Operator):
         """
         check_which(k, which)
         own = [part.spectrum(min(k, part.n), which) for part in self.parts]
-        return first(np.concatenate(own), k, which)
+        return select_first(np.concatenate(own), k, which)
 
     def logdet(self, shift: float = 0.0) -> float:
         """Return log |det (H + shift I)|, -inf where it is singular; `inertia` tells the sign.

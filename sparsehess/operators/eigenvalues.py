@@ -159,7 +159,7 @@ class Eigenvalues:
         check_which(k, which)
         order = np.argsort(ORDERS[which](self.values), kind="stable")[:k]
         own = np.repeat(self.values[order], np.minimum(self.counts[order], k))
-        return first(np.concatenate(self.comm.allgather(own)), k, which)
+        return select_first(np.concatenate(self.comm.allgather(own)), k, which)
 
     def whole(self) -> np.ndarray:
         """Return all eigenvalues, ascending, on every rank: for small matrices.
@@ -232,7 +232,7 @@ def check_which(k: int, which: str) -> None:
         raise InputError(f"which={which!r} is none of {', '.join(ORDERS)}")
 
 
-def first(values: np.ndarray, k: int, which: str) -> np.ndarray:
+def select_first(values: np.ndarray, k: int, which: str) -> np.ndarray:
     """Return those of some eigenvalues that are among the first k in an order, ascending.
 
     Not collective.

@@ -12,7 +12,7 @@ import scipy.sparse
 
 from sparsehess.errors import InputError
 from sparsehess.operators.eigen_corrected import EigenCorrected, dense, is_symmetric
-from sparsehess.operators.eigenvalues import ORDERS, Eigenvalues, check_which, first
+from sparsehess.operators.eigenvalues import ORDERS, Eigenvalues, check_which, select_first
 from sparsehess.operators.matrix_like import is_sparse
 from sparsehess.operators.matrix_vectors import Grid
 from sparsehess.operators.operator import Operator
@@ -198,7 +198,7 @@ class Kronecker(Operator):
         if not self.diagonalizable or len(self.terms) > 1:
             return self.eigenvalues().ends(k, which)
         _, _, a, b = self._bases[0]
-        return first(first_products(a[0], b[0], min(k, self.n), which), k, which)
+        return select_first(first_products(a[0], b[0], min(k, self.n), which), k, which)
 
     def logdet(self, shift: float = 0.0) -> float:
         """Return log |det (H + shift I)|, -inf where it is singular; `inertia` tells the sign.

@@ -11,7 +11,14 @@ import numpy as np
 import scipy.linalg
 
 from sparsehess.errors import InputError
-from sparsehess.operators.eigenvalues import ZERO, Eigenvalues, Inertia, apply_to_eigenvalues, check_which, first
+from sparsehess.operators.eigenvalues import (
+    ZERO,
+    Eigenvalues,
+    Inertia,
+    apply_to_eigenvalues,
+    check_which,
+    select_first,
+)
 from sparsehess.operators.operator import Operator
 from sparsehess.operators.spectrum_bisection import Counts, bisect_spectrum
 from sparsehess.operators.tall_skinny_qr import local_array, small_eigh, sum_over_ranks, tall_qr
@@ -263,7 +270,7 @@ class LowRankDiagonal(Operator):
             low = range(min(k, self.count(0.0)))
         wanted = {"largest": [high], "magnitude": [low, high]}.get(which, [low])
         found = self._bisected(np.unique(np.concatenate([np.array(part, np.int64) for part in wanted])))
-        return first(found, k, which)
+        return select_first(found, k, which)
 
     def _bisected(self, wanted: np.ndarray) -> np.ndarray:
         """Return the eigenvalues of these numbers (0 is the lowest)."""

@@ -13,7 +13,7 @@ import sparsehess as sh
 from sparsehess.errors import InputError
 from sparsehess.operators.block_diagonal import BlockDiagonal
 from sparsehess.operators.combinations import weighted_sum
-from sparsehess.operators.connected_components import deal_few
+from sparsehess.operators.connected_components import balance_loads
 from sparsehess.operators.direct_sum import DirectSum
 from sparsehess.operators.kronecker import Kronecker
 from support.dense_answers import BLOCKS, agrees, dense, low_rank, own, positive
@@ -75,7 +75,7 @@ def test_a_chain_through_all_ranks_and_many_singles(comm):
 
 
 def test_blocks_are_dealt_by_their_cost():
-    target, load = deal_few(np.array([8.0, 1.0, 7.0, 1.0, 1.0, 6.0]), 3)
+    target, load = balance_loads(np.array([8.0, 1.0, 7.0, 1.0, 1.0, 6.0]), 3)
     assert load.tolist() == [8.0, 8.0, 8.0] and len(set(target[[0, 2, 5]])) == 3
 
 

@@ -346,12 +346,12 @@ def check_explanation(comm):
     from sparsehess.eigen.problem.factor_memory import factor_memory
     from sparsehess.eigen.problem.problem import EigenProblem
     from sparsehess.eigen.problem.spectrum import SolveSpec
-    from sparsehess.eigen.solvers.method_choice import choose
+    from sparsehess.eigen.solvers.method_choice import choose_method
 
     with EigenProblem.of(hermitian(N, 15), comm=comm) as problem:
-        choice = choose(problem, SolveSpec(interval=(0.0, 1.0)))
+        choice = choose_method(problem, SolveSpec(interval=(0.0, 1.0)))
         assert choice.method == "feast" and "complex" in choice.reason
-        assert choose(problem, SolveSpec(k=4)).method == "krylovschur"
+        assert choose_method(problem, SolveSpec(k=4)).method == "krylovschur"
         most, everywhere = factor_memory(problem)
         assert 0 < most <= everywhere
 

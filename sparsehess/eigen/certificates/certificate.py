@@ -103,10 +103,10 @@ def certify(
     False
     """
     with EigenProblem.of(matrix, mass=mass, nullspace=[], comm=comm) as problem:
-        return judge(problem, spectrum.eigenvalues, spectrum.vectors, spectrum.count, tol)
+        return certify_pairs(problem, spectrum.eigenvalues, spectrum.vectors, spectrum.count, tol)
 
 
-def judge(
+def certify_pairs(
     problem: EigenProblem, eigenvalues: np.ndarray, vectors: list[PETSc.Vec], count: Count | None, tol: float
 ) -> Certificate:
     """Return the certificate of eigenpairs of a problem; `count` is taken as it is.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparsehess.eigen.problem.problem import EigenProblem, tight
+from sparsehess.eigen.problem.problem import EigenProblem, slepc_tolerance
 from sparsehess.eigen.problem.rayleigh_ritz import rayleigh_ritz
 from sparsehess.eigen.problem.spectrum import SolveSpec
 from sparsehess.eigen.solvers.eigs import shortfall, solve
@@ -121,7 +121,7 @@ def _decided(problem: EigenProblem, seed: int) -> Curvature:
         return Curvature(value, residual, sign, counted or sign < 0, direction)
     found: list[PETSc.Vec] = []
     for tol in _LADDER:
-        if found and tol < tight(problem, 1e-10):
+        if found and tol < slepc_tolerance(problem, 1e-10):
             break
         solver = KrylovSchur(problem, False, {}, tol=tol)
         try:
@@ -161,7 +161,7 @@ def _decided_sign(problem: EigenProblem, value: float) -> int:
     return -1 if value < -problem.zero else int(value > problem.zero)
 
 
-def condition(problem: EigenProblem, seed: int = 0) -> float:
+def condition_number(problem: EigenProblem, seed: int = 0) -> float:
     """Return the largest over the least magnitude of an eigenvalue without null vectors, inf where one is zero.
 
     Collective.

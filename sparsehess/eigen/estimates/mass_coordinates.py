@@ -11,7 +11,7 @@ from sparsehess.eigen.problem.mass_solver import MassSolver, lone_diagonal
 from sparsehess.errors import InputError
 
 if TYPE_CHECKING:
-    from sparsehess.eigen.problem.block_products import Multiplier
+    from sparsehess.eigen.problem.block_products import BlockProduct
     from sparsehess.eigen.problem.problem import EigenProblem
 
 # Error of M^(-1/2) in starting vectors, which have to be isotropic to far less than what is estimated from them.
@@ -38,7 +38,7 @@ class Coordinates(Protocol):
         """Return the coordinates of a block of vectors of the problem. Not collective."""
         ...
 
-    def apply(self, H: Multiplier, Y: np.ndarray) -> np.ndarray:
+    def apply(self, H: BlockProduct, Y: np.ndarray) -> np.ndarray:
         """Return the image under M⁻¹H, in memory that the next call may overwrite. Collective."""
         ...
 
@@ -88,7 +88,7 @@ class StandardCoordinates:
         """Return X. Not collective."""
         return X
 
-    def apply(self, H: Multiplier, Y: np.ndarray) -> np.ndarray:
+    def apply(self, H: BlockProduct, Y: np.ndarray) -> np.ndarray:
         """Return H Y. Collective."""
         return H(Y)
 
@@ -120,7 +120,7 @@ class ScaledCoordinates(StandardCoordinates):
         """Return M^(1/2) X. Not collective."""
         return np.asfortranarray(X / self._scale[:, None])
 
-    def apply(self, H: Multiplier, Y: np.ndarray) -> np.ndarray:
+    def apply(self, H: BlockProduct, Y: np.ndarray) -> np.ndarray:
         """Return M^(-1/2) H M^(-1/2) Y. Collective."""
         image = H(Y, self._fill)
         np.multiply(image.T, self._scale, out=image.T)
@@ -148,7 +148,7 @@ class MassCoordinates:
         """Return X. Not collective."""
         return X
 
-    def apply(self, H: Multiplier, Y: np.ndarray) -> np.ndarray:
+    def apply(self, H: BlockProduct, Y: np.ndarray) -> np.ndarray:
         """Return M⁻¹ H Y. Collective."""
         return self._solver.solve(H(Y))
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from sparsehess.eigen.estimates.mass_coordinates import mass_coordinates
 from sparsehess.eigen.estimates.random_blocks import random_signs, standard_normal
-from sparsehess.eigen.problem.block_products import Multiplier
+from sparsehess.eigen.problem.block_products import BlockProduct
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.errors import InputError
@@ -70,7 +70,7 @@ class ReducedOperator:
         self._coordinates = mass_coordinates(problem)
         self.plain = self._coordinates.plain
         self.noise = max(_EPS, problem.relative_error, self._coordinates.noise)
-        self._H = Multiplier(problem.A, self.layout)
+        self._H = BlockProduct(problem.A, self.layout)
         self._deflated = self._dual_of_deflated = np.empty((self.layout.n_local, 0), order="F")
         try:
             atoms = self._deflate_null_vectors() + self._deflate_pairs(deflate)

@@ -1,5 +1,5 @@
 """What is solved: matrices, masses, null spaces, options, factorizations and blocks of vectors.
 
-Always: an `EigenProblem` owns what it has made, and destroys it in order. Imports errors, runtime, pattern,
-storage and hessian.
+Always: an `EigenProblem` owns what it has made, and destroys it in order. Imports all packages from errors to
+operators.
 """

@@ -12,7 +12,7 @@ from sparsehess.runtime import PETSc, destroy
 from sparsehess.runtime.petsc_matrices import is_assembled
 
 
-class Multiplier:
+class BlockProduct:
     """A matrix to be multiplied with blocks again and again; `close()` destroys what it made, not the matrix.
 
     Collective to make and to use. PETSc plans a product of two matrices once for each pair of them: for every

@@ -6,7 +6,7 @@ from mpi4py import MPI
 
 import numpy as np
 
-from sparsehess.eigen.problem.block_products import Multiplier
+from sparsehess.eigen.problem.block_products import BlockProduct
 from sparsehess.eigen.problem.pencil import dense_block
 from sparsehess.errors import InputError
 from sparsehess.pattern import Layout
@@ -54,7 +54,7 @@ class MassSolver:
     """
 
     def __init__(self, M: PETSc.Mat, layout: Layout):
-        self.M, self.layout, self._product = M, layout, Multiplier(M, layout)
+        self.M, self.layout, self._product = M, layout, BlockProduct(M, layout)
         direct = layout.n < _LARGE and has_package("mumps")
         self.noise = 1e2 * _EPS if direct else _RTOL
         vector = M.getDiagonal()
@@ -105,12 +105,12 @@ class MassSolver:
         destroy(x, b)
         return X
 
-    def scaled(self) -> Scaled:
+    def scaled(self) -> ScaledMass:
         """Return D^(-1/2) M D^(-1/2), D the diagonal of M.
 
         Not collective.
         """
-        return Scaled(self)
+        return ScaledMass(self)
 
     def close(self) -> None:
         """Destroy the solver.
@@ -121,7 +121,7 @@ class MassSolver:
         self._product.close()
 
 
-class Scaled:
+class ScaledMass:
     """A mass matrix scaled to a diagonal of ones, as an operator of `lanczos`. Collective to use."""
 
     plain = True

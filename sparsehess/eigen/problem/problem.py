@@ -362,7 +362,7 @@ class EigenProblem:
         self.close()
 
 
-def tight(problem: EigenProblem, tol: float) -> float:
+def slepc_tolerance(problem: EigenProblem, tol: float) -> float:
     """Return a tolerance for SLEPc: two digits beyond the one asked for, as far as products are so exact.
 
     Not collective. Clusters need them, and a Krylov space gains them in a step.

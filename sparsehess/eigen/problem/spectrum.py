@@ -43,7 +43,7 @@ class SolveSpec:
     seed
         Of the starting vectors.
     method
-        `auto`, which chooses (see `choice.choose`); `krylovschur`, with shift-and-invert where that is of use;
+        `auto`, which chooses (see `choose_method`); `krylovschur`, with shift-and-invert where that is of use;
         `lobpcg`, `gd` and `jd`, preconditioned, for the smallest or largest; for intervals `slicing`, `feast`,
         `ciss` and, by products alone, `filter`; `dense` for all; for comparison SLEPc's `power` iteration with
         deflation (`magnitude`) and its `lanczos`.

@@ -9,8 +9,8 @@ import numpy as np
 from sparsehess.eigen.problem.petsc_options import Options
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.solvers.contour_quadrature import Filter
-from sparsehess.eigen.solvers.shifted_complex_form import Complex
-from sparsehess.eigen.solvers.shifted_real_form import DIRECT, Shell, Stored
+from sparsehess.eigen.solvers.shifted_complex_form import ComplexForm
+from sparsehess.eigen.solvers.shifted_real_form import DIRECT, AssembledRealForm, MatrixFreeRealForm
 from sparsehess.errors import StackError
 from sparsehess.runtime import (
     PETSc,
@@ -31,18 +31,18 @@ _BATCH = 128
 _TOO_LITTLE, _MOST_ROOM = (-8, -9, -14, -15, -17, -20), 3000
 
 
-def pencil_of(problem: EigenProblem) -> type[Stored | Shell | Complex]:
+def shifted_form(problem: EigenProblem) -> type[AssembledRealForm | MatrixFreeRealForm | ComplexForm]:
     """Return how the systems of a problem are written: by its build, and by what is known of its matrix.
 
     Not collective.
     """
     if not problem.assembled:
-        return Shell
-    return Complex if complex_scalars() else Stored
+        return MatrixFreeRealForm
+    return ComplexForm if complex_scalars() else AssembledRealForm
 
 
-class Systems:
-    """Solves with zM − A at the contour points of this rank's group, by the systems of `pencil_of`.
+class ContourSystems:
+    """Solves with zM − A at the contour points of this rank's group, by the systems of `shifted_form`.
 
     Assembled ones are factorized, for blocks of right-hand sides, which takes an eighth of the time of vector by
     vector; for shells there is preconditioned MINRES, loose: FEAST filters residuals. Without a good
@@ -63,7 +63,7 @@ class Systems:
     """
 
     def __init__(self, problem: EigenProblem, groups: int, options: dict, seconds: dict[str, float]):
-        kind = pencil_of(problem)
+        kind = shifted_form(problem)
         self.given, self.options = Options(PREFIX, options), {**kind.defaults, **options}
         self.groups, self.seconds = groups, seconds
         self.comm = problem.comm

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sparsehess.eigen.problem.petsc_options import PREFIX
-from sparsehess.eigen.solvers.preconditioned_solver import Preconditioned
+from sparsehess.eigen.solvers.preconditioned_solver import PreconditionedSolver
 from sparsehess.eigen.solvers.solve_monitor import OnRestart, SolveMonitor
 from sparsehess.errors import StackError
 from sparsehess.runtime import FAILED, PETSc, SLEPc, complex_scalars, destroy, error_code
@@ -29,7 +29,7 @@ DEFAULTS = {
 }
 
 
-class Davidson(Preconditioned):
+class Davidson(PreconditionedSolver):
     """Generalised Davidson (`gd`) or Jacobi-Davidson (`jd`).
 
     Davidson 1975, as Romero and Roman 2014 do it; Sleijpen and van der Vorst 1996.

@@ -14,7 +14,7 @@ from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.spectrum import SolveSpec, Spectrum
 from sparsehess.eigen.solvers.extremal_eigenpairs import solve_extremal
 from sparsehess.eigen.solvers.interval_eigenpairs import solve_interval
-from sparsehess.eigen.solvers.method_choice import choose
+from sparsehess.eigen.solvers.method_choice import choose_method
 from sparsehess.eigen.solvers.search_checkpoint import SearchCheckpoint
 from sparsehess.eigen.solvers.search_store import NoStore
 from sparsehess.eigen.solvers.solve_monitor import OnProgress, ignore_progress
@@ -210,7 +210,7 @@ def solve(
 def _solve(
     problem: EigenProblem, spec: SolveSpec, progress: OnProgress, checkpoint: Checkpoint | None
 ) -> Spectrum:
-    choice = choose(problem, spec)
+    choice = choose_method(problem, spec)
     store = NoStore() if checkpoint is None else SearchCheckpoint(checkpoint, problem, spec, choice.method)
     if spec.takes_all:
         return solve_interval(problem, spec, choice, progress, store)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from sparsehess.eigen.problem.factorization import Pivots
-from sparsehess.eigen.problem.problem import EigenProblem, tight
+from sparsehess.eigen.problem.problem import EigenProblem, slepc_tolerance
 from sparsehess.eigen.problem.spectrum import SolveSpec
 from sparsehess.eigen.solvers.davidson import Davidson
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
-from sparsehess.eigen.solvers.lapack import Dense
+from sparsehess.eigen.solvers.lapack import LapackSolver
 from sparsehess.eigen.solvers.lobpcg import Lobpcg
 from sparsehess.eigen.solvers.method_choice import KRYLOV, Choice
 from sparsehess.eigen.solvers.solve_monitor import OnProgress, OnRestart
@@ -118,7 +118,7 @@ class EndSolvers:
                 self.problem,
                 invert,
                 options,
-                tol=tight(self.problem, self.spec.tol),
+                tol=slepc_tolerance(self.problem, self.spec.tol),
                 on_progress=self._on_progress,
             )
         return self._krylov[invert]
@@ -126,7 +126,7 @@ class EndSolvers:
     def _other(self, method: str) -> PairSolver:
         problem, spec = self.problem, self.spec
         if method == "dense":
-            return Dense(problem, spec.options, target=spec.target or 0.0, on_progress=self._on_progress)
+            return LapackSolver(problem, spec.options, target=spec.target or 0.0, on_progress=self._on_progress)
         kind = Lobpcg if method == "lobpcg" else Davidson
         return kind(problem, method, spec.options, tol=spec.tol, on_progress=self._on_progress)
 

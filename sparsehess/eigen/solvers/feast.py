@@ -17,7 +17,7 @@ import numpy as np
 
 from sparsehess.eigen.problem.pencil import dense_block
 from sparsehess.eigen.solvers.contour_quadrature import Filter, contour
-from sparsehess.eigen.solvers.contour_solves import Systems, pencil_of
+from sparsehess.eigen.solvers.contour_solves import ContourSystems, shifted_form
 from sparsehess.eigen.solvers.interval_method import IntervalMethod
 from sparsehess.eigen.solvers.solve_monitor import OnRestart, ignore_restart
 from sparsehess.errors import InputError, StackError
@@ -89,12 +89,12 @@ class Feast(IntervalMethod):
             raise InputError(
                 "a matrix-free Hessian is on all ranks: FEAST's points cannot be shared out to groups"
             )
-        self._systems: Systems | None = None
+        self._systems: ContourSystems | None = None
 
     @property
     def defaults(self) -> dict:
         """PETSc options of the shifted solves, unless the caller overrides them."""
-        return pencil_of(self.problem).defaults
+        return shifted_form(self.problem).defaults
 
     def find(
         self,
@@ -129,7 +129,7 @@ class Feast(IntervalMethod):
             return []
         cite("feast")
         if self._systems is None:
-            self._systems = Systems(self.problem, self.groups, self.options, self.seconds)
+            self._systems = ContourSystems(self.problem, self.groups, self.options, self.seconds)
         # A contour within rounding of the spectrum would be singular: a wider one, and Ritz values decide.
         pad = max(0.0, _NARROWEST * self.problem.scale - (high - low)) / 2
         chosen = contour(self.quadrature, self.points, low - pad, high + pad)
@@ -158,7 +158,7 @@ class _Iteration:
     def __init__(
         self,
         solver: Feast,
-        systems: Systems,
+        systems: ContourSystems,
         chosen: Filter,
         low: float,
         high: float,

@@ -11,11 +11,11 @@ import numpy as np
 
 from sparsehess.eigen.estimates.spectral_density import density
 from sparsehess.eigen.problem.lanczos_bounds import measure
-from sparsehess.eigen.problem.problem import EigenProblem, tight
+from sparsehess.eigen.problem.problem import EigenProblem, slepc_tolerance
 from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs, rayleigh_ritz
 from sparsehess.eigen.problem.spectrum import Count, SolveSpec, Spectrum
 from sparsehess.eigen.solvers.interval_method import Finder
-from sparsehess.eigen.solvers.lapack import Dense
+from sparsehess.eigen.solvers.lapack import LapackSolver
 from sparsehess.eigen.solvers.method_choice import Choice
 from sparsehess.eigen.solvers.search_store import SearchStore
 from sparsehess.eigen.solvers.solve_monitor import OnProgress, ignore_progress
@@ -91,7 +91,7 @@ def _solve_with_count(
     problem: EigenProblem, spec: SolveSpec, choice: Choice, finder: Finder, store: SearchStore
 ) -> Spectrum:
     """Return the eigenpairs of an interval by a method, with the inertia at its ends. Collective."""
-    most = np.inf if isinstance(finder, Dense) else _MOST
+    most = np.inf if isinstance(finder, LapackSolver) else _MOST
     confirm = spec.count == "yes" or (spec.count == "auto" and problem.n <= _CHEAP)
     with (
         closing(_slicing(problem, spec, {}, ignore_progress)) as counter,
@@ -125,7 +125,7 @@ def _solve_without_count(
 
 
 def _slicing(problem: EigenProblem, spec: SolveSpec, options: dict, progress: OnProgress) -> Slicing:
-    tol = tight(problem, spec.tol)
+    tol = slepc_tolerance(problem, spec.tol)
     return Slicing(problem, options, tol=tol, seed=spec.seed, on_progress=progress)
 
 
@@ -272,17 +272,17 @@ def _feast(problem: EigenProblem, spec: SolveSpec, progress: OnProgress) -> Find
 def _ciss(problem: EigenProblem, spec: SolveSpec, progress: OnProgress) -> Finder:
     from sparsehess.eigen.solvers.ciss import ContourIntegral
 
-    return ContourIntegral(problem, spec.options, tight(problem, spec.tol), on_progress=progress)
+    return ContourIntegral(problem, spec.options, slepc_tolerance(problem, spec.tol), on_progress=progress)
 
 
 def _filter(problem: EigenProblem, spec: SolveSpec, progress: OnProgress) -> Finder:
     from sparsehess.eigen.solvers.polynomial_filter import PolynomialFilter
 
-    return PolynomialFilter(problem, spec.options, tight(problem, spec.tol), on_progress=progress)
+    return PolynomialFilter(problem, spec.options, slepc_tolerance(problem, spec.tol), on_progress=progress)
 
 
 def _dense(problem: EigenProblem, spec: SolveSpec, progress: OnProgress) -> Finder:
-    return Dense(problem, spec.options, on_progress=progress)
+    return LapackSolver(problem, spec.options, on_progress=progress)
 
 
 _METHODS: dict[str, Callable[[EigenProblem, SolveSpec, OnProgress], Finder]] = {

@@ -18,7 +18,7 @@ LIMIT = 8000
 
 
 @dataclass
-class Dense:
+class LapackSolver:
     """LAPACK's dsyevd or dsygvd on matrices gathered to the first rank, with the interface of `KrylovSchur`.
 
     Of complex ones zheevd or zhegvd.

@@ -16,7 +16,7 @@ from sparsehess.eigen.problem.block_vectors import combine, dots, norms, orthono
 from sparsehess.eigen.problem.petsc_options import PREFIX
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.slepc_blocks import require_finite
-from sparsehess.eigen.solvers.preconditioned_solver import Preconditioned
+from sparsehess.eigen.solvers.preconditioned_solver import PreconditionedSolver
 from sparsehess.eigen.solvers.solve_monitor import OnRestart
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, agreement, on_root
@@ -34,7 +34,7 @@ _STUCK, _INDEPENDENT = 3, 0.25
 _COPY = 1e-10
 
 
-class Lobpcg(Preconditioned):
+class Lobpcg(PreconditionedSolver):
     """Locally optimal block preconditioned conjugate gradients.
 
     Knyazev 2001, with the orthonormal basis of Hetmaniuk and Lehoucq 2006 (section 4). Converged vectors stay in

@@ -35,7 +35,7 @@ class Choice:
     reason: str
 
 
-def choose(problem: EigenProblem, spec: SolveSpec) -> Choice:
+def choose_method(problem: EigenProblem, spec: SolveSpec) -> Choice:
     """Return the method for a problem: the one asked for, or the one that suits.
 
     Collective.

@@ -14,7 +14,7 @@ import numpy as np
 from sparsehess.eigen.problem.petsc_options import PREFIX, Options
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rayleigh_ritz import rayleigh_ritz
-from sparsehess.eigen.solvers.preconditioners import Diagonal, Multigrid, Near, preconditioner
+from sparsehess.eigen.solvers.preconditioners import Diagonal, Multigrid, NearbyMatrix, preconditioner
 from sparsehess.eigen.solvers.solve_monitor import OnProgress, OnRestart, ignore_progress, ignore_restart
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, destroy, readable_errors
@@ -30,7 +30,7 @@ _AGAIN = 5
 
 
 @dataclass
-class Preconditioned(ABC):
+class PreconditionedSolver(ABC):
     """A preconditioned solver for a problem, kept for several solves; `close()` destroys it.
 
     Assembled Hessians are preconditioned with algebraic multigrid, shells by their diagonal, either by a
@@ -73,7 +73,7 @@ class Preconditioned(ABC):
                 f"method {self.method} needs a mass matrix that is positive definite, this one has "
                 f"{problem.n - problem.finite} zero rows: use method krylovschur, or remove the massless dofs"
             )
-        self._preconditioners: dict[str, Diagonal | Near | Multigrid] = {}  # by the end that they serve
+        self._preconditioners: dict[str, Diagonal | NearbyMatrix | Multigrid] = {}  # by the end that they serve
         self._defaults: dict = {}  # of the one in use
         self._broke = False  # whether the last solve ended early
         self._chosen: dict = {}
@@ -131,7 +131,7 @@ class Preconditioned(ABC):
             pairs = rayleigh_ritz(self.problem, fresh)
             destroy(*found)
             found, good = pairs.vectors, pairs.residuals <= self.tol
-            changed = self._preconditioners[which].farther(pairs.values, self._broke)
+            changed = self._preconditioners[which].adapt(pairs.values, self._broke)
             if not changed and (np.count_nonzero(good) >= k or (attempt and not len(found))):
                 break
         found = pairs.select(good).vectors

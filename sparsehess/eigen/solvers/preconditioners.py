@@ -47,7 +47,7 @@ _PROBE = 15
 _PROBED_BY = "minres" if complex_scalars() else "cg"
 
 
-def preconditioner(problem: EigenProblem, which: str, options: dict) -> Diagonal | Near | Multigrid:
+def preconditioner(problem: EigenProblem, which: str, options: dict) -> Diagonal | NearbyMatrix | Multigrid:
     """Return what serves the smallest or the largest eigenvalues of a problem; the caller closes it.
 
     Collective.
@@ -62,7 +62,7 @@ def preconditioner(problem: EigenProblem, which: str, options: dict) -> Diagonal
     if which == "largest":
         return Diagonal(problem, problem.M)
     if problem.preconditioner is not None:
-        return Near(problem)
+        return NearbyMatrix(problem)
     return Multigrid(problem, options) if problem.assembled else Diagonal(problem, problem.A)
 
 
@@ -116,7 +116,7 @@ class Diagonal:
         self._pc.setUp()
         return Preconditioning(self._pc)
 
-    def farther(self, values: np.ndarray, broke: bool) -> bool:
+    def adapt(self, values: np.ndarray, broke: bool) -> bool:
         """Change what a solve has shown to be unfit, and say whether; `Multigrid` does.
 
         Collective.
@@ -141,7 +141,7 @@ class Diagonal:
         self._on_panels = self._pc = self.matrix = None
 
 
-class Near(Diagonal):
+class NearbyMatrix(Diagonal):
     """The matrix near A that the problem has, shifted up until its inertia tells that it is definite.
 
     Where nothing counts some Lanczos steps tell how far: a preconditioner that is not definite costs iterations.
@@ -189,7 +189,7 @@ class Multigrid(Diagonal):
         self.shift = _SHIFT * problem.typical if options.get("st_pc_type", "gamg") != "none" else 0.0
         self._make()
 
-    def farther(self, values: np.ndarray, broke: bool) -> bool:
+    def adapt(self, values: np.ndarray, broke: bool) -> bool:
         """Shift what is coarsened farther up where a solve has shown that to be needed, and say so. Collective."""
         if broke:
             # The preconditioner blows so few directions up that all its images are dependent.

@@ -9,7 +9,7 @@ import numpy as np
 
 from sparsehess.eigen.problem.pencil import dense_block, pencil
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.eigen.solvers.shifted_real_form import DIRECT, Stored
+from sparsehess.eigen.solvers.shifted_real_form import DIRECT, AssembledRealForm
 from sparsehess.runtime import PETSc, destroy
 from sparsehess.runtime.process_groups import Teams
 
@@ -17,7 +17,7 @@ from sparsehess.runtime.process_groups import Teams
 _TRANSPOSED = 9
 
 
-class Complex:
+class ComplexForm:
     """The matrices zM − A of a Hermitian problem whose matrices are assembled. Collective to make.
 
     The points of the lower half plane, which real arithmetic gets for nothing, are solved for with the same
@@ -31,7 +31,7 @@ class Complex:
         PETSc options of the solves.
     """
 
-    defaults: ClassVar[dict] = {**Stored.defaults, "pc_type": "lu"}
+    defaults: ClassVar[dict] = {**AssembledRealForm.defaults, "pc_type": "lu"}
 
     def __init__(self, problem: EigenProblem, teams: Teams | None):
         rows = pencil(problem)

@@ -54,7 +54,7 @@ class _Halves:
         return left[0::2], left[1::2]
 
 
-class Stored(_Halves):
+class AssembledRealForm(_Halves):
     """The doubled matrices of a problem whose matrices are assembled. Collective to make.
 
     Attributes
@@ -113,7 +113,7 @@ class Stored(_Halves):
         """Destroy nothing: nothing is kept. Not collective."""
 
 
-class Shell(_Halves):
+class MatrixFreeRealForm(_Halves):
     """The doubled matrices of a problem of which products alone are known, on all ranks. Collective to make.
 
     The preconditioner is their diagonal, sqrt(k² + b²m²), where A has one, and the identity elsewhere.

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 import sparsehess as sh
-from sparsehess.eigen.certificates.lowest_curvature import condition
+from sparsehess.eigen.certificates.lowest_curvature import condition_number
 from sparsehess.errors import InputError
 from support.cases import free_chain, laplacian, prescribed
 
@@ -39,7 +39,9 @@ def test_signs_of_matrices_and_shells(name, comm):
         assert (found.sign, found.certified) == (sign, True) and found.value == pytest.approx(
             exact.min(), abs=1e-12
         )
-        assert problem.n == 120 and condition(problem) == pytest.approx(np.abs(exact).max() / np.abs(exact).min())
+        assert problem.n == 120 and condition_number(problem) == pytest.approx(
+            np.abs(exact).max() / np.abs(exact).min()
+        )
         found.direction.destroy()
         mat = PETSc.Mat().createPython(problem.A.getSizes(), Counted(problem.A), comm=comm)
         mat.setUp()
@@ -54,10 +56,10 @@ def test_signs_of_matrices_and_shells(name, comm):
         image.destroy()
         with sh.EigenProblem.of(mat) as shell:
             if sign > 0:
-                assert condition(shell) == pytest.approx(exact.max() / exact.min(), rel=1e-6)
+                assert condition_number(shell) == pytest.approx(exact.max() / exact.min(), rel=1e-6)
             else:
                 with pytest.raises(InputError, match="indefinite"):
-                    condition(shell)
+                    condition_number(shell)
         mat.destroy()
 
 

@@ -4,7 +4,7 @@ import pytest
 import scipy.sparse as sp
 
 from sparsehess.eigen.problem.rayleigh_ritz import rayleigh_ritz
-from sparsehess.eigen.solvers.lapack import Dense
+from sparsehess.eigen.solvers.lapack import LapackSolver
 from sparsehess.errors import InputError
 from sparsehess.runtime import destroy
 from support.cases import laplacian, reference, stored
@@ -20,7 +20,7 @@ def test_dense(name, which, comm):
     K, M = stored(name)
     exact = reference(name)
     with given(K, M, comm=comm) as problem:
-        solver = Dense(problem)
+        solver = LapackSolver(problem)
         values, vectors, errors, _ = rayleigh_ritz(problem, solver.solve(which, 8))
         destroy(*vectors)
         solver.close()
@@ -31,7 +31,7 @@ def test_dense(name, which, comm):
 def test_dense_deflates_within_a_cluster(comm):
     K, exact = laplacian(5, 5, 5)
     with given(K, comm=comm, shell=True) as problem:
-        solver = Dense(problem, target=6.0)
+        solver = LapackSolver(problem, target=6.0)
         first = solver.solve("smallest", 3)  # cuts a threefold eigenvalue
         values, rest, _, _ = rayleigh_ritz(problem, solver.solve("smallest", 6, deflate=first))
         near(values, exact[3:9], 1e-10)
@@ -44,4 +44,4 @@ def test_dense_deflates_within_a_cluster(comm):
 @pytest.mark.thorough
 def test_dense_refuses_what_is_large(comm):
     with given(sp.identity(20_000, format="csr"), comm=comm) as problem, pytest.raises(InputError, match="dense"):
-        Dense(problem)
+        LapackSolver(problem)

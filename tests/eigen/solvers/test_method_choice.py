@@ -10,7 +10,7 @@ import sparsehess as sh
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.spectrum import SolveSpec
 from sparsehess.eigen.solvers.eigs import complete_spec
-from sparsehess.eigen.solvers.method_choice import choose
+from sparsehess.eigen.solvers.method_choice import choose_method
 from sparsehess.eigen.solvers.spectrum_slicing import Slicing
 from sparsehess.errors import InputError, NotConverged, SparseHessError, StackError
 from support.cases import free_chain, lapack, laplacian, prescribed, reference, stored
@@ -291,11 +291,11 @@ def test_what_auto_chooses_and_why(comm):
     ]
     for matrix, spec, method, reason in asked:
         with EigenProblem.of(matrix, comm=comm) as problem:
-            choice = choose(problem, complete_spec(problem, spec))
+            choice = choose_method(problem, complete_spec(problem, spec))
             assert choice.method == method and reason in choice.reason
     mat = shell(small, comm)
     with EigenProblem.of(mat) as problem:
-        assert "matrix-free" in choose(problem, SolveSpec(k=5)).reason
+        assert "matrix-free" in choose_method(problem, SolveSpec(k=5)).reason
     mat.destroy()
 
 
