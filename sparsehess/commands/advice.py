@@ -62,13 +62,15 @@ def give_advice(
     nnz = None if pattern is None else pattern.nnz
     if isinstance(source, Objective) and found.row is not None:
         row = max(1, round(found.row))
-        needed = cost_model.memory(None, n, n * row, wanted.k or n, min(n, row), True)
-        probed = arguments.points * cost_model.probes(n, row)
-        calls = cost_model.calls(source, arguments.derivative, min(n, row), not arguments.no_verify, probed=probed)
+        needed = cost_model.estimate_memory(None, n, n * row, wanted.k or n, min(n, row), True)
+        probed = arguments.points * cost_model.count_probes(n, row)
+        calls = cost_model.count_calls(
+            source, arguments.derivative, min(n, row), not arguments.no_verify, probed=probed
+        )
     per = 1 if calls is None or calls.scheme == "product" else 2
     free = memory.free_memory(comm) * comm.size // many
     given = method_advice.advise(found, wanted, n, calls, needed, many, free, per)
-    told = "\n".join(method_advice.lines(found, given, n, nnz))
+    told = "\n".join(method_advice.advice_lines(found, given, n, nnz))
     return dataclasses.asdict(found), dataclasses.asdict(given), told
 
 
@@ -86,22 +88,22 @@ def _operator(source: Objective | StoredMatrix, seed: int) -> Iterator[MatrixFre
         matrix.destroy()
 
 
-def _wanted(arguments: argparse.Namespace, n: int) -> method_advice.Wanted:
+def _wanted(arguments: argparse.Namespace, n: int) -> method_advice.SolveRequest:
     """Return what is to be solved."""
     if arguments.interval is not None or (arguments.which == "negative" and arguments.k is None):
-        return method_advice.Wanted(None, None, arguments.tol)
+        return method_advice.SolveRequest(None, None, arguments.tol)
     k = min(6 if arguments.k is None else arguments.k, n)
     ends = arguments.target is None and arguments.which != "negative"
-    return method_advice.Wanted(k, arguments.which if ends else None, arguments.tol)
+    return method_advice.SolveRequest(k, arguments.which if ends else None, arguments.tol)
 
 
 def _looked(
     arguments: argparse.Namespace,
     matrix: MatrixFree | PETSc.Mat,
-    wanted: method_advice.Wanted,
+    wanted: method_advice.SolveRequest,
     unknown: bool,
     comm: MPI.Comm,
-) -> method_advice.Look:
+) -> method_advice.SpectrumProbe:
     """Return what a few products say. Collective."""
     mass = None if arguments.mass is None else matrix_files.read_matrix(arguments.mass, comm).to_mat()
     try:

@@ -35,7 +35,7 @@ def open_checkpoint(
     directory = getattr(arguments, "checkpoint", None)
     if directory is None:
         if hasattr(arguments, "resume"):
-            flag_groups.refuse(arguments, flag_groups.CHECKPOINT, "give the folder with --checkpoint")
+            flag_groups.refuse_flags(arguments, flag_groups.CHECKPOINT, "give the folder with --checkpoint")
         return None
     if arguments.command in _SAVE_NOTHING:
         return None

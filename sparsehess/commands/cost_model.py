@@ -1,4 +1,4 @@
-"""What a run would cost, before anybody queues: calls of the user's functions, memory, ranks worth having."""
+"""The cost of a run before it is queued: calls of the user's functions, memory, useful ranks."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from sparsehess.errors import StackError
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import memory as room
 
-# Gradients for each colour and once, by scheme: those at x, and those that tell the noise.
+# Gradients for each colour, by scheme; gradients that measure the noise.
 _PER_COLOR = {"forward": 1, "central": 2, "extrapolated": 4, "complex": 1, "product": 1}
 _NOISE = 7
 
-# Rows of a rank below which it talks more than it computes.
+# Rows of a rank below which communication outweighs computation.
 _ROWS = 5_000
 
-# Entries of a factor for each of the matrix where no analysis tells: what meshes and crystals in space need.
+# Entries of a factor for each entry of the matrix, without an analysis: typical of meshes and crystals in 3-D.
 _FILL = 20
 
-# What a rank may have more than its share of a factor.
+# Largest share of a factor on one rank, relative to an even share.
 _UNEVEN = 1.3
 
 _BYTES_OF_ENTRY, _BYTES = 12, 8
@@ -35,14 +35,14 @@ _BYTES_OF_ENTRY, _BYTES = 12, 8
 
 @dataclass(frozen=True)
 class Calls:
-    """Calls of the user's functions, by what they are for; `estimated` where the pattern is not known yet.
+    """Calls of the user's functions, by purpose; `estimated` where the pattern is not known yet.
 
     Attributes
     ----------
     colors
         None for a sum over elements.
     scheme
-        Of the derivatives.
+        Scheme of the derivatives.
     derivatives, noise, verification, pattern
         Gradients, or products for scheme `product`.
     """
@@ -57,12 +57,14 @@ class Calls:
 
     @property
     def total(self) -> int:
-        """Calls for all of it."""
+        """Calls for all purposes together."""
         return self.derivatives + self.noise + self.verification + self.pattern
 
 
-def calls(objective: Objective, derivative: str, colors: int | None, verified: bool, probed: int = 0) -> Calls:
-    """Return how often the functions of an objective would be called.
+def count_calls(
+    objective: Objective, derivative: str, colors: int | None, verified: bool, probed: int = 0
+) -> Calls:
+    """Count the calls of an objective's functions in one assembly.
 
     Collective.
 
@@ -71,7 +73,7 @@ def calls(objective: Objective, derivative: str, colors: int | None, verified: b
     colors
         None for a sum over elements: there a sweep over all of them counts as a gradient.
     probed
-        Tests that find the pattern; 0 where it is given.
+        Tests that detect the pattern; 0 where it is given.
     """
     scheme = scheme_of(derivative, objective)
     if colors is None:
@@ -91,21 +93,21 @@ def calls(objective: Objective, derivative: str, colors: int | None, verified: b
     )
 
 
-def probes(n: int, row: int) -> int:
-    """Return about how many tests find a pattern with this many entries in a row. Not collective."""
+def count_probes(n: int, row: int) -> int:
+    """Estimate the tests that detect a pattern of n rows with `row` entries each. Not collective."""
     return min(n, math.ceil(2 * row * math.log2(max(n, 2))))
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes, over all ranks together but for `process`, which each has.
+    """Bytes of a run: `process` for each rank, all others over all ranks together.
 
     Attributes
     ----------
     matrix, vectors, columns
         The Hessian; the subspace; compressed columns.
     factor, analysed
-        The factorization of shift-and-invert, and whether MUMPS's analysis of this very structure has told it.
+        The factorization of shift-and-invert, and whether MUMPS has analysed this structure.
     process
         Python and the libraries, before anything is computed.
     """
@@ -117,16 +119,16 @@ class Memory:
     columns: int
     process: int
 
-    def each(self, ranks: int) -> int:
-        """Return what the fullest of so many ranks would take. Not collective."""
+    def per_rank(self, ranks: int) -> int:
+        """Return the bytes of the fullest of so many ranks. Not collective."""
         solving = self.factor * (_UNEVEN if ranks > 1 else 1.0) + self.vectors
         return math.ceil(self.process + (self.matrix + max(solving, self.columns)) / ranks)
 
 
-def memory(pattern: Pattern | None, n: int, nnz: int, k: int, colors: int, factored: bool) -> Memory:
-    """Return what a run would take.
+def estimate_memory(pattern: Pattern | None, n: int, nnz: int, k: int, colors: int, factored: bool) -> Memory:
+    """Estimate the memory of a run.
 
-    Collective where there is a pattern: its structure alone is analysed, and nothing is factorized.
+    Collective where there is a pattern: MUMPS analyses its structure and factorizes nothing.
 
     Parameters
     ----------
@@ -135,7 +137,7 @@ def memory(pattern: Pattern | None, n: int, nnz: int, k: int, colors: int, facto
     k
         Eigenpairs.
     colors
-        Columns that are held together; 0 for matrix files.
+        Compressed columns in memory at one time; 0 for matrix files.
     factored
         Whether the method factorizes.
     """
@@ -158,7 +160,7 @@ def memory(pattern: Pattern | None, n: int, nnz: int, k: int, colors: int, facto
 
 
 def _analysed(pattern: Pattern) -> int:
-    """Return bytes of a factorization of a matrix of this pattern. Collective."""
+    """Return the bytes of a factorization of this pattern, by MUMPS's analysis. Collective."""
     rows = np.repeat(np.arange(pattern.layout.start, pattern.layout.stop), np.diff(pattern.indptr))
     values = np.where(rows == pattern.indices, float(pattern.n), 1.0)
     matrix = runtime.aij(pattern.layout, pattern.indptr, pattern.indices, values)
@@ -171,19 +173,19 @@ def _analysed(pattern: Pattern) -> int:
 
 @dataclass(frozen=True)
 class Ranks:
-    """How many ranks are worth having.
+    """Useful numbers of ranks.
 
     Attributes
     ----------
     solve
-        By rows: more talk more than they compute.
+        Of the solver, by rows: beyond it communication outweighs computation.
     derivatives
-        That find work while colours are shared out; None where all ranks compute each gradient together, 0
-        where there are none.
+        Of the derivatives, by colours; None where all ranks compute each gradient together, 0 where there are
+        no derivatives.
     memory
-        That the run needs at least where each rank may take as much as one can here.
+        Least number by memory, where each rank may take as much as one can here.
     best
-        What to ask for.
+        The number to ask for.
     """
 
     solve: int
@@ -192,8 +194,8 @@ class Ranks:
     best: int
 
 
-def ranks(n: int, pieces: int | None, seconds: float | None, needed: Memory, free: int) -> Ranks:
-    """Return how many ranks are worth having.
+def choose_ranks(n: int, pieces: int | None, seconds: float | None, needed: Memory, free: int) -> Ranks:
+    """Choose the number of ranks that a run can use.
 
     Not collective.
 
@@ -202,21 +204,21 @@ def ranks(n: int, pieces: int | None, seconds: float | None, needed: Memory, fre
     pieces
         Colours that are dealt to ranks; None where ranks compute gradients together, 0 where there are none.
     seconds
-        That all calls take on one rank; None where it was not measured.
+        Of all calls on one rank; None where it was not measured.
     free
         Bytes that a rank may take here.
     """
     solve = max(1, n // _ROWS)
     least = 1
-    while needed.each(least) > free and least < 2**20:
+    while needed.per_rank(least) > free and least < 2**20:
         least *= 2
     # A second of derivatives is not worth the start of more processes.
     shared = min(pieces, math.ceil(seconds)) if pieces and seconds is not None and seconds > 1.0 else 1
     return Ranks(solve, pieces, least, max(solve, shared, least))
 
 
-def lines(facts: dict[str, Any]) -> str:
-    """Return a plan for people. Not collective."""
+def plan_lines(facts: dict[str, Any]) -> str:
+    """Return a plan as text. Not collective."""
     about = "about " if facts["estimated"] else ""
     told = [f"input        {facts['name']}: {facts['n']} variables, {about}{facts['nnz']} entries"]
     spent = facts["evaluations"]

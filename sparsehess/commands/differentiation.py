@@ -30,13 +30,15 @@ if TYPE_CHECKING:
 
 def load_problem(arguments: argparse.Namespace, comm: MPI.Comm) -> Objective:
     """Return the objective that is the INPUT, made with the arguments of --set. Collective."""
-    return problem_files.load(arguments.input, problem_files.settings(arguments.settings), comm)
+    return problem_files.load_objective(arguments.input, problem_files.parse_settings(arguments.settings), comm)
 
 
 def matrix_free_problem(call: Call, precision: str) -> MatrixFree:
     """Return the Hessian of the problem that is the INPUT, never assembled. Collective."""
     arguments = call.arguments
-    flag_groups.refuse(arguments, flag_groups.DERIVATIVES | flag_groups.COLORING, "--shell assembles nothing")
+    flag_groups.refuse_flags(
+        arguments, flag_groups.DERIVATIVES | flag_groups.COLORING, "--shell assembles nothing"
+    )
     return MatrixFree(load_problem(arguments, call.comm), seed=arguments.seed, precision=precision)
 
 
@@ -49,16 +51,16 @@ def assemble_problem(call: Call) -> Hessian:
     pattern: Pattern | None
     calls: dict[str, int] = {}
     if arguments.pattern == "detect":
-        flag_groups.refuse(arguments, {"blocks": 1}, "a pattern that is detected comes without groups")
+        flag_groups.refuse_flags(arguments, {"blocks": 1}, "a pattern that is detected comes without groups")
         journal = _journal(call, objective, None)
         pattern, calls = detect_with_journal(objective, journal, seed=arguments.seed, points=arguments.points)
     else:
-        flag_groups.refuse(arguments, {"points": 1}, "only --pattern detect probes points")
-        pattern = given_pattern(arguments, objective, call.comm)
+        flag_groups.refuse_flags(arguments, {"points": 1}, "only --pattern detect probes points")
+        pattern = read_given_pattern(arguments, objective, call.comm)
         journal = _journal(call, objective, pattern)
     given = time.perf_counter() - began
     if by_element:
-        flag_groups.refuse(
+        flag_groups.refuse_flags(
             arguments, flag_groups.COLORING, "the Hessians of the elements are summed; --coloring colours all"
         )
     coloring = None
@@ -84,7 +86,7 @@ def assemble_problem(call: Call) -> Hessian:
     return hessian
 
 
-def given_pattern(arguments: argparse.Namespace, objective: Objective, comm: MPI.Comm) -> Pattern | None:
+def read_given_pattern(arguments: argparse.Namespace, objective: Objective, comm: MPI.Comm) -> Pattern | None:
     """Return the pattern of the file that --pattern names, or the problem's own if there is one. Collective."""
     if arguments.pattern != "given":
         return matrix_files.read_pattern(arguments.pattern, comm, block=arguments.blocks)
@@ -95,12 +97,12 @@ def color_pattern(call: Call, pattern: Pattern) -> Coloring:
     """Return the colouring that the flags ask for, or the stored one. Collective."""
     arguments = call.arguments
     if (arguments.coloring or "").endswith((".npz", ".h5")):
-        flag_groups.refuse(
+        flag_groups.refuse_flags(
             arguments, flag_groups.SEARCH | flag_groups.TEMPLATES, f"{arguments.coloring} is a colouring already"
         )
         return load(arguments.coloring, pattern)
     if arguments.order != BEST:
-        flag_groups.refuse(
+        flag_groups.refuse_flags(
             arguments, flag_groups.TEMPLATES, f"only --order {BEST} searches; {arguments.order} is one order"
         )
     lattice = getattr(arguments, "lattice", None)

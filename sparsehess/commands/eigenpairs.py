@@ -13,8 +13,8 @@ import numpy as np
 
 from sparsehess import errors, runtime
 from sparsehess.commands import flag_groups
-from sparsehess.commands.inputs import drop_entries, known_vectors, open_input
-from sparsehess.commands.output import SCHEMA, answer, no_solver, ranks
+from sparsehess.commands.inputs import drop_entries, open_input, open_known_vectors
+from sparsehess.commands.output import SCHEMA, answer, process_facts, refuse_solver_options
 from sparsehess.commands.reports import plots
 from sparsehess.commands.reports.stored_results import read_result
 from sparsehess.commands.summaries import (
@@ -66,7 +66,7 @@ def run_eigs(call: Call) -> int:
     check_backend(spec.backend)
     with (
         closing(open_input(call, shell=arguments.shell)) as given,
-        closing(known_vectors(arguments, given)) as known,
+        closing(open_known_vectors(arguments, given)) as known,
         drop_entries(arguments, given.matrix, given.mass) as left,
         EigenProblem.of(
             **given.problem_arguments(left),
@@ -113,11 +113,11 @@ def _refuse_idle(arguments: argparse.Namespace) -> None:
     """Refuse flags that nothing would heed beside others."""
     for name in ("interval", "target"):
         if getattr(arguments, name) is not None:
-            flag_groups.refuse(arguments, flag_groups.WHICH, f"--{name} says which ones already")
+            flag_groups.refuse_flags(arguments, flag_groups.WHICH, f"--{name} says which ones already")
     if arguments.explain:
-        flag_groups.refuse(arguments, flag_groups.ANSWERS, "--explain solves nothing")
+        flag_groups.refuse_flags(arguments, flag_groups.ANSWERS, "--explain solves nothing")
     if arguments.nullspace != "rigid" and arguments.method not in ("auto", *PRECONDITIONED):
-        flag_groups.refuse(
+        flag_groups.refuse_flags(
             arguments, flag_groups.POSITIONS, f"for --nullspace rigid, and for {', '.join(PRECONDITIONED)}"
         )
 
@@ -156,7 +156,7 @@ def run_inertia(call: Call) -> int:
             **more,
             **({} if given.hessian is None else derivative_facts(given.hessian)),
             "timings": {**given.timings, "total": time.perf_counter() - began},
-            **ranks(comm),
+            **process_facts(comm),
             "versions": runtime.versions(),
         }
         taken = "" if given.hessian is None else hessian_lines(given.hessian, facts) + "\n"
@@ -174,12 +174,12 @@ def run_check(call: Call) -> int:
     """Verify a stored result from the files alone. Collective."""
     began = time.perf_counter()
     arguments, comm = call.arguments, call.comm
-    no_solver(call.options)
+    refuse_solver_options(call.options)
     if arguments.nullspace != "rigid":
-        flag_groups.refuse(arguments, flag_groups.POSITIONS, "only --nullspace rigid asks where nodes are")
+        flag_groups.refuse_flags(arguments, flag_groups.POSITIONS, "only --nullspace rigid asks where nodes are")
     with (
         closing(open_input(call)) as given,
-        closing(known_vectors(arguments, given)) as known,
+        closing(open_known_vectors(arguments, given)) as known,
         EigenProblem.of(**given.problem_arguments(), nullspace=known.null) as problem,
     ):
         result = read_result(arguments.result, problem.layout)
@@ -203,7 +203,7 @@ def run_check(call: Call) -> int:
         "count": count_facts(count),
         "passed": passed,
         "timings": {**given.timings, "total": time.perf_counter() - began},
-        **ranks(comm),
+        **process_facts(comm),
     }
     answer(call, facts, check_lines(facts, uncounted))
     comm.Barrier()

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from sparsehess import errors, runtime
 from sparsehess.commands import flag_groups
-from sparsehess.commands.inputs import Input, known_vectors, open_input
-from sparsehess.commands.output import SCHEMA, answer, no_solver, ranks
+from sparsehess.commands.inputs import Input, open_input, open_known_vectors
+from sparsehess.commands.output import SCHEMA, answer, process_facts, refuse_solver_options
 from sparsehess.commands.reports import plots
 from sparsehess.commands.summaries import density_lines, derivative_facts, hessian_lines, rank_lines, trace_lines
 from sparsehess.eigen.certificates.numerical_rank import rank
@@ -32,10 +32,10 @@ def _problem(call: Call) -> Iterator[tuple[Input, EigenProblem]]:
     """Have what INPUT, --mass and --nullspace stand for, as (input, eigenproblem). Collective."""
     arguments = call.arguments
     if arguments.nullspace != "rigid":
-        flag_groups.refuse(arguments, flag_groups.POSITIONS, "only --nullspace rigid asks where nodes are")
+        flag_groups.refuse_flags(arguments, flag_groups.POSITIONS, "only --nullspace rigid asks where nodes are")
     with (
         closing(open_input(call, shell=arguments.shell)) as given,
-        closing(known_vectors(arguments, given)) as known,
+        closing(open_known_vectors(arguments, given)) as known,
         EigenProblem.of(**given.problem_arguments(), nullspace=known.null) as problem,
     ):
         yield given, problem
@@ -66,7 +66,7 @@ def _answer(
         **facts,
         **({} if hessian is None else derivative_facts(hessian)),
         "timings": {**given.timings, "total": time.perf_counter() - began},
-        **ranks(call.comm),
+        **process_facts(call.comm),
         "versions": runtime.versions(),
     }
     taken = "" if hessian is None else hessian_lines(hessian, facts) + "\n"
@@ -87,7 +87,7 @@ def run_density(call: Call) -> int:
             if (error := shortfall(outliers)) is not None:
                 raise error
         else:
-            no_solver(call.options)
+            refuse_solver_options(call.options)
         found = density(
             problem,
             points=arguments.grid,
@@ -126,11 +126,13 @@ def run_trace(call: Call) -> int:
     """Take the trace of a Hessian or of a function of it. Collective."""
     began = time.perf_counter()
     arguments, comm = call.arguments, call.comm
-    no_solver(call.options)
+    refuse_solver_options(call.options)
     if arguments.method == "exact":
-        flag_groups.refuse(arguments, {**flag_groups.SAMPLES, "tol": None}, "--method exact takes no samples")
+        flag_groups.refuse_flags(
+            arguments, {**flag_groups.SAMPLES, "tol": None}, "--method exact takes no samples"
+        )
     if arguments.function == "identity":
-        flag_groups.refuse(arguments, {"steps": None}, "the trace itself takes one product with each sample")
+        flag_groups.refuse_flags(arguments, {"steps": None}, "the trace itself takes one product with each sample")
     with _problem(call) as (given, problem):
         found = trace(
             problem,
@@ -166,7 +168,7 @@ def run_rank(call: Call) -> int:
     began = time.perf_counter()
     arguments, comm = call.arguments, call.comm
     if arguments.method == "inertia":
-        flag_groups.refuse(arguments, flag_groups.SAMPLES, "--method inertia takes no samples")
+        flag_groups.refuse_flags(arguments, flag_groups.SAMPLES, "--method inertia takes no samples")
     with _problem(call) as (given, problem):
         found = rank(
             problem,

@@ -1,4 +1,4 @@
-"""Groups of flags that commands share, what they are by default, and their refusal where nothing heeds them."""
+"""Groups of flags that commands share, their defaults, and their refusal where they have no effect."""
 
 from __future__ import annotations
 
@@ -132,15 +132,15 @@ SAMPLE_FLAGS = (
 )
 
 
-def defaults(*flags: Flag) -> dict[str, Any]:
-    """Return {name in the parsed arguments: value where nothing is said} of flags. Not collective."""
+def flag_defaults(*flags: Flag) -> dict[str, Any]:
+    """Return {name in the parsed arguments: default} of flags. Not collective."""
     return {flag.destination: flag.default for flag in flags}
 
 
-COLORING = defaults(*COLORING_FLAGS)
-DERIVATIVES = defaults(*DERIVATIVE_FLAGS)
-SETTINGS = defaults(SETTINGS_FLAG)
-CHECKPOINT = defaults(*CHECKPOINT_FLAGS)
+COLORING = flag_defaults(*COLORING_FLAGS)
+DERIVATIVES = flag_defaults(*DERIVATIVE_FLAGS)
+SETTINGS = flag_defaults(SETTINGS_FLAG)
+CHECKPOINT = flag_defaults(*CHECKPOINT_FLAGS)
 SEARCH = {name: COLORING[name] for name in ("order", "rule", "budget")}
 TEMPLATES = {"budget": COLORING["budget"], "lattice": None}
 WHICH = {"which": "smallest"}
@@ -149,8 +149,8 @@ POSITIONS = {"coordinates": None}
 SAMPLES = {"samples": None, "steps": None}
 
 
-def refuse(arguments: argparse.Namespace, flags: dict[str, Any], reason: str) -> None:
-    """Raise InputError with a reason where one of these flags says something else than its default.
+def refuse_flags(arguments: argparse.Namespace, flags: dict[str, Any], reason: str) -> None:
+    """Raise InputError with a reason where one of these flags differs from its default.
 
     Not collective; the same on every rank. Flags that the command does not have are passed over.
     """

@@ -12,7 +12,7 @@ from sparsehess.coloring import save, verify_coloring
 from sparsehess.commands import problem_files
 from sparsehess.commands.differentiation import assemble_problem, color_pattern
 from sparsehess.commands.inputs import drop_entries
-from sparsehess.commands.output import SCHEMA, answer, no_solver, ranks
+from sparsehess.commands.output import SCHEMA, answer, process_facts, refuse_solver_options
 from sparsehess.commands.reports import plots
 from sparsehess.commands.summaries import (
     color_lines,
@@ -33,7 +33,7 @@ def run_assemble(call: Call) -> int:
     """Write the Hessian of a problem to a file. Collective."""
     began = time.perf_counter()
     arguments, comm = call.arguments, call.comm
-    no_solver(call.options)
+    refuse_solver_options(call.options)
     writers.check_writable(arguments.out, writers.MATRICES, comm)
     if not problem_files.is_problem(arguments.input):
         raise InputError(f"{arguments.input}: assemble needs a problem, file.py:name or package.module:name")
@@ -61,7 +61,7 @@ def run_assemble(call: Call) -> int:
 def run_color(call: Call) -> int:
     """Colour a pattern, and verify the colouring. Collective."""
     arguments, comm = call.arguments, call.comm
-    no_solver(call.options)
+    refuse_solver_options(call.options)
     writers.check_writable(arguments.out, writers.RESULTS, comm)
     writers.check_writable(arguments.plot, (), comm)
     pattern = matrix_files.read_pattern(arguments.input, comm, block=arguments.blocks, diagonal=arguments.diagonal)
@@ -77,7 +77,7 @@ def run_color(call: Call) -> int:
         "amplification": plan(pattern, coloring).amplification if broken is None else None,
         "attempts": [dataclasses.asdict(attempt) for attempt in coloring.attempts],
         "traffic": dataclasses.asdict(coloring.traffic),
-        **ranks(comm),
+        **process_facts(comm),
     }
     if arguments.out is not None:
         save(arguments.out, pattern, coloring, facts)

@@ -39,7 +39,7 @@ _STAGES = ("pattern", "coloring", "derivatives", "assembly")
 
 @dataclass(frozen=True, eq=False)
 class Input:
-    """A matrix, and where it comes from. `close()` destroys it, collectively.
+    """A matrix and its origin. `close()` destroys it, collectively.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Input:
     timings
         Seconds of the stages up to here.
     resources
-        Where all this came from.
+        Source of matrices and solvers.
     stored
         The matrix file, where the input is one; else None.
     relative_error
@@ -89,7 +89,7 @@ class Input:
         return None if self.pattern is None else self.pattern.nnz
 
     def problem_arguments(self, left: Sparsified | None = None) -> dict[str, Any]:
-        """Return what `EigenProblem.of` needs: the matrix, or what is left of it where entries were dropped.
+        """Return the arguments of `EigenProblem.of` for the matrix, or for its sparsified form `left`.
 
         Not collective.
         """
@@ -123,7 +123,7 @@ class Input:
 
 
 def open_input(call: Call, *, shell: bool = False) -> Input:
-    """Return what INPUT, --mass and --preconditioner stand for; with `shell` a problem is not assembled.
+    """Open INPUT, --mass and --preconditioner; with `shell` a problem is not assembled.
 
     Collective.
     """
@@ -147,7 +147,7 @@ def open_input(call: Call, *, shell: bool = False) -> Input:
 
 
 def _input_of(hessian: Hessian | MatrixFree, call: Call) -> Input:
-    """Return the input that a problem is."""
+    """Return the input of a problem."""
     objective, timings, pattern = hessian.objective, dict.fromkeys(_STAGES, 0.0), None
     if isinstance(hessian, Hessian):
         timings.update(hessian.timings)
@@ -156,11 +156,11 @@ def _input_of(hessian: Hessian | MatrixFree, call: Call) -> Input:
 
 
 def _read_input(call: Call) -> Input:
-    """Return the input that a matrix file is. Collective."""
+    """Return the input of a matrix file. Collective."""
     began = time.perf_counter()
     path = call.arguments.input
     every = flag_groups.SETTINGS | flag_groups.DERIVATIVES | flag_groups.COLORING
-    flag_groups.refuse(call.arguments, every, f"{path} is a matrix file, which is not differentiated")
+    flag_groups.refuse_flags(call.arguments, every, f"{path} is a matrix file, which is not differentiated")
     stored = call.resources.read_matrix(path, call.comm)
     pattern, matrix = stored.pattern, stored.to_mat()
     timings = dict.fromkeys(_STAGES, 0.0) | {"assembly": time.perf_counter() - began}
@@ -175,7 +175,7 @@ def _read(path: str | os.PathLike[str] | None, comm: MPI.Comm) -> PETSc.Mat | No
 def drop_entries(
     arguments: argparse.Namespace, matrix: Hessian | MatrixFree | PETSc.Mat, mass: PETSc.Mat | None = None
 ) -> Iterator[Sparsified | None]:
-    """Yield what --drop or --keep leaves of a matrix, None where neither is given.
+    """Yield the matrix sparsified by --drop or --keep, None where neither is given.
 
     Collective.
     """
@@ -192,7 +192,9 @@ def drop_entries(
 
 @dataclass(frozen=True, eq=False)
 class KnownVectors:
-    """What is known of eigenvectors; None for what a problem says itself. `close()` destroys them, collectively.
+    """Known null vectors, near-null vectors and guesses. `close()` destroys them, collectively.
+
+    None stands for the vectors of the problem itself.
 
     Attributes
     ----------
@@ -212,8 +214,8 @@ class KnownVectors:
         runtime.destroy(*(self.null or []), *(self.near_null or []), *(self.guess or []))
 
 
-def known_vectors(arguments: argparse.Namespace, given: Input) -> KnownVectors:
-    """Return what --nullspace, --coordinates and --guess stand for. Collective."""
+def open_known_vectors(arguments: argparse.Namespace, given: Input) -> KnownVectors:
+    """Read the vectors of --nullspace, --coordinates and --guess. Collective."""
     layout = given.layout
     null: np.ndarray | None = None
     modes: np.ndarray | None = None

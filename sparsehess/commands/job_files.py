@@ -48,7 +48,7 @@ _NOT_FOR_JOBS = ("submit", "status", "result", "cancel", "plan", "serve", "info"
 
 @dataclass(frozen=True)
 class JobFile:
-    """What a job file says, read but not yet judged.
+    """The contents of a job file, not yet checked against its command.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ class JobFile:
     submit: dict[str, object]
     text: str
 
-    def refuse(self, key: str, reason: str) -> InputError:
+    def error_at(self, key: str, reason: str) -> InputError:
         """Return the error that names a key and its line. Not collective."""
         pattern = re.compile(rf"^\s*(?:[\w-]+\.)*[\"']?{re.escape(key)}[\"']?\s*[=.]")
         lines = (number for number, line in enumerate(self.text.splitlines(), 1) if pattern.match(line))
@@ -80,7 +80,7 @@ class JobFile:
 
 
 def read_job_file(path: str | os.PathLike[str]) -> JobFile:
-    """Return what a job file says.
+    """Read a job file.
 
     Not collective.
 
@@ -157,7 +157,7 @@ def expand_job_file(words: list[str], line: CommandLine) -> tuple[list[str], lis
     return [command, *flags, *before, *positional, *after], _petsc_words(job)
 
 
-def command_line(path: str | os.PathLike[str], line: CommandLine) -> tuple[list[str], list[str]]:
+def job_command_line(path: str | os.PathLike[str], line: CommandLine) -> tuple[list[str], list[str]]:
     """Return the words of the command that a job file stands for, and those for PETSc.
 
     Not collective.
@@ -172,12 +172,12 @@ def command_line(path: str | os.PathLike[str], line: CommandLine) -> tuple[list[
     return [job.command, *positional, *flags], _petsc_words(job)
 
 
-def options(command: str, line: CommandLine) -> set[str]:
+def command_flags(command: str, line: CommandLine) -> set[str]:
     """Return the flags that a command knows, such as `--seed`. Not collective."""
     return {name for action in _actions(line.parsers[command]) for name in action.option_strings}
 
 
-def paths(words: list[str], arguments: argparse.Namespace, line: CommandLine) -> dict[str, str]:
+def path_arguments(words: list[str], arguments: argparse.Namespace, line: CommandLine) -> dict[str, str]:
     """Return {name in the parsed arguments: path} of the files and folders that a command's arguments name.
 
     Not collective. A problem `file.py:name` is among them, as it was given.
@@ -197,12 +197,12 @@ def paths(words: list[str], arguments: argparse.Namespace, line: CommandLine) ->
     return found
 
 
-def key_of(name: str, command: str, line: CommandLine) -> str:
+def job_file_key(name: str, command: str, line: CommandLine) -> str:
     """Return what a job file calls an argument of a command. Not collective."""
     return next(_key(action) for action in _actions(line.parsers[command]) if action.dest == name)
 
 
-def write_job_file(command: str, choices: dict, petsc: dict, submit: dict) -> str:
+def compose_job_file(command: str, choices: dict, petsc: dict, submit: dict) -> str:
     """Return the text of a job file that says this.
 
     Not collective.
@@ -239,7 +239,7 @@ def _toml(value: object) -> str:
 def _parser_of(job: JobFile, commands: dict[str, CommandParser]) -> argparse.ArgumentParser:
     known = [name for name in commands if name not in _NOT_FOR_JOBS]
     if job.command not in known:
-        raise job.refuse("command", f"{job.command!r} is none of {', '.join(known)}")
+        raise job.error_at("command", f"{job.command!r} is none of {', '.join(known)}")
     return commands[job.command]
 
 
@@ -295,7 +295,7 @@ def _words(
             near = difflib.get_close_matches(key[:_SHOWN], known, 1)
             meant = f"did you mean {near[0]}?" if near else f"it takes {', '.join(sorted(known))}"
             command = parser.prog.rsplit(" ", 1)[-1]
-            raise job.refuse(key, f"nothing that {command} takes; {meant}")
+            raise job.error_at(key, f"nothing that {command} takes; {meant}")
         action = known[key]
         texts = _texts(job, key, value, action)
         if not action.option_strings:
@@ -308,13 +308,13 @@ def _words(
 def _texts(job: JobFile, key: str, value: object, action: argparse.Action) -> list[str]:
     if action.nargs == 0:
         if not isinstance(value, bool):
-            raise job.refuse(key, f"true or false, not {value!r}")
+            raise job.error_at(key, f"true or false, not {value!r}")
         return [max(action.option_strings, key=len)] if value else []
     if isinstance(action, argparse._AppendAction):
         return _repeated(job, key, value, action)
     if isinstance(action.nargs, int):
         if not isinstance(value, list) or len(value) != action.nargs:
-            raise job.refuse(key, f"{action.nargs} values are written [a, b], not {value!r}")
+            raise job.error_at(key, f"{action.nargs} values are written [a, b], not {value!r}")
         return [action.option_strings[0], *(_text(job, key, one, action) for one in value)]
     text = _text(job, key, value, action)
     if not action.option_strings:
@@ -330,14 +330,14 @@ def _repeated(job: JobFile, key: str, value: object, action: argparse.Action) ->
     option = max(action.option_strings, key=len)
     if "KEY=VALUE" in str(action.metavar):
         if not isinstance(value, dict):
-            raise job.refuse(key, f"a table is written {{ name = value }}, not {value!r}")
+            raise job.error_at(key, f"a table is written {{ name = value }}, not {value!r}")
         for name in value:
             if not name.isidentifier():
-                raise job.refuse(key, f"{name!r} is no name of an argument")
+                raise job.error_at(key, f"{name!r} is no name of an argument")
         pairs = [f"{name}={_literal(job, key, one)}" for name, one in value.items()]
     else:
         if not isinstance(value, list):
-            raise job.refuse(key, f'a list is written ["…", "…"], not {value!r}')
+            raise job.error_at(key, f'a list is written ["…", "…"], not {value!r}')
         pairs = [_text(job, key, one, action) for one in value]
     return [word for pair in pairs for word in (option, pair)]
 
@@ -347,35 +347,35 @@ def _text(job: JobFile, key: str, value: object, action: argparse.Action) -> str
     number = isinstance(value, int | float) and not isinstance(value, bool)
     whole = isinstance(value, int) and number
     if action.type is int and not whole:
-        raise job.refuse(key, f"a whole number, not {value!r}")
+        raise job.error_at(key, f"a whole number, not {value!r}")
     if action.type is float and not number:
-        raise job.refuse(key, f"a number, not {value!r}")
+        raise job.error_at(key, f"a number, not {value!r}")
     if number and not _is_path(action, str(value)) and not action.choices:
         return repr(value)
     if not isinstance(value, str):
-        raise job.refuse(key, f"text, not {value!r}")
+        raise job.error_at(key, f"text, not {value!r}")
     if action.choices is not None and value not in action.choices:
-        raise job.refuse(key, f"{value!r} is none of {', '.join(action.choices)}")
+        raise job.error_at(key, f"{value!r} is none of {', '.join(action.choices)}")
     if any(ord(letter) < 32 for letter in value):
-        raise job.refuse(key, f"no control characters in {value!r}")
+        raise job.error_at(key, f"no control characters in {value!r}")
     return _placed(job.path.parent, value) if _is_path(action, value) else value
 
 
 def _literal(job: JobFile, key: str, value: object) -> str:
-    """Return a setting as `problems.settings` reads it back."""
+    """Return a setting as `problem_files.parse_settings` reads it back."""
     if isinstance(value, str):
         try:
             ast.literal_eval(value)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             return value  # nothing that could be taken for a number: easier to read without quotes
     if isinstance(value, datetime.date | datetime.time | dict):
-        raise job.refuse(key, f"numbers, truth values, texts and lists of them, not {value}")
+        raise job.error_at(key, f"numbers, truth values, texts and lists of them, not {value}")
     if isinstance(value, list):
         items = (repr(one) if isinstance(one, str) else _literal(job, key, one) for one in value)
         return f"[{', '.join(items)}]"
     if isinstance(value, float) and not math.isfinite(value):
         if math.isnan(value):
-            raise job.refuse(key, "nan is no number")
+            raise job.error_at(key, "nan is no number")
         return "1e999" if value > 0 else "-1e999"  # what Python reads as infinite
     return repr(value)
 
@@ -403,7 +403,7 @@ def _petsc_words(job: JobFile) -> list[str]:
     words = []
     for key, value in job.petsc.items():
         if not re.fullmatch(r"\w+", key):
-            raise job.refuse(key, "no option of PETSc: write eps_ncv = 40")
+            raise job.error_at(key, "no option of PETSc: write eps_ncv = 40")
         if isinstance(value, bool):
             words += [f"-{key}"] if value else [f"-{key}", "false"]
         elif isinstance(value, int | float):
@@ -411,5 +411,5 @@ def _petsc_words(job: JobFile) -> list[str]:
         elif isinstance(value, str) and value and not value.startswith("-") and value.isprintable():
             words += [f"-{key}", value]
         else:
-            raise job.refuse(key, f"a number, a truth value or a text, not {value!r}")
+            raise job.error_at(key, f"a number, a truth value or a text, not {value!r}")
     return words

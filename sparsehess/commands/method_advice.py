@@ -1,4 +1,4 @@
-"""Advice before a run, from a few products: how a Hessian looks, what each way costs, which to take and why."""
+"""Advice before a run, from a few products: the look of a Hessian, the cost of each method, the best choice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.commands.cost_model import Calls, Memory
-from sparsehess.commands.reports.tables import columns
+from sparsehess.commands.reports.tables import format_columns
 from sparsehess.eigen.estimates.block_lanczos import Lanczos
 from sparsehess.eigen.estimates.reduced_operator import reduced_operator
 from sparsehess.eigen.problem.problem import EigenProblem
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
     from sparsehess.hessian.matrix_free import MatrixFree
 
-# Lanczos runs that the products are dealt to: two tell an error.
+# Lanczos runs that share the products; two give a standard error.
 _RUNS = 2
 
-# Of columns that are looked at: entries beyond this part of a column's largest one count.
+# Entries of a sampled column count if they exceed this part of its largest one.
 _ENTRY = 1e-6
 
-# LAPACK takes no longer for all eigenpairs than others for this part of them, of so small a matrix.
+# LAPACK is no slower than others for more than the part _MANY of all eigenpairs, up to _SMALL rows.
 _MANY, _SMALL = 0.25, 1000
 
 # Backward errors that products in single precision can reach.
@@ -35,25 +35,25 @@ _SINGLE = 1e-5
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a few products have told. The same on every rank, but for rounding.
+class SpectrumProbe:
+    """Estimates of a spectrum from a few products. The same on every rank up to rounding.
 
     Attributes
     ----------
     products, seconds
-        How many, and how long one took.
+        Number of products, and seconds of one.
     trace, trace_error
         Of H, or of M⁻¹H, with its standard error.
     frobenius
         ‖H‖_F, an estimate.
     low, high
-        Least and greatest Ritz value: the spectrum reaches at least as far.
+        Least and greatest Ritz value; the spectrum contains the interval between them.
     effective_rank
-        ‖H‖_F² / ‖H‖₂², by these estimates: as many eigenvalues as large as the largest would weigh as much.
+        ‖H‖_F² / ‖H‖₂², by these estimates.
     gap
-        Between the two Ritz values at the end of the spectrum that is wanted: more than what is there.
+        Between the two Ritz values at the wanted end of the spectrum; it overestimates the true gap.
     row
-        Entries of a row, as columns that were looked at have them; None where the pattern is known.
+        Mean entries of the sampled columns; None where the pattern is known.
     """
 
     products: int
@@ -76,8 +76,8 @@ def probe_spectrum(
     columns: bool = False,
     mass: PETSc.Mat | None = None,
     seed: int = 0,
-) -> Look:
-    """Return what a few products say of a Hessian.
+) -> SpectrumProbe:
+    """Estimate the spectrum of a Hessian from a few products.
 
     Collective. Two Lanczos runs from random signs z give zᵀHz and ‖Hz‖², whose means are the trace and ‖H‖_F²
     (Hutchinson 1990), and Ritz values.
@@ -89,9 +89,9 @@ def probe_spectrum(
     products
         How many to make, 4 at least.
     top
-        Whether the gap is told at the upper end.
+        Whether the gap is that of the upper end.
     columns
-        Whether a quarter of them, one at least, go to columns whose entries are counted.
+        Whether a quarter of the products, one at least, sample columns and count their entries.
     """
     counted = max(1, products // 4) if columns else 0
     steps = max(2, (products - counted) // _RUNS)
@@ -112,7 +112,7 @@ def probe_spectrum(
     low, high = min(float(rule[0][0]) for rule in rules), max(float(rule[0][-1]) for rule in rules)
     ends = nodes[-2:] if top else nodes[:2]
     largest = max(abs(low), abs(high))
-    return Look(
+    return SpectrumProbe(
         products=counted + _RUNS * run.steps,
         seconds=seconds,
         trace=float(traces.mean()),
@@ -127,7 +127,7 @@ def probe_spectrum(
 
 
 def _row(problem: EigenProblem, columns: int, seed: int) -> float:
-    """Return how many entries a column has, by the mean of a few of them. Collective."""
+    """Return the mean number of entries of a few columns. Collective."""
     chosen = np.random.default_rng(seed).choice(problem.n, min(columns, problem.n), replace=False)
     unit, image = problem.A.createVecRight(), problem.A.createVecLeft()
     layout, counts = problem.layout, []
@@ -146,8 +146,8 @@ def _row(problem: EigenProblem, columns: int, seed: int) -> float:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is to be solved: k pairs (None: all of a range), at an end of the spectrum or elsewhere, to `tol`."""
+class SolveRequest:
+    """The eigenpairs to be solved for: k of them (None: all of a range), at which end, to which tolerance."""
 
     k: int | None
     end: str | None
@@ -156,22 +156,22 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Alternative:
-    """A way to the eigenpairs.
+    """A method for the eigenpairs.
 
     Attributes
     ----------
     name, flags
-        For people, and what asks for it on the command line.
+        Its name, and the flags that select it.
     calls
         (least, most) calls of the user's gradients or products; None for a matrix file.
     seconds
-        That the most of them take on one rank, None where nothing was measured.
+        Of the largest number of calls on one rank; None where nothing was measured.
     memory
         Bytes on each rank.
     possible
-        Whether it answers what is wanted, here.
+        Whether it solves the request with this memory.
     why
-        For or against it.
+        The reason for or against it.
     """
 
     name: str
@@ -185,7 +185,7 @@ class Alternative:
 
 @dataclass(frozen=True)
 class Advice:
-    """The way to take, its precision, with reasons, and all that were weighed."""
+    """The recommended method and precision, with reasons, and all alternatives."""
 
     method: str
     reason: str
@@ -195,9 +195,16 @@ class Advice:
 
 
 def advise(
-    found: Look, wanted: Wanted, n: int, calls: Calls | None, needed: Memory, ranks: int, free: int, per: int
+    found: SpectrumProbe,
+    wanted: SolveRequest,
+    n: int,
+    calls: Calls | None,
+    needed: Memory,
+    ranks: int,
+    free: int,
+    per: int,
 ) -> Advice:
-    """Return what to do.
+    """Recommend a method and a precision.
 
     Not collective.
 
@@ -206,16 +213,16 @@ def advise(
     calls
         Of an assembly; None for a matrix file, which is assembled.
     needed
-        Memory of the way by factorization.
+        Memory of the method by factorization.
     ranks, free
-        Over which the memory is shared, and bytes that one of them may take.
+        Ranks that share the memory, and bytes that one of them may take.
     per
         Gradients, or products of the user's, for each product with a Hessian that is not assembled.
     """
-    least, most = iterations(found, wanted, n)
+    least, most = estimate_iterations(found, wanted, n)
     assembly = None if calls is None else (calls.total, calls.total)
     seconds = None if calls is None else calls.total * found.seconds / per
-    full = needed.each(ranks)
+    full = needed.per_rank(ranks)
     thin = needed.process + (needed.matrix + needed.vectors + needed.columns) // ranks
     shell = needed.process + needed.vectors // ranks
     dense = needed.process + 8 * n * n * 3
@@ -254,8 +261,8 @@ def advise(
     return Advice(chosen.name, reason, *_precision(chosen, wanted, calls), tuple(ways))
 
 
-def iterations(found: Look, wanted: Wanted, n: int) -> tuple[int, int]:
-    """Return (least, most) products that Krylov-Schur may take for an end of a spectrum.
+def estimate_iterations(found: SpectrumProbe, wanted: SolveRequest, n: int) -> tuple[int, int]:
+    """Estimate (least, most) products of Krylov-Schur for an end of a spectrum.
 
     Not collective. A Krylov space of m vectors has an error of about 2 exp(-2 m √(gap/spread)) (Saad 1980, "On the
     rates of convergence of the Lanczos and the block-Lanczos methods", theorem 1). The least by the gap of the
@@ -270,8 +277,8 @@ def iterations(found: Look, wanted: Wanted, n: int) -> tuple[int, int]:
     return least, max(least, min(10 * n, k + int(np.ceil(2 * digits * np.sqrt(spread / even)))))
 
 
-def _chosen(ways: list[Alternative], wanted: Wanted, n: int) -> tuple[Alternative, str]:
-    """Return the way to take, and why."""
+def _chosen(ways: list[Alternative], wanted: SolveRequest, n: int) -> tuple[Alternative, str]:
+    """Return the recommended method, and the reason."""
     shifted, preconditioned, dense = ways[:3]
     shell = ways[3] if len(ways) > 3 and ways[3].possible else None
     if dense.possible and n <= _SMALL and (wanted.k or n) > _MANY * n:
@@ -289,8 +296,8 @@ def _chosen(ways: list[Alternative], wanted: Wanted, n: int) -> tuple[Alternativ
     return shifted, f"nothing else gives what is wanted, but {shifted.why}: take more ranks"
 
 
-def _precision(chosen: Alternative, wanted: Wanted, calls: Calls | None) -> tuple[str, str]:
-    """Return the precision of products, and why."""
+def _precision(chosen: Alternative, wanted: SolveRequest, calls: Calls | None) -> tuple[str, str]:
+    """Return the precision of products, and the reason."""
     if chosen.flags != "--shell" or calls is None:
         return "double", "an assembled matrix and its factors are double"
     if calls.scheme != "product":
@@ -300,8 +307,8 @@ def _precision(chosen: Alternative, wanted: Wanted, calls: Calls | None) -> tupl
     return "single", f"a tolerance of {wanted.tol:g} needs no more, and products move half of the bytes"
 
 
-def lines(found: Look, advice: Advice, n: int, nnz: int | None) -> list[str]:
-    """Return the advice for people. Not collective."""
+def advice_lines(found: SpectrumProbe, advice: Advice, n: int, nnz: int | None) -> list[str]:
+    """Return the advice as lines of text. Not collective."""
     row = found.row if found.row is not None else (nnz / n if nnz else None)
     sparse = "" if row is None else f"{row:.3g} entries a row ({row / n:.2g} of all), "
     told = [
@@ -317,7 +324,7 @@ def lines(found: Look, advice: Advice, n: int, nnz: int | None) -> list[str]:
         seconds = "-" if way.seconds is None else f"{way.seconds:.3g}"
         mark = "<- take" if way.name == advice.method else ("" if way.possible else "no")
         rows.append((way.name, calls, seconds, f"{way.memory / 2**20:.0f}", mark, way.why))
-    told.append(columns(rows))
+    told.append(format_columns(rows))
     flags = next(way.flags for way in advice.alternatives if way.name == advice.method)
     return [
         *told,

@@ -1,4 +1,4 @@
-"""How commands answer: lines for people, facts as JSON, by the first rank."""
+"""Output of commands: lines of text and facts as JSON, by the first rank."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ def print_answer(arguments: argparse.Namespace, facts: dict[str, Any], lines: st
         write_json(arguments.json, facts)
 
 
-def ranks(comm: MPI.Comm) -> dict[str, Any]:
-    """Return what JSON says of the processes. Collective."""
+def process_facts(comm: MPI.Comm) -> dict[str, Any]:
+    """Return the facts of the processes: memory, ranks, threads. Collective."""
     return {
         "memory": comm.allreduce(memory.peak_memory()),
         "mpi": {"size": comm.size, "threads": runtime.threads()},
     }
 
 
-def no_solver(options: dict[str, object]) -> None:
-    """Refuse PETSc options of a solver where there is none. Not collective."""
+def refuse_solver_options(options: dict[str, object]) -> None:
+    """Refuse PETSc options of a solver in a command without one. Not collective."""
     if options:
         raise InputError(f"-{next(iter(options))}: this command solves no eigenproblem")

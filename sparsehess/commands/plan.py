@@ -13,8 +13,8 @@ from sparsehess import errors
 from sparsehess.commands import cost_model, flag_groups, problem_files
 from sparsehess.commands.advice import give_advice
 from sparsehess.commands.cost_model import Calls
-from sparsehess.commands.differentiation import color_pattern, given_pattern, load_problem
-from sparsehess.commands.output import SCHEMA, answer, ranks
+from sparsehess.commands.differentiation import color_pattern, load_problem, read_given_pattern
+from sparsehess.commands.output import SCHEMA, answer, process_facts
 from sparsehess.derivatives.evaluations import Evaluations
 from sparsehess.errors import InputError
 from sparsehess.runtime import memory
@@ -62,9 +62,9 @@ def run_plan(call: Call) -> int:
         pattern = source.pattern
         n, nnz, name = pattern.n, pattern.nnz, arguments.input
     factored = not arguments.shell and arguments.method in ("auto", "krylovschur", "slicing", "feast", "ciss")
-    needed = cost_model.memory(pattern, n, nnz, min(arguments.k or 6, n), colors, factored)
+    needed = cost_model.estimate_memory(pattern, n, nnz, min(arguments.k or 6, n), colors, factored)
     needed = dataclasses.replace(needed, process=max(comm.allgather(needed.process)))
-    worth = cost_model.ranks(n, pieces, None if seconds is None else seconds["all"], needed, _allowed(comm))
+    worth = cost_model.choose_ranks(n, pieces, None if seconds is None else seconds["all"], needed, _allowed(comm))
     many = arguments.ranks or comm.size
     facts = {
         "schema": SCHEMA,
@@ -76,11 +76,11 @@ def run_plan(call: Call) -> int:
         "estimated": calls is not None and calls.estimated,
         "evaluations": None if calls is None else {**dataclasses.asdict(calls), "total": calls.total},
         "seconds": seconds,
-        "memory": {"ranks": many, "per_rank": needed.each(many), **dataclasses.asdict(needed)},
+        "memory": {"ranks": many, "per_rank": needed.per_rank(many), **dataclasses.asdict(needed)},
         "ranks": dataclasses.asdict(worth),
-        "mpi": ranks(comm)["mpi"],
+        "mpi": process_facts(comm)["mpi"],
     }
-    lines = cost_model.lines(facts)
+    lines = cost_model.plan_lines(facts)
     if arguments.products != 0:
         facts["look"], facts["advice"], told = give_advice(arguments, source, pattern, calls, needed, many)
         lines = f"{lines}\n{told}"
@@ -92,17 +92,17 @@ def run_plan(call: Call) -> int:
 
 def _refuse_idle(arguments: argparse.Namespace, is_problem: bool) -> None:
     """Refuse flags that nothing of this plan would heed. Not collective; the same on every rank."""
-    flag_groups.refuse(
+    flag_groups.refuse_flags(
         arguments, {"explain": False}, "the advice of a plan says which method and why; see --products"
     )
     assembly = flag_groups.DERIVATIVES | flag_groups.COLORING | {"measure": False}
     if not is_problem:
         told = f"{arguments.input} is a matrix file, which is not differentiated"
-        flag_groups.refuse(arguments, flag_groups.SETTINGS | assembly, told)
+        flag_groups.refuse_flags(arguments, flag_groups.SETTINGS | assembly, told)
     elif arguments.shell:
-        flag_groups.refuse(arguments, assembly, "--shell assembles nothing")
+        flag_groups.refuse_flags(arguments, assembly, "--shell assembles nothing")
     if arguments.pattern != "detect":
-        flag_groups.refuse(arguments, {"row": 30}, "only --pattern detect has to reckon with rows")
+        flag_groups.refuse_flags(arguments, {"row": 30}, "only --pattern detect has to reckon with rows")
 
 
 def _allowed(comm: MPI.Comm) -> int:
@@ -116,16 +116,16 @@ def _calls(call: Call, objective: Objective) -> tuple[Pattern | None, Calls]:
     derivative, verified = arguments.derivative, not arguments.no_verify
     if arguments.pattern == "detect":
         row = min(objective.n, arguments.row)
-        tests = arguments.points * cost_model.probes(objective.n, row)
-        return None, cost_model.calls(objective, derivative, row, verified, probed=tests)
-    pattern = given_pattern(arguments, objective, call.comm)
+        tests = arguments.points * cost_model.count_probes(objective.n, row)
+        return None, cost_model.count_calls(objective, derivative, row, verified, probed=tests)
+    pattern = read_given_pattern(arguments, objective, call.comm)
     if pattern is None:
         raise InputError(f"{objective.name} has no pattern: give one, or plan for --pattern detect")
     if pattern.n != objective.n:
         raise InputError(f"{arguments.pattern} has {pattern.n} variables, {objective.name} has {objective.n}")
     if objective.elements is not None and arguments.coloring is None:
-        return pattern, cost_model.calls(objective, derivative, None, verified)
-    return pattern, cost_model.calls(objective, derivative, color_pattern(call, pattern).count, verified)
+        return pattern, cost_model.count_calls(objective, derivative, None, verified)
+    return pattern, cost_model.count_calls(objective, derivative, color_pattern(call, pattern).count, verified)
 
 
 def _measured(objective: Objective) -> float:

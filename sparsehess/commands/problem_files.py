@@ -29,7 +29,7 @@ def is_problem(text: str) -> bool:
     return bool(colon) and name.isidentifier() and bool(place)
 
 
-def settings(pairs: list[str]) -> dict[str, object]:
+def parse_settings(pairs: list[str]) -> dict[str, object]:
     """Return {key: value} of `key=value` texts; values are Python literals, else text.
 
     Not collective.
@@ -46,7 +46,7 @@ def settings(pairs: list[str]) -> dict[str, object]:
     return result
 
 
-def load(text: str, given: dict[str, object], comm: MPI.Comm) -> Objective:
+def load_objective(text: str, given: dict[str, object], comm: MPI.Comm) -> Objective:
     """Return the objective that `place:name` stands for.
 
     Collective. The name is an `Objective`, or a callable that returns one; a callable gets the

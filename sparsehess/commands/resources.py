@@ -1,4 +1,4 @@
-"""Where commands take matrices, colourings and solvers from: made anew, unless who runs them keeps some."""
+"""The source of matrices, colourings and solvers for commands; a service substitutes one that caches."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class Resources:
-    """Everything made anew: matrices are read, patterns coloured, solves start from random vectors."""
+    """A source without a cache: matrices are read, patterns coloured, solves start from random vectors."""
 
     def read_matrix(self, path: str | os.PathLike[str], comm: MPI.Comm) -> StoredMatrix:
-        """Return the matrix of a file. Collective; it goes to `free_matrix` afterwards."""
+        """Return the matrix of a file. Collective; the caller passes it to `free_matrix`."""
         return matrix_files.read_matrix(path, comm)
 
     def free_matrix(self, stored: StoredMatrix) -> None:
@@ -34,11 +34,11 @@ class Resources:
         return color(pattern, **wanted)
 
     def solver_pool(self) -> SolverPool:
-        """Return where the solvers of one problem come from. Not collective."""
+        """Return the pool of solvers of one problem. Not collective."""
         return SolverPool()
 
     def add_guess(self, problem: EigenProblem, stored: StoredMatrix, spec: SolveSpec) -> None:
-        """Add what is known of the eigenvectors of a stored matrix to its problem. Collective."""
+        """Add known eigenvectors of a stored matrix to its problem as a guess. Collective."""
 
     def keep_vectors(self, stored: StoredMatrix, spec: SolveSpec, spectrum: Spectrum) -> None:
-        """Keep what a solve has found for others to begin with. Collective."""
+        """Keep the eigenvectors of a solve as guesses for later ones. Collective."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsehess import errors, runtime
-from sparsehess.commands.output import SCHEMA, answer, no_solver
+from sparsehess.commands.output import SCHEMA, answer, refuse_solver_options
 from sparsehess.runtime import blas
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ _EXTRAS = {
 
 def run_info(call: Call) -> int:
     """Tell of the stack, and of what is missing of it. Collective."""
-    no_solver(call.options)
+    refuse_solver_options(call.options)
     facts = stack_facts(call.comm)
     answer(call, facts, stack_text(facts))
     return errors.DONE

@@ -11,7 +11,7 @@ import numpy as np
 from sparsehess import runtime
 from sparsehess.coloring import Coloring, verify_coloring
 from sparsehess.commands.inputs import Input
-from sparsehess.commands.output import SCHEMA, ranks
+from sparsehess.commands.output import SCHEMA, process_facts
 from sparsehess.commands.reports.tables import count_line, spectrum_table
 from sparsehess.eigen.certificates.sparsification import Sparsified
 from sparsehess.eigen.problem.problem import EigenProblem
@@ -197,7 +197,7 @@ def eigs_facts(
         "iterations": spectrum.iterations,
         **(nothing if derived is None else derivative_facts(derived)),
         "timings": timings,
-        **ranks(comm),
+        **process_facts(comm),
         "backend": spec.backend,
         "versions": runtime.versions(),
         "options": dict(spectrum.options),

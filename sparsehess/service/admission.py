@@ -89,14 +89,14 @@ def admit(folder: Path, allowance: Allowance, line: CommandLine) -> Task:
     _regular(path)
     job = job_files.read_job_file(path)
     limits = _limits(job).cap(allowance.most)
-    words, petsc = job_files.command_line(path, line)
+    words, petsc = job_files.job_command_line(path, line)
     arguments = line.parse(words)
     if arguments.json is not None:
-        raise job.refuse("json", "the answer of a spooled job is its result.json: leave it out")
+        raise job.error_at("json", "the answer of a spooled job is its result.json: leave it out")
     options = _options(job, petsc)
     read = 0
-    for name, value in job_files.paths(words, arguments, line).items():
-        key = job_files.key_of(name, words[0], line)
+    for name, value in job_files.path_arguments(words, arguments, line).items():
+        key = job_files.job_file_key(name, words[0], line)
         if name in spool.OUTPUTS:
             _check_output(job, key, value, folder)
         elif problem_files.is_problem(value) and name == "input":
@@ -104,12 +104,12 @@ def admit(folder: Path, allowance: Allowance, line: CommandLine) -> Task:
         else:
             real = os.path.realpath(value)
             if not _within(real, (os.path.realpath(folder), *allowance.data)):
-                raise job.refuse(
+                raise job.error_at(
                     key, f"{_shown(value, folder)} is outside the job and every --allow-data of the service"
                 )
             _regular(Path(real))
             if _within(real, (os.path.realpath(folder),)) and os.stat(real).st_uid != os.stat(folder).st_uid:
-                raise job.refuse(key, f"{_shown(value, folder)} belongs to another user than the job")
+                raise job.error_at(key, f"{_shown(value, folder)} belongs to another user than the job")
             read += matrix_formats.read_claimed_bytes(real)
     k = getattr(arguments, "k", None) or 0
     needed = _COPIES * read + 8 * 2 * k
@@ -126,12 +126,12 @@ def _limits(job: job_files.JobFile) -> Limits:
     texts: dict[str, str] = {}
     for key, value in job.submit.items():
         if key not in SUBMIT:
-            raise job.refuse(key, f"a spooled job has {', '.join(SUBMIT)} in [submit]")
+            raise job.error_at(key, f"a spooled job has {', '.join(SUBMIT)} in [submit]")
         if key == "priority":
             if not isinstance(value, int) or isinstance(value, bool) or abs(value) > spool.LIMIT:
-                raise job.refuse(key, f"a whole number from {-spool.LIMIT} to {spool.LIMIT}, not {value!r}")
+                raise job.error_at(key, f"a whole number from {-spool.LIMIT} to {spool.LIMIT}, not {value!r}")
         elif not isinstance(value, str):
-            raise job.refuse(key, f"text, not {value!r}")
+            raise job.error_at(key, f"text, not {value!r}")
         else:
             texts[key] = value
     return Limits(
@@ -144,32 +144,34 @@ def _options(job: job_files.JobFile, petsc: list[str]) -> dict:
     """Return options of the solver; refuse those that reach beyond it."""
     for key, value in job.petsc.items():
         if not key.startswith(_FAMILIES) or _REFUSED.search(key.lower()):
-            raise job.refuse(key, "no option for a job of a service: those that choose how to solve are")
+            raise job.error_at(key, "no option for a job of a service: those that choose how to solve are")
         if isinstance(value, str) and not re.fullmatch(r"[\w.,+-]{1,60}", value, re.ASCII):
-            raise job.refuse(key, f"{value!r} is no number and no name")
+            raise job.error_at(key, f"{value!r} is no number and no name")
         if isinstance(value, str) and _REFUSED.search(value.lower()):
-            raise job.refuse(key, f"{value!r} is not for a job of a service")
+            raise job.error_at(key, f"{value!r} is not for a job of a service")
     return split_petsc(petsc)[0]
 
 
 def _check_output(job: job_files.JobFile, key: str, value: str, folder: Path) -> None:
     place = os.path.realpath(value)
     if os.path.dirname(place) != os.path.realpath(folder):
-        raise job.refuse(
+        raise job.error_at(
             key, f"{_shown(value, folder)}: a spooled job writes into its own folder: give a mere name"
         )
     name = os.path.basename(place)
     if name in _RESERVED or name.startswith("."):
-        raise job.refuse(key, f"{name} is a name that the service takes for itself")
+        raise job.error_at(key, f"{name} is a name that the service takes for itself")
 
 
 def _check_code(job: job_files.JobFile, key: str, value: str, allowed: tuple[str, ...]) -> None:
     place = value.rpartition(":")[0]
     if not place.endswith(".py"):
-        raise job.refuse(key, f"{value}: a service runs problems of files, file.py:name, and not of modules")
+        raise job.error_at(key, f"{value}: a service runs problems of files, file.py:name, and not of modules")
     real = os.path.realpath(place)
     if not _within(real, allowed):
-        raise job.refuse(key, f"{place} is in no folder whose code may run here; `serve --allow-code` names them")
+        raise job.error_at(
+            key, f"{place} is in no folder whose code may run here; `serve --allow-code` names them"
+        )
     _regular(Path(real))
 
 

@@ -19,7 +19,7 @@ from sparsehess import errors
 from sparsehess.commands import job_files
 from sparsehess.commands.arguments import CommandLine
 from sparsehess.commands.output import SCHEMA, print_answer
-from sparsehess.commands.reports.tables import columns
+from sparsehess.commands.reports.tables import format_columns
 from sparsehess.errors import InputError, SparseHessError
 from sparsehess.service import batch_jobs, batch_scripts, schedulers, spool_commands
 from sparsehess.service.batch_jobs import Job
@@ -93,13 +93,13 @@ def _job(arguments: argparse.Namespace, line: CommandLine, folder: Path) -> Job:
     path = Path(arguments.job)
     if path.suffix != job_files.SUFFIX:
         raise InputError(f"{path}: submit takes a job file, {job_files.SUFFIX}")
-    words, petsc = job_files.command_line(path.absolute(), line)
+    words, petsc = job_files.job_command_line(path.absolute(), line)
     # Refused here rather than after a night in the queue.
     known = line.parse(words)
     scheduler = schedulers.installed_scheduler() if arguments.scheduler == "auto" else arguments.scheduler
     _check(arguments, scheduler, folder)
     result = str(folder / "result.json") if known.json in (None, "-") else known.json
-    resumable = {"--checkpoint", "--resume"} <= job_files.options(words[0], line)
+    resumable = {"--checkpoint", "--resume"} <= job_files.command_flags(words[0], line)
     checkpoint = getattr(known, "checkpoint", None) or str(folder / "checkpoint")
     if result != known.json:
         words += ["--json", result]
@@ -200,7 +200,7 @@ def _table(facts: list[dict]) -> str:
         cells = (fact[name] for name in ("id", "name", "scheduler", "number", "ranks", "state", "exit"))
         when = fact["submitted"][:16].replace("T", " ")
         rows.append((*("" if cell is None else str(cell) for cell in cells), when, fact["why"]))
-    return columns(rows)
+    return format_columns(rows)
 
 
 def run_result(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm | None) -> int:

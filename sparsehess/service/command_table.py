@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sparsehess.commands.arguments import Command, CommandLine, Flag
 from sparsehess.commands.flag_groups import ANSWER_FLAGS
-from sparsehess.commands.output import no_solver
+from sparsehess.commands.output import refuse_solver_options
 from sparsehess.runtime import require_real
 from sparsehess.service import spool
 from sparsehess.service.schedulers import SCHEDULERS
@@ -35,7 +35,7 @@ class JobCommand(Command):
         resources: Resources | None,
     ) -> int:
         """Call the function of the command and return the exit status. Collective; see `CommandLine.run`."""
-        no_solver(options)
+        refuse_solver_options(options)
         if self.needs_real and comm is not None:
             require_real(f"the command {self.name}")
         return self._function()(arguments, line, comm)

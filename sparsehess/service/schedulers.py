@@ -1,7 +1,7 @@
 """The schedulers, by their own commands: queue a script, ask for states, cancel.
 
 What they print is taken apart here and nowhere else. A new scheduler is a class and a row in `SCHEDULERS`,
-and a head in `scripts`.
+and a head in `batch_scripts`.
 """
 
 from __future__ import annotations

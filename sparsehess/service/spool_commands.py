@@ -14,7 +14,7 @@ from sparsehess import errors
 from sparsehess.commands import flag_groups, job_files, problem_files
 from sparsehess.commands.arguments import CommandLine
 from sparsehess.commands.output import SCHEMA, print_answer
-from sparsehess.commands.reports.tables import columns
+from sparsehess.commands.reports.tables import format_columns
 from sparsehess.errors import InputError
 from sparsehess.service import spool as spools
 from sparsehess.service.spool import Spool
@@ -32,7 +32,7 @@ _LOOK = 0.02
 
 def run_serve(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm | None) -> int:
     """Take jobs from a spool until told to leave. Collective."""
-    flag_groups.refuse(arguments, {"json": None}, "each job has a result.json of its own")
+    flag_groups.refuse_flags(arguments, {"json": None}, "each job has a result.json of its own")
     if arguments.ranks is not None:
         from sparsehess.service.supervisor import supervise
 
@@ -41,7 +41,7 @@ def run_serve(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm |
         return supervise(arguments)
     if comm is None:
         raise ValueError("a service without --ranks runs on a communicator")
-    flag_groups.refuse(arguments, {"launcher": "mpiexec"}, "it is for --ranks")
+    flag_groups.refuse_flags(arguments, {"launcher": "mpiexec"}, "it is for --ranks")
     from sparsehess.runtime import memory, on_root
     from sparsehess.service import batch_scripts, limits
     from sparsehess.service.admission import Allowance
@@ -137,11 +137,11 @@ def write_job(folder: Path, arguments: argparse.Namespace, line: CommandLine) ->
     """
     path = Path(arguments.job)
     job = job_files.read_job_file(path)
-    words, _ = job_files.command_line(path.absolute(), line)
+    words, _ = job_files.job_command_line(path.absolute(), line)
     parsed = line.parse(words)
     choices = {key: value for key, value in job.choices.items() if key != "json"}
-    for name, value in job_files.paths(words, parsed, line).items():
-        key = job_files.key_of(name, words[0], line)
+    for name, value in job_files.path_arguments(words, parsed, line).items():
+        key = job_files.job_file_key(name, words[0], line)
         if key not in choices:
             continue
         if name in spools.OUTPUTS:
@@ -153,7 +153,7 @@ def write_job(folder: Path, arguments: argparse.Namespace, line: CommandLine) ->
             choices[key] = _brought(Path(value), folder)
     limits = {name: getattr(arguments, name) for name in ("name", "time", "memory")}
     table = {name: value for name, value in limits.items() if value is not None} | {"priority": arguments.priority}
-    text = job_files.write_job_file(job.command, choices, job.petsc, table)
+    text = job_files.compose_job_file(job.command, choices, job.petsc, table)
     (folder / "job.toml").write_text(text)
     return text
 
@@ -232,7 +232,7 @@ def _table(facts: list[dict]) -> str:
         said = fact["error"] or ("" if not progress else "{}: {} of {}".format(*here))
         cells = (fact[name] for name in ("id", "name", "priority", "state", "exit"))
         rows.append((*("" if cell is None else str(cell) for cell in cells), str(said)[:100]))
-    return columns(rows)
+    return format_columns(rows)
 
 
 def print_spool_result(arguments: argparse.Namespace) -> int:

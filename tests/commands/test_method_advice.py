@@ -13,7 +13,7 @@ import sparsehess as sh
 from sparsehess.cli import command_line
 from sparsehess.commands import method_advice
 from sparsehess.commands.cost_model import Calls, Memory
-from sparsehess.commands.method_advice import Look, Wanted
+from sparsehess.commands.method_advice import SolveRequest, SpectrumProbe
 from sparsehess.errors import InputError
 from sparsehess.runtime import aij
 from support.cases import laplacian, random_pattern, random_symmetric
@@ -108,7 +108,7 @@ def test_a_table_for_people(place, capsys):
         assert text in out
 
 
-LOOK = Look(12, 1e-3, 1.0, 0.1, 1.0, 0.0, 1.0, 5.0, 1e-2, None)
+LOOK = SpectrumProbe(12, 1e-3, 1.0, 0.1, 1.0, 0.0, 1.0, 5.0, 1e-2, None)
 SMALL = Memory(matrix=10**6, factor=10**7, analysed=True, vectors=10**6, columns=10**5, process=10**8)
 CALLS = Calls(20, "central", 40, 7, 2, 0, False)
 
@@ -116,12 +116,18 @@ CALLS = Calls(20, "central", 40, 7, 2, 0, False)
 @pytest.mark.parametrize(
     "wanted, calls, needed, free, method",
     [
-        (Wanted(6, "smallest", 1e-8), CALLS, SMALL, 10**10, "assembled, shift-and-invert"),
-        (Wanted(6, "smallest", 1e-8), CALLS, replace(SMALL, factor=10**12), 10**10, "assembled, preconditioned"),
-        (Wanted(6, None, 1e-8), CALLS, replace(SMALL, factor=10**12), 10**10, "assembled, shift-and-invert"),
-        (Wanted(6, "smallest", 1e-8), replace(CALLS, derivatives=10**7), SMALL, 10**10, "matrix-free"),
-        (Wanted(None, None, 1e-8), replace(CALLS, derivatives=10**7), SMALL, 10**10, "assembled, slices"),
-        (Wanted(6, "smallest", 1e-8), CALLS, replace(SMALL, matrix=10**12), 10**10, "matrix-free"),
+        (SolveRequest(6, "smallest", 1e-8), CALLS, SMALL, 10**10, "assembled, shift-and-invert"),
+        (
+            SolveRequest(6, "smallest", 1e-8),
+            CALLS,
+            replace(SMALL, factor=10**12),
+            10**10,
+            "assembled, preconditioned",
+        ),
+        (SolveRequest(6, None, 1e-8), CALLS, replace(SMALL, factor=10**12), 10**10, "assembled, shift-and-invert"),
+        (SolveRequest(6, "smallest", 1e-8), replace(CALLS, derivatives=10**7), SMALL, 10**10, "matrix-free"),
+        (SolveRequest(None, None, 1e-8), replace(CALLS, derivatives=10**7), SMALL, 10**10, "assembled, slices"),
+        (SolveRequest(6, "smallest", 1e-8), CALLS, replace(SMALL, matrix=10**12), 10**10, "matrix-free"),
     ],
 )
 def test_which_way_is_taken(wanted, calls, needed, free, method):
@@ -137,5 +143,5 @@ def test_which_way_is_taken(wanted, calls, needed, free, method):
 def test_single_precision_where_it_is_enough():
     costly = replace(CALLS, scheme="product", derivatives=10**7)
     for tol, precision in ((1e-4, "single"), (1e-8, "double")):
-        found = method_advice.advise(LOOK, Wanted(6, "smallest", tol), 50_000, costly, SMALL, 1, 10**10, 1)
+        found = method_advice.advise(LOOK, SolveRequest(6, "smallest", tol), 50_000, costly, SMALL, 1, 10**10, 1)
         assert found.method.startswith("matrix-free") and found.precision == precision

@@ -47,7 +47,7 @@ def admitted(folder, edits, line):
     except SparseHessError as error:
         assert error.status == 2 and "\n" not in str(error) and len(str(error)) < 4000
         return
-    for path in job_files.paths([task.arguments.command], task.arguments, line).values():
+    for path in job_files.path_arguments([task.arguments.command], task.arguments, line).values():
         assert os.path.realpath(path).startswith(f"{folder}{os.sep}")
 
 
@@ -73,7 +73,7 @@ def test_mutated_job_files_are_admitted_or_refused_in_one_line(tmp_path, example
 def test_job_files_that_are_written_are_read_back(tmp_path):
     choices = {"input": 'a \\ " b.npz', "k": 3, "tol": 1e-9, "interval": [float("-inf"), 2.0], "set": {"n": True}}
     (tmp_path / "job.toml").write_text(
-        job_files.write_job_file("eigs", choices, {"eps_ncv": 4}, {"name": "ä\x7f\n"})
+        job_files.compose_job_file("eigs", choices, {"eps_ncv": 4}, {"name": "ä\x7f\n"})
     )
     job = job_files.read_job_file(tmp_path / "job.toml")
     assert (job.choices, job.petsc, job.submit) == (choices, {"eps_ncv": 4}, {"name": "ä\x7f\n"})

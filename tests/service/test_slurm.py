@@ -167,7 +167,7 @@ def test_a_job_from_submission_to_result(place, launcher):
     (place / "job.toml").write_text(f'{JOB}[submit]\nlauncher = "{launcher}"\n')
     found = facts(place, "submit job.toml --scheduler slurm --ranks 2 --time 00:10:00")
     assert found["scheduler"] == "slurm" and found["number"].isdigit()
-    assert (ended(place, 1)["state"], batch_jobs.find_job("1").exit) == ("done", 0), _told(
+    assert (ended(place, 1)["state"], batch_jobs.find_job("1").exit_status) == ("done", 0), _told(
         batch_jobs.find_job("1")
     )
     answer = facts(place, "result 1")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sparsehess.eigen.problem.spectrum import Spectrum
 
 
-def columns(rows: Sequence[Sequence[str]]) -> str:
+def format_columns(rows: Sequence[Sequence[str]]) -> str:
     """Return rows of words as a table, all columns to the left. Not collective."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
@@ -19,7 +19,7 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def table(heads: list[str], rows: list[list[str]]) -> str:
+def format_table(heads: list[str], rows: list[list[str]]) -> str:
     """Return a table, numbers to the right."""
     widths = [
         max(len(head), *(len(row[i]) for row in rows)) if rows else len(head) for i, head in enumerate(heads)
@@ -42,7 +42,7 @@ def spectrum_table(spectrum: Spectrum, units: Units | None, zero: float) -> str:
         if units:
             row.append(f"{abs(frequencies[i]):.4f}" + ("i" if frequencies[i] < 0 and abs(value) > zero else ""))
         rows.append([*row, f"{spectrum.residuals[i]:.1e}", note])
-    return table(heads, rows)
+    return format_table(heads, rows)
 
 
 def count_line(spectrum: Spectrum) -> str:
