@@ -79,7 +79,7 @@ def imports(name):
         elif isinstance(node, ast.Import):
             wanted = [item.name for item in node.names]
         elif isinstance(node, ast.Constant) and is_face(name):
-            wanted = [node.value] if node.value in modules() else []  # tables of names that are loaded later
+            wanted = [node.value, f"{name}.{node.value}"]  # in tables of names that are loaded later
         else:
             continue
         found |= {module: node.lineno for module in wanted if module in modules()}

@@ -7,31 +7,62 @@ do not depend on the number of ranks. Imports errors alone.
 
 from typing import TYPE_CHECKING
 
-from sparsehess.runtime import petsc
-from sparsehess.runtime.agreement import agreement, log, on_root, raise_together, wait_for_others
-from sparsehess.runtime.communicators import child, communicator, forget_children
-from sparsehess.runtime.guards import Guard, guard_of, set_guard, share_guard, use_guard
-from sparsehess.runtime.petsc import (
-    FAILED,
-    UNSUPPORTED,
-    another_build,
-    complex_scalars,
-    destroy,
-    error_code,
-    has_package,
-    initialize,
-    inserted_options,
-    option_was_used,
-    readable_errors,
-    require_real,
-    without_gaps,
-)
-from sparsehess.runtime.petsc_matrices import aij, diagonal_of, is_assembled
-from sparsehess.runtime.stack import optional, threads, versions
+from sparsehess.runtime.lazy import attributes
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
     from slepc4py import SLEPc
+
+    from sparsehess.runtime.communicators import child, communicator, forget_children
+    from sparsehess.runtime.error_agreement import agreement, log, on_root, raise_together, wait_for_others
+    from sparsehess.runtime.guards import Guard, guard_of, set_guard, share_guard, use_guard
+    from sparsehess.runtime.petsc import (
+        FAILED,
+        UNSUPPORTED,
+        another_build,
+        complex_scalars,
+        destroy,
+        error_code,
+        has_package,
+        initialize,
+        inserted_options,
+        option_was_used,
+        readable_errors,
+        require_real,
+        without_gaps,
+    )
+    from sparsehess.runtime.petsc_matrices import aij, diagonal_of, is_assembled
+    from sparsehess.runtime.stack import optional, threads, versions
+
+_HOME = {
+    **dict.fromkeys(("child", "communicator", "forget_children"), "sparsehess.runtime.communicators"),
+    **dict.fromkeys(
+        ("agreement", "log", "on_root", "raise_together", "wait_for_others"), "sparsehess.runtime.error_agreement"
+    ),
+    **dict.fromkeys(("Guard", "guard_of", "set_guard", "share_guard", "use_guard"), "sparsehess.runtime.guards"),
+    **dict.fromkeys(
+        (
+            "FAILED",
+            "PETSc",
+            "SLEPc",
+            "UNSUPPORTED",
+            "another_build",
+            "complex_scalars",
+            "destroy",
+            "error_code",
+            "has_package",
+            "initialize",
+            "inserted_options",
+            "option_was_used",
+            "readable_errors",
+            "require_real",
+            "without_gaps",
+        ),
+        "sparsehess.runtime.petsc",
+    ),
+    **dict.fromkeys(("aij", "diagonal_of", "is_assembled"), "sparsehess.runtime.petsc_matrices"),
+    **dict.fromkeys(("optional", "threads", "versions"), "sparsehess.runtime.stack"),
+}
 
 __all__ = [
     "FAILED",
@@ -50,7 +81,6 @@ __all__ = [
     "error_code",
     "forget_children",
     "guard_of",
-    "use_guard",
     "has_package",
     "initialize",
     "inserted_options",
@@ -65,13 +95,10 @@ __all__ = [
     "set_guard",
     "share_guard",
     "threads",
+    "use_guard",
     "versions",
     "wait_for_others",
     "without_gaps",
 ]
 
-
-def __getattr__(name: str) -> object:
-    if name not in ("PETSc", "SLEPc"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(petsc, name)
+__getattr__ = attributes(globals(), _HOME)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sparsehess import errors
-from sparsehess.runtime.agreement import agreement
+from sparsehess.runtime.error_agreement import agreement
 
 if TYPE_CHECKING:
     from mpi4py import MPI

@@ -15,7 +15,7 @@ from mpi4py import MPI
 
 import numpy as np
 
-from sparsehess.runtime.agreement import wait_for_others
+from sparsehess.runtime.error_agreement import wait_for_others
 
 _ASK, _GIVE, _END = 1, 2, 3
 
