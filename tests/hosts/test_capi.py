@@ -22,6 +22,7 @@ HOST = r"""
 #include <cstring>
 #include <string>
 #include <vector>
+#include <time.h>
 #include <unistd.h>
 #ifdef WITH_PETSC
 #include <petsc.h>
@@ -55,10 +56,19 @@ static void springs(const Chain &chain, const double *x, double *out)
         out[i] = 2 * x[i] - (i > 0 ? x[i - 1] : before) - (i < SHARE - 1 ? x[i + 1] : after);
 }
 
+static void say_when(const char *what)
+{
+    timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    std::printf("%s at %.3f\n", what, now.tv_sec + 1e-9 * now.tv_nsec);
+    std::fflush(stdout);
+}
+
 extern "C" int gradient(const double *x, double *g, void *context)
 {
     Chain &chain = *static_cast<Chain *>(context);
     bool fails = ++chain.calls > 4 && chain.rank == chain.fails_on;
+    if (fails) say_when("fails");
     if (fails && chain.when == "before") return 7;
     springs(chain, x, g);
     for (int64_t i = 0; i < SHARE; i++) g[i] += x[i] * x[i] * x[i];
@@ -142,6 +152,7 @@ static int fault(int rank, const char *when)
     sparsehess_t handle = made(chain, 0.5);
     EXPECT(sparsehess_set_patience(handle, 2) == 0);
     int status = sparsehess_solve(handle, 3, "smallest", 0, "auto");
+    say_when("returns");
     std::printf("rank %d status %d: %s\n", chain.rank, status, sparsehess_error(handle));
     std::fflush(stdout);
     chain.fails_on = -1;  // mended: the handle goes on
@@ -317,6 +328,14 @@ def mpiexec(ranks, program, *words):
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=plain, cwd="/")
 
 
+def moments(done, what):
+    """Return when the host said that something happened, by the clock of `time.monotonic`.
+
+    The start of interpreters and what comes afterwards may take any time on a machine that has much to do.
+    """
+    return [float(at) for at in re.findall(rf"^{what} at (\S+)$", done.stdout, re.MULTILINE)]
+
+
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 @pytest.mark.parametrize("language", ["c", "fortran"])
 def test_the_example_finds_the_modes_of_the_chain(folder, language, ranks):
@@ -334,9 +353,9 @@ def test_the_example_finds_the_modes_of_the_chain(folder, language, ranks):
 
 
 def test_an_error_of_one_rank_is_returned_on_all(host):
-    began = time.monotonic()
     done = mpiexec(3, host, "fault", 1, "after")
-    assert time.monotonic() - began < 20  # start included
+    returns = moments(done, "returns")
+    assert len(returns) == 3 and max(returns) - moments(done, "fails")[0] < 10  # patience is 2
     lines = [line for line in done.stdout.splitlines() if line.startswith("rank")]
     assert len(lines) == 3, done.stdout + done.stderr
     assert all("status 2: " in line and "on rank 1" in line and "returned 7" in line for line in lines)
@@ -350,9 +369,8 @@ def test_nan_is_a_failed_check_on_all_ranks(host):
 
 
 def test_ranks_that_are_stuck_in_the_hosts_calls_are_ended(host):
-    began = time.monotonic()
     done = mpiexec(2, host, "fault", 1, "before")
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - moments(done, "fails")[0] < 10  # patience is 2
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stderr.count("sparsehess: ") == 1 and "on rank 1" in done.stderr and "ending all" in done.stderr
 
