@@ -127,6 +127,20 @@ def test_the_top_holds_packages_and_four_modules():
     assert top == ["__init__", "__main__", "cli", "errors"]
 
 
+@pytest.mark.parametrize("guide", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_guides_name_what_is_defined(guide):
+    trees = [ast.parse(path.read_text()) for path in modules().values() if path.suffix == ".py"]
+    defined = {"PETSc", "SLEPc", "COMM_WORLD"}
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            defined.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            defined.add(node.id)
+    words = re.findall(r"`(?:\w+\.)?(\w+)`", (TOP / guide).read_text())
+    names = {word for word in words if re.search(r"[a-z][A-Z]|^[A-Z]|[a-z]_[a-z]", word) and "NAME" not in word}
+    assert len(names) > 10 and names <= defined | {*RANKS}, names - defined
+
+
 def test_architecture_names_what_is_there():
     text = (TOP / "ARCHITECTURE.md").read_text()
     packages = re.findall(r"^\| `([\w/]+)` \|", text[: text.index("## The types at the doors")], re.MULTILINE)
