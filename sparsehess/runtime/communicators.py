@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsehess import errors
 from sparsehess.runtime import petsc
-from sparsehess.runtime.guards import share_guard
+from sparsehess.runtime.guards import found_family, share_guard
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -36,13 +36,15 @@ def communicator(comm: Any = None) -> MPI.Comm:
     if not _keyvals:
         _keyvals["theirs"] = MPI.Comm.Create_keyval(delete_fn=_freed)
         _keyvals["ours"] = MPI.Comm.Create_keyval()
-    ours = comm if comm == MPI.COMM_SELF else comm.Dup()
+    ours = comm
+    if comm != MPI.COMM_SELF:
+        ours = comm.Dup()
+        found_family(ours)  # unless it has inherited the caller's
     # PETSc keeps a communicator of its own beside each: held, else it would come and go with our objects.
     inner = petsc.PETSc.Comm(ours).duplicate()
     pair = (ours, inner)
     inner.tompi4py().Set_attr(_keyvals["ours"], pair)
     ours.Set_attr(_keyvals["ours"], pair)
-    share_guard(comm, ours)
     if comm != ours:
         comm.Set_attr(_keyvals["theirs"], pair)
     return ours

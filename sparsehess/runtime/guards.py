@@ -81,6 +81,11 @@ def use_guard(comm: MPI.Comm, guard: Guard) -> Iterator[None]:
         set_guard(comm, before)
 
 
+def found_family(comm: MPI.Comm) -> None:
+    """Make what is derived from a communicator from now on share its guard. Not collective."""
+    _post(comm)
+
+
 def share_guard(comm: MPI.Comm, derived: MPI.Comm) -> None:
     """Make a communicator one of another's family; a duplicate is by itself. Not collective."""
     post = _post(comm)

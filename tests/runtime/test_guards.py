@@ -5,7 +5,7 @@ import pytest
 
 import sparsehess as sh
 from sparsehess.errors import OverLimit
-from sparsehess.runtime import Guard, child, communicator, guard_of, set_guard, use_guard
+from sparsehess.runtime import Guard, PETSc, child, communicator, guard_of, set_guard, use_guard
 from sparsehess.runtime.guards import NO_GUARD
 from sparsehess.runtime.process_groups import Teams
 from sparsehess.runtime.progress import Progress, SharedProgress
@@ -31,7 +31,7 @@ class Counting(Guard):
 @pytest.fixture
 def ours(comm):
     """A communicator of this test alone, so that no other test meets its guard."""
-    theirs = comm.Dup()
+    theirs = comm.Split(0, comm.rank)
     yield communicator(theirs)
     theirs.Free()
 
@@ -58,10 +58,29 @@ def test_a_guard_is_that_of_the_whole_family(ours):
     assert [guard_of(one) for one in before] == [NO_GUARD] * 5
 
 
+def test_what_petsc_makes_of_it_has_the_same_guard(ours):
+    guard = Counting()
+    with use_guard(ours, guard):
+        layout = sh.Layout.from_size(4, ours)
+        vector = PETSc.Vec().createMPI((layout.n_local, 4), comm=ours)
+        assert guard_of(vector.comm.tompi4py()) is guard
+        vector.destroy()
+
+
 def test_another_family_has_a_guard_of_its_own(ours, comm):
-    other = communicator(comm.Dup())
+    other = communicator(comm.Split(0, comm.rank))
     assert set_guard(ours, Counting()) is NO_GUARD
     assert guard_of(other) is NO_GUARD
+
+
+def test_the_callers_communicator_has_no_part_in_the_guard_of_ours(comm):
+    theirs = comm.Split(0, comm.rank)
+    with use_guard(communicator(theirs), Counting()):
+        assert guard_of(theirs) is NO_GUARD and guard_of(communicator(theirs.Dup())) is NO_GUARD
+    inherited = Counting()
+    theirs = comm.Split(0, comm.rank)
+    with use_guard(theirs, inherited):
+        assert guard_of(communicator(theirs)) is inherited
 
 
 def test_progress_and_calls_ask_the_guard(ours):
