@@ -272,6 +272,7 @@ class KrylovSchur:
         """
         eps, problem = self._solver(), self.problem
         self._sound = False
+        _give_new_basis(eps)
         self._solved_with = self._applying()
         choice = SLEPc.EPS.Which
         eps.setWhichEigenpairs(
@@ -343,6 +344,18 @@ class KrylovSchur:
         if self._eps is not None:
             self._solver_pool.give_back(self._eps, self._sound and not self._room)
         self._eps = self.shift = None
+
+
+def _give_new_basis(eps: SLEPc.EPS) -> None:
+    """Have a solver allocate its basis and its arrays anew. Collective.
+
+    After a solve SLEPc counts what was deflated as columns of the basis. Where the next solve wants just so many more,
+    it takes the arrays of eigenvalues for large enough, which they are not, and writes past their ends.
+    """
+    basis = SLEPc.BV().create(eps.comm)
+    basis.setOptionsPrefix(PREFIX)
+    eps.setBV(basis)
+    basis.destroy()  # but for the solver's reference
 
 
 def _aim(eps: SLEPc.EPS, target: float) -> None:

@@ -18,6 +18,9 @@ Strategy = Callable[[ExtremalSearch], Iterator[Attempt]]
 # Repairs until count and pairs must agree, and searches for further copies.
 _REPAIRS = 5
 
+# Repairs one after the other that may bring nothing: the next would only search in a wider space.
+_IDLE = 2
+
 # Times that the shift may move nearer to a cluster.
 _NEARER = 3
 
@@ -76,7 +79,7 @@ def repair_by_count(search: ExtremalSearch) -> Iterator[Attempt]:
     if not len(search.values):
         return
     target, counter = search.target, search.solvers.counter()
-    before, edge, inertia = -1, 0.0, 0
+    before, edge, inertia, idle = -1, 0.0, 0, 0
     for attempt in range(_REPAIRS + 1):
         if attempt == 0 or len(search.values) <= before:
             number = min(search.wanted, len(search.values))
@@ -85,7 +88,8 @@ def repair_by_count(search: ExtremalSearch) -> Iterator[Attempt]:
         known = len(search.problem.null) if target.holds(edge, 0.0) else 0
         found = target.found(edge, search.values) + known
         search.count = Count(target.interval(edge), inertia, found, found == inertia, attempt)
-        if found == inertia or attempt == _REPAIRS:
+        idle = idle + 1 if attempt and len(search.values) <= before else 0
+        if found == inertia or attempt == _REPAIRS or idle == _IDLE:
             return
         before = len(search.values)
         missing = max(inertia - found, 1)
