@@ -349,8 +349,8 @@ class KrylovSchur:
 def _give_new_basis(eps: SLEPc.EPS) -> None:
     """Have a solver allocate its basis and its arrays anew. Collective.
 
-    After a solve SLEPc counts what was deflated as columns of the basis. Where the next solve wants just so many more,
-    it takes the arrays of eigenvalues for large enough, which they are not, and writes past their ends.
+    After a solve SLEPc counts what was deflated as columns of the basis. Where the next solve wants just so many
+    more, it takes the arrays of eigenvalues for large enough, which they are not, and writes past their ends.
     """
     basis = SLEPc.BV().create(eps.comm)
     basis.setOptionsPrefix(PREFIX)
