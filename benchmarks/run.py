@@ -33,12 +33,13 @@ SMALL = {
     "network_curvature_vs_peers": "--quick",
     "overhead_vs_slepc4py": "--sides 10 --plane 60",
     "overhead_inside_hosts": "--quick",
+    "scaled_spectra_survey": "--runs 100 --ranks 1",
     "service_vs_process_starts": "100",
     "wrong_spectra_survey": "--matrices hb_bcsst01 hb_lund --most 10",
 }
 
 PACKAGES = {"estimates_vs_peers": "torch", "jax_hessians_vs_peers": "jax", "network_curvature_vs_peers": "torch"}
-READS_DATA = ("wrong_spectra_survey",)
+READS_DATA = ("scaled_spectra_survey", "wrong_spectra_survey")
 
 
 def missing(name: str) -> str:
