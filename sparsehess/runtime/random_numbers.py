@@ -51,6 +51,16 @@ def draw_signed(layout: Layout, seed: int) -> np.ndarray:
     return np.copysign(0.5 + 0.5 * np.abs(value), value)
 
 
+def draw_normal(layout: Layout, seed: int) -> np.ndarray:
+    """Return (n_local,) numbers of the normal distribution: together a direction without preference.
+
+    Not collective. Box and Muller 1958, "A note on the generation of random normal deviates".
+    """
+    radius, angle = draw_uniform(layout, 2 * seed), draw_uniform(layout, 2 * seed + 1)
+    share = np.clip(0.5 - 0.5 * radius, np.finfo(float).tiny, 1.0)  # uniform in (0, 1]
+    return np.sqrt(-2.0 * np.log(share)) * np.cos(np.pi * angle)
+
+
 def hash_rows(layout: Layout, values: np.ndarray) -> str:
     """Return 16 hexadecimal digits that depend on the bits of values (n_local,), not on how ranks share them.
 

@@ -149,29 +149,39 @@ def with_diagonal(rows: scipy.sparse.csr_matrix, layout: Layout) -> scipy.sparse
     return rows
 
 
-def check_symmetric(name: str, matrix: PETSc.Mat, norm: float, layout: Layout, allowed: float) -> float:
-    """Return by what part of its norm a matrix is not Hermitian, along two random vectors. Collective.
+def check_symmetric(name: str, matrix: PETSc.Mat, scale: np.ndarray, layout: Layout, allowed: float) -> float:
+    """Return by what part of its size a matrix is not Hermitian, along random vectors. Collective.
 
-    They are real, which suffices: of H − Hᴴ no entry can hide from both.
+    They are real, which suffices: of H − Hᴴ no entry can hide from all. They have the units of the matrix, so that
+    large entries do not hide small ones.
+
+    Parameters
+    ----------
+    scale
+        (n_local,) D, such that the entries of D H D are of about one size.
     """
-    if not np.isfinite(norm):
-        raise InputError(f"{name} has entries that are not finite")
     x, y, image = matrix.createVecRight(), matrix.createVecRight(), matrix.createVecLeft()
-    x.setArray(draw_uniform(layout, 11))
-    y.setArray(draw_uniform(layout, 12))
-    matrix.mult(y, image)
-    forth = x.dot(image)
-    matrix.mult(x, image)
-    back = np.conj(y.dot(image))
-    size = norm * np.sqrt(x.norm() * y.norm())
+    draws = [scale * draw_uniform(layout, seed) for seed in (11, 12)]
+    image_of = []
+    for draw in draws:
+        x.setArray(draw)
+        matrix.mult(x, image)
+        image_of.append(image.getArray(readonly=True).copy())
     destroy(x, y, image)
-    if abs(forth - back) > allowed * size:
+    forth, back = draws[0] @ image_of[1], np.conj(draws[1] @ image_of[0])
+    # As large as x'(H y) could be, the signs of its terms apart.
+    size = sum(float(np.sum(np.abs(scale * one) ** 2)) for one in image_of)
+    forth, back, size = layout.comm.allreduce(np.array([forth, back, size]))
+    apart, size = abs(forth - back), float(np.sqrt(size.real / 2 * layout.n / 3))
+    if not np.isfinite(apart):
+        raise InputError(f"{name} has entries that are not finite")
+    if not apart <= allowed * size:
         raise InputError(
             f"{name} is not {'Hermitian' if complex_scalars() else 'symmetric'}: x'(H y) and y'(H x) differ by "
-            f"{abs(forth - back) / size:.1e} of its norm "
+            f"{apart / size if size > 0 else np.inf:.1e} of its size "
             "(products in single precision are for MatrixFree to know: precision='single')"
         )
-    return abs(forth - back) / size if size > 0 else 0.0
+    return float(apart / size) if size > 0 else 0.0
 
 
 def _check_kind(name: str, dtype: np.dtype) -> None:

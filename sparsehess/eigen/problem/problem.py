@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+
+from mpi4py import MPI
 
 import numpy as np
 
 from sparsehess.derivatives.units import Units
+from sparsehess.eigen.problem.equilibration import Scales, fill_diagonal, find_scales, median, scaled_copy
+from sparsehess.eigen.problem.infinite_eigenvalues import Infinite, count_infinite
 from sparsehess.eigen.problem.lanczos_bounds import spectral_bounds
+from sparsehess.eigen.problem.mass_facts import massless_directions
 from sparsehess.eigen.problem.matrix_inputs import MatrixLike, VectorsLike, as_mat, as_vectors, check_symmetric
 from sparsehess.eigen.problem.solver_pool import SolverPool
 from sparsehess.errors import CheckError, InputError
@@ -28,10 +32,7 @@ from sparsehess.runtime import (
     has_package,
 )
 from sparsehess.runtime.memory import require_room
-from sparsehess.runtime.petsc_matrices import is_assembled
-
-if TYPE_CHECKING:
-    from mpi4py import MPI
+from sparsehess.runtime.petsc_matrices import diagonal_of, is_assembled
 
 _EPS = float(np.finfo(float).eps)
 
@@ -120,6 +121,8 @@ class EigenProblem:
         What an eigenvalue means, or None.
     solver_pool
         Where solvers that factorize come from.
+    scaled_by
+        D, where A and M are those of another problem scaled; see `equilibrated`.
 
     Examples
     --------
@@ -140,6 +143,7 @@ class EigenProblem:
     relative_error: float = 0.0
     units: Units | None = None
     solver_pool: SolverPool = field(default_factory=SolverPool)
+    scaled_by: PETSc.Vec | None = None
     owned: list
 
     @classmethod
@@ -257,78 +261,126 @@ class EigenProblem:
         return ""
 
     @cached_property
+    def scales(self) -> Scales:
+        """How rows are scaled alike, and sizes of rows and of eigenvalues; what is not assembled stays as it is."""
+        if self.assembled:
+            return find_scales(self.A, self.M, self.layout)
+        low, high, error = self.ritz
+        size, ones = max(abs(low), abs(high)), np.ones(self.layout.n_local)
+        masses = ones if self.M is None else np.abs(diagonal_of(self.M))
+        middle = (size + error) / (median(masses, self.comm) or 1.0)
+        norm_m = 1.0 if self.M is None else self.M.norm(PETSc.NormType.FROBENIUS)
+        rows = np.full(self.layout.n_local, size + error)
+        return Scales(ones, 0, rows, masses, middle, middle, (size, norm_m), np.empty(0, np.int64))
+
+    @cached_property
+    def equilibrated(self) -> EigenProblem:
+        """This problem with rows of about one size, D A D x̂ = λ' D M D x̂; itself where they are so already.
+
+        Collective. It is closed with this one. Eigenvalues are 2^`scales.power` times those of it, vectors x = D x̂.
+        A variable that has neither an entry of A nor one of M is held there.
+        """
+        scales = self.scales
+        if scales.alike(self.comm):
+            return self
+        d = self.A.createVecRight()
+        d.setArray(scales.d)
+        inverse = d.copy()
+        inverse.reciprocal()
+
+        def in_units(vectors: list[PETSc.Vec]) -> list[PETSc.Vec]:
+            copies = [vector.copy() for vector in vectors]
+            for copy in copies:
+                copy.pointwiseMult(copy, inverse)
+            return copies
+
+        A = scaled_copy(self.A, d, scales.power)
+        if len(scales.empty):
+            fill_diagonal(A, scales.empty)
+        near = None if self.preconditioner is None else scaled_copy(self.preconditioner, d, scales.power)
+        plain = self.M is None and all(self.comm.allgather(bool((scales.d == 1.0).all())))
+        M = None if plain else scaled_copy(self.M, d)
+        null, soft, guess = (in_units(vectors) for vectors in (self.null, self.near_null, self.guess))
+        made = EigenProblem(
+            A=A, M=M, null=null, near_null=soft, preconditioner=near, guess=guess, scaled_by=d,
+            relative_error=self.relative_error, units=self.units, solver_pool=self.solver_pool,
+            owned=[A, M, near, d, inverse, *null, *soft, *guess],
+        )  # fmt: skip
+        self.owned.append(made)
+        return made
+
+    @property
     def norms(self) -> tuple[float, float]:
-        """Norms of A and of M (or of what stands for it: 1 for the identity): Frobenius, or no larger."""
-        frobenius = PETSc.NormType.FROBENIUS
-        norm_a = self.A.norm(frobenius) if self.assembled else self._about[0]
-        return norm_a, 1.0 if self.M is None else self.M.norm(frobenius)
+        """Norms of A and of M (1 for the identity where A is no matrix): Frobenius, or no larger."""
+        return self.scales.norms
 
     @cached_property
     def ritz(self) -> tuple[float, float, float]:
         """Least and largest Ritz value of A after some Lanczos steps, within its spectrum; a residual norm."""
         return spectral_bounds(self.A, self.layout, _STEPS)
 
-    @property
-    def _about(self) -> tuple[float, float]:
-        """A lower bound of the 2-norm of A, and one that is likely above it."""
-        low, high, error = self.ritz
-        size = max(abs(low), abs(high))
-        return size, size + error
-
     @cached_property
-    def mass_diagonal(self) -> tuple[float, float, int]:
-        """(mean, least, number of zero rows) of M's diagonal.
-
-        A zero diagonal entry of a semidefinite M stands in a zero row: an infinite eigenvalue.
-        """
+    def masses(self) -> tuple[float, float]:
+        """Median and least entry of the diagonal of M: 1 for the identity."""
         if self.M is None:
-            return 1.0, 1.0, 0
-        diagonal = self.M.getDiagonal()
-        mean, least = diagonal.sum().real / self.n, diagonal.min()[1]
-        zero = self.comm.allreduce(int(np.count_nonzero(diagonal.getArray(readonly=True) == 0)))
-        diagonal.destroy()
-        return mean, least, zero
+            return 1.0, 1.0
+        diagonal = diagonal_of(self.M)
+        least = self.comm.allreduce(float(diagonal.min(initial=np.inf)), MPI.MIN)
+        return median(diagonal, self.comm), least
 
     @cached_property
+    def massless(self) -> int:
+        """Dimension of the null space of M."""
+        return 0 if self.M is None else massless_directions(self.M, self.layout)
+
+    @cached_property
+    def infinite(self) -> Infinite:
+        """How many eigenvalues are infinite, and which pivots are theirs."""
+        if not self.massless or self.M is None:
+            return Infinite(0, 0)
+        if self.uncounted:
+            return Infinite(0, self.massless)
+        scales = self.scales
+        return count_infinite(
+            self.A, self.M, self.layout, self.massless, scales.typical, (scales.rows_a, scales.rows_m)
+        )
+
+    @property
     def scale(self) -> float:
-        """Size of the largest eigenvalues: the largest row sum of |A| over the mean mass."""
-        size = self.A.norm(PETSc.NormType.INFINITY) if self.assembled else self._about[1]
-        return size / self.mass_diagonal[0]
+        """Size of an eigenvalue: the median, over the variables, of the sum of a row of |A| over that of |M|.
 
-    @cached_property
+        Few rows do not move it, however large they are.
+        """
+        return self.scales.middle
+
+    @property
     def typical(self) -> float:
-        """Size of an eigenvalue in the middle: mean of |A|'s diagonal over the mean mass."""
-        diagonal = self.A.getDiagonal()
-        diagonal.abs()
-        mean = diagonal.sum().real / self.n
-        diagonal.destroy()
-        return mean / self.mass_diagonal[0]
+        """Size of an eigenvalue in the middle: the median of |a_ii| / m_ii."""
+        return self.scales.typical
 
     @property
     def finite(self) -> int:
-        """Number of finite eigenvalues, by the zero rows of M."""
-        return self.n - self.mass_diagonal[2]
+        """Number of finite eigenvalues."""
+        return self.n - self.infinite.number
 
     @property
     def zero(self) -> float:
-        """An eigenvalue below this size is zero to the accuracy of the matrix."""
+        """An eigenvalue below this size is zero to the accuracy of the matrix, if its vector has no large rows."""
         return max(1e3 * _EPS, 10 * self.relative_error) * self.scale
 
     def _check(self, symmetry: float) -> None:
         require_room(self.comm)
-        found = check_symmetric("the Hessian", self.A, self.norms[0], self.layout, symmetry)
+        scales = self.scales
+        found = check_symmetric("the Hessian", self.A, scales.d, self.layout, symmetry)
         if not self.assembled:  # how exact its products are, nothing else tells
             self.relative_error = max(self.relative_error, 10 * found)
         if self.preconditioner is not None and not is_assembled(self.preconditioner):
             raise InputError("the preconditioner must be an assembled matrix near the Hessian")
         if self.M is not None:
-            check_symmetric("the mass matrix", self.M, self.norms[1], self.layout, SYMMETRY)
-        mean, least, _ = self.mass_diagonal
-        if not (least >= 0 and mean > 0):
-            raise InputError(
-                "the mass matrix must be positive semidefinite; "
-                f"its diagonal goes down to {least:.3g}, mean {mean:.3g}"
-            )
+            sizes = np.abs(diagonal_of(self.M))
+            sizes[~(sizes > 0)] = 1.0
+            check_symmetric("the mass matrix", self.M, 1 / np.sqrt(sizes), self.layout, SYMMETRY)
+        self.massless  # noqa: B018  refuses a mass that is none
         image = self.A.createVecLeft()
         for number, vector in enumerate(self.null):
             self.A.mult(vector, image)
@@ -350,6 +402,9 @@ class EigenProblem:
 
         Collective.
         """
+        scaled = self.__dict__.pop("equilibrated", self)
+        if scaled is not self:
+            scaled.close()
         destroy(*self.owned)
         self.owned.clear()
 

@@ -1,0 +1,254 @@
+"""Symmetric scaling of a pencil by powers of two: all rows of D A D and D M D are of about one size.
+
+Eigenvalues and inertia of a pencil do not change under a congruence, and scaling by powers of two rounds nothing. What
+is judged in the scaled problem (shifts, zeros, ends of intervals, residuals) does not depend on the units of variables,
+nor on numbers that stand for infinity: penalties on supports, large masses.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mpi4py import MPI
+
+import numpy as np
+
+from sparsehess.runtime import PETSc, destroy
+from sparsehess.runtime.row_layout import Layout
+
+# Rows whose sizes differ by less than this are left as they are.
+_ALIKE = 2.0**14
+
+# Sweeps of Ruiz's iteration: each halves the logarithm of what is left.
+_SWEEPS = 12
+
+# Eigenvalues beyond two to this power, or below its inverse, are scaled too: their squares must be numbers.
+_EXTREME = 200
+
+# Bins to a factor of two, and exponents, of the histogram that medians are read from.
+_BINS, _EXPONENTS = 8, 2200
+
+
+class AbsoluteRows:
+    """The local rows of |A|, in any diagonal scaling; `close()` ends what it needs of other ranks.
+
+    Collective to make and to use.
+
+    Parameters
+    ----------
+    matrix
+        Assembled; the identity where it is None.
+    layout
+        Its rows.
+    """
+
+    def __init__(self, matrix: PETSc.Mat | None, layout: Layout):
+        self.layout, self._scatter = layout, None
+        own = np.arange(layout.n_local)
+        if matrix is None:
+            self._indptr, self._columns = np.arange(layout.n_local + 1), own
+            self._values = np.ones(layout.n_local)
+            self.diagonal = np.ones(layout.n_local)
+            return
+        indptr, indices, values = _local_rows(matrix)
+        self._indptr, self._values = indptr, np.abs(values)
+        row = np.repeat(own, np.diff(indptr))
+        outside = (indices < layout.start) | (indices >= layout.stop)
+        self._columns = np.where(outside, 0, indices - layout.start)
+        self.diagonal = np.bincount(
+            row[~outside & (self._columns == row)],
+            self._values[~outside & (self._columns == row)],
+            minlength=layout.n_local,
+        )
+        ghosts, place = np.unique(indices[outside], return_inverse=True)
+        self._columns[outside] = layout.n_local + place
+        if layout.comm.size > 1:
+            self._whole = PETSc.Vec().createMPI((layout.n_local, layout.n), comm=layout.comm)
+            self._ghosts = PETSc.Vec().createSeq(len(ghosts), comm=PETSc.COMM_SELF)
+            wanted = PETSc.IS().createGeneral(ghosts.astype(PETSc.IntType), comm=PETSc.COMM_SELF)
+            self._scatter = PETSc.Scatter().create(self._whole, wanted, self._ghosts, None)
+            wanted.destroy()
+
+    def shift_exponents(self, power: int) -> None:
+        """Multiply all entries by two to a power. Not collective."""
+        self._values, self.diagonal = np.ldexp(self._values, power), np.ldexp(self.diagonal, power)
+
+    def maxima(self, d: np.ndarray) -> np.ndarray:
+        """Return (n_local,) max_j d_i |a_ij| d_j. Collective."""
+        full = np.flatnonzero(np.diff(self._indptr))
+        result = np.zeros(self.layout.n_local)
+        if len(full):
+            result[full] = d[full] * np.maximum.reduceat(self._scaled(d), self._indptr[full])
+        return result
+
+    def sums(self, d: np.ndarray) -> np.ndarray:
+        """Return (n_local,) Σ_j d_i |a_ij| d_j. Collective."""
+        row = np.repeat(np.arange(self.layout.n_local), np.diff(self._indptr))
+        return d * np.bincount(row, self._scaled(d), minlength=self.layout.n_local)
+
+    def frobenius(self, d: np.ndarray) -> float:
+        """Return the Frobenius norm of D A D, whose entries must not be extreme. Collective."""
+        row = np.repeat(np.arange(self.layout.n_local), np.diff(self._indptr))
+        squares = float(np.sum((d[row] * self._scaled(d)) ** 2))
+        return float(np.sqrt(self.layout.comm.allreduce(squares)))
+
+    def _scaled(self, d: np.ndarray) -> np.ndarray:
+        """Return |a_ij| d_j of all entries."""
+        if self._scatter is None:
+            return self._values * d[self._columns]
+        self._whole.setArray(d)
+        self._scatter.scatter(self._whole, self._ghosts)
+        everywhere = np.concatenate([d, self._ghosts.getArray(readonly=True).real])
+        return self._values * everywhere[self._columns]
+
+    def close(self) -> None:
+        """Destroy what exchanges with other ranks. Collective."""
+        if self._scatter is not None:
+            destroy(self._scatter, self._whole, self._ghosts)
+            self._scatter = None
+
+
+class Scales(NamedTuple):
+    """How a pencil is scaled, and what it is like then.
+
+    Attributes
+    ----------
+    d
+        (n_local,) powers of two; ones where the rows are of about one size.
+    power
+        Eigenvalues of the scaled problem are smaller by two to this power: 0 unless they are extreme.
+    rows_a, rows_m
+        (n_local,) sums of the absolute values of the rows of 2^-power D A D and of D M D.
+    typical, middle
+        Medians of |a_ii| / m_ii and of the ratio of these sums, over the variables that have both: sizes of
+        eigenvalues of the scaled problem.
+    norms
+        Frobenius norms of the scaled A and M.
+    empty
+        Global numbers of the variables that have neither an entry of A nor one of M.
+    """
+
+    d: np.ndarray
+    power: int
+    rows_a: np.ndarray
+    rows_m: np.ndarray
+    typical: float
+    middle: float
+    norms: tuple[float, float]
+    empty: np.ndarray
+
+    def alike(self, comm: MPI.Comm) -> bool:
+        """Return whether nothing is to be scaled. Collective."""
+        same = bool((self.d == 1.0).all()) and self.power == 0 and not len(self.empty)
+        return all(comm.allgather(same))
+
+
+def find_scales(A: PETSc.Mat, M: PETSc.Mat | None, layout: Layout) -> Scales:
+    """Return the symmetric scaling of an assembled pencil by powers of two.
+
+    Collective. All row maxima of max(|D A D|, s |D M D|) come to lie near 1, with s the median of |a_ii| / m_ii:
+    Ruiz 2001, "A scaling algorithm to equilibrate both rows and columns norms in matrices"; it keeps symmetry.
+    """
+    comm = layout.comm
+    a, m = AbsoluteRows(A, layout), AbsoluteRows(M, layout)
+    try:
+        both = (m.diagonal > 0) & (a.diagonal > 0)
+        power = int(np.floor(_median_logarithm(np.log2(a.diagonal[both]) - np.log2(m.diagonal[both]), comm)))
+        power = power if abs(power) > _EXTREME else 0
+        a.shift_exponents(-power)
+        typical = median(a.diagonal[both] / m.diagonal[both], comm)
+        d = _ruiz(a, m, typical or 1.0, comm)
+        rows_a, rows_m = a.sums(d), m.sums(d)
+        mass = rows_m > 0
+        empty = layout.start + np.flatnonzero((rows_a == 0) & ~mass)
+        return Scales(
+            d=d,
+            power=power,
+            rows_a=rows_a,
+            rows_m=rows_m,
+            typical=typical,
+            middle=median(rows_a[mass] / rows_m[mass], comm),
+            norms=(a.frobenius(d), m.frobenius(d)),
+            empty=np.concatenate(comm.allgather(empty)),
+        )
+    finally:
+        a.close()
+        m.close()
+
+
+def _ruiz(a: AbsoluteRows, m: AbsoluteRows, mass: float, comm: MPI.Comm) -> np.ndarray:
+    """Return (n_local,) powers of two that bring the row maxima of max(|A|, mass |M|) near 1. Collective."""
+    d = np.ones(a.layout.n_local)
+    for sweep in range(_SWEEPS):
+        size = np.maximum(a.maxima(d), m.maxima(d) * mass)
+        size[size == 0] = 1.0
+        if sweep == 0:
+            least = comm.allreduce(float(size.min(initial=np.inf)), MPI.MIN)
+            most = comm.allreduce(float(size.max(initial=0.0)), MPI.MAX)
+            if most <= _ALIKE * least:
+                return d
+        d /= np.sqrt(size)
+    return np.exp2(np.round(np.log2(d)))
+
+
+def median(values: np.ndarray, comm: MPI.Comm) -> float:
+    """Return the median of the positive ones of some numbers on all ranks, to a tenth; 0 where there are none.
+
+    Collective.
+    """
+    numbers = values[(values > 0) & np.isfinite(values)]
+    if not comm.allreduce(len(numbers)):
+        return 0.0
+    return float(2.0 ** _median_logarithm(np.log2(numbers), comm))
+
+
+def _median_logarithm(exponents: np.ndarray, comm: MPI.Comm) -> float:
+    """Return the median of logarithms to the base of two on all ranks, to a sixteenth; 0 of none. Collective.
+
+    It is read from a histogram: nothing is gathered.
+    """
+    place = np.floor(exponents * _BINS).astype(np.int64) + _BINS * _EXPONENTS
+    counts = np.bincount(place, minlength=2 * _BINS * _EXPONENTS)
+    comm.Allreduce(MPI.IN_PLACE, counts)
+    total = counts.sum()
+    if total == 0:
+        return 0.0
+    middle = int(np.searchsorted(np.cumsum(counts), 0.5 * total))
+    return (middle + 0.5) / _BINS - _EXPONENTS
+
+
+def scaled_copy(matrix: PETSc.Mat | None, d: PETSc.Vec, power: int = 0) -> PETSc.Mat:
+    """Return 2^-power D A D; D² where A is None. The caller destroys it. Collective."""
+    if matrix is None:
+        squares = d.duplicate()
+        squares.pointwiseMult(d, d)
+        result = PETSc.Mat().createAIJ((d.getSizes(),) * 2, nnz=1, comm=d.comm)
+        result.setDiagonal(squares)
+        squares.destroy()
+    else:
+        result = matrix.duplicate(copy=True)
+        result.scale(2.0 ** (-power // 2))  # in two steps: the whole may be no number
+        result.scale(2.0 ** (-power - (-power // 2)))
+        result.diagonalScale(d, d)
+    result.setOption(PETSc.Mat.Option.HERMITIAN, True)  # of real scalars the same as symmetric
+    return result
+
+
+def fill_diagonal(matrix: PETSc.Mat, rows: np.ndarray) -> None:
+    """Set the diagonal entries of some rows of all to one, whether they are stored or not. Collective."""
+    matrix.setOption(PETSc.Mat.Option.NEW_NONZERO_ALLOCATION_ERR, False)
+    start, stop = matrix.getOwnershipRange()
+    for row in rows[(rows >= start) & (rows < stop)]:
+        matrix.setValue(int(row), int(row), 1.0)
+    matrix.assemble()
+
+
+def _local_rows(matrix: PETSc.Mat) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the local rows of a matrix of any type that has entries; both triangles. Collective."""
+    whole = matrix
+    if "sbaij" in matrix.getType() or matrix.getType() not in ("seqaij", "mpiaij"):
+        whole = matrix.convert("aij", PETSc.Mat())
+    indptr, indices, values = whole.getValuesCSR()
+    if whole is not matrix:
+        whole.destroy()
+    return indptr, indices, values
