@@ -164,7 +164,7 @@ def our_feast(case, points):
 
     with EigenProblem.of(case.K, mass=case.M) as problem:
         solver = Feast(problem, {}, TOL, points=points)
-        values, vectors, _, _ = rayleigh_ritz(problem, solver.find(*case.interval, case.number))
+        values, vectors, _, _, _ = rayleigh_ritz(problem, solver.find(*case.interval, case.number))
         work = f"iterations {solver.iterations}"
         solver.close()
     return values, vectors, work

@@ -131,7 +131,7 @@ def _decided(problem: EigenProblem, seed: int) -> Curvature:
         if not fresh:
             continue
         destroy(*found)
-        values, found, errors, _ = rayleigh_ritz(problem, fresh)
+        values, found, errors, _, _ = rayleigh_ritz(problem, fresh)
         destroy(*found[1:])
         del found[1:]
         value = float(values[0])
@@ -152,7 +152,7 @@ def _error(problem: EigenProblem, value: float, backward: float, vector: PETSc.V
     a diagonal mass, an estimate for others.
     """
     residual = backward * (problem.norms[0] + abs(value) * problem.norms[1]) * vector.norm()
-    least = problem.mass_diagonal[1]
+    least = problem.masses[1]
     return residual / least**0.5 if least > 0 else np.inf
 
 

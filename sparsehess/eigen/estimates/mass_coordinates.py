@@ -67,10 +67,10 @@ def mass_coordinates(problem: EigenProblem) -> Coordinates:
     """
     if problem.M is None:
         return StandardCoordinates()
-    massless = problem.mass_diagonal[2]
+    massless = problem.massless
     if massless:
         raise InputError(
-            f"the mass matrix has {massless} zero rows, and as many eigenvalues are infinite: estimates are "
+            f"the mass matrix has {massless} directions without mass, and at least as many eigenvalues are infinite: estimates are "
             "for a positive definite mass; condense those variables out, or count by inertia"
         )
     diagonal = lone_diagonal(problem.M, problem.comm)

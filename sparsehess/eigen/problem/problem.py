@@ -306,7 +306,6 @@ class EigenProblem:
             relative_error=self.relative_error, units=self.units, solver_pool=self.solver_pool,
             owned=[A, M, near, d, inverse, *null, *soft, *guess],
         )  # fmt: skip
-        self.owned.append(made)
         return made
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,11 +11,23 @@ from sparsehess.eigen.problem import slepc_blocks
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.runtime import PETSc, SLEPc, destroy, on_root
 
-# A vector with less of its size in the mass than this belongs to an infinite eigenvalue.
+# A vector whose mass is the cancelled rest of terms that are larger by this belongs to an infinite eigenvalue.
 _MASSLESS = 1e-10
+
+# So many times larger λ M x may be than H x, and this part of what H x could be: else x is no eigenvector at all.
+_APART, _FAINT = 1e3, 1e-6
+
+# Vectors whose reach differs by more than this are not rotated among each other.
+_GRADED = 1e4
+
+# Parts of an eigenvalue, and of what the last digits of entries move it by, within which a count takes it for equal.
+_RELATIVE, _ROUNDING = 5e-10, 1.5e3
 
 # Directions of the span that are weaker than this are copies of others.
 _COPY = 1e-10
+
+
+_EPS = float(np.finfo(float).eps)
 
 
 class RitzPairs(NamedTuple):
@@ -31,18 +43,39 @@ class RitzPairs(NamedTuple):
         (m,) backward errors.
     orthogonality
         Largest |XᵀMX − I|.
+    resolutions
+        (m,) how far the last digits of the entries of A and M can move each eigenvalue, to first order:
+        ε Σ (aᵢ + |λ| mᵢ) |xᵢ|² / xᵀMx with aᵢ and mᵢ the sums of the rows of |A| and |M|. The units of variables do
+        not matter.
     """
 
     values: np.ndarray
     vectors: list[PETSc.Vec]
     residuals: np.ndarray
     orthogonality: float
+    resolutions: np.ndarray
+
+    @classmethod
+    def none(cls) -> RitzPairs:
+        """Return no pairs. Not collective."""
+        return cls(np.empty(0), [], np.empty(0), 0.0, np.empty(0))
+
+    @property
+    def blur(self) -> np.ndarray:
+        """(m,) distance from each eigenvalue within which a count cannot tell others from it."""
+        return np.maximum(_RELATIVE * np.abs(self.values), _ROUNDING * self.resolutions)
+
+    def zeros(self, relative_error: float) -> np.ndarray:
+        """Return (m,) whether each eigenvalue is zero to the accuracy of the matrix. Not collective."""
+        return np.abs(self.values) <= max(1e3, 10 * relative_error / _EPS) * self.resolutions
 
     def select(self, chosen: np.ndarray) -> RitzPairs:
         """Return the pairs of a mask (m,), and destroy the vectors of the others. Collective."""
         destroy(*(vector for vector, kept in zip(self.vectors, chosen, strict=True) if not kept))
         vectors = [vector for vector, kept in zip(self.vectors, chosen, strict=True) if kept]
-        return RitzPairs(self.values[chosen], vectors, self.residuals[chosen], self.orthogonality)
+        return RitzPairs(
+            self.values[chosen], vectors, self.residuals[chosen], self.orthogonality, self.resolutions[chosen]
+        )
 
 
 def rayleigh_ritz(problem: EigenProblem, vectors: list[PETSc.Vec]) -> RitzPairs:
@@ -53,17 +86,18 @@ def rayleigh_ritz(problem: EigenProblem, vectors: list[PETSc.Vec]) -> RitzPairs:
     brings clusters to working accuracy.
     """
     if not vectors:
-        return RitzPairs(np.empty(0), [], np.empty(0), 0.0)
+        return RitzPairs.none()
     X = slepc_blocks.block(problem, vectors)
     destroy(*vectors)
     _project_out_null(problem, X)
     AX, MX = slepc_blocks.images(problem, X)
-    G, S, sizes = slepc_blocks.gram(MX, X), slepc_blocks.gram(AX, X), np.diag(slepc_blocks.gram(X, X)).real
-    values, Q = on_root(problem.comm, _reduced_pencil, problem.mass_diagonal[0], G, S, sizes)
+    G, S = slepc_blocks.gram(MX, X), slepc_blocks.gram(AX, X)
+    values, Q = on_root(problem.comm, _reduced_pencil, G, S, _reach(problem, G, S, X, AX, MX))
     m = Q.shape[1]
     _rotate({id(b): b for b in (X, AX, MX)}.values(), Q)
     errors = slepc_blocks.residuals(problem, values, X, AX, MX)
     orthogonality = float(np.abs(slepc_blocks.gram(MX, X) - np.eye(m)).max(initial=0.0)) if m else 0.0
+    of_a, of_m = slepc_blocks.row_moments(problem, X)
     out = []
     for i in range(m):
         column = X.getColumn(i)
@@ -72,7 +106,28 @@ def rayleigh_ritz(problem: EigenProblem, vectors: list[PETSc.Vec]) -> RitzPairs:
         X.restoreColumn(i, column)
         out.append(vector)
     destroy(AX, None if MX is X else MX, X)
-    return RitzPairs(values, out, errors, orthogonality)
+    return RitzPairs(values, out, errors, orthogonality, _EPS * (of_a + np.abs(values) * of_m))
+
+
+def project_out(
+    problem: EigenProblem, vectors: list[PETSc.Vec], away: Sequence[PETSc.Vec]
+) -> list[PETSc.Vec]:
+    """Take the directions of some M-orthonormal vectors out of others, in place, and return those.
+
+    Collective. Twice, which leaves rounding of the result alone.
+    """
+    image = problem.A.createVecRight()
+    for one in away:
+        if problem.M is None:
+            one.copy(image)
+        else:
+            problem.M.mult(one, image)
+        size = image.dot(one).real
+        for _ in range(2):
+            for vector in vectors:
+                vector.axpy(-vector.dot(image) / size, one)
+    image.destroy()
+    return vectors
 
 
 def _project_out_null(problem: EigenProblem, X: SLEPc.BV) -> None:
@@ -87,21 +142,53 @@ def _project_out_null(problem: EigenProblem, X: SLEPc.BV) -> None:
     destroy(matrix, None if MN is N else MN, N)
 
 
-def _reduced_pencil(mass: float, G: np.ndarray, S: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (values, Q) with QᵀGQ = I and QᵀSQ diagonal, massless and copied directions left out."""
+def _reach(
+    problem: EigenProblem, G: np.ndarray, S: np.ndarray, X: SLEPc.BV, AX: SLEPc.BV, MX: SLEPc.BV
+) -> np.ndarray:
+    """Return (m,) Σ aᵢ |xᵢ|² / xᵀMx of vectors, nan of those that belong to no finite eigenvalue. Collective."""
+    masses, energies = np.diag(G).real, np.diag(S).real
+    of_a, of_m = slepc_blocks.row_moments(problem, X)
+    massive = masses > _MASSLESS * of_m
+    # |λ| ‖Mx‖ against ‖Ax‖, without a division.
+    forces = slepc_blocks.norms(AX) + _FAINT * problem.norms[0] * slepc_blocks.norms(X)
+    finite = massive & (np.abs(energies) * slepc_blocks.norms(MX) <= _APART * masses * forces)
+    return np.where(finite, of_a / np.where(finite, masses, 1.0), np.nan)
+
+
+def _reduced_pencil(G: np.ndarray, S: np.ndarray, reach: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (values, Q) with QᵀGQ = I and QᵀSQ diagonal, massless and copied directions left out.
+
+    An eigenvalue is known to a part of its vector's reach: vectors of far smaller reach are not rotated with it, and
+    lose no digits.
+    """
     slepc_blocks.require_finite(G)
     slepc_blocks.require_finite(S)
-    keep = np.flatnonzero(np.diag(G).real > _MASSLESS * mass * sizes)
-    G, S = G[np.ix_(keep, keep)], S[np.ix_(keep, keep)]
+    keep = np.flatnonzero(np.isfinite(reach))
+    keep = keep[np.argsort(reach[keep], kind="stable")]
+    apart = reach[keep[1:]] > _GRADED * reach[keep[:-1]]
+    parts = []
+    for group in np.split(keep, np.flatnonzero(apart) + 1):
+        if len(group):
+            parts.append((group, *_rotation(G[np.ix_(group, group)], S[np.ix_(group, group)])))
+    values = np.concatenate([np.empty(0), *(part[1] for part in parts)])
+    Q = np.zeros((len(G), len(values)), G.dtype)
+    place = 0
+    for group, small, rotation in parts:
+        Q[group, place : place + len(small)] = rotation
+        place += len(small)
+    ascending = np.argsort(values, kind="stable")
+    return values[ascending], Q[:, ascending]
+
+
+def _rotation(G: np.ndarray, S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (values, Q) with QᵀGQ = I and QᵀSQ diagonal, copies left out."""
     scale = 1 / np.sqrt(np.diag(G).real)
     weights, V = np.linalg.eigh(scale[:, None] * (G + G.conj().T) / 2 * scale)
     strong = weights > _COPY
     W = scale[:, None] * V[:, strong] / np.sqrt(weights[strong])
     # NumPy's divides and conquers; SciPy's leaves vectors of clusters a hundred times less orthogonal.
     values, Z = np.linalg.eigh(W.conj().T @ (S + S.conj().T) / 2 @ W)
-    Q = np.zeros((len(sizes), len(values)), Z.dtype)
-    Q[keep] = W @ Z
-    return values, Q
+    return values, W @ Z
 
 
 def _rotate(bvs: Iterable[SLEPc.BV], Q: np.ndarray) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mpi4py import MPI
+
 import numpy as np
 
 from sparsehess.eigen.problem.problem import EigenProblem
@@ -45,29 +47,55 @@ def images(problem: EigenProblem, vectors: SLEPc.BV) -> tuple[SLEPc.BV, SLEPc.BV
 def residuals(
     problem: EigenProblem, eigenvalues: np.ndarray, X: SLEPc.BV, AX: SLEPc.BV, MX: SLEPc.BV
 ) -> np.ndarray:
-    """Return backward errors ‖Ax − λMx‖ / ((‖A‖ + |λ|‖M‖) ‖x‖) (k,), Frobenius norms.
+    """Return backward errors ‖Ax − λMx‖ / (‖A‖ ‖x‖ + min(|λ| ‖Mx‖, ‖Ax‖)) (k,), ‖A‖ the Frobenius norm.
 
-    Collective. Higham and Higham 1998, "Structured backward error and condition of generalized
-    eigenvalue problems", eq. 2.2, with norms no smaller than the 2-norm.
+    Collective. No smaller than those of Higham and Higham 1998, "Structured backward error and condition of
+    generalized eigenvalue problems", eq. 2.2; and a vector with hardly a mass has a large one, whatever its λ.
     """
-    norm_a, norm_m = problem.norms
+    norm_a, _ = problem.norms
     errors = np.empty(len(eigenvalues))
     for i, value in enumerate(eigenvalues):
         x, ax = X.getColumn(i), AX.getColumn(i)
+        mx = x if MX is X else MX.getColumn(i)
         difference = ax.duplicate()
         ax.copy(difference)
-        if problem.M is None:
-            difference.axpy(-value, x)
-        else:
-            mx = MX.getColumn(i)
-            difference.axpy(-value, mx)
-            MX.restoreColumn(i, mx)
-        size = (norm_a + abs(value) * norm_m) * x.norm()
-        errors[i] = difference.norm() / size if size > 0 else 0.0
+        difference.axpy(-value, mx)
+        size = norm_a * x.norm() + min(abs(value) * mx.norm(), ax.norm())
+        apart = difference.norm()
+        errors[i] = apart / size if size > 0 else apart
         difference.destroy()
-        X.restoreColumn(i, x)
         AX.restoreColumn(i, ax)
+        if MX is not X:
+            MX.restoreColumn(i, mx)
+        X.restoreColumn(i, x)
     return errors
+
+
+def row_moments(problem: EigenProblem, X: SLEPc.BV) -> tuple[np.ndarray, np.ndarray]:
+    """Return Σ aᵢ |xᵢ|² and Σ mᵢ |xᵢ|² (k,), with aᵢ and mᵢ the sums of the rows of |A| and of |M|.
+
+    Collective. They bound |x|ᵀ |A| |x| and |x|ᵀ |M| |x|, whatever the signs of entries.
+    """
+    scales, (first, last) = problem.scales, X.getActiveColumns()
+    sums = np.empty((2, last - first))
+    for i in range(first, last):
+        x = X.getColumn(i)
+        squares = np.abs(x.getArray(readonly=True)) ** 2
+        sums[:, i - first] = scales.rows_a @ squares, scales.rows_m @ squares
+        X.restoreColumn(i, x)
+    problem.comm.Allreduce(MPI.IN_PLACE, sums)
+    return sums[0], sums[1]
+
+
+def norms(X: SLEPc.BV) -> np.ndarray:
+    """Return the norms of the vectors (k,). Collective."""
+    first, last = X.getActiveColumns()
+    sizes = []
+    for i in range(first, last):
+        x = X.getColumn(i)
+        sizes.append(x.norm())
+        X.restoreColumn(i, x)
+    return np.array(sizes)
 
 
 def require_finite(gram: np.ndarray) -> None:

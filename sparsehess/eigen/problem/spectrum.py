@@ -151,6 +151,11 @@ class Count:
         Further solves it took until they did.
     unresolved
         (low, high, inertia, found) of the subintervals in which they do not, where there are subintervals.
+    margin
+        Distance of the ends to the nearest eigenvalue, over how far the measured backward error of the factorization
+        there can move it; None where it was not measured.
+    group
+        Eigenvalues inside that were not asked for: no count tells them from the last ones found.
     """
 
     interval: tuple[float, float]
@@ -159,6 +164,8 @@ class Count:
     certified: bool
     repairs: int = 0
     unresolved: tuple[tuple[float, float, int, int], ...] = ()
+    margin: float | None = None
+    group: int = 0
 
 
 @dataclass(frozen=True, eq=False)

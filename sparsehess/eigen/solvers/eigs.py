@@ -199,12 +199,39 @@ def solve(
 
     Collective. Never raises for pairs that are missing: `shortfall` tells.
     """
-    placed = on_backend(problem, spec.backend)
+    scaled = problem.equilibrated
+    spec = _scaled_spec(complete_spec(problem, spec), -problem.scales.power)
+    placed = on_backend(scaled, spec.backend)
     try:
-        return _solve(placed, complete_spec(placed, spec), progress or ignore_progress, checkpoint)
+        spectrum = _solve(placed, spec, progress or ignore_progress, checkpoint)
     finally:
-        if placed is not problem:
+        if placed is not scaled:
             placed.close()
+    return spectrum if scaled is problem else _restored(spectrum, scaled, problem.scales.power)
+
+
+def _scaled_spec(spec: SolveSpec, power: int) -> SolveSpec:
+    """Return a spec with its numbers times two to a power. Not collective."""
+    if power == 0:
+        return spec
+    interval = None if spec.interval is None else tuple(np.ldexp(spec.interval, power))
+    target = None if spec.target is None else float(np.ldexp(spec.target, power))
+    return replace(spec, interval=interval, target=target)
+
+
+def _restored(spectrum: Spectrum, scaled: EigenProblem, power: int) -> Spectrum:
+    """Return the spectrum of the caller's problem from that of the scaled one; the vectors are changed. Collective."""
+    if scaled.scaled_by is not None:
+        for vector in spectrum.vectors:
+            vector.pointwiseMult(vector, scaled.scaled_by)
+    if power == 0:
+        return spectrum
+    count = spectrum.count
+    if count is not None:
+        pieces = tuple((*np.ldexp(piece[:2], power).tolist(), *piece[2:]) for piece in count.unresolved)
+        low, high = np.ldexp(count.interval, power).tolist()
+        count = replace(count, interval=(low, high), unresolved=pieces)
+    return replace(spectrum, eigenvalues=np.ldexp(spectrum.eigenvalues, power), count=count)
 
 
 def _solve(

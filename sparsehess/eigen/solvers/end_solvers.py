@@ -21,6 +21,9 @@ from sparsehess.runtime import PETSc
 # Options without which SLEPc returns copies: its Lanczos does not reorthogonalise by itself.
 _AGAINST_COPIES = {"lanczos": {"eps_lanczos_reorthog": "full"}}
 
+# Restarts by products alone, where shift-and-invert from outside of the spectrum is another way.
+_RESTARTS = 40
+
 
 class PairSolver(Protocol):
     """Finds eigenpairs at an end of a spectrum.
@@ -114,12 +117,14 @@ class EndSolvers:
             options = self.spec.options if works else {}
             if works and method != "krylovschur":
                 options = {"eps_type": method, **_AGAINST_COPIES.get(method, {}), **options}
+            another = self.problem.factorizes and not self.problem.uncounted  # a way, where products do not find them
             self._krylov[invert] = KrylovSchur(
                 self.problem,
                 invert,
                 options,
                 tol=slepc_tolerance(self.problem, self.spec.tol),
                 on_progress=self._on_progress,
+                restarts=_RESTARTS if another and not invert and method == "krylovschur" else None,
             )
         return self._krylov[invert]
 

@@ -95,7 +95,7 @@ def _spectrum(
     wanted = np.zeros(len(found.values), bool)
     wanted[search.target.nearest_first(found.values)[: search.wanted]] = True
     pairs = found.select(wanted)
-    search.pairs = RitzPairs(np.empty(0), [], np.empty(0), 0.0)  # the vectors are the spectrum's
+    search.pairs = RitzPairs.none()  # the vectors are the spectrum's
     by_target = choice.method == "krylovschur" and problem.assembled
     return Spectrum(
         eigenvalues=pairs.values,
@@ -104,7 +104,7 @@ def _spectrum(
         orthogonality=pairs.orthogonality,
         count=search.count,
         uncounted="" if search.count else uncounted,
-        zeros=int(np.count_nonzero(np.abs(pairs.values) <= problem.zero)),
+        zeros=int(np.count_nonzero(pairs.zeros(problem.relative_error))),
         asked=search.wanted,
         advice=advice,
         iterations=search.solvers.iterations,

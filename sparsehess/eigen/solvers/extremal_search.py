@@ -33,6 +33,10 @@ class Attempt:
         See `KrylovSchur.solve`.
     guess
         Vecs to start from.
+    shift
+        Where to solve by shift-and-invert, at which the solver has been factorized; None to solve as always.
+    block
+        Whether by inverse iteration with a block, instead of a Krylov space.
     """
 
     number: int
@@ -40,6 +44,8 @@ class Attempt:
     wider: int = 0
     cluster_after: int | None = None
     guess: Sequence[PETSc.Vec] = ()
+    shift: float | None = None
+    block: bool = False
 
 
 class ExtremalSearch:
@@ -81,7 +87,7 @@ class ExtremalSearch:
     ):
         self.problem, self.spec, self.target, self.wanted = problem, spec, target, wanted
         self.solvers, self.store = solvers, store
-        self.pairs = RitzPairs(np.empty(0), [], np.empty(0), 0.0)
+        self.pairs = RitzPairs.none()
         self.stale = 0
         self.unfinished: list[PETSc.Vec] = []
         self.count: Count | None = None
@@ -113,7 +119,13 @@ class ExtremalSearch:
         """Solve, add what is found, and save that where it is due. Collective."""
         deflate = [*self.problem.null, *self.pairs.vectors]
         number = min(attempt.number, self.problem.finite - len(deflate))
-        self.take(self._solve(attempt, number, deflate) if number > 0 else [])
+        if number <= 0:
+            found = []
+        elif attempt.shift is not None:
+            found = self._solve_at(attempt.shift, attempt, number, deflate)
+        else:
+            found = self._solve(attempt, number, deflate)
+        self.take(found)
         self.store.pause(lambda: (self._facts(), self.pairs.vectors, []))
 
     def _solve(self, attempt: Attempt, number: int, deflate: list[PETSc.Vec]) -> list[PETSc.Vec]:
@@ -124,6 +136,25 @@ class ExtremalSearch:
             deflate=deflate,
             wider=attempt.wider,
             seed=attempt.seed,
+            guess=attempt.guess,
+            on_restart=self._save_if_due,
+        )
+
+    def _solve_at(
+        self, shift: float, attempt: Attempt, number: int, deflate: list[PETSc.Vec]
+    ) -> list[PETSc.Vec]:
+        """Return eigenvectors of an attempt by shift-and-invert. Collective."""
+        solver = self.solvers.shifted()
+        solver.shift_to(shift)
+        if attempt.block:
+            return solver.iterate(number, deflate=deflate, seed=attempt.seed)
+        return solver.solve(
+            "nearest",
+            number,
+            deflate=deflate,
+            wider=attempt.wider,
+            seed=attempt.seed,
+            cluster_after=attempt.cluster_after,
             guess=attempt.guess,
             on_restart=self._save_if_due,
         )
@@ -175,17 +206,7 @@ class ShiftedSearch(ExtremalSearch):
         return self.solvers.shifted()
 
     def _solve(self, attempt: Attempt, number: int, deflate: list[PETSc.Vec]) -> list[PETSc.Vec]:
-        self.solver.shift_to(self.shift)
-        return self.solver.solve(
-            "nearest",
-            number,
-            deflate=deflate,
-            wider=attempt.wider,
-            seed=attempt.seed,
-            cluster_after=attempt.cluster_after,
-            guess=attempt.guess,
-            on_restart=self._save_if_due,
-        )
+        return self._solve_at(self.shift, attempt, number, deflate)
 
     def _facts(self) -> dict:
         return {"shift": self.shift}
@@ -199,13 +220,16 @@ class ShiftedSearch(ExtremalSearch):
         return True
 
     def move_to_cluster(self, low: float, high: float) -> bool:
-        """Move the shift to just below a cluster from `low` to `high`; say whether it moved. Collective."""
-        step = max(2 * (high - low), 1e-9 * abs(low))
-        while low - step > self.shift:
-            if self.solver.shift_to(low - step).negative == 0:
-                self.shift = low - step
+        """Move the shift nearer to a cluster from `low` to `high`, on its side; say whether it moved. Collective."""
+        side = self.target.side
+        end = high if side > 0 else low
+        step = max(2 * (high - low), 1e-9 * abs(end))
+        while side * (self.shift - (end + side * step)) > 0:
+            counts = self.solver.shift_to(end + side * step)
+            if (counts.negative if side < 0 else counts.positive) == 0:
+                self.shift = end + side * step
                 return True
-            step *= 8  # an eigenvalue lies below: the estimate of the lowest was too high
+            step *= 8  # an eigenvalue lies farther out: the estimate was too far in
         return False
 
     def _estimate_lowest(
@@ -227,5 +251,5 @@ class ShiftedSearch(ExtremalSearch):
             return -problem.scale, 0.0
         value, residual = float(pairs.values[0]), float(pairs.residuals[0])
         norm_a, norm_m = problem.norms
-        mean, least, _ = problem.mass_diagonal
-        return value, residual * (norm_a + abs(value) * norm_m) / (least or mean)
+        typical, least = problem.masses
+        return value, residual * (norm_a + abs(value) * norm_m) / (least or typical)

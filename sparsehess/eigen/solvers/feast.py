@@ -266,7 +266,7 @@ class _Iteration:
     def _needed(self) -> np.ndarray:
         """Return the backward error that each pair needs: less near an end, to tell on which side it is."""
         away = np.minimum(np.abs(self.theta - self.low), np.abs(self.theta - self.high))
-        blurred = away <= self.residual / np.sqrt(self.problem.mass_diagonal[0])
+        blurred = away <= self.residual / np.sqrt(self.problem.masses[0])
         return np.where(blurred, min(_EDGE, self.solver.tol), self.solver.tol)
 
     def _filtered(self, Y: np.ndarray, theta: np.ndarray | None) -> np.ndarray:
@@ -310,7 +310,7 @@ class _Iteration:
         for _ in range(_PASSES):
             MX = self._product(self.problem.M, X)
             G, sizes = self._gram(X, MX), self._norms(X)
-            step, weakest = on_root(self.problem.comm, _whitening, G, sizes, self.problem.mass_diagonal[0])
+            step, weakest = on_root(self.problem.comm, _whitening, G, sizes, self.problem.masses[0])
             X = X @ step
             if weakest > 1 - _NEARLY:
                 break

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 from mpi4py import MPI
 
-from sparsehess.eigen.problem.factorization import FACTORIZATION, TRANSFORMED, Pivots
+from sparsehess.eigen.problem.factorization import FACTORIZATION, TRANSFORMED, UNKNOWN, Pivots
 from sparsehess.eigen.problem.petsc_options import PREFIX, Options
 from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.eigen.problem.rayleigh_ritz import project_out, rayleigh_ritz
 from sparsehess.eigen.problem.solver_pool import SolverPool
 from sparsehess.eigen.solvers.solve_monitor import (
     OnProgress,
@@ -31,7 +32,7 @@ from sparsehess.runtime import (
     has_package,
     readable_errors,
 )
-from sparsehess.runtime.random_numbers import draw_uniform
+from sparsehess.runtime.random_numbers import draw_normal, draw_uniform
 
 # Part of a random vector beside guessed ones.
 _UNSEEN = 1e-2
@@ -85,6 +86,8 @@ class KrylovSchur:
         Estimates of the lowest and of the last wanted eigenvalue, where the last solve stopped for them.
     on_progress
         Called on every rank as on_progress(converged, wanted).
+    restarts
+        After which a solve gives up; None for SLEPc's own number.
     seconds
         Time in factorizations and in solves.
     """
@@ -94,6 +97,7 @@ class KrylovSchur:
     options: dict
     tol: float
     on_progress: OnProgress = ignore_progress
+    restarts: int | None = None
     seconds: dict[str, float] = field(default_factory=lambda: {"factorization": 0.0, "solve": 0.0})
     iterations: int = 0
     cluster: tuple[float, float] | None = None
@@ -126,7 +130,7 @@ class KrylovSchur:
         eps.setProblemType(kind.HEP if problem.M is None else kind.GHEP)
         eps.setTolerances(tol=self.tol)
         # Purification matters for a singular mass alone; near null vectors it brings them back, amplified.
-        eps.setPurify(problem.finite < problem.n)
+        eps.setPurify(problem.massless > 0)
         eps.getST().setType("sinvert" if self.invert else "shift")
         self._sound = True  # whether all that it did went well
         return eps
@@ -149,7 +153,7 @@ class KrylovSchur:
         Collective. For many solves with few right-hand sides better than `shift_to`.
         """
         own = any(key.startswith(("st_", "eps_type")) for key in self.options)
-        if has_cholmod(self.problem.comm) and not own:
+        if has_cholmod(self.problem.comm) and not own and self.problem.infinite.below == 0:
             self._renewed(definite=True)
             began = time.perf_counter()
             try:
@@ -160,13 +164,13 @@ class KrylovSchur:
         return self.shift_to(shift).negative == 0
 
     def shift_to(self, shift: float) -> Pivots:
-        """Factorize A - shift M, and return how many pivots are negative, zero and positive.
+        """Factorize A - shift M, and return how many finite eigenvalues are below, at and above the shift.
 
-        Collective.
+        Collective. By Sylvester's law, from the signs of pivots; those of infinite eigenvalues are left out.
         """
         if self._definite:
             if shift == self.shift:
-                return Pivots(0, 0, self.problem.n)
+                return Pivots(0, 0, self.problem.finite)
             self._renewed(definite=False)
         began = time.perf_counter()
         for room in _ROOM:
@@ -207,7 +211,10 @@ class KrylovSchur:
 
     def _factorized(self, shift: float) -> Pivots:
         self._factorize(shift)
-        return FACTORIZATION.pivots(self._factor())
+        counts, infinite = FACTORIZATION.pivots(self._factor()), self.problem.infinite
+        if not infinite.number or counts.negative == UNKNOWN:
+            return counts
+        return Pivots(counts.negative - infinite.below, counts.zero, counts.positive - infinite.above)
 
     def _factor(self) -> PETSc.Mat:
         return self._solver().getST().getKSP().getPC().getFactorMatrix()
@@ -290,6 +297,7 @@ class KrylovSchur:
         room = (max(2 * k, k + 15) if k < 500 else k + 500) + wider
         room = min(room, max(problem.n - len(deflate), k + 1), problem.n)
         largest = max(room, int(self.options.get("eps_ncv", 0)))  # the caller's, set further down
+        eps.setTolerances(self.tol, PETSc.DEFAULT if self.restarts is None else self.restarts)
         eps.setDimensions(nev=k, ncv=room, mpd=largest if k < 500 else 500 + wider)
         if deflate:
             eps.setDeflationSpace(list(deflate))
@@ -327,6 +335,43 @@ class KrylovSchur:
             eps.getEigenvector(i, vector)
             vectors.append(vector)
         self._sound = True
+        return vectors
+
+    def iterate(
+        self, number: int, *, deflate: Sequence[PETSc.Vec] = (), seed: int = 0, steps: int = 3
+    ) -> list[PETSc.Vec]:
+        """Return vectors of some steps of inverse iteration with a random block at the shift; the caller destroys them.
+
+        Collective. Where more eigenvalues than that are alike, all of the block goes into their space at once, which
+        a Krylov space enters one vector after another.
+
+        Parameters
+        ----------
+        number
+            Of vectors.
+        deflate
+            Vecs to stay away from.
+        seed
+            Of the starting vectors.
+        steps
+            Of the iteration.
+        """
+        problem, st = self.problem, self._solver().getST()
+        vectors = []
+        for column in range(number):
+            vectors.append(problem.A.createVecRight())
+            vectors[-1].setArray(draw_normal(problem.layout, seed + 7919 * (column + 1)))
+        image = problem.A.createVecRight()
+        try:
+            for _ in range(steps):
+                for vector in vectors:
+                    with readable_errors("inverse iteration"):
+                        st.apply(vector, image)
+                    image.copy(vector)
+                vectors = rayleigh_ritz(problem, project_out(problem, vectors, deflate)).vectors
+        finally:
+            image.destroy()
+        self.iterations += steps
         return vectors
 
     def refuse_unused(self) -> None:
@@ -429,9 +474,9 @@ class _ClusterMonitor(SolveMonitor):
             return said
         seen = self._transformed  # 1 / (eigenvalue - shift) is what the solver sees
         tried = self.cluster_after is not None and restarts >= self.cluster_after
-        if tried and len(seen) == self.k and min(seen) > 0:
+        if tried and len(seen) == self.k and (min(seen) > 0 or max(seen) < 0):
             away = sorted(1 / value for value in seen)
-            if away[0] > _FAR * (away[-1] - away[0]):
+            if min(abs(away[0]), abs(away[-1])) > _FAR * (away[-1] - away[0]):
                 self.cluster = (self.shift + away[0], self.shift + away[-1])
                 return reason.CONVERGED_USER
         return said

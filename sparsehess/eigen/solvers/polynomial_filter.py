@@ -173,7 +173,7 @@ def _root_of_mass(problem: EigenProblem) -> PETSc.Vec | None:
         return None
     root = problem.M.getDiagonal()
     entries = problem.norms[1]
-    if root.norm() < (1 - 1e-12) * entries or problem.mass_diagonal[1] <= 0:
+    if root.norm() < (1 - 1e-12) * entries or problem.masses[1] <= 0:
         root.destroy()
         raise InputError(
             "method filter takes products alone: its mass matrix must be diagonal and positive; "

@@ -242,5 +242,5 @@ class PreconditionedSolver(ABC):
             return 1.0, 1.0
         if not hasattr(self, "_heaviest"):
             self._heaviest = problem.M.norm(PETSc.NormType.INFINITY) if is_assembled(problem.M) else 0.0
-        mean = problem.mass_diagonal[0]
+        mean = problem.masses[0]
         return mean, max(self._heaviest, mean)

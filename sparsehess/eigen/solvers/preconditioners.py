@@ -174,7 +174,7 @@ def _counted_up(near: EigenProblem, shift: float) -> float:
 def _lifted_up(near: EigenProblem, shift: float) -> float:
     """Return a shift up that likely leaves no eigenvalue negative, this one or more. Collective."""
     low, _, error = spectral_bounds(near.A, near.layout, _PROBE)
-    return shift if low >= 0 else shift + (error - low) / (near.mass_diagonal[1] or near.mass_diagonal[0])
+    return shift if low >= 0 else shift + (error - low) / (near.masses[1] or near.masses[0])
 
 
 class Multigrid(Diagonal):
@@ -205,7 +205,7 @@ class Multigrid(Diagonal):
     def _make(self) -> None:
         self.matrix = matrix = self.problem.A.duplicate(copy=True)
         space = self._describe(matrix)
-        mean = self.problem.mass_diagonal[0]
+        mean = self.problem.masses[0]
         matrix.shift(self.shift * mean)
         for _ in range(_RUNGS):
             if self._is_definite(matrix):

@@ -12,6 +12,8 @@ import numpy as np
 
 from sparsehess.eigen.problem.spectrum import Count
 from sparsehess.eigen.solvers.extremal_search import Attempt, ExtremalSearch, ShiftedSearch
+from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
+from sparsehess.eigen.solvers.spectrum_targets import SAFE, Counter, Edge, EdgeCount
 
 Strategy = Callable[[ExtremalSearch], Iterator[Attempt]]
 
@@ -23,6 +25,15 @@ _IDLE = 2
 
 # Times that the shift may move nearer to a cluster.
 _NEARER = 3
+
+# Restarts after which a solve from outside may stop for a shift nearer to a cluster.
+_RESTARTS = 6
+
+# Gaps that are tried for a count, each wider by the same factor, until one is safe.
+_RUNGS, _RUNG = 5, 16.0
+
+# Tries of inverse iteration with a block.
+_BLOCKS = 2
 
 # Further basis vectors of a solve that goes on where another has ended.
 _WIDER = 20
@@ -57,6 +68,40 @@ def search_near_cluster(search: ExtremalSearch) -> Iterator[Attempt]:
         yield Attempt(search.missing, search.spec.seed, wider=_WIDER, cluster_after=cluster_after)
 
 
+def search_from_outside(search: ExtremalSearch) -> Iterator[Attempt]:
+    """Search by shift-and-invert from outside of the spectrum, where products have not found an end that is dense."""
+    if search.missing <= 0 or not search.problem.factorizes or search.problem.uncounted:
+        return
+    solver = search.solvers.shifted()
+    for shift in search.target.find_outer_shifts(solver):
+        yield Attempt(search.wanted, search.spec.seed, shift=shift, cluster_after=_RESTARTS)
+        for _ in range(_NEARER):
+            nearer = None if solver.cluster is None else _nearer(solver, shift, *solver.cluster)
+            if nearer is None:
+                break
+            yield Attempt(search.wanted, search.spec.seed, wider=_WIDER, shift=nearer, cluster_after=_RESTARTS)
+
+
+def _nearer(solver: KrylovSchur, shift: float, low: float, high: float) -> float | None:
+    """Factorize nearer to a cluster on one side of a shift, outside of the spectrum, and return where. Collective."""
+    step, above = 4 * (high - low), shift > high
+    while step < 0.5 * min(abs(shift - low), abs(shift - high)):
+        nearer = high + step if above else low - step
+        counts = solver.shift_to(nearer)
+        if (counts.positive if above else counts.negative) == 0:
+            return nearer
+        step *= 8
+    return None
+
+
+def search_by_blocks(search: ExtremalSearch) -> Iterator[Attempt]:
+    """Search by inverse iteration with a block, where a Krylov space has not found as many alike as are wanted."""
+    for attempt in range(_BLOCKS):
+        if search.missing <= 0 or not isinstance(search, ShiftedSearch):
+            return
+        yield Attempt(search.missing + 2, search.spec.seed + 201 + attempt, shift=search.shift, block=True)
+
+
 def search_for_copies(search: ExtremalSearch) -> Iterator[Attempt]:
     """Search beside what was found, as nothing counts it: a Krylov space has one copy of each eigenvalue."""
     target = search.target
@@ -74,30 +119,77 @@ def repair_by_count(search: ExtremalSearch) -> Iterator[Attempt]:
     """Count what was found; while eigenvalues are missing, search beside the found pairs.
 
     The edge past the last pair stays where it is while pairs are added before it. Where a repair brings nothing a
-    somewhat wider gap is looked for, in case rounding put an eigenvalue astride.
+    somewhat wider gap is looked for, in case rounding put an eigenvalue astride. Eigenvalues that no count tells from
+    the last wanted one need not all be found: it is enough that none is missing before them.
     """
     if not len(search.values):
         return
-    target, counter = search.target, search.solvers.counter()
-    before, edge, inertia, idle = -1, 0.0, 0, 0
+    counter = search.solvers.counter()
+    edge, counted = _count_past(search, counter, 1.0)
+    before, idle = len(search.values), 0
     for attempt in range(_REPAIRS + 1):
-        if attempt == 0 or len(search.values) <= before:
-            number = min(search.wanted, len(search.values))
-            edge = target.edge(search.values, number, wider=30.0 if attempt else 1.0)
-            inertia = target.inertia(counter, edge)
-        known = len(search.problem.null) if target.holds(edge, 0.0) else 0
-        found = target.found(edge, search.values) + known
-        search.count = Count(target.interval(edge), inertia, found, found == inertia, attempt)
-        idle = idle + 1 if attempt and len(search.values) <= before else 0
-        if found == inertia or attempt == _REPAIRS or idle == _IDLE:
+        if attempt:
+            idle = 0 if len(search.values) > before else idle + 1
+            if idle or not _covers(search, edge):
+                edge, counted = _count_past(search, counter, 30.0 if idle else 1.0)
+        search.count = count = _compare(search, edge, counted, counter, attempt)
+        uncertain = not counted.margin > SAFE
+        if count.certified or uncertain or attempt == _REPAIRS or idle == _IDLE:
             return
         before = len(search.values)
-        missing = max(inertia - found, 1)
+        missing = max(count.inertia - count.found, 1)
         yield Attempt(missing, search.spec.seed + 1 + attempt, wider=_WIDER * (attempt + 1))
 
 
+def _count_past(search: ExtremalSearch, counter: Counter, wider: float) -> tuple[Edge, EdgeCount]:
+    """Count past the wanted pairs; where the count is not safe, again in wider gaps. Collective."""
+    number = min(search.wanted, len(search.values))
+    for rung in range(_RUNGS):
+        edge = search.target.edge(search.values, search.pairs.blur, number, wider * _RUNG**rung)
+        counted = search.target.count(counter, edge.past)
+        if counted.margin > SAFE:
+            break
+    return edge, counted
+
+
+def _covers(search: ExtremalSearch, edge: Edge) -> bool:
+    """Return whether all pairs that are to be returned are within an edge. Not collective."""
+    distance = np.sort(search.target.distance(search.values))[: search.wanted]
+    return bool((distance < edge.past).all())
+
+
+def _compare(
+    search: ExtremalSearch, edge: Edge, counted: EdgeCount, counter: Counter, repairs: int
+) -> Count:
+    """Return what a count says of the pairs that were found. Collective."""
+    target = search.target
+    known = len(search.problem.null) if target.holds(edge.past, 0.0) else 0
+    found, group = target.found(edge.past, search.values) + known, 0
+    if found < counted.inertia and search.missing <= 0:
+        before = target.count(counter, edge.begin)
+        known = len(search.problem.null) if target.holds(edge.begin, 0.0) else 0
+        if before.margin > SAFE and before.inertia == target.found(edge.begin, search.values) + known:
+            group = counted.inertia - found  # as far out as the last ones wanted, all of them
+            counted = EdgeCount(counted.inertia, min(counted.margin, before.margin))
+    return Count(
+        target.interval(edge.past),
+        counted.inertia,
+        found,
+        found + group == counted.inertia and counted.margin > SAFE and _covers(search, edge),
+        repairs,
+        margin=counted.margin if np.isfinite(counted.margin) else None,
+        group=group,
+    )
+
+
 # What every search does, in this order; then what one does whose pairs are counted, and one whose are not.
-ALWAYS: tuple[Strategy, ...] = (find_first, search_from_below, search_near_cluster)
+ALWAYS: tuple[Strategy, ...] = (
+    find_first,
+    search_from_below,
+    search_near_cluster,
+    search_from_outside,
+    search_by_blocks,
+)
 COUNTED: tuple[Strategy, ...] = (repair_by_count,)
 UNCOUNTED: tuple[Strategy, ...] = (search_for_copies,)
 

@@ -7,7 +7,8 @@ distance past the last wanted pair that no eigenvalue lies near; its inertia cou
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Protocol
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -22,12 +23,24 @@ from sparsehess.errors import InputError
 _RELATIVE = 5e-10
 _ROUNDING = 3e-13
 
+# So far past the last eigenvalue found, relative to itself, a count is made where no further one is known.
+_BESIDE = 1e-6
+
+# A count is safe whose margin is beyond this; see `KrylovSchur.margin`.
+SAFE = 2.0
+
+# A part of the size of eigenvalues that a gap must have where nothing else gives it a size.
+_FLOOR = 1e-18
+
 # A lowest eigenvalue below zero is known well enough for a shift when it is known to this part of itself.
 _ROUGH = 0.1
 
 
 def separation(problem: EigenProblem, value: float) -> float:
-    """Return the distance within which eigenvalues near a value are one to a count. Not collective."""
+    """Return the distance within which eigenvalues near a value are one to a count, as is to be expected.
+
+    Not collective. What is found there tells it better; see `RitzPairs.blur`.
+    """
     return max(_RELATIVE * abs(value), _ROUNDING * problem.scale)
 
 
@@ -55,6 +68,21 @@ class LowestEstimate(Protocol):
         options
             PETSc options of the estimate by products.
         """
+
+
+class Edge(NamedTuple):
+    """Distances that stand for shifts of a count.
+
+    Attributes
+    ----------
+    past
+        Past all eigenvalues that were found and wanted.
+    begin
+        Before the last ones, which no count tells from each other.
+    """
+
+    past: float
+    begin: float
 
 
 class SpectrumTarget(ABC):
@@ -86,6 +114,13 @@ class SpectrumTarget(ABC):
     def interval(self, edge: float) -> tuple[float, float]:
         """Return the interval that an edge stands for."""
 
+    def find_outer_shifts(self, solver: KrylovSchur) -> Iterator[float]:
+        """Factorize at shifts outside of the spectrum from which the wanted eigenvalues are the nearest.
+
+        Collective. None where products are not what finds them.
+        """
+        return iter(())
+
     def nearest_first(self, values: np.ndarray) -> np.ndarray:
         """Return the order of the values by distance."""
         return np.argsort(self.distance(values), kind="stable")
@@ -98,24 +133,33 @@ class SpectrumTarget(ABC):
         """Return how many values are within the edge."""
         return int(np.count_nonzero(self.distance(values) < edge))
 
-    def edge(self, values: np.ndarray, k: int, wider: float = 1.0) -> float:
-        """Return a distance past the k-th value that lies in a gap.
+    def edge(self, values: np.ndarray, blur: np.ndarray, k: int, wider: float = 1.0) -> Edge:
+        """Return a distance past the k-th value that lies in a gap, and where the last group before it begins.
 
-        In the first gap past the k-th where more than k were found. Else, just before the group of
-        equal values that the k-th belongs to: the count then covers all before that group, and a
-        value missed within the group equals those that are there.
+        In the first gap past the k-th where more than k were found; else just past the last one, by far more than
+        its blur.
+
+        Parameters
+        ----------
+        values, blur
+            (m,) eigenvalues found, and the distances within which a count cannot tell others from them.
+        k
+            How many are wanted, at most m.
+        wider
+            So many times wider than otherwise a gap must be.
         """
         order = self.nearest_first(values)
-        distance, size = self.distance(values)[order], np.abs(values[order])
-        least = wider * np.maximum(_RELATIVE * size, _ROUNDING * self.problem.scale)
+        distance = self.distance(values)[order]
+        least = wider * np.maximum(blur[order], _FLOOR * self.problem.scale)
         gap = np.diff(distance) > 4 * np.maximum(least[1:], least[:-1])
-        past = np.flatnonzero(gap[k - 1 :])
+        past, before = np.flatnonzero(gap[k - 1 :]), np.flatnonzero(gap[: k - 1])
+        first = before[-1] + 1 if len(before) else 0
+        begin = float(distance[first] - 2 * least[first])
         if len(past):
             j = k - 1 + past[0]
-            return float(0.5 * (distance[j] + distance[j + 1]))
-        before = np.flatnonzero(gap[: k - 1])
-        first = before[-1] + 1 if len(before) else 0
-        return float(distance[first] - 2 * least[first])
+            return Edge(float(0.5 * (distance[j] + distance[j + 1])), begin)
+        beside = max(8 * float(least[-1]), wider * _BESIDE * abs(float(values[order[-1]])))
+        return Edge(float(distance[-1]) + beside, begin)
 
 
 class ShiftedTarget(SpectrumTarget):
@@ -126,9 +170,12 @@ class ShiftedTarget(SpectrumTarget):
     cluster_after
         Restarts after which a solve may stop for a shift nearer to a cluster, see `KrylovSchur.solve`; None where
         the shift stays.
+    side
+        Where the shift lies: -1 below all wanted eigenvalues, 1 above all, 0 among them.
     """
 
     cluster_after: int | None = None
+    side: float = 0.0
 
     @abstractmethod
     def find_shift(self, solver: KrylovSchur, lowest: LowestEstimate) -> float:
@@ -143,7 +190,7 @@ class ShiftedTarget(SpectrumTarget):
 
     def _refuse_singular_mass(self) -> None:
         """Raise InputError where infinite eigenvalues hide on which side of all others a shift lies."""
-        if self.problem.finite < self.problem.n:
+        if self.problem.massless:
             raise InputError(
                 f"an end of the spectrum needs a count where the mass matrix is singular: {self.problem.uncounted}"
                 "; ask for a target or an interval"
@@ -154,6 +201,7 @@ class _LowestEnd(ShiftedTarget):
     """The lower end of the spectrum."""
 
     which = "smallest"
+    side = -1.0
     reason = "shift-and-invert just below the spectrum: the smallest converge in few solves"
 
     def distance(self, values: np.ndarray) -> np.ndarray:
@@ -234,11 +282,10 @@ class SmallestByProducts(_LowestEnd):
         raise InputError(f"the factorization is singular at {shift:.6g} and nearby")
 
 
-class Largest(SpectrumTarget):
-    """The largest eigenvalues; the mass matrix is regular."""
+class _UpperEnd(SpectrumTarget):
+    """The upper end of the spectrum."""
 
     which = "largest"
-    reason = "products alone: the largest converge first in a Krylov space"
 
     def distance(self, values: np.ndarray) -> np.ndarray:
         """Return (m,) numbers by which the wanted eigenvalues come first. Not collective."""
@@ -246,31 +293,45 @@ class Largest(SpectrumTarget):
 
     def inertia(self, counter: Counter, edge: float) -> int:
         """Return how many finite eigenvalues have a distance below the edge. Collective."""
-        return self._number_above(counter, -edge)
+        return counter.shift_to(-edge).positive
 
     def interval(self, edge: float) -> tuple[float, float]:
         """Return the interval that an edge stands for. Not collective."""
         return (-edge, np.inf)
 
-    def _number_above(self, counter: Counter, shift: float) -> int:
-        return counter.shift_to(shift).positive - (self.problem.n - self.problem.finite)
+    def find_outer_shifts(self, solver: KrylovSchur) -> Iterator[float]:
+        """Factorize at shifts outside of the spectrum from which the wanted eigenvalues are the nearest. Collective."""
+        yield _shift_above(self.problem, solver)
 
 
-class LargestFinite(Largest, ShiftedTarget):
+class Largest(_UpperEnd):
+    """The largest eigenvalues; the mass matrix is regular."""
+
+    reason = "products alone: the largest converge first in a Krylov space"
+
+
+class LargestFinite(_UpperEnd, ShiftedTarget):
     """The largest of the finite eigenvalues; the mass matrix is singular."""
 
+    side = 1.0
+    cluster_after = 6
     reason = "shift-and-invert just above the finite eigenvalues: the mass matrix is singular"
 
     def find_shift(self, solver: KrylovSchur, lowest: LowestEstimate) -> float:
         """Factorize at a shift from which the wanted eigenvalues are the nearest, and return it. Collective."""
         if self.problem.uncounted:
             self._refuse_singular_mass()
-        shift = self.problem.scale or 1.0
-        for _ in range(40):
-            if self._number_above(solver, shift) == 0:
-                return shift
-            shift *= 10
-        raise InputError(f"no shift up to {shift:.3g} is above the finite eigenvalues")
+        return _shift_above(self.problem, solver)
+
+
+def _shift_above(problem: EigenProblem, solver: KrylovSchur) -> float:
+    """Factorize above all finite eigenvalues, and return where. Collective."""
+    shift = 2.0 * problem.scale or 1.0
+    for _ in range(80):
+        if solver.shift_to(shift).positive == 0:
+            return shift
+        shift *= 4.0 if shift < 1e3 * problem.scale else 64.0
+    raise InputError(f"no shift up to {shift:.3g} is above the finite eigenvalues")
 
 
 class Magnitude(SpectrumTarget):
@@ -283,7 +344,7 @@ class Magnitude(SpectrumTarget):
         super().__init__(problem, spec)
         if problem.finite < problem.n:
             raise InputError(
-                "which='magnitude' needs a mass matrix without zero rows: its infinite eigenvalues are the largest"
+                "which='magnitude' needs a mass matrix that is regular: its infinite eigenvalues are the largest"
             )
 
     def distance(self, values: np.ndarray) -> np.ndarray:
@@ -292,12 +353,19 @@ class Magnitude(SpectrumTarget):
 
     def inertia(self, counter: Counter, edge: float) -> int:
         """Return how many finite eigenvalues have a distance below the edge. Collective."""
-        within = counter.shift_to(-edge).negative - counter.shift_to(edge).negative
-        return self.problem.n - within
+        return counter.shift_to(edge).negative + counter.shift_to(-edge).positive
 
     def interval(self, edge: float) -> tuple[float, float]:
         """Return the interval that an edge stands for. Not collective."""
         return (edge, -edge)
+
+    def find_outer_shifts(self, solver: KrylovSchur) -> Iterator[float]:
+        """Factorize at shifts outside of the spectrum from which the wanted eigenvalues are the nearest. Collective."""
+        yield _shift_above(self.problem, solver)
+        shift = -2.0 * self.problem.scale or -1.0
+        while solver.shift_to(shift).negative:
+            shift *= 4.0
+        yield shift
 
 
 class Nearest(ShiftedTarget):
@@ -347,7 +415,7 @@ def counted_target(problem: EigenProblem, spec: SolveSpec) -> SpectrumTarget:
     """Return the part of the spectrum that a spec asks for, to be counted by factorizations. Collective."""
     if spec.target is not None:
         return Nearest(problem, spec)
-    if spec.which == "largest" and problem.finite < problem.n:
+    if spec.which == "largest" and problem.massless:
         return LargestFinite(problem, spec)
     return _ENDS[spec.which](problem, spec)
 
