@@ -184,7 +184,7 @@ def run_check(call: Call) -> int:
     ):
         result = read_result(arguments.result, problem.layout)
         tol = max(arguments.tol, 10 * problem.relative_error)
-        count, wanted = recount(problem, complete_spec(problem, result.spec), result.eigenvalues)
+        count, wanted = recount(problem, complete_spec(problem, result.spec), result.eigenvalues, result.vectors)
         found = certify_pairs(problem, result.eigenvalues, result.vectors, count, tol)
         runtime.destroy(*result.vectors)
         uncounted = problem.uncounted

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.eigen.problem.slepc_blocks import block, gram, images, residuals
+from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs
+from sparsehess.eigen.problem.slepc_blocks import block, gram, images, residuals, row_moments
 from sparsehess.eigen.problem.spectrum import Count, SolveSpec, Spectrum
+from sparsehess.eigen.solvers.counts import compare_with_count
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.eigen.solvers.spectrum_slicing import Slicing
-from sparsehess.eigen.solvers.spectrum_targets import counted_target
-from sparsehess.runtime import PETSc, destroy
+from sparsehess.eigen.solvers.spectrum_targets import SAFE, counted_target
+from sparsehess.runtime import PETSc, SLEPc, destroy
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -113,22 +115,40 @@ def certify_pairs(
 
     Collective.
     """
-    counted = count is None or count.certified
+    counted = count is None or (count.certified and _holds(count, eigenvalues))
     if not vectors:
         return Certificate(0.0, 0.0, 0.0, count, counted)
-    X = block(problem, vectors)
-    AX, MX = images(problem, X)
-    worst = float(residuals(problem, eigenvalues, X, AX, MX).max())
-    quotients = (np.diag(gram(AX, X)) / np.diag(gram(MX, X))).real
-    distance = np.maximum(np.abs(eigenvalues - quotients) - problem.zero, 0.0)
-    rayleigh = float((distance / np.maximum(np.abs(eigenvalues), np.finfo(float).tiny)).max())
-    orthogonality = float(np.abs(gram(MX, X) - np.eye(len(vectors))).max())
-    destroy(AX, None if MX is X else MX, X)
+    scaled, values = problem.equilibrated, np.ldexp(eigenvalues, -problem.scales.power)
+    copies = problem.scale_vectors(vectors)
+    X = block(scaled, copies)
+    AX, MX = images(scaled, X)
+    worst = float(residuals(scaled, values, X, AX, MX).max())
+    G = gram(MX, X)
+    quotients, unsure = (np.diag(gram(AX, X)) / np.diag(G)).real, _resolutions(scaled, values, X)
+    distance = np.maximum(np.abs(values - quotients) - 1e3 * unsure, 0.0)
+    rayleigh = float((distance / np.maximum(np.abs(values), np.finfo(float).tiny)).max())
+    orthogonality = float(np.abs(G - np.eye(len(vectors))).max())
+    destroy(AX, None if MX is X else MX, X, *copies)
     passed = worst <= tol and rayleigh <= 1e-8 and orthogonality <= 1e-8 and counted
     return Certificate(worst, rayleigh, orthogonality, count, passed)
 
 
-def recount(problem: EigenProblem, spec: SolveSpec, values: np.ndarray) -> tuple[Count | None, int]:
+def _holds(count: Count, values: np.ndarray) -> bool:
+    """Return whether the interval of a count holds all of some values. Not collective."""
+    low, high = count.interval
+    inside = (values > low) & (values < high)
+    return bool((inside if low < high else ~inside).all())  # beyond both ends, for the largest in magnitude
+
+
+def _resolutions(problem: EigenProblem, values: np.ndarray, X: SLEPc.BV) -> np.ndarray:
+    """Return how far the last digits of entries can move eigenvalues; see `RitzPairs`. Collective."""
+    of_a, of_m = row_moments(problem, X)
+    return np.finfo(float).eps * (of_a + np.abs(values) * of_m)
+
+
+def recount(
+    problem: EigenProblem, spec: SolveSpec, values: np.ndarray, vectors: list[PETSc.Vec]
+) -> tuple[Count | None, int]:
     """Count by inertia what a spectrum claims to hold, from fresh factorizations.
 
     Collective. The count is None where there is nothing to count with: `EigenProblem.uncounted` says why.
@@ -137,8 +157,8 @@ def recount(problem: EigenProblem, spec: SolveSpec, values: np.ndarray) -> tuple
     ----------
     spec
         What was asked for, completed: an interval, or k at an end or near a target.
-    values
-        (k,) the eigenvalues that were found, without those of the problem's null vectors.
+    values, vectors
+        (k,) the eigenvalues that were found, ascending, without those of the problem's null vectors; k Vecs.
 
     Returns
     -------
@@ -148,30 +168,42 @@ def recount(problem: EigenProblem, spec: SolveSpec, values: np.ndarray) -> tuple
     there = problem.finite - len(problem.null)
     if problem.uncounted:
         return None, len(values) if spec.takes_all else min(spec.number, there)
+    power = problem.scales.power
+    scaled, spec, values = problem.equilibrated, spec.scaled(-power), np.ldexp(values, -power)
     if spec.takes_all:
-        slicing = Slicing(problem, {}, tol=1e-8)
-        try:
-            whole = slicing.ends(*spec.ends, True)
-        finally:
-            slicing.close()
-        null = len(problem.null) if whole.low < 0 < whole.high else 0
-        inside = int(np.count_nonzero((values > whole.low) & (values < whole.high))) + null
-        count = Count((whole.low, whole.high), whole.inertia, inside, inside == whole.inertia)
-        return count, whole.inertia - null
-    wanted = min(spec.number, there)
-    target = counted_target(problem, spec)
-    solver = KrylovSchur(problem, True, {}, tol=1e-8)
+        count, wanted = _recount_interval(scaled, spec, values)
+        return count.scaled(power), wanted
+    copies = problem.scale_vectors(vectors)
+    X = block(scaled, copies)
+    pairs = RitzPairs(values, [], np.zeros(len(values)), 0.0, _resolutions(scaled, values, X))
+    destroy(X, *copies)
+    wanted, target = min(spec.number, there), counted_target(scaled, spec)
+    solver = KrylovSchur(scaled, True, {}, tol=1e-8)
     try:
         if spec.which == "negative" and spec.target is None:
-            below = solver.shift_to(-problem.zero).negative
+            below = solver.shift_to(-scaled.zero).negative
             wanted = min(wanted, below)
             if not len(values):
-                return Count((-np.inf, -problem.zero), below, 0, below == 0), wanted
+                return Count((-np.inf, -problem.zero), below, 0, below == 0, margin=solver.margin()), wanted
         if not len(values):
             return None, wanted
-        edge = target.edge(values, len(values))
-        inertia = target.inertia(solver, edge)
+        return compare_with_count(target, pairs, len(values), solver, 0).scaled(power), wanted
     finally:
         solver.close()
-    found = target.found(edge, values) + (len(problem.null) if target.holds(edge, 0.0) else 0)
-    return Count(target.interval(edge), inertia, found, found == inertia), wanted
+
+
+def _recount_interval(problem: EigenProblem, spec: SolveSpec, values: np.ndarray) -> tuple[Count, int]:
+    """Return the count of an interval, and how many eigenvalues there should be without null vectors.
+
+    Collective.
+    """
+    slicing = Slicing(problem, {}, tol=1e-8)
+    try:
+        whole = slicing.ends(*spec.ends, True)
+    finally:
+        slicing.close()
+    null = len(problem.null) if whole.low < 0 < whole.high else 0
+    inside = int(np.count_nonzero((values > whole.low) & (values < whole.high))) + null
+    certified = inside == whole.inertia and whole.margin > SAFE
+    count = Count((whole.low, whole.high), whole.inertia, inside, certified, margin=whole.margin)
+    return count, whole.inertia - null

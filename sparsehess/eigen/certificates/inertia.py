@@ -12,7 +12,7 @@ from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.errors import InputError
 from sparsehess.operators.eigenvalues import Inertia
 from sparsehess.operators.operator import Operator
-from sparsehess.runtime import require_real
+from sparsehess.runtime import PETSc, require_real
 from sparsehess.runtime.validation import positive_number
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 # Random vectors, and products with each, of an estimate.
 _SAMPLES, _STEPS = 20, 150
+
+# An eigenvalue is zero where a change of the rows by this part makes it so.
+_ROUNDING = 1e3 * float(np.finfo(float).eps)
 
 # A count is believed when two shifts whose distances from zero differ by this factor agree on it.
 _WIDER = 4.0
@@ -105,13 +108,45 @@ def count_inertia(problem: EigenProblem, zero: float | None, options: dict) -> I
     Collective.
     """
     require_real("a count by inertia, LDLᵀ of real numbers,")
-    if zero is None and problem.zero == 0.0:  # a matrix of zeros, which nothing can be relative to
-        least, doubt = float(np.finfo(float).tiny), "" if problem.assembled else "told by a few products"
-        return Inertia(0, problem.finite, 0, problem.n - problem.finite, least, problem.assembled, doubt)
-    threshold = problem.zero if zero is None else positive_number(zero, "zero")
+    scaled = problem.equilibrated
     if problem.uncounted:
+        threshold = problem.zero if zero is None else positive_number(zero, "zero")
         return _estimated(problem, threshold, options)
-    solver = KrylovSchur(problem, True, options, tol=1e-8)
+    if zero is not None:
+        threshold = float(np.ldexp(positive_number(zero, "zero"), -problem.scales.power))
+        return _counted(scaled, scaled, threshold, float(zero), options)
+    with _relative_to_rows(scaled) as relative:
+        threshold = max(_ROUNDING, 10 * problem.relative_error)
+        return _counted(scaled, relative, threshold, problem.zero, options)
+
+
+def _relative_to_rows(problem: EigenProblem) -> EigenProblem:
+    """Return H x = μ W x, W the diagonal of sums of the rows of |H|: which part of its rows makes H singular.
+
+    Collective. The caller closes it; by Sylvester's law its eigenvalues have the signs of those of H x = λ M x.
+    """
+    rows = problem.A.createVecRight()
+    sums = problem.scales.rows_a
+    rows.setArray(np.where(sums > 0, sums, 1.0))
+    W = PETSc.Mat().createAIJ((rows.getSizes(),) * 2, nnz=1, comm=problem.A.comm)
+    W.setDiagonal(rows)
+    rows.destroy()
+    return EigenProblem(A=problem.A, M=W, null=[], owned=[W])
+
+
+def _counted(problem: EigenProblem, pencil: EigenProblem, threshold: float, zero: float, options: dict) -> Inertia:
+    """Return the inertia of a problem from counts of a pencil that has the same signs. Collective.
+
+    Parameters
+    ----------
+    pencil
+        Whose eigenvalues up to `threshold` in size are zero.
+    zero
+        What that is in eigenvalues of the problem.
+    """
+    solver = KrylovSchur(pencil, True, options, tol=1e-8)
+    infinite = problem.infinite
+    apart = infinite.below if pencil is not problem else 0  # of the negative pivots of another pencil
     try:
         counts = {
             distance: solver.shift_to(distance)
@@ -120,16 +155,17 @@ def count_inertia(problem: EigenProblem, zero: float | None, options: dict) -> I
         solver.refuse_unused()
     finally:
         solver.close()
-    infinite = problem.n - problem.finite
-    negative, upto = counts[-threshold][0], counts[threshold][0]
+    below = {distance: pivots.negative - apart for distance, pivots in counts.items()}
+    negative, upto = below[-threshold], below[threshold]
     doubts = []
-    if counts[-_WIDER * threshold][0] != negative:
-        doubts.append(f"{counts[-_WIDER * threshold][0]} below {-_WIDER * threshold:.1e} but {negative} "
-                      f"below {-threshold:.1e}")  # fmt: skip
-    if counts[_WIDER * threshold][0] != upto:
-        doubts.append(f"{upto} below {threshold:.1e} but {counts[_WIDER * threshold][0]} "
-                      f"below {_WIDER * threshold:.1e}")  # fmt: skip
-    if any(pivots[1] for pivots in counts.values()):
+    for near in (-threshold, threshold):
+        far = _WIDER * near
+        if below[far] != below[near]:
+            share = zero / threshold
+            doubts.append(f"{below[far]} below {share * far:.1e} but {below[near]} below {share * near:.1e}")
+    if any(pivots.zero for pivots in counts.values()):
         doubts.append("pivots vanished")
+    if not 0 <= negative <= upto <= problem.finite:
+        doubts.append("the counts contradict the number of infinite eigenvalues")
     positive = problem.finite - upto
-    return Inertia(negative, upto - negative, positive, infinite, threshold, not doubts, "; ".join(doubts))
+    return Inertia(negative, upto - negative, positive, infinite.number, zero, not doubts, "; ".join(doubts))

@@ -70,8 +70,8 @@ def mass_coordinates(problem: EigenProblem) -> Coordinates:
     massless = problem.massless
     if massless:
         raise InputError(
-            f"the mass matrix has {massless} directions without mass, and at least as many eigenvalues are infinite: estimates are "
-            "for a positive definite mass; condense those variables out, or count by inertia"
+            f"the mass matrix has {massless} directions without mass, and no fewer eigenvalues are infinite: "
+            "estimates are for a positive definite mass; condense those variables out, or count by inertia"
         )
     diagonal = lone_diagonal(problem.M, problem.comm)
     if diagonal is not None:

@@ -1,8 +1,8 @@
 """Symmetric scaling of a pencil by powers of two: all rows of D A D and D M D are of about one size.
 
-Eigenvalues and inertia of a pencil do not change under a congruence, and scaling by powers of two rounds nothing. What
-is judged in the scaled problem (shifts, zeros, ends of intervals, residuals) does not depend on the units of variables,
-nor on numbers that stand for infinity: penalties on supports, large masses.
+Eigenvalues and inertia of a pencil do not change under a congruence, and scaling by powers of two rounds nothing.
+What is judged in the scaled problem (shifts, zeros, ends of intervals, residuals) does not depend on the units of
+variables, nor on numbers that stand for infinity: penalties on supports, large masses.
 """
 
 from __future__ import annotations
@@ -241,6 +241,14 @@ def fill_diagonal(matrix: PETSc.Mat, rows: np.ndarray) -> None:
     for row in rows[(rows >= start) & (rows < stop)]:
         matrix.setValue(int(row), int(row), 1.0)
     matrix.assemble()
+
+
+def add_to_diagonal(matrix: PETSc.Mat, values: np.ndarray) -> None:
+    """Add (n_local,) values to the diagonal of a matrix. Collective."""
+    vector = matrix.createVecRight()
+    vector.setArray(values)
+    matrix.setDiagonal(vector, PETSc.InsertMode.ADD_VALUES)
+    vector.destroy()
 
 
 def _local_rows(matrix: PETSc.Mat) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sparsehess.eigen.problem.equilibration import add_to_diagonal
 from sparsehess.eigen.problem.factorization import FACTORIZATION, Pivots
 from sparsehess.runtime import PETSc, inserted_options, readable_errors
 
@@ -38,18 +39,15 @@ def signs_of(matrix: PETSc.Mat, rows: np.ndarray, relative: float = ROUNDING) ->
     relative
         t.
     """
-    shift = matrix.createVecRight()
-    shift.setArray(np.where(rows > 0, rows, 1.0) * relative)
+    shift = np.where(rows > 0, rows, 1.0) * relative
     shifted = matrix.duplicate(copy=True)
     try:
-        shifted.setDiagonal(shift, PETSc.InsertMode.ADD_VALUES)
+        add_to_diagonal(shifted, shift)
         upper = pivots_of(shifted)
-        shift.scale(-2.0)
-        shifted.setDiagonal(shift, PETSc.InsertMode.ADD_VALUES)
+        add_to_diagonal(shifted, -2.0 * shift)
         lower = pivots_of(shifted)
     finally:
         shifted.destroy()
-        shift.destroy()
     return Signs(upper.negative, lower.negative - upper.negative, matrix.getSize()[0] - lower.negative)
 
 

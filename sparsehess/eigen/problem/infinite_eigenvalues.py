@@ -43,10 +43,10 @@ def count_infinite(
     """Return how many eigenvalues of a scaled pencil are infinite.
 
     Collective. With N a basis of the null space of M, of dimension m, each zero eigenvalue of NᵀAN is part of a
-    Jordan block of size two at infinity, which has a pivot of each sign; the others are simple and have the sign of
-    their eigenvalue of NᵀAN. Where N are variables, NᵀAN is a part of A; else the pivots far out on both sides tell.
-    (Canonical form of a regular symmetric pencil with a semidefinite matrix: Lancaster and Rodman 2005, "Canonical
-    forms for Hermitian matrix pairs under strict equivalence and congruence", theorem 6.1.)
+    Jordan block of size two at infinity, which has a pivot of each sign; the others are simple and have the sign
+    of their eigenvalue of NᵀAN. Where N are variables, NᵀAN is a part of A; else the pivots far out on both sides
+    tell. (Canonical form of a regular symmetric pencil with a semidefinite matrix: Lancaster and Rodman 2005,
+    "Canonical forms for Hermitian matrix pairs under strict equivalence and congruence", theorem 6.1.)
 
     Parameters
     ----------
@@ -66,8 +66,8 @@ def count_infinite(
     shared = min(_nullity_at(A, M, factor * size, rows) for factor in _GENERIC)
     if shared:
         raise InputError(
-            f"the pencil is singular: the Hessian and the mass matrix share {shared} null vector(s), so that every "
-            "number is an eigenvalue; hold what neither of them resists, or give a mass to it"
+            f"the pencil is singular: the Hessian and the mass matrix share {shared} null vector(s), so that "
+            "every number is an eigenvalue; hold what neither of them resists, or give a mass to it"
         )
     empty = np.flatnonzero(rows[1] == 0)
     if layout.comm.allreduce(len(empty)) == nullity:
@@ -101,8 +101,8 @@ def _by_variables(A: PETSc.Mat, layout: Layout, empty: np.ndarray) -> Infinite:
 def _by_far_shifts(A: PETSc.Mat, M: PETSc.Mat, layout: Layout, nullity: int, size: float) -> Infinite:
     """Return the count from pivots on both sides of all finite eigenvalues. Collective.
 
-    Farther out nothing changes, until rounding of M is felt: the first shift is taken whose counts stay as they are
-    for two more, and that leaves as many finite ones as the null space allows.
+    Farther out nothing changes, until rounding of M is felt: the first shift is taken whose counts stay as they
+    are for two more, and that leaves as many finite ones as the null space allows.
     """
     counts: list[tuple[int, int]] = []
     for factor in _FAR:
@@ -119,8 +119,8 @@ def _by_far_shifts(A: PETSc.Mat, M: PETSc.Mat, layout: Layout, nullity: int, siz
             if layout.n - 2 * nullity <= upto - below <= layout.n - nullity:
                 return Infinite(below, layout.n - upto)
     raise InputError(
-        f"the mass matrix has {nullity} massless directions, and the pivots far out do not tell how many eigenvalues "
-        "are infinite: scale the mass matrix, or condense those directions out"
+        f"the mass matrix has {nullity} massless directions, and the pivots far out do not tell how many "
+        "eigenvalues are infinite: scale the mass matrix, or condense those directions out"
     )
 
 

@@ -25,8 +25,9 @@ def massless_directions(M: PETSc.Mat, layout: Layout) -> int:
 
     Collective. Of M scaled to a diagonal of ones. Lanczos steps show most masses to be definite: with a random
     start the least Ritz value is farther than ε (λ_max - λ_min) above λ_min with a probability of at most
-    1.648 √n exp(-√ε (2k - 1)) after k steps (Kuczyński and Woźniakowski 1992, "Estimating the largest eigenvalue by the
-    power and Lanczos algorithms with a random start", theorem 4.2); here below 1e-9. Others are counted by LDLᵀ.
+    1.648 √n exp(-√ε (2k - 1)) after k steps (Kuczyński and Woźniakowski 1992, "Estimating the largest eigenvalue
+    by the power and Lanczos algorithms with a random start", theorem 4.2); here below 1e-9. Others are counted by
+    LDLᵀ.
 
     Raises
     ------
@@ -48,7 +49,9 @@ def massless_directions(M: PETSc.Mat, layout: Layout) -> int:
         facts = comm.allgather((least, hollow, lone, mass))
         least, hollow = min(fact[0] for fact in facts), any(fact[1] for fact in facts)
         if least < 0 or hollow:
-            what = f"its diagonal goes down to {least:.3g}" if least < 0 else "a zero of its diagonal has a coupling"
+            what = (
+                f"its diagonal goes down to {least:.3g}" if least < 0 else "a zero of its diagonal has a coupling"
+            )
             raise InputError(_indefinite(what))
         if not any(fact[3] for fact in facts):
             raise InputError("the mass matrix is zero: leave it out, or say which variables move")
@@ -77,13 +80,16 @@ def massless_directions(M: PETSc.Mat, layout: Layout) -> int:
 
 def _indefinite(what: str) -> str:
     return (
-        f"the mass matrix must be positive semidefinite, this one is indefinite: {what}; where the other matrix is "
-        "positive definite, as in buckling K x = λ G x, exchange the two: G x = (1/λ) K x"
+        f"the mass matrix must be positive semidefinite, this one is indefinite: {what}; where the other matrix "
+        "is positive definite, as in buckling K x = λ G x, exchange the two: G x = (1/λ) K x"
     )
 
 
 def _surely_definite(matrix: PETSc.Mat, inside: np.ndarray, layout: Layout) -> bool:
-    """Return whether Lanczos steps in some of the variables show a matrix to be positive definite there. Collective."""
+    """Return whether Lanczos steps in some of the variables show a matrix to be positive definite there.
+
+    Collective.
+    """
     v, w, before = matrix.createVecRight(), matrix.createVecRight(), matrix.createVecRight()
     v.setArray(np.where(inside, draw_normal(layout, _SEED), 0.0))
     v.normalize()

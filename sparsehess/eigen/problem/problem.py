@@ -13,7 +13,14 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.derivatives.units import Units
-from sparsehess.eigen.problem.equilibration import Scales, fill_diagonal, find_scales, median, scaled_copy
+from sparsehess.eigen.problem.equilibration import (
+    Scales,
+    add_to_diagonal,
+    fill_diagonal,
+    find_scales,
+    median,
+    scaled_copy,
+)
 from sparsehess.eigen.problem.infinite_eigenvalues import Infinite, count_infinite
 from sparsehess.eigen.problem.lanczos_bounds import spectral_bounds
 from sparsehess.eigen.problem.mass_facts import massless_directions
@@ -38,6 +45,9 @@ _EPS = float(np.finfo(float).eps)
 
 # A matrix is symmetric if x'(H y) and y'(H x) agree to this part of |H| |x| |y|.
 SYMMETRY = 1e-10
+
+# Mass of a direction that has none but for rounding, as a part of the sums of the rows of |M|.
+_LIGHT = 16 * _EPS
 
 # Steps of Lanczos that tell the size of a matrix of which only products are known.
 _STEPS = 12
@@ -262,7 +272,7 @@ class EigenProblem:
 
     @cached_property
     def scales(self) -> Scales:
-        """How rows are scaled alike, and sizes of rows and of eigenvalues; what is not assembled stays as it is."""
+        """How rows are scaled alike, and sizes of rows and of eigenvalues; shells stay as they are."""
         if self.assembled:
             return find_scales(self.A, self.M, self.layout)
         low, high, error = self.ritz
@@ -275,38 +285,41 @@ class EigenProblem:
 
     @cached_property
     def equilibrated(self) -> EigenProblem:
-        """This problem with rows of about one size, D A D x̂ = λ' D M D x̂; itself where they are so already.
+        """The problem with rows of about one size, D A D x̂ = λ' D M D x̂; itself where they are so already.
 
-        Collective. It is closed with this one. Eigenvalues are 2^`scales.power` times those of it, vectors x = D x̂.
-        A variable that has neither an entry of A nor one of M is held there.
+        Collective. Where directions have no mass but for rounding they get one of a few last digits of M, with
+        which a Lanczos basis stays bounded. It is closed with this one. Eigenvalues are 2^`scales.power` times
+        those of it, vectors x = D x̂. A variable that has neither an entry of A nor one of M is held there.
         """
         scales = self.scales
-        if scales.alike(self.comm):
+        hidden = self.massless > self.comm.allreduce(int(np.count_nonzero(scales.rows_m == 0)))
+        if scales.alike(self.comm) and not hidden:
             return self
         d = self.A.createVecRight()
         d.setArray(scales.d)
-        inverse = d.copy()
-        inverse.reciprocal()
-
-        def in_units(vectors: list[PETSc.Vec]) -> list[PETSc.Vec]:
-            copies = [vector.copy() for vector in vectors]
-            for copy in copies:
-                copy.pointwiseMult(copy, inverse)
-            return copies
-
         A = scaled_copy(self.A, d, scales.power)
         if len(scales.empty):
             fill_diagonal(A, scales.empty)
         near = None if self.preconditioner is None else scaled_copy(self.preconditioner, d, scales.power)
         plain = self.M is None and all(self.comm.allgather(bool((scales.d == 1.0).all())))
         M = None if plain else scaled_copy(self.M, d)
-        null, soft, guess = (in_units(vectors) for vectors in (self.null, self.near_null, self.guess))
+        if hidden:
+            add_to_diagonal(M, _LIGHT * scales.rows_m)
+        null, soft, guess = (self.scale_vectors(vectors) for vectors in (self.null, self.near_null, self.guess))
         made = EigenProblem(
             A=A, M=M, null=null, near_null=soft, preconditioner=near, guess=guess, scaled_by=d,
             relative_error=self.relative_error, units=self.units, solver_pool=self.solver_pool,
-            owned=[A, M, near, d, inverse, *null, *soft, *guess],
+            owned=[A, M, near, d, *null, *soft, *guess],
         )  # fmt: skip
+        made.__dict__["massless"] = self.massless
         return made
+
+    def scale_vectors(self, vectors: list[PETSc.Vec]) -> list[PETSc.Vec]:
+        """Return copies D⁻¹ x of vectors, for the equilibrated problem. The caller destroys them. Collective."""
+        copies = [vector.copy() for vector in vectors]
+        for copy in copies:
+            copy.setArray(copy.getArray() / self.scales.d)
+        return copies
 
     @property
     def norms(self) -> tuple[float, float]:
@@ -339,6 +352,8 @@ class EigenProblem:
             return Infinite(0, 0)
         if self.uncounted:
             return Infinite(0, self.massless)
+        if self.equilibrated is not self:
+            return self.equilibrated.infinite
         scales = self.scales
         return count_infinite(
             self.A, self.M, self.layout, self.massless, scales.typical, (scales.rows_a, scales.rows_m)

@@ -20,7 +20,8 @@ _APART, _FAINT = 1e3, 1e-6
 # Vectors whose reach differs by more than this are not rotated among each other.
 _GRADED = 1e4
 
-# Parts of an eigenvalue, and of what the last digits of entries move it by, within which a count takes it for equal.
+# Parts of an eigenvalue, and of what the last digits of entries move it by, within which a count takes it for
+# equal.
 _RELATIVE, _ROUNDING = 5e-10, 1.5e3
 
 # Directions of the span that are weaker than this are copies of others.
@@ -45,8 +46,8 @@ class RitzPairs(NamedTuple):
         Largest |XᵀMX − I|.
     resolutions
         (m,) how far the last digits of the entries of A and M can move each eigenvalue, to first order:
-        ε Σ (aᵢ + |λ| mᵢ) |xᵢ|² / xᵀMx with aᵢ and mᵢ the sums of the rows of |A| and |M|. The units of variables do
-        not matter.
+        ε Σ (aᵢ + |λ| mᵢ) |xᵢ|² / xᵀMx with aᵢ and mᵢ the sums of the rows of |A| and |M|. The units of variables
+        do not matter.
     """
 
     values: np.ndarray
@@ -109,9 +110,7 @@ def rayleigh_ritz(problem: EigenProblem, vectors: list[PETSc.Vec]) -> RitzPairs:
     return RitzPairs(values, out, errors, orthogonality, _EPS * (of_a + np.abs(values) * of_m))
 
 
-def project_out(
-    problem: EigenProblem, vectors: list[PETSc.Vec], away: Sequence[PETSc.Vec]
-) -> list[PETSc.Vec]:
+def project_out(problem: EigenProblem, vectors: list[PETSc.Vec], away: Sequence[PETSc.Vec]) -> list[PETSc.Vec]:
     """Take the directions of some M-orthonormal vectors out of others, in place, and return those.
 
     Collective. Twice, which leaves rounding of the result alone.
@@ -158,8 +157,8 @@ def _reach(
 def _reduced_pencil(G: np.ndarray, S: np.ndarray, reach: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return (values, Q) with QᵀGQ = I and QᵀSQ diagonal, massless and copied directions left out.
 
-    An eigenvalue is known to a part of its vector's reach: vectors of far smaller reach are not rotated with it, and
-    lose no digits.
+    An eigenvalue is known to a part of its vector's reach: vectors of far smaller reach are not rotated with it,
+    and lose no digits.
     """
     slepc_blocks.require_finite(G)
     slepc_blocks.require_finite(S)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -126,6 +126,12 @@ class SolveSpec:
             raise InputError("no number of eigenpairs is asked for")
         return self.k
 
+    def scaled(self, power: int) -> SolveSpec:
+        """Return the spec with its eigenvalues times two to a power. Not collective."""
+        interval = None if self.interval is None else tuple(np.ldexp(self.interval, power).tolist())
+        target = None if self.target is None else float(np.ldexp(self.target, power))
+        return replace(self, interval=interval, target=target)
+
     @property
     def takes_all(self) -> bool:
         """Whether all eigenvalues of an interval are wanted, not so many of them."""
@@ -152,8 +158,8 @@ class Count:
     unresolved
         (low, high, inertia, found) of the subintervals in which they do not, where there are subintervals.
     margin
-        Distance of the ends to the nearest eigenvalue, over how far the measured backward error of the factorization
-        there can move it; None where it was not measured.
+        Distance of the ends to the nearest eigenvalue, over how far the measured backward error of the
+        factorization there can move it; None where it was not measured.
     group
         Eigenvalues inside that were not asked for: no count tells them from the last ones found.
     """
@@ -166,6 +172,12 @@ class Count:
     unresolved: tuple[tuple[float, float, int, int], ...] = ()
     margin: float | None = None
     group: int = 0
+
+    def scaled(self, power: int) -> Count:
+        """Return the count with its eigenvalues times two to a power. Not collective."""
+        low, high = np.ldexp(self.interval, power).tolist()
+        pieces = tuple((*np.ldexp(piece[:2], power).tolist(), *piece[2:]) for piece in self.unresolved)
+        return replace(self, interval=(low, high), unresolved=pieces)
 
 
 @dataclass(frozen=True, eq=False)

@@ -178,6 +178,12 @@ def shortfall(spectrum: Spectrum) -> Exception | None:
     """
     if spectrum.count is not None and not spectrum.count.certified:
         low, high = spectrum.count.interval
+        if spectrum.count.found == spectrum.count.inertia and spectrum.count.margin is not None:
+            return CheckError(
+                f"the count of eigenvalues in ({low:.6g}, {high:.6g}) is not certain: the last digits of the "
+                "entries, or rounding in the factorization, can move one across an end "
+                f"(margin {spectrum.count.margin:.2g})"
+            )
         message = (
             f"eigenvalues missed: the inertia counts {spectrum.count.inertia} in ({low:.6g}, {high:.6g}), "
             f"{spectrum.count.found} were found"
@@ -200,7 +206,7 @@ def solve(
     Collective. Never raises for pairs that are missing: `shortfall` tells.
     """
     scaled = problem.equilibrated
-    spec = _scaled_spec(complete_spec(problem, spec), -problem.scales.power)
+    spec = complete_spec(problem, spec).scaled(-problem.scales.power)
     placed = on_backend(scaled, spec.backend)
     try:
         spectrum = _solve(placed, spec, progress or ignore_progress, checkpoint)
@@ -210,27 +216,15 @@ def solve(
     return spectrum if scaled is problem else _restored(spectrum, scaled, problem.scales.power)
 
 
-def _scaled_spec(spec: SolveSpec, power: int) -> SolveSpec:
-    """Return a spec with its numbers times two to a power. Not collective."""
-    if power == 0:
-        return spec
-    interval = None if spec.interval is None else tuple(np.ldexp(spec.interval, power))
-    target = None if spec.target is None else float(np.ldexp(spec.target, power))
-    return replace(spec, interval=interval, target=target)
-
-
 def _restored(spectrum: Spectrum, scaled: EigenProblem, power: int) -> Spectrum:
-    """Return the spectrum of the caller's problem from that of the scaled one; the vectors are changed. Collective."""
+    """Return the spectrum of the caller's problem from that of the scaled one, with the same vectors.
+
+    Collective.
+    """
     if scaled.scaled_by is not None:
         for vector in spectrum.vectors:
             vector.pointwiseMult(vector, scaled.scaled_by)
-    if power == 0:
-        return spectrum
-    count = spectrum.count
-    if count is not None:
-        pieces = tuple((*np.ldexp(piece[:2], power).tolist(), *piece[2:]) for piece in count.unresolved)
-        low, high = np.ldexp(count.interval, power).tolist()
-        count = replace(count, interval=(low, high), unresolved=pieces)
+    count = None if spectrum.count is None else spectrum.count.scaled(power)
     return replace(spectrum, eigenvalues=np.ldexp(spectrum.eigenvalues, power), count=count)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
+
 from sparsehess.eigen.problem.factorization import Pivots
 from sparsehess.eigen.problem.problem import EigenProblem, slepc_tolerance
 from sparsehess.eigen.problem.spectrum import SolveSpec
@@ -70,6 +72,10 @@ class StructureCounter:
         below = self._structure.count(shift)
         return Pivots(below, 0, self._structure.n - below)
 
+    def margin(self) -> float:
+        """Return that a structure counts exactly. Not collective."""
+        return np.inf
+
 
 class EndSolvers:
     """The solvers for one problem; `close()` destroys those that were made.
@@ -117,7 +123,9 @@ class EndSolvers:
             options = self.spec.options if works else {}
             if works and method != "krylovschur":
                 options = {"eps_type": method, **_AGAINST_COPIES.get(method, {}), **options}
-            another = self.problem.factorizes and not self.problem.uncounted  # a way, where products do not find them
+            another = (
+                self.problem.factorizes and not self.problem.uncounted
+            )  # a way, where products do not find them
             self._krylov[invert] = KrylovSchur(
                 self.problem,
                 invert,

@@ -140,9 +140,7 @@ class ExtremalSearch:
             on_restart=self._save_if_due,
         )
 
-    def _solve_at(
-        self, shift: float, attempt: Attempt, number: int, deflate: list[PETSc.Vec]
-    ) -> list[PETSc.Vec]:
+    def _solve_at(self, shift: float, attempt: Attempt, number: int, deflate: list[PETSc.Vec]) -> list[PETSc.Vec]:
         """Return eigenvectors of an attempt by shift-and-invert. Collective."""
         solver = self.solvers.shifted()
         solver.shift_to(shift)
@@ -220,14 +218,19 @@ class ShiftedSearch(ExtremalSearch):
         return True
 
     def move_to_cluster(self, low: float, high: float) -> bool:
-        """Move the shift nearer to a cluster from `low` to `high`, on its side; say whether it moved. Collective."""
+        """Move the shift nearer to a cluster from `low` to `high`, on its side; say whether it moved.
+
+        Collective. Nothing but what was found may be left on the other side.
+        """
         side = self.target.side
         end = high if side > 0 else low
         step = max(2 * (high - low), 1e-9 * abs(end))
         while side * (self.shift - (end + side * step)) > 0:
-            counts = self.solver.shift_to(end + side * step)
-            if (counts.negative if side < 0 else counts.positive) == 0:
-                self.shift = end + side * step
+            shift = end + side * step
+            counts = self.solver.shift_to(shift)
+            passed = int(np.count_nonzero(side * (self.values - shift) > 0))
+            if (counts.negative if side < 0 else counts.positive) == passed:
+                self.shift = shift
                 return True
             step *= 8  # an eigenvalue lies farther out: the estimate was too far in
         return False

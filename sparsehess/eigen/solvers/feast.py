@@ -255,9 +255,10 @@ class _Iteration:
         S = self._gram(Q, AQ)
         theta, Z = on_root(self.problem.comm, np.linalg.eigh, (S + S.conj().T) / 2)
         self.theta, self.X, self.AX, self.MX = theta, Q @ Z, AQ @ Z, MQ @ Z
-        norm_a, norm_m = self.problem.norms
         self.residual = self._norms(self.AX - self.MX * theta)
-        self.errors = self.residual / ((norm_a + np.abs(theta) * norm_m) * self._norms(self.X))
+        forces = np.minimum(np.abs(theta) * self._norms(self.MX), self._norms(self.AX))  # as in slepc_blocks
+        sizes = self.problem.norms[0] * self._norms(self.X) + forces
+        self.errors = np.where(sizes > 0, self.residual / np.where(sizes > 0, sizes, 1.0), self.residual)
 
     def _inside(self) -> np.ndarray:
         slack = 100 * _EPS * self.problem.scale
@@ -309,8 +310,9 @@ class _Iteration:
         """
         for _ in range(_PASSES):
             MX = self._product(self.problem.M, X)
-            G, sizes = self._gram(X, MX), self._norms(X)
-            step, weakest = on_root(self.problem.comm, _whitening, G, sizes, self.problem.masses[0])
+            G, rows = self._gram(X, MX), self.problem.scales.rows_m
+            terms = _summed(self.problem.comm, np.abs(X.T) ** 2 @ rows)
+            step, weakest = on_root(self.problem.comm, _whitening, G, terms)
             X = X @ step
             if weakest > 1 - _NEARLY:
                 break
@@ -352,17 +354,17 @@ def _summed(comm: MPI.Comm, array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _whitening(G: np.ndarray, sizes: np.ndarray, mass: float) -> tuple[np.ndarray, float]:
+def _whitening(G: np.ndarray, terms: np.ndarray) -> tuple[np.ndarray, float]:
     """Return W with WᵀGW = I, massless and copied directions left out, and the least weight kept."""
     masses = np.diag(G).real
-    keep = np.flatnonzero(masses > _MASSLESS * mass * sizes**2)
+    keep = np.flatnonzero(masses > _MASSLESS * terms)
     W, weakest = np.zeros((len(G), 0)), 1.0
     if len(keep):
         scale = 1 / np.sqrt(masses[keep])
         G = G[np.ix_(keep, keep)]
         weights, V = np.linalg.eigh(scale[:, None] * (G + G.conj().T) / 2 * scale)
         strong = weights > _COPY
-        W = np.zeros((len(sizes), int(strong.sum())), V.dtype)
+        W = np.zeros((len(terms), int(strong.sum())), V.dtype)
         W[keep] = scale[:, None] * V[:, strong] / np.sqrt(weights[strong])
         weakest = float(weights.min())
     return W, weakest

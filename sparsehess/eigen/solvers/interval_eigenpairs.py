@@ -20,7 +20,7 @@ from sparsehess.eigen.solvers.method_choice import Choice
 from sparsehess.eigen.solvers.search_store import SearchStore
 from sparsehess.eigen.solvers.solve_monitor import OnProgress, ignore_progress
 from sparsehess.eigen.solvers.spectrum_slicing import Slicing
-from sparsehess.eigen.solvers.spectrum_targets import separation
+from sparsehess.eigen.solvers.spectrum_targets import SAFE, separation
 from sparsehess.eigen.solvers.subintervals import CountedSearch, Subinterval, UncountedSearch
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, complex_scalars
@@ -46,6 +46,11 @@ _SAMPLES, _STEPS = 4, 40
 
 # How many a later search is prepared for; twice as many as before where it finds so many.
 _LATER = 5
+
+# So many times what the last digits of entries move it by, an eigenvalue is surely beyond an end.
+_UNSURE = 100.0
+
+_EPS = float(np.finfo(float).eps)
 
 # A search for more eigenvalues at a time than this is split, where counts tell how.
 _MOST = 100
@@ -218,13 +223,17 @@ def _counted_spectrum(
     whole, seconds = search.whole, dict(seconds)
     began = time.perf_counter()
     pairs = _pairs_inside(problem, search.vectors, whole.low, whole.high, spec.tol)
-    search.vectors = pairs.vectors
     found = len(pairs.values) + (len(problem.null) if whole.low < 0 < whole.high else 0)
+    low, high = spec.ends
+    unsure = _UNSURE * max(1.0, problem.relative_error / _EPS) * pairs.resolutions
+    pairs = pairs.select((pairs.values >= low - unsure) & (pairs.values <= high + unsure))
+    search.vectors = pairs.vectors
     count = Count(
         interval=(whole.low, whole.high),
         inertia=whole.inertia,
         found=found,
-        certified=found == whole.inertia,
+        certified=found == whole.inertia and whole.margin > SAFE,
+        margin=whole.margin if np.isfinite(whole.margin) else None,
         repairs=search.repairs,
         unresolved=tuple((one.low, one.high, one.inertia, number) for one, number in search.unresolved),
     )

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 from mpi4py import MPI
 
+import numpy as np
+
 from sparsehess.eigen.problem.factorization import FACTORIZATION, TRANSFORMED, UNKNOWN, Pivots
 from sparsehess.eigen.problem.petsc_options import PREFIX, Options
 from sparsehess.eigen.problem.problem import EigenProblem
@@ -28,6 +30,7 @@ from sparsehess.runtime import (
     PETSc,
     SLEPc,
     complex_scalars,
+    destroy,
     error_code,
     has_package,
     readable_errors,
@@ -45,6 +48,11 @@ _ROOM = (200, 1000)
 
 # So many times the width of a cluster away, a shift is too far from it.
 _FAR = 20.0
+
+# Starts, and steps of inverse iteration from each, that measure how safe a count is.
+_STARTS, _STEPS = 2, 3
+
+_EPS = float(np.finfo(float).eps)
 
 DEFAULTS = {
     "eps_type": "krylovschur",
@@ -340,10 +348,10 @@ class KrylovSchur:
     def iterate(
         self, number: int, *, deflate: Sequence[PETSc.Vec] = (), seed: int = 0, steps: int = 3
     ) -> list[PETSc.Vec]:
-        """Return vectors of some steps of inverse iteration with a random block at the shift; the caller destroys them.
+        """Return vectors of some steps of inverse iteration at the shift with a random block.
 
-        Collective. Where more eigenvalues than that are alike, all of the block goes into their space at once, which
-        a Krylov space enters one vector after another.
+        Collective. The caller destroys them. Where more eigenvalues than that are alike, all of the block goes
+        into their space at once, which a Krylov space enters one vector after another.
 
         Parameters
         ----------
@@ -374,6 +382,49 @@ class KrylovSchur:
         self.iterations += steps
         return vectors
 
+    def margin(self) -> float:
+        """Return how safe the count of the last factorization is: above 1 nothing that is known can change it.
+
+        Collective. The distance of the shift to the nearest eigenvalue, over how far the backward error of the
+        factorization can move one there. The factors are those of A - σM + E; some steps y ← F⁻¹My of inverse
+        iteration, which end in the vectors nearest to the shift, show both: the distance by |y| over the |F⁻¹My|
+        that follows, E by the residual r = Mx - (A - σM)y = Ey, of which |y|ᵀ|r| / yᵀMy bounds what it moves. No
+        less than half of the last digit of each entry is taken for E.
+        """
+        problem, shift = self.problem, self.shift or 0.0
+        distance, moved = np.inf, 0.0
+        st, A, M = self._solver().getST(), problem.A, problem.M
+        x, y, mx, r = (A.createVecRight() for _ in range(4))
+        rows, n_local = problem.scales, problem.layout.n_local
+        try:
+            for start in range(_STARTS):
+                x.setArray(draw_normal(problem.layout, 104729 + start))
+                for _ in range(_STEPS):
+                    mass = _energy(M, x, mx)
+                    if not mass > 0:
+                        break
+                    x.scale(mass**-0.5)
+                    mx.scale(mass**-0.5)
+                    st.apply(x, y)
+                    A.mult(y, r)
+                    r.aypx(-1.0, mx)  # Mx - Ay
+                    mass = _energy(M, y, mx)
+                    r.axpy(shift, mx)
+                    if not mass > 0:
+                        break
+                    here = np.abs(y.getArray(readonly=True))
+                    terms = np.array([
+                        here @ np.abs(r.getArray(readonly=True)) if n_local else 0.0,
+                        (rows.rows_a + abs(shift) * rows.rows_m) @ here**2,
+                    ])  # fmt: skip
+                    problem.comm.Allreduce(MPI.IN_PLACE, terms)
+                    distance = min(distance, mass**-0.5)
+                    moved = max(moved, terms[0] / mass, 0.5 * _EPS * terms[1] / mass)
+                    x, y = y, x
+        finally:
+            destroy(x, y, mx, r)
+        return float(distance / moved) if moved > 0 else np.inf
+
     def refuse_unused(self) -> None:
         """Raise InputError for options of the caller that nothing has used. Not collective."""
         self._given.refuse_unused()
@@ -401,6 +452,15 @@ def _give_new_basis(eps: SLEPc.EPS) -> None:
     basis.setOptionsPrefix(PREFIX)
     eps.setBV(basis)
     basis.destroy()  # but for the solver's reference
+
+
+def _energy(M: PETSc.Mat | None, x: PETSc.Vec, image: PETSc.Vec) -> float:
+    """Return xᴴMx, and leave M x in `image`. Collective."""
+    if M is None:
+        x.copy(image)
+    else:
+        M.mult(x, image)
+    return float(image.dot(x).real)
 
 
 def _aim(eps: SLEPc.EPS, target: float) -> None:

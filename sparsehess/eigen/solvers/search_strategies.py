@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from sparsehess.eigen.problem.spectrum import Count
+from sparsehess.eigen.solvers.counts import compare_with_count, count_past, covers
 from sparsehess.eigen.solvers.extremal_search import Attempt, ExtremalSearch, ShiftedSearch
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
-from sparsehess.eigen.solvers.spectrum_targets import SAFE, Counter, Edge, EdgeCount
+from sparsehess.eigen.solvers.spectrum_targets import SAFE
 
 Strategy = Callable[[ExtremalSearch], Iterator[Attempt]]
 
@@ -28,9 +28,6 @@ _NEARER = 3
 
 # Restarts after which a solve from outside may stop for a shift nearer to a cluster.
 _RESTARTS = 6
-
-# Gaps that are tried for a count, each wider by the same factor, until one is safe.
-_RUNGS, _RUNG = 5, 16.0
 
 # Tries of inverse iteration with a block.
 _BLOCKS = 2
@@ -58,18 +55,23 @@ def search_from_below(search: ExtremalSearch) -> Iterator[Attempt]:
 
 
 def search_near_cluster(search: ExtremalSearch) -> Iterator[Attempt]:
-    """Search from nearer to a cluster, where a solve has stopped because the shift was too far from it."""
-    for attempt in range(_NEARER):
-        cluster = search.solver.cluster if isinstance(search, ShiftedSearch) else None
-        if cluster is None or search.missing <= 0 or not isinstance(search, ShiftedSearch):
+    """Search from nearer to a cluster, where a solve has stopped because the shift was too far from it.
+
+    A solve that has found only some is asked once more for the others: they may be a cluster.
+    """
+    if not isinstance(search, ShiftedSearch) or not search.target.side:
+        return
+    for attempt in range(_NEARER + 1):
+        cluster = search.solver.cluster
+        if search.missing <= 0 or (cluster is None and attempt > 0):
             return
-        nearer = search.move_to_cluster(*cluster) and attempt + 1 < _NEARER
-        cluster_after = search.target.cluster_after if nearer else None
-        yield Attempt(search.missing, search.spec.seed, wider=_WIDER, cluster_after=cluster_after)
+        nearer = cluster is None or search.move_to_cluster(*cluster)
+        again = search.target.cluster_after if nearer and attempt < _NEARER else None
+        yield Attempt(search.missing, search.spec.seed + attempt, wider=_WIDER, cluster_after=again)
 
 
 def search_from_outside(search: ExtremalSearch) -> Iterator[Attempt]:
-    """Search by shift-and-invert from outside of the spectrum, where products have not found an end that is dense."""
+    """Search by shift-and-invert from outside of the spectrum, where products have not found a dense end."""
     if search.missing <= 0 or not search.problem.factorizes or search.problem.uncounted:
         return
     solver = search.solvers.shifted()
@@ -83,7 +85,10 @@ def search_from_outside(search: ExtremalSearch) -> Iterator[Attempt]:
 
 
 def _nearer(solver: KrylovSchur, shift: float, low: float, high: float) -> float | None:
-    """Factorize nearer to a cluster on one side of a shift, outside of the spectrum, and return where. Collective."""
+    """Factorize nearer to a cluster on one side of a shift, outside of the spectrum, and return where.
+
+    Collective.
+    """
     step, above = 4 * (high - low), shift > high
     while step < 0.5 * min(abs(shift - low), abs(shift - high)):
         nearer = high + step if above else low - step
@@ -119,67 +124,25 @@ def repair_by_count(search: ExtremalSearch) -> Iterator[Attempt]:
     """Count what was found; while eigenvalues are missing, search beside the found pairs.
 
     The edge past the last pair stays where it is while pairs are added before it. Where a repair brings nothing a
-    somewhat wider gap is looked for, in case rounding put an eigenvalue astride. Eigenvalues that no count tells from
-    the last wanted one need not all be found: it is enough that none is missing before them.
+    somewhat wider gap is looked for, in case rounding put an eigenvalue astride. Eigenvalues that no count tells
+    from the last wanted one need not all be found: it is enough that none is missing before them.
     """
     if not len(search.values):
         return
-    counter = search.solvers.counter()
-    edge, counted = _count_past(search, counter, 1.0)
+    target, counter, wanted = search.target, search.solvers.counter(), search.wanted
+    past = count_past(target, search.pairs, wanted, counter)
     before, idle = len(search.values), 0
     for attempt in range(_REPAIRS + 1):
         if attempt:
             idle = 0 if len(search.values) > before else idle + 1
-            if idle or not _covers(search, edge):
-                edge, counted = _count_past(search, counter, 30.0 if idle else 1.0)
-        search.count = count = _compare(search, edge, counted, counter, attempt)
-        uncertain = not counted.margin > SAFE
-        if count.certified or uncertain or attempt == _REPAIRS or idle == _IDLE:
+            if idle or not covers(target, search.pairs, wanted, past[0]):
+                past = count_past(target, search.pairs, wanted, counter, 30.0 if idle else 1.0)
+        search.count = count = compare_with_count(target, search.pairs, wanted, counter, past, attempt)
+        if count.certified or not past[1].margin > SAFE or attempt == _REPAIRS or idle == _IDLE:
             return
         before = len(search.values)
         missing = max(count.inertia - count.found, 1)
         yield Attempt(missing, search.spec.seed + 1 + attempt, wider=_WIDER * (attempt + 1))
-
-
-def _count_past(search: ExtremalSearch, counter: Counter, wider: float) -> tuple[Edge, EdgeCount]:
-    """Count past the wanted pairs; where the count is not safe, again in wider gaps. Collective."""
-    number = min(search.wanted, len(search.values))
-    for rung in range(_RUNGS):
-        edge = search.target.edge(search.values, search.pairs.blur, number, wider * _RUNG**rung)
-        counted = search.target.count(counter, edge.past)
-        if counted.margin > SAFE:
-            break
-    return edge, counted
-
-
-def _covers(search: ExtremalSearch, edge: Edge) -> bool:
-    """Return whether all pairs that are to be returned are within an edge. Not collective."""
-    distance = np.sort(search.target.distance(search.values))[: search.wanted]
-    return bool((distance < edge.past).all())
-
-
-def _compare(
-    search: ExtremalSearch, edge: Edge, counted: EdgeCount, counter: Counter, repairs: int
-) -> Count:
-    """Return what a count says of the pairs that were found. Collective."""
-    target = search.target
-    known = len(search.problem.null) if target.holds(edge.past, 0.0) else 0
-    found, group = target.found(edge.past, search.values) + known, 0
-    if found < counted.inertia and search.missing <= 0:
-        before = target.count(counter, edge.begin)
-        known = len(search.problem.null) if target.holds(edge.begin, 0.0) else 0
-        if before.margin > SAFE and before.inertia == target.found(edge.begin, search.values) + known:
-            group = counted.inertia - found  # as far out as the last ones wanted, all of them
-            counted = EdgeCount(counted.inertia, min(counted.margin, before.margin))
-    return Count(
-        target.interval(edge.past),
-        counted.inertia,
-        found,
-        found + group == counted.inertia and counted.margin > SAFE and _covers(search, edge),
-        repairs,
-        margin=counted.margin if np.isfinite(counted.margin) else None,
-        group=group,
-    )
 
 
 # What every search does, in this order; then what one does whose pairs are counted, and one whose are not.

@@ -15,7 +15,7 @@ from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs, rayleigh_ritz
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.eigen.solvers.solve_monitor import OnProgress, ignore_progress
-from sparsehess.eigen.solvers.spectrum_targets import separation
+from sparsehess.eigen.solvers.spectrum_targets import SAFE, separation
 from sparsehess.eigen.solvers.subintervals import CountedSearch, Subinterval
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, destroy
@@ -87,19 +87,20 @@ class Slicing:
     def ends(self, low: float, high: float, confirm: bool) -> Subinterval:
         """Return the subinterval from just below `low` to just above `high`; see `_end`. Collective."""
         if high == np.inf:
-            high, below_high = self._beyond(low, 1.0)
+            high, below_high, above = self._beyond(low, 1.0)
         else:
-            high, below_high = self._end(high, 1.0, confirm)
+            high, below_high, above = self._end(high, 1.0, confirm)
         if below_high == 0 and low == -np.inf:
-            return Subinterval(low, high, 0, 0)
-        low, below_low = self._beyond(high, -1.0) if low == -np.inf else self._end(low, -1.0, confirm)
-        return Subinterval(low, high, below_low, below_high)
+            return Subinterval(low, high, 0, 0, margin=above)
+        low, below_low, below = self._beyond(high, -1.0) if low == -np.inf else self._end(low, -1.0, confirm)
+        return Subinterval(low, high, below_low, below_high, margin=min(below, above))
 
-    def _end(self, wanted: float, outward: float, confirm: bool) -> tuple[float, int]:
-        """Return a shift just outside an end of an interval, and how many eigenvalues lie below it.
+    def _end(self, wanted: float, outward: float, confirm: bool) -> tuple[float, int, float]:
+        """Return a shift just outside an end of an interval, how many eigenvalues lie below it, and the margin.
 
-        Collective. An eigenvalue at the end itself is inside. Pivots that vanish are no count: the shift
-        moves outward then, as it does until two shifts agree if they are to `confirm` each other.
+        Collective. An eigenvalue at the end itself is inside. Pivots that vanish are no count, nor are those that
+        rounding can change: the shift moves outward then, as it does until two shifts agree if they are to
+        `confirm` each other.
 
         Parameters
         ----------
@@ -109,19 +110,20 @@ class Slicing:
             -1 for the lower end, 1 for the upper.
         """
         problem = self.problem
-        step, last = separation(problem, wanted), None
+        step, last = separation(problem, wanted) or 1.0, None
         for rung in range(12):
-            shift = wanted + outward * step * 2.0**rung
+            shift = wanted + outward * step * 4.0**rung
             below, zero, _ = self._solver.shift_to(shift)
-            if not zero and (last == below or not confirm):
-                return shift, below
-            last = below if not zero else None
+            margin = 0.0 if zero else self._solver.margin()
+            if margin > SAFE and (last == below or not confirm):
+                return shift, below, margin
+            last = below if margin > SAFE else None
         raise InputError(
             f"the inertia at {wanted:.12g} cannot be told: factorizations nearby do not agree; choose another end"
         )
 
-    def _beyond(self, other: float, outward: float) -> tuple[float, int]:
-        """Return a shift beyond all eigenvalues on one side, not much farther from the other end than need be.
+    def _beyond(self, other: float, outward: float) -> tuple[float, int, float]:
+        """Return what `_end` does, beyond all eigenvalues on one side, not much farther out than need be.
 
         Collective.
         """
@@ -132,7 +134,7 @@ class Slicing:
             shift = start + outward * step
             below, zero, _ = self._solver.shift_to(shift)
             if not zero and below == (0 if outward < 0 else problem.finite):
-                return shift, below
+                return shift, below, self._solver.margin()
             step *= 8
         side = "below the spectrum" if outward < 0 else "above the finite eigenvalues"
         raise InputError(f"no shift {'down' if outward < 0 else 'up'} to {shift:.3g} is {side}")
@@ -196,7 +198,7 @@ class Slicing:
         narrow = part.high - part.low <= 16 * separation(self.problem, middle)
         if expected > MOST and not narrow and part.fruitless < _FRUITLESS:
             return [], part.halves(middle, below), True
-        values: np.ndarray = np.empty(0)
+        pairs = RitzPairs.none()
         vectors: list[PETSc.Vec] = []
         for attempt in range(1 + _AGAIN):
             deflate = [*self.problem.null, *vectors]
@@ -204,23 +206,35 @@ class Slicing:
             if missing <= 0:
                 break
             search.repairs += attempt > 0
-            new = self._solver.solve(
-                "nearest",
-                missing,
-                deflate=deflate,
-                seed=self.seed + attempt,
-                wider=missing // _ROOM + 20 * attempt,
-                on_restart=search.save_if_due,
-            )
-            values, vectors, _, _ = self.inside(part, [*vectors, *new])
+            new = self._search(part, missing, deflate, attempt, search)
+            pairs = self.inside(part, [*vectors, *new])
+            vectors = pairs.vectors
         halves = part.halves(middle, below)
-        if self._agrees(part, values):
-            return vectors, [], narrow or all(self._agrees(half, values) for half in halves)
+        if self._agrees(part, pairs.values, pairs.blur):
+            return vectors, [], narrow or all(self._agrees(half, pairs.values, pairs.blur) for half in halves)
         if not narrow:
             destroy(*vectors)
             return [], halves, False
         search.unresolved.append((part, len(vectors)))
         return vectors, [], False
+
+    def _search(
+        self, part: Subinterval, missing: int, deflate: list[PETSc.Vec], attempt: int, search: CountedSearch
+    ) -> list[PETSc.Vec]:
+        """Return vectors that an attempt finds beside those to deflate. Collective.
+
+        What halving has not split is alike: a block goes into its space at once.
+        """
+        if part.fruitless >= _FRUITLESS and attempt < _AGAIN:
+            return self._solver.iterate(missing, deflate=deflate, seed=self.seed + attempt)
+        return self._solver.solve(
+            "nearest",
+            missing,
+            deflate=deflate,
+            seed=self.seed + attempt,
+            wider=missing // _ROOM + 20 * attempt,
+            on_restart=search.save_if_due,
+        )
 
     def _middle(self, part: Subinterval) -> tuple[float, int]:
         """Factorize near the middle of a part; return where, and how many eigenvalues lie below."""
@@ -241,18 +255,13 @@ class Slicing:
         Collective. Takes over the vectors. An eigenvalue within rounding of an end may be counted at either side.
         """
         pairs = rayleigh_ritz(self.problem, vectors)
-        below, above = self._rounding(part)
-        return pairs.select((pairs.values > part.low - below) & (pairs.values < part.high + above))
+        return pairs.select((pairs.values > part.low - pairs.blur) & (pairs.values < part.high + pairs.blur))
 
-    def _agrees(self, part: Subinterval, values: np.ndarray) -> bool:
+    def _agrees(self, part: Subinterval, values: np.ndarray, blur: np.ndarray) -> bool:
         """Return whether the counts at a part's ends differ by as many as these values in between."""
-        below, above = self._rounding(part)
-        surely = np.count_nonzero((values > part.low + below) & (values < part.high - above))
-        maybe = np.count_nonzero((values > part.low - below) & (values < part.high + above))
+        surely = np.count_nonzero((values > part.low + blur) & (values < part.high - blur))
+        maybe = np.count_nonzero((values > part.low - blur) & (values < part.high + blur))
         return surely <= self.expected(part) <= maybe
-
-    def _rounding(self, part: Subinterval) -> tuple[float, float]:
-        return separation(self.problem, part.low), separation(self.problem, part.high)
 
     def close(self) -> None:
         """Destroy the solver. Collective."""

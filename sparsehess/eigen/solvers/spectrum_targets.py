@@ -7,7 +7,7 @@ distance past the last wanted pair that no eigenvalue lies near; its inertia cou
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -50,6 +50,9 @@ class Counter(Protocol):
     def shift_to(self, shift: float) -> Pivots:
         """Return how many eigenvalues are below, at and above a shift. Collective."""
 
+    def margin(self) -> float:
+        """Return how safe the last count is; above 1 nothing that is known can change it. Collective."""
+
 
 class LowestEstimate(Protocol):
     """Estimates the lowest eigenvalue."""
@@ -85,6 +88,13 @@ class Edge(NamedTuple):
     begin: float
 
 
+class EdgeCount(NamedTuple):
+    """How many eigenvalues an edge holds, and how safe that is; see `KrylovSchur.margin`."""
+
+    inertia: int
+    margin: float
+
+
 class SpectrumTarget(ABC):
     """A part of the spectrum that can be asked for. Its methods are collective where they factorize.
 
@@ -107,8 +117,20 @@ class SpectrumTarget(ABC):
         """Return (m,) numbers by which the wanted eigenvalues come first."""
 
     @abstractmethod
-    def inertia(self, counter: Counter, edge: float) -> int:
-        """Return how many finite eigenvalues have a distance below the edge. Collective."""
+    def shifts(self, edge: float) -> tuple[float, ...]:
+        """Return where to count for an edge."""
+
+    @abstractmethod
+    def inertia(self, counts: Sequence[Pivots]) -> int:
+        """Return how many finite eigenvalues have a distance below an edge, from the counts at its shifts."""
+
+    def count(self, counter: Counter, edge: float) -> EdgeCount:
+        """Return how many finite eigenvalues have a distance below the edge, and how safe that is. Collective."""
+        counts, margin = [], np.inf
+        for shift in self.shifts(edge):
+            counts.append(counter.shift_to(shift))
+            margin = min(margin, counter.margin() if counts[-1].zero == 0 else 0.0)
+        return EdgeCount(self.inertia(counts), margin)
 
     @abstractmethod
     def interval(self, edge: float) -> tuple[float, float]:
@@ -208,9 +230,13 @@ class _LowestEnd(ShiftedTarget):
         """Return (m,) numbers by which the wanted eigenvalues come first. Not collective."""
         return values
 
-    def inertia(self, counter: Counter, edge: float) -> int:
-        """Return how many finite eigenvalues have a distance below the edge. Collective."""
-        return counter.shift_to(edge).negative
+    def shifts(self, edge: float) -> tuple[float, ...]:
+        """Return where to count. Not collective."""
+        return (edge,)
+
+    def inertia(self, counts: Sequence[Pivots]) -> int:
+        """Return how many finite eigenvalues have a distance below the edge. Not collective."""
+        return counts[0].negative
 
     def interval(self, edge: float) -> tuple[float, float]:
         """Return the interval that an edge stands for. Not collective."""
@@ -291,16 +317,23 @@ class _UpperEnd(SpectrumTarget):
         """Return (m,) numbers by which the wanted eigenvalues come first. Not collective."""
         return -values
 
-    def inertia(self, counter: Counter, edge: float) -> int:
-        """Return how many finite eigenvalues have a distance below the edge. Collective."""
-        return counter.shift_to(-edge).positive
+    def shifts(self, edge: float) -> tuple[float, ...]:
+        """Return where to count. Not collective."""
+        return (-edge,)
+
+    def inertia(self, counts: Sequence[Pivots]) -> int:
+        """Return how many finite eigenvalues have a distance below the edge. Not collective."""
+        return counts[0].positive
 
     def interval(self, edge: float) -> tuple[float, float]:
         """Return the interval that an edge stands for. Not collective."""
         return (-edge, np.inf)
 
     def find_outer_shifts(self, solver: KrylovSchur) -> Iterator[float]:
-        """Factorize at shifts outside of the spectrum from which the wanted eigenvalues are the nearest. Collective."""
+        """Factorize at shifts outside of the spectrum from which the wanted eigenvalues are the nearest.
+
+        Collective.
+        """
         yield _shift_above(self.problem, solver)
 
 
@@ -351,16 +384,23 @@ class Magnitude(SpectrumTarget):
         """Return (m,) numbers by which the wanted eigenvalues come first. Not collective."""
         return -np.abs(values)
 
-    def inertia(self, counter: Counter, edge: float) -> int:
-        """Return how many finite eigenvalues have a distance below the edge. Collective."""
-        return counter.shift_to(edge).negative + counter.shift_to(-edge).positive
+    def shifts(self, edge: float) -> tuple[float, ...]:
+        """Return where to count. Not collective."""
+        return edge, -edge
+
+    def inertia(self, counts: Sequence[Pivots]) -> int:
+        """Return how many finite eigenvalues have a distance below the edge. Not collective."""
+        return counts[0].negative + counts[1].positive
 
     def interval(self, edge: float) -> tuple[float, float]:
         """Return the interval that an edge stands for. Not collective."""
         return (edge, -edge)
 
     def find_outer_shifts(self, solver: KrylovSchur) -> Iterator[float]:
-        """Factorize at shifts outside of the spectrum from which the wanted eigenvalues are the nearest. Collective."""
+        """Factorize at shifts outside of the spectrum from which the wanted eigenvalues are the nearest.
+
+        Collective.
+        """
         yield _shift_above(self.problem, solver)
         shift = -2.0 * self.problem.scale or -1.0
         while solver.shift_to(shift).negative:
@@ -393,10 +433,13 @@ class Nearest(ShiftedTarget):
                 return shift
         raise InputError(f"target={target}: the factorization is singular there and nearby; choose another")
 
-    def inertia(self, counter: Counter, edge: float) -> int:
-        """Return how many finite eigenvalues have a distance below the edge. Collective."""
-        target = self.center
-        return counter.shift_to(target + edge).negative - counter.shift_to(target - edge).negative
+    def shifts(self, edge: float) -> tuple[float, ...]:
+        """Return where to count. Not collective."""
+        return self.center + edge, self.center - edge
+
+    def inertia(self, counts: Sequence[Pivots]) -> int:
+        """Return how many finite eigenvalues have a distance below the edge. Not collective."""
+        return counts[0].negative - counts[1].negative
 
     def interval(self, edge: float) -> tuple[float, float]:
         """Return the interval that an edge stands for. Not collective."""

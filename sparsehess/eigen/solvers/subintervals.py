@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ class Subinterval:
         Numbers of eigenvalues below them.
     fruitless
         How often halving has left all eigenvalues on one side.
+    margin
+        How safe the counts at the ends are; see `KrylovSchur.margin`. Not known of parts.
     """
 
     low: float
@@ -31,6 +34,7 @@ class Subinterval:
     below_low: int
     below_high: int
     fruitless: int = 0
+    margin: float = math.inf
 
     @property
     def inertia(self) -> int:

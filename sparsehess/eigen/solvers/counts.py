@@ -1,0 +1,78 @@
+"""Pairs that were found against an inertia count past the last of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs
+from sparsehess.eigen.problem.spectrum import Count
+from sparsehess.eigen.solvers.spectrum_targets import SAFE, Counter, Edge, EdgeCount, SpectrumTarget
+
+# Gaps that are tried for a count, each wider by the same factor, until one is safe.
+_RUNGS, _RUNG = 5, 16.0
+
+
+def count_past(
+    target: SpectrumTarget, pairs: RitzPairs, wanted: int, counter: Counter, wider: float = 1.0
+) -> tuple[Edge, EdgeCount]:
+    """Count past the wanted pairs; where the count is not safe, again in wider gaps. Collective."""
+    for rung in range(_RUNGS):
+        edge = target.edge(pairs.values, pairs.blur, min(wanted, len(pairs.values)), wider * _RUNG**rung)
+        counted = target.count(counter, edge.past)
+        if counted.margin > SAFE:
+            break
+    return edge, counted
+
+
+def covers(target: SpectrumTarget, pairs: RitzPairs, wanted: int, edge: Edge) -> bool:
+    """Return whether all pairs that are to be returned are within an edge. Not collective."""
+    return bool((np.sort(target.distance(pairs.values))[:wanted] < edge.past).all())
+
+
+def compare_with_count(
+    target: SpectrumTarget,
+    pairs: RitzPairs,
+    wanted: int,
+    counter: Counter,
+    past: tuple[Edge, EdgeCount] | None = None,
+    repairs: int = 0,
+) -> Count:
+    """Return what a count says of pairs.
+
+    Collective. Eigenvalues that no count tells from the last wanted one need not all be found: it is enough that
+    none is missing before them, which a second count tells.
+
+    Parameters
+    ----------
+    target
+        The part of the spectrum.
+    pairs
+        Those found.
+    wanted
+        How many of them are to be returned.
+    counter
+        Counts.
+    past
+        What `count_past` returned; None to call it.
+    repairs
+        Solves that it took so far.
+    """
+    edge, counted = past or count_past(target, pairs, wanted, counter)
+    nulls = len(target.problem.null)
+    known = nulls if target.holds(edge.past, 0.0) else 0
+    found, group, margin = target.found(edge.past, pairs.values) + known, 0, counted.margin
+    if wanted <= len(pairs.values) and found < counted.inertia:
+        before = target.count(counter, edge.begin)
+        known = nulls if target.holds(edge.begin, 0.0) else 0
+        if before.margin > SAFE and before.inertia == target.found(edge.begin, pairs.values) + known:
+            group = counted.inertia - found  # as far out as the last ones wanted, all of them
+            margin = min(margin, before.margin)
+    return Count(
+        target.interval(edge.past),
+        counted.inertia,
+        found,
+        found + group == counted.inertia and margin > SAFE and covers(target, pairs, wanted, edge),
+        repairs,
+        margin=margin if np.isfinite(margin) else None,
+        group=group,
+    )
