@@ -187,7 +187,7 @@ def recount(
                 return Count((-np.inf, -problem.zero), below, 0, below == 0, margin=solver.margin()), wanted
         if not len(values):
             return None, wanted
-        return compare_with_count(target, pairs, len(values), solver, 0).scaled(power), wanted
+        return compare_with_count(target, pairs, len(values), solver).scaled(power), wanted
     finally:
         solver.close()
 

@@ -13,6 +13,7 @@ from mpi4py import MPI
 
 import numpy as np
 
+from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, destroy
 from sparsehess.runtime.row_layout import Layout
 
@@ -40,18 +41,28 @@ class AbsoluteRows:
         Assembled; the identity where it is None.
     layout
         Its rows.
+
+    Attributes
+    ----------
+    diagonal
+        (n_local,) |aᵢᵢ|.
+    finite
+        Whether all entries of this rank are numbers.
     """
 
     def __init__(self, matrix: PETSc.Mat | None, layout: Layout):
         self.layout, self._scatter = layout, None
+        self._values: np.ndarray
+        self._columns: np.ndarray
         own = np.arange(layout.n_local)
         if matrix is None:
             self._indptr, self._columns = np.arange(layout.n_local + 1), own
             self._values = np.ones(layout.n_local)
-            self.diagonal = np.ones(layout.n_local)
+            self.diagonal, self.finite = np.ones(layout.n_local), True
             return
         indptr, indices, values = _local_rows(matrix)
         self._indptr, self._values = indptr, np.abs(values)
+        self.finite = bool(np.isfinite(self._values).all())
         row = np.repeat(own, np.diff(indptr))
         outside = (indices < layout.start) | (indices >= layout.stop)
         self._columns = np.where(outside, 0, indices - layout.start)
@@ -152,6 +163,9 @@ def find_scales(A: PETSc.Mat, M: PETSc.Mat | None, layout: Layout) -> Scales:
     comm = layout.comm
     a, m = AbsoluteRows(A, layout), AbsoluteRows(M, layout)
     try:
+        for name, rows in (("the Hessian", a), ("the mass matrix", m)):
+            if not all(comm.allgather(rows.finite)):
+                raise InputError(f"{name} has entries that are not finite")
         both = (m.diagonal > 0) & (a.diagonal > 0)
         power = int(np.floor(_median_logarithm(np.log2(a.diagonal[both]) - np.log2(m.diagonal[both]), comm)))
         power = power if abs(power) > _EXTREME else 0

@@ -277,7 +277,7 @@ class EigenProblem:
             return find_scales(self.A, self.M, self.layout)
         low, high, error = self.ritz
         size, ones = max(abs(low), abs(high)), np.ones(self.layout.n_local)
-        masses = ones if self.M is None else np.abs(diagonal_of(self.M))
+        masses = ones if self.M is None else np.abs(self._mass_diagonal())
         middle = (size + error) / (median(masses, self.comm) or 1.0)
         norm_m = 1.0 if self.M is None else self.M.norm(PETSc.NormType.FROBENIUS)
         rows = np.full(self.layout.n_local, size + error)
@@ -311,7 +311,7 @@ class EigenProblem:
             relative_error=self.relative_error, units=self.units, solver_pool=self.solver_pool,
             owned=[A, M, near, d, *null, *soft, *guess],
         )  # fmt: skip
-        made.__dict__["massless"] = self.massless
+        made.__dict__.update(equilibrated=made, massless=self.massless)
         return made
 
     def scale_vectors(self, vectors: list[PETSc.Vec]) -> list[PETSc.Vec]:
@@ -336,9 +336,16 @@ class EigenProblem:
         """Median and least entry of the diagonal of M: 1 for the identity."""
         if self.M is None:
             return 1.0, 1.0
-        diagonal = diagonal_of(self.M)
+        diagonal = self._mass_diagonal()
         least = self.comm.allreduce(float(diagonal.min(initial=np.inf)), MPI.MIN)
         return median(diagonal, self.comm), least
+
+    def _mass_diagonal(self) -> np.ndarray:
+        """Return the diagonal of M (n_local,). Collective."""
+        diagonal = None if self.M is None else diagonal_of(self.M)
+        if diagonal is None:
+            raise InputError("the mass matrix must be assembled: its diagonal is needed")
+        return diagonal
 
     @cached_property
     def massless(self) -> int:
@@ -391,7 +398,7 @@ class EigenProblem:
         if self.preconditioner is not None and not is_assembled(self.preconditioner):
             raise InputError("the preconditioner must be an assembled matrix near the Hessian")
         if self.M is not None:
-            sizes = np.abs(diagonal_of(self.M))
+            sizes = np.abs(self._mass_diagonal())
             sizes[~(sizes > 0)] = 1.0
             check_symmetric("the mass matrix", self.M, 1 / np.sqrt(sizes), self.layout, SYMMETRY)
         self.massless  # noqa: B018  refuses a mass that is none
