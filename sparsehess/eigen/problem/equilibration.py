@@ -54,6 +54,7 @@ class AbsoluteRows:
         self.layout, self._scatter = layout, None
         self._values: np.ndarray
         self._columns: np.ndarray
+        self.diagonal: np.ndarray
         own = np.arange(layout.n_local)
         if matrix is None:
             self._indptr, self._columns = np.arange(layout.n_local + 1), own
@@ -69,7 +70,7 @@ class AbsoluteRows:
         self.diagonal = np.bincount(
             row[~outside & (self._columns == row)],
             self._values[~outside & (self._columns == row)],
-            minlength=layout.n_local,
+            layout.n_local,
         )
         ghosts, place = np.unique(indices[outside], return_inverse=True)
         self._columns[outside] = layout.n_local + place
