@@ -29,7 +29,7 @@ _EIGS_FLAGS = (
     *VECTOR_FLAGS,
     *DROPPING_FLAGS,
     *CHECKPOINT_FLAGS,
-    Flag("-k", type=int, help="how many (default 6; of the negative ones all)"),
+    Flag("-k", type=int, help="how many (default 6, or as many as there are; of the negative ones all)"),
     Flag(
         "--which",
         choices=["smallest", "largest", "magnitude", "negative"],

@@ -25,7 +25,7 @@ class SolveSpec:
     Attributes
     ----------
     k
-        How many; None for 6, or for all where `interval` or `negative` says which.
+        How many; None for 6 (or as many as there are), or for all where `interval` or `negative` says which.
     which
         `smallest` or `largest` (algebraic), `magnitude` (largest in magnitude), `negative`
         (the k lowest of those below zero, or all).

@@ -66,7 +66,7 @@ def eigs(
         A `Hessian`, a symmetric PETSc Mat, or a SciPy matrix that every rank holds. Where PETSc's scalars are
         complex it, and the mass, may be Hermitian; nothing is counted there, and the result says so.
     k
-        How many; default 6, and all of the negative ones.
+        How many; default 6, or as many as there are, and all of the negative ones.
     which
         `smallest`, `largest` (algebraic), `magnitude` or `negative`.
     interval
@@ -243,5 +243,6 @@ def _solve(
 def complete_spec(problem: EigenProblem, spec: SolveSpec) -> SolveSpec:
     """Return a spec with its defaults filled in for a problem. Collective."""
     if not spec.takes_all:
-        return replace(spec, k=_DEFAULT_K if spec.k is None else spec.k)
+        there = max(1, problem.finite - len(problem.null))
+        return replace(spec, k=min(_DEFAULT_K, there) if spec.k is None else spec.k)
     return spec if spec.interval is not None else replace(spec, interval=(-np.inf, -problem.zero))

@@ -264,3 +264,18 @@ def test_a_moved_shift_takes_the_factorization_of_its_count(comm):
             assert values == pytest.approx(exact[np.argsort(abs(exact - shift))[:4]], rel=1e-9)
             destroy(image, *vectors)
         solver.close()
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 6])
+def test_by_default_no_more_pairs_are_asked_for_than_there_are(n, comm):
+    exact = 2.0 + np.arange(n)
+    with sh.eigs(np.diag(exact), comm=comm) as spectrum:
+        assert spectrum.eigenvalues == pytest.approx(exact) and spectrum.asked == n
+    mass = np.ones(9)
+    mass[n:] = 0.0
+    chain = sp.diags([-np.ones(8), np.full(9, 2.0), -np.ones(8)], [-1, 0, 1])
+    with sh.eigs(chain, mass=mass, comm=comm) as spectrum:
+        assert spectrum.eigenvalues == pytest.approx(lapack(chain, sp.diags(mass))[:n]) and not spectrum.advice
+    free = sp.diags([-np.ones(n), np.r_[1.0, np.full(n - 1, 2.0), 1.0], -np.ones(n)], [-1, 0, 1])
+    with sh.eigs(free, nullspace=np.ones((1, n + 1)), comm=comm) as spectrum:
+        assert spectrum.eigenvalues == pytest.approx(lapack(free)[1:]) and spectrum.count.certified
