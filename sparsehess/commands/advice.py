@@ -97,6 +97,15 @@ def _wanted(arguments: argparse.Namespace, n: int) -> method_advice.SolveRequest
     return method_advice.SolveRequest(k, arguments.which if ends else None, arguments.tol)
 
 
+def _read_mass(arguments: argparse.Namespace, comm: MPI.Comm) -> PETSc.Mat:
+    """Return the mass matrix of --mass. Collective."""
+    stored = matrix_files.read_matrix(arguments.mass, comm, one_triangle=arguments.one_triangle)
+    try:
+        return stored.to_mat()
+    finally:
+        stored.pattern.free()
+
+
 def _looked(
     arguments: argparse.Namespace,
     matrix: MatrixFree | PETSc.Mat,
@@ -105,7 +114,7 @@ def _looked(
     comm: MPI.Comm,
 ) -> method_advice.SpectrumProbe:
     """Return what a few products say. Collective."""
-    mass = None if arguments.mass is None else matrix_files.read_matrix(arguments.mass, comm).to_mat()
+    mass = None if arguments.mass is None else _read_mass(arguments, comm)
     try:
         return method_advice.probe_spectrum(
             matrix,

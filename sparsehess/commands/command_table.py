@@ -15,6 +15,7 @@ from sparsehess.commands.flag_groups import (
     SAMPLE_FLAGS,
     SEED_FLAG,
     SETTINGS_FLAG,
+    TRIANGLE_FLAG,
     VECTOR_FLAGS,
 )
 
@@ -115,6 +116,7 @@ ANALYSES = (
             Flag("result", metavar="RESULT", help="what eigs -o has written (.h5 or .npz)"),
             Flag("input", metavar="INPUT", help="the matrix file or the problem that it is said to be of"),
             MASS_FLAG,
+            TRIANGLE_FLAG,
             Flag("--tol", type=float, default=1e-8, help="backward error that passes (default 1e-8)"),
         ),
     ),

@@ -17,6 +17,7 @@ from sparsehess.commands.inputs import drop_entries, open_input, open_known_vect
 from sparsehess.commands.output import SCHEMA, answer, process_facts, refuse_solver_options
 from sparsehess.commands.reports import plots
 from sparsehess.commands.reports.stored_results import read_result
+from sparsehess.commands.reports.tables import notes_told, reading_notes
 from sparsehess.commands.summaries import (
     check_lines,
     count_facts,
@@ -92,7 +93,7 @@ def run_eigs(call: Call) -> int:
             writers.write_results(arguments.out, facts, arrays, spectrum.vectors, comm)
         drawn = None if arguments.plot is None else given.pattern
         picture = None if drawn is None else plots.pattern_picture(drawn)
-        lines = eigs_lines(given, facts, spectrum, problem, known.names)
+        lines = eigs_lines(given, facts, spectrum, problem, known.names) + notes_told(given.origins)
         if left is not None:
             lines += f"\n{sparsified_line(left)}"
         draw = arguments.plot and partial(
@@ -155,12 +156,13 @@ def run_inertia(call: Call) -> int:
             "definite": signs.definite,
             **more,
             **({} if given.hessian is None else derivative_facts(given.hessian)),
+            "notes": reading_notes(given.origins),
             "timings": {**given.timings, "total": time.perf_counter() - began},
             **process_facts(comm),
             "versions": runtime.versions(),
         }
         taken = "" if given.hessian is None else hessian_lines(given.hessian, facts) + "\n"
-        answer(call, facts, taken + inertia_lines(signs, more))
+        answer(call, facts, taken + inertia_lines(signs, more) + notes_told(given.origins))
     comm.Barrier()
     if not signs.certified and signs.stderr is None:
         raise CheckError(
@@ -202,10 +204,11 @@ def run_check(call: Call) -> int:
         "tol": tol,
         "count": count_facts(count),
         "passed": passed,
+        "notes": reading_notes(given.origins),
         "timings": {**given.timings, "total": time.perf_counter() - began},
         **process_facts(comm),
     }
-    answer(call, facts, check_lines(facts, uncounted))
+    answer(call, facts, check_lines(facts, uncounted) + notes_told(given.origins))
     comm.Barrier()
     if not passed:
         raise CheckError(f"{arguments.result} does not hold for {arguments.input}: see the report")

@@ -14,6 +14,7 @@ from sparsehess.commands import flag_groups
 from sparsehess.commands.inputs import Input, open_input, open_known_vectors
 from sparsehess.commands.output import SCHEMA, answer, process_facts, refuse_solver_options
 from sparsehess.commands.reports import plots
+from sparsehess.commands.reports.tables import notes_told, reading_notes
 from sparsehess.commands.summaries import density_lines, derivative_facts, hessian_lines, rank_lines, trace_lines
 from sparsehess.eigen.certificates.numerical_rank import rank
 from sparsehess.eigen.estimates import density, trace
@@ -65,12 +66,13 @@ def _answer(
         "nnz": given.nnz,
         **facts,
         **({} if hessian is None else derivative_facts(hessian)),
+        "notes": reading_notes(given.origins),
         "timings": {**given.timings, "total": time.perf_counter() - began},
         **process_facts(call.comm),
         "versions": runtime.versions(),
     }
     taken = "" if hessian is None else hessian_lines(hessian, facts) + "\n"
-    answer(call, facts, taken + lines, draw)
+    answer(call, facts, taken + lines + notes_told(given.origins), draw)
 
 
 def run_density(call: Call) -> int:

@@ -77,9 +77,16 @@ SETTINGS_FLAG = Flag(
 
 MASS_FLAG = Flag("--mass", metavar="FILE", help="mass matrix M of H x = λ M x")
 
+TRIANGLE_FLAG = Flag(
+    "--one-triangle",
+    action="store_true",
+    help="take a file that stores one triangle alone for one triangle of a symmetric matrix",
+)
+
 INPUT_FLAGS = (
     Flag("input", metavar="INPUT", help=".mtx, .mtx.gz, .npz, .petsc, .h5, file.py:name, or job.toml"),
     MASS_FLAG,
+    TRIANGLE_FLAG,
 )
 
 VECTOR_FLAGS = (

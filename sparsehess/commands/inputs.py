@@ -27,12 +27,10 @@ if TYPE_CHECKING:
     import argparse
     import os
 
-    from mpi4py import MPI
-
     from sparsehess.commands.call import Call
     from sparsehess.commands.resources import Resources
     from sparsehess.pattern import Pattern
-    from sparsehess.storage.matrix_files import StoredMatrix
+    from sparsehess.storage.matrix_files import Origin, StoredMatrix
 
 _STAGES = ("pattern", "coloring", "derivatives", "assembly")
 
@@ -61,6 +59,8 @@ class Input:
         By which a stored matrix was not symmetric.
     mass, preconditioner
         From a file, or None.
+    mass_origin, preconditioner_origin
+        What was found in these files.
     """
 
     matrix: Hessian | MatrixFree | PETSc.Mat
@@ -74,6 +74,8 @@ class Input:
     relative_error: float = 0.0
     mass: PETSc.Mat | None = None
     preconditioner: PETSc.Mat | None = None
+    mass_origin: Origin | None = None
+    preconditioner_origin: Origin | None = None
 
     @property
     def layout(self) -> Layout:
@@ -87,6 +89,12 @@ class Input:
     def nnz(self) -> int | None:
         """Entries of the matrix, None where it is not assembled."""
         return None if self.pattern is None else self.pattern.nnz
+
+    @property
+    def origins(self) -> list[Origin]:
+        """The files that were read."""
+        own = None if self.stored is None else self.stored.origin
+        return [one for one in (own, self.mass_origin, self.preconditioner_origin) if one is not None]
 
     def problem_arguments(self, left: Sparsified | None = None) -> dict[str, Any]:
         """Return the arguments of `EigenProblem.of` for the matrix, or for its sparsified form `left`.
@@ -139,10 +147,14 @@ def open_input(call: Call, *, shell: bool = False) -> Input:
         found = _input_of(matrix_free_problem(call, precision), call)
     else:
         found = _input_of(assemble_problem(call), call)
+    mass, mass_origin = _read(call, arguments.mass)
+    preconditioner, preconditioner_origin = _read(call, getattr(arguments, "preconditioner", None))
     return replace(
         found,
-        mass=_read(arguments.mass, call.comm),
-        preconditioner=_read(getattr(arguments, "preconditioner", None), call.comm),
+        mass=mass,
+        mass_origin=mass_origin,
+        preconditioner=preconditioner,
+        preconditioner_origin=preconditioner_origin,
     )
 
 
@@ -161,14 +173,22 @@ def _read_input(call: Call) -> Input:
     path = call.arguments.input
     every = flag_groups.SETTINGS | flag_groups.DERIVATIVES | flag_groups.COLORING
     flag_groups.refuse_flags(call.arguments, every, f"{path} is a matrix file, which is not differentiated")
-    stored = call.resources.read_matrix(path, call.comm)
+    stored = call.resources.read_matrix(path, call.comm, one_triangle=call.arguments.one_triangle)
     pattern, matrix = stored.pattern, stored.to_mat()
     timings = dict.fromkeys(_STAGES, 0.0) | {"assembly": time.perf_counter() - began}
-    return Input(matrix, None, pattern, pattern.n, path, timings, call.resources, stored, stored.asymmetry)
+    asymmetry = stored.origin.asymmetry
+    return Input(matrix, None, pattern, pattern.n, path, timings, call.resources, stored, asymmetry)
 
 
-def _read(path: str | os.PathLike[str] | None, comm: MPI.Comm) -> PETSc.Mat | None:
-    return None if path is None else matrix_files.read_matrix(path, comm).to_mat()
+def _read(call: Call, path: str | os.PathLike[str] | None) -> tuple[PETSc.Mat | None, Origin | None]:
+    """Return the matrix of a file that stands beside INPUT, and what was found in it. Collective."""
+    if path is None:
+        return None, None
+    stored = matrix_files.read_matrix(path, call.comm, one_triangle=call.arguments.one_triangle)
+    try:
+        return stored.to_mat(), stored.origin
+    finally:
+        stored.pattern.free()
 
 
 @contextmanager

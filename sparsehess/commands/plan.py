@@ -15,10 +15,12 @@ from sparsehess.commands.advice import give_advice
 from sparsehess.commands.cost_model import Calls
 from sparsehess.commands.differentiation import color_pattern, load_problem, read_given_pattern
 from sparsehess.commands.output import SCHEMA, answer, process_facts
+from sparsehess.commands.reports.tables import notes_told, reading_notes
 from sparsehess.derivatives.evaluations import Evaluations
 from sparsehess.errors import InputError
 from sparsehess.runtime import memory
 from sparsehess.storage import matrix_files
+from sparsehess.storage.matrix_files import StoredMatrix
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from sparsehess.commands.call import Call
     from sparsehess.derivatives.objective import Objective
     from sparsehess.pattern import Pattern
-    from sparsehess.storage.matrix_files import StoredMatrix
 
 
 def run_plan(call: Call) -> int:
@@ -58,7 +59,7 @@ def run_plan(call: Call) -> int:
                 one = _measured(objective)
                 seconds = {"one": one, "all": one * calls.total}
     else:
-        source = matrix_files.read_matrix(arguments.input, comm)
+        source = matrix_files.read_matrix(arguments.input, comm, one_triangle=arguments.one_triangle)
         pattern = source.pattern
         n, nnz, name = pattern.n, pattern.nnz, arguments.input
     factored = not arguments.shell and arguments.method in ("auto", "krylovschur", "slicing", "feast", "ciss")
@@ -80,7 +81,9 @@ def run_plan(call: Call) -> int:
         "ranks": dataclasses.asdict(worth),
         "mpi": process_facts(comm)["mpi"],
     }
-    lines = cost_model.plan_lines(facts)
+    origins = [source.origin] if isinstance(source, StoredMatrix) else []
+    facts["notes"] = reading_notes(origins)
+    lines = cost_model.plan_lines(facts) + notes_told(origins)
     if arguments.products != 0:
         facts["look"], facts["advice"], told = give_advice(arguments, source, pattern, calls, needed, many)
         lines = f"{lines}\n{told}"

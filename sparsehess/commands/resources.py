@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 class Resources:
     """A source without a cache: matrices are read, patterns coloured, solves start from random vectors."""
 
-    def read_matrix(self, path: str | os.PathLike[str], comm: MPI.Comm) -> StoredMatrix:
+    def read_matrix(
+        self, path: str | os.PathLike[str], comm: MPI.Comm, *, one_triangle: bool = False
+    ) -> StoredMatrix:
         """Return the matrix of a file. Collective; the caller passes it to `free_matrix`."""
-        return matrix_files.read_matrix(path, comm)
+        return matrix_files.read_matrix(path, comm, one_triangle=one_triangle)
 
     def free_matrix(self, stored: StoredMatrix) -> None:
         """Free a matrix that is not needed any more. Collective."""

@@ -12,7 +12,7 @@ from sparsehess import runtime
 from sparsehess.coloring import Coloring, verify_coloring
 from sparsehess.commands.inputs import Input
 from sparsehess.commands.output import SCHEMA, process_facts
-from sparsehess.commands.reports.tables import count_line, spectrum_table
+from sparsehess.commands.reports.tables import count_line, reading_notes, spectrum_table
 from sparsehess.eigen.certificates.sparsification import Sparsified
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.spectrum import Count, SolveSpec, Spectrum
@@ -202,6 +202,7 @@ def eigs_facts(
         "versions": runtime.versions(),
         "options": dict(spectrum.options),
         "deflated": len(problem.null),
+        "notes": reading_notes(given.origins),
         "frequencies": {"unit": units.frequency, "values": units.of_eigenvalues(spectrum.eigenvalues).tolist()}
         if units
         else None,

@@ -72,14 +72,17 @@ class WarmResources(Resources):
         """Free what the last job was the last to use. Collective."""
         self.kept.free_dropped()
 
-    def read_matrix(self, path: str | os.PathLike[str], comm: MPI.Comm) -> StoredMatrix:
+    def read_matrix(
+        self, path: str | os.PathLike[str], comm: MPI.Comm, *, one_triangle: bool = False
+    ) -> StoredMatrix:
         """Return the matrix of a file, read only if no file of the same bytes was. Collective."""
         place = os.fspath(path)
-        key = ("matrix", place.rpartition(".")[2], on_root(comm, self._digest, place) if self.kept.most else b"")
+        digest = on_root(comm, self._digest, place) if self.kept.most else b""
+        key = ("matrix", place.rpartition(".")[2], digest, one_triangle)
         stored = self.kept.get(key)
         if stored is not None:
-            return replace(stored, path=place)
-        stored = read_matrix(path, comm)
+            return replace(stored, origin=replace(stored.origin, path=place))
+        stored = read_matrix(path, comm, one_triangle=one_triangle)
         # What was written while it was read is not what its digest stands for.
         same = bool(self.kept.most) and key[2] == on_root(comm, self._digest, place)
         size = 24 * stored.pattern.nnz + 32 * stored.pattern.n

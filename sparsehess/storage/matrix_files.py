@@ -1,6 +1,6 @@
 """Matrix files: read, checked and dealt to the ranks by rows; nothing is ever unpickled.
 
-Rank 0 reads, except PETSc's own binary format, which every rank reads for itself once rank 0 has
+Rank 0 reads, except PETSc's binary format, of which every rank reads its own rows once rank 0 has
 seen that the file is sound. A file that claims what it does not hold is refused before memory is
 taken for it.
 """
@@ -8,7 +8,7 @@ taken for it.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mpi4py import MPI
@@ -18,13 +18,15 @@ import scipy.sparse
 
 from sparsehess.errors import InputError
 from sparsehess.pattern import Layout, Pattern
-from sparsehess.runtime import PETSc, agreement, aij, communicator, complex_scalars
-from sparsehess.storage import matrix_formats
+from sparsehess.runtime import PETSc, agreement, aij, another_build, communicator, complex_scalars
+from sparsehess.storage import matrix_formats, matrix_market
+from sparsehess.storage.decimal_digits import FULL, Rounding, rounding_of_type
+from sparsehess.storage.matrix_formats import Loaded, PetscHead
 
 SUFFIXES = (".mtx", ".mtx.gz", ".npz", ".petsc", ".h5")
 
 # A file may differ from its transpose by this part of its largest entry; its symmetric part is taken.
-ASYMMETRY = 1e-6
+ASYMMETRY = matrix_market.MOST_UNEQUAL
 
 
 def suffix_of(path: str | os.PathLike[str]) -> str | None:
@@ -34,6 +36,31 @@ def suffix_of(path: str | os.PathLike[str]) -> str | None:
     """
     name = Path(path).name.lower()
     return next((suffix for suffix in sorted(SUFFIXES, key=len, reverse=True) if name.endswith(suffix)), None)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The file that a matrix came from, and what was found in it.
+
+    Attributes
+    ----------
+    path
+        Of the file.
+    asymmetry
+        Largest |a_ij - a_ji|, of Hermitian matrices |a_ij - ā_ji|, over the largest entry.
+    said
+        What is to be said of how it was read, a sentence each.
+    rounding
+        By how much entries may have been rounded when they were written.
+    digest
+        A number for all entries and their places: another one means another matrix.
+    """
+
+    path: str
+    asymmetry: float = 0.0
+    said: tuple[str, ...] = ()
+    rounding: Rounding = FULL
+    digest: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,16 +73,13 @@ class StoredMatrix:
         Its structure, diagonal included.
     values
         (nnz_local,) of the pattern, of PETSc's scalars, symmetric to the last bit.
-    asymmetry
-        Largest |a_ij - a_ji| of the file, of Hermitian matrices |a_ij - ā_ji|, over its largest entry.
-    path
-        Where it came from.
+    origin
+        The file, and what was found in it.
     """
 
     pattern: Pattern
     values: np.ndarray
-    asymmetry: float
-    path: str
+    origin: Origin
 
     def to_mat(self) -> PETSc.Mat:
         """Return the matrix as PETSc AIJ. The caller destroys it.
@@ -84,24 +108,31 @@ def read_pattern(
     InputError
         The file is missing, damaged, not square, or empty.
     """
-    rows, layout = _read_rows(Path(path), communicator(comm), block)
+    rows, layout, _ = _read_rows(Path(path), communicator(comm), block)
     pattern = Pattern.from_csr(rows.indptr, rows.indices, comm=layout.comm, diagonal=diagonal, source=str(path))
     return pattern.in_blocks(block)
 
 
-def read_matrix(path: str | os.PathLike[str], comm: MPI.Comm | None) -> StoredMatrix:
+def read_matrix(
+    path: str | os.PathLike[str], comm: MPI.Comm | None, *, one_triangle: bool = False
+) -> StoredMatrix:
     """Return the symmetric matrix of a file, or the Hermitian one where PETSc's scalars are complex.
 
     Collective.
+
+    Parameters
+    ----------
+    one_triangle
+        Whether a matrix of which one triangle alone is stored stands for the symmetric one; else it is refused.
 
     Raises
     ------
     InputError
         The file is missing, damaged, not square, empty, has an entry that is not finite, is not symmetric (the
-        message says which entry), or is complex where scalars are real.
+        message says which entry, or which triangle is missing), or is complex where scalars are real.
     """
     path = Path(path)
-    rows, layout = _read_rows(path, communicator(comm))
+    rows, layout, origin = _read_rows(path, communicator(comm))
     with agreement(layout.comm):
         bad = np.flatnonzero(~np.isfinite(rows.data))
         if len(bad):
@@ -110,12 +141,31 @@ def read_matrix(path: str | os.PathLike[str], comm: MPI.Comm | None) -> StoredMa
     pattern = Pattern.from_csr(rows.indptr, rows.indices, comm=layout.comm, source=str(path))
     values = _on_pattern(rows, pattern)
     other = _transposed(pattern, values)
+    triangle = _only_triangle(pattern, values)
+    if triangle and not one_triangle:
+        raise InputError(
+            f"{path}: not symmetric: only the {triangle} triangle is stored; --one-triangle takes it for one "
+            "triangle of a symmetric matrix"
+        )
+    if triangle:
+        values = _completed(pattern, values, other)
+        sentence = f"its {triangle} triangle alone is stored, and taken for one of a symmetric matrix"
+        origin = replace(origin, said=(*origin.said, sentence))
+    else:
+        origin = replace(origin, asymmetry=_check_symmetry(path, pattern, values, other))
+        # What is equal stays as it is: sums overflow, and halves of the least numbers vanish.
+        values = np.where(values == other, values, 0.5 * values + 0.5 * other)
+    return StoredMatrix(pattern, values, replace(origin, digest=_digest(pattern, values)))
+
+
+def _check_symmetry(path: Path, pattern: Pattern, values: np.ndarray, other: np.ndarray) -> float:
+    """Return by what part of its largest entry a matrix is not symmetric, if it is little. Collective."""
+    comm = pattern.comm
     difference = np.abs(values - other)
-    comm = layout.comm
     largest = comm.allreduce(float(np.abs(values).max(initial=0.0)), op=MPI.MAX)
     worst, rank = comm.allreduce((float(difference.max(initial=0.0)), comm.rank), op=MPI.MAXLOC)
     asymmetry = worst / largest if largest > 0 else 0.0
-    if asymmetry > ASYMMETRY:
+    if not asymmetry <= ASYMMETRY:
         at = int(difference.argmax()) if comm.rank == rank else 0
         told = (*pattern.entry(at), values[at].item(), other[at].conj().item()) if comm.rank == rank else None
         i, j, forth, back = comm.bcast(told, root=rank)
@@ -124,7 +174,55 @@ def read_matrix(path: str | os.PathLike[str], comm: MPI.Comm | None) -> StoredMa
             f"{path}: not {kind}: entry ({i}, {j}) is {forth:.6g}, entry ({j}, {i}) is {back:.6g}; "
             f"a Hessian is {kind}"
         )
-    return StoredMatrix(pattern, 0.5 * (values + other), asymmetry, str(path))
+    return asymmetry
+
+
+def _only_triangle(pattern: Pattern, values: np.ndarray) -> str:
+    """Return `upper` or `lower` where all entries beside the diagonal stand in that triangle, else nothing.
+
+    Collective.
+    """
+    row, there = _rows_of(pattern), values != 0
+    counts = np.array(
+        [np.count_nonzero(there & (pattern.indices > row)), np.count_nonzero(there & (pattern.indices < row))]
+    )
+    above, below = pattern.comm.allreduce(counts)
+    return "upper" if above and not below else "lower" if below and not above else ""
+
+
+def _completed(pattern: Pattern, values: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return the values of the symmetric matrix of which one triangle is stored, and `other` is its transpose."""
+    return np.where(pattern.indices == _rows_of(pattern), values, values + other)
+
+
+def _rows_of(pattern: Pattern) -> np.ndarray:
+    """Return (nnz_local,) global rows of the entries."""
+    own = np.arange(pattern.layout.start, pattern.layout.stop)
+    return np.repeat(own, np.diff(pattern.indptr))
+
+
+def _digest(pattern: Pattern, values: np.ndarray) -> str:
+    """Return a number for the entries that are not zero and their places, the same on any number of ranks.
+
+    Collective. The sum over entries of a mixture of their bits.
+    """
+    there = values != 0
+    parts = [_rows_of(pattern)[there], pattern.indices[there], values.real[there]]
+    parts += [values.imag[there]] if values.dtype.kind == "c" else []
+    mixed = np.zeros(int(there.sum()), np.uint64)
+    for part in parts:
+        bits = np.ascontiguousarray(part, np.float64 if part.dtype.kind == "f" else np.int64).view(np.uint64)
+        mixed = _mix(mixed ^ bits)
+    total = int(mixed.sum(dtype=np.uint64))
+    return f"{sum(pattern.comm.allgather(total)) % 2**64:016x}"
+
+
+def _mix(numbers: np.ndarray) -> np.ndarray:
+    """Return numbers of 64 bits mixed, one to one (SplitMix64)."""
+    numbers = numbers + np.uint64(0x9E3779B97F4A7C15)
+    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ (numbers >> np.uint64(31))
 
 
 def _transposed(pattern: Pattern, values: np.ndarray) -> np.ndarray:
@@ -138,26 +236,26 @@ def _transposed(pattern: Pattern, values: np.ndarray) -> np.ndarray:
 # --- rows over ranks -------------------------------------------------------------------
 
 
-def _read_rows(path: Path, comm: MPI.Comm, block: int = 1) -> tuple[scipy.sparse.csr_matrix, Layout]:
-    """Return (local rows with global columns, layout)."""
+def _read_rows(path: Path, comm: MPI.Comm, block: int = 1) -> tuple[scipy.sparse.csr_matrix, Layout, Origin]:
+    """Return (local rows with global columns, layout, what was found)."""
     suffix = suffix_of(path)
     if suffix is None:
         raise InputError(f"{path}: not a matrix file; its name must end with one of {', '.join(SUFFIXES)}")
     if suffix == ".petsc":
-        return _load_petsc(path, comm)
-    whole = scipy.sparse.csr_matrix((0, 0))  # of rank 0
+        return _load_petsc(path, comm, block)
+    loaded = Loaded(scipy.sparse.csr_matrix((0, 0)))  # of rank 0
     with agreement(comm):
         if comm.rank == 0:
-            whole = matrix_formats.load_matrix(path, suffix)
-    return _deal(whole, comm, block)
+            loaded = matrix_formats.load_matrix(path, suffix)
+    said, rounding = comm.bcast((loaded.said, loaded.rounding))
+    rows, layout = _deal(loaded.matrix, comm, block)
+    return rows, layout, Origin(str(path), said=said, rounding=rounding)
 
 
 def _deal(whole: scipy.sparse.csr_matrix, comm: MPI.Comm, block: int) -> tuple[scipy.sparse.csr_matrix, Layout]:
     """Send each rank its rows of the matrix that rank 0 has."""
     n = comm.bcast(whole.shape[0] if comm.rank == 0 else None)
-    if block < 1 or n % block:
-        raise InputError(f"blocks of {block}: {n} variables are not a whole number of them")
-    layout = Layout.from_size(n, comm, block)
+    layout = _layout(n, comm, block)
     if comm.size == 1:
         return whole, layout
     # Where each rank's entries begin, and the kinds of the arrays. Rank 0 sends views, which takes no memory.
@@ -181,6 +279,13 @@ def _deal(whole: scipy.sparse.csr_matrix, comm: MPI.Comm, block: int) -> tuple[s
     return scipy.sparse.csr_matrix((data, indices, indptr - begin[comm.rank]), (layout.n_local, n)), layout
 
 
+def _layout(n: int, comm: MPI.Comm, block: int) -> Layout:
+    """Return the layout of n rows in whole blocks. Collective."""
+    if block < 1 or n % block:
+        raise InputError(f"blocks of {block}: {n} variables are not a whole number of them")
+    return Layout.from_size(n, comm, block)
+
+
 def _on_pattern(rows: scipy.sparse.csr_matrix, pattern: Pattern) -> np.ndarray:
     """Return the values (nnz_local,) of rows on a pattern that contains them."""
     if len(rows.indices) == pattern.nnz_local:
@@ -193,18 +298,31 @@ def _on_pattern(rows: scipy.sparse.csr_matrix, pattern: Pattern) -> np.ndarray:
     return values
 
 
-def _load_petsc(path: Path, comm: MPI.Comm) -> tuple[scipy.sparse.csr_matrix, Layout]:
+def _load_petsc(path: Path, comm: MPI.Comm, block: int) -> tuple[scipy.sparse.csr_matrix, Layout, Origin]:
+    """Return the rows of a PETSc binary matrix, each rank's read by itself. Collective."""
+    head: PetscHead | None = None
     with agreement(comm):
         if comm.rank == 0:
-            matrix_formats.check_petsc_matrix(path)
-    viewer = PETSc.Viewer().createBinary(str(path), "r", comm=comm)
-    matrix = PETSc.Mat().create(comm)
-    matrix.setType("aij")
-    matrix.load(viewer)
-    viewer.destroy()
-    layout = Layout.from_local(matrix.getLocalSize()[0], comm)
-    indptr, indices, data = matrix.getValuesCSR()
-    rows = scipy.sparse.csr_matrix((data, indices, indptr), (layout.n_local, layout.n))
-    rows.sum_duplicates()
-    matrix.destroy()
-    return rows, layout
+            head = matrix_formats.check_petsc_matrix(path)
+    head = comm.bcast(head)
+    layout = _layout(head.rows, comm, block)
+    with agreement(comm):
+        lengths = head.read(path, "lengths", layout.start, layout.stop).astype(np.int64)
+    before = sum(comm.allgather(int(lengths.sum()))[: comm.rank])
+    said: tuple[str, ...] = ()
+    with agreement(comm):
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        indices, data = (
+            head.read(path, part, before, before + int(indptr[-1])) for part in ("columns", "numbers")
+        )
+        if data.dtype.kind == "c" and not complex_scalars():
+            if matrix_formats.has_imaginary_part(data):
+                raise InputError(f"{path}: its numbers are complex: they take {another_build(True)}")
+            data, said = data.real, (matrix_formats.REAL_AFTER_ALL,)
+        rounding = rounding_of_type(data)
+        rows = scipy.sparse.csr_matrix(
+            (data.astype(PETSc.ScalarType), indices, indptr), (layout.n_local, layout.n)
+        )
+        rows.sum_duplicates()
+    rounding = next((one for one in comm.allgather(rounding) if one), FULL)
+    return rows, layout, Origin(str(path), said=said, rounding=rounding)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,13 +15,40 @@ import scipy.sparse
 from sparsehess.errors import InputError, StackError
 from sparsehess.runtime import PETSc, another_build, complex_scalars
 from sparsehess.storage import matrix_market
+from sparsehess.storage.decimal_digits import FULL, Rounding, find_rounding, rounding_of_type
 from sparsehess.storage.hdf5 import open_hdf5
 from sparsehess.storage.matrix_market import MOST_SHRUNK, check_sizes
 
-_PETSC_MATRIX = 1211216  # what PETSc's binary files of matrices begin with
+# What PETSc's binary files of matrices begin with.
+_PETSC_MATRIX = 1211216
+
+# Suffixes of formats whose numbers are text.
+_TEXT = (".mtx", ".mtx.gz")
+
+# What is said of a complex file that is read as real.
+REAL_AFTER_ALL = "its numbers are complex, all without an imaginary part: read as real"
 
 
-def load_matrix(path: Path, suffix: str) -> scipy.sparse.csr_matrix:
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """The matrix of a file, on the rank that has read it.
+
+    Attributes
+    ----------
+    matrix
+        Of PETSc's scalars, without duplicates.
+    said
+        What is to be said of how it was read, a sentence each.
+    rounding
+        By how much its entries may have been rounded when they were written.
+    """
+
+    matrix: scipy.sparse.csr_matrix
+    said: tuple[str, ...] = ()
+    rounding: Rounding = FULL
+
+
+def load_matrix(path: Path, suffix: str) -> Loaded:
     """Return the matrix of a file of one rank, sizes checked before memory is taken.
 
     Not collective.
@@ -32,14 +60,12 @@ def load_matrix(path: Path, suffix: str) -> scipy.sparse.csr_matrix:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    reader = {
-        ".mtx": matrix_market.load_matrix_market,
-        ".mtx.gz": matrix_market.load_matrix_market,
-        ".npz": _load_npz,
-        ".h5": _load_h5,
-    }[suffix]
+    said: tuple[str, ...] = ()
     try:
-        matrix = reader(path)
+        if suffix in _TEXT:
+            matrix, said = matrix_market.load_matrix_market(path)
+        else:
+            matrix = {".npz": _load_npz, ".h5": _load_h5}[suffix](path)
     except (InputError, StackError):
         raise
     except MemoryError as error:
@@ -48,15 +74,26 @@ def load_matrix(path: Path, suffix: str) -> scipy.sparse.csr_matrix:
         raise InputError(f"{path}: damaged or not of its format: {' '.join(str(error).split())[:200]}") from error
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise InputError(f"{path}: a Hessian is square; this matrix is {' x '.join(map(str, matrix.shape))}")
-    if matrix.dtype.kind == "c" and not complex_scalars():
-        raise InputError(f"{path}: a Hessian is real here, this matrix is complex: it takes {another_build(True)}")
     if matrix.dtype.kind not in "fiubc":
         raise InputError(f"{path}: a Hessian is numbers; this matrix is {matrix.dtype}")
+    if matrix.dtype.kind == "c" and not complex_scalars():
+        if has_imaginary_part(matrix):
+            raise InputError(
+                f"{path}: a Hessian is real here, this matrix is complex: it takes {another_build(True)}"
+            )
+        matrix, said = matrix.real, (*said, REAL_AFTER_ALL)
+    stored = matrix.data if scipy.sparse.issparse(matrix) else matrix
+    rounding = find_rounding(stored) if suffix in _TEXT else rounding_of_type(stored)
     matrix = scipy.sparse.csr_matrix(matrix, dtype=PETSc.ScalarType)
     matrix.sum_duplicates()
     if matrix.shape[0] == 0 or matrix.nnz == 0:
         raise InputError(f"{path}: the matrix is empty ({matrix.shape[0]} rows, {matrix.nnz} entries)")
-    return matrix
+    return Loaded(matrix, said, rounding)
+
+
+def has_imaginary_part(matrix: Any) -> bool:
+    """Return whether a complex array or sparse matrix has an entry that is not real. Not collective."""
+    return bool(np.count_nonzero((matrix.data if scipy.sparse.issparse(matrix) else matrix).imag))
 
 
 def read_claimed_bytes(path: str | os.PathLike[str]) -> int:
@@ -178,39 +215,76 @@ def _load_h5(path: Path) -> scipy.sparse.csr_matrix:
     return _whole(path, matrix)
 
 
-_PETSC_MATRIX = 1211216
+@dataclass(frozen=True)
+class PetscHead:
+    """The head of a PETSc binary matrix, of any PETSc: kinds of indices and numbers, sizes.
+
+    Attributes
+    ----------
+    index, number
+        Big-endian types.
+    rows, entries
+        Sizes.
+    """
+
+    index: np.dtype
+    number: np.dtype
+    rows: int
+    entries: int
+
+    def read(self, path: Path, part: str, first: int, last: int) -> np.ndarray:
+        """Return a range of the `lengths` of rows, of the `columns` or of the `numbers` of entries.
+
+        Not collective.
+
+        Raises
+        ------
+        InputError
+            The file has become shorter.
+        """
+        lengths = 4 * self.index.itemsize
+        columns = lengths + self.rows * self.index.itemsize
+        begin, kind = {
+            "lengths": (lengths, self.index),
+            "columns": (columns, self.index),
+            "numbers": (columns + self.entries * self.index.itemsize, self.number),
+        }[part]
+        with open(path, "rb") as stream:
+            found = np.fromfile(stream, kind, last - first, offset=begin + first * kind.itemsize)
+        if len(found) != last - first:
+            raise InputError(f"{path}: truncated while it was read")
+        return found.astype(kind.newbyteorder("="))
 
 
-def check_petsc_matrix(path: Path) -> None:
-    """Read a PETSc binary matrix in pieces and refuse it if anything in it does not fit."""
+def check_petsc_matrix(path: Path) -> PetscHead:
+    """Read a PETSc binary matrix in pieces, refuse it if anything in it does not fit, and return its head.
+
+    Not collective.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    index = np.dtype(PETSc.IntType).newbyteorder(">")
     size = os.path.getsize(path)
     with open(path, "rb") as stream:
-        first = stream.read(4 * index.itemsize)
-        head = np.frombuffer(first[: len(first) // index.itemsize * index.itemsize], index)
-        if len(head) < 4 or head[0] != _PETSC_MATRIX:
-            raise InputError(f"{path}: not a PETSc binary matrix with {8 * index.itemsize}-bit indices")
+        first = stream.read(32)
+        heads = (np.frombuffer(first[: len(first) // n * n], f">i{n}")[:4] for n in (4, 8))
+        head = next((head for head in heads if len(head) == 4 and head[0] == _PETSC_MATRIX), None)
+        if head is None:
+            raise InputError(f"{path}: not a PETSc binary matrix")
+        index = head.dtype
         rows, columns, entries = (int(number) for number in head[1:])
         if rows != columns:
             raise InputError(f"{path}: a Hessian is square; this matrix is {rows} x {columns}")
         if rows <= 0 or entries <= 0:
             raise InputError(f"{path}: the matrix is empty or dense ({rows} rows, {entries} entries)")
-        number = np.dtype(PETSc.ScalarType).itemsize
         beside = index.itemsize * (4 + rows + entries)
-        if number == 8 and size == beside + 16 * entries:
+        own = np.dtype(PETSc.ScalarType).newbyteorder(">")
+        kinds = (np.dtype(name) for name in (">c16", ">f8", ">f4"))
+        number = next((kind for kind in kinds if size == beside + kind.itemsize * entries), own)
+        if size < beside + number.itemsize * entries:
             raise InputError(
-                f"{path}: its numbers are complex, those of this PETSc are real: it takes {another_build(True)}"
+                f"{path}: claims {beside + number.itemsize * entries} bytes and has {size}: truncated"
             )
-        if number == 16 and size == beside + 8 * entries:
-            raise InputError(
-                f"{path}: its numbers are real, those of this PETSc are complex: store it as .npz or .mtx, or "
-                f"take {another_build(False)}"
-            )
-        needed = beside + number * entries
-        if size < needed:
-            raise InputError(f"{path}: claims {needed} bytes and has {size}: truncated")
+        stream.seek(4 * index.itemsize)
         total = 0
         for part in _pieces(stream, index, rows):
             if part.min() < 0:
@@ -221,6 +295,7 @@ def check_petsc_matrix(path: Path) -> None:
         for part in _pieces(stream, index, entries):
             if part.min() < 0 or part.max() >= columns:
                 raise InputError(f"{path}: a column is outside 0..{columns - 1}: damaged")
+    return PetscHead(index, number, rows, entries)
 
 
 def _pieces(stream: BinaryIO, dtype: np.dtype, count: int, piece: int = 2**20) -> Iterator[np.ndarray]:

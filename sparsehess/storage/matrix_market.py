@@ -16,11 +16,18 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import scipy.sparse
 
 from sparsehess.errors import InputError
 
 # Deflate cannot shrink by more than this.
 MOST_SHRUNK = 1032
+
+# Entries that stand in for each other may differ by this part of the largest.
+MOST_UNEQUAL = 1e-6
+
+# Bytes as they are read: exponents of Fortran, and no zero bytes.
+_AS_READ = bytes.maketrans(b"Dd\0", b"Ee?")
 
 
 @dataclass(frozen=True)
@@ -76,26 +83,73 @@ def read_head(path: Path) -> MatrixMarketHead:
     return MatrixMarketHead(rows, columns, entries, coordinate, kind, symmetry)
 
 
-def load_matrix_market(path: Path) -> Any:
-    """Return the matrix of a file, sparse or dense as it is stored.
+def load_matrix_market(path: Path) -> tuple[Any, tuple[str, ...]]:
+    """Return the matrix of a file, sparse or dense as it is stored, and what is to be said of it.
 
     Not collective.
     """
     told = read_head(path)
     if not told.coordinate:
         return _dense(path, told)
-    if path.suffix != ".gz" and _is_text(path):
-        return _read(path)
-    with _opener(path)(path, "rb") as stream:
-        return _read(io.BufferedReader(_Text(stream)))
-
-
-def _read(source: Path | io.BufferedReader) -> Any:
-    """Return the sparse array of a file, or a sparse matrix where SciPy reads no arrays."""
+    if told.symmetry not in ("general", "symmetric", "hermitian"):
+        raise InputError(f"{path}: general, symmetric or Hermitian, not {told.symmetry}")
     from scipy.io import mmread  # 20 ms on every rank, and needed on one
 
+    # Sparse arrays, or matrices where SciPy reads no arrays.
     kind = {"spmatrix": False} if "spmatrix" in inspect.signature(mmread).parameters else {}
-    return mmread(source, **kind)
+    with _opener(path)(path, "rb") as stream:
+        entries = mmread(io.BufferedReader(_Entries(stream)), **kind)
+    if told.symmetry == "general":
+        return entries, ()
+    if told.rows != told.columns:
+        raise InputError(f"{path}: {told.symmetry}, but {told.rows} x {told.columns}")
+    return _with_other_triangle(path, entries, told.symmetry)
+
+
+def _with_other_triangle(path: Path, entries: Any, symmetry: str) -> tuple[Any, tuple[str, ...]]:
+    """Return the whole of a symmetric or Hermitian matrix whose head says so, and what is to be said of it.
+
+    Each entry stands for its mirror too. A file of both triangles, each entry once, is the whole matrix already.
+    """
+    row, column, data = entries.row.astype(np.int64), entries.col.astype(np.int64), entries.data
+    mirrored = data.conj() if symmetry == "hermitian" else data
+    said: tuple[str, ...] = ()
+    below, above = row > column, row < column
+    if below.any() and above.any():
+        shape, sums = entries.shape, []
+        for values, i, j, here in ((data, row, column, below), (mirrored, column, row, above)):
+            one = scipy.sparse.csr_matrix((values[here], (i[here], j[here])), shape)
+            one.sum_duplicates()
+            sums.append(one)
+        lower, upper = sums
+        both = _number_in_both(lower, upper)
+        if both == lower.nnz == upper.nnz and _nearly_equal(lower.data, upper.data):
+            diagonal = row[row == column]
+            if both != below.sum() or both != above.sum() or len(np.unique(diagonal)) != len(diagonal):
+                raise InputError(
+                    f"{path}: its head says {symmetry}, both triangles are stored, and entries several times: "
+                    "write general in the first line if these are all entries, or one triangle alone"
+                )
+            return entries, (f"the head says {symmetry}, both triangles are stored: each entry is taken once",)
+        if both:
+            said = (f"{both} entries stand in both triangles, and the head says {symmetry}: they are summed",)
+    off = row != column
+    parts = np.concatenate([row, column[off]]), np.concatenate([column, row[off]])
+    return scipy.sparse.coo_matrix((np.concatenate([data, mirrored[off]]), parts), entries.shape), said
+
+
+def _number_in_both(one: scipy.sparse.csr_matrix, other: scipy.sparse.csr_matrix) -> int:
+    """Return the number of places that two matrices without duplicates both store."""
+    first, second = (
+        np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr)) * matrix.shape[1]
+        + matrix.indices
+        for matrix in (one, other)
+    )
+    return len(np.intersect1d(first, second, assume_unique=True))
+
+
+def _nearly_equal(one: np.ndarray, other: np.ndarray) -> bool:
+    return bool(np.abs(one - other).max() <= MOST_UNEQUAL * np.abs(one).max())
 
 
 def check_sizes(path: Path, rows: int, columns: int, entries: int, most_entries: int) -> None:
@@ -115,25 +169,16 @@ def _opener(path: Path) -> Callable[[Path, str], Any]:
     return gzip.open if path.suffix == ".gz" else open
 
 
-def _is_text(path: Path) -> bool:
-    """Return whether a file has no zero bytes and ends with a line end."""
-    with open(path, "rb") as stream:
-        last = b""
-        while piece := stream.read(2**20):
-            if b"\0" in piece:
-                return False
-            last = piece
-    return last.endswith(b"\n")
+class _Entries(io.RawIOBase):
+    """The stream of a file of format coordinate, as SciPy reads it without harm.
 
-
-class _Text(io.RawIOBase):
-    """A stream whose last line ends and that has no zero bytes: SciPy's reader runs beyond both.
-
-    A zero byte becomes a question mark, which the reader refuses.
+    The head says general: what its symmetry stands for is seen to here. Exponents may be Fortran's, 1.5D+03. The
+    last line ends, and a zero byte becomes a question mark, which the reader refuses: it runs beyond both.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
-        self._stream, self._more = stream, True
+        words = stream.readline(1024).split()
+        self._stream, self._left, self._more = stream, b" ".join([*words[:4], b"general"]) + b"\n", True
 
     def readable(self) -> bool:
         """Return True. Not collective."""
@@ -141,15 +186,17 @@ class _Text(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer; return the number of bytes read. Not collective."""
-        data = self._stream.read(len(buffer)).replace(b"\0", b"?")
+        data = self._left or self._stream.read(len(buffer)).translate(_AS_READ)
         if not data and self._more:
             self._more, data = False, b"\n"
+        self._left = data[len(buffer) :]
+        data = data[: len(buffer)]
         buffer[: len(data)] = data
         return len(data)
 
 
-def _dense(path: Path, told: MatrixMarketHead) -> np.ndarray:
-    """Return the array of a Matrix Market file of format array.
+def _dense(path: Path, told: MatrixMarketHead) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the array of a Matrix Market file of format array, and what is to be said of it.
 
     SciPy's reader writes beyond the end of its array where a file has more values than its head says.
     """
@@ -167,18 +214,25 @@ def _dense(path: Path, told: MatrixMarketHead) -> np.ndarray:
         next(lines)  # the sizes
         number = _NUMBERS[field]
         kind = np.complex128 if number is _pair else np.float64
-        # One more than there should be tells as much as all that a file may hold beyond its claim.
-        values = np.fromiter((number(line) for line in islice(lines, wanted + 1)), kind)
+        # One more than there can be tells as much as all that a file may hold beyond its claim.
+        values = np.fromiter(
+            (number(line.translate(_AS_READ)) for line in islice(lines, rows * columns + 1)), kind
+        )
+    whole = values.reshape((rows, columns), order="F") if len(values) == rows * columns else None
+    if whole is not None and wanted < len(values):
+        if not _nearly_equal(whole, whole.conj().T if symmetry == "hermitian" else whole.T):
+            raise InputError(f"{path}: its head says {symmetry}, and both triangles are stored, which differ")
+        return whole, (f"the head says {symmetry}, both triangles are stored: each entry is taken once",)
     if len(values) != wanted:
         has = "more" if len(values) > wanted else len(values)
         raise InputError(f"{path}: claims {wanted} values and has {has}: damaged")
-    if symmetry == "general":
-        return values.reshape((rows, columns), order="F")
+    if whole is not None:
+        return whole, ()
     whole = np.zeros((rows, rows), values.dtype)
     upper = np.triu_indices(rows)  # by rows what the lower triangle is by columns
     whole[upper] = values.conj() if symmetry == "hermitian" else values
     whole.T[upper] = values
-    return whole
+    return whole, ()
 
 
 def _pair(line: bytes) -> complex:

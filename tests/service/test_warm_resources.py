@@ -49,9 +49,9 @@ def test_a_file_that_changes_is_read_again(comm, folder, monkeypatch):
         assert kept() == 210 * scale
     read = matrix_files.read_matrix
 
-    def late(*arguments):
+    def late(*arguments, **keywords):
         write(5.0)
-        return read(*arguments)
+        return read(*arguments, **keywords)
 
     monkeypatch.setattr(warm_resources, "read_matrix", late)
     write(4.0)

@@ -5,6 +5,9 @@ import json
 import os
 import shutil
 import subprocess
+import warnings
+
+from mpi4py import MPI
 
 import numpy as np
 import pytest
@@ -35,7 +38,7 @@ def test_there_and_back(suffix, folder, comm):
             shutil.copyfileobj(plain, packed)
     comm.Barrier()
     stored = matrix_files.read_matrix(path, comm)
-    assert stored.asymmetry == 0.0
+    assert stored.origin.asymmetry == 0.0
     matrix = stored.to_mat()
     assert frobenius_error(matrix, MATRIX, comm) < 1e-15
     matrix.destroy()
@@ -108,7 +111,7 @@ def test_a_nearly_symmetric_dense_array_is_symmetrised(comm):
         pytest.skip("no data beside the project")
     raw = np.load(path)["H"]
     stored = matrix_files.read_matrix(path, comm)
-    assert 1e-10 < stored.asymmetry < 1e-8
+    assert 1e-10 < stored.origin.asymmetry < 1e-8
     mat = stored.to_mat()
     assert frobenius_error(mat, sp.csr_matrix((raw + raw.T) / 2), comm) < 1e-15
     mat.destroy()
@@ -123,6 +126,134 @@ def test_symmetric_and_pattern_headers(folder, comm):
     comm.Barrier()
     assert matrix_files.read_matrix(folder / "s.mtx", comm).pattern.nnz == 4  # the missing diagonal is stored
     assert matrix_files.read_pattern(folder / "p.mtx", comm).nnz == 5
+
+
+def read_whole(path, comm, **how):
+    """Return (the whole matrix of a file, an array, and its origin), the same on every rank."""
+    stored = matrix_files.read_matrix(path, comm, **how)
+    rows = stored.pattern.to_scipy().astype(stored.values.dtype)
+    rows.data = stored.values
+    whole = np.concatenate(comm.allgather(rows.toarray()))
+    stored.pattern.free()
+    return whole, stored.origin
+
+
+def write_petsc(path, matrix, index=">i4", number=">f8"):
+    """Write a matrix in PETSc's format, as a build with these indices and numbers does."""
+    matrix = sp.csr_matrix(matrix)
+    head = np.array([1211216, *matrix.shape, matrix.nnz], index)
+    parts = (head, np.diff(matrix.indptr).astype(index), matrix.indices.astype(index), matrix.data.astype(number))
+    path.write_bytes(b"".join(part.tobytes() for part in parts))
+
+
+HALF = sp.csr_matrix(sp.triu(MATRIX) + sp.diags(np.arange(60) % 2.0))
+
+
+@pytest.mark.parametrize("suffix", [".mtx", "array.mtx", ".npz", ".petsc", ".h5"])
+@pytest.mark.parametrize("triangle", ["upper", "lower"])
+def test_one_triangle_is_named_and_completed_where_that_is_asked_for(suffix, triangle, folder, comm):
+    path = folder / f"half{suffix}"
+    half = HALF if triangle == "upper" else HALF.T.tocsr()
+    if comm.rank == 0:
+        if suffix.endswith(".mtx"):
+            scipy.io.mmwrite(path, half.toarray() if "array" in suffix else half, symmetry="general", precision=17)
+        elif suffix == ".npz":
+            sp.save_npz(path, half)
+        elif suffix == ".petsc":
+            write_petsc(path, half)
+        else:
+            with pytest.importorskip("h5py").File(path, "w") as file:
+                for name in ("indptr", "indices", "data", "shape"):
+                    file[name] = getattr(half, name)
+    comm.Barrier()
+    with pytest.raises(InputError, match=f"only the {triangle} triangle is stored; --one-triangle"):
+        matrix_files.read_matrix(path, comm)
+    whole, origin = read_whole(path, comm, one_triangle=True)
+    assert np.array_equal(whole, (HALF + sp.triu(HALF, 1).T).toarray())
+    assert len(origin.said) == 1 and f"its {triangle} triangle alone" in origin.said[0] and not origin.asymmetry
+
+
+def test_what_is_whole_stays_as_it_is_where_one_triangle_is_allowed(folder, comm):
+    unlike = sp.csr_matrix([[1.0, 2.0], [3.0, 4.0]])
+    if comm.rank == 0:
+        sp.save_npz(folder / "whole.npz", MATRIX)
+        sp.save_npz(folder / "diagonal.npz", sp.identity(7, format="csr"))
+        sp.save_npz(folder / "unlike.npz", unlike)
+        scipy.io.mmwrite(folder / "head.mtx", MATRIX, symmetry="symmetric")
+    comm.Barrier()
+    for name, exact in (("whole.npz", MATRIX), ("diagonal.npz", sp.identity(7)), ("head.mtx", MATRIX)):
+        whole, origin = read_whole(folder / name, comm, one_triangle=True)
+        assert np.allclose(whole, exact.toarray(), rtol=1e-15, atol=0) and not origin.said
+    with pytest.raises(InputError, match="not symmetric: entry"):
+        matrix_files.read_matrix(folder / "unlike.npz", comm, one_triangle=True)
+
+
+@pytest.mark.parametrize(
+    "suffix", ["symmetric.mtx", "hermitian.mtx", "general.mtx", "array.mtx", ".npz", ".petsc"]
+)
+@pytest.mark.parametrize("imaginary", [0.0, 1e-30])
+def test_complex_numbers_without_imaginary_part_are_read_as_real(suffix, imaginary, folder, comm):
+    path, given = folder / f"complex{suffix}", sp.csr_matrix(MATRIX, dtype=complex)
+    given[3, 3] += 1j * imaginary
+    if comm.rank == 0:
+        if suffix == "array.mtx":
+            scipy.io.mmwrite(path, given.toarray(), symmetry="general")
+        elif suffix.endswith(".mtx"):
+            scipy.io.mmwrite(path, given if suffix[0] == "g" else sp.tril(given), symmetry="general")
+            path.write_bytes(path.read_bytes().replace(b"general", suffix.removesuffix(".mtx").encode()))
+        elif suffix == ".npz":
+            sp.save_npz(path, given)
+        else:
+            write_petsc(path, given, number=">c16")
+    comm.Barrier()
+    if imaginary:
+        with pytest.raises(InputError, match="complex"):
+            matrix_files.read_matrix(path, comm)
+        return
+    whole, origin = read_whole(path, comm)
+    assert np.allclose(whole, MATRIX.toarray(), rtol=1e-15, atol=0) and "read as real" in origin.said[0]
+
+
+@pytest.mark.parametrize("index", [">i4", ">i8"])
+@pytest.mark.parametrize("number", [">f8", ">f4", ">c16"])
+def test_binary_files_of_other_builds_of_petsc_are_read(index, number, folder, comm):
+    if comm.rank == 0:
+        write_petsc(folder / "m.petsc", MATRIX, index, number)
+    comm.Barrier()
+    whole, origin = read_whole(folder / "m.petsc", comm)
+    exact = MATRIX.toarray()
+    assert np.array_equal(whole, exact.astype(np.float32) if number == ">f4" else exact)
+    assert origin.rounding.digits == (7 if number == ">f4" else None)
+
+
+def test_a_digest_stands_for_all_entries_on_any_number_of_ranks(folder, comm):
+    if comm.rank == 0:
+        write_petsc(folder / "m.petsc", MATRIX)
+        sp.save_npz(folder / "m.npz", MATRIX)
+        scipy.io.mmwrite(folder / "m.mtx", MATRIX, symmetry="symmetric", precision=17)
+        other = MATRIX.copy()
+        other.data[0] *= 1 + 2.3e-16
+        sp.save_npz(folder / "other.npz", other)
+        moved = MATRIX.tocoo()
+        sp.save_npz(folder / "moved.npz", sp.coo_matrix((moved.data, (59 - moved.row, 59 - moved.col))).tocsr())
+    comm.Barrier()
+    known = [read_whole(folder / name, comm)[1].digest for name in ("m.petsc", "m.npz", "m.mtx")]
+    assert known[0] == known[1] == known[2] == read_whole(folder / "m.npz", MPI.COMM_SELF)[1].digest
+    assert (
+        len({known[0], *(read_whole(folder / f"{name}.npz", comm)[1].digest for name in ("other", "moved"))}) == 3
+    )
+
+
+def test_the_least_and_the_largest_numbers_are_read_as_they_are(folder, comm):
+    exact = np.diag([1e300, 1.7e308, 5e-324, 1e-310]) + 2e300 * np.eye(4)[::-1]
+    if comm.rank == 0:
+        np.savez(folder / "m.npz", exact)
+        scipy.io.mmwrite(folder / "m.mtx", sp.coo_matrix(exact), symmetry="symmetric", precision=17)
+    comm.Barrier()
+    for name in ("m.npz", "m.mtx"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert np.array_equal(read_whole(folder / name, comm)[0], exact)
 
 
 def damaged(folder):
@@ -165,7 +296,7 @@ def damaged(folder):
         "object.npz": (lambda p: np.savez(p, a=np.array([[{}]], object)), "never loaded"),
         "many.npz": (lambda p: np.savez(p, a=np.eye(2), b=np.eye(2)), "neither"),
         "wide.npz": (lambda p: sp.save_npz(p, sp.csr_matrix(np.ones((2, 3)))), "2 x 3"),
-        "complex.npz": (lambda p: sp.save_npz(p, sp.identity(3, dtype=complex)), "real"),
+        "complex.npz": (lambda p: sp.save_npz(p, sp.csr_matrix([[1, 1e-300j], [-1e-300j, 1]])), "real"),
         "inf.npz": (lambda p: sp.save_npz(p, one), r"entry \(1, 1\) is inf"),
         "skew.npz": (
             lambda p: sp.save_npz(p, sp.csr_matrix([[1.0, 2.0], [3.0, 4.0]])),

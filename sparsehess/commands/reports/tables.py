@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sparsehess.derivatives.units import Units
     from sparsehess.eigen.problem.spectrum import Spectrum
+    from sparsehess.storage.matrix_files import Origin
 
 
 def format_columns(rows: Sequence[Sequence[str]]) -> str:
@@ -43,6 +44,16 @@ def spectrum_table(spectrum: Spectrum, units: Units | None, zero: float) -> str:
             row.append(f"{abs(frequencies[i]):.4f}" + ("i" if frequencies[i] < 0 and abs(value) > zero else ""))
         rows.append([*row, f"{spectrum.residuals[i]:.1e}", note])
     return format_table(heads, rows)
+
+
+def reading_notes(origins: Sequence[Origin]) -> list[str]:
+    """Return what is to be said of how files were read, a sentence each. Not collective."""
+    return [f"{origin.path}: {sentence}" for origin in origins for sentence in origin.said]
+
+
+def notes_told(origins: Sequence[Origin]) -> str:
+    """Return what is to be said of how files were read, lines that follow others. Not collective."""
+    return "".join(f"\nnote         {sentence}" for sentence in reading_notes(origins))
 
 
 def count_line(spectrum: Spectrum) -> str:
