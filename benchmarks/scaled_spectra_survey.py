@@ -284,18 +284,22 @@ def work(names, peers):
             tell(name=name, skipped=True)
             continue
         what, arguments, chosen = questions[question]
-        tell(begun=name)
-        began = time.perf_counter()
-        verdict, said = ours(comm, pencil, what, arguments, chosen)
-        seconds = time.perf_counter() - began
         if what == "inertia":
             truth = f"{pencil.signs} + {pencil.infinite} infinite"
         else:
             truth = short(pencil.top[-arguments["k"] :] if chosen is None else pencil.values[chosen])
         facts = {
-            "name": name, "kind": str(kind), "words": pencil.words, "what": what, "arguments": str(arguments),
-            "verdict": verdict, "said": said, "truth": truth, "seconds": seconds,
-        }  # fmt: skip
+            "kind": str(kind),
+            "words": pencil.words,
+            "what": what,
+            "arguments": str(arguments),
+            "truth": truth,
+        }
+        tell(begun=name, facts=facts)
+        began = time.perf_counter()
+        verdict, said = ours(comm, pencil, what, arguments, chosen)
+        seconds = time.perf_counter() - began
+        facts |= {"name": name, "verdict": verdict, "said": said, "seconds": seconds}
         tell(**facts)
         if peers:
             tell(begun=name, peer="slepc4py")
@@ -345,10 +349,10 @@ class Worker:
                 continue
 
 
-def unanswered(name, verdict, said, seconds):
+def unanswered(name, verdict, said, seconds, facts=None):
     """Return the facts of a run that told nothing itself."""
-    facts = dict.fromkeys(("kind", "words", "what", "arguments", "truth"), "?")
-    return {**facts, "name": name, "verdict": verdict, "said": said, "seconds": seconds}
+    unknown = dict.fromkeys(("kind", "words", "what", "arguments", "truth"), "?")
+    return {**unknown, **(facts or {}), "name": name, "verdict": verdict, "said": said, "seconds": seconds}
 
 
 def surveyed(names, ranks, limit, peers):
@@ -356,6 +360,7 @@ def surveyed(names, ranks, limit, peers):
     left = list(names)
     while left:
         worker, at, peer = Worker(left, ranks, peers), left[0], ""
+        facts = None
         answered = set()
         while True:
             try:
@@ -367,7 +372,7 @@ def surveyed(names, ranks, limit, peers):
                 left = [name for name in left if name not in answered]
                 if left and not peer and at in left:
                     how = "no end" if message == "late" else "broken"
-                    yield unanswered(at, how, f"status {worker.process.returncode}", limit)
+                    yield unanswered(at, how, f"status {worker.process.returncode}", limit, facts)
                     left.remove(at)
                 elif left and peer:
                     yield {"name": at, "peer": peer, "verdict": "died"}
@@ -376,7 +381,7 @@ def surveyed(names, ranks, limit, peers):
                     left.pop(0)
                 break
             if "begun" in message:
-                at, peer = message["begun"], message.get("peer", "")
+                at, peer, facts = message["begun"], message.get("peer", ""), message.get("facts")
             else:
                 if "peer" not in message:
                     answered.add(message["name"])

@@ -39,6 +39,8 @@ class Pencil:
         How many finite ones are above the others by so much that these say nothing of them: penalties do that.
     top
         The six largest finite ones; None where nothing tells them.
+    definite
+        Whether K is known to be positive definite though eigenvalues are null beside `shift`.
     shift
         K + shift M is positive definite on what is not infinite: about a low eigenvalue.
     """
@@ -52,6 +54,7 @@ class Pencil:
     shift: float
     above: int = 0
     top: np.ndarray | None = None
+    definite: bool = False
 
     @property
     def n(self) -> int:
@@ -77,6 +80,8 @@ class Pencil:
         blurred = (np.abs(self.values) <= _FELT * self.doubts) & (_FELT * self.doubts > 1e-3 * self.shift)
         sure = replace(self, values=self.values[~blurred], doubts=self.doubts[~blurred]).signs
         counts = (negative, zero, positive)
+        if self.definite and positive > sure[2] and not negative:  # tiny ones may be told from zero
+            counts = (0, sure[1], positive - (sure[1] - zero))
         many = sum(counts) == len(self.values) + self.above and infinite == self.infinite
         right = many and all(count >= least for count, least in zip(counts, sure, strict=True))
         settled = not (blurred & (np.abs(self.values) <= 10 * self.doubts)).any() and counts == self.signs
@@ -270,7 +275,11 @@ def weighted(pencil, rng, share, factor):
     m = np.zeros(pencil.n)
     m[chosen] = factor * M.diagonal().max()
     M = sp.csr_matrix(M + sp.diags(m))
-    return replace(plain(pencil.K, M, pencil.shift), words=f"{pencil.words}, {len(chosen)} masses of {factor:.0e}")
+    return replace(
+        plain(pencil.K, M, pencil.shift),
+        words=f"{pencil.words}, {len(chosen)} masses of {factor:.0e}",
+        definite=bool(pencil.values[0] > 1e-3 * pencil.shift),
+    )
 
 
 def low_rank_mass(pencil, rng, share):
