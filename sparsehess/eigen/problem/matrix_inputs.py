@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
+
+from mpi4py import MPI
 
 import numpy as np
 import scipy.sparse
@@ -14,10 +16,6 @@ from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, agreement, aij, another_build, complex_scalars, destroy
 from sparsehess.runtime.random_numbers import draw_uniform
 from sparsehess.runtime.validation import reals
-
-if TYPE_CHECKING:
-    from mpi4py import MPI
-
 
 # What a caller may give for a matrix: a Vec or (n,) array is a diagonal. Every rank holds all of an array.
 MatrixLike: TypeAlias = "PETSc.Mat | PETSc.Vec | scipy.sparse.spmatrix | scipy.sparse.sparray | np.ndarray"
@@ -168,6 +166,10 @@ def check_symmetric(name: str, matrix: PETSc.Mat, scale: np.ndarray, layout: Lay
         matrix.mult(x, image)
         image_of.append(image.getArray(readonly=True).copy())
     destroy(x, y, image)
+    # By a power of two, after which squares are numbers that are not zero.
+    largest = max(float(np.abs(scale * one).max(initial=0.0)) for one in image_of)
+    power = -int(np.frexp(layout.comm.allreduce(largest, MPI.MAX))[1])
+    image_of = [_times_power_of_two(one, power) for one in image_of]
     forth, back = draws[0] @ image_of[1], np.conj(draws[1] @ image_of[0])
     # As large as x'(H y) could be, the signs of its terms apart.
     size = sum(float(np.sum(np.abs(scale * one) ** 2)) for one in image_of)
@@ -178,10 +180,30 @@ def check_symmetric(name: str, matrix: PETSc.Mat, scale: np.ndarray, layout: Lay
     if not apart <= allowed * size:
         raise InputError(
             f"{name} is not {'Hermitian' if complex_scalars() else 'symmetric'}: x'(H y) and y'(H x) differ by "
-            f"{apart / size if size > 0 else np.inf:.1e} of its size "
-            "(products in single precision are for MatrixFree to know: precision='single')"
+            f"{apart / size if size > 0 else np.inf:.1e} of its size {_why_unsymmetric(matrix, layout)}"
         )
     return float(apart / size) if size > 0 else 0.0
+
+
+def _times_power_of_two(values: np.ndarray, power: int) -> np.ndarray:
+    """Return numbers times two to a power, which itself may be no number."""
+    for part in (power // 2, power - power // 2):
+        values = values * 2.0**part
+    return values
+
+
+def _why_unsymmetric(matrix: PETSc.Mat, layout: Layout) -> str:
+    """Return what may be the reason that a matrix is not symmetric, in brackets. Collective."""
+    if "aij" in matrix.getType() and "sbaij" not in matrix.getType():
+        indptr, indices, values = matrix.getValuesCSR()
+        row = np.repeat(np.arange(layout.start, layout.stop), np.diff(indptr))
+        counts = [np.count_nonzero((values != 0) & side) for side in (indices > row, indices < row)]
+        above, below = layout.comm.allreduce(np.array(counts))
+        if not (above and below):
+            return (
+                f"(only its {'upper' if above else 'lower'} triangle T has entries: the whole is T + T' - diag(T))"
+            )
+    return "(products in single precision are for MatrixFree to know: precision='single')"
 
 
 def _check_kind(name: str, dtype: np.dtype) -> None:

@@ -1,5 +1,7 @@
 """Matrices of callers: what is taken, and what is refused."""
 
+import warnings
+
 from petsc4py import PETSc
 
 import numpy as np
@@ -41,7 +43,14 @@ def test_petsc_objects_go_in_and_stay_the_callers(comm):
         (sp.identity(5), {"tol": 2.0}, "tol=2.0"),
         (sp.identity(5), {"target": np.inf}, "target=inf"),
         (sp.csr_matrix(np.ones((3, 4))), {"k": 1}, "3 x 4"),
-        (sp.csr_matrix(np.triu(np.ones((5, 5)))), {"k": 1}, "not symmetric"),
+        (
+            sp.csr_matrix(np.triu(np.ones((5, 5)))),
+            {"k": 1},
+            "not symmetric.*only its upper triangle T has entries",
+        ),
+        (np.tril(np.ones((5, 5))), {"k": 1}, "not symmetric.*only its lower triangle T has entries"),
+        (np.eye(5), {"k": 1, "mass": np.tril(np.ones((5, 5)))}, "mass matrix is not symmetric.*only its lower"),
+        (sp.csr_matrix([[1.0, 2.0], [1.0, 3.0]]), {"k": 1}, "not symmetric.*single precision"),
         (sp.diags([1.0, np.nan, 2.0]), {"k": 1}, "not finite"),
         (sp.identity(5), {"k": 1, "mass": -np.ones(5)}, "positive semidefinite"),
         (sp.identity(5), {"k": 1, "mass": np.ones(4)}, "4 rows"),
@@ -80,3 +89,18 @@ def test_matrices_stored_in_blocks_or_by_their_upper_half(form, comm):
             assert scale * spectrum.eigenvalues == pytest.approx(exact[:4], rel=1e-10)
             assert spectrum.count.certified
     stored.destroy()
+
+
+@pytest.mark.parametrize("size", [1e-310, 1e-300, 1e-155, 1e160, 1e307])
+def test_the_least_and_the_largest_entries(size, comm):
+    """Their squares are no numbers, and nothing warns of it; what is not symmetric is refused all the same."""
+    matrix, exact = laplacian(5, 6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with sh.eigs(matrix * size, 4, comm=comm) as spectrum:
+            assert spectrum.eigenvalues == pytest.approx(exact[:4] * size, rel=1e-11)
+            assert spectrum.count.certified
+        unlike = matrix.tolil()
+        unlike[3, 4] *= 1.001
+        with pytest.raises(InputError, match="not symmetric"):
+            sh.eigs(unlike.tocsr() * size, 4, comm=comm)
