@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,27 @@ class MatrixFree:
         """To what part of its norm products may differ from those of a symmetric matrix."""
         if self.precision == "single":
             return _SINGLE
-        return _DIFFERENCES if self.by_differences else _EXACT
+        return max(_DIFFERENCES, 10 * self.error) if self.by_differences else _EXACT
+
+    @cached_property
+    def error(self) -> float:
+        """About how inexact products are, relative to their size; 0 where nothing but rounding is known.
+
+        Collective the first time after an `update`. Of differences by a second one, along a random direction with
+        half the step: steps and noise both show in what that changes, noise twice over. In single precision its
+        rounding.
+        """
+        if self.precision == "single":
+            return float(np.finfo(np.float32).eps)
+        if not self.by_differences:
+            return 0.0
+        direction = draw_signed(self.objective.layout, self.seed)
+        full, half = self.product(direction), self._by_differences(direction, 0.5)
+        squares = np.array([np.linalg.norm(full - half) ** 2, np.linalg.norm(full) ** 2])
+        apart, size = self.objective.comm.allreduce(squares).tolist()
+        if not np.isfinite(apart + size):
+            return 0.0  # products that are not finite are refused by who takes them
+        return float(np.sqrt(apart / size)) if size > 0 else float(apart > 0)
 
     @property
     def by_differences(self) -> bool:
@@ -104,7 +125,7 @@ class MatrixFree:
     @property
     def diagonal_is_exact(self) -> bool:
         """Whether `diagonal` is no estimate from random products."""
-        return self.objective.pattern is not None
+        return self.objective.pattern is not None or self.objective.layout.n <= _SAMPLES
 
     def update(self, x: np.ndarray | PETSc.Vec) -> None:
         """Take the Hessian at x, of the kind of the objective's x.
@@ -118,24 +139,29 @@ class MatrixFree:
             self.evaluations["noise"] += sum(here.counts.values())
             here.counts.update(gradient=0, energy=0)
         self._steps = plan_steps(scales, self.noise, self._scheme)
+        self.__dict__.pop("error", None)  # that was of another point
 
     def product(self, vector: np.ndarray) -> np.ndarray:
         """Return H v (n_local,) for v (n_local,).
 
         Collective.
         """
-        here, comm = self._evaluations, self.objective.comm
-        if self._scheme == "product":
-            out = here.along(vector[None])[0]
-        else:
-            # As long a step as the variable that moves farthest allows.
-            farthest = max(comm.allgather(float((np.abs(vector) / self._steps.wanted).max(initial=0.0))))
-            if farthest == 0.0:
-                return np.zeros(len(vector))
-            out, _ = directional(here, vector / farthest, self._scheme)
-            out *= farthest
+        if self._scheme != "product":
+            return self._by_differences(vector, 1.0)
+        out = self._evaluations.along(vector[None])[0]
         self._count()
         return out
+
+    def _by_differences(self, vector: np.ndarray, part: float) -> np.ndarray:
+        """Return H v by a difference whose step is this part of the one that is best. Collective."""
+        # As long a step as the variable that moves farthest allows.
+        sizes = np.abs(vector) / (part * self._steps.wanted)
+        farthest = max(self.objective.comm.allgather(float(sizes.max(initial=0.0))))
+        if farthest == 0.0:
+            return np.zeros(len(vector))
+        out, _ = directional(self._evaluations, vector / farthest, self._scheme)
+        self._count()
+        return out * farthest
 
     def products(self, X: np.ndarray) -> np.ndarray:
         """Return H X (n_local, k) for X (n_local, k), in batches where the objective has them.
@@ -151,8 +177,9 @@ class MatrixFree:
     def diagonal(self) -> np.ndarray:
         """Return the diagonal (n_local,).
 
-        Collective. With a pattern exact, from one difference for each colour of a star colouring; else an
-        estimate from 64 random products (Bekas, Kokiopoulou, Saad 2007, equation 5), good enough to precondition.
+        Collective. With a pattern exact, from one difference for each colour of a star colouring, and of up to 64
+        variables, from as many products; else an estimate from 64 random products (Bekas, Kokiopoulou, Saad 2007,
+        equation 5), good enough to precondition.
         """
         here, pattern, layout = self._evaluations, self.objective.pattern, self.objective.layout
         if pattern is not None:
@@ -162,7 +189,12 @@ class MatrixFree:
             out, rows = np.zeros(layout.n_local), np.flatnonzero(coloring.colors >= 0)  # others have none
             out[rows] = found.changes[coloring.colors[rows], rows] / found.taken[rows]
             return out
-        total = np.zeros(layout.n_local)
+        total, own = np.zeros(layout.n_local), np.arange(layout.start, layout.stop)
+        if self.diagonal_is_exact:
+            for column in range(layout.n):
+                unit = (own == column).astype(np.float64)
+                total += unit * self.product(unit)
+            return total
         for sample in range(_SAMPLES):
             signs = np.sign(draw_signed(layout, self.seed + sample))
             total += signs * self.product(signs)

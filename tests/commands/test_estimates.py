@@ -34,8 +34,8 @@ def test_density_trace_and_rank(problems, ranks):
     assert mass["trace"] == pytest.approx(exact.sum() / 2) and mass["stderr"] == 0
     assert abs(inverse["trace"] - (1 / exact).sum()) < 5 * inverse["stderr"] and inverse["samples"] == 40
     assert (gap["rank"], gap["degeneracy"], gap["certified"]) == (47, 3, True)
-    assert blind["method"] == "density" and not blind["certified"] and blind["rank"] == 50
-    assert signs["positive"] == 50 and not signs["certified"] and signs["evaluations"]["gradient"] > 100
+    assert blind["method"] == "inertia" and blind["certified"] and blind["rank"] == 50
+    assert signs["positive"] == 50 and signs["certified"] and signs["evaluations"]["gradient"] > 100
 
 
 def test_what_an_estimate_falls_short_of_is_said(problems):

@@ -10,8 +10,10 @@ import numpy as np
 from sparsehess.eigen.problem.problem import EigenProblem, slepc_tolerance
 from sparsehess.eigen.problem.rayleigh_ritz import rayleigh_ritz
 from sparsehess.eigen.problem.spectrum import SolveSpec
+from sparsehess.eigen.problem.whole_matrix import is_cheaper_whole, whole_problem
 from sparsehess.eigen.solvers.eigs import shortfall, solve
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
+from sparsehess.eigen.solvers.method_choice import products_spent
 from sparsehess.errors import InputError, NotConverged
 from sparsehess.runtime import PETSc, destroy
 
@@ -72,8 +74,9 @@ def curvature(
 ) -> Curvature:
     """Find the sign of the lowest eigenvalue of H x = λ x, or H x = λ M x, and a direction of that curvature.
 
-    *Collective.* Assembled matrices by shift-and-invert, with the count that certifies it. Shells by products: the
-    search ends as soon as a quotient is below zero, and not before the quotient less its error is above.
+    *Collective.* Assembled matrices by shift-and-invert, with the count that certifies it; so small shells, which
+    as many products as they have rows make whole. Others by products: the search ends as soon as a quotient is
+    below zero, and not before the quotient less its error is above.
 
     Parameters
     ----------
@@ -108,6 +111,9 @@ def curvature(
 
 
 def _decided(problem: EigenProblem, seed: int) -> Curvature:
+    if _pays_whole(problem):
+        with whole_problem(problem) as whole:
+            return _decided(whole, seed)
     if not problem.uncounted:
         spectrum = solve(problem, SolveSpec(k=1, seed=seed))
         error = shortfall(spectrum)
@@ -145,6 +151,11 @@ def _decided(problem: EigenProblem, seed: int) -> Curvature:
     raise NotConverged("the sign of the lowest eigenvalue is not decided: assemble the Hessian, for a count")
 
 
+def _pays_whole(problem: EigenProblem) -> bool:
+    """Return whether all of a shell costs no more products than a search. Not collective."""
+    return not problem.assembled and is_cheaper_whole(problem.n, products_spent(SolveSpec(k=1)))
+
+
 def _error(problem: EigenProblem, value: float, backward: float, vector: PETSc.Vec) -> float:
     """Return how far an eigenvalue may be, from the backward error of a vector of norm 1 in the mass. Collective.
 
@@ -169,8 +180,11 @@ def condition_number(problem: EigenProblem, seed: int = 0) -> float:
     Raises
     ------
     InputError
-        A shell that is not positive definite: its least magnitude is inside its spectrum.
+        A large shell that is not positive definite: its least magnitude is inside its spectrum.
     """
+    if _pays_whole(problem):
+        with whole_problem(problem) as whole:
+            return condition_number(whole, seed)
     largest = abs(_single(problem, SolveSpec(k=1, which="magnitude", seed=seed)))
     if problem.assembled:
         least = abs(_single(problem, SolveSpec(k=1, target=0.0, seed=seed)))

@@ -12,6 +12,7 @@ from sparsehess.eigen.estimates.spectral_density import Density, bounds, density
 from sparsehess.eigen.estimates.spectral_measures import Quadratures
 from sparsehess.eigen.problem.factor_memory import factor_memory
 from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.eigen.problem.whole_matrix import is_cheaper_whole, whole_problem
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.errors import InputError
 from sparsehess.runtime import has_package, require_real
@@ -190,7 +191,28 @@ def _counted(
 ) -> Rank:
     """Return the rank of a problem; see `rank`. Collective."""
     require_real("a rank")
+    if not problem.assembled and method != "density":
+        spent = samples * min(steps, problem.n) if method == "auto" else np.inf
+        if is_cheaper_whole(problem.n, spent):
+            with whole_problem(problem) as whole:
+                why = f"{problem.n} products give a matrix-free Hessian of so few variables whole"
+                return _counted_by("inertia", why, whole, threshold, absolute, samples, steps, options, seed)
     method, why = _chosen(problem, method)
+    return _counted_by(method, why, problem, threshold, absolute, samples, steps, options, seed)
+
+
+def _counted_by(
+    method: str,
+    why: str,
+    problem: EigenProblem,
+    threshold: float | str | None,
+    absolute: float | None,
+    samples: int,
+    steps: int,
+    options: dict,
+    seed: int,
+) -> Rank:
+    """Return the rank of a problem by a method. Collective."""
     if method == "density" and options:
         raise InputError("options are for factorizations, which method 'density' makes none of")
     largest = _largest(problem, seed)

@@ -82,14 +82,14 @@ class _Known:
 
 
 def _known_of(matrix: object) -> _Known:
-    """Return what a matrix brings with it. Not collective."""
+    """Return what a matrix brings with it. Collective."""
     if isinstance(matrix, Operator):
         return _Known(matrix.mat, structure=matrix if matrix.knows_counts else None)
     if not isinstance(matrix, (Hessian, MatrixFree)):
         return _Known(matrix)
     objective, error, symmetry = matrix.objective, 0.0, SYMMETRY
     if isinstance(matrix, MatrixFree):
-        symmetry = matrix.exactness
+        symmetry, error = matrix.exactness, matrix.error
     elif matrix.verification is not None:
         error = matrix.verification.hvp_error
     return _Known(

@@ -12,6 +12,7 @@ from sparsehess.eigen.problem.backends import on_backend
 from sparsehess.eigen.problem.matrix_inputs import MatrixLike, VectorsLike
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.spectrum import SolveSpec, Spectrum
+from sparsehess.eigen.problem.whole_matrix import whole_problem
 from sparsehess.eigen.solvers.extremal_eigenpairs import solve_extremal
 from sparsehess.eigen.solvers.interval_eigenpairs import solve_interval
 from sparsehess.eigen.solvers.method_choice import choose_method
@@ -205,6 +206,12 @@ def solve(
 
     Collective. Never raises for pairs that are missing: `shortfall` tells.
     """
+    if not problem.assembled:
+        choice = choose_method(problem, complete_spec(problem, spec))
+        if choice.whole:
+            with whole_problem(problem) as whole:
+                found = solve(whole, replace(spec, method=choice.method), progress, checkpoint)
+            return replace(found, reason=choice.reason)
     scaled = problem.equilibrated
     spec = complete_spec(problem, spec).scaled(-problem.scales.power)
     placed = on_backend(scaled, spec.backend)

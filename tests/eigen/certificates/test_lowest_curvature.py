@@ -46,7 +46,7 @@ def test_signs_of_matrices_and_shells(name, comm):
         mat = PETSc.Mat().createPython(problem.A.getSizes(), Counted(problem.A), comm=comm)
         mat.setUp()
         found = sh.curvature(mat)
-        assert (found.sign, found.certified) == (sign, sign < 0)
+        assert (found.sign, found.certified) == (sign, True)  # so few rows are made whole, and counted
         image = found.direction.duplicate()
         problem.A.mult(found.direction, image)
         assert found.direction.dot(image) == pytest.approx(
@@ -55,18 +55,14 @@ def test_signs_of_matrices_and_shells(name, comm):
         found.direction.destroy()
         image.destroy()
         with sh.EigenProblem.of(mat) as shell:
-            if sign > 0:
-                assert condition_number(shell) == pytest.approx(exact.max() / exact.min(), rel=1e-6)
-            else:
-                with pytest.raises(InputError, match="indefinite"):
-                    condition_number(shell)
+            assert condition_number(shell) == pytest.approx(np.abs(exact).max() / np.abs(exact).min(), rel=1e-6)
         mat.destroy()
 
 
 def test_a_clear_sign_takes_fewer_products(comm):
     spent = []
     for lowest in (-4.0, -1e-5):
-        K = prescribed(np.concatenate([[lowest], np.geomspace(1e-3, 5, 299)]), 5)
+        K = prescribed(np.concatenate([[lowest], np.geomspace(1e-3, 5, 899)]), 5)
         with sh.EigenProblem.of(K, comm=comm) as problem:
             context = Counted(problem.A)
             mat = PETSc.Mat().createPython(problem.A.getSizes(), context, comm=comm)
@@ -75,6 +71,9 @@ def test_a_clear_sign_takes_fewer_products(comm):
             assert found.sign == -1
             spent.append(context.products)
             found.direction.destroy()
+            if lowest == -4.0:
+                with sh.EigenProblem.of(mat) as shell, pytest.raises(InputError, match="indefinite"):
+                    condition_number(shell)
             mat.destroy()
     assert spent[0] < 0.5 * spent[1]
 

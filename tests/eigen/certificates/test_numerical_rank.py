@@ -106,10 +106,13 @@ def test_ranks_and_thresholds(comm):
         assert abs(guessed.rank - 152) <= max(4 * guessed.stderr, 1) and not guessed.certified
         assert guessed.above + guessed.below == guessed.rank and guessed.method == "density"
     mat, _ = shell(K, comm)
-    assert rank(mat, samples=4).method == "density"
-    with pytest.raises(InputError, match="factorization"):
-        rank(mat, method="inertia")
+    assert rank(mat, samples=4, steps=10).method == "density"
+    assert rank(mat, method="inertia").rank == rank(K, comm=comm).rank
     mat.destroy()
+    large, _ = shell(sp.identity(2500, format="csr"), comm)
+    with pytest.raises(InputError, match="factorization"):
+        rank(large, method="inertia")
+    large.destroy()
     zero = rank(sp.csr_matrix((30, 30)), comm=comm)
     assert zero.rank == 0 and zero.degeneracy == 30
 

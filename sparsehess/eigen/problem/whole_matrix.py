@@ -1,0 +1,127 @@
+"""A matrix of few rows of which only products are known, made whole by its products with the unit vectors.
+
+One rule says where that is cheaper than what a method would spend on products: `is_cheaper_whole`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+
+from sparsehess.eigen.problem.block_products import BlockProduct
+from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.eigen.problem.solver_pool import SolverPool
+from sparsehess.errors import CheckError
+from sparsehess.runtime import PETSc, aij
+from sparsehess.runtime.random_numbers import draw_signed
+from sparsehess.runtime.row_layout import Layout
+
+# Up to this size a dense matrix takes 32 MB, and LAPACK a second or two for all eigenpairs.
+LARGEST = 2000
+
+# Unit vectors that are multiplied together.
+_TOGETHER = 64
+
+# Of the random vector that the whole matrix is compared along.
+_SEED = 17
+
+
+def is_cheaper_whole(n: int, products: float) -> bool:
+    """Return whether n products, which give a matrix of n rows whole, are no more than a method would spend.
+
+    Not collective.
+
+    Parameters
+    ----------
+    products
+        The least that the method would spend; infinite where there is none that could do it.
+    """
+    return n <= min(products, LARGEST)
+
+
+@contextmanager
+def whole_problem(problem: EigenProblem) -> Iterator[EigenProblem]:
+    """Give a problem of products alone with its matrix assembled, for the length of a block.
+
+    Collective. The matrix is the symmetric part of what the products give. Its relative error, in the Frobenius
+    norm, is no less than the part that is not symmetric, nor than what a product with a random vector differs from
+    that of the matrix: products by differences, or in single precision, are no exact linear map.
+
+    Raises
+    ------
+    CheckError
+        Products that are not finite.
+    """
+    rows = products_with_unit_vectors(problem)
+    comm, layout = problem.comm, problem.layout
+    across = comm.alltoall([np.ascontiguousarray(rows[:, start:stop]) for start, stop in pairwise(layout.starts)])
+    mirror = np.concatenate([part.conj().T for part in across], axis=1)
+    squares = comm.allreduce(np.array([np.linalg.norm(rows - mirror) ** 2, np.linalg.norm(rows) ** 2]))
+    if not np.isfinite(squares).all():
+        raise CheckError("products with the Hessian are not finite: is the function defined around x?")
+    apart = float(np.sqrt(squares[0] / squares[1])) if squares[1] > 0 else 0.0
+    rows = 0.5 * (rows + mirror)
+    del mirror, across
+    other = _difference_along(problem, rows)
+    apart = max(apart, float(np.sqrt(other / squares[1])) if squares[1] > 0 else 0.0)
+    matrix = _assembled(problem, rows)
+    del rows
+    error = max(problem.relative_error, apart)
+    with replace(
+        problem, A=matrix, structure=None, relative_error=error, solver_pool=SolverPool(), owned=[matrix]
+    ) as made:
+        yield made
+
+
+def products_with_unit_vectors(problem: EigenProblem) -> np.ndarray:
+    """Return the local rows (n_local, n) of a matrix that answers with products.
+
+    Collective.
+    """
+    layout = problem.layout
+    rows = np.empty((layout.n_local, layout.n), PETSc.ScalarType)
+    with closing(BlockProduct(problem.A, layout)) as product:
+        for begin in range(0, layout.n, _TOGETHER):
+            columns = np.arange(begin, min(begin + _TOGETHER, layout.n))
+            rows[:, columns] = product(unit_vectors(layout, columns))
+    return rows
+
+
+def unit_vectors(layout: Layout, columns: np.ndarray) -> np.ndarray:
+    """Return the local rows (n_local, k) of these columns of the identity, contiguous.
+
+    Not collective.
+    """
+    X = np.zeros((layout.n_local, len(columns)), order="F")
+    here = np.flatnonzero((columns >= layout.start) & (columns < layout.stop))
+    X[columns[here] - layout.start, here] = 1.0
+    return X
+
+
+def _difference_along(problem: EigenProblem, rows: np.ndarray) -> float:
+    """Return the mean square over directions, n of them, of how far products are from those of local rows.
+
+    Collective. From one random direction: an estimate of the squared Frobenius norm of the difference.
+    """
+    layout, comm = problem.layout, problem.comm
+    own = draw_signed(layout, _SEED)
+    everywhere = np.concatenate(comm.allgather(own))
+    with closing(BlockProduct(problem.A, layout)) as product:
+        image = product(np.asfortranarray(own[:, None]))[:, 0].copy()
+    sums = comm.allreduce(np.array([np.linalg.norm(image - rows @ everywhere) ** 2, own @ own]))
+    return float(sums[0] / sums[1] * layout.n)
+
+
+def _assembled(problem: EigenProblem, rows: np.ndarray) -> PETSc.Mat:
+    """Return the AIJ matrix of dense local rows, without their zeros but for the diagonal. Collective."""
+    layout = problem.layout
+    kept = rows != 0
+    own = np.arange(layout.n_local)
+    kept[own, own + layout.start] = True
+    where, columns = np.nonzero(kept)
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(where, minlength=layout.n_local))])
+    return aij(layout, indptr, columns, rows[where, columns])
