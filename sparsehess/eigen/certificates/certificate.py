@@ -14,7 +14,7 @@ from sparsehess.eigen.problem.spectrum import Count, SolveSpec, Spectrum
 from sparsehess.eigen.solvers.counts import compare_with_count
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.eigen.solvers.spectrum_slicing import Slicing
-from sparsehess.eigen.solvers.spectrum_targets import SAFE, counted_target
+from sparsehess.eigen.solvers.spectrum_targets import counted_target
 from sparsehess.runtime import PETSc, SLEPc, destroy
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def recount(
     (count, wanted)
         `wanted` is how many eigenvalues there should be: as many as were asked for, as far as there are so many.
     """
-    there = problem.finite - len(problem.null)
+    there = problem.sought
     if problem.uncounted:
         return None, len(values) if spec.takes_all else min(spec.number, there)
     power = problem.scales.power
@@ -202,8 +202,5 @@ def _recount_interval(problem: EigenProblem, spec: SolveSpec, values: np.ndarray
         whole = slicing.ends(*spec.ends, True)
     finally:
         slicing.close()
-    null = len(problem.null) if whole.low < 0 < whole.high else 0
-    inside = int(np.count_nonzero((values > whole.low) & (values < whole.high))) + null
-    certified = inside == whole.inertia and whole.margin > SAFE
-    count = Count((whole.low, whole.high), whole.inertia, inside, certified, margin=whole.margin)
-    return count, whole.inertia - null
+    inside = int(np.count_nonzero((values > whole.low) & (values < whole.high)))
+    return whole.count(len(problem.null), inside), whole.inertia

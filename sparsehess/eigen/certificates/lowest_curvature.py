@@ -131,7 +131,7 @@ def _decided(problem: EigenProblem, seed: int) -> Curvature:
             break
         solver = KrylovSchur(problem, False, {}, tol=tol)
         try:
-            fresh = solver.solve("smallest", 1, deflate=problem.null, seed=seed, guess=found, wider=_WIDER)
+            fresh = solver.solve("smallest", 1, seed=seed, guess=found, wider=_WIDER)
         finally:
             solver.close()
         if not fresh:

@@ -300,7 +300,8 @@ class _Inertia:
         if shift not in self._known:
             counts = self._solver.shift_to(shift)
             self._solver.refuse_unused()
-            self._known[shift] = counts[0], counts[1]
+            known = len(self.problem.null) if shift > 0 else 0
+            self._known[shift] = counts[0] + known, counts[1]
         return self._known[shift][0]
 
     def between(self, size: float) -> int:

@@ -90,7 +90,7 @@ def rayleigh_ritz(problem: EigenProblem, vectors: list[PETSc.Vec]) -> RitzPairs:
         return RitzPairs.none()
     X = slepc_blocks.block(problem, vectors)
     destroy(*vectors)
-    _project_out_null(problem, X)
+    problem.null_space.project_block(X)  # a solve near null vectors amplifies what is left of them
     AX, MX = slepc_blocks.images(problem, X)
     G, S = slepc_blocks.gram(MX, X), slepc_blocks.gram(AX, X)
     values, Q = on_root(problem.comm, _reduced_pencil, G, S, _reach(problem, G, S, X, AX, MX))
@@ -127,18 +127,6 @@ def project_out(problem: EigenProblem, vectors: list[PETSc.Vec], away: Sequence[
                 vector.axpy(-vector.dot(image) / size, one)
     image.destroy()
     return vectors
-
-
-def _project_out_null(problem: EigenProblem, X: SLEPc.BV) -> None:
-    """Take the known null vectors out of X, M-orthogonally: a solve near them amplifies what is left."""
-    if not problem.null:
-        return
-    N = slepc_blocks.block(problem, problem.null)
-    MN = N if problem.M is None else N.matMult(problem.M)
-    G, C = slepc_blocks.gram(MN, N), slepc_blocks.gram(X, MN)
-    matrix = _dense(np.linalg.solve(G, C))
-    X.mult(-1.0, 1.0, N, matrix)
-    destroy(matrix, None if MN is N else MN, N)
 
 
 def _reach(

@@ -37,11 +37,13 @@ def gram(left: SLEPc.BV, right: SLEPc.BV) -> np.ndarray:
 
 
 def images(problem: EigenProblem, vectors: SLEPc.BV) -> tuple[SLEPc.BV, SLEPc.BV]:
-    """Return (A X, M X); M X is X itself for a standard problem.
+    """Return (A X, M X), A X without its part in the known null vectors; M X is X itself for a standard problem.
 
     Collective.
     """
-    return vectors.matMult(problem.A), vectors if problem.M is None else vectors.matMult(problem.M)
+    image = vectors.matMult(problem.A)
+    problem.null_space.project_block_image(image)
+    return image, vectors if problem.M is None else vectors.matMult(problem.M)
 
 
 def residuals(

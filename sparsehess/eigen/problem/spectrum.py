@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -178,6 +179,23 @@ class Count:
         low, high = np.ldexp(self.interval, power).tolist()
         pieces = tuple((*np.ldexp(piece[:2], power).tolist(), *piece[2:]) for piece in self.unresolved)
         return replace(self, interval=(low, high), unresolved=pieces)
+
+    @classmethod
+    def beside(
+        cls,
+        known: int,
+        interval: tuple[float, float],
+        inertia: int,
+        found: int,
+        certified: bool,
+        **facts: Any,
+    ) -> Count:
+        """Return the count of an interval that holds so many known eigenvalues beside those counted and found.
+
+        Not collective. Factorizations count on what is orthogonal to known null vectors: their zeros are neither
+        in `inertia` nor in `found` as given, and in both as told.
+        """
+        return cls(interval, inertia + known, found + known, certified, **facts)
 
 
 @dataclass(frozen=True, eq=False)

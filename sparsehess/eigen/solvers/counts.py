@@ -58,21 +58,19 @@ def compare_with_count(
         Solves that it took so far.
     """
     edge, counted = past or count_past(target, pairs, wanted, counter)
-    nulls = len(target.problem.null)
-    known = nulls if target.holds(edge.past, 0.0) else 0
-    found, group, margin = target.found(edge.past, pairs.values) + known, 0, counted.margin
+    found, group, margin = target.found(edge.past, pairs.values), 0, counted.margin
     if wanted <= len(pairs.values) and found < counted.inertia:
         before = target.count(counter, edge.begin)
-        known = nulls if target.holds(edge.begin, 0.0) else 0
-        if before.margin > SAFE and before.inertia == target.found(edge.begin, pairs.values) + known:
+        if before.margin > SAFE and before.inertia == target.found(edge.begin, pairs.values):
             group = counted.inertia - found  # as far out as the last ones wanted, all of them
             margin = min(margin, before.margin)
-    return Count(
+    return Count.beside(
+        len(target.problem.null) if target.holds(edge.past, 0.0) else 0,
         target.interval(edge.past),
         counted.inertia,
         found,
         found + group == counted.inertia and margin > SAFE and covers(target, pairs, wanted, edge),
-        repairs,
+        repairs=repairs,
         margin=margin if np.isfinite(margin) else None,
         group=group,
     )

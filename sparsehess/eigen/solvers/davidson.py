@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from sparsehess.eigen.problem.null_space import projected
 from sparsehess.eigen.problem.petsc_options import PREFIX
 from sparsehess.eigen.solvers.preconditioned_solver import PreconditionedSolver
 from sparsehess.eigen.solvers.solve_monitor import OnRestart, SolveMonitor
@@ -57,8 +58,9 @@ class Davidson(PreconditionedSolver):
         on_restart: OnRestart,
     ) -> list[PETSc.Vec]:
         eps = SLEPc.EPS().create(self.problem.A.comm)
+        matrix = projected(self.problem.A, self.problem.null_space)
         try:
-            self._configure(eps, which, k)
+            self._configure(eps, matrix, which, k)
             if away:
                 eps.setDeflationSpace(away)
             eps.setInitialSpace([*guess, *fresh])
@@ -77,12 +79,12 @@ class Davidson(PreconditionedSolver):
             return self._vectors(eps)
         finally:
             eps.cancelMonitor()
-            destroy(eps)
+            destroy(eps, None if matrix is self.problem.A else matrix)
 
-    def _configure(self, eps: SLEPc.EPS, which: str, k: int) -> None:
+    def _configure(self, eps: SLEPc.EPS, matrix: PETSc.Mat, which: str, k: int) -> None:
         problem, kinds, ends = self.problem, SLEPc.EPS.ProblemType, SLEPc.EPS.Which
         eps.setOptionsPrefix(PREFIX)
-        eps.setOperators(problem.A, problem.M)
+        eps.setOperators(matrix, problem.M)
         eps.setProblemType(kinds.HEP if problem.M is None else kinds.GHEP)
         eps.setType(self.method)
         eps.setWhichEigenpairs(ends.SMALLEST_REAL if which == "smallest" else ends.LARGEST_REAL)

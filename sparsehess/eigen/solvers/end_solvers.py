@@ -62,15 +62,15 @@ class PairSolver(Protocol):
 
 
 class StructureCounter:
-    """Counts the eigenvalues of a structured Hessian as a factorization does."""
+    """Counts the eigenvalues of a structured Hessian as a factorization does, but for known zeros."""
 
-    def __init__(self, structure: Operator):
-        self._structure = structure
+    def __init__(self, structure: Operator, zeros: int):
+        self._structure, self._zeros = structure, zeros
 
     def shift_to(self, shift: float) -> Pivots:
         """Return how many eigenvalues are below, at (none) and above a shift. Collective."""
-        below = self._structure.count(shift)
-        return Pivots(below, 0, self._structure.n - below)
+        below = self._structure.count(shift) - (self._zeros if shift > 0 else 0)
+        return Pivots(below, 0, self._structure.n - self._zeros - below)
 
     def margin(self) -> float:
         """Return that a structure counts exactly. Not collective."""
@@ -113,7 +113,7 @@ class EndSolvers:
     def counter(self) -> Counter:
         """Return what counts eigenvalues: the structure of the problem, else factorizations. Not collective."""
         structure = self.problem.structure
-        return self.shifted() if structure is None else StructureCounter(structure)
+        return self.shifted() if structure is None else StructureCounter(structure, len(self.problem.null))
 
     def _krylov_schur(self, invert: bool) -> KrylovSchur:
         if invert not in self._krylov:

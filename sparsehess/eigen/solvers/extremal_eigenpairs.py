@@ -33,7 +33,7 @@ def solve_extremal(
     # Whether the pairs themselves are found by shift-and-invert.
     inverts = isinstance(target, ShiftedTarget) and choice.method == "krylovschur" and problem.assembled
     uncounted = _why_uncounted(problem, spec, inverts)
-    wanted, count, advice = max(0, min(spec.number, problem.finite - len(problem.null))), None, ""
+    wanted, count, advice = max(0, min(spec.number, problem.sought)), None, ""
     with closing(EndSolvers(problem, spec, choice, progress, inverts)) as solvers:
         if spec.which == "negative" and spec.target is None:
             wanted = min(wanted, solvers.counter().shift_to(-problem.zero).negative)

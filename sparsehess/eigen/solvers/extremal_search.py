@@ -117,8 +117,8 @@ class ExtremalSearch:
 
     def carry_out(self, attempt: Attempt) -> None:
         """Solve, add what is found, and save that where it is due. Collective."""
-        deflate = [*self.problem.null, *self.pairs.vectors]
-        number = min(attempt.number, self.problem.finite - len(deflate))
+        deflate = self.pairs.vectors
+        number = min(attempt.number, self.problem.sought - len(deflate))
         if number <= 0:
             found = []
         elif attempt.shift is not None:

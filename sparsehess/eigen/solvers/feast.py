@@ -251,7 +251,7 @@ class _Iteration:
     def _ritz(self, basis: np.ndarray) -> None:
         """Rayleigh-Ritz on the span of a basis: Ritz vectors with their images and errors."""
         Q, MQ = self._orthonormal(basis)
-        AQ = self._product(self.problem.A, Q)
+        AQ = self.problem.null_space.project_images(self._product(self.problem.A, Q))
         S = self._gram(Q, AQ)
         theta, Z = on_root(self.problem.comm, np.linalg.eigh, (S + S.conj().T) / 2)
         self.theta, self.X, self.AX, self.MX = theta, Q @ Z, AQ @ Z, MQ @ Z

@@ -20,7 +20,7 @@ from sparsehess.eigen.solvers.method_choice import Choice
 from sparsehess.eigen.solvers.search_store import SearchStore
 from sparsehess.eigen.solvers.solve_monitor import OnProgress, ignore_progress
 from sparsehess.eigen.solvers.spectrum_slicing import Slicing
-from sparsehess.eigen.solvers.spectrum_targets import SAFE, separation
+from sparsehess.eigen.solvers.spectrum_targets import separation
 from sparsehess.eigen.solvers.subintervals import CountedSearch, Subinterval, UncountedSearch
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, complex_scalars
@@ -145,7 +145,7 @@ def _search_subinterval(
     subinterval: Subinterval, finder: Finder, counter: Slicing, search: CountedSearch, seed: int
 ) -> None:
     """Find what lies in a subinterval, again where its inertia says that some are missing. Collective."""
-    expected = counter.expected(subinterval)
+    expected = subinterval.inertia
     found: list[PETSc.Vec] = []
     idle = 0
     for attempt in range(1 + _AGAIN):
@@ -223,20 +223,13 @@ def _counted_spectrum(
     whole, seconds = search.whole, dict(seconds)
     began = time.perf_counter()
     pairs = _pairs_inside(problem, search.vectors, whole.low, whole.high, spec.tol)
-    found = len(pairs.values) + (len(problem.null) if whole.low < 0 < whole.high else 0)
+    found = len(pairs.values)
     low, high = spec.ends
     unsure = _UNSURE * max(1.0, problem.relative_error / _EPS) * pairs.resolutions
     pairs = pairs.select((pairs.values >= low - unsure) & (pairs.values <= high + unsure))
     search.vectors = pairs.vectors
-    count = Count(
-        interval=(whole.low, whole.high),
-        inertia=whole.inertia,
-        found=found,
-        certified=found == whole.inertia and whole.margin > SAFE,
-        margin=whole.margin if np.isfinite(whole.margin) else None,
-        repairs=search.repairs,
-        unresolved=tuple((one.low, one.high, one.inertia, number) for one, number in search.unresolved),
-    )
+    unresolved = tuple((one.low, one.high, one.inertia, number) for one, number in search.unresolved)
+    count = whole.count(len(problem.null), found, search.repairs, unresolved)
     seconds["certificate"] = time.perf_counter() - began
     return _spectrum(problem, choice, finder, pairs, seconds, count)
 

@@ -16,6 +16,7 @@ from sparsehess.eigen.problem.petsc_options import PREFIX, Options
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rayleigh_ritz import project_out, rayleigh_ritz
 from sparsehess.eigen.problem.solver_pool import SolverPool
+from sparsehess.eigen.solvers.projected_inverse import ProjectedInverse
 from sparsehess.eigen.solvers.solve_monitor import (
     OnProgress,
     OnRestart,
@@ -120,6 +121,7 @@ class KrylovSchur:
             )
         self._factors = self.invert or problem.M is not None
         self._definite = False  # whether what is factorized is known to be, and by CHOLMOD
+        self._projected: ProjectedInverse | None = None  # where there are null vectors
         self._solved_with: dict | None = None
         self._room: dict = {}
         self._given = Options(PREFIX, self.options)
@@ -158,7 +160,8 @@ class KrylovSchur:
     def shift_below(self, shift: float) -> bool:
         """Factorize A - shift M, and say whether it is positive definite, the shift below the spectrum.
 
-        Collective. For many solves with few right-hand sides better than `shift_to`.
+        Collective. For many solves with few right-hand sides better than `shift_to`; as there, without the known
+        null vectors.
         """
         own = any(key.startswith(("st_", "eps_type")) for key in self.options)
         if has_cholmod(self.problem.comm) and not own and self.problem.infinite.below == 0:
@@ -174,11 +177,12 @@ class KrylovSchur:
     def shift_to(self, shift: float) -> Pivots:
         """Factorize A - shift M, and return how many finite eigenvalues are below, at and above the shift.
 
-        Collective. By Sylvester's law, from the signs of pivots; those of infinite eigenvalues are left out.
+        Collective. By Sylvester's law, from the signs of pivots; those of infinite eigenvalues and of known null
+        vectors are left out.
         """
         if self._definite:
             if shift == self.shift:
-                return Pivots(0, 0, self.problem.finite)
+                return Pivots(0, 0, self.problem.sought)
             self._renewed(definite=False)
         began = time.perf_counter()
         for room in _ROOM:
@@ -220,16 +224,22 @@ class KrylovSchur:
     def _factorized(self, shift: float) -> Pivots:
         self._factorize(shift)
         counts, infinite = FACTORIZATION.pivots(self._factor()), self.problem.infinite
+        if self._projected is not None:
+            counts = self._projected.pivots(counts)
         if not infinite.number or counts.negative == UNKNOWN:
             return counts
         return Pivots(counts.negative - infinite.below, counts.zero, counts.positive - infinite.above)
 
     def _factor(self) -> PETSc.Mat:
-        return self._solver().getST().getKSP().getPC().getFactorMatrix()
+        ksp = self._solver().getST().getKSP() if self._projected is None else self._projected.inner
+        return ksp.getPC().getFactorMatrix()
 
     def _factorize(self, shift: float) -> None:
+        if shift == self.shift:
+            return
         eps = self._solver()
         self._sound = False
+        self._forget_projection()
         with self._given.inserted(self._applying()):
             st = eps.getST()
             if self.shift is None:
@@ -242,11 +252,19 @@ class KrylovSchur:
                     half.destroy()  # but for the transformation's reference
                 st.setShift(shift)
                 eps.setUp()
-            elif shift != self.shift:
+            else:
                 st.setShift(shift)
                 st.setUp()
             self.shift = shift
+        if self.problem.null:
+            self._projected = ProjectedInverse(self.problem, eps.getST(), shift)
         self._sound = True
+
+    def _forget_projection(self) -> None:
+        """Have the transformation solve with the factors alone. Collective."""
+        if self._projected is not None:
+            self._projected.close()
+        self._projected = None
 
     def solve(
         self,
@@ -271,7 +289,7 @@ class KrylovSchur:
         k
             How many are wanted.
         deflate
-            Vecs to stay away from.
+            Vecs to stay away from, beside the problem's null vectors.
         wider
             So many more basis vectors than SLEPc would take.
         seed
@@ -287,6 +305,7 @@ class KrylovSchur:
         """
         eps, problem = self._solver(), self.problem
         self._sound = False
+        away = [*problem.null, *deflate]
         _give_new_basis(eps)
         self._solved_with = self._applying()
         choice = SLEPc.EPS.Which
@@ -303,12 +322,12 @@ class KrylovSchur:
         # SLEPc's own choice, said: left to it, the sizes of an earlier solve would stay.
         # No more than the space has beside what is deflated: a fuller basis is not orthogonal.
         room = (max(2 * k, k + 15) if k < 500 else k + 500) + wider
-        room = min(room, max(problem.n - len(deflate), k + 1), problem.n)
+        room = min(room, max(problem.n - len(away), k + 1), problem.n)
         largest = max(room, int(self.options.get("eps_ncv", 0)))  # the caller's, set further down
         eps.setTolerances(self.tol, PETSc.DEFAULT if self.restarts is None else self.restarts)
         eps.setDimensions(nev=k, ncv=room, mpd=largest if k < 500 else 500 + wider)
-        if deflate:
-            eps.setDeflationSpace(list(deflate))
+        if away:
+            eps.setDeflationSpace(away)
         start = problem.A.createVecRight()
         start.setArray(0.5 + 0.5 * draw_uniform(problem.layout, seed))  # in (0, 1), as SLEPc's own
         if guess:
@@ -410,6 +429,7 @@ class KrylovSchur:
                     r.aypx(-1.0, mx)  # Mx - Ay
                     mass = _energy(M, y, mx)
                     r.axpy(shift, mx)
+                    problem.null_space.project_image(r)
                     if not mass > 0:
                         break
                     here = np.abs(y.getArray(readonly=True))
@@ -437,6 +457,7 @@ class KrylovSchur:
         self._give()
 
     def _give(self) -> None:
+        self._forget_projection()
         if self._eps is not None:
             self._solver_pool.give_back(self._eps, self._sound and not self._room)
         self._eps = self.shift = None

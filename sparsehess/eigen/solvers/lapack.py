@@ -122,9 +122,10 @@ class LapackSolver:
         if self._matrices is None:
             M = None if problem.M is None else gather(problem, problem.M)
             self._matrices = gather(problem, problem.A), M
-        known = [*problem.null, *(vector for vector in deflate if vector not in problem.null)]
-        away = [_gather_vector(problem, vector) for vector in known]
-        columns = on_root(problem.comm, _chosen, *self._matrices, away, choose)
+        null, away = (
+            [_gather_vector(problem, vector) for vector in vectors] for vectors in (problem.null, deflate)
+        )
+        columns = on_root(problem.comm, _chosen, *self._matrices, null, away, choose)
         vectors = []
         for column in columns:
             vector = problem.A.createVecRight()
@@ -171,10 +172,14 @@ def _gather_vector(problem: EigenProblem, vector: PETSc.Vec) -> np.ndarray | Non
 
 
 def _chosen(
-    A: np.ndarray, M: np.ndarray | None, away: list[np.ndarray], choose: Callable[[np.ndarray], np.ndarray]
+    A: np.ndarray,
+    M: np.ndarray | None,
+    null: list[np.ndarray],
+    away: list[np.ndarray],
+    choose: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:
     """Return the wanted eigenvectors as rows; on one rank."""
-    values, vectors = _all(A, M)
+    values, vectors = _all(A, M, null)
     if away:
         values, vectors = _without(values, vectors, M, np.array(away).T)
     return np.ascontiguousarray(vectors[:, choose(values)].T)
@@ -193,20 +198,20 @@ def _first(values: np.ndarray, which: str, k: int, target: float) -> np.ndarray:
     return np.argsort(distance[which](), kind="stable")[:k]
 
 
-def _all(A: np.ndarray, M: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return all finite eigenpairs; massless rows follow the others statically (Guyan 1965)."""
+def _all(A: np.ndarray, M: np.ndarray | None, null: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return all finite eigenpairs orthogonal to null vectors; massless rows follow statically (Guyan 1965)."""
     import scipy.linalg  # 70 ms on every rank, and needed on one
 
     if M is None:
-        return np.linalg.eigh(A)
+        return _on_complement(A, None, null)
     full = np.abs(M).sum(axis=1) > 0
     try:
         if full.all():
-            return scipy.linalg.eigh(A, M)
+            return _on_complement(A, M, null)
         inner, across = A[np.ix_(~full, ~full)], A[np.ix_(~full, full)]
         follow = -scipy.linalg.solve(inner, across, assume_a="her")
         condensed = A[np.ix_(full, full)] + across.conj().T @ follow
-        values, heavy = scipy.linalg.eigh(condensed, M[np.ix_(full, full)])
+        values, heavy = _on_complement(condensed, M[np.ix_(full, full)], [vector[full] for vector in null])
     except np.linalg.LinAlgError as error:
         raise InputError(
             f"LAPACK needs a mass matrix that is positive definite on the rows that it has ({error}); "
@@ -215,6 +220,24 @@ def _all(A: np.ndarray, M: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     vectors = np.empty((len(A), len(values)), heavy.dtype)
     vectors[full], vectors[~full] = heavy, follow @ heavy
     return values, vectors
+
+
+def _on_complement(A: np.ndarray, M: np.ndarray | None, null: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return all eigenpairs of the pencil on what is orthogonal to null vectors in the mass."""
+    import scipy.linalg
+
+    if not null:
+        return np.linalg.eigh(A) if M is None else scipy.linalg.eigh(A, M)
+    N = np.array(null).T
+    Z = scipy.linalg.qr(N if M is None else M @ N)[0][:, len(null) :]
+    small = Z.conj().T @ A @ Z
+    small = (small + small.conj().T) / 2
+    if M is None:
+        values, vectors = np.linalg.eigh(small)
+    else:
+        mass = Z.conj().T @ M @ Z
+        values, vectors = scipy.linalg.eigh(small, (mass + mass.conj().T) / 2)
+    return values, Z @ vectors
 
 
 def _without(

@@ -199,8 +199,12 @@ class Basis:
         self._clear(S[: self.w], None if self._M is None else MS[: self.w])
         self.w = orthonormalize(self.comm, S[: self.w], MS[: self.w]) if self.w else 0
         if self.w:
-            self.AS[first : first + self.w] = self._A(S[: self.w])
+            self.AS[first : first + self.w] = self._image(S[: self.w])
         return self.w
+
+    def _image(self, panel: np.ndarray) -> np.ndarray:
+        """Return A X without its part in the known null vectors."""
+        return self._problem.null_space.project_images(self._A(panel).T).T
 
     def _clear(self, S: np.ndarray, MS: np.ndarray | None = None) -> None:
         """Make vectors, and their images, orthogonal in the mass to what is deflated, and to X and P."""
@@ -258,7 +262,7 @@ class Basis:
         x, self.p = slice(0, self.x), 0
         if self._M is not None:
             self.MS[x] = self._M(self.S[x])
-        self.AS[x] = self._A(self.S[x])
+        self.AS[x] = self._image(self.S[x])
         self.reduce()
         self.exact = True
 

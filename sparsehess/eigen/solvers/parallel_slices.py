@@ -28,7 +28,7 @@ def cut_for_groups(counter: Slicing, whole: Subinterval, groups: int) -> list[Su
     Collective.
     """
     check_groups(counter.problem, groups)
-    return counter.cut(whole, max(1, min(MOST, counter.expected(whole) // (_EACH * groups))))
+    return counter.cut(whole, max(1, min(MOST, whole.inertia // (_EACH * groups))))
 
 
 def check_groups(problem: EigenProblem, groups: int) -> None:

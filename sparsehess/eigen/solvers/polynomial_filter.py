@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from sparsehess.eigen.problem.lanczos_bounds import spectral_bounds
+from sparsehess.eigen.problem.null_space import projected
 from sparsehess.eigen.problem.petsc_options import PREFIX
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.solvers.interval_method import IntervalMethod
@@ -49,7 +50,8 @@ class PolynomialFilter(IntervalMethod):
         """Scale the matrix, and find the ends of its spectrum. Collective."""
         super().__post_init__()
         self._root = _root_of_mass(self.problem)
-        self._matrix = _filterable(self.problem.A, self._root)
+        self._projected = projected(self.problem.A, self.problem.null_space)
+        self._matrix = _filterable(self._projected, self._root)
         low, high, error = spectral_bounds(self._matrix, self.problem.layout, _STEPS)
         margin = max(error, 1e-6 * (max(abs(low), abs(high)) or 1.0))
         self.low, self.high = low - margin, high + margin
@@ -160,9 +162,10 @@ class PolynomialFilter(IntervalMethod):
 
         Collective.
         """
-        if self._matrix is not self.problem.A:
-            destroy(self._matrix)
-            self._matrix = self.problem.A
+        for one in (self._matrix, self._projected):
+            if one is not self.problem.A:
+                destroy(one)
+        self._matrix = self._projected = self.problem.A
         destroy(self._root)
         self._root = None
 

@@ -108,7 +108,7 @@ class PreconditionedSolver(ABC):
         k
             How many are wanted.
         deflate
-            Eigenvectors to stay away from, Vecs; the problem's null vectors need not be among them.
+            Eigenvectors to stay away from, Vecs, beside the problem's null vectors.
         wider
             So many more vectors in the block or in the basis.
         seed
@@ -120,7 +120,7 @@ class PreconditionedSolver(ABC):
         """
         if which not in ("smallest", "largest"):
             raise InputError(f"method {self.method} finds the smallest or the largest, not {which!r}")
-        away = [*self.problem.null, *(v for v in deflate if v not in self.problem.null)]
+        away = [*self.problem.null, *deflate]
         k = min(k, self.problem.n - len(away))
         if k <= 0:
             return []

@@ -45,7 +45,7 @@ class SearchCheckpoint:
             asked[f"interval, {side}"] = float(end) if np.isfinite(end) else str(float(end))
         self.fingerprint = {
             "n": problem.n,
-            "deflated": len(problem.null),
+            "projected out": len(problem.null),
             "method": method,
             **({"scalars": "complex"} if complex_scalars() else {}),
             **_norms("H", problem.A, problem),

@@ -133,7 +133,7 @@ class Slicing:
         for _ in range(40):
             shift = start + outward * step
             below, zero, _ = self._solver.shift_to(shift)
-            if not zero and below == (0 if outward < 0 else problem.finite):
+            if not zero and below == (0 if outward < 0 else problem.sought):
                 return shift, below, self._solver.margin()
             step *= 8
         side = "below the spectrum" if outward < 0 else "above the finite eigenvalues"
@@ -172,26 +172,19 @@ class Slicing:
         done, waiting = [], [whole]
         while waiting:
             part = waiting.pop()
-            expected = self.expected(part)
+            expected = part.inertia
             if expected > most and part.fruitless < _FRUITLESS:
                 waiting += part.halves(*self._middle(part))[::-1]
             elif expected:
                 done.append(part)
         return done
 
-    def expected(self, part: Subinterval) -> int:
-        """Return how many eigenvalues are to be found: without those of the known null vectors.
-
-        Not collective.
-        """
-        return part.inertia - (len(self.problem.null) if part.low < 0 < part.high else 0)
-
     def _solve(self, part: Subinterval, search: CountedSearch) -> tuple[list[PETSc.Vec], list[Subinterval], bool]:
         """Return (vectors, []) of a subinterval or ([], its halves), and whether nothing contradicts its counts.
 
         Collective.
         """
-        expected = self.expected(part)
+        expected = part.inertia
         if not expected:
             return [], [], True
         middle, below = self._middle(part)
@@ -201,12 +194,11 @@ class Slicing:
         pairs = RitzPairs.none()
         vectors: list[PETSc.Vec] = []
         for attempt in range(1 + _AGAIN):
-            deflate = [*self.problem.null, *vectors]
-            missing = min(expected - len(vectors), self.problem.finite - len(deflate))
+            missing = min(expected, self.problem.sought) - len(vectors)
             if missing <= 0:
                 break
             search.repairs += attempt > 0
-            new = self._search(part, missing, deflate, attempt, search)
+            new = self._search(part, missing, vectors, attempt, search)
             pairs = self.inside(part, [*vectors, *new])
             vectors = pairs.vectors
         halves = part.halves(middle, below)
@@ -261,7 +253,7 @@ class Slicing:
         """Return whether the counts at a part's ends differ by as many as these values in between."""
         surely = np.count_nonzero((values > part.low + blur) & (values < part.high - blur))
         maybe = np.count_nonzero((values > part.low - blur) & (values < part.high + blur))
-        return surely <= self.expected(part) <= maybe
+        return surely <= part.inertia <= maybe
 
     def close(self) -> None:
         """Destroy the solver. Collective."""

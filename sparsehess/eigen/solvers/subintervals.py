@@ -9,7 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
+from sparsehess.eigen.problem.spectrum import Count
 from sparsehess.eigen.solvers.search_store import NoStore, SearchStore
+from sparsehess.eigen.solvers.spectrum_targets import SAFE
 from sparsehess.runtime import PETSc, destroy
 
 
@@ -40,6 +42,25 @@ class Subinterval:
     def inertia(self) -> int:
         """Number of eigenvalues inside."""
         return self.below_high - self.below_low
+
+    def count(
+        self,
+        null: int,
+        found: int,
+        repairs: int = 0,
+        unresolved: tuple[tuple[float, float, int, int], ...] = (),
+    ) -> Count:
+        """Return what the counts say of those found; the zeros of so many known null vectors may be inside."""
+        return Count.beside(
+            null if self.low < 0 < self.high else 0,
+            (self.low, self.high),
+            self.inertia,
+            found,
+            found == self.inertia and self.margin > SAFE,
+            repairs=repairs,
+            unresolved=unresolved,
+            margin=self.margin if math.isfinite(self.margin) else None,
+        )
 
     def halves(self, middle: float, below: int) -> list[Subinterval]:
         """Return the parts below and above a point that has so many eigenvalues below it."""

@@ -1,0 +1,335 @@
+"""Known null vectors: what is solved is the problem on what is orthogonal to them in the mass.
+
+With N a basis of their span, NᵀMN = I, and P = I − N NᵀM, the operator is PᵀAP. Null vectors that are null but for
+the error of A, as those of a Hessian from noisy forces, leave no trace: A without its part in N is what is solved,
+counted and judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from mpi4py import MPI
+
+import numpy as np
+import scipy.sparse
+
+from sparsehess.errors import CheckError, InputError
+from sparsehess.runtime import PETSc, SLEPc, aij, communicator, destroy, on_root
+
+if TYPE_CHECKING:
+    from sparsehess.pattern import Layout
+
+# Part of |H| |v| below which H v is none in a row: exactly, or by so many errors of the matrix; and what rounding
+# leaves in a row where v is nearly zero, of the norms of row and vector.
+_EXACT, _ERRORS, _ROUNDING = 1e-8, 10.0, 1e-13
+
+# A null vector with less of its size in the mass than this has none.
+_MASSLESS = 1e-10
+
+# Null vectors whose span has a direction weaker than this, as parts of the mass, have a copy among them.
+_COPY = 1e-10
+
+
+class Problem(Protocol):
+    """What a check of null vectors asks of an eigenproblem."""
+
+    A: PETSc.Mat
+    null: list[PETSc.Vec]
+    relative_error: float
+
+    @property
+    def comm(self) -> MPI.Comm:
+        """Communicator of the matrices."""
+
+    @property
+    def layout(self) -> Layout:
+        """Rows of each rank."""
+
+    @property
+    def assembled(self) -> bool:
+        """Whether A has entries."""
+
+    @property
+    def norms(self) -> tuple[float, float]:
+        """Norms of A and of M."""
+
+
+def orthonormal_null_vectors(
+    vectors: Sequence[PETSc.Vec], M: PETSc.Mat | None, mass: float, owned: list
+) -> list[PETSc.Vec]:
+    """Return a basis of the span of some vectors, orthonormal in the mass.
+
+    Collective. What depends on the others is left out: a linear molecule has five rigid motions.
+
+    Parameters
+    ----------
+    mass
+        Mean of the mass.
+    owned
+        Gets the Vecs that are made here.
+
+    Raises
+    ------
+    InputError
+        A vector has no mass: it is one of the pencil's, which is singular.
+    """
+    if not vectors:
+        return []
+    comm = communicator(vectors[0].comm)
+    N = np.stack([vector.getArray(readonly=True) for vector in vectors], axis=1)
+    sizes = np.array([vector.norm() for vector in vectors])
+    N = N / sizes
+    for _ in range(2):  # once leaves what cancellation leaves
+        G = _summed(comm, N.conj().T @ _product(M, N, vectors[0]))
+        light = np.flatnonzero(~(np.diag(G).real > _MASSLESS * mass))
+        if N.shape[1] == len(vectors) and len(light):
+            raise InputError(
+                f"null vector {light[0]} has no mass: H and the mass matrix share it, and the pencil is singular"
+            )
+        N = N @ on_root(comm, _whitening, G)
+    basis = []
+    for column in N.T:
+        basis.append(vectors[0].duplicate())
+        basis[-1].setArray(column)
+        owned.append(basis[-1])
+    return basis
+
+
+def _whitening(G: np.ndarray) -> np.ndarray:
+    """Return W with WᴴGW = I, copies left out."""
+    scale = 1 / np.sqrt(np.diag(G).real)
+    weights, V = np.linalg.eigh(scale[:, None] * (G + G.conj().T) / 2 * scale)
+    strong = weights > _COPY
+    return scale[:, None] * V[:, strong] / np.sqrt(weights[strong])
+
+
+def _product(M: PETSc.Mat | None, X: np.ndarray, template: PETSc.Vec) -> np.ndarray:
+    """Return M X for local rows X (n_local, k)."""
+    if M is None:
+        return X
+    x, y = template.duplicate(), template.duplicate()
+    out = np.empty(X.shape, PETSc.ScalarType)
+    for i in range(X.shape[1]):
+        x.setArray(X[:, i])
+        M.mult(x, y)
+        out[:, i] = y.getArray(readonly=True)
+    destroy(x, y)
+    return out
+
+
+def check_null_vectors(problem: Problem) -> None:
+    """Refuse given null vectors that are none to the error of the matrix, row by row.
+
+    Collective.
+
+    Raises
+    ------
+    CheckError
+        Some are none; by how much, of each.
+    """
+    if not problem.null:
+        return
+    judge = _ByRows(problem) if problem.assembled else _ByNorm(problem)
+    image, wrong = problem.A.createVecLeft(), []
+    error = max(_EXACT, _ERRORS * problem.relative_error)
+    for number, vector in enumerate(problem.null):
+        problem.A.mult(vector, image)
+        size = vector.norm()
+        part, row = judge(vector, image.getArray(readonly=True), size, error) if size else (np.inf, -1)
+        if not size:
+            wrong.append(f"null vector {number} is zero")
+        elif not part <= error:
+            times = (
+                f"{part / problem.relative_error:.2g} times the error of the matrix, {problem.relative_error:.0e}"
+                if problem.relative_error
+                else f"more than {error:.0e}"
+            )
+            where = f" in row {row}" if row >= 0 else ""
+            wrong.append(
+                f"null vector {number} is not in the null space: H v is {part:.1e} of |H| |v|{where}, {times}"
+            )
+    judge.close()
+    image.destroy()
+    if wrong:
+        raise CheckError("; ".join(wrong) + " (rotations are null vectors only where the gradient vanishes)")
+
+
+class _ByRows:
+    """Says how large H v is beside |H| |v|, in the worst row. Collective to make and to use."""
+
+    def __init__(self, problem: Problem):
+        self._layout, self._comm = problem.layout, problem.comm
+        indptr, columns, values = problem.A.getValuesCSR()
+        sizes = np.abs(values)
+        squares = scipy.sparse.csr_matrix((sizes**2, columns, indptr), (self._layout.n_local, self._layout.n))
+        self._floor = _ROUNDING * np.sqrt(np.asarray(squares.sum(axis=1)).ravel())
+        self._absolute = aij(self._layout, indptr, columns, sizes.astype(PETSc.ScalarType))
+
+    def __call__(self, vector: PETSc.Vec, image: np.ndarray, size: float, error: float) -> tuple[float, int]:
+        """Return the part that H v is in the worst row, and the number of that. Collective."""
+        x, y = self._absolute.createVecs()
+        x.setArray(np.abs(vector.getArray(readonly=True)))
+        self._absolute.mult(x, y)
+        room = y.getArray(readonly=True).real + self._floor * size / error
+        part = np.divide(np.abs(image), room, out=np.where(image == 0, 0.0, np.inf), where=room > 0)
+        part[np.isnan(part)] = np.inf
+        destroy(x, y)
+        here = (float(part.max(initial=0.0)), self._layout.start + int(part.argmax()) if len(part) else -1)
+        return max(self._comm.allgather(here))
+
+    def close(self) -> None:
+        """Destroy |H|. Collective."""
+        self._absolute.destroy()
+
+
+class _ByNorm:
+    """Says how large H v is beside the norms of H and v, where there are products alone."""
+
+    def __init__(self, problem: Problem):
+        self._norm, self._comm = problem.norms[0], problem.comm
+
+    def __call__(self, vector: PETSc.Vec, image: np.ndarray, size: float, error: float) -> tuple[float, int]:
+        """Return the part that H v is, and -1 for no row. Collective."""
+        length = np.sqrt(self._comm.allreduce(float(np.vdot(image, image).real)))
+        return (length / (self._norm * size) if self._norm else float(length > 0)), -1
+
+    def close(self) -> None:
+        """Do nothing: nothing is kept."""
+
+
+def _summed(comm: MPI.Comm, array: np.ndarray) -> np.ndarray:
+    out = np.ascontiguousarray(array)
+    comm.Allreduce(MPI.IN_PLACE, out)
+    return out
+
+
+class NullSpace:
+    """The span of known null vectors, and the projections off it.
+
+    Collective to make and to use; `close()` destroys what was made here.
+
+    Parameters
+    ----------
+    basis
+        Vecs, orthonormal in the mass; none where nothing is known.
+    M
+        The mass, None for the identity.
+
+    Attributes
+    ----------
+    images
+        M N, Vecs.
+    """
+
+    def __init__(self, basis: list[PETSc.Vec], M: PETSc.Mat | None):
+        self.basis, self.images = basis, basis
+        if M is not None:
+            self.images = [vector.duplicate() for vector in basis]
+            for vector, image in zip(basis, self.images, strict=True):
+                M.mult(vector, image)
+        self._N, self._MN = _block(basis), _block(self.images)
+
+    def __len__(self) -> int:
+        """Return the dimension."""
+        return len(self.basis)
+
+    def project(self, x: PETSc.Vec) -> None:
+        """Replace x by P x. Collective."""
+        if self._N is not None and self._MN is not None:
+            self._N.multVec(-1.0, 1.0, x, self._MN.dotVec(x))
+
+    def project_image(self, y: PETSc.Vec) -> None:
+        """Replace y, an image under A, by Pᵀ y. Collective."""
+        if self._N is not None and self._MN is not None:
+            self._MN.multVec(-1.0, 1.0, y, self._N.dotVec(y))
+
+    def parts(self, x: PETSc.Vec) -> np.ndarray:
+        """Return NᵀM x (m,), the same on every rank. Collective."""
+        return np.empty(0) if self._MN is None else np.asarray(self._MN.dotVec(x))
+
+    def project_images(self, Y: np.ndarray) -> np.ndarray:
+        """Return Pᵀ Y for local rows (n_local, k) of images under A. Collective."""
+        if not self.basis:
+            return Y
+        N, MN = _rows(self.basis), _rows(self.images)
+        part = np.ascontiguousarray(N.conj() @ Y)
+        communicator(self.basis[0].comm).Allreduce(MPI.IN_PLACE, part)
+        return Y - MN.T @ part
+
+    def project_block(self, X: SLEPc.BV) -> None:
+        """Replace the columns of X by P X. Collective."""
+        self._apply(X, self._N, self._MN)
+
+    def project_block_image(self, Y: SLEPc.BV) -> None:
+        """Replace the columns of Y, images under A, by Pᵀ Y. Collective."""
+        self._apply(Y, self._MN, self._N)
+
+    def _apply(self, X: SLEPc.BV, along: SLEPc.BV | None, dual: SLEPc.BV | None) -> None:
+        """Replace X by X − along (dualᴴ X)."""
+        if along is None or dual is None:
+            return
+        part = X.dot(dual)  # dualᴴ X
+        X.mult(-1.0, 1.0, along, part)
+        part.destroy()
+
+    def close(self) -> None:
+        """Destroy the images. Collective."""
+        destroy(self._N, self._MN, *(() if self.images is self.basis else self.images))
+        self._N = self._MN = None
+        self.basis = self.images = []
+
+
+def _block(vectors: list[PETSc.Vec]) -> SLEPc.BV | None:
+    """Return a BV with copies of these vectors, None of none."""
+    if not vectors:
+        return None
+    bv = SLEPc.BV().create(vectors[0].comm)
+    bv.setSizesFromVec(vectors[0], len(vectors))
+    bv.setType("svec")
+    bv.insertVecs(0, vectors, orth=False)
+    return bv
+
+
+def _rows(vectors: list[PETSc.Vec]) -> np.ndarray:
+    """Return the local parts of vectors as rows (m, n_local)."""
+    return np.stack([vector.getArray(readonly=True) for vector in vectors])
+
+
+class ProjectedProduct:
+    """What PETSc calls for PᵀAP."""
+
+    def __init__(self, A: PETSc.Mat, space: NullSpace):
+        self._A, self._space = A, space
+        self._work = A.createVecRight()
+
+    def mult(self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
+        """Multiply a vector. Collective."""
+        x.copy(self._work)
+        self._space.project(self._work)
+        self._A.mult(self._work, y)
+        self._space.project_image(y)
+
+    multTranspose = mult  # the name is PETSc's
+
+    def getDiagonal(self, mat: PETSc.Mat, out: PETSc.Vec) -> None:
+        """Return the diagonal of A: of a preconditioner's use only. Collective."""
+        self._A.getDiagonal(out)
+
+    def destroy(self, mat: PETSc.Mat) -> None:
+        """Destroy what products need. Collective."""
+        self._work.destroy()
+
+
+def projected(A: PETSc.Mat, space: NullSpace) -> PETSc.Mat:
+    """Return the matrix PᵀAP, of which there are products alone; A itself where nothing is known.
+
+    Collective. The caller destroys it unless it is A.
+    """
+    if not space.basis:
+        return A
+    matrix = PETSc.Mat().createPython(A.getSizes(), ProjectedProduct(A, space), comm=A.comm)
+    matrix.setOption(PETSc.Mat.Option.HERMITIAN, True)
+    matrix.setUp()
+    return matrix
