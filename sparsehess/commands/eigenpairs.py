@@ -26,6 +26,8 @@ from sparsehess.commands.summaries import (
     eigs_lines,
     hessian_lines,
     inertia_lines,
+    input_differences,
+    input_facts,
     sparsified_line,
 )
 from sparsehess.eigen.certificates.certificate import certify_pairs, recount
@@ -190,6 +192,7 @@ def run_check(call: Call) -> int:
         found = certify_pairs(problem, result.eigenvalues, result.vectors, count, tol)
         runtime.destroy(*result.vectors)
         uncounted = problem.uncounted
+        differs = input_differences(result.facts.get("inputs"), input_facts(given, problem))
     passed = found.passed and len(result.eigenvalues) >= wanted
     facts = {
         "schema": SCHEMA,
@@ -203,6 +206,7 @@ def run_check(call: Call) -> int:
         "orthogonality": found.orthogonality,
         "tol": tol,
         "count": count_facts(count),
+        "differs": differs,
         "passed": passed,
         "notes": reading_notes(given.origins),
         "timings": {**given.timings, "total": time.perf_counter() - began},
@@ -211,5 +215,6 @@ def run_check(call: Call) -> int:
     answer(call, facts, check_lines(facts, uncounted) + notes_told(given.origins))
     comm.Barrier()
     if not passed:
-        raise CheckError(f"{arguments.result} does not hold for {arguments.input}: see the report")
+        reason = "; ".join(differs) or "see the report"
+        raise CheckError(f"{arguments.result} does not hold for {arguments.input}: {reason}")
     return errors.DONE

@@ -214,3 +214,84 @@ def test_a_raw_hessian_of_a_code_and_its_zero_modes(problems):
         found = facts(problems, f"eigs {path} -k 16", ranks)
         assert found["eigenvalues"] == pytest.approx(exact[:16], abs=1e-9 * exact.max())
         assert found["zeros"] == 6 and found["count"]["certified"]
+
+
+def test_a_check_says_what_the_result_was_made_of(problems):
+    """Without the mass, with one too many, of another matrix; results that do not tell pass as they did."""
+    scaled = laplacian(7, 8)[0] * 2
+    sp.save_npz(problems / "twice.npz", scaled)
+    made = ["-k 3 --mass mass.npz -o with.npz", "-k 3 -o without.npz"]
+    several(problems, [f"eigs good.npz {flags}" for flags in made], 1)
+    with np.load(problems / "with.npz") as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    told = json.loads(str(arrays["json"]))
+    assert told["inputs"]["mass"]["path"] == "mass.npz" and len(told["inputs"]["matrix"]["digest"]) == 16
+    del told["inputs"]
+    np.savez(problems / "older.npz", **{**arrays, "json": np.array(json.dumps(told))})
+    told["inputs"] = ["nonsense"]
+    np.savez(problems / "odd.npz", **{**arrays, "json": np.array(json.dumps(told))})
+    expected = [
+        (
+            "with.npz good.npz",
+            4,
+            "was made with a mass matrix (mass.npz), and none is given here: --mass mass.npz",
+        ),
+        ("without.npz good.npz --mass mass.npz", 4, "was made without a mass matrix, and one is given here"),
+        ("without.npz twice.npz", 4, "the matrix is not the one that the result was made with (good.npz)"),
+        ("with.npz good.npz --mass twice.npz", 4, "the mass matrix is not the one that the result was made with"),
+        ("with.npz good.npz --mass mass.npz", 0, ""),
+        ("older.npz good.npz --mass mass.npz", 0, ""),
+        ("odd.npz good.npz --mass mass.npz", 0, ""),
+        ("older.npz good.npz", 4, "see the report"),
+    ]
+    for (words, status, says), (codes, out, err, _) in zip(
+        expected, batch(problems, [f"check {words}" for words, _, _ in expected], 1), strict=True
+    ):
+        assert codes == [status] and says in err, (words, err)
+        assert ("differs" in out) == (status == 4 and "report" not in says), words
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_what_files_are_like_is_said(problems, ranks):
+    """One triangle, both triangles under a head that says symmetric, few digits."""
+    matrix, exact = laplacian(7, 8)
+    whole = sp.coo_matrix(matrix)
+    sp.save_npz(problems / "upper.npz", sp.triu(matrix, format="csr"))
+    lines = "".join(
+        f"{i + 1} {j + 1} {v!r}\n" for i, j, v in zip(whole.row, whole.col, whole.data.tolist(), strict=True)
+    )
+    head = f"%%MatrixMarket matrix coordinate real symmetric\n56 56 {whole.nnz}\n"
+    (problems / "both.mtx").write_text(head + lines)
+    size = 10.0 ** np.random.default_rng(0).uniform(-2, 2, 56)
+    few = sp.coo_matrix(sp.diags(size) @ matrix @ sp.diags(size))
+    text = "".join(
+        f"{i + 1} {j + 1} {v:.3e}\n" for i, j, v in zip(few.row, few.col, few.data.tolist(), strict=True)
+    )
+    (problems / "few.mtx").write_text(head + text)
+    (problems / "job.toml").write_text('command = "eigs"\ninput = "upper.npz"\nk = 3\none-triangle = true\n')
+    triangle, job, inertia, both, digits, plan = several(
+        problems,
+        [
+            "eigs upper.npz -k 3 --one-triangle",
+            "eigs job.toml",
+            "inertia good.npz --mass upper.npz --one-triangle",
+            "eigs both.mtx -k 3",
+            "eigs few.mtx -k 3",
+            "plan upper.npz --one-triangle",
+        ],
+        ranks,
+    )
+    for found in (triangle, job, both):
+        assert found["eigenvalues"] == pytest.approx(exact[:3]) and len(found["notes"]) == 1
+        assert found["digits"] is None and found["rounding"] is None
+    assert "upper.npz: its upper triangle alone" in triangle["notes"][0] and plan["notes"] == triangle["notes"]
+    assert inertia["positive"] == 56 and "upper triangle" in inertia["notes"][0]
+    assert "each entry is taken once" in both["notes"][0]
+    assert digits["digits"] == 4 and digits["rounding"]["matrix"] == "4 digits" and not digits["rounding"]["mass"]
+    written = sp.coo_matrix(([float(f"{v:.3e}") for v in few.data], (few.row, few.col))).toarray()
+    assert digits["eigenvalues"] == pytest.approx(np.linalg.eigvalsh(written)[:3])
+    moved = np.abs(np.linalg.eigvalsh(few.toarray())[:3] - digits["eigenvalues"])
+    assert (moved <= digits["rounding"]["errors"]).all()
+    (codes, out, *_), (refused, _, why, _) = batch(problems, ["eigs few.mtx -k 3", "eigs upper.npz"], ranks)
+    assert codes == [0] and "digits       entries have 4 digits: λ1 is " in out
+    assert refused == [2] and "only the upper triangle is stored; --one-triangle" in why

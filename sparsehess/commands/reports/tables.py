@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from sparsehess.eigen.problem.spectrum import place_in_words
+
 if TYPE_CHECKING:
     from sparsehess.derivatives.units import Units
-    from sparsehess.eigen.problem.spectrum import Spectrum
+    from sparsehess.eigen.problem.spectrum import Count, Spectrum
     from sparsehess.storage.matrix_files import Origin
 
 
@@ -56,12 +59,43 @@ def notes_told(origins: Sequence[Origin]) -> str:
     return "".join(f"\nnote         {sentence}" for sentence in reading_notes(origins))
 
 
-def count_line(spectrum: Spectrum) -> str:
-    """Return what the inertia count says, in a sentence."""
-    count = spectrum.count
-    if count is None:
-        return f"not counted: {spectrum.uncounted}"
-    low, high = (f"{end:.6g}" if math.isfinite(end) else ("-inf" if end < 0 else "inf") for end in count.interval)
-    verdict = "certified" if count.certified else "NOT certified: eigenvalues are missing"
+def count_line(count: Count, nulls: int = 0, names: Sequence[str] = (), zeros: int = 0) -> str:
+    """Return what an inertia count says: how many there are, what they are, and whether one was missed.
+
+    Not collective.
+
+    Parameters
+    ----------
+    nulls, names
+        How many null vectors were deflated, and their names, if they have any.
+    zeros
+        How many of the eigenvalues found are zero to their accuracy.
+    """
+    deflated = nulls if count.holds(np.zeros(1))[0] else 0
+    found = count.found - deflated - zeros
+    parts = [f"{deflated} {_name_null_vectors(names, deflated)}"] if deflated else []
+    parts += [f"{zeros} zero"] if zeros else []
+    parts += [f"{found} found"] if found or not parts else []
+    parts += [f"{count.group} more, equal to the last to their accuracy, not asked for"] if count.group else []
     repaired = f" after {count.repairs} repair{'s' if count.repairs > 1 else ''}" if count.repairs else ""
-    return f"inertia in ({low}, {high}): {count.inertia}, found {count.found}: {verdict}{repaired}"
+    margin = "" if count.margin is None else f", margin {count.margin:.1g}"
+    return f"{count.inertia} {count.place}: {', '.join(parts)}; {_verdict(count)}{repaired}{margin}"
+
+
+def _name_null_vectors(names: Sequence[str], number: int) -> str:
+    """Return what null vectors are called together."""
+    if names and all(name.startswith(("translation", "rotation")) for name in names):
+        return "rigid"
+    return names[0] if len(names) == 1 else "null vector" + ("s" if number > 1 else "")
+
+
+def _verdict(count: Count) -> str:
+    """Return whether eigenvalues were missed, and where."""
+    if count.certified:
+        return "none missed"
+    missing = count.inertia - count.found - count.group
+    if missing == 0:
+        return "NOT certified: rounding can move one across an end"
+    told = f"{missing} MISSED" if missing > 0 else f"{-missing} more found than there are"
+    pieces = ", ".join(f"{found} of {many} {place_in_words(a, b)}" for a, b, many, found in count.unresolved)
+    return f"NOT certified: {told}" + (f" ({pieces})" if pieces else "")

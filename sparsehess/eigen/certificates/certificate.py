@@ -135,9 +135,7 @@ def certify_pairs(
 
 def _holds(count: Count, values: np.ndarray) -> bool:
     """Return whether the interval of a count holds all of some values. Not collective."""
-    low, high = count.interval
-    inside = (values > low) & (values < high)
-    return bool((inside if low < high else ~inside).all())  # beyond both ends, for the largest in magnitude
+    return bool(count.holds(values).all())
 
 
 def _resolutions(problem: EigenProblem, values: np.ndarray, X: SLEPc.BV) -> np.ndarray:

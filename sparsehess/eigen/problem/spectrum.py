@@ -140,6 +140,17 @@ class SolveSpec:
         return self.interval is not None or (negative and self.k is None)
 
 
+def place_in_words(low: float, high: float) -> str:
+    """Return where a count counts, in words. Not collective."""
+    if low > high:
+        return f"below {high:.6g} and above {low:.6g}"
+    if np.isfinite(low) and np.isfinite(high):
+        return f"in ({low:.6g}, {high:.6g})"
+    if np.isfinite(high):
+        return f"below {high:.6g}"
+    return f"above {low:.6g}" if np.isfinite(low) else "in all"
+
+
 @dataclass(frozen=True)
 class Count:
     """An inertia count of an interval against the eigenvalues found in it.
@@ -147,7 +158,8 @@ class Count:
     Attributes
     ----------
     interval
-        (low, high); an end is infinite where nothing lies beyond.
+        (low, high); an end is infinite where nothing lies beyond. Where low > high, what lies above low and what
+        lies below high: the largest in magnitude.
     inertia
         Eigenvalues in it by Sylvester's law, from LDLᵀ factorizations at its ends.
     found
@@ -173,6 +185,16 @@ class Count:
     unresolved: tuple[tuple[float, float, int, int], ...] = ()
     margin: float | None = None
     group: int = 0
+
+    @property
+    def place(self) -> str:
+        """The interval in words."""
+        return place_in_words(*self.interval)
+
+    def holds(self, values: np.ndarray) -> np.ndarray:
+        """Return (m,) whether values are in the interval. Not collective."""
+        low, high = self.interval
+        return (values > low) & (values < high) if low <= high else (values > low) | (values < high)
 
     def scaled(self, power: int) -> Count:
         """Return the count with its eigenvalues times two to a power. Not collective."""

@@ -178,15 +178,14 @@ def shortfall(spectrum: Spectrum) -> Exception | None:
     Not collective; the same on every rank.
     """
     if spectrum.count is not None and not spectrum.count.certified:
-        low, high = spectrum.count.interval
         if spectrum.count.found == spectrum.count.inertia and spectrum.count.margin is not None:
             return CheckError(
-                f"the count of eigenvalues in ({low:.6g}, {high:.6g}) is not certain: the last digits of the "
+                f"the count of eigenvalues {spectrum.count.place} is not certain: the last digits of the "
                 "entries, or rounding in the factorization, can move one across an end "
                 f"(margin {spectrum.count.margin:.2g})"
             )
         message = (
-            f"eigenvalues missed: the inertia counts {spectrum.count.inertia} in ({low:.6g}, {high:.6g}), "
+            f"eigenvalues missed: the inertia counts {spectrum.count.inertia} {spectrum.count.place}, "
             f"{spectrum.count.found} were found"
         )
         parts = [f"{found} of {many} in ({a:.15g}, {b:.15g})" for a, b, many, found in spectrum.count.unresolved]

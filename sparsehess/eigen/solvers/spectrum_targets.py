@@ -394,7 +394,7 @@ class Magnitude(SpectrumTarget):
 
     def interval(self, edge: float) -> tuple[float, float]:
         """Return the interval that an edge stands for. Not collective."""
-        return (edge, -edge)
+        return (-edge, edge)
 
     def find_outer_shifts(self, solver: KrylovSchur) -> Iterator[float]:
         """Factorize at shifts outside of the spectrum from which the wanted eigenvalues are the nearest.
