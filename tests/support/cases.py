@@ -249,6 +249,10 @@ def agree(spectrum, expected, top, comm, within=1e-9):
     assert (np.diff(spectrum.eigenvalues) >= 0).all()
     assert spectrum.residuals.max(initial=0.0) <= 1e-8
     assert spectrum.orthogonality <= 1e-10
-    assert spectrum.count.certified and spectrum.count.inertia == spectrum.count.found
+    count = spectrum.count
+    assert count.certified and count.inertia == count.found + count.group and not count.margin <= 2
+    low, high = count.interval
+    inside = (spectrum.eigenvalues > low) & (spectrum.eigenvalues < high)
+    assert (inside if low < high else ~inside).all()  # beyond both ends, for the largest in magnitude
     for other in comm.allgather(spectrum.eigenvalues):
         assert np.array_equal(other, spectrum.eigenvalues)

@@ -70,14 +70,12 @@ def on_backend(problem: EigenProblem, name: str) -> EigenProblem:
         owned.extend(copies)
         return copies
 
-    return EigenProblem(
+    return problem.copy_as(
         A=A,
         M=None if problem.M is None else convert(problem.M),
         null=copy(problem.null),
         near_null=copy(problem.near_null),
         preconditioner=None if problem.preconditioner is None else convert(problem.preconditioner),
         guess=copy(problem.guess),
-        relative_error=problem.relative_error,
-        units=problem.units,
         owned=owned,
     )

@@ -20,7 +20,7 @@ def copy_on_group(problem: EigenProblem, teams: Teams) -> EigenProblem:
     M = None if problem.M is None else aij(teams.layout, indptr, indices, m)
     null = copy_vectors_on_group(problem.null, A, teams)
     owned = [matrix for matrix in (A, M) if matrix is not None] + null
-    return EigenProblem(A=A, M=M, null=null, relative_error=problem.relative_error, owned=owned)
+    return problem.copy_as(A=A, M=M, null=null, owned=owned)
 
 
 def copy_vectors_on_group(vectors: list[PETSc.Vec], A: PETSc.Mat, teams: Teams) -> list[PETSc.Vec]:

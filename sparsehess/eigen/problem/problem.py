@@ -326,6 +326,12 @@ class EigenProblem:
         made.__dict__.update(equilibrated=made, massless=self.massless)
         return made
 
+    def copy_as(self, **parts: object) -> EigenProblem:
+        """Return this problem on other matrices: the same numbers elsewhere, of which the same facts hold. Collective."""
+        copy = EigenProblem(relative_error=self.relative_error, units=self.units, **parts)
+        copy.__dict__.update(equilibrated=copy, massless=self.massless, infinite=self.infinite)
+        return copy
+
     def scale_vectors(self, vectors: list[PETSc.Vec]) -> list[PETSc.Vec]:
         """Return copies D⁻¹ x of vectors, for the equilibrated problem. The caller destroys them. Collective."""
         copies = [vector.copy() for vector in vectors]

@@ -24,7 +24,7 @@ from sparsehess.runtime import PETSc
 _AGAINST_COPIES = {"lanczos": {"eps_lanczos_reorthog": "full"}}
 
 # Restarts by products alone, where shift-and-invert from outside of the spectrum is another way.
-_RESTARTS = 40
+_RESTARTS = 15
 
 
 class PairSolver(Protocol):
@@ -109,6 +109,11 @@ class EndSolvers:
         if not self._others:
             self._others.append(self._other(self.choice.method))
         return self._others[0]
+
+    @property
+    def factorized(self) -> bool:
+        """Whether a factorization has been made."""
+        return True in self._krylov
 
     def counter(self) -> Counter:
         """Return what counts eigenvalues: the structure of the problem, else factorizations. Not collective."""

@@ -62,6 +62,8 @@ def _searched(search: ExtremalSearch, choice: Choice, uncounted: str, advice: st
     """Return the spectrum that a search comes to. Collective."""
     search.resume()
     carry_out(ALWAYS, search)
+    if uncounted and search.spec.count == "auto" and search.solvers.factorized and not search.problem.uncounted:
+        uncounted = ""  # it was a matter of price, and that is paid
     if uncounted and search.spec.count == "auto":
         carry_out(UNCOUNTED, search)
     seconds = search.solvers.seconds()  # of the solve, before any count

@@ -13,7 +13,7 @@ from sparsehess.eigen.problem.spectrum import Count, SolveSpec
 from sparsehess.eigen.solvers.end_solvers import EndSolvers
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.eigen.solvers.search_store import SearchStore
-from sparsehess.eigen.solvers.spectrum_targets import ShiftedTarget, SpectrumTarget
+from sparsehess.eigen.solvers.spectrum_targets import ShiftedTarget, SpectrumTarget, separation
 from sparsehess.runtime import PETSc, destroy
 
 
@@ -224,7 +224,7 @@ class ShiftedSearch(ExtremalSearch):
         """
         side = self.target.side
         end = high if side > 0 else low
-        step = max(2 * (high - low), 1e-9 * abs(end))
+        step = max(2 * (high - low), 1e-9 * abs(end), 10 * separation(self.problem, end))
         while side * (self.shift - (end + side * step)) > 0:
             shift = end + side * step
             counts = self.solver.shift_to(shift)

@@ -23,7 +23,7 @@ from sparsehess.eigen.solvers.spectrum_slicing import Slicing
 from sparsehess.eigen.solvers.spectrum_targets import separation
 from sparsehess.eigen.solvers.subintervals import CountedSearch, Subinterval, UncountedSearch
 from sparsehess.errors import InputError
-from sparsehess.runtime import PETSc, complex_scalars
+from sparsehess.runtime import PETSc, complex_scalars, destroy
 from sparsehess.runtime.random_numbers import draw_signed
 
 # Up to this size the counts at the ends are confirmed by a second shift each without being asked.
@@ -131,7 +131,7 @@ def _solve_without_count(
 
 def _slicing(problem: EigenProblem, spec: SolveSpec, options: dict, progress: OnProgress) -> Slicing:
     tol = slepc_tolerance(problem, spec.tol)
-    return Slicing(problem, options, tol=tol, seed=spec.seed, on_progress=progress)
+    return Slicing(problem, options, tol=tol, accepts=spec.tol, seed=spec.seed, on_progress=progress)
 
 
 def _leave_whole(slicing: Slicing, whole: Subinterval) -> list[Subinterval]:
@@ -164,8 +164,25 @@ def _search_subinterval(
         idle = 0 if len(found) > before else idle + 1
         search.repairs += attempt > 0
     if len(found) < expected:
-        search.unresolved.append((subinterval, len(found)))
+        found = _search_by_slices(subinterval, found, counter, search)
     search.vectors += found
+
+
+def _search_by_slices(
+    subinterval: Subinterval, found: list[PETSc.Vec], counter: Slicing, search: CountedSearch
+) -> list[PETSc.Vec]:
+    """Return the eigenvectors of a subinterval, by slices of it: those found so far where slices find no more.
+
+    Collective.
+    """
+    sliced = CountedSearch.of(subinterval)
+    counter.find(sliced)
+    search.repairs += 1 + sliced.repairs
+    better, worse = (sliced.vectors, found) if len(sliced.vectors) > len(found) else (found, sliced.vectors)
+    destroy(*worse)
+    if len(better) < counter.expected(subinterval):
+        search.unresolved.append((subinterval, len(better)))
+    return better
 
 
 def _search_until_nothing_is_new(

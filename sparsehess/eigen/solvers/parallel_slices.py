@@ -104,7 +104,9 @@ def _deal_out(
     report, error = _Report(0, [], 0, [], {}), None
     work = Work(comm, group, len(search.waiting), False)
     try:
-        with closing(Slicing(copy, options, tol=counter.tol, seed=counter.seed)) as solver:
+        with closing(
+            Slicing(copy, options, tol=counter.tol, accepts=counter.accepts, seed=counter.seed)
+        ) as solver:
             repairs, done = 0, []
             unresolved: list[tuple[Subinterval, int]] = []
             for number in work:

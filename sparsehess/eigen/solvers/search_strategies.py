@@ -13,7 +13,7 @@ import numpy as np
 from sparsehess.eigen.solvers.counts import compare_with_count, count_past, covers
 from sparsehess.eigen.solvers.extremal_search import Attempt, ExtremalSearch, ShiftedSearch
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
-from sparsehess.eigen.solvers.spectrum_targets import SAFE
+from sparsehess.eigen.solvers.spectrum_targets import SAFE, separation
 
 Strategy = Callable[[ExtremalSearch], Iterator[Attempt]]
 
@@ -72,7 +72,8 @@ def search_near_cluster(search: ExtremalSearch) -> Iterator[Attempt]:
 
 def search_from_outside(search: ExtremalSearch) -> Iterator[Attempt]:
     """Search by shift-and-invert from outside of the spectrum, where products have not found a dense end."""
-    if search.missing <= 0 or not search.problem.factorizes or search.problem.uncounted:
+    problem, chosen = search.problem, bool(search.spec.options)  # how to search, by the caller
+    if search.missing <= 0 or chosen or not problem.factorizes or problem.uncounted:
         return
     solver = search.solvers.shifted()
     for shift in search.target.find_outer_shifts(solver):
@@ -89,7 +90,8 @@ def _nearer(solver: KrylovSchur, shift: float, low: float, high: float) -> float
 
     Collective.
     """
-    step, above = 4 * (high - low), shift > high
+    above = shift > high
+    step = max(4 * (high - low), 10 * separation(solver.problem, high if above else low))
     while step < 0.5 * min(abs(shift - low), abs(shift - high)):
         nearer = high + step if above else low - step
         counts = solver.shift_to(nearer)

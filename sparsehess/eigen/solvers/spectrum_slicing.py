@@ -30,6 +30,9 @@ _ROOM = 5
 # Halvings that leave all eigenvalues on one side before they are taken for one cluster.
 _FRUITLESS = 4
 
+# So many eigenvalues that are alike a Krylov space finds, and how near to them a block is iterated, of their interval.
+_FEW, _BESIDE = 30, 1e-5
+
 # Further solves in a subinterval before it is halved, or given up.
 _AGAIN = 3
 
@@ -45,6 +48,8 @@ class Slicing:
         PETSc options of the solves, without a prefix.
     tol
         Tolerance of SLEPc.
+    accepts
+        Backward error up to which a pair is one.
     seed
         Of the starting vectors.
     on_progress
@@ -62,10 +67,11 @@ class Slicing:
         options: dict,
         *,
         tol: float,
+        accepts: float = 1e-8,
         seed: int = 0,
         on_progress: OnProgress = ignore_progress,
     ):
-        self.problem, self.tol, self.seed = problem, tol, seed
+        self.problem, self.tol, self.accepts, self.seed = problem, tol, accepts, seed
         self._solver = KrylovSchur(problem, True, options, tol=tol)
         self._on_progress = on_progress
         self.elsewhere = 0
@@ -215,18 +221,26 @@ class Slicing:
     ) -> list[PETSc.Vec]:
         """Return vectors that an attempt finds beside those to deflate. Collective.
 
-        What halving has not split is alike: a block goes into its space at once.
+        What halving has not split is alike: a block, from very near, goes into its space at once.
         """
-        if part.fruitless >= _FRUITLESS and attempt < _AGAIN:
-            return self._solver.iterate(missing, deflate=deflate, seed=self.seed + attempt)
-        return self._solver.solve(
+        alike = part.fruitless >= _FRUITLESS and missing > _FEW and attempt < _AGAIN
+        vectors = self._solver.solve(
             "nearest",
-            missing,
+            1 if alike else missing,
             deflate=deflate,
             seed=self.seed + attempt,
             wider=missing // _ROOM + 20 * attempt,
             on_restart=search.save_if_due,
         )
+        if not (alike and vectors):
+            return vectors
+        first = rayleigh_ritz(self.problem, vectors)
+        destroy(*first.vectors)
+        beside = max(_BESIDE * (part.high - part.low), 16 * separation(self.problem, float(first.values[0])))
+        self._solver.shift_to(float(first.values[0]) - beside)
+        more = missing + missing // 8 + 2  # some of a random block are weak
+        number = min(more, self.problem.finite - len(deflate))
+        return self._solver.iterate(number, deflate=deflate, seed=self.seed + attempt, steps=2)
 
     def _middle(self, part: Subinterval) -> tuple[float, int]:
         """Factorize near the middle of a part; return where, and how many eigenvalues lie below."""
@@ -247,7 +261,8 @@ class Slicing:
         Collective. Takes over the vectors. An eigenvalue within rounding of an end may be counted at either side.
         """
         pairs = rayleigh_ritz(self.problem, vectors)
-        return pairs.select((pairs.values > part.low - pairs.blur) & (pairs.values < part.high + pairs.blur))
+        inside = (pairs.values > part.low - pairs.blur) & (pairs.values < part.high + pairs.blur)
+        return pairs.select(inside & (pairs.residuals <= self.accepts))
 
     def _agrees(self, part: Subinterval, values: np.ndarray, blur: np.ndarray) -> bool:
         """Return whether the counts at a part's ends differ by as many as these values in between."""

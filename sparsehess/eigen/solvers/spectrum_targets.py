@@ -172,7 +172,7 @@ class SpectrumTarget(ABC):
         """
         order = self.nearest_first(values)
         distance = self.distance(values)[order]
-        least = wider * np.maximum(blur[order], _FLOOR * self.problem.scale)
+        least = wider * np.maximum(blur[order], _FLOOR * (self.problem.scale or 1.0))
         gap = np.diff(distance) > 4 * np.maximum(least[1:], least[:-1])
         past, before = np.flatnonzero(gap[k - 1 :]), np.flatnonzero(gap[: k - 1])
         first = before[-1] + 1 if len(before) else 0

@@ -56,8 +56,10 @@ def test_a_threshold_and_its_bound(threshold, comm):
 def test_the_bound_of_a_pencil(kind, comm):
     matrix = example().toarray()
     weights = np.linspace(0.1, 3.0, N)
-    far = 0.9 if kind == "far" else 0.4
-    mass = sp.diags([weights, *[far * np.sqrt(weights[1:] * weights[:-1])] * 2], [0, 1, -1]).tocsr()
+    mass = sp.diags([weights, *[0.4 * np.sqrt(weights[1:] * weights[:-1])] * 2], [0, 1, -1]).tocsr()
+    if kind == "far":  # definite, and far from diagonally dominant
+        apart = np.abs(np.subtract.outer(np.arange(N), np.arange(N)))
+        mass = sp.csr_matrix(np.sqrt(np.outer(weights, weights)) * 0.9**apart)
     given = weights if kind == "lumped" else mass
     with sh.sparsify(sp.csr_matrix(matrix), sh.Above(0.3), mass=given, comm=comm) as left:
         after = gathered(left, comm)
