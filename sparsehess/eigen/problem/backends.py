@@ -70,12 +70,15 @@ def on_backend(problem: EigenProblem, name: str) -> EigenProblem:
         owned.extend(copies)
         return copies
 
-    return problem.copy_as(
+    placed = EigenProblem(
         A=A,
         M=None if problem.M is None else convert(problem.M),
         null=copy(problem.null),
         near_null=copy(problem.near_null),
         preconditioner=None if problem.preconditioner is None else convert(problem.preconditioner),
         guess=copy(problem.guess),
+        relative_error=problem.relative_error,
+        units=problem.units,
         owned=owned,
     )
+    return problem.share_facts(placed)

@@ -326,9 +326,8 @@ class EigenProblem:
         made.__dict__.update(equilibrated=made, massless=self.massless)
         return made
 
-    def copy_as(self, **parts: object) -> EigenProblem:
-        """Return this problem on other matrices: the same numbers elsewhere, of which the same facts hold. Collective."""
-        copy = EigenProblem(relative_error=self.relative_error, units=self.units, **parts)
+    def share_facts(self, copy: EigenProblem) -> EigenProblem:
+        """Return a copy of this problem on other matrices, of which the same facts hold. Collective."""
         copy.__dict__.update(equilibrated=copy, massless=self.massless, infinite=self.infinite)
         return copy
 

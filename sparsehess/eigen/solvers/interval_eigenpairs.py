@@ -180,7 +180,7 @@ def _search_by_slices(
     search.repairs += 1 + sliced.repairs
     better, worse = (sliced.vectors, found) if len(sliced.vectors) > len(found) else (found, sliced.vectors)
     destroy(*worse)
-    if len(better) < counter.expected(subinterval):
+    if len(better) < subinterval.inertia:
         search.unresolved.append((subinterval, len(better)))
     return better
 

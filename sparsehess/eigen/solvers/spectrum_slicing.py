@@ -30,7 +30,7 @@ _ROOM = 5
 # Halvings that leave all eigenvalues on one side before they are taken for one cluster.
 _FRUITLESS = 4
 
-# So many eigenvalues that are alike a Krylov space finds, and how near to them a block is iterated, of their interval.
+# So many eigenvalues that are alike a Krylov space finds. A block is iterated so near to more, of their interval.
 _FEW, _BESIDE = 30, 1e-5
 
 # Further solves in a subinterval before it is halved, or given up.
