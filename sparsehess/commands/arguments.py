@@ -46,6 +46,16 @@ class _Version(argparse.Action):
         raise Help(f"sparsehess {__version__}\n")
 
 
+class Explain(argparse.Action):
+    """Shows what a certificate proves, as help is shown: nothing else is run."""
+
+    def __call__(self, *_: object) -> NoReturn:
+        """Raise Help. Not collective."""
+        from sparsehess.eigen.certificates.statement import STATEMENT
+
+        raise Help(STATEMENT)
+
+
 class Flag:
     """An argument of commands, in the words of argparse's `add_argument`.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparsehess.commands.arguments import Command, Flag
+from sparsehess.commands.arguments import Command, Explain, Flag
 from sparsehess.commands.flag_groups import (
     ANSWER_FLAGS,
     CHECKPOINT_FLAGS,
@@ -118,6 +118,12 @@ ANALYSES = (
             MASS_FLAG,
             TRIANGLE_FLAG,
             Flag("--tol", type=float, default=1e-8, help="backward error that passes (default 1e-8)"),
+            Flag(
+                "--explain",
+                action=Explain,
+                nargs=0,
+                help="say what a certificate proves, under which assumptions and with which margin, and stop",
+            ),
         ),
     ),
     Command(

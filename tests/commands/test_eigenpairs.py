@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from sparsehess.eigen.certificates.statement import STATEMENT
 from support import DATA
 from support.cases import lapack, laplacian
 from support.command_line import batch, facts, free_truss, run, several
@@ -295,3 +296,9 @@ def test_what_files_are_like_is_said(problems, ranks):
     (codes, out, *_), (refused, _, why, _) = batch(problems, ["eigs few.mtx -k 3", "eigs upper.npz"], ranks)
     assert codes == [0] and "digits       entries have 4 digits: λ1 is " in out
     assert refused == [2] and "only the upper triangle is stored; --one-triangle" in why
+
+
+def test_check_explains_what_a_certificate_proves(problems):
+    code, out, err, _ = run(problems, "check --explain", 1)
+    assert code == 0 and not err and "Sylvester" in out and "Margin." in out and "Not proven:" in out
+    assert out.strip() == STATEMENT.strip()

@@ -1,0 +1,43 @@
+"""What a certificate proves: the statement that `check --explain` prints."""
+
+STATEMENT = """\
+What is certified of eigenpairs (λ, x) of A x = λ M x, A symmetric and M symmetric positive semidefinite
+(M = I where there is none), and what is not.
+
+1. Scaling. Everything below is judged of D A D and D M D, with D diagonal, of powers of two, such that
+   all rows are of about one size. Eigenvalues and inertia of a pencil do not change under a congruence
+   (Sylvester), and a power of two rounds nothing. So neither units of variables nor numbers that stand
+   for infinity, such as penalties on supports, decide what is small.
+2. Each pair. The residual |A x - λ M x| is computed anew from the matrices and the vector, and is no more
+   than the tolerance times |A| |x| + min(|λ| |M x|, |A x|): the pair is an exact one of a matrix that is
+   that near. λ is the Rayleigh quotient of x to 1e-8 of it, or to a thousand times what the last digits of
+   the entries can move it. The vectors are M-orthogonal to 1e-8. From these follows that an eigenvalue is
+   near each λ, not which one in the order it is, nor that there is no other.
+3. None missed. A - σM = L D Lᵀ at each end σ of the interval of the count. By Sylvester's law there are as
+   many eigenvalues below σ as D has negative ones (1 x 1 and 2 x 2 pivots), and the difference between two
+   ends is the number in between. The count is certified if it is the number of pairs found, if all pairs
+   that are returned lie in the interval, and if the margin is above 2.
+4. Margin. A factorization in floating point is the exact one of A - σM + E. The margin is the distance of
+   σ to the nearest eigenvalue over how far E can move an eigenvalue there, the least one of the ends. Both
+   are measured at the factors themselves, by inverse iteration with random starts, E by the residuals of
+   its solves, and it is not taken to be less than half of the last digit of each entry. With a margin above
+   1 no eigenvalue has changed sides. Assumed is that the vectors of inverse iteration show the
+   eigenvalue nearest to σ and the largest effect of E there: this is measured, not proven.
+5. Null vectors that were given are projected out from both sides: what is solved, counted and judged is
+   the problem on their M-orthogonal complement. They are counted as zeros of the whole problem. That they
+   are null vectors is checked to 1e-8, or to ten times the error of the Hessian: it is not proven that
+   there are no others.
+6. Infinite eigenvalues. Where M is singular they are counted apart, from the rank of M and the signs of
+   what A is on its null space, and taken off each count. A pencil that is singular, with A and M having a
+   null vector in common, is refused.
+7. A group of eigenvalues, the last ones asked for among them, that no count can tell apart: it is proven
+   that none before the group is missing, and how many it holds; which of them are returned is open.
+
+Not proven:
+- That the matrix is the one that was meant. Entries of differences have the error that `verification`
+  measured, and that of the Hessian moves each eigenvalue by up to its norm (Weyl).
+- Digits that a file has not. Entries of 7 digits are taken as they are; the line `digits` says how far
+  their rounding can move each eigenvalue, to first order, and that may be across an end of the count.
+- Eigenvalues without a factorization. Products alone prove residuals; that none is missing is then not
+  counted, and the report says so.
+"""
