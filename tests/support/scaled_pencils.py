@@ -162,6 +162,7 @@ def plain(K, M, shift, words=""):
         n = K.shape[0]
         mass = None if M is None else M.toarray()
         top = scipy.linalg.eigh(K.toarray(), mass, eigvals_only=True, subset_by_index=[max(0, n - 6), n - 1])
+        top = top[top > 1e-9 * top[-1]]  # those below are of the size of rounding in the largest
     K, M = sp.csr_matrix(K), None if M is None else sp.csr_matrix(M)
     return Pencil(words, K, M, values, doubts, infinite, shift, above, top)
 
@@ -204,7 +205,8 @@ def held(pencil, rng, share, factor):
 def tied(pencil, rng, pairs, factor):
     """Return a pencil with pairs of variables tied by [p, -p; -p, p], p `factor` times the largest diagonal.
 
-    The spectrum is that of the stored numbers: from a factor of 1e16 on they have lost what was there before.
+    The spectrum is that of the stored numbers. From a factor of 1e16 on they have lost what was there before: then
+    it is the one that was meant, and how far a rounding moves it exceeds it.
     """
     n = pencil.n
     first, second = rng.permutation(n)[: 2 * pairs].reshape(2, pairs)
@@ -221,11 +223,15 @@ def tied(pencil, rng, pairs, factor):
     dense[first] += dense[second]
     reduced = dense.astype(float)
     stored = (K.toarray(), M.toarray())
-    values, doubts, above = finite_spectrum(reduced, T.T @ stored[1] @ T, pencil.shift, T, stored)
-    return Pencil(
-        f"{pencil.words}, {pairs} pairs tied by {factor:.0e}", K, pencil.M, values, doubts,
-        n - len(values) - above, pencil.shift, above,
-    )  # fmt: skip
+    words = f"{pencil.words}, {pairs} pairs tied by {factor:.0e}"
+    try:
+        values, doubts, above = finite_spectrum(reduced, T.T @ stored[1] @ T, pencil.shift, T, stored)
+    except np.linalg.LinAlgError:  # rounding has made it indefinite: as meant, within what a rounding moves
+        T = np.delete(T, second, axis=1)
+        meant = (T.T @ X @ T for X in (pencil.K, M))
+        values, doubts, above = finite_spectrum(*meant, pencil.shift, T, stored)
+        above += pairs
+    return Pencil(words, K, pencil.M, values, doubts, n - len(values) - above, pencil.shift, above)
 
 
 def constraints(n, rng, rows):
