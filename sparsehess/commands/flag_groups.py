@@ -84,7 +84,7 @@ TRIANGLE_FLAG = Flag(
 )
 
 INPUT_FLAGS = (
-    Flag("input", metavar="INPUT", help=".mtx, .mtx.gz, .npz, .petsc, .h5, file.py:name, or job.toml"),
+    Flag("input", metavar="INPUT", help=".mtx, .mtx.gz, .npz, .npy, .petsc, .h5, file.py:name, or job.toml"),
     MASS_FLAG,
     TRIANGLE_FLAG,
 )

@@ -15,7 +15,7 @@ from sparsehess.errors import InputError, StackError
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, agreement, another_build, complex_scalars, on_root
 from sparsehess.storage.hdf5 import open_hdf5
-from sparsehess.storage.matrix_formats import read_member_shapes
+from sparsehess.storage.matrix_formats import has_imaginary_part, read_member_shapes
 
 
 def read_coordinates(path: str | os.PathLike[str], layout: Layout) -> np.ndarray:
@@ -105,7 +105,11 @@ def _load_vectors(path: Path, n: int) -> np.ndarray:
         raise InputError(f"{path}: vectors of shape {array.shape} do not fit {n} variables")
     array = array if array.shape[1] == n else array.T
     if array.dtype.kind == "c" and not complex_scalars():
-        raise InputError(f"{path}: vectors must be real here, these are complex: they take {another_build(True)}")
+        if has_imaginary_part(array):
+            raise InputError(
+                f"{path}: vectors must be real here, these are complex: they take {another_build(True)}"
+            )
+        array = array.real
     if array.dtype.kind not in "iufc" or not np.isfinite(array).all():
         raise InputError(f"{path}: vectors must be finite numbers")
     return array.astype(PETSc.ScalarType, copy=False)

@@ -23,7 +23,7 @@ from sparsehess.storage import matrix_formats, matrix_market
 from sparsehess.storage.decimal_digits import FULL, Rounding, rounding_of_type
 from sparsehess.storage.matrix_formats import Loaded, PetscHead
 
-SUFFIXES = (".mtx", ".mtx.gz", ".npz", ".petsc", ".h5")
+SUFFIXES = (".mtx", ".mtx.gz", ".npz", ".npy", ".petsc", ".h5")
 
 # A file may differ from its transpose by this part of its largest entry; its symmetric part is taken.
 ASYMMETRY = matrix_market.MOST_UNEQUAL

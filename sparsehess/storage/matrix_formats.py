@@ -19,8 +19,8 @@ from sparsehess.storage.decimal_digits import FULL, Rounding, find_rounding, rou
 from sparsehess.storage.hdf5 import open_hdf5
 from sparsehess.storage.matrix_market import MOST_SHRUNK, check_sizes
 
-# What PETSc's binary files of matrices begin with.
-_PETSC_MATRIX = 1211216
+# What PETSc's binary files of matrices and of vectors begin with.
+_PETSC_MATRIX, _PETSC_VECTOR = 1211216, 1211214
 
 # Suffixes of formats whose numbers are text.
 _TEXT = (".mtx", ".mtx.gz")
@@ -65,7 +65,7 @@ def load_matrix(path: Path, suffix: str) -> Loaded:
         if suffix in _TEXT:
             matrix, said = matrix_market.load_matrix_market(path)
         else:
-            matrix = {".npz": _load_npz, ".h5": _load_h5}[suffix](path)
+            matrix = {".npz": _load_npz, ".npy": _load_npy, ".h5": _load_h5}[suffix](path)
     except (InputError, StackError):
         raise
     except MemoryError as error:
@@ -187,6 +187,13 @@ def _load_npz(path: Path) -> Any:
     return _whole(path, matrix) if matrix.format in ("csr", "csc", "bsr") else matrix
 
 
+def _load_npy(path: Path) -> np.ndarray:
+    whole = np.load(path, mmap_mode="r", allow_pickle=False)  # its claim is checked before memory is taken
+    if whole.ndim != 2:
+        raise InputError(f"{path}: an array of {whole.ndim} dimensions: a matrix has two")
+    return np.array(whole)
+
+
 def _whole(path: Path, matrix: Any) -> Any:
     """Return a compressed matrix whose parts belong together: what SciPy compiles trusts them."""
     # SciPy's check subtracts, and overlooks where a last one is below zero or so far below that this overflows.
@@ -269,7 +276,10 @@ def check_petsc_matrix(path: Path) -> PetscHead:
         heads = (np.frombuffer(first[: len(first) // n * n], f">i{n}")[:4] for n in (4, 8))
         head = next((head for head in heads if len(head) == 4 and head[0] == _PETSC_MATRIX), None)
         if head is None:
-            raise InputError(f"{path}: not a PETSc binary matrix")
+            little = first[:4] == _PETSC_MATRIX.to_bytes(4, "little")
+            vector = first[:4] == _PETSC_VECTOR.to_bytes(4, "big")
+            told = ": it is little-endian" if little else ": it holds a vector" if vector else ""
+            raise InputError(f"{path}: not a PETSc binary matrix{told}")
         index = head.dtype
         rows, columns, entries = (int(number) for number in head[1:])
         if rows != columns:

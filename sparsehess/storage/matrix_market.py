@@ -5,10 +5,12 @@ Boisvert, Pozo, Remington 1996, "The Matrix Market exchange formats: initial des
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import inspect
 import io
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -25,6 +27,9 @@ MOST_SHRUNK = 1032
 
 # Entries that stand in for each other may differ by this part of the largest.
 MOST_UNEQUAL = 1e-6
+
+# Bytes that are read at a time.
+_PIECE = 2**20
 
 # Bytes as they are read: exponents of Fortran, and no zero bytes.
 _AS_READ = bytes.maketrans(b"Dd\0", b"Ee?")
@@ -64,23 +69,69 @@ def read_head(path: Path) -> MatrixMarketHead:
     """
     size = os.path.getsize(path) * (MOST_SHRUNK if path.suffix == ".gz" else 1)
     with _opener(path)(path, "rb") as stream:
-        banner = stream.readline(1024).decode("ascii", "replace").split()
-        if len(banner) < 5 or banner[0] != "%%MatrixMarket":
-            raise InputError(f"{path}: no Matrix Market banner in the first line")
-        line = stream.readline(4096)
-        while line.startswith(b"%") or (line and not line.strip()):
-            line = stream.readline(4096)
-        numbers = [int(word) for word in line.split()]
-    form, kind, symmetry = (word.lower() for word in banner[2:5])
+        told = _skip_head(path, stream)
+        each = 2 if told.kind == "pattern" else 4 if told.kind == "complex" else 3
+        line = _next_line(stream).split()
+        if told.coordinate and line and len(line) != each:
+            raise InputError(
+                f"{path}: its head says {told.kind}: {each} numbers a line, not {len(line)} as in the first"
+            )
+    least = 4 if told.coordinate else 2
+    check_sizes(path, told.rows, told.columns, told.entries, size // least * (1 if told.coordinate else 2))
+    return told
+
+
+def _skip_head(path: Path, stream: BinaryIO) -> MatrixMarketHead:
+    """Return the head of a stream, which is then where the numbers begin."""
+    first = stream.readline(1024).removeprefix(codecs.BOM_UTF8)
+    banner = first.decode("ascii", "replace").lower().split()
+    if len(banner) < 5 or banner[0] != "%%matrixmarket":
+        raise InputError(f"{path}: no Matrix Market banner in the first line{_what_it_may_be(first, stream)}")
+    form, kind, symmetry = banner[2:5]
     if symmetry == "skew-symmetric":
         raise InputError(f"{path}: a Hessian is symmetric or Hermitian; this matrix is {kind}, {symmetry}")
     coordinate = form == "coordinate"
+    numbers = [int(word) for word in _next_line(stream).split()]
     if len(numbers) != (3 if coordinate else 2):
         raise InputError(f"{path}: no line of sizes behind the banner")
     rows, columns = numbers[:2]
-    entries = numbers[2] if coordinate else rows * columns
-    check_sizes(path, rows, columns, entries, size // (4 if coordinate else 2) * (1 if coordinate else 2))
-    return MatrixMarketHead(rows, columns, entries, coordinate, kind, symmetry)
+    return MatrixMarketHead(
+        rows, columns, numbers[2] if coordinate else rows * columns, coordinate, kind, symmetry
+    )
+
+
+def _next_line(stream: BinaryIO) -> bytes:
+    """Return the next line of a stream that is no comment and not blank; nothing at its end."""
+    line = stream.readline(4096)
+    while line and (not line.strip() or line.lstrip().startswith(b"%")):
+        line = stream.readline(4096)
+    return line
+
+
+def _what_it_may_be(first: bytes, stream: BinaryIO) -> str:
+    """Return what a file without a banner looks like, and what to do about it."""
+    words = first.decode("ascii", "replace").replace(",", " ").split()
+    if words and all(_is_number(word) for word in words):
+        if len(words) == 3:
+            return (
+                ": it begins with three numbers; if they are row, column and value, numbered from 1, write "
+                '"%%MatrixMarket matrix coordinate real general" and a line "rows columns entries" before them'
+            )
+        return (
+            ": it begins with numbers, which is another program's format: write row, column and value of entries"
+        )
+    stream.readline(1024)
+    if re.match(rb"[RCP][SUHZR]A\s", stream.readline(1024).upper()):
+        return ": this is a Harwell-Boeing file, as scipy.io.hb_read reads it; scipy.io.mmwrite writes this format"
+    return ""
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word.upper().replace("D", "E"))
+    except ValueError:
+        return False
+    return True
 
 
 def load_matrix_market(path: Path) -> tuple[Any, tuple[str, ...]]:
@@ -98,7 +149,16 @@ def load_matrix_market(path: Path) -> tuple[Any, tuple[str, ...]]:
     # Sparse arrays, or matrices where SciPy reads no arrays.
     kind = {"spmatrix": False} if "spmatrix" in inspect.signature(mmread).parameters else {}
     with _opener(path)(path, "rb") as stream:
-        entries = mmread(io.BufferedReader(_Entries(stream)), **kind)
+        head = _skip_head(path, stream)
+        try:
+            entries = mmread(io.BufferedReader(_Entries(stream, head), _PIECE), **kind)
+        except ValueError as error:
+            if "index" not in str(error).lower():
+                raise
+            raise InputError(
+                f"{path}: an entry has a row or column outside 1 to {head.rows}, 1 to {head.columns}; files of "
+                "Matrix Market number them from 1"
+            ) from error
     if told.symmetry == "general":
         return entries, ()
     if told.rows != told.columns:
@@ -124,7 +184,7 @@ def _with_other_triangle(path: Path, entries: Any, symmetry: str) -> tuple[Any, 
         lower, upper = sums
         both = _number_in_both(lower, upper)
         if both == lower.nnz == upper.nnz and _nearly_equal(lower.data, upper.data):
-            diagonal = row[row == column]
+            diagonal = row[(row == column) & (data != 0)]
             if both != below.sum() or both != above.sum() or len(np.unique(diagonal)) != len(diagonal):
                 raise InputError(
                     f"{path}: its head says {symmetry}, both triangles are stored, and entries several times: "
@@ -170,15 +230,16 @@ def _opener(path: Path) -> Callable[[Path, str], Any]:
 
 
 class _Entries(io.RawIOBase):
-    """The stream of a file of format coordinate, as SciPy reads it without harm.
+    """The stream of a file of format coordinate behind its head, as SciPy reads it without harm.
 
-    The head says general: what its symmetry stands for is seen to here. Exponents may be Fortran's, 1.5D+03. The
+    A new head says general: what its symmetry stands for is seen to here. Exponents may be Fortran's, 1.5D+03. The
     last line ends, and a zero byte becomes a question mark, which the reader refuses: it runs beyond both.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
-        words = stream.readline(1024).split()
-        self._stream, self._left, self._more = stream, b" ".join([*words[:4], b"general"]) + b"\n", True
+    def __init__(self, stream: BinaryIO, head: MatrixMarketHead) -> None:
+        kind = {"double": "real"}.get(head.kind, head.kind)
+        words = f"%%MatrixMarket matrix coordinate {kind} general\n{head.rows} {head.columns} {head.entries}\n"
+        self._stream, self._left, self._more = stream, words.encode(), True
 
     def readable(self) -> bool:
         """Return True. Not collective."""
@@ -210,8 +271,8 @@ def _dense(path: Path, told: MatrixMarketHead) -> tuple[np.ndarray, tuple[str, .
         raise InputError(f"{path}: {symmetry}, but {rows} x {columns}")
     wanted = rows * columns if symmetry == "general" else rows * (rows + 1) // 2
     with _opener(path)(path, "rb") as stream:
-        lines = (line for line in stream if line.strip() and not line.startswith(b"%"))
-        next(lines)  # the sizes
+        _skip_head(path, stream)
+        lines = (line for line in stream if line.strip() and not line.lstrip().startswith(b"%"))
         number = _NUMBERS[field]
         kind = np.complex128 if number is _pair else np.float64
         # One more than there can be tells as much as all that a file may hold beyond its claim.

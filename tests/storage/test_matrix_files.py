@@ -149,7 +149,7 @@ def write_petsc(path, matrix, index=">i4", number=">f8"):
 HALF = sp.csr_matrix(sp.triu(MATRIX) + sp.diags(np.arange(60) % 2.0))
 
 
-@pytest.mark.parametrize("suffix", [".mtx", "array.mtx", ".npz", ".petsc", ".h5"])
+@pytest.mark.parametrize("suffix", [".mtx", "array.mtx", ".npz", ".npy", ".petsc", ".h5"])
 @pytest.mark.parametrize("triangle", ["upper", "lower"])
 def test_one_triangle_is_named_and_completed_where_that_is_asked_for(suffix, triangle, folder, comm):
     path = folder / f"half{suffix}"
@@ -159,6 +159,8 @@ def test_one_triangle_is_named_and_completed_where_that_is_asked_for(suffix, tri
             scipy.io.mmwrite(path, half.toarray() if "array" in suffix else half, symmetry="general", precision=17)
         elif suffix == ".npz":
             sp.save_npz(path, half)
+        elif suffix == ".npy":
+            np.save(path, half.toarray())
         elif suffix == ".petsc":
             write_petsc(path, half)
         else:
@@ -189,7 +191,7 @@ def test_what_is_whole_stays_as_it_is_where_one_triangle_is_allowed(folder, comm
 
 
 @pytest.mark.parametrize(
-    "suffix", ["symmetric.mtx", "hermitian.mtx", "general.mtx", "array.mtx", ".npz", ".petsc"]
+    "suffix", ["symmetric.mtx", "hermitian.mtx", "general.mtx", "array.mtx", ".npz", ".npy", ".petsc"]
 )
 @pytest.mark.parametrize("imaginary", [0.0, 1e-30])
 def test_complex_numbers_without_imaginary_part_are_read_as_real(suffix, imaginary, folder, comm):
@@ -203,6 +205,8 @@ def test_complex_numbers_without_imaginary_part_are_read_as_real(suffix, imagina
             path.write_bytes(path.read_bytes().replace(b"general", suffix.removesuffix(".mtx").encode()))
         elif suffix == ".npz":
             sp.save_npz(path, given)
+        elif suffix == ".npy":
+            np.save(path, given.toarray())
         else:
             write_petsc(path, given, number=">c16")
     comm.Barrier()
@@ -314,6 +318,14 @@ def damaged(folder):
         "below.h5": (below_in_h5, "fewer than no entries"),
         "half.h5": (lambda p: p.write_bytes(h5.read_bytes()[:300]), "damaged"),
         "other.petsc": (lambda p: p.write_bytes(b"\0" * 64), "not a PETSc binary"),
+        "vector.petsc": (
+            lambda p: p.write_bytes(np.array([1211214, 5], ">i4").tobytes() + body[-40:]),
+            "not a PETSc binary matrix: it holds a vector",
+        ),
+        "little.petsc": (lambda p: p.write_bytes(np.array([1211216, 5, 5, 5], "<i4").tobytes()), "little-endian"),
+        "half.npy": (lambda p: (np.save(p, np.eye(9)), os.truncate(p, 500)), "damaged"),
+        "line.npy": (lambda p: np.save(p, np.ones(9)), "1 dimensions"),
+        "object.npy": (lambda p: np.save(p, np.array([[{}]], object)), "damaged"),
         "half.petsc": (lambda p: p.write_bytes(head + body[:-9]), "truncated"),
         "rows.petsc": (
             lambda p: p.write_bytes(head + np.array([9, 1, 1, 1, 1], ">i4").tobytes() + body[20:]),

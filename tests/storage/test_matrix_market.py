@@ -87,3 +87,54 @@ def test_a_symmetric_matrix_is_square(tmp_path):
     path.write_text("%%MatrixMarket matrix coordinate real symmetric\n4 5 1\n1 1 1.0\n")
     with pytest.raises(InputError, match="symmetric, but 4 x 5"):
         load_matrix_market(path)
+
+
+HEAD = "%%MatrixMarket matrix coordinate real symmetric\n"
+SIZES = f"4 4 {len(LOWER)}\n"
+LINES = "".join(f"{i + 1} {j + 1} {float(value)!r}\n" for i, j, value in LOWER)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " " + HEAD + "   " + SIZES + LINES,
+        HEAD + "  % a comment behind blanks\n%\n" + SIZES + LINES,
+        "%%MatrixMarket  MATRIX    Coordinate    Real Symmetric\n\n" + SIZES + LINES.replace("\n", "\n\n"),
+        HEAD.lower() + SIZES + LINES,
+        HEAD.replace("real", "double") + SIZES + LINES,
+        "\ufeff" + HEAD + SIZES + LINES,
+        (HEAD + SIZES + LINES).replace("\n", "\r\n"),
+        (HEAD + SIZES + LINES).replace(" ", "\t"),
+        (HEAD + SIZES + LINES).rstrip(),
+        HEAD + SIZES + LINES.replace("\n", "\n% a comment among the entries\n", 2),
+        HEAD + f"4 4 {len(LOWER) + 7}\n" + LINES  # whole, with zeros on the diagonal for mirrors
+        + "".join(f"{j + 1} {i + 1} {float(value)!r}\n" for i, j, value in BELOW) + "1 1 0\n2 2 0\n3 3 0\n4 4 0\n",
+    ],
+)  # fmt: skip
+def test_what_other_programs_write(text, tmp_path):
+    path = tmp_path / "m.mtx"
+    path.write_bytes(text.encode())
+    assert np.array_equal(read(path)[0], CHAIN)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (HEAD + SIZES + LINES.replace("1 1 2.0", "0 0 2.0"), "outside 1 to 4, 1 to 4; .* number them from 1"),
+        (HEAD + SIZES + LINES.replace("4 4 1.0", "5 4 1.0"), "outside 1 to 4, 1 to 4"),
+        (HEAD.replace("real", "complex") + SIZES + LINES, "says complex: 4 numbers a line, not 3"),
+        (HEAD + SIZES + LINES.replace("\n", " 0.5\n"), "says real: 3 numbers a line, not 4"),
+        (HEAD.replace("real", "pattern") + SIZES + LINES, "says pattern: 2 numbers a line, not 3"),
+        (LINES, 'it begins with three numbers; .* write "%%MatrixMarket matrix coordinate real general"'),
+        ("1,1, 1,1, 2.0D+00\n1,2, 1,1, -1.0\n", "begins with numbers, which is another program's format"),
+        ("A plate\n  11  3  5\nRSA   3  3  5  0\n", "a Harwell-Boeing file"),
+        ("", "no Matrix Market banner in the first line$"),
+        (HEAD + LINES.replace("1 1 2.0", "1 1"), "no line of sizes"),
+        (HEAD.replace("symmetric", "triangular") + SIZES + LINES, "not triangular"),
+    ],
+)
+def test_what_is_refused_is_named(text, says, tmp_path):
+    path = tmp_path / "m.mtx"
+    path.write_text(text)
+    with pytest.raises(InputError, match=says):
+        load_matrix_market(path)

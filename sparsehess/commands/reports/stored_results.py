@@ -123,7 +123,8 @@ def _open(path: Path, n: int) -> Iterator[_Source]:
         k = len(values)
         shape = getattr(rows, "shape", "that are none")
         if shape != (k, n) and (k or shape != (0, 0)):
-            raise InputError(f"{path}: {k} eigenvalues and vectors {shape} do not fit n = {n}")
+            told = f": its matrix has {shape[1]} rows" if len(shape) == 2 and shape[0] == k else ""
+            raise InputError(f"{path}: {k} eigenvalues and vectors {shape} do not fit n = {n}{told}")
         if rows.dtype.kind == "c" and not complex_scalars():
             raise InputError(f"{path}: its vectors are complex: they take {another_build(True)}")
         if rows.dtype.kind not in "fiuc":
