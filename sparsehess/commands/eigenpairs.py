@@ -95,7 +95,7 @@ def run_eigs(call: Call) -> int:
             writers.write_results(arguments.out, facts, arrays, spectrum.vectors, comm)
         drawn = None if arguments.plot is None else given.pattern
         picture = None if drawn is None else plots.pattern_picture(drawn)
-        lines = eigs_lines(given, facts, spectrum, problem, known.names) + notes_told(given.origins)
+        lines = eigs_lines(given, facts, spec, spectrum, problem, known.names) + notes_told(given.origins)
         if left is not None:
             lines += f"\n{sparsified_line(left)}"
         draw = arguments.plot and partial(

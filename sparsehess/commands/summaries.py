@@ -23,6 +23,7 @@ from sparsehess.operators.eigenvalues import Inertia
 from sparsehess.storage.decimal_digits import FULL
 
 if TYPE_CHECKING:
+    from sparsehess.derivatives.units import Units
     from sparsehess.eigen.certificates.numerical_rank import Rank
     from sparsehess.eigen.estimates import Density, Trace
     from sparsehess.storage.matrix_files import Origin
@@ -199,6 +200,9 @@ def eigs_facts(
         "converged": spectrum.converged,
         "eigenvalues": spectrum.eigenvalues.tolist(),
         "residuals": spectrum.residuals.tolist(),
+        "held_to": spectrum.held_to,
+        "errors": None if spectrum.errors is None else spectrum.errors.tolist(),
+        "error_bound": spectrum.error_bound,
         "orthogonality": spectrum.orthogonality,
         "count": count_facts(count),
         "zeros": spectrum.zeros,
@@ -214,9 +218,16 @@ def eigs_facts(
         "digits": digits,
         "rounding": rounding,
         "notes": reading_notes(given.origins),
-        "frequencies": {"unit": units.frequency, "values": units.of_eigenvalues(spectrum.eigenvalues).tolist()}
-        if units
-        else None,
+        "frequencies": None if units is None else _frequency_facts(spectrum, units),
+    }
+
+
+def _frequency_facts(spectrum: Spectrum, units: Units) -> dict[str, Any]:
+    values, errors = spectrum.eigenvalues, spectrum.errors
+    return {
+        "unit": units.frequency,
+        "values": units.of_eigenvalues(values).tolist(),
+        "errors": None if errors is None else units.of_errors(values, errors).tolist(),
     }
 
 
@@ -380,7 +391,12 @@ def hessian_lines(hessian: Hessian | MatrixFree, facts: dict[str, Any]) -> str:
 
 
 def eigs_lines(
-    given: Input, facts: dict[str, Any], spectrum: Spectrum, problem: EigenProblem, names: tuple[str, ...]
+    given: Input,
+    facts: dict[str, Any],
+    spec: SolveSpec,
+    spectrum: Spectrum,
+    problem: EigenProblem,
+    names: tuple[str, ...],
 ) -> str:
     """Return the answer of `eigs` for people. Not collective.
 
@@ -389,7 +405,7 @@ def eigs_lines(
     names
         Of the null vectors, none where they have none.
     """
-    derived, zero = given.hessian, problem.zero
+    derived = given.hessian
     if derived is not None:
         lines = [hessian_lines(derived, facts)]
     else:
@@ -397,9 +413,16 @@ def eigs_lines(
     lines.append(f"solver       {spectrum.method} ({spectrum.reason})")
     if facts["deflated"]:
         lines.append(f"deflated     {facts['deflated']} null vectors" + (f": {', '.join(names)}" if names else ""))
-    lines += ["", spectrum_table(spectrum, problem.units, zero), ""]
+    lines += ["", spectrum_table(spectrum, problem.units), ""]
     if spectrum.zeros:
-        lines.append(f"zero modes   {spectrum.zeros} (|λ| <= {zero:.1e}, the accuracy of the matrix)")
+        lines.append(f"zero modes   {spectrum.zeros}, to the accuracy of the matrix")
+    if spectrum.error_bound is not None:
+        lines.append(f"errors       ± is two standard deviations of what the error of the Hessian does, to first "
+                     f"order; at most {spectrum.error_bound:.2g} (Weyl)")  # fmt: skip
+    loose = int(np.count_nonzero(~(spectrum.residuals <= spec.tol)))
+    if loose:
+        lines.append(f"accuracy     {loose} pairs reach the error of products, {spectrum.held_to:.0e}, not the "
+                     f"tolerance {spec.tol:.0e}")  # fmt: skip
     spent = ", ".join(f"{name} {seconds:.2f}" for name, seconds in facts["timings"].items() if seconds >= 0.005)
     count = spectrum.count
     lines += [

@@ -59,6 +59,12 @@ class Units:
         omega = math.sqrt(_ENERGY[energy] / _MASS[mass]) / _LENGTH[length]
         return cls(frequency, omega / (2 * math.pi) * _HZ[frequency])
 
+    def of_errors(self, eigenvalues: np.ndarray, errors: np.ndarray) -> np.ndarray:
+        """Return (k,) how far frequencies may be where eigenvalues may be so far. Not collective."""
+        here = self.of_eigenvalues(eigenvalues)
+        ends = self.of_eigenvalues(eigenvalues - errors), self.of_eigenvalues(eigenvalues + errors)
+        return np.maximum(here - ends[0], ends[1] - here)
+
     def of_eigenvalues(self, eigenvalues: np.ndarray) -> np.ndarray:
         """Return frequencies (k,); those of negative eigenvalues are imaginary and given as negative."""
         return self.factor * np.sign(eigenvalues) * np.sqrt(np.abs(eigenvalues))

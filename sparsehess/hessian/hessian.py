@@ -16,6 +16,7 @@ from sparsehess.derivatives.objective import Objective
 from sparsehess.derivatives.scales import Scales
 from sparsehess.errors import MissingEntries
 from sparsehess.hessian.assembly_strategies import Source, replan
+from sparsehess.hessian.entry_errors import EntryErrors
 from sparsehess.hessian.evaluation_journal import NO_JOURNAL, NoJournal
 from sparsehess.hessian.pattern_detection import detect_pattern
 from sparsehess.hessian.recovery import Recovered, plan
@@ -117,6 +118,7 @@ class Hessian:
         self.amplification = source.plan.amplification
         self._values = np.empty(self.pattern.nnz_local)
         self._error_model: ErrorModel | None = None
+        self._taken: Assembled | None = None
 
     # --- the road: differences, recovery, verification ---
 
@@ -193,7 +195,7 @@ class Hessian:
         self.timings["derivatives"] = evaluations.seconds
         self.timings["assembly"] = assembled - began - evaluations.seconds
         judged = self._judged(recovered, scales, steps)
-        self.error = judged.error
+        self.error, self._taken = judged.error, judged
         if verified:
             before = sum(evaluations.counts.values())
             try:
@@ -239,6 +241,26 @@ class Hessian:
             direction,
             norm,
             max(self._error_model.relative(norm), EPS) if norm > 0 else 0.0,
+        )
+
+    @property
+    def entry_errors(self) -> EntryErrors | None:
+        """Estimates of the errors of the entries, None before there are any. Not collective."""
+        if self._taken is None or not self.error > 0:
+            return None
+        norm, steps, model = self._taken.norm, self._taken.steps, self._taken.model
+        weights = sum(weight**2 for _, weight in steps.nodes)
+        known = self.noise is not None and model.noise > 0
+        # What all entries have in common: of products what was seen, of differences what the bend tells.
+        together = (model.truncation if self.noise.measured else 0.0) if known and self.noise else self.error
+        return EntryErrors(
+            self._source.plan,
+            self._values,
+            self._taken.level**2 * weights,
+            steps.taken**-2.0,
+            (self.error * norm / model.noise) ** 2 if known else 0.0,
+            together,
+            self.error * norm,
         )
 
     def _count(self, evaluations: Evaluations) -> None:

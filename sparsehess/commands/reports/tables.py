@@ -35,16 +35,23 @@ def format_table(heads: list[str], rows: list[list[str]]) -> str:
     return "\n".join([line(heads), line(["-" * width for width in widths]), *(line(row) for row in rows)])
 
 
-def spectrum_table(spectrum: Spectrum, units: Units | None, zero: float) -> str:
-    """Return the eigenpairs as a table; zero modes and imaginary frequencies are named."""
-    heads = ["mode", "eigenvalue", *([units.frequency] if units else []), "backward error", ""]
+def spectrum_table(spectrum: Spectrum, units: Units | None) -> str:
+    """Return the eigenpairs as a table, with their error bars; zero modes and imaginary frequencies are named."""
+    values, errors = spectrum.eigenvalues, spectrum.errors
+    bar = [] if errors is None else ["±"]
+    heads = ["mode", "eigenvalue", *bar, *([units.frequency, *bar] if units else []), "backward error", ""]
     rows = []
-    frequencies = units.of_eigenvalues(spectrum.eigenvalues) if units else spectrum.eigenvalues
-    for i, value in enumerate(spectrum.eigenvalues):
-        note = "zero" if abs(value) <= zero else "negative curvature" if value < 0 else ""
+    frequencies = units.of_eigenvalues(values) if units else values
+    spread = None if units is None or errors is None else units.of_errors(values, errors)
+    for i, (value, zero) in enumerate(zip(values, spectrum.zero, strict=True)):
+        note = "zero" if zero else "negative curvature" if value < 0 else ""
         row = [str(i + 1), f"{value:.10g}"]
+        if errors is not None:
+            row.append(f"{errors[i]:.1e}")
         if units:
-            row.append(f"{abs(frequencies[i]):.4f}" + ("i" if frequencies[i] < 0 and abs(value) > zero else ""))
+            row.append(f"{abs(frequencies[i]):.4f}" + ("i" if frequencies[i] < 0 and not zero else ""))
+        if spread is not None:
+            row.append(f"{spread[i]:.2g}")
         rows.append([*row, f"{spectrum.residuals[i]:.1e}", note])
     return format_table(heads, rows)
 

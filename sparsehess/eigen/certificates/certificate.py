@@ -20,7 +20,7 @@ from sparsehess.runtime import PETSc, SLEPc, destroy
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-    from sparsehess.operators.matrix_like import MatrixLike
+    from sparsehess.operators.matrix_like import MatrixLike, VectorsLike
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ def certify(
     spectrum: Spectrum,
     *,
     mass: MatrixLike | None = None,
+    nullspace: VectorsLike | None = None,
     tol: float = 1e-8,
     comm: MPI.Comm | None = None,
 ) -> Certificate:
@@ -76,8 +77,8 @@ def certify(
 
     Parameters
     ----------
-    matrix, mass, comm
-        As for `eigs`.
+    matrix, mass, nullspace, comm
+        As for `eigs`; known null vectors are projected out of what is checked, as they were of what was solved.
     spectrum
         Its eigenvalues and vectors are taken; its residuals are not. Its inertia count is passed on.
     tol
@@ -104,7 +105,7 @@ def certify(
     True
     False
     """
-    with EigenProblem.of(matrix, mass=mass, nullspace=[], comm=comm) as problem:
+    with EigenProblem.of(matrix, mass=mass, nullspace=nullspace, comm=comm) as problem:
         return certify_pairs(problem, spectrum.eigenvalues, spectrum.vectors, spectrum.count, tol)
 
 

@@ -28,6 +28,7 @@ from sparsehess.eigen.problem.matrix_inputs import MatrixLike, VectorsLike, as_m
 from sparsehess.eigen.problem.null_space import NullSpace, check_null_vectors, orthonormal_null_vectors
 from sparsehess.eigen.problem.solver_pool import SolverPool
 from sparsehess.errors import InputError
+from sparsehess.hessian.entry_errors import EntryErrors
 from sparsehess.hessian.hessian import Hessian
 from sparsehess.hessian.matrix_free import MatrixFree
 from sparsehess.operators.operator import Operator
@@ -66,6 +67,8 @@ class _Known:
         Those of its objective.
     relative_error
         Of its entries.
+    entry_errors
+        Estimates of the errors of its entries, or None.
     symmetry
         By what part of its norm it may be unsymmetric.
     structure
@@ -78,6 +81,7 @@ class _Known:
     near_null: object = None
     units: Units | None = None
     relative_error: float = 0.0
+    entry_errors: EntryErrors | None = None
     symmetry: float = SYMMETRY
     structure: Operator | None = None
 
@@ -100,6 +104,7 @@ def _known_of(matrix: object) -> _Known:
         near_null=objective.near_null,
         units=objective.units,
         relative_error=error,
+        entry_errors=matrix.entry_errors if isinstance(matrix, Hessian) else None,
         symmetry=symmetry,
     )
 
@@ -129,6 +134,8 @@ class EigenProblem:
         The `Operator` that A belongs to, where it can count eigenvalues; or None.
     relative_error
         Error of A's entries, relative to its norm, where it is known: of differences, of asymmetry.
+    entry_errors
+        Estimates of the errors of A's entries, or None.
     units
         What an eigenvalue means, or None.
     solver_pool
@@ -153,6 +160,7 @@ class EigenProblem:
     guess: list[PETSc.Vec] = field(default_factory=list)
     structure: Operator | None = None
     relative_error: float = 0.0
+    entry_errors: EntryErrors | None = None
     units: Units | None = None
     solver_pool: SolverPool = field(default_factory=SolverPool)
     scaled_by: PETSc.Vec | None = None
@@ -223,6 +231,7 @@ class EigenProblem:
                 guess=as_vectors(guess, A, layout, owned, "vectors to start from"),
                 structure=structure,
                 relative_error=max(relative_error, known.relative_error),
+                entry_errors=known.entry_errors,
                 units=known.units if units is None else units,
                 solver_pool=solver_pool or SolverPool(),
                 owned=owned,
@@ -410,6 +419,13 @@ class EigenProblem:
     def zero(self) -> float:
         """An eigenvalue below this size is zero to the accuracy of the matrix, if its vector has no large rows."""
         return max(1e3 * _EPS, 10 * self.relative_error) * self.scale
+
+    def held_to(self, tol: float) -> float:
+        """Return the backward error that pairs are held to where `tol` is asked for: no product is more exact.
+
+        Not collective. An assembled matrix is what it is: its pairs can be had to any tolerance, and are.
+        """
+        return tol if self.assembled else max(tol, self.relative_error)
 
     def _check(self, symmetry: float) -> None:
         require_room(self.comm)

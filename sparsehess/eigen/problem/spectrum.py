@@ -250,6 +250,11 @@ class Spectrum:
         Seconds of `factorization`, `solve`, `certificate`.
     options
         PETSc options of the solve: defaults, overridden by the caller's.
+    held_to
+        Backward error that the pairs were held to: the error of products of the Hessian, where that is larger than
+        the tolerance.
+    errors, error_bound, zero
+        Error bars of the eigenvalues, see `ErrorBars`.
 
     Examples
     --------
@@ -274,6 +279,10 @@ class Spectrum:
     reason: str
     timings: dict[str, float]
     options: dict[str, object]
+    held_to: float
+    errors: np.ndarray | None = None
+    error_bound: float | None = None
+    zero: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
     @property
     def converged(self) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sparsehess.eigen.problem.backends import on_backend
+from sparsehess.eigen.problem.error_bars import error_bars
 from sparsehess.eigen.problem.matrix_inputs import MatrixLike, VectorsLike
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.spectrum import SolveSpec, Spectrum
@@ -219,7 +220,11 @@ def solve(
     finally:
         if placed is not scaled:
             placed.close()
-    return spectrum if scaled is problem else _restored(spectrum, scaled, problem.scales.power)
+    if scaled is not problem:
+        spectrum = _restored(spectrum, scaled, problem.scales.power)
+    bars = error_bars(problem, spectrum.eigenvalues, spectrum.vectors)
+    zeros = int(np.count_nonzero(bars.zero))
+    return replace(spectrum, errors=bars.errors, error_bound=bars.bound, zero=bars.zero, zeros=zeros)
 
 
 def _restored(spectrum: Spectrum, scaled: EigenProblem, power: int) -> Spectrum:

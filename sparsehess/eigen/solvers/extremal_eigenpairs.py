@@ -114,6 +114,7 @@ def _spectrum(
         reason=search.target.reason if by_target else choice.reason,
         timings=seconds,
         options=search.solvers.used_defaults(),
+        held_to=problem.held_to(search.spec.tol),
     )
 
 
@@ -123,7 +124,7 @@ def _advice(search: ExtremalSearch) -> str:
     if search.stale and error > 0.1 * tol and not search.problem.assembled:
         return (
             f"products are exact to about {error:.0e} of the Hessian's norm only: "
-            f"ask for a tolerance of {2 * error:.0e}"
+            f"ask for a tolerance of {2 * max(error, tol):.0e}"
         )
     if search.stale:
         return f"{search.stale} more did not reach the tolerance {tol:g}: loosen it, or give -eps_ncv"

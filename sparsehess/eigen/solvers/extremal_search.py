@@ -107,7 +107,7 @@ class ExtremalSearch:
         facts, vectors = self.store.load()
         if vectors:
             saved = rayleigh_ritz(self.problem, vectors)
-            good = saved.residuals <= self.spec.tol
+            good = saved.residuals <= self.problem.held_to(self.spec.tol)
             self.unfinished = [vector for vector, done in zip(saved.vectors, good, strict=True) if not done]
             self.take([vector for vector, done in zip(saved.vectors, good, strict=True) if done])
         self._prepare(facts)
@@ -160,7 +160,7 @@ class ExtremalSearch:
     def take(self, vectors: list[PETSc.Vec]) -> None:
         """Add vectors to what is found; keep the pairs that reach the tolerance. Collective."""
         pairs = rayleigh_ritz(self.problem, self.pairs.vectors + vectors)
-        good = pairs.residuals <= self.spec.tol
+        good = pairs.residuals <= self.problem.held_to(self.spec.tol)
         self.stale = int(np.count_nonzero(~good))
         self.pairs = pairs.select(good)
 

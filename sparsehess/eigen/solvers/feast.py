@@ -221,7 +221,7 @@ class _Iteration:
             seen = max(seen, np.count_nonzero(inside & (passed >= self.level / 2)))
             basis = self._project(np.hstack([basis, self._growth(full, passed)]))
         # What is within its own error of an end and got no better is judged by where it is.
-        return self.X[:, self._inside() & (self.errors <= self.solver.tol)]
+        return self.X[:, self._inside() & (self.errors <= self.problem.held_to(self.solver.tol))]
 
     # --- steps ---
 

@@ -126,7 +126,7 @@ def _solve_without_count(
         pairs = _pairs_inside(problem, search.vectors, low, high, spec.tol)
         search.vectors = pairs.vectors
         seconds["certificate"] = time.perf_counter() - began
-        return _spectrum(problem, choice, finder, pairs, seconds, None)
+        return _spectrum(problem, spec, choice, finder, pairs, seconds, None)
 
 
 def _slicing(problem: EigenProblem, spec: SolveSpec, options: dict, progress: OnProgress) -> Slicing:
@@ -216,7 +216,7 @@ def _pairs_inside(
 ) -> RitzPairs:
     """Return the Ritz pairs of some vectors, which it takes over, that are in an interval and good. Collective."""
     pairs = rayleigh_ritz(problem, vectors)
-    return pairs.select((pairs.residuals <= tol) & (pairs.values >= low) & (pairs.values <= high))
+    return pairs.select((pairs.residuals <= problem.held_to(tol)) & (pairs.values >= low) & (pairs.values <= high))
 
 
 def _widened(problem: EigenProblem, low: float, high: float) -> tuple[float, float]:
@@ -248,11 +248,12 @@ def _counted_spectrum(
     unresolved = tuple((one.low, one.high, one.inertia, number) for one, number in search.unresolved)
     count = whole.count(len(problem.null), found, search.repairs, unresolved)
     seconds["certificate"] = time.perf_counter() - began
-    return _spectrum(problem, choice, finder, pairs, seconds, count)
+    return _spectrum(problem, spec, choice, finder, pairs, seconds, count)
 
 
 def _spectrum(
     problem: EigenProblem,
+    spec: SolveSpec,
     choice: Choice,
     finder: Slicing | Finder,
     pairs: RitzPairs,
@@ -274,6 +275,7 @@ def _spectrum(
         reason=choice.reason,
         timings=seconds,
         options=finder.used_defaults(),
+        held_to=problem.held_to(spec.tol),
     )
 
 

@@ -130,7 +130,7 @@ class PreconditionedSolver(ABC):
             fresh = self._attempt(which, k, away, wider, seed + 7919 * attempt, start, on_restart)
             pairs = rayleigh_ritz(self.problem, fresh)
             destroy(*found)
-            found, good = pairs.vectors, pairs.residuals <= self.tol
+            found, good = pairs.vectors, pairs.residuals <= self.problem.held_to(self.tol)
             changed = self._preconditioners[which].adapt(pairs.values, self._broke)
             if not changed and (np.count_nonzero(good) >= k or (attempt and not len(found))):
                 break

@@ -1,0 +1,91 @@
+"""How far eigenvalues may be from those of the true matrix, where the error of the matrix is known."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mpi4py import MPI
+
+import numpy as np
+
+from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.runtime import PETSc
+
+# Rounding, and errors of a matrix, that an eigenvalue must exceed not to be zero.
+_ROUNDINGS, _ERRORS = 1e3, 10.0
+
+_EPS = float(np.finfo(float).eps)
+
+
+class ErrorBars(NamedTuple):
+    """Error bars of eigenvalues.
+
+    Attributes
+    ----------
+    errors
+        (k,) how far the error of the matrix may move each eigenvalue, to first order; None where none is known.
+    bound
+        Weyl's: no eigenvalue moves farther, as far as the norm of the error is known; None where it is not, or the
+        mass is not diagonal.
+    zero
+        (k,) whether an eigenvalue is zero to the accuracy of the matrix.
+    """
+
+    errors: np.ndarray | None
+    bound: float | None
+    zero: np.ndarray
+
+
+def error_bars(problem: EigenProblem, values: np.ndarray, vectors: list[PETSc.Vec]) -> ErrorBars:
+    """Return the error bars of eigenpairs, M-orthonormal and ascending.
+
+    Collective. |xᵀEx| moves an eigenvalue to first order (Parlett 1998, section 4.6). Where the errors of the
+    entries are known it is two of its standard deviations; else no more than the relative error times the sums of
+    the rows of |A| over the mode. Eigenvalues within each other's bars move as those of a random matrix of their
+    number, which spread by the root of it.
+    """
+    rows = _row_sums(problem, vectors)
+    rounding = _ROUNDINGS * _EPS * rows
+    known, relative = problem.entry_errors, problem.relative_error
+    if known is None and not relative > 0:
+        return ErrorBars(None, None, np.abs(values) <= rounding)
+    if known is None:
+        errors, norm = relative * rows, None
+        zero = np.abs(values) <= np.maximum(rounding, _ERRORS * errors)
+    else:
+        errors = np.array([known.of_quotient(np.abs(one.getArray(readonly=True))) for one in vectors])
+        norm = known.norm
+        errors = errors * _crowding(values, errors)
+        zero = np.abs(values) <= np.maximum(rounding, errors)
+    bound = None if norm is None else _weyl(problem, norm)
+    return ErrorBars(errors if bound is None else np.minimum(errors, bound), bound, zero)
+
+
+def _row_sums(problem: EigenProblem, vectors: list[PETSc.Vec]) -> np.ndarray:
+    """Return (k,) Σ aᵢ |xᵢ|², aᵢ the sums of the rows of |A|; the units of variables do not matter. Collective."""
+    scales = problem.scales
+    sums = np.array([scales.rows_a @ (np.abs(one.getArray(readonly=True)) / scales.d) ** 2 for one in vectors])
+    problem.comm.Allreduce(MPI.IN_PLACE, sums)
+    return np.ldexp(sums, scales.power)
+
+
+def _crowding(values: np.ndarray, errors: np.ndarray) -> np.ndarray:
+    """Return (k,) by what factor bars are longer where so many eigenvalues are within each other's.
+
+    The mean square of the eigenvalues of a random symmetric m × m matrix is (m + 1) / 2 of that of its diagonal.
+    """
+    if not len(values):
+        return np.ones(0)
+    apart = np.diff(values) > errors[1:] + errors[:-1]
+    group = np.concatenate([[0], np.cumsum(apart)])
+    return np.sqrt((np.bincount(group)[group] + 1) / 2)
+
+
+def _weyl(problem: EigenProblem, norm: float) -> float | None:
+    """Return the bound of Weyl for an error of this norm. Collective."""
+    if problem.M is None:
+        return norm
+    diagonal, least = problem.M.getDiagonal(), problem.masses[1]
+    entries, whole = diagonal.norm(), problem.M.norm(PETSc.NormType.FROBENIUS)
+    diagonal.destroy()
+    return norm / least if least > 0 and entries >= (1 - 1e-12) * whole else None

@@ -1,0 +1,70 @@
+"""How far noise and finite steps may move the quotients xᵀHx of a Hessian, entry by entry.
+
+The error model says how the variances of the entries compare; the product that verification compares with says how
+large they are together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mpi4py import MPI
+
+import numpy as np
+
+from sparsehess.hessian import recovery_kernels
+from sparsehess.hessian.element_assembly import ElementAssembly
+from sparsehess.hessian.recovery import Plan
+
+# A bar is so many standard deviations.
+_BARS = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class EntryErrors:
+    """Estimates of the errors of a Hessian's entries.
+
+    Attributes
+    ----------
+    plan
+        From which the entries are read.
+    values
+        (nnz_local,) the entries.
+    level, weight
+        (n_local,) variance of each component of a gradient change, 1 / step² of each variable.
+    spread
+        What the variances are multiplied with, for their sum to be that of the errors that were seen.
+    together
+        Error of all entries alike, relative to them: what finite steps leave out.
+    norm
+        Frobenius norm of all errors.
+    """
+
+    plan: Plan | ElementAssembly
+    values: np.ndarray
+    level: np.ndarray
+    weight: np.ndarray
+    spread: float
+    together: float
+    norm: float
+
+    def of_quotient(self, x: np.ndarray) -> float:
+        """Return how far xᵀHx may be off: two standard deviations, and what finite steps leave out.
+
+        Collective. For independent errors e_ij = e_ji the variance of xᵀEx is 4 Σ x_i² x_j² var(e_ij) over all
+        pairs and Σ x_i⁴ var(e_ii), no more than twice the sum over all entries.
+
+        Parameters
+        ----------
+        x
+            (n_local,) magnitudes of the vector.
+        """
+        pattern = self.plan.pattern
+        _, _, rows = self.plan.variances(self.level, self.weight, x)
+        size = np.empty(pattern.layout.n_local)
+        recovery_kernels.absolute_product(
+            pattern.indptr, pattern.columns, self.values, pattern.exchange.halo(x), size
+        )
+        sums = np.array([2.0 * self.spread * (x**2 @ rows), self.together * (x @ size)])
+        pattern.comm.Allreduce(MPI.IN_PLACE, sums)
+        return float(_BARS * np.sqrt(sums[0]) + sums[1])

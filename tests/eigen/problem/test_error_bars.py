@@ -1,0 +1,121 @@
+"""Error bars of eigenvalues and frequencies cover what noise of known size does, and are not much wider."""
+
+import numpy as np
+import pytest
+
+import sparsehess as sh
+from sparsehess.derivatives.units import Units
+from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.eigen.solvers.eigs import solve
+
+pytestmark = [pytest.mark.parallel([1, 2]), pytest.mark.essential]
+
+N = 40
+
+
+def noisy_chain(noise, seed, comm, mass=None, units=None):
+    """Return masses on a line, held nowhere, whose forces are noisy."""
+    rest, random = np.arange(N, dtype=float), np.random.default_rng(seed)
+
+    def gradient(x):
+        tension = 100.0 * np.diff(x - rest)
+        forces = np.concatenate([[0.0], tension]) - np.concatenate([tension, [0.0]])
+        return forces + noise * random.standard_normal(N)
+
+    bonds = np.stack([np.arange(N - 1), np.arange(1, N)], axis=1)
+    pattern = sh.Pattern.from_edges(bonds, N, comm=comm)
+    null = np.ones((1, N))
+    return sh.Objective(
+        x=rest, gradient=gradient, pattern=pattern, null_vectors=null, mass=mass, units=units, comm=comm
+    )
+
+
+def exact(k):
+    return 200 * (1 - np.cos(np.pi * np.arange(1, k + 1) / N))
+
+
+def draws(noise, number, comm, k=6, **how):
+    """Return (number, k) eigenvalues and error bars of so many noisy Hessians."""
+    values, bars = [], []
+    for seed in range(number):
+        with sh.assemble(noisy_chain(noise, seed, comm, **how)) as H, sh.eigs(H, k) as found:
+            assert found.count.certified
+            values.append(found.eigenvalues)
+            bars.append(found.errors)
+            assert (found.errors <= found.error_bound).all()
+    return np.array(values), np.array(bars)
+
+
+@pytest.mark.parametrize(("noise", "number"), [(1e-6, 200), (1e-3, 60)])
+def test_bars_cover_and_are_not_much_wider(noise, number, comm):
+    if comm.size > 1:
+        number //= 10
+    values, bars = draws(noise, number, comm)
+    off = np.abs(values - exact(6))
+    assert np.mean(off <= bars) >= 0.95
+    assert np.median(bars / np.sqrt(np.mean(off**2, axis=0))) < 10
+
+
+def test_bars_with_masses_and_of_frequencies(comm):
+    units = Units("THz", 3.0)
+    values, bars = draws(1e-6, 20, comm, mass=np.full(N, 4.0), units=units)
+    off = np.abs(values - exact(6) / 4)
+    assert np.mean(off <= bars) >= 0.95
+    frequencies, spread = units.of_eigenvalues(values), units.of_errors(values, bars)
+    away = np.abs(frequencies - units.of_eigenvalues(exact(6) / 4))
+    assert np.mean(away <= spread) >= 0.95
+    np.testing.assert_allclose(spread, bars * 3.0 / (2 * np.sqrt(values)), rtol=0.1)
+
+
+def test_a_frequency_near_zero_has_a_long_bar():
+    units = Units("THz", 1.0)
+    np.testing.assert_allclose(units.of_errors(np.array([0.0, 1e-8]), np.array([1e-4, 1e-4])), 1e-2, rtol=0.02)
+
+
+def test_alike_modes_have_longer_bars(comm):
+    """Two equal eigenvalues of a matrix with an error repel each other: farther than one alone is moved."""
+    off = []
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+
+        def gradient(x, random=random):
+            return np.repeat([1.0, 5.0], [2, 4]) * x + 1e-6 * random.standard_normal(6)
+
+        full = np.stack(np.triu_indices(6, 1), axis=1)
+        pattern = sh.Pattern.from_edges(full, 6, comm=comm)
+        objective = sh.Objective(x=np.ones(6), gradient=gradient, pattern=pattern, comm=comm)
+        with sh.assemble(objective) as H, sh.eigs(H, 6, method="dense") as found:
+            off.append(np.abs(found.eigenvalues - np.repeat([1.0, 5.0], [2, 4])) <= found.errors)
+    assert np.mean(off) >= 0.95
+
+
+def test_a_mode_is_zero_to_its_own_bar(comm):
+    """Not to that of the largest rows: a soft mode far above its own bar is none, whatever the noise elsewhere."""
+    with sh.assemble(noisy_chain(1e-3, 3, comm)) as H, sh.eigs(H, 4) as found:
+        assert found.zeros == 0 and (found.eigenvalues > found.errors).all()
+    objective = noisy_chain(1e-3, 3, comm)
+    with sh.assemble(objective) as H, EigenProblem.of(H, nullspace=[]) as problem:
+        found = solve(problem, sh.SolveSpec(k=3))
+        assert found.zeros == 1 and found.zero[0]
+        found.close()
+
+
+def test_no_error_no_bars(comm):
+    with sh.eigs(np.diag(np.arange(1.0, 9.0)), 2, comm=comm) as found:
+        assert found.errors is None and found.error_bound is None and found.zeros == 0
+
+
+def test_an_error_by_norm_is_felt_where_the_mode_is(comm):
+    """Of a file that was not symmetric to 1e-6: a penalty of 1e12 elsewhere does not blur a soft mode."""
+    matrix = np.diag([1.0, 2.0, 3.0, 1e12])
+    with EigenProblem.of(matrix, relative_error=1e-6, comm=comm) as problem:
+        found = solve(problem, sh.SolveSpec(k=3))
+        np.testing.assert_allclose(found.errors, 1e-6 * np.array([1.0, 2.0, 3.0]), rtol=1e-9)
+        assert found.zeros == 0
+        found.close()
+
+
+def test_a_certificate_projects_as_the_solve_did(comm):
+    with sh.assemble(noisy_chain(1e-4, 5, comm)) as H, sh.eigs(H, 4) as found:
+        assert sh.certify(H, found).passed
+        assert not sh.certify(H, found, nullspace=[]).passed
