@@ -28,6 +28,7 @@ from sparsehess.commands.summaries import (
     inertia_lines,
     input_differences,
     input_facts,
+    rounding_facts,
     sparsified_line,
 )
 from sparsehess.eigen.certificates.certificate import certify_pairs, recount
@@ -189,10 +190,12 @@ def run_check(call: Call) -> int:
         result = read_result(arguments.result, problem.layout)
         tol = max(arguments.tol, 10 * problem.relative_error)
         count, wanted = recount(problem, complete_spec(problem, result.spec), result.eigenvalues, result.vectors)
+        digits, rounding = rounding_facts(given, problem, result.eigenvalues, result.vectors, count)
         found = certify_pairs(problem, result.eigenvalues, result.vectors, count, tol)
         runtime.destroy(*result.vectors)
         uncounted = problem.uncounted
-        differs = input_differences(result.facts.get("inputs"), input_facts(given, problem))
+        inputs = input_facts(given, problem)
+        differs = input_differences(result.facts.get("inputs"), inputs)
     passed = found.passed and len(result.eigenvalues) >= wanted
     facts = {
         "schema": SCHEMA,
@@ -206,6 +209,9 @@ def run_check(call: Call) -> int:
         "orthogonality": found.orthogonality,
         "tol": tol,
         "count": count_facts(count),
+        "inputs": inputs,
+        "digits": digits,
+        "rounding": rounding,
         "differs": differs,
         "passed": passed,
         "notes": reading_notes(given.origins),

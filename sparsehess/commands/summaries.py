@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sparsehess.derivatives.units import Units
     from sparsehess.eigen.certificates.numerical_rank import Rank
     from sparsehess.eigen.estimates import Density, Trace
+    from sparsehess.runtime import PETSc
     from sparsehess.storage.matrix_files import Origin
 
 
@@ -171,6 +172,7 @@ def check_lines(facts: dict[str, Any], uncounted: str) -> str:
             f"rayleigh     quotients differ by {facts['rayleigh']:.1e} at most",
             f"orthogonal   to {facts['orthogonality']:.1e}",
             f"count        {told}",
+            *digits_lines(facts["rounding"], facts["inputs"]["mass"] is not None),
             *(f"differs      {difference}" for difference in facts["differs"]),
             f"verdict      {'holds' if facts['passed'] else 'DOES NOT HOLD'}",
         ]
@@ -186,7 +188,7 @@ def eigs_facts(
     """
     count, derived, units, comm = spectrum.count, given.hessian, problem.units, problem.comm
     nothing = {"coloring": None, "evaluations": {"gradient": 0, "hvp": 0, "energy": 0}, "verification": None}
-    digits, rounding = rounding_facts(given, problem, spectrum)
+    digits, rounding = rounding_facts(given, problem, spectrum.eigenvalues, spectrum.vectors, count)
     return {
         "schema": SCHEMA,
         "task": "eigs",
@@ -273,7 +275,7 @@ def input_differences(made_of: Any, now: dict[str, Any]) -> list[str]:
 
 
 def rounding_facts(
-    given: Input, problem: EigenProblem, spectrum: Spectrum
+    given: Input, problem: EigenProblem, values: np.ndarray, vectors: list[PETSc.Vec], count: Count | None
 ) -> tuple[int | None, dict[str, Any] | None]:
     """Return (the fewest digits that entries were written with, how far that can move eigenvalues), or nulls.
 
@@ -283,10 +285,10 @@ def rounding_facts(
     mass = FULL if given.mass_origin is None else given.mass_origin.rounding
     if not (own or mass):
         return None, None
-    errors = bound_by_digits(problem, spectrum.eigenvalues, spectrum.vectors, own, mass)
-    values, crossing = spectrum.eigenvalues, np.zeros(len(errors), bool)
-    if spectrum.count is not None:
-        crossing = ~(spectrum.count.holds(values - errors) & spectrum.count.holds(values + errors))
+    errors = bound_by_digits(problem, values, vectors, own, mass)
+    crossing = np.zeros(len(errors), bool)
+    if count is not None:
+        crossing = ~(count.holds(values - errors) & count.holds(values + errors))
     names = {"matrix": own, "mass": mass}
     return min(one.digits for one in names.values() if one.digits is not None), {
         **{name: one.digits and one.told for name, one in names.items()},

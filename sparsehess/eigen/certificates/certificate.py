@@ -172,10 +172,6 @@ def recount(
     if spec.takes_all:
         count, wanted = _recount_interval(scaled, spec, values)
         return count.scaled(power), wanted
-    copies = problem.scale_vectors(vectors)
-    X = block(scaled, copies)
-    pairs = RitzPairs(values, [], np.zeros(len(values)), 0.0, _resolutions(scaled, values, X))
-    destroy(X, *copies)
     wanted, target = min(spec.number, there), counted_target(scaled, spec)
     solver = KrylovSchur(scaled, True, {}, tol=1e-8)
     try:
@@ -186,6 +182,10 @@ def recount(
                 return Count((-np.inf, -problem.zero), below, 0, below == 0, margin=solver.margin()), wanted
         if not len(values):
             return None, wanted
+        copies = problem.scale_vectors(vectors)
+        X = block(scaled, copies)
+        pairs = RitzPairs(values, [], np.zeros(len(values)), 0.0, _resolutions(scaled, values, X))
+        destroy(X, *copies)
         return compare_with_count(target, pairs, len(values), solver).scaled(power), wanted
     finally:
         solver.close()

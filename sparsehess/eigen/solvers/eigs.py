@@ -254,6 +254,6 @@ def _solve(
 def complete_spec(problem: EigenProblem, spec: SolveSpec) -> SolveSpec:
     """Return a spec with its defaults filled in for a problem. Collective."""
     if not spec.takes_all:
-        there = max(1, problem.finite - len(problem.null))
+        there = max(1, problem.sought)
         return replace(spec, k=min(_DEFAULT_K, there) if spec.k is None else spec.k)
     return spec if spec.interval is not None else replace(spec, interval=(-np.inf, -problem.zero))
