@@ -85,6 +85,7 @@ def load_matrix(path: Path, suffix: str) -> Loaded:
     stored = matrix.data if scipy.sparse.issparse(matrix) else matrix
     rounding = find_rounding(stored) if suffix in _TEXT else rounding_of_type(stored)
     matrix = scipy.sparse.csr_matrix(matrix, dtype=PETSc.ScalarType)
+    matrix.data = np.ascontiguousarray(matrix.data)  # parts of it are sent
     matrix.sum_duplicates()
     if matrix.shape[0] == 0 or matrix.nnz == 0:
         raise InputError(f"{path}: the matrix is empty ({matrix.shape[0]} rows, {matrix.nnz} entries)")

@@ -23,7 +23,7 @@ from sparsehess.storage.json_files import write_json
 from support import DATA
 from support.cases import frobenius_error, laplacian, random_pattern, random_symmetric
 
-pytestmark = pytest.mark.parallel([1, 2])
+pytestmark = pytest.mark.parallel([1, 2, 3])
 
 MATRIX = random_symmetric(random_pattern(60, 150, 4), 4)
 
