@@ -138,7 +138,12 @@ ANALYSES = (
             *INPUT_FLAGS,
             *VECTOR_FLAGS,
             *SAMPLE_FLAGS,
-            Flag("--method", choices=["lanczos", "chebyshev"], default="lanczos", help="(default lanczos)"),
+            Flag(
+                "--method",
+                choices=["auto", "lanczos", "chebyshev", "dense"],
+                default="auto",
+                help="(default: dense where variables are few, else lanczos)",
+            ),
             Flag("--grid", type=int, metavar="N", default=512, help="places to tell it at (default 512)"),
             Flag("--width", type=float, metavar="W", help="of the kernel (default: what is resolved)"),
             Flag("--outliers", type=int, metavar="K", default=0, help="compute the K largest in magnitude apart"),

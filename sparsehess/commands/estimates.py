@@ -81,6 +81,8 @@ def run_density(call: Call) -> int:
     arguments, comm = call.arguments, call.comm
     writers.check_writable(arguments.out, writers.RESULTS, comm)
     writers.check_writable(arguments.plot, plots.SUFFIXES, comm)
+    if arguments.method == "dense":
+        flag_groups.refuse_flags(arguments, flag_groups.SAMPLES, "--method dense takes no samples")
     with _problem(call) as (given, problem):
         outliers = None
         if arguments.outliers:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sparsehess.derivatives.units import Units
     from sparsehess.eigen.certificates.numerical_rank import Rank
     from sparsehess.eigen.estimates import Density, Trace
+    from sparsehess.eigen.estimates.spectral_density import Quantile
     from sparsehess.runtime import PETSc
     from sparsehess.storage.matrix_files import Origin
 
@@ -439,17 +440,31 @@ def eigs_lines(
     return "\n".join(lines)
 
 
+def _quantile(share: float, found: Quantile) -> str:
+    """Return where a share is reached, with its bar where there is one."""
+    if not found.resolved:
+        return f"{share:.0%} unresolved"
+    bar = "" if found.low == found.high else f" ({found.low:.3g} to {found.high:.3g})"
+    return f"{share:.0%} up to {found.place:.4g}{bar}"
+
+
 def density_lines(found: Density) -> str:
     """Return the answer of `density` for people. Not collective."""
     low, high = found.range
     shares = (0.01, 0.1, 0.5, 0.9, 0.99)
-    places = np.interp(shares, found.cumulative, found.grid)
-    quantiles = (f"{share:.0%} up to {place:.4g}" for share, place in zip(shares, places, strict=True))
+    quantiles = (_quantile(share, place) for share, place in zip(shares, found.quantiles(shares), strict=True))
+    exact = found.method == "dense"
+    made = (
+        f"dense: all eigenvalues, exact; {found.products} products"
+        if exact
+        else f"{found.method}: {found.samples} samples of {found.steps} steps, {found.products} products"
+    )
+    mean = "" if exact else f" ± {found.moments_stderr[1]:.1g}"
     lines = [
-        f"spectrum     from about {low:.6g} to {high:.6g}",
-        f"made by      {found.method}: {found.samples} samples of {found.steps} steps, {found.products} products",
+        f"spectrum     from {'' if exact else 'about '}{low:.6g} to {high:.6g}",
+        f"made by      {made}",
         f"quantiles    {', '.join(quantiles)}",
-        f"mean         {found.moments[1]:.6g} ± {found.moments_stderr[1]:.1g}",
+        f"mean         {found.moments[1]:.6g}{mean}",
         f"resolution   {found.width:.2g}",
     ]
     lines += [f"known        {times} at {place:.6g}" for place, times in found.atoms]

@@ -17,7 +17,7 @@ def test_density_trace_and_rank(problems, ranks):
         [
             "density good.npz --outliers 2 -o d.npz --plot d.png",
             "trace good.npz --mass mass.npz",
-            "trace good.npz --function inverse --samples 40",
+            "trace good.npz --function inverse --samples 40 --method hutchinson",
             "rank truss.npz --threshold gap",
             "rank problems.py:good --set n=50 --shell",
             "inertia problems.py:good --set n=50 --shell",
@@ -25,6 +25,7 @@ def test_density_trace_and_rank(problems, ranks):
         ranks,
     )
     assert density["moments"][1] == pytest.approx(exact.mean(), abs=5 * density["moments_stderr"][1] + 1e-12)
+    assert density["method"] == "dense" and density["moments_stderr"][1] == 0
     below = np.interp(4.0, density["grid"], density["cumulative"])
     assert below == pytest.approx(np.mean(exact <= 4.0), abs=0.1)
     assert [atom[0] for atom in density["atoms"]] == pytest.approx(exact[-2:])

@@ -28,6 +28,9 @@ _SAMPLES, _STEPS = 20, 150
 # An eigenvalue is zero where a change of the rows by this part makes it so.
 _ROUNDING = 1e3 * float(np.finfo(float).eps)
 
+# As many eigenvalues that products do not tell from their neighbours are worth a word.
+_NOTED = 0.5
+
 # A count is believed when two shifts whose distances from zero differ by this factor agree on it.
 _WIDER = 4.0
 
@@ -95,13 +98,25 @@ def _estimated(problem: EigenProblem, threshold: float, options: dict) -> Inerti
     if options:
         raise InputError(f"-{next(iter(options))}: nothing is factorized here, and no solver is set up")
     found = density(problem, samples=_SAMPLES, steps=_STEPS)
-    counts = [found.count(*ends) for ends in ((-np.inf, -threshold), (-threshold, threshold), (threshold, np.inf))]
-    negative, zero = (round(count) for count, _ in counts[:2])
+    threshold = max(threshold, float(np.finfo(float).tiny))
+    sides = ((-np.inf, -threshold), (-threshold, threshold), (threshold, np.inf))
+    counts = [found.count(*ends) for ends in sides]
+    negative = round(counts[0][0])
+    zero = min(round(counts[1][0]), problem.n - negative)
     below, between, above = (error for _, error in counts)
-    return Inertia(
-        negative, zero, problem.n - negative - zero, 0, threshold, False,
-        f"estimates from {found.products} products; nothing to factorize", (below, between, above),
-    )  # fmt: skip
+    signs = Inertia(negative, zero, problem.n - negative - zero, 0, threshold, False, "", (below, between, above))
+    if found.method == "dense":
+        near = found.count(-_WIDER * threshold, _WIDER * threshold)[0] - counts[1][0]
+        if near or any(signs.stderr or ()):
+            return replace(signs, doubt=f"{near:.0f} between {threshold:.1e} and {_WIDER * threshold:.1e} in size")
+        return replace(signs, certified=True, stderr=None)
+    doubt = f"estimates from {found.products} products; nothing to factorize"
+    open_ = max(found.unresolved(*ends) for ends in sides)
+    if open_ > _NOTED:
+        doubt += (
+            f"; unresolved: up to {open_:.0f} eigenvalues near zero may be on another side of ±{threshold:.1e}"
+        )
+    return replace(signs, doubt=doubt)
 
 
 def count_inertia(problem: EigenProblem, zero: float | None, options: dict) -> Inertia:

@@ -9,7 +9,6 @@ import numpy as np
 
 from sparsehess.eigen.estimates.reduced_operator import reduced_operator
 from sparsehess.eigen.estimates.spectral_density import Density, bounds, density
-from sparsehess.eigen.estimates.spectral_measures import Quadratures
 from sparsehess.eigen.problem.factor_memory import factor_memory
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.whole_matrix import is_cheaper_whole, whole_problem
@@ -40,8 +39,14 @@ _GAP = 10.0
 # From this size on MUMPS's analysis is asked whether a factorization fits.
 _LARGE = 50_000
 
-# A node that stands for less than so many eigenvalues does not fill a gap.
-_FAINT = 0.1
+# Fewer eigenvalues than this do not fill a gap.
+_FAINT = 0.5
+
+# Gaps between nodes that are looked into, the widest first, but for this part at either end, in logarithms.
+_TRIED, _EDGE = 20, 0.1
+
+# As many eigenvalues that products do not tell from their neighbours are worth a word.
+_NOTED = 0.5
 
 
 @dataclass(frozen=True)
@@ -284,7 +289,7 @@ def _largest(problem: EigenProblem, seed: int) -> float:
         return problem.scale  # of a singular mass Lanczos sees nothing but the infinite ones
     with reduced_operator(problem) as operator:
         known = max((abs(value) for value, _ in operator.atoms), default=0.0)
-        return max(known, bounds(operator, 40, seed)[2]) if operator.total else known
+        return max(known, bounds(operator, 40, seed).size) if operator.total else known
 
 
 class _Inertia:
@@ -367,32 +372,40 @@ class _Estimated:
         self.spectrum = spectrum
 
     def gap(self, low: float, high: float) -> tuple[float, float] | None:
-        """Return the widest gap between sizes of the nodes, None where none is wide enough."""
-        sizes, shares = [], []
+        """Return the widest gap between sizes, None where none is wide enough, or none is surely one.
+
+        Nodes tell where one may be, bounds of the count within whether it is.
+        """
+        known = np.array([atom.location for atom in self.spectrum.atoms])
         measures = self.spectrum.measures
-        if isinstance(measures, Quadratures):
-            rest = 1 - sum(atom.multiplicity for atom in self.spectrum.atoms) / self.spectrum.n
-            for nodes, weights in zip(measures.nodes, measures.weights, strict=True):
-                sizes.append(np.abs(nodes))
-                shares.append(rest * self.spectrum.n * weights)
-        sizes.append(np.abs([atom.location for atom in self.spectrum.atoms]))
-        shares.append(np.array([atom.multiplicity for atom in self.spectrum.atoms], np.float64))
-        size, share = np.concatenate(sizes), np.concatenate(shares)
-        size = np.sort(np.maximum(size[share > _FAINT], low))
-        if len(size) < 2:
-            return None
+        places = known if measures is None else np.append(known, measures.places())
+        size = np.unique(np.maximum(np.abs(places), low))
         ratios = size[1:] / size[:-1]
-        place = int(np.argmax(ratios))
-        return (float(size[place]), float(size[place + 1])) if ratios[place] >= _GAP else None
+        for place in np.argsort(-ratios, kind="stable")[:_TRIED]:
+            # Nodes at the ends of a gap are near eigenvalues, not at them.
+            lower, upper = (float(size[place] * ratios[place] ** part) for part in (_EDGE, 1 - _EDGE))
+            if upper < _GAP * lower:
+                return None
+            if self._most_between(lower, upper) < _FAINT:
+                return lower, upper
+        return None
+
+    def _most_between(self, lower: float, upper: float) -> float:
+        """Return how many eigenvalues there may be between two sizes."""
+        return sum(sum(self.spectrum.count(*ends)) for ends in ((lower, upper), (-upper, -lower)))
 
     def at(self, size: float) -> tuple[int, int, int, float, str]:
         """Return (below, between, above, stderr, doubt) for a threshold, whole numbers that add up to n."""
-        n = self.spectrum.n
-        zero, error = self.spectrum.count(-size, size)
-        share, _ = self.spectrum.below(-size, inclusive=False)
+        n, spectrum = self.spectrum.n, self.spectrum
+        zero, error = spectrum.count(-size, size)
+        share, _ = spectrum.below(-size, inclusive=False)
         between = min(n, max(0, round(zero)))
         below = min(n - between, max(0, round(n * float(share[0]))))
-        return below, between, n - between - below, error, "estimated from products with random vectors"
+        doubt = "" if spectrum.method == "dense" and not error else "estimated from products with random vectors"
+        open_ = spectrum.unresolved(-size, size)
+        if open_ > _NOTED:
+            doubt += f"; unresolved: up to {open_:.0f} eigenvalues may be on the other side of ±{size:.1e}"
+        return below, between, n - between - below, error, doubt
 
     def close(self) -> None:
         pass

@@ -32,6 +32,9 @@ _INVARIANT = 1e-12
 # Steps after which convergence is looked at first, and by how much they grow from look to look.
 _FIRST, _GROWTH = 12, 1.4
 
+# Steps that are taken at least where something must settle: it is looked at twice.
+FEWEST = int(np.ceil(_GROWTH * _FIRST))
+
 _EPS = float(np.finfo(float).eps)
 
 
@@ -234,6 +237,16 @@ class Lanczos:
         return [
             (nodes, rotation[0] ** 2, beta * np.abs(rotation[-1]))
             for (nodes, rotation), beta in zip(self._eigen(), last.tolist(), strict=True)
+        ]
+
+    def recurrences(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return of each run the diagonal (m,) of its tridiagonal matrix, and (m,) what is beside it.
+
+        Not collective. The last entry beside it leads out of the space, and is 0 where that is invariant.
+        """
+        return [
+            (alpha[:m].copy(), beta[:m].copy())
+            for alpha, beta, m in zip(self.alpha, self.beta, self.lengths.tolist(), strict=True)
         ]
 
     def _eigen(self) -> list[tuple[np.ndarray, np.ndarray]]:

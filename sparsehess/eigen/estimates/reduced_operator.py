@@ -133,6 +133,11 @@ class ReducedOperator:
                 X = X - combine(self._deflated, self.sum_over_ranks(self._dual_of_deflated.T @ X))
         return np.asfortranarray(X)
 
+    @property
+    def dual_of_deflated(self) -> np.ndarray:
+        """(n_local, m) what is deflated, as the ordinary inner product takes it."""
+        return self._dual_of_deflated
+
     def deflated_diagonal(self) -> np.ndarray:
         """Return (n_local,) the diagonal of the projector on what is deflated.
 
@@ -153,6 +158,14 @@ class ReducedOperator:
         if self._deflated.shape[1]:  # rounding brings back what was taken out, and large eigenvalues blow it up
             Y -= combine(self._deflated, self.sum_over_ranks(self._dual_of_deflated.T @ Y))
         return Y
+
+    def form(self, X: np.ndarray) -> np.ndarray:
+        """Return what the ordinary inner product takes to give the form of the operator; nothing is deflated.
+
+        Collective. H X, or where masses are scaled away M^(-1/2) H M^(-1/2) X; overwritten by the next call.
+        """
+        self.products += X.shape[1]
+        return self._coordinates.apply(self._H, X) if self.plain else self._H(X)
 
     def dual(self, X: np.ndarray) -> np.ndarray:
         """Return M X, which is X itself where the inner product is the ordinary one.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,7 +13,17 @@ from sparsehess.eigen.estimates.block_lanczos import Lanczos, batches
 from sparsehess.eigen.estimates.reduced_operator import ReducedOperator, reduced_operator
 from sparsehess.eigen.estimates.sample_groups import check_groups, run_in_groups
 from sparsehess.eigen.estimates.spectral_functions import half_width
-from sparsehess.eigen.estimates.spectral_measures import MOMENTS, NARROW, Polynomials, Quadratures
+from sparsehess.eigen.estimates.spectral_measures import (
+    MOMENTS,
+    NARROW,
+    Below,
+    Measures,
+    Polynomials,
+    Quadratures,
+    Whole,
+)
+from sparsehess.eigen.estimates.whole_spectrum import whole_spectrum
+from sparsehess.eigen.problem.whole_matrix import LARGEST, is_cheaper_whole
 from sparsehess.errors import InputError
 from sparsehess.runtime.citations import cite
 from sparsehess.runtime.validation import positive_number, reals, whole_number
@@ -30,7 +40,7 @@ if TYPE_CHECKING:
     # Calls run(operator, numbers) for all samples, on groups of ranks or not; see `run_in_groups`.
     Deal: TypeAlias = Callable[[Callable[[ReducedOperator, range], list]], list]
 
-METHODS = ("lanczos", "chebyshev")
+METHODS = ("auto", "lanczos", "chebyshev", "dense")
 
 # Products for each sample, unless the caller says how many.
 _STEPS = 100
@@ -41,8 +51,33 @@ _FOR_BOUNDS, _WIDER = 24, 0.01
 # Rows that several operations are done on while they are in the cache.
 _ROWS = 2**15
 
+# Shares that differ by less are the same.
+_SAME = 1e-12
+
+# For so many samples counts the variance of random directions beside that of the samples.
+_PRIOR = 4
+
 # Kernel widths beyond the outermost nodes that a grid reaches.
 _BEYOND = 4.0
+
+
+class Quantile(NamedTuple):
+    """Where a share of all eigenvalues is reached.
+
+    Attributes
+    ----------
+    place
+        Up to which there is that share.
+    low, high
+        Between which it is, to one standard error of the share.
+    resolved
+        False where these are the ends of the spectrum, so that nothing is said.
+    """
+
+    place: float
+    low: float
+    high: float
+    resolved: bool
 
 
 class Atom(NamedTuple):
@@ -66,8 +101,7 @@ class Density:
         (m,) share of all eigenvalues per unit of λ around each place, atoms left out, and its standard error.
         Means over the cells whose borders are halfway between the places.
     cumulative, cumulative_stderr
-        (m,) share of all eigenvalues up to each place, atoms among them; not smoothed by the kernel, see
-        `Quadratures.below`.
+        (m,) share of all eigenvalues up to each place, atoms among them, and its error; see `below`. Not smoothed.
     atoms
         What is deflated, and known exactly.
     moments, moments_stderr
@@ -77,7 +111,8 @@ class Density:
     width
         Standard deviation of the kernel.
     method, samples, steps, products
-        How it was made; `products` with the Hessian in all, single vectors.
+        How it was made; `products` with the Hessian in all, single vectors. Of `dense` all eigenvalues are known,
+        and nothing is random.
     n
         Number of eigenvalues.
 
@@ -85,10 +120,13 @@ class Density:
     --------
     >>> import numpy as np
     >>> import sparsehess as sh
-    >>> found = sh.density(np.diag(np.linspace(0.0, 1.0, 200)), samples=6)
+    >>> found = sh.density(np.diag(np.linspace(0.0, 1.0, 200)))
+    >>> found.count(0.0, 0.5), found.method, found.n
+    ((100.0, 0.0), 'dense', 200)
+    >>> found = sh.density(np.diag(np.linspace(0.0, 1.0, 2000)), samples=6)
     >>> many, error = found.count(0.0, 0.5)
-    >>> print(abs(many - 100) < 5 * error + 5, found.method, found.n)
-    True lanczos 200
+    >>> print(abs(many - 1000) < 3 * error, error < 40, found.method)
+    True True lanczos
     """
 
     grid: np.ndarray
@@ -106,7 +144,7 @@ class Density:
     steps: int
     products: int
     n: int
-    measures: Quadratures | Polynomials | None = field(repr=False)
+    measures: Measures | None = field(repr=False)
 
     def bars(self, level: float = 0.9) -> np.ndarray:
         """Return (m,) half widths of error bars of `density` that cover with this probability, by Student's t.
@@ -116,9 +154,10 @@ class Density:
         return half_width(self.stderr, self.samples - 1, level)
 
     def below(self, points: float | np.ndarray, *, inclusive: bool = True) -> tuple[np.ndarray, np.ndarray]:
-        """Return the share of all eigenvalues up to each of these points, and its standard error.
+        """Return the share of all eigenvalues up to each of these points, and its error.
 
-        Not collective.
+        Not collective. The error is that of the mean over samples, by their spread, and beside it what the samples
+        leave open: of Lanczos half the distance of bounds that its moments give, see `Quadratures.below`.
         """
         at = np.atleast_1d(reals(points, "points"))
         fixed = np.zeros(len(at))
@@ -126,25 +165,72 @@ class Density:
             fixed += times / self.n * ((place <= at) if inclusive else (place < at))
         if self.measures is None:
             return fixed, np.zeros(len(at))
-        rest = 1 - sum(atom.multiplicity for atom in self.atoms) / self.n
-        value, error = mean_and_error(self.measures.below(at, inclusive=inclusive))
-        return fixed + rest * value, rest * error
+        rest = self._rest / self.n
+        rows = self.measures.below(at, inclusive=inclusive)
+        value, error = share_and_error(rows.value, max(self._rest, 1))
+        return fixed + rest * value, rest * (error + _left_open(rows))
 
     def count(self, low: float, high: float) -> tuple[float, float]:
-        """Return the estimated number of eigenvalues from low to high, ends included, and its standard error.
+        """Return the estimated number of eigenvalues from low to high, ends included, and its error.
 
-        Not collective. Di Napoli, Polizzi, Saad 2016, "Efficient estimation of eigenvalue counts in an interval".
+        Not collective. The error is a standard error and beside it what is `unresolved`. Di Napoli, Polizzi, Saad
+        2016, "Efficient estimation of eigenvalue counts in an interval".
         """
+        value, error, open_ = self._counted(low, high)
+        return value, error + open_
+
+    def unresolved(self, low: float, high: float) -> float:
+        """Return the part of the error of `count` that more samples would not lessen, but more steps would.
+
+        Not collective. Eigenvalues near an end that may as well be on its other side.
+        """
+        return self._counted(low, high)[2]
+
+    def _counted(self, low: float, high: float) -> tuple[float, float, float]:
+        """Return the number of eigenvalues from low to high, its standard error, and what is open beside it."""
         if not low <= high:
             raise InputError(f"interval {low} to {high}: the first end must not be above the second")
         known = sum(times for place, times in self.atoms if low <= place <= high)
         if self.measures is None:
-            return float(known), 0.0
+            return float(known), 0.0, 0.0
         cite("counts by density")
-        inside = self.measures.below(np.array([high])) - self.measures.below(np.array([low]), inclusive=False)
-        value, error = mean_and_error(inside)
-        rest = self.n - sum(atom.multiplicity for atom in self.atoms)
-        return known + rest * float(value[0]), rest * float(error[0])
+        upto = self.measures.below(np.array([high]))
+        before = self.measures.below(np.array([low]), inclusive=False)
+        lower = np.maximum(upto.lower - before.upper, 0.0)
+        upper = np.minimum(upto.upper - before.lower, 1.0)
+        inside = Below(np.clip(upto.value - before.value, lower, upper), lower, upper)
+        value, error = share_and_error(inside.value, max(self._rest, 1))
+        return (
+            known + self._rest * float(value[0]),
+            self._rest * float(error[0]),
+            self._rest * float(_left_open(inside)[0]),
+        )
+
+    @property
+    def _rest(self) -> int:
+        """Number of eigenvalues that are no atoms."""
+        return self.n - sum(atom.multiplicity for atom in self.atoms)
+
+    def quantiles(self, shares: Sequence[float]) -> list[Quantile]:
+        """Return where these shares of all eigenvalues, between 0 and 1, are reached.
+
+        Not collective. No place is below the least or above the greatest eigenvalue: all are between Ritz values.
+        """
+        known = np.array([atom.location for atom in self.atoms])
+        places = np.unique(known if self.measures is None else np.append(known, self.measures.places()))
+        value, error = self.below(places)
+        # A distribution does not decrease; nor do the ends of its bars, taken together.
+        most, least = np.maximum.accumulate(value + error), np.minimum.accumulate((value - error)[::-1])[::-1]
+        found = []
+        for share in shares:
+            if not 0 < share < 1:
+                raise InputError(f"share={share} must be between 0 and 1")
+            wanted = share - _SAME
+            first, place, last = (int(np.argmax(np.append(rows >= wanted, True))) for rows in (most, value, least))
+            ends = [float(places[min(index, len(places) - 1)]) for index in (first, place, last)]
+            resolved = self.measures is None or first > 0 or last < len(places)
+            found.append(Quantile(ends[1], min(ends[0], ends[1]), max(ends[1], ends[2]), resolved))
+        return found
 
 
 def density(
@@ -155,7 +241,7 @@ def density(
     grid: np.ndarray | None = None,
     points: int = 512,
     width: float | None = None,
-    method: str = "lanczos",
+    method: str = "auto",
     deflate: Spectrum | None = None,
     groups: int = 1,
     mass: MatrixLike | None = None,
@@ -165,8 +251,9 @@ def density(
 ) -> Density:
     """Estimate the density of eigenvalues of H x = λ x, or H x = λ M x.
 
-    *Collective.* Stochastic Lanczos quadrature or the kernel polynomial method. Error bars come from the
-    independent samples: they say nothing of what is narrower than the kernel.
+    *Collective.* Stochastic Lanczos quadrature or the kernel polynomial method; of few variables all eigenvalues,
+    from a dense matrix. Error bars of the density come from the independent samples: they say nothing of what is
+    narrower than the kernel. Those of counts and of the cumulative share say it, see `Density.below`.
 
     Lanczos keeps as many vectors as it takes steps for each sample, of as many samples at a time as a quarter of
     the free memory holds (16 at most); Chebyshev keeps five for each.
@@ -186,7 +273,8 @@ def density(
         Standard deviation of the kernel, in units of λ; default what the steps resolve where most eigenvalues are.
         With `chebyshev` it is that of Jackson's kernel, and follows from the steps.
     method
-        `lanczos` or `chebyshev`.
+        `lanczos`, `chebyshev`, or `dense`, for up to 2,000 variables: n products give the matrix, LAPACK all its
+        eigenvalues. `auto`: dense where that takes no more products than Lanczos would, which is taken else.
     deflate
         A `Spectrum` of known eigenpairs, which become atoms.
     groups
@@ -217,7 +305,7 @@ def density(
     --------
     >>> import numpy as np
     >>> import sparsehess as sh
-    >>> found = sh.density(np.diag(np.linspace(-1.0, 1.0, 300)), samples=4, grid=np.linspace(-2.0, 2.0, 401))
+    >>> found = sh.density(np.diag(np.linspace(-1.0, 1.0, 500)), samples=4, grid=np.linspace(-2.0, 2.0, 401))
     >>> print(round(float(found.density.sum() * 0.01), 3), found.products)
     1.0 400
     """
@@ -236,9 +324,16 @@ def density(
     with reduced_operator(matrix, mass=mass, nullspace=nullspace, comm=comm, deflate=deflate) as operator:
         check_groups(operator, groups, samples)
         deal = partial(run_in_groups, operator, deflate, groups, samples)
-        measures: Quadratures | Polynomials | None = None
+        measures: Measures | None = None
+        if method == "auto":
+            spent = samples * min(steps or _STEPS, operator.n)
+            method = "dense" if groups == 1 and is_cheaper_whole(operator.n, spent) else "lanczos"
         if operator.total == 0:
-            steps = 0
+            samples, steps = 0, 0
+        elif method == "dense":
+            if not is_cheaper_whole(operator.n, np.inf):
+                raise InputError(f"method 'dense' is for up to {LARGEST} variables, here are {operator.n}")
+            measures, samples, steps = Whole(*whole_spectrum(operator)), 0, 0
         elif method == "lanczos":
             measures, steps = quadratures(operator, deal, steps or _STEPS, seed)
         else:
@@ -257,11 +352,36 @@ def count(
 
 
 def mean_and_error(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean of rows and its standard error.
+    """Return the mean of rows and its standard error; of a single row, in which nothing is random, no error.
 
     Not collective.
     """
+    if len(rows) == 1:
+        return rows[0], np.zeros(rows.shape[1:])
     return rows.mean(axis=0), rows.std(axis=0, ddof=1) / np.sqrt(len(rows))
+
+
+def share_and_error(rows: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean of rows of shares of so many eigenvalues and its standard error, be they few.
+
+    Not collective. The variance of a count is proportional to it, or to what is left beside it: where few samples
+    have met little of what is there they spread little as well. The error is that of the greatest share for which
+    the one found is one of its own errors off (after Wilson 1927, "Probable inference, the law of succession, and
+    statistical inference"). The factor is that of the samples, drawn somewhat to that of random directions, 2: few
+    do not tell it well. Without a spread there is no error: signs are exact for diagonal matrices.
+    """
+    value, error = mean_and_error(rows)
+    samples, aside = len(rows), np.clip(np.minimum(value, 1 - value), 0.0, 1.0)
+    spread = aside * (error > _SAME)
+    factor = np.divide(number * samples * error**2, aside, out=np.zeros_like(error), where=spread > 0)
+    factor = ((samples - 1) * factor + _PRIOR * 2 * (1 - aside)) / (samples - 1 + _PRIOR) * (spread > 0)
+    half = 0.5 * factor / (samples * number)
+    return value, half + np.sqrt(half**2 + factor * aside / (samples * number))
+
+
+def _left_open(rows: Below) -> np.ndarray:
+    """Return how far shares may be from their estimates, however many samples there are."""
+    return np.maximum(rows.upper - rows.value, rows.value - rows.lower).mean(axis=0)
 
 
 def quadratures(operator: ReducedOperator, deal: Deal, steps: int, seed: int) -> tuple[Quadratures, int]:
@@ -276,18 +396,20 @@ def quadratures(operator: ReducedOperator, deal: Deal, steps: int, seed: int) ->
     """
     cite("density by lanczos")
 
-    def run(operator: ReducedOperator, numbers: range) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        rules, memory = [], None
+    def run(operator: ReducedOperator, numbers: range) -> list:
+        rules: list = []
+        memory = None
         for batch in batches(operator, min(steps, operator.total), len(numbers)):
             starts = operator.random_vectors(numbers[batch.start : batch.stop], seed, _kind(operator))
             lanczos = Lanczos(operator, starts, steps, memory)
             lanczos.advance(steps)
             memory = lanczos.memory
-            rules += lanczos.quadratures()
+            rules += zip(lanczos.quadratures(), lanczos.recurrences(), strict=True)
         return rules
 
-    nodes, weights, residuals = map(list, zip(*deal(run), strict=True))
-    return Quadratures(nodes, weights, residuals, steps, operator.noise), max(map(len, nodes))
+    rules, recurrences = map(list, zip(*deal(run), strict=True))
+    nodes, weights, residuals = map(list, zip(*rules, strict=True))
+    return Quadratures(nodes, weights, residuals, recurrences, steps, operator.noise), max(map(len, nodes))
 
 
 def _kind(operator: ReducedOperator) -> str:
@@ -299,8 +421,27 @@ def _kind(operator: ReducedOperator) -> str:
     return "sphere" if operator.atoms else "signs"
 
 
-def bounds(operator: ReducedOperator, steps: int = _FOR_BOUNDS, seed: int = 0) -> tuple[float, float, float]:
-    """Return (low, high, size): bounds of the spectrum, safe with high probability, and the largest |Ritz value|.
+class Bounds(NamedTuple):
+    """What some Lanczos steps tell of the ends of a spectrum.
+
+    Attributes
+    ----------
+    low, high
+        Bounds of it, safe with high probability.
+    size
+        The largest |Ritz value|.
+    ritz
+        Least and largest Ritz value, which are within it.
+    """
+
+    low: float
+    high: float
+    size: float
+    ritz: tuple[float, float]
+
+
+def bounds(operator: ReducedOperator, steps: int = _FOR_BOUNDS, seed: int = 0) -> Bounds:
+    """Return bounds of the spectrum.
 
     Collective. Zhou and Li 2011, "Bounding the spectrum of large Hermitian matrices", section 3.
     """
@@ -308,14 +449,15 @@ def bounds(operator: ReducedOperator, steps: int = _FOR_BOUNDS, seed: int = 0) -
     run.advance(steps)
     nodes, _, _ = run.quadratures()[0]
     beyond = float(run.beta[0, run.steps - 1])
-    return float(nodes[0]) - beyond, float(nodes[-1]) + beyond, float(np.abs(nodes).max())
+    low, high = float(nodes[0]), float(nodes[-1])
+    return Bounds(low - beyond, high + beyond, max(abs(low), abs(high)), (low, high))
 
 
 def _polynomials(
     operator: ReducedOperator, deal: Deal, steps: int | None, width: float | None, seed: int
 ) -> tuple[Polynomials, int]:
     """Return the Chebyshev moments of random starts, and the steps they took."""
-    low, high, size = bounds(operator, seed=seed)
+    low, high, size, ritz = bounds(operator, seed=seed)
     half = max(0.5 * (high - low) * (1 + _WIDER), 1e-6 * size) or NARROW
     center = 0.5 * (low + high)
     if steps is None:
@@ -334,7 +476,7 @@ def _polynomials(
             rows += list(_moments(operator, starts, steps, center, half))
         return rows
 
-    return Polynomials(np.stack(deal(run)), center, half), steps
+    return Polynomials(np.stack(deal(run)), center, half, ritz), steps
 
 
 def _moments(operator: ReducedOperator, Z: np.ndarray, steps: int, center: float, half: float) -> np.ndarray:
@@ -382,7 +524,7 @@ def _recurrence(
 
 def _density(
     operator: ReducedOperator,
-    measures: Quadratures | Polynomials | None,
+    measures: Measures | None,
     samples: int,
     steps: int,
     grid: np.ndarray | None,

@@ -5,7 +5,7 @@ One rule says where that is cheaper than what a method would spend on products: 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import pairwise
@@ -19,6 +19,9 @@ from sparsehess.errors import CheckError
 from sparsehess.runtime import PETSc, aij
 from sparsehess.runtime.random_numbers import draw_signed
 from sparsehess.runtime.row_layout import Layout
+
+# Maps a block (n_local, k) to its image.
+Product = Callable[[np.ndarray], np.ndarray]
 
 # Up to this size a dense matrix takes 32 MB, and LAPACK a second or two for all eigenpairs.
 LARGEST = 2000
@@ -56,39 +59,47 @@ def whole_problem(problem: EigenProblem) -> Iterator[EigenProblem]:
     CheckError
         Products that are not finite.
     """
-    rows = products_with_unit_vectors(problem)
-    comm, layout = problem.comm, problem.layout
-    across = comm.alltoall([np.ascontiguousarray(rows[:, start:stop]) for start, stop in pairwise(layout.starts)])
-    mirror = np.concatenate([part.conj().T for part in across], axis=1)
-    squares = comm.allreduce(np.array([np.linalg.norm(rows - mirror) ** 2, np.linalg.norm(rows) ** 2]))
-    if not np.isfinite(squares).all():
-        raise CheckError("products with the Hessian are not finite: is the function defined around x?")
-    apart = float(np.sqrt(squares[0] / squares[1])) if squares[1] > 0 else 0.0
-    rows = 0.5 * (rows + mirror)
-    del mirror, across
-    other = _difference_along(problem, rows)
-    apart = max(apart, float(np.sqrt(other / squares[1])) if squares[1] > 0 else 0.0)
+    with closing(BlockProduct(problem.A, problem.layout)) as product:
+        rows, error = symmetric_rows(product, problem.layout)
     matrix = _assembled(problem, rows)
     del rows
-    error = max(problem.relative_error, apart)
+    error = max(problem.relative_error, error)
     with replace(
         problem, A=matrix, structure=None, relative_error=error, solver_pool=SolverPool(), owned=[matrix]
     ) as made:
         yield made
 
 
-def products_with_unit_vectors(problem: EigenProblem) -> np.ndarray:
-    """Return the local rows (n_local, n) of a matrix that answers with products.
+def symmetric_rows(product: Product, layout: Layout) -> tuple[np.ndarray, float]:
+    """Return the local rows (n_local, n) of the symmetric part of a map, and its error relative to the norm.
 
     Collective.
+
+    Parameters
+    ----------
+    product
+        Maps a block (n_local, k) to its image, which the next call may overwrite.
+
+    Raises
+    ------
+    CheckError
+        Products that are not finite.
     """
-    layout = problem.layout
+    comm = layout.comm
     rows = np.empty((layout.n_local, layout.n), PETSc.ScalarType)
-    with closing(BlockProduct(problem.A, layout)) as product:
-        for begin in range(0, layout.n, _TOGETHER):
-            columns = np.arange(begin, min(begin + _TOGETHER, layout.n))
-            rows[:, columns] = product(unit_vectors(layout, columns))
-    return rows
+    for begin in range(0, layout.n, _TOGETHER):
+        columns = np.arange(begin, min(begin + _TOGETHER, layout.n))
+        rows[:, columns] = product(unit_vectors(layout, columns))
+    across = comm.alltoall([np.ascontiguousarray(rows[:, start:stop]) for start, stop in pairwise(layout.starts)])
+    mirror = np.concatenate([part.conj().T for part in across], axis=1)
+    squares = comm.allreduce(np.array([np.linalg.norm(rows - mirror) ** 2, np.linalg.norm(rows) ** 2]))
+    if not np.isfinite(squares).all():
+        raise CheckError("products with the Hessian are not finite: is the function defined around x?")
+    rows = 0.5 * (rows + mirror)
+    if not squares[1] > 0:
+        return rows, 0.0
+    apart = max(float(squares[0]), _difference_along(product, rows, layout))
+    return rows, float(np.sqrt(apart / squares[1]))
 
 
 def unit_vectors(layout: Layout, columns: np.ndarray) -> np.ndarray:
@@ -102,17 +113,15 @@ def unit_vectors(layout: Layout, columns: np.ndarray) -> np.ndarray:
     return X
 
 
-def _difference_along(problem: EigenProblem, rows: np.ndarray) -> float:
-    """Return the mean square over directions, n of them, of how far products are from those of local rows.
+def _difference_along(product: Product, rows: np.ndarray, layout: Layout) -> float:
+    """Return an estimate of the squared Frobenius norm of what products differ from those of local rows.
 
-    Collective. From one random direction: an estimate of the squared Frobenius norm of the difference.
+    Collective. From one random direction.
     """
-    layout, comm = problem.layout, problem.comm
     own = draw_signed(layout, _SEED)
-    everywhere = np.concatenate(comm.allgather(own))
-    with closing(BlockProduct(problem.A, layout)) as product:
-        image = product(np.asfortranarray(own[:, None]))[:, 0].copy()
-    sums = comm.allreduce(np.array([np.linalg.norm(image - rows @ everywhere) ** 2, own @ own]))
+    everywhere = np.concatenate(layout.comm.allgather(own))
+    apart = product(np.asfortranarray(own[:, None]))[:, 0] - rows @ everywhere
+    sums = layout.comm.allreduce(np.array([np.linalg.norm(apart) ** 2, own @ own]))
     return float(sums[0] / sums[1] * layout.n)
 
 

@@ -33,6 +33,11 @@ def test_signs_and_verdicts(values, verdict, comm):
 def test_signs_without_a_factorization_are_estimates(comm, monkeypatch):
     exact = np.concatenate([-np.linspace(1, 3, 30), np.zeros(20), np.linspace(2, 9, 150)])
     monkeypatch.setattr("sparsehess.eigen.problem.problem.has_package", lambda name: False)
+    whole = sh.inertia(prescribed(np.sort(exact), 4), comm=comm)  # so few variables: all eigenvalues by LAPACK
+    assert (whole.negative, whole.zero, whole.positive, whole.certified) == (30, 20, 150, True)
+    near = sh.inertia(prescribed(np.sort(exact), 4), zero=0.7, comm=comm)
+    assert not near.certified and "45 between" in near.doubt
+    monkeypatch.setattr("sparsehess.eigen.estimates.spectral_density.is_cheaper_whole", lambda *_: False)
     found = sh.inertia(prescribed(np.sort(exact), 4), comm=comm)
     assert not found.certified and "estimates" in found.doubt and found.definite == "indefinite"
     for value, error, true in zip(

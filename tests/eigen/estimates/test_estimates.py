@@ -19,11 +19,12 @@ pytestmark = pytest.mark.parallel([1, 2])
 
 def test_what_cannot_be_used_is_refused(comm):
     K, _ = laplacian(6, 7)
+    large = sp.identity(2100, format="csr")
     singular = np.r_[np.ones(40), 0, 0]
     negative = sp.diags([np.ones(42), 0.9 * np.ones(41), 0.9 * np.ones(41)], [0, 1, -1]).tocsr()
     cases = [
         (lambda: density(K, samples=1, comm=comm), "at least 2"),
-        (lambda: density(K, method="magic", comm=comm), "none of lanczos"),
+        (lambda: density(K, method="magic", comm=comm), "none of auto"),
         (lambda: density(K, grid=[2.0, 1.0], comm=comm), "ascending"),
         (lambda: density(K, width=-1, comm=comm), "must be positive"),
         (lambda: density(K, method="chebyshev", width=1e-3, steps=10, comm=comm), "needs"),
@@ -35,7 +36,8 @@ def test_what_cannot_be_used_is_refused(comm):
         (lambda: trace(-K, "logdet", comm=comm), "positive definite"),
         (lambda: trace(K, lambda x: np.log(x - 3), comm=comm), "not finite"),
         (lambda: trace(K, tol=2.0, comm=comm), "between 0 and 1"),
-        (lambda: trace(K, "inverse", method="exact", comm=comm), "another method"),
+        (lambda: trace(large, "inverse", method="exact", comm=comm), "another method"),
+        (lambda: density(large, method="dense", comm=comm), "up to 2000 variables"),
         (lambda: rank(K, "wide", comm=comm), "neither a number"),
         (lambda: rank(K, 1e-3, absolute=1.0, comm=comm), "leave one out"),
         (lambda: rank(K, -1.0, comm=comm), "must be positive"),

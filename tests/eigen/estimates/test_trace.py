@@ -69,8 +69,12 @@ def test_traces_that_are_exact(comm):
             assert found.trace == pytest.approx(A.diagonal().sum()) and found.stderr < 1e-9 * found.trace
     mat, _ = shell(K, comm)
     assert trace(mat).method == "xtrace"
+    assert trace(mat, samples=200) == trace(mat, method="exact")
+    assert trace(mat, samples=200).trace == pytest.approx(exact.sum(), rel=1e-12)
     mat.destroy()
     free, values = free_chain(90)
     for function, f in (("logdet", np.log), ("inverse", np.reciprocal)):
         found = trace(free, function, nullspace=np.ones((1, 90)), samples=60, comm=comm)
-        assert abs(found.trace - f(values[1:]).sum()) <= 4 * found.stderr
+        assert found.trace == pytest.approx(f(values[1:]).sum(), rel=1e-10) and found.stderr == 0
+        found = trace(free, function, nullspace=np.ones((1, 90)), samples=60, method="hutchinson", comm=comm)
+        assert found.stderr > 0 and abs(found.trace - f(values[1:]).sum()) <= 4 * found.stderr
