@@ -45,7 +45,8 @@ def error_bars(problem: EigenProblem, values: np.ndarray, vectors: list[PETSc.Ve
     number, which spread by the root of it.
     """
     rows = _row_sums(problem, vectors)
-    rounding = _ROUNDINGS * _EPS * rows
+    # To first order; to second by an error of the vector, where nothing resists it.
+    rounding = _ROUNDINGS * _EPS * (rows + _ROUNDINGS * _EPS * np.ldexp(problem.scale, problem.scales.power))
     known, relative = problem.entry_errors, problem.relative_error
     if known is None and not relative > 0:
         return ErrorBars(None, None, np.abs(values) <= rounding)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 # leaves in a row where v is nearly zero, of the norms of row and vector.
 _EXACT, _ERRORS, _ROUNDING = 1e-8, 10.0, 1e-13
 
+# A null vector of this part of the size of the largest is zero but for rounding.
+_TINY = 1e-10
+
 # A null vector with less of its size in the mass than this has none.
 _MASSLESS = 1e-10
 
@@ -122,7 +125,7 @@ def _product(M: PETSc.Mat | None, X: np.ndarray, template: PETSc.Vec) -> np.ndar
 def check_null_vectors(problem: Problem) -> None:
     """Refuse given null vectors that are none to the error of the matrix, row by row.
 
-    Collective.
+    Collective. Those that are zero beside others are left out.
 
     Raises
     ------
@@ -131,12 +134,17 @@ def check_null_vectors(problem: Problem) -> None:
     """
     if not problem.null:
         return
+    sizes = np.array([vector.norm() for vector in problem.null])
+    small = sizes <= _TINY * sizes.max()  # what rounding leaves of a rotation about the axis of a linear molecule
+    if sizes.max() > 0:
+        problem.null = [vector for vector, tiny in zip(problem.null, small, strict=True) if not tiny]
+    numbers = np.flatnonzero(~small) if sizes.max() > 0 else np.arange(len(sizes))
     judge = _ByRows(problem) if problem.assembled else _ByNorm(problem)
     image, wrong = problem.A.createVecLeft(), []
     error = max(_EXACT, _ERRORS * problem.relative_error)
-    for number, vector in enumerate(problem.null):
+    for number, vector in zip(numbers, problem.null, strict=True):
         problem.A.mult(vector, image)
-        size = vector.norm()
+        size = sizes[number]
         part, row = judge(vector, image.getArray(readonly=True), size, error) if size else (np.inf, -1)
         if not size:
             wrong.append(f"null vector {number} is zero")
