@@ -15,7 +15,7 @@ N = 40
 
 def noisy_chain(noise, seed, comm, mass=None, units=None):
     """Return masses on a line, held nowhere, whose forces are noisy."""
-    rest, random = np.arange(N, dtype=float), np.random.default_rng(seed)
+    rest, random = np.arange(N, dtype=float), np.random.default_rng((seed, comm.rank))
 
     def gradient(x):
         tension = 100.0 * np.diff(x - rest)
@@ -76,7 +76,7 @@ def test_alike_modes_have_longer_bars(comm):
     """Two equal eigenvalues of a matrix with an error repel each other: farther than one alone is moved."""
     off = []
     for seed in range(40):
-        random = np.random.default_rng(seed)
+        random = np.random.default_rng((seed, comm.rank))
 
         def gradient(x, random=random):
             return np.repeat([1.0, 5.0], [2, 4]) * x + 1e-6 * random.standard_normal(6)
