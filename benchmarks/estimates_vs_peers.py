@@ -193,7 +193,7 @@ def overhead(given):
     import sparsehess as sh
 
     estimators = {
-        "density, 2 x 30 steps": lambda free: sh.density(free, samples=2, steps=30),
+        "density, 2 x 30 steps": lambda free: sh.density(free, samples=2, steps=30, method="lanczos"),
         "density, 2 x 15, chebyshev": lambda free: sh.density(free, samples=2, steps=15, method="chebyshev"),
         "trace, 18 by hutchinson": lambda free: sh.trace(free, method="hutchinson", samples=18),
         "trace, 18 by hutch++": lambda free: sh.trace(free, method="hutch++", samples=18),

@@ -202,7 +202,7 @@ class Ours:
         return self.free.evaluations["hvp"]
 
     def density(self, samples, steps, seed):
-        found = self.sh.density(self.problem, samples=samples, steps=steps, seed=seed)
+        found = self.sh.density(self.problem, samples=samples, steps=steps, seed=seed, method="lanczos")
         yield "cumulative", lambda points, slack: [found.below(points, inclusive=way)[0] for way in (False, True)]
         measures = found.measures
         yield "its quadrature", staircase(np.concatenate(measures.nodes), np.concatenate(measures.weights))
@@ -217,7 +217,7 @@ class Ours:
         found.close()
 
     def nodes(self, steps):
-        return self.sh.density(self.problem, samples=2, steps=steps).measures.nodes[0], None
+        return self.sh.density(self.problem, samples=2, steps=steps, method="lanczos").measures.nodes[0], None
 
 
 class Curvlinops:

@@ -26,8 +26,8 @@ _PLACES = 1000
 # Of a spectrum that is known whole: steps that would resolve a smooth one as well.
 _SMOOTH = 100
 
-# Widths of Jackson's kernel beyond which it has little.
-_WIDTHS = 3.0
+# Widths of Jackson's kernel from a point at which bounds are looked for.
+_WIDTHS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 
 # So many times the error of a node it is still at a point.
 _AT = 1e3
@@ -273,17 +273,19 @@ class Polynomials:
         Di Napoli, Polizzi, Saad 2016, "Efficient estimation of eigenvalue counts in an interval", equation 11. The
         damped series is the measure convolved with a positive kernel, in the angle arccos λ: what it has up to
         some widths before a point, or past it, less or with what the kernel has beyond these widths, bounds what
-        the measure has up to the point.
+        the measure has up to the point. Of several widths the best is taken.
         """
-        angles, away = self._angles(points), _WIDTHS * np.pi / self.coefficients.shape[1]
-        order = np.arange(1, self.coefficients.shape[1])
-        damping = jackson(self.coefficients.shape[1])[1:]
-        tail = max(0.0, 0.5 - 0.5 / np.pi * (away + 2 * float(damping / order @ np.sin(away * order))))
+        angles, terms = self._angles(points), self.coefficients.shape[1]
+        order, damping = np.arange(1, terms), jackson(terms)[1:]
         value = self._series(angles)
-        before = self._series(np.minimum(angles + away, np.pi))
-        past = self._series(np.maximum(angles - away, 0.0))
-        lower = np.clip((before - tail) / (1 - tail), 0.0, 1.0)
-        upper = np.clip(past / (1 - tail), 0.0, 1.0)
+        lower, upper = np.zeros_like(value), np.ones_like(value)
+        for away in np.pi / terms * np.array(_WIDTHS):
+            tail = max(0.0, 0.5 - 0.5 / np.pi * (away + 2 * float(damping / order @ np.sin(away * order))))
+            before = self._series(np.minimum(angles + away, np.pi))
+            past = self._series(np.maximum(angles - away, 0.0))
+            lower = np.maximum(lower, (before - tail) / (1 - tail))
+            upper = np.minimum(upper, past / (1 - tail))
+        upper = np.maximum(upper, lower)  # but for rounding
         return Below(np.clip(value, lower, upper), lower, upper)
 
     def places(self) -> np.ndarray:
