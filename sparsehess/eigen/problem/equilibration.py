@@ -88,9 +88,9 @@ class AbsoluteRows:
     def maxima(self, d: np.ndarray) -> np.ndarray:
         """Return (n_local,) max_j d_i |a_ij| d_j. Collective."""
         full = np.flatnonzero(np.diff(self._indptr))
-        result = np.zeros(self.layout.n_local)
+        result, scaled = np.zeros(self.layout.n_local), self._scaled(d)  # ranks without rows take part
         if len(full):
-            result[full] = d[full] * np.maximum.reduceat(self._scaled(d), self._indptr[full])
+            result[full] = d[full] * np.maximum.reduceat(scaled, self._indptr[full])
         return result
 
     def sums(self, d: np.ndarray) -> np.ndarray:
@@ -201,7 +201,8 @@ def _ruiz(a: AbsoluteRows, m: AbsoluteRows, mass: float, comm: MPI.Comm) -> np.n
             least = comm.allreduce(float(size.min(initial=np.inf)), MPI.MIN)
             most = comm.allreduce(float(size.max(initial=0.0)), MPI.MAX)
             if most <= _ALIKE * least:
-                return d
+                power = int(np.frexp(most)[1]) // 2
+                return np.ldexp(d, -power) if 2 * abs(power) > _EXTREME else d
         d /= np.sqrt(size)
     return np.exp2(np.round(np.log2(d)))
 

@@ -104,3 +104,22 @@ def test_the_least_and_the_largest_entries(size, comm):
         unlike[3, 4] *= 1.001
         with pytest.raises(InputError, match="not symmetric"):
             sh.eigs(unlike.tocsr() * size, 4, comm=comm)
+
+
+@pytest.mark.parametrize(("stiffness", "mass"), [(1e-300, 1e-200), (1e-310, 1.0), (1e250, 1e220), (1.0, 1e-250)])
+def test_the_least_and_the_largest_masses(stiffness, mass, comm):
+    """A free chain: its zero is found beside eigenvalues whatever the units of both matrices are."""
+    matrix = sp.diags([-np.ones(11), np.r_[1.0, np.full(10, 2.0), 1.0], -np.ones(11)], [-1, 0, 1])
+    exact = lapack(matrix)[:3] * (stiffness / mass)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with sh.eigs(matrix * stiffness, 3, mass=np.full(12, mass), comm=comm) as spectrum:
+            assert spectrum.count.certified and spectrum.zeros == 1
+            assert spectrum.eigenvalues[1:] == pytest.approx(exact[1:], rel=1e-10)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_ranks_without_rows_take_part(n, comm):
+    exact = np.array([1e-8, 3.0, 1e9])[:n]
+    with sh.eigs(np.diag(exact), mass=np.ones(n), comm=comm) as spectrum:
+        assert spectrum.eigenvalues == pytest.approx(exact) and spectrum.count.certified
