@@ -46,7 +46,7 @@ def error_bars(problem: EigenProblem, values: np.ndarray, vectors: list[PETSc.Ve
     """
     rows = _row_sums(problem, vectors)
     # To first order; to second by an error of the vector, where nothing resists it.
-    rounding = _ROUNDINGS * _EPS * (rows + _ROUNDINGS * _EPS * np.ldexp(problem.scale, problem.scales.power))
+    rounding = _ROUNDINGS * _EPS * (rows + _ROUNDINGS * _EPS * problem.scale)
     known, relative = problem.entry_errors, problem.relative_error
     if known is None and not relative > 0:
         return ErrorBars(None, None, np.abs(values) <= rounding)

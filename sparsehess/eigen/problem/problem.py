@@ -398,12 +398,12 @@ class EigenProblem:
 
         Few rows do not move it, however large they are.
         """
-        return self.scales.middle
+        return float(np.ldexp(self.scales.middle, self.scales.power))
 
     @property
     def typical(self) -> float:
         """Size of an eigenvalue in the middle: the median of |a_ii| / m_ii."""
-        return self.scales.typical
+        return float(np.ldexp(self.scales.typical, self.scales.power))
 
     @property
     def finite(self) -> int:

@@ -123,3 +123,18 @@ def test_ranks_without_rows_take_part(n, comm):
     exact = np.array([1e-8, 3.0, 1e9])[:n]
     with sh.eigs(np.diag(exact), mass=np.ones(n), comm=comm) as spectrum:
         assert spectrum.eigenvalues == pytest.approx(exact) and spectrum.count.certified
+
+
+@pytest.mark.parametrize("size", [1e-310, 1e-300, 1e300])
+def test_what_is_zero_has_the_units_of_the_entries(size, comm):
+    matrix, exact = laplacian(5, 6)
+    below = int((exact < 2.5).sum())
+    shifted = (matrix - 2.5 * sp.identity(30)) * size
+    with sh.eigs(shifted, which="negative", comm=comm) as spectrum:
+        assert spectrum.eigenvalues == pytest.approx((exact[:below] - 2.5) * size, rel=1e-9)
+        assert spectrum.count.certified and spectrum.zeros == 0
+    found = sh.inertia(shifted, comm=comm)
+    assert (found.negative, found.zero, found.positive, found.certified) == (below, 0, 30 - below, True)
+    assert found.threshold < 1e-9 * size
+    wide = sh.inertia(shifted, zero=0.2 * size, comm=comm)
+    assert wide.zero == int((abs(exact - 2.5) < 0.2).sum())
