@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from mpi4py import MPI
+
+import numpy as np
+
 from sparsehess import runtime
 from sparsehess.commands import cost_model, method_advice
 from sparsehess.commands.cost_model import Calls, Memory
@@ -20,8 +24,10 @@ from sparsehess.storage import matrix_files
 from sparsehess.storage.matrix_files import StoredMatrix
 
 if TYPE_CHECKING:
-    from mpi4py import MPI
     from petsc4py import PETSc
+
+# Entries beyond two to this power, or below its inverse, are not multiplied with.
+_EXTREME = 200
 
 # Products that are made where nothing is said.
 _PRODUCTS = 12
@@ -81,6 +87,9 @@ def _operator(source: Objective | StoredMatrix, seed: int) -> Iterator[MatrixFre
         with MatrixFree(source, seed=seed) as shell:
             yield shell
         return
+    largest = source.pattern.comm.allreduce(float(np.abs(source.values).max(initial=0.0)), MPI.MAX)
+    if largest and abs(np.log2(largest)) > _EXTREME:
+        raise InputError(f"entries are about 2^{np.log2(largest):.0f}, and the squares of such numbers are none")
     matrix = source.to_mat()
     try:
         yield matrix

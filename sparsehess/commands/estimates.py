@@ -42,6 +42,16 @@ def _problem(call: Call) -> Iterator[tuple[Input, EigenProblem]]:
         yield given, problem
 
 
+def _refuse_extreme(given: Input, problem: EigenProblem) -> None:
+    """Refuse eigenvalues whose squares are no numbers. Collective."""
+    power = problem.scales.power
+    if power:
+        raise InputError(
+            f"{given.name}: eigenvalues are about 2^{power}, and the squares of such numbers are none: scale the "
+            "matrix, or its mass, by a power of two (eigs and inertia do so themselves)"
+        )
+
+
 def _numbers(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return how many samples and steps are asked for, as far as that is said."""
     return {
@@ -84,6 +94,7 @@ def run_density(call: Call) -> int:
     if arguments.method == "dense":
         flag_groups.refuse_flags(arguments, flag_groups.SAMPLES, "--method dense takes no samples")
     with _problem(call) as (given, problem):
+        _refuse_extreme(given, problem)
         outliers = None
         if arguments.outliers:
             spec = SolveSpec(k=arguments.outliers, which="magnitude", options=call.options, seed=arguments.seed)
@@ -138,6 +149,8 @@ def run_trace(call: Call) -> int:
     if arguments.function == "identity":
         flag_groups.refuse_flags(arguments, {"steps": None}, "the trace itself takes one product with each sample")
     with _problem(call) as (given, problem):
+        if arguments.function != "identity":
+            _refuse_extreme(given, problem)
         found = trace(
             problem,
             arguments.function.replace("-", " "),
@@ -174,6 +187,7 @@ def run_rank(call: Call) -> int:
     if arguments.method == "inertia":
         flag_groups.refuse_flags(arguments, flag_groups.SAMPLES, "--method inertia takes no samples")
     with _problem(call) as (given, problem):
+        _refuse_extreme(given, problem)
         found = rank(
             problem,
             _threshold(arguments.threshold),

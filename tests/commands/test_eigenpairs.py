@@ -302,3 +302,31 @@ def test_check_explains_what_a_certificate_proves(problems):
     code, out, err, _ = run(problems, "check --explain", 1)
     assert code == 0 and not err and "Sylvester" in out and "Margin." in out and "Not proven:" in out
     assert out.strip() == STATEMENT.strip()
+
+
+@pytest.mark.parametrize("size", [1e300, 1e-300])
+def test_numbers_whose_squares_are_none(problems, size):
+    """Pairs, counts and checks are those of the matrix in other units; estimates are refused by name."""
+    matrix, exact = laplacian(7, 8)
+    sp.save_npz(problems / "units.npz", matrix * size)
+    low, high = 0.5 * (exact[4] + exact[5]) * size, 0.5 * (exact[9] + exact[10]) * size
+    commands = [
+        "eigs units.npz -k 3 -o units.h5",
+        f"eigs units.npz --interval {low!r} {high!r}",
+        "inertia units.npz",
+        "check units.h5 units.npz",
+        "plan units.npz",
+    ]
+    found, inside, signs, checked, plan = several(problems, commands, 2)
+    assert found["eigenvalues"] == pytest.approx(exact[:3] * size, rel=1e-10) and found["count"]["certified"]
+    assert inside["eigenvalues"] == pytest.approx(exact[5:10] * size, rel=1e-10) and inside["count"]["certified"]
+    assert (
+        (signs["zero"], signs["positive"]) == (0, 56)
+        and signs["threshold"] < 1e-9 * size
+        and checked["passed"]
+        and plan["advice"] is None
+    )
+    for codes, _, err, _ in batch(
+        problems, [f"{name} units.npz" for name in ("density", "trace --function heat --time 1", "rank")], 1
+    ):
+        assert codes == [2] and "the squares of such numbers are none: scale the matrix" in err
