@@ -5,6 +5,7 @@ diagonal of many sizes, penalties that hold variables or tie two, multipliers, m
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -40,9 +41,11 @@ class Pencil:
     top
         The six largest finite ones; None where nothing tells them.
     definite
-        Whether K is known to be positive definite though eigenvalues are null beside `shift`.
+        Whether K is known to be positive definite though eigenvalues are null beside `scale`.
     shift
-        K + shift M is positive definite on what is not infinite: about a low eigenvalue.
+        K + shift M is positive definite on what is not infinite.
+    scale
+        About a low eigenvalue; what is null beside it is zero.
     """
 
     words: str
@@ -52,6 +55,7 @@ class Pencil:
     doubts: np.ndarray
     infinite: int
     shift: float
+    scale: float
     above: int = 0
     top: np.ndarray | None = None
     definite: bool = False
@@ -68,7 +72,7 @@ class Pencil:
     @property
     def signs(self) -> tuple[int, int, int]:
         """How many finite eigenvalues are negative, zero and positive; zero are rigid motions, to rounding."""
-        zero = np.abs(self.values) <= np.minimum(_FELT * self.doubts, 1e-3 * self.shift)
+        zero = np.abs(self.values) <= np.minimum(_FELT * self.doubts, 1e-3 * self.scale)
         return (
             int((self.values[~zero] < 0).sum()),
             int(zero.sum()),
@@ -77,7 +81,7 @@ class Pencil:
 
     def has_signs(self, negative, zero, positive, infinite):
         """Return whether counts are right, and whether the entries' digits suffice to say so."""
-        blurred = (np.abs(self.values) <= _FELT * self.doubts) & (_FELT * self.doubts > 1e-3 * self.shift)
+        blurred = (np.abs(self.values) <= _FELT * self.doubts) & (_FELT * self.doubts > 1e-3 * self.scale)
         sure = replace(self, values=self.values[~blurred], doubts=self.doubts[~blurred]).signs
         counts = (negative, zero, positive)
         if self.definite and positive > sure[2] and not negative:  # tiny ones may be told from zero
@@ -89,7 +93,7 @@ class Pencil:
 
     def lost(self, few: np.ndarray) -> bool:
         """Say whether the entries' last digits decide eigenvalues of these numbers, rigid motions apart."""
-        zero = np.abs(self.values[few]) <= 1e-6 * self.shift
+        zero = np.abs(self.values[few]) <= 1e-6 * self.scale
         return bool((self.doubts[few] > 1e-2 * np.abs(self.values[few]))[~zero].any())
 
 
@@ -152,8 +156,8 @@ def finite_spectrum(K, M, shift, back=None, stored=None):
     return values[order], (EPS * np.maximum(felt, own))[order], above
 
 
-def plain(K, M, shift, words=""):
-    """Return a pencil as it is."""
+def plain(K, M, shift, words="", scale=None):
+    """Return a pencil as it is; `scale` is the shift where it is not given."""
     values, doubts, above = finite_spectrum(K, M, shift)
     infinite, top = K.shape[0] - len(values) - above, None
     if not above:
@@ -164,17 +168,13 @@ def plain(K, M, shift, words=""):
         top = scipy.linalg.eigh(K.toarray(), mass, eigvals_only=True, subset_by_index=[max(0, n - 6), n - 1])
         top = top[top > 1e-9 * top[-1]]  # those below are of the size of rounding in the largest
     K, M = sp.csr_matrix(K), None if M is None else sp.csr_matrix(M)
-    return Pencil(words, K, M, values, doubts, infinite, shift, above, top)
+    return Pencil(words, K, M, values, doubts, infinite, shift, scale or shift, above, top)
 
 
 def moved(pencil, by):
     """Return K - by M: its eigenvalues are less by that much, and below it negative."""
     K = sp.csr_matrix(pencil.K - by * (sp.identity(pencil.n) if pencil.M is None else pencil.M))
-    return replace(
-        plain(K, pencil.M, by + pencil.shift),
-        words=f"{pencil.words} less {by:.3g} M",
-        shift=pencil.shift,
-    )
+    return plain(K, pencil.M, by + pencil.shift, f"{pencil.words} less {by:.3g} M", pencil.scale)
 
 
 def congruent(pencil, rng, decades, exact):
@@ -199,47 +199,68 @@ def held(pencil, rng, share, factor):
     p = np.zeros(pencil.n)
     p[chosen] = factor * np.abs(pencil.K.diagonal()).max() * 10.0 ** rng.uniform(0, 2, len(chosen))
     K = sp.csr_matrix(pencil.K + sp.diags(p))
-    return replace(plain(K, pencil.M, pencil.shift), words=f"{pencil.words}, {len(chosen)} held by {factor:.0e}")
+    return plain(K, pencil.M, pencil.shift, f"{pencil.words}, {len(chosen)} held by {factor:.0e}", pencil.scale)
 
 
-def tied(pencil, rng, pairs, factor):
-    """Return a pencil with pairs of variables tied by [p, -p; -p, p], p `factor` times the largest diagonal.
+def tied(pencil, rng, ties, factor, most=2):
+    """Return a pencil with variables tied by p a aᵀ, a of two entries (1, -1), or of up to `most`.
 
-    The spectrum is that of the stored numbers. From a factor of 1e16 on they have lost what was there before: then
-    it is the one that was meant, and how far a rounding moves it exceeds it.
+    p is `factor` times the largest diagonal. The spectrum is that of the stored numbers. From a factor of 1e16 on
+    they have lost what was there before: then it is the one that was meant, and a rounding moves it by more.
     """
     n = pencil.n
-    first, second = rng.permutation(n)[: 2 * pairs].reshape(2, pairs)
-    p = factor * np.abs(pencil.K.diagonal()).max() * rng.uniform(1, 2, pairs)
-    rows, columns = np.concatenate([first, second, first, second]), np.concatenate([first, second, second, first])
-    K = sp.csr_matrix(pencil.K + sp.csr_matrix((np.concatenate([p, p, -p, -p]), (rows, columns)), (n, n)))
+    B, Z = constraints(n, rng, ties, 2, most)
+    p = factor * np.abs(pencil.K.diagonal()).max() * rng.uniform(1, 2, ties)
+    K = sp.csr_matrix(pencil.K + B.T @ sp.diags(p) @ B)
+    K = sp.csr_matrix(sp.triu(K) + sp.triu(K, 1).T)
     M = sp.identity(n, format="csr") if pencil.M is None else pencil.M
-    T = sp.identity(n, format="lil")
-    T[second, first] = 1.0
-    T = T.toarray()
-    longer = np.longdouble  # the sum of four numbers of one size, exactly
-    dense = K.toarray().astype(longer)
-    dense[:, first] += dense[:, second]
-    dense[first] += dense[second]
-    reduced = dense.astype(float)
     stored = (K.toarray(), M.toarray())
-    words = f"{pencil.words}, {pairs} pairs tied by {factor:.0e}"
+    # With a·x in the place of each pivot the large entries cancel, in longer numbers, and leave what is stored.
+    pivots = np.setdiff1d(np.arange(n), Z.free)
+    pivots = pivots[np.argsort(abs(B[:, pivots]).argmax(axis=0).A1)]
+    T = np.eye(n)
+    T[pivots] = -B.toarray() / B.toarray()[np.arange(ties), pivots][:, None]
+    T[pivots, pivots] = 1 / B.toarray()[np.arange(ties), pivots]
+    words = f"{pencil.words}, {ties} ties of {2 if most == 2 else f'2 to {most}'} by {factor:.0e}"
     try:
+        reduced = _in_coordinates(stored[0], T, pivots)
         values, doubts, above = finite_spectrum(reduced, T.T @ stored[1] @ T, pencil.shift, T, stored)
     except np.linalg.LinAlgError:  # rounding has made it indefinite: as meant, within what a rounding moves
-        T = np.delete(T, second, axis=1)
-        meant = (T.T @ X @ T for X in (pencil.K, M))
-        values, doubts, above = finite_spectrum(*meant, pencil.shift, T, stored)
-        above += pairs
-    return Pencil(words, K, pencil.M, values, doubts, n - len(values) - above, pencil.shift, above)
+        meant = (Z.basis.T @ X @ Z.basis for X in (pencil.K, M))
+        values, doubts, _ = finite_spectrum(*meant, pencil.shift, Z.basis.toarray(), stored)
+        above = rank(M) - len(values)
+    infinite = n - len(values) - above
+    return Pencil(words, K, pencil.M, values, doubts, infinite, pencil.shift, pencil.scale, above)
 
 
-def constraints(n, rng, rows):
-    """Return rows that hold a variable, tie two, or weigh up to four, and a basis of what they leave free."""
+def _in_coordinates(K, T, pivots):
+    """Return Tᵀ K T, T the identity but for the rows of pivots, summed in long doubles."""
+    long = K.astype(np.longdouble)
+    rows = T[pivots].astype(np.longdouble)
+    keep = np.ones(len(K), np.longdouble)
+    keep[pivots] = 0
+    for _ in range(2):
+        change = np.zeros_like(long)
+        for row, pivot in zip(rows, pivots, strict=True):
+            for j in np.flatnonzero(row):
+                change[:, j] += row[j] * long[:, pivot]
+        long = (long * keep + change).T
+    return np.asarray(long, float)
+
+
+class Free(NamedTuple):
+    """What constraints leave free: those variables, and a basis (n, free) of all that fulfils them."""
+
+    free: np.ndarray
+    basis: sp.csr_matrix
+
+
+def constraints(n, rng, rows, least=1, most=4):
+    """Return rows, each on variables of its own, that hold one, tie two or weigh more, and what is left free."""
     left = list(rng.permutation(n))
     B, pivots = np.zeros((rows, n)), []
     for i in range(rows):
-        columns = [left.pop() for _ in range(int(rng.integers(1, 5)))]
+        columns = [left.pop() for _ in range(int(rng.integers(least, most + 1)))]
         weights = np.array([1.0, -1.0]) if len(columns) == 2 else rng.uniform(0.5, 2, len(columns))
         B[i, columns] = weights
         pivots.append(columns[0])
@@ -247,7 +268,7 @@ def constraints(n, rng, rows):
     Z = np.zeros((n, len(free)))
     Z[free, np.arange(len(free))] = 1.0
     Z[pivots] = -(B[:, free] / B[np.arange(rows), pivots][:, None])
-    return sp.csr_matrix(B), sp.csr_matrix(Z)
+    return sp.csr_matrix(B), Free(free, sp.csr_matrix(Z))
 
 
 def constrained(pencil, rng, rows, size, double=False):
@@ -266,12 +287,11 @@ def constrained(pencil, rng, rows, size, double=False):
         blocks = [[pencil.K, b * B.T], [b * B, None]]
     K = sp.csr_matrix(sp.bmat(blocks))
     mass = sp.csr_matrix((M.data, M.indices, np.append(M.indptr, np.full(K.shape[0] - pencil.n, M.nnz))), K.shape)
-    values, doubts, above = finite_spectrum((Z.T @ pencil.K @ Z), (Z.T @ M @ Z), pencil.shift)
+    values, doubts, above = finite_spectrum(*(Z.basis.T @ X @ Z.basis for X in (pencil.K, M)), pencil.shift)
     kind = "double" if double else "single"
-    return Pencil(
-        f"{pencil.words}, {rows} {kind} multipliers of {size:.0e}", K, mass, values, doubts,
-        K.shape[0] - len(values) - above, pencil.shift, above, values[-6:] if not above else None,
-    )  # fmt: skip
+    words = f"{pencil.words}, {rows} {kind} multipliers of {size:.0e}"
+    infinite, top = K.shape[0] - len(values) - above, values[-6:] if not above else None
+    return Pencil(words, K, mass, values, doubts, infinite, pencil.shift, pencil.scale, above, top)
 
 
 def weighted(pencil, rng, share, factor):
@@ -281,11 +301,9 @@ def weighted(pencil, rng, share, factor):
     m = np.zeros(pencil.n)
     m[chosen] = factor * M.diagonal().max()
     M = sp.csr_matrix(M + sp.diags(m))
-    return replace(
-        plain(pencil.K, M, pencil.shift),
-        words=f"{pencil.words}, {len(chosen)} masses of {factor:.0e}",
-        definite=bool(pencil.values[0] > 1e-3 * pencil.shift),
-    )
+    words = f"{pencil.words}, {len(chosen)} masses of {factor:.0e}"
+    definite = bool(pencil.values[0] > 1e-3 * pencil.scale)
+    return replace(plain(pencil.K, M, pencil.shift, words, pencil.scale), definite=definite)
 
 
 def low_rank_mass(pencil, rng, share):
@@ -301,9 +319,8 @@ def low_rank_mass(pencil, rng, share):
     mass = 1.0 if pencil.M is None else float(pencil.M.diagonal().mean())
     C = C.tocsr()
     M = sp.csr_matrix(mass * (C.T @ C))
-    return replace(
-        plain(pencil.K, sp.csr_matrix((M + M.T) / 2), pencil.shift), words=f"{pencil.words}, mass of rank {m}"
-    )
+    M = sp.csr_matrix((M + M.T) / 2)
+    return plain(pencil.K, M, pencil.shift, f"{pencil.words}, mass of rank {m}", pencil.scale)
 
 
 # --- answers ---------------------------------------------------------------------------
@@ -337,4 +354,4 @@ def has_top(found, pencil):
 def gaps(pencil, most):
     """Return the numbers i up to `most` for which nothing lies near the middle between values i and i + 1."""
     values, within = pencil.values[: most + 2], pencil.within[: most + 2]
-    return np.flatnonzero(np.diff(values) > 100 * (within[1:] + within[:-1]) + 1e-9 * pencil.shift)
+    return np.flatnonzero(np.diff(values) > 100 * (within[1:] + within[:-1]) + 1e-9 * pencil.scale)
