@@ -141,7 +141,7 @@ def run_inertia(call: Call) -> int:
     with closing(open_input(call, shell=arguments.shell)) as given:
         with EigenProblem.of(**given.problem_arguments(), nullspace=[]) as problem:
             signs = count_inertia(problem, arguments.zero, call.options)
-            more: dict[str, Any] = {}
+            more: dict[str, Any] = {"held": problem.scales.empty.tolist()}
             if arguments.condition:
                 more["condition"] = condition_number(problem, arguments.seed)
             if arguments.direction is not None:

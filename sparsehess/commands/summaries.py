@@ -109,6 +109,15 @@ def derivative_facts(derived: Hessian | MatrixFree) -> dict[str, Any]:
     }
 
 
+def held_lines(variables: list[int]) -> list[str]:
+    """Return a line that names variables which nothing resists and nothing moves. Not collective."""
+    if not variables:
+        return []
+    named = ", ".join(map(str, variables[:8])) + (", ..." if len(variables) > 8 else "")
+    rows = f"row {named} is" if len(variables) == 1 else f"{len(variables)} rows ({named}) are"
+    return [f"held         {rows} empty in both matrices, counted from 0: neither stiffness nor mass, left out"]
+
+
 def inertia_lines(signs: Inertia, more: dict[str, Any]) -> str:
     """Return the answer of `inertia` for people. Not collective."""
     errors = ("", "", "") if signs.stderr is None else tuple(f" ± {error:.2g}" for error in signs.stderr)
@@ -116,6 +125,7 @@ def inertia_lines(signs: Inertia, more: dict[str, Any]) -> str:
         f"inertia      {signs.negative}{errors[0]} negative, {signs.zero}{errors[1]} zero, "
         f"{signs.positive}{errors[2]} positive" + (f", {signs.infinite} infinite" if signs.infinite else ""),
         f"verdict      {signs.definite}",
+        *held_lines(more.get("held", [])),
         f"zero         |λ| <= {signs.threshold:.1e}",
         f"certified    {'two factorizations agree at either side' if signs.certified else 'no: ' + signs.doubt}",
     ]
@@ -206,6 +216,7 @@ def eigs_facts(
         "held_to": spectrum.held_to,
         "errors": None if spectrum.errors is None else spectrum.errors.tolist(),
         "error_bound": spectrum.error_bound,
+        "held": problem.scales.empty.tolist(),
         "orthogonality": spectrum.orthogonality,
         "count": count_facts(count),
         "zeros": spectrum.zeros,
@@ -416,7 +427,7 @@ def eigs_lines(
     lines.append(f"solver       {spectrum.method} ({spectrum.reason})")
     if facts["deflated"]:
         lines.append(f"deflated     {facts['deflated']} null vectors" + (f": {', '.join(names)}" if names else ""))
-    lines += ["", spectrum_table(spectrum, problem.units), ""]
+    lines += [*held_lines(facts["held"]), "", spectrum_table(spectrum, problem.units), ""]
     if spectrum.zeros:
         lines.append(f"zero modes   {spectrum.zeros}, to the accuracy of the matrix")
     if spectrum.error_bound is not None:

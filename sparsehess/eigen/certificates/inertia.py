@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from sparsehess.eigen.estimates.spectral_density import density
+from sparsehess.eigen.problem.infinite_eigenvalues import Infinite
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.whole_matrix import is_cheaper_whole, whole_problem
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
@@ -155,11 +156,13 @@ def _count(problem: EigenProblem, zero: float | None, options: dict) -> Inertia:
         threshold = problem.zero if zero is None else positive_number(zero, "zero")
         return _estimated(problem, threshold, options)
     if zero is not None:
-        threshold = float(np.ldexp(positive_number(zero, "zero"), -problem.scales.power))
-        return _counted(scaled, scaled, threshold, float(zero), options)
+        size = float(np.ldexp(positive_number(zero, "zero"), -problem.scales.power))
+        near, far = (_Shifts(scaled, factor * size) for factor in (1.0, _WIDER))
+        return _compared(scaled, near, far, float(zero), options)
     with _relative_to_rows(scaled) as relative:
-        threshold = max(_ROUNDING, 10 * problem.relative_error)
-        return _counted(scaled, relative, threshold, problem.zero, options)
+        near = _Shifts(relative, max(_ROUNDING, 10 * problem.relative_error))
+        far = _Shifts(scaled, _WIDER * scaled.zero or float(np.finfo(float).tiny))
+        return _compared(scaled, near, far, problem.zero, options)
 
 
 def _relative_to_rows(problem: EigenProblem) -> EigenProblem:
@@ -176,36 +179,43 @@ def _relative_to_rows(problem: EigenProblem) -> EigenProblem:
     return EigenProblem(A=problem.A, M=W, null=[], owned=[W])
 
 
-def _counted(problem: EigenProblem, pencil: EigenProblem, threshold: float, zero: float, options: dict) -> Inertia:
-    """Return the inertia of a problem from counts of a pencil that has the same signs. Collective.
+class _Shifts(NamedTuple):
+    """A pencil with the signs of the problem, and the size up to which its eigenvalues are zero."""
 
-    Parameters
-    ----------
-    pencil
-        Whose eigenvalues up to `threshold` in size are zero.
-    zero
-        What that is in eigenvalues of the problem.
+    pencil: EigenProblem
+    size: float
+
+    def counts(self, infinite: Infinite, options: dict) -> tuple[int, int, bool]:
+        """Return how many eigenvalues of the problem are below -size and below size, and whether pivots vanished.
+
+        Collective.
+        """
+        solver = KrylovSchur(self.pencil, True, options, tol=1e-8)
+        try:
+            below, upto = (solver.shift_to(shift) for shift in (-self.size, self.size))
+            solver.refuse_unused()
+        finally:
+            solver.close()
+        apart = infinite.below - self.pencil.infinite.below  # which another pencil counts as finite
+        return below.negative - apart, upto.negative - apart, bool(below.zero or upto.zero)
+
+
+def _compared(problem: EigenProblem, near: _Shifts, far: _Shifts, zero: float, options: dict) -> Inertia:
+    """Return the inertia from counts that must be the same in two ways. Collective.
+
+    Where the sizes of rows say that an eigenvalue is zero and its own size does not, large entries beside it have
+    left nothing of it but rounding.
     """
-    solver = KrylovSchur(pencil, True, options, tol=1e-8)
     infinite = problem.infinite
-    apart = infinite.below if pencil is not problem else 0  # of the negative pivots of another pencil
-    try:
-        counts = {
-            distance: solver.shift_to(distance)
-            for distance in (-_WIDER * threshold, -threshold, threshold, _WIDER * threshold)
-        }
-        solver.refuse_unused()
-    finally:
-        solver.close()
-    below = {distance: pivots.negative - apart for distance, pivots in counts.items()}
-    negative, upto = below[-threshold], below[threshold]
+    negative, upto, vanished = near.counts(infinite, options)
+    counted, reached, again = far.counts(infinite, options)
     doubts = []
-    for near in (-threshold, threshold):
-        far = _WIDER * near
-        if below[far] != below[near]:
-            share = zero / threshold
-            doubts.append(f"{below[far]} below {share * far:.1e} but {below[near]} below {share * near:.1e}")
-    if any(pivots.zero for pivots in counts.values()):
+    if (counted, reached) != (negative, upto):
+        doubts.append(
+            f"{upto - negative} are zero to the rounding of the entries in their rows, {reached - counted} no "
+            f"larger than {_WIDER * zero:.1e}"
+        )
+    if vanished or again:
         doubts.append("pivots vanished")
     if not 0 <= negative <= upto <= problem.finite:
         doubts.append("the counts contradict the number of infinite eigenvalues")

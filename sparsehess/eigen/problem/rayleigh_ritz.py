@@ -12,7 +12,7 @@ from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.runtime import PETSc, SLEPc, destroy, on_root
 
 # A vector whose mass is the cancelled rest of terms that are larger by this belongs to an infinite eigenvalue.
-_MASSLESS = 1e-10
+_MASSLESS = 1e-12
 
 # So many times larger λ M x may be than H x, and this part of what H x could be: else x is no eigenvector at all.
 _APART, _FAINT = 1e3, 1e-6

@@ -50,8 +50,8 @@ _ROOM = (200, 1000)
 # So many times the width of a cluster away, a shift is too far from it.
 _FAR = 20.0
 
-# Starts, and steps of inverse iteration from each, that measure how safe a count is.
-_STARTS, _STEPS = 2, 3
+# Steps of inverse iteration that measure how safe a count is.
+_STEPS = 3
 
 _EPS = float(np.finfo(float).eps)
 
@@ -402,48 +402,49 @@ class KrylovSchur:
         return vectors
 
     def margin(self) -> float:
-        """Return how safe the count of the last factorization is: above 1 nothing that is known can change it.
+        """Return how safe the count of the last factorization is: above 1 no change that is known of can move it.
 
-        Collective. The distance of the shift to the nearest eigenvalue, over how far the backward error of the
-        factorization can move one there. The factors are those of A - σM + E; some steps y ← F⁻¹My of inverse
-        iteration, which end in the vectors nearest to the shift, show both: the distance by |y| over the |F⁻¹My|
-        that follows, E by the residual r = Mx - (A - σM)y = Ey, of which |y|ᵀ|r| / yᵀMy bounds what it moves. No
-        less than half of the last digit of each entry is taken for E.
+        Collective. With W the diagonal of sums of rows of |A| + |σ||M|, a symmetric change E of A - σM leaves
+        its inertia as it is while |xᵀEx| < |μ| xᵀWx for all x, μ the eigenvalue of least size of
+        (A - σM) x = μ W x: by Weyl's theorem on W^(-1/2) (A - σM) W^(-1/2). Rounding half of the last digit of each
+        entry is an E of ε/2, whatever the units of variables. That of the factorization is measured: steps
+        y ← F⁻¹Wx of inverse iteration end in the vectors that are moved most easily, whose residuals
+        r = Wx - (A - σM)y = Ey tell |y|ᵀ|r| / yᵀWy, and whose growth tells |μ|, or more where they have not come
+        to it; hence `SAFE`.
         """
         problem, shift = self.problem, self.shift or 0.0
-        distance, moved = np.inf, 0.0
-        st, A, M = self._solver().getST(), problem.A, problem.M
-        x, y, mx, r = (A.createVecRight() for _ in range(4))
-        rows, n_local = problem.scales, problem.layout.n_local
+        ksp = self._solver().getST().getKSP()
+        rows = problem.scales.rows_a + abs(shift) * problem.scales.rows_m
+        rows[rows == 0] = 1.0
+        least, error = np.inf, 0.5 * _EPS
+        x, y, b, r = (problem.A.createVecRight() for _ in range(4))
         try:
-            for start in range(_STARTS):
-                x.setArray(draw_normal(problem.layout, 104729 + start))
-                for _ in range(_STEPS):
-                    mass = _energy(M, x, mx)
-                    if not mass > 0:
-                        break
-                    x.scale(mass**-0.5)
-                    mx.scale(mass**-0.5)
-                    st.apply(x, y)
-                    A.mult(y, r)
-                    r.aypx(-1.0, mx)  # Mx - Ay
-                    mass = _energy(M, y, mx)
-                    r.axpy(shift, mx)
-                    problem.null_space.project_image(r)
-                    if not mass > 0:
-                        break
-                    here = np.abs(y.getArray(readonly=True))
-                    terms = np.array([
-                        here @ np.abs(r.getArray(readonly=True)) if n_local else 0.0,
-                        (rows.rows_a + abs(shift) * rows.rows_m) @ here**2,
-                    ])  # fmt: skip
-                    problem.comm.Allreduce(MPI.IN_PLACE, terms)
-                    distance = min(distance, mass**-0.5)
-                    moved = max(moved, terms[0] / mass, 0.5 * _EPS * terms[1] / mass)
-                    x, y = y, x
+            x.setArray(draw_normal(problem.layout, 104729))
+            for _ in range(_STEPS):
+                problem.null_space.project(x)
+                here = x.getArray(readonly=True)
+                size = problem.comm.allreduce(float(rows @ np.abs(here) ** 2))
+                if not size > 0:
+                    return np.inf  # null vectors span all
+                b.setArray(rows * here / size**0.5)
+                problem.null_space.project_image(b)
+                with readable_errors("measuring a factorization"):
+                    ksp.solve(b, y)
+                problem.A.mult(y, r)
+                r.aypx(-1.0, b)  # b - A y
+                _add_image(problem.M, y, shift, r)
+                problem.null_space.project_image(r)
+                here = np.abs(y.getArray(readonly=True))
+                terms = np.array([here @ np.abs(r.getArray(readonly=True)), rows @ here**2])
+                problem.comm.Allreduce(MPI.IN_PLACE, terms)
+                if not (np.isfinite(terms).all() and terms[1] > 0):
+                    return 0.0
+                least = min(least, float(terms[1]) ** -0.5)
+                error = max(error, float(terms[0] / terms[1]))
+                x, y = y, x
         finally:
-            destroy(x, y, mx, r)
-        return float(distance / moved) if moved > 0 else np.inf
+            destroy(x, y, b, r)
+        return least / error
 
     def refuse_unused(self) -> None:
         """Raise InputError for options of the caller that nothing has used. Not collective."""
@@ -475,13 +476,15 @@ def _give_new_basis(eps: SLEPc.EPS) -> None:
     basis.destroy()  # but for the solver's reference
 
 
-def _energy(M: PETSc.Mat | None, x: PETSc.Vec, image: PETSc.Vec) -> float:
-    """Return xᴴMx, and leave M x in `image`. Collective."""
+def _add_image(M: PETSc.Mat | None, x: PETSc.Vec, factor: float, to: PETSc.Vec) -> None:
+    """Add factor times M x, of x where M is None, to a vector. Collective."""
     if M is None:
-        x.copy(image)
-    else:
-        M.mult(x, image)
-    return float(image.dot(x).real)
+        to.axpy(factor, x)
+        return
+    image = to.duplicate()
+    M.mult(x, image)
+    to.axpy(factor, image)
+    image.destroy()
 
 
 def _aim(eps: SLEPc.EPS, target: float) -> None:

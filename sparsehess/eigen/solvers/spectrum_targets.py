@@ -27,7 +27,7 @@ _ROUNDING = 3e-13
 _BESIDE = 1e-6
 
 # A count is safe whose margin is beyond this; see `KrylovSchur.margin`.
-SAFE = 2.0
+SAFE = 10.0
 
 # A part of the size of eigenvalues that a gap must have where nothing else gives it a size.
 _FLOOR = 1e-18
