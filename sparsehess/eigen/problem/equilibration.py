@@ -98,6 +98,14 @@ class AbsoluteRows:
         row = np.repeat(np.arange(self.layout.n_local), np.diff(self._indptr))
         return d * np.bincount(row, self._scaled(d), minlength=self.layout.n_local)
 
+    def semidefinite_sums(self, d: np.ndarray) -> np.ndarray:
+        """Return (n_local,) mᵢ with |x|ᵀ |D A D| |x| ≤ Σ mᵢ |xᵢ|² of a semidefinite A.
+
+        Collective. The sums of rows, or where that is less the diagonal times the number of entries, for
+        |aᵢⱼ| ≤ √(aᵢᵢ aⱼⱼ): a light variable beside heavy ones has large entries in its row.
+        """
+        return np.minimum(self.sums(d), d**2 * self.diagonal * np.diff(self._indptr))
+
     def frobenius(self, d: np.ndarray) -> float:
         """Return the Frobenius norm of D A D, whose entries must not be extreme. Collective."""
         row = np.repeat(np.arange(self.layout.n_local), np.diff(self._indptr))
@@ -130,7 +138,8 @@ class Scales(NamedTuple):
     power
         Eigenvalues of the scaled problem are smaller by two to this power: 0 unless they are extreme.
     rows_a, rows_m
-        (n_local,) sums of the absolute values of the rows of 2^-power D A D and of D M D.
+        (n_local,) weights that bound |x|ᵀ |A| |x| and |x|ᵀ |M| |x| of the scaled problem by Σ aᵢ |xᵢ|² and
+        Σ mᵢ |xᵢ|²: sums of the rows of |2^-power D A D| and of |D M D|, or less.
     typical, middle
         Medians of |a_ii| / m_ii and of the ratio of these sums, over the variables that have both: sizes of
         eigenvalues of the scaled problem.
@@ -173,7 +182,7 @@ def find_scales(A: PETSc.Mat, M: PETSc.Mat | None, layout: Layout) -> Scales:
         a.shift_exponents(-power)
         typical = median(a.diagonal[both] / m.diagonal[both], comm)
         d = _ruiz(a, m, typical or 1.0, comm)
-        rows_a, rows_m = a.sums(d), m.sums(d)
+        rows_a, rows_m = a.sums(d), m.semidefinite_sums(d)
         mass = rows_m > 0
         empty = layout.start + np.flatnonzero((rows_a == 0) & ~mass)
         return Scales(

@@ -45,7 +45,7 @@ _UNSEEN = 1e-2
 _NO_MEMORY = (-13, -19, -22)
 
 # Percent of room for pivoting that are tried where the first does not suffice.
-_ROOM = (200, 1000)
+_ROOM = (200, 1000, 10000)
 
 # So many times the width of a cluster away, a shift is too far from it.
 _FAR = 20.0
@@ -178,7 +178,8 @@ class KrylovSchur:
         """Factorize A - shift M, and return how many finite eigenvalues are below, at and above the shift.
 
         Collective. By Sylvester's law, from the signs of pivots; those of infinite eigenvalues and of known null
-        vectors are left out.
+        vectors are left out. Where MUMPS cannot factorize, an eigenvalue of many vectors being too near, all three
+        are n: such a shift has eigenvalues on both sides and on it, and serves nobody.
         """
         if self._definite:
             if shift == self.shift:
@@ -201,19 +202,24 @@ class KrylovSchur:
             try:
                 counts = self._factorized(shift)
             except (PETSc.Error, SystemError):
-                with readable_errors(f"factorizing at {shift:.6g}", self._blamed()):
-                    raise
+                short = self._ranks_without_memory()
+                if short:
+                    blamed = f"give it more memory or more ranks (out of memory on rank {', '.join(short)})"
+                    with readable_errors(f"factorizing at {shift:.6g}", blamed):
+                        raise
+                self._give()
+                counts = Pivots(
+                    *(self.problem.n,) * 3
+                )  # an eigenvalue of many vectors is too near: nothing is told
         self.seconds["factorization"] += time.perf_counter() - began
         return counts
 
-    def _blamed(self) -> str:
-        """Return what to do about a factorization that has failed, and which ranks had no memory. Collective."""
+    def _ranks_without_memory(self) -> list[str]:
+        """Return the ranks on which a factorization has failed for want of memory. Collective."""
         comm, code = self.problem.comm, 0
         with suppress(PETSc.Error, SystemError):  # it may have failed before there was a factor
             code = self._factor().getMumpsInfo(1)
-        short = [str(rank) for rank, theirs in enumerate(comm.allgather(code)) if theirs in _NO_MEMORY]
-        where = f" (out of memory on rank {', '.join(short)})" if short else ""
-        return f"give it more memory or more ranks{where}"
+        return [str(rank) for rank, theirs in enumerate(comm.allgather(code)) if theirs in _NO_MEMORY]
 
     def _renewed(self, definite: bool) -> None:
         """Have the solver factorize anew, with the package for definite matrices or with MUMPS."""
@@ -406,8 +412,8 @@ class KrylovSchur:
 
         Collective. With W the diagonal of sums of rows of |A| + |σ||M|, a symmetric change E of A - σM leaves
         its inertia as it is while |xᵀEx| < |μ| xᵀWx for all x, μ the eigenvalue of least size of
-        (A - σM) x = μ W x: by Weyl's theorem on W^(-1/2) (A - σM) W^(-1/2). Rounding half of the last digit of each
-        entry is an E of ε/2, whatever the units of variables. That of the factorization is measured: steps
+        (A - σM) x = μ W x: by Weyl's theorem on W^(-1/2) (A - σM) W^(-1/2). Rounding half of the last digit of
+        each entry is an E of ε/2, whatever the units of variables. That of the factorization is measured: steps
         y ← F⁻¹Wx of inverse iteration end in the vectors that are moved most easily, whose residuals
         r = Wx - (A - σM)y = Ey tell |y|ᵀ|r| / yᵀWy, and whose growth tells |μ|, or more where they have not come
         to it; hence `SAFE`.

@@ -23,8 +23,9 @@ from sparsehess.errors import InputError
 _RELATIVE = 5e-10
 _ROUNDING = 3e-13
 
-# So far past the last eigenvalue found, relative to itself, a count is made where no further one is known.
-_BESIDE = 1e-6
+# So far past the last eigenvalue found, relative to itself, a count is made where no further one is known; and up to so
+# many times farther where that is not safe.
+_BESIDE, _WIDEST = 1e-6, 1e3
 
 # A count is safe whose margin is beyond this; see `KrylovSchur.margin`.
 SAFE = 10.0
@@ -180,7 +181,7 @@ class SpectrumTarget(ABC):
         if len(past):
             j = k - 1 + past[0]
             return Edge(float(0.5 * (distance[j] + distance[j + 1])), begin)
-        beside = max(8 * float(least[-1]), wider * _BESIDE * abs(float(values[order[-1]])))
+        beside = max(8 * float(least[-1]), min(wider, _WIDEST) * _BESIDE * abs(float(values[order[-1]])))
         return Edge(float(distance[-1]) + beside, begin)
 
 
