@@ -13,6 +13,9 @@ from sparsehess.eigen.solvers.solve_monitor import OnProgress, OnRestart, ignore
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, on_root
 
+# A direction with less than this part of the largest mass, or stiffness, has none.
+_MASSLESS = 1e3 * float(np.finfo(float).eps)
+
 # Beyond this a dense matrix takes half a gigabyte, and LAPACK minutes.
 LIMIT = 8000
 
@@ -199,26 +202,42 @@ def _first(values: np.ndarray, which: str, k: int, target: float) -> np.ndarray:
 
 
 def _all(A: np.ndarray, M: np.ndarray | None, null: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return all finite eigenpairs orthogonal to null vectors; massless rows follow statically (Guyan 1965)."""
-    import scipy.linalg  # 70 ms on every rank, and needed on one
+    """Return all finite eigenpairs orthogonal to null vectors.
 
+    Massless directions follow the others statically (Guyan 1965); those that A does not resist among themselves,
+    such as multipliers, constrain the others.
+    """
     if M is None:
         return _on_complement(A, None, null)
-    full = np.abs(M).sum(axis=1) > 0
-    try:
-        if full.all():
-            return _on_complement(A, M, null)
-        inner, across = A[np.ix_(~full, ~full)], A[np.ix_(~full, full)]
-        follow = -scipy.linalg.solve(inner, across, assume_a="her")
-        condensed = A[np.ix_(full, full)] + across.conj().T @ follow
-        values, heavy = _on_complement(condensed, M[np.ix_(full, full)], [vector[full] for vector in null])
-    except np.linalg.LinAlgError as error:
-        raise InputError(
-            f"LAPACK needs a mass matrix that is positive definite on the rows that it has ({error}); "
-            "use method krylovschur"
-        ) from error
-    vectors = np.empty((len(A), len(values)), heavy.dtype)
-    vectors[full], vectors[~full] = heavy, follow @ heavy
+    diagonal = np.diag(M).real
+    unit = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    masses, V = np.linalg.eigh(unit[:, None] * M * unit)
+    heavy = masses > _MASSLESS * max(masses[-1], 0.0)
+    if heavy.all():
+        return _on_complement(A, M, null)
+    R, N = unit[:, None] * V[:, heavy], unit[:, None] * V[:, ~heavy]
+    stiff, turn = np.linalg.eigh(N.conj().T @ A @ N)
+    resists = np.abs(stiff) > _MASSLESS * np.abs(stiff).max(initial=0.0)
+    N1, N0 = N @ turn[:, resists], N @ turn[:, ~resists]
+    follow = -(N1.conj().T @ A @ R) / stiff[resists, None]
+    R = R + N1 @ follow
+    coupling = R.conj().T @ A @ N0
+    if coupling.size:
+        left, sizes, _ = np.linalg.svd(coupling)
+        rank = int(np.count_nonzero(sizes > _MASSLESS * sizes.max(initial=0.0)))
+        if rank < coupling.shape[1]:
+            raise InputError(
+                f"the pencil is singular to rounding: the Hessian and the mass matrix share "
+                f"{coupling.shape[1] - rank} null vector(s); hold what neither resists, or give it a mass"
+            )
+        R = R @ left[:, rank:]
+    dual = [R.conj().T @ (M @ vector) for vector in null]  # M-orthonormal vectors in R's own coordinates
+    gram = R.conj().T @ M @ R
+    values, small = _on_complement(R.conj().T @ A @ R, gram, [np.linalg.solve(gram, one) for one in dual])
+    vectors = R @ small
+    if coupling.size:  # the forces of constraints
+        rest = M @ vectors * values - A @ vectors
+        vectors = vectors + N0 @ np.linalg.lstsq(A @ N0, rest, rcond=None)[0]
     return values, vectors
 
 

@@ -83,7 +83,8 @@ def choose_method(problem: EigenProblem, spec: SolveSpec) -> Choice:
         return Choice("slicing", "subintervals of known inertia, each by shift-and-invert in its middle")
     if spec.target is None and spec.which in ("largest", "magnitude"):
         return Choice("krylovschur", "the largest converge first in a Krylov space")
-    if problem.n <= _SMALL and not problem.guess and spec.number > _MANY * problem.n:
+    alike = problem.scaled_by is None  # else LAPACK's rounding is that of the largest eigenvalue
+    if alike and problem.n <= _SMALL and not problem.guess and spec.number > _MANY * problem.n:
         return Choice("dense", f"{spec.k} of {problem.n}: LAPACK takes no longer for all of them")
     if problem.n >= _LARGE and spec.target is None and spec.which == "smallest":
         wanted, there = _factor_of_this(problem)

@@ -29,6 +29,9 @@ _NEARER = 3
 # Restarts after which a solve from outside may stop for a shift nearer to a cluster.
 _RESTARTS = 6
 
+# How far past the pairs found a shift lies, over the size of an eigenvalue.
+_BESIDE = (1e-6, 1e-3, 1e-1)
+
 # Tries of inverse iteration with a block.
 _BLOCKS = 2
 
@@ -109,6 +112,17 @@ def search_by_blocks(search: ExtremalSearch) -> Iterator[Attempt]:
         yield Attempt(search.missing + 2, search.spec.seed + 201 + attempt, shift=search.shift, block=True)
 
 
+def search_beside(search: ExtremalSearch) -> Iterator[Attempt]:
+    """Search from just past the pairs found, where the others are too far from the shift to be told apart."""
+    if not isinstance(search, ShiftedSearch):
+        return
+    for factor in _BESIDE:
+        for shift in search.target.shifts_past(search.values, factor * (search.problem.scale or 1.0)):
+            if search.missing <= 0:
+                return
+            yield Attempt(search.missing, search.spec.seed + 301, wider=_WIDER, shift=shift)
+
+
 def search_for_copies(search: ExtremalSearch) -> Iterator[Attempt]:
     """Search beside what was found, as nothing counts it: a Krylov space has one copy of each eigenvalue."""
     target = search.target
@@ -154,6 +168,7 @@ ALWAYS: tuple[Strategy, ...] = (
     search_near_cluster,
     search_from_outside,
     search_by_blocks,
+    search_beside,
 )
 COUNTED: tuple[Strategy, ...] = (repair_by_count,)
 UNCOUNTED: tuple[Strategy, ...] = (search_for_copies,)

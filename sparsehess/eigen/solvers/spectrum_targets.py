@@ -23,8 +23,8 @@ from sparsehess.errors import InputError
 _RELATIVE = 5e-10
 _ROUNDING = 3e-13
 
-# So far past the last eigenvalue found, relative to itself, a count is made where no further one is known; and up to so
-# many times farther where that is not safe.
+# So far past the last eigenvalue found, relative to itself, a count is made where no further one is known; and up
+# to so many times farther where that is not safe.
 _BESIDE, _WIDEST = 1e-6, 1e3
 
 # A count is safe whose margin is beyond this; see `KrylovSchur.margin`.
@@ -204,6 +204,11 @@ class ShiftedTarget(SpectrumTarget):
     def find_shift(self, solver: KrylovSchur, lowest: LowestEstimate) -> float:
         """Factorize at a shift from which the wanted eigenvalues are the nearest, and return it. Collective."""
 
+    def shifts_past(self, found: np.ndarray, step: float) -> tuple[float, ...]:
+        """Return where the wanted eigenvalues are the nearest that come after those found. Not collective."""
+        past = float(self.distance(found).max()) + step if len(found) else step
+        return (-self.side * past,)
+
     def shift_below(self, found: np.ndarray, shift: float, solver: KrylovSchur) -> float | None:
         """Factorize below the eigenvalues found where one lies below the shift, which should not be; return where.
 
@@ -293,6 +298,11 @@ class SmallestByProducts(_LowestEnd):
             value, error = lowest(solver)
         shift = at_zero if value >= 0 else min(at_zero, value - max(2 * error, 1e-3 * abs(value)))
         return self._regular(shift, solver)
+
+    def shifts_past(self, found: np.ndarray, step: float) -> tuple[float, ...]:
+        """Return where the wanted eigenvalues are the nearest that come after those found. Not collective."""
+        past = float(self.distance(found).max()) + step if len(found) else step
+        return (-self.side * past,)
 
     def shift_below(self, found: np.ndarray, shift: float, solver: KrylovSchur) -> float | None:
         """Factorize below the eigenvalues found where one lies below the shift, and return where. Collective."""
@@ -424,6 +434,11 @@ class Nearest(ShiftedTarget):
     def distance(self, values: np.ndarray) -> np.ndarray:
         """Return (m,) numbers by which the wanted eigenvalues come first. Not collective."""
         return np.abs(values - self.center)
+
+    def shifts_past(self, found: np.ndarray, step: float) -> tuple[float, ...]:
+        """Return where the wanted eigenvalues are the nearest that come after those found. Not collective."""
+        past = float(self.distance(found).max(initial=0.0)) + step
+        return self.center + past, self.center - past
 
     def find_shift(self, solver: KrylovSchur, lowest: LowestEstimate) -> float:
         """Factorize at a shift from which the wanted eigenvalues are the nearest, and return it. Collective."""
