@@ -30,8 +30,9 @@ class EntryErrors:
         From which the entries are read.
     values
         (nnz_local,) the entries.
-    level, weight
-        (n_local,) variance of each component of a gradient change, 1 / step² of each variable.
+    level, shared, weight
+        (n_local,) variance of each component of a gradient change; the part of it that all changes have in common,
+        from a gradient that all are differences to; 1 / step² of each variable.
     spread
         What the variances are multiplied with, for their sum to be that of the errors that were seen.
     together
@@ -43,6 +44,7 @@ class EntryErrors:
     plan: Plan | ElementAssembly
     values: np.ndarray
     level: np.ndarray
+    shared: np.ndarray
     weight: np.ndarray
     spread: float
     together: float
@@ -52,7 +54,7 @@ class EntryErrors:
         """Return how far xᵀHx may be off: two standard deviations, and what finite steps leave out.
 
         Collective. For independent errors e_ij = e_ji the variance of xᵀEx is 4 Σ x_i² x_j² var(e_ij) over all
-        pairs and Σ x_i⁴ var(e_ii), no more than twice the sum over all entries.
+        pairs and Σ x_i⁴ var(e_ii), no more than twice the sum over all entries. What a row has in common adds up.
 
         Parameters
         ----------
@@ -60,11 +62,25 @@ class EntryErrors:
             (n_local,) magnitudes of the vector.
         """
         pattern = self.plan.pattern
-        _, _, rows = self.plan.variances(self.level, self.weight, x)
-        size = np.empty(pattern.layout.n_local)
-        recovery_kernels.absolute_product(
-            pattern.indptr, pattern.columns, self.values, pattern.exchange.halo(x), size
-        )
+        _, _, rows = self.plan.variances(self.level - self.shared, self.weight, x)
+        size = self._absolute_product(self.values, x)
+        common = self._absolute_product(np.ones(len(self.values)), x * np.sqrt(self.weight))
+        rows = rows + self.shared * common**2
         sums = np.array([2.0 * self.spread * (x**2 @ rows), self.together * (x @ size)])
         pattern.comm.Allreduce(MPI.IN_PLACE, sums)
         return float(_BARS * np.sqrt(sums[0]) + sums[1])
+
+    def of_product(self, x: np.ndarray) -> np.ndarray:
+        """Return (n_local,) standard deviations of the errors of H x, by rows, and what finite steps leave out.
+
+        Collective. `x` (n_local,) are magnitudes.
+        """
+        _, _, rows = self.plan.variances(self.level, self.weight, x)
+        return np.sqrt(self.spread * rows) + self.together * self._absolute_product(self.values, x)
+
+    def _absolute_product(self, values: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Return |A| x (n_local,) for entries of A. Collective."""
+        pattern = self.plan.pattern
+        out = np.empty(pattern.layout.n_local)
+        recovery_kernels.absolute_product(pattern.indptr, pattern.columns, values, pattern.exchange.halo(x), out)
+        return out

@@ -250,6 +250,7 @@ class Hessian:
             return None
         norm, steps, model = self._taken.norm, self._taken.steps, self._taken.model
         weights = sum(weight**2 for _, weight in steps.nodes)
+        common = sum(weight**2 for values, weight in steps.nodes if values is None)
         known = self.noise is not None and model.noise > 0
         # What all entries have in common: of products what was seen, of differences what the bend tells.
         together = (model.truncation if self.noise.measured else 0.0) if known and self.noise else self.error
@@ -257,6 +258,7 @@ class Hessian:
             self._source.plan,
             self._values,
             self._taken.level**2 * weights,
+            self._taken.level**2 * common,
             steps.taken**-2.0,
             (self.error * norm / model.noise) ** 2 if known else 0.0,
             together,

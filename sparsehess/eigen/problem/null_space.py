@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING, Protocol
 from mpi4py import MPI
 
 import numpy as np
-import scipy.sparse
 
 from sparsehess.errors import CheckError, InputError
-from sparsehess.runtime import PETSc, SLEPc, aij, communicator, destroy, on_root
+from sparsehess.runtime import PETSc, SLEPc, communicator, destroy, on_root
 
 if TYPE_CHECKING:
+    from sparsehess.hessian.entry_errors import EntryErrors
     from sparsehess.pattern import Layout
 
-# Part of |H| |v| below which H v is none in a row: exactly, or by so many errors of the matrix; and what rounding
-# leaves in a row where v is nearly zero, of the norms of row and vector.
-_EXACT, _ERRORS, _ROUNDING = 1e-8, 10.0, 1e-13
+# Part of |H| |v| below which H v is none in a row: exactly, or by so many errors of the matrix.
+_EXACT, _ERRORS = 1e-8, 10.0
 
 # A null vector of this part of the size of the largest is zero but for rounding.
 _TINY = 1e-10
@@ -41,6 +40,7 @@ class Problem(Protocol):
     A: PETSc.Mat
     null: list[PETSc.Vec]
     relative_error: float
+    entry_errors: EntryErrors | None
 
     @property
     def comm(self) -> MPI.Comm:
@@ -158,38 +158,33 @@ def check_null_vectors(problem: Problem) -> None:
             wrong.append(
                 f"null vector {number} is not in the null space: H v is {part:.1e} of |H| |v|{where}, {times}"
             )
-    judge.close()
     image.destroy()
     if wrong:
         raise CheckError("; ".join(wrong) + " (rotations are null vectors only where the gradient vanishes)")
 
 
 class _ByRows:
-    """Says how large H v is beside |H| |v|, in the worst row. Collective to make and to use."""
+    """Says how large H v is beside the sum of a row of |H| times the largest |v|, in the worst row.
+
+    Collective to make and to use. What a large row hides is hidden in that row alone.
+    """
 
     def __init__(self, problem: Problem):
-        self._layout, self._comm = problem.layout, problem.comm
-        indptr, columns, values = problem.A.getValuesCSR()
-        sizes = np.abs(values)
-        squares = scipy.sparse.csr_matrix((sizes**2, columns, indptr), (self._layout.n_local, self._layout.n))
-        self._floor = _ROUNDING * np.sqrt(np.asarray(squares.sum(axis=1)).ravel())
-        self._absolute = aij(self._layout, indptr, columns, sizes.astype(PETSc.ScalarType))
+        self._layout, self._comm, self._known = problem.layout, problem.comm, problem.entry_errors
+        indptr, _, values = problem.A.getValuesCSR()
+        rows = np.repeat(np.arange(self._layout.n_local), np.diff(indptr))
+        self._sums = np.bincount(rows, np.abs(values), self._layout.n_local)
 
     def __call__(self, vector: PETSc.Vec, image: np.ndarray, size: float, error: float) -> tuple[float, int]:
         """Return the part that H v is in the worst row, and the number of that. Collective."""
-        x, y = self._absolute.createVecs()
-        x.setArray(np.abs(vector.getArray(readonly=True)))
-        self._absolute.mult(x, y)
-        room = y.getArray(readonly=True).real + self._floor * size / error
+        magnitudes = np.abs(vector.getArray(readonly=True))
+        room = self._sums * self._comm.allreduce(float(magnitudes.max(initial=0.0)), MPI.MAX)
+        if self._known is not None:  # a row may have nothing but errors
+            room += _ERRORS / error * self._known.of_product(magnitudes)
         part = np.divide(np.abs(image), room, out=np.where(image == 0, 0.0, np.inf), where=room > 0)
         part[np.isnan(part)] = np.inf
-        destroy(x, y)
         here = (float(part.max(initial=0.0)), self._layout.start + int(part.argmax()) if len(part) else -1)
         return max(self._comm.allgather(here))
-
-    def close(self) -> None:
-        """Destroy |H|. Collective."""
-        self._absolute.destroy()
 
 
 class _ByNorm:
@@ -202,9 +197,6 @@ class _ByNorm:
         """Return the part that H v is, and -1 for no row. Collective."""
         length = np.sqrt(self._comm.allreduce(float(np.vdot(image, image).real)))
         return (length / (self._norm * size) if self._norm else float(length > 0)), -1
-
-    def close(self) -> None:
-        """Do nothing: nothing is kept."""
 
 
 def _summed(comm: MPI.Comm, array: np.ndarray) -> np.ndarray:

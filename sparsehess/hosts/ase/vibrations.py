@@ -41,6 +41,8 @@ class NormalModes:
         Its eigenpairs beside the rigid motions, which are deflated.
     frequencies
         (k,) in cm⁻¹, ascending; imaginary ones are given as negative.
+    errors
+        (k,) error bars of the frequencies, from the error of the Hessian; see `ErrorBars`.
     imaginary
         (k,) bool: modes along which the energy falls, to the accuracy of the forces.
     zero
@@ -53,6 +55,7 @@ class NormalModes:
     hessian: Hessian
     spectrum: Spectrum
     frequencies: np.ndarray
+    errors: np.ndarray
     imaginary: np.ndarray
     zero: np.ndarray
     rigid: dict[str, float]
@@ -147,14 +150,14 @@ def normal_modes(
     except BaseException:
         hessian.close()
         raise
-    values = spectrum.eigenvalues
-    zero = np.zeros(len(values), bool)
-    zero[np.argsort(np.abs(values), kind="stable")[: spectrum.zeros]] = True
+    values, zero = spectrum.eigenvalues, spectrum.zero
+    errors = np.zeros(len(values)) if spectrum.errors is None else spectrum.errors
     return NormalModes(
         atoms=atoms,
         hessian=hessian,
         spectrum=spectrum,
         frequencies=UNITS.of_eigenvalues(values),
+        errors=UNITS.of_errors(values, errors),
         imaginary=(values < 0) & ~zero,
         zero=zero,
         rigid=_rigid_frequencies(hessian),
