@@ -193,7 +193,7 @@ def run_check(call: Call) -> int:
         digits, rounding = rounding_facts(given, problem, result.eigenvalues, result.vectors, count)
         found = certify_pairs(problem, result.eigenvalues, result.vectors, count, tol)
         runtime.destroy(*result.vectors)
-        uncounted = problem.uncounted
+        uncounted, held = problem.uncounted, problem.scales.empty.tolist()
         inputs = input_facts(given, problem)
         differs = input_differences(result.facts.get("inputs"), inputs)
     passed = found.passed and len(result.eigenvalues) >= wanted
@@ -209,6 +209,7 @@ def run_check(call: Call) -> int:
         "orthogonality": found.orthogonality,
         "tol": tol,
         "count": count_facts(count),
+        "held": held,
         "inputs": inputs,
         "digits": digits,
         "rounding": rounding,

@@ -183,6 +183,7 @@ def check_lines(facts: dict[str, Any], uncounted: str) -> str:
             f"rayleigh     quotients differ by {facts['rayleigh']:.1e} at most",
             f"orthogonal   to {facts['orthogonality']:.1e}",
             f"count        {told}",
+            *held_lines(facts["held"]),
             *digits_lines(facts["rounding"], facts["inputs"]["mass"] is not None),
             *(f"differs      {difference}" for difference in facts["differs"]),
             f"verdict      {'holds' if facts['passed'] else 'DOES NOT HOLD'}",

@@ -330,3 +330,19 @@ def test_numbers_whose_squares_are_none(problems, size):
         problems, [f"{name} units.npz" for name in ("density", "trace --function heat --time 1", "rank")], 1
     ):
         assert codes == [2] and "the squares of such numbers are none: scale the matrix" in err
+
+
+def test_a_variable_without_stiffness_and_mass_is_named(problems):
+    matrix, exact = laplacian(7, 8)
+    hole = matrix.tolil()
+    hole.resize((57, 57))
+    mass = sp.diags(np.r_[np.ones(56), 0.0])
+    sp.save_npz(problems / "hole.npz", hole.tocsr())
+    sp.save_npz(problems / "some.npz", mass.tocsr())
+    words = "hole.npz --mass some.npz"
+    commands = [f"eigs {words} -k 3 -o hole.h5", f"inertia {words}", f"check hole.h5 {words}"]
+    found, signs, checked = several(problems, commands, 2)
+    assert found["held"] == signs["held"] == checked["held"] == [56] and checked["passed"]
+    assert found["eigenvalues"] == pytest.approx(exact[:3]) and (signs["positive"], signs["infinite"]) == (56, 1)
+    for codes, out, _, _ in batch(problems, commands, 1):
+        assert codes == [0] and "row 56 is empty in both matrices" in out
