@@ -8,6 +8,9 @@ from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs
 from sparsehess.eigen.problem.spectrum import Count
 from sparsehess.eigen.solvers.spectrum_targets import SAFE, Counter, Edge, EdgeCount, SpectrumTarget
 
+# How far apart eigenvalues may be that are as good as each other: relative to themselves, and to a middle one.
+_WIDTH, _WIDTH_OF_ZERO = 1e-6, 1e-10
+
 # Gaps that are tried for a count, each wider by the same factor, until one is safe.
 _RUNGS, _RUNG = 5, 16.0
 
@@ -27,6 +30,16 @@ def count_past(
 def covers(target: SpectrumTarget, pairs: RitzPairs, wanted: int, edge: Edge) -> bool:
     """Return whether all pairs that are to be returned are within an edge. Not collective."""
     return bool((np.sort(target.distance(pairs.values))[:wanted] < edge.past).all())
+
+
+def _alike(target: SpectrumTarget, pairs: RitzPairs, wanted: int, edge: Edge) -> bool:
+    """Return whether the last pairs that are to be returned, back to where the edge begins, are hardly apart.
+
+    Not collective. Any eigenvalue that is missing there is then as good as those returned.
+    """
+    last = pairs.values[target.nearest_first(pairs.values)[wanted - 1]]
+    width = float(target.distance(np.array([last]))[0]) - edge.begin
+    return bool(width <= _WIDTH * abs(last) + _WIDTH_OF_ZERO * target.problem.scale)
 
 
 def compare_with_count(
@@ -59,7 +72,7 @@ def compare_with_count(
     """
     edge, counted = past or count_past(target, pairs, wanted, counter)
     found, group, margin = target.found(edge.past, pairs.values), 0, counted.margin
-    if wanted <= len(pairs.values) and found < counted.inertia:
+    if wanted <= len(pairs.values) and found < counted.inertia and _alike(target, pairs, wanted, edge):
         before = target.count(counter, edge.begin)
         if before.margin > SAFE and before.inertia == target.found(edge.begin, pairs.values):
             group = counted.inertia - found  # as far out as the last ones wanted, all of them
