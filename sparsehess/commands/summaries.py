@@ -218,6 +218,7 @@ def eigs_facts(
         "errors": None if spectrum.errors is None else spectrum.errors.tolist(),
         "error_bound": spectrum.error_bound,
         "held": problem.scales.empty.tolist(),
+        "resolution": spectrum.roundings.tolist(),
         "orthogonality": spectrum.orthogonality,
         "count": count_facts(count),
         "zeros": spectrum.zeros,

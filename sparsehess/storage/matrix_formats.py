@@ -87,8 +87,8 @@ def load_matrix(path: Path, suffix: str) -> Loaded:
     matrix = scipy.sparse.csr_matrix(matrix, dtype=PETSc.ScalarType)
     matrix.data = np.ascontiguousarray(matrix.data)  # parts of it are sent
     matrix.sum_duplicates()
-    if matrix.shape[0] == 0 or matrix.nnz == 0:
-        raise InputError(f"{path}: the matrix is empty ({matrix.shape[0]} rows, {matrix.nnz} entries)")
+    if matrix.shape[0] == 0:
+        raise InputError(f"{path}: the matrix has no rows")
     return Loaded(matrix, said, rounding)
 
 
@@ -285,7 +285,7 @@ def check_petsc_matrix(path: Path) -> PetscHead:
         rows, columns, entries = (int(number) for number in head[1:])
         if rows != columns:
             raise InputError(f"{path}: a Hessian is square; this matrix is {rows} x {columns}")
-        if rows <= 0 or entries <= 0:
+        if rows <= 0 or entries < 0:
             raise InputError(f"{path}: the matrix is empty or dense ({rows} rows, {entries} entries)")
         beside = index.itemsize * (4 + rows + entries)
         own = np.dtype(PETSc.ScalarType).newbyteorder(">")

@@ -14,6 +14,9 @@ from sparsehess.runtime import PETSc
 # Rounding, and errors of a matrix, that an eigenvalue must exceed not to be zero.
 _ROUNDINGS, _ERRORS = 1e3, 10.0
 
+# An eigenvalue is lost that the last digits of entries move by this part of itself, and of a middle one.
+_LOST, _LOST_OF_MIDDLE = 1e-2, 1e-8
+
 _EPS = float(np.finfo(float).eps)
 
 
@@ -29,11 +32,17 @@ class ErrorBars(NamedTuple):
         mass is not diagonal.
     zero
         (k,) whether an eigenvalue is zero to the accuracy of the matrix.
+    roundings
+        (k,) how far the last digits of the entries may move each eigenvalue, to first order.
+    lost
+        (k,) whether they leave nothing of it, as where a penalty of 1e20 ties two parts; zero it is not.
     """
 
     errors: np.ndarray | None
     bound: float | None
     zero: np.ndarray
+    roundings: np.ndarray
+    lost: np.ndarray
 
 
 def error_bars(problem: EigenProblem, values: np.ndarray, vectors: list[PETSc.Vec]) -> ErrorBars:
@@ -45,11 +54,14 @@ def error_bars(problem: EigenProblem, values: np.ndarray, vectors: list[PETSc.Ve
     number, which spread by the root of it.
     """
     rows = _row_sums(problem, vectors)
+    roundings = _EPS * rows
+    large = roundings > _LOST_OF_MIDDLE * problem.scale
+    lost = large & (roundings > _LOST * np.abs(values))
     # To first order; to second by an error of the vector, where nothing resists it.
     rounding = _ROUNDINGS * _EPS * (rows + _ROUNDINGS * _EPS * problem.scale)
     known, relative = problem.entry_errors, problem.relative_error
     if known is None and not relative > 0:
-        return ErrorBars(None, None, np.abs(values) <= rounding)
+        return ErrorBars(None, None, (np.abs(values) <= rounding) & ~lost, roundings, lost)
     if known is None:
         errors, norm = relative * rows, None
         zero = np.abs(values) <= np.maximum(rounding, _ERRORS * errors)
@@ -59,7 +71,8 @@ def error_bars(problem: EigenProblem, values: np.ndarray, vectors: list[PETSc.Ve
         errors = errors * _crowding(values, errors)
         zero = np.abs(values) <= np.maximum(rounding, errors)
     bound = None if norm is None else _weyl(problem, norm)
-    return ErrorBars(errors if bound is None else np.minimum(errors, bound), bound, zero)
+    errors = errors if bound is None else np.minimum(errors, bound)
+    return ErrorBars(errors, bound, zero & ~lost, roundings, lost)
 
 
 def _row_sums(problem: EigenProblem, vectors: list[PETSc.Vec]) -> np.ndarray:

@@ -253,7 +253,7 @@ class Spectrum:
     held_to
         Backward error that the pairs were held to: the error of products of the Hessian, where that is larger than
         the tolerance.
-    errors, error_bound, zero
+    errors, error_bound, zero, roundings, lost
         Error bars of the eigenvalues, see `ErrorBars`.
 
     Examples
@@ -283,6 +283,8 @@ class Spectrum:
     errors: np.ndarray | None = None
     error_bound: float | None = None
     zero: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    roundings: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    lost: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
     @property
     def converged(self) -> int:

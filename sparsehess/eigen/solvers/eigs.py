@@ -178,6 +178,14 @@ def shortfall(spectrum: Spectrum) -> Exception | None:
 
     Not collective; the same on every rank.
     """
+    if spectrum.lost.any():
+        first = int(np.argmax(spectrum.lost))
+        return CheckError(
+            f"the entries have lost {np.count_nonzero(spectrum.lost)} of the eigenvalues: rounding the last digit "
+            f"of each moves λ{first + 1} = {spectrum.eigenvalues[first]:.6g} by up to "
+            f"{spectrum.roundings[first]:.2g}; large entries, such as penalties that tie two parts, leave nothing of "
+            "what is beside them: take smaller ones, or multipliers"
+        )
     if spectrum.count is not None and not spectrum.count.certified:
         if spectrum.count.found == spectrum.count.inertia and spectrum.count.margin is not None:
             return CheckError(
@@ -223,8 +231,19 @@ def solve(
     if scaled is not problem:
         spectrum = _restored(spectrum, scaled, problem.scales.power)
     bars = error_bars(problem, spectrum.eigenvalues, spectrum.vectors)
-    zeros = int(np.count_nonzero(bars.zero))
-    return replace(spectrum, errors=bars.errors, error_bound=bars.bound, zero=bars.zero, zeros=zeros)
+    count = spectrum.count
+    if count is not None and bars.lost.any():
+        count = replace(count, certified=False)  # of what there are no digits nothing is
+    return replace(
+        spectrum,
+        count=count,
+        errors=bars.errors,
+        error_bound=bars.bound,
+        zero=bars.zero,
+        zeros=int(np.count_nonzero(bars.zero)),
+        roundings=bars.roundings,
+        lost=bars.lost,
+    )
 
 
 def _restored(spectrum: Spectrum, scaled: EigenProblem, power: int) -> Spectrum:
