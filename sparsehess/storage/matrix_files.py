@@ -23,9 +23,12 @@ from sparsehess.storage import matrix_formats, matrix_market
 from sparsehess.storage.decimal_digits import FULL, Rounding, rounding_of_type
 from sparsehess.storage.matrix_formats import Loaded, PetscHead
 
+# More than the exponents of two of all numbers.
+_EXPONENTS = 1100
+
 SUFFIXES = (".mtx", ".mtx.gz", ".npz", ".npy", ".petsc", ".h5")
 
-# A file may differ from its transpose by this part of its largest entry; its symmetric part is taken.
+# A file may differ from its transpose by this part of the entries in its rows; its symmetric part is taken.
 ASYMMETRY = matrix_market.MOST_UNEQUAL
 
 
@@ -47,7 +50,7 @@ class Origin:
     path
         Of the file.
     asymmetry
-        Largest |a_ij - a_ji|, of Hermitian matrices |a_ij - ā_ji|, over the largest entry.
+        Largest |a_ij - a_ji|, of Hermitian matrices |a_ij - ā_ji|, over the size of entries in these rows.
     said
         What is to be said of how it was read, a sentence each.
     rounding
@@ -142,39 +145,63 @@ def read_matrix(
     values = _on_pattern(rows, pattern)
     other = _transposed(pattern, values)
     triangle = _only_triangle(pattern, values)
-    if triangle and not one_triangle:
-        raise InputError(
-            f"{path}: not symmetric: only the {triangle} triangle is stored; --one-triangle takes it for one "
-            "triangle of a symmetric matrix"
-        )
-    if triangle:
+    if triangle and one_triangle:
         values = _completed(pattern, values, other)
         sentence = f"its {triangle} triangle alone is stored, and taken for one of a symmetric matrix"
         origin = replace(origin, said=(*origin.said, sentence))
     else:
-        origin = replace(origin, asymmetry=_check_symmetry(path, pattern, values, other))
+        origin = replace(origin, asymmetry=_check_symmetry(path, pattern, values, other, triangle))
         # What is equal stays as it is: sums overflow, and halves of the least numbers vanish.
         values = np.where(values == other, values, 0.5 * values + 0.5 * other)
     return StoredMatrix(pattern, values, replace(origin, digest=_digest(pattern, values)))
 
 
-def _check_symmetry(path: Path, pattern: Pattern, values: np.ndarray, other: np.ndarray) -> float:
-    """Return by what part of its largest entry a matrix is not symmetric, if it is little. Collective."""
+def _check_symmetry(path: Path, pattern: Pattern, values: np.ndarray, other: np.ndarray, triangle: str) -> float:
+    """Return how far a matrix is from symmetric, if it is little: the largest |a_ij - a_ji| over the size of rows.
+
+    Collective. That is the largest entry of the smaller of the two rows, or of a typical one: differences have
+    errors of one size everywhere, and one large entry must not hide what the others are like.
+
+    Parameters
+    ----------
+    other
+        The transpose.
+    triangle
+        The only one that is stored, if there is only one: that is never symmetric.
+    """
     comm = pattern.comm
+    sizes = _sizes_of_rows(pattern, values)
     difference = np.abs(values - other)
-    largest = comm.allreduce(float(np.abs(values).max(initial=0.0)), op=MPI.MAX)
-    worst, rank = comm.allreduce((float(difference.max(initial=0.0)), comm.rank), op=MPI.MAXLOC)
-    asymmetry = worst / largest if largest > 0 else 0.0
-    if not asymmetry <= ASYMMETRY:
-        at = int(difference.argmax()) if comm.rank == rank else 0
+    share = np.divide(difference, sizes, out=np.zeros(len(sizes)), where=difference > 0)
+    asymmetry, rank = comm.allreduce((float(share.max(initial=0.0)), comm.rank), op=MPI.MAXLOC)
+    if triangle or not asymmetry <= ASYMMETRY:
+        at = int(share.argmax()) if comm.rank == rank else 0
         told = (*pattern.entry(at), values[at].item(), other[at].conj().item()) if comm.rank == rank else None
         i, j, forth, back = comm.bcast(told, root=rank)
         kind = "Hermitian" if complex_scalars() else "symmetric"
+        reason = (
+            f"only the {triangle} triangle is stored, which --one-triangle takes for one of a {kind} matrix"
+            if triangle
+            else f"a Hessian is {kind}"
+        )
         raise InputError(
-            f"{path}: not {kind}: entry ({i}, {j}) is {forth:.6g}, entry ({j}, {i}) is {back:.6g}; "
-            f"a Hessian is {kind}"
+            f"{path}: not {kind}: entry ({i}, {j}) is {forth:.6g}, entry ({j}, {i}) is {back:.6g}; {reason}"
         )
     return asymmetry
+
+
+def _sizes_of_rows(pattern: Pattern, values: np.ndarray) -> np.ndarray:
+    """Return (nnz_local,) max(t, min(rᵢ, rⱼ)): rᵢ is the largest entry of a row, t the median of these.
+
+    Collective. The median to a factor of two, a power of two. Every row has its diagonal.
+    """
+    largest = np.maximum.reduceat(np.abs(values), pattern.indptr[:-1]) if len(values) else np.empty(0)
+    exponents = np.frexp(largest[largest > 0])[1] + _EXPONENTS
+    counts = np.bincount(exponents, minlength=2 * _EXPONENTS)
+    pattern.comm.Allreduce(MPI.IN_PLACE, counts)
+    typical = np.ldexp(0.5, int(np.searchsorted(np.cumsum(counts), 0.5 * counts.sum())) - _EXPONENTS)
+    here = np.repeat(largest, np.diff(pattern.indptr))
+    return np.maximum(np.minimum(here, pattern.transposed(here)), typical)
 
 
 def _only_triangle(pattern: Pattern, values: np.ndarray) -> str:

@@ -295,7 +295,7 @@ def test_what_files_are_like_is_said(problems, ranks):
     assert (moved <= digits["rounding"]["errors"]).all()
     (codes, out, *_), (refused, _, why, _) = batch(problems, ["eigs few.mtx -k 3", "eigs upper.npz"], ranks)
     assert codes == [0] and "digits       entries have 4 digits: λ1 is " in out
-    assert refused == [2] and "only the upper triangle is stored; --one-triangle" in why
+    assert refused == [2] and "only the upper triangle is stored, which --one-triangle" in why
 
 
 def test_check_explains_what_a_certificate_proves(problems):
