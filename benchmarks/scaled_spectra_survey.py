@@ -12,6 +12,7 @@ Every run has a name SEED.QUESTION that it can be repeated by, and a limit of se
 without an end. With $REFERENCES the answers of LAPACK are kept for other numbers of ranks.
 
     python benchmarks/scaled_spectra_survey.py [--runs 1000] [--first 0] [--ranks 1 2 3] [--limit 60] [--no-peers]
+    python benchmarks/scaled_spectra_survey.py --large --first 1 --runs 20 --ranks 1
     python benchmarks/scaled_spectra_survey.py --only 17.2 --ranks 2
 """
 
@@ -62,6 +63,18 @@ def base(name, rng):
     return pencil
 
 
+def large(seed):
+    """Return a large real pencil under a scaling; its spectrum is that of `support.cases`."""
+    from support.cases import LARGE, reference, stored
+    from support.scaled_pencils import EPS, Pencil, congruent
+
+    rng = np.random.default_rng([seed, 77])
+    name = rng.choice(LARGE)
+    (K, M), values = stored(name), reference(name)
+    pencil = Pencil(str(name), K, M, values, np.full(len(values), EPS * values[-1]), 0, 1.0, 1.0, 0, values[-6:])
+    return "scaled", congruent(pencil, rng, int(rng.choice([2, 5, 10, 15])), bool(rng.random() < 0.5))
+
+
 def made(seed):
     """Return (kind, Pencil) of a seed."""
     from support import scaled_pencils as make
@@ -105,7 +118,7 @@ def asked(seed, pencil):
     """Return the questions of a seed: what to ask, arguments, and the numbers of the right eigenvalues."""
     from support.scaled_pencils import gaps, nearest
 
-    rng = np.random.default_rng([seed, 99])
+    rng = np.random.default_rng([abs(seed), 99])
     there = len(pencil.values)
     found = []
     k = int(min(rng.choice([1, 2, 3, 5, 6, 10, 17, 30]), there))
@@ -138,7 +151,7 @@ def case(seed):
     kept = Path(folder) / "scaled_spectra" / f"{seed}.pickle" if folder else None
     if kept is not None and kept.exists():
         return pickle.loads(kept.read_bytes())
-    kind, pencil = made(seed)
+    kind, pencil = large(-seed) if seed < 0 else made(seed)
     whole = kind, pencil, asked(seed, pencil)
     if kept is not None:
         kept.parent.mkdir(exist_ok=True)
@@ -322,7 +335,7 @@ class Worker:
     """A run of this file on some ranks that answers one name after another, and may end or hang at any."""
 
     def __init__(self, names, ranks, peers):
-        words = [sys.executable, __file__, "--work", *names] + ([] if peers else ["--no-peers"])
+        words = [sys.executable, __file__, f"--work={','.join(names)}"] + ([] if peers else ["--no-peers"])
         if ranks > 1:
             words = ["mpiexec", "--oversubscribe", "-n", str(ranks), *words]
         environment = {"OMP_NUM_THREADS": "1", "OMPI_MCA_mpi_yield_when_idle": "1",
@@ -414,14 +427,20 @@ def main():
     arguments.add_argument("--limit", type=float, default=60.0, help="seconds of a run")
     arguments.add_argument("--only", nargs="+", metavar="SEED.QUESTION")
     arguments.add_argument("--no-peers", action="store_true")
+    arguments.add_argument(
+        "--large", action="store_true", help="the large matrices instead, scaled; seeds are negative"
+    )
     arguments.add_argument("--all", action="store_true", help="print every run")
-    arguments.add_argument("--work", nargs="+", help=argparse.SUPPRESS)
+    arguments.add_argument("--work", help=argparse.SUPPRESS)
     given = arguments.parse_args()
     if given.work:
-        work(given.work, not given.no_peers)
+        work(given.work.split(","), not given.no_peers)
         return 0
     each = len(QUESTIONS)
-    names = given.only or [f"{given.first + i // each}.{i % each}" for i in range(given.runs)]
+    sign = "-" if given.large else ""
+    names = given.only or [f"{sign}{given.first + i // each}.{i % each}" for i in range(given.runs)]
+    if "-0.0" in names:
+        arguments.error("seeds of large matrices begin with 1: --first 1")
     bad = 0
     for ranks in given.ranks:
         runs, peers = [], {}
