@@ -289,7 +289,7 @@ def check_petsc_matrix(path: Path) -> PetscHead:
             raise InputError(f"{path}: the matrix is empty or dense ({rows} rows, {entries} entries)")
         beside = index.itemsize * (4 + rows + entries)
         own = np.dtype(PETSc.ScalarType).newbyteorder(">")
-        kinds = (np.dtype(name) for name in (">c16", ">f8", ">f4"))
+        kinds = (own, *(np.dtype(name) for name in (">c16", ">f8", ">f4")))  # all alike where there are no entries
         number = next((kind for kind in kinds if size == beside + kind.itemsize * entries), own)
         if size < beside + number.itemsize * entries:
             raise InputError(

@@ -281,6 +281,21 @@ def test_a_penalty_hides_no_asymmetry(folder, comm):
     assert whole[7, 8] == whole[8, 7] == 5e-11 and 0 < origin.asymmetry < 1e-9
 
 
+@pytest.mark.parametrize("suffix", [".mtx", ".npz", ".npy", ".petsc"])
+def test_a_matrix_of_zeros(suffix, folder, comm):
+    path, zeros = folder / f"zeros{suffix}", sp.csr_matrix((5, 5))
+    if comm.rank == 0:
+        if suffix == ".mtx":
+            path.write_text("%%MatrixMarket matrix coordinate real symmetric\n5 5 0\n")
+        elif suffix == ".petsc":
+            write_petsc(path, zeros)
+        else:
+            np.save(path, zeros.toarray()) if suffix == ".npy" else sp.save_npz(path, zeros)
+    comm.Barrier()
+    whole, origin = read_whole(path, comm, one_triangle=True)
+    assert whole.shape == (5, 5) and not whole.any() and not origin.said and origin.asymmetry == 0.0
+
+
 def damaged(folder):
     """Return {name: (write, what the message says)} of files that must be refused."""
     good = folder / "good.npz"
@@ -327,7 +342,7 @@ def damaged(folder):
             lambda p: sp.save_npz(p, sp.csr_matrix([[1.0, 2.0], [3.0, 4.0]])),
             r"\(0, 1\) is 2, entry \(1, 0\)",
         ),
-        "empty.npz": (lambda p: sp.save_npz(p, sp.csr_matrix((4, 4))), "empty"),
+        "empty.npz": (lambda p: sp.save_npz(p, sp.csr_matrix((0, 0))), "no rows"),
         "no.mtx": (lambda p: p.write_text("hello"), "banner"),
         "lie.mtx": (lambda p: p.write_text(f"{coordinate} general\n9 9 99999999999\n1 1 1\n"), "claims"),
         "tall.mtx": (lambda p: p.write_text(f"{coordinate} general\n999999999 999999999 1\n1 1 1\n"), "claims"),

@@ -112,7 +112,7 @@ def write_problems(folder):
     sp.save_npz(folder / "mass.npz", sp.identity(56, format="csr") * 2.0)
     sp.save_npz(folder / "rectangular.npz", sp.csr_matrix(np.ones((5, 4))))
     sp.save_npz(folder / "unsymmetric.npz", sp.csr_matrix(np.triu(np.ones((5, 5)))))
-    sp.save_npz(folder / "empty.npz", sp.csr_matrix((5, 5)))
+    sp.save_npz(folder / "empty.npz", sp.csr_matrix((0, 0)))
     nan = good.copy()
     nan.data[5] = np.nan
     sp.save_npz(folder / "nan.npz", nan)
