@@ -183,8 +183,8 @@ def shortfall(spectrum: Spectrum) -> Exception | None:
         return CheckError(
             f"the entries have lost {np.count_nonzero(spectrum.lost)} of the eigenvalues: rounding the last digit "
             f"of each moves λ{first + 1} = {spectrum.eigenvalues[first]:.6g} by up to "
-            f"{spectrum.roundings[first]:.2g}; large entries, such as penalties that tie two parts, leave nothing of "
-            "what is beside them: take smaller ones, or multipliers"
+            f"{spectrum.roundings[first]:.2g}; large entries, such as penalties that tie two parts, leave nothing "
+            "of what is beside them: take smaller ones, or multipliers"
         )
     if spectrum.count is not None and not spectrum.count.certified:
         if spectrum.count.found == spectrum.count.inertia and spectrum.count.margin is not None:

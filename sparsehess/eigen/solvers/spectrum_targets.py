@@ -396,16 +396,16 @@ class Magnitude(SpectrumTarget):
         return -np.abs(values)
 
     def shifts(self, edge: float) -> tuple[float, ...]:
-        """Return where to count. Not collective."""
-        return edge, -edge
+        """Return where to count; nowhere past zero, for all are within. Not collective."""
+        return (edge, -edge) if edge < 0 else ()
 
     def inertia(self, counts: Sequence[Pivots]) -> int:
         """Return how many finite eigenvalues have a distance below the edge. Not collective."""
-        return counts[0].negative + counts[1].positive
+        return counts[0].negative + counts[1].positive if counts else self.problem.sought
 
     def interval(self, edge: float) -> tuple[float, float]:
         """Return the interval that an edge stands for. Not collective."""
-        return (-edge, edge)
+        return (-edge, edge) if edge < 0 else (-np.inf, np.inf)
 
     def find_outer_shifts(self, solver: KrylovSchur) -> Iterator[float]:
         """Factorize at shifts outside of the spectrum from which the wanted eigenvalues are the nearest.
