@@ -110,11 +110,11 @@ class Input:
         if left is None or self.hessian is None:
             return found
         # A bare matrix brings nothing of its objective.
-        objective, verification = self.hessian.objective, getattr(self.hessian, "verification", None)
+        objective = self.hessian.objective
         found["units"] = objective.units
         found["mass"] = objective.mass if self.mass is None else self.mass
-        if verification is not None:
-            found["relative_error"] = verification.hvp_error
+        if self.hessian.error > 0:
+            found["relative_error"] = self.hessian.error
         return found
 
     def close(self) -> None:

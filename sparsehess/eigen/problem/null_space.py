@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 # Part of |H| |v| below which H v is none in a row: exactly, or by so many errors of the matrix.
 _EXACT, _ERRORS = 1e-8, 10.0
 
+# However large the error of the matrix is, H v must be less than this part: else any vector were a null vector.
+_MOST = 0.1
+
 # A null vector of this part of the size of the largest is zero but for rounding.
 _TINY = 1e-10
 
@@ -141,7 +144,7 @@ def check_null_vectors(problem: Problem) -> None:
     numbers = np.flatnonzero(~small) if sizes.max() > 0 else np.arange(len(sizes))
     judge = _ByRows(problem) if problem.assembled else _ByNorm(problem)
     image, wrong = problem.A.createVecLeft(), []
-    error = max(_EXACT, _ERRORS * problem.relative_error)
+    error = min(max(_EXACT, _ERRORS * problem.relative_error), _MOST)
     for number, vector in zip(numbers, problem.null, strict=True):
         problem.A.mult(vector, image)
         size = sizes[number]

@@ -95,8 +95,8 @@ def _known_of(matrix: object) -> _Known:
     objective, error, symmetry = matrix.objective, 0.0, SYMMETRY
     if isinstance(matrix, MatrixFree):
         symmetry, error = matrix.exactness, matrix.error
-    elif matrix.verification is not None:
-        error = matrix.verification.hvp_error
+    elif matrix.error > 0:
+        error = matrix.error
     return _Known(
         matrix.mat,
         mass=objective.mass,
