@@ -68,7 +68,8 @@ def count_infinite(
         raise InputError(
             f"the pencil cannot be told from a singular one: to rounding H - σM has {shared} null vector(s) at "
             "unrelated shifts. Either the Hessian and the mass matrix share null vectors: hold what neither "
-            "resists, or give it a mass; or constraints lean on each other beside large entries: take smaller penalties"
+            "resists, or give it a mass; or constraints lean on each other beside large entries: take smaller "
+            "penalties"
         )
     empty = np.flatnonzero(rows[1] == 0)
     if layout.comm.allreduce(len(empty)) == nullity:
