@@ -85,8 +85,10 @@ def count_line(count: Count, nulls: int = 0, names: Sequence[str] = (), zeros: i
     parts += [f"{found} found"] if found or not parts else []
     parts += [f"{count.group} more, equal to the last to their accuracy, not asked for"] if count.group else []
     repaired = f" after {count.repairs} repair{'s' if count.repairs > 1 else ''}" if count.repairs else ""
-    margin = "" if count.margin is None else f", margin {count.margin:.1g}"
-    return f"{count.inertia} {count.place}: {', '.join(parts)}; {_verdict(count)}{repaired}{margin}"
+    notes = ["certified"] if count.certified else []
+    notes += [] if count.margin is None else [f"margin {count.margin:.1g}"]
+    told = f" ({', '.join(notes)})" if notes else ""
+    return f"{count.inertia} {count.place}: {', '.join(parts)}; {_verdict(count)}{repaired}{told}"
 
 
 def _name_null_vectors(names: Sequence[str], number: int) -> str:
