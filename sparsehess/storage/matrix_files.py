@@ -23,6 +23,12 @@ from sparsehess.storage import matrix_formats, matrix_market
 from sparsehess.storage.decimal_digits import FULL, Rounding, rounding_of_type
 from sparsehess.storage.matrix_formats import Loaded, PetscHead
 
+# Entries that are looked at together.
+_PIECE = 2**15
+
+# Odd numbers of 64 bits that tell rows, columns, real and imaginary parts apart.
+_ODD = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93], np.uint64)
+
 # More than the exponents of two of all numbers.
 _EXPONENTS = 1100
 
@@ -144,15 +150,16 @@ def read_matrix(
     pattern = Pattern.from_csr(rows.indptr, rows.indices, comm=layout.comm, source=str(path))
     values = _on_pattern(rows, pattern)
     other = _transposed(pattern, values)
-    triangle = _only_triangle(pattern, values)
-    if triangle and one_triangle:
-        values = _completed(pattern, values, other)
-        sentence = f"its {triangle} triangle alone is stored, and taken for one of a symmetric matrix"
-        origin = replace(origin, said=(*origin.said, sentence))
-    else:
-        origin = replace(origin, asymmetry=_check_symmetry(path, pattern, values, other, triangle))
-        # What is equal stays as it is: sums overflow, and halves of the least numbers vanish.
-        values = np.where(values == other, values, 0.5 * values + 0.5 * other)
+    if layout.comm.allreduce(not np.array_equal(values, other), op=MPI.LOR):
+        triangle = _only_triangle(pattern, values)
+        if triangle and one_triangle:
+            values = _completed(pattern, values, other)
+            sentence = f"its {triangle} triangle alone is stored, and taken for one of a symmetric matrix"
+            origin = replace(origin, said=(*origin.said, sentence))
+        else:
+            origin = replace(origin, asymmetry=_check_symmetry(path, pattern, values, other, triangle))
+            # What is equal stays as it is: sums overflow, and halves of the least numbers vanish.
+            values = np.where(values == other, values, 0.5 * values + 0.5 * other)
     return StoredMatrix(pattern, values, replace(origin, digest=_digest(pattern, values)))
 
 
@@ -233,23 +240,24 @@ def _digest(pattern: Pattern, values: np.ndarray) -> str:
 
     Collective. The sum over entries of a mixture of their bits.
     """
-    there = values != 0
-    parts = [_rows_of(pattern)[there], pattern.indices[there], values.real[there]]
-    parts += [values.imag[there]] if values.dtype.kind == "c" else []
-    mixed = np.zeros(int(there.sum()), np.uint64)
-    for part in parts:
-        bits = np.ascontiguousarray(part, np.float64 if part.dtype.kind == "f" else np.int64).view(np.uint64)
-        mixed = _mix(mixed ^ bits)
-    total = int(mixed.sum(dtype=np.uint64))
+    total, rows = 0, _rows_of(pattern)
+    for first in range(0, len(values), _PIECE):
+        here = slice(first, first + _PIECE)
+        part = values[here]
+        there = part != 0
+        numbers = [rows[here], pattern.indices[here], part.real, *([part.imag] if part.dtype.kind == "c" else [])]
+        mixed = np.zeros(len(part), np.uint64)
+        for one, odd in zip(numbers, _ODD, strict=False):
+            kind = np.float64 if one.dtype.kind == "f" else np.int64
+            mixed += np.ascontiguousarray(one, kind).view(np.uint64) * odd
+        # Each entry is mixed thoroughly (the last steps of SplitMix64), and all are summed.
+        mixed ^= mixed >> np.uint64(30)
+        mixed *= np.uint64(0xBF58476D1CE4E5B9)
+        mixed ^= mixed >> np.uint64(27)
+        mixed *= np.uint64(0x94D049BB133111EB)
+        mixed ^= mixed >> np.uint64(31)
+        total += int(mixed[there].sum(dtype=np.uint64))
     return f"{sum(pattern.comm.allgather(total)) % 2**64:016x}"
-
-
-def _mix(numbers: np.ndarray) -> np.ndarray:
-    """Return numbers of 64 bits mixed, one to one (SplitMix64)."""
-    numbers = numbers + np.uint64(0x9E3779B97F4A7C15)
-    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return numbers ^ (numbers >> np.uint64(31))
 
 
 def _transposed(pattern: Pattern, values: np.ndarray) -> np.ndarray:
