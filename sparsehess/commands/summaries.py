@@ -487,6 +487,11 @@ def density_lines(found: Density) -> str:
 def trace_lines(found: Trace) -> str:
     """Return the answer of `trace` for people. Not collective."""
     exact = "exact" if found.stderr == 0 else f"± {found.stderr:.2g}, 90 % within ± {found.bars(0.9):.2g}"
+    if not math.isfinite(found.stderr):
+        exact = (
+            f"unresolved: up to {found.beyond:.0f} eigenvalues may be nearer to the end of its domain than "
+            "products tell, or beyond: give more --steps, or deflate null vectors"
+        )
     return "\n".join(
         [
             f"trace        {found.trace:.12g}, {exact}",

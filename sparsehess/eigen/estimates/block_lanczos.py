@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from mpi4py import MPI
 
 import numpy as np
 
+from sparsehess.eigen.estimates.spectral_measures import bound_measure
 from sparsehess.errors import CheckError
 from sparsehess.runtime import on_root
 from sparsehess.runtime.citations import cite
@@ -274,6 +275,21 @@ class Lanczos:
         return array
 
 
+def number_beyond(run: Lanczos, place: float) -> float:
+    """Return how many eigenvalues the moments of Lanczos runs allow up to a place; 0 at minus infinity.
+
+    Collective. The mean of their upper bounds, see `Quadratures.below`; nothing where the runs are exact.
+    """
+    if not np.isfinite(place):
+        return 0.0
+    upper = [
+        float(bound_measure(nodes, residuals, recurrence, np.array([place]))[2][0])
+        for (nodes, _, residuals), recurrence in zip(run.quadratures(), run.recurrences(), strict=True)
+        if len(nodes)
+    ]
+    return run.operator.total * float(np.mean(upper)) if upper else 0.0
+
+
 def advance_to_accuracy(run: Lanczos, f: Callable, accuracy: float) -> tuple[np.ndarray, float]:
     """Advance runs until their quadratures of f are as accurate as asked; return these and their last change.
 
@@ -302,15 +318,44 @@ def advance_to_accuracy(run: Lanczos, f: Callable, accuracy: float) -> tuple[np.
         before, wanted = values, min(run.most, int(np.ceil(_GROWTH * wanted)))
 
 
+class Applied(NamedTuple):
+    """A function of an operator times vectors.
+
+    Attributes
+    ----------
+    image
+        (n_local, k).
+    change
+        Relative, of the last quadratures.
+    beyond
+        How many eigenvalues may be outside the domain of the function, for all that is known.
+    """
+
+    image: np.ndarray
+    change: float
+    beyond: float
+
+
 def apply_function(
-    operator: SymmetricOperator, X: np.ndarray, f: Callable, *, most: int, accuracy: float
-) -> tuple[np.ndarray, float]:
-    """Return f(operator) X, (n_local, k), and the relative change of its last quadratures.
+    operator: SymmetricOperator,
+    X: np.ndarray,
+    f: Callable,
+    *,
+    most: int,
+    accuracy: float,
+    above: float = -np.inf,
+) -> Applied:
+    """Return f(operator) X, and how good it is.
 
     Collective. Steps are taken until the quadratures Xᵀ M f X settle to the square of the accuracy or to rounding:
     they converge twice as fast as the vectors (Golub and Meurant 2010, "Matrices, Moments and Quadrature", ch. 7).
+
+    Parameters
+    ----------
+    above
+        Eigenvalues must be greater than this.
     """
-    result, worst, memory = np.empty(X.shape, order="F"), 0.0, None
+    result, worst, memory, beyond = np.empty(X.shape, order="F"), 0.0, None, 0.0
     for batch in batches(operator, most, X.shape[1]):
         columns = slice(batch.start, batch.stop)
         run = Lanczos(operator, X[:, columns], most, memory)
@@ -318,7 +363,8 @@ def apply_function(
         _, change = advance_to_accuracy(run, f, max(accuracy**2, 1e-15))
         result[:, columns] = run.function(f)
         worst = max(worst, change)
-    return result, worst
+        beyond += number_beyond(run, above) * X[:, columns].shape[1] / X.shape[1]
+    return Applied(result, worst, beyond)
 
 
 def _eigen(alpha: np.ndarray, beta: np.ndarray, lengths: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

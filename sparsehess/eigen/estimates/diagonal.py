@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from sparsehess.operators.matrix_like import MatrixLike, VectorsLike
     from sparsehess.runtime.row_layout import Layout
 
+# Fewer eigenvalues outside the domain of a function than this are none.
+_NONE = 0.5
+
 # Accuracy of functions by Lanczos.
 _ACCURACY = 1e-6
 
@@ -160,14 +163,15 @@ def diagonal(
             own = diagonal_of_function(operator, f) + _of_atoms(operator, f)
             return Diagonal(own, np.zeros(len(own)), True, 0, operator.products)
         cite("diagonal by signs")
-        rows, used = np.zeros((2, operator.layout.n_local)), 0
-        for entries in _sampled(operator, f, samples, steps, seed):
+        rows, used, worst = np.zeros((2, operator.layout.n_local)), 0, 0.0
+        for entries, error in _sampled(operator, f, samples, steps, seed):
+            worst = max(worst, error)
             for row in entries:  # Welford 1962: no cancellation
                 used += 1
                 change = row - rows[0]
                 rows[0] += change / used
                 rows[1] += change * (row - rows[0])
-        stderr = np.sqrt(rows[1] / (used * (used - 1)))
+        stderr = np.hypot(np.sqrt(rows[1] / (used * (used - 1))), _scaled(rows[0], worst))
         return Diagonal(rows[0] + _of_atoms(operator, f), stderr, False, used, operator.products)
 
 
@@ -234,14 +238,13 @@ def block_traces(
             sums = operator.sum_over_ranks(np.bincount(local, own, blocks))
             return BlockTraces(sums, np.zeros(blocks), True, 0, operator.products)
         cite("hutchinson")
-        rows = [
-            np.bincount(local, row, blocks)
-            for entries in _sampled(operator, f, samples, steps, seed)
-            for row in entries
-        ]
+        rows, worst = [], 0.0
+        for entries, error in _sampled(operator, f, samples, steps, seed):
+            rows += [np.bincount(local, row, blocks) for row in entries]
+            worst = max(worst, error)
         sums = operator.sum_over_ranks(np.array(rows))
         known = operator.sum_over_ranks(np.bincount(local, _of_atoms(operator, f), blocks))
-        stderr = sums.std(axis=0, ddof=1) / np.sqrt(len(sums))
+        stderr = np.hypot(sums.std(axis=0, ddof=1) / np.sqrt(len(sums)), _scaled(sums.mean(axis=0), worst))
         return BlockTraces(sums.mean(axis=0) + known, stderr, False, len(sums), operator.products)
 
 
@@ -267,6 +270,11 @@ def _read(operator: ReducedOperator, f: Function) -> np.ndarray | None:
     return own
 
 
+def _scaled(values: np.ndarray, error: float) -> np.ndarray:
+    """Return errors of values that are relative to them; all infinite where the error is. Not collective."""
+    return np.full(values.shape, np.inf) if np.isinf(error) else error * np.abs(values)
+
+
 def _pays_whole(operator: ReducedOperator, f: Function, samples: int) -> bool:
     """Return whether all of the matrix costs no more products than samples would. Not collective."""
     return is_cheaper_whole(operator.n, samples * (1 if f.linear else FEWEST))
@@ -279,16 +287,22 @@ def _of_atoms(operator: ReducedOperator, f: Function) -> np.ndarray:
     return float(f(np.zeros(1))[0]) * operator.deflated_diagonal()
 
 
-def _applied(operator: ReducedOperator, f: Function, X: np.ndarray, steps: int) -> np.ndarray:
-    """Return f(operator) X, without the deflated part."""
-    return operator.apply(X) if f.linear else apply_function(operator, X, f, most=steps, accuracy=_ACCURACY)[0]
+def _applied(operator: ReducedOperator, f: Function, X: np.ndarray, steps: int) -> tuple[np.ndarray, float]:
+    """Return f(operator) X, without the deflated part, and by what part of itself Lanczos may have it wrong."""
+    if f.linear:
+        return operator.apply(X), 0.0
+    found = apply_function(operator, X, f, most=steps, accuracy=_ACCURACY, above=f.above)
+    return found.image, np.inf if found.beyond > _NONE else found.change
 
 
-def _sampled(operator: ReducedOperator, f: Function, samples: int, steps: int, seed: int) -> Iterator[np.ndarray]:
-    """Give (k, n_local) arrays z ∘ f(H) z for random signs z, whose mean is the diagonal."""
+def _sampled(
+    operator: ReducedOperator, f: Function, samples: int, steps: int, seed: int
+) -> Iterator[tuple[np.ndarray, float]]:
+    """Give (k, n_local) arrays z ∘ f(H) z for random signs z, whose mean is the diagonal; and their errors."""
     for batch in batches(operator, 1 if f.linear else steps, samples):
         Z = random_signs(operator.layout, batch, seed)
-        yield (Z * _applied(operator, f, operator.project(Z), steps)).T
+        image, error = _applied(operator, f, operator.project(Z), steps)
+        yield (Z * image).T, error
 
 
 def _probed(operator: ReducedOperator, f: Function, coloring: Coloring, steps: int, seed: int) -> Diagonal:
@@ -296,16 +310,19 @@ def _probed(operator: ReducedOperator, f: Function, coloring: Coloring, steps: i
     layout = operator.layout
     _check_rows(coloring.layout, layout, "colouring")
     signs = random_signs(operator.layout, [0], seed)[:, 0]
+    worst = 0.0
     values = np.zeros(layout.n_local)  # colour -1 is for variables of which the diagonal is structurally zero
     for batch in batches(operator, 1 if f.linear else steps, coloring.count):
         X = np.zeros((layout.n_local, len(batch)), order="F")
         here = np.flatnonzero((coloring.colors >= batch.start) & (coloring.colors < batch.stop))
         place = coloring.colors[here] - batch.start
         X[here, place] = signs[here]
-        image = _applied(operator, f, operator.project(X), steps)
+        image, error = _applied(operator, f, operator.project(X), steps)
+        worst = max(worst, error)
         values[here] = image[here, place] * signs[here]
+    stderr = _scaled(values, worst)
     values += _of_atoms(operator, f)
-    return Diagonal(values, np.zeros(layout.n_local), f.linear, coloring.count, operator.products)
+    return Diagonal(values, stderr, f.linear, coloring.count, operator.products)
 
 
 def _check_rows(theirs: Layout, layout: Layout, name: str) -> None:

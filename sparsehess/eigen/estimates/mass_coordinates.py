@@ -163,7 +163,7 @@ class MassCoordinates:
         bounds for the Galerkin mass matrix"), and few Lanczos steps give the square root.
         """
         scaled = self._solver.scaled()
-        root, _ = apply_function(scaled, Z, _inverse_root, most=300, accuracy=_ISOTROPIC)
+        root = apply_function(scaled, Z, _inverse_root, most=300, accuracy=_ISOTROPIC).image
         return np.asfortranarray(root * scaled.scale[:, None])
 
     def close(self) -> None:

@@ -210,7 +210,7 @@ class Quadratures:
         shifted = _shifted(points, self.noise, size, inclusive)
         value, lower, upper = np.array(
             [
-                _bounds(*sample, shifted)
+                bound_measure(*sample, shifted)
                 for sample in zip(self.nodes, self.residuals, self.recurrences, strict=True)
             ]
         ).transpose(1, 0, 2)
@@ -334,12 +334,19 @@ def _shifted(points: np.ndarray, noise: float, size: float, inclusive: bool) -> 
     return np.asarray(points, np.float64) + (1 if inclusive else -1) * min(_AT * noise, 1e-6) * size
 
 
-def _bounds(
+def bound_measure(
     nodes: np.ndarray, residuals: np.ndarray, recurrence: tuple[np.ndarray, np.ndarray], points: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return what a measure has up to each point, and lower and upper bounds of it; see `Quadratures.below`.
 
-    At nodes of rules the middle of the bounds, and a line between them.
+    Not collective. At nodes of rules the middle of the bounds, and a line between them.
+
+    Parameters
+    ----------
+    nodes, residuals, recurrence
+        Of one sample, as in `Quadratures`.
+    points
+        (m,) places, in any order.
     """
     alpha, beta = recurrence
     size = float(np.abs(nodes).max() + beta[-1]) or 1.0

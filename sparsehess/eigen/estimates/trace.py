@@ -14,6 +14,7 @@ from sparsehess.eigen.estimates.block_lanczos import (
     advance_to_accuracy,
     apply_function,
     batches,
+    number_beyond,
 )
 from sparsehess.eigen.estimates.reduced_operator import ReducedOperator, reduced_operator
 from sparsehess.eigen.estimates.spectral_functions import Function, half_width, resolve_function
@@ -39,6 +40,9 @@ _SKETCHED = {"hutch++": HutchPP, "xtrace": XTrace}
 
 # Vectors that are multiplied, without a tolerance, and at most with one.
 _SAMPLES, _MOST = 30, 1000
+
+# Fewer eigenvalues than this are none.
+_NONE = 0.5
 
 # Fewer samples do not tell their spread well enough to stop.
 _LEAST = 10
@@ -67,6 +71,9 @@ class Trace:
         Whether the tolerance was met; True where none was given.
     freedom
         Degrees of freedom of `stderr`, for Student's t.
+    beyond
+        How many eigenvalues may be so near to the end of the function's domain, or beyond, that its values there
+        are anything: for a log-determinant, to zero. Half of one and more make `stderr` infinite.
 
     Examples
     --------
@@ -88,6 +95,7 @@ class Trace:
     function: str
     converged: bool
     freedom: int
+    beyond: float = 0.0
 
     def bars(self, level: float = 0.9) -> float:
         """Return half the width of error bars that cover with this probability.
@@ -240,6 +248,7 @@ class _Search:
         self.samples, self.tol, self.steps, self.seed = samples, tol, steps, seed
         self.accuracy = _ACCURACY if tol is None else _BESIDE * tol
         self.change = 0.0
+        self.beyond: list[float] = []
         self.memory: np.ndarray | None = None
 
     def plain(self) -> Trace:
@@ -262,6 +271,7 @@ class _Search:
         self.memory = run.memory
         values, change = advance_to_accuracy(run, self.f, self.accuracy)
         self.change = max(self.change, change)
+        self.beyond.append(number_beyond(run, self.f.above))
         return values
 
     def sketched(self, method: str) -> Trace:
@@ -288,18 +298,22 @@ class _Search:
             return result
         # What is on the diagonal of the sketch are quadratures, which converge twice as fast as the vectors.
         accuracy = _OF_VECTORS * np.sqrt(self.accuracy)
-        result, change = apply_function(self.operator, X, self.f, most=self.steps, accuracy=accuracy)
-        self.change = max(self.change, change)
-        return result
+        applied = apply_function(self.operator, X, self.f, most=self.steps, accuracy=accuracy, above=self.f.above)
+        self.change = max(self.change, applied.change)
+        self.beyond.append(applied.beyond)
+        return applied.image
 
     def _enough(self, value: float, error: float) -> bool:
         return self.tol is not None and error <= self.tol * abs(value + self.known)
 
     def _found(self, value: float, error: float, samples: int, method: str, freedom: int) -> Trace:
-        error = float(np.hypot(error, abs(value) * self.change))
+        error = float(np.hypot(error, abs(value) * self.change if value else 0.0))
+        beyond = float(np.mean(self.beyond)) if self.beyond else 0.0
+        if beyond > _NONE:
+            error = np.inf
         total = float(value + self.known)
         met = self.tol is None or error <= self.tol * abs(total)
-        return Trace(total, error, samples, self.operator.products, method, self.f.name, met, freedom)
+        return Trace(total, error, samples, self.operator.products, method, self.f.name, met, freedom, beyond)
 
 
 def _error(values: np.ndarray) -> float:

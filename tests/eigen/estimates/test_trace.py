@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from sparsehess.eigen.estimates import trace
+from sparsehess.eigen.estimates import diagonal, trace
 from support.cases import (
     free_chain,
     lapack,
@@ -78,3 +78,25 @@ def test_traces_that_are_exact(comm):
         assert found.trace == pytest.approx(f(values[1:]).sum(), rel=1e-10) and found.stderr == 0
         found = trace(free, function, nullspace=np.ones((1, 90)), samples=60, method="hutchinson", comm=comm)
         assert found.stderr > 0 and abs(found.trace - f(values[1:]).sum()) <= 4 * found.stderr
+
+
+@pytest.mark.parametrize("method", ["auto", "xtrace"])
+def test_what_lies_nearer_to_zero_than_is_resolved_is_no_logarithm(method, comm):
+    """Lanczos does not see how small the smallest of many scales are; samples alone would not tell."""
+    values = np.random.default_rng(0).permutation(np.geomspace(1e-12, 1, 2100))
+    for function in ("logdet", "inverse"):
+        found = trace(sp.diags(values).tocsr(), function, method=method, samples=8, steps=60, comm=comm)
+        assert (
+            np.isinf(found.stderr)
+            and found.beyond > 100
+            and not found.trace == pytest.approx(np.log(values).sum())
+        )
+    fine = np.linspace(0.5, 1, 2100)
+    found = trace(sp.diags(fine).tocsr(), "logdet", method=method, samples=8, comm=comm)
+    assert found.beyond < 1e-6 and abs(found.trace - np.log(fine).sum()) <= 4 * found.stderr + 1e-4
+
+
+def test_diagonals_of_functions_say_what_lanczos_leaves(comm):
+    values = np.geomspace(1e-12, 1, 2100)
+    found = diagonal(sp.diags(values).tocsr(), "inverse", samples=4, steps=30, comm=comm)
+    assert np.isinf(found.stderr).all() and not found.exact
