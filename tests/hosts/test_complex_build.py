@@ -103,7 +103,7 @@ def test_complex_files_name_the_build_that_takes_them(folder, comm):
     if comm.rank == 0:
         for name, write in writers.items():
             write(folder / name)
-        np.save(folder / "vectors.npy", np.ones((1, 3), complex))
+        np.save(folder / "vectors.npy", np.full((1, 3), 1j))
     comm.Barrier()
     for name in writers:
         with pytest.raises(InputError, match=r"complex.*python3-slepc4py-complex"):
