@@ -189,9 +189,10 @@ def run_check(call: Call) -> int:
     ):
         result = read_result(arguments.result, problem.layout)
         tol = max(arguments.tol, 10 * problem.relative_error)
-        count, wanted = recount(problem, complete_spec(problem, result.spec), result.eigenvalues, result.vectors)
+        retaken, spec = given.hessian is not None, complete_spec(problem, result.spec)
+        count, wanted = recount(problem, spec, result.eigenvalues, result.vectors, retaken)
         digits, rounding = rounding_facts(given, problem, result.eigenvalues, result.vectors, count)
-        found = certify_pairs(problem, result.eigenvalues, result.vectors, count, tol)
+        found = certify_pairs(problem, result.eigenvalues, result.vectors, count, tol, retaken)
         runtime.destroy(*result.vectors)
         uncounted, held = problem.uncounted, problem.scales.empty.tolist()
         inputs = input_facts(given, problem)

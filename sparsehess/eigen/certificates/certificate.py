@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sparsehess.eigen.problem.error_bars import error_bars
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs
+from sparsehess.eigen.problem.rayleigh_ritz import ROUNDING, RitzPairs
 from sparsehess.eigen.problem.slepc_blocks import block, gram, images, residuals, row_moments
 from sparsehess.eigen.problem.spectrum import Count, SolveSpec, Spectrum
 from sparsehess.eigen.solvers.counts import compare_with_count
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
     from sparsehess.operators.matrix_like import MatrixLike, VectorsLike
+
+
+# Error bars of a matrix that is taken anew: its own, and those of the one that was solved.
+_BOTH = 2.0
+
+# What a bar counts for as the rounding of entries: a count is then made past the bars of both.
+_PAST = _BOTH / (8 * ROUNDING)
 
 
 @dataclass(frozen=True)
@@ -110,11 +118,17 @@ def certify(
 
 
 def certify_pairs(
-    problem: EigenProblem, eigenvalues: np.ndarray, vectors: list[PETSc.Vec], count: Count | None, tol: float
+    problem: EigenProblem,
+    eigenvalues: np.ndarray,
+    vectors: list[PETSc.Vec],
+    count: Count | None,
+    tol: float,
+    retaken: bool = False,
 ) -> Certificate:
     """Return the certificate of eigenpairs of a problem; `count` is taken as it is.
 
-    Collective.
+    Collective. Where the matrix was `retaken`, from noisy forces say, eigenvalues may differ by the error bars of
+    both.
     """
     counted = count is None or (count.certified and _holds(count, eigenvalues))
     if not vectors:
@@ -126,6 +140,9 @@ def certify_pairs(
     worst = float(residuals(scaled, values, X, AX, MX).max())
     G = gram(MX, X)
     quotients, unsure = (np.diag(gram(AX, X)) / np.diag(G)).real, _resolutions(scaled, values, X)
+    if retaken:
+        errors = error_bars(problem, eigenvalues, vectors).errors
+        unsure += 0.0 if errors is None else _BOTH * np.ldexp(errors, -problem.scales.power) / 1e3
     distance = np.maximum(np.abs(values - quotients) - 1e3 * unsure, 0.0)
     rayleigh = float((distance / np.maximum(np.abs(values), np.finfo(float).tiny)).max())
     orthogonality = float(np.abs(G - np.eye(len(vectors))).max())
@@ -146,7 +163,7 @@ def _resolutions(problem: EigenProblem, values: np.ndarray, X: SLEPc.BV) -> np.n
 
 
 def recount(
-    problem: EigenProblem, spec: SolveSpec, values: np.ndarray, vectors: list[PETSc.Vec]
+    problem: EigenProblem, spec: SolveSpec, values: np.ndarray, vectors: list[PETSc.Vec], retaken: bool = False
 ) -> tuple[Count | None, int]:
     """Count by inertia what a spectrum claims to hold, from fresh factorizations.
 
@@ -158,6 +175,8 @@ def recount(
         What was asked for, completed: an interval, or k at an end or near a target.
     values, vectors
         (k,) the eigenvalues that were found, ascending, without those of the problem's null vectors; k Vecs.
+    retaken
+        As in `certify_pairs`: the count past the last pair is made past the error bars then.
 
     Returns
     -------
@@ -168,6 +187,7 @@ def recount(
     if problem.uncounted:
         return None, len(values) if spec.takes_all else min(spec.number, there)
     power = problem.scales.power
+    bars = error_bars(problem, values, vectors).errors if retaken and len(values) else None
     scaled, spec, values = problem.equilibrated, spec.scaled(-power), np.ldexp(values, -power)
     if spec.takes_all:
         count, wanted = _recount_interval(scaled, spec, values)
@@ -184,7 +204,10 @@ def recount(
             return None, wanted
         copies = problem.scale_vectors(vectors)
         X = block(scaled, copies)
-        pairs = RitzPairs(values, [], np.zeros(len(values)), 0.0, _resolutions(scaled, values, X))
+        unsure = _resolutions(scaled, values, X)
+        if bars is not None:
+            unsure = np.maximum(unsure, _PAST * np.ldexp(bars, -power))
+        pairs = RitzPairs(values, [], np.zeros(len(values)), 0.0, unsure)
         destroy(X, *copies)
         return compare_with_count(target, pairs, len(values), solver).scaled(power), wanted
     finally:

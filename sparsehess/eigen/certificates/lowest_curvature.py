@@ -38,7 +38,8 @@ class Curvature:
     Attributes
     ----------
     value, error
-        Rayleigh quotient of the direction, and how far an eigenvalue may be from it.
+        Rayleigh quotient of the direction, and how far an eigenvalue may be from it; with the error bar of the
+        matrix, where its error is known.
     sign
         -1, 0 (to the accuracy of the matrix) or 1.
     certified
@@ -122,8 +123,9 @@ def _decided(problem: EigenProblem, seed: int) -> Curvature:
             raise error
         value = float(spectrum.eigenvalues[0])
         counted = spectrum.count is not None and spectrum.count.certified
-        sign, direction = _decided_sign(problem, value), spectrum.vectors[0]
+        sign, direction = 0 if spectrum.zero[0] else int(np.sign(value)), spectrum.vectors[0]
         residual = _error(problem, value, float(spectrum.residuals[0]), direction)
+        residual += 0.0 if spectrum.errors is None else float(spectrum.errors[0])
         return Curvature(value, residual, sign, counted or sign < 0, direction)
     found: list[PETSc.Vec] = []
     for tol in _LADDER:

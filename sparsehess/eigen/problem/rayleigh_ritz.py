@@ -22,7 +22,7 @@ _GRADED = 1e4
 
 # Parts of an eigenvalue, and of what the last digits of entries move it by, within which a count takes it for
 # equal.
-_RELATIVE, _ROUNDING = 5e-10, 1.5e3
+_RELATIVE, ROUNDING = 5e-10, 1.5e3
 
 # Directions of the span that are weaker than this are copies of others.
 _COPY = 1e-10
@@ -64,7 +64,7 @@ class RitzPairs(NamedTuple):
     @property
     def blur(self) -> np.ndarray:
         """(m,) distance from each eigenvalue within which a count cannot tell others from it."""
-        return np.maximum(_RELATIVE * np.abs(self.values), _ROUNDING * self.resolutions)
+        return np.maximum(_RELATIVE * np.abs(self.values), ROUNDING * self.resolutions)
 
     def zeros(self, relative_error: float) -> np.ndarray:
         """Return (m,) whether each eigenvalue is zero to the accuracy of the matrix. Not collective."""

@@ -5,6 +5,7 @@ import pytest
 
 import sparsehess as sh
 from sparsehess.derivatives.units import Units
+from sparsehess.eigen.certificates.certificate import certify_pairs, recount
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.solvers.eigs import solve
 
@@ -149,3 +150,30 @@ def test_a_certificate_projects_as_the_solve_did(comm):
     with sh.assemble(noisy_chain(1e-4, 5, comm)) as H, sh.eigs(H, 4) as found:
         assert sh.certify(H, found).passed
         assert not sh.certify(H, found, nullspace=[]).passed
+
+
+def test_a_hessian_that_is_taken_anew_has_the_pairs_within_both_bars(comm):
+    for seed in range(6):
+        with (
+            sh.assemble(noisy_chain(1e-4, 100 + seed, comm)) as H,
+            sh.eigs(H, 4) as found,
+            sh.assemble(noisy_chain(1e-4, 200 + seed, comm)) as again,
+            EigenProblem.of(again) as problem,
+        ):
+            tol = 10 * problem.relative_error
+            count, wanted = recount(problem, sh.SolveSpec(k=4), found.eigenvalues, found.vectors, retaken=True)
+            assert count.certified and (count.inertia, wanted) == (5, 4)
+            pairs = found.eigenvalues, found.vectors, count
+            assert certify_pairs(problem, *pairs, tol, retaken=True).passed
+            assert not certify_pairs(problem, *pairs, tol).passed
+            assert not certify_pairs(problem, 1.01 * found.eigenvalues, *pairs[1:], tol, retaken=True).passed
+
+
+def test_the_sign_of_a_curvature_is_not_claimed_within_its_bar(comm):
+    with sh.assemble(noisy_chain(1e-3, 3, comm)) as H:
+        lowest = sh.curvature(H, nullspace=[])
+        assert lowest.sign == 0 and abs(lowest.value) <= lowest.error
+        lowest.direction.destroy()
+        beside = sh.curvature(H)
+        assert beside.sign == 1 and beside.certified and beside.error > 1e-4
+        beside.direction.destroy()
