@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sparsehess.eigen.estimates.spectral_density import density
-from sparsehess.eigen.problem.infinite_eigenvalues import Infinite
 from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.eigen.problem.rayleigh_ritz import rayleigh_ritz
 from sparsehess.eigen.problem.whole_matrix import is_cheaper_whole, whole_problem
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.errors import InputError
 from sparsehess.operators.eigenvalues import Inertia
 from sparsehess.operators.operator import Operator
-from sparsehess.runtime import PETSc, require_real
+from sparsehess.runtime import PETSc, destroy, require_real
 from sparsehess.runtime.validation import positive_number
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 # Random vectors, and products with each, of an estimate.
 _SAMPLES, _STEPS = 20, 150
+
+# So many vectors are looked at one by one.
+_FEW = 200
 
 # An eigenvalue is zero where a change of the rows by this part makes it so.
 _ROUNDING = 1e3 * float(np.finfo(float).eps)
@@ -157,12 +160,9 @@ def _count(problem: EigenProblem, zero: float | None, options: dict) -> Inertia:
         return _estimated(problem, threshold, options)
     if zero is not None:
         size = float(np.ldexp(positive_number(zero, "zero"), -problem.scales.power))
-        near, far = (_Shifts(scaled, factor * size) for factor in (1.0, _WIDER))
-        return _compared(scaled, near, far, float(zero), options)
+        return _counted(scaled, scaled, size, float(zero), options)
     with _relative_to_rows(scaled) as relative:
-        near = _Shifts(relative, max(_ROUNDING, 10 * problem.relative_error))
-        far = _Shifts(scaled, _WIDER * scaled.zero or float(np.finfo(float).tiny))
-        return _compared(scaled, near, far, problem.zero, options)
+        return _counted(scaled, relative, max(_ROUNDING, 10 * problem.relative_error), problem.zero, options)
 
 
 def _relative_to_rows(problem: EigenProblem) -> EigenProblem:
@@ -179,45 +179,61 @@ def _relative_to_rows(problem: EigenProblem) -> EigenProblem:
     return EigenProblem(A=problem.A, M=W, null=[], owned=[W])
 
 
-class _Shifts(NamedTuple):
-    """A pencil with the signs of the problem, and the size up to which its eigenvalues are zero."""
+def _counted(problem: EigenProblem, pencil: EigenProblem, size: float, zero: float, options: dict) -> Inertia:
+    """Return the inertia of a problem from counts of a pencil that has the same signs. Collective.
 
-    pencil: EigenProblem
-    size: float
-
-    def counts(self, infinite: Infinite, options: dict) -> tuple[int, int, bool]:
-        """Return how many eigenvalues of the problem are below -size and below size, and whether pivots vanished.
-
-        Collective.
-        """
-        solver = KrylovSchur(self.pencil, True, options, tol=1e-8)
-        try:
-            below, upto = (solver.shift_to(shift) for shift in (-self.size, self.size))
-            solver.refuse_unused()
-        finally:
-            solver.close()
-        apart = infinite.below - self.pencil.infinite.below  # which another pencil counts as finite
-        return below.negative - apart, upto.negative - apart, bool(below.zero or upto.zero)
-
-
-def _compared(problem: EigenProblem, near: _Shifts, far: _Shifts, zero: float, options: dict) -> Inertia:
-    """Return the inertia from counts that must be the same in two ways. Collective.
-
-    Where the sizes of rows say that an eigenvalue is zero and its own size does not, large entries beside it have
-    left nothing of it but rounding.
+    Parameters
+    ----------
+    pencil
+        Whose eigenvalues up to `size` are zero.
+    zero
+        What that is in eigenvalues of the problem.
     """
     infinite = problem.infinite
-    negative, upto, vanished = near.counts(infinite, options)
-    counted, reached, again = far.counts(infinite, options)
-    doubts = []
-    if (counted, reached) != (negative, upto):
-        doubts.append(
-            f"{upto - negative} are zero to the rounding of the entries in their rows, {reached - counted} no "
-            f"larger than {_WIDER * zero:.1e}"
-        )
-    if vanished or again:
-        doubts.append("pivots vanished")
-    if not 0 <= negative <= upto <= problem.finite:
-        doubts.append("the counts contradict the number of infinite eigenvalues")
+    apart = infinite.below - pencil.infinite.below  # which another pencil counts as finite
+    solver = KrylovSchur(pencil, True, options, tol=1e-8)
+    try:
+        shifts = (-_WIDER * size, -size, size, _WIDER * size)
+        pivots = {shift: solver.shift_to(shift) for shift in shifts}
+        solver.refuse_unused()
+        below = {shift: counts.negative - apart for shift, counts in pivots.items()}
+        negative, upto = below[-size], below[size]
+        zeros, doubts = upto - negative, []
+        for near in (-size, size):
+            far = _WIDER * near
+            if below[far] != below[near]:
+                share = zero / size
+                doubts.append(f"{below[far]} below {share * far:.1e} but {below[near]} below {share * near:.1e}")
+        if any(counts.zero for counts in pivots.values()):
+            doubts.append("pivots vanished")
+        if not 0 <= negative <= upto <= problem.finite:
+            doubts.append("the counts contradict the number of infinite eigenvalues")
+        if zeros > 0 and not doubts and pencil is not problem:
+            lost = zeros - _number_of_small(problem, solver, size, zeros)
+            if lost > 0:
+                doubts.append(
+                    f"{lost} of the {zeros} that are zero to the rounding of the entries in their rows are not "
+                    "small: large entries, such as penalties that tie two parts, have left nothing of them"
+                )
+    finally:
+        solver.close()
     positive = problem.finite - upto
-    return Inertia(negative, upto - negative, positive, infinite.number, zero, not doubts, "; ".join(doubts))
+    return Inertia(negative, zeros, positive, infinite.number, zero, not doubts, "; ".join(doubts))
+
+
+def _number_of_small(problem: EigenProblem, solver: KrylovSchur, size: float, zeros: int) -> int:
+    """Return how many of the eigenvalues that are zero to their rows are so to the others, too. Collective.
+
+    A few by their vectors, which inverse iteration finds at once; of many the count has to be as large.
+    """
+    small = _WIDER * problem.zero
+    if zeros > _FEW:
+        counter = KrylovSchur(problem, True, {}, tol=1e-8)
+        try:
+            return counter.shift_to(small).negative - counter.shift_to(-small).negative
+        finally:
+            counter.close()
+    solver.shift_to(-size)
+    pairs = rayleigh_ritz(problem, solver.iterate(zeros + 2))
+    destroy(*pairs.vectors)
+    return int(np.count_nonzero(np.abs(pairs.values) <= small))

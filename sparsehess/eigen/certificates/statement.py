@@ -16,13 +16,15 @@ What is certified of eigenpairs (λ, x) of A x = λ M x, A symmetric and M symme
 3. None missed. A - σM = L D Lᵀ at each end σ of the interval of the count. By Sylvester's law there are as
    many eigenvalues below σ as D has negative ones (1 x 1 and 2 x 2 pivots), and the difference between two
    ends is the number in between. The count is certified if it is the number of pairs found, if all pairs
-   that are returned lie in the interval, and if the margin is above 2.
-4. Margin. A factorization in floating point is the exact one of A - σM + E. The margin is the distance of
-   σ to the nearest eigenvalue over how far E can move an eigenvalue there, the least one of the ends. Both
-   are measured at the factors themselves, by inverse iteration with random starts, E by the residuals of
-   its solves, and it is not taken to be less than half of the last digit of each entry. With a margin above
-   1 no eigenvalue has changed sides. Assumed is that the vectors of inverse iteration show the
-   eigenvalue nearest to σ and the largest effect of E there: this is measured, not proven.
+   that are returned lie in the interval, and if the margin is above 10.
+4. Margin. A factorization in floating point is the exact one of A - σM + E. With W the diagonal of the sums
+   of the rows of |A| + |σ||M|, the inertia stays as it is while |xᵀEx| < |μ| xᵀWx for all x, μ the
+   eigenvalue of least size of (A - σM) x = μ W x (Weyl): no unit of a variable, and no large entry elsewhere,
+   plays a part. The margin is |μ| over the size of E in the same measure, the least one of the ends. Both are
+   measured at the factors themselves, by three steps of inverse iteration from a random vector, E by the
+   residuals of the solves, and E is not taken to be less than half of the last digit of each entry. With a
+   margin above 1 no eigenvalue has changed sides. Assumed is that inverse iteration shows the least |μ|, and
+   the effect of E, to within the factor of ten that is asked for beyond that: measured, not proven.
 5. Null vectors that were given are projected out from both sides: what is solved, counted and judged is
    the problem on their M-orthogonal complement. They are counted as zeros of the whole problem. That they
    are null vectors is checked to 1e-8, or to ten times the error of the Hessian: it is not proven that
