@@ -21,6 +21,9 @@ ZERO = float(1e3 * np.finfo(float).eps)
 # An inertia is certain where no eigenvalue lies between the threshold and this multiple of it.
 _WIDER = 4.0
 
+# So many errors from none, some are there.
+_SURE = 3.0
+
 # In which order eigenvalues are wanted.
 ORDERS = {
     "smallest": lambda values: values,
@@ -71,14 +74,29 @@ class Inertia:
 
     @property
     def definite(self) -> str:
-        """The verdict in words. Not collective."""
-        if self.negative and self.positive:
+        """The verdict in words; of estimates `unresolved` where a side may be empty or not. Not collective."""
+        negative, zero, positive = (
+            _is_there(count, error)
+            for count, error in zip(
+                (self.negative, self.zero, self.positive), self.stderr or (0.0, 0.0, 0.0), strict=True
+            )
+        )
+        if negative and positive:
             return "indefinite"
-        if self.negative:
-            return "negative semidefinite" if self.zero else "negative definite"
-        if self.positive:
-            return "positive semidefinite" if self.zero else "positive definite"
+        if None in (negative, zero, positive):
+            return "unresolved"
+        if negative:
+            return "negative semidefinite" if zero else "negative definite"
+        if positive:
+            return "positive semidefinite" if zero else "positive definite"
         return "zero"
+
+
+def _is_there(count: int, error: float) -> bool | None:
+    """Return whether there is any of what was counted to an error; None where that is open. Not collective."""
+    if count > _SURE * error:
+        return True
+    return False if count + _SURE * error < 1 else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -355,6 +355,7 @@ def test_estimates_of_an_unresolved_side_say_so(comm):
     found = sh.inertia(mat)
     mat.destroy()
     assert not found.certified and found.stderr is not None and "unresolved" in found.doubt
+    assert found.definite == "unresolved"  # none is negative, but who knows
     for value, error, true in zip(
         (found.negative, found.zero, found.positive), found.stderr, (0, 1000, 1500), strict=True
     ):

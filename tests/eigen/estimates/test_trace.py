@@ -86,11 +86,7 @@ def test_what_lies_nearer_to_zero_than_is_resolved_is_no_logarithm(method, comm)
     values = np.random.default_rng(0).permutation(np.geomspace(1e-12, 1, 2100))
     for function in ("logdet", "inverse"):
         found = trace(sp.diags(values).tocsr(), function, method=method, samples=8, steps=60, comm=comm)
-        assert (
-            np.isinf(found.stderr)
-            and found.beyond > 100
-            and not found.trace == pytest.approx(np.log(values).sum())
-        )
+        assert np.isinf(found.stderr) and found.beyond > 100 and found.trace != pytest.approx(np.log(values).sum())
     fine = np.linspace(0.5, 1, 2100)
     found = trace(sp.diags(fine).tocsr(), "logdet", method=method, samples=8, comm=comm)
     assert found.beyond < 1e-6 and abs(found.trace - np.log(fine).sum()) <= 4 * found.stderr + 1e-4
