@@ -26,9 +26,9 @@ What is certified of eigenpairs (λ, x) of A x = λ M x, A symmetric and M symme
    margin above 1 no eigenvalue has changed sides. Assumed is that inverse iteration shows the least |μ|, and
    the effect of E, to within the factor of ten that is asked for beyond that: measured, not proven.
 5. Null vectors that were given are projected out from both sides: what is solved, counted and judged is
-   the problem on their M-orthogonal complement. They are counted as zeros of the whole problem. That they
-   are null vectors is checked to 1e-8, or to ten times the error of the Hessian: it is not proven that
-   there are no others.
+   the problem on their M-orthogonal complement, by the inertia of the bordered matrix (Haynsworth). They are
+   counted as zeros of the whole problem. That they are null vectors is checked row by row, to 1e-8, or to
+   ten times the error of the Hessian: it is not proven that there are no others.
 6. Infinite eigenvalues. Where M is singular they are counted apart, from the rank of M and the signs of
    what A is on its null space, and taken off each count. A pencil that is singular, with A and M having a
    null vector in common, is refused.
@@ -37,7 +37,8 @@ What is certified of eigenpairs (λ, x) of A x = λ M x, A symmetric and M symme
 
 Not proven:
 - That the matrix is the one that was meant. Entries of differences have the error that `verification`
-  measured, and that of the Hessian moves each eigenvalue by up to its norm (Weyl).
+  measured, and that of the Hessian moves each eigenvalue by up to its norm (Weyl). Its error bar is two
+  standard deviations of that, to first order, as far as the noise of the gradient was measured.
 - Digits that a file has not. Entries of 7 digits are taken as they are; the line `digits` says how far
   their rounding can move each eigenvalue, to first order, and that may be across an end of the count.
 - Eigenvalues without a factorization. Products alone prove residuals; that none is missing is then not

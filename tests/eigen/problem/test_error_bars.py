@@ -81,7 +81,8 @@ def test_bars_cover_what_finite_steps_leave_out(comm):
         ends = np.concatenate([[0.0], stiff]) + np.concatenate([stiff, [0.0]])
         right = np.diag(ends + 5 * x**4) - np.diag(stiff, 1) - np.diag(stiff, -1)
         bonds = np.stack([np.arange(N - 1), np.arange(1, N)], axis=1)
-        objective = sh.Objective(x=x, gradient=gradient, pattern=sh.Pattern.from_edges(bonds, N, comm=comm))
+        pattern = sh.Pattern.from_edges(bonds, N, comm=comm)
+        objective = sh.Objective(x=x, gradient=gradient, pattern=pattern, comm=comm)
         with sh.assemble(objective) as H, sh.eigs(H, 6) as found:
             covered.append(np.abs(found.eigenvalues - np.linalg.eigvalsh(right)[:6]) <= found.errors)
     assert np.mean(covered) >= 0.95
