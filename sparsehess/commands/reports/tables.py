@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from sparsehess.eigen.problem.spectrum import place_in_words
-
 if TYPE_CHECKING:
     from sparsehess.derivatives.units import Units
     from sparsehess.eigen.problem.spectrum import Count, Spectrum
@@ -78,7 +74,7 @@ def count_line(count: Count, nulls: int = 0, names: Sequence[str] = (), zeros: i
     zeros
         How many of the eigenvalues found are zero to their accuracy.
     """
-    deflated = nulls if count.holds(np.zeros(1))[0] else 0
+    deflated = nulls if count.holds_zero else 0
     found = count.found - deflated - zeros
     parts = [f"{deflated} {_name_null_vectors(names, deflated)}"] if deflated else []
     parts += [f"{zeros} zero"] if zeros else []
@@ -106,5 +102,5 @@ def _verdict(count: Count) -> str:
     if missing == 0:
         return "NOT certified: rounding can move one across an end"
     told = f"{missing} MISSED" if missing > 0 else f"{-missing} more found than there are"
-    pieces = ", ".join(f"{found} of {many} {place_in_words(a, b)}" for a, b, many, found in count.unresolved)
+    pieces = ", ".join(count.places_unresolved)
     return f"NOT certified: {told}" + (f" ({pieces})" if pieces else "")

@@ -191,6 +191,16 @@ class Count:
         """The interval in words."""
         return place_in_words(*self.interval)
 
+    @property
+    def places_unresolved(self) -> list[str]:
+        """What was found of each subinterval in which the two do not agree, in words."""
+        return [f"{found} of {many} {place_in_words(low, high)}" for low, high, many, found in self.unresolved]
+
+    @property
+    def holds_zero(self) -> bool:
+        """Whether zero is in the interval."""
+        return bool(self.holds(np.zeros(1))[0])
+
     def holds(self, values: np.ndarray) -> np.ndarray:
         """Return (m,) whether values are in the interval. Not collective."""
         low, high = self.interval
