@@ -64,17 +64,38 @@ class PairSolver(Protocol):
 class StructureCounter:
     """Counts the eigenvalues of a structured Hessian as a factorization does, but for known zeros."""
 
-    def __init__(self, structure: Operator, zeros: int):
-        self._structure, self._zeros = structure, zeros
+    def __init__(self, problem: EigenProblem, structure: Operator):
+        self._structure, self._zeros = structure, len(problem.null)
+        self._coupled = _coupling(problem)
 
     def shift_to(self, shift: float) -> Pivots:
-        """Return how many eigenvalues are below, at (none) and above a shift. Collective."""
-        below = self._structure.count(shift) - (self._zeros if shift > 0 else 0)
-        return Pivots(below, 0, self._structure.n - self._zeros - below)
+        """Return how many eigenvalues are below, at and above a shift.
+
+        Collective. The structure counts A, what is asked for is PᵀAP: without what couples A to the null vectors,
+        of norm ρ at most, no eigenvalue moves by more than 2 ρ (Weyl). Those so near to the shift are taken to be
+        at it, zeros of the null vectors too.
+        """
+        near = 2 * self._coupled
+        below, upto = self._structure.count(shift - near), self._structure.count(shift + near)
+        known = self._zeros if shift > 0 else 0
+        at = upto - below if near else 0
+        if self._zeros and abs(shift) <= near:
+            return Pivots(below, max(at, 1), self._structure.n - self._zeros - below - max(at, 1))
+        return Pivots(below - known, at, self._structure.n - self._zeros - (below - known) - at)
 
     def margin(self) -> float:
         """Return that a structure counts exactly. Not collective."""
         return np.inf
+
+
+def _coupling(problem: EigenProblem) -> float:
+    """Return a bound on the norm of A on the span of the known null vectors. Collective."""
+    image, squares = problem.A.createVecLeft(), 0.0
+    for vector in problem.null:
+        problem.A.mult(vector, image)
+        squares += (image.norm() / vector.norm()) ** 2
+    image.destroy()
+    return squares**0.5
 
 
 class EndSolvers:
@@ -118,7 +139,7 @@ class EndSolvers:
     def counter(self) -> Counter:
         """Return what counts eigenvalues: the structure of the problem, else factorizations. Not collective."""
         structure = self.problem.structure
-        return self.shifted() if structure is None else StructureCounter(structure, len(self.problem.null))
+        return self.shifted() if structure is None else StructureCounter(self.problem, structure)
 
     def _krylov_schur(self, invert: bool) -> KrylovSchur:
         if invert not in self._krylov:

@@ -7,8 +7,10 @@ import scipy.linalg
 import sparsehess as sh
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.solvers.eigs import solve
+from sparsehess.eigen.solvers.end_solvers import StructureCounter
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.errors import CheckError, InputError
+from sparsehess.pattern import Layout
 
 pytestmark = [pytest.mark.parallel([1, 2, 3]), pytest.mark.essential]
 
@@ -147,3 +149,23 @@ def test_a_null_vector_without_mass_is_the_pencils(comm):
     mass[3] = 0
     with pytest.raises(InputError, match="null vector 0 has no mass"):
         sh.eigs(stiffness, 2, mass=mass, nullspace=np.eye(10)[3:4], comm=comm)
+
+
+def test_a_structure_counts_but_for_what_couples_it_to_null_vectors(comm):
+    """The zero of a null vector that is none exactly is told from no shift as near to it."""
+    d = np.r_[np.linspace(3.0, 4.0, 19), np.linspace(1.0, 2.0, 20), 1e-9]
+    null = np.eye(40)[39:]
+    layout = Layout.from_size(40, comm)
+    own = slice(layout.start, layout.stop)
+    with (
+        sh.LowRankDiagonal(d[own], np.zeros((layout.n_local, 1)), comm=comm) as H,
+        EigenProblem.of(H, nullspace=null, relative_error=1e-8) as problem,
+    ):
+        counter = StructureCounter(problem, problem.structure)
+        assert tuple(counter.shift_to(0.5)) == (0, 0, 39) and tuple(counter.shift_to(-0.5)) == (0, 0, 39)
+        assert counter.shift_to(2.5).negative == 20
+        assert counter.shift_to(0.5e-9).zero > 0
+        found = solve(problem, sh.SolveSpec(k=3))
+        np.testing.assert_allclose(found.eigenvalues, np.sort(d)[1:4], rtol=1e-9)
+        assert found.count.certified and found.count.inertia == 4
+        found.close()
