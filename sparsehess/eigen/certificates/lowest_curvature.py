@@ -155,7 +155,7 @@ def _decided(problem: EigenProblem, seed: int) -> Curvature:
 
 def _pays_whole(problem: EigenProblem) -> bool:
     """Return whether all of a shell costs no more products than a search. Not collective."""
-    return not problem.assembled and is_cheaper_whole(problem.n, products_spent(SolveSpec(k=1)))
+    return not problem.assembled and is_cheaper_whole(problem.n, products_spent(problem.n, SolveSpec(k=1)))
 
 
 def _error(problem: EigenProblem, value: float, backward: float, vector: PETSc.Vec) -> float:

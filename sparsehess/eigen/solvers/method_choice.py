@@ -32,6 +32,9 @@ _MANY, _SMALL = 0.25, 1000
 # that are even, those of chains, power laws and networks, n from 300 to 2000. Half a subspace is kept at each.
 _RESTARTS = {"smallest": 100, "largest": 40, "magnitude": 40}
 
+# Where most eigenvalues crowd at the lower end they grow with n: in the middle one for so many rows.
+_ROWS = 8
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -108,10 +111,10 @@ def _is_made_whole(problem: EigenProblem, spec: SolveSpec) -> bool:
     if problem.assembled or spec.method not in ("auto", "dense") or asks_otherwise:
         return False
     counts_itself = problem.structure is not None and not (spec.takes_all or spec.target is not None)
-    return not counts_itself and is_cheaper_whole(problem.n, products_spent(spec))
+    return not counts_itself and is_cheaper_whole(problem.n, products_spent(problem.n, spec))
 
 
-def products_spent(spec: SolveSpec) -> float:
+def products_spent(n: int, spec: SolveSpec) -> float:
     """Return how many products a method that takes nothing else is likely to spend; infinite where none will do.
 
     Not collective.
@@ -121,7 +124,8 @@ def products_spent(spec: SolveSpec) -> float:
     if spec.which not in _RESTARTS:
         return np.inf
     subspace = max(2 * spec.number, spec.number + 15)  # SLEPc's own
-    return subspace + _RESTARTS[spec.which] * subspace / 2
+    restarts = _RESTARTS[spec.which] if spec.which != "smallest" else max(_RESTARTS["smallest"], n / _ROWS)
+    return subspace + restarts * subspace / 2
 
 
 def _check(problem: EigenProblem, spec: SolveSpec, whole: bool) -> None:
