@@ -374,36 +374,31 @@ def unanswered(name, verdict, said, seconds, facts=None):
 
 
 def surveyed(names, ranks, limit, peers):
-    """Yield the facts of every run, those of peers too."""
+    """Yield the facts of every run, those of peers too; a worker that ends or hangs is followed by another."""
     left = list(names)
     while left:
-        worker, at, peer = Worker(left, ranks, peers), left[0], ""
-        facts = None
-        answered = set()
-        while True:
-            try:
-                message = worker.next(limit if at != "reference" else 600)
-            except queue.Empty:
-                message = "late"
-            if message == "late" or message is None:
-                worker.end()
-                left = [name for name in left if name not in answered]
-                if left and not peer and at in left:
-                    how = "no end" if message == "late" else "broken"
-                    yield unanswered(at, how, f"status {worker.process.returncode}", limit, facts)
-                    left.remove(at)
-                elif left and peer:
-                    yield {"name": at, "peer": peer, "verdict": "died"}
-                elif left and at == "reference":
-                    yield unanswered(left[0], "no end", "no reference", 0.0)
-                    left.pop(0)
-                break
-            if "begun" in message:
-                at, peer, facts = message["begun"], message.get("peer", ""), message.get("facts")
-            else:
+        worker, at, peer, facts = Worker(left, ranks, peers), "reference", "", None
+        try:
+            while True:
+                try:
+                    message = worker.next(limit if at != "reference" else 600)
+                except queue.Empty:
+                    message = "late"
+                if message == "late" or message is None:
+                    break
+                if "begun" in message:
+                    at, peer, facts = message["begun"], message.get("peer", ""), message.get("facts")
+                    continue
                 if "peer" not in message:
-                    answered.add(message["name"])
+                    left.remove(message["name"])
                 yield message
+        finally:
+            worker.end()
+        if peer and left:
+            yield {"name": at, "peer": peer, "verdict": "died"}
+        elif left and at in (left[0], "reference"):
+            how = "no end" if message == "late" else "broken"
+            yield unanswered(left.pop(0), how, f"status {worker.process.returncode}", limit, facts)
 
 
 def table(runs):
@@ -438,7 +433,7 @@ def main():
         return 0
     each = len(QUESTIONS)
     sign = "-" if given.large else ""
-    names = given.only or [f"{sign}{given.first + i // each}.{i % each}" for i in range(given.runs)]
+    names = given.only or [f"{sign}{given.first + i // each}.{i % each}" for i in range(2 * given.runs)]
     if "-0.0" in names:
         arguments.error("seeds of large matrices begin with 1: --first 1")
     bad = 0
@@ -448,6 +443,8 @@ def main():
         for run in surveyed(names, ranks, given.limit, not given.no_peers):
             if run.get("skipped"):
                 continue
+            if len(runs) == given.runs and not given.only and "peer" not in run:
+                break
             if "peer" in run:
                 if run["verdict"] is not None:
                     peers.setdefault(run["peer"], Counter())[run["verdict"]] += 1
