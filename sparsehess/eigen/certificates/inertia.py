@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sparsehess.eigen.estimates.spectral_density import density
+from sparsehess.eigen.problem.equilibration import scaled_copy
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rayleigh_ritz import rayleigh_ritz
 from sparsehess.eigen.problem.whole_matrix import is_cheaper_whole, whole_problem
@@ -15,7 +16,7 @@ from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.errors import InputError
 from sparsehess.operators.eigenvalues import Inertia
 from sparsehess.operators.operator import Operator
-from sparsehess.runtime import PETSc, destroy, require_real
+from sparsehess.runtime import destroy, require_real
 from sparsehess.runtime.validation import positive_number
 
 if TYPE_CHECKING:
@@ -166,17 +167,18 @@ def _count(problem: EigenProblem, zero: float | None, options: dict) -> Inertia:
 
 
 def _relative_to_rows(problem: EigenProblem) -> EigenProblem:
-    """Return H x = μ W x, W the diagonal of sums of the rows of |H|: which part of its rows makes H singular.
+    """Return S H S x = μ x, S near the roots of the inverse sums of the rows of |H|, by powers of two.
 
-    Collective. The caller closes it; by Sylvester's law its eigenvalues have the signs of those of H x = λ M x.
+    Collective. |μ| is what part of its rows makes H singular; by Sylvester's law its eigenvalues have the signs of
+    those of H x = λ M x. The caller closes it.
     """
-    rows = problem.A.createVecRight()
     sums = problem.scales.rows_a
-    rows.setArray(np.where(sums > 0, sums, 1.0))
-    W = PETSc.Mat().createAIJ((rows.getSizes(),) * 2, nnz=1, comm=problem.A.comm)
-    W.setDiagonal(rows)
-    rows.destroy()
-    return EigenProblem(A=problem.A, M=W, null=[], owned=[W])
+    by = problem.A.createVecRight()
+    by.setArray(np.exp2(np.round(-0.5 * np.log2(np.where(sums > 0, sums, 1.0)))))
+    A = scaled_copy(problem.A, by)
+    relative = EigenProblem(A=A, null=[], scaled_by=by, solver_pool=problem.solver_pool, owned=[A, by])
+    relative.__dict__["equilibrated"] = relative
+    return relative
 
 
 def _counted(problem: EigenProblem, pencil: EigenProblem, size: float, zero: float, options: dict) -> Inertia:
@@ -234,6 +236,9 @@ def _number_of_small(problem: EigenProblem, solver: KrylovSchur, size: float, ze
         finally:
             counter.close()
     solver.shift_to(-size)
-    pairs = rayleigh_ritz(problem, solver.iterate(zeros + 2))
+    vectors = solver.iterate(zeros + 2)
+    for vector in vectors:
+        vector.pointwiseMult(vector, solver.problem.scaled_by)
+    pairs = rayleigh_ritz(problem, vectors)
     destroy(*pairs.vectors)
     return int(np.count_nonzero(np.abs(pairs.values) <= small))

@@ -20,8 +20,8 @@ from sparsehess.runtime.row_layout import Layout
 # Rows whose sizes differ by less than this are left as they are.
 _ALIKE = 2.0**14
 
-# Sweeps of Ruiz's iteration: each halves the logarithm of what is left.
-_SWEEPS = 12
+# Passes by which variables without a mass are reached from those with one, and sweeps of Ruiz's iteration.
+_PASSES, _SWEEPS = 2, 12
 
 # Eigenvalues beyond two to this power, or below its inverse, are scaled too: their squares must be numbers.
 _EXTREME = 200
@@ -85,12 +85,12 @@ class AbsoluteRows:
         """Multiply all entries by two to a power. Not collective."""
         self._values, self.diagonal = np.ldexp(self._values, power), np.ldexp(self.diagonal, power)
 
-    def maxima(self, d: np.ndarray) -> np.ndarray:
-        """Return (n_local,) max_j d_i |a_ij| d_j. Collective."""
+    def largest(self, d: np.ndarray) -> np.ndarray:
+        """Return (n_local,) max_j |a_ij| d_j. Collective."""
         full = np.flatnonzero(np.diff(self._indptr))
-        result, scaled = np.zeros(self.layout.n_local), self._scaled(d)  # ranks without rows take part
+        result = np.zeros(self.layout.n_local)
         if len(full):
-            result[full] = d[full] * np.maximum.reduceat(scaled, self._indptr[full])
+            result[full] = np.maximum.reduceat(self._scaled(d), self._indptr[full])
         return result
 
     def sums(self, d: np.ndarray) -> np.ndarray:
@@ -181,7 +181,7 @@ def find_scales(A: PETSc.Mat, M: PETSc.Mat | None, layout: Layout) -> Scales:
         power = power if abs(power) > _EXTREME else 0
         a.shift_exponents(-power)
         typical = median(a.diagonal[both] / m.diagonal[both], comm)
-        d = _ruiz(a, m, typical or 1.0, comm)
+        d = _balance(a, m, typical or 1.0, comm)
         rows_a, rows_m = a.sums(d), m.semidefinite_sums(d)
         mass = rows_m > 0
         empty = layout.start + np.flatnonzero((rows_a == 0) & ~mass)
@@ -200,19 +200,31 @@ def find_scales(A: PETSc.Mat, M: PETSc.Mat | None, layout: Layout) -> Scales:
         m.close()
 
 
-def _ruiz(a: AbsoluteRows, m: AbsoluteRows, mass: float, comm: MPI.Comm) -> np.ndarray:
-    """Return (n_local,) powers of two that bring the row maxima of max(|A|, mass |M|) near 1. Collective."""
-    d = np.ones(a.layout.n_local)
-    for sweep in range(_SWEEPS):
-        size = np.maximum(a.maxima(d), m.maxima(d) * mass)
-        size[size == 0] = 1.0
-        if sweep == 0:
-            least = comm.allreduce(float(size.min(initial=np.inf)), MPI.MIN)
-            most = comm.allreduce(float(size.max(initial=0.0)), MPI.MAX)
-            if most <= _ALIKE * least:
-                power = int(np.frexp(most)[1]) // 2
-                return np.ldexp(d, -power) if 2 * abs(power) > _EXTREME else d
-        d /= np.sqrt(size)
+def _balance(a: AbsoluteRows, m: AbsoluteRows, mass: float, comm: MPI.Comm) -> np.ndarray:
+    """Return (n_local,) powers of two that bring the row maxima of max(|A|, mass |M|) near 1. Collective.
+
+    Variables with a mass by their diagonal; those without, such as multipliers, by what they are coupled to; rows
+    in which another entry is larger then, as of an indefinite A, by sweeps of Ruiz's iteration. Those sweeps alone
+    may make what a multiplier constrains as small as the multiplier is large: rows are even, and A is lost.
+    """
+    ones = np.ones(a.layout.n_local)
+    before = np.maximum(a.largest(ones), m.largest(ones) * mass)
+    before[before == 0] = 1.0
+    least = comm.allreduce(float(before.min(initial=np.inf)), MPI.MIN)
+    if comm.allreduce(float(before.max(initial=0.0)), MPI.MAX) <= _ALIKE * least:
+        return ones
+    heavy = m.diagonal > 0
+    own = np.maximum(a.diagonal, m.diagonal * mass)
+    d = np.where(heavy, 1 / np.sqrt(np.where(heavy, own, 1.0)), 0.0)
+    for _ in range(_PASSES):
+        coupled = a.largest(d)
+        light = (d == 0) & (coupled > 0)
+        d[light] = 1 / coupled[light]
+    alone = (d == 0) & (own > 0)
+    d[alone] = 1 / np.sqrt(own[alone])
+    d[d == 0] = 1.0
+    for _ in range(_SWEEPS):
+        d /= np.sqrt(np.maximum(d * np.maximum(a.largest(d), m.largest(d) * mass), 1.0))
     return np.exp2(np.round(np.log2(d)))
 
 
