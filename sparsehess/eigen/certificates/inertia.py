@@ -201,11 +201,10 @@ def _counted(problem: EigenProblem, pencil: EigenProblem, size: float, zero: flo
         below = {shift: counts.negative - apart for shift, counts in pivots.items()}
         negative, upto = below[-size], below[size]
         zeros, doubts = upto - negative, []
-        for near in (-size, size):
-            far = _WIDER * near
-            if below[far] != below[near]:
+        for low, high in (shifts[:2], shifts[2:]):
+            if below[low] != below[high]:
                 share = zero / size
-                doubts.append(f"{below[far]} below {share * far:.1e} but {below[near]} below {share * near:.1e}")
+                doubts.append(f"{below[low]} below {share * low:.1e} but {below[high]} below {share * high:.1e}")
         if any(counts.zero for counts in pivots.values()):
             doubts.append("pivots vanished")
         if not 0 <= negative <= upto <= problem.finite:

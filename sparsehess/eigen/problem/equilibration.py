@@ -87,10 +87,10 @@ class AbsoluteRows:
 
     def largest(self, d: np.ndarray) -> np.ndarray:
         """Return (n_local,) max_j |a_ij| d_j. Collective."""
-        full = np.flatnonzero(np.diff(self._indptr))
+        scaled, full = self._scaled(d), np.flatnonzero(np.diff(self._indptr))
         result = np.zeros(self.layout.n_local)
         if len(full):
-            result[full] = np.maximum.reduceat(self._scaled(d), self._indptr[full])
+            result[full] = np.maximum.reduceat(scaled, self._indptr[full])
         return result
 
     def sums(self, d: np.ndarray) -> np.ndarray:
