@@ -51,6 +51,9 @@ SYMMETRY = 1e-10
 # Mass of a direction that has none but for rounding, as a part of the sums of the rows of |M|.
 _LIGHT = 16 * _EPS
 
+# Times the error of its products that a residual of a matrix without entries is held to: each product has another.
+_PRODUCTS = 4.0
+
 # Steps of Lanczos that tell the size of a matrix of which only products are known.
 _STEPS = 12
 
@@ -425,7 +428,7 @@ class EigenProblem:
 
         Not collective. An assembled matrix is what it is: its pairs can be had to any tolerance, and are.
         """
-        return tol if self.assembled else max(tol, self.relative_error)
+        return tol if self.assembled else max(tol, _PRODUCTS * self.relative_error)
 
     def _check(self, symmetry: float) -> None:
         require_room(self.comm)
@@ -469,4 +472,4 @@ def slepc_tolerance(problem: EigenProblem, tol: float) -> float:
 
     Not collective. Clusters need them, and a Krylov space gains them in a step.
     """
-    return max(1e-2 * tol, 1e-13, min(tol, 0.0 if problem.assembled else problem.relative_error))
+    return max(1e-2 * tol, 1e-13, 0.0 if problem.assembled else problem.relative_error)

@@ -226,13 +226,16 @@ class PreconditionedSolver(ABC):
         eigenvalue is good to tol (its error is quadratic in the residual: Parlett 1998, theorem 11.7.1).
         For the smallest eigenvalues of a large matrix a backward error alone says nothing.
         """
-        norm_a, _ = self.problem.norms
+        problem, tol = self.problem, self.problem.held_to(self.tol)
+        norm_a, _ = problem.norms
         mean, heaviest = self._masses
         size, least = (mean**-0.5, heaviest**-0.5) if self._in_mass else (1.0, 1.0)
-        backward = 0.5 * self.tol * norm_a * least
-        relative = 0.1 * math.sqrt(self.tol) * abs(value) * mean * size
-        typical = norm_a / math.sqrt(self.problem.n)
-        floor = max(_FLOOR * self.tol, self.problem.relative_error) * typical * size
+        if tol > self.tol:  # the error of products, which every vector feels
+            return 0.9 * tol * norm_a * least
+        backward = 0.5 * tol * norm_a * least
+        relative = 0.1 * math.sqrt(tol) * abs(value) * mean * size
+        typical = norm_a / math.sqrt(problem.n)
+        floor = max(_FLOOR * tol, problem.relative_error) * typical * size
         return max(min(backward, relative), min(floor, backward))
 
     @property

@@ -183,3 +183,23 @@ def test_what_is_no_null_vector_is_not_projected_out(comm):
     rotor[:9] = np.cross([0.0, 0, 1], points[:3] - points[:3].mean(axis=0)).ravel()
     with pytest.raises(CheckError, match="null vector 6 is not"):
         sh.eigs(K, 3, nullspace=np.vstack([motions(points), rotor]), comm=comm)
+
+
+@pytest.mark.parametrize("method", ["krylovschur", "gd"])
+def test_noisy_products_of_a_shell(method, comm):
+    """Differences of noisy gradients, never assembled: pairs to the error of the products, with no word of it."""
+    n = 1500
+    random = np.random.default_rng((0, comm.rank))
+    d = np.r_[0.0, np.linspace(1, 2, n - 4), 5.0, 6.0, 7.0]
+    objective = sh.Objective(
+        x=np.ones(n),
+        gradient=lambda x: d * x + 1e-6 * random.standard_normal(n),
+        null_vectors=np.eye(n)[:1],
+        comm=comm,
+    )
+    with (
+        sh.MatrixFree(objective) as free,
+        sh.eigs(free, 3, which="largest", method=method, count="no") as found,
+    ):
+        assert (np.abs(found.eigenvalues - d[-3:]) <= found.errors).all() and found.errors.max() < 1e-2
+        assert 1e-8 < found.residuals.max() <= found.held_to
