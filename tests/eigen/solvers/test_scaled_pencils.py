@@ -128,6 +128,29 @@ def test_the_largest(name, comm):
         assert pencils.has_top(spectrum.eigenvalues, pencil)
 
 
+@pytest.mark.parametrize("factor", [1e14, 1e20])
+def test_a_tie_that_has_lost_the_digits_is_not_certified(factor, comm):
+    pencil = comm.bcast(
+        pencils.tied(plain("hb_lund"), np.random.default_rng(3), 5, factor) if comm.rank == 0 else None
+    )
+    assert pencil.lost(np.arange(6))
+    with sh.eigs(pencil.K, 6, mass=pencil.M, comm=comm, strict=False) as spectrum:
+        assert not spectrum.count.certified
+    assert not sh.inertia(pencil.K, mass=pencil.M, comm=comm).certified
+
+
+# A constraint's coefficients far above the stiffness, as of a penalty's size, and in a congruence.
+@pytest.mark.parametrize("size", [1e-15, 1e15])
+def test_coefficients_of_constraints_of_any_size(size, comm):
+    pencil = None
+    if comm.rank == 0:
+        rng = np.random.default_rng(8)
+        pencil = pencils.congruent(pencils.constrained(plain("hb_lund"), rng, 6, size), rng, 12, True)
+    pencil = comm.bcast(pencil)
+    with sh.eigs(pencil.K, 6, mass=pencil.M, comm=comm) as spectrum:
+        right(spectrum, pencil, np.arange(6), comm)
+
+
 @pytest.mark.parametrize("factor", [1e2, 1e5])
 def test_a_moderate_tie(factor, comm):
     pencil = comm.bcast(
