@@ -26,11 +26,17 @@ _IDLE = 2
 # Times that the shift may move nearer to a cluster.
 _NEARER = 3
 
+# Times that a search goes on from outside of what is left.
+_ROUNDS = 2
+
 # Restarts after which a solve from outside may stop for a shift nearer to a cluster.
 _RESTARTS = 6
 
 # How far past the pairs found a shift lies, over the size of an eigenvalue.
 _BESIDE = (1e-6, 1e-3, 1e-1)
+
+# So many that are missing are all sought, even where fewer are wanted.
+_FEW = 20
 
 # Tries of inverse iteration with a block.
 _BLOCKS = 2
@@ -78,14 +84,22 @@ def search_from_outside(search: ExtremalSearch) -> Iterator[Attempt]:
     problem, chosen = search.problem, bool(search.spec.options)  # how to search, by the caller
     if search.missing <= 0 or chosen or not problem.factorizes or problem.uncounted:
         return
-    solver = search.solvers.shifted()
-    for shift in search.target.find_outer_shifts(solver):
-        yield Attempt(search.wanted, search.spec.seed, shift=shift, cluster_after=_RESTARTS)
-        for _ in range(_NEARER):
-            nearer = None if solver.cluster is None else _nearer(solver, shift, *solver.cluster)
-            if nearer is None:
-                break
-            yield Attempt(search.wanted, search.spec.seed, wider=_WIDER, shift=nearer, cluster_after=_RESTARTS)
+    for _ in range(_ROUNDS):
+        solver = search.solvers.shifted()
+        for shift in search.target.find_outer_shifts(solver, search.values):
+            yield from _search_from(search, solver, shift)
+        if search.missing <= 0:
+            return
+
+
+def _search_from(search: ExtremalSearch, solver: KrylovSchur, shift: float) -> Iterator[Attempt]:
+    """Search at a shift outside of the spectrum, then from nearer where a cluster is far from it."""
+    yield Attempt(search.wanted, search.spec.seed, shift=shift, cluster_after=_RESTARTS)
+    for _ in range(_NEARER):
+        nearer = None if solver.cluster is None else _nearer(solver, shift, *solver.cluster)
+        if nearer is None:
+            return
+        yield Attempt(search.wanted, search.spec.seed, wider=_WIDER, shift=nearer, cluster_after=_RESTARTS)
 
 
 def _nearer(solver: KrylovSchur, shift: float, low: float, high: float) -> float | None:
@@ -140,25 +154,29 @@ def repair_by_count(search: ExtremalSearch) -> Iterator[Attempt]:
     """Count what was found; while eigenvalues are missing, search beside the found pairs.
 
     The edge past the last pair stays where it is while pairs are added before it. Where a repair brings nothing a
-    somewhat wider gap is looked for, in case rounding put an eigenvalue astride. Eigenvalues that no count tells
+    somewhat wider gap is looked for, in case rounding put an eigenvalue astride; where far more than the wanted
+    are missing, as in a large kernel, some are sought and the edge moves in. Eigenvalues that no count tells
     from the last wanted one need not all be found: it is enough that none is missing before them.
     """
     if not len(search.values):
         return
     target, counter, wanted = search.target, search.solvers.counter(), search.wanted
     past = count_past(target, search.pairs, wanted, counter)
-    before, idle = len(search.values), 0
+    before, idle, many = len(search.values), 0, False
     for attempt in range(_REPAIRS + 1):
         if attempt:
             idle = 0 if len(search.values) > before else idle + 1
-            if idle or not covers(target, search.pairs, wanted, past[0]):
+            if idle or many or not covers(target, search.pairs, wanted, past[0]):
                 past = count_past(target, search.pairs, wanted, counter, 30.0 if idle else 1.0)
         search.count = count = compare_with_count(target, search.pairs, wanted, counter, past, attempt)
         if count.certified or not past[1].margin > SAFE or attempt == _REPAIRS or idle == _IDLE:
             return
         before = len(search.values)
         missing = max(count.inertia - count.found, 1)
-        yield Attempt(missing, search.spec.seed + 1 + attempt, wider=_WIDER * (attempt + 1))
+        many = missing > max(wanted, _FEW)  # most of them alike, and not wanted
+        yield Attempt(
+            max(wanted, _FEW) if many else missing, search.spec.seed + 1 + attempt, wider=_WIDER * (attempt + 1)
+        )
 
 
 # What every search does, in this order; then what one does whose pairs are counted, and one whose are not.

@@ -137,8 +137,8 @@ class SpectrumTarget(ABC):
     def interval(self, edge: float) -> tuple[float, float]:
         """Return the interval that an edge stands for."""
 
-    def find_outer_shifts(self, solver: KrylovSchur) -> Iterator[float]:
-        """Factorize at shifts outside of the spectrum from which the wanted eigenvalues are the nearest.
+    def find_outer_shifts(self, solver: KrylovSchur, found: np.ndarray) -> Iterator[float]:
+        """Factorize at shifts outside of the spectrum but for what is found, the wanted eigenvalues the nearest.
 
         Collective. None where products are not what finds them.
         """
@@ -340,12 +340,12 @@ class _UpperEnd(SpectrumTarget):
         """Return the interval that an edge stands for. Not collective."""
         return (-edge, np.inf)
 
-    def find_outer_shifts(self, solver: KrylovSchur) -> Iterator[float]:
+    def find_outer_shifts(self, solver: KrylovSchur, found: np.ndarray) -> Iterator[float]:
         """Factorize at shifts outside of the spectrum from which the wanted eigenvalues are the nearest.
 
         Collective.
         """
-        yield _shift_above(self.problem, solver)
+        yield _shift_above(self.problem, solver, found)
 
 
 class Largest(_UpperEnd):
@@ -365,14 +365,14 @@ class LargestFinite(_UpperEnd, ShiftedTarget):
         """Factorize at a shift from which the wanted eigenvalues are the nearest, and return it. Collective."""
         if self.problem.uncounted:
             self._refuse_singular_mass()
-        return _shift_above(self.problem, solver)
+        return _shift_above(self.problem, solver, np.empty(0))
 
 
-def _shift_above(problem: EigenProblem, solver: KrylovSchur) -> float:
-    """Factorize above all finite eigenvalues, and return where. Collective."""
+def _shift_above(problem: EigenProblem, solver: KrylovSchur, found: np.ndarray) -> float:
+    """Factorize above all finite eigenvalues but those found, and return where. Collective."""
     shift = 2.0 * problem.scale or 1.0
     for _ in range(80):
-        if solver.shift_to(shift).positive == 0:
+        if solver.shift_to(shift).positive == np.count_nonzero(found > shift):
             return shift
         shift *= 4.0 if shift < 1e3 * problem.scale else 64.0
     raise InputError(f"no shift up to {shift:.3g} is above the finite eigenvalues")
@@ -407,14 +407,14 @@ class Magnitude(SpectrumTarget):
         """Return the interval that an edge stands for. Not collective."""
         return (-edge, edge) if edge < 0 else (-np.inf, np.inf)
 
-    def find_outer_shifts(self, solver: KrylovSchur) -> Iterator[float]:
+    def find_outer_shifts(self, solver: KrylovSchur, found: np.ndarray) -> Iterator[float]:
         """Factorize at shifts outside of the spectrum from which the wanted eigenvalues are the nearest.
 
         Collective.
         """
-        yield _shift_above(self.problem, solver)
+        yield _shift_above(self.problem, solver, found)
         shift = -2.0 * self.problem.scale or -1.0
-        while solver.shift_to(shift).negative:
+        while solver.shift_to(shift).negative != np.count_nonzero(found < shift):
             shift *= 4.0
         yield shift
 

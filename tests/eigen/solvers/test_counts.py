@@ -1,0 +1,130 @@
+"""Counts and their margins: what may be called certified, tried with what should not be."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+import sparsehess as sh
+from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
+from sparsehess.errors import CheckError, SparseHessError
+from support.cases import prescribed
+
+pytestmark = [pytest.mark.parallel([1, 2, 3]), pytest.mark.essential]
+
+
+def holds(spectrum):
+    low, high = spectrum.count.interval
+    inside = (spectrum.eigenvalues > low) & (spectrum.eigenvalues < high)
+    return bool((inside if low < high else ~inside).all())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_interval_of_a_count_holds_all_pairs(seed, comm):
+    rng = np.random.default_rng(seed)
+    values = np.sort(np.concatenate([np.repeat(rng.normal(size=6), rng.integers(1, 6, 6)), rng.normal(size=25)]))
+    matrix = prescribed(values, seed=seed)
+    for k in (1, 2, 5, 9):
+        for asked in ({"which": "smallest"}, {"which": "largest"}, {"which": "magnitude"}, {"target": 0.1}):
+            with sh.eigs(matrix, k, comm=comm, **asked) as found:
+                count = found.count
+                assert count.certified and count.found + count.group == count.inertia and holds(found)
+                distance = {"smallest": values, "largest": -values, "magnitude": -np.abs(values)}.get(
+                    asked.get("which"), np.abs(values - 0.1)
+                )
+                expected = np.sort(values[np.argsort(distance, kind="stable")[:k]])
+                assert np.abs(np.abs(found.eigenvalues) - np.abs(expected)).max() < 1e-10
+
+
+@pytest.mark.parametrize("many", [40, 300])
+def test_a_few_of_a_large_kernel(many, comm):
+    values = np.concatenate([[-1.0, -0.5], np.zeros(many), np.linspace(1, 4, 30)])
+    with sh.eigs(prescribed(values, seed=1), 7, comm=comm) as found:
+        assert np.abs(found.eigenvalues - [-1, -0.5, 0, 0, 0, 0, 0]).max() < 1e-12
+        assert found.count.certified and found.count.group == many + 2 - found.count.found > 0
+
+
+def test_a_group_is_no_excuse_for_what_is_missing_before_it(monkeypatch, comm):
+    """All before the group is counted: a solver that hides the lowest of all is found out."""
+    values = np.concatenate([[-1.0, -0.5], np.zeros(40), np.linspace(1, 4, 30)])
+    honest = KrylovSchur.solve
+
+    def solve(self, *arguments, **named):
+        kept = []
+        for vector in honest(self, *arguments, **named):
+            image = vector.duplicate()
+            self.problem.A.mult(vector, image)
+            hidden = abs(image.dot(vector) / vector.dot(vector) + 0.5) < 1e-3
+            image.destroy()
+            if hidden:
+                vector.destroy()
+            else:
+                kept.append(vector)
+        return kept
+
+    monkeypatch.setattr(KrylovSchur, "solve", solve)
+    with pytest.raises(SparseHessError):
+        sh.eigs(prescribed(values, seed=1), 7, comm=comm)
+
+
+def test_a_margin_is_how_far_the_shift_is_over_what_rounding_moves(comm):
+    values = np.concatenate([[0.5], np.linspace(1, 2, 60)])
+    with EigenProblem.of(prescribed(values, seed=2), comm=comm) as problem:
+        solver = KrylovSchur(problem, True, {}, tol=1e-8)
+        margins = []
+        for away in (1e-2, 1e-5, 1e-8, 1e-11):
+            solver.shift_to(0.5 + away)
+            margins.append(solver.margin())
+        solver.close()
+    for away, margin in zip((1e-2, 1e-5, 1e-8, 1e-11), margins, strict=True):
+        assert 1e-2 * away / 2.2e-16 < margin < 10 * away / 1.1e-16
+
+
+@pytest.mark.parametrize("units", [1.0, 2.0**40])
+@pytest.mark.parametrize("penalty", [2.0**60, 2.0**75])
+def test_a_tie_that_has_eaten_the_digits_is_not_certified(penalty, units, comm):
+    """Between two parts of a chain: what holds the second is in the last digits of its stiff entry, or gone."""
+    n = 20
+    K = sp.diags([-np.ones(n - 1), np.full(n, 2.0), -np.ones(n - 1)], [-1, 0, 1]).tolil()
+    K[9, 10] = K[10, 9] = -penalty
+    K[9, 9] = K[10, 10] = penalty + 1.0
+    D = sp.diags(np.where(np.arange(n) % 3, 1.0, units))
+    with pytest.raises(CheckError, match=r"digits|certain|missed"):
+        sh.eigs((D @ K @ D).tocsr(), 3, mass=(D @ D).tocsr(), comm=comm)
+    assert not sh.inertia((D @ K @ D).tocsr(), mass=(D @ D).tocsr(), comm=comm).certified
+
+
+@pytest.mark.parametrize("penalty", [1e6, 1e12, 1e20, 1e30])
+def test_a_support_by_a_penalty_decides_nothing(penalty, comm):
+    n = 40
+    K = sp.diags([-np.ones(n - 1), np.full(n, 2.0), -np.ones(n - 1)], [-1, 0, 1]).tolil()
+    K[0, 0] += penalty
+    K[-1, -1] += penalty
+    free = np.linalg.eigvalsh(K.toarray()[1:-1, 1:-1])
+    moved = 4 / penalty  # by what a support gives way
+    with sh.eigs(K.tocsr(), 5, comm=comm) as found:
+        assert np.abs(found.eigenvalues - free[:5]).max() < 1e-12 + moved and found.count.certified
+    with sh.eigs(K.tocsr(), interval=(0.0, free[5] + 1e-3), comm=comm) as found:
+        assert found.converged == 6 and found.count.certified
+    with sh.eigs(K.tocsr(), 4, target=float(free[20]), comm=comm) as found:
+        assert np.abs(found.eigenvalues[:, None] - free).min(axis=1).max() < 1e-12 + moved and holds(found)
+    with sh.eigs(K.tocsr(), 3, which="largest", comm=comm) as found:
+        assert np.abs(found.eigenvalues[-2:] / penalty - 1).max() < 10 / penalty + 1e-9
+        assert found.eigenvalues[0] == pytest.approx(free[-1], abs=1e-9 + moved)
+    signs = sh.inertia(K.tocsr(), comm=comm)
+    assert (signs.negative, signs.zero, signs.positive, signs.certified) == (0, 0, n, True)
+
+
+def test_an_eigenvalue_just_beyond_an_end_is_not_returned(comm):
+    values = np.array([1.0, 2.0, 3.0, 3.0 + 1e-9, 3.1, 4.0])
+    with sh.eigs(sp.diags(values).tocsr(), interval=(1.0, 3.0), comm=comm) as found:
+        assert np.abs(found.eigenvalues - [1.0, 2.0, 3.0]).max() < 1e-14 and found.count.certified and holds(found)
+
+
+def test_the_largest_where_they_are_dense(comm):
+    n = 1500
+    K = sp.diags([-np.ones(n - 1), np.full(n, 2.0), -np.ones(n - 1)], [-1, 0, 1]).tocsr()
+    exact = 2 - 2 * np.cos(np.pi * np.arange(1, n + 1) / (n + 1))
+    for which in ("largest", "magnitude"):
+        with sh.eigs(K, 4, which=which, comm=comm) as found:
+            assert np.abs(found.eigenvalues - exact[-4:]).max() < 1e-12 and found.count.certified
