@@ -128,7 +128,7 @@ class AbsoluteRows:
             self._scatter = None
 
 
-class Scales(NamedTuple):
+class PencilScales(NamedTuple):
     """How a pencil is scaled, and what it is like then.
 
     Attributes
@@ -164,7 +164,7 @@ class Scales(NamedTuple):
         return all(comm.allgather(same))
 
 
-def find_scales(A: PETSc.Mat, M: PETSc.Mat | None, layout: Layout) -> Scales:
+def find_scales(A: PETSc.Mat, M: PETSc.Mat | None, layout: Layout) -> PencilScales:
     """Return the symmetric scaling of an assembled pencil by powers of two.
 
     Collective. All row maxima of max(|D A D|, s |D M D|) come to lie near 1, with s the median of |a_ii| / m_ii:
@@ -185,7 +185,7 @@ def find_scales(A: PETSc.Mat, M: PETSc.Mat | None, layout: Layout) -> Scales:
         rows_a, rows_m = a.sums(d), m.semidefinite_sums(d)
         mass = rows_m > 0
         empty = layout.start + np.flatnonzero((rows_a == 0) & ~mass)
-        return Scales(
+        return PencilScales(
             d=d,
             power=power,
             rows_a=rows_a,

@@ -14,7 +14,7 @@ import numpy as np
 
 from sparsehess.derivatives.units import Units
 from sparsehess.eigen.problem.equilibration import (
-    Scales,
+    PencilScales,
     add_to_diagonal,
     fill_diagonal,
     find_scales,
@@ -295,7 +295,7 @@ class EigenProblem:
         return ""
 
     @cached_property
-    def scales(self) -> Scales:
+    def scales(self) -> PencilScales:
         """How rows are scaled alike, and sizes of rows and of eigenvalues; shells stay as they are."""
         if self.assembled:
             return find_scales(self.A, self.M, self.layout)
@@ -305,7 +305,7 @@ class EigenProblem:
         middle = (size + error) / (median(masses, self.comm) or 1.0)
         norm_m = 1.0 if self.M is None else self.M.norm(PETSc.NormType.FROBENIUS)
         rows = np.full(self.layout.n_local, size + error)
-        return Scales(ones, 0, rows, masses, middle, middle, (size, norm_m), np.empty(0, np.int64))
+        return PencilScales(ones, 0, rows, masses, middle, middle, (size, norm_m), np.empty(0, np.int64))
 
     @cached_property
     def equilibrated(self) -> EigenProblem:
