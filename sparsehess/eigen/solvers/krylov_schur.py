@@ -139,7 +139,7 @@ class KrylovSchur:
         kind = SLEPc.EPS.ProblemType
         eps.setProblemType(kind.HEP if problem.M is None else kind.GHEP)
         eps.setTolerances(tol=self.tol)
-        # Purification matters where masses are none or far apart; near null vectors it brings them back, amplified.
+        # Purification matters where masses are none or far apart; near null vectors it brings them back.
         eps.setPurify(problem.massless > 0 or problem.scaled_by is not None)
         eps.getST().setType("sinvert" if self.invert else "shift")
         self._sound = True  # whether all that it did went well
