@@ -8,12 +8,13 @@ What is certified of eigenpairs (λ, x) of A x = λ M x, A symmetric and M symme
    all rows are of about one size. Eigenvalues and inertia of a pencil do not change under a congruence
    (Sylvester), and a power of two rounds nothing. So neither units of variables nor numbers that stand
    for infinity, such as penalties on supports, decide what is small.
-2. Each pair. The residual |A x - λ M x| is computed anew from the matrices and the vector, and is no more
-   than the tolerance times |A| |x| + min(|λ| |M x|, |A x|): the pair is an exact one of a matrix that is
+2. Each pair. The residual |r| = |A x - λ M x| is computed anew from the matrices and the vector, and is no
+   more than the tolerance times |A| |x| + min(|λ| |M x|, |A x|): the pair is an exact one of a matrix that is
    that near. Or |D⁻¹ r| is no more than the tolerance times |λ| |D x|, D² the sums of the rows of |M|: it is
    one of a mass that is that near row by row, as eigenvalues that penalties make are. λ is the Rayleigh
-   quotient of x to 1e-8 of it, or to a thousand times what the last digits of the entries can move it. The vectors are M-orthogonal to 1e-8. From these follows that an eigenvalue is
-   near each λ, not which one in the order it is, nor that there is no other.
+   quotient of x to 1e-8 of it, or to a thousand times what the last digits of the entries can move it. The
+   vectors are M-orthogonal to 1e-8. From these follows that an eigenvalue is near each λ, not which one in
+   the order it is, nor that there is no other.
 3. None missed. A - σM = L D Lᵀ at each end σ of the interval of the count. By Sylvester's law there are as
    many eigenvalues below σ as D has negative ones (1 x 1 and 2 x 2 pivots), and the difference between two
    ends is the number in between. The count is certified if it is the number of pairs found, if all pairs
