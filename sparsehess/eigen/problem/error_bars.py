@@ -12,12 +12,15 @@ from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.runtime import PETSc
 
 # Rounding, and errors of a matrix, that an eigenvalue must exceed not to be zero.
-_ROUNDINGS, _ERRORS = 1e3, 10.0
+_ROUNDINGS, _ERRORS = 8.0, 10.0
 
 # An eigenvalue is lost that the last digits of entries move by this part of itself, and of a middle one.
 _LOST, _LOST_OF_MIDDLE = 1e-2, 1e-8
 
 _EPS = float(np.finfo(float).eps)
+
+# Error of an eigenvector.
+_OF_VECTORS = 1e3 * _EPS
 
 
 class ErrorBars(NamedTuple):
@@ -58,7 +61,7 @@ def error_bars(problem: EigenProblem, values: np.ndarray, vectors: list[PETSc.Ve
     large = roundings > _LOST_OF_MIDDLE * problem.scale
     lost = large & (roundings > _LOST * np.abs(values))
     # To first order; to second by an error of the vector, where nothing resists it.
-    rounding = _ROUNDINGS * _EPS * (rows + _ROUNDINGS * _EPS * problem.scale)
+    rounding = _ROUNDINGS * _EPS * rows + _OF_VECTORS**2 * problem.scale
     known, relative = problem.entry_errors, problem.relative_error
     if known is None and not relative > 0:
         return ErrorBars(None, None, (np.abs(values) <= rounding) & ~lost, roundings, lost)

@@ -66,10 +66,6 @@ class RitzPairs(NamedTuple):
         """(m,) distance from each eigenvalue within which a count cannot tell others from it."""
         return np.maximum(_RELATIVE * np.abs(self.values), ROUNDING * self.resolutions)
 
-    def zeros(self, relative_error: float) -> np.ndarray:
-        """Return (m,) whether each eigenvalue is zero to the accuracy of the matrix. Not collective."""
-        return np.abs(self.values) <= max(1e3, 10 * relative_error / _EPS) * self.resolutions
-
     def select(self, chosen: np.ndarray) -> RitzPairs:
         """Return the pairs of a mask (m,), and destroy the vectors of the others. Collective."""
         destroy(*(vector for vector, kept in zip(self.vectors, chosen, strict=True) if not kept))

@@ -106,7 +106,7 @@ def _spectrum(
         orthogonality=pairs.orthogonality,
         count=search.count,
         uncounted="" if search.count else uncounted,
-        zeros=int(np.count_nonzero(pairs.zeros(problem.relative_error))),
+        zeros=0,
         asked=search.wanted,
         advice=advice,
         iterations=search.solvers.iterations,

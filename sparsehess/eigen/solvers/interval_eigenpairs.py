@@ -267,7 +267,7 @@ def _spectrum(
         orthogonality=pairs.orthogonality,
         count=count,
         uncounted=problem.uncounted,
-        zeros=int(np.count_nonzero(pairs.zeros(problem.relative_error))),
+        zeros=0,
         asked=len(pairs.values) + (max(count.inertia - count.found, 0) if count else 0),
         advice="",
         iterations=finder.iterations,
