@@ -232,8 +232,8 @@ def _opener(path: Path) -> Callable[[Path, str], Any]:
 class _Entries(io.RawIOBase):
     """The stream of a file of format coordinate behind its head, as SciPy reads it without harm.
 
-    A new head says general: what its symmetry stands for is seen to here. Exponents may be Fortran's, 1.5D+03. The
-    last line ends, and a zero byte becomes a question mark, which the reader refuses: it runs beyond both.
+    A new head says general: what its symmetry stands for is seen to here. Exponents may be Fortran's, 1.5D+03, and
+    comments stand among the entries. The last line ends, and a zero byte becomes a question mark, which the reader refuses: it runs beyond both.
     """
 
     def __init__(self, stream: BinaryIO, head: MatrixMarketHead) -> None:
@@ -247,13 +247,24 @@ class _Entries(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer; return the number of bytes read. Not collective."""
-        data = self._left or self._stream.read(len(buffer)).translate(_AS_READ)
+        data = self._left or self._without_comments(len(buffer)).translate(_AS_READ)
         if not data and self._more:
             self._more, data = False, b"\n"
         self._left = data[len(buffer) :]
         data = data[: len(buffer)]
         buffer[: len(data)] = data
         return len(data)
+
+    def _without_comments(self, size: int) -> bytes:
+        """Return about so many bytes of whole or broken lines, without those that are comments; none at the end."""
+        while data := self._stream.read(size):
+            if b"%" not in data:
+                return data
+            lines = (data + self._stream.readline()).splitlines(keepends=True)
+            kept = b"".join(line for line in lines if not line.lstrip().startswith(b"%"))
+            if kept:
+                return kept
+        return b""
 
 
 def _dense(path: Path, told: MatrixMarketHead) -> tuple[np.ndarray, tuple[str, ...]]:

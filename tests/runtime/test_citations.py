@@ -61,11 +61,11 @@ def keys(text):
             {"Polizzi2009", "TangPolizzi2014", "GavinPolizzi2018", *INERTIA},
         ),
         ("inertia m.npz", INERTIA),
-        ("density m.npz", {"LinSaadYang2016", "UbaruChenSaad2017", *LANCZOS}),
+        ("density m.npz --method lanczos", {"LinSaadYang2016", "UbaruChenSaad2017", *LANCZOS}),
         ("density m.npz --method chebyshev", {"WeisseWelleinAlvermannFehske2006", *LANCZOS}),
         ("trace m.npz", set()),  # a sum of the diagonal
         ("trace m.npz --method xtrace", {"EpperlyTroppWebber2024"}),
-        ("trace m.npz --function logdet", {"Hutchinson1990", "UbaruChenSaad2017", *LANCZOS}),
+        ("trace m.npz --function logdet --method hutchinson", {"Hutchinson1990", "UbaruChenSaad2017", *LANCZOS}),
         ("trace m.npz --function logdet --method hutch++", {"MeyerMuscoMuscoWoodruff2021", *LANCZOS}),
         ("color m.npz", {"ColemanMore1984", "GoldfarbToint1984"}),
         ("color shuffled.npz --coloring cpr", {"CurtisPowellReid1974", "ColemanMore1983"}),

@@ -139,7 +139,7 @@ def check_shells(comm):
     for which in ("smallest", "largest"):
         spectrum = sh.eigs(mat, 4, which=which)
         assert np.abs(spectrum.eigenvalues - wanted(exact, 4, which)).max() < 1e-10
-        assert "matrix-free" in spectrum.uncounted
+        assert "complex" in spectrum.uncounted  # few rows are made whole, and nothing counts
         spectrum.close()
     for method in ("filter", "dense"):
         spectrum = sh.eigs(mat, interval=(low, high), method=method)

@@ -211,7 +211,8 @@ def _balance(a: AbsoluteRows, m: AbsoluteRows, mass: float, comm: MPI.Comm) -> n
     before = np.maximum(a.largest(ones), m.largest(ones) * mass)
     before[before == 0] = 1.0
     least = comm.allreduce(float(before.min(initial=np.inf)), MPI.MIN)
-    if comm.allreduce(float(before.max(initial=0.0)), MPI.MAX) <= _ALIKE * least:
+    most = comm.allreduce(float(before.max(initial=0.0)), MPI.MAX)
+    if most <= _ALIKE * least and least > 2.0**-_EXTREME and most < 2.0**_EXTREME:
         return ones
     heavy = m.diagonal > 0
     own = np.maximum(a.diagonal, m.diagonal * mass)

@@ -186,6 +186,8 @@ def shortfall(spectrum: Spectrum) -> Exception | None:
             f"{spectrum.roundings[first]:.2g}; large entries, such as penalties that tie two parts, leave nothing "
             "of what is beside them: take smaller ones, or multipliers"
         )
+    if spectrum.converged < spectrum.asked and spectrum.advice:
+        return NotConverged(f"{spectrum.converged} of {spectrum.asked} eigenpairs: {spectrum.advice}")
     if spectrum.count is not None and not spectrum.count.certified:
         if spectrum.count.found == spectrum.count.inertia and spectrum.count.margin is not None:
             return CheckError(

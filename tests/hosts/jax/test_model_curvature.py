@@ -99,7 +99,7 @@ def test_some_arrays_alone(comm):
     with sh.MatrixFree(whole) as free:
         found = sh.block_traces(free, group_labels(groups, whole.n), samples=100)
         wanted = [np.trace(exact[:16, :16]), np.trace(exact[16:, 16:])]
-        assert (np.abs(found.traces - wanted) < 5 * found.stderr).all()
+        assert (np.abs(found.traces - wanted) < 5 * found.stderr + 1e-12).all()  # exact, of so few variables
         with sh.eigs(free, 3, which="largest", count="no") as top:
             np.testing.assert_allclose(np.sort(top.eigenvalues), np.linalg.eigvalsh(exact)[-3:], atol=1e-9)
 

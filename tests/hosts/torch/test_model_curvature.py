@@ -196,7 +196,7 @@ def test_layers(comm):
             np.testing.assert_allclose(found.spectrum(43), union, atol=1e-14)
         traces = sh.block_traces(free, group_labels(groups, objective.n), samples=200)
     wanted = [np.trace(part) for part in parts]
-    assert (np.abs(traces.traces - wanted) < 5 * traces.stderr).all()
+    assert (np.abs(traces.traces - wanted) < 5 * traces.stderr + 1e-12).all()  # exact, of so few variables
     with pytest.raises(InputError, match="18 of 43 variables are in no group"):
         group_labels({"0": groups["0"]}, 43)
 
