@@ -233,7 +233,8 @@ class _Entries(io.RawIOBase):
     """The stream of a file of format coordinate behind its head, as SciPy reads it without harm.
 
     A new head says general: what its symmetry stands for is seen to here. Exponents may be Fortran's, 1.5D+03, and
-    comments stand among the entries. The last line ends, and a zero byte becomes a question mark, which the reader refuses: it runs beyond both.
+    comments stand among the entries. The last line ends, and a zero byte becomes a question mark, which the reader
+    refuses: it runs beyond both.
     """
 
     def __init__(self, stream: BinaryIO, head: MatrixMarketHead) -> None:
@@ -256,7 +257,7 @@ class _Entries(io.RawIOBase):
         return len(data)
 
     def _without_comments(self, size: int) -> bytes:
-        """Return about so many bytes of whole or broken lines, without those that are comments; none at the end."""
+        """Return about so many bytes of whole or broken lines without those of comments; none at the end."""
         while data := self._stream.read(size):
             if b"%" not in data:
                 return data
