@@ -23,7 +23,7 @@ What is certified of eigenpairs (λ, x) of A x = λ M x, A symmetric and M symme
    of the rows of |A| + |σ||M|, the inertia stays as it is while |xᵀEx| < |μ| xᵀWx for all x, μ the
    eigenvalue of least size of (A - σM) x = μ W x (Weyl): no unit of a variable, and no large entry elsewhere,
    plays a part. The margin is |μ| over the size of E in the same measure, the least one of the ends. Both are
-   measured at the factors themselves, by three steps of inverse iteration from a random vector, E by the
+   measured at the factors themselves, by two to four steps of inverse iteration from a random vector, E by the
    residuals of the solves, and E is not taken to be less than half of the last digit of each entry. With a
    margin above 1 no eigenvalue has changed sides. Assumed is that inverse iteration shows the least |μ|, and
    the effect of E, to within the factor of ten that is asked for beyond that: measured, not proven.

@@ -50,8 +50,8 @@ _ROOM = (200, 1000, 10000)
 # So many times the width of a cluster away, a shift is too far from it.
 _FAR = 20.0
 
-# Steps of inverse iteration that measure how safe a count is.
-_STEPS = 3
+# Steps of inverse iteration that measure how safe a count is, and a margin at which two are enough.
+_STEPS, _AMPLE = 4, 1e6
 
 _EPS = float(np.finfo(float).eps)
 
@@ -426,7 +426,7 @@ class KrylovSchur:
         x, y, b, r = (problem.A.createVecRight() for _ in range(4))
         try:
             x.setArray(draw_normal(problem.layout, 104729))
-            for _ in range(_STEPS):
+            for step in range(_STEPS):
                 problem.null_space.project(x)
                 here = x.getArray(readonly=True)
                 size = problem.comm.allreduce(float(rows @ np.abs(here) ** 2))
@@ -447,6 +447,8 @@ class KrylovSchur:
                     return 0.0
                 least = min(least, float(terms[1]) ** -0.5)
                 error = max(error, float(terms[0] / terms[1]))
+                if step > 0 and least > _AMPLE * error:
+                    break  # the next steps cannot make so much of a difference
                 x, y = y, x
         finally:
             destroy(x, y, b, r)
