@@ -16,6 +16,7 @@ from sparsehess.eigen.problem.petsc_options import PREFIX, Options
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rayleigh_ritz import project_out, rayleigh_ritz
 from sparsehess.eigen.problem.solver_pool import SolverPool
+from sparsehess.eigen.solvers.count_margin import measure_margin
 from sparsehess.eigen.solvers.projected_inverse import ProjectedInverse
 from sparsehess.eigen.solvers.solve_monitor import (
     OnProgress,
@@ -31,7 +32,6 @@ from sparsehess.runtime import (
     PETSc,
     SLEPc,
     complex_scalars,
-    destroy,
     error_code,
     has_package,
     readable_errors,
@@ -49,9 +49,6 @@ _ROOM = (200, 1000, 10000)
 
 # So many times the width of a cluster away, a shift is too far from it.
 _FAR = 20.0
-
-# Steps of inverse iteration that measure how safe a count is, and a margin at which two are enough.
-_STEPS, _AMPLE = 4, 1e6
 
 _EPS = float(np.finfo(float).eps)
 
@@ -408,51 +405,8 @@ class KrylovSchur:
         return vectors
 
     def margin(self) -> float:
-        """Return how safe the count of the last factorization is: above 1 no change that is known of can move it.
-
-        Collective. With W the diagonal of sums of rows of |A| + |σ||M|, a symmetric change E of A - σM leaves
-        its inertia as it is while |xᵀEx| < |μ| xᵀWx for all x, μ the eigenvalue of least size of
-        (A - σM) x = μ W x: by Weyl's theorem on W^(-1/2) (A - σM) W^(-1/2). Rounding half of the last digit of
-        each entry is an E of ε/2, whatever the units of variables. That of the factorization is measured: steps
-        y ← F⁻¹Wx of inverse iteration end in the vectors that are moved most easily, whose residuals
-        r = Wx - (A - σM)y = Ey tell |y|ᵀ|r| / yᵀWy, and whose growth tells |μ|, or more where they have not come
-        to it; hence `SAFE`.
-        """
-        problem, shift = self.problem, self.shift or 0.0
-        ksp = self._solver().getST().getKSP()
-        rows = problem.scales.rows_a + abs(shift) * problem.scales.rows_m
-        rows[rows == 0] = 1.0
-        least, error = np.inf, 0.5 * _EPS
-        x, y, b, r = (problem.A.createVecRight() for _ in range(4))
-        try:
-            x.setArray(draw_normal(problem.layout, 104729))
-            for step in range(_STEPS):
-                problem.null_space.project(x)
-                here = x.getArray(readonly=True)
-                size = problem.comm.allreduce(float(rows @ np.abs(here) ** 2))
-                if not size > 0:
-                    return np.inf  # null vectors span all
-                b.setArray(rows * here / size**0.5)
-                problem.null_space.project_image(b)
-                with readable_errors("measuring a factorization"):
-                    ksp.solve(b, y)
-                problem.A.mult(y, r)
-                r.aypx(-1.0, b)  # b - A y
-                _add_image(problem.M, y, shift, r)
-                problem.null_space.project_image(r)
-                here = np.abs(y.getArray(readonly=True))
-                terms = np.array([here @ np.abs(r.getArray(readonly=True)), rows @ here**2])
-                problem.comm.Allreduce(MPI.IN_PLACE, terms)
-                if not (np.isfinite(terms).all() and terms[1] > 0):
-                    return 0.0
-                least = min(least, float(terms[1]) ** -0.5)
-                error = max(error, float(terms[0] / terms[1]))
-                if step > 0 and least > _AMPLE * error:
-                    break  # the next steps cannot make so much of a difference
-                x, y = y, x
-        finally:
-            destroy(x, y, b, r)
-        return least / error
+        """Return how safe the count of the last factorization is; see `measure_margin`. Collective."""
+        return measure_margin(self.problem, self._solver().getST().getKSP(), self.shift or 0.0)
 
     def refuse_unused(self) -> None:
         """Raise InputError for options of the caller that nothing has used. Not collective."""
@@ -482,17 +436,6 @@ def _give_new_basis(eps: SLEPc.EPS) -> None:
     basis.setOptionsPrefix(PREFIX)
     eps.setBV(basis)
     basis.destroy()  # but for the solver's reference
-
-
-def _add_image(M: PETSc.Mat | None, x: PETSc.Vec, factor: float, to: PETSc.Vec) -> None:
-    """Add factor times M x, of x where M is None, to a vector. Collective."""
-    if M is None:
-        to.axpy(factor, x)
-        return
-    image = to.duplicate()
-    M.mult(x, image)
-    to.axpy(factor, image)
-    image.destroy()
 
 
 def _aim(eps: SLEPc.EPS, target: float) -> None:
