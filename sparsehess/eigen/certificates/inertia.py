@@ -223,21 +223,22 @@ def _counted(problem: EigenProblem, pencil: EigenProblem, size: float, zero: flo
 
 
 def _number_of_small(problem: EigenProblem, solver: KrylovSchur, size: float, zeros: int) -> int:
-    """Return how many of the eigenvalues that are zero to their rows are so to the others, too. Collective.
+    """Return how many of the eigenvalues that are zero to their rows are so to the others, too.
 
-    A few by their vectors, which inverse iteration finds at once; of many the count has to be as large.
+    Collective. By a count, and of a few by their vectors as well, which inverse iteration finds at once.
     """
     small = _WIDER * problem.zero
-    if zeros > _FEW:
-        counter = KrylovSchur(problem, True, {}, tol=1e-8)
-        try:
-            return counter.shift_to(small).negative - counter.shift_to(-small).negative
-        finally:
-            counter.close()
+    counter = KrylovSchur(problem, True, {}, tol=1e-8)
+    try:
+        counted = counter.shift_to(small).negative - counter.shift_to(-small).negative
+    finally:
+        counter.close()
+    if zeros > _FEW or counted < zeros:
+        return counted
     solver.shift_to(-size)
     vectors = solver.iterate(zeros + 2)
     for vector in vectors:
         vector.pointwiseMult(vector, solver.problem.scaled_by)
     pairs = rayleigh_ritz(problem, vectors)
     destroy(*pairs.vectors)
-    return int(np.count_nonzero(np.abs(pairs.values) <= small))
+    return min(counted, int(np.count_nonzero(np.abs(pairs.values) <= small)))
