@@ -228,6 +228,8 @@ def _number_of_small(problem: EigenProblem, solver: KrylovSchur, size: float, ze
     Collective. By a count, and of a few by their vectors as well, which inverse iteration finds at once.
     """
     small = _WIDER * problem.zero
+    if small == 0.0:
+        return zeros  # there are no entries
     counter = KrylovSchur(problem, True, {}, tol=1e-8)
     try:
         counted = counter.shift_to(small).negative - counter.shift_to(-small).negative
