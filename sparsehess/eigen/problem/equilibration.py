@@ -101,10 +101,12 @@ class AbsoluteRows:
     def semidefinite_sums(self, d: np.ndarray) -> np.ndarray:
         """Return (n_local,) mᵢ with |x|ᵀ |D A D| |x| ≤ Σ mᵢ |xᵢ|² of a semidefinite A.
 
-        Collective. The sums of rows, or where that is less the diagonal times the number of entries, for
-        |aᵢⱼ| ≤ √(aᵢᵢ aⱼⱼ): a light variable beside heavy ones has large entries in its row.
+        Collective. The sums of rows of A scaled to a diagonal of ones, times the diagonal: for any t,
+        2 |xᵢ| |xⱼ| ≤ t |xᵢ|² + |xⱼ|² / t, here t² = aᵢᵢ / aⱼⱼ. A light variable beside heavy ones has large
+        entries in its row, which the sums of rows as they are would count as its own.
         """
-        return np.minimum(self.sums(d), d**2 * self.diagonal * np.diff(self._indptr))
+        root = np.where(self.diagonal > 0, 1 / np.sqrt(np.where(self.diagonal > 0, self.diagonal, 1.0)), 0.0)
+        return d**2 * self.diagonal * self.sums(root)
 
     def frobenius(self, d: np.ndarray) -> float:
         """Return the Frobenius norm of D A D, whose entries must not be extreme. Collective."""

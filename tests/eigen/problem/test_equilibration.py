@@ -109,3 +109,16 @@ def test_a_variable_without_stiffness_and_mass_is_held(comm):
         assert np.abs(found.eigenvalues - exact[:5]).max() < 1e-9 * exact[-1] and found.count.certified
         for vector in found.vectors:
             assert np.abs(whole(comm, vector.getArray())[13]) < 1e-12
+
+
+def test_the_weights_of_a_mass_bound_its_quadratic_form(comm):
+    """A heavy variable among light ones, where sums of rows alone would say far too much of the light."""
+    rng = np.random.default_rng(9)
+    size = np.r_[1e6, np.ones(12), np.full(12, 1e-9)]
+    root = rng.normal(size=(25, 25)) * size[:, None] ** 0.5
+    M = root @ root.T
+    with EigenProblem.of(np.eye(25), mass=sp.csr_matrix(M), comm=comm) as problem:
+        d, weights = whole(comm, problem.scales.d), whole(comm, problem.scales.rows_m)
+    scaled = np.abs(d[:, None] * M * d)
+    assert np.linalg.eigvalsh(np.diag(weights) - scaled)[0] >= -1e-9 * weights.max()
+    assert (weights <= 25 * np.diag(scaled) * (1 + 1e-12)).all()
