@@ -13,6 +13,7 @@ import numpy as np
 
 from sparsehess import errors, runtime
 from sparsehess.commands import flag_groups
+from sparsehess.commands.input_facts import input_differences, input_facts, rounding_facts
 from sparsehess.commands.inputs import drop_entries, open_input, open_known_vectors
 from sparsehess.commands.output import SCHEMA, answer, process_facts, refuse_solver_options
 from sparsehess.commands.reports import plots
@@ -26,9 +27,6 @@ from sparsehess.commands.summaries import (
     eigs_lines,
     hessian_lines,
     inertia_lines,
-    input_differences,
-    input_facts,
-    rounding_facts,
     sparsified_line,
 )
 from sparsehess.eigen.certificates.certificate import certify_pairs, recount

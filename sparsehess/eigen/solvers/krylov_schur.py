@@ -16,13 +16,12 @@ from sparsehess.eigen.problem.petsc_options import PREFIX, Options
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rayleigh_ritz import project_out, rayleigh_ritz
 from sparsehess.eigen.problem.solver_pool import SolverPool
+from sparsehess.eigen.solvers.cluster_monitor import ClusterMonitor
 from sparsehess.eigen.solvers.count_margin import measure_margin
 from sparsehess.eigen.solvers.projected_inverse import ProjectedInverse
 from sparsehess.eigen.solvers.solve_monitor import (
     OnProgress,
     OnRestart,
-    SolveMonitor,
-    copy_columns,
     ignore_progress,
     ignore_restart,
 )
@@ -46,9 +45,6 @@ _NO_MEMORY = (-13, -19, -22)
 
 # Percent of room for pivoting that are tried where the first does not suffice.
 _ROOM = (200, 1000, 10000)
-
-# So many times the width of a cluster away, a shift is too far from it.
-_FAR = 20.0
 
 _EPS = float(np.finfo(float).eps)
 
@@ -343,7 +339,7 @@ class KrylovSchur:
                 eps.cancelMonitor()  # else those of the options would be added once more
                 if self.shift is None or self.options:  # else they were taken with the first shift
                     eps.setFromOptions()
-                monitor = _ClusterMonitor(self.on_progress, on_restart, k, self.shift, cluster_after)
+                monitor = ClusterMonitor(self.on_progress, on_restart, k, self.shift, cluster_after)
                 monitor.attach(eps)
                 began = time.perf_counter()
                 eps.setUp()
@@ -472,46 +468,3 @@ def _upper_half(problem: EigenProblem, shift: float, out: PETSc.Mat) -> PETSc.Ma
     half = whole.convert("sbaij", out)
     whole.destroy()
     return half
-
-
-class _ClusterMonitor(SolveMonitor):
-    """A monitor that can end a solve for a shift nearer to a cluster; see `KrylovSchur.solve`."""
-
-    def __init__(
-        self,
-        on_progress: OnProgress,
-        on_restart: OnRestart,
-        k: int,
-        shift: float | None,
-        cluster_after: int | None,
-    ):
-        super().__init__(on_progress, on_restart, k)
-        self.shift, self.cluster_after = shift or 0.0, cluster_after
-        self.cluster: tuple[float, float] | None = None
-        self._transformed: list[float] = []
-
-    def monitor(self, eps: SLEPc.EPS, restarts: int, converged: int, values: list, errors: list) -> None:
-        self._transformed = [complex(value).real for value in values[: self.k]]
-        super().monitor(eps, restarts, converged, values, errors)
-
-    def basis(self, eps: SLEPc.EPS, converged: int) -> list[PETSc.Vec]:
-        """Return copies of what converged and, of Krylov-Schur, of the Ritz vectors that it has begun anew with.
-
-        Those are half of the others (Stewart 2001), the best of them first.
-        """
-        left = (eps.getDimensions()[1] - converged) // 2 if eps.getType() == "krylovschur" else 0
-        return copy_columns(eps.getBV(), converged + min(left, max(self.k - converged, 0)))
-
-    def stop(self, eps: SLEPc.EPS, restarts: int, most: int, converged: int, wanted: int) -> int:
-        reason = SLEPc.EPS.ConvergedReason
-        said = super().stop(eps, restarts, most, converged, wanted)
-        if said != reason.CONVERGED_ITERATING:
-            return said
-        seen = self._transformed  # 1 / (eigenvalue - shift) is what the solver sees
-        tried = self.cluster_after is not None and restarts >= self.cluster_after
-        if tried and len(seen) == self.k and (min(seen) > 0 or max(seen) < 0):
-            away = sorted(1 / value for value in seen)
-            if min(abs(away[0]), abs(away[-1])) > _FAR * (away[-1] - away[0]):
-                self.cluster = (self.shift + away[0], self.shift + away[-1])
-                return reason.CONVERGED_USER
-        return said
