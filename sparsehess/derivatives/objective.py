@@ -8,7 +8,7 @@ collectively, one colour after another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -21,7 +21,7 @@ from sparsehess.derivatives.elements import Elements, pattern_of_elements, total
 from sparsehess.derivatives.units import Units
 from sparsehess.errors import InputError
 from sparsehess.pattern import Following, Layout, Pattern
-from sparsehess.runtime import PETSc, agreement, child, communicator, require_real
+from sparsehess.runtime import PETSc, agreement, child, communicator, on_root, require_real
 from sparsehess.runtime.validation import reals, whole_number
 
 
@@ -65,6 +65,10 @@ class Objective:
         the rigid-body modes of a free structure. They are checked and deflated.
     null_names
         Optional names of the null vectors, for reports.
+    projected
+        Instead of null vectors, a function of x, an ndarray, that returns an (m, n) array and m names: directions
+        that are projected out whatever the Hessian says of them, such as the rigid motions of atoms that are not
+        at rest. Answers say what that has changed. `null_vectors` are then its value at x.
     near_null
         Optional (m, n) array or list of Vecs: what the Hessian hardly resists, such as the rigid-body modes of
         a structure that is held, restricted to its free dofs. Multigrid is told of them.
@@ -119,6 +123,7 @@ class Objective:
     mass: Any = None
     null_vectors: Any = None
     null_names: tuple[str, ...] = ()
+    projected: Callable[[np.ndarray], tuple[np.ndarray, Sequence[str]]] | None = None
     near_null: Any = None
     typical_x: float | np.ndarray | None = None
     units: Units | None = None
@@ -143,11 +148,12 @@ class Objective:
             x.flags.writeable = False
             object.__setattr__(self, "x", x)
         object.__setattr__(self, "comm", comm)
-        functions = {name: getattr(self, name) for name in ("gradient", "hvp", "hvps", "energy")}
+        names = ("gradient", "hvp", "hvps", "energy", "projected")
+        functions = {name: getattr(self, name) for name in names}
         for name, function in functions.items():
             if not (callable(function) or function is None):
                 raise InputError(f"{name} must be a function, not {type(function).__name__}")
-        if all(function is None for function in functions.values()):
+        if all(functions[name] is None for name in names[:-1]):
             raise InputError(f"{self.name} has neither gradient nor hvp, hvps or energy")
         if self.distributed and (self.summed or self.hvps is not None):
             raise InputError("summed and hvps are for functions of arrays, not of PETSc vectors")
@@ -172,6 +178,12 @@ class Objective:
             )
         if self.pattern is not None and self.pattern.n != self.n:
             raise InputError(f"the pattern has {self.pattern.n} variables, x has {self.n}")
+        if self.projected is not None:
+            if self.distributed:
+                raise InputError("what is projected out is told of an x that is an array, not a PETSc vector")
+            vectors, named = on_root(comm, self.projected, self.x)
+            object.__setattr__(self, "null_vectors", vectors if len(vectors) else None)
+            object.__setattr__(self, "null_names", tuple(named))
 
     @property
     def n(self) -> int:

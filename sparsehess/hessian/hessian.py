@@ -60,6 +60,8 @@ class Hessian:
         How often pattern, colouring and matrix were made anew because the pattern had moved or was too small.
     repaired
         How many entries verification has found missing and added.
+    point
+        (n_local,) where it was taken.
     amplification
         How many times the error of a compressed entry a recovered one may have: 1 for direct recovery.
     timings
@@ -103,6 +105,7 @@ class Hessian:
         self.repaired = 0
         self.timings = timings
         self.mat = None
+        self.point = np.empty(0)
         self._budget = budget
         self._repair = repair
         follows = source.plan.pattern is objective.pattern
@@ -182,6 +185,7 @@ class Hessian:
         """Take the entries at x from differences or products, and verify them."""
         began = time.perf_counter()
         evaluations = Evaluations(self.objective, x)
+        self.point = evaluations.x
         evaluations.recorder = journal
         scales, steps = self._steps(evaluations, journal)
         silent = evaluations.on_color

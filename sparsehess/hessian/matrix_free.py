@@ -91,6 +91,11 @@ class MatrixFree:
         self.mat.setUp()
 
     @property
+    def point(self) -> np.ndarray:
+        """Where it is taken, (n_local,)."""
+        return self._evaluations.x
+
+    @property
     def exactness(self) -> float:
         """To what part of its norm products may differ from those of a symmetric matrix."""
         if self.precision == "single":

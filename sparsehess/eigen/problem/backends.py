@@ -74,6 +74,7 @@ def on_backend(problem: EigenProblem, name: str) -> EigenProblem:
         A=A,
         M=None if problem.M is None else convert(problem.M),
         null=copy(problem.null),
+        projected=problem.projected,
         near_null=copy(problem.near_null),
         preconditioner=None if problem.preconditioner is None else convert(problem.preconditioner),
         guess=copy(problem.guess),

@@ -2,7 +2,8 @@
 
 With N a basis of their span, NᵀMN = I, and P = I − N NᵀM, the operator is PᵀAP. Null vectors that are null but for
 the error of A, as those of a Hessian from noisy forces, leave no trace: A without its part in N is what is solved,
-counted and judged.
+counted and judged. So it is where directions are projected out whatever A says of them; a `Projection` tells then
+what that has changed.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Problem(Protocol):
 
     A: PETSc.Mat
     null: list[PETSc.Vec]
+    projected: bool
     relative_error: float
     entry_errors: EntryErrors | None
 
@@ -128,7 +130,8 @@ def _product(M: PETSc.Mat | None, X: np.ndarray, template: PETSc.Vec) -> np.ndar
 def check_null_vectors(problem: Problem) -> None:
     """Refuse given null vectors that are none to the error of the matrix, row by row.
 
-    Collective. Those that are zero beside others are left out.
+    Collective. Those that are zero beside others are left out. Of directions that are projected out whatever the
+    matrix says, those that are zero are refused.
 
     Raises
     ------
@@ -142,6 +145,10 @@ def check_null_vectors(problem: Problem) -> None:
     if sizes.max() > 0:
         problem.null = [vector for vector, tiny in zip(problem.null, small, strict=True) if not tiny]
     numbers = np.flatnonzero(~small) if sizes.max() > 0 else np.arange(len(sizes))
+    if problem.projected:
+        if not sizes.min() > 0:
+            raise CheckError(f"direction {int(sizes.argmin())} that is to be projected out is zero")
+        return
     judge = _ByRows(problem) if problem.assembled else _ByNorm(problem)
     image, wrong = problem.A.createVecLeft(), []
     error = min(max(_EXACT, _ERRORS * problem.relative_error), _MOST)

@@ -39,6 +39,7 @@ from sparsehess.runtime import (
     complex_scalars,
     destroy,
     has_package,
+    on_root,
 )
 from sparsehess.runtime.memory import require_room
 from sparsehess.runtime.petsc_matrices import diagonal_of, is_assembled
@@ -68,6 +69,8 @@ class _Known:
         What `as_mat` takes.
     mass, null, near_null, units
         Those of its objective.
+    projected
+        Whether the null vectors are projected out whatever the matrix says of them.
     relative_error
         Of its entries.
     entry_errors
@@ -81,6 +84,7 @@ class _Known:
     matrix: object
     mass: object = None
     null: object = None
+    projected: bool = False
     near_null: object = None
     units: Units | None = None
     relative_error: float = 0.0
@@ -103,13 +107,24 @@ def _known_of(matrix: object) -> _Known:
     return _Known(
         matrix.mat,
         mass=objective.mass,
-        null=objective.null_vectors,
+        null=_null_vectors_at(matrix),
+        projected=objective.projected is not None,
         near_null=objective.near_null,
         units=objective.units,
         relative_error=error,
         entry_errors=matrix.entry_errors if isinstance(matrix, Hessian) else None,
         symmetry=symmetry,
     )
+
+
+def _null_vectors_at(matrix: Hessian | MatrixFree) -> object:
+    """Return the null vectors of an objective where its Hessian was taken. Collective."""
+    objective = matrix.objective
+    if objective.projected is None:
+        return objective.null_vectors
+    x = np.concatenate(objective.comm.allgather(matrix.point))
+    vectors = on_root(objective.comm, objective.projected, x)[0]
+    return vectors if len(vectors) else None
 
 
 @dataclass(eq=False, kw_only=True)
@@ -127,6 +142,8 @@ class EigenProblem:
     null
         Known null vectors, Vecs of A's layout, orthonormal in the mass; what is solved is the problem on what is
         orthogonal to them, see `null_space`.
+    projected
+        Whether they are projected out whatever A says of them: they are null vectors of PᵀAP alone.
     near_null
         Vecs that A hardly resists, such as rigid-body modes of a body that is held, for multigrid.
     preconditioner
@@ -158,6 +175,7 @@ class EigenProblem:
     A: PETSc.Mat
     M: PETSc.Mat | None = None
     null: list[PETSc.Vec]
+    projected: bool = False
     near_null: list[PETSc.Vec] = field(default_factory=list)
     preconditioner: PETSc.Mat | None = None
     guess: list[PETSc.Vec] = field(default_factory=list)
@@ -229,6 +247,7 @@ class EigenProblem:
                 A=A,
                 M=M,
                 null=as_vectors(null, A, layout, owned, "null vectors"),
+                projected=known.projected and nullspace is None,
                 near_null=as_vectors(soft, A, layout, owned, "near-null vectors"),
                 preconditioner=near,
                 guess=as_vectors(guess, A, layout, owned, "vectors to start from"),
@@ -331,7 +350,8 @@ class EigenProblem:
             add_to_diagonal(M, _LIGHT * scales.rows_m)
         null, soft, guess = (self.scale_vectors(vectors) for vectors in (self.null, self.near_null, self.guess))
         made = EigenProblem(
-            A=A, M=M, null=null, near_null=soft, preconditioner=near, guess=guess, scaled_by=d,
+            A=A, M=M, null=null, projected=self.projected, near_null=soft, preconditioner=near, guess=guess,
+            scaled_by=d,
             relative_error=self.relative_error, units=self.units, solver_pool=self.solver_pool,
             owned=[A, M, near, d, *null, *soft, *guess],
         )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsehess.eigen.problem.projection import Projection
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, destroy
 
@@ -265,6 +266,9 @@ class Spectrum:
         the tolerance.
     errors, error_bound, zero, roundings, lost
         Error bars of the eigenvalues, see `ErrorBars`.
+    projection
+        What it has changed that directions were projected out whatever the Hessian says of them; None where none
+        were.
 
     Examples
     --------
@@ -295,6 +299,7 @@ class Spectrum:
     zero: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     roundings: np.ndarray = field(default_factory=lambda: np.zeros(0))
     lost: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    projection: Projection | None = None
 
     @property
     def converged(self) -> int:

@@ -12,7 +12,8 @@ from sparsehess.eigen.problem.backends import on_backend
 from sparsehess.eigen.problem.error_bars import error_bars
 from sparsehess.eigen.problem.matrix_inputs import MatrixLike, VectorsLike
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.eigen.problem.spectrum import SolveSpec, Spectrum
+from sparsehess.eigen.problem.projection_effect import effect_of_projection
+from sparsehess.eigen.problem.spectrum import Count, SolveSpec, Spectrum
 from sparsehess.eigen.problem.whole_matrix import whole_problem
 from sparsehess.eigen.solvers.extremal_eigenpairs import solve_extremal
 from sparsehess.eigen.solvers.interval_eigenpairs import solve_interval
@@ -216,6 +217,8 @@ def solve(
 
     Collective. Never raises for pairs that are missing: `shortfall` tells.
     """
+    if spec.k is None and not spec.takes_all and not problem.sought:
+        return _spectrum_of_none(problem, spec)
     if not problem.assembled:
         choice = choose_method(problem, complete_spec(problem, spec))
         if choice.whole:
@@ -245,6 +248,30 @@ def solve(
         zeros=int(np.count_nonzero(bars.zero)),
         roundings=bars.roundings,
         lost=bars.lost,
+        projection=effect_of_projection(problem, spectrum.eigenvalues, spectrum.vectors),
+    )
+
+
+def _spectrum_of_none(problem: EigenProblem, spec: SolveSpec) -> Spectrum:
+    """Return the spectrum where null vectors span all, such as those of a single atom. Collective."""
+    known = len(problem.null)
+    return Spectrum(
+        eigenvalues=np.empty(0),
+        vectors=[],
+        residuals=np.empty(0),
+        orthogonality=0.0,
+        count=Count.beside(known, (-np.inf, np.inf), 0, 0, True),
+        uncounted="",
+        zeros=0,
+        asked=0,
+        advice="",
+        iterations=0,
+        method="dense" if spec.method == "auto" else spec.method,
+        reason=f"{known} known null vectors span all: nothing is left to solve",
+        timings={"factorization": 0.0, "solve": 0.0, "certificate": 0.0},
+        options={},
+        held_to=problem.held_to(spec.tol),
+        projection=effect_of_projection(problem, np.empty(0), []),
     )
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpi4py import MPI
 
 import numpy as np
 import scipy.sparse
-from numpy.typing import ArrayLike
 
 from sparsehess.derivatives.objective import Objective
 from sparsehess.derivatives.units import Units
-from sparsehess.eigen.problem.rigid_body_modes import rigid_body_modes
 from sparsehess.errors import EvaluationError, InputError
+from sparsehess.hosts.ase.rigid_motions import RigidMotions, Surroundings, rigid_motions
 from sparsehess.pattern import Layout, Pattern
 from sparsehess.runtime import agreement, communicator, on_root, optional
 from sparsehess.runtime.validation import reals
@@ -30,11 +29,9 @@ REACHES = {"pair": 1, "many-body": 2}
 
 SKIN = 0.1  # Å: a step may bring pairs within the cut-off that are beyond it by less
 
-# A rotation is a null vector if the Hessian times it is less than this part of the Hessian's norm: a third of what
-# `eigs` lets pass.
-_NULL = 3e-9
+_STEP = 1e-3  # Å, of each coordinate, where forces are differences of energies
 
-_STEP = 1e-3  # Å, of each coordinate, to estimate the Hessian's norm
+_SAME = 1e-4  # Å: atoms that are no farther apart are at one place
 
 # (Cut-off in Å, reach) of ASE's own calculators. Some know their cut-off only after they have evaluated forces.
 _CALCULATORS: dict[str, Callable[[Any], tuple[float, str]]] = {
@@ -52,13 +49,14 @@ def from_atoms(
     cutoff: float | None = None,
     reach: str | int | None = None,
     pattern: Pattern | str | None = None,
+    project: bool = True,
     comm: MPI.Comm | None = None,
     **more: Any,
 ) -> Objective:
     """Return the objective of the potential energy of some atoms: x in Å, the Hessian in eV/Å², masses in amu.
 
     Collective on `comm`. The atoms stay where they are: a copy with the same calculator moves. Each rank evaluates
-    its share of the forces by itself.
+    its share of the forces by itself; of a calculator that has energies alone, differences of these are taken.
 
     Parameters
     ----------
@@ -75,20 +73,22 @@ def from_atoms(
     pattern
         Instead of these two a `Pattern` of the free coordinates, or `detect`: none is made here, for
         `assemble(..., pattern="detect")`.
+    project
+        Whether the rigid motions are projected out of eigenproblems, whatever forces are left: the translations,
+        and the rotations that cell and constraints allow, see `rigid_motions`. Else the Hessian is left as it is.
     comm, more
-        Other arguments of `Objective`. If no atom is held, the default null vectors are the translations and,
-        where the forces vanish, the rotations that the cell allows: all of a free molecule, the one about its
-        axis of a wire, none of a slab or crystal.
+        Other arguments of `Objective`; null vectors that are given stand in place of the rigid motions.
 
     Returns
     -------
     Objective
-        Of the free coordinates, with pattern, masses, units and null vectors.
+        Of the free coordinates, with pattern, masses, units and rigid motions. Its name says what forces are left.
 
     Raises
     ------
     InputError
-        No calculator, a constraint of another kind, nothing left to move, or no cut-off that is known.
+        No atoms, no calculator or one that only holds results, an atom without mass, a constraint of another
+        kind, nothing left to move, no cut-off that is known, or forces that are not finite.
     StackError
         ASE is not installed.
     EvaluationError
@@ -106,45 +106,103 @@ def from_atoms(
     ...     print(hessian.mat.getSize(), hessian.mat.isSymmetric(1e-12))
     (6, 6) True
     """
+    return describe(atoms, cutoff, reach, pattern, project, comm, more)[0]
+
+
+class State(NamedTuple):
+    """Where atoms are.
+
+    Attributes
+    ----------
+    force_max, force_rms
+        Of the free coordinates, in eV/Å: the largest force on an atom, and the root of the mean square.
+    shape
+        What decides how many rigid motions there are.
+    """
+
+    force_max: float
+    force_rms: float
+    shape: str
+
+
+def describe(
+    atoms: Atoms,
+    cutoff: float | None,
+    reach: str | int | None,
+    pattern: Pattern | str | None,
+    project: bool,
+    comm: MPI.Comm | None,
+    more: dict[str, Any],
+) -> tuple[Objective, State]:
+    """Return the objective of some atoms, and where they are; see `from_atoms`. Collective."""
     optional("ase", "from_atoms", "ase")
     comm = communicator(comm)
     with agreement(comm):
-        if not hasattr(atoms, "get_chemical_formula"):
-            raise InputError(f"from_atoms takes ase.Atoms, not {type(atoms).__name__}")
-        if atoms.calc is None:
-            raise InputError(f"{atoms.get_chemical_formula()} has no calculator: set atoms.calc")
+        check_atoms(atoms)
         host = _Moving(atoms)
+        if not isinstance(project, (bool, np.bool_)):
+            raise InputError(f"project={project!r} is neither True nor False")
         if pattern is not None and (cutoff is not None or reach is not None):
             raise InputError("a pattern is given: leave out cutoff and reach")
         if not (isinstance(pattern, Pattern | None) or (isinstance(pattern, str) and pattern == "detect")):
             raise InputError(f"pattern {pattern!r}: give a Pattern, or 'detect'")
-        try:
-            host.gradient(host.x)  # some calculators know their cut-off only then
-        except Exception as error:  # whatever a calculator raises
-            raise EvaluationError(
-                f"{type(atoms.calc).__name__} raised {type(error).__name__} on rank {comm.rank}: "
-                f"{' '.join(str(error).split())}"
-            ) from error
+        force = host.start(comm.rank)  # some calculators know their cut-off only then
         extent = _extent(atoms, cutoff, reach) if pattern is None else None
-    host.x = comm.bcast(host.x)  # to the last bit the same on every rank, whatever its processor
+    host.x, force = comm.bcast((host.x, force))  # to the last bit the same on every rank, whatever its processor
+    state = State(*_sizes(force, host.free), on_root(comm, host.rigid, host.x).shape)
     if extent is not None:
         pattern = _neighbor_pattern(atoms, host.free, *extent, comm)
     defaults: dict[str, Any] = {
         "units": UNITS,
         "mass": np.repeat(atoms.get_masses(), 3)[host.free],
-        "name": f"{atoms.get_chemical_formula()} by {type(atoms.calc).__name__}",
+        "name": f"{atoms.get_chemical_formula()} by {type(atoms.calc).__name__}, forces up to "
+        f"{state.force_max:.2g} eV/Å are left (rms {state.force_rms:.2g})",
     }
-    if "null_vectors" not in more:
-        rigid, names = on_root(comm, host.null_vectors)
-        defaults |= {"null_vectors": rigid if len(rigid) else None, "null_names": tuple(names)}
-    return Objective(
+    if project and "null_vectors" not in more:
+        defaults["projected"] = lambda x: host.rigid(x)[:2]
+    objective = Objective(
         x=host.x,
-        gradient=host.gradient,
+        gradient=host.gradient if host.has_forces else None,
         energy=host.energy,
         pattern=None if isinstance(pattern, str) else pattern,
         comm=comm,
         **defaults | more,
     )
+    return objective, state
+
+
+def check_atoms(atoms: Atoms) -> None:
+    """Refuse what has no vibrations to compute.
+
+    Not collective.
+
+    Raises
+    ------
+    InputError
+        No atoms, no calculator, one that only holds results, or an atom without mass.
+    """
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    if not hasattr(atoms, "get_chemical_formula"):
+        raise InputError(f"from_atoms takes ase.Atoms, not {type(atoms).__name__}")
+    if not len(atoms):
+        raise InputError("there are no atoms")
+    formula = atoms.get_chemical_formula()
+    if atoms.calc is None:
+        raise InputError(f"{formula} has no calculator: set atoms.calc")
+    if isinstance(atoms.calc, SinglePointCalculator):
+        raise InputError(
+            f"{formula} comes with results for these positions alone ({type(atoms.calc).__name__}), and a Hessian "
+            "takes forces at others: attach the calculator that made them, atoms.calc = ..."
+        )
+    if not np.isfinite(atoms.get_positions()).all():
+        raise InputError(f"positions of {formula} are not finite")
+    masses, pushed = atoms.get_masses(), free_coordinates(atoms).reshape(-1, 3).any(axis=1)
+    for number in np.flatnonzero(~(np.isfinite(masses) & (masses >= 0)) | (pushed & ~(masses > 0))):
+        raise InputError(
+            f"atom {number} ({atoms.symbols[number]}) has the mass {masses[number]:g}: give it one by "
+            "atoms.set_masses, or hold it by FixAtoms"
+        )
 
 
 class _Moving:
@@ -156,6 +214,8 @@ class _Moving:
         (3 atoms,) bool.
     x
         (n,) the free coordinates at the start.
+    has_forces
+        Whether the calculator has forces, not energies alone; told by `start`.
     """
 
     def __init__(self, atoms: Atoms):
@@ -166,46 +226,72 @@ class _Moving:
         self._atoms.set_constraint()
         self._atoms.calc = atoms.calc
         self._start = atoms.get_positions()
+        self._around = Surroundings(atoms.get_masses(), atoms.get_cell().array, atoms.get_pbc(), self.free)
         self.x = self._start.ravel()[self.free]
+        self.has_forces = True
 
-    def _place(self, x: np.ndarray) -> None:
+    def _positions(self, x: np.ndarray) -> np.ndarray:
         positions = self._start.copy()
         positions.reshape(-1)[self.free] = x
-        self._atoms.set_positions(positions)
+        return positions
 
     def gradient(self, x: np.ndarray) -> np.ndarray:
-        self._place(x)
+        self._atoms.set_positions(self._positions(x))
         return -self._atoms.get_forces().ravel()[self.free]
 
     def energy(self, x: np.ndarray) -> float:
-        self._place(x)
+        self._atoms.set_positions(self._positions(x))
         return self._atoms.get_potential_energy()
 
-    def null_vectors(self) -> tuple[np.ndarray, list[str]]:
-        """Return the rigid motions that the Hessian at the start does not resist, and their names."""
-        if not self.free.all():
-            return np.empty((0, len(self.x))), []
-        modes, names = rigid_motions(self._start, self._atoms.get_cell(), self._atoms.get_pbc())
-        turns = np.array([name.startswith("rotation") for name in names])
-        if turns.any() and not self._at_rest():
-            modes, names = modes[~turns], [name for name in names if not name.startswith("rotation")]
-        return modes, names
+    def rigid(self, x: np.ndarray) -> RigidMotions:
+        """Return the rigid motions at x."""
+        return rigid_motions(self._positions(x), self._around)
 
-    def _at_rest(self) -> bool:
-        """Return whether the forces are so small that rotations are null vectors.
+    def start(self, rank: int) -> np.ndarray:
+        """Return (n,) the forces at the start, and find out whether there are any."""
+        from ase.calculators.calculator import PropertyNotImplementedError
 
-        The forces turn with the body: the Hessian times ω × r is ω × gradient. This is compared with the Hessian's
-        Frobenius norm, estimated from the product with a vector of random signs.
-        """
-        slope = self.gradient(self.x).reshape(-1, 3)
-        away = self._start - self._start.mean(axis=0)
-        way = np.random.default_rng(0).choice([-_STEP, _STEP], len(self.x))
-        norm = np.linalg.norm(self.gradient(self.x + way) - self.gradient(self.x - way)) / (2 * _STEP)
-        for axis in np.eye(3):
-            arm = np.linalg.norm(np.cross(axis, away))
-            if np.linalg.norm(np.cross(axis, slope)) > _NULL * norm * arm:
-                return False
-        return True
+        name = type(self._atoms.calc).__name__
+        try:
+            try:
+                force = -self.gradient(self.x)
+            except PropertyNotImplementedError:
+                self.has_forces = False
+                steps = _STEP * np.eye(len(self.x))
+                force = np.array([self.energy(self.x - step) - self.energy(self.x + step) for step in steps])
+                force /= 2 * _STEP
+        except Exception as error:  # whatever a calculator raises
+            raise EvaluationError(
+                f"{name} raised {type(error).__name__} on rank {rank}: {' '.join(str(error).split())}"
+                f"{self._at_one_place()}"
+            ) from error
+        strange = np.flatnonzero(self.free)[~np.isfinite(force)]
+        if len(strange):
+            number = strange[0] // 3
+            raise InputError(
+                f"the force of {name} on atom {number} ({self._atoms.symbols[number]}) is not finite"
+                f"{self._at_one_place()}"
+            )
+        return force
+
+    def _at_one_place(self) -> str:
+        """Return that two atoms are at one place, where they are."""
+        from ase.neighborlist import neighbor_list
+
+        self._atoms.set_positions(self._start)
+        first, second = neighbor_list("ij", self._atoms, _SAME)
+        symbols = self._atoms.symbols
+        for i, j in zip(first, second, strict=True):
+            return f": atoms {i} ({symbols[i]}) and {j} ({symbols[j]}) are at one place"
+        return ""
+
+
+def _sizes(force: np.ndarray, free: np.ndarray) -> tuple[float, float]:
+    """Return the largest force on an atom, and the root of the mean square of free coordinates."""
+    whole = np.zeros(len(free))
+    whole[free] = force
+    largest = np.linalg.norm(whole.reshape(-1, 3), axis=1).max()
+    return float(largest), float(np.sqrt(np.mean(force**2)))
 
 
 def free_coordinates(atoms: Atoms) -> np.ndarray:
@@ -229,35 +315,6 @@ def free_coordinates(atoms: Atoms) -> np.ndarray:
             )
         constraint.adjust_forces(atoms, pushed)
     return pushed.ravel() != 0
-
-
-def rigid_motions(positions: ArrayLike, cell: ArrayLike, pbc: ArrayLike) -> tuple[np.ndarray, list[str]]:
-    """Return the rigid motions of free atoms in a cell, orthonormal rows, and their names.
-
-    Not collective.
-
-    Parameters
-    ----------
-    positions
-        (atoms, 3).
-    cell
-        (3, 3) rows are the vectors of the cell.
-    pbc
-        (3,) bool: the directions in which it is repeated. Without any there are six motions, five if all atoms
-        are on a line; with one, the translations and the rotation about it; with more, the translations.
-    """
-    positions = np.asarray(positions)
-    modes, names = rigid_body_modes(positions)
-    if not np.any(pbc):
-        return modes, names
-    modes, names = modes[:3], names[:3]
-    if np.count_nonzero(pbc) == 1:
-        axis = np.asarray(cell)[np.flatnonzero(pbc)[0]]
-        turn = np.cross(axis / np.linalg.norm(axis), positions - positions.mean(axis=0)).ravel()
-        size = np.linalg.norm(turn)
-        if size > 1e-8 * np.linalg.norm(positions - positions.mean(axis=0)):  # not all atoms on the axis
-            modes, names = np.vstack([modes, turn / size]), [*names, "rotation about the wire"]
-    return modes, names
 
 
 def _extent(atoms: Atoms, cutoff: float | None, reach: str | int | None) -> tuple[float, int]:

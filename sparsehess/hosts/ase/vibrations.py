@@ -10,12 +10,13 @@ from mpi4py import MPI
 import numpy as np
 import scipy.sparse
 
+from sparsehess.derivatives.objective import Objective
 from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.eigen.solvers import eigs
 from sparsehess.errors import InputError
 from sparsehess.hessian.assembly import assemble
 from sparsehess.hessian.hessian import Hessian
-from sparsehess.hosts.ase.objective import UNITS, free_coordinates, from_atoms
+from sparsehess.hosts.ase.objective import UNITS, State, describe, free_coordinates, from_atoms
 from sparsehess.runtime import communicator, optional
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
     from ase import Atoms
     from ase.vibrations import VibrationsData
+
+
+# All vibrations are computed where there are no more coordinates, else so many of the lowest.
+_ALL, _LOWEST = 2000, 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +43,7 @@ class NormalModes:
     hessian
         Of their free coordinates.
     spectrum
-        Its eigenpairs beside the rigid motions, which are deflated.
+        Its eigenpairs beside the rigid motions, which are projected out.
     frequencies
         (k,) in cm⁻¹, ascending; imaginary ones are given as negative.
     errors
@@ -46,9 +51,19 @@ class NormalModes:
     imaginary
         (k,) bool: modes along which the energy falls, to the accuracy of the forces.
     zero
-        (k,) bool: modes that are zero to that accuracy beside those that are deflated.
+        (k,) bool: modes that are zero to that accuracy beside those that are projected out.
     rigid
-        Frequency in cm⁻¹ of each motion that was deflated, by its Rayleigh quotient: zero but for errors.
+        Frequency in cm⁻¹ of each motion that was projected out, by its Rayleigh quotient: of atoms at rest it is
+        zero but for errors.
+    resisted
+        The frequency in cm⁻¹, of those that the Hessian itself gives rigid motions, that is farthest from zero.
+    moved
+        (k,) by how many cm⁻¹ the frequencies of the Hessian itself differ from these; to second order where not
+        all vibrations are here.
+    shape
+        What has decided how many rigid motions there are.
+    force_max, force_rms
+        What forces are left, in eV/Å: the largest on an atom, and the root of the mean square.
     """
 
     atoms: Atoms
@@ -59,6 +74,30 @@ class NormalModes:
     imaginary: np.ndarray
     zero: np.ndarray
     rigid: dict[str, float]
+    resisted: float
+    moved: np.ndarray
+    shape: str
+    force_max: float
+    force_rms: float
+
+    def __str__(self) -> str:
+        """Return the frequencies and what was projected out, for people."""
+        lines = [
+            f"{number:6d} {abs(value):12.2f}{'i' if imaginary else ' '} ± {error:.2g} cm^-1"
+            for number, (value, imaginary, error) in enumerate(
+                zip(self.frequencies, self.imaginary, self.errors, strict=True)
+            )
+        ]
+        lines.append(f"forces left  {self.force_max:.2g} eV/Å at most, rms {self.force_rms:.2g}")
+        if self.rigid:
+            moved = np.abs(self.moved).max(initial=0.0)
+            lines += [
+                f"projected    {', '.join(self.rigid)}",
+                f"shape        {self.shape}",
+                f"changed      without it rigid motions have up to {abs(self.resisted):.2g}"
+                f"{'i' if self.resisted < 0 else ''} cm^-1, and vibrations move by up to {moved:.2g}",
+            ]
+        return "\n".join(lines)
 
     def displacements(self, number: int) -> np.ndarray:
         """Return (atoms, 3) the displacements of a mode, of norm 1 in the masses (amu^-1/2).
@@ -104,19 +143,23 @@ def normal_modes(
     *,
     cutoff: float | None = None,
     reach: str | int | None = None,
+    project: bool = True,
     comm: MPI.Comm | None = None,
     **how: Any,
 ) -> NormalModes:
     """Return the lowest normal modes of some atoms, certified, rigid motions apart.
 
-    Collective on `comm`.
+    Collective on `comm`. Rigid motions are projected out, whatever forces are left, and the result tells what that
+    has changed: only at rest are they null vectors of the Hessian.
 
     Parameters
     ----------
     atoms, cutoff, reach, comm
         See `from_atoms`.
     k
-        How many beside the rigid motions; default 6.
+        How many vibrations, rigid motions apart; default all of them up to 2,000 coordinates, else the 100 lowest.
+    project
+        Whether to do so; else what the Hessian gives rigid motions is among the modes, and k counts them.
     how
         Other arguments of `eigs`, such as `which` or `interval` (in eV/Å²/amu).
 
@@ -139,18 +182,25 @@ def normal_modes(
     >>> from ase.constraints import FixAtoms
     >>> from sparsehess.hosts.ase import normal_modes
     >>> wire = Atoms("Cu3", [[0, 0, 2.3 * i] for i in range(3)], constraint=FixAtoms([0]), calculator=EMT())
-    >>> with normal_modes(wire, 6) as modes:
+    >>> with normal_modes(wire) as modes:
     ...     print(len(modes.frequencies), modes.spectrum.count.certified, modes.displacements(0).shape)
-    6 True (3, 3)
+    4 True (3, 3)
+
+    It turns about the atom that is held in two ways: four of six coordinates vibrate.
     """
-    objective = from_atoms(atoms, cutoff=cutoff, reach=reach, comm=comm)
+    objective, state = describe(atoms, cutoff, reach, None, project, comm, {})
+    k = _how_many(k, objective, state, how)
     hessian = assemble(objective)
     try:
         spectrum = eigs(hessian, k, **how)
     except BaseException:
         hessian.close()
         raise
-    values, zero = spectrum.eigenvalues, spectrum.zero
+    values, zero, projection = spectrum.eigenvalues, spectrum.zero, spectrum.projection
+    raw, resisted = values, 0.0
+    if projection is not None:
+        raw = values + projection.moved
+        resisted = float(UNITS.of_eigenvalues(projection.resisted)[projection.farthest])
     errors = np.zeros(len(values)) if spectrum.errors is None else spectrum.errors
     return NormalModes(
         atoms=atoms,
@@ -161,7 +211,26 @@ def normal_modes(
         imaginary=(values < 0) & ~zero,
         zero=zero,
         rigid=_rigid_frequencies(hessian),
+        resisted=resisted,
+        moved=UNITS.of_eigenvalues(raw) - UNITS.of_eigenvalues(values),
+        **state._asdict(),
     )
+
+
+def _how_many(k: int | None, objective: Objective, state: State, how: dict[str, Any]) -> int | None:
+    """Return how many modes to ask for; None where what else is asked says it, or there are none. Not collective.
+
+    Raises
+    ------
+    InputError
+        More vibrations are asked for than there are.
+    """
+    there = objective.n - len(objective.null_names)
+    if isinstance(k, (int, np.integer)) and k > there:
+        raise InputError(f"k={k}, but of {objective.n} coordinates {there} vibrate; {state.shape}")
+    if k is not None or how.get("interval") is not None or how.get("which") == "negative":
+        return k
+    return (there if objective.n <= _ALL else min(there, _LOWEST)) or None
 
 
 def _rigid_frequencies(hessian: Hessian) -> dict[str, float]:
@@ -264,7 +333,7 @@ def hessian_function(
     whole = atoms.copy()
     whole.set_constraint()
     whole.calc = atoms.calc
-    with assemble(from_atoms(whole, cutoff=cutoff, reach=reach, null_vectors=None, comm=comm), **how) as hessian:
+    with assemble(from_atoms(whole, cutoff=cutoff, reach=reach, project=False, comm=comm), **how) as hessian:
         return dense(hessian.mat)
 
 
