@@ -106,7 +106,7 @@ def partially_separable(name: str, x: np.ndarray, terms: list[Terms]) -> Functio
     inside = (rows < n) & (cols < n)
 
     def padded(x):
-        return np.append(x, 0.0)
+        return np.append(x, x.dtype.type(0))
 
     def energy(x):
         return sum(t(padded(x))[0].sum() for t in terms)
