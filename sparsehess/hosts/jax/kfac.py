@@ -25,7 +25,6 @@ from sparsehess.hosts.learning.kronecker_factors import (
     root_vectors,
 )
 from sparsehess.hosts.learning.layer_blocks import LayerBlocks
-from sparsehess.hosts.learning.model_checks import check_reduction
 from sparsehess.hosts.learning.model_share import linear_cost
 from sparsehess.hosts.learning.parameter_groups import Selection
 from sparsehess.runtime import agreement, optional
@@ -172,7 +171,6 @@ class _JaxFactors(KroneckerFactors[JaxShare]):
         with agreement(self.comm), explain_evaluation_errors(self.name):
             if self.share.samples:
                 layers = self._find_layers()
-            check_reduction(self.share, self.name)
         # A rank without samples may have inputs of any shape, and finds nothing by itself.
         first = self.comm.allreduce(self.comm.rank if self.share.samples else self.comm.size, op=MPI.MIN)
         self.layers = self.comm.bcast(layers, root=first)
@@ -180,6 +178,7 @@ class _JaxFactors(KroneckerFactors[JaxShare]):
         with agreement(self.comm), explain_evaluation_errors(self.name):
             if self.share.samples:
                 self._prepare()
+        self._check_loss()
 
     def _find_layers(self) -> list[Layer]:
         """Return the layers of the model, whose equations for one sample are kept."""
@@ -218,7 +217,7 @@ class _JaxFactors(KroneckerFactors[JaxShare]):
             return jax.ShapeDtypeStruct((samples, *array.shape[1:]), array.dtype)
 
         many = int(np.prod(self._outputs)) if self._curvature == "gauss-newton" else 1
-        inputs, targets = jax.tree_util.tree_map(like, share.part(0, 1))
+        inputs, targets = jax.tree_util.tree_map(like, share.part(0, 1)[:2])
         vectors = jax.ShapeDtypeStruct((many, samples, *self._outputs), np.float64)
         with share.precise():
             return sum(
@@ -272,7 +271,7 @@ class _JaxFactors(KroneckerFactors[JaxShare]):
 
     def _visit_chunks(self, visit: Callable[[int, Array, list[Array]], None]) -> None:
         with self.share.precise():
-            for inputs, targets in (self.share.part(*ends) for ends in self.share.chunks()):
+            for inputs, targets, _ in (self.share.part(*ends) for ends in self.share.chunks()):
                 every_a, every_g = self._values(self.share.leaves, inputs, self._vectors(inputs, targets))
                 for number, (a, g) in enumerate(zip(every_a, every_g, strict=True)):
                     visit(number, a, list(g))

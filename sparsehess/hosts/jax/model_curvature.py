@@ -56,7 +56,13 @@ def hessian(
         Which arrays are the variables: None for all, a predicate of a name such as `dense/kernel`, or a regular
         expression or a list of them. All others are frozen.
     reduction
-        What the loss is over samples: `mean` (default) or `sum`. It is checked.
+        What the loss is over samples: `mean` (default) or `sum`. It is checked on samples drawn from all ranks,
+        and on each chunk of them. A mean may be one by other weights than the number of samples, such as that over
+        tokens that are not padding (`ignore_index`, a mask), or over classes of different weights: these are
+        measured at the loss, so that the matrix is that of the loss of all samples together.
+    weight
+        By what the mean of some samples is divided: `weight(targets) -> number`, such as
+        `lambda targets: (targets != -100).sum()`. Default: it is measured, where the mean is not plain.
     products
         Precision of products: float64 (default), or float32 with everything around them in float64; say so to
         `MatrixFree(objective, precision="single")` too.
@@ -187,7 +193,7 @@ def empirical_fisher(
     >>> objective.hvps(objective.x, np.eye(1))  # of the gradients 2 and 8
     array([[34.]])
     """
-    return _objective(_between_jacobians(_along_slopes), apply, loss, params, inputs, targets, **options)
+    return _objective(_fisher_product, apply, loss, params, inputs, targets, **options)
 
 
 def _objective(
@@ -209,8 +215,9 @@ def _objective(
         return JaxShare(jax, apply, loss, params, inputs, targets, parameters, precision, device)
 
     name = name or str(getattr(apply, "__name__", "JAX model"))
-    of_loss = product is _hessian_product
-    return model_objective(make_share, partial(_Curvature, product), name=name, of_loss=of_loss, **options)
+    of_loss, plain = product is _hessian_product, product is _fisher_product
+    make = partial(_Curvature, product)
+    return model_objective(make_share, make, name=name, of_loss=of_loss, plain=plain, **options)
 
 
 # --- products of some samples ---
@@ -243,7 +250,10 @@ def _along_loss(share: JaxShare, z: Array, change: Array, samples: Samples) -> A
 def _along_slopes(share: JaxShare, z: Array, change: Array, samples: Samples) -> Array:
     slope = share.sample_slopes(z, samples)
     along = (slope * change).sum(tuple(range(1, z.ndim)), keepdims=True)
-    return share.weight(1) * along * slope
+    return share.sample_weight * along * slope
+
+
+_fisher_product = _between_jacobians(_along_slopes)
 
 
 class _Curvature:

@@ -12,14 +12,14 @@ import numpy as np
 from sparsehess.errors import InputError
 from sparsehess.hosts.jax.features import double_precision
 from sparsehess.hosts.jax.parameters import is_real, named_leaves, parameter_slices
-from sparsehess.hosts.learning.model_share import ModelShare
+from sparsehess.hosts.learning.model_share import ModelShare, SampleArrays
 from sparsehess.hosts.learning.parameter_groups import Selection
 
 if TYPE_CHECKING:
     from jax import Array
 
-# Inputs, a tree of arrays, and targets of some samples.
-Samples = tuple[Any, np.ndarray]
+# Inputs, a tree of arrays, and targets of some samples; what part of the whole their loss is.
+Samples = tuple[Any, np.ndarray, Any]
 
 
 class JaxShare(ModelShare):
@@ -66,17 +66,19 @@ class JaxShare(ModelShare):
         # Compiled when they are first called, once for each number of samples.
         self._energy = jax.jit(lambda x, samples: self.weighted_loss(self.outputs(x, samples), samples))
         self._gradient = jax.grad(self._energy)
+        self._both = jax.jit(jax.value_and_grad(self._energy))
 
     def _converted(self, array: Any) -> np.ndarray:
         array = np.asarray(array)
         return array.astype(self.precision) if np.issubdtype(array.dtype, np.floating) else array
 
     def part(self, first: int, last: int) -> Samples:
-        """Return (inputs, targets) of some samples.
+        """Return (inputs, targets, weight) of a chunk of samples.
 
         Not collective.
         """
-        return self.jax.tree_util.tree_map(lambda one: one[first:last], self._inputs), self._targets[first:last]
+        inputs = self.jax.tree_util.tree_map(lambda one: one[first:last], self._inputs)
+        return inputs, self._targets[first:last], np.asarray(self.weight(first, last), self.precision)
 
     def outputs(self, x: Array | np.ndarray, samples: Samples) -> Array:
         """Return what the model gives for some samples at x (n,).
@@ -110,7 +112,7 @@ class JaxShare(ModelShare):
 
         Not collective. It can be traced.
         """
-        return self.weight(len(samples[1])) * self.loss_of_outputs(outputs, samples[1])
+        return samples[2] * self.loss_of_outputs(outputs, samples[1])
 
     def sample_slopes(self, outputs: Array, samples: Samples) -> Array:
         """Return the gradients of the loss of each sample by its outputs.
@@ -121,7 +123,7 @@ class JaxShare(ModelShare):
         if not outputs.ndim or len(outputs) != count:
             raise InputError(f"{count} samples have outputs {outputs.shape}: their first axis must be samples")
         factor = 1 if self.is_sum else count
-        return self.jax.grad(lambda at: factor * self._loss(at, samples[1]))(outputs)
+        return self.jax.grad(lambda at: factor * self.loss_of_outputs(at, samples[1]))(outputs)
 
     def precise(self) -> ExitStack:
         """Return a context with double precision and the device, for the length of a call.
@@ -143,14 +145,50 @@ class JaxShare(ModelShare):
             at, parts = x.astype(self.precision), (self.part(*ends) for ends in self.chunks())
             return sum((np.asarray(function(at, *more, part), np.float64) for part in parts), np.zeros(()))
 
-    def loss(self, first: int, last: int) -> float:
-        """Return the loss of some samples where the model was at first.
+    def pick(self, samples: np.ndarray) -> SampleArrays:
+        """Return the arrays of some samples (m,), the targets last.
 
         Not collective.
         """
-        samples = self.part(first, last)
+        return [one[samples] for one in (*self.jax.tree_util.tree_leaves(self._inputs), self._targets)]
+
+    def _samples(self, arrays: SampleArrays) -> Samples:
+        tree = self.jax.tree_util.tree_structure(self._inputs)
+        return self.jax.tree_util.tree_unflatten(tree, arrays[:-1]), arrays[-1], np.asarray(1, self.precision)
+
+    def value(self, x: np.ndarray, arrays: SampleArrays) -> float:
+        """Return the loss at x (n,) of samples, of this rank or others.
+
+        Not collective.
+        """
         with self.precise():
-            return float(self.loss_of_outputs(self.outputs(self.x.astype(self.precision), samples), samples[1]))
+            return float(self._energy(x.astype(self.precision), self._samples(arrays)))
+
+    def value_anew(self, x: np.ndarray, arrays: SampleArrays) -> float:
+        """Return `value` without what was compiled.
+
+        Not collective.
+        """
+        samples = self._samples(arrays)
+        with self.precise():
+            return float(self.weighted_loss(self.outputs(x.astype(self.precision), samples), samples))
+
+    def value_and_slope(self, x: np.ndarray, arrays: SampleArrays) -> tuple[float, np.ndarray]:
+        """Return the loss at x (n,) of such samples, and its gradient (n,).
+
+        Not collective.
+        """
+        with self.precise():
+            value, slope = self._both(x.astype(self.precision), self._samples(arrays))
+            return float(value), np.asarray(slope, np.float64)
+
+    def weight_of(self, weight: Callable[[Any], Any], arrays: SampleArrays) -> Any:
+        """Return weight(targets) of such samples.
+
+        Not collective.
+        """
+        with self.precise():
+            return weight(arrays[-1])
 
     def energy(self, x: np.ndarray) -> float:
         """Return this rank's part of the loss at x (n,).

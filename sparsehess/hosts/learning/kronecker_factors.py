@@ -20,6 +20,7 @@ from sparsehess.hosts.learning.layer_blocks import LayerBlocks
 from sparsehess.hosts.learning.model_share import Share, weigh_shares
 from sparsehess.hosts.learning.parameter_groups import Selection
 from sparsehess.hosts.learning.product_modes import REDUCTIONS, require_one_of
+from sparsehess.hosts.learning.sample_weights import WeighingOptions, weigh_samples
 from sparsehess.operators.eigen_corrected import EigenCorrected, eigenbasis
 from sparsehess.operators.kronecker import Kronecker
 from sparsehess.operators.matrix_vectors import Grid
@@ -121,7 +122,7 @@ class KroneckerFactors(ABC, Generic[Share]):
         comm: MPI.Comm | None = None,
     ) -> None:
         self.comm, self.name = communicator(comm), name
-        self._curvature, self._sharing, self._memory = curvature, sharing, memory
+        self._curvature, self._sharing, self._reduction, self._memory = curvature, sharing, reduction, memory
         with agreement(self.comm):
             for value, known in ((curvature, CURVATURES), (sharing, SHARING), (reduction, REDUCTIONS)):
                 require_one_of(known, value)
@@ -129,7 +130,12 @@ class KroneckerFactors(ABC, Generic[Share]):
         with agreement(self.comm):
             self.share: Share = make_share()
         self.total = weigh_shares(self.comm, reduction, self.share)
-        self._weight = self.share.weight(1)
+        self._weight = self.share.sample_weight
+
+    def _check_loss(self) -> None:
+        """Refuse a loss that is no plain mean, or sum, over samples. Collective."""
+        chunks = [*self.share.chunks()]
+        weigh_samples(self.comm, self.share, [chunks], WeighingOptions(self._reduction, plain=True), self.name)
 
     @abstractmethod
     def _visit_chunks(self, visit: Callable[[int, HostArray, list[HostArray]], None]) -> None:

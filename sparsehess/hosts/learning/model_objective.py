@@ -11,10 +11,12 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.derivatives.objective import Objective
-from sparsehess.hosts.learning.model_checks import check_products, check_reduction
+from sparsehess.errors import InputError
+from sparsehess.hosts.learning.model_checks import check_products
 from sparsehess.hosts.learning.model_share import Share, weigh_shares
 from sparsehess.hosts.learning.parameter_groups import Selection
 from sparsehess.hosts.learning.product_modes import PRODUCTS, REDUCTIONS, require_one_of
+from sparsehess.hosts.learning.sample_weights import WeighingOptions, weigh_samples
 from sparsehess.runtime import agreement, communicator
 from sparsehess.runtime.validation import explain_evaluation_errors, whole_number
 
@@ -41,6 +43,7 @@ class CurvatureOptions(TypedDict, total=False):
     """Options of `model_objective`, which the hosts pass on; their `hessian` describes them."""
 
     reduction: str
+    weight: Callable[[Any], Any] | None
     products: str
     memory: int
     comm: MPI.Comm | None
@@ -60,7 +63,9 @@ def model_objective(
     *,
     name: str,
     of_loss: bool,
+    plain: bool = False,
     reduction: str = "mean",
+    weight: Callable[[Any], Any] | None = None,
     products: str = "float64",
     memory: int = 2**29,
     comm: MPI.Comm | None = None,
@@ -79,7 +84,9 @@ def model_objective(
         For reports.
     of_loss
         Whether the matrix is the Hessian of the loss, so that gradient and loss belong to it.
-    reduction, products, memory, comm
+    plain
+        Whether it is one of samples that all have the same weight.
+    reduction, weight, products, memory, comm
         As for the hosts' `hessian`.
 
     Raises
@@ -95,14 +102,20 @@ def model_objective(
     require_one_of(REDUCTIONS, reduction)
     with agreement(comm):
         whole_number(memory, "memory", 1)
+        if plain and weight is not None:
+            raise InputError("`weight` is for `hessian` and `gauss_newton`: all samples have the same weight here")
         exact = make_share("float64")
         fast = exact if products == "float64" else make_share(products)
     weigh_shares(comm, reduction, exact, fast)
     with agreement(comm), explain_evaluation_errors(name):
-        check_reduction(exact, name)
         curvature = make_curvature(fast, memory)
         if exact is not fast:
             exact.chunk = max(1, fast.chunk // 2)
+    options = WeighingOptions(reduction, weight, plain)
+    parts = weigh_samples(comm, exact, [exact.chunks(), fast.chunks()], options, name)
+    for share in (exact, fast):
+        share.set_weights(parts)
+    with agreement(comm), explain_evaluation_errors(name):
 
         def prepare() -> Callable[[np.ndarray], np.ndarray]:
             curvature.forget()

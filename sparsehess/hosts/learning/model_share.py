@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from itertools import pairwise
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,12 @@ from sparsehess.errors import InputError
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+# (first, last) of samples that are worked on at a time.
+Chunk: TypeAlias = tuple[int, int]
+
+# Arrays of some samples: the inputs, the targets last.
+SampleArrays: TypeAlias = list[np.ndarray]
 
 
 class ModelShare(ABC):
@@ -43,26 +49,54 @@ class ModelShare(ABC):
         self.slices, self.x = dict(slices), x
         self.samples = self.chunk = samples
         self.is_sum, self._part = True, 1.0
+        self._weights: dict[Chunk, float] | None = None
 
     def weigh(self, total: int, reduction: str) -> None:
         """Set the weight of a sample from the number of samples of all ranks and the kind of the loss."""
         self.is_sum = reduction == "sum"
         self._part = 1 / total
 
-    def weight(self, count: int) -> float:
-        """Return by what the loss of some samples is multiplied in the whole."""
-        return 1.0 if self.is_sum else count * self._part
+    def set_weights(self, weights: Mapping[Chunk, float]) -> None:
+        """Set what part of the whole the loss of each chunk is; those without a weight are left out."""
+        self._weights = dict(weights)
 
-    def chunks(self) -> list[tuple[int, int]]:
-        """Return (first, last) of chunks of samples, about as large as each other."""
+    @property
+    def sample_weight(self) -> float:
+        """By what the loss of one sample is multiplied in the whole, where all have the same weight."""
+        return 1.0 if self.is_sum else self._part
+
+    def weight(self, first: int, last: int) -> float:
+        """Return by what the loss of a chunk of samples is multiplied in the whole."""
+        if self._weights is not None:
+            return self._weights[first, last]
+        return 1.0 if self.is_sum else (last - first) * self._part
+
+    def chunks(self) -> list[Chunk]:
+        """Return (first, last) of chunks of samples that have a weight, about as large as each other."""
         if not self.samples:
             return []
         edges = np.linspace(0, self.samples, -(-self.samples // self.chunk) + 1).astype(int).tolist()
-        return [*pairwise(edges)]
+        return [chunk for chunk in pairwise(edges) if self._weights is None or self._weights[chunk] != 0]
 
     @abstractmethod
-    def loss(self, first: int, last: int) -> float:
-        """Return the loss of some samples at the parameters as they stand, as the user's function has it."""
+    def pick(self, samples: np.ndarray) -> SampleArrays:
+        """Return the arrays of some samples (m,), the targets last."""
+
+    @abstractmethod
+    def value(self, x: np.ndarray, arrays: SampleArrays) -> float:
+        """Return the loss at x (n,) of samples, of this rank or others, as the user's function has it."""
+
+    def value_anew(self, x: np.ndarray, arrays: SampleArrays) -> float:
+        """Return `value` by calling the user's functions anew, not what was compiled of them."""
+        return self.value(x, arrays)
+
+    @abstractmethod
+    def value_and_slope(self, x: np.ndarray, arrays: SampleArrays) -> tuple[float, np.ndarray]:
+        """Return the loss at x (n,) of such samples, and its gradient (n,)."""
+
+    @abstractmethod
+    def weight_of(self, weight: Callable[[Any], Any], arrays: SampleArrays) -> Any:
+        """Return weight(targets) of such samples."""
 
     @abstractmethod
     def energy(self, x: np.ndarray) -> float:

@@ -21,7 +21,6 @@ from sparsehess.hosts.learning.kronecker_factors import (
     root_vectors,
 )
 from sparsehess.hosts.learning.layer_blocks import LayerBlocks
-from sparsehess.hosts.learning.model_checks import check_reduction
 from sparsehess.hosts.learning.parameter_groups import Selection
 from sparsehess.hosts.torch.graphs import graph_bytes
 from sparsehess.hosts.torch.model_share import TorchShare
@@ -230,10 +229,8 @@ class _TorchFactors(KroneckerFactors[TorchShare]):
         self._vectors = _VECTORS[self._curvature]
         with agreement(self.comm), explain_evaluation_errors(self.name):
             self.layers = self._find_layers()
-            check_reduction(self.share, self.name)
-            for layer in self.layers:
-                layer.module.register_forward_hook(layer.record)
             self._measure()
+        self._check_loss()
         # Layers that the model does not call, as attention does not call its own, have no factors.
         called = self.comm.allreduce(np.array([len(layer.calls) for layer in self.layers]))
         self.layers = [layer for layer, calls in zip(self.layers, called, strict=True) if calls]
@@ -282,8 +279,13 @@ class _TorchFactors(KroneckerFactors[TorchShare]):
         """Return the outputs of some samples, for which the layers note their calls."""
         for layer in self.layers:
             layer.calls.clear()
-        with self.torch.enable_grad():
-            outputs = self.share.outputs(first, last)
+        hooks = [layer.module.register_forward_hook(layer.record) for layer in self.layers]
+        try:
+            with self.torch.enable_grad():
+                outputs = self.share.outputs(first, last)
+        finally:
+            for hook in hooks:
+                hook.remove()
         if not self.torch.is_tensor(outputs) or not outputs.ndim or len(outputs) != last - first:
             raise InputError("the model must return a tensor whose first axis is samples")
         for layer in self.layers:

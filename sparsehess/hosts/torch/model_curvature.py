@@ -57,7 +57,13 @@ def hessian(
         Which parameters are the variables: None for all that require gradients, a predicate of a name, or a
         regular expression or a list of them. All others are frozen.
     reduction
-        What the loss is over samples: `mean` (default) or `sum`. It is checked.
+        What the loss is over samples: `mean` (default) or `sum`. It is checked on samples drawn from all ranks,
+        and on each chunk of them. A mean may be one by other weights than the number of samples, such as that over
+        tokens that are not padding (`ignore_index`, a mask), or over classes of different weights: these are
+        measured at the loss, so that the matrix is that of the loss of all samples together.
+    weight
+        By what the mean of some samples is divided: `weight(targets) -> number`, such as
+        `lambda targets: (targets != -100).sum()`. Default: it is measured, where the mean is not plain.
     products
         Precision of products: float64 (default), or float32 with everything around them in float64; say so to
         `MatrixFree(objective, precision="single")` too.
@@ -213,7 +219,9 @@ def _objective(
         return TorchShare(torch, model, loss, inputs, targets, parameters, precision, device)
 
     name = name or f"{kind.title} of {type(model).__name__}"
-    return model_objective(make_share, kind, name=name, of_loss=kind is _Hessian, **options)
+    return model_objective(
+        make_share, kind, name=name, of_loss=kind is _Hessian, plain=kind is _EmpiricalFisher, **options
+    )
 
 
 class _Curvature(ABC):
@@ -234,10 +242,9 @@ class _Curvature(ABC):
         # A chunk's graph and a product on it take half of the memory, more products or more graphs the rest.
         afford = memory // 2 - (1 + GRAPHS) * fixed - ARRAYS * self.leaves.bytes
         share.chunk = max(1, min(share.samples, afford // ((1 + GRAPHS) * each)))
-        self._chunks = share.chunks()
-        graph = fixed + each * share.chunk
-        self._keeps = len(self._chunks) * graph <= memory // 2
-        left = memory - graph * (len(self._chunks) if self._keeps else 1)
+        chunks, graph = len(share.chunks()), fixed + each * share.chunk
+        self._keeps = chunks * graph <= memory // 2
+        left = memory - graph * (chunks if self._keeps else 1)
         self.batch = int(max(1, min(MOST_PRODUCTS, left // (GRAPHS * graph + ARRAYS * self.leaves.bytes))))
         self._kept: dict[tuple[int, int], Callable[..., Sequence[Tensor]]] = {}
         self._kept_at = share.moves
@@ -260,7 +267,7 @@ class _Curvature(ABC):
             self.forget()
             self._kept_at = self.share.moves
         parts, total = self.leaves.split(directions), np.zeros(np.shape(directions))
-        for chunk in self._chunks:
+        for chunk in self.share.chunks():
             multiply = self._kept.get(chunk)
             if multiply is None:
                 with self.torch.enable_grad():
@@ -336,7 +343,7 @@ class _GaussNewton(_BetweenJacobians):
     title = "Gauss–Newton matrix"
 
     def _inner(self, outputs: Tensor, first: int, last: int) -> Callable[[Tensor], Tensor]:
-        value = self.share.weight(last - first) * self.share.loss_of_outputs(outputs, first, last)
+        value = self.share.weight(first, last) * self.share.loss_of_outputs(outputs, first, last)
         (slope,) = self.torch.autograd.grad(value, outputs, create_graph=True)
         slope = slope + 0 * outputs  # of a loss that is linear
         return lambda change: self._grad(slope, outputs, change, retain_graph=True)[0]
@@ -346,7 +353,7 @@ class _EmpiricalFisher(_BetweenJacobians):
     title = "empirical Fisher matrix"
 
     def _inner(self, outputs: Tensor, first: int, last: int) -> Callable[[Tensor], Tensor]:
-        slope, weight = self.share.sample_slopes(outputs, first, last), self.share.weight(1)
+        slope, weight = self.share.sample_slopes(outputs, first, last), self.share.sample_weight
         axes = tuple(range(1, outputs.ndim))
 
         def inner(change: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsehess.errors import InputError
-from sparsehess.hosts.learning.model_share import ModelShare
+from sparsehess.hosts.learning.model_share import ModelShare, SampleArrays
 from sparsehess.hosts.learning.parameter_groups import Selection, consecutive_slices, select_parameters
 from sparsehess.hosts.torch.graphs import differentiable_attention
 from sparsehess.hosts.torch.parameters import Leaves, convert_module, require_device
@@ -65,7 +65,7 @@ class TorchShare(ModelShare):
         self.device = self.leaves.tensors[0].device
         if isinstance(loss, torch.nn.Module):
             loss = convert_module(torch, loss, self._dtype, device)
-        self._loss = loss
+        self._function = loss
         self._inputs = [self._tensor(one) for one in (inputs if isinstance(inputs, (tuple, list)) else (inputs,))]
         self._targets = self._tensor(targets)
         if any(len(array) != len(self._targets) for array in self._inputs):
@@ -98,7 +98,10 @@ class TorchShare(ModelShare):
 
         Not collective.
         """
-        value = self._loss(outputs, self._targets[first:last])
+        return self._loss_value(outputs, self._targets[first:last])
+
+    def _loss_value(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        value = self._function(outputs, targets)
         if not self.torch.is_tensor(value) or value.numel() != 1 or not value.is_floating_point():
             shape = tuple(value.shape) if self.torch.is_tensor(value) else ""
             raise InputError(
@@ -120,12 +123,56 @@ class TorchShare(ModelShare):
         (slope,) = self.torch.autograd.grad(self.loss_of_outputs(outputs, first, last), outputs)
         return (slope if self.is_sum else count * slope).detach()
 
-    def loss(self, first: int, last: int) -> float:
-        """Return the loss of some samples at the parameters as they stand.
+    def pick(self, samples: np.ndarray) -> SampleArrays:
+        """Return the arrays of some samples (m,), the targets last.
 
         Not collective.
         """
+        rows = self.torch.as_tensor(samples, device=self.device)
+        return [array[rows].cpu().numpy() for array in (*self._inputs, self._targets)]
+
+    def value(self, x: np.ndarray, arrays: SampleArrays) -> float:
+        """Return the loss at x (n,) of samples, of this rank or others.
+
+        Not collective.
+        """
+        self.assign(x)
         with self.torch.enable_grad():  # the loss may differentiate by itself
+            return self._loss_of_arrays(arrays).item()
+
+    def value_and_slope(self, x: np.ndarray, arrays: SampleArrays) -> tuple[float, np.ndarray]:
+        """Return the loss at x (n,) of such samples, and its gradient (n,).
+
+        Not collective.
+        """
+        self.assign(x)
+        with self.torch.enable_grad():
+            loss = self._loss_of_arrays(arrays)
+            return loss.item(), self._slope(loss)
+
+    def weight_of(self, weight: Callable[[Any], Any], arrays: SampleArrays) -> Any:
+        """Return weight(targets) of such samples.
+
+        Not collective.
+        """
+        value = weight(self._tensor(arrays[-1]))
+        return value.item() if self.torch.is_tensor(value) and value.numel() == 1 else value
+
+    def _loss_of_arrays(self, arrays: SampleArrays) -> Tensor:
+        *inputs, targets = (self._tensor(array) for array in arrays)
+        with differentiable_attention(self.torch):
+            outputs = self.model(*inputs)
+        return self._loss_value(outputs, targets)
+
+    def _slope(self, loss: Tensor) -> np.ndarray:
+        """Return the gradient (n,) of a loss."""
+        slopes = (
+            self.torch.autograd.grad(loss, self.leaves.tensors, allow_unused=True) if loss.requires_grad else ()
+        )
+        return self.leaves.join(self.leaves.complete(slopes or [None] * len(self.leaves.tensors)))
+
+    def _loss(self, first: int, last: int) -> float:
+        with self.torch.enable_grad():
             return self.loss_of_outputs(self.outputs(first, last), first, last).item()
 
     def weighted_loss(self, first: int, last: int) -> Tensor:
@@ -133,7 +180,7 @@ class TorchShare(ModelShare):
 
         Not collective.
         """
-        return self.weight(last - first) * self.loss_of_outputs(self.outputs(first, last), first, last)
+        return self.weight(first, last) * self.loss_of_outputs(self.outputs(first, last), first, last)
 
     def assign(self, x: np.ndarray) -> None:
         """Make x (n,) the values of the parameters.
@@ -151,7 +198,7 @@ class TorchShare(ModelShare):
         Not collective.
         """
         self.assign(x)
-        return sum(self.weight(last - first) * self.loss(first, last) for first, last in self.chunks())
+        return sum(self.weight(first, last) * self._loss(first, last) for first, last in self.chunks())
 
     def gradient(self, x: np.ndarray) -> np.ndarray:
         """Return (n,) this rank's part of the gradient at x (n,).
@@ -162,9 +209,7 @@ class TorchShare(ModelShare):
         total = np.zeros(self.leaves.n)
         for first, last in self.chunks():
             with self.torch.enable_grad():
-                loss = self.weighted_loss(first, last)
-                slopes = self.torch.autograd.grad(loss, self.leaves.tensors, allow_unused=True)
-                total += self.leaves.join(self.leaves.complete(slopes))
+                total += self._slope(self.weighted_loss(first, last))
         return total
 
     def advice(self) -> str:
