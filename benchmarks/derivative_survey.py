@@ -7,7 +7,7 @@ and without, from 0 and from far away. The truth is the Hessian in closed form. 
 verified is
 
     right   the true error in the Frobenius norm is within ten times `error`, and that of every row within ten
-            times `entry_errors`, or 1e-3 of the row, in units of energy;
+            times `entry_errors`, or 1e-3 of √(d_i d_j), d the typical curvatures along the variables;
     row     the first, but not the second: a variable is wrong that the norm of the matrix does not see;
     WRONG   not even the first; also what is not finite, what warns, and what raises anything else than ours.
 
@@ -118,12 +118,12 @@ class Condition:
     def fits(self, shape):
         """Return the pattern of words that a refusal may give as its reason, None where there is none."""
         bounded = self.bounds == "some"
-        uneven = self.scales != "one" or shape.length.min() < 0.5
+        unknown = self.told == "no" and (self.scales != "one" or shape.length.min() < 0.5)
         reasons = {
             "blurred": not self.clean,
             "unmoved": self.grain == "cached",
-            "scaled": bounded or self.start == "zero" or (self.told == "no" and uneven),
-            "ended": bounded or np.isfinite(shape.lower),
+            "scaled": bounded or self.start == "zero" or unknown,
+            "ended": bounded or unknown or np.isfinite(shape.lower),
         }
         return "|".join(SEEN[name] for name, there in reasons.items() if there) or None
 
@@ -163,7 +163,8 @@ class Trial:
         u = np.zeros(n) if condition.start == "zero" else self.function.x
         self.x = self.scale * (u + self.shift)
         self.lower, self.upper = self.ends(rng)
-        self.noise, self.calls, self.kept, self.value = float(condition.noise), 0, None, None
+        self.noise, self.calls, self.beyond = float(condition.noise), 0, 0
+        self.kept, self.value = None, None
         kind, _, decimals = condition.grain.partition(" ")
         fixed = condition.scales == "one"
         grain = 10.0 ** -float(decimals or 0)
@@ -180,7 +181,7 @@ class Trial:
         return np.maximum(self.x - room[0], end), self.x + room[1]
 
     def exact(self):
-        """Return the true Hessian, in units of energy of one typical scale of each variable."""
+        """Return the true Hessian, in the variables x / scale."""
         return self.function.hessian(self.x / self.scale - self.shift).tocsr()
 
     def gradient(self, x):
@@ -193,6 +194,7 @@ class Trial:
 
     def evaluated(self, x):
         if self.condition.bounds == "some" and ((x < self.lower) | (x > self.upper)).any():
+            self.beyond += 1
             raise ValueError("called beyond the bounds")
         x = np.array(x)
         if self.rounded is not None:
@@ -203,7 +205,8 @@ class Trial:
             g = self.function.gradient(x.astype(kind) / scale - kind(self.shift)).astype(kind) / scale
         g = g.astype(float)
         if self.noise:
-            rng = np.random.Generator(np.random.PCG64(zlib.crc32(x.tobytes())))
+            kept = (x.view(np.int64) + 2**11) >> 12  # the last bits of steps depend on the number of ranks
+            rng = np.random.Generator(np.random.PCG64(zlib.crc32(kept.tobytes())))
             g += self.noise * self.size * rng.standard_normal(len(g))
         return g if self.printed is None else np.rint(g / self.printed) * self.printed
 
@@ -239,12 +242,11 @@ def entries(hessian, comm):
 
 def equilibrating(T):
     """Return d such that |T_ij| is no more than √(d_i d_j), and about as much once in each row (Ruiz)."""
-    d = np.ones(T.shape[0])
+    A, d = abs(T).toarray(), np.ones(T.shape[0])
     for _ in range(10):
-        scaled = sp.diags(d**-0.5) @ abs(T) @ sp.diags(d**-0.5)
-        top = scaled.max(axis=1).toarray().ravel()
+        top = (A / np.sqrt(np.outer(d, d))).max(axis=1)
         d *= np.where(top > 0, top, 1.0)
-    return np.where(abs(T).max(axis=1).toarray().ravel() > 0, d, 0.0)
+    return np.where(A.any(axis=1), d, 0.0)
 
 
 @dataclass
@@ -293,12 +295,13 @@ def compared(trial, hessian, comm):
     norms = [sp.linalg.norm(A) for A in (found - down @ exact @ down, found, down @ exact @ down)]
     true = norms[0] / max(norms[1:]) if max(norms) > 0 else 0.0
     wrong = up @ found @ up - exact
-    size, off = (length * (abs(A) @ length) for A in (exact, wrong))
-    zero = not size.any()
-    least = (trial.size * trial.length).max() if zero else FLOOR * size.max()
-    allowed = TIMES * stated(trial, hessian, comm) + FELT * np.maximum(size, least)
-    d = np.sqrt(np.maximum(equilibrating(exact), least / length**2))
+    typical, zero = equilibrating(exact) * length**2, exact.count_nonzero() == 0
+    least = (trial.size * trial.length).max() if zero else FLOOR * typical.max()
+    d = np.sqrt(np.maximum(typical, least)) / length
     worst = abs(sp.diags(1 / d) @ wrong @ sp.diags(1 / d)).max()
+    off = length * (abs(wrong) @ length)
+    size = length * d * (trial.function.pattern @ (length * d))
+    allowed = TIMES * stated(trial, hessian, comm) + FELT * size
     return hessian.error, true, float((off / allowed).max()), float(worst), zero
 
 
@@ -321,10 +324,11 @@ def judged(trial, comm):
             said = f"{type(error).__name__}: {error}"
             words, fits = said.replace(trial.function.name, ""), trial.condition.fits(trial.shape)
             verdict = "fit" if fits and re.search(fits, words, re.IGNORECASE) else "misled"
-            verdict = "WRONG" if error.status == 1 else verdict
+            verdict = "WRONG" if error.status == 1 or comm.allreduce(trial.beyond) else verdict
         except Exception:
             said, verdict = traceback.format_exc(limit=-2), "WRONG"
-    alarms = sorted({str(w.message) for w in warned if issubclass(w.category, RuntimeWarning)})
+    alarms = {str(w.message) for w in warned if issubclass(w.category, RuntimeWarning)}
+    alarms = sorted(set().union(*comm.allgather(alarms)))
     if alarms:
         said, verdict = f"{said} RuntimeWarning: {'; '.join(alarms)}".strip(), "WRONG"
     return Judged(trial, verdict, " ".join(said.split()), comm.allreduce(trial.calls), *figures)

@@ -46,6 +46,8 @@ SHAPES: dict[str, Callable[[int], Shape]] = {}
 
 
 def shape(name, make, length, lower, at_zero):
+    """Enter in the table what `make(n)` returns; `length` is a number, or that of each variable from x."""
+
     def constructor(n):
         function = make(n)
         known = length(function.x) if callable(length) else length
@@ -54,14 +56,10 @@ def shape(name, make, length, lower, at_zero):
     SHAPES[name] = constructor
 
 
+_SHORTER = {"lennard_jones": 0.1, "cragg_levy": 0.3, "minimal_surface": 0.3, "noncvxu": 0.3, "sparsine": 0.3}
+_NOT_AT_ZERO = ("broyden_seven_diagonal", "lennard_jones", "neo_hooke")
 for _name, _make in FUNCTIONS.items():
-    shape(
-        _name,
-        _make,
-        {"lennard_jones": 0.1, "cragg_levy": 0.3, "minimal_surface": 0.3}.get(_name, 1.0),
-        -np.inf,
-        _name not in ("broyden_seven_diagonal", "lennard_jones", "neo_hooke"),
-    )
+    shape(_name, _make, _SHORTER.get(_name, 1.0), -np.inf, _name not in _NOT_AT_ZERO)
 
 
 def practical(length=1.0, lower=-np.inf, at_zero=False):
@@ -298,7 +296,7 @@ def softplus_chain(n):
     return around(n, 0.0, 1.0), Terms(chain(n, 2), bond), Terms(single(n), ridge)
 
 
-@practical(at_zero=True)
+@practical(length=0.3, at_zero=True)
 def saturating(n):
     """Squares of tanh(a + 2 b - c) less a target, many of them nearly saturated."""
 
