@@ -33,7 +33,7 @@ from sparsehess.eigen.certificates.certificate import certify_pairs, recount
 from sparsehess.eigen.certificates.inertia import count_inertia
 from sparsehess.eigen.certificates.lowest_curvature import condition_number, curvature
 from sparsehess.eigen.problem.backends import check_backend
-from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.eigen.problem.problem import EigenProblem, only_projected
 from sparsehess.eigen.problem.spectrum import SolveSpec
 from sparsehess.eigen.solvers.eigs import complete_spec, shortfall, solve
 from sparsehess.eigen.solvers.method_choice import PRECONDITIONED, choose_method
@@ -137,9 +137,9 @@ def run_inertia(call: Call) -> int:
     arguments, comm = call.arguments, call.comm
     writers.check_writable(arguments.direction, writers.RESULTS, comm)
     with closing(open_input(call, shell=arguments.shell)) as given:
-        with EigenProblem.of(**given.problem_arguments(), nullspace=[]) as problem:
+        with EigenProblem.of(**given.problem_arguments(), nullspace=only_projected(given.matrix)) as problem:
             signs = count_inertia(problem, arguments.zero, call.options)
-            more: dict[str, Any] = {"held": problem.scales.empty.tolist()}
+            more: dict[str, Any] = {"held": problem.scales.empty.tolist(), "projected": len(problem.null)}
             if arguments.condition:
                 more["condition"] = condition_number(problem, arguments.seed)
             if arguments.direction is not None:

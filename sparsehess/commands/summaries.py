@@ -115,12 +115,20 @@ def held_lines(variables: list[int]) -> list[str]:
     return [f"held         {rows} empty in both matrices, counted from 0: neither stiffness nor mass, left out"]
 
 
+def projected_lines(number: int) -> list[str]:
+    """Return a line on directions that are projected out whatever the matrix says of them. Not collective."""
+    if not number:
+        return []
+    return [f"projected    {number} of the zeros are directions that are projected out, whatever H says of them"]
+
+
 def inertia_lines(signs: Inertia, more: dict[str, Any]) -> str:
     """Return the answer of `inertia` for people. Not collective."""
     errors = ("", "", "") if signs.stderr is None else tuple(f" ± {error:.2g}" for error in signs.stderr)
     lines = [
         f"inertia      {signs.negative}{errors[0]} negative, {signs.zero}{errors[1]} zero, "
         f"{signs.positive}{errors[2]} positive" + (f", {signs.infinite} infinite" if signs.infinite else ""),
+        *projected_lines(more.get("projected", 0)),
         f"verdict      {signs.definite}",
         *held_lines(more.get("held", [])),
         f"zero         |λ| <= {signs.threshold:.1e}",
@@ -227,6 +235,7 @@ def eigs_facts(
         "versions": runtime.versions(),
         "options": dict(spectrum.options),
         "deflated": len(problem.null),
+        "projected": None if spectrum.projection is None else projection_facts(spectrum, units),
         "inputs": input_facts(given, problem),
         "digits": digits,
         "rounding": rounding,
@@ -242,6 +251,46 @@ def _frequency_facts(spectrum: Spectrum, units: Units) -> dict[str, Any]:
         "values": units.of_eigenvalues(values).tolist(),
         "errors": None if errors is None else units.of_errors(values, errors).tolist(),
     }
+
+
+def projection_facts(spectrum: Spectrum, units: Units | None) -> dict[str, Any] | None:
+    """Return what JSON says of directions that were projected out whatever the Hessian says. Not collective.
+
+    `frequencies` has what the eigenvalues would be without, in the units of a frequency.
+    """
+    found = spectrum.projection
+    if found is None:
+        return None
+    values = spectrum.eigenvalues
+    return {
+        "resisted": found.resisted.tolist(),
+        "coupled": found.coupled.tolist(),
+        "moved": found.moved.tolist(),
+        "exact": found.whole,
+        "frequencies": None
+        if units is None
+        else {
+            "resisted": units.of_eigenvalues(found.resisted).tolist(),
+            "moved": (units.of_eigenvalues(values + found.moved) - units.of_eigenvalues(values)).tolist(),
+        },
+    }
+
+
+def projection_lines(spectrum: Spectrum, units: Units | None, names: tuple[str, ...]) -> list[str]:
+    """Return what projecting directions out has changed, for people. Not collective."""
+    facts = projection_facts(spectrum, units)
+    if facts is None:
+        return []
+    shown, unit = (facts, "") if units is None else (facts["frequencies"], f" {units.frequency}")
+    most = max(shown["resisted"], key=abs)
+    moved = max(map(abs, shown["moved"]), default=0.0)
+    size = f"{abs(most):.3g}i" if units and most < 0 else f"{most:.3g}"
+    return [
+        f"projected    {len(facts['resisted'])} directions, whatever the Hessian says of them"
+        + (f": {', '.join(names)}" if names else ""),
+        f"changed      without that they have up to {size}{unit}, and the others move by up to {moved:.2g}{unit}"
+        + ("" if facts["exact"] else ", to second order"),
+    ]
 
 
 def sparsified_line(left: Sparsified) -> str:
@@ -312,7 +361,9 @@ def eigs_lines(
     else:
         lines = [f"matrix       {given.name}: {facts['n']} rows, {facts['nnz']} entries"]
     lines.append(f"solver       {spectrum.method} ({spectrum.reason})")
-    if facts["deflated"]:
+    if spectrum.projection is not None:
+        lines += projection_lines(spectrum, problem.units, names)
+    elif facts["deflated"]:
         lines.append(f"deflated     {facts['deflated']} null vectors" + (f": {', '.join(names)}" if names else ""))
     lines += [*held_lines(facts["held"]), "", spectrum_table(spectrum, problem.units), ""]
     if spectrum.zeros:

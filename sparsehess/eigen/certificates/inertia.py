@@ -9,7 +9,7 @@ import numpy as np
 
 from sparsehess.eigen.estimates.spectral_density import density
 from sparsehess.eigen.problem.equilibration import scaled_copy
-from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.eigen.problem.problem import EigenProblem, only_projected
 from sparsehess.eigen.problem.rayleigh_ritz import rayleigh_ritz
 from sparsehess.eigen.problem.whole_matrix import is_cheaper_whole, whole_problem
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 # Random vectors, and products with each, of an estimate.
 _SAMPLES, _STEPS = 20, 150
+
+# Where directions are projected out, an eigenvalue is zero that is no larger than this part of a middle one.
+# Nearer to zero, a factorization has but a few digits for those that the matrix does not resist.
+_BESIDE_NULL = 1e-6
 
 # So many vectors are looked at one by one.
 _FEW = 200
@@ -57,9 +61,10 @@ def inertia(
     Parameters
     ----------
     matrix, mass, comm
-        As for `eigs`.
+        As for `eigs`. Directions that an objective projects out, such as rigid motions of atoms, count as zeros.
     zero
-        Eigenvalues up to this size count as zero; default the accuracy of the matrix.
+        Eigenvalues up to this size count as zero; default the accuracy of the matrix, and no less than a millionth
+        of a middle one where directions are projected out.
     options
         PETSc options of the factorizations, without a prefix.
 
@@ -95,7 +100,7 @@ def inertia(
         if options:
             raise InputError(f"-{next(iter(options))}: the structure counts, and nothing is factorized")
         return matrix.inertia(zero)
-    with EigenProblem.of(matrix, mass=mass, nullspace=[], comm=comm) as problem:
+    with EigenProblem.of(matrix, mass=mass, nullspace=only_projected(matrix), comm=comm) as problem:
         return count_inertia(problem, zero, dict(options or {}))
 
 
@@ -159,6 +164,8 @@ def _count(problem: EigenProblem, zero: float | None, options: dict) -> Inertia:
     if problem.uncounted:
         threshold = problem.zero if zero is None else positive_number(zero, "zero")
         return _estimated(problem, threshold, options)
+    if zero is None and problem.null:
+        zero = max(problem.zero, _BESIDE_NULL * (problem.scale or 1.0))
     if zero is not None:
         size = float(np.ldexp(positive_number(zero, "zero"), -problem.scales.power))
         return _counted(scaled, scaled, size, float(zero), options)
@@ -207,7 +214,7 @@ def _counted(problem: EigenProblem, pencil: EigenProblem, size: float, zero: flo
                 doubts.append(f"{below[low]} below {share * low:.1e} but {below[high]} below {share * high:.1e}")
         if any(counts.zero for counts in pivots.values()):
             doubts.append("pivots vanished")
-        if not 0 <= negative <= upto <= problem.finite:
+        if not 0 <= negative <= upto <= problem.sought:
             doubts.append("the counts contradict the number of infinite eigenvalues")
         if zeros > 0 and not doubts and pencil is not problem:
             lost = zeros - _number_of_small(problem, solver, size, zeros)
@@ -218,7 +225,7 @@ def _counted(problem: EigenProblem, pencil: EigenProblem, size: float, zero: flo
                 )
     finally:
         solver.close()
-    positive = problem.finite - upto
+    positive, zeros = problem.sought - upto, zeros + len(problem.null)
     return Inertia(negative, zeros, positive, infinite.number, zero, not doubts, "; ".join(doubts))
 
 

@@ -218,7 +218,7 @@ def trace(
 def diagonal_sum(operator: ReducedOperator) -> float | None:
     """Return the sum of all eigenvalues, deflated ones too, or None where the diagonals do not tell it.
 
-    Collective.
+    Collective. Of what null vectors are projected out of, whatever the Hessian says of them.
     """
     problem = operator.problem
     if not (problem.assembled and operator.plain):
@@ -228,7 +228,12 @@ def diagonal_sum(operator: ReducedOperator) -> float | None:
     entries.destroy()
     if problem.M is not None:
         local /= lone_diagonal(problem.M, operator.comm)
-    return float(operator.sum_over_ranks(np.array([local.sum()]))[0])
+    image, projected = problem.A.createVecLeft(), 0.0
+    for direction in problem.null:
+        problem.A.mult(direction, image)
+        projected += image.dot(direction).real
+    image.destroy()
+    return float(operator.sum_over_ranks(np.array([local.sum()]))[0]) - projected
 
 
 class _Search:

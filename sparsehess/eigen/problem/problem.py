@@ -127,6 +127,16 @@ def _null_vectors_at(matrix: Hessian | MatrixFree) -> object:
     return vectors if len(vectors) else None
 
 
+def only_projected(matrix: object) -> list | None:
+    """Return the null vectors of `EigenProblem.of` where those that a matrix brings are not to be deflated.
+
+    Not collective. None, those that it brings, where they are projected out whatever it says of them: then the
+    problem is another one without them.
+    """
+    brings = isinstance(matrix, (Hessian, MatrixFree)) and matrix.objective.projected is not None
+    return None if brings else []
+
+
 @dataclass(eq=False, kw_only=True)
 class EigenProblem:
     """A symmetric eigenproblem, standard or generalised.

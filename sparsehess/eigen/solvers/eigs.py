@@ -217,7 +217,7 @@ def solve(
 
     Collective. Never raises for pairs that are missing: `shortfall` tells.
     """
-    if spec.k is None and not spec.takes_all and not problem.sought:
+    if spec.k is None and not problem.sought:
         return _spectrum_of_none(problem, spec)
     if not problem.assembled:
         choice = choose_method(problem, complete_spec(problem, spec))
@@ -300,8 +300,8 @@ def _solve(
 
 
 def complete_spec(problem: EigenProblem, spec: SolveSpec) -> SolveSpec:
-    """Return a spec with its defaults filled in for a problem. Collective."""
+    """Return a spec with its defaults filled in for a problem: no number where there is nothing. Collective."""
     if not spec.takes_all:
-        there = max(1, problem.sought)
-        return replace(spec, k=min(_DEFAULT_K, there) if spec.k is None else spec.k)
+        there = min(_DEFAULT_K, problem.sought) or None
+        return replace(spec, k=there if spec.k is None else spec.k)
     return spec if spec.interval is not None else replace(spec, interval=(-np.inf, -problem.zero))

@@ -179,7 +179,7 @@ def check_atoms(atoms: Atoms) -> None:
     Raises
     ------
     InputError
-        No atoms, no calculator, one that only holds results, or an atom without mass.
+        No atoms, no calculator, one that only holds results, an atom without mass, or periods without a cell.
     """
     from ase.calculators.singlepoint import SinglePointCalculator
 
@@ -197,6 +197,8 @@ def check_atoms(atoms: Atoms) -> None:
         )
     if not np.isfinite(atoms.get_positions()).all():
         raise InputError(f"positions of {formula} are not finite")
+    for number in np.flatnonzero(atoms.get_pbc() & ~(np.linalg.norm(atoms.get_cell().array, axis=1) > 0)):
+        raise InputError(f"{formula} is periodic in direction {number}, where the vector of its cell is zero")
     masses, pushed = atoms.get_masses(), free_coordinates(atoms).reshape(-1, 3).any(axis=1)
     for number in np.flatnonzero(~(np.isfinite(masses) & (masses >= 0)) | (pushed & ~(masses > 0))):
         raise InputError(

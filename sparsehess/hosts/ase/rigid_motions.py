@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 
 from sparsehess.eigen.problem.rigid_body_modes import AXES
-from sparsehess.errors import InputError
 
 # Atoms are on a line where none is farther from it than this part of their mean spacing along it: a bend of
 # 3° of three atoms, as a relaxation that ended early leaves it.
@@ -96,8 +95,6 @@ def _rotations(away: np.ndarray, around: Surroundings) -> tuple[np.ndarray, list
     if len(periods) == 1:
         axis = around.cell[periods[0]]
         length = float(np.linalg.norm(axis))
-        if not length > 0:
-            raise InputError(f"the cell is periodic in direction {periods[0]}, where its vector is zero")
         axis = axis / length
         off = _distance(away, axis)
         if off <= LINE * length / many:
@@ -130,12 +127,10 @@ def _left_by_constraints(motions: np.ndarray, names: list[str], held: np.ndarray
     _, sizes, combinations = np.linalg.svd(np.linalg.qr(basis[:, held].T, "r"))
     moved = np.zeros(len(basis))
     moved[: len(sizes)] = sizes
-    still = combinations[moved <= _STILL * np.abs(basis).max()]
-    own = [j for j in range(len(basis)) if np.linalg.norm(still[:, j]) >= 1 - _STILL]
-    mixed = still.copy()
-    mixed[:, own] = 0.0  # what is left once those are taken out: orthogonal to them, as rows of `still` are
-    _, weights, rows = np.linalg.svd(mixed, full_matrices=False)
-    rows = rows[weights > 0.5]
-    kept = [basis[j] for j in own] + [row @ basis for row in rows]
-    named = [names[j] for j in own] + [f"rotation {number + 1}" for number in range(len(rows))]
-    return np.array(kept).reshape(len(kept), motions.shape[1]), named
+    still = combinations[moved <= _STILL * np.abs(basis).max()] @ basis
+    own = np.flatnonzero(np.abs(motions[:, held]).max(axis=1) <= _STILL * np.abs(motions).max(axis=1))
+    known = np.linalg.qr(motions[own].T)[0]
+    _, sizes, mixed = np.linalg.svd(still - still @ known @ known.T, full_matrices=False)
+    mixed = mixed[sizes > 0.5]  # they are 1 or 0: `known` is within `still`
+    named = [names[j] for j in own] + [f"rotation {number + 1}" for number in range(len(mixed))]
+    return np.vstack([motions[own], mixed]), named
