@@ -84,7 +84,7 @@ def give_advice(
 def _operator(source: Objective | StoredMatrix, seed: int) -> Iterator[MatrixFree | PETSc.Mat]:
     """Yield what takes products: the matrix of a file, or a problem's Hessian, not assembled. Collective."""
     if isinstance(source, Objective):
-        with MatrixFree(source, seed=seed) as shell:
+        with MatrixFree(source, seed=seed, verify=False) as shell:
             yield shell
         return
     largest = source.pattern.comm.allreduce(float(np.abs(source.values).max(initial=0.0)), MPI.MAX)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sparsehess import runtime
+from sparsehess.derivatives.consistency import least_calls
 from sparsehess.derivatives.finite_differences import scheme_of
 from sparsehess.derivatives.objective import Objective
 from sparsehess.eigen.problem.factor_memory import factor_memory
@@ -87,7 +88,7 @@ def count_calls(
         scheme=scheme,
         derivatives=pieces * _PER_COLOR[scheme] + (scheme == "forward"),
         noise=_NOISE if differences else 0,
-        verification=(1 if scheme == "product" else 2) if verified else 0,
+        verification=(1 if scheme == "product" else 2) + least_calls(objective) if verified else 0,
         pattern=probed + (_NOISE + 3 if probed and differences else 0),
         estimated=probed > 0,
     )

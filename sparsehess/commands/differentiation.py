@@ -36,10 +36,12 @@ def load_problem(arguments: argparse.Namespace, comm: MPI.Comm) -> Objective:
 def matrix_free_problem(call: Call, precision: str) -> MatrixFree:
     """Return the Hessian of the problem that is the INPUT, never assembled. Collective."""
     arguments = call.arguments
-    flag_groups.refuse_flags(
-        arguments, flag_groups.DERIVATIVES | flag_groups.COLORING, "--shell assembles nothing"
-    )
-    return MatrixFree(load_problem(arguments, call.comm), seed=arguments.seed, precision=precision)
+    flags = {**flag_groups.DERIVATIVES, **flag_groups.COLORING}
+    verify = not arguments.no_verify
+    del flags["no_verify"]
+    flag_groups.refuse_flags(arguments, flags, "--shell assembles nothing")
+    objective = load_problem(arguments, call.comm)
+    return MatrixFree(objective, seed=arguments.seed, precision=precision, verify=verify)
 
 
 def assemble_problem(call: Call) -> Hessian:

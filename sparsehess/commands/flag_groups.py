@@ -60,7 +60,11 @@ DERIVATIVE_FLAGS = (
         help="a matrix file, the problem's own, or found by probing",
     ),
     Flag("--points", type=int, metavar="N", default=1, help="probe x and N - 1 points around it (default 1)"),
-    Flag("--no-verify", action="store_true", help="skip the fresh product and the symmetry check"),
+    Flag(
+        "--no-verify",
+        action="store_true",
+        help="skip the fresh product, the symmetry check, and whether gradient, products and energy agree",
+    ),
     Flag(
         "--no-repair", action="store_true", help="do not add what the checks find missing in the pattern: status 4"
     ),

@@ -308,7 +308,7 @@ def _products_lines(shell: MatrixFree, facts: dict[str, Any]) -> str:
         [
             f"problem      {shell.objective.name}, {facts['n']} variables",
             f"Hessian      never assembled, {made}: {calls['gradient']} gradients, {calls['hvp']} products, "
-            f"{calls['noise']} for their noise",
+            f"{calls['noise']} for their noise, {calls['verification']} to verify",
         ]
     )
 

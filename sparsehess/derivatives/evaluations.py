@@ -65,9 +65,10 @@ class Evaluations:
         self._groups = self.comm.allreduce(int(self._group.rank == 0))
         # The gradient at x, once it was needed; this rank's rows of its group.
         self._base: np.ndarray | None = None
-        first = bool(self._group.allreduce(self.comm.rank == 0, op=MPI.LOR))  # all groups have the same point
-        holders = self.comm.allgather([0] if first else [])
-        self.x = self._transfer.to_owners(holders, [self._calls.x] if first else [], 1)[0]
+        # The first group speaks for all, which have the same point.
+        self._first = bool(self._group.allreduce(self.comm.rank == 0, op=MPI.LOR))
+        holders = self.comm.allgather([0] if self._first else [])
+        self.x = self._transfer.to_owners(holders, [self._calls.x] if self._first else [], 1)[0]
 
     @property
     def recorder(self) -> Recorder:
@@ -77,6 +78,12 @@ class Evaluations:
     @recorder.setter
     def recorder(self, recorder: Recorder) -> None:
         self._rounds.recorder = recorder
+
+    @contextmanager
+    def at(self, point: np.ndarray) -> Iterator[Evaluations]:
+        """Give the evaluations at another point, of (n_local,) values, in a block. Collective."""
+        with self._calls.point(self._transfer.to_group(point)) as x:
+            yield Evaluations(self.objective, x)
 
     def changes(self, colors: np.ndarray, count: int, nodes: Nodes) -> np.ndarray:
         """Return (count, n_local) weighted sums of gradients, the variables of one colour moved at a time.
@@ -129,6 +136,26 @@ class Evaluations:
             self._count(len(points))
             return out
 
+    def energies(self, points: list[np.ndarray]) -> np.ndarray:
+        """Return (m,) the energies at m points, each given as (n_local,) values; the same on every rank.
+
+        Collective. The first group of ranks evaluates them, of a sum every rank its part.
+        """
+        with self._timed():
+            wanted = [self._transfer.to_group(point) for point in points]
+            out = np.zeros(len(points))
+            with agreement(self.comm):
+                if self._first or self.objective.summed:
+                    out[:] = [self._calls.energy(point) for point in wanted]
+                    if not np.isfinite(out).all():
+                        raise CheckError(f"the energy of {self.objective.name} is not finite near x")
+            if self.objective.summed:
+                self.comm.Allreduce(MPI.IN_PLACE, out)
+            else:
+                self.comm.Bcast(out)
+            self.counts["energy"] += len(points)
+            return out
+
     def products(self, colors: np.ndarray, count: int, directions: np.ndarray) -> np.ndarray:
         """Return (count, n_local) Hessian-vector products with the variables of one colour of `directions`.
 
@@ -151,16 +178,17 @@ class Evaluations:
             self.counts["hvp"] += count
             return out
 
-    def along(self, directions: np.ndarray) -> np.ndarray:
+    def along(self, directions: np.ndarray, *, by: str | None = None) -> np.ndarray:
         """Return (k, n_local) Hessian-vector products with directions (k, n_local).
 
-        Collective. Batches of products are asked for at once where the objective has them.
+        Collective. Batches of products are asked for at once where the objective has them; `by` is `hvp` or
+        `hvps`, default the latter where there is that.
         """
         with self._timed():
             whole = np.array([self._transfer.to_group(row) for row in directions])
 
             def evaluate(units: np.ndarray, rows: np.ndarray) -> None:
-                rows[:] = self._calls.products(whole[units])
+                rows[:] = self._calls.products(whole[units], by)
                 for product in rows:
                     self._check_finite(product)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from sparsehess.derivatives.elements import Elements
 from sparsehess.derivatives.objective import Objective
 from sparsehess.errors import EvaluationError, InputError
-from sparsehess.runtime import agreement
+from sparsehess.runtime import agreement, destroy
 from sparsehess.runtime.guards import NO_GUARD, Guard, guard_of
 from sparsehess.runtime.validation import reals
 
@@ -61,13 +62,34 @@ class Calls:
         """Return the gradient (held,) where variables of x have these values. Collective on the group."""
         raise NotImplementedError
 
-    def products(self, seeds: np.ndarray) -> np.ndarray:
-        """Return the products (k, held) with directions (k, held). Collective on the group."""
+    def products(self, seeds: np.ndarray, by: str | None = None) -> np.ndarray:
+        """Return the products (k, held) with directions (k, held). Collective on the group.
+
+        `by` is `hvp` or `hvps`; default `hvps` where there is that.
+        """
+        raise NotImplementedError
+
+    def energy(self, point: np.ndarray) -> float:
+        """Return the energy at a point (held,). Collective on the group."""
+        raise NotImplementedError
+
+    def point(self, values: np.ndarray) -> AbstractContextManager[np.ndarray | PETSc.Vec]:
+        """Give a point of the kind of the objective's x with these values (held,). Collective on the group."""
         raise NotImplementedError
 
     def slopes(self, kind: Elements, X: np.ndarray) -> np.ndarray:
         """Return the gradients (m, k) of the elements of a kind."""
         return self._guarded("gradient", kind.slopes, X)
+
+    def _number(self, name: str, returned: Any) -> float:
+        """Return the real number that a function of this name has returned."""
+        value = np.asarray(returned)
+        if value.size != 1 or value.dtype.kind not in "fiu":
+            raise EvaluationError(
+                f"the {name} of {self.objective.name} must return a real number, not {value.dtype} of shape "
+                f"{value.shape} as on rank {self.rank}"
+            )
+        return float(value.reshape(()))
 
     def _called(self, name: str, *arguments: Any) -> Any:
         """Call the user's function of this name."""
@@ -141,18 +163,25 @@ class ArrayCalls(Calls):
                 self._x[i] = here
         return out
 
-    def _energy(self) -> float:
-        value = np.asarray(self._called("energy", self._shown))
-        if value.size != 1 or value.dtype.kind not in "fiu":
-            raise EvaluationError(
-                f"the energy of {self.objective.name} must return a real number, not {value.dtype} of shape "
-                f"{value.shape} as on rank {self.rank}"
-            )
-        return float(value.reshape(()))
-
-    def products(self, seeds: np.ndarray) -> np.ndarray:
+    def energy(self, point: np.ndarray) -> float:
         """See `Calls`."""
-        if self.objective.hvps is None:
+        here = self._x.copy()
+        try:
+            self._x[:] = point
+            return self._energy()
+        finally:
+            self._x[:] = here
+
+    def point(self, values: np.ndarray) -> AbstractContextManager[np.ndarray | PETSc.Vec]:
+        """See `Calls`."""
+        return nullcontext(values)
+
+    def _energy(self) -> float:
+        return self._number("energy", self._called("energy", self._shown))
+
+    def products(self, seeds: np.ndarray, by: str | None = None) -> np.ndarray:
+        """See `Calls`."""
+        if self.objective.hvps is None or by == "hvp":
             return np.array([self._vector("hvp", "fiu", self._shown, seed) for seed in seeds])
         return self._vector("hvps", "fiu", self._shown, seeds, shape=seeds.shape)
 
@@ -195,9 +224,24 @@ class VecCalls(Calls):
         point[variables] = values
         return self._vector("gradient", point)
 
-    def products(self, seeds: np.ndarray) -> np.ndarray:
+    def products(self, seeds: np.ndarray, by: str | None = None) -> np.ndarray:
         """See `Calls`."""
         return np.array([self._vector("hvp", self.x, seed) for seed in seeds])
+
+    def energy(self, point: np.ndarray) -> float:
+        """See `Calls`."""
+        with self.point(point) as vector, agreement(self.objective.comm):
+            return self._number("energy", self._called("energy", vector))
+
+    @contextmanager
+    def point(self, values: np.ndarray) -> Iterator[np.ndarray | PETSc.Vec]:
+        """See `Calls`."""
+        vector = self._x.duplicate()
+        try:
+            vector.setArray(values)
+            yield vector
+        finally:
+            destroy(vector)
 
     def _vector(self, name: str, *arrays: np.ndarray) -> np.ndarray:
         vectors = [self._x.duplicate() for _ in (*arrays, None)]
@@ -208,5 +252,4 @@ class VecCalls(Calls):
                 self._called(name, *vectors)
             return vectors[-1].getArray(readonly=True).copy()
         finally:
-            for vector in vectors:
-                vector.destroy()
+            destroy(*vectors)

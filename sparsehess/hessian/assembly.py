@@ -64,7 +64,8 @@ def assemble(
         How many compressed columns are held in memory at a time, for direct recovery; 1 takes the least
         memory. Default all.
     verify
-        Compare with a fresh random product, and check the symmetry: 2 gradients more (or 1 product).
+        Compare with a fresh random product, and check the symmetry: 2 gradients more (or 1 product). Before
+        that, whether gradient, products and energy belong together, of what the objective has: two calls of each.
     repair
         Whether entries that verification finds missing in the pattern are added.
     seed

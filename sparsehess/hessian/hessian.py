@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from sparsehess.coloring import BEST, BUDGET, Coloring, color
+from sparsehess.derivatives.consistency import check_consistency
 from sparsehess.derivatives.evaluations import Evaluations
 from sparsehess.derivatives.finite_differences import DIFFERENCES, Steps, plan_steps
 from sparsehess.derivatives.gradient_noise import Noise, estimate_noise
@@ -167,6 +168,8 @@ class Hessian:
         x = self.objective.x if x is None else x
         if self._following is not None:
             self._follow(self._following, x)
+        if verify:
+            self.evaluations["verification"] += check_consistency(self.objective, x, seed=self.seed)
         for left in reversed(range(_REPAIRS)):
             try:
                 self._evaluate(x, verify, progress, journal)

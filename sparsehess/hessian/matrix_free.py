@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sparsehess.coloring import Coloring, color
+from sparsehess.derivatives.consistency import check_consistency
 from sparsehess.derivatives.evaluations import Evaluations
 from sparsehess.derivatives.finite_differences import compress, directional, plan_steps, scheme_of
 from sparsehess.derivatives.gradient_noise import Noise, estimate_noise
@@ -41,6 +42,9 @@ class MatrixFree:
         Of random vectors.
     precision
         `double`, or `single`: the objective's products get and give float32, everything else stays in float64.
+    verify
+        Whether products, gradient and energy are compared, of what the objective has: two calls of each, at this
+        x and not at those of updates.
 
     Attributes
     ----------
@@ -48,13 +52,15 @@ class MatrixFree:
         PETSc shell matrix, symmetric, in the objective's layout. A product costs one of the objective's, or
         two gradients. It has a diagonal, see `diagonal`.
     evaluations
-        Calls so far of `gradient` and `hvp`, and those for the `noise`.
+        Calls so far of `gradient` and `hvp`, and those for the `noise` and to verify (`verification`).
 
     Raises
     ------
     InputError
         The objective has neither products nor a gradient; or single precision is wanted of what is not products
         of arrays.
+    CheckError
+        Products, gradient and energy contradict each other.
 
     Examples
     --------
@@ -73,18 +79,22 @@ class MatrixFree:
         *,
         seed: int = 0,
         precision: str = "double",
+        verify: bool = True,
     ) -> None:
         if precision not in ("double", "single"):
             raise InputError(f"precision={precision!r} is neither double nor single")
         self.objective = objective if precision == "double" else _in_single(objective)
         self.seed, self.precision = seed, precision
-        self.evaluations = {"gradient": 0, "hvp": 0, "energy": 0, "noise": 0}
+        self.evaluations = {"gradient": 0, "hvp": 0, "energy": 0, "noise": 0, "verification": 0}
         self.noise: Noise | None = None
         self._scheme = scheme_of("auto", objective)
         self._coloring: Coloring | None = None
         layout = objective.layout
         size = ((layout.n_local, layout.n),) * 2
-        self.update(objective.x if x is None else x)
+        x = objective.x if x is None else x
+        if verify:
+            self.evaluations["verification"] = check_consistency(self.objective, x, seed=seed)
+        self.update(x)
         self.mat = PETSc.Mat().createPython(size, _Context(self), comm=layout.comm)
         self.mat.setOption(PETSc.Mat.Option.SYMMETRIC, True)
         self.mat.setOption(PETSc.Mat.Option.SYMMETRY_ETERNAL, True)

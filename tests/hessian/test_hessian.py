@@ -89,7 +89,8 @@ def test_drivers_against_their_exact_hessians(name, coloring, comm):
             "energy": 0,
             "noise": 7,
             "pattern": 0,
-            "verification": 2,
+            # At a minimum the energy has no slope to compare: its second difference is taken.
+            "verification": 2 if objective.energy is None else 2 + 2 + 3,
         }
         assert hessian.verification.passed
         own = local_rows(hessian.mat)
