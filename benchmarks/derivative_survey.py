@@ -135,7 +135,7 @@ def subject(name, n, comm):
     pattern = sh.Pattern.from_scipy(function.pattern, comm=comm)
     change = abs(function.hessian(function.x)) @ shape.length
     size = np.maximum(np.abs(function.gradient(function.x)), change)
-    return shape, pattern, color(pattern), np.maximum(size, 1e-3 * size.max())
+    return shape, pattern, color(pattern, order="natural"), np.maximum(size, 1e-3 * size.max())
 
 
 def decade(values):
