@@ -145,13 +145,14 @@ def decade(values):
 class Trial:
     """One function under one condition; its gradient is that of x as a user would have written it."""
 
-    def __init__(self, name, seed, subject):
+    def __init__(self, name, seed, subject, condition=None):
         self.name = name
         function, _, number = name.partition(".")
         rng = np.random.default_rng([seed, int(number), zlib.crc32(function.encode())])
         n = int(rng.choice(SIZES))
         self.shape, self.pattern, self.coloring, size = subject(function, n)
-        self.condition = condition = Condition.drawn(rng, self.shape)
+        drawn = Condition.drawn(rng, self.shape)
+        self.condition = condition = condition or drawn
         self.function = self.shape.function
         n = len(self.function.x)
         decades = {"one": np.zeros(n), "blocks": np.repeat(rng.uniform(-6, 6, (n + 4) // 5), 5)[:n],
@@ -272,6 +273,15 @@ class Judged:
     row: float = np.nan
     scaled: float = np.nan
 
+    @property
+    def how(self):
+        """What is wrong with it, in a word."""
+        if self.said:
+            return "warned" if "RuntimeWarning" in self.said else "raised"
+        if not np.isfinite([self.reported, self.true]).all():
+            return "not finite"
+        return "error below 1e-4, but not as small as said" if self.true < 1e-4 else "error above 1e-4"
+
     def __str__(self):
         errors = f"error {self.reported:.1e} true {self.true:.1e} row {self.row:.1e} scaled {self.scaled:.1e}"
         numbers = "" if np.isnan(self.reported) else f": {errors}"
@@ -360,8 +370,8 @@ def table(results):
     line("all", results)
     refused = sum(r.verdict in ("fit", "misled") for r in clean)
     print(f"\nrefused of clean inputs: {refused} of {len(clean)} ({refused / max(len(clean), 1):.1%})")
-    small = sum(r.verdict == "WRONG" and r.true < 1e-4 for r in results)
-    print(f"WRONG with a true error below 1e-4: {small}")
+    kinds = Counter(r.how for r in results if r.verdict == "WRONG")
+    print("WRONG: " + ", ".join(f"{how} {many}" for how, many in kinds.most_common()))
     right = [r for r in results if r.verdict == "right"]
     if right:
         ends = np.nanquantile([r.scaled for r in right], [0.5, 0.9, 1.0])
