@@ -19,7 +19,7 @@ from sparsehess.derivatives.objective import Objective
 from sparsehess.errors import InputError
 from sparsehess.hessian.matrix_free import MatrixFree
 from sparsehess.pattern import Pattern
-from sparsehess.runtime import memory
+from sparsehess.runtime import destroy, memory
 from sparsehess.storage import matrix_files
 from sparsehess.storage.matrix_files import StoredMatrix
 
@@ -94,7 +94,7 @@ def _operator(source: Objective | StoredMatrix, seed: int) -> Iterator[MatrixFre
     try:
         yield matrix
     finally:
-        matrix.destroy()
+        destroy(matrix)
 
 
 def _wanted(arguments: argparse.Namespace, n: int) -> method_advice.SolveRequest:

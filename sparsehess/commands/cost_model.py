@@ -16,6 +16,7 @@ from sparsehess.eigen.problem.factor_memory import factor_memory
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.errors import StackError
 from sparsehess.pattern import Pattern
+from sparsehess.runtime import destroy
 from sparsehess.runtime import memory as room
 
 # Gradients for each colour, by scheme; gradients that measure the noise.
@@ -169,7 +170,7 @@ def _analysed(pattern: Pattern) -> int:
         with EigenProblem.of(matrix, nullspace=[]) as problem:
             return factor_memory(problem)[1]
     finally:
-        matrix.destroy()
+        destroy(matrix)
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from sparsehess.eigen.problem.spectrum import SolveSpec
 from sparsehess.eigen.solvers.eigs import complete_spec, shortfall, solve
 from sparsehess.eigen.solvers.method_choice import PRECONDITIONED, choose_method
 from sparsehess.errors import CheckError
+from sparsehess.runtime import destroy
 from sparsehess.runtime.progress import Progress
 from sparsehess.storage import writers
 
@@ -147,7 +148,7 @@ def run_inertia(call: Call) -> int:
                 more["lowest"] = {"value": lowest.value, "error": lowest.error, "certified": lowest.certified}
                 arrays = {"eigenvalues": np.array([lowest.value])}
                 writers.write_results(arguments.direction, more, arrays, [lowest.direction], comm)
-                lowest.direction.destroy()
+                destroy(lowest.direction)
         facts = {
             "schema": SCHEMA,
             "task": "inertia",

@@ -15,6 +15,7 @@ from sparsehess.commands.reports.tables import format_columns
 from sparsehess.eigen.estimates.block_lanczos import Lanczos
 from sparsehess.eigen.estimates.reduced_operator import reduced_operator
 from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.runtime import destroy
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
@@ -140,8 +141,8 @@ def _row(problem: EigenProblem, columns: int, seed: int) -> float:
         sizes = np.abs(image.getArray(readonly=True))
         largest = problem.comm.allreduce(float(sizes.max(initial=0.0)), op=MPI.MAX)
         counts.append(problem.comm.allreduce(int(np.count_nonzero(sizes > _ENTRY * largest))))
-    unit.destroy()
-    image.destroy()
+    destroy(unit)
+    destroy(image)
     return float(np.mean(counts))
 
 

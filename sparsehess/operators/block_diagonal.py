@@ -170,7 +170,7 @@ class BlockDiagonal(Operator):
             self._here.setArray(np.concatenate(solved) if solved else np.empty(0))
             self._scatter.scatter(self._here, vector, mode=PETSc.ScatterMode.REVERSE)
             out[:, j] = vector.getArray()
-            vector.destroy()
+            destroy(vector)
         return out
 
     def function(self, f: Callable[[np.ndarray], np.ndarray]) -> BlockDiagonal:

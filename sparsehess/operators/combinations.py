@@ -301,7 +301,7 @@ class WeightedSum(_Combined):
         for a, mat in self._items:
             diagonal = mat.getDiagonal()
             out += a * diagonal.getArray(readonly=True)
-            diagonal.destroy()
+            destroy(diagonal)
         return out
 
 

@@ -126,7 +126,7 @@ def nearest_kronecker(
     try:
         triplets = _largest_triplets(R, min(terms, p * p, q * q), norm) if norm > 0 else []
     finally:
-        R.destroy()
+        destroy(R)
     products = []
     for sigma, u, v in triplets:
         A, B = np.sqrt(sigma) * u.reshape(p, p), np.sqrt(sigma) * v.reshape(q, q)

@@ -129,7 +129,7 @@ class Operator:
         """
         diagonal = self.mat.getDiagonal()
         out = diagonal.getArray().copy()
-        diagonal.destroy()
+        destroy(diagonal)
         return out
 
     @property
@@ -376,7 +376,7 @@ class Operator:
         solver = PETSc.KSP().create(self.comm)
         solver.setType(kind)
         solver.setOperators(matrix)
-        matrix.destroy()  # the solver holds it
+        destroy(matrix)  # the solver holds it
         return solver
 
     def _kept(self, shift: float, make: Callable[[], PETSc.KSP]) -> PETSc.KSP:
@@ -392,7 +392,7 @@ class Operator:
 
     def _forget(self) -> None:
         if self._solver is not None:
-            self._solver[1].destroy()
+            destroy(self._solver[1])
         self._solver = None
 
     def _check(self, solver: PETSc.KSP, right: PETSc.Vec, x: PETSc.Vec) -> None:
@@ -400,7 +400,7 @@ class Operator:
         solver.getOperators()[0].mult(x, residual)
         residual.aypx(-1.0, right)
         size, error = right.norm(), residual.norm()
-        residual.destroy()
+        destroy(residual)
         if not error <= _ACCEPT * size:
             raise NotConverged(
                 f"MINRES reached a relative residual of {error / size:.1e} in {solver.getIterationNumber()} "

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sparsehess import errors
 from sparsehess.runtime import citations
+from sparsehess.runtime.error_agreement import log
 
 if TYPE_CHECKING:
     from slepc4py import SLEPc
@@ -72,11 +74,30 @@ def __getattr__(name: str) -> Any:
 def destroy(*objects: Any) -> None:
     """Destroy PETSc objects in this order, passing over None.
 
-    Collective on the objects.
+    Collective on the objects. Where an error is on its way already, as in a `finally` or an `__exit__` that
+    follows it, what cannot be destroyed is left behind and the error goes on: an error within a call of PETSc
+    leaves objects lent out and never given back, as a product that fails does within a solve.
     """
+    failure: Exception | None = None
     for item in objects:
-        if item is not None:
+        if item is None:
+            continue
+        try:
             item.destroy()
+        except Exception as error:  # the others are destroyed all the same
+            failure = failure or error
+            _leave_behind(item)
+    if failure is None:
+        return
+    if sys.exc_info()[0] is None:
+        raise failure
+    log.debug("left behind on the way of an error: %s", failure)
+
+
+def _leave_behind(item: Any) -> None:
+    """Keep an object that is half destroyed from being destroyed again when Python forgets it. Not collective."""
+    for _ in range(2):
+        item.incRef()
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse
 
 from sparsehess.errors import InputError
-from sparsehess.runtime import PETSc, agreement, communicator, optional, readable_errors
+from sparsehess.runtime import PETSc, agreement, communicator, destroy, optional, readable_errors
 from sparsehess.runtime.row_layout import offsets
 from sparsehess.storage.atomic_files import explain_write_errors, open_deferring_errors, write_file
 from sparsehess.storage.hdf5 import create_hdf5
@@ -143,7 +143,7 @@ def _write_petsc(path: Path, matrix: PETSc.Mat, comm: MPI.Comm) -> None:
             try:
                 matrix.view(viewer)
             finally:
-                viewer.destroy()
+                destroy(viewer)
         with agreement(comm):
             stack.close()
 

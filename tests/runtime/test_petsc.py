@@ -11,6 +11,7 @@ from sparsehess.runtime import (
     aij,
     child,
     communicator,
+    destroy,
     has_package,
     inserted_options,
     option_was_used,
@@ -55,3 +56,33 @@ def test_what_is_derived_from_a_communicator_is_freed_with_it(comm):
     assert child(ours, "half", lambda: pytest.fail("it is there")) is inner and communicator(inner) != inner
     theirs.Free()
     assert inner == MPI.COMM_NULL
+
+
+class Lent:
+    """What cannot be destroyed, like a PETSc object that is lent out."""
+
+    def __init__(self):
+        self.references = 1
+
+    def destroy(self):
+        raise RuntimeError("in use")
+
+    def incRef(self):
+        self.references += 1
+
+
+def test_what_cannot_be_destroyed_hides_no_error(comm):
+    vector, lent = PETSc.Vec().createMPI(3, comm=comm), Lent()
+    with pytest.raises(RuntimeError, match="in use"):
+        destroy(lent, None, vector)
+    assert vector.handle == 0  # though it came after the one that failed
+    assert lent.references == 3  # so that nobody destroys it a second time
+
+    def fail():
+        try:
+            raise KeyError("first")
+        finally:
+            destroy(lent)
+
+    with pytest.raises(KeyError, match="first"):
+        fail()

@@ -19,7 +19,7 @@ from sparsehess.eigen.estimates.whole_spectrum import diagonal_of_function
 from sparsehess.eigen.problem.whole_matrix import is_cheaper_whole
 from sparsehess.errors import InputError
 from sparsehess.pattern import Pattern
-from sparsehess.runtime import agreement
+from sparsehess.runtime import agreement, destroy
 from sparsehess.runtime.citations import cite
 from sparsehess.runtime.validation import whole_number
 
@@ -266,7 +266,7 @@ def _read(operator: ReducedOperator, f: Function) -> np.ndarray | None:
         return None
     vector = operator.problem.A.getDiagonal()
     own = vector.getArray(readonly=True).copy()
-    vector.destroy()
+    destroy(vector)
     return own
 
 

@@ -24,6 +24,7 @@ from sparsehess.eigen.problem.mass_solver import lone_diagonal
 from sparsehess.eigen.problem.whole_matrix import LARGEST, is_cheaper_whole
 from sparsehess.errors import InputError
 from sparsehess.operators.operator import Operator
+from sparsehess.runtime import destroy
 from sparsehess.runtime.citations import cite
 from sparsehess.runtime.validation import whole_number
 
@@ -225,14 +226,14 @@ def diagonal_sum(operator: ReducedOperator) -> float | None:
         return None
     entries = problem.A.getDiagonal()
     local = entries.getArray(readonly=True).copy()
-    entries.destroy()
+    destroy(entries)
     if problem.M is not None:
         local /= lone_diagonal(problem.M, operator.comm)
     image, projected = problem.A.createVecLeft(), 0.0
     for direction in problem.null:
         problem.A.mult(direction, image)
         projected += image.dot(direction).real
-    image.destroy()
+    destroy(image)
     return float(operator.sum_over_ranks(np.array([local.sum()]))[0]) - projected
 
 

@@ -79,7 +79,7 @@ class AbsoluteRows:
             self._ghosts = PETSc.Vec().createSeq(len(ghosts), comm=PETSc.COMM_SELF)
             wanted = PETSc.IS().createGeneral(ghosts.astype(PETSc.IntType), comm=PETSc.COMM_SELF)
             self._scatter = PETSc.Scatter().create(self._whole, wanted, self._ghosts, None)
-            wanted.destroy()
+            destroy(wanted)
 
     def shift_exponents(self, power: int) -> None:
         """Multiply all entries by two to a power. Not collective."""
@@ -264,7 +264,7 @@ def scaled_copy(matrix: PETSc.Mat | None, d: PETSc.Vec, power: int = 0) -> PETSc
         squares.pointwiseMult(d, d)
         result = PETSc.Mat().createAIJ((d.getSizes(),) * 2, nnz=1, comm=d.comm)
         result.setDiagonal(squares)
-        squares.destroy()
+        destroy(squares)
     else:
         result = matrix.duplicate(copy=True)
         result.scale(2.0 ** (-power // 2))  # in two steps: the whole may be no number
@@ -288,7 +288,7 @@ def add_to_diagonal(matrix: PETSc.Mat, values: np.ndarray) -> None:
     vector = matrix.createVecRight()
     vector.setArray(values)
     matrix.setDiagonal(vector, PETSc.InsertMode.ADD_VALUES)
-    vector.destroy()
+    destroy(vector)
 
 
 def _local_rows(matrix: PETSc.Mat) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -298,5 +298,5 @@ def _local_rows(matrix: PETSc.Mat) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         whole = matrix.convert("aij", PETSc.Mat())
     indptr, indices, values = whole.getValuesCSR()
     if whole is not matrix:
-        whole.destroy()
+        destroy(whole)
     return indptr, indices, values

@@ -9,7 +9,7 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.runtime import PETSc
+from sparsehess.runtime import PETSc, destroy
 
 # Rounding, and errors of a matrix, that an eigenvalue must exceed not to be zero.
 _ROUNDINGS, _ERRORS = 8.0, 10.0
@@ -105,5 +105,5 @@ def _weyl(problem: EigenProblem, norm: float) -> float | None:
         return norm
     diagonal, least = problem.M.getDiagonal(), problem.masses[1]
     entries, whole = diagonal.norm(), problem.M.norm(PETSc.NormType.FROBENIUS)
-    diagonal.destroy()
+    destroy(diagonal)
     return norm / least if least > 0 and entries >= (1 - 1e-12) * whole else None

@@ -8,7 +8,7 @@ import numpy as np
 
 from sparsehess.eigen.problem.equilibration import add_to_diagonal
 from sparsehess.eigen.problem.factorization import FACTORIZATION, Pivots
-from sparsehess.runtime import PETSc, inserted_options, readable_errors
+from sparsehess.runtime import PETSc, destroy, inserted_options, readable_errors
 
 # A matrix is singular where a change of its rows by this part makes it so.
 ROUNDING = 1e3 * float(np.finfo(float).eps)
@@ -47,7 +47,7 @@ def signs_of(matrix: PETSc.Mat, rows: np.ndarray, relative: float = ROUNDING) ->
         add_to_diagonal(shifted, -2.0 * shift)
         lower = pivots_of(shifted)
     finally:
-        shifted.destroy()
+        destroy(shifted)
     return Signs(upper.negative, lower.negative - upper.negative, matrix.getSize()[0] - lower.negative)
 
 
@@ -63,4 +63,4 @@ def pivots_of(matrix: PETSc.Mat) -> Pivots:
             ksp.setUp()
         return FACTORIZATION.pivots(ksp.getPC().getFactorMatrix())
     finally:
-        ksp.destroy()
+        destroy(ksp)

@@ -9,7 +9,7 @@ import numpy as np
 from sparsehess.eigen.problem.equilibration import AbsoluteRows
 from sparsehess.eigen.problem.inertia_of_matrix import pivots_of, signs_of
 from sparsehess.errors import InputError
-from sparsehess.runtime import PETSc
+from sparsehess.runtime import PETSc, destroy
 from sparsehess.runtime.row_layout import Layout
 
 # Shifts, over the typical eigenvalue, from which nothing finite is expected farther out.
@@ -83,20 +83,20 @@ def _nullity_at(A: PETSc.Mat, M: PETSc.Mat, shift: float, rows: tuple[np.ndarray
     try:
         return signs_of(whole, rows[0] + abs(shift) * rows[1]).zero
     finally:
-        whole.destroy()
+        destroy(whole)
 
 
 def _by_variables(A: PETSc.Mat, layout: Layout, empty: np.ndarray) -> Infinite:
     """Return the count where the massless directions are variables, of local numbers. Collective."""
     chosen = PETSc.IS().createGeneral((layout.start + empty).astype(PETSc.IntType), comm=A.comm)
     part = A.createSubMatrix(chosen, chosen)
-    chosen.destroy()
+    destroy(chosen)
     rows = AbsoluteRows(part, Layout.from_local(len(empty), layout.comm))
     try:
         negative, zero, positive = signs_of(part, rows.sums(np.ones(len(empty))))
     finally:
         rows.close()
-        part.destroy()
+        destroy(part)
     return Infinite(negative + zero, positive + zero)
 
 
@@ -114,7 +114,7 @@ def _by_far_shifts(A: PETSc.Mat, M: PETSc.Mat, layout: Layout, nullity: int, siz
             try:
                 pair.append(pivots_of(whole).negative)
             finally:
-                whole.destroy()
+                destroy(whole)
         counts.append((pair[0], pair[1]))
         if len(counts) >= 3 and counts[-1] == counts[-2] == counts[-3]:
             below, upto = counts[-1]

@@ -39,7 +39,7 @@ def massless_directions(M: PETSc.Mat, layout: Layout) -> int:
     try:
         signed = M.getDiagonal()
         diagonal = signed.getArray(readonly=True).real.copy()
-        signed.destroy()
+        destroy(signed)
         ones = np.ones(layout.n_local)
         sums = rows.sums(ones)
         least = float(diagonal.min(initial=np.inf))

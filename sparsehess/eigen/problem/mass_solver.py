@@ -36,7 +36,7 @@ def lone_diagonal(M: PETSc.Mat, comm: MPI.Comm) -> np.ndarray | None:
         return None
     vector = M.getDiagonal()
     diagonal = vector.getArray(readonly=True).copy()
-    vector.destroy()
+    destroy(vector)
     return diagonal
 
 
@@ -59,7 +59,7 @@ class MassSolver:
         self.noise = 1e2 * _EPS if direct else _RTOL
         vector = M.getDiagonal()
         self.diagonal = vector.getArray(readonly=True).copy()
-        vector.destroy()
+        destroy(vector)
         self._ksp = PETSc.KSP().create(layout.comm)
         self._ksp.setOptionsPrefix(PREFIX)
         self._ksp.setOperators(M)
@@ -117,7 +117,7 @@ class MassSolver:
 
         Collective.
         """
-        self._ksp.destroy()
+        destroy(self._ksp)
         self._product.close()
 
 

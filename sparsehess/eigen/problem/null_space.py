@@ -168,7 +168,7 @@ def check_null_vectors(problem: Problem) -> None:
             wrong.append(
                 f"null vector {number} is not in the null space: H v is {part:.1e} of |H| |v|{where}, {times}"
             )
-    image.destroy()
+    destroy(image)
     if wrong:
         raise CheckError("; ".join(wrong) + " (rotations are null vectors only where the gradient vanishes)")
 
@@ -282,7 +282,7 @@ class NullSpace:
             return
         part = X.dot(dual)  # dualᴴ X
         X.mult(-1.0, 1.0, along, part)
-        part.destroy()
+        destroy(part)
 
     def close(self) -> None:
         """Destroy the images. Collective."""
@@ -329,7 +329,7 @@ class ProjectedProduct:
 
     def destroy(self, mat: PETSc.Mat) -> None:
         """Destroy what products need. Collective."""
-        self._work.destroy()
+        destroy(self._work)
 
 
 def projected(A: PETSc.Mat, space: NullSpace) -> PETSc.Mat:

@@ -9,7 +9,7 @@ import scipy.sparse
 
 from sparsehess.eigen.problem.matrix_inputs import with_diagonal
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.runtime import PETSc
+from sparsehess.runtime import PETSc, destroy
 from sparsehess.runtime.row_layout import Layout
 
 
@@ -69,7 +69,7 @@ def _rows(matrix: PETSc.Mat, layout: Layout) -> scipy.sparse.csr_matrix:
     )
     indptr, indices, values = aij.getValuesCSR()
     if aij is not matrix:
-        aij.destroy()
+        destroy(aij)
     rows = scipy.sparse.csr_matrix((values, indices, indptr), (layout.n_local, layout.n))
     return with_diagonal(rows, layout)
 

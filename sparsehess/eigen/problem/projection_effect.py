@@ -8,7 +8,7 @@ import numpy as np
 
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.projection import Projection
-from sparsehess.runtime import PETSc, on_root
+from sparsehess.runtime import PETSc, destroy, on_root
 
 
 def effect_of_projection(problem: EigenProblem, values: np.ndarray, vectors: list[PETSc.Vec]) -> Projection | None:
@@ -30,7 +30,7 @@ def effect_of_projection(problem: EigenProblem, values: np.ndarray, vectors: lis
         problem.A.mult(direction, image)
         here = image.getArray(readonly=True)
         parts[:, j] = [vector.getArray(readonly=True) @ here for vector in (*vectors, *problem.null)]
-    image.destroy()
+    destroy(image)
     problem.comm.Allreduce(MPI.IN_PLACE, parts)
     C, S = parts[:k], (parts[k:] + parts[k:].T) / 2
     resisted, moved = on_root(problem.comm, _without_projection, values, C, S)

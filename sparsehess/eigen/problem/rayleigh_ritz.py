@@ -121,7 +121,7 @@ def project_out(problem: EigenProblem, vectors: list[PETSc.Vec], away: Sequence[
         for _ in range(2):
             for vector in vectors:
                 vector.axpy(-vector.dot(image) / size, one)
-    image.destroy()
+    destroy(image)
     return vectors
 
 
@@ -182,7 +182,7 @@ def _rotate(bvs: Iterable[SLEPc.BV], Q: np.ndarray) -> None:
     for bv in bvs:
         bv.multInPlace(matrix, 0, square.shape[0])
         bv.setActiveColumns(0, Q.shape[1])
-    matrix.destroy()
+    destroy(matrix)
 
 
 def _dense(array: np.ndarray) -> PETSc.Mat:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from sparsehess.errors import InputError
-from sparsehess.runtime import PETSc
+from sparsehess.runtime import PETSc, destroy
 from sparsehess.runtime.row_layout import Layout
 from sparsehess.runtime.validation import reals
 
@@ -166,7 +166,7 @@ def orthonormal(vectors: list[PETSc.Vec]) -> list[PETSc.Vec]:
             rest.scale(1 / left)
             out.append(rest)
         else:
-            rest.destroy()
+            destroy(rest)
     return out
 
 
@@ -192,5 +192,5 @@ def _holds(vectors: list[PETSc.Vec], size: int, axis: int) -> bool:
     translation.getArray()[axis::size] = 1.0
     n = translation.norm()
     inside = np.linalg.norm([translation.dot(vector) for vector in vectors])
-    translation.destroy()
+    destroy(translation)
     return bool(abs(inside - n) <= 1e-8 * n)

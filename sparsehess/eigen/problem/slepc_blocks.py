@@ -8,7 +8,7 @@ import numpy as np
 
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.errors import EvaluationError
-from sparsehess.runtime import PETSc, SLEPc
+from sparsehess.runtime import PETSc, SLEPc, destroy
 
 
 def block(problem: EigenProblem, vectors: list[PETSc.Vec]) -> SLEPc.BV:
@@ -19,7 +19,7 @@ def block(problem: EigenProblem, vectors: list[PETSc.Vec]) -> SLEPc.BV:
     bv = SLEPc.BV().create(problem.A.comm)
     template = problem.A.createVecRight()
     bv.setSizesFromVec(template, len(vectors))
-    template.destroy()
+    destroy(template)
     bv.setType("svec")
     bv.insertVecs(0, vectors, orth=False)
     return bv
@@ -32,7 +32,7 @@ def gram(left: SLEPc.BV, right: SLEPc.BV) -> np.ndarray:
     """
     dense = left.dot(right)
     array = dense.getDenseArray().copy()
-    dense.destroy()
+    destroy(dense)
     return array
 
 
@@ -78,7 +78,7 @@ def residuals(
         problem.comm.Allreduce(MPI.IN_PLACE, terms)
         if terms[1] * abs(value) > 0 and terms[2] == 0:
             errors[i] = min(errors[i], np.sqrt(terms[0] / terms[1]) / abs(value))
-        difference.destroy()
+        destroy(difference)
         AX.restoreColumn(i, ax)
         if MX is not X:
             MX.restoreColumn(i, mx)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from sparsehess.runtime import SLEPc
+from sparsehess.runtime import SLEPc, destroy
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -48,4 +48,4 @@ class SolverPool:
 
     def give_back(self, eps: SLEPc.EPS, sound: bool) -> None:
         """Take back a solver; `sound` if all that it did went well. Collective."""
-        eps.destroy()
+        destroy(eps)

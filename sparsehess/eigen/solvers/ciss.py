@@ -9,7 +9,7 @@ from sparsehess.eigen.problem.factorization import TRANSFORMED
 from sparsehess.eigen.problem.petsc_options import PREFIX
 from sparsehess.eigen.solvers.interval_method import IntervalMethod
 from sparsehess.eigen.solvers.solve_monitor import OnRestart, ignore_restart
-from sparsehess.runtime import PETSc, SLEPc, readable_errors, without_gaps
+from sparsehess.runtime import PETSc, SLEPc, destroy, readable_errors, without_gaps
 
 # In real arithmetic the points are Chebyshev's, on the interval itself.
 DEFAULTS = {
@@ -91,4 +91,4 @@ class ContourIntegral(IntervalMethod):
             self.on_progress(min(len(vectors), expected), expected)
             return vectors
         finally:
-            eps.destroy()
+            destroy(eps)

@@ -18,7 +18,7 @@ from sparsehess.eigen.solvers.method_choice import KRYLOV, Choice
 from sparsehess.eigen.solvers.solve_monitor import OnProgress, OnRestart
 from sparsehess.eigen.solvers.spectrum_targets import Counter
 from sparsehess.operators.operator import Operator
-from sparsehess.runtime import PETSc
+from sparsehess.runtime import PETSc, destroy
 
 # Options without which SLEPc returns copies: its Lanczos does not reorthogonalise by itself.
 _AGAINST_COPIES = {"lanczos": {"eps_lanczos_reorthog": "full"}}
@@ -94,7 +94,7 @@ def _coupling(problem: EigenProblem) -> float:
     for vector in problem.null:
         problem.A.mult(vector, image)
         squares += (image.norm() / vector.norm()) ** 2
-    image.destroy()
+    destroy(image)
     return squares**0.5
 
 

@@ -31,6 +31,7 @@ from sparsehess.runtime import (
     PETSc,
     SLEPc,
     complex_scalars,
+    destroy,
     error_code,
     has_package,
     readable_errors,
@@ -248,7 +249,7 @@ class KrylovSchur:
                 if self._definite:
                     half = _upper_half(self.problem, shift, st.getPreconditionerMat())
                     st.setPreconditionerMat(half)
-                    half.destroy()  # but for the transformation's reference
+                    destroy(half)  # but for the transformation's reference
                 st.setShift(shift)
                 eps.setUp()
             else:
@@ -351,7 +352,7 @@ class KrylovSchur:
         finally:
             eps.cancelMonitor()
             eps.setStoppingTest(None)
-            start.destroy()
+            destroy(start)
         monitor.raise_error()
         self.refuse_unused()
         self.iterations += eps.getIterationNumber()
@@ -396,7 +397,7 @@ class KrylovSchur:
                     image.copy(vector)
                 vectors = rayleigh_ritz(problem, project_out(problem, vectors, deflate)).vectors
         finally:
-            image.destroy()
+            destroy(image)
         self.iterations += steps
         return vectors
 
@@ -431,7 +432,7 @@ def _give_new_basis(eps: SLEPc.EPS) -> None:
     basis = SLEPc.BV().create(eps.comm)
     basis.setOptionsPrefix(PREFIX)
     eps.setBV(basis)
-    basis.destroy()  # but for the solver's reference
+    destroy(basis)  # but for the solver's reference
 
 
 def _aim(eps: SLEPc.EPS, target: float) -> None:
@@ -444,7 +445,7 @@ def _aim(eps: SLEPc.EPS, target: float) -> None:
     eps.setST(other)
     eps.setTarget(target)
     eps.setST(st)
-    other.destroy()
+    destroy(other)
 
 
 def _upper_half(problem: EigenProblem, shift: float, out: PETSc.Mat) -> PETSc.Mat:
@@ -466,5 +467,5 @@ def _upper_half(problem: EigenProblem, shift: float, out: PETSc.Mat) -> PETSc.Ma
         whole.axpy(-shift, M)
     whole.setOption(PETSc.Mat.Option.SYMMETRIC, True)
     half = whole.convert("sbaij", out)
-    whole.destroy()
+    destroy(whole)
     return half

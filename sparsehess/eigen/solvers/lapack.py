@@ -11,7 +11,7 @@ import numpy as np
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.solvers.solve_monitor import OnProgress, OnRestart, ignore_progress, ignore_restart
 from sparsehess.errors import InputError
-from sparsehess.runtime import PETSc, on_root
+from sparsehess.runtime import PETSc, destroy, on_root
 
 # A direction with less than this part of the largest mass, or stiffness, has none.
 _MASSLESS = 1e3 * float(np.finfo(float).eps)
@@ -160,8 +160,8 @@ def gather(problem: EigenProblem, matrix: PETSc.Mat) -> np.ndarray | None:
             unit.getArray()[j - layout.start] = 1.0
         matrix.mult(unit, image)
         own[j] = image.getArray(readonly=True)
-    unit.destroy()
-    image.destroy()
+    destroy(unit)
+    destroy(image)
     parts = comm.gather(own)
     if parts is None:
         return None

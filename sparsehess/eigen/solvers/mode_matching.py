@@ -9,7 +9,7 @@ import numpy as np
 
 from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.errors import InputError
-from sparsehess.runtime import PETSc, communicator
+from sparsehess.runtime import PETSc, communicator, destroy
 
 # With less than this of a mode in another they are not the same: no third mode can have as much of it.
 _SAME = 0.5**0.5
@@ -122,5 +122,5 @@ def _stacked(vectors: list[PETSc.Vec], mass: PETSc.Mat | None) -> tuple[np.ndarr
     for column, vector in enumerate(vectors):
         mass.mult(vector, image)
         MX[:, column] = image.getArray(readonly=True)
-    image.destroy()
+    destroy(image)
     return X, MX

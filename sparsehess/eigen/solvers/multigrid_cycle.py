@@ -44,7 +44,7 @@ class Level:
         found = diagonal.getArray(readonly=True)
         # Aggregates with fewer variables than near-null vectors leave rows of zeros.
         self.scale = np.divide(1.0, found, out=np.ones_like(found), where=found != 0)
-        diagonal.destroy()
+        destroy(diagonal)
         top = largest(matrix)
         low, high = _LOW * top, _HIGH * top
         self.center, self.radius = (high + low) / 2, (high - low) / 2

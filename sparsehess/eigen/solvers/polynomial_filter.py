@@ -177,7 +177,7 @@ def _root_of_mass(problem: EigenProblem) -> PETSc.Vec | None:
     root = problem.M.getDiagonal()
     entries = problem.norms[1]
     if root.norm() < (1 - 1e-12) * entries or problem.masses[1] <= 0:
-        root.destroy()
+        destroy(root)
         raise InputError(
             "method filter takes products alone: its mass matrix must be diagonal and positive; "
             "for others there are slicing and feast"
@@ -214,7 +214,7 @@ def _filterable(A: PETSc.Mat, root: PETSc.Vec | None) -> PETSc.Mat:
         inverse.reciprocal()
         matrix = A.duplicate(copy=True)
         matrix.diagonalScale(inverse, inverse)
-        inverse.destroy()
+        destroy(inverse)
         return matrix
     return _shell(A, _Filterable(A, root, 0.0, 1.0))
 
@@ -256,4 +256,4 @@ class _Filterable:
         self._factor *= number
 
     def destroy(self, mat: PETSc.Mat) -> None:
-        self._work.destroy()
+        destroy(self._work)

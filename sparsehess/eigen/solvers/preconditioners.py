@@ -92,7 +92,7 @@ class Diagonal:
         self.matrix = PETSc.Mat().createAIJ((diagonal.getSizes(),) * 2, nnz=1, comm=diagonal.comm)
         self.matrix.setDiagonal(diagonal)
         self.matrix.assemble()
-        diagonal.destroy()
+        destroy(diagonal)
 
     def on_panels(self, options: dict) -> Preconditioning | VCycle:
         """Return what applies it to panels of vectors; it is kept until `close()`.
@@ -288,5 +288,5 @@ def _real_parts(vectors: list[PETSc.Vec]) -> list[PETSc.Vec]:
             parts.append(vector.duplicate())
             parts[-1].setArray(part)
             if parts[-1].norm() == 0:
-                parts.pop().destroy()
+                destroy(parts.pop())
     return parts

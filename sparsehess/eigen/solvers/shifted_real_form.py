@@ -157,7 +157,7 @@ class MatrixFreeRealForm(_Halves):
             vector.setArray(np.repeat(np.maximum(sizes, 1e-8 * self.problem.scale), 2))
         matrix.setDiagonal(vector)
         matrix.assemble()
-        vector.destroy()
+        destroy(vector)
 
     def close(self) -> None:
         """Destroy work vectors. Collective."""
