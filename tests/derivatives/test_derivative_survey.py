@@ -48,7 +48,7 @@ def test_a_wrong_norm_is_seen(comm, survey):
     assert survey.judged(trial, comm).verdict == "WRONG"
 
 
-def test_a_wrong_row_is_seen_that_the_norm_does_not_see(comm, survey):
+def test_a_wrong_entry_is_seen_that_the_norm_does_not_see(comm, survey):
     trial = trial_of(survey, comm, "quadratic_chain")
     exact = trial.exact().tolil()
     size = np.ones(exact.shape[0])
@@ -60,7 +60,7 @@ def test_a_wrong_row_is_seen_that_the_norm_does_not_see(comm, survey):
     exact[5, 5] *= 1.1
     trial.exact = lambda: sp.csr_matrix(exact)
     found = survey.judged(trial, comm)
-    assert found.verdict == "row" and found.true < 1e-10, str(found)
+    assert found.verdict == "entry" and found.true < 1e-10, str(found)
 
 
 @pytest.mark.parametrize(
