@@ -114,6 +114,22 @@ def inner_jaxprs(equation: JaxEquation) -> list[Jaxpr]:
     return [one for one in found if hasattr(one, "eqns")]
 
 
+def jaxpr_constants(closed: Any) -> list[Any]:
+    """Return all arrays that a closed jaxpr has in it, those of the functions that it calls too.
+
+    Not collective.
+    """
+    jaxpr, consts = open_jaxpr(closed)
+    found = list(consts)
+    for equation in jaxpr.eqns:
+        found += [atom.val for atom in equation.invars if hasattr(atom, "val")]
+        for value in equation.params.values():
+            for item in value if isinstance(value, tuple | list) else (value,):
+                if hasattr(open_jaxpr(item)[0], "eqns"):
+                    found += jaxpr_constants(item)
+    return found
+
+
 def bind_primitive(equation: JaxEquation, arguments: Sequence[Any], **other: Any) -> list[Any]:
     """Return the results of an equation's primitive for other arguments, which may be traced, and parameters.
 

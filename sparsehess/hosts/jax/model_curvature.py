@@ -46,6 +46,9 @@ def hessian(
         `apply(params, inputs) -> outputs`, traceable, samples along the first axis.
     loss
         `loss(outputs, targets) -> scalar`, the mean or the sum over samples.
+        It must not read the parameters by itself, as a penalty does: that would not move with the variables,
+        and is refused where their arrays are seen in the loss. What was computed of them before, in NumPy or
+        outside of the loss, cannot be seen. Let `apply` return what a penalty needs beside its outputs.
     params
         Where the curvature is taken: a tree of arrays. Those of floating point are the variables, one after
         another in the order of JAX.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsehess.errors import InputError
-from sparsehess.hosts.jax.features import double_precision
+from sparsehess.hosts.jax.features import double_precision, jaxpr_constants
 from sparsehess.hosts.jax.parameters import is_real, named_leaves, parameter_slices
 from sparsehess.hosts.learning.model_share import ModelShare, SampleArrays
 from sparsehess.hosts.learning.parameter_groups import Selection
@@ -50,7 +50,8 @@ class JaxShare(ModelShare):
         slices = parameter_slices(params, parameters)
         self.leaf_names = [name if is_real(leaf) else None for name, leaf in leaves]
         self._places = [number for number, name in enumerate(self.leaf_names) if name in slices]
-        self.leaves = [self._converted(leaf) for _, leaf in leaves]
+        self._own = [leaf for _, leaf in leaves]
+        self.leaves = [self._converted(leaf) for leaf in self._own]
         self._inputs = jax.tree_util.tree_map(self._converted, inputs)
         self._targets = self._converted(targets)
         if not self._targets.ndim or not self._places:
@@ -67,6 +68,30 @@ class JaxShare(ModelShare):
         self._energy = jax.jit(lambda x, samples: self.weighted_loss(self.outputs(x, samples), samples))
         self._gradient = jax.grad(self._energy)
         self._both = jax.jit(jax.value_and_grad(self._energy))
+
+    def settle_loss(self, of_outputs: bool) -> None:
+        """Refuse a loss that has arrays of the parameters in it: they would not move with the variables.
+
+        Not collective. Numbers that were made of them before are not seen.
+
+        Raises
+        ------
+        InputError
+            The loss reads an array that is one of the parameters.
+        """
+        if not self.samples:
+            return
+        inputs, targets, _ = self.part(0, 1)
+        with self.precise():
+            outputs = self.jax.eval_shape(self.apply_to, self.leaves, inputs)
+            closed = self.jax.make_jaxpr(self._loss)(outputs, targets)
+        for constant in jaxpr_constants(closed):
+            for name, leaf in zip(self.leaf_names, self._own, strict=True):
+                if name is not None and _is_same(constant, leaf):
+                    raise InputError(
+                        f"the loss reads {name} by itself, and that does not move with the variables: let `apply` "
+                        "return what a penalty needs beside its outputs"
+                    )
 
     def _converted(self, array: Any) -> np.ndarray:
         array = np.asarray(array)
@@ -203,3 +228,13 @@ class JaxShare(ModelShare):
         Not collective.
         """
         return self.sum_over_chunks(self._gradient, x) + np.zeros(len(self.x))
+
+
+def _is_same(constant: Any, leaf: Any) -> bool:
+    """Return whether an array in a program is one of the caller's, or has its values, if these are not all one."""
+    if constant is leaf:
+        return True
+    one, other = np.asarray(constant), np.asarray(leaf)
+    if one.shape != other.shape or one.size < 2 or not np.issubdtype(one.dtype, np.floating):
+        return False
+    return bool((other != other.flat[0]).any() and np.allclose(one, other, rtol=1e-6, atol=0))

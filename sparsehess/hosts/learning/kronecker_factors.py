@@ -28,7 +28,7 @@ from sparsehess.operators.operator import Operator
 from sparsehess.operators.tall_skinny_qr import sum_over_ranks
 from sparsehess.runtime import agreement, communicator
 from sparsehess.runtime.citations import cite
-from sparsehess.runtime.validation import whole_number
+from sparsehess.runtime.validation import explain_evaluation_errors, whole_number
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -129,6 +129,8 @@ class KroneckerFactors(ABC, Generic[Share]):
             whole_number(memory, "memory", 1)
         with agreement(self.comm):
             self.share: Share = make_share()
+        with agreement(self.comm), explain_evaluation_errors(name):
+            self.share.settle_loss(True)
         self.total = weigh_shares(self.comm, reduction, self.share)
         self._weight = self.share.sample_weight
 

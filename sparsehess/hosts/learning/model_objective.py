@@ -108,6 +108,8 @@ def model_objective(
         fast = exact if products == "float64" else make_share(products)
     weigh_shares(comm, reduction, exact, fast)
     with agreement(comm), explain_evaluation_errors(name):
+        for share in (exact, fast):
+            share.settle_loss(not of_loss)
         curvature = make_curvature(fast, memory)
         if exact is not fast:
             exact.chunk = max(1, fast.chunk // 2)

@@ -79,6 +79,10 @@ class ModelShare(ABC):
         return [chunk for chunk in pairwise(edges) if self._weights is None or self._weights[chunk] != 0]
 
     @abstractmethod
+    def settle_loss(self, of_outputs: bool) -> None:
+        """Refuse a loss that depends on the parameters by what does not move with them, or by itself."""
+
+    @abstractmethod
     def pick(self, samples: np.ndarray) -> SampleArrays:
         """Return the arrays of some samples (m,), the targets last."""
 

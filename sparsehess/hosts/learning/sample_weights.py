@@ -337,8 +337,16 @@ class _Weighing:
         raise CheckError(
             f"the loss of {count} samples of {self.name} drawn at random is neither the mean nor the sum of that "
             f"of two parts, {whole.value:.6g} against {one.value:.6g} and {rest.value:.6g}, nor is its gradient: "
-            + (self.advice or f"samples depend on each other, or terms are divided by different numbers; {REMEDY}")
+            + (self.advice or self._reason())
         )
+
+    def _reason(self) -> str:
+        if self.options.reduction == "sum":
+            return (
+                "samples depend on each other, or a term is no sum over samples; let a penalty be a part of a mean, "
+                "or of another objective"
+            )
+        return f"samples depend on each other, or terms are divided by different numbers; {REMEDY}"
 
     # --- weights ---
 

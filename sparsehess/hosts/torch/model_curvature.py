@@ -49,6 +49,9 @@ def hessian(
         A module. It is copied; yours stays as it is.
     loss
         `loss(outputs, targets) -> scalar tensor`, the mean or the sum over samples.
+        A penalty in it that takes the parameters from the model, as `model.parameters()`, moves with the
+        variables; one on a list of them made before is refused. Values that were taken out of the graph
+        (`detach`, `.data`, NumPy) are constants, which nothing can tell from others.
     inputs, targets
         This rank's samples, along the first axis: tensors or ndarrays; inputs may be a tuple of them, which the
         model is given one by one. Ranks may have different numbers of samples, or none. A mini-batch is a part

@@ -12,7 +12,7 @@ from sparsehess.errors import InputError
 from sparsehess.hosts.learning.model_share import ModelShare, SampleArrays
 from sparsehess.hosts.learning.parameter_groups import Selection, consecutive_slices, select_parameters
 from sparsehess.hosts.torch.graphs import differentiable_attention
-from sparsehess.hosts.torch.parameters import Leaves, convert_module, require_device
+from sparsehess.hosts.torch.parameters import Leaves, convert_pair, follow_copy, reads_own, require_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +55,8 @@ class TorchShare(ModelShare):
             raise InputError(f"{type(model).__name__} has no parameters that require gradients")
         names = select_parameters(own, parameters)
         require_device(torch, device)
-        self.model = convert_module(torch, model, self._dtype, device)
+        self._own = model
+        self.model, self._function = convert_pair(torch, model, loss, self._dtype, device)
         tensors = dict(self.model.named_parameters())
         for name, tensor in tensors.items():
             tensor.requires_grad_(name in names)
@@ -63,9 +64,6 @@ class TorchShare(ModelShare):
                 raise InputError(f"parameter {name} is complex")
         self.leaves = Leaves(torch, [tensors[name] for name in names])
         self.device = self.leaves.tensors[0].device
-        if isinstance(loss, torch.nn.Module):
-            loss = convert_module(torch, loss, self._dtype, device)
-        self._function = loss
         self._inputs = [self._tensor(one) for one in (inputs if isinstance(inputs, (tuple, list)) else (inputs,))]
         self._targets = self._tensor(targets)
         if any(len(array) != len(self._targets) for array in self._inputs):
@@ -84,6 +82,44 @@ class TorchShare(ModelShare):
         if not tensor.ndim:
             raise InputError("samples lie along the first axis, and there is none")
         return tensor.to(device=self.device, dtype=self._dtype if tensor.is_floating_point() else tensor.dtype)
+
+    def settle_loss(self, of_outputs: bool) -> None:
+        """Let what the loss reads of the caller's model, such as a penalty, be of the copy that moves.
+
+        Not collective.
+
+        Parameters
+        ----------
+        of_outputs
+            Whether the loss must depend on the parameters by the outputs alone.
+
+        Raises
+        ------
+        InputError
+            It reads tensors that cannot be replaced, or depends on the parameters by itself.
+        """
+        if not self.samples:
+            return
+        own, few = [*self._own.parameters()], min(2, self.samples)
+        with self.torch.enable_grad():
+            outputs = self._detached(self.outputs(0, few))
+            if reads_own(self.torch, self.loss_of_outputs(outputs, 0, few), own):
+                self._function = follow_copy(self.torch, self._function, self._own, self.model)
+            value = self.loss_of_outputs(outputs, 0, few)
+            if reads_own(self.torch, value, own):
+                raise InputError(
+                    "the loss reads parameters of your model that do not move with the variables: let it take "
+                    "them from the model when it is called, by `model.parameters()`, not from a list made before"
+                )
+            if of_outputs and reads_own(self.torch, value, self.leaves.tensors):
+                raise InputError(
+                    "the loss depends on the parameters by itself, not by the outputs alone, as with a penalty: "
+                    "leave that out here, and add its curvature with `weighted_sum`"
+                )
+
+    def _detached(self, outputs: Any) -> Any:
+        """Return outputs without their graph, where they are a tensor."""
+        return outputs.detach() if self.torch.is_tensor(outputs) else outputs
 
     def outputs(self, first: int, last: int) -> Tensor:
         """Return what the model gives for some samples.

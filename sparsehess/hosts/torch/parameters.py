@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -113,6 +113,51 @@ def convert_module(torch: ModuleType, module: Module, precision: torch.dtype, de
     """
     module = copy.deepcopy(module).to(device)
     return module.double() if precision == torch.float64 else module.float()
+
+
+def convert_pair(
+    torch: ModuleType, module: Module, loss: Any, precision: torch.dtype, device: Device
+) -> tuple[Module, Any]:
+    """Return copies of a module and of a loss, which share what the two have in common where the loss is a module.
+
+    Not collective. A loss that is no module is returned as it is.
+    """
+    if not isinstance(loss, torch.nn.Module):
+        return convert_module(torch, module, precision, device), loss
+    first, second = convert_module(torch, torch.nn.ModuleList([module, loss]), precision, device).children()
+    return first, second
+
+
+def reads_own(torch: ModuleType, value: Tensor, own: Iterable[Tensor]) -> bool:
+    """Return whether a value is differentiable by tensors of the caller's, of which copies should stand for them.
+
+    Not collective.
+    """
+    tensors = [one for one in own if one.requires_grad]
+    if not tensors or not value.requires_grad:
+        return False
+    found = torch.autograd.grad(value, tensors, retain_graph=True, allow_unused=True)
+    return any(one is not None for one in found)
+
+
+def follow_copy(torch: Any, loss: Callable[..., Tensor], own: Module, copied: Module) -> Callable[..., Tensor]:
+    """Return a loss that is evaluated with the tensors of a copy in the place of those of the caller's module.
+
+    Not collective. What the loss reads of the module, such as `module.parameters()`, is the copy's for the time of
+    a call; tensors that the loss has got of it before are not.
+    """
+
+    class Holder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.own = own
+
+        def forward(self, *arguments: Any) -> Any:
+            return loss(*arguments)
+
+    holder, call = Holder(), (torch.func if hasattr(torch, "func") else torch.nn.utils.stateless).functional_call
+    state = {f"own.{name}": tensor for name, tensor in (*copied.named_parameters(), *copied.named_buffers())}
+    return lambda *arguments: call(holder, state, arguments)
 
 
 def require_device(torch: ModuleType, device: Device) -> None:

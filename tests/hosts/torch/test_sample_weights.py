@@ -171,3 +171,50 @@ def test_weights_where_the_model_fits_its_data(comm):
     for memory in (2**29, 1):
         made = hessian(model, loss, *share_samples(inputs, targets, comm=comm), memory=memory, comm=comm)
         np.testing.assert_allclose(entries(made, comm), H, atol=1e-11)
+
+
+class Penalised(torch.nn.Module):
+    """A loss that holds the model itself."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, z, y):
+        return masked(z, y) + sum(p.pow(4).sum() for p in self.model.parameters())
+
+
+def test_a_penalty_moves_with_the_model(comm):
+    model = Words()
+    own = share_samples(TOKENS, LABELS, comm=comm)
+    slope, H = exact(Words(), masked, TOKENS, LABELS)[1:]
+
+    def penalised(z, y):
+        return masked(z, y) + sum(p.pow(4).sum() for p in model.parameters())
+
+    for loss in (penalised, Penalised(model)):
+        before = [p.detach().clone() for p in model.parameters()]
+        made = hessian(model, loss, *own, memory=40000, comm=comm)
+        x, step = made.x, 1e-4 * np.random.default_rng(0).normal(size=made.n)
+        whole = H + np.diag(12 * x**2)
+        assert np.linalg.norm(entries(made, comm) - whole) < 1e-11 * np.linalg.norm(whole)
+        np.testing.assert_allclose(comm.allreduce(made.gradient(x)), slope + 4 * x**3, atol=1e-11)
+        rise = [comm.allreduce(made.energy(x + sign * step)) for sign in (1, -1)]
+        assert rise[0] - rise[1] == pytest.approx(2 * (slope + 4 * x**3) @ step, rel=1e-5)
+        for mine, kept in zip(model.parameters(), before, strict=True):
+            assert mine.dtype == torch.float32 and torch.equal(mine, kept)
+        for make in (gauss_newton, empirical_fisher, kfac):
+            with pytest.raises(InputError, match="depends on the parameters by itself"):
+                make(model, loss, *own, comm=comm)
+
+
+def test_a_penalty_that_cannot_move_is_refused(comm):
+    model = Words()
+    kept = [*model.parameters()]
+    with pytest.raises(InputError, match="do not move with the variables"):
+        hessian(
+            model,
+            lambda z, y: masked(z, y) + sum(p.square().sum() for p in kept),
+            *share_samples(TOKENS, LABELS, comm=comm),
+            comm=comm,
+        )
