@@ -56,9 +56,9 @@ FLOOR = 1e-8  # of the largest curvature along a typical length: smaller ones ar
 
 PER_COLOR = {"central": 2, "forward": 1, "extrapolated": 4}
 SEEN = {
-    "blurred": r"nois|round|grain|digit|decimal|coarse|precision|float32|quant",
-    "unmoved": r"same|cach|identi|constant|not change|nothing",
-    "scaled": r"length|scale|typical|step",
+    "blurred": r"nois|\bround|\bgrain|digit|decimal|coarse|precision|float32|quant",
+    "unmoved": r"same|cach|identi|constant|not change|change nothing",
+    "scaled": r"length|scale|typical|\bsteps?\b",
     "ended": r"bound|finite|nan\b",
 }
 

@@ -74,6 +74,8 @@ def test_a_wrong_entry_is_seen_that_the_norm_does_not_see(comm, survey):
         ({}, "give typical_x, the scales of the variables", "misled"),
         ({"grain": "cached"}, "the gradient does not change", "fit"),
         ({"grain": "cached"}, "the pattern is too small", "misled"),
+        ({"grain": "cached"}, "the pattern misses nothing there, so the gradient has a kink", "misled"),
+        ({"noise": "1e-05"}, "not finite; is the function defined around x?", "misled"),
     ],
 )
 def test_reasons_are_read(comm, survey, monkeypatch, changes, words, verdict):
