@@ -51,15 +51,13 @@ def vibrations(atoms, comm=None, fmax=1e-6):
         atoms.set_positions(x.reshape(-1, 3))
         return atoms.get_potential_energy()
 
-    rigid, names = sh.rigid_body_modes(relaxed)
     return sh.Objective(
         x=relaxed.ravel(),
         gradient=gradient,
         energy=energy,
         pattern=sh.Pattern.from_elements(elements, len(atoms), dofs=3, comm=comm, source="neighbourhoods"),
         mass=np.repeat(atoms.get_masses(), 3),
-        null_vectors=rigid,
-        null_names=names,
+        projected=lambda x: sh.rigid_body_modes(x.reshape(-1, 3)),  # null vectors at rest alone
         units=Units.of("eV", "angstrom", "amu", "cm^-1"),
         name=f"{atoms.get_chemical_formula()} by EMT",
         comm=comm,

@@ -166,6 +166,46 @@ def test_molecules_as_they_come_have_3n_less_6_or_5(name, comm):
         assert modes.frequencies == pytest.approx(exact[-2:], abs=2e-3)
 
 
+def test_saddles_far_from_rest_do_not_depend_on_how_they_are_turned(comm):
+    """Lines of three that want to bend, a square, and a molecule whose rotations are far within its vibrations."""
+    for bond in (0.9, 1.0):
+        line = Atoms("HOH", [[0, 0, -bond], [0, 0, 0], [0, 0, bond]], calculator=EMT())
+        exact = truth(line, moves(line, line_of(line)))
+        for turn in (0, 33, 90):
+            line.rotate(turn, (1, 2, 3))
+            with normal_modes(line, comm=comm) as modes:
+                assert modes.frequencies == pytest.approx(exact, abs=0.01)
+                assert modes.imaginary.sum() == 2 and abs(modes.resisted) > 1000
+    for atoms in (Atoms("Cu4", [[0, 0, 0], [2.4, 0, 0], [2.4, 2.4, 0], [0, 2.4, 0]]), molecule("CH4")):
+        atoms.rattle(0.15 if len(atoms) == 5 else 0.0, seed=1)
+        atoms.calc = EMT()
+        exact, raw = truth(atoms, moves(atoms, np.eye(3))), truth(atoms)
+        for turn in (0, 50):
+            atoms.rotate(turn, (1, 1, 3))
+            with normal_modes(atoms, comm=comm) as modes:
+                assert modes.frequencies == pytest.approx(exact, abs=0.01)
+                assert modes.imaginary.sum() == np.count_nonzero(exact < 0) and modes.spectrum.count.certified
+                ours = modes.frequencies + modes.moved
+                assert np.abs(ours[:, None] - raw).min(axis=1).max() < 0.05
+
+
+def test_energies_that_are_not_the_same_everywhere_show_in_what_is_told(comm):
+    class Trap(EMT):
+        def calculate(self, atoms=None, properties=(), changes=()):
+            super().calculate(atoms, properties, changes)
+            self.results["energy"] += (atoms.positions**2).sum()
+            self.results["forces"] = self.results["forces"] - 2 * atoms.positions
+
+    atoms = molecule("H2O", calculator=Trap())
+    with normal_modes(atoms, comm=comm) as modes:
+        held = CM * np.sqrt(2 * 3 / atoms.get_masses().sum())  # three springs on the whole
+        assert [modes.rigid[name] for name in TRANSLATIONS] == pytest.approx(3 * [held], rel=1e-5)
+        assert modes.frequencies == pytest.approx(truth(atoms, moves(atoms, np.eye(3))), abs=2e-3)
+        ours = modes.frequencies + modes.moved
+        assert np.abs(ours[:, None] - truth(atoms)).min(axis=1).max() < 0.05
+        assert f"translation x ({held:.2g})" in str(modes)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_solves_and_counts_the_projected_problem(method, comm):
     atoms = molecule("CH3CH2OH", calculator=EMT())
@@ -352,6 +392,12 @@ def test_mistakes_get_a_sentence(comm):
             pair = Atoms("Cu3", [[0, 0, 0], [2, 0, 0], [0, 0, 0]], calculator=calculator)
             ask(pair, (InputError, EvaluationError), r"atoms 0 \(Cu\) and 2 \(Cu\) are at one place")
     ask(Atoms("X2", [[0, 0, 0], [1, 0, 0]], calculator=EMT()), EvaluationError, "No EMT-potential for X")
+
+    class Nothing(EMT):
+        def get_property(self, name, *arguments):
+            return None if name == "forces" else super().get_property(name, *arguments)
+
+    ask(molecule("H2O", calculator=Nothing()), InputError, r"forces of Nothing are None, not \(3, 3\) numbers")
     atoms = water.copy()
     atoms.positions[1, 1] = np.nan
     atoms.calc = EMT()

@@ -30,7 +30,9 @@ What is certified of eigenpairs (λ, x) of A x = λ M x, A symmetric and M symme
 5. Null vectors that were given are projected out from both sides: what is solved, counted and judged is
    the problem on their M-orthogonal complement, by the inertia of the bordered matrix (Haynsworth). They are
    counted as zeros of the whole problem. That they are null vectors is checked row by row, to 1e-8, or to
-   ten times the error of the Hessian: it is not proven that there are no others.
+   ten times the error of the Hessian: it is not proven that there are no others. Those that an objective has
+   projected out whatever A says of them, as rigid motions of atoms that are not at rest, are not checked: the
+   problem without them is certified, not A, and the answer tells how far A resists them.
 6. Infinite eigenvalues. Where M is singular they are counted apart, from the rank of M and the signs of
    what A is on its null space, and taken off each count. A pencil that is singular, with A and M having a
    null vector in common, is refused.

@@ -239,7 +239,13 @@ class _Moving:
 
     def gradient(self, x: np.ndarray) -> np.ndarray:
         self._atoms.set_positions(self._positions(x))
-        return -self._atoms.get_forces().ravel()[self.free]
+        forces = np.asarray(self._atoms.get_forces())
+        if forces.size != len(self.free) or forces.dtype.kind not in "fiu":
+            told = f"an array {forces.shape}" if forces.shape else f"{forces}"
+            raise InputError(
+                f"the forces of {type(self._atoms.calc).__name__} are {told}, not ({len(self._atoms)}, 3) numbers"
+            )
+        return -forces.ravel()[self.free]
 
     def energy(self, x: np.ndarray) -> float:
         self._atoms.set_positions(self._positions(x))
@@ -262,6 +268,8 @@ class _Moving:
                 steps = _STEP * np.eye(len(self.x))
                 force = np.array([self.energy(self.x - step) - self.energy(self.x + step) for step in steps])
                 force /= 2 * _STEP
+        except InputError:
+            raise
         except Exception as error:  # whatever a calculator raises
             raise EvaluationError(
                 f"{name} raised {type(error).__name__} on rank {rank}: {' '.join(str(error).split())}"

@@ -92,10 +92,10 @@ class NormalModes:
         if self.rigid:
             moved = np.abs(self.moved).max(initial=0.0)
             lines += [
-                f"projected    {', '.join(self.rigid)}",
+                f"projected    {', '.join(f'{name} ({_shown(value)})' for name, value in self.rigid.items())}",
                 f"shape        {self.shape}",
-                f"changed      without it rigid motions have up to {abs(self.resisted):.2g}"
-                f"{'i' if self.resisted < 0 else ''} cm^-1, and vibrations move by up to {moved:.2g}",
+                f"changed      without that rigid motions have up to {_shown(self.resisted)} cm^-1, and "
+                f"vibrations move by up to {moved:.2g}",
             ]
         return "\n".join(lines)
 
@@ -135,6 +135,10 @@ class NormalModes:
     def __exit__(self, *reason: object) -> None:
         """Close them."""
         self.close()
+
+
+def _shown(frequency: float) -> str:
+    return f"{abs(frequency):.2g}{'i' if frequency < 0 else ''}"
 
 
 def normal_modes(
