@@ -170,7 +170,10 @@ def check_null_vectors(problem: Problem) -> None:
             )
     destroy(image)
     if wrong:
-        raise CheckError("; ".join(wrong) + " (rotations are null vectors only where the gradient vanishes)")
+        raise CheckError(
+            f"{'; '.join(wrong)} (rotations are null vectors only where the gradient vanishes: what is given as "
+            "Objective(projected=…) is projected out whatever the Hessian says of it)"
+        )
 
 
 class _ByRows:
