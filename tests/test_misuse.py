@@ -2,6 +2,7 @@
 
 from petsc4py import PETSc
 
+import networkx as nx
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -119,3 +120,41 @@ def test_matrices_of_zeros(comm):
         assert np.isfinite(found.density).all() and np.isfinite(found.stderr).all()
         assert (found.density * np.gradient(found.grid)).sum() == pytest.approx(1, abs=1e-3)
         assert found.count(-1e-3, 1e-3)[0] == pytest.approx(5)
+
+
+def test_patterns_of_dense_matrices(comm):
+    for dense in (K.toarray(), K.toarray().tolist(), K.toarray() != 0, sp.coo_matrix(K)):
+        pattern = sh.Pattern.from_scipy(dense, comm=comm)
+        assert pattern.nnz == K.nnz
+        assembled(comm, pattern=pattern)
+
+
+@pytest.mark.parametrize(
+    "thing",
+    [None, "K", 3.0, np.ones(5), np.ones((2, 2, 2)), [[1.0], [1.0, 2.0]], np.ones((2, 3)), [["a"]], object()],
+)
+def test_patterns_of_what_is_no_matrix(thing, comm):
+    makers = [
+        lambda: sh.Pattern.from_scipy(thing, comm=comm),
+        lambda: sh.Pattern.from_networkx(thing, comm=comm),
+        lambda: sh.Pattern.from_edges(thing, 5, comm=comm),
+        lambda: sh.Pattern.from_elements(thing, 5, comm=comm),
+        lambda: sh.Pattern.from_pairs(thing, thing, 5, comm=comm),
+        lambda: sh.Pattern.from_csr(thing, thing, comm=comm),
+        lambda: sh.Pattern.from_edges([[0, 1]], thing, comm=comm),
+    ]
+    for make in makers:
+        with pytest.raises(InputError) as refused:
+            make()
+        assert "\n" not in str(refused.value)
+    if thing is not None:
+        with pytest.raises(InputError, match="pattern"):
+            sh.assemble(sh.Objective(x=np.ones(5), gradient=lambda x: K @ x, comm=comm), pattern=thing)
+
+
+def test_patterns_of_graphs(comm):
+    graph = nx.path_graph(5)
+    with pytest.raises(InputError, match="this is a graph"):
+        sh.Pattern.from_scipy(graph, comm=comm)
+    with pytest.raises(InputError, match="nodelist has 9, which is no node of the graph"):
+        sh.Pattern.from_networkx(graph, nodelist=[0, 1, 2, 3, 9], comm=comm)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sparsehess.derivatives.returned_values import COMPLEX, REAL, as_vector
 from sparsehess.errors import InputError
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import agreement
@@ -76,14 +77,8 @@ class Elements:
 
     def slopes(self, X: np.ndarray) -> np.ndarray:
         """Return the gradients (m, k) at X, checked for their shape."""
-        value = np.asarray(self.gradient(X))
-        kinds = "c" if X.dtype.kind == "c" else "fiu"
-        if value.shape != X.shape or value.dtype.kind not in kinds:
-            raise InputError(
-                f"the gradient of elements of {self.size} variables returned {value.dtype} of shape {value.shape} "
-                f"for {X.dtype} of shape {X.shape}"
-            )
-        return value
+        kinds = COMPLEX if X.dtype.kind == "c" else REAL
+        return as_vector(self.gradient(X), X.shape, kinds, f"the gradient of elements of {self.size} variables")
 
 
 def total_gradient(elements: tuple[Elements, ...], n: int) -> Callable[[np.ndarray], np.ndarray]:

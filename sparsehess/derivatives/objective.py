@@ -166,7 +166,7 @@ class Objective:
         if whole_number(self.batch, "batch", 1) > 1 and self.hvps is None:
             raise InputError(f"batch={self.batch}: more than 1 only with hvps")
         pair: Any = self.bounds
-        if pair is not None and (not np.iterable(pair) or len(list(pair)) != 2):
+        if pair is not None and (not isinstance(pair, tuple | list | np.ndarray) or len(pair) != 2):
             raise InputError("bounds must be (lower, upper), numbers or arrays")
         if isinstance(self.pattern, Following):
             object.__setattr__(self, "following", self.pattern)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from sparsehess.derivatives.elements import Elements
 from sparsehess.derivatives.objective import Objective
+from sparsehess.derivatives.returned_values import COMPLEX, REAL, as_number, as_vector
 from sparsehess.errors import EvaluationError, InputError
-from sparsehess.runtime import agreement, destroy
+from sparsehess.runtime import PETSc, agreement, destroy
 from sparsehess.runtime.guards import NO_GUARD, Guard, guard_of
 from sparsehess.runtime.validation import reals
-
-if TYPE_CHECKING:
-    from petsc4py import PETSc
 
 # A step for differences of energies, in typical lengths: what it leaves out is smooth, so that the Hessian, which
 # differentiates once more, suffers from their noise alone, and that falls with the step.
@@ -83,13 +81,15 @@ class Calls:
 
     def _number(self, name: str, returned: Any) -> float:
         """Return the real number that a function of this name has returned."""
-        value = np.asarray(returned)
-        if value.size != 1 or value.dtype.kind not in "fiu":
-            raise EvaluationError(
-                f"the {name} of {self.objective.name} must return a real number, not {value.dtype} of shape "
-                f"{value.shape} as on rank {self.rank}"
-            )
-        return float(value.reshape(()))
+        return as_number(returned, self.objective.n, self._whose(name), self._where)
+
+    def _whose(self, name: str) -> str:
+        """Return how errors call a function of the user."""
+        return f"the {name} of {self.objective.name}"
+
+    @property
+    def _where(self) -> str:
+        return f" on rank {self.rank}"
 
     def _called(self, name: str, *arguments: Any) -> Any:
         """Call the user's function of this name."""
@@ -100,10 +100,13 @@ class Calls:
         self.guard.check_call()
         try:
             return function(*arguments)
+        except EvaluationError:
+            raise
         except (Exception, SystemExit) as error:  # the user's code may raise anything
+            words = " ".join(str(error).split())
+            hint = ": it may not change its argument, but a copy" if "read-only" in words else ""
             raise EvaluationError(
-                f"the {name} of {self.objective.name} raised {type(error).__name__} on rank "
-                f"{self.rank}: {' '.join(str(error).split())}"
+                f"{self._whose(name)} raised {type(error).__name__}{self._where}: {words}{hint}"
             ) from error
 
 
@@ -138,13 +141,13 @@ class ArrayCalls(Calls):
         if values.dtype.kind == "c":
             point = self._x.astype(np.complex128)
             point[variables] = values
-            return self._vector("gradient", "c", point).imag
+            return self._vector("gradient", COMPLEX, point).imag
         here = self._x[variables]
         try:
             self._x[variables] = values
             if self.objective.gradient is None:
                 return self._slope()
-            value = self._vector("gradient", "fiu", self._shown)
+            value = self._vector("gradient", REAL, self._shown)
             # That of |x|²/2 may be x itself: what is put back below must not change it.
             return value.copy() if np.may_share_memory(value, self._x) else value
         finally:
@@ -182,21 +185,15 @@ class ArrayCalls(Calls):
     def products(self, seeds: np.ndarray, by: str | None = None) -> np.ndarray:
         """See `Calls`."""
         if self.objective.hvps is None or by == "hvp":
-            return np.array([self._vector("hvp", "fiu", self._shown, seed) for seed in seeds])
-        return self._vector("hvps", "fiu", self._shown, seeds, shape=seeds.shape)
+            return np.array([self._vector("hvp", REAL, self._shown, seed) for seed in seeds])
+        return self._vector("hvps", REAL, self._shown, seeds, shape=seeds.shape)
 
     def _vector(
         self, name: str, kinds: str, *arguments: np.ndarray, shape: tuple[int, ...] | None = None
     ) -> np.ndarray:
-        value = np.asarray(self._called(name, *arguments))
+        returned = self._called(name, *arguments)
         shape = (self.objective.n,) if shape is None else shape
-        if value.shape != shape or value.dtype.kind not in kinds:
-            numbers = "complex numbers for a complex x" if kinds == "c" else "real numbers"
-            raise EvaluationError(
-                f"the {name} of {self.objective.name} must return {shape} {numbers}, "
-                f"not {value.dtype} of shape {value.shape} as on rank {self.rank}"
-            )
-        return value
+        return as_vector(returned, shape, kinds, self._whose(name), self._where)
 
 
 class VecCalls(Calls):
@@ -249,7 +246,12 @@ class VecCalls(Calls):
             for vector, array in zip(vectors, arrays, strict=False):
                 vector.setArray(array)
             with agreement(self.objective.comm):
-                self._called(name, *vectors)
+                returned = self._called(name, *vectors)
+                if isinstance(returned, (np.ndarray, PETSc.Vec)) and returned is not vectors[-1]:
+                    raise EvaluationError(
+                        f"{self._whose(name)} returned another {type(returned).__name__}{self._where}: of PETSc's "
+                        "vectors it must fill in its last argument"
+                    )
             return vectors[-1].getArray(readonly=True).copy()
         finally:
             destroy(*vectors)

@@ -173,6 +173,11 @@ def detect_with_journal(
 def _check_choice(pattern: Pattern | str | None) -> None:
     if isinstance(pattern, str) and pattern != "detect":
         raise InputError(f"pattern {pattern!r}: give a Pattern, or 'detect'")
+    if not isinstance(pattern, Pattern | str | None):
+        raise InputError(
+            f"pattern must be a Pattern or 'detect', not {type(pattern).__name__}: make one, for example by "
+            "Pattern.from_scipy"
+        )
 
 
 def _known_pattern(

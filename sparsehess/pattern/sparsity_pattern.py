@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpi4py import MPI
 
@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from sparsehess.errors import InputError
 from sparsehess.pattern import pattern_kernels
 from sparsehess.pattern.halo_exchange import Exchange
-from sparsehess.runtime import agreement
+from sparsehess.runtime import agreement, communicator
 from sparsehess.runtime.row_layout import Layout, send_to_owners
 
 if TYPE_CHECKING:
@@ -158,8 +158,11 @@ class Pattern:
             The arrays are not those of a square CSR matrix.
         """
         _check_diagonal(diagonal)
-        indptr, indices = np.asarray(indptr), np.asarray(indices)
-        layout = Layout.from_local(max(len(indptr) - 1, 0), comm)
+        with agreement(communicator(comm)):
+            indptr, indices = _integers(indptr, "indptr"), _integers(indices, "indices")
+            if indptr.ndim != 1 or indices.ndim != 1 or len(indptr) == 0:
+                raise InputError("indptr and indices must be one-dimensional, indptr with at least one number")
+        layout = Layout.from_local(len(indptr) - 1, comm)
         with agreement(layout.comm):
             _check_csr(indptr, indices, layout, n)
         index = _index_type(layout.n, len(indices))
@@ -178,7 +181,7 @@ class Pattern:
     @classmethod
     def from_scipy(
         cls,
-        matrix: scipy.sparse.spmatrix | scipy.sparse.sparray,
+        matrix: scipy.sparse.spmatrix | scipy.sparse.sparray | ArrayLike,
         *,
         comm: MPI.Comm | None = None,
         layout: Layout | None = None,
@@ -187,13 +190,15 @@ class Pattern:
     ) -> Pattern:
         """Return the pattern of a SciPy sparse matrix that every rank holds; values do not matter.
 
-        Collective. Stored zeros belong to the pattern; `diagonal` as in `from_pairs`.
+        Collective. Stored zeros belong to the pattern; `diagonal` as in `from_pairs`. A dense matrix is taken too:
+        what is not zero in it.
 
         Raises
         ------
         InputError
-            The matrix is not square.
+            It is no matrix of numbers, or not square.
         """
+        matrix = _sparse(matrix)
         if matrix.shape[0] != matrix.shape[1]:
             raise InputError(f"a Hessian is square; this matrix is {matrix.shape[0]} x {matrix.shape[1]}")
         layout = layout or Layout.from_size(matrix.shape[0], comm)
@@ -224,7 +229,10 @@ class Pattern:
         nodes
             Number of nodes; variables are numbered node by node.
         """
-        members = np.atleast_2d(_whole_numbers(elements, "elements"))
+        with agreement(communicator(comm)):
+            members = np.atleast_2d(_whole_numbers(elements, "elements"))
+            if members.ndim != 2:
+                raise InputError(f"elements must be (elements, nodes of each), not of shape {members.shape}")
         first, second = np.triu_indices(members.shape[1], 1)
         rows, cols = members[:, first].ravel(), members[:, second].ravel()
         there = (rows >= 0) & (cols >= 0)
@@ -245,7 +253,11 @@ class Pattern:
         nodes
             Number of nodes; variables are numbered node by node.
         """
-        pairs = _whole_numbers(edges, "edges").reshape(-1, 2)
+        with agreement(communicator(comm)):
+            pairs = _whole_numbers(edges, "edges")
+            if pairs.size and not (pairs.ndim == 2 and pairs.shape[1] == 2):
+                raise InputError(f"edges must be pairs of nodes (m, 2), not of shape {pairs.shape}")
+            pairs = pairs.reshape(-1, 2)
         return cls._from_nodes(pairs[:, 0], pairs[:, 1], nodes, dofs, comm, source)
 
     @classmethod
@@ -270,9 +282,14 @@ class Pattern:
         """
         import networkx
 
+        if not isinstance(graph, networkx.Graph):
+            raise InputError(f"from_networkx takes a networkx graph, not {type(graph).__name__}")
         order = {node: number for number, node in enumerate(graph if nodelist is None else nodelist)}
         if len(order) != graph.number_of_nodes():
             raise InputError(f"nodelist has {len(order)} of the graph's {graph.number_of_nodes()} nodes")
+        strangers = [node for node in order if node not in graph]
+        if strangers:
+            raise InputError(f"nodelist has {strangers[0]!r}, which is no node of the graph")
         edges = networkx.relabel_nodes(graph, order, copy=True).edges() if order else []
         pairs = np.array([edge[:2] for edge in edges], np.int64).reshape(-1, 2)
         return cls.from_edges(pairs, len(order), dofs=dofs, comm=comm, source="networkx")
@@ -420,13 +437,41 @@ class Pattern:
             self.quotient.free()
 
 
-def _whole_numbers(values: ArrayLike, name: str) -> np.ndarray:
-    array = np.asarray(values)
+def _sparse(matrix: Any) -> scipy.sparse.spmatrix:
+    """Return a sparse matrix of what may be a dense one. Not collective."""
+    if not scipy.sparse.issparse(matrix):
+        if hasattr(matrix, "adjacency"):
+            raise InputError("this is a graph: Pattern.from_networkx takes it")
+        try:
+            dense = np.asarray(matrix)
+        except Exception as error:  # other libraries may raise anything
+            raise InputError(f"a pattern must be a matrix: {' '.join(str(error).split())}") from error
+        if dense.ndim != 2 or dense.dtype.kind not in "biufc":
+            raise InputError(
+                f"from_scipy takes a SciPy sparse matrix, or a dense one, not {type(matrix).__name__} "
+                f"({dense.dtype} of shape {dense.shape})"
+            )
+        return scipy.sparse.csr_matrix(dense != 0)
+    if len(matrix.shape) != 2:
+        raise InputError(f"a Hessian is a square matrix; this sparse array has the shape {matrix.shape}")
+    return matrix
+
+
+def _integers(values: ArrayLike, name: str) -> np.ndarray:
+    """Return whole numbers as an array, of the type they have. Not collective."""
+    try:
+        array = np.asarray(values)
+    except Exception as error:  # other libraries may raise anything
+        raise InputError(f"{name} must be whole numbers: {' '.join(str(error).split())}") from error
     if array.size == 0:
         return array.astype(np.int64)
     if array.dtype.kind not in "iu":
         raise InputError(f"{name} must be whole numbers, not {array.dtype}")
-    return array.astype(np.int64, copy=False)
+    return array
+
+
+def _whole_numbers(values: ArrayLike, name: str) -> np.ndarray:
+    return _integers(values, name).astype(np.int64, copy=False)
 
 
 def _check_diagonal(diagonal: str) -> None:
@@ -448,10 +493,6 @@ def _compress(rows: np.ndarray, cols: np.ndarray, layout: Layout) -> tuple[np.nd
 
 
 def _check_csr(indptr: np.ndarray, indices: np.ndarray, layout: Layout, n: int | None) -> None:
-    if indptr.ndim != 1 or indices.ndim != 1 or len(indptr) == 0:
-        raise InputError("indptr and indices must be one-dimensional, indptr with at least one number")
-    if indptr.dtype.kind not in "iu" or (len(indices) and indices.dtype.kind not in "iu"):
-        raise InputError("indptr and indices must be whole numbers")
     if indptr[0] != 0 or indptr[-1] != len(indices) or (np.diff(indptr) < 0).any():
         raise InputError(f"indptr must rise from 0 to {len(indices)}, the number of indices")
     if n is not None and layout.n != n:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sparsehess.runtime import destroy, petsc
+from sparsehess.runtime import petsc
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
@@ -37,7 +37,7 @@ def diagonal_of(matrix: PETSc.Mat) -> np.ndarray | None:
             raise
         return None
     finally:
-        destroy(diagonal)
+        petsc.destroy(diagonal)
 
 
 def is_assembled(matrix: PETSc.Mat) -> bool:

@@ -9,6 +9,7 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.runtime.communicators import communicator
+from sparsehess.runtime.validation import whole_number
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Layout:
         Collective.
         """
         comm = communicator(comm)
-        share, rest = divmod(n // block, comm.size)
+        share, rest = divmod(whole_number(n, "n", 0) // block, comm.size)
         counts = (share + (np.arange(comm.size) < rest)) * block
         return cls(comm, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
 

@@ -35,7 +35,8 @@ def whole_number(value: object, name: str, least: int) -> int:
     Not collective.
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise InputError(f"{name}={value!r}: at least {least}, and a whole number")
+        shown = repr(value) if isinstance(value, (int, float, str, np.number)) else f"({type(value).__name__})"
+        raise InputError(f"{name}={shown}: at least {least}, and a whole number")
     return int(value)
 
 

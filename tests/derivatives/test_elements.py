@@ -111,7 +111,7 @@ def test_errors_name_what_is_wrong(comm):
 
     with pytest.raises(sh.EvaluationError, match=f"on rank {comm.size - 1}: no such bond"):
         sh.assemble(chain(comm, springs=fails))
-    with pytest.raises(sh.EvaluationError, match=r"returned float64 of shape \(\d+,\)"):
+    with pytest.raises(sh.EvaluationError, match=r"must return \(\d+, \d+\) .* not float64 of shape \(\d+,\)"):
         sh.assemble(chain(comm, springs=lambda X: X[:, 0]))
     with pytest.raises(sh.InputError, match="members"):
         sh.Elements(np.ones((3, 2)), springs)

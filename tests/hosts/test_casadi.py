@@ -66,8 +66,50 @@ def test_hessian_of_casadi(kind, comm):
 
 def test_what_is_no_scalar_function_of_a_vector():
     x, p = casadi.SX.sym("x", 3), casadi.SX.sym("p")
-    for inputs, outputs in (([x, p], [casadi.sumsqr(x) * p]), ([x], [x]), ([x], [x[0], x[1]]), ([p], [p**2])):
+    for inputs, outputs in (([x], [x]), ([x], [x[0], x[1]]), ([p], [p**2])):
         with pytest.raises(InputError, match="is no function of one dense vector of 3 numbers to one number"):
             sh.from_casadi(casadi.Function("f", inputs, outputs), np.ones(3))
     with pytest.raises(InputError, match=r"takes a casadi\.Function, not function"):
         sh.from_casadi(lambda x: 0.0, np.ones(3))
+
+
+@KINDS
+def test_parameters_have_values(kind, comm):
+    x, p, q = kind.sym("x", 6), kind.sym("p", 5), kind.sym("q")
+    names = ["x", "p", "q"], ["f"]
+    function = casadi.Function(
+        "springs", [x, p, q], [casadi.dot(p, (x[1:] - x[:-1]) ** 2) / 2 + q * x[0] ** 4], *names
+    )
+    stiffness, point = np.arange(1.0, 6.0), np.linspace(0.0, 1.0, 6) + 1
+    chain = np.diff(np.eye(6), axis=0)
+    hessian = chain.T @ np.diag(stiffness) @ chain
+    hessian[0, 0] += 12 * 3.0
+    for parameters in ([stiffness, 3.0], (stiffness[:, None], [3.0]), {"q": 3, "p": list(stiffness)}):
+        objective = sh.from_casadi(function, point, parameters=parameters, comm=comm)
+        assert objective.name == "springs"
+        with sh.assemble(objective, pattern="detect") as found:
+            assert found.pattern.nnz == 16
+            assert frobenius_error(found.mat, sp.csr_matrix(hessian), comm) < 1e-14
+    # The variables need not come first.
+    other = casadi.Function("springs", [q, x], [q * casadi.sumsqr(x)], ["q", "x"], ["f"])
+    with sh.assemble(sh.from_casadi(other, point, parameters={"q": 2.0}, comm=comm), pattern="detect") as found:
+        assert frobenius_error(found.mat, sp.csr_matrix(4 * np.eye(6)), comm) < 1e-14
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ((), r"has the inputs x, p: give the values .* parameters=\{'p': \.\.\.\}"),
+        ({"r": 1.0}, "has no input 'r', but x, p"),
+        ({"p": [1.0, 2.0]}, r"parameter p must be 1 x 1 numbers, not of shape \(2,\)"),
+        ({"p": "a"}, "parameter p must be real numbers"),
+        ([1.0, 2.0], "must be a list of 1 values, or values by name"),
+        (3.0, "must be a list of 1 values, or values by name"),
+        ({"x": np.ones(3)}, "is no function of one dense vector of 3 numbers"),
+    ],
+)
+def test_parameters_that_are_none(parameters, says):
+    x, p = casadi.SX.sym("x", 3), casadi.SX.sym("p")
+    function = casadi.Function("f", [x, p], [p * casadi.sumsqr(x)], ["x", "p"], ["f"])
+    with pytest.raises(InputError, match=says):
+        sh.from_casadi(function, np.ones(3), parameters=parameters)
