@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 # All vibrations are computed where there are no more coordinates, else so many of the lowest.
-_ALL, _LOWEST = 2000, 100
+_ALL, _LOWEST = 1000, 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +161,7 @@ def normal_modes(
     atoms, cutoff, reach, comm
         See `from_atoms`.
     k
-        How many vibrations, rigid motions apart; default all of them up to 2,000 coordinates, else the 100 lowest.
+        How many vibrations, rigid motions apart; default all of them up to 1,000 coordinates, else the 100 lowest.
     project
         Whether to do so; else what the Hessian gives rigid motions is among the modes, and k counts them.
     how
