@@ -53,7 +53,7 @@ def test_hessian_and_frequencies_are_those_of_ase(comm, folder):
     theirs = vibrations.get_vibrations().get_hessian_2d()
     with sh.assemble(replace(objective, gradient=gradient)) as hessian, sh.eigs(hessian, 8) as modes:
         spent = comm.allreduce(len(calls))
-        assert spent <= 2 * hessian.coloring.count + 10
+        assert spent <= 2 * hessian.coloring.count + 7 + 4  # noise; two to verify, and two beside the energy
         assert spent < 0.75 * len(list(vibrations.displacements()))  # 6 an atom and one
         assert frobenius_error(hessian.mat, csr_matrix(theirs), comm) < 1e-6
         # Their six lowest are the rigid modes, which are deflated here.

@@ -31,7 +31,7 @@ SKIN = 0.1  # Å: a step may bring pairs within the cut-off that are beyond it b
 
 _STEP = 1e-3  # Å, of each coordinate, where forces are differences of energies
 
-_SAME = 1e-4  # Å: atoms that are no farther apart are at one place
+_SAME = 1e-3  # Å: atoms that are no farther apart are at one place
 
 # (Cut-off in Å, reach) of ASE's own calculators. Some know their cut-off only after they have evaluated forces.
 _CALCULATORS: dict[str, Callable[[Any], tuple[float, str]]] = {
@@ -87,8 +87,8 @@ def from_atoms(
     Raises
     ------
     InputError
-        No atoms, no calculator or one that only holds results, an atom without mass, a constraint of another
-        kind, nothing left to move, no cut-off that is known, or forces that are not finite.
+        No atoms or two at one place, no calculator or one that only holds results, an atom without mass, a
+        constraint of another kind, nothing left to move, no cut-off that is known, or forces that are not finite.
     StackError
         ASE is not installed.
     EvaluationError
@@ -179,9 +179,11 @@ def check_atoms(atoms: Atoms) -> None:
     Raises
     ------
     InputError
-        No atoms, no calculator, one that only holds results, an atom without mass, or periods without a cell.
+        No atoms, or two at one place; no calculator, or one that only holds results; an atom without mass; periods
+        without a cell.
     """
     from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.neighborlist import neighbor_list
 
     if not hasattr(atoms, "get_chemical_formula"):
         raise InputError(f"from_atoms takes ase.Atoms, not {type(atoms).__name__}")
@@ -199,6 +201,11 @@ def check_atoms(atoms: Atoms) -> None:
         raise InputError(f"positions of {formula} are not finite")
     for number in np.flatnonzero(atoms.get_pbc() & ~(np.linalg.norm(atoms.get_cell().array, axis=1) > 0)):
         raise InputError(f"{formula} is periodic in direction {number}, where the vector of its cell is zero")
+    first, second, apart = neighbor_list("ijd", atoms, _SAME)
+    for i, j, distance in zip(first, second, apart, strict=True):
+        raise InputError(
+            f"atoms {i} ({atoms.symbols[i]}) and {j} ({atoms.symbols[j]}) are at one place, {distance:.2g} Å apart"
+        )
     masses, pushed = atoms.get_masses(), free_coordinates(atoms).reshape(-1, 3).any(axis=1)
     for number in np.flatnonzero(~(np.isfinite(masses) & (masses >= 0)) | (pushed & ~(masses > 0))):
         raise InputError(
@@ -273,27 +280,12 @@ class _Moving:
         except Exception as error:  # whatever a calculator raises
             raise EvaluationError(
                 f"{name} raised {type(error).__name__} on rank {rank}: {' '.join(str(error).split())}"
-                f"{self._at_one_place()}"
             ) from error
         strange = np.flatnonzero(self.free)[~np.isfinite(force)]
         if len(strange):
             number = strange[0] // 3
-            raise InputError(
-                f"the force of {name} on atom {number} ({self._atoms.symbols[number]}) is not finite"
-                f"{self._at_one_place()}"
-            )
+            raise InputError(f"the force of {name} on atom {number} ({self._atoms.symbols[number]}) is not finite")
         return force
-
-    def _at_one_place(self) -> str:
-        """Return that two atoms are at one place, where they are."""
-        from ase.neighborlist import neighbor_list
-
-        self._atoms.set_positions(self._start)
-        first, second = neighbor_list("ij", self._atoms, _SAME)
-        symbols = self._atoms.symbols
-        for i, j in zip(first, second, strict=True):
-            return f": atoms {i} ({symbols[i]}) and {j} ({symbols[j]}) are at one place"
-        return ""
 
 
 def _sizes(force: np.ndarray, free: np.ndarray) -> tuple[float, float]:
