@@ -18,6 +18,7 @@ from sparsehess.errors import InputError
 from sparsehess.hosts.jax.equations import Program, value_bytes
 from sparsehess.hosts.jax.layers import Layer, find_layers
 from sparsehess.hosts.jax.model_share import JaxShare
+from sparsehess.hosts.learning.host_errors import explain_host_errors
 from sparsehess.hosts.learning.kronecker_factors import (
     FactorOptions,
     KroneckerFactors,
@@ -28,7 +29,6 @@ from sparsehess.hosts.learning.layer_blocks import LayerBlocks
 from sparsehess.hosts.learning.model_share import linear_cost
 from sparsehess.hosts.learning.parameter_groups import Selection
 from sparsehess.runtime import agreement, optional
-from sparsehess.runtime.validation import explain_evaluation_errors
 
 if TYPE_CHECKING:
     from jax import Array
@@ -168,14 +168,14 @@ class _JaxFactors(KroneckerFactors[JaxShare]):
 
         super().__init__(make_share, str(getattr(apply, "__name__", "JAX model")), **options)
         layers: list[Layer] = []
-        with agreement(self.comm), explain_evaluation_errors(self.name):
+        with agreement(self.comm), explain_host_errors(self.name):
             if self.share.samples:
                 layers = self._find_layers()
         # A rank without samples may have inputs of any shape, and finds nothing by itself.
         first = self.comm.allreduce(self.comm.rank if self.share.samples else self.comm.size, op=MPI.MIN)
         self.layers = self.comm.bcast(layers, root=first)
         self._calls = [call for layer in self.layers for call in layer.calls]
-        with agreement(self.comm), explain_evaluation_errors(self.name):
+        with agreement(self.comm), explain_host_errors(self.name):
             if self.share.samples:
                 self._prepare()
         self._check_loss()

@@ -18,7 +18,7 @@ from sparsehess.hosts.jax.model_share import JaxShare, Samples
 from sparsehess.hosts.learning.model_objective import CurvatureOptions, ModelOptions, model_objective
 from sparsehess.hosts.learning.model_share import linear_cost
 from sparsehess.hosts.learning.parameter_groups import Selection
-from sparsehess.hosts.learning.product_modes import MOST_PRODUCTS
+from sparsehess.hosts.learning.product_modes import DIFFERENCES, MOST_PRODUCTS
 from sparsehess.runtime import optional
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ def hessian(
         `lambda targets: (targets != -100).sum()`. Default: it is measured, where the mean is not plain.
     products
         Precision of products: float64 (default), or float32 with everything around them in float64; say so to
-        `MatrixFree(objective, precision="single")` too.
+        `MatrixFree(objective, precision="single")` too. Or `differences`: there are none, but differences of the
+        gradient, for models that cannot be differentiated twice.
     memory
         Bytes that a batch of products may take on a device, default 2**29. Samples are worked on in chunks that
         fit.
@@ -219,6 +220,8 @@ def _objective(
 
     name = name or str(getattr(apply, "__name__", "JAX model"))
     of_loss, plain = product is _hessian_product, product is _fisher_product
+    if options.get("products") == DIFFERENCES and of_loss:
+        product = _gradient_alone
     make = partial(_Curvature, product)
     return model_objective(make_share, make, name=name, of_loss=of_loss, plain=plain, **options)
 
@@ -254,6 +257,11 @@ def _along_slopes(share: JaxShare, z: Array, change: Array, samples: Samples) ->
     slope = share.sample_slopes(z, samples)
     along = (slope * change).sum(tuple(range(1, z.ndim)), keepdims=True)
     return share.sample_weight * along * slope
+
+
+def _gradient_alone(share: JaxShare, x: Array, v: Array, samples: Samples) -> Array:
+    """Return the gradient: what is evaluated where there are no products."""
+    return share.jax.grad(lambda at: share.weighted_loss(share.outputs(at, samples), samples))(x)
 
 
 _fisher_product = _between_jacobians(_along_slopes)

@@ -14,10 +14,17 @@ from sparsehess.errors import InputError
 from sparsehess.hosts.jax.features import double_precision
 from sparsehess.hosts.jax.sparsity_tracing import trace_sparsity
 from sparsehess.hosts.jax.tracing_rules import identity_rows
-from sparsehess.hosts.learning.product_modes import MOST_PRODUCTS, PRODUCTS, require_one_of
+from sparsehess.hosts.learning.host_errors import advised, explain_host_errors
+from sparsehess.hosts.learning.product_modes import (
+    DIFFERENCES,
+    MOST_PRODUCTS,
+    PRODUCTS,
+    product_precision,
+    require_one_of,
+)
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import log, optional
-from sparsehess.runtime.validation import explain_evaluation_errors, reals, whole_number
+from sparsehess.runtime.validation import reals, whole_number
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -57,7 +64,8 @@ def from_jax(
         Default none: it is traced where one is needed. Where tracing has no rule a warning says so, and the
         pattern is probed.
     products
-        Precision of Hessian-vector products, float64 or float32; gradients are always of float64.
+        Precision of Hessian-vector products, float64 or float32, or `differences`: there are none, for functions
+        that cannot be differentiated twice. Gradients are always of float64.
     memory
         Bytes that a batch of products may take on the device.
     device
@@ -98,7 +106,13 @@ def from_jax(
     x, memory = reals(x, "x"), whole_number(memory, "memory", 1)
     if x.ndim != 1:
         raise InputError(f"x must be a vector; its shape is {x.shape}")
-    n = len(x)
+    n, precision = len(x), product_precision(products)
+    shown = name or str(getattr(function, "__name__", "JAX function"))
+    with explain_host_errors(shown), double_precision():
+        value = jax.eval_shape(function, jax.ShapeDtypeStruct((n,), np.float64))
+        if getattr(value, "shape", None) != () or not np.issubdtype(value.dtype, np.floating):
+            kind = f"{value.dtype} of shape {value.shape}" if hasattr(value, "shape") else type(value).__name__
+            raise InputError(f"{shown} must return one real number, a sum or a mean, not {kind}")
 
     @cache
     def slope(dtype: Any) -> ClosedJaxpr:
@@ -115,7 +129,7 @@ def from_jax(
     def trace() -> sp.csr_array | None:
         # One rank says why there is no pattern.
         tell = log.warning if objective.comm.rank == 0 else log.debug
-        with explain_evaluation_errors(objective.name):
+        with explain_host_errors(objective.name):
             found = trace_sparsity(function, n, slope(np.dtype(np.float64)), tell)
         # With the diagonal, which patterns have, so that there is nothing to add.
         return None if found is None else found + identity_rows(n)
@@ -141,18 +155,18 @@ def from_jax(
         lengths.add(length)
         if length > many:
             directions = np.concatenate([directions, np.zeros((length - many, n))])
-        return call("hvps", products, at, directions)[:many]
+        return call("hvps", precision, at, directions)[:many]
 
-    batch = max(1, min(MOST_PRODUCTS, memory // (_ARRAYS * np.dtype(products).itemsize * max(n, 1))))
+    batch = max(1, min(MOST_PRODUCTS, memory // (_ARRAYS * np.dtype(precision).itemsize * max(n, 1))))
     objective = Objective(
         x=x,
-        gradient=lambda at: call("gradient", "float64", at),
-        energy=lambda at: float(call("energy", "float64", at)),
-        hvps=hvps,
-        batch=1 << (batch.bit_length() - 1),
+        gradient=advised(lambda at: call("gradient", "float64", at)),
+        energy=advised(lambda at: float(call("energy", "float64", at))),
+        hvps=None if products == DIFFERENCES else advised(hvps),
+        batch=1 if products == DIFFERENCES else 1 << (batch.bit_length() - 1),
         pattern=pattern,
         trace=trace,
-        name=name or str(getattr(function, "__name__", "JAX function")),
+        name=shown,
         **more,
     )
     return objective

@@ -68,7 +68,8 @@ def is_real(leaf: Any) -> bool:
 
     Not collective.
     """
-    return np.issubdtype(np.asarray(leaf).dtype, np.floating)
+    dtype = getattr(leaf, "dtype", None)
+    return np.issubdtype(np.asarray(leaf).dtype if dtype is None else dtype, np.floating)
 
 
 def _name(path: tuple) -> str:

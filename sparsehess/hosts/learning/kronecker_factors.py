@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypedDict
 import numpy as np
 
 from sparsehess.errors import InputError
+from sparsehess.hosts.learning.host_errors import explain_host_errors
 from sparsehess.hosts.learning.layer_blocks import LayerBlocks
 from sparsehess.hosts.learning.model_share import Share, weigh_shares
 from sparsehess.hosts.learning.parameter_groups import Selection
@@ -28,7 +29,7 @@ from sparsehess.operators.operator import Operator
 from sparsehess.operators.tall_skinny_qr import sum_over_ranks
 from sparsehess.runtime import agreement, communicator
 from sparsehess.runtime.citations import cite
-from sparsehess.runtime.validation import explain_evaluation_errors, whole_number
+from sparsehess.runtime.validation import whole_number
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -127,9 +128,8 @@ class KroneckerFactors(ABC, Generic[Share]):
             for value, known in ((curvature, CURVATURES), (sharing, SHARING), (reduction, REDUCTIONS)):
                 require_one_of(known, value)
             whole_number(memory, "memory", 1)
-        with agreement(self.comm):
+        with agreement(self.comm), explain_host_errors(name):
             self.share: Share = make_share()
-        with agreement(self.comm), explain_evaluation_errors(name):
             self.share.settle_loss(True)
         self.total = weigh_shares(self.comm, reduction, self.share)
         self._weight = self.share.sample_weight

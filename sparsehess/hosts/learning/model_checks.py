@@ -56,6 +56,12 @@ def check_products(
         )
     lengths = np.linalg.norm(directions, axis=1) * np.linalg.norm(once, axis=1)[::-1]
     skew = abs(directions[0] @ once[1] - directions[1] @ once[0])
+    if skew > SAME[precision] * lengths.max() and skew <= SAME["float32"] * lengths.max():
+        raise CheckError(
+            f"products of {name} are symmetric to {skew / lengths.max():.0e} of their size alone, as in single "
+            "precision: where a cast in it is meant (`.float()`, float32), say products='float32', and "
+            "MatrixFree(objective, precision='single')"
+        )
     if not skew <= SAME[precision] * lengths.max():
         raise CheckError(
             f"products of {name} are not symmetric: uᵀHv and vᵀHu differ by {skew / lengths.max():.0e} of their "

@@ -12,13 +12,20 @@ import numpy as np
 
 from sparsehess.derivatives.objective import Objective
 from sparsehess.errors import InputError
+from sparsehess.hosts.learning.host_errors import advised, explain_host_errors
 from sparsehess.hosts.learning.model_checks import check_products
 from sparsehess.hosts.learning.model_share import Share, weigh_shares
 from sparsehess.hosts.learning.parameter_groups import Selection
-from sparsehess.hosts.learning.product_modes import PRODUCTS, REDUCTIONS, require_one_of
+from sparsehess.hosts.learning.product_modes import (
+    DIFFERENCES,
+    PRODUCTS,
+    REDUCTIONS,
+    product_precision,
+    require_one_of,
+)
 from sparsehess.hosts.learning.sample_weights import WeighingOptions, weigh_samples
 from sparsehess.runtime import agreement, communicator
-from sparsehess.runtime.validation import explain_evaluation_errors, whole_number
+from sparsehess.runtime.validation import whole_number
 
 
 class Curvature(Protocol):
@@ -100,14 +107,17 @@ def model_objective(
     comm = communicator(comm)
     require_one_of(PRODUCTS, products)
     require_one_of(REDUCTIONS, reduction)
-    with agreement(comm):
+    precision = product_precision(products)
+    with agreement(comm), explain_host_errors(name):
         whole_number(memory, "memory", 1)
         if plain and weight is not None:
             raise InputError("`weight` is for `hessian` and `gauss_newton`: all samples have the same weight here")
+        if products == DIFFERENCES and not of_loss:
+            raise InputError("products='differences' are of gradients: take `hessian`")
         exact = make_share("float64")
-        fast = exact if products == "float64" else make_share(products)
+        fast = exact if precision == "float64" else make_share(precision)
     weigh_shares(comm, reduction, exact, fast)
-    with agreement(comm), explain_evaluation_errors(name):
+    with agreement(comm), explain_host_errors(name):
         for share in (exact, fast):
             share.settle_loss(not of_loss)
         curvature = make_curvature(fast, memory)
@@ -117,20 +127,20 @@ def model_objective(
     parts = weigh_samples(comm, exact, [exact.chunks(), fast.chunks()], options, name)
     for share in (exact, fast):
         share.set_weights(parts)
-    with agreement(comm), explain_evaluation_errors(name):
+    with agreement(comm), explain_host_errors(name):
 
         def prepare() -> Callable[[np.ndarray], np.ndarray]:
             curvature.forget()
             return partial(curvature.products, exact.x)
 
-        if exact.samples:
-            check_products(prepare, len(exact.x), precision=products, name=name, advice=exact.advice())
+        if exact.samples and products != DIFFERENCES:
+            check_products(prepare, len(exact.x), precision=precision, name=name, advice=exact.advice())
     return Objective(
         x=exact.x,
-        gradient=exact.gradient if of_loss else None,
-        energy=exact.energy if of_loss else None,
-        hvps=curvature.products,
-        batch=comm.allreduce(curvature.batch, op=MPI.MIN),
+        gradient=advised(exact.gradient) if of_loss else None,
+        energy=advised(exact.energy) if of_loss else None,
+        hvps=None if products == DIFFERENCES else advised(curvature.products),
+        batch=1 if products == DIFFERENCES else comm.allreduce(curvature.batch, op=MPI.MIN),
         summed=True,
         name=name,
         comm=comm,

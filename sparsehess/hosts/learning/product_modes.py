@@ -6,14 +6,20 @@ from collections.abc import Sequence
 
 from sparsehess.errors import InputError
 
-# Precision of products; gradients are always of float64.
-PRODUCTS = ("float64", "float32")
+# Precision of products, or that there are none; gradients are always of float64.
+DIFFERENCES = "differences"
+PRODUCTS = ("float64", "float32", DIFFERENCES)
 
 # What a loss is over samples.
 REDUCTIONS = ("mean", "sum")
 
 # Products that a batch has at most.
 MOST_PRODUCTS = 64
+
+
+def product_precision(products: str) -> str:
+    """Return the precision of products, that of gradients where there are none. Not collective."""
+    return "float64" if products == DIFFERENCES else products
 
 
 def require_one_of(known: Sequence[str], value: str, what: str = "") -> None:

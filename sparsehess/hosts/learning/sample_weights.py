@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsehess.errors import CheckError
+from sparsehess.hosts.learning.host_errors import explain_host_errors
 from sparsehess.hosts.learning.model_share import Chunk, ModelShare, SampleArrays
 from sparsehess.hosts.learning.sample_shares import draw_mini_batch
 from sparsehess.runtime import agreement
-from sparsehess.runtime.validation import explain_evaluation_errors, reals
+from sparsehess.runtime.validation import reals
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -28,6 +29,9 @@ FITS = 1e-7
 
 # What rounding does to a loss, at least; more where another order of the samples changes it by more, at most.
 _ROUNDING, _MOST_ROUNDING = 1e-12, 1e-7
+
+# What rounding to float16 may do to a gradient.
+_COARSE = 1e-2
 
 # Where parts are as alike as this, nothing can be told of their weights.
 _ALIKE = 1e-4
@@ -178,12 +182,12 @@ class _Weighing:
         third = max(1, count // 3)
         count = 3 * third if count > 2 else 2
         drawn = self._with_weight(self._draw(count), count)
-        with agreement(self.comm), explain_evaluation_errors(self.name):
+        with agreement(self.comm), explain_host_errors(self.name):
             if self.share.samples:
                 self._check_splits(drawn)
         reference = self._with_weight([array[:third] for array in drawn], third)
         every = [*dict.fromkeys(chunk for chunks in chunkings for chunk in chunks)]
-        with agreement(self.comm), explain_evaluation_errors(self.name):
+        with agreement(self.comm), explain_host_errors(self.name):
             weights = {chunk: self._known_weight(self._arrays(chunk)) for chunk in every}
             unit = self._known_weight(reference)
             fits = self._screened(weights, reference, unit)
@@ -245,7 +249,7 @@ class _Weighing:
     def _with_weight(self, arrays: SampleArrays, count: int) -> SampleArrays:
         """Return samples whose loss is a number and depends on the parameters. Collective."""
         for seed in range(1, _DRAWS + 1):
-            with agreement(self.comm), explain_evaluation_errors(self.name):
+            with agreement(self.comm), explain_host_errors(self.name):
                 good = True
                 if self.share.samples:
                     seen = self._seen(arrays)
@@ -334,17 +338,27 @@ class _Weighing:
         if self.options.reduction == "mean" and is_sum:
             raise CheckError(f"the loss of {self.name} is a sum over samples: say reduction='sum'")
         whole, one, rest = max(splits, key=lambda split: measure.mean(*split).misfit)
+        off = [
+            whole.value - part * one.value - (1 - part) * rest.value
+            for (whole, one, rest), part in zip(splits, parts, strict=True)
+        ]
+        in_value = float(np.abs(off).max() / max(abs(whole.value), 1e-300))
         raise CheckError(
             f"the loss of {count} samples of {self.name} drawn at random is neither the mean nor the sum of that "
             f"of two parts, {whole.value:.6g} against {one.value:.6g} and {rest.value:.6g}, nor is its gradient: "
-            + (self.advice or self._reason())
+            + (self.advice or self._reason(max(fit.misfit for fit in fits), in_value))
         )
 
-    def _reason(self) -> str:
+    def _reason(self, misfit: float, in_value: float) -> str:
+        if in_value <= FITS and misfit <= _COARSE:
+            return (
+                f"the loss is a mean, and its gradient is to {misfit:.0e} alone, as where numbers are rounded to "
+                "float16 in between: leave that out"
+            )
         if self.options.reduction == "sum":
             return (
-                "samples depend on each other, or a term is no sum over samples; let a penalty be a part of a mean, "
-                "or of another objective"
+                "samples depend on each other, or a term is no sum over samples; let a penalty be a part of a "
+                "mean, or of another objective"
             )
         return f"samples depend on each other, or terms are divided by different numbers; {REMEDY}"
 
@@ -355,7 +369,7 @@ class _Weighing:
         count = len(arrays[-1])
         if self.options.weight is None or not count:
             return float(count)
-        with explain_evaluation_errors("`weight`"):
+        with explain_host_errors("`weight`"):
             value = self.share.weight_of(self.options.weight, arrays)
         number = reals(value, "what `weight` returns")
         if number.size != 1 or not 0 <= number.item() < np.inf:
@@ -389,7 +403,7 @@ class _Weighing:
         references: list[tuple[SampleArrays, _Seen, float]] = []
         for seed in range(_DRAWS):
             arrays = self._with_weight(self._draw(count, _DRAWS + seed), count) if seed else first
-            with agreement(self.comm), explain_evaluation_errors(self.name):
+            with agreement(self.comm), explain_host_errors(self.name):
                 if chunks:
                     seen = self._seen(arrays)
                     own = self._measured(arrays, seen, references) if seed else 1.0
@@ -415,7 +429,10 @@ class _Weighing:
         for reference, base, unit in references:
             whole = self._seen(_joined(reference, arrays))
             if not whole.is_finite:
-                raise CheckError(f"the loss of {self.name} is {whole.value} for {len(arrays[-1])} samples")
+                raise CheckError(
+                    f"the loss of {self.name} is {whole.value} for {len(arrays[-1])} samples: look for such "
+                    "numbers in their inputs and targets"
+                )
             fit = _Measure([seen for seen in (base, one, whole) if seen.is_finite]).mean(whole, one, base)
             if not fit.misfit <= self.allowed:
                 raise CheckError(

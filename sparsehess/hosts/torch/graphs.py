@@ -27,7 +27,11 @@ def apply_batched(
     """
     if len(parts[0]) == 1:  # nothing to share: what PyTorch does for batches costs a little
         return [part[None] for part in product(*(part[0] for part in parts))]
-    return vmap(torch)(product)(*parts)
+    try:
+        return vmap(torch)(product)(*parts)
+    except (RuntimeError, NotImplementedError):  # something in it that PyTorch has no batches of: one by one
+        every = [product(*one) for one in zip(*parts, strict=True)]
+        return [torch.stack(column) for column in zip(*every, strict=True)]
 
 
 def vmap(torch: ModuleType) -> Callable[[Callable], Callable]:

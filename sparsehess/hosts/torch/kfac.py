@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from sparsehess.errors import InputError
+from sparsehess.hosts.learning.host_errors import explain_host_errors
 from sparsehess.hosts.learning.kronecker_factors import (
     ARRAYS,
     FactorOptions,
@@ -25,7 +26,6 @@ from sparsehess.hosts.learning.parameter_groups import Selection
 from sparsehess.hosts.torch.graphs import graph_bytes
 from sparsehess.hosts.torch.model_share import TorchShare
 from sparsehess.runtime import agreement, optional
-from sparsehess.runtime.validation import explain_evaluation_errors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -227,7 +227,7 @@ class _TorchFactors(KroneckerFactors[TorchShare]):
 
         super().__init__(make_share, type(model).__name__, **options)
         self._vectors = _VECTORS[self._curvature]
-        with agreement(self.comm), explain_evaluation_errors(self.name):
+        with agreement(self.comm), explain_host_errors(self.name):
             self.layers = self._find_layers()
             self._measure()
         self._check_loss()

@@ -69,7 +69,8 @@ def hessian(
         `lambda targets: (targets != -100).sum()`. Default: it is measured, where the mean is not plain.
     products
         Precision of products: float64 (default), or float32 with everything around them in float64; say so to
-        `MatrixFree(objective, precision="single")` too.
+        `MatrixFree(objective, precision="single")` too. Or `differences`: there are none, but differences of the
+        gradient, for models that cannot be differentiated twice.
     memory
         Bytes that graphs and a batch of products may take on a device, default 2**29. Samples are worked on in
         chunks that fit.
@@ -332,6 +333,11 @@ class _BetweenJacobians(_Curvature):
 
         def product(*v: Tensor) -> Sequence[Tensor]:
             (change,) = self._grad([slopes[i] for i in used], u, [v[i] for i in used], retain_graph=True)
+            if change is None:
+                raise InputError(
+                    "a part of the model has a backward pass that is not differentiable again, so that nothing is "
+                    "known of changes of its outputs: take `hessian` with products='differences'"
+                )
             found = self._grad(outputs, self.leaves.tensors, inner(change), retain_graph=True)
             return tuple(0 * along if one is None else one for one, along in zip(found, v, strict=True))
 

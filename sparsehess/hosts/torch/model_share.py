@@ -66,6 +66,8 @@ class TorchShare(ModelShare):
         self.device = self.leaves.tensors[0].device
         self._inputs = [self._tensor(one) for one in (inputs if isinstance(inputs, (tuple, list)) else (inputs,))]
         self._targets = self._tensor(targets)
+        if self._targets.dtype in (torch.int8, torch.int16, torch.int32):
+            self._targets = self._targets.long()  # losses of classes take no others
         if any(len(array) != len(self._targets) for array in self._inputs):
             raise InputError(
                 f"inputs of {[len(array) for array in self._inputs]} samples, targets of {len(self._targets)}"
@@ -140,8 +142,9 @@ class TorchShare(ModelShare):
         value = self._function(outputs, targets)
         if not self.torch.is_tensor(value) or value.numel() != 1 or not value.is_floating_point():
             shape = tuple(value.shape) if self.torch.is_tensor(value) else ""
+            kind = value.dtype if self.torch.is_tensor(value) else type(value).__name__
             raise InputError(
-                f"the loss must return a tensor of one real number, not {type(value).__name__} {shape}"
+                f"the loss must return a tensor of one real number, not {kind} {shape}"
                 + (": take its mean over samples" if shape else "")
             )
         return value.reshape(())

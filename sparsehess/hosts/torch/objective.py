@@ -16,12 +16,19 @@ import numpy as np
 
 from sparsehess.derivatives.objective import Objective
 from sparsehess.errors import InputError
-from sparsehess.hosts.learning.product_modes import MOST_PRODUCTS, PRODUCTS, require_one_of
+from sparsehess.hosts.learning.host_errors import advised, explain_host_errors
+from sparsehess.hosts.learning.product_modes import (
+    DIFFERENCES,
+    MOST_PRODUCTS,
+    PRODUCTS,
+    product_precision,
+    require_one_of,
+)
 from sparsehess.hosts.torch.graphs import ARRAYS, GRAPHS, apply_batched, differentiable_attention, graph_bytes
-from sparsehess.hosts.torch.parameters import Leaves, convert_module, require_device
+from sparsehess.hosts.torch.parameters import Leaves, convert_module, follow_copy, reads_own, require_device
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import agreement, communicator, optional
-from sparsehess.runtime.validation import explain_evaluation_errors, reals, whole_number
+from sparsehess.runtime.validation import reals, whole_number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,7 +69,8 @@ def from_torch(
     pattern
         Default none: it is probed where one is needed.
     products
-        Precision of Hessian-vector products, float64 or float32; gradients are always of float64. Function, x and
+        Precision of Hessian-vector products, float64 or float32, or `differences`: there are none, for functions
+        that cannot be differentiated twice. Gradients are always of float64. Function, x and
         data are converted to the precision wanted, whichever they had: modules as copies with all parameters and
         buffers (yours stays as it is), tensors and ndarrays of floating point as tensors. Tensors that the
         function refers to by itself are not converted.
@@ -104,18 +112,19 @@ def from_torch(
     torch = optional("torch", "from_torch", "torch")
     require_one_of(PRODUCTS, products, "products")
     comm, name = communicator(comm), name or str(getattr(function, "__name__", "PyTorch function"))
-    with agreement(comm), explain_evaluation_errors(name):
+    with agreement(comm), explain_host_errors(name):
         whole_number(memory, "memory", 1)
         require_device(torch, device)
         exact = _Copy(torch, function, x, data, "float64", device, memory)
-        fast = exact if products == "float64" else _Copy(torch, function, x, data, products, device, memory)
+        precision = product_precision(products)
+        fast = exact if precision == "float64" else _Copy(torch, function, x, data, precision, device, memory)
         batch = max(1, min(MOST_PRODUCTS, memory // fast.bytes_per_product()))
     return Objective(
         x=exact.x,
-        gradient=exact.gradient,
-        energy=exact.energy,
-        hvps=fast.products,
-        batch=comm.allreduce(batch, op=MPI.MIN),
+        gradient=advised(exact.gradient),
+        energy=advised(exact.energy),
+        hvps=None if products == DIFFERENCES else advised(fast.products),
+        batch=1 if products == DIFFERENCES else comm.allreduce(batch, op=MPI.MIN),
         pattern=pattern,
         name=name,
         comm=comm,
@@ -162,8 +171,31 @@ class _Copy:
         self._leaves = Leaves(torch, leaves)
         self._function, *self._data = (self._converted(item) for item in (function, *data))
         self.x = self._leaves.join(leaves)
+        self._settle_function(x)
         self._memory, self._keeps = memory, False
         self._kept: tuple[np.ndarray, list[Tensor]] | None = None  # a point, and the gradient's graph there
+
+    def _settle_function(self, given: Any) -> None:
+        """Let the function read the copy where it reads the module that was given, or refuse it."""
+        torch = self._torch
+        own = (
+            [*given.parameters()]
+            if isinstance(given, torch.nn.Module)
+            else [given]
+            if torch.is_tensor(given)
+            else []
+        )
+        with torch.enable_grad():
+            if not any(one.requires_grad for one in own) or not reads_own(torch, self._value(self.x), own):
+                return
+            if isinstance(self._argument, torch.nn.Module):
+                self._function = follow_copy(torch, self._function, given, self._argument)
+                if not reads_own(torch, self._value(self.x), own):
+                    return
+        raise InputError(
+            "the function reads the parameters that were given by itself, and those do not move with the "
+            "variables: let it take them from its argument"
+        )
 
     def _converted(self, item: Any) -> Any:
         """Return an item of what the user gave at the precision and on the device."""

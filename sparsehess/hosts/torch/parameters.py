@@ -112,6 +112,9 @@ def convert_module(torch: ModuleType, module: Module, precision: torch.dtype, de
     Not collective. Complex buffers stay as they are, unlike with `module.to(precision)`.
     """
     module = copy.deepcopy(module).to(device)
+    for part in module.modules():
+        if isinstance(part, (torch.nn.Embedding, torch.nn.EmbeddingBag)):
+            part.sparse = False  # sparse gradients cannot be differentiated
     return module.double() if precision == torch.float64 else module.float()
 
 
