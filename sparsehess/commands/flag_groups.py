@@ -96,8 +96,9 @@ INPUT_FLAGS = (
 VECTOR_FLAGS = (
     Flag(
         "--nullspace",
-        metavar="FILE|constant|rigid",
-        help="known null vectors to deflate: .npy, .npz or .h5, the constant one, or rigid-body modes",
+        metavar="FILE|constant|rigid|none",
+        help="known null vectors to deflate: .npy, .npz or .h5, the constant one, or rigid-body modes; none: not "
+        "even those that a problem brings, such as rigid motions of atoms",
     ),
     Flag(
         "--coordinates",

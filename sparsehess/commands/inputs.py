@@ -251,6 +251,8 @@ def open_known_vectors(arguments: argparse.Namespace, given: Input) -> KnownVect
         null, modes = modes, None
     elif arguments.nullspace == "constant":
         null, names = np.ones((1, layout.n_local)), ("constant",)
+    elif arguments.nullspace == "none":
+        null = np.empty((0, layout.n_local))
     elif arguments.nullspace is not None:
         null, names = array_files.read_vectors(arguments.nullspace, layout), ()
     else:

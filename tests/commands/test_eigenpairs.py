@@ -150,6 +150,36 @@ def test_methods_and_shells(problems):
     assert found["eigenvalues"] == pytest.approx(4 * np.cos(np.pi * np.arange(2, 0, -1) / 102) ** 2, abs=1e-7)
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_what_is_projected_out_is_told(problems, ranks):
+    H = 2 * np.eye(30) - np.eye(30, k=1) - np.eye(30, k=-1)
+    P = np.eye(30) - 1 / 30
+    exact, raw = np.linalg.eigvalsh(P @ H @ P)[1:], np.linalg.eigvalsh(H)
+    found, signs, total, checked, bare = several(
+        problems,
+        [
+            "eigs problems.py:leaning -k 29 -o leaning.h5",
+            "inertia problems.py:leaning",
+            "trace problems.py:leaning",
+            "check leaning.h5 problems.py:leaning",
+            "eigs problems.py:leaning -k 30 --nullspace none",
+        ],
+        ranks,
+    )
+    assert found["eigenvalues"] == pytest.approx(exact) and found["count"]["inertia"] == 30
+    change = found["projected"]
+    assert change["resisted"] == pytest.approx([H.mean() * 30]) and change["exact"]
+    moved = np.array(found["eigenvalues"]) + change["moved"]
+    assert np.abs(moved[:, None] - raw).min(axis=1).max() < 1e-8
+    assert len(change["frequencies"]["moved"]) == 29
+    assert (signs["negative"], signs["zero"], signs["positive"]) == (0, 1, 29) and signs["projected"] == 1
+    assert total["trace"] == pytest.approx(exact.sum()) and checked["passed"]
+    assert bare["eigenvalues"] == pytest.approx(raw) and bare["projected"] is None and bare["deflated"] == 0
+    told = batch(problems, ["eigs problems.py:leaning -k 2", "inertia problems.py:leaning"], ranks)
+    assert "whatever the Hessian says of them: all together" in told[0][1] and "to second order" in told[0][1]
+    assert "1 of the zeros are directions that are projected out" in told[1][1]
+
+
 @pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_null_spaces_guesses_and_preconditioners(problems, ranks):
     exact = np.linalg.eigvalsh(free_truss(5)[0].toarray())

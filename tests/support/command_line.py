@@ -16,6 +16,7 @@ PROBLEMS = '''
 import numpy as np
 import sparsehess as sh
 from petsc4py import PETSc
+from sparsehess.derivatives.units import Units
 
 N = 30
 
@@ -32,6 +33,15 @@ def springs(x):
 
 def good(comm, n=N):
     return chain(comm, springs, n)
+
+def leaning(comm):
+    """What it resists is projected out: a step of all together."""
+    together = (np.ones((1, N)), ["all together"])
+    pattern = sh.Pattern.from_edges([[i, i + 1] for i in range(N - 1)], N, comm=comm)
+    return sh.Objective(
+        x=np.ones(N), gradient=springs, pattern=pattern, projected=lambda x: together,
+        units=Units.of("eV", "angstrom", "amu"), comm=comm,
+    )
 
 def last_rank_raises(comm):
     def gradient(x):
