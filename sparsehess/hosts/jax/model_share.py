@@ -94,8 +94,10 @@ class JaxShare(ModelShare):
                     )
 
     def _converted(self, array: Any) -> np.ndarray:
-        array = np.asarray(array)
-        return array.astype(self.precision) if np.issubdtype(array.dtype, np.floating) else array
+        if is_real(array):
+            return np.asarray(array).astype(self.precision)
+        is_opaque = self.jax.dtypes.issubdtype(getattr(array, "dtype", np.bool_), self.jax.dtypes.extended)
+        return array if is_opaque else np.asarray(array)  # a key of random numbers is no array of NumPy's
 
     def part(self, first: int, last: int) -> Samples:
         """Return (inputs, targets, weight) of a chunk of samples.

@@ -64,12 +64,13 @@ def named_leaves(params: Any) -> list[tuple[str, Any]]:
 
 
 def is_real(leaf: Any) -> bool:
-    """Return whether a leaf is of floating point.
+    """Return whether a leaf is of floating point, JAX's own kinds (bfloat16) among them.
 
     Not collective.
     """
-    dtype = getattr(leaf, "dtype", None)
-    return np.issubdtype(np.asarray(leaf).dtype if dtype is None else dtype, np.floating)
+    import jax
+
+    return jax.dtypes.issubdtype(getattr(leaf, "dtype", None) or np.asarray(leaf).dtype, np.floating)
 
 
 def _name(path: tuple) -> str:

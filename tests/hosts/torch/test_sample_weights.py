@@ -218,3 +218,87 @@ def test_a_penalty_that_cannot_move_is_refused(comm):
             *share_samples(TOKENS, LABELS, comm=comm),
             comm=comm,
         )
+
+
+def off(found, wanted):
+    return np.linalg.norm(found - wanted) / np.linalg.norm(wanted)
+
+
+def matrix(model, loss, inputs, targets, comm, **more):
+    return entries(hessian(model, loss, *share_samples(inputs, targets, comm=comm), comm=comm, **more), comm)
+
+
+def test_pixels_of_a_class_that_is_ignored(comm):
+    """Images of which some have hardly a pixel that counts."""
+    torch.manual_seed(4)
+    model, images = torch.nn.Conv2d(2, 3, 3, padding=1), DRAWN.normal(size=(10, 2, 4, 4))
+    classes = DRAWN.integers(0, 3, (10, 4, 4))
+    classes[DRAWN.uniform(size=classes.shape) < np.linspace(0, 1, 10)[:, None, None]] = 255
+    loss = torch.nn.CrossEntropyLoss(ignore_index=255, weight=torch.tensor([1.0, 5.0, 0.2]), label_smoothing=0.1)
+    H = exact(model, loss, images, classes)[2]
+    for memory in (2**29, 1):
+        assert np.linalg.norm(
+            matrix(model, loss, images, classes, comm, memory=memory) - H
+        ) < 1e-11 * np.linalg.norm(H)
+
+
+def test_targets_that_are_not_known(comm):
+    """Not a number where there is no target."""
+    inputs, targets = DRAWN.normal(size=(15, 3)), DRAWN.normal(size=(15, 2))
+    targets[DRAWN.uniform(size=targets.shape) < 0.5] = np.nan
+    targets[0] = np.nan
+
+    def loss(z, y):
+        known = ~y.isnan()
+        return (z[known] - y[known]).pow(4).mean()
+
+    model = torch.nn.Linear(3, 2)
+    H = exact(model, loss, inputs, targets)[2]
+    for memory in (2**29, 1):
+        assert np.linalg.norm(
+            matrix(model, loss, inputs, targets, comm, memory=memory) - H
+        ) < 1e-11 * np.linalg.norm(H)
+
+
+def test_terms_over_positives_alone(comm):
+    """Losses of detectors: all anchors in the sum, the positive ones in its denominator."""
+    inputs = DRAWN.normal(size=(16, 3))
+    positive = (DRAWN.uniform(size=(16, 6)) < 0.4).astype(float)
+
+    def loss(z, y, least=1.0):
+        return F.binary_cross_entropy_with_logits(z, y, reduction="sum") / y.sum().clamp(min=least)
+
+    model = torch.nn.Linear(3, 6)
+    positive[:, 0] = 1  # each has some
+    H = exact(model, loss, inputs, positive)[2]
+    for memory in (2**29, 1):
+        assert np.linalg.norm(
+            matrix(model, loss, inputs, positive, comm, memory=memory) - H
+        ) < 1e-11 * np.linalg.norm(H)
+    positive[::2] = 0  # and now some have none: what they add to the sum has no mean
+    with pytest.raises(CheckError, match=r"sum"):
+        matrix(model, loss, inputs, positive, comm, memory=1)
+    total = positive.sum()
+
+    def summed(z, y):
+        return F.binary_cross_entropy_with_logits(z, y, reduction="sum") / total
+
+    H = exact(model, loss, inputs, positive)[2]
+    found = matrix(model, summed, inputs, positive, comm, memory=1, reduction="sum")
+    assert np.linalg.norm(found - H) < 1e-11 * np.linalg.norm(H)
+
+
+def test_one_sample_in_a_thousand_is_seen(comm):
+    """Samples drawn at random are plain; a chunk with the others is not."""
+    inputs, classes = DRAWN.normal(size=(600, 3)), DRAWN.integers(0, 4, (600, 5))
+    classes[577, 1:] = -100
+    model = torch.nn.Linear(3, 20)
+
+    def loss(z, y):
+        return F.cross_entropy(z.reshape(-1, 4), y.reshape(-1))
+
+    H = exact(model, loss, inputs, classes)[2]
+    for memory in (2**29, 200000):
+        assert np.linalg.norm(
+            matrix(model, loss, inputs, classes, comm, memory=memory) - H
+        ) < 1e-11 * np.linalg.norm(H)

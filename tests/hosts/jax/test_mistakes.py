@@ -1,0 +1,107 @@
+"""What users give by mistake works, or gets a sentence that says what to do; no traceback of JAX's."""
+
+import numpy as np
+import pytest
+
+import sparsehess as sh
+from sparsehess.errors import CheckError, EvaluationError, InputError, SparseHessError
+from sparsehess.hosts.jax.model_curvature import gauss_newton, hessian
+
+jax = pytest.importorskip("jax")
+
+jnp = jax.numpy
+
+DRAWN = np.random.default_rng(8)
+INPUTS, CLASSES = DRAWN.normal(size=(12, 3)), DRAWN.integers(0, 3, 12)
+KERNEL = DRAWN.normal(size=(3, 3))
+RISING = np.arange(1.0, 4.0)
+
+
+@jax.custom_vjp
+def detached(x):
+    return x**3
+
+
+detached.defvjp(lambda x: (x**3, x), lambda x, slope: (3 * jax.lax.stop_gradient(x) ** 2 * slope,))
+
+
+@jax.custom_vjp
+def outside(x):
+    return x**3
+
+
+def called(x, slope):
+    like = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    return (jax.pure_callback(lambda at, along: 3 * np.asarray(at) ** 2 * np.asarray(along), like, x, slope),)
+
+
+outside.defvjp(lambda x: (x**3, x), called)
+
+
+def entropy(outputs, targets):
+    return -jnp.take_along_axis(jax.nn.log_softmax(outputs), targets[:, None], 1).mean()
+
+
+def largest(objective, count=2):
+    with sh.MatrixFree(objective) as free, sh.eigs(free, count, which="largest", count="no") as found:
+        return np.sort(found.eigenvalues)
+
+
+def looped(x):
+    return jax.lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, s[1] * x), (0, x))[1].sum()
+
+
+FUNCTIONS = {
+    "if": (lambda x: (x**4).sum() if x.sum() > 0 else x.sum(), EvaluationError, "jnp.where"),
+    "mask": (lambda x: x[x > 2].sum(), EvaluationError, "jnp.where"),
+    "while": (looped, EvaluationError, "jax.lax.scan"),
+    "a vector": (lambda x: x**2, InputError, "one real number"),
+    "a pair": (lambda x: ((x**2).sum(), 2 * x), InputError, "one real number.*not tuple"),
+    "nothing": (lambda x: None, InputError, "one real number"),
+    "whole numbers": (lambda x: x.astype(int).sum(), InputError, "one real number"),
+    "complex": (lambda x: (x**4).sum() + 0j, InputError, "one real number"),
+    "NumPy": (lambda x: np.sin(x).sum(), EvaluationError, "not of NumPy"),
+    "float": (lambda x: float((x**2).sum()), EvaluationError, r"float\(\)"),
+    "in place": (lambda x: x.__setitem__(0, 1.0), EvaluationError, "without changing arrays in place"),
+    "detached": (lambda x: detached(x).sum(), CheckError, "contradict its gradient"),
+    "outside": (lambda x: outside(x).sum(), EvaluationError, "products='differences'"),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions(name):
+    function, kind, says = FUNCTIONS[name]
+    with pytest.raises(kind, match=says):
+        largest(sh.from_jax(function, RISING))
+
+
+@pytest.mark.parametrize("cube", [detached, outside])
+def test_what_can_be_differentiated_once_by_differences(cube):
+    found = largest(sh.from_jax(lambda x: cube(x).sum(), RISING, products="differences"))
+    np.testing.assert_allclose(found, [12, 18], rtol=1e-7)
+
+
+def exact(apply, kernel=KERNEL):
+    with jax.enable_x64(True) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64():
+        flat = jnp.asarray(np.asarray(kernel, np.float64).ravel())
+        return np.asarray(jax.hessian(lambda at: entropy(apply(at.reshape(3, 3), INPUTS), CLASSES))(flat))
+
+
+@pytest.mark.parametrize("cube", [detached, outside])
+def test_models_that_can_be_differentiated_once(cube):
+    wanted = np.linalg.eigvalsh(exact(lambda w, x: (x @ w) ** 3))[-2:]
+    with pytest.raises(SparseHessError, match=r"contradict its gradient|products='differences'"):
+        largest(hessian(lambda w, x: cube(x @ w), entropy, KERNEL, INPUTS, CLASSES))
+    made = hessian(lambda w, x: cube(x @ w), entropy, KERNEL, INPUTS, CLASSES, products="differences")
+    np.testing.assert_allclose(largest(made), wanted, rtol=1e-6)
+    with pytest.raises(EvaluationError, match=r"jax\.custom_jvp"):
+        gauss_newton(lambda w, x: cube(x @ w), entropy, KERNEL, INPUTS, CLASSES)
+
+
+def test_parameters_of_any_kind():
+    half = jnp.asarray(KERNEL, jnp.bfloat16)
+    params = {"kernel": half, "count": 3, "key": jax.random.key(0)}
+    made = hessian(lambda p, x: jnp.tanh(x @ p["kernel"]), entropy, params, INPUTS, CLASSES)
+    assert made.n == 9
+    wanted = np.linalg.eigvalsh(exact(lambda w, x: jnp.tanh(x @ w), half))[-2:]
+    np.testing.assert_allclose(largest(made), wanted, rtol=1e-8)
