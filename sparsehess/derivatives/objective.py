@@ -19,7 +19,7 @@ import numpy as np
 
 from sparsehess.derivatives.elements import Elements, pattern_of_elements, total_gradient
 from sparsehess.derivatives.units import Units
-from sparsehess.errors import InputError
+from sparsehess.errors import EvaluationError, InputError
 from sparsehess.pattern import Following, Layout, Pattern
 from sparsehess.runtime import PETSc, agreement, child, communicator, on_root, require_real
 from sparsehess.runtime.validation import reals, whole_number
@@ -181,9 +181,9 @@ class Objective:
         if self.projected is not None:
             if self.distributed:
                 raise InputError("what is projected out is told of an x that is an array, not a PETSc vector")
-            vectors, named = on_root(comm, self.projected, self.x)
-            object.__setattr__(self, "null_vectors", vectors if len(vectors) else None)
-            object.__setattr__(self, "null_names", tuple(named))
+            vectors, named = self.projected_at(self.x)
+            object.__setattr__(self, "null_vectors", vectors)
+            object.__setattr__(self, "null_names", named)
 
     @property
     def n(self) -> int:
@@ -192,6 +192,20 @@ class Objective:
             return len(self.x)
         vector: PETSc.Vec = self.x
         return int(vector.getSize())
+
+    def projected_at(self, x: np.ndarray) -> tuple[np.ndarray | None, tuple[str, ...]]:
+        """Return the directions that are projected out at x, (m, n) or None for none, and their names.
+
+        Collective.
+
+        Raises
+        ------
+        EvaluationError
+            The user's function raised.
+        InputError
+            It returned something else.
+        """
+        return on_root(self.comm, _directions, self.projected, x, self.name)
 
     @property
     def distributed(self) -> bool:
@@ -328,3 +342,26 @@ class Objective:
         if array.shape != (self.n,):
             raise InputError(f"expected a number or ({self.n},) values, not shape {array.shape}")
         return array[self.layout.start : self.layout.stop]
+
+
+def _directions(
+    projected: Callable[[np.ndarray], Any], x: np.ndarray, name: str
+) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Return what a user's function says is to be projected out at x, checked."""
+    try:
+        told = projected(x)
+    except Exception as error:  # whatever a function raises
+        raise EvaluationError(
+            f"projected of {name} raised {type(error).__name__}: {' '.join(str(error).split())}"
+        ) from error
+    if not (isinstance(told, (tuple, list)) and len(told) == 2):
+        raise InputError(f"projected of {name} must return (m, {len(x)}) directions and m names")
+    vectors, names = reals(told[0], f"what is projected out of {name}"), tuple(map(str, told[1]))
+    if not len(names) and not vectors.size:
+        return None, ()
+    if vectors.shape != (len(names), len(x)):
+        raise InputError(
+            f"projected of {name} must return (m, {len(x)}) directions and m names, not {vectors.shape} and "
+            f"{len(names)}"
+        )
+    return vectors, names

@@ -39,7 +39,6 @@ from sparsehess.runtime import (
     complex_scalars,
     destroy,
     has_package,
-    on_root,
 )
 from sparsehess.runtime.memory import require_room
 from sparsehess.runtime.petsc_matrices import diagonal_of, is_assembled
@@ -123,8 +122,7 @@ def _null_vectors_at(matrix: Hessian | MatrixFree) -> object:
     if objective.projected is None:
         return objective.null_vectors
     x = np.concatenate(objective.comm.allgather(matrix.point))
-    vectors = on_root(objective.comm, objective.projected, x)[0]
-    return vectors if len(vectors) else None
+    return objective.projected_at(x)[0]
 
 
 def only_projected(matrix: object) -> list | None:

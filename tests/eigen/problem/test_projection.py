@@ -7,7 +7,7 @@ import pytest
 import scipy.linalg
 
 import sparsehess as sh
-from sparsehess.errors import CheckError, InputError
+from sparsehess.errors import CheckError, EvaluationError, InputError
 from sparsehess.runtime import PETSc
 
 pytestmark = pytest.mark.parallel([1, 2, 3])
@@ -142,10 +142,23 @@ def test_what_cannot_be_projected_out_is_refused(comm):
     for projected, kind, says in (
         (lambda x: (np.zeros((1, 12)), names), CheckError, "direction 0 that is to be projected out is zero"),
         (lambda x: (np.full((1, 12), np.nan), names), InputError, "finite"),
-        (lambda x: (np.ones((1, 5)), names), InputError, r"\(m, 12\)"),
     ):
         with sh.assemble(net.objective(projected=projected)) as hessian, pytest.raises(kind, match=says):
             sh.eigs(hessian, 2)
+    for projected, kind, says in (
+        (
+            lambda x: (np.ones((1, 5)), names),
+            InputError,
+            r"must return \(m, 12\) directions and m names, not \(1, 5\)",
+        ),
+        (lambda x: (np.ones((2, 12)), names), InputError, r"not \(2, 12\) and 1"),
+        (lambda x: np.ones((1, 12)), InputError, "directions and m names"),
+        (lambda x: None, InputError, "directions and m names"),
+        (lambda x: (x / x[:5], names), EvaluationError, "projected of objective raised ValueError"),
+    ):
+        with pytest.raises(kind, match=says):
+            net.objective(projected=projected)
+    assert net.objective(projected=lambda x: ([], [])).null_vectors is None
     with pytest.raises(InputError, match="projected must be a function, not ndarray"):
         net.objective(projected=np.ones((1, 12)))
     x = PETSc.Vec().createMPI(4, comm=comm)
