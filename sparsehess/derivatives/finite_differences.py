@@ -20,11 +20,17 @@ from sparsehess.runtime.citations import cite
 DIFFERENCES = ("forward", "central", "extrapolated")
 SCHEMES = (*DIFFERENCES, "complex", "product")
 
+# The step of a check of central differences, of theirs.
+_CHECK = 0.4
+
 # A complex step has no difference to lose digits in.
 _IMAGINARY = 1e-30
 
-# No step is longer than this part of the length over which the Hessian changes.
+# No step is longer than this part of the length over which the Hessian changes, nor shorter than so many spacings
+# of floating-point numbers, and none goes farther towards a bound than this part of the way.
 _LONGEST = 0.1
+_SPACINGS = 8.0
+_TOWARDS_BOUND = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +47,23 @@ class Steps:
         (n_local,) by what the weighted sum of gradients is divided: H times this step.
     wanted
         (n_local,) step of each variable in a central difference along a direction.
+    one_sided
+        (n_local,) bool: variables that step to one side of x alone.
     """
 
     scheme: str
     nodes: Nodes
     taken: np.ndarray
     wanted: np.ndarray
+    one_sided: np.ndarray
+
+    @property
+    def check(self) -> np.ndarray:
+        """(n_local,) step of each variable in a central difference to compare with: none of the scheme's.
+
+        Those of central differences are shortened, to stay where the function is known to be.
+        """
+        return _CHECK * self.wanted if self.scheme == "central" else self.wanted
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,15 +130,17 @@ def plan_steps(scales: Scales, noise: Noise | None, scheme: str) -> Steps:
     in an extrapolated one by (8 g(h) - 8 g(0) - g(3 h) + g(h)) / 6, of second order with the same weights.
     """
     x, length = scales.x, scales.length
+    nowhere = np.zeros(len(x), bool)
     if scheme == "product":
-        return Steps(scheme, (), np.ones(len(x)), length)
+        return Steps(scheme, (), np.ones(len(x)), length, nowhere)
     if scheme == "complex":
         step = np.full(len(x), _IMAGINARY)
-        return Steps(scheme, ((x + 1j * step, 1.0),), step, 1e-5 * length)
+        return Steps(scheme, ((x + 1j * step, 1.0),), step, 1e-5 * length, nowhere)
     if noise is None:
         raise ValueError(f"steps of scheme {scheme} follow from the noise of the gradient")
-    bend = min(noise.bend, 1.0) if scales.given else noise.bend
-    shorter, error = min(bend, 1.0), noise.relative
+    bend = np.minimum(noise.bend, 1.0) if scales.given else noise.bend
+    shorter, error = np.minimum(bend, 1.0), noise.relative
+    least = _SPACINGS * np.spacing(np.abs(x))
 
     def balanced(order: int) -> np.ndarray:
         best = {
@@ -129,11 +148,11 @@ def plan_steps(scales: Scales, noise: Noise | None, scheme: str) -> Steps:
             2: np.cbrt(3 * error * bend * shorter),
             4: (error * bend * shorter**2) ** 0.2,
         }
-        return length * np.minimum(best[order], _LONGEST * shorter)
+        return np.maximum(length * np.minimum(best[order], _LONGEST * shorter), least)
 
     forward, central = balanced(1), balanced(2)
     wanted = {"forward": forward, "central": central, "extrapolated": balanced(4)}[scheme]
-    up, down = scales.upper - x, x - scales.lower
+    up, down = _TOWARDS_BOUND * (scales.upper - x), _TOWARDS_BOUND * (x - scales.lower)
     span = 2 if scheme == "extrapolated" else 1
     both = (scheme != "forward") & (np.minimum(up, down) >= span * wanted)
     side = np.where(up >= down, 1.0, -1.0)
@@ -143,27 +162,35 @@ def plan_steps(scales: Scales, noise: Noise | None, scheme: str) -> Steps:
     step = np.where(both, wanted, alone)
     if scheme == "forward":
         plus = x + step
-        return Steps(scheme, ((plus, 1.0), (None, -1.0)), plus - x, central)
+        return Steps(scheme, ((plus, 1.0), (None, -1.0)), plus - x, central, ~both)
     plus, minus = x + step, np.where(both, x - step, x)
     taken = plus - minus
     if scheme == "central":
-        return Steps(scheme, ((plus, 1.0), (minus, -1.0)), taken, central)
+        return Steps(scheme, ((plus, 1.0), (minus, -1.0)), taken, central, ~both)
     far, near = np.where(both, x + 2 * step, x + 3 * step), np.where(both, x - 2 * step, plus)
     nodes = ((plus, 4 / 3), (minus, -4 / 3), (far, -1 / 6), (near, 1 / 6))
-    return Steps(scheme, nodes, taken, central)
+    return Steps(scheme, nodes, taken, central, ~both)
 
 
-def truncation(taken: np.ndarray, length: np.ndarray, noise: Noise, scheme: str) -> np.ndarray:
-    """Return (n_local,) what steps leave out of a column, relative to its size; `taken` as in `Steps`.
+def truncation(steps: Steps, length: np.ndarray, noise: Noise) -> np.ndarray:
+    """Return (n_local,) what steps leave out of a column, relative to its size.
 
     Not collective.
     """
-    bend, near = noise.bend, min(noise.bend, 1.0)
-    step = np.abs(taken) / length
-    if scheme == "forward":
-        return step / (2 * bend)
-    step = step / 2
-    return step**2 / (6 * bend * near) if scheme == "central" else step**4 / (4 * bend * near**2)
+    bend, near = noise.bend, np.minimum(noise.bend, 1.0)
+    step = np.abs(steps.taken) / length
+    forward, central = step / (2 * bend), (step / 2) ** 2 / (6 * bend * near)
+    if steps.scheme == "extrapolated":
+        return np.where(steps.one_sided, step**2 / (2 * bend * near), (step / 2) ** 4 / (4 * bend * near**2))
+    return np.where(steps.one_sided, forward, central)
+
+
+def truncation_along(steps: np.ndarray, length: np.ndarray, noise: Noise) -> np.ndarray:
+    """Return (n_local,) what a central difference along a line leaves out, relative to the size of the columns.
+
+    Not collective. `steps` (n_local,) go to either side.
+    """
+    return (np.abs(steps) / length) ** 2 / (6 * noise.bend * np.minimum(noise.bend, 1.0))
 
 
 def compress(

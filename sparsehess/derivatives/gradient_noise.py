@@ -1,41 +1,55 @@
 """How noisy a gradient is, and over which distances it bends: from gradients at a few points of a line.
 
-Differences of the k-th order of equally spaced values fall with k as long as they show the function,
-and grow with k once they show its noise (Hamming 1973, chapter 6; Moré and Wild 2011, section 3).
-Five points very near x show the noise; two more, as far away as the noise asks for, show the size
-of the Hessian and how soon it changes. All lie on a random line through x.
+Every variable moves along the line by its own typical length. Rows in which the near and the far points contradict
+each other have variables with other lengths than that; a gradient that does not change at all near x has a grain.
+Then lengths, or the distance of the near points, are changed, and the line is looked at again.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import factorial
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mpi4py import MPI
 
 import numpy as np
 
 from sparsehess.derivatives.evaluations import Evaluations
+from sparsehess.derivatives.gradient_line import NEAR, Line, geometric_mean
 from sparsehess.derivatives.scales import Scales
+from sparsehess.errors import CheckError, EvaluationError
 from sparsehess.runtime.citations import cite
-from sparsehess.runtime.random_numbers import draw_signed
 
-_POINTS = 5
-_SEED = 20110309
+# Wider distances of the near points, where nothing changes.
+_WIDER = 1e-3, 3e-2
 
-# Distances of the near points, and of the far ones at least and at most, in typical lengths.
-_NEAR = 1e-5
-_FAR = 1e-3, 3e-2
+# Lengths that are too long, by an unknown factor, are divided by this; so often at most.
+_SHORTER = 30.0
+_ROUNDS = 8
 
-# Levels show noise if they agree on its size this well (Moré and Wild 2011, section 3.3).
-_AGREE = 4.0
+# Lengths are no less than so many spacings of floating-point numbers.
+_SPACINGS = 1e6
 
 # No steps are made for less noise than rounding makes, though sums may be exact by chance; and curvature is not
 # trusted to last longer than this many typical lengths.
-_EPS = np.finfo(float).eps
+_EPS = float(np.finfo(float).eps)
 _LEAST_NOISE = 0.01 * _EPS
 _FARTHEST = 10.0
 
-# A row's own differences are few: its size is taken to be no less than this part of the mean.
+# A row's change along one line is small by chance in one row of so many; it is taken to be no less than this part
+# of the mean.
 _LEAST_SHARE = 0.03
+
+# A single row that bends sharply does not decide over the others.
+_SHARPEST = 3.0
+
+_STILL = "it does not change at all near x, as if x were rounded before it is used"
+
+_ARRAYS = ("length", "level", "slope", "bend")
+
+# Noise below this part of a component's change in a typical length is rounding in double precision.
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,66 +58,172 @@ class Noise:
 
     Attributes
     ----------
+    length
+        (n_local,) typical lengths of the variables.
     level
         (n_local,) standard deviation of the noise of each component of the gradient.
-    relative
-        (n_local,) that noise over the change of the component within a typical length.
+    slope
+        (n_local,) by how much the component changes within a typical length; above 0.
     bend
-        The length over which the Hessian changes by its own size, in typical lengths; 1 where noise hides it.
+        (n_local,) the length over which a row of the Hessian changes by its own size, in typical lengths; 1 where
+        noise hides it.
     measured
-        Whether `bend` was seen.
+        Whether any bend was seen.
+    grain
+        What the values look like, for messages: "rounded to 3 decimals"; empty where they have all their digits.
+    lasting
+        Whether it holds at other points nearby: at this one every component changes.
     """
 
+    length: np.ndarray
     level: np.ndarray
-    relative: np.ndarray
-    bend: float
+    slope: np.ndarray
+    bend: np.ndarray
     measured: bool
+    grain: str = ""
+    lasting: bool = True
+
+    @property
+    def relative(self) -> np.ndarray:
+        """(n_local,) the noise over the change of the component within a typical length."""
+        return np.maximum(self.level / self.slope, _EPS)
+
+    def described(self) -> tuple[dict, dict[str, np.ndarray]]:
+        """Return (facts, arrays) that the same can be made of again. Not collective."""
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        return {"measured": self.measured, "grain": self.grain, "lasting": self.lasting}, arrays
+
+    @classmethod
+    def restored(cls, facts: dict[str, Any], rows: Callable[[str], np.ndarray]) -> Noise:
+        """Return what was described; rows(name) returns the (n_local,) array of that name. Not collective."""
+        length, level, slope, bend = map(rows, _ARRAYS)
+        return cls(length, level, slope, bend, **facts)
 
 
 def estimate_noise(evaluations: Evaluations, scales: Scales) -> Noise:
-    """Return the noise of the gradient around the point of the evaluations.
+    """Return the noise of the gradient around the point of the evaluations, and the lengths of the variables.
 
-    Collective. Costs 7 gradients.
+    Collective. Costs 7 gradients, and 6 each time that lengths are changed.
+
+    Parameters
+    ----------
+    scales
+        Lengths to begin with. Those of variables whose rows bend within them are shortened. Those of variables
+        whose rows do not show above the noise are lengthened to |x|, unless the user gave them.
+
+    Raises
+    ------
+    CheckError, EvaluationError
+        The gradient is not finite, or the user's function raised, at x or however near to it.
     """
     cite("noise")
-    layout, comm, x = evaluations.layout, evaluations.comm, evaluations.x
-    typical, room = scales.length, scales.room
+    scales = replace(scales, length=np.maximum(scales.length, _SPACINGS * np.spacing(np.abs(scales.x))))
+    line, scales = _first_line(evaluations, scales)
+    line, scales, flat = _settle(evaluations, scales, line)
+    if not scales.given:
+        line, scales = _lengthen(evaluations, scales, line)
+    return _describe(evaluations, scales, line, flat)
 
-    def mean(squares: np.ndarray) -> float:
-        return float(comm.allreduce(float(squares.sum()))) / max(layout.n, 1)
 
-    def line(length: float) -> np.ndarray:
-        return draw_signed(layout, _SEED) * np.minimum(length * typical, room)
+def _first_line(evaluations: Evaluations, scales: Scales) -> tuple[Line, Scales]:
+    """Return a line on which the gradient exists; where it does not, lengths are shortened first. Collective."""
+    near_bound = (scales.room > 0) & (scales.room < scales.length)
+    scales = replace(scales, length=np.where(near_bound, scales.room, scales.length))
+    x, here = np.abs(evaluations.x), None
+    for last in (False, False, True):
+        try:
+            return Line.look(evaluations, scales, here), scales
+        except (CheckError, EvaluationError):
+            if last:
+                raise
+            here = evaluations.gradients([evaluations.x])[0]  # where it fails at x, that is told
+            beside = (x > 0) & (x < scales.length)
+            some = evaluations.comm.allreduce(bool(beside.any()), op=MPI.LOR)
+            scales = replace(scales, length=np.where(beside, x, scales.length / (1.0 if some else _SHORTER)))
+    raise AssertionError("the last try returns or raises")
 
-    half = _POINTS // 2
-    near = line(half * _NEAR) / half
-    # Exact in floating point: where the points are not is no noise of the function.
-    grain = np.spacing(np.abs(x) + half * np.abs(near))
-    near = np.rint(near / grain) * grain
-    # As energies: rows of different units can be compared.
-    values = evaluations.gradients([x + k * near for k in range(-half, half + 1)]) * typical
-    table, squares = values, {}
-    for k in range(1, _POINTS):
-        table = np.diff(table, axis=0)
-        squares[k] = factorial(k) ** 2 / factorial(2 * k) * np.mean(table**2, axis=0)
-    top = _POINTS - 1
-    levels = [mean(squares[k]) for k in (top - 1, top)]
-    # Where levels do not agree they still fall, and the last one bounds the noise.
-    settled = max(levels) <= _AGREE**2 * min(levels)
-    noise = np.sqrt(np.mean(levels) if settled else levels[-1])
 
-    spread = np.sqrt(mean((near / typical) ** 2))
-    slope = np.sqrt(max(2 * mean(squares[1]) - 2 * noise**2, 0.0))
-    visible = slope > 2 * noise and spread > 0
-    far = min(max(_FAR[0], 10 * np.sqrt(noise * spread / slope)), _FAR[1]) if visible else _FAR[1]
-    direction = line(far)
-    ahead, behind = evaluations.gradients([x + direction, x - direction]) * typical
-    spread = np.sqrt(mean((direction / typical) ** 2))
-    first, second = 0.5 * (ahead - behind), ahead - 2 * values[half] + behind
-    size = np.sqrt(mean(first**2)) / spread if spread > 0 else 0.0  # of the Hessian: change in a typical length
-    noise = max(noise, _LEAST_NOISE * size)
-    level = np.sqrt(0.5 * (squares[top] + noise**2))
-    steep = np.maximum(np.abs(first) / spread, _LEAST_SHARE * size) if size > 0 else np.ones(layout.n_local)
-    measured = bool(mean(second**2) > 4 * 6 * noise**2)  # three values add up to the variance of six
-    bend = min(float(spread * np.sqrt(mean(first**2) / mean(second**2))), _FARTHEST) if measured else 1.0
-    return Noise(level / typical, np.maximum(level / steep, _EPS), bend, measured)
+def _settle(evaluations: Evaluations, scales: Scales, line: Line) -> tuple[Line, Scales, np.ndarray]:
+    """Return a line whose rows are straight or noisy, the lengths found, and which rows are flat at x. Collective.
+
+    A row that bends may belong to a variable of a shorter length: |x|, or some thirtieth at a time. If its slope
+    still falls towards x however short the line, the Hessian is zero there and no length is too long. A row that
+    shows no function at all is noisy if that stays so on a shorter line.
+    """
+    comm, x = evaluations.comm, np.abs(evaluations.x)
+    first, tried = scales.length, np.zeros(len(x), bool)
+    flat, settled, wider = tried.copy(), tried.copy(), list(_WIDER)
+    before = np.full(len(x), np.inf), np.full(len(x), np.inf)
+    for _ in range(_ROUNDS):
+        if line.stands_still() and wider:
+            line = Line.look(evaluations, scales, line.here, wider.pop(0))
+            continue
+        if line.near > NEAR:
+            break  # shorter lengths than the grain show nothing
+        far, own = np.abs(line.slopes[1]), line.own
+        bent, restless = line.bent(scales.length) & ~settled, line.restless & ~settled
+        if comm.allreduce(bool((bent & ~line.apart).any()), op=MPI.LOR):
+            line = line.beside(evaluations, scales)
+            bent = line.bent(scales.length) & ~settled
+        vanishing = bent & tried & line.flat & (far + line.bend / line.far < 0.2 * before[0])
+        noisy = restless & tried & (own > 0.3 * before[1])
+        flat |= vanishing
+        settled |= vanishing | noisy
+        shorter = (bent | restless) & ~settled
+        before = far + line.bend / line.far, own
+        length = np.where(vanishing | noisy, first, scales.length)
+        beside = (x > 0) & (x < 0.5 * length)
+        length = np.where(shorter, np.where(beside, x, length / _SHORTER), length)
+        length = np.maximum(length, _SPACINGS * np.spacing(x))
+        tried |= shorter
+        if not comm.allreduce(bool((length != scales.length).any()), op=MPI.LOR):
+            break
+        scales = replace(scales, length=length)
+        line = Line.look(evaluations, scales, line.here, line.near)
+    return line, scales, flat
+
+
+def _lengthen(evaluations: Evaluations, scales: Scales, line: Line) -> tuple[Line, Scales]:
+    """Return the line with lengths |x| where rows did not show above the noise, if that helps. Collective."""
+    x, comm = np.abs(evaluations.x), evaluations.comm
+    lost = ~line.visible & ~line.restless & (x > 3 * scales.length)
+    if not comm.allreduce(bool(lost.any()), op=MPI.LOR):
+        return line, scales
+    longer = replace(
+        scales, length=np.where(lost, np.minimum(x, np.maximum(scales.room, scales.length)), scales.length)
+    )
+    try:
+        again = Line.look(evaluations, longer, line.here, line.near)
+    except (CheckError, EvaluationError):
+        return line, scales  # so far the function does not reach
+    bent = again.bent(longer.length)
+    found, worse = lost & again.visible & ~bent, ~lost & bent & ~line.bent(scales.length)
+    sums = comm.allreduce(np.array([int(found.sum()), int(worse.sum())]))
+    return (again, longer) if sums[0] and not sums[1] else (line, scales)
+
+
+def _describe(evaluations: Evaluations, scales: Scales, line: Line, flat: np.ndarray) -> Noise:
+    """Return what the line says of the noise. Collective."""
+    comm = evaluations.comm
+    steep = line.change / (line.far * line.spread)
+    curved = line.bend / (line.far * line.spread) ** 2  # by how much a row changes within a typical length
+    steep = np.where(flat, np.maximum(steep, curved), steep)
+    least = _LEAST_SHARE * geometric_mean(steep, comm)
+    rare = comm.allreduce(int((steep < least).sum())) <= 2 * _LEAST_SHARE * line.n
+    slope = np.maximum(steep, least) if rare else np.where(steep > 0, steep, least)
+    slope = np.where(slope > 0, slope, 1.0)
+    level = np.maximum(line.level, _LEAST_NOISE * slope)
+    sharp = curved / slope
+    sums = np.array([(np.minimum(sharp, _SHARPEST) ** 2)[~flat].sum(), float((line.bend > 0).sum())])
+    comm.Allreduce(MPI.IN_PLACE, sums)
+    measured = bool(sums[1])
+    sharp = np.sqrt(0.5 * (sharp**2 + sums[0] / max(line.n, 1)))
+    bend = np.ones(len(slope))
+    if measured:
+        bend = 1.0 / np.maximum(sharp, 1.0 / _FARTHEST)
+    bend = np.where(flat, line.far, bend)
+    noise = Noise(scales.length, level, slope, bend, measured)
+    noisy = comm.allreduce(float(noise.relative.sum())) / max(line.n, 1) > ROUNDING
+    grain = line.grain.sentence or (_STILL if line.near > NEAR else "")
+    dead = comm.allreduce(bool((flat | (steep == 0)).any()), op=MPI.LOR)
+    return replace(noise, grain=grain if noisy else "", lasting=not dead)

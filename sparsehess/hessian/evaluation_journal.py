@@ -46,10 +46,8 @@ _MEASURED = {"kind": "noise"}
 class NoJournal(NoRecorder):
     """Saves nothing of an assembly: what it asks for is made."""
 
-    def measure(
-        self, evaluations: Evaluations, make: Callable[[], tuple[np.ndarray, Noise | None]]
-    ) -> tuple[np.ndarray, Noise | None]:
-        """Return (typical lengths (n_local,), noise) as make() returns them. Collective."""
+    def measure(self, evaluations: Evaluations, make: Callable[[], Noise]) -> Noise:
+        """Return the noise as make() returns it. Collective."""
         return make()
 
     def pattern(self, make: Callable[[], tuple[Pattern, dict[str, int]]]) -> tuple[Pattern, dict[str, int]]:
@@ -162,35 +160,26 @@ class Journal(NoJournal):
 
     # --- noise, pattern, colouring, Hessian ---
 
-    def measure(
-        self, evaluations: Evaluations, make: Callable[[], tuple[np.ndarray, Noise | None]]
-    ) -> tuple[np.ndarray, Noise | None]:
-        """Return (typical lengths (n_local,), noise) as make() returns them, or as they were saved.
+    def measure(self, evaluations: Evaluations, make: Callable[[], Noise]) -> Noise:
+        """Return the noise as make() returns it, or as it was saved.
 
-        Collective. Steps follow from them, and the noise of a clean gradient is that of rounding: measured anew on
+        Collective. Steps follow from it, and the noise of a clean gradient is that of rounding: measured anew on
         another number of ranks it would be another, and so would the steps of the columns that are left.
         """
         number = self._next()
         saved = self._load(number)
         if saved is not None and saved.meta["asked"] == _MEASURED:
-            arrays: dict[str, Any] = {
-                name: saved.read_rows(name, self._layout.n_local) for name in saved.meta["names"]
-            }
             self._number = saved.meta["next"]
             for name, calls in saved.meta["calls"].items():
                 evaluations.counts[name] += calls
-            length, facts = arrays.pop("length"), saved.meta["noise"]
-            return length, None if facts is None else Noise(**arrays, **facts)
+            return Noise.restored(saved.meta["noise"], lambda name: saved.read_rows(name, self._layout.n_local))
         before = dict(evaluations.counts)
-        length, noise = make()
-        arrays, facts = {"length": length}, None
-        if noise is not None:
-            arrays |= {"level": noise.level, "relative": noise.relative}
-            facts = {"bend": float(noise.bend), "measured": bool(noise.measured)}
+        noise = make()
+        facts, arrays = noise.described()
         calls = {name: many - before[name] for name, many in evaluations.counts.items()}
-        meta = {"asked": _MEASURED, "next": self._number, "names": list(arrays), "calls": calls, "noise": facts}
+        meta = {"asked": _MEASURED, "next": self._number, "calls": calls, "noise": facts}
         self._measured.append((number, meta, arrays))
-        return length, noise
+        return noise
 
     def pattern(self, make: Callable[[], tuple[Pattern, dict[str, int]]]) -> tuple[Pattern, dict[str, int]]:
         """Return (pattern, calls of the user's functions) as make() returns them, or as they were saved.

@@ -18,10 +18,11 @@ from sparsehess.derivatives.scales import Scales
 from sparsehess.errors import MissingEntries
 from sparsehess.hessian.assembly_strategies import Source, replan
 from sparsehess.hessian.entry_errors import EntryErrors
+from sparsehess.hessian.error_model import ErrorModel
 from sparsehess.hessian.evaluation_journal import NO_JOURNAL, NoJournal
 from sparsehess.hessian.pattern_detection import detect_pattern
 from sparsehess.hessian.recovery import Recovered, plan
-from sparsehess.hessian.verification import EPS, PROBES, Assembled, ErrorModel, Verification, verify
+from sparsehess.hessian.verification import EPS, PROBES, Assembled, Verification, verify
 from sparsehess.pattern import Following, Pattern
 from sparsehess.runtime import PETSc, agreement, destroy
 from sparsehess.runtime.random_numbers import draw_signed
@@ -218,23 +219,21 @@ class Hessian:
             with agreement(evaluations.comm):
                 scales.check_room(evaluations.layout)
 
-        def measure() -> tuple[np.ndarray, Noise | None]:
-            if self.noise is None and self.scheme in DIFFERENCES:
-                return scales.length, estimate_noise(evaluations, scales)
-            return scales.length, self.noise
-
-        length, self.noise = journal.measure(evaluations, measure)
+        if self.scheme in DIFFERENCES and not (self.noise is not None and self.noise.lasting):
+            self.noise = journal.measure(evaluations, lambda: estimate_noise(evaluations, scales))
+            self._error_model = None
         self.evaluations["noise"] += sum(evaluations.counts.values())
         evaluations.counts.update(gradient=0, energy=0)
-        scales = dataclasses.replace(scales, length=length)
+        scales = scales if self.noise is None else dataclasses.replace(scales, length=self.noise.length)
         return scales, plan_steps(scales, self.noise, self.scheme)
 
     def _judged(self, recovered: Recovered, scales: Scales, steps: Steps) -> Assembled:
         """Return the Hessian as verification takes it, with the error that noise and steps make."""
         layout = self.pattern.layout
-        direction = steps.wanted * draw_signed(layout, self.seed)
+        direction = scales.within(steps.check * draw_signed(layout, self.seed))
         if self._error_model is None:
             self._error_model = ErrorModel.of(self._source.plan, steps, self.noise, scales.length, direction)
+        model = self._error_model
         norm = float(np.sqrt(layout.comm.allreduce(float(np.dot(self._values, self._values)))))
         return Assembled(
             self.objective.name,
@@ -243,11 +242,11 @@ class Hessian:
             self._values,
             steps,
             recovered,
-            self._error_model,
-            np.zeros(layout.n_local) if self.noise is None else self.noise.level,
+            model,
+            self.noise,
             direction,
             norm,
-            max(self._error_model.relative(norm), EPS) if norm > 0 else 0.0,
+            max(float(np.hypot(model.noise, model.truncation(self._values))) / norm, EPS) if norm > 0 else 0.0,
         )
 
     @property
@@ -259,13 +258,14 @@ class Hessian:
         weights = sum(weight**2 for _, weight in steps.nodes)
         common = sum(weight**2 for values, weight in steps.nodes if values is None)
         known = self.noise is not None and model.noise > 0
+        level = np.zeros(self.pattern.layout.n_local) if self.noise is None else self.noise.level
         # What all entries have in common: of products what was seen, of differences what the bend tells.
-        together = (model.truncation if self.noise.measured else 0.0) if known and self.noise else self.error
+        together = model.truncation(self._values) / norm if known else self.error
         return EntryErrors(
             self._source.plan,
             self._values,
-            self._taken.level**2 * weights,
-            self._taken.level**2 * common,
+            level**2 * weights,
+            level**2 * common,
             steps.taken**-2.0,
             (self.error * norm / model.noise) ** 2 if known else 0.0,
             together,

@@ -153,6 +153,7 @@ class MatrixFree:
             self.noise = estimate_noise(here, scales)
             self.evaluations["noise"] += sum(here.counts.values())
             here.counts.update(gradient=0, energy=0)
+        scales = scales if self.noise is None else replace(scales, length=self.noise.length)
         self._steps = plan_steps(scales, self.noise, self._scheme)
         self.__dict__.pop("error", None)  # that was of another point
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from sparsehess.coloring import color
 from sparsehess.derivatives.evaluations import Evaluations
-from sparsehess.derivatives.gradient_noise import Noise, estimate_noise
+from sparsehess.derivatives.gradient_noise import ROUNDING, estimate_noise
 from sparsehess.derivatives.objective import Objective
 from sparsehess.derivatives.scales import Scales
 from sparsehess.errors import InputError
@@ -28,9 +28,6 @@ _AROUND = 0.1
 
 # A noisy component responds when it changes by so many standard deviations.
 _SIGMAS = 8.0
-
-# Noise beyond this part of a component's change in a typical length is more than rounding.
-_ROUNDING = 1e-12
 
 _SOURCE = "probing at one point"
 
@@ -141,20 +138,17 @@ def _detect_at(evaluations: Evaluations, scales: Scales, seed: int, journal: NoJ
     lower, upper = scales.lower, scales.upper
     products = objective.hvp is not None or objective.hvps is not None
 
-    def measure() -> tuple[np.ndarray, Noise | None]:
-        return scales.length, None if products else estimate_noise(evaluations, scales)
-
-    length, noise = journal.measure(evaluations, measure)
-    steps = length * draw_signed(layout, seed)
+    steps = scales.length * draw_signed(layout, seed)
     threshold = np.zeros(layout.n_local)
-    if noise is not None:
-        steps *= _STEP * min(noise.bend, 1.0)
+    if not products:
+        noise = journal.measure(evaluations, lambda: estimate_noise(evaluations, scales))
+        steps = noise.length * draw_signed(layout, seed) * _STEP * np.minimum(noise.bend, 1.0)
         # One that returns the same bits for the same x, and has no more noise than rounding makes, does not change
         # at all where it is not coupled.
         again = evaluations.gradients([evaluations.x] * 2)
         changed = layout.comm.allreduce(int((again[0] != again[1]).sum()))
         mean = layout.comm.allreduce(float(noise.relative.sum())) / max(layout.n, 1)
-        if changed or mean > _ROUNDING:
+        if changed or mean > ROUNDING:
             threshold = _SIGMAS * noise.level
         room = np.where(steps > 0, upper - evaluations.x, evaluations.x - lower)
         steps = np.where(np.abs(steps) <= room, steps, -steps)

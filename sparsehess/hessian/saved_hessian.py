@@ -28,9 +28,8 @@ def describe_hessian(hessian: Hessian) -> tuple[dict, dict[str, np.ndarray]]:
         coloring, colors = store_coloring(hessian.coloring)
         facts, arrays = {**facts, **coloring}, {**arrays, **colors}
     if hessian.noise is not None:
-        noise = hessian.noise
-        facts["noise"] = {"bend": float(noise.bend), "measured": bool(noise.measured)}
-        arrays |= {"level": noise.level, "relative": noise.relative}
+        facts["noise"], levels = hessian.noise.described()
+        arrays |= levels
     arrays["values"] = hessian.mat.getValuesCSR()[2]
     return facts, arrays
 
@@ -61,7 +60,7 @@ def restore_hessian(
         coloring = load_coloring(saved, pattern)
     noise = None
     if "noise" in saved.meta:
-        noise = Noise(saved.read_rows("level", rows), saved.read_rows("relative", rows), **saved.meta["noise"])
+        noise = Noise.restored(saved.meta["noise"], lambda name: saved.read_rows(name, rows))
     hessian = prepare(pattern, coloring)
     hessian.restore(saved.read_rows("values", pattern.nnz_local), noise, saved.meta["hessian"])
     return hessian

@@ -1,7 +1,8 @@
 """Verification: whether a Hessian is what its gradient says, how large its error is, and what its pattern misses.
 
-A fresh product along a random direction costs two gradients and sees every row. An error model says how far noise
-and steps may take it from the product of the assembled matrix; what lies beyond a threshold is an error.
+A fresh product along a random direction costs two gradients and sees every row. Neither its direction nor the
+length of its step is one of the assembly's. An error model says how far noise and steps may take it from the
+product of the assembled matrix; what lies beyond a threshold, row by row, is an error.
 """
 
 from __future__ import annotations
@@ -13,12 +14,11 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.derivatives.evaluations import Evaluations
-from sparsehess.derivatives.finite_differences import Steps, column, directional, truncation
-from sparsehess.derivatives.gradient_noise import Noise
-from sparsehess.errors import MissingEntries
-from sparsehess.hessian import recovery_kernels
-from sparsehess.hessian.element_assembly import ElementAssembly
-from sparsehess.hessian.recovery import Plan, Recovered
+from sparsehess.derivatives.finite_differences import Steps, column, directional
+from sparsehess.derivatives.gradient_noise import ROUNDING, Noise
+from sparsehess.errors import CheckError, MissingEntries
+from sparsehess.hessian.error_model import ErrorModel
+from sparsehess.hessian.recovery import Recovered
 from sparsehess.pattern import Pattern
 from sparsehess.pattern.pattern_kernels import contains_pairs
 from sparsehess.runtime import PETSc, destroy
@@ -30,8 +30,17 @@ TOLERANCE = 1e-4
 # Of what noise alone makes of a check, so many standard deviations are no failure.
 _SIGMAS = 20.0
 
-# Rows below this part of the largest (in units of energy) are judged against the largest.
-_FLOOR = 1e-4
+# Of what finite steps leave out so many times is no failure, up to this part of a row.
+_STEPS, _MOST = 20.0, 0.1
+
+# Rows are judged against no less than this part of what they change within a typical length, and of the largest
+# (in units of energy).
+_LOCAL_FLOOR, _FLOOR = 0.01, 1e-10
+
+# Errors of this part of the matrix, and of what the gradient changes within typical lengths, leave nothing of it;
+# nor do entries whose standard deviation is this part of the largest.
+_HOPELESS = 0.3
+_SPOILT = 0.1
 
 # A probe of a single column shows entries, and errors, above this part of the column's largest entry.
 _VISIBLE = 1e-6
@@ -64,92 +73,6 @@ class Verification:
 
 
 @dataclass(frozen=True, eq=False)
-class ErrorModel:
-    """What noise and finite steps make of the entries; made once, since steps stay much the same.
-
-    Attributes
-    ----------
-    noise
-        Norm of what noise makes of the matrix.
-    largest
-        Largest standard deviation of an entry.
-    truncation
-        What finite steps leave out, relative to the matrix, as far as the bend tells that was measured.
-    of_central
-        The same for a central difference along a direction.
-    of_product
-        (n_local,) what noise makes of the difference of ours and a fresh product along the direction of the check.
-    squares
-        (n_local,) mean over a row's entries of the square of the direction.
-    """
-
-    noise: float
-    largest: float
-    truncation: float
-    of_central: float
-    of_product: np.ndarray
-    squares: np.ndarray
-
-    @classmethod
-    def of(
-        cls,
-        plan: Plan | ElementAssembly,
-        steps: Steps,
-        noise: Noise | None,
-        length: np.ndarray,
-        direction: np.ndarray,
-    ) -> ErrorModel:
-        """Return the model of a Hessian that is recovered by a plan, for a check along a direction.
-
-        Collective.
-
-        Parameters
-        ----------
-        length
-            (n_local,) typical lengths of the variables.
-        direction
-            (n_local,) of the check.
-        """
-        pattern, comm = plan.pattern, plan.pattern.comm
-        along = pattern.exchange.halo(direction**2)[pattern.columns]
-        squares = _row_sums(pattern, along) / np.diff(pattern.indptr)
-        if noise is None:
-            return cls(0.0, 0.0, 0.0, 0.0, np.zeros(pattern.layout.n_local), squares)
-        left = truncation(steps.taken, length, noise, steps.scheme)
-        central = truncation(2 * steps.wanted, length, noise, "central")
-        sums = np.array([np.dot(left, left), np.dot(central, central)])
-        comm.Allreduce(MPI.IN_PLACE, sums)
-        of_steps, of_central = np.sqrt(sums / pattern.n)
-        level = noise.level * np.sqrt(sum(weight**2 for _, weight in steps.nodes))
-        total, largest, rows = plan.variances(level**2, steps.taken**-2.0, direction)
-        of_product = np.sqrt(0.5 * level**2 + rows)
-        return cls(
-            float(np.sqrt(total)),
-            float(np.sqrt(largest)),
-            float(of_steps),
-            float(of_central),
-            of_product,
-            squares,
-        )
-
-    def relative(self, norm: float) -> float:
-        """Return the error of a matrix of this norm, relative to it. Not collective."""
-        return float(np.hypot(self.noise / norm, self.truncation))
-
-    def expected(self, size: np.ndarray) -> np.ndarray:
-        """Return (n_local,) what ours and a fresh product may differ by, `size` being |H| |d|. Not collective."""
-        return self.of_product + (self.truncation + self.of_central) * size
-
-    def frobenius(self, error: np.ndarray, comm: MPI.Comm) -> float:
-        """Return the norm of the error of the matrix that shows as this error of a product. Collective.
-
-        For an error E and random signs, the mean of (E v)_i² is Σ_j E_ij² v_j² (Hutchinson 1990).
-        """
-        part = np.divide(error**2, self.squares, out=np.zeros_like(error), where=self.squares > 0)
-        return float(np.sqrt(comm.allreduce(float(part.sum()))))
-
-
-@dataclass(frozen=True, eq=False)
 class Assembled:
     """A Hessian as it was assembled, for those who judge it.
 
@@ -159,10 +82,8 @@ class Assembled:
         Of the function.
     pattern, mat, values
         The matrix, and its entries (nnz_local,) in the pattern's order.
-    steps, recovered, model
-        What they were made with, what recovery saw, and what may be wrong with them.
-    level
-        (n_local,) standard deviation of the gradient's components.
+    steps, recovered, model, noise
+        What they were made with, what recovery saw, what may be wrong with them, and the noise that was measured.
     direction
         (n_local,) of the fresh product, itself the step.
     norm, error
@@ -176,24 +97,19 @@ class Assembled:
     steps: Steps
     recovered: Recovered
     model: ErrorModel
-    level: np.ndarray
+    noise: Noise | None
     direction: np.ndarray
     norm: float
     error: float
 
-    def products(self, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return H d and |H| |d| (n_local,). Collective."""
-        pattern = self.pattern
+    def product(self, direction: np.ndarray) -> np.ndarray:
+        """Return H d (n_local,). Collective."""
         x, y = self.mat.createVecs()
         x.setArray(direction)
         self.mat.mult(x, y)
         ours = y.getArray().copy()
         destroy(x, y)
-        size = np.empty(pattern.layout.n_local)
-        recovery_kernels.absolute_product(
-            pattern.indptr, pattern.columns, self.values, pattern.exchange.halo(direction), size
-        )
-        return ours, size
+        return ours
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,30 +118,41 @@ class _ProductCheck:
 
     Attributes
     ----------
-    error, expected
-        (n_local,) their difference, and what the error model allows for.
-    raw, excess
-        (n_local,) the difference relative to |H| |d|; the same, 0 where noise explains it.
+    error, noise
+        (n_local,) their difference, and the standard deviation of what noise makes of it.
+    scale
+        (n_local,) what errors of a row are compared with.
+    excess
+        (n_local,) the error over what is allowed, above 1 where it is too large.
     """
 
     error: np.ndarray
-    expected: np.ndarray
-    raw: np.ndarray
+    noise: np.ndarray
+    scale: np.ndarray
     excess: np.ndarray
 
     @classmethod
     def along(cls, hessian: Assembled, evaluations: Evaluations) -> _ProductCheck:
         """Compare the products along the direction of the check. Collective."""
-        steps, comm = hessian.steps, hessian.pattern.comm
-        product, direction = directional(evaluations, hessian.direction, steps.scheme)
-        ours, size = hessian.products(direction)
-        error, expected = np.abs(ours - product), hessian.model.expected(size)
-        # Steps turn rows of different units into energies, which can be compared.
-        energy = size * steps.wanted
-        top = comm.allreduce(float(energy.max(initial=0.0)), op=MPI.MAX)
-        scale = np.maximum(size, _FLOOR * top / steps.wanted)
-        raw = np.divide(error, scale, out=np.where(error > 0, np.inf, 0.0), where=scale > 0)
-        return cls(error, expected, raw, np.where(error > _SIGMAS * expected, raw, 0.0))
+        model, comm = hessian.model, hessian.pattern.comm
+        fresh, direction = directional(evaluations, hessian.direction, hessian.steps.scheme)
+        error = np.abs(hessian.product(direction) - fresh)
+        size = model.absolute_product(hessian.values, direction)
+        # Lengths turn rows of different units into energies, which can be compared.
+        top = comm.allreduce(float((size * model.length).max(initial=0.0)), op=MPI.MAX)
+        local = _LOCAL_FLOOR * model.slope * np.abs(direction) / model.length
+        scale = np.maximum(np.maximum(size, local), _FLOOR * top / model.length)
+        left = np.minimum(_STEPS * model.left_out(hessian.values, direction), _MOST * scale)
+        allowed = np.maximum(TOLERANCE * scale, _SIGMAS * model.of_product + left)
+        excess = np.divide(error, allowed, out=np.where(error > 0, np.inf, 0.0), where=allowed > 0)
+        excess[~np.isfinite(error)] = np.inf
+        return cls(error, model.of_product, scale, excess)
+
+    @property
+    def relative(self) -> np.ndarray:
+        """(n_local,) errors relative to the scale."""
+        none = np.where(self.error > 0, np.inf, 0.0)
+        return np.divide(self.error, self.scale, out=none, where=self.scale > 0)
 
 
 def verify(hessian: Assembled, evaluations: Evaluations) -> tuple[Verification, float]:
@@ -237,35 +164,73 @@ def verify(hessian: Assembled, evaluations: Evaluations) -> tuple[Verification, 
     ------
     MissingEntries
         The Hessian is not symmetric, or does not agree with the fresh product; with what misses in the pattern.
+    CheckError
+        Noise leaves nothing of the Hessian.
     """
     comm = hessian.pattern.comm
     check = _ProductCheck.along(hessian, evaluations)
-    spoilt = int(comm.allreduce(int((check.excess > TOLERANCE).sum())))
+    spoilt = int(comm.allreduce(int((~(check.excess <= 1.0)).sum())))
     asymmetry = _check_symmetry(hessian, evaluations, spoilt)
     _check_product(hessian, evaluations, check, spoilt)
-    largest = comm.allreduce(float(check.raw.max(initial=0.0)), op=MPI.MAX)
-    return Verification(largest, asymmetry, True), _shown_error(hessian, check)
+    error = _shown_error(hessian, check)
+    _check_hope(hessian, error)
+    largest = comm.allreduce(float(check.relative.max(initial=0.0)), op=MPI.MAX)
+    return Verification(largest, asymmetry, True), error
 
 
 def _shown_error(hessian: Assembled, check: _ProductCheck) -> float:
     """Return the relative error of the matrix that the product check shows. Collective."""
     comm, model, norm, known = hessian.pattern.comm, hessian.model, hessian.norm, hessian.error
     if not norm > 0:
-        return known
+        return 0.0 if comm.allreduce(float(check.error.max(initial=0.0)), op=MPI.MAX) == 0.0 else np.inf
     # A product's own error hides that of a scheme of higher order, which is then no larger.
     higher = hessian.steps.scheme == "extrapolated"
-    shown = np.maximum(check.error - 3 * check.expected, 0.0) if higher else check.error
+    left = model.left_out(hessian.values, hessian.direction)
+    shown = np.maximum(check.error - 3 * (check.noise + left), 0.0) if higher else check.error
     seen, most = model.frobenius(shown, comm) / norm, model.frobenius(check.error, comm) / norm
     return float(max(seen, min(known, most), known / 10, EPS))
+
+
+def _check_hope(hessian: Assembled, error: float) -> None:
+    """Raise CheckError where the error is as large as the Hessian. Collective."""
+    model, noise = hessian.model, hessian.noise
+    if noise is None:
+        return
+    entry, scale = hessian.recovered.largest, model.scale
+    if error * hessian.norm <= _HOPELESS * max(hessian.norm, scale) and model.largest <= _SPOILT * max(
+        entry, scale
+    ):
+        return
+    error = max(error, model.largest / entry if entry > 0 else np.inf)
+    raise CheckError(
+        f"the Hessian of {hessian.name} is lost in the noise of its gradient: entries err by {error:.0%}, "
+        f"whatever the step; {_noise_sentence(hessian)}"
+    )
+
+
+def _noise_sentence(hessian: Assembled) -> str:
+    """Return what is known of the noise, and what to do about it. Collective."""
+    noise, comm, n = hessian.noise, hessian.pattern.comm, hessian.pattern.n
+    if noise is None:
+        return ""
+    mean = comm.allreduce(float(noise.relative.sum())) / n
+    if not mean > ROUNDING:
+        return ""
+    said = f" ({noise.grain})" if noise.grain else ""
+    return (
+        f"the noise or rounding of the gradient{said} is {mean:.0e} of its change over a typical length: "
+        "compute it with more digits, or tell typical_x if the function changes over longer distances"
+    )
 
 
 def _check_symmetry(hessian: Assembled, evaluations: Evaluations, spoilt: int) -> float:
     """Return the relative asymmetry, which must be below the threshold. Collective."""
     recovered, model = hessian.recovered, hessian.model
     asymmetry = recovered.asymmetry / recovered.largest if recovered.largest > 0 else 0.0
-    threshold = TOLERANCE + _SIGMAS * model.truncation
+    left = model.truncation(hessian.values) / hessian.norm if hessian.norm > 0 else 0.0
+    threshold = TOLERANCE + min(_STEPS * left, _MOST)
     threshold += _SIGMAS * model.largest / recovered.largest if recovered.largest > 0 else 0.0
-    if recovered.where is not None and asymmetry > threshold:
+    if recovered.where is not None and not asymmetry <= threshold:
         i, j = recovered.where
         missing = _missing_near(hessian, evaluations, [i, j])
         raise MissingEntries(
@@ -280,26 +245,64 @@ def _check_symmetry(hessian: Assembled, evaluations: Evaluations, spoilt: int) -
 
 def _check_product(hessian: Assembled, evaluations: Evaluations, check: _ProductCheck, spoilt: int) -> None:
     """Raise MissingEntries where a row of the product is beyond the threshold. Collective."""
-    comm, layout = hessian.pattern.comm, hessian.pattern.layout
-    worst = comm.allreduce(float(check.excess.max(initial=0.0)), op=MPI.MAX)
-    if not worst > TOLERANCE:
+    if not spoilt:
         return
+    comm, layout = hessian.pattern.comm, hessian.pattern.layout
     # The worst rows of all ranks: what is missing spoils the rows it stands in.
-    bad = np.flatnonzero(check.excess > TOLERANCE)
+    bad = np.flatnonzero(~(check.excess <= 1.0))
     bad = bad[np.argsort(-check.excess[bad], kind="stable")][:PROBES]
-    listed = [(-float(check.excess[row]), layout.start + int(row)) for row in bad]
+    relative = check.relative
+    listed = [(-float(check.excess[row]), layout.start + int(row), float(relative[row])) for row in bad]
     listed = sorted(item for part in comm.allgather(listed) for item in part)[:PROBES]
-    missing = _missing_near(hessian, evaluations, [row for _, row in listed])
+    _, worst, off = listed[0]
+    missing = _missing_near(hessian, evaluations, [row for _, row, _ in listed])
     raise MissingEntries(
         f"the Hessian of {hessian.name} does not agree with the gradient at variable "
-        f"{listed[0][1]} (a random product is off by {worst:.1e}): "
-        + (
-            _sentence(missing)
-            or "the pattern misses nothing there, so either the gradient has a kink (a cut-off without "
-            "smoothing), or it is not the gradient of a function"
-        ),
+        f"{worst} (a random product is off by {off:.1e}): "
+        + (_sentence(missing) or _reason(hessian, evaluations, worst)),
         *_entries(missing),
         spoilt,
+    )
+
+
+def _reason(hessian: Assembled, evaluations: Evaluations, row: int) -> str:
+    """Return why a row of the product is wrong although the pattern misses nothing there. Collective.
+
+    Fresh products by the same step twice, and by others, tell noise from what depends on the step.
+    """
+    layout, comm, scheme = hessian.pattern.layout, hessian.pattern.comm, hessian.steps.scheme
+    if scheme == "product":
+        return "the pattern misses nothing there, so the products are none of a symmetric matrix"
+
+    def fresh(part: float) -> float:
+        product, _ = directional(evaluations, part * hessian.direction, scheme)
+        here = layout.start <= row < layout.stop
+        own = float(product[row - layout.start] / part) if here else -np.inf
+        return float(comm.allreduce(own, op=MPI.MAX))
+
+    def of_row(values: np.ndarray) -> float:
+        here = layout.start <= row < layout.stop
+        return float(comm.allreduce(float(values[row - layout.start]) if here else -np.inf, op=MPI.MAX))
+
+    once, again, longer, shorter = fresh(1.0), fresh(1.0), fresh(2.5), fresh(0.25)
+    noise = _SIGMAS * of_row(hessian.model.of_product)
+    size = max(abs(once), abs(longer), of_row(hessian.model.absolute_product(hessian.values, hessian.direction)))
+    length = of_row(hessian.steps.wanted)
+    if not abs(once - again) <= noise:
+        return (
+            "the gradient returns other values for the same x, by more than the noise that was measured: "
+            " what is random in it, or make it converge further"
+        )
+    if not max(abs(once - longer), abs(once - shorter) - 4 * noise) <= noise + TOLERANCE * size:
+        said = _noise_sentence(hessian)
+        return (
+            f"differences over shorter steps than {length:.1e} are others there, so the gradient changes over a "
+            "shorter length (tell typical_x, an array of lengths, or bounds), or it has a kink (a cut-off without "
+            "smoothing)" + (f"; {said}" if said else "")
+        )
+    said = _noise_sentence(hessian)
+    return said or (
+        "the pattern misses nothing there and the step does not matter, so it is not the gradient of a function"
     )
 
 
@@ -323,13 +326,14 @@ def _missing_near(
         outside = contains_pairs(pattern.indptr, pattern.indices, rows, np.full(len(rows), variable)) == 0
         top = comm.allreduce(float(np.abs(exact).max(initial=0.0)), op=MPI.MAX)
         step = comm.allreduce(float(np.abs(steps.taken).min(initial=np.inf)), op=MPI.MIN)
-        there = outside & (np.abs(exact) > _VISIBLE * top + _SIGMAS * hessian.level / step)
+        level = 0.0 if hessian.noise is None else hessian.noise.level
+        there = outside & (np.abs(exact) > _VISIBLE * top + _SIGMAS * level / step)
         found = [(layout.start + int(row), variable, float(exact[row])) for row in np.flatnonzero(there)]
         missing += [item for part in comm.allgather(found) for item in part]
         alone = np.zeros(len(rows))
         if layout.start <= variable < layout.stop:
             alone[variable - layout.start] = 1.0
-        error = np.abs(exact - hessian.products(alone)[0])
+        error = np.abs(exact - hessian.product(alone))
         size, rank = comm.allreduce((float(error.max(initial=0.0)), comm.rank), op=MPI.MAXLOC)
         row = comm.bcast(layout.start + int(error.argmax()) if comm.rank == rank else None, root=rank)
         if size > _VISIBLE * top and row not in suspects:
@@ -348,10 +352,3 @@ def _sentence(found: list[tuple[int, int, float]]) -> str:
 
 def _entries(found: list[tuple[int, int, float]]) -> tuple[list[int], list[int]]:
     return [row for row, _, _ in found], [column for _, column, _ in found]
-
-
-def _row_sums(pattern: Pattern, values: np.ndarray) -> np.ndarray:
-    """Return (n_local,) the sums of the values of each row's entries; no row is empty."""
-    if not pattern.layout.n_local:
-        return np.zeros(0)
-    return np.add.reduceat(values, pattern.indptr[:-1])

@@ -11,7 +11,12 @@ from sparsehess.derivatives.gradient_noise import Noise
 from sparsehess.derivatives.scales import Scales, lengths
 from sparsehess.errors import InputError
 
-EXACT = Noise(np.zeros(3), np.full(3, np.finfo(float).eps), 1.0, True)
+
+def noise(relative, bend=1.0):
+    return Noise(np.ones(3), np.full(3, relative), np.ones(3), np.full(3, bend), True)
+
+
+EXACT = noise(0.0)
 FREE = np.full(3, -np.inf), np.full(3, np.inf)
 
 
@@ -31,10 +36,10 @@ def test_steps_follow_the_scale():
 
 
 def test_steps_follow_the_noise_and_the_bend():
-    noisy, bent = (Noise(np.zeros(3), np.full(3, e), b, True) for e, b in ((1e-8, 1.0), (1e-8, 0.1)))
+    noisy, bent = noise(1e-8), noise(1e-8, 0.1)
     assert taken(np.zeros(3), np.ones(3), noisy, "central") == pytest.approx(np.full(3, 6.2e-3), rel=1e-2)
     assert taken(np.zeros(3), np.ones(3), bent, "central") == pytest.approx(np.full(3, 1.34e-3), rel=1e-2)
-    far = Noise(np.zeros(3), np.full(3, 1e-8), 8.0, True)
+    far = noise(1e-8, 8.0)
     told = taken(np.zeros(3), np.ones(3), far, "central", given=True)
     assert told == pytest.approx(taken(np.zeros(3), np.ones(3), noisy, "central"))
 
@@ -42,9 +47,8 @@ def test_steps_follow_the_noise_and_the_bend():
 @pytest.mark.parametrize("scheme", ["forward", "central", "extrapolated"])
 def test_steps_do_not_cross_bounds_and_differentiate_polynomials(scheme):
     """At, near and away from a bound; exact to the order of the scheme, one-sided as well."""
-    noise = Noise(np.zeros(3), np.full(3, 1e-6), 1.0, True)
     x, lower, upper = np.array([0.0, 1e-4, 0.5]), np.zeros(3), np.array([1.0, 1.0, 0.5 + 1e-5])
-    made = plan_steps(Scales(x, np.ones(3), lower, upper, False), noise, scheme)
+    made = plan_steps(Scales(x, np.ones(3), lower, upper, False), noise(1e-6), scheme)
     points = [x if values is None else values for values, _ in made.nodes]
     weights = [weight for _, weight in made.nodes]
     for point in points:

@@ -1,0 +1,237 @@
+"""Gradients at seven points of a line through x, and what each row of them says by itself.
+
+Differences of the k-th order of equally spaced values fall with k as long as they show the function,
+and grow with k once they show its noise (Hamming 1973, chapter 6; Moré and Wild 2011, section 3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import factorial
+
+from mpi4py import MPI
+
+import numpy as np
+
+from sparsehess.derivatives.evaluations import Evaluations
+from sparsehess.derivatives.grain import Grain, find_grain
+from sparsehess.derivatives.scales import Scales
+from sparsehess.runtime.random_numbers import draw_signed
+
+_SEED = 20110309
+
+# Near points to each side of x.
+_HALF = 2
+
+# Distance of neighbouring near points, in typical lengths; the far ones' at least and at most, and in those.
+NEAR = 1e-5
+_FAR = 1e-3, 3e-2
+_APART = 6.0
+
+# Values are seen to change by so many standard deviations, and by so many of the last digits.
+_VISIBLE = 10.0
+_DIGITS = 16.0
+
+# A row is straight if it bends by no more of its change, and if near and far slopes differ by no more.
+_BENT, _UNEQUAL = 0.5, 0.3
+
+# The mean of log |z| for a normal z.
+_MEAN_LOG = -0.635
+
+# The rounding of a component is no less than this part of its last digit, even where it is exact by chance.
+_LEAST = 0.1 * float(np.finfo(float).eps)
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """Gradients at five points very near x, x among them, and at two that are farther.
+
+    Attributes
+    ----------
+    comm, n
+        All ranks, and how many rows there are on them.
+    near, far, spread
+        Distances in typical lengths, and the root mean square of the direction in them.
+    table
+        (5, n_local) gradients at the near points.
+    ahead, behind
+        (n_local,) gradients at the far points.
+    change
+        (n_local,) by how much a component changes up to far points: those of this line, or also of another one.
+    """
+
+    comm: MPI.Comm
+    n: int
+    near: float
+    far: float
+    spread: float
+    table: np.ndarray
+    ahead: np.ndarray
+    behind: np.ndarray
+    change: np.ndarray
+
+    @classmethod
+    def look(
+        cls, evaluations: Evaluations, scales: Scales, here: np.ndarray | None = None, near: float = NEAR
+    ) -> Line:
+        """Evaluate the gradients.
+
+        Collective. Costs 7 gradients, or 6 where that at x is known.
+
+        Parameters
+        ----------
+        here
+            (n_local,) gradient at x.
+        near
+            Distance of neighbouring near points, in typical lengths.
+        """
+        layout, comm, x = evaluations.layout, evaluations.comm, evaluations.x
+        shape = draw_signed(layout, _SEED) * (scales.room > 0)
+        step = near * shape * scales.length
+        # Exact in floating point: where the points are not is no noise of the function.
+        grain = np.spacing(np.abs(x) + _HALF * np.abs(step))
+        step = np.rint(step / grain) * grain
+        places = [k for k in range(-_HALF, _HALF + 1) if k or here is None]
+        table = evaluations.gradients([x + k * step for k in places])
+        if here is not None:
+            table = np.insert(table, _HALF, here, axis=0)
+        # As far as the noise asks for, the mean of the logarithms telling of rows in any units.
+        changes = np.abs(table[-1] - table[0]) / (2 * _HALF)
+        noise = geometric_mean(_noise_of(table), comm) / (geometric_mean(changes, comm) or np.inf) * near
+        far = max(min(max(_FAR[0], 10 * np.sqrt(noise)), _FAR[1]), _APART * near)
+        way = far * shape * scales.length
+        ahead, behind = evaluations.gradients([x + way, x - way])
+        spread = float(np.sqrt(comm.allreduce(float(shape @ shape)) / max(layout.n, 1)))
+        change = np.abs(0.5 * (ahead - behind))
+        return cls(comm, layout.n, near, far, spread, table, ahead, behind, change)
+
+    def beside(self, evaluations: Evaluations, scales: Scales) -> Line:
+        """Return the line with changes up to the far points of another one as well.
+
+        Collective. Costs 2 gradients. A row's change along one line may be small by chance.
+        """
+        way = self.far * draw_signed(evaluations.layout, _SEED + 1) * (scales.room > 0) * scales.length
+        ahead, behind = evaluations.gradients([evaluations.x + way, evaluations.x - way])
+        return replace(self, change=np.maximum(self.change, np.abs(0.5 * (ahead - behind))))
+
+    @property
+    def here(self) -> np.ndarray:
+        """(n_local,) the gradient at x."""
+        return self.table[_HALF]
+
+    @cached_property
+    def own(self) -> np.ndarray:
+        """(n_local,) noise of each component, from its own differences alone: of one degree of freedom."""
+        return _noise_of(self.table)
+
+    @cached_property
+    def grain(self) -> Grain:
+        """Rounding that the values show. Collective the first time."""
+        return find_grain(np.vstack([self.table, self.ahead, self.behind]), self.comm)
+
+    @cached_property
+    def level(self) -> np.ndarray:
+        """(n_local,) standard deviation of the noise of each component. Collective the first time.
+
+        What a row's few differences say is halved with what all say together: noise that is the same everywhere,
+        or in proportion to the component, or to its change, whichever fits the rows best.
+        """
+        rounding = np.maximum(_LEAST * np.abs(self.here), self.grain.level)
+        own = np.maximum(self.own, rounding)
+        typical, best = rounding, np.inf
+        for size in (np.ones(len(own)), np.abs(self.here), np.abs(self.first)):
+            there = (own > 0) & (size > 0)
+            logs = np.log(own[there] / size[there])
+            sums = np.array([len(logs), logs.sum(), (logs**2).sum()])
+            self.comm.Allreduce(MPI.IN_PLACE, sums)
+            many, total, squares = sums.tolist()
+            if not many:
+                continue
+            scatter = squares / many - (total / many) ** 2
+            if scatter < best:
+                best, typical = scatter, np.exp(total / many - _MEAN_LOG) * size
+        return np.sqrt(0.5 * (own**2 + typical**2))
+
+    @cached_property
+    def first(self) -> np.ndarray:
+        """(n_local,) change of the gradient from x to the far points."""
+        return 0.5 * (self.ahead - self.behind)
+
+    @cached_property
+    def second(self) -> np.ndarray:
+        """(n_local,) second difference over the far points."""
+        return self.ahead - 2 * self.here + self.behind
+
+    @cached_property
+    def slopes(self) -> tuple[np.ndarray, np.ndarray]:
+        """(near, far) changes (n_local,) of the gradient over one typical length, along the line."""
+        return (self.table[-1] - self.table[0]) / (2 * _HALF * self.near), self.first / self.far
+
+    @cached_property
+    def bend(self) -> np.ndarray:
+        """(n_local,) size of the second difference that noise does not explain. Collective the first time."""
+        return np.sqrt(np.maximum(self.second**2 - 24 * self.level**2, 0.0))  # its variance is that of six values
+
+    @property
+    def visible(self) -> np.ndarray:
+        """(n_local,) bool: components that are seen to change up to the far points. Collective the first time."""
+        return np.maximum(np.abs(self.first), 0.5 * self.bend) > _VISIBLE * self.level
+
+    @property
+    def apart(self) -> np.ndarray:
+        """(n_local,) bool: components whose near and far slopes differ. Collective the first time."""
+        near, far = self.slopes
+        return np.abs(near - far) > _UNEQUAL * np.maximum(np.abs(near), np.abs(far)) + self._blur
+
+    def bent(self, length: np.ndarray) -> np.ndarray:
+        """Return (n_local,) bool: components that change, and not in proportion.
+
+        Collective. In units of energy, from lengths (n_local,), a row bends if it bends more than others change.
+        """
+        typical = geometric_mean(self.change * length, self.comm) / length
+        return self.visible & ((self.bend > _BENT * np.maximum(self.change, typical)) | self.apart)
+
+    @property
+    def flat(self) -> np.ndarray:
+        """(n_local,) bool: components that change farther away, and hardly at x. Collective the first time."""
+        near, far = self.slopes
+        return np.abs(near) <= 0.01 * np.maximum(np.abs(far), self.bend / self.far) + self._blur
+
+    @property
+    def restless(self) -> np.ndarray:
+        """(n_local,) bool: components whose near differences show no function. Collective the first time."""
+        change = np.abs(self.slopes[0]) * self.near
+        rounding = np.finfo(float).eps * np.abs(self.here)
+        return ~self.visible & (self.own > np.maximum(0.1 * change, 100 * rounding))
+
+    @property
+    def _blur(self) -> np.ndarray:
+        """(n_local,) what noise makes of the near slopes."""
+        return _VISIBLE * self.level / (2 * _HALF * self.near)
+
+    def stands_still(self) -> bool:
+        """Return whether most components do not change at all near x, although they should.
+
+        Collective. By what they change farther away; where they change nowhere, all of them should.
+        """
+        still = (self.table == self.here).all(axis=0)
+        digits = np.spacing(np.abs(self.here))
+        expected = np.maximum(np.abs(self.first), np.abs(self.second)) * (self.near / self.far) > _DIGITS * digits
+        sums = np.array([expected.sum(), (expected & still).sum(), (~still | (self.first != 0)).sum()])
+        self.comm.Allreduce(MPI.IN_PLACE, sums)
+        return bool(2 * sums[1] > sums[0] or not sums[2])
+
+
+def geometric_mean(values: np.ndarray, comm: MPI.Comm) -> float:
+    """Return the geometric mean of the values above 0 on all ranks, 0 where there are none. Collective."""
+    logs = np.log(values[values > 0])
+    sums = np.array([float(len(logs)), logs.sum()])
+    comm.Allreduce(MPI.IN_PLACE, sums)
+    return float(np.exp(sums[1] / sums[0])) if sums[0] else 0.0
+
+
+def _noise_of(table: np.ndarray) -> np.ndarray:
+    """Return (n_local,) what the differences of the highest order say of the noise."""
+    order = len(table) - 1
+    return np.abs(np.diff(table, order, axis=0)[0]) * factorial(order) / np.sqrt(factorial(2 * order))

@@ -1,0 +1,131 @@
+"""What noise and finite steps make of a Hessian's entries, and of a product to compare it with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mpi4py import MPI
+
+import numpy as np
+
+from sparsehess.derivatives.finite_differences import Steps, truncation, truncation_along
+from sparsehess.derivatives.gradient_noise import Noise
+from sparsehess.hessian import recovery_kernels
+from sparsehess.hessian.element_assembly import ElementAssembly
+from sparsehess.hessian.recovery import Plan
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorModel:
+    """What noise and finite steps make of the entries; made once, since steps stay much the same.
+
+    Attributes
+    ----------
+    plan
+        From which the entries are read.
+    noise
+        Norm of what noise makes of the matrix.
+    largest
+        Largest standard deviation of an entry.
+    left
+        (n_local,) what finite steps leave out of each column, relative to it.
+    of_product
+        (n_local,) what noise makes of the difference of ours and a fresh product along the direction of the check.
+    left_of_product
+        (n_local,) what finite steps leave out of each variable's part of the fresh product, relative to it.
+    squares
+        (n_local,) mean over a row's entries of the square of the direction.
+    slope
+        (n_local,) change of each component of the gradient within a typical length of the variables.
+    length
+        (n_local,) typical lengths.
+    """
+
+    plan: Plan | ElementAssembly
+    noise: float
+    largest: float
+    left: np.ndarray
+    of_product: np.ndarray
+    left_of_product: np.ndarray
+    squares: np.ndarray
+    slope: np.ndarray
+    length: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        plan: Plan | ElementAssembly,
+        steps: Steps,
+        noise: Noise | None,
+        length: np.ndarray,
+        direction: np.ndarray,
+    ) -> ErrorModel:
+        """Return the model of a Hessian that is recovered by a plan, for a check along a direction.
+
+        Collective.
+
+        Parameters
+        ----------
+        length
+            (n_local,) typical lengths of the variables.
+        direction
+            (n_local,) of the check, itself the step to either side.
+        """
+        pattern = plan.pattern
+        along = pattern.exchange.halo(direction**2)[pattern.columns]
+        squares = _row_sums(plan, along) / np.diff(pattern.indptr)
+        if noise is None:
+            none = np.zeros(pattern.layout.n_local)
+            return cls(plan, 0.0, 0.0, none, none, none, squares, none, length)
+        variance = noise.level**2 * sum(weight**2 for _, weight in steps.nodes)
+        total, largest, rows = plan.variances(variance, steps.taken**-2.0, direction)
+        return cls(
+            plan,
+            float(np.sqrt(total)),
+            float(np.sqrt(largest)),
+            truncation(steps, length, noise),
+            np.sqrt(0.5 * noise.level**2 + rows),
+            truncation_along(direction, length, noise),
+            squares,
+            noise.slope,
+            length,
+        )
+
+    def truncation(self, values: np.ndarray) -> float:
+        """Return the norm of what finite steps leave out of a matrix of these values (nnz_local,). Collective."""
+        pattern = self.plan.pattern
+        part = values * pattern.exchange.halo(self.left)[pattern.columns]
+        return float(np.sqrt(pattern.comm.allreduce(float(part @ part))))
+
+    def left_out(self, values: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        """Return (n_local,) what finite steps leave out of our product and a fresh one. Collective."""
+        return self.absolute_product(values, direction * (self.left + self.left_of_product))
+
+    def absolute_product(self, values: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Return |A| |x| (n_local,) for entries (nnz_local,) of A. Collective."""
+        pattern = self.plan.pattern
+        out = np.empty(pattern.layout.n_local)
+        recovery_kernels.absolute_product(pattern.indptr, pattern.columns, values, pattern.exchange.halo(x), out)
+        return out
+
+    @property
+    def scale(self) -> float:
+        """Norm of a matrix whose rows change the gradient as it does within a typical length. Collective."""
+        part = self.slope / self.length
+        return float(np.sqrt(self.plan.pattern.comm.allreduce(float(part @ part))))
+
+    def frobenius(self, error: np.ndarray, comm: MPI.Comm) -> float:
+        """Return the norm of the error of the matrix that shows as this error of a product. Collective.
+
+        For an error E and random signs, the mean of (E v)_i² is Σ_j E_ij² v_j² (Hutchinson 1990).
+        """
+        part = np.divide(error**2, self.squares, out=np.zeros_like(error), where=self.squares > 0)
+        return float(np.sqrt(comm.allreduce(float(part.sum()))))
+
+
+def _row_sums(plan: Plan | ElementAssembly, values: np.ndarray) -> np.ndarray:
+    """Return (n_local,) the sums of the values of each row's entries; no row is empty."""
+    pattern = plan.pattern
+    if not pattern.layout.n_local:
+        return np.zeros(0)
+    return np.add.reduceat(values, pattern.indptr[:-1])
