@@ -297,7 +297,8 @@ class Evaluations:
 
     def _check_finite(self, change: np.ndarray, color: int | None = None) -> None:
         with agreement(self._group):
-            sound = np.isfinite(change.sum())
+            with np.errstate(invalid="ignore", over="ignore"):
+                sound = np.isfinite(change.sum())
             bad = np.zeros(0, np.int64) if sound else np.flatnonzero(~np.isfinite(change))
             if len(bad):
                 when = "" if color is None else f" when the variables of colour {color} were stepped"
@@ -308,7 +309,9 @@ class Evaluations:
                 )
 
     def _check_elements_finite(self, columns: np.ndarray, kind: Elements) -> None:
-        if not np.isfinite(columns.sum()):
+        with np.errstate(invalid="ignore", over="ignore"):
+            sound = np.isfinite(columns.sum())
+        if not sound:
             element, i = np.argwhere(~np.isfinite(columns))[0]
             raise CheckError(
                 f"the derivatives of {self.objective.name} are not finite: {columns[element, i]} at variable "

@@ -36,6 +36,13 @@ _DIGITS = 16.0
 # A row is straight if it bends by no more of its change, and if near and far slopes differ by no more.
 _BENT, _UNEQUAL = 0.5, 0.3
 
+# More noise than this part of a component's change in a typical length may be a function on a shorter one. At a
+# distance of so many typical lengths that changes less than this part of the noise.
+_NOISY, _TINY, _STILL = 1e-9, 1e-11, 1e-3
+
+# Differences of two orders agree on the noise if they say no more than this many times as much.
+_AGREE = 10.0
+
 # The mean of log |z| for a normal z.
 _MEAN_LOG = -0.635
 
@@ -88,7 +95,7 @@ class Line:
         """
         layout, comm, x = evaluations.layout, evaluations.comm, evaluations.x
         shape = draw_signed(layout, _SEED) * (scales.room > 0)
-        step = near * shape * scales.length
+        step = scales.inside(near * shape * scales.length)
         # Exact in floating point: where the points are not is no noise of the function.
         grain = np.spacing(np.abs(x) + _HALF * np.abs(step))
         step = np.rint(step / grain) * grain
@@ -100,7 +107,7 @@ class Line:
         changes = np.abs(table[-1] - table[0]) / (2 * _HALF)
         noise = geometric_mean(_noise_of(table), comm) / (geometric_mean(changes, comm) or np.inf) * near
         far = max(min(max(_FAR[0], 10 * np.sqrt(noise)), _FAR[1]), _APART * near)
-        way = far * shape * scales.length
+        way = scales.inside(far * shape * scales.length)
         ahead, behind = evaluations.gradients([x + way, x - way])
         spread = float(np.sqrt(comm.allreduce(float(shape @ shape)) / max(layout.n, 1)))
         change = np.abs(0.5 * (ahead - behind))
@@ -111,9 +118,33 @@ class Line:
 
         Collective. Costs 2 gradients. A row's change along one line may be small by chance.
         """
-        way = self.far * draw_signed(evaluations.layout, _SEED + 1) * (scales.room > 0) * scales.length
-        ahead, behind = evaluations.gradients([evaluations.x + way, evaluations.x - way])
-        return replace(self, change=np.maximum(self.change, np.abs(0.5 * (ahead - behind))))
+        first, _ = _pair(evaluations, scales, self.far * draw_signed(evaluations.layout, _SEED + 1), self.here)
+        return replace(self, change=np.maximum(self.change, np.abs(first)))
+
+    def bends_within(self, evaluations: Evaluations, scales: Scales, some: np.ndarray) -> np.ndarray:
+        """Return (n_local,) bool: of some variables, those that bend within a quarter of their lengths.
+
+        Collective. Costs 2 gradients, some variables moving alone.
+        """
+        first, second = _pair(evaluations, scales, 0.25 * draw_signed(evaluations.layout, _SEED) * some, self.here)
+        return some & (np.abs(second) > np.maximum(_BENT / 4 * np.abs(first), _VISIBLE * self.level))
+
+    def finer(self, evaluations: Evaluations, scales: Scales) -> np.ndarray:
+        """Return (n_local,) bool: components whose noise is none, but a function on a shorter length.
+
+        Collective. Costs a gradient, if any has more noise than rounding makes: at a point so near that only noise
+        would change it, as much as at the near points.
+        """
+        x = evaluations.x
+        noisy = self.own > _NOISY * np.maximum(np.abs(self.slopes[0]), self.change / self.far)
+        if not self.comm.allreduce(bool(noisy.any()), op=MPI.LOR):
+            return noisy
+        step = np.maximum(_TINY * scales.length, 4 * np.spacing(np.abs(x))) * draw_signed(
+            evaluations.layout, _SEED
+        )
+        step = scales.inside(step)
+        change = np.abs(evaluations.gradients([x + step])[0] - self.here)
+        return noisy & (change > 0) & (change < _STILL * self.own)
 
     @property
     def here(self) -> np.ndarray:
@@ -199,13 +230,6 @@ class Line:
         return np.abs(near) <= 0.01 * np.maximum(np.abs(far), self.bend / self.far) + self._blur
 
     @property
-    def restless(self) -> np.ndarray:
-        """(n_local,) bool: components whose near differences show no function. Collective the first time."""
-        change = np.abs(self.slopes[0]) * self.near
-        rounding = np.finfo(float).eps * np.abs(self.here)
-        return ~self.visible & (self.own > np.maximum(0.1 * change, 100 * rounding))
-
-    @property
     def _blur(self) -> np.ndarray:
         """(n_local,) what noise makes of the near slopes."""
         return _VISIBLE * self.level / (2 * _HALF * self.near)
@@ -223,6 +247,15 @@ class Line:
         return bool(2 * sums[1] > sums[0] or not sums[2])
 
 
+def _pair(
+    evaluations: Evaluations, scales: Scales, shape: np.ndarray, here: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (n_local,) half the first and the second difference along a direction, in lengths. Collective."""
+    way = scales.inside(shape * scales.length)
+    ahead, behind = evaluations.gradients([evaluations.x + way, evaluations.x - way])
+    return 0.5 * (ahead - behind), ahead - 2 * here + behind
+
+
 def geometric_mean(values: np.ndarray, comm: MPI.Comm) -> float:
     """Return the geometric mean of the values above 0 on all ranks, 0 where there are none. Collective."""
     logs = np.log(values[values > 0])
@@ -232,6 +265,14 @@ def geometric_mean(values: np.ndarray, comm: MPI.Comm) -> float:
 
 
 def _noise_of(table: np.ndarray) -> np.ndarray:
-    """Return (n_local,) what the differences of the highest order say of the noise."""
+    """Return (n_local,) what the differences of the highest order say of the noise.
+
+    Those of the order before say it twice more, where they agree with it: then they show no function any more.
+    """
     order = len(table) - 1
-    return np.abs(np.diff(table, order, axis=0)[0]) * factorial(order) / np.sqrt(factorial(2 * order))
+
+    def squares(k: int) -> np.ndarray:
+        return np.mean(np.diff(table, k, axis=0) ** 2, axis=0) * factorial(k) ** 2 / factorial(2 * k)
+
+    last, before = squares(order), squares(order - 1)
+    return np.sqrt(np.where(before <= _AGREE**2 * last, 0.5 * (last + before), last))

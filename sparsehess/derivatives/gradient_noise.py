@@ -118,17 +118,21 @@ def estimate_noise(evaluations: Evaluations, scales: Scales) -> Noise:
     """
     cite("noise")
     scales = replace(scales, length=np.maximum(scales.length, _SPACINGS * np.spacing(np.abs(scales.x))))
+    beside = (scales.room > 0) & (scales.room < scales.length)
+    free, scales = scales.length, replace(scales, length=np.where(beside, scales.room, scales.length))
     line, scales = _first_line(evaluations, scales)
     line, scales, flat = _settle(evaluations, scales, line)
     if not scales.given:
         line, scales = _lengthen(evaluations, scales, line)
+    if evaluations.comm.allreduce(bool(beside.any()), op=MPI.LOR):
+        # A function that does not bend beside its bound goes on to the other side.
+        beside &= ~line.bends_within(evaluations, scales, beside)
+        scales = replace(scales, length=np.where(beside, free, scales.length))
     return _describe(evaluations, scales, line, flat)
 
 
 def _first_line(evaluations: Evaluations, scales: Scales) -> tuple[Line, Scales]:
     """Return a line on which the gradient exists; where it does not, lengths are shortened first. Collective."""
-    near_bound = (scales.room > 0) & (scales.room < scales.length)
-    scales = replace(scales, length=np.where(near_bound, scales.room, scales.length))
     x, here = np.abs(evaluations.x), None
     for last in (False, False, True):
         try:
@@ -146,32 +150,29 @@ def _first_line(evaluations: Evaluations, scales: Scales) -> tuple[Line, Scales]
 def _settle(evaluations: Evaluations, scales: Scales, line: Line) -> tuple[Line, Scales, np.ndarray]:
     """Return a line whose rows are straight or noisy, the lengths found, and which rows are flat at x. Collective.
 
-    A row that bends may belong to a variable of a shorter length: |x|, or some thirtieth at a time. If its slope
-    still falls towards x however short the line, the Hessian is zero there and no length is too long. A row that
-    shows no function at all is noisy if that stays so on a shorter line.
+    A row that bends, or whose noise is none, may belong to a variable of a shorter length: |x|, or a thirtieth at a
+    time. If its slope still falls towards x however short the line, the Hessian is zero there, and no length is too
+    long.
     """
     comm, x = evaluations.comm, np.abs(evaluations.x)
     first, tried = scales.length, np.zeros(len(x), bool)
-    flat, settled, wider = tried.copy(), tried.copy(), list(_WIDER)
-    before = np.full(len(x), np.inf), np.full(len(x), np.inf)
+    flat, wider, before = tried.copy(), list(_WIDER), np.full(len(x), np.inf)
     for _ in range(_ROUNDS):
         if line.stands_still() and wider:
             line = Line.look(evaluations, scales, line.here, wider.pop(0))
             continue
         if line.near > NEAR:
             break  # shorter lengths than the grain show nothing
-        far, own = np.abs(line.slopes[1]), line.own
-        bent, restless = line.bent(scales.length) & ~settled, line.restless & ~settled
+        bent = line.bent(scales.length) & ~flat
         if comm.allreduce(bool((bent & ~line.apart).any()), op=MPI.LOR):
             line = line.beside(evaluations, scales)
-            bent = line.bent(scales.length) & ~settled
-        vanishing = bent & tried & line.flat & (far + line.bend / line.far < 0.2 * before[0])
-        noisy = restless & tried & (own > 0.3 * before[1])
+            bent = line.bent(scales.length) & ~flat
+        finer = line.finer(evaluations, scales)
+        change = np.abs(line.slopes[1]) + line.bend / line.far
+        vanishing = bent & tried & line.flat & (change < 0.2 * before)
         flat |= vanishing
-        settled |= vanishing | noisy
-        shorter = (bent | restless) & ~settled
-        before = far + line.bend / line.far, own
-        length = np.where(vanishing | noisy, first, scales.length)
+        before, shorter = change, (bent | finer) & ~flat
+        length = np.where(vanishing, first, scales.length)
         beside = (x > 0) & (x < 0.5 * length)
         length = np.where(shorter, np.where(beside, x, length / _SHORTER), length)
         length = np.maximum(length, _SPACINGS * np.spacing(x))
@@ -186,7 +187,7 @@ def _settle(evaluations: Evaluations, scales: Scales, line: Line) -> tuple[Line,
 def _lengthen(evaluations: Evaluations, scales: Scales, line: Line) -> tuple[Line, Scales]:
     """Return the line with lengths |x| where rows did not show above the noise, if that helps. Collective."""
     x, comm = np.abs(evaluations.x), evaluations.comm
-    lost = ~line.visible & ~line.restless & (x > 3 * scales.length)
+    lost = ~line.visible & (x > 3 * scales.length)
     if not comm.allreduce(bool(lost.any()), op=MPI.LOR):
         return line, scales
     longer = replace(

@@ -37,8 +37,8 @@ class Objective:
         (n,) ndarray, the same on every rank (replicated), or a PETSc Vec (distributed).
         It is where the Hessian is taken.
     gradient
-        `gradient(x) -> (n,) ndarray`, or `gradient(x, g)` on Vecs. The array or Vec it gets belongs
-        to sparsehess and is used again: read it, do not keep or change it. May be left out where
+        `gradient(x) -> (n,) ndarray`, or `gradient(x, g)` on Vecs. It gets an
+        array of its own, not to be changed, or a Vec that lives for the call. May be left out where
         there is an `energy` of arrays, or products.
     pattern
         Which variables may be coupled: a `Pattern`, or a `Following` one, which moves with x.

@@ -55,6 +55,10 @@ class Scales:
         """(n_local,) distance to the nearer bound of each variable."""
         return np.minimum(self.upper - self.x, self.x - self.lower)
 
+    def inside(self, steps: np.ndarray) -> np.ndarray:
+        """Return steps (n_local,) to both sides that go at most half of the way to a bound. Not collective."""
+        return np.clip(steps, -0.5 * self.room, 0.5 * self.room)
+
     def within(self, steps: np.ndarray) -> np.ndarray:
         """Return steps (n_local,) to either side that go at most half of the way to a bound.
 

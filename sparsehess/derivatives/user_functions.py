@@ -121,8 +121,7 @@ class ArrayCalls(Calls):
         self._x = np.array(reals(x, "x"))
         if self._x.shape != (objective.n,):
             raise InputError(f"x must be ({objective.n},), not {self._x.shape}")
-        self._shown = self._x.view()  # what the user's function sees: the same memory, not to be written
-        self._shown.flags.writeable = False
+        self._shown = self._frozen()
         if objective.gradient is None and objective.energy is not None:
             length = objective.typical_x
             if length is None:
@@ -136,6 +135,16 @@ class ArrayCalls(Calls):
         """See `Calls`."""
         return self._x
 
+    def _frozen(self) -> np.ndarray:
+        """Return a copy of x as it is now, not to be written.
+
+        A function may keep its last argument, to answer soon when it is asked for the same again: what it has kept
+        must not change afterwards, nor be the same object as the next argument.
+        """
+        copy = self._x.copy()
+        copy.flags.writeable = False
+        return copy
+
     def gradient(self, variables: np.ndarray, values: np.ndarray) -> np.ndarray:
         """See `Calls`."""
         if values.dtype.kind == "c":
@@ -147,9 +156,8 @@ class ArrayCalls(Calls):
             self._x[variables] = values
             if self.objective.gradient is None:
                 return self._slope()
-            value = self._vector("gradient", REAL, self._shown)
-            # That of |x|²/2 may be x itself: what is put back below must not change it.
-            return value.copy() if np.may_share_memory(value, self._x) else value
+            self._last = self._frozen()
+            return self._vector("gradient", REAL, self._last)
         finally:
             self._x[variables] = here
 
@@ -180,7 +188,8 @@ class ArrayCalls(Calls):
         return nullcontext(values)
 
     def _energy(self) -> float:
-        return self._number("energy", self._called("energy", self._shown))
+        self._last = self._frozen()
+        return self._number("energy", self._called("energy", self._last))
 
     def products(self, seeds: np.ndarray, by: str | None = None) -> np.ndarray:
         """See `Calls`."""

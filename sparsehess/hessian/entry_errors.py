@@ -35,8 +35,8 @@ class EntryErrors:
         from a gradient that all are differences to; 1 / step² of each variable.
     spread
         What the variances are multiplied with, for their sum to be that of the errors that were seen.
-    together
-        Error of all entries alike, relative to them: what finite steps leave out.
+    left
+        (n_local,) what finite steps leave out of each column, relative to its entries.
     norm
         Frobenius norm of all errors.
     """
@@ -47,7 +47,7 @@ class EntryErrors:
     shared: np.ndarray
     weight: np.ndarray
     spread: float
-    together: float
+    left: np.ndarray
     norm: float
 
     def of_quotient(self, x: np.ndarray) -> float:
@@ -63,10 +63,10 @@ class EntryErrors:
         """
         pattern = self.plan.pattern
         _, _, rows = self.plan.variances(self.level - self.shared, self.weight, x)
-        size = self._absolute_product(self.values, x)
+        size = self._absolute_product(self.values, x * self.left)
         common = self._absolute_product(np.ones(len(self.values)), x * np.sqrt(self.weight))
         rows = rows + self.shared * common**2
-        sums = np.array([2.0 * self.spread * (x**2 @ rows), self.together * (x @ size)])
+        sums = np.array([2.0 * self.spread * (x**2 @ rows), x @ size])
         pattern.comm.Allreduce(MPI.IN_PLACE, sums)
         return float(_BARS * np.sqrt(sums[0]) + sums[1])
 
@@ -76,7 +76,7 @@ class EntryErrors:
         Collective. `x` (n_local,) are magnitudes.
         """
         _, _, rows = self.plan.variances(self.level, self.weight, x)
-        return np.sqrt(self.spread * rows) + self.together * self._absolute_product(self.values, x)
+        return np.sqrt(self.spread * rows) + self._absolute_product(self.values, x * self.left)
 
     def _absolute_product(self, values: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Return |A| x (n_local,) for entries of A. Collective."""

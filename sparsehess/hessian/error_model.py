@@ -114,13 +114,28 @@ class ErrorModel:
         part = self.slope / self.length
         return float(np.sqrt(self.plan.pattern.comm.allreduce(float(part @ part))))
 
-    def frobenius(self, error: np.ndarray, comm: MPI.Comm) -> float:
+    def independent(self, error: np.ndarray) -> float:
+        """Return of how many rows the error of a product is made, those that are small beside others not counted.
+
+        Collective. (Σ e²)² / Σ e⁴, from 1 to the number of rows.
+        """
+        squares = np.divide(error**2, self.squares, out=np.zeros_like(error), where=self.squares > 0)
+        comm = self.plan.pattern.comm
+        top = comm.allreduce(float(squares.max(initial=0.0)), op=MPI.MAX)
+        if not 0 < top < np.inf:
+            return 1.0
+        squares /= top
+        sums = np.array([squares.sum(), squares @ squares])
+        comm.Allreduce(MPI.IN_PLACE, sums)
+        return float(sums[0] ** 2 / sums[1])
+
+    def frobenius(self, error: np.ndarray) -> float:
         """Return the norm of the error of the matrix that shows as this error of a product. Collective.
 
         For an error E and random signs, the mean of (E v)_i² is Σ_j E_ij² v_j² (Hutchinson 1990).
         """
         part = np.divide(error**2, self.squares, out=np.zeros_like(error), where=self.squares > 0)
-        return float(np.sqrt(comm.allreduce(float(part.sum()))))
+        return float(np.sqrt(self.plan.pattern.comm.allreduce(float(part.sum()))))
 
 
 def _row_sums(plan: Plan | ElementAssembly, values: np.ndarray) -> np.ndarray:

@@ -203,11 +203,11 @@ class Hessian:
         self.timings["derivatives"] = evaluations.seconds
         self.timings["assembly"] = assembled - began - evaluations.seconds
         judged = self._judged(recovered, scales, steps)
-        self.error, self._taken = judged.error, judged
+        self.error, self._taken, self._shown = judged.error, judged, np.ones(self.pattern.layout.n_local)
         if verified:
             before = sum(evaluations.counts.values())
             try:
-                self.verification, self.error = verify(judged, evaluations)
+                self.verification, self.error, self._shown = verify(judged, evaluations)
             finally:
                 self.evaluations["verification"] += sum(evaluations.counts.values()) - before
             self.timings["verification"] = time.perf_counter() - assembled
@@ -259,16 +259,16 @@ class Hessian:
         common = sum(weight**2 for values, weight in steps.nodes if values is None)
         known = self.noise is not None and model.noise > 0
         level = np.zeros(self.pattern.layout.n_local) if self.noise is None else self.noise.level
-        # What all entries have in common: of products what was seen, of differences what the bend tells.
-        together = model.truncation(self._values) / norm if known else self.error
+        # What entries of a column have in common: of products what was seen, of differences what the bend tells.
+        left = model.left if known else np.full(self.pattern.layout.n_local, self.error)
         return EntryErrors(
             self._source.plan,
             self._values,
-            level**2 * weights,
-            level**2 * common,
+            (level * self._shown) ** 2 * weights,
+            (level * self._shown) ** 2 * common,
             steps.taken**-2.0,
-            (self.error * norm / model.noise) ** 2 if known else 0.0,
-            together,
+            max((self.error * norm / model.noise) ** 2, 1.0) if known else 0.0,
+            left,
             self.error * norm,
         )
 

@@ -37,6 +37,10 @@ _STEPS, _MOST = 20.0, 0.1
 # (in units of energy).
 _LOCAL_FLOOR, _FLOOR = 0.01, 1e-10
 
+# A single difference may be small by chance, and is taken to be so many times larger; the root of the mean square
+# of so many is what it is.
+_FEW, _MANY = 3.0, 10.0
+
 # Errors of this part of the matrix, and of what the gradient changes within typical lengths, leave nothing of it;
 # nor do entries whose standard deviation is this part of the largest.
 _HOPELESS = 0.3
@@ -155,8 +159,10 @@ class _ProductCheck:
         return np.divide(self.error, self.scale, out=none, where=self.scale > 0)
 
 
-def verify(hessian: Assembled, evaluations: Evaluations) -> tuple[Verification, float]:
-    """Return what the checks found, and the relative error of the matrix that they show.
+def verify(hessian: Assembled, evaluations: Evaluations) -> tuple[Verification, float, np.ndarray]:
+    """Return what the checks found, the relative error of the matrix that they show, and by rows.
+
+    The last (n_local,) is how many times larger than noise the differences of rows were, 1 where they were not.
 
     Collective. Costs two gradients or a product, and more only where a check fails.
 
@@ -175,20 +181,23 @@ def verify(hessian: Assembled, evaluations: Evaluations) -> tuple[Verification, 
     error = _shown_error(hessian, check)
     _check_hope(hessian, error)
     largest = comm.allreduce(float(check.relative.max(initial=0.0)), op=MPI.MAX)
-    return Verification(largest, asymmetry, True), error
+    rows = np.divide(check.error, check.noise, out=np.ones(len(check.error)), where=check.noise > 0)
+    return Verification(largest, asymmetry, True), error, np.maximum(rows, 1.0)
 
 
 def _shown_error(hessian: Assembled, check: _ProductCheck) -> float:
     """Return the relative error of the matrix that the product check shows. Collective."""
     comm, model, norm, known = hessian.pattern.comm, hessian.model, hessian.norm, hessian.error
+    rows = model.independent(check.error)
+    sure = 1.0 + _FEW / np.sqrt(rows)
     if not norm > 0:
         return 0.0 if comm.allreduce(float(check.error.max(initial=0.0)), op=MPI.MAX) == 0.0 else np.inf
     # A product's own error hides that of a scheme of higher order, which is then no larger.
     higher = hessian.steps.scheme == "extrapolated"
     left = model.left_out(hessian.values, hessian.direction)
     shown = np.maximum(check.error - 3 * (check.noise + left), 0.0) if higher else check.error
-    seen, most = model.frobenius(shown, comm) / norm, model.frobenius(check.error, comm) / norm
-    return float(max(seen, min(known, most), known / 10, EPS))
+    seen, most = (sure * model.frobenius(errors) / norm for errors in (shown, check.error))
+    return float(max(seen, known if rows < _MANY else min(known, most), EPS))
 
 
 def _check_hope(hessian: Assembled, error: float) -> None:
