@@ -20,8 +20,9 @@ from sparsehess.runtime.citations import cite
 DIFFERENCES = ("forward", "central", "extrapolated")
 SCHEMES = (*DIFFERENCES, "complex", "product")
 
-# The step of a check of central differences, of theirs.
-_CHECK = 0.4
+# The step of a check, of the one of central differences: shorter, so that it stays where the function is known to
+# be, and leaves out as little as a scheme of higher order.
+_CHECK, _CHECK_OF_HIGHER = 0.4, 0.2
 
 # A complex step has no difference to lose digits in.
 _IMAGINARY = 1e-30
@@ -59,11 +60,8 @@ class Steps:
 
     @property
     def check(self) -> np.ndarray:
-        """(n_local,) step of each variable in a central difference to compare with: none of the scheme's.
-
-        Those of central differences are shortened, to stay where the function is known to be.
-        """
-        return _CHECK * self.wanted if self.scheme == "central" else self.wanted
+        """(n_local,) step of each variable in a central difference to compare with: none of the scheme's."""
+        return (_CHECK_OF_HIGHER if self.scheme == "extrapolated" else _CHECK) * self.wanted
 
 
 @dataclass(frozen=True, eq=False)

@@ -150,8 +150,8 @@ def _first_line(evaluations: Evaluations, scales: Scales) -> tuple[Line, Scales]
 def _settle(evaluations: Evaluations, scales: Scales, line: Line) -> tuple[Line, Scales, np.ndarray]:
     """Return a line whose rows are straight or noisy, the lengths found, and which rows are flat at x. Collective.
 
-    A row that bends, or whose noise is none, may belong to a variable of a shorter length: |x|, or a thirtieth at a
-    time. If its slope still falls towards x however short the line, the Hessian is zero there, and no length is too
+    A row that bends, or whose noise is none, may belong to a variable of a shorter length: |x|, or a thirtieth of
+    it. If its slope still falls towards x however short the line, the Hessian is zero there: no length is too
     long.
     """
     comm, x = evaluations.comm, np.abs(evaluations.x)

@@ -41,6 +41,9 @@ _LOCAL_FLOOR, _FLOOR = 0.01, 1e-10
 # of so many is what it is.
 _FEW, _MANY = 3.0, 10.0
 
+# Of what noise and steps make of the product itself so many times may hide the error of a scheme of higher order.
+_HIDDEN = 6.0
+
 # Errors of this part of the matrix, and of what the gradient changes within typical lengths, leave nothing of it;
 # nor do entries whose standard deviation is this part of the largest.
 _HOPELESS = 0.3
@@ -195,7 +198,7 @@ def _shown_error(hessian: Assembled, check: _ProductCheck) -> float:
     # A product's own error hides that of a scheme of higher order, which is then no larger.
     higher = hessian.steps.scheme == "extrapolated"
     left = model.left_out(hessian.values, hessian.direction)
-    shown = np.maximum(check.error - 3 * (check.noise + left), 0.0) if higher else check.error
+    shown = np.maximum(check.error - _HIDDEN * (check.noise + left), 0.0) if higher else check.error
     seen, most = (sure * model.frobenius(errors) / norm for errors in (shown, check.error))
     return float(max(seen, known if rows < _MANY else min(known, most), EPS))
 
@@ -245,7 +248,7 @@ def _check_symmetry(hessian: Assembled, evaluations: Evaluations, spoilt: int) -
         raise MissingEntries(
             f"the derivatives of {hessian.name} are not symmetric: entries ({i}, {j}) and ({j}, {i}) "
             f"differ by {asymmetry:.1e} of the largest entry: "
-            + (_sentence(missing) or "the function is no gradient, or it has a kink near x"),
+            + (_sentence(missing) or _reason(hessian, evaluations, [i, j])),
             *_entries(missing),
             spoilt,
         )
@@ -268,48 +271,47 @@ def _check_product(hessian: Assembled, evaluations: Evaluations, check: _Product
     raise MissingEntries(
         f"the Hessian of {hessian.name} does not agree with the gradient at variable "
         f"{worst} (a random product is off by {off:.1e}): "
-        + (_sentence(missing) or _reason(hessian, evaluations, worst)),
+        + (_sentence(missing) or _reason(hessian, evaluations, [worst])),
         *_entries(missing),
         spoilt,
     )
 
 
-def _reason(hessian: Assembled, evaluations: Evaluations, row: int) -> str:
-    """Return why a row of the product is wrong although the pattern misses nothing there. Collective.
+def _reason(hessian: Assembled, evaluations: Evaluations, rows: list[int]) -> str:
+    """Return why rows are wrong although the pattern misses nothing there. Collective.
 
     Fresh products by the same step twice, and by others, tell noise from what depends on the step.
     """
-    layout, comm, scheme = hessian.pattern.layout, hessian.pattern.comm, hessian.steps.scheme
+    comm, scheme = hessian.pattern.comm, hessian.steps.scheme
     if scheme == "product":
         return "the pattern misses nothing there, so the products are none of a symmetric matrix"
+    own = np.array([row - hessian.pattern.layout.start for row in rows])
+    own = own[(own >= 0) & (own < hessian.pattern.layout.n_local)]
 
-    def fresh(part: float) -> float:
-        product, _ = directional(evaluations, part * hessian.direction, scheme)
-        here = layout.start <= row < layout.stop
-        own = float(product[row - layout.start] / part) if here else -np.inf
-        return float(comm.allreduce(own, op=MPI.MAX))
-
-    def of_row(values: np.ndarray) -> float:
-        here = layout.start <= row < layout.stop
-        return float(comm.allreduce(float(values[row - layout.start]) if here else -np.inf, op=MPI.MAX))
+    def fresh(part: float) -> np.ndarray:
+        return directional(evaluations, part * hessian.direction, scheme)[0][own] / part
 
     once, again, longer, shorter = fresh(1.0), fresh(1.0), fresh(2.5), fresh(0.25)
-    noise = _SIGMAS * of_row(hessian.model.of_product)
-    size = max(abs(once), abs(longer), of_row(hessian.model.absolute_product(hessian.values, hessian.direction)))
-    length = of_row(hessian.steps.wanted)
-    if not abs(once - again) <= noise:
+    noise = _SIGMAS * hessian.model.of_product[own]
+    size = hessian.model.absolute_product(hessian.values, hessian.direction)[own]
+    size = np.maximum(np.maximum(np.abs(once), np.abs(longer)), size)
+    random = ~(np.abs(once - again) <= noise)
+    changes = np.maximum(np.abs(once - longer), np.abs(once - shorter) - 4 * noise)
+    found = random.any(), (~(changes <= noise + TOLERANCE * size)).any()
+    restless, stepwise = comm.allreduce(np.array(found, int)).tolist()
+    length = comm.allreduce(float(hessian.steps.wanted[own].max(initial=0.0)), op=MPI.MAX)
+    said = _noise_sentence(hessian)
+    if restless:
         return (
             "the gradient returns other values for the same x, by more than the noise that was measured: "
-            " what is random in it, or make it converge further"
+            "fix what is random in it, or make it converge further"
         )
-    if not max(abs(once - longer), abs(once - shorter) - 4 * noise) <= noise + TOLERANCE * size:
-        said = _noise_sentence(hessian)
+    if stepwise:
         return (
             f"differences over shorter steps than {length:.1e} are others there, so the gradient changes over a "
             "shorter length (tell typical_x, an array of lengths, or bounds), or it has a kink (a cut-off without "
             "smoothing)" + (f"; {said}" if said else "")
         )
-    said = _noise_sentence(hessian)
     return said or (
         "the pattern misses nothing there and the step does not matter, so it is not the gradient of a function"
     )
