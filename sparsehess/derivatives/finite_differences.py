@@ -20,9 +20,8 @@ from sparsehess.runtime.citations import cite
 DIFFERENCES = ("forward", "central", "extrapolated")
 SCHEMES = (*DIFFERENCES, "complex", "product")
 
-# The step of a check, of the one of central differences: shorter, so that it stays where the function is known to
-# be, and leaves out as little as a scheme of higher order.
-_CHECK, _CHECK_OF_HIGHER = 0.4, 0.2
+# The step of a check, of the best one: shorter, so that it stays where the function is known to be.
+_CHECK = 0.4
 
 # A complex step has no difference to lose digits in.
 _IMAGINARY = 1e-30
@@ -57,11 +56,6 @@ class Steps:
     taken: np.ndarray
     wanted: np.ndarray
     one_sided: np.ndarray
-
-    @property
-    def check(self) -> np.ndarray:
-        """(n_local,) step of each variable in a central difference to compare with: none of the scheme's."""
-        return (_CHECK_OF_HIGHER if self.scheme == "extrapolated" else _CHECK) * self.wanted
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +116,8 @@ def plan_steps(scales: Scales, noise: Noise | None, scheme: str) -> Steps:
     -----
     In typical lengths: with relative noise e, and a Hessian that changes by its own size over b and has
     higher derivatives of the length l = min(b, 1), a step h errs by e / h, and by h / 2 b, h² / 6 b l or
-    h⁴ / 4 b l² for forward, central and extrapolated differences; the balance is 2 (e b)^(1/2),
-    (3 e b l)^(1/3) and (e b l²)^(1/5) (after Nocedal and Wright 2006, section 8.1).
+    h⁴ / 4 b l³ for forward, central and extrapolated differences; the balance is 2 (e b)^(1/2),
+    (3 e b l)^(1/3) and (e b l³)^(1/5) (after Nocedal and Wright 2006, section 8.1).
     A variable without room on both sides steps to one side: in a central scheme by a forward difference,
     in an extrapolated one by (8 g(h) - 8 g(0) - g(3 h) + g(h)) / 6, of second order with the same weights.
     """
@@ -136,20 +130,46 @@ def plan_steps(scales: Scales, noise: Noise | None, scheme: str) -> Steps:
         return Steps(scheme, ((x + 1j * step, 1.0),), step, 1e-5 * length, nowhere)
     if noise is None:
         raise ValueError(f"steps of scheme {scheme} follow from the noise of the gradient")
+    forward, central, higher = (_balanced(scales, noise, order) for order in (1, 2, 4))
+    return _steps(scales, scheme, forward, central, higher, np.ones(len(x)))
+
+
+def plan_check(scales: Scales, noise: Noise | None, scheme: str, shape: np.ndarray) -> Steps:
+    """Return steps of all variables together, to compare the columns of a scheme with: none of its own.
+
+    Not collective. `shape` (n_local,) are signs and sizes of the order of 1. A product is taken along lengths.
+    """
+    length = scales.length
+    if scheme == "product":
+        return Steps(scheme, (), length * shape, length, np.zeros(len(length), bool))
+    if noise is None:  # as of complex steps: twice as many digits as differences have
+        central = 1e-5 * length
+        return _steps(scales, "central", central, central, central, _CHECK * shape)
+    kind = "extrapolated" if scheme == "extrapolated" else "central"
+    forward, central, higher = (_balanced(scales, noise, order) for order in (1, 2, 4))
+    return _steps(scales, kind, forward, central, higher, _CHECK * shape)
+
+
+def _balanced(scales: Scales, noise: Noise, order: int) -> np.ndarray:
+    """Return (n_local,) the steps that balance noise and what differences of an order leave out."""
     bend = np.minimum(noise.bend, 1.0) if scales.given else noise.bend
     shorter, error = np.minimum(bend, 1.0), noise.relative
-    least = _SPACINGS * np.spacing(np.abs(x))
+    if order == 1:
+        best = 2 * np.sqrt(error * bend)
+    elif order == 2:
+        best = np.cbrt(3 * error * bend * shorter)
+    else:
+        best = (error * bend * shorter**3) ** 0.2
+    step = scales.length * np.minimum(best, _LONGEST * shorter)
+    return np.maximum(step, _SPACINGS * np.spacing(np.abs(scales.x)))
 
-    def balanced(order: int) -> np.ndarray:
-        best = {
-            1: 2 * np.sqrt(error * bend),
-            2: np.cbrt(3 * error * bend * shorter),
-            4: (error * bend * shorter**2) ** 0.2,
-        }
-        return np.maximum(length * np.minimum(best[order], _LONGEST * shorter), least)
 
-    forward, central = balanced(1), balanced(2)
-    wanted = {"forward": forward, "central": central, "extrapolated": balanced(4)}[scheme]
+def _steps(
+    scales: Scales, scheme: str, forward: np.ndarray, central: np.ndarray, higher: np.ndarray, shape: np.ndarray
+) -> Steps:
+    """Return the steps of a scheme from those of each order, times a shape; only their size if to one side."""
+    x = scales.x
+    wanted = {"forward": forward, "central": central, "extrapolated": higher}[scheme]
     up, down = _TOWARDS_BOUND * (scales.upper - x), _TOWARDS_BOUND * (x - scales.lower)
     span = 2 if scheme == "extrapolated" else 1
     both = (scheme != "forward") & (np.minimum(up, down) >= span * wanted)
@@ -157,7 +177,7 @@ def plan_steps(scales: Scales, noise: Noise | None, scheme: str) -> Steps:
     one_sided_span = 3 if scheme == "extrapolated" else 1
     alone = central if scheme == "extrapolated" else forward
     alone = side * np.minimum(alone, np.maximum(up, down) / one_sided_span)
-    step = np.where(both, wanted, alone)
+    step = np.where(both, shape * wanted, np.abs(shape) * alone)
     if scheme == "forward":
         plus = x + step
         return Steps(scheme, ((plus, 1.0), (None, -1.0)), plus - x, central, ~both)
@@ -179,16 +199,8 @@ def truncation(steps: Steps, length: np.ndarray, noise: Noise) -> np.ndarray:
     step = np.abs(steps.taken) / length
     forward, central = step / (2 * bend), (step / 2) ** 2 / (6 * bend * near)
     if steps.scheme == "extrapolated":
-        return np.where(steps.one_sided, step**2 / (2 * bend * near), (step / 2) ** 4 / (4 * bend * near**2))
+        return np.where(steps.one_sided, step**2 / (2 * bend * near), (step / 2) ** 4 / (4 * bend * near**3))
     return np.where(steps.one_sided, forward, central)
-
-
-def truncation_along(steps: np.ndarray, length: np.ndarray, noise: Noise) -> np.ndarray:
-    """Return (n_local,) what a central difference along a line leaves out, relative to the size of the columns.
-
-    Not collective. `steps` (n_local,) go to either side.
-    """
-    return (np.abs(steps) / length) ** 2 / (6 * noise.bend * np.minimum(noise.bend, 1.0))
 
 
 def compress(
@@ -229,6 +241,17 @@ def directional(evaluations: Evaluations, direction: np.ndarray, scheme: str) ->
     minus = np.clip(evaluations.x - direction, lower, upper)
     change = evaluations.changes(together, 1, ((plus, 1.0), (minus, -1.0)))
     return 0.5 * change[0], 0.5 * (plus - minus)
+
+
+def along(evaluations: Evaluations, steps: Steps) -> np.ndarray:
+    """Return H d (n_local,) for the d that all variables take together.
+
+    Collective. Costs the gradients of the scheme, or one product.
+    """
+    together = np.zeros(len(steps.taken), np.int64)
+    if steps.scheme == "product":
+        return evaluations.products(together, 1, steps.taken)[0]
+    return evaluations.changes(together, 1, steps.nodes)[0]
 
 
 def column(evaluations: Evaluations, variable: int, steps: Steps) -> np.ndarray:

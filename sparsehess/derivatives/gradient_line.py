@@ -31,8 +31,9 @@ _FAR = 1e-3, 3e-2
 _FARTHEST = 0.3  # where nothing changes nearer
 _APART = 6.0
 
-# Values are seen to change by so many standard deviations, and by so many of the last digits.
-_VISIBLE = 10.0
+# Values are seen to change by so many standard deviations, which are known from few values, and otherwise than in
+# proportion by so many; and by so many of the last digits.
+_VISIBLE, _SURE = 10.0, 30.0
 _DIGITS = 16.0
 
 # A row is straight if it bends by no more of its change, and if near and far slopes differ by no more.
@@ -40,7 +41,8 @@ _BENT, _UNEQUAL = 0.5, 0.3
 
 # More noise than this part of a component's change in a typical length may be a function on a shorter one. At a
 # distance of so many typical lengths, and of this part of x, that changes less than this part of the noise.
-_NOISY, _TINY, _BESIDE, _STILL = 1e-9, 1e-11, 1e-3, 1e-3
+NOISY, _TINY, _BESIDE, _STILL = 1e-9, 1e-11, 1e-6, 1e-3
+_FARTHER = 1e3
 
 # Differences of two orders agree on the noise if they say no more than this many times as much.
 _AGREE = 10.0
@@ -150,14 +152,20 @@ class Line:
         would change it, as much as at the near points.
         """
         x = evaluations.x
-        noisy = self.own > _NOISY * np.maximum(np.abs(self.slopes[0]), self.change / self.far)
+        noisy = self.own > NOISY * np.maximum(np.abs(self.slopes[0]), self.change / self.far)
         if not self.comm.allreduce(bool(noisy.any()), op=MPI.LOR):
             return noisy
         part = np.where(x != 0, _BESIDE * np.abs(x), np.inf)
         step = np.maximum(np.minimum(_TINY * scales.length, part), 4 * np.spacing(np.abs(x)))
-        step = scales.inside(step * draw_signed(evaluations.layout, _SEED))
-        change = np.abs(evaluations.gradients([x + step])[0] - self.here)
-        return noisy & (change > 0) & (change < _STILL * self.own)
+        step *= draw_signed(evaluations.layout, _SEED)
+        found = np.zeros(len(x), bool)
+        for times in (1.0, _FARTHER):  # where rounding hides the change
+            change = np.abs(evaluations.gradients([x + scales.inside(times * step)])[0] - self.here)
+            found |= noisy & (change > 0) & (change < _STILL * self.own)
+            hidden = noisy & (change == 0)
+            if not self.comm.allreduce(bool(hidden.any()), op=MPI.LOR):
+                break
+        return found
 
     @property
     def here(self) -> np.ndarray:
@@ -182,20 +190,37 @@ class Line:
         or in proportion to the component, or to its change, whichever fits the rows best.
         """
         rounding = np.maximum(_LEAST * np.abs(self.here), self.grain.level)
+        if self.near > NEAR:
+            return np.maximum(self._coarse, np.maximum(self.own, rounding))
         own = np.maximum(self.own, rounding)
-        typical, best = rounding, np.inf
+        typical, best, most = rounding, np.inf, 0
         for size in (np.ones(len(own)), np.abs(self.here), np.abs(self.first)):
             there = (own > 0) & (size > 0)
             logs = np.log(own[there] / size[there])
             sums = np.array([len(logs), logs.sum(), (logs**2).sum()])
             self.comm.Allreduce(MPI.IN_PLACE, sums)
             many, total, squares = sums.tolist()
-            if not many:
-                continue
+            if many < 0.8 * most or not many:
+                continue  # that says nothing of too many rows
+            most = max(most, many)
             scatter = squares / many - (total / many) ** 2
             if scatter < best:
                 best, typical = scatter, np.exp(total / many - _MEAN_LOG) * size
         return np.sqrt(0.5 * (own**2 + typical**2))
+
+    @property
+    def _coarse(self) -> np.ndarray:
+        """(n_local,) noise where values have a grain as coarse as their changes. Collective.
+
+        The same part of the change in every row, for those too in which it has not shown; and half of what should
+        have been seen to change, and was not.
+        """
+        change = np.abs(self.first)
+        parts = np.divide(self.own, change, out=np.zeros_like(change), where=change > 0)
+        sums = np.array([np.minimum(parts, 1.0) @ np.minimum(parts, 1.0), float(np.count_nonzero(change))])
+        self.comm.Allreduce(MPI.IN_PLACE, sums)
+        hidden = np.where(self._still, 0.5 * self.near * np.abs(self.slopes[1]), 0.0)
+        return np.maximum(np.sqrt(sums[0] / max(sums[1], 1.0)) * change, hidden)
 
     @cached_property
     def first(self) -> np.ndarray:
@@ -234,7 +259,8 @@ class Line:
         Collective. In units of energy, from lengths (n_local,), a row bends if it bends more than others change.
         """
         typical = geometric_mean(self.change * length, self.comm) / length
-        return self.visible & ((self.bend > _BENT * np.maximum(self.change, typical)) | self.apart)
+        bent = self.bend > np.maximum(_BENT * np.maximum(self.change, typical), _SURE * self.level)
+        return self.visible & (bent | self.apart)
 
     @property
     def flat(self) -> np.ndarray:
@@ -245,14 +271,19 @@ class Line:
     @property
     def _blur(self) -> np.ndarray:
         """(n_local,) what noise makes of the near slopes."""
-        return _VISIBLE * self.level / (2 * _HALF * self.near)
+        return _SURE * self.level / (2 * _HALF * self.near)
+
+    @property
+    def _still(self) -> np.ndarray:
+        """(n_local,) bool: components that do not change at all near x."""
+        return (self.table == self.here).all(axis=0)
 
     def stands_still(self) -> bool:
         """Return whether most components do not change at all near x, although they should.
 
         Collective. By what they change farther away.
         """
-        still = (self.table == self.here).all(axis=0)
+        still = self._still
         digits = np.spacing(np.abs(self.here))
         expected = np.maximum(np.abs(self.first), np.abs(self.second)) * (self.near / self.far) > _DIGITS * digits
         sums = np.array([expected.sum(), (expected & still).sum()])

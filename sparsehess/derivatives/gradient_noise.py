@@ -16,9 +16,10 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.derivatives.evaluations import Evaluations
-from sparsehess.derivatives.gradient_line import NEAR, Line, geometric_mean
+from sparsehess.derivatives.gradient_line import NEAR, NOISY, Line, geometric_mean
 from sparsehess.derivatives.scales import Scales
 from sparsehess.errors import CheckError, EvaluationError
+from sparsehess.runtime import agreement
 from sparsehess.runtime.citations import cite
 
 # Wider distances of the near points, where nothing changes.
@@ -46,7 +47,7 @@ _SHARPEST = 3.0
 
 _STILL = "it does not change at all near x, as if x were rounded before it is used"
 
-_ARRAYS = ("length", "level", "slope", "bend")
+_ARRAYS = ("length", "level", "slope", "moves", "bend")
 
 # Noise below this part of a component's change in a typical length is rounding in double precision.
 ROUNDING = 1e-12
@@ -64,6 +65,8 @@ class Noise:
         (n_local,) standard deviation of the noise of each component of the gradient.
     slope
         (n_local,) by how much the component changes within a typical length; above 0.
+    moves
+        (n_local,) 1 where it was seen to change at x, 0 where it does not, or changes farther away only.
     bend
         (n_local,) the length over which a row of the Hessian changes by its own size, in typical lengths; 1 where
         noise hides it.
@@ -78,6 +81,7 @@ class Noise:
     length: np.ndarray
     level: np.ndarray
     slope: np.ndarray
+    moves: np.ndarray
     bend: np.ndarray
     measured: bool
     grain: str = ""
@@ -96,8 +100,8 @@ class Noise:
     @classmethod
     def restored(cls, facts: dict[str, Any], rows: Callable[[str], np.ndarray]) -> Noise:
         """Return what was described; rows(name) returns the (n_local,) array of that name. Not collective."""
-        length, level, slope, bend = map(rows, _ARRAYS)
-        return cls(length, level, slope, bend, **facts)
+        length, level, slope, moves, bend = map(rows, _ARRAYS)
+        return cls(length, level, slope, moves, bend, **facts)
 
 
 def estimate_noise(evaluations: Evaluations, scales: Scales) -> Noise:
@@ -117,7 +121,8 @@ def estimate_noise(evaluations: Evaluations, scales: Scales) -> Noise:
         The gradient is not finite, or the user's function raised, at x or however near to it.
     """
     cite("noise")
-    scales = replace(scales, length=np.maximum(scales.length, _SPACINGS * np.spacing(np.abs(scales.x))))
+    told = scales.length
+    scales = replace(scales, length=np.maximum(told, _SPACINGS * np.spacing(np.abs(scales.x))))
     beside = (scales.room > 0) & (scales.room < scales.length)
     free, scales = scales.length, replace(scales, length=np.where(beside, scales.room, scales.length))
     line, scales = _first_line(evaluations, scales)
@@ -128,7 +133,23 @@ def estimate_noise(evaluations: Evaluations, scales: Scales) -> Noise:
         # A function that does not bend beside its bound goes on to the other side.
         beside &= ~line.bends_within(evaluations, scales, beside)
         scales = replace(scales, length=np.where(beside, free, scales.length))
-    return _describe(evaluations, scales, line, flat)
+    noise = _describe(evaluations, scales, line, flat)
+    with agreement(evaluations.comm):
+        _check_digits(evaluations, told, scales.length, noise)
+    return noise
+
+
+def _check_digits(evaluations: Evaluations, told: np.ndarray, length: np.ndarray, noise: Noise) -> None:
+    """Raise CheckError where x has too few digits for its typical lengths, and that shows. Not collective."""
+    coarse = (length > told) & (length <= _SPACINGS * np.spacing(np.abs(evaluations.x)))
+    worst = np.flatnonzero(coarse & (noise.relative > NOISY))
+    if len(worst):
+        i = worst[0]
+        raise CheckError(
+            f"variable {evaluations.layout.start + i} of {evaluations.objective.name} is {evaluations.x[i]:g}, where "
+            f"double precision steps by {np.spacing(abs(evaluations.x[i])):.1e}: too coarse for its typical length "
+            f"of {told[i]:.1e}, and the gradient shows it; shift or scale the variable"
+        )
 
 
 def _first_line(evaluations: Evaluations, scales: Scales) -> tuple[Line, Scales]:
@@ -223,8 +244,9 @@ def _describe(evaluations: Evaluations, scales: Scales, line: Line, flat: np.nda
     if measured:
         bend = 1.0 / np.maximum(sharp, 1.0 / _FARTHEST)
     bend = np.where(flat, line.far, bend)
-    noise = Noise(scales.length, level, slope, bend, measured)
+    moves = np.where(flat | (steep == 0), 0.0, 1.0)
+    noise = Noise(scales.length, level, slope, moves, bend, measured)
     noisy = comm.allreduce(float(noise.relative.sum())) / max(line.n, 1) > ROUNDING
     grain = line.grain.sentence or (_STILL if line.near > NEAR else "")
-    dead = comm.allreduce(bool((flat | (steep == 0)).any()), op=MPI.LOR)
+    dead = not comm.allreduce(bool(moves.all()), op=MPI.LAND)
     return replace(noise, grain=grain if noisy else "", lasting=not dead)

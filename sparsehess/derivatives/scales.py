@@ -59,14 +59,6 @@ class Scales:
         """Return steps (n_local,) to both sides that go at most half of the way to a bound. Not collective."""
         return np.clip(steps, -0.5 * self.room, 0.5 * self.room)
 
-    def within(self, steps: np.ndarray) -> np.ndarray:
-        """Return steps (n_local,) to either side that go at most half of the way to a bound.
-
-        Not collective. On a bound a step to its side is cut by who takes it.
-        """
-        room = np.where(self.room > 0, 0.5 * self.room, 0.5 * (self.upper - self.lower))
-        return np.clip(steps, -room, room)
-
     def check_room(self, layout: Layout) -> None:
         """Raise InputError where x is not between its bounds. Not collective."""
         x, lower, upper = self.x, self.lower, self.upper

@@ -8,7 +8,7 @@ from mpi4py import MPI
 
 import numpy as np
 
-from sparsehess.derivatives.finite_differences import Steps, truncation, truncation_along
+from sparsehess.derivatives.finite_differences import Steps, truncation
 from sparsehess.derivatives.gradient_noise import Noise
 from sparsehess.hessian import recovery_kernels
 from sparsehess.hessian.element_assembly import ElementAssembly
@@ -58,9 +58,9 @@ class ErrorModel:
         steps: Steps,
         noise: Noise | None,
         length: np.ndarray,
-        direction: np.ndarray,
+        check: Steps,
     ) -> ErrorModel:
-        """Return the model of a Hessian that is recovered by a plan, for a check along a direction.
+        """Return the model of a Hessian that is recovered by a plan, for a check by other steps.
 
         Collective.
 
@@ -68,24 +68,26 @@ class ErrorModel:
         ----------
         length
             (n_local,) typical lengths of the variables.
-        direction
-            (n_local,) of the check, itself the step to either side.
+        check
+            Steps that all variables take together.
         """
-        pattern = plan.pattern
+        pattern, direction = plan.pattern, check.taken
         along = pattern.exchange.halo(direction**2)[pattern.columns]
         squares = _row_sums(plan, along) / np.diff(pattern.indptr)
         if noise is None:
             none = np.zeros(pattern.layout.n_local)
             return cls(plan, 0.0, 0.0, none, none, none, squares, none, length)
-        variance = noise.level**2 * sum(weight**2 for _, weight in steps.nodes)
+        variance, of_check = (
+            noise.level**2 * sum(weight**2 for _, weight in kind.nodes) for kind in (steps, check)
+        )
         total, largest, rows = plan.variances(variance, steps.taken**-2.0, direction)
         return cls(
             plan,
             float(np.sqrt(total)),
             float(np.sqrt(largest)),
             truncation(steps, length, noise),
-            np.sqrt(0.5 * noise.level**2 + rows),
-            truncation_along(direction, length, noise),
+            np.sqrt(of_check + rows),
+            truncation(check, length, noise),
             squares,
             noise.slope,
             length,

@@ -11,7 +11,7 @@ import numpy as np
 from sparsehess.coloring import BEST, BUDGET, Coloring, color
 from sparsehess.derivatives.consistency import check_consistency
 from sparsehess.derivatives.evaluations import Evaluations
-from sparsehess.derivatives.finite_differences import DIFFERENCES, Steps, plan_steps
+from sparsehess.derivatives.finite_differences import DIFFERENCES, Steps, plan_check, plan_steps
 from sparsehess.derivatives.gradient_noise import Noise, estimate_noise
 from sparsehess.derivatives.objective import Objective
 from sparsehess.derivatives.scales import Scales
@@ -230,9 +230,9 @@ class Hessian:
     def _judged(self, recovered: Recovered, scales: Scales, steps: Steps) -> Assembled:
         """Return the Hessian as verification takes it, with the error that noise and steps make."""
         layout = self.pattern.layout
-        direction = scales.within(steps.check * draw_signed(layout, self.seed))
+        check = plan_check(scales, self.noise, self.scheme, draw_signed(layout, self.seed))
         if self._error_model is None:
-            self._error_model = ErrorModel.of(self._source.plan, steps, self.noise, scales.length, direction)
+            self._error_model = ErrorModel.of(self._source.plan, steps, self.noise, scales.length, check)
         model = self._error_model
         norm = float(np.sqrt(layout.comm.allreduce(float(np.dot(self._values, self._values)))))
         return Assembled(
@@ -244,7 +244,7 @@ class Hessian:
             recovered,
             model,
             self.noise,
-            direction,
+            check,
             norm,
             max(float(np.hypot(model.noise, model.truncation(self._values))) / norm, EPS) if norm > 0 else 0.0,
         )

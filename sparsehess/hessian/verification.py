@@ -14,7 +14,7 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.derivatives.evaluations import Evaluations
-from sparsehess.derivatives.finite_differences import Steps, column, directional
+from sparsehess.derivatives.finite_differences import Steps, along, column, directional
 from sparsehess.derivatives.gradient_noise import ROUNDING, Noise
 from sparsehess.errors import CheckError, MissingEntries
 from sparsehess.hessian.error_model import ErrorModel
@@ -40,9 +40,6 @@ _LOCAL_FLOOR, _FLOOR = 0.01, 1e-10
 # A single difference may be small by chance, and is taken to be so many times larger; the root of the mean square
 # of so many is what it is.
 _FEW, _MANY = 3.0, 10.0
-
-# Of what noise and steps make of the product itself so many times may hide the error of a scheme of higher order.
-_HIDDEN = 6.0
 
 # Errors of this part of the matrix, and of what the gradient changes within typical lengths, leave nothing of it;
 # nor do entries whose standard deviation is this part of the largest.
@@ -91,8 +88,8 @@ class Assembled:
         The matrix, and its entries (nnz_local,) in the pattern's order.
     steps, recovered, model, noise
         What they were made with, what recovery saw, what may be wrong with them, and the noise that was measured.
-    direction
-        (n_local,) of the fresh product, itself the step.
+    check
+        Steps of the fresh product, that all variables take together.
     norm, error
         Frobenius norm, and the relative error of the matrix as far as noise and steps tell.
     """
@@ -105,9 +102,21 @@ class Assembled:
     recovered: Recovered
     model: ErrorModel
     noise: Noise | None
-    direction: np.ndarray
+    check: Steps
     norm: float
     error: float
+
+    def stuck(self, fresh: np.ndarray) -> np.ndarray:
+        """Return (n_local,) bool: rows in which nothing has changed, neither here nor in a fresh product.
+
+        Not collective. Where the gradient is known to change, what is equal there is its rounding.
+        """
+        if self.noise is None:
+            return np.zeros(len(fresh), bool)
+        expected = self.model.slope * np.abs(self.check.taken) / self.model.length
+        own = np.maximum.reduceat(np.abs(self.values), self.pattern.indptr[:-1]) if len(fresh) else fresh
+        moves = (self.noise.moves > 0) & (self.check.taken != 0)
+        return moves & (fresh == 0) & (own == 0) & (expected > _SIGMAS * self.model.of_product)
 
     def product(self, direction: np.ndarray) -> np.ndarray:
         """Return H d (n_local,). Collective."""
@@ -142,7 +151,7 @@ class _ProductCheck:
     def along(cls, hessian: Assembled, evaluations: Evaluations) -> _ProductCheck:
         """Compare the products along the direction of the check. Collective."""
         model, comm = hessian.model, hessian.pattern.comm
-        fresh, direction = directional(evaluations, hessian.direction, hessian.steps.scheme)
+        fresh, direction = along(evaluations, hessian.check), hessian.check.taken
         error = np.abs(hessian.product(direction) - fresh)
         size = model.absolute_product(hessian.values, direction)
         # Lengths turn rows of different units into energies, which can be compared.
@@ -153,6 +162,7 @@ class _ProductCheck:
         allowed = np.maximum(TOLERANCE * scale, _SIGMAS * model.of_product + left)
         excess = np.divide(error, allowed, out=np.where(error > 0, np.inf, 0.0), where=allowed > 0)
         excess[~np.isfinite(error)] = np.inf
+        excess[hessian.stuck(fresh)] = np.inf
         return cls(error, model.of_product, scale, excess)
 
     @property
@@ -195,12 +205,8 @@ def _shown_error(hessian: Assembled, check: _ProductCheck) -> float:
     sure = 1.0 + _FEW / np.sqrt(rows)
     if not norm > 0:
         return 0.0 if comm.allreduce(float(check.error.max(initial=0.0)), op=MPI.MAX) == 0.0 else np.inf
-    # A product's own error hides that of a scheme of higher order, which is then no larger.
-    higher = hessian.steps.scheme == "extrapolated"
-    left = model.left_out(hessian.values, hessian.direction)
-    shown = np.maximum(check.error - _HIDDEN * (check.noise + left), 0.0) if higher else check.error
-    seen, most = (sure * model.frobenius(errors) / norm for errors in (shown, check.error))
-    return float(max(seen, known if rows < _MANY else min(known, most), EPS))
+    seen = sure * model.frobenius(check.error) / norm
+    return float(max(seen, sure * known if rows < _MANY else 0.0, EPS))
 
 
 def _check_hope(hessian: Assembled, error: float) -> None:
@@ -288,19 +294,27 @@ def _reason(hessian: Assembled, evaluations: Evaluations, rows: list[int]) -> st
     own = np.array([row - hessian.pattern.layout.start for row in rows])
     own = own[(own >= 0) & (own < hessian.pattern.layout.n_local)]
 
+    direction = 0.5 * hessian.check.taken  # to either side
+
     def fresh(part: float) -> np.ndarray:
-        return directional(evaluations, part * hessian.direction, scheme)[0][own] / part
+        return directional(evaluations, part * direction, scheme)[0][own] / part
 
     once, again, longer, shorter = fresh(1.0), fresh(1.0), fresh(2.5), fresh(0.25)
     noise = _SIGMAS * hessian.model.of_product[own]
-    size = hessian.model.absolute_product(hessian.values, hessian.direction)[own]
+    size = hessian.model.absolute_product(hessian.values, direction)[own]
     size = np.maximum(np.maximum(np.abs(once), np.abs(longer)), size)
     random = ~(np.abs(once - again) <= noise)
+    stuck = comm.allreduce(bool(hessian.stuck(along(evaluations, hessian.check))[own].any()), op=MPI.LOR)
     changes = np.maximum(np.abs(once - longer), np.abs(once - shorter) - 4 * noise)
     found = random.any(), (~(changes <= noise + TOLERANCE * size)).any()
     restless, stepwise = comm.allreduce(np.array(found, int)).tolist()
     length = comm.allreduce(float(hessian.steps.wanted[own].max(initial=0.0)), op=MPI.MAX)
     said = _noise_sentence(hessian)
+    if stuck:
+        return (
+            f"steps of {length:.1e} change nothing there although longer ones do, so the gradient is rounded, "
+            "or x before it is used" + (f"; {said}" if said else "")
+        )
     if restless:
         return (
             "the gradient returns other values for the same x, by more than the noise that was measured: "

@@ -13,7 +13,7 @@ from sparsehess.errors import InputError
 
 
 def noise(relative, bend=1.0):
-    return Noise(np.ones(3), np.full(3, relative), np.ones(3), np.full(3, bend), True)
+    return Noise(np.ones(3), np.full(3, relative), np.ones(3), np.ones(3), np.full(3, bend), True)
 
 
 EXACT = noise(0.0)
