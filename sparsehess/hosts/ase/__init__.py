@@ -14,6 +14,13 @@
 Every rank has the atoms and evaluates its share of the forces alone: the calculator must not itself be parallel
 over these ranks, and one that works in files needs a folder of its own on each.
 
+Rigid motions are projected out, whether the atoms are at rest or not, and the modes tell what that has changed:
+
+>>> from ase.build import molecule
+>>> with normal_modes(molecule("CO2", calculator=EMT())) as modes:
+...     print(modes.frequencies.round(1), modes.shape[:6], round(modes.resisted), round(modes.force_max, 1))
+[227.3 227.3 578.7 889.6] linear 124 1.1
+
 Always: the caller's atoms stay where they are, coordinates that a constraint holds are no variables, and ASE is
 imported by the first function that needs it. Imports what `hosts` may.
 """
