@@ -58,6 +58,9 @@ _SEED = 76185
 # How far along the line the other point is, in the longer step of two: steps about it do not reach back to x.
 _MOVED = 0.9
 
+# About another point a contradiction is this part of what it was at least, each relative to its row.
+_AS_LARGE = 0.1
+
 # A factor between two functions holds in a row to this part, and in all rows if in this share of those refused.
 _LIKE, _MOST = 0.05, 0.95
 
@@ -230,6 +233,21 @@ class _Line:
         """Return the product of two vectors. Collective."""
         return float(self.comm.allreduce(float(np.dot(one, other))))
 
+    def total(self, values: np.ndarray) -> float:
+        """Return the sum of the absolute values of a vector. Collective."""
+        return float(self.comm.allreduce(float(np.abs(values).sum())))
+
+    def printed(self, values: np.ndarray) -> float:
+        """Return the last decimal that these numbers have, from the third on, 0 if they have more than eight.
+
+        Collective.
+        """
+        for decimals in range(3, 9):
+            few = bool((np.round(values, decimals) == values).all())
+            if self.comm.allreduce(few, op=MPI.LAND):
+                return 10.0**-decimals
+        return 0.0
+
     def digits(self, values: np.ndarray) -> float:
         """Return the last digit that these numbers have, relative to them: of single precision if all are that."""
         single = bool((values == values.astype(np.float32)).all())
@@ -342,7 +360,8 @@ class _Slope(_Door):
         change = energies[0] - energies[1]
         # A minimum has no slope: what matters is then by how much of a typical length it is displaced.
         bent = line.dot(gradients[0] - gradients[1], taken) / h / np.sqrt(max(line.evaluations.layout.n, 1))
-        return _look(line, slope, change, change / h, abs(bent), energies, h)
+        rounded = line.printed(gradients) * line.total(taken)
+        return _look(line, slope, change, change / h, abs(bent), energies, h, rounded)
 
     def after(self, first: Look | None) -> list[_Door]:
         """See `_Door`."""
@@ -367,15 +386,16 @@ class _Curvature(_Door):
     def look(self, line: _Line, h: float) -> Look:
         """See `_Door`."""
         line = line.symmetric  # variables that have room to one side alone stay
-        half = 0.5 * line.taken(h) / h
+        half, rounded = 0.5 * line.taken(h) / h, 0.0
         if self.name == "gradient":
             gradients = line.gradients(h)
+            rounded = line.printed(gradients) * line.total(half) / h
             bent = line.dot(0.5 * (gradients[0] - gradients[1]) / h, half)
         else:
             bent = line.dot(line.product(self.name, half), half)
         here, energies = line.energy_here(), line.energies(h)
         change = (energies[0] - here) - (here - energies[1])
-        return _look(line, bent, change, change / h**2, 0.0, np.append(energies, 2 * here) / h, h)
+        return _look(line, bent, change, change / h**2, 0.0, np.append(energies, 2 * here) / h, h, rounded)
 
     def refusal(self, line: _Line, look: Look, rows: np.ndarray) -> str:
         """See `_Door`."""
@@ -390,15 +410,25 @@ class _Curvature(_Door):
 
 
 def _look(
-    line: _Line, one: float, change: float, other: float, least: float, energies: np.ndarray, h: float
+    line: _Line,
+    one: float,
+    change: float,
+    other: float,
+    least: float,
+    energies: np.ndarray,
+    h: float,
+    rounded: float,
 ) -> Look:
-    """Return a look at a single number, the same on every rank. Collective."""
+    """Return a look at a single number, the same on every rank. Collective.
+
+    `rounded` is what a gradient of few decimals makes of it: that is the same at all steps.
+    """
     total = float(np.abs(energies).sum())
     return Look(
         np.array([one]),
         np.array([other]),
         np.array([max(abs(one), abs(other), least)]),
-        np.array([4 * _EPS * total / h]),
+        np.array([4 * _EPS * total / h + rounded]),
         np.array([change]),
         np.array([4 * line.digits(energies) * total]),
         h,
@@ -502,4 +532,6 @@ def _confirmed(line: _Line, door: _Door, number: int, long: Look) -> np.ndarray:
     with line.moved(_MOVED * long.step) as elsewhere:
         one, other = _look_at(elsewhere, door, between), _look_at(elsewhere, door, number)
         least = np.maximum(TOLERANCE * np.maximum(one.size, long.size), one.rounding)
-        return rows & same(one, other) & (np.abs(one.difference) > least)
+        rows &= same(one, other) & (np.abs(one.difference) > least)
+        # Noise may be the same by chance, but not as large as what it should confirm.
+        return rows & (np.abs(one.difference) * long.size > _AS_LARGE * np.abs(long.difference) * one.size)

@@ -42,6 +42,9 @@ _LOST = 0.5
 # A change of this many quanta is seen though values are rounded to multiples of one.
 _QUANTA = 4.0
 
+# Where nothing changes at all, values may be printed ones: the coarsest quantum that is taken for one.
+PRINTED = 1e-3
+
 
 @dataclass(frozen=True, eq=False)
 class Look:
@@ -183,10 +186,10 @@ class StepSeries:
         return ~frozen | seen
 
     def _quantum(self) -> float:
-        """Return the least change that any look has seen, 0 if there was none. Collective."""
+        """Return the least change that any look has seen, that of printed values if there was none. Collective."""
         least = np.inf
         for look in self.looks.values():
             changes = np.abs(look.change[look.change != 0])
             least = min(least, float(changes.min(initial=np.inf)))
         least = float(self._comm.allreduce(least, op=MPI.MIN))
-        return least if least < np.inf else 0.0
+        return least if least < np.inf else PRINTED
