@@ -46,6 +46,9 @@ class JaxShare(ModelShare):
         device: Any,
     ) -> None:
         self.jax, self._apply, self._loss, self.precision, self._device = jax, apply, loss, precision, device
+        for what, function in (("apply", apply), ("the loss", loss)):
+            if not callable(function):
+                raise InputError(f"{what} must be a function, not {type(function).__name__}")
         leaves, self._tree = named_leaves(params), jax.tree_util.tree_structure(params)
         slices = parameter_slices(params, parameters)
         self.leaf_names = [name if is_real(leaf) else None for name, leaf in leaves]
@@ -60,7 +63,10 @@ class JaxShare(ModelShare):
             )
         samples = len(self._targets)
         if any(len(one) != samples for one in jax.tree_util.tree_leaves(self._inputs)):
-            raise InputError(f"inputs have not the {samples} samples of the targets")
+            raise InputError(
+                f"inputs have not the {samples} samples of the targets: these are one array, with a mask or "
+                "weights in a last axis of it"
+            )
         self._ends = np.cumsum([self.leaves[place].size for place in self._places])[:-1]
         x = np.concatenate([np.asarray(self.leaves[place], np.float64).ravel() for place in self._places])
         super().__init__(slices, x, samples)

@@ -19,7 +19,7 @@ _REMEDIES = (
     (
         r"derivative for .* is not implemented|differentiate twice|once_differentiable|double backward"
         r"|Pure callbacks do not support JVP|IO callbacks do not support JVP",
-        "there is no second derivative of it; say products='differences' (differences of the gradient)",
+        "there is no second derivative of it; say products='differences', or to `assemble` derivative='central'",
     ),
     (
         r"forward-mode autodiff \(jvp\) to a custom_vjp",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparsehess.errors import CheckError
+from sparsehess.errors import CheckError, InputError
 from sparsehess.hosts.learning.host_errors import explain_host_errors
 from sparsehess.hosts.learning.model_share import Chunk, ModelShare, SampleArrays
 from sparsehess.hosts.learning.sample_shares import draw_mini_batch
@@ -170,6 +170,8 @@ def weigh_samples(
 
 class _Weighing:
     def __init__(self, comm: MPI.Comm, share: ModelShare, options: WeighingOptions, name: str) -> None:
+        if options.weight is not None and not callable(options.weight):
+            raise InputError("`weight` must be a function of targets, weight(targets) -> number")
         self.comm, self.share, self.options, self.name = comm, share, options, name
         self.advice = share.advice()
         self.at, self.rounding = share.x, _ROUNDING
@@ -360,7 +362,10 @@ class _Weighing:
                 "samples depend on each other, or a term is no sum over samples; let a penalty be a part of a "
                 "mean, or of another objective"
             )
-        return f"samples depend on each other, or terms are divided by different numbers; {REMEDY}"
+        return (
+            "samples depend on each other, or terms are divided by different numbers, or by one that is no sum "
+            f"over samples; {REMEDY}"
+        )
 
     # --- weights ---
 

@@ -50,6 +50,8 @@ class TorchShare(ModelShare):
         self.torch, self._dtype = torch, getattr(torch, precision)
         if not isinstance(model, torch.nn.Module):
             raise InputError(f"the model must be a torch.nn.Module, not {type(model).__name__}")
+        if not callable(loss):
+            raise InputError(f"the loss must be a function of outputs and targets, not {type(loss).__name__}")
         own = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         if not own:
             raise InputError(f"{type(model).__name__} has no parameters that require gradients")
@@ -70,7 +72,8 @@ class TorchShare(ModelShare):
             self._targets = self._targets.long()  # losses of classes take no others
         if any(len(array) != len(self._targets) for array in self._inputs):
             raise InputError(
-                f"inputs of {[len(array) for array in self._inputs]} samples, targets of {len(self._targets)}"
+                f"inputs of {[len(array) for array in self._inputs]} samples, targets of {len(self._targets)}: "
+                "targets are one array, with a mask or weights in a last axis of it"
             )
         slices = consecutive_slices((name, tensors[name].numel()) for name in names)
         super().__init__(slices, self.leaves.join(self.leaves.tensors), len(self._targets))

@@ -113,6 +113,10 @@ def test_a_weight_that_is_given(comm):
         hessian(Words(), masked, *own, weight=len, comm=comm)
     with pytest.raises(CheckError, match="must return one number"):
         hessian(Words(), masked, *own, weight=lambda y: y == -100, comm=comm)
+    with pytest.raises(InputError, match="must be a function"):
+        hessian(Words(), masked, *own, weight="balanced", comm=comm)
+    with pytest.raises(InputError, match="one array, with a mask"):
+        hessian(Words(), masked, own[0], (own[1], own[1]), comm=comm)
     with pytest.raises(InputError, match="same weight"):
         empirical_fisher(Words(), masked, *own, weight=len, comm=comm)
 
@@ -149,6 +153,15 @@ def test_what_needs_samples_of_one_weight(comm):
     for make in (empirical_fisher, kfac):
         with pytest.raises(CheckError, match="samples have different weights"):
             make(Words(), LOSSES["ignore_index"], *own, comm=comm)
+
+
+def test_ranks_without_samples_and_with_padding_alone(comm):
+    ends = {1: [0, 24], 2: [0, 2, 24], 3: [0, 2, 2, 24]}[comm.size]  # the first two are padding
+    own = slice(ends[comm.rank], ends[comm.rank + 1])
+    H = exact(Words(), LOSSES["ignore_index"], TOKENS, LABELS)[2]
+    for memory in (2**29, 1):
+        made = hessian(Words(), LOSSES["ignore_index"], TOKENS[own], LABELS[own], memory=memory, comm=comm)
+        assert off(entries(made, comm), H) < 1e-11
 
 
 def test_nothing_but_padding(comm):
