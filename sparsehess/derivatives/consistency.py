@@ -58,7 +58,7 @@ _SEED = 76185
 # How far along the line the other point is, in the longer step of two: steps about it do not reach back to x.
 _MOVED = 0.9
 
-# About another point a contradiction is this part of what it was at least, each relative to its row.
+# About another point a contradiction is this part of what it was at least.
 _AS_LARGE = 0.1
 
 # A factor between two functions holds in a row to this part, and in all rows if in this share of those refused.
@@ -534,4 +534,4 @@ def _confirmed(line: _Line, door: _Door, number: int, long: Look) -> np.ndarray:
         least = np.maximum(TOLERANCE * np.maximum(one.size, long.size), one.rounding)
         rows &= same(one, other) & (np.abs(one.difference) > least)
         # Noise may be the same by chance, but not as large as what it should confirm.
-        return rows & (np.abs(one.difference) * long.size > _AS_LARGE * np.abs(long.difference) * one.size)
+        return rows & (np.abs(one.difference) > _AS_LARGE * np.abs(long.difference))

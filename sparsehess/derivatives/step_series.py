@@ -84,10 +84,15 @@ class Look:
 
 
 def same(one: Look, other: Look) -> np.ndarray:
-    """Return (m,) whether what two looks differ by is the same, and something. Not collective."""
+    """Return (m,) whether what two looks differ by is the same, and something, and differences were seen.
+
+    Not collective. Differences that fall with the inverse of the step show noise, or steps that are too long.
+    """
     a, b = one.difference, other.difference
     least = np.minimum(np.abs(a), np.abs(b))
-    return (least > 0) & (np.abs(a - b) <= _SAME * least)
+    seen = np.maximum(np.abs(one.other), np.abs(other.other))
+    steady = np.abs(one.other - other.other) <= 2 * _SAME * seen
+    return (least > 0) & (np.abs(a - b) <= _SAME * least) & steady
 
 
 class StepSeries:
