@@ -87,7 +87,7 @@ class JaxShare(ModelShare):
         """
         if not self.samples:
             return
-        inputs, targets, _ = self.part(0, 1)
+        inputs, targets, _ = self.part(0, min(2, self.samples))
         with self.precise():
             outputs = self.jax.eval_shape(self.apply_to, self.leaves, inputs)
             closed = self.jax.make_jaxpr(self._loss)(outputs, targets)
