@@ -10,6 +10,7 @@ _HOME = {
     "Objective": "sparsehess.derivatives.objective",
     "from_jax": "sparsehess.hosts.jax.objective",
     "from_torch": "sparsehess.hosts.torch.objective",
+    "Units": "sparsehess.derivatives.units",
     "Elements": "sparsehess.derivatives.elements",
     "from_atoms": "sparsehess.hosts.ase.objective",
     "from_casadi": "sparsehess.hosts.casadi",

@@ -18,6 +18,7 @@ ORDER = [
     ["storage"],
     ["coloring"],
     ["derivatives"],
+    ["units"],
     ["hessian"],
     ["operators"],
     ["eigen.problem"],
@@ -115,16 +116,16 @@ def test_no_circle_of_files():
 
 
 @pytest.mark.parametrize(
-    "name", sorted({place.partition(".")[0] for place in RANKS} - {"errors", "cli", "__main__"})
+    "name", sorted({place.partition(".")[0] for place in RANKS} - {"errors", "units", "cli", "__main__"})
 )
 def test_faces_say_what_holds_and_what_they_import(name):
     text = ast.get_docstring(ast.parse((TOP / "sparsehess" / name / "__init__.py").read_text()))
     assert "\nAlways: " in text and re.search(r"\b([Ii]mports|[Mm]ay import)\b", text), f"{name}: {text}"
 
 
-def test_the_top_holds_packages_and_four_modules():
+def test_the_top_holds_packages_and_five_modules():
     top = sorted(path.stem for path in (TOP / "sparsehess").glob("*.py"))
-    assert top == ["__init__", "__main__", "cli", "errors"]
+    assert top == ["__init__", "__main__", "cli", "errors", "units"]
 
 
 @pytest.mark.parametrize("guide", ["ARCHITECTURE.md", "CONTRIBUTING.md"])

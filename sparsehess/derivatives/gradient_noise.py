@@ -144,11 +144,11 @@ def _check_digits(evaluations: Evaluations, told: np.ndarray, length: np.ndarray
     coarse = (length > told) & (length <= _SPACINGS * np.spacing(np.abs(evaluations.x)))
     worst = np.flatnonzero(coarse & (noise.relative > NOISY))
     if len(worst):
-        i = worst[0]
+        i, x = worst[0], evaluations.x[worst[0]]
         raise CheckError(
-            f"variable {evaluations.layout.start + i} of {evaluations.objective.name} is {evaluations.x[i]:g}, where "
-            f"double precision steps by {np.spacing(abs(evaluations.x[i])):.1e}: too coarse for its typical length "
-            f"of {told[i]:.1e}, and the gradient shows it; shift or scale the variable"
+            f"variable {evaluations.layout.start + i} of {evaluations.objective.name} is {x:g}, where double "
+            f"precision steps by {np.spacing(abs(x)):.1e}: too coarse for its typical length of {told[i]:.1e}, and "
+            "the gradient shows it; shift or scale the variable"
         )
 
 

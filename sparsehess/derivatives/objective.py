@@ -22,6 +22,7 @@ from sparsehess.derivatives.units import Units
 from sparsehess.errors import EvaluationError, InputError
 from sparsehess.pattern import Following, Layout, Pattern
 from sparsehess.runtime import PETSc, agreement, child, communicator, on_root, require_real
+from sparsehess.runtime.lazy import Elsewhere
 from sparsehess.runtime.validation import reals, whole_number
 
 
@@ -132,6 +133,12 @@ class Objective:
     group: Objective | None = field(default=None, repr=False)
     following: Following | None = field(default=None, repr=False)
     elements: tuple[Elements, ...] | None = field(default=None, repr=False)
+
+    # Other ways to make one, from what other programs have.
+    from_atoms = Elsewhere("sparsehess.hosts.ase.objective")
+    from_casadi = Elsewhere("sparsehess.hosts.casadi")
+    from_jax = Elsewhere("sparsehess.hosts.jax.objective")
+    from_torch = Elsewhere("sparsehess.hosts.torch.objective")
 
     def __post_init__(self) -> None:
         """Check the arguments, take our own communicator, and the pattern that holds at x."""

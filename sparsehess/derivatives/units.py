@@ -31,12 +31,22 @@ _HZ = {
 class Units:
     """A frequency unit for eigenvalues λ = ω²: frequency = factor · sqrt(λ).
 
-    Attributes
+    Not collective.
+
+    Parameters
     ----------
     frequency
         Name of the unit: Hz, THz, cm^-1 or meV (energy of a quantum).
     factor
         Frequency of λ = 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> units = sh.Units.of("eV", "angstrom", "amu")
+    >>> print(np.round(units.of_eigenvalues(np.array([25 / 7.0, -1.0])), 1))
+    [ 985.5 -521.5]
     """
 
     frequency: str
