@@ -14,8 +14,9 @@ The rule by which functions are refused, from how their difference depends on h 
    factors of eight, until every row is in order, or shows what steps leave out to the one side, and noise to the
    other. Rows in which nothing like agreement was seen are looked at again by steps relative to each variable.
 3. A row is a candidate if its difference is the same at two neighbouring steps, and what differences say there
-   too (it falls with 1 / h where steps are too long), and if no shorter step shows noise that would be felt. Values that do not change at all may be rounded: then they must not change at any
-   longer step either, where others change by far less than these should.
+   too (it falls with 1 / h where steps are too long), and if no shorter step shows noise that would be felt.
+   Values that do not change at all may be rounded: then they must not change at any longer step either, where
+   others change by far less than these should.
 4. A candidate is refused if its difference is the same again at a step between the two, and at two steps about
    another point of the line, in another direction, where it is as large: x itself may lie in a kink, and a product
    may be small by chance, so that its last digits are not.
