@@ -242,7 +242,7 @@ def _is_same(constant: Any, leaf: Any) -> bool:
     """Return whether an array in a program is one of the caller's, or has its values, if these are not all one."""
     if constant is leaf:
         return True
-    one, other = np.asarray(constant), np.asarray(leaf)
-    if one.shape != other.shape or one.size < 2 or not np.issubdtype(one.dtype, np.floating):
+    if np.shape(constant) != np.shape(leaf) or np.size(leaf) < 2 or not (is_real(constant) and is_real(leaf)):
         return False
+    one, other = np.asarray(constant, np.float64), np.asarray(leaf, np.float64)
     return bool((other != other.flat[0]).any() and np.allclose(one, other, rtol=1e-6, atol=0))
