@@ -16,7 +16,7 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.derivatives.evaluations import Evaluations
-from sparsehess.derivatives.gradient_line import NEAR, NOISY, Line, geometric_mean
+from sparsehess.derivatives.gradient_line import NEAR, NOISY, Line
 from sparsehess.derivatives.scales import Scales
 from sparsehess.errors import CheckError, EvaluationError
 from sparsehess.runtime import agreement
@@ -29,6 +29,9 @@ _WIDER = 1e-3, 3e-2
 _SHORTER = 30.0
 _ROUNDS = 8
 
+# An x below this part of the others may be the rounding of zero.
+_ROUNDED = 1e-15
+
 # Lengths are no less than so many spacings of floating-point numbers.
 _SPACINGS = 1e6
 
@@ -38,9 +41,9 @@ _EPS = float(np.finfo(float).eps)
 _LEAST_NOISE = 0.01 * _EPS
 _FARTHEST = 10.0
 
-# A row's change along one line is small by chance in one row of so many; it is taken to be no less than this part
-# of the mean.
-_LEAST_SHARE = 0.03
+# Logarithms of what changes along one line vary by this much by chance, where rows are alike; and none is taken to be
+# less than this part of the mean.
+_CHANCE, _SHARE = 1.2, 0.5
 
 # A single row that bends sharply does not decide over the others.
 _SHARPEST = 3.0
@@ -176,6 +179,7 @@ def _settle(evaluations: Evaluations, scales: Scales, line: Line) -> tuple[Line,
     long.
     """
     comm, x = evaluations.comm, np.abs(evaluations.x)
+    rounded = _ROUNDED * np.sqrt(comm.allreduce(float(x @ x)) / max(line.n, 1))
     first, tried = scales.length, np.zeros(len(x), bool)
     flat, wider, before = tried.copy(), list(_WIDER), np.full(len(x), np.inf)
     for _ in range(_ROUNDS):
@@ -194,7 +198,7 @@ def _settle(evaluations: Evaluations, scales: Scales, line: Line) -> tuple[Line,
         flat |= vanishing
         before, shorter = change, (bent | finer) & ~flat
         length = np.where(vanishing, first, scales.length)
-        beside = (x > 0) & (x < 0.5 * length)
+        beside = (x > rounded) & (x < 0.5 * length)
         length = np.where(shorter, np.where(beside, x, length / _SHORTER), length)
         length = np.maximum(length, _SPACINGS * np.spacing(x))
         tried |= shorter
@@ -230,10 +234,7 @@ def _describe(evaluations: Evaluations, scales: Scales, line: Line, flat: np.nda
     steep = line.change / (line.far * line.spread)
     curved = line.bend / (line.far * line.spread) ** 2  # by how much a row changes within a typical length
     steep = np.where(flat, np.maximum(steep, curved), steep)
-    least = _LEAST_SHARE * geometric_mean(steep, comm)
-    rare = comm.allreduce(int((steep < least).sum())) <= 2 * _LEAST_SHARE * line.n
-    slope = np.maximum(steep, least) if rare else np.where(steep > 0, steep, least)
-    slope = np.where(slope > 0, slope, 1.0)
+    slope = np.maximum(steep, _least(steep, comm))
     level = np.maximum(line.level, _LEAST_NOISE * slope)
     sharp = curved / slope
     sums = np.array([(np.minimum(sharp, _SHARPEST) ** 2)[~flat].sum(), float((line.bend > 0).sum())])
@@ -250,3 +251,20 @@ def _describe(evaluations: Evaluations, scales: Scales, line: Line, flat: np.nda
     grain = line.grain.sentence or (_STILL if line.near > NEAR else "")
     dead = not comm.allreduce(bool(moves.all()), op=MPI.LAND)
     return replace(noise, grain=grain if noisy else "", lasting=not dead)
+
+
+def _least(steep: np.ndarray, comm: MPI.Comm) -> float:
+    """Return what the change of no row is taken to be less than. Collective.
+
+    A row's change along one line may be small by chance. Half the mean where rows vary no more than by chance; and
+    less by two standard deviations of how much more they do.
+    """
+    logs = np.log(steep[steep > 0])
+    sums = np.array([float(len(logs)), logs.sum(), logs @ logs])
+    comm.Allreduce(MPI.IN_PLACE, sums)
+    many, total, squares = sums.tolist()
+    if not many:
+        return 1.0
+    mean = total / many
+    more = max(squares / many - mean**2 - _CHANCE, 0.0)
+    return float(max(_SHARE * np.exp(mean - 2 * np.sqrt(more)), np.finfo(float).tiny))
