@@ -25,8 +25,9 @@ from sparsehess.runtime.citations import cite
 # Wider distances of the near points, where nothing changes.
 _WIDER = 1e-3, 3e-2
 
-# Lengths that are too long, by an unknown factor, are divided by this; so often at most.
+# Lengths that are too long or too short, by an unknown factor, are divided or multiplied by this; so often at most.
 _SHORTER = 30.0
+_LONGER = 30.0
 _ROUNDS = 8
 
 # An x below this part of the others may be the rounding of zero.
@@ -41,8 +42,8 @@ _EPS = float(np.finfo(float).eps)
 _LEAST_NOISE = 0.01 * _EPS
 _FARTHEST = 10.0
 
-# Logarithms of what changes along one line vary by this much by chance, where rows are alike; and none is taken to be
-# less than this part of the mean.
+# Logarithms of what changes along one line vary by this much by chance, where rows are alike; and none is taken to
+# be less than this part of the mean.
 _CHANCE, _SHARE = 1.2, 0.5
 
 # A single row that bends sharply does not decide over the others.
@@ -175,8 +176,7 @@ def _settle(evaluations: Evaluations, scales: Scales, line: Line) -> tuple[Line,
     """Return a line whose rows are straight or noisy, the lengths found, and which rows are flat at x. Collective.
 
     A row that bends, or whose noise is none, may belong to a variable of a shorter length: |x|, or a thirtieth of
-    it. If its slope still falls towards x however short the line, the Hessian is zero there: no length is too
-    long.
+    it. If its slope still falls towards x however short the line, the Hessian is zero there, whatever the length.
     """
     comm, x = evaluations.comm, np.abs(evaluations.x)
     rounded = _ROUNDED * np.sqrt(comm.allreduce(float(x @ x)) / max(line.n, 1))
@@ -210,22 +210,27 @@ def _settle(evaluations: Evaluations, scales: Scales, line: Line) -> tuple[Line,
 
 
 def _lengthen(evaluations: Evaluations, scales: Scales, line: Line) -> tuple[Line, Scales]:
-    """Return the line with lengths |x| where rows did not show above the noise, if that helps. Collective."""
+    """Return the line with longer lengths, up to |x|, where rows did not show above the noise. Collective.
+
+    No farther than they need to show: what a function does over shorter distances is noise on a longer line.
+    """
     x, comm = np.abs(evaluations.x), evaluations.comm
-    lost = ~line.visible & (x > 3 * scales.length)
-    if not comm.allreduce(bool(lost.any()), op=MPI.LOR):
-        return line, scales
-    longer = replace(
-        scales, length=np.where(lost, np.minimum(x, np.maximum(scales.room, scales.length)), scales.length)
-    )
-    try:
-        again = Line.look(evaluations, longer, line.here, line.near)
-    except (CheckError, EvaluationError):
-        return line, scales  # so far the function does not reach
-    bent = again.bent(longer.length)
-    found, worse = lost & again.visible & ~bent, ~lost & bent & ~line.bent(scales.length)
-    sums = comm.allreduce(np.array([int(found.sum()), int(worse.sum())]))
-    return (again, longer) if sums[0] and not sums[1] else (line, scales)
+    for _ in range(_ROUNDS):
+        longest = np.minimum(x, np.maximum(scales.room, scales.length))
+        lost = ~line.visible & (longest > 3 * scales.length)
+        if not comm.allreduce(bool(lost.any()), op=MPI.LOR):
+            break
+        length = np.where(lost, np.minimum(_LONGER * scales.length, longest), scales.length)
+        longer = replace(scales, length=length)
+        try:
+            again = Line.look(evaluations, longer, line.here, line.near)
+        except (CheckError, EvaluationError):
+            break  # so far the function does not reach
+        worse = again.bent(longer.length) & ~line.bent(scales.length) & ~lost
+        if comm.allreduce(bool(worse.any()), op=MPI.LOR):
+            break
+        line, scales = again, longer
+    return line, scales
 
 
 def _describe(evaluations: Evaluations, scales: Scales, line: Line, flat: np.ndarray) -> Noise:

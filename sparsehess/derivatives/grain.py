@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 from mpi4py import MPI
 
 import numpy as np
 
-# Decimals that are looked for, and rows that are looked at first.
-_DECIMALS = 12
-_FEW = 64
+# Decimals that are looked for, as long as values have so many digits more.
+_DECIMALS = 8
+_DIGITS = 1e4
 
 # The standard deviation of what is rounded to multiples of 1.
 _ROUNDED = 12.0**-0.5
@@ -36,7 +33,7 @@ class Grain:
 
 
 def find_grain(values: np.ndarray, comm: MPI.Comm) -> Grain:
-    """Return the grain of values that should differ from each other in all their digits.
+    """Return the grain of values that should differ from each other in all their digits, row by row.
 
     Collective.
 
@@ -45,30 +42,30 @@ def find_grain(values: np.ndarray, comm: MPI.Comm) -> Grain:
     values
         (m, n_local) gradients at several points.
     """
-    few = values[:, :_FEW]
-
-    def everywhere(rounded: Callable[[np.ndarray], Any]) -> bool:
-        """Return whether rounding changes nothing."""
-        same = np.array_equal(rounded(few), few) and np.array_equal(rounded(values), values)
-        return bool(comm.allreduce(same, op=MPI.LAND))
-
-    none = np.zeros(values.shape[1])
-    if not comm.allreduce(bool((values != values[0]).any()), op=MPI.LOR):
-        return Grain(none, "")
+    level = np.zeros(values.shape[1])
     size = np.abs(values).max(axis=0)
+    left = np.flatnonzero((values != values[0]).any(axis=0))  # not looked at, or with more digits than so far
+    changing, said = len(left), []
+
+    def settle(coarse: np.ndarray, levels: np.ndarray, words: str) -> None:
+        nonlocal left
+        level[left[coarse]] = levels[coarse]
+        said.append((int(coarse.sum()), words))
+        left = left[~coarse]
+
     for kind, name in ((np.float16, "half"), (np.float32, "single")):
-        with np.errstate(over="ignore"):
-            if everywhere(partial(_in_precision, kind)):
-                level = _ROUNDED * np.spacing(size.astype(kind)).astype(float)
-                return Grain(level, f"it is computed in {name} precision")
+        part = values[:, left]
+        with np.errstate(over="ignore", invalid="ignore"):
+            rounded = part.astype(kind).astype(float)
+            steps = np.spacing(size[left].astype(kind)).astype(float)
+        settle((rounded == part).all(axis=0), _ROUNDED * steps, f"computed in {name} precision")
     for decimals in range(_DECIMALS + 1):
-        if everywhere(partial(np.round, decimals=decimals)):
-            level = np.full(len(none), _ROUNDED * 10.0**-decimals)
-            return Grain(level, f"its values are rounded to {decimals} decimals")
-    return Grain(none, "")
-
-
-def _in_precision(kind: type[np.floating], values: np.ndarray) -> np.ndarray:
-    """Return the values as numbers of this precision hold them."""
-    rounded: np.ndarray = values.astype(kind).astype(float)
-    return rounded
+        part, step = values[:, left], 10.0**-decimals
+        coarse = (np.round(part, decimals) == part).all(axis=0) & (step > _DIGITS * np.spacing(size[left]))
+        settle(coarse, np.full(len(left), _ROUNDED * step), f"rounded to {decimals} decimals")
+    counts = comm.allreduce(np.array([changing, *(many for many, _ in said)]))
+    most = int(counts[1:].argmax())
+    if not counts[1 + most]:
+        return Grain(level, "")
+    whose = "its values are" if 2 * counts[1 + most] > counts[0] else "some of its values are"
+    return Grain(level, f"{whose} {said[most][1]}")

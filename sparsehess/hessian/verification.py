@@ -49,6 +49,9 @@ _SPOILT = 0.1
 # A probe of a single column shows entries, and errors, above this part of the column's largest entry.
 _VISIBLE = 1e-6
 
+# Steps that show whether a variable has any influence, in typical lengths.
+_LONG = 0.1, 1.0
+
 # Variables stepped alone to find out why a check failed.
 PROBES = 32
 
@@ -221,8 +224,8 @@ def _check_hope(hessian: Assembled, error: float) -> None:
         return
     error = max(error, model.largest / entry if entry > 0 else np.inf)
     raise CheckError(
-        f"the Hessian of {hessian.name} is lost in the noise of its gradient: entries err by {error:.0%}, "
-        f"whatever the step; {_noise_sentence(hessian)}"
+        f"the Hessian of {hessian.name} is lost in the noise of its gradient: entries err by "
+        f"{f'{error:.0%}' if error < 10 else 'far more than they are'}, whatever the step; {_noise_sentence(hessian)}"
     )
 
 
@@ -310,6 +313,12 @@ def _reason(hessian: Assembled, evaluations: Evaluations, rows: list[int]) -> st
     restless, stepwise = comm.allreduce(np.array(found, int)).tolist()
     length = comm.allreduce(float(hessian.steps.wanted[own].max(initial=0.0)), op=MPI.MAX)
     said = _noise_sentence(hessian)
+    unmoved = _unmoved(hessian, evaluations, rows)
+    if unmoved is not None:
+        return (
+            f"steps of {length:.1e} of variable {unmoved} change nothing although longer ones do, so x is rounded "
+            "there before it is used"
+        )
     if stuck:
         return (
             f"steps of {length:.1e} change nothing there although longer ones do, so the gradient is rounded, "
@@ -329,6 +338,22 @@ def _reason(hessian: Assembled, evaluations: Evaluations, rows: list[int]) -> st
     return said or (
         "the pattern misses nothing there and the step does not matter, so it is not the gradient of a function"
     )
+
+
+def _unmoved(hessian: Assembled, evaluations: Evaluations, variables: list[int]) -> int | None:
+    """Return which of some variables changes nothing by its step, but by a longer one; None if none. Collective."""
+    layout, comm = hessian.pattern.layout, hessian.pattern.comm
+    for variable in variables:
+        own = np.arange(layout.start, layout.stop) == variable
+        moved = []
+        for steps in (hessian.steps.wanted, *(part * hessian.model.length for part in _LONG)):
+            change = directional(evaluations, np.where(own, steps, 0.0), hessian.steps.scheme)[0]
+            moved.append(comm.allreduce(bool(change.any()), op=MPI.LOR))
+            if moved[0]:
+                break
+        if any(moved) and not moved[0]:
+            return variable
+    return None
 
 
 def _missing_near(
