@@ -14,6 +14,7 @@ from sparsehess.operators.eigen_corrected import SYMMETRY
 from sparsehess.operators.eigenvalues import Eigenvalues, apply_to_eigenvalues
 from sparsehess.operators.matrix_like import is_sparse, mat_of
 from sparsehess.operators.operator import Operator
+from sparsehess.operators.solutions import inverses
 from sparsehess.runtime import PETSc, agreement, aij, communicator, destroy
 from sparsehess.runtime.petsc_matrices import is_assembled
 from sparsehess.runtime.row_layout import Layout, offsets, send_to_owners
@@ -159,14 +160,27 @@ class BlockDiagonal(Operator):
         return Eigenvalues.single(self.comm, np.concatenate(own) if own else np.empty(0))
 
     def _solve(self, b: np.ndarray, shift: float) -> np.ndarray:
-        if self.eigenvalues().singular(shift):
-            raise InputError(f"the matrix with {shift:g} on its diagonal is singular: take another shift")
+        return self._multiplied(b, [1 / (lam + shift) for lam, _ in self._pairs])
+
+    def _least_squares(self, b: np.ndarray, shift: float) -> np.ndarray:
+        shifted = [lam + shift for lam, _ in self._pairs]
+        return self._multiplied(b, [inverses(values, np.abs(values).max(initial=0.0)) for values in shifted])
+
+    @property
+    def solves_directly(self) -> bool:
+        """True: solutions are by eigenvalues. Not collective."""
+        return True
+
+    def _multiplied(self, b: np.ndarray, factors: list[np.ndarray]) -> np.ndarray:
+        """Return the columns of b multiplied by the matrix that has these eigenvalues, block by block."""
         out = np.empty_like(b)
         for j in range(b.shape[1]):
             vector = self._vec(b[:, j])
             self._scatter.scatter(vector, self._here, mode=PETSc.ScatterMode.FORWARD)
             pieces = np.split(self._here.getArray().copy(), self._ends)
-            solved = [Q @ ((Q.T @ y) / (lam + shift)) for (lam, Q), y in zip(self._pairs, pieces, strict=False)]
+            solved = [
+                Q @ (factor * (Q.T @ y)) for (_, Q), factor, y in zip(self._pairs, factors, pieces, strict=False)
+            ]
             self._here.setArray(np.concatenate(solved) if solved else np.empty(0))
             self._scatter.scatter(self._here, vector, mode=PETSc.ScatterMode.REVERSE)
             out[:, j] = vector.getArray()

@@ -159,6 +159,9 @@ class DirectSum(Operator):
     def _solve(self, b: np.ndarray, shift: float) -> np.ndarray:
         return self._each(lambda part, own: part.solve(own, shift), b)
 
+    def _least_squares(self, b: np.ndarray, shift: float) -> np.ndarray:
+        return self._each(lambda part, own: part.solve(own, shift, singular="least-squares"), b)
+
     def function(self, f: Callable[[np.ndarray], np.ndarray]) -> DirectSum:
         """Return f(H), the direct sum of f of the parts, which belong to it.
 

@@ -12,6 +12,7 @@ from sparsehess.operators.eigenvalues import Eigenvalues, apply_to_eigenvalues
 from sparsehess.operators.matrix_like import is_sparse, mat_of
 from sparsehess.operators.matrix_vectors import Grid
 from sparsehess.operators.operator import Operator
+from sparsehess.operators.solutions import inverses
 from sparsehess.operators.tall_skinny_qr import local_array, small_eigh
 from sparsehess.runtime import agreement, communicator, destroy
 from sparsehess.runtime.validation import reals
@@ -197,12 +198,23 @@ class EigenCorrected(Operator):
         return Eigenvalues.single(self.comm, self.s)
 
     def _solve(self, b: np.ndarray, shift: float) -> np.ndarray:
-        if self.eigenvalues().singular(shift):
-            raise InputError(f"the matrix with {shift:g} on its diagonal is singular: take another shift")
-        shifted = self._in_columns + shift
-        return np.stack(
-            [two_sided(self.grid, self.QA, self.QB, column, lambda X: X / shifted) for column in b.T], axis=1
-        )
+        return self._multiplied(b, 1 / (self._in_columns + shift))
+
+    def _least_squares(self, b: np.ndarray, shift: float) -> np.ndarray:
+        largest = self.eigenvalues().map(lambda values: values + shift).largest()
+        return self._multiplied(b, inverses(self._in_columns + shift, largest))
+
+    def _multiplied(self, b: np.ndarray, s: np.ndarray) -> np.ndarray:
+        """Return the columns of b multiplied by the matrix of these eigenvalues, given as local columns."""
+        out = np.empty_like(b)
+        for j in range(b.shape[1]):
+            out[:, j] = two_sided(self.grid, self.QA, self.QB, b[:, j], lambda X: s * X)
+        return out
+
+    @property
+    def solves_directly(self) -> bool:
+        """True: solutions are by eigenvalues. Not collective."""
+        return True
 
     def function(self, f: Callable[[np.ndarray], np.ndarray]) -> EigenCorrected:
         """Return f(H), of the same kind.

@@ -218,6 +218,15 @@ class Kronecker(Operator):
         exact = self._exact
         return super()._solve(b, shift) if exact is None else exact._solve(b, shift)
 
+    def _least_squares(self, b: np.ndarray, shift: float) -> np.ndarray:
+        exact = self._exact
+        return super()._least_squares(b, shift) if exact is None else exact._least_squares(b, shift)
+
+    @property
+    def solves_directly(self) -> bool:
+        """Whether the sum is `diagonalizable`. Collective the first time."""
+        return self.diagonalizable
+
     def function(self, f: Callable[[np.ndarray], np.ndarray]) -> EigenCorrected:
         """Return f(H), with the eigenvectors of this.
 

@@ -20,6 +20,7 @@ from sparsehess.operators.eigenvalues import (
     select_first,
 )
 from sparsehess.operators.operator import Operator
+from sparsehess.operators.solutions import inverses
 from sparsehess.operators.spectrum_bisection import Counts, bisect_spectrum
 from sparsehess.operators.tall_skinny_qr import local_array, small_eigh, sum_over_ranks, tall_qr
 from sparsehess.operators.woodbury import Woodbury, damped_complement
@@ -168,6 +169,7 @@ class LowRankDiagonal(Operator):
         return float(made[drop - 1]) if drop else 0.0
 
     def _changed(self) -> None:
+        self._forget()
         self._kept_core: tuple[np.ndarray, np.ndarray] | None = None
         self._kept_factor: tuple[float, Woodbury] | None = None
         self._kept_counts: Counts | None = None
@@ -313,13 +315,25 @@ class LowRankDiagonal(Operator):
         return self._kept_factor[1]
 
     def _solve(self, b: np.ndarray, shift: float) -> np.ndarray:
+        return self._divided(b, shift, np.reciprocal) if self._uniform else self._factor(shift).solve(b)
+
+    def _least_squares(self, b: np.ndarray, shift: float) -> np.ndarray:
         if not self._uniform:
-            return self._factor(shift).solve(b)
-        if self.eigenvalues().singular(shift):
-            raise InputError(f"D + U C Uᵀ with shift {shift:g} is singular: take another shift")
+            return self._factor(shift).least_squares(b)
+        largest = self.eigenvalues().map(lambda values: values + shift).largest()
+        return self._divided(b, shift, lambda values: inverses(values, largest))
+
+    def _divided(self, b: np.ndarray, shift: float, inverse: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Return b divided by eigenvalues where D is a multiple of the identity."""
         Q, lam = self._core
-        whole, low = len(lam) == self.n, self._ends[0] + shift
-        return damped_complement(self.comm, Q, 1.0 / (low + lam), b, 0.0 if whole else 1.0 / low)
+        low = np.array([self._ends[0] + shift])
+        outside = 0.0 if len(lam) == self.n else float(inverse(low)[0])
+        return damped_complement(self.comm, Q, inverse(low + lam), b, outside)
+
+    @property
+    def solves_directly(self) -> bool:
+        """True: solutions are by Woodbury's formula. Not collective."""
+        return True
 
     def function(self, f: Callable[[np.ndarray], np.ndarray]) -> LowRankDiagonal:
         """Return f(H), of the same kind, where D is a multiple of the identity.

@@ -9,6 +9,7 @@ import numpy as np
 
 from sparsehess.errors import InputError, NotConverged
 from sparsehess.operators.eigenvalues import Eigenvalues, Inertia
+from sparsehess.operators.solutions import System, refusal
 from sparsehess.operators.tall_skinny_qr import local_array
 from sparsehess.runtime import PETSc, communicator, destroy, has_package, readable_errors, require_real
 from sparsehess.runtime.petsc_matrices import is_assembled
@@ -62,7 +63,8 @@ class Operator:
     mat: PETSc.Mat
     layout: Layout
     _anchor: PETSc.Vec | None = None
-    _solver: tuple[float, PETSc.KSP] | None = None
+    _solver: tuple[tuple[float, str], PETSc.KSP] | None = None
+    _system: System | None = None
 
     def __new__(cls, *arguments: object, **named: object) -> Self:
         """Make one where scalars are real. Not collective."""
@@ -225,11 +227,13 @@ class Operator:
 
     # --- what all answer ---
 
-    def solve(self, b: PETSc.Vec | np.ndarray, shift: float = 0.0) -> Any:
+    def solve(self, b: PETSc.Vec | np.ndarray, shift: float = 0.0, *, singular: str = "refuse") -> Any:
         """Return the solution of (H + shift I) x = b.
 
         Collective. Here by an LDLᵀ factorization of an assembled matrix, kept for the next solve with this
-        shift, and by MINRES (Paige, Saunders 1975) of a shell, with the residual checked.
+        shift, and by MINRES (Paige, Saunders 1975) of a shell. Every solution is judged, whichever structure
+        has made it: it is refined, and taken where it leaves no more than 2e-7 of b and the condition of
+        H + shift I is estimated to be at most 4.5e13, as it is or scaled to a diagonal of ones.
 
         Parameters
         ----------
@@ -237,6 +241,11 @@ class Operator:
             Vec, or array (n_local,) or (n_local, m).
         shift
             Added to the diagonal.
+        singular
+            `refuse`, or `least-squares`: return the x of least norm of those with the least residual, which
+            is the solution where there is one alone. From eigenvalues and eigenvectors where the structure
+            tells them, of which those up to 2.2e-14 of the largest are left out; from the null vectors of
+            Woodbury's formula; else by LSQR (Paige, Saunders 1982).
 
         Returns
         -------
@@ -246,19 +255,29 @@ class Operator:
         Raises
         ------
         InputError
-            H + shift I is singular.
+            H + shift I is singular to rounding; the message has its condition.
         NotConverged
-            Iterations did not reach a relative residual of 1e-10.
+            Iterations did not reach a relative residual of 1e-10, or LSQR no least residual.
         """
+        if singular not in ("refuse", "least-squares"):
+            raise InputError(f"singular={singular!r} is neither refuse nor least-squares")
         if not np.isfinite(reals(shift, "the shift")):
             raise InputError(f"the shift {shift} must be finite")
         own = local_array(b, self.layout, "the right-hand side")
-        x = self._solve(own if own.ndim == 2 else own[:, None], float(shift)).reshape(own.shape)
+        system = self._system_of(float(shift))
+        answer = system.solve if singular == "refuse" else system.least_squares
+        x = answer(own if own.ndim == 2 else own[:, None]).reshape(own.shape)
         if not isinstance(b, PETSc.Vec):
             return x
         out = b.duplicate()
         out.setArray(x)
         return out
+
+    def _system_of(self, shift: float) -> System:
+        """Return H + shift I with what is known of it: the last one, if it was for this shift."""
+        if self._system is None or self._system.shift != shift:
+            self._system = System(self, shift)
+        return self._system
 
     def logdet(self, shift: float = 0.0) -> float:
         """Return log |det (H + shift I)|, -inf where it is singular; `inertia` tells the sign.
@@ -294,7 +313,8 @@ class Operator:
     def preconditioner(self, shift: float = 0.0) -> PETSc.PC:
         """Return a PETSc preconditioner that solves with H + shift I. The caller destroys it, before this.
 
-        Collective. For `KSP.setPC`, and through `ST.getKSP` for eigensolvers.
+        Collective. For `KSP.setPC`, and through `ST.getKSP` for eigensolvers. It need not be exact: solutions
+        are neither refined nor judged, but those that are not finite are refused.
         """
         pc = PETSc.PC().create(self.comm)
         pc.setOperators(self.mat)
@@ -321,16 +341,36 @@ class Operator:
 
     # --- where no structure helps ---
 
+    @property
+    def solves_directly(self) -> bool:
+        """Whether solutions are by no iterations: refinement gains digits. Collective the first time."""
+        return self._factorizes
+
     def _solve(self, b: np.ndarray, shift: float) -> np.ndarray:
-        factorized = self._factorizes
-        solver = self._factorized(shift) if factorized else self._iterative(shift)
+        """Return a solution (n_local, m) that nobody has judged, not finite where the system is singular."""
+        if self._factorizes:
+            return self._each_column(self._factorized(shift), b)
+        return self._each_column(self._iterative(shift, "minres"), b, self._check)
+
+    def _least_squares(self, b: np.ndarray, shift: float) -> np.ndarray:
+        """Return the solution of least norm (n_local, m) of those with the least residual."""
+        out, reached = np.zeros_like(b), ~self._system_of(shift).takes(b)  # zero is the least of null vectors
+        solver = self._iterative(shift, "lsqr")
+        out[:, reached] = self._each_column(solver, b[:, reached], self._check_least_squares)
+        return out
+
+    def _each_column(
+        self,
+        solver: PETSc.KSP,
+        b: np.ndarray,
+        check: Callable[[PETSc.KSP, PETSc.Vec, PETSc.Vec], None] = lambda *_: None,
+    ) -> np.ndarray:
         out = np.empty_like(b)
         for j in range(b.shape[1]):
             right, x = self._vec(b[:, j]), self.mat.createVecRight()
             with readable_errors("solving with a structured Hessian"):
                 solver.solve(right, x)
-            if not factorized:
-                self._check(solver, right, x)
+            check(solver, right, x)
             out[:, j] = x.getArray()
             destroy(right, x)
         return out
@@ -353,24 +393,24 @@ class Operator:
             pc.getFactorMatrix().setMumpsIcntl(33, 1)  # the determinant, which costs nothing
             return solver
 
-        solver = self._kept(shift, make)
+        solver = self._kept((shift, "cholesky"), make)
         if solver.getPC().getFactorMatrix().getMumpsInfog(1) < 0:
             self._forget()
-            raise InputError(f"the matrix with {shift:g} on its diagonal is singular: take another shift")
+            raise refusal(shift, np.inf)
         return solver
 
-    def _iterative(self, shift: float) -> PETSc.KSP:
+    def _iterative(self, shift: float, kind: str) -> PETSc.KSP:
         def make() -> PETSc.KSP:
             size = ((self.layout.n_local, self.layout.n),) * 2
             matrix = PETSc.Mat().createPython(size, _Shifted(self.mat, shift), comm=self.comm)
             matrix.setOption(PETSc.Mat.Option.SYMMETRIC, True)
             matrix.setUp()
-            solver = self._new_solver("minres", matrix)
+            solver = self._new_solver(kind, matrix)
             solver.getPC().setType("none")
             solver.setTolerances(rtol=_AIM, atol=0.0, max_it=max(1000, 10 * self.n))
             return solver
 
-        return self._kept(shift, make)
+        return self._kept((shift, kind), make)
 
     def _new_solver(self, kind: str, matrix: PETSc.Mat) -> PETSc.KSP:
         solver = PETSc.KSP().create(self.comm)
@@ -379,18 +419,23 @@ class Operator:
         destroy(matrix)  # the solver holds it
         return solver
 
-    def _kept(self, shift: float, make: Callable[[], PETSc.KSP]) -> PETSc.KSP:
-        """Return the solver for a shift: the last one, if it was for this shift."""
-        if self._solver is not None and self._solver[0] == shift:
+    def _kept(self, which: tuple[float, str], make: Callable[[], PETSc.KSP]) -> PETSc.KSP:
+        """Return the solver of a kind for a shift: the last one, if it was that."""
+        if self._solver is not None and self._solver[0] == which:
             return self._solver[1]
-        self._forget()
+        self._forget_solver()
         solver = make()
-        self._solver = shift, solver
+        self._solver = which, solver
         with readable_errors("factorizing a structured Hessian"):
             solver.setUp()
         return solver
 
     def _forget(self) -> None:
+        """Forget what has been made of a matrix that is another now. Collective."""
+        self._forget_solver()
+        self._system = None
+
+    def _forget_solver(self) -> None:
         if self._solver is not None:
             destroy(self._solver[1])
         self._solver = None
@@ -404,8 +449,21 @@ class Operator:
         if not error <= _ACCEPT * size:
             raise NotConverged(
                 f"MINRES reached a relative residual of {error / size:.1e} in {solver.getIterationNumber()} "
-                "steps; a larger shift, or an assembled matrix, would help"
+                f"steps; the condition is at least {self._shown_condition(solver, right, x):.0e}: a larger shift, "
+                'an assembled matrix, or singular="least-squares" would help'
             )
+
+    def _check_least_squares(self, solver: PETSc.KSP, right: PETSc.Vec, x: PETSc.Vec) -> None:
+        if solver.getConvergedReason() <= 0:
+            raise NotConverged(
+                f"LSQR found no least residual in {solver.getIterationNumber()} steps; the condition beside null "
+                f"vectors is at least {self._shown_condition(solver, right, x):.0e}: a structure that tells its "
+                "eigenvectors, or a shift, would help"
+            )
+
+    def _shown_condition(self, solver: PETSc.KSP, right: PETSc.Vec, x: PETSc.Vec) -> float:
+        shift = self._solver[0][0] if self._solver else 0.0
+        return self._system_of(shift).condition_of(x.getArray()[:, None], right.getArray()[:, None])
 
     def _vec(self, array: np.ndarray) -> PETSc.Vec:
         vector = self.mat.createVecRight()
@@ -449,6 +507,10 @@ class _Solves:
         self._owner, self._shift = owner, shift
 
     def apply(self, pc: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
-        y.setArray(self._owner.solve(x.getArray(readonly=True), self._shift))
+        with np.errstate(all="ignore"):
+            solved = self._owner._solve(x.getArray(readonly=True)[:, None].copy(), self._shift)
+        if self._owner.comm.allreduce(int(not np.isfinite(solved).all())):
+            raise refusal(self._shift, np.inf)
+        y.setArray(solved)
 
     applyTranspose = apply

@@ -11,8 +11,9 @@ from mpi4py import MPI
 
 import numpy as np
 
-from sparsehess.errors import InputError
-from sparsehess.operators.tall_skinny_qr import inner_products, small_eigh, sum_over_ranks, tall_qr
+from sparsehess.operators.solutions import ROUNDING
+from sparsehess.operators.tall_skinny_qr import inner_products, small_eigh, tall_qr
+from sparsehess.runtime import on_root
 
 _EPS = np.finfo(float).eps
 
@@ -22,8 +23,8 @@ _SMALL = 1e-8
 # More of them than the rank are moved, up to so many more.
 _MORE = 32
 
-# Steps of refinement at most; each gains what the last has lost.
-_STEPS = 3
+# Null vectors are looked for among eigenvectors of the small problem below this part of its size.
+_NEAR = 1e-6
 
 
 @dataclass(eq=False)
@@ -108,23 +109,10 @@ class Woodbury:
         return large + float(np.log(np.abs(small)).sum())
 
     def solve(self, b: np.ndarray) -> np.ndarray:
-        """Return x (n_local, m) for b (n_local, m).
+        """Return x (n_local, m) for b (n_local, m), neither refined nor judged.
 
-        Collective.
+        Collective. Not finite, or of no use, where the matrix is singular.
         """
-        if self.singular:
-            raise InputError("D + U C Uᵀ with this shift is singular: take another shift")
-        x, best = self._apply(b), np.inf
-        for _ in range(_STEPS):
-            rest = b - self.d[:, None] * x - self.Q @ (self.lam[:, None] * inner_products(self.comm, self.Q, x))
-            error = float(np.sqrt(sum_over_ranks(self.comm, np.square(rest).sum(axis=0)).max(initial=0.0)))
-            if not 0 < error < 0.5 * best:
-                break
-            best = error
-            x = x + self._apply(rest)
-        return x
-
-    def _apply(self, b: np.ndarray) -> np.ndarray:
         y = b / self._root[:, None]
         if self._capacitance is None:
             y = damped_complement(self.comm, self._V, 1.0 / (1.0 + self.theta), y, 1.0)
@@ -133,6 +121,56 @@ class Woodbury:
             t = inner_products(self.comm, self._V, J * y) / self.theta[:, None]
             y = J * (y - self._V @ t)
         return y / self._root[:, None]
+
+    def least_squares(self, b: np.ndarray) -> np.ndarray:
+        """Return the x (n_local, m) of least norm of those that leave the least of b (n_local, m).
+
+        Collective. Null vectors are known: with zeros of D, more than the rank, all vectors of those entries that
+        are orthogonal to Q; and W z or |D|^(-1/2) V z of what is zero in the small problem. A multiple of the
+        projection on them makes the matrix regular, and is of low rank beside a diagonal too.
+        """
+        comm = self.comm
+        if self._deficient:
+            zeros = np.abs(self.d) <= _EPS * self.scale
+            basis, _ = tall_qr(comm, self.Q[zeros])
+            inside = np.zeros((len(self.d), basis.shape[1]))
+            inside[zeros] = basis
+            there = np.where(zeros[:, None], b, 0.0)
+            outside = there - inside @ inner_products(comm, inside, there)
+            lam = np.concatenate([self.lam, np.full(basis.shape[1], -self.scale)])
+            d = self.d + self.scale * zeros
+            return Woodbury(comm, d, np.concatenate([self.Q, inside], axis=1), lam).least_squares(b - outside)
+        N = self._null_vectors()
+        if not N.shape[1]:
+            return self.solve(b)
+        x = self._lifted(N).solve(b - N @ inner_products(comm, N, b))
+        return x - N @ inner_products(comm, N, x)
+
+    def _lifted(self, N: np.ndarray) -> Woodbury:
+        """Return the matrix with a multiple of N Nᵀ added."""
+        lam = np.concatenate([self.lam, np.full(N.shape[1], self.scale)])
+        return Woodbury(self.comm, self.d, np.concatenate([self.Q, N], axis=1), lam)
+
+    def _product(self, x: np.ndarray) -> np.ndarray:
+        return self.d[:, None] * x + self.Q @ (self.lam[:, None] * inner_products(self.comm, self.Q, x))
+
+    def _null_vectors(self) -> np.ndarray:
+        """Return an orthonormal basis (n_local, k) of what the matrix takes to rounding.
+
+        Rough ones N are refined: of A + σ N Nᵀ, which is regular, A x = 0 makes x a solution for a vector of N.
+        """
+        comm = self.comm
+        small = self.theta + 1.0 if self._capacitance is None else self.theta
+        near = np.abs(small) <= _NEAR * np.abs(small).max(initial=1.0)
+        V = self._V[:, near] if self._capacitance is None else self._capacitance[:, None] * self._V[:, near]
+        rough, _ = tall_qr(comm, V / self._root[:, None])
+        lifted = self._lifted(rough)
+        exact = lifted.solve(rough)
+        exact += lifted.solve(rough - lifted._product(exact))
+        basis, _ = tall_qr(comm, exact)
+        _, R = tall_qr(comm, self._product(basis))
+        _, sizes, Z = on_root(comm, np.linalg.svd, R)
+        return basis @ Z[sizes <= ROUNDING * self.scale].T
 
 
 def damped_complement(

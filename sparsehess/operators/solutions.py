@@ -1,0 +1,255 @@
+"""Whether (H + shift I) x = b has been solved: refinement, and the residual and the condition that decide.
+
+Every `Operator.solve` ends here, whichever structure has made the solution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+from mpi4py import MPI
+
+import numpy as np
+
+from sparsehess.errors import InputError
+from sparsehess.operators.tall_skinny_qr import sum_over_ranks
+from sparsehess.runtime.random_numbers import draw_uniform
+
+if TYPE_CHECKING:
+    from sparsehess.runtime.row_layout import Layout
+
+    Map = Callable[[np.ndarray], np.ndarray]
+
+_EPS = float(np.finfo(float).eps)
+
+# A solution is one where what is left of the right-hand side is no more than this part of it.
+ACCEPTED = 2e-7
+
+# Below this part of the largest an eigenvalue is what rounding leaves of zero, on whatever number of ranks:
+# solutions are not unique, and least squares leaves its eigenvector out.
+ROUNDING = 100 * _EPS
+
+# Steps of refinement at most; each gains what the last has lost. A residual of so many roundings needs none.
+_STEPS, _DONE = 3, 8 * _EPS
+
+# Steps of the power method for the two norms of a condition number: a factor of two is near enough for the larger
+# one, and of a nearly singular matrix the other one is there after two.
+_FORTH, _BACK = 8, 3
+
+# Seed of the vectors that conditions are estimated with.
+_SEED = 29
+
+
+class Solver(Protocol):
+    """What is judged: an `Operator`, as far as that matters here. Collective to use."""
+
+    layout: Layout
+
+    @property
+    def solves_directly(self) -> bool:
+        """Whether solutions are by no iterations."""
+
+    def product(self, vector: np.ndarray, /) -> np.ndarray:
+        """Return H v (n_local,)."""
+
+    def diagonal(self) -> np.ndarray:
+        """Return the diagonal (n_local,)."""
+
+    def _solve(self, b: np.ndarray, shift: float) -> np.ndarray: ...
+
+    def _least_squares(self, b: np.ndarray, shift: float) -> np.ndarray: ...
+
+
+class System:
+    """H + shift I, with what is needed to judge solutions; its norms are kept for the next one.
+
+    *Collective* to make and to use. A system is judged twice, as it is and scaled to a diagonal of ones, and the
+    better verdict holds: neither the units of variables nor zeros on the diagonal make a system singular.
+
+    Parameters
+    ----------
+    operator
+        H, which lives longer.
+    shift
+        Added to the diagonal.
+    """
+
+    def __init__(self, operator: Solver, shift: float):
+        self._operator, self.shift = operator, shift
+
+    @property
+    def _layout(self) -> Layout:
+        return self._operator.layout
+
+    def product(self, x: np.ndarray) -> np.ndarray:
+        """Return (H + shift I) x (n_local, m).
+
+        Collective.
+        """
+        out = self.shift * x
+        for j in range(x.shape[1]):
+            out[:, j] += self._operator.product(np.ascontiguousarray(x[:, j]))
+        return out
+
+    # --- solutions ---
+
+    def solve(self, b: np.ndarray) -> np.ndarray:
+        """Return the solution x (n_local, m), refined where the operator solves directly.
+
+        Collective.
+
+        Raises
+        ------
+        InputError
+            The system is singular to rounding: the refined residual or the condition say so.
+        """
+        with np.errstate(all="ignore"):  # what is not finite has no residual that passes
+            x = self._operator._solve(b, self.shift)
+            rest = b - self.product(x)
+            for _ in range(_STEPS if self._operator.solves_directly else 0):
+                worst = self._residual(rest, b)
+                if not _DONE < worst < np.inf:
+                    break
+                better = x + self._operator._solve(rest, self.shift)
+                left = b - self.product(better)
+                if not self._residual(left, b) < worst:
+                    break
+                x, rest = better, left
+            worst = self._residual(rest, b)
+            condition = self._condition if self._operator.solves_directly else 0.0
+            if not (worst <= ACCEPTED and condition <= 1 / ROUNDING):
+                raise refusal(self.shift, condition or self.condition_of(x, b), worst)
+        return x
+
+    def least_squares(self, b: np.ndarray) -> np.ndarray:
+        """Return the x (n_local, m) of least norm of those that leave the least residual.
+
+        Collective.
+
+        Raises
+        ------
+        InputError
+            What the operator has found leaves more.
+        """
+        with np.errstate(all="ignore"):
+            x, right = self._operator._least_squares(b, self.shift), self._lengths(self.product(b))
+            floor = ROUNDING * self._size * self._lengths(b)
+            allowed = ACCEPTED * right + floor
+            rest = b - self.product(x)
+            left = self._lengths(self.product(rest))
+            for _ in range(_STEPS if self._operator.solves_directly else 0):
+                if (left <= floor).all():
+                    break
+                better = x + self._operator._least_squares(rest, self.shift)
+                rest = b - self.product(better)
+                now = self._lengths(self.product(rest))
+                if not (np.max(now, initial=0.0) < np.max(left, initial=0.0)):
+                    break
+                x, left = better, now
+            if not (left <= allowed).all():
+                worst = float(np.max(left / right, initial=0.0))
+                raise InputError(
+                    f"the least-squares solution with {self.shift:g} on the diagonal leaves {worst:.1e} of the "
+                    f"gradient of its residual, more than {ACCEPTED:g}: eigenvalues just above rounding keep it "
+                    "from being found; take another shift"
+                )
+        return x
+
+    def takes(self, b: np.ndarray) -> np.ndarray:
+        """Return which columns (m,) are null vectors to rounding.
+
+        Collective.
+        """
+        return self._lengths(self.product(b)) <= ROUNDING * self._size * self._lengths(b)
+
+    def condition_of(self, x: np.ndarray, b: np.ndarray) -> float:
+        """Return what a solution shows of the condition, which is no less.
+
+        Collective.
+        """
+        with np.errstate(all="ignore"):
+            return float(np.max(self._size * self._lengths(x) / self._lengths(b), initial=1.0))
+
+    def _residual(self, rest: np.ndarray, b: np.ndarray) -> float:
+        """Return which part of b is left, at the worst column; NaN where that is no number."""
+        parts = []
+        for weights in (np.ones(len(b)), self._weights):
+            left, size = (self._lengths(weights[:, None] * one) for one in (rest, b))
+            parts.append(np.where((left == 0) & (size == 0), 0.0, left / size))
+        return float(np.max(np.minimum(*parts), initial=0.0))
+
+    # --- norms ---
+
+    @cached_property
+    def _weights(self) -> np.ndarray:
+        """What scales the diagonal to ones, (n_local,), where it is not zero."""
+        if not self._operator.solves_directly:
+            return np.ones(self._layout.n_local)
+        diagonal = np.abs(self._operator.diagonal() + self.shift)
+        largest = self._layout.comm.allreduce(float(diagonal.max(initial=0.0)), op=MPI.MAX)
+        return 1 / np.sqrt(np.where(diagonal > 0, diagonal, largest or 1.0))
+
+    @cached_property
+    def _size(self) -> float:
+        return self._power(self.product, _FORTH)
+
+    @cached_property
+    def _condition(self) -> float:
+        """The condition, as it is and scaled, whichever is less; infinite where that is no number."""
+        with np.errstate(all="ignore"):
+            found = self._size * self._power(self._inverse, _BACK)
+            if not found <= 1 / ROUNDING:
+                W = self._weights[:, None]
+                forth = self._power(lambda x: W * self.product(W * x), _FORTH)
+                back = self._power(lambda x: self._inverse(x / W) / W, _BACK)
+                found = float(np.fmin(found, forth * back))
+        return np.inf if np.isnan(found) else found
+
+    def _inverse(self, b: np.ndarray) -> np.ndarray:
+        return self._operator._solve(b, self.shift)
+
+    def _power(self, apply: Map, steps: int) -> float:
+        """Return a norm of a symmetric map by the power method, from below."""
+        v = draw_uniform(self._layout, _SEED)[:, None]
+        size = 1.0
+        for _ in range(steps):
+            v = apply(v / self._lengths(v))
+            size = float(self._lengths(v)[0])
+            if not 0 < size < np.inf:
+                break
+        return size
+
+    def _lengths(self, columns: np.ndarray) -> np.ndarray:
+        """Return the length of each column (m,), on every rank, without overflow."""
+        comm = self._layout.comm
+        largest = np.empty(columns.shape[1])
+        comm.Allreduce(np.abs(columns).max(axis=0, initial=0.0), largest, op=MPI.MAX)
+        finite = sum_over_ranks(comm, (~np.isfinite(columns)).sum(axis=0).astype(np.float64)) == 0
+        scale = np.where((largest > 0) & finite, largest, 1.0)
+        lengths = scale * np.sqrt(sum_over_ranks(comm, np.square(columns / scale).sum(axis=0)))
+        return np.where(finite, lengths, np.nan)
+
+
+def refusal(shift: float, condition: float, residual: float | None = None) -> InputError:
+    """Return what says that a system is singular to rounding, and what helps.
+
+    Not collective.
+    """
+    large = f"is about {condition:.0e}" if np.isfinite(condition) else f"is more than {1 / _EPS:.0e}"
+    left = "" if residual is None else f", and the refined solution leaves {residual:.1e} of the right-hand side"
+    return InputError(
+        f"the matrix with {shift:g} on its diagonal is singular to rounding: its condition {large}{left} (up to "
+        f'{1 / ROUNDING:.0e} and {ACCEPTED:g} are taken); take another shift, or singular="least-squares" for '
+        "the solution of least norm"
+    )
+
+
+def inverses(values: np.ndarray, largest: float) -> np.ndarray:
+    """Return 1 / λ of eigenvalues for least squares: 0 of those that are rounding beside the largest.
+
+    Not collective.
+    """
+    kept = np.abs(values) > ROUNDING * largest
+    return np.where(kept, 1 / np.where(kept, values, 1.0), 0.0)
