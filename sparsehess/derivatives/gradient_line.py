@@ -17,13 +17,13 @@ import numpy as np
 from sparsehess.derivatives.evaluations import Evaluations
 from sparsehess.derivatives.grain import Grain, find_grain
 from sparsehess.derivatives.scales import Scales
-from sparsehess.errors import CheckError
+from sparsehess.errors import CheckError, InputError
 from sparsehess.runtime.random_numbers import draw_signed
 
 _SEED = 20110309
 
-# Near points to each side of x.
-_HALF = 2
+# Where the near points lie, in their distance.
+_TO_BOTH, _TO_ONE_SIDE = (-2, -1, 0, 1, 2), (0, 1, 2, 3, 4)
 
 # Distance of neighbouring near points, in typical lengths; the far ones' at least and at most, and in those.
 NEAR = 1e-5
@@ -41,14 +41,14 @@ _BENT, _UNEQUAL = 0.5, 0.3
 
 # More noise than this part of a component's change in a typical length may be a function on a shorter one. At a
 # distance of so many typical lengths, and of this part of x, that changes less than this part of the noise.
-NOISY, _TINY, _BESIDE, _STILL = 1e-9, 1e-11, 1e-6, 1e-3
+NOISY, _TINY, _BESIDE, _STILL = 1e-11, 1e-11, 1e-6, 1e-3
 _FARTHER = 1e3
 
 # Differences of two orders agree on the noise if they say no more than this many times as much.
 _AGREE = 10.0
 
-# Squares of values below this one are numbers.
-_HUGE = 1e140
+# Squares of values between these are numbers.
+_TINIEST, _HUGE = 1e-120, 1e120
 
 # The mean of log |z| for a normal z.
 _MEAN_LOG = -0.635
@@ -61,6 +61,8 @@ _LEAST = 0.1 * float(np.finfo(float).eps)
 class Line:
     """Gradients at five points very near x, x among them, and at two that are farther.
 
+    They lie to both sides of x; where a variable is at a bound, all to one side.
+
     Attributes
     ----------
     comm, n
@@ -69,8 +71,10 @@ class Line:
         Distances in typical lengths, and the root mean square of the direction in them.
     table
         (5, n_local) gradients at the near points.
-    ahead, behind
-        (n_local,) gradients at the far points.
+    here
+        (n_local,) gradient at x.
+    ahead, middle, behind
+        (n_local,) gradients at the far points and x, in the order in which they lie on the line.
     change
         (n_local,) by how much a component changes up to far points: those of this line, or also of another one.
     """
@@ -81,7 +85,9 @@ class Line:
     far: float
     spread: float
     table: np.ndarray
+    here: np.ndarray
     ahead: np.ndarray
+    middle: np.ndarray
     behind: np.ndarray
     change: np.ndarray
 
@@ -106,28 +112,33 @@ class Line:
             The gradient is not finite, or too large, or the user's function raised.
         """
         layout, comm, x = evaluations.layout, evaluations.comm, evaluations.x
-        shape = draw_signed(layout, _SEED) * (scales.room > 0)
-        step = scales.inside(near * shape * scales.length)
+        inward, room = scales.inward
+        one_sided = bool(comm.allreduce(bool(inward.any()), op=MPI.LOR))
+        offsets = _TO_ONE_SIDE if one_sided else _TO_BOTH
+        shape = draw_signed(layout, _SEED)
+        shape = np.where(inward == 0, shape, inward * np.abs(shape))
+        farthest = 0.25 * room  # of two steps
+        step = np.clip(near * shape * scales.length, -0.5 * farthest, 0.5 * farthest)
         # Exact in floating point: where the points are not is no noise of the function.
-        grain = np.spacing(np.abs(x) + _HALF * np.abs(step))
+        grain = np.spacing(np.abs(x) + len(offsets) * np.abs(step))
         step = np.rint(step / grain) * grain
-        places = [k for k in range(-_HALF, _HALF + 1) if k or here is None]
-        table = evaluations.gradients([x + k * step for k in places])
+        table = evaluations.gradients([x + k * step for k in offsets if k or here is None])
         if here is not None:
-            table = np.insert(table, _HALF, here, axis=0)
+            table = np.insert(table, offsets.index(0), here, axis=0)
         # As far as the noise asks for, the mean of the logarithms telling of rows in any units.
-        changes = np.abs(table[-1] - table[0]) / (2 * _HALF)
-        mean = geometric_mean(changes, comm)
+        mean = geometric_mean(np.abs(table[-1] - table[0]) / (len(offsets) - 1), comm)
         noise = geometric_mean(_noise_of(table), comm) / (mean or np.inf) * near
         far = max(min(max(_FAR[0], 10 * np.sqrt(noise)), _FAR[1]), _APART * near) if mean else _FARTHEST
-        way = scales.inside(far * shape * scales.length)
-        ahead, behind = evaluations.gradients([x + way, x - way])
-        largest = max(float(np.abs(values).max(initial=0.0)) for values in (table, ahead, behind))
-        if not comm.allreduce(largest, op=MPI.MAX) < _HUGE:
-            raise CheckError(f"the gradient of {evaluations.objective.name} overflows beside x")
+        way = np.clip(far * shape * scales.length, -farthest, farthest)
+        here = table[offsets.index(0)]
+        if one_sided:
+            behind, (middle, ahead) = here, evaluations.gradients([x + way, x + 2 * way])
+        else:
+            middle, (behind, ahead) = here, evaluations.gradients([x - way, x + way])
+        _check_size(evaluations, here, table, ahead, middle, behind)
         spread = float(np.sqrt(comm.allreduce(float(shape @ shape)) / max(layout.n, 1)))
         change = np.abs(0.5 * (ahead - behind))
-        return cls(comm, layout.n, near, far, spread, table, ahead, behind, change)
+        return cls(comm, layout.n, near, far, spread, table, here, ahead, middle, behind, change)
 
     def beside(self, evaluations: Evaluations, scales: Scales) -> Line:
         """Return the line with changes up to the far points of another one as well.
@@ -157,20 +168,19 @@ class Line:
             return noisy
         part = np.where(x != 0, _BESIDE * np.abs(x), np.inf)
         step = np.maximum(np.minimum(_TINY * scales.length, part), 4 * np.spacing(np.abs(x)))
-        step *= draw_signed(evaluations.layout, _SEED)
+        inward, room = scales.inward
+        sign = draw_signed(evaluations.layout, _SEED)
+        step = np.where(inward == 0, step * sign, step * inward)
         found = np.zeros(len(x), bool)
         for times in (1.0, _FARTHER):  # where rounding hides the change
-            change = np.abs(evaluations.gradients([x + scales.inside(times * step)])[0] - self.here)
+            change = np.abs(
+                evaluations.gradients([x + np.clip(times * step, -0.5 * room, 0.5 * room)])[0] - self.here
+            )
             found |= noisy & (change > 0) & (change < _STILL * self.own)
             hidden = noisy & (change == 0)
             if not self.comm.allreduce(bool(hidden.any()), op=MPI.LOR):
                 break
         return found
-
-    @property
-    def here(self) -> np.ndarray:
-        """(n_local,) the gradient at x."""
-        return self.table[_HALF]
 
     @cached_property
     def own(self) -> np.ndarray:
@@ -180,7 +190,7 @@ class Line:
     @cached_property
     def grain(self) -> Grain:
         """Rounding that the values show. Collective the first time."""
-        return find_grain(np.vstack([self.table, self.ahead, self.behind]), self.comm)
+        return find_grain(np.vstack([self.table, self.ahead, self.middle, self.behind]), self.comm)
 
     @cached_property
     def level(self) -> np.ndarray:
@@ -230,12 +240,12 @@ class Line:
     @cached_property
     def second(self) -> np.ndarray:
         """(n_local,) second difference over the far points."""
-        return self.ahead - 2 * self.here + self.behind
+        return self.ahead - 2 * self.middle + self.behind
 
     @cached_property
     def slopes(self) -> tuple[np.ndarray, np.ndarray]:
         """(near, far) changes (n_local,) of the gradient over one typical length, along the line."""
-        return (self.table[-1] - self.table[0]) / (2 * _HALF * self.near), self.first / self.far
+        return (self.table[-1] - self.table[0]) / ((len(self.table) - 1) * self.near), self.first / self.far
 
     @cached_property
     def bend(self) -> np.ndarray:
@@ -271,7 +281,7 @@ class Line:
     @property
     def _blur(self) -> np.ndarray:
         """(n_local,) what noise makes of the near slopes."""
-        return _SURE * self.level / (2 * _HALF * self.near)
+        return _SURE * self.level / ((len(self.table) - 1) * self.near)
 
     @property
     def _still(self) -> np.ndarray:
@@ -289,6 +299,17 @@ class Line:
         sums = np.array([expected.sum(), (expected & still).sum()])
         self.comm.Allreduce(MPI.IN_PLACE, sums)
         return bool(2 * sums[1] > sums[0])
+
+
+def _check_size(evaluations: Evaluations, here: np.ndarray, *others: np.ndarray) -> None:
+    """Raise where values are too large or too small for their squares to be numbers. Collective."""
+    comm, name = evaluations.comm, evaluations.objective.name
+    own = [float(np.abs(values).max(initial=0.0)) for values in (here, *others)]
+    largest = comm.allreduce(np.array(own), op=MPI.MAX)
+    if largest[0] > _HUGE or 0 < largest.max() < _TINIEST:
+        raise InputError(f"the gradient of {name} is of the size {largest.max():.0e}: choose other units for it")
+    if not largest.max() < _HUGE:
+        raise CheckError(f"the gradient of {name} overflows beside x")
 
 
 def _pair(

@@ -16,7 +16,7 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.derivatives.evaluations import Evaluations
-from sparsehess.derivatives.gradient_line import NEAR, NOISY, Line
+from sparsehess.derivatives.gradient_line import NEAR, Line
 from sparsehess.derivatives.scales import Scales
 from sparsehess.errors import CheckError, EvaluationError
 from sparsehess.runtime import agreement
@@ -35,6 +35,9 @@ _ROUNDED = 1e-15
 
 # Lengths are no less than so many spacings of floating-point numbers.
 _SPACINGS = 1e6
+
+# There this part of a component's change is noise that comes from the digits of x.
+_COARSE = 1e-9
 
 # No steps are made for less noise than rounding makes, though sums may be exact by chance; and curvature is not
 # trusted to last longer than this many typical lengths.
@@ -125,8 +128,7 @@ def estimate_noise(evaluations: Evaluations, scales: Scales) -> Noise:
         The gradient is not finite, or the user's function raised, at x or however near to it.
     """
     cite("noise")
-    told = scales.length
-    scales = replace(scales, length=np.maximum(told, _SPACINGS * np.spacing(np.abs(scales.x))))
+    scales = replace(scales, length=np.maximum(scales.length, _SPACINGS * np.spacing(np.abs(scales.x))))
     beside = (scales.room > 0) & (scales.room < scales.length)
     free, scales = scales.length, replace(scales, length=np.where(beside, scales.room, scales.length))
     line, scales = _first_line(evaluations, scales)
@@ -139,20 +141,20 @@ def estimate_noise(evaluations: Evaluations, scales: Scales) -> Noise:
         scales = replace(scales, length=np.where(beside, free, scales.length))
     noise = _describe(evaluations, scales, line, flat)
     with agreement(evaluations.comm):
-        _check_digits(evaluations, told, scales.length, noise)
+        _check_digits(evaluations, noise)
     return noise
 
 
-def _check_digits(evaluations: Evaluations, told: np.ndarray, length: np.ndarray, noise: Noise) -> None:
+def _check_digits(evaluations: Evaluations, noise: Noise) -> None:
     """Raise CheckError where x has too few digits for its typical lengths, and that shows. Not collective."""
-    coarse = (length > told) & (length <= _SPACINGS * np.spacing(np.abs(evaluations.x)))
-    worst = np.flatnonzero(coarse & (noise.relative > NOISY))
+    coarse = noise.length <= _SPACINGS * np.spacing(np.abs(evaluations.x))
+    worst = np.flatnonzero(coarse & (noise.relative > _COARSE))
     if len(worst):
         i, x = worst[0], evaluations.x[worst[0]]
         raise CheckError(
             f"variable {evaluations.layout.start + i} of {evaluations.objective.name} is {x:g}, where double "
-            f"precision steps by {np.spacing(abs(x)):.1e}: too coarse for its typical length of {told[i]:.1e}, and "
-            "the gradient shows it; shift or scale the variable"
+            f"precision steps by {np.spacing(abs(x)):.1e}: too coarse for the distance over which the gradient "
+            "changes; shift or scale the variable, or tell typical_x"
         )
 
 

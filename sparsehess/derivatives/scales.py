@@ -55,6 +55,15 @@ class Scales:
         """(n_local,) distance to the nearer bound of each variable."""
         return np.minimum(self.upper - self.x, self.x - self.lower)
 
+    @property
+    def inward(self) -> tuple[np.ndarray, np.ndarray]:
+        """(signs, room) (n_local,): of variables at a bound the side that is free, else 0; how far they may move."""
+        up, down = self.upper - self.x, self.x - self.lower
+        beside = np.minimum(up, down) <= 0
+        return np.where(beside, np.where(up > down, 1.0, -1.0), 0.0), np.where(
+            beside, np.maximum(up, down), self.room
+        )
+
     def inside(self, steps: np.ndarray) -> np.ndarray:
         """Return steps (n_local,) to both sides that go at most half of the way to a bound. Not collective."""
         return np.clip(steps, -0.5 * self.room, 0.5 * self.room)

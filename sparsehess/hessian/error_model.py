@@ -31,6 +31,8 @@ class ErrorModel:
         (n_local,) what finite steps leave out of each column, relative to it.
     of_product
         (n_local,) what noise makes of the difference of ours and a fresh product along the direction of the check.
+    share
+        (n_local,) how much of its variance is that of our product.
     left_of_product
         (n_local,) what finite steps leave out of each variable's part of the fresh product, relative to it.
     squares
@@ -46,6 +48,7 @@ class ErrorModel:
     largest: float
     left: np.ndarray
     of_product: np.ndarray
+    share: np.ndarray
     left_of_product: np.ndarray
     squares: np.ndarray
     slope: np.ndarray
@@ -76,7 +79,7 @@ class ErrorModel:
         squares = _row_sums(plan, along) / np.diff(pattern.indptr)
         if noise is None:
             none = np.zeros(pattern.layout.n_local)
-            return cls(plan, 0.0, 0.0, none, none, none, squares, none, length)
+            return cls(plan, 0.0, 0.0, none, none, none + 1.0, none, squares, none, length)
         variance, of_check = (
             noise.level**2 * sum(weight**2 for _, weight in kind.nodes) for kind in (steps, check)
         )
@@ -85,8 +88,9 @@ class ErrorModel:
             plan,
             float(np.sqrt(total)),
             float(np.sqrt(largest)),
-            truncation(steps, length, noise),
+            np.where(noise.moves > 0, truncation(steps, length, noise), 1.0),  # what does not change is all error
             np.sqrt(of_check + rows),
+            np.divide(rows, of_check + rows, out=np.ones_like(rows), where=of_check + rows > 0),
             truncation(check, length, noise),
             squares,
             noise.slope,
@@ -134,9 +138,10 @@ class ErrorModel:
     def frobenius(self, error: np.ndarray) -> float:
         """Return the norm of the error of the matrix that shows as this error of a product. Collective.
 
-        For an error E and random signs, the mean of (E v)_i² is Σ_j E_ij² v_j² (Hutchinson 1990).
+        For an error E and random signs, the mean of (E v)_i² is Σ_j E_ij² v_j² (Hutchinson 1990). Of the noise that
+        has made it, a share is that of the fresh product.
         """
-        part = np.divide(error**2, self.squares, out=np.zeros_like(error), where=self.squares > 0)
+        part = np.divide(self.share * error**2, self.squares, out=np.zeros_like(error), where=self.squares > 0)
         return float(np.sqrt(self.plan.pattern.comm.allreduce(float(part.sum()))))
 
 

@@ -207,7 +207,7 @@ def _shown_error(hessian: Assembled, check: _ProductCheck) -> float:
     rows = model.independent(check.error)
     sure = 1.0 + _FEW / np.sqrt(rows)
     if not norm > 0:
-        return 0.0 if comm.allreduce(float(check.error.max(initial=0.0)), op=MPI.MAX) == 0.0 else np.inf
+        return float(comm.allreduce(bool(check.error.any()), op=MPI.LOR))
     seen = sure * model.frobenius(check.error) / norm
     return float(max(seen, sure * known if rows < _MANY else 0.0, EPS))
 
@@ -218,14 +218,15 @@ def _check_hope(hessian: Assembled, error: float) -> None:
     if noise is None:
         return
     entry, scale = hessian.recovered.largest, model.scale
-    if error * hessian.norm <= _HOPELESS * max(hessian.norm, scale) and model.largest <= _SPOILT * max(
-        entry, scale
-    ):
+    whole = error * hessian.norm <= _HOPELESS * max(hessian.norm, scale)
+    if whole and model.largest <= _SPOILT * max(entry, scale):
         return
     error = max(error, model.largest / entry if entry > 0 else np.inf)
+    how = f"{error:.0%}" if error < 10 else "far more than they are"
+    said = _noise_sentence(hessian)
     raise CheckError(
-        f"the Hessian of {hessian.name} is lost in the noise of its gradient: entries err by "
-        f"{f'{error:.0%}' if error < 10 else 'far more than they are'}, whatever the step; {_noise_sentence(hessian)}"
+        f"the Hessian of {hessian.name} is lost in the noise of its gradient: entries err by {how}, whatever the step"
+        + (f"; {said}" if said else "")
     )
 
 

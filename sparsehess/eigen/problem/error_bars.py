@@ -67,14 +67,13 @@ def error_bars(problem: EigenProblem, values: np.ndarray, vectors: list[PETSc.Ve
         return ErrorBars(None, None, (np.abs(values) <= rounding) & ~lost, roundings, lost)
     if known is None:
         errors, norm = relative * rows, None
-        zero = np.abs(values) <= np.maximum(rounding, _ERRORS * errors)
     else:
         errors = np.array([known.of_quotient(np.abs(one.getArray(readonly=True))) for one in vectors])
         norm = known.norm
         errors = errors * _crowding(values, errors)
-        zero = np.abs(values) <= np.maximum(rounding, errors)
     bound = None if norm is None else _weyl(problem, norm)
     errors = errors if bound is None else np.minimum(errors, bound)
+    zero = np.abs(values) <= np.maximum(rounding, errors if known is not None else _ERRORS * errors)
     return ErrorBars(errors, bound, zero & ~lost, roundings, lost)
 
 
