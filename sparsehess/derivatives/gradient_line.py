@@ -50,6 +50,9 @@ _AGREE = 10.0
 # Squares of values between these are numbers.
 _TINIEST, _HUGE = 1e-120, 1e120
 
+# Distances, in typical lengths, at which a component changes at last that does not nearer.
+_STUCK = 0.03, 0.3
+
 # The mean of log |z| for a normal z.
 _MEAN_LOG = -0.635
 
@@ -155,6 +158,25 @@ class Line:
         """
         first, second = _pair(evaluations, scales, 0.25 * draw_signed(evaluations.layout, _SEED) * some, self.here)
         return some & (np.abs(second) > np.maximum(_BENT / 4 * np.abs(first), _VISIBLE * self.level))
+
+    def stuck(self, evaluations: Evaluations, scales: Scales, still: np.ndarray) -> np.ndarray:
+        """Return (n_local,) bool: of some components that do not change, those that are rounded, or whose x is.
+
+        Collective. Costs 4 gradients if there are any, their variables moving alone. What is rounded changes at last,
+        and then again not between two points close together; a contact that closes changes there too.
+        """
+        if not self.comm.allreduce(bool(still.any()), op=MPI.LOR):
+            return still
+        inward, room = scales.inward
+        shape = draw_signed(evaluations.layout, _SEED) * still
+        way = np.where(inward == 0, shape, inward * np.abs(shape)) * scales.length
+        parts = [part * (1 + twin) for part in _STUCK for twin in (0.0, NEAR)]
+        points = [evaluations.x + np.clip(part * way, -0.5 * room, 0.5 * room) for part in parts]
+        values = evaluations.gradients(points)
+        found = np.zeros(len(still), bool)
+        for first, second in zip(values[::2], values[1::2], strict=True):
+            found |= (first != self.here) & (first == second)
+        return still & found
 
     def finer(self, evaluations: Evaluations, scales: Scales) -> np.ndarray:
         """Return (n_local,) bool: components whose noise is none, but a function on a shorter length.

@@ -39,6 +39,9 @@ _SPACINGS = 1e6
 # There this part of a component's change is noise that comes from the digits of x.
 _COARSE = 1e-9
 
+# What remains the same changes by no more than this part of it.
+_STEADY = 0.3
+
 # No steps are made for less noise than rounding makes, though sums may be exact by chance; and curvature is not
 # trusted to last longer than this many typical lengths.
 _EPS = float(np.finfo(float).eps)
@@ -48,6 +51,10 @@ _FARTHEST = 10.0
 # Logarithms of what changes along one line vary by this much by chance, where rows are alike; and none is taken to
 # be less than this part of the mean.
 _CHANCE, _SHARE = 1.2, 0.5
+
+# Noise of this part of a component is the rounding of what it sums, and a change of no more than that part of it, in
+# a typical length, none.
+_ROUNDING_OF_SUMS, _SHARE_OF_CONSTANTS = 1e-10, 1e-3
 
 # A single row that bends sharply does not decide over the others.
 _SHARPEST = 3.0
@@ -128,11 +135,12 @@ def estimate_noise(evaluations: Evaluations, scales: Scales) -> Noise:
         The gradient is not finite, or the user's function raised, at x or however near to it.
     """
     cite("noise")
-    scales = replace(scales, length=np.maximum(scales.length, _SPACINGS * np.spacing(np.abs(scales.x))))
+    told = scales.length
+    scales = replace(scales, length=np.maximum(told, _SPACINGS * np.spacing(np.abs(scales.x))))
     beside = (scales.room > 0) & (scales.room < scales.length)
     free, scales = scales.length, replace(scales, length=np.where(beside, scales.room, scales.length))
     line, scales = _first_line(evaluations, scales)
-    line, scales, flat = _settle(evaluations, scales, line)
+    line, scales, flat, kinked = _settle(evaluations, scales, line)
     if not scales.given:
         line, scales = _lengthen(evaluations, scales, line)
     if evaluations.comm.allreduce(bool(beside.any()), op=MPI.LOR):
@@ -140,8 +148,18 @@ def estimate_noise(evaluations: Evaluations, scales: Scales) -> Noise:
         beside &= ~line.bends_within(evaluations, scales, beside)
         scales = replace(scales, length=np.where(beside, free, scales.length))
     noise = _describe(evaluations, scales, line, flat)
+    longest = replace(scales, length=np.maximum(scales.length, told))
+    stuck = line.stuck(evaluations, longest, (noise.moves == 0) & ~flat)
     with agreement(evaluations.comm):
         _check_digits(evaluations, noise)
+        _refuse(
+            evaluations, stuck, "changes by steps at variable {}, and not at all between them: it is rounded there, or "
+            "x before it is used; compute both with all their digits"
+        )  # fmt: skip
+        _refuse(
+            evaluations, kinked, "has a kink at x in variable {}: its slope jumps there, so that there is no Hessian; "
+            "move x, or smooth the function"
+        )  # fmt: skip
     return noise
 
 
@@ -156,6 +174,13 @@ def _check_digits(evaluations: Evaluations, noise: Noise) -> None:
             f"precision steps by {np.spacing(abs(x)):.1e}: too coarse for the distance over which the gradient "
             "changes; shift or scale the variable, or tell typical_x"
         )
+
+
+def _refuse(evaluations: Evaluations, rows: np.ndarray, words: str) -> None:
+    """Raise CheckError for the first of some rows (n_local,). Not collective."""
+    if rows.any():
+        variable = evaluations.layout.start + int(np.flatnonzero(rows)[0])
+        raise CheckError(f"the gradient of {evaluations.objective.name} {words.format(variable)}")
 
 
 def _first_line(evaluations: Evaluations, scales: Scales) -> tuple[Line, Scales]:
@@ -174,16 +199,18 @@ def _first_line(evaluations: Evaluations, scales: Scales) -> tuple[Line, Scales]
     raise AssertionError("the last try returns or raises")
 
 
-def _settle(evaluations: Evaluations, scales: Scales, line: Line) -> tuple[Line, Scales, np.ndarray]:
-    """Return a line whose rows are straight or noisy, the lengths found, and which rows are flat at x. Collective.
+def _settle(evaluations: Evaluations, scales: Scales, line: Line) -> tuple[Line, Scales, np.ndarray, np.ndarray]:
+    """Return a line whose rows are straight or noisy, the lengths, and which rows are flat or have a kink at x.
 
-    A row that bends, or whose noise is none, may belong to a variable of a shorter length: |x|, or a thirtieth of
-    it. If its slope still falls towards x however short the line, the Hessian is zero there, whatever the length.
+    Collective. A row that bends, or whose noise is none, may belong to a variable of a shorter length: |x|, or a thirtieth of
+    it. If its slope still falls towards x however short the line, the Hessian is zero there, whatever the length;
+    if what is no noise falls in proportion to the length, the slope jumps at x.
     """
     comm, x = evaluations.comm, np.abs(evaluations.x)
     rounded = _ROUNDED * np.sqrt(comm.allreduce(float(x @ x)) / max(line.n, 1))
     first, tried = scales.length, np.zeros(len(x), bool)
-    flat, wider, before = tried.copy(), list(_WIDER), np.full(len(x), np.inf)
+    flat, kinked, wider, before = tried.copy(), tried.copy(), list(_WIDER), np.full(len(x), np.inf)
+    jumps = np.zeros((2, len(x)))
     for _ in range(_ROUNDS):
         if line.stands_still() and wider:
             line = Line.look(evaluations, scales, line.here, wider.pop(0))
@@ -195,10 +222,13 @@ def _settle(evaluations: Evaluations, scales: Scales, line: Line) -> tuple[Line,
             line = line.beside(evaluations, scales)
             bent = line.bent(scales.length) & ~flat
         finer = line.finer(evaluations, scales)
+        jump = np.where(finer, line.own / scales.length, 0.0)
+        kinked = (jumps > 0).all(axis=0) & (np.abs(jumps - jump) < _STEADY * jump).all(axis=0)
+        jumps = np.stack([jumps[1], jump])
         change = np.abs(line.slopes[1]) + line.bend / line.far
         vanishing = bent & tried & line.flat & (change < 0.2 * before)
         flat |= vanishing
-        before, shorter = change, (bent | finer) & ~flat
+        before, shorter = change, (bent | finer) & ~flat & ~kinked
         length = np.where(vanishing, first, scales.length)
         beside = (x > rounded) & (x < 0.5 * length)
         length = np.where(shorter, np.where(beside, x, length / _SHORTER), length)
@@ -208,7 +238,7 @@ def _settle(evaluations: Evaluations, scales: Scales, line: Line) -> tuple[Line,
             break
         scales = replace(scales, length=length)
         line = Line.look(evaluations, scales, line.here, line.near)
-    return line, scales, flat
+    return line, scales, flat, kinked
 
 
 def _lengthen(evaluations: Evaluations, scales: Scales, line: Line) -> tuple[Line, Scales]:
@@ -252,7 +282,10 @@ def _describe(evaluations: Evaluations, scales: Scales, line: Line, flat: np.nda
     if measured:
         bend = 1.0 / np.maximum(sharp, 1.0 / _FARTHEST)
     bend = np.where(flat, line.far, bend)
-    moves = np.where(flat | (steep == 0), 0.0, 1.0)
+    # What does not show above rounding is none, beside the component itself.
+    none = (steep == 0) | (~line.visible & (level <= _ROUNDING_OF_SUMS * np.abs(line.here)))
+    slope = np.where(none, np.maximum(slope, _SHARE_OF_CONSTANTS * np.abs(line.here)), slope)
+    moves = np.where(flat | none, 0.0, 1.0)
     noise = Noise(scales.length, level, slope, moves, bend, measured)
     noisy = comm.allreduce(float(noise.relative.sum())) / max(line.n, 1) > ROUNDING
     grain = line.grain.sentence or (_STILL if line.near > NEAR else "")

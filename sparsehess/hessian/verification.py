@@ -33,8 +33,8 @@ _SIGMAS = 20.0
 # Of what finite steps leave out so many times is no failure, up to this part of a row.
 _STEPS, _MOST = 20.0, 0.1
 
-# Rows are judged against no less than this part of what they change within a typical length, and of the largest
-# (in units of energy).
+# Rows are judged against no less than this part of what they change within a typical length; of products, the noise of
+# which is not known, of the largest (in units of energy).
 _LOCAL_FLOOR, _FLOOR = 0.01, 1e-10
 
 # A single difference may be small by chance, and is taken to be so many times larger; the root of the mean square
@@ -44,10 +44,14 @@ _FEW, _MANY = 3.0, 10.0
 # Errors of this part of the matrix, and of what the gradient changes within typical lengths, leave nothing of it;
 # nor do entries whose standard deviation is this part of the largest.
 _HOPELESS = 0.3
+_TELLING = 0.1
 _SPOILT = 0.1
 
 # A probe of a single column shows entries, and errors, above this part of the column's largest entry.
 _VISIBLE = 1e-6
+
+# An entry that comes again by another step is the same to this part.
+_SAME = 0.3
 
 # Steps that show whether a variable has any influence, in typical lengths.
 _LONG = 0.1, 1.0
@@ -137,8 +141,8 @@ class _ProductCheck:
 
     Attributes
     ----------
-    error, noise
-        (n_local,) their difference, and the standard deviation of what noise makes of it.
+    error, noise, size
+        (n_local,) their difference, the standard deviation of what noise makes of it, and |H| |d|.
     scale
         (n_local,) what errors of a row are compared with.
     excess
@@ -147,6 +151,7 @@ class _ProductCheck:
 
     error: np.ndarray
     noise: np.ndarray
+    size: np.ndarray
     scale: np.ndarray
     excess: np.ndarray
 
@@ -160,13 +165,14 @@ class _ProductCheck:
         # Lengths turn rows of different units into energies, which can be compared.
         top = comm.allreduce(float((size * model.length).max(initial=0.0)), op=MPI.MAX)
         local = _LOCAL_FLOOR * model.slope * np.abs(direction) / model.length
-        scale = np.maximum(np.maximum(size, local), _FLOOR * top / model.length)
+        least = _FLOOR * top / model.length if hessian.noise is None else 0.0
+        scale = np.maximum(np.maximum(size, local), least)
         left = np.minimum(_STEPS * model.left_out(hessian.values, direction), _MOST * scale)
         allowed = np.maximum(TOLERANCE * scale, _SIGMAS * model.of_product + left)
         excess = np.divide(error, allowed, out=np.where(error > 0, np.inf, 0.0), where=allowed > 0)
         excess[~np.isfinite(error)] = np.inf
         excess[hessian.stuck(fresh)] = np.inf
-        return cls(error, model.of_product, scale, excess)
+        return cls(error, model.of_product, size, scale, excess)
 
     @property
     def relative(self) -> np.ndarray:
@@ -195,7 +201,7 @@ def verify(hessian: Assembled, evaluations: Evaluations) -> tuple[Verification, 
     asymmetry = _check_symmetry(hessian, evaluations, spoilt)
     _check_product(hessian, evaluations, check, spoilt)
     error = _shown_error(hessian, check)
-    _check_hope(hessian, error)
+    _check_hope(hessian, check)
     largest = comm.allreduce(float(check.relative.max(initial=0.0)), op=MPI.MAX)
     rows = np.divide(check.error, check.noise, out=np.ones(len(check.error)), where=check.noise > 0)
     return Verification(largest, asymmetry, True), error, np.maximum(rows, 1.0)
@@ -212,16 +218,28 @@ def _shown_error(hessian: Assembled, check: _ProductCheck) -> float:
     return float(max(seen, sure * known if rows < _MANY else 0.0, EPS))
 
 
-def _check_hope(hessian: Assembled, error: float) -> None:
-    """Raise CheckError where the error is as large as the Hessian. Collective."""
-    model, noise = hessian.model, hessian.noise
+def _check_hope(hessian: Assembled, check: _ProductCheck) -> None:
+    """Raise CheckError where the error is as large as the Hessian, or as a row of it. Collective."""
+    model, noise, comm, layout = hessian.model, hessian.noise, hessian.pattern.comm, hessian.pattern.layout
     if noise is None:
         return
-    entry, scale = hessian.recovered.largest, model.scale
-    whole = error * hessian.norm <= _HOPELESS * max(hessian.norm, scale)
-    if whole and model.largest <= _SPOILT * max(entry, scale):
+    moves = noise.moves > 0
+    error = model.frobenius(np.where(moves, check.error, 0.0))
+    error = max(error, model.noise) / hessian.norm if hessian.norm > 0 else float(error > 0)
+    flat = ~moves & (check.error > _HOPELESS * model.slope * np.abs(hessian.check.taken) / model.length)
+    lost = np.flatnonzero(flat | (moves & (check.noise > check.size) & (check.error > _TELLING * check.size)))
+    first = comm.allreduce(layout.start + int(lost[0]) if len(lost) else layout.n, op=MPI.MIN)
+    steepest = comm.allreduce(float((model.slope / model.length).max(initial=0.0)), op=MPI.MAX)
+    sound = model.largest <= _SPOILT * max(hessian.recovered.largest, steepest)
+    if error <= _HOPELESS and sound and first == layout.n:
         return
-    error = max(error, model.largest / entry if entry > 0 else np.inf)
+    if error <= _HOPELESS and first < layout.n:
+        said = _noise_sentence(hessian)
+        raise CheckError(
+            f"the row of variable {first} in the Hessian of {hessian.name} is lost in the noise of the gradient, "
+            "whatever the step; tell typical_x, if it changes over longer distances, or leave it out"
+            + (f"; {said}" if said else "")
+        )
     how = f"{error:.0%}" if error < 10 else "far more than they are"
     said = _noise_sentence(hessian)
     raise CheckError(
@@ -379,6 +397,8 @@ def _missing_near(
         step = comm.allreduce(float(np.abs(steps.taken).min(initial=np.inf)), op=MPI.MIN)
         level = 0.0 if hessian.noise is None else hessian.noise.level
         there = outside & (np.abs(exact) > _VISIBLE * top + _SIGMAS * level / step)
+        if comm.allreduce(bool(there.any()), op=MPI.LOR):
+            there &= np.abs(_column_again(hessian, evaluations, variable) - exact) <= _SAME * np.abs(exact)
         found = [(layout.start + int(row), variable, float(exact[row])) for row in np.flatnonzero(there)]
         missing += [item for part in comm.allgather(found) for item in part]
         alone = np.zeros(len(rows))
@@ -390,6 +410,16 @@ def _missing_near(
         if size > _VISIBLE * top and row not in suspects:
             suspects.append(row)
     return missing
+
+
+def _column_again(hessian: Assembled, evaluations: Evaluations, variable: int) -> np.ndarray:
+    """Return a column (n_local,) by another step: an entry comes again, noise does not. Collective."""
+    if hessian.steps.scheme == "product":
+        return column(evaluations, variable, hessian.steps)
+    layout = hessian.pattern.layout
+    own = np.arange(layout.start, layout.stop) == variable
+    change, taken = directional(evaluations, np.where(own, 0.5 * hessian.steps.wanted, 0.0), "central")
+    return change / layout.comm.allreduce(float(np.abs(taken).max(initial=0.0)), op=MPI.MAX)
 
 
 def _sentence(found: list[tuple[int, int, float]]) -> str:
