@@ -20,6 +20,9 @@ from sparsehess.runtime.citations import cite
 DIFFERENCES = ("forward", "central", "extrapolated")
 SCHEMES = (*DIFFERENCES, "complex", "product")
 
+# Steps within this factor are of one size.
+_ONE_SIZE = 30.0
+
 # The step of a check, of the best one: shorter, so that it stays where the function is known to be.
 _CHECK = 0.4
 
@@ -243,15 +246,33 @@ def directional(evaluations: Evaluations, direction: np.ndarray, scheme: str) ->
     return 0.5 * change[0], 0.5 * (plus - minus)
 
 
-def along(evaluations: Evaluations, steps: Steps) -> np.ndarray:
-    """Return H d (n_local,) for the d that all variables take together.
+def along(evaluations: Evaluations, steps: Steps, groups: np.ndarray, count: int) -> np.ndarray:
+    """Return (count, n_local) H d for the d that the variables of each group take together.
 
-    Collective. Costs the gradients of the scheme, or one product.
+    Collective. Costs the gradients of the scheme for each group, or a product.
+
+    Parameters
+    ----------
+    groups
+        (n_local,) from 0 to count - 1.
     """
-    together = np.zeros(len(steps.taken), np.int64)
     if steps.scheme == "product":
-        return evaluations.products(together, 1, steps.taken)[0]
-    return evaluations.changes(together, 1, steps.nodes)[0]
+        return evaluations.products(groups, count, steps.taken)
+    return evaluations.changes(groups, count, steps.nodes)
+
+
+def group_by_size(steps: np.ndarray, comm: MPI.Comm) -> tuple[np.ndarray, int]:
+    """Return (groups, count): variables whose steps are of about one size, from the longest to the shortest.
+
+    Collective. A step beside one that is much longer is not felt in what they change together.
+    """
+    size = np.abs(steps)
+    top = comm.allreduce(float(size.max(initial=0.0)), op=MPI.MAX)
+    with np.errstate(divide="ignore"):
+        number = np.floor(np.log(np.maximum(top, np.finfo(float).tiny) / size) / np.log(_ONE_SIZE))
+    number = np.where(size > 0, number, 0.0).astype(np.int64)
+    used = np.array(sorted(set().union(*comm.allgather(np.unique(number).tolist()))))
+    return np.searchsorted(used, number), max(len(used), 1)
 
 
 def column(evaluations: Evaluations, variable: int, steps: Steps) -> np.ndarray:

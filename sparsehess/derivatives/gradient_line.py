@@ -280,6 +280,17 @@ class Line:
         return np.maximum(np.abs(self.first), 0.5 * self.bend) > _VISIBLE * self.level
 
     @property
+    def jumps(self) -> np.ndarray:
+        """(n_local,) bool: components whose second difference doubles with the distance: their slope jumps at x.
+
+        That of what is smooth grows fourfold. Not where all points are to one side of x.
+        """
+        if self.table[2] is not self.here and not np.array_equal(self.table[2], self.here):
+            return np.zeros(len(self.here), bool)
+        near, far = (self.table[2 + k] - 2 * self.here + self.table[2 - k] for k in (1, 2))
+        return (near != 0) & (np.abs(far - 2 * near) < 0.02 * np.abs(far))
+
+    @property
     def apart(self) -> np.ndarray:
         """(n_local,) bool: components whose near and far slopes differ. Collective the first time."""
         near, far = self.slopes

@@ -153,8 +153,8 @@ def estimate_noise(evaluations: Evaluations, scales: Scales) -> Noise:
     with agreement(evaluations.comm):
         _check_digits(evaluations, noise)
         _refuse(
-            evaluations, stuck, "changes by steps at variable {}, and not at all between them: it is rounded there, or "
-            "x before it is used; compute both with all their digits"
+            evaluations, stuck, "changes by steps at variable {}, and not between them: it is rounded there, or x "
+            "before it is used; compute both with all their digits"
         )  # fmt: skip
         _refuse(
             evaluations, kinked, "has a kink at x in variable {}: its slope jumps there, so that there is no Hessian; "
@@ -223,7 +223,7 @@ def _settle(evaluations: Evaluations, scales: Scales, line: Line) -> tuple[Line,
             bent = line.bent(scales.length) & ~flat
         finer = line.finer(evaluations, scales)
         jump = np.where(finer, line.own / scales.length, 0.0)
-        kinked = (jumps > 0).all(axis=0) & (np.abs(jumps - jump) < _STEADY * jump).all(axis=0)
+        kinked = line.jumps & (jumps > 0).all(axis=0) & (np.abs(jumps - jump) < _STEADY * jump).all(axis=0)
         jumps = np.stack([jumps[1], jump])
         change = np.abs(line.slopes[1]) + line.bend / line.far
         vanishing = bent & tried & line.flat & (change < 0.2 * before)

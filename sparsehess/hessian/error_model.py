@@ -30,13 +30,14 @@ class ErrorModel:
     left
         (n_local,) what finite steps leave out of each column, relative to it.
     of_product
-        (n_local,) what noise makes of the difference of ours and a fresh product along the direction of the check.
+        (groups, n_local) what noise makes of the difference of ours and a fresh product along the directions of the
+        check.
     share
-        (n_local,) how much of its variance is that of our product.
+        (groups, n_local) how much of its variance is that of our product.
     left_of_product
         (n_local,) what finite steps leave out of each variable's part of the fresh product, relative to it.
     squares
-        (n_local,) mean over a row's entries of the square of the direction.
+        (groups, n_local) mean over a row's entries of the square of the direction, of those where it is not 0.
     slope
         (n_local,) change of each component of the gradient within a typical length of the variables.
     length
@@ -62,6 +63,7 @@ class ErrorModel:
         noise: Noise | None,
         length: np.ndarray,
         check: Steps,
+        directions: np.ndarray,
     ) -> ErrorModel:
         """Return the model of a Hessian that is recovered by a plan, for a check by other steps.
 
@@ -71,26 +73,27 @@ class ErrorModel:
         ----------
         length
             (n_local,) typical lengths of the variables.
-        check
-            Steps that all variables take together.
+        check, directions
+            Steps to compare with, and (groups, n_local) what the variables of each group take together.
         """
-        pattern, direction = plan.pattern, check.taken
-        along = pattern.exchange.halo(direction**2)[pattern.columns]
-        squares = _row_sums(plan, along) / np.diff(pattern.indptr)
+        squares = np.stack([_mean_squares(plan, direction) for direction in directions])
         if noise is None:
-            none = np.zeros(pattern.layout.n_local)
-            return cls(plan, 0.0, 0.0, none, none, none + 1.0, none, squares, none, length)
+            none, nothing = np.zeros(len(length)), np.zeros(directions.shape)
+            return cls(plan, 0.0, 0.0, none, nothing, nothing + 1.0, none, squares, none, length)
         variance, of_check = (
             noise.level**2 * sum(weight**2 for _, weight in kind.nodes) for kind in (steps, check)
         )
-        total, largest, rows = plan.variances(variance, steps.taken**-2.0, direction)
+        found = [plan.variances(variance, steps.taken**-2.0, direction) for direction in directions]
+        total, largest, _ = found[0]
+        rows = np.stack([one[2] for one in found])
+        both = of_check + rows
         return cls(
             plan,
             float(np.sqrt(total)),
             float(np.sqrt(largest)),
             np.where(noise.moves > 0, truncation(steps, length, noise), 1.0),  # what does not change is all error
-            np.sqrt(of_check + rows),
-            np.divide(rows, of_check + rows, out=np.ones_like(rows), where=of_check + rows > 0),
+            np.sqrt(both),
+            np.divide(rows, both, out=np.ones_like(rows), where=both > 0),
             truncation(check, length, noise),
             squares,
             noise.slope,
@@ -131,7 +134,7 @@ class ErrorModel:
         if not 0 < top < np.inf:
             return 1.0
         squares /= top
-        sums = np.array([squares.sum(), squares @ squares])
+        sums = np.array([squares.sum(), (squares**2).sum()])
         comm.Allreduce(MPI.IN_PLACE, sums)
         return float(sums[0] ** 2 / sums[1])
 
@@ -145,9 +148,11 @@ class ErrorModel:
         return float(np.sqrt(self.plan.pattern.comm.allreduce(float(part.sum()))))
 
 
-def _row_sums(plan: Plan | ElementAssembly, values: np.ndarray) -> np.ndarray:
-    """Return (n_local,) the sums of the values of each row's entries; no row is empty."""
+def _mean_squares(plan: Plan | ElementAssembly, direction: np.ndarray) -> np.ndarray:
+    """Return (n_local,) the mean over each row's entries of the square of a direction where it is not 0. Collective."""
     pattern = plan.pattern
     if not pattern.layout.n_local:
         return np.zeros(0)
-    return np.add.reduceat(values, pattern.indptr[:-1])
+    along = (pattern.exchange.halo(direction) ** 2)[pattern.columns]
+    sums, many = (np.add.reduceat(part, pattern.indptr[:-1]) for part in (along, (along > 0).astype(float)))
+    return sums / np.maximum(many, 1.0)

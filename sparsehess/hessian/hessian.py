@@ -11,7 +11,7 @@ import numpy as np
 from sparsehess.coloring import BEST, BUDGET, Coloring, color
 from sparsehess.derivatives.consistency import check_consistency
 from sparsehess.derivatives.evaluations import Evaluations
-from sparsehess.derivatives.finite_differences import DIFFERENCES, Steps, plan_check, plan_steps
+from sparsehess.derivatives.finite_differences import DIFFERENCES, Steps, group_by_size, plan_check, plan_steps
 from sparsehess.derivatives.gradient_noise import Noise, estimate_noise
 from sparsehess.derivatives.objective import Objective
 from sparsehess.derivatives.scales import Scales
@@ -231,8 +231,11 @@ class Hessian:
         """Return the Hessian as verification takes it, with the error that noise and steps make."""
         layout = self.pattern.layout
         check = plan_check(scales, self.noise, self.scheme, draw_signed(layout, self.seed))
-        if self._error_model is None:
-            self._error_model = ErrorModel.of(self._source.plan, steps, self.noise, scales.length, check)
+        groups, count = group_by_size(check.taken, layout.comm)
+        if self._error_model is None or self._error_model.of_product.shape[0] != count:
+            self._error_model = ErrorModel.of(
+                self._source.plan, steps, self.noise, scales.length, check, _directions(check, groups, count)
+            )
         model = self._error_model
         norm = float(np.sqrt(layout.comm.allreduce(float(np.dot(self._values, self._values)))))
         return Assembled(
@@ -245,6 +248,8 @@ class Hessian:
             model,
             self.noise,
             check,
+            groups,
+            _directions(check, groups, count),
             norm,
             max(float(np.hypot(model.noise, model.truncation(self._values))) / norm, EPS) if norm > 0 else 0.0,
         )
@@ -388,3 +393,8 @@ class Hessian:
     def __exit__(self, *reason: object) -> None:
         """Close the object. Collective."""
         self.close()
+
+
+def _directions(check: Steps, groups: np.ndarray, count: int) -> np.ndarray:
+    """Return (count, n_local) what the variables of each group take together. Not collective."""
+    return np.where(groups == np.arange(count)[:, None], check.taken, 0.0)

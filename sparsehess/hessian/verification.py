@@ -95,8 +95,9 @@ class Assembled:
         The matrix, and its entries (nnz_local,) in the pattern's order.
     steps, recovered, model, noise
         What they were made with, what recovery saw, what may be wrong with them, and the noise that was measured.
-    check
-        Steps of the fresh product, that all variables take together.
+    check, groups, directions
+        Steps of the fresh products, (n_local,) which variables take them together, and (groups, n_local) what those
+        of each group take.
     norm, error
         Frobenius norm, and the relative error of the matrix as far as noise and steps tell.
     """
@@ -110,20 +111,27 @@ class Assembled:
     model: ErrorModel
     noise: Noise | None
     check: Steps
+    groups: np.ndarray
+    directions: np.ndarray
     norm: float
     error: float
 
     def stuck(self, fresh: np.ndarray) -> np.ndarray:
-        """Return (n_local,) bool: rows in which nothing has changed, neither here nor in a fresh product.
+        """Return (n_local,) bool: rows in which nothing has changed, neither here nor in fresh products.
 
         Not collective. Where the gradient is known to change, what is equal there is its rounding.
         """
         if self.noise is None:
-            return np.zeros(len(fresh), bool)
+            return np.zeros(fresh.shape[1], bool)
         expected = self.model.slope * np.abs(self.check.taken) / self.model.length
-        own = np.maximum.reduceat(np.abs(self.values), self.pattern.indptr[:-1]) if len(fresh) else fresh
+        own = np.maximum.reduceat(np.abs(self.values), self.pattern.indptr[:-1]) if fresh.size else fresh[0]
         moves = (self.noise.moves > 0) & (self.check.taken != 0)
-        return moves & (fresh == 0) & (own == 0) & (expected > _SIGMAS * self.model.of_product)
+        noise = _SIGMAS * self.model.of_product.max(axis=0)
+        return moves & (fresh == 0).all(axis=0) & (own == 0) & (expected > noise)
+
+    def fresh(self, evaluations: Evaluations) -> np.ndarray:
+        """Return (groups, n_local) products along the directions of the check. Collective."""
+        return along(evaluations, self.check, self.groups, len(self.directions))
 
     def product(self, direction: np.ndarray) -> np.ndarray:
         """Return H d (n_local,). Collective."""
@@ -137,16 +145,16 @@ class Assembled:
 
 @dataclass(frozen=True, eq=False)
 class _ProductCheck:
-    """The product of the assembled matrix beside a fresh one.
+    """Products of the assembled matrix beside fresh ones.
 
     Attributes
     ----------
     error, noise, size
-        (n_local,) their difference, the standard deviation of what noise makes of it, and |H| |d|.
+        (groups, n_local) their difference, the standard deviation of what noise makes of it, and |H| |d|.
     scale
-        (n_local,) what errors of a row are compared with.
+        (groups, n_local) what errors of a row are compared with.
     excess
-        (n_local,) the error over what is allowed, above 1 where it is too large.
+        (groups, n_local) the error over what is allowed, above 1 where it is too large.
     """
 
     error: np.ndarray
@@ -159,24 +167,25 @@ class _ProductCheck:
     def along(cls, hessian: Assembled, evaluations: Evaluations) -> _ProductCheck:
         """Compare the products along the direction of the check. Collective."""
         model, comm = hessian.model, hessian.pattern.comm
-        fresh, direction = along(evaluations, hessian.check), hessian.check.taken
-        error = np.abs(hessian.product(direction) - fresh)
-        size = model.absolute_product(hessian.values, direction)
+        fresh, directions = hessian.fresh(evaluations), hessian.directions
+        error = np.abs(np.stack([hessian.product(direction) for direction in directions]) - fresh)
+        size = np.stack([model.absolute_product(hessian.values, direction) for direction in directions])
         # Lengths turn rows of different units into energies, which can be compared.
         top = comm.allreduce(float((size * model.length).max(initial=0.0)), op=MPI.MAX)
-        local = _LOCAL_FLOOR * model.slope * np.abs(direction) / model.length
+        local = _LOCAL_FLOOR * model.slope * np.abs(directions) / model.length
         least = _FLOOR * top / model.length if hessian.noise is None else 0.0
         scale = np.maximum(np.maximum(size, local), least)
-        left = np.minimum(_STEPS * model.left_out(hessian.values, direction), _MOST * scale)
+        left = np.stack([model.left_out(hessian.values, direction) for direction in directions])
+        left = np.minimum(_STEPS * left, _MOST * scale)
         allowed = np.maximum(TOLERANCE * scale, _SIGMAS * model.of_product + left)
         excess = np.divide(error, allowed, out=np.where(error > 0, np.inf, 0.0), where=allowed > 0)
         excess[~np.isfinite(error)] = np.inf
-        excess[hessian.stuck(fresh)] = np.inf
+        excess[:, hessian.stuck(fresh)] = np.inf
         return cls(error, model.of_product, size, scale, excess)
 
     @property
     def relative(self) -> np.ndarray:
-        """(n_local,) errors relative to the scale."""
+        """(groups, n_local) errors relative to the scale."""
         none = np.where(self.error > 0, np.inf, 0.0)
         return np.divide(self.error, self.scale, out=none, where=self.scale > 0)
 
@@ -197,14 +206,14 @@ def verify(hessian: Assembled, evaluations: Evaluations) -> tuple[Verification, 
     """
     comm = hessian.pattern.comm
     check = _ProductCheck.along(hessian, evaluations)
-    spoilt = int(comm.allreduce(int((~(check.excess <= 1.0)).sum())))
+    spoilt = int(comm.allreduce(int((~(check.excess <= 1.0)).any(axis=0).sum())))
     asymmetry = _check_symmetry(hessian, evaluations, spoilt)
     _check_product(hessian, evaluations, check, spoilt)
     error = _shown_error(hessian, check)
     _check_hope(hessian, check)
     largest = comm.allreduce(float(check.relative.max(initial=0.0)), op=MPI.MAX)
-    rows = np.divide(check.error, check.noise, out=np.ones(len(check.error)), where=check.noise > 0)
-    return Verification(largest, asymmetry, True), error, np.maximum(rows, 1.0)
+    rows = np.divide(check.error, check.noise, out=np.ones(check.error.shape), where=check.noise > 0)
+    return Verification(largest, asymmetry, True), error, np.maximum(rows.max(axis=0), 1.0)
 
 
 def _shown_error(hessian: Assembled, check: _ProductCheck) -> float:
@@ -226,8 +235,11 @@ def _check_hope(hessian: Assembled, check: _ProductCheck) -> None:
     moves = noise.moves > 0
     error = model.frobenius(np.where(moves, check.error, 0.0))
     error = max(error, model.noise) / hessian.norm if hessian.norm > 0 else float(error > 0)
-    flat = ~moves & (check.error > _HOPELESS * model.slope * np.abs(hessian.check.taken) / model.length)
-    lost = np.flatnonzero(flat | (moves & (check.noise > check.size) & (check.error > _TELLING * check.size)))
+    flat = ~moves & (
+        check.error.max(axis=0) > _HOPELESS * model.slope * np.abs(hessian.check.taken) / model.length
+    )
+    noisy = (check.noise > check.size) & (check.error > _TELLING * check.size)
+    lost = np.flatnonzero(flat | (moves & noisy.any(axis=0) & ~(check.noise <= check.size).any(axis=0)))
     first = comm.allreduce(layout.start + int(lost[0]) if len(lost) else layout.n, op=MPI.MIN)
     steepest = comm.allreduce(float((model.slope / model.length).max(initial=0.0)), op=MPI.MAX)
     sound = model.largest <= _SPOILT * max(hessian.recovered.largest, steepest)
@@ -289,10 +301,10 @@ def _check_product(hessian: Assembled, evaluations: Evaluations, check: _Product
         return
     comm, layout = hessian.pattern.comm, hessian.pattern.layout
     # The worst rows of all ranks: what is missing spoils the rows it stands in.
-    bad = np.flatnonzero(~(check.excess <= 1.0))
-    bad = bad[np.argsort(-check.excess[bad], kind="stable")][:PROBES]
-    relative = check.relative
-    listed = [(-float(check.excess[row]), layout.start + int(row), float(relative[row])) for row in bad]
+    excess, relative = check.excess.max(axis=0), check.relative.max(axis=0)
+    bad = np.flatnonzero(~(excess <= 1.0))
+    bad = bad[np.argsort(-excess[bad], kind="stable")][:PROBES]
+    listed = [(-float(excess[row]), layout.start + int(row), float(relative[row])) for row in bad]
     listed = sorted(item for part in comm.allgather(listed) for item in part)[:PROBES]
     _, worst, off = listed[0]
     missing = _missing_near(hessian, evaluations, [row for _, row, _ in listed])
@@ -322,11 +334,11 @@ def _reason(hessian: Assembled, evaluations: Evaluations, rows: list[int]) -> st
         return directional(evaluations, part * direction, scheme)[0][own] / part
 
     once, again, longer, shorter = fresh(1.0), fresh(1.0), fresh(2.5), fresh(0.25)
-    noise = _SIGMAS * hessian.model.of_product[own]
+    noise = _SIGMAS * hessian.model.of_product.max(axis=0)[own]
     size = hessian.model.absolute_product(hessian.values, direction)[own]
     size = np.maximum(np.maximum(np.abs(once), np.abs(longer)), size)
     random = ~(np.abs(once - again) <= noise)
-    stuck = comm.allreduce(bool(hessian.stuck(along(evaluations, hessian.check))[own].any()), op=MPI.LOR)
+    stuck = comm.allreduce(bool(hessian.stuck(hessian.fresh(evaluations))[own].any()), op=MPI.LOR)
     changes = np.maximum(np.abs(once - longer), np.abs(once - shorter) - 4 * noise)
     found = random.any(), (~(changes <= noise + TOLERANCE * size)).any()
     restless, stepwise = comm.allreduce(np.array(found, int)).tolist()
