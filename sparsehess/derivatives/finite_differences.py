@@ -21,7 +21,7 @@ DIFFERENCES = ("forward", "central", "extrapolated")
 SCHEMES = (*DIFFERENCES, "complex", "product")
 
 # Steps within this factor are of one size.
-_ONE_SIZE = 30.0
+_ONE_SIZE = 100.0
 
 # The step of a check, of the best one: shorter, so that it stays where the function is known to be.
 _CHECK = 0.4

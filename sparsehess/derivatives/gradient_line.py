@@ -162,8 +162,8 @@ class Line:
     def stuck(self, evaluations: Evaluations, scales: Scales, still: np.ndarray) -> np.ndarray:
         """Return (n_local,) bool: of some components that do not change, those that are rounded, or whose x is.
 
-        Collective. Costs 4 gradients if there are any, their variables moving alone. What is rounded changes at last,
-        and then again not between two points close together; a contact that closes changes there too.
+        Collective. Costs 4 gradients if there are any, their variables moving alone. What is rounded changes at
+        last, and then again not between two points close together; a contact that closes changes there too.
         """
         if not self.comm.allreduce(bool(still.any()), op=MPI.LOR):
             return still

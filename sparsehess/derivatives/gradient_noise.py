@@ -1,9 +1,4 @@
-"""How noisy a gradient is, and over which distances it bends: from gradients at a few points of a line.
-
-Every variable moves along the line by its own typical length. Rows in which the near and the far points contradict
-each other have variables with other lengths than that; a gradient that does not change at all near x has a grain.
-Then lengths, or the distance of the near points, are changed, and the line is looked at again.
-"""
+"""How noisy a gradient is, and over which distances it bends: from gradients at a few points of a line."""
 
 from __future__ import annotations
 
@@ -17,30 +12,14 @@ import numpy as np
 
 from sparsehess.derivatives.evaluations import Evaluations
 from sparsehess.derivatives.gradient_line import NEAR, Line
+from sparsehess.derivatives.length_search import SPACINGS, first_line, lengthen, settle
 from sparsehess.derivatives.scales import Scales
-from sparsehess.errors import CheckError, EvaluationError
+from sparsehess.errors import CheckError
 from sparsehess.runtime import agreement
 from sparsehess.runtime.citations import cite
 
-# Wider distances of the near points, where nothing changes.
-_WIDER = 1e-3, 3e-2
-
-# Lengths that are too long or too short, by an unknown factor, are divided or multiplied by this; so often at most.
-_SHORTER = 30.0
-_LONGER = 30.0
-_ROUNDS = 8
-
-# An x below this part of the others may be the rounding of zero.
-_ROUNDED = 1e-15
-
-# Lengths are no less than so many spacings of floating-point numbers.
-_SPACINGS = 1e6
-
 # There this part of a component's change is noise that comes from the digits of x.
 _COARSE = 1e-9
-
-# What remains the same changes by no more than this part of it.
-_STEADY = 0.3
 
 # No steps are made for less noise than rounding makes, though sums may be exact by chance; and curvature is not
 # trusted to last longer than this many typical lengths.
@@ -52,8 +31,8 @@ _FARTHEST = 10.0
 # be less than this part of the mean.
 _CHANCE, _SHARE = 1.2, 0.5
 
-# Noise of this part of a component is the rounding of what it sums, and a change of no more than that part of it, in
-# a typical length, none.
+# Noise of this part of a component is the rounding of what it sums; a change of this part, in a typical length, is
+# little.
 _ROUNDING_OF_SUMS, _SHARE_OF_CONSTANTS = 1e-10, 1e-3
 
 # A single row that bends sharply does not decide over the others.
@@ -136,13 +115,13 @@ def estimate_noise(evaluations: Evaluations, scales: Scales) -> Noise:
     """
     cite("noise")
     told = scales.length
-    scales = replace(scales, length=np.maximum(told, _SPACINGS * np.spacing(np.abs(scales.x))))
+    scales = replace(scales, length=np.maximum(told, SPACINGS * np.spacing(np.abs(scales.x))))
     beside = (scales.room > 0) & (scales.room < scales.length)
     free, scales = scales.length, replace(scales, length=np.where(beside, scales.room, scales.length))
-    line, scales = _first_line(evaluations, scales)
-    line, scales, flat, kinked = _settle(evaluations, scales, line)
+    line, scales = first_line(evaluations, scales)
+    line, scales, flat, kinked = settle(evaluations, scales, line)
     if not scales.given:
-        line, scales = _lengthen(evaluations, scales, line)
+        line, scales = lengthen(evaluations, scales, line)
     if evaluations.comm.allreduce(bool(beside.any()), op=MPI.LOR):
         # A function that does not bend beside its bound goes on to the other side.
         beside &= ~line.bends_within(evaluations, scales, beside)
@@ -157,7 +136,7 @@ def estimate_noise(evaluations: Evaluations, scales: Scales) -> Noise:
             "before it is used; compute both with all their digits"
         )  # fmt: skip
         _refuse(
-            evaluations, kinked, "has a kink at x in variable {}: its slope jumps there, so that there is no Hessian; "
+            evaluations, kinked, "has a kink at x in variable {}: its slope jumps there, and it has no Hessian; "
             "move x, or smooth the function"
         )  # fmt: skip
     return noise
@@ -165,7 +144,7 @@ def estimate_noise(evaluations: Evaluations, scales: Scales) -> Noise:
 
 def _check_digits(evaluations: Evaluations, noise: Noise) -> None:
     """Raise CheckError where x has too few digits for its typical lengths, and that shows. Not collective."""
-    coarse = noise.length <= _SPACINGS * np.spacing(np.abs(evaluations.x))
+    coarse = noise.length <= SPACINGS * np.spacing(np.abs(evaluations.x))
     worst = np.flatnonzero(coarse & (noise.relative > _COARSE))
     if len(worst):
         i, x = worst[0], evaluations.x[worst[0]]
@@ -181,88 +160,6 @@ def _refuse(evaluations: Evaluations, rows: np.ndarray, words: str) -> None:
     if rows.any():
         variable = evaluations.layout.start + int(np.flatnonzero(rows)[0])
         raise CheckError(f"the gradient of {evaluations.objective.name} {words.format(variable)}")
-
-
-def _first_line(evaluations: Evaluations, scales: Scales) -> tuple[Line, Scales]:
-    """Return a line on which the gradient exists; where it does not, lengths are shortened first. Collective."""
-    x, here = np.abs(evaluations.x), None
-    for last in (False, False, True):
-        try:
-            return Line.look(evaluations, scales, here), scales
-        except (CheckError, EvaluationError):
-            if last:
-                raise
-            here = evaluations.gradients([evaluations.x])[0]  # where it fails at x, that is told
-            beside = (x > 0) & (x < scales.length)
-            some = evaluations.comm.allreduce(bool(beside.any()), op=MPI.LOR)
-            scales = replace(scales, length=np.where(beside, x, scales.length / (1.0 if some else _SHORTER)))
-    raise AssertionError("the last try returns or raises")
-
-
-def _settle(evaluations: Evaluations, scales: Scales, line: Line) -> tuple[Line, Scales, np.ndarray, np.ndarray]:
-    """Return a line whose rows are straight or noisy, the lengths, and which rows are flat or have a kink at x.
-
-    Collective. A row that bends, or whose noise is none, may belong to a variable of a shorter length: |x|, or a thirtieth of
-    it. If its slope still falls towards x however short the line, the Hessian is zero there, whatever the length;
-    if what is no noise falls in proportion to the length, the slope jumps at x.
-    """
-    comm, x = evaluations.comm, np.abs(evaluations.x)
-    rounded = _ROUNDED * np.sqrt(comm.allreduce(float(x @ x)) / max(line.n, 1))
-    first, tried = scales.length, np.zeros(len(x), bool)
-    flat, kinked, wider, before = tried.copy(), tried.copy(), list(_WIDER), np.full(len(x), np.inf)
-    jumps = np.zeros((2, len(x)))
-    for _ in range(_ROUNDS):
-        if line.stands_still() and wider:
-            line = Line.look(evaluations, scales, line.here, wider.pop(0))
-            continue
-        if line.near > NEAR:
-            break  # shorter lengths than the grain show nothing
-        bent = line.bent(scales.length) & ~flat
-        if comm.allreduce(bool((bent & ~line.apart).any()), op=MPI.LOR):
-            line = line.beside(evaluations, scales)
-            bent = line.bent(scales.length) & ~flat
-        finer = line.finer(evaluations, scales)
-        jump = np.where(finer, line.own / scales.length, 0.0)
-        kinked = line.jumps & (jumps > 0).all(axis=0) & (np.abs(jumps - jump) < _STEADY * jump).all(axis=0)
-        jumps = np.stack([jumps[1], jump])
-        change = np.abs(line.slopes[1]) + line.bend / line.far
-        vanishing = bent & tried & line.flat & (change < 0.2 * before)
-        flat |= vanishing
-        before, shorter = change, (bent | finer) & ~flat & ~kinked
-        length = np.where(vanishing, first, scales.length)
-        beside = (x > rounded) & (x < 0.5 * length)
-        length = np.where(shorter, np.where(beside, x, length / _SHORTER), length)
-        length = np.maximum(length, _SPACINGS * np.spacing(x))
-        tried |= shorter
-        if not comm.allreduce(bool((length != scales.length).any()), op=MPI.LOR):
-            break
-        scales = replace(scales, length=length)
-        line = Line.look(evaluations, scales, line.here, line.near)
-    return line, scales, flat, kinked
-
-
-def _lengthen(evaluations: Evaluations, scales: Scales, line: Line) -> tuple[Line, Scales]:
-    """Return the line with longer lengths, up to |x|, where rows did not show above the noise. Collective.
-
-    No farther than they need to show: what a function does over shorter distances is noise on a longer line.
-    """
-    x, comm = np.abs(evaluations.x), evaluations.comm
-    for _ in range(_ROUNDS):
-        longest = np.minimum(x, np.maximum(scales.room, scales.length))
-        lost = ~line.visible & (longest > 3 * scales.length)
-        if not comm.allreduce(bool(lost.any()), op=MPI.LOR):
-            break
-        length = np.where(lost, np.minimum(_LONGER * scales.length, longest), scales.length)
-        longer = replace(scales, length=length)
-        try:
-            again = Line.look(evaluations, longer, line.here, line.near)
-        except (CheckError, EvaluationError):
-            break  # so far the function does not reach
-        worse = again.bent(longer.length) & ~line.bent(scales.length) & ~lost
-        if comm.allreduce(bool(worse.any()), op=MPI.LOR):
-            break
-        line, scales = again, longer
-    return line, scales
 
 
 def _describe(evaluations: Evaluations, scales: Scales, line: Line, flat: np.ndarray) -> Noise:

@@ -57,12 +57,11 @@ class Scales:
 
     @property
     def inward(self) -> tuple[np.ndarray, np.ndarray]:
-        """(signs, room) (n_local,): of variables at a bound the side that is free, else 0; how far they may move."""
+        """(signs, room) (n_local,): of variables at a bound the free side, else 0; and how far they may move."""
         up, down = self.upper - self.x, self.x - self.lower
         beside = np.minimum(up, down) <= 0
-        return np.where(beside, np.where(up > down, 1.0, -1.0), 0.0), np.where(
-            beside, np.maximum(up, down), self.room
-        )
+        side = np.where(up > down, 1.0, -1.0)
+        return np.where(beside, side, 0.0), np.where(beside, np.maximum(up, down), self.room)
 
     def inside(self, steps: np.ndarray) -> np.ndarray:
         """Return steps (n_local,) to both sides that go at most half of the way to a bound. Not collective."""

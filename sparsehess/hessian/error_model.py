@@ -19,6 +19,8 @@ from sparsehess.hessian.recovery import Plan
 class ErrorModel:
     """What noise and finite steps make of the entries; made once, since steps stay much the same.
 
+    Fresh products are taken along several directions: a group of variables whose steps are of one size at a time.
+
     Attributes
     ----------
     plan
@@ -30,8 +32,7 @@ class ErrorModel:
     left
         (n_local,) what finite steps leave out of each column, relative to it.
     of_product
-        (groups, n_local) what noise makes of the difference of ours and a fresh product along the directions of the
-        check.
+        (groups, n_local) what noise makes of the differences of our products and fresh ones.
     share
         (groups, n_local) how much of its variance is that of our product.
     left_of_product
@@ -91,7 +92,8 @@ class ErrorModel:
             plan,
             float(np.sqrt(total)),
             float(np.sqrt(largest)),
-            np.where(noise.moves > 0, truncation(steps, length, noise), 1.0),  # what does not change is all error
+            # What does not change is all error.
+            np.where(noise.moves > 0, truncation(steps, length, noise), 1.0),
             np.sqrt(both),
             np.divide(rows, both, out=np.ones_like(rows), where=both > 0),
             truncation(check, length, noise),
@@ -126,7 +128,7 @@ class ErrorModel:
     def independent(self, error: np.ndarray) -> float:
         """Return of how many rows the error of a product is made, those that are small beside others not counted.
 
-        Collective. (Σ e²)² / Σ e⁴, from 1 to the number of rows.
+        Collective. (Σ e²)² / Σ e⁴, from 1 to the number of rows, in each group.
         """
         squares = np.divide(error**2, self.squares, out=np.zeros_like(error), where=self.squares > 0)
         comm = self.plan.pattern.comm
@@ -141,15 +143,15 @@ class ErrorModel:
     def frobenius(self, error: np.ndarray) -> float:
         """Return the norm of the error of the matrix that shows as this error of a product. Collective.
 
-        For an error E and random signs, the mean of (E v)_i² is Σ_j E_ij² v_j² (Hutchinson 1990). Of the noise that
-        has made it, a share is that of the fresh product.
+        For an error E and random signs, the mean of (E v)_i² is Σ_j E_ij² v_j² (Hutchinson 1990). Of the noise
+        that has made it, a share is that of the fresh product.
         """
         part = np.divide(self.share * error**2, self.squares, out=np.zeros_like(error), where=self.squares > 0)
         return float(np.sqrt(self.plan.pattern.comm.allreduce(float(part.sum()))))
 
 
 def _mean_squares(plan: Plan | ElementAssembly, direction: np.ndarray) -> np.ndarray:
-    """Return (n_local,) the mean over each row's entries of the square of a direction where it is not 0. Collective."""
+    """Return (n_local,) the mean square of a direction over each row's entries where it is not 0. Collective."""
     pattern = plan.pattern
     if not pattern.layout.n_local:
         return np.zeros(0)

@@ -16,13 +16,15 @@ from sparsehess.derivatives.gradient_noise import Noise, estimate_noise
 from sparsehess.derivatives.objective import Objective
 from sparsehess.derivatives.scales import Scales
 from sparsehess.errors import MissingEntries
+from sparsehess.hessian.assembled import EPS, Assembled
 from sparsehess.hessian.assembly_strategies import Source, replan
 from sparsehess.hessian.entry_errors import EntryErrors
 from sparsehess.hessian.error_model import ErrorModel
 from sparsehess.hessian.evaluation_journal import NO_JOURNAL, NoJournal
+from sparsehess.hessian.failed_checks import PROBES
 from sparsehess.hessian.pattern_detection import detect_pattern
 from sparsehess.hessian.recovery import Recovered, plan
-from sparsehess.hessian.verification import EPS, PROBES, Assembled, Verification, verify
+from sparsehess.hessian.verification import Verification, verify
 from sparsehess.pattern import Following, Pattern
 from sparsehess.runtime import PETSc, agreement, destroy
 from sparsehess.runtime.random_numbers import draw_signed
@@ -265,14 +267,16 @@ class Hessian:
         known = self.noise is not None and model.noise > 0
         level = np.zeros(self.pattern.layout.n_local) if self.noise is None else self.noise.level
         # What entries of a column have in common: of products what was seen, of differences what the bend tells.
-        left = model.left if known else np.full(self.pattern.layout.n_local, self.error)
+        left = np.full(self.pattern.layout.n_local, self.error)
+        if known and self.noise is not None:
+            left = model.left if self.noise.measured else np.where(self.noise.moves > 0, 0.0, model.left)
         return EntryErrors(
             self._source.plan,
             self._values,
             (level * self._shown) ** 2 * weights,
             (level * self._shown) ** 2 * common,
             steps.taken**-2.0,
-            max((self.error * norm / model.noise) ** 2, 1.0) if known else 0.0,
+            (self.error * norm / model.noise) ** 2 if known else 0.0,
             left,
             self.error * norm,
         )

@@ -1,0 +1,117 @@
+"""Over which distance each variable changes the gradient: a search along a line through x.
+
+Every variable moves along the line by its own typical length. Rows in which the near and the far points contradict
+each other have variables with other lengths than that; a gradient that does not change at all near x has a grain.
+Then lengths, or the distance of the near points, are changed, and the line is looked at again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mpi4py import MPI
+
+import numpy as np
+
+from sparsehess.derivatives.evaluations import Evaluations
+from sparsehess.derivatives.gradient_line import NEAR, Line
+from sparsehess.derivatives.scales import Scales
+from sparsehess.errors import CheckError, EvaluationError
+
+# Wider distances of the near points, where nothing changes.
+_WIDER = 1e-3, 3e-2
+
+# Lengths that are too long or too short are divided or multiplied by this, so often at most.
+_FACTOR = 30.0
+_ROUNDS = 8
+
+# An x below this part of the others may be the rounding of zero.
+_ROUNDED = 1e-15
+
+# Lengths are no less than so many spacings of floating-point numbers.
+SPACINGS = 1e6
+
+# What remains the same changes by no more than this part of it.
+_STEADY = 0.3
+
+
+def first_line(evaluations: Evaluations, scales: Scales) -> tuple[Line, Scales]:
+    """Return a line on which the gradient exists; where it does not, lengths are shortened first. Collective."""
+    x, here = np.abs(evaluations.x), None
+    for last in (False, False, True):
+        try:
+            return Line.look(evaluations, scales, here), scales
+        except (CheckError, EvaluationError):
+            if last:
+                raise
+            here = evaluations.gradients([evaluations.x])[0]  # where it fails at x, that is told
+            beside = (x > 0) & (x < scales.length)
+            some = evaluations.comm.allreduce(bool(beside.any()), op=MPI.LOR)
+            scales = replace(scales, length=np.where(beside, x, scales.length / (1.0 if some else _FACTOR)))
+    raise AssertionError("the last try returns or raises")
+
+
+def settle(evaluations: Evaluations, scales: Scales, line: Line) -> tuple[Line, Scales, np.ndarray, np.ndarray]:
+    """Return a line whose rows are straight or noisy, the lengths, and which rows are flat or have a kink at x.
+
+    Collective. A row that bends, or whose noise is none, may belong to a variable of a shorter length: |x|, or a
+    thirtieth of it. If its slope still falls towards x however short the line, the Hessian is zero there, whatever
+    the length; if what is no noise falls in proportion to the length, the slope jumps at x.
+    """
+    comm, x = evaluations.comm, np.abs(evaluations.x)
+    rounded = _ROUNDED * np.sqrt(comm.allreduce(float(x @ x)) / max(line.n, 1))
+    first, tried = scales.length, np.zeros(len(x), bool)
+    flat, kinked, wider, before = tried.copy(), tried.copy(), list(_WIDER), np.full(len(x), np.inf)
+    jumps = np.zeros((2, len(x)))
+    for _ in range(_ROUNDS):
+        if line.stands_still() and wider:
+            line = Line.look(evaluations, scales, line.here, wider.pop(0))
+            continue
+        if line.near > NEAR:
+            break  # shorter lengths than the grain show nothing
+        bent = line.bent(scales.length) & ~flat
+        if comm.allreduce(bool((bent & ~line.apart).any()), op=MPI.LOR):
+            line = line.beside(evaluations, scales)
+            bent = line.bent(scales.length) & ~flat
+        finer = line.finer(evaluations, scales)
+        jump = np.where(finer, line.own / scales.length, 0.0)
+        kinked = line.jumps & (jumps > 0).all(axis=0) & (np.abs(jumps - jump) < _STEADY * jump).all(axis=0)
+        jumps = np.stack([jumps[1], jump])
+        change = np.abs(line.slopes[1]) + line.bend / line.far
+        vanishing = bent & tried & line.flat & (change < 0.2 * before)
+        flat |= vanishing
+        before, shorter = change, (bent | finer) & ~flat & ~kinked
+        length = np.where(vanishing, first, scales.length)
+        beside = (x > rounded) & (x < 0.5 * length)
+        length = np.where(shorter, np.where(beside, x, length / _FACTOR), length)
+        length = np.maximum(length, SPACINGS * np.spacing(x))
+        tried |= shorter
+        if not comm.allreduce(bool((length != scales.length).any()), op=MPI.LOR):
+            break
+        scales = replace(scales, length=length)
+        line = Line.look(evaluations, scales, line.here, line.near)
+    return line, scales, flat, kinked
+
+
+def lengthen(evaluations: Evaluations, scales: Scales, line: Line) -> tuple[Line, Scales]:
+    """Return the line with longer lengths, up to |x|, where rows did not show above the noise. Collective.
+
+    No farther than they need to show: what a function does over shorter distances is noise on a longer line.
+    """
+    x, comm = np.abs(evaluations.x), evaluations.comm
+    for _ in range(_ROUNDS):
+        longest = np.minimum(x, np.maximum(scales.room, scales.length))
+        lost = ~line.visible & (longest > 3 * scales.length)
+        if not comm.allreduce(bool(lost.any()), op=MPI.LOR):
+            break
+        length = np.where(lost, np.minimum(_FACTOR * scales.length, longest), scales.length)
+        longer = replace(scales, length=length)
+        try:
+            again = Line.look(evaluations, longer, line.here, line.near)
+        except (CheckError, EvaluationError):
+            break  # so far the function does not reach
+        worse = again.bent(longer.length) & ~line.bent(scales.length) & ~lost
+        if comm.allreduce(bool(worse.any()), op=MPI.LOR):
+            break
+        line, scales = again, longer
+    return line, scales
