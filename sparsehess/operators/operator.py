@@ -232,8 +232,9 @@ class Operator:
 
         Collective. Here by an LDLᵀ factorization of an assembled matrix, kept for the next solve with this
         shift, and by MINRES (Paige, Saunders 1975) of a shell. Every solution is judged, whichever structure
-        has made it: it is refined, and taken where it leaves no more than 2e-7 of b and the condition of
-        H + shift I is estimated to be at most 4.5e13, as it is or scaled to a diagonal of ones.
+        has made it: it is refined, and taken where it leaves no more than 1e-6 of b and the condition of
+        H + shift I is estimated to be at most 4.5e13. Both are measured with variables scaled to a diagonal of
+        ones where the condition is far less so. Iterations find the x of least norm where there are several.
 
         Parameters
         ----------

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 _EPS = float(np.finfo(float).eps)
 
-# A solution is one where what is left of the right-hand side is no more than this part of it.
-ACCEPTED = 2e-7
+# A solution is one where what is left of the right-hand side is no more than this part of it, with what rounding
+# the solution leaves: whoever multiplies in another order finds no more.
+ACCEPTED = 1e-6
 
 # Below this part of the largest an eigenvalue is what rounding leaves of zero, on whatever number of ranks:
 # solutions are not unique, and least squares leaves its eigenvector out.
@@ -33,6 +34,9 @@ ROUNDING = 100 * _EPS
 
 # Steps of refinement at most; each gains what the last has lost. A residual of so many roundings needs none.
 _STEPS, _DONE = 3, 8 * _EPS
+
+# What scaling is to make of a condition to be what is judged by.
+_BETTER = 1e-2
 
 # Steps of the power method for the two norms of a condition number: a factor of two is near enough for the larger
 # one, and of a nearly singular matrix the other one is there after two.
@@ -65,8 +69,8 @@ class Solver(Protocol):
 class System:
     """H + shift I, with what is needed to judge solutions; its norms are kept for the next one.
 
-    *Collective* to make and to use. A system is judged twice, as it is and scaled to a diagonal of ones, and the
-    better verdict holds: neither the units of variables nor zeros on the diagonal make a system singular.
+    *Collective* to make and to use. A system is judged as it is and, where that is refused, once more with its
+    variables scaled to a diagonal of ones, if this makes the condition far less: units make no system singular.
 
     Parameters
     ----------
@@ -108,19 +112,27 @@ class System:
         with np.errstate(all="ignore"):  # what is not finite has no residual that passes
             x = self._operator._solve(b, self.shift)
             rest = b - self.product(x)
-            for _ in range(_STEPS if self._operator.solves_directly else 0):
+            if not self._operator.solves_directly:
                 worst = self._residual(rest, b)
-                if not _DONE < worst < np.inf:
+                if not worst <= ACCEPTED:
+                    raise refusal(self.shift, self.condition_of(x, b), worst)
+                return x
+            for _ in range(_STEPS):
+                both = self._residual(rest, b), self._residual(rest, b, self._weights)
+                if not (max(both) > _DONE and np.isfinite(both).all()):
                     break
                 better = x + self._operator._solve(rest, self.shift)
                 left = b - self.product(better)
-                if not self._residual(left, b) < worst:
+                if not self._residual(left, b) * self._residual(left, b, self._weights) < both[0] * both[1]:
                     break
                 x, rest = better, left
-            worst = self._residual(rest, b)
-            condition = self._condition if self._operator.solves_directly else 0.0
+            condition, worst = self._condition, self._residual(rest, b) + self._rounding(x, b, self._size)
             if not (worst <= ACCEPTED and condition <= 1 / ROUNDING):
-                raise refusal(self.shift, condition or self.condition_of(x, b), worst)
+                if self._scaled_condition < _BETTER * condition:
+                    W, condition = self._weights, self._scaled_condition
+                    worst = self._residual(rest, b, W) + self._rounding(x / W, W * b, self._scaled_size)
+                if not (worst <= ACCEPTED and condition <= 1 / ROUNDING):
+                    raise refusal(self.shift, condition, worst)
         return x
 
     def least_squares(self, b: np.ndarray) -> np.ndarray:
@@ -172,39 +184,47 @@ class System:
         with np.errstate(all="ignore"):
             return float(np.max(self._size * self._lengths(x) / self._lengths(b), initial=1.0))
 
-    def _residual(self, rest: np.ndarray, b: np.ndarray) -> float:
+    def _residual(self, rest: np.ndarray, b: np.ndarray, weights: np.ndarray | float = 1.0) -> float:
         """Return which part of b is left, at the worst column; NaN where that is no number."""
-        parts = []
-        for weights in (np.ones(len(b)), self._weights):
-            left, size = (self._lengths(weights[:, None] * one) for one in (rest, b))
-            parts.append(np.where((left == 0) & (size == 0), 0.0, left / size))
-        return float(np.max(np.minimum(*parts), initial=0.0))
+        left, size = self._lengths(weights * rest), self._lengths(weights * b)
+        return float(np.max(np.where((left == 0) & (size == 0), 0.0, left / size), initial=0.0))
+
+    def _rounding(self, x: np.ndarray, b: np.ndarray, size: float) -> float:
+        """Return which part of b rounding x leaves, at the worst column."""
+        length = self._lengths(x)
+        return float(
+            np.max(np.where(length == 0, 0.0, 0.5 * _EPS * size * length / self._lengths(b)), initial=0.0)
+        )
 
     # --- norms ---
 
     @cached_property
     def _weights(self) -> np.ndarray:
-        """What scales the diagonal to ones, (n_local,), where it is not zero."""
-        if not self._operator.solves_directly:
-            return np.ones(self._layout.n_local)
+        """What scales the diagonal to ones, (n_local, 1), where it is not zero."""
         diagonal = np.abs(self._operator.diagonal() + self.shift)
         largest = self._layout.comm.allreduce(float(diagonal.max(initial=0.0)), op=MPI.MAX)
-        return 1 / np.sqrt(np.where(diagonal > 0, diagonal, largest or 1.0))
+        return 1 / np.sqrt(np.where(diagonal > 0, diagonal, largest or 1.0))[:, None]
 
     @cached_property
     def _size(self) -> float:
         return self._power(self.product, _FORTH)
 
     @cached_property
+    def _scaled_size(self) -> float:
+        W = self._weights
+        return self._power(lambda x: W * self.product(W * x), _FORTH)
+
+    @cached_property
     def _condition(self) -> float:
-        """The condition, as it is and scaled, whichever is less; infinite where that is no number."""
-        with np.errstate(all="ignore"):
-            found = self._size * self._power(self._inverse, _BACK)
-            if not found <= 1 / ROUNDING:
-                W = self._weights[:, None]
-                forth = self._power(lambda x: W * self.product(W * x), _FORTH)
-                back = self._power(lambda x: self._inverse(x / W) / W, _BACK)
-                found = float(np.fmin(found, forth * back))
+        """The condition as it is; infinite where that is no number."""
+        found = self._size * self._power(self._inverse, _BACK)
+        return np.inf if np.isnan(found) else found
+
+    @cached_property
+    def _scaled_condition(self) -> float:
+        """The condition with a diagonal of ones; infinite where that is no number."""
+        W = self._weights
+        found = self._scaled_size * self._power(lambda x: self._inverse(x / W) / W, _BACK)
         return np.inf if np.isnan(found) else found
 
     def _inverse(self, b: np.ndarray) -> np.ndarray:
