@@ -9,6 +9,7 @@ import numpy as np
 from sparsehess.errors import InputError
 from sparsehess.operators.eigenvalues import Eigenvalues, Inertia, check_which, select_first
 from sparsehess.operators.operator import Operator
+from sparsehess.operators.solutions import SystemOfParts
 from sparsehess.runtime.row_layout import Layout
 
 
@@ -46,6 +47,8 @@ class DirectSum(Operator):
     ...     print(H.n, H.spectrum(3, "largest"), H.inertia().definite)
     6 [2. 3. 5.] positive definite
     """
+
+    _judge = SystemOfParts
 
     def __init__(self, parts: Sequence[Operator], *, owned: bool = False):
         self.parts, self._owned = list(parts), owned

@@ -65,6 +65,7 @@ class Operator:
     _anchor: PETSc.Vec | None = None
     _solver: tuple[tuple[float, str], PETSc.KSP] | None = None
     _system: System | None = None
+    _judge: type[System] = System
 
     def __new__(cls, *arguments: object, **named: object) -> Self:
         """Make one where scalars are real. Not collective."""
@@ -277,7 +278,7 @@ class Operator:
     def _system_of(self, shift: float) -> System:
         """Return H + shift I with what is known of it: the last one, if it was for this shift."""
         if self._system is None or self._system.shift != shift:
-            self._system = System(self, shift)
+            self._system = self._judge(self, shift)
         return self._system
 
     def logdet(self, shift: float = 0.0) -> float:

@@ -252,6 +252,24 @@ class System:
         return np.where(finite, lengths, np.nan)
 
 
+class SystemOfParts(System):
+    """H + shift I whose parts judge their own solutions: together they are no better and no worse."""
+
+    def solve(self, b: np.ndarray) -> np.ndarray:
+        """Return the solution x (n_local, m) of the parts.
+
+        Collective.
+        """
+        return self._operator._solve(b, self.shift)
+
+    def least_squares(self, b: np.ndarray) -> np.ndarray:
+        """Return the x (n_local, m) of least norm of the parts.
+
+        Collective.
+        """
+        return self._operator._least_squares(b, self.shift)
+
+
 def refusal(shift: float, condition: float, residual: float | None = None) -> InputError:
     """Return what says that a system is singular to rounding, and what helps.
 

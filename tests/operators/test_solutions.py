@@ -183,6 +183,10 @@ def test_units_make_no_system_singular(comm):
     with aij(H, comm) as operator:
         found = whole(operator.layout, operator.solve(own(operator.layout, H @ x)))
     assert np.linalg.norm((found - x) * units) <= 1e-10 * np.linalg.norm(x * units)
+    with aij(H, comm) as graded, aij(1e30 * np.eye(3), comm) as heavy, DirectSum([graded, heavy]) as both:
+        b = np.concatenate([own(graded.layout, np.ones(N)), own(heavy.layout, np.ones(3))])
+        found, alone = both.solve(b), graded.solve(b[: graded.layout.n_local])
+        assert np.array_equal(whole(graded.layout, found[: len(alone)]), whole(graded.layout, alone))
     with BlockDiagonal([10.0**power * positive(4, 1) for power in (-12, 0, 12)], comm=comm) as operator:
         b = own(operator.layout, np.ones(12))
         found = operator.solve(b)
