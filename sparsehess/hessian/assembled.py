@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mpi4py import MPI
+
 import numpy as np
 
 from sparsehess.derivatives.evaluations import Evaluations
@@ -56,6 +58,19 @@ class Assembled:
     directions: np.ndarray
     norm: float
     error: float
+
+    def felt(self, times: np.ndarray) -> tuple[np.ndarray, float]:
+        """Return the noise of the components if it is (n_local,) times that which was measured, and of the matrix.
+
+        Collective.
+        """
+        if self.noise is None:
+            return np.zeros(len(times)), 0.0
+        level, plan = self.noise.level * times, self.model.plan
+        if not self.pattern.comm.allreduce(bool((times != 1).any()), op=MPI.LOR):
+            return level, self.model.noise
+        variance = level**2 * sum(weight**2 for _, weight in self.steps.nodes)
+        return level, float(np.sqrt(plan.variances(variance, self.steps.taken**-2.0, self.steps.taken)[0]))
 
     def stuck(self, fresh: np.ndarray) -> np.ndarray:
         """Return (n_local,) bool: rows in which nothing has changed, neither here nor in fresh products.

@@ -15,7 +15,7 @@ from sparsehess.derivatives.finite_differences import DIFFERENCES, Steps, group_
 from sparsehess.derivatives.gradient_noise import Noise, estimate_noise
 from sparsehess.derivatives.objective import Objective
 from sparsehess.derivatives.scales import Scales
-from sparsehess.errors import MissingEntries
+from sparsehess.errors import CheckError, MissingEntries
 from sparsehess.hessian.assembled import EPS, Assembled
 from sparsehess.hessian.assembly_strategies import Source, replan
 from sparsehess.hessian.entry_errors import EntryErrors
@@ -173,6 +173,12 @@ class Hessian:
             self._follow(self._following, x)
         if verify:
             self.evaluations["verification"] += check_consistency(self.objective, x, seed=self.seed)
+        if self.noise is not None:  # of another point: where it does not hold here, it is measured anew
+            try:
+                self._evaluate(x, verify, progress, journal)
+                return
+            except CheckError:
+                self.noise = None
         for left in reversed(range(_REPAIRS)):
             try:
                 self._evaluate(x, verify, progress, journal)
@@ -205,11 +211,13 @@ class Hessian:
         self.timings["derivatives"] = evaluations.seconds
         self.timings["assembly"] = assembled - began - evaluations.seconds
         judged = self._judged(recovered, scales, steps)
-        self.error, self._taken, self._shown = judged.error, judged, np.ones(self.pattern.layout.n_local)
+        self.error, self._taken = judged.error, judged
+        self._level, self._felt = judged.felt(np.ones(self.pattern.layout.n_local))
         if verified:
             before = sum(evaluations.counts.values())
             try:
-                self.verification, self.error, self._shown = verify(judged, evaluations)
+                self.verification, self.error, times = verify(judged, evaluations)
+                self._level, self._felt = judged.felt(times)
             finally:
                 self.evaluations["verification"] += sum(evaluations.counts.values()) - before
             self.timings["verification"] = time.perf_counter() - assembled
@@ -265,7 +273,6 @@ class Hessian:
         weights = sum(weight**2 for _, weight in steps.nodes)
         common = sum(weight**2 for values, weight in steps.nodes if values is None)
         known = self.noise is not None and model.noise > 0
-        level = np.zeros(self.pattern.layout.n_local) if self.noise is None else self.noise.level
         # What entries of a column have in common: of products what was seen, of differences what the bend tells.
         left = np.full(self.pattern.layout.n_local, self.error)
         if known and self.noise is not None:
@@ -273,10 +280,10 @@ class Hessian:
         return EntryErrors(
             self._source.plan,
             self._values,
-            (level * self._shown) ** 2 * weights,
-            (level * self._shown) ** 2 * common,
+            self._level**2 * weights,
+            self._level**2 * common,
             steps.taken**-2.0,
-            (self.error * norm / model.noise) ** 2 if known else 0.0,
+            (self.error * norm / self._felt) ** 2 if known else 0.0,
             left,
             self.error * norm,
         )

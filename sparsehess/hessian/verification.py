@@ -31,8 +31,8 @@ _STEPS, _MOST = 20.0, 0.1
 # Differences of so many standard deviations are of more than the noise that was measured.
 _BEYOND = 3.0
 
-# Rows are judged against no less than this part of what they change within a typical length; of products, whose noise
-#  is not known, of the largest (in units of energy).
+# Rows are judged against no less than this part of what they change within a typical length; of products, whose
+# noise is not known, of the largest (in units of energy).
 _LOCAL_FLOOR, _FLOOR = 0.01, 1e-10
 
 # A single difference may be small by chance, and is taken to be so much larger; the mean square of so many is not.

@@ -37,6 +37,9 @@ _FEW = 200
 # An eigenvalue is zero where a change of the rows by this part makes it so.
 _ROUNDING = 1e3 * float(np.finfo(float).eps)
 
+# Errors of entries are taken to be so many standard deviations.
+_BARS = 3.0
+
 # As many eigenvalues that products do not tell from their neighbours are worth a word.
 _NOTED = 0.5
 
@@ -169,17 +172,29 @@ def _count(problem: EigenProblem, zero: float | None, options: dict) -> Inertia:
     if zero is not None:
         size = float(np.ldexp(positive_number(zero, "zero"), -problem.scales.power))
         return _counted(scaled, scaled, size, float(zero), options)
-    with _relative_to_rows(scaled) as relative:
-        return _counted(scaled, relative, max(_ROUNDING, 10 * problem.relative_error), problem.zero, options)
+    size = max(_ROUNDING, 10 * problem.relative_error)
+    with _relative_to_rows(scaled, _errors_of_rows(problem) / size) as relative:
+        return _counted(scaled, relative, size, problem.zero, options)
 
 
-def _relative_to_rows(problem: EigenProblem) -> EigenProblem:
+def _errors_of_rows(problem: EigenProblem) -> np.ndarray:
+    """Return (n_local,) about how far the entries' errors may move what rows add up to, in equilibrated units.
+
+    Collective. Nothing where they are not known by entries.
+    """
+    known, scales = problem.entry_errors, problem.scales
+    if known is None:
+        return np.zeros(len(scales.rows_a))
+    return np.ldexp(_BARS * scales.d * known.of_product(scales.d), -scales.power)
+
+
+def _relative_to_rows(problem: EigenProblem, least: np.ndarray) -> EigenProblem:
     """Return S H S x = μ x, S near the roots of the inverse sums of the rows of |H|, by powers of two.
 
     Collective. |μ| is what part of its rows makes H singular; by Sylvester's law its eigenvalues have the signs of
-    those of H x = λ M x. The caller closes it.
+    those of H x = λ M x. No sum is taken to be less than `least` (n_local,). The caller closes it.
     """
-    sums = problem.scales.rows_a
+    sums = np.maximum(problem.scales.rows_a, least)
     by = problem.A.createVecRight()
     by.setArray(np.exp2(np.round(-0.5 * np.log2(np.where(sums > 0, sums, 1.0)))))
     A = scaled_copy(problem.A, by)
