@@ -53,6 +53,10 @@ _TINIEST, _HUGE = 1e-120, 1e120
 # Distances, in typical lengths, at which a component changes at last that does not nearer.
 _STUCK = 0.03, 0.3
 
+# Slopes may differ by this part, and by the square of so many distances, where a component is smooth, as near values
+# tell by what is left of them; they are the same if they differ by this part of how far they are from another.
+_CURVED, _CURVES, _SAME_SLOPE, _SMOOTH = 0.01, 10.0, 0.1, 1e-4
+
 # The mean of log |z| for a normal z.
 _MEAN_LOG = -0.635
 
@@ -80,6 +84,8 @@ class Line:
         (n_local,) gradients at the far points and x, in the order in which they lie on the line.
     change
         (n_local,) by how much a component changes up to far points: those of this line, or also of another one.
+    farthest
+        (n_local,) the step from x to the point that is ahead.
     """
 
     comm: MPI.Comm
@@ -93,6 +99,7 @@ class Line:
     middle: np.ndarray
     behind: np.ndarray
     change: np.ndarray
+    farthest: np.ndarray
 
     @classmethod
     def look(
@@ -136,12 +143,13 @@ class Line:
         here = table[offsets.index(0)]
         if one_sided:
             behind, (middle, ahead) = here, evaluations.gradients([x + way, x + 2 * way])
+            way = 2 * way
         else:
             middle, (behind, ahead) = here, evaluations.gradients([x - way, x + way])
         _check_size(evaluations, here, table, ahead, middle, behind)
         spread = float(np.sqrt(comm.allreduce(float(shape @ shape)) / max(layout.n, 1)))
         change = np.abs(0.5 * (ahead - behind))
-        return cls(comm, layout.n, near, far, spread, table, here, ahead, middle, behind, change)
+        return cls(comm, layout.n, near, far, spread, table, here, ahead, middle, behind, change, way)
 
     def beside(self, evaluations: Evaluations, scales: Scales) -> Line:
         """Return the line with changes up to the far points of another one as well.
@@ -158,6 +166,24 @@ class Line:
         """
         first, second = _pair(evaluations, scales, 0.25 * draw_signed(evaluations.layout, _SEED) * some, self.here)
         return some & (np.abs(second) > np.maximum(_BENT / 4 * np.abs(first), _VISIBLE * self.level))
+
+    def lags(self, evaluations: Evaluations) -> np.ndarray:
+        """Return (n_local,) bool: components a part of which changes by steps, as if it were rounded, or kept.
+
+        Collective. Costs a gradient if near and far slopes differ anywhere: beside the point that is ahead. Where
+        the slope is there what it is at x, but not between the two, something has jumped.
+        """
+        near, far = self.slopes
+        allowed = (_CURVED + (_CURVES * self.far) ** 2) * np.maximum(np.abs(near), np.abs(far))
+        smooth = self.own < _SMOOTH * np.abs(near) * self.near
+        apart = self.visible & smooth & (np.abs(near - far) > allowed + self._blur)
+        if not self.comm.allreduce(bool(apart.any()), op=MPI.LOR):
+            return apart
+        part = self.near / self.far
+        beside = evaluations.gradients([evaluations.x + (1 - part) * self.farthest])[0]
+        one_sided = 2.0 if self.middle is not self.here else 1.0
+        slope = (self.ahead - beside) / (one_sided * self.near)
+        return apart & (np.abs(slope - near) < _SAME_SLOPE * np.abs(far - near))
 
     def stuck(self, evaluations: Evaluations, scales: Scales, still: np.ndarray) -> np.ndarray:
         """Return (n_local,) bool: of some components that do not change, those that are rounded, or whose x is.
@@ -202,7 +228,10 @@ class Line:
             hidden = noisy & (change == 0)
             if not self.comm.allreduce(bool(hidden.any()), op=MPI.LOR):
                 break
-        return found
+        # So many rows of noise change so little by chance.
+        sums = self.comm.allreduce(np.array([int(noisy.sum()), int(found.sum())]))
+        chance = 2 * _STILL * sums[0]
+        return found & (sums[1] > chance + 3 * np.sqrt(chance))
 
     @cached_property
     def own(self) -> np.ndarray:
@@ -337,8 +366,8 @@ class Line:
 def _check_size(evaluations: Evaluations, here: np.ndarray, *others: np.ndarray) -> None:
     """Raise where values are too large or too small for their squares to be numbers. Collective."""
     comm, name = evaluations.comm, evaluations.objective.name
-    own = [float(np.abs(values).max(initial=0.0)) for values in (here, *others)]
-    largest = comm.allreduce(np.array(own), op=MPI.MAX)
+    largest = np.array([float(np.abs(values).max(initial=0.0)) for values in (here, *others)])
+    comm.Allreduce(MPI.IN_PLACE, largest, op=MPI.MAX)
     if largest[0] > _HUGE or 0 < largest.max() < _TINIEST:
         raise InputError(f"the gradient of {name} is of the size {largest.max():.0e}: choose other units for it")
     if not largest.max() < _HUGE:

@@ -119,6 +119,7 @@ def estimate_noise(evaluations: Evaluations, scales: Scales) -> Noise:
     beside = (scales.room > 0) & (scales.room < scales.length)
     free, scales = scales.length, replace(scales, length=np.where(beside, scales.room, scales.length))
     line, scales = first_line(evaluations, scales)
+    lags = line.lags(evaluations)
     line, scales, flat, kinked = settle(evaluations, scales, line)
     if not scales.given:
         line, scales = lengthen(evaluations, scales, line)
@@ -134,6 +135,10 @@ def estimate_noise(evaluations: Evaluations, scales: Scales) -> Noise:
         _refuse(
             evaluations, stuck, "changes by steps at variable {}, and not between them: it is rounded there, or x "
             "before it is used; compute both with all their digits"
+        )  # fmt: skip
+        _refuse(
+            evaluations, lags & ~beside & (line.near == NEAR), "has a part that changes by steps in variable {}: it "
+            "is rounded, or kept from call to call; compute all of it anew, with all its digits"
         )  # fmt: skip
         _refuse(
             evaluations, kinked, "has a kink at x in variable {}: its slope jumps there, and it has no Hessian; "
@@ -180,7 +185,7 @@ def _describe(evaluations: Evaluations, scales: Scales, line: Line, flat: np.nda
         bend = 1.0 / np.maximum(sharp, 1.0 / _FARTHEST)
     bend = np.where(flat, line.far, bend)
     # What does not show above rounding is none, beside the component itself.
-    none = (steep == 0) | (~line.visible & (level <= _ROUNDING_OF_SUMS * np.abs(line.here)))
+    none = ((steep == 0) | ~line.visible) & (line.level <= _ROUNDING_OF_SUMS * np.abs(line.here))
     slope = np.where(none, np.maximum(slope, _SHARE_OF_CONSTANTS * np.abs(line.here)), slope)
     moves = np.where(flat | none, 0.0, 1.0)
     noise = Noise(scales.length, level, slope, moves, bend, measured)

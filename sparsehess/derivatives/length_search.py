@@ -62,7 +62,7 @@ def settle(evaluations: Evaluations, scales: Scales, line: Line) -> tuple[Line, 
     rounded = _ROUNDED * np.sqrt(comm.allreduce(float(x @ x)) / max(line.n, 1))
     first, tried = scales.length, np.zeros(len(x), bool)
     flat, kinked, wider, before = tried.copy(), tried.copy(), list(_WIDER), np.full(len(x), np.inf)
-    jumps = np.zeros((2, len(x)))
+    jumps = np.zeros(len(x))
     for _ in range(_ROUNDS):
         if line.stands_still() and wider:
             line = Line.look(evaluations, scales, line.here, wider.pop(0))
@@ -74,9 +74,9 @@ def settle(evaluations: Evaluations, scales: Scales, line: Line) -> tuple[Line, 
             line = line.beside(evaluations, scales)
             bent = line.bent(scales.length) & ~flat
         finer = line.finer(evaluations, scales)
-        jump = np.where(finer, line.own / scales.length, 0.0)
-        kinked = line.jumps & (jumps > 0).all(axis=0) & (np.abs(jumps - jump) < _STEADY * jump).all(axis=0)
-        jumps = np.stack([jumps[1], jump])
+        jump = np.where(finer & line.jumps, line.own / scales.length, 0.0)
+        kinked = (jumps > 0) & (np.abs(jumps - jump) < _STEADY * jump)
+        jumps = jump
         change = np.abs(line.slopes[1]) + line.bend / line.far
         vanishing = bent & tried & line.flat & (change < 0.2 * before)
         flat |= vanishing

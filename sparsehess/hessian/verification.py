@@ -39,8 +39,8 @@ _LOCAL_FLOOR, _FLOOR = 0.01, 1e-10
 _FEW, _MANY = 3.0, 10.0
 
 # Errors of this part of the matrix leave nothing of it; nor do entries whose standard deviation is this part of
-# the largest. A row is lost in noise if the errors seen are this part of it, at least.
-_HOPELESS, _SPOILT, _TELLING = 0.3, 0.1, 0.1
+# the largest. A row is lost in noise of so many times its size, if the errors that are seen are this part of it.
+_HOPELESS, _SPOILT, _TELLING, _DROWNED = 0.3, 0.1, 0.1, 3.0
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,8 @@ def _check_hope(hessian: Assembled, check: _ProductCheck) -> None:
     flat = ~moves & (
         check.error.max(axis=0) > _HOPELESS * model.slope * np.abs(hessian.check.taken) / model.length
     )
-    noisy = (check.noise > check.size) & (check.error > _TELLING * check.size)
-    lost = np.flatnonzero(flat | (moves & noisy.any(axis=0) & ~(check.noise <= check.size).any(axis=0)))
+    noisy = (check.noise > _DROWNED * check.size) & (check.error > _TELLING * check.size)
+    lost = np.flatnonzero(flat | (moves & noisy.any(axis=0) & ~(check.noise <= _DROWNED * check.size).any(axis=0)))
     first = comm.allreduce(layout.start + int(lost[0]) if len(lost) else layout.n, op=MPI.MIN)
     steepest = comm.allreduce(float((model.slope / model.length).max(initial=0.0)), op=MPI.MAX)
     sound = model.largest <= _SPOILT * max(hessian.recovered.largest, steepest)
