@@ -53,8 +53,8 @@ _TINIEST, _HUGE = 1e-120, 1e120
 # Distances, in typical lengths, at which a component changes at last that does not nearer.
 _STUCK = 0.03, 0.3
 
-# Slopes may differ by this part, and by the square of so many distances, where a component is smooth, as near values
-# tell by what is left of them; they are the same if they differ by this part of how far they are from another.
+# Slopes may differ by this part, and by the square of so many distances, where a component is smooth, as near
+# values tell by what is left of them; they are the same if they differ by this part of what another one does.
 _CURVED, _CURVES, _SAME_SLOPE, _SMOOTH = 0.01, 10.0, 0.1, 1e-4
 
 # The mean of log |z| for a normal z.
@@ -167,14 +167,16 @@ class Line:
         first, second = _pair(evaluations, scales, 0.25 * draw_signed(evaluations.layout, _SEED) * some, self.here)
         return some & (np.abs(second) > np.maximum(_BENT / 4 * np.abs(first), _VISIBLE * self.level))
 
-    def lags(self, evaluations: Evaluations) -> np.ndarray:
+    def lags(self, evaluations: Evaluations, scales: Scales) -> np.ndarray:
         """Return (n_local,) bool: components a part of which changes by steps, as if it were rounded, or kept.
 
         Collective. Costs a gradient if near and far slopes differ anywhere: beside the point that is ahead. Where
         the slope is there what it is at x, but not between the two, something has jumped.
         """
         near, far = self.slopes
-        allowed = (_CURVED + (_CURVES * self.far) ** 2) * np.maximum(np.abs(near), np.abs(far))
+        typical = geometric_mean(self.change * scales.length, self.comm) / scales.length / self.far
+        largest = np.maximum.reduce([np.abs(near), np.abs(far), typical])
+        allowed = (_CURVED + (_CURVES * self.far) ** 2) * largest
         smooth = self.own < _SMOOTH * np.abs(near) * self.near
         apart = self.visible & smooth & (np.abs(near - far) > allowed + self._blur)
         if not self.comm.allreduce(bool(apart.any()), op=MPI.LOR):

@@ -35,8 +35,8 @@ _CHANCE, _SHARE = 1.2, 0.5
 # little.
 _ROUNDING_OF_SUMS, _SHARE_OF_CONSTANTS = 1e-10, 1e-3
 
-# A single row that bends sharply does not decide over the others.
-_SHARPEST = 3.0
+# A single row that bends sharply, or is seen to bend clearly, does not decide over the others.
+_SHARPEST, _SEEN = 3.0, 1e3
 
 _STILL = "it does not change at all near x, as if x were rounded before it is used"
 
@@ -119,7 +119,7 @@ def estimate_noise(evaluations: Evaluations, scales: Scales) -> Noise:
     beside = (scales.room > 0) & (scales.room < scales.length)
     free, scales = scales.length, replace(scales, length=np.where(beside, scales.room, scales.length))
     line, scales = first_line(evaluations, scales)
-    lags = line.lags(evaluations)
+    lags = line.lags(evaluations, scales)
     line, scales, flat, kinked = settle(evaluations, scales, line)
     if not scales.given:
         line, scales = lengthen(evaluations, scales, line)
@@ -137,8 +137,8 @@ def estimate_noise(evaluations: Evaluations, scales: Scales) -> Noise:
             "before it is used; compute both with all their digits"
         )  # fmt: skip
         _refuse(
-            evaluations, lags & ~beside & (line.near == NEAR), "has a part that changes by steps in variable {}: it "
-            "is rounded, or kept from call to call; compute all of it anew, with all its digits"
+            evaluations, lags & ~beside & (line.near == NEAR), "has a part that changes by steps in variable {}: "
+            "it is rounded, or kept from call to call; compute all of it anew, with all its digits"
         )  # fmt: skip
         _refuse(
             evaluations, kinked, "has a kink at x in variable {}: its slope jumps there, and it has no Hessian; "
@@ -176,9 +176,10 @@ def _describe(evaluations: Evaluations, scales: Scales, line: Line, flat: np.nda
     slope = np.maximum(steep, _least(steep, comm))
     level = np.maximum(line.level, _LEAST_NOISE * slope)
     sharp = curved / slope
-    sums = np.array([(np.minimum(sharp, _SHARPEST) ** 2)[~flat].sum(), float((line.bend > 0).sum())])
+    seen = np.divide(line.second, level, out=np.zeros_like(level), where=level > 0) ** 2
+    sums = np.array([(np.minimum(sharp, _SHARPEST) ** 2)[~flat].sum(), np.minimum(seen, _SEEN**2).sum()])
     comm.Allreduce(MPI.IN_PLACE, sums)
-    measured = bool(sums[1])
+    measured = bool(sums[1] > 4 * 6 * line.n)  # three values add up to the variance of six
     sharp = np.sqrt(0.5 * (sharp**2 + sums[0] / max(line.n, 1)))
     bend = np.ones(len(slope))
     if measured:

@@ -29,7 +29,7 @@ from sparsehess.hessian.failed_checks import (
 _STEPS, _MOST = 20.0, 0.1
 
 # Differences of so many standard deviations are of more than the noise that was measured.
-_BEYOND = 3.0
+_BEYOND = 4.0
 
 # Rows are judged against no less than this part of what they change within a typical length; of products, whose
 # noise is not known, of the largest (in units of energy).
@@ -141,11 +141,11 @@ def _shown_error(hessian: Assembled, check: _ProductCheck) -> float:
     """Return the relative error of the matrix that the product check shows. Collective."""
     comm, model, norm, known = hessian.pattern.comm, hessian.model, hessian.norm, hessian.error
     rows = model.independent(check.error)
-    sure = 1.0 + _FEW / rows
+    sure = 1.0 + (_FEW / rows if rows < _MANY else 0.0)
     if not norm > 0:
         return float(comm.allreduce(bool(check.error.any()), op=MPI.LOR))
     seen = sure * model.frobenius(check.error) / norm
-    return float(max(seen, sure * known if rows < _MANY else 0.0, EPS))
+    return float(max(seen, sure * known if rows < _MANY else model.noise / norm, EPS))
 
 
 def _check_hope(hessian: Assembled, check: _ProductCheck) -> None:
