@@ -234,14 +234,14 @@ def directional(evaluations: Evaluations, direction: np.ndarray, scheme: str) ->
     """Return (H d, d), each (n_local,), from a central difference along d, or from a product.
 
     Collective. Costs two gradients or one product. `direction` (n_local,) is itself the step to either side;
-    beyond the bounds it is cut, and the d returned is what was taken.
+    it is cut half of the way to a bound, and the d returned is what was taken.
     """
     together = np.zeros(len(direction), np.int64)
     if scheme == "product":
         return evaluations.products(together, 1, direction)[0], direction
-    lower, upper = evaluations.objective.limits
-    plus = np.clip(evaluations.x + direction, lower, upper)
-    minus = np.clip(evaluations.x - direction, lower, upper)
+    x, (lower, upper) = evaluations.x, evaluations.objective.limits
+    down, up = _TOWARDS_BOUND * (lower - x), _TOWARDS_BOUND * (upper - x)
+    plus, minus = x + np.clip(direction, down, up), x + np.clip(-direction, down, up)
     change = evaluations.changes(together, 1, ((plus, 1.0), (minus, -1.0)))
     return 0.5 * change[0], 0.5 * (plus - minus)
 

@@ -37,7 +37,7 @@ _VISIBLE, _SURE = 10.0, 30.0
 _DIGITS = 16.0
 
 # A row is straight if it bends by no more of its change, and if near and far slopes differ by no more.
-_BENT, _UNEQUAL = 0.5, 0.3
+_BENT, _UNEQUAL, _STILL_BENT = 0.5, 0.3, 0.05
 
 # More noise than this part of a component's change in a typical length may be a function on a shorter one. At a
 # distance of so many typical lengths, and of this part of x, that changes less than this part of the noise.
@@ -185,7 +185,7 @@ class Line:
         beside = evaluations.gradients([evaluations.x + (1 - part) * self.farthest])[0]
         one_sided = 2.0 if self.middle is not self.here else 1.0
         slope = (self.ahead - beside) / (one_sided * self.near)
-        return apart & (np.abs(slope - near) < _SAME_SLOPE * np.abs(far - near))
+        return apart & (np.abs(slope - near) < _SAME_SLOPE * np.minimum(np.abs(far - near), np.abs(near)))
 
     def stuck(self, evaluations: Evaluations, scales: Scales, still: np.ndarray) -> np.ndarray:
         """Return (n_local,) bool: of some components that do not change, those that are rounded, or whose x is.
@@ -327,13 +327,15 @@ class Line:
         near, far = self.slopes
         return np.abs(near - far) > _UNEQUAL * np.maximum(np.abs(near), np.abs(far)) + self._blur
 
-    def bent(self, length: np.ndarray) -> np.ndarray:
+    def bent(self, length: np.ndarray, tried: np.ndarray) -> np.ndarray:
         """Return (n_local,) bool: components that change, and not in proportion.
 
-        Collective. In units of energy, from lengths (n_local,), a row bends if it bends more than others change.
+        Collective. In units of energy, from lengths (n_local,), a row bends if it bends more than others change;
+        one the length of which was too long before, if it does not bend much less than it changes.
         """
         typical = geometric_mean(self.change * length, self.comm) / length
-        bent = self.bend > np.maximum(_BENT * np.maximum(self.change, typical), _SURE * self.level)
+        least = np.where(tried, _STILL_BENT * self.change, _BENT * np.maximum(self.change, typical))
+        bent = self.bend > np.maximum(least, _SURE * self.level)
         return self.visible & (bent | self.apart)
 
     @property
@@ -351,6 +353,11 @@ class Line:
     def _still(self) -> np.ndarray:
         """(n_local,) bool: components that do not change at all near x."""
         return (self.table == self.here).all(axis=0)
+
+    def moves(self) -> bool:
+        """Return whether any component is other than zero anywhere. Collective."""
+        values = (self.table, self.ahead, self.behind)
+        return bool(self.comm.allreduce(any(bool(one.any()) for one in values), op=MPI.LOR))
 
     def stands_still(self) -> bool:
         """Return whether most components do not change at all near x, although they should.

@@ -18,6 +18,9 @@ from sparsehess.errors import CheckError
 from sparsehess.runtime import agreement
 from sparsehess.runtime.citations import cite
 
+# A variable is beside a bound that is nearer than this part of its length.
+_BESIDE_BOUND = 0.1
+
 # There this part of a component's change is noise that comes from the digits of x.
 _COARSE = 1e-9
 
@@ -116,9 +119,14 @@ def estimate_noise(evaluations: Evaluations, scales: Scales) -> Noise:
     cite("noise")
     told = scales.length
     scales = replace(scales, length=np.maximum(told, SPACINGS * np.spacing(np.abs(scales.x))))
-    beside = (scales.room > 0) & (scales.room < scales.length)
+    beside = (scales.room > 0) & (scales.room < _BESIDE_BOUND * scales.length)
     free, scales = scales.length, replace(scales, length=np.where(beside, scales.room, scales.length))
     line, scales = first_line(evaluations, scales)
+    if evaluations.objective.gradient is None and not line.moves():
+        raise CheckError(
+            f"the energy of {evaluations.objective.name} changes nowhere near x, neither by the steps that its gradient "
+            "is taken by nor farther away: it is a constant, or rounded; compute it with all its digits"
+        )
     lags = line.lags(evaluations, scales)
     line, scales, flat, kinked = settle(evaluations, scales, line)
     if not scales.given:

@@ -69,10 +69,10 @@ def settle(evaluations: Evaluations, scales: Scales, line: Line) -> tuple[Line, 
             continue
         if line.near > NEAR:
             break  # shorter lengths than the grain show nothing
-        bent = line.bent(scales.length) & ~flat
+        bent = line.bent(scales.length, tried) & ~flat
         if comm.allreduce(bool((bent & ~line.apart).any()), op=MPI.LOR):
             line = line.beside(evaluations, scales)
-            bent = line.bent(scales.length) & ~flat
+            bent = line.bent(scales.length, tried) & ~flat
         finer = line.finer(evaluations, scales)
         jump = np.where(finer & line.jumps, line.own / scales.length, 0.0)
         kinked = (jumps > 0) & (np.abs(jumps - jump) < _STEADY * jump)
@@ -99,6 +99,7 @@ def lengthen(evaluations: Evaluations, scales: Scales, line: Line) -> tuple[Line
     No farther than they need to show: what a function does over shorter distances is noise on a longer line.
     """
     x, comm = np.abs(evaluations.x), evaluations.comm
+    never = np.zeros(len(x), bool)
     for _ in range(_ROUNDS):
         longest = np.minimum(x, np.maximum(scales.room, scales.length))
         lost = ~line.visible & (longest > 3 * scales.length)
@@ -110,7 +111,7 @@ def lengthen(evaluations: Evaluations, scales: Scales, line: Line) -> tuple[Line
             again = Line.look(evaluations, longer, line.here, line.near)
         except (CheckError, EvaluationError):
             break  # so far the function does not reach
-        worse = again.bent(longer.length) & ~line.bent(scales.length) & ~lost
+        worse = again.bent(longer.length, never) & ~line.bent(scales.length, never) & ~lost
         if comm.allreduce(bool(worse.any()), op=MPI.LOR):
             break
         line, scales = again, longer

@@ -54,7 +54,8 @@ def assemble(
     derivative
         `central` (2 gradients a colour), `forward` (1, and the base), `extrapolated` (4), `complex` (1, of
         complex arrays), `ad` (1 product), `auto` (products where there are any, else central). Steps of
-        differences follow from the noise of the gradient, measured with 7 more.
+        differences follow from the noise of the gradient, measured with 7 more, and 6 each time that the length over
+        which some variable matters turns out to be another.
     coloring
         A kind (`star`, `acyclic`, `cpr`, `distance2`, `powell-toint`), or a colouring made before for
         this pattern. Default `star`; for a sum over elements none: their own Hessians are taken.

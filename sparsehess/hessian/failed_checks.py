@@ -15,8 +15,8 @@ from sparsehess.pattern.pattern_kernels import contains_pairs
 # A probe of a single column shows entries, and errors, above this part of the column's largest entry.
 _VISIBLE = 1e-6
 
-# An entry that comes again by another step is the same to this part.
-_SAME = 0.3
+# An entry that comes again by these parts of the step is the same to this part, but for noise.
+_AGAIN, _SAME = (0.5, 0.7), 0.01
 
 # Steps that show whether a variable has any influence, in typical lengths.
 _LONG = 0.1, 1.0
@@ -65,8 +65,14 @@ def reason(hessian: Assembled, evaluations: Evaluations, rows: list[int]) -> str
     changes = np.maximum(np.abs(once - longer), np.abs(once - shorter) - 4 * noise)
     found = random.any(), (~(changes <= noise + TOLERANCE * size)).any()
     restless, stepwise = comm.allreduce(np.array(found, int)).tolist()
+    level = 0.0 if hessian.noise is None else hessian.noise.level
     length = comm.allreduce(float(hessian.steps.wanted[own].max(initial=0.0)), op=MPI.MAX)
+    shortest = comm.allreduce(float(hessian.steps.wanted[own].min(initial=np.inf)), op=MPI.MIN)
     said = noise_sentence(hessian)
+    for variable in rows:
+        alone, again = (_column_again(hessian, evaluations, variable, part) for part in (1.0, 0.25))
+        off = np.abs(alone - again) - _SAME * np.abs(alone) - 4 * SIGMAS * level / shortest
+        stepwise = stepwise or comm.allreduce(bool((off > 0).any()), op=MPI.LOR)
     unmoved = _unmoved(hessian, evaluations, rows)
     if unmoved is not None:
         return (
@@ -136,7 +142,9 @@ def missing_near(
         level = 0.0 if hessian.noise is None else hessian.noise.level
         there = outside & (np.abs(exact) > _VISIBLE * top + SIGMAS * level / step)
         if comm.allreduce(bool(there.any()), op=MPI.LOR):
-            there &= np.abs(_column_again(hessian, evaluations, variable) - exact) <= _SAME * np.abs(exact)
+            for part in _AGAIN:
+                off = np.abs(_column_again(hessian, evaluations, variable, part) - exact)
+                there &= off <= _SAME * np.abs(exact) + 4 * level / step
         found = [(layout.start + int(row), variable, float(exact[row])) for row in np.flatnonzero(there)]
         missing += [item for part in comm.allgather(found) for item in part]
         alone = np.zeros(len(rows))
@@ -150,13 +158,13 @@ def missing_near(
     return missing
 
 
-def _column_again(hessian: Assembled, evaluations: Evaluations, variable: int) -> np.ndarray:
-    """Return a column (n_local,) by another step: an entry comes again, noise does not. Collective."""
+def _column_again(hessian: Assembled, evaluations: Evaluations, variable: int, part: float) -> np.ndarray:
+    """Return a column (n_local,) by a part of its step: an entry comes again, noise does not. Collective."""
     if hessian.steps.scheme == "product":
         return column(evaluations, variable, hessian.steps)
     layout = hessian.pattern.layout
     own = np.arange(layout.start, layout.stop) == variable
-    change, taken = directional(evaluations, np.where(own, 0.5 * hessian.steps.wanted, 0.0), "central")
+    change, taken = directional(evaluations, np.where(own, part * hessian.steps.wanted, 0.0), "central")
     return change / layout.comm.allreduce(float(np.abs(taken).max(initial=0.0)), op=MPI.MAX)
 
 

@@ -155,7 +155,8 @@ def _check_hope(hessian: Assembled, check: _ProductCheck) -> None:
         return
     moves = noise.moves > 0
     error = model.frobenius(np.where(moves, check.error, 0.0))
-    error = max(error, model.noise) / hessian.norm if hessian.norm > 0 else float(error > 0)
+    whole = max(hessian.norm, model.scale)
+    error = max(error / hessian.norm, model.noise / whole) if hessian.norm > 0 else float(error > 0)
     flat = ~moves & (
         check.error.max(axis=0) > _HOPELESS * model.slope * np.abs(hessian.check.taken) / model.length
     )
