@@ -124,8 +124,8 @@ def estimate_noise(evaluations: Evaluations, scales: Scales) -> Noise:
     line, scales = first_line(evaluations, scales)
     if evaluations.objective.gradient is None and not line.moves():
         raise CheckError(
-            f"the energy of {evaluations.objective.name} changes nowhere near x, neither by the steps that its gradient "
-            "is taken by nor farther away: it is a constant, or rounded; compute it with all its digits"
+            f"the energy of {evaluations.objective.name} changes nowhere near x, neither by the steps that its "
+            "gradient is taken by nor farther away: it is a constant, or rounded; compute it with all its digits"
         )
     lags = line.lags(evaluations, scales)
     line, scales, flat, kinked = settle(evaluations, scales, line)

@@ -54,8 +54,8 @@ def assemble(
     derivative
         `central` (2 gradients a colour), `forward` (1, and the base), `extrapolated` (4), `complex` (1, of
         complex arrays), `ad` (1 product), `auto` (products where there are any, else central). Steps of
-        differences follow from the noise of the gradient, measured with 7 more, and 6 each time that the length over
-        which some variable matters turns out to be another.
+        differences follow from the noise of the gradient, measured with 7 more, and 6 each time that the length
+        over which some variable matters turns out to be another.
     coloring
         A kind (`star`, `acyclic`, `cpr`, `distance2`, `powell-toint`), or a colouring made before for
         this pattern. Default `star`; for a sum over elements none: their own Hessians are taken.
@@ -65,8 +65,10 @@ def assemble(
         How many compressed columns are held in memory at a time, for direct recovery; 1 takes the least
         memory. Default all.
     verify
-        Compare with a fresh random product, and check the symmetry: 2 gradients more (or 1 product). Before
-        that, whether gradient, products and energy belong together, of what the objective has: two calls of each.
+        Compare with a fresh random product, and check the symmetry: 2 gradients more (4 where differences are
+        extrapolated; or 1 product), for each size of steps where these differ by more than a hundred. Before
+        that, whether gradient, products and energy belong together, of what the objective has: two calls of
+        each.
     repair
         Whether entries that verification finds missing in the pattern are added.
     seed

@@ -57,6 +57,15 @@ class Verification:
     passed
         Whether both are within `TOLERANCE`, or within what the noise of the gradient explains; a Hessian of which
         that is not so is an error.
+
+    Notes
+    -----
+    A fresh product is taken by steps that are none of the assembly's, along a direction that is none of a
+    colour's; variables whose steps are of another size move apart. A row passes if the difference is no more
+    than 1e-4 of |H| |v| in it, or twenty standard deviations of the noise that was measured, and what finite
+    steps leave out, up to a tenth of the row. The Hessian passes if the error that is told is below 0.3 of it,
+    and no row is lost in noise. Nothing is seen of what the gradient does over less than 1e-8 of a variable's
+    length, of what changes farther than a thousandth of it only, or of a kink between x and the shortest step.
     """
 
     hvp_error: float

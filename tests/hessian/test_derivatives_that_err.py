@@ -332,5 +332,5 @@ def test_energies_that_are_rounded_are_no_constants(comm):
     def energy(u):
         return round(float((u**2).sum() + (u**4).sum() / 4 - (u[1:] * u[:-1]).sum()), 2)
 
-    with pytest.raises(CheckError, match="energy.*rounded"):
+    with pytest.raises(CheckError, match=r"energy.*rounded"):
         sh.assemble(objective(comm, None, start(8), energy=energy))
