@@ -21,17 +21,13 @@ from sparsehess.runtime.validation import reals
 _ENERGY_STEP = 1e-4
 
 
-# Steps of a part of 1 are no longer seen beside larger ones.
-_LARGE = 1e9
-
-
 def typical_length(squares: float, n: int) -> float:
     """Return 1, or the root mean square of x where that is smaller (x in metres of nanometre things).
 
-    Not collective. Or where it is so large that 1 is nothing beside it. `squares` is the sum over all n variables.
+    Not collective. `squares` is the sum over all n variables.
     """
     rms = float(np.sqrt(squares / max(n, 1)))
-    return 1.0 if rms == 0 or 1 <= rms <= _LARGE else rms
+    return rms if 0 < rms < 1 else 1.0
 
 
 class Calls:

@@ -119,10 +119,12 @@ class ErrorModel:
         recovery_kernels.absolute_product(pattern.indptr, pattern.columns, values, pattern.exchange.halo(x), out)
         return out
 
-    @property
-    def scale(self) -> float:
-        """Norm of a matrix whose rows change the gradient as it does within a typical length. Collective."""
-        part = self.slope / self.length
+    def scale_of(self, rows: np.ndarray) -> float:
+        """Return the norm of a matrix with rows that change the gradient as it does within a typical length.
+
+        Collective. Of some rows (n_local,) bool.
+        """
+        part = (self.slope / self.length)[rows]
         return float(np.sqrt(self.plan.pattern.comm.allreduce(float(part @ part))))
 
     def independent(self, error: np.ndarray) -> float:

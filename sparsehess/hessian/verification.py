@@ -140,7 +140,7 @@ def verify(hessian: Assembled, evaluations: Evaluations) -> tuple[Verification, 
     asymmetry = _check_symmetry(hessian, evaluations, spoilt)
     _check_product(hessian, evaluations, check, spoilt)
     error = _shown_error(hessian, check)
-    _check_hope(hessian, check)
+    _check_hope(hessian, check, error)
     largest = comm.allreduce(float(check.relative.max(initial=0.0)), op=MPI.MAX)
     rows = np.divide(check.error, check.noise, out=np.ones(check.error.shape), where=check.noise > 0).max(axis=0)
     return Verification(largest, asymmetry, True), error, np.where(rows > _BEYOND, rows, 1.0)
@@ -157,38 +157,43 @@ def _shown_error(hessian: Assembled, check: _ProductCheck) -> float:
     return float(max(seen, sure * known if rows < _MANY else model.noise / norm, EPS))
 
 
-def _check_hope(hessian: Assembled, check: _ProductCheck) -> None:
+def _check_hope(hessian: Assembled, check: _ProductCheck, told: float) -> None:
     """Raise CheckError where the error is as large as the Hessian, or as a row of it. Collective."""
     model, noise, comm, layout = hessian.model, hessian.noise, hessian.pattern.comm, hessian.pattern.layout
     if noise is None:
         return
-    moves = noise.moves > 0
-    error = model.frobenius(np.where(moves, check.error, 0.0))
-    whole = max(hessian.norm, model.scale)
-    error = max(error / hessian.norm, model.noise / whole) if hessian.norm > 0 else float(error > 0)
-    flat = ~moves & (
-        check.error.max(axis=0) > _HOPELESS * model.slope * np.abs(hessian.check.taken) / model.length
-    )
-    noisy = (check.noise > _DROWNED * check.size) & (check.error > _TELLING * check.size)
-    lost = np.flatnonzero(flat | (moves & noisy.any(axis=0) & ~(check.noise <= _DROWNED * check.size).any(axis=0)))
-    first = comm.allreduce(layout.start + int(lost[0]) if len(lost) else layout.n, op=MPI.MIN)
+    # Rows that do not change at x are small beside what they change farther away.
+    largest = max(hessian.norm, model.scale_of(noise.moves == 0))
+    error = told * hessian.norm / largest if largest > 0 else 0.0
     steepest = comm.allreduce(float((model.slope / model.length).max(initial=0.0)), op=MPI.MAX)
-    sound = model.largest <= _SPOILT * max(hessian.recovered.largest, steepest)
-    if error <= _HOPELESS and sound and first == layout.n:
-        return
-    if error <= _HOPELESS and first < layout.n:
-        said = noise_sentence(hessian)
+    if not (error <= _HOPELESS and model.largest <= _SPOILT * max(hessian.recovered.largest, steepest)):
+        how = f"{error:.0%}" if error < 10 else "far more than they are"
+        raise CheckError(
+            f"the Hessian of {hessian.name} is lost in the noise of its gradient: entries err by {how}, whatever "
+            f"the step{_beside(hessian)}"
+        )
+    rows = np.flatnonzero(_lost_rows(hessian, check, noise.moves > 0))
+    first = comm.allreduce(layout.start + int(rows[0]) if len(rows) else layout.n, op=MPI.MIN)
+    if first < layout.n:
         raise CheckError(
             f"the row of variable {first} in the Hessian of {hessian.name} is lost in the noise of the gradient, "
-            "whatever the step; tell typical_x, if it changes over longer distances, or leave it out"
-            + (f"; {said}" if said else "")
+            f"whatever the step; tell typical_x, if it changes over longer distances, or leave it out{_beside(hessian)}"
         )
-    how = f"{error:.0%}" if error < 10 else "far more than they are"
+
+
+def _lost_rows(hessian: Assembled, check: _ProductCheck, moves: np.ndarray) -> np.ndarray:
+    """Return (n_local,) bool: rows that are nothing but error; `moves` are those that change at x. Not collective."""
+    model = hessian.model
+    change = model.slope * np.abs(hessian.check.taken) / model.length
+    drowned = check.noise > _DROWNED * check.size
+    telling = (drowned & (check.error > _TELLING * check.size)).any(axis=0)
+    return np.where(moves, drowned.all(axis=0) & telling, check.error.max(axis=0) > _HOPELESS * change)
+
+
+def _beside(hessian: Assembled) -> str:
+    """Return what is known of the noise, after a semicolon, "" if nothing. Collective."""
     said = noise_sentence(hessian)
-    raise CheckError(
-        f"the Hessian of {hessian.name} is lost in the noise of its gradient: entries err by {how}, "
-        "whatever the step" + (f"; {said}" if said else "")
-    )
+    return f"; {said}" if said else ""
 
 
 def _check_symmetry(hessian: Assembled, evaluations: Evaluations, spoilt: int) -> float:

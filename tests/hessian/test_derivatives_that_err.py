@@ -202,7 +202,7 @@ def test_a_gradient_that_never_changes(comm):
 
 def test_coordinates_beside_which_steps_are_nothing(comm):
     springs = sp.diags([-np.ones(N - 1), 2 * np.ones(N), -np.ones(N - 1)], [-1, 0, 1], format="csr")
-    check(comm, lambda u: springs @ u, springs, 1e16 * (1 + start() / 2), 1e-6)
+    refused(comm, lambda u: springs @ u, 1e16 * (1 + start() / 2), "double precision steps by .* too coarse")
 
 
 def test_a_gradient_that_overflows_nearby(comm):
