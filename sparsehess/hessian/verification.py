@@ -169,20 +169,21 @@ def _check_hope(hessian: Assembled, check: _ProductCheck, told: float) -> None:
     if not (error <= _HOPELESS and model.largest <= _SPOILT * max(hessian.recovered.largest, steepest)):
         how = f"{error:.0%}" if error < 10 else "far more than they are"
         raise CheckError(
-            f"the Hessian of {hessian.name} is lost in the noise of its gradient: entries err by {how}, whatever "
-            f"the step{_beside(hessian)}"
+            f"the Hessian of {hessian.name} is lost in the noise of its gradient: entries err by {how}, "
+            f"whatever the step{_beside(hessian)}"
         )
     rows = np.flatnonzero(_lost_rows(hessian, check, noise.moves > 0))
     first = comm.allreduce(layout.start + int(rows[0]) if len(rows) else layout.n, op=MPI.MIN)
     if first < layout.n:
         raise CheckError(
             f"the row of variable {first} in the Hessian of {hessian.name} is lost in the noise of the gradient, "
-            f"whatever the step; tell typical_x, if it changes over longer distances, or leave it out{_beside(hessian)}"
+            "whatever the step; tell typical_x, if it changes over longer distances, or leave it out"
+            + _beside(hessian)
         )
 
 
 def _lost_rows(hessian: Assembled, check: _ProductCheck, moves: np.ndarray) -> np.ndarray:
-    """Return (n_local,) bool: rows that are nothing but error; `moves` are those that change at x. Not collective."""
+    """Return (n_local,) bool: rows that are nothing but error; `moves` are those that change. Not collective."""
     model = hessian.model
     change = model.slope * np.abs(hessian.check.taken) / model.length
     drowned = check.noise > _DROWNED * check.size
