@@ -36,19 +36,35 @@ _STEADY = 0.3
 
 
 def first_line(evaluations: Evaluations, scales: Scales) -> tuple[Line, Scales]:
-    """Return a line on which the gradient exists; where it does not, lengths are shortened first. Collective."""
-    x, here = np.abs(evaluations.x), None
-    for last in (False, False, True):
-        try:
-            return Line.look(evaluations, scales, here), scales
-        except (CheckError, EvaluationError):
-            if last:
-                raise
-            here = evaluations.gradients([evaluations.x])[0]  # where it fails at x, that is told
-            beside = (x > 0) & (x < scales.length)
-            some = evaluations.comm.allreduce(bool(beside.any()), op=MPI.LOR)
-            scales = replace(scales, length=np.where(beside, x, scales.length / (1.0 if some else _FACTOR)))
-    raise AssertionError("the last try returns or raises")
+    """Return a line on which the gradient is finite; where it is not, lengths are shortened first.
+
+    Collective. What is not finite once, and then is at the same points, is an error of the function.
+    """
+    x = np.abs(evaluations.x)
+    try:
+        return Line.look(evaluations, scales), scales
+    except CheckError as error:
+        failure = error
+    here = evaluations.gradients([evaluations.x])[0]  # where it is not finite at x, that is told
+    again = _try_line(evaluations, scales, here)
+    if again is not None:
+        raise failure
+    for _ in range(2):
+        beside = (x > 0) & (x < scales.length)
+        some = evaluations.comm.allreduce(bool(beside.any()), op=MPI.LOR)
+        scales = replace(scales, length=np.where(beside, x, scales.length / (1.0 if some else _FACTOR)))
+        again = _try_line(evaluations, scales, here)
+        if again is not None:
+            return again, scales
+    raise failure
+
+
+def _try_line(evaluations: Evaluations, scales: Scales, here: np.ndarray) -> Line | None:
+    """Return a line, None where the gradient is not finite on it. Collective."""
+    try:
+        return Line.look(evaluations, scales, here)
+    except CheckError:
+        return None
 
 
 def settle(evaluations: Evaluations, scales: Scales, line: Line) -> tuple[Line, Scales, np.ndarray, np.ndarray]:

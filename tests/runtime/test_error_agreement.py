@@ -127,7 +127,7 @@ SAID = {
     "raises": "raised ZeroDivisionError on rank {}: only here",
     "nan": r"not finite: nan at variable \d+ \(1 in all\) on rank {}",
     "memory": "raised MemoryError on rank {}: Unable to allocate 128",
-    "few": r"must return .* as on rank {}$|raised ValueError on rank {}: array size \d+ incompatible",
+    "few": r"must return .* on rank {}$|raised ValueError on rank {}: array size \d+ incompatible",
     "room": r"out of memory: .* leaves rank {} \d+ MB",
     "tight": r"out of memory: .* leaves rank {} \d MB|MemoryError on rank {}:|rank {}: MemoryError",
 }
