@@ -39,7 +39,7 @@ _CHANCE, _SHARE = 1.2, 0.5
 _ROUNDING_OF_SUMS, _SHARE_OF_CONSTANTS = 1e-10, 1e-3
 
 # A single row that bends sharply, or is seen to bend clearly, does not decide over the others.
-_SHARPEST, _SEEN = 3.0, 1e3
+_SHARPEST, _SEEN = 30.0, 1e3
 
 _STILL = "it does not change at all near x, as if x were rounded before it is used"
 
