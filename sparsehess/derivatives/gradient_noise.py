@@ -86,7 +86,7 @@ class Noise:
     @property
     def relative(self) -> np.ndarray:
         """(n_local,) the noise over the change of the component within a typical length."""
-        return np.maximum(self.level / self.slope, _EPS)
+        return np.maximum(self.level / self.slope, 2 * _EPS)  # of the terms that a component sums, no less
 
     def described(self) -> tuple[dict, dict[str, np.ndarray]]:
         """Return (facts, arrays) that the same can be made of again. Not collective."""

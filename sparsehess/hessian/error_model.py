@@ -14,6 +14,14 @@ from sparsehess.hessian import recovery_kernels
 from sparsehess.hessian.element_assembly import ElementAssembly
 from sparsehess.hessian.recovery import Plan
 
+# A single difference may be small by chance, and is taken to be so much larger; the mean square of so many is not.
+_FEW, _MANY = 3.0, 10.0
+
+
+def unsure(rows: float) -> float:
+    """Return how many times larger an error may be than what so many rows say of it. Not collective."""
+    return 1.0 + _FEW / rows if rows < _MANY else 1.0
+
 
 @dataclass(frozen=True, eq=False)
 class ErrorModel:

@@ -19,7 +19,7 @@ from sparsehess.errors import CheckError, MissingEntries
 from sparsehess.hessian.assembled import EPS, Assembled
 from sparsehess.hessian.assembly_strategies import Source, replan
 from sparsehess.hessian.entry_errors import EntryErrors
-from sparsehess.hessian.error_model import ErrorModel
+from sparsehess.hessian.error_model import ErrorModel, unsure
 from sparsehess.hessian.evaluation_journal import NO_JOURNAL, NoJournal
 from sparsehess.hessian.failed_checks import PROBES
 from sparsehess.hessian.pattern_detection import detect_pattern
@@ -248,6 +248,7 @@ class Hessian:
             )
         model = self._error_model
         norm = float(np.sqrt(layout.comm.allreduce(float(np.dot(self._values, self._values)))))
+        error = float(np.hypot(model.noise, model.truncation(self._values))) * unsure(layout.n)
         return Assembled(
             self.objective.name,
             self.pattern,
@@ -261,7 +262,7 @@ class Hessian:
             groups,
             _directions(check, groups, count),
             norm,
-            max(float(np.hypot(model.noise, model.truncation(self._values))) / norm, EPS) if norm > 0 else 0.0,
+            max(error / norm, EPS) if norm > 0 else 0.0,
         )
 
     @property

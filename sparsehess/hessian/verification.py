@@ -16,6 +16,7 @@ import numpy as np
 from sparsehess.derivatives.evaluations import Evaluations
 from sparsehess.errors import CheckError, MissingEntries
 from sparsehess.hessian.assembled import EPS, SIGMAS, TOLERANCE, Assembled
+from sparsehess.hessian.error_model import unsure
 from sparsehess.hessian.failed_checks import (
     PROBES,
     entries,
@@ -34,9 +35,6 @@ _BEYOND = 4.0
 # Rows are judged against no less than this part of what they change within a typical length; of products, whose
 # noise is not known, of the largest (in units of energy).
 _LOCAL_FLOOR, _FLOOR = 0.01, 1e-10
-
-# A single difference may be small by chance, and is taken to be so much larger; the mean square of so many is not.
-_FEW, _MANY = 3.0, 10.0
 
 # Errors of this part of the matrix leave nothing of it; nor do entries whose standard deviation is this part of
 # the largest. A row is lost in noise of so many times its size, if the errors that are seen are this part of it.
@@ -150,11 +148,11 @@ def _shown_error(hessian: Assembled, check: _ProductCheck) -> float:
     """Return the relative error of the matrix that the product check shows. Collective."""
     comm, model, norm, known = hessian.pattern.comm, hessian.model, hessian.norm, hessian.error
     rows = model.independent(check.error)
-    sure = 1.0 + (_FEW / rows if rows < _MANY else 0.0)
+    times = unsure(rows)
     if not norm > 0:
         return float(comm.allreduce(bool(check.error.any()), op=MPI.LOR))
-    seen = sure * model.frobenius(check.error) / norm
-    return float(max(seen, sure * known if rows < _MANY else model.noise / norm, EPS))
+    seen = times * model.frobenius(check.error) / norm
+    return float(max(seen, times * known if times > 1 else model.noise / norm, EPS))
 
 
 def _check_hope(hessian: Assembled, check: _ProductCheck, told: float) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 # Error bars of a matrix that is taken anew: its own, and those of the one that was solved.
-_BOTH = 2.0
+_BOTH = 3.0
 
 # What a bar counts for as the rounding of entries: a count is then made past the bars of both.
 _PAST = _BOTH / (8 * ROUNDING)
