@@ -31,8 +31,8 @@ def test_steps_follow_the_scale():
     assert lengths(np.full(3, 1e-9), None, layout) == pytest.approx(np.full(3, 1e-9))
     assert np.array_equal(lengths(np.full(3, 50.0), None, layout), np.ones(3))
     lengths_ = [1.0, 1e3, 1e-3]
-    assert taken(np.zeros(3), lengths_, EXACT, "central") == pytest.approx(1.75e-5 * np.array(lengths_), rel=1e-2)
-    assert taken(np.zeros(3), lengths_, EXACT, "forward") == pytest.approx(2.98e-8 * np.array(lengths_), rel=1e-2)
+    assert taken(np.zeros(3), lengths_, EXACT, "central") == pytest.approx(2.2e-5 * np.array(lengths_), rel=1e-2)
+    assert taken(np.zeros(3), lengths_, EXACT, "forward") == pytest.approx(4.21e-8 * np.array(lengths_), rel=1e-2)
 
 
 def test_steps_follow_the_noise_and_the_bend():
