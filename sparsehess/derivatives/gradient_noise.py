@@ -103,7 +103,8 @@ class Noise:
 def estimate_noise(evaluations: Evaluations, scales: Scales) -> Noise:
     """Return the noise of the gradient around the point of the evaluations, and the lengths of the variables.
 
-    Collective. Costs 7 gradients, and 6 each time that lengths are changed.
+    Collective. Costs 7 gradients, and 6 each time that lengths are changed; one or two more where there is noise,
+    two where a row bends more than others change, four where a row does not change at all, and one where slopes differ.
 
     Parameters
     ----------

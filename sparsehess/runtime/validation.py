@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -52,8 +52,10 @@ def positive_number(value: object, name: str) -> float:
 
 
 @contextmanager
-def explain_evaluation_errors(what: str) -> Iterator[None]:
-    """Make an EvaluationError of what a function of the user raises in a block.
+def explain_evaluation_errors(
+    what: str, tell: Callable[[BaseException], str] = lambda error: " ".join(str(error).split())
+) -> Iterator[None]:
+    """Make an EvaluationError of what a function of the user raises in a block; `tell` says what its error says.
 
     Not collective. Errors of the package pass as they are.
     """
@@ -62,4 +64,4 @@ def explain_evaluation_errors(what: str) -> Iterator[None]:
     except SparseHessError:
         raise
     except Exception as error:  # the user's code may raise anything
-        raise EvaluationError(f"{what} raised {type(error).__name__}: {' '.join(str(error).split())}") from error
+        raise EvaluationError(f"{what} raised {type(error).__name__}: {tell(error)}") from error

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
-from sparsehess.errors import EvaluationError, SparseHessError
+from sparsehess.errors import SparseHessError
+from sparsehess.runtime.validation import explain_evaluation_errors
 
 # What is kept of a message, and where it may be cut.
 _LONGEST, _END = 240, re.compile(r" See https?://| The error occurred while| The problem arose")
@@ -70,18 +71,12 @@ def told(error: BaseException) -> str:
     return short.rstrip(".") + (f": {remedy}" if remedy else "")
 
 
-@contextmanager
-def explain_host_errors(what: str) -> Iterator[None]:
+def explain_host_errors(what: str) -> AbstractContextManager[None]:
     """Make an EvaluationError of what a function of the user raises in a block, and say what to do.
 
     Not collective. Errors of the package pass as they are.
     """
-    try:
-        yield
-    except SparseHessError:
-        raise
-    except Exception as error:  # the user's code may raise anything
-        raise EvaluationError(f"{what} raised {type(error).__name__}: {told(error)}") from error
+    return explain_evaluation_errors(what, told)
 
 
 def advised(function: _Function) -> _Function:
