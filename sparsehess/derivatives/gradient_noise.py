@@ -104,7 +104,7 @@ def estimate_noise(evaluations: Evaluations, scales: Scales) -> Noise:
     """Return the noise of the gradient around the point of the evaluations, and the lengths of the variables.
 
     Collective. Costs 7 gradients, and 6 each time that lengths are changed; one or two more where there is noise,
-    two where a row bends more than others change, four where a row does not change at all, and one where slopes differ.
+    two where a row bends more than others change, four where one never changes, and one where slopes differ.
 
     Parameters
     ----------
