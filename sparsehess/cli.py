@@ -41,6 +41,11 @@ def command_line() -> CommandLine:
     return CommandLine(_COMMANDS)
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands, for manuals and completion; it parses nothing. Not collective."""
+    return command_line().parser
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit with its status. Collective on the world communicator."""
     words = list(sys.argv[1:] if argv is None else argv)

@@ -158,6 +158,8 @@ class CommandLine:
 
     Attributes
     ----------
+    parser
+        Of all commands, as argparse knows it.
     commands, parsers
         By name.
     """
@@ -165,11 +167,11 @@ class CommandLine:
     def __init__(self, commands: Iterable[Command]):
         self.commands = {command.name: command for command in commands}
         self.parsers: dict[str, CommandParser] = {}
-        self._top = CommandParser(
+        self.parser = CommandParser(
             prog="sparsehess", description="Sparse Hessians from gradients, and their certified eigenpairs."
         )
-        self._top.add_argument("--version", action=_Version, nargs=0, help="print the version")
-        subparsers = self._top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+        self.parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
+        subparsers = self.parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
         for command in self.commands.values():
             parser = self.parsers[command.name] = subparsers.add_parser(command.name, help=command.summary)
             for flag in command.flags:
@@ -188,7 +190,7 @@ class CommandLine:
             They ask for help.
         """
         # A blank before negative numbers: argparse takes -inf and -1e-3 for flags otherwise.
-        return self._top.parse_args(
+        return self.parser.parse_args(
             [f" {word}" if word.startswith("-") and is_number(word) else word for word in words]
         )
 
