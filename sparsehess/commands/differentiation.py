@@ -89,10 +89,14 @@ def assemble_problem(call: Call) -> Hessian:
 
 
 def read_given_pattern(arguments: argparse.Namespace, objective: Objective, comm: MPI.Comm) -> Pattern | None:
-    """Return the pattern of the file that --pattern names, or the problem's own if there is one. Collective."""
+    """Return the pattern of the file that --pattern names, or the problem's own or traced one if there is any.
+
+    Collective.
+    """
     if arguments.pattern != "given":
         return matrix_files.read_pattern(arguments.pattern, comm, block=arguments.blocks)
-    return None if objective.pattern is None else objective.pattern.in_blocks(arguments.blocks)
+    own = objective.pattern or objective.traced_pattern()
+    return None if own is None else own.in_blocks(arguments.blocks)
 
 
 def color_pattern(call: Call, pattern: Pattern) -> Coloring:

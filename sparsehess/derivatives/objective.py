@@ -214,6 +214,19 @@ class Objective:
         """
         return on_root(self.comm, _directions, self.projected, x, self.name)
 
+    def traced_pattern(self) -> Pattern | None:
+        """Return the pattern that tracing the function tells, at every x; none where it cannot be told.
+
+        Collective.
+        """
+        if self.trace is None or self.summed:
+            return None
+        with agreement(self.comm):
+            sparsity = self.trace()
+        if sparsity is None:
+            return None
+        return Pattern.from_scipy(sparsity, layout=self.layout, source="tracing, at every x")
+
     @property
     def distributed(self) -> bool:
         """Whether functions are those of PETSc vectors."""

@@ -50,7 +50,8 @@ def assemble(
     objective
         What is differentiated.
     pattern
-        Default the objective's own; `detect`: probed, see `detect`.
+        Default the objective's own, or where it has none the one that tracing its function tells (`from_jax`,
+        `from_casadi`); `detect`: found by probing, see `detect_pattern`.
     derivative
         `central` (2 gradients a colour), `forward` (1, and the base), `extrapolated` (4), `complex` (1, of
         complex arrays), `ad` (1 product), `auto` (products where there are any, else central). Steps of
@@ -190,7 +191,8 @@ def _known_pattern(
     calls: dict[str, int] = {}
     if isinstance(pattern, str):
         pattern, calls = detect_with_journal(objective, journal, seed=seed)
-    pattern = objective.pattern if pattern is None else pattern
+    if pattern is None:
+        pattern = objective.pattern or objective.traced_pattern()
     if pattern is None:
         raise InputError(f"{objective.name} has no pattern: give one, or ask for pattern='detect'")
     if pattern.n != objective.n or not pattern.layout.same(objective.layout):

@@ -16,7 +16,7 @@ from sparsehess.hessian.evaluation_journal import NO_JOURNAL, NoJournal
 from sparsehess.hessian.recovery import Direct
 from sparsehess.pattern import Pattern
 from sparsehess.pattern.group_testing import find_candidates, settle_candidates
-from sparsehess.runtime import PETSc, agreement, log
+from sparsehess.runtime import PETSc, log
 from sparsehess.runtime.citations import cite
 from sparsehess.runtime.random_numbers import draw_signed
 
@@ -97,11 +97,9 @@ def detect_pattern(
     if points > 1 and objective.group is not None:
         raise InputError("points: an objective in groups is probed at one point at a time, x")
     layout, comm = objective.layout, objective.comm
-    if objective.trace is not None and not objective.summed:
-        with agreement(comm):
-            sparsity = objective.trace()
-        if sparsity is not None:
-            return Pattern.from_scipy(sparsity, layout=layout, source="tracing, at every x")
+    traced = objective.traced_pattern()
+    if traced is not None:
+        return traced
     here = Evaluations(objective, objective.x if x is None else x)
     scales = Scales.of(here)
     patterns = []

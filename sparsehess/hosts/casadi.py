@@ -38,7 +38,7 @@ def from_casadi(
     parameters
         Values of the further inputs: by name, or those after the first in their order.
     more
-        Other arguments of `Objective`. Without a pattern, CasADi tells it where one is to be detected.
+        Other arguments of `Objective`. Without a pattern, CasADi tells it where one is needed.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def from_casadi(
     >>> import sparsehess as sh
     >>> x = casadi.SX.sym("x", 4)
     >>> energy = casadi.Function("chain", [x], [casadi.sumsqr(x[1:] - x[:-1]) / 2])
-    >>> with sh.assemble(sh.from_casadi(energy, [0.0, 1.0, 2.0, 3.0]), pattern="detect") as hessian:
+    >>> with sh.assemble(sh.from_casadi(energy, [0.0, 1.0, 2.0, 3.0])) as hessian:
     ...     print(hessian.mat[:, :].round(12) + 0.0)
     [[ 1. -1.  0.  0.]
      [-1.  2. -1.  0.]

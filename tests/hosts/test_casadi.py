@@ -37,7 +37,7 @@ def test_closed_forms(kind, comm):
     assert objective.name == "chained"
     assert objective.energy(known.x) == pytest.approx(known.energy(known.x), rel=1e-13)
     assert objective.gradient(known.x) == pytest.approx(known.gradient(known.x), rel=1e-13)
-    with sh.assemble(objective, pattern="detect") as hessian:
+    with sh.assemble(objective) as hessian:
         assert hessian.pattern.source == "tracing, at every x"
         assert hessian.pattern.nnz == known.pattern.nnz
         assert hessian.coloring.count == 3

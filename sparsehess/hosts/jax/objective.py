@@ -61,8 +61,8 @@ def from_jax(
     x
         (n,) where the Hessian is taken.
     pattern
-        Default none: it is traced where one is needed. Where tracing has no rule a warning says so, and the
-        pattern is probed.
+        Default none: it is traced where one is needed. Where tracing has no rule a warning says so, and
+        `assemble(…, pattern="detect")` probes.
     products
         Precision of Hessian-vector products, float64 or float32, or `differences`: there are none, for functions
         that cannot be differentiated twice. Gradients are always of float64.

@@ -36,8 +36,8 @@ POINT = np.random.default_rng(0).normal(size=120)
 def test_exact_hessians(products, most, comm):
     before = jax.config.jax_enable_x64  # the user or another host may have set it
     objective = sh.from_jax(rosenbrock, POINT, products=products, comm=comm)
-    with sh.assemble(objective, pattern="detect") as hessian:
-        assert hessian.coloring.count == 3
+    with sh.assemble(objective) as hessian:  # its own pattern is the traced one
+        assert hessian.coloring.count == 3 and hessian.evaluations["pattern"] == 0
         assert hessian.evaluations["hvp"] == 3 and hessian.evaluations["gradient"] == 0
         assert frobenius_error(hessian.mat, exact(POINT), comm) < most
         hessian.update(POINT + 0.1)
