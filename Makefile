@@ -8,9 +8,9 @@ export OMP_NUM_THREADS ?= 1
 unexport PYTHONPATH PYTHONHOME  # modules that others put there would stand before the environment's own
 
 .NOTPARALLEL:  # two environments at a time would be two apt-get
-.PHONY: env demo test test-all slow bench lint wheels clean
+.PHONY: env demo test test-all slow docs bench lint wheels clean
 env demo test bench lint wheels: export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-test-all slow: export PATH := $(CURDIR)/$(HOSTS)/bin:$(PATH)
+test-all slow docs: export PATH := $(CURDIR)/$(HOSTS)/bin:$(PATH)
 
 env: $(VENV)/.ready
 
@@ -36,6 +36,10 @@ slow: $(HOSTS)/.ready  # tests that take minutes each; Slurm and bare roots of D
 	@sh docker/environment.sh $(STACK) $(HOSTS) hosts slow
 	@OMPI_MCA_mpi_yield_when_idle=1 PRTE_MCA_hwloc_default_binding_policy=none python -m pytest -q -rs -m slow tests
 
+docs: $(HOSTS)/.ready  # pages of docs/, drivers run for their pictures, in build/docs/html
+	@python -m sphinx -q -W --keep-going -d build/docs/doctrees docs build/docs/html
+	@echo "pages: build/docs/html/index.html"
+
 bench: env
 	@python benchmarks/run.py
 
@@ -46,4 +50,4 @@ wheels: env  # source archive and wheel, for any PETSc, in dist/
 	@sh docker/wheels.sh dist
 
 clean:
-	rm -rf .venv .venv-hosts .venv-latest* .venv-cuda* build dist *.egg-info demo.png demo.h5
+	rm -rf .venv .venv-hosts .venv-latest* .venv-cuda* build dist *.egg-info demo.png demo.h5 docs/gallery docs/reference/api/generated

@@ -105,7 +105,7 @@ fi
 
 # --- sparsehess and its kernels --------------------------------------------------------
 # Built apart from the distribution's Python packages, some of which (pythran) get in Cython's way.
-"$venv/bin/python" -m pip install $quiet -c "$venv/constraints.txt" -e "$project[demo,test${hosts:+,hosts}]"
+"$venv/bin/python" -m pip install $quiet -c "$venv/constraints.txt" -e "$project[demo,test${hosts:+,hosts,docs}]"
 if [ -n "$hosts" ]; then
     # PyTorch for processors alone: from the index where it has such builds (its answer to a version that there is not
     # names all), else the distribution's. The plain one brings gigabytes for NVIDIA's devices.

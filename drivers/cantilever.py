@@ -1,8 +1,12 @@
-"""A steel cantilever by finite elements: stiffness and mass from scikit-fem, frequencies in Hz.
+"""Bending of a steel cantilever
+=============================
+A steel cantilever by finite elements: stiffness and mass from scikit-fem, frequencies in Hz.
 
 The first bending frequencies of a slender beam clamped at one end are those of Euler and Bernoulli,
 f_i = β_i² / (2π) sqrt(E I / (ρ A L⁴)) with β = 1.8751, 4.6941, 7.8548 (Blevins 1979, table 8-1).
 The gradient of the elastic energy at displacement u is K u; fixed dofs are removed, not penalised.
+
+::
 
     mpiexec -n 2 sparsehess eigs drivers/cantilever.py:cantilever -k 6
 """

@@ -1,9 +1,13 @@
-"""Copper by ASE's effective medium theory: relaxed clusters and five-fold twinned rods, free in space.
+"""Vibrations of copper clusters and rods
+======================================
+Copper by ASE's effective medium theory: relaxed clusters and five-fold twinned rods, free in space.
 
 Jacobsen, Stoltze and Nørskov, "A semi-empirical effective medium theory for metals and alloys",
 Surf. Sci. 366, 394 (1996). An atom's energy depends on the density that its neighbours make, so two
 atoms are coupled where some atom has both of them as neighbours: up to twice the cut-off apart.
 That is nearly everybody in a small cluster, and few in a rod, where coloured gradients save the most.
+
+::
 
     mpiexec -n 2 sparsehess eigs drivers/copper_cluster.py:cluster -k 12
     mpiexec -n 2 sparsehess eigs drivers/copper_cluster.py:rod --set length=40 -k 12

@@ -1,8 +1,12 @@
-"""A soft beam that sags under its own weight, by dolfinx: its stiffness and frequencies as it hangs.
+"""A soft beam under its own weight
+================================
+A soft beam that sags under its own weight, by dolfinx: its stiffness and frequencies as it hangs.
 
 Compressible neo-Hookean material (Bonet and Wood 2008, section 6.4.3), with stored energy
 μ/2 (tr FᵀF - 3) - μ ln J + λ/2 (ln J)². Rows stay with the ranks to which dolfinx gave the nodes;
 clamped nodes are removed, not penalised: x holds the displacements of a rank's own free nodes.
+
+::
 
     mpiexec -n 2 sparsehess eigs drivers/dolfinx_elasticity.py:beam -k 6
     sparsehess eigs drivers/dolfinx_elasticity.py:beam --set degree=1 --set cells=30 -k 6

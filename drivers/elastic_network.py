@@ -1,8 +1,12 @@
-"""Elastic network of a protein: springs between all atoms closer than a cut-off.
+"""Softest motions of a protein
+============================
+Elastic network of a protein: springs between all atoms closer than a cut-off.
 
 Tirion, "Large amplitude elastic motions in proteins from a single-parameter, atomic analysis",
-Phys. Rev. Lett. 77, 1905 (1996). The energy is E(x) = Σ γ/2 (|x_i - x_j| - d_ij)², d_ij the
+Phys. Rev. Lett. 77, 1905 (1996). The energy is E(x) = Σ γ/2 (‖x_i - x_j‖ - d_ij)², d_ij the
 distance in the given structure, so the structure is a minimum and six modes are rigid.
+
+::
 
     mpiexec -n 2 sparsehess eigs drivers/elastic_network.py:protein -k 12
     sparsehess eigs drivers/elastic_network.py:protein --set file=my.pdb --set cutoff=7.0

@@ -1,8 +1,12 @@
-"""Lennard-Jones argon: a periodic crystal, or a free cluster, with a cut-off that is smooth.
+"""Phonons of argon
+================
+Lennard-Jones argon: a periodic crystal, or a free cluster, with a cut-off that is smooth.
 
 Energies in ε, lengths in σ, masses in atoms. Between `inner` and `outer` the pair energy is taken
 to zero by a polynomial with two continuous derivatives at both ends: a Hessian needs them (a plain
 cut-off has a kink that shows in the verification).
+
+::
 
     mpiexec -n 2 sparsehess eigs drivers/lennard_jones.py:crystal --set cells=6 -k 10
     mpiexec -n 2 sparsehess eigs drivers/lennard_jones.py:cluster --set radius=3.0 -k 10

@@ -1,9 +1,13 @@
-"""A rubber column that is pressed from above until it buckles, by scikit-fem: 20-node bricks, large strains.
+"""A rubber column that buckles
+============================
+A rubber column that is pressed from above until it buckles, by scikit-fem: 20-node bricks, large strains.
 
 Compressible neo-Hookean material (Bonet and Wood 2008, section 6.4.3), with stored energy
 μ/2 (tr FᵀF - 3) - μ ln J + λ/2 (ln J)², under a dead load that is given in parts of Euler's,
 π² E I / (4 L²). The column stays straight, be that stable or not: near load 1 an eigenvalue becomes
 negative. The residual is all that is written here. Fixed dofs are removed, not penalised.
+
+::
 
     mpiexec -n 2 sparsehess eigs drivers/skfem_hyperelastic.py:column -k 4
     sparsehess eigs drivers/skfem_hyperelastic.py:column --set load=1.1 --set cells=12 -k 4 --which negative

@@ -1,8 +1,12 @@
-"""A trained network that tells three spirals apart: its sharpest directions, and those that do nothing.
+"""A classifier and the directions that do nothing
+===============================================
+A trained network that tells three spirals apart: its sharpest directions, and those that do nothing.
 
 Hidden layers of tanh with a residual connection, softmax and cross-entropy. The Hessian at a minimum has a few
 large eigenvalues and many that are all but zero; of the latter some are zero by structure (adding one vector to
 the weights of all classes changes nothing): width + 1.
+
+::
 
     mpiexec -n 2 sparsehess eigs drivers/spiral_network.py:spiral -k 5 --which largest --shell
     sparsehess inertia drivers/spiral_network.py:spiral --set width=6 --zero 1e-13

@@ -1,4 +1,6 @@
-"""A φ⁴ field on a periodic cubic grid, by planes on the ranks, for as many unknowns as their memory holds.
+"""Domain walls of a φ⁴ field
+==========================
+A φ⁴ field on a periodic cubic grid, by planes on the ranks, for as many unknowns as their memory holds.
 
 E(u) = Σ (u_i − u_j)² / 2 over neighbours + Σ c_i (u_i² − 1)² / 4, at a field with two domain walls. The hardness
 c_i is 1 but for a few inclusions, each harder than the one before, whose modes stand above the band of all others.
@@ -7,6 +9,8 @@ Gradient and products go through the grid plane by plane and exchange one plane 
 here are two vectors, the field and the hardness. Peaks seen below at n = 10⁷, all told, in vectors of n numbers:
 63 for the density (2 samples of 20 steps are 40 of them), 36 for the trace, 85 for the eigenvalues. The unknowns
 are in the same order on any number of ranks, of which there are at most as many as planes.
+
+::
 
     mpiexec -n 2 sparsehess eigs drivers/stencil_energy.py:field --set side=16 -k 6
     mpiexec -n 2 sparsehess density drivers/stencil_energy.py:field --set side=216 --set coupled=0 --shell \\

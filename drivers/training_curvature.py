@@ -1,8 +1,12 @@
-"""Curvature along the training of a small network, as a series of JSON lines that can be stopped and continued.
+"""Curvature along a training
+==========================
+Curvature along the training of a small network, as a series of JSON lines that can be stopped and continued.
 
 A network with tanh learns handwritten digits (scikit-learn's, or random inputs with the classes of a random
 network), each rank with its share of the samples. Every so many steps a line is written about the Hessian of the
 loss over all samples:
+
+::
 
     step, loss       of the training
     sharpness        the largest eigenvalue, and its backward error `residual`
@@ -15,6 +19,8 @@ loss over all samples:
 
 What comes after a stop is what would have come without it, number by number on as many ranks: a state file keeps
 parameters, optimiser, generator and step, and the series is cut back to it.
+
+::
 
     mpiexec -n 2 python drivers/training_curvature.py --steps 200 --every 20 --out series.jsonl
     mpiexec -n 2 python drivers/training_curvature.py --steps 400 --every 20 --out series.jsonl   # goes on
@@ -236,7 +242,7 @@ def digits(comm=None, steps=100, widths=(64, 32, 10), samples=None, batch=64, ra
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Curvature along the training of a small network.")
     parser.add_argument("--steps", type=int, default=200, help="of training in all")
     parser.add_argument("--every", type=int, default=20, help="steps from line to line")
     parser.add_argument("--out", type=Path, default=Path("series.jsonl"), help="the state is kept beside it")
