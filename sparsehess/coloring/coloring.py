@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,6 +10,8 @@ import numpy as np
 
 from sparsehess.coloring.distributed_greedy import NO_TRAFFIC, Traffic
 from sparsehess.pattern import Layout
+from sparsehess.runtime.html_fragments import bars, fragment, note, table
+from sparsehess.runtime.short_repr import ShortRepr, number_of
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,8 @@ class Attempt:
     seconds: float
 
 
-@dataclass(frozen=True, eq=False)
-class Coloring:
+@dataclass(frozen=True, eq=False, repr=False)
+class Coloring(ShortRepr):
     """A colour for every variable.
 
     Not collective. Made by `color`, or read from a file by `sparsehess.coloring.load`.
@@ -80,6 +83,30 @@ class Coloring:
     seconds: float
     attempts: tuple[Attempt, ...] = ()
     traffic: Traffic = NO_TRAFFIC
+
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        least = "proven least" if self.optimal else f"no fewer than {self.lower_bound}"
+        yield f"{number_of(self.count, 'color')} ({least})"
+        yield f"of {number_of(self.layout.n, 'variable')}"
+        yield f"{self.kind}"
+        yield f"by {self.rule}"
+
+    def _repr_html_(self) -> str:
+        """Return a small table for notebooks, and how many local variables have each color. Not collective."""
+        own = np.bincount(self.colors[self.colors >= 0], minlength=max(self.count, 1))
+        least = "proven least" if self.optimal else f"no fewer than {self.lower_bound}"
+        facts = [
+            ("colors", f"{self.count} ({least})"),
+            ("variables", f"{self.layout.n:,}"),
+            ("kind", self.kind),
+            ("order", self.order),
+            ("made by", self.rule),
+            ("seconds", f"{self.seconds:.3f}"),
+        ]
+        where = "" if len(self.layout.starts) == 2 else " of this rank"
+        told = note(f"variables{where} of each color: {own.min():,} to {own.max():,}")
+        return fragment("Coloring", table(facts), bars(own, "variables of each color"), told)
 
     @cached_property
     def with_ghosts(self) -> np.ndarray:

@@ -7,7 +7,7 @@ colour; there is nothing to recover.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,13 +17,14 @@ from sparsehess.derivatives.returned_values import COMPLEX, REAL, as_vector
 from sparsehess.errors import InputError
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import agreement
+from sparsehess.runtime.short_repr import ShortRepr, number_of
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 
-@dataclass(frozen=True, eq=False)
-class Elements:
+@dataclass(frozen=True, eq=False, repr=False)
+class Elements(ShortRepr):
     """Elements of one kind: bonds, angles, hexahedra.
 
     Not collective to make.
@@ -69,6 +70,11 @@ class Elements:
         if not callable(self.gradient):
             raise InputError(f"the gradient of elements must be a function, not {type(self.gradient).__name__}")
         object.__setattr__(self, "members", members.astype(np.int64))
+
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        many, size = self.members.shape
+        yield f"{number_of(many, 'element')} of {number_of(size, 'variable')} on this rank"
 
     @property
     def size(self) -> int:

@@ -15,6 +15,7 @@ from sparsehess.derivatives.objective import Objective
 from sparsehess.derivatives.scales import Scales
 from sparsehess.errors import InputError
 from sparsehess.runtime.citations import cite
+from sparsehess.runtime.short_repr import ShortRepr
 
 # Those that lose digits to the noise of the gradient, and all.
 DIFFERENCES = ("forward", "central", "extrapolated")
@@ -36,8 +37,8 @@ _SPACINGS = 8.0
 _TOWARDS_BOUND = 0.5
 
 
-@dataclass(frozen=True, eq=False)
-class Steps:
+@dataclass(frozen=True, eq=False, repr=False)
+class Steps(ShortRepr):
     """Where the variables of a colour stand, one node of the scheme after another.
 
     Attributes
@@ -61,8 +62,8 @@ class Steps:
     one_sided: np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
-class Compressed:
+@dataclass(frozen=True, eq=False, repr=False)
+class Compressed(ShortRepr):
     """The compressed Hessian times steps.
 
     Attributes

@@ -17,6 +17,7 @@ from sparsehess.derivatives.scales import Scales
 from sparsehess.errors import CheckError
 from sparsehess.runtime import agreement
 from sparsehess.runtime.citations import cite
+from sparsehess.runtime.short_repr import ShortRepr
 
 # A variable is beside a bound that is nearer than this part of its length.
 _BESIDE_BOUND = 0.1
@@ -49,8 +50,8 @@ _ARRAYS = ("length", "level", "slope", "moves", "bend")
 ROUNDING = 1e-12
 
 
-@dataclass(frozen=True, eq=False)
-class Noise:
+@dataclass(frozen=True, eq=False, repr=False)
+class Noise(ShortRepr):
     """What a few gradients tell of all others near x.
 
     Attributes

@@ -8,7 +8,7 @@ collectively, one colour after another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -23,11 +23,12 @@ from sparsehess.errors import EvaluationError, InputError
 from sparsehess.pattern import Following, Layout, Pattern
 from sparsehess.runtime import PETSc, agreement, child, communicator, on_root, require_real
 from sparsehess.runtime.lazy import Elsewhere
+from sparsehess.runtime.short_repr import ShortRepr, number_of
 from sparsehess.runtime.validation import reals, whole_number
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Objective:
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class Objective(ShortRepr):
     """A function that can be differentiated once, at a point.
 
     Collective to make.
@@ -191,6 +192,14 @@ class Objective:
             vectors, named = self.projected_at(self.x)
             object.__setattr__(self, "null_vectors", vectors)
             object.__setattr__(self, "null_names", named)
+
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        yield repr(self.name)
+        yield number_of(len(self.x), "variable") if isinstance(self.x, np.ndarray) else "on PETSc vectors"
+        given = ("gradient", "hvp", "hvps", "energy", "elements", "mass", "null_vectors", "bounds")
+        yield "with " + ", ".join(name.replace("_", " ") for name in given if getattr(self, name) is not None)
+        yield f"{'no' if self.pattern is None else 'a following' if self.following is not None else 'a'} pattern"
 
     @property
     def n(self) -> int:

@@ -11,10 +11,11 @@ from sparsehess.derivatives.user_functions import typical_length
 from sparsehess.errors import InputError
 from sparsehess.runtime import agreement
 from sparsehess.runtime.row_layout import Layout
+from sparsehess.runtime.short_repr import ShortRepr
 
 
-@dataclass(frozen=True, eq=False)
-class Scales:
+@dataclass(frozen=True, eq=False, repr=False)
+class Scales(ShortRepr):
     """Typical lengths and bounds of the variables around a point.
 
     Attributes

@@ -15,6 +15,7 @@ from sparsehess.hessian.error_model import ErrorModel
 from sparsehess.hessian.recovery import Recovered
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import PETSc, destroy
+from sparsehess.runtime.short_repr import ShortRepr
 
 # A Hessian passes if it agrees with a fresh product, row by row, and with its own transpose this well.
 # Rounding and truncation leave 1e-9 to 1e-6; a missing entry or a kink leaves 1e-3 and more.
@@ -26,8 +27,8 @@ SIGMAS = 20.0
 EPS = float(np.finfo(float).eps)
 
 
-@dataclass(frozen=True, eq=False)
-class Assembled:
+@dataclass(frozen=True, eq=False, repr=False)
+class Assembled(ShortRepr):
     """A Hessian as it was assembled, for those who judge it.
 
     Attributes

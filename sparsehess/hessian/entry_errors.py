@@ -15,13 +15,14 @@ import numpy as np
 from sparsehess.hessian import recovery_kernels
 from sparsehess.hessian.element_assembly import ElementAssembly
 from sparsehess.hessian.recovery import Plan
+from sparsehess.runtime.short_repr import ShortRepr
 
 # A bar is so many standard deviations.
 _BARS = 2.0
 
 
-@dataclass(frozen=True, eq=False)
-class EntryErrors:
+@dataclass(frozen=True, eq=False, repr=False)
+class EntryErrors(ShortRepr):
     """Estimates of the errors of a Hessian's entries.
 
     Attributes

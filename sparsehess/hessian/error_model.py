@@ -13,6 +13,7 @@ from sparsehess.derivatives.gradient_noise import Noise
 from sparsehess.hessian import recovery_kernels
 from sparsehess.hessian.element_assembly import ElementAssembly
 from sparsehess.hessian.recovery import Plan
+from sparsehess.runtime.short_repr import ShortRepr
 
 # A single difference may be small by chance, and is taken to be so much larger; the mean square of so many is not.
 _FEW, _MANY = 3.0, 10.0
@@ -23,8 +24,8 @@ def unsure(rows: float) -> float:
     return 1.0 + _FEW / rows if rows < _MANY else 1.0
 
 
-@dataclass(frozen=True, eq=False)
-class ErrorModel:
+@dataclass(frozen=True, eq=False, repr=False)
+class ErrorModel(ShortRepr):
     """What noise and finite steps make of the entries; made once, since steps stay much the same.
 
     Fresh products are taken along several directions: a group of variables whose steps are of one size at a time.

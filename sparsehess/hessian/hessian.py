@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from sparsehess.hessian.verification import Verification, verify
 from sparsehess.pattern import Following, Pattern
 from sparsehess.runtime import PETSc, agreement, destroy
 from sparsehess.runtime.random_numbers import draw_signed
+from sparsehess.runtime.short_repr import ShortRepr, number_of
 
 # How often a pattern is repaired at most.
 _REPAIRS = 5
@@ -38,7 +39,7 @@ _FACTS = ("evaluations", "error", "rebuilds", "repaired", "timings")
 Progress = Callable[[int, int], None]
 
 
-class Hessian:
+class Hessian(ShortRepr):
     """A distributed Hessian that owns its matrix and can follow x.
 
     Collective to make, by `assemble`, and to use. A context manager; `close()` destroys what it owns.
@@ -116,6 +117,18 @@ class Hessian:
         self._following = objective.following if follows else None
         self._followed = source.plan.pattern
         self._take_from(source)
+
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        yield repr(self.objective.name)
+        yield number_of(self.pattern.n, "variable")
+        yield self.pattern.entries_in_words
+        if self.coloring is not None:
+            yield number_of(self.coloring.count, "color")
+        yield f"error {self.error:.1e}"
+        yield "verified" if self.verification is not None and self.verification.passed else "not verified"
+        if self.mat is None:
+            yield "closed"
 
     def _take_from(self, source: Source) -> None:
         """Take the entries from this source from now on."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -19,6 +19,7 @@ from sparsehess.derivatives.scales import Scales
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, destroy
 from sparsehess.runtime.random_numbers import draw_signed
+from sparsehess.runtime.short_repr import ShortRepr, number_of
 
 # To what part of its norm products are symmetric: in double precision, by differences, in single precision.
 _EXACT, _DIFFERENCES, _SINGLE = 1e-10, 1e-5, 1e-5
@@ -27,7 +28,7 @@ _EXACT, _DIFFERENCES, _SINGLE = 1e-10, 1e-5, 1e-5
 _SAMPLES = 64
 
 
-class MatrixFree:
+class MatrixFree(ShortRepr):
     """A Hessian that is never assembled.
 
     Collective to make and to use. A context manager; `close()` destroys the matrix.
@@ -99,6 +100,14 @@ class MatrixFree:
         self.mat.setOption(PETSc.Mat.Option.SYMMETRIC, True)
         self.mat.setOption(PETSc.Mat.Option.SYMMETRY_ETERNAL, True)
         self.mat.setUp()
+
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        yield repr(self.objective.name)
+        yield number_of(self._evaluations.layout.n, "variable")
+        yield "products by differences" if self.by_differences else f"products in {self.precision} precision"
+        if self.mat is None:
+            yield "closed"
 
     @property
     def point(self) -> np.ndarray:

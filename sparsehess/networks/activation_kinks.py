@@ -21,6 +21,7 @@ from sparsehess.networks.problem import NetworkProblem
 from sparsehess.networks.propagation import ForwardPass
 from sparsehess.operators.tall_skinny_qr import sum_over_ranks, tall_qr
 from sparsehess.runtime import agreement, on_root
+from sparsehess.runtime.short_repr import ShortRepr
 
 # Most kinks for which all pieces are looked at: each kink doubles them.
 MOST_KINKS = 6
@@ -29,8 +30,8 @@ MOST_KINKS = 6
 _LEAST_MOTION = 1e-9
 
 
-@dataclass(frozen=True, eq=False)
-class Kinks:
+@dataclass(frozen=True, eq=False, repr=False)
+class Kinks(ShortRepr):
     """How the Hessian was chosen where activations are exactly at their kinks.
 
     *Not collective.*

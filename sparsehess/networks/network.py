@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from sparsehess.errors import InputError
 from sparsehess.networks.node_function import NodeFunction
 from sparsehess.networks.plan import Plan, check_part
+from sparsehess.runtime.short_repr import ShortRepr, number_of
 from sparsehess.runtime.validation import reals, whole_number
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from sparsehess.pattern.sparsity_pattern import Pattern
 
 
-class Network:
+class Network(ShortRepr):
     """A network of nodes, one or more of them losses; the objective is their weighted mean over the samples.
 
     *Not collective.*
@@ -57,6 +58,10 @@ class Network:
         import networkx
 
         self.graph: networkx.DiGraph = networkx.DiGraph()
+
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        yield number_of(len(self.graph), "node")
 
     @classmethod
     def from_networkx(cls, graph: networkx.DiGraph) -> Network:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mpi4py import MPI
@@ -11,6 +11,7 @@ import numpy as np
 
 from sparsehess.errors import InputError
 from sparsehess.runtime import agreement
+from sparsehess.runtime.short_repr import ShortRepr, number_of
 from sparsehess.runtime.validation import positive_number, reals, whole_number
 
 _EPS, _TINY = float(np.finfo(float).eps), float(np.finfo(float).tiny)
@@ -33,8 +34,8 @@ ORDERS = {
 }
 
 
-@dataclass(frozen=True)
-class Inertia:
+@dataclass(frozen=True, repr=False)
+class Inertia(ShortRepr):
     """How many eigenvalues are negative, zero and positive; the same on every rank.
 
     *Not collective* to use.
@@ -72,6 +73,16 @@ class Inertia:
     doubt: str
     stderr: tuple[float, float, float] | None = None
 
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        errors = ("", "", "") if self.stderr is None else tuple(f" ± {error:.2g}" for error in self.stderr)
+        yield f"{self.negative}{errors[0]} negative"
+        yield f"{self.zero}{errors[1]} zero"
+        yield f"{self.positive}{errors[2]} positive"
+        if self.infinite:
+            yield f"{self.infinite} infinite"
+        yield "certified" if self.certified else "not certified"
+
     @property
     def definite(self) -> str:
         """The verdict in words; of estimates `unresolved` where a side may be empty or not. Not collective."""
@@ -99,8 +110,8 @@ def _is_there(count: int, error: float) -> bool | None:
     return False if count + _SURE * error < 1 else None
 
 
-@dataclass(frozen=True, eq=False)
-class Eigenvalues:
+@dataclass(frozen=True, eq=False, repr=False)
+class Eigenvalues(ShortRepr):
     """All eigenvalues, each on one rank.
 
     Attributes
@@ -116,6 +127,10 @@ class Eigenvalues:
     comm: MPI.Comm
     values: np.ndarray
     counts: np.ndarray
+
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        yield f"{number_of(int(self.counts.sum()), 'eigenvalue')} of this rank"
 
     @classmethod
     def single(cls, comm: MPI.Comm, values: np.ndarray) -> Eigenvalues:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from sparsehess.operators.matrix_like import mat_of
 from sparsehess.runtime import PETSc, SLEPc, communicator, destroy, readable_errors
 from sparsehess.runtime.random_numbers import draw_signed
 from sparsehess.runtime.row_layout import Layout, send_to_owners
+from sparsehess.runtime.short_repr import ShortRepr, number_of
 from sparsehess.runtime.validation import whole_number
 
 if TYPE_CHECKING:
@@ -34,8 +36,8 @@ _NOISE = float(np.finfo(float).eps)
 _MOST_RESTARTS = 1000
 
 
-@dataclass(frozen=True, eq=False)
-class NearestKronecker:
+@dataclass(frozen=True, eq=False, repr=False)
+class NearestKronecker(ShortRepr):
     """A sum of Kronecker products and how far it is from what it stands for.
 
     A context manager; `close()` destroys it.
@@ -54,6 +56,11 @@ class NearestKronecker:
     operator: Kronecker
     singular_values: np.ndarray
     error: float
+
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        yield number_of(len(self.singular_values), "term")
+        yield f"error {self.error:.3g}"
 
     def close(self) -> None:
         """Destroy the operator. Collective."""

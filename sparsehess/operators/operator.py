@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from sparsehess.operators.tall_skinny_qr import local_array
 from sparsehess.runtime import PETSc, communicator, destroy, has_package, readable_errors, require_real
 from sparsehess.runtime.petsc_matrices import is_assembled
 from sparsehess.runtime.row_layout import Layout
+from sparsehess.runtime.short_repr import ShortRepr, number_of
 from sparsehess.runtime.validation import reals
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _AIM, _ACCEPT = 1e-12, 1e-10
 
 
-class Operator:
+class Operator(ShortRepr):
     """A symmetric matrix with a structure, over the rows of a layout.
 
     *Collective* to make and to use. A context manager; `close()` destroys what it owns.
@@ -71,6 +72,14 @@ class Operator:
         """Make one where scalars are real. Not collective."""
         require_real("a structured Hessian")
         return super().__new__(cls)
+
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        yield number_of(self.layout.n, "row")
+        if len(self.layout.starts) > 2:
+            yield f"over {len(self.layout.starts) - 1} ranks"
+        if self.mat is None:
+            yield "closed"
 
     def _take_matrix(self, mat: PETSc.Mat) -> None:
         """Take over an assembled matrix."""

@@ -11,14 +11,15 @@ import numpy as np
 
 from sparsehess.errors import InputError
 from sparsehess.pattern.sparsity_pattern import Pattern
+from sparsehess.runtime.short_repr import ShortRepr
 from sparsehess.runtime.validation import reals, whole_number
 
 # Bits of a key that one pass of the selection settles.
 _BITS = 16
 
 
-@dataclass(frozen=True, eq=False)
-class Entries:
+@dataclass(frozen=True, eq=False, repr=False)
+class Entries(ShortRepr):
     """Local entries of a symmetric matrix.
 
     Attributes
@@ -145,8 +146,8 @@ class Largest:
         return (sizes > least) | (tied & (places <= last))
 
 
-@dataclass(frozen=True)
-class Hysteresis:
+@dataclass(frozen=True, repr=False)
+class Hysteresis(ShortRepr):
     """The rule by which entries of at least `upper` stay, and those of at least `lower` that were there before.
 
     Not collective to make. Between the two nothing changes, so that an entry whose size wavers does not come
@@ -185,8 +186,8 @@ class Hysteresis:
         return kept if self.before is None else kept | ((sizes >= self.lower) & _among(entries, self.before))
 
 
-@dataclass(frozen=True)
-class Inherited:
+@dataclass(frozen=True, repr=False)
+class Inherited(ShortRepr):
     """The rule by which the entries stay that were kept before, as long as that is good enough; else another rule.
 
     Not collective to make.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from mpi4py import MPI
@@ -11,6 +11,7 @@ import numpy as np
 
 from sparsehess.errors import InputError
 from sparsehess.pattern.sparsity_pattern import Pattern
+from sparsehess.runtime.short_repr import ShortRepr, number_of
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _OBSOLETE = 0.25
 
 
-class Following:
+class Following(ShortRepr):
     """A pattern with a margin that is made anew only when some point has moved through the margin.
 
     Not collective to make. It is a neighbour list with a skin [1]_: what is coupled within its reach plus
@@ -76,6 +77,12 @@ class Following:
         self._last: tuple[Pattern, np.ndarray] | None = (
             None  # a pattern, and where the points were when it was made
         )
+
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        yield f"skin {self.skin:.6g}"
+        yield f"points of {number_of(self.dimensions, 'coordinate')}"
+        yield f"built {number_of(self.built, 'time')}"
 
     def at(self, x: np.ndarray | PETSc.Vec) -> Pattern:
         """Return a pattern that holds at x: the one returned last, if it still does.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,14 +17,19 @@ from sparsehess.errors import InputError
 from sparsehess.pattern import pattern_kernels
 from sparsehess.pattern.halo_exchange import Exchange
 from sparsehess.runtime import agreement, communicator
+from sparsehess.runtime.html_fragments import fragment, note, squares
 from sparsehess.runtime.row_layout import Layout, send_to_owners
+from sparsehess.runtime.short_repr import ShortRepr, number_of
 
 if TYPE_CHECKING:
     import networkx
 
+# Squares of a picture along a side.
+_SHOWN = 64
 
-@dataclass(frozen=True, eq=False)
-class Pattern:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Pattern(ShortRepr):
     """Structure of a symmetric matrix: local rows, global columns.
 
     Collective to make, by a constructor: `from_pairs`, `from_csr`, `from_scipy`, `from_elements`,
@@ -66,6 +71,27 @@ class Pattern:
     source: str = "given"
     quotient: Pattern | None = None
     hollow: np.ndarray | None = None
+
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        yield number_of(self.n, "variable")
+        yield self.entries_in_words
+        yield f"from {self.source}"
+        if self.quotient is not None:
+            yield f"in groups of {self.n // max(self.quotient.n, 1)}"
+        if len(self.layout.starts) > 2:
+            yield f"over {len(self.layout.starts) - 1} ranks"
+
+    def _repr_html_(self) -> str:
+        """Return a small picture of the local rows for notebooks. Not collective."""
+        whole = len(self.layout.starts) == 2
+        many = self.n if whole else self.layout.n_local
+        high, wide = max(1, min(_SHOWN, many)), max(1, min(_SHOWN, self.n))
+        rows = np.repeat(np.arange(many), np.diff(self.indptr))
+        square = (rows * high // max(many, 1)) * wide + self.indices.astype(np.int64) * wide // max(self.n, 1)
+        counts = np.bincount(square, minlength=high * wide).reshape(high, wide)
+        told = note(f"rows {self.layout.start} to {self.layout.stop - 1}: those of this rank")
+        return fragment(repr(self)[1:-1], "<br>", squares(counts, "pattern"), "" if whole else told)
 
     # --- constructors ---
 
@@ -378,6 +404,16 @@ class Pattern:
     def nnz(self) -> int:
         """Number of entries over all ranks. Collective the first time."""
         return int(self.comm.allreduce(self.nnz_local))
+
+    @property
+    def entries_in_words(self) -> str:
+        """How many entries there are, as far as this rank knows. Not collective."""
+        if len(self.layout.starts) == 2:
+            return number_of(self.nnz_local, "entry", "entries")
+        known = self.__dict__.get("nnz")
+        if known is not None:
+            return number_of(known, "entry", "entries")
+        return f"{number_of(self.nnz_local, 'entry', 'entries')} of this rank"
 
     @cached_property
     def exchange(self) -> Exchange:

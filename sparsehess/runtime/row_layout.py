@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mpi4py import MPI
@@ -9,11 +10,12 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.runtime.communicators import communicator
+from sparsehess.runtime.short_repr import ShortRepr, number_of
 from sparsehess.runtime.validation import whole_number
 
 
-@dataclass(frozen=True)
-class Layout:
+@dataclass(frozen=True, repr=False)
+class Layout(ShortRepr):
     """Contiguous blocks of rows, one a rank, in the order of the ranks, as PETSc has them.
 
     Not collective; its constructors `from_size` and `from_local` are collective.
@@ -38,6 +40,10 @@ class Layout:
 
     comm: MPI.Comm
     starts: np.ndarray
+
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        yield f"{number_of(self.n, 'row')} over {number_of(len(self.starts) - 1, 'rank')}"
 
     @classmethod
     def from_size(cls, n: int, comm: MPI.Comm | None, block: int = 1) -> Layout:

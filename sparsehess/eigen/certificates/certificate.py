@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.eigen.solvers.spectrum_slicing import Slicing
 from sparsehess.eigen.solvers.spectrum_targets import counted_target
 from sparsehess.runtime import PETSc, SLEPc, destroy
+from sparsehess.runtime.short_repr import ShortRepr
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -31,8 +33,8 @@ _BOTH = 3.0
 _PAST = _BOTH / (8 * ROUNDING)
 
 
-@dataclass(frozen=True)
-class Certificate:
+@dataclass(frozen=True, repr=False)
+class Certificate(ShortRepr):
     """What was checked of a spectrum.
 
     *Not collective.* Made by `certify`; the same on every rank.
@@ -68,6 +70,13 @@ class Certificate:
     orthogonality: float
     count: Count | None
     passed: bool
+
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        yield "passed" if self.passed else "FAILED"
+        yield f"residual {self.residual:.1e}"
+        yield f"orthogonality {self.orthogonality:.1e}"
+        yield "no count" if self.count is None else self.count.in_short
 
 
 def certify(

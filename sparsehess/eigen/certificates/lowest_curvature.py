@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.eigen.solvers.method_choice import products_spent
 from sparsehess.errors import InputError, NotConverged
 from sparsehess.runtime import PETSc, destroy
+from sparsehess.runtime.short_repr import ShortRepr
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -29,8 +31,8 @@ _WIDER = 40
 _LADDER = 10.0 ** -np.arange(1, 13)
 
 
-@dataclass(frozen=True, eq=False)
-class Curvature:
+@dataclass(frozen=True, eq=False, repr=False)
+class Curvature(ShortRepr):
     """The lowest eigenvalue as far as it takes to know its sign.
 
     *Not collective.* Made by `curvature`; the numbers are the same on every rank.
@@ -63,6 +65,12 @@ class Curvature:
     sign: int
     certified: bool
     direction: PETSc.Vec
+
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        yield f"{self.value:.6g} ± {self.error:.1g}"
+        sign = {-1: "negative", 0: "zero", 1: "positive"}[self.sign]
+        yield f"{sign}, {'certified' if self.certified else 'not certified'}"
 
 
 def curvature(

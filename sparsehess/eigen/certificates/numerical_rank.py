@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.errors import InputError
 from sparsehess.runtime import has_package, require_real
 from sparsehess.runtime.memory import free_memory
+from sparsehess.runtime.short_repr import ShortRepr
 from sparsehess.runtime.validation import positive_number, whole_number
 
 if TYPE_CHECKING:
@@ -49,8 +51,8 @@ _TRIED, _EDGE = 20, 0.1
 _NOTED = 0.5
 
 
-@dataclass(frozen=True)
-class Rank:
+@dataclass(frozen=True, repr=False)
+class Rank(ShortRepr):
     """How many eigenvalues are zero, and how many are not.
 
     *Not collective.* Made by `rank`; the same on every rank of the communicator.
@@ -106,6 +108,14 @@ class Rank:
     largest: float
     gap: tuple[float, float] | None
     doubt: str
+
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        error = f" ± {self.stderr:.2g}" if self.stderr else ""
+        yield f"{self.rank:,}{error} of {self.n:,}"
+        yield f"zero up to {self.threshold:.3g}"
+        yield "certified" if self.certified else "not certified"
+        yield f"by {self.method}"
 
 
 def rank(

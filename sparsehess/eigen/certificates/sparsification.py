@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from sparsehess.pattern import Layout, Pattern
 from sparsehess.pattern.dropping_rules import Entries, Rule, norms
 from sparsehess.runtime import PETSc, aij, destroy, require_real
 from sparsehess.runtime.petsc_matrices import is_assembled
+from sparsehess.runtime.short_repr import ShortRepr
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
     from sparsehess.operators.matrix_like import MatrixLike
 
 
-@dataclass(frozen=True, eq=False)
-class Sparsified:
+@dataclass(frozen=True, eq=False, repr=False)
+class Sparsified(ShortRepr):
     """A matrix of which entries were dropped.
 
     *Collective* to make, by `sparsify`, and to close. A context manager; `close()` destroys what it owns.
@@ -60,6 +62,13 @@ class Sparsified:
     frobenius: float
     bound: float | None
     _anchor: PETSc.Vec = field(repr=False)  # holds the communicator of what it was made of, and may outlive
+
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        yield f"{self.kept:,} kept, {self.dropped:,} dropped"
+        yield "no bound" if self.bound is None else f"eigenvalues moved by at most {self.bound:.3g}"
+        if not self.mat:
+            yield "closed"
 
     def close(self) -> None:
         """Destroy the matrix. Collective."""

@@ -21,6 +21,7 @@ from sparsehess.errors import InputError
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import agreement, destroy
 from sparsehess.runtime.citations import cite
+from sparsehess.runtime.short_repr import ShortRepr, number_of
 from sparsehess.runtime.validation import whole_number
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ _NONE = 0.5
 _ACCURACY = 1e-6
 
 
-@dataclass(frozen=True, eq=False)
-class Diagonal:
+@dataclass(frozen=True, eq=False, repr=False)
+class Diagonal(ShortRepr):
     """A diagonal.
 
     Attributes
@@ -55,9 +56,15 @@ class Diagonal:
     samples: int
     products: int
 
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        yield f"{number_of(len(self.values), 'entry', 'entries')} of this rank"
+        yield "exact" if self.exact else f"standard errors up to {self.stderr.max(initial=0.0):.2g}"
+        yield number_of(self.products, "product")
 
-@dataclass(frozen=True, eq=False)
-class BlockTraces:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BlockTraces(ShortRepr):
     """Sums of the diagonal over groups of variables. The same on every rank.
 
     Attributes
@@ -75,6 +82,12 @@ class BlockTraces:
     exact: bool
     samples: int
     products: int
+
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        yield number_of(len(self.traces), "block")
+        yield "exact" if self.exact else f"standard errors up to {self.stderr.max(initial=0.0):.2g}"
+        yield number_of(self.products, "product")
 
     def bars(self, level: float = 0.9) -> np.ndarray:
         """Return (blocks,) half widths of error bars that cover with this probability.

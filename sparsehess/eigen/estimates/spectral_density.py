@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +26,8 @@ from sparsehess.eigen.estimates.whole_spectrum import whole_spectrum
 from sparsehess.eigen.problem.whole_matrix import LARGEST, is_cheaper_whole
 from sparsehess.errors import InputError
 from sparsehess.runtime.citations import cite
+from sparsehess.runtime.html_fragments import curve, fragment, note
+from sparsehess.runtime.short_repr import ShortRepr, number_of
 from sparsehess.runtime.validation import positive_number, reals, whole_number
 
 if TYPE_CHECKING:
@@ -87,8 +89,8 @@ class Atom(NamedTuple):
     multiplicity: int
 
 
-@dataclass(frozen=True, eq=False)
-class Density:
+@dataclass(frozen=True, eq=False, repr=False)
+class Density(ShortRepr):
     """An estimate of a spectrum, the same on every rank.
 
     *Not collective* to use.
@@ -145,6 +147,21 @@ class Density:
     products: int
     n: int
     measures: Measures | None = field(repr=False)
+
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        yield f"{number_of(self.n, 'eigenvalue')} from {self.range[0]:.6g} to {self.range[1]:.6g}"
+        yield f"by {self.method}"
+        if self.samples:
+            yield number_of(self.samples, "sample")
+        yield number_of(self.products, "product")
+
+    def _repr_html_(self) -> str:
+        """Return a picture of the density with its error bars for notebooks. Not collective."""
+        picture = curve(self.grid, self.density, self.bars() if self.samples > 1 else self.stderr, "density")
+        atoms = "; ".join(f"{atom.multiplicity} at {atom.location:.6g}" for atom in self.atoms)
+        told = f"known exactly, and not in the curve: {atoms}" if atoms else f"kernel of width {self.width:.3g}"
+        return fragment(repr(self)[1:-1], picture, note(told))
 
     def bars(self, level: float = 0.9) -> np.ndarray:
         """Return (m,) half widths of error bars of `density` that cover with this probability, by Student's t.

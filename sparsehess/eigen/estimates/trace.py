@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from sparsehess.errors import InputError
 from sparsehess.operators.operator import Operator
 from sparsehess.runtime import destroy
 from sparsehess.runtime.citations import cite
+from sparsehess.runtime.short_repr import ShortRepr, number_of
 from sparsehess.runtime.validation import whole_number
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ _LEAST = 10
 _BESIDE, _ACCURACY, _OF_VECTORS = 0.05, 1e-6, 0.1
 
 
-@dataclass(frozen=True)
-class Trace:
+@dataclass(frozen=True, repr=False)
+class Trace(ShortRepr):
     """A trace with its error, the same on every rank.
 
     *Not collective* to use.
@@ -97,6 +98,14 @@ class Trace:
     converged: bool
     freedom: int
     beyond: float = 0.0
+
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        yield f"{self.function} {self.trace:.8g}" + (f" ± {self.stderr:.2g}" if self.stderr else "")
+        yield f"by {self.method}"
+        yield number_of(self.products, "product")
+        if not self.converged:
+            yield "tolerance not met"
 
     def bars(self, level: float = 0.9) -> float:
         """Return half the width of error bars that cover with this probability.

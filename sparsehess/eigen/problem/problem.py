@@ -5,6 +5,7 @@ Matrices are symmetric; where PETSc's scalars are complex, Hermitian, and ᵀ st
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -42,6 +43,7 @@ from sparsehess.runtime import (
 )
 from sparsehess.runtime.memory import require_room
 from sparsehess.runtime.petsc_matrices import diagonal_of, is_assembled
+from sparsehess.runtime.short_repr import ShortRepr, number_of
 
 _EPS = float(np.finfo(float).eps)
 
@@ -135,8 +137,8 @@ def only_projected(matrix: object) -> list | None:
     return None if brings else []
 
 
-@dataclass(eq=False, kw_only=True)
-class EigenProblem:
+@dataclass(eq=False, kw_only=True, repr=False)
+class EigenProblem(ShortRepr):
     """A symmetric eigenproblem, standard or generalised.
 
     *Collective* to make, with `of`, and to use. A context manager; `close()` destroys what it had to make itself.
@@ -195,6 +197,19 @@ class EigenProblem:
     scaled_by: PETSc.Vec | None = None
     owned: list
     _made: list[NullSpace] = field(default_factory=list, init=False, repr=False)
+
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        layout = self.__dict__.get("layout")
+        if layout is not None:
+            yield number_of(layout.n, "row")
+        yield "standard" if self.M is None else "with a mass"
+        if self.null:
+            yield number_of(len(self.null), "null vector")
+        if self.relative_error:
+            yield f"error {self.relative_error:.1e}"
+        if self.units is not None:
+            yield f"frequencies in {self.units.frequency}"
 
     @classmethod
     def of(

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sparsehess.runtime.short_repr import ShortRepr
 
-@dataclass(frozen=True)
-class Projection:
+
+@dataclass(frozen=True, repr=False)
+class Projection(ShortRepr):
     """What it has changed that directions N were projected out whatever A says of them.
 
     *Not collective*; the same on every rank. What was solved is PᵀAP, P = I − N NᵀM with NᵀMN = I. A differs from

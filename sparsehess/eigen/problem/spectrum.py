@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 from sparsehess.eigen.problem.projection import Projection
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, destroy
+from sparsehess.runtime.html_fragments import fragment, note, table, ticks
+from sparsehess.runtime.short_repr import ShortRepr, in_short, number_of
 
 METHODS = (
     "auto", "krylovschur", "lobpcg", "gd", "jd", "slicing", "feast", "ciss", "filter", "dense", "power", "lanczos",
@@ -17,9 +20,12 @@ METHODS = (
 WHOLE = ("slicing", "feast", "ciss", "filter")  # for all eigenvalues of an interval
 WHICH = ("smallest", "largest", "magnitude", "negative")
 
+# Rows of a table in a notebook.
+_ROWS = 12
 
-@dataclass(frozen=True, kw_only=True)
-class SolveSpec:
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SolveSpec(ShortRepr):
     """Which eigenpairs, how well, and how.
 
     *Not collective*; the same on every rank.
@@ -114,6 +120,13 @@ class SolveSpec:
         if self.target is not None and not np.isfinite(self.target):
             raise InputError(f"target={self.target} must be a finite number")
 
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says: what is not by default. Not collective."""
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if value != (one.default if one.default is not MISSING else {}):
+                yield f"{one.name}={in_short(value)}"
+
     @property
     def ends(self) -> tuple[float, float]:
         """Both ends of the interval."""
@@ -152,8 +165,8 @@ def place_in_words(low: float, high: float) -> str:
     return f"above {low:.6g}" if np.isfinite(low) else "in all"
 
 
-@dataclass(frozen=True)
-class Count:
+@dataclass(frozen=True, repr=False)
+class Count(ShortRepr):
     """An inertia count of an interval against the eigenvalues found in it.
 
     Attributes
@@ -186,6 +199,19 @@ class Count:
     unresolved: tuple[tuple[float, float, int, int], ...] = ()
     margin: float | None = None
     group: int = 0
+
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        yield self.in_short
+        if self.margin is not None:
+            yield f"margin {self.margin:.2g}"
+
+    @property
+    def in_short(self) -> str:
+        """The verdict in words."""
+        if self.certified:
+            return f"certified {self.place}"
+        return f"NOT certified: {self.found} of {self.inertia} {self.place}"
 
     @property
     def place(self) -> str:
@@ -231,8 +257,8 @@ class Count:
         return cls(interval, inertia + known, found + known, certified, **facts)
 
 
-@dataclass(frozen=True, eq=False)
-class Spectrum:
+@dataclass(frozen=True, eq=False, repr=False)
+class Spectrum(ShortRepr):
     """Eigenpairs of a problem.
 
     *Collective* to make, by `eigs`, and to close. A context manager; `close()` destroys the vectors.
@@ -301,10 +327,43 @@ class Spectrum:
     lost: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     projection: Projection | None = None
 
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        values = self.eigenvalues
+        if len(values):
+            many = (
+                number_of(len(values), "pair")
+                if len(values) == self.asked
+                else f"{len(values)} of {self.asked} pairs"
+            )
+            yield f"{many} from {values[0]:.6g} to {values[-1]:.6g}"
+        else:
+            yield "no pairs"
+        yield "not counted" if self.count is None else self.count.in_short
+        yield f"by {self.method}"
+        if len(self.vectors) < len(values):
+            yield "closed"
+
     @property
     def converged(self) -> int:
         """How many pairs reached the tolerance."""
         return len(self.eigenvalues)
+
+    def _repr_html_(self) -> str:
+        """Return a small table and a picture for notebooks. Not collective."""
+        many = len(self.eigenvalues)
+        shown = np.arange(many) if many <= _ROWS else np.r_[: _ROWS // 2, many - _ROWS // 2 : many]
+        heads = ["", "eigenvalue", "residual"]
+        rows = [[i + 1, f"{self.eigenvalues[i]:.12g}", f"{self.residuals[i]:.1e}"] for i in shown]
+        if self.errors is not None:
+            heads.insert(2, "±")
+            for row, i in zip(rows, shown, strict=True):
+                row.insert(2, f"{self.errors[i]:.1g}")
+        if many > _ROWS:
+            rows.insert(_ROWS // 2, ["...", f"{many - _ROWS} more"])
+        told = f"not counted: {self.uncounted}" if self.count is None else self.count.in_short
+        picture = ticks(self.eigenvalues, "eigenvalues")
+        return fragment(repr(self)[1:-1], table(rows, heads), picture, note(told))
 
     def close(self) -> None:
         """Destroy the vectors.

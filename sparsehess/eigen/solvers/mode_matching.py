@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +10,14 @@ import numpy as np
 from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, communicator, destroy
+from sparsehess.runtime.short_repr import ShortRepr, number_of
 
 # With less than this of a mode in another they are not the same: no third mode can have as much of it.
 _SAME = 0.5**0.5
 
 
-@dataclass(frozen=True, eq=False)
-class ModeMatch:
+@dataclass(frozen=True, eq=False, repr=False)
+class ModeMatch(ShortRepr):
     """Which mode of a spectrum is which of another.
 
     *Not collective.* Made by `match_modes`; the same on every rank.
@@ -42,6 +43,12 @@ class ModeMatch:
 
     before: np.ndarray
     overlaps: np.ndarray
+
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        known = int(np.count_nonzero(self.before >= 0))
+        yield f"{known} of {number_of(len(self.before), 'mode')} known before"
+        yield f"least overlap {self.overlaps.min(initial=1.0):.3g}"
 
 
 def match_modes(
