@@ -26,6 +26,7 @@ from sparsehess.runtime.random_numbers import hash_numbers
 from sparsehess.runtime.row_layout import offsets
 from sparsehess.storage.atomic_files import open_deferring_errors, write_file
 from sparsehess.storage.hdf5 import create_hdf5, open_hdf5
+from sparsehess.storage.json_files import json_text
 
 _FORMAT = 1
 _KEPT = ("count", "kind", "order", "rule", "seed", "lower_bound", "seconds")
@@ -88,7 +89,7 @@ def save(path: str | Path, pattern: Pattern, coloring: Coloring, report: dict | 
             pieces = (own if rank == 0 else _receive(comm, rank, size) for rank, size in sizes)
             try:
                 with write_file(path) as beside:
-                    FORMATS[path.suffix].write(beside, json.dumps(facts), pattern.n, pieces)
+                    FORMATS[path.suffix].write(beside, json_text(facts), pattern.n, pieces)
             finally:
                 deque(pieces, maxlen=0)  # the others have sent theirs, and wait until they are taken
 

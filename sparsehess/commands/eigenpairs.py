@@ -146,9 +146,6 @@ def run_inertia(call: Call) -> int:
             if arguments.direction is not None:
                 lowest = curvature(problem, seed=arguments.seed)
                 more["lowest"] = {"value": lowest.value, "error": lowest.error, "certified": lowest.certified}
-                arrays = {"eigenvalues": np.array([lowest.value])}
-                writers.write_results(arguments.direction, more, arrays, [lowest.direction], comm)
-                destroy(lowest.direction)
         facts = {
             "schema": SCHEMA,
             "task": "inertia",
@@ -163,6 +160,10 @@ def run_inertia(call: Call) -> int:
             **process_facts(comm),
             "versions": runtime.versions(),
         }
+        if arguments.direction is not None:
+            arrays = {"eigenvalues": np.array([lowest.value])}
+            writers.write_results(arguments.direction, facts, arrays, [lowest.direction], comm)
+            destroy(lowest.direction)
         taken = "" if given.hessian is None else hessian_lines(given.hessian, facts) + "\n"
         answer(call, facts, taken + inertia_lines(signs, more) + notes_told(given.origins))
     comm.Barrier()
@@ -218,6 +219,7 @@ def run_check(call: Call) -> int:
         "notes": reading_notes(given.origins),
         "timings": {**given.timings, "total": time.perf_counter() - began},
         **process_facts(comm),
+        "versions": runtime.versions(),
     }
     answer(call, facts, check_lines(facts, uncounted) + notes_told(given.origins))
     comm.Barrier()

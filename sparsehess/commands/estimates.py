@@ -27,6 +27,9 @@ from sparsehess.storage import writers
 if TYPE_CHECKING:
     from sparsehess.commands.call import Call
 
+# What is stored of a density as arrays.
+_CURVES = ("grid", "density", "stderr", "cumulative", "cumulative_stderr")
+
 
 @contextmanager
 def _problem(call: Call) -> Iterator[tuple[Input, EigenProblem]]:
@@ -59,17 +62,10 @@ def _numbers(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _answer(
-    call: Call,
-    given: Input,
-    facts: dict[str, Any],
-    lines: str,
-    began: float,
-    draw: Callable[[], None] | None = None,
-) -> None:
-    """Complete the facts of a task, and answer. Collective."""
+def _completed(call: Call, given: Input, facts: dict[str, Any], began: float) -> dict[str, Any]:
+    """Return the facts of a task with those that all tasks have. Collective."""
     hessian = given.hessian
-    facts = {
+    return {
         "schema": SCHEMA,
         "task": call.arguments.command,
         "n": given.n,
@@ -81,7 +77,13 @@ def _answer(
         **process_facts(call.comm),
         "versions": runtime.versions(),
     }
-    taken = "" if hessian is None else hessian_lines(hessian, facts) + "\n"
+
+
+def _answer(
+    call: Call, given: Input, facts: dict[str, Any], lines: str, draw: Callable[[], None] | None = None
+) -> None:
+    """Answer a task of complete facts. Collective."""
+    taken = "" if given.hessian is None else hessian_lines(given.hessian, facts) + "\n"
     answer(call, facts, taken + lines + notes_told(given.origins), draw)
 
 
@@ -113,10 +115,9 @@ def run_density(call: Call) -> int:
             seed=arguments.seed,
             **_numbers(arguments),
         )
-        arrays = {name: getattr(found, name) for name in ("grid", "density", "stderr", "cumulative")}
+        arrays = {name: getattr(found, name) for name in _CURVES}
         facts = {
             **{name: array.tolist() for name, array in arrays.items()},
-            "cumulative_stderr": found.cumulative_stderr.tolist(),
             "moments": found.moments.tolist(),
             "moments_stderr": found.moments_stderr.tolist(),
             "atoms": [list(atom) for atom in found.atoms],
@@ -127,10 +128,11 @@ def run_density(call: Call) -> int:
             "steps": found.steps,
             "products": found.products,
         }
+        facts = _completed(call, given, facts, began)
         if arguments.out is not None:
             writers.write_results(arguments.out, facts, arrays, outliers.vectors if outliers else [], comm)
         draw = arguments.plot and (lambda: plots.plot_density(arguments.plot, found, given.name))
-        _answer(call, given, facts, density_lines(found), began, draw)
+        _answer(call, given, facts, density_lines(found), draw)
         if outliers is not None:
             outliers.close()
     comm.Barrier()
@@ -161,7 +163,7 @@ def run_trace(call: Call) -> int:
             seed=arguments.seed,
             **_numbers(arguments),
         )
-        _answer(call, given, asdict(found), trace_lines(found), began)
+        _answer(call, given, _completed(call, given, asdict(found), began), trace_lines(found))
     comm.Barrier()
     if not found.converged:
         raise NotConverged(
@@ -197,7 +199,7 @@ def run_rank(call: Call) -> int:
             seed=arguments.seed,
             **_numbers(arguments),
         )
-        _answer(call, given, asdict(found), rank_lines(found), began)
+        _answer(call, given, _completed(call, given, asdict(found), began), rank_lines(found))
     comm.Barrier()
     if found.doubt and found.method == "inertia":
         raise CheckError(

@@ -16,8 +16,15 @@ def write_json(path: str | os.PathLike[str], facts: dict[str, Any]) -> None:
 
     Not collective: rank 0 calls it.
     """
-    text = json.dumps(_finite(facts), indent=2, allow_nan=False)
-    write_text(path, text + "\n")
+    write_text(path, json_text(facts, indent=2) + "\n")
+
+
+def json_text(facts: dict[str, Any], indent: int | None = None) -> str:
+    """Return facts as JSON, with null for what is no finite number.
+
+    Not collective.
+    """
+    return json.dumps(_finite(facts), indent=indent, allow_nan=False)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ from sparsehess.runtime import PETSc, agreement, communicator, destroy, optional
 from sparsehess.runtime.row_layout import offsets
 from sparsehess.storage.atomic_files import explain_write_errors, open_deferring_errors, write_file
 from sparsehess.storage.hdf5 import create_hdf5
+from sparsehess.storage.json_files import json_text
 
 RESULTS = (".h5", ".npz")
 MATRICES = (".mtx", ".npz", ".petsc", ".h5")
@@ -68,7 +68,7 @@ def write_results(
                     beside = stack.enter_context(write_file(path))
                     with explain_write_errors(path):
                         target = stack.enter_context(create_hdf5(beside))
-                    target.attrs["json"] = json.dumps(facts)
+                    target.attrs["json"] = json_text(facts)
                     for name, array in arrays.items():
                         target[name] = array
                     rows = target.create_dataset("vectors", (len(vectors), n), PETSc.ScalarType)
@@ -86,7 +86,7 @@ def write_results(
         if comm.rank == 0:
             stacked = np.array(everything).reshape(len(vectors), n)
             with write_file(path) as beside, open_deferring_errors(beside) as stream:
-                np.savez(stream, json=np.array(json.dumps(facts)), vectors=stacked, **arrays)
+                np.savez(stream, json=np.array(json_text(facts)), vectors=stacked, **arrays)
 
 
 def _whole(vector: PETSc.Vec, comm: MPI.Comm) -> np.ndarray:
