@@ -37,7 +37,7 @@ slow: $(HOSTS)/.ready  # tests that take minutes each; Slurm and bare roots of D
 	@OMPI_MCA_mpi_yield_when_idle=1 PRTE_MCA_hwloc_default_binding_policy=none python -m pytest -q -rs -m slow tests
 
 docs: $(HOSTS)/.ready  # pages of docs/, drivers run for their pictures, in build/docs/html
-	@python -m sphinx -q -W --keep-going -d build/docs/doctrees docs build/docs/html
+	@python -m sphinx -q -E -W --keep-going -d build/docs/doctrees docs build/docs/html
 	@echo "pages: build/docs/html/index.html"
 
 bench: env

@@ -19,12 +19,13 @@ extensions = [
     "myst_parser",
     "sphinx_gallery.gen_gallery",
     "sphinxarg.ext",
+    "docstrings",
     "mathml",
 ]
 exclude_patterns = ["_extensions", "_templates"]
 templates_path = ["_templates"]
 nitpicky = True
-default_role = "code"
+default_role = "name"
 smartquotes = False
 
 # --- texts -----------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def agreement(comm: MPI.Comm) -> Iterator[None]:
 
 
 def on_root(comm: MPI.Comm, function: Callable[..., T], *arguments: Any) -> T:
-    """Return function(*arguments), evaluated on rank 0, on every rank; its error on every rank too.
+    """Return `function(*arguments)`, evaluated on rank 0, on every rank; its error on every rank too.
 
     Collective. Meant for small results: the value is pickled between our own ranks.
     """
