@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import signal
 import sys
 import time
-import traceback
 from typing import TYPE_CHECKING
 
 from sparsehess import errors, runtime
-from sparsehess.commands import job_files
-from sparsehess.commands.arguments import CommandLine, Help
+from sparsehess.commands.arguments import JOB_SUFFIX, CommandLine, Help
 from sparsehess.commands.command_table import ANALYSES, INFO
 from sparsehess.commands.petsc_words import split_petsc
 from sparsehess.errors import InputError, SparseHessError
-from sparsehess.service import batch_commands
+from sparsehess.runtime.launchers import is_first_process, is_launched
 from sparsehess.service.command_table import JOB_COMMANDS
 
 if TYPE_CHECKING:
@@ -54,31 +51,32 @@ def main(argv: list[str] | None = None) -> None:
     ours, _, theirs = _partition(words)
     arguments: argparse.Namespace | None = None
     failed: Exception | None = None
-    text: str | None = None
     options: dict[str, object] = {}
     rest: list[str] = []
     names: list[str] = []
     line = command_line()
     try:
-        ours, first = job_files.expand_job_file(ours, line)
-        theirs = first + theirs
+        if any(word.endswith(JOB_SUFFIX) for word in ours):
+            from sparsehess.commands.job_files import expand_job_file
+
+            ours, first = expand_job_file(ours, line)
+            theirs = first + theirs
         arguments = line.parse(ours)
         options, rest, names = split_petsc(theirs)
     except Help as help_text:
-        text = str(help_text)
+        _print_help(str(help_text))
+        sys.exit(errors.DONE)
     except InputError as error:
         failed = error
     verbose = "-v" in ours or "--verbose" in ours
     if not _needs_mpi(words):
-        sys.exit(
-            _run_alone(line, arguments, failed, text, theirs, verbose)
-            if batch_commands.is_first_process()
-            else errors.DONE
-        )
+        sys.exit(_run_alone(line, arguments, failed, theirs, verbose) if is_first_process() else errors.DONE)
+    if failed is not None and not is_launched():
+        sys.exit(_report(failed, 0, verbose))  # of several processes one could end before the first has spoken
     try:
         runtime.initialize(rest)
     except SparseHessError as error:
-        if not batch_commands.is_first_process():
+        if not is_first_process():
             time.sleep(_OTHERS)  # the launcher ends all after the first has told it; one that is alone is heard
         sys.stderr.write(f"sparsehess: {error}\n")
         sys.exit(error.status)
@@ -88,11 +86,7 @@ def main(argv: list[str] | None = None) -> None:
     runtime.set_guard(world, _JobEnd())
     if world.size == 1:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `sparsehess … | head` ends as any filter does
-    if text is not None:
-        if world.rank == 0:
-            sys.stdout.write(text)
-        sys.exit(errors.DONE)
-    logging.basicConfig(format="sparsehess: %(message)s", level=logging.DEBUG if verbose else logging.WARNING)
+    _log_to_stderr(verbose)
     status = errors.DONE
     if failed is None and arguments is not None:
         try:
@@ -125,24 +119,37 @@ def _run_alone(
     line: CommandLine,
     arguments: argparse.Namespace | None,
     failed: Exception | None,
-    text: str | None,
     theirs: list[str],
     verbose: bool,
 ) -> int:
     """Run a command that needs neither MPI nor PETSc; return its exit status."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    logging.basicConfig(format="sparsehess: %(message)s", level=logging.DEBUG if verbose else logging.WARNING)
-    if arguments is None:
-        sys.stdout.write(text or "")
-        return errors.DONE if failed is None else _report(failed, 0, verbose)
+    _log_to_stderr(verbose)
     try:
-        if failed is not None:
-            raise failed
+        if arguments is None:
+            raise failed or ValueError("a command line is parsed, or refused")
         if theirs:
             raise InputError(f"{theirs[0]}: {arguments.command} solves nothing, its job file has a [petsc]")
         return line.run(arguments, {}, None)
     except Exception as caught:
         return _report(caught, 0, verbose)
+
+
+def _print_help(text: str) -> None:
+    """Print what -h or --version asked for, where a launcher has started several on the first alone.
+
+    Not collective: it needs no MPI, and each process ends by itself.
+    """
+    if is_first_process():
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+def _log_to_stderr(verbose: bool) -> None:
+    import logging
+
+    logging.basicConfig(format="sparsehess: %(message)s", level=logging.DEBUG if verbose else logging.WARNING)
 
 
 def _needs_mpi(words: list[str]) -> bool:
@@ -227,6 +234,8 @@ def _report(error: Exception, rank: int, verbose: bool) -> int:
         )
         sys.stderr.write(f"sparsehess: {' '.join(str(known).split())}{advice}\n")
     if verbose:
+        import traceback
+
         traceback.print_exception(error)
     sys.stderr.flush()
     return known.status

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 DONE = 0
 BUG = 1
@@ -150,3 +150,32 @@ def rebuild(kind: str, message: str) -> SparseHessError:
     Not collective.
     """
     return _KINDS.get(kind, SparseHessError)(message)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `did you mean NAME?` with the known name that is nearest to a word, or nothing if none is near.
+
+    Not collective.
+    """
+    import difflib
+
+    # A flag is as near as its letters are, whatever its dashes; 150 of them tell enough.
+    bare = {name.lstrip("-").lower(): name for name in known}
+    text = word.lstrip("-").lower()[:150]
+    near = difflib.get_close_matches(text, bare, 1) or [name for name in bare if text and name.startswith(text)]
+    return f"did you mean {bare[near[0]]}?" if near else ""
+
+
+def none_of(what: str, value: object, known: Iterable[str]) -> InputError:
+    """Return the error of a value that is none of those known; it names them, and the one that may be meant.
+
+    Not collective.
+
+    Parameters
+    ----------
+    what
+        What the value is of, and the value, as the message begins.
+    """
+    known = list(known)
+    meant = did_you_mean(str(value), known)
+    return InputError(f"{what} is none of {', '.join(known)}{meant and '; '}{meant}")

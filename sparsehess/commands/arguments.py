@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sparsehess import runtime
-from sparsehess.commands.call import Call
+from sparsehess.commands.help_texts import NEXT, format_examples, usage
+from sparsehess.commands.misspelt import refuse_unknown_flags, wrong_choice
 from sparsehess.commands.petsc_words import is_number
 from sparsehess.errors import InputError
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from sparsehess.storage.checkpoint import Checkpoint
 
 
+# What the name of a job file ends with.
+JOB_SUFFIX = ".toml"
+
+
 class Help(Exception):
     """The text that -h or --version asked for."""
 
@@ -28,7 +33,12 @@ class CommandParser(argparse.ArgumentParser):
     """A parser that leaves printing and exiting to `cli.main`, which knows the rank."""
 
     def __init__(self, **keywords: Any):
-        super().__init__(allow_abbrev=False, **keywords)
+        super().__init__(
+            allow_abbrev=False,
+            add_help=False,  # it stands in a group, as other flags do
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            **keywords,
+        )
 
     def error(self, message: str) -> NoReturn:
         """Raise InputError. Not collective."""
@@ -37,6 +47,37 @@ class CommandParser(argparse.ArgumentParser):
     def print_help(self, file: object = None) -> NoReturn:
         """Raise Help. Not collective."""
         raise Help(self.format_help())
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse a value that is no choice, as argparse does, and name the one that may be meant."""
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, wrong_choice(value, [str(one) for one in action.choices]))
+
+
+class _TopParser(CommandParser):
+    """The parser of all commands, which its help shows in sections."""
+
+    def __init__(self, **keywords: Any):
+        super().__init__(**keywords)
+        self.sections: dict[str, list[Command]] = {}
+
+    def format_help(self) -> str:
+        """Return the help. Not collective."""
+        formatter = self._get_formatter()
+        formatter.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
+        formatter.add_text(self.description)
+        for title, commands in self.sections.items():
+            formatter.start_section(title)
+            for command in commands:
+                formatter.add_argument(
+                    argparse.Action([], command.name, metavar=command.name, help=command.summary)
+                )
+            formatter.end_section()
+        formatter.start_section("help")
+        formatter.add_arguments([action for action in self._actions if action.option_strings])
+        formatter.end_section()
+        formatter.add_text(self.epilog)
+        return formatter.format_help()
 
 
 class _Version(argparse.Action):
@@ -99,19 +140,59 @@ class OneOf:
             flag.add_to(group)
 
 
+class Group:
+    """Flags that the help shows together.
+
+    Parameters
+    ----------
+    title
+        Of the group, in the words of the field.
+    flags
+        In the order of the help.
+    """
+
+    def __init__(self, title: str, *flags: Flag | OneOf):
+        self.title, self.flags = title, flags
+
+    def add_to(self, parser: argparse.ArgumentParser) -> None:
+        """Add the flags to a parser, as a group of their own. Not collective."""
+        group = parser.add_argument_group(self.title)
+        for flag in self.flags:
+            flag.add_to(group)
+
+
+HELP_FLAG = Flag("-h", "--help", action="help", help="show this help, and stop")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A command line that runs, and what it does.
+
+    Attributes
+    ----------
+    says, command
+        One line each.
+    """
+
+    says: str
+    command: str
+
+
 @dataclass(frozen=True)
 class Command:
     """A command of the command line.
 
     Attributes
     ----------
-    name, summary
-        What is typed, and what the list of commands says of it.
+    name, summary, section
+        What is typed, what the list of commands says of it, and in which section of the list.
     function
         `module:name` of a function that takes a `Call` and returns the exit status on every rank. The module is
         imported when the command is run.
-    flags
-        In the order of the help.
+    groups
+        Its flags, in groups, in the order of the help.
+    examples
+        At the end of its help.
     needs_real
         Whether all of it needs real scalars; a command of which parts do refuses those itself.
     needs_mpi
@@ -120,8 +201,10 @@ class Command:
 
     name: str
     summary: str
+    section: str
     function: str
-    flags: tuple[Flag | OneOf, ...]
+    groups: tuple[Group, ...]
+    examples: tuple[Example, ...] = ()
     needs_real: bool = False
     needs_mpi: bool = True
 
@@ -135,13 +218,28 @@ class Command:
         resources: Resources | None,
     ) -> int:
         """Call the function of the command and return the exit status. Collective; see `CommandLine.run`."""
-        from sparsehess.commands.resources import Resources  # it needs PETSc, as the command does
+        # They need PETSc, as the command does.
+        from sparsehess.commands.call import Call
+        from sparsehess.commands.resources import Resources
 
         if comm is None:
             raise ValueError(f"{self.name} runs on a communicator")
         if self.needs_real:
             runtime.require_real(f"the command {self.name}")
         return self._function()(Call(arguments, options, comm, checkpoint, resources or Resources()))
+
+    @property
+    def takes_petsc(self) -> bool:
+        """Whether options of PETSc may stand behind its own."""
+        return self.needs_mpi
+
+    def add_to(self, parser: argparse.ArgumentParser) -> None:
+        """Add usage, flags and examples to the parser of the command. Not collective."""
+        for group in self.groups:
+            group.add_to(parser)
+        parser.usage = usage(parser, self.takes_petsc)
+        parser.description = f"{self.summary[0].upper()}{self.summary[1:]}."
+        parser.epilog = format_examples((one.says, one.command) for one in self.examples)
 
     def _function(self) -> Callable[..., int]:
         module, _, name = self.function.partition(":")
@@ -167,15 +265,24 @@ class CommandLine:
     def __init__(self, commands: Iterable[Command]):
         self.commands = {command.name: command for command in commands}
         self.parsers: dict[str, CommandParser] = {}
-        self.parser = CommandParser(
-            prog="sparsehess", description="Sparse Hessians from gradients, and their certified eigenpairs."
+        self.parser = _TopParser(
+            prog="sparsehess",
+            usage="%(prog)s COMMAND … [flags] [-- options of PETSc]",
+            description="Sparse Hessians from gradients, and their certified eigenpairs.",
+            epilog=NEXT,
         )
-        self.parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
-        subparsers = self.parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+        HELP_FLAG.add_to(self.parser)
+        self.parser.add_argument("--version", action=_Version, nargs=0, help="print the version, and stop")
+        subparsers = self.parser.add_subparsers(
+            dest="command", metavar="COMMAND", required=True, prog="sparsehess", parser_class=CommandParser
+        )
         for command in self.commands.values():
-            parser = self.parsers[command.name] = subparsers.add_parser(command.name, help=command.summary)
-            for flag in command.flags:
-                flag.add_to(parser)
+            self.parser.sections.setdefault(command.section, []).append(command)
+            command.add_to(self._add_parser(subparsers, command))
+
+    def _add_parser(self, subparsers: Any, command: Command) -> CommandParser:
+        parser = self.parsers[command.name] = subparsers.add_parser(command.name, help=command.summary)
+        return parser
 
     def parse(self, words: list[str]) -> argparse.Namespace:
         """Return the parsed arguments of a command.
@@ -190,9 +297,9 @@ class CommandLine:
             They ask for help.
         """
         # A blank before negative numbers: argparse takes -inf and -1e-3 for flags otherwise.
-        return self.parser.parse_args(
-            [f" {word}" if word.startswith("-") and is_number(word) else word for word in words]
-        )
+        words = [f" {word}" if word.startswith("-") and is_number(word) else word for word in words]
+        refuse_unknown_flags(words, self.parser, self.parsers)
+        return self.parser.parse_args(words)
 
     def run(
         self,

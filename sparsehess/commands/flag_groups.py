@@ -1,22 +1,23 @@
-"""Groups of flags that commands share, their defaults, and their refusal where they have no effect."""
+"""Flags that commands share, their defaults, and their refusal where they have no effect."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-from sparsehess.commands.arguments import Flag, OneOf
+from sparsehess.commands.arguments import HELP_FLAG, Flag, OneOf
 from sparsehess.errors import InputError
 
 ANSWER_FLAGS = (
     Flag("--json", metavar="FILE", help="write the facts as JSON; - is standard output"),
     Flag("-q", "--quiet", action="store_true", help="print nothing but errors"),
     Flag("-v", "--verbose", action="store_true", help="show tracebacks"),
+    HELP_FLAG,
 )
 
 OUT_FLAG = Flag("-o", "--out", metavar="FILE", help="write the result")
 
-SEED_FLAG = Flag("--seed", type=int, default=0, help="of random vectors (default 0)")
+SEED_FLAG = Flag("--seed", type=int, metavar="N", default=0, help="of random vectors (default 0)")
 
 COLORING_FLAGS = (
     Flag(
@@ -32,7 +33,7 @@ COLORING_FLAGS = (
         help="natural, chunks, largest-first, smallest-last, incidence-degree, the last three with distance2- "
         "before them, hubs-first, random, or best of all (default)",
     ),
-    Flag("--rule", help="of the kind: 2007 or conservative; local, triangular or trees"),
+    Flag("--rule", metavar="RULE", help="of the kind: 2007 or conservative; local, triangular or trees"),
     Flag(
         "--budget",
         type=float,
@@ -60,6 +61,9 @@ DERIVATIVE_FLAGS = (
         help="a matrix file, the problem's own, or found by probing",
     ),
     Flag("--points", type=int, metavar="N", default=1, help="probe x and N - 1 points around it (default 1)"),
+)
+
+CHECK_FLAGS = (
     Flag(
         "--no-verify",
         action="store_true",
@@ -137,8 +141,9 @@ CHECKPOINT_FLAGS = (
     ),
 )
 
+SHELL_FLAG = Flag("--shell", action="store_true", help="never assemble the Hessian of the problem: products alone")
+
 SAMPLE_FLAGS = (
-    Flag("--shell", action="store_true", help="never assemble the Hessian of the problem: products alone"),
     Flag("--samples", type=int, metavar="N", help="random vectors"),
     Flag("--steps", type=int, metavar="N", help="products, or Lanczos steps, for each of them"),
 )
@@ -150,7 +155,7 @@ def flag_defaults(*flags: Flag) -> dict[str, Any]:
 
 
 COLORING = flag_defaults(*COLORING_FLAGS)
-DERIVATIVES = flag_defaults(*DERIVATIVE_FLAGS)
+DERIVATIVES = flag_defaults(*DERIVATIVE_FLAGS, *CHECK_FLAGS)
 SETTINGS = flag_defaults(SETTINGS_FLAG)
 CHECKPOINT = flag_defaults(*CHECKPOINT_FLAGS)
 SEARCH = {name: COLORING[name] for name in ("order", "rule", "budget")}

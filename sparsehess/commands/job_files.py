@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import ast
 import datetime
-import difflib
 import json
 import math
 import os
@@ -29,10 +28,8 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparsehess.commands.arguments import CommandLine, CommandParser
-from sparsehess.errors import InputError
-
-SUFFIX = ".toml"
+from sparsehess.commands.arguments import JOB_SUFFIX, CommandLine, CommandParser
+from sparsehess.errors import InputError, did_you_mean, none_of
 
 # Bytes that a job file has at most: it is read by every rank, and nobody writes more by hand.
 _LARGEST = 2**20
@@ -239,7 +236,7 @@ def _toml(value: object) -> str:
 def _parser_of(job: JobFile, commands: dict[str, CommandParser]) -> argparse.ArgumentParser:
     known = [name for name in commands if name not in _NOT_FOR_JOBS]
     if job.command not in known:
-        raise job.error_at("command", f"{job.command!r} is none of {', '.join(known)}")
+        raise job.error_at("command", str(none_of(repr(job.command[:_SHOWN]), job.command, known)))
     return commands[job.command]
 
 
@@ -267,7 +264,7 @@ def _place(words: list[str], parser: argparse.ArgumentParser) -> int | None:
         elif word in by_option:
             nargs = by_option[word].nargs
             values = nargs if isinstance(nargs, int) else 1
-        elif not word.startswith("-") and word.endswith(SUFFIX):
+        elif not word.startswith("-") and word.endswith(JOB_SUFFIX):
             return place
     return None
 
@@ -292,8 +289,7 @@ def _words(
     positional, flags = {}, []
     for key, value in table.items():
         if key not in known:
-            near = difflib.get_close_matches(key[:_SHOWN], known, 1)
-            meant = f"did you mean {near[0]}?" if near else f"it takes {', '.join(sorted(known))}"
+            meant = did_you_mean(key, known) or f"it takes {', '.join(sorted(known))}"
             command = parser.prog.rsplit(" ", 1)[-1]
             raise job.error_at(key, f"nothing that {command} takes; {meant}")
         action = known[key]
@@ -355,7 +351,7 @@ def _text(job: JobFile, key: str, value: object, action: argparse.Action) -> str
     if not isinstance(value, str):
         raise job.error_at(key, f"text, not {value!r}")
     if action.choices is not None and value not in action.choices:
-        raise job.error_at(key, f"{value!r} is none of {', '.join(action.choices)}")
+        raise job.error_at(key, str(none_of(repr(value[:_SHOWN]), value, action.choices)))
     if any(ord(letter) < 32 for letter in value):
         raise job.error_at(key, f"no control characters in {value!r}")
     return _placed(job.path.parent, value) if _is_path(action, value) else value

@@ -19,6 +19,7 @@ from sparsehess.commands.arguments import CommandLine
 from sparsehess.commands.petsc_words import split_petsc
 from sparsehess.errors import InputError
 from sparsehess.service import batch_scripts, spool
+from sparsehess.service.choices import PRIORITY_LIMIT
 from sparsehess.service.job_outcomes import OWN
 from sparsehess.service.limits import Limits, parse_size
 from sparsehess.storage import matrix_formats
@@ -128,8 +129,10 @@ def _limits(job: job_files.JobFile) -> Limits:
         if key not in SUBMIT:
             raise job.error_at(key, f"a spooled job has {', '.join(SUBMIT)} in [submit]")
         if key == "priority":
-            if not isinstance(value, int) or isinstance(value, bool) or abs(value) > spool.LIMIT:
-                raise job.error_at(key, f"a whole number from {-spool.LIMIT} to {spool.LIMIT}, not {value!r}")
+            if not isinstance(value, int) or isinstance(value, bool) or abs(value) > PRIORITY_LIMIT:
+                raise job.error_at(
+                    key, f"a whole number from {-PRIORITY_LIMIT} to {PRIORITY_LIMIT}, not {value!r}"
+                )
         elif not isinstance(value, str):
             raise job.error_at(key, f"text, not {value!r}")
         else:

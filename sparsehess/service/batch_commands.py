@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import datetime
 import json
-import os
 import re
 import shlex
 import shutil
@@ -17,10 +16,11 @@ from typing import TYPE_CHECKING
 
 from sparsehess import errors
 from sparsehess.commands import job_files
-from sparsehess.commands.arguments import CommandLine
+from sparsehess.commands.arguments import JOB_SUFFIX, CommandLine
 from sparsehess.commands.output import SCHEMA, print_answer
 from sparsehess.commands.reports.tables import format_columns
 from sparsehess.errors import InputError, SparseHessError
+from sparsehess.runtime.launchers import is_first_process
 from sparsehess.service import batch_jobs, batch_scripts, schedulers, spool_commands
 from sparsehess.service.batch_jobs import Job
 from sparsehess.service.schedulers import SCHEDULERS, State
@@ -29,19 +29,8 @@ from sparsehess.storage.json_files import write_json
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-# What launchers tell a process of its place, for commands that do not ask MPI.
-_PLACES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK")
-
 # Bytes of an error file that are shown.
 _TAIL = 2000
-
-
-def is_first_process() -> bool:
-    """Return whether this process is the one that acts, where a launcher has started several.
-
-    Not collective.
-    """
-    return not any(os.environ.get(name, "0").isdigit() and int(os.environ.get(name, "0")) for name in _PLACES)
 
 
 # --- submit --------------------------------------------------------------------------------
@@ -91,8 +80,8 @@ def run_submit(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm 
 def _job(arguments: argparse.Namespace, line: CommandLine, folder: Path) -> Job:
     """Return the job that the arguments ask for."""
     path = Path(arguments.job)
-    if path.suffix != job_files.SUFFIX:
-        raise InputError(f"{path}: submit takes a job file, {job_files.SUFFIX}")
+    if path.suffix != JOB_SUFFIX:
+        raise InputError(f"{path}: submit takes a job file, {JOB_SUFFIX}")
     words, petsc = job_files.job_command_line(path.absolute(), line)
     # Refused here rather than after a night in the queue.
     known = line.parse(words)

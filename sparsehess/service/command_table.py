@@ -5,12 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from sparsehess.commands.arguments import Command, CommandLine, Flag
+from sparsehess.commands.arguments import Command, CommandLine, Example, Flag, Group
 from sparsehess.commands.flag_groups import ANSWER_FLAGS
-from sparsehess.commands.output import refuse_solver_options
-from sparsehess.runtime import require_real
-from sparsehess.service import spool
-from sparsehess.service.schedulers import SCHEDULERS
+from sparsehess.service.choices import PRIORITY_LIMIT, SCHEDULER_NAMES
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -25,6 +22,11 @@ class JobCommand(Command):
     It solves nothing, and refuses options of PETSc.
     """
 
+    @property
+    def takes_petsc(self) -> bool:
+        """Options of PETSc have no effect on it."""
+        return False
+
     def run(
         self,
         line: CommandLine,
@@ -35,141 +37,219 @@ class JobCommand(Command):
         resources: Resources | None,
     ) -> int:
         """Call the function of the command and return the exit status. Collective; see `CommandLine.run`."""
+        from sparsehess.commands.output import refuse_solver_options
+        from sparsehess.runtime import require_real
+
         refuse_solver_options(options)
         if self.needs_real and comm is not None:
             require_real(f"the command {self.name}")
         return self._function()(arguments, line, comm)
 
 
+SECTION = "jobs"
+
 _SPOOL_FLAG = Flag("--spool", metavar="DIR", help="of a resident service, see serve")
+_OUTPUT = Group("output", *ANSWER_FLAGS)
 
 JOB_COMMANDS = (
     JobCommand(
         "submit",
         "queue a job file, and remember it",
+        SECTION,
         "sparsehess.service.batch_commands:run_submit",
         (
-            *ANSWER_FLAGS,
-            Flag("job", metavar="JOB.toml", help="what to run; its table [submit] holds these flags"),
-            Flag(
-                "--scheduler",
-                choices=["auto", *SCHEDULERS],
-                default="auto",
-                help="(default: the one that is installed)",
+            Group(
+                "input",
+                Flag("job", metavar="JOB.toml", help="what to run; its table [submit] holds these flags"),
+                Flag("--name", metavar="NAME", help="(default: that of the job file)"),
             ),
-            Flag("--ranks", type=int, metavar="N", default=1, help="MPI processes (default 1)"),
-            Flag("--time", metavar="HH:MM:SS", help="limit; the last part of it is for saving"),
-            Flag("--memory", metavar="SIZE", help="of each rank, such as 4G"),
-            Flag("--account", metavar="NAME", help="that pays"),
-            Flag("--queue", "--partition", metavar="NAME", help="of the scheduler"),
-            Flag("--name", metavar="NAME", help="(default: that of the job file)"),
-            Flag(
-                "--launcher",
-                metavar="COMMAND",
-                default="mpiexec",
-                help='such as "srun --mpi=pmix" (default mpiexec)',
+            Group(
+                "resources",
+                Flag("--ranks", type=int, metavar="N", default=1, help="MPI processes (default 1)"),
+                Flag("--time", metavar="HH:MM:SS", help="limit; the last part of it is for saving"),
+                Flag("--memory", metavar="SIZE", help="of each rank, such as 4G"),
             ),
-            Flag(
-                "--setup",
-                metavar="LINE",
-                action="append",
-                default=[],
-                help='a line of the script before the command, such as "module load openmpi"; may be repeated',
+            Group(
+                "scheduler",
+                Flag(
+                    "--scheduler",
+                    choices=["auto", *SCHEDULER_NAMES],
+                    default="auto",
+                    help="(default: the one that is installed)",
+                ),
+                Flag("--account", metavar="NAME", help="that pays"),
+                Flag("--queue", "--partition", metavar="NAME", help="of the scheduler"),
+                Flag(
+                    "--launcher",
+                    metavar="COMMAND",
+                    default="mpiexec",
+                    help='such as "srun --mpi=pmix" (default mpiexec)',
+                ),
+                Flag(
+                    "--setup",
+                    metavar="LINE",
+                    action="append",
+                    default=[],
+                    help='a line of the script before the command, such as "module load openmpi"; may be repeated',
+                ),
             ),
-            Flag("--dry-run", action="store_true", help="print the script, and queue nothing"),
-            _SPOOL_FLAG,
-            Flag(
-                "--priority",
-                type=int,
-                metavar="N",
-                default=0,
-                help=f"in a spool, up to {spool.LIMIT}: the larger the sooner",
+            Group(
+                "resident service",
+                _SPOOL_FLAG,
+                Flag(
+                    "--priority",
+                    type=int,
+                    metavar="N",
+                    default=0,
+                    help=f"in a spool, up to {PRIORITY_LIMIT}: the larger the sooner",
+                ),
+                Flag("--wait", action="store_true", help="in a spool: wait for the end, then do as result does"),
             ),
-            Flag("--wait", action="store_true", help="in a spool: wait for the end, then do as result does"),
+            Group(
+                "output",
+                Flag("--dry-run", action="store_true", help="print the script, and queue nothing"),
+                *ANSWER_FLAGS,
+            ),
+        ),
+        (
+            Example(
+                "the script for Slurm, to look at; nothing is queued",
+                "sparsehess submit drivers/job.toml --scheduler slurm --ranks 64 --time 4:00:00 --dry-run",
+            ),
+            Example(
+                "queue it here, without a scheduler",
+                "sparsehess submit drivers/job.toml --scheduler local --name argon",
+            ),
+            Example("hand it to a resident service", "sparsehess submit drivers/job.toml --spool spool"),
         ),
         needs_mpi=False,
     ),
     JobCommand(
         "status",
         "how jobs stand",
+        SECTION,
         "sparsehess.service.batch_commands:run_status",
         (
-            *ANSWER_FLAGS,
-            Flag("jobs", metavar="JOB", nargs="*", help="numbers or names (default: all)"),
-            _SPOOL_FLAG,
+            Group(
+                "input",
+                Flag("jobs", metavar="JOB", nargs="*", help="numbers or names (default: all)"),
+                _SPOOL_FLAG,
+            ),
+            _OUTPUT,
+        ),
+        (
+            Example("all jobs", "sparsehess status"),
+            Example("one, by its name", "sparsehess status argon"),
+            Example("those of a resident service", "sparsehess status --spool spool"),
         ),
         needs_mpi=False,
     ),
     JobCommand(
         "result",
         "what a job has answered; ends with the status that the job has ended with",
+        SECTION,
         "sparsehess.service.batch_commands:run_result",
+        (Group("input", Flag("id", metavar="JOB", help="number or name"), _SPOOL_FLAG), _OUTPUT),
         (
-            *ANSWER_FLAGS,
-            Flag("id", metavar="JOB", help="number or name"),
-            _SPOOL_FLAG,
+            Example("of a job, by its name", "sparsehess result argon"),
+            Example("its facts, for a script", "sparsehess result argon --json argon.json --quiet"),
+            Example(
+                "of a job of a resident service, by the end of its id", "sparsehess result 4f2a9c --spool spool"
+            ),
         ),
         needs_mpi=False,
     ),
     JobCommand(
         "cancel",
         "end jobs",
+        SECTION,
         "sparsehess.service.batch_commands:run_cancel",
+        (Group("input", Flag("jobs", metavar="JOB", nargs="+", help="numbers or names"), _SPOOL_FLAG), _OUTPUT),
         (
-            *ANSWER_FLAGS,
-            Flag("jobs", metavar="JOB", nargs="+", help="numbers or names"),
-            _SPOOL_FLAG,
+            Example("one, by its name", "sparsehess cancel argon"),
+            Example("several, by their numbers", "sparsehess cancel 1 2"),
+            Example("one of a resident service", "sparsehess cancel 4f2a9c --spool spool"),
         ),
         needs_mpi=False,
     ),
     JobCommand(
         "serve",
         "stay up, and take jobs from a spool directory",
+        SECTION,
         "sparsehess.service.spool_commands:run_serve",
         (
-            *ANSWER_FLAGS,
-            Flag("spool", metavar="SPOOL", help="made if it is missing; who may write there may submit"),
-            Flag("--groups", type=int, metavar="G", default=1, help="of ranks, each with a job of its own"),
-            Flag(
-                "--allow-code",
-                metavar="DIR",
-                action="append",
-                default=[],
-                help="whose Python files jobs may run; repeatable",
+            Group(
+                "input",
+                Flag("spool", metavar="SPOOL", help="made if it is missing; who may write there may submit"),
+                Flag("--shared", action="store_true", help="take a spool that others can write into"),
+                Flag(
+                    "--allow-code",
+                    metavar="DIR",
+                    action="append",
+                    default=[],
+                    help="whose Python files jobs may run; repeatable",
+                ),
+                Flag(
+                    "--allow-data",
+                    metavar="DIR",
+                    action="append",
+                    default=[],
+                    help="whose files jobs may read; repeatable",
+                ),
             ),
-            Flag(
-                "--allow-data",
-                metavar="DIR",
-                action="append",
-                default=[],
-                help="whose files jobs may read; repeatable",
+            Group(
+                "ranks",
+                Flag("--groups", type=int, metavar="G", default=1, help="of ranks, each with a job of its own"),
+                Flag(
+                    "--ranks",
+                    type=int,
+                    metavar="P",
+                    help="start mpiexec with P ranks, and again where a job has ended them",
+                ),
+                Flag("--launcher", metavar="COMMAND", default="mpiexec", help="of --ranks (default mpiexec)"),
             ),
-            Flag("--time", metavar="HH:MM:SS", help="that a job gets at most (default: no limit)"),
-            Flag(
-                "--memory",
-                metavar="SIZE",
-                help="of each rank that a job gets at most (default: most of what is free)",
+            Group(
+                "limits",
+                Flag("--time", metavar="HH:MM:SS", help="that a job gets at most (default: no limit)"),
+                Flag(
+                    "--memory",
+                    metavar="SIZE",
+                    help="of each rank that a job gets at most (default: most of what is free)",
+                ),
+                Flag(
+                    "--grace",
+                    type=float,
+                    metavar="S",
+                    default=30.0,
+                    help="from a job's limit to the end of its processes",
+                ),
+                Flag(
+                    "--cache",
+                    metavar="SIZE",
+                    default="256M",
+                    help="kept between jobs, 0 for nothing (default 256M)",
+                ),
             ),
-            Flag(
-                "--grace",
-                type=float,
-                metavar="S",
-                default=30.0,
-                help="from a job's limit to the end of its processes",
+            Group(
+                "end",
+                Flag("--idle", type=float, metavar="S", help="leave after so many seconds without a job"),
+                Flag("--once", action="store_true", help="leave when no job is left"),
             ),
-            Flag(
-                "--cache", metavar="SIZE", default="256M", help="kept between jobs, 0 for nothing (default 256M)"
+            _OUTPUT,
+        ),
+        (
+            Example(
+                "what waits in the spool, with files of one folder, then leave",
+                "sparsehess serve spool --allow-code drivers --allow-data . --once",
             ),
-            Flag("--idle", type=float, metavar="S", help="leave after so many seconds without a job"),
-            Flag("--once", action="store_true", help="leave when no job is left"),
-            Flag("--shared", action="store_true", help="take a spool that others can write into"),
-            Flag(
-                "--ranks",
-                type=int,
-                metavar="P",
-                help="start mpiexec with P ranks, and again where a job has ended them",
+            Example(
+                "on four ranks, two jobs at a time, until an hour has brought none",
+                "mpiexec -n 4 sparsehess serve spool --groups 2 --idle 3600",
             ),
-            Flag("--launcher", metavar="COMMAND", default="mpiexec", help="of --ranks (default mpiexec)"),
+            Example(
+                "looked after: started again where a job has ended the ranks; half an hour for each job",
+                "sparsehess serve spool --ranks 4 --time 00:30:00 --idle 3600",
+            ),
         ),
         needs_real=True,
     ),

@@ -16,6 +16,7 @@ from sparsehess.errors import InputError, StackError
 from sparsehess.service import batch_jobs, local_scheduler
 from sparsehess.service.batch_jobs import Job
 from sparsehess.service.batch_scripts import RESUMABLE
+from sparsehess.service.choices import SCHEDULER_NAMES
 
 # Seconds that a scheduler's command may take: a busy one answers late, a dead one never.
 _PATIENCE = 60
@@ -275,7 +276,7 @@ class Local:
         local_scheduler.end_processes(job)
 
 
-SCHEDULERS: dict[str, Scheduler] = {"slurm": Slurm(), "pbs": PBS(), "local": Local()}
+SCHEDULERS: dict[str, Scheduler] = dict(zip(SCHEDULER_NAMES, (Slurm(), PBS(), Local()), strict=True))
 
 
 def installed_scheduler() -> str:

@@ -33,6 +33,7 @@ from pathlib import Path
 
 from sparsehess.errors import InputError
 from sparsehess.service import job_outcomes
+from sparsehess.service.choices import PRIORITY_LIMIT
 from sparsehess.service.job_outcomes import count_attempts, read_json, read_outcome, write_outcome
 from sparsehess.storage.atomic_files import replace_file, sync_file_system, sync_folder
 
@@ -46,9 +47,6 @@ OUTPUTS = ("out", "plot", "direction", "checkpoint")
 # Runs of a job at a stretch that the service did not outlive, that nothing explains and that saved nothing more;
 # then it is taken for the cause. So it is after many that did.
 ATTEMPTS, MANY = 5, 50
-
-# Priorities go from -LIMIT to LIMIT.
-LIMIT = 1000
 
 _ID = r"\d{8}-\d{6}-\d{6}-[0-9a-f]{6}"
 _QUEUED = re.compile(rf"(\d{{4}})\.({_ID})", re.ASCII)
@@ -140,11 +138,13 @@ class Spool:
         InputError
             The priority is out of range.
         """
-        if not -LIMIT <= priority <= LIMIT:
-            raise InputError(f"--priority {priority}: from {-LIMIT} to {LIMIT}, the larger the sooner")
+        if not -PRIORITY_LIMIT <= priority <= PRIORITY_LIMIT:
+            raise InputError(
+                f"--priority {priority}: from {-PRIORITY_LIMIT} to {PRIORITY_LIMIT}, the larger the sooner"
+            )
         sync_file_system(self.path)
         for folder in drafts:
-            os.rename(folder, self.path / "queued" / f"{LIMIT - priority:04d}.{folder.name}")
+            os.rename(folder, self.path / "queued" / f"{PRIORITY_LIMIT - priority:04d}.{folder.name}")
         sync_folder(self.path / "queued")
         return [folder.name for folder in drafts]
 
@@ -242,7 +242,7 @@ class Spool:
         """
         attempts = job_outcomes.read_beginning(folder / "attempts").splitlines(keepends=True)
         told = bool(attempts) and re.match(r"\d{4} ", attempts[-1], re.ASCII) is not None
-        order = attempts[-1][:4] if told else f"{LIMIT - _priority(folder):04d}"
+        order = attempts[-1][:4] if told else f"{PRIORITY_LIMIT - _priority(folder):04d}"
         for name in ("status.json", "stuck", "watchdog", "log", "result.json", "outcome.json"):
             (folder / name).unlink(missing_ok=True)
         if not counted:
@@ -487,7 +487,7 @@ def _priority(folder: Path) -> int:
         asked = tomllib.loads(text.decode())["submit"]["priority"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return 0
-    return asked if isinstance(asked, int) and abs(asked) <= LIMIT else 0
+    return asked if isinstance(asked, int) and abs(asked) <= PRIORITY_LIMIT else 0
 
 
 def _append(path: Path, line: str) -> None:
