@@ -142,30 +142,9 @@ def inertia_lines(signs: Inertia, more: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _end(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _which(spec: SolveSpec) -> str:
-    if spec.target is not None:
-        return "target"
-    return "interval" if spec.interval is not None and spec.which != "negative" else spec.which
-
-
 def count_facts(count: Count | None) -> dict[str, Any] | None:
     """Return what JSON says of an inertia count. Not collective."""
-    if count is None:
-        return None
-    return {
-        "interval": [_end(end) for end in count.interval],
-        "inertia": count.inertia,
-        "found": count.found,
-        "certified": count.certified,
-        "repairs": count.repairs,
-        "unresolved": [list(piece) for piece in count.unresolved],
-        "margin": count.margin,
-        "group": count.group,
-    }
+    return None if count is None else count.facts()
 
 
 def check_lines(facts: dict[str, Any], uncounted: str) -> str:
@@ -211,29 +190,13 @@ def eigs_facts(
         "task": "eigs",
         "n": given.n,
         "nnz": given.nnz,
-        "k": spectrum.asked if spec.k is None else spec.k,
-        "which": _which(spec),
-        "interval": None if spec.interval is None else [_end(end) for end in spec.interval],
-        "target": spec.target,
-        "method": spectrum.method,
-        "converged": spectrum.converged,
-        "eigenvalues": spectrum.eigenvalues.tolist(),
-        "residuals": spectrum.residuals.tolist(),
-        "held_to": spectrum.held_to,
-        "errors": None if spectrum.errors is None else spectrum.errors.tolist(),
-        "error_bound": spectrum.error_bound,
+        **spectrum.facts(),
         "held": problem.scales.empty.tolist(),
-        "resolution": spectrum.roundings.tolist(),
-        "orthogonality": spectrum.orthogonality,
-        "count": count_facts(count),
-        "zeros": spectrum.zeros,
-        "iterations": spectrum.iterations,
         **(nothing if derived is None else derivative_facts(derived)),
         "timings": timings,
         **process_facts(comm),
         "backend": spec.backend,
         "versions": runtime.versions(),
-        "options": dict(spectrum.options),
         "deflated": len(problem.null),
         "projected": None if spectrum.projection is None else projection_facts(spectrum, units),
         "inputs": input_facts(given, problem),

@@ -100,6 +100,18 @@ def without(problems, source, target, kept):
     np.savez(problems / target, **arrays)
 
 
+def test_results_of_commands_and_of_python_are_one(problems):
+    import sparsehess as sh
+
+    several(problems, ["eigs good.npz -k 3 -o cli.npz"], 2)
+    with sh.Spectrum.load(problems / "cli.npz") as found:
+        assert found.converged == 3 and found.count.certified and found.method == "krylovschur"
+        assert found.to_numpy()[1].shape[1] == 3 and found.spec.k == 3
+        found.save(problems / "api.npz")
+    (checked,) = several(problems, ["check api.npz good.npz"], 1)
+    assert checked["passed"] and checked["wanted"] == 3 and checked["count"]["certified"]
+
+
 @pytest.mark.parametrize(
     "ranks", [2, pytest.param(1, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
 )

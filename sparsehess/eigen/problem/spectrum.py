@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sparsehess.eigen.problem.projection import Projection
 from sparsehess.errors import InputError
-from sparsehess.runtime import PETSc, destroy
+from sparsehess.pattern import Layout
+from sparsehess.runtime import PETSc, communicator, destroy, versions
+from sparsehess.runtime.gathered_rows import GATHERED, gathered_columns
 from sparsehess.runtime.html_fragments import fragment, note, table, ticks
 from sparsehess.runtime.short_repr import ShortRepr, in_short, number_of
+from sparsehess.storage.result_files import read_pairs
+from sparsehess.storage.writers import RESULTS, check_writable, write_results
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 METHODS = (
     "auto", "krylovschur", "lobpcg", "gd", "jd", "slicing", "feast", "ciss", "filter", "dense", "power", "lanczos",
@@ -154,6 +163,11 @@ class SolveSpec(ShortRepr):
         return self.interval is not None or (negative and self.k is None)
 
 
+def finite_or_none(value: float) -> float | None:
+    """Return a number as JSON has it: null for what is infinite. Not collective."""
+    return float(value) if math.isfinite(value) else None
+
+
 def place_in_words(low: float, high: float) -> str:
     """Return where a count counts, in words. Not collective."""
     if low > high:
@@ -239,6 +253,36 @@ class Count(ShortRepr):
         pieces = tuple((*np.ldexp(piece[:2], power).tolist(), *piece[2:]) for piece in self.unresolved)
         return replace(self, interval=(low, high), unresolved=pieces)
 
+    def facts(self) -> dict[str, Any]:
+        """Return the count as JSON. Not collective."""
+        return {
+            "interval": [finite_or_none(end) for end in self.interval],
+            "inertia": self.inertia,
+            "found": self.found,
+            "certified": self.certified,
+            "repairs": self.repairs,
+            "unresolved": [list(piece) for piece in self.unresolved],
+            "margin": self.margin,
+            "group": self.group,
+        }
+
+    @classmethod
+    def read(cls, facts: dict[str, Any]) -> Count:
+        """Return the count that JSON tells. Not collective."""
+        low, high = facts["interval"]
+        ends = (-np.inf if low is None else float(low), np.inf if high is None else float(high))
+        pieces = [(float(a), float(b), int(many), int(found)) for a, b, many, found in facts["unresolved"]]
+        return cls(
+            ends,
+            int(facts["inertia"]),
+            int(facts["found"]),
+            facts["certified"] is True,
+            int(facts["repairs"]),
+            tuple(pieces),
+            None if facts["margin"] is None else float(facts["margin"]),
+            int(facts["group"]),
+        )
+
     @classmethod
     def beside(
         cls,
@@ -294,7 +338,9 @@ class Spectrum(ShortRepr):
         Error bars of the eigenvalues, see `ErrorBars`.
     projection
         What it has changed that directions were projected out whatever the Hessian says of them; None where none
-        were.
+        were, and of one that was loaded.
+    spec
+        What was asked for; None where that is not known.
 
     Examples
     --------
@@ -326,6 +372,7 @@ class Spectrum(ShortRepr):
     roundings: np.ndarray = field(default_factory=lambda: np.zeros(0))
     lost: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     projection: Projection | None = None
+    spec: SolveSpec | None = None
 
     def _repr_facts(self) -> Iterator[str]:
         """Yield what the line says. Not collective."""
@@ -365,6 +412,146 @@ class Spectrum(ShortRepr):
         picture = ticks(self.eigenvalues, "eigenvalues")
         return fragment(repr(self)[1:-1], table(rows, heads), picture, note(told))
 
+    def to_numpy(self, where: str = "all") -> tuple[np.ndarray, np.ndarray]:
+        """Return eigenvalues (k,) and eigenvectors (n, k), which are columns, as NumPy and SciPy have them.
+
+        Collective, but for `local`, which every rank may ask for by itself. The eigenvalues are on every rank.
+
+        Parameters
+        ----------
+        where
+            Who gets vectors: `all`, every rank all rows; `root`, rank 0 all of them and the others none, (0, k);
+            `local`, each rank its own rows (n_local, k), which takes no communication.
+
+        Raises
+        ------
+        InputError
+            The spectrum is closed, `where` is none of these, or there is no memory for so many rows.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import sparsehess as sh
+        >>> with sh.eigs(np.diag([1.0, 2.0, 3.0]), 2) as found:
+        ...     values, vectors = found.to_numpy()
+        >>> print(vectors.shape, np.allclose(np.diag([1.0, 2.0, 3.0]) @ vectors, vectors * values))
+        (3, 2) True
+        """
+        if where not in GATHERED:
+            raise InputError(f"where={where!r} is none of {', '.join(GATHERED)}")
+        k = len(self.eigenvalues)
+        if len(self.vectors) < k:
+            raise InputError("the spectrum is closed, and its vectors are destroyed: take them before")
+        if not k:
+            return np.empty(0), np.empty((0, 0))
+        first = self.vectors[0]
+        layout = Layout(communicator(first.comm), first.getOwnershipRanges().astype(np.int64))
+        columns = [vector.getArray(readonly=True) for vector in self.vectors]
+        return self.eigenvalues.copy(), gathered_columns(layout, columns, columns[0].dtype, where)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write eigenpairs and what is known of them to a file, as `sparsehess eigs -o` does.
+
+        Collective. `Spectrum.load` reads it on any number of ranks, and `sparsehess check` verifies it.
+
+        Parameters
+        ----------
+        path
+            Its name ends with .h5 or .npz. Rank 0 holds one vector at a time for .h5, all of them for .npz.
+
+        Raises
+        ------
+        InputError
+            The spectrum is closed, or the file cannot be written.
+        StackError
+            There is no h5py.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> import numpy as np
+        >>> import sparsehess as sh
+        >>> with tempfile.TemporaryDirectory() as folder, sh.eigs(np.diag([1.0, 2.0, 3.0]), 2) as found:
+        ...     found.save(os.path.join(folder, "modes.npz"))
+        ...     with sh.Spectrum.load(os.path.join(folder, "modes.npz")) as again:
+        ...         print(np.round(again.eigenvalues, 8), again.count.certified)
+        [1. 2.] True
+        """
+        if len(self.vectors) < len(self.eigenvalues):
+            raise InputError("the spectrum is closed, and its vectors are destroyed: save it before")
+        comm = communicator(self.vectors[0].comm if self.vectors else None)
+        check_writable(path, RESULTS, comm)
+        n = self.vectors[0].getSize() if self.vectors else 0
+        facts = {"task": "spectrum", "n": n, **self.facts(), "versions": versions()}
+        arrays = {"eigenvalues": self.eigenvalues, "residuals": self.residuals}
+        write_results(path, facts, arrays, self.vectors, comm)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is known beside the vectors, as JSON; `load` takes it.
+
+        Not collective.
+        """
+        spec = self.spec or SolveSpec(k=max(self.asked, 1))
+        which = "interval" if spec.interval is not None and spec.which != "negative" else spec.which
+        return {
+            "k": self.asked if spec.k is None else spec.k,
+            "which": which if spec.target is None else "target",
+            "interval": None if spec.interval is None else [finite_or_none(end) for end in spec.interval],
+            "target": spec.target,
+            "method": self.method,
+            "reason": self.reason,
+            "asked": self.asked,
+            "converged": self.converged,
+            "advice": self.advice,
+            "eigenvalues": self.eigenvalues.tolist(),
+            "residuals": self.residuals.tolist(),
+            "held_to": self.held_to,
+            "errors": None if self.errors is None else self.errors.tolist(),
+            "error_bound": self.error_bound,
+            "resolution": self.roundings.tolist(),
+            "orthogonality": self.orthogonality,
+            "count": None if self.count is None else self.count.facts(),
+            "uncounted": self.uncounted,
+            "zeros": self.zeros,
+            "zero": self.zero.tolist(),
+            "lost": self.lost.tolist(),
+            "iterations": self.iterations,
+            "timings": self.timings,
+            "options": dict(self.options),
+        }
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], *, comm: MPI.Comm | None = None, layout: Layout | None = None
+    ) -> Spectrum:
+        """Return the spectrum of a file that `save` or `sparsehess eigs -o` has written; the caller closes it.
+
+        Collective. On any number of ranks, whatever number has written it. What the run that wrote it has told is
+        told again, the count too; nothing is computed anew: `certify` does that, from the matrix.
+
+        Parameters
+        ----------
+        path
+            An .h5 or .npz file.
+        comm
+            The ranks, over which rows are spread evenly; default this process alone.
+        layout
+            In place of `comm`: the rows of each rank, such as those of a matrix.
+
+        Raises
+        ------
+        InputError
+            The file is no result of `eigs`, is damaged, or has other rows than the layout.
+        StackError
+            There is no h5py.
+        """
+        stored = read_pairs(path, comm=comm, layout=layout)
+        try:
+            return cls(vectors=stored.vectors, **_read_facts(stored.facts, stored.arrays, path))
+        except InputError:
+            destroy(*stored.vectors)
+            raise
+
     def close(self) -> None:
         """Destroy the vectors.
 
@@ -380,3 +567,71 @@ class Spectrum(ShortRepr):
     def __exit__(self, *reason: object) -> None:
         """Destroy the vectors. Collective."""
         self.close()
+
+
+def _read_facts(
+    facts: dict[str, Any], arrays: dict[str, np.ndarray], path: str | os.PathLike[str]
+) -> dict[str, Any]:
+    """Return the fields of a spectrum beside its vectors, as a file tells them. Not collective."""
+    values = arrays["eigenvalues"]
+    k = len(values)
+
+    def numbers(name: str, default: Any, kind: type) -> np.ndarray:
+        found: np.ndarray = np.asarray(facts.get(name, default), kind)
+        if found.shape not in ((k,), (0,)):
+            raise ValueError(f"{name} of {found.size} pairs, not {k}")
+        return found
+
+    try:
+        residuals = np.asarray(arrays.get("residuals", facts.get("residuals")), np.float64)
+        if residuals.shape != (k,):
+            raise ValueError(f"residuals of {residuals.size} pairs, not {k}")
+        return {
+            "eigenvalues": values,
+            "residuals": residuals,
+            "orthogonality": float(facts["orthogonality"]),
+            "count": None if facts["count"] is None else Count.read(facts["count"]),
+            "uncounted": str(facts.get("uncounted", "")),
+            "zeros": int(facts["zeros"]),
+            "asked": int(facts.get("asked", facts["k"])),
+            "advice": str(facts.get("advice", "")),
+            "iterations": int(facts["iterations"]),
+            "method": str(facts["method"]),
+            "reason": str(facts.get("reason", "")),
+            "timings": dict(facts["timings"]),
+            "options": dict(facts["options"]),
+            "held_to": float(facts["held_to"]),
+            "errors": None if facts["errors"] is None else numbers("errors", None, float),
+            "error_bound": None if facts["error_bound"] is None else float(facts["error_bound"]),
+            "zero": numbers("zero", [], bool),
+            "roundings": numbers("resolution", [], float),
+            "lost": numbers("lost", [], bool),
+            "spec": read_spec(facts, path),
+        }
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        said = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
+        raise InputError(f"{os.fspath(path)}: no result of sparsehess eigs ({said})") from error
+
+
+def read_spec(facts: dict[str, Any], path: str | os.PathLike[str]) -> SolveSpec:
+    """Return what a stored run was asked for.
+
+    Not collective.
+
+    Raises
+    ------
+    InputError
+        The facts do not tell it.
+    """
+    try:
+        which = facts["which"]
+        if facts["interval"] is not None:  # of --which negative too, where all were asked for
+            low, high = facts["interval"]
+            return SolveSpec(interval=(-np.inf if low is None else low, np.inf if high is None else high))
+        if which == "target":
+            return SolveSpec(k=facts["k"], target=facts["target"])
+        return SolveSpec(k=max(facts["k"], 1), which=which)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{os.fspath(path)}: what was asked for cannot be read from it ({error})") from error

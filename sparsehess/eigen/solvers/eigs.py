@@ -224,9 +224,10 @@ def solve(
         if choice.whole:
             with whole_problem(problem) as whole:
                 found = solve(whole, replace(spec, method=choice.method), progress, checkpoint)
-            return replace(found, reason=choice.reason)
+            return replace(found, reason=choice.reason, spec=complete_spec(problem, spec))
     scaled = problem.equilibrated
-    spec = complete_spec(problem, spec).scaled(-problem.scales.power)
+    asked = complete_spec(problem, spec)
+    spec = asked.scaled(-problem.scales.power)
     placed = on_backend(scaled, spec.backend)
     try:
         spectrum = _solve(placed, spec, progress or ignore_progress, checkpoint)
@@ -249,6 +250,7 @@ def solve(
         roundings=bars.roundings,
         lost=bars.lost,
         projection=effect_of_projection(problem, spectrum.eigenvalues, spectrum.vectors),
+        spec=asked,
     )
 
 
@@ -272,6 +274,7 @@ def _spectrum_of_none(problem: EigenProblem, spec: SolveSpec) -> Spectrum:
         options={},
         held_to=problem.held_to(spec.tol),
         projection=effect_of_projection(problem, np.empty(0), []),
+        spec=spec,
     )
 
 

@@ -1,0 +1,156 @@
+"""Eigenpairs on disk, read again: on any number of ranks, whatever number has written them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mpi4py import MPI
+
+import numpy as np
+
+from sparsehess.errors import InputError, StackError
+from sparsehess.runtime import PETSc, agreement, another_build, communicator, complex_scalars, destroy
+from sparsehess.runtime.row_layout import Layout
+from sparsehess.runtime.short_repr import ShortRepr
+from sparsehess.storage.hdf5 import open_hdf5
+from sparsehess.storage.matrix_formats import read_member_shapes
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class StoredPairs(ShortRepr):
+    """What a result file holds.
+
+    Attributes
+    ----------
+    facts
+        The JSON of the run.
+    arrays
+        Lists of k numbers by name, `eigenvalues` among them, the same on every rank.
+    vectors
+        k Vecs, the caller's to destroy.
+    """
+
+    facts: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+    vectors: list[PETSc.Vec]
+
+
+def read_pairs(
+    path: str | os.PathLike[str], *, comm: MPI.Comm | None = None, layout: Layout | None = None
+) -> StoredPairs:
+    """Read a result file (.h5 or .npz); nothing is unpickled.
+
+    Collective. Rank 0 reads one vector at a time of an .h5 file, all of a .npz.
+
+    Parameters
+    ----------
+    comm, layout
+        Ranks, over which rows are spread evenly; or the rows of each rank, which the vectors must have.
+
+    Raises
+    ------
+    InputError
+        The file is none, or its vectors are not of this many rows.
+    """
+    path, comm = Path(path), layout.comm if layout is not None else communicator(comm)
+    with ExitStack() as stack:
+        source: _Source | None = None
+        told: tuple[dict[str, Any], dict[str, np.ndarray], int] | None = None
+        with agreement(comm):
+            if comm.rank == 0:
+                source = stack.enter_context(_open(path, None if layout is None else layout.n))
+                told = source.facts, source.arrays, source.n
+        facts, arrays, n = comm.bcast(told)
+        layout = layout or Layout.from_size(n, comm)
+        vectors: list[PETSc.Vec] = []
+        try:
+            for number in range(len(arrays["eigenvalues"])):
+                row = None
+                with agreement(comm):
+                    local = np.empty(layout.n_local, PETSc.ScalarType)
+                    if source is not None:
+                        row = source.row(number)
+                comm.Scatterv([row, (layout.counts, layout.starts[:-1])] if comm.rank == 0 else None, local)
+                vectors.append(PETSc.Vec().createMPI((layout.n_local, layout.n), comm=comm))
+                vectors[-1].setArray(local)
+        except Exception:
+            destroy(*vectors)
+            raise
+    return StoredPairs(facts, arrays, vectors)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """An open result file, on rank 0: its JSON, its lists of numbers, and the rows of its vectors."""
+
+    path: Path
+    facts: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+    n: int
+    rows: Any
+
+    def row(self, number: int) -> np.ndarray:
+        try:
+            return np.ascontiguousarray(self.rows[number], PETSc.ScalarType)
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: vector {number} cannot be read ({' '.join(str(error).split())})"
+            ) from error
+
+
+@contextmanager
+def _open(path: Path, n: int | None) -> Iterator[_Source]:
+    """Open a result of n variables, or of any number."""
+    with ExitStack() as stack:
+        try:
+            if path.suffix == ".h5":
+                file = stack.enter_context(closing(open_hdf5(path)))
+                text = str(file.attrs["json"])
+            elif path.suffix == ".npz":
+                read_member_shapes(path)
+                file = stack.enter_context(closing(np.load(path, allow_pickle=False)))
+                text = str(file["json"])
+            else:
+                raise InputError(f"{path}: a result is an .h5 or .npz file")
+            rows = file["vectors"]
+            arrays = {"eigenvalues": _numbers(path, "eigenvalues", file["eigenvalues"])}
+            if "residuals" in file:
+                arrays["residuals"] = _numbers(path, "residuals", file["residuals"])
+            facts = json.loads(text)
+        except (InputError, StackError):
+            raise
+        except Exception as error:  # whatever a damaged file makes a reader do
+            raise InputError(
+                f"{path}: no result of sparsehess eigs ({' '.join(str(error).split())[:200]})"
+            ) from error
+        if not isinstance(facts, dict):
+            raise InputError(f"{path}: no result of sparsehess eigs (its JSON is no table)")
+        values = arrays["eigenvalues"]
+        k = len(values)
+        shape: Any = getattr(rows, "shape", "that are none")
+        if n is None:
+            n = int(shape[1]) if isinstance(shape, tuple) and len(shape) == 2 else 0
+        if shape != (k, n) and (k or shape != (0, 0)):
+            told = f": its matrix has {shape[1]} rows" if len(shape) == 2 and shape[0] == k else ""
+            raise InputError(f"{path}: {k} eigenvalues and vectors {shape} do not fit n = {n}{told}")
+        if rows.dtype.kind == "c" and not complex_scalars():
+            raise InputError(f"{path}: its vectors are complex: they take {another_build(True)}")
+        if rows.dtype.kind not in "fiuc":
+            raise InputError(f"{path}: vectors of {rows.dtype}, not of numbers")
+        if not np.isfinite(values).all():
+            raise InputError(f"{path}: eigenvalues that are not finite")
+        yield _Source(path, facts, arrays, n, rows)
+
+
+def _numbers(path: Path, name: str, stored: Any) -> np.ndarray:
+    """Return a list of real numbers; its size is looked at before it is read."""
+    kind = getattr(stored, "dtype", np.dtype(object)).kind
+    if getattr(stored, "ndim", 0) != 1 or kind not in "fiu":
+        raise InputError(f"{path}: {name} must be a list of numbers")
+    return np.asarray(stored[()], np.float64)
