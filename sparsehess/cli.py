@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sparsehess import errors, runtime
 from sparsehess.commands.arguments import JOB_SUFFIX, CommandLine, Help
-from sparsehess.commands.command_table import ANALYSES, INFO
+from sparsehess.commands.command_table import ANALYSES, INFO, SHELL_COMMANDS
 from sparsehess.commands.petsc_words import split_petsc
 from sparsehess.errors import InputError, SparseHessError
 from sparsehess.runtime.launchers import is_first_process, is_launched
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sparsehess.storage.checkpoint import Checkpoint
 
-_COMMANDS = (*ANALYSES, *JOB_COMMANDS, INFO)
+_COMMANDS = (*ANALYSES, *JOB_COMMANDS, INFO, *SHELL_COMMANDS)
 
 # Seconds that ranks without PETSc leave the word to the first.
 _OTHERS = 3.0

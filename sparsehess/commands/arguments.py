@@ -246,6 +246,35 @@ class Command:
         return getattr(import_module(module), name)
 
 
+class LineCommand(Command):
+    """A command on the command line itself, or on jobs that are checked against it.
+
+    Its function takes (arguments, line, comm). It solves nothing, and refuses options of PETSc.
+    """
+
+    @property
+    def takes_petsc(self) -> bool:
+        """They would have no effect."""
+        return False
+
+    def run(
+        self,
+        line: CommandLine,
+        arguments: argparse.Namespace,
+        options: dict[str, object],
+        comm: MPI.Comm | None,
+        checkpoint: Checkpoint | None,
+        resources: Resources | None,
+    ) -> int:
+        """Call the function of the command and return the exit status. Collective; see `CommandLine.run`."""
+        from sparsehess.commands.output import refuse_solver_options
+
+        refuse_solver_options(options)
+        if self.needs_real and comm is not None:
+            runtime.require_real(f"the command {self.name}")
+        return self._function()(arguments, line, comm)
+
+
 class CommandLine:
     """The command line: its commands, and how their arguments are parsed.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparsehess.commands.arguments import Command, Example, Explain, Flag, Group
+from sparsehess.commands.arguments import HELP_FLAG, Command, Example, Explain, Flag, Group, LineCommand
 from sparsehess.commands.flag_groups import (
     ANSWER_FLAGS,
     CHECK_FLAGS,
@@ -22,7 +22,7 @@ from sparsehess.commands.flag_groups import (
 )
 
 # Sections of the list of commands, in its order.
-SPECTRA, PROOFS, HESSIANS, BEFORE = "spectra", "checks", "Hessians and patterns", "before a run"
+SPECTRA, PROOFS, HESSIANS, BEFORE, SHELL = "spectra", "checks", "Hessians and patterns", "before a run", "shell"
 
 _INPUT = Group("input", *INPUT_FLAGS, SETTINGS_FLAG)
 _INPUT_AND_VECTORS = Group("input", *INPUT_FLAGS, SETTINGS_FLAG, *VECTOR_FLAGS)
@@ -492,5 +492,44 @@ INFO = Command(
         Example("what is there", "sparsehess info"),
         Example("for a script, or a report of a bug", "sparsehess info --json stack.json --quiet"),
         Example("as mpiexec starts it: ranks, threads, the MPI that answers", "mpiexec -n 2 sparsehess info"),
+    ),
+)
+
+SHELL_COMMANDS = (
+    LineCommand(
+        "completion",
+        "what a shell reads to complete commands, flags, their values and names of files",
+        SHELL,
+        "sparsehess.commands.completion:run_completion",
+        (
+            Group(
+                "input", Flag("shell", metavar="SHELL", choices=["bash", "zsh", "tcsh"], help="bash, zsh or tcsh")
+            ),
+            Group("output", HELP_FLAG),
+        ),
+        (
+            Example("in this shell, until it ends", 'eval "$(sparsehess completion bash)"'),
+            Example(
+                "in each bash from now on",
+                "sparsehess completion bash > ~/.local/share/bash-completion/completions/sparsehess",
+            ),
+            Example(
+                "in zsh, for a folder of $fpath", "sparsehess completion zsh > ~/.zsh/completions/_sparsehess"
+            ),
+        ),
+        needs_mpi=False,
+    ),
+    LineCommand(
+        "manual",
+        "the manual page: all commands, their flags and examples, and what exit statuses mean",
+        SHELL,
+        "sparsehess.commands.manual:run_manual",
+        (Group("output", Flag("-o", "--out", metavar="FILE", help="write it there"), HELP_FLAG),),
+        (
+            Example("read it", "sparsehess manual | man -l -"),
+            Example("for man sparsehess", "sparsehess manual -o ~/.local/share/man/man1/sparsehess.1"),
+            Example("as plain text", "sparsehess manual | man -l - | col -b > sparsehess.txt"),
+        ),
+        needs_mpi=False,
     ),
 )

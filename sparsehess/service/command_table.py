@@ -2,49 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import TYPE_CHECKING
-
-from sparsehess.commands.arguments import Command, CommandLine, Example, Flag, Group
+from sparsehess.commands.arguments import Example, Flag, Group, LineCommand
 from sparsehess.commands.flag_groups import ANSWER_FLAGS
 from sparsehess.service.choices import PRIORITY_LIMIT, SCHEDULER_NAMES
-
-if TYPE_CHECKING:
-    from mpi4py import MPI
-
-    from sparsehess.commands.resources import Resources
-    from sparsehess.storage.checkpoint import Checkpoint
-
-
-class JobCommand(Command):
-    """A command on jobs: its function takes (arguments, line, comm), to check job files against the command line.
-
-    It solves nothing, and refuses options of PETSc.
-    """
-
-    @property
-    def takes_petsc(self) -> bool:
-        """Options of PETSc have no effect on it."""
-        return False
-
-    def run(
-        self,
-        line: CommandLine,
-        arguments: argparse.Namespace,
-        options: dict[str, object],
-        comm: MPI.Comm | None,
-        checkpoint: Checkpoint | None,
-        resources: Resources | None,
-    ) -> int:
-        """Call the function of the command and return the exit status. Collective; see `CommandLine.run`."""
-        from sparsehess.commands.output import refuse_solver_options
-        from sparsehess.runtime import require_real
-
-        refuse_solver_options(options)
-        if self.needs_real and comm is not None:
-            require_real(f"the command {self.name}")
-        return self._function()(arguments, line, comm)
-
 
 SECTION = "jobs"
 
@@ -52,7 +12,7 @@ _SPOOL_FLAG = Flag("--spool", metavar="DIR", help="of a resident service, see se
 _OUTPUT = Group("output", *ANSWER_FLAGS)
 
 JOB_COMMANDS = (
-    JobCommand(
+    LineCommand(
         "submit",
         "queue a job file, and remember it",
         SECTION,
@@ -124,7 +84,7 @@ JOB_COMMANDS = (
         ),
         needs_mpi=False,
     ),
-    JobCommand(
+    LineCommand(
         "status",
         "how jobs stand",
         SECTION,
@@ -144,7 +104,7 @@ JOB_COMMANDS = (
         ),
         needs_mpi=False,
     ),
-    JobCommand(
+    LineCommand(
         "result",
         "what a job has answered; ends with the status that the job has ended with",
         SECTION,
@@ -159,7 +119,7 @@ JOB_COMMANDS = (
         ),
         needs_mpi=False,
     ),
-    JobCommand(
+    LineCommand(
         "cancel",
         "end jobs",
         SECTION,
@@ -172,7 +132,7 @@ JOB_COMMANDS = (
         ),
         needs_mpi=False,
     ),
-    JobCommand(
+    LineCommand(
         "serve",
         "stay up, and take jobs from a spool directory",
         SECTION,
