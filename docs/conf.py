@@ -19,6 +19,7 @@ extensions = [
     "myst_parser",
     "sphinx_gallery.gen_gallery",
     "sphinxarg.ext",
+    "answers",
     "docstrings",
     "mathml",
 ]

@@ -1,6 +1,5 @@
 """The wheel and the source archive: each installs into an empty environment, beside the PETSc that is there."""
 
-import json
 import os
 import subprocess
 import sys
@@ -12,7 +11,8 @@ import slepc4py
 import numpy as np
 import pytest
 
-from support import ROOT
+from sparsehess.commands.answer_schema import schema_text
+from support import ROOT, answers
 
 pytestmark = pytest.mark.thorough
 
@@ -45,7 +45,8 @@ def test_it_installs_and_runs(built, kind, tmp_path):
     run(python, "-m", "pip", "install", "-q", archive)
     assert run(python, "-c", "import sparsehess; print(sparsehess.__file__)").startswith(str(python.parents[1]))
     problem = ROOT / "drivers" / "lennard_jones.py"
-    answer = json.loads(run("sparsehess", "eigs", f"{problem}:cluster", "-k", "8", "--json", "-"))
+    answer = answers.parse(run("sparsehess", "eigs", f"{problem}:cluster", "-k", "8", "--json", "-"))
+    assert run("sparsehess", "info", "--schema") == schema_text()
     assert answer["converged"] == 8 and answer["count"]["certified"] and answer["coloring"]["valid"]
 
 

@@ -97,6 +97,16 @@ class Explain(argparse.Action):
         raise Help(STATEMENT)
 
 
+class ShowSchema(argparse.Action):
+    """Shows the JSON Schema of answers, as help is shown: nothing else is run."""
+
+    def __call__(self, *_: object) -> NoReturn:
+        """Raise Help. Not collective."""
+        from sparsehess.commands.answer_schema import schema_text
+
+        raise Help(schema_text())
+
+
 class Flag:
     """An argument of commands, in the words of argparse's `add_argument`.
 

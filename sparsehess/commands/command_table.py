@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from sparsehess.commands.arguments import HELP_FLAG, Command, Example, Explain, Flag, Group, LineCommand
+from sparsehess.commands.arguments import (
+    HELP_FLAG,
+    Command,
+    Example,
+    Explain,
+    Flag,
+    Group,
+    LineCommand,
+    ShowSchema,
+)
 from sparsehess.commands.flag_groups import (
     ANSWER_FLAGS,
     CHECK_FLAGS,
@@ -487,7 +496,18 @@ INFO = Command(
     "the stack: what is there, what is missing, what that costs",
     BEFORE,
     "sparsehess.commands.stack:run_info",
-    (_OUTPUT,),
+    (
+        Group(
+            _OUTPUT.title,
+            *ANSWER_FLAGS,
+            Flag(
+                "--schema",
+                action=ShowSchema,
+                nargs=0,
+                help="print the JSON Schema of what --json writes, of all commands, and stop",
+            ),
+        ),
+    ),
     (
         Example("what is there", "sparsehess info"),
         Example("for a script, or a report of a bug", "sparsehess info --json stack.json --quiet"),

@@ -7,7 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sparsehess import errors
+from sparsehess import errors, runtime
 from sparsehess.coloring import save, verify_coloring
 from sparsehess.commands import problem_files
 from sparsehess.commands.differentiation import assemble_problem, color_pattern
@@ -49,6 +49,8 @@ def run_assemble(call: Call) -> int:
             "repaired": hessian.repaired,
             "thinned": None if left is None else left.facts,
             "timings": {**hessian.timings, "total": time.perf_counter() - began},
+            **process_facts(comm),
+            "versions": runtime.versions(),
         }
         lines = [hessian_lines(hessian, facts), f"written      {arguments.out}"]
         if left is not None:
@@ -78,6 +80,7 @@ def run_color(call: Call) -> int:
         "attempts": [dataclasses.asdict(attempt) for attempt in coloring.attempts],
         "traffic": dataclasses.asdict(coloring.traffic),
         **process_facts(comm),
+        "versions": runtime.versions(),
     }
     if arguments.out is not None:
         save(arguments.out, pattern, coloring, facts)

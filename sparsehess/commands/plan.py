@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparsehess import errors
+from sparsehess import errors, runtime
 from sparsehess.commands import cost_model, flag_groups, problem_files
 from sparsehess.commands.advice import give_advice
 from sparsehess.commands.cost_model import Calls
@@ -80,6 +80,7 @@ def run_plan(call: Call) -> int:
         "memory": {"ranks": many, "per_rank": needed.per_rank(many), **dataclasses.asdict(needed)},
         "ranks": dataclasses.asdict(worth),
         "mpi": process_facts(comm)["mpi"],
+        "versions": runtime.versions(),
     }
     origins = [source.origin] if isinstance(source, StoredMatrix) else []
     facts["notes"] = reading_notes(origins)

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from sparsehess.eigen.estimates.spectral_density import Quantile
 
 
+# Calls of the user's functions where there are none, by purpose.
+_NO_CALLS = dict.fromkeys(("gradient", "hvp", "energy", "noise", "pattern", "verification"), 0)
+
+
 def coloring_facts(coloring: Coloring, valid: bool) -> dict[str, Any]:
     """Return what JSON says of a colouring. Not collective."""
     return {
@@ -92,7 +96,7 @@ def derivative_facts(derived: Hessian | MatrixFree) -> dict[str, Any]:
     Collective.
     """
     if isinstance(derived, MatrixFree):
-        return {"coloring": None, "evaluations": derived.evaluations, "verification": None}
+        return {"coloring": None, "evaluations": {**_NO_CALLS, **derived.evaluations}, "verification": None}
     coloring, found = derived.coloring, derived.verification
     return {
         "coloring": None
@@ -183,7 +187,7 @@ def eigs_facts(
     Collective.
     """
     count, derived, units, comm = spectrum.count, given.hessian, problem.units, problem.comm
-    nothing = {"coloring": None, "evaluations": {"gradient": 0, "hvp": 0, "energy": 0}, "verification": None}
+    nothing = {"coloring": None, "evaluations": _NO_CALLS, "verification": None}
     digits, rounding = rounding_facts(given, problem, spectrum.eigenvalues, spectrum.vectors, count)
     return {
         "schema": SCHEMA,

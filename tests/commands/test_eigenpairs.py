@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 from sparsehess.eigen.certificates.statement import STATEMENT
-from support import DATA
+from support import DATA, answers
 from support.cases import lapack, laplacian
 from support.command_line import batch, facts, free_truss, run, several
 
@@ -227,7 +227,7 @@ def test_mass_target_and_results(problems):
     with h5py.File(problems / "r.h5") as file:
         values, vectors, text = file["eigenvalues"][()], file["vectors"][()], file.attrs["json"]
     assert values == pytest.approx(wanted, abs=1e-12)
-    assert json.loads(text)["eigenvalues"] == pytest.approx(values.tolist())
+    assert answers.parse(text)["eigenvalues"] == pytest.approx(values.tolist())
     matrix = laplacian(7, 8)[0]
     assert np.abs(matrix @ vectors.T - 2 * vectors.T * values).max() < 1e-10
     with np.load(problems / "r.npz") as archive:
@@ -240,7 +240,7 @@ def test_status_3_writes_what_converged(problems):
     data = DATA / "hb_bcsst01"
     code, _, err, _ = run(problems, f"eigs {data}_K.npz --mass {data}_M.npz -k 30 --json few.json")
     assert code == 3 and "24 of 24" in err
-    found = json.loads((problems / "few.json").read_text())
+    found = answers.parse((problems / "few.json").read_text())
     assert found["converged"] == 24 and found["count"]["certified"]
     exact = lapack(sp.load_npz(f"{data}_K.npz"), sp.load_npz(f"{data}_M.npz"))
     assert found["eigenvalues"] == pytest.approx(exact, abs=1e-9 * exact.max())
@@ -267,7 +267,7 @@ def test_a_check_says_what_the_result_was_made_of(problems):
     several(problems, [f"eigs good.npz {flags}" for flags in made], 1)
     with np.load(problems / "with.npz") as archive:
         arrays = {name: archive[name] for name in archive.files}
-    told = json.loads(str(arrays["json"]))
+    told = answers.parse(str(arrays["json"]))
     assert told["inputs"]["mass"]["path"] == "mass.npz" and len(told["inputs"]["matrix"]["digest"]) == 16
     del told["inputs"]
     np.savez(problems / "older.npz", **{**arrays, "json": np.array(json.dumps(told))})

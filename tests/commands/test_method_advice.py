@@ -1,6 +1,5 @@
 """Advice: what a few products say beside dense answers, what a run then takes, and which way is taken when."""
 
-import json
 from dataclasses import replace
 
 from mpi4py import MPI
@@ -16,6 +15,7 @@ from sparsehess.commands.cost_model import Calls, Memory
 from sparsehess.commands.method_advice import SolveRequest, SpectrumProbe
 from sparsehess.errors import InputError
 from sparsehess.runtime import aij
+from support import answers
 from support.cases import laplacian, random_pattern, random_symmetric
 
 PROBLEM = """
@@ -48,7 +48,7 @@ def here(place, words):
     line = command_line()
     arguments = line.parse([*words.split(), "-q", "--json", str(place / "facts.json")])
     assert line.run(arguments, {}, MPI.COMM_SELF) == 0
-    return json.loads((place / "facts.json").read_text())
+    return answers.parse((place / "facts.json").read_text())
 
 
 def test_what_products_say(comm):

@@ -1,6 +1,5 @@
 """Inside scikit-fem: a residual of large strains, against the exact tangent; any number of ranks."""
 
-import json
 import subprocess
 import sys
 from functools import partial
@@ -16,6 +15,7 @@ from sparsehess.hosts.ase.vibrations import dense
 from sparsehess.hosts.skfem import solver_eigen
 from sparsehess.runtime import on_root
 from sparsehess.service.local_scheduler import job_environment
+from support import answers
 from support.cases import frobenius_error, lapack, run_example
 
 skfem = pytest.importorskip("skfem")
@@ -113,7 +113,7 @@ def test_command_line_says_the_same(objective, comm):
         ),
     )
     assert done.returncode == 0, done.stderr
-    found, host = json.loads(done.stdout), objective.gradient.__self__
+    found, host = answers.parse(done.stdout), objective.gradient.__self__
     exact = tangent(host, objective.x)
     with sh.assemble(objective) as hessian:  # its error is as large as that of the other, which is not known
         error = moved(hessian, exact, host.mass)

@@ -1,7 +1,6 @@
 """Which BLAS PETSc runs on, told from the process itself."""
 
 import ctypes
-import json
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import pytest
 from sparsehess import runtime
 from sparsehess.commands import stack
 from sparsehess.runtime import PETSc, blas
+from support import answers
 
 
 def test_what_is_loaded_multiplies():
@@ -77,7 +77,7 @@ def test_another_library_shows(tmp_path):
         text=True,
         check=True,
     )
-    found = json.loads(done.stdout)["blas"]
+    found = answers.parse(done.stdout)["blas"]
     assert found["name"] == "BLIS" and found["library"] == found["lapack"] == str(front)
 
 
@@ -96,7 +96,7 @@ def test_threads_are_those_of_the_library(tmp_path):
     told = {**os.environ, "LD_PRELOAD": str(front), "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "7"}
     words = [sys.executable, "-m", "sparsehess", "info", "--json", "-"]
     done = subprocess.run(words, env=told, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["mpi"]["threads"] == 7
+    assert answers.parse(done.stdout)["mpi"]["threads"] == 7
 
 
 def test_threads_of_a_library_that_does_not_tell(monkeypatch):

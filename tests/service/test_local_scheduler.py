@@ -1,7 +1,6 @@
 """Batch jobs of this machine, for real: results, failures, time limits, ends."""
 
 import dataclasses
-import json
 import os
 import signal
 import subprocess
@@ -14,7 +13,7 @@ import pytest
 from sparsehess.errors import InputError
 from sparsehess.service import batch_jobs, local_scheduler
 from sparsehess.service.schedulers import State
-from support import ROOT
+from support import ROOT, answers
 from support.batch import JOB, WORKER, ended, facts, here, made, run, state
 
 
@@ -25,7 +24,7 @@ def test_a_local_job_from_submission_to_result(place):
     found = ended(place, 1)
     assert (found["state"], found["exit"]) == ("done", 0)
     answer = facts(place, "result chain")
-    assert answer == json.loads((place / "mine.json").read_text()) and answer["mpi"]["size"] == 2
+    assert answer == answers.parse((place / "mine.json").read_text()) and answer["mpi"]["size"] == 2
     direct = here(place, "eigs problems.py:chain -k 3 --set n=24")
     assert answer["eigenvalues"] == pytest.approx(direct["eigenvalues"], abs=1e-8)
     code, out, _ = run(place, "result 1")

@@ -18,7 +18,7 @@ from sparsehess.errors import InputError
 from sparsehess.service import local_scheduler
 from sparsehess.service import spool as spools
 from sparsehess.service.spool import Spool
-from support import ROOT, faults
+from support import ROOT, answers, faults
 from support.cases import laplacian, second_difference
 
 N = 60
@@ -149,7 +149,7 @@ def states(place):
 
 
 def eigenvalues(place, identity):
-    return json.loads((place / "spool" / "done" / identity / "result.json").read_text())["eigenvalues"]
+    return answers.parse((place / "spool" / "done" / identity / "result.json").read_text())["eigenvalues"]
 
 
 @pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.thorough)])
@@ -333,7 +333,7 @@ def test_submit_status_result_and_cancel_speak_to_a_spool(place, capsys):
         ours, _ = job_files.expand_job_file(list(words), line)
         arguments = line.parse([*ours, "--spool", spool, "--json", "-"])
         assert line.run(arguments, {}, None) == status
-        return json.loads(capsys.readouterr().out)
+        return answers.parse(capsys.readouterr().out)
 
     job = str(place / "job.toml")
     first, second = run("submit", job)["id"], run("submit", job, "--priority", "-7")["id"]

@@ -13,7 +13,7 @@ from sparsehess.errors import InputError
 from sparsehess.service import spool as spools
 from sparsehess.service.admission import Allowance, admit
 from sparsehess.service.spool import Spool
-from support import ROOT
+from support import ROOT, answers
 
 JOB = 'command = "eigs"\ninput = "matrix.npz"\nk = 2\n'
 
@@ -197,7 +197,7 @@ def test_status_of_what_is_half_written(spool, progress, capsys):
     )
     said = capsys.readouterr().out
     assert job in said.splitlines()[1]
-    assert json.loads(said[said.index("{") :])["jobs"][0]["name"] is None
+    assert answers.parse(said[said.index("{") :])["jobs"][0]["name"] is None
 
 
 ALONE = """

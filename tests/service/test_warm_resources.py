@@ -1,6 +1,5 @@
 """What a service keeps from one job for the next: it saves work, and changes no answer."""
 
-import json
 import os
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ from sparsehess.eigen.solvers.krylov_schur import has_cholmod
 from sparsehess.service import warm_resources
 from sparsehess.service.warm_resources import WarmResources
 from sparsehess.storage import matrix_files
+from support import answers
 from support.cases import laplacian, second_difference
 from support.petsc_events import counted_events
 
@@ -72,7 +72,7 @@ def ask(comm, folder):
         arguments = line.parse([command, *words, "-q", "--json", str(folder / "facts.json")])
         warm.begin_job()
         assert line.run(arguments, {}, comm, resources=warm) == 0
-        return json.loads((folder / "facts.json").read_text())
+        return answers.parse((folder / "facts.json").read_text())
 
     return asked
 

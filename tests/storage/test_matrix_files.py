@@ -1,7 +1,6 @@
 """Matrix files: every format there and back on any number of ranks, and what must be refused."""
 
 import gzip
-import json
 import os
 import shutil
 import subprocess
@@ -19,7 +18,6 @@ from sparsehess.errors import InputError
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc
 from sparsehess.storage import array_files, atomic_files, matrix_files, writers
-from sparsehess.storage.json_files import write_json
 from support import DATA
 from support.cases import frobenius_error, laplacian, random_pattern, random_symmetric
 
@@ -424,9 +422,3 @@ def test_a_file_that_leads_to_another_is_not_followed(how, folder, comm):
     comm.Barrier()
     with pytest.raises(InputError, match="leads to another file"):
         array_files.read_vectors(folder / "v.h5", Layout.from_size(8, comm))
-
-
-def test_json_has_no_word_for_infinity(folder):
-    write_json(folder / "facts.json", {"a": np.inf, "b": [1.0, -np.inf, (np.nan,)], "c": "NaN"})
-    found = json.loads((folder / "facts.json").read_text(), parse_constant=pytest.fail)
-    assert found == {"a": None, "b": [1.0, None, [None]], "c": "NaN"}

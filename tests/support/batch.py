@@ -1,6 +1,5 @@
 """Batch jobs of a small chain: their files, commands on them in this process and in others, and their ends."""
 
-import json
 import os
 import socket
 import subprocess
@@ -15,6 +14,7 @@ from sparsehess.cli import command_line
 from sparsehess.commands import job_files
 from sparsehess.commands.petsc_words import split_petsc
 from sparsehess.service import batch_jobs, batch_scripts, schedulers
+from support import answers
 from support.cases import laplacian
 
 PROBLEMS = """
@@ -72,7 +72,7 @@ def facts(place, command, ranks=1, status=0, **more):
     ours, dashes, theirs = command.partition(" -- ")
     code, out, err = run(place, f"{ours} --json -{dashes}{theirs}", ranks, **more)
     assert code == status, err
-    return json.loads(out)
+    return answers.parse(out)
 
 
 def here(place, command):
@@ -82,7 +82,7 @@ def here(place, command):
     words, more = job_files.expand_job_file([*ours.split(), "-q", "--json", str(place / "facts.json")], line)
     options, _, _ = split_petsc([*more, *theirs.split()])
     assert line.run(line.parse(words), options, MPI.COMM_SELF) == 0
-    return json.loads((place / "facts.json").read_text())
+    return answers.parse((place / "facts.json").read_text())
 
 
 def ended(place, job, within=60):

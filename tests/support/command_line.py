@@ -10,6 +10,7 @@ import time
 import numpy as np
 import scipy.sparse as sp
 
+from support import answers
 from support.cases import laplacian
 
 PROBLEMS = '''
@@ -182,10 +183,10 @@ def several(problems, commands, ranks):
     """Return the facts that commands tell, which are run in one start of MPI and must be done."""
     told = batch(problems, [f"{command} --json -" for command in commands], ranks)
     assert all(codes == [0] for codes, *_ in told), [err for _, _, err, _ in told]
-    return [json.loads(out) for _, out, _, _ in told]
+    return [answers.parse(out) for _, out, _, _ in told]
 
 
 def facts(problems, command, ranks=1):
     code, out, err, _ = run(problems, f"{command} --json -", ranks)
     assert code == 0, err
-    return json.loads(out)
+    return answers.parse(out)

@@ -1,7 +1,6 @@
 """Runs of the command line that are stopped or killed on the way, and what they evaluated."""
 
 import contextlib
-import json
 import os
 import random
 import signal
@@ -11,6 +10,8 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from support import answers
 
 PROBLEM = '''
 import hashlib, os, time
@@ -181,7 +182,7 @@ def wait_for_evaluations(running: Running, count: int, within=30.0) -> None:
 
 def answer(folder: Path) -> dict:
     """Return the JSON of the run."""
-    return json.loads((folder / "answer.json").read_text())
+    return answers.parse((folder / "answer.json").read_text())
 
 
 @dataclass(frozen=True)

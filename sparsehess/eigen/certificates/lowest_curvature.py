@@ -196,6 +196,8 @@ def condition_number(problem: EigenProblem, seed: int = 0) -> float:
         with whole_problem(problem) as whole:
             return condition_number(whole, seed)
     largest = abs(_single(problem, SolveSpec(k=1, which="magnitude", seed=seed)))
+    if not largest > problem.zero:
+        return np.inf  # nothing but zeros
     if problem.assembled:
         least = abs(_single(problem, SolveSpec(k=1, target=0.0, seed=seed)))
     else:

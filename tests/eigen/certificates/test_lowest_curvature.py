@@ -8,6 +8,7 @@ import scipy.sparse as sp
 
 import sparsehess as sh
 from sparsehess.eigen.certificates.lowest_curvature import condition_number
+from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.errors import InputError
 from support.cases import free_chain, laplacian, prescribed
 
@@ -93,3 +94,8 @@ def test_null_vectors_are_left_out_and_masses_are_minded(comm):
     found = sh.curvature(K, mass=2.0 * sp.identity(42, format="csr"), comm=comm)
     assert found.value == pytest.approx(exact[0] / 2)
     found.direction.destroy()
+
+
+def test_nothing_but_zeros_has_an_infinite_condition_number(comm):
+    with EigenProblem.of(sp.csr_matrix(0 * sp.identity(9)), comm=comm) as problem:
+        assert condition_number(problem) == np.inf

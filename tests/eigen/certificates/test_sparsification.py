@@ -1,7 +1,5 @@
 """Sparsified Hessians against dense ones: bounds that hold, and counts that are met."""
 
-import json
-
 from petsc4py import PETSc
 
 import numpy as np
@@ -14,6 +12,7 @@ from sparsehess.cli import command_line
 from sparsehess.errors import InputError
 from sparsehess.pattern.dropping_rules import Entries
 from sparsehess.storage.matrix_files import read_matrix
+from support import answers
 from support.cases import laplacian, local_rows, random_pattern, random_symmetric
 
 pytestmark = pytest.mark.parallel([1, 2])
@@ -213,7 +212,7 @@ def command(words, folder, comm):
     arguments = line.parse([*words.split(), "-q", "--json", str(folder / "facts.json")])
     assert line.run(arguments, {}, comm) == 0
     comm.Barrier()
-    return json.loads((folder / "facts.json").read_text())
+    return answers.parse((folder / "facts.json").read_text())
 
 
 def test_commands_thin_and_say_the_bound(folder, comm):
