@@ -80,7 +80,7 @@ JOB_COMMANDS = (
                 "queue it here, without a scheduler",
                 "sparsehess submit drivers/job.toml --scheduler local --name argon",
             ),
-            Example("hand it to a resident service", "sparsehess submit drivers/job.toml --spool spool"),
+            Example("hand it to a resident service", "sparsehess submit job.toml --spool spool"),
         ),
         needs_mpi=False,
     ),
@@ -127,7 +127,7 @@ JOB_COMMANDS = (
         (Group("input", Flag("jobs", metavar="JOB", nargs="+", help="numbers or names"), _SPOOL_FLAG), _OUTPUT),
         (
             Example("one, by its name", "sparsehess cancel argon"),
-            Example("several, by their numbers", "sparsehess cancel 1 2"),
+            Example("by its number, with facts for a script", "sparsehess cancel 1 --json -"),
             Example("one of a resident service", "sparsehess cancel 4f2a9c --spool spool"),
         ),
         needs_mpi=False,
