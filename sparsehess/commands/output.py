@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 from sparsehess import runtime
 from sparsehess.errors import InputError
 from sparsehess.runtime import agreement, memory
+from sparsehess.storage.json_files import SCHEMA as SCHEMA
 from sparsehess.storage.json_files import write_json
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
     from sparsehess.commands.call import Call
-
-# Version of the fields in JSON.
-SCHEMA = 1
 
 
 def answer(call: Call, facts: dict[str, Any], lines: str, draw: Callable[[], None] | None = None) -> None:

@@ -10,6 +10,9 @@ from typing import Any
 
 from sparsehess.storage.atomic_files import write_file
 
+# Version of the fields of all answers.
+SCHEMA = 1
+
 
 def write_json(path: str | os.PathLike[str], facts: dict[str, Any]) -> None:
     """Write JSON to a file, or to standard output for `-`.

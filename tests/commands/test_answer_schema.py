@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+import sparsehess as sh
 from sparsehess.commands.answer_schema import schema_text
 from sparsehess.service import spool as spools
 from sparsehess.service.job_outcomes import read_json
@@ -181,6 +182,13 @@ def test_jobs_and_the_files_of_a_spool(place):
     assert [outcomes[one]["state"] for one in (dropped, *ids)] == ["cancelled", "failed", "done"]
     assert [job["exit"] for job in facts(place, "status --spool spool")["jobs"]] == [None, 2, 0]
     assert facts(place, f"result {ids[1]} --spool spool")["k"] == 3
+
+
+def test_what_python_saves(tmp_path):
+    with sh.eigs(np.diag(np.arange(1.0, 30.0)), 3) as spectrum:
+        spectrum.save(tmp_path / "modes.npz")
+    with np.load(tmp_path / "modes.npz") as archive:
+        assert answers.parse(str(archive["json"]))["task"] == "spectrum"
 
 
 def test_the_schema_is_one_and_says_all_that_it_must():

@@ -17,6 +17,7 @@ from sparsehess.runtime import PETSc, communicator, destroy, versions
 from sparsehess.runtime.gathered_rows import GATHERED, gathered_columns
 from sparsehess.runtime.html_fragments import fragment, note, table, ticks
 from sparsehess.runtime.short_repr import ShortRepr, in_short, number_of
+from sparsehess.storage.json_files import SCHEMA
 from sparsehess.storage.result_files import read_pairs
 from sparsehess.storage.writers import RESULTS, check_writable, write_results
 
@@ -482,7 +483,7 @@ class Spectrum(ShortRepr):
         comm = communicator(self.vectors[0].comm if self.vectors else None)
         check_writable(path, RESULTS, comm)
         n = self.vectors[0].getSize() if self.vectors else 0
-        facts = {"task": "spectrum", "n": n, **self.facts(), "versions": versions()}
+        facts = {"schema": SCHEMA, "task": "spectrum", "n": n, **self.facts(), "versions": versions()}
         arrays = {"eigenvalues": self.eigenvalues, "residuals": self.residuals}
         write_results(path, facts, arrays, self.vectors, comm)
 
