@@ -166,7 +166,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"did you mean {bare[near[0]]}?" if near else ""
 
 
-def none_of(what: str, value: object, known: Iterable[str]) -> InputError:
+def none_of(what: str, value: object, known: Iterable[str], rest: str = "") -> InputError:
     """Return the error of a value that is none of those known; it names them, and the one that may be meant.
 
     Not collective.
@@ -174,8 +174,10 @@ def none_of(what: str, value: object, known: Iterable[str]) -> InputError:
     Parameters
     ----------
     what
-        What the value is of, and the value, as the message begins.
+        How the message begins: what the value is of, and the value.
+    rest
+        What is told behind the names.
     """
-    known = list(known)
-    meant = did_you_mean(str(value), known)
-    return InputError(f"{what} is none of {', '.join(known)}{meant and '; '}{meant}")
+    names = list(known)
+    meant = did_you_mean(str(value), names)
+    return InputError(f"{what} is none of {', '.join(names)}{rest}{meant and '; '}{meant}")

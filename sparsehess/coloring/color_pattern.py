@@ -14,7 +14,7 @@ from sparsehess.coloring.distributed_greedy import color_greedily, distinct_colo
 from sparsehess.coloring.kinds import KINDS, ON_ONE_RANK
 from sparsehess.coloring.local_graph import WHOLE, Region, redistribute
 from sparsehess.coloring.vertex_orders import ORDERS
-from sparsehess.errors import InputError
+from sparsehess.errors import InputError, none_of
 from sparsehess.pattern import Pattern
 from sparsehess.runtime.citations import cite
 
@@ -99,12 +99,12 @@ def color(
     True
     """
     if kind not in KINDS:
-        raise InputError(f"kind {kind!r} is none of {', '.join(KINDS)}")
+        raise none_of(f"kind {kind!r}", kind, KINDS)
     if order != BEST and order not in ORDERS:
-        raise InputError(f"order {order!r} is none of {BEST}, {', '.join(ORDERS)}")
+        raise none_of(f"order {order!r}", order, (BEST, *ORDERS))
     rules = KINDS[kind].rules
     if rule is not None and rule not in rules:
-        raise InputError(f"rule {rule!r} is none of {', '.join(rules)}, the rules of kind {kind}")
+        raise none_of(f"rule {rule!r}", rule, rules, f", the rules of kind {kind}")
     comm = pattern.comm
     began = time.perf_counter()
     target = pattern if pattern.quotient is None else pattern.quotient

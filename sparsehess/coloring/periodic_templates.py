@@ -39,7 +39,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sparsehess.errors import InputError
+from sparsehess.errors import InputError, none_of
 
 KINDS = ("distance2", "star", "cpr", "acyclic", "powell-toint")
 EFFORT = 20_000_000  # residues that a search evaluates at most, a few tenths of a second
@@ -100,7 +100,7 @@ def find_template(
     mod k times a is as good as a, the first coefficient need only be a divisor of k.
     """
     if kind not in KINDS:
-        raise InputError(f"kind {kind!r} is none of {', '.join(KINDS)}")
+        raise none_of(f"kind {kind!r}", kind, KINDS)
     offsets = np.asarray(offsets, np.int64)
     shape = None if shape is None else tuple(int(size) for size in shape)
     flags = (False,) * offsets.shape[1] if periodic is None else tuple(bool(flag) for flag in periodic)

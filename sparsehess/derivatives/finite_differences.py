@@ -13,7 +13,7 @@ from sparsehess.derivatives.evaluations import Evaluations, Nodes
 from sparsehess.derivatives.gradient_noise import Noise
 from sparsehess.derivatives.objective import Objective
 from sparsehess.derivatives.scales import Scales
-from sparsehess.errors import InputError
+from sparsehess.errors import InputError, none_of
 from sparsehess.runtime.citations import cite
 from sparsehess.runtime.short_repr import ShortRepr
 
@@ -94,7 +94,7 @@ def scheme_of(derivative: str, objective: Objective) -> str:
     if derivative == "auto":
         derivative = "ad" if products else "central"
     if derivative not in (*SCHEMES[:-1], "ad"):
-        raise InputError(f"derivative {derivative!r} is none of auto, {', '.join(SCHEMES[:-1])}, ad")
+        raise none_of(f"derivative {derivative!r}", derivative, ("auto", *SCHEMES[:-1], "ad"))
     if derivative == "ad" and not products:
         raise InputError(f"derivative 'ad' needs a Hessian-vector product: {objective.name} has none")
     if (derivative != "ad" and not slopes) or (derivative == "complex" and objective.gradient is None):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsehess.errors import InputError
+from sparsehess.errors import none_of
 
 # SI values (CODATA 2018).
 _ENERGY = {
@@ -65,7 +65,7 @@ class Units:
         """
         for name, table in ((energy, _ENERGY), (length, _LENGTH), (mass, _MASS), (frequency, _HZ)):
             if name not in table:
-                raise InputError(f"unit {name!r} is none of {', '.join(table)}")
+                raise none_of(f"unit {name!r}", name, table)
         omega = math.sqrt(_ENERGY[energy] / _MASS[mass]) / _LENGTH[length]
         return cls(frequency, omega / (2 * math.pi) * _HZ[frequency])
 

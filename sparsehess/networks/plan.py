@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from sparsehess.errors import InputError
+from sparsehess.errors import InputError, none_of
 from sparsehess.networks.node_function import Input, NodeFunction
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def check_part(part: str) -> str:
         There is no part of that name.
     """
     if part not in PARTS:
-        raise InputError(f"part={part!r} is none of {', '.join(PARTS)}")
+        raise none_of(f"part={part!r}", part, PARTS)
     return part
 
 

@@ -9,7 +9,7 @@ from mpi4py import MPI
 
 import numpy as np
 
-from sparsehess.errors import InputError
+from sparsehess.errors import InputError, none_of
 from sparsehess.runtime import agreement
 from sparsehess.runtime.short_repr import ShortRepr, number_of
 from sparsehess.runtime.validation import positive_number, reals, whole_number
@@ -262,7 +262,7 @@ def check_which(k: int, which: str) -> None:
     """
     whole_number(k, "k", 0)
     if which not in ORDERS:
-        raise InputError(f"which={which!r} is none of {', '.join(ORDERS)}")
+        raise none_of(f"which={which!r}", which, ORDERS)
 
 
 def select_first(values: np.ndarray, k: int, which: str) -> np.ndarray:

@@ -14,7 +14,7 @@ from sparsehess.eigen.problem.factor_memory import factor_memory
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.whole_matrix import is_cheaper_whole, whole_problem
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
-from sparsehess.errors import InputError
+from sparsehess.errors import InputError, none_of
 from sparsehess.runtime import has_package, require_real
 from sparsehess.runtime.memory import free_memory
 from sparsehess.runtime.short_repr import ShortRepr
@@ -178,7 +178,7 @@ def rank(
     (2, 3)
     """
     if method not in METHODS:
-        raise InputError(f"method {method!r} is none of {', '.join(METHODS)}")
+        raise none_of(f"method {method!r}", method, METHODS)
     if absolute is not None and threshold is not None:
         raise InputError("threshold and absolute are two ways to say the same: leave one out")
     if isinstance(threshold, str) and threshold != "gap":

@@ -24,7 +24,7 @@ from sparsehess.eigen.estimates.spectral_measures import (
 )
 from sparsehess.eigen.estimates.whole_spectrum import whole_spectrum
 from sparsehess.eigen.problem.whole_matrix import LARGEST, is_cheaper_whole
-from sparsehess.errors import InputError
+from sparsehess.errors import InputError, none_of
 from sparsehess.runtime.citations import cite
 from sparsehess.runtime.html_fragments import curve, fragment, note
 from sparsehess.runtime.short_repr import ShortRepr, number_of
@@ -327,7 +327,7 @@ def density(
     1.0 400
     """
     if method not in METHODS:
-        raise InputError(f"method {method!r} is none of {', '.join(METHODS)}")
+        raise none_of(f"method {method!r}", method, METHODS)
     whole_number(samples, "samples", 2)  # their spread is the error
     whole_number(points, "points", 2)
     if steps is not None:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from sparsehess.errors import EvaluationError, InputError
+from sparsehess.errors import EvaluationError, InputError, none_of
 from sparsehess.runtime.validation import positive_number, reals
 
 Number = TypeVar("Number", float, np.ndarray)
@@ -108,7 +108,7 @@ def resolve_function(
         ),
     }
     if function not in known:
-        raise InputError(f"function {function!r} is none of {', '.join(NAMES)}, nor callable")
+        raise none_of(f"function {function!r}", function, NAMES, ", nor callable")
     return known[function]
 
 

@@ -22,7 +22,7 @@ from sparsehess.eigen.estimates.trace_sketches import HutchPP, XTrace
 from sparsehess.eigen.estimates.whole_spectrum import whole_spectrum
 from sparsehess.eigen.problem.mass_solver import lone_diagonal
 from sparsehess.eigen.problem.whole_matrix import LARGEST, is_cheaper_whole
-from sparsehess.errors import InputError
+from sparsehess.errors import InputError, none_of
 from sparsehess.operators.operator import Operator
 from sparsehess.runtime import destroy
 from sparsehess.runtime.citations import cite
@@ -188,7 +188,7 @@ def trace(
     7.0 0.0 exact
     """
     if method not in METHODS:
-        raise InputError(f"method {method!r} is none of {', '.join(METHODS)}")
+        raise none_of(f"method {method!r}", method, METHODS)
     least = _SKETCHED[method].least if method in _SKETCHED else 2
     if samples is not None and whole_number(samples, "samples", 1) < least:
         raise InputError(f"samples={samples}: method {method!r} needs at least {least}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.errors import InputError, StackError
+from sparsehess.errors import InputError, StackError, none_of
 from sparsehess.runtime import PETSc, has_package
 
 # Type of matrices (PETSc derives that of vectors from it), and the package that PETSc needs for it.
@@ -28,7 +28,7 @@ def check_backend(name: str) -> None:
         PETSc was built without it.
     """
     if name not in BACKENDS:
-        raise InputError(f"backend={name!r} is none of {', '.join(BACKENDS)}")
+        raise none_of(f"backend={name!r}", name, BACKENDS)
     if name == "cpu":
         return
     _, package = _DEVICES[name]

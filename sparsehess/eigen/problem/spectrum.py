@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsehess.eigen.problem.projection import Projection
-from sparsehess.errors import InputError
+from sparsehess.errors import InputError, none_of
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, communicator, destroy, versions
 from sparsehess.runtime.gathered_rows import GATHERED, gathered_columns
@@ -97,9 +97,9 @@ class SolveSpec(ShortRepr):
     def __post_init__(self) -> None:
         """Raise InputError for what contradicts itself. Not collective; the same on every rank."""
         if self.which not in WHICH:
-            raise InputError(f"which={self.which!r} is none of {', '.join(WHICH)}")
+            raise none_of(f"which={self.which!r}", self.which, WHICH)
         if self.method not in METHODS:
-            raise InputError(f"method={self.method!r} is none of {', '.join(METHODS)}")
+            raise none_of(f"method={self.method!r}", self.method, METHODS)
         if self.count not in ("auto", "yes", "no"):
             raise InputError(f"count={self.count!r} is none of auto, yes, no")
         if self.k is not None and not (isinstance(self.k, (int, np.integer)) and self.k >= 1):
@@ -439,7 +439,7 @@ class Spectrum(ShortRepr):
         (3, 2) True
         """
         if where not in GATHERED:
-            raise InputError(f"where={where!r} is none of {', '.join(GATHERED)}")
+            raise none_of(f"where={where!r}", where, GATHERED)
         k = len(self.eigenvalues)
         if len(self.vectors) < k:
             raise InputError("the spectrum is closed, and its vectors are destroyed: take them before")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sparsehess.errors import InputError
+from sparsehess.errors import InputError, none_of
 
 # Height of the ellipses over their width, as in FEAST 4 for Hermitian problems: flat ones fall off faster
 # beside the interval.
@@ -64,7 +64,7 @@ def contour(quadrature: str, points: int, low: float, high: float) -> Filter:
         No such quadrature, or no points.
     """
     if quadrature not in QUADRATURES:
-        raise InputError(f"quadrature={quadrature!r} is none of {', '.join(QUADRATURES)}")
+        raise none_of(f"quadrature={quadrature!r}", quadrature, QUADRATURES)
     if points < 1:
         raise InputError(f"a contour needs at least one point, not {points}")
     nodes, weights = QUADRATURES[quadrature](points)

@@ -10,7 +10,7 @@ import numpy as np
 
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.solvers.solve_monitor import OnProgress, OnRestart, ignore_progress, ignore_restart
-from sparsehess.errors import InputError
+from sparsehess.errors import InputError, none_of
 from sparsehess.runtime import PETSc, destroy, on_root
 
 # A direction with less than this part of the largest mass, or stiffness, has none.
@@ -197,7 +197,7 @@ def _first(values: np.ndarray, which: str, k: int, target: float) -> np.ndarray:
         "nearest": lambda: np.abs(values - target),
     }
     if which not in distance:
-        raise InputError(f"which={which!r} is none of {', '.join(distance)}")
+        raise none_of(f"which={which!r}", which, distance)
     return np.argsort(distance[which](), kind="stable")[:k]
 
 

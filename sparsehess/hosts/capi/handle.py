@@ -24,7 +24,7 @@ from mpi4py import MPI  # noqa: E402
 import numpy as np  # noqa: E402
 
 from sparsehess import runtime  # noqa: E402
-from sparsehess.errors import BUG, InputError, SparseHessError, StackError  # noqa: E402
+from sparsehess.errors import BUG, InputError, SparseHessError, StackError, none_of  # noqa: E402
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
@@ -210,7 +210,7 @@ class Handle:
     def set_option(self, name: str | None, value: str | None) -> None:
         """Take an option, or none for NULL. Not collective."""
         if not name or not (name in _OPTIONS or name.startswith("-")):
-            raise InputError(f"option {name!r} is none of {', '.join(_OPTIONS)}, -petsc_option")
+            raise none_of(f"option {name!r}", name, _OPTIONS, ", -petsc_option")
         if value is None:
             self._options.pop(name, None)
         elif name.startswith("-"):

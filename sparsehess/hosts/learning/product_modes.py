@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sparsehess.errors import InputError
+from sparsehess.errors import none_of
 
 # Precision of products, or that there are none; gradients are always of float64.
 DIFFERENCES = "differences"
@@ -33,4 +33,4 @@ def require_one_of(known: Sequence[str], value: str, what: str = "") -> None:
         It is another; the message lists them.
     """
     if value not in known:
-        raise InputError(f"{what}{' ' if what else ''}{value!r} is none of {', '.join(known)}")
+        raise none_of(f"{what}{' ' if what else ''}{value!r}", value, known)
