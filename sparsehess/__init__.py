@@ -37,6 +37,7 @@ _HOME = {
             "DirectSum",
             "congruence",
             "weighted_sum",
+            "from_matvec",
             "funm",
         ),
         "sparsehess.operators",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,8 +28,12 @@ from sparsehess.hessian.recovery import Recovered, plan
 from sparsehess.hessian.verification import Verification, verify
 from sparsehess.pattern import Following, Pattern
 from sparsehess.runtime import PETSc, agreement, destroy
+from sparsehess.runtime.linear_operator import linear_operator
 from sparsehess.runtime.random_numbers import draw_signed
 from sparsehess.runtime.short_repr import ShortRepr, number_of
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
 
 # How often a pattern is repaired at most.
 _REPAIRS = 5
@@ -402,6 +407,30 @@ class Hessian(ShortRepr):
             return
         self.mat.setValuesCSR(*csr)
         self.mat.assemble()
+
+    def aslinearoperator(self) -> LinearOperator:
+        """Return it as a SciPy `LinearOperator`, for as long as this is not closed; after a rebuild take it anew.
+
+        Not collective; its products are. On several ranks they take and give whole vectors (n,), the same on
+        every rank: iterations that begin at random must be given the same start everywhere (`v0` of `eigsh`).
+
+        Raises
+        ------
+        InputError
+            It is closed.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import scipy.sparse.linalg
+        >>> import sparsehess as sh
+        >>> objective = sh.Objective(x=np.ones(50), gradient=lambda x: x**3, hvp=lambda x, v: 3 * x**2 * v)
+        >>> with sh.assemble(objective, pattern="detect") as H:
+        ...     solution, status = scipy.sparse.linalg.cg(H.aslinearoperator(), np.ones(50), atol=1e-10)
+        >>> print(np.allclose(solution, 1 / 3), status)
+        True 0
+        """
+        return linear_operator(self.mat, "Hessian")
 
     def close(self) -> None:
         """Destroy the matrix and the plan.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,8 +18,12 @@ from sparsehess.derivatives.objective import Objective
 from sparsehess.derivatives.scales import Scales
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, destroy
+from sparsehess.runtime.linear_operator import linear_operator
 from sparsehess.runtime.random_numbers import draw_signed
 from sparsehess.runtime.short_repr import ShortRepr, number_of
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
 
 # To what part of its norm products are symmetric: in double precision, by differences, in single precision.
 _EXACT, _DIFFERENCES, _SINGLE = 1e-10, 1e-5, 1e-5
@@ -229,6 +233,30 @@ class MatrixFree(ShortRepr):
         for name, calls in self._evaluations.counts.items():
             self.evaluations[name] += calls
             self._evaluations.counts[name] = 0
+
+    def aslinearoperator(self) -> LinearOperator:
+        """Return it as a SciPy `LinearOperator`, for as long as this is not closed.
+
+        Not collective; its products are. On several ranks they take and give whole vectors (n,), the same on
+        every rank: iterations that begin at random must be given the same start everywhere (`v0` of `eigsh`).
+
+        Raises
+        ------
+        InputError
+            It is closed.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import scipy.sparse.linalg
+        >>> import sparsehess as sh
+        >>> objective = sh.Objective(x=np.ones(50), gradient=lambda x: x**3, hvp=lambda x, v: 3 * x**2 * v)
+        >>> with sh.MatrixFree(objective) as H:
+        ...     solution, status = scipy.sparse.linalg.cg(H.aslinearoperator(), np.ones(50), atol=1e-10)
+        >>> print(np.allclose(solution, 1 / 3), status)
+        True 0
+        """
+        return linear_operator(self.mat, "MatrixFree")
 
     def close(self) -> None:
         """Destroy the matrix.

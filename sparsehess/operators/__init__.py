@@ -19,6 +19,7 @@ _HOME = {
     "DirectSum": "direct_sum",
     "congruence": "combinations",
     "weighted_sum": "combinations",
+    "from_matvec": "products",
     "funm": "matrix_functions",
     "inverse_root": "matrix_functions",
     "selection": "transforms",

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse
 
 from sparsehess.errors import InputError
-from sparsehess.operators.matrix_like import is_sparse, mat_of
+from sparsehess.operators.matrix_like import as_operator, has_products, is_sparse, mat_of
 from sparsehess.operators.operator import Operator
 from sparsehess.runtime import PETSc, aij, communicator, destroy, readable_errors
 from sparsehess.runtime.petsc_matrices import is_assembled
@@ -138,6 +138,7 @@ class Congruence(_Combined):
 
     def __init__(self, H: MatrixLike, T: MatrixLike, *, comm: MPI.Comm | None = None):
         super().__init__()
+        H = as_operator(H, comm, self._made)
         self._parts = H, T  # shells among them live as long as this does
         self._H = _as_mat(H, None, comm, self._made)
         rows = Layout.from_local(self._H.getLocalSize()[0], communicator(self._H.comm))
@@ -235,9 +236,10 @@ class WeightedSum(_Combined):
         self, items: Sequence[tuple[float, MatrixLike]], *, shift: float = 0.0, comm: MPI.Comm | None = None
     ):
         super().__init__()
-        self._parts = items
         stored = [mat for mat in (mat_of(H) for _, H in items) if isinstance(mat, PETSc.Mat)]
         comm = stored[0].comm if stored else comm
+        items = [(a, as_operator(H, comm, self._made)) for a, H in items]
+        self._parts = items
         self._items = [(a, _as_mat(H, None, comm, self._made)) for a, H in items]
         self._shift = shift
         _same_rows([mat for _, mat in self._items])
@@ -315,6 +317,8 @@ def _as_mat(matrix: MatrixLike, rows: Layout | None, comm: MPI.Comm | None, made
     matrix = mat_of(matrix)
     if isinstance(matrix, PETSc.Mat):
         return matrix
+    if has_products(matrix):
+        raise InputError("a linear operator has only products: what is on either side of a Hessian must be stored")
     if not is_sparse(matrix):
         matrix = np.atleast_2d(reals(matrix, "a matrix"))
     matrix = scipy.sparse.csr_matrix(matrix)

@@ -12,6 +12,7 @@ from sparsehess.operators.eigenvalues import Eigenvalues, Inertia
 from sparsehess.operators.solutions import System, refusal
 from sparsehess.operators.tall_skinny_qr import local_array
 from sparsehess.runtime import PETSc, communicator, destroy, has_package, readable_errors, require_real
+from sparsehess.runtime.linear_operator import linear_operator
 from sparsehess.runtime.petsc_matrices import is_assembled
 from sparsehess.runtime.row_layout import Layout
 from sparsehess.runtime.short_repr import ShortRepr, number_of
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from mpi4py import MPI
+
+    from scipy.sparse.linalg import LinearOperator
 
 # Iterations are ended at the first of these, relative to the right-hand side, and accepted up to the second.
 _AIM, _ACCEPT = 1e-12, 1e-10
@@ -87,10 +90,11 @@ class Operator(ShortRepr):
         mat.setOption(PETSc.Mat.Option.SYMMETRIC, True)
         self.layout = Layout.from_local(mat.getLocalSize()[0], communicator(mat.comm))
 
-    def _make_shell(self, layout: Layout, symmetric: bool = True) -> None:
-        """Make the matrix a shell, of whose products this object is the source."""
+    def _make_shell(self, layout: Layout, symmetric: bool = True, context: object | None = None) -> None:
+        """Make the matrix a shell, of whose products this object is the source, through what PETSc calls."""
         self.layout = layout
-        self.mat = PETSc.Mat().createPython(((layout.n_local, layout.n),) * 2, _Products(self), comm=layout.comm)
+        size, context = ((layout.n_local, layout.n),) * 2, _Products(self) if context is None else context
+        self.mat = PETSc.Mat().createPython(size, context, comm=layout.comm)
         self.mat.setOption(PETSc.Mat.Option.SYMMETRIC, symmetric)
         self.mat.setUp()
 
@@ -320,6 +324,19 @@ class Operator(ShortRepr):
         Collective.
         """
         return None
+
+    def aslinearoperator(self) -> LinearOperator:
+        """Return it as a SciPy `LinearOperator`, for as long as this is not closed.
+
+        Not collective; its products are. On several ranks they take and give whole vectors (n,), the same on
+        every rank: iterations that begin at random must be given the same start everywhere (`v0` of `eigsh`).
+
+        Raises
+        ------
+        InputError
+            It is closed.
+        """
+        return linear_operator(self.mat, type(self).__name__)
 
     def preconditioner(self, shift: float = 0.0) -> PETSc.PC:
         """Return a PETSc preconditioner that solves with H + shift I. The caller destroys it, before this.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from sparsehess.errors import CheckError
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, destroy
 from sparsehess.runtime.random_numbers import draw_uniform
@@ -39,6 +40,11 @@ def tridiagonal(matrix: PETSc.Mat, start: np.ndarray, steps: int) -> tuple[list[
     """Return the diagonal, and beside it one more, of some Lanczos steps: as many, or fewer in an invariant space.
 
     Collective.
+
+    Raises
+    ------
+    CheckError
+        Products that are not finite.
     """
     v, w = matrix.createVecRight(), matrix.createVecLeft()
     v.setArray(start)
@@ -50,6 +56,9 @@ def tridiagonal(matrix: PETSc.Mat, start: np.ndarray, steps: int) -> tuple[list[
         for one in basis:  # so few that full orthogonality costs nothing
             w.axpy(-w.dot(one), one)
         beta.append(w.norm())
+        if not np.isfinite(beta[-1] + abs(alpha[-1])):
+            destroy(w, *basis)
+            raise CheckError("products with the Hessian are not finite: is the function defined around x?")
         if beta[-1] <= 1e-14 * max(map(abs, alpha)):
             break
         basis.append(w.copy())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from mpi4py import MPI
 
@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse
 
 from sparsehess.errors import InputError
+from sparsehess.operators.matrix_like import has_products
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, agreement, aij, another_build, complex_scalars, destroy
 from sparsehess.runtime.random_numbers import draw_uniform
@@ -76,10 +77,18 @@ def as_mat(matrix: object, comm: MPI.Comm | None, layout: Layout | None, owned: 
     return result
 
 
-def _sparse(matrix: object, name: str) -> scipy.sparse.spmatrix:
+def _sparse(matrix: Any, name: str) -> scipy.sparse.spmatrix:
     """Return an array as a sparse matrix, an (n,) one as a diagonal. Not collective."""
     if scipy.sparse.issparse(matrix):
+        if len(matrix.shape) != 2:
+            raise InputError(f"{name} must be a matrix; this sparse array has the shape {matrix.shape}")
         return matrix
+    if has_products(matrix):
+        raise InputError(
+            f"{name} must be stored, as a matrix of SciPy's or PETSc's: a linear operator has only products"
+        )
+    if callable(matrix):
+        raise InputError(f"{name} is a function: sparsehess.from_matvec(function, n) takes those of products")
     array = np.asarray(matrix)
     if array.dtype.kind not in "fiubc":
         raise InputError(f"{name} must be numbers, not {array.dtype}")

@@ -32,7 +32,9 @@ from sparsehess.errors import InputError
 from sparsehess.hessian.entry_errors import EntryErrors
 from sparsehess.hessian.hessian import Hessian
 from sparsehess.hessian.matrix_free import MatrixFree
+from sparsehess.operators.matrix_like import as_operator
 from sparsehess.operators.operator import Operator
+from sparsehess.operators.products import Products
 from sparsehess.pattern import Layout
 from sparsehess.runtime import (
     PETSc,
@@ -96,6 +98,8 @@ class _Known:
 
 def _known_of(matrix: object) -> _Known:
     """Return what a matrix brings with it. Collective."""
+    if isinstance(matrix, Products):
+        return _Known(matrix.mat, relative_error=matrix.error, symmetry=matrix.exactness)
     if isinstance(matrix, Operator):
         return _Known(matrix.mat, structure=matrix if matrix.knows_counts else None)
     if not isinstance(matrix, (Hessian, MatrixFree)):
@@ -226,7 +230,7 @@ class EigenProblem(ShortRepr):
         units: Units | None = None,
         solver_pool: SolverPool | None = None,
     ) -> EigenProblem:
-        """Return the problem for a Hessian, assembled or not, a PETSc Mat, or a SciPy matrix every rank holds.
+        """Return the problem for a Hessian, assembled or not, a PETSc Mat, or what of SciPy's every rank holds.
 
         Collective.
 
@@ -234,7 +238,8 @@ class EigenProblem(ShortRepr):
         ----------
         matrix
             H. A `Hessian` or `MatrixFree` brings mass, null vectors and units of its objective; an `Operator` may
-            count its eigenvalues by its structure; a Mat may be a shell, of which products alone are asked.
+            count its eigenvalues by its structure; a Mat may be a shell, of which products alone are asked, and so
+            is a SciPy linear operator. SciPy's matrices and arrays may be of any format.
         mass
             Mat, SciPy matrix, or (n,) diagonal.
         nullspace, near_null, guess
@@ -255,7 +260,7 @@ class EigenProblem(ShortRepr):
         """
         owned: list = []
         try:
-            known = _known_of(matrix)
+            known = _known_of(as_operator(matrix, comm, owned))
             given_mass = known.mass if mass is None else mass
             structure = known.structure if given_mass is None else None
             A = as_mat(known.matrix, comm, None, owned, "the Hessian")

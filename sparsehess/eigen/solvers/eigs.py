@@ -66,8 +66,9 @@ def eigs(
     Parameters
     ----------
     matrix
-        A `Hessian`, a symmetric PETSc Mat, or a SciPy matrix that every rank holds. Where PETSc's scalars are
-        complex it, and the mass, may be Hermitian; nothing is counted there, and the result says so.
+        A `Hessian`, a symmetric PETSc Mat, or an array, a sparse matrix or array, or a linear operator of SciPy's,
+        which every rank holds; `from_matvec` takes functions. Where PETSc's scalars are complex it, and the mass,
+        may be Hermitian; nothing is counted there, and the result says so.
     k
         How many; default 6, or as many as there are, and all of the negative ones.
     which
