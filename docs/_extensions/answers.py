@@ -12,16 +12,20 @@ if TYPE_CHECKING:
 
 _PAGE, _MARK = "reference/json", "<!-- answers -->"
 
-_FILES = ("outcome", "progress", "service", "group")  # of a spool: they have a section of their own
+_FILES = ("stored_coloring", "outcome", "progress", "service", "group")  # small files: colourings, and a spool's
 
 
 def tables() -> str:
-    """Return the tables as Markdown: answers, their parts, files of a spool."""
+    """Return the tables as Markdown: answers, their parts, small files."""
     definitions = json.loads(schema_text())["$defs"]
     answers = [name for name, one in definitions.items() if "task" in one.get("properties", ())]
     parts = [name for name in definitions if name not in (*answers, *_FILES)]
     lines: list[str] = []
-    for head, names in (("Answers", answers), ("Parts of answers", parts), ("Files of a spool", _FILES)):
+    for head, names in (
+        ("Answers", answers),
+        ("Parts of answers", parts),
+        ("Colourings, and files of a spool", _FILES),
+    ):
         lines += [f"## {head}", ""]
         for name in names:
             lines += _section(name, definitions[name])

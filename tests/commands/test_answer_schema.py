@@ -13,6 +13,7 @@ import pytest
 import scipy.sparse as sp
 
 import sparsehess as sh
+from sparsehess.coloring.coloring_files import FORMATS, save
 from sparsehess.commands.answer_schema import schema_text
 from sparsehess.service import spool as spools
 from sparsehess.service.job_outcomes import read_json
@@ -191,10 +192,20 @@ def test_what_python_saves(tmp_path):
         assert answers.parse(str(archive["json"]))["task"] == "spectrum"
 
 
+@pytest.mark.parametrize("suffix", ["npz", "h5"])
+def test_what_is_stored_of_colourings(tmp_path, suffix):
+    path, pattern = tmp_path / f"colors.{suffix}", sh.Pattern.from_scipy(second_difference(9))
+    save(path, pattern, sh.color(pattern))
+    assert answers.parse(FORMATS[path.suffix].facts(path)[0], "stored_coloring")["count"] == 3
+
+
 def test_the_schema_is_one_and_says_all_that_it_must():
     jsonschema.Draft202012Validator.check_schema(answers.SCHEMA)
     names = set(answers.SCHEMA["$defs"])
-    assert set(re.findall(r"#/\$defs/(\w+)", schema_text())) >= names - {"outcome"}  # none that nothing leads to
+    assert set(re.findall(r"#/\$defs/(\w+)", schema_text())) >= names - {
+        "outcome",
+        "stored_coloring",
+    }  # none that nothing leads to
     for name, definition in answers.SCHEMA["$defs"].items():
         assert definition["description"], name
         if name == "versions":

@@ -1,4 +1,4 @@
-"""The page of exit statuses: each command in it ends with the status of its section, and says what stands there."""
+"""The page of exit statuses: each command in it ends with the status of its section, and says what is there."""
 
 import re
 
@@ -13,7 +13,7 @@ NUMBER = re.compile(r"[-+±]?\d+(\.\d+)?(e[-+]?\d+)?")
 
 
 def examples():
-    """Return (status, command, what it says) of the page; the status is that of the section, 0 where nothing is said."""
+    """Return (status, command, what it says); the status is that of the section, 0 where nothing is said."""
     found = []
     for section in re.split(r"^## ", PAGE, flags=re.M):
         status = re.match(r"Status (\d+)", section)
