@@ -30,6 +30,7 @@ SMALL = {
     "kills_and_resumes": "3",
     "lobpcg_by_size": "8 14",
     "lobpcg_vs_factorization": "8",
+    "methods_side_by_side": "--cells 6",
     "network_curvature_vs_peers": "--quick",
     "overhead_vs_slepc4py": "--sides 10 --plane 60",
     "overhead_inside_hosts": "--quick",
