@@ -68,6 +68,7 @@ _HOME = {
     "Curvature": "sparsehess.eigen.certificates.lowest_curvature",
     "certify": "sparsehess.eigen.certificates.certificate",
     "Certificate": "sparsehess.eigen.certificates.certificate",
+    "Progress": "sparsehess.runtime.progress",
     "SparseHessError": "sparsehess.errors",
     "InputError": "sparsehess.errors",
     "StackError": "sparsehess.errors",

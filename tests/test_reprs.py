@@ -78,6 +78,7 @@ def make_items(comm):
         sh.nearest_kronecker(K, 5, 8, comm=comm),
         sh.congruence(K, sp.identity(N).tocsr(), comm=comm),
         sh.weighted_sum([(1.0, K), (2.0, K)], comm=comm),
+        sh.Progress("colours", comm),
         sh.from_matvec(lambda v: v, 7, comm=comm),
         kronecker.eigenvalues(),
         kronecker,

@@ -39,7 +39,7 @@ from sparsehess.eigen.solvers.eigs import complete_spec, shortfall, solve
 from sparsehess.eigen.solvers.method_choice import PRECONDITIONED, choose_method
 from sparsehess.errors import CheckError
 from sparsehess.runtime import destroy
-from sparsehess.runtime.progress import Progress
+from sparsehess.runtime.progress import GuardedProgress
 from sparsehess.storage import writers
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def run_eigs(call: Call) -> int:
         spec = complete_spec(problem, spec)
         if given.stored is not None and left is None:
             given.resources.add_guess(problem, given.stored, spec)
-        progress = Progress("eigenpairs converged", comm, arguments.quiet)
+        progress = GuardedProgress("eigenpairs converged", comm, arguments.quiet)
         spectrum = solve(problem, spec, progress, call.checkpoint)
         progress.finish()
         timings = {**given.timings, **spectrum.timings, "total": time.perf_counter() - began}
