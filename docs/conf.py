@@ -20,6 +20,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "sphinxarg.ext",
     "answers",
+    "job_keys",
     "docstrings",
     "mathml",
 ]

@@ -24,7 +24,7 @@ def tables() -> str:
     for head, names in (
         ("Answers", answers),
         ("Parts of answers", parts),
-        ("Colourings, and files of a spool", _FILES),
+        ("Other small files", _FILES),
     ):
         lines += [f"## {head}", ""]
         for name in names:

@@ -196,7 +196,7 @@ def path_arguments(words: list[str], arguments: argparse.Namespace, line: Comman
 
 def job_file_key(name: str, command: str, line: CommandLine) -> str:
     """Return what a job file calls an argument of a command. Not collective."""
-    return next(_key(action) for action in _actions(line.parsers[command]) if action.dest == name)
+    return next(keys_of(action)[0] for action in _actions(line.parsers[command]) if action.dest == name)
 
 
 def compose_job_file(command: str, choices: dict, petsc: dict, submit: dict) -> str:
@@ -234,7 +234,7 @@ def _toml(value: object) -> str:
 
 
 def _parser_of(job: JobFile, commands: dict[str, CommandParser]) -> argparse.ArgumentParser:
-    known = [name for name in commands if name not in _NOT_FOR_JOBS]
+    known = [name for name in commands if is_for_jobs(name)]
     if job.command not in known:
         raise job.error_at("command", str(none_of(repr(job.command[:_SHOWN]), job.command, known)))
     return commands[job.command]
@@ -244,11 +244,17 @@ def _actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     return [action for action in parser._actions if not isinstance(action, argparse._HelpAction)]
 
 
-def _key(action: argparse.Action) -> str:
-    """Return the name that a choice has in a job file."""
+def is_for_jobs(command: str) -> bool:
+    """Return whether a job file may be for a command. Not collective."""
+    return command not in _NOT_FOR_JOBS
+
+
+def keys_of(action: argparse.Action) -> list[str]:
+    """Return the names that a choice may have in a job file, the usual one first. Not collective."""
     if not action.option_strings:
-        return action.dest
-    return max(action.option_strings, key=len).lstrip("-")
+        return [action.dest]
+    names = [name for name in action.option_strings if name.startswith("--")] or action.option_strings
+    return [name.lstrip("-") for name in names]
 
 
 def _place(words: list[str], parser: argparse.ArgumentParser) -> int | None:
@@ -282,10 +288,10 @@ def _words(
     kept
         If given, another command: flags that it does not know are left out.
     """
-    known = {_key(action): action for action in _actions(parser)}
+    known = {key: action for action in _actions(parser) for key in keys_of(action)}
     if table is job.submit:
         known = {key: action for key, action in known.items() if action.option_strings}
-    passed = known if kept is None else {_key(action) for action in _actions(kept)}
+    passed = known if kept is None else {key for action in _actions(kept) for key in keys_of(action)}
     positional, flags = {}, []
     for key, value in table.items():
         if key not in known:
