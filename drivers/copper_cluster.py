@@ -22,6 +22,10 @@ from ase.optimize import BFGSLineSearch
 import sparsehess as sh
 from sparsehess.derivatives.units import Units
 
+# %%
+# Which atoms are coupled
+# -----------------------
+
 SKIN = 0.1  # Å: pairs that a step could bring within the cut-off belong to the pattern too
 
 
@@ -33,6 +37,13 @@ def neighbourhoods(atoms, cutoff):
     table[:, 0] = np.arange(len(atoms))
     table[i, 1 + np.arange(len(i)) - np.repeat(np.cumsum(counts) - counts, counts)] = j
     return table
+
+
+# %%
+# The problem
+# -----------
+# Forces that do not quite vanish turn rotations into something that is neither zero nor a vibration. So the rigid motions
+# are projected out, whatever the Hessian says of them.
 
 
 def vibrations(atoms, comm=None, fmax=1e-6):
@@ -80,11 +91,42 @@ def rod(comm=None, width=2, length=20, fmax=1e-6):
     return vibrations(atoms, comm, fmax)
 
 
-if __name__ == "__main__":
-    from mpi4py import MPI
+# %%
+# A rod
+# -----
+# Colours pay off where each atom is coupled to a few others: the longer the rod, the more.
 
-    with sh.assemble(rod(MPI.COMM_WORLD)) as hessian, sh.eigs(hessian, 12) as modes:
-        if MPI.COMM_WORLD.rank == 0:
-            gradients, columns = sum(hessian.evaluations.values()), 2 * hessian.objective.n
-            print(f"{gradients} gradients instead of {columns}")
-            print("frequencies in cm^-1:", hessian.objective.units.of_eigenvalues(modes.eigenvalues))
+
+def draw(hessian, frequencies, modes):
+    """Draw the pattern in its colours, and the rod in two modes."""
+    import matplotlib.pyplot as plt
+
+    figure = plt.figure(figsize=(10, 4.6), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(4, 5))
+    axis = left.subplots()
+    entries = hessian.pattern.to_scipy().tocoo()
+    colors = hessian.coloring.colors[entries.col]
+    axis.scatter(entries.col, entries.row, c=colors, cmap="turbo", s=0.4, marker="s", rasterized=True)
+    axis.set(xlabel="variable", ylabel="variable", aspect="equal", xlim=(0, hessian.objective.n))
+    axis.set(ylim=(hessian.objective.n, 0), title=f"Hessian in {hessian.coloring.count} colours")
+    x, y, z = hessian.objective.x.reshape(-1, 3).T
+    rows = right.subplots(2, 1, sharex=True)
+    for axis, number in zip(rows, (0, 2), strict=True):
+        shift = modes[number].reshape(-1, 3)
+        shift = 3 * shift / np.linalg.norm(shift, axis=1).max()  # the furthest atom moves 3 Å
+        across = np.stack([x, y])[np.abs(shift[:, :2]).sum(axis=0).argmax()]
+        along = shift[:, np.abs(shift[:, :2]).sum(axis=0).argmax()]
+        axis.scatter(z, across, s=40, color="0.85")
+        axis.scatter(z + shift[:, 2], across + along, s=40, c=np.linalg.norm(shift, axis=1), cmap="copper_r")
+        axis.set(ylabel="across (Å)", aspect="equal", title=f"Mode {number + 1}, {frequencies[number]:.2f} cm⁻¹ (grey: at rest)")
+    rows[1].set_xlabel("along the rod (Å)")
+
+
+if __name__ == "__main__":
+    with sh.assemble(rod(length=24)) as hessian, sh.eigs(hessian, 12) as modes:
+        gradients, columns = sum(hessian.evaluations.values()), 2 * hessian.objective.n
+        print(f"{gradients} gradients instead of {columns}")
+        frequencies = hessian.objective.units.of_eigenvalues(modes.eigenvalues)
+        print("frequencies in cm^-1:", frequencies.round(2))
+        print(f"{modes.count.found} found, {modes.count.inertia} counted, certified: {modes.count.certified}")
+        draw(hessian, frequencies, [vector.getArray() for vector in modes.vectors])

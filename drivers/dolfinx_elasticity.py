@@ -24,6 +24,11 @@ import sparsehess as sh
 from sparsehess.derivatives.units import Units
 from sparsehess.hosts.dolfinx import function_space
 
+# %%
+# Energy, gradient, tangent
+# -------------------------
+# All of them are derivatives of one form.
+
 GEL = {"young": 1e5, "poisson": 0.4, "density": 1e3}  # Pa, 1, kg/m³
 
 
@@ -107,6 +112,11 @@ class Beam:
         return part
 
 
+# %%
+# The problem
+# -----------
+
+
 def beam(comm=None, cells=10, degree=2, length=0.1, side=0.02, gravity=9.81, **material):
     """Return the hanging beam as a problem; `cells` along it, Young's modulus, Poisson's ratio, density."""
     hanging = Beam(comm or MPI.COMM_SELF, cells, degree, length, side, gravity=gravity, **{**GEL, **material})
@@ -124,8 +134,36 @@ def beam(comm=None, cells=10, degree=2, length=0.1, side=0.02, gravity=9.81, **m
     )
 
 
+# %%
+# As it hangs
+# -----------
+# Beside the four modes of bending there is one of twisting, between them.
+
+
+def draw(places, hanging, frequencies, modes):
+    """Draw the beam as it hangs, from the side, and its frequencies."""
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained", width_ratios=(3, 2))
+    x, _, z = 100 * places.T
+    left.plot(x, z, ".", color="0.8", label="without weight")
+    x, _, z = 100 * (places + hanging).T
+    left.plot(x, z, "o", ms=4, label="as it hangs")
+    up = modes[1] if np.abs(modes[0][:, 1]).max() > np.abs(modes[0][:, 2]).max() else modes[0]
+    moved = 100 * (places + hanging + 0.015 * up / np.abs(up).max())
+    left.plot(moved[:, 0], moved[:, 2], "x", ms=4, color="C3", label="in its lowest mode up and down")
+    left.set(xlabel="along (cm)", ylabel="height (cm)", aspect="equal", title="The beam from the side")
+    left.legend()
+    number = np.arange(1, len(frequencies) + 1)
+    right.vlines(number, 0, frequencies, color="0.8", lw=3)
+    right.plot(number, frequencies, "o")
+    right.set(xlabel="mode", ylabel="frequency (Hz)", title="Frequencies about equilibrium", xticks=number, ylim=(0, None))
+
+
 if __name__ == "__main__":
-    with sh.assemble(beam(MPI.COMM_WORLD)) as hessian, sh.eigs(hessian, 6) as modes:
+    problem = beam(MPI.COMM_WORLD)
+    with sh.assemble(problem) as hessian, sh.eigs(hessian, 6) as modes:
+        frequencies = problem.units.of_eigenvalues(modes.eigenvalues)
         if MPI.COMM_WORLD.rank == 0:
-            print(sum(hessian.evaluations.values()), "gradients for", hessian.objective.n, "dofs")
-            print("frequencies in Hz:", hessian.objective.units.of_eigenvalues(modes.eigenvalues))
+            print(sum(hessian.evaluations.values()), "gradients for", problem.n, "dofs")
+            print("frequencies in Hz:", frequencies.round(3), "certified:", modes.count.certified)

@@ -20,6 +20,10 @@ from scipy.spatial import cKDTree
 import sparsehess as sh
 from sparsehess.derivatives.units import Units
 
+# %%
+# Structure, springs, forces
+# --------------------------
+
 ENOLASE = Path(__file__).parent / "structures" / "3enl.pdb"
 MASSES = {
     "H": 1.008,
@@ -74,6 +78,13 @@ def network(coordinates, pairs, stiffness=1.0):
     return gradient
 
 
+# %%
+# The problem
+# -----------
+# Springs are at rest in the given structure, so the six rigid motions are null vectors, known exactly. They are projected
+# out: what is returned are vibrations.
+
+
 def protein(comm=None, file=ENOLASE, cutoff=6.0, stiffness=1.0):
     """Return the network of a structure file; cut-off in Å, stiffness in kcal/mol/Å²."""
     elements, coordinates = read_structure(file)
@@ -93,9 +104,52 @@ def protein(comm=None, file=ENOLASE, cutoff=6.0, stiffness=1.0):
     )
 
 
-if __name__ == "__main__":
-    from mpi4py import MPI
+# %%
+# The softest motions
+# -------------------
+# Some of the lowest modes are of a few loosely held atoms, others of whole domains. What part of the atoms moves tells
+# them apart: exp(-Σ p log p) / n, with p the share of each atom in the squared displacements (Brüschweiler,
+# J. Chem. Phys. 102, 3396 (1995)). The picture shows the mode in which most atoms move.
 
-    with sh.assemble(protein(MPI.COMM_WORLD)) as hessian, sh.eigs(hessian, 10) as modes:
-        if MPI.COMM_WORLD.rank == 0:
-            print("frequencies in cm^-1:", hessian.objective.units.of_eigenvalues(modes.eigenvalues))
+
+def collectivity(mode):
+    """Return the part of the atoms that moves in a mode (atoms, 3): 1 / atoms where it is one, 1 where all do alike."""
+    share = np.square(mode).sum(axis=1)
+    share = share[share > 0] / share.sum()
+    return np.exp(-share @ np.log(share)) / len(mode)
+
+
+def draw(frequencies, modes, positions):
+    """Draw the frequencies, and the structure from its broad side, with the displacements of a mode."""
+    import matplotlib.pyplot as plt
+
+    moving = 100 * np.array([collectivity(mode) for mode in modes])
+    chosen = moving.argmax()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained", width_ratios=(2, 3))
+    number = np.arange(1, len(frequencies) + 1)
+    left.vlines(number, 0, frequencies, color="0.8", lw=3)
+    shown = left.scatter(number, frequencies, c=moving, cmap="plasma", vmin=0, zorder=3)
+    left.set(xlabel="mode", ylabel="frequency (cm⁻¹)", title="Lowest vibrations", xticks=number, ylim=(0, None))
+    figure.colorbar(shown, ax=left, label="atoms that move (%)", location="bottom")
+    centred = positions - positions.mean(axis=0)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)  # longest first
+    x, y = (centred @ axes[:2].T).T
+    u, v = (modes[chosen] @ axes[:2].T).T
+    length = np.linalg.norm(modes[chosen], axis=1)
+    length = np.minimum(length / np.quantile(length, 0.99), 1)
+    shown = right.scatter(x, y, c=length, s=8, cmap="viridis", edgecolors="none")
+    right.quiver(x[::25], y[::25], u[::25], v[::25], color="C3", width=0.003)
+    right.set(xlabel="along the longest axis (Å)", ylabel="across (Å)", aspect="equal")
+    right.set_title(f"Mode {chosen + 1}, {frequencies[chosen]:.2f} cm⁻¹")
+    figure.colorbar(shown, ax=right, label="displacement (furthest hundredth = 1)")
+
+
+if __name__ == "__main__":
+    with sh.assemble(protein()) as hessian, sh.eigs(hessian, 10) as modes:
+        found = hessian.objective
+        print(f"{sum(hessian.evaluations.values())} gradients for {found.n} variables")
+        frequencies = found.units.of_eigenvalues(modes.eigenvalues)
+        print("frequencies in cm^-1:", frequencies.round(3))
+        print(f"{modes.count.found} found, {modes.count.inertia} counted, certified: {modes.count.certified}")
+        shapes = [vector.getArray().reshape(-1, 3) for vector in modes.vectors]
+        draw(frequencies, shapes, found.x.reshape(-1, 3))

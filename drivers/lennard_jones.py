@@ -18,6 +18,11 @@ from scipy.spatial import cKDTree
 
 import sparsehess as sh
 
+# %%
+# Energy and forces
+# -----------------
+# Pairs are summed in chunks; the pairs themselves are the pattern.
+
 CHUNK = 2**20  # pairs at a time, so that a million atoms fit
 
 
@@ -86,6 +91,13 @@ def objective(positions, forces, name, null_vectors, null_names, comm, skin=0.0)
     )
 
 
+# %%
+# A crystal and a cluster
+# -----------------------
+# In a periodic box three translations cost nothing; a cluster that is free in space can also be turned. They are given as
+# null vectors: checked, projected out, and counted.
+
+
 def crystal(comm=None, cells=6, spacing=1.56, inner=2.0, outer=2.5):
     """Return a periodic crystal of 4 cells³ atoms; `spacing` is the edge of the cubic cell in σ."""
     if cells * spacing <= 2 * outer:
@@ -109,3 +121,44 @@ def cluster(comm=None, radius=3.0, spacing=1.56, inner=2.0, outer=2.5):
     positions = relaxed.x.reshape(-1, 3)
     name = f"free argon cluster of {len(positions)} atoms, energy {relaxed.fun:.6f}"
     return objective(positions, forces, name, *sh.rigid_body_modes(positions), comm)
+
+
+# %%
+# Phonons
+# -------
+# The crystal of 500 atoms has few enough modes to compute them all. The density of the same matrix, estimated from
+# products with random vectors, is what a crystal of millions of atoms would leave. Where the atoms differ by symmetry
+# alone, eigenvalues come in multiplets: the count shows that none of them was missed.
+
+
+def draw(frequencies, found, hessian):
+    """Draw all frequencies beside the estimated density, and which entries of the Hessian have which colour."""
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    _, edges, _ = left.hist(frequencies, bins=40, color="0.8", label=f"all {len(frequencies)} frequencies")
+    omega = np.sqrt(np.maximum(found.grid, 0))
+    bar = found.n * found.density * 2 * omega * (edges[1] - edges[0])  # dλ = 2 ω dω
+    left.plot(omega, bar, color="C0", label=f"density, {found.products} products")
+    left.set(xlabel="frequency (√(ε/mσ²))", ylabel="modes in a bar", title="Phonons of argon", ylim=(0, None))
+    left.legend(loc="upper left")
+    atoms = 24
+    block = hessian.pattern.to_scipy().tocoo()
+    near = (block.row < 3 * atoms) & (block.col < 3 * atoms)
+    right.scatter(
+        block.col[near], block.row[near], c=hessian.coloring.colors[block.col[near]], cmap="turbo", s=6, marker="s"
+    )
+    right.set(
+        xlabel="variable", ylabel="variable", aspect="equal", title=f"First {atoms} atoms, in {hessian.coloring.count} colours"
+    )
+    right.invert_yaxis()
+
+
+if __name__ == "__main__":
+    with sh.assemble(crystal(cells=5)) as hessian:
+        n, gradients = hessian.objective.n, sum(hessian.evaluations.values())
+        print(f"{gradients} gradients for {n} variables, {hessian.coloring.count} colours")
+        found = sh.density(hessian, method="lanczos", samples=8, steps=60)
+        with sh.eigs(hessian, n - 3, method="dense") as modes:
+            print("lowest:", modes.eigenvalues[:6].round(4), "certified:", modes.count.certified)
+            draw(np.sqrt(modes.eigenvalues), found, hessian)

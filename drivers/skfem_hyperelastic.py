@@ -25,6 +25,10 @@ from skfem.helpers import ddot, det, dot, grad, identity, inv, transpose
 import sparsehess as sh
 from sparsehess.derivatives.units import Units
 
+# %%
+# Energy and residual
+# -------------------
+
 RUBBER = {"young": 1.5e6, "poisson": 0.45, "density": 1.1e3}  # Pa, 1, kg/m³
 
 
@@ -76,6 +80,12 @@ class Column:
         return (residual.assemble(self.basis, stress=stress) - self.load)[self.free]
 
 
+# %%
+# Equilibrium, and the problem
+# ----------------------------
+# Newton's method takes the Hessian from the residual too: the pattern is coloured once, and the matrix updated.
+
+
 def balanced(objective, tolerance):
     """Return the objective where its gradient vanishes, by Newton's method from its x; collective."""
     x = objective.x
@@ -121,10 +131,47 @@ def column(comm=None, cells=10, length=0.1, width=0.024, height=0.02, load=0.9, 
     return balanced(rest, tolerance=1e-6 * length)  # of the last step, whose square is the error left
 
 
-if __name__ == "__main__":
-    from mpi4py import MPI
+# %%
+# Buckling
+# --------
+# While the load grows, the lowest eigenvalue falls, all but linearly. Where it becomes negative, near the load of Euler,
+# the straight column is no minimum any more: it buckles, in the shape of the mode.
 
-    with sh.assemble(column(MPI.COMM_WORLD, load=1.1)) as hessian, sh.eigs(hessian, 4) as modes:
-        if MPI.COMM_WORLD.rank == 0:
-            print(sum(hessian.evaluations.values()), "gradients for", hessian.objective.n, "dofs")
-            print("frequencies in Hz:", hessian.objective.units.of_eigenvalues(modes.eigenvalues))
+
+def axis_of(host, mode):
+    """Return places along the column of its corners, and how far each section bends in a mode, scaled to 1."""
+    whole = host.basis.zeros()
+    whole[host.free] = mode
+    corners = host.basis.mesh.p
+    places = np.unique(corners[0].round(9))
+    bent = whole[host.basis.nodal_dofs[2]]
+    mean = np.array([bent[np.isclose(corners[0], place)].mean() for place in places])
+    return places, mean / mean[np.abs(mean).argmax()]
+
+
+def draw(loads, lowest, places, shape):
+    """Draw the lowest eigenvalue over the load, and the shape in which the column buckles."""
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    zero = np.interp(0.0, lowest[::-1], loads[::-1])
+    left.axhline(0, color="0.6", lw=0.8)
+    left.plot(loads, lowest, "o-", label="lowest eigenvalue")
+    left.axvline(zero, color="C3", ls=":", label=f"buckles at {zero:.2f}")
+    left.set(xlabel="load (parts of Euler's)", ylabel="(2πf)² (s⁻²)", title="What is left of the stiffness")
+    left.legend()
+    right.plot(np.zeros_like(places), places, "o-", color="0.7", label="straight")
+    right.plot(shape, places, "o-", color="C3", label="buckles")
+    right.set(xlabel="deflection (largest = 1)", ylabel="height (m)", title=f"Lowest mode at load {loads[-1]:g}")
+    right.legend()
+
+
+if __name__ == "__main__":
+    cells, loads, lowest = 5, np.array([0.2, 0.5, 0.8, 1.1, 1.2]), []
+    for load in loads:
+        with sh.assemble(column(load=load, cells=cells)) as hessian, sh.eigs(hessian, 1) as modes:
+            gradients, value, mode = sum(hessian.evaluations.values()), modes.eigenvalues[0], modes.vectors[0]
+            lowest.append(value)
+            print(f"load {load}: {gradients} gradients, lowest {value:.0f}, certified: {modes.count.certified}")
+            shape = mode.getArray().copy()
+    draw(loads, lowest, *axis_of(Column(cells, 0.1, 0.024, 0.02, 0.0, **RUBBER), shape))
