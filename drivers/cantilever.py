@@ -24,7 +24,8 @@ from sparsehess.derivatives.units import Units
 # %%
 # Matrices
 # --------
-# A brick of 27 nodes bends without locking, so few of them are needed. The dofs of the clamped end are taken out.
+# A brick of 27 nodes bends without locking, so few of them are needed. The dofs of the clamped end are taken
+# out.
 
 STEEL = {"young": 210e9, "poisson": 0.3, "density": 7850.0}  # Pa, 1, kg/m³
 BETA = (1.875104, 4.694091, 7.854757)
@@ -60,7 +61,8 @@ def matrices(young=210e9, poisson=0.3, density=7850.0, **sizes):
 # %%
 # Theory, and the problem
 # -----------------------
-# What is wanted of the command line, ``cantilever``, is an objective: a gradient, its pattern, the mass, and units.
+# What is wanted of the command line, ``cantilever``, is an objective: a gradient, its pattern, the mass, and
+# units.
 
 
 def theory(length=1.0, height=0.04, width=0.06, young=210e9, density=7850.0):
@@ -90,12 +92,12 @@ def cantilever(comm=None, cells=20, **sizes):
 # %%
 # Frequencies and shapes
 # ----------------------
-# Low modes are within half a percent of theory. Higher ones are softer than it says: shear takes part, which Euler and
-# Bernoulli leave out.
+# Low modes are within half a percent of theory. Higher ones are softer than it says: shear takes part, which
+# Euler and Bernoulli leave out.
 
 
 def bending(vectors, **sizes):
-    """Return places along the axis of the beam, and how far each mode bends there, scaled to 1: (modes, places)."""
+    """Return places along the axis, and how far each mode bends there, scaled to 1, (modes, places)."""
     basis, free = discretised(**sizes)
     whole = np.zeros((len(vectors), basis.N))
     whole[:, free] = vectors
@@ -111,7 +113,7 @@ def draw(frequencies, vectors):
     """Draw frequencies beside those of theory, and the shapes of the modes."""
     import matplotlib.pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    _, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     number = np.arange(1, len(frequencies) + 1)
     left.plot(number, theory()[: len(number)], "_", ms=22, mew=2, color="C1", label="Euler and Bernoulli")
     left.plot(number, frequencies, "o", color="C0", label="27-node bricks")
@@ -132,4 +134,4 @@ if __name__ == "__main__":
         print("computed:", frequencies.round(2), "Hz")
         print("theory:  ", theory()[:4].round(2), "Hz")
         print(modes.count.found, "found,", modes.count.inertia, "counted, certified:", modes.count.certified)
-        draw(frequencies, [vector.getArray() for vector in modes.vectors])
+        draw(frequencies, modes.to_numpy()[1].T)

@@ -14,6 +14,7 @@ That is nearly everybody in a small cluster, and few in a rod, where coloured gr
 """
 
 import numpy as np
+import scipy.sparse
 from ase.calculators.emt import EMT
 from ase.cluster import Decahedron, Icosahedron
 from ase.neighborlist import neighbor_list
@@ -42,8 +43,8 @@ def neighbourhoods(atoms, cutoff):
 # %%
 # The problem
 # -----------
-# Forces that do not quite vanish turn rotations into something that is neither zero nor a vibration. So the rigid motions
-# are projected out, whatever the Hessian says of them.
+# Forces that do not quite vanish turn rotations into something that is neither zero nor a vibration. So the
+# rigid motions are projected out, whatever the Hessian says of them.
 
 
 def vibrations(atoms, comm=None, fmax=1e-6):
@@ -97,19 +98,18 @@ def rod(comm=None, width=2, length=20, fmax=1e-6):
 # Colours pay off where each atom is coupled to a few others: the longer the rod, the more.
 
 
-def draw(hessian, frequencies, modes):
+def draw(pattern, colors, positions, frequencies, modes):
     """Draw the pattern in its colours, and the rod in two modes."""
     import matplotlib.pyplot as plt
 
     figure = plt.figure(figsize=(10, 4.6), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(4, 5))
     axis = left.subplots()
-    entries = hessian.pattern.to_scipy().tocoo()
-    colors = hessian.coloring.colors[entries.col]
-    axis.scatter(entries.col, entries.row, c=colors, cmap="turbo", s=0.4, marker="s", rasterized=True)
-    axis.set(xlabel="variable", ylabel="variable", aspect="equal", xlim=(0, hessian.objective.n))
-    axis.set(ylim=(hessian.objective.n, 0), title=f"Hessian in {hessian.coloring.count} colours")
-    x, y, z = hessian.objective.x.reshape(-1, 3).T
+    entries = pattern.tocoo()
+    axis.scatter(entries.col, entries.row, c=colors[entries.col], cmap="turbo", s=0.4, marker="s", rasterized=True)
+    axis.set(xlabel="variable", ylabel="variable", aspect="equal", xlim=(0, len(colors)))
+    axis.set(ylim=(len(colors), 0), title=f"Hessian in {colors.max() + 1} colours")
+    x, y, z = positions.T
     rows = right.subplots(2, 1, sharex=True)
     for axis, number in zip(rows, (0, 2), strict=True):
         shift = modes[number].reshape(-1, 3)
@@ -118,15 +118,26 @@ def draw(hessian, frequencies, modes):
         along = shift[:, np.abs(shift[:, :2]).sum(axis=0).argmax()]
         axis.scatter(z, across, s=40, color="0.85")
         axis.scatter(z + shift[:, 2], across + along, s=40, c=np.linalg.norm(shift, axis=1), cmap="copper_r")
-        axis.set(ylabel="across (Å)", aspect="equal", title=f"Mode {number + 1}, {frequencies[number]:.2f} cm⁻¹ (grey: at rest)")
+        axis.set(
+            ylabel="across (Å)",
+            aspect="equal",
+            title=f"Mode {number + 1}, {frequencies[number]:.2f} cm⁻¹ (grey: at rest)",
+        )
     rows[1].set_xlabel("along the rod (Å)")
 
 
 if __name__ == "__main__":
-    with sh.assemble(rod(length=24)) as hessian, sh.eigs(hessian, 12) as modes:
-        gradients, columns = sum(hessian.evaluations.values()), 2 * hessian.objective.n
-        print(f"{gradients} gradients instead of {columns}")
-        frequencies = hessian.objective.units.of_eigenvalues(modes.eigenvalues)
-        print("frequencies in cm^-1:", frequencies.round(2))
-        print(f"{modes.count.found} found, {modes.count.inertia} counted, certified: {modes.count.certified}")
-        draw(hessian, frequencies, [vector.getArray() for vector in modes.vectors])
+    from mpi4py import MPI
+
+    comm = MPI.COMM_WORLD
+    with sh.assemble(rod(comm)) as hessian, sh.eigs(hessian, 12) as modes:
+        pattern = scipy.sparse.vstack(comm.allgather(hessian.pattern.to_scipy()))
+        colors = np.concatenate(comm.allgather(hessian.coloring.colors))
+        eigenvalues, vectors = modes.to_numpy("root")
+        if comm.rank == 0:
+            gradients, columns = sum(hessian.evaluations.values()), 2 * hessian.objective.n
+            print(f"{gradients} gradients instead of {columns}")
+            frequencies = hessian.objective.units.of_eigenvalues(eigenvalues)
+            print("frequencies in cm^-1:", frequencies.round(2))
+            print(modes.count.found, "found,", modes.count.inertia, "counted, certified:", modes.count.certified)
+            draw(pattern, colors, hessian.objective.x.reshape(-1, 3), frequencies, vectors.T)

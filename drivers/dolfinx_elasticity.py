@@ -38,7 +38,8 @@ class Beam:
     def __init__(self, comm, cells, degree, length, side, young, poisson, density, gravity):
         across = max(1, round(cells * side / length))
         box = mesh.create_box(comm, [[0.0, 0.0, 0.0], [length, side, side]], [cells, across, across])
-        self.comm, self.length, self.space = comm, length, function_space(box, degree, (3,))
+        self.comm, self.length, self.cells = comm, length, cells
+        self.space = function_space(box, degree, (3,))
         self.u, v, w = fem.Function(self.space), ufl.TestFunction(self.space), ufl.TrialFunction(self.space)
         self.load = fem.Constant(box, np.array([0.0, 0.0, -density * gravity]))
         lame, shear = young * poisson / ((1 + poisson) * (1 - 2 * poisson)), young / (2 * (1 + poisson))
@@ -85,6 +86,11 @@ class Beam:
                 item.destroy()
         return x
 
+    @property
+    def places(self):
+        """Where this rank's free nodes are without load, (nodes, 3)."""
+        return self.space.tabulate_dof_coordinates()[self.dofs[::3] // 3]
+
     def place(self, x):
         self.u.x.array[self.dofs] = x.getArray(readonly=True)
         self.u.x.scatter_forward()
@@ -117,9 +123,18 @@ class Beam:
 # -----------
 
 
-def beam(comm=None, cells=10, degree=2, length=0.1, side=0.02, gravity=9.81, **material):
-    """Return the hanging beam as a problem; `cells` along it, Young's modulus, Poisson's ratio, density."""
-    hanging = Beam(comm or MPI.COMM_SELF, cells, degree, length, side, gravity=gravity, **{**GEL, **material})
+def at_rest(comm, cells=10, degree=2, length=0.1, side=0.02, gravity=9.81, **material):
+    """Return the beam before it hangs; `cells` along it, Young's modulus, Poisson's ratio, density."""
+    return Beam(comm, cells, degree, length, side, gravity=gravity, **{**GEL, **material})
+
+
+def beam(comm=None, **sizes):
+    """Return the hanging beam as a problem, of the sizes of `at_rest`."""
+    return hung(at_rest(comm or MPI.COMM_SELF, **sizes))
+
+
+def hung(hanging):
+    """Return the objective of a beam where it hangs in equilibrium."""
     mass = hanging.matrix("mass")
     indptr, indices, _ = mass.getValuesCSR()  # dolfinx stores whole blocks, zeros too: the pattern of any form
     return sh.Objective(
@@ -128,7 +143,7 @@ def beam(comm=None, cells=10, degree=2, length=0.1, side=0.02, gravity=9.81, **m
         energy=hanging.energy,
         pattern=sh.Pattern.from_csr(indptr, indices, comm=hanging.comm, source="dolfinx").in_blocks(3),
         mass=mass,
-        typical_x=length / cells,
+        typical_x=hanging.length / hanging.cells,
         units=Units.of("J", "m", "kg", "Hz"),
         name=f"sagging beam ({mass.getSize()[0]} free dofs)",
     )
@@ -137,33 +152,41 @@ def beam(comm=None, cells=10, degree=2, length=0.1, side=0.02, gravity=9.81, **m
 # %%
 # As it hangs
 # -----------
-# Beside the four modes of bending there is one of twisting, between them.
+# Vibrations are those about the bent shape, under load: the two lowest bend the beam up and down, and sideways.
 
 
 def draw(places, hanging, frequencies, modes):
-    """Draw the beam as it hangs, from the side, and its frequencies."""
+    """Draw the beam as it hangs, in its lowest mode up and down, and the frequencies."""
     import matplotlib.pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained", width_ratios=(3, 2))
-    x, _, z = 100 * places.T
-    left.plot(x, z, ".", color="0.8", label="without weight")
-    x, _, z = 100 * (places + hanging).T
-    left.plot(x, z, "o", ms=4, label="as it hangs")
-    up = modes[1] if np.abs(modes[0][:, 1]).max() > np.abs(modes[0][:, 2]).max() else modes[0]
-    moved = 100 * (places + hanging + 0.015 * up / np.abs(up).max())
-    left.plot(moved[:, 0], moved[:, 2], "x", ms=4, color="C3", label="in its lowest mode up and down")
-    left.set(xlabel="along (cm)", ylabel="height (cm)", aspect="equal", title="The beam from the side")
-    left.legend()
+    _, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained", width_ratios=(3, 2))
+    vertical = np.argmax([np.square(mode[:, 2]).sum() for mode in modes[:2]])
+    far = np.abs(modes[vertical]).max()
+    for shift, marker, label in (
+        (0 * hanging, ".", "without weight"),
+        (hanging, "o", "as it hangs"),
+        (hanging + 0.015 * modes[vertical] / far, "x", f"in mode {vertical + 1}, {frequencies[vertical]:.2f} Hz"),
+    ):
+        along, _, height = 100 * (places + shift).T
+        left.plot(along, height, marker, ms=4, label=label, color={".": "0.8", "o": "C0", "x": "C3"}[marker])
+    left.set(xlabel="along (cm)", ylabel="height (cm)", aspect="equal", title="The beam from its side")
+    left.legend(loc="lower left")
     number = np.arange(1, len(frequencies) + 1)
     right.vlines(number, 0, frequencies, color="0.8", lw=3)
     right.plot(number, frequencies, "o")
-    right.set(xlabel="mode", ylabel="frequency (Hz)", title="Frequencies about equilibrium", xticks=number, ylim=(0, None))
+    right.set(xlabel="mode", ylabel="frequency (Hz)", title="Vibrations", xticks=number, ylim=(0, None))
 
 
 if __name__ == "__main__":
-    problem = beam(MPI.COMM_WORLD)
+    comm = MPI.COMM_WORLD
+    hanging = at_rest(comm)
+    places = np.concatenate(comm.allgather(hanging.places))
+    problem = hung(hanging)
+    bent = np.concatenate(comm.allgather(problem.x.getArray()))
     with sh.assemble(problem) as hessian, sh.eigs(hessian, 6) as modes:
-        frequencies = problem.units.of_eigenvalues(modes.eigenvalues)
-        if MPI.COMM_WORLD.rank == 0:
+        eigenvalues, vectors = modes.to_numpy("root")
+        if comm.rank == 0:
+            frequencies = problem.units.of_eigenvalues(eigenvalues)
             print(sum(hessian.evaluations.values()), "gradients for", problem.n, "dofs")
             print("frequencies in Hz:", frequencies.round(3), "certified:", modes.count.certified)
+            draw(places, bent.reshape(-1, 3), frequencies, vectors.T.reshape(6, -1, 3))

@@ -81,8 +81,8 @@ def network(coordinates, pairs, stiffness=1.0):
 # %%
 # The problem
 # -----------
-# Springs are at rest in the given structure, so the six rigid motions are null vectors, known exactly. They are projected
-# out: what is returned are vibrations.
+# Springs are at rest in the given structure, so the six rigid motions are null vectors, known exactly. They are
+# projected out: what is returned are vibrations.
 
 
 def protein(comm=None, file=ENOLASE, cutoff=6.0, stiffness=1.0):
@@ -107,13 +107,13 @@ def protein(comm=None, file=ENOLASE, cutoff=6.0, stiffness=1.0):
 # %%
 # The softest motions
 # -------------------
-# Some of the lowest modes are of a few loosely held atoms, others of whole domains. What part of the atoms moves tells
-# them apart: exp(-Σ p log p) / n, with p the share of each atom in the squared displacements (Brüschweiler,
-# J. Chem. Phys. 102, 3396 (1995)). The picture shows the mode in which most atoms move.
+# Some of the lowest modes are of a few loosely held atoms, others of whole domains. What part of the atoms
+# moves tells them apart: exp(-Σ p log p) / n, with p the share of each atom in the squared displacements
+# (Brüschweiler, J. Chem. Phys. 102, 3396 (1995)). The picture shows the mode in which most atoms move.
 
 
 def collectivity(mode):
-    """Return the part of the atoms that moves in a mode (atoms, 3): 1 / atoms where it is one, 1 where all do alike."""
+    """Return the part of the atoms that moves in a mode (atoms, 3), 1 where all move equally far."""
     share = np.square(mode).sum(axis=1)
     share = share[share > 0] / share.sum()
     return np.exp(-share @ np.log(share)) / len(mode)
@@ -145,11 +145,13 @@ def draw(frequencies, modes, positions):
 
 
 if __name__ == "__main__":
-    with sh.assemble(protein()) as hessian, sh.eigs(hessian, 10) as modes:
-        found = hessian.objective
-        print(f"{sum(hessian.evaluations.values())} gradients for {found.n} variables")
-        frequencies = found.units.of_eigenvalues(modes.eigenvalues)
-        print("frequencies in cm^-1:", frequencies.round(3))
-        print(f"{modes.count.found} found, {modes.count.inertia} counted, certified: {modes.count.certified}")
-        shapes = [vector.getArray().reshape(-1, 3) for vector in modes.vectors]
-        draw(frequencies, shapes, found.x.reshape(-1, 3))
+    from mpi4py import MPI
+
+    with sh.assemble(protein(MPI.COMM_WORLD)) as hessian, sh.eigs(hessian, 10) as modes:
+        network, (eigenvalues, vectors) = hessian.objective, modes.to_numpy("root")
+        if MPI.COMM_WORLD.rank == 0:
+            frequencies = network.units.of_eigenvalues(eigenvalues)
+            print(f"{sum(hessian.evaluations.values())} gradients for {network.n} variables")
+            print("frequencies in cm^-1:", frequencies.round(3))
+            print(modes.count.found, "found,", modes.count.inertia, "counted, certified:", modes.count.certified)
+            draw(frequencies, vectors.T.reshape(10, -1, 3), network.x.reshape(-1, 3))

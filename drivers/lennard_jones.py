@@ -94,8 +94,8 @@ def objective(positions, forces, name, null_vectors, null_names, comm, skin=0.0)
 # %%
 # A crystal and a cluster
 # -----------------------
-# In a periodic box three translations cost nothing; a cluster that is free in space can also be turned. They are given as
-# null vectors: checked, projected out, and counted.
+# In a periodic box three translations cost nothing; a cluster that is free in space can also be turned. They
+# are given as null vectors: checked, projected out, and counted.
 
 
 def crystal(comm=None, cells=6, spacing=1.56, inner=2.0, outer=2.5):
@@ -126,16 +126,16 @@ def cluster(comm=None, radius=3.0, spacing=1.56, inner=2.0, outer=2.5):
 # %%
 # Phonons
 # -------
-# The crystal of 500 atoms has few enough modes to compute them all. The density of the same matrix, estimated from
-# products with random vectors, is what a crystal of millions of atoms would leave. Where the atoms differ by symmetry
-# alone, eigenvalues come in multiplets: the count shows that none of them was missed.
+# The crystal of 500 atoms has few enough modes to compute them all. The density of the same matrix, estimated
+# from products with random vectors, is what a crystal of millions of atoms would leave. Where the atoms differ
+# by symmetry alone, eigenvalues come in multiplets: the count shows that none of them was missed.
 
 
 def draw(frequencies, found, hessian):
     """Draw all frequencies beside the estimated density, and which entries of the Hessian have which colour."""
     import matplotlib.pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    _, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     _, edges, _ = left.hist(frequencies, bins=40, color="0.8", label=f"all {len(frequencies)} frequencies")
     omega = np.sqrt(np.maximum(found.grid, 0))
     bar = found.n * found.density * 2 * omega * (edges[1] - edges[0])  # dλ = 2 ω dω
@@ -149,7 +149,10 @@ def draw(frequencies, found, hessian):
         block.col[near], block.row[near], c=hessian.coloring.colors[block.col[near]], cmap="turbo", s=6, marker="s"
     )
     right.set(
-        xlabel="variable", ylabel="variable", aspect="equal", title=f"First {atoms} atoms, in {hessian.coloring.count} colours"
+        xlabel="variable",
+        ylabel="variable",
+        aspect="equal",
+        title=f"First {atoms} atoms, in {hessian.coloring.count} colours",
     )
     right.invert_yaxis()
 

@@ -134,8 +134,8 @@ def column(comm=None, cells=10, length=0.1, width=0.024, height=0.02, load=0.9, 
 # %%
 # Buckling
 # --------
-# While the load grows, the lowest eigenvalue falls, all but linearly. Where it becomes negative, near the load of Euler,
-# the straight column is no minimum any more: it buckles, in the shape of the mode.
+# While the load grows, the lowest eigenvalue falls, all but linearly. Where it becomes negative, near the load
+# of Euler, the straight column is no minimum any more: it buckles, in the shape of the mode.
 
 
 def axis_of(host, mode):
@@ -153,7 +153,7 @@ def draw(loads, lowest, places, shape):
     """Draw the lowest eigenvalue over the load, and the shape in which the column buckles."""
     import matplotlib.pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    _, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     zero = np.interp(0.0, lowest[::-1], loads[::-1])
     left.axhline(0, color="0.6", lw=0.8)
     left.plot(loads, lowest, "o-", label="lowest eigenvalue")
@@ -167,11 +167,18 @@ def draw(loads, lowest, places, shape):
 
 
 if __name__ == "__main__":
-    cells, loads, lowest = 5, np.array([0.2, 0.5, 0.8, 1.1, 1.2]), []
+    from mpi4py import MPI
+
+    first = MPI.COMM_WORLD.rank == 0
+    cells, loads, lowest, shapes = 5, np.array([0.2, 0.5, 0.8, 1.1, 1.2]), [], []
     for load in loads:
-        with sh.assemble(column(load=load, cells=cells)) as hessian, sh.eigs(hessian, 1) as modes:
-            gradients, value, mode = sum(hessian.evaluations.values()), modes.eigenvalues[0], modes.vectors[0]
-            lowest.append(value)
-            print(f"load {load}: {gradients} gradients, lowest {value:.0f}, certified: {modes.count.certified}")
-            shape = mode.getArray().copy()
-    draw(loads, lowest, *axis_of(Column(cells, 0.1, 0.024, 0.02, 0.0, **RUBBER), shape))
+        problem = column(MPI.COMM_WORLD, load=load, cells=cells)
+        with sh.assemble(problem) as hessian, sh.eigs(hessian, 1) as modes:
+            eigenvalues, vectors = modes.to_numpy()
+            lowest.append(eigenvalues[0])
+            shapes.append(vectors[:, 0])
+            if first:
+                gradients, sure = sum(hessian.evaluations.values()), modes.count.certified
+                print(f"load {load}: {gradients} gradients, lowest {lowest[-1]:.0f}, certified: {sure}")
+    if first:
+        draw(loads, lowest, *axis_of(Column(cells, 0.1, 0.024, 0.02, 0.0, **RUBBER), shapes[-1]))

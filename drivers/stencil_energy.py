@@ -28,6 +28,10 @@ import numpy as np
 
 import sparsehess as sh
 
+# %%
+# Planes on the ranks
+# -------------------
+
 # Inclusions: where they are in parts of the edge, and by how much they are harder.
 CENTRES = np.array(
     [[0.21, 0.31, 0.13], [0.71, 0.23, 0.37], [0.33, 0.77, 0.63], [0.83, 0.61, 0.17], [0.13, 0.53, 0.87]]
@@ -114,6 +118,11 @@ class Slab:
         )
 
 
+# %%
+# The problem
+# -----------
+
+
 def field(comm=None, side=32, coupled=True):
     """Return the objective of side³ variables; `coupled` tells which of them are, as products alone need not."""
     slab = Slab(MPI.COMM_WORLD if comm is None else comm, side)
@@ -125,3 +134,44 @@ def field(comm=None, side=32, coupled=True):
         typical_x=1.0,
         name=f"φ⁴ field of {side}³ variables",
     )
+
+
+# %%
+# A density without a matrix
+# --------------------------
+# Products with random vectors give the density of all 64,000 eigenvalues at once. The five modes of the
+# inclusions are nothing beside them: on a linear scale nobody would see them.
+
+
+def draw(section, found, highest):
+    """Draw the field in a plane across the walls, and the density with the modes of the inclusions."""
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained", width_ratios=(2, 3))
+    shown = left.imshow(section, cmap="RdBu", vmin=-1, vmax=1)
+    figure.colorbar(shown, ax=left, label="field u")
+    left.set(xlabel="across the walls", ylabel="along them", title="Two domain walls")
+    bars = found.bars(0.9)
+    low = 1e-6
+    right.fill_between(
+        found.grid,
+        np.maximum(found.density - bars, low),
+        np.maximum(found.density + bars, low),
+        alpha=0.3,
+        label="90 %",
+    )
+    right.semilogy(found.grid, np.maximum(found.density, low), label=f"density, {found.products} products")
+    right.plot(highest, np.full(len(highest), 3 * low), "|", color="C3", ms=14, mew=2, label="largest eigenvalues")
+    right.set(xlabel="eigenvalue", ylabel="share of all per unit", title="Spectrum", ylim=(low, None))
+    right.legend(fontsize="small")
+
+
+if __name__ == "__main__":
+    problem = field(side=40, coupled=False)
+    with sh.MatrixFree(problem) as free, sh.eigs(free, 5, which="largest", count="no") as modes:
+        found = sh.density(free, samples=8, steps=100, seed=1)
+        number, error = found.count(-np.inf, 1.0)
+        if MPI.COMM_WORLD.rank == 0:
+            print("largest eigenvalues:", modes.eigenvalues.round(3), "residuals below", modes.residuals.max())
+            print(f"below 1: {number:.0f} ± {error:.0f} of {found.n}")
+            draw(problem.x.getArray().reshape(-1, 40, 40)[0], found, modes.eigenvalues)

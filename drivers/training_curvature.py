@@ -46,6 +46,10 @@ from sparsehess.hosts.torch.model_curvature import hessian
 from sparsehess.hosts.torch.parameters import parameter_slices
 from sparsehess.runtime import on_root
 
+# %%
+# Data and network
+# ----------------
+
 DEGENERACY = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3)  # parts of the largest eigenvalue
 EDGES = np.concatenate([-np.geomspace(1, 1e-3, 16), np.geomspace(1e-3, 1, 16)])
 
@@ -71,6 +75,11 @@ def network(widths):
     for inner, outer in pairwise(widths):
         parts += [torch.nn.Linear(inner, outer), torch.nn.Tanh()]
     return torch.nn.Sequential(*parts[:-1])
+
+
+# %%
+# A training that can be stopped
+# ------------------------------
 
 
 class Training:
@@ -147,6 +156,13 @@ class Training:
 def part_of(arrays, prefix):
     """Return the arrays whose names begin so, by what follows."""
     return {name.removeprefix(prefix): one for name, one in arrays.items() if name.startswith(prefix)}
+
+
+# %%
+# What is measured
+# ----------------
+# Sharpness by Lanczos with its residual, the trace of each layer, and the density of the whole spectrum: a few
+# hundred products with the Hessian of the loss over all samples, which is never assembled.
 
 
 def curvature(training):
@@ -241,6 +257,40 @@ def digits(comm=None, steps=100, widths=(64, 32, 10), samples=None, batch=64, ra
     return curvature(training)
 
 
+# %%
+# A short training
+# ----------------
+# The pictures are those of ``--steps 90 --every 30 --out series.jsonl --plot series.png``.
+
+
+def draw(series, picture):
+    """Draw loss, sharpness and traces along the training, and the density of the spectrum, into a file."""
+    import matplotlib.pyplot as plt
+
+    lines = [json.loads(line) for line in series.read_text().splitlines()]
+    steps = [line["step"] for line in lines]
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
+    left.plot(steps, [line["loss"] for line in lines], "o-", color="0.4", label="loss")
+    left.set(xlabel="step", ylabel="loss", title="Loss and sharpness", ylim=(0, None))
+    twin = left.twinx()
+    twin.plot(steps, [line["sharpness"] for line in lines], "s-", color="C3")
+    twin.set_ylabel("largest eigenvalue", color="C3")
+    twin.set_ylim(0, None)
+    for layer in lines[0]["trace"]:
+        values, errors = np.array([line["trace"][layer] for line in lines]).T
+        middle.errorbar(steps, values, 2 * errors, fmt="o-", capsize=3, label=f"layer {layer}")
+    middle.set(xlabel="step", ylabel="trace", title="Traces of layers, two standard errors", ylim=(0, None))
+    middle.legend()
+    for line in lines[:: max(1, len(lines) // 3)]:
+        edges, share = np.array(line["density"]["edges"]), np.array(line["density"]["share"])
+        right.stairs(np.maximum(share, 1e-5), edges, label=f"step {line['step']}")
+    right.set_xscale("symlog", linthresh=1e-3)
+    right.set(yscale="log", ylim=(1e-4, 1), xticks=(-1, -0.01, 0, 0.01, 1), title="Spectrum")
+    right.set(xlabel="eigenvalue (parts of the largest)", ylabel="share of all eigenvalues")
+    right.legend()
+    figure.savefig(picture)
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description="Curvature along the training of a small network.")
     parser.add_argument("--steps", type=int, default=200, help="of training in all")
@@ -253,9 +303,12 @@ def main(arguments=None):
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--probes", type=int, default=16, help="random vectors for traces")
     parser.add_argument("--lanczos", type=int, default=80, help="steps for the density")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the series into a picture")
     given = parser.parse_args(arguments)
     training = Training(MPI.COMM_WORLD, given.widths, given.samples, given.batch, given.rate, given.seed)
     follow(training, given.steps, given.every, given.out, given.probes, given.lanczos)
+    if given.plot:
+        on_root(MPI.COMM_WORLD, draw, given.out, given.plot)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,26 @@ import logging
 from pathlib import Path
 from typing import Any
 
-OUT = Path(__file__).parents[2] / "build" / "docs"  # what a program writes
-
-WORDS = {"training_curvature.py": ["--steps", "60", "--every", "20", "--out", str(OUT / "series.jsonl")]}
+OUT = Path(__file__).parents[2] / "build" / "docs" / "gallery"  # what programs write
 
 
 def prepare(_: dict[str, Any], program: dict[str, Any]) -> list[str]:
     """Return the words after the name of a program that is going to be run."""
     file = Path(program["src_file"])
-    logging.getLogger("skfem").setLevel(logging.WARNING)  # it speaks of each form otherwise
     program["example_globals"]["__file__"] = str(file)
-    return WORDS.get(file.name, [])
+    logging.getLogger("skfem").setLevel(logging.WARNING)  # it speaks of each form otherwise
+    if file.name != "training_curvature.py":
+        return []
+    OUT.mkdir(parents=True, exist_ok=True)
+    for left in OUT.glob("series.*"):  # it would go on from there
+        left.unlink()
+    return [
+        "--steps",
+        "90",
+        "--every",
+        "30",
+        "--out",
+        str(OUT / "series.jsonl"),
+        "--plot",
+        str(OUT / "series.png"),
+    ]
