@@ -71,8 +71,6 @@ site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("pureli
 # A numpy in ~/.local would stand before the distribution's, and pip would take for there what has no script here.
 echo "import site; site.ENABLE_USER_SITE = False" >"$site/no-packages-of-the-user.pth"
 
-# mpiexec as root, with more ranks than cores, one BLAS thread a rank. Of more ranks than cores Open MPI 5 is told as
-# its launcher wants it; left to its own, it complains that the kernel knows no way from a host to itself.
 # The distribution's, whatever stands before it on PATH (conda's, another environment's) or MPICH's is preferred to it:
 # under another MPI's launcher each process is a world of its own.
 PATH=/usr/bin:/bin:$PATH
@@ -81,14 +79,7 @@ for each in mpiexec mpiexec.openmpi; do
     [ -n "$mpiexec" ] || ! "$each" --version 2>&1 | grep -Eqi 'open.?(mpi|rte)' || mpiexec=$(command -v "$each")
 done
 [ -n "$mpiexec" ] || fail "there is no mpiexec of Open MPI under /usr/bin or on PATH"
-cat >"$venv/bin/mpiexec" <<WRAPPER
-#!/bin/sh
-export OMP_NUM_THREADS=\${OMP_NUM_THREADS:-1} OMPI_MCA_rmaps_base_oversubscribe=\${OMPI_MCA_rmaps_base_oversubscribe:-1}
-export PRTE_MCA_rmaps_default_mapping_policy=\${PRTE_MCA_rmaps_default_mapping_policy:-:oversubscribe}
-export OMPI_MCA_reachable=\${OMPI_MCA_reachable:-weighted}
-[ "\$(id -u)" = 0 ] && export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-exec "$mpiexec" "\$@"
-WRAPPER
+sed "s|@MPIEXEC@|$mpiexec|" "$here/mpiexec.bash" >"$venv/bin/mpiexec"
 chmod +x "$venv/bin/mpiexec"
 
 # --- petsc4py and slepc4py -------------------------------------------------------------

@@ -2,8 +2,12 @@
 
 import json
 import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -271,3 +275,79 @@ print((pages() - before) * 4096)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 2**18 + 2**11 * times
+
+
+def is_ours():
+    """Return whether mpiexec is the one that docker/environment.sh has written."""
+    path = shutil.which("mpiexec")
+    return path is not None and Path(path).read_bytes().startswith(b"#!") and "sed -u" in Path(path).read_text()
+
+
+ours = pytest.mark.skipif(not is_ours(), reason="needs the mpiexec of make env")
+
+
+@ours
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        ("eigs nowhere.npz", 2),
+        ("eigs good.npz --intervall 0 1", 2),
+        ("eigs problems.py:nan", 4),
+        pytest.param("eigs problems.py:last_rank_raises", 2, marks=pytest.mark.thorough),
+        ("eigs problems.py:collective", 2),  # which ends by MPI_Abort
+    ],
+)
+def test_the_launcher_adds_nothing_to_what_was_said(problems, command, status):
+    code, out, err, _ = run(problems, command, 3)
+    assert (code, out) == (status, "")
+    assert err.startswith("sparsehess: ") and len(err.strip().splitlines()) == 1, err
+
+
+@ours
+def test_the_launcher_speaks_where_nobody_has(problems, tmp_path):
+    """Of a rank that was killed, of a program that is not there, and of other programs."""
+    for words, says in (
+        (["sh", "-c", "kill -9 $$", "sparsehess"], r"non-zero exit code|signal 9"),
+        (["no-such-program", "sparsehess"], "unable to find the specified executable"),
+        (["sh", "-c", "echo sparsehess: no >&2; exit 3"], r"non-zero"),
+    ):
+        done = subprocess.run(
+            ["mpiexec", "-n", "2", *words], capture_output=True, text=True, env=dict(os.environ), check=False
+        )
+        assert done.returncode and re.search(says, done.stderr), (words, done.stderr)
+
+
+@ours
+def test_lines_of_dashes_of_the_program_itself_stay(tmp_path):
+    program = tmp_path / "sparsehess"
+    rule = "-" * 74
+    told = ["sparsehess: said", rule, "a table", rule, "between", rule, "", rule, "the end"]
+    body = "\n".join(f"echo '{line}' >&2" for line in told)
+    program.write_text(f"#!/bin/sh\n{body}\n")
+    program.chmod(0o755)
+    words = ["mpiexec", "-n", "1", str(program)]
+    done = subprocess.run(words, capture_output=True, text=True, env=dict(os.environ), check=True)
+    assert done.stderr.splitlines() == told
+
+
+@ours
+def test_signals_reach_the_launcher_and_its_status_comes_back(tmp_path):
+    """To the launcher alone, as a scheduler sends them, and to all of its group, as a terminal does."""
+    program = tmp_path / "sparsehess"
+    program.write_text(
+        "#!/bin/sh\ntrap 'echo sparsehess: saved >&2; exit 75' USR1 TERM INT\necho begun\nsleep 60 & wait\n"
+    )
+    program.chmod(0o755)
+    for number, whole_group in ((signal.SIGUSR1, False), (signal.SIGTERM, False), (signal.SIGINT, True)):
+        with subprocess.Popen(
+            ["mpiexec", "-n", "1", str(program)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=dict(os.environ),
+            start_new_session=True,
+        ) as child:
+            assert child.stdout.readline() == "begun\n"
+            (os.killpg if whole_group else os.kill)(child.pid, number)
+            _, err = child.communicate(timeout=30)
+        assert child.returncode != 0 and "sparsehess: saved" in err, (number, child.returncode, err)
