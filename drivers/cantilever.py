@@ -20,6 +20,7 @@ from skfem.helpers import ddot, dot, eye, sym_grad, trace
 
 import sparsehess as sh
 from sparsehess.derivatives.units import Units
+from sparsehess.hosts.skfem import surface
 
 # %%
 # Matrices
@@ -75,15 +76,16 @@ def theory(length=1.0, height=0.04, width=0.06, young=210e9, density=7850.0):
     return np.sort(frequencies)
 
 
-def cantilever(comm=None, cells=20, **sizes):
+def cantilever(comm=None, young=210e9, poisson=0.3, density=7850.0, **sizes):
     """Return the beam as a problem: gradient K u at rest, mass M, eigenvalues (2πf)²."""
-    K, M = matrices(cells=cells, **sizes)
+    K, M = matrices(young, poisson, density, **sizes)
     return sh.Objective(
         x=np.zeros(K.shape[0]),
         gradient=lambda u: K @ u,
         pattern=sh.Pattern.from_scipy(K, comm=comm, source="finite elements"),
         mass=M,
         units=Units.of("J", "m", "kg", "Hz"),
+        geometry=surface(*discretised(**sizes)),
         name=f"steel cantilever ({K.shape[0]} dofs)",
         comm=comm,
     )

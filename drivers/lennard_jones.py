@@ -86,6 +86,7 @@ def objective(positions, forces, name, null_vectors, null_names, comm, skin=0.0)
         null_vectors=null_vectors,
         null_names=null_names,
         typical_x=1.0,
+        geometry=sh.Geometry(positions),
         name=name,
         comm=comm,
     )

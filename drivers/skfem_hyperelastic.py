@@ -24,6 +24,7 @@ from skfem.helpers import ddot, det, dot, grad, identity, inv, transpose
 
 import sparsehess as sh
 from sparsehess.derivatives.units import Units
+from sparsehess.hosts.skfem import surface
 
 # %%
 # Energy and residual
@@ -125,6 +126,7 @@ def column(comm=None, cells=10, length=0.1, width=0.024, height=0.02, load=0.9, 
         mass=host.mass,
         typical_x=length / cells,
         units=Units.of("J", "m", "kg", "Hz"),
+        geometry=surface(host.basis, host.free),
         name=f"rubber column under {load:g} of Euler's load ({n} free dofs)",
         comm=comm,
     )

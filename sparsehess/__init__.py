@@ -11,6 +11,7 @@ _HOME = {
     "from_jax": "sparsehess.hosts.jax.objective",
     "from_torch": "sparsehess.hosts.torch.objective",
     "Units": "sparsehess.derivatives.units",
+    "Geometry": "sparsehess.derivatives.geometry",
     "Elements": "sparsehess.derivatives.elements",
     "from_atoms": "sparsehess.hosts.ase.objective",
     "from_casadi": "sparsehess.hosts.casadi",

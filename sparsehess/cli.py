@@ -63,6 +63,7 @@ def main(argv: list[str] | None = None) -> None:
             theirs = first + theirs
         arguments = line.parse(ours)
         options, rest, names = split_petsc(theirs)
+        arguments.words += ["--", *theirs] if theirs else []
     except Help as help_text:
         _print_help(str(help_text))
         sys.exit(errors.DONE)

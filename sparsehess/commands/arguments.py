@@ -324,7 +324,7 @@ class CommandLine:
         return parser
 
     def parse(self, words: list[str]) -> argparse.Namespace:
-        """Return the parsed arguments of a command.
+        """Return the parsed arguments of a command, and the words themselves as `words`.
 
         Not collective.
 
@@ -336,9 +336,11 @@ class CommandLine:
             They ask for help.
         """
         # A blank before negative numbers: argparse takes -inf and -1e-3 for flags otherwise.
-        words = [f" {word}" if word.startswith("-") and is_number(word) else word for word in words]
-        refuse_unknown_flags(words, self.parser, self.parsers)
-        return self.parser.parse_args(words)
+        blanked = [f" {word}" if word.startswith("-") and is_number(word) else word for word in words]
+        refuse_unknown_flags(blanked, self.parser, self.parsers)
+        parsed = self.parser.parse_args(blanked)
+        parsed.words = list(words)
+        return parsed
 
     def run(
         self,

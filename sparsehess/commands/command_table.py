@@ -22,6 +22,7 @@ from sparsehess.commands.flag_groups import (
     INPUT_FLAGS,
     MASS_FLAG,
     OUT_FLAG,
+    REPORT_FLAG,
     SAMPLE_FLAGS,
     SEED_FLAG,
     SETTINGS_FLAG,
@@ -106,6 +107,7 @@ _EIGS = (
         "output",
         OUT_FLAG,
         Flag("--plot", metavar="FILE.png", help="draw spectrum and pattern"),
+        REPORT_FLAG,
         *ANSWER_FLAGS,
     ),
 )
@@ -265,6 +267,7 @@ ANALYSES = (
                 "output",
                 OUT_FLAG,
                 Flag("--plot", metavar="FILE.png", help="draw density and cumulative count"),
+                REPORT_FLAG,
                 *ANSWER_FLAGS,
             ),
         ),
@@ -395,6 +398,7 @@ ANALYSES = (
             Group(
                 "output",
                 Flag("-o", "--out", metavar="FILE", required=True, help=".mtx, .npz, .petsc or .h5"),
+                REPORT_FLAG,
                 *ANSWER_FLAGS,
             ),
         ),
@@ -437,6 +441,7 @@ ANALYSES = (
                 "output",
                 OUT_FLAG,
                 Flag("--plot", metavar="FILE.png", help="draw the coloured matrix"),
+                REPORT_FLAG,
                 *ANSWER_FLAGS,
             ),
         ),
@@ -450,6 +455,30 @@ ANALYSES = (
                 "one order of the variables, with a picture",
                 "sparsehess color K.mtx --order smallest-last --plot colors.png",
             ),
+        ),
+    ),
+    Command(
+        "report",
+        "a page of a stored result that shows it to others: spectrum, certificate, modes that move",
+        SPECTRA,
+        "sparsehess.commands.report:run_report",
+        (
+            Group(
+                "input",
+                Flag("result", metavar="RESULT", help="what -o of eigs, density or color has written"),
+            ),
+            Group(
+                "output",
+                Flag("-o", "--out", metavar="FILE.html", required=True, help="the page; it needs no other file"),
+                *ANSWER_FLAGS,
+            ),
+        ),
+        (
+            Example(
+                "eigenpairs, their certificate, and modes that move", "sparsehess report modes.h5 -o modes.html"
+            ),
+            Example("a density of states", "sparsehess report density.npz -o density.html"),
+            Example("a colouring", "sparsehess report colors.npz -o colors.html"),
         ),
     ),
     Command(

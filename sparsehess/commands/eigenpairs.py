@@ -15,8 +15,10 @@ from sparsehess import errors, runtime
 from sparsehess.commands import flag_groups
 from sparsehess.commands.input_facts import input_differences, input_facts, rounding_facts
 from sparsehess.commands.inputs import drop_entries, open_input, open_known_vectors
-from sparsehess.commands.output import SCHEMA, answer, process_facts, refuse_solver_options
-from sparsehess.commands.reports import plots
+from sparsehess.commands.output import SCHEMA, answer, process_facts, refuse_solver_options, run_facts
+from sparsehess.commands.reports import page, plots
+from sparsehess.commands.reports.pictures import pattern_picture
+from sparsehess.commands.reports.records import gather_record
 from sparsehess.commands.reports.stored_results import read_result
 from sparsehess.commands.reports.tables import notes_told, reading_notes
 from sparsehess.commands.summaries import (
@@ -53,6 +55,7 @@ def run_eigs(call: Call) -> int:
     _refuse_idle(arguments)
     writers.check_writable(arguments.out, writers.RESULTS, comm)
     writers.check_writable(arguments.plot, plots.SUFFIXES, comm)
+    writers.check_writable(arguments.report, page.SUFFIXES, comm)
     spec = SolveSpec(
         k=arguments.k,
         which=arguments.which,
@@ -88,21 +91,34 @@ def run_eigs(call: Call) -> int:
         spectrum = solve(problem, spec, progress, call.checkpoint)
         progress.finish()
         timings = {**given.timings, **spectrum.timings, "total": time.perf_counter() - began}
-        facts = eigs_facts(given, spec, spectrum, problem, timings)
+        facts = eigs_facts(given, spec, spectrum, problem, timings) | run_facts(call, given.title)
         facts["thinned"] = None if left is None else left.facts
-        if arguments.out is not None:
-            arrays = {"eigenvalues": spectrum.eigenvalues, "residuals": spectrum.residuals}
-            writers.write_results(arguments.out, facts, arrays, spectrum.vectors, comm)
-        drawn = None if arguments.plot is None else given.pattern
-        picture = None if drawn is None else plots.pattern_picture(drawn)
+        facts["null_names"] = list(known.names)
+        error = shortfall(spectrum)
+        facts["shortfall"] = None if error is None else str(error)
         lines = eigs_lines(given, facts, spec, spectrum, problem, known.names) + notes_told(given.origins)
         if left is not None:
             lines += f"\n{sparsified_line(left)}"
-        draw = arguments.plot and partial(
-            plots.plot_spectrum, arguments.plot, spectrum, problem.units, picture, given.n, given.name
+        record = gather_record(
+            call,
+            facts,
+            lines,
+            pattern=given.pattern,
+            coloring=given.coloring,
+            given=given,
+            vectors=spectrum.vectors,
         )
-        answer(call, facts, lines, draw)
-        error = shortfall(spectrum)
+        if arguments.out is not None:
+            arrays = {"eigenvalues": spectrum.eigenvalues, "residuals": spectrum.residuals, **record.kept_arrays()}
+            writers.write_results(arguments.out, record.kept_facts(), arrays, spectrum.vectors, comm)
+        picture = None
+        if arguments.plot is not None and given.pattern is not None:
+            picture = pattern_picture(given.pattern)
+        draw = arguments.plot and partial(
+            plots.plot_spectrum, arguments.plot, spectrum, problem.units, picture, given.n, given.title
+        )
+        tell = arguments.report and partial(page.write_page, arguments.report, record)
+        answer(call, facts, lines, draw, tell)
         if given.stored is not None and left is None and error is None:
             given.resources.keep_vectors(given.stored, spec, spectrum)
         spectrum.close()

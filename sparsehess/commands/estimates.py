@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sparsehess import errors, runtime
+from sparsehess import errors
 from sparsehess.commands import flag_groups
 from sparsehess.commands.inputs import Input, open_input, open_known_vectors
-from sparsehess.commands.output import SCHEMA, answer, process_facts, refuse_solver_options
-from sparsehess.commands.reports import plots
+from sparsehess.commands.output import SCHEMA, answer, process_facts, refuse_solver_options, run_facts
+from sparsehess.commands.reports import page, plots
+from sparsehess.commands.reports.records import gather_record
 from sparsehess.commands.reports.tables import notes_told, reading_notes
 from sparsehess.commands.summaries import density_lines, derivative_facts, hessian_lines, rank_lines, trace_lines
 from sparsehess.eigen.certificates.numerical_rank import rank
@@ -75,16 +77,19 @@ def _completed(call: Call, given: Input, facts: dict[str, Any], began: float) ->
         "notes": reading_notes(given.origins),
         "timings": {**given.timings, "total": time.perf_counter() - began},
         **process_facts(call.comm),
-        "versions": runtime.versions(),
+        **run_facts(call, given.title),
     }
 
 
-def _answer(
-    call: Call, given: Input, facts: dict[str, Any], lines: str, draw: Callable[[], None] | None = None
-) -> None:
-    """Answer a task of complete facts. Collective."""
+def _told(given: Input, facts: dict[str, Any], lines: str) -> str:
+    """Return the lines of a task with those of its input. Not collective."""
     taken = "" if given.hessian is None else hessian_lines(given.hessian, facts) + "\n"
-    answer(call, facts, taken + lines + notes_told(given.origins), draw)
+    return taken + lines + notes_told(given.origins)
+
+
+def _answer(call: Call, given: Input, facts: dict[str, Any], lines: str) -> None:
+    """Answer a task of complete facts. Collective."""
+    answer(call, facts, _told(given, facts, lines))
 
 
 def run_density(call: Call) -> int:
@@ -93,6 +98,7 @@ def run_density(call: Call) -> int:
     arguments, comm = call.arguments, call.comm
     writers.check_writable(arguments.out, writers.RESULTS, comm)
     writers.check_writable(arguments.plot, plots.SUFFIXES, comm)
+    writers.check_writable(arguments.report, page.SUFFIXES, comm)
     if arguments.method == "dense":
         flag_groups.refuse_flags(arguments, flag_groups.SAMPLES, "--method dense takes no samples")
     with _problem(call) as (given, problem):
@@ -129,10 +135,14 @@ def run_density(call: Call) -> int:
             "products": found.products,
         }
         facts = _completed(call, given, facts, began)
+        lines = _told(given, facts, density_lines(found))
+        record = gather_record(call, facts, lines, pattern=given.pattern, coloring=given.coloring)
         if arguments.out is not None:
-            writers.write_results(arguments.out, facts, arrays, outliers.vectors if outliers else [], comm)
-        draw = arguments.plot and (lambda: plots.plot_density(arguments.plot, found, given.name))
-        _answer(call, given, facts, density_lines(found), draw)
+            vectors = outliers.vectors if outliers else []
+            writers.write_results(arguments.out, record.kept_facts(), arrays | record.kept_arrays(), vectors, comm)
+        draw = arguments.plot and partial(plots.plot_density, arguments.plot, found, given.title)
+        tell = arguments.report and partial(page.write_page, arguments.report, record)
+        answer(call, facts, lines, draw, tell)
         if outliers is not None:
             outliers.close()
     comm.Barrier()

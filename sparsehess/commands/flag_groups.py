@@ -17,6 +17,8 @@ ANSWER_FLAGS = (
 
 OUT_FLAG = Flag("-o", "--out", metavar="FILE", help="write the result")
 
+REPORT_FLAG = Flag("--report", metavar="FILE.html", help="write a page that shows it to others, in one file")
+
 SEED_FLAG = Flag("--seed", type=int, metavar="N", default=0, help="of random vectors (default 0)")
 
 COLORING_FLAGS = (
@@ -161,7 +163,7 @@ CHECKPOINT = flag_defaults(*CHECKPOINT_FLAGS)
 SEARCH = {name: COLORING[name] for name in ("order", "rule", "budget")}
 TEMPLATES = {"budget": COLORING["budget"], "lattice": None}
 WHICH = {"which": "smallest"}
-ANSWERS = {"out": None, "plot": None}
+ANSWERS = {"out": None, "plot": None, "report": None}
 POSITIONS = {"coordinates": None}
 SAMPLES = {"samples": None, "steps": None}
 

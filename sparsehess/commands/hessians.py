@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import time
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparsehess import errors, runtime
+from sparsehess import errors
 from sparsehess.coloring import save, verify_coloring
 from sparsehess.commands import problem_files
 from sparsehess.commands.differentiation import assemble_problem, color_pattern
 from sparsehess.commands.inputs import drop_entries
-from sparsehess.commands.output import SCHEMA, answer, process_facts, refuse_solver_options
-from sparsehess.commands.reports import plots
+from sparsehess.commands.output import SCHEMA, answer, process_facts, refuse_solver_options, run_facts
+from sparsehess.commands.reports import page, plots
+from sparsehess.commands.reports.pictures import colored_picture
+from sparsehess.commands.reports.records import gather_record
 from sparsehess.commands.summaries import (
     color_lines,
     coloring_facts,
@@ -35,6 +38,7 @@ def run_assemble(call: Call) -> int:
     arguments, comm = call.arguments, call.comm
     refuse_solver_options(call.options)
     writers.check_writable(arguments.out, writers.MATRICES, comm)
+    writers.check_writable(arguments.report, page.SUFFIXES, comm)
     if not problem_files.is_problem(arguments.input):
         raise InputError(f"{arguments.input}: assemble needs a problem, file.py:name or package.module:name")
     with assemble_problem(call) as hessian, drop_entries(arguments, hessian) as left:
@@ -50,12 +54,15 @@ def run_assemble(call: Call) -> int:
             "thinned": None if left is None else left.facts,
             "timings": {**hessian.timings, "total": time.perf_counter() - began},
             **process_facts(comm),
-            "versions": runtime.versions(),
+            **run_facts(call, hessian.objective.name),
         }
         lines = [hessian_lines(hessian, facts), f"written      {arguments.out}"]
         if left is not None:
             lines.insert(1, sparsified_line(left))
-        answer(call, facts, "\n".join(lines))
+        told = "\n".join(lines)
+        record = gather_record(call, facts, told, pattern=hessian.pattern, coloring=hessian.coloring)
+        tell = arguments.report and partial(page.write_page, arguments.report, record)
+        answer(call, facts, told, tell)
         hessian.pattern.free()
     return errors.DONE
 
@@ -65,9 +72,13 @@ def run_color(call: Call) -> int:
     arguments, comm = call.arguments, call.comm
     refuse_solver_options(call.options)
     writers.check_writable(arguments.out, writers.RESULTS, comm)
-    writers.check_writable(arguments.plot, (), comm)
+    writers.check_writable(arguments.plot, plots.SUFFIXES, comm)
+    writers.check_writable(arguments.report, page.SUFFIXES, comm)
+    began = time.perf_counter()
     pattern = matrix_files.read_pattern(arguments.input, comm, block=arguments.blocks, diagonal=arguments.diagonal)
+    read = time.perf_counter()
     coloring = color_pattern(call, pattern)
+    made = time.perf_counter()
     broken = verify_coloring(pattern, coloring)
     facts = {
         "schema": SCHEMA,
@@ -79,16 +90,20 @@ def run_color(call: Call) -> int:
         "amplification": plan(pattern, coloring).amplification if broken is None else None,
         "attempts": [dataclasses.asdict(attempt) for attempt in coloring.attempts],
         "traffic": dataclasses.asdict(coloring.traffic),
+        "timings": {"pattern": read - began, "coloring": made - read, "total": time.perf_counter() - began},
         **process_facts(comm),
-        "versions": runtime.versions(),
+        **run_facts(call, Path(arguments.input).name),
     }
-    if arguments.out is not None:
-        save(arguments.out, pattern, coloring, facts)
-    picture = plots.colored_picture(pattern, coloring) if arguments.plot is not None else None
+    picture = colored_picture(pattern, coloring) if arguments.plot is not None else None
     draw = arguments.plot and partial(
-        plots.plot_coloring, arguments.plot, picture, pattern.n, coloring, arguments.input
+        plots.plot_coloring, arguments.plot, picture, pattern.n, coloring, Path(arguments.input).name
     )
-    answer(call, facts, color_lines(facts, broken, arguments.verbose), draw)
+    lines = color_lines(facts, broken, arguments.verbose)
+    record = gather_record(call, facts, lines, pattern=pattern, coloring=coloring)
+    if arguments.out is not None:
+        save(arguments.out, pattern, coloring, record.kept_facts())
+    tell = arguments.report and partial(page.write_page, arguments.report, record)
+    answer(call, facts, lines, draw, tell)
     pattern.free()
     if broken is not None:
         raise CheckError(f"the colouring breaks its definition at entry {broken}")

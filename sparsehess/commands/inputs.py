@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import argparse
     import os
 
+    from sparsehess.coloring import Coloring
     from sparsehess.commands.call import Call
     from sparsehess.commands.resources import Resources
     from sparsehess.pattern import Pattern
@@ -89,6 +91,16 @@ class Input:
     def nnz(self) -> int | None:
         """Entries of the matrix, None where it is not assembled."""
         return None if self.pattern is None else self.pattern.nnz
+
+    @property
+    def title(self) -> str:
+        """Name of the problem, or of the file without its folder."""
+        return Path(self.name).name if self.hessian is None else self.name
+
+    @property
+    def coloring(self) -> Coloring | None:
+        """The colouring that the matrix was taken with, None where there is none."""
+        return self.hessian.coloring if isinstance(self.hessian, Hessian) else None
 
     @property
     def origins(self) -> list[Origin]:

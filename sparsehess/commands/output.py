@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from sparsehess.commands.call import Call
 
 
-def answer(call: Call, facts: dict[str, Any], lines: str, draw: Callable[[], None] | None = None) -> None:
+def answer(call: Call, facts: dict[str, Any], lines: str, *draw: Callable[[], None] | None) -> None:
     """Print the lines and write the facts, as far as the arguments ask for it.
 
     Collective; the first rank does it.
@@ -26,12 +27,13 @@ def answer(call: Call, facts: dict[str, Any], lines: str, draw: Callable[[], Non
     Parameters
     ----------
     draw
-        Called first, to write a picture.
+        Called first, each to write a picture or a page; None for nothing.
     """
     with agreement(call.comm):
         if call.comm.rank == 0:
-            if draw is not None:
-                draw()
+            for one in draw:
+                if one is not None:
+                    one()
             print_answer(call.arguments, facts, lines)
 
 
@@ -41,6 +43,21 @@ def print_answer(arguments: argparse.Namespace, facts: dict[str, Any], lines: st
         print(lines)
     if arguments.json is not None:
         write_json(arguments.json, facts)
+
+
+def run_facts(call: Call, name: str) -> dict[str, Any]:
+    """Return what was run, when, and with which versions. Not collective.
+
+    Parameters
+    ----------
+    name
+        Of the problem, or of the file.
+    """
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {
+        "run": {"command": list(call.arguments.words), "name": name, "seed": call.arguments.seed, "date": now},
+        "versions": runtime.versions(),
+    }
 
 
 def process_facts(comm: MPI.Comm) -> dict[str, Any]:

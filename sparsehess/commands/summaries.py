@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparsehess import runtime
 from sparsehess.coloring import Coloring, verify_coloring
 from sparsehess.commands.input_facts import digits_lines, input_facts, rounding_facts
 from sparsehess.commands.inputs import Input
@@ -195,12 +194,12 @@ def eigs_facts(
         "n": given.n,
         "nnz": given.nnz,
         **spectrum.facts(),
+        "tol": spec.tol,
         "held": problem.scales.empty.tolist(),
         **(nothing if derived is None else derivative_facts(derived)),
         "timings": timings,
         **process_facts(comm),
         "backend": spec.backend,
-        "versions": runtime.versions(),
         "deflated": len(problem.null),
         "projected": None if spectrum.projection is None else projection_facts(spectrum, units),
         "inputs": input_facts(given, problem),

@@ -18,6 +18,7 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.derivatives.elements import Elements, pattern_of_elements, total_gradient
+from sparsehess.derivatives.geometry import Geometry
 from sparsehess.derivatives.units import Units
 from sparsehess.errors import EvaluationError, InputError
 from sparsehess.pattern import Following, Layout, Pattern
@@ -79,6 +80,8 @@ class Objective(ShortRepr):
         changes by its own size, in the units of x. Default: see `user_functions.typical_length`.
     units
         Optional, what an eigenvalue means: `Units.of("eV", "angstrom", "amu")` and others.
+    geometry
+        Optional, where the variables are: a `Geometry`, with which reports draw modes.
     name
         For reports.
     comm
@@ -129,6 +132,7 @@ class Objective(ShortRepr):
     near_null: Any = None
     typical_x: float | np.ndarray | None = None
     units: Units | None = None
+    geometry: Geometry | None = None
     name: str = "objective"
     comm: MPI.Comm = field(default_factory=lambda: MPI.COMM_SELF, repr=False)
     group: Objective | None = field(default=None, repr=False)
@@ -183,6 +187,12 @@ class Objective(ShortRepr):
             raise InputError(
                 f"pattern must be a Pattern, not {type(self.pattern).__name__}: make one, by Pattern.from_scipy "
                 "for example, or let assemble detect it"
+            )
+        if not isinstance(self.geometry, Geometry | None):
+            raise InputError(f"geometry must be a Geometry, not {type(self.geometry).__name__}")
+        if self.geometry is not None and self.geometry.variables.max(initial=-1) >= self.n:
+            raise InputError(
+                f"the geometry names variable {self.geometry.variables.max()}, and there are {self.n} of them"
             )
         if self.pattern is not None and self.pattern.n != self.n:
             raise InputError(f"the pattern has {self.pattern.n} variables, x has {self.n}")
@@ -339,7 +349,8 @@ class Objective(ShortRepr):
                 rows = np.repeat(np.arange(own.layout.start, own.layout.stop), np.diff(own.indptr))
                 columns = own.indices.astype(np.int64)
             pattern = Pattern.from_pairs(rows, columns, own.n, comm=comm, source=own.source)
-        return replace(inner, comm=comm, group=inner, pattern=pattern)
+        geometry = None if number else inner.geometry
+        return replace(inner, comm=comm, group=inner, pattern=pattern, geometry=geometry)
 
     @cached_property
     def limits(self) -> tuple[np.ndarray, np.ndarray]:

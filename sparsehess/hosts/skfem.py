@@ -23,6 +23,7 @@ from mpi4py import MPI
 
 import numpy as np
 
+from sparsehess.derivatives.geometry import Geometry, in_turn
 from sparsehess.eigen.certificates.certificate import Certificate, certify
 from sparsehess.eigen.solvers import eigs
 from sparsehess.errors import InputError
@@ -31,6 +32,7 @@ from sparsehess.runtime import agreement, communicator
 
 if TYPE_CHECKING:
     from scipy.sparse import spmatrix
+    from skfem import Basis
 
 
 class EigenSolver:
@@ -83,6 +85,44 @@ class EigenSolver:
             for row, vector in zip(own, spectrum.vectors, strict=True):
                 row[:] = vector.getArray(readonly=True)
             return spectrum.eigenvalues, np.concatenate(self._comm.allgather(own.T))
+
+
+def surface(basis: Basis, free: np.ndarray | None = None) -> Geometry:
+    """Return the vertices of a mesh and the faces of its surface, for the `geometry` of an objective.
+
+    Not collective.
+
+    Parameters
+    ----------
+    basis
+        `skfem.Basis` of elements with one value, or one vector, at each vertex. Cells of a plane mesh are faces.
+    free
+        (n,) the dofs that are variables, in their order; default all.
+
+    Raises
+    ------
+    InputError
+        Elements of another kind.
+
+    Examples
+    --------
+    >>> import skfem
+    >>> from sparsehess.hosts.skfem import surface
+    >>> basis = skfem.Basis(skfem.MeshTri.init_symmetric(), skfem.ElementTriP2())
+    >>> surface(basis, basis.complement_dofs(basis.get_dofs()))
+    <Geometry: 5 nodes in 2 dimensions, 4 faces>
+    """
+    mesh, dofs = basis.mesh, basis.nodal_dofs
+    dims, each = mesh.dim(), len(dofs)
+    if each not in (1, dims) or (each == 1 and dims == 3):
+        raise InputError(f"{each} dofs at each vertex in {dims} dimensions are no motion that can be drawn")
+    number = np.arange(basis.N) if free is None else np.full(basis.N, -1)
+    if free is not None:
+        number[free] = np.arange(len(free))
+    positions = mesh.p[:, : dofs.shape[1]].T
+    edges = mesh.t[:2].T if dims == 1 else None
+    faces = [] if dims == 1 else [mesh.t.T if dims == 2 else mesh.facets[:, mesh.boundary_facets()].T]
+    return Geometry(positions, number[dofs].T, faces=[in_turn(positions, one) for one in faces], edges=edges)
 
 
 def solver_eigen(k: int | None = None, *, comm: MPI.Comm | None = None, **how: Any) -> EigenSolver:

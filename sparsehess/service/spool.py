@@ -42,7 +42,7 @@ log = logging.getLogger("sparsehess")
 STATES = ("queued", "running", "done", "failed")
 
 # Arguments that name what a command writes.
-OUTPUTS = ("out", "plot", "direction", "checkpoint")
+OUTPUTS = ("out", "plot", "report", "direction", "checkpoint")
 
 # Runs of a job at a stretch that the service did not outlive, that nothing explains and that saved nothing more;
 # then it is taken for the cause. So it is after many that did.

@@ -75,6 +75,7 @@ CASES = [
         0,
         lambda found: found["count"]["certified"] and found["nnz"] == 56 * 5 - 30,
     ),
+    ("report good.h5 -o good.html", 0, lambda found: found["of"] == "eigs" and len(found["lacks"]) == 1),
     ("eigs good.npz --interval -inf 1.2 -o good.npz.h5", 0, lambda found: found["interval"][0] is None),
     ("eigs good.npz --target 3 -k 2 --count no", 0, lambda found: found["count"] is None),
     ("eigs good.npz --which magnitude -k 2", 0, lambda found: found["which"] == "magnitude"),

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from sparsehess.derivatives.units import Units
     from sparsehess.eigen.problem.spectrum import Count, Spectrum
     from sparsehess.storage.matrix_files import Origin
@@ -34,22 +36,46 @@ def format_table(heads: list[str], rows: list[list[str]]) -> str:
 def spectrum_table(spectrum: Spectrum, units: Units | None) -> str:
     """Return the eigenpairs as a table, with their error bars; zero modes and imaginary frequencies are named."""
     values, errors = spectrum.eigenvalues, spectrum.errors
-    bar = [] if errors is None else ["±"]
-    heads = ["mode", "eigenvalue", *bar, *([units.frequency, *bar] if units else []), "backward error", ""]
-    rows = []
-    frequencies = units.of_eigenvalues(values) if units else values
+    frequencies = None if units is None else units.of_eigenvalues(values)
     spread = None if units is None or errors is None else units.of_errors(values, errors)
-    for i, (value, zero) in enumerate(zip(values, spectrum.zero, strict=True)):
+    unit = "" if units is None else units.frequency
+    return format_table(
+        *eigenpair_rows(values, errors, spectrum.residuals, spectrum.zero, unit, frequencies, spread)
+    )
+
+
+def eigenpair_rows(
+    values: Sequence[float] | np.ndarray,
+    errors: Sequence[float] | np.ndarray | None,
+    residuals: Sequence[float] | np.ndarray,
+    zeros: Sequence[bool] | np.ndarray,
+    unit: str,
+    frequencies: Sequence[float] | np.ndarray | None,
+    spread: Sequence[float] | np.ndarray | None,
+) -> tuple[list[str], list[list[str]]]:
+    """Return heads and rows of a table of eigenpairs. Not collective.
+
+    Parameters
+    ----------
+    errors, spread
+        Error bars of eigenvalues and frequencies, None for none.
+    unit, frequencies
+        Of an eigenvalue as a frequency, negative where it is imaginary; None for none.
+    """
+    bar = [] if errors is None else ["±"]
+    heads = ["mode", "eigenvalue", *bar, *([unit, *bar] if frequencies is not None else []), "backward error", ""]
+    rows = []
+    for i, (value, zero) in enumerate(zip(values, zeros, strict=True)):
         note = "zero" if zero else "negative curvature" if value < 0 else ""
         row = [str(i + 1), f"{value:.10g}"]
         if errors is not None:
             row.append(f"{errors[i]:.1e}")
-        if units:
+        if frequencies is not None:
             row.append(f"{abs(frequencies[i]):.4f}" + ("i" if frequencies[i] < 0 and not zero else ""))
         if spread is not None:
             row.append(f"{spread[i]:.2g}")
-        rows.append([*row, f"{spectrum.residuals[i]:.1e}", note])
-    return format_table(heads, rows)
+        rows.append([*row, f"{residuals[i]:.1e}", note])
+    return heads, rows
 
 
 def reading_notes(origins: Sequence[Origin]) -> list[str]:

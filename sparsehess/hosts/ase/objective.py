@@ -10,6 +10,7 @@ from mpi4py import MPI
 import numpy as np
 import scipy.sparse
 
+from sparsehess.derivatives.geometry import Geometry
 from sparsehess.derivatives.objective import Objective
 from sparsehess.derivatives.units import Units
 from sparsehess.errors import EvaluationError, InputError
@@ -157,6 +158,7 @@ def describe(
         "mass": np.repeat(atoms.get_masses(), 3)[host.free],
         "name": f"{atoms.get_chemical_formula()} by {type(atoms.calc).__name__}, forces up to "
         f"{state.force_max:.2g} eV/Å are left (rms {state.force_rms:.2g})",
+        "geometry": _geometry(atoms, host.free),
     }
     if project and "null_vectors" not in more:
         defaults["projected"] = lambda x: host.rigid(x)[:2]
@@ -317,6 +319,12 @@ def free_coordinates(atoms: Atoms) -> np.ndarray:
             )
         constraint.adjust_forces(atoms, pushed)
     return pushed.ravel() != 0
+
+
+def _geometry(atoms: Atoms, free: np.ndarray) -> Geometry:
+    """Return the atoms as nodes that the free coordinates move."""
+    variables = np.where(free, np.cumsum(free) - 1, -1).reshape(-1, 3)
+    return Geometry(atoms.get_positions(), variables, atoms.get_chemical_symbols())
 
 
 def _extent(atoms: Atoms, cutoff: float | None, reach: str | int | None) -> tuple[float, int]:
