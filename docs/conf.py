@@ -27,6 +27,7 @@ extensions = [
 exclude_patterns = ["_extensions", "_templates"]
 templates_path = ["_templates"]
 nitpicky = True
+suppress_warnings = ["myst.domains"]  # that of sphinxarg answers no link of myst
 default_role = "name"
 smartquotes = False
 
@@ -48,6 +49,7 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "show_signature": False,
     "write_computation_times": False,
+    "min_reported_time": 1e9,
 }
 
 # --- HTML ------------------------------------------------------------------------------
