@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _PAGE, _MARK = "reference/json", "<!-- answers -->"
 
-_FILES = ("stored_coloring", "outcome", "progress", "service", "group")  # small files: colourings, and a spool's
+_FILES = ("stored_coloring", "batch_job", "outcome", "progress", "service", "group")  # small files: colourings, and a spool's
 
 
 def tables() -> str:

@@ -155,6 +155,7 @@ def test_jobs_and_the_files_of_a_spool(place):
     """Each answer that `facts` returns is validated there."""
     assert facts(place, "submit job.toml --scheduler local --dry-run")["script"].startswith("#!")
     facts(place, "submit job.toml --scheduler local")
+    answers.parse((place / "jobs" / "1" / "job.json").read_text(), "batch_job")
     assert ended(place, 1)["state"] == "done" and facts(place, "result 1")["task"] == "eigs"
     assert facts(place, "cancel 1")["jobs"][0]["cancelled"] is False
     spool = spools.Spool.open_or_create(place / "spool")
@@ -203,7 +204,7 @@ def test_what_is_stored_of_colourings(tmp_path, suffix):
 def test_the_schema_is_one_and_says_all_that_it_must():
     jsonschema.Draft202012Validator.check_schema(answers.SCHEMA)
     led_to = set(re.findall(r"#/\$defs/(\w+)", schema_text()))
-    assert led_to | {"outcome", "stored_coloring"} == set(answers.SCHEMA["$defs"])
+    assert led_to | {"outcome", "stored_coloring", "batch_job"} == set(answers.SCHEMA["$defs"])
     for name, definition in answers.SCHEMA["$defs"].items():
         assert definition["description"], name
         if name == "versions":
