@@ -130,7 +130,9 @@ def _run_alone(
         if arguments is None:
             raise failed or ValueError("a command line is parsed, or refused")
         if theirs:
-            raise InputError(f"{theirs[0]}: {arguments.command} solves nothing, its job file has a [petsc]")
+            raise InputError(
+                f"{theirs[0]}: {arguments.command} solves nothing, its job file has a [petsc]: leave it out here"
+            )
         return line.run(arguments, {}, None)
     except Exception as caught:
         return _report(caught, 0, verbose)
@@ -185,7 +187,9 @@ def _run(
     clear_checkpoint(checkpoint, arguments)
     unused = [name for name in names if not runtime.option_was_used(name)]
     if unused:
-        raise InputError(f"PETSc options that nothing has used: {', '.join('-' + name for name in unused)}")
+        raise InputError(
+            f"PETSc options that nothing has used: {', '.join('-' + name for name in unused)}; mend or leave out"
+        )
     return status
 
 
@@ -198,7 +202,7 @@ def _check_citations(comm: MPI.Comm) -> None:
             if place and comm.rank == 0:
                 target = place if os.path.exists(place) else os.path.dirname(os.path.abspath(place))
                 if os.path.isdir(place) or not os.access(target, os.W_OK):
-                    raise InputError(f"-citations {place}: cannot be written")
+                    raise InputError(f"-citations {place}: cannot be written; name another file")
     except InputError:
         options.delValue("citations")  # PETSc would try it all the same
         raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Iterable, Sequence
 
 DONE = 0
@@ -152,18 +154,26 @@ def rebuild(kind: str, message: str) -> SparseHessError:
     return _KINDS.get(kind, SparseHessError)(message)
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `did you mean NAME?` with the known name that is nearest to a word, or nothing if none is near.
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is nearest to a word, None if none is near.
 
-    Not collective.
+    Not collective. A flag is as near as its letters are, whatever its dashes.
     """
     import difflib
 
-    # A flag is as near as its letters are, whatever its dashes; 150 of them tell enough.
     bare = {name.lstrip("-").lower(): name for name in known}
-    text = word.lstrip("-").lower()[:150]
-    near = difflib.get_close_matches(text, bare, 1) or [name for name in bare if text and name.startswith(text)]
-    return f"did you mean {bare[near[0]]}?" if near else ""
+    text = word.lstrip("-").lower()[:150]  # so many letters tell enough
+    begun = [name for name in bare if text and name.startswith(text)]
+    near = (
+        [text] if text in bare else begun if len(begun) == 1 else difflib.get_close_matches(text, bare, 1) or begun
+    )
+    return bare[near[0]] if near else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `did you mean NAME?` with the known name that is nearest to a word, or nothing. Not collective."""
+    near = nearest(word, known)
+    return "" if near is None else f"did you mean {near}?"
 
 
 def none_of(what: str, value: object, known: Iterable[str], rest: str = "") -> InputError:
@@ -181,3 +191,29 @@ def none_of(what: str, value: object, known: Iterable[str], rest: str = "") -> I
     names = list(known)
     meant = did_you_mean(str(value), names)
     return InputError(f"{what} is none of {', '.join(names)}{rest}{meant and '; '}{meant}")
+
+
+# Names of a folder that are looked at for the one that is meant.
+_NAMES = 5000
+
+
+def no_such_file(path: str | os.PathLike[str]) -> InputError:
+    """Return the error of a file that is not there; it names the one that may be meant, or where was looked.
+
+    Not collective.
+    """
+    folder, name = os.path.split(path)
+    place = folder or os.curdir
+    if not os.path.isdir(place):
+        return InputError(f"{path}: no such file: there is no folder {place} either")
+    try:
+        with os.scandir(place) as entries:
+            # By what stands before their suffixes, which many names of a folder have in common.
+            stems = {entry.name.partition(".")[0]: entry.name for entry in itertools.islice(entries, _NAMES)}
+        near = nearest(name.partition(".")[0], stems)
+    except OSError:
+        near = None
+    if near is not None:
+        return InputError(f"{path}: no such file; did you mean {os.path.join(folder, stems[near])}?")
+    where = "the folder that the command runs in" if not folder else f"the folder {folder}"
+    return InputError(f"{path}: no such file in {where}: mend the name, or give the path")

@@ -277,6 +277,45 @@ print((pages() - before) * 4096)
     assert int(done.stdout) < 2**18 + 2**11 * times
 
 
+# What people do, and what the message tells them to do instead.
+MISTAKES = [
+    ("egis good.npz", "did you mean eigs?"),
+    ("eigs good.npz --intervall 0 1", "did you mean --interval?"),
+    ("eigs good.npz --int 0 1", "did you mean --interval?"),
+    ("eigs good.npz -K 3", "did you mean -k?"),
+    ("density good.npz --interval 0 1", "it is a flag of eigs, plan"),
+    ("eigs good.npz --which smalest", "did you mean smallest?"),
+    ("eigs good.npz --method krylovshur", "did you mean krylovschur?"),
+    ("color good.npz --coloring acylic", "did you mean acyclic?"),
+    ("eigs good.npz -eps_monitor", "options of PETSc stand behind the others: … -- -eps_monitor"),
+    ("eigs", "write sparsehess eigs INPUT"),
+    ("assemble problems.py:good", "write sparsehess assemble PROBLEM -o FILE"),
+    ("eigs good.npz --interval 1", "write --interval A B"),
+    ("eigs good.npz -k many", "write a whole number, such as 6"),
+    ("eigs good.npz --tol tiny", "write a number, such as 1e-3"),
+    ("eigs good.npz mass.npz", "unrecognized arguments: mass.npz; write sparsehess eigs INPUT [flags]"),
+    ("eigs god.npz", "did you mean good.npz?"),
+    ("eigs elsewhere.npz", "mend the name, or give the path"),
+    ("eigs problems.py:goood", "did you mean good?"),
+    ("eigs problems.py:number", "a problem is a function that returns one"),
+    ("eigs rectangular.npz", "of a Jacobian J give JᵀJ"),
+    ("eigs unsymmetric.npz", "--one-triangle takes"),
+    ("eigs good.npz --shell", "leave it out"),
+    ("eigs good.npz --coloring star", "leave it out"),
+    ("eigs good.npz -o /nowhere/x.h5", "make it first"),
+    ("check good.npz good.npz", "eigs -o writes one"),
+    ("rank good.npz --threshold big", "write --threshold 1e-6, or --threshold gap"),
+    ("submit good.npz", "submit takes a job file, .toml"),
+]
+
+
+def test_messages_name_a_remedy(problems):
+    every = batch(problems, [command for command, _ in MISTAKES], 1)
+    for told, (command, says) in zip(every, MISTAKES, strict=True):
+        print(command)  # shown where it fails
+        assert_clean_failure(*told, 2, says.replace("{", "{{"), 1)
+
+
 def is_ours():
     """Return whether mpiexec is the one that docker/environment.sh has written."""
     path = shutil.which("mpiexec")

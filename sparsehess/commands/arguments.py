@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from sparsehess import runtime
 from sparsehess.commands.help_texts import NEXT, format_examples, usage
-from sparsehess.commands.misspelt import refuse_unknown_flags, wrong_choice
+from sparsehess.commands.misspelt import refuse_unknown_flags, remedy, wrong_choice
 from sparsehess.commands.petsc_words import is_number
 from sparsehess.errors import InputError
 
@@ -42,7 +42,11 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise InputError. Not collective."""
-        raise InputError(f"{message} (see {self.prog} --help)")
+        raise InputError(f"{message}{remedy(message, self)} (see {self.prog} --help)")
+
+    def refuse_more(self, words: list[str]) -> NoReturn:
+        """Raise InputError for words beyond those that the command takes. Not collective."""
+        self.error(f"unrecognized arguments: {' '.join(words)}; write {str(self.usage) % {'prog': self.prog}}")
 
     def print_help(self, file: object = None) -> NoReturn:
         """Raise Help. Not collective."""
@@ -338,7 +342,9 @@ class CommandLine:
         # A blank before negative numbers: argparse takes -inf and -1e-3 for flags otherwise.
         blanked = [f" {word}" if word.startswith("-") and is_number(word) else word for word in words]
         refuse_unknown_flags(blanked, self.parser, self.parsers)
-        parsed = self.parser.parse_args(blanked)
+        parsed, rest = self.parser.parse_known_args(blanked)
+        if rest:
+            self.parsers[parsed.command].refuse_more(rest)
         parsed.words = list(words)
         return parsed
 

@@ -189,7 +189,9 @@ def _threshold(text: str | None) -> float | str | None:
     try:
         return float(text)
     except ValueError as error:
-        raise InputError(f"--threshold {text}: neither a number nor gap") from error
+        raise InputError(
+            f"--threshold {text}: neither a number nor gap: write --threshold 1e-6, or --threshold gap"
+        ) from error
 
 
 def run_rank(call: Call) -> int:

@@ -176,4 +176,4 @@ def refuse_flags(arguments: argparse.Namespace, flags: dict[str, Any], reason: s
     for name, default in flags.items():
         if getattr(arguments, name, default) != default:
             flag = "--set" if name == "settings" else "--" + name.replace("_", "-")
-            raise InputError(f"{flag}: {reason}")
+            raise InputError(f"{flag}: {reason}; leave it out")

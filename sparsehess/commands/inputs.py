@@ -150,10 +150,10 @@ def open_input(call: Call, *, shell: bool = False) -> Input:
     arguments = call.arguments
     precision = getattr(arguments, "precision", "double")
     if not shell and precision != "double":
-        raise InputError("--precision single is for the products of --shell")
+        raise InputError("--precision single is for the products of --shell; give that too, or leave it out")
     if not problem_files.is_problem(arguments.input):
         if shell:
-            raise InputError(f"{arguments.input} is a matrix file: --shell is for problems")
+            raise InputError(f"{arguments.input} is a matrix file: --shell is for problems; leave it out")
         found = _read_input(call)
     elif shell:
         found = _input_of(matrix_free_problem(call, precision), call)

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparsehess.commands.arguments import JOB_SUFFIX, CommandLine, CommandParser
-from sparsehess.errors import InputError, did_you_mean, none_of
+from sparsehess.errors import InputError, did_you_mean, no_such_file, none_of
 
 # Bytes that a job file has at most: it is read by every rank, and nobody writes more by hand.
 _LARGEST = 2**20
@@ -94,11 +94,13 @@ def read_job_file(path: str | os.PathLike[str]) -> JobFile:
         table = tomllib.loads(text)
         _check_numbers(table)
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
+        raise no_such_file(path) from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # not UTF-8, no TOML, or nested beyond reason
-        raise InputError(f"{path}: no job file: {' '.join(str(error).split())}") from error
+        raise InputError(
+            f'{path}: no job file: {" ".join(str(error).split())}; it is TOML, such as command = "eigs"'
+        ) from error
     parts: dict[str, dict] = {}
     for name in ("petsc", "submit"):
         parts[name] = table.pop(name, {})
@@ -148,7 +150,9 @@ def expand_job_file(words: list[str], line: CommandLine) -> tuple[list[str], lis
         _, flags = _words(job, job.submit, parser)
         return [command, *flags, *before, words[place], *after], []
     if command not in (job.command, _PLAN):
-        raise InputError(f"{job.path} is a job of {job.command}, not of {command}")
+        raise InputError(
+            f"{job.path} is a job of {job.command}, not of {command}: sparsehess {job.command} {job.path} runs it"
+        )
     kept = parser if command == _PLAN else None
     positional, flags = _words(job, job.choices, _parser_of(job, line.parsers), kept)
     return [command, *flags, *before, *positional, *after], _petsc_words(job)

@@ -48,6 +48,29 @@ def refuse_unknown_flags(
             raise InputError(f"unrecognized arguments: {word[:_SHOWN]}; {advice} (see {parser.prog} --help)")
 
 
+def remedy(message: str, parser: argparse.ArgumentParser) -> str:
+    """Return what to write instead, told behind what argparse says is wrong; nothing where it says so itself.
+
+    Not collective.
+    """
+    if message.startswith("the following arguments are required"):
+        return f"; write {str(parser.usage).replace('%(prog)s', parser.prog).partition(' [')[0]}"
+    if "invalid int value" in message:
+        return "; write a whole number, such as 6"
+    if "invalid float value" in message:
+        return "; write a number, such as 1e-3"
+    told = re.match(r"argument (\S+?)(?:/\S+)?: expected", message)
+    action = next((one for one in parser._actions if told and told[1] in one.option_strings), None)
+    if action is None:
+        return ""
+    values = (
+        action.metavar
+        if isinstance(action.metavar, tuple)
+        else (str(action.metavar or "|".join(action.choices or ())),)
+    )
+    return f"; write {' '.join((max(action.option_strings, key=len), *values))}"
+
+
 def flags_of(parser: argparse.ArgumentParser) -> list[str]:
     """Return the flags that a parser knows, such as `--seed`. Not collective."""
     return [name for action in parser._actions for name in action.option_strings]

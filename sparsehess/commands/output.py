@@ -71,4 +71,4 @@ def process_facts(comm: MPI.Comm) -> dict[str, Any]:
 def refuse_solver_options(options: dict[str, object]) -> None:
     """Refuse PETSc options of a solver in a command without one. Not collective."""
     if options:
-        raise InputError(f"-{next(iter(options))}: this command solves no eigenproblem")
+        raise InputError(f"-{next(iter(options))}: this command solves no eigenproblem; leave it out")

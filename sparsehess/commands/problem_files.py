@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsehess.errors import InputError
+from sparsehess.errors import InputError, did_you_mean, no_such_file
 from sparsehess.runtime import agreement, child, share_guard
 
 if TYPE_CHECKING:
@@ -68,21 +68,28 @@ def load_objective(text: str, given: dict[str, object], comm: MPI.Comm) -> Objec
         if callable(found) and not isinstance(found, Objective):
             arguments = _arguments(found, text, given, theirs)
         elif given:
-            raise InputError(f"{text} is not callable: --set {', '.join(given)} has nothing to set")
+            raise InputError(f"{text} is not callable: --set {', '.join(given)} has nothing to set: leave it out")
     if isinstance(found, Objective):
         share_guard(comm, found.comm)
         return found
     if not callable(found):
-        raise InputError(f"{text} is neither an Objective nor a callable, but {type(found).__name__}")
+        raise InputError(
+            f"{text} is neither an Objective nor a callable, but {type(found).__name__}: a "
+            "problem is a function that returns one"
+        )
     with agreement(comm):
         try:
             objective = found(**arguments)
         except (Exception, SystemExit) as error:  # the user's code may raise anything
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"{text} raised {type(error).__name__}: {' '.join(str(error).split())}") from error
+            raise InputError(
+                f"{text} raised {type(error).__name__}: {' '.join(str(error).split())}; -v shows where"
+            ) from error
         if not isinstance(objective, Objective):
-            raise InputError(f"{text} must return an Objective, not {type(objective).__name__}")
+            raise InputError(
+                f"{text} must return an Objective, not {type(objective).__name__}: return sparsehess.Objective(…)"
+            )
     share_guard(comm, objective.comm)
     return objective
 
@@ -92,12 +99,12 @@ def _find(place: str, name: str) -> Any:
         if place.endswith(".py"):
             path = Path(place).resolve()
             if not path.is_file():
-                raise InputError(f"{place}: no such file")
+                raise no_such_file(place)
             if str(path.parent) not in sys.path:
                 sys.path.insert(0, str(path.parent))  # so that it finds its neighbours, as a script does
             spec = importlib.util.spec_from_file_location(path.stem, path)
             if spec is None or spec.loader is None:
-                raise InputError(f"{place}: not a module of Python")
+                raise InputError(f"{place}: not a module of Python: its name must end with .py")
             module = importlib.util.module_from_spec(spec)
             sys.modules[path.stem] = module
             spec.loader.exec_module(module)
@@ -106,9 +113,12 @@ def _find(place: str, name: str) -> Any:
     except InputError:
         raise
     except (Exception, SystemExit) as error:  # importing runs the user's code
-        raise InputError(f"{place} cannot be imported: {type(error).__name__}: {error}") from error
+        raise InputError(f"{place} cannot be imported: {type(error).__name__}: {error}; -v shows where") from error
     if not hasattr(module, name):
-        raise InputError(f"{place} has nothing called {name!r}")
+        meant = did_you_mean(name, (one for one in vars(module) if not one.startswith("_")))
+        raise InputError(
+            f"{place} has nothing called {name!r}; {meant or 'name a function of it that returns an Objective'}"
+        )
     return getattr(module, name)
 
 

@@ -81,7 +81,7 @@ def _job(arguments: argparse.Namespace, line: CommandLine, folder: Path) -> Job:
     """Return the job that the arguments ask for."""
     path = Path(arguments.job)
     if path.suffix != JOB_SUFFIX:
-        raise InputError(f"{path}: submit takes a job file, {JOB_SUFFIX}")
+        raise InputError(f"{path}: submit takes a job file, {JOB_SUFFIX}, which holds command, input and flags")
     words, petsc = job_files.job_command_line(path.absolute(), line)
     # Refused here rather than after a night in the queue.
     known = line.parse(words)
@@ -201,7 +201,8 @@ def run_result(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm 
     job = batch_jobs.find_job(arguments.id)
     state = schedulers.ask_states([job])[job.id]
     if not state.is_over:
-        raise InputError(f"job {job.id} is {state.word}{f' ({state.why})' if state.why else ''}: no result yet")
+        word = f"{state.word}{f' ({state.why})' if state.why else ''}"
+        raise InputError(f"job {job.id} is {word}: no result yet; `sparsehess status {job.id}` tells when")
     try:
         answer = json.loads(Path(job.result).read_text()) if state.exit is not None else None
     except FileNotFoundError:

@@ -15,7 +15,7 @@ from sparsehess.commands import flag_groups, job_files, problem_files
 from sparsehess.commands.arguments import CommandLine
 from sparsehess.commands.output import SCHEMA, print_answer
 from sparsehess.commands.reports.tables import format_columns
-from sparsehess.errors import InputError
+from sparsehess.errors import InputError, no_such_file
 from sparsehess.service import spool as spools
 from sparsehess.service.spool import Spool
 from sparsehess.storage.json_files import write_text
@@ -81,7 +81,7 @@ def _opened(place: str, shared: bool) -> Spool:
 def _real(folders: list[str], flag: str) -> tuple[str, ...]:
     for folder in folders:
         if not os.path.isdir(folder):
-            raise InputError(f"{flag} {folder}: no such folder")
+            raise InputError(f"{flag} {folder}: no such folder; make it first")
     return tuple(os.path.realpath(folder) for folder in folders)
 
 
@@ -121,7 +121,7 @@ def _refuse_batch(arguments: argparse.Namespace) -> None:
     usual = {"scheduler": "auto", "ranks": 1, "account": None, "queue": None, "launcher": "mpiexec", "setup": []}
     for name, value in usual.items():
         if getattr(arguments, name) != value:
-            raise InputError(f"--{name}: for schedulers; the service of a --spool has its own")
+            raise InputError(f"--{name}: for schedulers; the service of a --spool has its own; leave it out")
 
 
 def write_job(folder: Path, arguments: argparse.Namespace, line: CommandLine) -> str:
@@ -161,7 +161,7 @@ def write_job(folder: Path, arguments: argparse.Namespace, line: CommandLine) ->
 def _brought(path: Path, folder: Path) -> str:
     """Return what the job calls one of its inputs: a copy in its folder, or where it lies."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise no_such_file(path)
     if path.stat().st_size > _COPIED:
         return os.path.realpath(path)
     (folder / "inputs").mkdir(exist_ok=True)
@@ -245,7 +245,9 @@ def _result(spool: Spool, identity: str, arguments: argparse.Namespace) -> int:
     state, folder = spool.find_job(identity)
     outcome = spools.read_outcome(folder)
     if outcome is None or state not in ("done", "failed"):
-        raise InputError(f"job {identity} is {state}: no result yet")
+        raise InputError(
+            f"job {identity} is {state}: no result yet; `sparsehess status --spool {spool.path}` tells when"
+        )
     if not arguments.quiet and arguments.json != "-":
         record = folder / "log"
         sys.stdout.write(record.read_text(errors="replace") if record.is_file() else "")

@@ -11,7 +11,7 @@ from mpi4py import MPI
 
 import numpy as np
 
-from sparsehess.errors import InputError, StackError
+from sparsehess.errors import InputError, StackError, no_such_file
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, agreement, another_build, complex_scalars, on_root
 from sparsehess.storage.hdf5 import open_hdf5
@@ -81,7 +81,7 @@ def read_vectors(path: str | os.PathLike[str], layout: Layout) -> np.ndarray:
 
 def _load_vectors(path: Path, n: int) -> np.ndarray:
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise no_such_file(path)
     try:
         if path.suffix == ".h5":
             with open_hdf5(path) as file:
@@ -102,7 +102,9 @@ def _load_vectors(path: Path, n: int) -> np.ndarray:
         )
     array = arrays.get("vectors", next(iter(arrays.values()), np.empty((0, 0))))
     if n not in array.shape:
-        raise InputError(f"{path}: vectors of shape {array.shape} do not fit {n} variables")
+        raise InputError(
+            f"{path}: vectors of shape {array.shape} do not fit {n} variables: one row a vector, or one column"
+        )
     array = array if array.shape[1] == n else array.T
     if array.dtype.kind == "c" and not complex_scalars():
         if has_imaginary_part(array):
@@ -111,7 +113,7 @@ def _load_vectors(path: Path, n: int) -> np.ndarray:
             )
         array = array.real
     if array.dtype.kind not in "iufc" or not np.isfinite(array).all():
-        raise InputError(f"{path}: vectors must be finite numbers")
+        raise InputError(f"{path}: vectors must be finite numbers: mend or leave out those that are not")
     return array.astype(PETSc.ScalarType, copy=False)
 
 
@@ -119,9 +121,9 @@ def _opened(path: str | os.PathLike[str]) -> np.ndarray:
     try:
         whole = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: no .npy array: {error}") from error
+        raise InputError(f"{path}: no .npy array: {error}; write one with numpy.save") from error
     if not isinstance(whole, np.ndarray):
-        raise InputError(f"{path}: no .npy array")
+        raise InputError(f"{path}: no .npy array; write one with numpy.save")
     return whole
 
 

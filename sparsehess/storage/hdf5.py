@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparsehess.errors import InputError
+from sparsehess.errors import InputError, no_such_file
 from sparsehess.runtime import optional
 from sparsehess.storage.atomic_files import open_deferring_errors
 
@@ -87,7 +87,7 @@ def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
     library = optional("h5py", "an .h5 file", "hdf5")
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise no_such_file(path)
     seconds = _SECONDS + os.path.getsize(path) // _BYTES_PER_SECOND
     words = [sys.executable, "-c", _VISIT, str(path), str(seconds), str(_WHOLE)]
     try:
@@ -107,5 +107,5 @@ def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
     if done.returncode:
         said = done.stderr.strip().splitlines()
         reason = said[-1].partition(": ")[2] if said else f"status {done.returncode}"
-        raise InputError(f"{path}: damaged or not of its format: {reason[:200]}")
+        raise InputError(f"{path}: damaged or not of its format: {reason[:200]}; write it anew")
     return library.File(path, "r")

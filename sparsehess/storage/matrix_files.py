@@ -146,7 +146,9 @@ def read_matrix(
         bad = np.flatnonzero(~np.isfinite(rows.data))
         if len(bad):
             row = int(np.searchsorted(rows.indptr, bad[0], side="right")) - 1 + layout.start
-            raise InputError(f"{path}: entry ({row}, {rows.indices[bad[0]]}) is {rows.data[bad[0]]}")
+            raise InputError(
+                f"{path}: entry ({row}, {rows.indices[bad[0]]}) is {rows.data[bad[0]]}: entries must be finite"
+            )
     pattern = Pattern.from_csr(rows.indptr, rows.indices, comm=layout.comm, source=str(path))
     values = _on_pattern(rows, pattern)
     other = _transposed(pattern, values)
@@ -189,7 +191,7 @@ def _check_symmetry(path: Path, pattern: Pattern, values: np.ndarray, other: np.
         reason = (
             f"only the {triangle} triangle is stored, which --one-triangle takes for one of a {kind} matrix"
             if triangle
-            else f"a Hessian is {kind}"
+            else f"a Hessian is {kind}: give (A + Aᵀ)/2 if it is meant to be one"
         )
         raise InputError(
             f"{path}: not {kind}: entry ({i}, {j}) is {forth:.6g}, entry ({j}, {i}) is {back:.6g}; {reason}"

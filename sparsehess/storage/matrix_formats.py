@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import scipy.sparse
 
-from sparsehess.errors import InputError, StackError
+from sparsehess.errors import InputError, StackError, no_such_file
 from sparsehess.runtime import PETSc, another_build, complex_scalars
 from sparsehess.storage import matrix_market
 from sparsehess.storage.decimal_digits import FULL, Rounding, find_rounding, rounding_of_type
@@ -24,6 +24,9 @@ _PETSC_MATRIX, _PETSC_VECTOR = 1211216, 1211214
 
 # Suffixes of formats whose numbers are text.
 _TEXT = (".mtx", ".mtx.gz")
+
+# What is told of a matrix that is not square.
+_JACOBIAN = ": of a Jacobian J give JᵀJ"
 
 # What is said of a complex file that is read as real.
 REAL_AFTER_ALL = "its numbers are complex, all without an imaginary part: read as real"
@@ -59,7 +62,7 @@ def load_matrix(path: Path, suffix: str) -> Loaded:
         No such file, or it holds no matrix of this kind.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise no_such_file(path)
     said: tuple[str, ...] = ()
     try:
         if suffix in _TEXT:
@@ -69,11 +72,17 @@ def load_matrix(path: Path, suffix: str) -> Loaded:
     except (InputError, StackError):
         raise
     except MemoryError as error:
-        raise InputError(f"{path}: too large for the memory of this machine") from error
+        raise InputError(
+            f"{path}: too large for the memory of this machine: of a .petsc file each rank reads its own rows"
+        ) from error
     except Exception as error:  # whatever a damaged file makes a reader do
-        raise InputError(f"{path}: damaged or not of its format: {' '.join(str(error).split())[:200]}") from error
+        raise InputError(
+            f"{path}: damaged or not of its format: {' '.join(str(error).split())[:200]}; write it anew"
+        ) from error
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise InputError(f"{path}: a Hessian is square; this matrix is {' x '.join(map(str, matrix.shape))}")
+        raise InputError(
+            f"{path}: a Hessian is square; this matrix is {' x '.join(map(str, matrix.shape))}{_JACOBIAN}"
+        )
     if matrix.dtype.kind not in "fiubc":
         raise InputError(f"{path}: a Hessian is numbers; this matrix is {matrix.dtype}")
     if matrix.dtype.kind == "c" and not complex_scalars():
@@ -88,7 +97,7 @@ def load_matrix(path: Path, suffix: str) -> Loaded:
     matrix.data = np.ascontiguousarray(matrix.data)  # parts of it are sent
     matrix.sum_duplicates()
     if matrix.shape[0] == 0:
-        raise InputError(f"{path}: the matrix has no rows")
+        raise InputError(f"{path}: the matrix has no rows: write one that has")
     return Loaded(matrix, said, rounding)
 
 
@@ -109,7 +118,7 @@ def read_claimed_bytes(path: str | os.PathLike[str]) -> int:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise no_such_file(path)
     name = path.name.lower()
     try:
         if name.endswith((".mtx", ".mtx.gz")):
@@ -270,7 +279,7 @@ def check_petsc_matrix(path: Path) -> PetscHead:
     Not collective.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise no_such_file(path)
     size = os.path.getsize(path)
     with open(path, "rb") as stream:
         first = stream.read(32)
@@ -280,11 +289,11 @@ def check_petsc_matrix(path: Path) -> PetscHead:
             little = first[:4] == _PETSC_MATRIX.to_bytes(4, "little")
             vector = first[:4] == _PETSC_VECTOR.to_bytes(4, "big")
             told = ": it is little-endian" if little else ": it holds a vector" if vector else ""
-            raise InputError(f"{path}: not a PETSc binary matrix{told}")
+            raise InputError(f"{path}: not a PETSc binary matrix{told}; write it with MatView to a binary viewer")
         index = head.dtype
         rows, columns, entries = (int(number) for number in head[1:])
         if rows != columns:
-            raise InputError(f"{path}: a Hessian is square; this matrix is {rows} x {columns}")
+            raise InputError(f"{path}: a Hessian is square; this matrix is {rows} x {columns}{_JACOBIAN}")
         if rows <= 0 or entries < 0:
             raise InputError(f"{path}: the matrix is empty or dense ({rows} rows, {entries} entries)")
         beside = index.itemsize * (4 + rows + entries)

@@ -117,7 +117,7 @@ def _open(path: Path, n: int | None) -> Iterator[_Source]:
                 file = stack.enter_context(closing(np.load(path, allow_pickle=False)))
                 text = str(file["json"])
             else:
-                raise InputError(f"{path}: a result is an .h5 or .npz file")
+                raise InputError(f"{path}: a result is an .h5 or .npz file, as eigs -o writes it")
             rows = file["vectors"]
             arrays = {"eigenvalues": _numbers(path, "eigenvalues", file["eigenvalues"])}
             if "residuals" in file:
@@ -127,7 +127,7 @@ def _open(path: Path, n: int | None) -> Iterator[_Source]:
             raise
         except Exception as error:  # whatever a damaged file makes a reader do
             raise InputError(
-                f"{path}: no result of sparsehess eigs ({' '.join(str(error).split())[:200]})"
+                f"{path}: no result of sparsehess eigs ({' '.join(str(error).split())[:200]}); eigs -o writes one"
             ) from error
         if not isinstance(facts, dict):
             raise InputError(f"{path}: no result of sparsehess eigs (its JSON is no table)")

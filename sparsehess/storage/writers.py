@@ -35,9 +35,10 @@ def check_writable(path: str | os.PathLike[str] | None, suffixes: tuple[str, ...
             if suffixes and path.suffix not in suffixes:
                 raise InputError(f"{path}: its name must end with one of {', '.join(suffixes)}")
             if not path.absolute().parent.is_dir():
-                raise InputError(f"{path}: there is no folder {path.absolute().parent}")
+                raise InputError(f"{path}: there is no folder {path.absolute().parent}: make it first")
             if not os.access(path.absolute().parent, os.W_OK) or path.is_dir():
-                raise InputError(f"{path}: cannot be written")
+                told = "it is a folder" if path.is_dir() else f"no permission in {path.absolute().parent}"
+                raise InputError(f"{path}: cannot be written: {told}; name another file")
             if path.suffix == ".h5":  # imported before the user's code, which may bring another HDF5
                 optional("h5py", "an .h5 file", "hdf5")
 
