@@ -105,9 +105,9 @@ def line_here() -> Line:
 class Progress(ShortRepr):
     """A line that tells how far a stage is that takes longer than two seconds.
 
-    *Not collective.* For `progress=` of `eigs`, `assemble` and `Hessian.update`, on every rank. Rank 0 shows it, on
-    its terminal or in the notebook whose kernel it is, in one place that is updated; nothing is written into files
-    and pipes. A context manager; `finish()` clears the line.
+    *Not collective.* For `progress=` of `eigs`, `assemble` and `Hessian.update`, on every rank. Rank 0 shows it,
+    on its terminal or in the notebook whose kernel it is, in one place that is updated; nothing is written into
+    files and pipes. A context manager; `finish()` clears the line.
 
     Parameters
     ----------

@@ -32,12 +32,10 @@ def cells(tmp_path_factory):
         kernel_name="python3",
         resources={"metadata": {"path": tmp_path_factory.mktemp("nb")}},
     )
-    messages = []
-    client.on_notebook_complete = None
-    shown, original = messages, client.process_message
+    messages, original = [], client.process_message
 
     def kept(message, cell, index):
-        shown.append((index, message["msg_type"], message["content"]))
+        messages.append((index, message["msg_type"], message["content"]))
         return original(message, cell, index)
 
     client.process_message = kept
