@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparsehess.hosts.capi.build import build, main
+from sparsehess.hosts.capi.build import build, fortran_advice, main
 from support import ROOT
 
 # A free chain with a spring of its own at each place, V = sum d^2/2 + sum x^4/4, whose Hessian at x = c everywhere
@@ -253,6 +253,89 @@ static void parts()
     if (whole.rank == 0) std::printf("all parts\n");
 }
 
+/* M = I + K/10, which has the vectors of K, the springs alone: by rows, and by elements that rank 0 brings. */
+static void masses()
+{
+    Chain chain = chain_on(MPI_COMM_WORLD);
+    const double c = 0.5;
+    int64_t n = chain.n(), start = chain.rank * SHARE, negative, zero, positive, infinite, expected = 0;
+    int certified;
+    sparsehess_t handle = made(chain, c);
+    EXPECT(sparsehess_get_inertia(handle, &negative, &zero, &positive, &infinite) == 2);
+    std::vector<double> x(SHARE, c), exact, values(3);
+    for (int64_t j = 0; j < n; j++) {
+        double half = std::sin(j * M_PI / (2.0 * n)), k = 4 * half * half;
+        exact.push_back((k + 3 * c * c) / (1 + 0.1 * k));
+        expected += k + 3 * c * c <= 1.1;
+    }
+    auto agrees = [&] {
+        EXPECT(sparsehess_solve(handle, 3, "smallest", 1e-10, NULL) == 0);
+        EXPECT(sparsehess_get_eigenvalues(handle, values.data()) == 0);
+        for (int j = 0; j < 3; j++) EXPECT(std::fabs(values[j] - exact[j]) < 1e-7);
+        EXPECT(sparsehess_get_certified(handle, &certified) == 0 && certified == 1);
+    };
+
+    std::vector<int32_t> indptr{1}, indices;
+    std::vector<double> entries;
+    for (int64_t i = start; i < start + SHARE; i++) {
+        for (int64_t j = i - 1; j <= i + 1; j++) {
+            if (j < 0 || j >= n) continue;
+            indices.push_back(j + 1);
+            entries.push_back(i == j ? 1 + 0.1 * ((i > 0) + (i < n - 1)) : -0.1);
+        }
+        indptr.push_back(indices.size() + 1);
+    }
+    EXPECT(sparsehess_set_mass_csr32(handle, 1, indptr.data(), indices.data(), entries.data()) == 0);
+    agrees();
+
+    /* Rank 0 brings all of it, the others nothing. */
+    std::vector<int64_t> rows, columns;
+    std::vector<double> parts;
+    auto add = [&](int64_t i, int64_t j, double value) {
+        rows.push_back(i), columns.push_back(j), parts.push_back(value);
+    };
+    for (int64_t i = 0; chain.rank == 0 && i < n; i++) {
+        add(i, i, 1);
+        if (i < n - 1) add(i, i, 0.1), add(i, i + 1, -0.1), add(i + 1, i, -0.1), add(i + 1, i + 1, 0.1);
+    }
+    EXPECT(sparsehess_set_mass_coo64(handle, 0, rows.size(), rows.data(), columns.data(), parts.data()) == 0);
+    agrees();
+    EXPECT(sparsehess_count_inertia(handle, 0) == 0);
+    EXPECT(sparsehess_get_inertia(handle, &negative, &zero, &positive, &infinite) == 0);
+    EXPECT(negative == 0 && zero == 0 && positive == n && infinite == 0);
+    EXPECT(sparsehess_get_inertia_certified(handle, &certified) == 0 && certified == 1);
+
+    /* Without a mass, and with zeros of a size near which there are more: uncertain counts can be read. */
+    EXPECT(sparsehess_set_mass(handle, NULL) == 0);
+    EXPECT(sparsehess_count_inertia(handle, 1.1) == 4 && std::strstr(sparsehess_error(handle), "not certain"));
+    EXPECT(sparsehess_get_inertia_certified(handle, &certified) == 0 && certified == 0);
+    EXPECT(sparsehess_get_inertia(handle, &negative, &zero, &positive, &infinite) == 0);
+    EXPECT(negative == 0 && zero == expected && positive == n - expected);
+    EXPECT(sparsehess_solve(handle, 3, NULL, 0, NULL) == 0);
+    EXPECT(distance(handle, n, 3, c) < 1e-7);
+
+    /* What one rank gets wrong, all are told. */
+    bool last = chain.rank == chain.size - 1;
+    int64_t far = last ? n : 0;
+    double one = 1;
+    EXPECT(sparsehess_set_mass_coo64(handle, 0, 1, &far, &far, &one) == 0);
+    EXPECT(sparsehess_solve(handle, 3, NULL, 0, NULL) == 2);
+    EXPECT(std::strstr(sparsehess_error(handle), "the mass on rank"));
+    EXPECT(sparsehess_set_mass_coo64(handle, 0, last ? -1 : 0, NULL, NULL, NULL) == (last ? 2 : 0));
+    EXPECT(sparsehess_count_inertia(handle, 0) == 2 && std::strstr(sparsehess_error(handle), "count=-1"));
+    EXPECT(sparsehess_set_mass_coo64(handle, 2, 0, NULL, NULL, NULL) == 2);
+    EXPECT(sparsehess_set_mass_coo64(handle, 0, 0, NULL, NULL, NULL) == 0);
+    entries[1] += 1;  /* no longer symmetric */
+    EXPECT(sparsehess_set_mass_csr32(handle, 1, indptr.data(), indices.data(), entries.data()) == 0);
+    EXPECT(sparsehess_solve(handle, 3, NULL, 0, NULL) == 2);
+    EXPECT(std::strstr(sparsehess_error(handle), "mass matrix is not symmetric"));
+    EXPECT(sparsehess_count_inertia(handle, NAN) == 2 && sparsehess_count_inertia(handle, -1) == 2);
+    EXPECT(sparsehess_set_mass(handle, NULL) == 0);
+    EXPECT(sparsehess_solve(handle, 3, NULL, 0, NULL) == 0);
+    EXPECT(sparsehess_destroy(&handle) == 0);
+    if (chain.rank == 0) std::printf("all masses\n");
+}
+
 int main(int count, char **words)
 {
     std::string what = words[1];
@@ -267,6 +350,7 @@ int main(int count, char **words)
     if (what == "fault") status = fault(std::atoi(words[2]), words[3]);
     if (what == "cycles") cycles(std::atoi(words[2]));
     if (what == "parts") parts();
+    if (what == "masses") masses();
     if (what == "alone") {  // creating a handle initialises MPI
         sparsehess_t handle;
         EXPECT(sparsehess_create(MPI_COMM_WORLD, &handle) == 0 && sparsehess_destroy(&handle) == 0);
@@ -281,6 +365,77 @@ int main(int count, char **words)
 #endif
     return status;
 }
+"""
+
+
+# Uncoupled springs x^4/4 with masses of 2, by rows and by entries, of either integers.
+FORTRAN = """
+module springs
+    use, intrinsic :: iso_c_binding
+    implicit none
+    integer, parameter :: n_local = 6
+contains
+    function gradient(x, g, context) bind(c) result(status)
+        real(c_double), intent(in) :: x(*)
+        real(c_double), intent(inout) :: g(*)
+        type(c_ptr), value :: context
+        integer(c_int) :: status
+        g(1:n_local) = x(1:n_local)**3
+        status = merge(1, 0, c_associated(context))
+    end function
+end module
+
+program masses
+    use mpi
+    use springs
+    use sparsehess
+    implicit none
+    type(c_ptr) :: handle
+    integer(c_int32_t) :: indptr(n_local + 1), indices(n_local)
+    integer(c_int64_t) :: rows(n_local), negative, zero, positive, infinite
+    real(c_double) :: x(n_local), values(2)
+    integer(c_int) :: certified
+    integer :: rank, ranks, error, i
+
+    call MPI_Init(error)
+    call MPI_Comm_rank(MPI_COMM_WORLD, rank, error)
+    call MPI_Comm_size(MPI_COMM_WORLD, ranks, error)
+    x = [(1 + rank*n_local + i, i=1, n_local)]
+    rows = [(rank*n_local + i, i=1, n_local)]
+    indptr = [(i, i=1, n_local + 1)]
+    indices = int(rows, c_int32_t)
+    call must(sparsehess_create(MPI_COMM_WORLD, handle))
+    call must(sparsehess_set_sizes(handle, int(n_local, c_int64_t)))
+    call must(sparsehess_set_point(handle, x))
+    call must(sparsehess_set_gradient(handle, gradient, c_null_ptr))
+    call must(sparsehess_set_pattern(handle, 1_c_int, indptr, indices))
+    call must(sparsehess_set_mass_csr(handle, 1_c_int, indptr, indices, spread(2.0_c_double, 1, n_local)))
+    call must(sparsehess_solve(handle, 2))
+    call must(sparsehess_get_eigenvalues(handle, values))
+    if (any(abs(values - [6.0_c_double, 13.5_c_double]) > 1e-5)) stop 9
+    call must(sparsehess_set_mass_coo(handle, 1_c_int, int(n_local, c_int64_t), rows, rows, &
+        spread(4.0_c_double, 1, n_local)))
+    call must(sparsehess_solve(handle, 2))
+    call must(sparsehess_get_eigenvalues(handle, values))
+    if (any(abs(values - [3.0_c_double, 6.75_c_double]) > 1e-5)) stop 9
+    call must(sparsehess_count_inertia(handle))
+    call must(sparsehess_get_inertia(handle, negative, zero, positive, infinite))
+    call must(sparsehess_get_inertia_certified(handle, certified))
+    if (negative + zero + infinite /= 0 .or. positive /= ranks*n_local .or. certified /= 1) stop 9
+    if (sparsehess_count_inertia(handle, 5.0_c_double) /= 4) stop 9
+    call must(sparsehess_get_inertia(handle, negative, zero, positive, infinite))
+    if (zero /= 1) stop 9
+    call must(sparsehess_destroy(handle))
+    if (rank == 0) print "(a)", "all masses"
+    call MPI_Finalize(error)
+contains
+    subroutine must(status)
+        integer(c_int), intent(in) :: status
+        if (status == 0) return
+        print "(a)", sparsehess_error(handle)
+        stop 9
+    end subroutine
+end program
 """
 
 
@@ -389,6 +544,42 @@ def test_parts_of_the_ranks_by_themselves(host, ranks):
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_masses_that_are_no_diagonal_and_inertia(host, ranks):
+    done = mpiexec(ranks, host, "masses")
+    assert done.returncode == 0 and "all masses" in done.stdout, done.stdout + done.stderr
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_masses_and_inertia_in_fortran(folder, ranks):
+    if shutil.which("mpifort") is None:
+        pytest.skip("there is no Fortran compiler of an MPI (mpifort)")
+    source, program = folder / "masses.f90", folder / "masses"
+    source.write_text(FORTRAN)
+    link = [f"-L{folder}", f"-Wl,-rpath,{folder}", "-lsparsehess"]
+    made = [f"-J{folder}", str(folder / "sparsehess.f90"), str(source), "-o", str(program)]
+    shell(["mpifort", "-O1", "-Wall", *made, *link])
+    done = mpiexec(ranks, program)
+    assert done.returncode == 0 and "all masses" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_the_bar_in_cpp_has_the_modes_of_its_consistent_mass(folder, ranks):
+    if shutil.which("mpicxx") is None:
+        pytest.skip("there is no C++ compiler of an MPI (mpicxx)")
+    shell(["make", "-s", "-C", str(ROOT / "drivers" / "capi"), f"BUILD={folder}", "cxx"])
+    done = mpiexec(ranks, folder / "bar", 100, 4)
+    assert done.returncode == 0 and done.stderr == "", done.stdout + done.stderr
+    values = [float(value) for value in re.findall(r"^ +\d+ +(\S+) +exact", done.stdout, re.MULTILINE)]
+    cosines = np.cos(np.arange(1, 5) * np.pi / 101)
+    assert values == pytest.approx(6 * (1 - cosines) / (2 + cosines), abs=1e-9)
+    assert f"4 of 4 eigenpairs on {ranks} ranks, certified" in done.stdout
+    assert "inertia: 0 negative, 0 zero, 100 positive, certified" in done.stdout
+    wrong = mpiexec(ranks, folder / "bar", 100, 1000)
+    assert wrong.returncode == 2 and wrong.stderr.startswith("bar: k=1000 eigenpairs of a matrix with 100 rows")
+
+
 def test_a_host_without_mpi_of_its_own(host):
     done = mpiexec(2, host, "alone")
     assert done.returncode == 0 and "growth" in done.stdout, done.stdout + done.stderr
@@ -412,6 +603,35 @@ def test_an_environment_without_sparsehess_says_so(host, monkeypatch):
     monkeypatch.delenv("PYTHONPATH", raising=False)
     done = mpiexec(1, host, "cycles", 1)
     assert done.returncode == 2 and "sparsehess" in done.stdout
+
+
+def test_what_is_missing_is_named_by_its_packages(tmp_path, capsys, monkeypatch):
+    """All of it at once, not one after another."""
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path / "none"))
+    monkeypatch.setenv("PATH", "")
+    assert main([str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "apt-get install libopenmpi-dev python3-dev" in said and "Python.h" in said and said.count("\n") == 1
+    assert fortran_advice().endswith("apt-get install libopenmpi-dev gfortran")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("complaint", "package"),
+    [
+        ("embedding.c:12: fatal error: mpi.h: No such file or directory", "libopenmpi-dev"),
+        ("/usr/bin/ld: cannot find -lpython3.11: No such file or directory", "libpython3-dev"),
+        ("The Open MPI wrapper compiler was unable to find the specified compiler\ngcc in your PATH.", "gcc"),
+    ],
+)
+def test_a_compiler_that_lacks_something_is_understood(complaint, package, tmp_path, capsys):
+    compiler, fortran = tmp_path / "mpicc", tmp_path / "mpifort"
+    for script in (compiler, fortran):
+        script.write_text(f"#!/bin/sh\necho '{complaint}' >&2\nexit 1\n")
+        script.chmod(0o755)
+    assert main([str(tmp_path / "out"), "--mpicc", str(compiler)]) == 2
+    assert f"apt-get install {package}" in capsys.readouterr().err
+    assert fortran_advice(str(fortran)).endswith("apt-get install gfortran")
 
 
 def test_a_library_that_cannot_be_built_says_why(tmp_path, capsys):

@@ -243,6 +243,32 @@ int sparsehess_set_mass(sparsehess_t handle, const double *diagonal_local)
     return call(handle, "set_mass", "(K)", ADDRESS(diagonal_local));
 }
 
+int sparsehess_set_mass_csr32(sparsehess_t handle, int base, const int32_t *indptr, const int32_t *indices,
+                              const double *values)
+{
+    return call(handle, "set_mass_csr", "(iiKKK)", 32, base, ADDRESS(indptr), ADDRESS(indices), ADDRESS(values));
+}
+
+int sparsehess_set_mass_csr64(sparsehess_t handle, int base, const int64_t *indptr, const int64_t *indices,
+                              const double *values)
+{
+    return call(handle, "set_mass_csr", "(iiKKK)", 64, base, ADDRESS(indptr), ADDRESS(indices), ADDRESS(values));
+}
+
+int sparsehess_set_mass_coo32(sparsehess_t handle, int base, int64_t count, const int32_t *rows,
+                              const int32_t *columns, const double *values)
+{
+    return call(handle, "set_mass_coo", "(iiLKKK)", 32, base, (long long)count, ADDRESS(rows), ADDRESS(columns),
+                ADDRESS(values));
+}
+
+int sparsehess_set_mass_coo64(sparsehess_t handle, int base, int64_t count, const int64_t *rows,
+                              const int64_t *columns, const double *values)
+{
+    return call(handle, "set_mass_coo", "(iiLKKK)", 64, base, (long long)count, ADDRESS(rows), ADDRESS(columns),
+                ADDRESS(values));
+}
+
 int sparsehess_set_option(sparsehess_t handle, const char *name, const char *value)
 {
     return call(handle, "set_option", "(zz)", name, value);
@@ -256,6 +282,23 @@ int sparsehess_set_patience(sparsehess_t handle, double seconds)
 int sparsehess_solve(sparsehess_t handle, int k, const char *which, double tol, const char *method)
 {
     return call(handle, "solve", "(izdz)", k, which, tol, method);
+}
+
+int sparsehess_count_inertia(sparsehess_t handle, double zero)
+{
+    return call(handle, "count_inertia", "(d)", zero);
+}
+
+int sparsehess_get_inertia(sparsehess_t handle, int64_t *negative, int64_t *zero, int64_t *positive,
+                           int64_t *infinite)
+{
+    return call(handle, "get_inertia", "(KKKK)", ADDRESS(negative), ADDRESS(zero), ADDRESS(positive),
+                ADDRESS(infinite));
+}
+
+int sparsehess_get_inertia_certified(sparsehess_t handle, int *certified)
+{
+    return call(handle, "get_inertia_certified", "(K)", ADDRESS(certified));
 }
 
 int sparsehess_get_converged(sparsehess_t handle, int *converged)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias
 
 import mpi4py
 
@@ -22,16 +22,22 @@ mpi4py.rc.finalize = False
 from mpi4py import MPI  # noqa: E402
 
 import numpy as np  # noqa: E402
+import scipy.sparse  # noqa: E402
 
 from sparsehess import runtime  # noqa: E402
-from sparsehess.errors import BUG, InputError, SparseHessError, StackError, none_of  # noqa: E402
+from sparsehess.errors import BUG, CheckError, InputError, SparseHessError, StackError, none_of  # noqa: E402
+from sparsehess.runtime.row_layout import send_to_owners  # noqa: E402
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
 
     from sparsehess.eigen.problem.spectrum import Spectrum
     from sparsehess.hessian.hessian import Hessian
+    from sparsehess.operators.eigenvalues import Inertia
     from sparsehess.pattern import Layout, Pattern
+
+    # Global rows and columns of entries, and their values.
+    _Entries: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 P = ParamSpec("P")
 
@@ -62,6 +68,18 @@ def _array(address: int, count: int, kind: type[np.generic] = np.float64) -> np.
         raise InputError("the pointer is NULL")
     memory = (ctypes.c_char * (count * np.dtype(kind).itemsize)).from_address(address)
     return np.frombuffer(memoryview(memory), kind)
+
+
+def _index_type(bits: int, base: int) -> type[np.int32] | type[np.int64]:
+    """Return the type of numbers of rows and columns, which begin at a base."""
+    if base not in (0, 1):
+        raise InputError(f"base={base}: numbers begin at 0 or 1")
+    return np.int32 if bits == 32 else np.int64
+
+
+def _own_rows(layout: Layout) -> np.ndarray:
+    """Return the global numbers of this rank's rows."""
+    return np.arange(layout.start, layout.stop)
 
 
 def _write(address: int, value: int, kind: type[ctypes.c_int] | type[ctypes.c_int64]) -> None:
@@ -141,7 +159,7 @@ class Handle:
         self._half_made = False  # the Hessian, by a solve that failed
         self._has_pattern = False
         self._rows: tuple[np.ndarray, np.ndarray] | None = None  # of a pattern, until solve makes it
-        self._diagonal: np.ndarray | None = None
+        self._weights: Callable[[Layout], _Entries] | None = None  # entries of a mass that this rank brings
         self._calls = {"gradient": 0, "hvp": 0}
         self._functions: dict[str, Any] = {}
         self._options: dict[str, Any] = {}
@@ -152,6 +170,7 @@ class Handle:
         self._pattern: Pattern | None = None
         self._hessian: Hessian | None = None
         self._spectrum: Spectrum | None = None
+        self._inertia: Inertia | None = None
 
     # --- what the host sets ---
 
@@ -161,7 +180,7 @@ class Handle:
         if n_local < 0:
             raise InputError(f"n_local={n_local} must not be negative")
         self.n_local = n_local
-        self._point = self._rows = self._diagonal = None
+        self._point = self._rows = self._weights = None
         self._has_pattern, self._new = False, True
 
     @_setter
@@ -190,20 +209,43 @@ class Handle:
     @_setter
     def set_pattern(self, bits: int, base: int, indptr: int, indices: int) -> None:
         """Take the local rows of a pattern. Not collective."""
-        if base not in (0, 1):
-            raise InputError(f"base={base}: numbers begin at 0 or 1")
-        kind = np.int32 if bits == 32 else np.int64
+        self._rows = self._compressed(bits, base, indptr, indices)
+        self._has_pattern = self._new = True
+
+    def _compressed(self, bits: int, base: int, indptr: int, indices: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return where the local rows begin, and their global columns, counted from 0."""
+        kind = _index_type(bits, base)
         starts = _array(indptr, self._size() + 1, kind) - kind(base)
         if starts[0] != 0 or (np.diff(starts) < 0).any():  # before its end is taken for the length of indices
             raise InputError(f"indptr must begin with {base} and not descend")
-        self._rows = starts, _array(indices, int(starts[-1]), kind) - kind(base)
-        self._has_pattern = self._new = True
+        return starts, _array(indices, int(starts[-1]), kind) - kind(base)
 
     @_setter
     def set_mass(self, address: int) -> None:
-        """Take the local piece of a mass diagonal, or none for NULL. Not collective."""
+        """Take the local piece of a mass diagonal, or no mass at all for NULL. Not collective."""
         n_local = self._size()
-        self._diagonal = _array(address, n_local).copy() if address else None
+        diagonal = _array(address, n_local).copy() if address else None
+        self._weights = None if diagonal is None else lambda layout: (*(_own_rows(layout),) * 2, diagonal)
+        self._reweighed = True
+
+    @_setter
+    def set_mass_csr(self, bits: int, base: int, indptr: int, indices: int, values: int) -> None:
+        """Take the local rows of a mass matrix. Not collective."""
+        starts, columns = self._compressed(bits, base, indptr, indices)
+        entries = _array(values, len(columns)).copy()
+        self._weights = lambda layout: (np.repeat(_own_rows(layout), np.diff(starts)), columns, entries)
+        self._reweighed = True
+
+    @_setter
+    def set_mass_coo(self, bits: int, base: int, count: int, rows: int, columns: int, values: int) -> None:
+        """Take entries of a mass matrix, in whichever rows; those of one place add up. Not collective."""
+        self._size()
+        kind = _index_type(bits, base)
+        if count < 0:
+            raise InputError(f"count={count} must not be negative")
+        first, second = (_array(address, count, kind) - kind(base) for address in (rows, columns))
+        entries = _array(values, count).copy()
+        self._weights = lambda layout: (first, second, entries)
         self._reweighed = True
 
     @_setter
@@ -260,10 +302,32 @@ class Handle:
         SparseHessError
             On every rank; where pairs are missing, those that were found can be read all the same.
         """
-        asked, error = (k, which or "smallest", tol, method or "auto"), None
+        asked = (k, which or "smallest", tol, method or "auto")
+        self._run(lambda: self._solve(*asked))
+
+    def count_inertia(self, zero: float) -> None:
+        """Take the Hessian at the point, and count its negative, zero and positive eigenvalues.
+
+        Collective.
+
+        Parameters
+        ----------
+        zero
+            Eigenvalues up to this size count as zero; 0 for the accuracy of the Hessian.
+
+        Raises
+        ------
+        SparseHessError
+            On every rank; where the counts are not certain, they can be read all the same.
+        """
+        self._run(lambda: self._count_inertia(zero))
+
+    def _run(self, task: Callable[[], None]) -> None:
+        """Do what may fail, so that it fails on every rank; a Hessian that was half made is forgotten."""
+        error = None
         with runtime.use_guard(self.comm, self._guard):
             try:
-                self._solve(*asked)
+                task()
             except Exception as caught:
                 error = caught
             try:
@@ -279,11 +343,10 @@ class Handle:
     def _solve(self, k: int, which: str, tol: float, method: str) -> None:
         from sparsehess.eigen.solvers.eigs import eigs, shortfall
 
-        self._agree((k, which, tol, method))
+        unusable = "" if 0 <= tol < 1 else f"tol={tol} must be from 0, the default, to 1"
+        self._agree("k, which, tol, method", (k, which, tol, method), unusable)
         self._forget_spectrum()
-        self._half_made = True
         self._take_hessian()
-        self._half_made = False
         options = {name[1:]: value for name, value in self._options.items() if name.startswith("-")}
         self._spectrum = eigs(
             self._hessian,
@@ -300,13 +363,27 @@ class Handle:
         if error is not None:
             raise error
 
-    def _agree(self, asked: tuple) -> None:
+    def _count_inertia(self, zero: float) -> None:
+        from sparsehess.eigen.certificates.inertia import inertia
+
+        unusable = "" if 0 <= zero < np.inf else f"zero={zero} must be 0, the default, or above"
+        self._agree("zero", (zero,), unusable)
+        self._inertia = None
+        self._take_hessian()
+        found = self._inertia = inertia(self._hessian, mass=self._mass, zero=zero or None)
+        if not found.certified and found.stderr is None:
+            raise CheckError(
+                f"the counts are not certain: {found.doubt}; eigenvalues lie near ±{found.threshold:.1e}, give "
+                "another zero"
+            )
+
+    def _agree(self, names: str, asked: tuple, unusable: str) -> None:
         """Raise on all ranks if one has an error, or asks for something else than the others. Collective."""
         with runtime.agreement(self.comm):
             for error in self._refused.values():
                 raise error
-            if not 0 <= asked[2] < 1:
-                raise InputError(f"tol={asked[2]} must be from 0, the default, to 1")
+            if unusable:
+                raise InputError(unusable)
             wanting = [
                 name
                 for name, there in (
@@ -319,13 +396,13 @@ class Handle:
             if wanting:
                 raise InputError(f"rank {self.comm.rank} has not called {', '.join(wanting)}")
         mine: dict[str, Any] = {
-            "k, which, tol, method": asked,
+            names: asked,
             "functions": sorted(self._functions),
             "whether there is a pattern, and a new one,": (self._has_pattern, self._rows is not None),
             "options": sorted(self._options.items()),
         }
         if self.n_local:  # a rank without variables cannot be told from one without a mass
-            mine["whether there is a mass"] = self._diagonal is not None
+            mine["whether there is a mass"] = self._weights is not None
         told = self.comm.allgather((mine, self._new, self._moved, self._reweighed))
         first: dict[str, tuple[int, Any]] = {}
         for rank, (theirs, *_) in enumerate(told):
@@ -345,7 +422,12 @@ class Handle:
         }
 
     def _take_hessian(self) -> None:
-        """Make the Hessian, or move it to the point. Collective."""
+        """Make the Hessian, or move it to the point; it is half made where that fails. Collective."""
+        self._half_made = True
+        self._make_hessian()
+        self._half_made = False
+
+    def _make_hessian(self) -> None:
         from sparsehess.derivatives.objective import Objective
         from sparsehess.hessian.assembly import assemble
         from sparsehess.pattern import Pattern
@@ -378,9 +460,22 @@ class Handle:
     def _mass_matrix(self, layout: Layout) -> PETSc.Mat | None:
         if not self._weighted:
             return None
-        rows = np.arange(layout.n_local + 1)
-        diagonal = np.empty(0) if self._diagonal is None else self._diagonal
-        return runtime.aij(layout, rows, rows[:-1] + layout.start, diagonal)
+        from sparsehess.eigen.problem.matrix_inputs import with_diagonal
+
+        with runtime.agreement(layout.comm):
+            none = np.empty(0, np.int64)
+            rows, columns, values = (none, none, np.empty(0)) if self._weights is None else self._weights(layout)
+            rows, columns = rows.astype(np.int64), columns.astype(np.int64)
+            for name, numbers in (("row", rows), ("column", columns)):
+                if len(numbers) and not (numbers.min() >= 0 and numbers.max() < layout.n):
+                    raise InputError(
+                        f"the mass on rank {layout.comm.rank}: {name} numbers run from {numbers.min()} to "
+                        f"{numbers.max()}, counted from 0, but there are {layout.n} variables"
+                    )
+        rows, columns, values = send_to_owners(layout, rows, columns, values)
+        local = scipy.sparse.coo_matrix((values, (rows - layout.start, columns)), (layout.n_local, layout.n))
+        own = with_diagonal(local.tocsr(), layout)
+        return runtime.aij(layout, own.indptr, own.indices, own.data)
 
     # --- answers ---
 
@@ -428,6 +523,26 @@ class Handle:
         """Write how often the host's functions were called so far. Not collective."""
         _write(gradients, self._calls["gradient"], ctypes.c_int64)
         _write(products, self._calls["hvp"], ctypes.c_int64)
+
+    def get_inertia(self, negative: int, zero: int, positive: int, infinite: int) -> None:
+        """Write the counts of the last `count_inertia`. Not collective."""
+        found = self._counted()
+        for address, count in (
+            (negative, found.negative),
+            (zero, found.zero),
+            (positive, found.positive),
+            (infinite, found.infinite),
+        ):
+            _write(address, count, ctypes.c_int64)
+
+    def get_inertia_certified(self, address: int) -> None:
+        """Write whether two factorizations agree on the counts of the last `count_inertia`. Not collective."""
+        _write(address, int(self._counted().certified), ctypes.c_int)
+
+    def _counted(self) -> Inertia:
+        if self._inertia is None:
+            raise InputError("there are no counts: count_inertia comes first")
+        return self._inertia
 
     # --- the end ---
 

@@ -11,9 +11,11 @@ module sparsehess
     public :: sparsehess_create, sparsehess_destroy, sparsehess_error
     public :: sparsehess_set_sizes, sparsehess_set_point, sparsehess_set_gradient, sparsehess_set_hvp
     public :: sparsehess_set_pattern, sparsehess_set_mass, sparsehess_set_option, sparsehess_set_patience
-    public :: sparsehess_solve
+    public :: sparsehess_set_mass_csr, sparsehess_set_mass_coo
+    public :: sparsehess_solve, sparsehess_count_inertia
     public :: sparsehess_get_converged, sparsehess_get_eigenvalues, sparsehess_get_residuals
     public :: sparsehess_get_vectors, sparsehess_get_certified, sparsehess_get_count, sparsehess_get_evaluations
+    public :: sparsehess_get_inertia, sparsehess_get_inertia_certified
 
     abstract interface
         ! The local pieces are of n_local numbers; context is what was given with the function.
@@ -90,6 +92,27 @@ module sparsehess
             import :: c_int, c_double, c_ptr
             type(c_ptr), value :: handle
             real(c_double), value :: seconds
+            integer(c_int) :: status
+        end function
+
+        function c_count_inertia(handle, zero) bind(c, name="sparsehess_count_inertia") result(status)
+            import :: c_int, c_double, c_ptr
+            type(c_ptr), value :: handle
+            real(c_double), value :: zero
+            integer(c_int) :: status
+        end function
+
+        function sparsehess_get_inertia(handle, negative, zero, positive, infinite) bind(c) result(status)
+            import :: c_int, c_int64_t, c_ptr
+            type(c_ptr), value :: handle
+            integer(c_int64_t), intent(out) :: negative, zero, positive, infinite
+            integer(c_int) :: status
+        end function
+
+        function sparsehess_get_inertia_certified(handle, certified) bind(c) result(status)
+            import :: c_int, c_ptr
+            type(c_ptr), value :: handle
+            integer(c_int), intent(out) :: certified
             integer(c_int) :: status
         end function
 
@@ -193,7 +216,68 @@ module sparsehess
         end function
     end interface
 
+    ! A mass by local rows, with values beside global columns; integers of either kind.
+    interface sparsehess_set_mass_csr
+        function set_mass_csr32(handle, base, indptr, indices, values) bind(c, name="sparsehess_set_mass_csr32") &
+            result(status)
+            import :: c_int, c_int32_t, c_double, c_ptr
+            type(c_ptr), value :: handle
+            integer(c_int), value :: base
+            integer(c_int32_t), intent(in) :: indptr(*), indices(*)
+            real(c_double), intent(in) :: values(*)
+            integer(c_int) :: status
+        end function
+
+        function set_mass_csr64(handle, base, indptr, indices, values) bind(c, name="sparsehess_set_mass_csr64") &
+            result(status)
+            import :: c_int, c_int64_t, c_double, c_ptr
+            type(c_ptr), value :: handle
+            integer(c_int), value :: base
+            integer(c_int64_t), intent(in) :: indptr(*), indices(*)
+            real(c_double), intent(in) :: values(*)
+            integer(c_int) :: status
+        end function
+    end interface
+
+    ! A mass by entries, in whichever global rows; those of one place add up. length is an integer(c_int64_t).
+    interface sparsehess_set_mass_coo
+        function set_mass_coo32(handle, base, length, rows, columns, values) &
+            bind(c, name="sparsehess_set_mass_coo32") result(status)
+            import :: c_int, c_int32_t, c_int64_t, c_double, c_ptr
+            type(c_ptr), value :: handle
+            integer(c_int), value :: base
+            integer(c_int64_t), value :: length
+            integer(c_int32_t), intent(in) :: rows(*), columns(*)
+            real(c_double), intent(in) :: values(*)
+            integer(c_int) :: status
+        end function
+
+        function set_mass_coo64(handle, base, length, rows, columns, values) &
+            bind(c, name="sparsehess_set_mass_coo64") result(status)
+            import :: c_int, c_int64_t, c_double, c_ptr
+            type(c_ptr), value :: handle
+            integer(c_int), value :: base
+            integer(c_int64_t), value :: length
+            integer(c_int64_t), intent(in) :: rows(*), columns(*)
+            real(c_double), intent(in) :: values(*)
+            integer(c_int) :: status
+        end function
+    end interface
+
 contains
+
+    ! Without a size the accuracy of the Hessian says what is zero.
+    function sparsehess_count_inertia(handle, zero) result(status)
+        type(c_ptr), intent(in) :: handle
+        real(c_double), intent(in), optional :: zero
+        integer(c_int) :: status
+
+        if (present(zero)) then
+            status = c_count_inertia(handle, zero)
+        else
+            status = c_count_inertia(handle, 0.0_c_double)
+        end if
+    end function
 
     ! What is left out is the default: 6 pairs, the smallest, to 1e-8, by a method that is chosen.
     function sparsehess_solve(handle, k, which, tol, method) result(status)

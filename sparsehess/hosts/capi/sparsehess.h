@@ -5,7 +5,7 @@
  * (derivatives that are not finite or not symmetric, eigenvalues missed). sparsehess_error() says it in a
  * sentence, which is kept until the next call with the handle.
  *
- * Collective are create, solve and destroy: every rank of the communicator calls them, and an error of one rank
+ * Collective are create, solve, count_inertia and destroy: every rank of the communicator calls them, and an error of one rank
  * is returned on all. Everything else is local; what a setter has refused on one rank is told to all by solve.
  * Arrays are copied, and are the caller's: local pieces, rank after rank, of n_local numbers.
  *
@@ -60,8 +60,23 @@ int sparsehess_set_hvp(sparsehess_t handle, sparsehess_hvp_t hvp, void *context)
 int sparsehess_set_pattern32(sparsehess_t handle, int base, const int32_t *indptr, const int32_t *indices);
 int sparsehess_set_pattern64(sparsehess_t handle, int base, const int64_t *indptr, const int64_t *indices);
 
-/* Optional: M of H u = lambda M u. NULL takes it away. */
+/* Optional: M of H u = lambda M u, symmetric and positive semidefinite. The one set last holds, diagonal or not;
+ * NULL takes any of them away. Both triangles are given. */
 int sparsehess_set_mass(sparsehess_t handle, const double *diagonal_local);
+
+/* M by its local rows, a consistent mass: indptr of n_local + 1 numbers, global columns, values. Numbers begin at
+ * base, 0 or 1, in both. */
+int sparsehess_set_mass_csr32(sparsehess_t handle, int base, const int32_t *indptr, const int32_t *indices,
+                              const double *values);
+int sparsehess_set_mass_csr64(sparsehess_t handle, int base, const int64_t *indptr, const int64_t *indices,
+                              const double *values);
+
+/* M by `count` entries in global rows and columns, whichever rank they belong to, as elements give them: those of
+ * one place add up. A rank that has none passes 0. */
+int sparsehess_set_mass_coo32(sparsehess_t handle, int base, int64_t count, const int32_t *rows,
+                              const int32_t *columns, const double *values);
+int sparsehess_set_mass_coo64(sparsehess_t handle, int base, int64_t count, const int64_t *rows,
+                              const int64_t *columns, const double *values);
 
 /* What `sparsehess eigs` has flags for: name, derivative, coloring, order, verify (0 or 1), count, seed, target,
  * interval ("low high"), groups, columns; with a dash, an option of PETSc: "-eps_ncv". NULL takes it away. */
@@ -74,6 +89,18 @@ int sparsehess_set_patience(sparsehess_t handle, double seconds);
 /* k of 0, tol of 0, and strings that are NULL or empty are the defaults: 6 (all in an interval), 1e-8, "smallest",
  * "auto". which: smallest, largest, magnitude, negative. */
 int sparsehess_solve(sparsehess_t handle, int k, const char *which, double tol, const char *method);
+
+/* How many eigenvalues of H, or of H u = lambda M u, are negative, zero and positive, by Sylvester's law; none is
+ * computed. Collective. Up to the size `zero` they count as zero; 0 for the accuracy of the Hessian. Returns 4 where
+ * the counts are not certain: they can be read all the same. */
+int sparsehess_count_inertia(sparsehess_t handle, double zero);
+
+/* The counts of the last one, the same on every rank; infinite ones are of a mass that is singular. */
+int sparsehess_get_inertia(sparsehess_t handle, int64_t *negative, int64_t *zero, int64_t *positive,
+                           int64_t *infinite);
+
+/* 1 if two factorizations agree on each side of zero, else 0: estimates, of what cannot be factorized. */
+int sparsehess_get_inertia_certified(sparsehess_t handle, int *certified);
 
 /* --- the answers of the last solve, the same on every rank except for vectors --- */
 
