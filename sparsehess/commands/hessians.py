@@ -15,7 +15,7 @@ from sparsehess.commands.differentiation import assemble_problem, color_pattern
 from sparsehess.commands.inputs import drop_entries
 from sparsehess.commands.output import SCHEMA, answer, process_facts, refuse_solver_options, run_facts
 from sparsehess.commands.reports import page, plots
-from sparsehess.commands.reports.pictures import colored_picture
+from sparsehess.commands.reports.pictures import colored_corner
 from sparsehess.commands.reports.records import gather_record
 from sparsehess.commands.summaries import (
     color_lines,
@@ -74,7 +74,7 @@ def run_color(call: Call) -> int:
     writers.check_writable(arguments.out, writers.RESULTS, comm)
     writers.check_writable(arguments.plot, plots.SUFFIXES, comm)
     writers.check_writable(arguments.report, page.SUFFIXES, comm)
-    began = time.perf_counter()
+    began, title = time.perf_counter(), Path(arguments.input).name
     pattern = matrix_files.read_pattern(arguments.input, comm, block=arguments.blocks, diagonal=arguments.diagonal)
     read = time.perf_counter()
     coloring = color_pattern(call, pattern)
@@ -92,12 +92,10 @@ def run_color(call: Call) -> int:
         "traffic": dataclasses.asdict(coloring.traffic),
         "timings": {"pattern": read - began, "coloring": made - read, "total": time.perf_counter() - began},
         **process_facts(comm),
-        **run_facts(call, Path(arguments.input).name),
+        **run_facts(call, title),
     }
-    picture = colored_picture(pattern, coloring) if arguments.plot is not None else None
-    draw = arguments.plot and partial(
-        plots.plot_coloring, arguments.plot, picture, pattern.n, coloring, Path(arguments.input).name
-    )
+    picture = None if arguments.plot is None else colored_corner(pattern, coloring, plots.CORNER)
+    draw = arguments.plot and partial(plots.plot_coloring, arguments.plot, picture, pattern.n, coloring, title)
     lines = color_lines(facts, broken, arguments.verbose)
     record = gather_record(call, facts, lines, pattern=pattern, coloring=coloring)
     if arguments.out is not None:

@@ -64,10 +64,9 @@ def color_lines(facts: dict[str, Any], broken: tuple[int, int] | None, verbose: 
     attempts = facts["attempts"]
     if len(attempts) > 1:
         lines.append(f"attempts     {len(attempts)}")
-        best = min(attempt["count"] for attempt in attempts)
         shown = attempts if verbose else [one for one in attempts if "restart" not in one["name"]][:12]
         lines += [
-            f"  {one['count']:6d}  {one['name']}, {one['seconds']:.3f} s{'  *' if one['count'] == best else ''}"
+            f"  {one['count']:6d}  {one['name']}, {one['seconds']:.3f} s{_mark(one, facts['colors'])}"
             for one in shown
         ]
         if len(shown) < len(attempts):
@@ -81,6 +80,11 @@ def color_lines(facts: dict[str, Any], broken: tuple[int, int] | None, verbose: 
     if facts["colors"] == facts["n"] > 1:
         lines.append("note         as many colors as variables: no gain over one step per variable")
     return "\n".join(lines)
+
+
+def _mark(attempt: dict[str, Any], colors: int) -> str:
+    """Return a star for an attempt that has reached the number of colours that was taken."""
+    return "  *" if attempt["count"] == colors and "given up" not in attempt["name"] else ""
 
 
 def _coloring_told(facts: dict[str, Any] | None) -> str:

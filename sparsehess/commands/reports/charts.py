@@ -80,6 +80,18 @@ def spans_decades(values: np.ndarray) -> bool:
     return len(values) > 1 and bool((values > 0).all()) and bool(values.max() > _DECADES * np.median(values))
 
 
+def density_floor(values: np.ndarray, n: int, width: float) -> float | None:
+    """Return the lower end of a logarithmic scale for a density that has a spike, None where it has none.
+
+    Not collective. A tenth of one eigenvalue within the width that is resolved is nothing that is to be seen.
+    """
+    positive = values[values > 0]
+    if not len(positive) or not values.max() > 30 * np.median(values):
+        return None
+    least = 0.1 / (max(n, 1) * width) if width > 0 else positive.min()
+    return float(min(least, 0.01 * values.max()))
+
+
 def _power(power: int) -> str:
     digits = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     return {0: "1", 1: "10"}.get(power, f"10{digits}")

@@ -136,7 +136,7 @@ def _reproduce(record: Record) -> str:
 def _answer(record: Record) -> str:
     if not record.answer:
         return ""
-    return section("The answer as it was printed", f'<pre class="answer">{escape(record.answer)}</pre>')
+    return section("The answer as text", f'<pre class="answer">{escape(record.answer)}</pre>')
 
 
 def _lacks(lacks: Sequence[str]) -> str:

@@ -24,16 +24,16 @@ def pattern_picture(pattern: Pattern, bins: int = 300) -> np.ndarray | None:
     return total.reshape(bins, bins) if total is not None else None
 
 
-def colored_picture(pattern: Pattern, coloring: Coloring, bins: int = 600) -> np.ndarray | None:
-    """Return the colour of an entry's column in each of bins x bins squares (-1: none), on rank 0; None elsewhere.
+def colored_corner(pattern: Pattern, coloring: Coloring, size: int) -> np.ndarray | None:
+    """Return the colours of the first rows and columns entry by entry (-1: none), on rank 0; None elsewhere.
 
-    Collective. Of several entries in a square the highest colour is shown.
+    Collective.
     """
-    bins = max(1, min(bins, pattern.n))
+    size = min(size, pattern.n)
     rows = np.repeat(np.arange(pattern.layout.start, pattern.layout.stop), np.diff(pattern.indptr))
-    square = (rows * bins // pattern.n) * bins + pattern.indices.astype(np.int64) * bins // pattern.n
-    own = np.full(bins * bins, -1, np.int32)
-    np.maximum.at(own, square, coloring.with_ghosts[pattern.columns])
-    highest = np.empty_like(own) if pattern.comm.rank == 0 else None
-    pattern.comm.Reduce(own, highest, op=MPI.MAX)
-    return highest.reshape(bins, bins) if highest is not None else None
+    inside = (rows < size) & (pattern.indices < size)
+    own = np.full((size, size), -1, np.int32)
+    own[rows[inside], pattern.indices[inside]] = coloring.with_ghosts[pattern.columns[inside]]
+    whole = np.empty_like(own) if pattern.comm.rank == 0 else None
+    pattern.comm.Reduce(own, whole, op=MPI.MAX)
+    return whole

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparsehess.commands.reports.pictures import colored_picture, pattern_picture
+from sparsehess.commands.reports.pictures import colored_corner, pattern_picture
 from sparsehess.commands.reports.structures import (
     MODES,
     Structure,
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 # Squares of a picture of a matrix, along each side, and what a square of a stored one holds at most.
 _BINS, _MOST = 200, 2**16 - 1
+
+# Rows and columns of which colours are shown.
+_CORNER = 120
 
 # Stored arrays that a page shows, and of how many dimensions they are.
 _ARRAYS = {
@@ -63,7 +66,8 @@ class Record:
     answer
         The lines for people; empty where they are not known.
     picture, colors
-        Of the pattern: how many entries are in each square, and the highest colour of their columns, -1 for none.
+        Of the pattern: how many entries are in each square, and the colours of the first rows and columns entry by
+        entry, -1 for none.
     structure, modes
         What vibrates, and (k, m, 3) how the first modes move its nodes.
     lacks
@@ -118,7 +122,7 @@ def gather_record(
     if not wanted:
         return Record(facts=facts, answer=answer)
     picture = None if pattern is None else pattern_picture(pattern, _BINS)
-    colors = None if pattern is None or coloring is None else colored_picture(pattern, coloring, _BINS)
+    colors = None if pattern is None or coloring is None else colored_corner(pattern, coloring, _CORNER)
     structure = None if given is None or not vectors else gather_structure(*_geometry(call, given), call.comm)
     modes = gather_modes(structure, vectors, call.comm)
     return Record(facts=facts, answer=answer, picture=picture, colors=colors, structure=structure, modes=modes)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sparsehess.commands.reports.bitmaps import hue_colors, shade_counts
-from sparsehess.commands.reports.charts import Chart, Scale, spans_decades
+from sparsehess.commands.reports.charts import Chart, Scale, density_floor, spans_decades
 from sparsehess.commands.reports.html import details, figure, figures, paragraph, section, table
 from sparsehess.commands.reports.records import Record
 from sparsehess.commands.reports.tables import eigenpair_rows
@@ -20,6 +20,12 @@ from sparsehess.eigen.certificates.statement import STATEMENT
 
 # Rows of a table of eigenpairs, and points of a chart; of more the first and the last are shown.
 _ROWS, _POINTS = 120, 4000
+
+# What the checks of a Hessian are called.
+_CHECKS = {"hvp_error": "product along a random direction, relative error", "passed": "passed"}
+
+# In the name of an attempt that did not reach its number of colours.
+_GIVEN_UP = "given up"
 
 # Standard errors that a band reaches to either side.
 _BAND = 2.0
@@ -213,7 +219,7 @@ def _trust(facts: dict[str, Any]) -> list[str]:
 
 def _verification(found: dict[str, Any]) -> str:
     rows = [
-        [name.replace("_", " "), _shown(value)]
+        [_CHECKS.get(name, name.replace("_", " ")), _shown(value)]
         for name, value in found.items()
         if not isinstance(value, (list, dict))
     ]
@@ -241,11 +247,10 @@ def _pattern(record: Record) -> str:
         )
     coloring = _coloring_facts(facts)
     if record.colors is not None:
-        many = len(np.unique(record.colors[record.colors >= 0]))
-        caption = "The colouring: columns of one colour are stepped together."
-        if coloring.get("colors", 0) > many:
-            caption += f" Of a square's colours the highest is shown, {many} in all."
-        pictures.append(_spy(hue_colors(record.colors), facts["n"], "Colours of columns", caption))
+        size = len(record.colors)
+        part = "The colouring" if size == facts["n"] else f"The colouring of the first {size} rows and columns"
+        caption = f"{part}: columns of one colour are stepped together."
+        pictures.append(_spy(hue_colors(record.colors), size, "Colours of columns", caption))
     parts = [figures(_coloring_words(coloring))] if coloring else []
     if pictures:
         parts.append(f'<div class="pair">{"".join(pictures)}</div>')
@@ -299,17 +304,22 @@ def _color(record: Record, structure: str) -> list[str]:
     ]
     attempts = facts.get("attempts") or []
     if len(attempts) > 1:
-        best = min(one["count"] for one in attempts)
-        shown = sorted(attempts, key=lambda one: one["count"])[:40]
+        shown = sorted(attempts, key=lambda one: (_GIVEN_UP in one["name"], one["count"]))[:40]
         rows = [
-            [one["name"], str(one["count"]), f"{one['seconds']:.3f}", "least" if one["count"] == best else ""]
-            for one in shown
+            [one["name"], str(one["count"]), f"{one['seconds']:.3f}", _attempt_note(one, colors)] for one in shown
         ]
-        caption = "Orders and rules that were tried" + (
-            f", the best {len(shown)} of {len(attempts)}" if len(shown) < len(attempts) else ""
-        )
-        parts.append(section("Attempts", table(["order", "colours", "seconds", ""], rows, caption, (1, 2))))
+        caption = "Orders and rules that were tried"
+        if len(shown) < len(attempts):
+            caption += f", the best {len(shown)} of {len(attempts)}"
+        heads = ["order", "colours", "seconds", "note"]
+        parts.append(section("Attempts", table(heads, rows, caption, (1, 2))))
     return parts
+
+
+def _attempt_note(attempt: dict[str, Any], colors: int) -> str:
+    if _GIVEN_UP in attempt["name"]:
+        return "aimed at, not reached"
+    return "as few as were taken" if attempt["count"] == colors else ""
 
 
 def _assemble(record: Record, structure: str) -> list[str]:
@@ -360,7 +370,7 @@ def _density(record: Record, structure: str) -> list[str]:
 def _density_charts(facts: dict[str, Any]) -> list[str]:
     grid, values, error = (np.array(facts[name], np.float64) for name in ("grid", "density", "stderr"))
     n, atoms, exact = facts["n"], facts.get("atoms") or [], facts["method"] == "dense"
-    floor = density_floor(values, n, facts["width"])
+    floor = density_floor(values, n, max(facts["width"], (grid[-1] - grid[0]) / max(len(grid) - 1, 1)))
     log = floor is not None
     low, high = np.maximum(values - _BAND * error, 0.0), values + _BAND * error
     least = floor or 0.0
@@ -378,7 +388,9 @@ def _density_charts(facts: dict[str, Any]) -> list[str]:
     chart.line(grid, np.maximum(values, least), "", "density")
     for place, _ in atoms:
         chart.upright(place, "apart")
-    caption = "Share of all eigenvalues per unit of λ, without those that are known apart."
+    caption = "Share of all eigenvalues per unit of λ" + (
+        ", without those that are known apart." if atoms else "."
+    )
     if log:
         caption += (
             " The scale is logarithmic, for a spike would hide the rest; it ends at a tenth of an eigenvalue."
@@ -404,7 +416,9 @@ def _density_charts(facts: dict[str, Any]) -> list[str]:
         steps.upright(place, "apart")
     parts = [
         figure(chart.svg(), caption),
-        figure(steps.svg(), "Number of eigenvalues up to λ, those known apart among them."),
+        figure(
+            steps.svg(), "Number of eigenvalues up to λ" + (", those known apart among them." if atoms else ".")
+        ),
     ]
     if atoms:
         rows = [[f"{place:.10g}", str(times)] for place, times in atoms]
@@ -412,25 +426,18 @@ def _density_charts(facts: dict[str, Any]) -> list[str]:
     return parts
 
 
-def density_floor(values: np.ndarray, n: int, width: float) -> float | None:
-    """Return the lower end of a logarithmic scale for a density that has a spike, None where it has none.
-
-    Not collective. A tenth of one eigenvalue within the width of the kernel is nothing that is to be seen.
-    """
-    positive = values[values > 0]
-    if not len(positive) or not values.max() > 30 * np.median(values):
-        return None
-    least = 0.1 / (max(n, 1) * width) if width > 0 else positive.min()
-    return float(min(least, 0.01 * values.max()))
-
-
 def _moments(facts: dict[str, Any], exact: bool) -> str:
+    values, errors = _numbers(facts["moments"]), _numbers(facts["moments_stderr"])
+    if values is None or errors is None:
+        return ""
     rows = [
-        [f"mean of λ{('', '', '²', '³', '⁴')[power]}", f"{value:.8g}", "" if exact else f"{error:.1g}"]
-        for power, (value, error) in enumerate(zip(facts["moments"], facts["moments_stderr"], strict=True))
-        if power
+        [f"mean of λ{'²³⁴'[power - 2] if power > 1 else ''}", f"{values[power]:.8g}", f"{errors[power]:.1g}"][
+            : 3 - exact
+        ]
+        for power in range(1, len(values))
     ]
-    return section("Moments", table(["moment", "value", "±"], rows, "Means over all eigenvalues", (1, 2)))
+    heads = ["moment", "value", "±"][: 3 - exact]
+    return section("Moments", table(heads, rows, "Means over all eigenvalues", (1, 2)))
 
 
 TASKS: dict[str, Callable[[Record, str], list[str]]] = {

@@ -100,7 +100,6 @@
         pen.closePath();
         pen.fill();
         if (lines) pen.stroke();
-        else { pen.strokeStyle = pen.fillStyle; pen.stroke(); }
       }
     }
   }

@@ -43,10 +43,11 @@ def structure_section(record: Record) -> str:
     structure, modes = record.structure, record.modes
     if structure is None or modes is None or not len(modes) or not len(structure.positions):
         return ""
-    labels = _labels(record.facts, len(modes))
+    moving = [collectivity(mode) for mode in modes]
+    labels = _labels(record.facts, moving)
     space, view = _centred(structure), _view(structure)
     radii, diameter = _radii(structure, space), float(np.linalg.norm(np.ptp(space, axis=0))) or 1.0
-    first = _first(record.facts, len(modes))
+    first = _first(record.facts, moving)
     data = {
         "view": view.ravel().tolist(),
         "diameter": diameter,
@@ -89,28 +90,42 @@ def _words(structure: Structure, facts: dict[str, Any], modes: int) -> str:
     if total > modes:
         part += f", and the first {MODES} of {total} modes"
     moved = "motions are scaled, so that the one that moves most is seen"
-    return f"{part}; {moved}. Colours go from grey, at rest, to red, the largest motion of the mode."
+    colors = "Colours go from grey, at rest, to red, the largest motion of the mode"
+    return f"{part}; {moved}. {colors}. What part of the {kind} moves is told beside each (collectivity)."
 
 
-def _labels(facts: dict[str, Any], many: int) -> list[str]:
+def collectivity(mode: np.ndarray) -> float:
+    """Return the part of the nodes that moves in a mode (m, 3): 1 where all move equally far.
+
+    Not collective. exp(-Σ p log p) / m, with p the share of each node in the squared motions (Brüschweiler,
+    J. Chem. Phys. 102, 3396 (1995)).
+    """
+    share = np.square(mode, dtype=np.float64).sum(axis=1)
+    share = share[share > 0] / max(share.sum(), 1e-300)
+    return float(np.exp(-(share @ np.log(share))) / len(mode))
+
+
+def _labels(facts: dict[str, Any], moving: list[float]) -> list[str]:
     """Return what modes are called."""
     values, told = facts["eigenvalues"], facts.get("frequencies") or {}
     zeros = facts.get("zero") or [False] * len(values)
     labels = []
-    for number in range(many):
+    for number, part in enumerate(moving):
         if told:
             size = told["values"][number]
             name = f"{abs(size):.5g}{'i' if size < 0 else ''} {unit_told(facts)}"
         else:
             name = f"λ = {values[number]:.6g}"
-        labels.append(f"mode {number + 1}: {'zero' if zeros[number] else name}")
+        labels.append(f"mode {number + 1}: {'zero' if zeros[number] else name}, {100 * part:.2g} % move")
     return labels
 
 
-def _first(facts: dict[str, Any], many: int) -> int:
-    """Return the mode that is shown first: that of the first eigenvalue which is not zero."""
-    zeros = (facts.get("zero") or [False] * many)[:many]
-    return next((number for number, zero in enumerate(zeros) if not zero), 0)
+def _first(facts: dict[str, Any], moving: list[float]) -> int:
+    """Return the mode that is shown first: the lowest in which many nodes move, none that is zero."""
+    zeros = facts.get("zero") or [False] * len(moving)
+    others = [number for number in range(len(moving)) if not zeros[number]] or [0]
+    most = max(moving[number] for number in others)
+    return next(number for number in others if moving[number] >= 0.5 * most)
 
 
 def _controls(labels: list[str], first: int, atoms: bool) -> str:
@@ -193,7 +208,7 @@ def _stills(
 ) -> str:
     """Return pictures of a few modes, each at its largest motion."""
     many = _STILLS if len(structure.faces) <= _FEW else 1
-    shown = [number for number in range(first, len(modes))][:many]
+    shown = list(range(first, len(modes)))[:many]
     seen = space @ view.T
     reach = np.abs(seen[:, :2]).max(axis=0) + 1.1 * _AMPLITUDE * diameter
     scale = float(min(_WIDE / (2 * reach[0]), _HIGH / (2 * reach[1])))
