@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 _PAGE, _MARK = "reference/json", "<!-- answers -->"
 
-_FILES = ("stored_coloring", "batch_job", "outcome", "progress", "service", "group")  # small files: colourings, and a spool's
+# Of colourings, of batch jobs and of a spool.
+_FILES = ("stored_coloring", "batch_job", "outcome", "progress", "service", "group")
 
 
 def tables() -> str:
@@ -36,9 +37,9 @@ def _section(name: str, definition: dict[str, Any]) -> list[str]:
     """Return the lines of one object."""
     title = definition.get("title", name)
     lines = [f"(answer-{name})=", f"### `{title}`", "", definition["description"], ""]
-    lines += ["| Field | Type | Unit | Meaning |", "|---|---|---|---|"]
+    lines += ["| Field | Type, unit | Meaning |", "|---|---|---|"]
     for field, said in definition["properties"].items():
-        cells = (f"`{field}`", _kind(said), said.get("x-unit", ""), _meaning(said))
+        cells = (f"`{field}`", _kind(said) + (f", {said['x-unit']}" if "x-unit" in said else ""), _meaning(said))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return [*lines, ""]
 
@@ -58,7 +59,8 @@ def _kind(said: dict[str, Any]) -> str:
     words = []
     for one in types:
         if one == "array" and "items" in said:
-            words.append(f"list of {_kind(said['items'])}")
+            of = _kind(said["items"])
+            words.append(f"list of ({of})" if " or " in of else f"list of {of}")
         elif one == "array":
             words.append(f"list ({'; '.join(_kind(part) for part in said['prefixItems'])})")
         elif one == "object" and isinstance(said.get("additionalProperties"), dict):

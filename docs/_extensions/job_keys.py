@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 _PAGE, _KEYS, _SUBMIT, _COMMANDS = "reference/job-file", "<!-- keys -->", "<!-- submit -->", "<!-- commands -->"
 
+# So many commands that do not have a key are named in place of those that do.
+_FEW = 2
+
 # What no job file has.
 _LEFT_OUT = (argparse._HelpAction,)
 
@@ -61,13 +64,21 @@ def tables(mark: str) -> str:
         for key, action in keys(command).items():
             same = key, value(action), str(action.help)  # a key may mean another thing of another command
             every.setdefault(same, (action, []))[1].append(command)
-    head = ["| Key | Value | Of | Meaning |", "|---|---|---|---|"]
-    many = len(commands())
-    rows = []
-    for (key, _, _), (action, names) in sorted(every.items(), key=lambda one: one[0][0]):
-        of = "all" if len(names) == many else ", ".join(f"`{name}`" for name in names)
-        rows.append(_row(key, action, (of,)))
-    return "\n".join([*head, *rows])
+    rows = [
+        _row(key, action, (_of(names),))
+        for (key, _, _), (action, names) in sorted(every.items(), key=lambda one: one[0][0])
+    ]
+    return "\n".join(["| Key | Value | Of | Meaning |", "|---|---|---|---|", *rows])
+
+
+def _of(names: list[str]) -> str:
+    """Return which commands have a key, or which have not where these are few."""
+    others = [name for name in commands() if name not in names]
+    if not others:
+        return "all"
+    few = len(others) <= _FEW
+    told = ", ".join(f"`{name}`" for name in (others if few else names))
+    return f"all but {told}" if few else told
 
 
 def _row(key: str, action: argparse.Action, more: tuple[str, ...]) -> str:

@@ -40,7 +40,7 @@ _SHOWN = 150
 # Commands that take a job file as what it is, and those that it cannot stand for.
 _WHOLE = ("submit",)
 _PLAN = "plan"
-_NOT_FOR_JOBS = ("submit", "status", "result", "cancel", "plan", "serve", "info", "completion", "manual")
+_NOT_FOR_JOBS = ("submit", "status", "result", "cancel", "plan", "serve", "report", "info", "completion", "manual")
 
 
 @dataclass(frozen=True)
