@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 import time
@@ -39,8 +40,14 @@ def command_line() -> CommandLine:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands, for manuals and completion; it parses nothing. Not collective."""
-    return command_line().parser
+    """Return the parser of all commands, for pages made from it. Not collective.
+
+    What ends each help is a literal block of reStructuredText: commands stand there as they are typed.
+    """
+    line = command_line()
+    for one in (line.parser, *line.parsers.values()):
+        one.epilog = re.sub(r"^(\w+):\n", r"\1::\n\n", one.epilog or "")
+    return line.parser
 
 
 def main(argv: list[str] | None = None) -> None:

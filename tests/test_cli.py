@@ -280,6 +280,7 @@ print((pages() - before) * 4096)
 # What people do, and what the message tells them to do instead.
 MISTAKES = [
     ("egis good.npz", "did you mean eigs?"),
+    ("good.npz -k 3", "a command stands before it, such as sparsehess eigs good.npz"),
     ("eigs good.npz --intervall 0 1", "did you mean --interval?"),
     ("eigs good.npz --int 0 1", "did you mean --interval?"),
     ("eigs good.npz -K 3", "did you mean -k?"),

@@ -339,6 +339,8 @@ class CommandLine:
         Help
             They ask for help.
         """
+        if words[:1] == ["help"]:
+            words = [*words[1:2], "--help"]
         # A blank before negative numbers: argparse takes -inf and -1e-3 for flags otherwise.
         blanked = [f" {word}" if word.startswith("-") and is_number(word) else word for word in words]
         refuse_unknown_flags(blanked, self.parser, self.parsers)

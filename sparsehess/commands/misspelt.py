@@ -36,6 +36,10 @@ def refuse_unknown_flags(
     if {"-h", "--help"} & set(words):
         return
     command = words[0] if words and words[0] in commands else None
+    if words and command is None and re.search(r"[./]", words[0]) and not words[0].startswith("-"):
+        raise InputError(
+            f"{words[0]}: a command stands before it, such as sparsehess eigs {words[0]} (see {top.prog} --help)"
+        )
     parser = top if command is None else commands[command]
     known = flags_of(parser)
     for word in words if command is None else words[1:]:

@@ -13,6 +13,7 @@ import scipy.io as sio
 import scipy.sparse as sp
 
 from sparsehess import cli
+from sparsehess.commands.arguments import Help
 from support import ROOT
 from support.cases import laplacian
 from support.command_line import batch
@@ -148,6 +149,18 @@ def test_help_loads_nothing_heavy(command, status):
     done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == status, done.stderr
     assert time.monotonic() - began < 5  # a twentieth of that where nothing else runs
+
+
+def test_help_is_a_word_too():
+    for words, says in (("help eigs", "usage: sparsehess eigs"), ("help", "usage: sparsehess COMMAND")):
+        with pytest.raises(Help, match=says):
+            LINE.parse(words.split())
+
+
+def test_pages_show_commands_as_they_are_typed():
+    ends = [cli.parser().epilog, *(one.epilog for one in LINE.parsers.values())]
+    assert ends[0].startswith("next::\n\n  sparsehess COMMAND --help")
+    assert all(end.startswith("examples:\n  ") for end in ends[1:])
 
 
 def test_help_starts_as_a_module_and_as_a_script():
