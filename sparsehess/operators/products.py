@@ -49,7 +49,7 @@ class Products(Operator):
     def _repr_facts(self) -> Iterator[str]:
         """Yield what the line says. Not collective."""
         yield from super()._repr_facts()
-        yield f"products by {self._name}"
+        yield f"by a {self._name}"
 
     @property
     def exactness(self) -> float:
