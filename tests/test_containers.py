@@ -22,6 +22,7 @@ def test_scripts_are_shell():
     for script in scripts:
         done = subprocess.run(["sh", "-n", script], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+    subprocess.run(["bash", "-n", DOCKER / "mpiexec.bash"], check=True)
 
 
 @pytest.mark.parametrize("script, words", [("image.sh", []), ("environment.sh", ["nowhere"])])
