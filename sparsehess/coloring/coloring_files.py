@@ -134,7 +134,7 @@ def _read_facts(path: Path, here: str, n: int) -> dict:
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file") from None
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is no stored colouring: {error}") from error
+        raise InputError(f"{path} is no stored colouring: {error}; color -o writes one") from error
     if facts.get("format") != _FORMAT or facts.get("kind") not in KINDS:
         raise InputError(
             f"{path}: a colouring of format {facts.get('format')} and kind {facts.get('kind')} is unknown"

@@ -96,7 +96,10 @@ def scheme_of(derivative: str, objective: Objective) -> str:
     if derivative not in (*SCHEMES[:-1], "ad"):
         raise none_of(f"derivative {derivative!r}", derivative, ("auto", *SCHEMES[:-1], "ad"))
     if derivative == "ad" and not products:
-        raise InputError(f"derivative 'ad' needs a Hessian-vector product: {objective.name} has none")
+        raise InputError(
+            f"derivative 'ad' needs a Hessian-vector product: {objective.name} has none; give it hvp, or "
+            "take central"
+        )
     if (derivative != "ad" and not slopes) or (derivative == "complex" and objective.gradient is None):
         raise InputError(f"derivative {derivative!r} needs a gradient: {objective.name} has none")
     return "product" if derivative == "ad" else derivative

@@ -363,7 +363,9 @@ class Pattern(ShortRepr):
             columns = (indices[first] // size).astype(indices.dtype)
             wide, full = pattern_kernels.expand(groups, columns, size)
             if not (np.array_equal(wide, indptr) and np.array_equal(full, indices)):
-                raise InputError(f"blocks of {size}: not every block of the pattern is full or empty")
+                raise InputError(
+                    f"blocks of {size}: not every block of the pattern is full or empty; leave them out"
+                )
         quotient = Pattern(Layout(self.comm, self.layout.starts // size), groups, columns, self.source)
         return replace(self, quotient=quotient)
 

@@ -219,7 +219,8 @@ def check_sizes(path: Path, rows: int, columns: int, entries: int, most_entries:
     """
     if min(rows, columns, entries) < 0 or entries > most_entries:
         raise InputError(
-            f"{path}: claims {entries} entries, but holds at most {most_entries}: truncated or damaged"
+            f"{path}: claims {entries} entries, but holds at most {most_entries}: truncated or damaged; write "
+            "it anew"
         )
     if max(rows, columns) > max(64 * entries, 2**20):
         raise InputError(f"{path}: claims {rows} x {columns} with {entries} entries: damaged")

@@ -137,7 +137,9 @@ def sparsify(
     problem = EigenProblem.of(matrix, mass=mass, nullspace=[], near_null=[], comm=comm)
     try:
         if not problem.assembled:
-            raise InputError("nothing can be dropped of a Hessian that is not assembled")
+            raise InputError(
+                "nothing can be dropped of a Hessian that is not assembled: assemble it, or drop nothing"
+            )
         if problem.M is not None and not is_assembled(problem.M):
             raise InputError("a bound needs the entries of the mass matrix: this one is a shell")
         entries = _entries(problem.A, problem.layout)

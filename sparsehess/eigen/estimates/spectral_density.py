@@ -206,7 +206,9 @@ class Density(ShortRepr):
     def _counted(self, low: float, high: float) -> tuple[float, float, float]:
         """Return the number of eigenvalues from low to high, its standard error, and what is open beside it."""
         if not low <= high:
-            raise InputError(f"interval {low} to {high}: the first end must not be above the second")
+            raise InputError(
+                f"interval {low} to {high}: the first end must not be above the second; exchange them"
+            )
         known = sum(times for place, times in self.atoms if low <= place <= high)
         if self.measures is None:
             return float(known), 0.0, 0.0

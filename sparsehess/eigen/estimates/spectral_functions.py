@@ -91,7 +91,8 @@ def resolve_function(
         function = "identity"
     for key, value, user in (("gamma", gamma, "effective dimension"), ("time", time, "heat")):
         if (value is not None) != (function == user):
-            raise InputError(f"{key} is for function {user!r}, which needs it")
+            mended = "give it" if value is None else "leave it out"
+            raise InputError(f"{key} is for function {user!r}, which needs it: {mended}")
         if value is not None:
             positive_number(value, key)
     if callable(function):

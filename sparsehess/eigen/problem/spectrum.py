@@ -107,7 +107,9 @@ class SolveSpec(ShortRepr):
         if self.interval is not None:
             low, high = self.interval
             if not low <= high:
-                raise InputError(f"interval {low} to {high}: the first end must not be above the second")
+                raise InputError(
+                    f"interval {low} to {high}: the first end must not be above the second; exchange them"
+                )
             if self.k is not None or self.target is not None:
                 raise InputError("an interval is wanted with all its eigenvalues: leave out k and target")
             if self.count == "no":

@@ -156,9 +156,13 @@ def _check(problem: EigenProblem, spec: SolveSpec, whole: bool) -> None:
     if problem.preconditioner is not None and method not in ("auto", *PRECONDITIONED):
         raise InputError(f"method {method!r} takes no preconditioner: those are for {', '.join(PRECONDITIONED)}")
     if problem.preconditioner is not None and method == "auto" and not smallest:
-        raise InputError("a preconditioner is for the smallest: for others nothing would take it unless asked to")
+        raise InputError(
+            "a preconditioner is for the smallest: for others nothing would take it unless asked to; leave it out"
+        )
     if spec.groups is not None and method == "auto" and not problem.assembled:
-        raise InputError("groups each take a copy of an assembled matrix: a matrix-free Hessian has none")
+        raise InputError(
+            "groups each take a copy of an assembled matrix: a matrix-free Hessian has none; leave them out"
+        )
     if problem.guess and (method == "dense" or (spec.takes_all and method != "feast")):
         raise InputError("a guess is for methods that start from vectors: of those for intervals feast, not dense")
     if method in KRYLOV[1:] and (nearest or spec.which not in (("magnitude",) if method == "power" else ENDS)):
