@@ -1,7 +1,7 @@
 """The methods of `eigs` on one problem: the lowest modes of a clamped elastic cube, each in a process of its own.
 
 Trilinear bricks, consistent mass, so many cells along an edge: 12 are 6,084 variables. Wanted are the 20 lowest
-pairs, or all up to the 20th, or the 20 largest; multigrid is told of the rigid-body modes. Seconds are those of the
+pairs, or all up to the 20th, or the 20 largest. Multigrid is told of the rigid-body modes. Seconds are of the
 processor, MB the peak memory of the process from when the matrices stand, Python and matrices among it.
 
     python benchmarks/methods_side_by_side.py [--cells 12] [--only 'lobpcg|feast']

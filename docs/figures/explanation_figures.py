@@ -112,14 +112,14 @@ def substitution(file: Path) -> None:
     n = 7
     places = np.stack([np.arange(n), np.zeros(n)], 1)
     edges = np.stack([np.arange(n - 1), np.arange(1, n)], 1)
-    figure, axes = plt.subplots(figsize=(7.0, 1.6), layout="constrained")
+    figure, axes = plt.subplots(figsize=(7.0, 0.8), layout="constrained")
     draw_graph(axes, places, edges, np.arange(n) % 2, "")
     for step, (i, j) in enumerate(edges):
         axes.annotate(f"{step + 1}", (i + 0.5, 0.12), ha="center", color=INK, fontsize=9, annotation_clip=False)
         axes.annotate(
             "", (j - 0.2, 0.08), (i + 0.2, 0.08), arrowprops={"arrowstyle": "->", "color": INK, "lw": 0.8}
         )
-    axes.set_ylim(-0.35, 0.4)
+    axes.set_ylim(-0.25, 0.35)
     figure.savefig(file, metadata={"Date": None})
 
 

@@ -76,8 +76,8 @@ def reason(hessian: Assembled, evaluations: Evaluations, rows: list[int]) -> str
     unmoved = _unmoved(hessian, evaluations, rows)
     if unmoved is not None:
         return (
-            f"steps of {length:.1e} of variable {unmoved} change nothing although longer ones do, so x is rounded "
-            "there before it is used"
+            f"steps of {length:.1e} of variable {unmoved} change nothing although longer ones do, so the gradient "
+            "is rounded, or x before it is used" + (f"; {said}" if said else "")
         )
     if stuck:
         return (

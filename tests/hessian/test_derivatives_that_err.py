@@ -119,6 +119,11 @@ def test_rounding_of_one_variable(comm):
     refused(comm, gradient, start(), "rounded")
 
 
+def test_gradients_that_are_rounded_to_whole_numbers(comm):
+    """Steps of a variable change nothing: it may be x that is rounded, or the gradient."""
+    refused(comm, lambda u: np.round(chain(u)), start(), "the gradient is rounded")
+
+
 def test_a_lone_variable_that_is_rounded_is_not_free(comm):
     """Its steps change nothing, near or far: longer ones do, all at once."""
 

@@ -44,6 +44,9 @@ _UNSEEN = 1e-2
 # MUMPS's INFO(1) on a rank that could not allocate: users' guide, section 8.
 _NO_MEMORY = (-13, -19, -22)
 
+# Those of a matrix that cannot be factorized: singular, or no room for its delayed pivots; 0 is not known.
+_BY_NUMBERS = (0, -8, -9, -10, -14, -15, -17, -20)
+
 # Percent of room for pivoting that are tried where the first does not suffice.
 _ROOM = (200, 1000, 10000)
 
@@ -201,12 +204,23 @@ class KrylovSchur:
                     blamed = f"give it more memory or more ranks (out of memory on rank {', '.join(short)})"
                     with readable_errors(f"factorizing at {shift:.6g}", blamed):
                         raise
+                failure = self._failure()
+                if failure not in _BY_NUMBERS:
+                    blamed = f"its INFOG(1) is {failure}, which its users' guide explains: look at its options"
+                    with readable_errors(f"factorizing at {shift:.6g}", blamed):
+                        raise
                 self._give()
                 counts = Pivots(
                     *(self.problem.n,) * 3
                 )  # an eigenvalue of many vectors is too near: nothing is told
         self.seconds["factorization"] += time.perf_counter() - began
         return counts
+
+    def _failure(self) -> int:
+        """Return MUMPS's INFOG(1) after a failure, 0 where that cannot be told. Collective."""
+        with suppress(PETSc.Error, SystemError):
+            return int(self._factor().getMumpsInfog(1))
+        return 0
 
     def _ranks_without_memory(self) -> list[str]:
         """Return the ranks on which a factorization has failed for want of memory. Collective."""

@@ -11,7 +11,7 @@ import elastic_network
 import sparsehess as sh
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
-from sparsehess.errors import CheckError, InputError, NotConverged
+from sparsehess.errors import CheckError, InputError, NotConverged, StackError
 from sparsehess.runtime import destroy
 from support.cases import agree, free_chain, lapack, laplacian, prescribed, real, reference, stored
 from support.petsc_events import counted_events
@@ -206,6 +206,14 @@ def test_options_of_the_caller_win_and_unused_ones_are_errors(comm):
     with pytest.raises(InputError, match="-eps_nvc"):
         sh.eigs(matrix, 3, options={"eps_nvc": 33}, comm=comm)
     assert not PETSc.Options().hasName("sparsehess_eps_ncv")
+
+
+def test_a_factorization_that_fails_for_another_reason_is_no_matter_of_the_spectrum(comm, monkeypatch):
+    """Factors on a disk that is not there: the matrix is positive definite all the same."""
+    monkeypatch.setenv("MUMPS_OOC_TMPDIR", "/nonexistent")
+    matrix, _ = laplacian(9, 10)
+    with pytest.raises(StackError, match=r"MUMPS\) failed; its INFOG\(1\) is -90"):
+        sh.eigs(matrix, 3, options={"st_mat_mumps_icntl_22": 1}, comm=comm)
 
 
 def test_below_the_spectrum_and_within_are_told_apart(comm):
