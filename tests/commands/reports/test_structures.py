@@ -74,8 +74,6 @@ def test_large_structures_are_thinned_and_say_so(comm):
     structure = gather_structure(sh.Geometry(at, faces=[faces]), False, comm)
     assert len(structure.positions) == 4
     assert np.allclose(structure.positions[structure.faces[:, :3]][..., 0], faces)
-        structure.positions[structure.faces[:, :3]][..., 0], faces
-    )
 
 
 def test_bonds(comm):
