@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 # Inputs up to this size are copied into the job; larger ones are referred to.
 _COPIED = 64 * 2**20
 
+# What a running job tells of itself, and of which types.
+_PROGRESS = {"stage": (str,), "done": (int,), "total": (int,), "seconds": (int, float)}
+
 # Seconds between two looks of one who waits.
 _LOOK = 0.02
 
@@ -219,17 +222,23 @@ def _state(state: str, folder: Path) -> dict:
         "error": outcome.get("error"),
         "attempts": outcome.get("attempts"),
         "seconds": outcome.get("seconds"),
-        "progress": spools.read_json(folder / "status.json") or None,
+        "progress": _progress(folder),
         "folder": str(folder),
     }
+
+
+def _progress(folder: Path) -> dict | None:
+    """Return how far a running job is; None where it has told nothing, or no service has written what is there."""
+    told = spools.read_json(folder / "status.json")
+    known = all(type(told.get(name)) in kinds for name, kinds in _PROGRESS.items())
+    return {name: told[name] for name in _PROGRESS} if known else None
 
 
 def _table(facts: list[dict]) -> str:
     rows: list[tuple[str, ...]] = [("job", "name", "priority", "state", "exit", "")]
     for fact in facts:
         progress = fact["progress"]
-        here = () if not progress else (progress.get(name, "?") for name in ("stage", "done", "total"))
-        said = fact["error"] or ("" if not progress else "{}: {} of {}".format(*here))
+        said = fact["error"] or ("" if not progress else "{stage}: {done} of {total}".format(**progress))
         cells = (fact[name] for name in ("id", "name", "priority", "state", "exit"))
         rows.append((*("" if cell is None else str(cell) for cell in cells), str(said)[:100]))
     return format_columns(rows)
