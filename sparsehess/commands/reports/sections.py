@@ -36,8 +36,9 @@ def _eigs(record: Record, structure: str) -> list[str]:
     return [
         _verdict(facts),
         asked_section(record, _asked(facts)),
-        section("Spectrum", *_spectrum(facts)),
+        section("Spectrum", _spectrum(facts)),
         structure,
+        section("Eigenpairs", *_eigenpairs(facts)),
         section("How far it can be trusted", *_trust(facts)),
         _pattern(record),
     ]
@@ -81,24 +82,38 @@ def _sizes(facts: dict[str, Any]) -> list[tuple[str, str]]:
     return [("variables", f"{n:,}"), ("entries", entries)]
 
 
-def _spectrum(facts: dict[str, Any]) -> list[str]:
-    values = np.array(facts["eigenvalues"], np.float64)
-    if not len(values):
-        return [paragraph("No eigenpair was found.")]
-    errors = _numbers(facts.get("errors"))
-    zeros = np.array(facts.get("zero") or np.zeros(len(values)), bool)
+def _spectrum(facts: dict[str, Any]) -> str:
+    if not facts["eigenvalues"]:
+        return paragraph("No eigenpair was found.")
+    values, errors, zeros = _pairs(facts)
     told = facts.get("frequencies") or {}
-    unit = unit_told(facts)
     frequencies, spread = _numbers(told.get("values")), _numbers(told.get("errors"))
-    heads, rows = eigenpair_rows(values, errors, facts["residuals"], zeros, unit, frequencies, spread)
+    return _spectrum_chart(values, errors, zeros, unit_told(facts), frequencies, spread)
+
+
+def _pairs(facts: dict[str, Any]) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """Return eigenvalues, their bars, and which are zero."""
+    values = np.array(facts["eigenvalues"], np.float64)
+    zeros = np.array(facts.get("zero") or np.zeros(len(values)), bool)
+    return values, _numbers(facts.get("errors")), zeros
+
+
+def _eigenpairs(facts: dict[str, Any]) -> list[str]:
+    values, errors, zeros = _pairs(facts)
+    told, unit, residuals = facts.get("frequencies") or {}, unit_told(facts), _numbers(facts["residuals"])
+    if residuals is None or not len(values):
+        return [paragraph("There are none.")]
+    frequencies, spread = _numbers(told.get("values")), _numbers(told.get("errors"))
+    heads, rows = eigenpair_rows(values, errors, residuals, zeros, unit, frequencies, spread)
     heads = [f"frequency [{unit}]" if unit and head == unit else head for head in heads]
     left = len(rows) - _ROWS
     shown = rows if left <= 0 else [*rows[: _ROWS - 20], ["…"] + [""] * (len(heads) - 1), *rows[-20:]]
-    caption = "Eigenpairs" if left <= 0 else f"Eigenpairs; {left} rows between the first and the last are left out"
+    caption = "In the order of the eigenvalues"
+    if left > 0:
+        caption += f"; {left} rows between the first and the last are left out"
     notes = [] if not any(row[-1] for row in rows) else ["note"]
     heads = [*heads[:-1], *notes]
     return [
-        _spectrum_chart(values, errors, zeros, unit, frequencies, spread),
         table(heads, [row[: len(heads)] for row in shown], caption, range(1, len(heads) - len(notes))),
         *_error_words(facts),
     ]
