@@ -129,7 +129,7 @@ def test_the_readme_and_all_tests(bare):
     cloned(bare.root, "root/sparsehess")
     if (ROOT.parent / "shared").is_dir():
         shutil.copytree(ROOT.parent / "shared", bare.root / "root/shared")
-    for command in ("make demo", "make test", "SPARSEHESS_CI=1 make test-all"):
+    for command in ("make demo", "make test", "make docs", "SPARSEHESS_CI=1 make test-all"):
         done = bare("/root/sparsehess", "sh", "-c", command)
         assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
 
