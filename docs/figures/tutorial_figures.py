@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import types
 from pathlib import Path
 
@@ -85,6 +87,14 @@ def twist(modes: np.ndarray) -> np.ndarray:
     return turned
 
 
+def stored(file: Path) -> None:
+    """Draw the spectrum and the pattern of the cluster as the command of the page on results does."""
+    cluster = f"{DOCS.parent / 'drivers' / 'lennard_jones.py'}:cluster"
+    program = [sys.executable, "-m", "sparsehess", "eigs", cluster, "-k", "12", "--plot", file, "-q"]
+    subprocess.run(program, check=True)
+
+
 if __name__ == "__main__":
     plt.rcParams["svg.hashsalt"] = "sparsehess"
     buckling(DOCS / "tutorial" / "buckling.svg")
+    stored(DOCS / "tutorial" / "modes.png")
