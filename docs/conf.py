@@ -50,6 +50,7 @@ sphinx_gallery_conf = {
     "show_signature": False,
     "write_computation_times": False,
     "min_reported_time": 1e9,
+    "thumbnail_size": (800, 320),
 }
 
 # --- HTML ------------------------------------------------------------------------------
