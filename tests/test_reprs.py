@@ -79,6 +79,7 @@ def make_items(comm):
         sh.congruence(K, sp.identity(N).tocsr(), comm=comm),
         sh.weighted_sum([(1.0, K), (2.0, K)], comm=comm),
         sh.Progress("colours", comm),
+        sh.Geometry(np.zeros((N, 1))),
         sh.from_matvec(lambda v: v, 7, comm=comm),
         kronecker.eigenvalues(),
         kronecker,
