@@ -12,7 +12,7 @@ from sparsehess.errors import InputError
 from sparsehess.operators.connected_components import TooLarge, balance_loads, labels_of, members
 from sparsehess.operators.eigen_corrected import SYMMETRY
 from sparsehess.operators.eigenvalues import Eigenvalues, apply_to_eigenvalues
-from sparsehess.operators.matrix_like import is_sparse, mat_of
+from sparsehess.operators.matrix_like import is_sparse, stored
 from sparsehess.operators.operator import Operator
 from sparsehess.operators.solutions import inverses
 from sparsehess.runtime import PETSc, agreement, aij, communicator, destroy
@@ -104,7 +104,7 @@ class BlockDiagonal(Operator):
         InputError
             Not assembled, or a component has more than 8000 rows.
         """
-        mat = mat_of(matrix)
+        mat = stored(matrix, "the matrix")
         if not is_assembled(mat):
             raise InputError("components are found in stored entries: the matrix must be assembled")
         layout = Layout.from_local(mat.getLocalSize()[0], communicator(mat.comm))

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse
 
 from sparsehess.errors import InputError
-from sparsehess.operators.matrix_like import as_operator, has_products, is_sparse, mat_of
+from sparsehess.operators.matrix_like import as_operator, is_sparse, mat_of, stored
 from sparsehess.operators.operator import Operator
 from sparsehess.runtime import PETSc, aij, communicator, destroy, readable_errors
 from sparsehess.runtime.petsc_matrices import is_assembled
@@ -314,11 +314,9 @@ def _exact_diagonal(matrix: MatrixLike) -> bool:
 
 def _as_mat(matrix: MatrixLike, rows: Layout | None, comm: MPI.Comm | None, made: list[PETSc.Object]) -> PETSc.Mat:
     """Return what a caller has as a Mat; one that is made here goes to `made`."""
-    matrix = mat_of(matrix)
+    matrix = stored(matrix, "what is on either side of a Hessian")
     if isinstance(matrix, PETSc.Mat):
         return matrix
-    if has_products(matrix):
-        raise InputError("a linear operator has only products: what is on either side of a Hessian must be stored")
     if not is_sparse(matrix):
         matrix = np.atleast_2d(reals(matrix, "a matrix"))
     matrix = scipy.sparse.csr_matrix(matrix)

@@ -69,6 +69,25 @@ def has_products(matrix: object) -> TypeGuard[HasProducts]:
     return callable(getattr(matrix, "matvec", None)) and hasattr(matrix, "shape") and not hasattr(matrix, "mat")
 
 
+def stored(matrix: object, name: str) -> Any:
+    """Return the PETSc matrix of an object that has one, anything else as it is, but no linear operator.
+
+    Not collective.
+
+    Raises
+    ------
+    InputError
+        It is a linear operator, or a function.
+    """
+    if has_products(matrix):
+        raise InputError(
+            f"{name} must be stored, as a matrix of SciPy's or PETSc's: a linear operator has only products"
+        )
+    if callable(matrix):
+        raise InputError(f"{name} is a function: sparsehess.from_matvec(function, n) takes those of products")
+    return mat_of(matrix)
+
+
 def as_operator(matrix: object, comm: MPI.Comm | None, made: list, layout: Layout | None = None) -> Any:
     """Return a linear operator that every rank has as an `Operator`, and anything else as it is.
 

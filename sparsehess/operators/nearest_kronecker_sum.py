@@ -12,7 +12,7 @@ import scipy.sparse
 from sparsehess.errors import InputError, NotConverged
 from sparsehess.operators.combinations import rectangular
 from sparsehess.operators.kronecker import Kronecker
-from sparsehess.operators.matrix_like import mat_of
+from sparsehess.operators.matrix_like import stored
 from sparsehess.runtime import PETSc, SLEPc, communicator, destroy, readable_errors
 from sparsehess.runtime.random_numbers import draw_signed
 from sparsehess.runtime.row_layout import Layout, send_to_owners
@@ -120,7 +120,7 @@ def nearest_kronecker(
     """
     for number, name in ((p, "p"), (q, "q"), (terms, "terms")):
         whole_number(number, name, 1)
-    mat = mat_of(matrix)
+    mat = stored(matrix, "the matrix")
     of_petsc = isinstance(mat, PETSc.Mat)
     comm = communicator(mat.comm if of_petsc else comm)
     size = tuple(mat.getSize()) if of_petsc else mat.shape

@@ -335,6 +335,16 @@ class Operator(ShortRepr):
         ------
         InputError
             It is closed.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import scipy.sparse.linalg
+        >>> import sparsehess as sh
+        >>> with sh.LowRankDiagonal(2.0, np.ones((50, 1))) as H:
+        ...     solution, status = scipy.sparse.linalg.cg(H.aslinearoperator(), np.ones(50), atol=1e-10)
+        >>> print(np.allclose(solution, 1 / 52), status)
+        True 0
         """
         return linear_operator(self.mat, type(self).__name__)
 

@@ -111,6 +111,19 @@ def test_what_must_be_stored_is_told(keyword, comm):
         sh.eigs(K, 2, **{keyword: aslinearoperator(K)}, comm=comm)
 
 
+def test_what_asks_for_entries_says_so(comm):
+    operator = aslinearoperator(np.eye(36))
+    for function in (
+        lambda: sh.nearest_kronecker(operator, 6, 6, comm=comm),
+        lambda: sh.BlockDiagonal.from_components(operator),
+        lambda: sh.congruence(K, lambda v: v, comm=comm),
+    ):
+        with pytest.raises(InputError, match=r"must be stored|from_matvec"):
+            function()
+    with pytest.raises(InputError, match="not assembled"):
+        sh.sparsify(operator, sh.Above(0.1), comm=comm)
+
+
 @pytest.mark.parametrize("form", [*(f"{one}_array" for one in FORMATS), "dia_matrix", "bsr_matrix"])
 def test_sparse_arrays_of_every_format(form, comm):
     given = getattr(sp, form)(K)

@@ -12,14 +12,16 @@ import numpy as np
 import scipy.sparse
 
 from sparsehess.errors import InputError
-from sparsehess.operators.matrix_like import has_products
+from sparsehess.operators.matrix_like import HasProducts, stored
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, agreement, aij, another_build, complex_scalars, destroy
 from sparsehess.runtime.random_numbers import draw_uniform
 from sparsehess.runtime.validation import reals
 
 # What a caller may give for a matrix: a Vec or (n,) array is a diagonal. Every rank holds all of an array.
-MatrixLike: TypeAlias = "PETSc.Mat | PETSc.Vec | scipy.sparse.spmatrix | scipy.sparse.sparray | np.ndarray"
+MatrixLike: TypeAlias = (
+    "PETSc.Mat | PETSc.Vec | HasProducts | scipy.sparse.spmatrix | scipy.sparse.sparray | np.ndarray"
+)
 
 # What a caller may give for vectors: Vecs, or an (m, n) array that every rank holds.
 VectorsLike: TypeAlias = "Sequence[PETSc.Vec] | np.ndarray"
@@ -83,13 +85,7 @@ def _sparse(matrix: Any, name: str) -> scipy.sparse.spmatrix:
         if len(matrix.shape) != 2:
             raise InputError(f"{name} must be a matrix; this sparse array has the shape {matrix.shape}")
         return matrix
-    if has_products(matrix):
-        raise InputError(
-            f"{name} must be stored, as a matrix of SciPy's or PETSc's: a linear operator has only products"
-        )
-    if callable(matrix):
-        raise InputError(f"{name} is a function: sparsehess.from_matvec(function, n) takes those of products")
-    array = np.asarray(matrix)
+    array = np.asarray(stored(matrix, name))
     if array.dtype.kind not in "fiubc":
         raise InputError(f"{name} must be numbers, not {array.dtype}")
     array = array.astype(np.result_type(array, np.float64))

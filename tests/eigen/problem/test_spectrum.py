@@ -95,6 +95,17 @@ def test_one_is_read_by_another_number_of_ranks(comm, folder):
         assert np.array_equal(again.to_numpy("local")[1], vectors)
 
 
+def test_what_one_rank_has_written_all_read(comm, folder):
+    K, exact = laplacian(6, 9)
+    if comm.rank == 0:
+        with sh.eigs(K, 3) as found:
+            found.save(folder / "modes.npz")
+    comm.Barrier()
+    with sh.Spectrum.load(folder / "modes.npz", comm=comm) as again:
+        assert again.vectors[0].getLocalSize() == Layout.from_size(54, comm).n_local
+        assert sh.certify(K, again, comm=comm).passed and again.eigenvalues == pytest.approx(exact[:3])
+
+
 def test_loaded_ones_are_guesses_and_layouts_fit(comm, folder):
     K, exact = laplacian(6, 9)
     with sh.eigs(K, 3, comm=comm) as found:
