@@ -22,7 +22,7 @@ from dolfinx.fem.petsc import assemble_matrix, assemble_vector
 
 import sparsehess as sh
 from sparsehess.derivatives.units import Units
-from sparsehess.hosts.dolfinx import function_space
+from sparsehess.hosts.dolfinx import function_space, surface
 
 # %%
 # Energy, gradient, tangent
@@ -145,6 +145,7 @@ def hung(hanging):
         mass=mass,
         typical_x=hanging.length / hanging.cells,
         units=Units.of("J", "m", "kg", "Hz"),
+        geometry=surface(hanging.space, hanging.dofs),
         name=f"sagging beam ({mass.getSize()[0]} free dofs)",
     )
 

@@ -21,7 +21,7 @@ _STILLS, _AMPLITUDE, _WIDE, _HIGH = 6, 0.07, 300, 210
 _FEW = 2500
 
 # Colours of a motion from none to the largest.
-_RAMP = np.array([[202, 208, 216], [96, 152, 204], [222, 128, 60], [160, 24, 32]], np.float64)
+_RAMP = np.array([[204, 209, 216], [248, 208, 112], [232, 124, 44], [160, 20, 32]], np.float64)
 _LEVELS = 12
 
 # Colours and radii in Å of atoms as they are usually drawn, and of all others.

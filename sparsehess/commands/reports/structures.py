@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 # Nodes and faces that are drawn at most, bonds for each of the nodes, and modes.
 NODES, FACES, BONDS, MODES = 12_000, 12_000, 4, 20
 
+# Nodes of the same variables that are no farther apart than this part of the whole are one.
+_SAME = 1e-5
+
 # Covalent radii in Å (Cordero and others 2008, rounded), and of all others; two atoms are bonded up to so much
 # more than the sum.
 _RADII = {
@@ -138,7 +141,7 @@ def _thinned(geometry: Geometry, most: int, faces: int) -> Structure:
 
 
 def _joined(parts: Sequence[Structure]) -> Structure:
-    """Return the parts as one, with bonds where nodes are atoms."""
+    """Return the parts as one, what several have told once, with bonds where nodes are atoms."""
     names = tuple(sorted({name for part in parts for name in part.names}))
     starts = np.cumsum([0, *(len(part.positions) for part in parts)])
     renamed = [
@@ -147,18 +150,35 @@ def _joined(parts: Sequence[Structure]) -> Structure:
     positions = np.concatenate([part.positions for part in parts])
     species = np.concatenate(renamed)
     edges = np.concatenate([part.edges + start for part, start in zip(parts, starts, strict=False)])
-    told = sum(part.told for part in parts)
+    variables = np.concatenate([part.variables for part in parts])
+    faces = np.concatenate([part.faces + start for part, start in zip(parts, starts, strict=False)])
+    told, given = sum(part.told for part in parts), len(positions)
+    if len(parts) > 1:
+        _, chosen, number = np.unique(
+            np.column_stack([_alike(positions), variables]), axis=0, return_index=True, return_inverse=True
+        )
+        order = np.argsort(chosen)  # they stay in the order in which they were told
+        chosen, number = chosen[order], np.argsort(order)[number.ravel()]
+        positions, variables, species = positions[chosen], variables[chosen], species[chosen]
+        faces, edges = number[faces], number[edges]
+        told -= given - len(positions)
     if names and not len(edges) and told == len(positions):
         edges = _bonds(positions, np.array([_RADII.get(name.upper(), _OTHER) for name in names])[species])
     return Structure(
         positions,
-        np.concatenate([part.variables for part in parts]),
+        variables,
         species,
         names,
-        np.concatenate([part.faces + start for part, start in zip(parts, starts, strict=False)]),
+        faces,
         edges,
         told,
     )
+
+
+def _alike(positions: np.ndarray) -> np.ndarray:
+    """Return positions in whole numbers, in which rounding on different ranks is not seen."""
+    extent = float(np.ptp(positions, axis=0).max(initial=0.0)) or 1.0
+    return np.rint((positions - positions.min(axis=0)) / (_SAME * extent)).astype(np.int64)
 
 
 def _bonds(positions: np.ndarray, radii: np.ndarray) -> np.ndarray:

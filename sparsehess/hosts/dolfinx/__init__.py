@@ -32,6 +32,7 @@ _HOME = {
     "Modes": "eigenmodes",
     "write": "eigenmodes",
     "function_space": "features",
+    "surface": "surfaces",
 }
 
 __all__ = [*_HOME]

@@ -63,6 +63,14 @@ def function_space(grid: Mesh, degree: int, shape: tuple[int, ...] = ()) -> fem.
     return fem.VectorFunctionSpace(grid, element, dim=shape[0]) if shape else fem.FunctionSpace(grid, element)
 
 
+def rows_of(lists: Any) -> np.ndarray:
+    """Return lists of equal length, such as connectivities, as rows of an array. Not collective."""
+    if not hasattr(lists, "offsets"):
+        return np.asarray(lists)
+    many = len(lists.offsets) - 1
+    return np.asarray(lists.array).reshape(many, -1) if many else np.empty((0, 1), np.int64)
+
+
 def mesh_degree(grid: Mesh) -> int:
     """Return the degree of a mesh of one type of cells.
 

@@ -10,6 +10,7 @@ import numpy as np
 from sparsehess.derivatives.objective import Objective
 from sparsehess.errors import InputError, StackError
 from sparsehess.hosts.dolfinx.features import CompiledForm, Condition, held_dofs, require_dolfinx
+from sparsehess.hosts.dolfinx.surfaces import has_vertex_values, surface
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import PETSc, agreement, communicator, destroy
 
@@ -92,6 +93,8 @@ def from_energy(
         tangent.destroy()
     if isinstance(mass, ufl.Form):
         mass = reduced_matrix(mass, u.function_space, host.free)
+    if "geometry" not in more and has_vertex_values(u.function_space):
+        more["geometry"] = surface(u.function_space, host.free)
     return Objective(
         x=host.start(),
         gradient=host.gradient,
