@@ -337,3 +337,14 @@ def test_what_cannot_be_used_is_named(comm):
     ):
         with pytest.raises(InputError, match=message):
             sh.from_atoms(atoms, comm=comm, **arguments)
+
+
+def test_atoms_are_drawn_where_they_are(comm):
+    atoms = fcc111("Cu", (2, 2, 2), vacuum=5.0, calculator=EMT())
+    atoms.set_constraint([FixAtoms([0, 3]), FixCartesian(5, (True, False, False))])
+    objective = sh.from_atoms(atoms, comm=comm)
+    drawn = objective.geometry
+    assert np.array_equal(drawn.positions, atoms.get_positions()) and drawn.species == ("Cu",) * 8
+    held = drawn.variables < 0
+    assert held.sum() == 7 and held[[0, 3]].all() and held[5].tolist() == [True, False, False]
+    assert np.array_equal(objective.x[drawn.variables[~held]], drawn.positions[~held])

@@ -246,3 +246,27 @@ def test_modes_as_files(comm, folder):
         write(folder / "modes.vtk", functions)
     with pytest.raises(InputError, match="no functions"):
         write(folder / "modes.pvd", [])
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+def test_surfaces(comm, degree):
+    """A field that is linear in place moves each vertex as it says; all ranks together have each face once."""
+    box = mesh.create_box(comm, [[0.0, 0.0, 0.0], [3.0, 1.0, 1.0]], [6, 2, 2])
+    space = function_space(box, degree, (3,))
+    held = fem.locate_dofs_geometrical(space, lambda x: np.isclose(x[0], 0))
+    own = space.dofmap.index_map.size_local
+    free = (3 * np.setdiff1d(np.arange(own), held)[:, None] + np.arange(3)).ravel()
+    found = host.surface(space, free)
+    (faces,) = found.faces
+    assert comm.allreduce(len(faces)) == 2 * (6 * 2 + 6 * 2 + 2 * 2) * 2
+    slope = np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6], [0.7, 0.8, 0.9]])
+    field = fem.Function(space)
+    field.interpolate(lambda x: slope @ x)
+    whole = np.concatenate(comm.allgather(field.x.array[free]))
+    still = found.variables < 0
+    assert np.array_equal(still, np.repeat(np.isclose(found.positions[:, :1], 0), 3, axis=1))
+    assert np.allclose(np.where(still, 0, whole[found.variables]), np.where(still, 0, found.positions @ slope.T))
+    scalar = host.surface(function_space(mesh.create_unit_square(comm, 3, 3), degree))
+    assert scalar.variables.shape[1] == 1 and comm.allreduce(len(scalar.faces[0])) == 18
+    with pytest.raises(InputError, match="at each vertex"):
+        host.surface(function_space(box, 1))

@@ -183,3 +183,25 @@ def test_options_of_the_solver_and_of_the_call(plate, comm):
         )
     with pytest.raises(InputError, match="leave out mass"):
         solver_eigen(3, mass=M, comm=comm)
+
+
+def test_surfaces():
+    """A field that is linear in place moves each vertex as it says; held ones stay; faces are those outside."""
+    mesh = skfem.MeshHex.init_tensor(np.linspace(0, 3, 4), np.linspace(0, 2, 3), np.linspace(0, 1, 3))
+    basis = skfem.Basis(mesh, skfem.ElementVector(skfem.ElementHex2()))
+    free = basis.complement_dofs(basis.get_dofs(lambda x: np.isclose(x[0], 0)))
+    found = host.surface(basis, free)
+    (faces,) = found.faces
+    assert len(faces) == 2 * (3 * 2 + 3 * 2 + 2 * 2)
+    sides = found.positions[faces] - found.positions[np.roll(faces, 1, axis=1)]
+    assert np.allclose(np.linalg.norm(sides, axis=2).max(axis=1), 1.0)  # none across a diagonal
+    slope = np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6], [0.7, 0.8, 0.9]])
+    field = basis.project(lambda x: np.einsum("ij,j...->i...", slope, x))[free]
+    held = found.variables < 0
+    assert np.array_equal(held, np.repeat(np.isclose(found.positions[:, :1], 0), 3, axis=1))
+    moved = np.where(held, 0, field[found.variables])
+    assert np.allclose(moved, np.where(held, 0, found.positions @ slope.T))
+    plane = host.surface(skfem.Basis(skfem.MeshTri.init_symmetric(), skfem.ElementTriP1()))
+    assert plane.variables.shape == (5, 1) and len(plane.faces[0]) == 4
+    with pytest.raises(InputError, match="at each vertex"):
+        host.surface(skfem.Basis(skfem.MeshTri.init_symmetric(), skfem.ElementTriArgyris()))
