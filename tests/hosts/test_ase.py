@@ -128,6 +128,9 @@ def test_crystals_have_translations_alone(comm):
     objective = sh.from_atoms(atoms, comm=comm)
     assert objective.null_names == ("translation x", "translation y", "translation z")
     with normal_modes(atoms, 3, comm=comm) as modes:
+        assert (
+            repr(modes).startswith(f"<NormalModes: {len(atoms)} atoms, 3 modes from ") and len(repr(modes)) <= 100
+        )
         hessian = modes.hessian
         assert hessian.repaired == 0 and hessian.coloring.count < 0.8 * objective.n
         assert modes.spectrum.count.certified and not (modes.imaginary | modes.zero).any()

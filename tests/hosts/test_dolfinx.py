@@ -203,6 +203,7 @@ def test_held_dofs_bring_no_eigenvalues(comm):
             assert (energy, size) == pytest.approx((value, 1), rel=1e-9)
             assert not function.x.array[dofs].any()
     with modes(K, space=space, bcs=bcs, k=2, which="largest") as largest:
+        assert repr(largest).startswith("<Modes: Spectrum: 2 pairs from ")
         assert largest.spectrum.count.certified
     other = function_space(grid, 1)
     with pytest.raises(InputError, match=r"the space \d+ dofs"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from sparsehess.hessian.assembly import assemble
 from sparsehess.hessian.hessian import Hessian
 from sparsehess.hosts.ase.objective import UNITS, State, describe, free_coordinates, from_atoms
 from sparsehess.runtime import communicator, optional
+from sparsehess.runtime.short_repr import ShortRepr, number_of
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
@@ -30,8 +32,8 @@ if TYPE_CHECKING:
 _ALL, _LOWEST = 1000, 100
 
 
-@dataclass(frozen=True, eq=False)
-class NormalModes:
+@dataclass(frozen=True, eq=False, repr=False)
+class NormalModes(ShortRepr):
     """Normal modes of some atoms, made by `normal_modes`.
 
     A context manager; `close()` destroys Hessian and vectors, collectively.
@@ -98,6 +100,15 @@ class NormalModes:
                 f"vibrations move by up to {moved:.2g}",
             ]
         return "\n".join(lines)
+
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        yield number_of(len(self.atoms), "atom")
+        found = self.frequencies
+        if len(found):
+            yield f"{number_of(len(found), 'mode')} from {found[0]:.6g} to {found[-1]:.6g} cm^-1"
+        yield f"{np.count_nonzero(self.imaginary)} imaginary"
+        yield f"{len(self.rigid)} rigid"
 
     def displacements(self, number: int) -> np.ndarray:
         """Return (atoms, 3) the displacements of a mode, of norm 1 in the masses (amu^-1/2).

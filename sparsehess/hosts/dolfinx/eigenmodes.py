@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from sparsehess.errors import InputError, StackError
 from sparsehess.hosts.dolfinx.features import Condition, function_space, mesh_degree, require_dolfinx
 from sparsehess.hosts.dolfinx.objective import free_dofs, reduced_matrix
 from sparsehess.runtime import communicator, destroy
+from sparsehess.runtime.short_repr import ShortRepr
 from sparsehess.storage.writers import check_writable
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 SUFFIXES = (".xdmf", ".pvd", ".bp")
 
 
-@dataclass(frozen=True, eq=False)
-class Modes:
+@dataclass(frozen=True, eq=False, repr=False)
+class Modes(ShortRepr):
     """Eigenmodes on a function space, made by `modes`.
 
     A context manager; `close()` destroys the vectors, collectively.
@@ -42,6 +43,10 @@ class Modes:
     spectrum: Spectrum
     space: fem.FunctionSpace
     free: np.ndarray
+
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        yield repr(self.spectrum)[1:-1]
 
     def functions(self) -> list[fem.Function]:
         """Return the modes as dolfinx functions named `mode_1`, `mode_2`, …, zero where they are held.
