@@ -204,13 +204,15 @@ def no_such_file(path: str | os.PathLike[str]) -> InputError:
     """
     folder, name = os.path.split(path)
     place = folder or os.curdir
+    if os.path.isdir(path):
+        return InputError(f"{path}: no such file, but a folder: give the path of a file in it")
     if not os.path.isdir(place):
         return InputError(f"{path}: no such file: there is no folder {place} either")
     try:
         with os.scandir(place) as entries:
             # By what stands before their suffixes, which many names of a folder have in common.
             stems = {entry.name.partition(".")[0]: entry.name for entry in itertools.islice(entries, _NAMES)}
-        near = nearest(name.partition(".")[0], stems)
+        near = nearest(name.partition(".")[0], filter(None, stems))
     except OSError:
         near = None
     if near is not None:

@@ -117,12 +117,11 @@ def test_examples_of_the_shell_run(folder):
     assert all((folder / name).stat().st_size > 1000 for name in written)
 
 
+# `python -m sparsehess`, and what it has loaded when it ends.
 HEAVY = """
-import sys
-sys.argv = ["sparsehess", *sys.argv[1:]]
-from sparsehess.cli import main
+import runpy, sys
 try:
-    main()
+    runpy.run_module("sparsehess", run_name="__main__", alter_sys=True)
 except SystemExit as end:
     heavy = {"numpy", "scipy", "mpi4py", "petsc4py", "slepc4py", "h5py", "networkx"} & {*sys.modules}
     sys.exit(f"loaded {heavy}" if heavy else end.code)
