@@ -57,6 +57,9 @@ def problems(tmp_path_factory):
     near = prescribed([-1.0, 1e-3, 0.9999e-3, 1.0, *np.linspace(1, 2, 20)])
     sp.save_npz(folder / "near.npz", near)
     sp.save_npz(folder / "nothing.npz", sp.csr_matrix(0 * sp.identity(9)))
+    tied = second_difference(40).tolil()
+    tied[9:11, 9:11] = [[1e20, -1e20], [-1e20, 1e20]]
+    sp.save_npz(folder / "tied.npz", sp.csr_matrix(tied))
     hole = second_difference(12).tolil()
     hole[5, :] = hole[:, 5] = 0
     sp.save_npz(folder / "hole.npz", sp.csr_matrix(hole))
@@ -91,6 +94,7 @@ CASES = [
         3,
         lambda found: found["converged"] < 9,
     ),
+    ("eigs tied.npz -k 3", 4, lambda found: found["count"]["certified"] is False and found["shortfall"]),
     ("eigs good.npz --explain", 0, lambda found: found["reason"]),
     ("eigs job.toml", 0, lambda found: found["k"] == 3),
     ("eigs problems.py:good -k 2", 0, lambda found: found["verification"]["passed"] and found["errors"]),
