@@ -47,15 +47,18 @@ _EIGS = (
     Group(
         "what to compute",
         Flag(
-            "-k", metavar="K", type=int, help="how many (default 6, or as many as there are; of the negative all)"
+            "-k",
+            metavar="K",
+            type=int,
+            help="how many eigenpairs (default 6, or as many as there are; of negative ones all)",
         ),
         Flag(
             "--which",
             choices=["smallest", "largest", "magnitude", "negative"],
             default="smallest",
-            help="algebraic, by default the smallest",
+            help="algebraically smallest (default) or largest, largest in magnitude, or all that are negative",
         ),
-        Flag("--target", type=float, metavar="S", help="the k nearest to S instead"),
+        Flag("--target", type=float, metavar="S", help="the k eigenvalues nearest to S instead"),
         Flag("--interval", type=float, nargs=2, metavar=("A", "B"), help="all eigenvalues from A to B instead"),
     ),
     _DERIVATIVES,
@@ -65,7 +68,8 @@ _EIGS = (
             "--method",
             metavar="METHOD",
             default="auto",
-            help="krylovschur, lobpcg, gd, jd, dense; for intervals slicing, feast, ciss, filter; for comparison "
+            help="solver: krylovschur, lobpcg, gd, jd, dense; for intervals slicing, feast, ciss, "
+            "filter; for comparison "
             "power and lanczos (default: what suits, see --explain)",
         ),
         Flag("--explain", action="store_true", help="say which method would be taken and why, and stop"),
@@ -75,7 +79,7 @@ _EIGS = (
             metavar="FILE",
             help="a matrix near the Hessian, for lobpcg, gd and jd to factorize",
         ),
-        Flag("--groups", type=int, metavar="G", help="of ranks that share out slices, or points of feast"),
+        Flag("--groups", type=int, metavar="G", help="groups of ranks that share out slices, or points of feast"),
         Flag(
             "--backend",
             choices=["cpu", "cuda", "hip", "kokkos"],
@@ -86,7 +90,7 @@ _EIGS = (
             "--precision",
             choices=["double", "single"],
             default="double",
-            help="of the products of --shell; all else is double (default double)",
+            help="precision of the products of --shell; all else is double (default double)",
         ),
         SEED_FLAG,
     ),
@@ -237,8 +241,14 @@ ANALYSES = (
             _INPUT_AND_VECTORS,
             Group(
                 "what to compute",
-                Flag("--grid", type=int, metavar="N", default=512, help="places to tell it at (default 512)"),
-                Flag("--width", type=float, metavar="W", help="of the kernel (default: what is resolved)"),
+                Flag(
+                    "--grid",
+                    type=int,
+                    metavar="N",
+                    default=512,
+                    help="how many places to tell the density at (default 512)",
+                ),
+                Flag("--width", type=float, metavar="W", help="width of the kernel (default: what is resolved)"),
                 Flag(
                     "--outliers", type=int, metavar="K", default=0, help="compute the K largest in magnitude apart"
                 ),
@@ -250,7 +260,7 @@ ANALYSES = (
                     "--method",
                     choices=["auto", "lanczos", "chebyshev", "dense"],
                     default="auto",
-                    help="(default: dense where variables are few, else lanczos)",
+                    help="how it is computed (default: dense where variables are few, else lanczos)",
                 ),
                 *SAMPLE_FLAGS,
                 SEED_FLAG,
@@ -259,7 +269,7 @@ ANALYSES = (
                     type=int,
                     metavar="G",
                     default=1,
-                    help="of ranks that share the samples out (default 1)",
+                    help="groups of ranks that share the random vectors out (default 1)",
                 ),
             ),
             _CHECKS,
@@ -297,12 +307,12 @@ ANALYSES = (
                     "--function",
                     choices=["identity", "logdet", "inverse", "heat", "effective-dimension"],
                     default="identity",
-                    help="whose values at the eigenvalues are summed up (default identity)",
+                    help="function whose values at the eigenvalues are summed up (default identity)",
                 ),
                 Flag(
-                    "--gamma", type=float, metavar="GAMMA", help="of the effective dimension, the sum of λ/(λ + γ)"
+                    "--gamma", type=float, metavar="GAMMA", help="γ of effective-dimension, the sum of λ/(λ + γ)"
                 ),
-                Flag("--time", type=float, metavar="T", help="of heat, the sum of exp(-λ t)"),
+                Flag("--time", type=float, metavar="T", help="t of heat, the sum of exp(-λ t)"),
             ),
             _DERIVATIVES,
             Group(
@@ -311,7 +321,7 @@ ANALYSES = (
                     "--method",
                     choices=["auto", "exact", "hutchinson", "hutch++", "xtrace"],
                     default="auto",
-                    help="(default: exact where that can be)",
+                    help="how it is computed (default: exact where that can be)",
                 ),
                 Flag(
                     "--tol",
@@ -350,9 +360,9 @@ ANALYSES = (
                 Flag(
                     "--threshold",
                     metavar="X|gap",
-                    help="part of the largest up to which one is zero, or the widest gap",
+                    help="eigenvalues up to this part of the largest are zero, or those below the widest gap",
                 ),
-                Flag("--absolute", type=float, metavar="X", help="size up to which one is zero, instead"),
+                Flag("--absolute", type=float, metavar="X", help="eigenvalues up to this size are zero, instead"),
             ),
             _DERIVATIVES,
             Group(
@@ -361,7 +371,7 @@ ANALYSES = (
                     "--method",
                     choices=["auto", "inertia", "density"],
                     default="auto",
-                    help="(default: inertia where it fits)",
+                    help="how it is computed (default: inertia where it fits)",
                 ),
                 *SAMPLE_FLAGS,
                 SEED_FLAG,
@@ -573,7 +583,13 @@ SHELL_COMMANDS = (
         "the manual page: all commands, their flags and examples, and what exit statuses mean",
         SHELL,
         "sparsehess.commands.manual:run_manual",
-        (Group("output", Flag("-o", "--out", metavar="FILE", help="write it there"), HELP_FLAG),),
+        (
+            Group(
+                "output",
+                Flag("-o", "--out", metavar="FILE", help="file to write it to (default: standard output)"),
+                HELP_FLAG,
+            ),
+        ),
         (
             Example("read it", "sparsehess manual | man -l -"),
             Example("for man sparsehess", "sparsehess manual -o ~/.local/share/man/man1/sparsehess.1"),

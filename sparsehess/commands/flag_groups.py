@@ -19,29 +19,35 @@ OUT_FLAG = Flag("-o", "--out", metavar="FILE", help="write the result")
 
 REPORT_FLAG = Flag("--report", metavar="FILE.html", help="write a page that shows it to others, in one file")
 
-SEED_FLAG = Flag("--seed", type=int, metavar="N", default=0, help="of random vectors (default 0)")
+SEED_FLAG = Flag("--seed", type=int, metavar="N", default=0, help="seed of random vectors (default 0)")
 
 COLORING_FLAGS = (
     Flag(
         "--coloring",
         metavar="KIND",
-        help="star (default), acyclic, cpr, powell-toint, distance2, or the .npz file of a stored colouring; "
+        help="kind of colouring: star (default), acyclic, cpr, powell-toint, distance2, or the .npz "
+        "file of a stored colouring; "
         "sums over elements need none",
     ),
     Flag(
         "--order",
         metavar="ORDER",
         default="best",
-        help="natural, chunks, largest-first, smallest-last, incidence-degree, the last three with distance2- "
+        help="order of the variables: natural, chunks, largest-first, smallest-last, "
+        "incidence-degree, the last three with distance2- "
         "before them, hubs-first, random, or best of all (default)",
     ),
-    Flag("--rule", metavar="RULE", help="of the kind: 2007 or conservative; local, triangular or trees"),
+    Flag(
+        "--rule",
+        metavar="RULE",
+        help="rule of the kind of colouring: 2007 or conservative; local, triangular or trees",
+    ),
     Flag(
         "--budget",
         type=float,
         metavar="S",
         default=0.2,
-        help="nominal seconds for the order best (default 0.2)",
+        help="nominal seconds of the search of the order best (default 0.2)",
     ),
     Flag(
         "--blocks", type=int, metavar="B", default=1, help="variables come in consecutive groups of B (default 1)"
@@ -53,14 +59,15 @@ DERIVATIVE_FLAGS = (
         "--derivative",
         choices=["auto", "forward", "central", "extrapolated", "complex", "ad"],
         default="auto",
-        help="differences of gradients (1, 2 or 4 a colour), complex steps, or products (default: products if "
+        help="how second derivatives are taken: differences of gradients (1, 2 or 4 a colour), "
+        "complex steps, or products (default: products if "
         "there are any, else central)",
     ),
     Flag(
         "--pattern",
         metavar="FILE|given|detect",
         default="given",
-        help="a matrix file, the problem's own, or found by probing",
+        help="where the pattern comes from: a matrix file, the problem itself (default), or probing",
     ),
     Flag("--points", type=int, metavar="N", default=1, help="probe x and N - 1 points around it (default 1)"),
 )
@@ -139,15 +146,15 @@ CHECKPOINT_FLAGS = (
         type=float,
         metavar="SECONDS",
         default=600.0,
-        help="between two saves (default 600; 0: after every gradient)",
+        help="seconds between two saves (default 600; 0: after every gradient)",
     ),
 )
 
 SHELL_FLAG = Flag("--shell", action="store_true", help="never assemble the Hessian of the problem: products alone")
 
 SAMPLE_FLAGS = (
-    Flag("--samples", type=int, metavar="N", help="random vectors"),
-    Flag("--steps", type=int, metavar="N", help="products, or Lanczos steps, for each of them"),
+    Flag("--samples", type=int, metavar="N", help="how many random vectors"),
+    Flag("--steps", type=int, metavar="N", help="products, or Lanczos steps, for each random vector"),
 )
 
 

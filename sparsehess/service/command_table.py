@@ -8,7 +8,7 @@ from sparsehess.service.choices import PRIORITY_LIMIT, SCHEDULER_NAMES
 
 SECTION = "jobs"
 
-_SPOOL_FLAG = Flag("--spool", metavar="DIR", help="of a resident service, see serve")
+_SPOOL_FLAG = Flag("--spool", metavar="DIR", help="folder of a resident service, see serve")
 _OUTPUT = Group("output", *ANSWER_FLAGS)
 
 JOB_COMMANDS = (
@@ -21,13 +21,13 @@ JOB_COMMANDS = (
             Group(
                 "input",
                 Flag("job", metavar="JOB.toml", help="what to run; its table [submit] holds these flags"),
-                Flag("--name", metavar="NAME", help="(default: that of the job file)"),
+                Flag("--name", metavar="NAME", help="name of the job (default: that of the job file)"),
             ),
             Group(
                 "resources",
                 Flag("--ranks", type=int, metavar="N", default=1, help="MPI processes (default 1)"),
-                Flag("--time", metavar="HH:MM:SS", help="limit; the last part of it is for saving"),
-                Flag("--memory", metavar="SIZE", help="of each rank, such as 4G"),
+                Flag("--time", metavar="HH:MM:SS", help="time limit; the last part of it is for saving"),
+                Flag("--memory", metavar="SIZE", help="memory of each rank, such as 4G"),
             ),
             Group(
                 "scheduler",
@@ -35,15 +35,15 @@ JOB_COMMANDS = (
                     "--scheduler",
                     choices=["auto", *SCHEDULER_NAMES],
                     default="auto",
-                    help="(default: the one that is installed)",
+                    help="what runs the job (default: the scheduler that is installed, else local)",
                 ),
-                Flag("--account", metavar="NAME", help="that pays"),
-                Flag("--queue", "--partition", metavar="NAME", help="of the scheduler"),
+                Flag("--account", metavar="NAME", help="account that pays"),
+                Flag("--queue", "--partition", metavar="NAME", help="queue, or partition, of the scheduler"),
                 Flag(
                     "--launcher",
                     metavar="COMMAND",
                     default="mpiexec",
-                    help='such as "srun --mpi=pmix" (default mpiexec)',
+                    help='what starts the ranks, such as "srun --mpi=pmix" (default mpiexec)',
                 ),
                 Flag(
                     "--setup",
@@ -61,9 +61,9 @@ JOB_COMMANDS = (
                     type=int,
                     metavar="N",
                     default=0,
-                    help=f"in a spool, up to {PRIORITY_LIMIT}: the larger the sooner",
+                    help=f"priority in a spool, up to {PRIORITY_LIMIT}: the larger the sooner",
                 ),
-                Flag("--wait", action="store_true", help="in a spool: wait for the end, then do as result does"),
+                Flag("--wait", action="store_true", help="wait for the end in the spool, then do as result does"),
             ),
             Group(
                 "output",
@@ -92,7 +92,7 @@ JOB_COMMANDS = (
         (
             Group(
                 "input",
-                Flag("jobs", metavar="JOB", nargs="*", help="numbers or names (default: all)"),
+                Flag("jobs", metavar="JOB", nargs="*", help="numbers or names of jobs (default: all)"),
                 _SPOOL_FLAG,
             ),
             _OUTPUT,
@@ -109,7 +109,7 @@ JOB_COMMANDS = (
         "what a job has answered; ends with the status that the job has ended with",
         SECTION,
         "sparsehess.service.batch_commands:run_result",
-        (Group("input", Flag("id", metavar="JOB", help="number or name"), _SPOOL_FLAG), _OUTPUT),
+        (Group("input", Flag("id", metavar="JOB", help="number or name of a job"), _SPOOL_FLAG), _OUTPUT),
         (
             Example("of a job, by its name", "sparsehess result argon"),
             Example("its facts, for a script", "sparsehess result argon --json argon.json --quiet"),
@@ -124,7 +124,10 @@ JOB_COMMANDS = (
         "end jobs",
         SECTION,
         "sparsehess.service.batch_commands:run_cancel",
-        (Group("input", Flag("jobs", metavar="JOB", nargs="+", help="numbers or names"), _SPOOL_FLAG), _OUTPUT),
+        (
+            Group("input", Flag("jobs", metavar="JOB", nargs="+", help="numbers or names of jobs"), _SPOOL_FLAG),
+            _OUTPUT,
+        ),
         (
             Example("one, by its name", "sparsehess cancel argon"),
             Example("by its number, with facts for a script", "sparsehess cancel 1 --json -"),
@@ -147,47 +150,58 @@ JOB_COMMANDS = (
                     metavar="DIR",
                     action="append",
                     default=[],
-                    help="whose Python files jobs may run; repeatable",
+                    help="folder whose Python files jobs may run; may be repeated",
                 ),
                 Flag(
                     "--allow-data",
                     metavar="DIR",
                     action="append",
                     default=[],
-                    help="whose files jobs may read; repeatable",
+                    help="folder whose files jobs may read; may be repeated",
                 ),
             ),
             Group(
                 "ranks",
-                Flag("--groups", type=int, metavar="G", default=1, help="of ranks, each with a job of its own"),
+                Flag(
+                    "--groups",
+                    type=int,
+                    metavar="G",
+                    default=1,
+                    help="groups of ranks, each with a job of its own (default 1)",
+                ),
                 Flag(
                     "--ranks",
                     type=int,
                     metavar="P",
                     help="start mpiexec with P ranks, and again where a job has ended them",
                 ),
-                Flag("--launcher", metavar="COMMAND", default="mpiexec", help="of --ranks (default mpiexec)"),
+                Flag(
+                    "--launcher",
+                    metavar="COMMAND",
+                    default="mpiexec",
+                    help="what starts the ranks of --ranks (default mpiexec)",
+                ),
             ),
             Group(
                 "limits",
-                Flag("--time", metavar="HH:MM:SS", help="that a job gets at most (default: no limit)"),
+                Flag("--time", metavar="HH:MM:SS", help="time that a job gets at most (default: no limit)"),
                 Flag(
                     "--memory",
                     metavar="SIZE",
-                    help="of each rank that a job gets at most (default: most of what is free)",
+                    help="memory of each rank that a job gets at most (default: most of what is free)",
                 ),
                 Flag(
                     "--grace",
                     type=float,
                     metavar="S",
                     default=30.0,
-                    help="from a job's limit to the end of its processes",
+                    help="seconds from a job's limit to the end of its processes (default 30)",
                 ),
                 Flag(
                     "--cache",
                     metavar="SIZE",
                     default="256M",
-                    help="kept between jobs, 0 for nothing (default 256M)",
+                    help="memory for what is kept between jobs, 0 for nothing (default 256M)",
                 ),
             ),
             Group(
