@@ -343,7 +343,8 @@ def test_what_cannot_be_used_is_named(comm):
 
 
 def test_atoms_are_drawn_where_they_are(comm):
-    atoms = fcc111("Cu", (2, 2, 2), vacuum=5.0, calculator=EMT())
+    atoms = fcc111("Cu", (2, 2, 2), vacuum=5.0)
+    atoms.calc = EMT()
     atoms.set_constraint([FixAtoms([0, 3]), FixCartesian(5, (True, False, False))])
     objective = sh.from_atoms(atoms, comm=comm)
     drawn = objective.geometry
