@@ -61,7 +61,7 @@ def _asked(facts: dict[str, Any]) -> list[tuple[str, str]]:
     elif facts.get("target") is not None:
         asked = f"{facts['k']} nearest to {facts['target']:g}"
     else:
-        asked = f"{facts['k']} {which}" + (" in magnitude" if which == "magnitude" else "")
+        asked = f"{facts['k']} {'largest in magnitude' if which == 'magnitude' else which}"
     found = [
         ("eigenvalues", asked),
         ("found", str(len(facts["eigenvalues"]))),

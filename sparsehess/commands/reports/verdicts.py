@@ -38,10 +38,9 @@ def verdict_of(facts: dict[str, Any]) -> Verdict:
     failed = [f"The run failed: {short}."] if short else []
     if count is None:
         why = facts.get("uncounted") or "no count was made"
-        told = [
-            "Each pair was checked by itself: near each value stands an eigenvalue of the matrix.",
-            f"Whether one was missed in between was not counted: {why}.",
-        ]
+        told = [f"Whether one was missed was not counted: {why}."]
+        if facts["eigenvalues"]:
+            told.insert(0, "Each pair was checked by itself: near each value stands an eigenvalue of the matrix.")
         return Verdict("bad" if short else "open", "Not complete" if short else "Not counted", failed + told)
     told = [*failed, f"Count: {count_line(count, facts.get('deflated', 0), names, facts['zeros'])}."]
     if not count.certified:
@@ -79,13 +78,14 @@ def points_of(facts: dict[str, Any]) -> list[Point]:
     largest, held = max(facts["residuals"], default=0.0), facts.get("held_to") or facts.get("tol")
     names = ", ".join(facts.get("null_names") or ())
     allowed = "" if held is None else f"; {held:.0e} is allowed"
+    pairs = f"largest backward error {largest:.1e}{allowed}; orthogonal to {facts['orthogonality']:.1e}"
     deflated = facts.get("deflated", 0)
     nulls = f"{deflated} projected out" + (f": {names}" if names else "")
     margin = None if count is None else count.margin
     group = 0 if count is None else count.group
     here = {
         "Scaling": "done for every problem",
-        "Each pair": f"largest backward error {largest:.1e}{allowed}; orthogonal to {facts['orthogonality']:.1e}",
+        "Each pair": pairs if facts["eigenvalues"] else "there are none",
         "None missed": "not counted" if count is None else f"counted {count.inertia}, found {count.found + group}",
         "Margin": "not measured" if margin is None else f"{margin:.1g}; 10 is asked for",
         "Null vectors": nulls if deflated else "none given",
