@@ -153,6 +153,18 @@ def test_every_answer_is_as_the_schema_says(problems, ranks):
         except AssertionError as error:
             wrong.append(f"{command}: {error}")
     assert not wrong, "\n".join(wrong)
+    stored = {name: _stored(problems / name)["task"] for name in ("good.h5", "d.npz", "low.h5")}
+    assert stored == {"good.h5": "eigs", "d.npz": "density", "low.h5": "inertia"}
+
+
+def _stored(path):
+    """Return the answer that a result file holds."""
+    if path.suffix == ".npz":
+        with np.load(path) as archive:
+            return answers.parse(str(archive["json"]))
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(path) as file:
+        return answers.parse(file.attrs["json"])
 
 
 def test_jobs_and_the_files_of_a_spool(place):

@@ -9,6 +9,7 @@ import scipy.sparse as sp
 
 from sparsehess.commands.reports.page import page_of
 from sparsehess.commands.reports.records import Record
+from support import answers
 from support.browser import opened, printed, screenshot
 from support.cases import grid
 from support.command_line import facts, free_truss, run, several
@@ -145,7 +146,7 @@ def _structure(text):
 
 def test_older_results_are_read_and_say_what_they_lack(place):
     with np.load(place / "ring.npz") as file:
-        whole = json.loads(str(file["json"]))
+        whole = answers.parse(str(file["json"]))
         old = {name: value for name, value in whole.items() if name not in ("run", "answer", "geometry", "zero")}
         np.savez(
             place / "old.npz",
@@ -161,7 +162,7 @@ def test_older_results_are_read_and_say_what_they_lack(place):
 
 def test_names_are_escaped(place, tmp_path):
     command = ["eigs", "benzene.py:ring", "--set", f"name={NAME}"]
-    whole = json.loads(_json_of(place))
+    whole = answers.parse(_json_of(place))
     whole["run"] = {"command": command, "name": NAME, "seed": 0, "date": "2026-01-01"}
     whole["inputs"] = {"matrix": {"path": f"{NAME}.mtx", "digest": NAME}, "mass": None}
     whole["options"] = {NAME: NAME}
