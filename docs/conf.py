@@ -50,6 +50,7 @@ sphinx_gallery_conf = {
     "show_signature": False,
     "write_computation_times": False,
     "min_reported_time": 1e9,
+    "notebook_extensions": set(),  # a driver knows where its file is
     "thumbnail_size": (800, 320),
 }
 
