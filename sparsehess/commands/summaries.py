@@ -346,11 +346,11 @@ def eigs_lines(
         lines.append(f"accuracy     {loose} pairs reach the error of products, {spectrum.held_to:.0e}, not the "
                      f"tolerance {spec.tol:.0e}")  # fmt: skip
     spent = ", ".join(f"{name} {seconds:.2f}" for name, seconds in facts["timings"].items() if seconds >= 0.005)
-    count = spectrum.count
+    count, listed = spectrum.count, len(spectrum.eigenvalues)
     lines += [
         f"count        not counted: {spectrum.uncounted}"
         if count is None
-        else f"count        {count_line(count, len(problem.null), names, spectrum.zeros)}",
+        else f"count        {count_line(count, len(problem.null), names, spectrum.zeros, listed)}",
         *digits_lines(facts["rounding"], facts["inputs"]["mass"] is not None),
         f"orthogonal   to {spectrum.orthogonality:.1e}",
         f"seconds      {spent}",

@@ -88,7 +88,9 @@ def notes_told(origins: Sequence[Origin]) -> str:
     return "".join(f"\nnote         {sentence}" for sentence in reading_notes(origins))
 
 
-def count_line(count: Count, nulls: int = 0, names: Sequence[str] = (), zeros: int = 0) -> str:
+def count_line(
+    count: Count, nulls: int = 0, names: Sequence[str] = (), zeros: int = 0, listed: int | None = None
+) -> str:
     """Return what an inertia count says: how many there are, what they are, and whether one was missed.
 
     Not collective.
@@ -99,12 +101,16 @@ def count_line(count: Count, nulls: int = 0, names: Sequence[str] = (), zeros: i
         How many null vectors were deflated, and their names, if they have any.
     zeros
         How many of the eigenvalues found are zero to their accuracy.
+    listed
+        How many pairs the answer has, where the count may hold more: its end moves up to a gap. Default all.
     """
     deflated = nulls if count.holds_zero else 0
     found = count.found - deflated - zeros
     parts = [f"{deflated} {_name_null_vectors(names, deflated)}"] if deflated else []
     parts += [f"{zeros} zero"] if zeros else []
-    parts += [f"{found} found"] if found or not parts else []
+    more = 0 if listed is None else max(0, found + zeros - listed)
+    beyond = f" ({more} beyond those asked for)" if more else ""
+    parts += [f"{found} found{beyond}"] if found or not parts else []
     parts += [f"{count.group} more, equal to the last to their accuracy, not asked for"] if count.group else []
     repaired = f" after {count.repairs} repair{'s' if count.repairs > 1 else ''}" if count.repairs else ""
     notes = ["certified"] if count.certified else []

@@ -42,7 +42,8 @@ def verdict_of(facts: dict[str, Any]) -> Verdict:
         if facts["eigenvalues"]:
             told.insert(0, "Each pair was checked by itself: near each value stands an eigenvalue of the matrix.")
         return Verdict("bad" if short else "open", "Not complete" if short else "Not counted", failed + told)
-    told = [*failed, f"Count: {count_line(count, facts.get('deflated', 0), names, facts['zeros'])}."]
+    line = count_line(count, facts.get("deflated", 0), names, facts["zeros"], len(facts["eigenvalues"]))
+    told = [*failed, f"Count: {line}."]
     if not count.certified:
         told.append(
             "The number of eigenvalues in the interval, from factorizations at its ends (Sylvester's law of "

@@ -26,6 +26,11 @@ INF = np.inf
         (Count((-1.0, 289.0), 4, 4, True), (0, (), 1), "4 in (-1, 289): 1 zero, 3 found; none missed (certified)"),
         (Count((1.0, 289.0), 3, 3, True), (6, RIGID), "3 in (1, 289): 3 found; none missed (certified)"),
         (Count((-INF, 2.0), 5, 5, True), (2, ()), "5 below 2: 2 null vectors, 3 found; none missed (certified)"),
+        (
+            Count((-INF, 0.9), 10, 10, True, 1),
+            (0, (), 0, 7),
+            "10 below 0.9: 10 found (3 beyond those asked for); none missed after 1 repair (certified)",
+        ),
         (Count((3.0, INF), 2, 2, True, 1), (), "2 above 3: 2 found; none missed after 1 repair (certified)"),
         (Count((-INF, INF), 7, 7, True, 2), (), "7 in all: 7 found; none missed after 2 repairs (certified)"),
         (Count((4.0, -4.0), 3, 3, True), (1, ()), "3 below -4 and above 4: 3 found; none missed (certified)"),
