@@ -45,7 +45,9 @@ def test_it_installs_and_runs(built, kind, tmp_path):
     run(python, "-m", "pip", "install", "-q", archive)
     assert run(python, "-c", "import sparsehess; print(sparsehess.__file__)").startswith(str(python.parents[1]))
     problem = ROOT / "drivers" / "lennard_jones.py"
-    answer = answers.parse(run("sparsehess", "eigs", f"{problem}:cluster", "-k", "8", "--json", "-"))
+    command = f"sparsehess eigs {problem}:cluster -k 8 --json - --report page.html"
+    answer = answers.parse(run(*command.split()))
+    assert "canvas" in (tmp_path / "page.html").read_text()  # with the script and the style sheet of the package
     assert run("sparsehess", "info", "--schema") == schema_text()
     assert answer["converged"] == 8 and answer["count"]["certified"] and answer["coloring"]["valid"]
 

@@ -51,6 +51,9 @@ _ARRAYS = {
     "edges": 2,
 }
 
+# Numbers that such an array has at most.
+_LARGEST = 10**6
+
 # Tasks whose results a page shows.
 _TASKS = ("eigs", "density", "color", "assemble", "spectrum")
 
@@ -211,7 +214,10 @@ def _opened(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             arrays: dict[str, Any] = {}
             for name, dims in _ARRAYS.items():
                 if name in file:
-                    arrays[name] = file[name][()]
+                    stored = file[name]
+                    if stored.size > _LARGEST:
+                        raise ValueError(f"{name} is larger than what is drawn")
+                    arrays[name] = stored[()]
                     if arrays[name].ndim != dims or arrays[name].dtype.kind not in "fiu":
                         raise ValueError(f"{name} is no array of numbers in {dims} dimensions")
             if "vectors" in file:

@@ -130,18 +130,23 @@
     }
   }
 
+  const ratio = Math.min(2, devicePixelRatio || 1); // finer on screens of many dots
   function drawAxes() {
+    const bottom = canvas.height / ratio;
+    pen.save();
+    pen.scale(ratio, ratio);
     pen.font = "12px sans-serif";
     pen.lineWidth = 1.5;
     ["x", "y", "z"].forEach((name, k) => {
-      const across = 34 + 24 * view[k], up = canvas.height - 34 - 24 * view[3 + k];
+      const across = 34 + 24 * view[k], up = bottom - 34 - 24 * view[3 + k];
       pen.strokeStyle = pen.fillStyle = ["#a4262c", "#1a6e35", "#1f5fa8"][k];
       pen.beginPath();
-      pen.moveTo(34, canvas.height - 34);
+      pen.moveTo(34, bottom - 34);
       pen.lineTo(across, up);
       pen.stroke();
       pen.fillText(name, across + 6 * view[k] - 3, up - 6 * view[3 + k] + 4);
     });
+    pen.restore();
   }
 
   let frames = 0, spent = 0;
@@ -174,7 +179,7 @@
   }
 
   function fit() {
-    canvas.width = Math.max(320, Math.round(box.clientWidth));
+    canvas.width = Math.max(320, Math.round(ratio * box.clientWidth));
     canvas.height = Math.round(canvas.width / 1.6);
     dirty = true;
   }

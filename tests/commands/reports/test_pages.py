@@ -184,8 +184,9 @@ def test_what_cannot_be_shown_is_told_in_a_sentence(place):
         damaged = {name: file[name] for name in file}
     damaged["node_variables"] = damaged["node_variables"] + 1000
     np.savez(place / "damaged.npz", **damaged)
-    del damaged["vectors"]
     damaged["node_variables"] -= 1000
+    np.savez(place / "endless.npz", **damaged | {"picture": np.zeros((1001, 1000), np.uint8)})
+    del damaged["vectors"]
     np.savez(place / "novectors.npz", **damaged)
     for command, reason in (
         ("report ring.npz -o nowhere/page.html", "there is no folder"),
@@ -193,6 +194,7 @@ def test_what_cannot_be_shown_is_told_in_a_sentence(place):
         ("eigs plate.npz -k 2 --report page.txt", ".html"),
         ("report none.npz -o page.html", "no result of sparsehess"),
         ("report damaged.npz -o page.html", "variables that there are not"),
+        ("report endless.npz -o page.html", "larger than what is drawn"),
         ("report novectors.npz -o page.html", "no result of sparsehess"),
         ("report plate.npz -o page.html", "no result of sparsehess"),
         ("report missing.h5 -o page.html", "no such file"),

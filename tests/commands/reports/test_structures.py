@@ -62,6 +62,20 @@ def test_ranks_without_a_part_and_nothing_at_all(comm):
         vector.destroy()
 
 
+@pytest.mark.parallel([1, 2, 3])
+def test_nodes_that_several_ranks_tell_are_drawn_once(comm):
+    """Each rank has a stretch of a line with the first node of the next one."""
+    line = np.arange(3 * comm.size + 1)
+    own = line[3 * comm.rank : 3 * comm.rank + 4]
+    at = np.stack([own + 1e-9 * comm.rank, 0.0 * own], axis=1)
+    edges = np.array([[0, 1], [1, 2], [2, 3]])
+    structure = gather_structure(sh.Geometry(at, 2 * own[:, None] + [0, 1], edges=edges), True, comm)
+    if structure is not None:
+        assert np.allclose(structure.positions[:, 0], line) and structure.told == len(line)
+        assert structure.edges.tolist() == [[i, i + 1] for i in line[:-1]]
+        assert np.array_equal(structure.variables[:, 1], 2 * line + 1)
+
+
 def test_large_structures_are_thinned_and_say_so(comm):
 
     many = 3 * structures.NODES
