@@ -17,6 +17,14 @@ for word in "$@"; do
                 trap '' HUP INT QUIT TERM USR1 USR2  # it ends when nobody writes any more
                 exec sed -u -n -E '
                     /^sparsehess: /h
+                    /^\[.*(ORTE_ERROR_LOG: .*show_help\.c|sent help message help-mpi-api|orte_base_help_aggregate)/ {
+                        x
+                        /^sparsehess: / {
+                            x
+                            d
+                        }
+                        x
+                    }
                     /^-{70,}$/ {
                         $!N
                         /\n(Primary job .*terminated normally, but|.* detected that one or more processes exited with non-zero|MPI_ABORT was invoked on rank|.* has exited due to process rank [0-9]+ .*calling$)/ {

@@ -30,6 +30,9 @@ _COMMANDS = (*ANALYSES, *JOB_COMMANDS, INFO, *SHELL_COMMANDS)
 # Seconds that ranks without PETSc leave the word to the first.
 _OTHERS = 3.0
 
+# Seconds in which a launcher passes on what was said, before it is told to end all.
+_PASSED_ON = 0.3
+
 # Seconds after which a second SIGINT ends a run that is to save a checkpoint first.
 _TWICE = 1.0
 
@@ -120,6 +123,7 @@ class _JobEnd(runtime.Guard):
             text = f"rank {comm.rank}: {text}"
         sys.stderr.write(f"sparsehess: {text} (the other ranks wait in another call: ending all)\n")
         sys.stderr.flush()
+        time.sleep(_PASSED_ON)
         comm.Abort(errors.rebuild(*errors.describe(error, comm.rank)).status)
 
 
