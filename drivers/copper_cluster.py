@@ -75,6 +75,7 @@ def vibrations(atoms, comm=None, fmax=1e-6):
         mass=np.repeat(atoms.get_masses(), 3),
         projected=lambda x: sh.rigid_body_modes(x.reshape(-1, 3)),  # null vectors at rest alone
         units=Units.of("eV", "angstrom", "amu", "cm^-1"),
+        geometry=sh.Geometry(relaxed.reshape(-1, 3), species=atoms.get_chemical_symbols()),
         name=f"{atoms.get_chemical_formula()} by EMT",
         comm=comm,
     )

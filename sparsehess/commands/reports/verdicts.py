@@ -50,19 +50,18 @@ def verdict_of(facts: dict[str, Any]) -> Verdict:
             "inertia), is not shown to be the number found: do not take the list for complete."
         )
         return Verdict("bad", "Not certified", told)
-    told.append(
-        f"Factorizations at the ends of the interval count {count.inertia} eigenvalues {count.place} by "
-        "Sylvester's law of inertia, and as many were found: none is missing."
-    )
+    counted = f"Factorizations at the ends of the interval count {count.inertia} eigenvalues {count.place} by"
+    if count.group:
+        told.append(
+            f"{counted} Sylvester's law of inertia. {count.found} of them were found, and none is missing before "
+            f"the last group, of which {count.group} more were not asked for: which of these are listed is open."
+        )
+    else:
+        told.append(f"{counted} Sylvester's law of inertia, and as many were found: none is missing.")
     if count.margin is not None:
         told.append(
             f"Rounding in the factorizations would have to be {count.margin:.1g} times as large as it was "
             "measured to carry an eigenvalue across an end; ten times is asked for."
-        )
-    if count.group:
-        told.append(
-            f"{count.group} more are equal to the last ones to their accuracy: which of the group are listed is "
-            "open."
         )
     crossing = (facts.get("rounding") or {}).get("crossing")
     if crossing:
@@ -84,10 +83,11 @@ def points_of(facts: dict[str, Any]) -> list[Point]:
     nulls = f"{deflated} projected out" + (f": {names}" if names else "")
     margin = None if count is None else count.margin
     group = 0 if count is None else count.group
+    beside = f", {group} more in the last group" if group else ""
     here = {
         "Scaling": "done for every problem",
         "Each pair": pairs if facts["eigenvalues"] else "there are none",
-        "None missed": "not counted" if count is None else f"counted {count.inertia}, found {count.found + group}",
+        "None missed": "not counted" if count is None else f"counted {count.inertia}, found {count.found}{beside}",
         "Margin": "not measured" if margin is None else f"{margin:.1g}; 10 is asked for",
         "Null vectors": nulls if deflated else "none given",
         "Infinite eigenvalues": "looked for, as there is a mass matrix" if masses else "none: no mass matrix",
