@@ -115,8 +115,14 @@
         if (i < many) continue;
         if (!started) pen.beginPath();
         started = true;
-        pen.moveTo(x[edges[2 * (i - many)]], y[edges[2 * (i - many)]]);
-        pen.lineTo(x[edges[2 * (i - many) + 1]], y[edges[2 * (i - many) + 1]]);
+        // From the skin of one ball to that of the other.
+        const a = edges[2 * (i - many)], b = edges[2 * (i - many) + 1];
+        const p = x[b] - x[a], q = y[b] - y[a], long = Math.hypot(p, q, (z[b] - z[a]) * at.scale) || 1;
+        const s = (0.9 * told.kinds[species[a]].radius * at.scale) / long;
+        const t = (0.9 * told.kinds[species[b]].radius * at.scale) / long;
+        if (s + t >= 1) continue;
+        pen.moveTo(x[a] + s * p, y[a] + s * q);
+        pen.lineTo(x[b] - t * p, y[b] - t * q);
       }
       if (started) {
         pen.strokeStyle = mix("#5c6670", 0.2 * far, 0);

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from sparsehess.runtime import PETSc
 
-# Nodes and faces that are drawn at most, bonds for each of the nodes, and modes.
-NODES, FACES, BONDS, MODES = 12_000, 12_000, 4, 20
+# Nodes and faces that are drawn at most, lines, of which more are left out, and modes.
+NODES, FACES, LINES, MODES = 12_000, 12_000, 30_000, 20
 
 # Nodes of the same variables that are no farther apart than this part of the whole are one.
 _SAME = 1e-5
@@ -135,7 +135,7 @@ def _thinned(geometry: Geometry, most: int, faces: int) -> Structure:
         species[chosen].astype(np.uint8) if len(names) else np.zeros(len(chosen), np.uint8),
         tuple(map(str, names)),
         number[surface],
-        lines[(lines >= 0).all(axis=1)][: BONDS * most],
+        _few(lines[(lines >= 0).all(axis=1)]),
         many,
     )
 
@@ -187,7 +187,12 @@ def _bonds(positions: np.ndarray, radii: np.ndarray) -> np.ndarray:
     space = np.pad(positions, ((0, 0), (0, 3 - positions.shape[1])))
     near = cKDTree(space).query_pairs(reach, output_type="ndarray")
     apart = np.linalg.norm(space[near[:, 0]] - space[near[:, 1]], axis=1)
-    return near[apart <= _STRETCH * radii[near].sum(axis=1)][: BONDS * len(positions)].astype(np.int64)
+    return _few(near[apart <= _STRETCH * radii[near].sum(axis=1)].astype(np.int64))
+
+
+def _few(lines: np.ndarray) -> np.ndarray:
+    """Return lines, none of them where they are more than can be told apart."""
+    return lines if len(lines) <= LINES else lines[:0]
 
 
 def gather_modes(structure: Structure | None, vectors: Sequence[PETSc.Vec], comm: MPI.Comm) -> np.ndarray:
