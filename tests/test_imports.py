@@ -26,6 +26,7 @@ ORDER = [
     ["eigen.solvers"],
     ["eigen.certificates"],
     ["networks", "hosts"],
+    ["capi"],
     ["commands"],
     ["service"],
     ["cli"],

@@ -1,4 +1,4 @@
-"""Build the shared library of the C ABI: `python -m sparsehess.hosts.capi.build OUTDIR`.
+"""Build the shared library of the C ABI: `python -m sparsehess.capi.build OUTDIR`.
 
 Beside `libsparsehess.so` it puts `sparsehess.h` and `sparsehess.f90`, the Fortran module, which the host
 compiles with its own compiler. The library starts the interpreter that has built it.
@@ -117,7 +117,7 @@ def main(words: Sequence[str] | None = None) -> int:
     Not collective.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m sparsehess.hosts.capi.build", description=__doc__.splitlines()[0]
+        prog="python -m sparsehess.capi.build", description=__doc__.splitlines()[0]
     )
     parser.add_argument("folder", metavar="OUTDIR")
     parser.add_argument("--mpicc", default=os.environ.get("MPICC", "mpicc"), help="compiler wrapper (%(default)s)")
