@@ -71,6 +71,12 @@ def test_arguments_of_other_rooms(comm):
         (lambda: sh.inertia(K, zero="a", comm=comm), "zero must be real"),
         (lambda: sh.inertia(whole, options={"mat_mumps_icntl_14": 50}), "nothing is factorized"),
         (lambda: sh.eigs(K, 1, mass=["a"] * 5, comm=comm), "the mass matrix must be numbers"),
+        (lambda: sh.eigs("K.mtx", 1, comm=comm), "the name of a file, 'K.mtx'"),
+        (lambda: sh.inertia(None, comm=comm), "of type NoneType: give a matrix"),
+        (
+            lambda: sh.trace(sh.Objective(x=np.ones(2), gradient=np.sin, comm=comm), comm=comm),
+            r"sparsehess\.assemble\(objective\) makes",
+        ),
         (lambda: sh.eigs(K, 1, nullspace=["a"], comm=comm), "null vectors must be"),
         (lambda: sh.sparsify(K, 0.5, comm=comm), "rule must be"),
         (lambda: sh.sparsify(K, sh.Above("a"), comm=comm), "threshold must be real"),

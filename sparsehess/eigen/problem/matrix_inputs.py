@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
@@ -11,6 +12,7 @@ from mpi4py import MPI
 import numpy as np
 import scipy.sparse
 
+from sparsehess.derivatives.objective import Objective
 from sparsehess.errors import InputError
 from sparsehess.operators.matrix_like import HasProducts, stored
 from sparsehess.pattern import Layout
@@ -86,10 +88,24 @@ def _sparse(matrix: Any, name: str) -> scipy.sparse.spmatrix:
             raise InputError(f"{name} must be a matrix; this sparse array has the shape {matrix.shape}")
         return matrix
     array = np.asarray(stored(matrix, name))
+    if array.ndim == 0:
+        raise InputError(f"{name} is {_no_matrix(matrix)}")
     if array.dtype.kind not in "fiubc":
         raise InputError(f"{name} must be numbers, not {array.dtype}")
     array = array.astype(np.result_type(array, np.float64))
     return scipy.sparse.diags(array) if array.ndim == 1 else scipy.sparse.csr_matrix(array)
+
+
+def _no_matrix(given: object) -> str:
+    """Return what a caller gave in the place of a matrix, and what to do. Not collective."""
+    if isinstance(given, str | os.PathLike):
+        return (
+            f"the name of a file, {str(given)!r}: the command line reads files, here scipy.sparse.load_npz or "
+            "scipy.io.mmread does"
+        )
+    if isinstance(given, Objective):
+        return "an objective: sparsehess.assemble(objective) makes its Hessian, sparsehess.MatrixFree its products"
+    return f"of type {type(given).__name__}: give a matrix of SciPy's or PETSc's, an array, or a Hessian"
 
 
 def as_vectors(given: object, A: PETSc.Mat, layout: Layout, owned: list, name: str) -> list[PETSc.Vec]:

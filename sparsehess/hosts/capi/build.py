@@ -116,9 +116,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
     Not collective.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m sparsehess.capi.build", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m sparsehess.capi.build", description=__doc__.splitlines()[0])
     parser.add_argument("folder", metavar="OUTDIR")
     parser.add_argument("--mpicc", default=os.environ.get("MPICC", "mpicc"), help="compiler wrapper (%(default)s)")
     arguments = parser.parse_args(words)
