@@ -127,6 +127,7 @@ def draw(frequencies, vectors):
     right.axhline(0, color="0.6", lw=0.8)
     right.set(xlabel="along the beam (m)", ylabel="deflection (largest = 1)", title="Shapes of the modes")
     right.legend()
+    plt.show()
 
 
 if __name__ == "__main__":

@@ -125,6 +125,7 @@ def draw(pattern, colors, positions, frequencies, modes):
             title=f"Mode {number + 1}, {frequencies[number]:.2f} cm⁻¹ (grey: at rest)",
         )
     rows[1].set_xlabel("along the rod (Å)")
+    plt.show()
 
 
 if __name__ == "__main__":

@@ -176,6 +176,7 @@ def draw(places, hanging, frequencies, modes):
     right.vlines(number, 0, frequencies, color="0.8", lw=3)
     right.plot(number, frequencies, "o")
     right.set(xlabel="mode", ylabel="frequency (Hz)", title="Vibrations", xticks=number, ylim=(0, None))
+    plt.show()
 
 
 if __name__ == "__main__":

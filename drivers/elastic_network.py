@@ -143,6 +143,7 @@ def draw(frequencies, modes, positions):
     right.set(xlabel="along the longest axis (Å)", ylabel="across (Å)", aspect="equal")
     right.set_title(f"Mode {chosen + 1}, {frequencies[chosen]:.2f} cm⁻¹")
     figure.colorbar(shown, ax=right, label="displacement (furthest hundredth = 1)")
+    plt.show()
 
 
 if __name__ == "__main__":

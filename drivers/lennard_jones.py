@@ -156,6 +156,7 @@ def draw(frequencies, found, hessian):
         title=f"First {atoms} atoms, in {hessian.coloring.count} colours",
     )
     right.invert_yaxis()
+    plt.show()
 
 
 if __name__ == "__main__":

@@ -166,6 +166,7 @@ def draw(loads, lowest, places, shape):
     right.plot(shape, places, "o-", color="C3", label="buckles")
     right.set(xlabel="deflection (largest = 1)", ylabel="height (m)", title=f"Lowest mode at load {loads[-1]:g}")
     right.legend()
+    plt.show()
 
 
 if __name__ == "__main__":

@@ -92,6 +92,7 @@ def draw(data, hessian, eigenvalues):
     right.axhline(1e-13 * np.abs(eigenvalues).max(), color="0.6", ls=":", label="10⁻¹³ of the largest")
     right.set(title="Eigenvalues", xlabel="number, by size", ylabel="size")
     right.legend(fontsize="small")
+    plt.show()
 
 
 if __name__ == "__main__":

@@ -164,6 +164,7 @@ def draw(section, found, highest):
     right.plot(highest, np.full(len(highest), 3 * low), "|", color="C3", ms=14, mew=2, label="largest eigenvalues")
     right.set(xlabel="eigenvalue", ylabel="share of all per unit", title="Spectrum", ylim=(low, None))
     right.legend(fontsize="small")
+    plt.show()
 
 
 if __name__ == "__main__":
