@@ -40,7 +40,7 @@ COUNTS = [
     (
         Count((-np.inf, 1.0), 3, 2, True, margin=99.0, group=1),
         {},
-        "1 more, equal to the last to their accuracy, not asked for",
+        "1 more from the last one on, not asked for",
     ),
     (Count((-np.inf, 1.0), 4, 3, False, margin=99.0), {}, "NOT certified: 1 MISSED"),
     (Count((-np.inf, 1.0), 3, 4, False, margin=99.0), {}, "NOT certified: 1 more found than there are"),

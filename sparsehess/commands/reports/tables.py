@@ -111,7 +111,7 @@ def count_line(
     more = 0 if listed is None else max(0, found + zeros - listed)
     beyond = f" ({more} beyond those asked for)" if more else ""
     parts += [f"{found} found{beyond}"] if found or not parts else []
-    parts += [f"{count.group} more, equal to the last to their accuracy, not asked for"] if count.group else []
+    parts += [f"{count.group} more from the last one on, not asked for"] if count.group else []
     repaired = f" after {count.repairs} repair{'s' if count.repairs > 1 else ''}" if count.repairs else ""
     notes = ["certified"] if count.certified else []
     notes += [] if count.margin is None else [f"margin {count.margin:.1g}"]

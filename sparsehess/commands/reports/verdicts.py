@@ -54,7 +54,7 @@ def verdict_of(facts: dict[str, Any]) -> Verdict:
     if count.group:
         told.append(
             f"{counted} Sylvester's law of inertia. {count.found} of them were found, and none is missing before "
-            f"the last group, of which {count.group} more were not asked for: which of these are listed is open."
+            f"the last one. {count.group} more lie from there on, most often equal to it: they were not asked for."
         )
     else:
         told.append(f"{counted} Sylvester's law of inertia, and as many were found: none is missing.")
@@ -83,7 +83,7 @@ def points_of(facts: dict[str, Any]) -> list[Point]:
     nulls = f"{deflated} projected out" + (f": {names}" if names else "")
     margin = None if count is None else count.margin
     group = 0 if count is None else count.group
-    beside = f", {group} more in the last group" if group else ""
+    beside = f", {group} more from the last one on" if group else ""
     here = {
         "Scaling": "done for every problem",
         "Each pair": pairs if facts["eigenvalues"] else "there are none",
@@ -91,7 +91,7 @@ def points_of(facts: dict[str, Any]) -> list[Point]:
         "Margin": "not measured" if margin is None else f"{margin:.1g}; 10 is asked for",
         "Null vectors": nulls if deflated else "none given",
         "Infinite eigenvalues": "looked for, as there is a mass matrix" if masses else "none: no mass matrix",
-        "A group of eigenvalues": f"{group} more in it" if group else "none",
+        "More eigenvalues": f"{group} more from the last one on" if group else "none",
     }
     return [Point(name, text, _told_here(here, name)) for name, text in statement_points()]
 

@@ -36,8 +36,9 @@ What is certified of eigenpairs (λ, x) of A x = λ M x, A symmetric and M symme
 6. Infinite eigenvalues. Where M is singular they are counted apart, from the rank of M and the signs of
    what A is on its null space, and taken off each count. A pencil that is singular, with A and M having a
    null vector in common, is refused.
-7. A group of eigenvalues, the last ones asked for among them, that no count can tell apart: it is proven
-   that none before the group is missing, and how many it holds; which of them are returned is open.
+7. More eigenvalues from the last one asked for to the end of the count than were asked for, most often equal
+   ones: it is proven that none is missing before the last one, to a millionth of it, and how many lie from
+   there to the end; which of them are returned is open.
 
 Not proven:
 - That the matrix is the one that was meant. Entries of differences have the error that `verification`

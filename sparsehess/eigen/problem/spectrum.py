@@ -205,7 +205,8 @@ class Count(ShortRepr):
         Distance of the ends to the nearest eigenvalue, over how far the measured backward error of the
         factorization there can move it; None where it was not measured.
     group
-        Eigenvalues inside that were not asked for: no count tells them from the last ones found.
+        Eigenvalues inside that were not asked for, none of them before the last one that was (to a millionth of
+        it).
     """
 
     interval: tuple[float, float]

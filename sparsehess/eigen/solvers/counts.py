@@ -52,8 +52,8 @@ def compare_with_count(
 ) -> Count:
     """Return what a count says of pairs.
 
-    Collective. Eigenvalues that no count tells from the last wanted one need not all be found: it is enough that
-    none is missing before them, which a second count tells.
+    Collective. Eigenvalues from the last wanted one on, such as its copies, need not all be found: it is enough
+    that none is missing before it, which a second count tells. How far past it they lie is not told.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def compare_with_count(
     if wanted <= len(pairs.values) and found < counted.inertia and _alike(target, pairs, wanted, edge):
         before = target.count(counter, edge.begin)
         if before.margin > SAFE and before.inertia == target.found(edge.begin, pairs.values):
-            group = counted.inertia - found  # as far out as the last ones wanted, all of them
+            group = counted.inertia - found  # not before the last ones wanted, all of them
             margin = min(margin, before.margin)
     return Count.beside(
         len(target.problem.null) if target.holds(edge.past, 0.0) else 0,

@@ -43,8 +43,7 @@ INF = np.inf
         (
             Count((-INF, 1e-9), 539, 10, True, group=529),
             (0, (), 10),
-            "539 below 1e-09: 10 zero, 529 more, equal to the last to their accuracy, not asked for; "
-            "none missed (certified)",
+            "539 below 1e-09: 10 zero, 529 more from the last one on, not asked for; none missed (certified)",
         ),
         (Count((0.0, 9.0), 5, 3, False), (), "5 in (0, 9): 3 found; NOT certified: 2 MISSED"),
         (

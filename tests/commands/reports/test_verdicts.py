@@ -49,5 +49,5 @@ def test_certified_is_said_of_nothing_else():
 def test_groups_and_digits_are_told():
     count = Count((-1.0, 3.0), 5, 2, True, group=3)
     text = " ".join(verdict_of(told(count, rounding={"crossing": [1]})).sentences)
-    assert "of which 3 more were not asked for" in text and "λ2" in text
+    assert "3 more lie from there on" in text and "λ2" in text
     assert "2 of them were found" in text and "as many were found" not in text

@@ -5,6 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 import sparsehess as sh
+from sparsehess.commands.reports.tables import count_line
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.errors import CheckError, SparseHessError
@@ -65,6 +66,22 @@ def test_a_group_is_no_excuse_for_what_is_missing_before_it(monkeypatch, comm):
     monkeypatch.setattr(KrylovSchur, "solve", solve)
     with pytest.raises(SparseHessError):
         sh.eigs(prescribed(values, seed=1), 7, comm=comm)
+
+
+def test_what_lies_past_the_last_one_is_not_called_its_copies(comm):
+    """A solver that is stopped early leaves the count's end far past the last pair: more than copies lie there."""
+    side = 60
+    line = sp.diags([-1.0, 2.0, -1.0], [-1, 0, 1], shape=(side, side))
+    plate = sp.kron(line, sp.eye(side)) + sp.kron(sp.eye(side), line)
+    exact = 4 * np.sin(np.pi * np.arange(1, side + 1) / (2 * (side + 1))) ** 2
+    exact = np.sort(np.add.outer(exact, exact).ravel())
+    options = {"eps_max_it": 1, "eps_ncv": 45}
+    with sh.eigs(plate, 40, method="krylovschur", count="yes", options=options, comm=comm) as found:
+        count = found.count
+        assert count.certified and np.abs(found.eigenvalues - exact[:40]).max() < 1e-9
+        assert count.inertia == (exact < count.interval[1]).sum()
+        assert count.group > 0 and exact[:40].max() * (1 + 1e-6) < exact[count.inertia - 1]
+        assert "more from the last one on" in count_line(count) and "equal" not in count_line(count)
 
 
 def test_a_margin_is_how_far_the_shift_is_over_what_rounding_moves(comm):
