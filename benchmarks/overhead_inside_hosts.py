@@ -25,7 +25,7 @@ import numpy as np
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parents[1])]
 import sparsehess as sh
 from sparsehess.eigen.problem.problem import EigenProblem, slepc_tolerance
-from sparsehess.eigen.problem.spectrum import SolveSpec
+from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.solvers.krylov_schur import DEFAULTS
 from sparsehess.eigen.solvers.spectrum_targets import Smallest
 from sparsehess.pattern import Layout

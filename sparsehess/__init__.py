@@ -50,7 +50,7 @@ _HOME = {
     **dict.fromkeys(("Above", "Largest", "Hysteresis", "Inherited"), "sparsehess.pattern.dropping_rules"),
     "eigs": "sparsehess.eigen.solvers",
     "Spectrum": "sparsehess.eigen.problem.spectrum",
-    "SolveSpec": "sparsehess.eigen.problem.spectrum",
+    "SolveSpec": "sparsehess.eigen.problem.solve_spec",
     "EigenProblem": "sparsehess.eigen.problem.problem",
     "match_modes": "sparsehess.eigen.solvers.mode_matching",
     "ModeMatch": "sparsehess.eigen.solvers.mode_matching",

@@ -21,7 +21,7 @@ from sparsehess.commands.summaries import density_lines, derivative_facts, hessi
 from sparsehess.eigen.certificates.numerical_rank import rank
 from sparsehess.eigen.estimates import density, trace
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.eigen.problem.spectrum import SolveSpec
+from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.solvers.eigs import shortfall, solve
 from sparsehess.errors import CheckError, InputError, NotConverged
 from sparsehess.storage import writers

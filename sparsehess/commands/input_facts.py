@@ -8,8 +8,8 @@ import numpy as np
 
 from sparsehess.commands.inputs import Input
 from sparsehess.eigen.certificates.rounded_entries import bound_by_digits
+from sparsehess.eigen.problem.count import Count
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.eigen.problem.spectrum import Count
 from sparsehess.storage.decimal_digits import FULL
 
 if TYPE_CHECKING:

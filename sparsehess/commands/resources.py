@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
     from sparsehess.eigen.problem.problem import EigenProblem
-    from sparsehess.eigen.problem.spectrum import SolveSpec, Spectrum
+    from sparsehess.eigen.problem.solve_spec import SolveSpec
+    from sparsehess.eigen.problem.spectrum import Spectrum
     from sparsehess.pattern import Pattern
 
 

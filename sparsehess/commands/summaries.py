@@ -14,8 +14,10 @@ from sparsehess.commands.inputs import Input
 from sparsehess.commands.output import SCHEMA, process_facts
 from sparsehess.commands.reports.tables import count_line, reading_notes, spectrum_table
 from sparsehess.eigen.certificates.sparsification import Sparsified
+from sparsehess.eigen.problem.count import Count
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.eigen.problem.spectrum import Count, SolveSpec, Spectrum
+from sparsehess.eigen.problem.solve_spec import SolveSpec
+from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.hessian.hessian import Hessian
 from sparsehess.hessian.matrix_free import MatrixFree
 from sparsehess.operators.eigenvalues import Inertia

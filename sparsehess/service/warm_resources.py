@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
     from sparsehess.eigen.problem.problem import EigenProblem
+    from sparsehess.eigen.problem.solve_spec import SolveSpec
     from sparsehess.eigen.problem.solver_pool import SolverPool
-    from sparsehess.eigen.problem.spectrum import SolveSpec, Spectrum
+    from sparsehess.eigen.problem.spectrum import Spectrum
     from sparsehess.pattern import Pattern
 
 _PIECE = 2**20

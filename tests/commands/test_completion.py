@@ -12,7 +12,7 @@ from sparsehess.coloring.color_pattern import BEST
 from sparsehess.coloring.kinds import KINDS
 from sparsehess.coloring.vertex_orders import ORDERS
 from sparsehess.commands import completion
-from sparsehess.eigen.problem.spectrum import METHODS
+from sparsehess.eigen.problem.solve_spec import METHODS
 
 pytest.importorskip("shtab")
 

@@ -7,7 +7,7 @@ import pytest
 
 from sparsehess.coloring import KINDS
 from sparsehess.commands.reports.tables import count_line
-from sparsehess.eigen.problem.spectrum import Count
+from sparsehess.eigen.problem.count import Count
 from support import ROOT
 from support.command_line import batch
 

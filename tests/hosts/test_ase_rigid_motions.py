@@ -7,7 +7,7 @@ import pytest
 import scipy.linalg
 
 import sparsehess as sh
-from sparsehess.eigen.problem.spectrum import METHODS, WHOLE
+from sparsehess.eigen.problem.solve_spec import METHODS, WHOLE
 from sparsehess.errors import EvaluationError, InputError
 from sparsehess.hosts.ase import normal_modes
 

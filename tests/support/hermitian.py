@@ -345,7 +345,7 @@ def check_following(comm):
 def check_explanation(comm):
     from sparsehess.eigen.problem.factor_memory import factor_memory
     from sparsehess.eigen.problem.problem import EigenProblem
-    from sparsehess.eigen.problem.spectrum import SolveSpec
+    from sparsehess.eigen.problem.solve_spec import SolveSpec
     from sparsehess.eigen.solvers.method_choice import choose_method
 
     with EigenProblem.of(hermitian(N, 15), comm=comm) as problem:
@@ -425,7 +425,7 @@ def check_files(comm):
 def check_checkpoint(comm):
     import sparsehess as sh
     from sparsehess.eigen.problem.problem import EigenProblem
-    from sparsehess.eigen.problem.spectrum import SolveSpec
+    from sparsehess.eigen.problem.solve_spec import SolveSpec
     from sparsehess.eigen.solvers.search_checkpoint import SearchCheckpoint
     from sparsehess.runtime import destroy
     from sparsehess.storage.checkpoint import Checkpoint

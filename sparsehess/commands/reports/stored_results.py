@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsehess.eigen.problem.spectrum import SolveSpec, read_spec
+from sparsehess.eigen.problem.solve_spec import SolveSpec, read_spec
 from sparsehess.errors import InputError
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, destroy

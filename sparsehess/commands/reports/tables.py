@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from sparsehess.derivatives.units import Units
-    from sparsehess.eigen.problem.spectrum import Count, Spectrum
+    from sparsehess.eigen.problem.count import Count
+    from sparsehess.eigen.problem.spectrum import Spectrum
     from sparsehess.storage.matrix_files import Origin
 
 

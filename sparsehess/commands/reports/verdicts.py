@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sparsehess.commands.reports.tables import count_line
 from sparsehess.eigen.certificates.statement import STATEMENT
-from sparsehess.eigen.problem.spectrum import Count
+from sparsehess.eigen.problem.count import Count
 
 
 class Verdict(NamedTuple):

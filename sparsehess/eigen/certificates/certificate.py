@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sparsehess.eigen.problem.count import Count
 from sparsehess.eigen.problem.error_bars import error_bars
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rayleigh_ritz import ROUNDING, RitzPairs
 from sparsehess.eigen.problem.slepc_blocks import block, gram, images, residuals, row_moments
-from sparsehess.eigen.problem.spectrum import Count, SolveSpec, Spectrum
+from sparsehess.eigen.problem.solve_spec import SolveSpec
+from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.eigen.solvers.counts import compare_with_count
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.eigen.solvers.spectrum_slicing import Slicing

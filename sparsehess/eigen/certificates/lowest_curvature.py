@@ -10,7 +10,7 @@ import numpy as np
 
 from sparsehess.eigen.problem.problem import EigenProblem, slepc_tolerance
 from sparsehess.eigen.problem.rayleigh_ritz import rayleigh_ritz
-from sparsehess.eigen.problem.spectrum import SolveSpec
+from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.problem.whole_matrix import is_cheaper_whole, whole_problem
 from sparsehess.eigen.solvers.eigs import shortfall, solve
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur

@@ -1,11 +1,10 @@
-"""What is asked of a solver, and what it answers."""
+"""What a solver answers: eigenpairs, what was checked of them, and their count."""
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, communicator, destroy, versions
 from sparsehess.runtime.gathered_rows import GATHERED, gathered_columns
 from sparsehess.runtime.html_fragments import fragment, note, table, ticks
-from sparsehess.runtime.short_repr import ShortRepr, in_short, number_of
+from sparsehess.runtime.short_repr import ShortRepr, number_of
 from sparsehess.storage.json_files import SCHEMA
 from sparsehess.storage.result_files import read_pairs
 from sparsehess.storage.writers import RESULTS, check_writable, write_results
@@ -24,285 +23,11 @@ from sparsehess.storage.writers import RESULTS, check_writable, write_results
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-METHODS = (
-    "auto", "krylovschur", "lobpcg", "gd", "jd", "slicing", "feast", "ciss", "filter", "dense", "power", "lanczos",
-)  # fmt: skip
-WHOLE = ("slicing", "feast", "ciss", "filter")  # for all eigenvalues of an interval
-WHICH = ("smallest", "largest", "magnitude", "negative")
+from sparsehess.eigen.problem.count import Count, finite_or_none
+from sparsehess.eigen.problem.solve_spec import SolveSpec, read_spec
 
 # Rows of a table in a notebook.
 _ROWS = 12
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class SolveSpec(ShortRepr):
-    """Which eigenpairs, how well, and how.
-
-    *Not collective*; the same on every rank.
-
-    Attributes
-    ----------
-    k
-        How many; None for 6 (or as many as there are), or for all where `interval` or `negative` says which.
-    which
-        `smallest` or `largest` (algebraic), `magnitude` (largest in magnitude), `negative`
-        (the k lowest of those below zero, or all).
-    interval
-        If given, (low, high): all eigenvalues from low to high are wanted; either may be infinite.
-    target
-        If given, the k nearest to it are wanted, and `which` does not matter.
-    tol
-        Backward error that every pair must reach.
-    options
-        PETSc options without a prefix, `{"eps_ncv": 60}`; they override what sparsehess chooses.
-    count
-        Whether an inertia count must confirm the answer: `auto` counts where a factorization is
-        made anyway or is cheap, `yes` always, `no` never.
-    seed
-        Of the starting vectors.
-    method
-        `auto`, which chooses (see `choose_method`); `krylovschur`, with shift-and-invert where that is of use;
-        `lobpcg`, `gd` and `jd`, preconditioned, for the smallest or largest; for intervals `slicing`, `feast`,
-        `ciss` and, by products alone, `filter`; `dense` for all; for comparison SLEPc's `power` iteration with
-        deflation (`magnitude`) and its `lanczos`.
-    groups
-        Of ranks, among which slicing shares out slices (default one group) and FEAST its contour points (default
-        as many as there are ranks or points); each has the whole matrix.
-    backend
-        Where matrices and vectors are: `cpu`, or `cuda`, `hip`, `kokkos` where this PETSc has them.
-
-    Examples
-    --------
-    >>> import sparsehess as sh
-    >>> sh.SolveSpec(interval=(0.0, 1.0)).takes_all
-    True
-    >>> sh.SolveSpec(k=3, interval=(0.0, 1.0))
-    Traceback (most recent call last):
-    ...
-    sparsehess.errors.InputError: an interval is wanted with all its eigenvalues: leave out k and target
-    """
-
-    k: int | None = None
-    which: str = "smallest"
-    interval: tuple[float, float] | None = None
-    target: float | None = None
-    tol: float = 1e-8
-    options: dict = field(default_factory=dict)
-    count: str = "auto"
-    seed: int = 0
-    method: str = "auto"
-    groups: int | None = None
-    backend: str = "cpu"
-
-    def __post_init__(self) -> None:
-        """Raise InputError for what contradicts itself. Not collective; the same on every rank."""
-        if self.which not in WHICH:
-            raise none_of(f"which={self.which!r}", self.which, WHICH)
-        if self.method not in METHODS:
-            raise none_of(f"method={self.method!r}", self.method, METHODS)
-        if self.count not in ("auto", "yes", "no"):
-            raise InputError(f"count={self.count!r} is none of auto, yes, no")
-        if self.k is not None and not (isinstance(self.k, (int, np.integer)) and self.k >= 1):
-            raise InputError(f"k={self.k} must be a whole number of at least 1")
-        if self.interval is not None:
-            low, high = self.interval
-            if not low <= high:
-                raise InputError(
-                    f"interval {low} to {high}: the first end must not be above the second; exchange them"
-                )
-            if self.k is not None or self.target is not None:
-                raise InputError("an interval is wanted with all its eigenvalues: leave out k and target")
-            if self.count == "no":
-                raise InputError("an interval is solved by its counts: leave out count='no'")
-        if self.groups is not None and not (self.takes_all and self.method in ("auto", "slicing", "feast")):
-            raise InputError("groups are for slicing, which shares out slices, and feast, its contour points")
-        if self.groups is not None and self.groups < 1:
-            raise InputError(f"groups={self.groups} must be at least 1")
-        whole = self.method in WHOLE
-        if self.method not in ("auto", "dense") and whole != self.takes_all:
-            says = "is" if whole else "is not"
-            raise InputError(f"method {self.method!r} {says} for an interval, or for all negative eigenvalues")
-        if self.options.get("eps_type") == "feast":
-            raise InputError(
-                "-eps_type feast: SLEPc's FEAST passes only the real parts of contour points and solutions where "
-                "scalars are real, so that it cannot converge; --method feast has one that does"
-            )
-        if not 0 < self.tol < 1:
-            raise InputError(f"tol={self.tol} must be between 0 and 1")
-        if self.target is not None and not np.isfinite(self.target):
-            raise InputError(f"target={self.target} must be a finite number")
-
-    def _repr_facts(self) -> Iterator[str]:
-        """Yield what the line says: what is not by default. Not collective."""
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if value != (one.default if one.default is not MISSING else {}):
-                yield f"{one.name}={in_short(value)}"
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        """Both ends of the interval."""
-        if self.interval is None:
-            raise InputError("no interval is asked for")
-        return self.interval
-
-    @property
-    def number(self) -> int:
-        """How many pairs are wanted."""
-        if self.k is None:
-            raise InputError("no number of eigenpairs is asked for")
-        return self.k
-
-    def scaled(self, power: int) -> SolveSpec:
-        """Return the spec with its eigenvalues times two to a power. Not collective."""
-        interval = None if self.interval is None else tuple(np.ldexp(self.interval, power).tolist())
-        target = None if self.target is None else float(np.ldexp(self.target, power))
-        return replace(self, interval=interval, target=target)
-
-    @property
-    def takes_all(self) -> bool:
-        """Whether all eigenvalues of an interval are wanted, not so many of them."""
-        negative = self.which == "negative" and self.target is None
-        return self.interval is not None or (negative and self.k is None)
-
-
-def finite_or_none(value: float) -> float | None:
-    """Return a number as JSON has it: null for what is infinite. Not collective."""
-    return float(value) if math.isfinite(value) else None
-
-
-def place_in_words(low: float, high: float) -> str:
-    """Return where a count counts, in words. Not collective."""
-    if low > high:
-        return f"below {high:.6g} and above {low:.6g}"
-    if np.isfinite(low) and np.isfinite(high):
-        return f"in ({low:.6g}, {high:.6g})"
-    if np.isfinite(high):
-        return f"below {high:.6g}"
-    return f"above {low:.6g}" if np.isfinite(low) else "in all"
-
-
-@dataclass(frozen=True, repr=False)
-class Count(ShortRepr):
-    """An inertia count of an interval against the eigenvalues found in it.
-
-    Attributes
-    ----------
-    interval
-        (low, high); an end is infinite where nothing lies beyond. Where low > high, what lies above low and what
-        lies below high: the largest in magnitude.
-    inertia
-        Eigenvalues in it by Sylvester's law, from LDLᵀ factorizations at its ends.
-    found
-        Those that the solver has, deflated null vectors included.
-    certified
-        Whether the two agree.
-    repairs
-        Further solves it took until they did.
-    unresolved
-        (low, high, inertia, found) of the subintervals in which they do not, where there are subintervals.
-    margin
-        Distance of the ends to the nearest eigenvalue, over how far the measured backward error of the
-        factorization there can move it; None where it was not measured.
-    group
-        Eigenvalues inside that were not asked for, none of them before the last one that was (to a millionth of
-        it).
-    """
-
-    interval: tuple[float, float]
-    inertia: int
-    found: int
-    certified: bool
-    repairs: int = 0
-    unresolved: tuple[tuple[float, float, int, int], ...] = ()
-    margin: float | None = None
-    group: int = 0
-
-    def _repr_facts(self) -> Iterator[str]:
-        """Yield what the line says. Not collective."""
-        yield self.in_short
-        if self.margin is not None:
-            yield f"margin {self.margin:.2g}"
-
-    @property
-    def in_short(self) -> str:
-        """The verdict in words."""
-        if self.certified:
-            return f"certified {self.place}"
-        return f"NOT certified: {self.found} of {self.inertia} {self.place}"
-
-    @property
-    def place(self) -> str:
-        """The interval in words."""
-        return place_in_words(*self.interval)
-
-    @property
-    def places_unresolved(self) -> list[str]:
-        """What was found of each subinterval in which the two do not agree, in words."""
-        return [f"{found} of {many} {place_in_words(low, high)}" for low, high, many, found in self.unresolved]
-
-    @property
-    def holds_zero(self) -> bool:
-        """Whether zero is in the interval."""
-        return bool(self.holds(np.zeros(1))[0])
-
-    def holds(self, values: np.ndarray) -> np.ndarray:
-        """Return (m,) whether values are in the interval. Not collective."""
-        low, high = self.interval
-        return (values > low) & (values < high) if low <= high else (values > low) | (values < high)
-
-    def scaled(self, power: int) -> Count:
-        """Return the count with its eigenvalues times two to a power. Not collective."""
-        low, high = np.ldexp(self.interval, power).tolist()
-        pieces = tuple((*np.ldexp(piece[:2], power).tolist(), *piece[2:]) for piece in self.unresolved)
-        return replace(self, interval=(low, high), unresolved=pieces)
-
-    def facts(self) -> dict[str, Any]:
-        """Return the count as JSON. Not collective."""
-        return {
-            "interval": [finite_or_none(end) for end in self.interval],
-            "inertia": self.inertia,
-            "found": self.found,
-            "certified": self.certified,
-            "repairs": self.repairs,
-            "unresolved": [list(piece) for piece in self.unresolved],
-            "margin": self.margin,
-            "group": self.group,
-        }
-
-    @classmethod
-    def read(cls, facts: dict[str, Any]) -> Count:
-        """Return the count that JSON tells. Not collective."""
-        low, high = facts["interval"]
-        ends = (-np.inf if low is None else float(low), np.inf if high is None else float(high))
-        pieces = [(float(a), float(b), int(many), int(found)) for a, b, many, found in facts["unresolved"]]
-        return cls(
-            ends,
-            int(facts["inertia"]),
-            int(facts["found"]),
-            facts["certified"] is True,
-            int(facts["repairs"]),
-            tuple(pieces),
-            None if facts["margin"] is None else float(facts["margin"]),
-            int(facts["group"]),
-        )
-
-    @classmethod
-    def beside(
-        cls,
-        known: int,
-        interval: tuple[float, float],
-        inertia: int,
-        found: int,
-        certified: bool,
-        **facts: Any,
-    ) -> Count:
-        """Return the count of an interval that holds so many known eigenvalues beside those counted and found.
-
-        Not collective. Factorizations count on what is orthogonal to known null vectors: their zeros are neither
-        in `inertia` nor in `found` as given, and in both as told.
-        """
-        return cls(interval, inertia + known, found + known, certified, **facts)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -617,25 +342,3 @@ def _read_facts(
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         said = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
         raise InputError(f"{os.fspath(path)}: no result of sparsehess eigs ({said})") from error
-
-
-def read_spec(facts: dict[str, Any], path: str | os.PathLike[str]) -> SolveSpec:
-    """Return what a stored run was asked for.
-
-    Not collective.
-
-    Raises
-    ------
-    InputError
-        The facts do not tell it.
-    """
-    try:
-        which = facts["which"]
-        if facts["interval"] is not None:  # of --which negative too, where all were asked for
-            low, high = facts["interval"]
-            return SolveSpec(interval=(-np.inf if low is None else low, np.inf if high is None else high))
-        if which == "target":
-            return SolveSpec(k=facts["k"], target=facts["target"])
-        return SolveSpec(k=max(facts["k"], 1), which=which)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{os.fspath(path)}: what was asked for cannot be read from it ({error})") from error

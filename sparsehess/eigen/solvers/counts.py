@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from sparsehess.eigen.problem.count import Count
 from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs
-from sparsehess.eigen.problem.spectrum import Count
 from sparsehess.eigen.solvers.spectrum_targets import SAFE, Counter, Edge, EdgeCount, SpectrumTarget
 
 # How far apart eigenvalues may be that are as good as each other: relative to themselves, and to a middle one.

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sparsehess.eigen.problem.backends import on_backend
+from sparsehess.eigen.problem.count import Count
 from sparsehess.eigen.problem.error_bars import error_bars
 from sparsehess.eigen.problem.matrix_inputs import MatrixLike, VectorsLike
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.projection_effect import effect_of_projection
-from sparsehess.eigen.problem.spectrum import Count, SolveSpec, Spectrum
+from sparsehess.eigen.problem.solve_spec import SolveSpec
+from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.eigen.problem.whole_matrix import whole_problem
 from sparsehess.eigen.solvers.extremal_eigenpairs import solve_extremal
 from sparsehess.eigen.solvers.interval_eigenpairs import solve_interval

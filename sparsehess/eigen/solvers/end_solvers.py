@@ -9,7 +9,7 @@ import numpy as np
 
 from sparsehess.eigen.problem.factorization import Pivots
 from sparsehess.eigen.problem.problem import EigenProblem, slepc_tolerance
-from sparsehess.eigen.problem.spectrum import SolveSpec
+from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.solvers.davidson import Davidson
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.eigen.solvers.lapack import LapackSolver

@@ -7,9 +7,11 @@ from contextlib import closing
 
 import numpy as np
 
+from sparsehess.eigen.problem.count import Count
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs
-from sparsehess.eigen.problem.spectrum import Count, SolveSpec, Spectrum
+from sparsehess.eigen.problem.solve_spec import SolveSpec
+from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.eigen.solvers.end_solvers import EndSolvers
 from sparsehess.eigen.solvers.extremal_search import ExtremalSearch, ShiftedSearch
 from sparsehess.eigen.solvers.method_choice import Choice

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sparsehess.eigen.problem.count import Count
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs, rayleigh_ritz
-from sparsehess.eigen.problem.spectrum import Count, SolveSpec
+from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.solvers.end_solvers import EndSolvers
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.eigen.solvers.search_store import SearchStore

@@ -10,10 +10,12 @@ from functools import partial
 import numpy as np
 
 from sparsehess.eigen.estimates.spectral_density import density
+from sparsehess.eigen.problem.count import Count
 from sparsehess.eigen.problem.lanczos_bounds import measure
 from sparsehess.eigen.problem.problem import EigenProblem, slepc_tolerance
 from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs, rayleigh_ritz
-from sparsehess.eigen.problem.spectrum import Count, SolveSpec, Spectrum
+from sparsehess.eigen.problem.solve_spec import SolveSpec
+from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.eigen.solvers.interval_method import Finder
 from sparsehess.eigen.solvers.lapack import LapackSolver
 from sparsehess.eigen.solvers.method_choice import Choice

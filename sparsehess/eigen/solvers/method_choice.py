@@ -8,7 +8,7 @@ import numpy as np
 
 from sparsehess.eigen.problem.factor_memory import factor_memory
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.eigen.problem.spectrum import SolveSpec
+from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.problem.whole_matrix import is_cheaper_whole
 from sparsehess.errors import InputError
 from sparsehess.runtime import has_package

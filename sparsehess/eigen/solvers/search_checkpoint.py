@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.eigen.problem.spectrum import SolveSpec
+from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.solvers.search_store import Gather
 from sparsehess.runtime import PETSc, agreement, complex_scalars, destroy
 from sparsehess.runtime.random_numbers import draw_signed

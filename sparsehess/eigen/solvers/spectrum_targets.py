@@ -14,7 +14,7 @@ import numpy as np
 
 from sparsehess.eigen.problem.factorization import Pivots
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.eigen.problem.spectrum import SolveSpec
+from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.errors import InputError
 

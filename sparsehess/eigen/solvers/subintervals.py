@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
-from sparsehess.eigen.problem.spectrum import Count
+from sparsehess.eigen.problem.count import Count
 from sparsehess.eigen.solvers.search_store import NoStore, SearchStore
 from sparsehess.eigen.solvers.spectrum_targets import SAFE
 from sparsehess.runtime import PETSc, destroy

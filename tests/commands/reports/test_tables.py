@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sparsehess.commands.reports.tables import count_line
-from sparsehess.eigen.problem.spectrum import Count
+from sparsehess.eigen.problem.count import Count
 
 RIGID = ("translation x", "translation y", "translation z", "rotation x", "rotation y", "rotation z")
 INF = np.inf

@@ -4,7 +4,7 @@ import itertools
 
 from sparsehess.commands.reports.verdicts import not_proven, points_of, statement_points, verdict_of
 from sparsehess.eigen.certificates.statement import STATEMENT
-from sparsehess.eigen.problem.spectrum import Count
+from sparsehess.eigen.problem.count import Count
 
 
 def told(count, **more):

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 
 import sparsehess as sh
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.eigen.problem.spectrum import SolveSpec
+from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.solvers.eigs import complete_spec
 from sparsehess.eigen.solvers.method_choice import choose_method
 from sparsehess.eigen.solvers.spectrum_slicing import Slicing

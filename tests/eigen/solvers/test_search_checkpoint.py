@@ -6,7 +6,7 @@ import scipy.sparse as sp
 
 import sparsehess as sh
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.eigen.problem.spectrum import SolveSpec
+from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.solvers.search_checkpoint import SearchCheckpoint
 from sparsehess.errors import InputError, Stopped
 from sparsehess.hessian.matrix_free import MatrixFree
