@@ -26,6 +26,30 @@ def assembled(comm, pattern=None, **changes):
         pass
 
 
+def test_an_array_that_is_not_the_same_on_every_rank_is_refused(comm):
+    if comm.size == 1:
+        return
+    other = np.ones(5) + 1e-3 * comm.rank
+    with pytest.raises(InputError, match=r"x differs between ranks: entry 0 is 1 on rank 0, 1\.001 on rank 1"):
+        assembled(comm, x=other)
+    short = np.ones(5 - comm.rank)
+    with pytest.raises(InputError, match="x has 5 entries on rank 0, 4 on rank 1"):
+        assembled(comm, x=short)
+    broken = np.where(comm.rank, np.nan, 1.0) * np.ones(5)
+    with pytest.raises(InputError, match="x differs between ranks: entry 0"):
+        assembled(comm, x=broken)
+    rounded = np.ones(5) * (1 + 1e-15 * comm.rank)
+    objective = sh.Objective(x=rounded, gradient=lambda x: K @ x, comm=comm)
+    assert np.array_equal(objective.x, np.ones(5))  # as rank 0 has it
+
+
+def test_pattern_and_objective_on_other_ranks_are_refused(comm):
+    if comm.size == 1:
+        return
+    with pytest.raises(InputError, match="on a communicator of 2 ranks, the objective on one of 1"):
+        sh.Objective(x=np.ones(5), gradient=lambda x: K @ x, pattern=sh.Pattern.from_scipy(K, comm=comm))
+
+
 WRONG = [
     ({"x": ["a"] * 5}, "x must be real numbers"),
     ({"x": 1j * np.ones(5)}, "x must be real numbers: not complex128"),

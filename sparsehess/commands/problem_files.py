@@ -75,7 +75,7 @@ def load_objective(text: str, given: dict[str, object], comm: MPI.Comm) -> Objec
     if not callable(found):
         raise InputError(
             f"{text} is neither an Objective nor a callable, but {type(found).__name__}: a "
-            "problem is a function that returns one"
+            f"problem is a function that returns one{_by_door(found)}"
         )
     with agreement(comm):
         try:
@@ -89,9 +89,17 @@ def load_objective(text: str, given: dict[str, object], comm: MPI.Comm) -> Objec
         if not isinstance(objective, Objective):
             raise InputError(
                 f"{text} must return an Objective, not {type(objective).__name__}: return sparsehess.Objective(…)"
+                f"{_by_door(objective)}"
             )
     share_guard(comm, objective.comm)
     return objective
+
+
+def _by_door(found: object) -> str:
+    """Return what makes an objective of something that is none; empty where nothing is known of it."""
+    if type(found).__name__ == "Atoms" and type(found).__module__.partition(".")[0] == "ase":
+        return ", here return sparsehess.from_atoms(atoms)"
+    return ""
 
 
 def _find(place: str, name: str) -> Any:

@@ -27,6 +27,8 @@ from sparsehess.runtime.lazy import Elsewhere
 from sparsehess.runtime.short_repr import ShortRepr, number_of
 from sparsehess.runtime.validation import reals, whole_number
 
+_ROUNDING = 1e-10  # of the largest entry of x: ranks that have computed it in other orders
+
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Objective(ShortRepr):
@@ -154,9 +156,7 @@ class Objective(ShortRepr):
             comm = communicator(self.x.comm)
         else:
             comm = communicator(self.comm)
-            x = np.array(reals(self.x, "x"))
-            if x.ndim != 1:
-                raise InputError(f"x must be a vector; its shape is {x.shape}")
+            x = _same_on_all(self.x, comm)
             x.flags.writeable = False
             object.__setattr__(self, "x", x)
         object.__setattr__(self, "comm", comm)
@@ -185,8 +185,8 @@ class Objective(ShortRepr):
             object.__setattr__(self, "pattern", self.pattern.at(self.x))
         if not isinstance(self.pattern, Pattern | None):
             raise InputError(
-                f"pattern must be a Pattern, not {type(self.pattern).__name__}: make one, by Pattern.from_scipy "
-                "for example, or let assemble detect it"
+                f"pattern must be a Pattern, not {type(self.pattern).__name__}: make one, by Pattern.from_scipy, "
+                "of the rows of a PETSc Mat by Pattern.from_csr, or let assemble detect it"
             )
         if not isinstance(self.geometry, Geometry | None):
             raise InputError(f"geometry must be a Geometry, not {type(self.geometry).__name__}")
@@ -196,6 +196,11 @@ class Objective(ShortRepr):
             )
         if self.pattern is not None and self.pattern.n != self.n:
             raise InputError(f"the pattern has {self.pattern.n} variables, x has {self.n}")
+        if self.group is None and self.pattern is not None and self.pattern.comm.size != comm.size:
+            raise InputError(
+                f"the pattern is on a communicator of {self.pattern.comm.size} ranks, the objective on one of "
+                f"{comm.size}: say comm= to both, or give both a PETSc vector's"
+            )
         if self.projected is not None:
             if self.distributed:
                 raise InputError("what is projected out is told of an x that is an array, not a PETSc vector")
@@ -405,3 +410,38 @@ def _directions(
             f"{len(names)}"
         )
     return vectors, names
+
+
+def _same_on_all(given: Any, comm: MPI.Comm) -> np.ndarray:
+    """Return an x that is replicated, as rank 0 has it; that of others may differ by rounding.
+
+    Collective.
+
+    Raises
+    ------
+    InputError
+        It is no vector of numbers, or another one on another rank.
+    """
+    with agreement(comm):
+        x = np.array(reals(given, "x"))
+        if x.ndim != 1:
+            raise InputError(f"x must be a vector; its shape is {x.shape}")
+    if comm.size == 1:
+        return x
+    first = comm.bcast(x, root=0)
+    with agreement(comm):
+        if len(x) != len(first):
+            raise InputError(
+                f"x has {len(first)} entries on rank 0, {len(x)} on rank {comm.rank}: an array is the whole of x "
+                "on every rank; give a PETSc Vec if each has a part"
+            )
+        if not np.array_equal(x, first, equal_nan=True):
+            apart = np.abs(x - first)
+            if not apart.max() <= _ROUNDING * np.abs(first).max():
+                worst = int(np.nanargmax(apart)) if np.isfinite(apart).any() else 0
+                raise InputError(
+                    f"x differs between ranks: entry {worst} is {first[worst]:.10g} on rank 0, {x[worst]:.10g} on "
+                    f"rank {comm.rank}: an array is the same on every rank; send rank 0's to all, "
+                    "or give a PETSc Vec"
+                )
+    return first

@@ -60,9 +60,12 @@ def _load_nodes(path: str | os.PathLike[str], n: int) -> np.ndarray:
     shape = nodes.shape
     good = len(shape) == 2 and shape[0] > 0 and shape[1] in (2, 3) and nodes.dtype.kind in "iuf"
     if not good or n not in (2 * shape[0], shape[1] * shape[0]):
+        more = ""
+        if good and n < shape[1] * shape[0]:
+            more = f": {shape[0]} nodes have {shape[1] * shape[0]}; leave out the nodes that the matrix is without"
         raise InputError(
             f"{path}: positions must be (nodes, 2 or 3) numbers of nodes that have as many of the {n} dofs each, "
-            f"not {shape}"
+            f"not {shape}{more}"
         )
     if not np.isfinite(nodes).all():
         raise InputError(f"{path}: positions must be finite")

@@ -270,6 +270,22 @@ def _transposed(pattern: Pattern, values: np.ndarray) -> np.ndarray:
     return pattern.transposed(values)
 
 
+# What may stand in the place of a matrix, by suffix, and how it becomes a problem.
+_ATOMS = (".xyz", ".extxyz", ".traj", ".cif", ".pdb", ".vasp", ".poscar", ".gen", ".in", ".json", ".db")
+
+
+def _instead(path: Path) -> str:
+    """Return what to give in the place of a file that holds no matrix; empty where nothing is known of it."""
+    if path.suffix == ".py":
+        return f"; a problem in Python is {path}:NAME, NAME a function in it that returns an Objective"
+    if path.suffix.lower() in _ATOMS:
+        return (
+            "; atoms need forces, too: give problem.py:NAME, NAME a function that reads them, sets a calculator, "
+            "and returns sparsehess.from_atoms(atoms)"
+        )
+    return ""
+
+
 # --- rows over ranks -------------------------------------------------------------------
 
 
@@ -277,7 +293,9 @@ def _read_rows(path: Path, comm: MPI.Comm, block: int = 1) -> tuple[scipy.sparse
     """Return (local rows with global columns, layout, what was found)."""
     suffix = suffix_of(path)
     if suffix is None:
-        raise InputError(f"{path}: not a matrix file; its name must end with one of {', '.join(SUFFIXES)}")
+        raise InputError(
+            f"{path}: not a matrix file; its name must end with one of {', '.join(SUFFIXES)}{_instead(path)}"
+        )
     if suffix == ".petsc":
         return _load_petsc(path, comm, block)
     loaded = Loaded(scipy.sparse.csr_matrix((0, 0)))  # of rank 0

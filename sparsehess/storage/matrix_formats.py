@@ -180,12 +180,22 @@ def read_member_shapes(path: Path) -> dict[str, tuple]:
     return shapes
 
 
+def _eigenpairs(path: Path) -> InputError:
+    """Return the error of a result that stands where a matrix should."""
+    return InputError(
+        f"{path}: eigenpairs, as eigs -o writes them, and no matrix: sparsehess check takes them first, the "
+        "matrix second"
+    )
+
+
 def _load_npz(path: Path) -> Any:
     shapes = read_member_shapes(path)
     if "format" not in shapes:
         if len(shapes) == 1 and len(next(iter(shapes.values()))) == 2:
             with np.load(path, allow_pickle=False) as archive:
                 return archive[next(iter(shapes))]
+        if "eigenvalues" in shapes:
+            raise _eigenpairs(path)
         raise InputError(
             f"{path}: neither a SciPy sparse matrix nor one square array; it holds {', '.join(shapes)}"
         )
@@ -200,7 +210,10 @@ def _load_npz(path: Path) -> Any:
 def _load_npy(path: Path) -> np.ndarray:
     whole = np.load(path, mmap_mode="r", allow_pickle=False)  # its claim is checked before memory is taken
     if whole.ndim != 2:
-        raise InputError(f"{path}: an array of {whole.ndim} dimensions: a matrix has two")
+        raise InputError(
+            f"{path}: an array of shape {whole.shape}: a matrix has two dimensions; of "
+            "a diagonal, such as a lumped mass, save scipy.sparse.diags(…) as .npz"
+        )
     return np.array(whole)
 
 
@@ -218,6 +231,8 @@ def _load_h5(path: Path) -> scipy.sparse.csr_matrix:
         names = ("indptr", "indices", "data", "shape")
         missing = [name for name in names if name not in file]
         if missing:
+            if "eigenvalues" in file:
+                raise _eigenpairs(path)
             raise InputError(f"{path}: not a matrix: it has no dataset {', '.join(missing)}")
         rows, columns = (int(length) for length in file["shape"][:2])
         entries = file["data"].shape[0]

@@ -328,6 +328,9 @@ def damaged(folder):
         "no.npz": (None, "no such file"),
         "no.petsc": (None, "no such file"),
         "odd.txt": (lambda p: p.write_text("x"), "not a matrix file"),
+        "atoms.xyz": (lambda p: p.write_text("1"), "atoms need forces"),
+        "problem.py": (lambda p: p.write_text(""), "problem.py:NAME"),
+        "modes.npz": (lambda p: np.savez(p, eigenvalues=np.ones(2), vectors=np.eye(2)), "eigenpairs, .* check"),
         "half.npz": (lambda p: p.write_bytes(good.read_bytes()[:700]), "damaged"),
         "lie.npz": (lambda p: np.savez(p, **lying), "claims"),
         "below.npz": (lambda p: np.savez(p, **below), "fewer than no entries"),
@@ -358,7 +361,7 @@ def damaged(folder):
         ),
         "little.petsc": (lambda p: p.write_bytes(np.array([1211216, 5, 5, 5], "<i4").tobytes()), "little-endian"),
         "half.npy": (lambda p: (np.save(p, np.eye(9)), os.truncate(p, 500)), "damaged"),
-        "line.npy": (lambda p: np.save(p, np.ones(9)), "1 dimensions"),
+        "line.npy": (lambda p: np.save(p, np.ones(9)), r"shape \(9,\): .* lumped mass"),
         "object.npy": (lambda p: np.save(p, np.array([[{}]], object)), "damaged"),
         "half.petsc": (lambda p: p.write_bytes(head + body[:-9]), "truncated"),
         "rows.petsc": (

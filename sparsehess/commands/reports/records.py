@@ -184,7 +184,7 @@ def page_record(path: str | os.PathLike[str]) -> Iterator[Record]:
 def _lacking(facts: dict[str, Any], arrays: dict[str, Any]) -> Iterator[str]:
     """Yield what a stored result says nothing of."""
     if "run" not in facts:
-        yield "command line, seed and date (an older version has written the file)"
+        yield "command line, seed and date (an older version, or Spectrum.save, has written the file)"
     if not facts.get("timings"):
         yield "seconds of the stages"
     if "versions" not in facts:

@@ -31,6 +31,9 @@ _MOST = 0.1
 # A null vector of this part of the size of the largest is zero but for rounding.
 _TINY = 1e-10
 
+# So many of the vectors that are none are named one by one.
+_NAMED = 2
+
 # A null vector with less of its size in the mass than this has none.
 _MASSLESS = 1e-10
 
@@ -170,9 +173,11 @@ def check_null_vectors(problem: Problem) -> None:
             )
     destroy(image)
     if wrong:
+        shown = wrong if len(wrong) <= _NAMED else [*wrong[:_NAMED], f"and {len(wrong) - _NAMED} others are none"]
         raise CheckError(
-            f"{'; '.join(wrong)} (rotations are null vectors only where the gradient vanishes: what is given as "
-            "Objective(projected=…) is projected out whatever the Hessian says of it)"
+            f"{'; '.join(shown)} (a structure that is held has no rigid motions: leave them out; rotations are "
+            "null vectors only where the gradient vanishes: what is given as Objective(projected=…) is projected "
+            "out whatever the Hessian says of it)"
         )
 
 
