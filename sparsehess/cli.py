@@ -30,9 +30,6 @@ _COMMANDS = (*ANALYSES, *JOB_COMMANDS, INFO, *SHELL_COMMANDS)
 # Seconds that ranks without PETSc leave the word to the first.
 _OTHERS = 3.0
 
-# Seconds in which a launcher passes on what was said, before it is told to end all.
-_PASSED_ON = 0.3
-
 # Seconds after which a second SIGINT ends a run that is to save a checkpoint first.
 _TWICE = 1.0
 
@@ -94,7 +91,7 @@ def main(argv: list[str] | None = None) -> None:
     from mpi4py import MPI
 
     world = MPI.COMM_WORLD
-    runtime.set_guard(world, _JobEnd())
+    runtime.set_guard(world, runtime.JobEnd())
     if world.size == 1:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `sparsehess … | head` ends as any filter does
     _log_to_stderr(verbose)
@@ -111,20 +108,6 @@ def main(argv: list[str] | None = None) -> None:
         status = _report(agreed, world.rank, verbose)
     sys.stdout.flush()
     sys.exit(status)
-
-
-class _JobEnd(runtime.Guard):
-    """Ends a job whose other ranks wait in a call that a failed one will never make."""
-
-    def end_stuck(self, comm: MPI.Comm, error: Exception) -> None:
-        """Say what went wrong on this rank, and end all with its status. Not collective."""
-        text = errors.describe(error, comm.rank)[1]
-        if f"rank {comm.rank}" not in text:
-            text = f"rank {comm.rank}: {text}"
-        sys.stderr.write(f"sparsehess: {text} (the other ranks wait in another call: ending all)\n")
-        sys.stderr.flush()
-        time.sleep(_PASSED_ON)
-        comm.Abort(errors.rebuild(*errors.describe(error, comm.rank)).status)
 
 
 def _run_alone(

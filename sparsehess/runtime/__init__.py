@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from sparsehess.runtime.communicators import child, communicator, forget_children
     from sparsehess.runtime.error_agreement import agreement, log, on_root, raise_together, wait_for_others
-    from sparsehess.runtime.guards import Guard, guard_of, set_guard, share_guard, use_guard
+    from sparsehess.runtime.guards import Guard, JobEnd, guard_of, set_guard, share_guard, use_guard
     from sparsehess.runtime.petsc import (
         FAILED,
         UNSUPPORTED,
@@ -39,7 +39,9 @@ _HOME = {
     **dict.fromkeys(
         ("agreement", "log", "on_root", "raise_together", "wait_for_others"), "sparsehess.runtime.error_agreement"
     ),
-    **dict.fromkeys(("Guard", "guard_of", "set_guard", "share_guard", "use_guard"), "sparsehess.runtime.guards"),
+    **dict.fromkeys(
+        ("Guard", "JobEnd", "guard_of", "set_guard", "share_guard", "use_guard"), "sparsehess.runtime.guards"
+    ),
     **dict.fromkeys(
         (
             "FAILED",
@@ -67,6 +69,7 @@ _HOME = {
 __all__ = [
     "FAILED",
     "Guard",
+    "JobEnd",
     "PETSc",
     "SLEPc",
     "UNSUPPORTED",

@@ -61,7 +61,12 @@ def wait_for_others(comm: MPI.Comm, done: Callable[[], bool], error: Exception) 
     while not done():
         if not told and time.monotonic() > deadline:
             guard.end_stuck(comm, error)
-            log.error("rank %d failed and waits for ranks that are in another call: %s", comm.rank, error)
+            log.error(
+                "rank %d failed and waits for ranks that are in another call: %s; "
+                "sparsehess.runtime.set_guard(comm, JobEnd()) at the start would end all ranks",
+                comm.rank,
+                error,
+            )
             told = True
         time.sleep(0.001)
 

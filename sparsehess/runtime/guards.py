@@ -6,12 +6,19 @@ which lets everything pass.
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from sparsehess import errors
+
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+# Seconds in which a launcher passes on what was said, before it is told to end all.
+_PASSED_ON = 0.3
 
 
 class Guard:
@@ -43,6 +50,40 @@ class Guard:
 
         Not collective.
         """
+
+
+class JobEnd(Guard):
+    """The guard of a program that is to end, rather than wait for ever, where one rank has failed alone.
+
+    Set on a communicator, by `use_guard` or `set_guard`, before anything else is made on it. What a function of
+    yours raises on one rank is raised on all as soon as they meet; where the others wait in a communication of
+    that function's own, they never do.
+
+    Parameters
+    ----------
+    patience
+        Seconds that the failed rank waits for the others: more than ranks may be late.
+
+    Examples
+    --------
+    >>> from mpi4py import MPI
+    >>> from sparsehess import runtime
+    >>> with runtime.use_guard(MPI.COMM_WORLD, runtime.JobEnd(patience=60.0)):
+    ...     pass  # Objective, assemble, eigs, …
+    """
+
+    def __init__(self, patience: float = Guard.patience):
+        self.patience = patience
+
+    def end_stuck(self, comm: MPI.Comm, error: Exception) -> None:
+        """Say what went wrong on this rank, and end all with its status. Not collective."""
+        text = errors.describe(error, comm.rank)[1]
+        if f"rank {comm.rank}" not in text:
+            text = f"rank {comm.rank}: {text}"
+        sys.stderr.write(f"sparsehess: {text} (the other ranks wait in another call: ending all)\n")
+        sys.stderr.flush()
+        time.sleep(_PASSED_ON)
+        comm.Abort(errors.rebuild(*errors.describe(error, comm.rank)).status)
 
 
 NO_GUARD = Guard()

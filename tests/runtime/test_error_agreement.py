@@ -159,6 +159,28 @@ def test_a_host_is_told_on_all_ranks_and_goes_on(tmp_path):
         assert messages == "1" and float(late) < SECONDS
 
 
+# A host that would rather end than wait for ever.
+ENDING = """
+from mpi4py import MPI
+
+import sparsehess as sh
+from problem import make
+from sparsehess import runtime
+
+world = MPI.COMM_WORLD
+with runtime.use_guard(world, runtime.JobEnd(patience=0.5)):
+    sh.assemble(make(world, "raises", 1, "before"))
+"""
+
+
+def test_a_host_ends_where_it_has_said_so(tmp_path):
+    (tmp_path / "host.py").write_text(ENDING)
+    done = started(tmp_path, "host.py", ranks=2)
+    late = time.time() - float((tmp_path / "struck.1").read_text())
+    assert done.returncode == 2 and late < SECONDS, (done.stderr, late)
+    assert re.search(r"sparsehess: .*raised ZeroDivisionError on rank 1: only here \(.*ending all\)", done.stderr)
+
+
 def ended(folder, fault, form, rank):
     """Run the command line with a fault, and check how it ends."""
     options = f"eigs problem.py:make -k 3 --set fault={fault} --set form={form} --set rank={rank}"

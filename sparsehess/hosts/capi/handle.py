@@ -7,7 +7,6 @@ one rank refuses is kept, and told to the others by the next solve.
 from __future__ import annotations
 
 import ctypes
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
@@ -25,7 +24,7 @@ import numpy as np  # noqa: E402
 import scipy.sparse  # noqa: E402
 
 from sparsehess import runtime  # noqa: E402
-from sparsehess.errors import BUG, CheckError, InputError, SparseHessError, StackError, none_of  # noqa: E402
+from sparsehess.errors import CheckError, InputError, SparseHessError, StackError, none_of  # noqa: E402
 from sparsehess.runtime.row_layout import send_to_owners  # noqa: E402
 
 if TYPE_CHECKING:
@@ -164,7 +163,7 @@ class Handle:
         self._functions: dict[str, Any] = {}
         self._options: dict[str, Any] = {}
         self._refused: dict[tuple, SparseHessError] = {}
-        self._guard: runtime.Guard = _HostGuard(runtime.Guard.patience)
+        self._guard: runtime.Guard = runtime.JobEnd(runtime.Guard.patience)
         self._x: PETSc.Vec = runtime.PETSc.Vec()
         self._mass: PETSc.Mat | None = None
         self._pattern: Pattern | None = None
@@ -268,7 +267,7 @@ class Handle:
     @_setter
     def set_patience(self, seconds: float) -> None:
         """Take how long a failed rank waits before it ends the job; negative for ever. Not collective."""
-        self._guard = _HostGuard(seconds) if seconds >= 0 else runtime.Guard()
+        self._guard = runtime.JobEnd(seconds) if seconds >= 0 else runtime.Guard()
 
     def _size(self) -> int:
         if self.n_local is None:
@@ -570,16 +569,3 @@ class Handle:
         self._forget_spectrum()
         self._forget_hessian()
         self._forget_pattern()
-
-
-class _HostGuard(runtime.Guard):
-    """Ends the job where ranks are stuck in the host's calls, after the patience that the host has set."""
-
-    def __init__(self, seconds: float):
-        self.patience = seconds
-
-    def end_stuck(self, comm: MPI.Comm, error: Exception) -> None:
-        """Say why, and end all ranks. Not collective."""
-        sys.stderr.write(f"sparsehess: {error} (the other ranks wait in another call: ending all)\n")
-        sys.stderr.flush()
-        comm.Abort(error.status if isinstance(error, SparseHessError) else BUG)
