@@ -24,10 +24,14 @@ from sparsehess.derivatives.row_transfer import RowTransfer
 from sparsehess.derivatives.user_functions import ArrayCalls, Calls, VecCalls
 from sparsehess.errors import CheckError
 from sparsehess.runtime import agreement
+from sparsehess.runtime.replicated_arrays import of_all_ranks
+from sparsehess.runtime.validation import reals
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
 
+
+_SAME_X = "every rank gives the same x: seed random numbers alike, or take that of rank 0 (comm.bcast)"
 
 # (values, weight) of the gradients of a sum: where variables stand, None for x itself.
 Nodes = Sequence[tuple[np.ndarray | None, float]]
@@ -58,6 +62,11 @@ class Evaluations:
         self.on_color: Callable[[int, int], None] = _show_nothing
         self.seconds = 0.0
         inner = objective.group or objective
+        if not inner.distributed:
+            with agreement(self.comm):
+                whole = reals(x, "x")
+            own = of_all_ranks(self.comm, whole.ravel(), f"the values of x of {objective.name}", _SAME_X)
+            x = own.reshape(whole.shape)
         self._calls: Calls = (VecCalls if inner.distributed else ArrayCalls)(inner, x, self.comm.rank)
         self._group: MPI.Comm = inner.comm if inner.distributed else MPI.COMM_SELF
         self._transfer = RowTransfer(self.comm, self.layout, self._calls.first, len(self._calls.x))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import TYPE_CHECKING
 
 from mpi4py import MPI
@@ -13,6 +12,7 @@ from sparsehess.errors import InputError
 from sparsehess.runtime.communicators import communicator
 from sparsehess.runtime.error_agreement import agreement
 from sparsehess.runtime.gathered_rows import rows_on_all
+from sparsehess.runtime.replicated_arrays import have_same
 from sparsehess.runtime.row_layout import Layout
 
 if TYPE_CHECKING:
@@ -78,12 +78,7 @@ def linear_operator(mat: PETSc.Mat | None, what: str) -> LinearOperator:
 
 def _check_alike(comm: MPI.Comm, whole: np.ndarray) -> None:
     """Refuse vectors that are not the same on every rank, as far as a checksum tells. Collective."""
-    if comm.size == 1:
-        return
-    mark = zlib.crc32(whole.tobytes())
-    ends = np.array([mark, -mark], np.int64)
-    comm.Allreduce(MPI.IN_PLACE, ends, op=MPI.MAX)
-    if ends[0] != -ends[1]:
+    if not have_same(comm, whole):
         raise InputError(
             "a linear operator on several ranks takes the same vector on every rank, and these differ: give "
             "iterations the same start (v0 of eigsh), not a random one on each rank"

@@ -18,6 +18,7 @@ from sparsehess.operators.matrix_like import HasProducts, stored
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, agreement, aij, another_build, complex_scalars, destroy
 from sparsehess.runtime.random_numbers import draw_uniform
+from sparsehess.runtime.replicated_arrays import of_all_ranks
 from sparsehess.runtime.validation import reals
 
 # What a caller may give for a matrix: a Vec or (n,) array is a diagonal. Every rank holds all of an array.
@@ -50,7 +51,7 @@ def as_mat(matrix: object, comm: MPI.Comm | None, layout: Layout | None, owned: 
     Raises
     ------
     InputError
-        Not square, not numbers, not assembled, or rows that do not fit.
+        Not square, not numbers, not assembled, rows that do not fit, or another array on another rank.
     """
     if isinstance(matrix, PETSc.Mat):
         rows, columns = matrix.getSize()
@@ -75,7 +76,10 @@ def as_mat(matrix: object, comm: MPI.Comm | None, layout: Layout | None, owned: 
     layout = layout or Layout.from_size(whole.shape[0], comm)
     if whole.shape[0] != layout.n:
         raise InputError(f"{name} has {whole.shape[0]} rows, the Hessian {layout.n}")
-    rows = with_diagonal(whole.tocsr()[layout.start : layout.stop], layout)
+    whole = whole.tocsr()
+    for part in (whole.indptr, whole.indices, whole.data):
+        of_all_ranks(layout.comm, part, f"the entries of {name}", "every rank gives all of one matrix")
+    rows = with_diagonal(whole[layout.start : layout.stop], layout)
     result = aij(layout, rows.indptr, rows.indices, rows.data.astype(PETSc.ScalarType))
     owned.append(result)
     return result

@@ -178,6 +178,17 @@ class JaxShare(ModelShare):
             at, parts = x.astype(self.precision), (self.part(*ends) for ends in self.chunks())
             return sum((np.asarray(function(at, *more, part), np.float64) for part in parts), np.zeros(()))
 
+    def constants(self) -> dict[str, np.ndarray]:
+        """Return arrays of floating point among the parameters that are no variables, by name.
+
+        Not collective.
+        """
+        return {
+            name: np.asarray(leaf, np.float64).ravel()
+            for name, leaf in zip(self.leaf_names, self.leaves, strict=True)
+            if name is not None and name not in self.slices
+        }
+
     def pick(self, samples: np.ndarray) -> SampleArrays:
         """Return the arrays of some samples (m,), the targets last.
 

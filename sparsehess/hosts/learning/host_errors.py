@@ -53,7 +53,12 @@ _REMEDIES = (
         r"element 0 of tensors does not require grad",
         "let it return the loss, not differentiate it (`backward`), and depend on the parameters",
     ),
-    (r"[Ss]parse", "take dense arrays, such as an embedding with sparse=False"),
+    (
+        r"UnexpectedTracer",
+        "the function keeps what it computed from call to call, such as a key of random numbers: let it return "
+        "all, and switch off what is random (dropout)",
+    ),
+    (r"[Ss]parse(?!hess)", "take dense arrays, such as an embedding with sparse=False"),
     (r"uninitialized parameter", "call the model once, so that its parameters have shapes"),
     (r"meta tensor", "give the parameters values: those on the device `meta` have none"),
     (r"PRNGKey dtype|extended dtype", "leave keys of random numbers out of the arrays"),

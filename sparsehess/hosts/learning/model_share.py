@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import numpy as np
 
 from sparsehess.errors import InputError
+from sparsehess.runtime.replicated_arrays import of_all_ranks
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -83,6 +84,10 @@ class ModelShare(ABC):
         """Refuse a loss that depends on the parameters by what does not move with them, or by itself."""
 
     @abstractmethod
+    def constants(self) -> dict[str, np.ndarray]:
+        """Return frozen parameters, buffers and the like, by name, each as (m,) float64."""
+
+    @abstractmethod
     def pick(self, samples: np.ndarray) -> SampleArrays:
         """Return the arrays of some samples (m,), the targets last."""
 
@@ -127,14 +132,28 @@ def weigh_shares(comm: MPI.Comm, reduction: str, *shares: ModelShare) -> int:
     Raises
     ------
     InputError
-        No rank has a sample.
+        No rank has a sample; or ranks have other models than each other.
     """
+    _require_one_model(comm, shares[0])
     total: int = comm.allreduce(shares[0].samples)
     if not total:
         raise InputError("no rank has a sample")
     for share in shares:
         share.weigh(total, reduction)
     return total
+
+
+def _require_one_model(comm: MPI.Comm, share: ModelShare) -> None:
+    """Raise InputError on all ranks where they have other models. Collective."""
+    pieces = {name: share.x[piece] for name, piece in share.slices.items()} | share.constants()
+    ends = np.cumsum([len(piece) for piece in pieces.values()])
+    of_all_ranks(
+        comm,
+        np.concatenate([*pieces.values(), np.zeros(0)]),
+        "the models",
+        "every rank gives the same parameters: make them with the same seed, or load them from one file",
+        lambda at: f"a value of {[*pieces][int(np.searchsorted(ends, at, side='right'))]}",
+    )
 
 
 def linear_cost(cost: Callable[[int], int], few: int, many: int) -> tuple[int, int]:

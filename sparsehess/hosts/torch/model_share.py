@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -83,10 +83,22 @@ class TorchShare(ModelShare):
         try:
             tensor = array.detach() if self.torch.is_tensor(array) else self.torch.tensor(np.asarray(array))
         except (TypeError, ValueError) as error:
-            raise InputError(f"inputs and targets must be tensors or arrays of numbers: {error}") from error
+            told = self._instead(array) or error
+            raise InputError(f"inputs and targets must be tensors or arrays of numbers: {told}") from error
         if not tensor.ndim:
             raise InputError("samples lie along the first axis, and there is none")
         return tensor.to(device=self.device, dtype=self._dtype if tensor.is_floating_point() else tensor.dtype)
+
+    def _instead(self, given: Any) -> str:
+        """Return what to give in the place of what holds tensors and is none; or nothing."""
+        if isinstance(given, self.torch.utils.data.DataLoader):
+            return (
+                f"a {type(given).__name__} gives batches; all samples are "
+                "inputs, targets = (torch.cat(part) for part in zip(*loader))"
+            )
+        if isinstance(given, Mapping):
+            return "of a dictionary give a tuple of its tensors, and a model that takes them one by one"
+        return ""
 
     def settle_loss(self, of_outputs: bool) -> None:
         """Let what the loss reads of the caller's model, such as a penalty, be of the copy that moves.
@@ -164,6 +176,18 @@ class TorchShare(ModelShare):
             )
         (slope,) = self.torch.autograd.grad(self.loss_of_outputs(outputs, first, last), outputs)
         return (slope if self.is_sum else count * slope).detach()
+
+    def constants(self) -> dict[str, np.ndarray]:
+        """Return frozen parameters and buffers of floating point, by name.
+
+        Not collective.
+        """
+        held = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
+        return {
+            name: tensor.detach().double().cpu().numpy().ravel()
+            for name, tensor in held.items()
+            if name not in self.slices and tensor.is_floating_point()
+        }
 
     def pick(self, samples: np.ndarray) -> SampleArrays:
         """Return the arrays of some samples (m,), the targets last.

@@ -9,6 +9,7 @@ from sparsehess.hosts.learning.sample_shares import share_samples
 
 torch = pytest.importorskip("torch")
 
+from sparsehess.hosts.torch.kfac import kfac  # noqa: E402
 from sparsehess.hosts.torch.model_curvature import empirical_fisher, gauss_newton, hessian  # noqa: E402
 
 pytestmark = pytest.mark.parallel([1, 2])
@@ -280,3 +281,29 @@ def test_functions_that_read_what_was_given(comm):
     kept = [*model.parameters()]
     with pytest.raises(InputError, match="take them from its argument"):
         sh.from_torch(lambda module: ENTROPY(module(data), classes) + kept[0].square().sum(), model, comm=comm)
+
+
+@pytest.mark.parametrize("kind", [hessian, gauss_newton, kfac])
+@pytest.mark.parametrize("how", ["seed", "width", "buffer", "frozen"])
+def test_ranks_with_other_models_are_refused(how, kind, comm):
+    """A model that is made without a seed is another one on each rank; sums over ranks would mean nothing."""
+    torch.manual_seed(comm.rank if how == "seed" else 0)
+    width = 5 + comm.rank if how == "width" else 5
+    model = torch.nn.Sequential(torch.nn.Linear(4, width), torch.nn.Tanh(), torch.nn.Linear(width, 3))
+    if how == "buffer":
+        model[1] = torch.nn.BatchNorm1d(width).eval()
+        model[1].running_mean += 0.1 * comm.rank
+    if how == "frozen":
+        model[0].requires_grad_(False)
+        model[0].bias += 0.1 * comm.rank
+    own = share_samples(INPUTS, CLASSES, comm=comm)
+    names = {"seed": "0.weight", "buffer": "1.running_mean", "frozen": "0.bias", "width": "43 numbers on rank 0"}
+    if comm.size > 1:
+        with pytest.raises(InputError, match=f"the models differ between ranks: .*{names[how]}"):
+            kind(model, ENTROPY, *own, comm=comm)
+
+
+def test_a_data_loader_is_taken_apart_by_the_caller():
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*map(torch.tensor, (INPUTS, CLASSES))), 8)
+    with pytest.raises(InputError, match=r"a DataLoader.*torch.cat"):
+        hessian(network(), ENTROPY, loader, CLASSES)
