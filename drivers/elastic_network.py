@@ -100,7 +100,7 @@ def protein(comm=None, file=ENOLASE, cutoff=6.0, stiffness=1.0):
         null_names=names,
         units=Units.of("kcal/mol", "angstrom", "amu", "cm^-1"),
         geometry=sh.Geometry(coordinates, species=elements),
-        name=f"elastic network of {Path(file).name} ({len(coordinates)} atoms, {len(pairs)} springs)",
+        name=f"elastic network of {Path(file).stem} ({len(coordinates)} atoms, {len(pairs)} springs)",
         comm=comm,
     )
 
