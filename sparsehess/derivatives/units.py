@@ -12,6 +12,7 @@ from sparsehess.errors import none_of
 # SI values (CODATA 2018).
 _ENERGY = {
     "J": 1.0,
+    "mJ": 1e-3,  # N mm
     "eV": 1.602176634e-19,
     "hartree": 4.3597447222071e-18,
     "kcal/mol": 4184 / 6.02214076e23,

@@ -14,5 +14,9 @@ def test_units_give_textbook_frequencies():
     assert units.of_eigenvalues(np.array([-1.0]))[0] < 0
     hertz = Units.of("J", "m", "kg", "Hz")
     assert hertz.of_eigenvalues(np.array([(2 * np.pi * 50) ** 2]))[0] == pytest.approx(50)
+    # a spring of 1 N/mm and a mass of 1 t: 1 rad/s; of 1 kg: sqrt(1000) rad/s
+    for mass, rate in (("t", 1.0), ("kg", np.sqrt(1000.0))):
+        found = Units.of("mJ", "mm", mass, "Hz").of_eigenvalues(np.ones(1))[0]
+        assert found == pytest.approx(rate / (2 * np.pi))
     with pytest.raises(InputError, match="furlong"):
         Units.of("J", "furlong", "kg")

@@ -415,6 +415,36 @@ def test_mistakes_get_a_sentence(comm):
     ask(flat, InputError, "cell|vector")
 
 
+@pytest.mark.parametrize(
+    "make, minimum, says",
+    [
+        (
+            lambda: relaxed(molecule("N2", calculator=EMT()), 1e-3),
+            True,
+            "minimum      yes if at rest: no imaginary mode",
+        ),
+        (lambda: relaxed(carbon_dioxide(), 0.01), False, "minimum      no: 2 imaginary modes"),
+        (lambda: molecule("CH3CH2OH", calculator=EMT()), False, "minimum      no: 13 imaginary modes"),
+    ],
+)
+def test_modes_say_whether_this_is_a_minimum(make, minimum, says, comm):
+    atoms = make()
+    with normal_modes(atoms, comm=comm) as modes:
+        assert modes.minimum is minimum and says in str(modes)
+        at_rest = abs(modes.resisted) <= np.abs(modes.frequencies).min()
+        assert at_rest == ("at rest      no" not in str(modes)) and at_rest == (modes.force_max < 0.1)
+    with normal_modes(atoms, 1, comm=comm) as modes:
+        assert modes.minimum is minimum and ("at least 1" in str(modes)) is not minimum
+
+
+def test_modes_that_are_not_the_lowest_say_nothing_of_a_minimum(comm):
+    atoms = relaxed(molecule("H2O", calculator=EMT()), 1e-3)
+    calls = []
+    with normal_modes(atoms, 1, which="largest", comm=comm, progress=lambda *done: calls.append(done)) as modes:
+        assert modes.minimum is None and "minimum      not told" in str(modes)
+    assert calls
+
+
 def test_the_name_says_what_forces_are_left(comm):
     atoms = relaxed(molecule("H2O", calculator=EMT()), 0.05)
     assert sh.from_atoms(atoms, comm=comm).name.startswith("H2O by EMT, forces up to 0.0")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +90,8 @@ class NormalModes(ShortRepr):
                 zip(self.frequencies, self.imaginary, self.errors, strict=True)
             )
         ]
+        if len(self.frequencies):
+            lines.append(f"minimum      {self._verdict()}")
         lines.append(f"forces left  {self.force_max:.2g} eV/Å at most, rms {self.force_rms:.2g}")
         if self.rigid:
             moved = np.abs(self.moved).max(initial=0.0)
@@ -99,7 +101,38 @@ class NormalModes(ShortRepr):
                 f"changed      without that rigid motions have up to {_shown(self.resisted)} cm^-1, and "
                 f"vibrations move by up to {moved:.2g}",
             ]
+        if abs(self.resisted) > np.abs(self.frequencies).min(initial=np.inf):
+            lines.append("at rest      no: forces give a rigid motion more than the lowest vibration has: relax")
         return "\n".join(lines)
+
+    @property
+    def minimum(self) -> bool | None:
+        """Whether no mode is imaginary, by a certified count; None where that is not known.
+
+        Not collective. Of atoms that are not at rest it says what the Hessian is, and not that they are at one.
+        """
+        if self.imaginary.any():
+            return False
+        return True if self._all_negative_are_here() and not self.zero.any() else None
+
+    def _all_negative_are_here(self) -> bool:
+        """Return whether a count has shown that no imaginary mode is missing. Not collective."""
+        count = self.spectrum.count
+        if count is None or not count.certified or count.interval[0] != -np.inf:
+            return False
+        last_is_positive = len(self.frequencies) > 0 and not (self.imaginary[-1] or self.zero[-1])
+        return last_is_positive or count.interval[1] == np.inf
+
+    def _verdict(self) -> str:
+        """Return whether this is a minimum, for people. Not collective."""
+        negative, complete = np.count_nonzero(self.imaginary), self._all_negative_are_here()
+        if negative:
+            order = ": a saddle point if at rest" if negative == 1 and complete and not self.zero.any() else ""
+            return f"no: {'' if complete else 'at least '}{number_of(negative, 'imaginary mode')}{order}"
+        if self.zero.any():
+            flat = number_of(np.count_nonzero(self.zero), "mode is", "modes are")
+            return f"not told: {flat} zero to their accuracy"
+        return "yes if at rest: no imaginary mode" if complete else "not told: the lowest modes are not counted"
 
     def _repr_facts(self) -> Iterator[str]:
         """Yield what the line says. Not collective."""
@@ -160,6 +193,7 @@ def normal_modes(
     reach: str | int | None = None,
     project: bool = True,
     comm: MPI.Comm | None = None,
+    progress: Callable[[int, int], None] | None = None,
     **how: Any,
 ) -> NormalModes:
     """Return the lowest normal modes of some atoms, certified, rigid motions apart.
@@ -175,6 +209,8 @@ def normal_modes(
         How many vibrations, rigid motions apart; default all of them up to 1,000 coordinates, else the 100 lowest.
     project
         Whether to do so; else what the Hessian gives rigid motions is among the modes, and k counts them.
+    progress
+        Called as progress(colours begun, colours) on every rank, such as a `sparsehess.Progress`.
     how
         Other arguments of `eigs`, such as `which` or `interval` (in eV/Å²/amu).
 
@@ -205,7 +241,7 @@ def normal_modes(
     """
     objective, state = describe(atoms, cutoff, reach, None, project, comm, {})
     k = _how_many(k, objective, state, how)
-    hessian = assemble(objective)
+    hessian = assemble(objective, progress=progress)
     try:
         spectrum = eigs(hessian, k, **how)
     except BaseException:
