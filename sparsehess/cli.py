@@ -15,7 +15,7 @@ from sparsehess.commands.arguments import JOB_SUFFIX, CommandLine, Help
 from sparsehess.commands.command_table import ANALYSES, INFO, SHELL_COMMANDS
 from sparsehess.commands.petsc_words import split_petsc
 from sparsehess.errors import InputError, SparseHessError
-from sparsehess.runtime.launchers import is_first_process, is_launched
+from sparsehess.runtime.launchers import is_first_process, is_launched, launched_together
 from sparsehess.service.command_table import JOB_COMMANDS
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ def main(argv: list[str] | None = None) -> None:
     if world.size == 1:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `sparsehess … | head` ends as any filter does
     _log_to_stderr(verbose)
+    _warn_of_singletons(world.size)
     status = errors.DONE
     if failed is None and arguments is not None:
         try:
@@ -147,6 +148,17 @@ def _log_to_stderr(verbose: bool) -> None:
     import logging
 
     logging.basicConfig(format="sparsehess: %(message)s", level=logging.DEBUG if verbose else logging.WARNING)
+
+
+def _warn_of_singletons(size: int) -> None:
+    """Tell of a launcher whose processes are not ranks of one MPI: each would do all the work. Not collective."""
+    started = launched_together()
+    if size == 1 < started and is_first_process() and os.environ.get("SLURM_PROCID", "0") == "0":
+        runtime.log.warning(
+            "the launcher has started %d processes, and MPI has 1 rank in each: all do the same; it must be of "
+            "the MPI that mpi4py has (`sparsehess info`), as with srun --mpi=pmix",
+            started,
+        )
 
 
 def _needs_mpi(words: list[str]) -> bool:

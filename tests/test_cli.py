@@ -391,3 +391,26 @@ def test_signals_reach_the_launcher_and_its_status_comes_back(tmp_path):
             (os.killpg if whole_group else os.kill)(child.pid, number)
             _, err = child.communicate(timeout=30)
         assert child.returncode != 0 and "sparsehess: saved" in err, (number, child.returncode, err)
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [
+        {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "0"},
+        {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "2"},
+        {"PMI_SIZE": "4", "PMI_RANK": "0"},
+        {"PMI_SIZE": "4", "PMI_RANK": "3"},
+        {"SLURM_NTASKS": "4", "SLURM_PROCID": "0"},  # of a batch script, which runs one process
+    ],
+)
+def test_processes_that_are_no_ranks_of_one_mpi_are_told_of_once(marks, problems, monkeypatch):
+    for name, value in marks.items():
+        monkeypatch.setenv(name, value)
+    status, _, err, _ = run(problems, "eigs good.npz -k 2 -q")
+    first = "0" in (marks.get("SLURM_PROCID"), marks.get("PMI_RANK")) and "SLURM_NTASKS" not in marks
+    assert status == 0 and ("has started 4 processes, and MPI has 1 rank in each" in err) == first
+
+
+def test_ranks_of_one_mpi_are_not_warned_of(problems, monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")  # of the step of a launcher's daemons
+    assert "processes" not in run(problems, "eigs good.npz -k 2 -q", ranks=2)[2]

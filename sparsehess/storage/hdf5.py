@@ -107,5 +107,10 @@ def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
     if done.returncode:
         said = done.stderr.strip().splitlines()
         reason = said[-1].partition(": ")[2] if said else f"status {done.returncode}"
+        if "unable to lock file" in reason:
+            raise InputError(
+                f"{path}: this file system gives HDF5 no lock, or another program holds it; where nobody writes "
+                "the file, set HDF5_USE_FILE_LOCKING=FALSE in the environment"
+            )
         raise InputError(f"{path}: damaged or not of its format: {reason[:200]}; write it anew")
     return library.File(path, "r")

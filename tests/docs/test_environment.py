@@ -39,7 +39,7 @@ def test_places_and_folders_are_told():
     from sparsehess.runtime import launchers
     from sparsehess.service import batch_jobs, local_scheduler
 
-    for name in (*launchers._PLACES, batch_jobs.HOME, local_scheduler._MARK):
+    for name in (*launchers._PLACES, *launchers._SIZES, batch_jobs.HOME, local_scheduler._MARK):
         assert f"`{name}`" in PAGE
 
 

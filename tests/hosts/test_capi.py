@@ -351,6 +351,14 @@ int main(int count, char **words)
     if (what == "cycles") cycles(std::atoi(words[2]));
     if (what == "parts") parts();
     if (what == "masses") masses();
+    if (what == "late") {  // as a destructor at the end of main does
+        sparsehess_t handle;
+        EXPECT(sparsehess_create(MPI_COMM_WORLD, &handle) == 0);
+        MPI_Finalize();
+        EXPECT(sparsehess_destroy(&handle) == 2 && handle == NULL && sparsehess_destroy(&handle) == 0);
+        std::printf("%s\n", sparsehess_error(NULL));
+        return 0;
+    }
     if (what == "alone") {  // creating a handle initialises MPI
         sparsehess_t handle;
         EXPECT(sparsehess_create(MPI_COMM_WORLD, &handle) == 0 && sparsehess_destroy(&handle) == 0);
@@ -583,6 +591,12 @@ def test_the_bar_in_cpp_has_the_modes_of_its_consistent_mass(folder, ranks):
 def test_a_host_without_mpi_of_its_own(host):
     done = mpiexec(2, host, "alone")
     assert done.returncode == 0 and "growth" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_handle_that_outlives_mpi_is_told_so(host):
+    done = mpiexec(2, host, "late")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("MPI is finalised already: destroy the handle before MPI_Finalize") == 2
 
 
 def test_petsc_of_the_host_is_left_as_it_is(folder):

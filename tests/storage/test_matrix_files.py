@@ -18,6 +18,7 @@ from sparsehess.errors import InputError
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc
 from sparsehess.storage import array_files, atomic_files, matrix_files, writers
+from sparsehess.storage.hdf5 import open_hdf5
 from support import DATA
 from support.cases import frobenius_error, laplacian, random_pattern, random_symmetric
 
@@ -425,3 +426,13 @@ def test_a_file_that_leads_to_another_is_not_followed(how, folder, comm):
     comm.Barrier()
     with pytest.raises(InputError, match="leads to another file"):
         array_files.read_vectors(folder / "v.h5", Layout.from_size(8, comm))
+
+
+@pytest.mark.parallel([1])
+def test_hdf5_without_a_lock_is_not_called_damaged(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "held.h5", "w") as file:
+        file["a"] = 1.0
+        with pytest.raises(InputError, match=r"gives HDF5 no lock.* HDF5_USE_FILE_LOCKING=FALSE"):
+            open_hdf5(tmp_path / "held.h5")
+    open_hdf5(tmp_path / "held.h5").close()

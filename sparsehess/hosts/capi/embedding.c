@@ -188,9 +188,15 @@ int sparsehess_create(MPI_Comm comm, sparsehess_t *handle)
 int sparsehess_destroy(sparsehess_t *handle)
 {
     PyGILState_STATE lock;
-    int status;
+    int status, gone = 0;
 
     if (handle == NULL || *handle == NULL) return 0;
+    MPI_Finalized(&gone);
+    if (gone) { /* as by a destructor at the end of main; nothing collective can be done any more */
+        keep(NULL, "MPI is finalised already: destroy the handle before MPI_Finalize");
+        *handle = NULL;
+        return UNUSABLE;
+    }
     status = call(*handle, "close", "()");
     if (status != 0) keep(NULL, (*handle)->message);
     lock = PyGILState_Ensure();

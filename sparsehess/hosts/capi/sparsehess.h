@@ -37,7 +37,8 @@ typedef int (*sparsehess_hvp_t)(const double *x_local, const double *v_local, do
 int sparsehess_create(MPI_Comm comm, sparsehess_t *handle);
 int sparsehess_create_f(MPI_Fint comm, sparsehess_t *handle);
 
-/* Destroys what belongs to the handle, and makes it NULL. NULL is no error. */
+/* Destroys what belongs to the handle, and makes it NULL. NULL is no error. After MPI_Finalize it returns 2 and does
+ * nothing else. */
 int sparsehess_destroy(sparsehess_t *handle);
 
 /* Why the last call did not return 0, or "". NULL: why create failed. */

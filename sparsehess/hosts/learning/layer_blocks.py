@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -53,6 +53,12 @@ class LayerBlocks(Operator):
         index = PETSc.IS().createGeneral(np.concatenate(rows).astype(PETSc.IntType), comm=self.comm)
         self._scatter = PETSc.Scatter().create(template, index, self._inside, None)
         destroy(index, template)
+
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        yield from super()._repr_facts()
+        if self.uncovered:
+            yield f"zero in {', '.join(self.uncovered[:3])}{' and others' * (len(self.uncovered) > 3)}"
 
     @property
     def missing(self) -> int:

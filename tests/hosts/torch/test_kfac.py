@@ -139,6 +139,7 @@ def test_solves_and_what_is_left_out(comm):
     own = share_samples(INPUTS, CLASSES, comm=comm)
     with kfac(model, ENTROPY, *own, comm=comm) as found:
         assert found.uncovered == ("1.weight", "1.bias") and found.missing == 10
+        assert "zero in 1.weight, 1.bias" in repr(found)
         H = entries(found)
         np.testing.assert_allclose(
             found.diagonal(), np.diag(H)[found.layout.start : found.layout.stop], atol=1e-15
