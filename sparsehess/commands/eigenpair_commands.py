@@ -100,6 +100,13 @@ EIGENPAIR_GROUPS = (
     LONG_RUNS_GROUP,
     Group(
         "output",
+        Flag(
+            "--units",
+            nargs=4,
+            metavar=("ENERGY", "LENGTH", "MASS", "FREQUENCY"),
+            help="show frequencies, too: the matrix is in energy per length squared, its mass in mass; J m kg Hz "
+            "for N/m and kg, mJ mm t Hz for N/mm and t",
+        ),
         OUT_FLAG,
         Flag("--plot", metavar="FILE.png", help="draw spectrum and pattern"),
         REPORT_FLAG,

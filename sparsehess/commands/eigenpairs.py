@@ -31,6 +31,7 @@ from sparsehess.commands.summaries import (
     inertia_lines,
     sparsified_line,
 )
+from sparsehess.derivatives.units import Units
 from sparsehess.eigen.certificates.certificate import certify_pairs, recount
 from sparsehess.eigen.certificates.inertia import count_inertia
 from sparsehess.eigen.certificates.lowest_curvature import condition_number, curvature
@@ -53,6 +54,7 @@ def run_eigs(call: Call) -> int:
     began = time.perf_counter()
     arguments, comm = call.arguments, call.comm
     _refuse_idle(arguments)
+    units = {} if arguments.units is None else {"units": Units.of(*arguments.units)}
     writers.check_writable(arguments.out, writers.RESULTS, comm)
     writers.check_writable(arguments.plot, plots.SUFFIXES, comm)
     writers.check_writable(arguments.report, page.SUFFIXES, comm)
@@ -75,7 +77,7 @@ def run_eigs(call: Call) -> int:
         closing(open_known_vectors(arguments, given)) as known,
         drop_entries(arguments, given.matrix, given.mass) as left,
         EigenProblem.of(
-            **given.problem_arguments(left),
+            **(given.problem_arguments(left) | units),
             nullspace=known.null,
             near_null=known.near_null,
             guess=known.guess,

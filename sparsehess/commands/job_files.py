@@ -320,7 +320,8 @@ def _texts(job: JobFile, key: str, value: object, action: argparse.Action) -> li
         return _repeated(job, key, value, action)
     if isinstance(action.nargs, int):
         if not isinstance(value, list) or len(value) != action.nargs:
-            raise job.error_at(key, f"{action.nargs} values are written [a, b], not {value!r}")
+            names = ", ".join("abcdefgh"[: action.nargs])
+            raise job.error_at(key, f"{action.nargs} values are written [{names}], not {value!r}")
         return [action.option_strings[0], *(_text(job, key, one, action) for one in value)]
     text = _text(job, key, value, action)
     if not action.option_strings:

@@ -19,7 +19,8 @@ LINE = command_line()
 def example(said):
     """Return a value of a kind, as TOML; the first where there are several."""
     if said.startswith("list of"):
-        return '["a", "b"]' if "texts" in said else "[1, 2]"
+        many = next((int(word) for word in said.split() if word.isdigit()), 2)
+        return "[" + ", ".join(['"a"' if "texts" in said else "1"] * many) + "]"
     kinds = {"whole number": "3", "number": "0.5", "text": '"a.py:b"', "table `{ name = value }`": "{ a = 1 }"}
     return kinds.get(said) or ('"a.npz"' if said.startswith("path") else said.split(",")[0].strip("`"))
 

@@ -234,7 +234,10 @@ def _why_unsymmetric(matrix: PETSc.Mat, layout: Layout) -> str:
 def _check_kind(name: str, dtype: np.dtype) -> None:
     """Refuse what is not numbers of the kind of PETSc's scalars."""
     if dtype.kind == "c" and not complex_scalars():
-        raise InputError(f"{name} must be real here, not {dtype}; Hermitian ones take {another_build(True)}")
+        raise InputError(
+            f"{name} must be real here, not {dtype}: give its real part if it has no other; Hermitian ones take "
+            f"{another_build(True)}"
+        )
     if dtype.kind not in "fiubc":
         raise InputError(f"{name} must be numbers, not {dtype}")
 
