@@ -35,9 +35,9 @@ _REFERENCE_COSTS = (
     "(Debian: apt-get install libopenblas0-serial)"
 )
 _EXTRAS = {
-    "h5py": "no .h5 files (pip install sparsehess[hdf5])",
-    "matplotlib": "no --plot (pip install sparsehess[plot])",
-    "skfem": "the cantilever driver does not run (pip install sparsehess[fem])",
+    "h5py": "no .h5 files (pip install 'sparsehess[hdf5]')",
+    "matplotlib": "no --plot (pip install 'sparsehess[plot]')",
+    "skfem": "the cantilever driver does not run (pip install 'sparsehess[fem]')",
     "networkx": "no patterns from graphs (pip install networkx)",
 }
 

@@ -26,7 +26,7 @@ def optional(module: str, purpose: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise errors.StackError(f"{purpose} needs {module}: pip install sparsehess[{extra}]") from error
+        raise errors.StackError(f"{purpose} needs {module}: pip install 'sparsehess[{extra}]'") from error
 
 
 def threads() -> int:

@@ -236,7 +236,6 @@ static void parts()
     EXPECT(sparsehess_set_point(handle, x.data()) == 0);
     if (chain.size > 1) EXPECT(sparsehess_solve(handle, 2 + last, NULL, 0, NULL) == 2);
     EXPECT(sparsehess_set_option(handle, "colour", "red") == 2);
-    EXPECT(sparsehess_set_option(handle, "colour", NULL) == 2);
     EXPECT(sparsehess_solve(handle, 3, NULL, 0, NULL) == 2);
     EXPECT(sparsehess_destroy(&handle) == 0);
     handle = made(chain, 0.25);
@@ -331,6 +330,18 @@ static void masses()
     EXPECT(std::strstr(sparsehess_error(handle), "mass matrix is not symmetric"));
     EXPECT(sparsehess_count_inertia(handle, NAN) == 2 && sparsehess_count_inertia(handle, -1) == 2);
     EXPECT(sparsehess_set_mass(handle, NULL) == 0);
+    EXPECT(sparsehess_solve(handle, 3, NULL, 0, NULL) == 0);
+
+    // What was refused stays so until it is taken back, by whichever setter of the same thing.
+    EXPECT(sparsehess_set_mass_coo64(handle, 0, -1, NULL, NULL, NULL) == 2);
+    EXPECT(sparsehess_solve(handle, 3, NULL, 0, NULL) == 2);
+    EXPECT(sparsehess_set_mass(handle, NULL) == 0 && sparsehess_solve(handle, 3, NULL, 0, NULL) == 0);
+    EXPECT(sparsehess_set_option(handle, "colouring", NULL) == 2);
+    EXPECT(sparsehess_set_option(handle, "colouring", NULL) == 0);
+    EXPECT(sparsehess_set_option(handle, "colouring", "star") == 2);
+    EXPECT(sparsehess_solve(handle, 3, NULL, 0, NULL) == 2);
+    EXPECT(std::strstr(sparsehess_error(handle), "did you mean coloring"));
+    EXPECT(sparsehess_set_option(handle, "colouring", NULL) == 0);
     EXPECT(sparsehess_solve(handle, 3, NULL, 0, NULL) == 0);
     EXPECT(sparsehess_destroy(&handle) == 0);
     if (chain.rank == 0) std::printf("all masses\n");

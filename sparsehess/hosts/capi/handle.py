@@ -115,11 +115,12 @@ _OPTIONS: dict[str, tuple[Callable, str]] = {
 
 
 def _setter(method: Callable[Concatenate[Handle, P], None]) -> Callable[Concatenate[Handle, P], None]:
-    """Keep the error of a setter until it is called again with success."""
+    """Keep the error of a setter until it, or another one of the same thing, is called with success."""
+    what = "set_mass" if method.__name__.startswith("set_mass") else method.__name__
 
     @wraps(method)
     def setter(self: Handle, *arguments: P.args, **named: P.kwargs) -> None:
-        key = (method.__name__, arguments[0] if method.__name__ == "set_option" else None)
+        key = (what, arguments[0] if method.__name__ == "set_option" else None)
         self._refused.pop(key, None)
         try:
             method(self, *arguments, **named)
@@ -163,6 +164,7 @@ class Handle:
         self._functions: dict[str, Any] = {}
         self._options: dict[str, Any] = {}
         self._refused: dict[tuple, SparseHessError] = {}
+        self._strangers: set[str | None] = set()  # options that are none, until they are taken away
         self._guard: runtime.Guard = runtime.JobEnd(runtime.Guard.patience)
         self._x: PETSc.Vec = runtime.PETSc.Vec()
         self._mass: PETSc.Mat | None = None
@@ -251,6 +253,10 @@ class Handle:
     def set_option(self, name: str | None, value: str | None) -> None:
         """Take an option, or none for NULL. Not collective."""
         if not name or not (name in _OPTIONS or name.startswith("-")):
+            if value is None and name in self._strangers:
+                self._strangers.remove(name)
+                return
+            self._strangers.add(name)
             raise none_of(f"option {name!r}", name, _OPTIONS, ", -petsc_option")
         if value is None:
             self._options.pop(name, None)

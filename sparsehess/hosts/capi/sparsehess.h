@@ -6,7 +6,8 @@
  * sentence, which is kept until the next call with the handle.
  *
  * Collective are create, solve, count_inertia and destroy: every rank of the communicator calls them, and an error of one rank
- * is returned on all. Everything else is local; what a setter has refused on one rank is told to all by solve.
+ * is returned on all. Everything else is local; what a setter has refused on one rank is told to all by solve, each
+ * time, until the setter is called again with success (an option that is none: with NULL).
  * Arrays are copied, and are the caller's: local pieces, rank after rank, of n_local numbers.
  *
  * MPI may have been initialised by the program, or else sparsehess_create does so and the process finalises it

@@ -239,5 +239,5 @@ def test_what_cannot_be_used_is_named(comm, monkeypatch):
     with pytest.raises(EvaluationError, match="one real number"):
         sh.assemble(moody, pattern=full(3, comm), derivative="central")
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(StackError, match=r"pip install sparsehess\[torch\]"):
+    with pytest.raises(StackError, match=r"pip install .sparsehess\[torch\]"):
         sh.from_torch(rosenbrock, CHAIN.x)
