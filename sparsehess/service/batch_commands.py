@@ -103,7 +103,7 @@ def _job(arguments: argparse.Namespace, line: CommandLine, folder: Path) -> Job:
         command=words + (["--", *petsc] if petsc else []),
         ranks=arguments.ranks,
         time=None if arguments.time is None else batch_scripts.parse_time(arguments.time),
-        memory=arguments.memory,
+        memory=None if arguments.memory is None else batch_scripts.parse_memory(arguments.memory),
         account=arguments.account,
         queue=arguments.queue,
         setup=list(arguments.setup),
@@ -121,7 +121,7 @@ def _check(arguments: argparse.Namespace, scheduler: str, folder: Path) -> None:
     """Refuse what would break the script, or what the scheduler does not have."""
     if arguments.ranks < 1:
         raise InputError(f"--ranks {arguments.ranks}: at least 1")
-    for flag in ("name", "account", "queue", "memory"):
+    for flag in ("name", "account", "queue"):
         value = getattr(arguments, flag)
         if value is not None and not re.fullmatch(r"[A-Za-z0-9_][\w.@+-]{0,99}", value, re.ASCII):
             raise InputError(f"--{flag} {value!r}: letters, digits, and . _ - @ + after the first")

@@ -37,6 +37,17 @@ def parse_time(text: str) -> int:
     return total
 
 
+def parse_memory(text: str) -> str:
+    """Return a size such as 500M, 4G or 4GiB as a whole number and K, M, G or T, which all schedulers read.
+
+    Not collective.
+    """
+    match = re.fullmatch(r"([1-9]\d{0,11})([KMGT])(?:i?B)?", text, re.ASCII | re.IGNORECASE)
+    if not match:
+        raise InputError(f"--memory {text}: write a size with its unit, such as 500M or 4G")
+    return match[1] + match[2].upper()
+
+
 def format_time(total: int) -> str:
     """Return seconds as HH:MM:SS. Not collective."""
     return f"{total // 3600:02d}:{total // 60 % 60:02d}:{total % 60:02d}"
@@ -82,7 +93,7 @@ def _slurm(job: Job) -> list[str]:
 
 
 def _pbs(job: Job) -> list[str]:
-    chunk = f"select={job.ranks}:ncpus=1:mpiprocs=1" + (f":mem={job.memory}" if job.memory else "")
+    chunk = f"select={job.ranks}:ncpus=1:mpiprocs=1" + (f":mem={job.memory.lower()}b" if job.memory else "")
     told = [
         ("-N", job.name),
         ("-l", chunk),

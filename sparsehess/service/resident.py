@@ -314,7 +314,7 @@ class _Group:
             except Exception as agreed:
                 error = agreed
                 status = _status(agreed)
-                self._complain(agreed)
+                self._complain(agreed, folder)
         if self.comm.rank == 0:
             try:
                 with explain_write_errors(folder):
@@ -381,7 +381,7 @@ class _Group:
             "id": folder.name,
             "state": state,
             "exit": None if state == "cancelled" else status,
-            "error": None if error is None else _line(error),
+            "error": None if error is None else _told(error, folder),
             "seconds": time.time() - began,
             "attempts": job_outcomes.count_attempts(folder),
             "ranks": self.comm.size,
@@ -393,9 +393,9 @@ class _Group:
             self._oldest = time.monotonic()
         self._unsettled.append(folder)
 
-    def _complain(self, error: Exception) -> None:
+    def _complain(self, error: Exception, folder: Path) -> None:
         if self.comm.rank == 0:
-            sys.stderr.write(f"sparsehess: {_line(error)}\n")
+            sys.stderr.write(f"sparsehess: {_told(error, folder)}\n")
             if not isinstance(error, SparseHessError) or error.status == errors.BUG:
                 traceback.print_exception(error)
             sys.stderr.flush()
@@ -452,6 +452,11 @@ def _status(error: Exception) -> int:
     if isinstance(error, MemoryError):
         return errors.UNUSABLE
     return error.status if isinstance(error, SparseHessError) else errors.BUG
+
+
+def _told(error: Exception, folder: Path) -> str:
+    """Return an error as one line that names files of the job without their folder, which is about to move."""
+    return _line(error).replace(f"{folder}{os.sep}", "")
 
 
 def _line(error: Exception) -> str:

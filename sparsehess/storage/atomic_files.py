@@ -62,6 +62,8 @@ def explain_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if not path.absolute().parent.is_dir():
+            raise InputError(f"{path}: there is no folder {path.absolute().parent}: make it first") from error
         reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: cannot be written: {reason}") from error
 

@@ -30,6 +30,7 @@ SUBMIT_REFUSED = [
     ("submit job.toml --scheduler local --launcher nosuchprogram", "there is no such program"),
     ("submit job.toml --ranks 0", "--ranks 0: at least 1"),
     ("submit job.toml --time soon", "--time soon: write HH:MM:SS"),
+    ("submit job.toml --scheduler slurm --memory 4", "--memory 4: write a size with its unit"),
     ("submit job.toml --scheduler slurm --name a;b", "--name 'a;b'"),
     ("submit job.toml -- -eps_ncv 3", "-eps_ncv: submit solves nothing"),
     ("result 7", "no job 7 in"),

@@ -30,7 +30,9 @@ def test_the_script_that_a_person_reads(place):
         assert line in slurm.splitlines()
     assert "export OMP_NUM_THREADS=1" in slurm
     pbs = batch_scripts.compose_script(made(place, "pbs", **made_of)).splitlines()
-    assert {"#PBS -l select=64:ncpus=1:mpiprocs=1:mem=4G", "#PBS -l walltime=01:30:00", "#PBS -q long"} <= set(pbs)
+    assert {"#PBS -l select=64:ncpus=1:mpiprocs=1:mem=4gb", "#PBS -l walltime=01:30:00", "#PBS -q long"} <= set(
+        pbs
+    )
     assert any("--signal=USR1 --kill-after=120 5280" in line for line in pbs)
     for name in ("slurm", "pbs", "local"):
         job = made(place, name, **made_of)
@@ -56,3 +58,16 @@ def test_times(place):
     for text in ("", "90", "1:2:3:4", "00:00:00", "-01:00:00", "1-30:00", "99999999:00:00"):
         with pytest.raises(InputError, match="HH:MM:SS"):
             batch_scripts.parse_time(text)
+
+
+@pytest.mark.parametrize(
+    "text, slurm", [("4G", "4G"), ("4g", "4G"), ("500MiB", "500M"), ("2TB", "2T"), ("1048576k", "1048576K")]
+)
+def test_sizes_are_written_as_schedulers_read_them(text, slurm):
+    assert batch_scripts.parse_memory(text) == slurm
+
+
+@pytest.mark.parametrize("text", ["4", "0G", "lots", "4.5G", "-4G", "4 G", "G", "4Gi", "4GG", "٤G", "4G\n"])
+def test_sizes_that_schedulers_would_refuse_or_take_for_bytes(text):
+    with pytest.raises(InputError, match="with its unit"):
+        batch_scripts.parse_memory(text)
