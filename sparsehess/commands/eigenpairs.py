@@ -13,7 +13,7 @@ import numpy as np
 
 from sparsehess import errors, runtime
 from sparsehess.commands import flag_groups
-from sparsehess.commands.input_facts import input_differences, input_facts, rounding_facts
+from sparsehess.commands.input_facts import input_differences, input_facts, rounding_facts, uncoupled_lines
 from sparsehess.commands.inputs import drop_entries, open_input, open_known_vectors
 from sparsehess.commands.output import SCHEMA, answer, process_facts, refuse_solver_options, run_facts
 from sparsehess.commands.reports import page, plots
@@ -99,6 +99,7 @@ def run_eigs(call: Call) -> int:
         error = shortfall(spectrum)
         facts["shortfall"] = None if error is None else str(error)
         lines = eigs_lines(given, facts, spec, spectrum, problem, known.names) + notes_told(given.origins)
+        lines += uncoupled_lines(given, spectrum.eigenvalues)
         if left is not None:
             lines += f"\n{sparsified_line(left)}"
         record = gather_record(

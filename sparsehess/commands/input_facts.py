@@ -10,7 +10,11 @@ from sparsehess.commands.inputs import Input
 from sparsehess.eigen.certificates.rounded_entries import bound_by_digits
 from sparsehess.eigen.problem.count import Count
 from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.runtime.short_repr import number_of
 from sparsehess.storage.decimal_digits import FULL
+
+# Part of an eigenvalue by which it may differ from the ratio of two diagonal entries that it is.
+_SAME = 1e-8
 
 if TYPE_CHECKING:
     from sparsehess.runtime import PETSc
@@ -127,3 +131,37 @@ def digits_lines(rounding: dict[str, Any] | None, mass: bool) -> list[str]:
 def _part(share: float) -> str:
     """Return a relative error in words."""
     return f"{float(f'{100 * share:.1g}'):g} %" if share >= 1e-4 else f"{share:.0e} of it"
+
+
+def uncoupled_lines(given: Input, values: np.ndarray) -> str:
+    """Return a line on eigenvalues that single rows have by themselves, such as fixed ones; empty if none has.
+
+    Collective. Of a matrix file with a mass: codes that hold a variable by a one on both diagonals have them.
+    """
+    if given.stored is None or given.mass is None:
+        return ""
+    alone, stiffness = _uncoupled(given.matrix)
+    apart, mass = _uncoupled(given.mass)
+    alone &= apart & (mass > 0)
+    ratios = np.r_[-np.inf, np.unique(stiffness[alone] / mass[alone]), np.inf]
+    place = np.searchsorted(ratios, values)
+    near = np.minimum(ratios[place] - values, values - ratios[place - 1]) <= _SAME * np.abs(values)
+    comm = given.layout.comm
+    many, found = comm.allreduce(np.count_nonzero(alone)), np.count_nonzero(comm.allreduce(near.astype(int)))
+    if not found or many == given.n:
+        return ""
+    return (
+        f"\nuncoupled    {number_of(many, 'row')} with nothing beside the diagonals: each has an eigenvalue of "
+        f"its own, as {found} of these are; if they are fixed, leave them out, or take out their mass"
+    )
+
+
+def _uncoupled(matrix: PETSc.Mat) -> tuple[np.ndarray, np.ndarray]:
+    """Return (n_local,) which rows have nothing beside the diagonal, and the diagonal. Not collective."""
+    start, stop = matrix.getOwnershipRange()
+    indptr, indices, entries = matrix.getValuesCSR()
+    rows = np.repeat(np.arange(stop - start), np.diff(indptr))
+    inside = indices == rows + start
+    beside = np.bincount(rows[~inside & (entries != 0)], minlength=stop - start)
+    diagonal = np.bincount(rows[inside], weights=entries[inside].real, minlength=stop - start)
+    return beside == 0, diagonal

@@ -72,6 +72,28 @@ def test_frequencies_of_matrix_files(problems):
     assert told[2][0] == [2] and "write --units ENERGY LENGTH MASS FREQUENCY" in told[2][2]
 
 
+def test_rows_that_are_fixed_in_both_matrices_are_named(problems):
+    """Ones on both diagonals, zeros beside them stored, as some codes hold a variable; without mass no modes."""
+    K = laplacian(7, 8)[0].tolil()
+    for held in (0, 30):
+        K[held, :] = K[:, held] = 0.0
+        K[held, held] = 0.3
+    stored = K.tocsr()
+    stored = sp.csr_matrix((np.r_[stored.data, 0.0], (np.r_[stored.tocoo().row, 0], np.r_[stored.indices, 1])))
+    mass = np.ones(56)
+    sp.save_npz(problems / "held.npz", stored)
+    sp.save_npz(problems / "ones.npz", sp.diags(mass).tocsr())
+    mass[[0, 30]] = 0.0
+    sp.save_npz(problems / "none.npz", sp.diags(mass).tocsr())
+    commands = ["eigs held.npz --mass ones.npz -k 4", "eigs held.npz --mass none.npz -k 4", "eigs held.npz -k 4"]
+    for ranks in (1, 2):
+        named, *others = batch(problems, commands, ranks)
+        assert (
+            "uncoupled    2 rows with nothing beside the diagonals" in named[1] and "as 2 of these are" in named[1]
+        )
+        assert not any("uncoupled" in told[1] for told in others)
+
+
 def test_an_interval_and_all_negative_ones(problems):
     exact = laplacian(7, 8)[1]
     commands = ["--interval -1e-3 1.5", "--interval -inf 0.5", "--which negative"]
