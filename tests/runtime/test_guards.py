@@ -8,7 +8,7 @@ from sparsehess.errors import OverLimit
 from sparsehess.runtime import Guard, PETSc, child, communicator, guard_of, set_guard, use_guard
 from sparsehess.runtime.guards import NO_GUARD
 from sparsehess.runtime.process_groups import Teams
-from sparsehess.runtime.progress import Progress, SharedProgress
+from sparsehess.runtime.progress import GuardedProgress, SharedProgress
 
 pytestmark = pytest.mark.parallel([1, 2])
 
@@ -86,7 +86,7 @@ def test_the_callers_communicator_has_no_part_in_the_guard_of_ours(comm):
 def test_progress_and_calls_ask_the_guard(ours):
     guard = Counting()
     with use_guard(ours, guard):
-        lines = Progress("together", ours, True), SharedProgress("apart", ours, True)
+        lines = GuardedProgress("together", ours, True), SharedProgress("apart", ours, True)
     for line in lines:
         line(1, 2)
     assert guard.stages == [("together", 1, 2, True), ("apart", 1, 2, False)]
