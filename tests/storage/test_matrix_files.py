@@ -47,7 +47,7 @@ def test_there_and_back(suffix, folder, comm):
 @pytest.mark.parametrize("name", ["m.mtx", "m.npz", "m.petsc", "m.h5"])
 def test_an_unwritable_matrix_is_refused_on_all_ranks(name, folder, comm):
     with EigenProblem.of(MATRIX, comm=comm) as problem:
-        with pytest.raises(InputError, match=f"{name}: cannot be written: No such file"):
+        with pytest.raises(InputError, match=f"{name}: there is no folder .*nowhere"):
             writers.write_matrix(folder / "nowhere" / name, problem.A)
         writers.write_matrix(folder / name, problem.A)
     comm.Barrier()
