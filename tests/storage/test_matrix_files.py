@@ -87,7 +87,7 @@ def test_unfinished_files_are_removed(folder, comm, monkeypatch):
     monkeypatch.undo()
     writers.write_results(path, facts, {}, vectors, comm)
     assert contents(folder, comm) == comm.bcast({mine.name, path.name})
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="there is no folder"):
         writers.write_results(folder / "no" / "x.h5", facts, {}, vectors, comm)
     for vector in vectors:
         vector.destroy()
