@@ -105,3 +105,36 @@ def test_parameters_of_any_kind():
     assert made.n == 9
     wanted = np.linalg.eigvalsh(exact(lambda w, x: jnp.tanh(x @ w), half))[-2:]
     np.testing.assert_allclose(largest(made), wanted, rtol=1e-8)
+
+
+def test_keys_that_are_kept_from_call_to_call():
+    """Dropout whose key is a variable outside: JAX tells of a tracer, and nothing is sparse in it."""
+    kept = [jax.random.PRNGKey(0)]
+
+    def apply(params, x):
+        kept[0], key = jax.random.split(kept[0])
+        return x @ params * jax.random.bernoulli(key, 0.5, (len(x), 3))
+
+    with pytest.raises(EvaluationError, match="keeps what it computed from call to call.*dropout"):
+        hessian(apply, entropy, KERNEL, INPUTS, CLASSES)
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize("how", ["values", "shapes", "frozen"])
+def test_ranks_with_other_models_are_refused(how, comm):
+    if comm.size == 1:
+        return
+    wide = 4 + comm.rank * (how == "shapes")
+    params = {"w": np.ones((3, wide)) + comm.rank * (how == "values"), "b": np.zeros(3) + comm.rank}
+    params["v"] = np.ones((wide, 3))
+    variables = ["w", "v"] if how == "frozen" else None
+    if how != "frozen":
+        params["b"] = np.zeros(3)
+
+    def apply(params, x):
+        return jnp.tanh(x @ params["w"]) @ params["v"] + params["b"]
+
+    named = {"values": "a value of w", "shapes": "27 numbers on rank 0", "frozen": "a value of b"}
+    for kind in (hessian, gauss_newton):
+        with pytest.raises(InputError, match=f"the models differ between ranks: {named[how]}"):
+            kind(apply, entropy, params, INPUTS, CLASSES, parameters=variables, comm=comm)
