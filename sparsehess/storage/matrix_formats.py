@@ -207,13 +207,13 @@ def _load_npz(path: Path) -> Any:
     return _whole(path, matrix) if matrix.format in ("csr", "csc", "bsr") else matrix
 
 
-def _load_npy(path: Path) -> np.ndarray:
+def _load_npy(path: Path) -> Any:
+    """Return a matrix, or of an array (n,) the diagonal one that it is in Python as well."""
     whole = np.load(path, mmap_mode="r", allow_pickle=False)  # its claim is checked before memory is taken
+    if whole.ndim == 1:
+        return scipy.sparse.diags(np.array(whole)).tocsr()
     if whole.ndim != 2:
-        raise InputError(
-            f"{path}: an array of shape {whole.shape}: a matrix has two dimensions; of "
-            "a diagonal, such as a lumped mass, save scipy.sparse.diags(…) as .npz"
-        )
+        raise InputError(f"{path}: an array of shape {whole.shape}: a matrix has two dimensions, a diagonal one")
     return np.array(whole)
 
 
