@@ -115,7 +115,7 @@ def test_keys_that_are_kept_from_call_to_call():
         kept[0], key = jax.random.split(kept[0])
         return x @ params * jax.random.bernoulli(key, 0.5, (len(x), 3))
 
-    with pytest.raises(EvaluationError, match="keeps what it computed from call to call.*dropout"):
+    with pytest.raises(EvaluationError, match=r"keeps what it computed from call to call.*dropout"):
         hessian(apply, entropy, KERNEL, INPUTS, CLASSES)
 
 

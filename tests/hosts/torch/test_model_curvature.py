@@ -226,6 +226,7 @@ class Wrong(torch.nn.Module):
 
 
 def test_what_cannot_be_trusted_is_refused(comm):
+    torch.manual_seed(0)  # the same models on every rank
     own = share_samples(INPUTS, CLASSES, comm=comm)
     drops = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 3))
     norms = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 3))
