@@ -9,6 +9,7 @@ import scipy.sparse
 
 from sparsehess.errors import InputError
 from sparsehess.operators.products import Products
+from sparsehess.runtime import PETSc
 from sparsehess.runtime.row_layout import Layout
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from mpi4py import MPI
-    from petsc4py import PETSc
 
 
 class HasMat(Protocol):
@@ -83,7 +83,7 @@ def stored(matrix: object, name: str) -> Any:
         raise InputError(
             f"{name} must be stored, as a matrix of SciPy's or PETSc's: a linear operator has only products"
         )
-    if callable(matrix):
+    if callable(matrix) and not isinstance(matrix, PETSc.Mat):  # a Mat can be called, too: its product
         raise InputError(f"{name} is a function: sparsehess.from_matvec(function, n) takes those of products")
     return mat_of(matrix)
 

@@ -111,7 +111,7 @@ def test_a_file_takes_them(place):
 def test_a_file_that_cannot_be_written_is_refused_first(place, file):
     done = run(place, "eigs m.npz -k 2", f"-citations {file}", ranks=2)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[0] == f"sparsehess: -citations {file}: cannot be written"
+    assert done.stderr.splitlines()[0] == f"sparsehess: -citations {file}: cannot be written; name another file"
     assert "PETSC ERROR" not in done.stderr and done.stdout == ""
 
 
