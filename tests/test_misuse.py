@@ -30,13 +30,13 @@ def test_an_array_that_is_not_the_same_on_every_rank_is_refused(comm):
     if comm.size == 1:
         return
     other = np.ones(5) + 1e-3 * comm.rank
-    with pytest.raises(InputError, match=r"x differs between ranks: entry 0 is 1 on rank 0, 1\.001 on rank 1"):
+    with pytest.raises(InputError, match=r"x of objective differ .*: number 0 is 1 on rank 0, 1\.001 on rank 1"):
         assembled(comm, x=other)
     short = np.ones(5 - comm.rank)
-    with pytest.raises(InputError, match="x has 5 entries on rank 0, 4 on rank 1"):
+    with pytest.raises(InputError, match="differ between ranks: 5 numbers on rank 0, 4 on rank 1"):
         assembled(comm, x=short)
     broken = np.where(comm.rank, np.nan, 1.0) * np.ones(5)
-    with pytest.raises(InputError, match="x differs between ranks: entry 0"):
+    with pytest.raises(InputError, match="x of objective differ between ranks: number 0"):
         assembled(comm, x=broken)
     rounded = np.ones(5) * (1 + 1e-15 * comm.rank)
     objective = sh.Objective(x=rounded, gradient=lambda x: K @ x, comm=comm)

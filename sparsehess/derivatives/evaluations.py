@@ -17,21 +17,17 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.derivatives.elements import Elements
-from sparsehess.derivatives.objective import Objective
+from sparsehess.derivatives.objective import Objective, same_on_all
 from sparsehess.derivatives.recorder import ElementSums, Recorder
 from sparsehess.derivatives.rounds import Evaluate, Rounds
 from sparsehess.derivatives.row_transfer import RowTransfer
 from sparsehess.derivatives.user_functions import ArrayCalls, Calls, VecCalls
 from sparsehess.errors import CheckError
 from sparsehess.runtime import agreement
-from sparsehess.runtime.replicated_arrays import of_all_ranks
-from sparsehess.runtime.validation import reals
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
 
-
-_SAME_X = "every rank gives the same x: seed random numbers alike, or take that of rank 0 (comm.bcast)"
 
 # (values, weight) of the gradients of a sum: where variables stand, None for x itself.
 Nodes = Sequence[tuple[np.ndarray | None, float]]
@@ -63,10 +59,7 @@ class Evaluations:
         self.seconds = 0.0
         inner = objective.group or objective
         if not inner.distributed:
-            with agreement(self.comm):
-                whole = reals(x, "x")
-            own = of_all_ranks(self.comm, whole.ravel(), f"the values of x of {objective.name}", _SAME_X)
-            x = own.reshape(whole.shape)
+            x = same_on_all(x, self.comm, objective.name)
         self._calls: Calls = (VecCalls if inner.distributed else ArrayCalls)(inner, x, self.comm.rank)
         self._group: MPI.Comm = inner.comm if inner.distributed else MPI.COMM_SELF
         self._transfer = RowTransfer(self.comm, self.layout, self._calls.first, len(self._calls.x))

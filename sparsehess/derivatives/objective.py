@@ -24,10 +24,9 @@ from sparsehess.errors import EvaluationError, InputError
 from sparsehess.pattern import Following, Layout, Pattern
 from sparsehess.runtime import PETSc, agreement, child, communicator, on_root, require_real
 from sparsehess.runtime.lazy import Elsewhere
+from sparsehess.runtime.replicated_arrays import of_all_ranks
 from sparsehess.runtime.short_repr import ShortRepr, number_of
 from sparsehess.runtime.validation import reals, whole_number
-
-_ROUNDING = 1e-10  # of the largest entry of x: ranks that have computed it in other orders
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -156,7 +155,7 @@ class Objective(ShortRepr):
             comm = communicator(self.x.comm)
         else:
             comm = communicator(self.comm)
-            x = _same_on_all(self.x, comm)
+            x = same_on_all(self.x, comm, self.name)
             x.flags.writeable = False
             object.__setattr__(self, "x", x)
         object.__setattr__(self, "comm", comm)
@@ -412,7 +411,7 @@ def _directions(
     return vectors, names
 
 
-def _same_on_all(given: Any, comm: MPI.Comm) -> np.ndarray:
+def same_on_all(given: Any, comm: MPI.Comm, name: str) -> np.ndarray:
     """Return an x that is replicated, as rank 0 has it; that of others may differ by rounding.
 
     Collective.
@@ -426,22 +425,10 @@ def _same_on_all(given: Any, comm: MPI.Comm) -> np.ndarray:
         x = np.array(reals(given, "x"))
         if x.ndim != 1:
             raise InputError(f"x must be a vector; its shape is {x.shape}")
-    if comm.size == 1:
-        return x
-    first = comm.bcast(x, root=0)
-    with agreement(comm):
-        if len(x) != len(first):
-            raise InputError(
-                f"x has {len(first)} entries on rank 0, {len(x)} on rank {comm.rank}: an array is the whole of x "
-                "on every rank; give a PETSc Vec if each has a part"
-            )
-        if not np.array_equal(x, first, equal_nan=True):
-            apart = np.abs(x - first)
-            if not apart.max() <= _ROUNDING * np.abs(first).max():
-                worst = int(np.nanargmax(apart)) if np.isfinite(apart).any() else 0
-                raise InputError(
-                    f"x differs between ranks: entry {worst} is {first[worst]:.10g} on rank 0, {x[worst]:.10g} on "
-                    f"rank {comm.rank}: an array is the same on every rank; send rank 0's to all, "
-                    "or give a PETSc Vec"
-                )
-    return first
+    return of_all_ranks(
+        comm,
+        x,
+        f"the values of x of {name}",
+        "an array is the whole of x on every rank: seed random numbers alike, send rank 0's to all (comm.bcast), "
+        "or give a PETSc Vec if each has a part",
+    )

@@ -49,11 +49,11 @@ def test_points_and_matrices_of_each_rank_are_refused(more, comm):
     if comm.size == 1:
         return
     x = np.ones(20 + more * comm.rank) + 0.1 * comm.rank
-    objective = sh.Objective(x=x, gradient=lambda x: x**3, comm=comm)
     with pytest.raises(InputError, match="values of x of objective differ"):
-        sh.assemble(objective, pattern="detect")
-    with pytest.raises(InputError, match="values of x of objective differ"):
-        sh.MatrixFree(sh.Objective(x=x, hvp=lambda x, v: 3 * x**2 * v, comm=comm))
+        sh.Objective(x=x, gradient=lambda x: x**3, comm=comm)
+    objective = sh.Objective(x=np.ones(20), hvp=lambda x, v: 3 * x**2 * v, comm=comm)
+    with sh.MatrixFree(objective) as shell, pytest.raises(InputError, match="values of x of objective differ"):
+        shell.update(x)
     for matrix in (sp.diags(x), np.diag(x)):
         with pytest.raises(InputError, match="entries of the Hessian differ"):
             sh.eigs(matrix, 2, comm=comm)
