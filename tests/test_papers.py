@@ -7,7 +7,7 @@ import tomllib
 
 import sparsehess
 from sparsehess.coloring import kinds, portfolio
-from sparsehess.eigen.problem import spectrum
+from sparsehess.eigen.problem import solve_spec
 from sparsehess.eigen.solvers import interval_eigenpairs
 from sparsehess.eigen.solvers.end_solvers import EndSolvers
 from sparsehess.runtime.citations import PAPERS
@@ -132,6 +132,6 @@ def test_files_and_rows_that_are_named_are_there():
 
 def test_rows_of_colourings_and_intervals_are_whole():
     assert set(portfolio._FIRST) == set(kinds.KINDS)
-    assert set(spectrum.WHOLE) < set(spectrum.METHODS)
-    assert set(interval_eigenpairs._METHODS) == {*spectrum.WHOLE, "dense"} - {"slicing"}
+    assert set(solve_spec.WHOLE) < set(solve_spec.METHODS)
+    assert set(interval_eigenpairs._METHODS) == {*solve_spec.WHOLE, "dense"} - {"slicing"}
     assert callable(EndSolvers.main)
