@@ -118,7 +118,7 @@ def found(place):
 def test_files_and_rows_that_are_named_are_there():
     text = read("CONTRIBUTING.md")
     places = set(re.findall(r"`([\w.]+/[\w/]*(?:\.\w+)?|[A-Z]+\.\w+|[a-z]+\.(?:toml|cfg|py))`", text))
-    places -= {"tests/hosts/test_NAME.py"}
+    places -= {"tests/hosts/test_NAME.py", "build/docs/html"}  # one of many, and what `make docs` makes
     assert len(places) > 15
     for place in places:
         assert found(place)
