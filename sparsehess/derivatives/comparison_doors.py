@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,19 +21,19 @@ _EPS = float(np.finfo(np.float64).eps)
 _SKIP = "without this check: verify=False, --no-verify"
 
 
-class Door:
+class Door(ABC):
     """Two functions of an objective that say the same."""
 
     name: str
     distributed = True  # whether rows are those of the variables
 
+    @abstractmethod
     def look(self, line: ComparisonLine, h: float) -> Look:
         """Return what the two say at a step. Collective."""
-        raise NotImplementedError
 
+    @abstractmethod
     def refusal(self, line: ComparisonLine, look: Look, rows: np.ndarray) -> str:
         """Return what is said of rows that contradict each other. Collective."""
-        raise NotImplementedError
 
     def after(self, first: Look | None) -> list[Door]:
         """Return what else is compared, after the look at the first step. Not collective."""

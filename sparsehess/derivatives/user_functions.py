@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -30,7 +31,7 @@ def typical_length(squares: float, n: int) -> float:
     return rms if 0 < rms < 1 else 1.0
 
 
-class Calls:
+class Calls(ABC):
     """Calls of the functions of an objective on this rank's rows of its group.
 
     Attributes
@@ -52,28 +53,28 @@ class Calls:
         self.objective, self.rank = objective, rank
 
     @property
+    @abstractmethod
     def x(self) -> np.ndarray:
         """See the class."""
-        raise NotImplementedError
 
+    @abstractmethod
     def gradient(self, variables: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Return the gradient (held,) where variables of x have these values. Collective on the group."""
-        raise NotImplementedError
 
+    @abstractmethod
     def products(self, seeds: np.ndarray, by: str | None = None) -> np.ndarray:
         """Return the products (k, held) with directions (k, held). Collective on the group.
 
         `by` is `hvp` or `hvps`; default `hvps` where there is that.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def energy(self, point: np.ndarray) -> float:
         """Return the energy at a point (held,). Collective on the group."""
-        raise NotImplementedError
 
+    @abstractmethod
     def point(self, values: np.ndarray) -> AbstractContextManager[np.ndarray | PETSc.Vec]:
         """Give a point of the kind of the objective's x with these values (held,). Collective on the group."""
-        raise NotImplementedError
 
     def slopes(self, kind: Elements, X: np.ndarray) -> np.ndarray:
         """Return the gradients (m, k) of the elements of a kind."""
