@@ -9,6 +9,7 @@ import numpy as np
 
 from sparsehess.errors import InputError, NotConverged
 from sparsehess.operators.eigenvalues import Eigenvalues, Inertia
+from sparsehess.operators.petsc_shells import ShellProducts, ShellSolves, ShiftedShell
 from sparsehess.operators.solutions import System, refusal
 from sparsehess.operators.tall_skinny_qr import local_array
 from sparsehess.runtime import PETSc, communicator, destroy, has_package, readable_errors, require_real
@@ -93,7 +94,10 @@ class Operator(ShortRepr):
     def _make_shell(self, layout: Layout, symmetric: bool = True, context: object | None = None) -> None:
         """Make the matrix a shell, of whose products this object is the source, through what PETSc calls."""
         self.layout = layout
-        size, context = ((layout.n_local, layout.n),) * 2, _Products(self) if context is None else context
+        size, context = (
+            ((layout.n_local, layout.n),) * 2,
+            ShellProducts(self.product, self.transposed_product, self.diagonal) if context is None else context,
+        )
         self.mat = PETSc.Mat().createPython(size, context, comm=layout.comm)
         self.mat.setOption(PETSc.Mat.Option.SYMMETRIC, symmetric)
         self.mat.setUp()
@@ -357,7 +361,7 @@ class Operator(ShortRepr):
         pc = PETSc.PC().create(self.comm)
         pc.setOperators(self.mat)
         pc.setType("python")
-        pc.setPythonContext(_Solves(self, shift))
+        pc.setPythonContext(ShellSolves(self._solve, shift, self.comm))
         return pc
 
     def close(self) -> None:
@@ -440,7 +444,7 @@ class Operator(ShortRepr):
     def _iterative(self, shift: float, kind: str) -> PETSc.KSP:
         def make() -> PETSc.KSP:
             size = ((self.layout.n_local, self.layout.n),) * 2
-            matrix = PETSc.Mat().createPython(size, _Shifted(self.mat, shift), comm=self.comm)
+            matrix = PETSc.Mat().createPython(size, ShiftedShell(self.mat, shift), comm=self.comm)
             matrix.setOption(PETSc.Mat.Option.SYMMETRIC, True)
             matrix.setUp()
             solver = self._new_solver(kind, matrix)
@@ -507,48 +511,3 @@ class Operator(ShortRepr):
         vector = self.mat.createVecRight()
         vector.setArray(array)
         return vector
-
-
-class _Products:
-    """What PETSc calls of a shell; the names are PETSc's."""
-
-    def __init__(self, owner: Operator):
-        self._owner = owner
-
-    def mult(self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
-        y.setArray(self._owner.product(x.getArray(readonly=True).copy()))
-
-    def multTranspose(self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
-        y.setArray(self._owner.transposed_product(x.getArray(readonly=True).copy()))
-
-    def getDiagonal(self, mat: PETSc.Mat, d: PETSc.Vec) -> None:
-        d.setArray(self._owner.diagonal())
-
-
-class _Shifted:
-    """H + shift I as a shell."""
-
-    def __init__(self, mat: PETSc.Mat, shift: float):
-        self._mat, self._shift = mat, shift
-
-    def mult(self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
-        self._mat.mult(x, y)
-        y.axpy(self._shift, x)
-
-    multTranspose = mult
-
-
-class _Solves:
-    """What PETSc calls of a preconditioner."""
-
-    def __init__(self, owner: Operator, shift: float):
-        self._owner, self._shift = owner, shift
-
-    def apply(self, pc: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
-        with np.errstate(all="ignore"):
-            solved = self._owner._solve(x.getArray(readonly=True)[:, None].copy(), self._shift)
-        if self._owner.comm.allreduce(int(not np.isfinite(solved).all())):
-            raise refusal(self._shift, np.inf)
-        y.setArray(solved)
-
-    applyTranspose = apply

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mpi4py import MPI
 
@@ -16,6 +16,18 @@ from numpy.typing import ArrayLike
 from sparsehess.errors import InputError
 from sparsehess.pattern import pattern_kernels
 from sparsehess.pattern.halo_exchange import Exchange
+from sparsehess.pattern.pattern_arrays import (
+    as_integers,
+    as_sparse,
+    as_whole_numbers,
+    check_csr,
+    check_diagonal,
+    compress,
+    has_mirrors_across,
+    has_mirrors_inside,
+    index_type,
+    on_all,
+)
 from sparsehess.runtime import agreement, communicator
 from sparsehess.runtime.html_fragments import fragment, note, squares
 from sparsehess.runtime.row_layout import Layout, send_to_owners
@@ -128,10 +140,10 @@ class Pattern(ShortRepr):
         InputError
             Lengths differ or a number is outside 0..n-1.
         """
-        _check_diagonal(diagonal)
+        check_diagonal(diagonal)
         layout = layout or Layout.from_size(n, comm)
         with agreement(layout.comm):
-            rows, cols = _whole_numbers(rows, "rows"), _whole_numbers(cols, "cols")
+            rows, cols = as_whole_numbers(rows, "rows"), as_whole_numbers(cols, "cols")
             if rows.shape != cols.shape or rows.ndim != 1:
                 raise InputError(f"rows {rows.shape} and cols {cols.shape} must be two lists of one length")
             for name, numbers in (("row", rows), ("column", cols)):
@@ -146,9 +158,7 @@ class Pattern(ShortRepr):
         if diagonal == "given":
             hollow = np.ones(layout.n_local, bool)
             hollow[rows[rows == cols] - layout.start] = False
-        indptr, indices = _compress(
-            np.concatenate([rows, own]) - layout.start, np.concatenate([cols, own]), layout
-        )
+        indptr, indices = compress(np.concatenate([rows, own]) - layout.start, np.concatenate([cols, own]), layout)
         return cls(layout, indptr, indices, source, hollow=hollow)
 
     @classmethod
@@ -183,22 +193,22 @@ class Pattern(ShortRepr):
         InputError
             The arrays are not those of a square CSR matrix.
         """
-        _check_diagonal(diagonal)
+        check_diagonal(diagonal)
         with agreement(communicator(comm)):
-            indptr, indices = _integers(indptr, "indptr"), _integers(indices, "indices")
+            indptr, indices = as_integers(indptr, "indptr"), as_integers(indices, "indices")
             if indptr.ndim != 1 or indices.ndim != 1 or len(indptr) == 0:
                 raise InputError("indptr and indices must be one-dimensional, indptr with at least one number")
         layout = Layout.from_local(len(indptr) - 1, comm)
         with agreement(layout.comm):
-            _check_csr(indptr, indices, layout, n)
-        index = _index_type(layout.n, len(indices))
+            check_csr(indptr, indices, layout, n)
+        index = index_type(layout.n, len(indices))
         indptr, indices = indptr.astype(index, copy=False), indices.astype(index, copy=False)
         inside, ascending, whole = pattern_kernels.check_rows(indptr, indices, layout.n, layout.start)
         with agreement(layout.comm):
             if not inside:
                 raise InputError(f"pattern: a column is outside 0..{layout.n - 1}; a Hessian is square")
-        complete = ascending and whole and _mirrors_inside(indptr, indices, layout)
-        complete = _all(layout.comm, complete) and _mirrors_across(indptr, indices, layout)
+        complete = ascending and whole and has_mirrors_inside(indptr, indices, layout)
+        complete = on_all(layout.comm, complete) and has_mirrors_across(indptr, indices, layout)
         if complete:
             return cls(layout, indptr, indices, source)
         rows = np.repeat(np.arange(layout.start, layout.stop), np.diff(indptr))
@@ -224,7 +234,7 @@ class Pattern(ShortRepr):
         InputError
             It is no matrix of numbers, or not square.
         """
-        matrix = _sparse(matrix)
+        matrix = as_sparse(matrix)
         if matrix.shape[0] != matrix.shape[1]:
             raise InputError(f"a Hessian is square; this matrix is {matrix.shape[0]} x {matrix.shape[1]}")
         layout = layout or Layout.from_size(matrix.shape[0], comm)
@@ -256,7 +266,7 @@ class Pattern(ShortRepr):
             Number of nodes; variables are numbered node by node.
         """
         with agreement(communicator(comm)):
-            members = np.atleast_2d(_whole_numbers(elements, "elements"))
+            members = np.atleast_2d(as_whole_numbers(elements, "elements"))
             if members.ndim != 2:
                 raise InputError(f"elements must be (elements, nodes of each), not of shape {members.shape}")
         first, second = np.triu_indices(members.shape[1], 1)
@@ -280,7 +290,7 @@ class Pattern(ShortRepr):
             Number of nodes; variables are numbered node by node.
         """
         with agreement(communicator(comm)):
-            pairs = _whole_numbers(edges, "edges")
+            pairs = as_whole_numbers(edges, "edges")
             if pairs.size and not (pairs.ndim == 2 and pairs.shape[1] == 2):
                 raise InputError(f"edges must be pairs of nodes (m, 2), not of shape {pairs.shape}")
             pairs = pairs.reshape(-1, 2)
@@ -334,7 +344,7 @@ class Pattern(ShortRepr):
         if dofs == 1:
             return self
         layout = Layout(self.comm, self.layout.starts * dofs)
-        index = _index_type(layout.n, self.nnz_local * dofs * dofs)
+        index = index_type(layout.n, self.nnz_local * dofs * dofs)
         indptr, indices = pattern_kernels.expand(
             self.indptr.astype(index, copy=False), self.indices.astype(index, copy=False), dofs
         )
@@ -473,90 +483,3 @@ class Pattern(ShortRepr):
             self.exchange.free()
         if self.quotient is not None:
             self.quotient.free()
-
-
-def _sparse(matrix: Any) -> scipy.sparse.spmatrix:
-    """Return a sparse matrix of what may be a dense one. Not collective."""
-    if not scipy.sparse.issparse(matrix):
-        if hasattr(matrix, "adjacency"):
-            raise InputError("this is a graph: Pattern.from_networkx takes it")
-        try:
-            dense = np.asarray(matrix)
-        except Exception as error:  # other libraries may raise anything
-            raise InputError(f"a pattern must be a matrix: {' '.join(str(error).split())}") from error
-        if dense.ndim != 2 or dense.dtype.kind not in "biufc":
-            raise InputError(
-                f"from_scipy takes a SciPy sparse matrix, or a dense one, not {type(matrix).__name__} "
-                f"({dense.dtype} of shape {dense.shape})"
-            )
-        return scipy.sparse.csr_matrix(dense != 0)
-    if len(matrix.shape) != 2:
-        raise InputError(f"a Hessian is a square matrix; this sparse array has the shape {matrix.shape}")
-    return matrix
-
-
-def _integers(values: ArrayLike, name: str) -> np.ndarray:
-    """Return whole numbers as an array, of the type they have. Not collective."""
-    try:
-        array = np.asarray(values)
-    except Exception as error:  # other libraries may raise anything
-        raise InputError(f"{name} must be whole numbers: {' '.join(str(error).split())}") from error
-    if array.size == 0:
-        return array.astype(np.int64)
-    if array.dtype.kind not in "iu":
-        raise InputError(f"{name} must be whole numbers, not {array.dtype}")
-    return array
-
-
-def _whole_numbers(values: ArrayLike, name: str) -> np.ndarray:
-    return _integers(values, name).astype(np.int64, copy=False)
-
-
-def _check_diagonal(diagonal: str) -> None:
-    if diagonal not in ("full", "given"):
-        raise InputError(f"diagonal must be full or given, not {diagonal!r}")
-
-
-def _index_type(n: int, nnz: int) -> type[np.int32] | type[np.int64]:
-    return np.int32 if max(n, nnz) < 2**31 else np.int64
-
-
-def _compress(rows: np.ndarray, cols: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    matrix = scipy.sparse.coo_matrix(
-        (np.ones(len(rows), np.int8), (rows, cols)), (layout.n_local, layout.n)
-    ).tocsr()
-    matrix.sum_duplicates()
-    index = _index_type(layout.n, matrix.nnz)
-    return matrix.indptr.astype(index, copy=False), matrix.indices.astype(index, copy=False)
-
-
-def _check_csr(indptr: np.ndarray, indices: np.ndarray, layout: Layout, n: int | None) -> None:
-    if indptr[0] != 0 or indptr[-1] != len(indices) or (np.diff(indptr) < 0).any():
-        raise InputError(f"indptr must rise from 0 to {len(indices)}, the number of indices")
-    if n is not None and layout.n != n:
-        raise InputError(f"the rows of all ranks are {layout.n}, but n is {n}")
-
-
-def _all(comm: MPI.Comm, flag: bool) -> bool:
-    return bool(comm.allreduce(flag, op=MPI.LAND))
-
-
-def _mirrors_inside(indptr: np.ndarray, indices: np.ndarray, layout: Layout) -> bool:
-    """Say whether every entry between local rows has its mirror."""
-    ones = np.ones(len(indices), np.uint8)
-    if layout.comm.size == 1:
-        return bool(pattern_kernels.mirror_values(indptr, indices, ones, 0).all())
-    inside = (indices >= layout.start) & (indices < layout.stop)
-    columns = np.where(inside, indices - layout.start, layout.n_local).astype(indptr.dtype)
-    return bool(pattern_kernels.mirror_values(indptr, columns, ones, 0)[inside].all())
-
-
-def _mirrors_across(indptr: np.ndarray, indices: np.ndarray, layout: Layout) -> bool:
-    """Say whether every entry between ranks has its mirror. Collective."""
-    if layout.comm.size == 1:
-        return True
-    outside = np.flatnonzero((indices < layout.start) | (indices >= layout.stop))
-    rows = np.searchsorted(indptr, outside, side="right") - 1 + layout.start
-    mirror_rows, mirror_cols = send_to_owners(layout, indices[outside].astype(np.int64), rows.astype(np.int64))
-    there = pattern_kernels.contains_pairs(indptr, indices, mirror_rows - layout.start, mirror_cols)
-    return _all(layout.comm, bool(there.all()))
