@@ -295,7 +295,7 @@ class Spool:
         """
         tried = count_attempts(folder)
         reason = None
-        if (folder / "cancel").exists():
+        if self.is_cancelled(folder):
             reason = "cancelled"
         elif job_outcomes.file_size(folder / "stuck"):
             reason = job_outcomes.read_beginning(folder / "stuck").strip()
@@ -381,6 +381,16 @@ class Spool:
     def is_stopping(self) -> bool:
         """Whether the service has been asked to leave."""
         return (self.path / "stop").exists()
+
+    def is_cancelled(self, folder: Path) -> bool:
+        """Return whether the end of a job is asked for.
+
+        Parameters
+        ----------
+        folder
+            The job's, wherever it stands.
+        """
+        return os.path.lexists(folder / "cancel")
 
     def stop(self) -> None:
         """Ask the service to leave: running jobs are stopped at their next iteration and stay queued."""
