@@ -14,6 +14,9 @@ from sparsehess.errors import InputError
 from sparsehess.pattern import pattern_kernels
 from sparsehess.runtime.row_layout import Layout, send_to_owners
 
+# Pairs that a rank sends at once.
+_PIECE = 2**17
+
 
 def as_sparse(matrix: Any) -> scipy.sparse.spmatrix:
     """Return a sparse matrix of what may be a dense one. Not collective."""
@@ -53,6 +56,15 @@ def as_whole_numbers(values: ArrayLike, name: str) -> np.ndarray:
     return as_integers(values, name).astype(np.int64, copy=False)
 
 
+def as_indices(values: ArrayLike, name: str) -> np.ndarray:
+    """Return whole numbers as a contiguous array of signed ones, 32 or 64 bits, a copy only if it must be.
+
+    Not collective.
+    """
+    array = as_integers(values, name)
+    return np.ascontiguousarray(array, array.dtype if array.dtype in (np.int32, np.int64) else np.int64)
+
+
 def check_diagonal(diagonal: str) -> None:
     """Refuse what is no choice of a diagonal. Not collective."""
     if diagonal not in ("full", "given"):
@@ -64,14 +76,59 @@ def index_type(n: int, nnz: int) -> type[np.int32] | type[np.int64]:
     return np.int32 if max(n, nnz) < 2**31 else np.int64
 
 
-def compress(rows: np.ndarray, cols: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    """Return (indptr, indices) of local rows and global columns, each entry once. Not collective."""
-    matrix = scipy.sparse.coo_matrix(
-        (np.ones(len(rows), np.int8), (rows, cols)), (layout.n_local, layout.n)
-    ).tocsr()
+def symmetric_rows(
+    layout: Layout, rows: np.ndarray, cols: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (indptr, indices, given) of the local rows of these entries, their mirrors and the diagonal.
+
+    Collective. Memory beside the arrays that come and go is a byte an entry, and what is on its way between ranks.
+
+    Parameters
+    ----------
+    rows, cols
+        (m,) global numbers of any entries, each any number of times, 32 or 64 bits.
+
+    Returns
+    -------
+    given
+        (n_local,) uint8: 1 where a diagonal entry was among the entries.
+    """
+    counts, given = np.ones(layout.n_local, np.int64), np.zeros(layout.n_local, np.uint8)  # the diagonal
+    pieces = _pairs_of_own_rows(layout, rows, cols)
+    for row, col in pieces:
+        pattern_kernels.count_pairs(counts, given, row, col, layout.start)
+    ends = np.cumsum(counts)
+    index = index_type(layout.n, int(ends[-1]) if len(ends) else 0)
+    indices, cursor = np.empty(ends[-1] if len(ends) else 0, index), ends - counts
+    indices[cursor] = np.arange(layout.start, layout.stop)
+    cursor += 1
+    while pieces:
+        pattern_kernels.place_pairs(indices, cursor, *pieces.pop(), layout.start)
+    indptr = np.concatenate([[0], ends]).astype(index, copy=False)
+    shape = (layout.n_local, layout.n)
+    matrix = scipy.sparse.csr_matrix((np.ones(len(indices), np.int8), indices, indptr), shape, copy=False)
+    del indices
     matrix.sum_duplicates()
     index = index_type(layout.n, matrix.nnz)
-    return matrix.indptr.astype(index, copy=False), matrix.indices.astype(index, copy=False)
+    return matrix.indptr.astype(index, copy=False), matrix.indices.astype(index, copy=False), given
+
+
+def _pairs_of_own_rows(layout: Layout, rows: np.ndarray, cols: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return pieces (rows, cols) of all pairs, of any rank, of which one number is a local row. Collective."""
+    comm = layout.comm
+    if comm.size == 1:
+        return [(rows, cols)]
+    index = index_type(layout.n, 0)
+    pieces = []
+    for first in range(0, comm.allreduce(len(rows), op=MPI.MAX), _PIECE):
+        row, col = (numbers[first : first + _PIECE].astype(index, copy=False) for numbers in (rows, cols))
+        apart = layout.owner(row) != layout.owner(col)
+        home = np.concatenate([row, col[apart]])
+        _, row, col = send_to_owners(
+            layout, home, np.concatenate([row, row[apart]]), np.concatenate([col, col[apart]])
+        )
+        pieces.append((row, col))
+    return pieces
 
 
 def check_csr(indptr: np.ndarray, indices: np.ndarray, layout: Layout, n: int | None) -> None:

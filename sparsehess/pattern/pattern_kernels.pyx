@@ -8,6 +8,10 @@ ctypedef fused index_t:
     int32_t
     int64_t
 
+ctypedef fused stored_t:
+    int32_t
+    int64_t
+
 ctypedef fused item_t:
     uint8_t
     double
@@ -103,3 +107,45 @@ def expand(const index_t[::1] indptr, const index_t[::1] indices, int block):
                         out += 1
                 wide[i * block + a + 1] = out
     return wide_, columns_
+
+
+def count_pairs(int64_t[::1] counts, uint8_t[::1] diagonal, const index_t[::1] rows, const index_t[::1] cols,
+                int64_t start):
+    """Add to counts (n_local,) the entries off the diagonal that pairs and their mirrors bring to each local row.
+
+    Pairs are of global numbers; what lies in rows of other ranks is passed over. `diagonal` (n_local,) becomes 1
+    where a pair names a row twice.
+    """
+    cdef Py_ssize_t k, own = counts.shape[0]
+    cdef int64_t row, col
+    with nogil:
+        for k in range(rows.shape[0]):
+            row = rows[k] - start
+            col = cols[k] - start
+            if row == col:
+                if 0 <= row < own:
+                    diagonal[row] = 1
+                continue
+            if 0 <= row < own:
+                counts[row] += 1
+            if 0 <= col < own:
+                counts[col] += 1
+
+
+def place_pairs(stored_t[::1] indices, int64_t[::1] cursor, const index_t[::1] rows, const index_t[::1] cols,
+                int64_t start):
+    """Write the entries that `count_pairs` has counted, each at the cursor of its row, which moves on."""
+    cdef Py_ssize_t k, own = cursor.shape[0]
+    cdef int64_t row, col
+    with nogil:
+        for k in range(rows.shape[0]):
+            row = rows[k] - start
+            col = cols[k] - start
+            if row == col:
+                continue
+            if 0 <= row < own:
+                indices[cursor[row]] = <stored_t>cols[k]
+                cursor[row] += 1
+            if 0 <= col < own:
+                indices[cursor[col]] = <stored_t>rows[k]
+                cursor[col] += 1

@@ -17,20 +17,21 @@ from sparsehess.errors import InputError
 from sparsehess.pattern import pattern_kernels
 from sparsehess.pattern.halo_exchange import Exchange
 from sparsehess.pattern.pattern_arrays import (
+    as_indices,
     as_integers,
     as_sparse,
     as_whole_numbers,
     check_csr,
     check_diagonal,
-    compress,
     has_mirrors_across,
     has_mirrors_inside,
     index_type,
     on_all,
+    symmetric_rows,
 )
 from sparsehess.runtime import agreement, communicator
 from sparsehess.runtime.html_fragments import fragment, note, squares
-from sparsehess.runtime.row_layout import Layout, send_to_owners
+from sparsehess.runtime.row_layout import Layout
 from sparsehess.runtime.short_repr import ShortRepr, number_of
 
 if TYPE_CHECKING:
@@ -143,7 +144,9 @@ class Pattern(ShortRepr):
         check_diagonal(diagonal)
         layout = layout or Layout.from_size(n, comm)
         with agreement(layout.comm):
-            rows, cols = as_whole_numbers(rows, "rows"), as_whole_numbers(cols, "cols")
+            rows, cols = as_indices(rows, "rows"), as_indices(cols, "cols")
+            if rows.dtype != cols.dtype:
+                rows, cols = rows.astype(np.int64), cols.astype(np.int64)
             if rows.shape != cols.shape or rows.ndim != 1:
                 raise InputError(f"rows {rows.shape} and cols {cols.shape} must be two lists of one length")
             for name, numbers in (("row", rows), ("column", cols)):
@@ -152,14 +155,8 @@ class Pattern(ShortRepr):
                         f"pattern: {name} numbers run from {numbers.min()} to {numbers.max()}, "
                         f"but there are {n} variables, 0 to {n - 1}"
                     )
-        rows, cols = send_to_owners(layout, np.concatenate([rows, cols]), np.concatenate([cols, rows]))
-        own = np.arange(layout.start, layout.stop)
-        hollow = None
-        if diagonal == "given":
-            hollow = np.ones(layout.n_local, bool)
-            hollow[rows[rows == cols] - layout.start] = False
-        indptr, indices = compress(np.concatenate([rows, own]) - layout.start, np.concatenate([cols, own]), layout)
-        return cls(layout, indptr, indices, source, hollow=hollow)
+        indptr, indices, given = symmetric_rows(layout, rows, cols)
+        return cls(layout, indptr, indices, source, hollow=given == 0 if diagonal == "given" else None)
 
     @classmethod
     def from_csr(
@@ -211,7 +208,7 @@ class Pattern(ShortRepr):
         complete = on_all(layout.comm, complete) and has_mirrors_across(indptr, indices, layout)
         if complete:
             return cls(layout, indptr, indices, source)
-        rows = np.repeat(np.arange(layout.start, layout.stop), np.diff(indptr))
+        rows = np.repeat(np.arange(layout.start, layout.stop, dtype=index), np.diff(indptr))
         return cls.from_pairs(rows, indices, layout.n, layout=layout, diagonal=diagonal, source=source)
 
     @classmethod

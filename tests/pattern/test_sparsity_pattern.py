@@ -1,3 +1,5 @@
+import tracemalloc
+
 import networkx
 import numpy as np
 import pytest
@@ -102,3 +104,32 @@ def test_entry_numbers():
     pattern = sh.Pattern.from_pairs([0, 2], [1, 2], 3)
     found = [pattern.entry(k) for k in range(pattern.nnz_local)]
     assert found == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 2)]
+
+
+@pytest.mark.parallel([1, 2, 3])
+@pytest.mark.parametrize("brought", ["pairs", "pairs of 64 bits", "one triangle", "rows"])
+def test_memory_of_a_pattern_is_a_few_bytes_an_entry(comm, brought):
+    n, steps = 300_000, (1, 40, 1600)
+    mine = np.array_split(np.arange(n, dtype=np.int32), comm.size)[comm.rank]
+    rows = np.concatenate([mine[mine + step < n] for step in steps])
+    cols = np.concatenate([mine[mine + step < n] + np.int32(step) for step in steps])
+    layout = sh.Layout.from_size(n, comm)
+    upper = sp.diags([1] * 4, [0, *steps], (n, n), "csr", np.int8)
+    whole = upper if brought == "one triangle" else (upper + upper.T).tocsr()
+    part = whole[layout.start : layout.stop]
+    part.sort_indices()
+    indptr, indices = part.indptr.copy(), part.indices.copy()
+    if brought == "pairs of 64 bits":
+        rows, cols = rows.astype(np.int64), cols.astype(np.int64)
+    del upper, whole, part
+    tracemalloc.start()
+    try:
+        if brought.startswith("pairs"):
+            pattern = sh.Pattern.from_pairs(rows, cols, n, comm=comm)
+        else:
+            pattern = sh.Pattern.from_csr(indptr, indices, comm=comm)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert pattern.nnz == n + 2 * sum(n - step for step in steps)
+    assert peak < 24 * pattern.nnz_local
