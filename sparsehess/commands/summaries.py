@@ -16,6 +16,7 @@ from sparsehess.commands.reports.tables import count_line, reading_notes, spectr
 from sparsehess.eigen.certificates.sparsification import Sparsified
 from sparsehess.eigen.problem.count import Count
 from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.eigen.problem.search import Search
 from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.hessian.hessian import Hessian
@@ -353,12 +354,20 @@ def eigs_lines(
         f"count        not counted: {spectrum.uncounted}"
         if count is None
         else f"count        {count_line(count, len(problem.null), names, spectrum.zeros, listed)}",
+        *search_lines(spectrum.search),
         *digits_lines(facts["rounding"], facts["inputs"]["mass"] is not None),
         f"orthogonal   to {spectrum.orthogonality:.1e}",
         f"seconds      {spent}",
         f"ranks        {facts['mpi']['size']}, {facts['memory'] / 2**20:.0f} MiB in all",
     ]
     return "\n".join(lines)
+
+
+def search_lines(search: Search | None) -> list[str]:
+    """Return what was searched for beyond the pairs, as a line, or nothing. Not collective."""
+    if search is None:
+        return []
+    return [f"search       {search.products} products beside what was found: {search.in_words}"]
 
 
 def _quantile(share: float, found: Quantile) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 from sparsehess.eigen.problem.count import Count, finite_or_none
+from sparsehess.eigen.problem.search import Search
 from sparsehess.eigen.problem.solve_spec import SolveSpec, read_spec
 
 # Rows of a table in a notebook.
@@ -48,6 +49,8 @@ class Spectrum(ShortRepr):
         Largest |XᵀMX − I|.
     count
         The inertia count, or None where none was made; `uncounted` says why.
+    search
+        What was searched for beyond the pairs where nothing counts, None where that was not done.
     zeros
         How many of the eigenvalues are zero to the accuracy of the matrix.
     asked
@@ -101,6 +104,7 @@ class Spectrum(ShortRepr):
     roundings: np.ndarray = field(default_factory=lambda: np.zeros(0))
     lost: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     projection: Projection | None = None
+    search: Search | None = None
     spec: SolveSpec | None = None
 
     def _repr_facts(self) -> Iterator[str]:
@@ -241,6 +245,7 @@ class Spectrum(ShortRepr):
             "orthogonality": self.orthogonality,
             "count": None if self.count is None else self.count.facts(),
             "uncounted": self.uncounted,
+            "search": None if self.search is None else self.search.facts(),
             "zeros": self.zeros,
             "zero": self.zero.tolist(),
             "lost": self.lost.tolist(),
@@ -321,6 +326,7 @@ def _read_facts(
             "orthogonality": float(facts["orthogonality"]),
             "count": None if facts["count"] is None else Count.read(facts["count"]),
             "uncounted": str(facts.get("uncounted", "")),
+            "search": Search.read(facts.get("search")),
             "zeros": int(facts["zeros"]),
             "asked": int(facts.get("asked", facts["k"])),
             "advice": str(facts.get("advice", "")),

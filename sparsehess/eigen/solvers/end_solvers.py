@@ -34,12 +34,16 @@ class PairSolver(Protocol):
     ----------
     seconds
         Time in factorizations and in solves.
-    iterations
-        Of all solves.
+    iterations, products
+        Of all solves; products with the matrix or its inverse, about.
     """
 
     seconds: dict[str, float]
     iterations: int
+
+    @property
+    def products(self) -> int:
+        """About how many products all solves took."""
 
     def solve(
         self,
@@ -176,6 +180,11 @@ class EndSolvers:
     def iterations(self) -> int:
         """Iterations of all solvers."""
         return sum(solver.iterations for solver in self._made())
+
+    @property
+    def products(self) -> int:
+        """About how many products all solvers took."""
+        return sum(solver.products for solver in self._made())
 
     def seconds(self) -> dict[str, float]:
         """Return the time of all solvers in factorizations and in solves. Not collective."""

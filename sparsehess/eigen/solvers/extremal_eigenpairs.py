@@ -108,6 +108,7 @@ def _spectrum(
         orthogonality=pairs.orthogonality,
         count=search.count,
         uncounted="" if search.count else uncounted,
+        search=search.search,
         zeros=0,
         asked=search.wanted,
         advice=advice,

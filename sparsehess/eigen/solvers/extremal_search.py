@@ -10,12 +10,20 @@ import numpy as np
 from sparsehess.eigen.problem.count import Count
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs, rayleigh_ritz
+from sparsehess.eigen.problem.search import Search
 from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.solvers.end_solvers import EndSolvers
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
+from sparsehess.eigen.solvers.search_beyond import look_beyond
 from sparsehess.eigen.solvers.search_store import SearchStore
 from sparsehess.eigen.solvers.spectrum_targets import ShiftedTarget, SpectrumTarget, separation
-from sparsehess.runtime import PETSc, destroy
+from sparsehess.runtime import PETSc, complex_scalars, destroy
+
+# Signs of the ends beyond which others may lie, by what is searched for.
+_SIDES = {"smallest": (-1,), "largest": (1,), "magnitude": (1, -1)}
+
+# Steps that a look beyond may take however quick the solve was.
+_LEAST = 20
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,8 @@ class ExtremalSearch:
         Vectors of a saved search that do not reach the tolerance: to start from.
     count
         What the last count says, if there was one.
+    search
+        What looking beyond the pairs found has shown, if that was done.
     """
 
     def __init__(
@@ -92,6 +102,7 @@ class ExtremalSearch:
         self.stale = 0
         self.unfinished: list[PETSc.Vec] = []
         self.count: Count | None = None
+        self.search: Search | None = None
 
     @property
     def values(self) -> np.ndarray:
@@ -164,6 +175,24 @@ class ExtremalSearch:
         good = pairs.residuals <= self.problem.held_to(self.spec.tol)
         self.stale = int(np.count_nonzero(~good))
         self.pairs = pairs.select(good)
+
+    def look_beyond(self, seed: int) -> bool:
+        """Return whether an eigenvalue may lie beyond the wanted ones, unfound.
+
+        Collective. Lanczos steps tell, half as many as the solves took; with a mass, and for Hermitian matrices,
+        nothing is known of the start vectors, and another solve has to tell.
+        """
+        problem, sides = self.problem, _SIDES.get(self.target.which)
+        if problem.M is not None or complex_scalars() or sides is None:
+            return True
+        wanted = self.values[self.target.nearest_first(self.values)[: self.wanted]]
+        end = float(min(max(side * value for side in sides) for value in wanted))
+        end += separation(problem, end)
+        most = max(_LEAST, self.solvers.products // 2)
+        look = look_beyond(problem, self.pairs.vectors, [(side, end) for side in sides], most, seed)
+        before = 0 if self.search is None else self.search.products
+        self.search = Search(before + look.products, look.probability, look.beyond)
+        return look.beyond
 
     def _facts(self) -> dict:
         """Return what is saved beside the vectors, as JSON. Not collective."""

@@ -106,6 +106,7 @@ class KrylovSchur:
     restarts: int | None = None
     seconds: dict[str, float] = field(default_factory=lambda: {"factorization": 0.0, "solve": 0.0})
     iterations: int = 0
+    products: int = 0
     cluster: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
@@ -369,7 +370,9 @@ class KrylovSchur:
             destroy(start)
         monitor.raise_error()
         self.refuse_unused()
-        self.iterations += eps.getIterationNumber()
+        restarts = eps.getIterationNumber()
+        self.iterations += restarts
+        self.products += room + max(restarts - 1, 0) * (room // 2)  # half of the space is kept
         vectors = []
         for i in range(eps.getConverged()):
             vector = problem.A.createVecRight()
@@ -413,6 +416,7 @@ class KrylovSchur:
         finally:
             destroy(image)
         self.iterations += steps
+        self.products += steps * number
         return vectors
 
     def margin(self) -> float:

@@ -64,6 +64,11 @@ class LapackSolver:
             raise InputError(f"PETSc options that nothing has used: {listed}; method dense takes none")
         self._matrices: tuple[np.ndarray | None, np.ndarray | None] | None = None  # A and M
 
+    @property
+    def products(self) -> int:
+        """How many products would take as long: all."""
+        return self.problem.n
+
     def used_defaults(self) -> dict:
         """Return the options of this solver: none.
 

@@ -59,6 +59,11 @@ class Lobpcg(PreconditionedSolver):
         )
         return {"eps_lobpcg_blocksize": block, "eps_lobpcg_restart": 0.7}
 
+    @property
+    def products(self) -> int:
+        """About how many products all solves took."""
+        return self.iterations * int(self.used_defaults()["eps_lobpcg_blocksize"])
+
     def _starts(self) -> int:
         block = int(self.used_defaults()["eps_lobpcg_blocksize"])
         if block < 1:

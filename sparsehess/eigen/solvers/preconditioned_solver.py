@@ -79,6 +79,11 @@ class PreconditionedSolver(ABC):
         self._chosen: dict = {}
         self._given = Options(PREFIX, self.options)
 
+    @property
+    def products(self) -> int:
+        """About how many products all solves took."""
+        return self.iterations
+
     def used_defaults(self) -> dict:
         """Return the options of this solver: the defaults that apply, overridden by the caller's.
 

@@ -138,11 +138,16 @@ def search_beside(search: ExtremalSearch) -> Iterator[Attempt]:
 
 
 def search_for_copies(search: ExtremalSearch) -> Iterator[Attempt]:
-    """Search beside what was found, as nothing counts it: a Krylov space has one copy of each eigenvalue."""
+    """Search beside what was found, as nothing counts it: a Krylov space has one copy of each eigenvalue.
+
+    A solve follows where some Lanczos steps have seen an eigenvalue beyond, or cannot tell.
+    """
     target = search.target
     for attempt in range(_REPAIRS):
         if search.missing > 0:
             return  # what did not converge tells enough
+        if not search.look_beyond(search.spec.seed + 401 + attempt):
+            return
         last = float(np.sort(target.distance(search.values))[search.wanted - 1])
         before = target.found(last, search.values)
         yield Attempt(1, search.spec.seed + 101 + attempt)
