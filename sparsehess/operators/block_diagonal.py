@@ -15,6 +15,7 @@ from sparsehess.operators.eigenvalues import Eigenvalues, apply_to_eigenvalues
 from sparsehess.operators.matrix_like import is_sparse, stored
 from sparsehess.operators.operator import Operator
 from sparsehess.operators.solutions import inverses
+from sparsehess.operators.wanted import Wanted, choose
 from sparsehess.runtime import PETSc, agreement, aij, communicator, destroy
 from sparsehess.runtime.petsc_matrices import is_assembled
 from sparsehess.runtime.row_layout import Layout, offsets, send_to_owners
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
     from sparsehess.operators.matrix_like import HasMat, LocalMatrix
+
+_EPS = float(np.finfo(float).eps)
 
 # Beyond this a block takes half a gigabyte, and LAPACK minutes.
 LIMIT = 8000
@@ -139,11 +142,11 @@ class BlockDiagonal(Operator):
     # --- the blocks' own answers ---
 
     @property
-    def _pairs(self) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _eigenpairs(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Eigenvalues and eigenvectors of this rank's blocks. Collective the first time."""
         if self._eigen is None:
             with agreement(self.comm):
-                self._eigen = [_eigenpairs(block) for block in self.blocks]
+                self._eigen = [_decomposed(block) for block in self.blocks]
         return self._eigen
 
     @property
@@ -156,14 +159,48 @@ class BlockDiagonal(Operator):
 
         Collective.
         """
-        own = [values for values, _ in self._pairs]
-        return Eigenvalues.single(self.comm, np.concatenate(own) if own else np.empty(0))
+        own = [values for values, _ in self._eigenpairs]
+        errors = [np.full(len(values), _EPS * np.abs(values).max(initial=0.0)) for values in own]
+        empty = np.empty(0)
+        return Eigenvalues.single(self.comm, *(np.concatenate([empty, *parts]) for parts in (own, errors)))
+
+    def _size_for(self, values: np.ndarray, largest: float) -> float:
+        return float(np.abs(values).max(initial=0.0))  # those of one block
+
+    @property
+    def knows_pairs(self) -> bool:
+        """True: they are those of the blocks. Not collective."""
+        return True
+
+    def pairs(self, wanted: Wanted) -> tuple[np.ndarray, np.ndarray]:
+        """Return (eigenvalues (m,), orthonormal eigenvectors (n_local, m)) that are wanted, ascending.
+
+        Collective. Of equal ones those of the first blocks.
+        """
+        chosen = choose(self.eigenvalues(), self.rows, wanted)
+        columns = np.empty((self.layout.n_local, len(chosen.values)), order="F")
+        begins = np.concatenate([[0], self._ends]).astype(np.int64)
+        order = np.argsort(self.rows, kind="stable")
+        places = np.searchsorted(self.rows, chosen.labels, sorter=order)
+        vector = self.mat.createVecRight()
+        for j, (label, place) in enumerate(zip(chosen.labels, places, strict=True)):
+            own = np.zeros(len(self.rows))
+            at = order[place] if place < len(order) else -1
+            if at >= 0 and self.rows[at] == label:
+                block = int(np.searchsorted(begins, at, side="right")) - 1
+                Q = self._eigenpairs[block][1]
+                own[begins[block] : begins[block] + len(Q)] = Q[:, at - begins[block]]
+            self._here.setArray(own)
+            self._scatter.scatter(self._here, vector, mode=PETSc.ScatterMode.REVERSE)
+            columns[:, j] = vector.getArray(readonly=True)
+        destroy(vector)
+        return chosen.values, columns
 
     def _solve(self, b: np.ndarray, shift: float) -> np.ndarray:
-        return self._multiplied(b, [1 / (lam + shift) for lam, _ in self._pairs])
+        return self._multiplied(b, [1 / (lam + shift) for lam, _ in self._eigenpairs])
 
     def _least_squares(self, b: np.ndarray, shift: float) -> np.ndarray:
-        shifted = [lam + shift for lam, _ in self._pairs]
+        shifted = [lam + shift for lam, _ in self._eigenpairs]
         return self._multiplied(b, [inverses(values, np.abs(values).max(initial=0.0)) for values in shifted])
 
     @property
@@ -179,7 +216,8 @@ class BlockDiagonal(Operator):
             self._scatter.scatter(vector, self._here, mode=PETSc.ScatterMode.FORWARD)
             pieces = np.split(self._here.getArray().copy(), self._ends)
             solved = [
-                Q @ (factor * (Q.T @ y)) for (_, Q), factor, y in zip(self._pairs, factors, pieces, strict=False)
+                Q @ (factor * (Q.T @ y))
+                for (_, Q), factor, y in zip(self._eigenpairs, factors, pieces, strict=False)
             ]
             self._here.setArray(np.concatenate(solved) if solved else np.empty(0))
             self._scatter.scatter(self._here, vector, mode=PETSc.ScatterMode.REVERSE)
@@ -194,7 +232,7 @@ class BlockDiagonal(Operator):
         """
         with agreement(self.comm):
             blocks = [
-                (Q * apply_to_eigenvalues(f, lam)) @ Q.T for lam, Q in self._eigen or map(_eigenpairs, self.blocks)
+                (Q * apply_to_eigenvalues(f, lam)) @ Q.T for lam, Q in self._eigen or map(_decomposed, self.blocks)
             ]
         return self._of_blocks(blocks)
 
@@ -243,7 +281,7 @@ class BlockDiagonal(Operator):
         super().close()
 
 
-def _eigenpairs(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _decomposed(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     values, Q = np.linalg.eigh(block)
     return values, Q
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from sparsehess.operators.matrix_like import MatrixLike
 
+_EPS = float(np.finfo(float).eps)
+
 # A shell's diagonal takes so many products: exact where it has no more rows, else an estimate.
 _SAMPLES = 64
 
@@ -291,6 +293,19 @@ class WeightedSum(_Combined):
     def diagonal_is_exact(self) -> bool:
         """Whether `diagonal` is no estimate. Collective."""
         return is_assembled(self.mat) or all(_exact_diagonal(H) for _, H in self._parts)
+
+    def diagonal_rounding(self) -> np.ndarray:
+        """Return (n_local,) how far rounding may have moved `diagonal`.
+
+        Collective.
+        """
+        out = _EPS * np.full(self.layout.n_local, abs(self._shift))
+        for (a, H), (_, mat) in zip(self._parts, self._items, strict=True):
+            diagonal = mat.getDiagonal()
+            own = _EPS * np.abs(diagonal.getArray(readonly=True))
+            destroy(diagonal)
+            out += abs(a) * (own if not isinstance(H, Operator) else own + H.diagonal_rounding())
+        return out
 
     def diagonal(self) -> np.ndarray:
         """Return the diagonal (n_local,), as exact as those of the parts.

@@ -10,6 +10,8 @@ from sparsehess.errors import InputError
 from sparsehess.operators.eigenvalues import Eigenvalues, Inertia, check_which, select_first
 from sparsehess.operators.operator import Operator
 from sparsehess.operators.solutions import SystemOfParts
+from sparsehess.operators.structure import Exact, Spectral
+from sparsehess.operators.wanted import Wanted
 from sparsehess.runtime.row_layout import Layout
 
 
@@ -91,6 +93,78 @@ class DirectSum(Operator):
         return sum(part.trace() for part in self.parts)
 
     @property
+    def diagonal_is_exact(self) -> bool:
+        """Whether those of all parts are. Collective."""
+        return all(part.diagonal_is_exact for part in self.parts)
+
+    def diagonal_rounding(self) -> np.ndarray:
+        """Return (n_local,) how far rounding may have moved `diagonal`.
+
+        Collective.
+        """
+        return np.concatenate([part.diagonal_rounding() for part in self.parts])
+
+    def total(self, f: Spectral) -> Exact[float] | None:
+        """Return the trace of f(H), the sum of those of the parts; None where one does not tell its own.
+
+        Collective.
+        """
+        found = [part.total(f) for part in self.parts]
+        told = [one for one in found if one is not None]
+        if len(told) < len(found):
+            return None
+        return Exact(sum(one.value for one in told), sum(one.rounding for one in told), _reasons(told))
+
+    def entries(self, f: Spectral) -> Exact[np.ndarray] | None:
+        """Return the diagonal (n_local,) of f(H), from those of the parts; None where one does not tell its own.
+
+        Collective.
+        """
+        found = [part.entries(f) for part in self.parts]
+        told = [one for one in found if one is not None]
+        if len(told) < len(found):
+            return None
+        value, rounding = (
+            np.concatenate(list(side)) for side in zip(*((e.value, e.rounding) for e in told), strict=True)
+        )
+        return Exact(value, rounding, _reasons(told))
+
+    @property
+    def knows_pairs(self) -> bool:
+        """Whether all parts know theirs. Collective the first time."""
+        return all(part.knows_pairs for part in self.parts)
+
+    def pairs(self, wanted: Wanted) -> tuple[np.ndarray, np.ndarray]:
+        """Return (eigenvalues (m,), orthonormal eigenvectors (n_local, m)) that are wanted, ascending.
+
+        Collective. The first of the parts' first; of equal ones those of the first parts.
+        """
+        every = [part.pairs(wanted) for part in self.parts]
+        values = np.concatenate([own for own, _ in every])
+        chosen = wanted.first(values, np.arange(len(values)))
+        columns = np.zeros((self.layout.n_local, len(values)), order="F")
+        ends = np.concatenate([[0], self._ends, [self.layout.n_local]]).astype(np.int64)
+        first = 0
+        for (own, vectors), begin, end in zip(every, ends[:-1], ends[1:], strict=True):
+            columns[begin:end, first : first + len(own)] = vectors
+            first += len(own)
+        return values[chosen], np.asfortranarray(columns[:, chosen])
+
+    def counts(self, below: np.ndarray) -> np.ndarray:
+        """Return how many eigenvalues are below each of some numbers: the sums of the parts' counts.
+
+        Collective.
+        """
+        return np.sum([part.counts(below) for part in self.parts], axis=0)
+
+    def powers(self, most: int) -> np.ndarray:
+        """Return (most + 1,) traces of powers of H from 0 on.
+
+        Collective.
+        """
+        return np.sum([part.powers(most) for part in self.parts], axis=0)
+
+    @property
     def knows_eigenvalues(self) -> bool:
         """Whether all parts know theirs. Collective the first time."""
         return all(part.knows_eigenvalues for part in self.parts)
@@ -122,7 +196,7 @@ class DirectSum(Operator):
             raise InputError(f"not all eigenvalues are known of {unknown[0]}: eigs finds as many as are wanted")
         every = [part.eigenvalues() for part in self.parts]
         values, counts = np.concatenate([e.values for e in every]), np.concatenate([e.counts for e in every])
-        return Eigenvalues(self.comm, values, counts)
+        return Eigenvalues(self.comm, values, counts, np.concatenate([e.rounding() for e in every]))
 
     def spectrum(self, k: int = 6, which: str = "smallest") -> np.ndarray:
         """Return k eigenvalues; see `Operator.spectrum`.
@@ -141,12 +215,10 @@ class DirectSum(Operator):
         return sum(part.logdet(shift) for part in self.parts)
 
     def inertia(self, zero: float | None = None) -> Inertia:
-        """Return the inertia: the sum of the parts' own, with one size up to which an eigenvalue is zero.
+        """Return the inertia: the sum of the parts' own, each with what is zero to it unless `zero` says it.
 
-        Collective. See `Operator.inertia`.
+        Collective. See `Operator.inertia`; `threshold` is the largest of the parts'.
         """
-        if zero is None:
-            zero = max(part.inertia().threshold for part in self.parts)
         every = [part.inertia(zero) for part in self.parts]
         doubt = "; ".join(one.doubt for one in every if one.doubt)
         return Inertia(
@@ -154,7 +226,7 @@ class DirectSum(Operator):
             sum(one.zero for one in every),
             sum(one.positive for one in every),
             0,
-            zero,
+            max(one.threshold for one in every),
             not doubt,
             doubt,
         )
@@ -190,3 +262,8 @@ class DirectSum(Operator):
             for part in self.parts:
                 part.close()
         self.parts = []
+
+
+def _reasons(told: Sequence[Exact]) -> str:
+    """Return what has told the parts' answers, each once."""
+    return "; ".join(dict.fromkeys(one.why for one in told))

@@ -14,6 +14,7 @@ from sparsehess.operators.matrix_vectors import Grid
 from sparsehess.operators.operator import Operator
 from sparsehess.operators.solutions import inverses
 from sparsehess.operators.tall_skinny_qr import local_array, small_eigh
+from sparsehess.operators.wanted import Wanted, choose
 from sparsehess.runtime import agreement, communicator, destroy
 from sparsehess.runtime.validation import reals
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from sparsehess.operators.matrix_like import HasMat, LocalMatrix
 
+
+_EPS = float(np.finfo(float).eps)
 
 # A factor is symmetric to this part of its size.
 SYMMETRY = 1e-12
@@ -44,6 +47,8 @@ class EigenCorrected(Operator):
         (n_local,) eigenvalues, in the layout of `Grid(p, q)`: number i q + j is that of columns i of QA, j of QB.
     comm
         Communicator; default this process alone.
+    errors
+        (n_local,) how far rounding may have moved s; default the last digit of the largest.
 
     Attributes
     ----------
@@ -70,7 +75,15 @@ class EigenCorrected(Operator):
     [4. 1. 3. 2.] [1. 2.]
     """
 
-    def __init__(self, QA: np.ndarray, QB: np.ndarray, s: np.ndarray, *, comm: MPI.Comm | None = None):
+    def __init__(
+        self,
+        QA: np.ndarray,
+        QB: np.ndarray,
+        s: np.ndarray,
+        *,
+        comm: MPI.Comm | None = None,
+        errors: np.ndarray | None = None,
+    ):
         comm = communicator(comm)
         with agreement(comm):
             self.QA, self.QB = (_orthogonal(Q, name) for Q, name in ((QA, "QA"), (QB, "QB")))
@@ -78,6 +91,7 @@ class EigenCorrected(Operator):
         self.s = local_array(s, self.grid.layout, "s")
         if self.s.ndim != 1:
             raise InputError(f"s must be the eigenvalues (n_local,), not of shape {self.s.shape}")
+        self._errors = errors
         self._in_columns = self.grid.to_columns(self.grid.matrix(self.s))
         self._make_shell(self.grid.layout)
 
@@ -195,7 +209,32 @@ class EigenCorrected(Operator):
 
         Not collective.
         """
-        return Eigenvalues.single(self.comm, self.s)
+        return Eigenvalues.single(self.comm, self.s, self._errors)
+
+    def diagonal_rounding(self) -> np.ndarray:
+        """Return (n_local,) how far rounding may have moved `diagonal`.
+
+        Collective.
+        """
+        columns = self.grid.to_columns(self.grid.matrix(np.abs(self.s)) @ (self.QB**2).T)
+        return _EPS * self.grid.to_rows(self.QA**2 @ columns).ravel()
+
+    @property
+    def knows_pairs(self) -> bool:
+        """True: they are products of columns. Not collective."""
+        return True
+
+    def pairs(self, wanted: Wanted) -> tuple[np.ndarray, np.ndarray]:
+        """Return (eigenvalues (m,), orthonormal eigenvectors (n_local, m)) that are wanted, ascending.
+
+        Collective. Of equal ones those of the first columns of QA, then of QB.
+        """
+        layout = self.layout
+        chosen = choose(self.eigenvalues(), np.arange(layout.start, layout.stop), wanted)
+        i, j = np.divmod(chosen.labels, self.grid.q)
+        left, right = self.QA[self.grid.own_rows][:, i], self.QB[:, j]
+        columns = left[:, None, :] * right[None, :, :]
+        return chosen.values, np.asfortranarray(columns.reshape(layout.n_local, len(chosen.values)))
 
     def _solve(self, b: np.ndarray, shift: float) -> np.ndarray:
         return self._multiplied(b, 1 / (self._in_columns + shift))

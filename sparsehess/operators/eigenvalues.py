@@ -122,23 +122,34 @@ class Eigenvalues(ShortRepr):
         (m,) those of this rank, in no given order.
     counts
         (m,) how often each occurs.
+    errors
+        (m,) how far rounding may have moved them; None for the last digit of the largest.
     """
 
     comm: MPI.Comm
     values: np.ndarray
     counts: np.ndarray
+    errors: np.ndarray | None = None
 
     def _repr_facts(self) -> Iterator[str]:
         """Yield what the line says. Not collective."""
         yield f"{number_of(int(self.counts.sum()), 'eigenvalue')} of this rank"
 
     @classmethod
-    def single(cls, comm: MPI.Comm, values: np.ndarray) -> Eigenvalues:
+    def single(cls, comm: MPI.Comm, values: np.ndarray, errors: np.ndarray | None = None) -> Eigenvalues:
         """Return these local eigenvalues, each with the multiplicity with which it stands there.
 
         Not collective.
         """
-        return cls(comm, values, np.ones(len(values), np.int64))
+        return cls(comm, values, np.ones(len(values), np.int64), errors)
+
+    def rounding(self) -> np.ndarray:
+        """Return (m,) how far rounding may have moved them.
+
+        Collective.
+        """
+        largest = self.largest()
+        return np.full(len(self.values), _EPS * largest) if self.errors is None else self.errors
 
     def total(self, function: Callable[[np.ndarray], np.ndarray]) -> float:
         """Return the sum of a function over all eigenvalues.
@@ -148,6 +159,21 @@ class Eigenvalues(ShortRepr):
         with agreement(self.comm):  # a function may refuse values that one rank alone has
             own = float(np.dot(self.counts, function(self.values)))
         return self.comm.allreduce(own)
+
+    def moved(self, call: Callable[[np.ndarray], np.ndarray], above: float) -> float:
+        """Return how far rounding may have moved the sum of a function, to first order.
+
+        Collective.
+
+        Parameters
+        ----------
+        call, above
+            As `moved_by`.
+        """
+        rounding = self.rounding()
+        with agreement(self.comm):
+            own = moved_by(call, above, self.values, rounding)
+        return self.comm.allreduce(float(np.dot(self.counts, own)) if len(own) else 0.0)
 
     def number(self, chosen: Callable[[np.ndarray], np.ndarray]) -> int:
         """Return how many eigenvalues a condition holds for.
@@ -162,6 +188,24 @@ class Eigenvalues(ShortRepr):
         Collective.
         """
         return self.number(lambda values: values < shift)
+
+    def below_each(self, shifts: np.ndarray) -> np.ndarray:
+        """Return how many eigenvalues are below each of some numbers (k,).
+
+        Collective.
+        """
+        order = np.argsort(self.values, kind="stable")
+        running = np.concatenate([[0], np.cumsum(self.counts[order])])
+        own = running[np.searchsorted(self.values[order], shifts, side="left")].astype(np.int64)
+        return np.asarray(self.comm.allreduce(own))
+
+    def powers(self, most: int) -> np.ndarray:
+        """Return (most + 1,) sums of the powers of all eigenvalues from 0 on.
+
+        Collective.
+        """
+        own = np.array([np.dot(self.counts, self.values**power) for power in range(most + 1)])
+        return np.asarray(self.comm.allreduce(own))
 
     def largest(self) -> float:
         """Return the largest magnitude.
@@ -229,16 +273,47 @@ class Eigenvalues(ShortRepr):
     def inertia(self, zero: float | None = None) -> Inertia:
         """Return the inertia; `zero` is up to what size an eigenvalue is zero.
 
-        Collective.
+        Collective. Without it each is held to a thousand times its own rounding, and `threshold` is the largest of
+        those sizes: small blocks have signs beside large ones.
         """
-        threshold = max(ZERO * self.largest(), _TINY) if zero is None else positive_number(zero, "zero")
-        negative = self.number(lambda values: values < -threshold)
-        positive = self.number(lambda values: values > threshold)
-        every = self.comm.allreduce(int(self.counts.sum()))
-        wider = self.number(lambda values: np.abs(values) > _WIDER * threshold)
-        near = negative + positive - wider
+        size = self.rounding() / _EPS
+        if zero is None:
+            thresholds = np.maximum(ZERO * size, _TINY)
+        else:
+            thresholds = np.full(len(self.values), positive_number(zero, "zero"))
+        sides = (
+            self.values < -thresholds,
+            self.values > thresholds,
+            (np.abs(self.values) > thresholds) & (np.abs(self.values) <= _WIDER * thresholds),
+        )
+        own = np.array([*(self.counts[side].sum() for side in sides), self.counts.sum()], np.int64)
+        negative, positive, near, every = (int(number) for number in np.asarray(self.comm.allreduce(own)))
+        threshold = self.comm.allreduce(float(thresholds.max(initial=_TINY)), op=MPI.MAX)
         doubt = f"{near} between {threshold:.1e} and {_WIDER * threshold:.1e} in size" if near else ""
         return Inertia(negative, every - negative - positive, positive, 0, threshold, not near, doubt)
+
+
+def moved_by(
+    call: Callable[[np.ndarray], np.ndarray], above: float, values: np.ndarray, errors: np.ndarray
+) -> np.ndarray:
+    """Return (m,) how far a function moves where eigenvalues move by their errors either way.
+
+    Not collective. Infinite where one of them may leave the domain, which begins at `above`, and where the
+    function is finite on neither side.
+    """
+    if not len(values):
+        return np.zeros(0)
+    sides = []
+    with np.errstate(all="ignore"):  # what is not finite is the answer
+        here = np.asarray(call(values), np.float64)
+        for there in (values - errors, values + errors):
+            try:
+                moved = np.abs(np.asarray(call(there), np.float64) - here)
+            except Exception:  # the caller's function may refuse what is no eigenvalue
+                moved = np.full(len(values), np.nan)
+            sides.append(np.where(np.isfinite(moved), moved, np.nan))
+    both = np.fmax(*sides)
+    return np.where(np.isfinite(both) & (values - errors > above), both, np.inf)
 
 
 def apply_to_eigenvalues(f: Callable[[np.ndarray], np.ndarray], values: np.ndarray) -> np.ndarray:

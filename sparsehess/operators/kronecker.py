@@ -16,6 +16,7 @@ from sparsehess.operators.eigenvalues import ORDERS, Eigenvalues, check_which, s
 from sparsehess.operators.matrix_like import is_sparse
 from sparsehess.operators.matrix_vectors import Grid
 from sparsehess.operators.operator import Operator
+from sparsehess.operators.wanted import Wanted
 from sparsehess.runtime import agreement, communicator, on_root
 from sparsehess.runtime.validation import reals
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
     from sparsehess.operators.matrix_like import LocalMatrix
+
+_EPS = float(np.finfo(float).eps)
 
 # Factors of several terms share an eigenbasis where it leaves no more than this part of them off the diagonal.
 _COMMUTE = 1e-12
@@ -121,6 +124,26 @@ class Kronecker(Operator):
             np.add, (np.outer(A.diagonal()[self.grid.own_rows], B.diagonal()) for A, B in self.terms)
         ).ravel()
 
+    def diagonal_rounding(self) -> np.ndarray:
+        """Return (n_local,) how far rounding may have moved `diagonal`.
+
+        Not collective.
+        """
+        parts = (np.outer(np.abs(A.diagonal()[self.grid.own_rows]), np.abs(B.diagonal())) for A, B in self.terms)
+        return _EPS * len(self.terms) * reduce(np.add, parts).ravel()
+
+    @property
+    def knows_pairs(self) -> bool:
+        """Whether the sum is `diagonalizable`. Collective the first time."""
+        return self.diagonalizable
+
+    def pairs(self, wanted: Wanted) -> tuple[np.ndarray, np.ndarray]:
+        """Return (eigenvalues (m,), orthonormal eigenvectors (n_local, m)) that are wanted, ascending.
+
+        Collective. Products of the factors' own; see `eigenvalues`.
+        """
+        return self._need_exact().pairs(wanted)
+
     def trace(self) -> float:
         """Return the trace, Σ tr A tr B.
 
@@ -150,8 +173,17 @@ class Kronecker(Operator):
     def _exact(self) -> EigenCorrected | None:
         if self._kept_exact is None and self.diagonalizable:
             QA, QB, a, b = self._bases[0]
-            values = reduce(np.add, (np.outer(x[self.grid.own_rows], y) for x, y in zip(a, b, strict=True)))
-            self._kept_exact = EigenCorrected(QA, QB, values.ravel(), comm=self.comm)
+            rows = self.grid.own_rows
+            values = reduce(np.add, (np.outer(x[rows], y) for x, y in zip(a, b, strict=True)))
+            # Those of a factor are known to the last digit of its largest one, and of one term so are products.
+            errors = _EPS * reduce(
+                np.add,
+                (
+                    np.abs(x[rows])[:, None] * np.abs(y).max() + np.abs(x).max() * np.abs(y)[None, :]
+                    for x, y in zip(a, b, strict=True)
+                ),
+            )
+            self._kept_exact = EigenCorrected(QA, QB, values.ravel(), comm=self.comm, errors=errors.ravel())
         return self._kept_exact
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mpi4py import MPI
@@ -19,10 +20,18 @@ from sparsehess.operators.eigenvalues import (
     check_which,
     select_first,
 )
+from sparsehess.operators.low_rank_pairs import complement, inverse_iteration, numbers_of
 from sparsehess.operators.operator import Operator
 from sparsehess.operators.solutions import inverses
 from sparsehess.operators.spectrum_bisection import Counts, bisect_spectrum
-from sparsehess.operators.tall_skinny_qr import local_array, small_eigh, sum_over_ranks, tall_qr
+from sparsehess.operators.tall_skinny_qr import (
+    inner_products,
+    local_array,
+    small_eigh,
+    sum_over_ranks,
+    tall_qr,
+)
+from sparsehess.operators.wanted import Wanted, choose
 from sparsehess.operators.woodbury import Woodbury, damped_complement
 from sparsehess.runtime import PETSc, agreement, communicator
 from sparsehess.runtime.row_layout import Layout
@@ -202,10 +211,23 @@ class LowRankDiagonal(Operator):
         """
         return self.d + np.einsum("ij,ij->i", self.U @ self.C, self.U)
 
+    def diagonal_rounding(self) -> np.ndarray:
+        """Return (n_local,) how far rounding may have moved `diagonal`.
+
+        Not collective.
+        """
+        size = np.abs(self.d) + np.einsum("ij,ij->i", np.abs(self.U) @ np.abs(self.C), np.abs(self.U))
+        return _EPS * (2 + self.U.shape[1]) * size
+
     @property
     def knows_eigenvalues(self) -> bool:
-        """Whether D is a multiple of the identity. Not collective."""
-        return self._uniform
+        """Whether D is a multiple of the identity, or there is nothing beside it. Collective the first time."""
+        return self._uniform or self._alone
+
+    @property
+    def _alone(self) -> bool:
+        """Whether U C Uᵀ is zero to rounding, and D is all."""
+        return not len(self._core[1])
 
     @property
     def knows_counts(self) -> bool:
@@ -213,9 +235,9 @@ class LowRankDiagonal(Operator):
         return True
 
     def eigenvalues(self) -> Eigenvalues:
-        """Return all eigenvalues, where D is a multiple of the identity.
+        """Return all eigenvalues, where D is a multiple of the identity or all there is.
 
-        Collective. Those of an r x r matrix, and the multiple n - r times.
+        Collective. Those of an r x r matrix, and the multiple n - r times; or D.
 
         Raises
         ------
@@ -223,6 +245,8 @@ class LowRankDiagonal(Operator):
             D is another diagonal: `spectrum` finds as many as are wanted, `count` counts.
         """
         low, high = self._ends
+        if self._alone:
+            return Eigenvalues.single(self.comm, self.d, _EPS * np.abs(self.d))
         if low != high:
             raise InputError("all eigenvalues at once are for D a multiple of the identity: ask spectrum for k")
         _, lam = self._core
@@ -231,6 +255,97 @@ class LowRankDiagonal(Operator):
         counts = np.array([1] * len(lam) + others, np.int64)
         mine = slice(None) if self.comm.rank == 0 else slice(0)
         return Eigenvalues(self.comm, values[mine], counts[mine])
+
+    @property
+    def knows_pairs(self) -> bool:
+        """True: by inverse iteration where nothing else tells them. Not collective."""
+        return True
+
+    def pairs(self, wanted: Wanted) -> tuple[np.ndarray, np.ndarray]:
+        """Return (eigenvalues (m,), orthonormal eigenvectors (n_local, m)) that are wanted, ascending.
+
+        Collective. Those of the small problem, and vectors orthogonal to them, where D is a multiple of the
+        identity; otherwise by bisection, and inverse iteration with Woodbury's formula.
+        """
+        if self._alone:
+            layout = self.layout
+            own = np.arange(layout.start, layout.stop)
+            found = choose(self.eigenvalues(), own, wanted)
+            return found.values, np.asfortranarray(own[:, None] == found.labels, np.float64)
+        if not self._uniform:
+            margin = 8 * (_EPS * self._size + _TINY)
+            numbers = numbers_of(wanted, self.n, self._below, margin)
+            values = self._bisected(numbers)
+            keep = wanted.first(values, numbers) if wanted.which != "interval" else np.arange(len(values))
+            values = values[keep]
+            factor = partial(Woodbury, self.comm)
+            return values, inverse_iteration(self, values, lambda shift: factor(self.d - shift, *self._core).solve)
+        Q, lam = self._core
+        low = self._ends[0]
+        values, labels = np.append(low + lam, low), np.arange(len(lam) + 1)
+        counts = np.append(np.ones(len(lam), np.int64), self.n - len(lam))
+        many = np.minimum(counts, wanted.k)
+        values, labels = np.repeat(values, many), np.repeat(labels, many)
+        chosen = wanted.first(values, labels)
+        labels = labels[chosen]
+        beside = labels == len(lam)
+        columns = np.empty((self.layout.n_local, len(chosen)))
+        columns[:, ~beside] = Q[:, labels[~beside]]
+        columns[:, beside] = complement(self.layout, Q, int(np.count_nonzero(beside)))
+        return values[chosen], columns
+
+    def counts(self, below: np.ndarray) -> np.ndarray:
+        """Return how many eigenvalues are below each of some numbers (m,); see `count`.
+
+        Collective.
+        """
+        return self._below(np.asarray(below, np.float64))
+
+    def powers(self, most: int) -> np.ndarray:
+        """Return (most + 1,) traces of powers of H from 0 on.
+
+        Collective. By Hᵏ = D Hᵏ⁻¹ + U C (Hᵏ⁻¹ U)ᵀ, over and over.
+        """
+        by_d, by_h = [self.U], [self.U]
+        for _ in range(most - 1):
+            by_d.append(self.d[:, None] * by_d[-1])
+            inner = inner_products(self.comm, self.U, by_h[-1])
+            by_h.append(self.d[:, None] * by_h[-1] + self.U @ (self.C @ inner))
+        own = np.array([np.sum(self.d**power) for power in range(most + 1)])
+        for power in range(1, most + 1):
+            for j in range(power):
+                own[power] += np.sum((by_d[j] @ self.C) * by_h[power - 1 - j])
+        return sum_over_ranks(self.comm, own)
+
+    def inverse_diagonal(self, shift: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the diagonal (n_local,) of (H + shift I)⁻¹ and how far rounding may have moved it.
+
+        Collective. By Woodbury's formula, of rows of about one size.
+        """
+        S, scaled = self._equilibrated(shift)
+        with scaled:
+            values, rounding = scaled._factor(0.0).inverse_diagonal()
+        return S**2 * values, S**2 * rounding
+
+    def _row_sizes(self) -> np.ndarray:
+        """Return (n_local,) no less than the sums of the rows of |H|. Collective."""
+        columns = sum_over_ranks(self.comm, np.abs(self.U).sum(axis=0))
+        return np.abs(self.d) + np.abs(self.U) @ (np.abs(self.C) @ columns)
+
+    def _equilibrated(self, shift: float = 0.0) -> tuple[np.ndarray, LowRankDiagonal]:
+        """Return S (n_local,) of powers of two, and S (H + shift I) S with rows of about one size. Collective.
+
+        It has the same signs (Sylvester), and is regular where units alone make a matrix look singular. The caller
+        closes it.
+        """
+        rows = self._row_sizes() + abs(shift)
+        S = np.exp2(np.round(-0.5 * np.log2(np.where(rows > 0, rows, 1.0))))
+        return S, LowRankDiagonal(S**2 * (self.d + shift), S[:, None] * self.U, self.C, comm=self.comm)
+
+    def _negative(self, shift: float) -> int:
+        """Return how many eigenvalues of H + shift I are negative. Collective."""
+        with self._equilibrated(shift)[1] as scaled:
+            return scaled._inertia(2 * ZERO, 1.0).negative
 
     def count(self, below: float) -> int:
         """Return how many eigenvalues are below a number, by Haynsworth's inertia additivity.
@@ -291,23 +406,36 @@ class LowRankDiagonal(Operator):
     def inertia(self, zero: float | None = None) -> Inertia:
         """Return the inertia; `zero` is up to what size an eigenvalue is zero.
 
-        Collective. Four counts, as `sparsehess.inertia` makes them.
+        Collective. Four counts, as `sparsehess.inertia` makes them: without `zero` of S H S, whose rows are all of
+        about one size, and which has the same signs (Sylvester). `threshold` is then what is zero in a middle row.
         """
         if self._uniform:
             return self.eigenvalues().inertia(zero)
-        threshold = 2 * ZERO * self._size if zero is None else positive_number(zero, "zero")
+        if zero is not None:
+            return self._inertia(positive_number(zero, "zero"), 1.0)
+        S, scaled = self._equilibrated()
+        with scaled:
+            logs = self.comm.allreduce(float(-2.0 * np.log2(S).sum()))
+            return scaled._inertia(2 * ZERO, float(np.exp2(logs / self.n)))
+
+    def _inertia(self, threshold: float, unit: float) -> Inertia:
+        """Return the inertia by counts of what is up to a threshold, in units of the caller's."""
         counts = self._below(threshold * np.array([-4.0, -1.0, 1.0, 4.0]))
         farther, negative, upto, beyond = map(int, counts)
-        near = negative - farther + beyond - upto
-        doubt = f"{near} between {threshold:.1e} and {4 * threshold:.1e} in size" if near else ""
-        return Inertia(negative, upto - negative, self.n - upto, 0, threshold, not near, doubt)
+        near, shown = negative - farther + beyond - upto, threshold * unit
+        doubt = f"{near} between {shown:.1e} and {4 * shown:.1e} in size" if near else ""
+        return Inertia(negative, upto - negative, self.n - upto, 0, shown, not near, doubt)
 
     def logdet(self, shift: float = 0.0) -> float:
         """Return log |det (H + shift I)|, -inf where it is singular; `inertia` tells the sign.
 
         Collective.
         """
-        return self.eigenvalues().logdet(shift) if self._uniform else self._factor(shift).logdet()
+        if self._uniform:
+            return self.eigenvalues().logdet(shift)
+        S, scaled = self._equilibrated(shift)
+        with scaled:
+            return scaled._factor(0.0).logdet() - self.comm.allreduce(float(2.0 * np.log(S).sum()))
 
     def _factor(self, shift: float) -> Woodbury:
         if self._kept_factor is None or self._kept_factor[0] != shift:
@@ -336,10 +464,14 @@ class LowRankDiagonal(Operator):
         return True
 
     def function(self, f: Callable[[np.ndarray], np.ndarray]) -> LowRankDiagonal:
-        """Return f(H), of the same kind, where D is a multiple of the identity.
+        """Return f(H), of the same kind, where D is a multiple of the identity or all there is.
 
         Collective.
         """
+        if self._alone:
+            with agreement(self.comm):
+                d = apply_to_eigenvalues(f, self.d)
+            return LowRankDiagonal(d, np.zeros((len(d), 0)), comm=self.comm)
         low = self._ends[0]
         self.eigenvalues()  # refuses another D
         Q, lam = self._core

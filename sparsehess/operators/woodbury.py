@@ -122,6 +122,27 @@ class Woodbury:
             y = J * (y - self._V @ t)
         return y / self._root[:, None]
 
+    def inverse_diagonal(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the diagonal (n_local,) of the inverse, and how far rounding may have moved it.
+
+        Not collective. Not finite, or of no use and said so, where the matrix is singular.
+        """
+        squares, divisor = self._V**2, self._root**2
+        with np.errstate(all="ignore"):  # infinite where the matrix is singular
+            if self._capacitance is None:
+                large = 1.0 + self.theta
+                within = squares @ (1.0 / large)
+                values = np.maximum(1.0 - squares.sum(axis=1), 0.0) + within
+                beside = 1.0 + squares @ (np.abs(large).max(initial=1.0) / large**2)
+            else:
+                values = self._capacitance - squares @ (1.0 / self.theta)
+                sizes = np.abs(self.theta)
+                beside = 1.0 + squares @ (1.0 / sizes + sizes.max(initial=1.0) / sizes**2)
+            rounding = _EPS * (len(self.theta) + 2) * beside / divisor
+            if self.singular:
+                rounding = np.full(len(values), np.inf)
+            return values / divisor, rounding
+
     def least_squares(self, b: np.ndarray) -> np.ndarray:
         """Return the x (n_local, m) of least norm of those that leave the least of b (n_local, m).
 

@@ -15,7 +15,6 @@ from sparsehess.eigen.problem.whole_matrix import is_cheaper_whole, whole_proble
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.errors import InputError
 from sparsehess.operators.eigenvalues import Inertia
-from sparsehess.operators.operator import Operator
 from sparsehess.runtime import destroy, require_real
 from sparsehess.runtime.validation import positive_number
 
@@ -58,8 +57,9 @@ def inertia(
     """Count the negative, zero and positive eigenvalues of H x = λ x, or H x = λ M x.
 
     *Collective.* Four LDLᵀ factorizations of one symbolic one, no eigenvalue is computed: Sylvester's law [1]_.
-    A shell of up to 2,000 variables is made whole first, by as many products. Without a factorization, for larger
-    ones and where PETSc has no MUMPS, estimates with their errors, from a density [2]_.
+    Structured Hessians that count their eigenvalues are asked. A shell of up to 2,000 variables is made whole
+    first, by as many products. Without a factorization, for larger ones and where PETSc has no MUMPS, estimates
+    with their errors, from a density [2]_.
 
     Parameters
     ----------
@@ -99,10 +99,6 @@ def inertia(
     >>> found.negative, found.zero, found.positive, found.certified
     (1, 1, 2, True)
     """
-    if isinstance(matrix, Operator) and mass is None and matrix.knows_counts:
-        if options:
-            raise InputError(f"-{next(iter(options))}: the structure counts, and nothing is factorized")
-        return matrix.inertia(zero)
     with EigenProblem.of(matrix, mass=mass, nullspace=only_projected(matrix), comm=comm) as problem:
         return count_inertia(problem, zero, dict(options or {}))
 
@@ -137,6 +133,10 @@ def count_inertia(problem: EigenProblem, zero: float | None, options: dict) -> I
 
     Collective.
     """
+    if problem.told.knows_counts:
+        if options:
+            raise InputError(f"-{next(iter(options))}: the structure counts, and nothing is factorized")
+        return problem.told.inertia(zero)
     require_real("a count by inertia, LDLᵀ of real numbers,")
     if not problem.assembled and is_cheaper_whole(problem.n, _SAMPLES * _STEPS):
         with whole_problem(problem) as whole:

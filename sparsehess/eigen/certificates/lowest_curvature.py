@@ -84,8 +84,9 @@ def curvature(
     """Find the sign of the lowest eigenvalue of H x = λ x, or H x = λ M x, and a direction of that curvature.
 
     *Collective.* Assembled matrices by shift-and-invert, with the count that certifies it; so small shells, which
-    as many products as they have rows make whole. Others by products: the search ends as soon as a quotient is
-    below zero, and not before the quotient less its error is above.
+    as many products as they have rows make whole. Structured Hessians that tell their eigenpairs are asked. Others
+    by products: the search ends as soon as a quotient is below zero, and not before the quotient less its error is
+    above.
 
     Parameters
     ----------
@@ -123,7 +124,7 @@ def _decided(problem: EigenProblem, seed: int) -> Curvature:
     if _pays_whole(problem):
         with whole_problem(problem) as whole:
             return _decided(whole, seed)
-    if not problem.uncounted:
+    if problem.told.knows_pairs or not problem.uncounted:
         spectrum = solve(problem, SolveSpec(k=1, seed=seed))
         error = shortfall(spectrum)
         if error is not None:
@@ -163,7 +164,9 @@ def _decided(problem: EigenProblem, seed: int) -> Curvature:
 
 def _pays_whole(problem: EigenProblem) -> bool:
     """Return whether all of a shell costs no more products than a search. Not collective."""
-    return not problem.assembled and is_cheaper_whole(problem.n, products_spent(problem.n, SolveSpec(k=1)))
+    if problem.assembled or problem.told.knows_pairs:
+        return False
+    return is_cheaper_whole(problem.n, products_spent(problem.n, SolveSpec(k=1)))
 
 
 def _error(problem: EigenProblem, value: float, backward: float, vector: PETSc.Vec) -> float:
@@ -198,7 +201,7 @@ def condition_number(problem: EigenProblem, seed: int = 0) -> float:
     largest = abs(_single(problem, SolveSpec(k=1, which="magnitude", seed=seed)))
     if not largest > problem.zero:
         return np.inf  # nothing but zeros
-    if problem.assembled:
+    if problem.assembled or problem.told.knows_pairs:
         least = abs(_single(problem, SolveSpec(k=1, target=0.0, seed=seed)))
     else:
         wider = {"eps_ncv": min(problem.n, _WIDER + 20), "eps_max_it": 1000}

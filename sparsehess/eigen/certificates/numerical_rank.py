@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,8 +12,10 @@ import numpy as np
 from sparsehess.eigen.estimates.reduced_operator import reduced_operator
 from sparsehess.eigen.estimates.spectral_density import Density, bounds, density
 from sparsehess.eigen.problem.factor_memory import factor_memory
+from sparsehess.eigen.problem.factorization import Pivots
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.whole_matrix import is_cheaper_whole, whole_problem
+from sparsehess.eigen.solvers.end_solvers import StructureCounter
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.errors import InputError, none_of
 from sparsehess.runtime import has_package, require_real
@@ -75,7 +78,7 @@ class Rank(ShortRepr):
     stderr
         Standard error of `rank`, 0 where it is by inertia.
     method, why
-        `inertia` or `density`, and what chose it and the threshold.
+        `structure`, `inertia` or `density`, and what chose it and the threshold.
     largest
         Size of the largest eigenvalue, by Lanczos.
     gap
@@ -149,8 +152,8 @@ def rank(
     method
         `inertia`: counts by LDLᵀ factorizations, exact; certified where a second shift at each side confirms them.
         `density`: by stochastic Lanczos quadrature, which cannot tell eigenvalues below some thousandth of the
-        largest from zero unless a gap separates them. `auto`: inertia where the matrix is assembled and its
-        factors fit into memory.
+        largest from zero unless a gap separates them. `auto`, and `inertia` too: by its structure where that
+        counts; inertia where the matrix is assembled and its factors fit into memory.
     samples, steps
         Of `density`.
     options
@@ -206,6 +209,9 @@ def _counted(
 ) -> Rank:
     """Return the rank of a problem; see `rank`. Collective."""
     require_real("a rank")
+    if problem.told.knows_counts and method != "density":
+        why = "the structure counts"
+        return _counted_by("structure", why, problem, threshold, absolute, samples, steps, options, seed)
     if not problem.assembled and method != "density":
         spent = samples * min(steps, problem.n) if method == "auto" else np.inf
         if is_cheaper_whole(problem.n, spent):
@@ -228,13 +234,13 @@ def _counted_by(
     seed: int,
 ) -> Rank:
     """Return the rank of a problem by a method. Collective."""
-    if method == "density" and options:
-        raise InputError("options are for factorizations, which method 'density' makes none of")
+    if method != "inertia" and options:
+        raise InputError(f"options are for factorizations, which method {method!r} makes none of")
     largest = _largest(problem, seed)
     relative = max(RELATIVE, _RELATIVE_TO_ERROR * problem.relative_error)
     if largest == 0:
         return _zero(problem, method, why)
-    if method == "inertia":
+    if method != "density":
         counts: _Inertia | _Estimated = _Inertia(problem, options)
     else:
         spectrum = density(problem, samples=samples, steps=steps, seed=seed)
@@ -257,7 +263,7 @@ def _counted_by(
     finally:
         counts.close()
     return Rank(
-        below + above, problem.n, between, size, size / largest, method == "inertia" and not doubt, above, below,
+        below + above, problem.n, between, size, size / largest, method != "density" and not doubt, above, below,
         between, between / problem.n, error, method, why, largest, gap, doubt,
     )  # fmt: skip
 
@@ -265,7 +271,7 @@ def _counted_by(
 def _zero(problem: EigenProblem, method: str, why: str) -> Rank:
     """Return the rank of a matrix that is zero."""
     n = problem.finite
-    return Rank(0, problem.n, n, 0.0, 0.0, problem.assembled, 0, 0, n, n / problem.n, 0.0, method,
+    return Rank(0, problem.n, n, 0.0, 0.0, method != "density", 0, 0, n, n / problem.n, 0.0, method,
                 f"{why}; the matrix is zero", 0.0, None, "")  # fmt: skip
 
 
@@ -295,6 +301,8 @@ def _chosen(problem: EigenProblem, method: str) -> tuple[str, str]:
 
 def _largest(problem: EigenProblem, seed: int) -> float:
     """Return the size of the largest eigenvalue, to a percent or so."""
+    if problem.told.knows_counts:
+        return float(np.abs(problem.told.spectrum(1, "magnitude")).max(initial=0.0))
     if problem.finite < problem.n:
         return problem.scale  # of a singular mass Lanczos sees nothing but the infinite ones
     with reduced_operator(problem) as operator:
@@ -303,18 +311,22 @@ def _largest(problem: EigenProblem, seed: int) -> float:
 
 
 class _Inertia:
-    """Counts by factorizations at shifts, each made once."""
+    """Counts at shifts, each made once: by the structure, else by factorizations."""
 
     def __init__(self, problem: EigenProblem, options: dict) -> None:
         self.problem = problem
-        self._solver = KrylovSchur(problem, True, options, tol=1e-8)
+        self._counter: Callable[[float], Pivots]
+        if problem.told.knows_counts:
+            self._counter, self.close = StructureCounter(problem, problem.told).shift_to, lambda: None
+        else:
+            solver = KrylovSchur(problem, True, options, tol=1e-8)
+            self._counter, self.close = partial(_factorized, solver), solver.close
         self._known: dict[float, tuple[int, int]] = {}
 
     def below(self, shift: float) -> int:
         """Return the number of eigenvalues below a shift."""
         if shift not in self._known:
-            counts = self._solver.shift_to(shift)
-            self._solver.refuse_unused()
+            counts = self._counter(shift)
             known = len(self.problem.null) if shift > 0 else 0
             self._known[shift] = counts[0] + known, counts[1]
         return self._known[shift][0]
@@ -371,8 +383,12 @@ class _Inertia:
             doubts.append("the counts contradict each other")
         return below, upto - below, finite - upto, 0.0, "; ".join(doubts)
 
-    def close(self) -> None:
-        self._solver.close()
+
+def _factorized(solver: KrylovSchur, shift: float) -> Pivots:
+    """Return the pivots of a factorization at a shift. Collective."""
+    counts = solver.shift_to(shift)
+    solver.refuse_unused()
+    return counts
 
 
 class _Estimated:
@@ -411,7 +427,8 @@ class _Estimated:
         share, _ = spectrum.below(-size, inclusive=False)
         between = min(n, max(0, round(zero)))
         below = min(n - between, max(0, round(n * float(share[0]))))
-        doubt = "" if spectrum.method == "dense" and not error else "estimated from products with random vectors"
+        exact = spectrum.method in ("dense", "structure") and not error
+        doubt = "" if exact else "estimated from products with random vectors"
         open_ = spectrum.unresolved(-size, size)
         if open_ > _NOTED:
             doubt += f"; unresolved: up to {open_:.0f} eigenvalues may be on the other side of ±{size:.1e}"

@@ -18,6 +18,7 @@ from sparsehess.eigen.estimates.spectral_functions import Function, half_width, 
 from sparsehess.eigen.estimates.whole_spectrum import diagonal_of_function
 from sparsehess.eigen.problem.whole_matrix import is_cheaper_whole
 from sparsehess.errors import InputError
+from sparsehess.operators.structure import Exact
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import agreement, destroy
 from sparsehess.runtime.citations import cite
@@ -48,6 +49,10 @@ class Diagonal(ShortRepr):
         Whether they are, to rounding.
     samples, products
         Vectors the function was applied to, and products with the Hessian; the same on every rank.
+    rounding
+        (n_local,) how far rounding may have moved entries that a structure tells, to first order, or one number.
+    why
+        What has told them, where nothing is estimated.
     """
 
     values: np.ndarray
@@ -55,6 +60,8 @@ class Diagonal(ShortRepr):
     exact: bool
     samples: int
     products: int
+    rounding: np.ndarray | float = 0.0
+    why: str = ""
 
     def _repr_facts(self) -> Iterator[str]:
         """Yield what the line says. Not collective."""
@@ -73,8 +80,8 @@ class BlockTraces(ShortRepr):
         (blocks,) sums and their standard errors, 0 where they are exact.
     exact
         Whether they are, to rounding.
-    samples, products
-        As in `Diagonal`.
+    samples, products, rounding, why
+        As in `Diagonal`; `rounding` is (blocks,).
     """
 
     traces: np.ndarray
@@ -82,6 +89,8 @@ class BlockTraces(ShortRepr):
     exact: bool
     samples: int
     products: int
+    rounding: np.ndarray | float = 0.0
+    why: str = ""
 
     def _repr_facts(self) -> Iterator[str]:
         """Yield what the line says. Not collective."""
@@ -113,10 +122,10 @@ def diagonal(
 ) -> Diagonal:
     """Return the diagonal of H, or of a function of it.
 
-    *Collective.* Of an assembled H it is read. Else, with a colouring, by probing: one product for each colour,
-    exact where no two coupled variables share a colour; for functions of H the colouring should be of the pattern
-    of a power of H. Without one exact where there are fewer variables than products that samples would take, else
-    from random signs, with an error for each entry.
+    *Collective.* Of an assembled H it is read, and structured ones tell theirs (see `Operator`). Else, with a
+    colouring, by probing: one product for each colour, exact where no two coupled variables share a colour; for
+    functions of H the colouring should be of the pattern of a power of H. Without one exact where there are fewer
+    variables than products that samples would take, else from random signs, with an error for each entry.
 
     Parameters
     ----------
@@ -163,9 +172,11 @@ def diagonal(
     whole_number(samples, "samples", 2)  # their spread is the error
     whole_number(steps, "steps", 1)
     with reduced_operator(_without_mass(matrix), nullspace=nullspace, comm=comm) as operator:
-        own = _read(operator, f)
-        if own is not None:
-            return Diagonal(own, np.zeros(len(own)), True, 0, 0)
+        told = _told(operator, f)
+        if told is not None:
+            exact = not operator.comm.allreduce(int(not np.isfinite(told.rounding).all()))
+            stderr = np.where(np.isfinite(told.rounding), 0.0, np.inf)
+            return Diagonal(told.value, stderr, exact, 0, 0, told.rounding, told.why)
         if coloring is None and pattern is not None:
             _check_rows(pattern.layout, operator.layout, "pattern")
             coloring = color(pattern)
@@ -174,7 +185,8 @@ def diagonal(
             return _probed(operator, f, coloring, steps, seed)
         if _pays_whole(operator, f, samples):
             own = diagonal_of_function(operator, f) + _of_atoms(operator, f)
-            return Diagonal(own, np.zeros(len(own)), True, 0, operator.products)
+            why = f"all eigenvectors, of the matrix that {operator.n} products give"
+            return Diagonal(own, np.zeros(len(own)), True, 0, operator.products, why=why)
         cite("diagonal by signs")
         rows, used, worst = np.zeros((2, operator.layout.n_local)), 0, 0.0
         for entries, error in _sampled(operator, f, samples, steps, seed):
@@ -203,7 +215,8 @@ def block_traces(
 ) -> BlockTraces:
     """Return the trace of each diagonal block of H, or of a function of it: of a layer, of a subdomain.
 
-    *Collective.* Read where H is assembled and the function the identity, else from random signs.
+    *Collective.* Read where H is assembled and the function the identity, told by a structure that knows it, else
+    from random signs.
 
     Parameters
     ----------
@@ -242,14 +255,17 @@ def block_traces(
     whole_number(steps, "steps", 1)
     with reduced_operator(_without_mass(matrix), nullspace=nullspace, comm=comm) as operator:
         local, blocks = _local_labels(labels, operator)
-        own = _read(operator, f)
-        if own is not None:
-            sums = operator.sum_over_ranks(np.bincount(local, own, blocks))
-            return BlockTraces(sums, np.zeros(blocks), True, 0, 0)
+        told = _told(operator, f)
+        if told is not None:
+            sides = [np.bincount(local, side, blocks) for side in (told.value, told.rounding)]
+            sums, rounding = operator.sum_over_ranks(np.array(sides))
+            stderr = np.where(np.isfinite(rounding), 0.0, np.inf)
+            return BlockTraces(sums, stderr, bool(np.isfinite(rounding).all()), 0, 0, rounding, told.why)
         if _pays_whole(operator, f, samples):
             own = diagonal_of_function(operator, f) + _of_atoms(operator, f)
             sums = operator.sum_over_ranks(np.bincount(local, own, blocks))
-            return BlockTraces(sums, np.zeros(blocks), True, 0, operator.products)
+            why = f"all eigenvectors, of the matrix that {operator.n} products give"
+            return BlockTraces(sums, np.zeros(blocks), True, 0, operator.products, why=why)
         cite("hutchinson")
         rows, worst = [], 0.0
         for entries, error in _sampled(operator, f, samples, steps, seed):
@@ -273,14 +289,15 @@ def _without_mass(matrix: MatrixLike | EigenProblem) -> MatrixLike | EigenProble
     return matrix
 
 
-def _read(operator: ReducedOperator, f: Function) -> np.ndarray | None:
-    """Return the local diagonal of an assembled matrix, None where it cannot be read."""
-    if not (f.linear and operator.problem.assembled):
-        return None
+def _told(operator: ReducedOperator, f: Function) -> Exact[np.ndarray] | None:
+    """Return what the structure tells, or the local diagonal of an assembled matrix; None where nothing does."""
+    told = operator.told.entries(f)
+    if told is not None or not (f.linear and operator.problem.assembled):
+        return told
     vector = operator.problem.A.getDiagonal()
     own = vector.getArray(readonly=True).copy()
     destroy(vector)
-    return own
+    return Exact(own, np.zeros(len(own)), "the diagonal of an assembled matrix")
 
 
 def _scaled(values: np.ndarray, error: float) -> np.ndarray:

@@ -16,6 +16,7 @@ from sparsehess.eigen.problem.block_products import BlockProduct
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.errors import InputError
+from sparsehess.operators.structure import NOTHING, Structure
 from sparsehess.runtime import agreement, on_root, require_real
 
 if TYPE_CHECKING:
@@ -79,6 +80,11 @@ class ReducedOperator:
             raise
         self.atoms = _merge_atoms(atoms, problem.zero if len(atoms) > 1 else 0.0)
         self.total = self.n - self._deflated.shape[1]
+
+    @property
+    def told(self) -> Structure:
+        """What is known exactly of the problem, where nothing is deflated."""
+        return NOTHING if self._deflated.shape[1] else self.problem.told
 
     # --- deflation ---
 

@@ -22,6 +22,7 @@ from sparsehess.eigen.estimates.spectral_measures import (
     Quadratures,
     Whole,
 )
+from sparsehess.eigen.estimates.told_spectrum import told_spectrum
 from sparsehess.eigen.estimates.whole_spectrum import whole_spectrum
 from sparsehess.eigen.problem.whole_matrix import LARGEST, is_cheaper_whole
 from sparsehess.errors import InputError, none_of
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     # Calls run(operator, numbers) for all samples, on groups of ranks or not; see `run_in_groups`.
     Deal: TypeAlias = Callable[[Callable[[ReducedOperator, range], list]], list]
 
-METHODS = ("auto", "lanczos", "chebyshev", "dense")
+METHODS = ("auto", "structure", "lanczos", "chebyshev", "dense")
 
 # Products for each sample, unless the caller says how many.
 _STEPS = 100
@@ -113,8 +114,8 @@ class Density(ShortRepr):
     width
         Standard deviation of the kernel.
     method, samples, steps, products
-        How it was made; `products` with the Hessian in all, single vectors. Of `dense` all eigenvalues are known,
-        and nothing is random.
+        How it was made; `products` with the Hessian in all, single vectors. Of `dense` and `structure` nothing is
+        random.
     n
         Number of eigenvalues.
 
@@ -293,7 +294,9 @@ def density(
         With `chebyshev` it is that of Jackson's kernel, and follows from the steps.
     method
         `lanczos`, `chebyshev`, or `dense`, for up to 2,000 variables: n products give the matrix, LAPACK all its
-        eigenvalues. `auto`: dense where that takes no more products than Lanczos would, which is taken else.
+        eigenvalues. `structure`: as a structured Hessian tells or counts them; beyond 20,000 different ones by
+        counts between thousands of ends, which bound what is between. `auto`: structure where it can, dense where
+        that takes no more products than Lanczos would, which is taken else.
     deflate
         A `Spectrum` of known eigenpairs, which become atoms.
     groups
@@ -344,11 +347,17 @@ def density(
         check_groups(operator, groups, samples)
         deal = partial(run_in_groups, operator, deflate, groups, samples)
         measures: Measures | None = None
+        if method == "auto" and _is_told(operator):
+            method = "structure"
         if method == "auto":
             spent = samples * min(steps or _STEPS, operator.n)
             method = "dense" if groups == 1 and is_cheaper_whole(operator.n, spent) else "lanczos"
         if operator.total == 0:
             samples, steps = 0, 0
+        elif method == "structure":
+            if not operator.told.knows_counts:
+                raise InputError("method 'structure' is for a structured Hessian that counts its eigenvalues")
+            measures, samples, steps = told_spectrum(operator.told, operator.n, grid), 0, 0
         elif method == "dense":
             if not is_cheaper_whole(operator.n, np.inf):
                 raise InputError(f"method 'dense' is for up to {LARGEST} variables, here are {operator.n}")
@@ -438,6 +447,12 @@ def _kind(operator: ReducedOperator) -> str:
     then points on the sphere are best, whose quadratures have weights that sum to one and are unbiased.
     """
     return "sphere" if operator.atoms else "signs"
+
+
+def _is_told(operator: ReducedOperator) -> bool:
+    """Return whether a structure tells a spectrum, or counts one too large to be made whole. Collective."""
+    told = operator.told
+    return told.knows_eigenvalues or (told.knows_counts and not is_cheaper_whole(operator.n, np.inf))
 
 
 class Bounds(NamedTuple):

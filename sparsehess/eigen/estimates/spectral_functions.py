@@ -30,12 +30,15 @@ class Function:
         Eigenvalues must be greater than this.
     why
         What an eigenvalue that is not means.
+    resolvent
+        (a, b, shift) of a function a + b / (λ + shift), else None.
     """
 
     name: str
     call: Callable[[np.ndarray], np.ndarray]
     above: float = -np.inf
     why: str = ""
+    resolvent: tuple[float, float, float] | None = None
 
     @property
     def linear(self) -> bool:
@@ -102,10 +105,14 @@ def resolve_function(
     known = {
         "identity": Function("identity", lambda x: x),
         "logdet": Function("logdet", np.log, 0.0, definite),
-        "inverse": Function("inverse", lambda x: 1 / x, 0.0, definite),
+        "inverse": Function("inverse", lambda x: 1 / x, 0.0, definite, (0.0, 1.0, 0.0)),
         "heat": Function("heat", lambda x: np.exp(-duration * x)),
         "effective dimension": Function(
-            "effective dimension", lambda x: x / (x + ridge), -ridge, "take a greater gamma"
+            "effective dimension",
+            lambda x: x / (x + ridge),
+            -ridge,
+            "take a greater gamma",
+            (1.0, -ridge, ridge),
         ),
     }
     if function not in known:

@@ -121,14 +121,14 @@ class Whole:
 
     def width(self) -> float:
         """Return a kernel width: typical distances of eigenvalues, or what many more would be smooth at."""
-        return _kernel_width([self.eigenvalues], [self._weights()], self.range, _SMOOTH)
+        return kernel_width([self.eigenvalues], [self._weights()], self.range, _SMOOTH)
 
     def _weights(self) -> np.ndarray:
         return np.full(len(self.eigenvalues), 1 / len(self.eigenvalues))
 
     def smoothed(self, edges: np.ndarray, width: float) -> np.ndarray:
         """Return (1, len(edges) - 1) means over cells of the spectrum, convolved with a Gaussian."""
-        return _convolved([self.eigenvalues], [self._weights()], edges, width)
+        return smoothed_by_kernel([self.eigenvalues], [self._weights()], edges, width)
 
     def below(self, points: np.ndarray, *, inclusive: bool = True) -> Below:
         """Return (1, m) fractions of eigenvalues up to each point; bounds differ where the error leaves doubts."""
@@ -191,11 +191,11 @@ class Quadratures:
 
     def width(self) -> float:
         """Return a kernel width that the samples resolve: the spacing of nodes where most eigenvalues are."""
-        return _kernel_width(self.nodes, self.weights, self.range, self.steps)
+        return kernel_width(self.nodes, self.weights, self.range, self.steps)
 
     def smoothed(self, edges: np.ndarray, width: float) -> np.ndarray:
         """Return (samples, len(edges) - 1) means over cells of the measures, convolved with a Gaussian."""
-        return _convolved(self.nodes, self.weights, edges, width)
+        return smoothed_by_kernel(self.nodes, self.weights, edges, width)
 
     def below(self, points: np.ndarray, *, inclusive: bool = True) -> Below:
         """Return (samples, m) fractions of eigenvalues up to each point: between bounds of them.
@@ -404,10 +404,10 @@ def _corners(
     return at, at + np.where(np.isfinite(shares), shares, 0.0).sum(axis=1)
 
 
-def _kernel_width(
+def kernel_width(
     nodes: list[np.ndarray], weights: list[np.ndarray], ends: tuple[float, float], steps: int
 ) -> float:
-    """Return a kernel width: the spacing of nodes where most of the weight is."""
+    """Return a kernel width: the spacing of nodes where most of the weight is. Not collective."""
     spacings, shares = [], []
     for places, parts in zip(nodes, weights, strict=True):
         if len(places) > 1:
@@ -428,10 +428,12 @@ def _kernel_width(
     return max(least, min(typical, 0.5 * np.pi * (high - low) / steps))
 
 
-def _convolved(nodes: list[np.ndarray], weights: list[np.ndarray], edges: np.ndarray, width: float) -> np.ndarray:
+def smoothed_by_kernel(
+    nodes: list[np.ndarray], weights: list[np.ndarray], edges: np.ndarray, width: float
+) -> np.ndarray:
     """Return (samples, len(edges) - 1) means over cells of measures, convolved with a Gaussian.
 
-    Means, not values: what is narrower than a cell is not missed, and nothing is counted twice.
+    Not collective. Means, not values: what is narrower than a cell is not missed, and nothing is counted twice.
     """
     from scipy.special import ndtr  # 60 ms on every rank, and seldom needed
 

@@ -23,7 +23,7 @@ from sparsehess.eigen.estimates.whole_spectrum import whole_spectrum
 from sparsehess.eigen.problem.mass_solver import lone_diagonal
 from sparsehess.eigen.problem.whole_matrix import LARGEST, is_cheaper_whole
 from sparsehess.errors import InputError, none_of
-from sparsehess.operators.operator import Operator
+from sparsehess.operators.structure import Exact
 from sparsehess.runtime import destroy
 from sparsehess.runtime.citations import cite
 from sparsehess.runtime.short_repr import ShortRepr, number_of
@@ -76,6 +76,11 @@ class Trace(ShortRepr):
     beyond
         How many eigenvalues may be so near to the end of the function's domain, or beyond, that its values there
         are anything: for a log-determinant, to zero. Half of one and more make `stderr` infinite.
+    rounding
+        How far rounding may have moved what a structure tells, to first order; where that leaves nothing of it
+        `stderr` is infinite, too.
+    why
+        What has told it, where nothing is estimated.
 
     Examples
     --------
@@ -98,6 +103,8 @@ class Trace(ShortRepr):
     converged: bool
     freedom: int
     beyond: float = 0.0
+    rounding: float = 0.0
+    why: str = ""
 
     def _repr_facts(self) -> Iterator[str]:
         """Yield what the line says. Not collective."""
@@ -144,11 +151,11 @@ def trace(
         `identity`, `logdet` (Σ log λ), `inverse` (Σ 1/λ), `heat` (Σ exp(−λ time)), `effective dimension`
         (Σ λ/(λ + gamma)), or a callable of an array of eigenvalues.
     method
-        `exact`: the sum of the diagonal, where the matrix is assembled, the function the identity, and the mass
-        diagonal. `hutchinson`: independent random signs (Hutchinson 1990); functions by Gauss quadrature.
-        `hutch++` (Meyer et al. 2021) and `xtrace` (Epperly, Tropp, Webber 2024): a low-rank part exactly, for
-        spectra that decay. `auto`: exact if that can be, else xtrace for the identity and hutchinson for
-        functions.
+        `exact`: what the structure of the matrix tells, see `Operator`; the sum of the diagonal, where the matrix
+        is assembled, the function the identity, and the mass diagonal; all eigenvalues of few variables.
+        `hutchinson`: independent random signs (Hutchinson 1990); functions by Gauss quadrature. `hutch++` (Meyer
+        et al. 2021) and `xtrace` (Epperly, Tropp, Webber 2024): a low-rank part exactly, for spectra that decay.
+        `auto`: exact if that can be, else xtrace for the identity and hutchinson for functions.
     samples
         Vectors to apply the function to; default 30, or at most 1000 with `tol`.
     tol
@@ -196,21 +203,22 @@ def trace(
         raise InputError(f"tol={tol} must be between 0 and 1")
     whole_number(steps, "steps", 1)
     f = resolve_function(function, gamma, time)
-    bare = mass is None and nullspace is None and deflate is None
-    if bare and method in ("auto", "exact") and isinstance(matrix, Operator) and matrix.knows_eigenvalues:
-        return Trace(matrix.eigenvalues().total(f), 0.0, 0, 0, "exact", f.name, True, 1)
     samples = samples or (_SAMPLES if tol is None else _MOST)
     with reduced_operator(matrix, mass=mass, nullspace=nullspace, comm=comm, deflate=deflate) as operator:
         if method in ("auto", "exact"):
+            told = operator.told.total(f)
+            if told is not None:
+                return _told(told, f, tol)
             total = diagonal_sum(operator) if f.linear else None
             if total is not None:
-                return Trace(total, 0.0, 0, 0, "exact", f.name, True, 1)
+                return Trace(total, 0.0, 0, 0, "exact", f.name, True, 1, why="the diagonal of an assembled matrix")
             least = samples if tol is None else _LEAST
             spent = np.inf if method == "exact" else least * (1 if f.linear else FEWEST)
             if is_cheaper_whole(operator.n, spent):
                 values = whole_spectrum(operator).values
                 total = float(np.sum(f(values))) + f.of_atoms(operator.atoms)
-                return Trace(total, 0.0, 0, operator.products, "exact", f.name, True, 1)
+                why = f"all eigenvalues, of the matrix that {operator.n} products give"
+                return Trace(total, 0.0, 0, operator.products, "exact", f.name, True, 1, why=why)
             if method == "exact":
                 raise InputError(
                     "only the trace of an assembled matrix itself, with no mass or a diagonal one, or of up to "
@@ -223,6 +231,13 @@ def trace(
         cite(method)
         search = _Search(operator, f, known, samples, tol, steps, seed)
         return search.plain() if method == "hutchinson" else search.sketched(method)
+
+
+def _told(told: Exact[float], f: Function, tol: float | None) -> Trace:
+    """Return the trace that a structure tells. Not collective."""
+    error = 0.0 if np.isfinite(told.rounding) else np.inf
+    met = tol is None or told.rounding <= tol * abs(told.value)
+    return Trace(told.value, error, 0, 0, "exact", f.name, met, 1, rounding=told.rounding, why=told.why)
 
 
 def diagonal_sum(operator: ReducedOperator) -> float | None:

@@ -35,6 +35,7 @@ from sparsehess.hessian.matrix_free import MatrixFree
 from sparsehess.operators.matrix_like import as_operator
 from sparsehess.operators.operator import Operator
 from sparsehess.operators.products import Products
+from sparsehess.operators.structure import NOTHING, Structure
 from sparsehess.pattern import Layout
 from sparsehess.runtime import (
     PETSc,
@@ -81,7 +82,7 @@ class _Known:
     symmetry
         By what part of its norm it may be unsymmetric.
     structure
-        The operator that it is, where that counts eigenvalues.
+        What it tells exactly of itself.
     """
 
     matrix: object
@@ -93,7 +94,7 @@ class _Known:
     relative_error: float = 0.0
     entry_errors: EntryErrors | None = None
     symmetry: float = SYMMETRY
-    structure: Operator | None = None
+    structure: Structure = NOTHING
 
 
 def _known_of(matrix: object) -> _Known:
@@ -101,7 +102,7 @@ def _known_of(matrix: object) -> _Known:
     if isinstance(matrix, Products):
         return _Known(matrix.mat, relative_error=matrix.error, symmetry=matrix.exactness)
     if isinstance(matrix, Operator):
-        return _Known(matrix.mat, structure=matrix if matrix.knows_counts else None)
+        return _Known(matrix.mat, structure=matrix)
     if not isinstance(matrix, (Hessian, MatrixFree)):
         return _Known(matrix)
     objective, error, symmetry = matrix.objective, 0.0, SYMMETRY
@@ -165,7 +166,7 @@ class EigenProblem(ShortRepr):
     guess
         Vecs near the eigenvectors that are wanted.
     structure
-        The `Operator` that A belongs to, where it can count eigenvalues; or None.
+        What A tells exactly of itself, an `Operator` by its structure; nothing where there is a mass.
     relative_error
         Error of A's entries, relative to its norm, where it is known: of differences, of asymmetry.
     entry_errors
@@ -193,7 +194,7 @@ class EigenProblem(ShortRepr):
     near_null: list[PETSc.Vec] = field(default_factory=list)
     preconditioner: PETSc.Mat | None = None
     guess: list[PETSc.Vec] = field(default_factory=list)
-    structure: Operator | None = None
+    structure: Structure = NOTHING
     relative_error: float = 0.0
     entry_errors: EntryErrors | None = None
     units: Units | None = None
@@ -237,9 +238,9 @@ class EigenProblem(ShortRepr):
         Parameters
         ----------
         matrix
-            H. A `Hessian` or `MatrixFree` brings mass, null vectors and units of its objective; an `Operator` may
-            count its eigenvalues by its structure; a Mat may be a shell, of which products alone are asked, and so
-            is a SciPy linear operator. SciPy's matrices and arrays may be of any format.
+            H. A `Hessian` or `MatrixFree` brings mass, null vectors and units of its objective; an `Operator`
+            tells what its structure knows; a Mat may be a shell, of which products alone are asked, and so is a
+            SciPy linear operator. SciPy's matrices and arrays may be of any format.
         mass
             Mat, SciPy matrix, or (n,) diagonal.
         nullspace, near_null, guess
@@ -262,7 +263,7 @@ class EigenProblem(ShortRepr):
         try:
             known = _known_of(as_operator(matrix, comm, owned))
             given_mass = known.mass if mass is None else mass
-            structure = known.structure if given_mass is None else None
+            structure = known.structure if given_mass is None else NOTHING
             A = as_mat(known.matrix, comm, None, owned, "the Hessian")
             layout = Layout.from_local(A.getLocalSize()[0], A.comm)
             M = None if given_mass is None else as_mat(given_mass, None, layout, owned, "the mass matrix")
@@ -322,6 +323,11 @@ class EigenProblem(ShortRepr):
     def assembled(self) -> bool:
         """Whether A has entries, which a factorization needs."""
         return is_assembled(self.A)
+
+    @property
+    def told(self) -> Structure:
+        """What is known exactly of the problem: of A, where nothing is beside it."""
+        return NOTHING if self.null else self.structure
 
     @property
     def factorizes(self) -> bool:

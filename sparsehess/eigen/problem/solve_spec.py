@@ -13,7 +13,8 @@ from sparsehess.errors import InputError, none_of
 from sparsehess.runtime.short_repr import ShortRepr, in_short
 
 METHODS = (
-    "auto", "krylovschur", "lobpcg", "gd", "jd", "slicing", "feast", "ciss", "filter", "dense", "power", "lanczos",
+    "auto", "krylovschur", "lobpcg", "gd", "jd", "slicing", "feast", "ciss", "filter", "dense", "structure",
+    "power", "lanczos",
 )  # fmt: skip
 WHOLE = ("slicing", "feast", "ciss", "filter")  # for all eigenvalues of an interval
 WHICH = ("smallest", "largest", "magnitude", "negative")
@@ -48,7 +49,8 @@ class SolveSpec(ShortRepr):
     method
         `auto`, which chooses (see `choose_method`); `krylovschur`, with shift-and-invert where that is of use;
         `lobpcg`, `gd` and `jd`, preconditioned, for the smallest or largest; for intervals `slicing`, `feast`,
-        `ciss` and, by products alone, `filter`; `dense` for all; for comparison SLEPc's `power` iteration with
+        `ciss` and, by products alone, `filter`; `dense` for all; `structure`, by what a structured Hessian tells;
+        for comparison SLEPc's `power` iteration with
         deflation (`magnitude`) and its `lanczos`.
     groups
         Of ranks, among which slicing shares out slices (default one group) and FEAST its contour points (default
@@ -104,7 +106,7 @@ class SolveSpec(ShortRepr):
         if self.groups is not None and self.groups < 1:
             raise InputError(f"groups={self.groups} must be at least 1")
         whole = self.method in WHOLE
-        if self.method not in ("auto", "dense") and whole != self.takes_all:
+        if self.method not in ("auto", "dense", "structure") and whole != self.takes_all:
             says = "is" if whole else "is not"
             raise InputError(f"method {self.method!r} {says} for an interval, or for all negative eigenvalues")
         if self.options.get("eps_type") == "feast":

@@ -16,6 +16,7 @@ from sparsehess.eigen.problem.block_products import BlockProduct
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.solver_pool import SolverPool
 from sparsehess.errors import CheckError
+from sparsehess.operators.structure import NOTHING
 from sparsehess.runtime import PETSc, aij
 from sparsehess.runtime.random_numbers import draw_signed
 from sparsehess.runtime.row_layout import Layout
@@ -65,7 +66,7 @@ def whole_problem(problem: EigenProblem) -> Iterator[EigenProblem]:
     del rows
     error = max(problem.relative_error, error)
     with replace(
-        problem, A=matrix, structure=None, relative_error=error, solver_pool=SolverPool(), owned=[matrix]
+        problem, A=matrix, structure=NOTHING, relative_error=error, solver_pool=SolverPool(), owned=[matrix]
     ) as made:
         yield made
 

@@ -23,6 +23,7 @@ from sparsehess.eigen.solvers.method_choice import choose_method
 from sparsehess.eigen.solvers.search_checkpoint import SearchCheckpoint
 from sparsehess.eigen.solvers.search_store import NoStore
 from sparsehess.eigen.solvers.solve_monitor import OnProgress, ignore_progress
+from sparsehess.eigen.solvers.structured_eigenpairs import solve_by_structure
 from sparsehess.errors import CheckError, InputError, NotConverged
 
 if TYPE_CHECKING:
@@ -222,8 +223,14 @@ def solve(
     """
     if spec.k is None and not problem.sought:
         return _spectrum_of_none(problem, spec)
-    if not problem.assembled:
+    if problem.told.knows_pairs or not problem.assembled:
         choice = choose_method(problem, complete_spec(problem, spec))
+        if choice.method == "structure":
+            return _completed(
+                problem,
+                complete_spec(problem, spec),
+                solve_by_structure(problem, complete_spec(problem, spec), choice),
+            )
         if choice.whole:
             with whole_problem(problem) as whole:
                 found = solve(whole, replace(spec, method=choice.method), progress, checkpoint)
@@ -239,6 +246,11 @@ def solve(
             placed.close()
     if scaled is not problem:
         spectrum = _restored(spectrum, scaled, problem.scales.power)
+    return _completed(problem, asked, spectrum)
+
+
+def _completed(problem: EigenProblem, asked: SolveSpec, spectrum: Spectrum) -> Spectrum:
+    """Return a spectrum with its error bars and what was asked for. Collective."""
     bars = error_bars(problem, spectrum.eigenvalues, spectrum.vectors)
     count = spectrum.count
     if count is not None and bars.lost.any():

@@ -17,7 +17,7 @@ from sparsehess.eigen.solvers.lobpcg import Lobpcg
 from sparsehess.eigen.solvers.method_choice import KRYLOV, Choice
 from sparsehess.eigen.solvers.solve_monitor import OnProgress, OnRestart
 from sparsehess.eigen.solvers.spectrum_targets import Counter
-from sparsehess.operators.operator import Operator
+from sparsehess.operators.structure import Structure
 from sparsehess.runtime import PETSc, destroy
 
 # Options without which SLEPc returns copies: its Lanczos does not reorthogonalise by itself.
@@ -68,8 +68,8 @@ class PairSolver(Protocol):
 class StructureCounter:
     """Counts the eigenvalues of a structured Hessian as a factorization does, but for known zeros."""
 
-    def __init__(self, problem: EigenProblem, structure: Operator):
-        self._structure, self._zeros = structure, len(problem.null)
+    def __init__(self, problem: EigenProblem, structure: Structure):
+        self._structure, self._zeros, self._n = structure, len(problem.null), problem.n
         self._coupled = _coupling(problem)
 
     def shift_to(self, shift: float) -> Pivots:
@@ -84,8 +84,8 @@ class StructureCounter:
         known = self._zeros if shift > 0 else 0
         at = upto - below if near else 0
         if self._zeros and abs(shift) <= near:
-            return Pivots(below, max(at, 1), self._structure.n - self._zeros - below - max(at, 1))
-        return Pivots(below - known, at, self._structure.n - self._zeros - (below - known) - at)
+            return Pivots(below, max(at, 1), self._n - self._zeros - below - max(at, 1))
+        return Pivots(below - known, at, self._n - self._zeros - (below - known) - at)
 
     def margin(self) -> float:
         """Return that a structure counts exactly. Not collective."""
@@ -143,7 +143,7 @@ class EndSolvers:
     def counter(self) -> Counter:
         """Return what counts eigenvalues: the structure of the problem, else factorizations. Not collective."""
         structure = self.problem.structure
-        return self.shifted() if structure is None else StructureCounter(self.problem, structure)
+        return StructureCounter(self.problem, structure) if structure.knows_counts else self.shifted()
 
     def _krylov_schur(self, invert: bool) -> KrylovSchur:
         if invert not in self._krylov:

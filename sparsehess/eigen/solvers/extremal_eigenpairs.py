@@ -82,7 +82,7 @@ def _why_uncounted(problem: EigenProblem, spec: SolveSpec, inverts: bool) -> str
     """Return why the pairs are not to be counted; empty where they are. Not collective."""
     if spec.count == "no":
         return "no count was asked for"
-    if problem.structure is not None:
+    if problem.structure.knows_counts:
         return ""
     if problem.uncounted:
         return problem.uncounted

@@ -63,6 +63,8 @@ def choose_method(problem: EigenProblem, spec: SolveSpec) -> Choice:
     InputError
         The method asked for cannot do what is wanted.
     """
+    if _is_told(problem, spec):
+        return Choice("structure", "the structure of the Hessian tells its eigenpairs")
     whole = _is_made_whole(problem, spec)
     _check(problem, spec, whole)
     if spec.method != "auto":
@@ -100,17 +102,26 @@ def choose_method(problem: EigenProblem, spec: SolveSpec) -> Choice:
     return Choice("krylovschur", "shift-and-invert: the wanted ones converge in few solves")
 
 
+def _is_told(problem: EigenProblem, spec: SolveSpec) -> bool:
+    """Return whether the structure tells the pairs, and nobody says how else they are to be found. Collective."""
+    if spec.method not in ("auto", "structure") or _asks_otherwise(problem, spec):
+        return False
+    return problem.told.knows_pairs
+
+
+def _asks_otherwise(problem: EigenProblem, spec: SolveSpec) -> bool:
+    """Return whether a caller says what methods are to start from, or how they are to be set up."""
+    return bool(problem.guess or problem.preconditioner or spec.options or spec.groups or spec.backend != "cpu")
+
+
 def _is_made_whole(problem: EigenProblem, spec: SolveSpec) -> bool:
     """Return whether a matrix-free Hessian is so small that its products with all unit vectors are the cheapest.
 
     Not where a caller says what other methods are to start from, or how they are to be set up.
     """
-    asks_otherwise = bool(
-        problem.guess or problem.preconditioner or spec.options or spec.groups or spec.backend != "cpu"
-    )
-    if problem.assembled or spec.method not in ("auto", "dense") or asks_otherwise:
+    if problem.assembled or spec.method not in ("auto", "dense") or _asks_otherwise(problem, spec):
         return False
-    counts_itself = problem.structure is not None and not (spec.takes_all or spec.target is not None)
+    counts_itself = problem.structure.knows_counts and not (spec.takes_all or spec.target is not None)
     return not counts_itself and is_cheaper_whole(problem.n, products_spent(problem.n, spec))
 
 
@@ -131,11 +142,17 @@ def products_spent(n: int, spec: SolveSpec) -> float:
 def _check(problem: EigenProblem, spec: SolveSpec, whole: bool) -> None:
     """Refuse what a method, or a matrix-free Hessian that is not made whole, cannot do."""
     method, nearest = spec.method, spec.target is not None
+    if method == "structure":
+        raise InputError(
+            "method 'structure' is for a structured Hessian that tells its eigenpairs, without a mass, null "
+            "vectors, a guess or options: take another method"
+        )
     smallest = not spec.takes_all and not nearest and spec.which == "smallest"
     if not (problem.assembled or whole):
-        if spec.count == "yes" and (problem.structure is None or spec.takes_all):
+        counts_itself = problem.structure.knows_counts and not spec.takes_all
+        if spec.count == "yes" and not counts_itself:
             raise InputError("a matrix-free Hessian has no factorization to count with: assemble it")
-        if spec.which == "negative" and not nearest and (problem.structure is None or spec.takes_all):
+        if spec.which == "negative" and not nearest and not counts_itself:
             raise InputError(
                 "the negative eigenvalues of a matrix-free Hessian cannot be told without a factorization: "
                 "ask for the smallest, or assemble it"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from sparsehess.errors import InputError
 from sparsehess.operators.direct_sum import DirectSum
-from sparsehess.operators.eigenvalues import Eigenvalues
+from sparsehess.operators.eigenvalues import Eigenvalues, Inertia, check_which, select_first
 from sparsehess.operators.operator import Operator
+from sparsehess.operators.structure import Exact, Spectral
+from sparsehess.operators.wanted import Wanted
 from sparsehess.runtime import PETSc, destroy
 from sparsehess.runtime.row_layout import Layout
 
@@ -100,6 +104,116 @@ class LayerBlocks(Operator):
         return self._sum.trace()
 
     @property
+    def diagonal_is_exact(self) -> bool:
+        """Whether those of all layers are. Collective."""
+        return self._sum.diagonal_is_exact
+
+    def diagonal_rounding(self) -> np.ndarray:
+        """Return (n_local,) how far rounding may have moved `diagonal`.
+
+        Collective.
+        """
+        zero = np.zeros(self.layout.n_local)
+        return self._placed(lambda _: self._sum.diagonal_rounding(), zero, zero)
+
+    def total(self, f: Spectral) -> Exact[float] | None:
+        """Return the trace of f(H): those of the layers, and f of a zero for each variable in none.
+
+        Collective.
+        """
+        told, rest = self._sum.total(f), self._of_missing(f)
+        return None if told is None else replace(told, value=told.value + self.missing * rest)
+
+    def entries(self, f: Spectral) -> Exact[np.ndarray] | None:
+        """Return the diagonal (n_local,) of f(H): those of the layers, and f of zero for variables in none.
+
+        Collective.
+        """
+        told, rest = self._sum.entries(f), self._of_missing(f)
+        if told is None:
+            return None
+        zero, others = np.zeros(self.layout.n_local), np.full(self.layout.n_local, rest)
+        value, rounding = told.value, told.rounding
+        return replace(
+            told,
+            value=self._placed(lambda _: value, zero, others),
+            rounding=self._placed(lambda _: rounding, zero, zero),
+        )
+
+    def _of_missing(self, f: Spectral) -> float:
+        """Return the function of the zeros that variables in no layer are."""
+        return float(f(np.zeros(1))[0]) if self.missing else 0.0
+
+    @property
+    def knows_counts(self) -> bool:
+        """Whether all layers know theirs. Collective the first time."""
+        return self._sum.knows_counts
+
+    def counts(self, below: np.ndarray) -> np.ndarray:
+        """Return how many eigenvalues are below each of some numbers.
+
+        Collective.
+        """
+        return self._sum.counts(below) + self.missing * (np.asarray(below) > 0)
+
+    def count(self, below: float) -> int:
+        """Return how many eigenvalues are below a number.
+
+        Collective.
+        """
+        return int(self.counts(np.array([float(below)]))[0])
+
+    def spectrum(self, k: int = 6, which: str = "smallest") -> np.ndarray:
+        """Return k eigenvalues; see `Operator.spectrum`.
+
+        Collective.
+        """
+        check_which(k, which)
+        zeros = np.zeros(min(k, self.missing))
+        return select_first(np.concatenate([self._sum.spectrum(k, which), zeros]), k, which)
+
+    def inertia(self, zero: float | None = None) -> Inertia:
+        """Return the inertia: that of the layers, and a zero for each variable in none.
+
+        Collective. See `Operator.inertia`.
+        """
+        found = self._sum.inertia(zero)
+        return replace(found, zero=found.zero + self.missing)
+
+    def powers(self, most: int) -> np.ndarray:
+        """Return (most + 1,) traces of powers of H from 0 on.
+
+        Collective.
+        """
+        return self._sum.powers(most) + self.missing * (np.arange(most + 1) == 0)
+
+    @property
+    def knows_pairs(self) -> bool:
+        """Whether all layers know theirs. Collective the first time."""
+        return self._sum.knows_pairs
+
+    def pairs(self, wanted: Wanted) -> tuple[np.ndarray, np.ndarray]:
+        """Return (eigenvalues (m,), orthonormal eigenvectors (n_local, m)) that are wanted, ascending.
+
+        Collective. Of variables in no layer each is one, of eigenvalue zero.
+        """
+        values, columns = self._sum.pairs(wanted)
+        zero = np.zeros(self.layout.n_local)
+        placed = [self._placed(partial(_given, column), zero, zero) for column in columns.T]
+        # Where the first variables in no layer are.
+        there = self._placed(np.zeros_like, zero, np.ones(self.layout.n_local)) > 0
+        own = np.flatnonzero(there)[: wanted.k] + self.layout.start
+        units = np.sort(np.concatenate(self.comm.allgather(own)))[: wanted.k]
+        rows = np.arange(self.layout.start, self.layout.stop)
+        placed += [(rows == unit).astype(np.float64) for unit in units]
+        every = np.concatenate([values, np.zeros(len(units))])
+        chosen = wanted.first(every, np.arange(len(every)))
+        out = np.empty((self.layout.n_local, len(chosen)), order="F")
+        for j, number in enumerate(chosen):
+            out[:, j] = placed[number]
+        return every[chosen], out
+
+    @property
     def knows_eigenvalues(self) -> bool:
         """Whether all layers know theirs. Collective the first time."""
         return self._sum.knows_eigenvalues
@@ -118,7 +232,8 @@ class LayerBlocks(Operator):
         if not self.missing:
             return every
         own = self.missing if self.comm.rank == 0 else 0
-        return Eigenvalues(self.comm, np.append(every.values, 0.0), np.append(every.counts, own))
+        errors = np.append(every.rounding(), 0.0)
+        return Eigenvalues(self.comm, np.append(every.values, 0.0), np.append(every.counts, own), errors)
 
     def logdet(self, shift: float = 0.0) -> float:
         """Return log |det (H + shift I)|, -inf where it is singular; `inertia` tells the sign.
@@ -177,3 +292,8 @@ class LayerBlocks(Operator):
         self._scatter = self._inside = None
         self._sum.close()
         super().close()
+
+
+def _given(own: np.ndarray, _: np.ndarray) -> np.ndarray:
+    """Return numbers that are there already, whatever the layers' variables are."""
+    return own
