@@ -216,8 +216,7 @@ class LowRankDiagonal(Operator):
 
         Not collective.
         """
-        size = np.abs(self.d) + np.einsum("ij,ij->i", np.abs(self.U) @ np.abs(self.C), np.abs(self.U))
-        return _EPS * (2 + self.U.shape[1]) * size
+        return _EPS * (2 + self.U.shape[1]) * self._row_sizes()
 
     @property
     def knows_eigenvalues(self) -> bool:
@@ -279,7 +278,9 @@ class LowRankDiagonal(Operator):
             keep = wanted.first(values, numbers) if wanted.which != "interval" else np.arange(len(values))
             values = values[keep]
             factor = partial(Woodbury, self.comm)
-            return values, inverse_iteration(self, values, lambda shift: factor(self.d - shift, *self._core).solve)
+            return values, inverse_iteration(
+                self, values, self._size, lambda shift: factor(self.d - shift, *self._core).solve
+            )
         Q, lam = self._core
         low = self._ends[0]
         values, labels = np.append(low + lam, low), np.arange(len(lam) + 1)
@@ -328,12 +329,12 @@ class LowRankDiagonal(Operator):
         return S**2 * values, S**2 * rounding
 
     def _row_sizes(self) -> np.ndarray:
-        """Return (n_local,) no less than the sums of the rows of |H|. Collective."""
-        columns = sum_over_ranks(self.comm, np.abs(self.U).sum(axis=0))
-        return np.abs(self.d) + np.abs(self.U) @ (np.abs(self.C) @ columns)
+        """Return (n_local,) what entries on the diagonal are made of. Not collective."""
+        size: np.ndarray = np.abs(self.d) + np.einsum("ij,ij->i", np.abs(self.U) @ np.abs(self.C), np.abs(self.U))
+        return size
 
     def _equilibrated(self, shift: float = 0.0) -> tuple[np.ndarray, LowRankDiagonal]:
-        """Return S (n_local,) of powers of two, and S (H + shift I) S with rows of about one size. Collective.
+        """Return S (n_local,) of powers of two, and S (H + shift I) S whose entries are 1 at most. Collective.
 
         It has the same signs (Sylvester), and is regular where units alone make a matrix look singular. The caller
         closes it.

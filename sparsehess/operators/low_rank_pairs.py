@@ -84,7 +84,9 @@ def complement(layout: Layout, Q: np.ndarray, many: int) -> np.ndarray:
     return drawn
 
 
-def inverse_iteration(H: Multiplies, values: np.ndarray, factorized: Callable[[float], Solve]) -> np.ndarray:
+def inverse_iteration(
+    H: Multiplies, values: np.ndarray, size: float, factorized: Callable[[float], Solve]
+) -> np.ndarray:
     """Return orthonormal eigenvectors (n_local, m) of eigenvalues (m,), ascending; nobody has judged them.
 
     Collective. Those that are near to each other are found together, from a block of random vectors; a
@@ -92,13 +94,15 @@ def inverse_iteration(H: Multiplies, values: np.ndarray, factorized: Callable[[f
 
     Parameters
     ----------
+    size
+        Of the matrix.
     factorized
         factorized(shift) returns what solves with H - shift.
     """
     layout, comm = H.layout, H.comm
     if not len(values):
         return np.empty((layout.n_local, 0))
-    size = float(np.abs(values).max()) or 1.0
+    size = size or 1.0
     breaks = np.flatnonzero(np.diff(values) > _TOGETHER * size) + 1
     blocks: list[np.ndarray] = []
     for number, group in enumerate(np.split(values, breaks)):

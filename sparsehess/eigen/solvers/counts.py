@@ -39,7 +39,7 @@ def _alike(target: SpectrumTarget, pairs: RitzPairs, wanted: int, edge: Edge) ->
     """
     last = pairs.values[target.nearest_first(pairs.values)[wanted - 1]]
     width = float(target.distance(np.array([last]))[0]) - edge.begin
-    return bool(width <= _WIDTH * abs(last) + _WIDTH_OF_ZERO * target.problem.scale)
+    return bool(width <= _WIDTH * abs(last) + _WIDTH_OF_ZERO * (target.problem.scale or 1.0))
 
 
 def compare_with_count(

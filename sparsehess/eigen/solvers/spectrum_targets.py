@@ -33,6 +33,9 @@ SAFE = 10.0
 # A part of the size of eigenvalues that a gap must have where nothing else gives it a size.
 _FLOOR = 1e-18
 
+# Part of a target by which the distance of an eigenvalue to it is rounded.
+_LAST_DIGITS = 4 * float(np.finfo(float).eps)
+
 # A lowest eigenvalue below zero is known well enough for a shift when it is known to this part of itself.
 _ROUGH = 0.1
 
@@ -105,10 +108,13 @@ class SpectrumTarget(ABC):
         What solvers that take products alone are asked for.
     reason
         Why a problem is solved as it is.
+    rounding
+        Of distances, beside that of eigenvalues.
     """
 
     which: str
     reason: str
+    rounding = 0.0
 
     def __init__(self, problem: EigenProblem, spec: SolveSpec):
         self.problem, self.spec = problem, spec
@@ -173,7 +179,7 @@ class SpectrumTarget(ABC):
         """
         order = self.nearest_first(values)
         distance = self.distance(values)[order]
-        least = wider * np.maximum(blur[order], _FLOOR * (self.problem.scale or 1.0))
+        least = wider * np.maximum(blur[order], max(_FLOOR * (self.problem.scale or 1.0), self.rounding))
         gap = np.diff(distance) > 4 * np.maximum(least[1:], least[:-1])
         past, before = np.flatnonzero(gap[k - 1 :]), np.flatnonzero(gap[: k - 1])
         first = before[-1] + 1 if len(before) else 0
@@ -430,6 +436,7 @@ class Nearest(ShiftedTarget):
         if spec.target is None:
             raise InputError("no target is asked for")
         self.center = spec.target
+        self.rounding = _LAST_DIGITS * abs(self.center)
 
     def distance(self, values: np.ndarray) -> np.ndarray:
         """Return (m,) numbers by which the wanted eigenvalues come first. Not collective."""
@@ -450,12 +457,12 @@ class Nearest(ShiftedTarget):
         raise InputError(f"target={target}: the factorization is singular there and nearby; choose another")
 
     def shifts(self, edge: float) -> tuple[float, ...]:
-        """Return where to count. Not collective."""
-        return self.center + edge, self.center - edge
+        """Return where to count; nowhere where none can be as near. Not collective."""
+        return (self.center + edge, self.center - edge) if edge > 0 else ()
 
     def inertia(self, counts: Sequence[Pivots]) -> int:
         """Return how many finite eigenvalues have a distance below the edge. Not collective."""
-        return counts[0].negative - counts[1].negative
+        return counts[0].negative - counts[1].negative if counts else 0
 
     def interval(self, edge: float) -> tuple[float, float]:
         """Return the interval that an edge stands for. Not collective."""
