@@ -25,7 +25,7 @@ from sparsehess.eigen.solvers.spectrum_slicing import Slicing
 from sparsehess.eigen.solvers.spectrum_targets import separation
 from sparsehess.eigen.solvers.subintervals import CountedSearch, Subinterval, UncountedSearch
 from sparsehess.errors import InputError
-from sparsehess.runtime import PETSc, complex_scalars, destroy
+from sparsehess.runtime import PETSc, complex_scalars, destroy, log
 from sparsehess.runtime.random_numbers import draw_signed
 
 # Up to this size the counts at the ends are confirmed by a second shift each without being asked.
@@ -53,6 +53,9 @@ _LATER = 5
 _UNSURE = 100.0
 
 _EPS = float(np.finfo(float).eps)
+
+# Products that are told beforehand, and how many for each row are too many.
+_MANY, _HOPELESS = 10_000, 20
 
 # A search for more eigenvalues at a time than this is split, where counts tell how.
 _MOST = 100
@@ -122,6 +125,7 @@ def _solve_without_count(
     """Return the eigenpairs of an interval by a method, which searches until it finds nothing more. Collective."""
     low, high = _widened(problem, *spec.ends)
     with UncountedSearch(store, lambda: _estimate_number(problem, low, high, spec.seed)) as search:
+        _weigh(problem, spec, search.expected, finder.predict_products(low, high, search.expected))
         _search_until_nothing_is_new(problem, search, finder, low, high, spec)
         seconds = dict(finder.seconds)
         began = time.perf_counter()
@@ -129,6 +133,22 @@ def _solve_without_count(
         search.vectors = pairs.vectors
         seconds["certificate"] = time.perf_counter() - began
         return _spectrum(problem, spec, choice, finder, pairs, seconds, None)
+
+
+def _weigh(problem: EigenProblem, spec: SolveSpec, expected: int, products: float) -> None:
+    """Tell what many products will cost beforehand; refuse, unless the method was asked for, what is hopeless.
+
+    Not collective; the same on every rank.
+    """
+    low, high = spec.ends
+    cost = f"the interval [{low:.6g}, {high:.6g}] has up to {expected} eigenvalues, and takes about {products:.2g}"
+    if spec.method == "auto" and products > _HOPELESS * problem.n:
+        raise InputError(
+            f"{cost} products, where {problem.n} give the whole matrix: assemble it, ask for the outermost ones "
+            "(k), or for a wider interval in which eigenvalues are less crowded; method filter tries all the same"
+        )
+    if products > _MANY and problem.comm.rank == 0:
+        log.warning("%s products", cost)
 
 
 def _slicing(problem: EigenProblem, spec: SolveSpec, options: dict, progress: OnProgress) -> Slicing:

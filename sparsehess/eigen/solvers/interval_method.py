@@ -39,6 +39,9 @@ class Finder(Protocol):
     ) -> list[PETSc.Vec]:
         """Return eigenvectors with eigenvalues in and about [low, high]; the caller destroys them. Collective."""
 
+    def predict_products(self, low: float, high: float, expected: int) -> float:
+        """Return about how many products all searches of an interval take; 0 where they are no measure."""
+
     def used_defaults(self) -> dict:
         """Return the PETSc options of the solves: the defaults, overridden by the caller's. Not collective."""
 
@@ -116,6 +119,13 @@ class IntervalMethod(ABC):
         on_restart
             Called between iterations; what it returns ends the solve.
         """
+
+    def predict_products(self, low: float, high: float, expected: int) -> float:
+        """Return about how many products all searches of an interval take; 0 where they are no measure.
+
+        Not collective.
+        """
+        return 0.0
 
     def close(self) -> None:  # noqa: B027  (some methods keep nothing)
         """Destroy what is kept between solves. Collective."""

@@ -34,6 +34,9 @@ _NARROWEST = 1e-4
 # The degree: so many half waves of the Chebyshev polynomial in the interval, as far as these bounds let it.
 _WAVES, _LEAST, _MOST = 2.0, 10, 2000
 
+# Times that the polynomial is applied: in all searches, and for each eigenvalue that is expected.
+_ALWAYS, _EACH = 20, 2.5
+
 # Steps of Lanczos that tell where the spectrum ends.
 _STEPS = 25
 
@@ -84,8 +87,7 @@ class PolynomialFilter(IntervalMethod):
             Called between restarts; what it returns ends the solve.
         """
         problem = self.problem
-        pad = max(_WIDER * (high - low), _NARROWEST * (self.high - self.low)) if np.isfinite(high - low) else 0.0
-        inner = max(low - pad, self.low), min(high + pad, self.high)
+        inner = self._inner(low, high)
         if not inner[0] < inner[1]:
             return []
         if inner == (self.low, self.high):
@@ -132,6 +134,19 @@ class PolynomialFilter(IntervalMethod):
         finally:
             eps.cancelMonitor()
             destroy(eps, start, *away)
+
+    def predict_products(self, low: float, high: float, expected: int) -> float:
+        """Return about how many products the searches of an interval take. Not collective.
+
+        Measured on a chain of 2,500, with 5 to 417 eigenvalues inside: within a tenth.
+        """
+        inner = self._inner(low, high)
+        return self._degree(*inner) * (_ALWAYS + _EACH * expected) if inner[0] < inner[1] else 0.0
+
+    def _inner(self, low: float, high: float) -> tuple[float, float]:
+        """Return the interval of the polynomial for the one that is asked for."""
+        pad = max(_WIDER * (high - low), _NARROWEST * (self.high - self.low)) if np.isfinite(high - low) else 0.0
+        return max(low - pad, self.low), min(high + pad, self.high)
 
     def _degree(self, low: float, high: float) -> int:
         """Return the degree that a filter of this interval takes, as wide as that is for Chebyshev polynomials."""

@@ -12,6 +12,7 @@ from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.eigen.solvers.spectrum_slicing import Slicing
 from sparsehess.errors import CheckError, InputError
 from support.cases import free_chain, lapack, laplacian, prescribed, real, reference, stored
+from support.spectra import shell
 
 pytestmark = pytest.mark.parallel([1, 2, 4])
 
@@ -204,3 +205,20 @@ def test_a_solver_of_slices_is_closed(comm):
         piece = slicing.ends(0.0, float(exact[5] + 1e-3), True)
         assert piece.inertia == np.count_nonzero(exact < exact[5] + 1e-3)
         slicing.close()
+
+
+def test_what_takes_more_products_than_a_matrix_has_rows_is_refused_with_the_number(comm, caplog):
+    n = 2500
+    K = sp.diags([-np.ones(n - 1), np.full(n, 2.0), -np.ones(n - 1)], [-1, 0, 1]).tocsr()
+    exact = 2 - 2 * np.cos(np.pi * np.arange(1, n + 1) / (n + 1))
+    mat, _ = shell(K, comm)
+    with pytest.raises(
+        InputError, match=rf"has up to \d+ eigenvalues, and takes about .*, where {n} give the whole"
+    ):
+        sh.eigs(mat, interval=(1.0, 1.01))
+    inside = exact[(exact >= 2.0) & (exact <= 2.1)]
+    with caplog.at_level("WARNING", logger="sparsehess"), sh.eigs(mat, interval=(2.0, 2.1)) as spectrum:
+        assert spectrum.eigenvalues == pytest.approx(inside, abs=1e-8)
+    told = [record.message for record in caplog.records if "takes about" in record.message]
+    assert len(told) == (comm.rank == 0)
+    mat.destroy()
