@@ -34,7 +34,8 @@ class Rows:
 
     def __init__(self, n: int, comm: MPI.Comm | None = None):
         self._comm, self._stack = comm, ExitStack()
-        self._p, self._q = max(2, n // 42), min(42, max(2, n // 8))
+        self._q = min(42, int(n**0.5) + 4)
+        self._p = n // self._q
         self._layout = sh.Layout.from_size(n, comm)
         self._n = n
 

@@ -147,7 +147,9 @@ class Congruence(_Combined):
         self._T = _as_mat(T, rows, None, self._made)
         if self._T.getSize()[0] != rows.n or self._T.getLocalSize()[0] != rows.n_local:
             destroy(*self._made)
-            raise InputError(f"T must have the {rows.n} rows of H, as they lie on its ranks")
+            raise InputError(
+                f"T must have the {rows.n} rows of H, as they lie on its ranks: give its layout to the transform"
+            )
         if is_assembled(self._H) and is_assembled(self._T):
             with readable_errors("multiplying TᵀHT"):
                 self._take_matrix(self._H.ptap(self._T))

@@ -12,6 +12,7 @@ from sparsehess.errors import InputError
 from sparsehess.operators.combinations import rectangular
 from sparsehess.operators.tall_skinny_qr import inner_products, local_array, sum_over_ranks, tall_qr
 from sparsehess.runtime import PETSc, agreement, communicator, destroy
+from sparsehess.runtime.replicated_arrays import of_all_ranks
 from sparsehess.runtime.row_layout import Layout, send_to_owners
 from sparsehess.runtime.validation import reals
 
@@ -165,39 +166,78 @@ def projection(vectors: Sequence[PETSc.Vec] | np.ndarray, layout: Layout) -> Tra
     return Transform(layout, layout, project, project)
 
 
-def lora(A: np.ndarray, B: np.ndarray, *, comm: MPI.Comm | None = None) -> Transform:
+def lora(
+    A: np.ndarray,
+    B: np.ndarray,
+    *,
+    layout: Layout | None = None,
+    variables: np.ndarray | None = None,
+    comm: MPI.Comm | None = None,
+) -> Transform:
     """Return the Jacobian of W = W0 + B A in its factors (Hu et al. 2022, section 4.1). The caller closes it.
 
     Collective. dW = dB A + B dA: of r (d_out + d_in) parameters, B's rows first and then A's, evenly laid out.
-    Entries of W come row after row, whole rows on one rank, as in `Grid(d_out, d_in)`.
+    Entries of W come row after row; what is no entry of W stays where it is.
 
     Parameters
     ----------
     A, B
         (r, d_in) and (d_out, r), the same on every rank.
+    layout
+        Of H, a model's Hessian: rows may lie on the ranks in any way. Default whole rows of W on one rank, as in
+        `Grid(d_out, d_in)`.
+    variables
+        (d_out d_in,) which rows of H the entries of W are, the same on every rank; default all, in their order.
     comm
-        Communicator.
+        Communicator, where no layout is given.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> from sparsehess.operators import lora
+    >>> H = sh.BlockDiagonal([np.diag(np.arange(1.0, 8.0))])  # of W, 2 x 3, and a bias before it
+    >>> with H, lora(np.ones((1, 3)), np.ones((2, 1)), layout=H.layout, variables=np.arange(1, 7)) as T:
+    ...     with sh.congruence(H, T) as adapted:  # of B's two numbers and A's three
+    ...         print(adapted.n, adapted.diagonal())
+    5 [ 9. 18.  7.  9. 11.]
     """
-    comm = communicator(comm)
+    comm = communicator(comm if layout is None else layout.comm)
     with agreement(comm):
         A, B = np.array(reals(A, "A")), np.array(reals(B, "B"))
         if A.ndim != 2 or B.ndim != 2 or len(A) != B.shape[1]:
             raise InputError(f"A must be (r, d_in) and B (d_out, r), not {A.shape} and {B.shape}")
     (r, d_in), d_out = A.shape, len(B)
-    of_rows = Layout.from_size(d_out, comm)
-    rows, columns = Layout.from_size(d_out * d_in, comm, block=d_in), Layout.from_size(r * (d_in + d_out), comm)
-    own = slice(of_rows.start, of_rows.stop)
+    rows = Layout.from_size(d_out * d_in, comm, block=max(d_in, 1)) if layout is None else layout
+    with agreement(comm):
+        at = np.arange(rows.n) if variables is None else _numbers(variables, 0, rows.n, "variables")
+        if len(at) != d_out * d_in or len(np.unique(at)) != len(at):
+            raise InputError(
+                f"W has {d_out} x {d_in} entries, and H {rows.n} rows: `variables` must say which "
+                f"{d_out * d_in} of them are W, each once"
+            )
+    for part, name in ((A, "A"), (B, "B"), (at, "variables")):
+        of_all_ranks(comm, part.ravel(), f"numbers of {name}", "every rank gives all of it")
+    columns = Layout.from_size(r * (d_in + d_out), comm)
+    entries = np.flatnonzero((at >= rows.start) & (at < rows.stop))
+    own = at[entries] - rows.start
+    first, last = (int(entries[0]) // d_in, int(entries[-1]) // d_in + 1) if len(entries) else (0, 0)
+    here, places = slice(first, last), entries - first * d_in  # rows of W, and entries within these
 
     def forward(x: np.ndarray) -> np.ndarray:
         whole = np.concatenate(comm.allgather(x))  # of the size of the factors, which every rank has
         dB, dA = whole[: d_out * r].reshape(d_out, r), whole[d_out * r :].reshape(r, d_in)
-        return (dB[own] @ A + B[own] @ dA).ravel()
+        out = np.zeros(rows.n_local)
+        out[own] = (dB[here] @ A + B[here] @ dA).ravel()[places]
+        return out
 
     def adjoint(y: np.ndarray) -> np.ndarray:
-        G = y.reshape(-1, d_in)
+        G = np.zeros((last - first) * d_in)
+        G[places] = y[own]
+        G = G.reshape(last - first, d_in)
         both = np.zeros(columns.n)
-        both[own.start * r : own.stop * r] = (G @ A.T).ravel()
-        both[d_out * r :] = (B[own].T @ G).ravel()
+        both[first * r : last * r] = (G @ A.T).ravel()
+        both[d_out * r :] = (B[here].T @ G).ravel()
         return sum_over_ranks(comm, both)[columns.start : columns.stop]
 
     return Transform(rows, columns, forward, adjoint)

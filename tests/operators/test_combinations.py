@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+import sparsehess as sh
+from sparsehess.errors import InputError
 from sparsehess.operators.block_diagonal import BlockDiagonal
 from sparsehess.operators.combinations import congruence, weighted_sum
 from sparsehess.operators.eigen_corrected import EigenCorrected
@@ -69,6 +71,41 @@ def test_adapters(comm):
     with H, lora(A, B, comm=comm) as T, congruence(H, T) as adapted:
         # Four eigenvalues are zero at the least: a change of basis between the factors changes nothing.
         agrees(adapted, J.T @ dense(H) @ J, solves=1e-10, exact=False)
+
+
+def test_adapters_of_a_part_of_a_model(comm):
+    """Rows of W lie across ranks, in another order, and beside others: what is no entry of W stays."""
+    out, into, rank, n = 4, 3, 2, 17
+    rng = np.random.default_rng(15)
+    A, B = rng.normal(size=(rank, into)), rng.normal(size=(out, rank))
+    J = np.hstack([np.kron(np.eye(out), A.T), np.kron(B, np.eye(into))])
+    operator, H = low_rank(n, comm)
+    for variables in (np.arange(5, 17), rng.permutation(n)[: out * into]):
+        whole_J = np.zeros((n, J.shape[1]))
+        whole_J[variables] = J
+        with lora(A, B, layout=operator.layout, variables=variables) as T, congruence(operator, T) as adapted:
+            agrees(adapted, whole_J.T @ H @ whole_J, solves=1e-10, exact=False)
+    uneven = sh.Layout.from_local(12 if comm.rank == comm.size - 1 else 0, comm)
+    d = np.arange(1.0, 13)
+    with sh.LowRankDiagonal(own(uneven, d), np.zeros((uneven.n_local, 1)), comm=comm) as last:
+        with lora(A, B, layout=uneven) as T, congruence(last, T) as adapted:
+            agrees(adapted, J.T @ np.diag(d) @ J, solves=1e-10, exact=False)
+        with lora(A, B, comm=comm) as T:
+            if comm.size > 1:
+                with pytest.raises(InputError, match="give its layout to the transform"):
+                    congruence(last, T)
+    for wrong, message in (
+        ({"variables": [0, 1]}, "which 12 of them"),
+        ({"variables": [0] * 12}, "each once"),
+        ({"variables": np.arange(12) + 9}, "from 0 to 16"),
+        ({"variables": np.arange(12) + 0.5}, "whole numbers"),
+    ):
+        with pytest.raises(InputError, match=message):
+            lora(A, B, layout=operator.layout, **wrong)
+    if comm.size > 1:
+        with pytest.raises(InputError, match="numbers of A differ between ranks"):
+            lora(A + comm.rank, B, layout=operator.layout, variables=np.arange(12))
+    operator.close()
 
 
 def test_the_diagonal_of_a_large_congruence_is_an_estimate(comm):
