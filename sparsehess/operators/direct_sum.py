@@ -237,6 +237,25 @@ class DirectSum(Operator):
     def _least_squares(self, b: np.ndarray, shift: float) -> np.ndarray:
         return self._each(lambda part, own: part.solve(own, shift, singular="least-squares"), b)
 
+    @property
+    def knows_inverse(self) -> bool:
+        """Whether all parts know theirs. Collective the first time."""
+        return all(part.knows_inverse for part in self.parts)
+
+    def condition(self, shift: float = 0.0) -> float:
+        """Return the largest condition number of the parts: they are solved apart.
+
+        Collective. See `Operator.condition`.
+        """
+        return max(part.condition(shift) for part in self.parts)
+
+    def inverse_root(self, z: np.ndarray, shift: float = 0.0) -> np.ndarray:
+        """Return R z (n_local, m) with R Rᵀ = (H + shift I)⁻¹: those of the parts.
+
+        Collective. See `Operator.inverse_root`.
+        """
+        return self._each(lambda part, own: part.inverse_root(own, shift), z)
+
     def function(self, f: Callable[[np.ndarray], np.ndarray]) -> DirectSum:
         """Return f(H), the direct sum of f of the parts, which belong to it.
 

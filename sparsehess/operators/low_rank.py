@@ -479,6 +479,23 @@ class LowRankDiagonal(Operator):
         outside = float(apply_to_eigenvalues(f, np.array([low]))[0]) if len(lam) < self.n else 0.0
         return LowRankDiagonal(outside, Q, np.diag(apply_to_eigenvalues(f, low + lam) - outside), comm=self.comm)
 
+    @property
+    def knows_inverse(self) -> bool:
+        """Whether D is positive, or a multiple of the identity. Not collective."""
+        return self._uniform or self._ends[0] > 0
+
+    def inverse_root(self, z: np.ndarray, shift: float = 0.0) -> np.ndarray:
+        """Return R z (n_local, m) with R Rᵀ = (H + shift I)⁻¹, by Woodbury's formula.
+
+        Collective. See `Operator.inverse_root`.
+        """
+        if self._uniform:
+            return super().inverse_root(z, shift)
+        self._refuse_singular(shift)
+        S, scaled = self._equilibrated(shift)
+        with scaled:
+            return S[:, None] * scaled._factor(0.0).inverse_root(z)
+
     @classmethod
     def weighted(cls, items: Sequence[tuple[float, Self]], shift: float) -> Self:
         """Return Σ a H + shift I of (a, H) of this kind, of the sum of their ranks at most; `compress` it.

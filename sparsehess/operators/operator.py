@@ -17,6 +17,7 @@ from sparsehess.operators.wanted import Wanted
 from sparsehess.runtime import PETSc, communicator, destroy, has_package, readable_errors, require_real
 from sparsehess.runtime.linear_operator import linear_operator
 from sparsehess.runtime.petsc_matrices import is_assembled
+from sparsehess.runtime.random_numbers import draw_uniform
 from sparsehess.runtime.row_layout import Layout
 from sparsehess.runtime.short_repr import ShortRepr, number_of
 from sparsehess.runtime.validation import reals
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 _AIM, _ACCEPT = 1e-12, 1e-10
 
 _EPS = float(np.finfo(float).eps)
+
+# Of the right-hand side that shows whether a matrix is singular.
+_SEED = 31
+
 
 # What stands for infinity in sums of squares, and how much of it is left where it counts.
 _ALL, _LEAST_LEFT = 1e200, 1e-60
@@ -484,6 +489,49 @@ class Operator(Structure, ShortRepr):
             return -np.inf
         mantissa, power = factor.getMumpsRinfog(12), factor.getMumpsInfog(34)
         return float(np.log(np.abs(mantissa)) + power * np.log(2.0)) if mantissa else -np.inf
+
+    @property
+    def knows_inverse(self) -> bool:
+        """Whether the structure tells the inverse, and `inverse_root` of it. Collective the first time."""
+        return self.knows_eigenvalues
+
+    def condition(self, shift: float = 0.0) -> float:
+        """Return about the condition number of H + shift I, infinite where it is singular to rounding.
+
+        Collective. By some steps of the power method on it and on its inverse; the same number on every rank.
+        """
+        return self._system_of(float(shift)).condition
+
+    def inverse_root(self, z: np.ndarray, shift: float = 0.0) -> np.ndarray:
+        """Return R z (n_local, m) with R Rᵀ = (H + shift I)⁻¹.
+
+        Collective. Of normal z these are samples of N(0, (H + shift I)⁻¹).
+
+        Parameters
+        ----------
+        z
+            (n_local, m).
+        shift
+            Added to the diagonal.
+
+        Raises
+        ------
+        InputError
+            The structure does not tell it, or H + shift I is not positive definite.
+        """
+        self._refuse_singular(shift)
+        negative = self.count(-shift)
+        if negative:
+            raise InputError(
+                f"{negative} eigenvalues of the matrix with {shift:g} on its diagonal are negative: it is the "
+                "inverse of no covariance"
+            )
+        with self.function(lambda values: 1 / np.sqrt(values + shift)) as root:
+            return np.stack([root.product(np.ascontiguousarray(column)) for column in z.T], axis=1)
+
+    def _refuse_singular(self, shift: float) -> None:
+        """Raise InputError where a solution would not be taken. Collective."""
+        self.solve(draw_uniform(self.layout, _SEED), shift)
 
     @classmethod
     def weighted(cls, items: Sequence[tuple[float, Self]], shift: float) -> Self | None:

@@ -198,6 +198,12 @@ class System:
 
     # --- norms ---
 
+    @property
+    def condition(self) -> float:
+        """About the condition number; infinite where that is no number. Collective the first time."""
+        with np.errstate(all="ignore"):
+            return self._condition
+
     @cached_property
     def _weights(self) -> np.ndarray:
         """What scales the diagonal to ones, (n_local, 1), where it is not zero."""

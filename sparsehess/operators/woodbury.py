@@ -11,6 +11,7 @@ from mpi4py import MPI
 
 import numpy as np
 
+from sparsehess.errors import InputError
 from sparsehess.operators.solutions import ROUNDING
 from sparsehess.operators.tall_skinny_qr import inner_products, small_eigh, tall_qr
 from sparsehess.runtime import on_root
@@ -142,6 +143,24 @@ class Woodbury:
             if self.singular:
                 rounding = np.full(len(values), np.inf)
             return values / divisor, rounding
+
+    def inverse_root(self, z: np.ndarray) -> np.ndarray:
+        """Return R z (n_local, m) with R Rᵀ the inverse.
+
+        Collective.
+
+        Raises
+        ------
+        InputError
+            It is not positive definite, or the diagonal has negative numbers.
+        """
+        if self._capacitance is not None:
+            raise InputError("the diagonal has negative numbers beside the low rank: no root is known of it")
+        negative = int(np.count_nonzero(~(1.0 + self.theta > 0)))
+        if negative:
+            raise InputError(f"{negative} eigenvalues are negative: it is the inverse of no covariance")
+        root = damped_complement(self.comm, self._V, 1.0 / np.sqrt(1.0 + self.theta), z, 1.0)
+        return root / self._root[:, None]
 
     def least_squares(self, b: np.ndarray) -> np.ndarray:
         """Return the x (n_local, m) of least norm of those that leave the least of b (n_local, m).

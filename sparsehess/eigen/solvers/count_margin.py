@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from mpi4py import MPI
 
 import numpy as np
@@ -16,8 +18,36 @@ _STEPS, _AMPLE = 4, 1e6
 _EPS = float(np.finfo(float).eps)
 
 
+class MeasuredFactors(NamedTuple):
+    """What steps of inverse iteration with the factors of A - σM have shown, in the measure of sums of rows.
+
+    Attributes
+    ----------
+    least
+        |μ|, of the eigenvalue of least size: how small a change makes the matrix singular; or more.
+    error
+        Size of E, the change of the matrix whose exact factors these are.
+    """
+
+    least: float
+    error: float
+
+    @property
+    def margin(self) -> float:
+        """How many times E must grow to make the matrix singular; NaN counts as no margin. Not collective."""
+        return self.least / self.error if np.isfinite(self.error) else 0.0
+
+
 def measure_margin(problem: EigenProblem, ksp: PETSc.KSP, shift: float) -> float:
     """Return how safe the count of the last factorization is: above 1 no change that is known of can move it.
+
+    Collective. See `measure_factors`.
+    """
+    return measure_factors(problem, ksp, shift).margin
+
+
+def measure_factors(problem: EigenProblem, ksp: PETSc.KSP, shift: float) -> MeasuredFactors:
+    """Return how near A - σM is to a singular matrix, and how near to the one whose factors are at hand.
 
     Collective. With W the diagonal of sums of rows of |A| + |σ||M|, a symmetric change E of A - σM leaves
     its inertia as it is while |xᵀEx| < |μ| xᵀWx for all x, μ the eigenvalue of least size of
@@ -38,7 +68,7 @@ def measure_margin(problem: EigenProblem, ksp: PETSc.KSP, shift: float) -> float
             here = x.getArray(readonly=True)
             size = problem.comm.allreduce(float(rows @ np.abs(here) ** 2))
             if not size > 0:
-                return np.inf  # null vectors span all
+                return MeasuredFactors(np.inf, error)  # null vectors span all
             b.setArray(rows * here / size**0.5)
             problem.null_space.project_image(b)
             with readable_errors("measuring a factorization"):
@@ -51,7 +81,7 @@ def measure_margin(problem: EigenProblem, ksp: PETSc.KSP, shift: float) -> float
             terms = np.array([here @ np.abs(r.getArray(readonly=True)), rows @ here**2])
             problem.comm.Allreduce(MPI.IN_PLACE, terms)
             if not (np.isfinite(terms).all() and terms[1] > 0):
-                return 0.0
+                return MeasuredFactors(0.0, np.inf)
             least = min(least, float(terms[1]) ** -0.5)
             error = max(error, float(terms[0] / terms[1]))
             if step > 0 and least > _AMPLE * error:
@@ -59,7 +89,7 @@ def measure_margin(problem: EigenProblem, ksp: PETSc.KSP, shift: float) -> float
             x, y = y, x
     finally:
         destroy(x, y, b, r)
-    return least / error
+    return MeasuredFactors(least, error)
 
 
 def _add_image(M: PETSc.Mat | None, x: PETSc.Vec, factor: float, to: PETSc.Vec) -> None:
