@@ -14,6 +14,7 @@ from sparsehess.eigen.inverses.factor_entries import entries_by_solves, entries_
 from sparsehess.eigen.inverses.remote_rows import values_at
 from sparsehess.eigen.problem.equilibration import AbsoluteRows, find_scales, scaled_copy
 from sparsehess.eigen.problem.factorization import FACTORIZATION, Pivots
+from sparsehess.eigen.problem.pencil import dense_block
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.solvers.count_margin import MeasuredFactors, measure_factors
 from sparsehess.eigen.solvers.spectrum_targets import SAFE
@@ -49,6 +50,9 @@ _REGULAR, _STEPS = 1e-9, 4
 _NAMED, _SHOWN = 5, 0.1
 
 _SEED = 15485863
+
+# Columns that are solved at once.
+_TOGETHER = 64
 
 # Steps of subspace iteration to null vectors, with so many vectors more than are wanted.
 _SWEEPS, _MORE = 8, 2
@@ -210,31 +214,19 @@ class Factors:
         self.factorize(part * self._weights)
         many = min(number + _MORE, self.layout.n)
         X = np.stack([draw_normal(self.layout, _SEED + j) for j in range(many)], axis=1)
-        b, y = self.problem.A.createVecs()
         comm, W = self.layout.comm, self._weights[:, None]
-        try:
-            for _ in range(_SWEEPS):
-                X, _ = tall_qr(comm, X)
-                for j in range(many):
-                    b.setArray(self._weights * X[:, j])
-                    self.solver.solve(b, y)
-                    X[:, j] = y.getArray(readonly=True)
-            X, _ = tall_qr(comm, X)
-            image = np.empty_like(X)
-            for j in range(many):
-                b.setArray(X[:, j])
-                self.problem.A.mult(b, y)
-                image[:, j] = y.getArray(readonly=True)
-        finally:
-            destroy(b, y)
-        image -= part * W * X
+        for _ in range(_SWEEPS):
+            X = self.apply(W * tall_qr(comm, X)[0])
+        X, _ = tall_qr(comm, X)
+        image = self._product(X) - part * W * X
         root, Q = on_root(comm, _whitened, inner_products(comm, X, image), inner_products(comm, X, W * X))
         best = np.argsort(np.abs(root), kind="stable")[:number]
         return X @ Q[:, best]
 
     def measured(self) -> MeasuredFactors:
         """Return how near the last factorization is to a singular matrix, and to the one it is of. Collective."""
-        return measure_factors(self.problem, self.solver, 0.0)
+        with np.errstate(all="ignore"):  # what is not finite has no margin
+            return measure_factors(self.problem, self.solver, 0.0)
 
     # --- answers, in the units of K ---
 
@@ -243,19 +235,38 @@ class Factors:
 
         Collective.
         """
-        x, right, image = (self.problem.A.createVecRight() for _ in range(3))
+        S = self.scales[:, None]
+        right = S * b
+        x = self.apply(right)
+        return S * (x + self.apply(right - self._product(x)))
+
+    def apply(self, b: np.ndarray) -> np.ndarray:
+        """Return what the last factorization makes of columns b (n_local, m), in the units of the scaled matrix.
+
+        Collective. Some columns at a time, which share what is read of the factors.
+        """
         out = np.empty_like(b)
-        try:
-            for j in range(b.shape[1]):
-                right.setArray(self.scales * b[:, j])
-                self.solver.solve(right, x)
-                self.problem.A.mult(x, image)
-                right.axpy(-1.0, image)
-                self.solver.solve(right, image)
-                x.axpy(1.0, image)
-                out[:, j] = self.scales * x.getArray(readonly=True)
-        finally:
-            destroy(x, right, image)
+        for start in range(0, b.shape[1], _TOGETHER):
+            here = slice(start, min(start + _TOGETHER, b.shape[1]))
+            right = dense_block(self.layout, b[:, here])
+            left = dense_block(self.layout, np.zeros((len(b), right.getSize()[1]), order="F"))
+            try:
+                with readable_errors("solving with factors"):
+                    self.factor.matSolve(right, left)
+                out[:, here] = left.getDenseArray(readonly=True)
+            finally:
+                destroy(left, right)
+        return out
+
+    def _product(self, x: np.ndarray) -> np.ndarray:
+        """Return the product (n_local, m) of the matrix that is factorized."""
+        vector, image = self.problem.A.createVecs()
+        out = np.empty_like(x)
+        for j in range(x.shape[1]):
+            vector.setArray(x[:, j])
+            self.problem.A.mult(vector, image)
+            out[:, j] = image.getArray(readonly=True)
+        destroy(vector, image)
         return out
 
     def entries(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -292,16 +303,9 @@ class Factors:
     @cached_property
     def _lengths(self) -> np.ndarray:
         """(n_local,) lengths |W^½ Ĝ eᵢ| of columns of the scaled inverse, whose matrix is factorized."""
-        b, x = self.problem.A.createVecs()
-        squares = np.zeros(self.layout.n_local)
-        try:
-            for number in range(_PROBES):
-                b.setArray(np.sqrt(self._weights) * draw_normal(self.layout, _SEED + number))
-                self.solver.solve(b, x)
-                squares += x.getArray(readonly=True) ** 2
-        finally:
-            destroy(b, x)
-        return np.sqrt(squares / _PROBES)
+        draws = np.stack([draw_normal(self.layout, _SEED + j) for j in range(_PROBES)], axis=1)
+        x = self.apply(np.sqrt(self._weights)[:, None] * draws)
+        return np.sqrt(np.square(x).mean(axis=1))
 
     def nearly_null(self) -> list[tuple[int, float]]:
         """Return (row, part) of the largest rows of the vector that the matrix takes nearest to zero.
@@ -309,18 +313,14 @@ class Factors:
         Collective. Parts are of the largest, in units in which the diagonal is of one size.
         """
         self.factorize(_REGULAR * self._weights)
-        x, y = self.problem.A.createVecs()
-        try:
-            x.setArray(draw_normal(self.layout, _SEED))
-            for _ in range(_STEPS):
-                self.solver.solve(x, y)
-                size = y.norm()
-                if not 0 < size < np.inf:
-                    return []
-                x.setArray(y.getArray(readonly=True) / size)
-            own = np.abs(x.getArray(readonly=True))
-        finally:
-            destroy(x, y)
+        x = draw_normal(self.layout, _SEED)[:, None]
+        for _ in range(_STEPS):
+            x = self.apply(x)
+            size = np.sqrt(float(inner_products(self.layout.comm, x, x)[0, 0]))
+            if not 0 < size < np.inf:
+                return []
+            x = x / size
+        own = np.abs(x[:, 0])
         best = np.argsort(-own, kind="stable")[:_NAMED]
         mine = [(self.layout.start + int(row), float(own[row])) for row in best]
         theirs = itertools.chain.from_iterable(self.layout.comm.allgather(mine))

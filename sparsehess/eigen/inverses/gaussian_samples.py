@@ -17,7 +17,6 @@ from sparsehess.eigen.solvers.spectrum_targets import SAFE
 from sparsehess.errors import CheckError, InputError
 from sparsehess.operators.operator import Operator
 from sparsehess.operators.tall_skinny_qr import local_array
-from sparsehess.runtime import destroy
 from sparsehess.runtime.random_numbers import draw_normal, hash_numbers
 from sparsehess.runtime.row_layout import Layout
 from sparsehess.runtime.short_repr import ShortRepr, number_of
@@ -194,16 +193,9 @@ def _sampled(system: SaddlePoint, z: np.ndarray, error: float) -> tuple[np.ndarr
     fractions = inverse_square_root(low, high, error)
     z = np.where(system.free[:, None], z, 0.0)
     y = np.zeros_like(z)
-    b, x = factors.problem.A.createVecs()
-    try:
-        for weight, pole in zip(fractions.weights, fractions.poles, strict=True):
-            factors.factorize(system.of_whole(np.where(system.free, pole, 0.0)))
-            for column in range(z.shape[1]):
-                b.setArray(system.of_whole(z[:, column]))
-                factors.solver.solve(b, x)
-                y[:, column] += weight * x.getArray(readonly=True)[:n_local]
-    finally:
-        destroy(b, x)
+    for weight, pole in zip(fractions.weights, fractions.poles, strict=True):
+        factors.factorize(system.of_whole(np.where(system.free, pole, 0.0)))
+        y += weight * factors.apply(system.of_whole(z))[:n_local]
     y *= factors.scales[:n_local, None]
     if system.any_of(not np.isfinite(y).all()):
         raise CheckError("samples are not finite")
@@ -239,21 +231,15 @@ def _lowest(system: SaddlePoint) -> float:
     """Return a Rayleigh quotient near the lowest eigenvalue of ZᵀĤZ, from above. Collective."""
     factors, n_local, comm = system.factors, system.layout.n_local, system.whole.comm
     factors.factorize()
-    b, x = factors.problem.A.createVecs()
     estimate = np.inf
-    try:
-        y = np.where(system.free, draw_normal(system.layout, _SEED), 0.0)
-        for _ in range(_STEPS):
-            b.setArray(system.of_whole(y))
-            factors.solver.solve(b, x)
-            image = x.getArray(readonly=True)[:n_local].copy()
-            within, size = comm.allreduce(np.array([y @ image, image @ image]))
-            if not (within > 0 and 0 < size < np.inf):
-                break
-            estimate = within / size
-            y = image / np.sqrt(size)
-    finally:
-        destroy(b, x)
+    y = np.where(system.free, draw_normal(system.layout, _SEED), 0.0)[:, None]
+    for _ in range(_STEPS):
+        image = factors.apply(system.of_whole(y))[:n_local]
+        within, size = comm.allreduce(np.array([np.vdot(y, image), np.vdot(image, image)]))
+        if not (within > 0 and 0 < size < np.inf):
+            break
+        estimate = within / size
+        y = image / np.sqrt(size)
     if not 0 < estimate < np.inf:
         raise CheckError("inverse iteration has found no lowest eigenvalue")
     return float(estimate)

@@ -57,7 +57,7 @@ def test_units_of_variables_play_no_part(comm):
 
 
 def test_null_vectors_are_left_out(comm):
-    H, null = free_chain(40)
+    H, null = free_chain(40)[0], np.ones((1, 40))
     C, told = law(H, comm, nullspace=null)
     within(C, np.linalg.pinv(H.toarray(), rcond=1e-10), told + 1e-12)
     found = sh.gaussian_samples(H, 3, nullspace=null, comm=comm)
@@ -69,13 +69,13 @@ def test_many_samples_have_the_covariance(comm):
     exact = np.linalg.inv(H.toarray())
     layout = sh.Layout.from_size(25, comm)
     mean = np.arange(25.0)
-    found = sh.gaussian_samples(H, 5000, mean=mean[layout.start : layout.stop], seed=3, comm=comm)
+    found = sh.gaussian_samples(H, 3000, mean=mean[layout.start : layout.stop], seed=3, comm=comm)
     values = gathered(found, comm)
     sizes = np.sqrt(exact.diagonal())
-    assert np.abs((values.mean(axis=1) - mean) / sizes).max() < 5 / np.sqrt(5000)
-    assert np.abs((np.cov(values) - exact) / np.outer(sizes, sizes)).max() < 6 * np.sqrt(2 / 5000)
+    assert np.abs((values.mean(axis=1) - mean) / sizes).max() < 5 / np.sqrt(3000)
+    assert np.abs((np.cov(values) - exact) / np.outer(sizes, sizes)).max() < 6 * np.sqrt(2 / 3000)
     whitened = scipy.linalg.cholesky(H.toarray()) @ (values - mean[:, None])
-    assert abs((whitened**4).mean() - 3) < 0.1  # normal, not only of this covariance
+    assert abs((whitened**4).mean() - 3) < 0.15  # normal, not only of this covariance
 
 
 def test_samples_do_not_depend_on_ranks(comm):
@@ -98,14 +98,14 @@ def test_what_is_not_definite_is_refused(comm):
         sh.gaussian_samples(H, shift=-1.0, comm=comm)
     with pytest.raises(sh.InputError, match="singular"):
         sh.gaussian_samples(free_chain(20)[0], comm=comm)
-    with sh.BlockDiagonal([np.diag([1.0, -2.0])], comm=comm) as blocks:
-        with pytest.raises(sh.InputError, match="1 eigenvalues"):
-            sh.gaussian_samples(blocks)
+    blocks = sh.BlockDiagonal([np.diag([1.0, -2.0])], comm=comm)
+    with blocks, pytest.raises(sh.InputError, match="1 eigenvalues"):
+        sh.gaussian_samples(blocks)
     layout = sh.Layout.from_size(6, comm)
     d, U = np.arange(1.0, 7.0)[layout.start : layout.stop], np.ones((layout.n_local, 1))
-    with sh.LowRankDiagonal(d, U, np.array([[-5.0]]), comm=comm) as low:
-        with pytest.raises(sh.InputError, match="1 eigenvalues are negative"):
-            sh.gaussian_samples(low)
+    low = sh.LowRankDiagonal(d, U, np.array([[-5.0]]), comm=comm)
+    with low, pytest.raises(sh.InputError, match="1 eigenvalues are negative"):
+        sh.gaussian_samples(low)
 
 
 def test_structures_have_roots(comm):
@@ -118,15 +118,13 @@ def test_structures_have_roots(comm):
     small[5] = 1e-12  # a factor stands in its place
     for H, dense in (
         (sh.Kronecker((A, B), comm=comm), np.kron(A, B)),
-        (sh.BlockDiagonal([A, B, B + np.eye(4), np.eye(1)], comm=comm), None),
+        (sh.BlockDiagonal([A, B, 2 * B, np.eye(1)], comm=comm), scipy.linalg.block_diag(A, B, 2 * B, 1.0)),
         (sh.LowRankDiagonal(d[own], U[own], comm=comm), np.diag(d) + U @ U.T),
         (sh.LowRankDiagonal(small[own], U[own], comm=comm), np.diag(small) + U @ U.T),
         (sh.LowRankDiagonal(3.0, U[own], comm=comm), 3 * np.eye(12) + U @ U.T),
     ):
         with H:
-            if dense is None:
-                dense = scipy.linalg.block_diag(A, B, B + np.eye(4), np.eye(1))
-            R = np.concatenate(comm.allgather(H.inverse_root(np.eye(12)[own])))
+            R = np.concatenate(comm.allgather(H.inverse_root(np.eye(12)[H.layout.start : H.layout.stop])))
             assert np.allclose(R @ R.T, np.linalg.inv(dense), rtol=1e-9, atol=1e-12 * np.abs(R @ R.T).max())
             found = sh.gaussian_samples(H, 2)
             assert found.how == "structure" and found.factorizations == 0 and found.error < 1e-2

@@ -64,8 +64,8 @@ def test_the_law_of_samples_on_constraints(comm):
     H, A = hessian(3.0), constraints()
     _, inverse = dense_answer(H, A)
     with sh.reduced_hessian(H, A, k=0, comm=comm) as found:
-        values = np.concatenate(comm.allgather(found.samples(4000, seed=2).values))
-    assert np.abs(np.cov(values) - inverse).max() < 0.1 * inverse.max()
+        values = np.concatenate(comm.allgather(found.samples(2000, seed=2).values))
+    assert np.abs(np.cov(values) - inverse).max() < 0.15 * inverse.max()
 
 
 def test_redundant_constraints_are_found_and_told(comm):
@@ -90,7 +90,7 @@ def test_constraints_of_other_units(comm):
     H, A = hessian(3.0), constraints()
     rng = np.random.default_rng(6)
     d, e = (10.0 ** rng.uniform(-9, 9, many) for many in (_N, _M))
-    values, inverse = dense_answer(H, A)
+    _, inverse = dense_answer(H, A)
     scaled = (sp.diags(d) @ H @ sp.diags(d)).tocsr()
     scaled = ((scaled + scaled.T) / 2).tocsr()
     B = (sp.diags(e) @ A @ sp.diags(d)).tocsr()
@@ -112,7 +112,7 @@ def test_no_constraints_and_as_many_as_variables(comm):
         with sh.reduced_hessian(H, A, k=2, comm=comm) as found:
             assert found.freedom == _N and found.negative == np.count_nonzero(values < 0)
             assert np.allclose(found.eigenvalues, values[:2])
-    for A in (sp.identity(_N), np.eye(_N)[::-1] + np.eye(_N, k=3)):
+    for A in (sp.identity(_N), np.eye(_N)[::-1] + 0.3 * np.eye(_N, k=3)):
         with sh.reduced_hessian(H, A, k=2, comm=comm) as found:
             assert found.freedom == 0 and found.verdict == "minimum" and not len(found.eigenvalues)
             assert np.abs(found.inverse().values).max(initial=0.0) < 1e-10
@@ -151,11 +151,12 @@ def test_nearly_dependent_constraints_stay(comm):
     H, A = hessian(3.0), constraints()
     near = A[0] + 1e-6 * A[1]
     rows = sp.vstack([A[0], near]).tocsr()
-    _, inverse = dense_answer(H, rows)
+    _, inverse = dense_answer(H, A[:2])  # the same null space
     with sh.reduced_hessian(H, rows, k=0, comm=comm) as found:
         assert not len(found.redundant) and found.freedom == _N - 2
         own = found.inverse()
-        assert np.allclose(own.values, inverse.diagonal()[own.rows], atol=1e-6)
+        assert (np.abs(own.values - inverse.diagonal()[own.rows]) <= own.errors).all()
+        assert own.errors.max(initial=0.0) < 0.01  # of which it has lost digits, and says so
 
 
 def test_a_petsc_jacobian(comm):
