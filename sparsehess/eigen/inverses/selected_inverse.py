@@ -20,8 +20,10 @@ from sparsehess.eigen.inverses.singular import Signs, refuse_singular, signs_on_
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.whole_matrix import is_cheaper_whole, whole_problem
 from sparsehess.errors import CheckError, InputError
+from sparsehess.operators.direct_sum import DirectSum
 from sparsehess.operators.operator import Operator
 from sparsehess.runtime import destroy
+from sparsehess.runtime.random_numbers import draw_normal
 from sparsehess.runtime.short_repr import ShortRepr, number_of
 from sparsehess.runtime.validation import reals
 
@@ -33,6 +35,9 @@ _CHECKED = 4
 
 # Entries of a structure are right to so many roundings of its condition.
 _ROUNDINGS = 16 * float(np.finfo(float).eps)
+
+# Right-hand sides that show whether a structure is singular, and the lengths of columns of its inverse.
+_PROBES, _SEED = 8, 37
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -246,17 +251,33 @@ def checked_entries(system: SaddlePoint, rows: np.ndarray, columns: np.ndarray) 
 def _of_structure(operator: Operator, entries: Places, shift: float) -> SelectedInverse:
     """Return what a structure tells. Collective."""
     rows, columns = places_of(entries, operator.layout)
-    own = operator.inverse_diagonal(shift)
+    layout = operator.layout
+    draws = np.stack([draw_normal(layout, _SEED + j) for j in range(_PROBES)], axis=1)
+    lengths = np.sqrt(np.square(operator.solve(draws, shift)).mean(axis=1))  # what is singular is refused
+    condition = operator.condition(shift)
+    own, rounding = _inverse_diagonal(operator, shift)
     if entries is None:
         values = own
     else:
-        values = entries_by_solves(lambda b: operator.solve(b, shift), operator.layout, rows, columns)
-    negative = operator.count(-shift) if operator.knows_counts else 0
-    condition = operator.condition(shift)
-    errors = (
-        _ROUNDINGS
-        * condition
-        * np.sqrt(np.abs(values_at(operator.layout, own, rows) * values_at(operator.layout, own, columns)))
-    )
+        values = entries_by_solves(lambda b: operator.solve(b, shift), layout, rows, columns)
+    negative = operator.count(-shift)
+    largest = layout.comm.allreduce(float(np.max(lengths, initial=0.0)), op=MPI.MAX)
+    part = _ROUNDINGS * condition / largest if largest > 0 else 0.0
+    errors = part * values_at(layout, lengths, rows) * values_at(layout, lengths, columns)
+    roots = np.sqrt(rounding)
+    errors = np.maximum(errors, values_at(layout, roots, rows) * values_at(layout, roots, columns))
     of = f"H + {shift:g} I" if shift else "H"
     return SelectedInverse(rows, columns, values, errors, of, negative, 1 / (_ROUNDINGS * condition), "structure")
+
+
+def _inverse_diagonal(operator: Operator, shift: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the diagonal (n_local,) of (H + shift I)⁻¹, and how far rounding may have moved it. Collective."""
+    found = operator.inverse_diagonal(shift)
+    if found is not None:
+        return found
+    if isinstance(operator, DirectSum):
+        parts = [_inverse_diagonal(part, shift) for part in operator.parts]
+        return np.concatenate([own for own, _ in parts]), np.concatenate([rounding for _, rounding in parts])
+    with operator.function(lambda values: 1 / (values + shift)) as inverse:
+        own = inverse.diagonal()
+    return own, np.zeros(len(own))
