@@ -23,6 +23,7 @@ extensions = [
     "job_keys",
     "docstrings",
     "mathml",
+    "structure_table",
 ]
 exclude_patterns = ["_extensions", "_templates"]
 templates_path = ["_templates"]

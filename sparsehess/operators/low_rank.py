@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 from mpi4py import MPI
@@ -274,13 +273,16 @@ class LowRankDiagonal(Operator):
         if not self._uniform:
             margin = 8 * (_EPS * self._size + _TINY)
             numbers = numbers_of(wanted, self.n, self._below, margin)
-            values = self._bisected(numbers)
-            keep = wanted.first(values, numbers) if wanted.which != "interval" else np.arange(len(values))
-            values = values[keep]
-            factor = partial(Woodbury, self.comm)
-            return values, inverse_iteration(
-                self, values, self._size, lambda shift: factor(self.d - shift, *self._core).solve
+            beside = np.unique(np.clip(numbers[:, None] + [-1, 0, 1], 0, self.n - 1))
+            values = self._bisected(beside)
+            among = np.flatnonzero(np.isin(beside, numbers))
+            if wanted.which != "interval":
+                among = among[wanted.first(values[among], numbers)]
+            core = self._core
+            vectors = inverse_iteration(
+                self, values, among, self._size, lambda shift: Woodbury(self.comm, self.d - shift, *core).solve
             )
+            return values[among], vectors
         Q, lam = self._core
         low = self._ends[0]
         values, labels = np.append(low + lam, low), np.arange(len(lam) + 1)

@@ -18,15 +18,17 @@ if TYPE_CHECKING:
 
     Solve = Callable[[np.ndarray], np.ndarray]
 
-# Eigenvalues that are nearer to each other than this part of the matrix are found together.
-_TOGETHER = 1e-7
+_EPS = float(np.finfo(float).eps)
 
-# A shift is so far beside the first of them: near enough to find them in a few steps, and no eigenvalue to
-# rounding.
-_BESIDE = 3e-10
+# Eigenvalues that are nearer to each other than so many roundings of the matrix are found together.
+_TOGETHER = 1e3
 
-# Steps of inverse iteration: of the second nothing is left but what the solves have lost.
-_STEPS = 3
+# A shift is beside an eigenvalue by this part of its distance to others, by no less than so many roundings of the
+# matrix and by no more than this part of it.
+_BESIDE, _LEAST, _MOST = 1e-3, 16.0, 3e-10
+
+# Steps of inverse iteration, and shifts that are tried, each farther by a factor, where one is an eigenvalue.
+_STEPS, _TRIED, _FARTHER = 4, 6, 8.0
 
 
 class Multiplies(Protocol):
@@ -85,38 +87,55 @@ def complement(layout: Layout, Q: np.ndarray, many: int) -> np.ndarray:
 
 
 def inverse_iteration(
-    H: Multiplies, values: np.ndarray, size: float, factorized: Callable[[float], Solve]
+    H: Multiplies, known: np.ndarray, wanted: np.ndarray, size: float, factorized: Callable[[float], Solve]
 ) -> np.ndarray:
     """Return orthonormal eigenvectors (n_local, m) of eigenvalues (m,), ascending; nobody has judged them.
 
-    Collective. Those that are near to each other are found together, from a block of random vectors; a
+    Collective. Those that are the same to rounding are found together, from a block of random vectors; a
     Rayleigh-Ritz step at the end turns all of them into what belongs to each value.
 
     Parameters
     ----------
+    known
+        Eigenvalues that are known, ascending: the wanted ones, and such as are next to them.
+    wanted
+        (m,) which of them are wanted, ascending.
     size
         Of the matrix.
     factorized
         factorized(shift) returns what solves with H - shift.
     """
     layout, comm = H.layout, H.comm
-    if not len(values):
+    if not len(wanted):
         return np.empty((layout.n_local, 0))
     size = size or 1.0
-    breaks = np.flatnonzero(np.diff(values) > _TOGETHER * size) + 1
+    cluster = np.concatenate([[0], np.cumsum(np.diff(known) > _TOGETHER * _EPS * size)])
     blocks: list[np.ndarray] = []
-    for number, group in enumerate(np.split(values, breaks)):
-        solve = factorized(float(group[0]) - _BESIDE * max(size, float(np.ptp(group))))
-        X = np.stack([draw_normal(layout, 1009 * (number + 1) + j) for j in range(len(group))], axis=1)
-        for _ in range(_STEPS):
-            X, _ = tall_qr(comm, X)
-            with np.errstate(all="ignore"):  # what is not finite is begun anew
-                Y = solve(X)
-            if comm.allreduce(int(np.isfinite(Y).all())) != comm.size:
+    for number in np.unique(cluster[wanted]):
+        own, others = known[cluster == number], known[cluster != number]
+        gap = float(np.abs(others[:, None] - own[[0, -1]]).min()) if len(others) else 0.0  # not known
+        beside = float(np.clip(_BESIDE * gap, _LEAST * _EPS * size, _MOST * size))
+        many = int(np.count_nonzero(cluster[wanted] == number))
+        start = np.empty((layout.n_local, many))
+        for j in range(many):
+            start[:, j] = draw_normal(layout, 1009 * (len(blocks) + 1) + j)
+        for _ in range(_TRIED):
+            found = _iterated(comm, factorized(float(own.mean()) - beside), start)
+            if found is not None:
                 break
-            X = Y
-        blocks.append(tall_qr(comm, X)[0])
+            beside *= _FARTHER
+        blocks.append(start if found is None else found)
     X, _ = tall_qr(comm, np.concatenate(blocks, axis=1))
     image = np.stack([H.product(np.ascontiguousarray(column)) for column in X.T], axis=1)
     _, Z = small_eigh(comm, inner_products(comm, X, image))
     return np.asfortranarray(X @ Z)
+
+
+def _iterated(comm: MPI.Comm, solve: Solve, X: np.ndarray) -> np.ndarray | None:
+    """Return a basis after some steps of inverse iteration; None where a shift is singular. Collective."""
+    for _ in range(_STEPS):
+        with np.errstate(all="ignore"):  # what is not finite is begun anew
+            X = solve(tall_qr(comm, X)[0])
+        if comm.allreduce(int(np.isfinite(X).all())) != comm.size:
+            return None
+    return tall_qr(comm, X)[0]

@@ -48,9 +48,8 @@ def test_gauss_newton_of_adapters(comm):
     """JᵀLJ of the factors is the congruence, which autograd of the adapted model confirms."""
     inputs, targets = share_samples(INPUTS, TARGETS, comm=comm)
     start = torch.zeros(RANK * (INTO + OUT), dtype=torch.float64)
-    J = torch.autograd.functional.jacobian(
-        lambda x: adapted_outputs(x, torch.tensor(INPUTS)).ravel(), start
-    ).numpy()
+    every = torch.tensor(INPUTS)
+    J = torch.autograd.functional.jacobian(lambda x: adapted_outputs(x, every).ravel(), start).numpy()
     exact = 2 * J.T @ J / TARGETS.size
     part = parameter_slices(model())["0.weight"]
     objective = gauss_newton(model(), LOSS, inputs, targets, comm=comm)
