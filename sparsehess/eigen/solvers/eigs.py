@@ -222,7 +222,12 @@ def solve(
     Collective. Never raises for pairs that are missing: `shortfall` tells.
     """
     if spec.k is None and not problem.sought:
-        return _spectrum_of_none(problem, spec)
+        known = len(problem.null)
+        why = f"{known} known null vectors span all: nothing is left to solve"
+        return _spectrum_of_none(problem, spec, Count.beside(known, (-np.inf, np.inf), 0, 0, True), why)
+    sure = problem.assembled or problem.told.knows_counts
+    if spec.which == "negative" and spec.target is None and sure and problem.scale == 0.0:
+        return _spectrum_of_none(problem, spec, Count((-np.inf, 0.0), 0, 0, True), "all entries are zero")
     if problem.told.knows_pairs or not problem.assembled:
         choice = choose_method(problem, complete_spec(problem, spec))
         if choice.method == "structure":
@@ -269,22 +274,21 @@ def _completed(problem: EigenProblem, asked: SolveSpec, spectrum: Spectrum) -> S
     )
 
 
-def _spectrum_of_none(problem: EigenProblem, spec: SolveSpec) -> Spectrum:
-    """Return the spectrum where null vectors span all, such as those of a single atom. Collective."""
-    known = len(problem.null)
+def _spectrum_of_none(problem: EigenProblem, spec: SolveSpec, count: Count, reason: str) -> Spectrum:
+    """Return the spectrum where there is nothing, as where null vectors span all of a single atom. Collective."""
     return Spectrum(
         eigenvalues=np.empty(0),
         vectors=[],
         residuals=np.empty(0),
         orthogonality=0.0,
-        count=Count.beside(known, (-np.inf, np.inf), 0, 0, True),
+        count=count,
         uncounted="",
         zeros=0,
         asked=0,
         advice="",
         iterations=0,
         method="dense" if spec.method == "auto" else spec.method,
-        reason=f"{known} known null vectors span all: nothing is left to solve",
+        reason=reason,
         timings={"factorization": 0.0, "solve": 0.0, "certificate": 0.0},
         options={},
         held_to=problem.held_to(spec.tol),

@@ -449,7 +449,7 @@ class Nearest(ShiftedTarget):
 
     def find_shift(self, solver: KrylovSchur, lowest: LowestEstimate) -> float:
         """Factorize at a shift from which the wanted eigenvalues are the nearest, and return it. Collective."""
-        target, step = self.center, max(1e-9 * abs(self.center), 1e-11 * self.problem.scale)
+        target, step = self.center, max(1e-9 * abs(self.center), 1e-11 * self.problem.scale) or 1.0
         for rung in range(6):
             shift = target - step * (10.0**rung - 1)
             if solver.shift_to(shift).zero == 0:
