@@ -35,6 +35,7 @@ SMALL = {
     "overhead_vs_slepc4py": "--sides 10 --plane 60",
     "overhead_inside_hosts": "--quick",
     "scaled_spectra_survey": "--runs 100 --ranks 1",
+    "selected_inverse": "--edge 14 --rounds 1",
     "service_vs_process_starts": "100",
     "wrong_spectra_survey": "--matrices hb_bcsst01 hb_lund --most 10",
 }

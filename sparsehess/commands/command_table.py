@@ -23,10 +23,12 @@ from sparsehess.commands.flag_groups import (
     ANSWER_FLAGS,
 )
 from sparsehess.commands.hessian_commands import DERIVED
+from sparsehess.commands.inverse_commands import INVERSES
 
 ANALYSES = (
     *EIGENPAIRS,
     *ESTIMATES,
+    *INVERSES,
     *DERIVED,
     Command(
         "report",

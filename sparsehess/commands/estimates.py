@@ -34,7 +34,7 @@ _CURVES = ("grid", "density", "stderr", "cumulative", "cumulative_stderr")
 
 
 @contextmanager
-def _problem(call: Call) -> Iterator[tuple[Input, EigenProblem]]:
+def open_problem(call: Call) -> Iterator[tuple[Input, EigenProblem]]:
     """Have what INPUT, --mass and --nullspace stand for, as (input, eigenproblem). Collective."""
     arguments = call.arguments
     if arguments.nullspace != "rigid":
@@ -64,7 +64,7 @@ def _numbers(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _completed(call: Call, given: Input, facts: dict[str, Any], began: float) -> dict[str, Any]:
+def completed_facts(call: Call, given: Input, facts: dict[str, Any], began: float) -> dict[str, Any]:
     """Return the facts of a task with those that all tasks have. Collective."""
     hessian = given.hessian
     return {
@@ -81,15 +81,15 @@ def _completed(call: Call, given: Input, facts: dict[str, Any], began: float) ->
     }
 
 
-def _told(given: Input, facts: dict[str, Any], lines: str) -> str:
+def told_lines(given: Input, facts: dict[str, Any], lines: str) -> str:
     """Return the lines of a task with those of its input. Not collective."""
     taken = "" if given.hessian is None else hessian_lines(given.hessian, facts) + "\n"
     return taken + lines + notes_told(given.origins)
 
 
-def _answer(call: Call, given: Input, facts: dict[str, Any], lines: str) -> None:
+def answer_task(call: Call, given: Input, facts: dict[str, Any], lines: str) -> None:
     """Answer a task of complete facts. Collective."""
-    answer(call, facts, _told(given, facts, lines))
+    answer(call, facts, told_lines(given, facts, lines))
 
 
 def run_density(call: Call) -> int:
@@ -101,7 +101,7 @@ def run_density(call: Call) -> int:
     writers.check_writable(arguments.report, page.SUFFIXES, comm)
     if arguments.method == "dense":
         flag_groups.refuse_flags(arguments, flag_groups.SAMPLES, "--method dense takes no samples")
-    with _problem(call) as (given, problem):
+    with open_problem(call) as (given, problem):
         _refuse_extreme(given, problem)
         outliers = None
         if arguments.outliers:
@@ -134,8 +134,8 @@ def run_density(call: Call) -> int:
             "steps": found.steps,
             "products": found.products,
         }
-        facts = _completed(call, given, facts, began)
-        lines = _told(given, facts, density_lines(found))
+        facts = completed_facts(call, given, facts, began)
+        lines = told_lines(given, facts, density_lines(found))
         record = gather_record(call, facts, lines, pattern=given.pattern, coloring=given.coloring)
         if arguments.out is not None:
             vectors = outliers.vectors if outliers else []
@@ -160,7 +160,7 @@ def run_trace(call: Call) -> int:
         )
     if arguments.function == "identity":
         flag_groups.refuse_flags(arguments, {"steps": None}, "the trace itself takes one product with each sample")
-    with _problem(call) as (given, problem):
+    with open_problem(call) as (given, problem):
         if arguments.function != "identity":
             _refuse_extreme(given, problem)
         found = trace(
@@ -173,7 +173,7 @@ def run_trace(call: Call) -> int:
             seed=arguments.seed,
             **_numbers(arguments),
         )
-        _answer(call, given, _completed(call, given, asdict(found), began), trace_lines(found))
+        answer_task(call, given, completed_facts(call, given, asdict(found), began), trace_lines(found))
     comm.Barrier()
     if not found.converged:
         raise NotConverged(
@@ -200,7 +200,7 @@ def run_rank(call: Call) -> int:
     arguments, comm = call.arguments, call.comm
     if arguments.method == "inertia":
         flag_groups.refuse_flags(arguments, flag_groups.SAMPLES, "--method inertia takes no samples")
-    with _problem(call) as (given, problem):
+    with open_problem(call) as (given, problem):
         _refuse_extreme(given, problem)
         found = rank(
             problem,
@@ -211,7 +211,7 @@ def run_rank(call: Call) -> int:
             seed=arguments.seed,
             **_numbers(arguments),
         )
-        _answer(call, given, _completed(call, given, asdict(found), began), rank_lines(found))
+        answer_task(call, given, completed_facts(call, given, asdict(found), began), rank_lines(found))
     comm.Barrier()
     if found.doubt and found.method == "inertia":
         raise CheckError(

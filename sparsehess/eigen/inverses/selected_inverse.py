@@ -175,13 +175,14 @@ def factorized_inverse(
     if shift and nullspace is not None:
         raise InputError("with a shift null vectors are no longer null: give one of them")
     with assembled_problem(matrix, [] if shift else nullspace, comm) as problem:
-        C = constraints_of_vectors(problem.null, problem.layout)
+        null = [] if shift else problem.null
+        C = constraints_of_vectors(null, problem.layout)
         try:
             system = SaddlePoint.of(problem, C, shift=shift)
         finally:
             destroy(C)
         with closing(system):
-            of = f"H + {shift:g} I" if shift else "P H P" if problem.null else "H"
+            of = f"H + {shift:g} I" if shift else "P H P" if null else "H"
             signs = signs_on_constraints(system)
             refuse_singular(system, signs, of)
             yield system, of, signs
