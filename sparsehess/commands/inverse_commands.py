@@ -28,7 +28,7 @@ INVERSES = (
                     "--at",
                     metavar="diagonal|pattern|FILE",
                     default="diagonal",
-                    help="which entries (default diagonal); a file: an .npy array (m, 2) of rows and columns from 0",
+                    help="which entries (default diagonal); a file: an .npy array (m, 2) of numbers from 0",
                 ),
                 _SHIFT_FLAG,
             ),
@@ -44,6 +44,10 @@ INVERSES = (
             Example(
                 "entries on the pattern, with 0.1 on the diagonal",
                 "sparsehess inverse K.mtx --at pattern --shift 0.1",
+            ),
+            Example(
+                "of a problem, on the complement of the rigid motions of its atoms",
+                "sparsehess inverse drivers/lennard_jones.py:cluster -o variances.npz",
             ),
         ),
         needs_real=True,
@@ -72,7 +76,16 @@ INVERSES = (
             CHECKS_GROUP,
             Group("output", OUT_FLAG, *ANSWER_FLAGS),
         ),
-        (Example("a hundred samples, to a file", "sparsehess samples K.mtx --count 100 --seed 7 -o samples.npz"),),
+        (
+            Example(
+                "a hundred samples, to a file", "sparsehess samples K.mtx --count 100 --seed 7 -o samples.npz"
+            ),
+            Example("of a matrix and one on its diagonal", "sparsehess samples K.mtx --shift 1 -o samples.npz"),
+            Example(
+                "of a problem, as exact as six digits",
+                "sparsehess samples drivers/lennard_jones.py:crystal --set cells=3 --error 1e-6 -o samples.h5",
+            ),
+        ),
         needs_real=True,
     ),
     Command(
@@ -113,6 +126,10 @@ INVERSES = (
         (
             Example("with the first two variables held", "sparsehess reduced K.mtx --fixed 0,1 -k 3"),
             Example("the covariance of two variables too", "sparsehess reduced K.mtx --fixed 0 --covariance 2,3"),
+            Example(
+                "of a problem: the lowest directions with an atom held, to a file",
+                "sparsehess reduced drivers/lennard_jones.py:crystal --set cells=3 --fixed 0,1,2 -k 2 -o low.h5",
+            ),
         ),
         needs_real=True,
     ),

@@ -57,6 +57,8 @@ def problems(tmp_path_factory):
     near = prescribed([-1.0, 1e-3, 0.9999e-3, 1.0, *np.linspace(1, 2, 20)])
     sp.save_npz(folder / "near.npz", near)
     sp.save_npz(folder / "nothing.npz", sp.csr_matrix(0 * sp.identity(9)))
+    np.save(folder / "places.npy", np.array([[0, 3], [5, 5]]))
+    np.save(folder / "rows.npy", np.stack([np.ones(56), 2 * np.ones(56)]))
     tied = second_difference(40).tolil()
     tied[9:11, 9:11] = [[1e20, -1e20], [-1e20, 1e20]]
     sp.save_npz(folder / "tied.npz", sp.csr_matrix(tied))
@@ -106,6 +108,16 @@ CASES = [
     ),
     ("eigs problems.py:summed -k 2", 0, lambda found: found["coloring"] is None),
     ("eigs problems.py:leaning -k 2", 0, lambda found: found["projected"]["frequencies"]["resisted"]),
+    ("inverse good.npz -o v.npz", 0, lambda found: found["entries"] == 56 and found["values"] is None),
+    ("inverse good.npz --at places.npy", 0, lambda found: len(found["values"]) == 2 and found["how"] == "mumps"),
+    ("inverse problems.py:good --at pattern", 0, lambda found: found["entries"] == found["nnz"]),
+    ("samples good.npz --count 3 --seed 2 -o s.npz", 0, lambda found: found["error"] < 1e-8),
+    (
+        "reduced good.npz --jacobian rows.npy --fixed 3 --covariance 4,5 -k 2 -o r.npz",
+        0,
+        lambda found: found["redundant"] == [1] and found["freedom"] == 54 and len(found["covariance"]) == 2,
+    ),
+    ("reduced nothing.npz --fixed 0", 4, lambda found: found["verdict"] == "undecided" and found["zero"] == 8),
     ("inertia good.npz", 0, lambda found: found["definite"] == "positive definite"),
     ("inertia good.npz --mass singular.npz", 0, lambda found: found["infinite"] == 8),
     ("inertia near.npz --zero 1e-3", 4, lambda found: not found["certified"]),

@@ -38,6 +38,8 @@ _SEED, _EPS = 32452843, float(np.finfo(float).eps)
 class Samples(ShortRepr):
     """Samples of a normal law.
 
+    *Not collective.* Made by `gaussian_samples`.
+
     Attributes
     ----------
     values
@@ -52,6 +54,15 @@ class Samples(ShortRepr):
         How many were made; 0 where a structure has told a root.
     how
         `partial fractions`, or `structure`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> with sh.Kronecker((np.diag([1.0, 4.0]), np.eye(2))) as H:
+    ...     found = sh.gaussian_samples(H, 3)
+    >>> print(found.values.shape, found.how, found.factorizations)
+    (4, 3) structure 0
     """
 
     values: np.ndarray

@@ -59,6 +59,14 @@ class ReducedHessian(ShortRepr):
         (k,) lowest ones of ZᵀHZ, ascending.
     directions
         (n_local, k) this rank's rows of their eigenvectors, directions in the space of the variables, of norm one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> with sh.reduced_hessian(np.diag([2.0, 4.0, -1.0]), fixed=[2], k=0) as found:  # x₂ is at its bound
+    ...     print(found.verdict, found.freedom, found.inverse().values)
+    minimum 2 [0.5  0.25 0.  ]
     """
 
     def __init__(self, system: SaddlePoint, signs: Signs, redundant: np.ndarray):

@@ -44,6 +44,8 @@ _PROBES, _SEED = 8, 37
 class SelectedInverse(ShortRepr):
     """Entries of an inverse.
 
+    *Not collective.* Made by `selected_inverse`.
+
     Attributes
     ----------
     rows, columns
@@ -64,6 +66,14 @@ class SelectedInverse(ShortRepr):
     how
         `mumps`: entries by pruned solves with the factors; `solves`: a solution for each column that is asked
         for; `structure`: an operator has told them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> found = sh.selected_inverse(np.diag([4.0, 25.0]))
+    >>> print(found.standard_deviations, found.negative, found.of)
+    [0.5 0.2] 0 H
     """
 
     rows: np.ndarray
