@@ -20,12 +20,14 @@ from sparsehess.hosts.learning.parameter_groups import Selection
 from sparsehess.hosts.learning.product_modes import MOST_PRODUCTS
 from sparsehess.hosts.torch.graphs import ARRAYS, GRAPHS, apply_batched, graph_bytes
 from sparsehess.hosts.torch.model_share import TorchShare
+from sparsehess.hosts.torch.packed_outputs import packed
 from sparsehess.runtime import optional
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
+    from sparsehess.hosts.torch.packed_outputs import Rebuild
     from sparsehess.hosts.torch.parameters import Device
 
 # Samples by which the memory that a graph takes is measured.
@@ -48,7 +50,8 @@ def hessian(
     model
         A module. It is copied; yours stays as it is.
     loss
-        `loss(outputs, targets) -> scalar tensor`, the mean or the sum over samples.
+        `loss(outputs, targets) -> scalar tensor`, the mean or the sum over samples. Outputs are as the model
+        returns them: a tensor, or dictionaries, lists and tuples of tensors.
         A penalty in it that takes the parameters from the model, as `model.parameters()`, moves with the
         variables; one on a list of them made before is refused. Values that were taken out of the graph
         (`detach`, `.data`, NumPy) are constants, which nothing can tell from others.
@@ -311,25 +314,21 @@ class _Hessian(_Curvature):
 class _BetweenJacobians(_Curvature):
     """Jᵀ L J: J v by the derivative of Jᵀu, which is linear in u, along u."""
 
-    def _outputs(self, first: int, last: int) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Return the outputs, a cotangent u of them, and Jᵀu."""
-        outputs = self.share.outputs(first, last)
-        if not self.torch.is_tensor(outputs):
-            raise InputError(f"the model must return a tensor, not {type(outputs).__name__}")
-        if not outputs.requires_grad:
-            raise InputError("the outputs must depend on the parameters, by operations of PyTorch")
+    def _outputs(self, first: int, last: int) -> tuple[Tensor, Rebuild, Tensor, list[Tensor]]:
+        """Return the outputs as one tensor, what makes them of it, a cotangent u of them, and Jᵀu."""
+        outputs, rebuild = packed(self.torch, self.share.outputs(first, last), last - first)
         u = self.torch.zeros_like(outputs).requires_grad_()
         slopes = self._grad(outputs, self.leaves.tensors, u, create_graph=True)
-        return outputs, u, self.leaves.complete(slopes)
+        return outputs, rebuild, u, self.leaves.complete(slopes)
 
     def _heads(self, first: int, last: int) -> list[Tensor]:
-        outputs, _, slopes = self._outputs(first, last)
+        outputs, _, _, slopes = self._outputs(first, last)
         return [outputs, *slopes]
 
     def _prepared(self, first: int, last: int) -> Callable[..., Sequence[Tensor]]:
-        outputs, u, slopes = self._outputs(first, last)
+        outputs, rebuild, u, slopes = self._outputs(first, last)
         used = [number for number, slope in enumerate(slopes) if slope.requires_grad]
-        inner = self._inner(outputs.detach().requires_grad_(), first, last)
+        inner = self._inner(outputs.detach().requires_grad_(), rebuild, first, last)
 
         def product(*v: Tensor) -> Sequence[Tensor]:
             (change,) = self._grad([slopes[i] for i in used], u, [v[i] for i in used], retain_graph=True)
@@ -344,15 +343,15 @@ class _BetweenJacobians(_Curvature):
         return product
 
     @abstractmethod
-    def _inner(self, outputs: Tensor, first: int, last: int) -> Callable[[Tensor], Tensor]:
+    def _inner(self, outputs: Tensor, rebuild: Rebuild, first: int, last: int) -> Callable[[Tensor], Tensor]:
         """Return the map of changes of the outputs that stands between Jᵀ and J."""
 
 
 class _GaussNewton(_BetweenJacobians):
     title = "Gauss–Newton matrix"
 
-    def _inner(self, outputs: Tensor, first: int, last: int) -> Callable[[Tensor], Tensor]:
-        value = self.share.weight(first, last) * self.share.loss_of_outputs(outputs, first, last)
+    def _inner(self, outputs: Tensor, rebuild: Rebuild, first: int, last: int) -> Callable[[Tensor], Tensor]:
+        value = self.share.weight(first, last) * self.share.loss_of_outputs(rebuild(outputs), first, last)
         (slope,) = self.torch.autograd.grad(value, outputs, create_graph=True)
         slope = slope + 0 * outputs  # of a loss that is linear
         return lambda change: self._grad(slope, outputs, change, retain_graph=True)[0]
@@ -361,8 +360,8 @@ class _GaussNewton(_BetweenJacobians):
 class _EmpiricalFisher(_BetweenJacobians):
     title = "empirical Fisher matrix"
 
-    def _inner(self, outputs: Tensor, first: int, last: int) -> Callable[[Tensor], Tensor]:
-        slope, weight = self.share.sample_slopes(outputs, first, last), self.share.sample_weight
+    def _inner(self, outputs: Tensor, rebuild: Rebuild, first: int, last: int) -> Callable[[Tensor], Tensor]:
+        slope, weight = self.share.sample_slopes(outputs, first, last, rebuild), self.share.sample_weight
         axes = tuple(range(1, outputs.ndim))
 
         def inner(change: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from sparsehess.errors import InputError
 from sparsehess.hosts.learning.model_share import ModelShare, SampleArrays
 from sparsehess.hosts.learning.parameter_groups import Selection, consecutive_slices, select_parameters
 from sparsehess.hosts.torch.graphs import differentiable_attention
+from sparsehess.hosts.torch.packed_outputs import detached
 from sparsehess.hosts.torch.parameters import Leaves, convert_pair, follow_copy, reads_own, require_device
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class TorchShare(ModelShare):
             return
         own, few = [*self._own.parameters()], min(2, self.samples)
         with self.torch.enable_grad():
-            outputs = self._detached(self.outputs(0, few))
+            outputs = detached(self.torch, self.outputs(0, few), few)
             if reads_own(self.torch, self.loss_of_outputs(outputs, 0, few), own):
                 self._function = follow_copy(self.torch, self._function, self._own, self.model)
             value = self.loss_of_outputs(outputs, 0, few)
@@ -133,10 +134,6 @@ class TorchShare(ModelShare):
                     "the loss depends on the parameters by itself, not by the outputs alone, as with a penalty: "
                     "leave that out here, and add its curvature with `weighted_sum`"
                 )
-
-    def _detached(self, outputs: Any) -> Any:
-        """Return outputs without their graph, where they are a tensor."""
-        return outputs.detach() if self.torch.is_tensor(outputs) else outputs
 
     def outputs(self, first: int, last: int) -> Tensor:
         """Return what the model gives for some samples.
@@ -164,17 +161,19 @@ class TorchShare(ModelShare):
             )
         return value.reshape(())
 
-    def sample_slopes(self, outputs: Tensor, first: int, last: int) -> Tensor:
+    def sample_slopes(
+        self, outputs: Tensor, first: int, last: int, rebuild: Callable[[Tensor], Any] = lambda flat: flat
+    ) -> Tensor:
         """Return the gradients of the loss of each sample by its outputs.
 
-        Not collective. The outputs' first axis must be the samples.
+        Not collective. The outputs' first axis must be the samples; `rebuild` makes of them what the loss takes.
         """
         count = last - first
         if not outputs.ndim or len(outputs) != count:
             raise InputError(
                 f"{count} samples have outputs {tuple(outputs.shape)}: their first axis must be samples"
             )
-        (slope,) = self.torch.autograd.grad(self.loss_of_outputs(outputs, first, last), outputs)
+        (slope,) = self.torch.autograd.grad(self.loss_of_outputs(rebuild(outputs), first, last), outputs)
         return (slope if self.is_sum else count * slope).detach()
 
     def constants(self) -> dict[str, np.ndarray]:

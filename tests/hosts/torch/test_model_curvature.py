@@ -294,3 +294,56 @@ def plain_lanczos(objective, comm, top, size):
         v = w / beta
     nodes = np.linalg.eigvalsh(np.diag(alphas) + np.diag(betas[:-1], 1) + np.diag(betas[:-1], -1))
     return [np.count_nonzero(np.abs(nodes - value) < 1e-7 * size) for value in top]
+
+
+class Heads(torch.nn.Module):
+    """Two outputs of a trunk in a dictionary or a tuple, beside what depends on nothing."""
+
+    def __init__(self, kind):
+        super().__init__()
+        torch.manual_seed(2)
+        self.trunk, self.kind = torch.nn.Linear(4, 3), kind
+
+    def forward(self, inputs):
+        hidden = torch.tanh(self.trunk(inputs))
+        named = {"classes": hidden, "rest": [hidden.prod(1), inputs.sum(1)], "label": "one"}
+        return named if self.kind == "dictionary" else (hidden, hidden.prod(1))
+
+
+def loss_of_heads(outputs, targets):
+    if isinstance(outputs, dict):
+        assert outputs["label"] == "one"
+        outputs = outputs["classes"], outputs["rest"][0]
+    return ENTROPY(outputs[0], targets) + (outputs[1] ** 2).mean()
+
+
+class Joined(torch.nn.Module):
+    """The same as one tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads = Heads("tuple")
+
+    def forward(self, inputs):
+        hidden, product = self.heads(inputs)
+        return torch.cat([hidden, product[:, None]], 1)
+
+
+@pytest.mark.parametrize("kind", ["dictionary", "tuple"])
+def test_outputs_in_dictionaries_and_tuples(kind, comm):
+    """Their curvature is that of the same outputs as one tensor, by dense derivatives."""
+    exact = dense(Joined(), lambda z, t: loss_of_heads((z[:, :3], z[:, 3]), t), INPUTS, CLASSES)
+    inputs, targets = share_samples(INPUTS, CLASSES, comm=comm)
+    for name, curvature in KINDS.items():
+        found = entries(curvature(Heads(kind), loss_of_heads, inputs, targets, comm=comm), comm)
+        assert off(found, exact[name]) < 1e-13, name
+
+
+def test_outputs_that_hold_nothing_to_differentiate(comm):
+    class Words(Heads):
+        def forward(self, inputs):
+            return {"classes": self.trunk(inputs).detach(), "label": "none"}
+
+    inputs, targets = share_samples(INPUTS, CLASSES, comm=comm)
+    with pytest.raises(InputError, match="dictionaries, lists and tuples of tensors that depend on"):
+        entries(gauss_newton(Words(""), lambda z, t: ENTROPY(z["classes"], t), inputs, targets, comm=comm), comm)
