@@ -7,8 +7,6 @@ from contextlib import suppress
 from mpi4py import MPI
 
 import numpy as np
-import scipy.linalg
-import scipy.sparse
 
 from sparsehess.eigen.inverses.constraint_matrices import without_rows
 from sparsehess.eigen.inverses.factors import Factors
@@ -18,15 +16,17 @@ from sparsehess.errors import CheckError, InputError
 from sparsehess.runtime import PETSc, aij, destroy, on_root
 from sparsehess.runtime.row_layout import Layout
 
-# Constraints depend on each other where the scaled ones have a singular value σ below 1e-10: [[α I, Cᵀ], [C, 0]]
-# has the eigenvalue -σ²/α then, which is not to be told from zero. Where factors are less exact, up to 1e-8.
-_ALPHA, _ZEROS = 1e-8, (1e-12, 1e-11, 1e-10, 1e-9, 1e-8)
+# Constraints depend on each other where the scaled ones have a singular value σ below 1e-7: [[α I, Cᵀ], [C, 0]]
+# has the eigenvalue -σ²/α then, which is not to be told from zero; where factors are less exact, up to 1e-6. α is as
+# small as a pivot may be that is taken: smaller ones, delayed, would fill the rows of a constraint on all variables.
+_ALPHA, _ZEROS = 2.0**-6, (1e-12, 1e-11, 1e-10)
 
 # So many redundant ones are named.
 _MOST = 500
 
-# Of constraints that can be exchanged the last ones are named.
-_LAST = 1e-6
+# Of constraints that can be exchanged the last one is named whose part in a dependence is not less than this of the
+# largest.
+_PART = 0.1
 
 
 def redundant_constraints(C: PETSc.Mat, fixed: np.ndarray, layout: Layout) -> np.ndarray:
@@ -118,6 +118,12 @@ def _gathered(comm: MPI.Comm, rows: np.ndarray) -> np.ndarray | None:
 
 def _exchanged(vectors: np.ndarray) -> np.ndarray:
     """Return as many rows as there are combinations that are zero, each solved for one of its constraints."""
-    weights = 1.0 + _LAST * np.arange(len(vectors)) / max(1, len(vectors))
-    _, _, order = scipy.linalg.qr((vectors * weights[:, None]).T, mode="economic", pivoting=True)
-    return np.sort(order[: vectors.shape[1]]).astype(np.int64)
+    left, rows = np.array(vectors), []
+    for _ in range(vectors.shape[1]):
+        sizes = np.sqrt(np.square(left).sum(axis=1))
+        row = int(np.flatnonzero(sizes >= _PART * sizes.max())[-1])
+        direction = left[row] / sizes[row]
+        left -= np.outer(left @ direction, direction)
+        left[row] = 0.0
+        rows.append(row)
+    return np.sort(np.array(rows, np.int64))
