@@ -83,7 +83,7 @@ INVERSES = (
             Example("of a matrix and one on its diagonal", "sparsehess samples K.mtx --shift 1 -o samples.npz"),
             Example(
                 "of a problem, as exact as six digits",
-                "sparsehess samples drivers/lennard_jones.py:crystal --set cells=3 --error 1e-6 -o samples.h5",
+                "sparsehess samples drivers/lennard_jones.py:crystal --set cells=4 --error 1e-6 -o samples.h5",
             ),
         ),
         needs_real=True,
@@ -128,7 +128,7 @@ INVERSES = (
             Example("the covariance of two variables too", "sparsehess reduced K.mtx --fixed 0 --covariance 2,3"),
             Example(
                 "of a problem: the lowest directions with an atom held, to a file",
-                "sparsehess reduced drivers/lennard_jones.py:crystal --set cells=3 --fixed 0,1,2 -k 2 -o low.h5",
+                "sparsehess reduced drivers/lennard_jones.py:crystal --set cells=4 --fixed 0,1,2 -k 2 -o low.h5",
             ),
         ),
         needs_real=True,

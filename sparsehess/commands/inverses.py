@@ -88,7 +88,7 @@ def _inverse_lines(found: SelectedInverse, facts: dict[str, Any]) -> str:
         [
             f"inverse      of {found.of}: {many} entries ({facts['at']}){ends}",
             f"signs        {signs}; margin {found.margin:.1e}",
-            f"error        up to {facts['error']:.1e} of an entry's own units, by {found.how}",
+            f"error        up to {facts['error']:.1e}, by {found.how}",
         ]
     )
 

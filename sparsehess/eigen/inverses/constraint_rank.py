@@ -17,15 +17,15 @@ from sparsehess.runtime import PETSc, aij, destroy, on_root
 from sparsehess.runtime.row_layout import Layout
 
 # Constraints depend on each other where the scaled ones have a singular value σ below 1e-7: [[α I, Cᵀ], [C, 0]]
-# has the eigenvalue -σ²/α then, which is not to be told from zero; where factors are less exact, up to 1e-6. α is as
-# small as a pivot may be that is taken: smaller ones, delayed, would fill the rows of a constraint on all variables.
+# has the eigenvalue -σ²/α then, which is not to be told from zero; where factors are less exact, up to 1e-6. α is
+# as small as a pivot may be that is taken: smaller ones are delayed, and fill rows of constraints on all of them.
 _ALPHA, _ZEROS = 2.0**-6, (1e-12, 1e-11, 1e-10)
 
 # So many redundant ones are named.
 _MOST = 500
 
-# Of constraints that can be exchanged the last one is named whose part in a dependence is not less than this of the
-# largest.
+# Of constraints that can be exchanged the last one is named whose part in a dependence is not less than this part
+# of the largest.
 _PART = 0.1
 
 
