@@ -7,6 +7,7 @@ import sparsehess as sh
 from sparsehess.errors import InputError
 from sparsehess.hosts.learning.parameter_groups import diagonal_blocks
 from sparsehess.hosts.learning.sample_shares import share_samples
+from support.dense_answers import dense
 
 torch = pytest.importorskip("torch")
 
@@ -206,3 +207,30 @@ def test_positions_that_cannot_be_told_from_samples_are_refused(comm):
     inputs = DRAWN.normal(size=(9, 5, 4))
     with pytest.raises(InputError, match=r"layer inner is given \(\d+, 4\) for \d samples"):
         kfac(Flattened(), SQUARES, *share_samples(inputs, VALUES, comm=comm), comm=comm)
+
+
+@pytest.mark.parametrize("factors", [kfac, ekfac])
+def test_what_layers_tell_is_exact(factors, comm):
+    """Zeros of variables in no layer among them, against LAPACK."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Linear(4, 5), torch.nn.LayerNorm(5), torch.nn.Tanh(), torch.nn.Linear(5, 3)
+    )
+    drawn = np.random.default_rng(0)
+    inputs, targets = share_samples(drawn.normal(size=(13, 4)), drawn.integers(0, 3, 13), comm=comm)
+    with factors(model, torch.nn.CrossEntropyLoss(), inputs, targets, comm=comm) as H:
+        A = dense(H)
+        values, vectors = np.linalg.eigh(A)
+        positive = np.count_nonzero(values > 1e-10)
+        assert H.missing == 10
+        heat, found = sh.trace(H, "heat", time=1.0), sh.diagonal(H, "effective dimension", gamma=0.1)
+        own = slice(H.layout.start, H.layout.stop)
+        assert heat.method == "exact" and abs(heat.trace - np.exp(-values).sum()) < 1e-12
+        assert found.exact and np.abs(found.values - (vectors**2 @ (values / (values + 0.1)))[own]).max() < 1e-13
+        signs = sh.inertia(H)
+        assert signs.certified and (signs.negative, signs.positive) == (0, positive)
+        for asked, exact in (({"which": "largest"}, values[-12:]), ({}, values[:12])):
+            with sh.eigs(H, 12, **asked) as pairs:
+                assert pairs.method == "structure" and pairs.count.certified
+                assert np.abs(pairs.eigenvalues - exact).max() < 1e-13
+        assert sh.density(H).count(1e-9, 10.0) == (positive, 0.0)
