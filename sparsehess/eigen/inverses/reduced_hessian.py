@@ -90,9 +90,9 @@ class ReducedHessian(ShortRepr):
 
     def _repr_facts(self) -> Iterator[str]:
         """Yield what the line says. Not collective."""
-        yield f"{self.freedom} of {number_of(self.n, 'variable')} free"
-        yield f"{self.negative} negative, {self.zero} zero, {self.positive} positive"
         yield f"{self.verdict}, {'certified' if self.certified else 'not certified'}"
+        yield f"{self.freedom} of {number_of(self.n, 'variable')} free"
+        yield f"{self.negative} negative, {self.zero} zero"
         if len(self.redundant):
             yield f"{number_of(len(self.redundant), 'constraint')} redundant"
         if self._system is None:

@@ -184,7 +184,8 @@ def test_wrong_questions(comm):
         with pytest.raises(sh.InputError, match=told):
             sh.reduced_hessian(H, comm=comm, **arguments)
     found = sh.reduced_hessian(H, constraints(), k=0, comm=comm)
-    assert repr(found).startswith(f"<ReducedHessian: {_N - _M} of {_N} variables free, 0 negative, 0 zero")
+    line = f"<ReducedHessian: minimum, certified, {_N - _M} of {_N} variables free, 0 negative, 0 zero>"
+    assert repr(found) == line
     found.close()
     found.close()
     with pytest.raises(sh.InputError, match="closed"):
