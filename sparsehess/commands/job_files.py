@@ -37,6 +37,9 @@ _LARGEST = 2**20
 # Letters of a key that a message shows, and of a reason four times as many.
 _SHOWN = 150
 
+# Arguments of commands that name what is written.
+OUTPUTS = ("out", "plot", "report", "direction", "json", "checkpoint")
+
 # Commands that take a job file as what it is, and those that it cannot stand for.
 _WHOLE = ("submit",)
 _PLAN = "plan"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsehess import errors
-from sparsehess.commands import job_files
+from sparsehess.commands import job_checks, job_files
 from sparsehess.commands.arguments import JOB_SUFFIX, CommandLine
 from sparsehess.commands.output import SCHEMA, print_answer
 from sparsehess.commands.reports.tables import format_columns
@@ -85,6 +85,8 @@ def _job(arguments: argparse.Namespace, line: CommandLine, folder: Path) -> Job:
     words, petsc = job_files.job_command_line(path.absolute(), line)
     # Refused here rather than after a night in the queue.
     known = line.parse(words)
+    if not arguments.no_check:
+        job_checks.check_job(path, line)
     scheduler = schedulers.installed_scheduler() if arguments.scheduler == "auto" else arguments.scheduler
     _check(arguments, scheduler, folder)
     result = str(folder / "result.json") if known.json in (None, "-") else known.json

@@ -22,6 +22,11 @@ JOB_COMMANDS = (
                 "input",
                 Flag("job", metavar="JOB.toml", help="what to run; its table [submit] holds these flags"),
                 Flag("--name", metavar="NAME", help="name of the job (default: that of the job file)"),
+                Flag(
+                    "--no-check",
+                    action="store_true",
+                    help="queue it though inputs, functions, arguments or folders are not there yet, or not here",
+                ),
             ),
             Group(
                 "resources",
