@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsehess import errors
-from sparsehess.commands import flag_groups, job_files, problem_files
+from sparsehess.commands import flag_groups, job_checks, job_files, problem_files
 from sparsehess.commands.arguments import CommandLine
 from sparsehess.commands.output import SCHEMA, print_answer
 from sparsehess.commands.reports.tables import format_columns
@@ -140,6 +140,8 @@ def write_job(folder: Path, arguments: argparse.Namespace, line: CommandLine) ->
     """
     path = Path(arguments.job)
     job = job_files.read_job_file(path)
+    if not arguments.no_check:
+        job_checks.check_job(path, line, outputs=False)
     words, _ = job_files.job_command_line(path.absolute(), line)
     parsed = line.parse(words)
     choices = {key: value for key, value in job.choices.items() if key != "json"}
