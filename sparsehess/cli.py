@@ -16,6 +16,7 @@ from sparsehess.commands.command_table import ANALYSES, INFO, SHELL_COMMANDS
 from sparsehess.commands.petsc_words import split_petsc
 from sparsehess.errors import InputError, SparseHessError
 from sparsehess.runtime.launchers import is_first_process, is_launched, launched_together
+from sparsehess.runtime.printable import printable
 from sparsehess.service.command_table import JOB_COMMANDS
 
 if TYPE_CHECKING:
@@ -243,7 +244,7 @@ def _report(error: Exception, rank: int, verbose: bool) -> int:
         advice = (
             "" if known.status != errors.BUG else " (a bug in sparsehess: please report it, with the output of -v)"
         )
-        sys.stderr.write(f"sparsehess: {' '.join(str(known).split())}{advice}\n")
+        sys.stderr.write(f"sparsehess: {printable(' '.join(str(known).split()))}{advice}\n")
     if verbose:
         import traceback
 

@@ -21,6 +21,7 @@ from sparsehess.commands.output import SCHEMA, print_answer
 from sparsehess.commands.reports.tables import format_columns
 from sparsehess.errors import InputError, SparseHessError
 from sparsehess.runtime.launchers import is_first_process
+from sparsehess.runtime.printable import printable
 from sparsehess.service import batch_jobs, batch_scripts, schedulers, spool_commands
 from sparsehess.service.batch_jobs import Job
 from sparsehess.service.schedulers import SCHEDULERS, State
@@ -212,7 +213,7 @@ def run_result(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm 
     except (OSError, ValueError) as error:
         raise InputError(f"{job.result}: no result to be read: {error}") from error
     if not arguments.quiet and arguments.json != "-":
-        sys.stdout.write(job.read_word("out") or "")
+        sys.stdout.write(printable(job.read_word("out") or ""))
         sys.stdout.write("\n" if job.read_word("out") else "")
         sys.stdout.flush()
     if arguments.json is not None and answer is not None:
@@ -221,7 +222,7 @@ def run_result(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm 
         return errors.DONE
     complaint = (job.read_word("err") or "").encode()[-_TAIL:].decode(errors="replace")
     if complaint:
-        sys.stderr.write(complaint + "\n")
+        sys.stderr.write(printable(complaint) + "\n")
     if state.word == "stopped":
         advice = f"; to go on: bash {job.file('script')}" if job.scheduler == "local" else ""
         sys.stderr.write(f"sparsehess: job {job.id} was stopped after it had saved what it has{advice}\n")
