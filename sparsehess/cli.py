@@ -91,8 +91,11 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(error.status)
     from mpi4py import MPI
 
+    from sparsehess.service.job_progress import tell_progress
+
     world = MPI.COMM_WORLD
     runtime.set_guard(world, runtime.JobEnd())
+    tell_progress(world)
     if world.size == 1:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `sparsehess … | head` ends as any filter does
     _log_to_stderr(verbose)

@@ -9,7 +9,7 @@ _BLANK = "Zs"
 
 
 def printable(text: str, kept: str = "\n\t") -> str:
-    """Return a text whose control characters stand there as escapes, such as `\\x1b`.
+    r"""Return a text whose control characters stand there as escapes, such as `\x1b`.
 
     Not collective. Codes that a terminal obeys, marks that turn the direction of writing, and bytes that were no
     text are among them; letters of all languages are kept.

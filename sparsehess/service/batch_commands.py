@@ -22,8 +22,9 @@ from sparsehess.commands.reports.tables import format_columns
 from sparsehess.errors import InputError, SparseHessError
 from sparsehess.runtime.launchers import is_first_process
 from sparsehess.runtime.printable import printable
-from sparsehess.service import batch_jobs, batch_scripts, schedulers, spool_commands
+from sparsehess.service import batch_jobs, batch_scripts, job_progress, schedulers, spool_commands
 from sparsehess.service.batch_jobs import Job
+from sparsehess.service.job_progress import progress_text, read_progress
 from sparsehess.service.schedulers import SCHEDULERS, State
 from sparsehess.storage.json_files import write_json
 
@@ -175,13 +176,14 @@ def run_status(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm 
         return spool_commands.print_spool_status(arguments)
     some = [batch_jobs.find_job(text) for text in arguments.jobs] if arguments.jobs else batch_jobs.list_jobs()
     states = schedulers.ask_states(some)
-    facts = [{**_facts(job), **_state_facts(states[job.id])} for job in some]
+    facts = [{**_facts(job), **_state_facts(job, states[job.id])} for job in some]
     print_answer(arguments, {"schema": SCHEMA, "task": "status", "jobs": facts}, _table(facts))
     return errors.DONE
 
 
-def _state_facts(state: State) -> dict:
-    return {"state": state.word, "exit": state.exit, "why": state.why}
+def _state_facts(job: Job, state: State) -> dict:
+    progress = read_progress(job.file(job_progress.FILE)) if state.word == "running" else None
+    return {"state": state.word, "exit": state.exit, "why": state.why, "progress": progress}
 
 
 def _table(facts: list[dict]) -> str:
@@ -191,7 +193,8 @@ def _table(facts: list[dict]) -> str:
     for fact in facts:
         cells = (fact[name] for name in ("id", "name", "scheduler", "number", "ranks", "state", "exit"))
         when = fact["submitted"][:16].replace("T", " ")
-        rows.append((*("" if cell is None else str(cell) for cell in cells), when, fact["why"]))
+        told = "; ".join(filter(None, (fact["why"], progress_text(fact["progress"]))))
+        rows.append((*("" if cell is None else str(cell) for cell in cells), when, told))
     return format_columns(rows)
 
 

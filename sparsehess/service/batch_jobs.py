@@ -1,8 +1,8 @@
 """What is remembered of batch jobs: a folder for each, files that appear whole, no server and no lock.
 
 `$SPARSEHESS_JOBS/<id>/` holds `job.json` (what was asked for, never changed), `script`, `out` and `err` (of the
-command), `number` (the scheduler's own, changed where a job is queued again), `exit` (status of the script
-once it has ended), and `cancelled`.
+command), `progress.json` (how far it is), `number` (the scheduler's own, changed where a job is queued again),
+`exit` (status of the script once it has ended), and `cancelled`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from sparsehess.errors import InputError
 from sparsehess.storage.atomic_files import replace_file
 
 HOME = "SPARSEHESS_JOBS"
+
+# The variable by which the processes of a job, and they themselves, know its folder.
+MARK = "SPARSEHESS_JOB"
 
 
 @dataclass(frozen=True, kw_only=True)

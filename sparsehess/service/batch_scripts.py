@@ -118,7 +118,7 @@ def _opening(job: Job) -> list[str]:
         'export SPARSEHESS_JOB="$job"',
         "export OMP_NUM_THREADS=1    # the ranks are the parallelism",
         "",
-        'rm -f "$job/exit"',
+        'rm -f "$job/exit" "$job/progress.json"',
         'exec >> "$job/out" 2>> "$job/err"',
     ]
     if job.scheduler == "local":
