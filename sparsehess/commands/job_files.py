@@ -43,6 +43,9 @@ OUTPUTS = ("out", "plot", "report", "direction", "json", "checkpoint")
 # Commands that take a job file as what it is, and those that it cannot stand for.
 _WHOLE = ("submit",)
 _PLAN = "plan"
+
+# What a plan heeds of [submit].
+_PLANNED = ("ranks", "time", "memory")
 _NOT_FOR_JOBS = ("submit", "status", "result", "cancel", "plan", "serve", "report", "info", "completion", "manual")
 
 
@@ -158,6 +161,10 @@ def expand_job_file(words: list[str], line: CommandLine) -> tuple[list[str], lis
         )
     kept = parser if command == _PLAN else None
     positional, flags = _words(job, job.choices, _parser_of(job, line.parsers), kept)
+    if command == _PLAN:
+        _words(job, job.submit, line.parsers["submit"])  # what is wrong there is told before it is submitted
+        asked = {key: job.submit[key] for key in _PLANNED if key in job.submit}
+        flags = [*_words(job, asked, line.parsers["submit"])[1], *flags]
     return [command, *flags, *before, *positional, *after], _petsc_words(job)
 
 
@@ -296,7 +303,7 @@ def _words(
         If given, another command: flags that it does not know are left out.
     """
     known = {key: action for action in _actions(parser) for key in keys_of(action)}
-    if table is job.submit:
+    if table is not job.choices:
         known = {key: action for key, action in known.items() if action.option_strings}
     passed = known if kept is None else {key for action in _actions(kept) for key in keys_of(action)}
     positional, flags = {}, []

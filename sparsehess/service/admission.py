@@ -17,8 +17,9 @@ from pathlib import Path
 from sparsehess.commands import job_files, problem_files
 from sparsehess.commands.arguments import CommandLine
 from sparsehess.commands.petsc_words import split_petsc
+from sparsehess.commands.quantities import parse_time
 from sparsehess.errors import InputError
-from sparsehess.service import batch_scripts, spool
+from sparsehess.service import spool
 from sparsehess.service.choices import PRIORITY_LIMIT
 from sparsehess.service.job_outcomes import OWN
 from sparsehess.service.limits import Limits, parse_size
@@ -138,7 +139,7 @@ def _limits(job: job_files.JobFile) -> Limits:
         else:
             texts[key] = value
     return Limits(
-        batch_scripts.parse_time(texts["time"]) if "time" in texts else None,
+        parse_time(texts["time"]) if "time" in texts else None,
         parse_size(texts["memory"]) if "memory" in texts else None,
     )
 

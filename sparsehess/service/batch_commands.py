@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsehess import errors
-from sparsehess.commands import job_checks, job_files
+from sparsehess.commands import job_checks, job_files, quantities
 from sparsehess.commands.arguments import JOB_SUFFIX, CommandLine
 from sparsehess.commands.output import SCHEMA, print_answer
 from sparsehess.commands.reports.tables import format_columns
@@ -106,8 +106,8 @@ def _job(arguments: argparse.Namespace, line: CommandLine, folder: Path) -> Job:
         program=_program(),
         command=words + (["--", *petsc] if petsc else []),
         ranks=arguments.ranks,
-        time=None if arguments.time is None else batch_scripts.parse_time(arguments.time),
-        memory=None if arguments.memory is None else batch_scripts.parse_memory(arguments.memory),
+        time=None if arguments.time is None else quantities.parse_time(arguments.time),
+        memory=None if arguments.memory is None else quantities.parse_memory(arguments.memory),
         account=arguments.account,
         queue=arguments.queue,
         setup=list(arguments.setup),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 
-from sparsehess.errors import InputError
+from sparsehess.commands.quantities import format_time
 from sparsehess.service.batch_jobs import Job
 
 # Exit status of a command that was stopped after it had saved what it has.
@@ -20,37 +20,6 @@ _KILL = 10
 
 # How often a job is queued again by itself.
 _STARTS = 100
-
-
-def parse_time(text: str) -> int:
-    """Return a time limit HH:MM:SS, MM:SS or D-HH:MM:SS in seconds.
-
-    Not collective.
-    """
-    match = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", text)
-    total = 0
-    if match:
-        days, hours, minutes, rest = (int(part or 0) for part in match.groups())
-        total = ((days * 24 + hours) * 60 + minutes) * 60 + rest
-    if not 0 < total < 10**8:
-        raise InputError(f"--time {text}: write HH:MM:SS, or D-HH:MM:SS with days")
-    return total
-
-
-def parse_memory(text: str) -> str:
-    """Return a size such as 500M, 4G or 4GiB as a whole number and K, M, G or T, which all schedulers read.
-
-    Not collective.
-    """
-    match = re.fullmatch(r"([1-9]\d{0,11})([KMGT])(?:i?B)?", text, re.ASCII | re.IGNORECASE)
-    if not match:
-        raise InputError(f"--memory {text}: write a size with its unit, such as 500M or 4G")
-    return match[1] + match[2].upper()
-
-
-def format_time(total: int) -> str:
-    """Return seconds as HH:MM:SS. Not collective."""
-    return f"{total // 3600:02d}:{total // 60 % 60:02d}:{total % 60:02d}"
 
 
 def compose_script(job: Job) -> str:

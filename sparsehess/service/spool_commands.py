@@ -14,6 +14,7 @@ from sparsehess import errors
 from sparsehess.commands import flag_groups, job_checks, job_files, problem_files
 from sparsehess.commands.arguments import CommandLine
 from sparsehess.commands.output import SCHEMA, print_answer
+from sparsehess.commands.quantities import parse_time
 from sparsehess.commands.reports.tables import format_columns
 from sparsehess.errors import InputError, no_such_file
 from sparsehess.service import spool as spools
@@ -46,7 +47,7 @@ def run_serve(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm |
         raise ValueError("a service without --ranks runs on a communicator")
     flag_groups.refuse_flags(arguments, {"launcher": "mpiexec"}, "it is for --ranks")
     from sparsehess.runtime import memory, on_root
-    from sparsehess.service import batch_scripts, limits
+    from sparsehess.service import limits
     from sparsehess.service.admission import Allowance
     from sparsehess.service.resident import ServiceSettings, serve_spool
 
@@ -58,7 +59,7 @@ def run_serve(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm |
             raise InputError(f"--{flag} {value:g}: seconds, not negative")
     free = int(0.9 * memory.free_memory(comm))
     most = limits.Limits(
-        None if arguments.time is None else batch_scripts.parse_time(arguments.time),
+        None if arguments.time is None else parse_time(arguments.time),
         free if arguments.memory is None else limits.parse_size(arguments.memory),
     )
     settings = ServiceSettings(

@@ -2,10 +2,7 @@
 
 import subprocess
 
-import pytest
-
 from sparsehess.cli import command_line
-from sparsehess.errors import InputError
 from sparsehess.service import batch_scripts
 from support.batch import JOB, made
 
@@ -49,25 +46,3 @@ def test_a_command_that_saves_is_submitted_to_go_on(place, capsys):
         assert "#SBATCH --signal=B:USR1@120\n#SBATCH --requeue\n" in script
         assert f"    --checkpoint {folder}\n" in script and f'"$(ls {folder} 2>' in script
         assert script.count("--checkpoint") == script.count("--json") == 1
-
-
-def test_times(place):
-    for text, total in (("01:30:00", 5400), ("2-00:00:01", 172801), ("05:30", 330)):
-        assert batch_scripts.parse_time(text) == total
-    assert batch_scripts.format_time(172801) == "48:00:01"
-    for text in ("", "90", "1:2:3:4", "00:00:00", "-01:00:00", "1-30:00", "99999999:00:00"):
-        with pytest.raises(InputError, match="HH:MM:SS"):
-            batch_scripts.parse_time(text)
-
-
-@pytest.mark.parametrize(
-    "text, slurm", [("4G", "4G"), ("4g", "4G"), ("500MiB", "500M"), ("2TB", "2T"), ("1048576k", "1048576K")]
-)
-def test_sizes_are_written_as_schedulers_read_them(text, slurm):
-    assert batch_scripts.parse_memory(text) == slurm
-
-
-@pytest.mark.parametrize("text", ["4", "0G", "lots", "4.5G", "-4G", "4 G", "G", "4Gi", "4GG", "٤G", "4G\n"])
-def test_sizes_that_schedulers_would_refuse_or_take_for_bytes(text):
-    with pytest.raises(InputError, match="with its unit"):
-        batch_scripts.parse_memory(text)
