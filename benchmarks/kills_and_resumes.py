@@ -23,8 +23,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import numpy as np
 
-from sparsehess.service import local_scheduler, spool
+from sparsehess.service import job_outcomes, local_scheduler
 from sparsehess.service.spool import Spool
+from sparsehess.service.spool_clients import WholeSpool
 from support import faults
 
 RANKS = 2
@@ -88,9 +89,9 @@ def serve(times: int, seed: int) -> None:
     ids, hung, kills = [], 0, 0
 
     def put():
-        folder = queue.make_draft()
+        folder = WholeSpool(queue).make_draft()
         (folder / "job.toml").write_text(JOB.format(place / "problem.py"))
-        ids.extend(queue.enqueue([folder]))
+        ids.extend(WholeSpool(queue).enqueue([folder]))
 
     def started(*flags):
         words = ["mpiexec", "-n", str(RANKS), sys.executable, "-m", "sparsehess", "serve", str(queue.path)]
@@ -114,7 +115,7 @@ def serve(times: int, seed: int) -> None:
     put()
     assert started("--once").wait(600) == 0, (place / "said").read_text()
     first = queue.path / "done" / ids[0]
-    wanted = np.array(spool.read_json(first / "result.json")["eigenvalues"])
+    wanted = np.array(job_outcomes.read_json(first / "result.json")["eigenvalues"])
     plain = sum(faults.evaluated(first, "seen").values())
     while kills < times:
         while queue.count_jobs("queued") < WAITING:
@@ -137,13 +138,13 @@ def serve(times: int, seed: int) -> None:
     wrong = repeated = 0
     for identity in done:
         folder = queue.path / "done" / identity
-        found = np.array(spool.read_json(folder / "result.json")["eigenvalues"])
+        found = np.array(job_outcomes.read_json(folder / "result.json")["eigenvalues"])
         wrong += not (found.shape == wanted.shape and np.allclose(found, wanted, rtol=1e-10, atol=0))
-        attempts = spool.read_outcome(folder)["attempts"]
+        attempts = job_outcomes.read_outcome(folder)["attempts"]
         again = sum(faults.evaluated(folder, "seen").values()) - plain
         repeated += again > RANKS * (attempts - 1)
     for identity in failed:
-        print(f"  {identity}: {spool.read_outcome(queue.path / 'failed' / identity)['error']}")
+        print(f"  {identity}: {job_outcomes.read_outcome(queue.path / 'failed' / identity)['error']}")
     print(
         f"service        {kills} kills among {len(ids)} jobs: {wrong} wrong, {len(failed)} failed, "
         f"{len(lost)} lost, {doubled} done twice, {repeated} repeated too much, {hung} over 30 s"

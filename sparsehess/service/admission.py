@@ -19,7 +19,6 @@ from sparsehess.commands.arguments import CommandLine
 from sparsehess.commands.petsc_words import split_petsc
 from sparsehess.commands.quantities import parse_time
 from sparsehess.errors import InputError
-from sparsehess.service import spool
 from sparsehess.service.choices import PRIORITY_LIMIT
 from sparsehess.service.job_outcomes import OWN
 from sparsehess.service.limits import Limits, parse_size
@@ -30,6 +29,9 @@ _RESERVED = ("job.toml", *OWN)
 
 # What [submit] may say in a spool.
 SUBMIT = ("name", "priority", "time", "memory")
+
+# What it may also say, for schedulers: the same file serves both.
+FOR_SCHEDULERS = ("scheduler", "ranks", "account", "queue", "partition", "launcher", "setup")
 
 # Families of options that a job may set: those of its solver, under its own prefix.
 _FAMILIES = ("eps_", "st_", "bv_", "ds_", "rg_", "mat_mumps_")
@@ -99,7 +101,7 @@ def admit(folder: Path, allowance: Allowance, line: CommandLine) -> Task:
     read = 0
     for name, value in job_files.path_arguments(words, arguments, line).items():
         key = job_files.job_file_key(name, words[0], line)
-        if name in spool.OUTPUTS:
+        if name in job_files.OUTPUTS:
             _check_output(job, key, value, folder)
         elif problem_files.is_problem(value) and name == "input":
             _check_code(job, key, value, allowance.code)
@@ -119,6 +121,8 @@ def admit(folder: Path, allowance: Allowance, line: CommandLine) -> Task:
         raise InputError(
             f"needs about {needed / 2**20:.0f} MiB to read its files; its limit is {limits.memory / 2**20:.0f} MiB"
         )
+    # An answer is passed on: it does not say where the job was, which may be the secret of who has submitted it.
+    arguments.words = [word.replace(f"{folder}{os.sep}", "") for word in arguments.words]
     arguments.json, arguments.quiet = str(folder / "result.json"), False
     return Task(arguments, options, limits)
 
@@ -127,6 +131,8 @@ def _limits(job: job_files.JobFile) -> Limits:
     """Return what [submit] asks for."""
     texts: dict[str, str] = {}
     for key, value in job.submit.items():
+        if key in FOR_SCHEDULERS:
+            continue
         if key not in SUBMIT:
             raise job.error_at(key, f"a spooled job has {', '.join(SUBMIT)} in [submit]")
         if key == "priority":

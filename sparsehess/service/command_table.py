@@ -144,12 +144,13 @@ JOB_COMMANDS = (
         "serve",
         "stay up, and take jobs from a spool directory",
         SECTION,
-        "sparsehess.service.spool_commands:run_serve",
+        "sparsehess.service.serve_command:run_serve",
         (
             Group(
                 "input",
                 Flag("spool", metavar="SPOOL", help="made if it is missing; who may write there may submit"),
-                Flag("--shared", action="store_true", help="take a spool that others can write into"),
+                Flag("--shared", action="store_true", help="let everybody on this machine submit"),
+                Flag("--group", metavar="NAME", help="let the members of a Unix group submit, yours among them"),
                 Flag(
                     "--allow-code",
                     metavar="DIR",

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import faulthandler
 import os
-import re
 import resource
 import time
 from collections.abc import Callable
@@ -26,9 +25,11 @@ from typing import TypeVar
 
 from mpi4py import MPI
 
-from sparsehess.errors import Cancelled, InputError, Leaving, OverLimit
+from sparsehess.commands.quantities import memory_bytes, parse_memory
+from sparsehess.errors import Cancelled, Leaving, OverLimit
 from sparsehess.runtime import agreement
 from sparsehess.runtime.guards import Guard, guard_of, set_guard
+from sparsehess.service.spool_states import SpoolStates
 
 # Seconds between two checks of clock and folder, and between two writes of the status.
 _LOOK, _TELL = 0.05, 0.25
@@ -76,10 +77,7 @@ def parse_size(text: str, flag: str = "--memory") -> int:
     InputError
         The text is no size.
     """
-    match = re.fullmatch(r"(\d{1,12})([KMGT]?)(?:i?B)?", text, re.ASCII)
-    if not match or not int(match[1]):
-        raise InputError(f"{flag} {text}: write a size such as 500M or 4G")
-    return int(match[1]) * 1024 ** " KMGT".index(match[2] or " ")
+    return memory_bytes(parse_memory(text, flag))
 
 
 class JobGuard(Guard):
@@ -94,7 +92,7 @@ class JobGuard(Guard):
     limits
         Limits of the job.
     folder
-        Folder of the job; a file `cancel` in it cancels the job.
+        Folder of the job.
     leaves
         Returns whether the service leaves.
     tell
@@ -203,7 +201,7 @@ class JobGuard(Guard):
         self._verdict = _GOES_ON
         if self._comm.rank == 0 and self._leaves():
             self._verdict = _LEAVES
-        if self._comm.rank == 0 and (self._folder / "cancel").exists():
+        if self._comm.rank == 0 and SpoolStates(self._folder.parent.parent).is_cancelled(self._folder):
             self._verdict = _CANCELLED
         if memory is not None and _resident() - self._had > memory + _SLACK:
             self._verdict = _OVER_MEMORY

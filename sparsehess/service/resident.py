@@ -30,11 +30,13 @@ from sparsehess.commands.checkpoint_flags import clear_checkpoint, open_checkpoi
 from sparsehess.errors import STOPPED, Cancelled, EvaluationError, Leaving, SparseHessError, Stopped
 from sparsehess.runtime import PETSc, agreement, on_root
 from sparsehess.service import job_outcomes
-from sparsehess.service import spool as spools
 from sparsehess.service.admission import Allowance, Task, admit
-from sparsehess.service.limits import JobGuard, Limits
+from sparsehess.service.limits import JobGuard
 from sparsehess.service.process_state import SIGNALS, flush_output, record_output, restore_process
+from sparsehess.service.service_facts import describe_service, write_service
 from sparsehess.service.spool import Spool
+from sparsehess.service.spool_layout import job_id
+from sparsehess.service.spool_recovery import recover_jobs
 from sparsehess.service.warm_resources import WarmResources
 from sparsehess.storage.atomic_files import explain_write_errors, sync_file_system
 from sparsehess.storage.checkpoint import Checkpoint
@@ -73,6 +75,8 @@ class ServiceSettings:
         Whether the service leaves when no job is left.
     idle
         Seconds without a job after which the service leaves; None for never.
+    quiet
+        Whether it starts without a word.
     """
 
     allowance: Allowance
@@ -81,6 +85,7 @@ class ServiceSettings:
     grace: float
     once: bool
     idle: float | None
+    quiet: bool = False
 
 
 def serve_spool(spool: Spool, settings: ServiceSettings, line: CommandLine, comm: MPI.Comm) -> int:
@@ -184,7 +189,7 @@ def _begin(spool: Spool, whom: str) -> int:
     """Lock the spool, and recover the jobs of a service that has ended; on the first rank."""
     descriptor = spool.lock(whom)
     try:
-        for line in spool.recover():
+        for line in recover_jobs(spool):
             log.warning("%s", line)
         for name in ("stop", "signals"):
             (spool.path / name).unlink(missing_ok=True)
@@ -297,7 +302,7 @@ class _Group:
         """Run a job; the group is ready for the next one whatever happens."""
         began = time.time()
         if self.comm.rank == 0:
-            self._tell_group(folder.name)
+            self._tell_group(job_id(folder))
         status, error = errors.DONE, None
         with contextlib.ExitStack() as process:
             process.enter_context(runtime.use_guard(self.comm, _FolderGuard(folder)))
@@ -323,7 +328,7 @@ class _Group:
                 if folder.is_dir():
                     self._broken = caught
                 else:
-                    log.warning("%s is gone: its job has removed it", folder)
+                    log.warning("%s is gone: its job has removed it", job_id(folder))
         if error is not None:
             self._tidy()
 
@@ -378,7 +383,7 @@ class _Group:
         if isinstance(error, Cancelled):
             state = "cancelled"
         facts = {
-            "id": folder.name,
+            "id": job_id(folder),
             "state": state,
             "exit": None if state == "cancelled" else status,
             "error": None if error is None else _told(error, folder),
@@ -387,7 +392,7 @@ class _Group:
             "ranks": self.comm.size,
             "group": self.number,
         }
-        spools.write_outcome(folder, facts)
+        job_outcomes.write_outcome(folder, facts)
         self.counts["done" if state == "done" else "failed"] += 1
         if not self._unsettled:
             self._oldest = time.monotonic()
@@ -431,21 +436,19 @@ class _Group:
 
 
 def _tell_service(spool: Spool, settings: ServiceSettings, ranks: int) -> None:
-    """Write the facts of this service into `service.json`; on the first rank."""
-    most: Limits = settings.allowance.most
-    facts = {
-        "process": os.getpid(),
-        "host": socket.gethostname(),
-        "ranks": ranks,
-        "groups": settings.groups,
-        "began": time.time(),
-        "time": most.time,
-        "memory": most.memory,
-        "code": list(settings.allowance.code),
-        "data": list(settings.allowance.data),
-    }
-    with explain_write_errors(spool.path):
-        job_outcomes.write_json(spool.path / "service.json", facts)
+    """Tell who has started the service what it serves, and all others by a file; on the first rank."""
+    allowance = settings.allowance
+    facts = write_service(
+        spool,
+        ranks=ranks,
+        groups=settings.groups,
+        seconds=allowance.most.time,
+        memory=allowance.most.memory,
+        code=allowance.code,
+        data=allowance.data,
+    )
+    if not settings.quiet:
+        print(describe_service(spool, facts), flush=True)
 
 
 def _status(error: Exception) -> int:

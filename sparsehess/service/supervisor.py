@@ -17,6 +17,7 @@ from sparsehess import errors
 from sparsehess.errors import InputError
 from sparsehess.service.local_scheduler import job_environment
 from sparsehess.service.spool import Spool
+from sparsehess.service.spool_access import choose_access
 
 # Seconds between two checks of the service.
 _LOOK = 0.1
@@ -38,7 +39,7 @@ def supervise(arguments: argparse.Namespace) -> int:
     launcher = shlex.split(arguments.launcher)
     if not launcher or shutil.which(launcher[0]) is None:
         raise InputError(f"--launcher {arguments.launcher!r}: there is no such program here")
-    spool = Spool.open_or_create(arguments.spool, shared=arguments.shared)
+    spool = Spool.open_or_create(arguments.spool, choose_access(arguments.shared, arguments.group))
     command = [
         *launcher,
         "-n",
@@ -97,7 +98,7 @@ def _words(arguments: argparse.Namespace) -> list[str]:
     for flag in ("allow_code", "allow_data"):
         for folder in getattr(arguments, flag):
             words += [f"--{flag.replace('_', '-')}", os.path.abspath(folder)]
-    for flag in ("time", "memory", "grace", "cache", "idle"):
+    for flag in ("time", "memory", "grace", "cache", "idle", "group"):
         value = getattr(arguments, flag)
         if value is not None:
             words += [f"--{flag}", str(value)]

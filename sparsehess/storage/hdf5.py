@@ -31,9 +31,9 @@ _SECONDS, _BYTES_PER_SECOND = 5, 50 * 2**20
 _WHOLE = 2**24
 
 _VISIT = """
-import resource, sys
+import os, resource, sys
 import h5py
-path, seconds, whole = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+path, seconds, whole = os.fsdecode(sys.stdin.buffer.read()), int(sys.argv[1]), int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 def look(item):
     elsewhere = item.file.filename != file.filename
@@ -89,13 +89,14 @@ def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
     if not path.is_file():
         raise no_such_file(path)
     seconds = _SECONDS + os.path.getsize(path) // _BYTES_PER_SECOND
-    words = [sys.executable, "-c", _VISIT, str(path), str(seconds), str(_WHOLE)]
+    words = [sys.executable, "-c", _VISIT, str(seconds), str(_WHOLE)]
     try:
         done = subprocess.run(
             words,
-            stdin=subprocess.DEVNULL,
+            input=os.fspath(path),  # and not a word of the command line, which every user can read
             capture_output=True,
             text=True,
+            errors="surrogateescape",
             timeout=30 * seconds,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
             check=False,
