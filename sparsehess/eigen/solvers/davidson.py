@@ -45,6 +45,13 @@ class Davidson(PreconditionedSolver):
         # space has converged at once.
         return {"eps_ncv": ncv, f"eps_{self.method}_initial_size": min(guesses + 5, ncv)}
 
+    def _fills_space(self, k: int, deflated: int, wider: int, guesses: int) -> bool:
+        """Return whether the basis is the whole space, which SLEPc's Davidson solvers cannot expand.
+
+        Not collective.
+        """
+        return self._sizes(k, deflated, wider, guesses)["eps_ncv"] >= self.problem.n - deflated
+
     def _starts(self) -> int:
         return int(self.used_defaults()[f"eps_{self.method}_initial_size"])
 

@@ -14,6 +14,7 @@ import numpy as np
 from sparsehess.eigen.problem.petsc_options import PREFIX, Options
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rayleigh_ritz import rayleigh_ritz
+from sparsehess.eigen.solvers.lapack import LIMIT, LapackSolver
 from sparsehess.eigen.solvers.preconditioners import Diagonal, Multigrid, NearbyMatrix, preconditioner
 from sparsehess.eigen.solvers.solve_monitor import OnProgress, OnRestart, ignore_progress, ignore_restart
 from sparsehess.errors import InputError
@@ -124,7 +125,14 @@ class PreconditionedSolver(ABC):
         k = min(k, self.problem.n - len(away))
         if k <= 0:
             return []
-        found: list[PETSc.Vec] = []
+        small = self.problem.n <= LIMIT and not self.options
+        if small and self._fills_space(k, len(away), wider, len(guess)):
+            whole = LapackSolver(self.problem)
+            found = whole.solve(which, k, deflate=deflate)
+            self.seconds["solve"] += whole.seconds["solve"]
+            self.iterations += whole.iterations
+            return found
+        found = []
         for attempt in range(_AGAIN):
             start = found or list(guess)
             fresh = self._attempt(which, k, away, wider, seed + 7919 * attempt, start, on_restart)
@@ -156,6 +164,10 @@ class PreconditionedSolver(ABC):
     @abstractmethod
     def _sizes(self, k: int, deflated: int, wider: int, guesses: int) -> dict:
         """Return the sizes of block or basis, as options. Not collective."""
+
+    def _fills_space(self, k: int, deflated: int, wider: int, guesses: int) -> bool:
+        """Return whether a basis is as large as the space, and nothing is left to iterate. Not collective."""
+        return False
 
     @abstractmethod
     def _starts(self) -> int:
