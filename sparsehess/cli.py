@@ -254,3 +254,21 @@ def _report(error: Exception, rank: int, verbose: bool) -> int:
         traceback.print_exception(error)
     sys.stderr.flush()
     return known.status
+
+
+def _serve_one_job() -> None:
+    """Run the job that a service tells of on standard input. Collective on the world communicator."""
+    runtime.initialize()
+    from mpi4py import MPI
+
+    from sparsehess.service.job_ranks import run_ordered_job
+
+    _log_to_stderr(False)
+    try:
+        run_ordered_job(command_line(), runtime.communicator(MPI.COMM_WORLD))
+    except SparseHessError as error:
+        sys.exit(_report(error, MPI.COMM_WORLD.rank, False))
+
+
+if __name__ == "__main__":
+    _serve_one_job()

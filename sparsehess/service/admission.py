@@ -76,6 +76,11 @@ class Task:
     options: dict
     limits: Limits
 
+    @property
+    def runs_code(self) -> bool:
+        """Whether it imports a problem, and with it whatever its file says."""
+        return problem_files.is_problem(str(getattr(self.arguments, "input", "")))
+
 
 def admit(folder: Path, allowance: Allowance, line: CommandLine) -> Task:
     """Return what the job of a folder asks for.

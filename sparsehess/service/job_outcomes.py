@@ -12,7 +12,17 @@ from pathlib import Path
 from sparsehess.storage.atomic_files import replace_file
 
 # What the service writes into the folder of a job.
-OWN = ("attempts", "status.json", "stuck", "submitter", "watchdog", "log", "result.json", "outcome.json")
+OWN = (
+    "attempts",
+    "status.json",
+    "stuck",
+    "submitter",
+    "watchdog",
+    "log",
+    "result.json",
+    "ending.json",
+    "outcome.json",
+)
 
 # Of this, and may still change or go when the outcome is there.
 _CHANGING = ("attempts", "status.json", "watchdog", "outcome.json")

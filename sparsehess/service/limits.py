@@ -7,8 +7,9 @@ beginning plus the memory of the job; an allocation beyond fails as it does on a
 
 A call that never reaches a check (a factorization without end, a user's loop) ends only with its processes. Some
 seconds (`--grace`) after the time limit a watchdog thread writes the stack of the rank into `watchdog` and ends
-the rank; mpiexec then ends the others. `sparsehess serve SPOOL --ranks P` restarts the service, and the job has
-failed. Under a bare mpiexec the caller must restart it. A job without a time limit has no watchdog.
+the rank; the launcher then ends the others. Ranks of a job that runs code are its own, and only the job has failed
+(see `job_processes`). Where the ranks are those of the service, `sparsehess serve SPOOL --ranks P` restarts it,
+and the job has failed; under a bare mpiexec the caller must restart it. A job without a time limit has none.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ from sparsehess.commands.quantities import memory_bytes, parse_memory
 from sparsehess.errors import Cancelled, Leaving, OverLimit
 from sparsehess.runtime import agreement
 from sparsehess.runtime.guards import Guard, guard_of, set_guard
-from sparsehess.service.spool_states import SpoolStates
 
 # Seconds between two checks of clock and folder, and between two writes of the status.
 _LOOK, _TELL = 0.05, 0.25
@@ -93,8 +93,8 @@ class JobGuard(Guard):
         Limits of the job.
     folder
         Folder of the job.
-    leaves
-        Returns whether the service leaves.
+    leaves, cancelled
+        Return whether the service leaves, and whether the end of the job is asked for; called on the first rank.
     tell
         Called on the first rank as tell(stage, done, total), at most four times a second.
     grace
@@ -107,12 +107,14 @@ class JobGuard(Guard):
         limits: Limits,
         folder: Path,
         leaves: Callable[[], bool],
+        cancelled: Callable[[], bool],
         tell: Callable[[str, int, int], None],
         grace: float,
     ):
         self._outer = guard_of(comm)
         self.patience = self._outer.patience
-        self._comm, self._limits, self._folder, self._leaves, self._tell = comm, limits, folder, leaves, tell
+        self._comm, self._limits, self._folder, self._tell = comm, limits, folder, tell
+        self._leaves, self._cancelled = leaves, cancelled
         self._grace = grace
         self._looked = self._told = 0.0
         self._verdict = _GOES_ON
@@ -201,7 +203,7 @@ class JobGuard(Guard):
         self._verdict = _GOES_ON
         if self._comm.rank == 0 and self._leaves():
             self._verdict = _LEAVES
-        if self._comm.rank == 0 and SpoolStates(self._folder.parent.parent).is_cancelled(self._folder):
+        if self._comm.rank == 0 and self._cancelled():
             self._verdict = _CANCELLED
         if memory is not None and _resident() - self._had > memory + _SLACK:
             self._verdict = _OVER_MEMORY

@@ -12,10 +12,7 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
-import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,20 +23,20 @@ import numpy as np
 
 from sparsehess import errors, runtime
 from sparsehess.commands.arguments import CommandLine
-from sparsehess.commands.checkpoint_flags import clear_checkpoint, open_checkpoint
-from sparsehess.errors import STOPPED, Cancelled, EvaluationError, Leaving, SparseHessError, Stopped
+from sparsehess.errors import STOPPED
 from sparsehess.runtime import PETSc, agreement, on_root
 from sparsehess.service import job_outcomes
-from sparsehess.service.admission import Allowance, Task, admit
-from sparsehess.service.limits import JobGuard
-from sparsehess.service.process_state import SIGNALS, flush_output, record_output, restore_process
+from sparsehess.service.admission import Allowance, Task
+from sparsehess.service.job_ending import LOST, REMOVED, Ending, clear_folder
+from sparsehess.service.job_processes import JobProcesses
+from sparsehess.service.job_run import admit_together, record_run, run_task
+from sparsehess.service.keeper import adopt_orphans
 from sparsehess.service.service_facts import describe_service, write_service
 from sparsehess.service.spool import Spool
 from sparsehess.service.spool_layout import job_id
-from sparsehess.service.spool_recovery import recover_jobs
+from sparsehess.service.spool_recovery import recover_jobs, recover_running
 from sparsehess.service.warm_resources import WarmResources
 from sparsehess.storage.atomic_files import explain_write_errors, sync_file_system
-from sparsehess.storage.checkpoint import Checkpoint
 
 log = logging.getLogger("sparsehess")
 
@@ -50,8 +47,11 @@ _QUICK, _SLOW, _UNSETTLED, _TOGETHER = 0.0005, 0.02, 0.5, 100
 # Values in place of the length of a job's name: no job is left; the spool cannot be used.
 _NONE, _BROKEN = -1, -2
 
-# Seconds in which a job with a checkpoint has to save once the service leaves.
-_SAVING = 10.0
+# Signals that ask a service to leave.
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+# Kinds of endings of jobs that go back into the queue where the service leaves.
+_LEFT = (errors.Leaving.__name__, errors.Stopped.__name__)
 
 # Failed jobs between two collective garbage collections.
 _TIDY = 20
@@ -75,6 +75,8 @@ class ServiceSettings:
         Whether the service leaves when no job is left.
     idle
         Seconds without a job after which the service leaves; None for never.
+    launcher
+        Words of the command that starts ranks for jobs that run code.
     quiet
         Whether it starts without a word.
     """
@@ -85,6 +87,7 @@ class ServiceSettings:
     grace: float
     once: bool
     idle: float | None
+    launcher: tuple[str, ...] = ()
     quiet: bool = False
 
 
@@ -117,7 +120,7 @@ def serve_spool(spool: Spool, settings: ServiceSettings, line: CommandLine, comm
         mine.group = comm.Split(number, comm.rank)
         runtime.share_guard(comm, mine.group)
         with contextlib.closing(
-            _Group(spool, settings, line, runtime.communicator(mine.group), number, comm.rank == 0)
+            _Group(spool, settings, line, runtime.communicator(mine.group), number, comm.rank == 0, mine.lock)
         ) as one:
             try:
                 one.run()
@@ -133,25 +136,11 @@ def serve_spool(spool: Spool, settings: ServiceSettings, line: CommandLine, comm
         mine.close()
 
 
-class _FolderGuard(runtime.Guard):
-    """Ends the processes of a job where one rank has failed and the others wait for it."""
-
-    def __init__(self, folder: Path):
-        self._folder = folder
-
-    def end_stuck(self, comm: MPI.Comm, error: Exception) -> None:
-        """Write the reason into the folder, and end all ranks. Not collective."""
-        with contextlib.suppress(OSError):
-            (self._folder / "stuck").write_text(f"{_line(error)} (the other ranks waited in another call)")
-        flush_output()
-        comm.Abort(errors.BUG)
-
-
 class _RankState:
     """The state of a serving rank: the lock, its group, the file of signals and their handlers."""
 
     def __init__(self) -> None:
-        self.lock: int | None = None
+        self.lock = -1
         self.group: MPI.Comm | None = None
         self._marks: int | None = None
         self._wakeup = -1
@@ -161,7 +150,7 @@ class _RankState:
         """Install handlers by which signals ask the service to leave."""
         kind = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
         self._marks = os.open(spool.path / "signals", kind, 0o600)
-        for one in SIGNALS:
+        for one in _SIGNALS:
             self._before[one] = signal.signal(one, lambda *_: _asked_to_leave(spool))
         # The handler of the C library writes at once, even while Python waits in a call.
         self._wakeup = signal.set_wakeup_fd(self._marks, warn_on_full_buffer=False)
@@ -173,7 +162,7 @@ class _RankState:
             for one, handler in self._before.items():
                 signal.signal(one, handler)
             os.close(self._marks)
-        if self.lock is not None:
+        if self.lock >= 0:
             os.close(self.lock)
         if self.group is not None:
             self.group.Free()
@@ -221,8 +210,16 @@ class _Group:
     """The ranks that run a job together. Collective; the first rank alone works on the spool."""
 
     def __init__(
-        self, spool: Spool, settings: ServiceSettings, line: CommandLine, comm: MPI.Comm, number: int, first: bool
+        self,
+        spool: Spool,
+        settings: ServiceSettings,
+        line: CommandLine,
+        comm: MPI.Comm,
+        number: int,
+        first: bool,
+        lock: int,
     ):
+        adopt_orphans()
         self.spool, self.settings, self.comm, self.number, self.first = spool, settings, comm, number, first
         self.counts = {"done": 0, "failed": 0}
         self._resources = WarmResources(comm, settings.cache)
@@ -231,6 +228,7 @@ class _Group:
         self._failed = 0
         self._broken: Exception | None = None  # of the spool, met by the first rank
         self._line = line
+        self._processes = JobProcesses.of_group(settings.launcher, comm, lock)
 
     def run(self) -> None:
         """Run jobs until the service is asked to leave."""
@@ -303,90 +301,63 @@ class _Group:
         began = time.time()
         if self.comm.rank == 0:
             self._tell_group(job_id(folder))
-        status, error = errors.DONE, None
-        with contextlib.ExitStack() as process:
-            process.enter_context(runtime.use_guard(self.comm, _FolderGuard(folder)))
-            try:
-                with agreement(self.comm):
-                    process.enter_context(restore_process())
-                    process.enter_context(record_output(folder / "log", self.comm.rank == 0))
-                status = self._run(folder)
-            except BaseException as caught:
-                error = caught if isinstance(caught, Exception) else _as_error(caught)
-            flush_output()  # before the first rank looks how long the log is
-            try:
-                runtime.raise_together(self.comm, error)
-            except Exception as agreed:
-                error = agreed
-                status = _status(agreed)
-                self._complain(agreed, folder)
+        ending = record_run(folder, self.comm, lambda: self._work(folder), anew=True)
         if self.comm.rank == 0:
             try:
                 with explain_write_errors(folder):
-                    self._write(folder, status, error, began)
+                    self._write(folder, ending, began)
             except errors.InputError as caught:
                 if folder.is_dir():
                     self._broken = caught
                 else:
-                    log.warning("%s is gone: its job has removed it", job_id(folder))
-        if error is not None:
+                    log.warning("%s is gone: somebody has removed it", job_id(folder))
+        if ending.kind:
             self._tidy()
 
-    def _run(self, folder: Path) -> int:
-        task: Task = on_root(self.comm, self._admitted, folder)
-        with agreement(self.comm):
-            os.chdir(folder)  # files that a problem writes without a path belong to the job
+    def _work(self, folder: Path) -> Ending:
+        """Run a job here, or by ranks of its own where it imports what is a user's."""
+        settings = self.settings
+        task = admit_together(folder, self.comm, settings.allowance, self._line)
+        if task.runs_code:
+            return self._run_apart(folder, task)
         self._resources.begin_job()
-        # A job that was queued again resumes from its checkpoint.
-        checkpoint = open_checkpoint(task.arguments, self.comm, resume=True)
-        tell, leaves = self._progress(folder), self._leaves(checkpoint)
-        with JobGuard(self.comm, task.limits, folder, leaves, tell, self.settings.grace):
-            status = self._line.run(
-                task.arguments, task.options, self.comm, checkpoint=checkpoint, resources=self._resources
-            )
-        clear_checkpoint(checkpoint, task.arguments)
-        return status
+        return run_task(folder, self.comm, self._line, task, self.spool, self._resources, settings.grace)
 
-    def _leaves(self, checkpoint: Checkpoint | None) -> Callable[[], bool]:
-        """Return a function that says whether a job must end because the service leaves.
+    def _run_apart(self, folder: Path, task: Task) -> Ending:
+        """Wait for ranks that are started for the job alone."""
+        ending, error = Ending(), None
+        if self.comm.rank == 0:
+            try:
+                ending = self._processes.run(
+                    self.spool, folder, self.settings.allowance, task.limits, self.settings.grace
+                )
+            except Exception as caught:
+                error = caught
+        _quietly(self.comm.Ibarrier())
+        runtime.raise_together(self.comm, error)
+        return self.comm.bcast(ending)
 
-        A job with a checkpoint is asked to save first.
-        """
-        asked: list[float] = []
-
-        def leaves() -> bool:
-            if not self.spool.is_stopping:
-                return False
-            asked.append(time.monotonic())
-            if checkpoint is None:
-                return True
-            checkpoint.interrupt(signal.SIGTERM)
-            return asked[-1] - asked[0] > _SAVING
-
-        return leaves
-
-    def _admitted(self, folder: Path) -> Task:
-        try:
-            return admit(folder, self.settings.allowance, self._line)
-        except (OSError, ValueError, RecursionError) as error:
-            if isinstance(error, SparseHessError):
-                raise
-            raise errors.InputError(f"job.toml: {' '.join(str(error).split())[:300]}") from error
-
-    def _write(self, folder: Path, status: int, error: Exception | None, began: float) -> None:
+    def _write(self, folder: Path, ending: Ending, began: float) -> None:
         """Write the outcome of a job, or put it back into the queue."""
+        if not clear_folder(folder):
+            ending = Ending.failed(REMOVED)
         (folder / "status.json").unlink(missing_ok=True)
-        if isinstance(error, Leaving | Stopped):
+        leaves = self.spool.is_stopping
+        if leaves and ending.kind in _LEFT:
             self.spool.requeue(folder, counted=False)
             return
-        state = "done" if error is None and status == errors.DONE else "failed"
-        if isinstance(error, Cancelled):
+        if ending.kind in (LOST, *_LEFT):  # a job may say that it was asked to leave, again and again
+            for line in recover_running(self.spool, folder, leaves):
+                log.warning("%s", line)
+            return
+        state = "done" if not ending.kind and ending.status == errors.DONE else "failed"
+        if ending.kind == errors.Cancelled.__name__:
             state = "cancelled"
         facts = {
             "id": job_id(folder),
             "state": state,
-            "exit": None if state == "cancelled" else status,
-            "error": None if error is None else _told(error, folder),
+            "exit": None if state == "cancelled" else ending.status,
+            "error": ending.error,
             "seconds": time.time() - began,
             "attempts": job_outcomes.count_attempts(folder),
             "ranks": self.comm.size,
@@ -398,13 +369,6 @@ class _Group:
             self._oldest = time.monotonic()
         self._unsettled.append(folder)
 
-    def _complain(self, error: Exception, folder: Path) -> None:
-        if self.comm.rank == 0:
-            sys.stderr.write(f"sparsehess: {_told(error, folder)}\n")
-            if not isinstance(error, SparseHessError) or error.status == errors.BUG:
-                traceback.print_exception(error)
-            sys.stderr.flush()
-
     def _tidy(self) -> None:
         """Destroy objects that failed jobs have left; PETSc keeps them for a collective call. Collective."""
         runtime.forget_children(self.comm)
@@ -415,16 +379,6 @@ class _Group:
                 PETSc.garbage_cleanup(self.comm)
 
     # --- telling ---
-
-    def _progress(self, folder: Path) -> Callable[[str, int, int], None]:
-        began = time.time()
-
-        def tell(stage: str, done: int, total: int) -> None:
-            facts = {"stage": stage, "done": int(done), "total": int(total), "seconds": time.time() - began}
-            with contextlib.suppress(OSError):
-                job_outcomes.write_json(folder / "status.json", facts)
-
-        return tell
 
     def _tell_group(self, job: str | None) -> None:
         now = time.monotonic()
@@ -449,28 +403,3 @@ def _tell_service(spool: Spool, settings: ServiceSettings, ranks: int) -> None:
     )
     if not settings.quiet:
         print(describe_service(spool, facts), flush=True)
-
-
-def _status(error: Exception) -> int:
-    if isinstance(error, MemoryError):
-        return errors.UNUSABLE
-    return error.status if isinstance(error, SparseHessError) else errors.BUG
-
-
-def _told(error: Exception, folder: Path) -> str:
-    """Return an error as one line that names files of the job without their folder, which is about to move."""
-    return _line(error).replace(f"{folder}{os.sep}", "")
-
-
-def _line(error: Exception) -> str:
-    """Return an error as one line."""
-    if isinstance(error, MemoryError):
-        return f"out of memory: {error}" if str(error) else "out of memory"
-    text = str(error) if isinstance(error, SparseHessError) else f"{type(error).__name__}: {error}"
-    return " ".join(text.split())[:2000]
-
-
-def _as_error(caught: BaseException) -> EvaluationError:
-    if isinstance(caught, SystemExit):
-        return EvaluationError(f"the problem has called sys.exit({caught.code!r})")
-    return EvaluationError(f"the problem has raised {type(caught).__name__}")

@@ -28,11 +28,11 @@ def run_serve(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm |
         return supervise(arguments)
     if comm is None:
         raise ValueError("a service without --ranks runs on a communicator")
-    flag_groups.refuse_flags(arguments, {"launcher": "mpiexec"}, "it is for --ranks")
     from sparsehess.runtime import memory, on_root
     from sparsehess.service import limits
     from sparsehess.service.admission import Allowance
     from sparsehess.service.resident import ServiceSettings, serve_spool
+    from sparsehess.service.supervisor import split_launcher
 
     if not 1 <= arguments.groups <= comm.size:
         raise InputError(f"--groups {arguments.groups}: from 1 to the number of ranks, {comm.size}")
@@ -56,6 +56,7 @@ def run_serve(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm |
         grace=arguments.grace,
         once=arguments.once,
         idle=arguments.idle,
+        launcher=tuple(on_root(comm, split_launcher, arguments.launcher) if arguments.allow_code else ()),
         quiet=arguments.quiet,
     )
     spool = on_root(comm, _opened, arguments.spool, choose_access(arguments.shared, arguments.group))

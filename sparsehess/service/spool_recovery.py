@@ -33,7 +33,7 @@ def recover_jobs(spool: Spool) -> list[str]:
     known = _is_explained(spool, left)
     for folder in left:
         with _left_alone(folder, told):
-            told += _recover_running(spool, folder, known)
+            told += recover_running(spool, folder, known)
     for name in os.listdir(spool.path / "queued"):
         if name.startswith(TAKEN):
             with _left_alone(spool.path / "queued" / name, told):
@@ -89,8 +89,16 @@ def _recover_taken(spool: Spool, folder: Path) -> None:
         os.rename(folder, folder.with_name(folder.name.removeprefix(TAKEN)))
 
 
-def _recover_running(spool: Spool, folder: Path, known: bool) -> list[str]:
-    """Settle a job that was begun, or queue it again; return what was done."""
+def recover_running(spool: Spool, folder: Path, known: bool) -> list[str]:
+    """Settle a job that was begun, or queue it again; return what was done.
+
+    Not collective.
+
+    Parameters
+    ----------
+    known
+        Whether something other than the job explains the end of its processes, or of the service.
+    """
     if folder.is_symlink() or not folder.is_dir():
         spool.refuse(folder)
         return []
@@ -101,13 +109,7 @@ def _recover_running(spool: Spool, folder: Path, known: bool) -> list[str]:
 
 
 def _recover_unended(spool: Spool, folder: Path, known: bool) -> str:
-    """Queue a job again that was not through, or end it; return what was done.
-
-    Parameters
-    ----------
-    known
-        Whether something other than the job explains the end of the service.
-    """
+    """Queue a job again that was not through, or end it; return what was done."""
     tried, identity = count_attempts(folder), job_id(folder)
     reason = None
     if spool.is_cancelled(folder):
@@ -120,7 +122,7 @@ def _recover_unended(spool: Spool, folder: Path, known: bool) -> str:
         tried >= MANY
         or job_outcomes.count_fruitless_runs(folder, job_outcomes.count_saved_bytes(folder)) >= ATTEMPTS
     ):
-        reason = f"given up: the service has ended {tried} times while it ran"
+        reason = f"given up: its processes, or the service, were ended {tried} times while it ran"
     if reason is None:
         spool.requeue(folder, counted=not known)
         return f"{identity} is queued again"

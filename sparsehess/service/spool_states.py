@@ -100,7 +100,7 @@ class SpoolStates:
         attempts = job_outcomes.read_beginning(folder / "attempts").splitlines(keepends=True)
         told = bool(attempts) and re.match(r"\d{4} ", attempts[-1], re.ASCII) is not None
         order = attempts[-1][:4] if told else f"{PRIORITY_LIMIT - read_priority(folder):04d}"
-        for name in ("status.json", "stuck", "watchdog", "log", "result.json", "outcome.json"):
+        for name in ("status.json", "stuck", "watchdog", "log", "result.json", "ending.json", "outcome.json"):
             (folder / name).unlink(missing_ok=True)
         if not counted:
             job_outcomes.write_text(folder / "attempts", "".join(attempts[:-1]))

@@ -248,7 +248,7 @@ SCENES = {
     "look": (spools.Spool, "claim", 0, ""),
     "outcome": (job_outcomes, "write_outcome", 0, ""),
     "end": (Path, "glob", 0, ""),
-    "record": (serve, "record_output", 1, ""),
+    "record": (job_run, "record_output", 1, ""),
     "folder": (os, "chdir", 1, ""),
     "limit": (os, "open", 1, '[submit]\\ntime = "10:00"\\n'),
 }
@@ -264,7 +264,7 @@ for name in sys.argv[2:]:
         broken = lambda path, *rest, **more: (fails(1) if "watchdog" in str(path) else whole)(path, *rest, **more)
     setattr(room, called, broken)
     try:
-        settings = ServiceSettings(Allowance(), 1, 0, 1.0, True, None)
+        settings = ServiceSettings(Allowance(), 1, 0, 1.0, True, None, ())
         status = serve.serve_spool(spool, settings, command_line(), world)
     except SparseHessError as error:
         status = [type(error).__name__, str(error)]
