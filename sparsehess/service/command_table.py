@@ -185,7 +185,8 @@ JOB_COMMANDS = (
                     "--launcher",
                     metavar="COMMAND",
                     default="mpiexec",
-                    help="what starts the ranks of --ranks (default mpiexec)",
+                    help='what starts the ranks of --ranks, and those of jobs that run code, such as "srun '
+                    '--overlap --mpi=pmix" (default mpiexec)',
                 ),
             ),
             Group(

@@ -214,7 +214,7 @@ from sparsehess import runtime
 runtime.initialize()
 from sparsehess.cli import command_line
 from sparsehess.errors import SparseHessError
-from sparsehess.service import job_outcomes, limits, resident as serve, spool as spools
+from sparsehess.service import job_outcomes, job_run, limits, resident as serve, spool as spools
 from sparsehess.service.admission import Allowance
 from sparsehess.service.resident import ServiceSettings
 from sparsehess.service.spool_clients import WholeSpool
