@@ -145,8 +145,8 @@ CHECKPOINT_FLAGS = (
         "--checkpoint-interval",
         type=float,
         metavar="SECONDS",
-        default=600.0,
-        help="seconds between two saves (default 600; 0: after every gradient)",
+        help="seconds between two saves (default: as often as that takes a hundredth of the time, and every "
+        "minute; 0: after every gradient)",
     ),
 )
 

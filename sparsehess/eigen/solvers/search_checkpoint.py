@@ -14,9 +14,13 @@ from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.solvers.search_store import Gather
 from sparsehess.runtime import PETSc, agreement, complex_scalars, destroy
 from sparsehess.runtime.random_numbers import draw_signed
-from sparsehess.storage.checkpoint import ROUGH, Checkpoint
+from sparsehess.storage.checkpoint import Checkpoint
+from sparsehess.storage.fingerprints import ROUGH
 
 _STAGE = "search"
+
+# What a save is taken to cost before there was one: bytes a second, of so many vectors for each one asked for.
+_SPEED, _VECTORS = 2e8, 3
 
 
 class SearchCheckpoint:
@@ -36,6 +40,7 @@ class SearchCheckpoint:
 
     def __init__(self, checkpoint: Checkpoint, problem: EigenProblem, spec: SolveSpec, method: str):
         self.checkpoint, self.problem = checkpoint, problem
+        checkpoint.clock.start(8 * problem.n * _VECTORS * (spec.k or 1) / _SPEED)
         asked = dataclasses.asdict(spec)
         for name in ("groups", "backend"):  # do not change what is found
             del asked[name]
@@ -87,6 +92,7 @@ class SearchCheckpoint:
                 # A complex number is stored as two real ones.
                 rows = np.ascontiguousarray(rows, PETSc.ScalarType).view(np.float64)
             self.checkpoint.save(_STAGE, self.fingerprint, facts, {"vectors": rows})
+            self.checkpoint.clock.end()
             self.checkpoint.finish_save()
         except Exception as error:  # agreed on: it ends the solve on all ranks
             return error
