@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sparsehess.errors import InputError
 from sparsehess.runtime import log
+from sparsehess.storage.regular_files import open_regular
 
 # Seconds to wait for a run that is ending.
 _PATIENCE = 5.0
@@ -31,7 +32,7 @@ class FolderLock:
     Raises
     ------
     InputError
-        Another process holds the folder.
+        Another process holds the folder, or what has the name of the file that is locked is no file.
     OSError
         The file that is locked cannot be written.
     """
@@ -42,7 +43,7 @@ class FolderLock:
             time.sleep(0.1)
 
     def _held(self, folder: Path, late: bool) -> bool:
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = open_regular(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         self._close = weakref.finalize(self, os.close, descriptor)
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
