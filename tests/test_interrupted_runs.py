@@ -1,5 +1,6 @@
 """Runs of the command line that are stopped or killed, and then give the same answer."""
 
+import os
 import signal
 
 import pytest
@@ -49,3 +50,17 @@ def test_killed_at_any_moment(folder, seed):
     assert the_same(folder, wanted)
     assert killed.evaluated <= sum(plain.values()) + killed.kills * ranks
     assert killed.longest < 30
+
+
+@pytest.mark.parallel([1])
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_a_damaged_stage_without_an_earlier_one_is_told_once(folder, ranks):
+    (folder / "kept").mkdir()
+    (folder / "kept/coloring.ckpt").write_bytes(os.urandom(500))
+    for _ in range(2):  # and so it stays, until somebody removes it
+        status, said = faults.start(folder, f"eigs problem.py:chain {ASKED}", ranks).end(60)
+        assert status == 2 and said.count("\n") == 1, said
+        assert "coloring.ckpt is damaged" in said and "remove it, and what it held is done again" in said
+    (folder / "kept/coloring.ckpt").unlink()
+    status, said = faults.start(folder, f"eigs problem.py:chain {ASKED}", ranks).end(60)
+    assert status == 0 and the_same(folder, undisturbed("chain")[0]), said

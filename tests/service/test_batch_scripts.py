@@ -1,6 +1,10 @@
 """Batch scripts: what a person reads, and what is submitted to go on."""
 
+import os
 import subprocess
+import sys
+
+import pytest
 
 from sparsehess.cli import command_line
 from sparsehess.service import batch_scripts
@@ -46,3 +50,29 @@ def test_a_command_that_saves_is_submitted_to_go_on(place, capsys):
         assert "#SBATCH --signal=B:USR1@120\n#SBATCH --requeue\n" in script
         assert f"    --checkpoint {folder}\n" in script and f'"$(ls {folder} 2>' in script
         assert script.count("--checkpoint") == script.count("--json") == 1
+
+
+@pytest.mark.parametrize("scheduler, queues", [("slurm", "scontrol"), ("pbs", "qsub")])
+@pytest.mark.parametrize("what", ["damaged", "pipe"])
+def test_a_job_whose_checkpoint_is_of_no_use_ends_and_is_not_queued_again(place, scheduler, queues, what):
+    saved = place / "kept"
+    command = ["eigs", "problems.py:chain", "--checkpoint", str(saved), "-q"]
+    program = [sys.executable, "-m", "sparsehess"]
+    job = made(place, scheduler, resumable=True, ranks=2, command=command, checkpoint=str(saved), program=program)
+    saved.mkdir()
+    if what == "damaged":
+        (saved / "coloring.ckpt").write_bytes(os.urandom(500))
+    else:
+        os.mkfifo(saved / "search.ckpt")
+    job.file("starts").write_text("once\n")
+    (place / "bin").mkdir()
+    (place / "bin" / queues).write_text(f"#!/bin/sh\necho asked >> {place}/asked\n")
+    (place / "bin" / queues).chmod(0o755)
+    found = {**os.environ, "PATH": f"{place}/bin:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    done = subprocess.run(
+        ["bash", job.file("script")], env=found, capture_output=True, text=True, timeout=120, check=False
+    )
+    told = job.file("err").read_text()
+    assert done.returncode == 2 == job.exit_status and not (place / "asked").exists(), told
+    assert ("coloring.ckpt is damaged" if what == "damaged" else "search.ckpt is a pipe") in told
+    assert told.count("sparsehess: ") == 1

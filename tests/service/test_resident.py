@@ -247,6 +247,25 @@ def test_priorities_cancel_limits_and_leaving(place):
     served(place)
 
 
+def test_jobs_whose_checkpoint_is_of_no_use_fail_once(place):
+    queued = {what: put(place, problem_job(place, 'checkpoint = "ck"')) for what in ("damaged", "pipe", "lock")}
+    for what, identity in queued.items():
+        (folder,) = (place / "spool/queued").glob(f"*{identity}")
+        (saved := folder / "ck").mkdir()
+        if what == "damaged":
+            (saved / "coloring.ckpt").write_bytes(os.urandom(500))
+        else:
+            os.mkfifo(saved / ("lock" if what == "lock" else "coloring.ckpt"))
+    good = put(place, problem_job(place, 'checkpoint = "ck"'))
+    served(place, 2)
+    assert states(place)["done"] == [good] and states(place)["failed"] == sorted(queued.values())
+    for what, identity in queued.items():
+        found = outcome(place, identity)
+        assert found["exit"] == 2 and found["attempts"] == 1
+        assert "damaged" in found["error"] if what == "damaged" else "is a pipe" in found["error"]
+        assert (place / "spool/failed" / identity / "log").read_text().count("sparsehess: ") == 1
+
+
 def test_killed_services_lose_nothing_and_do_nothing_twice(place):
     seen = str(place / "seen")
     jobs = [put(place, problem_job(place, wait=0.004, how=str(number), seen=seen)) for number in range(14)]
