@@ -153,8 +153,7 @@ def expand_job_file(words: list[str], line: CommandLine) -> tuple[list[str], lis
     command, job = words[0], read_job_file(words[place])
     before, after = words[1:place], words[place + 1 :]
     if command in _WHOLE:
-        _, flags = _words(job, job.submit, parser)
-        return [command, *flags, *before, words[place], *after], []
+        return [command, *submit_flags(job, line), *before, words[place], *after], []
     if command not in (job.command, _PLAN):
         raise InputError(
             f"{job.path} is a job of {job.command}, not of {command}: sparsehess {job.command} {job.path} runs it"
@@ -162,7 +161,7 @@ def expand_job_file(words: list[str], line: CommandLine) -> tuple[list[str], lis
     kept = parser if command == _PLAN else None
     positional, flags = _words(job, job.choices, _parser_of(job, line.parsers), kept)
     if command == _PLAN:
-        _words(job, job.submit, line.parsers["submit"])  # what is wrong there is told before it is submitted
+        submit_flags(job, line)  # what is wrong there is told before it is submitted
         asked = {key: job.submit[key] for key in _PLANNED if key in job.submit}
         flags = [*_words(job, asked, line.parsers["submit"])[1], *flags]
     return [command, *flags, *before, *positional, *after], _petsc_words(job)
@@ -181,6 +180,11 @@ def job_command_line(path: str | os.PathLike[str], line: CommandLine) -> tuple[l
     job = read_job_file(path)
     positional, flags = _words(job, job.choices, _parser_of(job, line.parsers))
     return [job.command, *positional, *flags], _petsc_words(job)
+
+
+def submit_flags(job: JobFile, line: CommandLine) -> list[str]:
+    """Return the words that the table [submit] of a job file stands for. Not collective."""
+    return _words(job, job.submit, line.parsers["submit"])[1]
 
 
 def command_flags(command: str, line: CommandLine) -> set[str]:

@@ -31,7 +31,7 @@ _RESERVED = ("job.toml", *OWN)
 SUBMIT = ("name", "priority", "time", "memory")
 
 # What it may also say, for schedulers: the same file serves both.
-FOR_SCHEDULERS = ("scheduler", "ranks", "account", "queue", "partition", "launcher", "setup")
+FOR_SCHEDULERS = ("scheduler", "ranks", "account", "queue", "partition", "launcher", "setup", "directive")
 
 # Families of options that a job may set: those of its solver, under its own prefix.
 _FAMILIES = ("eps_", "st_", "bv_", "ds_", "rg_", "mat_mumps_")

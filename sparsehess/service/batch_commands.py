@@ -24,8 +24,12 @@ from sparsehess.runtime.launchers import is_first_process
 from sparsehess.runtime.printable import printable
 from sparsehess.service import batch_jobs, batch_scripts, job_progress, schedulers, spool_commands
 from sparsehess.service.batch_jobs import Job
+from sparsehess.service.choices import SCHEDULER_NAMES
 from sparsehess.service.job_progress import progress_text, read_progress
-from sparsehess.service.schedulers import SCHEDULERS, State
+from sparsehess.service.scheduler_commands import State
+from sparsehess.service.schedulers import SCHEDULERS
+from sparsehess.service.script_dialects import DIALECTS
+from sparsehess.service.submit_doors import choose_door
 from sparsehess.storage.json_files import write_json
 
 if TYPE_CHECKING:
@@ -42,6 +46,7 @@ def run_submit(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm 
     """Write a batch script for a job file and queue it, or put it into a spool. Not collective."""
     if not is_first_process():
         return errors.DONE
+    choose_door(arguments, line)
     if arguments.spool is not None:
         return spool_commands.submit_to_spool(arguments, line)
     if arguments.wait or arguments.priority:
@@ -102,7 +107,7 @@ def _job(arguments: argparse.Namespace, line: CommandLine, folder: Path) -> Job:
         id=int(folder.name),
         name=arguments.name or re.sub(r"[^\w.-]", "-", path.stem),
         scheduler=scheduler,
-        launcher=shlex.split(arguments.launcher),
+        launcher=_launcher(arguments, scheduler),
         program=_program(),
         command=words + (["--", *petsc] if petsc else []),
         ranks=arguments.ranks,
@@ -111,6 +116,7 @@ def _job(arguments: argparse.Namespace, line: CommandLine, folder: Path) -> Job:
         account=arguments.account,
         queue=arguments.queue,
         setup=list(arguments.setup),
+        directives=list(arguments.directive),
         workdir=str(path.absolute().parent),
         folder=str(folder),
         result=result,
@@ -129,11 +135,16 @@ def _check(arguments: argparse.Namespace, scheduler: str, folder: Path) -> None:
         value = getattr(arguments, flag)
         if value is not None and not re.fullmatch(r"[A-Za-z0-9_][\w.@+-]{0,99}", value, re.ASCII):
             raise InputError(f"--{flag} {value!r}: letters, digits, and . _ - @ + after the first")
+    dialect = DIALECTS[scheduler]
+    for flag in dialect.lacks:
+        if getattr(arguments, flag):
+            others = ", ".join(name for name in SCHEDULER_NAMES if flag not in DIALECTS[name].lacks)
+            whose = "this machine" if scheduler == "local" else scheduler
+            raise InputError(f"--{flag}: jobs of {whose} have none; it is for {others}")
+    for text in arguments.directive:
+        dialect.check_directive(text)
     if scheduler == "local":
-        for flag in ("memory", "account", "queue"):
-            if getattr(arguments, flag) is not None:
-                raise InputError(f"--{flag}: jobs of this machine have none; it is for slurm and pbs")
-        launcher = shlex.split(arguments.launcher)[:1]
+        launcher = _launcher(arguments, scheduler)[:1]
         if not launcher or shutil.which(launcher[0]) is None:
             raise InputError(f"--launcher {arguments.launcher!r}: there is no such program here")
         if arguments.time is not None and shutil.which("timeout") is None:
@@ -142,6 +153,15 @@ def _check(arguments: argparse.Namespace, scheduler: str, folder: Path) -> None:
         raise InputError(
             f"{folder.parent}: {scheduler} takes no blanks or signs in paths; set {batch_jobs.HOME} to another"
         )
+
+
+def _launcher(arguments: argparse.Namespace, scheduler: str) -> list[str]:
+    """Return the words that start the ranks."""
+    text = DIALECTS[scheduler].launcher if arguments.launcher is None else arguments.launcher
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise InputError(f"--launcher {text}: {str(error).lower()}") from error
 
 
 def _program() -> list[str]:
@@ -255,7 +275,11 @@ def run_cancel(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm 
                 SCHEDULERS[job.scheduler].cancel(job)
             except SparseHessError:
                 job.file("cancelled").unlink(missing_ok=True)
-                raise
+                # It may have ended between the two.
+                states[job.id] = schedulers.ask_states([job])[job.id]
+                ended = states[job.id].is_over
+                if not ended:
+                    raise
         word = states[job.id].word if ended else "cancelled"
         facts.append({"id": job.id, "name": job.name, "state": word, "cancelled": not ended})
         lines.append(f"job {job.id} ({job.name}) {f'had ended before: {word}' if ended else 'cancelled'}")

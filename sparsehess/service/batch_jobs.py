@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from sparsehess.errors import InputError
@@ -31,7 +31,7 @@ class Job:
     id
         Ours: 1, 2, ... in one registry.
     name, scheduler
-        For people; `slurm`, `pbs` or `local`.
+        For people; one of `SCHEDULER_NAMES`.
     launcher, program, command
         Words before `-n RANKS`, those that start sparsehess, and those of its command line, paths absolute.
     ranks, time
@@ -40,6 +40,8 @@ class Job:
         As the scheduler writes them, or None.
     setup
         Shell commands that come first.
+    directives
+        Lines for the scheduler besides those that these choices make, without what they begin with.
     workdir
         Where the command runs.
     folder
@@ -71,6 +73,7 @@ class Job:
     submitted: str
     host: str
     checkpoint: str = ""
+    directives: list[str] = field(default_factory=list)
 
     def file(self, name: str) -> Path:
         """Return the path of a file of the job. Not collective."""

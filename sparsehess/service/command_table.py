@@ -47,8 +47,7 @@ JOB_COMMANDS = (
                 Flag(
                     "--launcher",
                     metavar="COMMAND",
-                    default="mpiexec",
-                    help='what starts the ranks, such as "srun --mpi=pmix" (default mpiexec)',
+                    help='what starts the ranks, such as "srun --mpi=pmix" (default mpiexec; flux run by flux)',
                 ),
                 Flag(
                     "--setup",
@@ -56,6 +55,14 @@ JOB_COMMANDS = (
                     action="append",
                     default=[],
                     help='a line of the script before the command, such as "module load openmpi"; may be repeated',
+                ),
+                Flag(
+                    "--directive",
+                    metavar="OPTION",
+                    action="append",
+                    default=[],
+                    help="an option of the scheduler for which there is no flag, written with =, such as "
+                    '"--directive=--constraint=cpu"; may be repeated',
                 ),
             ),
             Group(

@@ -75,7 +75,15 @@ def submit_to_spool(arguments: argparse.Namespace, line: CommandLine) -> int:
 
 def _pass_over_schedulers(arguments: argparse.Namespace) -> None:
     """Tell which keys of the job file are for schedulers alone; refuse flags that are."""
-    usual = {"scheduler": "auto", "ranks": 1, "account": None, "queue": None, "launcher": "mpiexec", "setup": []}
+    usual = {
+        "scheduler": "auto",
+        "ranks": 1,
+        "account": None,
+        "queue": None,
+        "launcher": None,
+        "setup": [],
+        "directive": [],
+    }
     said = job_files.read_job_file(arguments.job).submit
     passed = [key for key in said if key in FOR_SCHEDULERS]
     told = {"queue" if key == "partition" else key: said[key] for key in passed}
