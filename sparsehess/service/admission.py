@@ -19,7 +19,7 @@ from sparsehess.commands.arguments import CommandLine
 from sparsehess.commands.petsc_words import split_petsc
 from sparsehess.commands.quantities import parse_time
 from sparsehess.errors import InputError
-from sparsehess.service.choices import PRIORITY_LIMIT
+from sparsehess.service.choices import FOR_SCHEDULERS, PRIORITY_LIMIT
 from sparsehess.service.job_outcomes import OWN
 from sparsehess.service.limits import Limits, parse_size
 from sparsehess.storage import matrix_formats
@@ -29,9 +29,6 @@ _RESERVED = ("job.toml", *OWN)
 
 # What [submit] may say in a spool.
 SUBMIT = ("name", "priority", "time", "memory")
-
-# What it may also say, for schedulers: the same file serves both.
-FOR_SCHEDULERS = ("scheduler", "ranks", "account", "queue", "partition", "launcher", "setup", "directive")
 
 # Families of options that a job may set: those of its solver, under its own prefix.
 _FAMILIES = ("eps_", "st_", "bv_", "ds_", "rg_", "mat_mumps_")

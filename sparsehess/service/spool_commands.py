@@ -17,7 +17,7 @@ from sparsehess.commands.output import SCHEMA, print_answer
 from sparsehess.commands.reports.tables import format_columns
 from sparsehess.errors import InputError, no_such_file
 from sparsehess.runtime.printable import printable
-from sparsehess.service.admission import FOR_SCHEDULERS
+from sparsehess.service.choices import FOR_SCHEDULERS
 from sparsehess.service.foreign_drafts import FILE_BYTES, INPUTS, JOB_BYTES
 from sparsehess.service.job_outcomes import read_json, read_outcome
 from sparsehess.service.spool import Spool
