@@ -340,8 +340,11 @@ def _texts(job: JobFile, key: str, value: object, action: argparse.Action) -> li
     text = _text(job, key, value, action)
     if not action.option_strings:
         return [text]
-    option = max(action.option_strings, key=len)
-    # A value that begins as a flag does must not be taken for one.
+    return _flag(max(action.option_strings, key=len), text)
+
+
+def _flag(option: str, text: str) -> list[str]:
+    """Return the words of a flag with its value; one that begins as a flag does must not be taken for one."""
     flaglike = text.startswith("-") and text != "-"
     return [f"{option}={text}"] if flaglike and option.startswith("--") else [option, text]
 
@@ -360,7 +363,7 @@ def _repeated(job: JobFile, key: str, value: object, action: argparse.Action) ->
         if not isinstance(value, list):
             raise job.error_at(key, f'a list is written ["…", "…"], not {value!r}')
         pairs = [_text(job, key, one, action) for one in value]
-    return [word for pair in pairs for word in (option, pair)]
+    return [word for pair in pairs for word in _flag(option, pair)]
 
 
 def _text(job: JobFile, key: str, value: object, action: argparse.Action) -> str:

@@ -97,10 +97,11 @@ def _run(job: Job) -> list[str]:
         f'if [ "$(wc -l < "$job/starts")" -gt 1 ] && [ -n "$(ls {saved} 2> /dev/null)" ]',
         "then resume=(--resume); else resume=(); fi",
         "",
-        f"# {_named(dialect.save)}, before the time limit, and {_named(dialect.end)} are passed on as SIGUSR1:",
-        f"# the ranks save what they have and end with status {RESUMABLE}.",
+        f"# SIGUSR1, before the time limit, and {_named(dialect.end)} are passed on: "
+        "the ranks save what they have and end with",
+        f"# status {RESUMABLE}.",
         "told=no child= ended=no",
-        f"""trap 'told=yes; [ -z "$child" ] || kill -USR1 "$child"' {dialect.save}""",
+        """trap 'told=yes; [ -z "$child" ] || kill -USR1 "$child"' USR1""",
         f"""trap 'told=yes ended=yes; [ -z "$child" ] || kill -USR1 "$child"' {dialect.end}""",
         '"${command[@]}" "${resume[@]}" "${petsc[@]}" &',
         "child=$!",
@@ -125,7 +126,7 @@ def _again(job: Job) -> list[str]:
     return [
         "",
         "# Ended by the scheduler, which also knows whether this job is to begin again.",
-        f'[ "$ended" = no ] || exit {ended}',
+        f'[ "$ended" = no ] || [ "$status" = 0 ] || exit {ended}',
         "",
         "# Stopped, and not by `sparsehess cancel`: queued again, to go on.",
         f'if [ "$status" = {RESUMABLE} ] && [ ! -e "$job/cancelled" ] && '

@@ -57,15 +57,22 @@ def ask_states(some: list[Job]) -> dict[int, State]:
         else:
             open_ones.setdefault(job.scheduler, []).append(job)
     for name, theirs in open_ones.items():
-        states, why = dict[int, State](), f"{name} does not know it"
-        try:
-            states = SCHEDULERS[name].ask_states(theirs)
-        except StackError as error:  # what does not answer now says nothing of its jobs, nor of those of others
-            why = str(error)
-        for job in theirs:
-            # It may have ended while the scheduler was asked.
-            found[job.id] = _told(job) or states.get(job.id) or State("unknown", why=why)
+        found |= _asked(name, theirs)
     return found
+
+
+def _asked(name: str, some: list[Job]) -> dict[int, State]:
+    """Return what a scheduler says of its jobs, unless their scripts have told more in the meantime."""
+    numbers = {job.id: job.read_word("number") for job in some}
+    states, why = dict[int, State](), f"{name} does not know it"
+    try:
+        states = SCHEDULERS[name].ask_states(some)
+    except StackError as error:  # what does not answer now says nothing of its jobs, nor of those of others
+        why = str(error)
+    found = {job.id: _told(job) or states.get(job.id) or State("unknown", why=why) for job in some}
+    # One that has queued itself again in the meantime has ended under its old number alone.
+    moved = [job for job in some if job.read_word("number") != numbers[job.id] and _told(job) is None]
+    return found | {job.id: State("pending") for job in moved}
 
 
 def _told(job: Job) -> State | None:

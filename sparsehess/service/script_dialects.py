@@ -35,8 +35,8 @@ class Dialect:
         What stands between name and value.
     signals
         Whether the scheduler itself asks ranks to save before the limit; else the script does.
-    save, end
-        Signals by which the script is told to save, and those after which it ends.
+    end
+        Signals after which the script ends; by SIGUSR1 it is told to save.
     again
         Words that queue a stopped job again; empty where exit status 75 does it, None where nothing does.
     launcher
@@ -51,7 +51,6 @@ class Dialect:
     options: Callable[[Job], Iterable[tuple[str, object]]]
     joint: str = " "
     signals: bool = False
-    save: str = "USR1"
     end: str = "TERM"
     again: str | None = None
     launcher: str = "mpiexec"
@@ -72,9 +71,7 @@ class Dialect:
         if not text.isprintable():
             raise InputError(f"{shown}: one line, without control characters")
         if not text.startswith("-"):
-            raise InputError(
-                f'{shown}: it begins with a dash, such as "--exclusive"; {self.directive} is put before'
-            )
+            raise InputError(f"{shown}: an option, such as --exclusive; {self.directive} is put before it")
         if any(text == one or text.startswith((f"{one} ", f"{one}=")) for one in self.arrays):
             raise InputError(f"{shown}: a job is one, and an array is many: submit as many job files")
 
@@ -190,9 +187,7 @@ DIALECTS = dict(
                 "#BSUB",
                 _lsf,
                 signals=True,
-                # SIGUSR2 comes at the limit, ten minutes before SIGKILL; SIGINT is the first of those that end it.
-                save="USR1 USR2",
-                end="INT TERM",
+                end="INT TERM",  # in this order, ten seconds apart
                 again="",
                 arrays=("-J",),
             ),
