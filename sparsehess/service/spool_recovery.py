@@ -29,15 +29,16 @@ def recover_jobs(spool: Spool) -> list[str]:
     for name in os.listdir(spool.path / "new"):
         with _left_alone(spool.path / "new" / name, told):
             _recover_draft(spool, spool.path / "new" / name)
+    # Before those that run are queued again: they are known by where they are.
+    for name in os.listdir(spool.path / "queued"):
+        if name.startswith(TAKEN):
+            with _left_alone(spool.path / "queued" / name, told):
+                _recover_taken(spool, spool.path / "queued" / name)
     left = [spool.path / "running" / name for name in sorted(os.listdir(spool.path / "running"))]
     known = _is_explained(spool, left)
     for folder in left:
         with _left_alone(folder, told):
             told += recover_running(spool, folder, known)
-    for name in os.listdir(spool.path / "queued"):
-        if name.startswith(TAKEN):
-            with _left_alone(spool.path / "queued" / name, told):
-                _recover_taken(spool, spool.path / "queued" / name)
     for name in os.listdir(spool.path / "cancel"):
         if parse_name(name) is None or any(
             os.path.lexists(spool.path / state / name) for state in ("done", "failed")
