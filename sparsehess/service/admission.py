@@ -123,10 +123,20 @@ def admit(folder: Path, allowance: Allowance, line: CommandLine) -> Task:
         raise InputError(
             f"needs about {needed / 2**20:.0f} MiB to read its files; its limit is {limits.memory / 2**20:.0f} MiB"
         )
-    # An answer is passed on: it does not say where the job was, which may be the secret of who has submitted it.
-    arguments.words = [word.replace(f"{folder}{os.sep}", "") for word in arguments.words]
+    _forget_folder(arguments, folder, [*job_files.path_arguments(words, arguments, line)])
     arguments.json, arguments.quiet = str(folder / "result.json"), False
     return Task(arguments, options, limits)
+
+
+def _forget_folder(arguments: argparse.Namespace, folder: Path, names: list[str]) -> None:
+    """Name files of the job as seen from its folder, where it runs.
+
+    Answers are passed on: they do not say where the job was, which may be the secret of who has submitted it.
+    """
+    before = f"{folder}{os.sep}"
+    arguments.words = [word.replace(before, "") for word in arguments.words]
+    for name in names:
+        setattr(arguments, name, getattr(arguments, name).removeprefix(before))
 
 
 def _limits(job: job_files.JobFile) -> Limits:
