@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsehess.errors import InputError, did_you_mean, no_such_file
+from sparsehess.errors import RAISED, InputError, did_you_mean, no_such_file
 from sparsehess.runtime import agreement, child, share_guard
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def load_objective(text: str, given: dict[str, object], comm: MPI.Comm) -> Objec
     with agreement(comm):
         try:
             objective = found(**arguments)
-        except (Exception, SystemExit) as error:  # the user's code may raise anything
+        except RAISED as error:  # the user's code may raise anything
             if isinstance(error, InputError):
                 raise
             raise InputError(
@@ -120,7 +120,7 @@ def _find(place: str, name: str) -> Any:
             module = importlib.import_module(place)
     except InputError:
         raise
-    except (Exception, SystemExit) as error:  # importing runs the user's code
+    except RAISED as error:  # importing runs the user's code
         raise InputError(f"{place} cannot be imported: {type(error).__name__}: {error}; -v shows where") from error
     if not hasattr(module, name):
         meant = did_you_mean(name, (one for one in vars(module) if not one.startswith("_")))

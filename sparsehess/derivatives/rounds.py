@@ -133,7 +133,7 @@ class Rounds:
                 tell(some[-1])  # it may end the work
                 if stop:
                     work.stop()
-        except Exception as caught:  # the others must hear of it, and stop
+        except BaseException as caught:  # the others must hear of it, and stop
             error = caught
         work.finish(error)
         raise_together(self._comm, error)

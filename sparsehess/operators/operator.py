@@ -12,7 +12,15 @@ from sparsehess.operators.eigenvalues import Eigenvalues, Inertia
 from sparsehess.operators.petsc_shells import ShellProducts, ShellSolves, ShiftedShell
 from sparsehess.operators.solutions import System, refusal
 from sparsehess.operators.tall_skinny_qr import local_array
-from sparsehess.runtime import PETSc, communicator, destroy, has_package, readable_errors, require_real
+from sparsehess.runtime import (
+    PETSc,
+    communicator,
+    destroy,
+    has_package,
+    held_errors,
+    readable_errors,
+    require_real,
+)
 from sparsehess.runtime.linear_operator import linear_operator
 from sparsehess.runtime.petsc_matrices import is_assembled
 from sparsehess.runtime.row_layout import Layout
@@ -410,7 +418,7 @@ class Operator(ShortRepr):
         out = np.empty_like(b)
         for j in range(b.shape[1]):
             right, x = self._vec(b[:, j]), self.mat.createVecRight()
-            with readable_errors("solving with a structured Hessian"):
+            with readable_errors("solving with a structured Hessian"), held_errors():
                 solver.solve(right, x)
             check(solver, right, x)
             out[:, j] = x.getArray()

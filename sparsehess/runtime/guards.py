@@ -33,7 +33,7 @@ class Guard:
 
     patience = 5.0
 
-    def end_stuck(self, comm: MPI.Comm, error: Exception) -> None:
+    def end_stuck(self, comm: MPI.Comm, error: BaseException) -> None:
         """End the job, whose other ranks wait in a call that this failed rank will never make.
 
         Not collective. Returns where the host program decides for itself.
@@ -75,7 +75,7 @@ class JobEnd(Guard):
     def __init__(self, patience: float = Guard.patience):
         self.patience = patience
 
-    def end_stuck(self, comm: MPI.Comm, error: Exception) -> None:
+    def end_stuck(self, comm: MPI.Comm, error: BaseException) -> None:
         """Say what went wrong on this rank, and end all with its status. Not collective."""
         text = errors.describe(error, comm.rank)[1]
         if f"rank {comm.rank}" not in text:

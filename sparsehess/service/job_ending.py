@@ -67,7 +67,7 @@ def as_error(caught: BaseException) -> Exception:
     return EvaluationError(f"the problem has raised {type(caught).__name__}")
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """Return an error as one line. Not collective."""
     if isinstance(error, MemoryError):
         return f"out of memory: {error}" if str(error) else "out of memory"

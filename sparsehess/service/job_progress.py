@@ -71,7 +71,7 @@ class TellingGuard(Guard):
         self.patience = outer.patience
         self._calls: int | None = 0  # until a stage has told more
 
-    def end_stuck(self, comm: MPI.Comm, error: Exception) -> None:
+    def end_stuck(self, comm: MPI.Comm, error: BaseException) -> None:
         """End the job by the guard before. Not collective."""
         self._outer.end_stuck(comm, error)
 

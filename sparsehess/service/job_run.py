@@ -36,7 +36,7 @@ class _FolderGuard(runtime.Guard):
     def __init__(self, folder: Path):
         self._folder = folder
 
-    def end_stuck(self, comm: MPI.Comm, error: Exception) -> None:
+    def end_stuck(self, comm: MPI.Comm, error: BaseException) -> None:
         """Write the reason into the folder, and end all ranks. Not collective."""
         with contextlib.suppress(OSError):
             (self._folder / "stuck").write_text(f"{one_line(error)} (the other ranks waited in another call)")

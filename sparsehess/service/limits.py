@@ -159,7 +159,7 @@ class JobGuard(Guard):
                     os.unlink(self._folder / "watchdog")
         resource.setrlimit(resource.RLIMIT_DATA, self._before)
 
-    def end_stuck(self, comm: MPI.Comm, error: Exception) -> None:
+    def end_stuck(self, comm: MPI.Comm, error: BaseException) -> None:
         """End the job by the previous guard. Not collective."""
         self._outer.end_stuck(comm, error)
 

@@ -79,7 +79,7 @@ def read_pairs(
                 comm.Scatterv([row, (layout.counts, layout.starts[:-1])] if comm.rank == 0 else None, local)
                 vectors.append(PETSc.Vec().createMPI((layout.n_local, layout.n), comm=comm))
                 vectors[-1].setArray(local)
-        except Exception:
+        except BaseException:
             destroy(*vectors)
             raise
     return StoredPairs(facts, arrays, vectors)

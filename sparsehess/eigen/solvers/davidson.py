@@ -12,7 +12,7 @@ from sparsehess.eigen.problem.petsc_options import PREFIX
 from sparsehess.eigen.solvers.preconditioned_solver import PreconditionedSolver
 from sparsehess.eigen.solvers.solve_monitor import OnRestart, SolveMonitor
 from sparsehess.errors import StackError
-from sparsehess.runtime import FAILED, PETSc, SLEPc, complex_scalars, destroy, error_code
+from sparsehess.runtime import FAILED, PETSc, SLEPc, complex_scalars, destroy, error_code, held_errors
 
 # JD solves its correction equations loosely, and two at a time: with ten steps of BiCGStab(l), one at a time,
 # it found one copy of a double eigenvalue of a cube and then crept for thousands of steps.
@@ -75,8 +75,9 @@ class Davidson(PreconditionedSolver):
             monitor = SolveMonitor(self.on_progress, on_restart, k)
             monitor.attach(eps)
             began = time.perf_counter()
-            eps.setUp()
-            eps.getST().getKSP().getPC().setUp()
+            with held_errors():
+                eps.setUp()
+                eps.getST().getKSP().getPC().setUp()
             set_up = time.perf_counter()
             self._run(eps)
             monitor.raise_error()
@@ -105,7 +106,8 @@ class Davidson(PreconditionedSolver):
     def _run(self, eps: SLEPc.EPS) -> None:
         self._broke = False
         try:
-            eps.solve()
+            with held_errors():
+                eps.solve()
         except (PETSc.Error, SystemError) as error:
             # A Gram matrix that lost its definiteness to rounding, on all ranks alike.
             if error_code(error) != FAILED:

@@ -34,6 +34,7 @@ from sparsehess.runtime import (
     destroy,
     error_code,
     has_package,
+    held_errors,
     readable_errors,
 )
 from sparsehess.runtime.random_numbers import draw_normal, draw_uniform
@@ -357,9 +358,10 @@ class KrylovSchur:
                 monitor = ClusterMonitor(self.on_progress, on_restart, k, self.shift, cluster_after)
                 monitor.attach(eps)
                 began = time.perf_counter()
-                eps.setUp()
-                set_up = time.perf_counter()
-                eps.solve()
+                with held_errors():
+                    eps.setUp()
+                    set_up = time.perf_counter()
+                    eps.solve()
                 self.seconds["factorization"] += set_up - began
                 self.seconds["solve"] += time.perf_counter() - set_up
                 self.cluster = monitor.cluster

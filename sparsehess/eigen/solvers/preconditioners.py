@@ -12,7 +12,15 @@ from sparsehess.eigen.problem.rigid_body_modes import block_size, orthonormal
 from sparsehess.eigen.solvers.krylov_schur import DEFAULTS, DEFINITE, KrylovSchur, has_cholmod
 from sparsehess.eigen.solvers.multigrid_cycle import VCycle
 from sparsehess.errors import CheckError
-from sparsehess.runtime import PETSc, complex_scalars, destroy, error_code, inserted_options, readable_errors
+from sparsehess.runtime import (
+    PETSc,
+    complex_scalars,
+    destroy,
+    error_code,
+    held_errors,
+    inserted_options,
+    readable_errors,
+)
 from sparsehess.runtime.petsc_matrices import diagonal_of
 from sparsehess.runtime.random_numbers import draw_uniform
 
@@ -274,7 +282,8 @@ class Multigrid(Diagonal):
                 ksp.setTolerances(rtol=1e-12, max_it=_PROBE)
                 ksp.setErrorIfNotConverged(False)
                 try:
-                    ksp.solve(b, x)
+                    with held_errors():
+                        ksp.solve(b, x)
                 except (PETSc.Error, SystemError) as error:  # on all ranks alike
                     if error_code(error) != _INCONSISTENT:
                         raise

@@ -12,7 +12,7 @@ import numpy as np
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.solvers.search_store import Gather
-from sparsehess.runtime import PETSc, agreement, complex_scalars, destroy
+from sparsehess.runtime import PETSc, agreement, complex_scalars, destroy, forget_frames
 from sparsehess.runtime.random_numbers import draw_signed
 from sparsehess.storage.checkpoint import Checkpoint
 from sparsehess.storage.fingerprints import ROUGH
@@ -76,7 +76,7 @@ class SearchCheckpoint:
         """Whether this rank would save now. Not collective."""
         return self.checkpoint.wants_save
 
-    def save_if_due(self, gather: Gather) -> Exception | None:
+    def save_if_due(self, gather: Gather) -> BaseException | None:
         """Save where it is due; return the error that is to end the solve, after a signal `Stopped`.
 
         Collective. Returned, not raised: callers may be inside a call of SLEPc, which has to end first.
@@ -94,8 +94,8 @@ class SearchCheckpoint:
             self.checkpoint.save(_STAGE, self.fingerprint, facts, {"vectors": rows})
             self.checkpoint.clock.end()
             self.checkpoint.finish_save()
-        except Exception as error:  # agreed on: it ends the solve on all ranks
-            return error
+        except BaseException as error:  # agreed on: it ends the solve on all ranks
+            return forget_frames(error)
         finally:
             destroy(*fresh)
         return None
