@@ -3,15 +3,17 @@
     python benchmarks/faults.py [KIND ...] [--kills 100] [--seed 0] [--ranks 2]
 
 Kinds, each named for what takes most of the time of its runs: assembly, factorization, solve, writing (of
-checkpoints after every gradient, and of results), shell (nothing assembled), resume (killed in assembly, and once
-to three times more as it goes on), service (jobs that wait in a spool). The moments are spread evenly over the time
-of an undisturbed run, from the start of its processes to their end. Who is killed is drawn too: one process, all
-ranks, the launcher alone, or all; of a service its own ranks and launcher, the keeper, launcher and ranks of a job.
+checkpoints after every gradient, and of results), shell (nothing assembled), resume (killed in assembly, and
+once to three times more as it goes on), service (jobs that wait in a spool). The moments are spread evenly over
+the time of an undisturbed run, from the start of its processes to their end. Who is killed is drawn too: one
+process, all ranks, the launcher alone, or all; of a service its own ranks and launcher, the keeper, launcher and
+ranks of a job.
 
 Counted are answers that are wrong; runs and jobs that are lost (their last part ends with an error); jobs done
 twice; what takes over a minute to end after a kill; and gradients that one rank had begun and that were begun
 again, the most for one rank and kill. Settings are the default ones, but for `writing`. Gradients that take
-milliseconds are not worth saving each: there the last count is not judged. The exit status is 1 if anything is bad.
+milliseconds are not worth saving each: there the last count is not judged. The exit status is 1 if anything is
+bad.
 """
 
 import argparse
