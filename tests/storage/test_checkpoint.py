@@ -1,6 +1,7 @@
 """Checkpoint files: whole ones or none, whatever the disk does."""
 
 import errno
+import itertools
 import json
 import os
 import struct
@@ -16,6 +17,7 @@ from sparsehess.pattern import Layout
 from sparsehess.runtime.random_numbers import draw_uniform
 from sparsehess.storage import checkpoint_writing
 from sparsehess.storage.checkpoint import Checkpoint
+from sparsehess.storage.checkpoint_format import sum_elements
 from support.interrupted import PROBLEM, contents
 
 pytestmark = pytest.mark.parallel([1, 2])
@@ -189,3 +191,24 @@ def test_a_checkpoint_of_the_version_before_is_refused_in_a_sentence(comm, folde
         checkpoint.load("stage", PROBLEM)
     with pytest.raises(InputError, match="a checkpoint of version 1"):
         checkpoint.open_log("steps", PROBLEM)
+
+
+@pytest.mark.parallel([1])
+def test_checksums_of_parts_add_up_and_every_change_shows():
+    values = np.random.default_rng(1).standard_normal(40_000)
+    whole = sum_elements(values, 0)
+    cuts = [0, 1, 16_383, 16_384, 16_385, 30_000, 40_000]
+    assert sum(sum_elements(values[a:b], a) for a, b in itertools.pairwise(cuts)) % 2**64 == whole
+    seen = {whole}
+    for a, b in [(0, 1), (3, 20_000), (16_383, 16_384), (39_998, 39_999)]:
+        swapped = values.copy()
+        swapped[[a, b]] = values[[b, a]]
+        signs = values.copy()
+        signs[[a, b]] *= -1.0
+        moved = np.concatenate([values[:a], values[b:], values[a:b]])
+        seen |= {sum_elements(changed, 0) for changed in (swapped, signs, moved)}
+    for bit in range(64):  # one bit each of two elements
+        bits = values.view(np.uint64).copy()
+        bits[[7, 8]] ^= np.uint64(1 << bit)
+        seen.add(sum_elements(bits.view(np.float64), 0))
+    assert len(seen) == 1 + 12 + 64 and sum_elements(np.zeros(5), 0) != sum_elements(np.zeros(5), 1)
