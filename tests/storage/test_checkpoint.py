@@ -200,7 +200,7 @@ def test_checksums_of_parts_add_up_and_every_change_shows():
     cuts = [0, 1, 16_383, 16_384, 16_385, 30_000, 40_000]
     assert sum(sum_elements(values[a:b], a) for a, b in itertools.pairwise(cuts)) % 2**64 == whole
     seen = {whole}
-    for a, b in [(0, 1), (3, 20_000), (16_383, 16_384), (39_998, 39_999)]:
+    for a, b in [(0, 1), (3, 20_000), (16_383, 16_384), (39_000, 39_999)]:
         swapped = values.copy()
         swapped[[a, b]] = values[[b, a]]
         signs = values.copy()
