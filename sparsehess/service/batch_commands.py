@@ -26,7 +26,7 @@ from sparsehess.service import batch_jobs, batch_scripts, job_progress, schedule
 from sparsehess.service.batch_jobs import Job
 from sparsehess.service.choices import SCHEDULER_NAMES
 from sparsehess.service.job_progress import progress_text, read_progress
-from sparsehess.service.scheduler_commands import State
+from sparsehess.service.scheduler_commands import State, Unanswered
 from sparsehess.service.schedulers import SCHEDULERS
 from sparsehess.service.script_dialects import DIALECTS
 from sparsehess.service.submit_doors import choose_door
@@ -65,6 +65,9 @@ def run_submit(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm 
         batch_jobs.write_small_file(job.file("script"), batch_scripts.compose_script(job))
         batch_jobs.save_job(job)
         SCHEDULERS[job.scheduler].submit(job)
+    except Unanswered as error:
+        # It may be queued all the same: its script tells its number once it runs.
+        raise Unanswered(f"{error}: job {job.id} may be queued all the same, and is kept") from error
     except SparseHessError:
         batch_jobs.remove_job(folder)
         raise

@@ -51,6 +51,9 @@ def _opening(job: Job) -> list[str]:
         # A number is given to another process once this one has ended: its start tells them apart.
         lines.append('echo "$$ $(cut -d " " -f 22 /proc/$$/stat 2> /dev/null)" > "$job/pid.new"')
         lines.append('mv "$job/pid.new" "$job/pid"')
+    else:
+        # Whoever has queued it may have been killed before it could keep the number.
+        lines.append(f'[ -s "$job/number" ] || echo "${DIALECTS[job.scheduler].number}" > "$job/number"')
     lines += ["", f"cd {shlex.quote(job.workdir)} || exit 2", *job.setup]
     return lines
 

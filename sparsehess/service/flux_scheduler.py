@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from sparsehess.errors import StackError
 from sparsehess.service import batch_jobs
 from sparsehess.service.batch_jobs import Job
 from sparsehess.service.scheduler_commands import (
     State,
+    Unanswered,
     ask_scheduler,
     jobs_by_number,
     number_of,
@@ -59,7 +59,7 @@ def plain_number(text: str) -> str:
     """
     number = text.strip()
     if not re.fullmatch(r"[ƒf][1-9A-HJ-NP-Za-km-z]{1,16}", number):
-        raise StackError(f"flux batch has printed no number but {number!r}")
+        raise Unanswered(f"flux batch has printed no number but {number!r}")
     return f"f{number[1:]}"
 
 

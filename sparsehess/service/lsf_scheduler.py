@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from sparsehess.errors import StackError
 from sparsehess.service import batch_jobs
 from sparsehess.service.batch_jobs import Job
 from sparsehess.service.scheduler_commands import (
     State,
+    Unanswered,
     ask_scheduler,
     jobs_by_number,
     number_of,
@@ -68,7 +68,7 @@ def parse_lsf_number(text: str) -> str:
     """
     match = re.search(r"^Job <(\d+)> is submitted", text, re.MULTILINE)
     if match is None:
-        raise StackError(f"bsub has printed no number but {' '.join(text.split())!r}")
+        raise Unanswered(f"bsub has printed no number but {' '.join(text.split())!r}")
     return match[1]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 from sparsehess.errors import InputError, StackError
 from sparsehess.service import local_scheduler
 from sparsehess.service.batch_jobs import Job
+
+# Variables of Slurm that are no marks of an allocation.
+_SETTINGS = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT", "SLURM_CONF_SERVER", "SLURM_TIME_FORMAT")
 
 # Seconds that a scheduler's command may take: a busy one answers late, a dead one never.
 _PATIENCE = 60
@@ -38,6 +42,25 @@ class State:
         return self.word not in ("pending", "running", "unknown")
 
 
+class Unanswered(StackError):
+    """A scheduler has not said whether it has queued a job."""
+
+
+def _environment() -> dict[str, str]:
+    """Return what a scheduler's command, and the job that it queues, inherit.
+
+    Neither what narrows a person's own listings, nor marks of the allocation that a job is submitted from: the
+    memory of its nodes would contradict that of the job.
+    """
+    inside = "SLURM_JOB_ID" in os.environ
+    return {
+        key: value
+        for key, value in local_scheduler.job_environment().items()
+        if not key.startswith(("SQUEUE_", "SACCT_"))
+        and not (inside and key.startswith("SLURM_") and key not in _SETTINGS)
+    }
+
+
 def ask_scheduler(command: list[str], script: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run a scheduler's command.
 
@@ -51,7 +74,7 @@ def ask_scheduler(command: list[str], script: Path | None = None) -> subprocess.
     Raises
     ------
     StackError
-        It is not there, or does not answer.
+        It is not there, or does not answer: `Unanswered`.
     """
     try:
         with open(script or "/dev/null", "rb") as stream:
@@ -62,7 +85,7 @@ def ask_scheduler(command: list[str], script: Path | None = None) -> subprocess.
                 errors="replace",
                 timeout=_PATIENCE,
                 stdin=stream,
-                env=local_scheduler.job_environment(),  # which the job inherits
+                env=_environment(),
                 check=False,
             )
     except FileNotFoundError as error:
@@ -70,7 +93,7 @@ def ask_scheduler(command: list[str], script: Path | None = None) -> subprocess.
             f"there is no {command[0]} here: submit from where the scheduler's commands are"
         ) from error
     except subprocess.TimeoutExpired as error:
-        raise StackError(f"{command[0]} has not answered within {_PATIENCE} s") from error
+        raise Unanswered(f"{command[0]} has not answered within {_PATIENCE} s") from error
 
 
 def told_by(command: list[str], script: Path | None = None) -> str:

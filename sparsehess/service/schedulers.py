@@ -1,7 +1,7 @@
 """The schedulers, by their own commands: queue a script, ask for states, cancel.
 
-What they print is taken apart here, in `flux_scheduler` and in `lsf_scheduler`, and nowhere else. A new scheduler
-is a class and a row in `SCHEDULERS`, a row in `script_dialects.DIALECTS`, and a name in `choices`.
+What they print is taken apart here, in `slurm_scheduler`, `flux_scheduler` and `lsf_scheduler`, and nowhere else. A
+new scheduler is a class and a row in `SCHEDULERS`, a row in `script_dialects.DIALECTS`, and a name in `choices`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from sparsehess.service.flux_scheduler import Flux
 from sparsehess.service.lsf_scheduler import LSF
 from sparsehess.service.scheduler_commands import (
     State,
+    Unanswered,
     ask_scheduler,
     jobs_by_number,
     number_of,
@@ -25,6 +26,7 @@ from sparsehess.service.scheduler_commands import (
     told_by,
 )
 from sparsehess.service.script_dialects import RESUMABLE
+from sparsehess.service.slurm_scheduler import Slurm
 
 
 class Scheduler(Protocol):
@@ -86,82 +88,6 @@ def _told(job: Job) -> State | None:
     return State(word, status)
 
 
-# --- Slurm -------------------------------------------------------------------------------
-
-_SLURM_WORDS = {
-    **dict.fromkeys(
-        ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"), "pending"
-    ),
-    **dict.fromkeys(
-        ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"), "running"
-    ),
-    "COMPLETED": "done",
-    "CANCELLED": "cancelled",
-}
-
-
-class Slurm:
-    """sbatch, squeue, sacct where there is accounting, scancel."""
-
-    def submit(self, job: Job) -> None:
-        """See `Scheduler.submit`. Not collective."""
-        number = parse_slurm_number(told_by(["sbatch", "--parsable", str(job.file("script"))]))
-        batch_jobs.write_small_file(job.file("number"), number + "\n")
-
-    def ask_states(self, some: list[Job]) -> dict[int, State]:
-        """See `Scheduler.ask_states`. Not collective."""
-        numbers = jobs_by_number(some)
-        if not numbers:
-            return {}
-        listed = ",".join(numbers)
-        queue = ask_scheduler(["squeue", "-h", "-t", "all", "-j", listed, "-o", "%i|%T|%r"])
-        found = parse_slurm_states(queue.stdout)
-        missing = [number for number in numbers if number not in found]
-        if missing and shutil.which("sacct"):
-            ended = ask_scheduler(
-                ["sacct", "-n", "-P", "-X", "-j", ",".join(missing), "-o", "JobID,State,ExitCode"]
-            )
-            found = parse_slurm_states(ended.stdout) | found
-        refuse_silence(queue, found, "invalid job id")
-        return {numbers[number]: state for number, state in found.items() if number in numbers}
-
-    def cancel(self, job: Job) -> None:
-        """See `Scheduler.cancel`. Not collective."""
-        told_by(["scancel", number_of(job)])
-
-
-def parse_slurm_number(text: str) -> str:
-    """Return the job's number of what `sbatch --parsable` prints: `123`, or `123;cluster`.
-
-    Not collective.
-    """
-    match = re.match(r"(\d+)(;|\s|$)", text.strip())
-    if match is None:
-        raise StackError(f"sbatch has printed no number but {text.strip()!r}")
-    return match.group(1)
-
-
-def parse_slurm_states(text: str) -> dict[str, State]:
-    """Return states by number, from lines `number|STATE|reason` (squeue) or `number|STATE|exit:signal` (sacct).
-
-    Not collective.
-    """
-    found = {}
-    for line in text.splitlines():
-        number, _, rest = line.strip().partition("|")
-        said, _, more = rest.partition("|")
-        if not (number.isdigit() and said):
-            continue
-        code = re.fullmatch(r"(\d+):(\d+)", more)
-        word = _SLURM_WORDS.get(said.split()[0], "failed")  # `CANCELLED by 1000`
-        status = int(code.group(1)) if code else None
-        if word != "done" and not status:  # a limit, or a node, and not the script, has set it
-            status = None
-        why = more if word == "pending" and not code else said.lower().replace("_", " ")
-        found[number] = State(word, status, "" if word in ("running", "done") or why == "None" else why)
-    return found
-
-
 # --- PBS ---------------------------------------------------------------------------------
 
 _PBS_WORDS = {
@@ -177,7 +103,7 @@ class PBS:
         """See `Scheduler.submit`. Not collective."""
         number = told_by(["qsub", str(job.file("script"))]).strip()
         if not re.fullmatch(r"\d[\w.\[\]-]*", number):
-            raise StackError(f"qsub has printed no number but {number!r}")
+            raise Unanswered(f"qsub has printed no number but {number!r}")
         batch_jobs.write_small_file(job.file("number"), number + "\n")
 
     def ask_states(self, some: list[Job]) -> dict[int, State]:

@@ -31,6 +31,8 @@ class Dialect:
         How a line of the head begins; empty where there is no head.
     options
         Returns (name, value) of the head for a job, a value of None for none of it.
+    number
+        Variable of the job's number.
     joint
         What stands between name and value.
     signals
@@ -49,6 +51,7 @@ class Dialect:
 
     directive: str
     options: Callable[[Job], Iterable[tuple[str, object]]]
+    number: str = ""
     joint: str = " "
     signals: bool = False
     end: str = "TERM"
@@ -162,6 +165,7 @@ DIALECTS = dict(
             Dialect(
                 "#SBATCH",
                 _slurm,
+                "SLURM_JOB_ID",
                 joint="=",
                 signals=True,
                 again='scontrol requeue "$SLURM_JOB_ID"',
@@ -170,12 +174,14 @@ DIALECTS = dict(
             Dialect(
                 "#PBS",
                 _pbs,
+                "PBS_JOBID",
                 again=f"qsub {_NUMBERED}",
                 arrays=("-J", "-t"),
             ),
             Dialect(
                 "# flux:",
                 _flux,
+                "FLUX_JOB_ID",
                 joint="=",
                 signals=True,
                 # The script runs in an instance of its own: the queue is that of the one around it.
@@ -186,6 +192,7 @@ DIALECTS = dict(
             Dialect(
                 "#BSUB",
                 _lsf,
+                "LSB_JOBID",
                 signals=True,
                 end="INT TERM",  # in this order, ten seconds apart
                 again="",

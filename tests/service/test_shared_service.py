@@ -146,9 +146,8 @@ class Machine:
 def machine():
     if not users.can_run_here(SERVICE):
         pytest.skip("this copy of the project is root's alone")
-    with users.open_place() as place:
-        with contextlib.closing(Machine(place)) as machine:
-            yield machine
+    with users.open_place() as place, contextlib.closing(Machine(place)) as machine:
+        yield machine
 
 
 class Peeper(threading.Thread):
