@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,12 @@ from sparsehess.commands.arguments import CommandLine
 from sparsehess.commands.quantities import parse_time
 from sparsehess.errors import InputError
 from sparsehess.service.spool import Spool
-from sparsehess.service.spool_access import Access, choose_access
+from sparsehess.service.spool_access import Access, choose_access, find_closed_folders
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+log = logging.getLogger("sparsehess")
 
 
 def run_serve(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm | None) -> int:
@@ -64,7 +67,10 @@ def run_serve(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm |
 
 
 def _opened(place: str, access: Access) -> Spool:
-    return Spool.open_or_create(place, access)
+    spool = Spool.open_or_create(place, access)
+    for folder in find_closed_folders(spool.path, access):
+        log.warning("%s lets nobody through to the spool: chmod o+x", folder)
+    return spool
 
 
 def _real(folders: list[str], flag: str) -> tuple[str, ...]:

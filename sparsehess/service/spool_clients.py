@@ -7,6 +7,7 @@ they find what they have submitted by what they have written down of it.
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import shutil
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from sparsehess.errors import InputError
 from sparsehess.service.choices import PRIORITY_LIMIT
+from sparsehess.service.foreign_drafts import read_small_file
 from sparsehess.service.job_outcomes import read_outcome
 from sparsehess.service.spool import Spool
 from sparsehess.service.spool_layout import STATES, TAKEN, job_id, job_name, make_name, parse_name, parse_queued
@@ -105,6 +107,10 @@ class SpoolClient(ABC):
     def read_name(self, job: SeenJob) -> str | None:
         """Return the name that a job was given, None where it was given none."""
 
+    @abstractmethod
+    def read_user(self, job: SeenJob) -> str:
+        """Return the user who has submitted a job."""
+
     def find_job(self, text: str) -> SeenJob:
         """Return the job of an id, of its beginning or its end, or the latest of a name.
 
@@ -190,6 +196,17 @@ class WholeSpool(SpoolClient):
         name = read_submit(job.folder).get("name")
         return name if isinstance(name, str) else None
 
+    def read_user(self, job: SeenJob) -> str:
+        """Return the user who has submitted a job, as the service has written down."""
+        try:
+            user = os.lstat(job.folder).st_uid
+        except OSError:
+            return ""
+        if user == os.stat(self.spool.path).st_uid:  # what others have put there is not read
+            told = read_small_file(job.folder / "submitter", 20).decode("ascii", "replace").strip()
+            user = int(told) if told.isdecimal() else user
+        return _user_name(user)
+
 
 class OwnJobs(SpoolClient):
     """A spool as another user sees it: the jobs that he has submitted."""
@@ -230,6 +247,10 @@ class OwnJobs(SpoolClient):
         """Return the name that this user has given a job, None where he has given none."""
         return self._names.get(job.id)
 
+    def read_user(self, job: SeenJob) -> str:
+        """Return this user."""
+        return _user_name(os.geteuid())
+
 
 def open_client(spool: Spool) -> SpoolClient:
     """Return a spool as the user of this process sees it. Not collective."""
@@ -249,6 +270,13 @@ def _hand_over(folder: Path) -> None:
         os.chmod(place, 0o777)
         for name in names:
             os.chmod(os.path.join(place, name), 0o644)
+
+
+def _user_name(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
 
 
 def _look(spool: Spool, places: list[tuple[str, str]]) -> SeenJob | None:

@@ -191,6 +191,7 @@ def _state(client: SpoolClient, job: SeenJob) -> dict:
     return {
         "id": job.id,
         "name": client.read_name(job),
+        "user": client.read_user(job),
         "priority": priority if isinstance(priority, int) else 0,
         "state": outcome.get("state", state),
         "exit": outcome.get("exit"),
@@ -210,11 +211,13 @@ def _progress(folder: Path) -> dict | None:
 
 
 def _table(facts: list[dict]) -> str:
-    rows: list[tuple[str, ...]] = [("job", "name", "priority", "state", "exit", "")]
+    several = ["user"] if len({fact["user"] for fact in facts}) > 1 else []
+    columns = ["name", *several, "priority", "state", "exit"]
+    rows: list[tuple[str, ...]] = [("job", *columns, "")]
     for fact in facts:
         progress = fact["progress"]
         said = fact["error"] or ("" if not progress else "{stage}: {done} of {total}".format(**progress))
-        cells = (fact[name] for name in ("id", "name", "priority", "state", "exit"))
+        cells = (fact[name] for name in ("id", *columns))
         rows.append((*("" if cell is None else str(cell) for cell in cells), str(said)[:100]))
     return format_columns(rows)
 

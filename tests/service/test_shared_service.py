@@ -55,9 +55,9 @@ CHAIN = """
 command = "eigs"
 input = "{}/code/problems.py:chain"
 k = 2
-set = {{ wait = 0.2, n = 60 }}
+set = {{ wait = {}, n = 60 }}
 [submit]
-name = "slow"
+name = "{}"
 """
 
 
@@ -76,7 +76,8 @@ class Machine:
             folder = self.homes[user]
             sio.mmwrite(folder / "matrix.mtx", second_difference(N), symmetry="symmetric")
             (folder / "matrix.toml").write_text(MATRIX)
-            (folder / "slow.toml").write_text(CHAIN.format(place))
+            (folder / "slow.toml").write_text(CHAIN.format(place, 0.2, "slow"))
+            (folder / "long.toml").write_text(CHAIN.format(place, 3.0, "long"))
             for path in folder.iterdir():
                 os.chown(path, user, user)
 
@@ -193,14 +194,17 @@ def test_a_service_and_two_who_submit(machine):
     assert machine.facts(BERT, "status")["service"]["access"] == "everybody on this machine"
     (whole,) = machine.facts(SERVICE, "status")["jobs"]
     (own,) = machine.facts(ANNE, "status")["jobs"]
-    assert own == whole and own["name"] == "mine" and own["state"] == "done" and own["folder"] is None
-    slow = machine.facts(ANNE, "submit slow.toml")["id"]
-    machine.until(lambda: machine.facts(ANNE, f"status {slow}")["jobs"][0]["progress"])
+    assert own == whole and own["user"] == str(ANNE)
+    assert own["name"] == "mine" and own["state"] == "done" and own["folder"] is None
+    assert "user" not in machine.run(SERVICE, "status")[1]
+    long = machine.facts(ANNE, "submit long.toml")["id"]
+    machine.until(lambda: machine.facts(ANNE, f"status {long}")["jobs"][0]["progress"])
     waits = machine.facts(BERT, "submit matrix.toml")["id"]
+    assert re.search(rf"{waits} +mine +{BERT} ", machine.run(SERVICE, "status")[1])
     assert machine.facts(BERT, "cancel mine")["jobs"][0]["cancelled"]
     machine.until(lambda: machine.facts(SERVICE, f"status {waits}")["jobs"][0]["exit"] is None)
-    assert machine.facts(ANNE, "cancel slow")["jobs"] == [{"id": slow, "state": "cancelled", "cancelled": True}]
-    machine.until(lambda: machine.facts(ANNE, "status slow")["jobs"][0]["error"] == "cancelled")
+    assert machine.facts(ANNE, "cancel long")["jobs"] == [{"id": long, "state": "cancelled", "cancelled": True}]
+    machine.until(lambda: machine.facts(ANNE, "status long")["jobs"][0]["error"] == "cancelled")
     status, _, err = machine.run(BERT, "result mine")
     assert status == 2 and "was cancelled" in err
     os.kill(job_outcomes.read_json(machine.spool / "service.json")["process"], signal.SIGTERM)
@@ -238,7 +242,7 @@ def test_secrets_are_told_to_nobody(machine):
     status, out, err = machine.run(ANNE, "submit fails.toml --wait")
     assert status == 2 and (out + err).count("sparsehess: ") == 1  # told once
     assert machine.run(ANNE, "submit slow.toml --wait")[0] == 0
-    waits = machine.facts(ANNE, "submit slow.toml")["id"]
+    waits = machine.facts(ANNE, "submit long.toml")["id"]
     machine.until(lambda: machine.facts(ANNE, f"status {waits}")["jobs"][0]["progress"])
     said = [machine.told, *(json.dumps(machine.facts(user, "status")) for user in (ANNE, BERT, SERVICE))]
     said += [path.read_text() for path in (*machine.spool.glob("*.json"), machine.spool / "lock")]

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from sparsehess.service.spool import Spool
-from sparsehess.service.spool_access import EVERYBODY
+from sparsehess.service.spool_access import EVERYBODY, PRIVATE, find_closed_folders
 from sparsehess.service.spool_clients import open_client
 from sparsehess.service.spool_layout import has_secret, hide_secrets, job_id, job_name
 from sparsehess.service.spool_recovery import recover_jobs
@@ -63,6 +63,26 @@ def test_a_spool_of_a_group_is_closed_to_others():
         with pytest.raises(AssertionError, match="lets you not in"):
             world.by(DORA, Spool.open_existing, world.spool.path)
         assert {os.lstat(world.spool.path / name).st_gid for name in ("", "queued", "done")} == {GROUP}
+
+
+@pytest.mark.parametrize("mode, closed", [(0o755, False), (0o711, False), (0o700, True), (0o750, True)])
+def test_a_way_to_the_spool_that_is_closed_is_told(mode, closed):
+    with users.open_place() as place:
+        above = users.own_folder(place, "above", SERVICE, mode)
+        found = as_user(SERVICE, lambda: find_closed_folders(above / "spool", EVERYBODY))
+        assert found == ([above] if closed else [])
+        assert as_user(SERVICE, lambda: find_closed_folders(above / "spool", PRIVATE)) == []
+
+
+def test_a_folder_that_holds_something_is_not_opened():
+    with users.open_place() as place:
+        home = users.own_folder(place, "home", SERVICE, 0o700)
+        as_user(SERVICE, (home / "letters").write_text, "private")
+        with pytest.raises(AssertionError, match="holds files, and is no spool"):
+            as_user(SERVICE, Spool.open_or_create, home, EVERYBODY)
+        assert home.stat().st_mode & 0o777 == 0o700
+        with pytest.raises(AssertionError, match="another user's"):
+            as_user(BERT, Spool.open_or_create, users.own_folder(place, "other", SERVICE, 0o777), EVERYBODY)
 
 
 def test_a_private_spool_lets_nobody_in():
