@@ -30,6 +30,10 @@ DEFAULTS = {
 }
 
 
+# SLEPc's error where all of a space has converged, as of a matrix with few different eigenvalues.
+_NOTHING_LEFT = 58
+
+
 class Davidson(PreconditionedSolver):
     """Generalised Davidson (`gd`) or Jacobi-Davidson (`jd`).
 
@@ -109,8 +113,8 @@ class Davidson(PreconditionedSolver):
             with held_errors():
                 eps.solve()
         except (PETSc.Error, SystemError) as error:
-            # A Gram matrix that lost its definiteness to rounding, on all ranks alike.
-            if error_code(error) != FAILED:
+            # A Gram matrix that lost its definiteness to rounding, or a space that nothing expands: on all alike.
+            if error_code(error) not in (FAILED, _NOTHING_LEFT):
                 raise
             self._broke = True
         else:

@@ -14,6 +14,7 @@ import numpy as np
 from sparsehess.eigen.problem.petsc_options import PREFIX, Options
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rayleigh_ritz import rayleigh_ritz
+from sparsehess.eigen.problem.whole_matrix import LARGEST
 from sparsehess.eigen.solvers.lapack import LIMIT, LapackSolver
 from sparsehess.eigen.solvers.preconditioners import Diagonal, Multigrid, NearbyMatrix, preconditioner
 from sparsehess.eigen.solvers.solve_monitor import OnProgress, OnRestart, ignore_progress, ignore_restart
@@ -127,12 +128,8 @@ class PreconditionedSolver(ABC):
             return []
         small = self.problem.n <= LIMIT and not self.options
         if small and self._fills_space(k, len(away), wider, len(guess)):
-            whole = LapackSolver(self.problem)
-            found = whole.solve(which, k, deflate=deflate)
-            self.seconds["solve"] += whole.seconds["solve"]
-            self.iterations += whole.iterations
-            return found
-        found = []
+            return self._solve_whole(which, k, deflate)
+        found: list[PETSc.Vec] = []
         for attempt in range(_AGAIN):
             start = found or list(guess)
             fresh = self._attempt(which, k, away, wider, seed + 7919 * attempt, start, on_restart)
@@ -143,7 +140,18 @@ class PreconditionedSolver(ABC):
             if not changed and (np.count_nonzero(good) >= k or (attempt and not len(found))):
                 break
         found = pairs.select(good).vectors
+        if self._broke and len(found) < k and self.problem.n <= LARGEST and not self.options:
+            destroy(*found)
+            return self._solve_whole(which, k, deflate)
         self._given.refuse_unused()
+        return found
+
+    def _solve_whole(self, which: str, k: int, deflate: Sequence[PETSc.Vec]) -> list[PETSc.Vec]:
+        """Return the eigenvectors of a small problem by LAPACK, where there is nothing to iterate. Collective."""
+        whole = LapackSolver(self.problem)
+        found = whole.solve(which, k, deflate=deflate)
+        self.seconds["solve"] += whole.seconds["solve"]
+        self.iterations += whole.iterations
         return found
 
     def close(self) -> None:

@@ -177,17 +177,18 @@ def repair_by_count(search: ExtremalSearch) -> Iterator[Attempt]:
         return
     target, counter, wanted = search.target, search.solvers.counter(), search.wanted
     past = count_past(target, search.pairs, wanted, counter)
-    before, idle, many = len(search.values), 0, False
+    before, idle, many, unsafe = len(search.values), 0, False, False
     for attempt in range(_REPAIRS + 1):
         if attempt:
             idle = 0 if len(search.values) > before else idle + 1
-            if idle or many or not covers(target, search.pairs, wanted, past[0]):
+            if idle or many or unsafe or not covers(target, search.pairs, wanted, past[0]):
                 past = count_past(target, search.pairs, wanted, counter, 30.0 if idle else 1.0)
         search.count = count = compare_with_count(target, search.pairs, wanted, counter, past, attempt)
-        if count.certified or not past[1].margin > SAFE or attempt == _REPAIRS or idle == _IDLE:
+        if count.certified or attempt == _REPAIRS or idle == _IDLE or (unsafe and not past[1].margin > SAFE):
             return
+        unsafe = not past[1].margin > SAFE  # an eigenvalue that was not found may lie at the edge
         before = len(search.values)
-        missing = max(count.inertia - count.found, 1)
+        missing = 1 if unsafe else max(count.inertia - count.found, 1)
         many = missing > max(wanted, _FEW)  # most of them alike, and not wanted
         yield Attempt(
             max(wanted, _FEW) if many else missing, search.spec.seed + 1 + attempt, wider=_WIDER * (attempt + 1)

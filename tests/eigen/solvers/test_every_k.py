@@ -115,3 +115,23 @@ def test_multigrid_of_a_graded_indefinite_matrix(k):
     A = turned(10.0 ** (-8 * np.arange(12) / 11) * (-1.0) ** np.arange(12))
     with sh.eigs(A, k, method="lobpcg") as found:
         agree(A, None, k, found.eigenvalues, DISTANCES["smallest"])
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize("method", ["lobpcg", "gd", "jd"])
+@pytest.mark.parametrize("which", ["smallest", "largest"])
+def test_few_different_eigenvalues(comm, which, method):
+    """A Krylov space of such a matrix is soon whole, and nothing expands it."""
+    A = turned(np.r_[1, 2, np.full(38, 7)])
+    for k in (2, 5, 9, 13):
+        with sh.eigs(A, k, which=which, method=method, comm=comm) as found:
+            agree(A, None, k, found.eigenvalues, DISTANCES[which])
+
+
+def test_edge_on_an_eigenvalue_that_was_not_found():
+    """Between 13 and 11 lies 12, where a first count has no sign."""
+    A = turned(np.r_[np.arange(1, 21), -np.arange(1, 21)])
+    for k in range(1, 14):
+        with sh.eigs(A, k, method="lobpcg") as found:
+            agree(A, None, k, found.eigenvalues, DISTANCES["smallest"])
+            assert found.count.certified
