@@ -1,6 +1,7 @@
 """A service of one user, and commands of two others: real processes, and what all others see of them."""
 
 import contextlib
+import grp
 import json
 import os
 import re
@@ -91,11 +92,11 @@ class Machine:
             "PYTHONDONTWRITEBYTECODE": "1",
         }
 
-    def serve(self, *flags):
-        words = ["mpiexec", "-n", "1", sys.executable, "-m", "sparsehess", "serve", self.spool, "--shared", *flags]
+    def serve(self, *flags, access=("--shared",), launch=("mpiexec", "-n", "1"), groups=()):
+        words = [*launch, sys.executable, "-m", "sparsehess", "serve", self.spool, *access, *flags]
         with open(self.place / "service.log", "ab") as record:
             service = subprocess.Popen(
-                users.as_words(SERVICE, words),
+                users.as_words(SERVICE, words, groups),
                 cwd=self.homes[SERVICE],
                 env=self.environment(SERVICE),
                 stdout=record,
@@ -123,11 +124,11 @@ class Machine:
             time.sleep(0.02)
         return found
 
-    def run(self, user, command):
+    def run(self, user, command, groups=()):
         """Return (status, output, errors) of a command of a user, in his home."""
         words = [sys.executable, "-m", "sparsehess", *command.split(), "--spool", self.spool]
         done = subprocess.run(
-            users.as_words(user, words),
+            users.as_words(user, words, groups),
             cwd=self.homes[user],
             env=self.environment(user),
             capture_output=True,
@@ -251,3 +252,42 @@ def test_secrets_are_told_to_nobody(machine):
     assert peeper.looks > 5 and not peeper.seen
     for text in said:
         assert hide_secrets(text) == text
+
+
+def test_a_group_is_served_by_a_service_that_is_looked_after(machine):
+    """With two ranks, each a group of its own; started again where they are killed."""
+    group = next(one for one in grp.getgrall() if one.gr_gid > 1)
+    ours = (group.gr_gid,)
+    flags = ("--ranks", "2", "--groups", "2", "--idle", "60")
+    access = ("--group", group.gr_name)
+    service = machine.serve(*flags, access=access, launch=(), groups=ours)
+    facts = machine.until(lambda: job_outcomes.read_json(machine.spool / "service.json"))
+    assert facts["access"] == f"members of the group {group.gr_name}" and facts["groups"] == 2
+    assert machine.run(ANNE, "submit matrix.toml --wait", ours)[0] == 0
+    status, _, err = machine.run(BERT, "submit matrix.toml")
+    assert status == 2 and "lets you not in" in err.splitlines()[-1]
+    os.kill(facts["process"], signal.SIGKILL)
+    told = machine.spool / "service.json"
+    machine.until(lambda: job_outcomes.read_json(told).get("process") not in (None, facts["process"]))
+    assert machine.run(ANNE, "submit matrix.toml --wait", ours)[0] == 0
+    jobs = answers.parse(machine.run(ANNE, "status --json -", ours)[1])["jobs"]
+    assert [one["state"] for one in jobs] == ["done", "done"]
+    (machine.spool / "stop").touch()
+    assert service.wait(60) == 0, machine.told
+
+
+def test_a_group_of_others_is_refused(machine):
+    group = next(one for one in grp.getgrall() if one.gr_gid > 1)
+    words = [sys.executable, "-m", "sparsehess", "serve", machine.spool, "--group"]
+    for name, reason in ((group.gr_name, "none of its members"), ("no such group", "no such group here")):
+        done = subprocess.run(
+            users.as_words(SERVICE, [*words, name]),
+            cwd=machine.homes[SERVICE],
+            env=machine.environment(SERVICE),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 2 and reason in done.stderr and done.stderr.count("\n") == 1
+    assert not machine.spool.exists()

@@ -50,10 +50,7 @@ def end(folder, state, exit_status, error, log):
 
 def run(spool, *words):
     arguments = command_line().parse([*words, "--spool", str(spool.path)])
-    command = {"status": "print_spool_status", "result": "print_spool_result", "cancel": "cancel_in_spool"}[
-        words[0]
-    ]
-    return getattr(spool_commands, command)(arguments)
+    return COMMANDS[words[0]](arguments)
 
 
 def test_a_job_is_found_by_id_beginning_end_and_name(spool):
