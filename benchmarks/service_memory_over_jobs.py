@@ -19,6 +19,7 @@ import scipy.sparse as sp
 
 from sparsehess.service import local_scheduler
 from sparsehess.service.spool import Spool
+from sparsehess.service.spool_clients import WholeSpool
 
 N, LOOKS, TOGETHER = 120, 10, 100
 
@@ -78,9 +79,10 @@ def main():
         mass = sp.diags(np.linspace(1.0, 2.0, N)).tocsr()
         start = ["mpiexec", "-n", str(ranks), sys.executable, "-m", "sparsehess"]
         service = subprocess.Popen(
-            [*start, "serve", str(queue.path), "--cache", cache],
+            [*start, "serve", str(queue.path), "--cache", cache, "-q"],
             env=local_scheduler.job_environment(),
         )
+        client = WholeSpool(queue)
         began, put, seen = time.perf_counter(), 0, []
         while (ended := queue.count_jobs("done") + queue.count_jobs("failed")) < jobs:
             if service.poll() is not None:
@@ -88,11 +90,11 @@ def main():
             if put < jobs and put - ended < 2 * TOGETHER:
                 drafts = []
                 for number in range(put, min(put + TOGETHER, jobs)):
-                    drafts.append(queue.make_draft())
+                    drafts.append(client.make_draft())
                     sp.save_npz(drafts[-1] / "h.npz", matrix(number), compressed=False)
                     sp.save_npz(drafts[-1] / "m.npz", mass, compressed=False)
                     (drafts[-1] / "job.toml").write_text(job(number))
-                queue.enqueue(drafts)
+                client.enqueue(drafts)
                 put += len(drafts)
             if ended >= (len(seen) + 1) * jobs // LOOKS:
                 seen.append((ended, measured(str(queue.path))))

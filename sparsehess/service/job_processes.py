@@ -147,6 +147,7 @@ class JobProcesses:
             grace,
         )
         (folder / "ending.json").unlink(missing_ok=True)
+        attempts = job_outcomes.read_beginning(folder / "attempts")
         spared = keeper.list_descendants(os.getpid())
         ended, said = None, b""
         process = subprocess.Popen(
@@ -179,6 +180,8 @@ class JobProcesses:
         told = read_ending(folder) or ended
         if not clear_folder(folder):
             return Ending.failed(REMOVED)
+        if job_outcomes.read_beginning(folder / "attempts") != attempts:  # the job has tampered with them
+            job_outcomes.write_text(folder / "attempts", attempts)
         return told or _explained(folder, _status(said))
 
     def _tell(self, process: subprocess.Popen, order: Order) -> None:

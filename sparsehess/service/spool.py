@@ -231,7 +231,7 @@ class Spool(SpoolStates):
         """Return how many jobs are in a state, without those that cannot be taken from the queue."""
         names = os.listdir(self.path / state)
         if state != "queued":
-            return len(names)
+            return sum(parse_name(name) is not None for name in names)
         return len({name for name in names if not name.startswith(TAKEN)} - {*self._passed})
 
 
