@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 _COMMANDS = (*ANALYSES, *JOB_COMMANDS, INFO, *SHELL_COMMANDS)
 
+# Signals at which a run with a checkpoint saves, and stops.
+_STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
 # Seconds that ranks without PETSc leave the word to the first.
 _OTHERS = 3.0
 
@@ -112,6 +115,10 @@ def main(argv: list[str] | None = None) -> None:
     except Exception as agreed:
         status = _report(agreed, world.rank, verbose)
     sys.stdout.flush()
+    if status == errors.STOPPED:
+        # A scheduler and a launcher may both tell it: what has saved is not killed while it ends.
+        for number in _STOPPING:
+            signal.signal(number, signal.SIG_IGN)
     sys.exit(status)
 
 
@@ -235,7 +242,7 @@ def _open_checkpoint(arguments: argparse.Namespace, comm: MPI.Comm) -> Checkpoin
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+    for number in _STOPPING:
         signal.signal(number, told)
     return found
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import pytest
 
@@ -39,6 +40,19 @@ def test_a_signal_saves_and_another_number_of_ranks_goes_on(folder, name, ranks,
     assert the_same(folder, wanted)
     assert sum(faults.evaluated(folder).values()) == sum(evaluations.values())
     assert not list((folder / "kept").iterdir())
+
+
+@pytest.mark.parallel([1])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_signal_that_is_told_again_and_again_does_not_kill_what_has_saved(folder, ranks):
+    running = faults.start(folder, f"eigs problem.py:chain --set wait=0.03 {ASKED}", ranks)
+    faults.wait_for_evaluations(running, 11)
+    deadline = time.monotonic() + 30
+    while running.process.poll() is None and time.monotonic() < deadline:
+        running.send(signal.SIGUSR1)
+        time.sleep(0.002)
+    status, said = running.end()
+    assert status == 75, said
 
 
 @pytest.mark.parallel([1])

@@ -1,7 +1,7 @@
 """The schedulers, by their own commands: queue a script, ask for states, cancel.
 
-What they print is taken apart here, in `slurm_scheduler`, `flux_scheduler` and `lsf_scheduler`, and nowhere else. A
-new scheduler is a class and a row in `SCHEDULERS`, a row in `script_dialects.DIALECTS`, and a name in `choices`.
+What they print is taken apart here, in `slurm_scheduler`, `flux_scheduler` and `lsf_scheduler`, and nowhere else.
+A new one is a class and a row in `SCHEDULERS`, a row in `script_dialects.DIALECTS`, and a name in `choices`.
 """
 
 from __future__ import annotations

@@ -137,7 +137,8 @@ def test_one_that_its_limit_stops_goes_on(place, queue):
         return found.is_over
 
     until(over, 120)
-    assert state(job) == State("done", 0), job.read_word("err")
+    told = [job.read_word(name) for name in ("out", "err", "starts", "exit", "number")]
+    assert state(job) == State("done", 0), (stored(queue), told)
     assert (job.read_word("out") or "").splitlines() == ["begun", "went on from half"]
     assert "running" in seen and not seen & {"failed", "cancelled", "unknown"}
     # LSF keeps the number, Flux gives another.

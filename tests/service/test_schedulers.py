@@ -149,9 +149,8 @@ def test_a_controller_that_does_not_answer_has_lost_no_job(place, programs):
 def test_commands_inherit_neither_filters_nor_the_allocation_around(place, programs, monkeypatch):
     fake(programs, "sbatch", f"env > {place}/inherited; echo 4242")
     outer = {"SLURM_JOB_ID": "1", "SLURM_MEM_PER_NODE": "4000", "SLURM_CONF": "/etc/slurm.conf"}
-    for name, value in (
-        outer | {"SQUEUE_PARTITION": "debug", "SACCT_FORMAT": "jobid", "SBATCH_QOS": "high"}
-    ).items():
+    own = {"SQUEUE_PARTITION": "debug", "SACCT_FORMAT": "jobid", "SBATCH_QOS": "high"}
+    for name, value in (outer | own).items():
         monkeypatch.setenv(name, value)
     schedulers.SCHEDULERS["slurm"].submit(made(place, "slurm"))
     inherited = (place / "inherited").read_text()
@@ -171,7 +170,7 @@ def test_blanks_and_quotes_in_every_path_and_word(place, programs):
         command=["eigs", f"{odd}/K.npz", "--set", "name='a b'", "--out", f"{odd}/$(touch x)`touch y`.h5"],
     )
     for name in ("mpi exec", "sparse hess"):
-        (odd / name).write_text('#!/bin/bash\nfor word in "$@"; do echo "$word"; done > "$PWD/words"\n')
+        (odd / name).write_text('#!/bin/bash\nprintf "%s\\n" "$@" > "$PWD/words"\n')
         (odd / name).chmod(0o755)
     assert subprocess.run(["bash", job.file("script")], check=False).returncode == 0, job.read_word("err")
     expected = ["--map by", "-n", "1", *job.program, *job.command]
