@@ -120,27 +120,38 @@ def begun_again(folder: Path, log: str = "log") -> int:
     return max(again.values(), default=0)
 
 
-def kill(tree: list[int], moments: random.Random) -> None:
-    """Kill some of these processes, of which the first is the launcher."""
+def kill(tree: list[int], moments: random.Random) -> str:
+    """Kill some of these processes, of which the first is the launcher; return whom."""
     whom = moments.choice(["one", "one", "ranks", "launcher", "all"])
     chosen = {"one": [moments.choice(tree)], "ranks": tree[1:] or tree, "launcher": tree[:1], "all": tree}[whom]
+    words = f"{whom}: {', '.join(map(command_line, chosen))}"
     for process in chosen:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
+    return words
 
 
-def end(process: subprocess.Popen, tree: list[int]) -> bool:
-    """Wait until these processes have ended; return whether they did in time, and kill those that did not."""
+def command_line(process: int) -> str:
+    """Return the number of a process, and what it was started as."""
+    with contextlib.suppress(OSError):
+        words = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace").split("\0")
+        return f"{process} {' '.join(Path(word).name for word in words)[:60]}"
+    return f"{process}"
+
+
+def end(process: subprocess.Popen, tree: list[int]) -> str:
+    """Wait until these processes have ended; kill those that do not in time, and return which they were."""
     deadline = time.monotonic() + LIMIT
     while process.poll() is None or any(map(faults.lives, tree)):
         if time.monotonic() > deadline:
+            late = ", ".join(map(command_line, filter(faults.lives, tree)))
             for one in [process.pid, *tree]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(one, signal.SIGKILL)
             process.wait()
-            return False
+            return late
         time.sleep(0.01)
-    return True
+    return ""
 
 
 def run_once(folder: Path, words: str, ranks: int) -> tuple[float, int | None, str]:
@@ -167,13 +178,13 @@ def kill_runs(name: str, kills: int, seed: int, ranks: int) -> Table:
     while table.kills < kills:
         moments = random.Random(f"{name} {seed} {table.runs}")
         folder = Path(tempfile.mkdtemp(prefix=f"faults-{name}-"))
-        before = table.row()
+        bad = table.is_bad
         judge_run(table, folder, command, ranks, kind, wanted, span, moments)
         table.runs += 1
-        if table.row().split()[3:7] == before.split()[3:7]:
-            shutil.rmtree(folder)
+        if table.is_bad and not bad:
+            print(f"  the first bad one's folder: {folder}", flush=True)
         else:
-            print(f"  its folder: {folder}", flush=True)
+            shutil.rmtree(folder)
     return table
 
 
@@ -197,11 +208,14 @@ def judge_run(
             status, said = part.end()
             break
         tree = [part.process.pid, *faults.descendants(part.process.pid)]
-        kill(tree, moments)
+        whom = kill(tree, moments)
         table.kills += 1
-        if not end(part.process, tree):
-            table.note("hung", "after a kill")
-        part.end()
+        if late := end(part.process, tree):
+            table.note("hung", f"{late} after {whom}")
+        status, said = part.end()
+        if (folder / "answer.json").exists() and not any((folder / "kept").iterdir()):
+            status = 0  # it was through but for the end of its processes
+            break
     else:
         _, status, said = run_once(folder, command, ranks)
     if status is None:
@@ -308,11 +322,11 @@ def kill_service(kills: int, seed: int, ranks: int) -> Table:
             continue
         tree = [process.pid, *faults.descendants(process.pid)]
         own = {process.pid, *faults.children(process.pid)}
-        kill(tree, moments)
+        whom = kill(tree, moments)
         table.kills, stretch = table.kills + 1, stretch + 1
         time.sleep(0.5)
-        if any(not faults.lives(one) for one in own) and not end(process, tree):
-            table.note("hung", "after a kill")
+        if any(not faults.lives(one) for one in own) and (late := end(process, tree)):
+            table.note("hung", f"{late} after {whom}")
     process = service.process
     if process.poll() is None:
         tree = [process.pid, *faults.descendants(process.pid)]

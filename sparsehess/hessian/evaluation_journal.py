@@ -316,10 +316,11 @@ class Journal(NoJournal):
         """
         self._fresh.append((units, rows))
         checkpoint = self._checkpoint
-        due, stop = checkpoint.wants_save, checkpoint.told_to_stop or self._loose or bool(self._measured)
+        wants = np.array([checkpoint.wants_save, self._loose or bool(self._measured), checkpoint.told_to_stop])
         if group.size > 1:
-            due, stop = group.allreduce(due, op=MPI.LOR), group.allreduce(stop, op=MPI.LOR)
-        if not due or stop:
+            group.Allreduce(MPI.IN_PLACE, wants, op=MPI.LOR)
+        due, meet, stop = wants.tolist()
+        if not due or meet:
             return due
         checkpoint.clock.begin()
         if self._append(record, self._fresh, group):
@@ -327,7 +328,7 @@ class Journal(NoJournal):
             self._fresh.clear()
         checkpoint.clock.end()
         checkpoint.judge_save(self._log.path, self._log.settle())
-        return False
+        return stop
 
     def _append(self, record: JournalRecord, rows: list[tuple[np.ndarray, np.ndarray]], group: MPI.Comm) -> bool:
         """Save rows of a record; return whether they were. Collective on the group."""
