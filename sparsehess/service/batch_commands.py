@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import datetime
 import json
+import os
 import re
 import shlex
 import shutil
@@ -232,12 +233,7 @@ def run_result(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm 
     if not state.is_over:
         word = f"{state.word}{f' ({state.why})' if state.why else ''}"
         raise InputError(f"job {job.id} is {word}: no result yet; `sparsehess status {job.id}` tells when")
-    try:
-        answer = json.loads(Path(job.result).read_text()) if state.exit is not None else None
-    except FileNotFoundError:
-        answer = None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{job.result}: no result to be read: {error}") from error
+    answer = None if arguments.json is None else _answer(job, state)
     if not arguments.quiet and arguments.json != "-":
         sys.stdout.write(printable(job.read_word("out") or ""))
         sys.stdout.write("\n" if job.read_word("out") else "")
@@ -260,6 +256,25 @@ def run_result(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm 
 _ENDS = {"cancelled": "was cancelled", "failed": "has failed", "done": "has ended without leaving its status"}
 
 
+def _answer(job: Job, state: State) -> dict | None:
+    """Return what a job has written as its answer, None where it has written none.
+
+    A file of that name may be an earlier run's: statuses without an answer leave it as it was.
+    """
+    if state.exit not in (errors.DONE, errors.TOO_FEW, errors.CHECK_FAILED):
+        return None
+    try:
+        with open(job.result, "rb") as stream:
+            kept = os.fstat(stream.fileno()).st_mtime < job.file("job.json").stat().st_mtime
+            return None if kept and state.exit == errors.CHECK_FAILED else json.load(stream)
+    except FileNotFoundError as error:
+        if state.exit == errors.CHECK_FAILED:
+            return None
+        raise InputError(f"job {job.id} is {state.word}, and {job.result} is no longer there") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{job.result}: no result to be read: {error}") from error
+
+
 def run_cancel(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm | None) -> int:
     """End jobs; those that have ended stay as they are. Not collective."""
     if not is_first_process():
@@ -268,7 +283,7 @@ def run_cancel(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm 
         return spool_commands.cancel_in_spool(arguments)
     some = [batch_jobs.find_job(text) for text in arguments.jobs]
     states = schedulers.ask_states(some)
-    facts, lines = [], []
+    facts, lines, refused = [], [], list[SparseHessError]()
     for job in some:
         ended = states[job.id].is_over
         if not ended:
@@ -276,15 +291,19 @@ def run_cancel(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm 
             batch_jobs.write_small_file(job.file("cancelled"), "")
             try:
                 SCHEDULERS[job.scheduler].cancel(job)
-            except SparseHessError:
+            except SparseHessError as error:
                 job.file("cancelled").unlink(missing_ok=True)
                 # It may have ended between the two.
                 states[job.id] = schedulers.ask_states([job])[job.id]
                 ended = states[job.id].is_over
                 if not ended:
-                    raise
+                    refused.append(error)
+                    continue
         word = states[job.id].word if ended else "cancelled"
         facts.append({"id": job.id, "name": job.name, "state": word, "cancelled": not ended})
         lines.append(f"job {job.id} ({job.name}) {f'had ended before: {word}' if ended else 'cancelled'}")
-    print_answer(arguments, {"schema": SCHEMA, "task": "cancel", "jobs": facts}, "\n".join(lines))
+    if facts or not refused:
+        print_answer(arguments, {"schema": SCHEMA, "task": "cancel", "jobs": facts}, "\n".join(lines))
+    if refused:  # the others are not left running for it
+        raise refused[0]
     return errors.DONE

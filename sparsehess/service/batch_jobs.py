@@ -8,13 +8,16 @@ command), `progress.json` (how far it is), `number` (the scheduler's own, change
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from sparsehess.errors import InputError
+from sparsehess.errors import InputError, did_you_mean
 from sparsehess.storage.atomic_files import replace_file
+
+log = logging.getLogger("sparsehess")
 
 HOME = "SPARSEHESS_JOBS"
 
@@ -101,6 +104,9 @@ class Job:
         return self.file("cancelled").exists()
 
 
+_FIELDS = {one.name for one in fields(Job)}
+
+
 def jobs_folder() -> Path:
     """Return the folder of all jobs. Not collective."""
     return Path(os.environ.get(HOME) or Path.home() / ".sparsehess" / "jobs").absolute()
@@ -175,22 +181,35 @@ def find_job(text: str) -> Job:
     text = text.strip()
     if _is_number(text):
         return _load(int(text))
-    named = [job for job in list_jobs() if job.name == text]
+    every = list_jobs()
+    named = [job for job in every if job.name == text]
     if not named:
-        raise InputError(f"no job {text!r} in {jobs_folder()}: `sparsehess status` shows all")
+        near = did_you_mean(text, {job.name for job in every})
+        raise InputError(f"no job {text!r} in {jobs_folder()}: {near or '`sparsehess status` shows all'}")
     return named[-1]
 
 
 def list_jobs() -> list[Job]:
-    """Return all jobs, the oldest first. Not collective; one that is being submitted just now may be missing."""
-    return [_load(number) for number in _numbers() if (jobs_folder() / str(number) / "job.json").exists()]
+    """Return all jobs, the oldest first; of those that are damaged a line tells.
+
+    Not collective. One that is being submitted just now may be missing.
+    """
+    found = []
+    for number in _numbers():
+        if (jobs_folder() / str(number) / "job.json").exists():
+            try:
+                found.append(_load(number))
+            except InputError as error:
+                log.warning("%s", error)
+    return found
 
 
 def _load(number: int) -> Job:
     path = jobs_folder() / str(number) / "job.json"
     try:
-        return Job(**json.loads(path.read_text()))
+        told = json.loads(path.read_text())
+        return Job(**{key: value for key, value in told.items() if key in _FIELDS})  # a newer version tells more
     except FileNotFoundError:
         raise InputError(f"no job {number} in {jobs_folder()}: `sparsehess status` shows all") from None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: damaged ({error}); remove its folder to forget the job") from error

@@ -1,5 +1,7 @@
 """Batch commands: what they refuse, numbers that are given once, and processes that start them together."""
 
+import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -126,6 +128,41 @@ def test_names_are_printed_without_escape_codes(place):
     assert code == 2 and "told \\x1b[2Jtwice" in out and err == "sparsehess: \\x07\n"
     code, _, err = run(place, "status \x1b[31mred")
     assert code == 2 and "\x1b" not in err
+
+
+def test_a_damaged_record_hides_no_other(place):
+    for name in ("first", "second", "third"):
+        made(place, name=name)
+    (place / "jobs/2/job.json").write_text("{half")
+    newer = json.loads((place / "jobs/3/job.json").read_text()) | {"of_a_newer_version": 1}
+    (place / "jobs/3/job.json").write_text(json.dumps(newer))
+    code, out, err = run(place, "status")
+    assert code == 0 and "first" in out and "third" in out and "jobs/2/job.json: damaged" in err
+    code, _, err = run(place, "status frist")
+    assert code == 2 and "did you mean first?" in err
+    assert run(place, "status 2")[0] == 2
+
+
+def test_an_answer_of_an_earlier_run_is_not_told(place):
+    job = made(place, result=str(place / "mine.json"))
+    (place / "mine.json").write_text('{"of": "an earlier run"}')
+    os.utime(place / "mine.json", (1, 1))
+    for status in (1, 2, 4):
+        job.file("exit").write_text(f"{status}\n")
+        code, out, _ = run(place, "result 1 --json -")
+        assert (code, out) == (status, "")
+    job.file("exit").write_text("0\n")
+    (place / "mine.json").unlink()
+    code, _, err = run(place, "result 1 --json -")
+    assert code == 2 and "job 1 is done, and" in err and "is no longer there" in err
+
+
+def test_one_that_cannot_be_cancelled_keeps_no_other_running(place):
+    elsewhere, here = made(place, host="elsewhere"), made(place)
+    here.file("pid").write_text("999999999 1\n")
+    code, out, err = run(place, "cancel 1 2")
+    assert code == 2 and "job 2 (made) had ended before: failed" in out and "cancel it there" in err
+    assert not elsewhere.is_cancelled
 
 
 def test_twenty_submissions_at_a_time_get_twenty_numbers(place):
