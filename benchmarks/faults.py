@@ -321,7 +321,7 @@ def kill_service(kills: int, seed: int, ranks: int) -> Table:
             table.note("hung", f"it ended by itself, with status {process.returncode}")
             continue
         tree = [process.pid, *faults.descendants(process.pid)]
-        # Without launcher or a rank of its own it ends; without a process of a job, or a filter of output, it goes on.
+        # Without its launcher or a rank of its own it ends; without others, of jobs or output, it goes on.
         own = [process.pid, *(one for one in faults.children(process.pid) if " serve " in command_line(one))]
         whom = kill(tree, moments)
         table.kills, stretch = table.kills + 1, stretch + 1
