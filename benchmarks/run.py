@@ -27,6 +27,7 @@ SMALL = {
     "eigenpairs_vs_peers": "--quick",
     "estimates_vs_peers": "--networks small",
     "faults": "--kills 3",
+    "hostile_jobs": "12",
     "jax_hessians_vs_peers": "peers --functions chain --rounds 1 --repeats 3",
     "lobpcg_by_size": "8 14",
     "lobpcg_vs_factorization": "8",
@@ -35,6 +36,7 @@ SMALL = {
     "overhead_vs_slepc4py": "--sides 10 --plane 60",
     "overhead_inside_hosts": "--quick",
     "scaled_spectra_survey": "--runs 100 --ranks 1",
+    "service_memory_over_jobs": "300 1",
     "service_vs_process_starts": "100",
     "wrong_spectra_survey": "--matrices hb_bcsst01 hb_lund --most 10",
 }

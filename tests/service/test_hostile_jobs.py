@@ -36,13 +36,13 @@ def judged(report):
 
 
 def test_hostile_jobs_spoil_no_other(tmp_path):
-    judged(hostile.run_between(tmp_path, {kind: hostile.KINDS[kind] for kind in FEW}, 1))
+    judged(hostile.run_between(tmp_path, FEW, 1))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_all_hostile_jobs_spoil_no_other(tmp_path, ranks):
-    kinds = {**hostile.KINDS, **(hostile.TOGETHER if ranks > 1 else {})}
+    kinds = [*hostile.KINDS, *(hostile.TOGETHER if ranks > 1 else ())]
     judged(hostile.run_between(tmp_path, kinds, ranks, patience=1800.0))
 
 
@@ -53,7 +53,7 @@ def test_jobs_that_kill_or_stop_their_own_processes(tmp_path):
 
 @pytest.mark.slow
 def test_two_groups_have_ranks_for_a_job_each(tmp_path):
-    kinds = dict.fromkeys(("exit-loudly", "leave-hidden-child", "patch-sine", "kill-launcher", "pipes"))
+    kinds = ("exit-loudly", "leave-hidden-child", "patch-sine", "kill-launcher", "pipes")
     found = judged(hostile.run_between(tmp_path, kinds, 4, "--groups", "2"))
     assert found["exit-loudly"][0] == "failed"
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -111,6 +112,8 @@ TOGETHER: dict[str, str | None] = {
 # Those that end the service, or stop it.
 FATAL: dict[str, str | None] = {"kill-service": _GIVEN_UP, "stop-service": None}
 
+_TOLD = {**KINDS, **SLOW, **TOGETHER, **FATAL}
+
 
 @dataclass
 class Report:
@@ -187,7 +190,7 @@ class Folders:
 
 def run_between(
     folder: Path,
-    kinds: dict[str, str | None],
+    kinds: Iterable[str],
     ranks: int,
     *flags: str,
     seconds: int = 5,
@@ -214,7 +217,7 @@ def run_between(
             f"the service has ended with status {report.status} ({time.monotonic() - began:.0f} s)"
         )
     for identity, kind in bad.items():
-        _judge(folder, identity, kind, kinds[kind], report)
+        _judge(folder, identity, kind, _TOLD[kind], report)
     wanted = [_eigenvalues(folder, identity) for identity in good[:2]]
     if wanted[0] is None or not np.allclose(wanted[0], laplacian(N)[1][:3], rtol=1e-9, atol=0):
         report.wrong.append(f"the first honest job: {wanted[0]}")
