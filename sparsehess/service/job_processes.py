@@ -159,7 +159,7 @@ class JobProcesses:
             start_new_session=True,
         )
         try:
-            watch = _Watch(spool, folder, limits, grace, process.pid)
+            watch = _Watch(spool, folder, limits, grace)
             self._tell(process, order)
             pause = _QUICK
             while process.poll() is None and ended is None:
@@ -197,11 +197,11 @@ class JobProcesses:
 class _Watch:
     """Looks for what the processes of a job do not end by themselves."""
 
-    def __init__(self, spool: Spool, folder: Path, limits: Limits, grace: float, root: int):
+    def __init__(self, spool: Spool, folder: Path, limits: Limits, grace: float):
         self._folder, self._limits, self._grace = folder, limits, grace
         self._began = time.monotonic()
         self._looked = self._began
-        self._stopped = StoppedProcesses(root)
+        self._stopped = StoppedProcesses(os.getpid())  # the keeper among them
         self._since: dict[str, float] = {}
         self._asked: dict[str, Callable[[], bool]] = {
             "cancel": lambda: spool.is_cancelled(folder),
