@@ -158,7 +158,13 @@ def _print_help(text: str) -> None:
 def _log_to_stderr(verbose: bool) -> None:
     import logging
 
-    logging.basicConfig(format="sparsehess: %(message)s", level=logging.DEBUG if verbose else logging.WARNING)
+    class Printable(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return printable(super().format(record))
+
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(Printable("sparsehess: %(message)s"))
 
 
 def _warn_of_singletons(size: int) -> None:

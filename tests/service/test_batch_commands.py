@@ -128,6 +128,11 @@ def test_names_are_printed_without_escape_codes(place):
     assert code == 2 and "told \\x1b[2Jtwice" in out and err == "sparsehess: \\x07\n"
     code, _, err = run(place, "status \x1b[31mred")
     assert code == 2 and "\x1b" not in err
+    job.file("job.json").write_text("{}")
+    odd = place / "red\x1b[31m"
+    (place / "jobs").rename(odd)
+    code, _, err = run(place, "status", SPARSEHESS_JOBS=str(odd))
+    assert code == 0 and "red\\x1b[31m" in err and "\x1b" not in err
 
 
 def test_a_damaged_record_hides_no_other(place):
