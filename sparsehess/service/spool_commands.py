@@ -125,7 +125,7 @@ def write_job(folder: Path, arguments: argparse.Namespace, line: CommandLine) ->
             place, _, called = value.rpartition(":")
             choices[key] = f"{os.path.realpath(place)}:{called}" if place.endswith(".py") else value
         else:
-            choices[key] = _brought(Path(value), folder)
+            choices[key] = _brought(Path(value), folder, awaited=arguments.no_check)
     limits = {name: getattr(arguments, name) for name in ("name", "time", "memory")}
     table = {name: value for name, value in limits.items() if value is not None} | {"priority": arguments.priority}
     text = job_files.compose_job_file(job.command, choices, job.petsc, table)
@@ -133,8 +133,10 @@ def write_job(folder: Path, arguments: argparse.Namespace, line: CommandLine) ->
     return text
 
 
-def _brought(path: Path, folder: Path) -> str:
-    """Return what the job calls one of its inputs: a copy in its folder, or where it lies."""
+def _brought(path: Path, folder: Path, *, awaited: bool) -> str:
+    """Return what the job calls one of its inputs: a copy in its folder, or where it lies, or is awaited."""
+    if awaited and not path.exists():
+        return os.path.abspath(path)
     if not path.is_file():
         raise no_such_file(path)
     inputs = folder / INPUTS

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from sparsehess.service import batch_jobs
+from sparsehess.service.spool import Spool
 from support import ROOT
 from support.batch import JOB, facts, made, run
 
@@ -70,6 +71,10 @@ def test_what_is_not_there_yet_is_queued_where_one_says_so(place):
     (place / "lost.toml").write_text('command = "eigs"\ninput = "lost.npz"\n')
     found = facts(place, "submit lost.toml --scheduler slurm --no-check --dry-run")
     assert found["command"][1] == f"{place}/lost.npz"
+    Spool.open_or_create(str(place / "spool"))
+    assert run(place, "submit lost.toml --spool spool --dry-run")[0] == 2
+    found = facts(place, "submit lost.toml --spool spool --dry-run --no-check")
+    assert f'"input" = "{place}/lost.npz"' in found["job"]
 
 
 def test_a_job_file_for_many_machines(place):
