@@ -73,9 +73,7 @@ class ForeignDraft:
             sync_folder(folder)
 
     def _copy_from(self, folder: int, called: str, target: Path) -> None:
-        names = self._names(folder, called)
-        self._count += len(names)
-        for name in names:
+        for name in self._names(folder, called):
             shown = repr(os.path.join(called, name))
             try:
                 source = _open(name, folder)
@@ -91,14 +89,11 @@ class ForeignDraft:
         names = []
         with _told(called or "its folder"), os.scandir(folder) as entries:
             for entry in entries:
-                if (
-                    (called, entry.name) != ("", INPUTS)
-                    and not entry.name.startswith(".")
-                    and entry.name not in OWN
-                ):
-                    names.append(entry.name)
-                if len(names) + self._count > JOB_FILES:
+                self._count += 1
+                if self._count > JOB_FILES:
                     raise InputError(f"more than {JOB_FILES} files: name a folder of --allow-data for them")
+                passed = entry.name in OWN or entry.name.startswith(".") or (called, entry.name) == ("", INPUTS)
+                names += [] if passed else [entry.name]
         return sorted(names, key=os.fsencode)
 
     def _copy_file(self, source: int, shown: str, target: Path) -> None:

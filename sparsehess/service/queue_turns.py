@@ -56,5 +56,7 @@ def _owner(path: Path) -> int:
     """Return the user of a file, _HIDDEN where we are not told."""
     try:
         return os.lstat(path).st_uid
-    except PermissionError:
+    except FileNotFoundError:
+        raise
+    except OSError:
         return _HIDDEN

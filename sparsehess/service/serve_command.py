@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import resource
 from typing import TYPE_CHECKING
 
 from sparsehess.commands import flag_groups
@@ -63,6 +64,7 @@ def run_serve(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm |
         quiet=arguments.quiet,
     )
     spool = on_root(comm, _opened, arguments.spool, choose_access(arguments.shared, arguments.group))
+    _write_no_memory()
     return serve_spool(spool, settings, line, comm)
 
 
@@ -71,6 +73,11 @@ def _opened(place: str, access: Access) -> Spool:
     for folder in find_closed_folders(spool.path, access):
         log.warning("%s lets nobody through to the spool: chmod o+x", folder)
     return spool
+
+
+def _write_no_memory() -> None:
+    """Leave no core file: it would lie in the folder of one job, with matrices of others in it."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def _real(folders: list[str], flag: str) -> tuple[str, ...]:

@@ -49,6 +49,7 @@ class Spool(SpoolStates):
 
     _turns: QueueTurns = field(default_factory=QueueTurns, repr=False)
     _when: float = field(default=-math.inf, repr=False)
+    _told: float = field(default=-math.inf, repr=False)  # that there is no room
     _passed: dict[str, float] = field(default_factory=dict, repr=False)  # what cannot be taken, and until when
     _marks: dict[str, float] = field(default_factory=dict, repr=False)  # those of no job, and since when
 
@@ -130,6 +131,9 @@ class Spool(SpoolStates):
             owner = os.lstat(source).st_uid
         except FileNotFoundError:
             return None
+        except OSError as error:  # of something that its owner has mounted there, not of our disk
+            self._pass(name, math.inf, error.strerror or str(error))
+            return None
         if parsed is None:
             self._refuse_other(source, owner)
             return None
@@ -166,7 +170,10 @@ class Spool(SpoolStates):
         try:
             return adopt_job(self, name, folder)
         except NoRoomError as error:
-            self._pass(name, _LATER, f"no room for it: {error}")
+            self._passed[name] = time.monotonic() + _LATER
+            if time.monotonic() > self._told + _LATER:  # once for all that wait for it
+                self._told = time.monotonic()
+                log.warning("%s and others stay in the queue, there is no room: %s", show_queued(name), error)
             return False
 
     def _refuse_other(self, source: Path, owner: int) -> None:
@@ -191,7 +198,12 @@ class Spool(SpoolStates):
         waiting = {parsed[1]: name for name in queue if marks and (parsed := parse_queued(name))}
         for mark in marks:
             if mark in waiting and self.is_cancelled(Path(waiting[mark])):
-                self.withdraw(waiting[mark])
+                try:
+                    self.withdraw(waiting[mark])
+                except OSError as error:
+                    if error.errno in FULL:
+                        raise
+                    self._pass(waiting[mark], math.inf, error.strerror or str(error))
         now = time.monotonic()
         self._marks = {mark: self._marks.get(mark, now) for mark in marks if mark not in waiting}
         for mark, since in list(self._marks.items())[:_MARKS]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from sparsehess.errors import InputError
 from sparsehess.service.foreign_drafts import NoRoomError, open_draft, remove_draft
 from sparsehess.service.job_outcomes import append_line, write_outcome
-from sparsehess.service.spool_layout import COPY, TAKEN, job_id
+from sparsehess.service.spool_layout import COPY, TAKEN, job_id, working_name
 from sparsehess.service.spool_states import SpoolStates
 from sparsehess.storage.atomic_files import sync_folder
 
@@ -36,7 +36,7 @@ def adopt_job(spool: SpoolStates, name: str, folder: Path) -> bool:
         It cannot be moved, or the copy cannot be written; it waits in the queue again.
     """
     source, taken = spool.path / "queued" / name, spool.path / "queued" / f"{TAKEN}{name}"
-    copy = spool.path / "new" / f"{folder.name}{COPY}"
+    copy = spool.path / "new" / working_name(folder.name, COPY)
     try:
         os.rename(source, taken)
     except FileNotFoundError:  # another group, or its owner, was first

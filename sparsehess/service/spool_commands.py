@@ -22,14 +22,14 @@ from sparsehess.service.foreign_drafts import FILE_BYTES, INPUTS, JOB_BYTES
 from sparsehess.service.job_outcomes import read_json, read_outcome
 from sparsehess.service.spool import Spool
 from sparsehess.service.spool_clients import ENDED, SeenJob, SpoolClient, discard_draft, open_client
-from sparsehess.service.spool_layout import has_secret
+from sparsehess.service.spool_layout import has_secret, hide_secrets
 from sparsehess.service.spool_states import read_submit
 from sparsehess.storage.json_files import write_text
 
 # What a running job tells of itself, and of which types.
 _PROGRESS = {"stage": (str,), "done": (int,), "total": (int,), "seconds": (int, float)}
 
-# Seconds between two looks of one who waits, and after which a job that is nowhere is given up.
+# Seconds between two looks of one who waits, at first, and after which a job that is nowhere is given up.
 _LOOK, _LOST = 0.02, 5.0
 
 
@@ -57,7 +57,8 @@ def submit_to_spool(arguments: argparse.Namespace, line: CommandLine) -> int:
         queued = True
     except OSError as error:
         place = client.spool.path
-        raise InputError(f"{error.filename or place}: cannot be written: {error.strerror}") from error
+        where = hide_secrets(str(error.filename or place))
+        raise InputError(f"{where}: cannot be written: {error.strerror}") from error
     finally:
         if not queued:
             discard_draft(folder)
@@ -152,9 +153,10 @@ def _brought(path: Path, folder: Path, *, awaited: bool) -> str:
 
 def _wait(client: SpoolClient, identity: str) -> SeenJob:
     """Return a job once it has ended, or is cancelled."""
-    job, seen = client.find_job(identity), time.monotonic()
+    job, seen, pause = client.find_job(identity), time.monotonic(), _LOOK
     while job.state not in ENDED and not client.spool.is_cancelled(job.folder):
-        time.sleep(_LOOK)
+        time.sleep(pause)
+        pause = min(1.1 * pause, 25 * _LOOK)
         now = client.look_again(job)
         if now is not None:
             job, seen = now, time.monotonic()

@@ -36,6 +36,7 @@ TAKEN = "taken."
 _ID = r"\d{8}-\d{6}-\d{6}-[0-9a-f]{6}"
 _JOB = rf"({_ID})(?:\.([0-9a-f]{{32}}))?"
 _NAME = re.compile(_JOB, re.ASCII)
+_WORKING = re.compile(rf"({_JOB})\.[0-9a-f]{{8}}(?:{re.escape(CANCELLED)}|{re.escape(COPY)})", re.ASCII)
 _QUEUED = re.compile(rf"(?:taken\.)?(\d{{4}})\.({_JOB})", re.ASCII)
 _SECRET = re.compile(r"(?<=[0-9a-f]{6})\.[0-9a-f]{32}(?![0-9a-f])", re.ASCII)
 
@@ -60,11 +61,20 @@ def parse_queued(name: str) -> tuple[str, str] | None:
     return (match[1], match[2]) if match else None
 
 
+def working_name(job: str, suffix: str) -> str:
+    """Return a name for a folder that is becoming that of a job; who knows the job cannot foresee it.
+
+    Not collective.
+    """
+    return f"{job}.{secrets.token_hex(4)}{suffix}"
+
+
 def job_name(folder: str | os.PathLike[str]) -> str:
     """Return the name of the job of a folder, wherever it stands. Not collective."""
     name = Path(folder).name
+    match = _WORKING.fullmatch(name)
     queued = parse_queued(name)
-    return queued[1] if queued else name.removesuffix(CANCELLED).removesuffix(COPY)
+    return queued[1] if queued else match[1] if match else name
 
 
 def job_id(folder: str | os.PathLike[str]) -> str:

@@ -24,6 +24,7 @@ from sparsehess.service.spool_layout import (
     make_name,
     parse_queued,
     show_queued,
+    working_name,
 )
 
 # Bytes that a job file has at most.
@@ -135,11 +136,12 @@ class SpoolStates:
             raise ValueError(f"{name} is no name of a job in the queue")
         with suppress(FileNotFoundError):
             if os.lstat(source).st_uid == os.geteuid():
-                folder = self.path / "new" / f"{parsed[1]}{CANCELLED}"
+                folder = self.path / "new" / working_name(parsed[1], CANCELLED)
                 os.rename(source, folder)  # from now on nobody runs it
                 self.settle_cancelled(folder)
                 return
-            taken, folder = self.path / "queued" / f"{TAKEN}{name}", self.path / "new" / f"{parsed[1]}{COPY}"
+            taken = self.path / "queued" / f"{TAKEN}{name}"
+            folder = self.path / "new" / working_name(parsed[1], COPY)
             os.rename(source, taken)
             folder.mkdir(mode=0o700)
             self.settle_cancelled(folder)

@@ -179,6 +179,8 @@ def test_a_service_and_two_who_submit(machine):
     service = machine.serve("--allow-code", machine.place / "code", "--idle", "60")
     assert machine.told.count("serving") == 1
     assert f"serving {machine.spool}: 1 rank in 1 group; jobs of everybody on this machine" in machine.told
+    process = job_outcomes.read_json(machine.spool / "service.json")["process"]
+    assert re.search(r"^Max core file size +0 ", Path(f"/proc/{process}/limits").read_text(), re.MULTILINE)
     status, out, err = machine.run(ANNE, "submit matrix.toml --wait")
     assert status == 0 and "none missed" in out, err
     assert "ranks in [submit]: for schedulers, passed over" in err and err.count("\n") == 1
@@ -208,7 +210,7 @@ def test_a_service_and_two_who_submit(machine):
     machine.until(lambda: machine.facts(ANNE, "status long")["jobs"][0]["error"] == "cancelled")
     status, _, err = machine.run(BERT, "result mine")
     assert status == 2 and "was cancelled" in err
-    os.kill(job_outcomes.read_json(machine.spool / "service.json")["process"], signal.SIGTERM)
+    os.kill(process, signal.SIGTERM)
     assert service.wait(60) == 0, machine.told
     assert machine.facts(BERT, "status")["service"] is None
 
