@@ -110,6 +110,7 @@ def _run(job: Job) -> list[str]:
         "child=$!",
         'wait "$child"; status=$?',
         'while [ "$told" = yes ]; do told=no; wait "$child"; status=$?; done',
+        "child=",
         *_again(job),
     ]
     return [*lines, *_ending(job)]

@@ -168,7 +168,8 @@ DIALECTS = dict(
                 "SLURM_JOB_ID",
                 joint="=",
                 signals=True,
-                again='scontrol requeue "$SLURM_JOB_ID"',
+                # It ends all processes of the job, and is not to be ended itself before it can say so.
+                again='(trap "" TERM; exec scontrol requeue "$SLURM_JOB_ID")',
                 arrays=("--array", "-a"),
             ),
             Dialect(

@@ -26,7 +26,7 @@ def test_the_script_that_a_person_reads(place):
         "    sparsehess eigs good.npz",
         "    --interval -1.5 2.0",
         "    -k 3",
-        '    scontrol requeue "$SLURM_JOB_ID" && exit "$status"',
+        '    (trap "" TERM; exec scontrol requeue "$SLURM_JOB_ID") && exit "$status"',
     ):
         assert line in slurm.splitlines()
     assert "export OMP_NUM_THREADS=1" in slurm

@@ -191,6 +191,16 @@ def test_a_slurm_script_that_was_stopped_is_queued_again(place, programs):
     assert job.exit_status == 75 and (programs / "calls").read_text().count("requeue") == 1
 
 
+def test_the_requeue_of_a_slurm_job_ends_its_own_script_and_that_is_no_end(place, programs):
+    """Slurm ends all processes of a job that is queued again, scontrol among them, which has not answered yet."""
+    fake(programs, "scontrol", "kill -TERM 0; sleep 0.3")
+    fake(programs, "mpiexec", "exit 75")
+    job = made(place, "slurm", resumable=True)
+    environment = {**os.environ, "SLURM_JOB_ID": "4242"}
+    done = subprocess.run(["bash", job.file("script")], env=environment, check=False, start_new_session=True)
+    assert done.returncode == 75 and job.exit_status is None and not job.read_word("err")
+
+
 QSTAT = """Job id            Name             User              Time Use S Queue
 ----------------  ---------------- ----------------  -------- - -----
 1284.head         made             person            00:10:01 R workq
