@@ -22,6 +22,7 @@ from sparsehess.errors import InputError
 from sparsehess.service.choices import FOR_SCHEDULERS, PRIORITY_LIMIT
 from sparsehess.service.job_outcomes import OWN
 from sparsehess.service.limits import Limits, parse_size
+from sparsehess.service.spool_layout import has_secret
 from sparsehess.storage import matrix_formats
 
 # What a job cannot bring, nor write.
@@ -109,7 +110,7 @@ def admit(folder: Path, allowance: Allowance, line: CommandLine) -> Task:
             _check_code(job, key, value, allowance.code)
         else:
             real = os.path.realpath(value)
-            if not _within(real, (os.path.realpath(folder), *allowance.data)):
+            if not _may_read(real, folder, allowance):
                 raise job.error_at(
                     key, f"{_shown(value, folder)} is outside the job and every --allow-data of the service"
                 )
@@ -195,6 +196,14 @@ def _check_code(job: job_files.JobFile, key: str, value: str, allowed: tuple[str
             key, f"{place} is in no folder whose code may run here; `serve --allow-code` names them"
         )
     _regular(Path(real))
+
+
+def _may_read(real: str, folder: Path, allowance: Allowance) -> bool:
+    """Return whether a job may read a file; jobs of others are no data, also where their spool lies among it."""
+    if _within(real, (os.path.realpath(folder),)):
+        return True
+    others = (os.path.realpath(folder.parent.parent),) if has_secret(folder) else ()
+    return _within(real, allowance.data) and not _within(real, others)
 
 
 def _within(real: str, folders: tuple[str, ...]) -> bool:

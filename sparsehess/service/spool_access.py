@@ -98,6 +98,8 @@ class SharedAccess(Access):
             if self.group is not None:
                 os.chown(folder, -1, self.group)
             os.chmod(folder, mode)
+            if stat.S_IMODE(os.lstat(folder).st_mode) != mode:
+                raise InputError(f"{folder}: this file system keeps no modes, by which users are told apart")
 
 
 PRIVATE = Access("you alone", 0o700, 0o700, 0o700)

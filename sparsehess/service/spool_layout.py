@@ -21,6 +21,8 @@ import secrets
 import time
 from pathlib import Path
 
+from sparsehess.runtime.printable import printable
+
 STATES = ("queued", "running", "done", "failed")
 
 # Folders into which who submits puts something, and all folders.
@@ -94,5 +96,5 @@ def hide_secrets(text: str) -> str:
 
 
 def show_queued(name: str) -> str:
-    """Return a name in the queue as everybody may see it. Not collective."""
-    return job_id(name) if parse_queued(name) else name
+    """Return a name in the queue as everybody may see it, on a terminal too. Not collective."""
+    return job_id(name) if parse_queued(name) else printable(name, "")

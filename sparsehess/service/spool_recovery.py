@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from sparsehess.runtime.printable import printable
 from sparsehess.service import job_outcomes
 from sparsehess.service.foreign_drafts import remove_draft
 from sparsehess.service.job_outcomes import count_attempts, read_json, read_outcome, write_outcome
@@ -44,7 +45,7 @@ def recover_jobs(spool: Spool) -> list[str]:
             os.path.lexists(spool.path / state / name) for state in ("done", "failed")
         ):
             spool.remove_mark(name)
-    return [hide_secrets(line) for line in told]
+    return [printable(hide_secrets(line), "") for line in told]
 
 
 @contextmanager

@@ -229,7 +229,7 @@ def swap(draft, base, number):
 def test_what_is_done_to_a_draft_while_it_is_taken(world, spoil):
     """By its owner, again and again, in a process of his own; the service takes them, and honest ones."""
     world.by(SERVICE, world.spool.claim)
-    jobs = [world.by(ANNE, submit, world.spool) for _ in range(12)]
+    jobs = [world.by(ANNE, submit, world.spool) for _ in range(8)]
 
     def spoil_all():
         base, number, ends = world.spool.path, 0, time.monotonic() + 25
@@ -248,7 +248,7 @@ def test_what_is_done_to_a_draft_while_it_is_taken(world, spoil):
             os._exit(0)
     try:
         taken = []
-        for _ in range(6):
+        for _ in range(3):
             honest = world.by(BERT, submit, world.spool)
             taken += claimed(world)
             assert job_name(honest) in taken

@@ -5,6 +5,8 @@ import signal
 
 import pytest
 
+from sparsehess.cli import command_line
+from sparsehess.service.admission import Allowance, admit
 from sparsehess.service.spool import Spool
 from sparsehess.service.spool_access import EVERYBODY, PRIVATE, find_closed_folders
 from sparsehess.service.spool_clients import open_client
@@ -83,6 +85,41 @@ def test_a_folder_that_holds_something_is_not_opened():
         assert home.stat().st_mode & 0o777 == 0o700
         with pytest.raises(AssertionError, match="another user's"):
             as_user(BERT, Spool.open_or_create, users.own_folder(place, "other", SERVICE, 0o777), EVERYBODY)
+
+
+def test_a_file_system_without_modes_is_refused(monkeypatch):
+    with users.open_place() as place:
+        users.own_folder(place, "mine", SERVICE, 0o700)
+        monkeypatch.setattr(os, "chmod", lambda *_, **__: None)
+        with pytest.raises(AssertionError, match="keeps no modes"):
+            as_user(SERVICE, Spool.open_or_create, place / "mine" / "spool", EVERYBODY)
+
+
+def test_jobs_of_others_are_no_data(world):
+    """Also where the spool lies in a folder whose files jobs may read: some jobs have no secret."""
+    data = Allowance(data=(str(world.place),))
+    line = command_line()
+
+    def ask(path):
+        folder = world.folder("running", world.running)
+        (folder / "job.toml").write_text(f'command = "eigs"\ninput = "{path}"\nk = 2\n')
+        admit(folder, data, line)
+
+    (world.place / "matrix.mtx").write_text("1 2 3\n")
+    for path, refused in (
+        (world.place / "matrix.mtx", False),
+        ("inputs/matrix.mtx", False),
+        (world.folder("done", world.done) / "inputs" / "matrix.mtx", True),
+        (f"../../done/{world.done}/inputs/matrix.mtx", True),
+        (world.spool.path / "lock", True),
+    ):
+        try:
+            world.by(SERVICE, ask, path)
+        except AssertionError as error:
+            assert "is outside the job" in str(error)
+            assert refused
+        else:
+            assert not refused, path
 
 
 def test_a_private_spool_lets_nobody_in():
