@@ -53,7 +53,7 @@ class Kind:
     words
         Of the command.
     in_a_row
-        How often a run is killed before it may go on to its end, at most.
+        How often a run is killed before it may go on to its end, at least and at most.
     judged
         Whether no rank may begin more than one gradient again for each kill.
     accuracy
@@ -61,18 +61,18 @@ class Kind:
     """
 
     words: str
-    in_a_row: int = 1
+    in_a_row: tuple[int, int] = (1, 3)
     judged: bool = False
     accuracy: float = 1e-10
 
 
 KINDS = {
-    "assembly": Kind("problem.py:chain --set reach=1 --set wait=0.3 -k 4", judged=True),
+    "assembly": Kind("problem.py:chain --set reach=1 --set wait=0.25 -k 4", judged=True),
     "factorization": Kind("problem.py:solid --set m=22 -k 2"),
     "solve": Kind("problem.py:chain --set n=3000 --interval 0 3.2"),
     "writing": Kind("problem.py:chain --set n=6000 -k 4 --checkpoint-interval 0 -o modes.npz"),
     "shell": Kind("problem.py:chain --set n=2500 --shell -k 2", accuracy=1e-6),
-    "resume": Kind("problem.py:chain --set reach=1 --set wait=0.3 -k 4", in_a_row=4, judged=True),
+    "resume": Kind("problem.py:chain --set reach=1 --set wait=0.25 -k 4", in_a_row=(2, 4), judged=True),
 }
 
 BESIDE = "--set log=log --checkpoint kept --resume -q --json answer.json"
@@ -200,7 +200,7 @@ def judge_run(
 ) -> None:
     """Kill one run, let it go on to its end, and judge what it says."""
     status, said = None, ""
-    for _ in range(moments.randint(1 + kind.in_a_row // 3, kind.in_a_row)):
+    for _ in range(moments.randint(*kind.in_a_row)):
         part = faults.start(folder, command, ranks)
         with contextlib.suppress(subprocess.TimeoutExpired):
             part.process.wait(moments.uniform(0.0, span))
