@@ -13,7 +13,20 @@ from sparsehess.service.spool_clients import open_client
 from sparsehess.service.spool_layout import has_secret, hide_secrets, job_id, job_name
 from sparsehess.service.spool_recovery import recover_jobs
 from support import users
-from support.shared_spool import GROUPS, JOB, MEMBERS, World, claimed, end, mark, names, outcome, read_all, submit
+from support.shared_spool import (
+    GROUPS,
+    JOB,
+    MATRIX,
+    MEMBERS,
+    World,
+    claimed,
+    end,
+    mark,
+    names,
+    outcome,
+    read_all,
+    submit,
+)
 from support.users import ANNE, BERT, DORA, GROUP, SERVICE, as_user, can
 
 pytestmark = users.only_root
@@ -105,7 +118,7 @@ def test_jobs_of_others_are_no_data(world):
         (folder / "job.toml").write_text(f'command = "eigs"\ninput = "{path}"\nk = 2\n')
         admit(folder, data, line)
 
-    (world.place / "matrix.mtx").write_text("1 2 3\n")
+    (world.place / "matrix.mtx").write_text(MATRIX)
     for path, refused in (
         (world.place / "matrix.mtx", False),
         ("inputs/matrix.mtx", False),

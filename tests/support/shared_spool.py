@@ -12,6 +12,8 @@ from support.users import ANNE, BERT, DORA, GROUP, SERVICE, as_user, can
 
 JOB = 'command = "eigs"\ninput = "inputs/matrix.mtx"\nk = 2\n[submit]\nname = "mine"\n'
 
+MATRIX = "%%MatrixMarket matrix coordinate real symmetric\n1 1 1\n1 1 2.0\n"
+
 # As `--group` makes it, for a group that has no name here.
 MEMBERS = SharedAccess("members of a group", 0o750, 0o1730, 0o710, GROUP)
 
@@ -19,7 +21,7 @@ WHO = {"service's user": SERVICE, "submitter": ANNE, "another submitter": BERT, 
 GROUPS = {SERVICE: [GROUP], ANNE: [GROUP], BERT: [GROUP], DORA: []}
 
 
-def submit(spool, text=JOB, priority=0, files=(("matrix.mtx", "1 2 3\n"),), spoil=None):
+def submit(spool, text=JOB, priority=0, files=(("matrix.mtx", MATRIX),), spoil=None):
     """Queue a job as the user that runs this; return the name of its folder in the queue."""
     client = open_client(spool)
     draft = client.make_draft()
