@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -37,6 +39,10 @@ _BESIDE = {
     "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
     "PRTE_MCA_hwloc_default_binding_policy": "none",
 }
+
+# Where files are memory, and where Open MPI is told to have those that its ranks share.
+_SHARED_MEMORY = "/dev/shm"
+_SEGMENTS = ("OMPI_MCA_btl_vader_backing_directory", "OMPI_MCA_btl_sm_backing_directory")
 
 # Seconds between two looks at the processes, at first and later; between two looks at what goes wrong.
 _QUICK, _SLOW, _LOOK = 0.002, 0.05, 0.2
@@ -115,6 +121,8 @@ class JobProcesses:
         Their number.
     cores
         Those that the ranks of the group on this machine may use.
+    alone
+        Whether all ranks of the group are on this machine.
     lock
         Descriptor of the lock of the spool: nobody else serves it before all processes of the job are gone.
     """
@@ -122,6 +130,7 @@ class JobProcesses:
     launcher: tuple[str, ...]
     ranks: int
     cores: tuple[int, ...]
+    alone: bool
     lock: int
 
     @classmethod
@@ -130,7 +139,7 @@ class JobProcesses:
         mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
         there = comm.allgather((socket.gethostname(), sorted(mine)))
         cores = {core for host, some in there for core in some if host == socket.gethostname()}
-        return cls(launcher, comm.size, tuple(sorted(cores)), lock)
+        return cls(launcher, comm.size, tuple(sorted(cores)), len({host for host, _ in there}) == 1, lock)
 
     def run(self, spool: Spool, folder: Path, allowance: Allowance, limits: Limits, grace: float) -> Ending:
         """Run the job of a folder; return how it has ended once all its processes have.
@@ -150,17 +159,18 @@ class JobProcesses:
         attempts = job_outcomes.read_beginning(folder / "attempts")
         spared = keeper.list_descendants(os.getpid())
         ended, said = None, b""
+        places = self._scratch()
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", keeper.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**job_environment(), **_BESIDE},
+            env={**job_environment(), **_BESIDE, **places},
             pass_fds=(self.lock,),
             start_new_session=True,
         )
         try:
             watch = _Watch(spool, folder, limits, grace)
-            self._tell(process, order)
+            self._tell(process, order, sorted({*places.values()}))
             pause = _QUICK
             while process.poll() is None and ended is None:
                 time.sleep(pause)
@@ -174,6 +184,8 @@ class JobProcesses:
         finally:
             keeper.end_descendants(spared)  # a job can have killed its keeper, or stopped it
             process.poll()
+            for place in {*places.values()}:
+                shutil.rmtree(place, ignore_errors=True)
             if process.stdout is not None:
                 with process.stdout:
                     said = process.stdout.read(_SAID)
@@ -184,10 +196,23 @@ class JobProcesses:
             job_outcomes.write_text(folder / "attempts", attempts)
         return told or _explained(folder, _status(said))
 
-    def _tell(self, process: subprocess.Popen, order: Order) -> None:
+    def _scratch(self) -> dict[str, str]:
+        """Return variables that name folders for what ranks leave on this machine where they are killed.
+
+        Not where some are on other machines, which have no such folders.
+        """
+        if not self.alone:
+            return {}
+        places = {"TMPDIR": tempfile.mkdtemp(prefix="sparsehess-")}
+        if os.access(_SHARED_MEMORY, os.W_OK):
+            place = tempfile.mkdtemp(prefix="sparsehess-", dir=_SHARED_MEMORY)
+            places |= dict.fromkeys(_SEGMENTS, place)
+        return places
+
+    def _tell(self, process: subprocess.Popen, order: Order, scratch: list[str]) -> None:
         """Tell the keeper what to do."""
         command = [*self.launcher, "-n", str(self.ranks), sys.executable, "-m", "sparsehess.cli"]
-        words = json.dumps({"command": command, "cores": self.cores, "order": asdict(order)})
+        words = json.dumps({"command": command, "cores": self.cores, "scratch": scratch, "order": asdict(order)})
         if process.stdin is not None:
             with suppress(BrokenPipeError):
                 process.stdin.write(words.encode() + b"\n")

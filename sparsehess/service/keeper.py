@@ -4,9 +4,9 @@ It is run as a file by itself, from the standard library alone, so that it is th
 nothing of MPI. What the processes of a job leave behind becomes its own child, wherever they have put it, and is
 killed when the launcher has ended, and when who has started the keeper is gone.
 
-The first line of its standard input is JSON: `command`, `cores` (those that it may use), and `order`, which the
-command gets on its own standard input. The end of the input asks it to end all. Its only line of output is JSON
-too: the `status` of the command, None where it was ended.
+The first line of its standard input is JSON: `command`, `cores` (those that it may use), `scratch` (folders that
+are removed at the end), and `order`, which the command gets on its own standard input. The end of the input asks it
+to end all. Its only line of output is JSON too: the `status` of the command, None where it was ended.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import ctypes
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,6 +100,8 @@ def main() -> None:
         if status is not None:
             break
     end_descendants()
+    for folder in told["scratch"]:
+        shutil.rmtree(folder, ignore_errors=True)
     print(json.dumps({"status": status}), flush=True)
 
 

@@ -1,5 +1,6 @@
 """Jobs that do what no job should: all others answer as if they had not been there, and the service lives."""
 
+import json
 import os
 import shutil
 import signal
@@ -86,3 +87,45 @@ def test_a_job_that_kills_all_that_it_can_is_counted_and_given_up():
         assert hostile.outcome_of(place, good)["state"] == "done"
     finally:
         shutil.rmtree(place)
+
+
+@pytest.mark.slow
+def test_a_rank_that_is_stopped_ends_the_service_and_it_starts_again(tmp_path):
+    """Ranks of the service itself, with jobs of matrices: nothing within them can notice."""
+    spool, mark = hostile.Folders(tmp_path), "SPARSEHESS_MARK=stopped"
+    with hostile.serving(tmp_path, 2, ("--ranks", "2"), mark) as service:
+        told = tmp_path / "spool" / "service.json"
+        hostile.until(told.exists)
+        first = json.loads(told.read_text())["process"]
+        os.kill(first, signal.SIGSTOP)
+        job = spool.put(spool.honest()[0])
+        hostile.until(lambda: hostile.outcome_of(tmp_path, job) is not None)
+        assert hostile.outcome_of(tmp_path, job)["state"] == "done"
+        assert json.loads(told.read_text())["process"] != first
+        (tmp_path / "spool" / "stop").touch()
+        assert service.wait(120) == 0
+    assert "is stopped" in (tmp_path / "service.log").read_text()
+
+
+@pytest.mark.slow
+def test_jobs_with_code_leave_no_descriptors_processes_or_folders(tmp_path):
+    spool, mark = hostile.Folders(tmp_path), "SPARSEHESS_MARK=leaves"
+    kinds = ("exit-loudly", "leave-child", "kill-itself", "patch-sine")
+    with hostile.serving(tmp_path, 1, (), mark) as service:
+        seen = []
+        for number in range(3):
+            jobs = [spool.put(spool.hostile(kind, 30)) for kind in kinds] + [spool.put(spool.honest()[1])]
+            for job in jobs:
+                hostile.until(lambda job=job: hostile.outcome_of(tmp_path, job) is not None)
+            time.sleep(1.0)
+            process = json.loads((tmp_path / "spool" / "service.json").read_text())["process"]
+            children = (Path("/proc") / str(process) / "task" / str(process) / "children").read_text()
+            scratch = list((tmp_path / "scratch").glob("sparsehess-*"))
+            seen.append((len(os.listdir(f"/proc/{process}/fd")), children.split(), scratch))
+        (tmp_path / "spool" / "stop").touch()
+        assert service.wait(120) == 0
+    assert all(children == [] and scratch == [] for _, children, scratch in seen), seen
+    assert seen[2][0] <= seen[0][0], seen
+    assert not [
+        place for place in Path("/dev/shm").glob("sparsehess-*") if place.owner() == Path("/proc/self").owner()
+    ]

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -167,6 +167,7 @@ class Folders:
 
     def give(self, user: int) -> None:
         """Make all of it another user's."""
+        (self.place / "scratch").mkdir()
         for folder, _, names in os.walk(self.place):
             for name in (".", *names):
                 os.chown(os.path.join(folder, name), user, user)
@@ -235,30 +236,57 @@ def run_between(
     return report
 
 
-def serve(
-    folder: Path, ranks: int, flags: tuple[str, ...], mark: str, patience: float, user: int = 0
-) -> int | None:
-    """Serve until no job is left; return the status of the service, None where it had to be killed."""
-    words = [sys.executable, "-m", "sparsehess", "serve", str(folder / "spool"), "--once", "-q", "--grace", "1"]
+@contextlib.contextmanager
+def serving(
+    folder: Path, ranks: int, flags: tuple[str, ...], mark: str, user: int = 0
+) -> Iterator[subprocess.Popen]:
+    """Start a service in its folders; all that is left of it is killed in the end."""
+    words = [sys.executable, "-m", "sparsehess", "serve", str(folder / "spool"), "-q", "--grace", "1"]
     words += ["--allow-code", str(folder / "code"), "--allow-data", str(folder / "data"), "--cache", "0"]
     if "--ranks" not in flags:
         words = ["mpiexec", "-n", str(ranks), *words]
     if user:
         words = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *words]
     name, _, value = mark.partition("=")
+    scratch = folder / "scratch"
+    scratch.mkdir(exist_ok=True)
     environment = {**local_scheduler.job_environment(), "PYTHONPATH": str(ROOT), name: value}
     with open(folder / "service.log", "ab") as record:
         service = subprocess.Popen(
-            [*words, *flags], cwd=folder, env=environment, stdout=record, stderr=record, start_new_session=True
+            [*words, *flags],
+            cwd=folder,
+            env={**environment, "TMPDIR": str(scratch)},
+            stdout=record,
+            stderr=record,
+            start_new_session=True,
         )
+        try:
+            yield service
+        finally:
+            if service.poll() is None:
+                for process in processes(mark):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(process, signal.SIGKILL)
+                service.wait()
+
+
+def serve(
+    folder: Path, ranks: int, flags: tuple[str, ...], mark: str, patience: float, user: int = 0
+) -> int | None:
+    """Serve until no job is left; return the status of the service, None where it had to be killed."""
+    with serving(folder, ranks, ("--once", *flags), mark, user) as service:
         try:
             return service.wait(patience)
         except subprocess.TimeoutExpired:
-            for process in processes(mark):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGKILL)
-            service.wait()
             return None
+
+
+def until(true: Callable[[], bool], within: float = 120.0) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + within
+    while not true():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
 
 
 def outcome_of(folder: Path, identity: str) -> dict | None:
