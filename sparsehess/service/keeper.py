@@ -5,8 +5,8 @@ nothing of MPI. What the processes of a job leave behind becomes its own child, 
 killed when the launcher has ended, and when who has started the keeper is gone.
 
 The first line of its standard input is JSON: `command`, `cores` (those that it may use), `scratch` (folders that
-are removed at the end), and `order`, which the command gets on its own standard input. The end of the input asks it
-to end all. Its only line of output is JSON too: the `status` of the command, None where it was ended.
+are removed at the end), and `order`, which the command gets on its own standard input. The end of the input asks
+it to end all. Its only line of output is JSON too: the `status` of the command, None where it was ended.
 """
 
 from __future__ import annotations

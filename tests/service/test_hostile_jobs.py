@@ -113,7 +113,7 @@ def test_jobs_with_code_leave_no_descriptors_processes_or_folders(tmp_path):
     kinds = ("exit-loudly", "leave-child", "kill-itself", "patch-sine")
     with hostile.serving(tmp_path, 1, (), mark) as service:
         seen = []
-        for number in range(3):
+        for _ in range(3):
             jobs = [spool.put(spool.hostile(kind, 30)) for kind in kinds] + [spool.put(spool.honest()[1])]
             for job in jobs:
                 hostile.until(lambda job=job: hostile.outcome_of(tmp_path, job) is not None)
