@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from contextlib import suppress
@@ -102,11 +103,13 @@ def tell_progress(comm: MPI.Comm) -> None:
 
 
 def read_progress(path: Path) -> dict[str, Any] | None:
-    """Return how far a job is, None where it has told nothing that can be read. Not collective."""
-    import json
+    """Return how far a running job is, None where it has told nothing that can be read.
 
+    Not collective. The seconds go on where nothing is told for a while, as in a factorization.
+    """
     try:
         with open(path, "rb") as stream:
+            age = max(0.0, time.time() - os.fstat(stream.fileno()).st_mtime)
             told = json.loads(stream.read(_LARGEST))
     except (OSError, ValueError, RecursionError):
         return None
@@ -114,7 +117,8 @@ def read_progress(path: Path) -> dict[str, Any] | None:
         return None
     if not (min(told["done"], told["total"]) >= 0 and 0 <= told["seconds"] < float("inf")):
         return None
-    return {name: told[name] for name in _FIELDS} | {"stage": told["stage"][:_LETTERS]}
+    more = {"stage": told["stage"][:_LETTERS], "seconds": round(told["seconds"] + age, 3)}
+    return {name: told[name] for name in _FIELDS} | more
 
 
 def progress_text(told: dict[str, Any] | None) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from sparsehess.cli import command_line
 from sparsehess.service import batch_scripts
+from sparsehess.service.choices import SCHEDULER_NAMES
 from support.batch import JOB, made
 
 
@@ -30,12 +31,21 @@ def test_the_script_that_a_person_reads(place):
     ):
         assert line in slurm.splitlines()
     assert "export OMP_NUM_THREADS=1" in slurm
+    flux = batch_scripts.compose_script(made(place, "flux", **made_of | {"memory": None})).splitlines()
+    told = ("--nslots=64", "--time-limit=5400s", "--bank=phys", "--queue=long", "--signal=USR1@120s")
+    assert {f"# flux: {line}" for line in told} <= set(flux)
+    assert '    flux --parent batch "$job/script" > "$job/number.new" && ' in "\n".join(flux)
+    lsf = batch_scripts.compose_script(made(place, "lsf", **made_of, directives=["-x"])).splitlines()
+    told = ("-n 64", "-W 1:30", '-R "rusage[mem=4GB/task]"', "-P phys", "-wa USR1", "-wt 2", "-Q 75", "-r", "-x")
+    assert {f"#BSUB {line}" for line in told} <= set(lsf)
+    short = batch_scripts.compose_script(made(place, "lsf", **made_of | {"time": 59})).splitlines()
+    assert "#BSUB -W 0:01" in short and not any("-wa" in line for line in short)  # no minute is left to warn in
     pbs = batch_scripts.compose_script(made(place, "pbs", **made_of)).splitlines()
     assert {"#PBS -l select=64:ncpus=1:mpiprocs=1:mem=4gb", "#PBS -l walltime=01:30:00", "#PBS -q long"} <= set(
         pbs
     )
     assert any("--signal=USR1 --kill-after=120 5280" in line for line in pbs)
-    for name in ("slurm", "pbs", "local"):
+    for name in SCHEDULER_NAMES:
         job = made(place, name, **made_of)
         assert subprocess.run(["bash", "-n", job.file("script")], check=False).returncode == 0
 

@@ -1,6 +1,7 @@
 """How far a batch job is: what its command writes, and what of it `status` believes."""
 
 import json
+import os
 import time
 
 from mpi4py import MPI
@@ -90,7 +91,12 @@ BAD = [
 def test_only_what_is_progress_is_believed(tmp_path):
     path = tmp_path / "progress.json"
     path.write_text(json.dumps(GOOD | {"more": 1}))
-    assert read_progress(path) == GOOD
+    assert read_progress(path) == GOOD | {"seconds": pytest.approx(3.5, abs=20)}
+    os.utime(path, (time.time() - 3600,) * 2)  # a factorization tells nothing for an hour
+    assert read_progress(path)["seconds"] == pytest.approx(3603.5, abs=20)
+    os.utime(path, (time.time() + 3600,) * 2)  # a clock that is ahead
+    assert read_progress(path)["seconds"] == 3.5
+    os.utime(path)
     for told in BAD:
         path.write_text(json.dumps(told))
         assert read_progress(path) is None, told
