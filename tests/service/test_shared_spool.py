@@ -311,6 +311,44 @@ def test_users_take_turns():
         assert [name for name in order if name in {*map(job_name, many)}] == [*map(job_name, many)]
 
 
+def test_groups_take_each_job_once(world):
+    """Four groups of ranks at once, each with a list of the queue of its own."""
+    world.by(SERVICE, world.spool.claim)
+    jobs = [
+        name for user in (ANNE, BERT) for name in world.by(user, lambda: [submit(world.spool) for _ in range(25)])
+    ]
+    gate, children, readers = os.pipe(), [], []
+
+    def race():
+        os.read(gate[0], 1)
+        spool = Spool.open_existing(world.spool.path)
+        return [folder.name for folder in iter(spool.claim, None)]
+
+    for _ in range(4):
+        reader, writer = os.pipe()
+        child = os.fork()
+        if not child:
+            try:
+                os.write(writer, " ".join(as_user(SERVICE, race)).encode())
+            finally:
+                os._exit(0)
+        os.close(writer)
+        children.append(child)
+        readers.append(reader)
+    os.write(gate[1], b"1234")
+    taken = []
+    for child, reader in zip(children, readers, strict=True):
+        with os.fdopen(reader) as stream:
+            taken.append(stream.read().split())
+        os.waitpid(child, 0)
+    for end_of_pipe in gate:
+        os.close(end_of_pipe)
+    whole = [name for some in taken for name in some]
+    assert sorted(whole) == sorted(map(job_name, jobs)) and len(whole) == len({*whole})
+    assert sum(bool(some) for some in taken) > 1
+    assert names(world, "queued") == names(world, "new") == []
+
+
 # --- what a service finds ----------------------------------------------------------------------------
 
 
