@@ -145,6 +145,7 @@ def test_one_that_its_limit_stops_goes_on(place, queue):
     assert (job.read_word("number") == first) == (queue.scheduler == "lsf")
 
 
+@pytest.mark.slow
 def test_one_that_cannot_save_ends_at_its_limit(place, queue):
     (place / "worker.py").write_text("import time; print('begun', flush=True); time.sleep(300)")
     job = made(
