@@ -14,7 +14,7 @@ from mpi4py import MPI
 
 from sparsehess import errors, runtime
 from sparsehess.commands.arguments import CommandLine
-from sparsehess.commands.checkpoint_flags import clear_checkpoint, open_checkpoint
+from sparsehess.commands.checkpoint_flags import open_checkpoint
 from sparsehess.commands.resources import Resources
 from sparsehess.errors import SparseHessError
 from sparsehess.runtime import agreement, on_root
@@ -85,7 +85,8 @@ def run_task(
 ) -> Ending:
     """Run a job that was admitted, in its folder and within its limits.
 
-    Collective. A job that was queued again resumes from its checkpoint.
+    Collective. A job that was queued again resumes from its checkpoint, which is left for who writes the outcome:
+    until then a job that is killed has not ended.
     """
     with work_in_folder(folder, comm):  # files that a problem writes without a path belong to the job
         checkpoint = open_checkpoint(task.arguments, comm, resume=True)
@@ -95,7 +96,6 @@ def run_task(
         )
         with guard:
             status = line.run(task.arguments, task.options, comm, checkpoint=checkpoint, resources=resources)
-        clear_checkpoint(checkpoint, task.arguments)
     return Ending(status)
 
 

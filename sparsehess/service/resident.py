@@ -37,6 +37,7 @@ from sparsehess.service.spool_layout import job_id
 from sparsehess.service.spool_recovery import recover_jobs, recover_running
 from sparsehess.service.warm_resources import WarmResources
 from sparsehess.storage.atomic_files import explain_write_errors, sync_file_system
+from sparsehess.storage.checkpoint import remove_checkpoint
 
 log = logging.getLogger("sparsehess")
 
@@ -224,6 +225,7 @@ class _Group:
         self.counts = {"done": 0, "failed": 0}
         self._resources = WarmResources(comm, settings.cache)
         self._unsettled: list[Path] = []
+        self._saved: str | None = None  # where the present job has its checkpoint, in its folder
         self._oldest = self._told = 0.0
         self._failed = 0
         self._broken: Exception | None = None  # of the spool, met by the first rank
@@ -317,7 +319,9 @@ class _Group:
     def _work(self, folder: Path) -> Ending:
         """Run a job here, or by ranks of its own where it imports what is a user's."""
         settings = self.settings
+        self._saved = None
         task = admit_together(folder, self.comm, settings.allowance, self._line)
+        self._saved = getattr(task.arguments, "checkpoint", None)
         if task.runs_code:
             return self._run_apart(folder, task)
         self._resources.begin_job()
@@ -364,6 +368,8 @@ class _Group:
             "group": self.number,
         }
         job_outcomes.write_outcome(folder, facts)
+        if self._saved is not None and not ending.kind:
+            remove_checkpoint(folder / self._saved)
         self.counts["done" if state == "done" else "failed"] += 1
         if not self._unsettled:
             self._oldest = time.monotonic()

@@ -23,12 +23,28 @@ from sparsehess.storage import checkpoint_format, checkpoint_writing
 from sparsehess.storage.atomic_files import sync_folder
 from sparsehess.storage.checkpoint_format import StoredStage
 from sparsehess.storage.fingerprints import describe_difference
-from sparsehess.storage.folder_lock import FolderLock
+from sparsehess.storage.folder_lock import LOCK, FolderLock
 from sparsehess.storage.regular_files import refuse_irregular
 from sparsehess.storage.saving_clock import SavingClock
 from sparsehess.storage.stage_log import StageLog
 
 _SUFFIX, _BEFORE, _BESIDE = ".ckpt", ".ckpt.1", ".ckpt.new"
+
+
+def remove_checkpoint(directory: Path) -> None:
+    """Remove the files of a checkpoint that no run uses any more, as far as that can be done.
+
+    Not collective. A link in the place of the folder is not followed.
+    """
+    with contextlib.suppress(OSError):
+        folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            for name in os.listdir(folder):
+                if name == LOCK or name.endswith((_SUFFIX, _BEFORE, _BESIDE)):
+                    with contextlib.suppress(OSError):
+                        os.unlink(name, dir_fd=folder)
+        finally:
+            os.close(folder)
 
 
 class Checkpoint:

@@ -15,6 +15,9 @@ from sparsehess.errors import InputError
 from sparsehess.runtime import log
 from sparsehess.storage.regular_files import open_regular
 
+# The name of the file that is locked.
+LOCK = "lock"
+
 # Seconds to wait for a run that is ending.
 _PATIENCE = 5.0
 
@@ -38,7 +41,7 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path, deadline = folder / "lock", time.monotonic() + _PATIENCE
+        self._path, deadline = folder / LOCK, time.monotonic() + _PATIENCE
         while not self._held(folder, time.monotonic() > deadline):
             time.sleep(0.1)
 

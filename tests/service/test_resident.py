@@ -259,6 +259,7 @@ def test_jobs_whose_checkpoint_is_of_no_use_fail_once(place):
     good = put(place, problem_job(place, 'checkpoint = "ck"'))
     served(place, 2)
     assert states(place)["done"] == [good] and states(place)["failed"] == sorted(queued.values())
+    assert not list((place / "spool/done" / good / "ck").iterdir())
     for what, identity in queued.items():
         found = outcome(place, identity)
         assert found["exit"] == 2 and found["attempts"] == 1

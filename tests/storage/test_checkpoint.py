@@ -16,7 +16,7 @@ from sparsehess.errors import InputError
 from sparsehess.pattern import Layout
 from sparsehess.runtime.random_numbers import draw_uniform
 from sparsehess.storage import checkpoint_writing
-from sparsehess.storage.checkpoint import Checkpoint
+from sparsehess.storage.checkpoint import Checkpoint, remove_checkpoint
 from sparsehess.storage.checkpoint_format import sum_elements
 from support.interrupted import PROBLEM, contents
 
@@ -135,6 +135,25 @@ def test_a_link_where_a_file_goes_is_not_followed(comm, folder, caplog):
     assert "is a link" in log.append(comm, {}, arrays)
     assert (folder / "precious").read_text() == "of somebody"
     assert (place / "stage.ckpt").is_file() and not (place / "stage.ckpt").is_symlink()
+
+
+@pytest.mark.parallel([1])
+def test_what_nobody_uses_any_more_is_removed_and_nothing_else(comm, folder):
+    (place := folder / "kept").mkdir()
+    checkpoint = Checkpoint(place, comm, resume=True)
+    for _ in range(2):
+        checkpoint.save("stage", PROBLEM, {}, contents(comm)[1])
+    checkpoint.open_log("steps", PROBLEM).append(comm, {}, contents(comm)[1])
+    (place / "of somebody").write_text("precious")
+    (place / "folder.ckpt").mkdir()
+    (folder / "link").symlink_to("kept")
+    remove_checkpoint(folder / "link")
+    remove_checkpoint(folder / "nowhere")
+    names = {"of somebody", "folder.ckpt"}
+    there = {path.name for path in place.iterdir()}
+    assert there == names | {"lock", "stage.ckpt", "stage.ckpt.1", "steps-00000.ckpt"}
+    remove_checkpoint(place)
+    assert {path.name for path in place.iterdir()} == names
 
 
 PREFIX = struct.Struct("<16sQI")
