@@ -100,7 +100,8 @@ class Calls(ABC):
         """Call a function of the user; what it raises becomes an EvaluationError that names the rank."""
         self.guard.check_call()
         try:
-            return function(*arguments)
+            with guard_of(self.objective.comm).watch_call(self._whose(name)):
+                return function(*arguments)
         except EvaluationError:
             raise
         except RAISED as error:  # the user's code may raise anything

@@ -12,6 +12,7 @@ from sparsehess.errors import RAISED, EvaluationError, InputError
 from sparsehess.operators.operator import Operator
 from sparsehess.runtime import agreement, called_back
 from sparsehess.runtime.gathered_rows import rows_on_all
+from sparsehess.runtime.guards import guard_of
 from sparsehess.runtime.random_numbers import draw_signed
 from sparsehess.runtime.row_layout import Layout
 from sparsehess.runtime.validation import whole_number
@@ -117,7 +118,8 @@ class Products(Operator):
     def _guarded(self, function: Callable[[np.ndarray], Any], given: np.ndarray) -> Any:
         """Call a function of the user; what it raises becomes an EvaluationError that names the rank."""
         try:
-            return function(given)
+            with guard_of(self.comm).watch_call(f"the {self._name}"):
+                return function(given)
         except RAISED as error:  # the user's code may raise anything
             words = " ".join(str(error).split())
             raise EvaluationError(

@@ -36,11 +36,13 @@ def raise_together(comm: MPI.Comm, error: BaseException | None) -> None:
 
     import numpy as np
 
+    watched = guard_of(comm).watch_wait(comm)
     mine = np.array([comm.size if error is None else comm.rank], np.int64)
     first = np.empty(1, np.int64)
     request = comm.Iallreduce(mine, first, op=MPI.MIN)
     if error is None:
-        request.Wait()
+        with watched:
+            request.Wait()
     else:
         wait_for_others(comm, request.Test, error)
     if first[0] == comm.size:

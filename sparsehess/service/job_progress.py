@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +75,14 @@ class TellingGuard(Guard):
     def end_stuck(self, comm: MPI.Comm, error: BaseException) -> None:
         """End the job by the guard before. Not collective."""
         self._outer.end_stuck(comm, error)
+
+    def watch_call(self, what: str) -> AbstractContextManager[None]:
+        """Look on as the guard before. Not collective."""
+        return self._outer.watch_call(what)
+
+    def watch_wait(self, comm: MPI.Comm) -> AbstractContextManager[None]:
+        """Look on as the guard before. Collective the first time."""
+        return self._outer.watch_wait(comm)
 
     def check_progress(self, stage: str, done: int, total: int, together: bool) -> None:
         """Tell how far a stage is. As the guard before."""

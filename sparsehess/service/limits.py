@@ -19,7 +19,7 @@ import os
 import resource
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -162,6 +162,14 @@ class JobGuard(Guard):
     def end_stuck(self, comm: MPI.Comm, error: BaseException) -> None:
         """End the job by the previous guard. Not collective."""
         self._outer.end_stuck(comm, error)
+
+    def watch_call(self, what: str) -> AbstractContextManager[None]:
+        """Look on as the guard before. Not collective."""
+        return self._outer.watch_call(what)
+
+    def watch_wait(self, comm: MPI.Comm) -> AbstractContextManager[None]:
+        """Look on as the guard before. Collective the first time."""
+        return self._outer.watch_wait(comm)
 
     def check_progress(self, stage: str, done: int, total: int, together: bool) -> None:
         """Raise where a limit is passed; report the progress of the job. Collective where `together` is true."""

@@ -13,6 +13,7 @@ from sparsehess.runtime import (
     called_back,
     communicator,
     error_code,
+    guard_of,
     raises_together,
 )
 
@@ -96,7 +97,8 @@ class _Shell:
     def _explained(self) -> Iterator[None]:
         """Make what a function of the caller raises an EvaluationError."""
         try:
-            yield
+            with guard_of(self._comm).watch_call(f"a product of {self._name}, a shell"):
+                yield
         except SparseHessError:
             raise
         except RAISED as error:
