@@ -90,6 +90,15 @@ def destroy(*objects: Any) -> None:
             _leave_behind(item)
 
 
+def collect_garbage(comm: Any) -> None:
+    """Destroy what Python has forgotten on all ranks, such as what a traceback held. Collective.
+
+    PETSc keeps such objects of several ranks until all are asked, for each rank forgets at its own time.
+    """
+    if hasattr(_petsc(), "garbage_cleanup"):
+        _petsc().garbage_cleanup(comm)
+
+
 def _leave_behind(item: Any) -> None:
     """Keep an object that is half destroyed from being destroyed again when Python forgets it. Not collective."""
     for _ in range(2):

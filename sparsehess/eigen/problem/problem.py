@@ -38,6 +38,7 @@ from sparsehess.operators.products import Products
 from sparsehess.pattern import Layout
 from sparsehess.runtime import (
     PETSc,
+    collect_garbage,
     communicator,
     complex_scalars,
     destroy,
@@ -273,6 +274,7 @@ class EigenProblem(ShortRepr):
                 near = as_mat(near, None, layout, owned, "the preconditioner")
             null = known.null if nullspace is None else nullspace
             soft = known.near_null if near_null is None else near_null
+            collect_garbage(layout.comm)
             problem = cls(
                 A=A,
                 M=M,

@@ -377,6 +377,8 @@ class KrylovSchur:
             vector = problem.A.createVecRight()
             eps.getEigenvector(i, vector)
             vectors.append(vector)
+        if away:
+            _forget_null_space(eps)
         self._sound = True
         return vectors
 
@@ -449,6 +451,17 @@ def _give_new_basis(eps: SLEPc.EPS) -> None:
     basis.setOptionsPrefix(PREFIX)
     eps.setBV(basis)
     destroy(basis)  # but for the solver's reference
+
+
+def _forget_null_space(eps: SLEPc.EPS) -> None:
+    """Take from the matrix of a transformation the null space that SLEPc has told it. Collective.
+
+    SLEPc gives one to it for vectors that are deflated, and PETSc loses it with the first change of the matrix.
+    """
+    none, (matrix, preconditioned) = PETSc.NullSpace(), eps.getST().getKSP().getOperators()
+    for one in (matrix, preconditioned):
+        one.setNullSpace(none)
+        one.setTransposeNullSpace(none)
 
 
 def _aim(eps: SLEPc.EPS, target: float) -> None:
