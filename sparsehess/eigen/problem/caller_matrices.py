@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -41,7 +42,7 @@ def usable(matrix: PETSc.Mat, owned: list, name: str) -> PETSc.Mat:
     InputError
         A kind of matrix that PETSc does not make an AIJ of.
     """
-    kind = matrix.getType().removeprefix("seq").removeprefix("mpi")
+    kind = re.sub("^(seq|mpi)", "", matrix.getType())
     if kind.startswith("aij"):
         return matrix
     if kind == "python" and raises_together(matrix.getPythonContext()):
