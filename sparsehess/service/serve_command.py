@@ -32,6 +32,10 @@ def run_serve(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm |
         return supervise(arguments)
     if comm is None:
         raise ValueError("a service without --ranks runs on a communicator")
+    if not arguments.allow_code:
+        flag_groups.refuse_flags(
+            arguments, {"launcher": "mpiexec"}, "it is for --ranks, and for jobs of --allow-code"
+        )
     from sparsehess.runtime import memory, on_root
     from sparsehess.service import limits
     from sparsehess.service.admission import Allowance

@@ -124,7 +124,7 @@ def _was_ended(spool: Spool, began: float) -> bool:
 def _words(arguments: argparse.Namespace) -> list[str]:
     """Return the flags of the service itself."""
     words = [str(Path(arguments.spool).absolute()), "--groups", str(arguments.groups)]
-    words += ["--launcher", arguments.launcher]
+    words += ["--launcher", arguments.launcher] if arguments.allow_code else []
     for flag in ("allow_code", "allow_data"):
         for folder in getattr(arguments, flag):
             words += [f"--{flag.replace('_', '-')}", os.path.abspath(folder)]
