@@ -54,7 +54,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 # Kinds of endings of jobs that go back into the queue where the service leaves.
 _LEFT = (errors.Leaving.__name__, errors.Stopped.__name__)
 
-# Failed jobs between two collective garbage collections.
+# Jobs between two collective garbage collections: of PETSc's, and of Python's, where they have failed.
 _TIDY = 20
 
 
@@ -227,7 +227,7 @@ class _Group:
         self._unsettled: list[Path] = []
         self._saved: str | None = None  # where the present job has its checkpoint, in its folder
         self._oldest = self._told = 0.0
-        self._failed = 0
+        self._failed = self._ended = 0
         self._broken: Exception | None = None  # of the spool, met by the first rank
         self._line = line
         self._processes = JobProcesses.of_group(settings.launcher, comm, lock)
@@ -313,8 +313,7 @@ class _Group:
                     self._broken = caught
                 else:
                     log.warning("%s is gone: somebody has removed it", job_id(folder))
-        if ending.kind:
-            self._tidy()
+        self._tidy(bool(ending.kind))
 
     def _work(self, folder: Path) -> Ending:
         """Run a job here, or by ranks of its own where it imports what is a user's."""
@@ -375,14 +374,17 @@ class _Group:
             self._oldest = time.monotonic()
         self._unsettled.append(folder)
 
-    def _tidy(self) -> None:
-        """Destroy objects that failed jobs have left; PETSc keeps them for a collective call. Collective."""
-        runtime.forget_children(self.comm)
-        self._failed += 1
-        if self._failed % _TIDY == 0:
-            gc.collect()
-            if hasattr(PETSc, "garbage_cleanup"):
-                PETSc.garbage_cleanup(self.comm)
+    def _tidy(self, failed: bool) -> None:
+        """Destroy what jobs have left: what Python lets go of, PETSc keeps until a collective call. Collective."""
+        self._ended += 1
+        if failed:
+            runtime.forget_children(self.comm)
+            self._failed += 1
+            if self._failed % _TIDY == 0:
+                gc.collect()
+        if self._ended % _TIDY == 0 and hasattr(PETSc, "garbage_cleanup"):
+            for comm in (self.comm, MPI.COMM_SELF):
+                PETSc.garbage_cleanup(comm)
 
     # --- telling ---
 

@@ -298,7 +298,7 @@ def test_killed_services_lose_nothing_and_do_nothing_twice(place):
 
 
 def test_a_job_that_ignores_interrupts_is_killed_alone(place):
-    hangs = put(place, problem_job(place, how="hang", submit='time = "00:01"'), priority=3)
+    hangs = put(place, problem_job(place, how="hang", submit='time = "00:05"'), priority=3)
     good = put(place, matrix_job(place))
     service = start(place, 1, "--ranks", "1", "--once", "--grace", "0.2")
     assert service.wait(90) == 0, (place / "service.log").read_text()
