@@ -117,7 +117,9 @@ def count_line(
     parts += [f"{found} found{beyond}"] if found or not parts else []
     parts += [f"{count.group} more from the last one on, not asked for"] if count.group else []
     unsure = not count.certified and count.found == count.inertia  # what was repaired is not what is missing
-    repaired = f" after {count.repairs} repair{'s' if count.repairs > 1 else ''}" if count.repairs and not unsure else ""
+    repaired = (
+        f" after {count.repairs} repair{'s' if count.repairs > 1 else ''}" if count.repairs and not unsure else ""
+    )
     notes = ["certified"] if count.certified else []
     notes += [] if count.margin is None else [f"margin {count.margin:.1g}"]
     told = f" ({', '.join(notes)})" if notes else ""
