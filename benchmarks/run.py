@@ -26,8 +26,9 @@ SMALL = {
     "colorings_vs_peers": "--patterns (g2d9|enm12)_1e4 --orders natural,best --peers",
     "eigenpairs_vs_peers": "--quick",
     "estimates_vs_peers": "--networks small",
+    "faults": "--kills 3",
+    "hostile_jobs": "12",
     "jax_hessians_vs_peers": "peers --functions chain --rounds 1 --repeats 3",
-    "kills_and_resumes": "3",
     "lobpcg_by_size": "8 14",
     "lobpcg_vs_factorization": "8",
     "methods_side_by_side": "--cells 6",
@@ -36,6 +37,7 @@ SMALL = {
     "overhead_inside_hosts": "--quick",
     "scaled_spectra_survey": "--runs 100 --ranks 1",
     "selected_inverse": "--edge 14 --rounds 1",
+    "service_memory_over_jobs": "300 1",
     "service_vs_process_starts": "100",
     "wrong_spectra_survey": "--matrices hb_bcsst01 hb_lund --most 10",
 }

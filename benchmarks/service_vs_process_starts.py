@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from sparsehess.service import local_scheduler, spool
+from sparsehess.service import job_outcomes, local_scheduler
 from sparsehess.service.spool import Spool
+from sparsehess.service.spool_clients import WholeSpool
 
 N, K, SAMPLE = 1_000, 5, 5
 JOB = f'command = "eigs"\ninput = "h.npz"\nk = {K}\n'
@@ -60,17 +61,17 @@ def main():
         service = subprocess.Popen(
             [*start, "serve", str(queue.path), "--cache", "16M"], env=local_scheduler.job_environment()
         )
-        ids = []
+        client, ids = WholeSpool(queue), []
         for first in range(0, jobs, 100):
             drafts = []
             for number in range(first, min(first + 100, jobs)):
-                drafts.append(queue.make_draft())
+                drafts.append(client.make_draft())
                 sp.save_npz(drafts[-1] / "h.npz", matrix(number), compressed=False)
                 (drafts[-1] / "job.toml").write_text(JOB)
-            ids += queue.enqueue(drafts)
+            ids += client.enqueue(drafts)
         early, leader = 0, None
         while (ended := queue.count_jobs("done") + queue.count_jobs("failed")) < jobs:
-            leader = leader or spool.read_json(queue.path / "service.json").get("process")
+            leader = leader or job_outcomes.read_json(queue.path / "service.json").get("process")
             if not early and leader and ended >= jobs // 10:
                 early = resident(leader)
             time.sleep(0.2)
@@ -85,7 +86,7 @@ def main():
             ours = json.loads((queue.path / "done" / ids[number] / "result.json").read_text())["eigenvalues"]
             theirs = json.loads(Path(f"{place}/{number}.json").read_text())["eigenvalues"]
             np.testing.assert_allclose(ours, theirs, rtol=1e-9)
-        inside = [spool.read_outcome(queue.path / "done" / one)["seconds"] for one in ids]
+        inside = [job_outcomes.read_outcome(queue.path / "done" / one)["seconds"] for one in ids]
     each = statistics.median(alone)
     print(f"{jobs} jobs, {ranks} rank(s): service {spent:.2f} s, {1e3 * spent / jobs:.1f} ms a job,")
     print(f"    of which {1e3 * statistics.median(inside):.1f} ms (median) from its beginning to its outcome")

@@ -1,6 +1,16 @@
-"""`python -m sparsehess`: the command line."""
+"""`sparsehess` and `python -m sparsehess`: the command line."""
 
-from sparsehess.cli import main
+import signal
+
+
+def main() -> None:
+    """Run the command line. Collective on the world communicator."""
+    # While modules are imported an interrupt ends this process without a traceback; later it is told.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from sparsehess.cli import main as run
+
+    run()
+
 
 if __name__ == "__main__":
     main()

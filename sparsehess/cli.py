@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import signal
+import socket
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ from sparsehess.commands.command_table import ANALYSES, INFO, SHELL_COMMANDS
 from sparsehess.commands.petsc_words import split_petsc
 from sparsehess.errors import InputError, SparseHessError
 from sparsehess.runtime.launchers import is_first_process, is_launched, launched_together
+from sparsehess.runtime.printable import printable
+from sparsehess.runtime.process_watch import end_when_interrupted
 from sparsehess.service.command_table import JOB_COMMANDS
 
 if TYPE_CHECKING:
@@ -27,8 +30,14 @@ if TYPE_CHECKING:
 
 _COMMANDS = (*ANALYSES, *JOB_COMMANDS, INFO, *SHELL_COMMANDS)
 
+# Signals at which a run with a checkpoint saves, and stops.
+_STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
 # Seconds that ranks without PETSc leave the word to the first.
 _OTHERS = 3.0
+
+# Seconds that other ranks leave the word to the first where all are interrupted.
+_AFTER_THE_FIRST = 0.7
 
 # Seconds after which a second SIGINT ends a run that is to save a checkpoint first.
 _TWICE = 1.0
@@ -52,12 +61,26 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit with its status. Collective on the world communicator."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    end_when_interrupted(f"sparsehess: interrupted{_place()}", 0.0 if is_first_process() else _AFTER_THE_FIRST)
+    try:
+        status = _status_of(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:  # raised by what has a handler of its own
+        status = errors.INTERRUPTED
+    sys.exit(status)
+
+
+def _place() -> str:
+    """Return which of several processes this is, as a line of the first does not say it. Not collective."""
+    return "" if is_first_process() else f" (process {os.getpid()} on {socket.gethostname()})"
+
+
+def _status_of(words: list[str]) -> int:
+    """Run a command line; return its exit status. Collective on the world communicator."""
     if getattr(sys.stdout, "errors", None) == "strict" and hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a locale without Greek is no reason to lose an answer
     ours, _, theirs = _partition(words)
     arguments: argparse.Namespace | None = None
-    failed: Exception | None = None
+    failed: BaseException | None = None
     options: dict[str, object] = {}
     rest: list[str] = []
     names: list[str] = []
@@ -73,25 +96,31 @@ def main(argv: list[str] | None = None) -> None:
         arguments.words += ["--", *theirs] if theirs else []
     except Help as help_text:
         _print_help(str(help_text))
-        sys.exit(errors.DONE)
+        return errors.DONE
     except InputError as error:
         failed = error
     verbose = "-v" in ours or "--verbose" in ours
     if not _needs_mpi(words):
-        sys.exit(_run_alone(line, arguments, failed, theirs, verbose) if is_first_process() else errors.DONE)
+        return _run_alone(line, arguments, failed, theirs, verbose) if is_first_process() else errors.DONE
     if failed is not None and not is_launched():
-        sys.exit(_report(failed, 0, verbose))  # of several processes one could end before the first has spoken
+        return _report(failed, 0, verbose)  # of several processes one could end before the first has spoken
     try:
         runtime.initialize(rest)
     except SparseHessError as error:
         if not is_first_process():
             time.sleep(_OTHERS)  # the launcher ends all after the first has told it; one that is alone is heard
         sys.stderr.write(f"sparsehess: {error}\n")
-        sys.exit(error.status)
+        return error.status
     from mpi4py import MPI
 
+    from sparsehess.service.job_progress import tell_progress
+
     world = MPI.COMM_WORLD
-    runtime.set_guard(world, runtime.JobEnd())
+    try:
+        runtime.set_guard(world, runtime.JobEnd(longest=getattr(arguments, "patience", None)))
+    except InputError as error:  # on all ranks
+        failed = error
+    tell_progress(world)
     if world.size == 1:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `sparsehess … | head` ends as any filter does
     _log_to_stderr(verbose)
@@ -100,21 +129,25 @@ def main(argv: list[str] | None = None) -> None:
     if failed is None and arguments is not None:
         try:
             status = _run(line, arguments, options, names, world)
-        except Exception as caught:
+        except BaseException as caught:  # whatever it is, the other ranks hear of it
             failed = caught
     # Errors of the library are raised on all ranks; this agreement is for the others: our own bugs.
     try:
         runtime.raise_together(world, failed)
-    except Exception as agreed:
+    except BaseException as agreed:
         status = _report(agreed, world.rank, verbose)
     sys.stdout.flush()
-    sys.exit(status)
+    if status == errors.STOPPED:
+        # A scheduler and a launcher may both tell it: what has saved is not killed while it ends.
+        for number in _STOPPING:
+            signal.signal(number, signal.SIG_IGN)
+    return status
 
 
 def _run_alone(
     line: CommandLine,
     arguments: argparse.Namespace | None,
-    failed: Exception | None,
+    failed: BaseException | None,
     theirs: list[str],
     verbose: bool,
 ) -> int:
@@ -129,7 +162,7 @@ def _run_alone(
                 f"{theirs[0]}: {arguments.command} solves nothing, its job file has a [petsc]: leave it out here"
             )
         return line.run(arguments, {}, None)
-    except Exception as caught:
+    except BaseException as caught:
         return _report(caught, 0, verbose)
 
 
@@ -147,7 +180,13 @@ def _print_help(text: str) -> None:
 def _log_to_stderr(verbose: bool) -> None:
     import logging
 
-    logging.basicConfig(format="sparsehess: %(message)s", level=logging.DEBUG if verbose else logging.WARNING)
+    class Printable(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return printable(super().format(record))
+
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(Printable("sparsehess: %(message)s"))
 
 
 def _warn_of_singletons(size: int) -> None:
@@ -231,22 +270,40 @@ def _open_checkpoint(arguments: argparse.Namespace, comm: MPI.Comm) -> Checkpoin
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+    for number in _STOPPING:
         signal.signal(number, told)
     return found
 
 
-def _report(error: Exception, rank: int, verbose: bool) -> int:
+def _report(error: BaseException, rank: int, verbose: bool) -> int:
     """Say what went wrong; return the exit status."""
     known = errors.rebuild(*errors.describe(error, rank))
     if rank == 0:
         advice = (
             "" if known.status != errors.BUG else " (a bug in sparsehess: please report it, with the output of -v)"
         )
-        sys.stderr.write(f"sparsehess: {' '.join(str(known).split())}{advice}\n")
+        sys.stderr.write(f"sparsehess: {printable(' '.join(str(known).split()))}{advice}\n")
     if verbose:
         import traceback
 
         traceback.print_exception(error)
     sys.stderr.flush()
     return known.status
+
+
+def _serve_one_job() -> None:
+    """Run the job that a service tells of on standard input. Collective on the world communicator."""
+    runtime.initialize()
+    from mpi4py import MPI
+
+    from sparsehess.service.job_ranks import run_ordered_job
+
+    _log_to_stderr(False)
+    try:
+        run_ordered_job(command_line(), runtime.communicator(MPI.COMM_WORLD))
+    except SparseHessError as error:
+        sys.exit(_report(error, MPI.COMM_WORLD.rank, False))
+
+
+if __name__ == "__main__":
+    _serve_one_job()

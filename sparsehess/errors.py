@@ -12,6 +12,11 @@ UNUSABLE = 2
 TOO_FEW = 3
 CHECK_FAILED = 4
 STOPPED = 75  # told to stop before all was done
+INTERRUPTED = 130  # by SIGINT, as of a process that it ends
+
+
+# What a function of the user may raise for reasons of its own, whatever that means elsewhere; no interrupt is one.
+RAISED = (Exception, SystemExit, GeneratorExit)
 
 
 class SparseHessError(Exception):
@@ -114,6 +119,12 @@ class Stopped(SparseHessError, RuntimeError):
     status = STOPPED
 
 
+class Interrupted(SparseHessError, RuntimeError):
+    """Another rank was interrupted, as by Ctrl-C; there it is a KeyboardInterrupt. Exit status 130."""
+
+    status = INTERRUPTED
+
+
 _KINDS = {
     kind.__name__: kind
     for kind in (
@@ -128,9 +139,19 @@ _KINDS = {
         Cancelled,
         Leaving,
         Stopped,
+        Interrupted,
         SparseHessError,
     )
 }
+
+
+# A disk or a memory that is full, an interrupt, and the end that somebody has asked for are no bugs of ours.
+_FOREIGN = (
+    (OSError, "InputError"),
+    (MemoryError, "StackError"),
+    (KeyboardInterrupt, "Interrupted"),
+    ((SystemExit, GeneratorExit), "EvaluationError"),
+)
 
 
 def describe(error: BaseException, rank: int) -> tuple[str, str]:
@@ -141,9 +162,9 @@ def describe(error: BaseException, rank: int) -> tuple[str, str]:
     name = type(error).__name__
     if isinstance(error, SparseHessError):
         return name, str(error)
-    # A disk or a memory that is full is no bug of ours.
-    kind = "InputError" if isinstance(error, OSError) else "StackError" if isinstance(error, MemoryError) else ""
-    return kind or "SparseHessError", f"rank {rank}: {name}: {error}"
+    kind = next((kind for types, kind in _FOREIGN if isinstance(error, types)), "SparseHessError")
+    said = " ".join(str(error).split())
+    return kind, "interrupted" if kind == "Interrupted" else f"rank {rank}: {name}: {said}"
 
 
 def rebuild(kind: str, message: str) -> SparseHessError:

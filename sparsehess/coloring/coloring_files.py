@@ -9,9 +9,10 @@ import json
 import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from mpi4py import MPI
 
@@ -24,8 +25,9 @@ from sparsehess.pattern import Pattern
 from sparsehess.runtime import agreement, on_root, optional
 from sparsehess.runtime.random_numbers import hash_numbers
 from sparsehess.runtime.row_layout import offsets
+from sparsehess.storage.array_archives import ArrayArchive
 from sparsehess.storage.atomic_files import open_deferring_errors, write_file
-from sparsehess.storage.hdf5 import create_hdf5, open_hdf5
+from sparsehess.storage.hdf5 import create_hdf5, open_hdf5, require_chunks
 from sparsehess.storage.json_files import json_text
 
 _FORMAT = 1
@@ -161,23 +163,17 @@ def _write_npz(path: Path, text: str, n: int, pieces: Iterable[np.ndarray]) -> N
 
 
 def _facts_npz(path: Path) -> tuple[str, int]:
-    with zipfile.ZipFile(path) as archive:
-        with archive.open("facts.npy") as stream:
-            text = str(np.lib.format.read_array(stream, allow_pickle=False))
-        with archive.open("colors.npy") as stream:
-            return text, min(_length(stream), (archive.getinfo("colors.npy").file_size - stream.tell()) // 4)
-
-
-def _length(stream: IO[bytes]) -> int:
-    np.lib.format.read_magic(stream)
-    return np.lib.format.read_array_header_1_0(stream)[0][0]
+    with closing(ArrayArchive(path)) as archive:
+        head = archive.heads["colors"]
+        if head.dtype != np.dtype("<i4") or len(head.shape) != 1:
+            raise ValueError(f"colours of {head.dtype}, {head.shape}")
+        return str(archive["facts"]), head.count
 
 
 def _pieces_npz(path: Path, sizes: list[int]) -> Iterator[np.ndarray]:
-    with zipfile.ZipFile(path) as archive, archive.open("colors.npy") as stream:
-        _length(stream)
+    with closing(ArrayArchive(path)) as archive, archive.entries("colors") as stream:
         for size in sizes:
-            yield np.frombuffer(stream.read(4 * size), "<i4").astype(np.int32)
+            yield stream.read(size).astype(np.int32)
 
 
 def _write_h5(path: Path, text: str, n: int, pieces: Iterable[np.ndarray]) -> None:
@@ -192,7 +188,11 @@ def _write_h5(path: Path, text: str, n: int, pieces: Iterable[np.ndarray]) -> No
 
 def _facts_h5(path: Path) -> tuple[str, int]:
     with open_hdf5(path) as file:
-        return file.attrs["json"], len(file["colors"])
+        colors = file["colors"]
+        if colors.ndim != 1 or colors.dtype.kind not in "iu":
+            raise ValueError(f"colours of {colors.dtype}, {colors.shape}")
+        require_chunks(path, colors)
+        return file.attrs["json"], len(colors)
 
 
 def _pieces_h5(path: Path, sizes: list[int]) -> Iterator[np.ndarray]:

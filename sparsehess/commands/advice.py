@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mpi4py import MPI
 
@@ -19,7 +18,7 @@ from sparsehess.derivatives.objective import Objective
 from sparsehess.errors import InputError
 from sparsehess.hessian.matrix_free import MatrixFree
 from sparsehess.pattern import Pattern
-from sparsehess.runtime import destroy, memory
+from sparsehess.runtime import destroy
 from sparsehess.storage import matrix_files
 from sparsehess.storage.matrix_files import StoredMatrix
 
@@ -39,8 +38,9 @@ def give_advice(
     pattern: Pattern | None,
     calls: Calls | None,
     needed: Memory,
+    free: int,
     many: int,
-) -> tuple[dict[str, Any] | None, dict[str, Any] | None, str]:
+) -> tuple[method_advice.SpectrumProbe | None, method_advice.Advice | None, str]:
     """Return (how it looks, the advice, both for people); None where the problem has no products to look at.
 
     Collective.
@@ -51,8 +51,8 @@ def give_advice(
         None where it is not known.
     calls, needed
         What an assembly would call, and take of memory; estimated anew where the pattern is not known.
-    many
-        Ranks that the memory is told for.
+    free, many
+        Bytes that each rank may take, and ranks that the memory is told for.
     """
     where = source if isinstance(source, Objective) else source.pattern
     n, comm = where.n, where.comm
@@ -74,10 +74,9 @@ def give_advice(
             source, arguments.derivative, min(n, row), not arguments.no_verify, probed=probed
         )
     per = 1 if calls is None or calls.scheme == "product" else 2
-    free = memory.free_memory(comm) * comm.size // many
     given = method_advice.advise(found, wanted, n, calls, needed, many, free, per)
     told = "\n".join(method_advice.advice_lines(found, given, n, nnz))
-    return dataclasses.asdict(found), dataclasses.asdict(given), told
+    return found, given, told
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from sparsehess.commands.flag_groups import (
     COLORING_FLAGS,
     DERIVATIVE_FLAGS,
     INPUT_FLAGS,
+    PATIENCE_FLAG,
     SAMPLE_FLAGS,
     SEED_FLAG,
     SETTINGS_FLAG,
@@ -22,8 +23,8 @@ from sparsehess.commands.flag_groups import (
 # Sections of the list of commands, in its order.
 SPECTRA, PROOFS, HESSIANS, BEFORE, SHELL = "spectra", "checks", "Hessians and patterns", "before a run", "shell"
 
-INPUT_GROUP = Group("input", *INPUT_FLAGS, SETTINGS_FLAG)
-INPUT_AND_VECTORS_GROUP = Group("input", *INPUT_FLAGS, SETTINGS_FLAG, *VECTOR_FLAGS)
+INPUT_GROUP = Group("input", *INPUT_FLAGS, SETTINGS_FLAG, PATIENCE_FLAG)
+INPUT_AND_VECTORS_GROUP = Group("input", *INPUT_FLAGS, SETTINGS_FLAG, PATIENCE_FLAG, *VECTOR_FLAGS)
 DERIVATIVES_GROUP = Group(
     "derivatives and colouring (of problems)", SHELL_FLAG, *DERIVATIVE_FLAGS, *COLORING_FLAGS
 )

@@ -62,7 +62,18 @@ ANALYSES = (
         (
             Group(
                 "what to tell",
-                Flag("--ranks", type=int, metavar="P", help="tell the memory of so many (default: as it is run)"),
+                Flag(
+                    "--ranks",
+                    type=int,
+                    metavar="P",
+                    help="plan for so many (default: what [submit] of a job file says, or those it is run on)",
+                ),
+                Flag(
+                    "--memory",
+                    metavar="SIZE",
+                    help="memory that each rank may take, such as 4G: does it fit?",
+                ),
+                Flag("--time", metavar="HH:MM:SS", help="time limit of the run: is it kept?"),
                 Flag("--measure", action="store_true", help="call the gradient once, and tell the seconds of all"),
                 Flag(
                     "--row",

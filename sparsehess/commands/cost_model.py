@@ -29,6 +29,9 @@ _ROWS = 5_000
 # Entries of a factor for each entry of the matrix, without an analysis: typical of meshes and crystals in 3-D.
 _FILL = 20
 
+# Ranks that are looked at, by doubling.
+MOST_RANKS = 2**20
+
 # Largest share of a factor on one rank, relative to an even share.
 _UNEVEN = 1.3
 
@@ -212,8 +215,10 @@ def choose_ranks(n: int, pieces: int | None, seconds: float | None, needed: Memo
     """
     solve = max(1, n // _ROWS)
     least = 1
-    while needed.per_rank(least) > free and least < 2**20:
+    while needed.per_rank(least) > free and least < MOST_RANKS:
         least *= 2
+    if needed.per_rank(least) > free:
+        least = 1  # what each process takes is too much already: more of them do not help
     # A second of derivatives is not worth the start of more processes.
     shared = min(pieces, math.ceil(seconds)) if pieces and seconds is not None and seconds > 1.0 else 1
     return Ranks(solve, pieces, least, max(solve, shared, least))

@@ -92,6 +92,14 @@ SETTINGS_FLAG = Flag(
     help="an argument of the problem; may be repeated",
 )
 
+PATIENCE_FLAG = Flag(
+    "--patience",
+    type=float,
+    metavar="SECONDS",
+    help="end all ranks, and tell where each is, once a rank is so long in one call of a function of the "
+    "problem, or waits so long for the others (default: never)",
+)
+
 MASS_FLAG = Flag("--mass", metavar="FILE", help="mass matrix M of H x = λ M x")
 
 TRIANGLE_FLAG = Flag(
@@ -145,8 +153,8 @@ CHECKPOINT_FLAGS = (
         "--checkpoint-interval",
         type=float,
         metavar="SECONDS",
-        default=600.0,
-        help="seconds between two saves (default 600; 0: after every gradient)",
+        help="seconds between two saves (default: as often as that takes a hundredth of the time, and every "
+        "minute; 0: after every gradient)",
     ),
 )
 

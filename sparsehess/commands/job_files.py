@@ -37,9 +37,15 @@ _LARGEST = 2**20
 # Letters of a key that a message shows, and of a reason four times as many.
 _SHOWN = 150
 
+# Arguments of commands that name what is written.
+OUTPUTS = ("out", "plot", "report", "direction", "json", "checkpoint")
+
 # Commands that take a job file as what it is, and those that it cannot stand for.
 _WHOLE = ("submit",)
 _PLAN = "plan"
+
+# What a plan heeds of [submit].
+_PLANNED = ("ranks", "time", "memory")
 _NOT_FOR_JOBS = ("submit", "status", "result", "cancel", "plan", "serve", "report", "info", "completion", "manual")
 
 
@@ -147,14 +153,17 @@ def expand_job_file(words: list[str], line: CommandLine) -> tuple[list[str], lis
     command, job = words[0], read_job_file(words[place])
     before, after = words[1:place], words[place + 1 :]
     if command in _WHOLE:
-        _, flags = _words(job, job.submit, parser)
-        return [command, *flags, *before, words[place], *after], []
+        return [command, *submit_flags(job, line), *before, words[place], *after], []
     if command not in (job.command, _PLAN):
         raise InputError(
             f"{job.path} is a job of {job.command}, not of {command}: sparsehess {job.command} {job.path} runs it"
         )
     kept = parser if command == _PLAN else None
     positional, flags = _words(job, job.choices, _parser_of(job, line.parsers), kept)
+    if command == _PLAN:
+        submit_flags(job, line)  # what is wrong there is told before it is submitted
+        asked = {key: job.submit[key] for key in _PLANNED if key in job.submit}
+        flags = [*_words(job, asked, line.parsers["submit"])[1], *flags]
     return [command, *flags, *before, *positional, *after], _petsc_words(job)
 
 
@@ -171,6 +180,11 @@ def job_command_line(path: str | os.PathLike[str], line: CommandLine) -> tuple[l
     job = read_job_file(path)
     positional, flags = _words(job, job.choices, _parser_of(job, line.parsers))
     return [job.command, *positional, *flags], _petsc_words(job)
+
+
+def submit_flags(job: JobFile, line: CommandLine) -> list[str]:
+    """Return the words that the table [submit] of a job file stands for. Not collective."""
+    return _words(job, job.submit, line.parsers["submit"])[1]
 
 
 def command_flags(command: str, line: CommandLine) -> set[str]:
@@ -293,7 +307,7 @@ def _words(
         If given, another command: flags that it does not know are left out.
     """
     known = {key: action for action in _actions(parser) for key in keys_of(action)}
-    if table is job.submit:
+    if table is not job.choices:
         known = {key: action for key, action in known.items() if action.option_strings}
     passed = known if kept is None else {key for action in _actions(kept) for key in keys_of(action)}
     positional, flags = {}, []
@@ -326,8 +340,11 @@ def _texts(job: JobFile, key: str, value: object, action: argparse.Action) -> li
     text = _text(job, key, value, action)
     if not action.option_strings:
         return [text]
-    option = max(action.option_strings, key=len)
-    # A value that begins as a flag does must not be taken for one.
+    return _flag(max(action.option_strings, key=len), text)
+
+
+def _flag(option: str, text: str) -> list[str]:
+    """Return the words of a flag with its value; one that begins as a flag does must not be taken for one."""
     flaglike = text.startswith("-") and text != "-"
     return [f"{option}={text}"] if flaglike and option.startswith("--") else [option, text]
 
@@ -346,7 +363,7 @@ def _repeated(job: JobFile, key: str, value: object, action: argparse.Action) ->
         if not isinstance(value, list):
             raise job.error_at(key, f'a list is written ["…", "…"], not {value!r}')
         pairs = [_text(job, key, one, action) for one in value]
-    return [word for pair in pairs for word in (option, pair)]
+    return [word for pair in pairs for word in _flag(option, pair)]
 
 
 def _text(job: JobFile, key: str, value: object, action: argparse.Action) -> str:

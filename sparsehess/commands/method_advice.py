@@ -194,6 +194,11 @@ class Advice:
     precision_reason: str
     alternatives: tuple[Alternative, ...]
 
+    @property
+    def seconds(self) -> float | None:
+        """Of the calls of the recommended method on one rank; None where nothing was measured."""
+        return next((one.seconds for one in self.alternatives if one.name == self.method), None)
+
 
 def advise(
     found: SpectrumProbe,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sparsehess import runtime
 from sparsehess.errors import InputError
 from sparsehess.runtime import agreement, memory
+from sparsehess.runtime.printable import printable
 from sparsehess.storage.json_files import SCHEMA as SCHEMA
 from sparsehess.storage.json_files import write_json
 
@@ -40,7 +41,7 @@ def answer(call: Call, facts: dict[str, Any], lines: str, *draw: Callable[[], No
 def print_answer(arguments: argparse.Namespace, facts: dict[str, Any], lines: str) -> None:
     """Print the lines and write the facts, as far as the arguments ask for it. Not collective: rank 0 calls it."""
     if not arguments.quiet and arguments.json != "-":
-        print(lines)
+        print(printable(lines))
     if arguments.json is not None:
         write_json(arguments.json, facts)
 

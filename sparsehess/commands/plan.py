@@ -15,6 +15,7 @@ from sparsehess.commands.advice import give_advice
 from sparsehess.commands.cost_model import Calls
 from sparsehess.commands.differentiation import color_pattern, load_problem, read_given_pattern
 from sparsehess.commands.output import SCHEMA, answer, process_facts
+from sparsehess.commands.plan_limits import Request, judge_limits
 from sparsehess.commands.reports.tables import notes_told, reading_notes
 from sparsehess.derivatives.evaluations import Evaluations
 from sparsehess.errors import InputError
@@ -23,8 +24,6 @@ from sparsehess.storage import matrix_files
 from sparsehess.storage.matrix_files import StoredMatrix
 
 if TYPE_CHECKING:
-    from mpi4py import MPI
-
     from sparsehess.commands.call import Call
     from sparsehess.derivatives.objective import Objective
     from sparsehess.pattern import Pattern
@@ -39,6 +38,7 @@ def run_plan(call: Call) -> int:
         value = getattr(arguments, flag)
         if value is not None and value < 1:
             raise InputError(f"{'-' if flag == 'k' else '--'}{flag} {value}: at least 1")
+    asked = Request.of(arguments)
     is_problem = problem_files.is_problem(arguments.input)
     _refuse_idle(arguments, is_problem)
     source: Objective | StoredMatrix
@@ -65,8 +65,9 @@ def run_plan(call: Call) -> int:
     factored = not arguments.shell and arguments.method in ("auto", "krylovschur", "slicing", "feast", "ciss")
     needed = cost_model.estimate_memory(pattern, n, nnz, min(arguments.k or 6, n), colors, factored)
     needed = dataclasses.replace(needed, process=max(comm.allgather(needed.process)))
-    worth = cost_model.choose_ranks(n, pieces, None if seconds is None else seconds["all"], needed, _allowed(comm))
-    many = arguments.ranks or comm.size
+    room = asked.memory or memory.free_memory(comm) * comm.size
+    worth = cost_model.choose_ranks(n, pieces, None if seconds is None else seconds["all"], needed, room)
+    many = asked.ranks or comm.size
     facts = {
         "schema": SCHEMA,
         "task": "plan",
@@ -85,9 +86,16 @@ def run_plan(call: Call) -> int:
     origins = [source.origin] if isinstance(source, StoredMatrix) else []
     facts["notes"] = reading_notes(origins)
     lines = cost_model.plan_lines(facts) + notes_told(origins)
+    took = None if seconds is None else seconds["all"]
     if arguments.products != 0:
-        facts["look"], facts["advice"], told = give_advice(arguments, source, pattern, calls, needed, many)
+        free = asked.memory or room // many
+        looked, advice, told = give_advice(arguments, source, pattern, calls, needed, free, many)
+        facts["look"] = None if looked is None else dataclasses.asdict(looked)
+        facts["advice"] = None if advice is None else dataclasses.asdict(advice)
         lines = f"{lines}\n{told}"
+        took = took if advice is None else advice.seconds or took
+    facts["request"], told = judge_limits(asked, many, needed, worth, took)
+    lines = f"{lines}\n{told}" if told else lines
     answer(call, facts, lines)
     if pattern is not None:
         pattern.free()
@@ -107,11 +115,6 @@ def _refuse_idle(arguments: argparse.Namespace, is_problem: bool) -> None:
         flag_groups.refuse_flags(arguments, assembly, "--shell assembles nothing")
     if arguments.pattern != "detect":
         flag_groups.refuse_flags(arguments, {"row": 30}, "only --pattern detect has to reckon with rows")
-
-
-def _allowed(comm: MPI.Comm) -> int:
-    """Return bytes that one rank alone could take here. Collective."""
-    return memory.free_memory(comm) * max(1, comm.size)
 
 
 def _calls(call: Call, objective: Objective) -> tuple[Pattern | None, Calls]:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsehess.errors import InputError, did_you_mean, no_such_file
-from sparsehess.runtime import agreement, child, share_guard
+from sparsehess.errors import RAISED, InputError, did_you_mean, no_such_file
+from sparsehess.runtime import Guard, agreement, child, guard_of, share_guard
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -64,7 +64,7 @@ def load_objective(text: str, given: dict[str, object], comm: MPI.Comm) -> Objec
     place, _, name = text.rpartition(":")
     theirs = child(comm, "problem", comm.Dup)  # what the user's code calls on it cannot meet what we call on ours
     with agreement(comm):
-        found = _find(place, name)
+        found = _find(place, name, guard_of(comm))
         if callable(found) and not isinstance(found, Objective):
             arguments = _arguments(found, text, given, theirs)
         elif given:
@@ -79,8 +79,9 @@ def load_objective(text: str, given: dict[str, object], comm: MPI.Comm) -> Objec
         )
     with agreement(comm):
         try:
-            objective = found(**arguments)
-        except (Exception, SystemExit) as error:  # the user's code may raise anything
+            with guard_of(comm).watch_call(text):
+                objective = found(**arguments)
+        except RAISED as error:  # the user's code may raise anything
             if isinstance(error, InputError):
                 raise
             raise InputError(
@@ -102,7 +103,7 @@ def _by_door(found: object) -> str:
     return ""
 
 
-def _find(place: str, name: str) -> Any:
+def _find(place: str, name: str, guard: Guard) -> Any:
     try:
         if place.endswith(".py"):
             path = Path(place).resolve()
@@ -115,12 +116,14 @@ def _find(place: str, name: str) -> Any:
                 raise InputError(f"{place}: not a module of Python: its name must end with .py")
             module = importlib.util.module_from_spec(spec)
             sys.modules[path.stem] = module
-            spec.loader.exec_module(module)
+            with guard.watch_call(f"the import of {place}"):
+                spec.loader.exec_module(module)
         else:
-            module = importlib.import_module(place)
+            with guard.watch_call(f"the import of {place}"):
+                module = importlib.import_module(place)
     except InputError:
         raise
-    except (Exception, SystemExit) as error:  # importing runs the user's code
+    except RAISED as error:  # importing runs the user's code
         raise InputError(f"{place} cannot be imported: {type(error).__name__}: {error}; -v shows where") from error
     if not hasattr(module, name):
         meant = did_you_mean(name, (one for one in vars(module) if not one.startswith("_")))

@@ -53,6 +53,13 @@ class Record:
                 self.rows[unit // self.done.shape[1]] += row
         self.done.flat[units] = True
 
+    def keep(self, units: np.ndarray, rows: np.ndarray, group: MPI.Comm) -> bool:
+        """Note what a group of ranks has evaluated, before all ranks meet: rows (m, held) of these units.
+
+        Return whether the group should stop here, so that all meet. Collective on the group.
+        """
+        return False
+
 
 class ElementSums(Protocol):
     """Where second derivatives of elements are summed."""
@@ -82,10 +89,6 @@ class Recorder(Protocol):
 
     def begin(self, request: dict, count: int, parts: int, n_local: int) -> Record:
         """Return the record of the next request: with what is known of it, or with nothing."""
-        ...
-
-    def must_stop(self, group: MPI.Comm) -> bool:
-        """Return whether the ranks of a group should stop here, so that what is done is saved."""
         ...
 
     def save_due(self) -> None:
@@ -123,10 +126,6 @@ class NoRecorder:
     def begin(self, request: dict, count: int, parts: int, n_local: int) -> Record:
         """See `Recorder`."""
         return Record(count, parts, n_local)
-
-    def must_stop(self, group: MPI.Comm) -> bool:
-        """See `Recorder`."""
-        return False
 
     def save_due(self) -> None:
         """See `Recorder`."""

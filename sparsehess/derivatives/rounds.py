@@ -8,7 +8,7 @@ from mpi4py import MPI
 
 import numpy as np
 
-from sparsehess.derivatives.recorder import NO_RECORDER, Recorder
+from sparsehess.derivatives.recorder import NO_RECORDER, Record, Recorder
 from sparsehess.derivatives.row_transfer import RowTransfer
 from sparsehess.runtime import agreement, raise_together
 from sparsehess.runtime.work_stealing import Work
@@ -74,7 +74,7 @@ class Rounds:
                 missing = missing[: self.recorder.step(batch, len(missing))]
                 record.add(missing, self._run_together(missing, evaluate, batch, tell))
             else:
-                record.add(*self._run_shared(missing, evaluate, batch, tell))
+                record.add(*self._run_shared(record, missing, evaluate, batch, tell))
             self.recorder.save_due()
         return self.recorder.finish(record)
 
@@ -83,7 +83,7 @@ class Rounds:
     ) -> np.ndarray:
         """Return the rows of units that every group evaluates."""
         if self._summed and self._comm.size > 1:
-            vectors = self._evaluate_dealt(units, evaluate, batch, tell)[1]
+            vectors = self._evaluate_dealt(units, evaluate, batch, tell, _go_on)[1]
             return self._transfer.sum(vectors)
         rows = np.empty((len(units), self._transfer.layout.n_local))
         for first in range(0, len(units), batch):
@@ -94,10 +94,14 @@ class Rounds:
         return rows
 
     def _run_shared(
-        self, units: np.ndarray, evaluate: Evaluate, batch: int, tell: Callable[[int], None]
+        self, record: Record, units: np.ndarray, evaluate: Evaluate, batch: int, tell: Callable[[int], None]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return (units, rows) that were evaluated, each by one group, until all are or a save is due."""
-        numbers, vectors = self._evaluate_dealt(units, evaluate, batch, tell)
+        """Return (units, rows) that were evaluated, each by one group, until all are or all are to save."""
+
+        def keep(units: np.ndarray, rows: np.ndarray) -> bool:
+            return record.keep(units, rows, self._group)
+
+        numbers, vectors = self._evaluate_dealt(units, evaluate, batch, tell, keep)
         dealt = self._comm.allgather(numbers)
         done = np.zeros(len(units), bool)
         for some in dealt:
@@ -106,9 +110,14 @@ class Rounds:
         return (units, rows) if done.all() else (units[done], rows[done])
 
     def _evaluate_dealt(
-        self, units: np.ndarray, evaluate: Evaluate, batch: int, tell: Callable[[int], None]
+        self,
+        units: np.ndarray,
+        evaluate: Evaluate,
+        batch: int,
+        tell: Callable[[int], None],
+        keep: Callable[[np.ndarray, np.ndarray], bool],
     ) -> tuple[list[int], list[np.ndarray]]:
-        """Return (places among the units, rows) of what this rank's group has evaluated."""
+        """Return (places among the units, rows) of what this rank's group evaluates until keep() says stop."""
         numbers: list[int] = []
         vectors: list[np.ndarray] = []
         error = None
@@ -120,11 +129,17 @@ class Rounds:
                 evaluate(some, rows)
                 numbers += range(task * batch, task * batch + len(some))
                 vectors += list(rows)
-                tell(some[-1])
-                if self.recorder.must_stop(self._group):
+                stop = keep(some, rows)
+                tell(some[-1])  # it may end the work
+                if stop:
                     work.stop()
-        except Exception as caught:  # the others must hear of it, and stop
+        except BaseException as caught:  # the others must hear of it, and stop
             error = caught
         work.finish(error)
         raise_together(self._comm, error)
         return numbers, vectors
+
+
+def _go_on(units: np.ndarray, rows: np.ndarray) -> bool:
+    """Say that nothing stops the ranks: they meet after each batch."""
+    return False

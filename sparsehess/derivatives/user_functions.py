@@ -12,7 +12,7 @@ import numpy as np
 from sparsehess.derivatives.elements import Elements
 from sparsehess.derivatives.objective import Objective
 from sparsehess.derivatives.returned_values import COMPLEX, REAL, as_number, as_vector
-from sparsehess.errors import EvaluationError, InputError
+from sparsehess.errors import RAISED, EvaluationError, InputError
 from sparsehess.runtime import PETSc, agreement, destroy
 from sparsehess.runtime.guards import NO_GUARD, Guard, guard_of
 from sparsehess.runtime.validation import reals
@@ -100,10 +100,11 @@ class Calls(ABC):
         """Call a function of the user; what it raises becomes an EvaluationError that names the rank."""
         self.guard.check_call()
         try:
-            return function(*arguments)
+            with guard_of(self.objective.comm).watch_call(self._whose(name)):
+                return function(*arguments)
         except EvaluationError:
             raise
-        except (Exception, SystemExit) as error:  # the user's code may raise anything
+        except RAISED as error:  # the user's code may raise anything
             words = " ".join(str(error).split())
             hint = ": it may not change its argument, but a copy" if "read-only" in words else ""
             raise EvaluationError(

@@ -153,7 +153,7 @@ def assemble(
     try:
         hessian.take(None, verify=verify, progress=progress, journal=journal)
         journal.save_hessian(partial(describe_hessian, hessian))
-    except Exception:
+    except BaseException:
         hessian.close()  # every rank is here: what is raised is raised on all
         raise
     return hessian

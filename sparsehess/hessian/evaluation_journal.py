@@ -8,6 +8,7 @@ and what was evaluated before is given without a call of the user's function.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mpi4py import MPI
@@ -34,13 +35,64 @@ from sparsehess.storage.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from sparsehess.storage.checkpoint_format import StoredStage
+    from sparsehess.storage.stage_log import StageLog
 
-# Bytes on a rank that wait to be saved, at most; then they are saved before the interval is over.
+# Bytes on a rank that wait to be saved, at most; then they are saved before the time has come.
 _WAITING = 2**28
+
+# The name of the log of what was evaluated.
+_LOG = "evaluations"
 
 # What tells sweeps over elements, and the noise, from other requests.
 _SWEEPS = {"kind": "elements"}
 _MEASURED = {"kind": "noise"}
+
+
+Keep = Callable[["JournalRecord", np.ndarray, np.ndarray, MPI.Comm], bool]
+
+
+class JournalRecord(Record):
+    """What one request has brought so far, and what of it is not saved yet.
+
+    Parameters
+    ----------
+    keep
+        keep(record, units, rows, group) saves what a group has evaluated; see `Record.keep`.
+
+    Attributes
+    ----------
+    number, request
+        Of the request.
+    waiting
+        Units, and their rows here (m, n_local): the same units on every rank.
+    kept
+        Units that this rank's group has saved of those that it has evaluated.
+    """
+
+    def __init__(self, number: int, request: dict, n_local: int, keep: Keep) -> None:
+        super().__init__(request["count"], request["parts"], n_local)
+        self.number, self.request, self._keep = number, request, keep
+        self.waiting: list[tuple[np.ndarray, np.ndarray]] = []
+        self.kept: list[int] = []
+
+    def add(self, units: np.ndarray, rows: np.ndarray) -> None:
+        """See `Record`."""
+        super().add(units, rows)
+        self.waiting.append((units, rows))
+
+    def keep(self, units: np.ndarray, rows: np.ndarray, group: MPI.Comm) -> bool:
+        """See `Record`."""
+        return self._keep(self, units, rows, group)
+
+    def restore(self, units: np.ndarray, rows: np.ndarray) -> None:
+        """Add what was saved, as far as it is not there yet. Not collective; the same on every rank."""
+        fresh = ~self.done.flat[units]
+        super().add(units[fresh], rows[fresh])
+
+    @property
+    def bytes(self) -> int:
+        """How much waits."""
+        return sum(rows.nbytes for _, rows in self.waiting)
 
 
 class NoJournal(NoRecorder):
@@ -88,7 +140,12 @@ class Journal(NoJournal):
         self._checkpoint, self._fingerprint, self._layout = checkpoint, fingerprint, layout
         self._number = 0  # of the next request
         self._first = 0  # request that is not forgotten
-        self._waiting: list[tuple[int, dict, Record]] = []
+        # How often the requests have become others than those that were saved, and the first one of the last time.
+        self._era = [0, 0]
+        self._waiting: list[JournalRecord] = []
+        # What this rank's group has evaluated and not saved: since the ranks last met, and whether any before.
+        self._fresh: list[tuple[np.ndarray, np.ndarray]] = []
+        self._loose = False
         self._measured: list[tuple[int, dict, dict[str, np.ndarray]]] = []  # not saved yet
         self._diverged = False
         # Request, how many sweeps are done, and what returns their sums.
@@ -110,35 +167,36 @@ class Journal(NoJournal):
 
     def begin(self, request: dict, count: int, parts: int, n_local: int) -> Record:
         """See `Recorder`."""
-        request = {**request, "count": count, "parts": parts}
-        record, number = Record(count, parts, n_local), self._next()
-        saved = self._load(number)
-        if saved is not None and saved.meta["asked"] != request:
-            # Noise may tip the balance where a decision hung on the last digits of a sum over ranks.
-            if self._layout.comm.rank == 0:
-                log.warning("%s: another request than now: evaluated anew from here on", saved.path)
-            self._diverged, saved = True, None
-        if saved is not None:
-            record.rows[saved.meta["kept"]] = saved.read_rows("rows", n_local).T
-            record.done.flat[saved.meta["done"]] = True
+        request, number = {**request, "count": count, "parts": parts}, self._next()
+        record = JournalRecord(number, request, n_local, self._keep)
+        for stage in self._saved(number):
+            if stage.meta["asked"] != request:
+                # Noise may tip the balance where a decision hung on the last digits of a sum over ranks.
+                if self._layout.comm.rank == 0:
+                    log.warning("%s: another request than now: evaluated anew from here on", stage.path)
+                self._diverged, self._era = True, [self._era[0] + 1, number]
+                break
+            record.restore(np.array(stage.meta["units"], np.int64), stage.read_rows("rows", n_local).T)
         if not record.done.all():
-            self._waiting.append((number, request, record))
+            self._waiting.append(record)
         return record
-
-    def must_stop(self, group: MPI.Comm) -> bool:
-        """See `Recorder`."""
-        return bool(group.allreduce(self._checkpoint.wants_save, op=MPI.LOR))
 
     def save_due(self) -> None:
         """See `Recorder`."""
-        waiting = sum(record.rows.nbytes for _, _, record in self._waiting)
-        if self._checkpoint.is_due(waiting > _WAITING):
+        self._loose, self._fresh = self._loose or bool(self._fresh), []
+        checkpoint, waiting = self._checkpoint, sum(record.bytes for record in self._waiting)
+        if checkpoint.is_due(waiting > _WAITING):
             self._save()
-            self._checkpoint.finish_save()
+            checkpoint.clock.end()
+            told = self._log.settle(now=checkpoint.stopping)
+            if checkpoint.stopping:
+                told = next(filter(None, self._layout.comm.allgather(told)), "")
+            checkpoint.judge_save(self._log.path, told)
+            checkpoint.finish_save()
 
     def finish(self, record: Record) -> np.ndarray:
         """See `Recorder`."""
-        waits = any(record is other for _, _, other in self._waiting)  # then its rows are still to be saved
+        waits = any(record is other for other in self._waiting)  # then its rows are still to be saved
         return record.rows.copy() if waits else record.rows
 
     def begin_sweeps(self, sums: ElementAssembly) -> int:
@@ -178,7 +236,8 @@ class Journal(NoJournal):
         facts, arrays = noise.described()
         calls = {name: many - before[name] for name, many in evaluations.counts.items()}
         meta = {"asked": _MEASURED, "next": self._number, "calls": calls, "noise": facts}
-        self._measured.append((number, meta, arrays))
+        if not self._save_stage(number, meta, arrays):
+            self._measured.append((number, meta, arrays))
         return noise
 
     def pattern(self, make: Callable[[], tuple[Pattern, dict[str, int]]]) -> tuple[Pattern, dict[str, int]]:
@@ -230,33 +289,88 @@ class Journal(NoJournal):
     def _load(self, number: int) -> StoredStage | None:
         return None if self._diverged else self._checkpoint.load(_name(number), self._fingerprint)
 
-    def _save(self) -> None:
-        def save(number: int, meta: dict, arrays: dict[str, np.ndarray]) -> bool:
-            return self._checkpoint.save(_name(number), self._fingerprint, meta, arrays)
+    @cached_property
+    def _log(self) -> StageLog:
+        """What was and is evaluated. Collective the first time."""
+        found = self._checkpoint.open_log(_LOG, self._fingerprint)
+        self._era = max([self._era, *(stage.meta["era"] for stage in found.stages)])
+        return found
 
+    def _saved(self, number: int) -> list[StoredStage]:
+        """Return what was saved of a request; nothing where an earlier one has become another since."""
+        if self._diverged:
+            return []
+        begun = dict(stage.meta["era"] for stage in self._log.stages)  # era: its first request
+        return [
+            stage
+            for stage in self._log.stages
+            if stage.meta["number"] == number
+            and not any(era > stage.meta["era"][0] and first <= number for era, first in begun.items())
+        ]
+
+    def _keep(self, record: JournalRecord, units: np.ndarray, rows: np.ndarray, group: MPI.Comm) -> bool:
+        """Save what a group has evaluated since the ranks last met, where that is due; see `Record.keep`.
+
+        What was left unsaved before, or has to be on the disk first, all ranks save together: then they are to
+        meet.
+        """
+        self._fresh.append((units, rows))
+        checkpoint = self._checkpoint
+        wants = np.array([checkpoint.wants_save, self._loose or bool(self._measured), checkpoint.told_to_stop])
+        if group.size > 1:
+            group.Allreduce(MPI.IN_PLACE, wants, op=MPI.LOR)
+        due, meet, stop = wants.tolist()
+        if not due or meet:
+            return due
+        checkpoint.clock.begin()
+        if self._append(record, self._fresh, group):
+            record.kept += np.concatenate([some for some, _ in self._fresh]).tolist()
+            self._fresh.clear()
+        checkpoint.clock.end()
+        checkpoint.judge_save(self._log.path, self._log.settle())
+        return stop
+
+    def _append(self, record: JournalRecord, rows: list[tuple[np.ndarray, np.ndarray]], group: MPI.Comm) -> bool:
+        """Save rows of a record; return whether they were. Collective on the group."""
+        units = np.concatenate([some for some, _ in rows]).tolist()
+        meta = {"number": record.number, "asked": record.request, "era": self._era, "units": units}
+        told = self._log.append(group, meta, {"rows": np.concatenate([some for _, some in rows]).T})
+        return self._checkpoint.judge_save(self._log.path, told)
+
+    def _save(self) -> None:
+        """Save what waits, together. Collective."""
         # Noise before the columns whose steps follow from it; what the disk has not taken waits for the next time.
-        self._measured = [one for one in self._measured if not save(*one)]
-        waiting = []
-        for number, request, record in self._waiting:
-            if not record.done.any():
-                waiting.append((number, request, record))
-                continue
-            kept = np.flatnonzero(record.done.any(axis=1))
-            meta = {"asked": request, "done": np.flatnonzero(record.done).tolist(), "kept": kept.tolist()}
-            if not save(number, meta, {"rows": record.rows[kept].T}) or not record.done.all():
-                waiting.append((number, request, record))
-        self._waiting = waiting
+        self._measured = [one for one in self._measured if not self._save_stage(*one)]
+        if self._measured:
+            return
+        kept = self._layout.comm.allgather([record.kept for record in self._waiting])
+        for number, record in enumerate(self._waiting):
+            saved = np.concatenate([some[number] for some in kept]).astype(np.int64)
+            left = [(units, ~np.isin(units, saved), rows) for units, rows in record.waiting]
+            left_rows = [(units[fresh], rows[fresh]) for units, fresh, rows in left if fresh.any()]
+            if left_rows and not self._append(record, left_rows, self._layout.comm):
+                return
+            record.waiting.clear()
+            record.kept.clear()
+        self._waiting = [record for record in self._waiting if not record.done.all()]
+        self._loose = False
         if self._sweeps is not None:
             number, done, entries = self._sweeps
-            if save(number, {"asked": _SWEEPS, "done": done}, {"entries": entries()}):
+            if self._save_stage(number, {"asked": _SWEEPS, "done": done}, {"entries": entries()}):
                 self._sweeps = None
+
+    def _save_stage(self, number: int, meta: dict, arrays: dict[str, np.ndarray]) -> bool:
+        return self._checkpoint.save(_name(number), self._fingerprint, meta, arrays)
 
     def _forget(self) -> None:
         """Remove the evaluations so far: what they were for is saved otherwise. Collective."""
         self._waiting.clear()
         self._measured.clear()
         self._sweeps = None
+        self._fresh.clear()
+        self._loose = False
         self._checkpoint.drop(map(_name, range(self._first, self._number)))
+        self._checkpoint.remove(self._log.forget())
         self._first = self._number
 
 
@@ -292,4 +406,4 @@ def open_journal(
 
 
 def _name(number: int) -> str:
-    return f"evaluations-{number:05d}"
+    return f"step-{number:05d}"

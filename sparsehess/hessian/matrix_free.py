@@ -17,7 +17,7 @@ from sparsehess.derivatives.gradient_noise import Noise, estimate_noise
 from sparsehess.derivatives.objective import Objective
 from sparsehess.derivatives.scales import Scales
 from sparsehess.errors import InputError
-from sparsehess.runtime import PETSc, destroy
+from sparsehess.runtime import PETSc, called_back, destroy
 from sparsehess.runtime.linear_operator import linear_operator
 from sparsehess.runtime.random_numbers import draw_signed
 from sparsehess.runtime.short_repr import ShortRepr, number_of
@@ -293,11 +293,13 @@ class _Context:
     def __init__(self, owner: MatrixFree) -> None:
         self._owner = owner
 
+    @called_back
     def mult(self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
         y.setArray(self._owner.product(x.getArray(readonly=True).copy()))
 
     multTranspose = mult  # the name is PETSc's
 
+    @called_back
     def getDiagonal(self, mat: PETSc.Mat, d: PETSc.Vec) -> None:
         d.setArray(self._owner.diagonal())
 

@@ -265,7 +265,7 @@ class DirectSum(Operator):
         try:
             for part in self.parts:
                 made.append(part.function(f))
-        except Exception:  # raised on every rank
+        except BaseException:  # raised on every rank
             for one in made:
                 one.close()
             raise

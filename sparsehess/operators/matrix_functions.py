@@ -115,7 +115,7 @@ def _of_operator(matrix: Operator, f: Function, method: str) -> Operator:
     result = matrix.function(lambda values: power_of(values, power))
     try:
         residual = power_residual(matrix, result, power)
-    except Exception:
+    except BaseException:
         result.close()
         raise
     if not residual <= _ALLOWED * _EPS:

@@ -14,7 +14,15 @@ from sparsehess.operators.solutions import System, refusal
 from sparsehess.operators.structure import Exact, Spectral, Structure
 from sparsehess.operators.tall_skinny_qr import local_array
 from sparsehess.operators.wanted import Wanted
-from sparsehess.runtime import PETSc, communicator, destroy, has_package, readable_errors, require_real
+from sparsehess.runtime import (
+    PETSc,
+    communicator,
+    destroy,
+    has_package,
+    held_errors,
+    readable_errors,
+    require_real,
+)
 from sparsehess.runtime.linear_operator import linear_operator
 from sparsehess.runtime.petsc_matrices import is_assembled
 from sparsehess.runtime.random_numbers import draw_uniform
@@ -622,7 +630,7 @@ class Operator(Structure, ShortRepr):
         out = np.empty_like(b)
         for j in range(b.shape[1]):
             right, x = self._vec(b[:, j]), self.mat.createVecRight()
-            with readable_errors("solving with a structured Hessian"):
+            with readable_errors("solving with a structured Hessian"), held_errors():
                 solver.solve(right, x)
             check(solver, right, x)
             out[:, j] = x.getArray()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sparsehess.operators.solutions import refusal
+from sparsehess.runtime import called_back
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -22,14 +23,17 @@ class ShellProducts:
     def __init__(self, product: Map, transposed: Map, diagonal: Callable[[], np.ndarray]) -> None:
         self._product, self._transposed, self._diagonal = product, transposed, diagonal
 
+    @called_back
     def mult(self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
         """Set y to the product with x. Collective."""
         y.setArray(self._product(x.getArray(readonly=True).copy()))
 
+    @called_back
     def multTranspose(self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
         """Set y to the product of the transpose with x. Collective."""
         y.setArray(self._transposed(x.getArray(readonly=True).copy()))
 
+    @called_back
     def getDiagonal(self, mat: PETSc.Mat, d: PETSc.Vec) -> None:
         """Set d to the diagonal. Collective."""
         d.setArray(self._diagonal())
@@ -41,6 +45,7 @@ class ShiftedShell:
     def __init__(self, mat: PETSc.Mat, shift: float) -> None:
         self._mat, self._shift = mat, shift
 
+    @called_back
     def mult(self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
         """Set y to the product with x. Collective."""
         self._mat.mult(x, y)
@@ -55,6 +60,7 @@ class ShellSolves:
     def __init__(self, solve: Callable[[np.ndarray, float], np.ndarray], shift: float, comm: MPI.Comm) -> None:
         self._solve, self._shift, self._comm = solve, shift, comm
 
+    @called_back
     def apply(self, pc: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
         """Set y to the solution for x. Collective.
 

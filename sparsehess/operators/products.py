@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsehess.derivatives.returned_values import REAL, as_vector
-from sparsehess.errors import EvaluationError, InputError
+from sparsehess.errors import RAISED, EvaluationError, InputError
 from sparsehess.operators.operator import Operator
-from sparsehess.runtime import agreement
+from sparsehess.runtime import agreement, called_back
 from sparsehess.runtime.gathered_rows import rows_on_all
+from sparsehess.runtime.guards import guard_of
 from sparsehess.runtime.random_numbers import draw_signed
 from sparsehess.runtime.row_layout import Layout
 from sparsehess.runtime.validation import whole_number
@@ -117,8 +118,9 @@ class Products(Operator):
     def _guarded(self, function: Callable[[np.ndarray], Any], given: np.ndarray) -> Any:
         """Call a function of the user; what it raises becomes an EvaluationError that names the rank."""
         try:
-            return function(given)
-        except (Exception, SystemExit) as error:  # the user's code may raise anything
+            with guard_of(self.comm).watch_call(f"the {self._name}"):
+                return function(given)
+        except RAISED as error:  # the user's code may raise anything
             words = " ".join(str(error).split())
             raise EvaluationError(
                 f"the {self._name} raised {type(error).__name__} on rank {self.comm.rank}: {words}"
@@ -131,11 +133,13 @@ class _Blocks:
     def __init__(self, owner: Products):
         self._owner = owner
 
+    @called_back
     def mult(self, mat: Any, x: Any, y: Any) -> None:
         y.setArray(self._owner.product(x.getArray(readonly=True).copy()))
 
     multTranspose = mult
 
+    @called_back
     def getDiagonal(self, mat: Any, d: Any) -> None:
         d.setArray(self._owner.diagonal())
 

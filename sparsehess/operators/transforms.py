@@ -11,7 +11,7 @@ import scipy.sparse
 from sparsehess.errors import InputError
 from sparsehess.operators.combinations import rectangular
 from sparsehess.operators.tall_skinny_qr import inner_products, local_array, sum_over_ranks, tall_qr
-from sparsehess.runtime import PETSc, agreement, communicator, destroy
+from sparsehess.runtime import PETSc, agreement, called_back, communicator, destroy
 from sparsehess.runtime.replicated_arrays import of_all_ranks
 from sparsehess.runtime.row_layout import Layout, send_to_owners
 from sparsehess.runtime.validation import reals
@@ -74,9 +74,11 @@ class _Calls:
     def __init__(self, owner: Transform):
         self._owner = owner
 
+    @called_back
     def mult(self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
         y.setArray(self._owner.forward(x.getArray(readonly=True).copy()))
 
+    @called_back
     def multTranspose(self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
         y.setArray(self._owner.adjoint(x.getArray(readonly=True).copy()))
 

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from sparsehess.runtime.communicators import child, communicator, forget_children
     from sparsehess.runtime.error_agreement import agreement, log, on_root, raise_together, wait_for_others
     from sparsehess.runtime.guards import Guard, JobEnd, guard_of, set_guard, share_guard, use_guard
+    from sparsehess.runtime.kept_errors import forget_frames
     from sparsehess.runtime.petsc import (
         FAILED,
         UNSUPPORTED,
         another_build,
+        collect_garbage,
         complex_scalars,
         destroy,
         error_code,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
         require_real,
         without_gaps,
     )
+    from sparsehess.runtime.petsc_callbacks import called_back, has_failed, held_errors, raises_together
     from sparsehess.runtime.petsc_matrices import aij, diagonal_of, is_assembled
     from sparsehess.runtime.stack import optional, threads, versions
 
@@ -50,6 +53,7 @@ _HOME = {
             "UNSUPPORTED",
             "another_build",
             "complex_scalars",
+            "collect_garbage",
             "destroy",
             "error_code",
             "has_package",
@@ -62,11 +66,20 @@ _HOME = {
         ),
         "sparsehess.runtime.petsc",
     ),
+    "forget_frames": "sparsehess.runtime.kept_errors",
+    **dict.fromkeys(
+        ("called_back", "has_failed", "held_errors", "raises_together"), "sparsehess.runtime.petsc_callbacks"
+    ),
     **dict.fromkeys(("aij", "diagonal_of", "is_assembled"), "sparsehess.runtime.petsc_matrices"),
     **dict.fromkeys(("optional", "threads", "versions"), "sparsehess.runtime.stack"),
 }
 
 __all__ = [
+    "raises_together",
+    "held_errors",
+    "has_failed",
+    "forget_frames",
+    "called_back",
     "FAILED",
     "Guard",
     "JobEnd",
@@ -79,6 +92,7 @@ __all__ = [
     "child",
     "communicator",
     "complex_scalars",
+    "collect_garbage",
     "destroy",
     "diagonal_of",
     "error_code",

@@ -9,13 +9,15 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from sparsehess import errors
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+_UNWATCHED: AbstractContextManager[None] = nullcontext()
 
 # Seconds in which a launcher passes on what was said, before it is told to end all.
 _PASSED_ON = 0.3
@@ -33,7 +35,7 @@ class Guard:
 
     patience = 5.0
 
-    def end_stuck(self, comm: MPI.Comm, error: Exception) -> None:
+    def end_stuck(self, comm: MPI.Comm, error: BaseException) -> None:
         """End the job, whose other ranks wait in a call that this failed rank will never make.
 
         Not collective. Returns where the host program decides for itself.
@@ -51,6 +53,14 @@ class Guard:
         Not collective.
         """
 
+    def watch_call(self, what: str) -> AbstractContextManager[None]:
+        """Return a block in which this rank calls a function of the user. Not collective."""
+        return _UNWATCHED
+
+    def watch_wait(self, comm: MPI.Comm) -> AbstractContextManager[None]:
+        """Return a block in which this rank waits for the others. Collective the first time."""
+        return _UNWATCHED
+
 
 class JobEnd(Guard):
     """The guard of a program that is to end, rather than wait for ever, where one rank has failed alone.
@@ -63,19 +73,39 @@ class JobEnd(Guard):
     ----------
     patience
         Seconds that the failed rank waits for the others: more than ranks may be late.
+    longest
+        Seconds that a rank may be in one call of a function of yours, or wait for the others; None for ever, as
+        nobody knows how long a function may take. A rank that is longer in one, whatever it does there, is ended
+        with all others by status 2, once it has told where it is; the same for every rank. Set before the first
+        call that is to be watched.
 
     Examples
     --------
     >>> from mpi4py import MPI
     >>> from sparsehess import runtime
-    >>> with runtime.use_guard(MPI.COMM_WORLD, runtime.JobEnd(patience=60.0)):
+    >>> with runtime.use_guard(MPI.COMM_WORLD, runtime.JobEnd(patience=60.0, longest=3600.0)):
     ...     pass  # Objective, assemble, eigs, …
     """
 
-    def __init__(self, patience: float = Guard.patience):
-        self.patience = patience
+    def __init__(self, patience: float = Guard.patience, longest: float | None = None):
+        self.patience, self._watch = patience, None
+        if longest is not None:
+            from sparsehess.runtime.watch import Watch
 
-    def end_stuck(self, comm: MPI.Comm, error: Exception) -> None:
+            self._watch = Watch(longest)
+
+    def watch_call(self, what: str) -> AbstractContextManager[None]:
+        """Return a block in which this rank is looked on. Not collective."""
+        return _UNWATCHED if self._watch is None else self._watch.call(what)
+
+    def watch_wait(self, comm: MPI.Comm) -> AbstractContextManager[None]:
+        """Return a block in which this rank is looked on. Collective the first time."""
+        if self._watch is None:
+            return _UNWATCHED
+        self._watch.begin(comm)
+        return self._watch.waiting()
+
+    def end_stuck(self, comm: MPI.Comm, error: BaseException) -> None:
         """Say what went wrong on this rank, and end all with its status. Not collective."""
         text = errors.describe(error, comm.rank)[1]
         if f"rank {comm.rank}" not in text:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -74,24 +73,30 @@ def __getattr__(name: str) -> Any:
 def destroy(*objects: Any) -> None:
     """Destroy PETSc objects in this order, passing over None.
 
-    Collective on the objects. Where an error is on its way already, as in a `finally` or an `__exit__` that
-    follows it, what cannot be destroyed is left behind and the error goes on: an error within a call of PETSc
-    leaves objects lent out and never given back, as a product that fails does within a solve.
+    Collective on the objects. Never raises: what cannot be destroyed is left behind, and told by -v. An error
+    within a call of PETSc leaves objects lent out and never given back, and it is the one to tell, whether it is
+    still on its way or was taken before. Solvers are emptied first: a rank may hold a reference to a part of one,
+    and what the part holds would be destroyed on the other ranks alone.
     """
-    failure: Exception | None = None
     for item in objects:
         if item is None:
             continue
         try:
+            if item and hasattr(item, "reset"):
+                item.reset()
             item.destroy()
         except Exception as error:  # the others are destroyed all the same
-            failure = failure or error
+            log.debug("left behind: %s", " ".join(str(error).split()))
             _leave_behind(item)
-    if failure is None:
-        return
-    if sys.exc_info()[0] is None:
-        raise failure
-    log.debug("left behind on the way of an error: %s", failure)
+
+
+def collect_garbage(comm: Any) -> None:
+    """Destroy what Python has forgotten on all ranks, such as what a traceback held. Collective.
+
+    PETSc keeps such objects of several ranks until all are asked, for each rank forgets at its own time.
+    """
+    if hasattr(_petsc(), "garbage_cleanup"):
+        _petsc().garbage_cleanup(comm)
 
 
 def _leave_behind(item: Any) -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from sparsehess.errors import EvaluationError, InputError, SparseHessError
+from sparsehess.errors import RAISED, EvaluationError, InputError, SparseHessError
 
 
 def reals(values: object, name: str) -> np.ndarray:
@@ -63,5 +63,5 @@ def explain_evaluation_errors(
         yield
     except SparseHessError:
         raise
-    except Exception as error:  # the user's code may raise anything
+    except RAISED as error:  # the user's code may raise anything
         raise EvaluationError(f"{what} raised {type(error).__name__}: {tell(error)}") from error

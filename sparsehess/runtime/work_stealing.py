@@ -79,7 +79,7 @@ class Work:
         self._left.clear()
         self._willing.clear()
 
-    def finish(self, error: Exception | None) -> None:
+    def finish(self, error: BaseException | None) -> None:
         """Answer the others until all are through; after an error, make them stop after their present task."""
         for other in self._others:
             self._tell(other, _END, [error is not None or self._ended])

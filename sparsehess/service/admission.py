@@ -17,11 +17,12 @@ from pathlib import Path
 from sparsehess.commands import job_files, problem_files
 from sparsehess.commands.arguments import CommandLine
 from sparsehess.commands.petsc_words import split_petsc
+from sparsehess.commands.quantities import parse_time
 from sparsehess.errors import InputError
-from sparsehess.service import batch_scripts, spool
-from sparsehess.service.choices import PRIORITY_LIMIT
+from sparsehess.service.choices import FOR_SCHEDULERS, PRIORITY_LIMIT
 from sparsehess.service.job_outcomes import OWN
 from sparsehess.service.limits import Limits, parse_size
+from sparsehess.service.spool_layout import has_secret
 from sparsehess.storage import matrix_formats
 
 # What a job cannot bring, nor write.
@@ -73,6 +74,11 @@ class Task:
     options: dict
     limits: Limits
 
+    @property
+    def runs_code(self) -> bool:
+        """Whether it imports a problem, and with it whatever its file says."""
+        return problem_files.is_problem(str(getattr(self.arguments, "input", "")))
+
 
 def admit(folder: Path, allowance: Allowance, line: CommandLine) -> Task:
     """Return what the job of a folder asks for.
@@ -98,13 +104,13 @@ def admit(folder: Path, allowance: Allowance, line: CommandLine) -> Task:
     read = 0
     for name, value in job_files.path_arguments(words, arguments, line).items():
         key = job_files.job_file_key(name, words[0], line)
-        if name in spool.OUTPUTS:
+        if name in job_files.OUTPUTS:
             _check_output(job, key, value, folder)
         elif problem_files.is_problem(value) and name == "input":
             _check_code(job, key, value, allowance.code)
         else:
             real = os.path.realpath(value)
-            if not _within(real, (os.path.realpath(folder), *allowance.data)):
+            if not _may_read(real, folder, allowance):
                 raise job.error_at(
                     key, f"{_shown(value, folder)} is outside the job and every --allow-data of the service"
                 )
@@ -118,14 +124,28 @@ def admit(folder: Path, allowance: Allowance, line: CommandLine) -> Task:
         raise InputError(
             f"needs about {needed / 2**20:.0f} MiB to read its files; its limit is {limits.memory / 2**20:.0f} MiB"
         )
+    _forget_folder(arguments, folder, [*job_files.path_arguments(words, arguments, line)])
     arguments.json, arguments.quiet = str(folder / "result.json"), False
     return Task(arguments, options, limits)
+
+
+def _forget_folder(arguments: argparse.Namespace, folder: Path, names: list[str]) -> None:
+    """Name files of the job as seen from its folder, where it runs.
+
+    Answers are passed on: they do not say where the job was, which may be the secret of who has submitted it.
+    """
+    before = f"{folder}{os.sep}"
+    arguments.words = [word.replace(before, "") for word in arguments.words]
+    for name in names:
+        setattr(arguments, name, getattr(arguments, name).removeprefix(before))
 
 
 def _limits(job: job_files.JobFile) -> Limits:
     """Return what [submit] asks for."""
     texts: dict[str, str] = {}
     for key, value in job.submit.items():
+        if key in FOR_SCHEDULERS:
+            continue
         if key not in SUBMIT:
             raise job.error_at(key, f"a spooled job has {', '.join(SUBMIT)} in [submit]")
         if key == "priority":
@@ -138,7 +158,7 @@ def _limits(job: job_files.JobFile) -> Limits:
         else:
             texts[key] = value
     return Limits(
-        batch_scripts.parse_time(texts["time"]) if "time" in texts else None,
+        parse_time(texts["time"]) if "time" in texts else None,
         parse_size(texts["memory"]) if "memory" in texts else None,
     )
 
@@ -176,6 +196,14 @@ def _check_code(job: job_files.JobFile, key: str, value: str, allowed: tuple[str
             key, f"{place} is in no folder whose code may run here; `serve --allow-code` names them"
         )
     _regular(Path(real))
+
+
+def _may_read(real: str, folder: Path, allowance: Allowance) -> bool:
+    """Return whether a job may read a file; jobs of others are no data, also where their spool lies among it."""
+    if _within(real, (os.path.realpath(folder),)):
+        return True
+    others = (os.path.realpath(folder.parent.parent),) if has_secret(folder) else ()
+    return _within(real, allowance.data) and not _within(real, others)
 
 
 def _within(real: str, folders: tuple[str, ...]) -> bool:

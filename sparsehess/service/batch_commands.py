@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import datetime
 import json
+import os
 import re
 import shlex
 import shutil
@@ -15,15 +16,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsehess import errors
-from sparsehess.commands import job_files
+from sparsehess.commands import job_checks, job_files, quantities
 from sparsehess.commands.arguments import JOB_SUFFIX, CommandLine
 from sparsehess.commands.output import SCHEMA, print_answer
 from sparsehess.commands.reports.tables import format_columns
 from sparsehess.errors import InputError, SparseHessError
 from sparsehess.runtime.launchers import is_first_process
-from sparsehess.service import batch_jobs, batch_scripts, schedulers, spool_commands
+from sparsehess.runtime.printable import printable
+from sparsehess.service import batch_jobs, batch_scripts, job_progress, schedulers, spool_commands
 from sparsehess.service.batch_jobs import Job
-from sparsehess.service.schedulers import SCHEDULERS, State
+from sparsehess.service.choices import SCHEDULER_NAMES
+from sparsehess.service.job_progress import progress_text, read_progress
+from sparsehess.service.scheduler_commands import State, Unanswered
+from sparsehess.service.schedulers import SCHEDULERS
+from sparsehess.service.script_dialects import DIALECTS
+from sparsehess.service.submit_doors import choose_door
 from sparsehess.storage.json_files import write_json
 
 if TYPE_CHECKING:
@@ -40,6 +47,7 @@ def run_submit(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm 
     """Write a batch script for a job file and queue it, or put it into a spool. Not collective."""
     if not is_first_process():
         return errors.DONE
+    choose_door(arguments, line)
     if arguments.spool is not None:
         return spool_commands.submit_to_spool(arguments, line)
     if arguments.wait or arguments.priority:
@@ -58,6 +66,9 @@ def run_submit(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm 
         batch_jobs.write_small_file(job.file("script"), batch_scripts.compose_script(job))
         batch_jobs.save_job(job)
         SCHEDULERS[job.scheduler].submit(job)
+    except Unanswered as error:
+        # It may be queued all the same: its script tells its number once it runs.
+        raise Unanswered(f"{error}: job {job.id} may be queued all the same, and is kept") from error
     except SparseHessError:
         batch_jobs.remove_job(folder)
         raise
@@ -85,6 +96,8 @@ def _job(arguments: argparse.Namespace, line: CommandLine, folder: Path) -> Job:
     words, petsc = job_files.job_command_line(path.absolute(), line)
     # Refused here rather than after a night in the queue.
     known = line.parse(words)
+    if not arguments.no_check:
+        job_checks.check_job(path, line)
     scheduler = schedulers.installed_scheduler() if arguments.scheduler == "auto" else arguments.scheduler
     _check(arguments, scheduler, folder)
     result = str(folder / "result.json") if known.json in (None, "-") else known.json
@@ -98,15 +111,16 @@ def _job(arguments: argparse.Namespace, line: CommandLine, folder: Path) -> Job:
         id=int(folder.name),
         name=arguments.name or re.sub(r"[^\w.-]", "-", path.stem),
         scheduler=scheduler,
-        launcher=shlex.split(arguments.launcher),
+        launcher=_launcher(arguments, scheduler),
         program=_program(),
         command=words + (["--", *petsc] if petsc else []),
         ranks=arguments.ranks,
-        time=None if arguments.time is None else batch_scripts.parse_time(arguments.time),
-        memory=None if arguments.memory is None else batch_scripts.parse_memory(arguments.memory),
+        time=None if arguments.time is None else quantities.parse_time(arguments.time),
+        memory=None if arguments.memory is None else quantities.parse_memory(arguments.memory),
         account=arguments.account,
         queue=arguments.queue,
         setup=list(arguments.setup),
+        directives=list(arguments.directive),
         workdir=str(path.absolute().parent),
         folder=str(folder),
         result=result,
@@ -125,11 +139,16 @@ def _check(arguments: argparse.Namespace, scheduler: str, folder: Path) -> None:
         value = getattr(arguments, flag)
         if value is not None and not re.fullmatch(r"[A-Za-z0-9_][\w.@+-]{0,99}", value, re.ASCII):
             raise InputError(f"--{flag} {value!r}: letters, digits, and . _ - @ + after the first")
+    dialect = DIALECTS[scheduler]
+    for flag in dialect.lacks:
+        if getattr(arguments, flag):
+            others = ", ".join(name for name in SCHEDULER_NAMES if flag not in DIALECTS[name].lacks)
+            whose = "this machine" if scheduler == "local" else scheduler
+            raise InputError(f"--{flag}: jobs of {whose} have none; it is for {others}")
+    for text in arguments.directive:
+        dialect.check_directive(text)
     if scheduler == "local":
-        for flag in ("memory", "account", "queue"):
-            if getattr(arguments, flag) is not None:
-                raise InputError(f"--{flag}: jobs of this machine have none; it is for slurm and pbs")
-        launcher = shlex.split(arguments.launcher)[:1]
+        launcher = _launcher(arguments, scheduler)[:1]
         if not launcher or shutil.which(launcher[0]) is None:
             raise InputError(f"--launcher {arguments.launcher!r}: there is no such program here")
         if arguments.time is not None and shutil.which("timeout") is None:
@@ -138,6 +157,15 @@ def _check(arguments: argparse.Namespace, scheduler: str, folder: Path) -> None:
         raise InputError(
             f"{folder.parent}: {scheduler} takes no blanks or signs in paths; set {batch_jobs.HOME} to another"
         )
+
+
+def _launcher(arguments: argparse.Namespace, scheduler: str) -> list[str]:
+    """Return the words that start the ranks."""
+    text = DIALECTS[scheduler].launcher if arguments.launcher is None else arguments.launcher
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise InputError(f"--launcher {text}: {str(error).lower()}") from error
 
 
 def _program() -> list[str]:
@@ -172,13 +200,14 @@ def run_status(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm 
         return spool_commands.print_spool_status(arguments)
     some = [batch_jobs.find_job(text) for text in arguments.jobs] if arguments.jobs else batch_jobs.list_jobs()
     states = schedulers.ask_states(some)
-    facts = [{**_facts(job), **_state_facts(states[job.id])} for job in some]
+    facts = [{**_facts(job), **_state_facts(job, states[job.id])} for job in some]
     print_answer(arguments, {"schema": SCHEMA, "task": "status", "jobs": facts}, _table(facts))
     return errors.DONE
 
 
-def _state_facts(state: State) -> dict:
-    return {"state": state.word, "exit": state.exit, "why": state.why}
+def _state_facts(job: Job, state: State) -> dict:
+    progress = read_progress(job.file(job_progress.FILE)) if state.word == "running" else None
+    return {"state": state.word, "exit": state.exit, "why": state.why, "progress": progress}
 
 
 def _table(facts: list[dict]) -> str:
@@ -188,7 +217,8 @@ def _table(facts: list[dict]) -> str:
     for fact in facts:
         cells = (fact[name] for name in ("id", "name", "scheduler", "number", "ranks", "state", "exit"))
         when = fact["submitted"][:16].replace("T", " ")
-        rows.append((*("" if cell is None else str(cell) for cell in cells), when, fact["why"]))
+        told = "; ".join(filter(None, (fact["why"], progress_text(fact["progress"]))))
+        rows.append((*("" if cell is None else str(cell) for cell in cells), when, told))
     return format_columns(rows)
 
 
@@ -203,14 +233,9 @@ def run_result(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm 
     if not state.is_over:
         word = f"{state.word}{f' ({state.why})' if state.why else ''}"
         raise InputError(f"job {job.id} is {word}: no result yet; `sparsehess status {job.id}` tells when")
-    try:
-        answer = json.loads(Path(job.result).read_text()) if state.exit is not None else None
-    except FileNotFoundError:
-        answer = None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{job.result}: no result to be read: {error}") from error
+    answer = None if arguments.json is None else _answer(job, state)
     if not arguments.quiet and arguments.json != "-":
-        sys.stdout.write(job.read_word("out") or "")
+        sys.stdout.write(printable(job.read_word("out") or ""))
         sys.stdout.write("\n" if job.read_word("out") else "")
         sys.stdout.flush()
     if arguments.json is not None and answer is not None:
@@ -219,7 +244,7 @@ def run_result(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm 
         return errors.DONE
     complaint = (job.read_word("err") or "").encode()[-_TAIL:].decode(errors="replace")
     if complaint:
-        sys.stderr.write(complaint + "\n")
+        sys.stderr.write(printable(complaint) + "\n")
     if state.word == "stopped":
         advice = f"; to go on: bash {job.file('script')}" if job.scheduler == "local" else ""
         sys.stderr.write(f"sparsehess: job {job.id} was stopped after it had saved what it has{advice}\n")
@@ -231,6 +256,25 @@ def run_result(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm 
 _ENDS = {"cancelled": "was cancelled", "failed": "has failed", "done": "has ended without leaving its status"}
 
 
+def _answer(job: Job, state: State) -> dict | None:
+    """Return what a job has written as its answer, None where it has written none.
+
+    A file of that name may be an earlier run's: statuses without an answer leave it as it was.
+    """
+    if state.exit not in (errors.DONE, errors.TOO_FEW, errors.CHECK_FAILED):
+        return None
+    try:
+        with open(job.result, "rb") as stream:
+            kept = os.fstat(stream.fileno()).st_mtime < job.file("job.json").stat().st_mtime
+            return None if kept and state.exit == errors.CHECK_FAILED else json.load(stream)
+    except FileNotFoundError as error:
+        if state.exit == errors.CHECK_FAILED:
+            return None
+        raise InputError(f"job {job.id} is {state.word}, and {job.result} is no longer there") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{job.result}: no result to be read: {error}") from error
+
+
 def run_cancel(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm | None) -> int:
     """End jobs; those that have ended stay as they are. Not collective."""
     if not is_first_process():
@@ -239,7 +283,7 @@ def run_cancel(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm 
         return spool_commands.cancel_in_spool(arguments)
     some = [batch_jobs.find_job(text) for text in arguments.jobs]
     states = schedulers.ask_states(some)
-    facts, lines = [], []
+    facts, lines, refused = [], [], list[SparseHessError]()
     for job in some:
         ended = states[job.id].is_over
         if not ended:
@@ -247,11 +291,19 @@ def run_cancel(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm 
             batch_jobs.write_small_file(job.file("cancelled"), "")
             try:
                 SCHEDULERS[job.scheduler].cancel(job)
-            except SparseHessError:
+            except SparseHessError as error:
                 job.file("cancelled").unlink(missing_ok=True)
-                raise
+                # It may have ended between the two.
+                states[job.id] = schedulers.ask_states([job])[job.id]
+                ended = states[job.id].is_over
+                if not ended:
+                    refused.append(error)
+                    continue
         word = states[job.id].word if ended else "cancelled"
         facts.append({"id": job.id, "name": job.name, "state": word, "cancelled": not ended})
         lines.append(f"job {job.id} ({job.name}) {f'had ended before: {word}' if ended else 'cancelled'}")
-    print_answer(arguments, {"schema": SCHEMA, "task": "cancel", "jobs": facts}, "\n".join(lines))
+    if facts or not refused:
+        print_answer(arguments, {"schema": SCHEMA, "task": "cancel", "jobs": facts}, "\n".join(lines))
+    if refused:  # the others are not left running for it
+        raise refused[0]
     return errors.DONE

@@ -1,22 +1,28 @@
 """What is remembered of batch jobs: a folder for each, files that appear whole, no server and no lock.
 
 `$SPARSEHESS_JOBS/<id>/` holds `job.json` (what was asked for, never changed), `script`, `out` and `err` (of the
-command), `number` (the scheduler's own, changed where a job is queued again), `exit` (status of the script
-once it has ended), and `cancelled`.
+command), `progress.json` (how far it is), `number` (the scheduler's own, changed where a job is queued again),
+`exit` (status of the script once it has ended), and `cancelled`.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from sparsehess.errors import InputError
+from sparsehess.errors import InputError, did_you_mean
 from sparsehess.storage.atomic_files import replace_file
 
+log = logging.getLogger("sparsehess")
+
 HOME = "SPARSEHESS_JOBS"
+
+# The variable by which the processes of a job, and they themselves, know its folder.
+MARK = "SPARSEHESS_JOB"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +34,7 @@ class Job:
     id
         Ours: 1, 2, ... in one registry.
     name, scheduler
-        For people; `slurm`, `pbs` or `local`.
+        For people; one of `SCHEDULER_NAMES`.
     launcher, program, command
         Words before `-n RANKS`, those that start sparsehess, and those of its command line, paths absolute.
     ranks, time
@@ -37,6 +43,8 @@ class Job:
         As the scheduler writes them, or None.
     setup
         Shell commands that come first.
+    directives
+        Lines for the scheduler besides those that these choices make, without what they begin with.
     workdir
         Where the command runs.
     folder
@@ -68,6 +76,7 @@ class Job:
     submitted: str
     host: str
     checkpoint: str = ""
+    directives: list[str] = field(default_factory=list)
 
     def file(self, name: str) -> Path:
         """Return the path of a file of the job. Not collective."""
@@ -93,6 +102,9 @@ class Job:
     def is_cancelled(self) -> bool:
         """Whether it was cancelled."""
         return self.file("cancelled").exists()
+
+
+_FIELDS = {one.name for one in fields(Job)}
 
 
 def jobs_folder() -> Path:
@@ -169,22 +181,35 @@ def find_job(text: str) -> Job:
     text = text.strip()
     if _is_number(text):
         return _load(int(text))
-    named = [job for job in list_jobs() if job.name == text]
+    every = list_jobs()
+    named = [job for job in every if job.name == text]
     if not named:
-        raise InputError(f"no job {text!r} in {jobs_folder()}: `sparsehess status` shows all")
+        near = did_you_mean(text, {job.name for job in every})
+        raise InputError(f"no job {text!r} in {jobs_folder()}: {near or '`sparsehess status` shows all'}")
     return named[-1]
 
 
 def list_jobs() -> list[Job]:
-    """Return all jobs, the oldest first. Not collective; one that is being submitted just now may be missing."""
-    return [_load(number) for number in _numbers() if (jobs_folder() / str(number) / "job.json").exists()]
+    """Return all jobs, the oldest first; of those that are damaged a line tells.
+
+    Not collective. One that is being submitted just now may be missing.
+    """
+    found = []
+    for number in _numbers():
+        if (jobs_folder() / str(number) / "job.json").exists():
+            try:
+                found.append(_load(number))
+            except InputError as error:
+                log.warning("%s", error)
+    return found
 
 
 def _load(number: int) -> Job:
     path = jobs_folder() / str(number) / "job.json"
     try:
-        return Job(**json.loads(path.read_text()))
+        told = json.loads(path.read_text())
+        return Job(**{key: value for key, value in told.items() if key in _FIELDS})  # a newer version tells more
     except FileNotFoundError:
         raise InputError(f"no job {number} in {jobs_folder()}: `sparsehess status` shows all") from None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: damaged ({error}); remove its folder to forget the job") from error

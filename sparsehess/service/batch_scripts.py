@@ -5,15 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 
-from sparsehess.errors import InputError
 from sparsehess.service.batch_jobs import Job
-
-# Exit status of a command that was stopped after it had saved what it has.
-RESUMABLE = 75
-
-# Seconds before the time limit at which ranks are asked to save, and at most this part of the time.
-_LEAD = 120
-_PART = 0.25
+from sparsehess.service.script_dialects import DIALECTS, RESUMABLE, lead_time
 
 # Seconds that a command without anything to save gets to end at the limit.
 _KILL = 10
@@ -21,36 +14,8 @@ _KILL = 10
 # How often a job is queued again by itself.
 _STARTS = 100
 
-
-def parse_time(text: str) -> int:
-    """Return a time limit HH:MM:SS, MM:SS or D-HH:MM:SS in seconds.
-
-    Not collective.
-    """
-    match = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", text)
-    total = 0
-    if match:
-        days, hours, minutes, rest = (int(part or 0) for part in match.groups())
-        total = ((days * 24 + hours) * 60 + minutes) * 60 + rest
-    if not 0 < total < 10**8:
-        raise InputError(f"--time {text}: write HH:MM:SS, or D-HH:MM:SS with days")
-    return total
-
-
-def parse_memory(text: str) -> str:
-    """Return a size such as 500M, 4G or 4GiB as a whole number and K, M, G or T, which all schedulers read.
-
-    Not collective.
-    """
-    match = re.fullmatch(r"([1-9]\d{0,11})([KMGT])(?:i?B)?", text, re.ASCII | re.IGNORECASE)
-    if not match:
-        raise InputError(f"--memory {text}: write a size with its unit, such as 500M or 4G")
-    return match[1] + match[2].upper()
-
-
-def format_time(total: int) -> str:
-    """Return seconds as HH:MM:SS. Not collective."""
-    return f"{total // 3600:02d}:{total // 60 % 60:02d}:{total % 60:02d}"
+# What a shell that SIGTERM has ended leaves.
+_ENDED = 143
 
 
 def compose_script(job: Job) -> str:
@@ -60,7 +25,7 @@ def compose_script(job: Job) -> str:
     """
     parts = [
         ["#!/bin/bash"],
-        _HEADS[job.scheduler](job),
+        DIALECTS[job.scheduler].head(job),
         [""],
         _opening(job),
         [""],
@@ -71,45 +36,6 @@ def compose_script(job: Job) -> str:
     return "\n".join(line for part in parts for line in part) + "\n"
 
 
-def _lead(seconds: int) -> int:
-    return max(1, min(_LEAD, int(_PART * seconds)))
-
-
-def _slurm(job: Job) -> list[str]:
-    told = {
-        "job-name": job.name,
-        "ntasks": job.ranks,
-        "cpus-per-task": 1,
-        "time": None if job.time is None else format_time(job.time),
-        "mem-per-cpu": job.memory,
-        "account": job.account,
-        "partition": job.queue,
-        "output": job.file("scheduler"),
-        "open-mode": "append",
-        "signal": f"B:USR1@{_lead(job.time)}" if job.resumable and job.time is not None else None,
-    }
-    lines = [f"#SBATCH --{key}={value}" for key, value in told.items() if value is not None]
-    return [*lines, "#SBATCH --requeue" if job.resumable else "#SBATCH --no-requeue"]
-
-
-def _pbs(job: Job) -> list[str]:
-    chunk = f"select={job.ranks}:ncpus=1:mpiprocs=1" + (f":mem={job.memory.lower()}b" if job.memory else "")
-    told = [
-        ("-N", job.name),
-        ("-l", chunk),
-        ("-l", None if job.time is None else f"walltime={format_time(job.time)}"),
-        ("-A", job.account),
-        ("-q", job.queue),
-        ("-j", "oe"),
-        ("-o", job.file("scheduler")),
-        ("-r", "y" if job.resumable else "n"),
-    ]
-    return [f"#PBS {key} {value}" for key, value in told if value is not None]
-
-
-_HEADS = {"slurm": _slurm, "pbs": _pbs, "local": lambda job: []}
-
-
 def _opening(job: Job) -> list[str]:
     lines = [
         f"# Job {job.id} of sparsehess, {job.name}, written {job.submitted} on {job.host}.",
@@ -118,13 +44,16 @@ def _opening(job: Job) -> list[str]:
         'export SPARSEHESS_JOB="$job"',
         "export OMP_NUM_THREADS=1    # the ranks are the parallelism",
         "",
-        'rm -f "$job/exit"',
+        'rm -f "$job/exit" "$job/progress.json"',
         'exec >> "$job/out" 2>> "$job/err"',
     ]
     if job.scheduler == "local":
         # A number is given to another process once this one has ended: its start tells them apart.
         lines.append('echo "$$ $(cut -d " " -f 22 /proc/$$/stat 2> /dev/null)" > "$job/pid.new"')
         lines.append('mv "$job/pid.new" "$job/pid"')
+    else:
+        # Whoever has queued it may have been killed before it could keep the number.
+        lines.append(f'[ -s "$job/number" ] || echo "${DIALECTS[job.scheduler].number}" > "$job/number"')
     lines += ["", f"cd {shlex.quote(job.workdir)} || exit 2", *job.setup]
     return lines
 
@@ -143,9 +72,9 @@ def _command(job: Job) -> list[str]:
     lines += [" ".join(line)] if line else []
     launch = [*map(shlex.quote, job.launcher), "-n", str(job.ranks)]
     limit = []
-    if job.time is not None and job.scheduler != "slurm":
-        # Slurm signals by itself; elsewhere the last part of the time is for saving.
-        told, lead = ("USR1", _lead(job.time)) if job.resumable else ("TERM", 0)
+    if job.time is not None and not DIALECTS[job.scheduler].signals:
+        # The last part of the time is for saving.
+        told, lead = ("USR1", lead_time(job.time)) if job.resumable else ("TERM", 0)
         wait = lead or _KILL
         limit = [
             f"    timeout --foreground --preserve-status --signal={told} --kill-after={wait} {job.time - lead}"
@@ -162,7 +91,8 @@ def _command(job: Job) -> list[str]:
 
 def _run(job: Job) -> list[str]:
     if not job.resumable:
-        return ['"${command[@]}" "${petsc[@]}"', "status=$?", *_ending()]
+        return ['"${command[@]}" "${petsc[@]}"', "status=$?", *_ending(job)]
+    dialect = DIALECTS[job.scheduler]
     saved = shlex.quote(job.checkpoint) if job.checkpoint else '"$job/checkpoint"'
     lines = [
         "# A start after the first goes on from what was saved; files that are not whole yet are hidden.",
@@ -170,40 +100,48 @@ def _run(job: Job) -> list[str]:
         f'if [ "$(wc -l < "$job/starts")" -gt 1 ] && [ -n "$(ls {saved} 2> /dev/null)" ]',
         "then resume=(--resume); else resume=(); fi",
         "",
-        "# SIGUSR1, before the time limit, and SIGTERM are passed on: the ranks save what they have and end with",
+        f"# SIGUSR1, before the time limit, and {_named(dialect.end)} are passed on: "
+        "the ranks save what they have and end with",
         f"# status {RESUMABLE}.",
         "told=no child= ended=no",
         """trap 'told=yes; [ -z "$child" ] || kill -USR1 "$child"' USR1""",
-        """trap 'told=yes ended=yes; [ -z "$child" ] || kill -USR1 "$child"' TERM""",
+        f"""trap 'told=yes ended=yes; [ -z "$child" ] || kill -USR1 "$child"' {dialect.end}""",
         '"${command[@]}" "${resume[@]}" "${petsc[@]}" &',
         "child=$!",
         'wait "$child"; status=$?',
         'while [ "$told" = yes ]; do told=no; wait "$child"; status=$?; done',
+        "child=",
         *_again(job),
     ]
-    return [*lines, *_ending()]
+    return [*lines, *_ending(job)]
+
+
+def _named(signals: str) -> str:
+    return " or ".join(f"SIG{one}" for one in signals.split())
 
 
 def _again(job: Job) -> list[str]:
     """Return what queues a stopped job again."""
-    queue = {
-        "slurm": ['scontrol requeue "$SLURM_JOB_ID" && exit "$status"'],
-        "pbs": ['qsub "$job/script" > "$job/number.new" && mv "$job/number.new" "$job/number" && exit "$status"'],
-    }.get(job.scheduler)
+    queue = DIALECTS[job.scheduler].again
     if queue is None:
         return []
+    # Where status 75 alone queues a job again, one that was ended has another.
+    ended = '"$status"' if queue else str(_ENDED)
     return [
         "",
         "# Ended by the scheduler, which also knows whether this job is to begin again.",
-        '[ "$ended" = no ] || exit "$status"',
+        f'[ "$ended" = no ] || [ "$status" = 0 ] || exit {ended}',
         "",
         "# Stopped, and not by `sparsehess cancel`: queued again, to go on.",
         f'if [ "$status" = {RESUMABLE} ] && [ ! -e "$job/cancelled" ] && '
         f'[ "$(wc -l < "$job/starts")" -lt {_STARTS} ]; then',
-        *(f"    {line}" for line in queue),
+        f'    {queue} && exit "$status"' if queue else f'    exit "$status"    # at which {job.scheduler} does it',
         "fi",
     ]
 
 
-def _ending() -> list[str]:
-    return ["", 'echo "$status" > "$job/exit.new" && mv "$job/exit.new" "$job/exit"', 'exit "$status"']
+def _ending(job: Job) -> list[str]:
+    lines = ["", 'echo "$status" > "$job/exit.new" && mv "$job/exit.new" "$job/exit"']
+    if DIALECTS[job.scheduler].again == "":
+        lines.append(f'[ "$status" != {RESUMABLE} ] || exit 1    # {RESUMABLE} would queue it again')
+    return [*lines, 'exit "$status"']

@@ -22,6 +22,11 @@ JOB_COMMANDS = (
                 "input",
                 Flag("job", metavar="JOB.toml", help="what to run; its table [submit] holds these flags"),
                 Flag("--name", metavar="NAME", help="name of the job (default: that of the job file)"),
+                Flag(
+                    "--no-check",
+                    action="store_true",
+                    help="queue it though inputs, functions, arguments or folders are not there yet, or not here",
+                ),
             ),
             Group(
                 "resources",
@@ -42,8 +47,7 @@ JOB_COMMANDS = (
                 Flag(
                     "--launcher",
                     metavar="COMMAND",
-                    default="mpiexec",
-                    help='what starts the ranks, such as "srun --mpi=pmix" (default mpiexec)',
+                    help='what starts the ranks, such as "srun --mpi=pmix" (default mpiexec; flux run by flux)',
                 ),
                 Flag(
                     "--setup",
@@ -51,6 +55,14 @@ JOB_COMMANDS = (
                     action="append",
                     default=[],
                     help='a line of the script before the command, such as "module load openmpi"; may be repeated',
+                ),
+                Flag(
+                    "--directive",
+                    metavar="OPTION",
+                    action="append",
+                    default=[],
+                    help="an option of the scheduler for which there is no flag, written with =, such as "
+                    '"--directive=--constraint=cpu"; may be repeated',
                 ),
             ),
             Group(
@@ -139,12 +151,13 @@ JOB_COMMANDS = (
         "serve",
         "stay up, and take jobs from a spool directory",
         SECTION,
-        "sparsehess.service.spool_commands:run_serve",
+        "sparsehess.service.serve_command:run_serve",
         (
             Group(
                 "input",
                 Flag("spool", metavar="SPOOL", help="made if it is missing; who may write there may submit"),
-                Flag("--shared", action="store_true", help="take a spool that others can write into"),
+                Flag("--shared", action="store_true", help="let everybody on this machine submit"),
+                Flag("--group", metavar="NAME", help="let the members of a Unix group submit, yours among them"),
                 Flag(
                     "--allow-code",
                     metavar="DIR",
@@ -179,7 +192,8 @@ JOB_COMMANDS = (
                     "--launcher",
                     metavar="COMMAND",
                     default="mpiexec",
-                    help="what starts the ranks of --ranks (default mpiexec)",
+                    help='what starts the ranks of --ranks, and those of jobs that run code, such as "srun '
+                    '--overlap --mpi=pmix" (default mpiexec)',
                 ),
             ),
             Group(

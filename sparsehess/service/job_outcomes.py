@@ -12,10 +12,20 @@ from pathlib import Path
 from sparsehess.storage.atomic_files import replace_file
 
 # What the service writes into the folder of a job.
-OWN = ("attempts", "status.json", "cancel", "stuck", "watchdog", "log", "result.json", "outcome.json")
+OWN = (
+    "attempts",
+    "status.json",
+    "stuck",
+    "submitter",
+    "watchdog",
+    "log",
+    "result.json",
+    "ending.json",
+    "outcome.json",
+)
 
 # Of this, and may still change or go when the outcome is there.
-_CHANGING = ("attempts", "status.json", "cancel", "watchdog", "outcome.json")
+_CHANGING = ("attempts", "status.json", "watchdog", "outcome.json")
 
 
 def count_attempts(folder: Path) -> int:
@@ -71,9 +81,10 @@ def read_outcome(folder: Path) -> dict | None:
 
 
 def write_json(path: Path, facts: dict) -> None:
-    """Write JSON to a file that appears whole. Not collective."""
+    """Write JSON to a file that appears whole, for all to read whom its folder lets in. Not collective."""
     with replace_file(path) as beside:
         beside.write_text(json.dumps(facts) + "\n")
+        beside.chmod(0o644)
 
 
 def read_json(path: Path) -> dict:
@@ -99,3 +110,18 @@ def read_beginning(path: Path) -> str:
         return path.read_text(errors="replace")[:4000]
     except OSError:
         return ""
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append to a file, which is made if it is missing, and no link. Not collective."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, line.encode())
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that appears whole. Not collective."""
+    with replace_file(path) as beside:
+        beside.write_text(text)

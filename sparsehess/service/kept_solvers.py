@@ -19,6 +19,9 @@ from sparsehess.service.kept_values import KeptValues
 # MUMPS's INFOG(19): megabytes of all ranks for a factorization (Users' guide, section 6.2).
 _MEGABYTES = 19
 
+# Bytes on each rank of a solver and its factorization beside their arrays, as measured: tables, buffers, options.
+_OBJECTS = 2**18
+
 
 @dataclass(frozen=True, eq=False)
 class KeptSolver:
@@ -40,16 +43,15 @@ class KeptSolver:
         destroy(self.eps, *self.matrices)
 
     def size(self) -> int:
-        """Return the bytes that it takes on all ranks: factor, basis and matrices. Collective."""
+        """Return the bytes that it takes on all ranks: objects, factor, basis and matrices. Collective."""
         factor = self.eps.getST().getKSP().getPC().getFactorMatrix()
         if factor.getType() == "mumps":
             factored = 10**6 * factor.getMumpsInfog(_MEGABYTES)
         else:
             factored = int(factor.getInfo()["memory"])
         (_, n), columns = self.eps.getBV().getSizes()
-        return (
-            factored + PETSc.ScalarType().itemsize * n * columns + sum(_bytes(matrix) for matrix in self.matrices)
-        )
+        basis = PETSc.ScalarType().itemsize * n * columns
+        return _OBJECTS * self.eps.comm.size + factored + basis + sum(_bytes(one) for one in self.matrices)
 
 
 class KeptSolvers(SolverPool):

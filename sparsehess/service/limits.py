@@ -7,26 +7,27 @@ beginning plus the memory of the job; an allocation beyond fails as it does on a
 
 A call that never reaches a check (a factorization without end, a user's loop) ends only with its processes. Some
 seconds (`--grace`) after the time limit a watchdog thread writes the stack of the rank into `watchdog` and ends
-the rank; mpiexec then ends the others. `sparsehess serve SPOOL --ranks P` restarts the service, and the job has
-failed. Under a bare mpiexec the caller must restart it. A job without a time limit has no watchdog.
+the rank; the launcher then ends the others. Ranks of a job that runs code are its own, and only the job has failed
+(see `job_processes`). Where the ranks are those of the service, `sparsehess serve SPOOL --ranks P` restarts it,
+and the job has failed; under a bare mpiexec the caller must restart it. A job without a time limit has none.
 """
 
 from __future__ import annotations
 
 import faulthandler
 import os
-import re
 import resource
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from mpi4py import MPI
 
-from sparsehess.errors import Cancelled, InputError, Leaving, OverLimit
+from sparsehess.commands.quantities import memory_bytes, parse_memory
+from sparsehess.errors import Cancelled, Leaving, OverLimit
 from sparsehess.runtime import agreement
 from sparsehess.runtime.guards import Guard, guard_of, set_guard
 
@@ -76,10 +77,7 @@ def parse_size(text: str, flag: str = "--memory") -> int:
     InputError
         The text is no size.
     """
-    match = re.fullmatch(r"(\d{1,12})([KMGT]?)(?:i?B)?", text, re.ASCII)
-    if not match or not int(match[1]):
-        raise InputError(f"{flag} {text}: write a size such as 500M or 4G")
-    return int(match[1]) * 1024 ** " KMGT".index(match[2] or " ")
+    return memory_bytes(parse_memory(text, flag))
 
 
 class JobGuard(Guard):
@@ -94,9 +92,9 @@ class JobGuard(Guard):
     limits
         Limits of the job.
     folder
-        Folder of the job; a file `cancel` in it cancels the job.
-    leaves
-        Returns whether the service leaves.
+        Folder of the job.
+    leaves, cancelled
+        Return whether the service leaves, and whether the end of the job is asked for; called on the first rank.
     tell
         Called on the first rank as tell(stage, done, total), at most four times a second.
     grace
@@ -109,12 +107,14 @@ class JobGuard(Guard):
         limits: Limits,
         folder: Path,
         leaves: Callable[[], bool],
+        cancelled: Callable[[], bool],
         tell: Callable[[str, int, int], None],
         grace: float,
     ):
         self._outer = guard_of(comm)
         self.patience = self._outer.patience
-        self._comm, self._limits, self._folder, self._leaves, self._tell = comm, limits, folder, leaves, tell
+        self._comm, self._limits, self._folder, self._tell = comm, limits, folder, tell
+        self._leaves, self._cancelled = leaves, cancelled
         self._grace = grace
         self._looked = self._told = 0.0
         self._verdict = _GOES_ON
@@ -159,9 +159,17 @@ class JobGuard(Guard):
                     os.unlink(self._folder / "watchdog")
         resource.setrlimit(resource.RLIMIT_DATA, self._before)
 
-    def end_stuck(self, comm: MPI.Comm, error: Exception) -> None:
+    def end_stuck(self, comm: MPI.Comm, error: BaseException) -> None:
         """End the job by the previous guard. Not collective."""
         self._outer.end_stuck(comm, error)
+
+    def watch_call(self, what: str) -> AbstractContextManager[None]:
+        """Look on as the guard before. Not collective."""
+        return self._outer.watch_call(what)
+
+    def watch_wait(self, comm: MPI.Comm) -> AbstractContextManager[None]:
+        """Look on as the guard before. Collective the first time."""
+        return self._outer.watch_wait(comm)
 
     def check_progress(self, stage: str, done: int, total: int, together: bool) -> None:
         """Raise where a limit is passed; report the progress of the job. Collective where `together` is true."""
@@ -203,7 +211,7 @@ class JobGuard(Guard):
         self._verdict = _GOES_ON
         if self._comm.rank == 0 and self._leaves():
             self._verdict = _LEAVES
-        if self._comm.rank == 0 and (self._folder / "cancel").exists():
+        if self._comm.rank == 0 and self._cancelled():
             self._verdict = _CANCELLED
         if memory is not None and _resident() - self._had > memory + _SLACK:
             self._verdict = _OVER_MEMORY

@@ -11,10 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from sparsehess.errors import InputError
-from sparsehess.service.batch_jobs import Job
-
-# Every process of a job inherits it, in whatever process group its launcher puts it.
-_MARK = "SPARSEHESS_JOB"
+from sparsehess.service.batch_jobs import MARK, Job
 
 # Starts a script in a process group of its own, and leaves it to the system: nobody here has to wait for it.
 _LET_GO = 'set -m; /bin/bash "$1" &'
@@ -31,7 +28,7 @@ def start_script(job: Job) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        env={**job_environment(), _MARK: job.folder},
+        env={**job_environment(), MARK: job.folder},
         check=True,
     )
     deadline = time.monotonic() + _START
@@ -133,7 +130,7 @@ def end_processes(job: Job) -> None:
 
 def list_processes(job: Job) -> list[int]:
     """Return all processes of a job that live. Not collective."""
-    mark = f"{_MARK}={job.folder}".encode()
+    mark = f"{MARK}={job.folder}".encode()
     found = []
     for name in os.listdir("/proc") if os.path.isdir("/proc/self") else []:
         if name.isdigit() and int(name) != os.getpid():

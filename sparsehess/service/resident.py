@@ -12,10 +12,7 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
-import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,18 +23,21 @@ import numpy as np
 
 from sparsehess import errors, runtime
 from sparsehess.commands.arguments import CommandLine
-from sparsehess.commands.checkpoint_flags import clear_checkpoint, open_checkpoint
-from sparsehess.errors import STOPPED, Cancelled, EvaluationError, Leaving, SparseHessError, Stopped
+from sparsehess.errors import STOPPED
 from sparsehess.runtime import PETSc, agreement, on_root
 from sparsehess.service import job_outcomes
-from sparsehess.service import spool as spools
-from sparsehess.service.admission import Allowance, Task, admit
-from sparsehess.service.limits import JobGuard, Limits
-from sparsehess.service.process_state import SIGNALS, flush_output, record_output, restore_process
+from sparsehess.service.admission import Allowance, Task
+from sparsehess.service.job_ending import LOST, REMOVED, Ending, clear_folder
+from sparsehess.service.job_processes import JobProcesses
+from sparsehess.service.job_run import admit_together, record_run, run_task
+from sparsehess.service.keeper import adopt_orphans
+from sparsehess.service.service_facts import describe_service, write_service
 from sparsehess.service.spool import Spool
+from sparsehess.service.spool_layout import job_id
+from sparsehess.service.spool_recovery import recover_jobs, recover_running
 from sparsehess.service.warm_resources import WarmResources
 from sparsehess.storage.atomic_files import explain_write_errors, sync_file_system
-from sparsehess.storage.checkpoint import Checkpoint
+from sparsehess.storage.checkpoint import remove_checkpoint
 
 log = logging.getLogger("sparsehess")
 
@@ -48,10 +48,13 @@ _QUICK, _SLOW, _UNSETTLED, _TOGETHER = 0.0005, 0.02, 0.5, 100
 # Values in place of the length of a job's name: no job is left; the spool cannot be used.
 _NONE, _BROKEN = -1, -2
 
-# Seconds in which a job with a checkpoint has to save once the service leaves.
-_SAVING = 10.0
+# Signals that ask a service to leave.
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
-# Failed jobs between two collective garbage collections.
+# Kinds of endings of jobs that go back into the queue where the service leaves.
+_LEFT = (errors.Leaving.__name__, errors.Stopped.__name__)
+
+# Jobs between two collective garbage collections: of PETSc's, and of Python's, where they have failed.
 _TIDY = 20
 
 
@@ -73,6 +76,10 @@ class ServiceSettings:
         Whether the service leaves when no job is left.
     idle
         Seconds without a job after which the service leaves; None for never.
+    launcher
+        Words of the command that starts ranks for jobs that run code.
+    quiet
+        Whether it starts without a word.
     """
 
     allowance: Allowance
@@ -81,6 +88,8 @@ class ServiceSettings:
     grace: float
     once: bool
     idle: float | None
+    launcher: tuple[str, ...] = ()
+    quiet: bool = False
 
 
 def serve_spool(spool: Spool, settings: ServiceSettings, line: CommandLine, comm: MPI.Comm) -> int:
@@ -112,7 +121,7 @@ def serve_spool(spool: Spool, settings: ServiceSettings, line: CommandLine, comm
         mine.group = comm.Split(number, comm.rank)
         runtime.share_guard(comm, mine.group)
         with contextlib.closing(
-            _Group(spool, settings, line, runtime.communicator(mine.group), number, comm.rank == 0)
+            _Group(spool, settings, line, runtime.communicator(mine.group), number, comm.rank == 0, mine.lock)
         ) as one:
             try:
                 one.run()
@@ -128,25 +137,11 @@ def serve_spool(spool: Spool, settings: ServiceSettings, line: CommandLine, comm
         mine.close()
 
 
-class _FolderGuard(runtime.Guard):
-    """Ends the processes of a job where one rank has failed and the others wait for it."""
-
-    def __init__(self, folder: Path):
-        self._folder = folder
-
-    def end_stuck(self, comm: MPI.Comm, error: Exception) -> None:
-        """Write the reason into the folder, and end all ranks. Not collective."""
-        with contextlib.suppress(OSError):
-            (self._folder / "stuck").write_text(f"{_line(error)} (the other ranks waited in another call)")
-        flush_output()
-        comm.Abort(errors.BUG)
-
-
 class _RankState:
     """The state of a serving rank: the lock, its group, the file of signals and their handlers."""
 
     def __init__(self) -> None:
-        self.lock: int | None = None
+        self.lock = -1
         self.group: MPI.Comm | None = None
         self._marks: int | None = None
         self._wakeup = -1
@@ -156,7 +151,7 @@ class _RankState:
         """Install handlers by which signals ask the service to leave."""
         kind = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
         self._marks = os.open(spool.path / "signals", kind, 0o600)
-        for one in SIGNALS:
+        for one in _SIGNALS:
             self._before[one] = signal.signal(one, lambda *_: _asked_to_leave(spool))
         # The handler of the C library writes at once, even while Python waits in a call.
         self._wakeup = signal.set_wakeup_fd(self._marks, warn_on_full_buffer=False)
@@ -168,7 +163,7 @@ class _RankState:
             for one, handler in self._before.items():
                 signal.signal(one, handler)
             os.close(self._marks)
-        if self.lock is not None:
+        if self.lock >= 0:
             os.close(self.lock)
         if self.group is not None:
             self.group.Free()
@@ -184,7 +179,7 @@ def _begin(spool: Spool, whom: str) -> int:
     """Lock the spool, and recover the jobs of a service that has ended; on the first rank."""
     descriptor = spool.lock(whom)
     try:
-        for line in spool.recover():
+        for line in recover_jobs(spool):
             log.warning("%s", line)
         for name in ("stop", "signals"):
             (spool.path / name).unlink(missing_ok=True)
@@ -216,16 +211,26 @@ class _Group:
     """The ranks that run a job together. Collective; the first rank alone works on the spool."""
 
     def __init__(
-        self, spool: Spool, settings: ServiceSettings, line: CommandLine, comm: MPI.Comm, number: int, first: bool
+        self,
+        spool: Spool,
+        settings: ServiceSettings,
+        line: CommandLine,
+        comm: MPI.Comm,
+        number: int,
+        first: bool,
+        lock: int,
     ):
+        adopt_orphans()
         self.spool, self.settings, self.comm, self.number, self.first = spool, settings, comm, number, first
         self.counts = {"done": 0, "failed": 0}
         self._resources = WarmResources(comm, settings.cache)
         self._unsettled: list[Path] = []
+        self._saved: str | None = None  # where the present job has its checkpoint, in its folder
         self._oldest = self._told = 0.0
-        self._failed = 0
+        self._failed = self._ended = 0
         self._broken: Exception | None = None  # of the spool, met by the first rank
         self._line = line
+        self._processes = JobProcesses.of_group(settings.launcher, comm, lock)
 
     def run(self) -> None:
         """Run jobs until the service is asked to leave."""
@@ -297,129 +302,91 @@ class _Group:
         """Run a job; the group is ready for the next one whatever happens."""
         began = time.time()
         if self.comm.rank == 0:
-            self._tell_group(folder.name)
-        status, error = errors.DONE, None
-        with contextlib.ExitStack() as process:
-            process.enter_context(runtime.use_guard(self.comm, _FolderGuard(folder)))
-            try:
-                with agreement(self.comm):
-                    process.enter_context(restore_process())
-                    process.enter_context(record_output(folder / "log", self.comm.rank == 0))
-                status = self._run(folder)
-            except BaseException as caught:
-                error = caught if isinstance(caught, Exception) else _as_error(caught)
-            flush_output()  # before the first rank looks how long the log is
-            try:
-                runtime.raise_together(self.comm, error)
-            except Exception as agreed:
-                error = agreed
-                status = _status(agreed)
-                self._complain(agreed, folder)
+            self._tell_group(job_id(folder))
+        ending = record_run(folder, self.comm, lambda: self._work(folder), anew=True)
         if self.comm.rank == 0:
             try:
                 with explain_write_errors(folder):
-                    self._write(folder, status, error, began)
+                    self._write(folder, ending, began)
             except errors.InputError as caught:
                 if folder.is_dir():
                     self._broken = caught
                 else:
-                    log.warning("%s is gone: its job has removed it", folder)
-        if error is not None:
-            self._tidy()
+                    log.warning("%s is gone: somebody has removed it", job_id(folder))
+        self._tidy(bool(ending.kind))
 
-    def _run(self, folder: Path) -> int:
-        task: Task = on_root(self.comm, self._admitted, folder)
-        with agreement(self.comm):
-            os.chdir(folder)  # files that a problem writes without a path belong to the job
+    def _work(self, folder: Path) -> Ending:
+        """Run a job here, or by ranks of its own where it imports what is a user's."""
+        settings = self.settings
+        self._saved = None
+        task = admit_together(folder, self.comm, settings.allowance, self._line)
+        self._saved = getattr(task.arguments, "checkpoint", None)
+        if task.runs_code:
+            return self._run_apart(folder, task)
         self._resources.begin_job()
-        # A job that was queued again resumes from its checkpoint.
-        checkpoint = open_checkpoint(task.arguments, self.comm, resume=True)
-        tell, leaves = self._progress(folder), self._leaves(checkpoint)
-        with JobGuard(self.comm, task.limits, folder, leaves, tell, self.settings.grace):
-            status = self._line.run(
-                task.arguments, task.options, self.comm, checkpoint=checkpoint, resources=self._resources
-            )
-        clear_checkpoint(checkpoint, task.arguments)
-        return status
+        return run_task(folder, self.comm, self._line, task, self.spool, self._resources, settings.grace)
 
-    def _leaves(self, checkpoint: Checkpoint | None) -> Callable[[], bool]:
-        """Return a function that says whether a job must end because the service leaves.
+    def _run_apart(self, folder: Path, task: Task) -> Ending:
+        """Wait for ranks that are started for the job alone."""
+        ending, error = Ending(), None
+        if self.comm.rank == 0:
+            try:
+                ending = self._processes.run(
+                    self.spool, folder, self.settings.allowance, task.limits, self.settings.grace
+                )
+            except Exception as caught:
+                error = caught
+        _quietly(self.comm.Ibarrier())
+        runtime.raise_together(self.comm, error)
+        return self.comm.bcast(ending)
 
-        A job with a checkpoint is asked to save first.
-        """
-        asked: list[float] = []
-
-        def leaves() -> bool:
-            if not self.spool.is_stopping:
-                return False
-            asked.append(time.monotonic())
-            if checkpoint is None:
-                return True
-            checkpoint.interrupt(signal.SIGTERM)
-            return asked[-1] - asked[0] > _SAVING
-
-        return leaves
-
-    def _admitted(self, folder: Path) -> Task:
-        try:
-            return admit(folder, self.settings.allowance, self._line)
-        except (OSError, ValueError, RecursionError) as error:
-            if isinstance(error, SparseHessError):
-                raise
-            raise errors.InputError(f"job.toml: {' '.join(str(error).split())[:300]}") from error
-
-    def _write(self, folder: Path, status: int, error: Exception | None, began: float) -> None:
+    def _write(self, folder: Path, ending: Ending, began: float) -> None:
         """Write the outcome of a job, or put it back into the queue."""
+        if not clear_folder(folder):
+            ending = Ending.failed(REMOVED)
         (folder / "status.json").unlink(missing_ok=True)
-        if isinstance(error, Leaving | Stopped):
+        leaves = self.spool.is_stopping
+        if leaves and ending.kind in _LEFT:
             self.spool.requeue(folder, counted=False)
             return
-        state = "done" if error is None and status == errors.DONE else "failed"
-        if isinstance(error, Cancelled):
+        if ending.kind in (LOST, *_LEFT):  # a job may say that it was asked to leave, again and again
+            for line in recover_running(self.spool, folder, leaves):
+                log.warning("%s", line)
+            return
+        state = "done" if not ending.kind and ending.status == errors.DONE else "failed"
+        if ending.kind == errors.Cancelled.__name__:
             state = "cancelled"
         facts = {
-            "id": folder.name,
+            "id": job_id(folder),
             "state": state,
-            "exit": None if state == "cancelled" else status,
-            "error": None if error is None else _told(error, folder),
+            "exit": None if state == "cancelled" else ending.status,
+            "error": ending.error,
             "seconds": time.time() - began,
             "attempts": job_outcomes.count_attempts(folder),
             "ranks": self.comm.size,
             "group": self.number,
         }
-        spools.write_outcome(folder, facts)
+        job_outcomes.write_outcome(folder, facts)
+        if self._saved is not None and not ending.kind:
+            remove_checkpoint(folder / self._saved)
         self.counts["done" if state == "done" else "failed"] += 1
         if not self._unsettled:
             self._oldest = time.monotonic()
         self._unsettled.append(folder)
 
-    def _complain(self, error: Exception, folder: Path) -> None:
-        if self.comm.rank == 0:
-            sys.stderr.write(f"sparsehess: {_told(error, folder)}\n")
-            if not isinstance(error, SparseHessError) or error.status == errors.BUG:
-                traceback.print_exception(error)
-            sys.stderr.flush()
-
-    def _tidy(self) -> None:
-        """Destroy objects that failed jobs have left; PETSc keeps them for a collective call. Collective."""
-        runtime.forget_children(self.comm)
-        self._failed += 1
-        if self._failed % _TIDY == 0:
-            gc.collect()
-            if hasattr(PETSc, "garbage_cleanup"):
-                PETSc.garbage_cleanup(self.comm)
+    def _tidy(self, failed: bool) -> None:
+        """Destroy what jobs have left: what Python lets go of, PETSc keeps until a collective call. Collective."""
+        self._ended += 1
+        if failed:
+            runtime.forget_children(self.comm)
+            self._failed += 1
+            if self._failed % _TIDY == 0:
+                gc.collect()
+        if self._ended % _TIDY == 0 and hasattr(PETSc, "garbage_cleanup"):
+            for comm in (self.comm, MPI.COMM_SELF):
+                PETSc.garbage_cleanup(comm)
 
     # --- telling ---
-
-    def _progress(self, folder: Path) -> Callable[[str, int, int], None]:
-        began = time.time()
-
-        def tell(stage: str, done: int, total: int) -> None:
-            facts = {"stage": stage, "done": int(done), "total": int(total), "seconds": time.time() - began}
-            with contextlib.suppress(OSError):
-                job_outcomes.write_json(folder / "status.json", facts)
-
-        return tell
 
     def _tell_group(self, job: str | None) -> None:
         now = time.monotonic()
@@ -431,43 +398,16 @@ class _Group:
 
 
 def _tell_service(spool: Spool, settings: ServiceSettings, ranks: int) -> None:
-    """Write the facts of this service into `service.json`; on the first rank."""
-    most: Limits = settings.allowance.most
-    facts = {
-        "process": os.getpid(),
-        "host": socket.gethostname(),
-        "ranks": ranks,
-        "groups": settings.groups,
-        "began": time.time(),
-        "time": most.time,
-        "memory": most.memory,
-        "code": list(settings.allowance.code),
-        "data": list(settings.allowance.data),
-    }
-    with explain_write_errors(spool.path):
-        job_outcomes.write_json(spool.path / "service.json", facts)
-
-
-def _status(error: Exception) -> int:
-    if isinstance(error, MemoryError):
-        return errors.UNUSABLE
-    return error.status if isinstance(error, SparseHessError) else errors.BUG
-
-
-def _told(error: Exception, folder: Path) -> str:
-    """Return an error as one line that names files of the job without their folder, which is about to move."""
-    return _line(error).replace(f"{folder}{os.sep}", "")
-
-
-def _line(error: Exception) -> str:
-    """Return an error as one line."""
-    if isinstance(error, MemoryError):
-        return f"out of memory: {error}" if str(error) else "out of memory"
-    text = str(error) if isinstance(error, SparseHessError) else f"{type(error).__name__}: {error}"
-    return " ".join(text.split())[:2000]
-
-
-def _as_error(caught: BaseException) -> EvaluationError:
-    if isinstance(caught, SystemExit):
-        return EvaluationError(f"the problem has called sys.exit({caught.code!r})")
-    return EvaluationError(f"the problem has raised {type(caught).__name__}")
+    """Tell who has started the service what it serves, and all others by a file; on the first rank."""
+    allowance = settings.allowance
+    facts = write_service(
+        spool,
+        ranks=ranks,
+        groups=settings.groups,
+        seconds=allowance.most.time,
+        memory=allowance.most.memory,
+        code=allowance.code,
+        data=allowance.data,
+    )
+    if not settings.quiet:
+        print(describe_service(spool, facts), flush=True)

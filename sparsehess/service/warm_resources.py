@@ -39,7 +39,7 @@ _PIECE = 2**20
 _RECENT = 2.0
 
 # Files whose digests are remembered.
-_FILES = 10_000
+_FILES = 1_000
 
 
 class WarmResources(Resources):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,8 +15,10 @@ import numpy as np
 from sparsehess.errors import InputError, StackError, no_such_file
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, agreement, another_build, complex_scalars, on_root
-from sparsehess.storage.hdf5 import open_hdf5
-from sparsehess.storage.matrix_formats import has_imaginary_part, read_member_shapes
+from sparsehess.storage.array_archives import ArrayArchive, map_array
+from sparsehess.storage.hdf5 import open_hdf5, read_array
+from sparsehess.storage.matrix_formats import has_imaginary_part
+from sparsehess.storage.memory_claims import require_memory
 
 
 def read_coordinates(path: str | os.PathLike[str], layout: Layout) -> np.ndarray:
@@ -67,6 +70,7 @@ def _load_nodes(path: str | os.PathLike[str], n: int) -> np.ndarray:
             f"{path}: positions must be (nodes, 2 or 3) numbers of nodes that have as many of the {n} dofs each, "
             f"not {shape}{more}"
         )
+    require_memory(path, "its positions", 2 * nodes.nbytes)
     if not np.isfinite(nodes).all():
         raise InputError(f"{path}: positions must be finite")
     return nodes
@@ -88,23 +92,20 @@ def _load_vectors(path: Path, n: int) -> np.ndarray:
     try:
         if path.suffix == ".h5":
             with open_hdf5(path) as file:
-                arrays = {name: item[()] for name, item in file.items() if getattr(item, "ndim", 0) == 2}
+                name = _which(path, {name: item.shape for name, item in file.items() if hasattr(item, "shape")})
+                array = read_array(path, file[name])
         elif path.suffix == ".npz":
-            read_member_shapes(path)
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive if archive[name].ndim == 2}
+            with closing(ArrayArchive(path)) as archive:
+                array = archive[_which(path, {name: head.shape for name, head in archive.heads.items()})]
         else:
-            arrays = {"vectors": np.atleast_2d(np.load(path, allow_pickle=False))}
+            mapped = map_array(path)
+            require_memory(path, "its array", mapped.nbytes)
+            array = np.atleast_2d(np.array(mapped))
     except (InputError, StackError):
         raise
     except Exception as error:  # whatever a damaged file makes a reader do
         raise InputError(f"{path}: damaged or not of its format: {' '.join(str(error).split())[:200]}") from error
-    if "vectors" not in arrays and len(arrays) != 1:
-        raise InputError(
-            f"{path}: expected one two-dimensional array, or one called vectors; found {list(arrays)}"
-        )
-    array = arrays.get("vectors", next(iter(arrays.values()), np.empty((0, 0))))
-    if n not in array.shape:
+    if array.ndim != 2 or n not in array.shape:
         raise InputError(
             f"{path}: vectors of shape {array.shape} do not fit {n} variables: one row a vector, or one column"
         )
@@ -120,14 +121,21 @@ def _load_vectors(path: Path, n: int) -> np.ndarray:
     return array.astype(PETSc.ScalarType, copy=False)
 
 
+def _which(path: Path, shapes: dict[str, tuple[int, ...] | None]) -> str:
+    """Return the name of the array that holds the vectors."""
+    found = [name for name, shape in shapes.items() if shape is not None and len(shape) == 2]
+    if "vectors" in found:
+        return "vectors"
+    if len(found) != 1:
+        raise InputError(f"{path}: expected one two-dimensional array, or one called vectors; found {found}")
+    return found[0]
+
+
 def _opened(path: str | os.PathLike[str]) -> np.ndarray:
     try:
-        whole = np.load(path, mmap_mode="r", allow_pickle=False)
+        return map_array(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: no .npy array: {error}; write one with numpy.save") from error
-    if not isinstance(whole, np.ndarray):
-        raise InputError(f"{path}: no .npy array; write one with numpy.save")
-    return whole
 
 
 def _ranges(layout: Layout) -> list[tuple[int, int]]:

@@ -68,6 +68,16 @@ def explain_write_errors(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be written: {reason}") from error
 
 
+def refuse_unwritable(path: Path) -> None:
+    """Raise InputError where a file could not be written. Not collective."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise InputError(f"{path}: there is no folder {folder}: make it first")
+    if not os.access(folder, os.W_OK) or path.is_dir():
+        told = "it is a folder" if path.is_dir() else f"no permission in {folder}"
+        raise InputError(f"{path}: cannot be written: {told}; name another file")
+
+
 @contextmanager
 def open_deferring_errors(path: Path) -> Iterator[io.RawIOBase]:
     """Yield a new file whose first write error is raised at the end of the block.

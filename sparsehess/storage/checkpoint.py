@@ -2,6 +2,7 @@
 
 A folder holds one file a stage (`checkpoint_format`), and the previous one under `.1`. A file is written under
 another name, synchronised with the disk, and renamed. A run that is killed at any moment leaves a whole file.
+What is evaluated is added to files that grow (`stage_log`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,17 +19,32 @@ import numpy as np
 
 from sparsehess.errors import Damaged, InputError, Stopped
 from sparsehess.runtime import agreement, communicator, log, on_root
-from sparsehess.storage import checkpoint_format
+from sparsehess.storage import checkpoint_format, checkpoint_writing
 from sparsehess.storage.atomic_files import sync_folder
 from sparsehess.storage.checkpoint_format import StoredStage
-from sparsehess.storage.folder_lock import FolderLock
+from sparsehess.storage.fingerprints import describe_difference
+from sparsehess.storage.folder_lock import LOCK, FolderLock
+from sparsehess.storage.regular_files import refuse_irregular
+from sparsehess.storage.saving_clock import SavingClock
+from sparsehess.storage.stage_log import StageLog
 
 _SUFFIX, _BEFORE, _BESIDE = ".ckpt", ".ckpt.1", ".ckpt.new"
 
-# Relative tolerance of numbers in a fingerprint that are sums over ranks. Those whose name begins with ROUGH come
-# from differences of gradients, which agree less.
-_ROUNDING = 1e-8
-ROUGH, _DIFFERENCES = "about ", 1e-3
+
+def remove_checkpoint(directory: Path) -> None:
+    """Remove the files of a checkpoint that no run uses any more, as far as that can be done.
+
+    Not collective. A link in the place of the folder is not followed.
+    """
+    with contextlib.suppress(OSError):
+        folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            for name in os.listdir(folder):
+                if name == LOCK or name.endswith((_SUFFIX, _BEFORE, _BESIDE)):
+                    with contextlib.suppress(OSError):
+                        os.unlink(name, dir_fd=folder)
+        finally:
+            os.close(folder)
 
 
 class Checkpoint:
@@ -44,7 +59,8 @@ class Checkpoint:
     comm
         Communicator of the ranks that save together.
     interval
-        Seconds between saves; 0 saves after every gradient.
+        Seconds between saves; 0 saves after every gradient. None saves as often as it is cheap: once a hundred
+        times as long has passed as a save has lately cost, and after a minute at the latest.
     resume
         Whether the run resumes from the files in the folder. It starts anew where there are none.
 
@@ -65,22 +81,22 @@ class Checkpoint:
         directory: str | os.PathLike[str],
         comm: MPI.Comm | None = None,
         *,
-        interval: float = 600.0,
+        interval: float | None = None,
         resume: bool = False,
     ) -> None:
         self.directory, self.comm = Path(directory).absolute(), communicator(comm)
-        self.interval, self.resume = float(interval), bool(resume)
+        self.interval, self.resume = None if interval is None else float(interval), bool(resume)
         self.stopping = False  # whether all ranks have agreed that a signal came
         self._signal = 0
         self._told = ""
         self._lock: FolderLock | None = None  # of rank 0
         self._damaged: set[str] = set()  # stages whose latest file is damaged: the one before it is worth more
         with agreement(self.comm):
-            if not self.interval >= 0:
+            if self.interval is not None and not self.interval >= 0:
                 raise InputError(f"a checkpoint every {interval} seconds: the interval must not be negative")
             if self.comm.rank == 0:
                 self._prepare()
-        self._last = time.monotonic()
+        self.clock = SavingClock(self.interval)  # of this rank
 
     def _prepare(self) -> None:
         try:
@@ -93,6 +109,8 @@ class Checkpoint:
             self._lock = FolderLock(self.directory)
         except OSError as error:
             raise InputError(f"{self.directory}: checkpoints cannot be written there: {error.strerror}") from error
+        for path in self._files():
+            refuse_irregular(path)
         if not self.resume and any(not path.name.endswith(_BESIDE) for path in self._files()):
             raise InputError(
                 f"{self.directory} holds the checkpoint of a run that has not ended: go on with it (--resume), or "
@@ -107,12 +125,20 @@ class Checkpoint:
         self._signal = int(number)
 
     @property
+    def told_to_stop(self) -> bool:
+        """Whether a signal has come to this rank.
+
+        Not collective.
+        """
+        return bool(self._signal)
+
+    @property
     def wants_save(self) -> bool:
         """Whether this rank would save now.
 
         Not collective.
         """
-        return bool(self._signal) or time.monotonic() - self._last >= self.interval
+        return bool(self._signal) or self.clock.is_due
 
     def is_due(self, also: bool = False) -> bool:
         """Return whether any rank would save now.
@@ -128,10 +154,11 @@ class Checkpoint:
         self.comm.Allreduce(MPI.IN_PLACE, mine, op=MPI.MAX)
         self.stopping = bool(mine[0])
         self._signal = int(mine[0])
+        self.clock.begin()
         return bool(mine[1])
 
     def finish_save(self) -> None:
-        """Begin the next interval after all stages are saved; after a signal end the run.
+        """After all stages are saved: end the run if a signal has come.
 
         Not collective; the same on every rank after `is_due`.
 
@@ -140,7 +167,6 @@ class Checkpoint:
         Stopped
             A signal had come.
         """
-        self._last = time.monotonic()
         if self.stopping:
             name = signal.Signals(self._signal).name
             raise Stopped(
@@ -160,38 +186,59 @@ class Checkpoint:
         fingerprint
             Facts by which the problem is recognised: JSON.
         meta, arrays
-            See `checkpoint_format.write_stage`.
+            See `checkpoint_writing.write_stage`.
 
         Raises
         ------
         InputError
             The file cannot be written, and a signal stops the run.
         """
+        path, beside = self._path(stage, _SUFFIX), self._path(stage, _BESIDE)
+        _, told = checkpoint_writing.write_stage(beside, self.comm, fingerprint, meta, arrays)
+        if self.comm.rank == 0:
+            told = told or self._put_in_place(stage)
+            if told:
+                with contextlib.suppress(OSError):
+                    beside.unlink(missing_ok=True)  # half a file takes room that is short
+        return self.judge_save(path, self.comm.bcast(told))
+
+    def _put_in_place(self, stage: str) -> str:
+        """Give the new file of a stage its name; return why that failed."""
         path = self._path(stage, _SUFFIX)
-        beside, error = self._path(stage, _BESIDE), None
         try:
-            checkpoint_format.write_stage(beside, self.comm, fingerprint, meta, arrays)
-            if self.comm.rank == 0:
-                if stage not in self._damaged:
-                    with contextlib.suppress(FileNotFoundError):
-                        os.replace(path, self._path(stage, _BEFORE))
-                os.replace(beside, path)
-                self._damaged.discard(stage)
-                sync_folder(self.directory)
-        except OSError as caught:
-            error = caught
-            with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)  # half a file takes room that is short
-        told = self.comm.bcast(None if error is None else f"{error.strerror or error}")
-        if told is None:
-            self._told = ""
+            if stage not in self._damaged:
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(path, self._path(stage, _BEFORE))
+            os.replace(self._path(stage, _BESIDE), path)
+            self._damaged.discard(stage)
+            sync_folder(self.directory)
+        except OSError as error:
+            return f"{error.strerror or error}"
+        return ""
+
+    def judge_save(self, path: Path, told: str) -> bool:
+        """Return whether a save went well: `told` is empty. Say once why it did not.
+
+        Not collective; the same on the ranks that have saved together.
+
+        Raises
+        ------
+        InputError
+            It did not, and a signal stops the run.
+        """
+        before, self._told = self._told, told
+        if not told:
             return True
         if self.stopping:
             raise InputError(f"{path}: the checkpoint could not be written: {told}")
-        if self.comm.rank == 0 and told != self._told:  # said once, though it is tried again and again
+        if self.comm.rank == 0 and told != before:  # said once, though it is tried again and again
             log.warning("%s: the checkpoint could not be written: %s; the run goes on", path, told)
-        self._told = told
         return False
+
+    def open_log(self, name: str, fingerprint: dict) -> StageLog:
+        """Return the stages of a name that are kept one after another, with those that are there. Collective."""
+        synchronised = None if self.interval is None else 0.0  # each stage, where somebody has said how often
+        return StageLog(self.directory, name, self.comm, fingerprint, self.resume, synchronised)
 
     def load(self, stage: str, fingerprint: dict) -> StoredStage | None:
         """Return the saved stage; None where there is none, or where `resume` is false.
@@ -230,20 +277,20 @@ class Checkpoint:
 
     def drop(self, stages: Iterable[str]) -> None:
         """Remove the files of these stages. Collective; rank 0 does it."""
-        self._remove([self._path(stage, suffix) for stage in stages for suffix in (_BEFORE, _SUFFIX, _BESIDE)])
+        self.remove([self._path(stage, suffix) for stage in stages for suffix in (_BEFORE, _SUFFIX, _BESIDE)])
 
     def clear(self) -> None:
         """Remove all files, and unlock the folder: the run is complete.
 
         Collective; rank 0 does it.
         """
-        self._remove(on_root(self.comm, self._files))
+        self.remove(on_root(self.comm, self._files))
         if self._lock is not None:
             self._lock.remove()
             self._lock = None
 
-    def _remove(self, paths: list[Path]) -> None:
-        """Remove obsolete files; rank 0 warns of one that cannot be removed, and the run goes on."""
+    def remove(self, paths: list[Path]) -> None:
+        """Remove obsolete files; rank 0 warns of one that cannot be removed, and the run goes on. Collective."""
         self.comm.Barrier()  # nobody reads any more
         if self.comm.rank == 0:
             try:
@@ -258,20 +305,3 @@ class Checkpoint:
 
     def _path(self, stage: str, suffix: str) -> Path:
         return self.directory / (stage + suffix)
-
-
-def describe_difference(saved: dict, here: dict) -> str:
-    """Return the first difference of two fingerprints in words; empty if they agree.
-
-    Not collective.
-    """
-    for name in {**here, **saved}:
-        a, b = saved.get(name), here.get(name)
-        if isinstance(a, float) and isinstance(b, float):
-            allowed = _DIFFERENCES if name.startswith(ROUGH) else _ROUNDING
-            same = abs(a - b) <= allowed * max(abs(a), abs(b)) or a == b
-        else:
-            same = a == b
-        if not same:
-            return f"{name} {a}, here {b}"
-    return ""

@@ -1,22 +1,22 @@
-"""The file of one stage of a checkpoint: facts as JSON, arrays as raw blocks, checksums of both.
+"""Stages of a checkpoint as files hold them: facts as JSON, arrays as raw blocks, checksums of both.
 
-    magic (16 bytes) | length of the header (8) | its CRC-32 (4) | header, JSON | blocks
+    magic (16 bytes) | length of the header (8) | CRC-32 of length and header (4) | header, JSON | blocks
 
-Arrays are distributed over ranks along their first axis and stored in the order of the ranks, so that any
-number of ranks can read what any other has written. Nothing is ever unpickled.
+A file holds one stage, or several one after another. Arrays are distributed over ranks along their first axis and
+stored in the order of the ranks, so that any number of ranks can read what any other has written. Nothing is ever
+unpickled.
 """
 
 from __future__ import annotations
 
-import errno
 import json
+import math
 import os
 import struct
 import zlib
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from mpi4py import MPI
 
@@ -24,17 +24,47 @@ import numpy as np
 
 from sparsehess.errors import Damaged, InputError
 from sparsehess.runtime import agreement
-from sparsehess.runtime.random_numbers import hash_numbers
+from sparsehess.storage.regular_files import open_regular
 
-VERSION = 1
-_MAGIC = b"sparsehess-ckpt\n"
+VERSION = 2
+_MAGIC, _MAGIC_BEFORE = b"sparsehess-ckpt2", b"sparsehess-ckpt\n"
 _PREFIX = struct.Struct("<16sQI")
+
+# Bytes of a header, at most: what claims more is not read.
+LONGEST_HEADER = 2**24
+
 # Types of stored arrays, and the integers as which a checksum reads their bits.
 _TYPES = {"<f8": np.uint64, "<i8": np.uint64, "<i4": np.uint32, "|u1": np.uint8}
 
+# Elements that are mixed at a time, few enough for the caches, and what they are multiplied by.
+_MIXED = 1 << 14
+_ODD = tuple(map(np.uint64, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)))
+
 # Elements in one message, write, read or partial sum.
-_PIECE = 1 << 20
-_TAG = 75
+PIECE = 1 << 20
+
+# Places that look like the beginning of a stage and are none, after which nobody looks for more.
+_MISLED = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Header:
+    """What a file says of one of its stages.
+
+    Attributes
+    ----------
+    fingerprint, meta
+        See `StoredStage`.
+    blocks
+        By name; their offsets are counted from the beginning of the file.
+    end
+        Where the next stage begins.
+    """
+
+    fingerprint: dict
+    meta: dict
+    blocks: dict[str, dict]
+    end: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,100 +107,51 @@ class StoredStage:
         if rows != block["shape"][0]:
             raise InputError(f"{self.path}: {name} has {block['shape'][0]} rows, {rows} are needed here")
         shape = (count, *block["shape"][1:])
-        width = int(np.prod(shape[1:], dtype=np.int64))
-        with agreement(comm), open(self.path, "rb") as stream:
+        width = math.prod(shape[1:])
+        with agreement(comm), open_stored(self.path) as stream:
             return _read(stream, block, start * width, count * width).reshape(shape)
 
 
-def write_stage(path: Path, comm: MPI.Comm, fingerprint: dict, meta: dict, arrays: dict[str, np.ndarray]) -> None:
-    """Write a stage to a new file of this name, and synchronise it with the disk.
+def pack_header(at: int, fingerprint: dict, meta: dict, blocks: list[dict], size: int) -> bytes:
+    """Return the bytes before the blocks of a stage that begins at this byte of its file.
 
-    Collective. Rank 0 writes, a bounded piece of another rank's rows at a time. A file of this name is replaced.
-
-    Parameters
-    ----------
-    meta
-        JSON, the same on every rank.
-    arrays
-        (m, ...) this rank's rows, of double precision, 64- or 32-bit integers, or bytes.
+    Not collective.
 
     Raises
     ------
-    OSError
-        On rank 0 alone: the file could not be written.
+    InputError
+        There are too many facts.
     """
-    blocks, place = [], 0
-    with agreement(comm):  # what needs memory, before anything is under way that a rank without any would not take
-        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        widest = max((array.itemsize for array in arrays.values()), default=0) if comm.size > 1 else 0
-        room = np.empty(_PIECE * widest if comm.rank == 0 else 0, np.uint8)
-    counts = np.array(comm.allgather([array.size for array in arrays.values()]), np.int64)
-    before = counts[: comm.rank].sum(axis=0).tolist()
-    with agreement(comm):
-        parts = [_sum(array, start) for array, start in zip(arrays.values(), before, strict=True)]
-    for (name, array), part, sizes in zip(arrays.items(), parts, counts.T.tolist(), strict=True):
-        rows = comm.allreduce(len(array))
-        total = comm.allreduce(part)
-        kind = array.dtype.newbyteorder("<").str
-        blocks.append(
-            {"name": name, "dtype": kind, "shape": [rows, *array.shape[1:]], "offset": place, "sum": total % 2**64}
-        )
-        place += sum(sizes) * array.itemsize
-    header = {"version": VERSION, "fingerprint": fingerprint, "meta": meta, "blocks": blocks, "bytes": place}
-    with agreement(comm):
-        text = json.dumps(header).encode()
-    error: Exception | None = None
-    stream: BinaryIO | None = None
-    if comm.rank == 0:
-        try:
-            path.unlink(missing_ok=True)
-            # Made here and now: what may lie under this name leads to no file elsewhere.
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            stream = os.fdopen(os.open(path, flags, 0o666), "wb")
-            stream.write(_PREFIX.pack(_MAGIC, len(text), zlib.crc32(text)) + text)
-        except (OSError, MemoryError) as caught:
-            error = caught
-    for array in arrays.values():
-        error = _gathered(array, comm, stream, error, room)
-    if comm.rank == 0:
-        try:
-            if stream is not None:
-                with stream:
-                    if error is None:
-                        stream.flush()
-                        os.fsync(stream.fileno())
-        except (OSError, MemoryError) as caught:
-            error = error or caught
-        if error is not None:
-            raise error if isinstance(error, OSError) else OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), path)
+    facts = {
+        "version": VERSION,
+        "at": at,
+        "fingerprint": fingerprint,
+        "meta": meta,
+        "blocks": blocks,
+        "bytes": size,
+    }
+    text = json.dumps(facts).encode()
+    if len(text) > LONGEST_HEADER:
+        raise InputError(f"a checkpoint with {len(text)} bytes of facts: {LONGEST_HEADER} is the most")
+    return _PREFIX.pack(_MAGIC, len(text), _header_sum(text)) + text
 
 
-def _gathered(
-    array: np.ndarray, comm: MPI.Comm, stream: BinaryIO | None, error: Exception | None, room: np.ndarray
-) -> Exception | None:
-    """Write an array, rank by rank; return the first error so far. Collective."""
-    flat = array.reshape(-1)
-    sizes = comm.allgather(flat.size)
-    if comm.rank:
-        for first in range(0, flat.size, _PIECE):
-            comm.Send(flat[first : first + _PIECE].view(np.uint8), dest=0, tag=_TAG)
-        return None
-    for rank, size in enumerate(sizes):
-        for first in range(0, size, _PIECE):
-            piece = flat[first : first + _PIECE]
-            if rank:
-                piece = room[: min(_PIECE, size - first) * flat.itemsize].view(flat.dtype)
-                comm.Recv(piece.view(np.uint8), source=rank, tag=_TAG)
-            if error is None and stream is not None:  # after an error the others are listened to all the same
-                try:
-                    stream.write(piece.astype(piece.dtype.newbyteorder("<"), copy=False).tobytes())
-                except (OSError, MemoryError) as caught:
-                    error = caught
-    return error
+def open_stored(path: Path) -> BufferedReader:
+    """Return a stream of a file of stages. Not collective.
+
+    Raises
+    ------
+    InputError
+        There is no file, or it cannot be read.
+    """
+    try:
+        return os.fdopen(open_regular(path, os.O_RDONLY), "rb")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def read_stage(path: Path, comm: MPI.Comm) -> StoredStage:
-    """Return a stage whose checksums are right; every rank checks a part of the file.
+    """Return the stage of a file that holds one, with right checksums; every rank checks a part of the file.
 
     Collective.
 
@@ -181,60 +162,155 @@ def read_stage(path: Path, comm: MPI.Comm) -> StoredStage:
     InputError
         It cannot be read on a rank.
     """
-    with agreement(comm):
-        header, start = _header(path)
-        for block in header["blocks"]:
-            block["offset"] += start
     sums = []
-    with agreement(comm), open(path, "rb") as stream:
-        for block in header["blocks"]:
-            size = int(np.prod(block["shape"], dtype=np.int64))
-            first, last = size * comm.rank // comm.size, size * (comm.rank + 1) // comm.size
-            part = 0
-            for at in range(first, last, _PIECE):
-                part += _sum(_read(stream, block, at, min(_PIECE, last - at)), at)
-            sums.append(part % 2**64)
+    with agreement(comm), open_stored(path) as stream:
+        there = os.fstat(stream.fileno()).st_size
+        header = _header(stream, path, 0, there)
+        if header.end != there:
+            raise Damaged(f"{path} is damaged: it has {there} bytes instead of {header.end}")
+        for block in header.blocks.values():
+            size = math.prod(block["shape"])
+            sums.append(
+                _sum_stored(stream, block, size * comm.rank // comm.size, size * (comm.rank + 1) // comm.size)
+            )
     totals = np.array(comm.allgather(sums), object).reshape(comm.size, -1).sum(axis=0)
-    for block, total in zip(header["blocks"], totals, strict=True):
+    for block, total in zip(header.blocks.values(), totals, strict=True):
         if total % 2**64 != block["sum"]:
             raise Damaged(f"{path} is damaged: the checksum of {block['name']} is not that of its contents")
-    blocks = {block["name"]: block for block in header["blocks"]}
-    return StoredStage(path, header["fingerprint"], header["meta"], comm, blocks)
+    return StoredStage(path, header.fingerprint, header.meta, comm, header.blocks)
 
 
-def _header(path: Path) -> tuple[dict, int]:
-    """Return the header of a file, and where its blocks begin."""
+def list_stages(path: Path) -> tuple[list[Header], list[str]]:
+    """Return the headers of the stages of a file, in order, and what is wrong between and after them.
+
+    Not collective. The checksums of their blocks are not looked at.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, or is of another version.
+    """
+    found: list[Header] = []
+    wrong: list[str] = []
+    with open_stored(path) as stream:
+        there = os.fstat(stream.fileno()).st_size
+        at = 0
+        while at < there:
+            try:
+                found.append(_header(stream, path, at, there))
+                at = found[-1].end
+            except Damaged:
+                after = _next_stage(stream, path, at + 1, there)
+                lost = "its end was not written, or" if after == there else "a part of it"
+                wrong.append(f"{path}: {lost} is damaged, bytes {at} to {after}")
+                at = after
+    return found, wrong
+
+
+def is_sound(path: Path, header: Header) -> bool:
+    """Return whether the blocks of a stage have the checksums that its header says. Not collective."""
+    with open_stored(path) as stream:
+        return all(
+            _sum_stored(stream, block, 0, math.prod(block["shape"])) % 2**64 == block["sum"]
+            for block in header.blocks.values()
+        )
+
+
+def sum_elements(array: np.ndarray, start: int) -> int:
+    """Return a checksum of elements from number `start` on; checksums of parts add up, modulo 2**64.
+
+    Not collective. Each element is mixed with its number by a bijection: a change of any one changes the sum.
+    """
+    bits = array.reshape(-1).view(_TYPES[array.dtype.newbyteorder("<").str])
+    total = 0
+    mixed, high = np.empty((2, min(len(bits), _MIXED)), np.uint64)
+    for first in range(0, len(bits), _MIXED):
+        some = bits[first : first + _MIXED]
+        state, shifted = mixed[: len(some)], high[: len(some)]
+        np.multiply(
+            np.arange(start + first + 1, start + first + 1 + len(some), dtype=np.uint64), _ODD[0], out=state
+        )
+        state ^= some
+        for factor in _ODD[1:]:  # a multiplication by an odd number, and a shifted half: each can be undone
+            state *= factor
+            np.right_shift(state, np.uint64(32), out=shifted)
+            state ^= shifted
+        total += int(state.sum(dtype=np.uint64))
+    return total % 2**64
+
+
+def _header_sum(text: bytes) -> int:
+    return zlib.crc32(text, zlib.crc32(len(text).to_bytes(8, "little")))
+
+
+def _next_stage(stream: BufferedReader, path: Path, at: int, there: int) -> int:
+    """Return where the first stage from this byte on begins; the end of the file where none does."""
+    misled = 0
+    while at < there and misled < _MISLED:
+        stream.seek(at)
+        piece = stream.read(PIECE)
+        place = piece.find(_MAGIC)
+        if place < 0:
+            at += max(len(piece) - len(_MAGIC) + 1, 1)
+            continue
+        try:
+            _header(stream, path, at + place, there)
+        except Damaged:
+            at, misled = at + place + 1, misled + 1
+        else:
+            return at + place
+    return there
+
+
+def _header(stream: BufferedReader, path: Path, at: int, there: int) -> Header:
+    """Return the header of the stage that begins at this byte of a file of so many."""
     try:
-        with open(path, "rb") as stream:
-            there = os.fstat(stream.fileno()).st_size
-            first = stream.read(_PREFIX.size)
-            if len(first) < _PREFIX.size:
-                raise Damaged(f"{path} is damaged: it has {len(first)} bytes")
-            magic, length, checksum = _PREFIX.unpack(first)
-            text = stream.read(length) if magic == _MAGIC and length <= there else b""
+        stream.seek(at)
+        first = stream.read(_PREFIX.size)
+        if first[: len(_MAGIC_BEFORE)] == _MAGIC_BEFORE:
+            raise InputError(
+                f"{path}: a checkpoint of version 1, this sparsehess has {VERSION}: end its run with the one that "
+                "began it, or give another folder"
+            )
+        if len(first) < _PREFIX.size:
+            raise Damaged(f"{path} is damaged: it has {there} bytes")
+        magic, length, checksum = _PREFIX.unpack(first)
+        begin = at + _PREFIX.size + length
+        text = stream.read(length) if magic == _MAGIC and length <= LONGEST_HEADER and begin <= there else b""
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-    if magic != _MAGIC or len(text) != length or zlib.crc32(text) != checksum:
+    if magic != _MAGIC or len(text) != length or _header_sum(text) != checksum:
         raise Damaged(f"{path} is damaged, or no checkpoint: the checksum of its header is not right")
     try:
-        header = json.loads(text)
-        if header["version"] != VERSION:
-            raise InputError(f"{path}: a checkpoint of version {header['version']}, this sparsehess has {VERSION}")
-        start, size = _PREFIX.size + length, header["bytes"]
-        ends = [block["offset"] + _bytes(block) for block in header["blocks"]]
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+        facts = json.loads(text)
+        if facts["version"] != VERSION or facts["at"] != at:
+            raise ValueError(f"version {facts['version']}, at byte {facts['at']}")
+        blocks = {block["name"]: block for block in facts["blocks"]}
+        end = begin + max(map(_check_block, blocks.values()), default=0)
+        for block in blocks.values():
+            block["offset"] += begin
+        header = Header(dict(facts["fingerprint"]), dict(facts["meta"]), blocks, begin + facts["bytes"])
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise Damaged(f"{path} is no checkpoint: its header makes no sense ({error})") from error
-    if there != start + size or max(ends, default=0) > size:
-        raise Damaged(f"{path} is damaged: it has {there} bytes instead of {start + size}")
-    return header, start
+    if not end <= header.end <= there:
+        raise Damaged(f"{path} is damaged: it has {there} bytes instead of {header.end}")
+    return header
 
 
-def _bytes(block: dict) -> int:
-    if block["dtype"] not in _TYPES or min(block["shape"]) < 0 or block["offset"] < 0:
+def _check_block(block: dict) -> int:
+    """Return where a block ends, from the first one's beginning on."""
+    offset, shape, kind = block["offset"], block["shape"], block["dtype"]
+    if kind not in _TYPES or not all(type(size) is int and size >= 0 for size in (offset, *shape)) or not shape:
         raise ValueError(f"block {block['name']}")
-    return int(np.prod(block["shape"], dtype=np.int64)) * np.dtype(block["dtype"]).itemsize
+    return offset + math.prod(shape) * np.dtype(kind).itemsize
+
+
+def _sum_stored(stream: BufferedReader, block: dict, first: int, last: int) -> int:
+    """Return the checksum of some elements of a block."""
+    pieces = (
+        sum_elements(_read(stream, block, at, min(PIECE, last - at)), at) for at in range(first, last, PIECE)
+    )
+    return sum(pieces) % 2**64
 
 
 def _read(stream: BufferedReader, block: dict, first: int, count: int) -> np.ndarray:
@@ -244,18 +320,3 @@ def _read(stream: BufferedReader, block: dict, first: int, count: int) -> np.nda
     if stream.readinto(array.view(np.uint8).data) != array.nbytes:
         raise Damaged(f"{stream.name} is damaged: it ends early")
     return array.astype(kind.newbyteorder("="), copy=False)
-
-
-def _sum(array: np.ndarray, start: int) -> int:
-    """Return a checksum of elements from number `start` on; checksums of parts add up, modulo 2**64.
-
-    Each element is mixed with its number by a bijection, so that a change of any one changes the sum.
-    """
-    bits = array.reshape(-1).view(_TYPES[array.dtype.newbyteorder("<").str])
-    total = np.uint64(0)
-    for first in range(0, len(bits), _PIECE):
-        some = bits[first : first + _PIECE].astype(np.uint64)
-        numbers = np.arange(start + first, start + first + len(some))
-        with np.errstate(over="ignore"):
-            total += hash_numbers(some ^ hash_numbers(numbers, 6), 7).sum(dtype=np.uint64)
-    return int(total)

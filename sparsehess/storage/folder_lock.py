@@ -13,6 +13,10 @@ from pathlib import Path
 
 from sparsehess.errors import InputError
 from sparsehess.runtime import log
+from sparsehess.storage.regular_files import open_regular
+
+# The name of the file that is locked.
+LOCK = "lock"
 
 # Seconds to wait for a run that is ending.
 _PATIENCE = 5.0
@@ -31,18 +35,18 @@ class FolderLock:
     Raises
     ------
     InputError
-        Another process holds the folder.
+        Another process holds the folder, or what has the name of the file that is locked is no file.
     OSError
         The file that is locked cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path, deadline = folder / "lock", time.monotonic() + _PATIENCE
+        self._path, deadline = folder / LOCK, time.monotonic() + _PATIENCE
         while not self._held(folder, time.monotonic() > deadline):
             time.sleep(0.1)
 
     def _held(self, folder: Path, late: bool) -> bool:
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = open_regular(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         self._close = weakref.finalize(self, os.close, descriptor)
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

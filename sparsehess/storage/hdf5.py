@@ -15,11 +15,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from sparsehess.errors import InputError, no_such_file
-from sparsehess.runtime import optional
+from sparsehess.runtime import memory, optional
 from sparsehess.storage.atomic_files import open_deferring_errors
+from sparsehess.storage.memory_claims import bytes_of, require_memory, shown
 
 if TYPE_CHECKING:
     import h5py
@@ -30,11 +33,21 @@ _SECONDS, _BYTES_PER_SECOND = 5, 50 * 2**20
 # Bytes up to which that process reads a whole array; of a larger one it reads the first and the last entries.
 _WHOLE = 2**24
 
+# Bytes that the reading process takes by itself, with a whole array and a chunk of a few megabytes.
+_LIBRARY = 2**29
+
 _VISIT = """
-import resource, sys
+import math, os, resource, sys
 import h5py
-path, seconds, whole = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+path = os.fsdecode(sys.stdin.buffer.read())
+seconds, whole, library, free = map(int, sys.argv[1:5])
 resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+before = resource.getrlimit(resource.RLIMIT_DATA)
+def allow(more):
+    most = min(free, library + more)
+    if (before[0] < 0 or most < before[0]) and sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_DATA, (most, before[1]))
+allow(0)
 def look(item):
     elsewhere = item.file.filename != file.filename
     if elsewhere or not isinstance(item, h5py.Group) and (item.external or item.is_virtual):
@@ -43,15 +56,71 @@ def look(item):
         item.attrs[name]
     if isinstance(item, h5py.Group):
         return
-    if item.ndim == 0 or item.size * item.dtype.itemsize <= min(whole, 4096 + 1100 * item.id.get_storage_size()):
+    size = math.prod(item.shape or ()) * item.dtype.itemsize
+    chunk = math.prod(item.chunks or ()) * item.dtype.itemsize
+    if chunk > free // 4:
+        raise MemoryError
+    allow(4 * chunk)
+    if item.ndim == 0 or size <= min(whole, 4096 + 1100 * item.id.get_storage_size()):
         item[()]
-    elif item.size:
+    elif size:
         item[tuple(0 for _ in item.shape)], item[tuple(-1 for _ in item.shape)]
 with h5py.File(path, "r") as file:
     look(file)
     for name in file:
         look(file[name])
 """
+
+
+def claimed_bytes(file: h5py.File) -> int:
+    """Return the bytes of all arrays of a file, as it claims. Not collective."""
+    total = 0
+
+    def add(_: str, item: Any) -> None:
+        nonlocal total
+        total += bytes_of(item.shape or (), item.dtype.itemsize) if hasattr(item, "dtype") else 0
+
+    file.visititems(add)
+    return total
+
+
+def require_chunks(path: Path, stored: h5py.Dataset) -> None:
+    """Raise InputError if a chunk of an array, which is read as a whole, would not fit into memory.
+
+    Not collective.
+    """
+    if stored.chunks:
+        require_memory(path, f"a chunk of {stored.name}", 2 * bytes_of(stored.chunks, stored.dtype.itemsize))
+
+
+def read_array(path: Path, stored: h5py.Dataset) -> np.ndarray:
+    """Return an array, after a look at the memory that it takes.
+
+    Not collective.
+
+    Raises
+    ------
+    InputError
+        There is not so much.
+    """
+    require_chunks(path, stored)
+    require_memory(path, f"the array {stored.name}", bytes_of(stored.shape, stored.dtype.itemsize))
+    return stored[()]
+
+
+def small_array(path: Path, stored: Any, most: int) -> np.ndarray:
+    """Return an array of no more entries than this.
+
+    Not collective.
+
+    Raises
+    ------
+    InputError
+        It has more, or is none.
+    """
+    if getattr(stored, "shape", None) is None or bytes_of(stored.shape, 1) > most:
+        raise InputError(f"{path}: {getattr(stored, 'name', 'a part')} is no array of {most} entries at most")
+    return read_array(path, stored)
 
 
 @contextmanager
@@ -89,19 +158,25 @@ def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
     if not path.is_file():
         raise no_such_file(path)
     seconds = _SECONDS + os.path.getsize(path) // _BYTES_PER_SECOND
-    words = [sys.executable, "-c", _VISIT, str(path), str(seconds), str(_WHOLE)]
+    words = [sys.executable, "-c", _VISIT, str(seconds), str(_WHOLE), str(_LIBRARY), str(memory.room_of_one())]
     try:
         done = subprocess.run(
             words,
-            stdin=subprocess.DEVNULL,
+            input=os.fspath(path),  # and not a word of the command line, which every user can read
             capture_output=True,
             text=True,
+            errors="surrogateescape",
             timeout=30 * seconds,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
             check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise InputError(f"{path}: cannot be read within {30 * seconds} s") from error
+    if "MemoryError" in done.stderr or "nable to allocate" in done.stderr:
+        raise InputError(
+            f"{path}: a part of it unfolds to more memory than it claims, or than the "
+            f"{shown(memory.room_of_one())} that are free: damaged, or made to harm; write it anew"
+        )
     if done.returncode < 0:
         raise InputError(f"{path}: damaged: reading it ends a process with signal {-done.returncode}")
     if done.returncode:

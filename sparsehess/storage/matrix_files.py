@@ -18,10 +18,11 @@ import scipy.sparse
 
 from sparsehess.errors import InputError
 from sparsehess.pattern import Layout, Pattern
-from sparsehess.runtime import PETSc, agreement, aij, another_build, communicator, complex_scalars
+from sparsehess.runtime import PETSc, agreement, aij, another_build, communicator, complex_scalars, memory
 from sparsehess.storage import matrix_formats, matrix_market
 from sparsehess.storage.decimal_digits import FULL, Rounding, rounding_of_type
 from sparsehess.storage.matrix_formats import Loaded, PetscHead
+from sparsehess.storage.memory_claims import PER_ENTRY, PER_ROW, require_memory
 
 # Entries that are looked at together.
 _PIECE = 2**15
@@ -361,7 +362,10 @@ def _load_petsc(path: Path, comm: MPI.Comm, block: int) -> tuple[scipy.sparse.cs
             head = matrix_formats.check_petsc_matrix(path)
     head = comm.bcast(head)
     layout = _layout(head.rows, comm, block)
+    free = memory.free_memory(comm)
     with agreement(comm):
+        needed = (head.entries * PER_ENTRY + head.rows * PER_ROW) // comm.size
+        require_memory(path, "a rank's part of the matrix", needed, free)
         lengths = head.read(path, "lengths", layout.start, layout.stop).astype(np.int64)
     before = sum(comm.allgather(int(lengths.sum()))[: comm.rank])
     said: tuple[str, ...] = ()

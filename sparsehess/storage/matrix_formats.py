@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-import zipfile
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,11 +14,14 @@ import numpy as np
 import scipy.sparse
 
 from sparsehess.errors import InputError, StackError, no_such_file
-from sparsehess.runtime import PETSc, another_build, complex_scalars
+from sparsehess.runtime import PETSc, another_build, complex_scalars, memory
 from sparsehess.storage import matrix_market
+from sparsehess.storage.array_archives import MOST_SHRUNK, ArrayArchive, map_array
+from sparsehess.storage.compressed_rows import Entries, Slices, rows_of_dense, rows_of_parts
 from sparsehess.storage.decimal_digits import FULL, Rounding, find_rounding, rounding_of_type
-from sparsehess.storage.hdf5 import open_hdf5
-from sparsehess.storage.matrix_market import MOST_SHRUNK, check_sizes
+from sparsehess.storage.hdf5 import claimed_bytes, open_hdf5, require_chunks, small_array
+from sparsehess.storage.matrix_market import check_sizes
+from sparsehess.storage.memory_claims import PER_ENTRY, PER_ROW, PER_TRIPLE, bytes_of, require_memory
 
 # What PETSc's binary files of matrices and of vectors begin with.
 _PETSC_MATRIX, _PETSC_VECTOR = 1211216, 1211214
@@ -65,10 +69,11 @@ def load_matrix(path: Path, suffix: str) -> Loaded:
         raise no_such_file(path)
     said: tuple[str, ...] = ()
     try:
-        if suffix in _TEXT:
-            matrix, said = matrix_market.load_matrix_market(path)
-        else:
-            matrix = {".npz": _load_npz, ".npy": _load_npy, ".h5": _load_h5}[suffix](path)
+        with memory.at_most(memory.room_of_one()):
+            if suffix in _TEXT:
+                matrix, said = matrix_market.load_matrix_market(path)
+            else:
+                matrix = {".npz": _load_npz, ".npy": _load_npy, ".h5": _load_h5}[suffix](path)
     except (InputError, StackError):
         raise
     except MemoryError as error:
@@ -126,58 +131,18 @@ def read_claimed_bytes(path: str | os.PathLike[str]) -> int:
             each = 24 if head.kind == "complex" else 16
             return 8 * head.rows + 2 * each * head.entries  # as triples, both halves of a symmetric one
         if name.endswith(".npz"):
-            read_member_shapes(path)
-            with zipfile.ZipFile(path) as archive:
-                return sum(info.file_size for info in archive.infolist())
+            with closing(ArrayArchive(path)) as archive:
+                return sum(head.nbytes for head in archive.heads.values())
+        if name.endswith(".npy"):
+            return map_array(path).nbytes
         if name.endswith(".h5"):
-            total = 0
-
-            def add(_: str, item: Any) -> None:
-                nonlocal total
-                total += int(getattr(item, "size", 0) or 0) * getattr(getattr(item, "dtype", None), "itemsize", 0)
-
             with open_hdf5(path) as file:
-                file.visititems(add)
-            return total
+                return claimed_bytes(file)
         return path.stat().st_size
     except (InputError, StackError):
         raise
     except Exception as error:  # whatever a damaged file makes a reader do
         raise InputError(f"{path}: damaged or not of its format: {' '.join(str(error).split())[:200]}") from error
-
-
-def read_member_shapes(path: Path) -> dict[str, tuple]:
-    """Return {name: shape} of a .npz, each array's claim checked against its bytes.
-
-    Not collective.
-
-    Raises
-    ------
-    InputError
-        An array claims more than the file can hold, or holds Python objects.
-    """
-    shapes = {}
-    with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            if info.file_size > os.path.getsize(path) * MOST_SHRUNK:
-                raise InputError(f"{path}: {info.filename} claims more bytes than the file can hold")
-            with archive.open(info) as stream:
-                version = np.lib.format.read_magic(stream)
-                read = (
-                    np.lib.format.read_array_header_1_0
-                    if version == (1, 0)
-                    else np.lib.format.read_array_header_2_0
-                )
-                shape, _, dtype = read(stream)
-                if dtype.hasobject:
-                    raise InputError(f"{path}: {info.filename} holds Python objects, which are never loaded")
-                claimed = int(np.prod([int(length) for length in shape], dtype=object)) * dtype.itemsize
-                if claimed > info.file_size:
-                    raise InputError(
-                        f"{path}: {info.filename} claims {claimed} bytes and has {info.file_size}: damaged"
-                    )
-            shapes[info.filename.removesuffix(".npy")] = shape
-    return shapes
 
 
 def _eigenpairs(path: Path) -> InputError:
@@ -189,32 +154,91 @@ def _eigenpairs(path: Path) -> InputError:
 
 
 def _load_npz(path: Path) -> Any:
-    shapes = read_member_shapes(path)
-    if "format" not in shapes:
-        if len(shapes) == 1 and len(next(iter(shapes.values()))) == 2:
-            with np.load(path, allow_pickle=False) as archive:
-                return archive[next(iter(shapes))]
-        if "eigenvalues" in shapes:
+    with closing(ArrayArchive(path)) as archive:
+        heads = archive.heads
+        if "format" in heads:
+            return _sparse_of_archive(path, archive)
+        if len(heads) == 1 and len(next(iter(heads.values())).shape) == 2:
+            name, head = next(iter(heads.items()))
+            with archive.entries(name) as entries:
+                return _dense_by_rows(path, head.shape, head.fortran, entries, head.dtype)
+        if "eigenvalues" in heads:
             raise _eigenpairs(path)
         raise InputError(
-            f"{path}: neither a SciPy sparse matrix nor one square array; it holds {', '.join(shapes)}"
+            f"{path}: neither a SciPy sparse matrix nor one square array; it holds {', '.join(heads)}"
         )
-    with np.load(path, allow_pickle=False) as archive:
-        rows, columns = (int(length) for length in archive["shape"])
-    entries = int(np.prod(shapes.get("data", (0,)), dtype=object))
+
+
+def _sparse_of_archive(path: Path, archive: ArrayArchive) -> Any:
+    """Return the matrix that SciPy has stored in any of its formats."""
+    heads, form = archive.heads, archive["format"].item()
+    form = form.decode("ascii") if isinstance(form, bytes) else form
+    rows, columns = _shape_of(path, archive["shape"])
+    entries = heads["data"].count
     check_sizes(path, rows, columns, entries, entries)
-    matrix = scipy.sparse.load_npz(path)
-    return _whole(path, matrix) if matrix.format in ("csr", "csc", "bsr") else matrix
+    if form in ("csr", "csc"):
+        if heads["indices"].shape != (entries,) or heads["data"].shape != (entries,):
+            raise InputError(f"{path}: indices and data do not belong together")
+        compressed = (rows, columns) if form == "csr" else (columns, rows)
+        indptr = _whole_numbers(path, archive, "indptr", compressed[0] + 1)
+        with archive.entries("indices") as indices, archive.entries("data") as data:
+            made = rows_of_parts(path, compressed, indptr, indices, data, entries, heads["data"].dtype)
+        return made if form == "csr" else made.T.tocsr()
+    parts = {name: archive[name] for name in _PARTS.get(form, ())}
+    if form == "coo":
+        require_memory(path, "its matrix", entries * (PER_TRIPLE - 24) + rows * PER_ROW)
+        return scipy.sparse.coo_matrix((parts["data"], (parts["row"], parts["col"])), (rows, columns))
+    if form == "dia":
+        if len(parts["offsets"]) > rows + columns:
+            raise InputError(f"{path}: damaged: {len(parts['offsets'])} diagonals of {rows} x {columns}")
+        require_memory(path, "its matrix", entries * PER_TRIPLE + rows * PER_ROW)
+        return scipy.sparse.dia_matrix((parts["data"], parts["offsets"]), (rows, columns))
+    if form == "bsr":
+        matrix = scipy.sparse.bsr_matrix((parts["data"], parts["indices"], parts["indptr"]), (rows, columns))
+        require_memory(path, "its matrix", entries * PER_ENTRY + rows * PER_ROW)
+        return _whole(path, matrix)
+    raise InputError(f"{path}: a sparse matrix of format {form!r}; csr, csc, bsr, coo and dia are read")
+
+
+# What SciPy stores of a matrix beside its shape, by format.
+_PARTS = {"coo": ("row", "col", "data"), "dia": ("offsets", "data"), "bsr": ("indptr", "indices", "data")}
+
+
+def _shape_of(path: Path, stored: np.ndarray) -> tuple[int, int]:
+    if stored.shape != (2,) or stored.dtype.kind not in "iu":
+        raise InputError(f"{path}: a shape of {stored.shape} {stored.dtype}, not of two whole numbers")
+    rows, columns = (int(length) for length in stored)
+    return rows, columns
+
+
+def _whole_numbers(path: Path, archive: ArrayArchive, name: str, count: int) -> np.ndarray:
+    """Return so many whole numbers of an archive."""
+    head = archive.heads[name]
+    if head.shape != (count,) or head.dtype.kind not in "iu":
+        raise InputError(f"{path}: {name} has {head.shape} numbers of {head.dtype}, not {count} whole ones")
+    return archive[name]
+
+
+def _dense_by_rows(path: Path, shape: tuple[int, ...], fortran: bool, entries: Entries, dtype: np.dtype) -> Any:
+    """Return the sparse matrix of a dense one whose entries are read one after another."""
+    rows, columns = shape
+    if dtype.kind not in "fiubc":
+        raise InputError(f"{path}: a Hessian is numbers; this matrix is {dtype}")
+    if not fortran:
+        return rows_of_dense(path, (rows, columns), entries, dtype)
+    return rows_of_dense(path, (columns, rows), entries, dtype).T.tocsr()
 
 
 def _load_npy(path: Path) -> Any:
     """Return a matrix, or of an array (n,) the diagonal one that it is in Python as well."""
-    whole = np.load(path, mmap_mode="r", allow_pickle=False)  # its claim is checked before memory is taken
+    whole = map_array(path)
     if whole.ndim == 1:
+        require_memory(path, "its diagonal", whole.size * (PER_ENTRY + PER_ROW))
         return scipy.sparse.diags(np.array(whole)).tocsr()
     if whole.ndim != 2:
         raise InputError(f"{path}: an array of shape {whole.shape}: a matrix has two dimensions, a diagonal one")
-    return np.array(whole)
+    fortran = whole.flags.f_contiguous and not whole.flags.c_contiguous
+    return _dense_by_rows(path, whole.shape, fortran, Slices(whole.ravel(order="K")), whole.dtype)
 
 
 def _whole(path: Path, matrix: Any) -> Any:
@@ -234,17 +258,20 @@ def _load_h5(path: Path) -> scipy.sparse.csr_matrix:
             if "eigenvalues" in file:
                 raise _eigenpairs(path)
             raise InputError(f"{path}: not a matrix: it has no dataset {', '.join(missing)}")
-        rows, columns = (int(length) for length in file["shape"][:2])
-        entries = file["data"].shape[0]
+        rows, columns = _shape_of(path, small_array(path, file["shape"], 2))
+        entries = math.prod(file["data"].shape)
         # Chunks that were never written take no bytes, so a small file can claim any size.
         stored = file["data"].id.get_storage_size() * MOST_SHRUNK
         check_sizes(path, rows, columns, entries, stored // file["data"].dtype.itemsize)
-        if file["indptr"].shape != (rows + 1,) or file["indices"].shape != (entries,):
+        shapes = [file[name].shape for name in names[:3]]
+        if shapes != [(rows + 1,), (entries,), (entries,)]:
             raise InputError(f"{path}: indptr, indices and data do not belong together")
-        matrix = scipy.sparse.csr_matrix(
-            (file["data"][:], file["indices"][:], file["indptr"][:]), shape=(rows, columns)
-        )
-    return _whole(path, matrix)
+        for name in names[:3]:
+            require_chunks(path, file[name])
+        require_memory(path, "the array indptr", bytes_of((rows + 1,), 8))
+        indptr = file["indptr"][:]
+        indices, data = Slices(file["indices"]), Slices(file["data"])
+        return rows_of_parts(path, (rows, columns), indptr, indices, data, entries, file["data"].dtype)
 
 
 @dataclass(frozen=True)

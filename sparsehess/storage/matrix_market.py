@@ -21,15 +21,18 @@ import numpy as np
 import scipy.sparse
 
 from sparsehess.errors import InputError
-
-# Deflate cannot shrink by more than this.
-MOST_SHRUNK = 1032
+from sparsehess.storage.array_archives import MOST_SHRUNK
+from sparsehess.storage.compressed_rows import CompressedRows
+from sparsehess.storage.memory_claims import PER_ROW, PER_TRIPLE, require_memory
 
 # Entries that stand in for each other may differ by this part of the largest.
 MOST_UNEQUAL = 1e-6
 
-# Bytes that are read at a time.
-_PIECE = 2**20
+# Bytes that are read at a time, of which a line has far fewer; and lines that are not blank, beyond those claimed.
+_PIECE, _LINE = 2**20, 2**16
+
+# Entries of a dense matrix that are read at a time.
+_TOGETHER = 2**18
 
 # Bytes as they are read: exponents of Fortran, and no zero bytes.
 _AS_READ = bytes.maketrans(b"Dd\0", b"Ee?")
@@ -144,6 +147,13 @@ def load_matrix_market(path: Path) -> tuple[Any, tuple[str, ...]]:
         return _dense(path, told)
     if told.symmetry not in ("general", "symmetric", "hermitian"):
         raise InputError(f"{path}: general, symmetric or Hermitian, not {told.symmetry}")
+    if told.entries > told.rows * told.columns * (1 if told.rows * told.columns > _PIECE else _PIECE):
+        raise InputError(
+            f"{path}: claims {told.entries} entries of {told.rows} x {told.columns}, more than there are places: "
+            "damaged"
+        )
+    stored = told.entries if told.symmetry == "general" else 2 * told.entries
+    require_memory(path, "its entries", stored * PER_TRIPLE + told.rows * PER_ROW)
     from scipy.io import mmread  # 20 ms on every rank, and needed on one
 
     # Sparse arrays, or matrices where SciPy reads no arrays.
@@ -151,7 +161,7 @@ def load_matrix_market(path: Path) -> tuple[Any, tuple[str, ...]]:
     with _opener(path)(path, "rb") as stream:
         head = _skip_head(path, stream)
         try:
-            entries = mmread(io.BufferedReader(_Entries(stream, head), _PIECE), **kind)
+            entries = mmread(io.BufferedReader(_Entries(path, stream, head), _PIECE), **kind)
         except ValueError as error:
             if "index" not in str(error).lower():
                 raise
@@ -208,8 +218,23 @@ def _number_in_both(one: scipy.sparse.csr_matrix, other: scipy.sparse.csr_matrix
     return len(np.intersect1d(first, second, assume_unique=True))
 
 
-def _nearly_equal(one: np.ndarray, other: np.ndarray) -> bool:
-    return bool(np.abs(one - other).max() <= MOST_UNEQUAL * np.abs(one).max())
+def _nearly_equal(one: Any, other: Any) -> bool:
+    """Return whether arrays, or sparse matrices of one shape, differ by little; not where one has a nan."""
+    apart = one - other
+    sizes = [np.abs(part.data if scipy.sparse.issparse(part) else part) for part in (apart, one)]
+    return bool(sizes[0].max(initial=0.0) <= MOST_UNEQUAL * sizes[1].max(initial=0.0))
+
+
+def _short_line(path: Path, stream: BinaryIO) -> bytes:
+    """Return the next line of a stream, which must end."""
+    line = stream.readline(_LINE + 1)
+    if len(line) > _LINE:
+        raise _endless(path)
+    return line
+
+
+def _endless(path: Path) -> InputError:
+    return InputError(f"{path}: a line of more than {_LINE} bytes: damaged, or no matrix; an entry is a line")
 
 
 def check_sizes(path: Path, rows: int, columns: int, entries: int, most_entries: int) -> None:
@@ -238,10 +263,11 @@ class _Entries(io.RawIOBase):
     refuses: it runs beyond both.
     """
 
-    def __init__(self, stream: BinaryIO, head: MatrixMarketHead) -> None:
+    def __init__(self, path: Path, stream: BinaryIO, head: MatrixMarketHead) -> None:
         kind = {"double": "real"}.get(head.kind, head.kind)
         words = f"%%MatrixMarket matrix coordinate {kind} general\n{head.rows} {head.columns} {head.entries}\n"
-        self._stream, self._left, self._more = stream, words.encode(), True
+        self._path, self._stream, self._left, self._more = path, stream, words.encode(), True
+        self._claimed, self._since, self._lines = head.entries, 0, 0  # bytes since a line began, lines so far
 
     def readable(self) -> bool:
         """Return True. Not collective."""
@@ -249,7 +275,7 @@ class _Entries(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer; return the number of bytes read. Not collective."""
-        data = self._left or self._without_comments(len(buffer)).translate(_AS_READ)
+        data = self._left or self._checked(self._without_comments(len(buffer))).translate(_AS_READ)
         if not data and self._more:
             self._more, data = False, b"\n"
         self._left = data[len(buffer) :]
@@ -257,20 +283,31 @@ class _Entries(io.RawIOBase):
         buffer[: len(data)] = data
         return len(data)
 
+    def _checked(self, data: bytes) -> bytes:
+        """Return bytes after a look at whether lines end, and are not far more than the head claims."""
+        last = data.rfind(b"\n")
+        self._since = len(data) - last - 1 if last >= 0 else self._since + len(data)
+        if self._since > _LINE:
+            raise _endless(self._path)
+        self._lines += data.count(b"\n")
+        if self._lines > 4 * self._claimed + _LINE:
+            raise InputError(f"{self._path}: claims {self._claimed} entries and has far more lines: damaged")
+        return data
+
     def _without_comments(self, size: int) -> bytes:
         """Return about so many bytes of whole or broken lines without those of comments; none at the end."""
         while data := self._stream.read(size):
             if b"%" not in data:
                 return data
-            lines = (data + self._stream.readline()).splitlines(keepends=True)
+            lines = (data + _short_line(self._path, self._stream)).splitlines(keepends=True)
             kept = b"".join(line for line in lines if not line.lstrip().startswith(b"%"))
             if kept:
                 return kept
         return b""
 
 
-def _dense(path: Path, told: MatrixMarketHead) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the array of a Matrix Market file of format array, and what is to be said of it.
+def _dense(path: Path, told: MatrixMarketHead) -> tuple[scipy.sparse.csr_matrix, tuple[str, ...]]:
+    """Return the sparse matrix of a file of format array, and what is to be said of it.
 
     SciPy's reader writes beyond the end of its array where a file has more values than its head says.
     """
@@ -282,31 +319,51 @@ def _dense(path: Path, told: MatrixMarketHead) -> tuple[np.ndarray, tuple[str, .
         )
     if symmetry != "general" and rows != columns:
         raise InputError(f"{path}: {symmetry}, but {rows} x {columns}")
-    wanted = rows * columns if symmetry == "general" else rows * (rows + 1) // 2
-    with _opener(path)(path, "rb") as stream:
-        _skip_head(path, stream)
-        lines = (line for line in stream if line.strip() and not line.lstrip().startswith(b"%"))
-        number = _NUMBERS[field]
-        kind = np.complex128 if number is _pair else np.float64
-        # One more than there can be tells as much as all that a file may hold beyond its claim.
-        values = np.fromiter(
-            (number(line.translate(_AS_READ)) for line in islice(lines, rows * columns + 1)), kind
-        )
-    whole = values.reshape((rows, columns), order="F") if len(values) == rows * columns else None
-    if whole is not None and wanted < len(values):
-        if not _nearly_equal(whole, whole.conj().T if symmetry == "hermitian" else whole.T):
+    lower, more = _columns_of_dense(path, told, symmetry == "general")
+    if symmetry == "general" or more:
+        if more and symmetry != "general":
+            lower, more = _columns_of_dense(path, told, True)
+        if more:
+            raise InputError(f"{path}: claims {_wanted(told, symmetry == 'general')} values and has more: damaged")
+        whole = lower.T.tocsr()
+        if symmetry == "general":
+            return whole, ()
+        mirror = lower.conj() if symmetry == "hermitian" else lower
+        if not _nearly_equal(whole, mirror):
             raise InputError(f"{path}: its head says {symmetry}, and both triangles are stored, which differ")
         return whole, (f"the head says {symmetry}, both triangles are stored: each entry is taken once",)
-    if len(values) != wanted:
-        has = "more" if len(values) > wanted else len(values)
-        raise InputError(f"{path}: claims {wanted} values and has {has}: damaged")
-    if whole is not None:
-        return whole, ()
-    whole = np.zeros((rows, rows), values.dtype)
-    upper = np.triu_indices(rows)  # by rows what the lower triangle is by columns
-    whole[upper] = values.conj() if symmetry == "hermitian" else values
-    whole.T[upper] = values
-    return whole, ()
+    above = scipy.sparse.triu(lower, 1, format="csr")  # the columns of the lower triangle are rows here
+    return (lower.T.tocsr() + (above.conj() if symmetry == "hermitian" else above)).tocsr(), ()
+
+
+def _wanted(told: MatrixMarketHead, whole: bool) -> int:
+    """Return the number of values of a dense matrix, or of its lower triangle."""
+    return told.rows * told.columns if whole else told.rows * (told.rows + 1) // 2
+
+
+def _columns_of_dense(path: Path, told: MatrixMarketHead, whole: bool) -> tuple[scipy.sparse.csr_matrix, bool]:
+    """Return the columns of a dense matrix, or of its lower triangle, as rows; and whether more values follow."""
+    rows, columns, number = told.rows, told.columns, _NUMBERS[told.kind]
+    kind = np.dtype(np.complex128 if number is _pair else np.float64)
+    made = CompressedRows(path, (columns, rows), _wanted(told, whole), kind)
+    together, found = max(1, _TOGETHER // max(1, rows)), 0
+    with _opener(path)(path, "rb") as stream:
+        _skip_head(path, stream)
+        lines = iter(lambda: _short_line(path, stream), b"")
+        texts = (line for line in lines if line.strip() and not line.lstrip().startswith(b"%"))
+        values = (number(line.translate(_AS_READ)) for line in texts)
+        for first in range(0, columns, together):
+            here = range(first, min(first + together, columns))
+            lengths = np.array([rows if whole else rows - column for column in here])
+            read = np.fromiter(islice(values, int(lengths.sum())), kind)
+            found += len(read)
+            if len(read) != lengths.sum():
+                raise InputError(f"{path}: claims {_wanted(told, whole)} values and has {found}: damaged")
+            block = np.zeros((len(here), rows), kind)
+            block[np.arange(rows) >= rows - lengths[:, None]] = read
+            made.add(scipy.sparse.csr_matrix(block))
+        more = next(values, None) is not None
+    return made.finish(), more
 
 
 def _pair(line: bytes) -> complex:

@@ -18,8 +18,9 @@ from sparsehess.errors import InputError, StackError
 from sparsehess.runtime import PETSc, agreement, another_build, communicator, complex_scalars, destroy
 from sparsehess.runtime.row_layout import Layout
 from sparsehess.runtime.short_repr import ShortRepr
-from sparsehess.storage.hdf5 import open_hdf5
-from sparsehess.storage.matrix_formats import read_member_shapes
+from sparsehess.storage.array_archives import ArrayArchive
+from sparsehess.storage.hdf5 import open_hdf5, require_chunks
+from sparsehess.storage.memory_claims import bytes_of, require_memory
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -79,7 +80,7 @@ def read_pairs(
                 comm.Scatterv([row, (layout.counts, layout.starts[:-1])] if comm.rank == 0 else None, local)
                 vectors.append(PETSc.Vec().createMPI((layout.n_local, layout.n), comm=comm))
                 vectors[-1].setArray(local)
-        except Exception:
+        except BaseException:
             destroy(*vectors)
             raise
     return StoredPairs(facts, arrays, vectors)
@@ -113,12 +114,13 @@ def _open(path: Path, n: int | None) -> Iterator[_Source]:
                 file = stack.enter_context(closing(open_hdf5(path)))
                 text = str(file.attrs["json"])
             elif path.suffix == ".npz":
-                read_member_shapes(path)
-                file = stack.enter_context(closing(np.load(path, allow_pickle=False)))
+                file = stack.enter_context(closing(ArrayArchive(path)))
                 text = str(file["json"])
             else:
                 raise InputError(f"{path}: a result is an .h5 or .npz file, as eigs -o writes it")
             rows = file["vectors"]
+            if hasattr(rows, "chunks"):
+                require_chunks(path, rows)
             arrays = {"eigenvalues": _numbers(path, "eigenvalues", file["eigenvalues"])}
             if "residuals" in file:
                 arrays["residuals"] = _numbers(path, "residuals", file["residuals"])
@@ -153,4 +155,5 @@ def _numbers(path: Path, name: str, stored: Any) -> np.ndarray:
     kind = getattr(stored, "dtype", np.dtype(object)).kind
     if getattr(stored, "ndim", 0) != 1 or kind not in "fiu":
         raise InputError(f"{path}: {name} must be a list of numbers")
+    require_memory(path, name, bytes_of(stored.shape, 16))
     return np.asarray(stored[()], np.float64)

@@ -16,7 +16,12 @@ import scipy.sparse
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, agreement, communicator, destroy, optional, readable_errors
 from sparsehess.runtime.row_layout import offsets
-from sparsehess.storage.atomic_files import explain_write_errors, open_deferring_errors, write_file
+from sparsehess.storage.atomic_files import (
+    explain_write_errors,
+    open_deferring_errors,
+    refuse_unwritable,
+    write_file,
+)
 from sparsehess.storage.hdf5 import create_hdf5
 from sparsehess.storage.json_files import json_text
 
@@ -34,11 +39,7 @@ def check_writable(path: str | os.PathLike[str] | None, suffixes: tuple[str, ...
             path = Path(path)
             if suffixes and path.suffix not in suffixes:
                 raise InputError(f"{path}: its name must end with one of {', '.join(suffixes)}")
-            if not path.absolute().parent.is_dir():
-                raise InputError(f"{path}: there is no folder {path.absolute().parent}: make it first")
-            if not os.access(path.absolute().parent, os.W_OK) or path.is_dir():
-                told = "it is a folder" if path.is_dir() else f"no permission in {path.absolute().parent}"
-                raise InputError(f"{path}: cannot be written: {told}; name another file")
+            refuse_unwritable(path)
             if path.suffix == ".h5":  # imported before the user's code, which may bring another HDF5
                 optional("h5py", "an .h5 file", "hdf5")
 

@@ -15,8 +15,8 @@ import scipy.sparse as sp
 import sparsehess as sh
 from sparsehess.coloring.coloring_files import FORMATS, save
 from sparsehess.commands.answer_schema import schema_text
-from sparsehess.service import spool as spools
 from sparsehess.service.job_outcomes import read_json
+from sparsehess.service.spool import Spool
 from support import answers
 from support.batch import JOB, ended, facts
 from support.cases import prescribed, second_difference
@@ -186,7 +186,7 @@ def test_jobs_and_the_files_of_a_spool(place):
     answers.parse((place / "jobs" / "1" / "job.json").read_text(), "batch_job")
     assert ended(place, 1)["state"] == "done" and facts(place, "result 1")["task"] == "eigs"
     assert facts(place, "cancel 1")["jobs"][0]["cancelled"] is False
-    spool = spools.Spool.open_or_create(place / "spool")
+    spool = Spool.open_or_create(place / "spool")
     (place / "wrong.toml").write_text('command = "eigs"\ninput = "good.npz"\nk = 100\n')
     (place / "slow.toml").write_text(JOB.replace("n = 24", "n = 24, wait = 0.5") + '[submit]\nname = "slow"\n')
     assert "eigs" in facts(place, "submit job.toml --spool spool --dry-run")["job"]

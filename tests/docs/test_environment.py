@@ -37,9 +37,9 @@ def test_every_variable_that_is_read_is_told():
 
 def test_places_and_folders_are_told():
     from sparsehess.runtime import launchers
-    from sparsehess.service import batch_jobs, local_scheduler
+    from sparsehess.service import batch_jobs
 
-    for name in (*launchers._PLACES, *launchers._SIZES, batch_jobs.HOME, local_scheduler._MARK):
+    for name in (*launchers._PLACES, *launchers._SIZES, batch_jobs.HOME, batch_jobs.MARK):
         assert f"`{name}`" in PAGE
 
 

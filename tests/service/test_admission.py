@@ -48,7 +48,8 @@ def admitted(folder, edits, line):
         assert error.status == 2 and "\n" not in str(error) and len(str(error)) < 4000
         return
     for path in job_files.path_arguments([task.arguments.command], task.arguments, line).values():
-        assert os.path.realpath(path).startswith(f"{folder}{os.sep}")
+        # As seen from the folder, where the job runs.
+        assert os.path.realpath(os.path.join(folder, path)).startswith(f"{folder}{os.sep}")
 
 
 @pytest.mark.parametrize("examples", [300, pytest.param(10_000, marks=pytest.mark.slow)])

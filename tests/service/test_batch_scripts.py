@@ -1,12 +1,14 @@
 """Batch scripts: what a person reads, and what is submitted to go on."""
 
+import os
 import subprocess
+import sys
 
 import pytest
 
 from sparsehess.cli import command_line
-from sparsehess.errors import InputError
 from sparsehess.service import batch_scripts
+from sparsehess.service.choices import SCHEDULER_NAMES
 from support.batch import JOB, made
 
 
@@ -25,16 +27,25 @@ def test_the_script_that_a_person_reads(place):
         "    sparsehess eigs good.npz",
         "    --interval -1.5 2.0",
         "    -k 3",
-        '    scontrol requeue "$SLURM_JOB_ID" && exit "$status"',
+        '    (trap "" TERM; exec scontrol requeue "$SLURM_JOB_ID") && exit "$status"',
     ):
         assert line in slurm.splitlines()
     assert "export OMP_NUM_THREADS=1" in slurm
+    flux = batch_scripts.compose_script(made(place, "flux", **made_of | {"memory": None})).splitlines()
+    told = ("--nslots=64", "--time-limit=5400s", "--bank=phys", "--queue=long", "--signal=USR1@120s")
+    assert {f"# flux: {line}" for line in told} <= set(flux)
+    assert '    flux --parent batch "$job/script" > "$job/number.new" && ' in "\n".join(flux)
+    lsf = batch_scripts.compose_script(made(place, "lsf", **made_of, directives=["-x"])).splitlines()
+    told = ("-n 64", "-W 1:30", '-R "rusage[mem=4GB/task]"', "-P phys", "-wa USR1", "-wt 2", "-Q 75", "-r", "-x")
+    assert {f"#BSUB {line}" for line in told} <= set(lsf)
+    short = batch_scripts.compose_script(made(place, "lsf", **made_of | {"time": 59})).splitlines()
+    assert "#BSUB -W 0:01" in short and not any("-wa" in line for line in short)  # no minute is left to warn in
     pbs = batch_scripts.compose_script(made(place, "pbs", **made_of)).splitlines()
     assert {"#PBS -l select=64:ncpus=1:mpiprocs=1:mem=4gb", "#PBS -l walltime=01:30:00", "#PBS -q long"} <= set(
         pbs
     )
     assert any("--signal=USR1 --kill-after=120 5280" in line for line in pbs)
-    for name in ("slurm", "pbs", "local"):
+    for name in SCHEDULER_NAMES:
         job = made(place, name, **made_of)
         assert subprocess.run(["bash", "-n", job.file("script")], check=False).returncode == 0
 
@@ -51,23 +62,27 @@ def test_a_command_that_saves_is_submitted_to_go_on(place, capsys):
         assert script.count("--checkpoint") == script.count("--json") == 1
 
 
-def test_times(place):
-    for text, total in (("01:30:00", 5400), ("2-00:00:01", 172801), ("05:30", 330)):
-        assert batch_scripts.parse_time(text) == total
-    assert batch_scripts.format_time(172801) == "48:00:01"
-    for text in ("", "90", "1:2:3:4", "00:00:00", "-01:00:00", "1-30:00", "99999999:00:00"):
-        with pytest.raises(InputError, match="HH:MM:SS"):
-            batch_scripts.parse_time(text)
-
-
-@pytest.mark.parametrize(
-    "text, slurm", [("4G", "4G"), ("4g", "4G"), ("500MiB", "500M"), ("2TB", "2T"), ("1048576k", "1048576K")]
-)
-def test_sizes_are_written_as_schedulers_read_them(text, slurm):
-    assert batch_scripts.parse_memory(text) == slurm
-
-
-@pytest.mark.parametrize("text", ["4", "0G", "lots", "4.5G", "-4G", "4 G", "G", "4Gi", "4GG", "٤G", "4G\n"])
-def test_sizes_that_schedulers_would_refuse_or_take_for_bytes(text):
-    with pytest.raises(InputError, match="with its unit"):
-        batch_scripts.parse_memory(text)
+@pytest.mark.parametrize("scheduler, queues", [("slurm", "scontrol"), ("pbs", "qsub")])
+@pytest.mark.parametrize("what", ["damaged", "pipe"])
+def test_a_job_whose_checkpoint_is_of_no_use_ends_and_is_not_queued_again(place, scheduler, queues, what):
+    saved = place / "kept"
+    command = ["eigs", "problems.py:chain", "--checkpoint", str(saved), "-q"]
+    program = [sys.executable, "-m", "sparsehess"]
+    job = made(place, scheduler, resumable=True, ranks=2, command=command, checkpoint=str(saved), program=program)
+    saved.mkdir()
+    if what == "damaged":
+        (saved / "coloring.ckpt").write_bytes(os.urandom(500))
+    else:
+        os.mkfifo(saved / "search.ckpt")
+    job.file("starts").write_text("once\n")
+    (place / "bin").mkdir()
+    (place / "bin" / queues).write_text(f"#!/bin/sh\necho asked >> {place}/asked\n")
+    (place / "bin" / queues).chmod(0o755)
+    found = {**os.environ, "PATH": f"{place}/bin:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    done = subprocess.run(
+        ["bash", job.file("script")], env=found, capture_output=True, text=True, timeout=120, check=False
+    )
+    told = job.file("err").read_text()
+    assert done.returncode == 2 == job.exit_status and not (place / "asked").exists(), told
+    assert ("coloring.ckpt is damaged" if what == "damaged" else "search.ckpt is a pipe") in told
+    assert told.count("sparsehess: ") == 1

@@ -10,9 +10,12 @@ import pytest
 
 from sparsehess.cli import command_line
 from sparsehess.errors import InputError
-from sparsehess.service import spool as spools
+from sparsehess.service import job_outcomes, spool_lock
 from sparsehess.service.admission import Allowance, admit
 from sparsehess.service.spool import Spool
+from sparsehess.service.spool_access import EVERYBODY
+from sparsehess.service.spool_clients import WholeSpool
+from sparsehess.service.spool_recovery import ATTEMPTS, MANY, recover_jobs
 from support import ROOT, answers
 
 JOB = 'command = "eigs"\ninput = "matrix.npz"\nk = 2\n'
@@ -24,9 +27,10 @@ def spool(tmp_path):
 
 
 def put(spool, text=JOB, priority=0):
-    folder = spool.make_draft()
+    client = WholeSpool(spool)
+    folder = client.make_draft()
     (folder / "job.toml").write_text(text)
-    return spool.enqueue([folder], priority)[0]
+    return client.enqueue([folder], priority)[0]
 
 
 def names(spool, state):
@@ -37,9 +41,9 @@ def test_a_torn_answer_is_made_anew(spool):
     job = put(spool)
     folder = spool.claim()
     (folder / "result.json").write_text("{}")
-    spools.write_outcome(folder, {"id": job, "state": "done", "exit": 0, "error": None})
+    job_outcomes.write_outcome(folder, {"id": job, "state": "done", "exit": 0, "error": None})
     (folder / "result.json").write_text("")  # as after a power failure
-    spool.recover()
+    recover_jobs(spool)
     assert spool.claim() == folder and not names(spool, "failed")
 
 
@@ -47,11 +51,11 @@ def test_what_is_printed_after_the_end_makes_no_failure(spool):
     job = put(spool)
     folder = spool.claim()
     (folder / "log").write_text("first\n")
-    spools.write_outcome(folder, {"id": job, "state": "done", "exit": 0, "error": None})
+    job_outcomes.write_outcome(folder, {"id": job, "state": "done", "exit": 0, "error": None})
     with open(folder / "log", "a") as stream:
         stream.write("a process that the job has left behind\n")
     spool.settle(folder)
-    assert names(spool, "done") == [job] and spools.read_outcome(spool.path / "done" / job)["exit"] == 0
+    assert names(spool, "done") == [job] and job_outcomes.read_outcome(spool.path / "done" / job)["exit"] == 0
 
 
 def test_a_job_killed_before_its_note_keeps_its_priority(spool, monkeypatch):
@@ -60,12 +64,12 @@ def test_a_job_killed_before_its_note_keeps_its_priority(spool, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(spools, "_append", killed)
+    monkeypatch.setattr(job_outcomes, "append_line", killed)
     with pytest.raises(KeyboardInterrupt):
         spool.claim()
     monkeypatch.undo()
     assert names(spool, "running") == [job]
-    spool.recover()
+    recover_jobs(spool)
     assert names(spool, "queued") == [f"0960.{job}"]
 
 
@@ -76,22 +80,22 @@ def test_a_job_that_gets_further_outlives_many_services(spool):
         (folder / "kept").mkdir(exist_ok=True)
         kept += attempt not in (0, 3, 4, 5, 6, 9)  # never five times in a row nothing
         (folder / "kept" / "saved").write_bytes(bytes(1000 * kept))
-        spool.recover()
+        recover_jobs(spool)
         assert names(spool, "queued") == [f"1000.{job}"], attempt
-    for attempt in range(spools.ATTEMPTS):
+    for attempt in range(ATTEMPTS):
         folder = spool.claim()
         (folder / "kept" / "saved").write_bytes(bytes(1000 * kept - attempt))  # less, then no more than before
-        spool.recover()
-    assert "ended 17 times" in spools.read_outcome(spool.path / "failed" / job)["error"]
+        recover_jobs(spool)
+    assert "ended 17 times" in job_outcomes.read_outcome(spool.path / "failed" / job)["error"]
 
 
 def test_no_job_outlives_services_for_ever(spool):
     job = put(spool)
-    for attempt in range(spools.MANY):
+    for attempt in range(MANY):
         folder = spool.claim()
         (folder / "saved").write_bytes(bytes(attempt))
-        spool.recover()
-    assert "ended 50 times" in spools.read_outcome(spool.path / "failed" / job)["error"]
+        recover_jobs(spool)
+    assert "ended 50 times" in job_outcomes.read_outcome(spool.path / "failed" / job)["error"]
 
 
 def test_a_full_disk_leaves_a_job_in_the_queue(spool, monkeypatch):
@@ -100,7 +104,7 @@ def test_a_full_disk_leaves_a_job_in_the_queue(spool, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(spools, "_append", full)
+    monkeypatch.setattr(job_outcomes, "append_line", full)
     with pytest.raises(OSError, match="No space"):
         spool.claim()
     assert names(spool, "queued") == [f"1000.{job}"] and not names(spool, "running")
@@ -125,10 +129,10 @@ def test_what_cannot_be_moved_stays_and_keeps_nobody_waiting(spool, monkeypatch,
 @pytest.mark.parametrize("name", ["log", "attempts", "watchdog"])
 def test_hard_links_are_not_written_through(spool, tmp_path, name):
     (tmp_path / "precious").write_text("of somebody")
-    folder = spool.make_draft()
+    folder = WholeSpool(spool).make_draft()
     (folder / "job.toml").write_text(JOB)
     os.link(tmp_path / "precious", folder / name)
-    spool.enqueue([folder])
+    WholeSpool(spool).enqueue([folder])
     assert spool.claim() is None and len(names(spool, "failed")) == 1
     assert (tmp_path / "precious").read_text() == "of somebody"
 
@@ -150,7 +154,7 @@ def test_garbage_among_jobs_keeps_no_service_from_starting(spool):
     taken.mkdir()
     (taken / "file").write_text("")
     (spool.path / "new" / f"{taken.name}.cancelled").mkdir()
-    spool.recover()
+    recover_jobs(spool)
     assert names(spool, "queued") == [f"1000.{job}"] and not names(spool, "running") and not names(spool, "new")
     assert len(names(spool, "failed")) == 4
 
@@ -158,7 +162,7 @@ def test_garbage_among_jobs_keeps_no_service_from_starting(spool):
 def test_a_lock_that_changed_hands_is_noticed(spool, monkeypatch):
     mine = spool.lock("process 1 on here")
     # As if it had taken the lock while nobody held it.
-    monkeypatch.setattr(spools.fcntl, "flock", lambda *_: os.pwrite(mine, b"process 2 on here", 0))
+    monkeypatch.setattr(spool_lock.fcntl, "flock", lambda *_: os.pwrite(mine, b"process 2 on here", 0))
     with pytest.raises(InputError, match="process 2"):
         spool.share(mine)
     monkeypatch.undo()
@@ -166,7 +170,7 @@ def test_a_lock_that_changed_hands_is_noticed(spool, monkeypatch):
 
 
 def test_links_and_files_of_others_are_not_read(spool, tmp_path, monkeypatch):
-    folder = spool.make_draft()
+    folder = WholeSpool(spool).make_draft()
     (tmp_path / "elsewhere.toml").write_text(JOB)
     os.symlink(tmp_path / "elsewhere.toml", folder / "job.toml")
     with pytest.raises(InputError, match=r"job\.toml: no regular file"):
@@ -210,9 +214,10 @@ from sparsehess import runtime
 runtime.initialize()
 from sparsehess.cli import command_line
 from sparsehess.errors import SparseHessError
-from sparsehess.service import limits, resident as serve, spool as spools
+from sparsehess.service import job_outcomes, job_run, limits, resident as serve, spool as spools
 from sparsehess.service.admission import Allowance
 from sparsehess.service.resident import ServiceSettings
+from sparsehess.service.spool_clients import WholeSpool
 
 world, place = runtime.communicator(MPI.COMM_WORLD), Path(sys.argv[1])
 
@@ -233,17 +238,17 @@ def fails(rank, code=errno.EIO):
     return failing
 
 def job(spool, submit):
-    folder = spool.make_draft()
+    folder = WholeSpool(spool).make_draft()
     (folder / "job.toml").write_text('command = "eigs"\\ninput = "matrix.npz"\\nk = 2\\n' + submit)
     sp.save_npz(folder / "matrix.npz", sp.diags([np.arange(1.0, 30.0)], [0]))
-    return spool.enqueue([folder])[0]
+    return WholeSpool(spool).enqueue([folder])[0]
 
 SCENES = {
     "share": (spools.Spool, "share", 1, ""),
     "look": (spools.Spool, "claim", 0, ""),
-    "outcome": (spools, "write_outcome", 0, ""),
+    "outcome": (job_outcomes, "write_outcome", 0, ""),
     "end": (Path, "glob", 0, ""),
-    "record": (serve, "record_output", 1, ""),
+    "record": (job_run, "record_output", 1, ""),
     "folder": (os, "chdir", 1, ""),
     "limit": (os, "open", 1, '[submit]\\ntime = "10:00"\\n'),
 }
@@ -259,7 +264,7 @@ for name in sys.argv[2:]:
         broken = lambda path, *rest, **more: (fails(1) if "watchdog" in str(path) else whole)(path, *rest, **more)
     setattr(room, called, broken)
     try:
-        settings = ServiceSettings(Allowance(), 1, 0, 1.0, True, None)
+        settings = ServiceSettings(Allowance(), 1, 0, 1.0, True, None, ())
         status = serve.serve_spool(spool, settings, command_line(), world)
     except SparseHessError as error:
         status = [type(error).__name__, str(error)]
@@ -267,8 +272,8 @@ for name in sys.argv[2:]:
         status = ["raw", repr(error)]
     setattr(room, called, kept)
     world.Barrier()
-    state = spool.find_job(identity)[0]
-    outcome = spools.read_outcome(spool.path / state / identity) or {}
+    state = WholeSpool(spool).find_job(identity).state
+    outcome = job_outcomes.read_outcome(spool.path / state / identity) or {}
     world.Barrier()
     found[name] = world.allgather(status), state, outcome.get("error"), (spool.path / "service.json").exists()
 if world.rank == 0:
@@ -307,6 +312,6 @@ def test_spools_that_others_can_write_to_are_refused(tmp_path):
     (tmp_path / "mine" / "queued").chmod(0o777)
     with pytest.raises(InputError, match="others can write"):
         Spool.open_or_create(tmp_path / "mine")
-    Spool.open_or_create(tmp_path / "mine", shared=True)
+    Spool.open_or_create(tmp_path / "mine", EVERYBODY)
     with pytest.raises(InputError, match="no spool"):
         Spool.open_existing(tmp_path)

@@ -363,7 +363,7 @@ def damaged(folder):
         "little.petsc": (lambda p: p.write_bytes(np.array([1211216, 5, 5, 5], "<i4").tobytes()), "little-endian"),
         "half.npy": (lambda p: (np.save(p, np.eye(9)), os.truncate(p, 500)), "damaged"),
         "box.npy": (lambda p: np.save(p, np.ones((2, 2, 2))), "two dimensions, a diagonal one"),
-        "object.npy": (lambda p: np.save(p, np.array([[{}]], object)), "damaged"),
+        "object.npy": (lambda p: np.save(p, np.array([[{}]], object)), "Python objects"),
         "half.petsc": (lambda p: p.write_bytes(head + body[:-9]), "truncated"),
         "rows.petsc": (
             lambda p: p.write_bytes(head + np.array([9, 1, 1, 1, 1], ">i4").tobytes() + body[20:]),

@@ -28,9 +28,9 @@ def note(log, x):
     os.write(handle, line)
     os.close(handle)
 
-def force(x):
+def force(x, reach=REACH):
     g = 3 * np.linspace(1, 2, len(x)) * x + x**3
-    for k in range(1, REACH + 1):
+    for k in range(1, reach + 1):
         d = x[k:] - x[:-k]
         g[k:] += d
         g[:-k] -= d
@@ -42,15 +42,31 @@ def told(comm, pids):
         with open(f"{pids}.{comm.rank}", "w") as stream:
             stream.write(str(os.getpid()))
 
-def chain(comm, n=60, wait=0.0, log="", pids=""):
+def chain(comm, n=60, wait=0.0, log="", pids="", reach=REACH):
     told(comm, pids)
-    pattern = sh.Pattern.from_edges([[i, i + k] for k in range(1, REACH + 1) for i in range(n - k)], n, comm=comm)
+    pattern = sh.Pattern.from_edges([[i, i + k] for k in range(1, reach + 1) for i in range(n - k)], n, comm=comm)
     def gradient(x):
         if log:
             note(log, x)
         time.sleep(wait)
-        return force(x)
+        return force(x, reach)
     return sh.Objective(x=np.cos(np.arange(n)), gradient=gradient, pattern=pattern, comm=comm)
+
+def solid(comm, m=10, log=""):
+    """Springs between the neighbours of a cube: factors of its Hessian fill in."""
+    number = np.arange(m**3).reshape(m, m, m)
+    pairs = [(number[1:], number[:-1]), (number[:, 1:], number[:, :-1]), (number[:, :, 1:], number[:, :, :-1])]
+    ends = np.concatenate([np.stack([a.ravel(), b.ravel()], axis=1) for a, b in pairs])
+    def gradient(x):
+        if log:
+            note(log, x)
+        d = x[ends[:, 0]] - x[ends[:, 1]]
+        g = np.linspace(1, 2, len(x)) * x + x**3
+        np.add.at(g, ends[:, 0], d)
+        np.add.at(g, ends[:, 1], -d)
+        return g
+    pattern = sh.Pattern.from_edges(ends, m**3, comm=comm)
+    return sh.Objective(x=np.cos(np.arange(m**3)), gradient=gradient, pattern=pattern, comm=comm)
 
 def together(comm, n=60, wait=0.0, log="", pids=""):
     told(comm, pids)
@@ -163,6 +179,22 @@ def children(process: int) -> list[int]:
             if int((place / "stat").read_text().rpartition(")")[2].split()[1]) == process:
                 found.append(int(place.name))
     return sorted(found)
+
+
+def descendants(process: int) -> list[int]:
+    """Return the numbers of all processes that have come of a process, from above."""
+    found = children(process)
+    for child in found:
+        found += children(child)
+    return found
+
+
+def lives(process: int) -> bool:
+    """Return whether there is a process of this number that has not ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def evaluated(folder: Path, log: str = "log") -> Counter:

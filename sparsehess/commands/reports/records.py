@@ -24,8 +24,9 @@ from sparsehess.commands.reports.structures import (
 from sparsehess.derivatives.geometry import Geometry
 from sparsehess.errors import InputError, StackError
 from sparsehess.storage import array_files
+from sparsehess.storage.array_archives import ArrayArchive
 from sparsehess.storage.hdf5 import open_hdf5
-from sparsehess.storage.matrix_formats import read_member_shapes
+from sparsehess.storage.memory_claims import bytes_of
 
 if TYPE_CHECKING:
     from sparsehess.coloring import Coloring
@@ -206,18 +207,17 @@ def _opened(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             elif path.suffix == ".npz":
                 if not path.is_file():
                     raise InputError(f"{path}: no such file")
-                read_member_shapes(path)
-                file = stack.enter_context(closing(np.load(path, allow_pickle=False)))
+                file = stack.enter_context(closing(ArrayArchive(path)))
                 text = str(file["json" if "json" in file else "facts"])
             else:
                 raise InputError(f"{path}: a result is an .h5 or .npz file")
             arrays: dict[str, Any] = {}
             for name, dims in _ARRAYS.items():
                 if name in file:
-                    stored = file[name]
-                    if stored.size > _LARGEST:
+                    head = file.heads[name] if isinstance(file, ArrayArchive) else file[name]
+                    if bytes_of(head.shape, 1) > _LARGEST:
                         raise ValueError(f"{name} is larger than what is drawn")
-                    arrays[name] = stored[()]
+                    arrays[name] = file[name][()]
                     if arrays[name].ndim != dims or arrays[name].dtype.kind not in "fiu":
                         raise ValueError(f"{name} is no array of numbers in {dims} dimensions")
             if "vectors" in file:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sparsehess.runtime.printable import printable
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
 
 
 def format_columns(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of words as a table, all columns to the left. Not collective."""
+    """Return rows of words as a table, all columns to the left, each row in one line. Not collective."""
+    rows = [[printable(cell, "") for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -113,7 +116,10 @@ def count_line(
     beyond = f" ({more} beyond those asked for)" if more else ""
     parts += [f"{found} found{beyond}"] if found or not parts else []
     parts += [f"{count.group} more from the last one on, not asked for"] if count.group else []
-    repaired = f" after {count.repairs} repair{'s' if count.repairs > 1 else ''}" if count.repairs else ""
+    unsure = not count.certified and count.found == count.inertia  # what was repaired is not what is missing
+    repaired = (
+        f" after {count.repairs} repair{'s' if count.repairs > 1 else ''}" if count.repairs and not unsure else ""
+    )
     notes = ["certified"] if count.certified else []
     notes += [] if count.margin is None else [f"margin {count.margin:.1g}"]
     told = f" ({', '.join(notes)})" if notes else ""

@@ -75,7 +75,7 @@ class ReducedOperator:
         self._deflated = self._dual_of_deflated = np.empty((self.layout.n_local, 0), order="F")
         try:
             atoms = self._deflate_null_vectors() + self._deflate_pairs(deflate)
-        except Exception:
+        except BaseException:
             self.close()  # every rank is here: what raises above raises on all
             raise
         self.atoms = _merge_atoms(atoms, problem.zero if len(atoms) > 1 else 0.0)

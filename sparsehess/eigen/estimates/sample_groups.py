@@ -57,7 +57,7 @@ def run_in_groups(
     teams = Teams(problem.layout, groups)
     results: list[T] = []
     products = 0
-    error: Exception | None = None
+    error: BaseException | None = None
     try:
         with closing(copy_on_group(problem, teams)) as inner:
             copies = [] if deflate is None else copy_vectors_on_group(deflate.vectors, inner.A, teams)
@@ -67,7 +67,7 @@ def run_in_groups(
                 with closing(ReducedOperator(inner, known)) as copy:
                     results = run(copy, range(ends[teams.index], ends[teams.index + 1]))
                     products = copy.products
-            except Exception as caught:  # the other groups must hear of it
+            except BaseException as caught:  # the other groups must hear of it
                 error = caught
             finally:
                 destroy(*copies)

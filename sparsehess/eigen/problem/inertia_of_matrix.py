@@ -58,6 +58,7 @@ def pivots_of(matrix: PETSc.Mat) -> Pivots:
         ksp.setOptionsPrefix(_PREFIX)
         ksp.setOperators(matrix)
         ksp.setType("preonly")
+        ksp.setErrorIfNotConverged(True)  # else a factorization that failed has pivots all the same
         with inserted_options(_PREFIX, FACTORIZATION.options), readable_errors("counting by a factorization"):
             ksp.setFromOptions()
             ksp.setUp()

@@ -13,6 +13,7 @@ import numpy as np
 import scipy.sparse
 
 from sparsehess.derivatives.objective import Objective
+from sparsehess.eigen.problem.caller_matrices import usable
 from sparsehess.errors import InputError
 from sparsehess.operators.matrix_like import HasProducts, stored
 from sparsehess.pattern import Layout
@@ -61,7 +62,7 @@ def as_mat(matrix: object, comm: MPI.Comm | None, layout: Layout | None, owned: 
             _check_rows(matrix.getLocalSize()[0], layout, f"{name} has")
         if not matrix.isAssembled():
             raise InputError(f"{name} is not assembled: call assemble() first")
-        return matrix
+        return usable(matrix, owned, name)
     if isinstance(matrix, PETSc.Vec):
         if layout is not None:
             _check_rows(matrix.getLocalSize(), layout, f"{name} has")

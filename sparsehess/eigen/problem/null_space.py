@@ -16,7 +16,7 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.errors import CheckError, InputError
-from sparsehess.runtime import PETSc, SLEPc, communicator, destroy, on_root
+from sparsehess.runtime import PETSc, SLEPc, called_back, communicator, destroy, on_root
 
 if TYPE_CHECKING:
     from sparsehess.hessian.entry_errors import EntryErrors
@@ -322,6 +322,7 @@ class ProjectedProduct:
         self._A, self._space = A, space
         self._work = A.createVecRight()
 
+    @called_back
     def mult(self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
         """Multiply a vector. Collective."""
         x.copy(self._work)
@@ -331,6 +332,7 @@ class ProjectedProduct:
 
     multTranspose = mult  # the name is PETSc's
 
+    @called_back
     def getDiagonal(self, mat: PETSc.Mat, out: PETSc.Vec) -> None:
         """Return the diagonal of A: of a preconditioner's use only. Collective."""
         self._A.getDiagonal(out)

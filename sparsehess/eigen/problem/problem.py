@@ -39,6 +39,7 @@ from sparsehess.operators.structure import NOTHING, Structure
 from sparsehess.pattern import Layout
 from sparsehess.runtime import (
     PETSc,
+    collect_garbage,
     communicator,
     complex_scalars,
     destroy,
@@ -267,11 +268,14 @@ class EigenProblem(ShortRepr):
             A = as_mat(known.matrix, comm, None, owned, "the Hessian")
             layout = Layout.from_local(A.getLocalSize()[0], A.comm)
             M = None if given_mass is None else as_mat(given_mass, None, layout, owned, "the mass matrix")
+            if M is not None and not is_assembled(M):
+                raise InputError("the mass matrix must be assembled, and not a shell: its entries are needed")
             near = preconditioner.mat if isinstance(preconditioner, Hessian) else preconditioner
             if near is not None:
                 near = as_mat(near, None, layout, owned, "the preconditioner")
             null = known.null if nullspace is None else nullspace
             soft = known.near_null if near_null is None else near_null
+            collect_garbage(layout.comm)
             problem = cls(
                 A=A,
                 M=M,
@@ -291,7 +295,7 @@ class EigenProblem(ShortRepr):
             check_null_vectors(problem)
             problem.null = orthonormal_null_vectors(problem.null, M, problem.masses[0], owned)
             return problem
-        except Exception:
+        except BaseException:
             destroy(*owned)  # every rank is here: all that raises above raises on all
             raise
 

@@ -9,7 +9,7 @@ from sparsehess.eigen.problem.factorization import TRANSFORMED
 from sparsehess.eigen.problem.petsc_options import PREFIX
 from sparsehess.eigen.solvers.interval_method import IntervalMethod
 from sparsehess.eigen.solvers.solve_monitor import OnRestart, ignore_restart
-from sparsehess.runtime import PETSc, SLEPc, destroy, readable_errors, without_gaps
+from sparsehess.runtime import PETSc, SLEPc, destroy, held_errors, readable_errors, without_gaps
 
 # In real arithmetic the points are Chebyshev's, on the interval itself.
 DEFAULTS = {
@@ -79,7 +79,8 @@ class ContourIntegral(IntervalMethod):
                 eps.setCISSUseST(True)  # so that st_ options say how the systems are solved
                 eps.setFromOptions()
                 began = time.perf_counter()
-                eps.solve()
+                with held_errors():
+                    eps.solve()
                 self.seconds["solve"] += time.perf_counter() - began
             self._given.refuse_unused()
             self.iterations += eps.getIterationNumber()

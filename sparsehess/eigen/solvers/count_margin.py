@@ -9,7 +9,7 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.runtime import PETSc, destroy, readable_errors
+from sparsehess.runtime import PETSc, destroy, held_errors, readable_errors
 from sparsehess.runtime.random_numbers import draw_normal
 
 # Steps of inverse iteration, and a margin at which two are enough.
@@ -71,7 +71,7 @@ def measure_factors(problem: EigenProblem, ksp: PETSc.KSP, shift: float) -> Meas
                 return MeasuredFactors(np.inf, error)  # null vectors span all
             b.setArray(rows * here / size**0.5)
             problem.null_space.project_image(b)
-            with readable_errors("measuring a factorization"):
+            with readable_errors("measuring a factorization"), held_errors():
                 ksp.solve(b, y)
             problem.A.mult(y, r)
             r.aypx(-1.0, b)  # b - A y

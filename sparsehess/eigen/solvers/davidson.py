@@ -12,7 +12,7 @@ from sparsehess.eigen.problem.petsc_options import PREFIX
 from sparsehess.eigen.solvers.preconditioned_solver import PreconditionedSolver
 from sparsehess.eigen.solvers.solve_monitor import OnRestart, SolveMonitor
 from sparsehess.errors import StackError
-from sparsehess.runtime import FAILED, PETSc, SLEPc, complex_scalars, destroy, error_code
+from sparsehess.runtime import FAILED, PETSc, SLEPc, complex_scalars, destroy, error_code, held_errors
 
 # JD solves its correction equations loosely, and two at a time: with ten steps of BiCGStab(l), one at a time,
 # it found one copy of a double eigenvalue of a cube and then crept for thousands of steps.
@@ -30,6 +30,10 @@ DEFAULTS = {
 }
 
 
+# SLEPc's error where all of a space has converged, as of a matrix with few different eigenvalues.
+_NOTHING_LEFT = 58
+
+
 class Davidson(PreconditionedSolver):
     """Generalised Davidson (`gd`) or Jacobi-Davidson (`jd`).
 
@@ -44,6 +48,13 @@ class Davidson(PreconditionedSolver):
         # Random vectors beside the guess: SLEPc's Davidson solvers stop with error 58 where all of their
         # space has converged at once.
         return {"eps_ncv": ncv, f"eps_{self.method}_initial_size": min(guesses + 5, ncv)}
+
+    def _fills_space(self, k: int, deflated: int, wider: int, guesses: int) -> bool:
+        """Return whether the basis is the whole space, which SLEPc's Davidson solvers cannot expand.
+
+        Not collective.
+        """
+        return self._sizes(k, deflated, wider, guesses)["eps_ncv"] >= self.problem.n - deflated
 
     def _starts(self) -> int:
         return int(self.used_defaults()[f"eps_{self.method}_initial_size"])
@@ -68,8 +79,9 @@ class Davidson(PreconditionedSolver):
             monitor = SolveMonitor(self.on_progress, on_restart, k)
             monitor.attach(eps)
             began = time.perf_counter()
-            eps.setUp()
-            eps.getST().getKSP().getPC().setUp()
+            with held_errors():
+                eps.setUp()
+                eps.getST().getKSP().getPC().setUp()
             set_up = time.perf_counter()
             self._run(eps)
             monitor.raise_error()
@@ -98,10 +110,11 @@ class Davidson(PreconditionedSolver):
     def _run(self, eps: SLEPc.EPS) -> None:
         self._broke = False
         try:
-            eps.solve()
+            with held_errors():
+                eps.solve()
         except (PETSc.Error, SystemError) as error:
-            # A Gram matrix that lost its definiteness to rounding, on all ranks alike.
-            if error_code(error) != FAILED:
+            # A Gram matrix that lost its definiteness to rounding, or a space that nothing expands: on all alike.
+            if error_code(error) not in (FAILED, _NOTHING_LEFT):
                 raise
             self._broke = True
         else:

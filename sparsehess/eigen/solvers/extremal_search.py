@@ -198,7 +198,7 @@ class ExtremalSearch:
         """Return what is saved beside the vectors, as JSON. Not collective."""
         return {"shift": None}
 
-    def _save_if_due(self, basis: Callable[[], list[PETSc.Vec]]) -> Exception | None:
+    def _save_if_due(self, basis: Callable[[], list[PETSc.Vec]]) -> BaseException | None:
         return self.store.save_if_due(lambda: (self._facts(), self.pairs.vectors, basis()))
 
     def forget_unfinished(self) -> None:

@@ -34,6 +34,7 @@ from sparsehess.runtime import (
     destroy,
     error_code,
     has_package,
+    held_errors,
     readable_errors,
 )
 from sparsehess.runtime.random_numbers import draw_normal, draw_uniform
@@ -358,9 +359,10 @@ class KrylovSchur:
                 monitor = ClusterMonitor(self.on_progress, on_restart, k, self.shift, cluster_after)
                 monitor.attach(eps)
                 began = time.perf_counter()
-                eps.setUp()
-                set_up = time.perf_counter()
-                eps.solve()
+                with held_errors():
+                    eps.setUp()
+                    set_up = time.perf_counter()
+                    eps.solve()
                 self.seconds["factorization"] += set_up - began
                 self.seconds["solve"] += time.perf_counter() - set_up
                 self.cluster = monitor.cluster
@@ -378,6 +380,8 @@ class KrylovSchur:
             vector = problem.A.createVecRight()
             eps.getEigenvector(i, vector)
             vectors.append(vector)
+        if away:
+            _forget_null_space(eps)
         self._sound = True
         return vectors
 
@@ -451,6 +455,17 @@ def _give_new_basis(eps: SLEPc.EPS) -> None:
     basis.setOptionsPrefix(PREFIX)
     eps.setBV(basis)
     destroy(basis)  # but for the solver's reference
+
+
+def _forget_null_space(eps: SLEPc.EPS) -> None:
+    """Take from the matrix of a transformation the null space that SLEPc has told it. Collective.
+
+    SLEPc gives one to it for vectors that are deflated, and PETSc loses it with the first change of the matrix.
+    """
+    none, (matrix, preconditioned) = PETSc.NullSpace(), eps.getST().getKSP().getOperators()
+    for one in (matrix, preconditioned):
+        one.setNullSpace(none)
+        one.setTransposeNullSpace(none)
 
 
 def _aim(eps: SLEPc.EPS, target: float) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from sparsehess.eigen.problem.block_vectors import Preconditioning, Product
 from sparsehess.pattern import Layout
-from sparsehess.runtime import PETSc, destroy
+from sparsehess.runtime import PETSc, destroy, held_errors
 from sparsehess.runtime.random_numbers import draw_uniform
 
 # The smoother's interval is that of PETSc: from a tenth of the estimate of the largest eigenvalue to a tenth more
@@ -134,7 +134,8 @@ def largest(matrix: PETSc.Mat) -> float:
         ksp.setComputeEigenvalues(True)
         ksp.setTolerances(rtol=1e-300, max_it=_STEPS)
         ksp.setErrorIfNotConverged(False)
-        ksp.solve(b, x)
+        with held_errors():
+            ksp.solve(b, x)
         return float(ksp.computeEigenvalues().real.max())
     finally:
         destroy(b, x, ksp)

@@ -119,7 +119,7 @@ def _deal_out(
                 if group.allreduce(search.store.wants_save, op=MPI.LOR):
                     work.stop()
             report = _Report(repairs, unresolved, solver.iterations, done, dict(solver.seconds))
-    except Exception as caught:  # the other groups must hear of it
+    except BaseException as caught:  # the other groups must hear of it
         error = caught
     work.finish(error)
     raise_together(comm, error)

@@ -19,7 +19,7 @@ from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.solvers.interval_method import IntervalMethod
 from sparsehess.eigen.solvers.solve_monitor import OnRestart, SolveMonitor, ignore_restart
 from sparsehess.errors import InputError
-from sparsehess.runtime import PETSc, SLEPc, destroy, readable_errors
+from sparsehess.runtime import PETSc, SLEPc, called_back, destroy, held_errors, readable_errors
 from sparsehess.runtime.petsc_matrices import is_assembled
 from sparsehess.runtime.random_numbers import draw_uniform
 
@@ -125,7 +125,8 @@ class PolynomialFilter(IntervalMethod):
                 monitor = SolveMonitor(self.on_progress, on_restart, expected)
                 monitor.attach(eps)
                 began = time.perf_counter()
-                eps.solve()
+                with held_errors():
+                    eps.solve()
                 monitor.raise_error()
                 self.seconds["solve"] += time.perf_counter() - began
             self._given.refuse_unused()
@@ -248,6 +249,7 @@ class _Filterable:
         self._A, self._root, self._shift, self._factor = A, root, shift, factor
         self._work = A.createVecRight()
 
+    @called_back
     def mult(self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
         if self._root is None:
             self._A.mult(x, y)

@@ -14,6 +14,8 @@ import numpy as np
 from sparsehess.eigen.problem.petsc_options import PREFIX, Options
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rayleigh_ritz import rayleigh_ritz
+from sparsehess.eigen.problem.whole_matrix import LARGEST
+from sparsehess.eigen.solvers.lapack import LIMIT, LapackSolver
 from sparsehess.eigen.solvers.preconditioners import Diagonal, Multigrid, NearbyMatrix, preconditioner
 from sparsehess.eigen.solvers.solve_monitor import OnProgress, OnRestart, ignore_progress, ignore_restart
 from sparsehess.errors import InputError
@@ -129,6 +131,9 @@ class PreconditionedSolver(ABC):
         k = min(k, self.problem.n - len(away))
         if k <= 0:
             return []
+        small = self.problem.n <= LIMIT and not self.options
+        if small and self._fills_space(k, len(away), wider, len(guess)):
+            return self._solve_whole(which, k, deflate)
         found: list[PETSc.Vec] = []
         for attempt in range(_AGAIN):
             start = found or list(guess)
@@ -140,7 +145,18 @@ class PreconditionedSolver(ABC):
             if not changed and (np.count_nonzero(good) >= k or (attempt and not len(found))):
                 break
         found = pairs.select(good).vectors
+        if self._broke and len(found) < k and self.problem.n <= LARGEST and not self.options:
+            destroy(*found)
+            return self._solve_whole(which, k, deflate)
         self._given.refuse_unused()
+        return found
+
+    def _solve_whole(self, which: str, k: int, deflate: Sequence[PETSc.Vec]) -> list[PETSc.Vec]:
+        """Return the eigenvectors of a small problem by LAPACK, where there is nothing to iterate. Collective."""
+        whole = LapackSolver(self.problem)
+        found = whole.solve(which, k, deflate=deflate)
+        self.seconds["solve"] += whole.seconds["solve"]
+        self.iterations += whole.iterations
         return found
 
     def close(self) -> None:
@@ -161,6 +177,10 @@ class PreconditionedSolver(ABC):
     @abstractmethod
     def _sizes(self, k: int, deflated: int, wider: int, guesses: int) -> dict:
         """Return the sizes of block or basis, as options. Not collective."""
+
+    def _fills_space(self, k: int, deflated: int, wider: int, guesses: int) -> bool:
+        """Return whether a basis is as large as the space, and nothing is left to iterate. Not collective."""
+        return False
 
     @abstractmethod
     def _starts(self) -> int:

@@ -12,7 +12,15 @@ from sparsehess.eigen.problem.rigid_body_modes import block_size, orthonormal
 from sparsehess.eigen.solvers.krylov_schur import DEFAULTS, DEFINITE, KrylovSchur, has_cholmod
 from sparsehess.eigen.solvers.multigrid_cycle import VCycle
 from sparsehess.errors import CheckError
-from sparsehess.runtime import PETSc, complex_scalars, destroy, inserted_options, readable_errors
+from sparsehess.runtime import (
+    PETSc,
+    complex_scalars,
+    destroy,
+    error_code,
+    held_errors,
+    inserted_options,
+    readable_errors,
+)
 from sparsehess.runtime.petsc_matrices import diagonal_of
 from sparsehess.runtime.random_numbers import draw_uniform
 
@@ -45,6 +53,9 @@ _RUNGS, _STEP = 12, 1e3
 # complex PETSc's do not look; its MINRES looks at the preconditioner, and Lanczos tells of the matrix.
 _PROBE = 15
 _PROBED_BY = "minres" if complex_scalars() else "cg"
+
+# PETSc's error where a multigrid finds no eigenvalue of a level that is above zero.
+_INCONSISTENT = 77
 
 
 def preconditioner(problem: EigenProblem, which: str, options: dict) -> Diagonal | NearbyMatrix | Multigrid:
@@ -270,7 +281,15 @@ class Multigrid(Diagonal):
                 ksp.setType(_PROBED_BY)
                 ksp.setTolerances(rtol=1e-12, max_it=_PROBE)
                 ksp.setErrorIfNotConverged(False)
-                ksp.solve(b, x)
+                try:
+                    with held_errors():
+                        ksp.solve(b, x)
+                except (PETSc.Error, SystemError) as error:  # on all ranks alike
+                    if error_code(error) != _INCONSISTENT:
+                        raise
+                    self._probed = None
+                    destroy(ksp)
+                    return False
             reasons = PETSc.KSP.ConvergedReason
             return ksp.getConvergedReason() in (reasons.DIVERGED_MAX_IT,) or ksp.getConvergedReason() > 0
         finally:

@@ -15,7 +15,7 @@ import numpy as np
 
 from sparsehess.eigen.problem.factorization import UNKNOWN, Pivots
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.runtime import PETSc, SLEPc, destroy, on_root
+from sparsehess.runtime import PETSc, SLEPc, called_back, destroy, on_root
 
 # An eigenvalue of S is zero where it is no larger than so many times what the residuals of W make of it.
 _SURE = 4.0
@@ -92,6 +92,7 @@ class ProjectedInverse:
         below = whole.negative + positive - m
         return Pivots(below, whole.zero + zero, sought - below - whole.zero - zero)
 
+    @called_back
     def solve(self, outer: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Solve on the complement; PETSc calls this. Collective."""
         self.inner.solve(b, x)

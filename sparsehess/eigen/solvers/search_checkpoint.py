@@ -12,11 +12,15 @@ import numpy as np
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.solvers.search_store import Gather
-from sparsehess.runtime import PETSc, agreement, complex_scalars, destroy
+from sparsehess.runtime import PETSc, agreement, complex_scalars, destroy, forget_frames
 from sparsehess.runtime.random_numbers import draw_signed
-from sparsehess.storage.checkpoint import ROUGH, Checkpoint
+from sparsehess.storage.checkpoint import Checkpoint
+from sparsehess.storage.fingerprints import ROUGH
 
 _STAGE = "search"
+
+# What a save is taken to cost before there was one: bytes a second, of so many vectors for each one asked for.
+_SPEED, _VECTORS = 2e8, 3
 
 
 class SearchCheckpoint:
@@ -36,6 +40,7 @@ class SearchCheckpoint:
 
     def __init__(self, checkpoint: Checkpoint, problem: EigenProblem, spec: SolveSpec, method: str):
         self.checkpoint, self.problem = checkpoint, problem
+        checkpoint.clock.start(8 * problem.n * _VECTORS * (spec.k or 1) / _SPEED)
         asked = dataclasses.asdict(spec)
         for name in ("groups", "backend"):  # do not change what is found
             del asked[name]
@@ -71,7 +76,7 @@ class SearchCheckpoint:
         """Whether this rank would save now. Not collective."""
         return self.checkpoint.wants_save
 
-    def save_if_due(self, gather: Gather) -> Exception | None:
+    def save_if_due(self, gather: Gather) -> BaseException | None:
         """Save where it is due; return the error that is to end the solve, after a signal `Stopped`.
 
         Collective. Returned, not raised: callers may be inside a call of SLEPc, which has to end first.
@@ -87,9 +92,10 @@ class SearchCheckpoint:
                 # A complex number is stored as two real ones.
                 rows = np.ascontiguousarray(rows, PETSc.ScalarType).view(np.float64)
             self.checkpoint.save(_STAGE, self.fingerprint, facts, {"vectors": rows})
+            self.checkpoint.clock.end()
             self.checkpoint.finish_save()
-        except Exception as error:  # agreed on: it ends the solve on all ranks
-            return error
+        except BaseException as error:  # agreed on: it ends the solve on all ranks
+            return forget_frames(error)
         finally:
             destroy(*fresh)
         return None

@@ -21,7 +21,7 @@ class SearchStore(Protocol):
     def load(self) -> tuple[dict, list[PETSc.Vec]]:
         """Return (facts, vectors) as they were saved, or ({}, []); the caller destroys the vectors. Collective."""
 
-    def save_if_due(self, gather: Gather) -> Exception | None:
+    def save_if_due(self, gather: Gather) -> BaseException | None:
         """Save where it is due; return the error that is to end the solve, after a signal `Stopped`.
 
         Collective.

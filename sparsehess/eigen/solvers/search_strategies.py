@@ -96,23 +96,25 @@ def _search_from(search: ExtremalSearch, solver: KrylovSchur, shift: float) -> I
     """Search at a shift outside of the spectrum, then from nearer where a cluster is far from it."""
     yield Attempt(search.wanted, search.spec.seed, shift=shift, cluster_after=_RESTARTS)
     for _ in range(_NEARER):
-        nearer = None if solver.cluster is None else _nearer(solver, shift, *solver.cluster)
+        nearer = None if solver.cluster is None else _nearer(search, solver, shift)
         if nearer is None:
             return
         yield Attempt(search.wanted, search.spec.seed, wider=_WIDER, shift=nearer, cluster_after=_RESTARTS)
 
 
-def _nearer(solver: KrylovSchur, shift: float, low: float, high: float) -> float | None:
-    """Factorize nearer to a cluster on one side of a shift, outside of the spectrum, and return where.
+def _nearer(search: ExtremalSearch, solver: KrylovSchur, shift: float) -> float | None:
+    """Factorize nearer to the cluster that a solve has stopped for, and return where.
 
-    Collective.
+    Collective. On the shift's side of the cluster, where nothing but what was found lies beyond.
     """
+    low, high = solver.cluster or (shift, shift)
     above = shift > high
     step = max(4 * (high - low), 10 * separation(solver.problem, high if above else low))
     while step < 0.5 * min(abs(shift - low), abs(shift - high)):
         nearer = high + step if above else low - step
-        counts = solver.shift_to(nearer)
-        if (counts.positive if above else counts.negative) == 0:
+        counts, values = solver.shift_to(nearer), search.values
+        beyond = counts.positive if above else counts.negative
+        if beyond == np.count_nonzero(values > nearer if above else values < nearer):
             return nearer
         step *= 8
     return None
@@ -124,6 +126,19 @@ def search_by_blocks(search: ExtremalSearch) -> Iterator[Attempt]:
         if search.missing <= 0 or not isinstance(search, ShiftedSearch):
             return
         yield Attempt(search.missing + 2, search.spec.seed + 201 + attempt, shift=search.shift, block=True)
+
+
+def search_by_bisection(search: ExtremalSearch) -> Iterator[Attempt]:
+    """Search from where counts say that the nearest eigenvalues begin, where the target is too far to see them.
+
+    From a target in a gap far wider than all that is wanted, shift-and-invert sees one eigenvalue.
+    """
+    problem = search.problem
+    if not isinstance(search, ShiftedSearch) or search.target.side or len(search.values) or problem.uncounted:
+        return
+    for shift in search.target.bisect_nearest(search.solver) if search.missing > 0 else ():
+        if search.missing > 0:
+            yield Attempt(search.missing, search.spec.seed + 401, wider=_WIDER, shift=shift)
 
 
 def search_beside(search: ExtremalSearch) -> Iterator[Attempt]:
@@ -167,17 +182,18 @@ def repair_by_count(search: ExtremalSearch) -> Iterator[Attempt]:
         return
     target, counter, wanted = search.target, search.solvers.counter(), search.wanted
     past = count_past(target, search.pairs, wanted, counter)
-    before, idle, many = len(search.values), 0, False
+    before, idle, many, unsafe = len(search.values), 0, False, False
     for attempt in range(_REPAIRS + 1):
         if attempt:
             idle = 0 if len(search.values) > before else idle + 1
-            if idle or many or not covers(target, search.pairs, wanted, past[0]):
+            if idle or many or unsafe or not covers(target, search.pairs, wanted, past[0]):
                 past = count_past(target, search.pairs, wanted, counter, 30.0 if idle else 1.0)
         search.count = count = compare_with_count(target, search.pairs, wanted, counter, past, attempt)
-        if count.certified or not past[1].margin > SAFE or attempt == _REPAIRS or idle == _IDLE:
+        if count.certified or attempt == _REPAIRS or idle == _IDLE or (unsafe and not past[1].margin > SAFE):
             return
+        unsafe = not past[1].margin > SAFE  # an eigenvalue that was not found may lie at the edge
         before = len(search.values)
-        missing = max(count.inertia - count.found, 1)
+        missing = 1 if unsafe else max(count.inertia - count.found, 1)
         many = missing > max(wanted, _FEW)  # most of them alike, and not wanted
         yield Attempt(
             max(wanted, _FEW) if many else missing, search.spec.seed + 1 + attempt, wider=_WIDER * (attempt + 1)
@@ -191,6 +207,7 @@ ALWAYS: tuple[Strategy, ...] = (
     search_near_cluster,
     search_from_outside,
     search_by_blocks,
+    search_by_bisection,
     search_beside,
 )
 COUNTED: tuple[Strategy, ...] = (repair_by_count,)

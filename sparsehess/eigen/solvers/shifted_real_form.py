@@ -16,7 +16,7 @@ import numpy as np
 
 from sparsehess.eigen.problem.pencil import dense_block, pencil
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.runtime import PETSc, destroy
+from sparsehess.runtime import PETSc, called_back, destroy, held_errors
 from sparsehess.runtime.petsc_matrices import diagonal_of
 from sparsehess.runtime.process_groups import Teams
 from sparsehess.runtime.row_layout import Layout
@@ -48,7 +48,8 @@ class _Halves:
             x, b = ksp.getOperators()[0].createVecs()
             for i in range(Y.shape[1]):
                 b.setArray(right[:, i])
-                ksp.solve(b, x)
+                with held_errors():
+                    ksp.solve(b, x)
                 left[:, i] = x.getArray(readonly=True)
             destroy(x, b)
         return left[0::2], left[1::2]
@@ -171,6 +172,7 @@ class _Doubled:
     def __init__(self, problem: EigenProblem, work: list[PETSc.Vec], z: complex):
         self.problem, self.work, self.z = problem, work, z
 
+    @called_back
     def mult(self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
         both, result = x.getArray(readonly=True), y.getArray()
         u, v, image, weighted = self.work

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sparsehess.runtime import PETSc, SLEPc
+from sparsehess.runtime import PETSc, SLEPc, forget_frames, has_failed
 
 # Called on every rank as on_progress(converged, wanted).
 OnProgress = Callable[[int, int], None]
 
 # Called between iterations as on_restart(basis), where basis() copies the vectors that the solver searches in. The
 # error that it returns ends the solve.
-OnRestart = Callable[[Callable[[], list[PETSc.Vec]]], Exception | None]
+OnRestart = Callable[[Callable[[], list[PETSc.Vec]]], BaseException | None]
 
 
 def ignore_progress(converged: int, wanted: int) -> None:
@@ -45,7 +45,7 @@ class SolveMonitor:
 
     def __init__(self, on_progress: OnProgress, on_restart: OnRestart, k: int):
         self.on_progress, self.on_restart, self.k = on_progress, on_restart, k
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     def attach(self, eps: SLEPc.EPS) -> None:
         """Monitor a solver from now on. Logically collective."""
@@ -54,13 +54,13 @@ class SolveMonitor:
 
     def monitor(self, eps: SLEPc.EPS, iterations: int, converged: int, values: list, errors: list) -> None:
         """Report how far the solver is. Collective."""
-        if self.error is not None:
+        if self.error is not None or has_failed():
             return
         try:
             self.on_progress(min(converged, self.k), self.k)
-        except Exception as error:
+        except BaseException as error:
             # Frames of its traceback hold the EPS, which would live on with them.
-            self.error = error.with_traceback(None)
+            self.error = forget_frames(error)
             return
         self.error = self.on_restart(lambda: self.basis(eps, converged))
 
@@ -71,7 +71,7 @@ class SolveMonitor:
     def stop(self, eps: SLEPc.EPS, iterations: int, most: int, converged: int, wanted: int) -> int:
         """Return SLEPc's reason to end, as its own test does, or that an error does it. Not collective."""
         reason = SLEPc.EPS.ConvergedReason
-        if self.error is not None:
+        if self.error is not None or has_failed():
             return reason.CONVERGED_USER
         if converged >= wanted:
             return reason.CONVERGED_TOL

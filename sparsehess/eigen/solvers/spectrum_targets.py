@@ -35,6 +35,8 @@ _FLOOR = 1e-18
 
 # Part of a target by which the distance of an eigenvalue to it is rounded.
 _LAST_DIGITS = 4 * float(np.finfo(float).eps)
+# Halvings by which the nearest eigenvalues are found, to this part of themselves.
+_BISECTIONS, _NEAR = 60, 1e-3
 
 # A lowest eigenvalue below zero is known well enough for a shift when it is known to this part of itself.
 _ROUGH = 0.1
@@ -214,6 +216,13 @@ class ShiftedTarget(SpectrumTarget):
         """Return where the wanted eigenvalues are the nearest that come after those found. Not collective."""
         past = float(self.distance(found).max()) + step if len(found) else step
         return (-self.side * past,)
+
+    def bisect_nearest(self, solver: KrylovSchur) -> tuple[float, ...]:
+        """Return shifts just short of the nearest eigenvalues, by counts; none where one lies at an end.
+
+        Collective.
+        """
+        return ()
 
     def shift_below(self, found: np.ndarray, shift: float, solver: KrylovSchur) -> float | None:
         """Factorize below the eigenvalues found where one lies below the shift, which should not be; return where.
@@ -446,6 +455,29 @@ class Nearest(ShiftedTarget):
         """Return where the wanted eigenvalues are the nearest that come after those found. Not collective."""
         past = float(self.distance(found).max(initial=0.0)) + step
         return self.center + past, self.center - past
+
+    def bisect_nearest(self, solver: KrylovSchur) -> tuple[float, ...]:
+        """Return shifts just short of the nearest eigenvalues, by counts. Collective."""
+        scale = self.problem.scale or 1.0
+        inner, outer = 0.0, abs(self.center) + scale
+        for _ in range(_BISECTIONS):
+            if self.inertia([solver.shift_to(shift) for shift in self.shifts(outer)]) > 0:
+                break
+            inner, outer = outer, 4 * outer
+        for _ in range(_BISECTIONS):
+            # To a part of where they are, not of how far: their distances from each other are of that size.
+            if outer - inner <= _NEAR * max(min(map(abs, self.shifts(outer))), _ROUNDING * scale):
+                break
+            middle = 0.5 * (inner + outer)
+            if self.inertia([solver.shift_to(shift) for shift in self.shifts(middle)]) > 0:
+                outer = middle
+            else:
+                inner = middle
+        (above, below), (beyond, before) = (
+            [solver.shift_to(shift).negative for shift in self.shifts(edge)] for edge in (inner, outer)
+        )
+        sides = (beyond > above, below > before)
+        return tuple(shift for shift, there in zip(self.shifts(inner), sides, strict=True) if there)
 
     def find_shift(self, solver: KrylovSchur, lowest: LowestEstimate) -> float:
         """Factorize at a shift from which the wanted eigenvalues are the nearest, and return it. Collective."""

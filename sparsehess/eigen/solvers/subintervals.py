@@ -91,7 +91,7 @@ class IntervalSearch(ABC):
     def facts(self) -> dict:
         """Return what is saved beside the vectors, as JSON. Not collective."""
 
-    def save_if_due(self, basis: Callable[[], list[PETSc.Vec]]) -> Exception | None:
+    def save_if_due(self, basis: Callable[[], list[PETSc.Vec]]) -> BaseException | None:
         """Save between restarts of a solver, which calls this; see `SearchStore`.
 
         Collective. The basis is not saved: a subinterval is solved as a whole.

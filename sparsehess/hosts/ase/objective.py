@@ -13,7 +13,7 @@ import scipy.sparse
 from sparsehess.derivatives.geometry import Geometry
 from sparsehess.derivatives.objective import Objective
 from sparsehess.derivatives.units import Units
-from sparsehess.errors import EvaluationError, InputError
+from sparsehess.errors import RAISED, EvaluationError, InputError
 from sparsehess.hosts.ase.rigid_motions import RigidMotions, Surroundings, rigid_motions
 from sparsehess.pattern import Layout, Pattern
 from sparsehess.runtime import agreement, communicator, on_root, optional
@@ -279,7 +279,7 @@ class _Moving:
                 force /= 2 * _STEP
         except InputError:
             raise
-        except Exception as error:  # whatever a calculator raises
+        except RAISED as error:  # whatever a calculator raises
             raise EvaluationError(
                 f"{name} raised {type(error).__name__} on rank {rank}: {' '.join(str(error).split())}"
             ) from error

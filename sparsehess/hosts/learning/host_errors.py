@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
-from sparsehess.errors import SparseHessError
+from sparsehess.errors import RAISED, SparseHessError
 from sparsehess.runtime.validation import explain_evaluation_errors
 
 # What is kept of a message, and where it may be cut.
@@ -93,7 +93,7 @@ def advised(function: _Function) -> _Function:
             return function(*arguments)
         except SparseHessError:
             raise
-        except Exception as error:
+        except RAISED as error:
             kind = type(type(error).__name__, (RuntimeError,), {})
             raise kind(told(error)) from error
 

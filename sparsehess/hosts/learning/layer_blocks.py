@@ -263,7 +263,7 @@ class LayerBlocks(Operator):
         try:
             for name, part in self.parts.items():
                 made[name] = part.function(f)
-        except Exception:  # raised on every rank
+        except BaseException:  # raised on every rank
             for one in made.values():
                 one.close()
             raise
