@@ -33,9 +33,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import numpy as np
 
-from sparsehess.service import job_outcomes, local_scheduler
-from sparsehess.service.spool import Spool
-from sparsehess.service.spool_clients import open_client
+from sparsehess.service.batch import local_scheduler
+from sparsehess.service.spool import job_outcomes
+from sparsehess.service.spool.clients import open_client
+from sparsehess.service.spool.spool import Spool
 from support import faults
 
 # Seconds after a kill, or for a whole part of a run, after which it is taken to hang.

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from sparsehess.service import local_scheduler
-from sparsehess.service.spool import Spool
-from sparsehess.service.spool_clients import WholeSpool
+from sparsehess.service.batch import local_scheduler
+from sparsehess.service.spool.clients import WholeSpool
+from sparsehess.service.spool.spool import Spool
 
 N, LOOKS, TOGETHER = 120, 10, 100
 

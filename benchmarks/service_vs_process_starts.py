@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from sparsehess.service import job_outcomes, local_scheduler
-from sparsehess.service.spool import Spool
-from sparsehess.service.spool_clients import WholeSpool
+from sparsehess.service.batch import local_scheduler
+from sparsehess.service.spool import job_outcomes
+from sparsehess.service.spool.clients import WholeSpool
+from sparsehess.service.spool.spool import Spool
 
 N, K, SAMPLE = 1_000, 5, 5
 JOB = f'command = "eigs"\ninput = "h.npz"\nk = {K}\n'

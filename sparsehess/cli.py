@@ -113,7 +113,7 @@ def _status_of(words: list[str]) -> int:
         return error.status
     from mpi4py import MPI
 
-    from sparsehess.service.job_progress import tell_progress
+    from sparsehess.service.batch.job_progress import tell_progress
 
     world = MPI.COMM_WORLD
     try:
@@ -296,7 +296,7 @@ def _serve_one_job() -> None:
     runtime.initialize()
     from mpi4py import MPI
 
-    from sparsehess.service.job_ranks import run_ordered_job
+    from sparsehess.service.resident.job_ranks import run_ordered_job
 
     _log_to_stderr(False)
     try:

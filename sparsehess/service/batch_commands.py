@@ -23,13 +23,16 @@ from sparsehess.commands.reports.tables import format_columns
 from sparsehess.errors import InputError, SparseHessError
 from sparsehess.runtime.launchers import is_first_process
 from sparsehess.runtime.printable import printable
-from sparsehess.service import batch_jobs, batch_scripts, job_progress, schedulers, spool_commands
-from sparsehess.service.batch_jobs import Job
-from sparsehess.service.choices import SCHEDULER_NAMES
-from sparsehess.service.job_progress import progress_text, read_progress
-from sparsehess.service.scheduler_commands import State, Unanswered
-from sparsehess.service.schedulers import SCHEDULERS
-from sparsehess.service.script_dialects import DIALECTS
+from sparsehess.service import spool_commands
+from sparsehess.service.batch import job_progress, schedulers
+from sparsehess.service.batch import jobs as batch_jobs
+from sparsehess.service.batch import scripts as batch_scripts
+from sparsehess.service.batch.choices import SCHEDULER_NAMES
+from sparsehess.service.batch.job_progress import progress_text, read_progress
+from sparsehess.service.batch.jobs import Job
+from sparsehess.service.batch.scheduler_commands import State, Unanswered
+from sparsehess.service.batch.schedulers import SCHEDULERS
+from sparsehess.service.batch.script_dialects import DIALECTS
 from sparsehess.service.submit_doors import choose_door
 from sparsehess.storage.json_files import write_json
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sparsehess.commands.arguments import Example, Flag, Group, LineCommand
 from sparsehess.commands.flag_groups import ANSWER_FLAGS
-from sparsehess.service.choices import PRIORITY_LIMIT, SCHEDULER_NAMES
+from sparsehess.service.batch.choices import PRIORITY_LIMIT, SCHEDULER_NAMES
 
 SECTION = "jobs"
 

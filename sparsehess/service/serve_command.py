@@ -12,8 +12,8 @@ from sparsehess.commands import flag_groups
 from sparsehess.commands.arguments import CommandLine
 from sparsehess.commands.quantities import parse_time
 from sparsehess.errors import InputError
-from sparsehess.service.spool import Spool
-from sparsehess.service.spool_access import Access, choose_access, find_closed_folders
+from sparsehess.service.spool.access import Access, choose_access, find_closed_folders
+from sparsehess.service.spool.spool import Spool
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -25,7 +25,7 @@ def run_serve(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm |
     """Take jobs from a spool until told to leave. Collective."""
     flag_groups.refuse_flags(arguments, {"json": None}, "each job has a result.json of its own")
     if arguments.ranks is not None:
-        from sparsehess.service.supervisor import supervise
+        from sparsehess.service.resident.supervisor import supervise
 
         if arguments.ranks < 1:
             raise InputError(f"--ranks {arguments.ranks}: at least 1")
@@ -37,10 +37,10 @@ def run_serve(arguments: argparse.Namespace, line: CommandLine, comm: MPI.Comm |
             arguments, {"launcher": "mpiexec"}, "it is for --ranks, and for jobs of --allow-code"
         )
     from sparsehess.runtime import memory, on_root
-    from sparsehess.service import limits
-    from sparsehess.service.admission import Allowance
-    from sparsehess.service.resident import ServiceSettings, serve_spool
-    from sparsehess.service.supervisor import split_launcher
+    from sparsehess.service.resident import limits
+    from sparsehess.service.resident.admission import Allowance
+    from sparsehess.service.resident.service import ServiceSettings, serve_spool
+    from sparsehess.service.resident.supervisor import split_launcher
 
     if not 1 <= arguments.groups <= comm.size:
         raise InputError(f"--groups {arguments.groups}: from 1 to the number of ranks, {comm.size}")

@@ -17,13 +17,13 @@ from sparsehess.commands.output import SCHEMA, print_answer
 from sparsehess.commands.reports.tables import format_columns
 from sparsehess.errors import InputError, no_such_file
 from sparsehess.runtime.printable import printable
-from sparsehess.service.choices import FOR_SCHEDULERS
-from sparsehess.service.foreign_drafts import FILE_BYTES, INPUTS, JOB_BYTES
-from sparsehess.service.job_outcomes import read_json, read_outcome
-from sparsehess.service.spool import Spool
-from sparsehess.service.spool_clients import ENDED, SeenJob, SpoolClient, discard_draft, open_client
-from sparsehess.service.spool_layout import has_secret, hide_secrets
-from sparsehess.service.spool_states import read_submit
+from sparsehess.service.batch.choices import FOR_SCHEDULERS
+from sparsehess.service.spool.clients import ENDED, SeenJob, SpoolClient, discard_draft, open_client
+from sparsehess.service.spool.foreign_drafts import FILE_BYTES, INPUTS, JOB_BYTES
+from sparsehess.service.spool.job_outcomes import read_json, read_outcome
+from sparsehess.service.spool.layout import has_secret, hide_secrets
+from sparsehess.service.spool.spool import Spool
+from sparsehess.service.spool.states import read_submit
 from sparsehess.storage.json_files import write_text
 
 # What a running job tells of itself, and of which types.

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from sparsehess.commands import job_files
 from sparsehess.commands.arguments import JOB_SUFFIX, CommandLine
-from sparsehess.service.schedulers import installed_scheduler
-from sparsehess.service.script_dialects import DIALECTS
+from sparsehess.service.batch.schedulers import installed_scheduler
+from sparsehess.service.batch.script_dialects import DIALECTS
 
 log = logging.getLogger("sparsehess")
 

@@ -15,8 +15,8 @@ import scipy.sparse as sp
 import sparsehess as sh
 from sparsehess.coloring.coloring_files import FORMATS, save
 from sparsehess.commands.answer_schema import schema_text
-from sparsehess.service.job_outcomes import read_json
-from sparsehess.service.spool import Spool
+from sparsehess.service.spool.job_outcomes import read_json
+from sparsehess.service.spool.spool import Spool
 from support import answers
 from support.batch import JOB, ended, facts
 from support.cases import prescribed, second_difference

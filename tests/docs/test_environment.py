@@ -37,7 +37,7 @@ def test_every_variable_that_is_read_is_told():
 
 def test_places_and_folders_are_told():
     from sparsehess.runtime import launchers
-    from sparsehess.service import batch_jobs
+    from sparsehess.service.batch import jobs as batch_jobs
 
     for name in (*launchers._PLACES, *launchers._SIZES, batch_jobs.HOME, batch_jobs.MARK):
         assert f"`{name}`" in PAGE

@@ -14,7 +14,7 @@ from sparsehess.hosts import skfem as host
 from sparsehess.hosts.ase.vibrations import dense
 from sparsehess.hosts.skfem import solver_eigen
 from sparsehess.runtime import on_root
-from sparsehess.service.local_scheduler import job_environment
+from sparsehess.service.batch.local_scheduler import job_environment
 from support import answers
 from support.cases import frobenius_error, lapack, run_example
 

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from sparsehess.service import batch_jobs
-from sparsehess.service.spool import Spool
+from sparsehess.service.batch import jobs as batch_jobs
+from sparsehess.service.spool.spool import Spool
 from support import ROOT
 from support.batch import JOB, facts, made, run
 

@@ -13,7 +13,9 @@ import scipy.sparse as sp
 from sparsehess.cli import command_line
 from sparsehess.commands import job_files
 from sparsehess.commands.petsc_words import split_petsc
-from sparsehess.service import batch_jobs, batch_scripts, schedulers
+from sparsehess.service.batch import jobs as batch_jobs
+from sparsehess.service.batch import schedulers
+from sparsehess.service.batch import scripts as batch_scripts
 from support import answers
 from support.cases import laplacian
 

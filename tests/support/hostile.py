@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from sparsehess.service import job_outcomes, local_scheduler
-from sparsehess.service.spool import Spool
-from sparsehess.service.spool_clients import WholeSpool
+from sparsehess.service.batch import local_scheduler
+from sparsehess.service.spool import job_outcomes
+from sparsehess.service.spool.clients import WholeSpool
+from sparsehess.service.spool.spool import Spool
 from support import ROOT, answers
 from support.cases import laplacian, second_difference
 

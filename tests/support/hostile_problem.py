@@ -93,7 +93,7 @@ def patch_mpi(comm):
 
 def patch_package(comm):
     from sparsehess import runtime
-    from sparsehess.service import job_ending, limits
+    from sparsehess.service.resident import job_ending, limits
 
     limits.JobGuard._look = lambda self: 0
     runtime.agreement = job_ending.write_ending = runtime.raise_together = raises

@@ -2,11 +2,11 @@
 
 import os
 
-from sparsehess.service import job_outcomes
-from sparsehess.service.spool import Spool
-from sparsehess.service.spool_access import SharedAccess
-from sparsehess.service.spool_clients import open_client
-from sparsehess.service.spool_layout import job_id, job_name
+from sparsehess.service.spool import job_outcomes
+from sparsehess.service.spool.access import SharedAccess
+from sparsehess.service.spool.clients import open_client
+from sparsehess.service.spool.layout import job_id, job_name
+from sparsehess.service.spool.spool import Spool
 from support import users
 from support.users import ANNE, BERT, DORA, GROUP, SERVICE, as_user, can
 

@@ -1,0 +1,1 @@
+"""Batch jobs: scripts, schedulers, and what is remembered of jobs."""
