@@ -18,6 +18,7 @@ from sparsehess.commands.petsc_words import split_petsc
 from sparsehess.errors import InputError, SparseHessError
 from sparsehess.runtime.launchers import is_first_process, is_launched, launched_together
 from sparsehess.runtime.printable import printable
+from sparsehess.runtime.process_end import end_within
 from sparsehess.runtime.process_watch import end_when_interrupted
 from sparsehess.service.command_table import JOB_COMMANDS
 
@@ -38,6 +39,9 @@ _OTHERS = 3.0
 
 # Seconds that other ranks leave the word to the first where all are interrupted.
 _AFTER_THE_FIRST = 0.7
+
+# Seconds that what a problem has left running may keep a run that has failed.
+_LEFT_RUNNING = 10.0
 
 # Seconds after which a second SIGINT ends a run that is to save a checkpoint first.
 _TWICE = 1.0
@@ -141,6 +145,9 @@ def _status_of(words: list[str]) -> int:
         # A scheduler and a launcher may both tell it: what has saved is not killed while it ends.
         for number in _STOPPING:
             signal.signal(number, signal.SIG_IGN)
+    patience = getattr(arguments, "patience", None) or (_LEFT_RUNNING if status else 0.0)
+    if patience:
+        end_within(patience, status, f"rank {world.rank}, which is done,")
     return status
 
 

@@ -15,10 +15,6 @@ STOPPED = 75  # told to stop before all was done
 INTERRUPTED = 130  # by SIGINT, as of a process that it ends
 
 
-# What a function of the user may raise for reasons of its own, whatever that means elsewhere; no interrupt is one.
-RAISED = (Exception, SystemExit, GeneratorExit)
-
-
 class SparseHessError(Exception):
     """Base of all errors of the package that are raised on purpose.
 
@@ -145,13 +141,28 @@ _KINDS = {
 }
 
 
-# A disk or a memory that is full, an interrupt, and the end that somebody has asked for are no bugs of ours.
+# No bugs of ours: a disk or a memory that is full, an interrupt, and what is no Exception (an end that somebody
+# has asked for, tasks that are cancelled, panics of libraries in Rust).
 _FOREIGN = (
     (OSError, "InputError"),
     (MemoryError, "StackError"),
     (KeyboardInterrupt, "Interrupted"),
-    ((SystemExit, GeneratorExit), "EvaluationError"),
+    (Exception, "SparseHessError"),
+    (BaseException, "EvaluationError"),
 )
+
+
+def words_of(error: BaseException) -> str:
+    """Return what another's exception says, in one line; what cannot say it says nothing. Not collective."""
+    try:
+        return " ".join(str(error).split())
+    except Exception as second:  # its own code
+        return f"({type(second).__name__} where it was to say why)"
+
+
+def raised(what: str, error: BaseException, where: str = "") -> str:
+    """Return that a function has raised an exception, and what that says. Not collective."""
+    return f"{what} raised {type(error).__name__}{where}: {words_of(error)}".removesuffix(": ")
 
 
 def describe(error: BaseException, rank: int) -> tuple[str, str]:
@@ -162,9 +173,9 @@ def describe(error: BaseException, rank: int) -> tuple[str, str]:
     name = type(error).__name__
     if isinstance(error, SparseHessError):
         return name, str(error)
-    kind = next((kind for types, kind in _FOREIGN if isinstance(error, types)), "SparseHessError")
-    said = " ".join(str(error).split())
-    return kind, "interrupted" if kind == "Interrupted" else f"rank {rank}: {name}: {said}"
+    kind = next(kind for types, kind in _FOREIGN if isinstance(error, types))
+    said = f"rank {rank}: {name}: {words_of(error)}".removesuffix(": ")
+    return kind, "interrupted" if kind == "Interrupted" else said
 
 
 def rebuild(kind: str, message: str) -> SparseHessError:

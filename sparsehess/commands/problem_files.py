@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsehess.errors import RAISED, InputError, did_you_mean, no_such_file
+from sparsehess.errors import InputError, did_you_mean, no_such_file, raised, words_of
 from sparsehess.runtime import Guard, agreement, child, guard_of, share_guard
 
 if TYPE_CHECKING:
@@ -81,12 +81,10 @@ def load_objective(text: str, given: dict[str, object], comm: MPI.Comm) -> Objec
         try:
             with guard_of(comm).watch_call(text):
                 objective = found(**arguments)
-        except RAISED as error:  # the user's code may raise anything
-            if isinstance(error, InputError):
-                raise
-            raise InputError(
-                f"{text} raised {type(error).__name__}: {' '.join(str(error).split())}; -v shows where"
-            ) from error
+        except (InputError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # the user's code may raise anything
+            raise InputError(f"{raised(text, error)}; -v shows where") from error
         if not isinstance(objective, Objective):
             raise InputError(
                 f"{text} must return an Objective, not {type(objective).__name__}: return sparsehess.Objective(…)"
@@ -121,10 +119,11 @@ def _find(place: str, name: str, guard: Guard) -> Any:
         else:
             with guard.watch_call(f"the import of {place}"):
                 module = importlib.import_module(place)
-    except InputError:
+    except (InputError, KeyboardInterrupt):
         raise
-    except RAISED as error:  # importing runs the user's code
-        raise InputError(f"{place} cannot be imported: {type(error).__name__}: {error}; -v shows where") from error
+    except BaseException as error:  # importing runs the user's code
+        why = f"{type(error).__name__}: {words_of(error)}".removesuffix(": ")
+        raise InputError(f"{place} cannot be imported: {why}; -v shows where") from error
     if not hasattr(module, name):
         meant = did_you_mean(name, (one for one in vars(module) if not one.startswith("_")))
         raise InputError(

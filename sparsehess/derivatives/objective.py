@@ -20,7 +20,7 @@ import numpy as np
 from sparsehess.derivatives.elements import Elements, pattern_of_elements, total_gradient
 from sparsehess.derivatives.geometry import Geometry
 from sparsehess.derivatives.units import Units
-from sparsehess.errors import RAISED, EvaluationError, InputError
+from sparsehess.errors import EvaluationError, InputError, raised
 from sparsehess.pattern import Following, Layout, Pattern
 from sparsehess.runtime import PETSc, agreement, child, communicator, on_root, require_real
 from sparsehess.runtime.lazy import Elsewhere
@@ -394,10 +394,10 @@ def _directions(
     """Return what a user's function says is to be projected out at x, checked."""
     try:
         told = projected(x)
-    except RAISED as error:  # whatever a function raises
-        raise EvaluationError(
-            f"projected of {name} raised {type(error).__name__}: {' '.join(str(error).split())}"
-        ) from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a function raises
+        raise EvaluationError(raised(f"projected of {name}", error)) from error
     if not (isinstance(told, (tuple, list)) and len(told) == 2):
         raise InputError(f"projected of {name} must return (m, {len(x)}) directions and m names")
     vectors, names = reals(told[0], f"what is projected out of {name}"), tuple(map(str, told[1]))

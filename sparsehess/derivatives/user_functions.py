@@ -12,7 +12,7 @@ import numpy as np
 from sparsehess.derivatives.elements import Elements
 from sparsehess.derivatives.objective import Objective
 from sparsehess.derivatives.returned_values import COMPLEX, REAL, as_number, as_vector
-from sparsehess.errors import RAISED, EvaluationError, InputError
+from sparsehess.errors import EvaluationError, InputError, raised
 from sparsehess.runtime import PETSc, agreement, destroy
 from sparsehess.runtime.guards import NO_GUARD, Guard, guard_of
 from sparsehess.runtime.validation import reals
@@ -102,14 +102,12 @@ class Calls(ABC):
         try:
             with guard_of(self.objective.comm).watch_call(self._whose(name)):
                 return function(*arguments)
-        except EvaluationError:
+        except (EvaluationError, KeyboardInterrupt):
             raise
-        except RAISED as error:  # the user's code may raise anything
-            words = " ".join(str(error).split())
-            hint = ": it may not change its argument, but a copy" if "read-only" in words else ""
-            raise EvaluationError(
-                f"{self._whose(name)} raised {type(error).__name__}{self._where}: {words}{hint}"
-            ) from error
+        except BaseException as error:  # the user's code may raise anything
+            told = raised(self._whose(name), error, self._where)
+            hint = ": it may not change its argument, but a copy" if "read-only" in told else ""
+            raise EvaluationError(f"{told}{hint}") from error
 
 
 class ArrayCalls(Calls):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsehess.derivatives.returned_values import REAL, as_vector
-from sparsehess.errors import RAISED, EvaluationError, InputError
+from sparsehess.errors import EvaluationError, InputError, raised
 from sparsehess.operators.operator import Operator
 from sparsehess.runtime import agreement, called_back
 from sparsehess.runtime.gathered_rows import rows_on_all
@@ -120,11 +120,10 @@ class Products(Operator):
         try:
             with guard_of(self.comm).watch_call(f"the {self._name}"):
                 return function(given)
-        except RAISED as error:  # the user's code may raise anything
-            words = " ".join(str(error).split())
-            raise EvaluationError(
-                f"the {self._name} raised {type(error).__name__} on rank {self.comm.rank}: {words}"
-            ) from error
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # the user's code may raise anything
+            raise EvaluationError(raised(f"the {self._name}", error, f" on rank {self.comm.rank}")) from error
 
 
 class _Blocks:

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from sparsehess import errors
+from sparsehess.runtime.printable import printable
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -90,6 +91,7 @@ class JobEnd(Guard):
     def __init__(self, patience: float = Guard.patience, longest: float | None = None):
         self.patience, self._watch = patience, None
         if longest is not None:
+            self.patience = min(patience, longest / 2)  # what failed is told before the others are found waiting
             from sparsehess.runtime.watch import Watch
 
             self._watch = Watch(longest)
@@ -110,7 +112,7 @@ class JobEnd(Guard):
         text = errors.describe(error, comm.rank)[1]
         if f"rank {comm.rank}" not in text:
             text = f"rank {comm.rank}: {text}"
-        sys.stderr.write(f"sparsehess: {text} (the other ranks wait in another call: ending all)\n")
+        sys.stderr.write(f"sparsehess: {printable(text)} (the other ranks wait in another call: ending all)\n")
         sys.stderr.flush()
         time.sleep(_PASSED_ON)
         comm.Abort(errors.rebuild(*errors.describe(error, comm.rank)).status)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from sparsehess.errors import RAISED, EvaluationError, InputError, SparseHessError
+from sparsehess.errors import EvaluationError, InputError, SparseHessError, words_of
 
 
 def reals(values: object, name: str) -> np.ndarray:
@@ -52,16 +52,14 @@ def positive_number(value: object, name: str) -> float:
 
 
 @contextmanager
-def explain_evaluation_errors(
-    what: str, tell: Callable[[BaseException], str] = lambda error: " ".join(str(error).split())
-) -> Iterator[None]:
+def explain_evaluation_errors(what: str, tell: Callable[[BaseException], str] = words_of) -> Iterator[None]:
     """Make an EvaluationError of what a function of the user raises in a block; `tell` says what its error says.
 
     Not collective. Errors of the package pass as they are.
     """
     try:
         yield
-    except SparseHessError:
+    except (SparseHessError, KeyboardInterrupt):
         raise
-    except RAISED as error:  # the user's code may raise anything
+    except BaseException as error:  # the user's code may raise anything
         raise EvaluationError(f"{what} raised {type(error).__name__}: {tell(error)}") from error

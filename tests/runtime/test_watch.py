@@ -18,8 +18,11 @@ PATIENCE = 3
 SECONDS = START + 5 * PATIENCE
 
 PROBLEM = """
+import asyncio
+import atexit
 import ctypes
 import os
+import threading
 import time
 
 import numpy as np
@@ -69,6 +72,29 @@ def end(comm):
 
 def memory(comm):
     raise MemoryError("none left")
+
+
+def cancelled(comm):
+    raise asyncio.CancelledError
+
+
+class Mute(BaseException):
+    def __str__(self):
+        return self.text
+
+
+def mute(comm):
+    raise Mute
+
+
+def thread(comm):
+    threading.Thread(target=time.sleep, args=(1e6,)).start()
+    raise ValueError("a thread is left")
+
+
+def at_exit(comm):
+    atexit.register(time.sleep, 1e6)
+    raise ValueError("a function is left")
 
 
 def chain(comm, how="", door="gradient", n=60, wait=0.0):
@@ -185,6 +211,8 @@ def test_a_patience_is_a_positive_number(seconds):
         ("leave", 2, "raised SystemExit on rank 1: 3"),
         ("end", 2, "raised GeneratorExit on rank 1: now"),
         ("memory", 2, "raised MemoryError on rank 1: none left"),
+        ("cancelled", 2, "raised CancelledError on rank 1$"),
+        ("mute", 2, r"raised Mute on rank 1: \(AttributeError where it was to say why\)$"),
     ],
 )
 def test_whatever_one_rank_raises_ends_all_with_one_line(how, status, words, door, tmp_path):
@@ -193,6 +221,19 @@ def test_whatever_one_rank_raises_ends_all_with_one_line(how, status, words, doo
     found, ours, said = ended(started(tmp_path, 2, "-m", "sparsehess", *asked.split(), *shell))
     assert found == status and len(ours) == 1 and re.search(words, ours[0]), said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("how", ["thread", "at_exit"])
+def test_what_a_problem_leaves_running_keeps_no_run_that_has_failed(how, ranks, tmp_path):
+    words = f"eigs problem.py:chain -k 2 -q --set how={how}"
+    status, ours, said = ended(started(tmp_path, ranks, "-m", "sparsehess", *words.split()))
+    assert status == 2 and len(ours) == 2, said
+    assert "is left" in ours[0] and f"rank {ranks - 1}, which is done, has not ended in 10 s" in ours[1], said
+
+
+def test_what_has_failed_is_told_before_others_are_found_waiting():
+    assert JobEnd(longest=4.0).patience == 2.0 and JobEnd(1.0, longest=4.0).patience == 1.0
 
 
 @pytest.mark.parametrize("ranks, whom", [(1, 0), (2, 0), (2, 1)])

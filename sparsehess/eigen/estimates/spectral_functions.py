@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from sparsehess.errors import RAISED, EvaluationError, InputError, none_of
+from sparsehess.errors import EvaluationError, InputError, none_of, raised
 from sparsehess.runtime.validation import positive_number, reals
 
 Number = TypeVar("Number", float, np.ndarray)
@@ -56,8 +56,10 @@ class Function:
         with np.errstate(all="ignore"):  # what is not finite is refused below, and named
             try:
                 result = self.call(values)
-            except RAISED as error:  # the caller's function may raise anything
-                raise EvaluationError(f"{self.name} raised {type(error).__name__}: {error}") from error
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # the caller's function may raise anything
+                raise EvaluationError(raised(self.name, error)) from error
         result = reals(result, self.name)
         if result.shape != values.shape:
             raise InputError(f"{self.name} must return as many values as it is given, not shape {result.shape}")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sparsehess.errors import RAISED, EvaluationError, InputError, SparseHessError
+from sparsehess.errors import EvaluationError, InputError, SparseHessError, words_of
 from sparsehess.runtime import (
     UNSUPPORTED,
     PETSc,
@@ -100,12 +100,12 @@ class _Shell:
         try:
             with guard_of(self._comm).watch_call(f"a product of {self._name}, a shell"):
                 yield
-        except SparseHessError:
+        except (SparseHessError, KeyboardInterrupt):
             raise
-        except RAISED as error:
+        except BaseException as error:
             code = error_code(error)
             cause = error.__cause__ if isinstance(error, SystemError) and error.__cause__ else error
             what = type(cause).__name__ if code is None else f"error {code} of PETSc"
             raise EvaluationError(
-                f"{self._name}, a shell, raised {what} on rank {self._comm.rank}: {' '.join(str(cause).split())}"
+                f"{self._name}, a shell, raised {what} on rank {self._comm.rank}: {words_of(cause)}"
             ) from error

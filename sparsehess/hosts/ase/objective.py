@@ -13,7 +13,7 @@ import scipy.sparse
 from sparsehess.derivatives.geometry import Geometry
 from sparsehess.derivatives.objective import Objective
 from sparsehess.derivatives.units import Units
-from sparsehess.errors import RAISED, EvaluationError, InputError
+from sparsehess.errors import EvaluationError, InputError, raised
 from sparsehess.hosts.ase.rigid_motions import RigidMotions, Surroundings, rigid_motions
 from sparsehess.pattern import Layout, Pattern
 from sparsehess.runtime import agreement, communicator, on_root, optional
@@ -277,12 +277,10 @@ class _Moving:
                 steps = _STEP * np.eye(len(self.x))
                 force = np.array([self.energy(self.x - step) - self.energy(self.x + step) for step in steps])
                 force /= 2 * _STEP
-        except InputError:
+        except (InputError, KeyboardInterrupt):
             raise
-        except RAISED as error:  # whatever a calculator raises
-            raise EvaluationError(
-                f"{name} raised {type(error).__name__} on rank {rank}: {' '.join(str(error).split())}"
-            ) from error
+        except BaseException as error:  # whatever a calculator raises
+            raise EvaluationError(raised(name, error, f" on rank {rank}")) from error
         strange = np.flatnonzero(self.free)[~np.isfinite(force)]
         if len(strange):
             number = strange[0] // 3

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
-from sparsehess.errors import RAISED, SparseHessError
+from sparsehess.errors import SparseHessError, words_of
 from sparsehess.runtime.validation import explain_evaluation_errors
 
 # What is kept of a message, and where it may be cut.
@@ -69,7 +69,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 def told(error: BaseException) -> str:
     """Return what an error says, shortened, and what to do about it if that is known. Not collective."""
-    text = _END.split(" ".join(str(error).split()))[0]
+    text = _END.split(words_of(error))[0]
     said = f"{type(error).__name__} {text}"
     remedy = next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, said)), "")
     short = text if len(text) <= _LONGEST else text[:_LONGEST].rsplit(" ", 1)[0] + " ..."
@@ -91,9 +91,9 @@ def advised(function: _Function) -> _Function:
     def call(*arguments: Any) -> Any:
         try:
             return function(*arguments)
-        except SparseHessError:
+        except (SparseHessError, KeyboardInterrupt):
             raise
-        except RAISED as error:
+        except BaseException as error:
             kind = type(type(error).__name__, (RuntimeError,), {})
             raise kind(told(error)) from error
 
