@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from sparsehess.errors import InputError, NotConverged
+from sparsehess.errors import InputError
 from sparsehess.operators.eigenvalues import Eigenvalues, Inertia, moved_by
-from sparsehess.operators.petsc_shells import ShellProducts, ShellSolves, ShiftedShell
-from sparsehess.operators.solutions import System, refusal
+from sparsehess.operators.petsc_shells import ShellProducts, ShellSolves
+from sparsehess.operators.plain_solver import PlainSolver
+from sparsehess.operators.solutions import System
 from sparsehess.operators.structure import Exact, Spectral, Structure
 from sparsehess.operators.tall_skinny_qr import local_array
 from sparsehess.operators.wanted import Wanted
@@ -18,13 +19,9 @@ from sparsehess.runtime import (
     PETSc,
     communicator,
     destroy,
-    has_package,
-    held_errors,
-    readable_errors,
     require_real,
 )
 from sparsehess.runtime.linear_operator import linear_operator
-from sparsehess.runtime.petsc_matrices import is_assembled
 from sparsehess.runtime.random_numbers import draw_uniform
 from sparsehess.runtime.row_layout import Layout
 from sparsehess.runtime.short_repr import ShortRepr, number_of
@@ -36,9 +33,6 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
     from scipy.sparse.linalg import LinearOperator
-
-# Iterations are ended at the first of these, relative to the right-hand side, and accepted up to the second.
-_AIM, _ACCEPT = 1e-12, 1e-10
 
 _EPS = float(np.finfo(float).eps)
 
@@ -95,7 +89,7 @@ class Operator(Structure, ShortRepr):
     mat: PETSc.Mat
     layout: Layout
     _anchor: PETSc.Vec | None = None
-    _solver: tuple[tuple[float, str], PETSc.KSP] | None = None
+    _solver: PlainSolver | None = None
     _system: System | None = None
     _judge: type[System] = System
 
@@ -487,12 +481,12 @@ class Operator(Structure, ShortRepr):
         """
         if self.knows_eigenvalues:
             return self.eigenvalues().logdet(shift)
-        if not self._factorizes:
+        if not self._plain.factorizes:
             raise InputError(
                 "the log-determinant of a shell without known eigenvalues can only be estimated: assemble it"
             )
         try:
-            factor = self._factorized(shift).getPC().getFactorMatrix()
+            factor = self._plain.factorized(shift).getPC().getFactorMatrix()
         except InputError:
             return -np.inf
         mantissa, power = factor.getMumpsRinfog(12), factor.getMumpsInfog(34)
@@ -606,126 +600,32 @@ class Operator(Structure, ShortRepr):
     @property
     def solves_directly(self) -> bool:
         """Whether solutions are by no iterations: refinement gains digits. Collective the first time."""
-        return self._factorizes
+        return self._plain.factorizes
 
     def _solve(self, b: np.ndarray, shift: float) -> np.ndarray:
         """Return a solution (n_local, m) that nobody has judged, not finite where the system is singular."""
-        if self._factorizes:
-            return self._each_column(self._factorized(shift), b)
-        return self._each_column(self._iterative(shift, "minres"), b, self._check)
+        return self._plain.solve(b, shift)
 
     def _least_squares(self, b: np.ndarray, shift: float) -> np.ndarray:
         """Return the solution of least norm (n_local, m) of those with the least residual."""
         out, reached = np.zeros_like(b), ~self._system_of(shift).takes(b)  # zero is the least of null vectors
-        solver = self._iterative(shift, "lsqr")
-        out[:, reached] = self._each_column(solver, b[:, reached], self._check_least_squares)
-        return out
-
-    def _each_column(
-        self,
-        solver: PETSc.KSP,
-        b: np.ndarray,
-        check: Callable[[PETSc.KSP, PETSc.Vec, PETSc.Vec], None] = lambda *_: None,
-    ) -> np.ndarray:
-        out = np.empty_like(b)
-        for j in range(b.shape[1]):
-            right, x = self._vec(b[:, j]), self.mat.createVecRight()
-            with readable_errors("solving with a structured Hessian"), held_errors():
-                solver.solve(right, x)
-            check(solver, right, x)
-            out[:, j] = x.getArray()
-            destroy(right, x)
+        out[:, reached] = self._plain.least_squares(b[:, reached], shift)
         return out
 
     @property
-    def _factorizes(self) -> bool:
-        return is_assembled(self.mat) and has_package("mumps")
-
-    def _factorized(self, shift: float) -> PETSc.KSP:
-        def make() -> PETSc.KSP:
-            matrix = self.mat.duplicate(copy=True)
-            matrix.setOption(PETSc.Mat.Option.NEW_NONZERO_ALLOCATION_ERR, False)  # a diagonal may not be stored
-            matrix.shift(shift)
-            matrix.setOption(PETSc.Mat.Option.SYMMETRIC, True)
-            solver = self._new_solver("preonly", matrix)
-            pc = solver.getPC()
-            pc.setType("cholesky")
-            pc.setFactorSolverType("mumps")
-            pc.setFactorSetUpSolverType()
-            pc.getFactorMatrix().setMumpsIcntl(33, 1)  # the determinant, which costs nothing
-            return solver
-
-        solver = self._kept((shift, "cholesky"), make)
-        if solver.getPC().getFactorMatrix().getMumpsInfog(1) < 0:
-            self._forget()
-            raise refusal(shift, np.inf)
-        return solver
-
-    def _iterative(self, shift: float, kind: str) -> PETSc.KSP:
-        def make() -> PETSc.KSP:
-            size = ((self.layout.n_local, self.layout.n),) * 2
-            matrix = PETSc.Mat().createPython(size, ShiftedShell(self.mat, shift), comm=self.comm)
-            matrix.setOption(PETSc.Mat.Option.SYMMETRIC, True)
-            matrix.setUp()
-            solver = self._new_solver(kind, matrix)
-            solver.getPC().setType("none")
-            solver.setTolerances(rtol=_AIM, atol=0.0, max_it=max(1000, 10 * self.n))
-            return solver
-
-        return self._kept((shift, kind), make)
-
-    def _new_solver(self, kind: str, matrix: PETSc.Mat) -> PETSc.KSP:
-        solver = PETSc.KSP().create(self.comm)
-        solver.setType(kind)
-        solver.setOperators(matrix)
-        destroy(matrix)  # the solver holds it
-        return solver
-
-    def _kept(self, which: tuple[float, str], make: Callable[[], PETSc.KSP]) -> PETSc.KSP:
-        """Return the solver of a kind for a shift: the last one, if it was that."""
-        if self._solver is not None and self._solver[0] == which:
-            return self._solver[1]
-        self._forget_solver()
-        solver = make()
-        self._solver = which, solver
-        with readable_errors("factorizing a structured Hessian"):
-            solver.setUp()
-        return solver
+    def _plain(self) -> PlainSolver:
+        """What solves with the matrix as any."""
+        if self._solver is None:
+            self._solver = PlainSolver(
+                self.mat, self.layout, lambda shift, x, b: self._system_of(shift).condition_of(x, b)
+            )
+        return self._solver
 
     def _forget(self) -> None:
         """Forget what has been made of a matrix that is another now. Collective."""
-        self._forget_solver()
-        self._system = None
-
-    def _forget_solver(self) -> None:
         if self._solver is not None:
-            destroy(self._solver[1])
-        self._solver = None
-
-    def _check(self, solver: PETSc.KSP, right: PETSc.Vec, x: PETSc.Vec) -> None:
-        residual = right.duplicate()
-        solver.getOperators()[0].mult(x, residual)
-        residual.aypx(-1.0, right)
-        size, error = right.norm(), residual.norm()
-        destroy(residual)
-        if not error <= _ACCEPT * size:
-            raise NotConverged(
-                f"MINRES reached a relative residual of {error / size:.1e} in {solver.getIterationNumber()} "
-                f"steps; the condition is at least {self._shown_condition(solver, right, x):.0e}: a larger shift, "
-                'an assembled matrix, or singular="least-squares" would help'
-            )
-
-    def _check_least_squares(self, solver: PETSc.KSP, right: PETSc.Vec, x: PETSc.Vec) -> None:
-        if solver.getConvergedReason() <= 0:
-            raise NotConverged(
-                f"LSQR found no least residual in {solver.getIterationNumber()} steps; the condition beside null "
-                f"vectors is at least {self._shown_condition(solver, right, x):.0e}: a structure that tells its "
-                "eigenvectors, or a shift, would help"
-            )
-
-    def _shown_condition(self, solver: PETSc.KSP, right: PETSc.Vec, x: PETSc.Vec) -> float:
-        shift = self._solver[0][0] if self._solver else 0.0
-        return self._system_of(shift).condition_of(x.getArray()[:, None], right.getArray()[:, None])
+            self._solver.close()
+        self._solver = self._system = None
 
     def _vec(self, array: np.ndarray) -> PETSc.Vec:
         vector = self.mat.createVecRight()
