@@ -238,6 +238,9 @@ def no_such_file(path: str | os.PathLike[str]) -> InputError:
     place = folder or os.curdir
     if os.path.isdir(path):
         return InputError(f"{path}: no such file, but a folder: give the path of a file in it")
+    if os.path.lexists(path):
+        what = "a pipe, a device or a socket" if os.path.exists(path) else "a link to what is not there"
+        return InputError(f"{path}: no file, but {what}: give the path of a file")
     if not os.path.isdir(place):
         return InputError(f"{path}: no such file: there is no folder {place} either")
     try:

@@ -1,5 +1,7 @@
 """Which mistakes are the user's."""
 
+import os
+
 import pytest
 
 from sparsehess import errors
@@ -53,3 +55,12 @@ def test_a_file_that_is_not_there(tmp_path, monkeypatch):
     ):
         told = str(errors.no_such_file(path))
         assert told.startswith(f"{path}: no such file") and says in told, told
+
+
+def test_what_is_there_and_no_file_is_not_called_missing(tmp_path):
+    os.mkfifo(tmp_path / "matrix.npz")
+    (tmp_path / "load.npz").symlink_to("gone.npz")
+    (tmp_path / "round.npz").symlink_to("round.npz")
+    for name, says in (("matrix", "a pipe, a device or a socket"), ("load", "a link to"), ("round", "a link to")):
+        told = str(errors.no_such_file(tmp_path / f"{name}.npz"))
+        assert f"{name}.npz: no file, but {says}" in told and "mean" not in told

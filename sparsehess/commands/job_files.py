@@ -24,6 +24,7 @@ import json
 import math
 import os
 import re
+import stat
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,11 +95,15 @@ def read_job_file(path: str | os.PathLike[str]) -> JobFile:
     """
     path = Path(path)
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise no_such_file(path)
         if path.stat().st_size > _LARGEST:
             raise InputError(f"{path}: a job file has at most {_LARGEST} bytes")
         text = path.read_bytes()[: _LARGEST + 1].decode()
         table = tomllib.loads(text)
         _check_numbers(table)
+    except InputError:
+        raise
     except FileNotFoundError as error:
         raise no_such_file(path) from error
     except OSError as error:

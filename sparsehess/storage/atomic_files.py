@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import io
 import os
 import re
@@ -26,12 +27,29 @@ def make_unfinished_name(path: Path) -> Path:
     return path.with_name(f".{os.getpid()}-{_host()}-{secrets.token_hex(4)}.{path.name}")
 
 
+# What stands in the place of a file that is to be written, and is none.
+_TAKEN = "it is a pipe, a device or a socket"
+
+
+def is_taken(path: Path) -> bool:
+    """Return whether a name is that of a pipe, a device or a socket, which no file may replace. Not collective.
+
+    So is every name in /dev itself, and in /proc: links there lead to what others have opened.
+    """
+    folder = os.path.realpath(path.absolute().parent)
+    return os.path.exists(path) and (
+        folder == "/dev" or folder.startswith("/proc/") or not (path.is_file() or path.is_dir())
+    )
+
+
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
     """Yield a name beside `path` that becomes `path` when the block ends without an error.
 
-    Not collective.
+    Not collective. A pipe, a device or a socket is not replaced: an OSError says so.
     """
+    if is_taken(path):
+        raise FileExistsError(errno.EEXIST, _TAKEN)
     unfinished = make_unfinished_name(path)
     try:
         yield unfinished
@@ -73,8 +91,8 @@ def refuse_unwritable(path: Path) -> None:
     folder = path.absolute().parent
     if not folder.is_dir():
         raise InputError(f"{path}: there is no folder {folder}: make it first")
-    if not os.access(folder, os.W_OK) or path.is_dir():
-        told = "it is a folder" if path.is_dir() else f"no permission in {folder}"
+    told = "it is a folder" if path.is_dir() else _TAKEN if is_taken(path) else f"no permission in {folder}"
+    if not os.access(folder, os.W_OK) or path.is_dir() or is_taken(path):
         raise InputError(f"{path}: cannot be written: {told}; name another file")
 
 
