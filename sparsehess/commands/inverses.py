@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-import zipfile
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.io
 import scipy.sparse
 
 from sparsehess import errors
@@ -24,6 +23,9 @@ from sparsehess.runtime import PETSc, destroy, on_root
 from sparsehess.runtime.gathered_rows import rows_on_all
 from sparsehess.runtime.row_layout import Layout
 from sparsehess.storage import writers
+from sparsehess.storage.array_files import load_array
+from sparsehess.storage.matrix_files import suffix_of
+from sparsehess.storage.matrix_formats import load_rows
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -210,24 +212,22 @@ def _chosen(comm: MPI.Comm, text: str | None, flag: str) -> np.ndarray:
 
 
 def _read_numbers(path: str, flag: str) -> np.ndarray:
-    try:
-        found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{flag} {path}: neither numbers nor an .npy file of them: {error}") from error
-    if not isinstance(found, np.ndarray) or found.dtype.kind not in "iu":
+    if not path.endswith(".npy"):
+        raise InputError(f"{flag} {path}: neither numbers nor an .npy file of them")
+    found = load_array(path)
+    if found.dtype.kind not in "iu":
         raise InputError(f"{flag} {path}: an .npy array of whole numbers is needed")
     return found.astype(np.int64)
 
 
 def _read_jacobian(path: str) -> scipy.sparse.csr_matrix:
-    """Return the matrix (m, n) of a file. Not collective."""
-    try:
-        if path.endswith((".mtx", ".mtx.gz")):
-            return scipy.sparse.csr_matrix(scipy.io.mmread(path))
-        if path.endswith(".npz"):
-            return scipy.sparse.csr_matrix(scipy.sparse.load_npz(path))
-        if path.endswith(".npy"):
-            return scipy.sparse.csr_matrix(np.atleast_2d(np.load(path, allow_pickle=False)))
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(f"--jacobian {path}: no matrix can be read of it: {error}") from error
-    raise InputError(f"--jacobian {path}: its name ends with none of .mtx, .mtx.gz, .npz, .npy")
+    """Return the matrix (m, n) of a file; an array (n,) is one row. Not collective."""
+    suffix = suffix_of(path)
+    if suffix == ".npy":
+        array = load_array(path)
+        if array.ndim not in (1, 2) or array.dtype.kind not in "fiub" or not np.isfinite(array).all():
+            raise InputError(f"--jacobian {path}: finite real numbers (m, n) are needed")
+        return scipy.sparse.csr_matrix(np.atleast_2d(array))
+    if suffix not in (".mtx", ".mtx.gz", ".npz"):
+        raise InputError(f"--jacobian {path}: its name ends with none of .mtx, .mtx.gz, .npz, .npy")
+    return load_rows(Path(path), suffix)

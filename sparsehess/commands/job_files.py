@@ -413,8 +413,10 @@ def _is_path(action: argparse.Action, text: str) -> bool:
     name = str(action.metavar or "")
     if not action.option_strings:
         return True
-    if name.startswith(("FILE", "DIR")):
-        return text not in ("-", *name.split("|")[1:])
+    words = name.split("|")
+    if words[0].startswith(("FILE", "DIR")) or "FILE" in words:
+        numbers = "I[,J...]" in words and re.fullmatch(r"[+-]?\d+(,[+-]?\d+)*", text) is not None
+        return text not in ("-", *words) and not numbers
     return action.dest == "coloring" and text.endswith((".npz", ".h5"))
 
 

@@ -131,6 +131,23 @@ def _which(path: Path, shapes: dict[str, tuple[int, ...] | None]) -> str:
     return found[0]
 
 
+def load_array(path: str | os.PathLike[str]) -> np.ndarray:
+    """Return the array of a .npy file, sizes checked before memory is taken.
+
+    Not collective.
+
+    Raises
+    ------
+    InputError
+        No such file, or it holds no array.
+    """
+    if not os.path.isfile(path):
+        raise no_such_file(path)
+    mapped = _opened(path)
+    require_memory(path, "its array", mapped.nbytes)
+    return np.array(mapped)
+
+
 def _opened(path: str | os.PathLike[str]) -> np.ndarray:
     try:
         return map_array(path)

@@ -65,6 +65,49 @@ def load_matrix(path: Path, suffix: str) -> Loaded:
     InputError
         No such file, or it holds no matrix of this kind.
     """
+    matrix, said = _any_matrix(path, suffix)
+    if matrix.shape[0] != matrix.shape[1]:
+        raise InputError(
+            f"{path}: a Hessian is square; this matrix is {' x '.join(map(str, matrix.shape))}{_JACOBIAN}"
+        )
+    if matrix.dtype.kind == "c" and not complex_scalars():
+        if has_imaginary_part(matrix):
+            raise InputError(
+                f"{path}: a Hessian is real here, this matrix is complex: it takes {another_build(True)}"
+            )
+        matrix, said = matrix.real, (*said, REAL_AFTER_ALL)
+    stored = matrix.data if scipy.sparse.issparse(matrix) else matrix
+    rounding = find_rounding(stored) if suffix in _TEXT else rounding_of_type(stored)
+    matrix = scipy.sparse.csr_matrix(matrix, dtype=PETSc.ScalarType)
+    matrix.data = np.ascontiguousarray(matrix.data)  # parts of it are sent
+    matrix.sum_duplicates()
+    if matrix.shape[0] == 0:
+        raise InputError(f"{path}: the matrix has no rows: write one that has")
+    return Loaded(matrix, said, rounding)
+
+
+def load_rows(path: Path, suffix: str) -> scipy.sparse.csr_matrix:
+    """Return the real matrix (m, n) of a file, such as gradients of constraints, checked as any other is.
+
+    Not collective.
+
+    Raises
+    ------
+    InputError
+        No such file, or it holds no matrix of this kind.
+    """
+    matrix, _ = _any_matrix(path, suffix)
+    if matrix.dtype.kind == "c":
+        raise InputError(f"{path}: real numbers are wanted, not {matrix.dtype}")
+    rows = scipy.sparse.csr_matrix(matrix, dtype=np.float64)
+    rows.sum_duplicates()
+    if not np.isfinite(rows.data).all():
+        raise InputError(f"{path}: entries must be finite")
+    return rows
+
+
+def _any_matrix(path: Path, suffix: str) -> tuple[Any, tuple[str, ...]]:
+    """Return the numbers of a file, (m, n) of any shape, and what is to be said of how they were read."""
     if not path.is_file():
         raise no_such_file(path)
     said: tuple[str, ...] = ()
@@ -84,26 +127,11 @@ def load_matrix(path: Path, suffix: str) -> Loaded:
         raise InputError(
             f"{path}: damaged or not of its format: {' '.join(str(error).split())[:200]}; write it anew"
         ) from error
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise InputError(
-            f"{path}: a Hessian is square; this matrix is {' x '.join(map(str, matrix.shape))}{_JACOBIAN}"
-        )
+    if matrix.ndim != 2:
+        raise InputError(f"{path}: a matrix has rows and columns, and not the shape {matrix.shape}")
     if matrix.dtype.kind not in "fiubc":
         raise InputError(f"{path}: a Hessian is numbers; this matrix is {matrix.dtype}")
-    if matrix.dtype.kind == "c" and not complex_scalars():
-        if has_imaginary_part(matrix):
-            raise InputError(
-                f"{path}: a Hessian is real here, this matrix is complex: it takes {another_build(True)}"
-            )
-        matrix, said = matrix.real, (*said, REAL_AFTER_ALL)
-    stored = matrix.data if scipy.sparse.issparse(matrix) else matrix
-    rounding = find_rounding(stored) if suffix in _TEXT else rounding_of_type(stored)
-    matrix = scipy.sparse.csr_matrix(matrix, dtype=PETSc.ScalarType)
-    matrix.data = np.ascontiguousarray(matrix.data)  # parts of it are sent
-    matrix.sum_duplicates()
-    if matrix.shape[0] == 0:
-        raise InputError(f"{path}: the matrix has no rows: write one that has")
-    return Loaded(matrix, said, rounding)
+    return matrix, said
 
 
 def has_imaginary_part(matrix: Any) -> bool:

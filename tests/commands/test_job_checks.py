@@ -1,6 +1,7 @@
 """What is refused before a job is queued, and what is let pass."""
 
 import os
+import re
 
 import pytest
 
@@ -105,7 +106,8 @@ def test_outputs_of_a_spooled_job_lie_elsewhere(place):
     check_job(written(place, 'input = "matrix.npz"', 'out = "results/modes.h5"'), LINE, outputs=False)
 
 
-READ = {"mass", "pattern", "nullspace", "coordinates", "lattice", "guess", "preconditioner"}
+READ = {"mass", "pattern", "nullspace", "coordinates", "lattice", "guess", "preconditioner", "jacobian"}
+READ |= {"at", "fixed", "covariance"}
 
 
 def test_of_every_file_it_is_known_whether_it_is_read_or_written():
@@ -114,6 +116,23 @@ def test_of_every_file_it_is_known_whether_it_is_read_or_written():
         for name, parser in LINE.parsers.items()
         if job_files.is_for_jobs(name)
         for action in parser._actions
-        if action.option_strings and str(action.metavar).startswith(("FILE", "DIR"))
+        if action.option_strings and re.search(r"FILE|DIR\b", str(action.metavar))
     }
     assert named == READ | set(job_files.OUTPUTS)
+
+
+@pytest.mark.parametrize(
+    "asked, paths",
+    [
+        ("inverse K.npz --at places.npy", {"at": "places.npy"}),
+        ("inverse K.npz --at pattern", {}),
+        ("inverse K.npz", {}),
+        ("reduced K.npz --fixed 0,1 --covariance 12", {}),
+        ("reduced K.npz --fixed held.npy --covariance 0x1", {"fixed": "held.npy", "covariance": "0x1"}),
+        ("reduced K.npz --jacobian rows.npz", {"jacobian": "rows.npz"}),
+    ],
+)
+def test_files_of_numbers_are_paths_and_numbers_are_none(asked, paths):
+    words = asked.split()
+    found = job_files.path_arguments(words, LINE.parse(words), LINE)
+    assert {name: path for name, path in found.items() if name != "input"} == paths

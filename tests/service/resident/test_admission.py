@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import pytest
 import scipy.sparse as sp
 from hypothesis import HealthCheck, given, settings
@@ -78,3 +79,25 @@ def test_job_files_that_are_written_are_read_back(tmp_path):
     )
     job = job_files.read_job_file(tmp_path / "job.toml")
     assert (job.choices, job.petsc, job.submit) == (choices, {"eps_ncv": 4}, {"name": "ä\x7f\n"})
+
+
+def test_no_command_reads_numbers_from_outside(tmp_path):
+    (tmp_path / "job").mkdir()
+    sp.save_npz(tmp_path / "job" / "K.npz", second_difference(9))
+    np.save(tmp_path / "secret.npy", np.array([[3, 3]]))
+    np.save(tmp_path / "job" / "own.npy", np.array([[3, 3]]))
+    line = command_line()
+    for command, key in (
+        ("inverse", "at"),
+        ("reduced", "fixed"),
+        ("reduced", "covariance"),
+        ("reduced", "jacobian"),
+    ):
+        for path, within in (("own.npy", True), ("../secret.npy", False), (str(tmp_path / "secret.npy"), False)):
+            text = f'command = "{command}"\ninput = "K.npz"\n{key} = "{path}"\n'
+            (tmp_path / "job" / "job.toml").write_text(text)
+            if within:
+                admit(tmp_path / "job", Allowance(), line)
+                continue
+            with pytest.raises(SparseHessError, match="secret"):
+                admit(tmp_path / "job", Allowance(), line)
