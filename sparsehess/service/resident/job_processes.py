@@ -32,6 +32,7 @@ from sparsehess.service.resident.limits import Limits
 from sparsehess.service.resident.stopped_processes import StoppedProcesses
 from sparsehess.service.spool import job_outcomes
 from sparsehess.service.spool.spool import Spool
+from sparsehess.storage.regular_files import open_regular
 
 # What has ranks of another launcher's than their own share cores with it, and move between them.
 _BESIDE = {
@@ -53,6 +54,9 @@ _START, _LEAVING, _KILLED = 30.0, 5.0, 15.0
 
 # Bytes of the log of a job, and of what a keeper says.
 _LOG, _SAID = 2**28, 4096
+
+# Bytes at the end of a log in which its ranks may say why they end all.
+_END_OF_LOG = 2**14
 
 # What launchers add to the number of a signal that has ended a rank, and signals that come from outside.
 _SIGNALLED, _OUTSIDE = 128, (9, 15)
@@ -283,4 +287,19 @@ def _explained(folder: Path, status: int | None) -> Ending:
     if number is None or number in _OUTSIDE:
         return Ending(kind=LOST)
     how = f"by {_FAULTS[number]}" if number in _FAULTS else f"with status {status}"
-    return Ending.failed(f"its processes have ended {how}, and without an answer: its log may tell more")
+    return Ending.failed(
+        _last_word(folder) or f"its processes have ended {how}, and without an answer: its log may tell more"
+    )
+
+
+def _last_word(folder: Path) -> str:
+    """Return what the ranks of a job have said of why they end all, the last line of its log that says so."""
+    try:
+        log = open_regular(folder / "log", os.O_RDONLY)
+    except (OSError, InputError):
+        return ""
+    with open(log, "rb") as file:
+        file.seek(max(0, os.fstat(log).st_size - _END_OF_LOG))
+        lines = file.read(_END_OF_LOG).decode(errors="replace").splitlines()
+    said = (one for one in reversed(lines) if one.startswith("sparsehess: ") and one.endswith(": ending all"))
+    return next(said, "").removeprefix("sparsehess: ")

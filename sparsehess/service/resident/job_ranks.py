@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsehess.commands.resources import Resources
-from sparsehess.runtime import agreement, on_root
+from sparsehess.runtime import agreement, on_root, use_guard
 from sparsehess.service.resident.job_ending import write_ending
 from sparsehess.service.resident.job_processes import Order
-from sparsehess.service.resident.job_run import admit_together, record_run, run_task
+from sparsehess.service.resident.job_run import FolderGuard, admit_together, record_run, run_task
 from sparsehess.service.spool.spool import Spool
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ def run_ordered_job(line: CommandLine, comm: MPI.Comm) -> None:
 
     def work() -> Ending:
         task = admit_together(folder, comm, order.allowance, line)
-        return run_task(folder, comm, line, task, spool, Resources(), order.grace)
+        with use_guard(comm, FolderGuard(folder, getattr(task.arguments, "patience", None))):
+            return run_task(folder, comm, line, task, spool, Resources(), order.grace)
 
     ending = record_run(folder, comm, work, anew=False)
     with agreement(comm):

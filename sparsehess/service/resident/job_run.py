@@ -30,10 +30,20 @@ from sparsehess.storage.checkpoint import Checkpoint
 SAVING = 10.0
 
 
-class _FolderGuard(runtime.Guard):
-    """Ends the processes of a job where one rank has failed and the others wait for it."""
+class FolderGuard(runtime.JobEnd):
+    """Ends the processes of a job where one rank has failed and the others wait for it.
 
-    def __init__(self, folder: Path):
+    Parameters
+    ----------
+    folder
+        Of the job.
+    longest
+        Seconds that a rank may be in a call of a function of the job; it ends the processes, so it is for ranks of
+        one job alone.
+    """
+
+    def __init__(self, folder: Path, longest: float | None = None):
+        super().__init__(longest=longest)
         self._folder = folder
 
     def end_stuck(self, comm: MPI.Comm, error: BaseException) -> None:
@@ -57,7 +67,7 @@ def record_run(folder: Path, comm: MPI.Comm, work: Callable[[], Ending], *, anew
     error: Exception | None = None
     ending = Ending()
     with contextlib.ExitStack() as process:
-        process.enter_context(runtime.use_guard(comm, _FolderGuard(folder)))
+        process.enter_context(runtime.use_guard(comm, FolderGuard(folder)))
         try:
             with agreement(comm):
                 process.enter_context(record_output(folder / "log", anew and comm.rank == 0))

@@ -211,6 +211,17 @@ def test_garbage_between_good_jobs_delays_and_ends_nothing(place, ranks):
     assert len(refused) == 1 and "is no job" in outcome(place, refused[0])["error"]
 
 
+def test_a_job_says_how_long_a_call_of_its_functions_may_take(place):
+    stuck = put(place, problem_job(place, "patience = 2", how="hang"))
+    quick = put(place, problem_job(place, "patience = 60"))
+    of_matrix = put(place, matrix_job(place, 2, "patience = 0.0001"))  # it calls none
+    served(place)
+    found = outcome(place, stuck)
+    assert found["state"] == "failed" and found["exit"] == 2
+    assert "has been in the gradient of" in found["error"] and found["error"].endswith(": ending all"), found
+    assert states(place)["done"] == sorted([quick, of_matrix])
+
+
 def test_priorities_cancel_limits_and_leaving(place):
     client = open_client(Spool.open_existing(place / "spool"))
     slow = put(place, problem_job(place, wait=0.1), priority=9)
