@@ -1,5 +1,9 @@
 """What of PETSc belongs to one block, one communicator, one build."""
 
+import os
+import subprocess
+import sys
+
 from mpi4py import MPI
 
 import numpy as np
@@ -16,6 +20,7 @@ from sparsehess.runtime import (
     inserted_options,
     option_was_used,
 )
+from support import ROOT
 
 
 def test_options_are_there_for_the_block_only():
@@ -85,3 +90,31 @@ def test_what_cannot_be_destroyed_hides_no_error(comm):
 
     with pytest.raises(KeyError, match="first"):
         fail()
+
+
+# Ranks 0 and 1 differentiate while rank 2 waits: starting PETSc then would wait for rank 2.
+A_PART = """
+from mpi4py import MPI
+
+import sparsehess as sh
+from sparsehess import runtime
+
+world = MPI.COMM_WORLD
+runtime.initialize()
+part = world.Split(world.rank < 2)
+if world.rank < 2:
+    pattern = sh.Pattern.from_edges([[0, 1], [1, 2]], 3, comm=part)
+    objective = sh.Objective(gradient=lambda x: 2 * x, x=[1.0, 2.0, 3.0], pattern=pattern, comm=part)
+    with sh.assemble(objective) as hessian:
+        assert hessian.n == 3
+world.Barrier()
+"""
+
+
+def test_a_part_of_the_ranks_works_alone_once_petsc_is_up(tmp_path):
+    (tmp_path / "host.py").write_text(A_PART)
+    words = ["mpiexec", "--oversubscribe", "-n", "3", sys.executable, "host.py"]
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("OMPI_COMM", "PMIX", "PRTE"))}
+    env |= {"PYTHONPATH": str(ROOT), "OMPI_MCA_mpi_yield_when_idle": "1"}
+    done = subprocess.run(words, cwd=tmp_path, env=env, timeout=120, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
