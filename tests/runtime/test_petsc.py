@@ -105,8 +105,8 @@ part = world.Split(world.rank < 2)
 if world.rank < 2:
     pattern = sh.Pattern.from_edges([[0, 1], [1, 2]], 3, comm=part)
     objective = sh.Objective(gradient=lambda x: 2 * x, x=[1.0, 2.0, 3.0], pattern=pattern, comm=part)
-    with sh.assemble(objective) as hessian:
-        assert hessian.n == 3
+    with sh.assemble(objective):
+        pass
 world.Barrier()
 """
 
@@ -116,5 +116,5 @@ def test_a_part_of_the_ranks_works_alone_once_petsc_is_up(tmp_path):
     words = ["mpiexec", "--oversubscribe", "-n", "3", sys.executable, "host.py"]
     env = {key: value for key, value in os.environ.items() if not key.startswith(("OMPI_COMM", "PMIX", "PRTE"))}
     env |= {"PYTHONPATH": str(ROOT), "OMPI_MCA_mpi_yield_when_idle": "1"}
-    done = subprocess.run(words, cwd=tmp_path, env=env, timeout=120, capture_output=True, text=True)
+    done = subprocess.run(words, check=False, cwd=tmp_path, env=env, timeout=60, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
