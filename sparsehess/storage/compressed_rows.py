@@ -44,6 +44,7 @@ class CompressedRows:
         self._path, self._shape = path, shape
         wide = max(most, *shape) > np.iinfo(np.int32).max
         index = np.dtype(np.int64 if wide else np.int32)
+        dtype = dtype.newbyteorder("=")  # MPI knows no other order
         # The system gives pages when they are written to: what stays empty takes none.
         require_memory(path, "its entries", most * (index.itemsize + dtype.itemsize) + shape[0] * index.itemsize)
         self._indices, self._data = np.empty(most, index), np.empty(most, dtype)

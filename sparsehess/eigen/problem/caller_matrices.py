@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
+
 from sparsehess.errors import EvaluationError, InputError, SparseHessError, words_of
 from sparsehess.runtime import (
     UNSUPPORTED,
@@ -48,7 +50,9 @@ def usable(matrix: PETSc.Mat, owned: list, name: str) -> PETSc.Mat:
     if kind == "python" and raises_together(matrix.getPythonContext()):
         return matrix
     if kind.startswith(_SHELLS):
-        result = PETSc.Mat().createPython(matrix.getSizes(), _Shell(matrix, name), comm=matrix.comm)
+        of_blocks = kind == "python" and hasattr(matrix.getPythonContext(), "matmat")
+        context = (_BlockShell if of_blocks else _Shell)(matrix, name)
+        result = PETSc.Mat().createPython(matrix.getSizes(), context, comm=matrix.comm)
         result.setOption(PETSc.Mat.Option.HERMITIAN, True)
         result.setUp()
     else:
@@ -75,7 +79,7 @@ class _Shell:
     @called_back
     def mult(self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
         """Set y to the product with x. Collective."""
-        with agreement(self._comm), self._explained():
+        with agreement(self._comm), self.explained():
             self._matrix.mult(x, y)
 
     multTranspose = mult  # the name is PETSc's
@@ -84,7 +88,7 @@ class _Shell:
     def getDiagonal(self, mat: PETSc.Mat, out: PETSc.Vec) -> None:
         """Set a vector to the diagonal, if the shell tells it. Collective."""
         lacking = 0  # PETSc's code, on all ranks alike
-        with agreement(self._comm), self._explained():
+        with agreement(self._comm), self.explained():
             try:
                 self._matrix.getDiagonal(out)
             except (PETSc.Error, SystemError) as error:
@@ -95,7 +99,7 @@ class _Shell:
             raise PETSc.Error(lacking)
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def explained(self) -> Iterator[None]:
         """Make what a function of the caller raises an EvaluationError."""
         try:
             with guard_of(self._comm).watch_call(f"a product of {self._name}, a shell"):
@@ -109,3 +113,15 @@ class _Shell:
             raise EvaluationError(
                 f"{self._name}, a shell, raised {what} on rank {self._comm.rank}: {words_of(cause)}"
             ) from error
+
+
+class _BlockShell(_Shell):
+    """What is called of a caller's shell that multiplies with blocks."""
+
+    def matmat(self, X: np.ndarray) -> np.ndarray:
+        """Return the image (n_local, k) of a block. Collective."""
+        with agreement(self._comm), self.explained():
+            image = np.asarray(self._matrix.getPythonContext().matmat(X))
+            if image.shape != X.shape:
+                raise ValueError(f"matmat has returned an array of shape {image.shape} for one of {X.shape}")
+        return image
