@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 OFTEN: Mapping[str, tuple[str, ...]] = {
     "method": (
         *("auto", "krylovschur", "lobpcg", "gd", "jd", "slicing"),
-        *("feast", "ciss", "filter", "dense", "power", "lanczos"),
+        *("feast", "ciss", "filter", "dense", "structure", "power", "lanczos"),
     ),
     "coloring": ("star", "acyclic", "cpr", "distance2", "powell-toint"),
     "order": (

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 
 # Seconds in which a process without Python's threads, which have ended by then, is to leave MPI.
 _LAST = 20
@@ -31,4 +32,5 @@ def end_within(seconds: float, status: int, who: str) -> None:
 
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(int(seconds) + _LAST)
-    threading.Thread(target=end, name="end", daemon=True).start()
+    with suppress(RuntimeError):  # no memory for a thread: the alarm is left
+        threading.Thread(target=end, name="end", daemon=True).start()

@@ -146,7 +146,7 @@ def test_a_run_of_default_settings_repeats_no_gradient_that_had_ended(comm, fold
 
     monkeypatch.setattr(StageLog, "append", slow)
 
-    class Killed(BaseException):
+    class Killed(KeyboardInterrupt):
         pass
 
     def dying(after):

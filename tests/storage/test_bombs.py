@@ -14,8 +14,8 @@ import scipy.sparse as sp
 
 from sparsehess.runtime import memory
 from sparsehess.storage import matrix_formats
-from tests.support import bombs
-from tests.support.spectra import thorough
+from support import bombs
+from support.spectra import thorough
 
 h5py = pytest.importorskip("h5py")
 
@@ -39,16 +39,24 @@ def limited(limit, *words, kind="RLIMIT_DATA"):
     return [sys.executable, "-c", LIMITED, kind, str(limit), *map(str, words)]
 
 
+MEASURED = """
+import resource, subprocess, sys
+done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(done.returncode)
+"""
+
+
 def run(*words, limit=LIMIT):
     """Return (status, what was said, peak resident bytes) of a command."""
-    process = subprocess.Popen(
-        limited(limit, "-m", "sparsehess", *words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    # Below a small process: what a process had before it became the command counts as the command's.
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", MEASURED, *limited(limit, "-m", "sparsehess", *map(os.fspath, words))],
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    said = process.stderr.read()
-    process.stderr.close()
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, said, used.ru_maxrss * 1024
+    return done.returncode, done.stderr, 1024 * int(done.stdout)
 
 
 def sparse(**parts):

@@ -20,6 +20,8 @@ import pytest
 SERVICE, ANNE, BERT, DORA = 12341, 12342, 12343, 12344
 GROUP = 12399
 
+# Hosts that tests before have imported may have threads: what a child does here takes none of their locks.
+forks = pytest.mark.filterwarnings("ignore:os.fork")
 only_root = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("setpriv") is None, reason="other users: for root, with setpriv"
 )

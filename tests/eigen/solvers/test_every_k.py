@@ -6,7 +6,7 @@ import scipy.linalg as sl
 import scipy.sparse as sp
 
 import sparsehess as sh
-from tests.support.cases import second_difference
+from support.cases import second_difference
 
 
 def impurities(n):

@@ -19,7 +19,7 @@ from support import users
 from support.shared_spool import World, claimed, names, outcome, submit
 from support.users import ANNE, BERT, SERVICE, as_user
 
-pytestmark = users.only_root
+pytestmark = [users.only_root, users.forks]
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from support.shared_spool import (
 )
 from support.users import ANNE, BERT, DORA, GROUP, SERVICE, as_user, can
 
-pytestmark = users.only_root
+pytestmark = [users.only_root, users.forks]
 
 
 @pytest.fixture

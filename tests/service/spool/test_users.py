@@ -13,7 +13,7 @@ from support import ROOT, users
 from support.shared_spool import MEMBERS, WHO, World, read_all, submit
 from support.users import DORA, SERVICE
 
-pytestmark = users.only_root
+pytestmark = [users.only_root, users.forks]
 
 
 def refused(function, *arguments):
