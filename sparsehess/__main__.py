@@ -8,8 +8,9 @@ def main() -> None:
     # While modules are imported an interrupt ends this process without a traceback; later it is told.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     from sparsehess.cli import main as run
+    from sparsehess.runtime.process_end import end_within
 
-    run()
+    run(end_within=end_within)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sparsehess import errors, runtime
@@ -18,7 +19,6 @@ from sparsehess.commands.petsc_words import split_petsc
 from sparsehess.errors import InputError, SparseHessError
 from sparsehess.runtime.launchers import is_first_process, is_launched, launched_together
 from sparsehess.runtime.printable import printable
-from sparsehess.runtime.process_end import end_within
 from sparsehess.runtime.process_watch import end_when_interrupted
 from sparsehess.service.command_table import JOB_COMMANDS
 
@@ -63,11 +63,25 @@ def parser() -> argparse.ArgumentParser:
     return line.parser
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the command line and exit with its status. Collective on the world communicator."""
+def _keep_running(seconds: float, status: int, who: str) -> None:
+    """Let a process go on that runs several commands."""
+
+
+def main(argv: list[str] | None = None, end_within: Callable[[float, int, str], None] = _keep_running) -> None:
+    """Run the command line and exit with its status.
+
+    Collective on the world communicator.
+
+    Parameters
+    ----------
+    argv
+        Words of the command line; default those of the process.
+    end_within
+        What sees to it that the process ends, see `runtime.process_end.end_within`; default nothing.
+    """
     end_when_interrupted(f"sparsehess: interrupted{_place()}", 0.0 if is_first_process() else _AFTER_THE_FIRST)
     try:
-        status = _status_of(list(sys.argv[1:] if argv is None else argv))
+        status = _status_of(list(sys.argv[1:] if argv is None else argv), end_within)
     except KeyboardInterrupt:  # raised by what has a handler of its own
         status = errors.INTERRUPTED
     sys.exit(status)
@@ -78,7 +92,7 @@ def _place() -> str:
     return "" if is_first_process() else f" (process {os.getpid()} on {socket.gethostname()})"
 
 
-def _status_of(words: list[str]) -> int:
+def _status_of(words: list[str], end_within: Callable[[float, int, str], None]) -> int:
     """Run a command line; return its exit status. Collective on the world communicator."""
     if getattr(sys.stdout, "errors", None) == "strict" and hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a locale without Greek is no reason to lose an answer
