@@ -51,7 +51,7 @@ def run(*words, limit=LIMIT):
     """Return (status, what was said, peak resident bytes) of a command."""
     # Below a small process: what a process had before it became the command counts as the command's.
     done = subprocess.run(
-        [sys.executable, "-S", "-c", MEASURED, *limited(limit, "-m", "sparsehess", *map(os.fspath, words))],
+        [sys.executable, "-S", "-c", MEASURED, *limited(limit, "-m", "sparsehess", *words)],
         capture_output=True,
         text=True,
         check=False,
