@@ -118,7 +118,7 @@ def monitored(at):
 
 
 SCENES = [
-    *((assembled, at) for at in (0, 1, 3)),
+    *((assembled, at) for at in (0, 1)),  # calls that every rank makes
     *((with_products, method, at) for method in ("krylovschur", "gd", "jd", "lobpcg") for at in (3, 30)),
     *((without_disk, method) for method in ("krylovschur", "lobpcg", "gd", "slicing")),
     (unwritable,),
@@ -162,7 +162,7 @@ def test_garbage_of_one_rank_makes_no_other_wait(ranks, collects, tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert len(lines) == 17
+    assert len(lines) == 16
     said = {" ".join(line[:-1]): line[-1] for line in lines}
     assert {said[name] for name in said if name.startswith("assembled")} == {"EvaluationError"}
     assert {said[name] for name in said if name.startswith("without_disk")} == {"nothing"}
