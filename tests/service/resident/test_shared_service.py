@@ -22,7 +22,7 @@ from support import ROOT, answers, users
 from support.cases import laplacian, second_difference
 from support.users import ANNE, BERT, SERVICE
 
-pytestmark = users.only_root
+pytestmark = [users.only_root, users.forks]
 
 N = 40
 
