@@ -11,6 +11,7 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
+from sparsehess.errors import InputError
 from sparsehess.operators.eigenvalues import Eigenvalues, Inertia
 from sparsehess.operators.wanted import Wanted
 
@@ -81,6 +82,11 @@ class Exact(Generic[Value]):
     why: str
 
 
+def _untold(what: str) -> InputError:
+    """Return the error of asking for what a matrix does not tell. Not collective."""
+    return InputError(f"this matrix has no structure that tells its {what}")
+
+
 class Structure:
     """What a matrix tells exactly of itself; here nothing. *Collective* to ask."""
 
@@ -115,31 +121,31 @@ class Structure:
 
     def eigenvalues(self) -> Eigenvalues:
         """Return all eigenvalues, where it knows them. Collective."""
-        raise NotImplementedError
+        raise _untold("eigenvalues")
 
     def count(self, below: float) -> int:
         """Return how many eigenvalues are below a number, where it knows counts. Collective."""
-        raise NotImplementedError
+        raise _untold("counts")
 
     def counts(self, below: np.ndarray) -> np.ndarray:
         """Return how many eigenvalues are below each of some numbers, where it knows counts. Collective."""
-        raise NotImplementedError
+        raise _untold("counts")
 
     def spectrum(self, k: int = 6, which: str = "smallest") -> np.ndarray:
         """Return k eigenvalues, where it knows counts. Collective."""
-        raise NotImplementedError
+        raise _untold("eigenvalues")
 
     def inertia(self, zero: float | None = None) -> Inertia:
         """Return the inertia, where it knows counts. Collective."""
-        raise NotImplementedError
+        raise _untold("inertia")
 
     def powers(self, most: int) -> np.ndarray:
         """Return (most + 1,) traces of powers of H from 0 on, where it knows counts. Collective."""
-        raise NotImplementedError
+        raise _untold("traces of powers")
 
     def pairs(self, wanted: Wanted) -> tuple[np.ndarray, np.ndarray]:
         """Return (eigenvalues (m,), eigenvectors (n_local, m)), ascending, where it knows them. Collective."""
-        raise NotImplementedError
+        raise _untold("eigenvectors")
 
 
 NOTHING = Structure()

@@ -268,3 +268,10 @@ def test_users_functions_and_domains(comm):
             sh.trace(H, lambda x: 1 / x)
         with pytest.raises(InputError, match="as many values"):
             sh.trace(H, lambda x: x[:0])
+
+
+def test_what_has_no_structure_says_so():
+    for ask in (NOTHING.eigenvalues, lambda: NOTHING.count(0.0), NOTHING.spectrum, NOTHING.inertia):
+        with pytest.raises(InputError, match="no structure that tells"):
+            ask()
+    assert NOTHING.total(None) is None and NOTHING.entries(None) is None and not NOTHING.knows_counts
