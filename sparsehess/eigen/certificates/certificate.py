@@ -18,7 +18,7 @@ from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.eigen.solvers.counts import compare_with_count
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.eigen.solvers.spectrum_slicing import Slicing
-from sparsehess.eigen.solvers.spectrum_targets import counted_target
+from sparsehess.eigen.solvers.target_choice import counted_target
 from sparsehess.runtime import PETSc, SLEPc, destroy
 from sparsehess.runtime.short_repr import ShortRepr
 

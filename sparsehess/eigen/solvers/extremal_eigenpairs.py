@@ -18,7 +18,8 @@ from sparsehess.eigen.solvers.method_choice import Choice
 from sparsehess.eigen.solvers.search_store import SearchStore
 from sparsehess.eigen.solvers.search_strategies import ALWAYS, COUNTED, UNCOUNTED, carry_out
 from sparsehess.eigen.solvers.solve_monitor import OnProgress
-from sparsehess.eigen.solvers.spectrum_targets import ShiftedTarget, solved_target
+from sparsehess.eigen.solvers.spectrum_targets import ShiftedTarget
+from sparsehess.eigen.solvers.target_choice import solved_target
 
 # Up to this size a factorization costs little beside anything else, and the largest are counted too.
 _CHEAP = 20_000

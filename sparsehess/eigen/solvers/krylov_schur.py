@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from mpi4py import MPI
-
 import numpy as np
 
-from sparsehess.eigen.problem.factorization import FACTORIZATION, TRANSFORMED, UNKNOWN, Pivots
+from sparsehess.eigen.problem.factorization import FACTORIZATION, UNKNOWN, Pivots
 from sparsehess.eigen.problem.petsc_options import PREFIX, Options
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rayleigh_ritz import project_out, rayleigh_ritz
 from sparsehess.eigen.problem.solver_pool import SolverPool
 from sparsehess.eigen.solvers.cluster_monitor import ClusterMonitor
 from sparsehess.eigen.solvers.count_margin import measure_margin
+from sparsehess.eigen.solvers.factor_packages import DEFAULTS, DEFINITE, has_cholmod, upper_half
 from sparsehess.eigen.solvers.projected_inverse import ProjectedInverse
 from sparsehess.eigen.solvers.solve_monitor import (
     OnProgress,
@@ -30,7 +29,6 @@ from sparsehess.runtime import (
     FAILED,
     PETSc,
     SLEPc,
-    complex_scalars,
     destroy,
     error_code,
     has_package,
@@ -52,27 +50,6 @@ _BY_NUMBERS = (0, -8, -9, -10, -14, -15, -17, -20)
 _ROOM = (200, 1000, 10000)
 
 _EPS = float(np.finfo(float).eps)
-
-DEFAULTS = {
-    "eps_type": "krylovschur",
-    "st_ksp_type": "preonly",
-    **TRANSFORMED,
-}
-
-# Below the spectrum, on one rank: CHOLMOD factorizes as fast as MUMPS, and solves two to eight times as fast.
-# By supernodes alone, which end at a pivot that is not positive: its LDLᵀ goes through with those, and so may its
-# "LLᵀ" by columns.
-DEFINITE = {
-    **{key: value for key, value in DEFAULTS.items() if "mumps" not in key},
-    "st_pc_factor_mat_solver_type": "cholmod",
-    "st_mat_cholmod_factor": "supernodal",
-    "st_mat_cholmod_print": 0,
-}
-
-
-def has_cholmod(comm: MPI.Comm) -> bool:
-    """Say whether CHOLMOD can factorize real matrices for these ranks. Not collective."""
-    return comm.size == 1 and has_package("suitesparse") and not complex_scalars()
 
 
 @dataclass
@@ -263,7 +240,7 @@ class KrylovSchur:
                 _aim(eps, shift)
                 eps.setFromOptions()
                 if self._definite:
-                    half = _upper_half(self.problem, shift, st.getPreconditionerMat())
+                    half = upper_half(self.problem, shift, st.getPreconditionerMat())
                     st.setPreconditionerMat(half)
                     destroy(half)  # but for the transformation's reference
                 st.setShift(shift)
@@ -479,26 +456,3 @@ def _aim(eps: SLEPc.EPS, target: float) -> None:
     eps.setTarget(target)
     eps.setST(st)
     destroy(other)
-
-
-def _upper_half(problem: EigenProblem, shift: float, out: PETSc.Mat) -> PETSc.Mat:
-    """Return the upper half of A - shift M, on one rank, as CHOLMOD stores it; in `out` unless that is empty.
-
-    PETSc would extract it from the whole for each factorization, and never free it where that fails.
-    """
-    A, M = problem.A, problem.M
-    plain = A.getType() in ("seqaij", "seqsbaij") and A.getBlockSize() == 1
-    if M is None and plain and A.isSymmetricKnown() == (True, True):
-        half = A.convert("sbaij", out)
-        half.shift(-shift)
-        return half
-    csr = A.getValuesCSR()  # without the blocks that a matrix may be stored in, or have the size of
-    whole = PETSc.Mat().createAIJ(A.getSizes(), csr=csr, comm=A.comm)
-    if M is None:
-        whole.shift(-shift)
-    else:
-        whole.axpy(-shift, M)
-    whole.setOption(PETSc.Mat.Option.SYMMETRIC, True)
-    half = whole.convert("sbaij", out)
-    destroy(whole)
-    return half

@@ -9,7 +9,8 @@ from sparsehess.eigen.problem.lanczos_bounds import spectral_bounds
 from sparsehess.eigen.problem.petsc_options import PREFIX
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rigid_body_modes import block_size, orthonormal
-from sparsehess.eigen.solvers.krylov_schur import DEFAULTS, DEFINITE, KrylovSchur, has_cholmod
+from sparsehess.eigen.solvers.factor_packages import DEFAULTS, DEFINITE, has_cholmod
+from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.eigen.solvers.multigrid_cycle import VCycle
 from sparsehess.errors import CheckError
 from sparsehess.runtime import (

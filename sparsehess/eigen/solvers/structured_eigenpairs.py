@@ -14,7 +14,8 @@ from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.eigen.solvers.counts import compare_with_count
 from sparsehess.eigen.solvers.end_solvers import StructureCounter
 from sparsehess.eigen.solvers.method_choice import Choice
-from sparsehess.eigen.solvers.spectrum_targets import counted_target, separation
+from sparsehess.eigen.solvers.spectrum_targets import separation
+from sparsehess.eigen.solvers.target_choice import counted_target
 from sparsehess.errors import InputError
 from sparsehess.operators.wanted import Wanted
 from sparsehess.runtime import PETSc

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 
 from sparsehess import eigs, runtime
 from sparsehess.cli import command_line
-from sparsehess.eigen.solvers.krylov_schur import has_cholmod
+from sparsehess.eigen.solvers.factor_packages import has_cholmod
 from sparsehess.service.resident import warm_resources
 from sparsehess.service.resident.warm_resources import WarmResources
 from sparsehess.storage import matrix_files
