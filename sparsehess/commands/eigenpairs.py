@@ -36,7 +36,8 @@ from sparsehess.eigen.certificates.certificate import certify_pairs, recount
 from sparsehess.eigen.certificates.inertia import count_inertia
 from sparsehess.eigen.certificates.lowest_curvature import condition_number, curvature
 from sparsehess.eigen.problem.backends import check_backend
-from sparsehess.eigen.problem.problem import EigenProblem, only_projected
+from sparsehess.eigen.problem.brought_facts import only_projected
+from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.solvers.eigs import complete_spec, shortfall, solve
 from sparsehess.eigen.solvers.method_choice import PRECONDITIONED, choose_method

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sparsehess.eigen.estimates.spectral_density import density
+from sparsehess.eigen.problem.brought_facts import only_projected
 from sparsehess.eigen.problem.equilibration import scaled_copy
-from sparsehess.eigen.problem.problem import EigenProblem, only_projected
+from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rayleigh_ritz import rayleigh_ritz
 from sparsehess.eigen.problem.whole_matrix import is_cheaper_whole, whole_problem
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur

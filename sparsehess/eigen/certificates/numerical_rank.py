@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sparsehess.eigen.estimates.chebyshev_moments import bounds
 from sparsehess.eigen.estimates.reduced_operator import reduced_operator
-from sparsehess.eigen.estimates.spectral_density import Density, bounds, density
+from sparsehess.eigen.estimates.spectral_density import Density, density
 from sparsehess.eigen.problem.factor_memory import factor_memory
 from sparsehess.eigen.problem.factorization import Pivots
 from sparsehess.eigen.problem.problem import EigenProblem

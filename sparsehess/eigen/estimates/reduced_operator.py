@@ -217,6 +217,15 @@ class ReducedOperator:
                 break
         return X
 
+    @property
+    def best_starts(self) -> str:
+        """Which random vectors serve best, see `random_vectors`.
+
+        Signs have the least variance (they are exact for diagonal matrices), but are none any more once projected;
+        then points on the sphere are best, whose quadratures have weights that sum to one and are unbiased.
+        """
+        return "sphere" if self.atoms else "signs"
+
     def random_vectors(self, numbers: Sequence[int], seed: int, kind: str = "signs") -> np.ndarray:
         """Return a block of random vectors z with E[z zᵀM] = I on the space that is left.
 

@@ -14,6 +14,7 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.derivatives.units import Units
+from sparsehess.eigen.problem.brought_facts import SYMMETRY, known_of
 from sparsehess.eigen.problem.equilibration import (
     PencilScales,
     add_to_diagonal,
@@ -34,7 +35,6 @@ from sparsehess.hessian.hessian import Hessian
 from sparsehess.hessian.matrix_free import MatrixFree
 from sparsehess.operators.matrix_like import as_operator
 from sparsehess.operators.operator import Operator
-from sparsehess.operators.products import Products
 from sparsehess.operators.structure import NOTHING, Structure
 from sparsehess.pattern import Layout
 from sparsehess.runtime import (
@@ -51,8 +51,6 @@ from sparsehess.runtime.short_repr import ShortRepr, number_of
 
 _EPS = float(np.finfo(float).eps)
 
-# A matrix is symmetric if x'(H y) and y'(H x) agree to this part of |H| |x| |y|.
-SYMMETRY = 1e-10
 
 # Mass of a direction that has none but for rounding, as a part of the sums of the rows of |M|.
 _LIGHT = 16 * _EPS
@@ -62,85 +60,6 @@ _PRODUCTS = 4.0
 
 # Steps of Lanczos that tell the size of a matrix of which only products are known.
 _STEPS = 12
-
-
-@dataclass(frozen=True)
-class _Known:
-    """What a matrix brings with it.
-
-    Attributes
-    ----------
-    matrix
-        What `as_mat` takes.
-    mass, null, near_null, units
-        Those of its objective.
-    projected
-        Whether the null vectors are projected out whatever the matrix says of them.
-    relative_error
-        Of its entries.
-    entry_errors
-        Estimates of the errors of its entries, or None.
-    symmetry
-        By what part of its norm it may be unsymmetric.
-    structure
-        What it tells exactly of itself.
-    """
-
-    matrix: object
-    mass: object = None
-    null: object = None
-    projected: bool = False
-    near_null: object = None
-    units: Units | None = None
-    relative_error: float = 0.0
-    entry_errors: EntryErrors | None = None
-    symmetry: float = SYMMETRY
-    structure: Structure = NOTHING
-
-
-def _known_of(matrix: object) -> _Known:
-    """Return what a matrix brings with it. Collective."""
-    if isinstance(matrix, Products):
-        return _Known(matrix.mat, relative_error=matrix.error, symmetry=matrix.exactness)
-    if isinstance(matrix, Operator):
-        return _Known(matrix.mat, structure=matrix)
-    if not isinstance(matrix, (Hessian, MatrixFree)):
-        return _Known(matrix)
-    objective, error, symmetry = matrix.objective, 0.0, SYMMETRY
-    if isinstance(matrix, MatrixFree):
-        symmetry, error = matrix.exactness, matrix.error
-    elif matrix.error > 0:
-        error = matrix.error
-    return _Known(
-        matrix.mat,
-        mass=objective.mass,
-        null=_null_vectors_at(matrix),
-        projected=objective.projected is not None,
-        near_null=objective.near_null,
-        units=objective.units,
-        relative_error=error,
-        entry_errors=matrix.entry_errors if isinstance(matrix, Hessian) else None,
-        symmetry=symmetry,
-    )
-
-
-def _null_vectors_at(matrix: Hessian | MatrixFree) -> object:
-    """Return the null vectors of an objective where its Hessian was taken. Collective."""
-    objective = matrix.objective
-    if objective.projected is None:
-        return objective.null_vectors
-    x = np.concatenate(objective.comm.allgather(matrix.point))
-    return objective.projected_at(x)[0]
-
-
-def only_projected(matrix: object) -> list | None:
-    """Return the null vectors of `EigenProblem.of` where those that a matrix brings are not to be deflated.
-
-    Not collective. None, those that it brings, where they are projected out whatever it says of them: then the
-    problem is another one without them.
-    """
-    brings = isinstance(matrix, (Hessian, MatrixFree)) and matrix.objective.projected is not None
-    return None if brings else []
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
@@ -262,7 +181,7 @@ class EigenProblem(ShortRepr):
         """
         owned: list = []
         try:
-            known = _known_of(as_operator(matrix, comm, owned))
+            known = known_of(as_operator(matrix, comm, owned))
             given_mass = known.mass if mass is None else mass
             structure = known.structure if given_mass is None else NOTHING
             A = as_mat(known.matrix, comm, None, owned, "the Hessian")
