@@ -35,6 +35,7 @@ make() {
     debootstrap --variant=minbase --include=ca-certificates,git,make "$suite" "$root" "$(mirror)" >"$log" 2>&1 \
         || { tail -n 5 "$log" >&2; rm -f "$log"; cannot "debootstrap of $suite failed"; }
     rm -f "$log"
+    chmod 755 "$root"  # the root of a distribution is open to all its users, a folder of mktemp is not
     for file in $carried; do
         [ ! -e "$file" ] || { mkdir -p "$root$(dirname "$file")"; cp "$file" "$root$file"; }
     done
