@@ -126,11 +126,11 @@ def test_the_steps_of_the_cpu_image(bare):
 @pytest.mark.slow
 @pytest.mark.parametrize("bare", ["trixie"], indirect=True)  # Debian 12 is what every run of all tests has
 def test_the_readme_and_all_tests(bare):
-    cloned(bare.root, "root/sparsehess")
+    cloned(bare.root, "srv/sparsehess")
     if (ROOT.parent / "shared").is_dir():
-        shutil.copytree(ROOT.parent / "shared", bare.root / "root/shared")
+        shutil.copytree(ROOT.parent / "shared", bare.root / "srv/shared")
     for command in ("make demo", "make test", "make docs", "SPARSEHESS_CI=1 make test-all"):
-        done = bare("/root/sparsehess", "sh", "-c", command)
+        done = bare("/srv/sparsehess", "sh", "-c", command)
         assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
 
 
