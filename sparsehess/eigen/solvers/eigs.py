@@ -22,7 +22,7 @@ from sparsehess.eigen.solvers.interval_eigenpairs import solve_interval
 from sparsehess.eigen.solvers.method_choice import choose_method
 from sparsehess.eigen.solvers.search_checkpoint import SearchCheckpoint
 from sparsehess.eigen.solvers.search_store import NoStore
-from sparsehess.eigen.solvers.solve_monitor import OnProgress, ignore_progress
+from sparsehess.eigen.solvers.solve_monitor import AgreedProgress, OnProgress, ignore_progress
 from sparsehess.eigen.solvers.structured_eigenpairs import solve_by_structure
 from sparsehess.errors import CheckError, InputError, NotConverged
 
@@ -106,7 +106,7 @@ def eigs(
     strict
         Raise where fewer pairs converged or the count does not agree; else say so in the result.
     progress
-        Called as progress(converged, wanted) on every rank.
+        Called as progress(converged, wanted) on every rank. What it raises on one ends the solve on all.
     checkpoint
         Where what was found is saved, and taken from where it resumes; on any number of ranks. A factorization
         cannot be interrupted, nor can LAPACK; what else is done ends after an iteration when a signal comes.
@@ -169,7 +169,8 @@ def eigs(
         guess=guess.vectors if isinstance(guess, Spectrum) else guess,
         comm=comm,
     ) as problem:
-        spectrum = solve(problem, spec, progress, checkpoint)
+        told = ignore_progress if progress is None else AgreedProgress(problem.comm, progress)
+        spectrum = solve(problem, spec, told, checkpoint)
     if strict:
         error = shortfall(spectrum)
         if error is not None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sparsehess.runtime import PETSc, SLEPc, forget_frames, has_failed
+from mpi4py import MPI
+
+from sparsehess.runtime import PETSc, SLEPc, agreement, forget_frames, has_failed
 
 # Called on every rank as on_progress(converged, wanted).
 OnProgress = Callable[[int, int], None]
@@ -19,6 +21,26 @@ OnRestart = Callable[[Callable[[], list[PETSc.Vec]]], BaseException | None]
 
 def ignore_progress(converged: int, wanted: int) -> None:
     """Do nothing. Not collective."""
+
+
+class AgreedProgress:
+    """Progress that is told to a caller's function on every rank: what it raises on one is raised on all.
+
+    Parameters
+    ----------
+    comm
+        The ranks.
+    tell
+        The function.
+    """
+
+    def __init__(self, comm: MPI.Comm, tell: OnProgress) -> None:
+        self._comm, self._tell = comm, tell
+
+    def __call__(self, converged: int, wanted: int) -> None:
+        """Tell how many of the wanted have converged. Collective."""
+        with agreement(self._comm):
+            self._tell(converged, wanted)
 
 
 def ignore_restart(basis: Callable[[], list[PETSc.Vec]]) -> None:
