@@ -9,8 +9,10 @@ import numpy as np
 import scipy.sparse
 
 from sparsehess.errors import InputError
+from sparsehess.operators.low_rank_update import LowRankUpdate, low_rank_update
 from sparsehess.operators.matrix_like import as_operator, is_sparse, mat_of, stored
 from sparsehess.operators.operator import Operator
+from sparsehess.operators.tall_skinny_qr import sum_over_ranks
 from sparsehess.runtime import PETSc, aij, communicator, destroy, readable_errors
 from sparsehess.runtime.petsc_matrices import is_assembled
 from sparsehess.runtime.random_numbers import draw_signed
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from sparsehess.operators.matrix_like import MatrixLike
 
 _EPS = float(np.finfo(float).eps)
+
+# What Woodbury's formula may leave of a right-hand side, before refinement: more is left to iterations.
+_SOLVED = 1e-4
 
 # A shell's diagonal takes so many products: exact where it has no more rows, else an estimate.
 _SAMPLES = 64
@@ -74,7 +79,8 @@ def weighted_sum(
     """Return Σ a H + shift I: a mean over batches, a damped matrix.
 
     *Collective.* Structured Hessians of one kind give one of that kind where there is one; assembled ones an
-    assembled one; others a shell, which needs them for as long as it lives.
+    assembled one; others a shell, which needs them for as long as it lives. Where parts of low rank stand beside
+    assembled ones, or beside one structure that solves, the shell is solved with by Woodbury's formula.
 
     Parameters
     ----------
@@ -240,6 +246,8 @@ class WeightedSum(_Combined):
         self, items: Sequence[tuple[float, MatrixLike]], *, shift: float = 0.0, comm: MPI.Comm | None = None
     ):
         super().__init__()
+        self._kept_update: list[LowRankUpdate] = []
+        self._looked = False
         stored = [mat for mat in (mat_of(H) for _, H in items) if isinstance(mat, PETSc.Mat)]
         comm = stored[0].comm if stored else comm
         items = [(a, as_operator(H, comm, self._made)) for a, H in items]
@@ -265,6 +273,46 @@ class WeightedSum(_Combined):
             self.mat.zeroEntries()
             self.mat.axpy(1.0, self._items[0][1], structure=PETSc.Mat.Structure.SUBSET_NONZERO_PATTERN)
             self._add_up()
+
+    def _forget(self) -> None:
+        """Forget what has been made of parts that are others now. Collective."""
+        for one in self._kept_update:
+            one.close()
+        self._kept_update, self._looked = [], False
+        super()._forget()
+
+    @property
+    def _update(self) -> list[LowRankUpdate]:
+        """What solves where parts of low rank stand beside what can be solved with, one item; none elsewhere."""
+        if not self._looked:
+            parts = [(a, H, mat) for (a, H), (_, mat) in zip(self._parts, self._items, strict=True)]
+            self._kept_update = [] if is_assembled(self.mat) else low_rank_update(parts, self._shift, self.layout)
+            self._looked = True
+        return self._kept_update
+
+    @property
+    def solves_directly(self) -> bool:
+        """Whether solutions are by no iterations. Collective the first time."""
+        return super().solves_directly or bool(self._update)
+
+    def apply_inverse(self, b: np.ndarray, shift: float) -> np.ndarray:
+        """Return about the solution (n_local, m); see `Operator.apply_inverse`.
+
+        Collective.
+        """
+        return self._update[0].solve(b, shift) if self._update else self._solve(b, shift)
+
+    def _solve(self, b: np.ndarray, shift: float) -> np.ndarray:
+        """Return a solution (n_local, m): by iterations where what is no low rank is too near to singular."""
+        for update in self._update:
+            with np.errstate(all="ignore"):
+                x = update.solve(b, shift)
+                image = np.stack([self.product(column) for column in np.ascontiguousarray(x.T)], axis=1)
+                both = np.stack([np.square(b - shift * x - image).sum(axis=0), np.square(b).sum(axis=0)])
+                left, size = sum_over_ranks(self.comm, both)
+            if (left <= _SOLVED**2 * size).all():
+                return x
+        return super()._solve(b, shift)
 
     def _add_up(self) -> None:
         """Make of the first matrix the sum."""

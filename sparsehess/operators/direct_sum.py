@@ -238,6 +238,18 @@ class DirectSum(Operator):
         return self._each(lambda part, own: part.solve(own, shift, singular="least-squares"), b)
 
     @property
+    def applies_inverse(self) -> bool:
+        """Whether those of all parts are by no iterations. Collective the first time."""
+        return all(part.applies_inverse for part in self.parts)
+
+    def apply_inverse(self, b: np.ndarray, shift: float) -> np.ndarray:
+        """Return about (H + shift I)⁻¹ b (n_local, m), of the parts; see `Operator.apply_inverse`.
+
+        Collective.
+        """
+        return self._each(lambda part, own: part.apply_inverse(own, shift), b)
+
+    @property
     def knows_inverse(self) -> bool:
         """Whether all parts know theirs. Collective the first time."""
         return all(part.knows_inverse for part in self.parts)

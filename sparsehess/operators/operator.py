@@ -469,8 +469,20 @@ class Operator(ExactFunctions, ShortRepr):
         pc = PETSc.PC().create(self.comm)
         pc.setOperators(self.mat)
         pc.setType("python")
-        pc.setPythonContext(ShellSolves(self._solve, shift, self.comm))
+        pc.setPythonContext(ShellSolves(self.apply_inverse, shift, self.comm))
         return pc
+
+    @property
+    def applies_inverse(self) -> bool:
+        """Whether `apply_inverse` is by no iterations. Collective the first time."""
+        return self.solves_directly
+
+    def apply_inverse(self, b: np.ndarray, shift: float) -> np.ndarray:
+        """Return about (H + shift I)⁻¹ b (n_local, m), neither refined nor judged: for preconditioners.
+
+        Collective. Not finite, or of no use, where the matrix is singular.
+        """
+        return self._solve(b, shift)
 
     def close(self) -> None:
         """Destroy the matrix and what was made of it.

@@ -61,7 +61,7 @@ def on_backend(problem: EigenProblem, name: str) -> EigenProblem:
         owned.append(matrix.convert(kind, PETSc.Mat()))
         return owned[-1]
 
-    A = convert(problem.A)
+    A, near = convert(problem.A), problem.preconditioner
 
     def copy(vectors: list[PETSc.Vec]) -> list[PETSc.Vec]:
         copies = [A.createVecRight() for _ in vectors]
@@ -76,7 +76,7 @@ def on_backend(problem: EigenProblem, name: str) -> EigenProblem:
         null=copy(problem.null),
         projected=problem.projected,
         near_null=copy(problem.near_null),
-        preconditioner=None if problem.preconditioner is None else convert(problem.preconditioner),
+        preconditioner=convert(near) if isinstance(near, PETSc.Mat) else near,
         guess=copy(problem.guess),
         relative_error=problem.relative_error,
         units=problem.units,

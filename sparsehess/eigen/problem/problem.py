@@ -82,7 +82,7 @@ class EigenProblem(ShortRepr):
     near_null
         Vecs that A hardly resists, such as rigid-body modes of a body that is held, for multigrid.
     preconditioner
-        An assembled matrix near A, or None.
+        An assembled matrix near A, an `Operator` of a structure near it, or None.
     guess
         Vecs near the eigenvectors that are wanted.
     structure
@@ -112,7 +112,7 @@ class EigenProblem(ShortRepr):
     null: list[PETSc.Vec]
     projected: bool = False
     near_null: list[PETSc.Vec] = field(default_factory=list)
-    preconditioner: PETSc.Mat | None = None
+    preconditioner: PETSc.Mat | Operator | None = None
     guess: list[PETSc.Vec] = field(default_factory=list)
     structure: Structure = NOTHING
     relative_error: float = 0.0
@@ -144,7 +144,7 @@ class EigenProblem(ShortRepr):
         mass: MatrixLike | None = None,
         nullspace: VectorsLike | None = None,
         near_null: VectorsLike | None = None,
-        preconditioner: Hessian | MatrixLike | None = None,
+        preconditioner: Hessian | Operator | MatrixLike | None = None,
         guess: VectorsLike | None = None,
         comm: MPI.Comm | None = None,
         relative_error: float = 0.0,
@@ -166,7 +166,7 @@ class EigenProblem(ShortRepr):
         nullspace, near_null, guess
             List of Vecs, or (m, n) array that every rank holds.
         preconditioner
-            A `Hessian`, Mat or SciPy matrix.
+            A `Hessian`, Mat or SciPy matrix, or an `Operator`, which must live as long as the problem.
         comm
             For SciPy matrices; PETSc objects have their own.
         relative_error, units, solver_pool
@@ -189,9 +189,7 @@ class EigenProblem(ShortRepr):
             M = None if given_mass is None else as_mat(given_mass, None, layout, owned, "the mass matrix")
             if M is not None and not is_assembled(M):
                 raise InputError("the mass matrix must be assembled, and not a shell: its entries are needed")
-            near = preconditioner.mat if isinstance(preconditioner, Hessian) else preconditioner
-            if near is not None:
-                near = as_mat(near, None, layout, owned, "the preconditioner")
+            near = _near(preconditioner, layout, owned)
             null = known.null if nullspace is None else nullspace
             soft = known.near_null if near_null is None else near_null
             collect_garbage(layout.comm)
@@ -300,7 +298,7 @@ class EigenProblem(ShortRepr):
         A = scaled_copy(self.A, d, scales.power)
         if len(scales.empty):
             fill_diagonal(A, scales.empty)
-        near = None if self.preconditioner is None else scaled_copy(self.preconditioner, d, scales.power)
+        near = _scaled_near(self.preconditioner, d, scales.power)
         plain = self.M is None and all(self.comm.allgather(bool((scales.d == 1.0).all())))
         M = None if plain else scaled_copy(self.M, d)
         if hidden:
@@ -413,8 +411,6 @@ class EigenProblem(ShortRepr):
         found = check_symmetric("the Hessian", self.A, scales.d, self.layout, symmetry)
         if not self.assembled:  # how exact its products are, nothing else tells
             self.relative_error = max(self.relative_error, 10 * found)
-        if self.preconditioner is not None and not is_assembled(self.preconditioner):
-            raise InputError("the preconditioner must be an assembled matrix near the Hessian")
         if self.M is not None:
             sizes = np.abs(self._mass_diagonal())
             sizes[~(sizes > 0)] = 1.0
@@ -450,3 +446,35 @@ def slepc_tolerance(problem: EigenProblem, tol: float) -> float:
     Not collective. Clusters need them, and a Krylov space gains them in a step.
     """
     return max(1e-2 * tol, 1e-13, 0.0 if problem.assembled else problem.relative_error)
+
+
+def _near(
+    given: Hessian | Operator | MatrixLike | None, layout: Layout, owned: list
+) -> PETSc.Mat | Operator | None:
+    """Return a caller's preconditioner, checked: a Mat, or an operator with a structure as it is. Collective."""
+    if given is None:
+        return None
+    name = "the preconditioner"
+    if isinstance(given, Operator):
+        if given.mat is None:
+            raise InputError(f"{name} is closed: it must live as long as the solve")
+        as_mat(given.mat, None, layout, owned, name)  # refuses other rows
+        check_symmetric(name, given.mat, np.ones(layout.n_local), layout, SYMMETRY)
+        return given
+    near = as_mat(given.mat if isinstance(given, Hessian) else given, None, layout, owned, name)
+    if not is_assembled(near):
+        raise InputError(
+            f"{name} must be an assembled matrix near the Hessian, or a structure such as a LowRankDiagonal or a "
+            "Kronecker"
+        )
+    return near
+
+
+def _scaled_near(near: PETSc.Mat | Operator | None, d: PETSc.Vec, power: int) -> PETSc.Mat | None:
+    """Return a preconditioner in other units, None where there is none. Collective."""
+    if isinstance(near, Operator):
+        raise InputError(
+            "rows of the Hessian differ by more than a factor of 16,384, and are scaled alike, which no structure "
+            "of a preconditioner outlasts: give both with variables in such units, or the preconditioner assembled"
+        )
+    return None if near is None else scaled_copy(near, d, power)

@@ -11,6 +11,7 @@ from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.solvers.contour_quadrature import Filter
 from sparsehess.eigen.solvers.shifted_complex_form import ComplexForm
 from sparsehess.eigen.solvers.shifted_real_form import DIRECT, AssembledRealForm, MatrixFreeRealForm
+from sparsehess.eigen.solvers.structured_preconditioner import StructuredRealForm
 from sparsehess.errors import StackError
 from sparsehess.runtime import (
     PETSc,
@@ -37,7 +38,7 @@ def shifted_form(problem: EigenProblem) -> type[AssembledRealForm | MatrixFreeRe
     Not collective.
     """
     if not problem.assembled:
-        return MatrixFreeRealForm
+        return MatrixFreeRealForm if problem.preconditioner is None else StructuredRealForm
     return ComplexForm if complex_scalars() else AssembledRealForm
 
 

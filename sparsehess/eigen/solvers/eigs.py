@@ -48,7 +48,7 @@ def eigs(
     mass: MatrixLike | None = None,
     nullspace: VectorsLike | None = None,
     near_null: VectorsLike | None = None,
-    preconditioner: Hessian | MatrixLike | None = None,
+    preconditioner: Hessian | Operator | MatrixLike | None = None,
     guess: Spectrum | VectorsLike | None = None,
     tol: float = 1e-8,
     method: str = "auto",
@@ -87,8 +87,11 @@ def eigs(
     near_null
         What H hardly resists, for the multigrid of `lobpcg`, `gd` and `jd`; see `rigid_body_modes`.
     preconditioner
-        An assembled matrix near H (a `Hessian` of an earlier step, a Mat, a SciPy matrix), which these methods
-        factorize instead of coarsening H; a matrix-free Hessian is then solved by `gd`.
+        A matrix P near H, for `lobpcg`, `gd` and `jd` at either end: an assembled one (a `Hessian` of an earlier
+        step, a Mat, a SciPy matrix), which they factorize, or an `Operator`, whose structure solves: low rank and
+        diagonal, blocks, Kronecker and direct sums, weighted ones, K-FAC. `auto` takes `gd` then. `feast` takes an
+        `Operator` where H is matrix-free. P need not be definite, nor right: it is shifted until it is definite,
+        and residuals are those of H.
     guess
         Where to start: a `Spectrum`, Vecs, or an (m, n) array.
     tol

@@ -11,6 +11,7 @@ from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.problem.whole_matrix import is_cheaper_whole
 from sparsehess.errors import InputError
+from sparsehess.operators.operator import Operator
 from sparsehess.runtime import has_package
 from sparsehess.runtime.memory import free_memory
 
@@ -170,8 +171,17 @@ def _check(problem: EigenProblem, spec: SolveSpec, whole: bool) -> None:
     if any(needs.values()) and _factorizes_uncounted(problem):
         asked = next(name for name, said in needs.items() if said)
         raise InputError(f"{asked} needs a count: {problem.uncounted}; nothing proves that none is missed")
-    if problem.preconditioner is not None and method not in ("auto", *PRECONDITIONED):
-        raise InputError(f"method {method!r} takes no preconditioner: those are for {', '.join(PRECONDITIONED)}")
+    structured = isinstance(problem.preconditioner, Operator)
+    if problem.preconditioner is not None and method == "feast" and (problem.assembled or not structured):
+        raise InputError(
+            "feast takes a structured preconditioner of a matrix-free Hessian, and factorizes any other: leave it "
+            "out, or give the Hessian matrix-free and the preconditioner by its structure"
+        )
+    if problem.preconditioner is not None and method not in ("auto", "feast", *PRECONDITIONED):
+        raise InputError(
+            f"method {method!r} takes no preconditioner: those are for {', '.join(PRECONDITIONED)}, and "
+            "structured ones of matrix-free Hessians for feast"
+        )
     if problem.preconditioner is not None and method == "auto" and not smallest:
         raise InputError(
             "a preconditioner is for the smallest: for others nothing would take it unless asked to; leave it out"

@@ -16,7 +16,7 @@ from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rayleigh_ritz import rayleigh_ritz
 from sparsehess.eigen.problem.whole_matrix import LARGEST
 from sparsehess.eigen.solvers.lapack import LIMIT, LapackSolver
-from sparsehess.eigen.solvers.preconditioners import Diagonal, Multigrid, NearbyMatrix, preconditioner
+from sparsehess.eigen.solvers.preconditioners import Preconditioner, preconditioner
 from sparsehess.eigen.solvers.solve_monitor import OnProgress, OnRestart, ignore_progress, ignore_restart
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, destroy, readable_errors
@@ -35,9 +35,9 @@ _AGAIN = 5
 class PreconditionedSolver(ABC):
     """A preconditioned solver for a problem, kept for several solves; `close()` destroys it.
 
-    Assembled Hessians are preconditioned with algebraic multigrid, shells by their diagonal, either by a
-    factorization of a matrix near them if the problem has one; for the largest eigenvalues the mass is inverted by
-    its diagonal.
+    Either end is preconditioned by the matrix near the Hessian if the problem has one: a factorization, or the
+    solves of a structure. Otherwise assembled Hessians are by algebraic multigrid, shells by their diagonal, and
+    for the largest eigenvalues the mass is inverted by its diagonal.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ class PreconditionedSolver(ABC):
                 f"method {self.method} needs a mass matrix that is positive definite, this one has "
                 f"{problem.n - problem.finite} zero rows: use method krylovschur, or remove the massless dofs"
             )
-        self._preconditioners: dict[str, Diagonal | NearbyMatrix | Multigrid] = {}  # by the end that they serve
+        self._preconditioners: dict[str, Preconditioner] = {}  # by the end that they serve
         self._defaults: dict = {}  # of the one in use
         self._broke = False  # whether the last solve ended early
         self._chosen: dict = {}

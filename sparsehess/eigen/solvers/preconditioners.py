@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
 from sparsehess.eigen.problem.block_vectors import Preconditioning
@@ -12,7 +14,9 @@ from sparsehess.eigen.problem.rigid_body_modes import block_size, orthonormal
 from sparsehess.eigen.solvers.factor_packages import DEFAULTS, DEFINITE, has_cholmod
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.eigen.solvers.multigrid_cycle import VCycle
+from sparsehess.eigen.solvers.structured_preconditioner import NearbyStructure
 from sparsehess.errors import CheckError
+from sparsehess.operators.operator import Operator
 from sparsehess.runtime import (
     PETSc,
     complex_scalars,
@@ -59,7 +63,38 @@ _PROBED_BY = "minres" if complex_scalars() else "cg"
 _INCONSISTENT = 77
 
 
-def preconditioner(problem: EigenProblem, which: str, options: dict) -> Diagonal | NearbyMatrix | Multigrid:
+class PanelMap(Protocol):
+    """A map of panels of vectors."""
+
+    def __call__(self, panel: np.ndarray, /) -> np.ndarray:
+        """Return the image of a panel (m, n_local). Collective."""
+
+
+class Preconditioner(Protocol):
+    """What the solvers for the ends of a spectrum ask of a preconditioner.
+
+    Attributes
+    ----------
+    matrix
+        For SLEPc to make its preconditioner from.
+    defaults
+        PETSc options that say how.
+    """
+
+    matrix: PETSc.Mat | None
+    defaults: dict
+
+    def on_panels(self, options: dict) -> PanelMap:
+        """Return what applies it to panels of vectors; it is kept until `close()`. Collective."""
+
+    def adapt(self, values: np.ndarray, broke: bool) -> bool:
+        """Change what a solve has shown to be unfit, and say whether. Collective."""
+
+    def close(self) -> None:
+        """Destroy what it holds. Collective."""
+
+
+def preconditioner(problem: EigenProblem, which: str, options: dict) -> Preconditioner:
     """Return what serves the smallest or the largest eigenvalues of a problem; the caller closes it.
 
     Collective.
@@ -71,10 +106,12 @@ def preconditioner(problem: EigenProblem, which: str, options: dict) -> Diagonal
     options
         The caller's PETSc options, without a prefix.
     """
+    if isinstance(problem.preconditioner, Operator):
+        return NearbyStructure(problem, which, options)
+    if problem.preconditioner is not None:
+        return NearbyMatrix(problem, problem.preconditioner, which)
     if which == "largest":
         return Diagonal(problem, problem.M)
-    if problem.preconditioner is not None:
-        return NearbyMatrix(problem)
     return Multigrid(problem, options) if problem.assembled else Diagonal(problem, problem.A)
 
 
@@ -157,15 +194,18 @@ class NearbyMatrix(Diagonal):
     """The matrix near A that the problem has, shifted up until its inertia tells that it is definite.
 
     Where nothing counts some Lanczos steps tell how far: a preconditioner that is not definite costs iterations.
+    For the largest eigenvalues it is turned round.
     """
 
-    def __init__(self, problem: EigenProblem):
+    def __init__(self, problem: EigenProblem, matrix: PETSc.Mat, which: str):
         every = DEFINITE if has_cholmod(problem.comm) else DEFAULTS
         self.defaults = {key: value for key, value in every.items() if key.startswith(("st_pc", "st_mat"))}
-        near = EigenProblem(A=problem.preconditioner, M=problem.M, null=[], owned=[])
+        self.matrix = matrix.duplicate(copy=True)
+        if which == "largest":
+            self.matrix.scale(-1.0)
+        near = EigenProblem(A=self.matrix, M=problem.M, null=[], owned=[])
         shift = _ABOVE * (near.typical or near.scale or 1.0)  # a diagonal may be zero
         shift = _counted_up(near, shift) if not near.uncounted else _lifted_up(near, shift)
-        self.matrix = near.A.duplicate(copy=True)
         if problem.M is None:
             self.matrix.shift(shift)
         else:

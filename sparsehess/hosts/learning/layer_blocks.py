@@ -283,6 +283,25 @@ class LayerBlocks(Operator):
             axis=1,
         )
 
+    @property
+    def applies_inverse(self) -> bool:
+        """Whether those of all layers are by no iterations. Collective the first time."""
+        return self._sum.applies_inverse
+
+    def apply_inverse(self, b: np.ndarray, shift: float) -> np.ndarray:
+        """Return about (H + shift I)⁻¹ b (n_local, m), of the layers; see `Operator.apply_inverse`.
+
+        Collective. Variables in no layer are divided by the shift.
+        """
+        rest = 1 / np.float64(shift)  # infinite where there is none
+        return np.stack(
+            [
+                self._placed(lambda own: self._sum.apply_inverse(own[:, None], shift)[:, 0], column, rest * column)
+                for column in np.ascontiguousarray(b.T)
+            ],
+            axis=1,
+        )
+
     def close(self) -> None:
         """Destroy the matrix, and the layers' operators.
 
