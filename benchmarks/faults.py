@@ -12,8 +12,9 @@ ranks of a job.
 Counted are answers that are wrong; runs and jobs that are lost (their last part ends with an error); jobs done
 twice; what takes over a minute to end after a kill; and gradients that one rank had begun and that were begun
 again, the most for one rank and kill. Settings are the default ones, but for `writing`. Gradients that take
-milliseconds are not worth saving each: there the last count is not judged. The exit status is 1 if anything is
-bad.
+milliseconds are not worth saving each: there the last count is not judged. A launcher that waits for ever though
+all of its ranks are gone, as that of Open MPI 4.1 does of any program where one is killed at a certain moment of its
+start, is ended and counted apart. The exit status is 1 if anything else is bad.
 """
 
 import argparse
@@ -42,7 +43,7 @@ from support import faults
 # Seconds after a kill, or for a whole part of a run, after which it is taken to hang.
 LIMIT = 60.0
 
-COUNTS = ("wrong", "lost", "doubled", "hung")
+COUNTS = ("wrong", "lost", "doubled", "hung", "deserted")
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ class Table:
     @property
     def is_bad(self) -> bool:
         """Whether anything was."""
-        return any(self.bad.values()) or (self.judged and self.repeated > 1)
+        faults = sum(count for word, count in self.bad.items() if word != "deserted")
+        return faults > 0 or (self.judged and self.repeated > 1)
 
     def row(self) -> str:
         """Return the line of the table."""
@@ -140,19 +142,27 @@ def command_line(process: int) -> str:
     return f"{process}"
 
 
-def end(process: subprocess.Popen, tree: list[int]) -> str:
-    """Wait until these processes have ended; kill those that do not in time, and return which they were."""
+def end(process: subprocess.Popen, tree: list[int]) -> tuple[str, str]:
+    """Wait until these processes have ended; kill those that do not in time.
+
+    Returns
+    -------
+    str, str
+        What that is a case of, and which they were; empty where there were none.
+    """
     deadline = time.monotonic() + LIMIT
     while process.poll() is None or any(map(faults.lives, tree)):
         if time.monotonic() > deadline:
-            late = ", ".join(map(command_line, filter(faults.lives, tree)))
+            alive = [one for one in tree if faults.lives(one)]
+            ranks = [one for one in alive if os.path.samefile(f"/proc/{one}/exe", "/proc/self/exe")]
+            late = "hung" if ranks else "deserted", ", ".join(map(command_line, alive))
             for one in [process.pid, *tree]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(one, signal.SIGKILL)
             process.wait()
             return late
         time.sleep(0.01)
-    return ""
+    return "", ""
 
 
 def run_once(folder: Path, words: str, ranks: int) -> tuple[float, int | None, str]:
@@ -211,8 +221,9 @@ def judge_run(
         tree = [part.process.pid, *faults.descendants(part.process.pid)]
         whom = kill(tree, moments)
         table.kills += 1
-        if late := end(part.process, tree):
-            table.note("hung", f"{late} after {whom}")
+        case, late = end(part.process, tree)
+        if case:
+            table.note(case, f"{late} after {whom}")
         status, said = part.end()
         if (folder / "answer.json").exists() and not any((folder / "kept").iterdir()):
             status = 0  # it was through but for the end of its processes
@@ -327,8 +338,10 @@ def kill_service(kills: int, seed: int, ranks: int) -> Table:
         whom = kill(tree, moments)
         table.kills, stretch = table.kills + 1, stretch + 1
         time.sleep(0.5)
-        if any(not faults.lives(one) for one in own) and (late := end(process, tree)):
-            table.note("hung", f"{late} after {whom}")
+        if not all(map(faults.lives, own)):
+            case, late = end(process, tree)
+            if case:
+                table.note(case, f"{late} after {whom}")
     process = service.process
     if process.poll() is None:
         tree = [process.pid, *faults.descendants(process.pid)]

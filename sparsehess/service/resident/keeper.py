@@ -2,7 +2,7 @@
 
 It is run as a file by itself, from the standard library alone, so that it is there in milliseconds and knows
 nothing of MPI. What the processes of a job leave behind becomes its own child, wherever they have put it, and is
-killed when the launcher has ended, and when who has started the keeper is gone.
+killed when the launcher has ended, or waits for ranks that are gone, and when who has started the keeper is gone.
 
 The first line of its standard input is JSON: `command`, `cores` (those that it may use), `scratch` (folders that
 are removed at the end), and `order`, which the command gets on its own standard input. The end of the input asks
@@ -26,8 +26,11 @@ from contextlib import suppress
 # Of Linux: orphans among the descendants of a process become its children.
 _SUBREAPER = 36
 
-# Seconds between two looks at the command; after which a process that does not die is left alone.
-_LOOK, _LONG = 0.02, 10.0
+# Seconds between two looks at the command, and two at its ranks; that a process is given to die.
+_LOOK, _SLOW, _LONG = 0.02, 1.0, 10.0
+
+# Seconds that a launcher may wait for ranks that are gone.
+DESERTED = 10.0
 
 
 def adopt_orphans() -> None:
@@ -80,6 +83,43 @@ def end_descendants(spared: Container[int] = ()) -> bool:
         time.sleep(0.005)
 
 
+class DesertedLauncher:
+    """Looks for how long a launcher of ranks has gone on since the last of them has ended.
+
+    That of Open MPI 4.1 waits for ever where a rank is killed at a certain moment of its start. Ranks are its
+    descendants that run this interpreter; of a launcher that has none here, as `srun`, nothing is said.
+
+    Parameters
+    ----------
+    launcher
+        Its number.
+    """
+
+    def __init__(self, launcher: int):
+        self._launcher = launcher
+        self._looked = -_SLOW
+        self._left: float | None = None  # when ranks were last seen
+
+    def seconds(self) -> float:
+        """Return how long, 0 where it has ranks or has had none. Not collective."""
+        now = time.monotonic()
+        if now - self._looked > _SLOW:
+            self._looked = now
+            if any(map(_runs_python, list_descendants(self._launcher))):
+                self._left = now
+        return 0.0 if self._left is None else self._looked - self._left
+
+
+def _runs_python(process: int) -> bool:
+    """Return whether a process runs this interpreter, or may do so; one that has ended runs nothing."""
+    try:
+        return os.path.samefile(f"/proc/{process}/exe", "/proc/self/exe")
+    except FileNotFoundError:
+        return False
+    except OSError:  # another user's
+        return True
+
+
 def main() -> None:
     """Do what the first line of standard input asks for. Not collective."""
     adopt_orphans()
@@ -94,10 +134,11 @@ def main() -> None:
             command.stdin.write(json.dumps(told["order"]).encode() + b"\n")
         with suppress(BrokenPipeError):
             command.stdin.close()
+    deserted = DesertedLauncher(command.pid)
     while not select.select([sys.stdin.buffer], [], [], _LOOK)[0]:
         _reap(command.pid)
         status = command.poll()
-        if status is not None:
+        if status is not None or deserted.seconds() > DESERTED:
             break
     end_descendants()
     for folder in told["scratch"]:

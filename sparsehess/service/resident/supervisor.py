@@ -1,7 +1,7 @@
 """The supervisor behind `serve --ranks P`: it starts the service under mpiexec, and restarts it after a crash.
 
-A rank of the service that somebody has stopped, or that does not end when all others do, is a crash too. With the
-service all ends that has come of it.
+A rank of the service that somebody has stopped, or that does not end when all others do, is a crash too, and so is
+a launcher without ranks. With the service all ends that has come of it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from sparsehess import errors
 from sparsehess.errors import InputError
 from sparsehess.service.batch.local_scheduler import job_environment
-from sparsehess.service.resident.keeper import adopt_orphans, end_descendants
+from sparsehess.service.resident.keeper import DESERTED, DesertedLauncher, adopt_orphans, end_descendants
 from sparsehess.service.resident.stopped_processes import StoppedProcesses
 from sparsehess.service.spool.access import choose_access
 from sparsehess.service.spool.spool import Spool
@@ -95,7 +95,7 @@ def split_launcher(text: str) -> list[str]:
 
 def _watched(child: subprocess.Popen, spool: Spool, asked: list[int], grace: float) -> int:
     """Wait for the end of the service, pass signals on to it, and return its status."""
-    stopped = StoppedProcesses(os.getpid())
+    stopped, deserted = StoppedProcesses(os.getpid()), DesertedLauncher(child.pid)
     while True:
         try:
             return child.wait(_LOOK)
@@ -110,6 +110,9 @@ def _watched(child: subprocess.Popen, spool: Spool, asked: list[int], grace: flo
             # Those of a job are the business of the service, as long as it is not stopped itself.
             if stopped.longest() > grace + _LATE:
                 sys.stderr.write("sparsehess: a process of the service is stopped: ending all\n")
+                return _STUCK
+            if deserted.seconds() > DESERTED:
+                sys.stderr.write("sparsehess: the launcher waits for ranks that are gone: ending all\n")
                 return _STUCK
 
 
