@@ -13,8 +13,8 @@ Counted are answers that are wrong; runs and jobs that are lost (their last part
 twice; what takes over a minute to end after a kill; and gradients that one rank had begun and that were begun
 again, the most for one rank and kill. Settings are the default ones, but for `writing`. Gradients that take
 milliseconds are not worth saving each: there the last count is not judged. A launcher that waits for ever though
-all of its ranks are gone, as that of Open MPI 4.1 does of any program where one is killed at a certain moment of its
-start, is ended and counted apart. The exit status is 1 if anything else is bad.
+all of its ranks are gone, as that of Open MPI 4.1 does of any program where one is killed at a certain moment of
+its start, is ended and counted apart. The exit status is 1 if anything else is bad.
 """
 
 import argparse
