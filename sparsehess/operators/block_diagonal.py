@@ -11,9 +11,10 @@ import scipy.sparse
 from sparsehess.errors import InputError
 from sparsehess.operators.connected_components import TooLarge, balance_loads, labels_of, members
 from sparsehess.operators.eigen_corrected import SYMMETRY
-from sparsehess.operators.eigenvalues import Eigenvalues, apply_to_eigenvalues
+from sparsehess.operators.eigenvalues import Eigenvalues, Inertia, apply_to_eigenvalues, total_inertia
 from sparsehess.operators.matrix_like import is_sparse, stored
 from sparsehess.operators.operator import Operator
+from sparsehess.operators.scaled_blocks import ScaledBlock, is_graded
 from sparsehess.operators.solutions import inverses
 from sparsehess.operators.wanted import Wanted, choose
 from sparsehess.runtime import PETSc, agreement, aij, communicator, destroy
@@ -133,6 +134,8 @@ class BlockDiagonal(Operator):
         self.rows = np.concatenate(parts) if parts else np.empty(0, np.int64)
         self._ends = np.cumsum([len(block) for block in blocks])[:-1].astype(np.int64)
         self._eigen: list[tuple[np.ndarray, np.ndarray]] | None = None
+        self._kept_graded: bool | None = None
+        self._kept_scaled: tuple[float, list[ScaledBlock]] | None = None
         template = self.mat.createVecRight()
         self._here = PETSc.Vec().createSeq(len(self.rows), comm=PETSc.COMM_SELF)
         index = PETSc.IS().createGeneral(self.rows.astype(PETSc.IntType), comm=PETSc.COMM_SELF)
@@ -169,8 +172,30 @@ class BlockDiagonal(Operator):
 
     @property
     def knows_pairs(self) -> bool:
-        """True: they are those of the blocks. Not collective."""
-        return True
+        """Whether no block has rows 10¹² times smaller than others, whose digits its eigenvectors lose.
+
+        Collective the first time.
+        """
+        if self._kept_graded is None:
+            own = any(is_graded(block) for block in self.blocks)
+            self._kept_graded = self.comm.allreduce(int(own)) > 0
+        return not self._kept_graded
+
+    def counts(self, below: np.ndarray) -> np.ndarray:
+        """Return how many eigenvalues are below each of some numbers (m,).
+
+        Collective. Of blocks with rows of very different sizes by their signs beside a shift.
+        """
+        if self.knows_pairs:
+            return super().counts(below)
+        return np.array([self.negative(-shift) for shift in below], np.int64)
+
+    def count(self, below: float) -> int:
+        """Return how many eigenvalues are below a number; see `counts`.
+
+        Collective.
+        """
+        return int(self.counts(np.array([below]))[0])
 
     def pairs(self, wanted: Wanted) -> tuple[np.ndarray, np.ndarray]:
         """Return (eigenvalues (m,), orthonormal eigenvectors (n_local, m)) that are wanted, ascending.
@@ -196,12 +221,77 @@ class BlockDiagonal(Operator):
         destroy(vector)
         return chosen.values, columns
 
+    def _scaled(self, shift: float) -> list[ScaledBlock]:
+        """Return this rank's blocks with a shift, beside their own rows. Collective."""
+        if self._kept_scaled is None or self._kept_scaled[0] != shift:
+            pairs = self._eigenpairs
+            with agreement(self.comm):
+                blocks = [ScaledBlock.of(B, shift, own) for B, own in zip(self.blocks, pairs, strict=True)]
+            self._kept_scaled = shift, blocks
+        return self._kept_scaled[1]
+
+    def inertia(self, zero: float | None = None) -> Inertia:
+        """Return the inertia, the sum of those of the blocks; see `Operator.inertia`.
+
+        Collective. Each is judged beside its own rows, unless `zero` is given; `threshold` is the largest.
+        """
+        if zero is not None:
+            return super().inertia(zero)
+        own = total_inertia(block.inertia() for block in self._scaled(0.0))
+        return total_inertia(self.comm.allgather(own))
+
+    def negative(self, shift: float = 0.0) -> int:
+        """Return how many eigenvalues of H + shift I are negative.
+
+        Collective.
+        """
+        return self.comm.allreduce(sum(block.negative() for block in self._scaled(shift)))
+
+    def logdet(self, shift: float = 0.0) -> float:
+        """Return log |det (H + shift I)|, -inf where it is singular; `inertia` tells the sign.
+
+        Collective.
+        """
+        return self.comm.allreduce(float(sum(block.logdet() for block in self._scaled(shift))))
+
+    def inverse_diagonal(self, shift: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the diagonal (n_local,) of (H + shift I)⁻¹ and how far rounding may have moved it.
+
+        Collective.
+        """
+        found = [block.inverse_diagonal() for block in self._scaled(shift)]
+        values, rounding = (self._spread([one[side] for one in found]) for side in (0, 1))
+        return values, rounding
+
+    def _row_sizes(self) -> np.ndarray:
+        return self._spread([block.size / block.S**2 for block in self._scaled(0.0)])
+
+    def _spread(self, pieces: list[np.ndarray]) -> np.ndarray:
+        """Return local rows (n_local,) of what this rank has for the rows of its blocks. Collective."""
+        vector = self.mat.createVecRight()
+        self._here.setArray(np.concatenate([np.empty(0), *pieces]))
+        self._scatter.scatter(self._here, vector, mode=PETSc.ScatterMode.REVERSE)
+        out = vector.getArray().copy()
+        destroy(vector)
+        return out
+
     def _solve(self, b: np.ndarray, shift: float) -> np.ndarray:
-        return self._multiplied(b, [1 / (lam + shift) for lam, _ in self._eigenpairs])
+        return self._by_blocks(b, [block.solve for block in self._scaled(shift)])
+
+    def inverse_root(self, z: np.ndarray, shift: float = 0.0) -> np.ndarray:
+        """Return R z (n_local, m) with R Rᵀ = (H + shift I)⁻¹, block by block.
+
+        Collective. See `Operator.inverse_root`.
+        """
+        self._refuse_indefinite(shift)
+        return self._by_blocks(z, [block.inverse_root for block in self._scaled(shift)])
 
     def _least_squares(self, b: np.ndarray, shift: float) -> np.ndarray:
-        shifted = [lam + shift for lam, _ in self._eigenpairs]
-        return self._multiplied(b, [inverses(values, np.abs(values).max(initial=0.0)) for values in shifted])
+        found = [values for values, _ in self._eigenpairs]
+        sizes = [max(float(np.abs(values).max(initial=0.0)), abs(shift)) for values in found]
+        return self._multiplied(
+            b, [inverses(values + shift, size) for values, size in zip(found, sizes, strict=True)]
+        )
 
     @property
     def solves_directly(self) -> bool:
@@ -210,19 +300,22 @@ class BlockDiagonal(Operator):
 
     def _multiplied(self, b: np.ndarray, factors: list[np.ndarray]) -> np.ndarray:
         """Return the columns of b multiplied by the matrix that has these eigenvalues, block by block."""
+
+        def of_block(Q: np.ndarray, factor: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+            return lambda y: Q @ (factor * (Q.T @ y))
+
+        pairs = zip(self._eigenpairs, factors, strict=True)
+        return self._by_blocks(b, [of_block(Q, factor) for (_, Q), factor in pairs])
+
+    def _by_blocks(self, b: np.ndarray, functions: list[Callable[[np.ndarray], np.ndarray]]) -> np.ndarray:
+        """Return what functions make of the rows of each block, column by column. Collective."""
         out = np.empty_like(b)
         for j in range(b.shape[1]):
             vector = self._vec(b[:, j])
             self._scatter.scatter(vector, self._here, mode=PETSc.ScatterMode.FORWARD)
-            pieces = np.split(self._here.getArray().copy(), self._ends)
-            solved = [
-                Q @ (factor * (Q.T @ y))
-                for (_, Q), factor, y in zip(self._eigenpairs, factors, pieces, strict=False)
-            ]
-            self._here.setArray(np.concatenate(solved) if solved else np.empty(0))
-            self._scatter.scatter(self._here, vector, mode=PETSc.ScatterMode.REVERSE)
-            out[:, j] = vector.getArray()
+            pieces = np.split(self._here.getArray().copy(), self._ends) if functions else []
             destroy(vector)
+            out[:, j] = self._spread([f(y) for f, y in zip(functions, pieces, strict=True)])
         return out
 
     def function(self, f: Callable[[np.ndarray], np.ndarray]) -> BlockDiagonal:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from sparsehess.errors import InputError
-from sparsehess.operators.eigenvalues import Eigenvalues, Inertia, check_which, select_first
+from sparsehess.operators.eigenvalues import Eigenvalues, Inertia, check_which, select_first, total_inertia
 from sparsehess.operators.operator import Operator
 from sparsehess.operators.solutions import SystemOfParts
 from sparsehess.operators.structure import Exact, Spectral
@@ -219,17 +219,14 @@ class DirectSum(Operator):
 
         Collective. See `Operator.inertia`; `threshold` is the largest of the parts'.
         """
-        every = [part.inertia(zero) for part in self.parts]
-        doubt = "; ".join(one.doubt for one in every if one.doubt)
-        return Inertia(
-            sum(one.negative for one in every),
-            sum(one.zero for one in every),
-            sum(one.positive for one in every),
-            0,
-            max(one.threshold for one in every),
-            not doubt,
-            doubt,
-        )
+        return total_inertia(part.inertia(zero) for part in self.parts)
+
+    def negative(self, shift: float = 0.0) -> int:
+        """Return how many eigenvalues of H + shift I are negative.
+
+        Collective.
+        """
+        return sum(part.negative(shift) for part in self.parts)
 
     def _solve(self, b: np.ndarray, shift: float) -> np.ndarray:
         return self._each(lambda part, own: part.solve(own, shift), b)

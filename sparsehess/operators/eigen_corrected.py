@@ -240,7 +240,7 @@ class EigenCorrected(Operator):
         return self._multiplied(b, 1 / (self._in_columns + shift))
 
     def _least_squares(self, b: np.ndarray, shift: float) -> np.ndarray:
-        largest = self.eigenvalues().map(lambda values: values + shift).largest()
+        largest = max(self.eigenvalues().largest(), abs(shift))
         return self._multiplied(b, inverses(self._in_columns + shift, largest))
 
     def _multiplied(self, b: np.ndarray, s: np.ndarray) -> np.ndarray:

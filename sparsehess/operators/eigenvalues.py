@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from mpi4py import MPI
@@ -24,6 +24,9 @@ _WIDER = 4.0
 
 # So many errors from none, some are there.
 _SURE = 3.0
+
+# So many errors from the end of a domain first order holds.
+_FROM_END = 10.0
 
 # In which order eigenvalues are wanted.
 ORDERS = {
@@ -108,6 +111,21 @@ def _is_there(count: int, error: float) -> bool | None:
     if count > _SURE * error:
         return True
     return False if count + _SURE * error < 1 else None
+
+
+def total_inertia(parts: Iterable[Inertia]) -> Inertia:
+    """Return the inertia of a direct sum; `threshold` is the largest of the parts'. Not collective."""
+    every = list(parts)
+    doubt = "; ".join(one.doubt for one in every if one.doubt)
+    return Inertia(
+        sum(one.negative for one in every),
+        sum(one.zero for one in every),
+        sum(one.positive for one in every),
+        0,
+        max((one.threshold for one in every), default=0.0),
+        not doubt,
+        doubt,
+    )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -263,12 +281,12 @@ class Eigenvalues(ShortRepr):
         return self.total(lambda values: np.log(np.abs(values + shift)))
 
     def singular(self, shift: float = 0.0) -> bool:
-        """Return whether H + shift I is singular to rounding.
+        """Return whether H + shift I is singular to rounding: of each eigenvalue, or of the shift.
 
         Collective.
         """
-        shifted = self.map(lambda values: values + shift)
-        return shifted.least() <= _EPS * max(self.largest(), abs(shift))
+        lost = np.abs(self.values + shift) <= np.maximum(self.rounding(), _EPS * abs(shift))
+        return bool(self.comm.allreduce(int(lost.any())))
 
     def inertia(self, zero: float | None = None) -> Inertia:
         """Return the inertia; `zero` is up to what size an eigenvalue is zero.
@@ -298,8 +316,8 @@ def moved_by(
 ) -> np.ndarray:
     """Return (m,) how far a function moves where eigenvalues move by their errors either way.
 
-    Not collective. Infinite where one of them may leave the domain, which begins at `above`, and where the
-    function is finite on neither side.
+    Not collective. Infinite where one of them is within ten errors of the end of the domain, which is `above`:
+    there first order tells nothing. And where the function is finite on neither side.
     """
     if not len(values):
         return np.zeros(0)
@@ -313,7 +331,7 @@ def moved_by(
                 moved = np.full(len(values), np.nan)
             sides.append(np.where(np.isfinite(moved), moved, np.nan))
     both = np.fmax(*sides)
-    return np.where(np.isfinite(both) & (values - errors > above), both, np.inf)
+    return np.where(np.isfinite(both) & (values - _FROM_END * errors > above), both, np.inf)
 
 
 def apply_to_eigenvalues(f: Callable[[np.ndarray], np.ndarray], values: np.ndarray) -> np.ndarray:

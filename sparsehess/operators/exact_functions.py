@@ -20,6 +20,9 @@ _EPS = float(np.finfo(float).eps)
 # What stands for infinity in sums of squares, and how much of it is left where it counts.
 _ALL, _LEAST_LEFT = 1e200, 1e-60
 
+# Moved by more than this a log-determinant is that of what may be singular.
+_MOST_OF_LOGDET = 0.1
+
 Answer = TypeVar("Answer")
 
 
@@ -72,14 +75,14 @@ class ExactFunctions(Structure, ABC):
 
         Collective.
         """
-        return _first(f, self._total_of_diagonal, self._total_of_eigenvalues, self._total_by_shifts)
+        return _first(f, self._total_of_diagonal, self._total_by_shifts, self._total_of_eigenvalues)
 
     def entries(self, f: Spectral) -> Exact[np.ndarray] | None:
         """Return the diagonal (n_local,) of f(H); None where nothing tells it.
 
         Collective.
         """
-        return _first(f, self._own_diagonal, self._entries_of_function, self._entries_by_shifts)
+        return _first(f, self._own_diagonal, self._entries_by_shifts, self._entries_of_function)
 
     def _own_diagonal(self, f: Spectral) -> Exact[np.ndarray] | None:
         if not (f.linear and self.diagonal_is_exact):
@@ -133,11 +136,14 @@ class ExactFunctions(Structure, ABC):
 
     def _refuse_outside(self, f: Spectral, shift: float) -> None:
         """Raise InputError where H + shift I has negative eigenvalues: there f has no values. Collective."""
-        if self._negative(shift):
+        if self.negative(shift):
             f(np.minimum(self.spectrum(1), f.above))
 
-    def _negative(self, shift: float) -> int:
-        """Return how many eigenvalues of H + shift I are negative. Collective."""
+    def negative(self, shift: float = 0.0) -> int:
+        """Return how many eigenvalues of H + shift I are negative, judged beside their rows where these are known.
+
+        Collective.
+        """
         return self.count(-shift)
 
     def _row_sizes(self) -> np.ndarray:
@@ -150,8 +156,11 @@ class ExactFunctions(Structure, ABC):
             found = self.inverse_diagonal(0.0)
             if found is None:
                 return None
-            value, inverse = self.logdet(), self.comm.allreduce(float(np.abs(found[0]) @ self._row_sizes()))
-            moved = _EPS * (inverse + abs(value)) if np.isfinite(value) else np.inf
+            value = self.logdet()
+            with np.errstate(all="ignore"):  # infinite where it is singular
+                inverse = self.comm.allreduce(float(np.abs(found[0]) @ self._row_sizes()))
+            told = np.isfinite(value) and inverse < _MOST_OF_LOGDET / _EPS
+            moved = _EPS * (inverse + abs(value)) if told else np.inf
             return Exact(value, moved, "the determinant that the structure has")
         entries = self._entries_by_shifts(f)
         if entries is None:

@@ -11,11 +11,12 @@ import numpy as np
 import scipy.sparse
 
 from sparsehess.errors import InputError
-from sparsehess.operators.eigen_corrected import EigenCorrected, dense, is_symmetric
-from sparsehess.operators.eigenvalues import ORDERS, Eigenvalues, check_which, select_first
+from sparsehess.operators.eigen_corrected import EigenCorrected, dense, is_symmetric, two_sided
+from sparsehess.operators.eigenvalues import ORDERS, Eigenvalues, Inertia, check_which, select_first
 from sparsehess.operators.matrix_like import is_sparse
 from sparsehess.operators.matrix_vectors import Grid
 from sparsehess.operators.operator import Operator
+from sparsehess.operators.scaled_blocks import ScaledBlock
 from sparsehess.operators.wanted import Wanted
 from sparsehess.runtime import agreement, communicator, on_root
 from sparsehess.runtime.validation import reals
@@ -93,6 +94,7 @@ class Kronecker(Operator):
         self._make_shell(self.grid.layout, self._symmetric)
         self._kept_bases: list[_Bases] | None = None  # empty where there is none
         self._kept_exact: EigenCorrected | None = None
+        self._kept_factors: tuple[ScaledBlock, ScaledBlock] | None = None
 
     # --- products ---
 
@@ -237,18 +239,99 @@ class Kronecker(Operator):
 
         Collective. One term without a shift: q log |det A| + p log |det B|.
         """
-        if not self.diagonalizable or len(self.terms) > 1 or shift:
+        if not self._is_product or shift:
             return super().logdet(shift)
-        _, _, (a,), (b,) = self._bases[0]
-        parts = [
-            other * Eigenvalues.single(self.comm, values if self.comm.rank == 0 else values[:0]).logdet()
-            for values, other in ((a, self.grid.q), (b, self.grid.p))
-        ]
-        return sum(parts)
+        left, right = self._factors
+        return self.grid.q * left.logdet() + self.grid.p * right.logdet()
+
+    @property
+    def _is_product(self) -> bool:
+        """Whether it is A ⊗ B alone, of symmetric factors."""
+        return self._symmetric and len(self.terms) == 1
+
+    @property
+    def _factors(self) -> tuple[ScaledBlock, ScaledBlock]:
+        """A and B of the one term, each beside its own rows; the same on every rank."""
+        if self._kept_factors is None:
+            A, B = self.terms[0]
+            self._kept_factors = on_root(self.comm, lambda: (ScaledBlock.of(dense(A)), ScaledBlock.of(dense(B))))
+        return self._kept_factors
+
+    def inertia(self, zero: float | None = None) -> Inertia:
+        """Return the inertia; see `Operator.inertia`.
+
+        Collective. One term without `zero`: from the signs of the factors, each judged beside its own rows.
+        """
+        if zero is not None or not self._is_product:
+            return super().inertia(zero)
+        left, right = (factor.inertia() for factor in self._factors)
+        negative = left.negative * right.positive + left.positive * right.negative
+        positive = left.positive * right.positive + left.negative * right.negative
+        doubt = "; ".join(one.doubt for one in (left, right) if one.doubt)
+        threshold = max(left.threshold * self._factors[1].size, right.threshold * self._factors[0].size)
+        return Inertia(negative, self.n - negative - positive, positive, 0, threshold, not doubt, doubt)
+
+    def negative(self, shift: float = 0.0) -> int:
+        """Return how many eigenvalues of H + shift I are negative.
+
+        Collective.
+        """
+        if shift or not self._is_product:
+            return super().negative(shift)
+        (n, p), (m, q) = ((one.negative(), len(one.S)) for one in self._factors)
+        return n * (q - m) + m * (p - n)
+
+    def inverse_diagonal(self, shift: float) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the diagonal (n_local,) of (H + shift I)⁻¹ and how far rounding may have moved it.
+
+        Collective. None with a shift or several terms, of which it follows by eigenvectors.
+        """
+        if shift or not self._is_product:
+            return super().inverse_diagonal(shift)
+        (a, of_a), (b, of_b) = (one.inverse_diagonal() for one in self._factors)
+        rows = self.grid.own_rows
+        with np.errstate(all="ignore"):  # infinite where a factor is singular
+            rounding = np.outer(of_a[rows], np.abs(b)) + np.outer(np.abs(a[rows]), of_b)
+        rounding = np.where(np.isnan(rounding), np.inf, rounding)
+        return np.outer(a[rows], b).ravel(), rounding.ravel()
+
+    def _row_sizes(self) -> np.ndarray:
+        if not self._is_product:
+            return super()._row_sizes()
+        left, right = (one.size / one.S**2 for one in self._factors)
+        return np.outer(left[self.grid.own_rows], right).ravel()
+
+    def inverse_root(self, z: np.ndarray, shift: float = 0.0) -> np.ndarray:
+        """Return R z (n_local, m) with R Rᵀ = (H + shift I)⁻¹; see `Operator.inverse_root`.
+
+        Collective.
+        """
+        if shift or not self._is_product:
+            return super().inverse_root(z, shift)
+        self._refuse_indefinite(shift)
+        return self._by_factors(np.ones_like(z), z, lambda values: 1 / np.sqrt(values))
 
     def _solve(self, b: np.ndarray, shift: float) -> np.ndarray:
+        if self._is_product and not shift:
+            return self._by_factors(self._scales(), b, np.reciprocal)
         exact = self._exact
         return super()._solve(b, shift) if exact is None else exact._solve(b, shift)
+
+    def _scales(self) -> np.ndarray:
+        """Return (n_local, 1) what scales rows of the one term."""
+        left, right = self._factors
+        return np.outer(left.S[self.grid.own_rows], right.S).reshape(-1, 1)
+
+    def _by_factors(self, first: np.ndarray, b: np.ndarray, f: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Return S Q f(values) Qᵀ (first b) (n_local, m) of the scaled A ⊗ B."""
+        left, right = self._factors
+        with np.errstate(all="ignore"):  # what is not finite is refused by whoever judges
+            values = f(np.outer(left.values, right.values[self.grid.own_columns]))
+        out = np.empty_like(b)
+        for j in range(b.shape[1]):
+            scaled = np.broadcast_to(first, b.shape)[:, j] * b[:, j]
+            out[:, j] = two_sided(self.grid, left.Q, right.Q, scaled, lambda X: values * X)
+        return self._scales() * out
 
     def _least_squares(self, b: np.ndarray, shift: float) -> np.ndarray:
         exact = self._exact

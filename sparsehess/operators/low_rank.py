@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 _EPS, _TINY = float(np.finfo(float).eps), float(np.finfo(float).tiny)
 
+# Rows below this part of others lose all digits in a problem that is judged as a whole.
+_GRADED = 1e-12
+
 
 class LowRankDiagonal(Operator):
     """H = D + U C Uᵀ: a diagonal and a symmetric matrix of low rank.
@@ -119,7 +122,6 @@ class LowRankDiagonal(Operator):
         self._make_shell(layout)
         low = comm.allreduce(float(self.d.min(initial=np.inf)), op=MPI.MIN)
         self._ends = low, comm.allreduce(float(self.d.max(initial=-np.inf)), op=MPI.MAX)
-        self._uniform = self._ends[0] == self._ends[1]
         self._changed()
 
     # --- changes ---
@@ -179,8 +181,23 @@ class LowRankDiagonal(Operator):
     def _changed(self) -> None:
         self._forget()
         self._kept_core: tuple[np.ndarray, np.ndarray] | None = None
-        self._kept_factor: tuple[float, Woodbury] | None = None
+        self._kept_factor: tuple[float, np.ndarray, Woodbury] | None = None
         self._kept_counts: Counts | None = None
+        self._kept_uniform: bool | None = None
+
+    @property
+    def _uniform(self) -> bool:
+        """Whether D is a multiple of the identity, beside rows that are not of all too different sizes.
+
+        Where they are, eigenvalues of the small problem are not known beside their own rows.
+        """
+        if self._kept_uniform is None:
+            rows = self._row_sizes()
+            rows = rows[rows > 0]
+            own = np.array([rows.max(initial=0.0), -rows.min(initial=np.inf)])
+            self.comm.Allreduce(MPI.IN_PLACE, own, op=MPI.MAX)
+            self._kept_uniform = bool(self._ends[0] == self._ends[1] and not own[0] * _GRADED > -own[1])
+        return self._kept_uniform
 
     @property
     def _core(self) -> tuple[np.ndarray, np.ndarray]:
@@ -219,7 +236,10 @@ class LowRankDiagonal(Operator):
 
     @property
     def knows_eigenvalues(self) -> bool:
-        """Whether D is a multiple of the identity, or there is nothing beside it. Collective the first time."""
+        """Whether D is a multiple of the identity, or there is nothing beside it; rows of sizes up to 10¹² apart.
+
+        Collective the first time.
+        """
         return self._uniform or self._alone
 
     @property
@@ -242,11 +262,14 @@ class LowRankDiagonal(Operator):
         InputError
             D is another diagonal: `spectrum` finds as many as are wanted, `count` counts.
         """
-        low, high = self._ends
+        low, _ = self._ends
         if self._alone:
             return Eigenvalues.single(self.comm, self.d, _EPS * np.abs(self.d))
-        if low != high:
-            raise InputError("all eigenvalues at once are for D a multiple of the identity: ask spectrum for k")
+        if not self._uniform:
+            raise InputError(
+                "all eigenvalues at once are for D a multiple of the identity, beside which no row is 10¹² times "
+                "smaller than another: ask spectrum for k"
+            )
         _, lam = self._core
         others = [self.n - len(lam)] if len(lam) < self.n else []
         values = np.concatenate([low + lam, np.full(len(others), low)])
@@ -325,9 +348,8 @@ class LowRankDiagonal(Operator):
 
         Collective. By Woodbury's formula, of rows of about one size.
         """
-        S, scaled = self._equilibrated(shift)
-        with scaled:
-            values, rounding = scaled._factor(0.0).inverse_diagonal()
+        S, factor = self._factor(shift)
+        values, rounding = factor.inverse_diagonal()
         return S**2 * values, S**2 * rounding
 
     def _row_sizes(self) -> np.ndarray:
@@ -345,7 +367,7 @@ class LowRankDiagonal(Operator):
         S = np.exp2(np.round(-0.5 * np.log2(np.where(rows > 0, rows, 1.0))))
         return S, LowRankDiagonal(S**2 * (self.d + shift), S[:, None] * self.U, self.C, comm=self.comm)
 
-    def _negative(self, shift: float) -> int:
+    def negative(self, shift: float = 0.0) -> int:
         """Return how many eigenvalues of H + shift I are negative. Collective."""
         with self._equilibrated(shift)[1] as scaled:
             return scaled._inertia(2 * ZERO, 1.0).negative
@@ -436,22 +458,27 @@ class LowRankDiagonal(Operator):
         """
         if self._uniform:
             return self.eigenvalues().logdet(shift)
-        S, scaled = self._equilibrated(shift)
-        with scaled:
-            return scaled._factor(0.0).logdet() - self.comm.allreduce(float(2.0 * np.log(S).sum()))
+        S, factor = self._factor(shift)
+        return factor.logdet() - self.comm.allreduce(float(2.0 * np.log(S).sum()))
 
-    def _factor(self, shift: float) -> Woodbury:
+    def _factor(self, shift: float) -> tuple[np.ndarray, Woodbury]:
+        """Return S (n_local,) and what solves with S (H + shift I) S, whose rows are of about one size."""
         if self._kept_factor is None or self._kept_factor[0] != shift:
-            self._kept_factor = shift, Woodbury(self.comm, self.d + shift, *self._core)
-        return self._kept_factor[1]
+            S, scaled = self._equilibrated(shift)
+            with scaled:
+                self._kept_factor = shift, S, Woodbury(self.comm, scaled.d, *scaled._core)
+        return self._kept_factor[1:]
 
     def _solve(self, b: np.ndarray, shift: float) -> np.ndarray:
-        return self._divided(b, shift, np.reciprocal) if self._uniform else self._factor(shift).solve(b)
+        if self._uniform:
+            return self._divided(b, shift, np.reciprocal)
+        S, factor = self._factor(shift)
+        return S[:, None] * factor.solve(S[:, None] * b)
 
     def _least_squares(self, b: np.ndarray, shift: float) -> np.ndarray:
         if not self._uniform:
-            return self._factor(shift).least_squares(b)
-        largest = self.eigenvalues().map(lambda values: values + shift).largest()
+            return Woodbury(self.comm, self.d + shift, *self._core, abs(shift)).least_squares(b)
+        largest = max(self.eigenvalues().largest(), abs(shift))
         return self._divided(b, shift, lambda values: inverses(values, largest))
 
     def _divided(self, b: np.ndarray, shift: float, inverse: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -483,7 +510,7 @@ class LowRankDiagonal(Operator):
 
     @property
     def knows_inverse(self) -> bool:
-        """Whether D is positive, or a multiple of the identity. Not collective."""
+        """Whether D is positive, or a multiple of the identity. Collective the first time."""
         return self._uniform or self._ends[0] > 0
 
     def inverse_root(self, z: np.ndarray, shift: float = 0.0) -> np.ndarray:
@@ -494,9 +521,8 @@ class LowRankDiagonal(Operator):
         if self._uniform:
             return super().inverse_root(z, shift)
         self._refuse_singular(shift)
-        S, scaled = self._equilibrated(shift)
-        with scaled:
-            return S[:, None] * scaled._factor(0.0).inverse_root(z)
+        S, factor = self._factor(shift)
+        return S[:, None] * factor.inverse_root(z)
 
     @classmethod
     def weighted(cls, items: Sequence[tuple[float, Self]], shift: float) -> Self:

@@ -398,6 +398,13 @@ class Operator(ExactFunctions, ShortRepr):
         """
         return self._system_of(float(shift)).condition
 
+    def judged_condition(self, shift: float = 0.0) -> tuple[np.ndarray, float]:
+        """Return (n_local,) what variables are scaled by where solutions are judged, and the condition then.
+
+        Collective. Ones, but where units alone make the condition large.
+        """
+        return self._system_of(float(shift)).judged
+
     def inverse_root(self, z: np.ndarray, shift: float = 0.0) -> np.ndarray:
         """Return R z (n_local, m) with R Rᵀ = (H + shift I)⁻¹.
 
@@ -415,15 +422,19 @@ class Operator(ExactFunctions, ShortRepr):
         InputError
             The structure does not tell it, or H + shift I is not positive definite.
         """
+        self._refuse_indefinite(shift)
+        with self.function(lambda values: 1 / np.sqrt(values + shift)) as root:
+            return np.stack([root.product(np.ascontiguousarray(column)) for column in z.T], axis=1)
+
+    def _refuse_indefinite(self, shift: float) -> None:
+        """Raise InputError where H + shift I is not positive definite. Collective."""
         self._refuse_singular(shift)
-        negative = self.count(-shift)
+        negative = self.negative(shift)
         if negative:
             raise InputError(
                 f"{negative} eigenvalues of the matrix with {shift:g} on its diagonal are negative: it is the "
                 "inverse of no covariance"
             )
-        with self.function(lambda values: 1 / np.sqrt(values + shift)) as root:
-            return np.stack([root.product(np.ascontiguousarray(column)) for column in z.T], axis=1)
 
     def _refuse_singular(self, shift: float) -> None:
         """Raise InputError where a solution would not be taken. Collective."""

@@ -6,6 +6,7 @@ Every `Operator.solve` ends here, whichever structure has made the solution.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,7 +14,7 @@ from mpi4py import MPI
 
 import numpy as np
 
-from sparsehess.errors import InputError
+from sparsehess.errors import InputError, NotConverged
 from sparsehess.operators.tall_skinny_qr import sum_over_ranks
 from sparsehess.runtime.random_numbers import draw_uniform
 
@@ -71,6 +72,8 @@ class System:
 
     *Collective* to make and to use. A system is judged as it is and, where that is refused, once more with its
     variables scaled to a diagonal of ones, if this makes the condition far less: units make no system singular.
+    Its size is no less than the shift: what is left of H and a shift that cancel is rounding, however well
+    conditioned that may look.
 
     Parameters
     ----------
@@ -138,13 +141,16 @@ class System:
     def least_squares(self, b: np.ndarray) -> np.ndarray:
         """Return the x (n_local, m) of least norm of those that leave the least residual.
 
-        Collective.
+        Collective. The solution, where there is one alone.
 
         Raises
         ------
         InputError
             What the operator has found leaves more.
         """
+        with suppress(InputError, NotConverged):  # the same on every rank
+            if self._operator.solves_directly:
+                return self.solve(b)
         with np.errstate(all="ignore"):
             x, right = self._operator._least_squares(b, self.shift), self._lengths(self.product(b))
             floor = ROUNDING * self._size * self._lengths(b)
@@ -201,8 +207,20 @@ class System:
     @property
     def condition(self) -> float:
         """About the condition number; infinite where that is no number. Collective the first time."""
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), suppress(InputError):  # of a factorization, the same on every rank
             return self._condition
+        return np.inf
+
+    @property
+    def judged(self) -> tuple[np.ndarray, float]:
+        """(n_local,) what variables are scaled by to be judged, and about the condition then.
+
+        Collective the first time.
+        """
+        with np.errstate(all="ignore"):
+            if self._condition > 1 / ROUNDING and self._scaled_condition < _BETTER * self._condition:
+                return self._weights[:, 0], self._scaled_condition
+        return np.ones(self._layout.n_local), self._condition
 
     @cached_property
     def _weights(self) -> np.ndarray:
@@ -213,12 +231,13 @@ class System:
 
     @cached_property
     def _size(self) -> float:
-        return self._power(self.product, _FORTH)
+        return max(self._power(self.product, _FORTH), abs(self.shift))
 
     @cached_property
     def _scaled_size(self) -> float:
         W = self._weights
-        return self._power(lambda x: W * self.product(W * x), _FORTH)
+        cancelled = abs(self.shift) * self._layout.comm.allreduce(float(np.square(W).max(initial=0.0)), op=MPI.MAX)
+        return max(self._power(lambda x: W * self.product(W * x), _FORTH), cancelled)
 
     @cached_property
     def _condition(self) -> float:

@@ -24,6 +24,9 @@ _SMALL = 1e-8
 # More of them than the rank are moved, up to so many more.
 _MORE = 32
 
+# Up to so many roundings of the largest an eigenvalue of the small problem may be of either sign.
+_SINGULAR = 10.0
+
 # Null vectors are looked for among eigenvectors of the small problem below this part of its size.
 _NEAR = 1e-6
 
@@ -48,12 +51,15 @@ class Woodbury:
         (n_local,) diagonal.
     Q, lam
         (n_local, r) and (r,).
+    size
+        Beside what D was rounded, where it is a sum that may have cancelled.
     """
 
     comm: MPI.Comm
     d: np.ndarray
     Q: np.ndarray
     lam: np.ndarray
+    size: float = 0.0
     scale: float = field(init=False)
     _deficient: bool = field(init=False)
 
@@ -61,7 +67,9 @@ class Woodbury:
         """Tell how large the numbers are, and whether columns depend on each other. Collective."""
         comm = self.comm
         self.scale = max(
-            comm.allreduce(float(np.abs(self.d).max(initial=0.0)), op=MPI.MAX), np.abs(self.lam).max(initial=0.0)
+            comm.allreduce(float(np.abs(self.d).max(initial=0.0)), op=MPI.MAX),
+            np.abs(self.lam).max(initial=0.0),
+            self.size,
         )
         # More zeros than the rank can fill: a vector of these entries alone is orthogonal to Q.
         zeros = comm.allreduce(int(np.count_nonzero(np.abs(self.d) <= _EPS * self.scale)))
@@ -96,7 +104,8 @@ class Woodbury:
     def singular(self) -> bool:
         """Whether a solve would divide by rounding."""
         size = self.theta + 1.0 if self._capacitance is None else self.theta
-        return self._deficient or bool(np.abs(size).min(initial=1.0) <= _EPS * np.abs(size).max(initial=1.0))
+        rounding = _SINGULAR * _EPS * np.abs(size).max(initial=1.0)
+        return self._deficient or not bool(np.abs(size).min(initial=1.0) > rounding)
 
     def logdet(self) -> float:
         """Return log |det|, by the matrix determinant lemma; -inf where it is singular to rounding.
@@ -179,7 +188,9 @@ class Woodbury:
             outside = there - inside @ inner_products(comm, inside, there)
             lam = np.concatenate([self.lam, np.full(basis.shape[1], -self.scale)])
             d = self.d + self.scale * zeros
-            return Woodbury(comm, d, np.concatenate([self.Q, inside], axis=1), lam).least_squares(b - outside)
+            return Woodbury(comm, d, np.concatenate([self.Q, inside], axis=1), lam, self.size).least_squares(
+                b - outside
+            )
         N = self._null_vectors()
         if not N.shape[1]:
             return self.solve(b)
@@ -189,7 +200,7 @@ class Woodbury:
     def _lifted(self, N: np.ndarray) -> Woodbury:
         """Return the matrix with a multiple of N Nᵀ added."""
         lam = np.concatenate([self.lam, np.full(N.shape[1], self.scale)])
-        return Woodbury(self.comm, self.d, np.concatenate([self.Q, N], axis=1), lam)
+        return Woodbury(self.comm, self.d, np.concatenate([self.Q, N], axis=1), lam, self.size)
 
     def _product(self, x: np.ndarray) -> np.ndarray:
         return self.d[:, None] * x + self.Q @ (self.lam[:, None] * inner_products(self.comm, self.Q, x))

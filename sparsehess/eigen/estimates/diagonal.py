@@ -50,7 +50,8 @@ class Diagonal(ShortRepr):
     samples, products
         Vectors the function was applied to, and products with the Hessian; the same on every rank.
     rounding
-        (n_local,) how far rounding may have moved entries that a structure tells, to first order, or one number.
+        (n_local,) how far rounding may have moved entries that a structure or all eigenvectors tell, to first
+        order, or one number.
     why
         What has told them, where nothing is estimated.
     """
@@ -174,9 +175,7 @@ def diagonal(
     with reduced_operator(_without_mass(matrix), nullspace=nullspace, comm=comm) as operator:
         told = _told(operator, f)
         if told is not None:
-            exact = not operator.comm.allreduce(int(not np.isfinite(told.rounding).all()))
-            stderr = np.where(np.isfinite(told.rounding), 0.0, np.inf)
-            return Diagonal(told.value, stderr, exact, 0, 0, told.rounding, told.why)
+            return _exact(operator, told)
         if coloring is None and pattern is not None:
             _check_rows(pattern.layout, operator.layout, "pattern")
             coloring = color(pattern)
@@ -184,9 +183,7 @@ def diagonal(
             cite("diagonal by probing")
             return _probed(operator, f, coloring, steps, seed)
         if _pays_whole(operator, f, samples):
-            own = diagonal_of_function(operator, f) + _of_atoms(operator, f)
-            why = f"all eigenvectors, of the matrix that {operator.n} products give"
-            return Diagonal(own, np.zeros(len(own)), True, 0, operator.products, why=why)
+            return _exact(operator, _of_whole(operator, f))
         cite("diagonal by signs")
         rows, used, worst = np.zeros((2, operator.layout.n_local)), 0, 0.0
         for entries, error in _sampled(operator, f, samples, steps, seed):
@@ -256,16 +253,14 @@ def block_traces(
     with reduced_operator(_without_mass(matrix), nullspace=nullspace, comm=comm) as operator:
         local, blocks = _local_labels(labels, operator)
         told = _told(operator, f)
+        if told is None and _pays_whole(operator, f, samples):
+            told = _of_whole(operator, f)
         if told is not None:
             sides = [np.bincount(local, side, blocks) for side in (told.value, told.rounding)]
             sums, rounding = operator.sum_over_ranks(np.array(sides))
             stderr = np.where(np.isfinite(rounding), 0.0, np.inf)
-            return BlockTraces(sums, stderr, bool(np.isfinite(rounding).all()), 0, 0, rounding, told.why)
-        if _pays_whole(operator, f, samples):
-            own = diagonal_of_function(operator, f) + _of_atoms(operator, f)
-            sums = operator.sum_over_ranks(np.bincount(local, own, blocks))
-            why = f"all eigenvectors, of the matrix that {operator.n} products give"
-            return BlockTraces(sums, np.zeros(blocks), True, 0, operator.products, why=why)
+            exact = bool(np.isfinite(rounding).all())
+            return BlockTraces(sums, stderr, exact, 0, operator.products, rounding, told.why)
         cite("hutchinson")
         rows, worst = [], 0.0
         for entries, error in _sampled(operator, f, samples, steps, seed):
@@ -298,6 +293,20 @@ def _told(operator: ReducedOperator, f: Function) -> Exact[np.ndarray] | None:
     own = vector.getArray(readonly=True).copy()
     destroy(vector)
     return Exact(own, np.zeros(len(own)), "the diagonal of an assembled matrix")
+
+
+def _of_whole(operator: ReducedOperator, f: Function) -> Exact[np.ndarray]:
+    """Return the local diagonal of a function, of the matrix that n products give. Collective."""
+    found = diagonal_of_function(operator, f)
+    why = f"{found.why}, of the matrix that {operator.n} products give"
+    return Exact(found.value + _of_atoms(operator, f), found.rounding, why)
+
+
+def _exact(operator: ReducedOperator, told: Exact[np.ndarray]) -> Diagonal:
+    """Return a diagonal that is told. Collective."""
+    exact = not operator.comm.allreduce(int(not np.isfinite(told.rounding).all()))
+    stderr = np.where(np.isfinite(told.rounding), 0.0, np.inf)
+    return Diagonal(told.value, stderr, exact, 0, operator.products, told.rounding, told.why)
 
 
 def _scaled(values: np.ndarray, error: float) -> np.ndarray:

@@ -77,8 +77,8 @@ class Trace(ShortRepr):
         How many eigenvalues may be so near to the end of the function's domain, or beyond, that its values there
         are anything: for a log-determinant, to zero. Half of one and more make `stderr` infinite.
     rounding
-        How far rounding may have moved what a structure tells, to first order; where that leaves nothing of it
-        `stderr` is infinite, too.
+        How far rounding may have moved what a structure or all eigenvalues tell, to first order; where that leaves
+        nothing of it `stderr` is infinite, too.
     why
         What has told it, where nothing is estimated.
 
@@ -215,10 +215,10 @@ def trace(
             least = samples if tol is None else _LEAST
             spent = np.inf if method == "exact" else least * (1 if f.linear else FEWEST)
             if is_cheaper_whole(operator.n, spent):
-                values = whole_spectrum(operator).values
-                total = float(np.sum(f(values))) + f.of_atoms(operator.atoms)
-                why = f"all eigenvalues, of the matrix that {operator.n} products give"
-                return Trace(total, 0.0, 0, operator.products, "exact", f.name, True, 1, why=why)
+                whole = whole_spectrum(operator).total(f)
+                why = f"{whole.why}, of the matrix that {operator.n} products give"
+                exact = Exact(whole.value + f.of_atoms(operator.atoms), whole.rounding, why)
+                return _told(exact, f, tol, operator.products)
             if method == "exact":
                 raise InputError(
                     "only the trace of an assembled matrix itself, with no mass or a diagonal one, or of up to "
@@ -233,11 +233,11 @@ def trace(
         return search.plain() if method == "hutchinson" else search.sketched(method)
 
 
-def _told(told: Exact[float], f: Function, tol: float | None) -> Trace:
-    """Return the trace that a structure tells. Not collective."""
+def _told(told: Exact[float], f: Function, tol: float | None, products: int = 0) -> Trace:
+    """Return the trace that a structure, or all of a matrix, tells. Not collective."""
     error = 0.0 if np.isfinite(told.rounding) else np.inf
     met = tol is None or told.rounding <= tol * abs(told.value)
-    return Trace(told.value, error, 0, 0, "exact", f.name, met, 1, rounding=told.rounding, why=told.why)
+    return Trace(told.value, error, 0, products, "exact", f.name, met, 1, rounding=told.rounding, why=told.why)
 
 
 def diagonal_sum(operator: ReducedOperator) -> float | None:

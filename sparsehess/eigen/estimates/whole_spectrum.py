@@ -10,7 +10,12 @@ from sparsehess.eigen.estimates.reduced_operator import ReducedOperator
 from sparsehess.eigen.estimates.spectral_functions import Function
 from sparsehess.eigen.problem.whole_matrix import symmetric_rows, unit_vectors
 from sparsehess.errors import InputError
+from sparsehess.operators.eigenvalues import moved_by
+from sparsehess.operators.structure import Exact
 from sparsehess.runtime import on_root
+
+# An entry has nothing of an eigenvector of which it has less than this part.
+_NEGLIGIBLE = 1e-60
 
 
 class WholeSpectrum(NamedTuple):
@@ -26,6 +31,16 @@ class WholeSpectrum(NamedTuple):
 
     values: np.ndarray
     noise: float
+
+    def total(self, f: Function) -> Exact[float]:
+        """Return the sum of a function over these, with what the error of the matrix may have moved it by.
+
+        Not collective.
+        """
+        value = float(np.sum(f(self.values)))
+        errors = np.full(len(self.values), self.noise * np.abs(self.values).max(initial=0.0))
+        moved = float(np.sum(moved_by(f.call, f.above, self.values, errors)))
+        return Exact(value, moved, "all eigenvalues")
 
 
 def whole_spectrum(operator: ReducedOperator) -> WholeSpectrum:
@@ -45,10 +60,11 @@ def whole_spectrum(operator: ReducedOperator) -> WholeSpectrum:
     return WholeSpectrum(values, max(operator.noise, error))
 
 
-def diagonal_of_function(operator: ReducedOperator, f: Function) -> np.ndarray:
+def diagonal_of_function(operator: ReducedOperator, f: Function) -> Exact[np.ndarray]:
     """Return the local diagonal of f(operator), without the deflated part; of operators without a mass.
 
-    Collective. From n products.
+    Collective. From n products. Of x = Σ q √|f'| an error E of H moves xᵀEx, which is no more than what all
+    eigenvalues move.
 
     Raises
     ------
@@ -57,11 +73,15 @@ def diagonal_of_function(operator: ReducedOperator, f: Function) -> np.ndarray:
     InputError
         An eigenvalue outside the domain of the function.
     """
-    rows, _ = symmetric_rows(operator.form, operator.layout)
+    rows, error = symmetric_rows(operator.form, operator.layout)
     parts = operator.comm.gather((rows, None, operator.dual_of_deflated))
     values, vectors = on_root(operator.comm, _eigenpairs, parts)
-    own = vectors[operator.layout.start : operator.layout.stop]
-    return own**2 @ f(values)
+    squares = np.square(vectors[operator.layout.start : operator.layout.stop])
+    errors = np.full(len(values), max(operator.noise, error) * np.abs(values).max(initial=0.0))
+    moved = moved_by(f.call, f.above, values, errors)
+    lost = squares[:, ~np.isfinite(moved)] > _NEGLIGIBLE
+    rounding = np.where(lost.any(axis=1), np.inf, squares @ np.where(np.isfinite(moved), moved, 0.0))
+    return Exact(squares @ f(values), rounding, "all eigenvectors")
 
 
 def _eigenvalues(parts: list[tuple[np.ndarray, np.ndarray | None, np.ndarray]]) -> np.ndarray:

@@ -145,7 +145,7 @@ def gaussian_samples(
         raise InputError(f"the shift {shift} must be finite")
     if isinstance(matrix, Operator) and nullspace is None and matrix.knows_inverse:
         values = matrix.inverse_root(_normal(matrix.layout, count, seed), float(shift))
-        made = SAFE * _EPS * matrix.condition(float(shift))
+        made = SAFE * _EPS * matrix.judged_condition(float(shift))[1]
         of = f"H + {shift:g} I" if shift else "H"
         return Samples(_moved(values, mean, matrix.layout), made, of, 0, "structure")
     with factorized_inverse(matrix, float(shift), nullspace, comm) as (system, of, signs):

@@ -263,17 +263,20 @@ def _of_structure(operator: Operator, entries: Places, shift: float) -> Selected
     """Return what a structure tells. Collective."""
     rows, columns = places_of(entries, operator.layout)
     layout = operator.layout
+    weights, condition = operator.judged_condition(shift)
     draws = np.stack([draw_normal(layout, _SEED + j) for j in range(_PROBES)], axis=1)
-    lengths = np.sqrt(np.square(operator.solve(draws, shift)).mean(axis=1))  # what is singular is refused
-    condition = operator.condition(shift)
+    solved = operator.solve(draws / weights[:, None], shift) / weights[:, None]  # what is singular is refused
+    size = layout.comm.allreduce(float(np.abs(solved).max(initial=0.0)), op=MPI.MAX) or 1.0
+    lengths = np.sqrt(np.square(solved / size).mean(axis=1))
     own, rounding = _inverse_diagonal(operator, shift)
     if entries is None:
         values = own
     else:
         values = entries_by_solves(lambda b: operator.solve(b, shift), layout, rows, columns)
-    negative = operator.count(-shift)
+    negative = operator.negative(shift)
     largest = layout.comm.allreduce(float(np.max(lengths, initial=0.0)), op=MPI.MAX)
-    part = _ROUNDINGS * condition / largest if largest > 0 else 0.0
+    part = _ROUNDINGS * condition * (size / largest) if largest > 0 else 0.0
+    lengths *= weights
     errors = part * values_at(layout, lengths, rows) * values_at(layout, lengths, columns)
     roots = np.sqrt(rounding)
     errors = np.maximum(errors, values_at(layout, roots, rows) * values_at(layout, roots, columns))

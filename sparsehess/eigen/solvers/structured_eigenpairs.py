@@ -79,7 +79,7 @@ def _ends(problem: EigenProblem, spec: SolveSpec) -> tuple[float, float]:
     """Return ends that have an eigenvalue at an end inside, whatever its rounding. Not collective."""
     low, high = spec.ends
     below, above = (separation(problem, end) if np.isfinite(end) else 0.0 for end in (low, high))
-    return low - below, high + above
+    return min(low - below, np.nextafter(low, -np.inf)), max(high + above, np.nextafter(high, np.inf))
 
 
 def _told(problem: EigenProblem, wanted: Wanted) -> list[PETSc.Vec]:
