@@ -97,6 +97,8 @@ class EigenProblem(ShortRepr):
         Where solvers that factorize come from.
     scaled_by
         D, where A and M are those of another problem scaled; see `equilibrated`.
+    seen_reach
+        Least and largest Ritz value of A that solves by products have seen, None before the first.
 
     Examples
     --------
@@ -121,6 +123,7 @@ class EigenProblem(ShortRepr):
     solver_pool: SolverPool = field(default_factory=SolverPool)
     scaled_by: PETSc.Vec | None = None
     owned: list
+    seen_reach: tuple[float, float] | None = field(default=None, init=False, repr=False)
     _made: list[NullSpace] = field(default_factory=list, init=False, repr=False)
 
     def _repr_facts(self) -> Iterator[str]:
@@ -289,6 +292,8 @@ class EigenProblem(ShortRepr):
         which a Lanczos basis stays bounded. It is closed with this one. Eigenvalues are 2^`scales.power` times
         those of it, vectors x = D x̂. A variable that has neither an entry of A nor one of M is held there.
         """
+        if not self.assembled and self.massless == 0:
+            return self
         scales = self.scales
         hidden = self.massless > self.comm.allreduce(int(np.count_nonzero(scales.rows_m == 0)))
         if scales.alike(self.comm) and not hidden:
@@ -332,8 +337,24 @@ class EigenProblem(ShortRepr):
 
     @cached_property
     def ritz(self) -> tuple[float, float, float]:
-        """Least and largest Ritz value of A after some Lanczos steps, within its spectrum; a residual norm."""
+        """Least and largest Ritz value of A, within its spectrum, and a residual norm.
+
+        Those that a solve has seen; where there was none some Lanczos steps find them.
+        """
+        if self.seen_reach is not None:
+            return *self.seen_reach, 0.0
         return spectral_bounds(self.A, self.layout, _STEPS)
+
+    def note_reach(self, reach: tuple[float, float]) -> None:
+        """Keep the least and largest Ritz value that a solve has seen. Collective."""
+        low, high = self.comm.bcast(reach)
+        seen = self.seen_reach or (low, high)
+        self.seen_reach = min(low, seen[0]), max(high, seen[1])
+
+    @property
+    def power(self) -> int:
+        """Eigenvalues are two to this power times those of the scaled problem; shells stay as they are."""
+        return self.scales.power if self.assembled else 0
 
     @cached_property
     def masses(self) -> tuple[float, float]:
@@ -407,8 +428,8 @@ class EigenProblem(ShortRepr):
 
     def _check(self, symmetry: float) -> None:
         require_room(self.comm)
-        scales = self.scales
-        found = check_symmetric("the Hessian", self.A, scales.d, self.layout, symmetry)
+        size = self.scales.d if self.assembled else np.ones(self.layout.n_local)
+        found = check_symmetric("the Hessian", self.A, size, self.layout, symmetry)
         if not self.assembled:  # how exact its products are, nothing else tells
             self.relative_error = max(self.relative_error, 10 * found)
         if self.M is not None:

@@ -10,7 +10,18 @@ _FAR = 20.0
 
 
 class ClusterMonitor(SolveMonitor):
-    """A monitor that can end a solve for a shift nearer to a cluster; see `KrylovSchur.solve`."""
+    """A monitor that can end a solve for a shift nearer to a cluster; see `KrylovSchur.solve`.
+
+    Attributes
+    ----------
+    cluster
+        Where it has ended the solve: estimates of the lowest and of the last wanted eigenvalue.
+    products, reach
+        Products of a solve, and least and largest Ritz value, where the monitor knows; see `ProductMonitor`.
+    """
+
+    products = 0
+    reach: tuple[float, float] | None = None
 
     def __init__(
         self,

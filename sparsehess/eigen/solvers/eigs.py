@@ -246,7 +246,7 @@ def solve(
             return replace(found, reason=choice.reason, spec=complete_spec(problem, spec))
     scaled = problem.equilibrated
     asked = complete_spec(problem, spec)
-    spec = asked.scaled(-problem.scales.power)
+    spec = asked.scaled(-problem.power)
     placed = on_backend(scaled, spec.backend)
     try:
         spectrum = _solve(placed, spec, progress or ignore_progress, checkpoint)
@@ -254,7 +254,7 @@ def solve(
         if placed is not scaled:
             placed.close()
     if scaled is not problem:
-        spectrum = _restored(spectrum, scaled, problem.scales.power)
+        spectrum = _restored(spectrum, scaled, problem.power)
     return _completed(problem, asked, spectrum)
 
 

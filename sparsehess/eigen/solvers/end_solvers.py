@@ -26,6 +26,12 @@ _AGAINST_COPIES = {"lanczos": {"eps_lanczos_reorthog": "full"}}
 # Restarts by products alone, where shift-and-invert from outside of the spectrum is another way.
 _RESTARTS = 15
 
+# Options of a caller who says himself when a pair has converged, or by what.
+_TESTS = ("eps_tol", "eps_conv", "eps_type")
+
+# No residual of a basis that is orthogonal to rounding is smaller.
+_LEAST = 2e-14
+
 
 class PairSolver(Protocol):
     """Finds eigenpairs at an end of a spectrum.
@@ -161,10 +167,18 @@ class EndSolvers:
                 invert,
                 options,
                 tol=slepc_tolerance(self.problem, self.spec.tol),
+                held=None if invert else self._held(options),
                 on_progress=self._on_progress,
                 restarts=_RESTARTS if another and not invert and method == "krylovschur" else None,
             )
         return self._krylov[invert]
+
+    def _held(self, options: dict) -> float | None:
+        """Return the backward error at which a solve by products ends, None where SLEPc's test decides."""
+        problem = self.problem
+        if problem.assembled or problem.M is not None or any(key.startswith(_TESTS) for key in options):
+            return None
+        return max(self.spec.tol, _LEAST, problem.relative_error)
 
     def _other(self, method: str) -> PairSolver:
         problem, spec = self.problem, self.spec

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsehess.eigen.problem.count import Count
+from sparsehess.eigen.problem.krylov_pairs import krylov_pairs, pays
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs, rayleigh_ritz
 from sparsehess.eigen.problem.search import Search
 from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.solvers.end_solvers import EndSolvers
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
+from sparsehess.eigen.solvers.method_choice import KRYLOV
 from sparsehess.eigen.solvers.search_beyond import look_beyond
 from sparsehess.eigen.solvers.search_store import SearchStore
 from sparsehess.eigen.solvers.spectrum_targets import ShiftedTarget, SpectrumTarget, separation
@@ -21,9 +23,6 @@ from sparsehess.runtime import PETSc, complex_scalars, destroy
 
 # Signs of the ends beyond which others may lie, by what is searched for.
 _SIDES = {"smallest": (-1,), "largest": (1,), "magnitude": (1, -1)}
-
-# Steps that a look beyond may take however quick the solve was.
-_LEAST = 20
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ class ExtremalSearch:
             found = self._solve_at(attempt.shift, attempt, number, deflate)
         else:
             found = self._solve(attempt, number, deflate)
-        self.take(found)
+        self._take_solved(found)
         self.store.pause(lambda: (self._facts(), self.pairs.vectors, []))
 
     def _solve(self, attempt: Attempt, number: int, deflate: list[PETSc.Vec]) -> list[PETSc.Vec]:
@@ -171,7 +170,25 @@ class ExtremalSearch:
 
     def take(self, vectors: list[PETSc.Vec]) -> None:
         """Add vectors to what is found; keep the pairs that reach the tolerance. Collective."""
-        pairs = rayleigh_ritz(self.problem, self.pairs.vectors + vectors)
+        self._keep(rayleigh_ritz(self.problem, self.pairs.vectors + vectors))
+
+    def _take_solved(self, vectors: list[PETSc.Vec]) -> None:
+        """Add what a solver has found; where that is all, and of one Krylov space, few products verify it.
+
+        Collective.
+        """
+        problem, tol = self.problem, self.problem.held_to(self.spec.tol)
+        krylov = self.solvers.choice.method in KRYLOV and not self.pairs.vectors and not complex_scalars()
+        pairs = None
+        if krylov and pays(problem, len(vectors), tol):
+            pairs = krylov_pairs(problem, vectors, tol, self.spec.seed + 601)
+        if pairs is None:
+            self.take(vectors)
+        else:
+            self._keep(pairs)
+
+    def _keep(self, pairs: RitzPairs) -> None:
+        """Have those of some pairs that reach the tolerance be what is found. Collective."""
         good = pairs.residuals <= self.problem.held_to(self.spec.tol)
         self.stale = int(np.count_nonzero(~good))
         self.pairs = pairs.select(good)
@@ -188,9 +205,12 @@ class ExtremalSearch:
         wanted = self.values[self.target.nearest_first(self.values)[: self.wanted]]
         end = float(min(max(side * value for side in sides) for value in wanted))
         end += separation(problem, end)
-        most = max(_LEAST, self.solvers.products // 2)
-        look = look_beyond(problem, self.pairs.vectors, [(side, end) for side in sides], most, seed)
         before = 0 if self.search is None else self.search.products
+        most = self.solvers.products // 2 - before
+        if most < 1:
+            self.search = Search(before, 1.0)
+            return False
+        look = look_beyond(problem, self.pairs.vectors, [(side, end) for side in sides], most, seed)
         self.search = Search(before + look.products, look.probability, look.beyond)
         return look.beyond
 

@@ -17,6 +17,7 @@ from sparsehess.eigen.problem.solver_pool import SolverPool
 from sparsehess.eigen.solvers.cluster_monitor import ClusterMonitor
 from sparsehess.eigen.solvers.count_margin import measure_margin
 from sparsehess.eigen.solvers.factor_packages import DEFAULTS, DEFINITE, has_cholmod, upper_half
+from sparsehess.eigen.solvers.product_monitor import PLAIN, PRODUCTS, ProductMonitor, basis_size, hold_to
 from sparsehess.eigen.solvers.projected_inverse import ProjectedInverse
 from sparsehess.eigen.solvers.solve_monitor import (
     OnProgress,
@@ -37,8 +38,8 @@ from sparsehess.runtime import (
 )
 from sparsehess.runtime.random_numbers import draw_normal, draw_uniform
 
-# Part of a random vector beside guessed ones.
-_UNSEEN = 1e-2
+# Part of a random vector beside guessed ones, which are as many as are wanted, or fewer.
+_UNSEEN, _UNKNOWN = 1e-2, 1.0
 
 # MUMPS's INFO(1) on a rank that could not allocate: users' guide, section 8.
 _NO_MEMORY = (-13, -19, -22)
@@ -68,6 +69,8 @@ class KrylovSchur:
         Relative tolerance of SLEPc's own test, on the transformed problem.
     cluster
         Estimates of the lowest and of the last wanted eigenvalue, where the last solve stopped for them.
+    held
+        Backward error to which pairs are solved by products alone, instead of SLEPc's test; None for that.
     on_progress
         Called on every rank as on_progress(converged, wanted).
     restarts
@@ -80,6 +83,7 @@ class KrylovSchur:
     invert: bool
     options: dict
     tol: float
+    held: float | None = None
     on_progress: OnProgress = ignore_progress
     restarts: int | None = None
     seconds: dict[str, float] = field(default_factory=lambda: {"factorization": 0.0, "solve": 0.0})
@@ -130,7 +134,7 @@ class KrylovSchur:
 
     def _applying(self) -> dict:
         if not self._factors:
-            return {"eps_type": DEFAULTS["eps_type"], **self.options}
+            return {**(PLAIN if self.held is None else PRODUCTS), **self.options}
         return {**(DEFINITE if self._definite else DEFAULTS), **self._room, **self.options}
 
     def shift_below(self, shift: float) -> bool:
@@ -314,17 +318,21 @@ class KrylovSchur:
             _aim(eps, self.shift)
         # SLEPc's own choice, said: left to it, the sizes of an earlier solve would stay.
         # No more than the space has beside what is deflated: a fuller basis is not orthogonal.
-        room = (max(2 * k, k + 15) if k < 500 else k + 500) + wider
+        room = basis_size(k, self.held is not None) + wider
         room = min(room, max(problem.n - len(away), k + 1), problem.n)
         largest = max(room, int(self.options.get("eps_ncv", 0)))  # the caller's, set further down
-        eps.setTolerances(self.tol, PETSc.DEFAULT if self.restarts is None else self.restarts)
+        eps.setConvergenceTest(SLEPc.EPS.Conv.REL)
+        eps.setTolerances(self.held or self.tol, self._restarts(room))
+        if self.held is not None and problem.seen_reach is not None:
+            hold_to(eps, self.held, problem.seen_reach)
         eps.setDimensions(nev=k, ncv=room, mpd=largest if k < 500 else 500 + wider)
         if away:
             eps.setDeflationSpace(away)
         start = problem.A.createVecRight()
         start.setArray(0.5 + 0.5 * draw_uniform(problem.layout, seed))  # in (0, 1), as SLEPc's own
         if guess:
-            start.scale(_UNSEEN / start.norm())  # so that none is out of reach
+            unseen = _UNSEEN if len(guess) >= k else _UNKNOWN  # so that none is out of reach
+            start.scale(unseen / start.norm())
             for vector in guess:
                 start.axpy(1 / vector.norm(), vector)
         eps.setInitialSpace([start])
@@ -333,7 +341,7 @@ class KrylovSchur:
                 eps.cancelMonitor()  # else those of the options would be added once more
                 if self.shift is None or self.options:  # else they were taken with the first shift
                     eps.setFromOptions()
-                monitor = ClusterMonitor(self.on_progress, on_restart, k, self.shift, cluster_after)
+                monitor = self._monitor(on_restart, k, cluster_after)
                 monitor.attach(eps)
                 began = time.perf_counter()
                 with held_errors():
@@ -351,7 +359,9 @@ class KrylovSchur:
         self.refuse_unused()
         restarts = eps.getIterationNumber()
         self.iterations += restarts
-        self.products += room + max(restarts - 1, 0) * (room // 2)  # half of the space is kept
+        self.products += monitor.products or room + max(restarts - 1, 0) * (room // 2)  # half of it is kept
+        if monitor.reach is not None:
+            problem.note_reach(monitor.reach)
         vectors = []
         for i in range(eps.getConverged()):
             vector = problem.A.createVecRight()
@@ -361,6 +371,17 @@ class KrylovSchur:
             _forget_null_space(eps)
         self._sound = True
         return vectors
+
+    def _restarts(self, room: int) -> int:
+        """Return after how many restarts a solve gives up. Not collective."""
+        if self.restarts is not None or self.held is None:
+            return PETSc.DEFAULT if self.restarts is None else self.restarts
+        return max(200, 4 * self.problem.n // room)  # twice SLEPc's: each brings half as many vectors
+
+    def _monitor(self, on_restart: OnRestart, k: int, cluster_after: int | None) -> ClusterMonitor:
+        if self._factors:
+            return ClusterMonitor(self.on_progress, on_restart, k, self.shift, cluster_after)
+        return ProductMonitor(self.on_progress, on_restart, k, self.held)
 
     def iterate(
         self, number: int, *, deflate: Sequence[PETSc.Vec] = (), seed: int = 0, steps: int = 3

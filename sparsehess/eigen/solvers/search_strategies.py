@@ -164,6 +164,7 @@ def search_for_copies(search: ExtremalSearch) -> Iterator[Attempt]:
         if not search.look_beyond(search.spec.seed + 401 + attempt):
             return
         last = float(np.sort(target.distance(search.values))[search.wanted - 1])
+        last += separation(search.problem, last)  # what is equal to the last one stays within
         before = target.found(last, search.values)
         yield Attempt(1, search.spec.seed + 101 + attempt)
         if target.found(last, search.values) == before:
