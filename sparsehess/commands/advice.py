@@ -1,10 +1,11 @@
-"""The advice of `plan`: a few products, and what follows from them."""
+"""The look of `plan`: a few products with what will be solved, and the noise of its gradient as a run has it."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mpi4py import MPI
@@ -12,12 +13,18 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess import runtime
-from sparsehess.commands import cost_model, method_advice
-from sparsehess.commands.cost_model import Calls, Memory
+from sparsehess.commands.method_advice import SolveRequest
+from sparsehess.commands.planned_calls import Measured
+from sparsehess.commands.planned_products import Question
+from sparsehess.commands.spectrum_probe import SpectrumProbe, probe_spectrum
+from sparsehess.derivatives.consistency import check_consistency
+from sparsehess.derivatives.evaluations import Evaluations
+from sparsehess.derivatives.finite_differences import DIFFERENCES, scheme_of
+from sparsehess.derivatives.gradient_noise import Noise, estimate_noise
 from sparsehess.derivatives.objective import Objective
+from sparsehess.derivatives.scales import Scales
 from sparsehess.errors import InputError
 from sparsehess.hessian.matrix_free import MatrixFree
-from sparsehess.pattern import Pattern
 from sparsehess.runtime import destroy
 from sparsehess.storage import matrix_files
 from sparsehess.storage.matrix_files import StoredMatrix
@@ -29,61 +36,93 @@ if TYPE_CHECKING:
 _EXTREME = 200
 
 # Products that are made where nothing is said.
-_PRODUCTS = 12
+PRODUCTS = 12
 
 
-def give_advice(
-    arguments: argparse.Namespace,
-    source: Objective | StoredMatrix,
-    pattern: Pattern | None,
-    calls: Calls | None,
-    needed: Memory,
-    free: int,
-    many: int,
-) -> tuple[method_advice.SpectrumProbe | None, method_advice.Advice | None, str]:
-    """Return (how it looks, the advice, both for people); None where the problem has no products to look at.
+def request_of(question: Question, n: int) -> SolveRequest:
+    """Return the eigenpairs that are asked for. Not collective."""
+    spec = question.spec
+    if spec is None:
+        return SolveRequest(None, None, question.tol or 1e-8)
+    if spec.takes_all:
+        return SolveRequest(None, None, spec.tol)
+    k = min(spec.k or 6, n)
+    ends = spec.target is None and spec.which != "negative"
+    return SolveRequest(k, spec.which if ends else None, spec.tol)
+
+
+def look(
+    arguments: argparse.Namespace, source: Objective | StoredMatrix, wanted: SolveRequest, unknown: bool
+) -> tuple[SpectrumProbe, Measured | None]:
+    """Return what a few products say, and what was measured of a problem before.
 
     Collective.
 
     Parameters
     ----------
-    pattern
-        None where it is not known.
-    calls, needed
-        What an assembly would call, and take of memory; estimated anew where the pattern is not known.
-    free, many
-        Bytes that each rank may take, and ranks that the memory is told for.
+    unknown
+        Whether the pattern is not known: then entries of rows are counted, too.
+
+    Raises
+    ------
+    InputError
+        There are no products to look at, or a run would refuse them.
+    CheckError
+        A run would fail: functions that contradict each other, products that are lost in noise.
     """
-    where = source if isinstance(source, Objective) else source.pattern
-    n, comm = where.n, where.comm
-    wanted = _wanted(arguments, n)
-    with ExitStack() as stack:
+    comm = source.comm if isinstance(source, Objective) else source.pattern.comm
+    with _operator(arguments, source) as matrix:
+        mass = None if arguments.mass is None else _read_mass(arguments, comm)
         try:
-            matrix = stack.enter_context(_operator(source, arguments.seed))
-        except InputError as error:
-            if arguments.products is not None:
-                raise
-            return None, None, f"advice       none: {error}"
-        found = _looked(arguments, matrix, wanted, pattern is None, comm)
-    nnz = None if pattern is None else pattern.nnz
-    if isinstance(source, Objective) and found.row is not None:
-        row = max(1, round(found.row))
-        needed = cost_model.estimate_memory(None, n, n * row, wanted.k or n, min(n, row), True)
-        probed = arguments.points * cost_model.count_probes(n, row)
-        calls = cost_model.count_calls(
-            source, arguments.derivative, min(n, row), not arguments.no_verify, probed=probed
-        )
-    per = 1 if calls is None or calls.scheme == "product" else 2
-    given = method_advice.advise(found, wanted, n, calls, needed, many, free, per)
-    told = "\n".join(method_advice.advice_lines(found, given, n, nnz))
-    return found, given, told
+            found = probe_spectrum(
+                matrix,
+                arguments.products or PRODUCTS,
+                top=wanted.end in ("largest", "magnitude"),
+                columns=unknown,
+                mass=mass,
+                tol=wanted.tol,
+                seed=arguments.seed,
+            )
+        finally:
+            runtime.destroy(mass)
+        if not isinstance(source, Objective) or not isinstance(matrix, MatrixFree):
+            return found, None
+        noise, calls = matrix.noise, matrix.evaluations["noise"]
+        return found, _measured(arguments, source, noise, calls, matrix.evaluations["verification"])
+
+
+def measure(arguments: argparse.Namespace, objective: Objective) -> Measured:
+    """Return what a run measures of a problem before it takes derivatives, without products.
+
+    Collective.
+
+    Raises
+    ------
+    CheckError
+        A run would fail.
+    """
+    compared = 0 if arguments.no_verify else check_consistency(objective, objective.x, seed=arguments.seed)
+    return _measured(arguments, objective, None, 0, compared)
+
+
+def _measured(
+    arguments: argparse.Namespace, objective: Objective, noise: Noise | None, calls: int, compared: int
+) -> Measured:
+    """Return what is measured, the noise where derivatives are differences and it is not known yet. Collective."""
+    here = Evaluations(objective, objective.x)
+    scales = Scales.of(here)
+    if noise is None and scheme_of("auto" if arguments.shell else arguments.derivative, objective) in DIFFERENCES:
+        noise = estimate_noise(here, scales)
+        calls = sum(here.counts.values())
+    return Measured(noise, scales if noise is None else replace(scales, length=noise.length), calls, compared)
 
 
 @contextmanager
-def _operator(source: Objective | StoredMatrix, seed: int) -> Iterator[MatrixFree | PETSc.Mat]:
+def _operator(arguments: argparse.Namespace, source: Objective | StoredMatrix) -> Iterator[MatrixFree | PETSc.Mat]:
     """Yield what takes products: the matrix of a file, or a problem's Hessian, not assembled. Collective."""
     if isinstance(source, Objective):
-        with MatrixFree(source, seed=seed, verify=False) as shell:
+        verify = not arguments.no_verify
+        with MatrixFree(source, seed=arguments.seed, precision=arguments.precision, verify=verify) as shell:
             yield shell
         return
     largest = source.pattern.comm.allreduce(float(np.abs(source.values).max(initial=0.0)), MPI.MAX)
@@ -96,15 +135,6 @@ def _operator(source: Objective | StoredMatrix, seed: int) -> Iterator[MatrixFre
         destroy(matrix)
 
 
-def _wanted(arguments: argparse.Namespace, n: int) -> method_advice.SolveRequest:
-    """Return what is to be solved."""
-    if arguments.interval is not None or (arguments.which == "negative" and arguments.k is None):
-        return method_advice.SolveRequest(None, None, arguments.tol)
-    k = min(6 if arguments.k is None else arguments.k, n)
-    ends = arguments.target is None and arguments.which != "negative"
-    return method_advice.SolveRequest(k, arguments.which if ends else None, arguments.tol)
-
-
 def _read_mass(arguments: argparse.Namespace, comm: MPI.Comm) -> PETSc.Mat:
     """Return the mass matrix of --mass. Collective."""
     stored = matrix_files.read_matrix(arguments.mass, comm, one_triangle=arguments.one_triangle)
@@ -112,25 +142,3 @@ def _read_mass(arguments: argparse.Namespace, comm: MPI.Comm) -> PETSc.Mat:
         return stored.to_mat()
     finally:
         stored.pattern.free()
-
-
-def _looked(
-    arguments: argparse.Namespace,
-    matrix: MatrixFree | PETSc.Mat,
-    wanted: method_advice.SolveRequest,
-    unknown: bool,
-    comm: MPI.Comm,
-) -> method_advice.SpectrumProbe:
-    """Return what a few products say. Collective."""
-    mass = None if arguments.mass is None else _read_mass(arguments, comm)
-    try:
-        return method_advice.probe_spectrum(
-            matrix,
-            arguments.products or _PRODUCTS,
-            top=wanted.end in ("largest", "magnitude"),
-            columns=unknown,
-            mass=mass,
-            seed=arguments.seed,
-        )
-    finally:
-        runtime.destroy(mass)

@@ -24,6 +24,7 @@ from sparsehess.commands.flag_groups import (
 )
 from sparsehess.commands.hessian_commands import DERIVED
 from sparsehess.commands.inverse_commands import INVERSES
+from sparsehess.commands.planned_commands import PLANNED
 
 ANALYSES = (
     *EIGENPAIRS,
@@ -63,6 +64,12 @@ ANALYSES = (
             Group(
                 "what to tell",
                 Flag(
+                    "--of",
+                    choices=list(PLANNED),
+                    default="eigs",
+                    help="the command that will be run (default eigs, or that of a job file)",
+                ),
+                Flag(
                     "--ranks",
                     type=int,
                     metavar="P",
@@ -79,16 +86,23 @@ ANALYSES = (
                     "--row",
                     type=int,
                     metavar="D",
-                    default=30,
-                    help="entries of a row, reckoned with where the pattern is to be detected (default 30)",
+                    help="entries of a row, reckoned with where the pattern is to be detected (default: what "
+                    "products tell, else 30)",
                 ),
                 Flag(
                     "--products",
                     type=int,
                     metavar="N",
-                    help="that advice is taken from: how it looks, what each way costs, which to take and why; 0 "
-                    "for none (default 12)",
+                    help="that advice is taken from: how it looks, how noisy it is, what each way costs, which to "
+                    "take and why; 0 for none (default 12)",
                 ),
+                Flag(
+                    "--function",
+                    choices=["identity", "logdet", "inverse", "heat", "effective-dimension"],
+                    help="of --of trace (default identity)",
+                ),
+                Flag("--samples", type=int, metavar="N", help="of --of trace, density and rank"),
+                Flag("--steps", type=int, metavar="N", help="of --of trace, density and rank"),
             ),
             *EIGENPAIR_GROUPS,
         ),

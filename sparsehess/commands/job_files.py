@@ -26,10 +26,12 @@ import os
 import re
 import stat
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sparsehess.commands.arguments import JOB_SUFFIX, CommandLine, CommandParser
+from sparsehess.commands.planned_commands import OTHERS, PLANNED
 from sparsehess.errors import InputError, did_you_mean, no_such_file, none_of
 
 # Bytes that a job file has at most: it is read by every rank, and nobody writes more by hand.
@@ -163,9 +165,11 @@ def expand_job_file(words: list[str], line: CommandLine) -> tuple[list[str], lis
         raise InputError(
             f"{job.path} is a job of {job.command}, not of {command}: sparsehess {job.command} {job.path} runs it"
         )
-    kept = parser if command == _PLAN else None
-    positional, flags = _words(job, job.choices, _parser_of(job, line.parsers), kept)
+    job_parser, kept = _parser_of(job, line.parsers), parser if command == _PLAN else None
+    other = OTHERS.get(job.command, ()) if command == _PLAN else ()
+    positional, flags = _words(job, job.choices, job_parser, kept, other)
     if command == _PLAN:
+        flags = [*(["--of", job.command] if job.command in PLANNED[1:] else []), *flags]
         submit_flags(job, line)  # what is wrong there is told before it is submitted
         asked = {key: job.submit[key] for key in _PLANNED if key in job.submit}
         flags = [*_words(job, asked, line.parsers["submit"])[1], *flags]
@@ -302,7 +306,11 @@ def _place(words: list[str], parser: argparse.ArgumentParser) -> int | None:
 
 
 def _words(
-    job: JobFile, table: dict, parser: argparse.ArgumentParser, kept: argparse.ArgumentParser | None = None
+    job: JobFile,
+    table: dict,
+    parser: argparse.ArgumentParser,
+    kept: argparse.ArgumentParser | None = None,
+    other: Sequence[str] = (),
 ) -> tuple[list[str], list[str]]:
     """Return (positional arguments, flags) of a table, checked against a command.
 
@@ -310,11 +318,14 @@ def _words(
     ----------
     kept
         If given, another command: flags that it does not know are left out.
+    other
+        Keys that mean something else to that command, and are left out, too.
     """
     known = {key: action for action in _actions(parser) for key in keys_of(action)}
     if table is not job.choices:
         known = {key: action for key, action in known.items() if action.option_strings}
-    passed = known if kept is None else {key for action in _actions(kept) for key in keys_of(action)}
+    passed = set(known) if kept is None else {key for action in _actions(kept) for key in keys_of(action)}
+    passed -= set(other)
     positional, flags = {}, []
     for key, value in table.items():
         if key not in known:

@@ -1,32 +1,15 @@
-"""Advice before a run, from a few products: the look of a Hessian, the cost of each method, the best choice."""
+"""Advice before a run: what each way to an answer takes, which one a run takes, and which one is best."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from mpi4py import MPI
-
-import numpy as np
-
-from sparsehess.commands.cost_model import Calls, Memory
+from sparsehess.commands.cost_model import Memory
+from sparsehess.commands.planned_calls import Calls
+from sparsehess.commands.planned_products import Products
 from sparsehess.commands.reports.tables import format_columns
-from sparsehess.eigen.estimates.block_lanczos import Lanczos
-from sparsehess.eigen.estimates.reduced_operator import reduced_operator
-from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.runtime import destroy
-
-if TYPE_CHECKING:
-    from petsc4py import PETSc
-
-    from sparsehess.hessian.matrix_free import MatrixFree
-
-# Lanczos runs that share the products; two give a standard error.
-_RUNS = 2
-
-# Entries of a sampled column count if they exceed this part of its largest one.
-_ENTRY = 1e-6
+from sparsehess.commands.spectrum_probe import SpectrumProbe
+from sparsehess.eigen.solvers.method_choice import Choice
 
 # LAPACK is no slower than others for more than the part _MANY of all eigenpairs, up to _SMALL rows.
 _MANY, _SMALL = 0.25, 1000
@@ -34,116 +17,13 @@ _MANY, _SMALL = 0.25, 1000
 # Backward errors that products in single precision can reach.
 _SINGLE = 1e-5
 
+# So inexact products do not pass the check of an assembly, which knows no noise of products.
+_CHECKED = 1e-5
 
-@dataclass(frozen=True)
-class SpectrumProbe:
-    """Estimates of a spectrum from a few products. The same on every rank up to rounding.
+# A pattern is dense that takes so many colours, as a part of the variables.
+_DENSE = 0.5
 
-    Attributes
-    ----------
-    products, seconds
-        Number of products, and seconds of one.
-    trace, trace_error
-        Of H, or of M⁻¹H, with its standard error.
-    frobenius
-        ‖H‖_F, an estimate.
-    low, high
-        Least and greatest Ritz value; the spectrum contains the interval between them.
-    effective_rank
-        ‖H‖_F² / ‖H‖₂², by these estimates.
-    gap
-        Between the two Ritz values at the wanted end of the spectrum; it overestimates the true gap.
-    row
-        Mean entries of the sampled columns; None where the pattern is known.
-    """
-
-    products: int
-    seconds: float
-    trace: float
-    trace_error: float
-    frobenius: float
-    low: float
-    high: float
-    effective_rank: float
-    gap: float
-    row: float | None
-
-
-def probe_spectrum(
-    matrix: MatrixFree | PETSc.Mat,
-    products: int,
-    *,
-    top: bool = False,
-    columns: bool = False,
-    mass: PETSc.Mat | None = None,
-    seed: int = 0,
-) -> SpectrumProbe:
-    """Estimate the spectrum of a Hessian from a few products.
-
-    Collective. Two Lanczos runs from random signs z give zᵀHz and ‖Hz‖², whose means are the trace and ‖H‖_F²
-    (Hutchinson 1990), and Ritz values.
-
-    Parameters
-    ----------
-    matrix
-        A `MatrixFree` or an assembled Mat.
-    products
-        How many to make, 4 at least.
-    top
-        Whether the gap is that of the upper end.
-    columns
-        Whether a quarter of the products, one at least, sample columns and count their entries.
-    """
-    counted = max(1, products // 4) if columns else 0
-    steps = max(2, (products - counted) // _RUNS)
-    with (
-        EigenProblem.of(matrix, mass=mass, nullspace=[], near_null=[]) as problem,
-        reduced_operator(problem) as operator,
-    ):
-        row = _row(problem, counted, seed) if columns else None
-        problem.comm.Barrier()
-        began = time.perf_counter()
-        run = Lanczos(operator, operator.random_vectors(range(_RUNS), seed), steps)
-        run.advance(steps)
-        seconds = problem.comm.allreduce(time.perf_counter() - began, op=MPI.MAX) / (_RUNS * max(1, run.steps))
-        rules, n = run.quadratures(), operator.total
-        traces = np.array([n * float(weights @ nodes) for nodes, weights, _ in rules])
-        squares = np.array([n * float(weights @ nodes**2) for nodes, weights, _ in rules])
-    nodes = max((rule[0] for rule in rules), key=len)
-    low, high = min(float(rule[0][0]) for rule in rules), max(float(rule[0][-1]) for rule in rules)
-    ends = nodes[-2:] if top else nodes[:2]
-    largest = max(abs(low), abs(high))
-    return SpectrumProbe(
-        products=counted + _RUNS * run.steps,
-        seconds=seconds,
-        trace=float(traces.mean()),
-        trace_error=float(traces.std(ddof=1) / np.sqrt(_RUNS)),
-        frobenius=float(np.sqrt(squares.mean())),
-        low=low,
-        high=high,
-        effective_rank=min(float(n), max(float(squares.mean()) / largest**2, 1.0)) if largest > 0 else 0.0,
-        gap=float(ends[1] - ends[0]) if len(ends) == 2 else 0.0,
-        row=row,
-    )
-
-
-def _row(problem: EigenProblem, columns: int, seed: int) -> float:
-    """Return the mean number of entries of a few columns. Collective."""
-    chosen = np.random.default_rng(seed).choice(problem.n, min(columns, problem.n), replace=False)
-    unit, image = problem.A.createVecRight(), problem.A.createVecLeft()
-    layout, counts = problem.layout, []
-    for column in chosen.tolist():
-        local = np.zeros(layout.n_local)
-        if layout.start <= column < layout.stop:
-            local[column - layout.start] = 1.0
-        unit.setArray(local)
-        problem.A.mult(unit, image)
-        sizes = np.abs(image.getArray(readonly=True))
-        largest = problem.comm.allreduce(float(sizes.max(initial=0.0)), op=MPI.MAX)
-        counts.append(problem.comm.allreduce(int(np.count_nonzero(sizes > _ENTRY * largest))))
-    destroy(unit)
-    destroy(image)
-    return float(np.mean(counts))
+_SHELL = "matrix-free"
 
 
 @dataclass(frozen=True)
@@ -156,37 +36,80 @@ class SolveRequest:
 
 
 @dataclass(frozen=True)
+class Costs:
+    """What ways cost.
+
+    Attributes
+    ----------
+    assembly
+        Calls of an assembly; None for a matrix file.
+    shell, products
+        Calls, and products, of a Hessian that is never assembled; None where that cannot be.
+    refused
+        Why it cannot be; empty where it can.
+    second
+        Seconds of one call on one rank; None where nothing was measured.
+    needed
+        Memory with a factorization.
+    ranks, free
+        Ranks that share the memory, and bytes that one of them may take.
+    detects
+        Whether the pattern has to be found first.
+    shelled
+        Whether products alone are asked for.
+    """
+
+    assembly: Calls | None
+    shell: Calls | None
+    products: Products | None
+    refused: str
+    second: float | None
+    needed: Memory
+    ranks: int
+    free: int
+    detects: bool = False
+    shelled: bool = False
+
+
+@dataclass(frozen=True)
 class Alternative:
-    """A method for the eigenpairs.
+    """A way to the answer.
 
     Attributes
     ----------
     name, flags
         Its name, and the flags that select it.
     calls
-        (least, most) calls of the user's gradients or products; None for a matrix file.
+        (least, most) calls of the user's gradients or products, the most as likely where nothing bounds them; None
+        for a matrix file.
+    likely
+        Calls that are to be reckoned with: the number that `evaluations` tells of the way that is asked for.
     seconds
-        Of the largest number of calls on one rank; None where nothing was measured.
+        Of these on one rank; None where nothing was measured.
     memory
         Bytes on each rank.
     possible
-        Whether it solves the request with this memory.
+        Whether it answers with this memory.
     why
         The reason for or against it.
+    asked
+        Whether the run that is planned takes this way.
     """
 
     name: str
     flags: str
     calls: tuple[int, int] | None
+    likely: int | None
     seconds: float | None
     memory: int
     possible: bool
     why: str
+    asked: bool = False
 
 
 @dataclass(frozen=True)
 class Advice:
-    """The recommended method and precision, with reasons, and all alternatives."""
+    """The recommended way and precision, with reasons, and all alternatives."""
 
     method: str
     reason: str
@@ -194,147 +117,209 @@ class Advice:
     precision_reason: str
     alternatives: tuple[Alternative, ...]
 
-    @property
-    def seconds(self) -> float | None:
-        """Of the calls of the recommended method on one rank; None where nothing was measured."""
-        return next((one.seconds for one in self.alternatives if one.name == self.method), None)
 
-
-def advise(
-    found: SpectrumProbe,
-    wanted: SolveRequest,
-    n: int,
-    calls: Calls | None,
-    needed: Memory,
-    ranks: int,
-    free: int,
-    per: int,
-) -> Advice:
-    """Recommend a method and a precision.
+def advise(wanted: SolveRequest, n: int, found: SpectrumProbe, costs: Costs, choice: Choice) -> Advice:
+    """Recommend a way to eigenpairs, and a precision.
 
     Not collective.
 
     Parameters
     ----------
-    calls
-        Of an assembly; None for a matrix file, which is assembled.
-    needed
-        Memory of the method by factorization.
-    ranks, free
-        Ranks that share the memory, and bytes that one of them may take.
-    per
-        Gradients, or products of the user's, for each product with a Hessian that is not assembled.
+    found
+        How the Hessian looks.
+    choice
+        The method that a run takes of an assembled matrix.
     """
-    least, most = estimate_iterations(found, wanted, n)
-    assembly = None if calls is None else (calls.total, calls.total)
-    seconds = None if calls is None else calls.total * found.seconds / per
+    needed, ranks, free = costs.needed, costs.ranks, costs.free
     full = needed.per_rank(ranks)
     thin = needed.process + (needed.matrix + needed.vectors + needed.columns) // ranks
-    shell = needed.process + needed.vectors // ranks
     dense = needed.process + 8 * n * n * 3
-    fits = full <= free
+    noisy = _refuses_noise(found, costs)
+    doubt = f"products err by {found.noise:.0e}, which the check of an assembly refuses; "
+    inverts = wanted.end in ("smallest", None)
+    shifted = _assembled(
+        costs, _name_of(wanted), "slicing" if wanted.k is None else "krylovschur", full if inverts else thin,
+        not noisy and (full if inverts else thin) <= free,
+        (doubt if noisy else "") + _why_shifted(wanted, full if inverts else thin, free),
+    )  # fmt: skip
     bottom = wanted.end in ("smallest", "largest")
-    ways = [
-        Alternative(
-            "assembled, slices by shift-and-invert" if wanted.k is None else "assembled, shift-and-invert",
-            "--method slicing" if wanted.k is None else "--method krylovschur",
-            assembly, seconds, full, fits,
-            "few solves, and counts that certify" if fits
-            else f"the factors do not fit: {full / 2**30:.1f} GiB on a rank that may take {free / 2**30:.1f}",
-        ),
-        Alternative(
-            "assembled, preconditioned (LOBPCG)", "--method lobpcg",
-            assembly, seconds, thin, bottom and thin <= free,
-            "no factors" if bottom else "only for an end of the spectrum",
-        ),
-        Alternative(
-            "assembled, dense (LAPACK)", "--method dense",
-            assembly, seconds, dense, dense <= free,
-            "all eigenvalues at once" if dense <= free else f"{8 * n * n / 2**30:.3g} GiB for the matrix alone",
-        ),
-    ]  # fmt: skip
-    if calls is not None:
-        free_of_matrix = wanted.end is not None
-        ways.append(
-            Alternative(
-                "matrix-free, Krylov-Schur", "--shell",
-                (least * per, most * per), most * found.seconds, shell, free_of_matrix and shell <= free,
-                f"{least} to {most} products, no certificate by counts" if free_of_matrix
-                else "nothing but an end of the spectrum without a factorization",
-            )
-        )  # fmt: skip
+    preconditioned = _assembled(
+        costs, "assembled, preconditioned (LOBPCG)", "lobpcg", thin, not noisy and bottom and thin <= free,
+        "no factors" if bottom else "only for an end of the spectrum",
+    )  # fmt: skip
+    lapack = _assembled(
+        costs, "assembled, dense (LAPACK)", "dense", dense, not noisy and dense <= free,
+        "all eigenvalues at once" if dense <= free else f"{8 * n * n / 2**30:.3g} GiB for the matrix alone",
+    )  # fmt: skip
+    ways = [shifted, preconditioned, lapack]
+    by_name = {"krylovschur": shifted, "slicing": shifted, "lobpcg": preconditioned, "dense": lapack}
+    run = by_name.get(choice.method)
+    if run is None:
+        run = _assembled(costs, f"assembled, {choice.method}", choice.method, full, not noisy, choice.reason)
+        ways.append(run)
+    return _advice(ways, run, wanted, n, found, costs)
+
+
+def advise_on_estimate(command: str, n: int, found: SpectrumProbe, costs: Costs) -> Advice:
+    """Recommend a way to an answer without eigenpairs: by a matrix, or by products. Not collective."""
+    needed, noisy = costs.needed, _refuses_noise(found, costs)
+    memory = needed.per_rank(costs.ranks)
+    why = "products err too much for the check of an assembly" if noisy else "the matrix tells it"
+    by_matrix = _assembled(costs, f"assembled, {command}", "auto", memory, not noisy and memory <= costs.free, why)
+    return _advice([by_matrix], by_matrix, SolveRequest(None, None, 1e-8), n, found, costs)
+
+
+def _advice(
+    ways: list[Alternative], run: Alternative, wanted: SolveRequest, n: int, found: SpectrumProbe, costs: Costs
+) -> Advice:
+    """Return the advice on ways by a matrix, and on that by products."""
+    shell = _by_products(costs)
+    ways = [_marked(way, way is run and not costs.shelled) for way in ways]
+    if shell is not None:
+        ways.append(shell)
     chosen, reason = _chosen(ways, wanted, n)
-    return Advice(chosen.name, reason, *_precision(chosen, wanted, calls), tuple(ways))
+    if shell is not None and costs.assembly is not None and chosen is not shell and _is_dense(costs.assembly, n):
+        reason += f"; the pattern is dense: --shell takes {_told(shell)} calls and no pattern"
+    return Advice(chosen.name, reason, *_precision(chosen, wanted, costs, found), tuple(ways))
 
 
-def estimate_iterations(found: SpectrumProbe, wanted: SolveRequest, n: int) -> tuple[int, int]:
-    """Estimate (least, most) products of Krylov-Schur for an end of a spectrum.
+def _assembled(costs: Costs, name: str, method: str, memory: int, possible: bool, why: str) -> Alternative:
+    """Return a way by an assembled matrix."""
+    calls = costs.assembly
+    detect = "--pattern detect" if costs.detects else ""
+    flags = detect if method == "auto" else f"{detect} --method {method}".strip()
+    return Alternative(name, flags, *_calls(calls, costs.second), memory, possible, why)
 
-    Not collective. A Krylov space of m vectors has an error of about 2 exp(-2 m √(gap/spread)) (Saad 1980, "On the
-    rates of convergence of the Lanczos and the block-Lanczos methods", theorem 1). The least by the gap of the
-    first Ritz values, which is too wide; the most by eigenvalues that are evenly spread.
-    """
-    k, spread = wanted.k or n, found.high - found.low
-    digits = 0.5 * np.log(2.0 / wanted.tol)
-    if not spread > 0:
-        return k, k + 1
-    wide, even = max(found.gap, spread / n), spread / n
-    least = min(n, k + int(np.ceil(digits * np.sqrt(spread / wide))))
-    return least, max(least, min(10 * n, k + int(np.ceil(2 * digits * np.sqrt(spread / even)))))
+
+def _by_products(costs: Costs) -> Alternative | None:
+    """Return the way by products alone; None for a matrix file."""
+    if costs.assembly is None:
+        return None
+    needed, products = costs.needed, costs.products
+    memory = needed.process + needed.vectors // costs.ranks
+    if products is None or costs.shell is None:
+        return Alternative(_SHELL, "--shell", None, None, None, memory, False, costs.refused, costs.shelled)
+    counted = f"{products.likely}" if products.least == products.most else f"about {products.likely}"
+    why = f"{counted} products; {products.reason}"
+    possible = not products.refused and memory <= costs.free
+    return Alternative(
+        f"{_SHELL}, {products.method}", products.flags, *_calls(costs.shell, costs.second), memory, possible,
+        products.refused or why, costs.shelled,
+    )  # fmt: skip
+
+
+def _calls(calls: Calls | None, second: float | None) -> tuple[tuple[int, int] | None, int | None, float | None]:
+    """Return (least and most, likely, seconds) of calls."""
+    if calls is None:
+        return None, None, None
+    most = calls.total if calls.most is None else calls.most
+    return (calls.least, most), calls.total, None if second is None else calls.total * second
+
+
+def _marked(way: Alternative, asked: bool) -> Alternative:
+    return Alternative(**{**way.__dict__, "asked": asked})
+
+
+def _name_of(wanted: SolveRequest) -> str:
+    if wanted.k is None:
+        return "assembled, slices by shift-and-invert"
+    return "assembled, shift-and-invert" if wanted.end in ("smallest", None) else "assembled, Krylov-Schur"
+
+
+def _why_shifted(wanted: SolveRequest, memory: int, free: int) -> str:
+    if memory > free:
+        return f"it does not fit: {memory / 2**30:.1f} GiB on a rank that may take {free / 2**30:.1f}"
+    if wanted.k is not None and wanted.end in ("largest", "magnitude"):
+        return "the largest converge first"
+    return "few solves, and counts that certify"
+
+
+def _refuses_noise(found: SpectrumProbe, costs: Costs) -> bool:
+    """Return whether an assembly would refuse products for their noise, of which it knows nothing."""
+    calls = costs.assembly
+    return calls is not None and calls.scheme == "product" and calls.verification > 0 and found.noise > _CHECKED
+
+
+def _is_dense(calls: Calls, n: int) -> bool:
+    return calls.colors is not None and n > 1 and calls.colors >= _DENSE * n
 
 
 def _chosen(ways: list[Alternative], wanted: SolveRequest, n: int) -> tuple[Alternative, str]:
-    """Return the recommended method, and the reason."""
-    shifted, preconditioned, dense = ways[:3]
-    shell = ways[3] if len(ways) > 3 and ways[3].possible else None
-    if dense.possible and n <= _SMALL and (wanted.k or n) > _MANY * n:
-        return dense, f"{wanted.k or n} of {n}: LAPACK takes no longer for all of them"
-    most = None if shell is None or shell.calls is None else shell.calls[1]
-    if shell is not None and most is not None and shifted.calls is not None and most < shifted.calls[0]:
-        return shell, f"at most {most} calls for its products, where assembling takes {shifted.calls[0]}"
-    if shifted.possible:
-        saved = "" if most is None else f"; products alone may take {most} calls"
-        return shifted, f"the factors fit, and the wanted ones converge in few solves{saved}"
-    if preconditioned.possible:
-        return preconditioned, f"{shifted.why}; the matrix itself does fit"
+    """Return the recommended way, and the reason."""
+    first = ways[0]
+    by_name = {way.flags.rpartition("--method ")[2]: way for way in ways if not way.name.startswith(_SHELL)}
+    preconditioned, dense = by_name.get("lobpcg"), by_name.get("dense")
+    shell = next((way for way in ways if way.name.startswith(_SHELL) and way.possible), None)
+    many = dense is not None and dense.possible and n <= _SMALL and (wanted.k or 0) > _MANY * n
+    if many and dense is not None:
+        return dense, f"{wanted.k} of {n}: LAPACK takes no longer for all of them"
+    if shell is not None and shell.likely is not None and first.likely is not None and shell.likely < first.likely:
+        return shell, f"{_told(shell)} calls for its products, where assembling takes {_told(first)}"
+    if first.possible:
+        saved = "" if shell is None else f"; products alone take {_told(shell)} calls"
+        return first, f"{first.why}{saved}"
+    if preconditioned is not None and preconditioned.possible:
+        return preconditioned, f"{first.why}; the matrix itself does fit"
     if shell is not None:
-        return shell, "the matrix does not fit into memory"
-    return shifted, f"nothing else gives what is wanted, but {shifted.why}: take more ranks"
+        return shell, first.why
+    return first, f"nothing else gives what is wanted, but {first.why}: take more ranks"
 
 
-def _precision(chosen: Alternative, wanted: SolveRequest, calls: Calls | None) -> tuple[str, str]:
+def _told(way: Alternative) -> str:
+    """Return the calls of a way in words."""
+    if way.calls is None or way.calls[0] == way.calls[1]:
+        return str(way.likely)
+    return f"about {way.likely}"
+
+
+def _precision(chosen: Alternative, wanted: SolveRequest, costs: Costs, found: SpectrumProbe) -> tuple[str, str]:
     """Return the precision of products, and the reason."""
-    if chosen.flags != "--shell" or calls is None:
+    if not chosen.name.startswith(_SHELL) or costs.shell is None:
         return "double", "an assembled matrix and its factors are double"
-    if calls.scheme != "product":
+    if costs.shell.scheme != "product":
         return "double", "differences of gradients lose half of the digits already"
-    if wanted.tol < _SINGLE:
+    if max(wanted.tol, found.tolerance) < _SINGLE:
         return "double", f"single precision reaches backward errors of about {_SINGLE:g}, not {wanted.tol:g}"
-    return "single", f"a tolerance of {wanted.tol:g} needs no more, and products move half of the bytes"
+    return "single", f"a tolerance of {max(wanted.tol, found.tolerance):.2g} needs no more, and products move half"
 
 
-def advice_lines(found: SpectrumProbe, advice: Advice, n: int, nnz: int | None) -> list[str]:
-    """Return the advice as lines of text. Not collective."""
+def look_lines(found: SpectrumProbe, n: int, nnz: int | None, wanted: SolveRequest) -> list[str]:
+    """Return how a Hessian looks as lines of text. Not collective."""
     row = found.row if found.row is not None else (nnz / n if nnz else None)
     sparse = "" if row is None else f"{row:.3g} entries a row ({row / n:.2g} of all), "
+    low, high = found.effective_rank_bars
+    spent = f", {found.calls} calls in all" if found.calls else ""
     told = [
-        f"looks        {sparse}effective rank {found.effective_rank:.3g} of {n}, trace {found.trace:.4g} ± "
-        f"{found.trace_error:.1g}, eigenvalues from {found.low:.3g} to {found.high:.3g} at least",
-        f"             by {found.products} products of {found.seconds:.2g} s",
-        "",
+        f"looks        {sparse}trace {found.trace:.4g} ± {found.trace_error:.1g}, "
+        f"eigenvalues from {found.low:.3g} to {found.high:.3g} at least",
+        f"             effective rank (Σ λ²)² / Σ λ⁴ = {found.effective_rank:.3g} of {n}, {low:.3g} to {high:.3g} "
+        "with 90 %",
+        f"             by {found.products} products of {found.seconds:.2g} s{spent}",
     ]
-    head = ("way", "calls", "seconds", "MiB a rank", "", "")
-    rows = [head]
+    if found.noise > 0 and found.tolerance > wanted.tol:
+        told.append(
+            f"noise        products err by {found.noise:.1e}: pairs found by them are held to "
+            f"{found.tolerance:.1e}, not to {wanted.tol:g}"
+        )
+    return told
+
+
+def advice_lines(advice: Advice) -> list[str]:
+    """Return the advice as lines of text. Not collective."""
+    rows = [("way", "calls", "seconds", "MiB a rank", "", "")]
     for way in advice.alternatives:
-        calls = "-" if way.calls is None else "-".join(str(number) for number in dict.fromkeys(way.calls))
+        calls = "-" if way.calls is None else _told(way)
+        if way.calls is not None and way.calls[0] != way.calls[1]:
+            calls = f"{way.likely} ({way.calls[0]}-{way.calls[1]})"
         seconds = "-" if way.seconds is None else f"{way.seconds:.3g}"
-        mark = "<- take" if way.name == advice.method else ("" if way.possible else "no")
+        marks = [*(["asked"] if way.asked else []), *(["<- take"] if way.name == advice.method else [])]
+        mark = ", ".join(marks) if way.possible else ", ".join([*marks, "no"])
         rows.append((way.name, calls, seconds, f"{way.memory / 2**20:.0f}", mark, way.why))
-    told.append(format_columns(rows))
     flags = next(way.flags for way in advice.alternatives if way.name == advice.method)
     return [
-        *told,
         "",
-        f"take         {advice.method} ({flags}): {advice.reason}",
+        format_columns(rows),
+        "",
+        f"take         {advice.method}{f' ({flags})' if flags else ''}: {advice.reason}",
         f"precision    {advice.precision}: {advice.precision_reason}",
     ]

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 # Calls of the user's functions where there are none, by purpose.
 _NO_CALLS = dict.fromkeys(("gradient", "hvp", "energy", "noise", "pattern", "verification"), 0)
 
+# Errors of products that are smaller are those of rounding.
+_EXACT = 1e-12
+
 
 def coloring_facts(coloring: Coloring, valid: bool) -> dict[str, Any]:
     """Return what JSON says of a colouring. Not collective."""
@@ -344,6 +347,9 @@ def eigs_lines(
     if spectrum.error_bound is not None:
         lines.append(f"errors       ± is two standard deviations of what the error of the Hessian does, to first "
                      f"order; at most {spectrum.error_bound:.2g} (Weyl)")  # fmt: skip
+    elif problem.relative_error > _EXACT and len(spectrum.eigenvalues):
+        lines.append(f"errors       ± is what the error of products, at least {problem.relative_error:.0e} of the "
+                     "Hessian, may do, to first order")  # fmt: skip
     loose = int(np.count_nonzero(~(spectrum.residuals <= spec.tol)))
     if loose:
         lines.append(f"accuracy     {loose} pairs reach the error of products, {spectrum.held_to:.0e}, not the "

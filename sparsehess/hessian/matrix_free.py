@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 # To what part of its norm products are symmetric: in double precision, by differences, in single precision.
 _EXACT, _DIFFERENCES, _SINGLE = 1e-10, 1e-5, 1e-5
 
+# A gradient is noisy whose noise is this part of its change over a typical length.
+_NOISY = 1e-9
+
 # Random products for a diagonal where there is no pattern.
 _SAMPLES = 64
 
@@ -145,6 +148,15 @@ class MatrixFree(ShortRepr):
             return 0.0  # products that are not finite are refused by who takes them
         return float(np.sqrt(apart / size)) if size > 0 else float(apart > 0)
 
+    @cached_property
+    def noisy(self) -> bool:
+        """Whether the gradient has more noise than its rounding makes. Collective the first time."""
+        if self.noise is None:
+            return False
+        sums = np.array([float(self.noise.relative.sum()), float(len(self.noise.relative))])
+        total, rows = self.objective.comm.allreduce(sums).tolist()
+        return bool(total > _NOISY * rows)
+
     @property
     def by_differences(self) -> bool:
         """Whether products are differences of gradients."""
@@ -202,6 +214,29 @@ class MatrixFree(ShortRepr):
         out = self._evaluations.along(np.ascontiguousarray(X.T)).T
         self._count()
         return out
+
+    def noise_of_column(self, column: int) -> np.ndarray:
+        """Return (n_local,) standard deviations of what the gradient's noise makes of a column; zeros of products.
+
+        Collective.
+        """
+        layout = self.objective.layout
+        if self.noise is None:
+            return np.zeros(layout.n_local)
+        own = layout.start <= column < layout.stop
+        step = self.objective.comm.allreduce(float(self._steps.wanted[column - layout.start]) if own else 0.0)
+        return np.sqrt(0.5) * self.noise.level / step  # of two gradients, over two steps
+
+    def noise_of_whole(self) -> float:
+        """Return about the Frobenius norm of what the gradient's noise makes of all columns; 0 of products.
+
+        Collective. In a column alone one variable moves, and every row is noisy.
+        """
+        if self.noise is None:
+            return 0.0
+        sums = np.array([self.noise.level @ self.noise.level, np.sum(self._steps.wanted**-2.0)])
+        levels, steps = self.objective.comm.allreduce(sums).tolist()
+        return float(np.sqrt(0.5 * levels * steps))
 
     def diagonal(self) -> np.ndarray:
         """Return the diagonal (n_local,).

@@ -41,7 +41,7 @@ def test_a_plan_for_a_pattern_that_is_not_known(place):
     told = planned["evaluations"]
     assert planned["estimated"] and planned["seconds"]["one"] > 0
     assert spent["pattern"] / 4 < told["pattern"] < 4 * spent["pattern"]
-    with pytest.raises(InputError, match="has no pattern"):
+    with pytest.raises(InputError, match=r"has no pattern.*--pattern detect.*--shell"):
         here(place, "plan problems.py:chain --set pattern=False")
 
 
@@ -54,12 +54,19 @@ def test_a_plan_of_a_matrix_and_of_a_job_file(place, capsys):
     out = capsys.readouterr().out
     assert "derivatives  central, 3 colors: 15 gradients" in out and "ranks        1 worth having" in out
     shell = here(place, f"plan {ROOT}/drivers/job.toml --shell")
-    assert shell["evaluations"] is None and shell["problem"]
+    assert shell["evaluations"]["products"] > 0 and shell["problem"]
     refused = {
         "job.toml -k 0": "-k 0: at least 1",
         "large.npz --measure": "--measure: large.npz is a matrix file",
         "large.npz --derivative forward": "--derivative: large.npz is a matrix file",
         "job.toml --row 9": "--row: only --pattern detect",
+        "large.npz --shell": "--shell: large.npz is a matrix file",
+        "job.toml --precision single": "--precision: for the products of --shell",
+        "job.toml --of trace": "-k: trace asks for no eigenpairs",
+        "job.toml --function logdet": "--function: eigs takes no samples",
+        "job.toml -k 100": "k=100 eigenpairs of a matrix with 24 rows",
+        "job.toml --which largest --target 2": "--which: --target says which ones already",
+        "job.toml --method lanczo": "method='lanczo'",
         "job.toml --explain": "--explain: the advice of a plan",
     }
     for words, says in refused.items():

@@ -51,7 +51,10 @@ def test_a_job_file_is_a_command_line(place):
     assert words(place, text, line)[0] == "submit --ranks 4 --setup module load a -q job.toml --ranks 2"
     # For a plan, what only another command takes is checked, but plays no part.
     text = 'command = "assemble"\ninput = "problems.py:chain"\nout = "h.npz"\nderivative = "forward"'
-    assert words(place, text, "plan job.toml")[0] == "plan --out h.npz --derivative forward problems.py:chain"
+    assert (
+        words(place, text, "plan job.toml")[0]
+        == "plan --of assemble --out h.npz --derivative forward problems.py:chain"
+    )
     text = 'command = "density"\ninput = "good.npz"\ngrid = 100'
     assert words(place, text, "plan job.toml")[0] == "plan good.npz"
     for line in ("eigs good.npz --json job.toml", "result job.toml", "nothing job.toml", "-q"):

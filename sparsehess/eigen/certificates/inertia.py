@@ -12,7 +12,7 @@ from sparsehess.eigen.problem.brought_facts import only_projected
 from sparsehess.eigen.problem.equilibration import scaled_copy
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rayleigh_ritz import rayleigh_ritz
-from sparsehess.eigen.problem.whole_matrix import is_cheaper_whole, whole_problem
+from sparsehess.eigen.problem.whole_matrix import is_cheaper_whole, products_of_whole, whole_problem
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.errors import InputError
 from sparsehess.operators.eigenvalues import Inertia
@@ -139,10 +139,27 @@ def count_inertia(problem: EigenProblem, zero: float | None, options: dict) -> I
             raise InputError(f"-{next(iter(options))}: the structure counts, and nothing is factorized")
         return problem.told.inertia(zero)
     require_real("a count by inertia, LDLᵀ of real numbers,")
-    if not problem.assembled and is_cheaper_whole(problem.n, _SAMPLES * _STEPS):
+    if not problem.assembled and _is_made_whole(problem.n):
         with whole_problem(problem) as whole:
             return _count_whole(whole, zero, options)
     return _count(problem, zero, options)
+
+
+def _is_made_whole(n: int) -> bool:
+    """Return whether a matrix-free Hessian of n variables is made whole first."""
+    return is_cheaper_whole(n, _SAMPLES * _STEPS)
+
+
+def predict_products(n: int) -> tuple[int, int, int]:
+    """Return (least, likely, most) products of the inertia of a Hessian of which nothing else is known.
+
+    Not collective.
+    """
+    if _is_made_whole(n):
+        whole = products_of_whole(n)
+        return whole, whole, whole
+    most = _SAMPLES * min(_STEPS, n)
+    return _SAMPLES, most, most
 
 
 def _count_whole(problem: EigenProblem, zero: float | None, options: dict) -> Inertia:

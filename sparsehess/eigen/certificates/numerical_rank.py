@@ -12,10 +12,11 @@ import numpy as np
 from sparsehess.eigen.estimates.chebyshev_moments import bounds
 from sparsehess.eigen.estimates.reduced_operator import reduced_operator
 from sparsehess.eigen.estimates.spectral_density import Density, density
+from sparsehess.eigen.estimates.spectral_density import predict_products as density_products
 from sparsehess.eigen.problem.factor_memory import factor_memory
 from sparsehess.eigen.problem.factorization import Pivots
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.eigen.problem.whole_matrix import is_cheaper_whole, whole_problem
+from sparsehess.eigen.problem.whole_matrix import is_cheaper_whole, products_of_whole, whole_problem
 from sparsehess.eigen.solvers.end_solvers import StructureCounter
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.errors import InputError, none_of
@@ -44,6 +45,11 @@ _GAP = 10.0
 
 # From this size on MUMPS's analysis is asked whether a factorization fits.
 _LARGE = 50_000
+
+# Random vectors of a density, and steps with each; steps of Lanczos that tell the size of the largest.
+_SAMPLES, _STEPS, _BOUNDS = 20, 150, 40
+
+_NOT_FACTORIZED = "a matrix-free Hessian has no factorization, which inertia needs: take method 'density'"
 
 # Fewer eigenvalues than this do not fill a gap.
 _FAINT = 0.5
@@ -128,8 +134,8 @@ def rank(
     *,
     absolute: float | None = None,
     method: str = "auto",
-    samples: int = 20,
-    steps: int = 150,
+    samples: int = _SAMPLES,
+    steps: int = _STEPS,
     mass: MatrixLike | None = None,
     nullspace: VectorsLike | None = None,
     options: dict | None = None,
@@ -198,6 +204,41 @@ def rank(
         return _counted(problem, threshold, absolute, method, samples, steps, dict(options or {}), seed)
 
 
+def _is_made_whole(n: int, method: str, samples: int, steps: int) -> bool:
+    """Return whether a matrix-free Hessian of n variables is made whole first."""
+    spent = samples * min(steps, n) if method == "auto" else np.inf
+    return method != "density" and is_cheaper_whole(n, spent)
+
+
+def predict_products(
+    n: int, method: str = "auto", samples: int | None = None, steps: int | None = None
+) -> tuple[int, int, int]:
+    """Return (least, likely, most) products of the rank of a Hessian of which nothing else is known.
+
+    Not collective.
+
+    Parameters
+    ----------
+    method, samples, steps
+        As of `rank`; None for what it takes by itself.
+
+    Raises
+    ------
+    InputError
+        The method cannot do it.
+    """
+    if method not in METHODS:
+        raise none_of(f"method {method!r}", method, METHODS)
+    samples, steps = samples or _SAMPLES, steps or _STEPS
+    if _is_made_whole(n, method, samples, steps):
+        whole = products_of_whole(n)
+        return whole, whole, whole
+    if method == "inertia":
+        raise InputError(_NOT_FACTORIZED)
+    most = _BOUNDS + density_products(n, "auto", samples, steps)[1]
+    return samples, most, most
+
+
 def _counted(
     problem: EigenProblem,
     threshold: float | str | None,
@@ -213,12 +254,10 @@ def _counted(
     if problem.told.knows_counts and method != "density":
         why = "the structure counts"
         return _counted_by("structure", why, problem, threshold, absolute, samples, steps, options, seed)
-    if not problem.assembled and method != "density":
-        spent = samples * min(steps, problem.n) if method == "auto" else np.inf
-        if is_cheaper_whole(problem.n, spent):
-            with whole_problem(problem) as whole:
-                why = f"{problem.n} products give a matrix-free Hessian of so few variables whole"
-                return _counted_by("inertia", why, whole, threshold, absolute, samples, steps, options, seed)
+    if not problem.assembled and _is_made_whole(problem.n, method, samples, steps):
+        with whole_problem(problem) as whole:
+            why = f"{problem.n} products give a matrix-free Hessian of so few variables whole"
+            return _counted_by("inertia", why, whole, threshold, absolute, samples, steps, options, seed)
     method, why = _chosen(problem, method)
     return _counted_by(method, why, problem, threshold, absolute, samples, steps, options, seed)
 
@@ -280,9 +319,7 @@ def _chosen(problem: EigenProblem, method: str) -> tuple[str, str]:
     """Return the method and why it is taken."""
     if method == "inertia":
         if not problem.assembled:
-            raise InputError(
-                "a matrix-free Hessian has no factorization, which inertia needs: take method 'density'"
-            )
+            raise InputError(_NOT_FACTORIZED)
         return method, "asked for"
     if method == "density":
         return method, "asked for"
@@ -308,7 +345,7 @@ def _largest(problem: EigenProblem, seed: int) -> float:
         return problem.scale  # of a singular mass Lanczos sees nothing but the infinite ones
     with reduced_operator(problem) as operator:
         known = max((abs(value) for value, _ in operator.atoms), default=0.0)
-        return max(known, bounds(operator, 40, seed).size) if operator.total else known
+        return max(known, bounds(operator, _BOUNDS, seed).size) if operator.total else known
 
 
 class _Inertia:

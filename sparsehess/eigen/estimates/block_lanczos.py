@@ -31,10 +31,10 @@ _ROWS = 2**15
 _INVARIANT = 1e-12
 
 # Steps after which convergence is looked at first, and by how much they grow from look to look.
-_FIRST, _GROWTH = 12, 1.4
+FIRST, _GROWTH = 12, 1.4
 
 # Steps that are taken at least where something must settle: it is looked at twice.
-FEWEST = int(np.ceil(_GROWTH * _FIRST))
+FEWEST = int(np.ceil(_GROWTH * FIRST))
 
 _EPS = float(np.finfo(float).eps)
 
@@ -302,7 +302,7 @@ def advance_to_accuracy(run: Lanczos, f: Callable, accuracy: float) -> tuple[np.
     change
         Of the values from the last look but one to the last, relative to them; 0 where runs are exact.
     """
-    before, wanted = None, min(_FIRST, run.most)
+    before, wanted = None, min(FIRST, run.most)
     while True:
         run.advance(wanted)
         values = np.array([weights @ f(nodes) if len(nodes) else 0.0 for nodes, weights, _ in run.quadratures()])

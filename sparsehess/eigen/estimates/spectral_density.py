@@ -24,7 +24,7 @@ from sparsehess.eigen.estimates.spectral_measures import (
 )
 from sparsehess.eigen.estimates.told_spectrum import told_spectrum
 from sparsehess.eigen.estimates.whole_spectrum import whole_spectrum
-from sparsehess.eigen.problem.whole_matrix import LARGEST, is_cheaper_whole
+from sparsehess.eigen.problem.whole_matrix import LARGEST, is_cheaper_whole, products_of_whole
 from sparsehess.errors import InputError, none_of
 from sparsehess.runtime.citations import cite
 from sparsehess.runtime.html_fragments import curve, fragment, note
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from sparsehess.operators.matrix_like import MatrixLike, VectorsLike
 
 METHODS = ("auto", "structure", "lanczos", "chebyshev", "dense")
+
+# Random vectors where nothing is said.
+SAMPLES = 10
 
 
 # Shares that differ by less are the same.
@@ -244,7 +247,7 @@ class Density(ShortRepr):
 def density(
     matrix: MatrixLike | EigenProblem,
     *,
-    samples: int = 10,
+    samples: int = SAMPLES,
     steps: int | None = None,
     grid: np.ndarray | None = None,
     points: int = 512,
@@ -338,8 +341,7 @@ def density(
         if method == "auto" and _is_told(operator):
             method = "structure"
         if method == "auto":
-            spent = samples * min(steps or STEPS, operator.n)
-            method = "dense" if groups == 1 and is_cheaper_whole(operator.n, spent) else "lanczos"
+            method = _method_of_products(operator.n, samples, steps, groups)
         if operator.total == 0:
             samples, steps = 0, 0
         elif method == "structure":
@@ -355,6 +357,36 @@ def density(
         else:
             measures, steps = polynomials(operator, deal, steps, width, seed)
         return _density(operator, measures, samples, steps, grid, points, width, method)
+
+
+def _method_of_products(n: int, samples: int, steps: int | None, groups: int) -> str:
+    """Return the method where products alone are known."""
+    return "dense" if groups == 1 and is_cheaper_whole(n, samples * min(steps or STEPS, n)) else "lanczos"
+
+
+def predict_products(
+    n: int, method: str = "auto", samples: int | None = None, steps: int | None = None, groups: int = 1
+) -> tuple[int, int, int | None]:
+    """Return (least, likely, most) products of the density of a Hessian of which nothing else is known.
+
+    Not collective. Lanczos ends early where a vector spans an invariant space; how many steps the width of
+    `chebyshev` needs is known once the ends of the spectrum are.
+
+    Parameters
+    ----------
+    method, samples, steps, groups
+        As of `density`; None for what it takes by itself.
+    """
+    if method not in METHODS:
+        raise none_of(f"method {method!r}", method, METHODS)
+    samples = samples or SAMPLES
+    if method == "auto":
+        method = _method_of_products(n, samples, steps, groups)
+    if method == "dense":
+        whole = products_of_whole(n)
+        return whole, whole, whole
+    taken = samples * min(steps or STEPS, n)
+    return samples, taken, taken if method == "lanczos" else None
 
 
 def count(

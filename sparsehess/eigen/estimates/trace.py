@@ -10,6 +10,7 @@ import numpy as np
 
 from sparsehess.eigen.estimates.block_lanczos import (
     FEWEST,
+    FIRST,
     Lanczos,
     advance_to_accuracy,
     apply_function,
@@ -21,7 +22,7 @@ from sparsehess.eigen.estimates.spectral_functions import Function, half_width, 
 from sparsehess.eigen.estimates.trace_sketches import HutchPP, XTrace
 from sparsehess.eigen.estimates.whole_spectrum import whole_spectrum
 from sparsehess.eigen.problem.mass_solver import lone_diagonal
-from sparsehess.eigen.problem.whole_matrix import LARGEST, is_cheaper_whole
+from sparsehess.eigen.problem.whole_matrix import LARGEST, is_cheaper_whole, products_of_whole
 from sparsehess.errors import InputError, none_of
 from sparsehess.operators.structure import Exact
 from sparsehess.runtime import destroy
@@ -40,8 +41,11 @@ METHODS = ("auto", "exact", "hutchinson", "hutch++", "xtrace")
 
 _SKETCHED = {"hutch++": HutchPP, "xtrace": XTrace}
 
-# Vectors that are multiplied, without a tolerance, and at most with one.
-_SAMPLES, _MOST = 30, 1000
+# Vectors that are multiplied, without a tolerance, and at most with one; Lanczos steps for each.
+_SAMPLES, _MOST, _STEPS = 30, 1000, 200
+
+# Vectors that a tolerance takes, where nothing is known of the spectrum.
+_MIDDLE = 100
 
 # Fewer eigenvalues than this are none.
 _NONE = 0.5
@@ -131,7 +135,7 @@ def trace(
     tol: float | None = None,
     gamma: float | None = None,
     time: float | None = None,
-    steps: int = 200,
+    steps: int = _STEPS,
     deflate: Spectrum | None = None,
     mass: MatrixLike | None = None,
     nullspace: VectorsLike | None = None,
@@ -212,9 +216,7 @@ def trace(
             total = diagonal_sum(operator) if f.linear else None
             if total is not None:
                 return Trace(total, 0.0, 0, 0, "exact", f.name, True, 1, why="the diagonal of an assembled matrix")
-            least = samples if tol is None else _LEAST
-            spent = np.inf if method == "exact" else least * (1 if f.linear else FEWEST)
-            if is_cheaper_whole(operator.n, spent):
+            if is_cheaper_whole(operator.n, _least_spent(f.linear, method, samples, tol)):
                 whole = whole_spectrum(operator).total(f)
                 why = f"{whole.why}, of the matrix that {operator.n} products give"
                 exact = Exact(whole.value + f.of_atoms(operator.atoms), whole.rounding, why)
@@ -231,6 +233,49 @@ def trace(
         cite(method)
         search = _Search(operator, f, known, samples, tol, steps, seed)
         return search.plain() if method == "hutchinson" else search.sketched(method)
+
+
+def predict_products(
+    n: int, linear: bool, method: str, samples: int | None, tol: float | None, steps: int | None
+) -> tuple[int, int, int]:
+    """Return (least, likely, most) products of the trace of a Hessian of which nothing else is known.
+
+    Not collective.
+
+    Parameters
+    ----------
+    linear
+        Whether it is the trace itself, and not that of a function.
+    method, samples, tol, steps
+        As of `trace`; None for what it takes by itself.
+
+    Raises
+    ------
+    InputError
+        The method cannot do it.
+    """
+    if method not in METHODS:
+        raise none_of(f"method {method!r}", method, METHODS)
+    samples, steps = samples or (_SAMPLES if tol is None else _MOST), steps or _STEPS
+    if method in ("auto", "exact"):
+        if is_cheaper_whole(n, _least_spent(linear, method, samples, tol)):
+            whole = products_of_whole(n)
+            return whole, whole, whole
+        if method == "exact":
+            raise InputError(f"only the trace of up to {LARGEST} variables is known exactly from products")
+    most = min(steps, n)
+    first, each = (1, 1) if linear else (min(FIRST, most), min(FEWEST, most))
+    least = samples if tol is None else min(_LEAST, samples)
+    middle = samples if tol is None else min(_MIDDLE, samples)
+    # Of XTrace and Hutch++ some vectors are those of a sketch: an odd one is left over.
+    return max(1, (least - 2) * first), middle * each, samples * (1 if linear else most)
+
+
+def _least_spent(linear: bool, method: str, samples: int, tol: float | None) -> float:
+    """Return the least products that estimates take; infinite where none will do."""
+    if method == "exact":
+        return np.inf
+    return (samples if tol is None else _LEAST) * (1 if linear else FEWEST)
 
 
 def _told(told: Exact[float], f: Function, tol: float | None, products: int = 0) -> Trace:

@@ -38,6 +38,8 @@ class Known:
         By what part of its norm it may be unsymmetric.
     structure
         What it tells exactly of itself.
+    noisy
+        Whether its error is that of noise, and not of rounding.
     """
 
     matrix: object
@@ -50,6 +52,7 @@ class Known:
     entry_errors: EntryErrors | None = None
     symmetry: float = SYMMETRY
     structure: Structure = NOTHING
+    noisy: bool = False
 
 
 def known_of(matrix: object) -> Known:
@@ -75,6 +78,7 @@ def known_of(matrix: object) -> Known:
         relative_error=error,
         entry_errors=matrix.entry_errors if isinstance(matrix, Hessian) else None,
         symmetry=symmetry,
+        noisy=isinstance(matrix, MatrixFree) and matrix.noisy,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from mpi4py import MPI
 
@@ -29,6 +29,10 @@ MatrixLike: TypeAlias = (
 
 # What a caller may give for vectors: Vecs, or an (m, n) array that every rank holds.
 VectorsLike: TypeAlias = "Sequence[PETSc.Vec] | np.ndarray"
+
+
+# Standard deviations of what noise makes of an asymmetry that are no asymmetry.
+_SIGMAS = 7.0
 
 
 def as_mat(matrix: object, comm: MPI.Comm | None, layout: Layout | None, owned: list, name: str) -> PETSc.Mat:
@@ -173,16 +177,32 @@ def with_diagonal(rows: scipy.sparse.csr_matrix, layout: Layout) -> scipy.sparse
     return rows
 
 
-def check_symmetric(name: str, matrix: PETSc.Mat, scale: np.ndarray, layout: Layout, allowed: float) -> float:
-    """Return by what part of its size a matrix is not Hermitian, along random vectors. Collective.
+class Symmetry(NamedTuple):
+    """By what part of its size a matrix is not Hermitian, and how noisy its products were seen to be."""
 
-    They are real, which suffices: of H − Hᴴ no entry can hide from all. They have the units of the matrix, so that
-    large entries do not hide small ones.
+    asymmetry: float
+    noise: float
+
+
+def check_symmetric(
+    name: str, matrix: PETSc.Mat, scale: np.ndarray, layout: Layout, allowed: float, products: bool = False
+) -> Symmetry:
+    """Return by what part of its size a matrix is not Hermitian, along random vectors.
+
+    Collective. Products of a shell that are not those of a symmetric matrix may be noisy: then they are not linear
+    either, which one more tells. What noise of that size makes of x'(H y) - y'(H x) is no asymmetry.
+
+    The vectors are real, which suffices: of H − Hᴴ no entry can hide from all. They have the units of the matrix,
+    so that large entries do not hide small ones.
 
     Parameters
     ----------
     scale
         (n_local,) D, such that the entries of D H D are of about one size.
+    allowed
+        By what part it may be unsymmetric.
+    products
+        Whether there are no entries, but products, which may be noisy.
     """
     x, y, image = matrix.createVecRight(), matrix.createVecRight(), matrix.createVecLeft()
     draws = [scale * draw_uniform(layout, seed) for seed in (11, 12)]
@@ -191,7 +211,13 @@ def check_symmetric(name: str, matrix: PETSc.Mat, scale: np.ndarray, layout: Lay
         x.setArray(draw)
         matrix.mult(x, image)
         image_of.append(image.getArray(readonly=True).copy())
-    destroy(x, y, image)
+    together = draws[0] + draws[1]
+
+    def image_together() -> np.ndarray:
+        x.setArray(together)
+        matrix.mult(x, image)
+        return image.getArray(readonly=True).copy()
+
     # By a power of two, after which squares are numbers that are not zero.
     largest = max(float(np.abs(scale * one).max(initial=0.0)) for one in image_of)
     power = -int(np.frexp(layout.comm.allreduce(largest, MPI.MAX))[1])
@@ -202,13 +228,32 @@ def check_symmetric(name: str, matrix: PETSc.Mat, scale: np.ndarray, layout: Lay
     forth, back, size = layout.comm.allreduce(np.array([forth, back, size]))
     apart, size = abs(forth - back), float(np.sqrt(size.real / 2 * layout.n / 3))
     if not np.isfinite(apart):
+        destroy(x, y, image)
         raise InputError(f"{name} has entries that are not finite")
-    if not apart <= allowed * size:
+    noise = 0.0
+    if products and not apart <= allowed * size:
+        third = _times_power_of_two(image_together(), power)
+        off = scale * (third - image_of[0] - image_of[1])
+        noise = _noise_of(off, [scale * one for one in image_of], layout)
+    destroy(x, y, image)
+    felt = noise * min(2.0, _SIGMAS * np.sqrt(2.0 / layout.n))
+    if not apart <= max(allowed, felt) * size:
         raise InputError(
             f"{name} is not {'Hermitian' if complex_scalars() else 'symmetric'}: x'(H y) and y'(H x) differ by "
             f"{apart / size if size > 0 else np.inf:.1e} of its size {_why_unsymmetric(matrix, layout)}"
         )
-    return float(apart / size) if size > 0 else 0.0
+    return Symmetry(float(apart / size) if size > 0 else 0.0, noise)
+
+
+def _noise_of(off: np.ndarray, images: list[np.ndarray], layout: Layout) -> float:
+    """Return the noise of a product, relative to its size, from what three products of a linear map cancel to.
+
+    Collective.
+    """
+    sums = np.array([np.linalg.norm(off) ** 2, sum(np.linalg.norm(one) ** 2 for one in images)])
+    apart, size = layout.comm.allreduce(sums).tolist()
+    # Of the three the squares of two are `size`, and that of the third is about as much again.
+    return float(np.sqrt(apart / (2 * size))) if size > 0 and np.isfinite(apart) else 0.0
 
 
 def _times_power_of_two(values: np.ndarray, power: int) -> np.ndarray:

@@ -29,7 +29,7 @@ from sparsehess.eigen.problem.mass_facts import massless_directions
 from sparsehess.eigen.problem.matrix_inputs import MatrixLike, VectorsLike, as_mat, as_vectors, check_symmetric
 from sparsehess.eigen.problem.null_space import NullSpace, check_null_vectors, orthonormal_null_vectors
 from sparsehess.eigen.problem.solver_pool import SolverPool
-from sparsehess.errors import InputError
+from sparsehess.errors import CheckError, InputError
 from sparsehess.hessian.entry_errors import EntryErrors
 from sparsehess.hessian.hessian import Hessian
 from sparsehess.hessian.matrix_free import MatrixFree
@@ -58,8 +58,11 @@ _LIGHT = 16 * _EPS
 # Times the error of its products that a residual of a matrix without entries is held to: each product has another.
 _PRODUCTS = 4.0
 
+# Errors of this part of a Hessian that come from noise leave nothing of it.
+HOPELESS = 0.3
+
 # Steps of Lanczos that tell the size of a matrix of which only products are known.
-_STEPS = 12
+STEPS = 12
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
@@ -88,7 +91,10 @@ class EigenProblem(ShortRepr):
     structure
         What A tells exactly of itself, an `Operator` by its structure; nothing where there is a mass.
     relative_error
-        Error of A's entries, relative to its norm, where it is known: of differences, of asymmetry.
+        Error of A's entries, relative to its norm, where it is known: of differences, of asymmetry, of products
+        that are not linear.
+    hopeless
+        Such an error that leaves nothing of A; infinite where what is inexact may be a matrix of zeros.
     entry_errors
         Estimates of the errors of A's entries, or None.
     units
@@ -118,6 +124,7 @@ class EigenProblem(ShortRepr):
     guess: list[PETSc.Vec] = field(default_factory=list)
     structure: Structure = NOTHING
     relative_error: float = 0.0
+    hopeless: float = np.inf
     entry_errors: EntryErrors | None = None
     units: Units | None = None
     solver_pool: SolverPool = field(default_factory=SolverPool)
@@ -206,6 +213,7 @@ class EigenProblem(ShortRepr):
                 guess=as_vectors(guess, A, layout, owned, "vectors to start from"),
                 structure=structure,
                 relative_error=max(relative_error, known.relative_error),
+                hopeless=HOPELESS if known.noisy else np.inf,
                 entry_errors=known.entry_errors,
                 units=known.units if units is None else units,
                 solver_pool=solver_pool or SolverPool(),
@@ -343,7 +351,7 @@ class EigenProblem(ShortRepr):
         """
         if self.seen_reach is not None:
             return *self.seen_reach, 0.0
-        return spectral_bounds(self.A, self.layout, _STEPS)
+        return spectral_bounds(self.A, self.layout, STEPS)
 
     def note_reach(self, reach: tuple[float, float]) -> None:
         """Keep the least and largest Ritz value that a solve has seen. Collective."""
@@ -426,12 +434,28 @@ class EigenProblem(ShortRepr):
         """
         return tol if self.assembled else max(tol, _PRODUCTS * self.relative_error)
 
+    def check_hope(self, error: float) -> None:
+        """Raise CheckError where noise, with this error of products or entries, leaves nothing of the Hessian.
+
+        Not collective; the same on every rank.
+        """
+        if not error <= self.hopeless:
+            raise CheckError(
+                f"the Hessian is lost in the noise of its products, which err by {error:.1g} of it: compute what "
+                "they come from with more digits, tell typical_x if the function changes over longer distances, "
+                "or assemble it, where a pattern is known"
+            )
+
     def _check(self, symmetry: float) -> None:
         require_room(self.comm)
         size = self.scales.d if self.assembled else np.ones(self.layout.n_local)
-        found = check_symmetric("the Hessian", self.A, size, self.layout, symmetry)
+        found = check_symmetric("the Hessian", self.A, size, self.layout, symmetry, not self.assembled)
         if not self.assembled:  # how exact its products are, nothing else tells
-            self.relative_error = max(self.relative_error, 10 * found)
+            self.relative_error = max(self.relative_error, 10 * found.asymmetry, found.noise)
+            self.hopeless = min(self.hopeless, HOPELESS if found.noise else np.inf)
+            self.check_hope(self.relative_error)
+        if self.preconditioner is not None and not is_assembled(self.preconditioner):
+            raise InputError("the preconditioner must be an assembled matrix near the Hessian")
         if self.M is not None:
             sizes = np.abs(self._mass_diagonal())
             sizes[~(sizes > 0)] = 1.0

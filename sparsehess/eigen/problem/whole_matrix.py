@@ -47,6 +47,14 @@ def is_cheaper_whole(n: int, products: float) -> bool:
     return n <= min(products, LARGEST)
 
 
+def products_of_whole(n: int) -> int:
+    """Return how many products make a matrix of n rows whole: all columns, and one that tells their error.
+
+    Not collective.
+    """
+    return n + 1
+
+
 @contextmanager
 def whole_problem(problem: EigenProblem) -> Iterator[EigenProblem]:
     """Give a problem of products alone with its matrix assembled, for the length of a block.
@@ -58,13 +66,14 @@ def whole_problem(problem: EigenProblem) -> Iterator[EigenProblem]:
     Raises
     ------
     CheckError
-        Products that are not finite.
+        Products that are not finite, or noise that leaves nothing of the matrix.
     """
     with closing(BlockProduct(problem.A, problem.layout)) as product:
         rows, error = symmetric_rows(product, problem.layout)
+    error = max(problem.relative_error, error)
+    problem.check_hope(error)
     matrix = _assembled(problem, rows)
     del rows
-    error = max(problem.relative_error, error)
     with replace(
         problem, A=matrix, structure=NOTHING, relative_error=error, solver_pool=SolverPool(), owned=[matrix]
     ) as made:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from sparsehess.storage.checkpoint import Checkpoint
 
 # How many where nothing is said.
-_DEFAULT_K = 6
+DEFAULT_K = 6
 
 
 def eigs(
@@ -328,6 +328,6 @@ def _solve(
 def complete_spec(problem: EigenProblem, spec: SolveSpec) -> SolveSpec:
     """Return a spec with its defaults filled in for a problem: no number where there is nothing. Collective."""
     if not spec.takes_all:
-        there = min(_DEFAULT_K, problem.sought) or None
+        there = min(DEFAULT_K, problem.sought) or None
         return replace(spec, k=there if spec.k is None else spec.k)
     return spec if spec.interval is not None else replace(spec, interval=(-np.inf, -problem.zero))

@@ -22,7 +22,7 @@ from sparsehess.eigen.solvers.spectrum_targets import ShiftedTarget
 from sparsehess.eigen.solvers.target_choice import solved_target
 
 # Up to this size a factorization costs little beside anything else, and the largest are counted too.
-_CHEAP = 20_000
+CHEAP = 20_000
 
 
 def solve_extremal(
@@ -87,8 +87,8 @@ def _why_uncounted(problem: EigenProblem, spec: SolveSpec, inverts: bool) -> str
         return ""
     if problem.uncounted:
         return problem.uncounted
-    if spec.count == "auto" and not inverts and problem.n > _CHEAP:
-        return f"no factorization was made and n > {_CHEAP}; --count yes makes one"
+    if spec.count == "auto" and not inverts and problem.n > CHEAP:
+        return f"no factorization was made and n > {CHEAP}; --count yes makes one"
     return ""
 
 

@@ -55,7 +55,7 @@ _UNSURE = 100.0
 _EPS = float(np.finfo(float).eps)
 
 # Products that are told beforehand, and how many for each row are too many.
-_MANY, _HOPELESS = 10_000, 20
+_MANY, HOPELESS = 10_000, 20
 
 # A search for more eigenvalues at a time than this is split, where counts tell how.
 _MOST = 100
@@ -142,7 +142,7 @@ def _weigh(problem: EigenProblem, spec: SolveSpec, expected: int, products: floa
     """
     low, high = spec.ends
     cost = f"the interval [{low:.6g}, {high:.6g}] has up to {expected} eigenvalues, and takes about {products:.2g}"
-    if spec.method == "auto" and products > _HOPELESS * problem.n:
+    if spec.method == "auto" and products > HOPELESS * problem.n:
         raise InputError(
             f"{cost} products, where {problem.n} give the whole matrix: assemble it, ask for the outermost ones "
             "(k), or for a wider interval in which eigenvalues are less crowded; method filter tries all the same"

@@ -29,6 +29,9 @@ ENDS = ("smallest", "largest", "magnitude")
 _MANY, _SMALL = 0.25, 1000
 
 
+# Products with a smaller error than this are those of a matrix.
+_EXACT = 1e-12
+
 # Restarts of Krylov-Schur by products until six pairs have converged, in the middle of what was measured: spectra
 # that are even, those of chains, power laws and networks, n from 300 to 2000. Half a subspace is kept at each.
 _RESTARTS = {"smallest": 100, "largest": 40, "magnitude": 40}
@@ -73,9 +76,8 @@ def choose_method(problem: EigenProblem, spec: SolveSpec) -> Choice:
     if problem.preconditioner is not None:
         return Choice("gd", "a matrix near the Hessian is there to precondition Davidson's method")
     if whole:
-        reason = (
-            f"a matrix-free Hessian of {problem.n} variables: as many products give it whole, all else is exact"
-        )
+        rest = "to their accuracy" if problem.relative_error > _EXACT else "all else is exact"
+        reason = f"a matrix-free Hessian of {problem.n} variables: as many products give it whole, {rest}"
         return Choice("dense", reason, whole)
     if not problem.assembled:
         if spec.takes_all:

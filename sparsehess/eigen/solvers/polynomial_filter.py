@@ -87,7 +87,7 @@ class PolynomialFilter(IntervalMethod):
             Called between restarts; what it returns ends the solve.
         """
         problem = self.problem
-        inner = self._inner(low, high)
+        inner = _inner(low, high, (self.low, self.high))
         if not inner[0] < inner[1]:
             return []
         if inner == (self.low, self.high):
@@ -102,7 +102,7 @@ class PolynomialFilter(IntervalMethod):
         chosen = {
             "st_filter_range": (self.low, self.high),
             "st_filter_interval": inner,
-            "st_filter_degree": self._degree(*inner),
+            "st_filter_degree": _degree(*inner, (self.low, self.high)),
         }
         eps = SLEPc.EPS().create(problem.A.comm)
         try:
@@ -141,20 +141,7 @@ class PolynomialFilter(IntervalMethod):
 
         Measured on a chain of 2,500, with 5 to 417 eigenvalues inside: within a tenth.
         """
-        inner = self._inner(low, high)
-        return self._degree(*inner) * (_ALWAYS + _EACH * expected) if inner[0] < inner[1] else 0.0
-
-    def _inner(self, low: float, high: float) -> tuple[float, float]:
-        """Return the interval of the polynomial for the one that is asked for."""
-        pad = max(_WIDER * (high - low), _NARROWEST * (self.high - self.low)) if np.isfinite(high - low) else 0.0
-        return max(low - pad, self.low), min(high + pad, self.high)
-
-    def _degree(self, low: float, high: float) -> int:
-        """Return the degree that a filter of this interval takes, as wide as that is for Chebyshev polynomials."""
-        ends = np.arccos(
-            np.clip((2 * np.array([low, high]) - self.low - self.high) / (self.high - self.low), -1, 1)
-        )
-        return int(np.clip(np.ceil(_WAVES * np.pi / (ends[0] - ends[1])), _LEAST, _MOST))
+        return predict_products(low, high, (self.low, self.high), expected)
 
     def _weighted(self, vector: PETSc.Vec) -> PETSc.Vec:
         """Return D^(1/2) v, as the scaled matrix has it."""
@@ -184,6 +171,27 @@ class PolynomialFilter(IntervalMethod):
         self._matrix = self._projected = self.problem.A
         destroy(self._root)
         self._root = None
+
+
+def predict_products(low: float, high: float, ends: tuple[float, float], expected: int) -> float:
+    """Return about how many products the searches of an interval take in a spectrum with these ends.
+
+    Not collective.
+    """
+    inner = _inner(low, high, ends)
+    return _degree(*inner, ends) * (_ALWAYS + _EACH * expected) if inner[0] < inner[1] else 0.0
+
+
+def _inner(low: float, high: float, ends: tuple[float, float]) -> tuple[float, float]:
+    """Return the interval of the polynomial for the one that is asked for."""
+    pad = max(_WIDER * (high - low), _NARROWEST * (ends[1] - ends[0])) if np.isfinite(high - low) else 0.0
+    return max(low - pad, ends[0]), min(high + pad, ends[1])
+
+
+def _degree(low: float, high: float, ends: tuple[float, float]) -> int:
+    """Return the degree that a filter of this interval takes, as wide as that is for Chebyshev polynomials."""
+    angles = np.arccos(np.clip((2 * np.array([low, high]) - sum(ends)) / (ends[1] - ends[0]), -1, 1))
+    return int(np.clip(np.ceil(_WAVES * np.pi / (angles[0] - angles[1])), _LEAST, _MOST))
 
 
 def _root_of_mass(problem: EigenProblem) -> PETSc.Vec | None:
