@@ -133,7 +133,7 @@ def assert_clean_failure(codes, out, err, seconds, status, says, ranks):
     assert codes == [status], err
     assert len(lines) == 1 and says.format(last=ranks - 1) in lines[0], err
     assert "Traceback" not in err and out == ""
-    assert seconds < 10
+    assert seconds < 30  # no hang, on a busy machine either
 
 
 @pytest.mark.parametrize(

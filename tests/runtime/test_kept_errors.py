@@ -11,7 +11,7 @@ import pytest
 from sparsehess.runtime import forget_frames
 from support import ROOT
 
-SECONDS = 240
+SECONDS = 400
 
 PROGRAM = """
 import faulthandler
@@ -41,7 +41,7 @@ def and_collect(comm, error):
     try:
         agree(comm, error)
     finally:
-        if world.rank == collects and next(moments) % 3 == 0:
+        if world.rank == collects and next(moments) % 7 == 0:
             gc.collect()
 
 

@@ -105,7 +105,7 @@ class Machine:
                 start_new_session=True,
             )
         self._service = service
-        self.until(lambda: service.poll() is not None or (self.spool / "service.json").exists())
+        self.until(lambda: service.poll() is not None or "serving" in self.told)
         return service
 
     def close(self):
