@@ -219,7 +219,10 @@ class Question:
                 f"{found.noise_of_whole:.1g} of the Hessian: a run refuses that"
             )
         linear = found is not None and found.not_linear
-        return taken.beside(_SYMMETRY + linear + min(STEPS, layout.n) + null + _ERROR * by_differences)
+        sized = (
+            0 if self.command in ASSEMBLED or (self.command == "trace" and self.linear) else min(STEPS, layout.n)
+        )
+        return taken.beside(_SYMMETRY + linear + sized + null + _ERROR * by_differences)
 
 
 def _spec(arguments: argparse.Namespace, options: dict[str, object]) -> SolveSpec:
@@ -245,7 +248,7 @@ def _spec(arguments: argparse.Namespace, options: dict[str, object]) -> SolveSpe
 def _of_eigenpairs(asked: Question, layout: Layout, null: int, found: SpectrumProbe | None) -> Products:
     n, spec = layout.n, asked.spec
     assert spec is not None
-    with _unknown(layout, null) as problem:
+    with _unknown(layout, null, 0.0 if found is None else found.noise) as problem:
         spec = complete_spec(problem, spec)
         choice = choose_method(problem, spec)
     if choice.whole:
@@ -325,8 +328,8 @@ _RULES: dict[str, Callable[[Question, Any, int, Any], Products]] = {
 
 
 @contextmanager
-def _unknown(layout: Layout, null: int) -> Iterator[EigenProblem]:
-    """Provide a problem of which nothing is known but its size, and how many null vectors: for `choose_method`.
+def _unknown(layout: Layout, null: int, noise: float) -> Iterator[EigenProblem]:
+    """Provide a problem of which all that is known is its size, null vectors and noise: for `choose_method`.
 
     Collective. Nothing is multiplied with what a user gave.
     """
@@ -335,7 +338,7 @@ def _unknown(layout: Layout, null: int) -> Iterator[EigenProblem]:
     A.setUp()
     vector = A.createVecRight()
     try:
-        with EigenProblem(A=A, null=[vector] * null, owned=[]) as problem:
+        with EigenProblem(A=A, null=[vector] * null, relative_error=noise, owned=[]) as problem:
             yield problem
     finally:
         destroy(A, vector)
