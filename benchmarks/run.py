@@ -33,6 +33,7 @@ SMALL = {
     "lobpcg_vs_factorization": "8",
     "methods_side_by_side": "--cells 6",
     "network_curvature_vs_peers": "--quick",
+    "network_extremes_vs_arpack": "--quick",
     "overhead_vs_slepc4py": "--sides 10 --plane 60",
     "overhead_inside_hosts": "--quick",
     "scaled_spectra_survey": "--runs 100 --ranks 1",
@@ -42,7 +43,12 @@ SMALL = {
     "wrong_spectra_survey": "--matrices hb_bcsst01 hb_lund --most 10",
 }
 
-PACKAGES = {"estimates_vs_peers": "torch", "jax_hessians_vs_peers": "jax", "network_curvature_vs_peers": "torch"}
+PACKAGES = {
+    "estimates_vs_peers": "torch",
+    "jax_hessians_vs_peers": "jax",
+    "network_curvature_vs_peers": "torch",
+    "network_extremes_vs_arpack": "torch",
+}
 READS_DATA = ("scaled_spectra_survey", "wrong_spectra_survey")
 
 

@@ -142,6 +142,11 @@ class EndSolvers:
         return self._others[0]
 
     @property
+    def of_one_space(self) -> bool:
+        """Whether the pairs of a solve are those of one Krylov space, with residuals along one vector."""
+        return any(solver.held is not None for solver in self._krylov.values())
+
+    @property
     def factorized(self) -> bool:
         """Whether a factorization has been made."""
         return True in self._krylov

@@ -15,7 +15,6 @@ from sparsehess.eigen.problem.search import Search
 from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.solvers.end_solvers import EndSolvers
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
-from sparsehess.eigen.solvers.method_choice import KRYLOV
 from sparsehess.eigen.solvers.search_beyond import look_beyond
 from sparsehess.eigen.solvers.search_store import SearchStore
 from sparsehess.eigen.solvers.spectrum_targets import ShiftedTarget, SpectrumTarget, separation
@@ -178,9 +177,9 @@ class ExtremalSearch:
         Collective.
         """
         problem, tol = self.problem, self.problem.held_to(self.spec.tol)
-        krylov = self.solvers.choice.method in KRYLOV and not self.pairs.vectors and not complex_scalars()
+        alone = self.solvers.of_one_space and not self.pairs.vectors and not complex_scalars()
         pairs = None
-        if krylov and pays(problem, len(vectors), tol):
+        if alone and pays(problem, len(vectors), tol):
             pairs = krylov_pairs(problem, vectors, tol, self.spec.seed + 601)
         if pairs is None:
             self.take(vectors)
