@@ -18,6 +18,7 @@ from sparsehess.errors import InputError
 from sparsehess.hosts.jax.equations import Program, value_bytes
 from sparsehess.hosts.jax.layers import Layer, find_layers
 from sparsehess.hosts.jax.model_share import JaxShare
+from sparsehess.hosts.jax.split_outputs import SplitOutputs
 from sparsehess.hosts.learning.host_errors import explain_host_errors
 from sparsehess.hosts.learning.kronecker_factors import (
     FactorOptions,
@@ -185,10 +186,8 @@ class _JaxFactors(KroneckerFactors[JaxShare]):
         jax, share, name = self.jax, self.share, self.name
         inputs = share.part(0, 1)[0]
         with share.precise():
-            all_of_them = jax.eval_shape(share.apply_to, share.leaves, share.part(0, share.samples)[0])
-            closed, shape = jax.make_jaxpr(share.apply_to, return_shape=True)(share.leaves, inputs)
-        if not hasattr(shape, "shape"):
-            raise InputError(f"{name} must return an array, not {type(shape).__name__}")
+            all_of_them = jax.eval_shape(self._joined, share.leaves, share.part(0, share.samples)[0])
+            closed, shape = jax.make_jaxpr(self._joined, return_shape=True)(share.leaves, inputs)
         if (share.samples, *shape.shape[1:]) != all_of_them.shape or shape.shape[:1] != (1,):
             raise InputError(
                 f"{share.samples} samples have outputs {all_of_them.shape}, one alone has {shape.shape}: their "
@@ -227,6 +226,17 @@ class _JaxFactors(KroneckerFactors[JaxShare]):
 
     # --- functions of one sample, without an axis for it ---
 
+    def _joined(self, leaves: Sequence[Any], inputs: Any) -> Array:
+        """Return all outputs for some inputs as one array."""
+        split = SplitOutputs(self.jax, self.share.apply_to(leaves, inputs))
+        return split.joined(split.parts)
+
+    def _loss(self, leaves: Sequence[Any], sample: Any, target: Array) -> Callable[[Array], Array]:
+        """Return the loss of a sample as a function of its outputs as one array."""
+        inputs = self.jax.tree_util.tree_map(lambda one: one[None], sample)
+        split = SplitOutputs(self.jax, self.share.apply_to(leaves, inputs))
+        return lambda z: self.share.loss_of_outputs(split.rebuilt(split.separated(z)), target[None])
+
     def _run(self, leaves: Sequence[Array], sample: Any, added: Sequence[Array] = ()) -> tuple[Array, list]:
         """Return the outputs, and what layers are given."""
         inputs = [one[None] for one in self.jax.tree_util.tree_leaves(sample)]
@@ -237,12 +247,12 @@ class _JaxFactors(KroneckerFactors[JaxShare]):
     def _slope(self, leaves: Sequence[Array], sample: Any, target: Array) -> Array:
         """Return the gradient of the loss by the outputs."""
         outputs, _ = self._run(leaves, sample)
-        return self.jax.grad(lambda z: self.share.loss_of_outputs(z, target[None]))(outputs)
+        return self.jax.grad(self._loss(leaves, sample, target))(outputs)
 
     def _loss_hessian(self, leaves: Sequence[Array], sample: Any, target: Array) -> Array:
         """Return the Hessian of the loss by the outputs."""
         outputs, _ = self._run(leaves, sample)
-        return self.jax.hessian(lambda z: self.share.loss_of_outputs(z, target[None]))(outputs)
+        return self.jax.hessian(self._loss(leaves, sample, target))(outputs)
 
     def _layer_values(self, leaves: Sequence[Array], sample: Any, vectors: Array) -> tuple[list, list]:
         """Return for each layer inputs (positions, inner), and slopes (k, positions, outer) of k vectors."""

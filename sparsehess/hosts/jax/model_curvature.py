@@ -15,6 +15,7 @@ import numpy as np
 from sparsehess.derivatives.objective import Objective
 from sparsehess.hosts.jax.equations import value_bytes
 from sparsehess.hosts.jax.model_share import JaxShare, Samples
+from sparsehess.hosts.jax.split_outputs import SplitOutputs
 from sparsehess.hosts.learning.model_objective import CurvatureOptions, ModelOptions, model_objective
 from sparsehess.hosts.learning.model_share import linear_cost
 from sparsehess.hosts.learning.parameter_groups import Selection
@@ -237,26 +238,34 @@ def _hessian_product(share: JaxShare, x: Array, v: Array, samples: Samples) -> A
     return share.jax.jvp(slope, (x,), (v,))[1]
 
 
-def _between_jacobians(inner: _Product) -> _Product:
-    """Return the product Jᵀ L J v, L given by inner(share, outputs, change, samples)."""
+# inner(share, split, parts, change, samples): what stands between Jᵀ and J, of the real arrays of outputs.
+_Inner = Callable[[JaxShare, SplitOutputs, list, list, Samples], list]
+
+
+def _between_jacobians(inner: _Inner) -> _Product:
+    """Return the product Jᵀ L J v, L given by inner(share, split, parts, change, samples)."""
 
     def product(share: JaxShare, x: Array, v: Array, samples: Samples) -> Array:
-        outputs = partial(share.outputs, samples=samples)
-        z, change = share.jax.jvp(outputs, (x,), (v,))
-        return share.jax.vjp(outputs, x)[1](inner(share, z, change, samples))[0]
+        split = share.split_outputs(x, samples)
+
+        def outputs(at: Array) -> list[Array]:
+            return split.parts_of(share.outputs(at, samples))
+
+        parts, change = share.jax.jvp(outputs, (x,), (v,))
+        return share.jax.vjp(outputs, x)[1](inner(share, split, parts, change, samples))[0]
 
     return product
 
 
-def _along_loss(share: JaxShare, z: Array, change: Array, samples: Samples) -> Array:
-    slope = share.jax.grad(lambda at: share.weighted_loss(at, samples))
-    return share.jax.jvp(slope, (z,), (change,))[1]
+def _along_loss(share: JaxShare, split: SplitOutputs, parts: list, change: list, samples: Samples) -> list:
+    slope = share.jax.grad(lambda at: share.weighted_loss(split.rebuilt(at), samples))
+    return share.jax.jvp(slope, (parts,), (change,))[1]
 
 
-def _along_slopes(share: JaxShare, z: Array, change: Array, samples: Samples) -> Array:
-    slope = share.sample_slopes(z, samples)
-    along = (slope * change).sum(tuple(range(1, z.ndim)), keepdims=True)
-    return share.sample_weight * along * slope
+def _along_slopes(share: JaxShare, split: SplitOutputs, parts: list, change: list, samples: Samples) -> list:
+    slopes, count = share.sample_slopes(split, parts, samples), len(samples[1])
+    along = sum((slope * own).reshape(count, -1).sum(1) for slope, own in zip(slopes, change, strict=True))
+    return [share.sample_weight * along.reshape(count, *(1,) * (slope.ndim - 1)) * slope for slope in slopes]
 
 
 def _gradient_alone(share: JaxShare, x: Array, v: Array, samples: Samples) -> Array:

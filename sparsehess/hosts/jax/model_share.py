@@ -11,7 +11,8 @@ import numpy as np
 
 from sparsehess.errors import InputError
 from sparsehess.hosts.jax.features import double_precision, jaxpr_constants
-from sparsehess.hosts.jax.parameters import is_real, named_leaves, parameter_slices
+from sparsehess.hosts.jax.parameters import is_array, is_complex, is_real, named_leaves, parameter_slices
+from sparsehess.hosts.jax.split_outputs import SplitOutputs
 from sparsehess.hosts.learning.model_share import ModelShare, SampleArrays
 from sparsehess.hosts.learning.parameter_groups import Selection
 
@@ -28,7 +29,8 @@ class JaxShare(ModelShare):
     Attributes
     ----------
     leaves, leaf_names
-        All arrays of the parameters, and their names; None for those that are not of floating point.
+        All arrays of the parameters, and their names; None for those that are not of floating point. What is no
+        array, such as a function, stays in the tree.
     precision
         Of the arrays.
     """
@@ -49,7 +51,9 @@ class JaxShare(ModelShare):
         for what, function in (("apply", apply), ("the loss", loss)):
             if not callable(function):
                 raise InputError(f"{what} must be a function, not {type(function).__name__}")
-        leaves, self._tree = named_leaves(params), jax.tree_util.tree_structure(params)
+        every, self._tree = named_leaves(params), jax.tree_util.tree_structure(params)
+        self._fixed = {number: leaf for number, (_, leaf) in enumerate(every) if not is_array(leaf)}
+        leaves = [pair for number, pair in enumerate(every) if number not in self._fixed]
         slices = parameter_slices(params, parameters)
         self.leaf_names = [name if is_real(leaf) else None for name, leaf in leaves]
         self._places = [number for number, name in enumerate(self.leaf_names) if name in slices]
@@ -102,6 +106,8 @@ class JaxShare(ModelShare):
     def _converted(self, array: Any) -> np.ndarray:
         if is_real(array):
             return np.asarray(array).astype(self.precision)
+        if is_complex(array):
+            return np.asarray(array).astype("complex128" if self.precision == "float64" else "complex64")
         is_opaque = self.jax.dtypes.issubdtype(getattr(array, "dtype", np.bool_), self.jax.dtypes.extended)
         return array if is_opaque else np.asarray(array)  # a key of random numbers is no array of NumPy's
 
@@ -128,7 +134,10 @@ class JaxShare(ModelShare):
 
         Not collective. It can be traced.
         """
-        return self._apply(self.jax.tree_util.tree_unflatten(self._tree, leaves), inputs)
+        left = iter(leaves)
+        count = len(leaves) + len(self._fixed)
+        every = [self._fixed[number] if number in self._fixed else next(left) for number in range(count)]
+        return self._apply(self.jax.tree_util.tree_unflatten(self._tree, every), inputs)
 
     def loss_of_outputs(self, outputs: Array, targets: Any) -> Array:
         """Return the loss of outputs, as the user's function has it.
@@ -147,16 +156,25 @@ class JaxShare(ModelShare):
         """
         return samples[2] * self.loss_of_outputs(outputs, samples[1])
 
-    def sample_slopes(self, outputs: Array, samples: Samples) -> Array:
-        """Return the gradients of the loss of each sample by its outputs.
+    def split_outputs(self, x: Array | np.ndarray, samples: Samples) -> SplitOutputs:
+        """Return what the model gives for some samples as real arrays.
+
+        Not collective. It can be traced.
+        """
+        return SplitOutputs(self.jax, self.outputs(x, samples))
+
+    def sample_slopes(self, split: SplitOutputs, parts: Sequence[Array], samples: Samples) -> list[Array]:
+        """Return the gradients of the loss of each sample by real arrays of its outputs.
 
         Not collective. It can be traced.
         """
         count = len(samples[1])
-        if not outputs.ndim or len(outputs) != count:
-            raise InputError(f"{count} samples have outputs {outputs.shape}: their first axis must be samples")
+        for part in parts:
+            if not part.ndim or len(part) != count:
+                raise InputError(f"{count} samples have outputs {part.shape}: their first axis must be samples")
         factor = 1 if self.is_sum else count
-        return self.jax.grad(lambda at: factor * self.loss_of_outputs(at, samples[1]))(outputs)
+        loss = self.jax.grad(lambda at: factor * self.loss_of_outputs(split.rebuilt(at), samples[1]))
+        return loss([*parts])
 
     def precise(self) -> ExitStack:
         """Return a context with double precision and the device, for the length of a call.

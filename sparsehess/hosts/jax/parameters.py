@@ -68,9 +68,32 @@ def is_real(leaf: Any) -> bool:
 
     Not collective.
     """
+    return _is_of(leaf, np.floating)
+
+
+def is_complex(leaf: Any) -> bool:
+    """Return whether a leaf is of complex numbers.
+
+    Not collective.
+    """
+    return _is_of(leaf, np.complexfloating)
+
+
+def is_array(leaf: Any) -> bool:
+    """Return whether a leaf is of numbers or keys of random ones, not a function, a word or the like.
+
+    Not collective.
+    """
     import jax
 
-    return jax.dtypes.issubdtype(getattr(leaf, "dtype", None) or np.asarray(leaf).dtype, np.floating)
+    kinds = (np.number, np.bool_, jax.dtypes.extended)
+    return any(_is_of(leaf, kind) for kind in kinds)
+
+
+def _is_of(leaf: Any, kind: Any) -> bool:
+    import jax
+
+    return jax.dtypes.issubdtype(getattr(leaf, "dtype", None) or np.asarray(leaf).dtype, kind)
 
 
 def _name(path: tuple) -> str:

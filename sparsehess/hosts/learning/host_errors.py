@@ -59,6 +59,10 @@ _REMEDIES = (
         "all, and switch off what is random (dropout)",
     ),
     (r"[Ss]parse(?!hess)", "take dense arrays, such as an embedding with sparse=False"),
+    (
+        r"CheckpointError|Checkpointing is not compatible|Recomputed values",
+        "switch checkpoints off in the model: chunks of samples fit `memory` without them",
+    ),
     (r"uninitialized parameter", "call the model once, so that its parameters have shapes"),
     (r"meta tensor", "give the parameters values: those on the device `meta` have none"),
     (r"PRNGKey dtype|extended dtype", "leave keys of random numbers out of the arrays"),

@@ -36,6 +36,9 @@ _COARSE = 1e-2
 # Where parts are as alike as this, nothing can be told of their weights.
 _ALIKE = 1e-4
 
+# Types of two bytes.
+_HALF = ("float16", "bfloat16")
+
 # How far away from where the curvature is taken losses are compared where they are alike, in sizes of x.
 _AWAY = 1e-2
 
@@ -174,7 +177,7 @@ class _Weighing:
             raise InputError("`weight` must be a function of targets, weight(targets) -> number")
         self.comm, self.share, self.options, self.name = comm, share, options, name
         self.advice = share.advice()
-        self.at, self.rounding = share.x, _ROUNDING
+        self.at, self.rounding, self._digits = share.x, _ROUNDING, ""
 
     def run(self, chunkings: Sequence[Sequence[Chunk]]) -> dict[Chunk, float]:
         """Return the parts of the whole."""
@@ -291,6 +294,9 @@ class _Weighing:
         turned = self._seen([array[order] for array in drawn])
         self.rounding = float(np.clip(measure.fixed(whole, turned, turned, 0.5), _ROUNDING, _MOST_ROUNDING))
         splits = [*self._splits(drawn, whole, rng)]
+        self._digits = _fewest_digits([turned, *(seen for split in splits for seen in split)])
+        if self._digits:  # where the order of samples may change nothing
+            self.rounding = _MOST_ROUNDING
         away = self.share.x + _AWAY * (float(np.sqrt(np.mean(self.share.x**2))) or 1.0) * rng.standard_normal(
             len(self.share.x)
         )
@@ -352,6 +358,8 @@ class _Weighing:
         )
 
     def _reason(self, misfit: float, in_value: float) -> str:
+        if self._digits in _HALF:
+            return f"the loss has the digits of {self._digits} alone: leave that out"
         if in_value <= FITS and misfit <= _COARSE:
             return (
                 f"the loss is a mean, and its gradient is to {misfit:.0e} alone, as where numbers are rounded to "
@@ -449,6 +457,18 @@ class _Weighing:
             if fit.apart >= _ALIKE and fit.part < 1:
                 return 0.0 if abs(fit.part) <= self.rounding / fit.apart else unit * fit.part / (1 - fit.part)
         return None
+
+
+def _fewest_digits(seen: Sequence[_Seen]) -> str:
+    """Return the type of the fewest bits that holds the losses as they are; nothing where double precision does."""
+    values = np.array([one.value for one in seen if np.isfinite(one.value)])
+    single = values.astype(np.float32)
+    if not values.any() or (single != values).any():
+        return ""
+    if not (single.view(np.uint32) & 0xFFFF).any():
+        return "bfloat16"
+    with np.errstate(over="ignore"):
+        return "float16" if (single.astype(np.float16) == single).all() else "float32"
 
 
 def _joined(one: SampleArrays, other: SampleArrays) -> SampleArrays:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sparsehess.runtime import optional
 
@@ -40,16 +39,6 @@ def vmap(torch: ModuleType) -> Callable[[Callable], Callable]:
     Not collective.
     """
     return (torch.func if hasattr(torch, "func") else optional("functorch", "from_torch", "torch")).vmap
-
-
-def differentiable_attention(torch: ModuleType) -> AbstractContextManager[Any]:
-    """Return a context in which attention is not fused: PyTorch has no second derivatives of the fused ones.
-
-    Not collective.
-    """
-    if not hasattr(torch.nn, "attention"):
-        return nullcontext()
-    return torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
 
 
 def graph_bytes(torch: ModuleType, tensors: Iterable[Tensor]) -> int:

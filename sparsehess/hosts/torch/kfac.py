@@ -25,6 +25,7 @@ from sparsehess.hosts.learning.layer_blocks import LayerBlocks
 from sparsehess.hosts.learning.parameter_groups import Selection
 from sparsehess.hosts.torch.graphs import graph_bytes
 from sparsehess.hosts.torch.model_share import TorchShare
+from sparsehess.hosts.torch.packed_outputs import packed
 from sparsehess.runtime import agreement, optional
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from torch.nn import Linear, Module
     from torch.nn.modules.conv import _ConvNd
 
+    from sparsehess.hosts.torch.packed_outputs import Rebuild
     from sparsehess.hosts.torch.parameters import Device
 
 # Samples by which memory is measured.
@@ -267,7 +269,7 @@ class _TorchFactors(KroneckerFactors[TorchShare]):
         few = min(_FEW, share.samples)
         if not few:
             return
-        outputs = self._forward(0, few)
+        outputs, _ = self._forward(0, few)
         taken = graph_bytes(self.torch, [outputs])
         for layer in self.layers:
             if layer.calls:
@@ -275,19 +277,19 @@ class _TorchFactors(KroneckerFactors[TorchShare]):
                 taken += ARRAYS * 8 * positions[..., 0].numel() * (layer.inner + layer.outer)
         share.chunk = max(1, min(share.samples, few * self._memory // max(1, 2 * taken)))
 
-    def _forward(self, first: int, last: int) -> Tensor:
-        """Return the outputs of some samples, for which the layers note their calls."""
+    def _forward(self, first: int, last: int) -> tuple[Tensor, Rebuild]:
+        """Return the outputs of some samples as one tensor and what undoes that; the layers note their calls."""
         for layer in self.layers:
             layer.calls.clear()
         hooks = [layer.module.register_forward_hook(layer.record) for layer in self.layers]
         try:
-            with self.torch.enable_grad():
-                outputs = self.share.outputs(first, last)
+            with self.share.evaluation():
+                outputs, rebuild = packed(self.torch, self.share.outputs(first, last), last - first)
         finally:
             for hook in hooks:
                 hook.remove()
-        if not self.torch.is_tensor(outputs) or not outputs.ndim or len(outputs) != last - first:
-            raise InputError("the model must return a tensor whose first axis is samples")
+        if not outputs.ndim or len(outputs) != last - first:
+            raise InputError("the model must return tensors whose first axis is samples")
         for layer in self.layers:
             for given, _ in layer.calls:
                 if len(given) != last - first:
@@ -295,24 +297,30 @@ class _TorchFactors(KroneckerFactors[TorchShare]):
                         f"layer {layer.name} is given {tuple(given.shape)} for {last - first} samples: the first "
                         "axis must be samples, so that positions can be told from them"
                     )
-        return outputs
+        return outputs, rebuild
 
     def _visit_chunks(self, visit: Callable[[int, Tensor, list[Tensor]], None]) -> None:
         for first, last in self.share.chunks():
-            outputs = self._forward(first, last)
-            vectors = self._vectors(self.share, outputs.detach().requires_grad_(), first, last)
-            ends = [output for layer in self.layers for _, output in layer.calls]
-            every: list[Iterator[Tensor]] = []
-            for vector in vectors:
-                slopes = self.torch.autograd.grad(outputs, ends, vector, retain_graph=True, allow_unused=True)
-                filled = [
-                    self.torch.zeros_like(end) if slope is None else slope
-                    for slope, end in zip(slopes, ends, strict=True)
-                ]
-                every.append(iter(filled))
-            for number, layer in enumerate(self.layers):
-                g = [layer.slopes(self.torch, [next(one) for _ in layer.calls]) for one in every]
-                visit(number, layer.inputs(self.torch), g)
+            with self.share.evaluation():
+                for number, (a, every) in enumerate(self._values(first, last)):
+                    visit(number, a, every)
+
+    def _values(self, first: int, last: int) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """Yield inputs, and slopes of each vector, of each layer for some samples."""
+        outputs, rebuild = self._forward(first, last)
+        vectors = self._vectors(self.share, outputs.detach().requires_grad_(), rebuild, first, last)
+        ends = [output for layer in self.layers for _, output in layer.calls]
+        every: list[Iterator[Tensor]] = []
+        for vector in vectors:
+            slopes = self.torch.autograd.grad(outputs, ends, vector, retain_graph=True, allow_unused=True)
+            filled = [
+                self.torch.zeros_like(end) if slope is None else slope
+                for slope, end in zip(slopes, ends, strict=True)
+            ]
+            every.append(iter(filled))
+        for layer in self.layers:
+            g = [layer.slopes(self.torch, [next(one) for _ in layer.calls]) for one in every]
+            yield layer.inputs(self.torch), g
 
     def _to_host(self, array: np.ndarray) -> Tensor:
         return self.torch.tensor(array, device=self.share.device)
@@ -321,15 +329,15 @@ class _TorchFactors(KroneckerFactors[TorchShare]):
         return array.cpu().numpy()
 
 
-def _empirical(share: TorchShare, outputs: Tensor, first: int, last: int) -> list[Tensor]:
+def _empirical(share: TorchShare, outputs: Tensor, rebuild: Rebuild, first: int, last: int) -> list[Tensor]:
     """Return the one vector that is the slope of each sample's loss by its outputs."""
-    return [share.sample_slopes(outputs, first, last)]
+    return [share.sample_slopes(outputs, first, last, rebuild)]
 
 
-def _gauss_newton(share: TorchShare, outputs: Tensor, first: int, last: int) -> list[Tensor]:
+def _gauss_newton(share: TorchShare, outputs: Tensor, rebuild: Rebuild, first: int, last: int) -> list[Tensor]:
     """Return vectors v with Σ v vᵀ = L, the Hessian of each sample's loss by its outputs."""
     torch, count = share.torch, last - first
-    value = share.loss_of_outputs(outputs, first, last) * (1 if share.is_sum else count)
+    value = share.loss_of_outputs(rebuild(outputs), first, last) * (1 if share.is_sum else count)
     (slope,) = torch.autograd.grad(value, outputs, create_graph=True)
     slope = (slope + 0 * outputs).reshape(count, -1)
     along = partial(torch.autograd.grad, inputs=outputs, retain_graph=True)

@@ -260,7 +260,7 @@ class _Curvature(ABC):
         """Return what the graph of so many samples holds."""
         if not samples:
             return 0
-        with self.torch.enable_grad():
+        with self.share.evaluation():
             return graph_bytes(self.torch, self._heads(0, samples))
 
     def forget(self) -> None:
@@ -273,16 +273,16 @@ class _Curvature(ABC):
         if self._kept_at != self.share.moves:
             self.forget()
             self._kept_at = self.share.moves
-        parts, total = self.leaves.split(directions), np.zeros(np.shape(directions))
-        for chunk in self.share.chunks():
-            multiply = self._kept.get(chunk)
-            if multiply is None:
-                with self.torch.enable_grad():
+        with self.share.evaluation():
+            parts, total = self.leaves.split(directions), np.zeros(np.shape(directions))
+            for chunk in self.share.chunks():
+                multiply = self._kept.get(chunk)
+                if multiply is None:
                     multiply = self._prepared(*chunk)
-                if self._keeps:
-                    self._kept[chunk] = multiply
-            # Sums over chunks in double precision.
-            total += self.leaves.join(apply_batched(self.torch, multiply, parts))
+                    if self._keeps:
+                        self._kept[chunk] = multiply
+                # Sums over chunks in double precision.
+                total += self.leaves.join(apply_batched(self.torch, multiply, parts))
         return total
 
     @abstractmethod

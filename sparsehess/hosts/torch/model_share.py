@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,8 @@ import numpy as np
 from sparsehess.errors import InputError
 from sparsehess.hosts.learning.model_share import ModelShare, SampleArrays
 from sparsehess.hosts.learning.parameter_groups import Selection, consecutive_slices, select_parameters
-from sparsehess.hosts.torch.graphs import differentiable_attention
-from sparsehess.hosts.torch.packed_outputs import detached
+from sparsehess.hosts.torch.evaluation import evaluation
+from sparsehess.hosts.torch.packed_outputs import detached, unknown_kind
 from sparsehess.hosts.torch.parameters import Leaves, convert_pair, follow_copy, reads_own, require_device
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from sparsehess.hosts.torch.parameters import Device
+
+
+# How far parameters are moved, in parts of their size, and which part of a loss does not tell of it.
+_ASIDE, _SAME = 1e-4, 1e-10
 
 
 class TorchShare(ModelShare):
@@ -59,12 +64,16 @@ class TorchShare(ModelShare):
         names = select_parameters(own, parameters)
         require_device(torch, device)
         self._own = model
-        self.model, self._function = convert_pair(torch, model, loss, self._dtype, device)
+        with torch.inference_mode(False):
+            self.model, self._function = convert_pair(torch, model, loss, self._dtype, device)
         tensors = dict(self.model.named_parameters())
         for name, tensor in tensors.items():
             tensor.requires_grad_(name in names)
             if tensor.is_complex() and tensor.requires_grad:
-                raise InputError(f"parameter {name} is complex")
+                raise InputError(
+                    f"parameter {name} is complex: hold it as a real one, of which the model takes "
+                    "`torch.view_as_complex`, or leave it out by `parameters`"
+                )
         self.leaves = Leaves(torch, [tensors[name] for name in names])
         self.device = self.leaves.tensors[0].device
         self._inputs = [self._tensor(one) for one in (inputs if isinstance(inputs, (tuple, list)) else (inputs,))]
@@ -82,13 +91,16 @@ class TorchShare(ModelShare):
 
     def _tensor(self, array: Any) -> Tensor:
         try:
-            tensor = array.detach() if self.torch.is_tensor(array) else self.torch.tensor(np.asarray(array))
+            with self.torch.inference_mode(False):
+                tensor = array.detach() if self.torch.is_tensor(array) else self.torch.tensor(np.asarray(array))
+                tensor = tensor.clone() if tensor.is_inference() else tensor
         except (TypeError, ValueError) as error:
             told = self._instead(array) or error
             raise InputError(f"inputs and targets must be tensors or arrays of numbers: {told}") from error
         if not tensor.ndim:
             raise InputError("samples lie along the first axis, and there is none")
-        return tensor.to(device=self.device, dtype=self._dtype if tensor.is_floating_point() else tensor.dtype)
+        with self.torch.inference_mode(False):
+            return tensor.to(device=self.device, dtype=self._dtype if tensor.is_floating_point() else tensor.dtype)
 
     def _instead(self, given: Any) -> str:
         """Return what to give in the place of what holds tensors and is none; or nothing."""
@@ -119,7 +131,7 @@ class TorchShare(ModelShare):
         if not self.samples:
             return
         own, few = [*self._own.parameters()], min(2, self.samples)
-        with self.torch.enable_grad():
+        with self.evaluation():
             outputs = detached(self.torch, self.outputs(0, few), few)
             if reads_own(self.torch, self.loss_of_outputs(outputs, 0, few), own):
                 self._function = follow_copy(self.torch, self._function, self._own, self.model)
@@ -130,18 +142,55 @@ class TorchShare(ModelShare):
                     "them from the model when it is called, by `model.parameters()`, not from a list made before"
                 )
             if of_outputs and reads_own(self.torch, value, self.leaves.tensors):
+                kind = unknown_kind(self.torch, outputs)
+                if kind:
+                    raise InputError(
+                        f"the model returns a {kind}, and which tensors are in it is not known: return these in a "
+                        "dict, a tuple or a data class"
+                    )
                 raise InputError(
                     "the loss depends on the parameters by itself, not by the outputs alone, as with a penalty: "
                     "leave that out here, and add its curvature with `weighted_sum`"
                 )
+            self._require_seen(few)
+
+    def _require_seen(self, few: int) -> None:
+        """Refuse parameters that move the loss of some samples, and of which PyTorch knows nothing."""
+        names = [*self.slices]
+        loss = self.loss_of_outputs(self.outputs(0, few), 0, few)
+        slopes = (
+            self.torch.autograd.grad(loss, self.leaves.tensors, allow_unused=True) if loss.requires_grad else ()
+        )
+        unseen = [name for name, slope in zip(names, slopes, strict=False) if slope is None]
+        moved = self.x.copy()
+        for name in unseen:
+            moved[self.slices[name]] += _ASIDE * (1 + np.abs(moved[self.slices[name]]))
+        there, again = (self._loss_at(x, few) for x in (moved, self.x))
+        # A step, as of a comparison, stays where it is; what depends on chance is refused elsewhere.
+        if abs(again - loss.item()) <= _SAME * abs(again) < abs(there - again):
+            raise InputError(
+                f"the loss depends on {unseen[0]} in a way that PyTorch does not see, by `detach`, `.data` or "
+                "checkpoints with use_reentrant=True: leave that out, or the parameter, by `parameters`"
+            )
+
+    def _loss_at(self, x: np.ndarray, few: int) -> float:
+        """Return the loss of the first samples at x (n,)."""
+        self.assign(x)
+        return self.loss_of_outputs(self.outputs(0, few), 0, few).item()
+
+    def evaluation(self) -> ExitStack:
+        """Return the context for calls of model and loss, and for derivatives of what they return.
+
+        Not collective.
+        """
+        return evaluation(self.torch, self._dtype, self.device)
 
     def outputs(self, first: int, last: int) -> Tensor:
         """Return what the model gives for some samples.
 
         Not collective.
         """
-        with differentiable_attention(self.torch):
-            return self.model(*(array[first:last] for array in self._inputs))
+        return self.model(*(array[first:last] for array in self._inputs))
 
     def loss_of_outputs(self, outputs: Tensor, first: int, last: int) -> Tensor:
         """Return the loss of outputs for some samples, as the user's function has it.
@@ -202,7 +251,7 @@ class TorchShare(ModelShare):
         Not collective.
         """
         self.assign(x)
-        with self.torch.enable_grad():  # the loss may differentiate by itself
+        with self.evaluation():  # the loss may differentiate by itself
             return self._loss_of_arrays(arrays).item()
 
     def value_and_slope(self, x: np.ndarray, arrays: SampleArrays) -> tuple[float, np.ndarray]:
@@ -211,7 +260,7 @@ class TorchShare(ModelShare):
         Not collective.
         """
         self.assign(x)
-        with self.torch.enable_grad():
+        with self.evaluation():
             loss = self._loss_of_arrays(arrays)
             return loss.item(), self._slope(loss)
 
@@ -225,9 +274,7 @@ class TorchShare(ModelShare):
 
     def _loss_of_arrays(self, arrays: SampleArrays) -> Tensor:
         *inputs, targets = (self._tensor(array) for array in arrays)
-        with differentiable_attention(self.torch):
-            outputs = self.model(*inputs)
-        return self._loss_value(outputs, targets)
+        return self._loss_value(self.model(*inputs), targets)
 
     def _slope(self, loss: Tensor) -> np.ndarray:
         """Return the gradient (n,) of a loss."""
@@ -237,7 +284,7 @@ class TorchShare(ModelShare):
         return self.leaves.join(self.leaves.complete(slopes or [None] * len(self.leaves.tensors)))
 
     def _loss(self, first: int, last: int) -> float:
-        with self.torch.enable_grad():
+        with self.evaluation():
             return self.loss_of_outputs(self.outputs(first, last), first, last).item()
 
     def weighted_loss(self, first: int, last: int) -> Tensor:
@@ -273,7 +320,7 @@ class TorchShare(ModelShare):
         self.assign(x)
         total = np.zeros(self.leaves.n)
         for first, last in self.chunks():
-            with self.torch.enable_grad():
+            with self.evaluation():
                 total += self._slope(self.weighted_loss(first, last))
         return total
 

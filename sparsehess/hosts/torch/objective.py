@@ -7,6 +7,7 @@ but what a gradient needs, where forward mode lacks operations.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,8 @@ from sparsehess.hosts.learning.product_modes import (
     product_precision,
     require_one_of,
 )
-from sparsehess.hosts.torch.graphs import ARRAYS, GRAPHS, apply_batched, differentiable_attention, graph_bytes
+from sparsehess.hosts.torch.evaluation import evaluation
+from sparsehess.hosts.torch.graphs import ARRAYS, GRAPHS, apply_batched, graph_bytes
 from sparsehess.hosts.torch.parameters import Leaves, convert_module, follow_copy, reads_own, require_device
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import agreement, communicator, optional
@@ -185,7 +187,7 @@ class _Copy:
             if torch.is_tensor(given)
             else []
         )
-        with torch.enable_grad():
+        with self._evaluation():
             if not any(one.requires_grad for one in own) or not reads_own(torch, self._value(self.x), own):
                 return
             if isinstance(self._argument, torch.nn.Module):
@@ -196,6 +198,10 @@ class _Copy:
             "the function reads the parameters that were given by itself, and those do not move with the "
             "variables: let it take them from its argument"
         )
+
+    def _evaluation(self) -> ExitStack:
+        """Return the context for calls of the function and for derivatives of what it returns."""
+        return evaluation(self._torch, self._dtype, self._leaves.tensors[0].device)
 
     def _converted(self, item: Any) -> Any:
         """Return an item of what the user gave at the precision and on the device."""
@@ -212,8 +218,7 @@ class _Copy:
         """Return the function at x, a tensor of one number."""
         self._kept = None
         self._leaves.assign(x)
-        with differentiable_attention(self._torch):
-            value = self._function(self._argument, *self._data)
+        value = self._function(self._argument, *self._data)
         if not self._torch.is_tensor(value):
             raise InputError(f"the function must return a tensor, not {type(value).__name__}")
         if value.numel() != 1 or not value.is_floating_point():
@@ -223,7 +228,7 @@ class _Copy:
 
     def _slopes(self, x: np.ndarray, graph: bool = False) -> list[Tensor]:
         """Return the gradient at x by leaves; with a graph, each of them has one that reaches its leaf."""
-        with self._torch.enable_grad():
+        with self._evaluation():
             value = self._value(x)
             slopes = (
                 self._torch.autograd.grad(value, self._leaves.tensors, create_graph=graph, allow_unused=True)
@@ -236,7 +241,7 @@ class _Copy:
 
     def energy(self, x: np.ndarray) -> float:
         """Return the function at x (n,). Not collective."""
-        with self._torch.enable_grad():  # the function may differentiate by itself
+        with self._evaluation():  # the function may differentiate by itself
             return self._value(x).item()
 
     def gradient(self, x: np.ndarray) -> np.ndarray:
@@ -252,7 +257,8 @@ class _Copy:
         def product(*direction: Tensor) -> Sequence[Tensor]:
             return self._torch.autograd.grad(slopes, self._leaves.tensors, direction, retain_graph=self._keeps)
 
-        out = self._leaves.join(apply_batched(self._torch, product, self._leaves.split(directions)))
+        with self._evaluation():
+            out = self._leaves.join(apply_batched(self._torch, product, self._leaves.split(directions)))
         if not self._keeps:
             self._kept = None
         return out

@@ -68,7 +68,7 @@ class Leaves:
             part.detach().reshape((*part.shape[: part.ndim - leaf.ndim], -1)).to(self.tensors[0].device)
             for leaf, part in zip(self.tensors, parts, strict=True)
         ]
-        return self._torch.cat(flat, -1).to("cpu", self._torch.float64).numpy()
+        return self._torch.cat(flat, -1).cpu().numpy().astype(np.float64)
 
     def assign(self, x: np.ndarray) -> None:
         """Make x (n,) the values of the leaves.
@@ -109,13 +109,20 @@ def parameter_slices(module: Module) -> dict[str, slice]:
 def convert_module(torch: ModuleType, module: Module, precision: torch.dtype, device: Device) -> Module:
     """Return a copy of a module with parameters and buffers at a precision and on a device.
 
-    Not collective. Complex buffers stay as they are, unlike with `module.to(precision)`.
+    Not collective. What is complex stays so, unlike with `module.to(precision)`.
     """
-    module = copy.deepcopy(module).to(device)
-    for part in module.modules():
-        if isinstance(part, (torch.nn.Embedding, torch.nn.EmbeddingBag)):
-            part.sparse = False  # sparse gradients cannot be differentiated
-    return module.double() if precision == torch.float64 else module.float()
+    complex_precision = torch.complex128 if precision == torch.float64 else torch.complex64
+
+    def converted(tensor: Tensor) -> Tensor:
+        if tensor.is_complex():
+            return tensor.to(complex_precision)
+        return tensor.to(precision) if tensor.is_floating_point() else tensor
+
+    with torch.no_grad():  # where copies of compiled modules are no leaves
+        out = copy.deepcopy(module).to(device)._apply(converted)
+    for own, copied in zip(module.parameters(), out.parameters(), strict=True):
+        copied.requires_grad_(own.requires_grad)
+    return out
 
 
 def convert_pair(

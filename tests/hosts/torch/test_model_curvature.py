@@ -345,5 +345,5 @@ def test_outputs_that_hold_nothing_to_differentiate(comm):
             return {"classes": self.trunk(inputs).detach(), "label": "none"}
 
     inputs, targets = share_samples(INPUTS, CLASSES, comm=comm)
-    with pytest.raises(InputError, match="dictionaries, lists and tuples of tensors that depend on"):
+    with pytest.raises(InputError, match="tuples and data classes of tensors that depend on"):
         entries(gauss_newton(Words(""), lambda z, t: ENTROPY(z["classes"], t), inputs, targets, comm=comm), comm)

@@ -1,0 +1,125 @@
+"""How functions of PyTorch's are called: at one precision, by operations that can be differentiated twice.
+
+Types of floating point that a function names by itself (`.float()`, `dtype=torch.float32`, autocast) are that of
+the variables for all that depends on these: the derivative of a rounding is taken to be 1 anyway, and digits would
+be lost.
+Embeddings are dense, bags of them sums of these, attention is not fused, and nothing is compiled.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import cache
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from sparsehess.hosts.torch.embedding_bags import embedding_bag
+
+if TYPE_CHECKING:
+    import torch
+
+
+def evaluation(torch: ModuleType, precision: torch.dtype, device: torch.device) -> ExitStack:
+    """Return a context for calls of functions and for backward passes through what they did.
+
+    Not collective. Gradients are recorded in it, whatever is around it.
+    """
+    stack = ExitStack()
+    stack.enter_context(torch.inference_mode(False))
+    stack.enter_context(torch.enable_grad())
+    stack.enter_context(_differentiable_attention(torch))
+    stack.enter_context(_without_compiler(torch))
+    stack.enter_context(torch.jit.optimized_execution(False))
+    stack.enter_context(torch.autocast(device.type, enabled=False))
+    stack.enter_context(_operations(torch)(precision, device.type))
+    return stack
+
+
+def _differentiable_attention(torch: ModuleType) -> AbstractContextManager[Any]:
+    """Return a context in which attention is not fused: PyTorch has no second derivatives of the fused ones."""
+    if not hasattr(torch.nn, "attention"):
+        return nullcontext()
+    return torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
+
+
+def _without_compiler(torch: ModuleType) -> AbstractContextManager[Any]:
+    """Return a context in which what was compiled is not: it can be differentiated once."""
+    # Without the compiler nothing was compiled, and it takes a second to import.
+    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
+
+
+@cache
+def _operations(torch: ModuleType) -> Callable[[torch.dtype, str], AbstractContextManager[Any]]:
+    """Return the class of contexts, of a precision and a kind of device, in which operations are as said above."""
+    F, Tensor = torch.nn.functional, torch.Tensor
+    bag_arguments = inspect.signature(F.embedding_bag)
+    embedding_arguments = inspect.signature(F.embedding)
+    casts = {
+        getattr(Tensor, name)
+        for name in ("float", "double", "half", "bfloat16", "cfloat", "cdouble", "chalf")
+        if hasattr(Tensor, name)
+    }
+    # Types of eight bits are storage, with scales of their own.
+    known = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128}
+    complex_casts = {getattr(Tensor, name, None) for name in ("cfloat", "cdouble", "chalf")}
+    fused = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
+
+    mode: Any = torch.overrides.TorchFunctionMode
+
+    class Operations(mode):
+        def __init__(self, precision: Any, device: str) -> None:
+            super().__init__()
+            self._real, self._device = precision, device
+            self._complex = torch.complex128 if precision == torch.float64 else torch.complex64
+
+        def __torch_function__(
+            self, function: Callable[..., Any], types: Any, arguments: Any = (), options: Any = None
+        ) -> Any:
+            options = dict(options or {})
+            if function is F.embedding_bag:
+                return embedding_bag(torch, bag_arguments.bind(*arguments, **options))
+            if function is F.embedding:
+                bound = embedding_arguments.bind(*arguments, **options)
+                bound.arguments["sparse"] = False  # sparse gradients cannot be differentiated
+                arguments, options = bound.args, bound.kwargs
+            given = [*arguments, *options.values()]
+            named = function in casts or any(isinstance(one, torch.dtype) for one in given)
+            if function is Tensor.view or not (named or not any(map(torch.is_tensor, given))):
+                return self._called(function, arguments, options)
+            if not any(torch.is_tensor(one) and one.requires_grad for one in given):
+                # Constants have the numbers that they are meant to have.
+                return self._converted(self._called(function, arguments, options))
+            if function in casts:
+                wanted = self._complex if function in complex_casts else self._real
+                return self._called(Tensor.to, (arguments[0], wanted), {})
+            arguments = tuple(self._typed(one) for one in arguments)
+            return self._called(function, arguments, {key: self._typed(one) for key, one in options.items()})
+
+        def _called(self, function: Callable[..., Any], arguments: Any, options: Any) -> Any:
+            with ExitStack() as stack:
+                if function in fused:  # the model may ask for a kernel of its own
+                    stack.enter_context(_differentiable_attention(torch))
+                if self._real != torch.float64:  # which no autocast touches
+                    stack.enter_context(torch.autocast(self._device, enabled=False))
+                return function(*arguments, **options)
+
+        def _converted(self, out: Any) -> Any:
+            """Return a tensor at the precision."""
+            if not torch.is_tensor(out) or out.dtype not in known:
+                return out
+            return out.to(self._complex if out.is_complex() else self._real)
+
+        def _typed(self, argument: Any) -> Any:
+            """Return an argument, or the type that is taken for it."""
+            if not isinstance(argument, torch.dtype):
+                return argument
+            if argument.is_complex:
+                return self._complex
+            return self._real if argument in known else argument
+
+    return Operations
