@@ -3,7 +3,8 @@
 Where the argument of such an activation is 0 at a sample, the Hessian has a limit from every smooth piece around x
 and none that is preferred. Chosen is the element of least Frobenius norm of the convex hull of these limits (for
 the hull: Clarke 1983, "Optimization and Nonsmooth Analysis", definition 2.6.1, with the Hessian of the pieces for
-the Jacobian). The hull is joint: a piece has one weight, in all blocks and for all samples.
+the Jacobian). The hull is joint: a piece has one weight, in all blocks and for all samples. Of many kinks the
+matrix is the middle of ranges that hold the hull; see `kink_ranges`.
 """
 
 from __future__ import annotations
@@ -12,19 +13,25 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from mpi4py import MPI
+
 import numpy as np
 
 from sparsehess.errors import CheckError, InputError
 from sparsehess.networks.activations import ElementwiseDerivatives, PiecewiseLinear
 from sparsehess.networks.chunks import DEFAULT_WORKSPACE, product_numbers
+from sparsehess.networks.kink_ranges import eigenvalue_radius, entry_ranges, is_feasible
 from sparsehess.networks.problem import NetworkProblem
 from sparsehess.networks.propagation import ForwardPass
 from sparsehess.operators.tall_skinny_qr import sum_over_ranks, tall_qr
 from sparsehess.runtime import agreement, on_root
 from sparsehess.runtime.short_repr import ShortRepr
 
-# Most kinks for which all pieces are looked at: each kink doubles them.
+# Most kinks for which all pieces are looked at together: each kink doubles them.
 MOST_KINKS = 6
+
+# Most samples at kinks, beyond those.
+_MOST_SAMPLES = 2**10
 
 # Least part of the largest motion of an argument by which a direction into a piece moves every argument.
 _LEAST_MOTION = 1e-9
@@ -43,7 +50,11 @@ class Kinks(ShortRepr):
     sides
         (pieces, count) bool: which arguments are positive in each smooth piece that meets x.
     weights
-        (pieces,) of the Hessians of the pieces in the one that was chosen; they sum to 1.
+        (pieces,) of the Hessians of the pieces in the one that was chosen; they sum to 1. Of more than six kinks
+        there are none: the matrix is the middle of ranges that hold the entries on all pieces.
+    radius
+        Eigenvalues of the Hessian on every piece, and of all in their convex hull, are within this of those of the
+        matrix, one by one in ascending order (Weyl), but for rounding.
 
     Examples
     --------
@@ -55,15 +66,19 @@ class Kinks(ShortRepr):
     count: int = 0
     sides: np.ndarray = field(default_factory=lambda: np.zeros((1, 0), bool))
     weights: np.ndarray = field(default_factory=lambda: np.ones(1))
+    radius: float = 0.0
 
     def __str__(self) -> str:
         """Return one line for reports."""
         if not self.count:
             return "no activation at its kink: an ordinary Hessian"
+        within = f"eigenvalues on every piece are within {self.radius:.3g} of these"
+        if not len(self.weights):
+            return f"{self.count} activations at their kinks: the middle of the ranges of entries; {within}"
         used = np.count_nonzero(self.weights)
         return (
             f"{self.count} activations at their kinks: the element of least norm of the hull of "
-            f"{len(self.weights)} smooth pieces, made of {used} of them"
+            f"{len(self.weights)} smooth pieces, made of {used} of them; {within}"
         )
 
 
@@ -126,15 +141,40 @@ class KinkSamples:
             self._problem, self.smooth = replace(problem, data=at_kinks), replace(problem, data=others)
         counts = comm.allgather(len(self._kinks))
         self.count, self._first = sum(counts), sum(counts[: comm.rank])
-        if self.count > MOST_KINKS:
+        own = self._by_sample()
+        self._parallel = [_is_parallel(problem, {kink.node for kink in kinks}) for kinks in own]
+        found_samples = comm.allreduce(len(own))
+        most = comm.allreduce(
+            max(
+                (
+                    len(kinks)
+                    for kinks, free in zip(own, self._parallel, strict=True)
+                    if not is_feasible(len(kinks), free)
+                ),
+                default=0,
+            ),
+            op=MPI.MAX,
+        )
+        if most or (self.count > MOST_KINKS and found_samples > _MOST_SAMPLES):
+            many = f"{most} at one sample" if most else f"{found_samples} samples"
             raise InputError(
                 f"{self.count} arguments of piecewise linear activations are exactly 0, and the Hessian is "
-                f"another on either side of each; at most {MOST_KINKS} can be looked at: move x, for example "
+                f"another on either side of each; {many} are too many to look at: move x, for example "
                 "biases that are 0"
             )
 
+    def _by_sample(self) -> list[list[Kink]]:
+        """Return the kinks of each of this rank's samples that have any."""
+        found: dict[int, list[Kink]] = {}
+        for kink in self._kinks:
+            found.setdefault(kink.sample, []).append(kink)
+        return [found[sample] for sample in sorted(found)]
+
     def choose_entries(
-        self, smooth: np.ndarray, entries_of: Callable[[list[ForwardPass]], np.ndarray]
+        self,
+        smooth: np.ndarray,
+        indptr: np.ndarray,
+        entries_of: Callable[[list[ForwardPass]], np.ndarray],
     ) -> tuple[np.ndarray, Kinks]:
         """Return the entries of the chosen Hessian, and how it was chosen.
 
@@ -144,12 +184,18 @@ class KinkSamples:
         ----------
         smooth
             (nnz_local,) entries of the samples that are at no kink.
+        indptr
+            (n_local + 1,) where the rows of entries begin.
         entries_of
             entries_of(forward passes) -> (nnz_local,) entries of others; collective.
         """
         if not self.count:
             return smooth, Kinks()
         comm = self._problem.comm
+        if self.count > MOST_KINKS:
+            middle, widths = self._ranges(smooth, entries_of)
+            radius = eigenvalue_radius(comm, widths, indptr)
+            return middle, Kinks(self.count, np.zeros((0, self.count), bool), np.zeros(0), radius)
         sides = self._adjacent_pieces()
         vertices = np.empty((len(smooth), len(sides)))
         for piece, positive in enumerate(sides):
@@ -158,7 +204,41 @@ class KinkSamples:
             vertices[:, piece] = smooth + entries_of(passes)
         _, R = tall_qr(comm, vertices)
         weights = on_root(comm, _least_norm_weights, R)
-        return vertices @ weights, Kinks(self.count, sides, weights)
+        chosen = vertices @ weights
+        widths = np.abs(vertices - chosen[:, None]).max(axis=1)
+        return chosen, Kinks(self.count, sides, weights, eigenvalue_radius(comm, widths, indptr))
+
+    def _ranges(
+        self, smooth: np.ndarray, entries_of: Callable[[list[ForwardPass]], np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the middle and half the width of ranges of entries, sample by sample of rank by rank."""
+        comm, own = self._problem.comm, self._by_sample()
+        middle, widths = smooth, np.zeros_like(smooth)
+        mine = [(len(kinks), free) for kinks, free in zip(own, self._parallel, strict=True)]
+        for rank, samples in enumerate(comm.allgather(mine)):
+            for number, (count, parallel) in enumerate(samples):
+                kinks = own[number] if rank == comm.rank else []
+
+                def piece(positive: np.ndarray, kinks: list[Kink] = kinks) -> np.ndarray:
+                    with agreement(comm):
+                        passes = self._sample_on_piece(kinks, positive)
+                    return entries_of(passes)
+
+                found, half = entry_ranges(piece, count, parallel)
+                middle, widths = middle + found, widths + half
+        return middle, widths
+
+    def _sample_on_piece(self, kinks: list[Kink], positive: np.ndarray) -> list[ForwardPass]:
+        """Return the forward pass of the one sample of some kinks with the slopes of a piece, or none."""
+        if not kinks:
+            return []
+        sample = kinks[0].sample
+        forward = self._problem.forward_pass(
+            {name: values[sample : sample + 1] for name, values in self._problem.data.items()}
+        )
+        for kink, side in zip(kinks, positive, strict=True):
+            _slopes(forward, kink.node)[0, kink.unit] = kink.function.right if side else kink.function.left
+        return [forward]
 
     def _passes_on_piece(self, positive: np.ndarray) -> list[ForwardPass]:
         """Return the forward pass of the samples at kinks with the slopes of a piece: a list of one or none."""
@@ -208,6 +288,15 @@ def _kinked_activations(problem: NetworkProblem) -> dict[int, PiecewiseLinear]:
         and node.needed
         and node.depends
     }
+
+
+def _is_parallel(problem: NetworkProblem, nodes: set[int]) -> bool:
+    """Return whether none of some nodes is behind another of them."""
+    behind: set[int] = set()  # nodes that some of them lead to
+    for u, node in enumerate(problem.plan.nodes):
+        if any(parent in nodes or parent in behind for parent in node.parents):
+            behind.add(u)
+    return nodes.isdisjoint(behind)
 
 
 def _find_kinks(problem: NetworkProblem, activations: dict[int, PiecewiseLinear]) -> list[Kink]:

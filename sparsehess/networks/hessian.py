@@ -37,7 +37,9 @@ class NetworkHessian(Operator):
 
     Exactly at the kink of a piecewise linear activation the Hessian has a limit from every smooth piece that meets
     there. The matrix is then the element of least Frobenius norm of the convex hull of these limits, with one
-    weight for a piece as a whole; see `kinks`. Jumps of the gradient at kinks are no part of it.
+    weight for a piece as a whole; see `kinks`. With more than six kinks at a time it is the middle of ranges that
+    hold the entries on all pieces. Either way eigenvalues on every piece are within `kinks.radius` of those of the
+    matrix. Jumps of the gradient at kinks are no part of it.
 
     Parameters
     ----------
@@ -68,7 +70,8 @@ class NetworkHessian(Operator):
     Raises
     ------
     InputError
-        Parameters or data do not fit the network; there is no such part; more kinks than can be looked at.
+        Parameters or data do not fit the network; there is no such part; more kinks at a sample than can be
+        looked at.
     CheckError
         Entries are not finite; derivatives that a node of the user's own states do not fit differences.
     EvaluationError
@@ -143,7 +146,9 @@ class NetworkHessian(Operator):
             return at_kinks.smooth.forward_passes(*sizes)
 
         smooth = self._sum_blocks(smooth_passes)
-        entries, kinks = at_kinks.choose_entries(smooth, lambda passes: self._sum_blocks(lambda w: passes))
+        entries, kinks = at_kinks.choose_entries(
+            smooth, self.pattern.indptr, lambda passes: self._sum_blocks(lambda w: passes)
+        )
         self._check_finite(entries)
         return entries, kinks
 

@@ -460,7 +460,7 @@ class _Weighing:
 
 
 def _fewest_digits(seen: Sequence[_Seen]) -> str:
-    """Return the type of the fewest bits that holds the losses as they are; nothing where double precision does."""
+    """Return the type of the fewest bits that holds the losses as they are; nothing for double precision."""
     values = np.array([one.value for one in seen if np.isfinite(one.value)])
     single = values.astype(np.float32)
     if not values.any() or (single != values).any():
