@@ -18,7 +18,7 @@ from sparsehess.commands.output import answer, refuse_solver_options
 from sparsehess.eigen.inverses import gaussian_samples, reduced_hessian, selected_inverse
 from sparsehess.eigen.inverses.places import Places
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.errors import CheckError, InputError
+from sparsehess.errors import CheckError, InputError, NotConverged
 from sparsehess.runtime import PETSc, destroy, on_root
 from sparsehess.runtime.gathered_rows import rows_on_all
 from sparsehess.runtime.row_layout import Layout
@@ -149,6 +149,7 @@ def run_reduced(call: Call) -> int:
             **{name: getattr(found, name) for name in ("held", "freedom", "negative", "zero", "positive")},
             **{name: getattr(found, name) for name in ("verdict", "certified", "margin")},
             "eigenvalues": found.eigenvalues.tolist(),
+            "shortfall": found.shortfall or None,
             "variables": variables.tolist(),
             "covariance": found.covariance(variables).tolist() if wanted else None,
         }
@@ -161,10 +162,12 @@ def run_reduced(call: Call) -> int:
             writers.write_results(arguments.out, facts, arrays, vectors, comm)
             destroy(*vectors)
         answer(call, facts, told_lines(given, facts, _reduced_lines(found, facts)))
-        certified = found.certified
+        certified, missing = found.certified, found.shortfall
     comm.Barrier()
     if not certified:
         raise CheckError("the verdict is not proven: the Hessian on the constraints is singular to rounding")
+    if missing:
+        raise NotConverged(missing)
     return errors.DONE
 
 
@@ -181,6 +184,8 @@ def _reduced_lines(found: ReducedHessian, facts: dict[str, Any]) -> str:
     ]
     if len(found.eigenvalues):
         lines.append(f"eigenvalues  {'  '.join(f'{value:.6g}' for value in found.eigenvalues)}")
+    if found.shortfall:
+        lines.append(f"missing      {found.shortfall}")
     if facts["covariance"] is not None:
         rows = ["  ".join(f"{value:12.5g}" for value in row) for row in facts["covariance"]]
         lines += [

@@ -209,6 +209,8 @@ def lora(
         A, B = np.array(reals(A, "A")), np.array(reals(B, "B"))
         if A.ndim != 2 or B.ndim != 2 or len(A) != B.shape[1]:
             raise InputError(f"A must be (r, d_in) and B (d_out, r), not {A.shape} and {B.shape}")
+        if not (np.isfinite(A).all() and np.isfinite(B).all()):
+            raise InputError("A and B must be finite")
     (r, d_in), d_out = A.shape, len(B)
     rows = Layout.from_size(d_out * d_in, comm, block=max(d_in, 1)) if layout is None else layout
     with agreement(comm):

@@ -102,6 +102,8 @@ def test_adapters_of_a_part_of_a_model(comm):
     ):
         with pytest.raises(InputError, match=message):
             lora(A, B, layout=operator.layout, **wrong)
+    with pytest.raises(InputError, match="A and B must be finite"):
+        lora(A * np.nan, B, layout=operator.layout, variables=np.arange(12))
     if comm.size > 1:
         with pytest.raises(InputError, match="numbers of A differ between ranks"):
             lora(A + comm.rank, B, layout=operator.layout, variables=np.arange(12))

@@ -17,8 +17,8 @@ from sparsehess.eigen.inverses.saddle_point import SaddlePoint
 from sparsehess.eigen.inverses.selected_inverse import SelectedInverse, assembled_problem, checked_entries
 from sparsehess.eigen.inverses.singular import Signs, refuse_singular, signs_on_constraints
 from sparsehess.eigen.problem.inertia_of_matrix import ROUNDING
-from sparsehess.eigen.solvers.eigs import eigs
-from sparsehess.errors import CheckError, InputError
+from sparsehess.eigen.solvers.eigs import eigs, shortfall
+from sparsehess.errors import CheckError, InputError, NotConverged
 from sparsehess.operators.operator import Operator
 from sparsehess.runtime import PETSc, agreement, destroy
 from sparsehess.runtime.row_layout import Layout
@@ -56,9 +56,11 @@ class ReducedHessian(ShortRepr):
     margin
         How many times the error of its factors must grow to make that matrix singular.
     eigenvalues
-        (k,) lowest ones of ZᵀHZ, ascending.
+        (k,) lowest ones of ZᵀHZ, ascending; those that were found where there is a `shortfall`.
     directions
         (n_local, k) this rank's rows of their eigenvectors, directions in the space of the variables, of norm one.
+    shortfall
+        Why there are fewer of them than were asked for; empty where there are not. The verdict does not need them.
 
     Examples
     --------
@@ -80,6 +82,7 @@ class ReducedHessian(ShortRepr):
         self.negative, self.zero, self.positive, sure = _counted(system, signs, self.freedom)
         self.certified = sure and (self.negative > 0 or self.zero == 0)
         self.eigenvalues, self.directions = np.empty(0), np.empty((system.layout.n_local, 0))
+        self.shortfall = ""
 
     @property
     def verdict(self) -> str:
@@ -142,6 +145,7 @@ class ReducedHessian(ShortRepr):
         out = np.empty((len(chosen),) * 2)
         out[upper] = found
         out.T[upper] = found
+        np.fill_diagonal(out, np.maximum(np.diag(out), 0.0))  # of what constraints hold rounding is left
         return out
 
     def standard_deviations(self) -> np.ndarray:
@@ -185,7 +189,12 @@ class ReducedHessian(ShortRepr):
         mass = system.matrix.createVecRight()
         mass.setArray(system.of_whole(np.where(system.free, 1.0, 0.0)))
         try:
-            with eigs(system.matrix, many, mass=mass) as found:
+            with eigs(system.matrix, many, mass=mass, strict=False) as found:
+                short = shortfall(found)
+                if isinstance(short, NotConverged):  # what is there is counted
+                    self.shortfall = str(short)
+                elif short is not None:
+                    raise short
                 self.eigenvalues = found.eigenvalues.copy()
                 own = [vector.getArray(readonly=True)[: self.layout.n_local] for vector in found.vectors]
                 self.directions = np.stack(own, axis=1) if own else self.directions

@@ -190,3 +190,30 @@ def test_wrong_questions(comm):
     found.close()
     with pytest.raises(sh.InputError, match="closed"):
         found.inverse()
+
+
+def test_the_verdict_stays_where_eigenvalues_are_too_far_apart(comm):
+    # What an interior-point method adds to the diagonal: z / s of bounds that are active.
+    n = 12
+    A = np.random.default_rng(0).normal(size=(4, n)) * (np.arange(n) % 2 == 0)
+    root = np.random.default_rng(1).normal(size=(n, n))
+    H = root @ root.T / n + 0.2 * np.eye(n) + np.diag(np.where(np.arange(n) % 2, 1e12, 0.0))
+    free = np.arange(0, n, 2)
+    Z = scipy.linalg.null_space(A[:, free])
+    values = np.linalg.eigvalsh(Z.T @ H[np.ix_(free, free)] @ Z)
+    with sh.reduced_hessian(sp.csr_matrix(H), A, k=5, comm=comm) as found:
+        assert found.verdict == "minimum" and found.certified and found.freedom == 8
+        assert len(found.eigenvalues) >= len(values) == 2
+        assert np.allclose(found.eigenvalues[:2], values, rtol=1e-9)
+        assert bool(found.shortfall) == (len(found.eigenvalues) < 5)
+        covariance = found.covariance(free)
+    assert np.allclose(covariance, Z @ np.linalg.solve(Z.T @ H[np.ix_(free, free)] @ Z, Z.T), atol=1e-9)
+
+
+def test_what_a_constraint_holds_has_no_negative_variance(comm):
+    H = hessian(3.0)
+    pins = np.eye(_N)[[0, 5, 20]]
+    A = np.concatenate([constraints().toarray(), pins])
+    with sh.reduced_hessian(H, A, k=0, comm=comm) as found:
+        variances = np.diag(found.covariance(np.arange(_N)))
+    assert (variances >= 0).all() and variances[[0, 5, 20]].max() < 1e-14
