@@ -69,7 +69,8 @@ def check_products(
     if not skew <= SAME[precision]:
         raise CheckError(
             f"products of {name} are not symmetric: uᵀHv and vᵀHu differ by {skew:.0e} of their size; a part of "
-            f"it has a derivative of its own that is wrong{advice and ', or ' + advice}"
+            f"it has a derivative of its own that is wrong, which products='differences' does "
+            f"without{advice and ', or ' + advice}"
         )
     if not bent <= SAME[precision]:
         raise CheckError(

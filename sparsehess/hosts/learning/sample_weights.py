@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -218,10 +218,13 @@ class _Weighing:
                 f"`weight` is not by what the mean of {self.name} is divided: leave it out, or {REMEDY}"
             )
         if self.options.plain:
-            raise CheckError(
-                f"the loss of {self.name} is a mean in which samples have different weights (padding, a mask, "
-                "weights of classes), and has no curvature of this kind: take `hessian` or `gauss_newton`"
-            )
+            self._refuse_weights()
+
+    def _refuse_weights(self) -> NoReturn:
+        raise CheckError(
+            f"the loss of {self.name} is a mean in which samples have different weights (padding, a mask, weights "
+            "of classes), and has no curvature of this kind: take `hessian` or `gauss_newton`"
+        )
 
     def _parts(self, chunkings: Sequence[Sequence[Chunk]], weights: dict[Chunk, float]) -> dict[Chunk, float]:
         """Return what parts of the whole chunks of these weights are. Collective."""
@@ -340,6 +343,8 @@ class _Weighing:
         parts = [size / count for _ in range(_DEALS) for size in sizes]
         is_plain = all(measure.fixed(*split, part) <= allowed for split, part in zip(splits, parts, strict=True))
         if is_sum if self.options.reduction == "sum" else is_mean and (is_plain or not is_sum):
+            if self.options.plain and self.options.reduction == "mean" and not is_plain:
+                self._refuse_weights()
             return
         if self.options.reduction == "sum" and is_mean:
             raise CheckError(f"the loss of {self.name} is a mean over samples: say reduction='mean'")

@@ -3,7 +3,8 @@
 Types of floating point that a function names by itself (`.float()`, `dtype=torch.float32`, autocast) are that of
 the variables for all that depends on these: the derivative of a rounding is taken to be 1 anyway, and digits would
 be lost.
-Embeddings are dense, bags of them sums of these, attention is not fused, and nothing is compiled.
+Embeddings are dense, bags of them sums of these, attention and recurrent layers are not fused, what has no second
+derivative is made of others, and nothing is compiled.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import inspect
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from functools import cache
+from functools import cache, partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from sparsehess.hosts.torch.compositions import compositions
 from sparsehess.hosts.torch.embedding_bags import embedding_bag
 
 if TYPE_CHECKING:
@@ -67,7 +69,14 @@ def _operations(torch: ModuleType) -> Callable[[torch.dtype, str], AbstractConte
     # Types of eight bits are storage, with scales of their own.
     known = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128}
     complex_casts = {getattr(Tensor, name, None) for name in ("cfloat", "cdouble", "chalf")}
-    fused = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
+    made = compositions(torch)
+    # Those of which the kernel is to be another: the model may ask for one of its own.
+    kernels: dict[Any, Callable[[], AbstractContextManager[Any]]] = {
+        one: partial(_differentiable_attention, torch)
+        for one in (F.scaled_dot_product_attention, F.multi_head_attention_forward)
+    }
+    for name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
+        kernels[getattr(torch, name)] = partial(torch.backends.cudnn.flags, enabled=False)
 
     mode: Any = torch.overrides.TorchFunctionMode
 
@@ -83,6 +92,8 @@ def _operations(torch: ModuleType) -> Callable[[torch.dtype, str], AbstractConte
             options = dict(options or {})
             if function is F.embedding_bag:
                 return embedding_bag(torch, bag_arguments.bind(*arguments, **options))
+            if function in made:
+                return made[function](*arguments, **options)
             if function is F.embedding:
                 bound = embedding_arguments.bind(*arguments, **options)
                 bound.arguments["sparse"] = False  # sparse gradients cannot be differentiated
@@ -102,8 +113,8 @@ def _operations(torch: ModuleType) -> Callable[[torch.dtype, str], AbstractConte
 
         def _called(self, function: Callable[..., Any], arguments: Any, options: Any) -> Any:
             with ExitStack() as stack:
-                if function in fused:  # the model may ask for a kernel of its own
-                    stack.enter_context(_differentiable_attention(torch))
+                if function in kernels:
+                    stack.enter_context(kernels[function]())
                 if self._real != torch.float64:  # which no autocast touches
                     stack.enter_context(torch.autocast(self._device, enabled=False))
                 return function(*arguments, **options)

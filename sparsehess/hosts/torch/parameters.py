@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -119,10 +119,33 @@ def convert_module(torch: ModuleType, module: Module, precision: torch.dtype, de
         return tensor.to(precision) if tensor.is_floating_point() else tensor
 
     with torch.no_grad():  # where copies of compiled modules are no leaves
-        out = copy.deepcopy(module).to(device)._apply(converted)
+        out = copy.deepcopy(module, _copies_of_results(torch, module)).to(device)._apply(converted)
     for own, copied in zip(module.parameters(), out.parameters(), strict=True):
         copied.requires_grad_(own.requires_grad)
     return out
+
+
+def _copies_of_results(torch: ModuleType, module: Module) -> dict[int, Any]:
+    """Return copies, by the identities of what they are of, of tensors that modules keep and that have a graph.
+
+    Such are what hooks compute of parameters (`weight_norm`), and what modules remember of their last call; they
+    cannot be copied as parts of a module. Each call makes them anew.
+    """
+    memo: dict[int, Any] = {}
+
+    def visit(value: Any) -> None:
+        if torch.is_tensor(value) and not value.is_leaf:
+            memo[id(value)] = value.detach().clone()
+        elif isinstance(value, Mapping):
+            for one in value.values():
+                visit(one)
+        elif isinstance(value, (list, tuple)):
+            for one in value:
+                visit(one)
+
+    for part in module.modules():
+        visit(vars(part))
+    return memo
 
 
 def convert_pair(

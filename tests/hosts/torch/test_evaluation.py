@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import sparsehess as sh
-from sparsehess.errors import EvaluationError, InputError
+from sparsehess.errors import CheckError, EvaluationError, InputError
 from sparsehess.hosts.learning.sample_shares import share_samples
 
 torch = pytest.importorskip("torch")
@@ -409,3 +409,101 @@ def test_functions_of_the_core_are_evaluated_alike():
     plain = sh.from_torch(lambda W: torch.softmax(W[words].mean(1), -1).square().sum(), np.eye(7, 4))
     V = np.eye(28)
     np.testing.assert_allclose(made.hvps(made.x, V), plain.hvps(plain.x, V), atol=1e-13)
+
+
+class Normed(Layers):
+    """A first layer whose matrix has rows of a given length; by a function, by a hook or by a parametrization."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.first = getattr(self, kind)(torch.nn.Linear(4, 5))
+
+    def hook(self, layer):
+        out = torch.nn.utils.weight_norm(layer)
+        out(torch.ones(1, 4))  # the hook keeps what it has made of parameters
+        return out
+
+    def parametrization(self, layer):
+        return torch.nn.utils.parametrizations.weight_norm(layer)
+
+
+class ByHand(torch.nn.Module):
+    """The same with its parameters in the same order."""
+
+    def __init__(self, of):
+        super().__init__()
+        for name, one in of.named_parameters():
+            self.register_parameter(name.replace(".", "_"), torch.nn.Parameter(one.detach().double()))
+
+    def forward(self, x):
+        bias, g, v, W, b = self.parameters()
+        return torch.tanh(x @ (v * g / v.norm(dim=1, keepdim=True)).T + bias) @ W.T + b
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning", "ignore:.*weight_norm.*:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["hook", "parametrization"])
+def test_normed_weights(kind, comm):
+    """PyTorch's own has Hessians that are not symmetric."""
+    check(Normed(kind), ByHand(Normed(kind)), comm)
+
+
+def test_distances(comm):
+    places = torch.arange(15.0).reshape(3, 5) / 7
+
+    def by_hand(h):
+        return (h[:, None] - places.to(h.dtype)).square().sum(-1).sqrt()
+
+    check(
+        Layers(lambda h: F.pad(torch.cdist(h, places.to(h.dtype)), (0, 2))),
+        Layers(lambda h: F.pad(by_hand(h), (0, 2))),
+        comm,
+    )
+
+
+def test_modules_that_keep_what_they_have_computed(comm):
+    class Keeps(Layers):
+        def forward(self, x):
+            self.kept = {"hidden": [torch.tanh(self.first(x))]}
+            return self.last(self.kept["hidden"][0])
+
+    model = Keeps()
+    kept = model(torch.ones(2, 4)) is not None and model.kept["hidden"][0]
+    check(model, Layers(), comm)
+    assert model.kept["hidden"][0] is kept  # the caller's stays as it was
+
+
+def test_recurrent_layers(comm):
+    class Recurrent(Layers):
+        def __init__(self):
+            super().__init__()
+            self.first = torch.nn.GRU(2, 5, batch_first=True)
+
+        def forward(self, x):
+            return self.last(self.first(x.reshape(-1, 2, 2))[0][:, -1])
+
+    class Steps(Recurrent):
+        def forward(self, x):
+            W, V, b, c = (
+                self.first.weight_ih_l0,
+                self.first.weight_hh_l0,
+                self.first.bias_ih_l0,
+                self.first.bias_hh_l0,
+            )
+            h = x.new_zeros(len(x), 5)
+            for step in x.reshape(-1, 2, 2).unbind(1):
+                (r, z, n), (s, y, m) = (step @ W.T + b).chunk(3, 1), (h @ V.T + c).chunk(3, 1)
+                z = torch.sigmoid(z + y)
+                h = (1 - z) * torch.tanh(n + torch.sigmoid(r + s) * m) + z * h
+            return self.last(h)
+
+    check(Recurrent(), Steps(), comm)
+
+
+def test_weights_of_classes_that_fit_by_chance(comm):
+    """A third of the samples weighs a third of all: that says nothing of each sample."""
+    classes = np.array([0, 0, 1, 2, 1, 2, 0, 0, 2, 2, 0, 0])
+    inputs = np.random.default_rng(0).normal(size=(12, 4))
+    weighted = torch.nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 5.0]).double())
+    for make in (empirical_fisher, kfac, ekfac):
+        with pytest.raises(CheckError, match="samples have different weights"):
+            make(Layers(), weighted, *share_samples(inputs, classes, comm=comm), comm=comm)
