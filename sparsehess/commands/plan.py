@@ -214,10 +214,11 @@ def _products(
 ) -> tuple[Products | None, str]:
     """Return the products of a run that assembles nothing, or why there is no such run. Collective."""
     differs = scheme_of("auto", objective) != "product"
-    known = objective.null_vectors
-    null = 0 if known is None or arguments.nullspace == "none" else len(known)
+    known = () if objective.null_vectors is None else objective.null_vectors
+    null = {"none": 0, "constant": 1}.get(arguments.nullspace, len(known))
+    checked = 0 if objective.projected is not None and arguments.nullspace is None else null
     try:
-        return question.products(objective.layout, null, differs, found), ""
+        return question.products(objective.layout, null, checked, differs, found), ""
     except InputError as error:
         if arguments.shell:
             raise

@@ -49,7 +49,7 @@ _FLAGS = {
 }
 
 # Products that tell whether a shell is symmetric (where they are noisy, one more whether they are linear), and of
-# differences how exact they are.
+# differences how exact they are. Beside them `STEPS`, where the size of eigenvalues is asked for.
 _SYMMETRY, _ERROR = 2, 2
 
 # Restarts after which SLEPc gives up: these, and so many for each basis vector that all rows have.
@@ -67,6 +67,9 @@ _WHOLE = "made whole (LAPACK)"
 
 # Questions for which the whole matrix is made, and refused where noise has left nothing of it.
 _MATRICES = ("eigs", "rank", "inertia", "inverse", "samples", "reduced")
+
+# Questions in which null vectors that a problem brings play no part.
+_WITHOUT_NULL = ("inertia", "reduced")
 
 # Questions that factorizations answer.
 _FACTORIZED = ("rank", "inertia", "inverse", "samples", "reduced")
@@ -188,7 +191,9 @@ class Question:
         finally:
             destroy(matrix)
 
-    def products(self, layout: Layout, null: int, by_differences: bool, found: SpectrumProbe | None) -> Products:
+    def products(
+        self, layout: Layout, null: int, checked: int, by_differences: bool, found: SpectrumProbe | None
+    ) -> Products:
         """Return the products that it takes of a Hessian that is not assembled.
 
         Collective.
@@ -197,6 +202,8 @@ class Question:
         ----------
         null
             How many null vectors are known.
+        checked
+            How many of them are multiplied, to see that they are null vectors.
         by_differences
             Whether products are differences of gradients.
         found
@@ -219,10 +226,11 @@ class Question:
                 f"{found.noise_of_whole:.1g} of the Hessian: a run refuses that"
             )
         linear = found is not None and found.not_linear
-        sized = (
-            0 if self.command in ASSEMBLED or (self.command == "trace" and self.linear) else min(STEPS, layout.n)
-        )
-        return taken.beside(_SYMMETRY + linear + sized + null + _ERROR * by_differences)
+        if self.command in _WITHOUT_NULL:
+            checked = 0
+        unsized = not checked and (self.command in ASSEMBLED or (self.command == "trace" and self.linear))
+        sized = 0 if unsized else min(STEPS, layout.n)
+        return taken.beside(_SYMMETRY + linear + sized + checked + _ERROR * by_differences)
 
 
 def _spec(arguments: argparse.Namespace, options: dict[str, object]) -> SolveSpec:
