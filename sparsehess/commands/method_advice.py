@@ -80,8 +80,8 @@ class Alternative:
     name, flags
         Its name, and the flags that select it.
     calls
-        (least, most) calls of the user's gradients or products, the most as likely where nothing bounds them; None
-        for a matrix file.
+        (least, most) calls of the user's gradients or products, the most None where nothing bounds them; None for
+        a matrix file.
     likely
         Calls that are to be reckoned with: the number that `evaluations` tells of the way that is asked for.
     seconds
@@ -98,7 +98,7 @@ class Alternative:
 
     name: str
     flags: str
-    calls: tuple[int, int] | None
+    calls: tuple[int, int | None] | None
     likely: int | None
     seconds: float | None
     memory: int
@@ -208,12 +208,13 @@ def _by_products(costs: Costs) -> Alternative | None:
     )  # fmt: skip
 
 
-def _calls(calls: Calls | None, second: float | None) -> tuple[tuple[int, int] | None, int | None, float | None]:
+def _calls(
+    calls: Calls | None, second: float | None
+) -> tuple[tuple[int, int | None] | None, int | None, float | None]:
     """Return (least and most, likely, seconds) of calls."""
     if calls is None:
         return None, None, None
-    most = calls.total if calls.most is None else calls.most
-    return (calls.least, most), calls.total, None if second is None else calls.total * second
+    return (calls.least, calls.most), calls.total, None if second is None else calls.total * second
 
 
 def _marked(way: Alternative, asked: bool) -> Alternative:
@@ -310,7 +311,8 @@ def advice_lines(advice: Advice) -> list[str]:
     for way in advice.alternatives:
         calls = "-" if way.calls is None else _told(way)
         if way.calls is not None and way.calls[0] != way.calls[1]:
-            calls = f"{way.likely} ({way.calls[0]}-{way.calls[1]})"
+            most = " at least" if way.calls[1] is None else f"-{way.calls[1]}"
+            calls = f"{way.likely} ({way.calls[0]}{most})"
         seconds = "-" if way.seconds is None else f"{way.seconds:.3g}"
         marks = [*(["asked"] if way.asked else []), *(["<- take"] if way.name == advice.method else [])]
         mark = ", ".join(marks) if way.possible else ", ".join([*marks, "no"])

@@ -109,6 +109,8 @@ class Calls:
         """The total with its bar in words: "15", "about 75 (50 to 120)"."""
         if not self.estimated:
             return str(self.total)
+        if self.most is None and not self.less:
+            return f"at least {self.total}"
         if self.most is None:
             return f"about {self.total} ({self.least} at least)"
         return f"about {self.total} ({self.least} to {self.most})"

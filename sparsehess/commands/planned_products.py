@@ -268,9 +268,10 @@ def _of_eigenpairs(asked: Question, layout: Layout, null: int, found: SpectrumPr
     restarts = max(_RESTARTS, _PER_BASIS * n // room)
     likely = products_spent(n, spec)
     middle = math.ceil(likely) if np.isfinite(likely) else n
-    if choice.method != "krylovschur" or spec.options:
-        flags = f"--shell --method {choice.method}"
-        return Products(spec.number, middle, None, choice.method, choice.reason, flags)
+    if choice.method != "krylovschur" or any(name.startswith("eps_") for name in spec.options):
+        name = "Krylov-Schur" if choice.method == "krylovschur" else choice.method
+        flags = "--shell" if spec.method == "auto" else f"--shell --method {choice.method}"
+        return Products(spec.number, middle, None, name, choice.reason, flags)
     most = math.ceil(_SEARCH * (room + restarts * (room // 2 + 1))) + 2 * room
     return Products(spec.number, min(middle, most), most, "Krylov-Schur", choice.reason)
 
