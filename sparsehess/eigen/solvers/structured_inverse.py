@@ -3,7 +3,8 @@
 For an end of the spectrum it is (P − σ)⁻¹ with σ below all eigenvalues of P (above them, and −(P − σ)⁻¹, for the
 largest): positive definite whether P is or not, as LOBPCG and MINRES need it. σ is no farther inside than the
 Hessian's own end as far as some Lanczos steps tell, and farther out by as much as P is wrong where its inverse is
-large: a random vector shows that, for some products with the Hessian.
+large: a random vector shows that, for some products with the Hessian. A tenth of the least that the inverse of the
+Hessian has is added, times the identity: what P is blind to is still seen.
 
 At a contour point z it is |P − z|⁻¹ where the structure tells eigenvectors.
 """
@@ -36,6 +37,9 @@ _STEPS, _PROBE = 60, 15
 
 # Times that σ may move out until the inverse is definite.
 _RUNGS = 12
+
+# What is added of the identity, beside the least of the inverse of the Hessian.
+_SEEN = 0.1
 
 # Of Chebyshev's iteration: error, most steps, and how far beyond the upper end an eigenvalue may lie.
 _ERROR, _MOST, _BEYOND = 0.1, 200, 1.05
@@ -161,8 +165,9 @@ class DefiniteInverse:
     def __init__(self, problem: EigenProblem, which: str):
         self._problem, self._operator = problem, structure_of(problem)
         self._end = End(self._operator, 1 if which == "smallest" else -1)
-        low, high, _ = problem.ritz
+        low, high, error = problem.ritz
         theta = low if which == "smallest" else -high
+        self._range = high - low + error
         size = max(abs(self._end.high), abs(self._end.beyond), abs(theta)) or 1.0
         typical = median(np.abs(self._operator.diagonal()), problem.comm) or size
         self.away = _LEAST * min(typical, size)  # how far σ is from what it is beside
@@ -211,7 +216,7 @@ class DefiniteInverse:
         InputError
             It is not finite.
         """
-        return _finite(self._operator, self._map, b)
+        return _finite(self._operator, self._map, b) + _SEEN / (self._range + self.away) * b
 
     def close(self) -> None:
         """Do nothing: P is the caller's. Not collective."""
@@ -237,6 +242,8 @@ class AbsoluteInverse:
     def __init__(self, problem: EigenProblem, z: complex):
         self._operator = structure_of(problem)
         mass = problem.masses[0]
+        low, high, beyond = problem.ritz
+        self._seen = _SEEN / (max(abs(low - z * mass), abs(high - z * mass)) + beyond)
         self._centre, width = z.real * mass, abs(z.imag) * mass
         self._take(width)
         for _ in range(_TRIALS):
@@ -256,7 +263,7 @@ class AbsoluteInverse:
 
     def __call__(self, b: np.ndarray) -> np.ndarray:
         """Return the image (n_local, m) of b (n_local, m). Collective."""
-        return _finite(self._operator, self._image, b)
+        return _finite(self._operator, self._image, b) + self._seen * b
 
     def _image(self, b: np.ndarray) -> np.ndarray:
         return np.stack([self._made.product(np.ascontiguousarray(column)) for column in b.T], axis=1)
