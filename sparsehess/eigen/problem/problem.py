@@ -454,8 +454,6 @@ class EigenProblem(ShortRepr):
             self.relative_error = max(self.relative_error, 10 * found.asymmetry, found.noise)
             self.hopeless = min(self.hopeless, HOPELESS if found.noise else np.inf)
             self.check_hope(self.relative_error)
-        if self.preconditioner is not None and not is_assembled(self.preconditioner):
-            raise InputError("the preconditioner must be an assembled matrix near the Hessian")
         if self.M is not None:
             sizes = np.abs(self._mass_diagonal())
             sizes[~(sizes > 0)] = 1.0
