@@ -40,6 +40,7 @@ SMALL = {
     "selected_inverse": "--edge 14 --rounds 1",
     "service_memory_over_jobs": "300 1",
     "service_vs_process_starts": "100",
+    "structured_preconditioners": "--quick",
     "wrong_spectra_survey": "--matrices hb_bcsst01 hb_lund --most 10",
 }
 
@@ -48,6 +49,7 @@ PACKAGES = {
     "jax_hessians_vs_peers": "jax",
     "network_curvature_vs_peers": "torch",
     "network_extremes_vs_arpack": "torch",
+    "structured_preconditioners": "torch",
 }
 READS_DATA = ("scaled_spectra_survey", "wrong_spectra_survey")
 
