@@ -251,10 +251,24 @@ def _between_jacobians(inner: _Inner) -> _Product:
         def outputs(at: Array) -> list[Array]:
             return split.parts_of(share.outputs(at, samples))
 
-        parts, change = share.jax.jvp(outputs, (x,), (v,))
-        return share.jax.vjp(outputs, x)[1](inner(share, split, parts, change, samples))[0]
+        parts, back = share.jax.vjp(outputs, x)
+        change = _change(share, outputs, x, v, parts, back)
+        return back(inner(share, split, parts, change, samples))[0]
 
     return product
+
+
+def _change(
+    share: JaxShare, outputs: Callable[[Array], list], x: Array, v: Array, parts: list, back: Callable
+) -> list:
+    """Return J v; of functions with a `custom_vjp`, which have no forward mode, by the derivative of Jᵀu by u."""
+    try:
+        return share.jax.jvp(outputs, (x,), (v,))[1]
+    except TypeError as error:
+        if "custom_vjp" not in str(error):
+            raise
+    zeros = [share.jax.numpy.zeros_like(part) for part in parts]
+    return share.jax.vjp(lambda u: back(u)[0], zeros)[1](v)[0]
 
 
 def _along_loss(share: JaxShare, split: SplitOutputs, parts: list, change: list, samples: Samples) -> list:
