@@ -14,7 +14,7 @@ import scipy.sparse
 
 from sparsehess.derivatives.objective import Objective
 from sparsehess.eigen.problem.caller_matrices import usable
-from sparsehess.errors import InputError
+from sparsehess.errors import CheckError, InputError
 from sparsehess.operators.matrix_like import HasProducts, stored
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, agreement, aij, another_build, complex_scalars, destroy
@@ -229,6 +229,8 @@ def check_symmetric(
     apart, size = abs(forth - back), float(np.sqrt(size.real / 2 * layout.n / 3))
     if not np.isfinite(apart):
         destroy(x, y, image)
+        if products:
+            raise CheckError(f"products with {name} are not finite: is the function defined around x?")
         raise InputError(f"{name} has entries that are not finite")
     noise = 0.0
     if products and not apart <= allowed * size:
