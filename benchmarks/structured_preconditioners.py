@@ -16,7 +16,7 @@ with the diagonal, to the residual that ours reaches. `error` is that of the eig
 largest, beside those of the first row.
 
     python benchmarks/structured_preconditioners.py [network] [elastic] [--steps 3000] [--cutoff 6] [-k 6]
-        [--quick]
+        [--methods gd lobpcg jd] [--quick]
 """
 
 import argparse
@@ -119,7 +119,7 @@ def _inverse(diagonal):
     return scipy.sparse.diags(1 / np.maximum(sizes, 1e-3 * sizes.mean()))
 
 
-def compare(mat, k, near, diagonal):
+def compare(mat, given, near, diagonal):
     """Print the table of a Hessian and the structures near it, by name."""
     count = Counted(mat)
     shell = count.shell()
@@ -127,11 +127,11 @@ def compare(mat, k, near, diagonal):
         norm = float(np.abs(largest.eigenvalues[0]))
     shell.destroy()
     table = Table(norm)
-    ours(table, count, k, "krylovschur", "without", None)
-    for method in METHODS:
+    ours(table, count, given.k, "krylovschur", "without", None)
+    for method in given.methods:
         for name, made in {"without": None, **near}.items():
-            ours(table, count, k, method, name, made)
-    scipys(table, count, mat.getSize()[0], k, diagonal, norm)
+            ours(table, count, given.k, method, name, made)
+    scipys(table, count, mat.getSize()[0], given.k, diagonal, norm)
 
 
 def network(given):
@@ -152,7 +152,7 @@ def network(given):
     with kfac(*model, comm=MPI.COMM_SELF) as plain, ekfac(*model, comm=MPI.COMM_SELF) as corrected:
         seconds = time.perf_counter() - began
         print(f"\nnetwork {widths}, {H.mat.getSize()[0]:,} parameters; K-FAC and EKFAC made in {seconds:.1f} s")
-        compare(H.mat, given.k, {"K-FAC": plain, "EKFAC": corrected}, corrected.diagonal())
+        compare(H.mat, given, {"K-FAC": plain, "EKFAC": corrected}, corrected.diagonal())
 
 
 def far_field(coordinates):
@@ -190,7 +190,7 @@ def elastic(given):
             f"\nelastic network of {K.shape[0]:,} rows, {K.nnz / K.shape[0]:.0f} entries in each, and a far field "
             f"of rank {U.shape[1]}; P made in {seconds:.1f} s"
         )
-        compare(H.mat, given.k, near, H.diagonal())
+        compare(H.mat, given, near, H.diagonal())
 
 
 def springs(coordinates, cutoff):
@@ -214,6 +214,7 @@ def main():
     parser.add_argument("-k", type=int, default=6, help="eigenpairs")
     parser.add_argument("--steps", type=int, default=3000, help="of the network's training")
     parser.add_argument("--cutoff", type=float, default=6.0, help="of the elastic network, in Å")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--quick", action="store_true", help="small ones, in seconds")
     given = parser.parse_args()
     for part in given.parts or ["elastic", "network"]:

@@ -154,3 +154,47 @@ def test_sums_of_one_kind_stay_of_that_kind(comm):
             agrees(combined, expected + 0.2 * np.eye(len(expected)))
     for operator in (first, second, K, blocks, corrected):
         operator.close()
+
+
+def test_low_rank_beside_what_solves_is_solved_with_by_woodbury(comm):
+    """Beside an assembled matrix, with any diagonal, and beside a structure, with one number on it."""
+    p, q = 12, 8
+    n = p * q
+    A, B = (sp.diags([-1.0, 2.0, -1.0], [-1, 0, 1], shape=(m, m)).tocsr() for m in (p, q))
+    grid = sp.kronsum(B, A).tocsr()
+    draw = np.random.default_rng(2)
+    U, C, b = draw.standard_normal((n, 3)), np.diag([1.0, -0.01, 2.0]), draw.standard_normal(n)
+    layout = sh.Layout.from_size(n, comm)
+    mine = slice(layout.start, layout.stop)
+    structure = sh.Kronecker([(A, sp.identity(q)), (sp.identity(p), B)], comm=comm)
+    for base, d in ((grid, draw.random(n)), (structure, np.full(n, 0.3))):
+        whole = 2 * grid.toarray() + 0.5 * (np.diag(d) + U @ C @ U.T) + 0.1 * np.eye(n)
+        low = sh.LowRankDiagonal(d[mine], U[mine], C, comm=comm)
+        with low, sh.weighted_sum([(2.0, base), (0.5, low)], shift=0.1, comm=comm) as total:
+            assert total.solves_directly and total.applies_inverse
+            # Indefinite with the last one, and nearly singular.
+            for shift in (0.0, 1.0, -np.linalg.eigvalsh(whole)[3] - 1e-6):
+                exact = np.linalg.solve(whole + shift * np.eye(n), b)
+                assert (
+                    np.abs(total.solve(b[mine], shift) - exact[mine]).max(initial=0) <= 1e-8 * np.abs(exact).max()
+                )
+                rough = total.apply_inverse(b[mine][:, None], shift)[:, 0]
+                assert np.abs(rough - exact[mine]).max(initial=0) <= 1e-6 * np.abs(exact).max()
+            low.append(U[mine, 0], 3.0)
+            total.update()
+            exact = np.linalg.solve(whole + 1.5 * np.outer(U[:, 0], U[:, 0]), b)
+            assert np.abs(total.solve(b[mine]) - exact[mine]).max(initial=0) <= 1e-9 * np.abs(exact).max()
+    structure.close()
+
+
+def test_a_singular_part_beside_low_rank_is_left_to_iterations(comm):
+    """A chain without ends held has no inverse, with its null vector added it has."""
+    n = 30
+    free = sp.diags([-np.ones(n - 1), np.r_[1.0, np.full(n - 2, 2.0), 1.0], -np.ones(n - 1)], [-1, 0, 1]).tocsr()
+    layout = sh.Layout.from_size(n, comm)
+    b = np.random.default_rng(3).standard_normal(n)
+    exact = np.linalg.solve(free.toarray() + np.ones((n, n)), b)
+    low = sh.LowRankDiagonal(0.0, np.ones((layout.n_local, 1)), comm=comm)
+    with low, sh.weighted_sum([(1.0, free), (1.0, low)], comm=comm) as total:
+        mine = slice(layout.start, layout.stop)
+        assert np.abs(total.solve(b[mine]) - exact[mine]).max(initial=0) <= 1e-8 * np.abs(exact).max()

@@ -172,15 +172,15 @@ class DefiniteInverse:
         typical = median(np.abs(self._operator.diagonal()), problem.comm) or size
         self.away = _LEAST * min(typical, size)  # how far σ is from what it is beside
         self._beside = min(self._end.lowest(self.away / 2), theta)
-        self._map = self._made()
+        self._make()
         self._settle()
 
-    def _made(self) -> Map:
-        """Return the inverse, σ moved out until its eigenvalues are positive, as far as they are told."""
+    def _make(self) -> None:
+        """Make the inverse, σ moved out until its eigenvalues are positive, as far as they are told."""
         for _ in range(_RUNGS):
             self._map = self._end.inverse(self.away - self._beside)
             if self._operator.knows_counts or self._seems_definite():
-                return self._map
+                return
             self.away *= 4
         raise InputError(
             f"no shift up to {self.away:.2g} makes the preconditioner positive definite: is it symmetric, and are "
@@ -201,12 +201,12 @@ class DefiniteInverse:
             if error <= self.away:
                 return
             self.away = max(error, 2 * self.away)
-            self._map = self._made()
+            self._make()
 
     def widen(self, factor: float) -> None:
         """Move σ out. Collective."""
         self.away *= factor
-        self._map = self._made()
+        self._make()
 
     def __call__(self, b: np.ndarray) -> np.ndarray:
         """Return the image (n_local, m) of b (n_local, m). Collective.
@@ -246,13 +246,17 @@ class AbsoluteInverse:
         self._seen = _SEEN / (max(abs(low - z * mass), abs(high - z * mass)) + beyond)
         self._centre, width = z.real * mass, abs(z.imag) * mass
         self._take(width)
-        for _ in range(_TRIALS):
-            error = error_of(problem, self._operator, self)
-            if error <= width:
-                return
-            width = max(error, 2 * width)
+        try:
+            for _ in range(_TRIALS):
+                error = error_of(problem, self._operator, self)
+                if error <= width:
+                    return
+                width = max(error, 2 * width)
+                self.close()
+                self._take(width)
+        except BaseException:  # raised on every rank
             self.close()
-            self._take(width)
+            raise
 
     def _take(self, width: float) -> None:
         centre = self._centre
