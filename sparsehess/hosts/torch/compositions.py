@@ -20,13 +20,18 @@ def compositions(torch: ModuleType) -> dict[Callable[..., Any], Callable[..., An
         """As `torch._weight_norm`, whose Hessians are not symmetric."""
         return v * (g / torch.norm_except_dim(v, 2, dim))
 
+    def length(apart: Tensor, p: float) -> Tensor:
+        """As PyTorch has it, of derivative zero where it is zero: points may be at no distance from themselves."""
+        same = (apart == 0).all(-1)
+        some = torch.linalg.vector_norm(torch.where(same[..., None], 1.0, apart), ord=p, dim=-1)
+        return torch.where(same, 0.0, some)
+
     def cdist(one: Tensor, other: Tensor, p: float = 2.0, compute_mode: Any = None) -> Tensor:
-        apart = one[..., :, None, :] - other[..., None, :, :]
-        return torch.linalg.vector_norm(apart, ord=p, dim=-1)
+        return length(one[..., :, None, :] - other[..., None, :, :], p)
 
     def pdist(points: Tensor, p: float = 2.0) -> Tensor:
         first, second = torch.triu_indices(len(points), len(points), 1, device=points.device)
-        return torch.linalg.vector_norm(points[first] - points[second], ord=p, dim=-1)
+        return length(points[first] - points[second], p)
 
     known: dict[str, Callable[..., Any]] = {"_weight_norm": weight_norm, "cdist": cdist, "pdist": pdist}
     places = (torch, torch.nn.functional)

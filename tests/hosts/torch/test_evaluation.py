@@ -460,6 +460,19 @@ def test_distances(comm):
     )
 
 
+def test_distances_from_oneself():
+    """Those of a point from itself are zero however it moves."""
+    points, V = np.random.default_rng(0).normal(size=(4, 2)), np.eye(8)
+
+    def pairs(x):
+        return sum((x[i] - x[j]).square().sum().sqrt() for i in range(4) for j in range(i))
+
+    plain = sh.from_torch(pairs, points)
+    for function, factor in ((torch.pdist, 1), (F.pdist, 1), (lambda x: torch.cdist(x, x), 2)):
+        made = sh.from_torch(lambda x, of=function: of(x).sum(), points)
+        np.testing.assert_allclose(made.hvps(made.x, V), factor * plain.hvps(plain.x, V), atol=1e-13)
+
+
 def test_modules_that_keep_what_they_have_computed(comm):
     class Keeps(Layers):
         def forward(self, x):
