@@ -26,6 +26,7 @@ from sparsehess.eigen.solvers.eigs import DEFAULT_K, complete_spec
 from sparsehess.eigen.solvers.extremal_eigenpairs import CHEAP
 from sparsehess.eigen.solvers.interval_eigenpairs import HOPELESS
 from sparsehess.eigen.solvers.method_choice import Choice, choose_method, products_spent
+from sparsehess.eigen.solvers.product_monitor import basis_size, most_products
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, aij, destroy
 from sparsehess.runtime.row_layout import Layout
@@ -51,9 +52,6 @@ _FLAGS = {
 # Products that tell whether a shell is symmetric (where they are noisy, one more whether they are linear), and of
 # differences how exact they are. Beside them `STEPS`, where the size of eigenvalues is asked for.
 _SYMMETRY, _ERROR = 2, 2
-
-# Restarts after which SLEPc gives up: these, and so many for each basis vector that all rows have.
-_RESTARTS, _PER_BASIS = 100, 2
 
 # What is looked for beyond the pairs takes at most half of what the solve has taken.
 _SEARCH = 1.5
@@ -264,15 +262,14 @@ def _of_eigenpairs(asked: Question, layout: Layout, null: int, found: SpectrumPr
         return Products(whole, whole, whole, _WHOLE, choice.reason)
     if spec.takes_all:
         return _of_interval(spec, choice, n, found)
-    room = min(n, max(2 * spec.number, spec.number + 15)) + 1
-    restarts = max(_RESTARTS, _PER_BASIS * n // room)
     likely = products_spent(n, spec)
     middle = math.ceil(likely) if np.isfinite(likely) else n
     if choice.method != "krylovschur" or any(name.startswith("eps_") for name in spec.options):
         name = "Krylov-Schur" if choice.method == "krylovschur" else choice.method
         flags = "--shell" if spec.method == "auto" else f"--shell --method {choice.method}"
         return Products(spec.number, middle, None, name, choice.reason, flags)
-    most = math.ceil(_SEARCH * (room + restarts * (room // 2 + 1))) + 2 * room
+    solve = max(most_products(n, spec.number, held) for held in (True, False))
+    most = math.ceil(_SEARCH * solve) + 2 * basis_size(spec.number, True)
     return Products(spec.number, min(middle, most), most, "Krylov-Schur", choice.reason)
 
 

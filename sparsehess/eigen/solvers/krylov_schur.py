@@ -17,7 +17,14 @@ from sparsehess.eigen.problem.solver_pool import SolverPool
 from sparsehess.eigen.solvers.cluster_monitor import ClusterMonitor
 from sparsehess.eigen.solvers.count_margin import measure_margin
 from sparsehess.eigen.solvers.factor_packages import DEFAULTS, DEFINITE, has_cholmod, upper_half
-from sparsehess.eigen.solvers.product_monitor import PLAIN, PRODUCTS, ProductMonitor, basis_size, hold_to
+from sparsehess.eigen.solvers.product_monitor import (
+    PLAIN,
+    PRODUCTS,
+    ProductMonitor,
+    basis_size,
+    hold_to,
+    most_restarts,
+)
 from sparsehess.eigen.solvers.projected_inverse import ProjectedInverse
 from sparsehess.eigen.solvers.solve_monitor import (
     OnProgress,
@@ -376,7 +383,7 @@ class KrylovSchur:
         """Return after how many restarts a solve gives up. Not collective."""
         if self.restarts is not None or self.held is None:
             return PETSc.DEFAULT if self.restarts is None else self.restarts
-        return max(200, 4 * self.problem.n // room)  # twice SLEPc's: each brings half as many vectors
+        return most_restarts(self.problem.n, room)
 
     def _monitor(self, on_restart: OnRestart, k: int, cluster_after: int | None) -> ClusterMonitor:
         if self._factors:

@@ -65,6 +65,25 @@ def basis_size(k: int, held: bool) -> int:
     return max(2 * k + 10, k + 20) if held else max(2 * k, k + 15)
 
 
+def most_restarts(n: int, room: int) -> int:
+    """Return after how many restarts a solve with `PRODUCTS` of n rows gives up, with a basis of so many vectors.
+
+    Not collective. Twice as many as SLEPc's own: each brings half as many vectors.
+    """
+    return max(200, 4 * n // room)
+
+
+def most_products(n: int, k: int, held: bool) -> int:
+    """Return how many products a solve for k pairs of n rows takes at most, by `PRODUCTS` or as SLEPc does it.
+
+    Not collective.
+    """
+    room = min(n, basis_size(k, held)) + 1
+    if held:
+        return room + most_restarts(n, room - 1) * (room // 4 + 1)
+    return room + max(100, 2 * n // room) * (room // 2 + 1)
+
+
 def hold_to(eps: SLEPc.EPS, held: float, reach: tuple[float, float]) -> None:
     """Have a solver end at residuals that are so small a part of the largest Ritz value. Collective."""
     size = max(map(abs, reach))
