@@ -82,6 +82,7 @@ def look(
                 mass=mass,
                 tol=wanted.tol,
                 seed=arguments.seed,
+                sized=arguments.shell,
             )
         finally:
             runtime.destroy(mass)

@@ -101,10 +101,11 @@ class Products(NamedTuple):
         """Whether they give the whole matrix."""
         return self.method == _WHOLE
 
-    def beside(self, others: int) -> Products:
-        """Return it with so many more products."""
+    def beside(self, others: int, least: int | None = None) -> Products:
+        """Return it with so many more products, and at least so many."""
         most = None if self.most is None else self.most + others
-        return self._replace(least=self.least + others, likely=self.likely + others, most=most)
+        fewest = others if least is None else least
+        return self._replace(least=self.least + fewest, likely=self.likely + others, most=most)
 
 
 @dataclass(frozen=True)
@@ -213,6 +214,8 @@ class Question:
             A run would refuse it.
         """
         taken = _RULES[self.command](self, layout, null, found)
+        if taken.whole and found is not None and found.frobenius == 0:
+            taken = taken.beside(-1)  # the error of zeros is not asked for
         if (
             taken.whole
             and self.command in _MATRICES
@@ -227,8 +230,12 @@ class Question:
         if self.command in _WITHOUT_NULL:
             checked = 0
         unsized = not checked and (self.command in ASSEMBLED or (self.command == "trace" and self.linear))
-        sized = 0 if unsized else min(STEPS, layout.n)
-        return taken.beside(_SYMMETRY + linear + sized + checked + _ERROR * by_differences)
+        taken = taken.beside(_SYMMETRY + linear + checked + _ERROR * by_differences)
+        if unsized:
+            return taken
+        if found is not None and found.sizing is not None:
+            return taken.beside(found.sizing)
+        return taken.beside(min(STEPS, layout.n), 1)
 
 
 def _spec(arguments: argparse.Namespace, options: dict[str, object]) -> SolveSpec:

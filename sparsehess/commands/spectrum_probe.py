@@ -14,7 +14,8 @@ import numpy as np
 from sparsehess.eigen.estimates.block_lanczos import Lanczos
 from sparsehess.eigen.estimates.reduced_operator import reduced_operator
 from sparsehess.eigen.estimates.spectral_functions import half_width
-from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.eigen.problem.lanczos_bounds import spectral_bounds
+from sparsehess.eigen.problem.problem import STEPS, EigenProblem
 from sparsehess.hessian.matrix_free import MatrixFree
 from sparsehess.runtime import destroy
 
@@ -70,6 +71,8 @@ class SpectrumProbe:
         no more digits.
     not_linear
         Whether products were so far from symmetric that one more has told whether they are linear.
+    sizing
+        Products that tell the size of eigenvalues; None where they were not made.
     rules
         (nodes, weights) of the Gauss quadratures of the runs.
     """
@@ -90,12 +93,13 @@ class SpectrumProbe:
     noise_of_whole: float
     tolerance: float
     not_linear: bool = False
+    sizing: int | None = None
     rules: Sequence[tuple[np.ndarray, np.ndarray]] = field(default=(), repr=False)
 
     def facts(self) -> dict[str, Any]:
         """Return what JSON says. Not collective."""
         told = asdict(self)
-        del told["rules"], told["not_linear"]
+        del told["rules"], told["not_linear"], told["sizing"]
         return told
 
     def share_between(self, low: float, high: float) -> float:
@@ -113,6 +117,7 @@ def probe_spectrum(
     mass: PETSc.Mat | None = None,
     tol: float = 1e-8,
     seed: int = 0,
+    sized: bool = False,
 ) -> SpectrumProbe:
     """Estimate the spectrum of a Hessian from a few products.
 
@@ -131,6 +136,9 @@ def probe_spectrum(
         Whether a quarter of the products, one at least, sample columns and count their entries.
     tol
         Backward error that is asked for.
+    sized
+        Whether the products that tell the size of eigenvalues are made, too, to see how many they are: fewer where
+        a random vector meets few different ones.
     """
     counted = max(1, products // 4) if columns else 0
     left = products - counted
@@ -149,6 +157,7 @@ def probe_spectrum(
         seconds = problem.comm.allreduce(time.perf_counter() - began, op=MPI.MAX) / (runs * max(1, run.steps))
         rules, n = [(nodes, weights) for nodes, weights, _ in run.quadratures()], operator.total
         noise, tolerance = problem.relative_error, problem.held_to(tol)
+        sizing = _sizing(problem, shell) if sized and shell is not None else None
     first, second, fourth = (np.array([weights @ nodes**power for nodes, weights in rules]) for power in (1, 2, 4))
     nodes = max((rule[0] for rule in rules), key=len)
     low, high = min(float(rule[0][0]) for rule in rules), max(float(rule[0][-1]) for rule in rules)
@@ -174,8 +183,16 @@ def probe_spectrum(
         noise_of_whole=max(noise, lost / np.hypot(lost, size) if lost > 0 else 0.0),
         tolerance=tolerance,
         not_linear=shell is not None and noise > 10 * shell.exactness,
+        sizing=sizing,
         rules=rules,
     )
+
+
+def _sizing(problem: EigenProblem, shell: MatrixFree) -> int:
+    """Return how many products tell the size of eigenvalues. Collective."""
+    before = sum(shell.evaluations.values())
+    spectral_bounds(problem.A, problem.layout, STEPS)
+    return (sum(shell.evaluations.values()) - before) // shell.calls_of_product
 
 
 def _effective_rank(second: np.ndarray, fourth: np.ndarray, n: int) -> tuple[float, tuple[float, float]]:

@@ -163,6 +163,13 @@ class MatrixFree(ShortRepr):
         return self._scheme != "product"
 
     @property
+    def calls_of_product(self) -> int:
+        """How many calls of the objective's functions a product takes: one, two gradients, or their energies."""
+        if not self.by_differences:
+            return 1
+        return 2 if self.objective.gradient is not None else 4 * self.objective.n
+
+    @property
     def diagonal_is_exact(self) -> bool:
         """Whether `diagonal` is no estimate from random products."""
         return self.objective.pattern is not None or self.objective.layout.n <= _SAMPLES

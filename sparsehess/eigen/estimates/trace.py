@@ -267,8 +267,9 @@ def predict_products(
     first, each = (1, 1) if linear else (min(FIRST, most), min(FEWEST, most))
     least = samples if tol is None else min(_LEAST, samples)
     middle = samples if tol is None else min(_MIDDLE, samples)
-    # Of XTrace and Hutch++ some vectors are those of a sketch: an odd one is left over.
-    return max(1, (least - 2) * first), middle * each, samples * (1 if linear else most)
+    if method != "hutchinson" and (linear or method != "auto"):
+        least //= 3  # where a sketch of few vectors holds all of the matrix, no others are multiplied
+    return max(1, least * first), middle * each, samples * (1 if linear else most)
 
 
 def _least_spent(linear: bool, method: str, samples: int, tol: float | None) -> float:
