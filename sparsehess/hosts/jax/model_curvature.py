@@ -44,7 +44,7 @@ def hessian(
     Parameters
     ----------
     apply
-        `apply(params, inputs) -> outputs`, traceable, samples along the first axis.
+        `apply(params, inputs) -> outputs`, traceable, samples along the first axis: an array or a tree of them.
     loss
         `loss(outputs, targets) -> scalar`, the mean or the sum over samples.
         It must not read the parameters by itself, as a penalty does: that would not move with the variables,
@@ -52,7 +52,7 @@ def hessian(
         outside of the loss, cannot be seen. Let `apply` return what a penalty needs beside its outputs.
     params
         Where the curvature is taken: a tree of arrays. Those of floating point are the variables, one after
-        another in the order of JAX.
+        another in the order of JAX. What else is in it, such as functions and words, stays as it is.
     inputs, targets
         This rank's samples, arrays with the same first axis; inputs may be a tree of them. Ranks may have
         different numbers of samples, or none.

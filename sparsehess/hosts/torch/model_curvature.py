@@ -51,7 +51,7 @@ def hessian(
         A module. It is copied; yours stays as it is.
     loss
         `loss(outputs, targets) -> scalar tensor`, the mean or the sum over samples. Outputs are as the model
-        returns them: a tensor, or dictionaries, lists and tuples of tensors.
+        returns them: a tensor, or dictionaries, lists, tuples, data classes and namespaces of tensors.
         A penalty in it that takes the parameters from the model, as `model.parameters()`, moves with the
         variables; one on a list of them made before is refused. Values that were taken out of the graph
         (`detach`, `.data`, NumPy) are constants, which nothing can tell from others.
@@ -73,7 +73,8 @@ def hessian(
     products
         Precision of products: float64 (default), or float32 with everything around them in float64; say so to
         `MatrixFree(objective, precision="single")` too. Or `differences`: there are none, but differences of the
-        gradient, for models that cannot be differentiated twice.
+        gradient, for models that cannot be differentiated twice. Casts of what depends on parameters, autocast
+        among them, are left out; see `hosts.torch.evaluation`.
     memory
         Bytes that graphs and a batch of products may take on a device, default 2**29. Samples are worked on in
         chunks that fit.
