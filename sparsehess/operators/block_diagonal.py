@@ -181,6 +181,16 @@ class BlockDiagonal(Operator):
             self._kept_graded = self.comm.allreduce(int(own)) > 0
         return not self._kept_graded
 
+    @property
+    def knows_counts(self) -> bool:
+        """As `knows_pairs`. Collective the first time."""
+        return self.knows_pairs
+
+    @property
+    def knows_signs(self) -> bool:
+        """True: blocks are judged beside their own rows. Not collective."""
+        return True
+
     def counts(self, below: np.ndarray) -> np.ndarray:
         """Return how many eigenvalues are below each of some numbers (m,).
 

@@ -170,6 +170,11 @@ class DirectSum(Operator):
         return all(part.knows_eigenvalues for part in self.parts)
 
     @property
+    def knows_signs(self) -> bool:
+        """Whether all parts know theirs. Collective the first time."""
+        return all(part.knows_signs for part in self.parts)
+
+    @property
     def knows_counts(self) -> bool:
         """Whether all parts know theirs. Collective the first time."""
         return all(part.knows_counts for part in self.parts)

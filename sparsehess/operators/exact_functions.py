@@ -124,7 +124,7 @@ class ExactFunctions(Structure, ABC):
 
     def _entries_by_shifts(self, f: Spectral) -> Exact[np.ndarray] | None:
         """Of a + b / (λ + shift), whose domain ends where the shifted matrix is singular."""
-        if f.resolvent is None or not self.knows_counts:
+        if f.resolvent is None or not self.knows_signs:
             return None
         constant, factor, shift = f.resolvent
         self._refuse_outside(f, shift)
@@ -137,7 +137,7 @@ class ExactFunctions(Structure, ABC):
     def _refuse_outside(self, f: Spectral, shift: float) -> None:
         """Raise InputError where H + shift I has negative eigenvalues: there f has no values. Collective."""
         if self.negative(shift):
-            f(np.minimum(self.spectrum(1), f.above))
+            f(np.array([f.above if not self.knows_counts else min(float(self.spectrum(1)[0]), f.above)]))
 
     def negative(self, shift: float = 0.0) -> int:
         """Return how many eigenvalues of H + shift I are negative, judged beside their rows where these are known.
@@ -151,7 +151,7 @@ class ExactFunctions(Structure, ABC):
         return np.full(self.layout.n_local, float(np.abs(self.spectrum(1, "magnitude")).max(initial=0.0)))
 
     def _total_by_shifts(self, f: Spectral) -> Exact[float] | None:
-        if f.name == "logdet" and self.knows_counts:
+        if f.name == "logdet" and self.knows_signs:
             self._refuse_outside(f, 0.0)
             found = self.inverse_diagonal(0.0)
             if found is None:

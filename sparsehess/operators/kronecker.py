@@ -16,7 +16,7 @@ from sparsehess.operators.eigenvalues import ORDERS, Eigenvalues, Inertia, check
 from sparsehess.operators.matrix_like import is_sparse
 from sparsehess.operators.matrix_vectors import Grid
 from sparsehess.operators.operator import Operator
-from sparsehess.operators.scaled_blocks import ScaledBlock
+from sparsehess.operators.scaled_blocks import ScaledBlock, is_graded
 from sparsehess.operators.wanted import Wanted
 from sparsehess.runtime import agreement, communicator, on_root
 from sparsehess.runtime.validation import reals
@@ -94,6 +94,7 @@ class Kronecker(Operator):
         self._make_shell(self.grid.layout, self._symmetric)
         self._kept_bases: list[_Bases] | None = None  # empty where there is none
         self._kept_exact: EigenCorrected | None = None
+        self._kept_graded: bool | None = None
         self._kept_factors: tuple[ScaledBlock, ScaledBlock] | None = None
 
     # --- products ---
@@ -136,8 +137,8 @@ class Kronecker(Operator):
 
     @property
     def knows_pairs(self) -> bool:
-        """Whether the sum is `diagonalizable`. Collective the first time."""
-        return self.diagonalizable
+        """As `knows_eigenvalues`. Collective the first time."""
+        return self.knows_eigenvalues
 
     def pairs(self, wanted: Wanted) -> tuple[np.ndarray, np.ndarray]:
         """Return (eigenvalues (m,), orthonormal eigenvectors (n_local, m)) that are wanted, ascending.
@@ -190,8 +191,23 @@ class Kronecker(Operator):
 
     @property
     def knows_eigenvalues(self) -> bool:
-        """Whether the sum is `diagonalizable`. Collective the first time."""
-        return self.diagonalizable
+        """Whether the sum is `diagonalizable`, and no factor has rows 10¹² times smaller than others.
+
+        Collective the first time. Eigenvalues of such a factor have no digits of these.
+        """
+        if self._kept_graded is None:
+            self._kept_graded = any(is_graded(dense(factor)) for pair in self.terms for factor in pair)
+        return self.diagonalizable and not self._kept_graded
+
+    @property
+    def knows_signs(self) -> bool:
+        """Whether it is one product, or knows its eigenvalues. Collective the first time."""
+        return self._is_product or self.knows_eigenvalues
+
+    @property
+    def knows_inverse(self) -> bool:
+        """As `knows_signs`. Collective the first time."""
+        return self.knows_signs
 
     def eigenvalues(self) -> Eigenvalues:
         """Return all eigenvalues, Σ a b over eigenvalues of the factors.
@@ -240,7 +256,7 @@ class Kronecker(Operator):
         Collective. One term without a shift: q log |det A| + p log |det B|.
         """
         if not self._is_product or shift:
-            return super().logdet(shift)
+            return super().logdet(shift) if self._exact is None else self._exact.logdet(shift)
         left, right = self._factors
         return self.grid.q * left.logdet() + self.grid.p * right.logdet()
 
@@ -277,7 +293,7 @@ class Kronecker(Operator):
         Collective.
         """
         if shift or not self._is_product:
-            return super().negative(shift)
+            return super().negative(shift) if self._exact is None else self._exact.negative(shift)
         (n, p), (m, q) = ((one.negative(), len(one.S)) for one in self._factors)
         return n * (q - m) + m * (p - n)
 

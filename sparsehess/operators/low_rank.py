@@ -183,21 +183,23 @@ class LowRankDiagonal(Operator):
         self._kept_core: tuple[np.ndarray, np.ndarray] | None = None
         self._kept_factor: tuple[float, np.ndarray, Woodbury] | None = None
         self._kept_counts: Counts | None = None
-        self._kept_uniform: bool | None = None
+        self._kept_graded: tuple[bool, float] | None = None
 
     @property
-    def _uniform(self) -> bool:
-        """Whether D is a multiple of the identity, beside rows that are not of all too different sizes.
-
-        Where they are, eigenvalues of the small problem are not known beside their own rows.
-        """
-        if self._kept_uniform is None:
+    def _graded(self) -> bool:
+        """Whether some rows are so small beside others that a problem judged as a whole has no digit of them."""
+        if self._kept_graded is None:
             rows = self._row_sizes()
             rows = rows[rows > 0]
             own = np.array([rows.max(initial=0.0), -rows.min(initial=np.inf)])
             self.comm.Allreduce(MPI.IN_PLACE, own, op=MPI.MAX)
-            self._kept_uniform = bool(self._ends[0] == self._ends[1] and not own[0] * _GRADED > -own[1])
-        return self._kept_uniform
+            self._kept_graded = bool(own[0] * _GRADED > -own[1]), float(-own[1])
+        return self._kept_graded[0]
+
+    @property
+    def _uniform(self) -> bool:
+        """Whether D is a multiple of the identity, beside rows that are not of all too different sizes."""
+        return self._ends[0] == self._ends[1] and not self._graded
 
     @property
     def _core(self) -> tuple[np.ndarray, np.ndarray]:
@@ -207,7 +209,7 @@ class LowRankDiagonal(Operator):
             lam, Z = small_eigh(self.comm, R @ self.C @ R.T)
             # Beside what cancels in the product, not beside the result: that may be all rounding.
             size = np.linalg.norm(R, 2) ** 2 * np.linalg.norm(self.C, 2) if R.size else 0.0
-            keep = np.abs(lam) > _EPS * size
+            keep = np.abs(lam) > _EPS * max(4, len(lam)) * size
             self._kept_core = Q @ Z[:, keep], lam[keep]
         return self._kept_core
 
@@ -249,7 +251,12 @@ class LowRankDiagonal(Operator):
 
     @property
     def knows_counts(self) -> bool:
-        """True: counts are by inertia additivity. Not collective."""
+        """As `knows_pairs`; counts are by inertia additivity. Collective the first time."""
+        return self.knows_pairs
+
+    @property
+    def knows_signs(self) -> bool:
+        """True: they are those of rows of about one size. Not collective."""
         return True
 
     def eigenvalues(self) -> Eigenvalues:
@@ -279,8 +286,11 @@ class LowRankDiagonal(Operator):
 
     @property
     def knows_pairs(self) -> bool:
-        """True: by inverse iteration where nothing else tells them. Not collective."""
-        return True
+        """Whether no row is 10¹² times smaller than another, whose digits vectors lose, or D is all there is.
+
+        Collective the first time.
+        """
+        return self._alone or not self._graded
 
     def pairs(self, wanted: Wanted) -> tuple[np.ndarray, np.ndarray]:
         """Return (eigenvalues (m,), orthonormal eigenvectors (n_local, m)) that are wanted, ascending.
@@ -367,6 +377,13 @@ class LowRankDiagonal(Operator):
         S = np.exp2(np.round(-0.5 * np.log2(np.where(rows > 0, rows, 1.0))))
         return S, LowRankDiagonal(S**2 * (self.d + shift), S[:, None] * self.U, self.C, comm=self.comm)
 
+    def _negative_at_once(self, shift: float) -> int:
+        """Return how many eigenvalues of H + shift I are negative, rounding on either side. Collective."""
+        with self._equilibrated(shift)[1] as scaled:
+            Q, lam = scaled._core
+            counts = Counts(self.comm, scaled.d, Q * np.sqrt(np.abs(lam)), np.sign(lam), scaled._size)
+            return int(counts.below(np.zeros(1))[0])
+
     def negative(self, shift: float = 0.0) -> int:
         """Return how many eigenvalues of H + shift I are negative. Collective."""
         with self._equilibrated(shift)[1] as scaled:
@@ -384,6 +401,8 @@ class LowRankDiagonal(Operator):
         if self._uniform:
             every = self.eigenvalues()
             return np.array([every.below(shift) for shift in shifts])
+        if self._graded:
+            return np.array([self._negative_at_once(-shift) for shift in shifts], np.int64)
         if self._kept_counts is None:
             Q, lam = self._core
             self._kept_counts = Counts(self.comm, self.d, Q * np.sqrt(np.abs(lam)), np.sign(lam), self._size)
@@ -419,8 +438,8 @@ class LowRankDiagonal(Operator):
         _, lam = self._core
         low, high = self._ends
         low, high = low + min(0.0, lam.min(initial=0.0)), high + max(0.0, lam.max(initial=0.0))
-        floor = _EPS * self._size
-        margin = 8 * floor + _TINY
+        floor = _EPS * (self._kept_graded[1] if self._graded and self._kept_graded else self._size)
+        margin = 8 * _EPS * self._size + _TINY
         return bisect_spectrum(self._below, wanted, low - margin, high + margin, self.n, floor)
 
     @property
@@ -532,4 +551,10 @@ class LowRankDiagonal(Operator):
         """
         d = np.sum([a * H.d for a, H in items], axis=0) + shift
         C = scipy.linalg.block_diag(*(a * H.C for a, H in items))
-        return cls(d, np.concatenate([H.U for _, H in items], axis=1), C, comm=items[0][1].comm)
+        made = cls(d, np.concatenate([H.U for _, H in items], axis=1), C, comm=items[0][1].comm)
+        weights = [a for a, _ in items]
+        if min(weights) < 0 < max(weights):  # what cancels is rounding, of which products would be made
+            Q, lam = made._core
+            made.U, made.C = np.ascontiguousarray(Q), np.diag(lam)
+            made._changed()
+        return made

@@ -194,6 +194,11 @@ class Operator(ExactFunctions, ShortRepr):
         return self.knows_eigenvalues
 
     @property
+    def knows_signs(self) -> bool:
+        """Whether the structure tells `negative` and `inertia`. Collective the first time."""
+        return self.knows_counts
+
+    @property
     def knows_pairs(self) -> bool:
         """Whether the structure tells eigenvectors, by `pairs`. Collective the first time."""
         return False

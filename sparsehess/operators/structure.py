@@ -96,6 +96,11 @@ class Structure:
         return False
 
     @property
+    def knows_signs(self) -> bool:
+        """Whether it tells the inertia. Collective the first time."""
+        return False
+
+    @property
     def knows_eigenvalues(self) -> bool:
         """Whether it tells all eigenvalues. Collective the first time."""
         return False

@@ -220,3 +220,41 @@ def test_an_interval_that_ends_at_all_eigenvalues_has_them(comm, interval):
     with H, sh.eigs(H, interval=interval) as found:
         np.testing.assert_array_equal(found.eigenvalues, np.zeros(5))
         assert found.count.certified
+
+
+def test_eigenvalues_beside_a_penalty_are_those_without_its_row(comm):
+    H, dense = penalty(comm)
+    kept = np.delete(np.arange(N), 3)
+    values = np.linalg.eigvalsh(dense[np.ix_(kept, kept)])  # a row of 1e30 moves none by more than 1e-29
+    with H:
+        np.testing.assert_allclose(H.spectrum(5), values[:5], rtol=1e-12)
+        assert H.count(values[2] + 1e-6) == 3 and not H.knows_pairs
+        with pytest.raises(InputError, match="10¹²"):
+            H.eigenvalues()
+
+
+@pytest.mark.parametrize("make", [penalty, product, blocks])
+def test_the_sign_of_the_lowest_curvature_is_that_of_rows(comm, make):
+    H, _ = make(comm)
+    with H:
+        found = sh.curvature(H)
+        assert found.sign == 1 and found.certified
+        found.direction.destroy()
+
+
+def test_a_difference_of_equals_is_zero(comm):
+    (first, _), (second, _) = low_rank(np.ones(N), columns(N, 3), comm), low_rank(np.ones(N), columns(N, 3), comm)
+    with first, second, sh.weighted_sum([(2.0, first), (-2.0, second)]) as H:
+        assert sh.trace(H).trace == 0.0 and sh.inertia(H).zero == N
+        with sh.eigs(H, 2) as found:
+            np.testing.assert_array_equal(found.eigenvalues, 0.0)
+
+
+def test_a_density_counts_eigenvalues_at_ends(comm):
+    H, _ = low_rank(np.zeros(N), np.zeros((N, 1)), comm)
+    with H:
+        found = sh.density(H)
+    for low, high in ((0.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (-1.0, 1.0)):
+        value, error = found.count(low, high)
+        assert abs(value - N) <= error or value == N
+    assert found.count(1.0, 2.0)[0] == 0

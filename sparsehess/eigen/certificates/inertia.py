@@ -134,7 +134,7 @@ def count_inertia(problem: EigenProblem, zero: float | None, options: dict) -> I
 
     Collective.
     """
-    if problem.told.knows_counts:
+    if problem.told.knows_signs:
         if options:
             raise InputError(f"-{next(iter(options))}: the structure counts, and nothing is factorized")
         return problem.told.inertia(zero)

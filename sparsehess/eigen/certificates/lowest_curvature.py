@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -123,7 +123,7 @@ def curvature(
 def _decided(problem: EigenProblem, seed: int) -> Curvature:
     if _pays_whole(problem):
         with whole_problem(problem) as whole:
-            return _decided(whole, seed)
+            return _beside_rows(problem, _decided(whole, seed))
     if problem.told.knows_pairs or not problem.uncounted:
         spectrum = solve(problem, SolveSpec(k=1, seed=seed))
         error = shortfall(spectrum)
@@ -133,9 +133,11 @@ def _decided(problem: EigenProblem, seed: int) -> Curvature:
         value = float(spectrum.eigenvalues[0])
         counted = spectrum.count is not None and spectrum.count.certified
         sign, direction = 0 if spectrum.zero[0] else int(np.sign(value)), spectrum.vectors[0]
+        if sign < 0 and not _quotient(problem, direction) < 0:  # the proof is made afresh
+            sign, counted = 0, False
         residual = _error(problem, value, float(spectrum.residuals[0]), direction)
         residual += 0.0 if spectrum.errors is None else float(spectrum.errors[0])
-        return Curvature(value, residual, sign, counted or sign < 0, direction)
+        return _beside_rows(problem, Curvature(value, residual, sign, counted or sign < 0, direction))
     found: list[PETSc.Vec] = []
     for tol in _LADDER:
         if found and tol < slepc_tolerance(problem, 1e-10):
@@ -160,6 +162,27 @@ def _decided(problem: EigenProblem, seed: int) -> Curvature:
         return Curvature(value, residual, 0, False, found[0])
     destroy(*found)
     raise NotConverged("the sign of the lowest eigenvalue is not decided: assemble the Hessian, for a count")
+
+
+def _beside_rows(problem: EigenProblem, found: Curvature) -> Curvature:
+    """Return what was found, with the sign that a structure tells where it is zero to the matrix as a whole.
+
+    Collective. Each row is judged beside itself there.
+    """
+    if found.sign or not problem.told.knows_signs:
+        return found
+    signs = problem.told.inertia()
+    sign = -1 if signs.negative else int(not signs.zero)
+    return replace(found, sign=sign, certified=signs.certified)
+
+
+def _quotient(problem: EigenProblem, x: PETSc.Vec) -> float:
+    """Return xᴴHx. Collective."""
+    image = problem.A.createVecLeft()
+    problem.A.mult(x, image)
+    found = float(np.real(image.dot(x)))
+    destroy(image)
+    return found
 
 
 def _pays_whole(problem: EigenProblem) -> bool:

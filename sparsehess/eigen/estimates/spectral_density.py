@@ -463,7 +463,7 @@ def quadratures(operator: ReducedOperator, deal: Deal, steps: int, seed: int) ->
 def _is_told(operator: ReducedOperator) -> bool:
     """Return whether a structure tells a spectrum, or counts one too large to be made whole. Collective."""
     told = operator.told
-    return told.knows_eigenvalues or (told.knows_counts and not is_cheaper_whole(operator.n, np.inf))
+    return told.knows_counts and (told.knows_eigenvalues or not is_cheaper_whole(operator.n, np.inf))
 
 
 def _density(

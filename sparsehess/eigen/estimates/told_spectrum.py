@@ -9,7 +9,7 @@ import numpy as np
 from sparsehess.eigen.estimates.spectral_measures import MOMENTS, Below, kernel_width, smoothed_by_kernel
 from sparsehess.operators.structure import Structure
 
-_EPS = float(np.finfo(float).eps)
+_EPS, _TINY = float(np.finfo(float).eps), float(np.finfo(float).tiny)
 
 # A spectrum of so many different eigenvalues is kept as it is.
 _KEPT = 20_000
@@ -76,7 +76,7 @@ class Told:
         At a point that is an eigenvalue to rounding they do, too.
         """
         points = np.asarray(points, np.float64)
-        doubt = _SAFE * _EPS * max(map(abs, self.range))
+        doubt = max(_SAFE * _EPS * max(map(abs, self.range)), _TINY)
         at = points + (doubt if inclusive else -doubt)
         running = np.concatenate([[0], np.cumsum(self.counts)]) / self.counts.sum()
         value, lower, upper = (
