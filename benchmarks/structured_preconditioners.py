@@ -6,9 +6,9 @@ network
     and scikit-learn for the digits.
 elastic
     The elastic network of a protein (`drivers/elastic_network.py`, about 10,000 rows), tethered, plus a far field
-    of low rank in which polynomials of the coordinates are stiffer. P: its diagonal and the far field; blocks of
-    neighbouring atoms; the network with a shorter cut-off and the far field, by a factorization and Woodbury's
-    formula.
+    of low rank in which polynomials of the coordinates are stiffer. P: blocks of neighbouring atoms; the far field
+    with the diagonal, with these blocks, and with the network of a shorter cut-off or the network itself, which
+    are factorized: Woodbury's formula does the rest.
 
 Products with the Hessian are counted where they are made, those of checks, set-up and the search beyond the pairs
 among them; seconds are of the wall, those of making P apart. Peers: SciPy's `lobpcg` without a preconditioner and
@@ -38,7 +38,7 @@ import sparsehess as sh
 
 METHODS = ("gd", "lobpcg", "jd")
 TOL = 1e-8
-MOST = 3000  # iterations of SciPy's
+MOST = 1000  # iterations of SciPy's
 
 
 class Counted:
@@ -178,13 +178,13 @@ def elastic(given):
         diagonal = K.diagonal() + tether
         block = 60
         blocks = [K[i : i + block, i : i + block] for i in range(0, K.shape[0], block)]
+        beside = stack.enter_context(sh.BlockDiagonal(blocks))
         near = {
-            "its diagonal and the far field": stack.enter_context(sh.LowRankDiagonal(diagonal, U, C)),
-            "blocks of 20 atoms": stack.enter_context(sh.BlockDiagonal(blocks)),
-            "a shorter cut-off and the far field": stack.enter_context(
-                sh.weighted_sum([(1.0, short), (1.0, far)])
-            ),
+            "blocks of 20 atoms": beside,
+            "far field and diagonal": stack.enter_context(sh.LowRankDiagonal(diagonal, U, C)),
         }
+        for name, part in {"blocks": beside, "a shorter cut-off": short, "network": K}.items():
+            near[f"far field and {name}"] = stack.enter_context(sh.weighted_sum([(1.0, part), (1.0, far)]))
         seconds = time.perf_counter() - began
         print(
             f"\nelastic network of {K.shape[0]:,} rows, {K.nnz / K.shape[0]:.0f} entries in each, and a far field "
