@@ -35,6 +35,9 @@ _TRIALS = 6
 # Lanczos steps that tell the ends of what counts nothing, and whether its inverse is definite.
 _STEPS, _PROBE = 60, 15
 
+# Inverses that tell where the lowest eigenvalue is, each nearer to it.
+_NEARER = 3
+
 # Times that σ may move out until the inverse is definite.
 _RUNGS = 12
 
@@ -82,7 +85,7 @@ class End:
             which = "smallest" if self.sign > 0 else "largest"
             return float(self.sign * operator.spectrum(1, which)[0])
         if not operator.knows_counts:
-            return self.beyond
+            return self._approached() if operator.applies_inverse else self.beyond
         low, step = self.beyond, max(self._ritz - self.beyond, within)
         while self._below(low):
             low, step = low - step, 4 * step
@@ -93,6 +96,18 @@ class End:
                 break
             low, high = (low, middle) if self._below(middle) else (middle, high)
         return low
+
+    def _approached(self) -> float:
+        """Return a number below all eigenvalues, near to the lowest as far as inverses at numbers below show it."""
+        number = self.beyond
+        for _ in range(_NEARER):
+            shell = inverse_shell(self.operator, self.inverse(-number))
+            low, high, error = spectral_bounds(shell, self.operator.layout, _PROBE)
+            destroy(shell)
+            if not low > 0:
+                return number
+            number += 1 / (high + error)
+        return number
 
     def _below(self, number: float) -> int:
         """Return how many eigenvalues are below a number."""
