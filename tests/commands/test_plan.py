@@ -164,6 +164,13 @@ def test_what_is_planned_is_what_is_called(place, given):
             assert used["method"] in (asked["flags"].split()[-1], "krylovschur")
 
 
+def test_a_matrix_of_zeros_takes_as_many_as_are_planned(place):
+    for form in ("hvp", "gradient"):
+        for question in ("eigs -k 3", "trace", "density", "rank"):
+            plan, used = planned_and_used(place, f"--set form={form} --set different=-1 --shell", question)
+            is_as_planned(plan, used)
+
+
 @pytest.mark.parametrize(
     "given", ["--shell", "--set pattern=False --pattern detect", "", "--set noise=1e-4 --shell"]
 )
