@@ -98,7 +98,7 @@ class End:
         return low
 
     def _approached(self) -> float:
-        """Return a number below all eigenvalues, near to the lowest as far as inverses at numbers below show it."""
+        """Return a number below all eigenvalues, near to the lowest as far as inverses below it show that."""
         number = self.beyond
         for _ in range(_NEARER):
             shell = inverse_shell(self.operator, self.inverse(-number))
