@@ -269,8 +269,11 @@ class Kronecker(Operator):
     def _factors(self) -> tuple[ScaledBlock, ScaledBlock]:
         """A and B of the one term, each beside its own rows; the same on every rank."""
         if self._kept_factors is None:
-            A, B = self.terms[0]
-            self._kept_factors = on_root(self.comm, lambda: (ScaledBlock.of(dense(A)), ScaledBlock.of(dense(B))))
+            (A, B), (QA, QB, a, b) = self.terms[0], self._bases[0]
+            self._kept_factors = on_root(
+                self.comm,
+                lambda: (ScaledBlock.of(dense(A), 0.0, (a[0], QA)), ScaledBlock.of(dense(B), 0.0, (b[0], QB))),
+            )
         return self._kept_factors
 
     def inertia(self, zero: float | None = None) -> Inertia:
