@@ -56,7 +56,7 @@ def test_a_job_file_is_a_command_line(place):
         == "plan --of assemble --out h.npz --derivative forward problems.py:chain"
     )
     text = 'command = "density"\ninput = "good.npz"\ngrid = 100'
-    assert words(place, text, "plan job.toml")[0] == "plan good.npz"
+    assert words(place, text, "plan job.toml")[0] == "plan --of density good.npz"
     for line in ("eigs good.npz --json job.toml", "result job.toml", "nothing job.toml", "-q"):
         assert job_files.expand_job_file(line.split(), command_line()) == (line.split(), [])
 

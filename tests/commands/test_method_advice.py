@@ -130,9 +130,10 @@ def test_a_plan_says_all_that_is_asked(place):
     ways = {way["name"]: way for way in problem["advice"]["alternatives"]}
     assert ways["assembled, shift-and-invert"]["calls"] == [problem["evaluations"]["total"]] * 2
     assert len(ways) == 4 and all(way["why"] for way in ways.values())
-    # So few variables are made whole by their products: exactly as many calls are told.
+    # So few variables are made whole by their products: as many calls are told, or fewer where Lanczos ends early.
     shell = sum(here(place, "eigs problems.py:membrane --shell -k 6 --tol 1e-8")["evaluations"].values())
-    assert ways["matrix-free, made whole (LAPACK)"]["calls"] == [shell, shell]
+    whole = ways["matrix-free, made whole (LAPACK)"]
+    assert whole["likely"] == whole["calls"][1] == shell and whole["calls"][0] >= shell - 2 * 11
     unknown = here(place, "plan problems.py:membrane --set pattern=False --shell")
     assert unknown["look"]["row"] == pytest.approx(5, abs=1) and unknown["advice"]["method"]
     assert here(place, "plan h.npz --products 0").get("advice") is None
