@@ -353,6 +353,8 @@ class Operator(ExactFunctions, ShortRepr):
         if not np.isfinite(reals(shift, "the shift")):
             raise InputError(f"the shift {shift} must be finite")
         own = local_array(b, self.layout, "the right-hand side")
+        if own.ndim == 2 and not own.shape[1]:
+            return own
         system = self._system_of(float(shift))
         answer = system.solve if singular == "refuse" else system.least_squares
         x = answer(own if own.ndim == 2 else own[:, None]).reshape(own.shape)

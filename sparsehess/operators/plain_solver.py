@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from mpi4py import MPI
+
 import numpy as np
 
 from sparsehess.errors import NotConverged
@@ -105,14 +107,18 @@ class PlainSolver:
         b: np.ndarray,
         check: Callable[[PETSc.KSP, PETSc.Vec, PETSc.Vec], None] = lambda *_: None,
     ) -> np.ndarray:
-        out = np.empty_like(b)
-        for j in range(b.shape[1]):
+        out, largest = np.empty_like(b), np.empty(b.shape[1])
+        self._layout.comm.Allreduce(np.abs(b).max(axis=0, initial=0.0), largest, op=MPI.MAX)
+        powers = np.frexp(np.where(np.isfinite(largest), largest, 0.0))[
+            1
+        ]  # after which squares are numbers, not zero
+        for j, power in enumerate(powers.tolist()):
             right, x = self._mat.createVecRight(), self._mat.createVecRight()
-            right.setArray(b[:, j])
+            right.setArray(np.ldexp(b[:, j], -power))
             with readable_errors("solving with a structured Hessian"), held_errors():
                 solver.solve(right, x)
             check(solver, right, x)
-            out[:, j] = x.getArray()
+            out[:, j] = np.ldexp(x.getArray(), power)
             destroy(right, x)
         return out
 

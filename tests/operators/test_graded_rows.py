@@ -258,3 +258,25 @@ def test_a_density_counts_eigenvalues_at_ends(comm):
         value, error = found.count(low, high)
         assert abs(value - N) <= error or value == N
     assert found.count(1.0, 2.0)[0] == 0
+
+
+@pytest.mark.parametrize("size", [1e-300, 1.0, 1e300])
+def test_right_hand_sides_of_any_size(comm, size):
+    A, B, C, D = (positive(n, seed) for seed, n in enumerate((4, 5, 4, 5)))
+    with sh.Kronecker([(A, B), (C, D)], comm=comm) as H:  # no eigenbasis in common: by iterations
+        b = np.linspace(-1, 2, 20)
+        x = whole(H.layout, H.solve(own(H.layout, size * b)))
+        np.testing.assert_allclose((np.kron(A, B) + np.kron(C, D)) @ (x / size), b, atol=1e-8)
+        least = whole(H.layout, H.solve(own(H.layout, size * b), singular="least-squares"))
+        np.testing.assert_allclose(least / size, x / size, rtol=1e-5, atol=1e-8)
+
+
+def test_no_right_hand_side_has_no_solution(comm):
+    layout = sh.Layout.from_size(6, comm)
+    with sh.Kronecker((positive(2), positive(3)), comm=comm) as first:
+        rows = slice(first.layout.start, first.layout.stop)
+        second = sh.LowRankDiagonal(np.ones(6)[rows], np.ones((6, 1))[rows], comm=comm)
+        with second, sh.weighted_sum([(1.0, first), (1.0, second)]) as H:
+            assert H.solve(np.empty((H.layout.n_local, 0))).shape == (H.layout.n_local, 0)
+    with sh.LowRankDiagonal(own(layout, np.ones(6)), own(layout, np.ones((6, 1))), comm=comm) as H:
+        assert H.solve(np.empty((H.layout.n_local, 0))).shape == (layout.n_local, 0)
