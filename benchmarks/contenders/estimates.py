@@ -10,7 +10,7 @@ the products it took, counted where they are made. `absent` says why a contender
 
 Everybody works in float64 on one thread. What is put right for peers: curvlinops is given the ends of the spectrum
 for nothing, PyHessian a `torch.eig`, which PyTorch no longer has, and tolerances at which it does not stop early.
-Ours checks a matrix with 14 products when it is made a problem: they count for eigenvalues, and not for densities
+Ours checks a matrix with 2 products when it is made a problem: they count for eigenvalues, and not for densities
 and traces, whose problem is made once.
 """
 

@@ -195,8 +195,8 @@ class ExtremalSearch:
     def look_beyond(self, seed: int) -> bool:
         """Return whether an eigenvalue may lie beyond the wanted ones, unfound.
 
-        Collective. Lanczos steps tell, half as many as the solves took; with a mass, and for Hermitian matrices,
-        nothing is known of the start vectors, and another solve has to tell.
+        Collective. Lanczos steps tell, at most half as many as the solves took, or one; with a mass, and for
+        Hermitian matrices, nothing is known of the start vectors, and another solve has to tell.
         """
         problem, sides = self.problem, _SIDES.get(self.target.which)
         if problem.M is not None or complex_scalars() or sides is None:
@@ -205,7 +205,7 @@ class ExtremalSearch:
         end = float(min(max(side * value for side in sides) for value in wanted))
         end += separation(problem, end)
         before = 0 if self.search is None else self.search.products
-        most = self.solvers.products // 2 - before
+        most = max(self.solvers.products // 2, 1) - before
         if most < 1:
             self.search = Search(before, 1.0)
             return False

@@ -103,6 +103,11 @@ def test_none_is_missed_in_hundreds_of_spectra(comm):
     _none_missed(range(60, 800), comm)
 
 
+def test_one_product_shows_that_a_matrix_is_zero(comm):
+    _, search = spent(np.zeros(2500), 3, comm)
+    assert (search.products, search.probability) == (1, 0.0)
+
+
 def test_a_small_lowest_eigenvalue_is_solved_to_the_residual_that_is_asked_for(comm):
     """Relative to itself it would need digits that products do not have."""
     values = np.concatenate([10.0 ** -np.arange(3.0, 12.0, 2), np.linspace(1, 10, 2495)])
