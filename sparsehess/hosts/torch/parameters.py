@@ -107,7 +107,7 @@ def parameter_slices(module: Module) -> dict[str, slice]:
 
 
 def convert_module(torch: ModuleType, module: Module, precision: torch.dtype, device: Device) -> Module:
-    """Return a copy of a module with parameters and buffers at a precision and on a device.
+    """Return a copy of a module with parameters, buffers and other tensors at a precision and on a device.
 
     Not collective. What is complex stays so, unlike with `module.to(precision)`.
     """
@@ -120,6 +120,9 @@ def convert_module(torch: ModuleType, module: Module, precision: torch.dtype, de
 
     with torch.no_grad():  # where copies of compiled modules are no leaves
         out = copy.deepcopy(module, _copies_of_results(torch, module)).to(device)._apply(converted)
+        for part in out.modules():  # tensors that are no buffers
+            held = {name: one for name, one in vars(part).items() if torch.is_tensor(one)}
+            vars(part).update({name: converted(one.detach().to(device)) for name, one in held.items()})
     for own, copied in zip(module.parameters(), out.parameters(), strict=True):
         copied.requires_grad_(own.requires_grad)
     return out

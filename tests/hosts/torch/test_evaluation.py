@@ -485,6 +485,18 @@ def test_modules_that_keep_what_they_have_computed(comm):
     assert model.kept["hidden"][0] is kept  # the caller's stays as it was
 
 
+def test_tensors_that_modules_hold_beside_buffers(comm):
+    class Holds(Layers):
+        def __init__(self):
+            super().__init__()
+            self.turned = torch.eye(5).flip(0)  # of single precision
+
+        def forward(self, x):
+            return self.last(torch.tanh(self.first(x)) @ self.turned)
+
+    check(Holds(), Layers(lambda h: torch.tanh(h).flip(1)), comm)
+
+
 def test_recurrent_layers(comm):
     class Recurrent(Layers):
         def __init__(self):
