@@ -22,12 +22,25 @@ from sparsehess.hosts.torch.embedding_bags import embedding_bag
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 
-def evaluation(torch: ModuleType, precision: torch.dtype, device: torch.device) -> ExitStack:
+def evaluation(
+    torch: ModuleType, precision: torch.dtype, device: torch.device, held: dict[tuple[int, int], Tensor]
+) -> ExitStack:
     """Return a context for calls of functions and for backward passes through what they did.
 
     Not collective. Gradients are recorded in it, whatever is around it.
+
+    Parameters
+    ----------
+    torch
+        The package.
+    precision, device
+        Of the variables.
+    held
+        Of one function, empty at first: the rows of padding in embeddings, by parameter and row. PyTorch has no
+        gradient by them, so that they stay as they were where the function was called first.
     """
     stack = ExitStack()
     stack.enter_context(torch.inference_mode(False))
@@ -36,7 +49,7 @@ def evaluation(torch: ModuleType, precision: torch.dtype, device: torch.device) 
     stack.enter_context(_without_compiler(torch))
     stack.enter_context(torch.jit.optimized_execution(False))
     stack.enter_context(torch.autocast(device.type, enabled=False))
-    stack.enter_context(_operations(torch)(precision, device.type))
+    stack.enter_context(_operations(torch)(precision, device.type, held))
     return stack
 
 
@@ -56,19 +69,19 @@ def _without_compiler(torch: ModuleType) -> AbstractContextManager[Any]:
 
 
 @cache
-def _operations(torch: ModuleType) -> Callable[[torch.dtype, str], AbstractContextManager[Any]]:
-    """Return the class of contexts, of a precision and a kind of device, in which operations are as said above."""
-    F, Tensor = torch.nn.functional, torch.Tensor
+def _operations(torch: ModuleType) -> Callable[..., AbstractContextManager[Any]]:
+    """Return the class of contexts, of what `evaluation` is given, in which operations are as said above."""
+    F, kind = torch.nn.functional, torch.Tensor
     bag_arguments = inspect.signature(F.embedding_bag)
     embedding_arguments = inspect.signature(F.embedding)
     casts = {
-        getattr(Tensor, name)
+        getattr(kind, name)
         for name in ("float", "double", "half", "bfloat16", "cfloat", "cdouble", "chalf")
-        if hasattr(Tensor, name)
+        if hasattr(kind, name)
     }
     # Types of eight bits are storage, with scales of their own.
     known = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128}
-    complex_casts = {getattr(Tensor, name, None) for name in ("cfloat", "cdouble", "chalf")}
+    complex_casts = {getattr(kind, name, None) for name in ("cfloat", "cdouble", "chalf")}
     made = compositions(torch)
     # Those of which the kernel is to be another: the model may ask for one of its own.
     kernels: dict[Any, Callable[[], AbstractContextManager[Any]]] = {
@@ -81,9 +94,9 @@ def _operations(torch: ModuleType) -> Callable[[torch.dtype, str], AbstractConte
     mode: Any = torch.overrides.TorchFunctionMode
 
     class Operations(mode):
-        def __init__(self, precision: Any, device: str) -> None:
+        def __init__(self, precision: Any, device: str, held: dict[tuple[int, int], Any]) -> None:
             super().__init__()
-            self._real, self._device = precision, device
+            self._real, self._device, self._held = precision, device, held
             self._complex = torch.complex128 if precision == torch.float64 else torch.complex64
 
         def __torch_function__(
@@ -97,19 +110,29 @@ def _operations(torch: ModuleType) -> Callable[[torch.dtype, str], AbstractConte
             if function is F.embedding:
                 bound = embedding_arguments.bind(*arguments, **options)
                 bound.arguments["sparse"] = False  # sparse gradients cannot be differentiated
-                arguments, options = bound.args, bound.kwargs
+                padding = bound.arguments.pop("padding_idx", None)
+                rows = function(*bound.args, **bound.kwargs)
+                return rows if padding is None else self._padded(rows, padding, **bound.arguments)
             given = [*arguments, *options.values()]
             named = function in casts or any(isinstance(one, torch.dtype) for one in given)
-            if function is Tensor.view or not (named or not any(map(torch.is_tensor, given))):
+            if function is kind.view or not (named or not any(map(torch.is_tensor, given))):
                 return self._called(function, arguments, options)
             if not any(torch.is_tensor(one) and one.requires_grad for one in given):
                 # Constants have the numbers that they are meant to have.
                 return self._converted(self._called(function, arguments, options))
             if function in casts:
                 wanted = self._complex if function in complex_casts else self._real
-                return self._called(Tensor.to, (arguments[0], wanted), {})
+                return self._called(kind.to, (arguments[0], wanted), {})
             arguments = tuple(self._typed(one) for one in arguments)
             return self._called(function, arguments, {key: self._typed(one) for key, one in options.items()})
+
+        def _padded(self, rows: Any, padding: int, input: Any, weight: Any, **_: Any) -> Any:
+            """Return the rows of words with that of the padding held."""
+            padding %= len(weight)
+            row = weight[padding].detach().clone()
+            if weight.is_leaf:
+                row = self._held.setdefault((id(weight), padding), row)
+            return torch.where((input == padding)[..., None], row, rows)
 
         def _called(self, function: Callable[..., Any], arguments: Any, options: Any) -> Any:
             with ExitStack() as stack:

@@ -54,6 +54,7 @@ class TorchShare(ModelShare):
         device: Device,
     ) -> None:
         self.torch, self._dtype = torch, getattr(torch, precision)
+        self._held: dict[tuple[int, int], Tensor] = {}  # rows of padding
         if not isinstance(model, torch.nn.Module):
             raise InputError(f"the model must be a torch.nn.Module, not {type(model).__name__}")
         if not callable(loss):
@@ -183,7 +184,7 @@ class TorchShare(ModelShare):
 
         Not collective.
         """
-        return evaluation(self.torch, self._dtype, self.device)
+        return evaluation(self.torch, self._dtype, self.device, self._held)
 
     def outputs(self, first: int, last: int) -> Tensor:
         """Return what the model gives for some samples.

@@ -154,6 +154,7 @@ class _Copy:
         memory: int,
     ) -> None:
         self._torch, self._dtype, self._device = torch, getattr(torch, precision), device
+        self._held: dict[tuple[int, int], Tensor] = {}  # rows of padding
         self._argument: Tensor | Module
         if isinstance(x, torch.nn.Module):
             self._argument = convert_module(torch, x, self._dtype, device)
@@ -201,7 +202,7 @@ class _Copy:
 
     def _evaluation(self) -> ExitStack:
         """Return the context for calls of the function and for derivatives of what it returns."""
-        return evaluation(self._torch, self._dtype, self._leaves.tensors[0].device)
+        return evaluation(self._torch, self._dtype, self._leaves.tensors[0].device, self._held)
 
     def _converted(self, item: Any) -> Any:
         """Return an item of what the user gave at the precision and on the device."""

@@ -117,6 +117,43 @@ def test_bags_of_embeddings(name, comm):
     check(Words(bag), Words(BY_HAND.get(name) or by_hand(reduce)), comm, WORDS)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_row_of_padding_is_a_constant(tied, comm):
+    """As PyTorch's gradient has it, which is that of a function: products, gradient and loss belong together."""
+
+    class Padded(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(1)
+            self.words = torch.nn.Embedding(7, 3, padding_idx=2)
+            self.words.weight.data.normal_()
+            self.out = torch.nn.Linear(3, 7, bias=False)
+            if tied:
+                self.out.weight = self.words.weight
+
+        def forward(self, words):
+            return self.out(torch.tanh(self.words(words).sum(1)))[:, :3]
+
+    class Plain(Padded):
+        def __init__(self):
+            super().__init__()
+            self.row = self.words.weight[2].detach().double()
+
+        def forward(self, words):
+            rows = torch.where((words == 2)[..., None], self.row, self.words.weight[words])
+            return self.out(torch.tanh(rows.sum(1)))[:, :3]
+
+    check(Padded(), Plain(), comm, WORDS)
+    own = share_samples(WORDS, CLASSES, comm=comm)
+    wanted = np.linalg.eigvalsh(dense(Plain(), ENTROPY, WORDS)["hessian"])
+    for make in (
+        hessian(Padded(), ENTROPY, *own, comm=comm),
+        hessian(Padded(), ENTROPY, *own, memory=1, comm=comm),
+    ):
+        with sh.MatrixFree(make) as free, sh.eigs(free, 2, which="largest") as found:
+            np.testing.assert_allclose(found.eigenvalues, wanted[-2:], atol=1e-10)
+
+
 def test_empty_bags_are_zero(comm):
     class Ragged(Words):
         def forward(self, words):  # every third sample has no words
