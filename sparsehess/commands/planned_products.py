@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,22 +12,22 @@ import numpy as np
 
 from sparsehess.commands import flag_groups
 from sparsehess.commands.planned_commands import ASSEMBLED
+from sparsehess.commands.planned_methods import method_of_matrix, method_of_shell
 from sparsehess.eigen.certificates.inertia import predict_products as inertia_products
 from sparsehess.eigen.certificates.numerical_rank import predict_products as rank_products
 from sparsehess.eigen.estimates.spectral_density import predict_products as density_products
 from sparsehess.eigen.estimates.trace import predict_products as trace_products
 from sparsehess.eigen.problem.problem import HOPELESS as HOPELESS_NOISE
-from sparsehess.eigen.problem.problem import STEPS, EigenProblem
+from sparsehess.eigen.problem.problem import STEPS
 from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.problem.whole_matrix import is_cheaper_whole, products_of_whole
 from sparsehess.eigen.solvers import polynomial_filter
-from sparsehess.eigen.solvers.eigs import DEFAULT_K, complete_spec
+from sparsehess.eigen.solvers.eigs import DEFAULT_K
 from sparsehess.eigen.solvers.extremal_eigenpairs import CHEAP
 from sparsehess.eigen.solvers.interval_eigenpairs import HOPELESS
-from sparsehess.eigen.solvers.method_choice import Choice, choose_method, products_spent
+from sparsehess.eigen.solvers.method_choice import Choice, products_spent
 from sparsehess.eigen.solvers.product_monitor import basis_size, most_products
 from sparsehess.errors import InputError
-from sparsehess.runtime import PETSc, aij, destroy
 from sparsehess.runtime.row_layout import Layout
 
 if TYPE_CHECKING:
@@ -180,15 +179,14 @@ class Question:
 
     def choice_of_matrix(self, n: int, comm: MPI.Comm) -> Choice:
         """Return the method that a run takes of an assembled matrix of n rows. Collective."""
-        assert self.spec is not None
-        layout = Layout.from_size(n, comm)
-        own = np.arange(layout.n_local)
-        matrix = aij(layout, np.arange(layout.n_local + 1), own + layout.start, np.ones(layout.n_local))
-        try:
-            with EigenProblem.of(matrix, nullspace=[]) as problem:
-                return choose_method(problem, complete_spec(problem, self.spec))
-        finally:
-            destroy(matrix)
+        return method_of_matrix(self.solve_spec, n, comm)
+
+    @property
+    def solve_spec(self) -> SolveSpec:
+        """What eigenpairs are asked for."""
+        if self.spec is None:
+            raise TypeError(f"{self.command} asks for no eigenpairs")
+        return self.spec
 
     def products(
         self, layout: Layout, null: int, checked: int, by_differences: bool, found: SpectrumProbe | None
@@ -259,11 +257,8 @@ def _spec(arguments: argparse.Namespace, options: dict[str, object]) -> SolveSpe
 
 
 def _of_eigenpairs(asked: Question, layout: Layout, null: int, found: SpectrumProbe | None) -> Products:
-    n, spec = layout.n, asked.spec
-    assert spec is not None
-    with _unknown(layout, null, 0.0 if found is None else found.noise) as problem:
-        spec = complete_spec(problem, spec)
-        choice = choose_method(problem, spec)
+    n = layout.n
+    spec, choice = method_of_shell(asked.solve_spec, layout, null, 0.0 if found is None else found.noise)
     if choice.whole:
         whole = products_of_whole(n)
         return Products(whole, whole, whole, _WHOLE, choice.reason)
@@ -338,27 +333,3 @@ _RULES: dict[str, Callable[[Question, Any, int, Any], Products]] = {
     "inertia": _of_inertia,
     **dict.fromkeys(ASSEMBLED, _of_factors),
 }
-
-
-@contextmanager
-def _unknown(layout: Layout, null: int, noise: float) -> Iterator[EigenProblem]:
-    """Provide a problem of which all that is known is its size, null vectors and noise: for `choose_method`.
-
-    Collective. Nothing is multiplied with what a user gave.
-    """
-    size = ((layout.n_local, layout.n),) * 2
-    A = PETSc.Mat().createPython(size, _Nothing(), comm=layout.comm)
-    A.setUp()
-    vector = A.createVecRight()
-    try:
-        with EigenProblem(A=A, null=[vector] * null, relative_error=noise, owned=[]) as problem:
-            yield problem
-    finally:
-        destroy(A, vector)
-
-
-class _Nothing:
-    """What PETSc calls for a matrix of zeros."""
-
-    def mult(self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
-        y.set(0.0)
