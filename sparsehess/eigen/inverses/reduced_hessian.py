@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 from mpi4py import MPI
 
 import numpy as np
+import scipy.sparse
 
 from sparsehess.eigen.inverses.constraint_matrices import constraints_of, without_rows
 from sparsehess.eigen.inverses.constraint_rank import redundant_constraints
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 _WHAT = "the Hessian on the constraints"
 
+# Up to this part of a constraint that was left out may be said by no other; and so many are looked at together.
+_FOLLOWS, _TOGETHER = 1e-9, 32
+
 
 class ReducedHessian(ShortRepr):
     """ZᵀHZ for an orthonormal basis Z of what constraints leave free, and its inverse Z (ZᵀHZ)⁻¹ Zᵀ.
@@ -44,7 +48,7 @@ class ReducedHessian(ShortRepr):
     n, freedom
         Variables, and the dimension of what is left free: n less variables held, less independent constraints.
     redundant
-        Numbers of constraints that follow from the others and have been left out.
+        Numbers of constraints that follow from the others, to 1e-7 of scaled ones, and have been left out.
     held
         How many variables are held.
     negative, zero, positive
@@ -52,7 +56,8 @@ class ReducedHessian(ShortRepr):
     verdict
         `minimum`: ZᵀHZ is positive definite; `not a minimum`: it has negative eigenvalues; `undecided`.
     certified
-        Whether the verdict is proven, by the inertia of [[H, Aᵀ], [A, 0]] with a margin.
+        Whether the verdict is proven, by the inertia of [[H, Aᵀ], [A, 0]] with a margin. Where constraints that
+        follow only nearly were left out a minimum is one all the more, and what is none is open.
     margin
         How many times the error of its factors must grow to make that matrix singular.
     eigenvalues
@@ -71,7 +76,7 @@ class ReducedHessian(ShortRepr):
     minimum 2 [0.5  0.25 0.  ]
     """
 
-    def __init__(self, system: SaddlePoint, signs: Signs, redundant: np.ndarray):
+    def __init__(self, system: SaddlePoint, signs: Signs, redundant: np.ndarray, apart: float = 0.0):
         self._system: SaddlePoint | None = system
         self._signs = signs
         self.layout = system.layout
@@ -80,7 +85,8 @@ class ReducedHessian(ShortRepr):
         self.redundant = redundant
         self.margin = signs.margin
         self.negative, self.zero, self.positive, sure = _counted(system, signs, self.freedom)
-        self.certified = sure and (self.negative > 0 or self.zero == 0)
+        follows = apart <= _FOLLOWS  # directions of negative curvature keep to what was left out
+        self.certified = sure and ((self.negative > 0 and follows) or (self.negative == 0 and self.zero == 0))
         self.eigenvalues, self.directions = np.empty(0), np.empty((system.layout.n_local, 0))
         self.shortfall = ""
 
@@ -303,7 +309,7 @@ def reduced_hessian(
 def _without_redundant(problem: EigenProblem, C: PETSc.Mat | None, held: np.ndarray) -> ReducedHessian:
     """Return the Hessian on constraints, those left out that follow from the others. Collective."""
     system = SaddlePoint.of(problem, C, held)
-    redundant = np.empty(0, np.int64)
+    redundant, apart = np.empty(0, np.int64), 0.0
     try:
         signs = signs_on_constraints(system)
         if C is not None and not signs.sure:
@@ -316,10 +322,36 @@ def _without_redundant(problem: EigenProblem, C: PETSc.Mat | None, held: np.ndar
             finally:
                 destroy(left)
             signs = signs_on_constraints(system)
-        return ReducedHessian(system, signs, redundant)
+            apart = _apart(system, C, redundant)
+        return ReducedHessian(system, signs, redundant, apart)
     except Exception:  # on all ranks alike
         system.close()
         raise
+
+
+def _apart(system: SaddlePoint, C: PETSc.Mat, rows: np.ndarray) -> float:
+    """Return the largest part of some constraints that the others do not say, in units of a diagonal of ones.
+
+    Collective. Of a constraint c it is Z (ZᵀHZ)⁻¹ Zᵀc, which is zero where c follows from the others.
+    """
+    n_local, comm = system.layout.n_local, system.whole.comm
+    transposed, diagonal = C.transpose(PETSc.Mat()), system.matrix.getDiagonal()
+    indptr, indices, values = transposed.getValuesCSR()
+    columns = scipy.sparse.csc_matrix(
+        scipy.sparse.csr_matrix((values, indices, indptr), (n_local, C.getSize()[0]))
+    )
+    sizes = np.abs(diagonal.getArray(readonly=True)[:n_local])
+    weights = np.sqrt(np.where(sizes > 0, sizes, 1.0))[:, None]
+    destroy(transposed, diagonal)
+    worst = 0.0
+    for start in range(0, len(rows), _TOGETHER):
+        c = np.where(system.free[:, None], columns[:, rows[start : start + _TOGETHER]].toarray(), 0.0)
+        x = system.factors.solve(system.of_whole(c))[:n_local]
+        parts = np.array([np.square(weights * x).sum(axis=0), np.square(c / weights).sum(axis=0)])
+        left, whole = np.sqrt(np.asarray(comm.allreduce(parts)))
+        ratio = np.where(whole > 0, left / np.where(whole > 0, whole, 1.0), 0.0)
+        worst = max(worst, float(np.max(np.where(np.isfinite(ratio), ratio, np.inf), initial=0.0)))
+    return worst
 
 
 def _counted(system: SaddlePoint, signs: Signs, freedom: int) -> tuple[int, int, int, bool]:

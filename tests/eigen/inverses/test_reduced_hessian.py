@@ -217,3 +217,15 @@ def test_what_a_constraint_holds_has_no_negative_variance(comm):
     with sh.reduced_hessian(H, A, k=0, comm=comm) as found:
         variances = np.diag(found.covariance(np.arange(_N)))
     assert (variances >= 0).all() and variances[[0, 5, 20]].max() < 1e-14
+
+
+def test_what_follows_only_nearly_proves_no_negative_curvature(comm):
+    n = 150
+    near = np.vander(np.linspace(0.1, 1, n), 12, increasing=True).T
+    exact = np.concatenate([near[:5], near[:2] + near[2:4]])
+    for A, sure in ((near, False), (exact, True)):
+        for H, verdict in ((np.eye(n), "minimum"), (-np.eye(n), "not a minimum")):
+            with sh.reduced_hessian(sp.csr_matrix(H), A, k=0, comm=comm) as found:
+                assert len(found.redundant)
+                assert found.certified == (sure or verdict == "minimum")
+                assert found.verdict == (verdict if found.certified else "undecided")
