@@ -365,7 +365,7 @@ def test_what_cannot_precondition_says_what_to_do(comm):
         uneven = N if comm.rank == 0 else 0
         with pytest.raises(InputError, match="the preconditioner has") if comm.size > 1 else nothing():
             sh.eigs(H, 3, preconditioner=sh.LowRankDiagonal(1.0, FAR[:uneven], comm=comm)).close()
-        skew = sh.Kronecker((np.array([[1.0, 1.0], [0.0, 1.0]]), np.eye(N // 2)), comm=comm)
+        skew = sh.Kronecker((np.eye(P) + np.eye(P, k=1), np.eye(Q)), comm=comm)
         with pytest.raises(InputError, match="the preconditioner is not symmetric"):
             sh.eigs(H, 3, preconditioner=skew)
         skew.close()
