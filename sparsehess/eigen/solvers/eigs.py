@@ -126,7 +126,7 @@ def eigs(
     NotConverged
         Fewer than k pairs converged (`strict`).
     CheckError
-        Count and pairs do not agree after all repairs (`strict`).
+        Count and pairs do not agree after all repairs, or a search has seen what no solve finds (`strict`).
     StackError
         This PETSc has no MUMPS where it is needed, or PETSc failed.
     Stopped
@@ -210,6 +210,8 @@ def shortfall(spectrum: Spectrum) -> Exception | None:
         )
         parts = [f"{found} of {many} in ({a:.15g}, {b:.15g})" for a, b, many, found in spectrum.count.unresolved]
         return CheckError(message + (": " + ", ".join(parts) if parts else "; try a larger k or another target"))
+    if spectrum.search is not None and spectrum.search.seen:
+        return CheckError(f"eigenvalues missed: {spectrum.search.in_words}")
     if spectrum.converged < spectrum.asked or spectrum.advice:
         return NotConverged(f"{spectrum.converged} of {spectrum.asked} eigenpairs: {spectrum.advice}")
     return None

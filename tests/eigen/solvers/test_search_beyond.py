@@ -4,7 +4,8 @@ import pytest
 import sparsehess as sh
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.search import Search
-from sparsehess.eigen.solvers.search_beyond import look_beyond
+from sparsehess.eigen.solvers.search_beyond import Look, look_beyond
+from sparsehess.errors import CheckError
 from sparsehess.runtime import PETSc, destroy
 
 pytestmark = pytest.mark.parallel([1, 2, 3])
@@ -78,6 +79,18 @@ def test_one_that_is_left_is_seen_at_either_end(side, which, comm):
         look = look_beyond(problem, found, [(side, 3.5)], 40, 1)
         assert not look.beyond and look.probability <= 1e-6 and look.products < 40
         destroy(*found)
+    mat.destroy()
+
+
+def test_one_that_no_solve_finds_is_an_error(comm, monkeypatch):
+    """A search has seen it: whether it is there is no question any more."""
+    seen = Look(True, 3, 1.0)
+    monkeypatch.setattr("sparsehess.eigen.solvers.extremal_search.look_beyond", lambda *asked: seen)
+    mat, _ = diagonal(np.concatenate([[5.0, 4.0, 3.5], np.linspace(-1, 1, 2500)]), comm)
+    with pytest.raises(CheckError, match="one lies beyond that was not found"):
+        sh.eigs(mat, 3, which="largest")
+    with sh.eigs(mat, 3, which="largest", strict=False) as spectrum:
+        assert spectrum.search.seen and spectrum.eigenvalues == pytest.approx([3.5, 4.0, 5.0])
     mat.destroy()
 
 
