@@ -265,6 +265,9 @@ def _counted_spectrum(
     found = len(pairs.values)
     low, high = spec.ends
     unsure = _UNSURE * max(1.0, problem.relative_error / _EPS) * pairs.resolutions
+    # Nor is it surely beyond within its residual: no last digits move one of rows without entries.
+    apart = pairs.residuals * (problem.norms[0] / problem.masses[0] + np.abs(pairs.values))
+    unsure = np.maximum(unsure, apart)
     pairs = pairs.select((pairs.values >= low - unsure) & (pairs.values <= high + unsure))
     search.vectors = pairs.vectors
     unresolved = tuple((one.low, one.high, one.inertia, number) for one, number in search.unresolved)

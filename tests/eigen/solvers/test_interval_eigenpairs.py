@@ -68,6 +68,16 @@ def test_ends_that_are_eigenvalues_are_inside(comm):
         assert spectrum.eigenvalues == pytest.approx(exact[7:8], abs=1e-12) and spectrum.count.certified
 
 
+@pytest.mark.parametrize("method", ["slicing", "feast", "dense"])
+def test_zeros_of_rows_without_entries_are_inside_of_ends_at_zero(method, comm):
+    """The last digits of no entry move them; rounding of their vectors does."""
+    values = np.concatenate([np.zeros(30), np.arange(1.0, 40.0), [-2.0]])
+    H = sp.diags(np.random.default_rng(1).permutation(values)).tocsr()
+    for ends, number in {(-1.0, 0.0): 30, (0.0, 0.5): 30, (-2.0, 0.0): 31, (0.0, 1.0): 31}.items():
+        with sh.eigs(H, interval=ends, method=method, comm=comm) as spectrum:
+            assert spectrum.count.certified and len(spectrum.eigenvalues) == spectrum.count.found == number
+
+
 def test_none_one_and_all(comm):
     K, exact = laplacian(6, 7)
     with sh.eigs(K, interval=(100.0, 200.0), comm=comm) as spectrum:
