@@ -129,7 +129,7 @@ def test_one_that_runs_is_cancelled_and_saves(place, queue):
 
 
 def test_one_that_its_limit_stops_goes_on(place, queue):
-    job = working(place, queue, 120)  # two minutes of ten seconds each, the last part of them for saving
+    job = working(place, queue, 240)  # four minutes of ten seconds each, the last part of them for saving
     first, seen = job.read_word("number"), set()
 
     def over():
