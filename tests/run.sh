@@ -24,5 +24,5 @@ echo "tests on 1 rank, two at a time"
 python -m pytest -q -rs -n 2 --dist worksteal -m "$on_one" tests
 for ranks in $several; do
     echo "tests on $ranks ranks"
-    timeout 1200 mpiexec -n "$ranks" python -m pytest -q -rs -x -m "$on_many" tests
+    timeout 2400 mpiexec -n "$ranks" python -m pytest -q -rs -x -m "$on_many" tests
 done
