@@ -54,12 +54,13 @@ def draws(noise, number, comm, k=6, derivative="central", **how):
     ("derivative", "noise", "number"), [("central", 1e-6, 200), ("central", 1e-3, 60), ("forward", 1e-6, 60)]
 )
 def test_bars_cover_and_are_not_much_wider(derivative, noise, number, comm):
+    wider = 10
     if comm.size > 1:
-        number //= 10
+        number, wider = number // 10, 15  # which rank draws which noise is chance, and six tell a size to a third
     values, bars = draws(noise, number, comm, derivative=derivative)
     off = np.abs(values - exact(6))
     assert np.mean(off <= bars) >= 0.95
-    assert np.median(bars / np.sqrt(np.mean(off**2, axis=0))) < 10
+    assert np.median(bars / np.sqrt(np.mean(off**2, axis=0))) < wider
 
 
 def test_bars_cover_what_finite_steps_leave_out(comm):
