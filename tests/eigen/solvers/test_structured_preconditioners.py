@@ -199,7 +199,7 @@ TOLD = (block_diagonal, kronecker_sum, direct_sum, kfac, ekfac)  # these tell th
 
 @pytest.mark.parametrize(
     "near",
-    [*TOLD, *(pytest.param(one, marks=pytest.mark.thorough) for one in STRUCTURES if one not in TOLD)],
+    [*TOLD, *(pytest.param(one, marks=pytest.mark.slow) for one in STRUCTURES if one not in TOLD)],
     indirect=True,
     ids=lambda make: make.__name__,
 )
@@ -216,7 +216,7 @@ def test_an_interval_by_feast_and_each_structure(near, comm):
         assert products < 5000
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_feast_takes_a_fraction_of_the_products(comm):
     """Of a Hessian that is not so near, in the middle of its spectrum."""
     made, *_ = ekfac(comm)
