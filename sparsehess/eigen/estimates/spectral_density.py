@@ -13,6 +13,7 @@ from sparsehess.eigen.estimates.block_lanczos import Lanczos, batches
 from sparsehess.eigen.estimates.chebyshev_moments import STEPS, polynomials
 from sparsehess.eigen.estimates.reduced_operator import ReducedOperator, reduced_operator
 from sparsehess.eigen.estimates.sample_groups import check_groups, run_in_groups
+from sparsehess.eigen.estimates.shares import SAME, mean_and_error, share_and_error
 from sparsehess.eigen.estimates.spectral_functions import half_width
 from sparsehess.eigen.estimates.spectral_measures import (
     MOMENTS,
@@ -44,12 +45,6 @@ METHODS = ("auto", "structure", "lanczos", "chebyshev", "dense")
 # Random vectors where nothing is said.
 SAMPLES = 10
 
-
-# Shares that differ by less are the same.
-_SAME = 1e-12
-
-# For so many samples counts the variance of random directions beside that of the samples.
-_PRIOR = 4
 
 # Kernel widths beyond the outermost nodes that a grid reaches.
 _BEYOND = 4.0
@@ -236,7 +231,7 @@ class Density(ShortRepr):
         for share in shares:
             if not 0 < share < 1:
                 raise InputError(f"share={share} must be between 0 and 1")
-            wanted = share - _SAME
+            wanted = share - SAME
             first, place, last = (int(np.argmax(np.append(rows >= wanted, True))) for rows in (most, value, least))
             ends = [float(places[min(index, len(places) - 1)]) for index in (first, place, last)]
             resolved = self.measures is None or first > 0 or last < len(places)
@@ -397,34 +392,6 @@ def count(
     Collective. Of a spectrum that is known already ask `Density.count`.
     """
     return density(matrix, samples=samples, **named).count(low, high)
-
-
-def mean_and_error(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean of rows and its standard error; of a single row, in which nothing is random, no error.
-
-    Not collective.
-    """
-    if len(rows) == 1:
-        return rows[0], np.zeros(rows.shape[1:])
-    return rows.mean(axis=0), rows.std(axis=0, ddof=1) / np.sqrt(len(rows))
-
-
-def share_and_error(rows: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean of rows of shares of so many eigenvalues and its standard error, be they few.
-
-    Not collective. The variance of a count is proportional to it, or to what is left beside it: where few samples
-    have met little of what is there they spread little as well. The error is that of the greatest share for which
-    the one found is one of its own errors off (after Wilson 1927, "Probable inference, the law of succession, and
-    statistical inference"). The factor is that of the samples, drawn somewhat to that of random directions, 2: few
-    do not tell it well. Without a spread there is no error: signs are exact for diagonal matrices.
-    """
-    value, error = mean_and_error(rows)
-    samples, aside = len(rows), np.clip(np.minimum(value, 1 - value), 0.0, 1.0)
-    spread = aside * (error > _SAME)
-    factor = np.divide(number * samples * error**2, aside, out=np.zeros_like(error), where=spread > 0)
-    factor = ((samples - 1) * factor + _PRIOR * 2 * (1 - aside)) / (samples - 1 + _PRIOR) * (spread > 0)
-    half = 0.5 * factor / (samples * number)
-    return value, half + np.sqrt(half**2 + factor * aside / (samples * number))
 
 
 def _left_open(rows: Below) -> np.ndarray:

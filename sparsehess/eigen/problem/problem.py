@@ -27,6 +27,7 @@ from sparsehess.eigen.problem.infinite_eigenvalues import Infinite, count_infini
 from sparsehess.eigen.problem.lanczos_bounds import spectral_bounds
 from sparsehess.eigen.problem.mass_facts import massless_directions
 from sparsehess.eigen.problem.matrix_inputs import MatrixLike, VectorsLike, as_mat, as_vectors, check_symmetric
+from sparsehess.eigen.problem.nearby_matrix import nearby_matrix, scaled_nearby_matrix
 from sparsehess.eigen.problem.null_space import NullSpace, check_null_vectors, orthonormal_null_vectors
 from sparsehess.eigen.problem.solver_pool import SolverPool
 from sparsehess.errors import CheckError, InputError
@@ -199,7 +200,7 @@ class EigenProblem(ShortRepr):
             M = None if given_mass is None else as_mat(given_mass, None, layout, owned, "the mass matrix")
             if M is not None and not is_assembled(M):
                 raise InputError("the mass matrix must be assembled, and not a shell: its entries are needed")
-            near = _near(preconditioner, layout, owned)
+            near = nearby_matrix(preconditioner, layout, owned)
             null = known.null if nullspace is None else nullspace
             soft = known.near_null if near_null is None else near_null
             collect_garbage(layout.comm)
@@ -311,7 +312,7 @@ class EigenProblem(ShortRepr):
         A = scaled_copy(self.A, d, scales.power)
         if len(scales.empty):
             fill_diagonal(A, scales.empty)
-        near = _scaled_near(self.preconditioner, d, scales.power)
+        near = scaled_nearby_matrix(self.preconditioner, d, scales.power)
         plain = self.M is None and all(self.comm.allgather(bool((scales.d == 1.0).all())))
         M = None if plain else scaled_copy(self.M, d)
         if hidden:
@@ -489,35 +490,3 @@ def slepc_tolerance(problem: EigenProblem, tol: float) -> float:
     Not collective. Clusters need them, and a Krylov space gains them in a step.
     """
     return max(1e-2 * tol, 1e-13, 0.0 if problem.assembled else problem.relative_error)
-
-
-def _near(
-    given: Hessian | Operator | MatrixLike | None, layout: Layout, owned: list
-) -> PETSc.Mat | Operator | None:
-    """Return a caller's preconditioner, checked: a Mat, or an operator with a structure as it is. Collective."""
-    if given is None:
-        return None
-    name = "the preconditioner"
-    if isinstance(given, Operator):
-        if given.mat is None:
-            raise InputError(f"{name} is closed: it must live as long as the solve")
-        as_mat(given.mat, None, layout, owned, name)  # refuses other rows
-        check_symmetric(name, given.mat, np.ones(layout.n_local), layout, SYMMETRY)
-        return given
-    near = as_mat(given.mat if isinstance(given, Hessian) else given, None, layout, owned, name)
-    if not is_assembled(near):
-        raise InputError(
-            f"{name} must be an assembled matrix near the Hessian, or a structure such as a LowRankDiagonal or a "
-            "Kronecker"
-        )
-    return near
-
-
-def _scaled_near(near: PETSc.Mat | Operator | None, d: PETSc.Vec, power: int) -> PETSc.Mat | None:
-    """Return a preconditioner in other units, None where there is none. Collective."""
-    if isinstance(near, Operator):
-        raise InputError(
-            "rows of the Hessian differ by more than a factor of 16,384, and are scaled alike, which no structure "
-            "of a preconditioner outlasts: give both with variables in such units, or the preconditioner assembled"
-        )
-    return None if near is None else scaled_copy(near, d, power)
