@@ -25,14 +25,14 @@ import scipy.sparse  # noqa: E402
 
 from sparsehess import runtime  # noqa: E402
 from sparsehess.errors import CheckError, InputError, SparseHessError, StackError, none_of  # noqa: E402
+from sparsehess.hosts.capi.answers import Answers  # noqa: E402
+from sparsehess.hosts.capi.host_memory import array_at, index_type  # noqa: E402
 from sparsehess.runtime.row_layout import send_to_owners  # noqa: E402
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
 
-    from sparsehess.eigen.problem.spectrum import Spectrum
     from sparsehess.hessian.hessian import Hessian
-    from sparsehess.operators.eigenvalues import Inertia
     from sparsehess.pattern import Layout, Pattern
 
     # Global rows and columns of entries, and their values.
@@ -59,32 +59,9 @@ def _start_petsc() -> None:
     runtime.require_real("the interface to C")
 
 
-def _array(address: int, count: int, kind: type[np.generic] = np.float64) -> np.ndarray:
-    """Return `count` numbers of the host's memory, not copied."""
-    if count == 0:
-        return np.empty(0, kind)
-    if not address:
-        raise InputError("the pointer is NULL")
-    memory = (ctypes.c_char * (count * np.dtype(kind).itemsize)).from_address(address)
-    return np.frombuffer(memoryview(memory), kind)
-
-
-def _index_type(bits: int, base: int) -> type[np.int32] | type[np.int64]:
-    """Return the type of numbers of rows and columns, which begin at a base."""
-    if base not in (0, 1):
-        raise InputError(f"base={base}: numbers begin at 0 or 1")
-    return np.int32 if bits == 32 else np.int64
-
-
 def _own_rows(layout: Layout) -> np.ndarray:
     """Return the global numbers of this rank's rows."""
     return np.arange(layout.start, layout.stop)
-
-
-def _write(address: int, value: int, kind: type[ctypes.c_int] | type[ctypes.c_int64]) -> None:
-    if not address:
-        raise InputError("the pointer is NULL")
-    kind.from_address(address).value = value
 
 
 def _truth(text: str) -> bool:
@@ -132,7 +109,7 @@ def _setter(method: Callable[Concatenate[Handle, P], None]) -> Callable[Concaten
     return setter
 
 
-class Handle:
+class Handle(Answers):
     """A problem of a host, and the answers of its last solve.
 
     Collective to make, to solve and to close; all else is local.
@@ -150,6 +127,7 @@ class Handle:
                 f"MPI that mpi4py has ({MPI.Get_library_version().splitlines()[0]})"
             )
         _start_petsc()
+        super().__init__()
         self.comm = runtime.communicator(MPI.Intracomm(MPI.Comm.f2py(comm)))
         self.n_local: int | None = None
         self._point: np.ndarray | None = None
@@ -160,7 +138,6 @@ class Handle:
         self._has_pattern = False
         self._rows: tuple[np.ndarray, np.ndarray] | None = None  # of a pattern, until solve makes it
         self._weights: Callable[[Layout], _Entries] | None = None  # entries of a mass that this rank brings
-        self._calls = {"gradient": 0, "hvp": 0}
         self._functions: dict[str, Any] = {}
         self._options: dict[str, Any] = {}
         self._refused: dict[tuple, SparseHessError] = {}
@@ -170,8 +147,6 @@ class Handle:
         self._mass: PETSc.Mat | None = None
         self._pattern: Pattern | None = None
         self._hessian: Hessian | None = None
-        self._spectrum: Spectrum | None = None
-        self._inertia: Inertia | None = None
 
     # --- what the host sets ---
 
@@ -187,7 +162,7 @@ class Handle:
     @_setter
     def set_point(self, address: int) -> None:
         """Take the local piece of x. Not collective."""
-        self._point = _array(address, self._size()).copy()
+        self._point = array_at(address, self._size()).copy()
         self._moved = True
 
     @_setter
@@ -215,17 +190,17 @@ class Handle:
 
     def _compressed(self, bits: int, base: int, indptr: int, indices: int) -> tuple[np.ndarray, np.ndarray]:
         """Return where the local rows begin, and their global columns, counted from 0."""
-        kind = _index_type(bits, base)
-        starts = _array(indptr, self._size() + 1, kind) - kind(base)
+        kind = index_type(bits, base)
+        starts = array_at(indptr, self._size() + 1, kind) - kind(base)
         if starts[0] != 0 or (np.diff(starts) < 0).any():  # before its end is taken for the length of indices
             raise InputError(f"indptr must begin with {base} and not descend")
-        return starts, _array(indices, int(starts[-1]), kind) - kind(base)
+        return starts, array_at(indices, int(starts[-1]), kind) - kind(base)
 
     @_setter
     def set_mass(self, address: int) -> None:
         """Take the local piece of a mass diagonal, or no mass at all for NULL. Not collective."""
         n_local = self._size()
-        diagonal = _array(address, n_local).copy() if address else None
+        diagonal = array_at(address, n_local).copy() if address else None
         self._weights = None if diagonal is None else lambda layout: (*(_own_rows(layout),) * 2, diagonal)
         self._reweighed = True
 
@@ -233,7 +208,7 @@ class Handle:
     def set_mass_csr(self, bits: int, base: int, indptr: int, indices: int, values: int) -> None:
         """Take the local rows of a mass matrix. Not collective."""
         starts, columns = self._compressed(bits, base, indptr, indices)
-        entries = _array(values, len(columns)).copy()
+        entries = array_at(values, len(columns)).copy()
         self._weights = lambda layout: (np.repeat(_own_rows(layout), np.diff(starts)), columns, entries)
         self._reweighed = True
 
@@ -241,11 +216,11 @@ class Handle:
     def set_mass_coo(self, bits: int, base: int, count: int, rows: int, columns: int, values: int) -> None:
         """Take entries of a mass matrix, in whichever rows; those of one place add up. Not collective."""
         self._size()
-        kind = _index_type(bits, base)
+        kind = index_type(bits, base)
         if count < 0:
             raise InputError(f"count={count} must not be negative")
-        first, second = (_array(address, count, kind) - kind(base) for address in (rows, columns))
-        entries = _array(values, count).copy()
+        first, second = (array_at(address, count, kind) - kind(base) for address in (rows, columns))
+        entries = array_at(values, count).copy()
         self._weights = lambda layout: (first, second, entries)
         self._reweighed = True
 
@@ -482,79 +457,7 @@ class Handle:
         own = with_diagonal(local.tocsr(), layout)
         return runtime.aij(layout, own.indptr, own.indices, own.data)
 
-    # --- answers ---
-
-    def _answer(self) -> Spectrum:
-        if self._spectrum is None:
-            raise InputError("there are no answers: no solve has ended with any")
-        return self._spectrum
-
-    def get_converged(self, address: int) -> None:
-        """Write how many pairs there are. Not collective."""
-        _write(address, self._answer().converged, ctypes.c_int)
-
-    def get_eigenvalues(self, address: int) -> None:
-        """Write the eigenvalues. Not collective."""
-        values = self._answer().eigenvalues
-        _array(address, len(values))[:] = values
-
-    def get_residuals(self, address: int) -> None:
-        """Write the backward errors. Not collective."""
-        errors = self._answer().residuals
-        _array(address, len(errors))[:] = errors
-
-    def get_vectors(self, first: int, many: int, address: int) -> None:
-        """Write local pieces of vectors, one after another. Not collective."""
-        vectors = self._answer().vectors
-        if first < 0 or many < 0 or first + many > len(vectors):
-            raise InputError(f"there are {len(vectors)} vectors, not {many} from number {first}")
-        pieces = [vector.getArray(readonly=True) for vector in vectors[first : first + many]]
-        out = _array(address, sum(map(len, pieces))).reshape(many, len(pieces[0]) if pieces else 0)
-        for row, piece in zip(out, pieces, strict=True):
-            row[:] = piece
-
-    def get_certified(self, address: int) -> None:
-        """Write whether a count has confirmed the answers. Not collective."""
-        count = self._answer().count
-        _write(address, int(count is not None and count.certified), ctypes.c_int)
-
-    def get_count(self, inertia: int, found: int) -> None:
-        """Write the count by inertia and what was found there, -1 for none. Not collective."""
-        count = self._answer().count
-        _write(inertia, -1 if count is None else count.inertia, ctypes.c_int64)
-        _write(found, -1 if count is None else count.found, ctypes.c_int64)
-
-    def get_evaluations(self, gradients: int, products: int) -> None:
-        """Write how often the host's functions were called so far. Not collective."""
-        _write(gradients, self._calls["gradient"], ctypes.c_int64)
-        _write(products, self._calls["hvp"], ctypes.c_int64)
-
-    def get_inertia(self, negative: int, zero: int, positive: int, infinite: int) -> None:
-        """Write the counts of the last `count_inertia`. Not collective."""
-        found = self._counted()
-        for address, count in (
-            (negative, found.negative),
-            (zero, found.zero),
-            (positive, found.positive),
-            (infinite, found.infinite),
-        ):
-            _write(address, count, ctypes.c_int64)
-
-    def get_inertia_certified(self, address: int) -> None:
-        """Write whether two factorizations agree on the counts of the last `count_inertia`. Not collective."""
-        _write(address, int(self._counted().certified), ctypes.c_int)
-
-    def _counted(self) -> Inertia:
-        if self._inertia is None:
-            raise InputError("there are no counts: count_inertia comes first")
-        return self._inertia
-
     # --- the end ---
-
-    def _forget_spectrum(self) -> None:
-        if self._spectrum is not None:
-            self._spectrum.close()
-            self._spectrum = None
 
     def _forget_hessian(self) -> None:
         """Destroy the Hessian and what it was made of, but the pattern."""
