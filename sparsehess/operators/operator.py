@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsehess.errors import InputError
-from sparsehess.operators.eigenvalues import Eigenvalues, Inertia
-from sparsehess.operators.exact_functions import ExactFunctions
 from sparsehess.operators.petsc_shells import ShellProducts, ShellSolves
 from sparsehess.operators.plain_solver import PlainSolver
 from sparsehess.operators.solutions import System
 from sparsehess.operators.tall_skinny_qr import local_array
-from sparsehess.operators.wanted import Wanted
+from sparsehess.operators.told_eigenvalues import ToldEigenvalues
 from sparsehess.runtime import (
     PETSc,
     communicator,
@@ -40,7 +38,7 @@ _EPS = float(np.finfo(float).eps)
 _SEED = 31
 
 
-class Operator(ExactFunctions, ShortRepr):
+class Operator(ToldEigenvalues, ShortRepr):
     """A symmetric matrix with a structure, over the rows of a layout.
 
     *Collective* to make and to use. A context manager; `close()` destroys what it owns.
@@ -181,118 +179,7 @@ class Operator(ExactFunctions, ShortRepr):
         """
         return self.comm.allreduce(float(self.diagonal().sum()))
 
-    # --- what the structure may tell of eigenvalues; `sparsehess.eigs` and `sparsehess.inertia` ask it first ---
-
-    @property
-    def knows_eigenvalues(self) -> bool:
-        """Whether the structure tells all eigenvalues. Collective the first time."""
-        return False
-
-    @property
-    def knows_counts(self) -> bool:
-        """Whether the structure tells `count`, `inertia` and `spectrum`. Collective the first time."""
-        return self.knows_eigenvalues
-
-    @property
-    def knows_signs(self) -> bool:
-        """Whether the structure tells `negative` and `inertia`. Collective the first time."""
-        return self.knows_counts
-
-    @property
-    def knows_pairs(self) -> bool:
-        """Whether the structure tells eigenvectors, by `pairs`. Collective the first time."""
-        return False
-
-    def eigenvalues(self) -> Eigenvalues:
-        """Return all eigenvalues.
-
-        Collective.
-
-        Raises
-        ------
-        InputError
-            The structure does not tell them: `sparsehess.eigs` finds as many as are wanted.
-        """
-        raise InputError(f"the structure of a {type(self).__name__} tells no eigenvalues: eigs finds them")
-
-    def count(self, below: float) -> int:
-        """Return how many eigenvalues are below a number.
-
-        Collective.
-
-        Raises
-        ------
-        InputError
-            The structure does not tell it.
-        """
-        return self.eigenvalues().below(below)
-
-    def counts(self, below: np.ndarray) -> np.ndarray:
-        """Return how many eigenvalues are below each of some numbers (m,).
-
-        Collective.
-
-        Raises
-        ------
-        InputError
-            The structure does not tell it.
-        """
-        return self.eigenvalues().below_each(below)
-
-    def powers(self, most: int) -> np.ndarray:
-        """Return (most + 1,) traces of powers of H from 0 on.
-
-        Collective.
-
-        Raises
-        ------
-        InputError
-            The structure does not tell them.
-        """
-        return self.eigenvalues().powers(most)
-
-    def pairs(self, wanted: Wanted) -> tuple[np.ndarray, np.ndarray]:
-        """Return (eigenvalues (m,), orthonormal eigenvectors (n_local, m)) that are wanted, ascending.
-
-        Collective.
-
-        Raises
-        ------
-        InputError
-            The structure does not tell them: `sparsehess.eigs` finds them.
-        """
-        raise InputError(f"the eigenvectors of a {type(self).__name__} are not known: eigs finds them")
-
-    def spectrum(self, k: int = 6, which: str = "smallest") -> np.ndarray:
-        """Return k eigenvalues (k,), ascending, the same on every rank.
-
-        Collective.
-
-        Parameters
-        ----------
-        k
-            How many.
-        which
-            `smallest`, `largest`, `magnitude`, or `negative`, of which there may be fewer.
-
-        Raises
-        ------
-        InputError
-            The structure does not tell them: `sparsehess.eigs` finds them.
-        """
-        return self.eigenvalues().ends(k, which)
-
-    def inertia(self, zero: float | None = None) -> Inertia:
-        """Return the inertia; `zero` is up to what size an eigenvalue is zero.
-
-        Collective.
-
-        Raises
-        ------
-        InputError
-            The structure does not tell it: `sparsehess.inertia` counts.
-        """
-        return self.eigenvalues().inertia(zero)
+    # --- what the structure may tell beside its eigenvalues ---
 
     def function(self, f: Callable[[np.ndarray], np.ndarray]) -> Operator:
         """Return f(H), of a kind that has these eigenvectors.

@@ -6,28 +6,10 @@ from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.search import Search
 from sparsehess.eigen.solvers.search_beyond import Look, look_beyond
 from sparsehess.errors import CheckError
-from sparsehess.runtime import PETSc, destroy
+from sparsehess.runtime import destroy
+from support.counted_products import diagonal
 
 pytestmark = pytest.mark.parallel([1, 2, 3])
-
-
-class Diagonal:
-    """A diagonal matrix by its products, which it counts."""
-
-    def __init__(self, values):
-        self.values, self.products = values, 0
-
-    def mult(self, mat, x, y):
-        self.products += 1
-        first, last = x.getOwnershipRange()
-        y.setArray(self.values[first:last] * x.getArray(readonly=True))
-
-
-def diagonal(values, comm):
-    context = Diagonal(np.asarray(values, float))
-    mat = PETSc.Mat().createPython((len(values), len(values)), context, comm=comm)
-    mat.setUp()
-    return mat, context
 
 
 def units(mat, places):
