@@ -306,10 +306,12 @@ def error_of(problem: EigenProblem, operator: Operator, inverse: Map) -> float:
     """
     w = inverse(draw_uniform(problem.layout, _SEED)[:, None])[:, 0]
     x, image = problem.A.createVecs()
-    x.setArray(w)
-    problem.A.mult(x, image)
-    apart = image.getArray(readonly=True) - operator.product(w)
-    destroy(x, image)
+    try:
+        x.setArray(w)
+        problem.A.mult(x, image)
+        apart = image.getArray(readonly=True) - operator.product(w)
+    finally:
+        destroy(x, image)
     squares = problem.comm.allreduce(np.array([apart @ apart, w @ w]))
     error = float(np.sqrt(squares[0] / squares[1])) if squares[1] > 0 else np.nan
     if not np.isfinite(error):
