@@ -346,13 +346,11 @@ if (HOME / "down").exists():
 # A launcher that passes on what mpiexec passes on.
 MPIEXEC = """#!/bin/bash
 shift 2
-told=no
-trap 'told=yes; kill -USR1 $child' USR1
+trap 'kill -USR1 $child' USR1
 "$@" &
 child=$!
-wait $child; status=$?
-while [ $told = yes ]; do told=no; wait $child; status=$?; done
-exit $status
+while kill -0 $child; do (trap '' USR1; exec sleep 0.1); done 2> /dev/null
+wait $child
 """
 
 

@@ -103,13 +103,14 @@ def _run(job: Job) -> list[str]:
         f"# SIGUSR1, before the time limit, and {_named(dialect.end)} are passed on: "
         "the ranks save what they have and end with",
         f"# status {RESUMABLE}.",
-        "told=no child= ended=no",
-        """trap 'told=yes; [ -z "$child" ] || kill -USR1 "$child"' USR1""",
-        f"""trap 'told=yes ended=yes; [ -z "$child" ] || kill -USR1 "$child"' {dialect.end}""",
+        "child= ended=no",
+        """trap '[ -z "$child" ] || kill -USR1 "$child"' USR1""",
+        f"""trap 'ended=yes; [ -z "$child" ] || kill -USR1 "$child"' {dialect.end}""",
         '"${command[@]}" "${resume[@]}" "${petsc[@]}" &',
         "child=$!",
+        "# A shell that waits where the same signal ends its child may lose the child's status: it waits afterwards.",
+        f"""while kill -0 "$child"; do (trap '' USR1 {dialect.end}; exec sleep 1); done 2> /dev/null""",
         'wait "$child"; status=$?',
-        'while [ "$told" = yes ]; do told=no; wait "$child"; status=$?; done',
         "child=",
         *_again(job),
     ]

@@ -1,8 +1,10 @@
 """Batch scripts: what a person reads, and what is submitted to go on."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -86,3 +88,22 @@ def test_a_job_whose_checkpoint_is_of_no_use_ends_and_is_not_queued_again(place,
     assert done.returncode == 2 == job.exit_status and not (place / "asked").exists(), told
     assert ("coloring.ckpt is damaged" if what == "damaged" else "search.ckpt is a pipe") in told
     assert told.count("sparsehess: ") == 1
+
+
+def test_a_signal_to_all_of_its_processes_leaves_the_status_of_the_ranks(place):
+    launcher, begun = place / "launch", place / "begun"
+    # It ends in the moment in which the script is told, too, which LSF does to each job at its limit.
+    launcher.write_text(f"#!/bin/sh\ntrap 'exit 75' USR1\necho yes > {begun}\nsleep 60 & wait\n")
+    launcher.chmod(0o755)
+    job = made(place, "lsf", resumable=True, time=3600, launcher=[str(launcher)], command=["check"])
+    script = job.file("script")
+    script.write_text(script.read_text().replace("sleep 1)", "sleep 0.01)"))
+    for _ in range(20):
+        begun.unlink(missing_ok=True)
+        job.file("starts").unlink(missing_ok=True)
+        running = subprocess.Popen(["bash", script], start_new_session=True)
+        while not begun.exists():
+            time.sleep(0.01)
+        os.killpg(running.pid, signal.SIGUSR1)
+        assert running.wait(60) == 75
+    assert job.exit_status is None
