@@ -108,7 +108,7 @@ def _run(job: Job) -> list[str]:
         f"""trap 'ended=yes; [ -z "$child" ] || kill -USR1 "$child"' {dialect.end}""",
         '"${command[@]}" "${resume[@]}" "${petsc[@]}" &',
         "child=$!",
-        "# A shell that waits where the same signal ends its child may lose the child's status: it waits afterwards.",
+        "# A shell that waits while the same signal ends its child may lose the child's status: it waits after.",
         f"""while kill -0 "$child"; do (trap '' USR1 {dialect.end}; exec sleep 1); done 2> /dev/null""",
         'wait "$child"; status=$?',
         "child=",
