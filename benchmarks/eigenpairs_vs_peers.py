@@ -17,7 +17,8 @@ feast
     The same by FEAST: ours against MKL's, on one thread, with as many contour points and as wide a subspace;
     then, on two ranks, ours with the points shared out among two groups and without.
 
-Ours is certified by a count of inertia, but for `no count`, `lobpcg` and FEAST with a number of points; of the
+Of ours `from below` finds with one factorization and counts with another, `one shift` does both with one. Ours is
+certified by a count of inertia, but for `no count`, `lobpcg` and FEAST with a number of points; of the
 peers only SLEPc counts, in intervals. Seconds are medians of the rounds, a ratio that of a peer's seconds over
 those of the first line that were measured next to them. MB: growth of the peak memory, over all ranks. Found:
 eigenvalues at their right places among pairs with a backward error of at most 1e-8; the largest error is that of
@@ -54,6 +55,8 @@ PATIENCE = 30  # seconds to start, to read the matrices and to recompute the err
 
 LOWEST = (
     "sparsehess",
+    "sparsehess from below",
+    "sparsehess one shift",
     "sparsehess, no count",
     "sparsehess lobpcg",
     "slepc4py",

@@ -70,7 +70,7 @@ def rigid_modes(layout, cells):
 def solve(cells, comm, factor):
     """Return facts of one cube. Collective."""
     import sparsehess as sh
-    from sparsehess.eigen.problem.factor_memory import factor_memory
+    from sparsehess.eigen.problem.factor_cost import factor_cost
     from sparsehess.runtime import aij, destroy
     from sparsehess.runtime.row_layout import Layout
 
@@ -97,7 +97,7 @@ def solve(cells, comm, factor):
         }
     if factor:
         with sh.EigenProblem.of(K, mass=M) as problem:
-            facts["factor"] = factor_memory(problem)[1] / 1e6
+            facts["factor"] = factor_cost(problem).total / 1e6
     destroy(*near, M, K)
     return facts
 

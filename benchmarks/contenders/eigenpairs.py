@@ -390,6 +390,8 @@ def whole(number):
 CONTENDERS = {
     "sparsehess": ours,
     "sparsehess, no count": partial(ours, count="no"),
+    "sparsehess from below": partial(ours, method="krylovschur"),
+    "sparsehess one shift": partial(ours, method="oneshift"),
     "sparsehess lobpcg": our_lobpcg,
     "sparsehess feast": partial(ours, method="feast"),
     "sparsehess feast, 1 group": partial(ours, method="feast", groups=1),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # here: a shell that starts on a login node is not to load MPI.
 OFTEN: Mapping[str, tuple[str, ...]] = {
     "method": (
-        *("auto", "krylovschur", "lobpcg", "gd", "jd", "slicing"),
+        *("auto", "krylovschur", "oneshift", "lobpcg", "gd", "jd", "slicing"),
         *("feast", "ciss", "filter", "dense", "structure", "power", "lanczos"),
     ),
     "coloring": ("star", "acyclic", "cpr", "distance2", "powell-toint"),

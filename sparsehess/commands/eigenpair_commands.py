@@ -60,7 +60,7 @@ EIGENPAIR_GROUPS = (
             "--method",
             metavar="METHOD",
             default="auto",
-            help="solver: krylovschur, lobpcg, gd, jd, dense; for intervals slicing, feast, ciss, "
+            help="solver: krylovschur, oneshift, lobpcg, gd, jd, dense; for intervals slicing, feast, ciss, "
             "filter; for comparison "
             "power and lanczos (default: what suits, see --explain)",
         ),

@@ -13,8 +13,8 @@ from sparsehess.errors import InputError, none_of
 from sparsehess.runtime.short_repr import ShortRepr, in_short
 
 METHODS = (
-    "auto", "krylovschur", "lobpcg", "gd", "jd", "slicing", "feast", "ciss", "filter", "dense", "structure",
-    "power", "lanczos",
+    "auto", "krylovschur", "oneshift", "lobpcg", "gd", "jd", "slicing", "feast", "ciss", "filter", "dense",
+    "structure", "power", "lanczos",
 )  # fmt: skip
 WHOLE = ("slicing", "feast", "ciss", "filter")  # for all eigenvalues of an interval
 WHICH = ("smallest", "largest", "magnitude", "negative")
@@ -48,6 +48,7 @@ class SolveSpec(ShortRepr):
         Of the starting vectors.
     method
         `auto`, which chooses (see `choose_method`); `krylovschur`, with shift-and-invert where that is of use;
+        `oneshift`, for the smallest with one factorization past them, found by bounds of a multigrid;
         `lobpcg`, `gd` and `jd`, preconditioned, for the smallest or largest; for intervals `slicing`, `feast`,
         `ciss` and, by products alone, `filter`; `dense` for all; `structure`, by what a structured Hessian tells;
         for comparison SLEPc's `power` iteration with

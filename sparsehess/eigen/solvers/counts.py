@@ -18,13 +18,38 @@ _RUNGS, _RUNG = 5, 16.0
 def count_past(
     target: SpectrumTarget, pairs: RitzPairs, wanted: int, counter: Counter, wider: float = 1.0
 ) -> tuple[Edge, EdgeCount]:
-    """Count past the wanted pairs; where the count is not safe, again in wider gaps. Collective."""
+    """Count past the wanted pairs; where the count is not safe, again in wider gaps.
+
+    Collective. No factorization is made where the last one lies past the wanted pairs, and has counted all that
+    was found before it.
+    """
+    if wider == 1.0:
+        made = _count_made(target, pairs, wanted, counter)
+        if made is not None:
+            return made
     for rung in range(_RUNGS):
         edge = target.edge(pairs.values, pairs.blur, min(wanted, len(pairs.values)), wider * _RUNG**rung)
         counted = target.count(counter, edge.past)
         if counted.margin > SAFE:
             break
     return edge, counted
+
+
+def _count_made(
+    target: SpectrumTarget, pairs: RitzPairs, wanted: int, counter: Counter
+) -> tuple[Edge, EdgeCount] | None:
+    """Return what the last factorization has counted, if it serves as an edge. Collective."""
+    past = None if counter.shift is None else target.edge_at(counter.shift)
+    if past is None or len(pairs.values) < wanted or not target.found(past, pairs.values) >= wanted:
+        return None
+    usual = target.edge(pairs.values, pairs.blur, wanted)
+    away = np.abs(target.distance(pairs.values) - past)
+    if not (usual.begin < past and (away > 2 * target.least(pairs.blur)).all()):
+        return None
+    counted = target.count(counter, past)
+    if counted.inertia != target.found(past, pairs.values) or not counted.margin > SAFE:
+        return None
+    return Edge(past, usual.begin), counted
 
 
 def covers(target: SpectrumTarget, pairs: RitzPairs, wanted: int, edge: Edge) -> bool:

@@ -15,6 +15,7 @@ from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.eigen.solvers.lapack import LapackSolver
 from sparsehess.eigen.solvers.lobpcg import Lobpcg
 from sparsehess.eigen.solvers.method_choice import KRYLOV, Choice
+from sparsehess.eigen.solvers.one_shift import OneShift
 from sparsehess.eigen.solvers.solve_monitor import OnProgress, OnRestart
 from sparsehess.eigen.solvers.spectrum_targets import Counter
 from sparsehess.operators.structure import Structure
@@ -73,6 +74,8 @@ class PairSolver(Protocol):
 
 class StructureCounter:
     """Counts the eigenvalues of a structured Hessian as a factorization does, but for known zeros."""
+
+    shift: float | None = None  # there is no factorization
 
     def __init__(self, problem: EigenProblem, structure: Structure):
         self._structure, self._zeros, self._n = structure, len(problem.null), problem.n
@@ -189,6 +192,10 @@ class EndSolvers:
         problem, spec = self.problem, self.spec
         if method == "dense":
             return LapackSolver(problem, spec.options, target=spec.target or 0.0, on_progress=self._on_progress)
+        if method == "oneshift":
+            return OneShift(
+                problem, method, spec.options, tol=spec.tol, on_progress=self._on_progress, factors=self.shifted()
+            )
         kind = Lobpcg if method == "lobpcg" else Davidson
         return kind(problem, method, spec.options, tol=spec.tol, on_progress=self._on_progress)
 

@@ -13,13 +13,17 @@ from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs
 from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.eigen.solvers.end_solvers import EndSolvers
-from sparsehess.eigen.solvers.extremal_search import ExtremalSearch, ShiftedSearch
-from sparsehess.eigen.solvers.method_choice import Choice
+from sparsehess.eigen.solvers.extremal_search import ExtremalSearch, OneShiftSearch, ShiftedSearch
+from sparsehess.eigen.solvers.method_choice import GENERAL, Choice
+from sparsehess.eigen.solvers.one_shift import find_start
 from sparsehess.eigen.solvers.search_store import SearchStore
 from sparsehess.eigen.solvers.search_strategies import ALWAYS, COUNTED, UNCOUNTED, carry_out
 from sparsehess.eigen.solvers.solve_monitor import OnProgress
 from sparsehess.eigen.solvers.spectrum_targets import ShiftedTarget
 from sparsehess.eigen.solvers.target_choice import solved_target
+
+# Where one factorization does not serve.
+_FROM_BELOW = "shift-and-invert from below: coarse levels do not tell where the wanted eigenvalues end"
 
 # Up to this size a factorization costs little beside anything else, and the largest are counted too.
 CHEAP = 20_000
@@ -47,18 +51,26 @@ def solve_extremal(
                 f"no more exist: {problem.n - problem.finite} of {problem.n} are infinite "
                 f"and {len(problem.null)} deflated"
             )
-        kind = ShiftedSearch if inverts else ExtremalSearch
-        with closing(kind(problem, spec, target, wanted, solvers, store)) as search:
-            if wanted == 0:
-                search.count = count
-                return _spectrum(
-                    search,
-                    choice,
-                    {**solvers.seconds(), "certificate": 0.0},
-                    uncounted or "nothing was asked for",
-                    advice,
-                )
-            return _searched(search, choice, uncounted, advice)
+        search: ExtremalSearch | None
+        if choice.method == "oneshift" and isinstance(target, ShiftedTarget) and wanted:
+            start = find_start(problem, wanted, solvers.shifted())
+            search = start and OneShiftSearch(problem, spec, target, wanted, solvers, store, start)
+        else:
+            kind = ShiftedSearch if inverts else ExtremalSearch
+            search = kind(problem, spec, target, wanted, solvers, store)
+        if search is not None:
+            with closing(search):
+                if wanted == 0:
+                    search.count = count
+                    return _spectrum(
+                        search,
+                        choice,
+                        {**solvers.seconds(), "certificate": 0.0},
+                        uncounted or "nothing was asked for",
+                        advice,
+                    )
+                return _searched(search, choice, uncounted, advice)
+    return solve_extremal(problem, spec, Choice("krylovschur", _FROM_BELOW), progress, store)
 
 
 def _searched(search: ExtremalSearch, choice: Choice, uncounted: str, advice: str) -> Spectrum:
@@ -101,7 +113,7 @@ def _spectrum(
     wanted[search.target.nearest_first(found.values)[: search.wanted]] = True
     pairs = found.select(wanted)
     search.pairs = RitzPairs.none()  # the vectors are the spectrum's
-    by_target = choice.method == "krylovschur" and problem.assembled
+    by_target = choice.method == "krylovschur" and problem.assembled and choice.reason in GENERAL
     return Spectrum(
         eigenvalues=pairs.values,
         vectors=pairs.vectors,

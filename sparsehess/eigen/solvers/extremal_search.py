@@ -15,6 +15,7 @@ from sparsehess.eigen.problem.search import Search
 from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.solvers.end_solvers import EndSolvers
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
+from sparsehess.eigen.solvers.one_shift import Start
 from sparsehess.eigen.solvers.search_beyond import look_beyond
 from sparsehess.eigen.solvers.search_store import SearchStore
 from sparsehess.eigen.solvers.spectrum_targets import ShiftedTarget, SpectrumTarget, separation
@@ -305,3 +306,61 @@ class ShiftedSearch(ExtremalSearch):
         norm_a, norm_m = problem.norms
         typical, least = problem.masses
         return value, residual * (norm_a + abs(value) * norm_m) / (least or typical)
+
+
+class OneShiftSearch(ShiftedSearch):
+    """A search with one factorization past all that is wanted, and from below for what it has not found.
+
+    Parameters
+    ----------
+    start
+        Where that is, and what is begun with; the search destroys the vectors.
+    """
+
+    def __init__(
+        self,
+        problem: EigenProblem,
+        spec: SolveSpec,
+        target: ShiftedTarget,
+        wanted: int,
+        solvers: EndSolvers,
+        store: SearchStore,
+        start: Start,
+    ):
+        super().__init__(problem, spec, target, wanted, solvers, store)
+        self.start, self.shift = start, start.shift
+
+    def _prepare(self, facts: dict) -> None:
+        """Do nothing: the factorization is made."""
+
+    def _solve(self, attempt: Attempt, number: int, deflate: list[PETSc.Vec]) -> list[PETSc.Vec]:
+        if not self.start.vectors:
+            if self.shift == self.start.shift:
+                self.shift = self.target.find_shift(self.solver, self._estimate_lowest)
+            return super()._solve(attempt, number, deflate)
+        # All below the shift, so that its inertia counts them; a saved search has vectors of its own.
+        inside = min(self.start.inside, self.problem.sought) - len(deflate)
+        try:
+            return self.solvers.main().solve(
+                self.target.which,
+                max(number, inside),
+                deflate=deflate,
+                wider=attempt.wider,
+                seed=attempt.seed,
+                guess=attempt.guess or self.start.vectors,
+                on_restart=self._save_if_due,
+            )
+        finally:
+            self._forget_start()
+
+    def _facts(self) -> dict:
+        return {"shift": None}
+
+    def _forget_start(self) -> None:
+        destroy(*self.start.vectors)
+        self.start = self.start._replace(vectors=[])
+
+    def close(self) -> None:
+        """Destroy what was found, and what was begun with. Collective."""
+        super().close()
+        self._forget_start()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sparsehess.eigen.problem.block_vectors import Preconditioning
 from sparsehess.eigen.problem.factorization import FACTORIZATION, UNKNOWN, Pivots
 from sparsehess.eigen.problem.petsc_options import PREFIX, Options
 from sparsehess.eigen.problem.problem import EigenProblem
@@ -427,6 +428,14 @@ class KrylovSchur:
         self.iterations += steps
         self.products += steps * number
         return vectors
+
+    def on_panels(self) -> Preconditioning:
+        """Return what solves with the last factorization for all vectors of a panel at once.
+
+        Collective. Known null vectors are not projected out. The caller closes it, before the next factorization.
+        """
+        ksp = self._solver().getST().getKSP() if self._projected is None else self._projected.inner
+        return Preconditioning(ksp.getPC())
 
     def margin(self) -> float:
         """Return how safe the count of the last factorization is; see `measure_margin`. Collective."""

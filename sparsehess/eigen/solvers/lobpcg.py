@@ -53,7 +53,7 @@ class Lobpcg(PreconditionedSolver):
         Guard vectors beyond the wanted ones take part: the block converges as the gap behind the last allows.
         """
         block = min(
-            k + max(3, k // 4) + wider,
+            guarded(k) + wider,
             max(_BLOCK, k if k <= _BLOCK else 0) + wider,
             self.problem.n - deflated,
         )
@@ -92,8 +92,9 @@ class Lobpcg(PreconditionedSolver):
         try:
             basis.add(_rows(self.problem, guess))
             basis.reduce()
-            basis.add(precondition(_rows(self.problem, fresh)))  # smooth: of use at once
-            basis.reduce()
+            if fresh:
+                basis.add(precondition(_rows(self.problem, fresh)))  # smooth: of use at once
+                basis.reduce()
             while True:
                 left = k - basis.locked
                 portion = left if left <= block else max(1, round(part * block))
@@ -143,6 +144,11 @@ class Lobpcg(PreconditionedSolver):
             stuck = stuck + 1 if independent < _INDEPENDENT * len(active) else 0
             self._broke = independent == 0 or stuck == _STUCK
             basis.reduce(active)
+
+
+def guarded(k: int) -> int:
+    """Return how many vectors a block has for k pairs: some more, or the last ones would converge slowly."""
+    return k + max(3, k // 4)
 
 
 class Basis:

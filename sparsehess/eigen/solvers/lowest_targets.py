@@ -30,6 +30,10 @@ class _LowestEnd(ShiftedTarget):
         """Return where to count. Not collective."""
         return (edge,)
 
+    def edge_at(self, shift: float) -> float | None:
+        """Return the edge for which one count, at this shift, is enough. Not collective."""
+        return shift
+
     def inertia(self, counts: Sequence[Pivots]) -> int:
         """Return how many finite eigenvalues have a distance below the edge. Not collective."""
         return counts[0].negative

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsehess.eigen.problem.factor_memory import factor_memory
+from sparsehess.eigen.problem.factor_cost import factor_cost
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.problem.whole_matrix import is_cheaper_whole
+from sparsehess.eigen.solvers.lobpcg import guarded
+from sparsehess.eigen.solvers.one_shift import MOST
+from sparsehess.eigen.solvers.predicted_seconds import predict_seconds
 from sparsehess.errors import InputError
 from sparsehess.operators.operator import Operator
 from sparsehess.runtime import has_package
@@ -17,6 +20,12 @@ from sparsehess.runtime.memory import free_memory
 
 # From this size on MUMPS's analysis is asked whether a factorization fits.
 _LARGE = 100_000
+
+# From this size on a solve that has a guess of all pairs saves a factorization.
+_WARM = 2000
+
+# One factorization is taken where it is predicted to take this part of the time of two.
+_GAIN = 0.9
 
 # By name or by a preconditioner, for the ends of a spectrum.
 PRECONDITIONED = ("lobpcg", "gd", "jd")
@@ -57,6 +66,13 @@ class Choice:
     whole: bool = False
 
 
+_SHIFT_AND_INVERT = Choice("krylovschur", "shift-and-invert: the wanted ones converge in few solves")
+_ASKED = "asked for"
+
+# Reasons that say no more than those of the part of the spectrum.
+GENERAL = (_ASKED, _SHIFT_AND_INVERT.reason)
+
+
 def choose_method(problem: EigenProblem, spec: SolveSpec) -> Choice:
     """Return the method for a problem: the one asked for, or the one that suits.
 
@@ -72,7 +88,7 @@ def choose_method(problem: EigenProblem, spec: SolveSpec) -> Choice:
     whole = _is_made_whole(problem, spec)
     _check(problem, spec, whole)
     if spec.method != "auto":
-        return Choice(spec.method, "asked for", whole)
+        return Choice(spec.method, _ASKED, whole)
     if problem.preconditioner is not None:
         return Choice("gd", "a matrix near the Hessian is there to precondition Davidson's method")
     if whole:
@@ -94,15 +110,40 @@ def choose_method(problem: EigenProblem, spec: SolveSpec) -> Choice:
     alike = problem.scaled_by is None  # else LAPACK's rounding is that of the largest eigenvalue
     if alike and problem.n <= _SMALL and not problem.guess and spec.number > _MANY * problem.n:
         return Choice("dense", f"{spec.k} of {problem.n}: LAPACK takes no longer for all of them")
+    if problem.n >= _WARM and len(problem.guess) >= spec.number and not _asks_how(problem, spec):
+        return Choice(
+            "oneshift", "a guess tells where the wanted end: one factorization past them finds and counts"
+        )
     if problem.n >= _LARGE and spec.target is None and spec.which == "smallest":
-        wanted, there = _factor_of_this(problem)
-        if wanted > there and problem.finite == problem.n:
-            return Choice(
-                "lobpcg",
-                f"a factorization would take {wanted / 2**30:.1f} GiB on a rank that has {there / 2**30:.1f}: "
-                "preconditioned by multigrid instead",
-            )
-    return Choice("krylovschur", "shift-and-invert: the wanted ones converge in few solves")
+        return _of_a_large_matrix(problem, spec)
+    return _SHIFT_AND_INVERT
+
+
+def _of_a_large_matrix(problem: EigenProblem, spec: SolveSpec) -> Choice:
+    """Return the method for the smallest where what a factorization takes decides. Collective."""
+    if not has_package("mumps"):
+        return _SHIFT_AND_INVERT
+    cost, there = factor_cost(problem), free_memory(problem.comm)
+    if cost.most > there and problem.finite == problem.n:
+        return Choice(
+            "lobpcg",
+            f"a factorization would take {cost.most / 2**30:.1f} GiB on a rank that has {there / 2**30:.1f}: "
+            "preconditioned by multigrid instead",
+        )
+    if _asks_how(problem, spec):
+        return _SHIFT_AND_INVERT
+    once, below = predict_seconds(problem, cost, spec.number)
+    if once < _GAIN * below:
+        return Choice(
+            "oneshift",
+            f"one factorization, past the wanted ones, finds and counts them: {once:.0f} s predicted, and "
+            f"{below:.0f} from below",
+        )
+    return Choice(
+        "krylovschur",
+        f"shift-and-invert: the wanted ones converge in few solves; {below:.0f} s predicted, and {once:.0f} with "
+        "one factorization",
+    )
 
 
 def _is_told(problem: EigenProblem, spec: SolveSpec) -> bool:
@@ -165,6 +206,10 @@ def _check(problem: EigenProblem, spec: SolveSpec, whole: bool) -> None:
                 "a matrix-free Hessian has no factorization, which a target and the methods slicing and ciss "
                 "need: assemble it, or ask for an interval by filter"
             )
+    if method == "oneshift":
+        why_not = why_no_one_shift(problem, spec)
+        if why_not:
+            raise InputError(f"method oneshift: {why_not}; take 'krylovschur'")
     needs = {
         "count='yes'": spec.count == "yes",
         "which='negative'": spec.which == "negative" and not nearest,
@@ -202,13 +247,24 @@ def _check(problem: EigenProblem, spec: SolveSpec, whole: bool) -> None:
         )
 
 
+def _asks_how(problem: EigenProblem, spec: SolveSpec) -> bool:
+    """Return whether one factorization cannot serve, or the caller says how to solve. Collective."""
+    return bool(spec.options) or spec.backend != "cpu" or bool(why_no_one_shift(problem, spec))
+
+
+def why_no_one_shift(problem: EigenProblem, spec: SolveSpec) -> str:
+    """Return why one factorization past the wanted eigenvalues cannot serve, or empty. Collective."""
+    if spec.takes_all or spec.target is not None or spec.which != "smallest":
+        return "it is for the smallest"
+    if not problem.assembled or problem.uncounted:
+        return "it needs a factorization that counts"
+    if problem.massless or problem.finite < problem.n:
+        return "some eigenvalues are infinite"
+    if spec.number > MOST or 2 * guarded(spec.number) > problem.sought:
+        return f"it is for at most {MOST} pairs, and fewer than a third of all"
+    return ""
+
+
 def _factorizes_uncounted(problem: EigenProblem) -> bool:
     """Return whether there are factorizations, but none that counts."""
     return problem.factorizes and bool(problem.uncounted)
-
-
-def _factor_of_this(problem: EigenProblem) -> tuple[int, int]:
-    """Return bytes that the factor takes on the fullest rank, and bytes that a rank has. Collective."""
-    if not has_package("mumps"):
-        return 0, 0
-    return factor_memory(problem)[0], free_memory(problem.comm)

@@ -19,34 +19,31 @@ from sparsehess.runtime.random_numbers import draw_uniform
 _LOW, _HIGH, _STEPS = 0.1, 1.1, 10
 
 
-class Level:
-    """A matrix of the hierarchy, its smoother, and the way to the coarser level.
+class Smoother:
+    """Chebyshev's polynomial in a matrix scaled by its diagonal, for panels.
 
     Collective to make, to use and to `close()`.
 
     Parameters
     ----------
     matrix
-        Of the level.
-    interpolation
-        From the coarser level to this one.
+        Positive definite, or nearly.
     degree
         Of the polynomial, products that smoothing takes.
+    low
+        What is damped begins at this part of the estimate of the largest eigenvalue.
     """
 
-    def __init__(self, matrix: PETSc.Mat, interpolation: PETSc.Mat, degree: int):
+    def __init__(self, matrix: PETSc.Mat, degree: int, low: float = _LOW):
         self.degree = degree
-        self.multiply, self.prolong = Product(matrix), Product(interpolation)
-        self._restriction = interpolation.copy()
-        self._restriction.transpose()
-        self.restrict = Product(self._restriction)
+        self.multiply = Product(matrix)
         diagonal = matrix.getDiagonal()
         found = diagonal.getArray(readonly=True)
         # Aggregates with fewer variables than near-null vectors leave rows of zeros.
         self.scale = np.divide(1.0, found, out=np.ones_like(found), where=found != 0)
         destroy(diagonal)
         top = largest(matrix)
-        low, high = _LOW * top, _HIGH * top
+        low, high = low * top, _HIGH * top
         self.center, self.radius = (high + low) / 2, (high - low) / 2
 
     def smooth(self, x: np.ndarray, r: np.ndarray) -> np.ndarray:
@@ -73,8 +70,36 @@ class Level:
 
     def close(self) -> None:
         """Free everything. Collective."""
-        for one in (self.multiply, self.prolong, self.restrict):
-            one.close()
+        self.multiply.close()
+
+
+class Level(Smoother):
+    """A matrix of the hierarchy, its smoother, and the way to the coarser level.
+
+    Collective to make, to use and to `close()`.
+
+    Parameters
+    ----------
+    matrix
+        Of the level.
+    interpolation
+        From the coarser level to this one.
+    degree
+        Of the polynomial, products that smoothing takes.
+    """
+
+    def __init__(self, matrix: PETSc.Mat, interpolation: PETSc.Mat, degree: int):
+        super().__init__(matrix, degree)
+        self.prolong = Product(interpolation)
+        self._restriction = interpolation.copy()
+        self._restriction.transpose()
+        self.restrict = Product(self._restriction)
+
+    def close(self) -> None:
+        """Free everything. Collective."""
+        super().close()
+        self.prolong.close()
+        self.restrict.close()
         destroy(self._restriction)
 
 

@@ -27,9 +27,6 @@ from sparsehess.runtime.random_numbers import draw_uniform
 # eigenvalue is zero nothing else ends the waiting, and a preconditioner amplifies rounding.
 _FLOOR = 1e-2
 
-# Solves that may be made of one.
-_AGAIN = 5
-
 
 @dataclass
 class PreconditionedSolver(ABC):
@@ -58,6 +55,7 @@ class PreconditionedSolver(ABC):
     """
 
     _in_mass: ClassVar[bool] = False  # whether its vectors have norm 1 in the mass
+    _attempts: ClassVar[int] = 5  # that may be made of one solve
 
     problem: EigenProblem
     method: str
@@ -135,7 +133,7 @@ class PreconditionedSolver(ABC):
         if small and self._fills_space(k, len(away), wider, len(guess)):
             return self._solve_whole(which, k, deflate)
         found: list[PETSc.Vec] = []
-        for attempt in range(_AGAIN):
+        for attempt in range(self._attempts):
             start = found or list(guess)
             fresh = self._attempt(which, k, away, wider, seed + 7919 * attempt, start, on_restart)
             pairs = rayleigh_ritz(self.problem, fresh)
@@ -222,7 +220,7 @@ class PreconditionedSolver(ABC):
     ) -> list[PETSc.Vec]:
         if which not in self._preconditioners:
             began = time.perf_counter()
-            self._preconditioners[which] = preconditioner(self.problem, which, self.options)
+            self._preconditioners[which] = self._preconditioner(which)
             self.seconds["factorization"] += time.perf_counter() - began
         self._defaults = self._preconditioners[which].defaults
         self._chosen = self._sizes(k, len(away), wider, len(guess))
@@ -234,6 +232,10 @@ class PreconditionedSolver(ABC):
                 return self._iterate(which, k, away, given, fresh, on_restart)
         finally:
             destroy(*fresh)
+
+    def _preconditioner(self, which: str) -> Preconditioner:
+        """Return what preconditions one end of the spectrum; it is closed with the solver. Collective."""
+        return preconditioner(self.problem, which, self.options)
 
     def _random(self, seed: int) -> PETSc.Vec:
         """Return a random vector; it does not depend on the number of ranks."""

@@ -43,7 +43,15 @@ def separation(problem: EigenProblem, value: float) -> float:
 
 
 class Counter(Protocol):
-    """Counts eigenvalues on both sides of a shift."""
+    """Counts eigenvalues on both sides of a shift.
+
+    Attributes
+    ----------
+    shift
+        Of the last factorization; None where there is none.
+    """
+
+    shift: float | None
 
     def shift_to(self, shift: float) -> Pivots:
         """Return how many eigenvalues are below, at and above a shift. Collective."""
@@ -133,6 +141,14 @@ class SpectrumTarget(ABC):
             margin = min(margin, counter.margin() if counts[-1].zero == 0 else 0.0)
         return EdgeCount(self.inertia(counts), margin)
 
+    def edge_at(self, shift: float) -> float | None:
+        """Return the edge for which one count, at this shift, is enough; None where there is none."""
+        return None
+
+    def least(self, blur: np.ndarray) -> np.ndarray:
+        """Return (m,) the distances within which no count tells others from the values of this blur."""
+        return np.maximum(blur, max(_FLOOR * (self.problem.scale or 1.0), self.rounding))
+
     @abstractmethod
     def interval(self, edge: float) -> tuple[float, float]:
         """Return the interval that an edge stands for."""
@@ -173,7 +189,7 @@ class SpectrumTarget(ABC):
         """
         order = self.nearest_first(values)
         distance = self.distance(values)[order]
-        least = wider * np.maximum(blur[order], max(_FLOOR * (self.problem.scale or 1.0), self.rounding))
+        least = wider * self.least(blur[order])
         gap = np.diff(distance) > 4 * np.maximum(least[1:], least[:-1])
         past, before = np.flatnonzero(gap[k - 1 :]), np.flatnonzero(gap[: k - 1])
         first = before[-1] + 1 if len(before) else 0

@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 import sparsehess as sh
+from sparsehess.eigen.problem.factor_cost import FactorCost
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.solvers.eigs import complete_spec
@@ -310,7 +311,8 @@ def test_what_auto_chooses_and_why(comm):
 
 def test_where_no_factor_fits_multigrid_is_taken(comm, monkeypatch):
     monkeypatch.setattr("sparsehess.eigen.solvers.method_choice._LARGE", 1000)
-    monkeypatch.setattr("sparsehess.eigen.solvers.method_choice.factor_memory", lambda problem: (2**50, 2**50))
+    too_large = FactorCost(2**50, 2**50, 1e20, 2**47)
+    monkeypatch.setattr("sparsehess.eigen.solvers.method_choice.factor_cost", lambda problem: too_large)
     K, exact = laplacian(12, 12, 12)
     with sh.eigs(K, 4, count="no", comm=comm) as spectrum:
         right(spectrum, exact[:4], 12.0)

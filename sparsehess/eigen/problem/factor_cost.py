@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from typing import NamedTuple
 
 from sparsehess.eigen.problem.factorization import FACTORIZATION
 from sparsehess.eigen.problem.problem import EigenProblem
@@ -13,9 +14,32 @@ from sparsehess.runtime import PETSc, has_package
 # that needs most and on all together (Users' guide, section 6.2).
 _MOST, _ALL = 16, 17
 
+# Its RINFOG(1) and INFOG(20): operations of the elimination, and entries of the factor, those beyond 2^31 - 1 in
+# millions and negative.
+_OPERATIONS, _ENTRIES = 1, 20
 
-def factor_memory(problem: EigenProblem) -> tuple[int, int]:
-    """Return bytes that a factorization of A - shift M would take: on the fullest rank, and on all.
+
+class FactorCost(NamedTuple):
+    """What a factorization is expected to take.
+
+    Attributes
+    ----------
+    most, total
+        Bytes on the fullest rank, and on all.
+    operations
+        Floating-point operations.
+    entries
+        Of the factor.
+    """
+
+    most: int
+    total: int
+    operations: float
+    entries: int
+
+
+def factor_cost(problem: EigenProblem) -> FactorCost:
+    """Return what a factorization of A - shift M would take.
 
     Collective. From MUMPS's analysis alone, which takes a few percent of the time of a factorization and
     none of its memory. Where M has entries that A has not, the estimate is too low by what they would fill.
@@ -39,14 +63,17 @@ def factor_memory(problem: EigenProblem) -> tuple[int, int]:
                 _check(library.MatMumpsSetIcntl(factor, _int(int(key.rsplit("_", 1)[1])), _int(value)))
         _check(library.MatFactorInfoInitialize(info))
         _check(FACTORIZATION.analyze(library, factor, handle, info))
-        megabytes = []
-        for number in (_MOST, _ALL):
+        told = []
+        for number in (_MOST, _ALL, _ENTRIES):
             value = _int(0)
             _check(library.MatMumpsGetInfog(factor, _int(number), ctypes.byref(value)))
-            megabytes.append(value.value)
+            told.append(value.value)
+        operations = ctypes.c_double()
+        _check(library.MatMumpsGetRinfog(factor, _int(_OPERATIONS), ctypes.byref(operations)))
     finally:
         library.MatDestroy(ctypes.byref(factor))
-    return megabytes[0] * 10**6, megabytes[1] * 10**6
+    entries = told[2] if told[2] >= 0 else -told[2] * 10**6
+    return FactorCost(told[0] * 10**6, told[1] * 10**6, operations.value, entries)
 
 
 def _int(value: int) -> ctypes.c_int | ctypes.c_int64:
