@@ -4,8 +4,8 @@ For every pattern, kind and order: colours, the lower bound, seconds of ordering
 least of three unless they are long), growth of the peak memory, whether the colouring was found valid by the
 definition of its kind, and for peers how many times our seconds of the same kind and order they took. Each
 colouring has a process of its own, one thread, ours right before the peers'. Patterns of 3×3 blocks are
-coloured a second time with their blocks declared, acyclic colourings are made by the rule that works on
-any number of ranks and by the one that follows trees, as peers do.
+coloured a second time with their blocks declared (`best` finds them by itself), acyclic colourings are made
+by the rule that works on any number of ranks and by the one that follows trees, as peers do.
 
 At the end: on how many patterns our best order has no more colours than the best of all peers and orders (for
 star also their distance-2 colourings count, for acyclic also both), the median ratio of each peer's seconds to
@@ -77,7 +77,7 @@ def plan(name, kind, given):
             yield OURS, order, more
             if kind == "acyclic":
                 yield OURS, order, ("--rule", "trees", *more)
-            if name.startswith("enm12"):
+            if name.startswith(("enm12", "enmatoms")):
                 yield OURS, order, ("--dofs", str(BLOCK), *more)
         for peer, some in offered.items():
             if order in some:

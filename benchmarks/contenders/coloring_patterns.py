@@ -6,10 +6,14 @@ diagonal included, columns sorted. The real ones are read from ../shared/data/pa
     g2d5 g2d9 g3d7 g3d27   5-, 9-, 7- and 27-point grids in natural order
     enmnode12 enmnode30    uniform points in the unit cube, mean degree 12 or 30 (away from the faces)
     enm12                  the same with 3×3 blocks
+    atoms5 atoms6          atoms of a protein (drivers/structures) closer than 5 or 6 Å
+    enmatoms5 enmatoms6    the same with 3×3 blocks
+    atoms64_5e4            15 of the proteins side by side, closer than 6.4 Å: 49,335 atoms, 1.2 million pairs
     rand8                  4 n random pairs
     arrow                  pentadiagonal, the last 3 rows dense
 """
 
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +21,8 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.spatial import cKDTree
 
-STORED = Path(__file__).parents[3] / "shared" / "data" / "patterns"
+ROOT = Path(__file__).parents[2]
+STORED = ROOT.parent / "shared" / "data" / "patterns"
 BLOCK = 3  # variables of a node of an elastic network
 
 
@@ -59,8 +64,18 @@ def cloud(nodes, degree):
     return from_pairs(*cKDTree(points).query_pairs(radius, output_type="ndarray").T, nodes)
 
 
-def blocks(nodes, degree):
-    return ones(sp.kron(cloud(nodes, degree), np.ones((BLOCK, BLOCK))))
+def blocks(nodes):
+    return ones(sp.kron(nodes, np.ones((BLOCK, BLOCK))))
+
+
+def atoms(cutoff, copies=(1, 1, 1)):
+    sys.path[:0] = [str(ROOT / "drivers")]
+    from elastic_network import ENOLASE, read_structure
+
+    _, points = read_structure(ENOLASE)
+    cells = np.stack(np.meshgrid(*map(np.arange, copies), indexing="ij"), -1).reshape(-1, 1, 3)
+    points = (points + cells * np.ptp(points, axis=0)).reshape(-1, 3)
+    return from_pairs(*cKDTree(points).query_pairs(cutoff, output_type="ndarray").T, len(points))
 
 
 def random_pairs(n):
@@ -93,10 +108,15 @@ PATTERNS = {
     },
     **{f"enmnode30_{size}": partial(cloud, nodes, 30) for size, nodes in (("3e3", 3333), ("3e4", 33333))},
     **{
-        f"enm12_{size}": partial(blocks, nodes, 12)
+        f"enm12_{size}": lambda nodes=nodes: blocks(cloud(nodes, 12))
         for size, nodes in (("1e4", 3333), ("1e5", 33333), ("1e6", 333333))
     },
     **{f"rand8_1e{k}": partial(random_pairs, 10**k) for k in (4, 5, 6)},
     **{f"arrow_1e{k}": partial(arrow, 10**k) for k in (4, 5)},
+    "atoms5": partial(atoms, 5.0),
+    "atoms6": partial(atoms, 6.0),
+    "enmatoms5": lambda: blocks(atoms(5.0)),
+    "enmatoms6": lambda: blocks(atoms(6.0)),
+    "atoms64_5e4": partial(atoms, 6.4, (3, 5, 1)),
     **{path.stem: partial(stored, path) for path in sorted(STORED.glob("*.npz"))},
 }

@@ -11,11 +11,12 @@ from sparsehess.coloring import lower_bounds, portfolio, recoloring
 from sparsehess.coloring.coloring import Attempt, Coloring
 from sparsehess.coloring.definitions import directly_readable
 from sparsehess.coloring.distributed_greedy import color_greedily, distinct_colors
+from sparsehess.coloring.found_blocks import find_blocks
 from sparsehess.coloring.kinds import KINDS, ON_ONE_RANK
 from sparsehess.coloring.local_graph import WHOLE, Region, redistribute
 from sparsehess.coloring.vertex_orders import ORDERS
 from sparsehess.errors import InputError, none_of
-from sparsehess.pattern import Pattern
+from sparsehess.pattern import Layout, Pattern
 from sparsehess.runtime.citations import cite
 
 BEST = "best"
@@ -39,7 +40,8 @@ def color(
     ----------
     pattern
         What may be coupled. Where groups of variables are declared (`dofs`, `Pattern.in_blocks`), the
-        groups are coloured and every group's colour stands for as many as it has variables.
+        groups are coloured and every group's colour stands for as many as it has variables; with `best` also
+        where groups of consecutive variables are found whose rows are alike.
     kind
         `star`: direct recovery by symmetry [1]_.
         `acyclic`: substitution in two-coloured trees [2]_; fewer colours, errors add up along the trees.
@@ -57,8 +59,9 @@ def color(
     seed
         Of random orders and restarts.
     budget
-        Nominal seconds for `best`: work that takes as long on one core of a plain machine. It is
-        counted, not measured, so that the result does not depend on the machine.
+        Nominal seconds for `best`, in proportion more for patterns of over a million entries (blocks count
+        as one): work that takes as long on one core of a plain machine. It is counted, not measured, so
+        that the result does not depend on the machine. Half of it is for bettering a periodic template.
     lattice
         (n_local, d) coordinates of the variables (of the groups, where there are any), whole numbers
         or real ones of a lattice, for templates where the numbering is not that of a grid.
@@ -107,7 +110,13 @@ def color(
         raise none_of(f"rule {rule!r}", rule, rules, f", the rules of kind {kind}")
     comm = pattern.comm
     began = time.perf_counter()
-    target = pattern if pattern.quotient is None else pattern.quotient
+    bound = KINDS[kind].bound(pattern)
+    target, size, found_target = pattern, 1, None
+    if pattern.quotient is not None:
+        target, size = pattern.quotient, pattern.n // max(pattern.quotient.n, 1)
+    elif order == BEST and lattice is None and bound < pattern.n:
+        found_target, size = find_blocks(pattern)
+        target = pattern if found_target is None else found_target
     attempts: tuple[Attempt, ...] = ()
     region = Region.of_pattern(target)
     try:
@@ -116,8 +125,6 @@ def color(
                 f"rule {rule!r} needs the whole graph on one rank: with more than {WHOLE} variables or groups, "
                 "run on one rank or leave the rule out"
             )
-        size = pattern.n // target.n if target.n else 1
-        bound = KINDS[kind].bound(pattern)
         if order == BEST:
             bound = max(bound, lower_bounds.dense_parts(pattern, region, size))
         if bound == pattern.n:  # no two variables can share a colour
@@ -135,11 +142,16 @@ def color(
             cite(f"rule {rule}")
         colors = redistribute(region.layout, target.layout, found.colors)
         if size > 1:
+            attempts = tuple(replace(one, count=one.count * size) for one in attempts)
+            whole = Layout(comm, np.minimum(target.layout.starts * size, pattern.n))
             colors = (colors[:, None] * size + np.arange(size, dtype=np.int32)).ravel()
-        ghosts = pattern.exchange.halo(colors)[pattern.layout.n_local :]
-        spent = time.perf_counter() - began
+            colors = redistribute(whole, pattern.layout, colors)
     finally:
         region.free()
+        if found_target is not None:
+            found_target.free()
+    ghosts = pattern.exchange.halo(colors)[pattern.layout.n_local :]
+    spent = time.perf_counter() - began
     made = Coloring(
         pattern.layout,
         colors,

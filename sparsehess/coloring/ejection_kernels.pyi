@@ -3,6 +3,7 @@ import numpy as np
 class Distance2:
     color: np.ndarray
     work: int
+    most: int
 
     def __init__(
         self,
@@ -13,7 +14,6 @@ class Distance2:
         count: int,
         alone: bool,
         seed: int,
-        most: int,
     ) -> None: ...
     def release(self, leaving: int, last: int) -> None: ...
     def take(self, vertices: np.ndarray, limit: int) -> int: ...

@@ -39,11 +39,11 @@ cdef class Distance2:
         Of ties.
     alone
         Whether the graph is the whole pattern's, so that a rule may look further than three edges.
-    most
-        Work spent on a chunk before it is given up: entries of the graph visited.
 
     Attributes
     ----------
+    most
+        Work spent on a chunk before it is given up: entries of the graph visited.
     color
         (n,) int32, -1 where a vertex has none.
     work
@@ -66,9 +66,10 @@ cdef class Distance2:
     cdef object seed
     cdef readonly object color
     cdef readonly int64_t work
-    cdef int64_t most, step
+    cdef public int64_t most
+    cdef int64_t step
 
-    def __init__(self, indptr, indices, chunks, color, int count, bint alone, seed, int64_t most):
+    def __init__(self, indptr, indices, chunks, color, int count, bint alone, seed):
         cdef Py_ssize_t v, n = len(indptr) - 1
         self.indptr, self.indices, self.chunks = indptr, indices, chunks
         self.color = np.array(color, np.int32)
@@ -80,7 +81,7 @@ cdef class Distance2:
         self.waiting = np.empty(n, np.int64)
         self.alone = alone
         self.seed = seed
-        self.most = most
+        self.most = 0
         self.prepare(count)
         with nogil:
             for v in range(n):
@@ -115,8 +116,8 @@ cdef class Distance2:
             self.waiting[self.left] = x
             self.left += 1
 
-    cdef void weigh(self, Py_ssize_t v) noexcept nogil:
-        # Meet, for every colour, vertices without which v could have it.
+    cdef void weigh(self, Py_ssize_t v, int limit) noexcept nogil:
+        # Meet vertices without which v could have a colour below the limit: for those that may be lightest.
         cdef Py_ssize_t e, f
         cdef int32_t w, x
         for e in range(self.indptr[v], self.indptr[v + 1]):
@@ -156,7 +157,7 @@ cdef class Distance2:
             v = self.waiting[self.left - 1]
             self.work += self.indptr[v + 1] - self.indptr[v] + limit
             self.cost[:limit] = 0
-            self.weigh(v)
+            self.weigh(v, limit)
             c = self.lightest(limit)
             cost = self.cost[c]
             if cost >= _FIXED:
@@ -214,7 +215,7 @@ cdef class Distance2:
 cdef class Star(Distance2):
     """No path on four vertices with two colours."""
 
-    cdef void weigh(self, Py_ssize_t v) noexcept nogil:
+    cdef void weigh(self, Py_ssize_t v, int limit) noexcept nogil:
         cdef Py_ssize_t e, f
         cdef int32_t w, x
         cdef int b
@@ -246,25 +247,26 @@ cdef class Acyclic(Distance2):
 
     cdef int64_t[::1] first          # of a colour: a neighbour of v
     cdef int64_t[::1] next           # of a neighbour of v: another of its colour
-    cdef int64_t[::1] by             # of a colour: the neighbour behind which it was last seen
-    cdef int64_t[::1] times          # and behind how many it was
-    cdef int64_t[::1] several        # colours seen behind several
+    cdef int64_t[::1] repeated       # colours that several neighbours of v have
+    cdef int64_t[::1] behind_c       # of them, those behind which the colour stands that is looked at
+    cdef int64_t[::1] judged         # the step in which a colour's conflicts were last found
     cdef int64_t[::1] reached        # the connection in which a vertex was last reached
     cdef int64_t[::1] queue
     cdef int64_t connection
 
     cdef void prepare(self, int count):
         n = len(self.color)
-        self.first, self.by, self.times, self.several = np.empty((4, count), np.int64)
-        self.first[:] = -1
-        self.next = np.empty(n, np.int64)
+        self.first, self.judged, self.repeated = np.full((3, count), -1, np.int64)
+        self.next, self.behind_c = np.empty((2, n), np.int64)
         self.reached = np.full(n, -1, np.int64)
         self.queue = np.empty(_REACH + 1, np.int64)
 
-    cdef void weigh(self, Py_ssize_t v) noexcept nogil:
-        cdef Py_ssize_t e
+    cdef void weigh(self, Py_ssize_t v, int limit) noexcept nogil:
+        # Conflicts with neighbours are found for all colours, those beyond while a colour may still be lightest.
+        cdef Py_ssize_t e, i, several = 0
         cdef int32_t w
-        cdef int b
+        cdef int b, c, chosen
+        cdef int64_t best = -1
         for e in range(self.indptr[v], self.indptr[v + 1]):
             w = self.indices[e]
             b = self.color_[w]
@@ -272,59 +274,65 @@ cdef class Acyclic(Distance2):
                 continue
             self.meet(w)
             if self.around[v, b] > 1:
+                if self.first[b] < 0:
+                    self.repeated[several] = b
+                    several += 1
                 self.next[w] = self.first[b]
                 self.first[b] = w
-        for e in range(self.indptr[v], self.indptr[v + 1]):
-            b = self.color_[self.indices[e]]
-            if b >= 0 and self.first[b] >= 0:
-                self.part(v, b)
-                self.first[b] = -1
-
-    cdef void part(self, Py_ssize_t v, int b) noexcept nogil:
-        # Meet the vertices that connect neighbours of v of colour b, for every other colour.
-        cdef int64_t w = self.first[b]
-        cdef Py_ssize_t f, i, several = 0
-        cdef int32_t x
-        cdef int c
-        cdef bint far
-        self.times[:] = 0
-        self.by[:] = -1
-        while w >= 0:
-            self.work += self.indptr[w + 1] - self.indptr[w]
-            for f in range(self.indptr[w], self.indptr[w + 1]):
-                x = self.indices[f]
-                c = self.color_[x]
-                if c >= 0 and c != b and self.around[x, b] > 1 and self.by[c] != w:
-                    self.by[c] = w
-                    self.times[c] += 1
-                    if self.times[c] == 2:
-                        self.several[several] = c
-                        several += 1
-            w = self.next[w]
+        while True:
+            chosen = -1
+            for c in range(limit):
+                if self.judged[c] != self.step and (chosen < 0 or self.cost[c] < self.cost[chosen]):
+                    chosen = c
+            if chosen < 0 or (best >= 0 and self.cost[chosen] > best):
+                break
+            self.work += limit >> 2
+            self.judged[chosen] = self.step
+            for i in range(several):
+                if self.repeated[i] != chosen:
+                    self.part(self.repeated[i], chosen)
+            if best < 0 or self.cost[chosen] < best:
+                best = self.cost[chosen]
         for i in range(several):
-            c = self.several[i]
-            self.connection += 1
-            far = False
-            w = self.first[b]
-            while w >= 0:
-                if self.behind(w, b, c, False):
-                    if far or self.reached[w] == self.connection:
-                        self.behind(w, b, c, True)
-                    else:
-                        far = not self.alone or not self.follow(w, b, c)
-                w = self.next[w]
+            self.first[self.repeated[i]] = -1
+
+    cdef void part(self, int b, int c) noexcept nogil:
+        # Meet vertices of colour c until the neighbours of v of colour b are not connected by both colours.
+        cdef int64_t w = self.first[b]
+        cdef Py_ssize_t i, many = 0
+        cdef bint far = not self.alone
+        while w >= 0:
+            self.work += 1
+            if self.around[w, c] > 0 and self.behind(w, b, c, False):
+                self.behind_c[many] = w
+                many += 1
+            w = self.next[w]
+        if many < 2:
+            return
+        self.connection += 1
+        for i in range(many):
+            w = self.behind_c[i]
+            if i > 0 and (far or self.reached[w] == self.connection):
+                self.behind(w, b, c, True)
+            elif not far and i + 1 < many:
+                far = not self.follow(w, b, c)
 
     cdef bint behind(self, int64_t w, int b, int c, bint meet) noexcept nogil:
         # Whether w has neighbours of colour c around which b stands twice; they are met if wanted.
-        cdef Py_ssize_t f
+        cdef Py_ssize_t f = self.indptr[w], begin = f
         cdef int32_t x
-        self.work += self.indptr[w + 1] - self.indptr[w]
-        for f in range(self.indptr[w], self.indptr[w + 1]):
+        cdef int left = self.around[w, c]
+        while left > 0:
             x = self.indices[f]
-            if self.color_[x] == c and self.around[x, b] > 1:
-                if not meet:
-                    return True
-                self.meet(x)
+            f += 1
+            if self.color_[x] == c:
+                left -= 1
+                if self.around[x, b] > 1:
+                    if not meet:
+                        self.work += f - begin
+                        return True
+                    self.meet(x)
+        self.work += f - begin
         return meet
 
     cdef bint follow(self, int64_t w, int b, int c) noexcept nogil:
@@ -332,20 +340,28 @@ cdef class Acyclic(Distance2):
         cdef Py_ssize_t f, at = 0, end = 1
         cdef int64_t u
         cdef int32_t x
-        cdef int other
+        cdef int other, left
         self.queue[0] = w
         self.reached[w] = self.connection
         while at < end:
             u = self.queue[at]
-            at += 1
             other = c if self.color_[u] == b else b
-            self.work += self.indptr[u + 1] - self.indptr[u]
-            for f in range(self.indptr[u], self.indptr[u + 1]):
+            left = self.around[u, other]
+            if at > 0 and left == 1:   # a leaf: it was reached from its only neighbour
+                left = 0
+            at += 1
+            f = self.indptr[u]
+            self.work += 1
+            while left > 0:
                 x = self.indices[f]
-                if self.color_[x] == other and self.reached[x] != self.connection:
-                    if end > _REACH:
-                        return False
-                    self.reached[x] = self.connection
-                    self.queue[end] = x
-                    end += 1
+                f += 1
+                if self.color_[x] == other:
+                    left -= 1
+                    if self.reached[x] != self.connection:
+                        if end > _REACH:
+                            return False
+                        self.reached[x] = self.connection
+                        self.queue[end] = x
+                        end += 1
+            self.work += f - self.indptr[u]
         return True

@@ -85,3 +85,34 @@ def rename(const int32_t[::1] columns, const int32_t[::1] names, int32_t[::1] ou
     with nogil:
         for e in range(columns.shape[0]):
             out[e] = names[columns[e]]
+
+
+def in_full_blocks(const index_t[::1] indptr, const index_t[::1] indices, int64_t size):
+    """Return whether every row consists of whole groups of `size` consecutive columns; they ascend in each row."""
+    cdef Py_ssize_t v, e
+    cdef int64_t i
+    for v in range(indptr.shape[0] - 1):
+        if (indptr[v + 1] - indptr[v]) % size:
+            return False
+        e = indptr[v]
+        while e < indptr[v + 1]:
+            if indices[e] % size:
+                return False
+            for i in range(1, size):
+                if indices[e + i] != indices[e] + i:
+                    return False
+            e += size
+    return True
+
+
+def columns_of_blocks(const index_t[::1] indptr, const index_t[::1] indices, const int64_t[::1] heads,
+                      int64_t size, index_t[::1] columns):
+    """Fill `columns` with the groups, by number, that the rows `heads` consist of."""
+    cdef Py_ssize_t i, e, at = 0
+    with nogil:
+        for i in range(heads.shape[0]):
+            e = indptr[heads[i]]
+            while e < indptr[heads[i] + 1]:
+                columns[at] = <index_t>(indices[e] // size)
+                at += 1
+                e += size

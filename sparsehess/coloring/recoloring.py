@@ -42,6 +42,14 @@ def dissolve_class(region: Region, state: ejection_kernels.Distance2, count: int
     """
     sizes = class_sizes(region, state.color[: region.own], count)
     state.release(int(np.argmin(sizes)), count - 1)
+    return resume_ejection(region, state, count)
+
+
+def resume_ejection(region: Region, state: ejection_kernels.Distance2, count: int) -> Greedy:
+    """Return what goes on from where `dissolve_class` or this function failed.
+
+    Collective. Vertices keep the weights they have got.
+    """
     return color_vertices(region, state, Order(None, 1), wanted=state.color[: region.own] < 0, limit=count - 1)
 
 

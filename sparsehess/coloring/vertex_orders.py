@@ -25,7 +25,7 @@ RANDOM_BITS = 17
 CHUNK_BITS = 25
 
 # A square of the graph beyond this many entries a rank, and this many times the graph, is not made.
-_SQUARE_ENTRIES = 2**28
+SQUARE_ENTRIES = 2**28
 _SQUARE_GROWTH = 200
 
 
@@ -287,11 +287,21 @@ def _square(region: Region) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def _refuse_dense_squares(region: Region) -> None:
+def square_is_sparse(region: Region) -> bool:
+    """Return whether the distance-2 orders take this graph.
+
+    Collective. It depends on the graph alone, but for a bound on what one rank holds.
+    """
     comm, steps = region.comm, walk(region)
-    dense = steps > max(_SQUARE_GROWTH * len(region.indices), 1000) or steps > _SQUARE_ENTRIES
-    if comm.allreduce(dense, op=MPI.LOR):
+    all_steps, entries = comm.allreduce(np.array([steps, int(region.indptr[region.own])]))
+    grows = all_steps > max(_SQUARE_GROWTH * entries, 1000)
+    return not comm.allreduce(bool(grows or steps > SQUARE_ENTRIES), op=MPI.LOR)
+
+
+def _refuse_dense_squares(region: Region) -> None:
+    if not square_is_sparse(region):
+        most = region.comm.allreduce(walk(region), op=MPI.MAX)
         raise InputError(
-            f"a distance-2 order needs the square of the graph, up to {comm.allreduce(steps, op=MPI.MAX):.1e} "
+            f"a distance-2 order needs the square of the graph, up to {most:.1e} "
             "entries on a rank: take an order of the graph itself (dense rows make the square dense)"
         )

@@ -47,7 +47,7 @@ COLORING_FLAGS = (
         type=float,
         metavar="S",
         default=0.2,
-        help="nominal seconds of the search of the order best (default 0.2)",
+        help="nominal seconds of the search of the order best, of larger patterns a million entries (default 0.2)",
     ),
     Flag(
         "--blocks", type=int, metavar="B", default=1, help="variables come in consecutive groups of B (default 1)"
