@@ -64,7 +64,6 @@ class Evaluations:
         self._group: MPI.Comm = inner.comm if inner.distributed else MPI.COMM_SELF
         self._transfer = RowTransfer(self.comm, self.layout, self._calls.first, len(self._calls.x))
         self._rounds = Rounds(self.comm, self._group, self._transfer, objective.summed)
-        self._groups = self.comm.allreduce(int(self._group.rank == 0))
         # The gradient at x, once it was needed; this rank's rows of its group.
         self._base: np.ndarray | None = None
         # The first group speaks for all, which have the same point.
@@ -103,21 +102,25 @@ class Evaluations:
         with self._timed():
             order, ends = _classes(self._transfer.to_group(colors), count)
             moved, resting = self._split(nodes)
-            base = resting * self._gradient_here() if resting else np.zeros(self._transfer.held)
+            base = resting * self._gradient_here() if resting else None
             request = self.recorder.describe(self.layout, "changes", colors, nodes=len(moved))
             parts = self.recorder.parts(len(moved))
 
-            def evaluate(units: np.ndarray, rows: np.ndarray) -> None:
+            def evaluate(units: np.ndarray, rows: np.ndarray, piece: int = -1) -> None:
                 color, part = divmod(int(units[0]), parts)
                 group = order[ends[color] : ends[color + 1]]
-                rows[0] = 0.0 if part else base
-                for values, weight in moved if parts == 1 else moved[part : part + 1]:
-                    gradient = self._calls.gradient(group, values[group])
-                    with np.errstate(invalid="ignore"):  # what is not finite is found below, and named
-                        rows[0] += gradient if weight == 1 else weight * gradient
+                some = moved if parts == 1 else moved[part : part + 1]
+                some = some if piece < 0 else some[piece : piece + 1]
+                begun = base is not None and part + max(piece, 0) == 0
+                if begun:
+                    rows[0] = base
+                for values, weight in some:
+                    _add(rows[0], self._calls.gradient(group, values[group]), weight, begun)
+                    begun = True
                 self._check_finite(rows[0], color)
 
-            out = self._rounds.run(request, count, parts, evaluate, 1, self.on_color)
+            pieces = max(len(moved) // parts, 1)
+            out = self._rounds.run(request, count, parts, evaluate, 1, self.on_color, pieces)
             self._count(count * len(moved))
             return out
 
@@ -130,7 +133,7 @@ class Evaluations:
             wanted = [self._transfer.to_group(point) for point in points]
             every = np.arange(self._transfer.held)
 
-            def evaluate(units: np.ndarray, rows: np.ndarray) -> None:
+            def evaluate(units: np.ndarray, rows: np.ndarray, piece: int = -1) -> None:
                 rows[0] = self._calls.gradient(every, wanted[units[0]])
                 self._check_finite(rows[0])
 
@@ -166,7 +169,7 @@ class Evaluations:
         with self._timed():
             held, whole = self._transfer.to_group(colors), self._transfer.to_group(directions)
 
-            def evaluate(units: np.ndarray, rows: np.ndarray) -> None:
+            def evaluate(units: np.ndarray, rows: np.ndarray, piece: int = -1) -> None:
                 seeds, place = np.zeros((len(rows), len(whole))), np.full(count + 1, -1)
                 place[units] = np.arange(len(units))
                 row = place[held]  # the last is for those without a colour
@@ -189,7 +192,7 @@ class Evaluations:
         with self._timed():
             whole = np.array([self._transfer.to_group(row) for row in directions])
 
-            def evaluate(units: np.ndarray, rows: np.ndarray) -> None:
+            def evaluate(units: np.ndarray, rows: np.ndarray, piece: int = -1) -> None:
                 rows[:] = self._calls.products(whole[units], by)
                 for product in rows:
                     self._check_finite(product)
@@ -261,14 +264,14 @@ class Evaluations:
         batch = self.objective.batch
         if self.objective.summed:
             return batch
-        return max(1, min(batch, -(-count // self._groups)))  # nobody idle while others have whole batches
+        return max(1, min(batch, -(-count // self._rounds.groups)))  # nobody idle while others have whole batches
 
     def _gradient_here(self) -> np.ndarray:
         """Return the gradient at x, this rank's rows of its group; evaluated once."""
         if self._base is None:
             none = np.zeros(0, np.int64)
 
-            def evaluate(units: np.ndarray, rows: np.ndarray) -> None:
+            def evaluate(units: np.ndarray, rows: np.ndarray, piece: int = -1) -> None:
                 rows[0] = self._calls.gradient(none, np.zeros(0))
                 self._check_finite(rows[0])
 
@@ -320,6 +323,17 @@ class Evaluations:
                 f"{kind.members[element, i]}, in an element of {kind.size} variables on rank {self.comm.rank}; is "
                 "the function defined around x?"
             )
+
+
+def _add(total: np.ndarray, gradient: np.ndarray, weight: float, begun: bool) -> None:
+    """Add a weighted gradient to a total, that nothing is in yet unless it is begun."""
+    with np.errstate(invalid="ignore"):  # what is not finite is found afterwards, and named
+        if not begun:
+            np.multiply(gradient, weight, out=total)
+        elif weight in (1.0, -1.0):
+            (np.add if weight > 0 else np.subtract)(total, gradient, out=total)
+        else:
+            total += weight * gradient
 
 
 def _show_nothing(done: int, total: int) -> None:

@@ -137,8 +137,7 @@ def plan_steps(scales: Scales, noise: Noise | None, scheme: str) -> Steps:
         return Steps(scheme, ((x + 1j * step, 1.0),), step, 1e-5 * length, nowhere)
     if noise is None:
         raise ValueError(f"steps of scheme {scheme} follow from the noise of the gradient")
-    forward, central, higher = (_balanced(scales, noise, order) for order in (1, 2, 4))
-    return _steps(scales, scheme, forward, central, higher, np.ones(len(x)))
+    return _steps(scales, scheme, *_all_balanced(scales, noise, scheme), np.ones(len(x)))
 
 
 def plan_check(scales: Scales, noise: Noise | None, scheme: str, shape: np.ndarray) -> Steps:
@@ -153,8 +152,14 @@ def plan_check(scales: Scales, noise: Noise | None, scheme: str, shape: np.ndarr
         central = 1e-5 * length
         return _steps(scales, "central", central, central, central, _CHECK * shape)
     kind = "extrapolated" if scheme == "extrapolated" else "central"
-    forward, central, higher = (_balanced(scales, noise, order) for order in (1, 2, 4))
-    return _steps(scales, kind, forward, central, higher, _CHECK * shape)
+    return _steps(scales, kind, *_all_balanced(scales, noise, kind), _CHECK * shape)
+
+
+def _all_balanced(scales: Scales, noise: Noise, scheme: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the balanced steps of orders 1, 2 and 4, the last ones only for the scheme that takes them."""
+    central = _balanced(scales, noise, 2)
+    higher = _balanced(scales, noise, 4) if scheme == "extrapolated" else central
+    return _balanced(scales, noise, 1), central, higher
 
 
 def _balanced(scales: Scales, noise: Noise, order: int) -> np.ndarray:

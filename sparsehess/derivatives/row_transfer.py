@@ -21,6 +21,12 @@ class RowTransfer:
     ----------
     first, held
         The rows that this rank has of its group's vectors: first, and how many.
+
+    Attributes
+    ----------
+    gives, gets
+        (ranks, 2) first and past the last of the rows held here that each rank owns, and of the rows owned here
+        that each rank holds.
     """
 
     def __init__(self, comm: MPI.Comm, layout: Layout, first: int, held: int) -> None:
@@ -32,6 +38,7 @@ class RowTransfer:
         # Overlaps of the rows held here with the rows that each rank owns, and the other way round.
         self._give = np.clip(np.stack([starts, stops]), self.first, self.last)
         self._get = np.clip(ranges.T, layout.start, layout.stop)
+        self.gives, self.gets = self._give.T, self._get.T
 
     def to_group(self, values: np.ndarray) -> np.ndarray:
         """Return the rows held in the group of a vector (n_local,) in the layout of the Hessian. Collective."""

@@ -11,6 +11,7 @@ import numpy as np
 from sparsehess.derivatives.evaluations import Evaluations
 from sparsehess.derivatives.finite_differences import Steps, along
 from sparsehess.derivatives.gradient_noise import Noise
+from sparsehess.hessian.error_kernels import largest_of_rows
 from sparsehess.hessian.error_model import ErrorModel
 from sparsehess.hessian.recovery import Recovered
 from sparsehess.pattern import Pattern
@@ -81,12 +82,14 @@ class Assembled(ShortRepr):
         if self.noise is None:
             return np.zeros(fresh.shape[1], bool)
         expected = self.model.slope * np.abs(self.check.taken) / self.model.length
-        own = fresh[0]
-        if fresh.size:
-            own = np.maximum.reduceat(np.abs(self.values), self.pattern.indptr[:-1])
         moves = (self.noise.moves > 0) & (self.check.taken != 0)
         noise = SIGMAS * self.model.of_product.max(axis=0)
-        return moves & (fresh == 0).all(axis=0) & (own == 0) & (expected > noise)
+        still = moves & (fresh == 0).all(axis=0) & (expected > noise)
+        if still.any():
+            own = np.empty(len(still))
+            largest_of_rows(self.pattern.indptr, self.values, own)
+            still &= own == 0
+        return still
 
     def fresh(self, evaluations: Evaluations) -> np.ndarray:
         """Return (groups, n_local) products along the directions of the check. Collective."""

@@ -12,6 +12,7 @@ from sparsehess.derivatives.finite_differences import Steps, truncation
 from sparsehess.derivatives.gradient_noise import Noise
 from sparsehess.hessian import recovery_kernels
 from sparsehess.hessian.element_assembly import ElementAssembly
+from sparsehess.hessian.error_kernels import mean_squares, scaled_square
 from sparsehess.hessian.recovery import Plan
 from sparsehess.runtime.short_repr import ShortRepr
 
@@ -114,8 +115,9 @@ class ErrorModel(ShortRepr):
     def truncation(self, values: np.ndarray) -> float:
         """Return the norm of what finite steps leave out of a matrix of these values (nnz_local,). Collective."""
         pattern = self.plan.pattern
-        part = values * pattern.exchange.halo(self.left)[pattern.columns]
-        return float(np.sqrt(pattern.comm.allreduce(float(part @ part))))
+        left = pattern.exchange.halo(self.left)
+        square = scaled_square(pattern.indptr, pattern.columns, values, left)
+        return float(np.sqrt(pattern.comm.allreduce(square)))
 
     def left_out(self, values: np.ndarray, direction: np.ndarray) -> np.ndarray:
         """Return (n_local,) what finite steps leave out of our product and a fresh one. Collective."""
@@ -164,8 +166,6 @@ class ErrorModel(ShortRepr):
 def _mean_squares(plan: Plan | ElementAssembly, direction: np.ndarray) -> np.ndarray:
     """Return (n_local,) the mean square of a direction over each row's entries where it is not 0. Collective."""
     pattern = plan.pattern
-    if not pattern.layout.n_local:
-        return np.zeros(0)
-    along = (pattern.exchange.halo(direction) ** 2)[pattern.columns]
-    sums, many = (np.add.reduceat(part, pattern.indptr[:-1]) for part in (along, (along > 0).astype(float)))
-    return sums / np.maximum(many, 1.0)
+    out = np.empty(pattern.layout.n_local)
+    mean_squares(pattern.indptr, pattern.columns, pattern.exchange.halo(direction), out)
+    return out

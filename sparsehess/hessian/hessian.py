@@ -29,6 +29,7 @@ from sparsehess.hessian.verification import Verification, verify
 from sparsehess.pattern import Following, Pattern
 from sparsehess.runtime import PETSc, agreement, destroy
 from sparsehess.runtime.linear_operator import linear_operator
+from sparsehess.runtime.petsc_matrices import refill
 from sparsehess.runtime.random_numbers import draw_signed
 from sparsehess.runtime.short_repr import ShortRepr, number_of
 
@@ -405,8 +406,7 @@ class Hessian(ShortRepr):
         if pattern.comm.size == 1:
             self.mat.stateIncrease()  # its values are ours, and have changed
             return
-        self.mat.setValuesCSR(*csr)
-        self.mat.assemble()
+        refill(self.mat, *csr)
 
     def aslinearoperator(self) -> LinearOperator:
         """Return it as a SciPy `LinearOperator`, for as long as this is not closed; after a rebuild take it anew.

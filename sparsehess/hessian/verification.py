@@ -103,9 +103,11 @@ class _ProductCheck:
         local = _LOCAL_FLOOR * model.slope * np.abs(directions) / model.length
         least = _FLOOR * top / model.length if hessian.noise is None else 0.0
         scale = np.maximum(np.maximum(size, local), least)
-        left = np.stack([model.left_out(hessian.values, direction) for direction in directions])
-        left = np.minimum(_STEPS * left, _MOST * scale)
-        allowed = np.maximum(TOLERANCE * scale, SIGMAS * model.of_product + left)
+        allowed = np.maximum(TOLERANCE * scale, SIGMAS * model.of_product)
+        if comm.allreduce(bool((~(error <= allowed)).any()), op=MPI.LOR):  # else what steps leave out says nothing
+            left = np.stack([model.left_out(hessian.values, direction) for direction in directions])
+            left = np.minimum(_STEPS * left, _MOST * scale)
+            allowed = np.maximum(TOLERANCE * scale, SIGMAS * model.of_product + left)
         excess = np.divide(error, allowed, out=np.where(error > 0, np.inf, 0.0), where=allowed > 0)
         excess[~np.isfinite(error)] = np.inf
         excess[:, hessian.stuck(fresh)] = np.inf
@@ -199,9 +201,10 @@ def _check_symmetry(hessian: Assembled, evaluations: Evaluations, spoilt: int) -
     """Return the relative asymmetry, which must be below the threshold. Collective."""
     recovered, model = hessian.recovered, hessian.model
     asymmetry = recovered.asymmetry / recovered.largest if recovered.largest > 0 else 0.0
-    left = model.truncation(hessian.values) / hessian.norm if hessian.norm > 0 else 0.0
-    threshold = TOLERANCE + min(_STEPS * left, _MOST)
+    threshold = TOLERANCE
     threshold += SIGMAS * model.largest / recovered.largest if recovered.largest > 0 else 0.0
+    if not asymmetry <= threshold and hessian.norm > 0:
+        threshold += min(_STEPS * model.truncation(hessian.values) / hessian.norm, _MOST)
     if recovered.where is not None and not asymmetry <= threshold:
         i, j = recovered.where
         missing = missing_near(hessian, evaluations, [i, j])
