@@ -1,6 +1,8 @@
 """Tests run on the numbers of ranks of their mark `parallel`, without one on one rank alone.
 
 A failure on one rank is a failure on all. With SPARSEHESS_CI=1 nothing may be skipped: what is missing fails.
+SPARSEHESS_PASSED is a file: tests that it names have passed on one rank and do not run there again; those that pass
+are added.
 """
 
 import contextlib
@@ -44,10 +46,13 @@ def pytest_collection_modifyitems(config, items):
     from mpi4py import MPI
 
     asked = "slow" in config.option.markexpr or any("::" in word for word in config.args)
+    before = _passed_before() if MPI.COMM_WORLD.size == 1 else frozenset()
     out = [
         item
         for item in items
-        if MPI.COMM_WORLD.size not in _ranks(item) or (item.get_closest_marker("slow") and not asked)
+        if MPI.COMM_WORLD.size not in _ranks(item)
+        or (item.get_closest_marker("slow") and not asked)
+        or item.nodeid in before
     ]
     if out:
         config.hook.pytest_deselected(items=out)
@@ -67,6 +72,20 @@ def _ranks(item):
                     f"{item.nodeid}: the mark is parallel([1, 2, ...]), the numbers of ranks"
                 ) from None
     return frozenset({1})
+
+
+def _passed_before():
+    """Return the names of the tests that need not run again on one rank."""
+    path = os.environ.get("SPARSEHESS_PASSED")
+    return frozenset(Path(path).read_text().splitlines()) if path and Path(path).exists() else frozenset()
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Add the tests that have passed; where others run them, the one who tells of them does."""
+    path = os.environ.get("SPARSEHESS_PASSED")
+    if path and os.environ.get("OMPI_COMM_WORLD_SIZE", "1") == "1":
+        with Path(path).open("a") as file:
+            file.writelines(f"{report.nodeid}\n" for report in terminalreporter.stats.get("passed", ()))
 
 
 @pytest.hookimpl(wrapper=True)

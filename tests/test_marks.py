@@ -45,7 +45,7 @@ def suite(tmp_path):
         command = [sys.executable, "-m", "pytest", "-v", "-n", "0", "--color=no", *words]
         if ranks > 1:
             command = ["mpiexec", "-n", str(ranks), *command]
-        told = {**told, "SPARSEHESS_CI": "", **environment}
+        told = {**told, "SPARSEHESS_CI": "", "SPARSEHESS_PASSED": "", **environment}
         done = subprocess.run(command, cwd=tmp_path, env=told, capture_output=True, text=True, check=False)
         return done.returncode, re.findall(r"::(\S+) PASSED", done.stdout), done.stdout + done.stderr
 
@@ -83,6 +83,20 @@ def test_what_is_missing_fails_where_nothing_may_be(suite):
     status, passed, said = suite(MISSING, "--continue-on-collection-errors", SPARSEHESS_CI="1")
     assert status == 1 and not passed and not re.search(r"\d skipped", said) and "1 failed, 3 errors" in said
     assert len(re.findall("no_such_host.*nothing may be skipped", said)) >= 4
+
+
+def test_what_has_passed_once_runs_on_one_rank_no_more(suite, tmp_path):
+    file = tmp_path / "passed"
+    texts = [TESTS, "def test_bad(): assert False", "def test_good(): pass"]
+    status, passed, _ = suite(texts, SPARSEHESS_PASSED=str(file))
+    assert (status, passed) == (1, ["test_of_its_own[both]", "test_of_its_own[one]", "test_good"])
+    assert len(file.read_text().splitlines()) == 3
+    status, passed, said = suite(texts, SPARSEHESS_PASSED=str(file))
+    assert (status, passed) == (1, []) and "1 failed" in said
+    assert suite(texts, ranks=2, SPARSEHESS_PASSED=str(file))[1] == ["test_of_the_module", "test_of_its_own[both]"]
+    assert len(file.read_text().splitlines()) == 3
+    assert suite([*texts, "def test_new(): pass"], "-n", "2", SPARSEHESS_PASSED=str(file))[0] == 1
+    assert file.read_text().splitlines()[3:] == ["tests/test_3.py::test_new"]
 
 
 def test_every_file_is_collected():
