@@ -1,8 +1,8 @@
 """Tests run on the numbers of ranks of their mark `parallel`, without one on one rank alone.
 
 A failure on one rank is a failure on all. With SPARSEHESS_CI=1 nothing may be skipped: what is missing fails.
-SPARSEHESS_PASSED is a file: tests that it names have passed on one rank and do not run there again; those that pass
-are added.
+SPARSEHESS_PASSED is a file: tests that it names have passed on one rank and do not run there again; what passes is
+added.
 """
 
 import contextlib
@@ -84,8 +84,9 @@ def pytest_terminal_summary(terminalreporter, config):
     """Add the tests that have passed; where others run them, the one who tells of them does."""
     path = os.environ.get("SPARSEHESS_PASSED")
     if path and os.environ.get("OMPI_COMM_WORLD_SIZE", "1") == "1":
+        names = {report.nodeid for report in terminalreporter.stats.get("passed", ())} - _passed_before()
         with Path(path).open("a") as file:
-            file.writelines(f"{report.nodeid}\n" for report in terminalreporter.stats.get("passed", ()))
+            file.writelines(f"{name}\n" for name in sorted(names))
 
 
 @pytest.hookimpl(wrapper=True)
