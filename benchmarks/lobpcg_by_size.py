@@ -70,7 +70,6 @@ def rigid_modes(layout, cells):
 def solve(cells, comm, factor):
     """Return facts of one cube. Collective."""
     import sparsehess as sh
-    from sparsehess.eigen.problem.factor_cost import factor_cost
     from sparsehess.runtime import aij, destroy
     from sparsehess.runtime.row_layout import Layout
 
@@ -97,7 +96,7 @@ def solve(cells, comm, factor):
         }
     if factor:
         with sh.EigenProblem.of(K, mass=M) as problem:
-            facts["factor"] = factor_cost(problem).total / 1e6
+            facts["factor"] = problem.factor_cost.total / 1e6
     destroy(*near, M, K)
     return facts
 

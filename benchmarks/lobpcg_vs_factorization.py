@@ -98,7 +98,6 @@ CONTENDERS = {
 def contend(name, cells):
     """Print what one contender does with one block, as JSON."""
     from sparsehess import rigid_body_modes
-    from sparsehess.eigen.problem.factor_cost import factor_cost
     from sparsehess.eigen.problem.problem import EigenProblem
     from sparsehess.eigen.problem.rayleigh_ritz import rayleigh_ritz
 
@@ -112,7 +111,7 @@ def contend(name, cells):
         began, cpu = time.perf_counter(), time.process_time()
         vectors, iterations = CONTENDERS[name](problem, modes, *kept)
         seconds, cpu, peak = time.perf_counter() - began, time.process_time() - cpu, memory() / 2**20
-        estimate = factor_cost(problem).total / 1e6
+        estimate = problem.factor_cost.total / 1e6
         values, vectors, errors, _, _ = rayleigh_ritz(problem, vectors)
         result = {
             "n": problem.n,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsehess import runtime
-from sparsehess.eigen.problem.factor_cost import factor_cost
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.errors import StackError
 from sparsehess.pattern import Pattern
@@ -98,7 +97,7 @@ def _analysed(pattern: Pattern) -> int:
     matrix = runtime.aij(pattern.layout, pattern.indptr, pattern.indices, values)
     try:
         with EigenProblem.of(matrix, nullspace=[]) as problem:
-            return factor_cost(problem).total
+            return problem.factor_cost.total
     finally:
         destroy(matrix)
 

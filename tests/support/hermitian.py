@@ -343,7 +343,6 @@ def check_following(comm):
 
 
 def check_explanation(comm):
-    from sparsehess.eigen.problem.factor_cost import factor_cost
     from sparsehess.eigen.problem.problem import EigenProblem
     from sparsehess.eigen.problem.solve_spec import SolveSpec
     from sparsehess.eigen.solvers.method_choice import choose_method
@@ -352,7 +351,7 @@ def check_explanation(comm):
         choice = choose_method(problem, SolveSpec(interval=(0.0, 1.0)))
         assert choice.method == "feast" and "complex" in choice.reason
         assert choose_method(problem, SolveSpec(k=4)).method == "krylovschur"
-        most, everywhere = factor_cost(problem)[:2]
+        most, everywhere = problem.factor_cost[:2]
         assert 0 < most <= everywhere
 
 

@@ -13,7 +13,6 @@ from sparsehess.eigen.estimates.chebyshev_moments import bounds
 from sparsehess.eigen.estimates.reduced_operator import reduced_operator
 from sparsehess.eigen.estimates.spectral_density import Density, density
 from sparsehess.eigen.estimates.spectral_density import predict_products as density_products
-from sparsehess.eigen.problem.factor_cost import factor_cost
 from sparsehess.eigen.problem.factorization import Pivots
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.whole_matrix import is_cheaper_whole, products_of_whole, whole_problem
@@ -328,7 +327,7 @@ def _chosen(problem: EigenProblem, method: str) -> tuple[str, str]:
     if not has_package("mumps"):
         return "density", "this PETSc has no MUMPS to factorize with"
     if problem.n >= _LARGE:
-        wanted = factor_cost(problem).most
+        wanted = problem.factor_cost.most
         there = free_memory(problem.comm)
         if wanted > there:
             return "density", (

@@ -6,16 +6,15 @@ import ctypes
 from typing import NamedTuple
 
 from sparsehess.eigen.problem.factorization import FACTORIZATION
-from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.errors import StackError
 from sparsehess.runtime import PETSc, has_package
+from sparsehess.runtime.petsc_matrices import is_assembled
 
 # MUMPS's INFOG(16) and INFOG(17): megabytes (10^6 bytes) that the factorization will take, on the rank
 # that needs most and on all together (Users' guide, section 6.2).
 _MOST, _ALL = 16, 17
 
-# Its RINFOG(1) and INFOG(20): operations of the elimination, and entries of the factor, those beyond 2^31 - 1 in
-# millions and negative.
+# Its RINFOG(1) and INFOG(20): operations of the elimination, and entries of the factor.
 _OPERATIONS, _ENTRIES = 1, 20
 
 
@@ -38,8 +37,8 @@ class FactorCost(NamedTuple):
     entries: int
 
 
-def factor_cost(problem: EigenProblem) -> FactorCost:
-    """Return what a factorization of A - shift M would take.
+def analyze(A: PETSc.Mat) -> FactorCost:
+    """Return what a factorization of A - shift M would take; an `EigenProblem` keeps it as `factor_cost`.
 
     Collective. From MUMPS's analysis alone, which takes a few percent of the time of a factorization and
     none of its memory. Where M has entries that A has not, the estimate is too low by what they would fill.
@@ -51,11 +50,11 @@ def factor_cost(problem: EigenProblem) -> FactorCost:
     """
     if not has_package("mumps"):
         raise StackError("this PETSc has no MUMPS, whose analysis tells what a factorization would take")
-    if not problem.assembled:
-        raise StackError(f"a matrix of type {problem.A.getType()} cannot be factorized")
+    if not is_assembled(A):
+        raise StackError(f"a matrix of type {A.getType()} cannot be factorized")
     library = ctypes.CDLL(PETSc.__file__)  # petsc4py has no symbolic factorization that stops there
     factor, info = ctypes.c_void_p(), (ctypes.c_double * 64)()
-    handle = ctypes.c_void_p(problem.A.handle)
+    handle = ctypes.c_void_p(A.handle)
     try:
         _check(library.MatGetFactor(handle, b"mumps", FACTORIZATION.kind, ctypes.byref(factor)))
         for key, value in FACTORIZATION.options.items():
@@ -72,8 +71,10 @@ def factor_cost(problem: EigenProblem) -> FactorCost:
         _check(library.MatMumpsGetRinfog(factor, _int(_OPERATIONS), ctypes.byref(operations)))
     finally:
         library.MatDestroy(ctypes.byref(factor))
-    entries = told[2] if told[2] >= 0 else -told[2] * 10**6
-    return FactorCost(told[0] * 10**6, told[1] * 10**6, operations.value, entries)
+    most, total, entries = told
+    # Beyond 2^31 - 1 they are told in millions, as a negative number.
+    entries = entries if entries >= 0 else -entries * 10**6
+    return FactorCost(most * 10**6, total * 10**6, operations.value, entries)
 
 
 def _int(value: int) -> ctypes.c_int | ctypes.c_int64:

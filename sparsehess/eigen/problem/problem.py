@@ -23,6 +23,7 @@ from sparsehess.eigen.problem.equilibration import (
     median,
     scaled_copy,
 )
+from sparsehess.eigen.problem.factor_cost import FactorCost, analyze
 from sparsehess.eigen.problem.infinite_eigenvalues import Infinite, count_infinite
 from sparsehess.eigen.problem.lanczos_bounds import spectral_bounds
 from sparsehess.eigen.problem.mass_facts import massless_directions
@@ -266,6 +267,11 @@ class EigenProblem(ShortRepr):
     def factorizes(self) -> bool:
         """Whether A - shift M can be factorized."""
         return self.assembled and has_package("mumps")
+
+    @cached_property
+    def factor_cost(self) -> FactorCost:
+        """What a factorization takes, by MUMPS's analysis. Collective the first time; see `analyze`."""
+        return analyze(self.A)
 
     @property
     def uncounted(self) -> str:

@@ -6,7 +6,8 @@ from mpi4py import MPI
 
 from sparsehess.eigen.problem.factorization import TRANSFORMED
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.runtime import PETSc, complex_scalars, destroy, has_package
+from sparsehess.runtime import PETSc, complex_scalars, destroy, has_package, log
+from sparsehess.runtime.memory import free_memory
 
 DEFAULTS = {
     "eps_type": "krylovschur",
@@ -23,6 +24,33 @@ DEFINITE = {
     "st_mat_cholmod_factor": "supernodal",
     "st_mat_cholmod_print": 0,
 }
+
+
+# From this size on MUMPS's analysis is asked whether a factorization fits.
+LARGE = 100_000
+
+
+def fits(problem: EigenProblem) -> bool:
+    """Return whether a factorization fits into what ranks have left; nobody asks of a small one. Collective."""
+    if problem.n < LARGE or not has_package("mumps"):
+        return True
+    return problem.factor_cost.most <= free_memory(problem.comm)
+
+
+def options_on_disk(problem: EigenProblem) -> dict:
+    """Return the options by which factors that do not fit into memory go to disk; none where they do.
+
+    Collective. Into the folder MUMPS_OOC_TMPDIR, or /tmp: MUMPS's own.
+    """
+    if fits(problem):
+        return {}
+    cost = problem.factor_cost
+    if problem.comm.rank == 0:
+        log.warning(
+            "factors of %.1f GiB on a rank do not fit into memory: they go to disk (MUMPS_OOC_TMPDIR says where)",
+            cost.most / 2**30,
+        )
+    return {"st_mat_mumps_icntl_22": 1}
 
 
 def has_cholmod(comm: MPI.Comm) -> bool:

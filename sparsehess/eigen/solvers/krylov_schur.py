@@ -17,7 +17,13 @@ from sparsehess.eigen.problem.rayleigh_ritz import project_out, rayleigh_ritz
 from sparsehess.eigen.problem.solver_pool import SolverPool
 from sparsehess.eigen.solvers.cluster_monitor import ClusterMonitor
 from sparsehess.eigen.solvers.count_margin import measure_margin
-from sparsehess.eigen.solvers.factor_packages import DEFAULTS, DEFINITE, has_cholmod, upper_half
+from sparsehess.eigen.solvers.factor_packages import (
+    DEFAULTS,
+    DEFINITE,
+    has_cholmod,
+    options_on_disk,
+    upper_half,
+)
 from sparsehess.eigen.solvers.product_monitor import (
     PLAIN,
     PRODUCTS,
@@ -112,6 +118,7 @@ class KrylovSchur:
         self._projected: ProjectedInverse | None = None  # where there are null vectors
         self._solved_with: dict | None = None
         self._room: dict = {}
+        self._placed = False  # whether it is known where factors go
         self._given = Options(PREFIX, self.options)
         # What was made by a caller's options is not for others.
         self._solver_pool = problem.solver_pool if self.invert and not self.options else SolverPool()
@@ -152,7 +159,12 @@ class KrylovSchur:
         null vectors.
         """
         own = any(key.startswith(("st_", "eps_type")) for key in self.options)
-        if has_cholmod(self.problem.comm) and not own and self.problem.infinite.below == 0:
+        if (
+            self._place_factors()
+            and has_cholmod(self.problem.comm)
+            and not own
+            and self.problem.infinite.below == 0
+        ):
             self._renewed(definite=True)
             began = time.perf_counter()
             try:
@@ -169,6 +181,7 @@ class KrylovSchur:
         vectors are left out. Where MUMPS cannot factorize, an eigenvalue of many vectors being too near, all three
         are n: such a shift has eigenvalues on both sides and on it, and serves nobody.
         """
+        self._place_factors()
         if self._definite:
             if shift == self.shift:
                 return Pivots(0, 0, self.problem.sought)
@@ -185,7 +198,7 @@ class KrylovSchur:
                 # MUMPS has not room for all the pivots that are delayed near a multiple eigenvalue, and after a
                 # failure it does nothing more.
                 self._give()
-                self._room = {"st_mat_mumps_icntl_14": room}
+                self._room["st_mat_mumps_icntl_14"] = room
         else:
             try:
                 counts = self._factorized(shift)
@@ -206,6 +219,13 @@ class KrylovSchur:
                 )  # an eigenvalue of many vectors is too near: nothing is told
         self.seconds["factorization"] += time.perf_counter() - began
         return counts
+
+    def _place_factors(self) -> bool:
+        """Have factors that no rank has room for go to disk; return whether they stay in memory. Collective."""
+        if not self._placed:
+            self._placed = True
+            self._room |= options_on_disk(self.problem)
+        return "st_mat_mumps_icntl_22" not in self._room
 
     def _failure(self) -> int:
         """Return MUMPS's INFOG(1) after a failure, 0 where that cannot be told. Collective."""

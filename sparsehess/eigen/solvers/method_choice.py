@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsehess.eigen.problem.factor_cost import factor_cost
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.problem.whole_matrix import is_cheaper_whole
+from sparsehess.eigen.solvers.factor_packages import LARGE
 from sparsehess.eigen.solvers.lobpcg import guarded
 from sparsehess.eigen.solvers.one_shift import MOST
 from sparsehess.eigen.solvers.predicted_seconds import predict_seconds
@@ -17,9 +17,6 @@ from sparsehess.errors import InputError
 from sparsehess.operators.operator import Operator
 from sparsehess.runtime import has_package
 from sparsehess.runtime.memory import free_memory
-
-# From this size on MUMPS's analysis is asked whether a factorization fits.
-_LARGE = 100_000
 
 # From this size on a solve that has a guess of all pairs saves a factorization.
 _WARM = 2000
@@ -114,7 +111,7 @@ def choose_method(problem: EigenProblem, spec: SolveSpec) -> Choice:
         return Choice(
             "oneshift", "a guess tells where the wanted end: one factorization past them finds and counts"
         )
-    if problem.n >= _LARGE and spec.target is None and spec.which == "smallest":
+    if problem.n >= LARGE and spec.target is None and spec.which == "smallest":
         return _of_a_large_matrix(problem, spec)
     return _SHIFT_AND_INVERT
 
@@ -123,13 +120,12 @@ def _of_a_large_matrix(problem: EigenProblem, spec: SolveSpec) -> Choice:
     """Return the method for the smallest where what a factorization takes decides. Collective."""
     if not has_package("mumps"):
         return _SHIFT_AND_INVERT
-    cost, there = factor_cost(problem), free_memory(problem.comm)
-    if cost.most > there and problem.finite == problem.n:
-        return Choice(
-            "lobpcg",
-            f"a factorization would take {cost.most / 2**30:.1f} GiB on a rank that has {there / 2**30:.1f}: "
-            "preconditioned by multigrid instead",
-        )
+    cost, there = problem.factor_cost, free_memory(problem.comm)
+    if cost.most > there:
+        short = f"a factorization would take {cost.most / 2**30:.1f} GiB on a rank that has {there / 2**30:.1f}: "
+        if spec.count == "yes" or problem.finite < problem.n:
+            return Choice("krylovschur", short + "its factors go to disk")
+        return Choice("lobpcg", short + "preconditioned by multigrid instead")
     if _asks_how(problem, spec):
         return _SHIFT_AND_INVERT
     once, below = predict_seconds(problem, cost, spec.number)

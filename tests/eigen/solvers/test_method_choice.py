@@ -7,7 +7,6 @@ import pytest
 import scipy.sparse as sp
 
 import sparsehess as sh
-from sparsehess.eigen.problem.factor_cost import FactorCost
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.solvers.eigs import complete_spec
@@ -309,14 +308,35 @@ def test_what_auto_chooses_and_why(comm):
     mat.destroy()
 
 
-def test_where_no_factor_fits_multigrid_is_taken(comm, monkeypatch):
-    monkeypatch.setattr("sparsehess.eigen.solvers.method_choice._LARGE", 1000)
-    too_large = FactorCost(2**50, 2**50, 1e20, 2**47)
-    monkeypatch.setattr("sparsehess.eigen.solvers.method_choice.factor_cost", lambda problem: too_large)
+@pytest.fixture
+def short_of_memory(monkeypatch):
+    """No factorization fits into what there is."""
+    for place in ("method_choice", "factor_packages"):
+        monkeypatch.setattr(f"sparsehess.eigen.solvers.{place}.LARGE", 1000)
+        monkeypatch.setattr(f"sparsehess.eigen.solvers.{place}.free_memory", lambda comm: 1000)
+
+
+def test_where_no_factor_fits_multigrid_is_taken(comm, short_of_memory):
     K, exact = laplacian(12, 12, 12)
     with sh.eigs(K, 4, count="no", comm=comm) as spectrum:
         right(spectrum, exact[:4], 12.0)
         assert spectrum.method == "lobpcg" and "a factorization would take" in spectrum.reason
+
+
+def test_where_no_factor_fits_a_count_has_its_factors_on_disk(comm, short_of_memory, folder, monkeypatch):
+    K, exact = laplacian(12, 12, 12)
+    monkeypatch.setenv("MUMPS_OOC_TMPDIR", str(folder))
+    seen = set()
+    with sh.eigs(
+        K, 4, count="yes", comm=comm, progress=lambda *_: seen.update(path.name for path in folder.iterdir())
+    ) as spectrum:
+        right(spectrum, exact[:4], 12.0)
+        assert spectrum.method == "krylovschur" and "its factors go to disk" in spectrum.reason
+        assert spectrum.count.certified and spectrum.options["st_mat_mumps_icntl_22"] == 1 and seen
+    for asked in ({"k": 4, "method": "krylovschur"}, {"interval": (0.0, 0.3)}):
+        with sh.eigs(K, comm=comm, **asked) as spectrum:
+            assert spectrum.count.certified and spectrum.options["st_mat_mumps_icntl_22"] == 1
+    assert not list(folder.iterdir())  # nothing stays
 
 
 def test_methods_that_do_not_suit_say_so(comm):

@@ -147,7 +147,7 @@ def test_what_it_is_not_for_is_told(comm):
 
 
 def test_auto_takes_it_where_it_is_predicted_to_be_faster(comm, monkeypatch):
-    monkeypatch.setattr("sparsehess.eigen.solvers.method_choice._LARGE", 1000)
+    monkeypatch.setattr("sparsehess.eigen.solvers.method_choice.LARGE", 1000)
     K, exact = laplacian(12, 12, 12)
     with sh.eigs(K, 3, comm=comm) as found:
         assert found.method == "krylovschur"  # a factorization costs little here
