@@ -9,6 +9,7 @@ from sparsehess.runtime.version import __version__
 _HOME = {
     "Objective": "sparsehess.derivatives.objective",
     "from_jax": "sparsehess.hosts.jax.objective",
+    "jax_hessian": "sparsehess.hosts.jax.traced_hessian",
     "from_torch": "sparsehess.hosts.torch.objective",
     "Units": "sparsehess.derivatives.units",
     "Geometry": "sparsehess.derivatives.geometry",

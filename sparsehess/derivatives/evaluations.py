@@ -16,6 +16,7 @@ from mpi4py import MPI
 
 import numpy as np
 
+from sparsehess.derivatives.compressed_products import CompressedProducts
 from sparsehess.derivatives.elements import Elements
 from sparsehess.derivatives.objective import Objective, same_on_all
 from sparsehess.derivatives.recorder import ElementSums, Recorder
@@ -181,6 +182,20 @@ class Evaluations:
 
             out = self._run("products", colors, count, evaluate, self._batch(count))
             self.counts["hvp"] += count
+            return out
+
+    def compressed(self, products: CompressedProducts, count: int) -> np.ndarray:
+        """Return (count, n) products with the variables of each colour, of a rank that has all rows.
+
+        Collective. What was made for the colouring is asked for them, in one call.
+        """
+        with self._timed(), agreement(self.comm):
+            out = self._calls.compressed(products)
+            if not np.isfinite(np.dot(out.ravel(), out.ravel())):
+                for color, product in enumerate(out):
+                    self._check_finite(product, color)
+            self.counts["hvp"] += count
+            self.on_color(count, count)
             return out
 
     def along(self, directions: np.ndarray, *, by: str | None = None) -> np.ndarray:

@@ -17,6 +17,7 @@ from mpi4py import MPI
 
 import numpy as np
 
+from sparsehess.derivatives.compressed_products import CompressedProducts
 from sparsehess.derivatives.elements import Elements, pattern_of_elements, total_gradient
 from sparsehess.derivatives.geometry import Geometry
 from sparsehess.derivatives.units import Units
@@ -50,6 +51,9 @@ class Objective(ShortRepr):
         Optional Hessian-vector product, `hvp(x, v) -> ndarray`, or `hvp(x, v, y)` on Vecs.
     hvps
         Optional batches of products, `hvps(x, V) -> (m, n) ndarray` for V (m, n), m up to `batch`.
+    compressed
+        Optional, `compressed(colors, count, reads) -> CompressedProducts`: products with the variables of each
+        colour, made once for a colouring. Taken for up to `batch` colours, on one rank.
     trace
         Optional, `trace() -> (n, n) SciPy matrix` of the sparsity at every x, or None if that cannot be told.
     batch
@@ -122,6 +126,7 @@ class Objective(ShortRepr):
     hvp: Callable[..., Any] | None = None
     hvps: Callable[..., Any] | None = None
     batch: int = 1
+    compressed: Callable[[np.ndarray, int, np.ndarray], CompressedProducts] | None = None
     energy: Callable[..., Any] | None = None
     trace: Callable[[], Any] | None = None
     bounds: tuple[Any, Any] | None = None

@@ -73,7 +73,14 @@ class Recorder(Protocol):
     """Saves what is evaluated, and knows what was evaluated before.
 
     All but `parts` and `step` are collective.
+
+    Attributes
+    ----------
+    saves
+        Whether it saves anything.
     """
+
+    saves: bool
 
     def parts(self, nodes: int) -> int:
         """Return into how many units a row is divided that is the sum of so many gradients."""
@@ -110,6 +117,8 @@ class Recorder(Protocol):
 
 class NoRecorder:
     """Saves nothing."""
+
+    saves = False
 
     def parts(self, nodes: int) -> int:
         """See `Recorder`. A row is one unit, whatever it is the sum of."""

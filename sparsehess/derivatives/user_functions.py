@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsehess.derivatives.compressed_products import CompressedProducts
 from sparsehess.derivatives.elements import Elements
 from sparsehess.derivatives.objective import Objective
 from sparsehess.derivatives.returned_values import COMPLEX, REAL, as_number, as_vector
@@ -67,6 +68,10 @@ class Calls(ABC):
 
         `by` is `hvp` or `hvps`; default `hvps` where there is that.
         """
+
+    def compressed(self, products: CompressedProducts) -> np.ndarray:
+        """Return the products (count, held) that were made for a colouring. Not collective."""
+        return self._guarded("hvps", products.columns, self.x)
 
     @abstractmethod
     def energy(self, point: np.ndarray) -> float:

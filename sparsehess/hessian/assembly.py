@@ -8,12 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any, overload
 
 from sparsehess.coloring import BUDGET, Coloring, color
 from sparsehess.coloring import fingerprint as structure_of
 from sparsehess.derivatives.finite_differences import scheme_of
 from sparsehess.derivatives.objective import Objective
-from sparsehess.errors import InputError
+from sparsehess.errors import InputError, none_of
 from sparsehess.hessian.assembly_strategies import AllColumns, ElementByElement, SomeColumns, Source
 from sparsehess.hessian.element_assembly import ElementAssembly
 from sparsehess.hessian.evaluation_journal import NoJournal, open_journal
@@ -25,8 +26,19 @@ from sparsehess.pattern import Pattern
 from sparsehess.runtime.validation import whole_number
 from sparsehess.storage.checkpoint import Checkpoint
 
+# What is returned beside a `Hessian`.
+_ARRAYS = ("scipy", "jax")
 
-def assemble(
+
+@overload
+def assemble(objective: Objective, *, to: None = None, **options: Any) -> Hessian: ...
+
+
+@overload
+def assemble(objective: Objective, *, to: str, **options: Any) -> Any: ...
+
+
+def assemble(  # type: ignore[misc]  # which takes the options by name
     objective: Objective,
     *,
     pattern: Pattern | str | None = None,
@@ -40,7 +52,8 @@ def assemble(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     checkpoint: Checkpoint | NoJournal | None = None,
-) -> Hessian:
+    to: str | None = None,
+) -> Any:
     """Assemble the Hessian of an objective at its x.
 
     Collective on the objective's communicator.
@@ -80,10 +93,15 @@ def assemble(
         Where pattern, colouring, every gradient or product, and at last the Hessian are saved, and taken from
         where it resumes; on any number of ranks. Of `summed` objectives the gradient at x is evaluated anew.
 
+    to
+        `scipy`: return a CSR array of SciPy's, of this rank's rows. `jax`: a BCOO array on the device, of
+        objectives of `from_jax` on one rank; for more than one point see `jax_hessian`. Default a `Hessian`,
+        on any number of ranks.
+
     Returns
     -------
     Hessian
-        The caller closes it.
+        The caller closes it. Or the array that `to` names.
 
     Raises
     ------
@@ -135,6 +153,13 @@ def assemble(
         }
 
     _check_choice(pattern)
+    if to not in (None, *_ARRAYS):
+        raise none_of(f"to {to!r}", str(to), _ARRAYS)
+    if to == "jax" and (objective.compressed is None or objective.comm.size > 1):
+        raise InputError(
+            f"to='jax': {objective.name} is not an objective of from_jax with products, on one rank; to='scipy' "
+            "gives any Hessian's rows"
+        )
     journal = open_journal(checkpoint, objective, decided)
     known, calls = _known_pattern(objective, pattern, journal, seed)
     scheme = scheme_of(derivative, objective)
@@ -142,12 +167,12 @@ def assemble(
     timings = {"pattern": time.perf_counter() - began}
 
     def prepare(pattern: Pattern, coloring: str | Coloring | None) -> Hessian:
-        source = _source(objective, pattern, coloring, order, budget, columns, timings, journal)
+        source = _source(objective, pattern, coloring, order, budget, columns, timings, journal, scheme)
         return Hessian(objective, source, scheme, timings, seed=seed, budget=budget, repair=repair)
 
     saved = journal.load_hessian()
     if saved is not None:
-        return restore_hessian(saved, known, coloring, prepare)
+        return _converted(restore_hessian(saved, known, coloring, prepare), to)
     hessian = prepare(known, coloring)
     hessian.evaluations["pattern"] = calls
     try:
@@ -156,7 +181,23 @@ def assemble(
     except BaseException:
         hessian.close()  # every rank is here: what is raised is raised on all
         raise
-    return hessian
+    return _converted(hessian, to)
+
+
+def _converted(hessian: Hessian, to: str | None) -> Any:
+    """Return the Hessian, or the array that is asked for. Collective."""
+    if to is None:
+        return hessian
+    with hessian:
+        if to == "scipy":
+            return hessian.to_scipy()
+        made: Any = hessian.compressed
+        if not hasattr(made, "sparse_array"):
+            raise InputError(
+                f"to='jax': the Hessian of {hessian.objective.name} was not made by products of JAX in one batch: "
+                "leave out columns= and derivative=, or give from_jax more memory="
+            )
+        return made.sparse_array(hessian.pattern.indptr, hessian.pattern.columns, hessian.to_scipy().data)
 
 
 def detect_with_journal(
@@ -214,6 +255,7 @@ def _source(
     columns: int | None,
     timings: dict[str, float],
     journal: NoJournal,
+    scheme: str,
 ) -> Source:
     """Return where the entries come from. Collective."""
     began = time.perf_counter()
@@ -230,7 +272,7 @@ def _source(
     recovery = plan(pattern, coloring)
     timings["coloring"] = coloring.seconds + time.perf_counter() - began
     if columns is None:
-        return AllColumns(recovery)
+        return AllColumns.of(objective, recovery, scheme)
     whole_number(columns, "columns", 1)
     if not isinstance(recovery, Direct):
         raise InputError(

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sparsehess.derivatives.compressed_products import CompressedProducts
 from sparsehess.derivatives.evaluations import Evaluations
 from sparsehess.derivatives.finite_differences import Steps, compress
+from sparsehess.derivatives.objective import Objective
 from sparsehess.hessian.element_assembly import ElementAssembly
 from sparsehess.hessian.recovery import Direct, Plan, Recovered
 from sparsehess.runtime.citations import cite
@@ -15,12 +17,36 @@ from sparsehess.runtime.citations import cite
 
 @dataclass(frozen=True, eq=False)
 class AllColumns:
-    """All compressed columns are held together."""
+    """All compressed columns are held together.
+
+    Attributes
+    ----------
+    made
+        Products that were made for the colouring; None where there are none.
+    """
 
     plan: Plan
+    made: CompressedProducts | None = None
+
+    @classmethod
+    def of(cls, objective: Objective, plan: Plan, scheme: str) -> AllColumns:
+        """Return the source for a plan, with products made for its colouring where the objective has them.
+
+        Collective.
+        """
+        coloring, one = plan.coloring, objective.comm.size == 1
+        if objective.compressed is None or scheme != "product" or not one or coloring.count > objective.batch:
+            return cls(plan)
+        reads = plan.reads if isinstance(plan, Direct) else np.zeros(0, np.int32)
+        return cls(plan, objective.compressed(coloring.colors, coloring.count, reads))
 
     def take(self, evaluations: Evaluations, steps: Steps, values: np.ndarray) -> Recovered:
         """Fill `values` (nnz_local,) with the Hessian's entries. Collective."""
+        if self.made is not None and not evaluations.recorder.saves:
+            changes = evaluations.compressed(self.made, self.plan.coloring.count)
+            if not isinstance(self.plan, Direct):  # which leaves them as they are
+                changes = changes.copy()
+            return self.plan.recover(changes, steps.taken, values)
         compressed = compress(evaluations, self.plan.coloring, steps)
         return self.plan.recover(compressed.changes, compressed.taken, values)
 
@@ -60,8 +86,8 @@ class ElementByElement:
 Source = AllColumns | SomeColumns | ElementByElement
 
 
-def replan(source: Source, plan: Plan) -> Source:
-    """Return a source of the same kind for another pattern. Not collective.
+def replan(source: Source, objective: Objective, plan: Plan, scheme: str) -> Source:
+    """Return a source of the same kind for another pattern. Collective.
 
     Raises
     ------
@@ -71,5 +97,5 @@ def replan(source: Source, plan: Plan) -> Source:
     if isinstance(source, SomeColumns) and isinstance(plan, Direct):
         return SomeColumns(plan, source.columns)
     if isinstance(source, AllColumns):
-        return AllColumns(plan)
+        return AllColumns.of(objective, plan, scheme)
     raise TypeError(f"{type(source).__name__} takes no {type(plan).__name__}")

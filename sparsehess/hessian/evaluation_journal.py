@@ -136,6 +136,8 @@ class Journal(NoJournal):
         Of the rows here.
     """
 
+    saves = True
+
     def __init__(self, checkpoint: Checkpoint, fingerprint: dict, layout: Layout) -> None:
         self._checkpoint, self._fingerprint, self._layout = checkpoint, fingerprint, layout
         self._number = 0  # of the next request

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy.sparse
 
 from sparsehess.coloring import BEST, BUDGET, Coloring, color
+from sparsehess.derivatives.compressed_products import CompressedProducts
 from sparsehess.derivatives.consistency import check_consistency
 from sparsehess.derivatives.evaluations import Evaluations
 from sparsehess.derivatives.finite_differences import DIFFERENCES, Steps, group_by_size, plan_check, plan_steps
@@ -18,13 +20,14 @@ from sparsehess.derivatives.objective import Objective
 from sparsehess.derivatives.scales import Scales
 from sparsehess.errors import CheckError, MissingEntries
 from sparsehess.hessian.assembled import EPS, Assembled
-from sparsehess.hessian.assembly_strategies import Source, replan
+from sparsehess.hessian.assembly_strategies import AllColumns, Source, replan
 from sparsehess.hessian.entry_errors import EntryErrors
 from sparsehess.hessian.error_model import ErrorModel, unsure
 from sparsehess.hessian.evaluation_journal import NO_JOURNAL, NoJournal
 from sparsehess.hessian.failed_checks import PROBES
 from sparsehess.hessian.pattern_detection import detect_pattern
-from sparsehess.hessian.recovery import Recovered, plan
+from sparsehess.hessian.quick_update import QuickUpdate
+from sparsehess.hessian.recovery import Direct, Recovered, plan
 from sparsehess.hessian.verification import Verification, verify
 from sparsehess.pattern import Following, Pattern
 from sparsehess.runtime import PETSc, agreement, destroy
@@ -145,6 +148,10 @@ class Hessian(ShortRepr):
         self._values = np.empty(self.pattern.nnz_local)
         self._error_model: ErrorModel | None = None
         self._taken: Assembled | None = None
+        self._quick: QuickUpdate | None = None
+        made, plan = self.compressed, source.plan
+        if made is not None and self._following is None and isinstance(plan, Direct) and len(plan.reads):
+            self._quick = QuickUpdate(self.pattern.comm, made, self.pattern.n)
 
     # --- the road: differences, recovery, verification ---
 
@@ -173,7 +180,20 @@ class Hessian(ShortRepr):
         EvaluationError
             The user's function raised.
         """
+        if self._quick is not None and not verify and progress is None and self.mat is not None:
+            found = self._quick.take(self.objective.x if x is None else x, self._values)
+            if found is not None:
+                self._moved(*found)
+                return
         self.take(x, verify=verify, progress=progress)
+
+    def _moved(self, point: np.ndarray, seconds: float) -> None:
+        """Note that the values are those at another point. Not collective."""
+        self.point = point
+        self.mat.stateIncrease()  # its values are ours
+        self.evaluations["hvp"] += 0 if self.coloring is None else self.coloring.count
+        self.timings["derivatives"], self.timings["assembly"] = seconds, 0.0
+        self.error, self._taken = EPS, None
 
     def take(
         self,
@@ -285,8 +305,34 @@ class Hessian(ShortRepr):
         )
 
     @property
+    def compressed(self) -> CompressedProducts | None:
+        """What the host has made for the colouring, None where there is nothing. Not collective."""
+        return self._source.made if isinstance(self._source, AllColumns) else None
+
+    def to_scipy(self) -> scipy.sparse.csr_array:
+        """Return this rank's rows as a SciPy matrix of its own, (n_local, n).
+
+        Not collective.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import sparsehess as sh
+        >>> objective = sh.Objective(x=np.ones(3), gradient=lambda x: x**3, hvp=lambda x, v: 3 * x**2 * v)
+        >>> with sh.assemble(objective, pattern="detect") as H:
+        ...     print(H.to_scipy().diagonal())
+        [3. 3. 3.]
+        """
+        pattern = self.pattern
+        arrays = self._values.copy(), pattern.indices.copy(), pattern.indptr.copy()
+        return scipy.sparse.csr_array(arrays, (pattern.layout.n_local, pattern.n))
+
+    @property
     def entry_errors(self) -> EntryErrors | None:
         """Estimates of the errors of the entries, None before there are any. Not collective."""
+        if self._taken is None and self._quick is not None and self.error > 0:  # after what was quick
+            scales, steps = self._steps(Evaluations(self.objective, self.point), NO_JOURNAL)
+            self._taken = self._judged(Recovered(0.0, None, float(np.abs(self._values).max())), scales, steps)
         if self._taken is None or not self.error > 0:
             return None
         norm, steps, model = self._taken.norm, self._taken.steps, self._taken.model
@@ -359,7 +405,7 @@ class Hessian(ShortRepr):
         if last is not None:
             rule = None if last.order == BEST else last.rule
             made = color(pattern, kind=last.kind, order=last.order, rule=rule, seed=last.seed, budget=self._budget)
-            self._take_from(replan(self._source, plan(pattern, made)))
+            self._take_from(replan(self._source, self.objective, plan(pattern, made), self.scheme))
         self.rebuilds += 1
 
     # --- what is stored ---

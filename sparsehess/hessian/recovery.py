@@ -8,6 +8,7 @@ knows nothing of how the columns were evaluated.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from mpi4py import MPI
@@ -212,6 +213,22 @@ class Direct(Readings):
             indptr, columns, color, changes, weight, self.source, remote, values
         )
         return _agreed(pattern, asymmetry, entry, largest)
+
+    @cached_property
+    def reads(self) -> np.ndarray:
+        """(nnz,) where each entry is read, color * n + row; on one rank. It and its mirror are read in one place.
+
+        None at all where an entry is a structural zero, and is not read.
+        """
+        if not self.source.all():
+            return np.zeros(0, np.int32)
+        pattern, color = self.pattern, self.coloring.colors.astype(np.int64)
+        rows = np.repeat(np.arange(pattern.n), np.diff(pattern.indptr))
+        columns = pattern.columns
+        own = (self.source == 1) | ((self.source == 3) & (rows <= columns))
+        places = np.where(own, color[columns] * pattern.n + rows, color[rows] * pattern.n + columns)
+        small = self.coloring.count * pattern.n < 2**31
+        return places.astype(np.int32 if small else np.int64)
 
     def collect(self, first: int, changes: np.ndarray, taken: np.ndarray, values: np.ndarray) -> None:
         """Take from some colours, those from `first` on, what can be read of them: part of a recovery.

@@ -2,6 +2,7 @@
 """Compiled kernel of the recovery: compressed columns to the values of local rows."""
 from libc.math cimport fabs
 from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.string cimport memcpy
 
 ctypedef fused index_t:
     int32_t
@@ -49,6 +50,90 @@ def direct(const index_t[::1] indptr, const int32_t[::1] columns, const int32_t[
                 if fabs(value) > top:
                     top = fabs(value)
     return largest, worst, top
+
+
+cdef double _read(const double *compressed, const index_t *reads, double *values, Py_ssize_t many) noexcept nogil:
+    """Fill `values` with the compressed entries at these places; return the sum of their squares."""
+    cdef Py_ssize_t e
+    cdef double a, b, c, d, first = 0.0, second = 0.0, third = 0.0, fourth = 0.0
+    for e in range(0, many - 3, 4):  # sums that do not wait for each other
+        a, b = compressed[reads[e]], compressed[reads[e + 1]]
+        c, d = compressed[reads[e + 2]], compressed[reads[e + 3]]
+        values[e], values[e + 1] = a, b
+        values[e + 2], values[e + 3] = c, d
+        first += a * a
+        second += b * b
+        third += c * c
+        fourth += d * d
+    for e in range(many - many % 4, many):
+        a = compressed[reads[e]]
+        values[e] = a
+        first += a * a
+    return (first + second) + (third + fourth)
+
+
+cdef double _copy(const double *compressed, double *values, Py_ssize_t many) noexcept nogil:
+    """Fill `values` with the first compressed entries; return the sum of their squares."""
+    cdef Py_ssize_t e
+    cdef double first = 0.0, second = 0.0, third = 0.0, fourth = 0.0
+    memcpy(values, compressed, many * sizeof(double))
+    for e in range(0, many - 3, 4):
+        first += values[e] * values[e]
+        second += values[e + 1] * values[e + 1]
+        third += values[e + 2] * values[e + 2]
+        fourth += values[e + 3] * values[e + 3]
+    for e in range(many - many % 4, many):
+        first += values[e] * values[e]
+    return (first + second) + (third + fourth)
+
+
+cdef class Reader:
+    """Reads entries of compressed columns into one array, again and again.
+
+    Parameters
+    ----------
+    reads
+        (nnz,) int32 or int64: where each entry stands in the columns, color * n + row.
+    values
+        (nnz,) that are filled.
+    """
+
+    cdef readonly object values
+    cdef const int32_t[::1] _small
+    cdef const int64_t[::1] _large
+    cdef double[::1] _values
+    cdef Py_ssize_t _last
+    cdef bint _in_order
+
+    def __init__(self, reads, values):
+        self.values = self._values = values
+        if len(reads) != len(values):
+            raise ValueError(f"{len(values)} entries are read at {len(reads)} places")
+        self._last = -1 if len(reads) == 0 else reads.max()
+        if self._last >= 0 and reads.min() < 0:
+            raise ValueError("there are no places before the first")
+        self._in_order = len(reads) > 0 and self._last == len(reads) - 1 and bool((reads[1:] - reads[:len(reads) - 1] == 1).all())
+        if reads.dtype.itemsize == 4:
+            self._small = reads
+        else:
+            self._large = reads
+
+    def take(self, const double[:, ::1] columns):
+        """Fill the values from columns (colors, n); return the sum of their squares."""
+        cdef Py_ssize_t many = self._values.shape[0]
+        cdef double squares
+        if self._last >= columns.shape[0] * columns.shape[1]:
+            raise ValueError(f"{columns.shape[0]} columns of {columns.shape[1]} rows have no place {self._last}")
+        if many == 0:
+            return 0.0
+        with nogil:
+            if self._in_order:
+                squares = _copy(&columns[0, 0], &self._values[0], many)
+            elif self._small is not None:
+                squares = _read(&columns[0, 0], &self._small[0], &self._values[0], many)
+            else:
+                squares = _read(&columns[0, 0], &self._large[0], &self._values[0], many)
+        return squares
 
 
 def own_readings(const index_t[::1] indptr, const int32_t[::1] columns, const int32_t[::1] color,

@@ -48,13 +48,15 @@ class Program:
         Numbers of the values that the function is given and returns.
     shapes
         Of the arguments.
+    constants
+        Values by number that are neither.
     """
 
     def __init__(self, closed: ClosedJaxpr) -> None:
-        self._constants: dict[int, Any] = {}
+        self.constants: dict[int, Any] = {}
         self._count = 0
         self.equations: list[Equation] = []
-        self.arguments = [self._new() for _ in closed.jaxpr.invars]
+        self.arguments = [self.new_value() for _ in closed.jaxpr.invars]
         self.shapes = [variable.aval.shape for variable in closed.jaxpr.invars]
         self.results = self._inlined(closed.jaxpr, closed.consts, self.arguments)
         wanted, kept = set(self.results), []
@@ -64,13 +66,14 @@ class Program:
                 wanted.update(equation.reads)
         self.equations = kept[::-1]
 
-    def _new(self) -> int:
+    def new_value(self) -> int:
+        """Return the number of another value. Not collective."""
         self._count += 1
         return self._count
 
     def _constant(self, value: Any) -> int:
-        number = self._new()
-        self._constants[number] = value
+        number = self.new_value()
+        self.constants[number] = value
         return number
 
     def _inlined(self, jaxpr: Jaxpr, consts: Sequence[Any], arguments: Sequence[int]) -> list[int]:
@@ -88,7 +91,7 @@ class Program:
             if primitive_name(equation) in CALLS:
                 writes = tuple(self._inlined(*called_jaxpr(equation), reads))
             else:
-                writes = tuple(self._new() for _ in equation.outvars)
+                writes = tuple(self.new_value() for _ in equation.outvars)
                 self.equations.append(Equation(equation, reads, writes))
             numbers.update(zip(equation.outvars, writes, strict=True))
         return [of(atom) for atom in jaxpr.outvars]
@@ -109,7 +112,7 @@ class Program:
         added
             For each of these an array like its result.
         """
-        values = {**self._constants, **dict(zip(self.arguments, arguments, strict=True))}
+        values = {**self.constants, **dict(zip(self.arguments, arguments, strict=True))}
         numbers = {place: number for number, (place, _) in enumerate(watched)}
         given: list[Any] = [None] * len(watched)
         for place, equation in enumerate(self.equations):

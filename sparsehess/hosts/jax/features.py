@@ -140,3 +140,10 @@ def bind_primitive(equation: JaxEquation, arguments: Sequence[Any], **other: Any
     functions, parameters = given if isinstance(given, tuple) else ((), given)
     out = primitive.bind(*functions, *arguments, **parameters)
     return list(out) if primitive.multiple_results else [out]
+
+
+def in_double_precision() -> bool:
+    """Return whether JAX has double precision here as it is. Not collective."""
+    import jax
+
+    return bool(jax.config.jax_enable_x64)

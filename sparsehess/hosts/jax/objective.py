@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache
@@ -11,6 +12,7 @@ import numpy as np
 
 from sparsehess.derivatives.objective import Objective
 from sparsehess.errors import InputError
+from sparsehess.hosts.jax.compressed_products import LITTLE, CompressedProducts
 from sparsehess.hosts.jax.features import double_precision
 from sparsehess.hosts.jax.sparsity_tracing import trace_sparsity
 from sparsehess.hosts.jax.tracing_rules import identity_rows
@@ -33,10 +35,6 @@ if TYPE_CHECKING:
 
 # Arrays of the size of x that a product in a batch is taken to need.
 _ARRAYS = 8
-
-# Batches are filled up to a length that was compiled before, unless that more than doubles them and comes to more
-# numbers than these: their products take less time than a compiler.
-_LITTLE = 2**16
 
 
 def from_jax(
@@ -134,35 +132,51 @@ def from_jax(
         # With the diagonal, which patterns have, so that there is nothing to add.
         return None if found is None else found + identity_rows(n)
 
-    # Compiled once for each shape. Batches share what depends on x alone.
-    compiled = {
-        "energy": jax.jit(function),
-        "gradient": jax.jit(gradient),
-        "hvps": jax.jit(jax.vmap(directional, in_axes=(None, 0))),
+    # Batches share what depends on x alone.
+    batches = jax.vmap(directional, in_axes=(None, 0))
+
+    def slopes(at: Array) -> tuple[Array, Array]:
+        return function(at), gradient(at)
+
+    # Compiled once for each shape. Where gradients only check products, energies come with them: one to compile.
+    compiled: dict[str, Callable[..., Any]] = {
+        "slopes": jax.jit(slopes),
+        "gradient": jax.jit(gradient) if products == DIFFERENCES else lambda at: compiled["slopes"](at)[1],
+        "hvps": jax.jit(batches),
     }
     lengths: set[int] = set()  # of the batches compiled
 
-    def call(what: str, precision: str, *arrays: np.ndarray) -> np.ndarray:
+    made: list[weakref.ref[CompressedProducts]] = []  # the last ones
+
+    def call(what: str, precision: str, *arrays: np.ndarray) -> Any:
         # Double precision for the length of the call: the rest of the process may want the other.
         with double_precision(), jax.default_device(device) if device is not None else nullcontext():
-            out = compiled[what](*(array.astype(precision, copy=False) for array in arrays))
-            return np.asarray(out, np.float64)
+            return compiled[what](*(array.astype(precision, copy=False) for array in arrays))
 
     def hvps(at: np.ndarray, directions: np.ndarray) -> np.ndarray:
-        many = len(directions)
-        enough = max(2 * many, _LITTLE // max(n, 1))
+        many, last = len(directions), made[-1]() if made else None
+        if last is not None and last.takes(many):
+            return last.along(at, directions)
+        enough = max(2 * many, LITTLE // max(n, 1))
         length = min((some for some in lengths if many <= some <= enough), default=many)
         lengths.add(length)
         if length > many:
             directions = np.concatenate([directions, np.zeros((length - many, n))])
-        return call("hvps", precision, at, directions)[:many]
+        return np.asarray(call("hvps", precision, at, directions), np.float64)[:many]
+
+    def compressed(colors: np.ndarray, count: int, reads: np.ndarray) -> CompressedProducts:
+        with explain_host_errors(objective.name):
+            new = CompressedProducts(jax, function, batches, colors, count, reads, precision, device)
+        made[:] = [weakref.ref(new)]
+        return new
 
     batch = max(1, min(MOST_PRODUCTS, memory // (_ARRAYS * np.dtype(precision).itemsize * max(n, 1))))
     objective = Objective(
         x=x,
-        gradient=advised(lambda at: call("gradient", "float64", at)),
-        energy=advised(lambda at: float(call("energy", "float64", at))),
+        gradient=advised(lambda at: np.asarray(call("gradient", "float64", at))),
+        energy=advised(lambda at: float(call("slopes", "float64", at)[0])),
         hvps=None if products == DIFFERENCES else advised(hvps),
+        compressed=None if products == DIFFERENCES else compressed,
         batch=1 if products == DIFFERENCES else 1 << (batch.bit_length() - 1),
         pattern=pattern,
         trace=trace,
