@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sparsehess.hosts.jax.equations import Equation, Program
-from sparsehess.hosts.jax.features import bind_primitive, primitive_name
+from sparsehess.hosts.jax.features import bind_primitive, jit_soon, primitive_name
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -36,6 +36,9 @@ _PASS, _DEAR = 1, 10
 # What is worth so many passes is kept, unless all that is kept comes to more than so many times the arguments.
 _WORTH, _MOST = 4, 8
 
+# Of an argument of fewer numbers nothing is kept: it takes less time than a call. Ones of so few stay an argument.
+_LITTLE, _FEW_ONES = 2**14, 2**12
+
 
 class SplitProgram:
     """A program of an argument that changes and of one that stays.
@@ -61,8 +64,9 @@ class SplitProgram:
         self._jax, self._constants = jax, program.constants
         self._x, second = program.arguments
         self._result = program.results[0]
-        self._late, names, early = _split(program, self._x, second, _MOST * stays.nbytes)
-        self._stays, self._ones = second, bool((stays == 1).all())
+        most = _MOST * stays.nbytes if stays.size >= _LITTLE else 0
+        self._late, names, early = _split(program, self._x, second, most)
+        self._stays, self._ones = second, stays.size >= _FEW_ONES and bool((stays == 1).all())
         self._names = names if self._ones else [second, *names]
         self._kind = stays.shape, stays.dtype
 
@@ -70,7 +74,7 @@ class SplitProgram:
             values = _run(jax, early, {**self._constants, second: given})
             return [values[name] for name in names]
 
-        made = jax.jit(evaluate)(stays) if names else ()
+        made = jit_soon(jax, evaluate, next(iter(stays.devices())))(stays) if names else ()
         self.takes_any = not names and not self._ones
         self.kept: tuple[Array, ...] = (*made,) if self._ones else (stays, *made)
 

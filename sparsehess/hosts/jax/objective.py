@@ -13,7 +13,7 @@ import numpy as np
 from sparsehess.derivatives.objective import Objective
 from sparsehess.errors import InputError
 from sparsehess.hosts.jax.compressed_products import LITTLE, CompressedProducts
-from sparsehess.hosts.jax.features import double_precision
+from sparsehess.hosts.jax.features import double_precision, jit_soon
 from sparsehess.hosts.jax.sparsity_tracing import trace_sparsity
 from sparsehess.hosts.jax.tracing_rules import identity_rows
 from sparsehess.hosts.learning.host_errors import advised, explain_host_errors
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
 # Arrays of the size of x that a product in a batch is taken to need.
 _ARRAYS = 8
+
+
+# Gradients of so few variables that only check products take less time than a compiler that makes them faster.
+_SOON = 2**14
 
 
 def from_jax(
@@ -140,9 +144,10 @@ def from_jax(
 
     # Compiled once for each shape. Where gradients only check products, energies come with them: one to compile.
     compiled: dict[str, Callable[..., Any]] = {
-        "slopes": jax.jit(slopes),
+        "slopes": jit_soon(jax, slopes, device) if n <= _SOON else jax.jit(slopes),
         "gradient": jax.jit(gradient) if products == DIFFERENCES else lambda at: compiled["slopes"](at)[1],
         "hvps": jax.jit(batches),
+        "product": jit_soon(jax, batches, device) if n <= _SOON else jax.jit(batches),  # that checks others
     }
     lengths: set[int] = set()  # of the batches compiled
 
@@ -157,6 +162,8 @@ def from_jax(
         many, last = len(directions), made[-1]() if made else None
         if last is not None and last.takes(many):
             return last.along(at, directions)
+        if last is not None and many == 1:
+            return np.asarray(call("product", precision, at, directions), np.float64)
         enough = max(2 * many, LITTLE // max(n, 1))
         length = min((some for some in lengths if many <= some <= enough), default=many)
         lengths.add(length)

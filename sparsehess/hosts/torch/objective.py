@@ -25,6 +25,7 @@ from sparsehess.hosts.learning.product_modes import (
     product_precision,
     require_one_of,
 )
+from sparsehess.hosts.torch.compressed_products import CompressedProducts
 from sparsehess.hosts.torch.evaluation import evaluation
 from sparsehess.hosts.torch.graphs import ARRAYS, GRAPHS, apply_batched, graph_bytes
 from sparsehess.hosts.torch.parameters import Leaves, convert_module, follow_copy, reads_own, require_device
@@ -126,6 +127,7 @@ def from_torch(
         gradient=advised(exact.gradient),
         energy=advised(exact.energy),
         hvps=None if products == DIFFERENCES else advised(fast.products),
+        compressed=None if products == DIFFERENCES else fast.compressed,
         batch=1 if products == DIFFERENCES else comm.allreduce(batch, op=MPI.MIN),
         pattern=pattern,
         name=name,
@@ -251,6 +253,14 @@ class _Copy:
 
     def products(self, x: np.ndarray, directions: np.ndarray) -> np.ndarray:
         """Return (m, n) products of the Hessian at x (n,) with directions (m, n). Not collective."""
+        return self._leaves.join(self._products(x, self._leaves.split(directions)))
+
+    def compressed(self, colors: np.ndarray, count: int, reads: np.ndarray) -> CompressedProducts:
+        """Return the products with the variables of each colour. Not collective."""
+        return CompressedProducts(self._torch, self._leaves, self._products, colors, count, reads)
+
+    def _products(self, x: np.ndarray, directions: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return products by leaves with directions by leaves."""
         if self._kept is None or not np.array_equal(self._kept[0], x):
             self._kept = np.array(x), self._slopes(x, graph=True)
         slopes = self._kept[1]
@@ -259,7 +269,7 @@ class _Copy:
             return self._torch.autograd.grad(slopes, self._leaves.tensors, direction, retain_graph=self._keeps)
 
         with self._evaluation():
-            out = self._leaves.join(apply_batched(self._torch, product, self._leaves.split(directions)))
+            out = apply_batched(self._torch, product, directions)
         if not self._keeps:
             self._kept = None
         return out

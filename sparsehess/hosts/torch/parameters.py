@@ -64,11 +64,18 @@ class Leaves:
 
         Not collective.
         """
+        return self.joined(parts).cpu().numpy().astype(np.float64)
+
+    def joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return the (n,) or (m, n) tensor of such parts, on the device of the first leaf.
+
+        Not collective. It may be one of the parts.
+        """
         flat = [
             part.detach().reshape((*part.shape[: part.ndim - leaf.ndim], -1)).to(self.tensors[0].device)
             for leaf, part in zip(self.tensors, parts, strict=True)
         ]
-        return self._torch.cat(flat, -1).cpu().numpy().astype(np.float64)
+        return flat[0] if len(flat) == 1 else self._torch.cat(flat, -1)
 
     def assign(self, x: np.ndarray) -> None:
         """Make x (n,) the values of the leaves.

@@ -200,3 +200,25 @@ def test_refused():
         )
         with pytest.raises(InputError, match="read directly"):
             sh.jax_hessian(H)
+
+
+@pytest.mark.parametrize(
+    ("function", "n"), [(field, 8000), (convolution, 20_000), (cubes, 5000), (quadratic, 9000)]
+)
+def test_what_is_the_same_everywhere_is_evaluated_once(function, n):
+    def at_size(x):
+        if function is not field:
+            return function(x)
+        u = x.reshape(20, 20, 20)
+        slopes = u[1:] - u[:-1], u[:, 1:] - u[:, :-1], u[:, :, 1:] - u[:, :, :-1]
+        return jnp.sum((u**2 - 1) ** 2) / 4 + sum(jnp.sum(slope**2) for slope in slopes) / 2
+
+    x = RNG.normal(size=n)
+    objective = sh.from_jax(at_size, x)
+    with sh.assemble(objective) as H:
+        kept = H.compressed._kept
+        assert len(kept) == (0 if function is cubes else 2)
+        H.update(x + 1, verify=False)
+        v = RNG.normal(size=n)
+        expected = objective.hvps(x + 1, v[None])[0]
+        assert np.abs(H.to_scipy() @ v - expected).max() <= 1e-12 * np.abs(expected).max()
