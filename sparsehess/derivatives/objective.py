@@ -54,6 +54,8 @@ class Objective(ShortRepr):
     compressed
         Optional, `compressed(colors, count, reads) -> CompressedProducts`: products with the variables of each
         colour, made once for a colouring. Taken for up to `batch` colours, on one rank.
+    compiled
+        Whether products are compiled, so that one takes no more time than reading the entries does.
     trace
         Optional, `trace() -> (n, n) SciPy matrix` of the sparsity at every x, or None if that cannot be told.
     batch
@@ -127,6 +129,7 @@ class Objective(ShortRepr):
     hvps: Callable[..., Any] | None = None
     batch: int = 1
     compressed: Callable[[np.ndarray, int, np.ndarray], CompressedProducts] | None = None
+    compiled: bool = False
     energy: Callable[..., Any] | None = None
     trace: Callable[[], Any] | None = None
     bounds: tuple[Any, Any] | None = None

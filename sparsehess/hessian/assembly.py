@@ -10,12 +10,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, overload
 
-from sparsehess.coloring import BUDGET, Coloring, color
+from sparsehess.coloring import Coloring, color
 from sparsehess.coloring import fingerprint as structure_of
 from sparsehess.derivatives.finite_differences import scheme_of
 from sparsehess.derivatives.objective import Objective
 from sparsehess.errors import InputError, none_of
 from sparsehess.hessian.assembly_strategies import AllColumns, ElementByElement, SomeColumns, Source
+from sparsehess.hessian.coloring_choice import choose_coloring, default_budget
 from sparsehess.hessian.element_assembly import ElementAssembly
 from sparsehess.hessian.evaluation_journal import NoJournal, open_journal
 from sparsehess.hessian.hessian import Hessian
@@ -25,9 +26,6 @@ from sparsehess.hessian.saved_hessian import describe_hessian, restore_hessian
 from sparsehess.pattern import Pattern
 from sparsehess.runtime.validation import whole_number
 from sparsehess.storage.checkpoint import Checkpoint
-
-# Nominal seconds for an entry that a colouring may take whose products are compiled: a hundred of these or so.
-_PER_ENTRY = 5e-7
 
 # What is returned beside a `Hessian`.
 _ARRAYS = ("scipy", "jax")
@@ -56,7 +54,7 @@ def assemble(  # type: ignore[misc]  # which takes the options by name
     progress: Callable[[int, int], None] | None = None,
     checkpoint: Checkpoint | NoJournal | None = None,
     to: str | None = None,
-) -> Any:
+) -> Hessian:
     """Assemble the Hessian of an objective at its x.
 
     Collective on the objective's communicator.
@@ -75,7 +73,9 @@ def assemble(  # type: ignore[misc]  # which takes the options by name
         over which some variable matters turns out to be another.
     coloring
         A kind (`star`, `acyclic`, `cpr`, `distance2`, `powell-toint`), or a colouring made before for
-        this pattern. Default `star`; for a sum over elements none: their own Hessians are taken.
+        this pattern. Default `star`; for exact products that are not compiled `acyclic` where that takes three
+        products and a quarter of them less, and no entry is the sum of more than a thousand compressed ones; for a
+        sum over elements none: their own Hessians are taken.
     order, budget
         Of a colouring that is made here, see `color`. Default a budget of 0.2 nominal seconds; where products are
         compiled for the colouring, as those of `from_jax`, no more than half a microsecond an entry.
@@ -167,9 +167,7 @@ def assemble(  # type: ignore[misc]  # which takes the options by name
     journal = open_journal(checkpoint, objective, decided)
     known, calls = _known_pattern(objective, pattern, journal, seed)
     scheme = scheme_of(derivative, objective)
-    if budget is None:
-        compiled = objective.compressed is not None and scheme == "product"
-        budget = min(BUDGET, _PER_ENTRY * known.nnz) if compiled else BUDGET
+    budget = default_budget(objective, known, scheme) if budget is None else budget
     known.exchange  # noqa: B018 - planned here, so that its time is the pattern's
     timings = {"pattern": time.perf_counter() - began}
 
@@ -274,6 +272,8 @@ def _source(
         return ElementByElement(sums)
     if not isinstance(coloring, Coloring):
         make = partial(color, pattern, kind=coloring or "star", order=order, budget=budget)
+        if coloring is None and columns is None:
+            make = partial(choose_coloring, objective, pattern, order, budget, scheme)
         coloring = journal.coloring(pattern, make)
     began = time.perf_counter()
     recovery = plan(pattern, coloring)

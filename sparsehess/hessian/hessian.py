@@ -301,7 +301,7 @@ class Hessian(ShortRepr):
             groups,
             _directions(check, groups, count),
             norm,
-            max(error / norm, EPS) if norm > 0 else 0.0,
+            max(error / norm, EPS * self.amplification) if norm > 0 else 0.0,
         )
 
     @property

@@ -184,6 +184,7 @@ def from_jax(
         energy=advised(lambda at: float(call("slopes", "float64", at)[0])),
         hvps=None if products == DIFFERENCES else advised(hvps),
         compressed=None if products == DIFFERENCES else compressed,
+        compiled=True,
         batch=1 if products == DIFFERENCES else 1 << (batch.bit_length() - 1),
         pattern=pattern,
         trace=trace,
