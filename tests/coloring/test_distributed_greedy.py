@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 
 import sparsehess as sh
-from sparsehess.coloring import BEST, KINDS, ORDERS
+from sparsehess.coloring import BEST, KINDS, ORDERS, portfolio
 from sparsehess.coloring.kinds import ON_ONE_RANK
 from sparsehess.errors import CheckError, InputError
 from sparsehess.hessian.recovery import plan
@@ -92,6 +92,21 @@ def test_larger_patterns_are_coloured_alike(kind, order, comm, monkeypatch):
         if comm.size > 1 and order != BEST and coloring.attempts:
             assert coloring.traffic.rounds > 0
         pattern.free()
+
+
+def test_the_last_colours_vertices_go_ahead_alike(comm, monkeypatch):
+    """Where they are few: colours are valid, and those of one rank, on any number of them."""
+    in_chunks(monkeypatch, 64)
+    monkeypatch.setattr(portfolio, "_FEW", 0.05)
+    matrix = random_pattern(700, 2800, 9)
+    pattern, coloring, alone = both(matrix, "acyclic", None, BEST, comm, budget=0.02)
+    colors = gathered(coloring, comm)
+    assert np.array_equal(colors, alone.colors)
+    assert DEFINITIONS["acyclic"](matrix, colors)
+    tried = [one for one in coloring.attempts if "ahead" in one.name]
+    assert tried
+    assert min(one.count for one in coloring.attempts if "given up" not in one.name) == coloring.count
+    pattern.free()
 
 
 @pytest.mark.thorough
