@@ -9,7 +9,8 @@ symmetric eigenvalue problem", section 10.2), whatever the prolongation is worth
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from typing import NamedTuple
 
 import numpy as np
 
@@ -80,37 +81,58 @@ def nested_start(problem: EigenProblem, k: int, block: int, guess: Sequence[PETS
     """
     if len(guess) >= k:
         rows = np.array([vector.getArray(readonly=True) for vector in guess])
-        return _improved(problem, rows[:block], k, block)
+        with closing(_smoother(problem)) as smoother:
+            return _improved(problem, smoother, rows[:block], k, block)
     with ExitStack() as later:
-        pc = _hierarchy(problem, later)
-        if pc is None:
+        levels = _levels(problem, block + len(problem.null), later)
+        if not levels:
             return None
-        levels = pc.getMGLevels()
-        problems, prolongations = [problem], []
-        for level in range(levels - 1, 0, -1):
-            P = pc.getMGInterpolation(level)
-            finer = problems[-1]
-            M = P.transposeMatMult(P) if finer.M is None else finer.M.ptap(P)
-            later.callback(destroy, M)
-            solver = pc.getMGSmoother(level - 1) if level > 1 else pc.getMGCoarseSolve()
-            problems.append(EigenProblem(A=solver.getOperators()[0], M=M, null=[], owned=[]))
-            prolongations.append(P)
-        number = block + len(problem.null)
-        if not number <= problems[-1].n // 2 <= _LARGEST // 2:
-            return None
-        rows = _lowest(problems[-1], number)
-        for finer, P in zip(reversed(problems[:-1]), reversed(prolongations), strict=True):
-            prolong = Product(P)
-            rows = prolong(rows).copy()
-            prolong.close()
-            if finer is problem:
-                return _smoothed(finer, rows, k, block)
-            basis = _smoothed(finer, rows, k + len(problem.null), number)
+        coarsest = levels.pop()
+        rows = coarsest.prolong(_lowest(coarsest.problem, block + len(problem.null)))
+        while levels:
+            level = levels.pop()
+            basis = _smoothed(level.problem, rows, k + len(problem.null), block + len(problem.null))
             if basis is None:
                 return None
-            rows = basis.S[: basis.x].copy()
+            rows = level.prolong(basis.S[: basis.x])
             basis.close()
-    return None
+        return _smoothed(problem, rows, k, block)
+
+
+class _Level(NamedTuple):
+    """A coarser problem, and the way to the next finer one."""
+
+    problem: EigenProblem
+    interpolation: PETSc.Mat
+
+    def prolong(self, rows: np.ndarray) -> np.ndarray:
+        """Return rows (m, n_local) on the finer level. Collective."""
+        with closing(Product(self.interpolation)) as product:
+            return product(rows).copy()
+
+
+def _levels(problem: EigenProblem, number: int, later: ExitStack) -> list[_Level]:
+    """Return the coarser problems, the last one small and with room for so many pairs; none where there is none.
+
+    Collective. What they need is destroyed later.
+    """
+    pc = _hierarchy(problem, later)
+    levels: list[_Level] = []
+    if pc is None:
+        return levels
+    finer = problem
+    for place in range(pc.getMGLevels() - 1, 0, -1):
+        P = pc.getMGInterpolation(place)
+        if P.getSize()[1] < 2 * number:
+            break
+        M = P.transposeMatMult(P) if finer.M is None else finer.M.ptap(P)
+        later.callback(destroy, M)
+        solver = pc.getMGSmoother(place - 1) if place > 1 else pc.getMGCoarseSolve()
+        finer = EigenProblem(A=solver.getOperators()[0], M=M, null=[], owned=[])
+        levels.append(_Level(finer, P))
+        if finer.n <= _SMALLEST:
+            break
+    return levels if levels and finer.n <= _LARGEST else []
 
 
 def _hierarchy(problem: EigenProblem, later: ExitStack) -> PETSc.PC | None:
@@ -156,17 +178,19 @@ def _lowest_of(A: np.ndarray, M: np.ndarray, number: int) -> np.ndarray:
     return np.ascontiguousarray((W @ Z[:, :number]).T)
 
 
+def _smoother(problem: EigenProblem) -> Smoother:
+    return Smoother(problem.A, _DEGREE, _LOW)
+
+
 def _smoothed(problem: EigenProblem, rows: np.ndarray, k: int, block: int) -> Basis | None:
     """Return a basis of prolonged rows, smoothed and improved; see `_improved`."""
-    smoother = Smoother(problem.A, _DEGREE, _LOW)
-    smoother.smooth(rows, -smoother.multiply(rows))
-    smoother.close()
-    return _improved(problem, rows, k, block)
+    with closing(_smoother(problem)) as smoother:
+        smoother.smooth(rows, -smoother.multiply(rows))
+        return _improved(problem, smoother, rows, k, block)
 
 
-def _improved(problem: EigenProblem, rows: np.ndarray, k: int, block: int) -> Basis | None:
+def _improved(problem: EigenProblem, smoother: Smoother, rows: np.ndarray, k: int, block: int) -> Basis | None:
     """Return a basis of rows after some steps, None where the bound of the k-th eigenvalue keeps falling."""
-    smoother = Smoother(problem.A, _DEGREE, _LOW)
     away = np.array([vector.getArray(readonly=True) for vector in problem.null]).reshape(
         len(problem.null), problem.layout.n_local
     )
@@ -188,7 +212,6 @@ def _improved(problem: EigenProblem, rows: np.ndarray, k: int, block: int) -> Ba
             if fell <= _SETTLED:
                 break
     finally:
-        smoother.close()
         if not fell <= _SERVES:
             basis.close()
     return basis if fell <= _SERVES else None
