@@ -122,3 +122,23 @@ def test_more_rows_than_there_are_tags(comm):
     points = [np.full(evaluations.layout.n_local, float(k)) for k in range(count)]
     found = evaluations.gradients(points)
     assert (found == np.arange(float(count))[:, None] ** 2).all()
+
+
+@pytest.mark.parallel([1, 2, 3])
+def test_long_rows_come_in_several_messages(comm):
+    n = 150_000
+    problem = sh.Objective(x=np.ones(n), gradient=lambda x: x * x, comm=comm)
+    evaluations = Evaluations(problem, np.ones(n))
+    here = np.arange(evaluations.layout.start, evaluations.layout.stop) / n
+    found = evaluations.gradients([here + k for k in range(7)])
+    assert all((row == (here + k) ** 2).all() for k, row in enumerate(found))
+
+
+@pytest.mark.parallel([2, 3])
+def test_batches_of_long_rows(comm):
+    n = 40_000
+    problem = sh.Objective(x=np.ones(n), gradient=lambda x: x, hvps=lambda x, V: 3 * V, batch=3, comm=comm)
+    evaluations = Evaluations(problem, np.ones(n))
+    here = np.arange(evaluations.layout.start, evaluations.layout.stop) + 1.0
+    found = evaluations.along(np.array([here * k for k in range(10)]))
+    assert all((row == 3 * here * k).all() for k, row in enumerate(found))
