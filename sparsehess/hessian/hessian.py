@@ -181,18 +181,17 @@ class Hessian(ShortRepr):
             The user's function raised.
         """
         if self._quick is not None and not verify and progress is None and self.mat is not None:
-            found = self._quick.take(self.objective.x if x is None else x, self._values)
-            if found is not None:
-                self._moved(*found)
+            seconds = self._quick.take(self.objective.x if x is None else x, self._values, self._move)
+            if seconds is not None:
+                self.timings["derivatives"], self.timings["assembly"] = seconds, 0.0
                 return
         self.take(x, verify=verify, progress=progress)
 
-    def _moved(self, point: np.ndarray, seconds: float) -> None:
-        """Note that the values are those at another point. Not collective."""
+    def _move(self, point: np.ndarray) -> None:
+        """Note that the values become those at another point. Not collective."""
         self.point = point
         self.mat.stateIncrease()  # its values are ours
         self.evaluations["hvp"] += 0 if self.coloring is None else self.coloring.count
-        self.timings["derivatives"], self.timings["assembly"] = seconds, 0.0
         self.error, self._taken = EPS, None
 
     def take(

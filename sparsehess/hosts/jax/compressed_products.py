@@ -11,7 +11,7 @@ import numpy as np
 
 from sparsehess.hessian import recovery_kernels
 from sparsehess.hosts.jax.equations import Program
-from sparsehess.hosts.jax.features import double_precision, in_double_precision
+from sparsehess.hosts.jax.features import double_precision
 from sparsehess.hosts.jax.known_values import SplitProgram
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class CompressedProducts:
         there: bool | None = None,
     ) -> None:
         self._jax, self._function, self._colors, self.count = jax, function, colors, count
-        self._device = device
+        self._device, self._config = device, jax.config
         self.direct = len(reads) > 0
         self._reads, self._precision = reads, np.dtype(precision)
         # Whether what is compiled gives arrays that others can read as they are.
@@ -75,42 +75,52 @@ class CompressedProducts:
         self._reader: recovery_kernels.Reader | None = None
         given = np.zeros((count, len(colors)), precision)
         given[colors, np.arange(len(colors))] = 1.0
-        point = jax.ShapeDtypeStruct((len(colors),), precision)
         with double_precision(), jax.default_device(device) if device is not None else nullcontext():
-            seeds = jax.device_put(given, device)
-            program = Program(jax.make_jaxpr(products)(point, jax.ShapeDtypeStruct(given.shape, precision)))
-            split = SplitProgram(jax, program, seeds)
-            self._kept = split.kept
-            self._any = split.takes_any
-            self._columns = jax.jit(split.run)
-            where = next(iter(seeds.devices())).platform
+            self._seeds = jax.device_put(given, device)
+            where = next(iter(self._seeds.devices())).platform
             self._shared &= where == "cpu"
             self._there = jax.device_put(reads, device) if there or (there is None and where != "cpu") else None
+        self._products = products
+        self._columns = jax.jit(products)
+        # What another point takes, and what that is given beside x; made when it is asked for.
+        self._next: Callable[..., Array] | None = None
+        self._kept: tuple[Array, ...] = ()
+
+    def _specialized(self) -> Callable[..., Array]:
+        """Return what gives the columns, or the entries on the device, at x and with what is kept."""
+        jax, seeds, there = self._jax, self._seeds, self._there
+        with double_precision():
+            point = jax.ShapeDtypeStruct(seeds.shape[1:], seeds.dtype)
+            program = Program(
+                jax.make_jaxpr(self._products)(point, jax.ShapeDtypeStruct(seeds.shape, seeds.dtype))
+            )
+            split = SplitProgram(jax, program, seeds)
+        self._kept = split.kept
+        if there is None:
+            return self._columns if split.takes_any else jax.jit(split.run)
+        self._kept = (there, *split.kept)
 
         def entries(x: Array, places: Array, *kept: Array) -> Array:
             return split.run(x, *kept).ravel().at[places].get(mode="promise_in_bounds")
 
-        self._entries = jax.jit(entries)
+        return jax.jit(entries)
 
     def _called(self, function: Callable[..., Array], x: np.ndarray, *more: Array) -> Array:
         """Return what a compiled function gives at x; it may not be there yet."""
         if x.dtype != self._precision:
             x = x.astype(self._precision)
-        if in_double_precision():
+        if self._config.jax_enable_x64:
             return function(x, *more)
         with double_precision():  # for the length of the call: the rest of the process may want the other
             return function(x, *more)
 
     def columns(self, x: np.ndarray) -> np.ndarray:
         """See `derivatives.compressed_products`."""
-        return np.asarray(self._called(self._columns, x, *self._kept), np.float64)
+        return np.asarray(self._called(self._columns, x, self._seeds), np.float64)
 
     def takes(self, many: int) -> bool:
-        """Return whether `along` takes so many directions: what is compiled does, and they are as many as colours.
-
-        Not collective.
-        """
-        return self._any and many <= self.count <= max(2 * many, LITTLE // max(len(self._colors), 1))
+        """Return whether so many directions are best left to `along`. Not collective."""
+        return many <= self.count <= max(2 * many, LITTLE // max(len(self._colors), 1))
 
     def along(self, x: np.ndarray, directions: np.ndarray) -> np.ndarray:
         """Return (m, n) products at x (n,) with directions (m, n). Not collective."""
@@ -143,9 +153,11 @@ class CompressedProducts:
 
     def begin(self, x: np.ndarray) -> Array:
         """See `derivatives.compressed_products`."""
-        if self._there is None:
-            return self._called(self._columns, x, *self._kept)
-        return self._called(self._entries, x, self._there, *self._kept)
+        if self._next is None:
+            self._next = self._specialized()
+        if self._config.jax_enable_x64 and x.dtype == self._precision:
+            return self._next(x, *self._kept)
+        return self._called(self._next, x, *self._kept)
 
     def finish(self, begun: Array, values: np.ndarray) -> float:
         """See `derivatives.compressed_products`."""

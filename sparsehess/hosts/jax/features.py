@@ -153,10 +153,3 @@ def jit_soon(jax: ModuleType, function: Callable[..., Any], device: Any) -> Call
     if platform != "cpu" or "compiler_options" not in inspect.signature(jax.jit).parameters:
         return jax.jit(function)
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
-
-
-def in_double_precision() -> bool:
-    """Return whether JAX has double precision here as it is. Not collective."""
-    import jax
-
-    return bool(jax.config.jax_enable_x64)

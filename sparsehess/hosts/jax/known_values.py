@@ -36,8 +36,8 @@ _PASS, _DEAR = 1, 10
 # What is worth so many passes is kept, unless all that is kept comes to more than so many times the arguments.
 _WORTH, _MOST = 4, 8
 
-# Of an argument of fewer numbers nothing is kept: it takes less time than a call. Ones of so few stay an argument.
-_LITTLE, _FEW_ONES = 2**14, 2**12
+# Of an argument of fewer numbers nothing is kept: it takes less time than a call.
+_LITTLE = 2**12
 
 
 class SplitProgram:
@@ -64,9 +64,10 @@ class SplitProgram:
         self._jax, self._constants = jax, program.constants
         self._x, second = program.arguments
         self._result = program.results[0]
-        most = _MOST * stays.nbytes if stays.size >= _LITTLE else 0
+        worth = stays.size >= _LITTLE
+        most = _MOST * stays.nbytes if worth else 0
         self._late, names, early = _split(program, self._x, second, most)
-        self._stays, self._ones = second, stays.size >= _FEW_ONES and bool((stays == 1).all())
+        self._stays, self._ones = second, worth and bool((stays == 1).all())
         self._names = names if self._ones else [second, *names]
         self._kind = stays.shape, stays.dtype
 
