@@ -57,6 +57,7 @@ SOLVES = [
     {"k": 12},
     {"interval": (0.0, 1.4)},
     {"k": 8, "method": "lobpcg"},
+    {"k": 8, "method": "oneshift"},
     pytest.param({"k": 8, "method": "gd"}, marks=pytest.mark.thorough),
     pytest.param({"k": 8, "method": "jd"}, marks=pytest.mark.thorough),
     pytest.param({"k": 20, "which": "largest"}, marks=pytest.mark.thorough),
