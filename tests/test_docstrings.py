@@ -10,7 +10,10 @@ import sparsehess as sh
 from sparsehess.errors import SparseHessError
 
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-NEEDED = {"from_atoms": "ase", "from_casadi": "casadi", "from_jax": "jax", "from_torch": "torch"}
+NEEDED = {
+    **{"from_atoms": "ase", "from_casadi": "casadi"},
+    **{"from_jax": "jax", "jax_hessian": "jax", "from_torch": "torch"},
+}
 PUBLIC = {name: getattr(sh, name) for name in sh.__all__}
 ERRORS = [name for name, item in PUBLIC.items() if inspect.isclass(item) and issubclass(item, Exception)]
 FUNCTIONS = [name for name, item in PUBLIC.items() if inspect.isfunction(item)]
