@@ -35,6 +35,7 @@ class RowTransfer:
         ranges = np.array(comm.allgather((first, first + held)))
         starts, stops = layout.starts[:-1], layout.starts[1:]
         self._aligned = bool((ranges[:, 0] == starts).all() and (ranges[:, 1] == stops).all())
+        self._whole = bool((ranges == (0, layout.n)).all())
         # Overlaps of the rows held here with the rows that each rank owns, and the other way round.
         self._give = np.clip(np.stack([starts, stops]), self.first, self.last)
         self._get = np.clip(ranges.T, layout.start, layout.stop)
@@ -45,6 +46,10 @@ class RowTransfer:
         if self._aligned:
             return values
         out = np.empty(self.last - self.first, values.dtype)
+        if self._whole:
+            counts = self.layout.counts
+            self.comm.Allgatherv(np.ascontiguousarray(values), [out, (counts, offsets(counts))])
+            return out
         sent = np.concatenate([values[a - self.layout.start : b - self.layout.start] for a, b in self._get.T])
         counts, into = np.diff(self._get, axis=0)[0], np.diff(self._give, axis=0)[0]
         self.comm.Alltoallv([sent, (counts, offsets(counts))], [out, (into, self._give[0] - self.first)])

@@ -114,7 +114,7 @@ def test_work_is_balanced_when_gradients_take_unequal_time(comm):
         return function.gradient(x)
 
     evaluations = Evaluations(objective(function, comm, gradient=gradient), function.x)
-    evaluations.gradients([function.x] * 40)
+    evaluations.gradients([evaluations.x] * 40)
     each = comm.allgather(len(calls))
     assert sum(each) == evaluations.counts["gradient"] == 40
     assert comm.size == 1 or each[0] <= 20 / comm.size
