@@ -13,6 +13,8 @@ import numpy as np
 from sparsehess.derivatives.compressed_products import CompressedProducts
 from sparsehess.runtime.guards import NO_GUARD, guard_of
 
+_DOUBLE = np.dtype(np.float64)
+
 
 class QuickUpdate:
     """Entries at another point: one call, and nothing beside it.
@@ -37,7 +39,7 @@ class QuickUpdate:
 
         Not collective. While others compute, note(copy of x) is called.
         """
-        if type(x) is not np.ndarray or x.dtype != np.float64 or x.shape != self._shape:
+        if type(x) is not np.ndarray or x.dtype is not _DOUBLE or x.shape != self._shape:
             return None
         if guard_of(self._comm) is not NO_GUARD:
             return None

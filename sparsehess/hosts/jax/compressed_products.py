@@ -71,7 +71,7 @@ class CompressedProducts:
         self.direct = len(reads) > 0
         self._reads, self._precision = reads, np.dtype(precision)
         # Whether what is compiled gives arrays that others can read as they are.
-        self._shared = self._precision == np.float64
+        self._shared = self._double = self._precision == np.float64
         self._reader: recovery_kernels.Reader | None = None
         given = np.zeros((count, len(colors)), precision)
         given[colors, np.arange(len(colors))] = 1.0
@@ -155,7 +155,7 @@ class CompressedProducts:
         """See `derivatives.compressed_products`."""
         if self._next is None:
             self._next = self._specialized()
-        if self._config.jax_enable_x64 and x.dtype == self._precision:
+        if self._double and self._config.jax_enable_x64 and x.dtype is self._precision:
             return self._next(x, *self._kept)
         return self._called(self._next, x, *self._kept)
 
