@@ -9,8 +9,8 @@ peers
     counted. Again: the Hessian at another x, in an order that is drawn for each. Ours is a PETSc matrix on the
     host, with the check by a product or without it, as peers have none; its colouring is of the best of all our
     orders, as by default, or of one. asdex gives a BCOO array on the device under jit, as in its benchmarks, or a
-    SciPy matrix; sparsejac finds no patterns and is given ours for nothing. Medians over rounds and repeats, and of
-    the ratios of what was measured next to each other, a peer's seconds over ours: above 1 we are faster.
+    SciPy matrix; sparsejac finds no patterns and is given ours for nothing. Medians over rounds and repeats, and
+    of the ratios of what was measured next to each other, a peer's seconds over ours: above 1 we are faster.
 tracing
     Seconds and growth of the peak memory for the pattern alone, by our rules and by asdex, as n grows.
 million
