@@ -20,7 +20,7 @@ def grid(side):
 def matrix_on(edges, n):
     rng = np.random.default_rng(0)
     half = sp.coo_array((rng.normal(size=len(edges)), edges.T), (n, n)).tocsr()
-    return half + half.T + sp.diags_array(rng.normal(size=n)).tocsr()
+    return half + half.T + sp.diags(rng.normal(size=n)).tocsr()
 
 
 def objective_of(A, edges, comm, **more):
