@@ -24,6 +24,7 @@ from sparsehess.eigen.solvers.factor_packages import (
     options_on_disk,
     upper_half,
 )
+from sparsehess.eigen.solvers.kept_state import aim, forget_null_space, give_new_basis
 from sparsehess.eigen.solvers.product_monitor import (
     PLAIN,
     PRODUCTS,
@@ -269,7 +270,7 @@ class KrylovSchur:
             st = eps.getST()
             if self.shift is None:
                 eps.setWhichEigenpairs(SLEPc.EPS.Which.TARGET_MAGNITUDE)
-                _aim(eps, shift)
+                aim(eps, shift)
                 eps.setFromOptions()
                 if self._definite:
                     half = upper_half(self.problem, shift, st.getPreconditionerMat())
@@ -331,7 +332,7 @@ class KrylovSchur:
         eps, problem = self._solver(), self.problem
         self._sound = False
         away = [*problem.null, *deflate]
-        _give_new_basis(eps)
+        give_new_basis(eps)
         self._solved_with = self._applying()
         choice = SLEPc.EPS.Which
         eps.setWhichEigenpairs(
@@ -343,7 +344,7 @@ class KrylovSchur:
             }[which]
         )
         if self.shift is not None and which == "nearest":
-            _aim(eps, self.shift)
+            aim(eps, self.shift)
         # SLEPc's own choice, said: left to it, the sizes of an earlier solve would stay.
         # No more than the space has beside what is deflated: a fuller basis is not orthogonal.
         room = basis_size(k, self.held is not None) + wider
@@ -396,7 +397,7 @@ class KrylovSchur:
             eps.getEigenvector(i, vector)
             vectors.append(vector)
         if away:
-            _forget_null_space(eps)
+            forget_null_space(eps)
         self._sound = True
         return vectors
 
@@ -477,39 +478,3 @@ class KrylovSchur:
         if self._eps is not None:
             self._solver_pool.give_back(self._eps, self._sound and not self._room)
         self._eps = self.shift = None
-
-
-def _give_new_basis(eps: SLEPc.EPS) -> None:
-    """Have a solver allocate its basis and its arrays anew. Collective.
-
-    After a solve SLEPc counts what was deflated as columns of the basis. Where the next solve wants just so many
-    more, it takes the arrays of eigenvalues for large enough, which they are not, and writes past their ends.
-    """
-    basis = SLEPc.BV().create(eps.comm)
-    basis.setOptionsPrefix(PREFIX)
-    eps.setBV(basis)
-    destroy(basis)  # but for the solver's reference
-
-
-def _forget_null_space(eps: SLEPc.EPS) -> None:
-    """Take from the matrix of a transformation the null space that SLEPc has told it. Collective.
-
-    SLEPc gives one to it for vectors that are deflated, and PETSc loses it with the first change of the matrix.
-    """
-    none, (matrix, preconditioned) = PETSc.NullSpace(), eps.getST().getKSP().getOperators()
-    for one in (matrix, preconditioned):
-        one.setNullSpace(none)
-        one.setTransposeNullSpace(none)
-
-
-def _aim(eps: SLEPc.EPS, target: float) -> None:
-    """Set the target of a solver, and leave what its transformation has factorized alone. Collective.
-
-    A new target is a new shift to a transformation, which then begins with nothing: another one hears of it.
-    """
-    st = eps.getST()
-    other = SLEPc.ST().create(eps.comm)
-    eps.setST(other)
-    eps.setTarget(target)
-    eps.setST(st)
-    destroy(other)
