@@ -36,6 +36,9 @@ ROUNDING = 100 * _EPS
 # Steps of refinement at most; each gains what the last has lost. A residual of so many roundings needs none.
 _STEPS, _DONE = 3, 8 * _EPS
 
+# Part of the gradient of a least-squares residual that may be left: more are eigenvalues just above rounding.
+_GRADIENT = 1e-9
+
 # What scaling is to make of a condition to be what is judged by.
 _BETTER = 1e-2
 
@@ -116,9 +119,9 @@ class System:
             x = self._operator._solve(b, self.shift)
             rest = b - self.product(x)
             if not self._operator.solves_directly:
-                worst = self._residual(rest, b)
-                if not worst <= ACCEPTED:
-                    raise refusal(self.shift, self.condition_of(x, b), worst)
+                worst, condition = self._residual(rest, b), self.condition_of(x, b)
+                if not (worst <= ACCEPTED and condition <= 1 / ROUNDING):
+                    raise refusal(self.shift, condition, worst)
                 return x
             for _ in range(_STEPS):
                 both = self._residual(rest, b), self._residual(rest, b, self._weights)
@@ -154,7 +157,7 @@ class System:
         with np.errstate(all="ignore"):
             x, right = self._operator._least_squares(b, self.shift), self._lengths(self.product(b))
             floor = ROUNDING * self._size * self._lengths(b)
-            allowed = ACCEPTED * right + floor
+            allowed = _GRADIENT * right + floor
             rest = b - self.product(x)
             left = self._lengths(self.product(rest))
             for _ in range(_STEPS if self._operator.solves_directly else 0):
@@ -170,7 +173,7 @@ class System:
                 worst = float(np.max(left / right, initial=0.0))
                 raise InputError(
                     f"the least-squares solution with {self.shift:g} on the diagonal leaves {worst:.1e} of the "
-                    f"gradient of its residual, more than {ACCEPTED:g}: eigenvalues just above rounding keep it "
+                    f"gradient of its residual, more than {_GRADIENT:g}: eigenvalues just above rounding keep it "
                     "from being found; take another shift"
                 )
         return x

@@ -54,12 +54,12 @@ def draws(noise, number, comm, k=6, derivative="central", **how):
     ("derivative", "noise", "number"), [("central", 1e-6, 200), ("central", 1e-3, 60), ("forward", 1e-6, 60)]
 )
 def test_bars_cover_and_are_not_much_wider(derivative, noise, number, comm):
-    wider = 10
-    if comm.size > 1:
-        number, wider = number // 10, 15  # which rank draws which noise is chance, and six tell a size to a third
+    wider, covered = 10, 0.95
+    if comm.size > 1:  # which rank draws which noise is chance, and six tell a size to a third
+        number, wider, covered = number // 10, 15, 0.8
     values, bars = draws(noise, number, comm, derivative=derivative)
     off = np.abs(values - exact(6))
-    assert np.mean(off <= bars) >= 0.95
+    assert np.mean(off <= bars) >= covered
     assert np.median(bars / np.sqrt(np.mean(off**2, axis=0))) < wider
 
 
