@@ -44,7 +44,7 @@ KINDS: dict[str, str | None] = {
     "limit-address-space": None,
     "limit-processor": r"ended",
     "limit-processes": None,
-    "close-descriptors": _WITHOUT + "|killed: over its time limit",  # as the others, some of which MPI needs
+    "close-descriptors": _WITHOUT,
     "close-output": None,
     "close-input": None,
     "change-folder": None,
