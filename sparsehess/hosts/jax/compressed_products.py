@@ -105,7 +105,7 @@ class CompressedProducts:
 
         return jax.jit(entries)
 
-    def _called(self, function: Callable[..., Array], x: np.ndarray, *more: Array) -> Array:
+    def _called(self, function: Callable[..., Array], x: np.ndarray, *more: Array | np.ndarray) -> Array:
         """Return what a compiled function gives at x; it may not be there yet."""
         if x.dtype != self._precision:
             x = x.astype(self._precision)
