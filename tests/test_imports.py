@@ -26,6 +26,7 @@ ORDER = [
     ["eigen.solvers"],
     ["eigen.certificates"],
     ["eigen.inverses"],
+    ["mechanics"],
     ["networks", "hosts"],
     ["capi"],
     ["commands"],
