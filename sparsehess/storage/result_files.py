@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from sparsehess.runtime.short_repr import ShortRepr
 from sparsehess.storage.array_archives import ArrayArchive
 from sparsehess.storage.hdf5 import open_hdf5, require_chunks
 from sparsehess.storage.memory_claims import bytes_of, require_memory
+from sparsehess.storage.row_pieces import read_in_pieces
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,7 +49,7 @@ def read_pairs(
 ) -> StoredPairs:
     """Read a result file (.h5 or .npz); nothing is unpickled.
 
-    Collective. Rank 0 reads one vector at a time of an .h5 file, all of a .npz.
+    Collective. Rank 0 reads a piece of a vector at a time of an .h5 file, all of a .npz.
 
     Parameters
     ----------
@@ -61,7 +63,7 @@ def read_pairs(
     """
     path, comm = Path(path), layout.comm if layout is not None else communicator(comm)
     with ExitStack() as stack:
-        source: _Source | None = None
+        source: Any = None  # of rank 0, a _Source
         told: tuple[dict[str, Any], dict[str, np.ndarray], int] | None = None
         with agreement(comm):
             if comm.rank == 0:
@@ -72,12 +74,7 @@ def read_pairs(
         vectors: list[PETSc.Vec] = []
         try:
             for number in range(len(arrays["eigenvalues"])):
-                row = None
-                with agreement(comm):
-                    local = np.empty(layout.n_local, PETSc.ScalarType)
-                    if source is not None:
-                        row = source.row(number)
-                comm.Scatterv([row, (layout.counts, layout.starts[:-1])] if comm.rank == 0 else None, local)
+                local = read_in_pieces(layout, partial(_Source.piece, source, number))
                 vectors.append(PETSc.Vec().createMPI((layout.n_local, layout.n), comm=comm))
                 vectors[-1].setArray(local)
         except BaseException:
@@ -96,9 +93,9 @@ class _Source:
     n: int
     rows: Any
 
-    def row(self, number: int) -> np.ndarray:
+    def piece(self, number: int, first: int, last: int) -> np.ndarray:
         try:
-            return np.ascontiguousarray(self.rows[number], PETSc.ScalarType)
+            return self.rows[number, first:last]
         except OSError as error:
             raise InputError(
                 f"{self.path}: vector {number} cannot be read ({' '.join(str(error).split())})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from sparsehess.storage.atomic_files import (
 )
 from sparsehess.storage.hdf5 import create_hdf5
 from sparsehess.storage.json_files import json_text
+from sparsehess.storage.row_pieces import write_in_pieces
 
 RESULTS = (".h5", ".npz")
 MATRICES = (".mtx", ".npz", ".petsc", ".h5")
@@ -53,7 +55,7 @@ def write_results(
 ) -> None:
     """Write facts (as JSON text), small arrays, and distributed vectors as rows of `vectors`.
 
-    Collective. Rank 0 holds one vector at a time for .h5, all of them for .npz.
+    Collective. Rank 0 holds a piece of a vector at a time for .h5, all vectors for .npz.
 
     Raises
     ------
@@ -74,12 +76,13 @@ def write_results(
                     for name, array in arrays.items():
                         target[name] = array
                     rows = target.create_dataset("vectors", (len(vectors), n), PETSc.ScalarType)
+
+            def write(number: int, first: int, values: np.ndarray) -> None:
+                with explain_write_errors(path):
+                    rows[number, first : first + len(values)] = values
+
             for number, vector in enumerate(vectors):
-                whole = _whole(vector, comm)
-                with agreement(comm):
-                    if comm.rank == 0:
-                        with explain_write_errors(path):
-                            rows[number] = whole
+                write_in_pieces(vector, comm, partial(write, number))
             with agreement(comm):
                 stack.close()
         return

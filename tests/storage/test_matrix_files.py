@@ -73,14 +73,14 @@ def test_unfinished_files_are_removed(folder, comm, monkeypatch):
             one.write_text("half")
     comm.Barrier()
     vectors = [PETSc.Vec().createMPI(6, comm=comm) for _ in range(2)]
-    whole = writers._whole
+    write = writers.write_in_pieces
 
-    def breaks(vector, comm):
+    def breaks(vector, comm, target):
         if vector is vectors[1]:
             raise MemoryError
-        return whole(vector, comm)
+        write(vector, comm, target)
 
-    monkeypatch.setattr(writers, "_whole", breaks)
+    monkeypatch.setattr(writers, "write_in_pieces", breaks)
     with pytest.raises(MemoryError):
         writers.write_results(path, facts, {}, vectors, comm)
     assert contents(folder, comm) == comm.bcast({mine.name})

@@ -192,7 +192,8 @@ class Spectrum(ShortRepr):
         Parameters
         ----------
         path
-            Its name ends with .h5 or .npz. Rank 0 holds one vector at a time for .h5, all of them for .npz.
+            Its name ends with .h5 or .npz. Rank 0 holds a piece of a vector at a time for .h5, all vectors
+            for .npz.
 
         Raises
         ------
