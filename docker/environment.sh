@@ -87,9 +87,9 @@ if [ "$stack" != system ]; then
     sh "$here/petsc-latest.sh" "$venv" "$stack"
 else
     # Debian looks under /usr/lib/petsc, which only its development package makes: say where they are.
-    real=$(find /usr/lib/petscdir /usr/lib/slepcdir -type d -path '*-real/lib/python3/dist-packages' 2>/dev/null | sort -V)
+    real=$(find /usr/lib/petscdir /usr/lib/slepcdir -type d -path '*-real/lib/python3/dist-packages' ! -path '*64-[0-9]*' 2>/dev/null | sort -V)
     [ -n "$real" ] || fail "the distribution's petsc4py (real scalars) was not found under /usr/lib/petscdir"
-    # As Debian does: another build, with complex scalars for one, where PETSC_DIR and SLEPC_DIR name it.
+    # As Debian does: another build, with complex scalars or 64-bit indices, where PETSC_DIR and SLEPC_DIR name it.
     other='import os, sys; sys.path += [os.path.join(os.environ[name], "lib/python3/dist-packages") for name in ("PETSC_DIR", "SLEPC_DIR") if os.environ.get(name)]'
     printf '%s\n' "$other" "$real" >"$site/petsc-slepc-of-the-distribution.pth"
 fi

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,7 +79,8 @@ def estimate_memory(pattern: Pattern | None, n: int, nnz: int, k: int, colors: i
         factor = _FILL * nnz * _BYTES
         if pattern is not None:
             try:
-                factor, analysed = _analysed(pattern), True
+                with problem_of_pattern(pattern) as problem:
+                    factor, analysed = problem.factor_cost.total, True
             except StackError as error:
                 runtime.log.debug("no analysis: %s", error)
     return Memory(
@@ -90,14 +93,15 @@ def estimate_memory(pattern: Pattern | None, n: int, nnz: int, k: int, colors: i
     )
 
 
-def _analysed(pattern: Pattern) -> int:
-    """Return the bytes of a factorization of this pattern, by MUMPS's analysis. Collective."""
+@contextmanager
+def problem_of_pattern(pattern: Pattern) -> Iterator[EigenProblem]:
+    """Give a problem of this pattern, with values in place of those that are not there yet. Collective."""
     rows = np.repeat(np.arange(pattern.layout.start, pattern.layout.stop), np.diff(pattern.indptr))
     values = np.where(rows == pattern.indices, float(pattern.n), 1.0)
     matrix = runtime.aij(pattern.layout, pattern.indptr, pattern.indices, values)
     try:
         with EigenProblem.of(matrix, nullspace=[]) as problem:
-            return problem.factor_cost.total
+            yield problem
     finally:
         destroy(matrix)
 

@@ -137,10 +137,13 @@ def advise(wanted: SolveRequest, n: int, found: SpectrumProbe, costs: Costs, cho
     noisy = _refuses_noise(found, costs)
     doubt = f"products err by {found.noise:.0e}, which the check of an assembly refuses; "
     inverts = wanted.end in ("smallest", None)
+    once = choice.method == "oneshift"
+    fits = (full if inverts else thin) <= free
+    why = choice.reason if once and fits else _why_shifted(wanted, full if inverts else thin, free)
     shifted = _assembled(
-        costs, _name_of(wanted), "slicing" if wanted.k is None else "krylovschur", full if inverts else thin,
-        not noisy and (full if inverts else thin) <= free,
-        (doubt if noisy else "") + _why_shifted(wanted, full if inverts else thin, free),
+        costs, "assembled, one factorization" if once else _name_of(wanted),
+        "oneshift" if once else "slicing" if wanted.k is None else "krylovschur", full if inverts else thin,
+        not noisy and fits, (doubt if noisy else "") + why,
     )  # fmt: skip
     bottom = wanted.end in ("smallest", "largest")
     preconditioned = _assembled(
@@ -152,7 +155,8 @@ def advise(wanted: SolveRequest, n: int, found: SpectrumProbe, costs: Costs, cho
         "all eigenvalues at once" if dense <= free else f"{8 * n * n / 2**30:.3g} GiB for the matrix alone",
     )  # fmt: skip
     ways = [shifted, preconditioned, lapack]
-    by_name = {"krylovschur": shifted, "slicing": shifted, "lobpcg": preconditioned, "dense": lapack}
+    by_name = {choice.method: shifted} if once else {"krylovschur": shifted, "slicing": shifted}
+    by_name |= {"lobpcg": preconditioned, "dense": lapack}
     run = by_name.get(choice.method)
     if run is None:
         run = _assembled(costs, f"assembled, {choice.method}", choice.method, full, not noisy, choice.reason)

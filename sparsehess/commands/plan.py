@@ -122,7 +122,8 @@ def run_plan(call: Call) -> int:
         if question.spec is None:
             advice = method_advice.advise_on_estimate(question.command, n, found, costs)
         else:
-            advice = method_advice.advise(wanted, n, found, costs, question.choice_of_matrix(n, comm))
+            choice = question.choice_of_matrix(n, pattern, comm)
+            advice = method_advice.advise(wanted, n, found, costs, choice)
         facts["look"], facts["advice"] = found.facts(), dataclasses.asdict(advice)
         known = None if pattern is None else pattern.nnz
         told = method_advice.look_lines(found, n, known, wanted) + method_advice.advice_lines(advice)

@@ -6,27 +6,34 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sparsehess.commands.cost_model import problem_of_pattern
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.solvers.eigs import complete_spec
 from sparsehess.eigen.solvers.method_choice import Choice, choose_method
-from sparsehess.runtime import PETSc, aij, destroy
+from sparsehess.pattern import Pattern
+from sparsehess.runtime import PETSc, destroy
 from sparsehess.runtime.row_layout import Layout
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 
-def method_of_matrix(spec: SolveSpec, n: int, comm: MPI.Comm) -> Choice:
-    """Return the method that a run takes of an assembled matrix of n rows. Collective."""
+def method_of_matrix(spec: SolveSpec, pattern: Pattern) -> Choice:
+    """Return the method that a run takes of an assembled matrix of this pattern. Collective."""
+    with problem_of_pattern(pattern) as problem:
+        return choose_method(problem, complete_spec(problem, spec))
+
+
+def method_of_unknown_matrix(spec: SolveSpec, n: int, comm: MPI.Comm) -> Choice:
+    """Return the method that a run takes of an assembled matrix of n rows whose factors are cheap. Collective."""
     layout = Layout.from_size(n, comm)
     own = np.arange(layout.n_local)
-    matrix = aij(layout, np.arange(layout.n_local + 1), own + layout.start, np.ones(layout.n_local))
+    diagonal = Pattern.from_csr(np.arange(layout.n_local + 1), own + layout.start, comm=comm)
     try:
-        with EigenProblem.of(matrix, nullspace=[]) as problem:
-            return choose_method(problem, complete_spec(problem, spec))
+        return method_of_matrix(spec, diagonal)
     finally:
-        destroy(matrix)
+        diagonal.free()
 
 
 def method_of_shell(spec: SolveSpec, layout: Layout, null: int, noise: float) -> tuple[SolveSpec, Choice]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from sparsehess.commands import flag_groups
 from sparsehess.commands.planned_commands import ASSEMBLED
-from sparsehess.commands.planned_methods import method_of_matrix, method_of_shell
+from sparsehess.commands.planned_methods import method_of_matrix, method_of_shell, method_of_unknown_matrix
 from sparsehess.eigen.certificates.inertia import predict_products as inertia_products
 from sparsehess.eigen.certificates.numerical_rank import predict_products as rank_products
 from sparsehess.eigen.estimates.spectral_density import predict_products as density_products
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
     from sparsehess.commands.spectrum_probe import SpectrumProbe
+    from sparsehess.pattern import Pattern
 
 # Flags of a plan that eigenpairs alone have, and those that other questions have.
 _OF_PAIRS = {"k": None, "which": "smallest", "target": None, "interval": None, "count": "auto"}
@@ -157,7 +158,7 @@ class Question:
         """Whether the run that is asked for factorizes, as far as its method decides."""
         if self.spec is None:
             return self.command in _FACTORIZED and self.method != "density"
-        return self.spec.method in ("auto", "krylovschur", "slicing", "feast", "ciss")
+        return self.spec.method in ("auto", "krylovschur", "oneshift", "slicing", "feast", "ciss")
 
     def factorizes(self, n: int) -> bool:
         """Return whether a factorization answers it best, or counts, of an assembled matrix. Not collective."""
@@ -177,9 +178,11 @@ class Question:
         if self.spec is not None and self.spec.k is not None and self.spec.k > n:
             raise InputError(f"k={self.spec.k} eigenpairs of a matrix with {n} rows: ask for at most {n}")
 
-    def choice_of_matrix(self, n: int, comm: MPI.Comm) -> Choice:
+    def choice_of_matrix(self, n: int, pattern: Pattern | None, comm: MPI.Comm) -> Choice:
         """Return the method that a run takes of an assembled matrix of n rows. Collective."""
-        return method_of_matrix(self.solve_spec, n, comm)
+        if pattern is None:
+            return method_of_unknown_matrix(self.solve_spec, n, comm)
+        return method_of_matrix(self.solve_spec, pattern)
 
     @property
     def solve_spec(self) -> SolveSpec:

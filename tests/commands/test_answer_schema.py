@@ -15,6 +15,7 @@ import scipy.sparse as sp
 import sparsehess as sh
 from sparsehess.coloring.coloring_files import FORMATS, save
 from sparsehess.commands.answer_schema import schema_text
+from sparsehess.eigen.problem.solve_spec import METHODS
 from sparsehess.service.spool.job_outcomes import read_json
 from sparsehess.service.spool.spool import Spool
 from support import answers
@@ -265,6 +266,14 @@ def test_a_validator_tells_what_is_wrong(problems, changed):
         answers.valid({**found, **changed})
     lenient = jsonschema.Draft202012Validator(answers.SCHEMA)
     assert lenient.is_valid({**found, **changed}) == ("unheard" in changed)
+
+
+def test_every_method_may_answer():
+    told = [
+        each["properties"]["method"] for each in answers.SCHEMA["$defs"].values() if "krylovschur" in str(each)
+    ]
+    enums = [each["enum"] for each in told if "krylovschur" in each.get("enum", ())]
+    assert enums and all(["auto", *enum] == list(METHODS) for enum in enums)
 
 
 def test_the_schema_is_shown(problems):

@@ -6,12 +6,14 @@ from mpi4py import MPI
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 from sparsehess.cli import command_line
 from sparsehess.commands import job_files
 from sparsehess.errors import CheckError, InputError
 from support import answers
 from support.batch import run
+from support.cases import laplacian
 
 PROBLEM = """
 import numpy as np
@@ -209,6 +211,23 @@ def test_nothing_measured_has_the_least_that_it_may_be(place):
 def test_many_variables_are_within_their_bar(place, question):
     plan, used = planned_and_used(place, "--set form=hvp --set n=2100 --set peaks=5 --shell", question)
     is_as_planned(plan, used)
+
+
+def test_of_a_matrix_the_method_is_planned_by_what_its_factors_take(place, monkeypatch):
+    scipy.sparse.save_npz(place / "grid.npz", laplacian(12, 12, 12)[0].tocsr())
+
+    def planned_and_taken(flags=""):
+        plan = called(f"plan grid.npz -k 3 {flags}", place)
+        asked = next(way for way in plan["advice"]["alternatives"] if way["asked"])
+        assert plan["advice"]["method"] == asked["name"] and plan["memory"]["factor"] > 0
+        return asked["flags"], called(f"eigs grid.npz -k 3 -q {flags}", place)["method"]
+
+    assert planned_and_taken() == ("--method krylovschur", "krylovschur")
+    assert planned_and_taken("--method oneshift") == ("--method oneshift", "oneshift")
+    monkeypatch.setattr("sparsehess.eigen.solvers.method_choice.LARGE", 1000)
+    assert planned_and_taken() == ("--method krylovschur", "krylovschur")
+    monkeypatch.setattr("sparsehess.eigen.solvers.predicted_seconds._BLOCK", 1.0)
+    assert planned_and_taken() == ("--method oneshift", "oneshift")
 
 
 def test_more_than_there_are_and_contradictions_are_refused_as_the_run_does(place):
