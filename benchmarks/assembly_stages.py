@@ -5,7 +5,7 @@ uniform random points with mean degree 12. Prints what all stages but the user's
 and the exponent of the growth.
 
     python benchmarks/assembly_stages.py [--sizes 4 5 6] [--problems g7 g27 network] [--order natural]
-    mpiexec -n 2 python benchmarks/assembly_stages.py
+    mpiexec -n 2 python benchmarks/assembly_stages.py [--sizes 7 --problems g7 g27 --repeat 1]
 """
 
 import argparse
@@ -17,11 +17,10 @@ from pathlib import Path
 from mpi4py import MPI
 
 import numpy as np
-import scipy.sparse as sp
 from scipy.spatial import cKDTree
 
 import sparsehess as sh
-from sparsehess.runtime import memory
+from sparsehess.runtime import PETSc, memory
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "drivers"))
 
@@ -51,17 +50,20 @@ def rotors(side, full, comm):
         return g.ravel()
 
     def structure():
-        number = np.arange(side**3).reshape(side, side, side)
-        entries = [(number[here].ravel(), number[there].ravel()) for here, there in slices]
-        rows, cols = (np.concatenate([pair[k] for pair in entries]) for k in (0, 1))
-        upper = sp.coo_matrix((np.ones(len(rows), np.int8), (rows, cols)), (side**3,) * 2).tocsr()
-        matrix = (upper + upper.T + sp.identity(side**3, dtype=np.int8)).tocsr()
-        matrix.sort_indices()
-        return matrix
+        """Return the local rows of the pattern, which each rank makes for itself."""
+        layout = sh.Layout.from_size(side**3, comm)
+        own = np.arange(layout.start, layout.stop, dtype=PETSc.IntType)
+        place = np.stack(np.unravel_index(own, (side,) * 3)).astype(np.int16)
+        steps = sorted([*offsets, *(tuple(-d for d in o) for o in offsets), (0, 0, 0)])
+        there = np.empty((len(own), len(steps)), bool)
+        for column, step in enumerate(steps):
+            moved = place + np.array(step, np.int16)[:, None]
+            there[:, column] = ((moved >= 0) & (moved < side)).all(axis=0)
+        along = np.array([(a * side + b) * side + c for a, b, c in steps], PETSc.IntType)
+        return np.r_[0, np.cumsum(there.sum(axis=1))], (own[:, None] + along)[there]
 
-    matrix = structure()
     x = np.random.default_rng(0).normal(size=side**3)
-    return gradient, x, lambda: sh.Pattern.from_scipy(matrix, comm=comm)
+    return gradient, x, lambda: sh.Pattern.from_csr(*structure(), comm=comm)
 
 
 def cloud(n, comm):
@@ -105,16 +107,16 @@ def measure(name, n, order, comm):
     peaks.append(memory.peak_memory())
     coloring = sh.color(pattern, order=order)
     peaks.append(memory.peak_memory())
-    evaluated = []
+    evaluated = peaks[-1]
 
     def progress(done, total):
-        if done == total:
-            evaluated.append(memory.peak_memory())
+        nonlocal evaluated
+        evaluated = memory.peak_memory()
 
     assembling = time.perf_counter()
     hessian = sh.assemble(objective, coloring=coloring, progress=progress)
     total = made + coloring.seconds + time.perf_counter() - assembling
-    peaks += [evaluated[0], memory.peak_memory()]
+    peaks += [evaluated, memory.peak_memory()]
     stages = dict(hessian.timings)
     stages["pattern"] += made
     stages["gradient"] = spent[0]
@@ -128,6 +130,7 @@ def measure(name, n, order, comm):
         "colors": coloring.count,
         "calls": evaluations,
         "total": total,
+        "peak": comm.allreduce(memory.peak_memory()),
         "bytes": [comm.allreduce(int(rise)) for rise in np.diff(peaks)],
         **{stage: comm.allreduce(seconds, op=MPI.MAX) for stage, seconds in stages.items()},
     }
@@ -150,7 +153,7 @@ def main():
         print(
             head,
             *(f"{s:>11s}" for s in (*stages, "gradient", "others/grad", "update")),
-            "  MiB risen by stage",
+            "  MiB risen by stage, and in all",
             flush=True,
         )
     for name in given.problems:
@@ -167,6 +170,7 @@ def main():
                     *(f"{number:11.4f}" for number in numbers),
                     f"{others / facts['gradient']:11.3f} {facts['update']:11.4f}  ",
                     "/".join(f"{rise / 2**20:.0f}" for rise in runs[0]["bytes"]),
+                    f"  {runs[-1]['peak'] / 2**20:.0f}",
                     flush=True,
                 )
         if comm.rank == 0 and len(seen) > 1:

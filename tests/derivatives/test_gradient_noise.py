@@ -5,6 +5,7 @@ from mpi4py import MPI
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from scipy.spatial import cKDTree
 
 import sparsehess as sh
 from sparsehess.errors import EvaluationError, InputError
@@ -105,3 +106,30 @@ def test_complex_steps_need_complex_gradients(comm):
     real = objective(function, comm, gradient=lambda x: function.gradient(np.real(x)))
     with pytest.raises(EvaluationError, match="complex numbers for a complex x"):
         sh.assemble(real, derivative="complex")
+
+
+@pytest.mark.parametrize("alone", [1, 4])
+def test_atoms_that_nothing_holds_have_rows_of_zeros(alone, comm):
+    """Springs at rest: rows of the others have noise, these have no gradient at all."""
+    rng = np.random.default_rng(alone)
+    points = np.concatenate([rng.uniform(size=(60, 3)), 5.0 + 5.0 * np.arange(alone)[:, None] * np.ones(3)])
+    i, j = pairs = cKDTree(points).query_pairs(0.4, output_type="ndarray").T
+    rest = points[i] - points[j]
+
+    def gradient(x):
+        bonds = x.reshape(-1, 3)[i] - x.reshape(-1, 3)[j]
+        length = np.linalg.norm(bonds, axis=1)
+        forces = (1.0 - np.linalg.norm(rest, axis=1) / length)[:, None] * bonds
+        total = np.zeros_like(points)
+        np.add.at(total, i, forces)
+        np.add.at(total, j, -forces)
+        return total.ravel()
+
+    stretch = np.zeros((len(rest), len(points), 3))
+    stretch[np.arange(len(rest)), i] = rest / np.linalg.norm(rest, axis=1)[:, None]
+    stretch[np.arange(len(rest)), j] = -stretch[np.arange(len(rest)), i]
+    stretch = stretch.reshape(len(rest), -1)
+    pattern = sh.Pattern.from_edges(pairs.T, len(points), dofs=3, comm=comm)
+    problem = sh.Objective(x=points.ravel(), gradient=gradient, pattern=pattern, comm=comm)
+    with sh.assemble(problem) as hessian:
+        assert frobenius_error(hessian.mat, sp.csr_matrix(stretch.T @ stretch), comm) < 1e-8
