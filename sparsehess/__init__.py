@@ -68,6 +68,19 @@ _HOME = {
     "Inertia": "sparsehess.operators.eigenvalues",
     "curvature": "sparsehess.eigen.certificates.lowest_curvature",
     "Curvature": "sparsehess.eigen.certificates.lowest_curvature",
+    **dict.fromkeys(
+        ("eigenvalue_derivatives", "EigenvalueDerivatives"), "sparsehess.eigen.families.eigenvalue_derivatives"
+    ),
+    **dict.fromkeys(
+        ("eigenvector_derivatives", "EigenvectorDerivatives"), "sparsehess.eigen.families.eigenvector_derivatives"
+    ),
+    **dict.fromkeys(
+        ("hessian_derivative", "matrix_derivative", "MatrixDerivative"),
+        "sparsehess.eigen.families.matrix_derivatives",
+    ),
+    "follow": "sparsehess.eigen.families.follow",
+    "FollowedModes": "sparsehess.eigen.families.followed_modes",
+    "ModeEvent": "sparsehess.eigen.families.mode_events",
     "selected_inverse": "sparsehess.eigen.inverses.selected_inverse",
     "SelectedInverse": "sparsehess.eigen.inverses.selected_inverse",
     "gaussian_samples": "sparsehess.eigen.inverses.gaussian_samples",

@@ -25,6 +25,7 @@ ORDER = [
     ["eigen.estimates"],
     ["eigen.solvers"],
     ["eigen.certificates"],
+    ["eigen.families"],
     ["eigen.inverses"],
     ["mechanics"],
     ["networks", "hosts"],

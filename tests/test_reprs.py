@@ -40,6 +40,8 @@ def make_items(comm):
     samples = {"x": np.ones((2, 1)), "t": np.zeros((2, 1))}
     K = sp.diags([-np.ones(N - 1), np.full(N, 2.0), -np.ones(N - 1)], [-1, 0, 1]).tocsr()
     spectrum = sh.eigs(K, 3, comm=comm)
+    slopes = sh.eigenvalue_derivatives(K, spectrum, K, comm=comm)
+    followed = sh.follow(lambda p: sp.diags([p, 1.0, 5.0]).tocsr(), [0.5, 1.5], k=2, comm=comm)
     kronecker = sh.Kronecker((np.diag(np.arange(1.0, 6.0)), np.diag(np.arange(1.0, 9.0))), comm=comm)
     rule = sh.Hysteresis(1e-3, 1e-2, chain)
     return [
@@ -67,6 +69,11 @@ def make_items(comm):
         sh.SolveSpec(interval=(0.0, 1.0), options={f"eps_{name}": 1 for name in range(30)}),
         sh.EigenProblem.of(K, mass=np.ones(N), comm=comm),
         sh.match_modes(spectrum, spectrum),
+        slopes,
+        sh.eigenvector_derivatives(K, spectrum, K, numbers=[0], comm=comm),
+        sh.matrix_derivative(lambda p: p * K, 1.0, comm=comm),
+        followed,
+        *followed.events,
         sh.density(K, comm=comm),
         sh.trace(K, "inverse", comm=comm),
         sh.rank(K, comm=comm),
