@@ -111,7 +111,7 @@ def _of_pair(path: Path, i: int, j: int, columns: dict[int, int]) -> list[ModeEv
     found = []
     told = [n for n in run if sides[n]]
     for a, b in pairwise(told):
-        if sides[a] == sides[b] or any(n not in gaps for n in range(a, b)):
+        if sides[a] == sides[b] or any(n not in gaps for n in range(a, b)) or not _is_wanted(path, a, b, i, j):
             continue
         least = min(range(a, b + 1), key=lambda n: abs(gaps[n]))
         unresolved = b == a + 1
@@ -151,7 +151,7 @@ def _veerings(
         goes_on = n >= 0 and abs(turns[n]) > _LITTLE and sides[n] == sides[n + 1] != 0
         if run and not (goes_on and n == run[-1] + 1 and turns[n] * turns[run[-1]] > 0):
             total = abs(sum(turns[one] for one in run))
-            if total >= _TURN:
+            if total >= _TURN and _is_wanted(path, run[0], run[-1] + 1, i, j):
                 least = min(range(run[0], run[-1] + 2), key=lambda one: abs(gaps[one]))
                 bent = max(angle_between(path.steps[one], [i, j]) for one in run)
                 where = _least_between(path, gaps, least)
@@ -160,6 +160,11 @@ def _veerings(
         if goes_on:
             run.append(n)
     return found
+
+
+def _is_wanted(path: Path, a: int, b: int, i: int, j: int) -> bool:
+    """Return whether one of two modes is asked for somewhere from a place to another; others are only beside."""
+    return any(bool({i, j} & set(one.labels[one.wanted].tolist())) for one in path.places[a : b + 1])
 
 
 def _least_between(path: Path, gaps: dict[int, float], least: int) -> float:

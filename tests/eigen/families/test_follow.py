@@ -136,6 +136,35 @@ def test_modes_come_and_go(comm):
     assert sorted(one.value for one in found.events) == pytest.approx([5.3, 6.3, 7.3], abs=1e-4)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_random_lines(seed, comm):
+    """Eigenvalues that are straight lines by number, in a random basis: all crossings are where lines meet."""
+    rng = np.random.default_rng(seed)
+    n, k = 14, 4
+    Q = np.linalg.qr(rng.standard_normal((n, n)))[0]
+    start, slope = rng.uniform(0, 3, n), rng.uniform(-1.5, 1.5, n)
+
+    def family(p):
+        A = Q @ np.diag(start + p * slope) @ Q.T
+        return (A + A.T) / 2
+
+    found = sh.follow(family, np.linspace(0.01, 1.0, 7), k=k, comm=comm)
+    lines = []
+    for curve in found.curves.T:
+        there = np.isfinite(curve)
+        off = np.abs(np.add.outer(start, 0 * found.values) + np.outer(slope, found.values) - curve)[:, there]
+        lines.append(int(off.max(axis=1).argmin()))
+        assert off[lines[-1]].max() < 1e-5
+    exact = set()
+    for i in range(n):
+        for j in range(i):
+            p = (start[j] - start[i]) / (slope[i] - slope[j])
+            if 0.01 < p < 1 and np.count_nonzero(start + p * slope < start[i] + p * slope[i] - 1e-9) < k:
+                exact.add((j, i))
+    crossed = {tuple(sorted(lines[mode] for mode in one.modes)) for one in found.events}
+    assert {one.kind for one in found.events} == {"crossing"} and crossed == exact
+
+
 def test_with_a_mass_and_stretched_string(comm):
     """A string on an elastic bed under growing tension, with its consistent mass: λ = T κ + c, all known."""
     n = 50
