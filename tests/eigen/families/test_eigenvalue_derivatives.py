@@ -152,14 +152,16 @@ def test_eigenvectors_of_a_chain_with_null_vectors(comm):
                 assert mine == pytest.approx(exact[:, i], abs=1e-5 * np.abs(exact[:, i]).max())
 
 
-def test_a_hessian_along_a_direction(comm):
+@pytest.mark.parametrize(("noise", "reached"), [(0.0, 1e-4), (1e-12, 1e-4), (1e-9, 1e-2)])
+def test_a_hessian_along_a_direction(noise, reached, comm):
     """Its entries are known in closed form; what is said of the error holds, and the Hessian is where it was."""
     n = 30
     pattern = sh.Pattern.from_edges([[i, i + 1] for i in range(n - 1)], n, comm=comm)
 
     def gradient(x):
         d = np.diff(x) ** 3
-        return np.sinh(x) + np.r_[-d, 0.0] + np.r_[0.0, d]
+        wild = np.sin(1e9 * np.sum(x * np.arange(1, n + 1)) + 1e3 * np.arange(n))
+        return np.sinh(x) + np.r_[-d, 0.0] + np.r_[0.0, d] + noise * wild
 
     x = np.linspace(0.2, 1.0, n) ** 2
     direction = np.cos(np.arange(n))
@@ -169,13 +171,13 @@ def test_a_hessian_along_a_direction(comm):
         before = H.mat.copy()
         with sh.eigs(H, 4) as found, sh.hessian_derivative(H, direction) as dH:
             before.axpy(-1.0, H.mat)
-            assert before.norm() < 1e-7 and H.point == pytest.approx(H.objective.local(x))
+            assert before.norm() < 1e-7 + 1e6 * noise and H.point == pytest.approx(H.objective.local(x))
             before.destroy()
             slopes = sh.eigenvalue_derivatives(H, found, dH)
             V = found.to_numpy()[1]
         wanted = np.einsum("ik,ij,jk->k", V, exact, V)
         off = np.abs(slopes.values - wanted)
-        assert (off <= slopes.errors).all() and slopes.errors.max() < 1e-3 and off.max() < 1e-4
+        assert (off <= slopes.errors).all() and slopes.errors.max() < reached
 
 
 def test_a_function_of_the_parameter(comm):
