@@ -52,6 +52,18 @@ EIGENPAIR_GROUPS = (
         ),
         Flag("--target", type=float, metavar="S", help="the k eigenvalues nearest to S instead"),
         Flag("--interval", type=float, nargs=2, metavar=("A", "B"), help="all eigenvalues from A to B instead"),
+        Flag(
+            "--units",
+            choices=["Hz", "rad/s", "THz", "cm^-1", "meV"],
+            help="frequencies, too, and S, A and B as frequencies, negative for imaginary ones; Hz and rad/s take "
+            "the matrices' units for consistent where --matrix-units says nothing",
+        ),
+        Flag(
+            "--matrix-units",
+            nargs=2,
+            metavar=("STIFFNESS", "MASS"),
+            help="what entries of the matrices are in: N/m kg, N/mm t, lbf/in slinch, eV/A^2 u",
+        ),
     ),
     DERIVATIVES_GROUP,
     Group(
@@ -101,13 +113,6 @@ EIGENPAIR_GROUPS = (
     LONG_RUNS_GROUP,
     Group(
         "output",
-        Flag(
-            "--units",
-            nargs=4,
-            metavar=("ENERGY", "LENGTH", "MASS", "FREQUENCY"),
-            help="show frequencies, too: the matrix is in energy per length squared, its mass in mass; J m kg Hz "
-            "for N/m and kg, mJ mm t Hz for N/mm and t",
-        ),
         OUT_FLAG,
         Flag("--plot", metavar="FILE.png", help="draw spectrum and pattern"),
         REPORT_FLAG,

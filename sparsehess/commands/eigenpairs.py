@@ -13,6 +13,7 @@ import numpy as np
 
 from sparsehess import errors, runtime
 from sparsehess.commands import flag_groups
+from sparsehess.commands.frequency_units import check_units, spec_in_eigenvalues, unit_facts
 from sparsehess.commands.input_facts import input_differences, input_facts, rounding_facts, uncoupled_lines
 from sparsehess.commands.inputs import drop_entries, open_input, open_known_vectors
 from sparsehess.commands.output import SCHEMA, answer, process_facts, refuse_solver_options, run_facts
@@ -31,7 +32,6 @@ from sparsehess.commands.summaries import (
     inertia_lines,
     sparsified_line,
 )
-from sparsehess.derivatives.units import Units
 from sparsehess.eigen.certificates.certificate import certify_pairs, recount
 from sparsehess.eigen.certificates.inertia import count_inertia
 from sparsehess.eigen.certificates.lowest_curvature import condition_number, curvature
@@ -55,7 +55,7 @@ def run_eigs(call: Call) -> int:
     began = time.perf_counter()
     arguments, comm = call.arguments, call.comm
     _refuse_idle(arguments)
-    units = {} if arguments.units is None else {"units": Units.of(*arguments.units)}
+    check_units(arguments)
     writers.check_writable(arguments.out, writers.RESULTS, comm)
     writers.check_writable(arguments.plot, plots.SUFFIXES, comm)
     writers.check_writable(arguments.report, page.SUFFIXES, comm)
@@ -78,13 +78,14 @@ def run_eigs(call: Call) -> int:
         closing(open_known_vectors(arguments, given)) as known,
         drop_entries(arguments, given.matrix, given.mass) as left,
         EigenProblem.of(
-            **(given.problem_arguments(left) | units),
+            **(given.problem_arguments(left) | {"units": given.units(arguments)}),
             nullspace=known.null,
             near_null=known.near_null,
             guess=known.guess,
             preconditioner=given.preconditioner,
         ) as problem,
     ):
+        spec = spec_in_eigenvalues(arguments, spec, problem.units)
         if arguments.explain:
             return _explain(call, problem, spec)
         spec = complete_spec(problem, spec)
@@ -95,6 +96,7 @@ def run_eigs(call: Call) -> int:
         progress.finish()
         timings = {**given.timings, **spectrum.timings, "total": time.perf_counter() - began}
         facts = eigs_facts(given, spec, spectrum, problem, timings) | run_facts(call, given.title)
+        facts["units"] = unit_facts(arguments, problem.units)
         facts["thinned"] = None if left is None else left.facts
         facts["null_names"] = list(known.names)
         error = shortfall(spectrum)

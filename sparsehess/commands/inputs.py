@@ -14,6 +14,7 @@ import numpy as np
 from sparsehess import runtime
 from sparsehess.commands import flag_groups, problem_files
 from sparsehess.commands.differentiation import assemble_problem, matrix_free_problem
+from sparsehess.commands.frequency_units import find_units
 from sparsehess.eigen.certificates.sparsification import Sparsified, sparsify
 from sparsehess.eigen.problem.rigid_body_modes import rigid_body_rows
 from sparsehess.errors import InputError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from sparsehess.coloring import Coloring
     from sparsehess.commands.call import Call
     from sparsehess.commands.resources import Resources
+    from sparsehess.derivatives.units import Units
     from sparsehess.pattern import Pattern
     from sparsehess.storage.matrix_files import Origin, StoredMatrix
 
@@ -107,6 +109,10 @@ class Input:
         """The files that were read."""
         own = None if self.stored is None else self.stored.origin
         return [one for one in (own, self.mass_origin, self.preconditioner_origin) if one is not None]
+
+    def units(self, arguments: argparse.Namespace) -> Units | None:
+        """Return what an eigenvalue means by the flags, or by the problem. Not collective."""
+        return find_units(arguments, None if self.hessian is None else self.hessian.objective)
 
     def problem_arguments(self, left: Sparsified | None = None) -> dict[str, Any]:
         """Return the arguments of `EigenProblem.of` for the matrix, or for its sparsified form `left`.

@@ -64,6 +64,7 @@ def run_plan(call: Call) -> int:
         source = matrix_files.read_matrix(arguments.input, comm, one_triangle=arguments.one_triangle)
         pattern = source.pattern
         n, name = pattern.n, arguments.input
+    question = question.in_eigenvalues(arguments, source if isinstance(source, Objective) else None)
     question.check_number(n)
     found, measured, silent = _looked(arguments, source, question, pattern is None)
     row = min(n, ROW if found is None or found.row is None else max(1, round(found.row)))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from sparsehess.commands import flag_groups
+from sparsehess.commands.frequency_units import check_units, find_units, spec_in_eigenvalues
 from sparsehess.commands.planned_commands import ASSEMBLED
 from sparsehess.commands.planned_methods import method_of_matrix, method_of_shell, method_of_unknown_matrix
 from sparsehess.eigen.certificates.inertia import predict_products as inertia_products
@@ -34,10 +35,14 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
     from sparsehess.commands.spectrum_probe import SpectrumProbe
+    from sparsehess.derivatives.objective import Objective
     from sparsehess.pattern import Pattern
 
 # Flags of a plan that eigenpairs alone have, and those that other questions have.
-_OF_PAIRS = {"k": None, "which": "smallest", "target": None, "interval": None, "count": "auto"}
+_OF_PAIRS = {
+    **{"k": None, "which": "smallest", "target": None, "interval": None, "count": "auto"},
+    **{"units": None, "matrix_units": None},
+}
 _OF_OTHERS = {"function": None, "samples": None, "steps": None}
 _METHOD: dict[str, Any] = {"method": "auto"}
 _TOL: dict[str, Any] = {"tol": 1e-8}
@@ -153,6 +158,12 @@ class Question:
         tol = None if arguments.tol == _TOL["tol"] else arguments.tol
         return cls(command, None, linear, arguments.method, arguments.samples, arguments.steps, tol)
 
+    def in_eigenvalues(self, arguments: argparse.Namespace, objective: Objective | None) -> Question:
+        """Return the question with an interval or target of λ where it is given as frequencies. Not collective."""
+        if self.spec is None:
+            return self
+        return replace(self, spec=spec_in_eigenvalues(arguments, self.spec, find_units(arguments, objective)))
+
     @property
     def inverts(self) -> bool:
         """Whether the run that is asked for factorizes, as far as its method decides."""
@@ -241,6 +252,7 @@ class Question:
 
 def _spec(arguments: argparse.Namespace, options: dict[str, object]) -> SolveSpec:
     """Return what `eigs` would be asked for, refused where it would refuse it."""
+    check_units(arguments)
     for name in ("interval", "target"):
         if getattr(arguments, name) is not None:
             flag_groups.refuse_flags(arguments, flag_groups.WHICH, f"--{name} says which ones already")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsehess.coloring import Coloring, verify_coloring
+from sparsehess.commands.frequency_units import frequency_facts, place_lines
 from sparsehess.commands.input_facts import digits_lines, input_facts, rounding_facts
 from sparsehess.commands.inputs import Input
 from sparsehess.commands.output import SCHEMA, process_facts
@@ -216,16 +217,7 @@ def eigs_facts(
         "digits": digits,
         "rounding": rounding,
         "notes": reading_notes(given.origins),
-        "frequencies": None if units is None else _frequency_facts(spectrum, units),
-    }
-
-
-def _frequency_facts(spectrum: Spectrum, units: Units) -> dict[str, Any]:
-    values, errors = spectrum.eigenvalues, spectrum.errors
-    return {
-        "unit": units.frequency,
-        "values": units.of_eigenvalues(values).tolist(),
-        "errors": None if errors is None else units.of_errors(values, errors).tolist(),
+        "frequencies": frequency_facts(spectrum, units),
     }
 
 
@@ -336,7 +328,7 @@ def eigs_lines(
         lines = [hessian_lines(derived, facts)]
     else:
         lines = [f"matrix       {given.name}: {facts['n']} rows, {facts['nnz']} entries"]
-    lines.append(f"solver       {spectrum.method} ({spectrum.reason})")
+    lines += [f"solver       {spectrum.method} ({spectrum.reason})", *place_lines(facts)]
     if spectrum.projection is not None:
         lines += projection_lines(spectrum, problem.units, names)
     elif facts["deflated"]:

@@ -58,20 +58,6 @@ def test_eigs_of_a_problem(problems):
     assert found["verification"]["passed"]
 
 
-def test_frequencies_of_matrix_files(problems):
-    """N/mm over tonnes is 1/s², N/mm over kg a thousand of it; the answer has eigenvalues as before."""
-    exact = np.sqrt(laplacian(7, 8)[1][:3]) / (2 * np.pi)
-    commands = [f"eigs good.npz -k 3 --units mJ mm {mass} Hz" for mass in ("t", "kg")]
-    tonnes, kilograms = several(problems, commands, 2)
-    assert tonnes["frequencies"]["values"] == pytest.approx(exact) and tonnes["frequencies"]["unit"] == "Hz"
-    assert kilograms["frequencies"]["values"] == pytest.approx(exact * np.sqrt(1000))
-    assert tonnes["eigenvalues"] == pytest.approx(laplacian(7, 8)[1][:3])
-    told = batch(problems, [commands[0], "eigs good.npz --units N mm t Hz", "eigs good.npz --units Hz"], 2)
-    assert told[0][0] == [0] and " Hz" in told[0][1]
-    assert told[1][0] == [2] and "unit 'N' is none of" in told[1][2]
-    assert told[2][0] == [2] and "write --units ENERGY LENGTH MASS FREQUENCY" in told[2][2]
-
-
 def test_rows_that_are_fixed_in_both_matrices_are_named(problems):
     """Ones on both diagonals, zeros beside them stored, as some codes hold a variable; without mass no modes."""
     K = laplacian(7, 8)[0].tolil()
