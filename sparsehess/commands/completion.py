@@ -29,6 +29,7 @@ OFTEN: Mapping[str, tuple[str, ...]] = {
     ),
     "pattern": ("given", "detect"),
     "nullspace": ("constant", "rigid", "none"),
+    "participation": ("rigid",),
     "threshold": ("gap",),
 }
 

@@ -110,6 +110,29 @@ EIGENPAIR_GROUPS = (
         *DROPPING_FLAGS,
         *CHECK_FLAGS,
     ),
+    Group(
+        "effective modal masses",
+        Flag(
+            "--participation",
+            metavar="FILE|rigid",
+            help="how much of the mass each mode moves: for directions in a file (.npy, .npz, .h5), or the rigid "
+            "motions of the nodes of --coordinates",
+        ),
+        Flag(
+            "--dofs",
+            metavar="LETTERS",
+            help="dofs of each node in their order, translations x y z and rotations a b c about them: xyz, "
+            "xyzabc, xyc (default as many of xyz as there are coordinates)",
+        ),
+        Flag("--fixed", metavar="FILE", help="dofs, from 0, that the matrices are without (.npy)"),
+        Flag(
+            "--about",
+            type=float,
+            nargs=3,
+            metavar=("X", "Y", "Z"),
+            help="the point that rotations are about (default the origin)",
+        ),
+    ),
     LONG_RUNS_GROUP,
     Group(
         "output",

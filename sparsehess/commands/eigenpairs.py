@@ -17,6 +17,12 @@ from sparsehess.commands.frequency_units import check_units, spec_in_eigenvalues
 from sparsehess.commands.input_facts import input_differences, input_facts, rounding_facts, uncoupled_lines
 from sparsehess.commands.inputs import drop_entries, open_input, open_known_vectors
 from sparsehess.commands.output import SCHEMA, answer, process_facts, refuse_solver_options, run_facts
+from sparsehess.commands.participation import (
+    check_participation,
+    find_participation,
+    participation_facts,
+    participation_lines,
+)
 from sparsehess.commands.reports import page, plots
 from sparsehess.commands.reports.pictures import pattern_picture
 from sparsehess.commands.reports.records import gather_record
@@ -56,6 +62,7 @@ def run_eigs(call: Call) -> int:
     arguments, comm = call.arguments, call.comm
     _refuse_idle(arguments)
     check_units(arguments)
+    check_participation(arguments)
     writers.check_writable(arguments.out, writers.RESULTS, comm)
     writers.check_writable(arguments.plot, plots.SUFFIXES, comm)
     writers.check_writable(arguments.report, page.SUFFIXES, comm)
@@ -97,12 +104,14 @@ def run_eigs(call: Call) -> int:
         timings = {**given.timings, **spectrum.timings, "total": time.perf_counter() - began}
         facts = eigs_facts(given, spec, spectrum, problem, timings) | run_facts(call, given.title)
         facts["units"] = unit_facts(arguments, problem.units)
+        taking_part = find_participation(arguments, problem, spectrum)
+        facts |= participation_facts(taking_part)
         facts["thinned"] = None if left is None else left.facts
         facts["null_names"] = list(known.names)
         error = shortfall(spectrum)
         facts["shortfall"] = None if error is None else str(error)
         lines = eigs_lines(given, facts, spec, spectrum, problem, known.names) + notes_told(given.origins)
-        lines += uncoupled_lines(given, spectrum.eigenvalues)
+        lines += uncoupled_lines(given, spectrum.eigenvalues) + participation_lines(taking_part)
         if left is not None:
             lines += f"\n{sparsified_line(left)}"
         record = gather_record(
@@ -141,7 +150,8 @@ def _refuse_idle(arguments: argparse.Namespace) -> None:
             flag_groups.refuse_flags(arguments, flag_groups.WHICH, f"--{name} says which ones already")
     if arguments.explain:
         flag_groups.refuse_flags(arguments, flag_groups.ANSWERS, "--explain solves nothing")
-    if arguments.nullspace != "rigid" and arguments.method not in ("auto", *PRECONDITIONED):
+    rigid = "rigid" in (arguments.nullspace, arguments.participation)
+    if not rigid and arguments.method not in ("auto", *PRECONDITIONED):
         flag_groups.refuse_flags(
             arguments, flag_groups.POSITIONS, f"for --nullspace rigid, and for {', '.join(PRECONDITIONED)}"
         )

@@ -258,7 +258,9 @@ def open_known_vectors(arguments: argparse.Namespace, given: Input) -> KnownVect
     null: np.ndarray | None = None
     modes: np.ndarray | None = None
     names: Sequence[str] = ()
-    if arguments.coordinates is not None:
+    # Nodes of which dofs are fixed or turn are for effective masses alone.
+    uneven = any(getattr(arguments, name, None) is not None for name in ("dofs", "fixed"))
+    if arguments.coordinates is not None and (arguments.nullspace == "rigid" or not uneven):
         nodes, dims = array_files.read_nodes(arguments.coordinates, layout)
         modes, names = rigid_body_rows(nodes, layout, dims)
     path = getattr(arguments, "guess", None)

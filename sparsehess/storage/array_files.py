@@ -76,6 +76,59 @@ def _load_nodes(path: str | os.PathLike[str], n: int) -> np.ndarray:
     return nodes
 
 
+def shape_of_positions(path: str | os.PathLike[str], comm: MPI.Comm) -> tuple[int, int]:
+    """Return (nodes, 1 to 3) of a .npy file of positions.
+
+    Collective.
+
+    Raises
+    ------
+    InputError
+        The file is missing or no such array.
+    """
+    nodes, dims = on_root(comm, lambda: _load_positions(path).shape)
+    return nodes, dims
+
+
+def read_positions(path: str | os.PathLike[str], comm: MPI.Comm, parts: list[slice]) -> np.ndarray:
+    """Return the positions of some nodes of a .npy file; `parts` has those of each rank.
+
+    Collective. Rank 0 reads and sends each rank its own.
+
+    Raises
+    ------
+    InputError
+        The file is missing, no such array, or has positions that are not finite.
+    """
+    return _dealt_out(comm, _load_positions, (path,), parts).astype(np.float64)
+
+
+def _load_positions(path: str | os.PathLike[str]) -> np.ndarray:
+    nodes = _opened(path)
+    if nodes.ndim != 2 or not nodes.size or nodes.shape[1] not in (1, 2, 3) or nodes.dtype.kind not in "iuf":
+        raise InputError(f"{path}: positions must be (nodes, 1 to 3) numbers, not {nodes.dtype} of {nodes.shape}")
+    require_memory(path, "its positions", 2 * nodes.nbytes)
+    if not np.isfinite(nodes).all():
+        raise InputError(f"{path}: positions must be finite")
+    return nodes
+
+
+def read_indices(path: str | os.PathLike[str], comm: MPI.Comm) -> np.ndarray:
+    """Return the whole numbers of a .npy file, on every rank.
+
+    Collective.
+
+    Raises
+    ------
+    InputError
+        The file is missing, or holds anything else.
+    """
+    found = on_root(comm, lambda: load_array(path))
+    if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
+        raise InputError(f"{path}: a list of whole numbers is needed, not {found.dtype} of shape {found.shape}")
+    return found
+
+
 def read_vectors(path: str | os.PathLike[str], layout: Layout) -> np.ndarray:
     """Return (m, n_local) dense vectors of a .npz, .npy or .h5 file: null vectors, guesses.
 

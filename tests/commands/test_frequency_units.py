@@ -79,8 +79,8 @@ def test_units_that_a_problem_brings_are_converted(problems):
     (problems / "atoms.py").write_text(
         "import numpy as np\nimport scipy.sparse as sp\nimport sparsehess as sh\nk = np.array([1.0, 4.0, 9.0])\n"
         "def springs(comm=None):\n"
-        "    units = sh.Units.of('J', 'm', 'kg', 'Hz')\n"
-        "    return sh.Objective(gradient=lambda x: k * x, x=np.zeros(3), pattern=sp.eye(3), units=units)\n"
+        "    units, lines = sh.Units.of('J', 'm', 'kg', 'Hz'), sh.Pattern.from_scipy(sp.eye(3, format='csr'))\n"
+        "    return sh.Objective(gradient=lambda x: k * x, x=np.zeros(3), pattern=lines, units=units)\n"
     )
     found = facts(problems, "eigs atoms.py:springs --units rad/s --interval 1.5 3.5", 1)
     assert found["frequencies"]["values"] == pytest.approx([2.0, 3.0])
