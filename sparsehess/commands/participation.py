@@ -127,12 +127,18 @@ def participation_lines(found: EffectiveMasses | None) -> str:
         for share, number in zip(reached, found.modes_needed(0.9), strict=True)
     ]
     rows += [
-        ["all", *map(_percent, reached), "of the mass on the rows of M"],
-        ["whole", *(f"{one:.6g}" for one in found.whole), "r'Mr: without what supports carry that are not in M"],
-        ["90 %", *needed, "modes needed"],
+        ["all", *map(_percent, reached), ""],
+        ["whole", *(f"{one:.6g}" for one in found.whole), ""],
+        ["90 %", *needed, ""],
     ]
+    if not any(row[-1] for row in rows):
+        heads, rows = heads[:-1], [row[:-1] for row in rows]
     place = "" if found.about is None else f"; rotations about ({', '.join(f'{one:g}' for one in found.about)})"
-    return f"\n\neffective masses in percent of the whole{place}\n\n{format_table(heads, rows)}"
+    return (
+        f"\n\neffective masses in percent of the whole{place}\n\n{format_table(heads, rows)}\n\n"
+        "whole        r'Mr of the M that was given: what supports carry that were taken out of it is not in it\n"
+        "90 %         modes needed for so much of the whole"
+    )
 
 
 def _percent(share: float) -> str:
