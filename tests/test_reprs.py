@@ -74,6 +74,7 @@ def make_items(comm):
         sh.matrix_derivative(lambda p: p * K, 1.0, comm=comm),
         followed,
         *followed.events,
+        sh.effective_masses(spectrum, np.ones(N), directions=np.ones((1, N))),
         sh.density(K, comm=comm),
         sh.trace(K, "inverse", comm=comm),
         sh.rank(K, comm=comm),

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from sparsehess.eigen.problem.spectrum import Spectrum
     from sparsehess.runtime.row_layout import Layout
 
+_UNFINISHED = (
+    "the count knows more eigenvalues just beyond those of the table: where one is the same as its last, that row "
+    "lacks the mass of it; ask for more"
+)
+
 _OF_NODES = {"dofs": None, "fixed": None, "about": None}
 
 
@@ -64,10 +69,10 @@ def find_participation(
     if arguments.participation != "rigid":
         rows = array_files.read_vectors(arguments.participation, problem.layout)
         names = [f"direction {number + 1}" for number in range(len(rows))]
-        return participation_of(spectrum, problem.M, rows, names, None)
+        return participation_of(spectrum, problem.M, rows, names, None, len(problem.null))
     about = check_point((0.0,) if arguments.about is None else arguments.about)
     rows, names = _read_motions(arguments, problem.layout, about)
-    return participation_of(spectrum, problem.M, rows, names, about)
+    return participation_of(spectrum, problem.M, rows, names, about, len(problem.null))
 
 
 def _read_motions(
@@ -117,8 +122,6 @@ def participation_lines(found: EffectiveMasses | None) -> str:
         stop = last.get(one, one)
         name = str(one + 1) if stop == one else f"{one + 1}-{stop + 1}"
         more = "one multiple eigenvalue: the sum" if stop > one else ""
-        if found.unfinished and stop == k - 1:
-            more = f"{more}, and there is more of it beyond" if more else "there is more of this eigenvalue beyond"
         rows.append([name, *map(_percent, shares[one : stop + 1].sum(axis=0)), more])
         one = stop + 1
     reached = found.cumulative[-1]
@@ -138,6 +141,7 @@ def participation_lines(found: EffectiveMasses | None) -> str:
         f"\n\neffective masses in percent of the whole{place}\n\n{format_table(heads, rows)}\n\n"
         "whole        r'Mr of the M that was given: what supports carry that were taken out of it is not in it\n"
         "90 %         modes needed for so much of the whole"
+        + ("\nnote         " + _UNFINISHED if found.unfinished else "")
     )
 
 

@@ -54,7 +54,8 @@ class EffectiveMasses(ShortRepr):
         (first, last) of the modes of each multiple or nearly multiple eigenvalue, last included. Their modes are
         any basis, and only the sum over all of one says something of the structure.
     unfinished
-        Whether the last mode has more of the same eigenvalue beyond it, so that its sum lacks some.
+        Whether the count tells of eigenvalues too near to those at an end of the list to end between: one of them
+        may be of the same multiple eigenvalue, whose sum then lacks it. Without a count nothing is known.
     about
         (3,) the point that rotations are about; None where directions were given.
 
@@ -184,7 +185,7 @@ def effective_masses(
     >>> with sh.eigs(K, 3, mass=lumped) as modes:
     ...     found = sh.effective_masses(modes, lumped, np.arange(11.0)[:, None], "x", fixed=[0])
     >>> print((100 * found.shares[:, 0]).round(1), found.modes_needed(0.9))
-    [84.8  9.1  3. ] [2]
+    [85.   9.1  3.1] [2]
     """
     require_real("effective masses")
     if not spectrum.vectors:
@@ -247,11 +248,17 @@ def _of_nodes(
 
 
 def participation_of(
-    spectrum: Spectrum, M: PETSc.Mat | None, rows: np.ndarray, names: Sequence[str], about: np.ndarray | None
+    spectrum: Spectrum,
+    M: PETSc.Mat | None,
+    rows: np.ndarray,
+    names: Sequence[str],
+    about: np.ndarray | None,
+    deflated: int = 0,
 ) -> EffectiveMasses:
     """Return the effective masses of modes for rows (m, n_local) of directions; without M it is the unit matrix.
 
-    Collective. What goes over the ranks are (k, m), (m, m) and (k,) numbers.
+    Collective. `deflated` null vectors are counted, and no modes. What goes over the ranks are (k, m), (m, m) and
+    (k,) numbers.
 
     Raises
     ------
@@ -281,14 +288,16 @@ def participation_of(
         raise InputError(
             f"the modes are normalised in another mass: φᵀMφ differs from 1 by {off:.1e}; give that of the problem"
         )
-    group = 0 if spectrum.count is None else spectrum.count.group
+    count, beyond = spectrum.count, 0
+    if count is not None:
+        beyond = count.found + count.group - len(modes) - (deflated if count.holds_zero else 0)
     return EffectiveMasses(
         tuple(names),
         excited / sizes[:, None],
         excited**2 / sizes[:, None],
         (table + table.T) / 2,
         find_clusters(spectrum),
-        group > 0,
+        beyond > 0,
         about,
     )
 

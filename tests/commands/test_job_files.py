@@ -63,7 +63,7 @@ def test_a_job_file_is_a_command_line(place):
 
 REFUSED = [
     ("whihc = 3", "line 3: whihc: nothing that eigs takes; did you mean which?"),
-    ("zzz = 3", "line 3: zzz: nothing that eigs takes; it takes backend, "),
+    ("zzz = 3", "line 3: zzz: nothing that eigs takes; it takes about, backend, "),
     ("k = 3.5", "line 3: k: a whole number, not 3.5"),
     ("k = true", "line 3: k: a whole number, not True"),
     ('tol = "small"', "line 3: tol: a number, not 'small'"),

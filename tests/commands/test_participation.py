@@ -47,7 +47,7 @@ def test_effective_masses_are_told(frame):
     nodes, file = batch(frame, commands, 2)
     assert nodes[0] == [0] and "1-2" in nodes[1] and "one multiple eigenvalue: the sum" in nodes[1]
     assert "rotations about (0, 0, 0)" in nodes[1] and "modes needed" in nodes[1]
-    assert file[0] == [0] and "direction 1" in file[1] and "not with 3" in file[1] and "beyond" in file[1]
+    assert file[0] == [0] and "direction 1" in file[1] and "not with 3" in file[1] and "just beyond" in file[1]
 
 
 @pytest.mark.parametrize(
