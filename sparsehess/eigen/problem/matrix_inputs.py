@@ -141,6 +141,9 @@ def as_vectors(given: object, A: PETSc.Mat, layout: Layout, owned: list, name: s
     if isinstance(given, (list, tuple)) and all(isinstance(v, PETSc.Vec) for v in given):
         for vector in given:
             _check_rows(vector.getLocalSize(), layout, f"{name}: one has")
+        with agreement(layout.comm):
+            if not all(np.isfinite(vector.getArray(readonly=True)).all() for vector in given):
+                raise InputError(f"{name} must be finite")
         return list(given)
     with agreement(layout.comm):
         array = np.atleast_2d(_scalars(given, name))

@@ -31,6 +31,7 @@ from sparsehess.eigen.problem.matrix_inputs import MatrixLike, VectorsLike, as_m
 from sparsehess.eigen.problem.nearby_matrix import nearby_matrix, scaled_nearby_matrix
 from sparsehess.eigen.problem.null_space import NullSpace, check_null_vectors, orthonormal_null_vectors
 from sparsehess.eigen.problem.solver_pool import SolverPool
+from sparsehess.eigen.problem.starting_vectors import starting_vectors
 from sparsehess.errors import CheckError, InputError
 from sparsehess.hessian.entry_errors import EntryErrors
 from sparsehess.hessian.hessian import Hessian
@@ -212,7 +213,7 @@ class EigenProblem(ShortRepr):
                 projected=known.projected and nullspace is None,
                 near_null=as_vectors(soft, A, layout, owned, "near-null vectors"),
                 preconditioner=near,
-                guess=as_vectors(guess, A, layout, owned, "vectors to start from"),
+                guess=starting_vectors(guess, A, layout, owned),
                 structure=structure,
                 relative_error=max(relative_error, known.relative_error),
                 hopeless=HOPELESS if known.noisy else np.inf,

@@ -18,6 +18,9 @@ from sparsehess.runtime.random_numbers import draw_uniform
 # than it, estimated by so many steps of conjugate gradients.
 _LOW, _HIGH, _STEPS = 0.1, 1.1, 10
 
+# The reason of a solve that ended after all its steps.
+_UNFINISHED = PETSc.KSP.ConvergedReason.DIVERGED_MAX_IT
+
 
 class Smoother:
     """Chebyshev's polynomial in a matrix scaled by its diagonal, for panels.
@@ -32,6 +35,12 @@ class Smoother:
         Of the polynomial, products that smoothing takes.
     low
         What is damped begins at this part of the estimate of the largest eigenvalue.
+
+    Attributes
+    ----------
+    damps
+        Whether the polynomial damps anything: the matrix has not shown that it is not definite. The same on all
+        ranks.
     """
 
     def __init__(self, matrix: PETSc.Mat, degree: int, low: float = _LOW):
@@ -43,6 +52,7 @@ class Smoother:
         self.scale = np.divide(1.0, found, out=np.ones_like(found), where=found != 0)
         destroy(diagonal)
         top = largest(matrix)
+        self.damps = 0 < top < np.inf
         low, high = low * top, _HIGH * top
         self.center, self.radius = (high + low) / 2, (high - low) / 2
 
@@ -148,7 +158,10 @@ class VCycle:
 
 
 def largest(matrix: PETSc.Mat) -> float:
-    """Return an estimate from below of the largest eigenvalue of D⁻¹A, D the diagonal of A. Collective."""
+    """Return an estimate from below of the largest eigenvalue of D⁻¹A, D the diagonal of A.
+
+    Collective. NaN where the first step of conjugate gradients shows that A or D is not definite.
+    """
     ksp = PETSc.KSP().create(matrix.comm)
     b, x = matrix.createVecRight(), matrix.createVecRight()
     b.setArray(draw_uniform(Layout.from_local(matrix.getLocalSize()[0], matrix.comm.tompi4py()), 31))
@@ -157,10 +170,16 @@ def largest(matrix: PETSc.Mat) -> float:
         ksp.setType("cg")
         ksp.getPC().setType("jacobi")
         ksp.setComputeEigenvalues(True)
-        ksp.setTolerances(rtol=1e-300, max_it=_STEPS)
         ksp.setErrorIfNotConverged(False)
-        with held_errors():
-            ksp.solve(b, x)
-        return float(ksp.computeEigenvalues().real.max())
+        steps = _STEPS
+        while steps > 0:
+            ksp.setTolerances(rtol=1e-300, max_it=steps)
+            with held_errors():
+                ksp.solve(b, x)
+            if ksp.getConvergedReason() > 0 or ksp.getConvergedReason() == _UNFINISHED:
+                return float(np.max(ksp.computeEigenvalues().real))
+            # The last row of PETSc's tridiagonal matrix was not written: once more, without the step that broke.
+            steps = min(ksp.getIterationNumber(), steps) - 1
+        return float("nan")
     finally:
         destroy(b, x, ksp)

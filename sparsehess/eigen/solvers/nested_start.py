@@ -185,12 +185,18 @@ def _smoother(problem: EigenProblem) -> Smoother:
 def _smoothed(problem: EigenProblem, rows: np.ndarray, k: int, block: int) -> Basis | None:
     """Return a basis of prolonged rows, smoothed and improved; see `_improved`."""
     with closing(_smoother(problem)) as smoother:
-        smoother.smooth(rows, -smoother.multiply(rows))
+        if smoother.damps:
+            smoother.smooth(rows, -smoother.multiply(rows))
         return _improved(problem, smoother, rows, k, block)
 
 
 def _improved(problem: EigenProblem, smoother: Smoother, rows: np.ndarray, k: int, block: int) -> Basis | None:
-    """Return a basis of rows after some steps, None where the bound of the k-th eigenvalue keeps falling."""
+    """Return a basis of rows after some steps, None where the bound of the k-th eigenvalue keeps falling.
+
+    Collective. None as well where the smoother damps nothing.
+    """
+    if not smoother.damps:
+        return None
     away = np.array([vector.getArray(readonly=True) for vector in problem.null]).reshape(
         len(problem.null), problem.layout.n_local
     )

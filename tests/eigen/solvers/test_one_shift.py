@@ -155,3 +155,36 @@ def test_auto_takes_it_where_it_is_predicted_to_be_faster(comm, monkeypatch):
     with sh.eigs(K, 3, comm=comm) as found:
         agrees(found, exact)
         assert found.method == "oneshift" and "s predicted" in found.reason
+
+
+@pytest.mark.parametrize("method", ["auto", "oneshift"])
+def test_vectors_to_start_from_are_looked_at(comm, method):
+    K, exact = laplacian(8, 9, 10)
+    R = np.random.default_rng(0).standard_normal((4, K.shape[0]))
+    for size in (1e-250, 1e250):  # of which no square is a number
+        with sh.eigs(K, 4, guess=size * R, method=method, comm=comm) as found:
+            agrees(found, exact)
+    for bad, told in ((R * [[1], [1], [0], [1]], "vector 3 of 4"), (np.where(R > 3, np.nan, R), "finite")):
+        with EigenProblem.of(K, comm=comm) as problem:
+            layout, vectors = problem.layout, [problem.A.createVecRight() for _ in bad]
+        for vector, row in zip(vectors, bad, strict=True):
+            vector.setArray(row[layout.start : layout.stop])
+        for guess in (bad, vectors):
+            with pytest.raises(InputError, match=told):
+                sh.eigs(K, 4, guess=guess, method=method, comm=comm)
+        for vector in vectors:
+            vector.destroy()
+
+
+def test_a_guess_for_what_is_not_definite(comm):
+    """Conjugate gradients break down there, after any number of steps, and leave nothing to be read."""
+    rng = np.random.default_rng(1)
+    for n, parts in ((327, 1), (250, 2), (143, 3), (207, 4)):
+        i, j = rng.integers(0, n, (2, 2 * n))
+        W = sp.coo_matrix((np.where((i - j) % parts == 0, 1.0, 0.0) * (i != j), (i, j)), (n, n)).tocsr()
+        W = W + W.T
+        K = sp.diags(np.asarray(W.sum(1)).ravel()) - W
+        for shift in (0.1, 0.3, 0.9):
+            H = (K - shift * K.max() * sp.identity(n)).tocsr()
+            with sh.eigs(H, 5, guess=rng.standard_normal((5, n)), method="oneshift", comm=comm) as found:
+                agrees(found, lapack(H))
