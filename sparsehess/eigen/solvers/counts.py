@@ -91,11 +91,13 @@ def compare_with_count(
     counter
         Counts.
     past
-        What `count_past` returned; None to call it.
+        What `count_past` returned, of these pairs or when they were fewer; None to call it.
     repairs
         Solves that it took so far.
     """
     edge, counted = past or count_past(target, pairs, wanted, counter)
+    if wanted <= len(pairs.values):  # what came since has moved the last wanted one inwards
+        edge = Edge(edge.past, target.edge(pairs.values, pairs.blur, wanted).begin)
     found, group, margin = target.found(edge.past, pairs.values), 0, counted.margin
     if wanted <= len(pairs.values) and found < counted.inertia and _alike(target, pairs, wanted, edge):
         before = target.count(counter, edge.begin)

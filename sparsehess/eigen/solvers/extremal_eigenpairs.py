@@ -25,6 +25,9 @@ from sparsehess.eigen.solvers.target_choice import solved_target
 # Where one factorization does not serve.
 _FROM_BELOW = "shift-and-invert from below: coarse levels do not tell where the wanted eigenvalues end"
 
+# Where it has served, but what it found is not what it counted.
+_ONCE_MORE = "shift-and-invert from below: from past the wanted eigenvalues not all of them were found"
+
 # Up to this size a factorization costs little beside anything else, and the largest are counted too.
 CHEAP = 20_000
 
@@ -58,6 +61,7 @@ def solve_extremal(
         else:
             kind = ShiftedSearch if inverts else ExtremalSearch
             search = kind(problem, spec, target, wanted, solvers, store)
+        why = _FROM_BELOW
         if search is not None:
             with closing(search):
                 if wanted == 0:
@@ -69,8 +73,17 @@ def solve_extremal(
                         uncounted or "nothing was asked for",
                         advice,
                     )
-                return _searched(search, choice, uncounted, advice)
-    return solve_extremal(problem, spec, Choice("krylovschur", _FROM_BELOW), progress, store)
+                found = _searched(search, choice, uncounted, advice)
+                if choice.method != "oneshift" or _is_whole(found):
+                    return found
+                found.close()
+                why = _ONCE_MORE
+    return solve_extremal(problem, spec, Choice("krylovschur", why), progress, store)
+
+
+def _is_whole(found: Spectrum) -> bool:
+    """Return whether a spectrum has all that was asked for, and its count agrees. Not collective."""
+    return found.converged == found.asked and (found.count is None or found.count.certified)
 
 
 def _searched(search: ExtremalSearch, choice: Choice, uncounted: str, advice: str) -> Spectrum:

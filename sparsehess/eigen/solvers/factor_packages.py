@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+
 from mpi4py import MPI
 
 from sparsehess.eigen.problem.factorization import TRANSFORMED
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.runtime import PETSc, complex_scalars, destroy, has_package, log
+from sparsehess.errors import StackError
+from sparsehess.runtime import PETSc, agreement, complex_scalars, destroy, has_package, log
 from sparsehess.runtime.memory import free_memory
 
 DEFAULTS = {
@@ -26,6 +30,9 @@ DEFINITE = {
 }
 
 
+# MUMPS's INFOG(1) where it cannot write factors, or read them: users' guide, section 8.
+ON_DISK = -90
+
 # From this size on MUMPS's analysis is asked whether a factorization fits.
 LARGE = 100_000
 
@@ -41,16 +48,63 @@ def options_on_disk(problem: EigenProblem) -> dict:
     """Return the options by which factors that do not fit into memory go to disk; none where they do.
 
     Collective. Into the folder MUMPS_OOC_TMPDIR, or /tmp: MUMPS's own.
+
+    Raises
+    ------
+    StackError
+        That folder has no room for them.
     """
     if fits(problem):
         return {}
     cost = problem.factor_cost
+    _require_room(problem.comm, cost.entries * PETSc.ScalarType().itemsize)
     if problem.comm.rank == 0:
         log.warning(
             "factors of %.1f GiB on a rank do not fit into memory: they go to disk (MUMPS_OOC_TMPDIR says where)",
             cost.most / 2**30,
         )
     return {"st_mat_mumps_icntl_22": 1}
+
+
+def folder_of_factors(comm: MPI.Comm) -> str:
+    """Return what to do where MUMPS cannot write factors to disk, with what is left there. Collective."""
+    folder = _folder()
+    try:
+        there = f"has {shutil.disk_usage(folder).free / 2**30:.2g} GiB left"
+    except OSError as error:
+        there = f"cannot be used ({error.strerror})"
+    places = sorted(set(comm.allgather(f"{folder} {there}")))
+    return (
+        f"it cannot write factors to disk: {'; '.join(places)}; set MUMPS_OOC_TMPDIR to a folder with room, and "
+        "remove files mumps_* that are left"
+    )
+
+
+def _folder() -> str:
+    return os.environ.get("MUMPS_OOC_TMPDIR") or "/tmp"
+
+
+def _require_room(comm: MPI.Comm, size: int) -> None:
+    """Refuse factors of so many bytes on all ranks together that the disks of their nodes have no room for.
+
+    Collective. MUMPS must not find out: what writes for it may end then, and it waits for ever.
+    """
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    needed, folder = size / comm.size * node.size, _folder()
+    node.Free()
+    with agreement(comm):
+        try:
+            free = shutil.disk_usage(folder).free
+        except OSError as error:
+            raise StackError(
+                f"factors that do not fit into memory go to disk, but {folder} cannot be used "
+                f"({error.strerror}): set MUMPS_OOC_TMPDIR to another folder, or take method lobpcg"
+            ) from error
+        if needed > free:
+            raise StackError(
+                f"factors do not fit into memory, and {folder} has {free / 2**30:.2g} of the "
+                f"{needed / 2**30:.2g} GiB that they take: set MUMPS_OOC_TMPDIR to a folder with room, or take method lobpcg"
+            )
 
 
 def has_cholmod(comm: MPI.Comm) -> bool:

@@ -20,6 +20,8 @@ from sparsehess.eigen.solvers.count_margin import measure_margin
 from sparsehess.eigen.solvers.factor_packages import (
     DEFAULTS,
     DEFINITE,
+    ON_DISK,
+    folder_of_factors,
     has_cholmod,
     options_on_disk,
     upper_half,
@@ -195,6 +197,9 @@ class KrylovSchur:
             except (PETSc.Error, SystemError) as error:  # the same on every rank
                 if error_code(error) != FAILED:
                     with readable_errors(f"factorizing at {shift:.6g}"):
+                        raise
+                if self._failure() == ON_DISK:
+                    with readable_errors(f"factorizing at {shift:.6g}", folder_of_factors(self.problem.comm)):
                         raise
                 # MUMPS has not room for all the pivots that are delayed near a multiple eigenvalue, and after a
                 # failure it does nothing more.

@@ -7,7 +7,12 @@ import scipy.sparse as sp
 import sparsehess as sh
 from sparsehess.commands.reports.tables import count_line
 from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs
+from sparsehess.eigen.problem.solve_spec import SolveSpec
+from sparsehess.eigen.solvers.counts import compare_with_count
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
+from sparsehess.eigen.solvers.lowest_targets import Smallest
+from sparsehess.eigen.solvers.spectrum_targets import Edge
 from sparsehess.errors import CheckError, SparseHessError
 from support.cases import prescribed
 
@@ -145,3 +150,17 @@ def test_the_largest_where_they_are_dense(comm):
     for which in ("largest", "magnitude"):
         with sh.eigs(K, 4, which=which, comm=comm) as found:
             assert np.abs(found.eigenvalues - exact[-4:]).max() < 1e-12 and found.count.certified
+
+
+def test_a_group_begins_where_the_last_wanted_one_is_by_now(comm):
+    """A repair has brought -6, so 2 is the third; -7 is missing, and 3 was found a little too low."""
+    exact = np.array([-7.0, -6.0, 1.0, 2.0, 3.0, 4.0, 5.0])
+    found = np.array([-6.0, 1.0, 2.0, 3.0 - 2e-9])
+    with EigenProblem.of(sp.diags(exact).tocsr(), comm=comm) as problem:
+        solver = KrylovSchur(problem, True, {}, tol=1e-8)
+        target = Smallest(problem, SolveSpec(k=3))
+        stale = Edge(3.5, 3.0 - 1e-9), target.count(solver, 3.5)
+        pairs = RitzPairs(found, [], np.zeros(4), 0.0, np.full(4, 1e-16))
+        count = compare_with_count(target, pairs, 3, solver, stale)
+        assert (count.inertia, count.found) == (5, 4) and not count.certified
+        solver.close()

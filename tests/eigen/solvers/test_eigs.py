@@ -212,7 +212,7 @@ def test_a_factorization_that_fails_for_another_reason_is_no_matter_of_the_spect
     """Factors on a disk that is not there: the matrix is positive definite all the same."""
     monkeypatch.setenv("MUMPS_OOC_TMPDIR", "/nonexistent")
     matrix, _ = laplacian(9, 10)
-    with pytest.raises(StackError, match=r"MUMPS\) failed; its INFOG\(1\) is -90"):
+    with pytest.raises(StackError, match=r"to disk: /nonexistent cannot be used .*MUMPS_OOC_TMPDIR"):
         sh.eigs(matrix, 3, options={"st_mat_mumps_icntl_22": 1}, comm=comm)
 
 

@@ -1,5 +1,7 @@
 """Every method on every kind of problem it is for, against LAPACK and closed forms, on any number of ranks."""
 
+import shutil
+
 from petsc4py import PETSc
 
 import numpy as np
@@ -337,6 +339,21 @@ def test_where_no_factor_fits_a_count_has_its_factors_on_disk(comm, short_of_mem
         with sh.eigs(K, comm=comm, **asked) as spectrum:
             assert spectrum.count.certified and spectrum.options["st_mat_mumps_icntl_22"] == 1
     assert not list(folder.iterdir())  # nothing stays
+
+
+def test_factors_that_no_disk_has_room_for_are_refused(comm, short_of_memory, folder, monkeypatch):
+    """MUMPS waits for ever for what writes its factors once that has failed."""
+    K, _ = laplacian(12, 12, 12)
+    monkeypatch.setenv("MUMPS_OOC_TMPDIR", str(folder / "not there"))
+    for asked in ({"k": 4, "count": "yes"}, {"interval": (0.0, 0.3)}, {"k": 4, "method": "oneshift"}):
+        with pytest.raises(StackError, match=r"not there cannot be used \(No such file"):
+            sh.eigs(K, comm=comm, **asked)
+    monkeypatch.setenv("MUMPS_OOC_TMPDIR", str(folder))
+    usage = shutil.disk_usage(folder)
+    monkeypatch.setattr("shutil.disk_usage", lambda place: usage._replace(free=100_000))
+    with pytest.raises(StackError, match=r"do not fit into memory, and .* take method lobpcg"):
+        sh.eigs(K, 4, count="yes", comm=comm)
+    assert not list(folder.iterdir())
 
 
 def test_methods_that_do_not_suit_say_so(comm):

@@ -5,8 +5,9 @@ import pytest
 import scipy.sparse as sp
 
 from sparsehess.eigen.problem.block_vectors import dots
+from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rigid_body_modes import rigid_body_modes
-from sparsehess.eigen.solvers.multigrid_cycle import Level
+from sparsehess.eigen.solvers.multigrid_cycle import Level, largest
 from sparsehess.eigen.solvers.preconditioners import Multigrid
 from sparsehess.runtime import destroy
 from support.elastic_block import brick
@@ -66,3 +67,17 @@ def test_a_smoother_leaves_rows_of_zeros_alone(comm):
         level.smooth(x, r)
         assert np.isfinite(x).all() and np.isfinite(r).all()
         level.close()
+
+
+def test_the_largest_is_from_below_where_conjugate_gradients_break_down(comm):
+    """What PETSc has not written of the tridiagonal matrix is not read: the estimate stays within the spectrum."""
+    rng = np.random.default_rng(3)
+    for number in range(30):
+        n = int(rng.integers(40, 90))
+        H = sp.random(n, n, 0.08, random_state=number)
+        H.setdiag(0)
+        H = (H + H.T + sp.diags(rng.choice([0.5, 1.0, 3.0], n))).tocsr()  # not definite
+        top = np.linalg.eigvals(H.toarray() / H.diagonal()[:, None]).real.max()
+        with EigenProblem.of(H, comm=comm) as problem:
+            told = largest(problem.A)
+        assert np.isnan(told) or 0 < told <= top * (1 + 1e-8)
