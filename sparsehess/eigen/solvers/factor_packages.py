@@ -103,7 +103,8 @@ def _require_room(comm: MPI.Comm, size: int) -> None:
         if needed > free:
             raise StackError(
                 f"factors do not fit into memory, and {folder} has {free / 2**30:.2g} of the "
-                f"{needed / 2**30:.2g} GiB that they take: set MUMPS_OOC_TMPDIR to a folder with room, or take method lobpcg"
+                f"{needed / 2**30:.2g} GiB that they take: set MUMPS_OOC_TMPDIR to a folder with room, "
+                "or take method lobpcg"
             )
 
 

@@ -64,7 +64,16 @@ def jax_hessian(hessian: Hessian) -> Callable[[Array], BCOO]:
     rows = np.repeat(np.arange(pattern.n, dtype=np.int32), np.diff(pattern.indptr))
     indices = np.stack([rows, pattern.columns.astype(np.int32)], axis=1)
 
+    name, n = hessian.objective.name, pattern.n
+
     def at(x: Array) -> BCOO:
+        import jax.numpy as jnp
+
+        x = jnp.asarray(x)
+        if x.shape != (n,):
+            raise InputError(f"x of {name} must have shape ({n},), not {x.shape}")
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            x = x.astype(float)  # whole numbers have no derivatives in JAX
         return made.as_bcoo(made.traced(x), indices)
 
     return at

@@ -160,6 +160,17 @@ def test_the_colouring_inside_a_compiled_function(function):
         assert np.allclose(third, expected, atol=1e-10 * (1 + np.abs(expected).max()))
 
 
+def test_whole_numbers_and_other_shapes_inside_a_compiled_function():
+    with sh.assemble(sh.from_jax(chain, np.ones(50))) as H:
+        sparse = sh.jax_hessian(H)
+    with double_precision():
+        found = jax.jit(sparse)(np.arange(50))
+        assert np.abs(found.todense() - exact(chain, np.arange(50.0))).max() <= 1e-12 * np.abs(found.data).max()
+    for x in (np.ones(49), np.ones((50, 1)), 1.0):
+        with pytest.raises(InputError, match=r"shape \(50,\)"):
+            sparse(x)
+
+
 def test_arrays_of_jax_and_scipy():
     x = RNG.normal(size=50)
     found = sh.assemble(sh.from_jax(chain, x), to="jax")
