@@ -102,13 +102,8 @@ def draw(frequencies, found):
     for name, share in zip(found.names, found.cumulative.T, strict=True):
         right.step(np.arange(1, len(share) + 1), 100 * share, where="post", label=name)
     right.axhline(90, color="0.6", lw=0.8)
-    right.set(
-        xlabel="modes",
-        ylabel="of the whole (%)",
-        title="How many are needed",
-        ylim=(0, 100),
-        xticks=range(0, 21, 5),
-    )
+    right.set(xlabel="modes", ylabel="of the whole (%)", title="How many are needed", ylim=(0, 100))
+    right.set_xticks(range(0, 21, 5))
     right.legend()
     plt.show()
 
