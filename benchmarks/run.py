@@ -41,6 +41,7 @@ SMALL = {
     "service_memory_over_jobs": "300 1",
     "service_vs_process_starts": "100",
     "structured_preconditioners": "--quick",
+    "traffic_by_ranks": "--ranks 1 2 3 --sides 6 10 --cells 3 5",
     "wrong_spectra_survey": "--matrices hb_bcsst01 hb_lund --most 10",
 }
 
