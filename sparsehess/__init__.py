@@ -91,6 +91,7 @@ _HOME = {
     "EffectiveMasses": "sparsehess.mechanics.effective_masses",
     "rigid_vectors": "sparsehess.mechanics.rigid_vectors",
     "combine_responses": "sparsehess.mechanics.response_spectra",
+    **dict.fromkeys(("buckling", "Buckling"), "sparsehess.mechanics.buckling"),
     "certify": "sparsehess.eigen.certificates.certificate",
     "Certificate": "sparsehess.eigen.certificates.certificate",
     "Progress": "sparsehess.runtime.progress",

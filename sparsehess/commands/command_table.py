@@ -24,12 +24,14 @@ from sparsehess.commands.flag_groups import (
 )
 from sparsehess.commands.hessian_commands import DERIVED
 from sparsehess.commands.inverse_commands import INVERSES
+from sparsehess.commands.mechanics_commands import MECHANICS
 from sparsehess.commands.planned_commands import PLANNED
 
 ANALYSES = (
     *EIGENPAIRS,
     *ESTIMATES,
     *INVERSES,
+    *MECHANICS,
     *DERIVED,
     Command(
         "report",

@@ -165,7 +165,7 @@ def open_input(call: Call, *, shell: bool = False) -> Input:
         found = _input_of(matrix_free_problem(call, precision), call)
     else:
         found = _input_of(assemble_problem(call), call)
-    mass, mass_origin = _read(call, arguments.mass)
+    mass, mass_origin = _read(call, getattr(arguments, "mass", None))
     preconditioner, preconditioner_origin = _read(call, getattr(arguments, "preconditioner", None))
     return replace(
         found,

@@ -58,6 +58,8 @@ def problems(tmp_path_factory):
     near = prescribed([-1.0, 1e-3, 0.9999e-3, 1.0, *np.linspace(1, 2, 20)])
     sp.save_npz(folder / "near.npz", near)
     sp.save_npz(folder / "nothing.npz", sp.csr_matrix(0 * sp.identity(9)))
+    sp.save_npz(folder / "nothing56.npz", sp.csr_matrix(0 * sp.identity(56)))
+    sp.save_npz(folder / "load.npz", sp.load_npz(folder / "good.npz") / 8)
     np.save(folder / "places.npy", np.array([[0, 3], [5, 5]]))
     np.save(folder / "rows.npy", np.stack([np.ones(56), 2 * np.ones(56)]))
     tied = second_difference(40).tolil()
@@ -119,6 +121,10 @@ CASES = [
         lambda found: found["redundant"] == [1] and found["freedom"] == 54 and len(found["covariance"]) == 2,
     ),
     ("reduced nothing.npz --fixed 0", 4, lambda found: found["verdict"] == "undecided" and found["zero"] == 8),
+    ("buckling good.npz negative.npz -k 2 -o b.h5", 0, lambda found: found["count"]["certified"]),
+    ("buckling good.npz nothing56.npz", 0, lambda found: found["count"] is None and found["critical"] is None),
+    ("buckling good.npz load.npz --which positive", 0, lambda found: found["count"]["opposite_margin"] > 10),
+    ("buckling good.npz load.npz --max-factor 8", 4, lambda found: found["shortfall"] and not found["critical"]),
     ("inertia good.npz", 0, lambda found: found["definite"] == "positive definite"),
     ("inertia good.npz --mass singular.npz", 0, lambda found: found["infinite"] == 8),
     ("inertia near.npz --zero 1e-3", 4, lambda found: not found["certified"]),

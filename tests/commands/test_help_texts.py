@@ -34,11 +34,12 @@ def examples(name):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with what the examples read: drivers, a stiffness and a mass, a job file."""
+    """A folder with what the examples read: drivers, stiffness and mass, a job file."""
     place = tmp_path_factory.mktemp("examples")
     (place / "drivers").symlink_to(ROOT / "drivers")
     sio.mmwrite(place / "K.mtx", laplacian(7, 8)[0], symmetry="symmetric")
     sio.mmwrite(place / "M.mtx", sp.diags(np.linspace(1, 2, 56)), symmetry="symmetric")
+    sio.mmwrite(place / "KG.mtx", -laplacian(7, 8)[0] + 0.5 * sp.identity(56), symmetry="symmetric")
     (place / "job.toml").write_text(JOB)
     return place
 

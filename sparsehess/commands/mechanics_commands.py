@@ -1,0 +1,72 @@
+"""The commands of structural engineers: one entry for each."""
+
+from __future__ import annotations
+
+from sparsehess.commands.arguments import Command, Example, Flag, Group
+from sparsehess.commands.command_groups import CHECKS_GROUP, SPECTRA
+from sparsehess.commands.flag_groups import (
+    ANSWER_FLAGS,
+    COLORING_FLAGS,
+    DERIVATIVE_FLAGS,
+    OUT_FLAG,
+    PATIENCE_FLAG,
+    SEED_FLAG,
+    SETTINGS_FLAG,
+    TRIANGLE_FLAG,
+)
+
+MECHANICS = (
+    Command(
+        "buckling",
+        "load factors of (K + λ Kg) φ = 0 nearest to zero, and proof that none was missed, in both directions",
+        SPECTRA,
+        "sparsehess.commands.buckling:run_buckling",
+        (
+            Group(
+                "input",
+                Flag("input", metavar="INPUT", help="K, the stiffness: a matrix file, or a problem"),
+                Flag(
+                    "geometric",
+                    metavar="FILE",
+                    help="Kg, the geometric stiffness of the load, negative where that compresses: a matrix file",
+                ),
+                TRIANGLE_FLAG,
+                SETTINGS_FLAG,
+                PATIENCE_FLAG,
+            ),
+            Group(
+                "what to compute",
+                Flag("-k", metavar="K", type=int, help="how many load factors (default 6; all with --max-factor)"),
+                Flag(
+                    "--which",
+                    choices=["both", "positive", "negative"],
+                    default="both",
+                    help="nearest to zero of either sign (default), those that multiply the load, or those of the "
+                    "reversed load; the other direction is counted all the same",
+                ),
+                Flag("--max-factor", type=float, metavar="L", help="load factors up to this size alone"),
+                Flag(
+                    "--tol",
+                    type=float,
+                    metavar="TOL",
+                    default=1e-8,
+                    help="backward error that each pair must reach (default 1e-8)",
+                ),
+            ),
+            Group("derivatives and colouring (of problems)", *DERIVATIVE_FLAGS, *COLORING_FLAGS),
+            CHECKS_GROUP,
+            Group("output", OUT_FLAG, SEED_FLAG, *ANSWER_FLAGS),
+        ),
+        (
+            Example("the load factors nearest to zero, of either sign", "sparsehess buckling K.mtx KG.mtx -k 5"),
+            Example(
+                "is this load safe with a factor of 1.5?", "sparsehess buckling K.mtx KG.mtx --max-factor 1.5"
+            ),
+            Example(
+                "the smallest that multiply the load, with their modes",
+                "sparsehess buckling K.mtx KG.mtx -k 3 --which positive -o buckled.h5",
+            ),
+        ),
+        needs_real=True,
+    ),
+)
