@@ -51,7 +51,7 @@ class EigenvalueDerivatives(ShortRepr):
     errors
         (k,) how far each may be off, to first order; infinite where it is not known that a cluster is complete.
     clusters
-        `Cluster`s: which eigenvalues their errors do not tell apart, and how far the others are.
+        Of `Cluster`: which eigenvalues their errors do not tell apart, and how far the others are.
 
     Examples
     --------

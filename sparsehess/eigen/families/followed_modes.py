@@ -39,7 +39,7 @@ class FollowedModes(ShortRepr):
         m - 1 tables (c, c): the modal assurance criterion of each mode at a value with each at the next one, in
         the mass of one of the two; NaN where one is not there.
     events
-        `ModeEvent`s, by the parameter, of modes one of which is among the k there.
+        Of `ModeEvent`, by the parameter, of modes one of which is among the k there.
 
     Examples
     --------
