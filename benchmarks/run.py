@@ -37,6 +37,7 @@ SMALL = {
     "overhead_vs_slepc4py": "--sides 10 --plane 60",
     "overhead_inside_hosts": "--quick",
     "scaled_spectra_survey": "--runs 100 --ranks 1",
+    "buckling_vs_peers": "--side 20",
     "selected_inverse": "--edge 14 --rounds 1",
     "service_memory_over_jobs": "300 1",
     "service_vs_process_starts": "100",
