@@ -197,7 +197,8 @@ def _describe(evaluations: Evaluations, scales: Scales, line: Line, flat: np.nda
     bend = np.where(flat, line.far, bend)
     # What does not show above rounding is none, beside the component itself.
     none = ((steep == 0) | ~line.visible) & (line.level <= _ROUNDING_OF_SUMS * np.abs(line.here))
-    none |= (line.change == 0) & (line.bend == 0) & (line.second == 0)  # a level is in part that of other rows
+    still = (line.change == 0) & (line.bend == 0) & (line.second == 0)
+    none |= still & (line.grain.level == 0)  # the level is in part that of other rows; what is rounded may move
     slope = np.where(none, np.maximum(slope, _SHARE_OF_CONSTANTS * np.abs(line.here)), slope)
     moves = np.where(flat | none, 0.0, 1.0)
     noise = Noise(scales.length, level, slope, moves, bend, measured)

@@ -65,6 +65,13 @@ def test_forces_that_are_printed(decimals, most, comm):
     check(comm, lambda u: np.round(chain(u), decimals), chain_hessian(start()), start(), most)
 
 
+def test_soft_springs_at_rest_whose_forces_are_printed(comm):
+    """Zeros to the last decimal, here and farther away: no rows of zeros."""
+    soft = np.where(np.arange(60) < 30, 1e-3, 1.0)
+    springs = sp.diags([-np.ones(59), 2.5 * np.ones(60), -np.ones(59)], [-1, 0, 1], format="csr")
+    refused(comm, lambda u: np.round(soft * (springs @ (soft * (u - 1))), 4), np.ones(60), "does not agree")
+
+
 @pytest.mark.parametrize(("decimals", "most"), [(3, 0.1), (5, 1e-2)])
 def test_positions_that_are_printed(decimals, most, comm):
     check(comm, lambda u: chain(np.round(u, decimals)), chain_hessian(start()), start(), most)
