@@ -75,7 +75,8 @@ def assemble(  # type: ignore[misc]  # which takes the options by name
         A kind (`star`, `acyclic`, `cpr`, `distance2`, `powell-toint`), or a colouring made before for
         this pattern. Default `star`; for exact products that are not compiled `acyclic` where that takes three
         products and a quarter of them less, and no entry is the sum of more than a thousand compressed ones; for a
-        sum over elements none: their own Hessians are taken.
+        sum over elements none: their own Hessians are taken. Where a check of what is read by substitution fails
+        and does not show what the pattern misses, `star` takes its place.
     order, budget
         Of a colouring that is made here, see `color`. Default a budget of 0.2 nominal seconds; where products are
         compiled for the colouring, as those of `from_jax`, no more than half a microsecond an entry.

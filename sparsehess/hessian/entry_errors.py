@@ -7,6 +7,7 @@ large they are together.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from mpi4py import MPI
 
@@ -14,11 +15,13 @@ import numpy as np
 
 from sparsehess.hessian import recovery_kernels
 from sparsehess.hessian.element_assembly import ElementAssembly
-from sparsehess.hessian.recovery import Plan
+from sparsehess.hessian.recovery import Plan, Substitution
 from sparsehess.runtime.short_repr import ShortRepr
 
 # A bar is so many standard deviations.
 _BARS = 2.0
+
+_EPS = float(np.finfo(float).eps)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -63,11 +66,11 @@ class EntryErrors(ShortRepr):
             (n_local,) magnitudes of the vector.
         """
         pattern = self.plan.pattern
-        _, _, rows = self.plan.variances(self.level - self.shared, self.weight, x)
-        size = self._absolute_product(self.values, x * self.left)
+        rows = self._variances(self.level - self.shared, x)
+        size = self._rounding(x) + self._absolute_product(self.values, x * self.left)
         common = self._absolute_product(np.ones(len(self.values)), x * np.sqrt(self.weight))
-        rows = rows + self.shared * common**2
-        sums = np.array([2.0 * self.spread * (x**2 @ rows), x @ size])
+        rows = rows + self.spread * self.shared * common**2
+        sums = np.array([2.0 * (x**2 @ rows), x @ size])
         pattern.comm.Allreduce(MPI.IN_PLACE, sums)
         return float(_BARS * np.sqrt(sums[0]) + sums[1])
 
@@ -76,8 +79,40 @@ class EntryErrors(ShortRepr):
 
         Collective. `x` (n_local,) are magnitudes.
         """
-        _, _, rows = self.plan.variances(self.level, self.weight, x)
-        return np.sqrt(self.spread * rows) + self._absolute_product(self.values, x * self.left)
+        rows = self._variances(self.level, x)
+        return np.sqrt(rows) + self._rounding(x) + self._absolute_product(self.values, x * self.left)
+
+    @cached_property
+    def _substituted(self) -> np.ndarray | None:
+        """(nnz_local,) standard deviations of entries that are read by substitution, None of others.
+
+        Collective the first time. They are those of noise, for their squares to have the sum that was seen; where
+        no noise is known those of rounding.
+        """
+        if not isinstance(self.plan, Substitution):
+            return None
+        noisy = self.spread > 0
+        level, taken = np.sqrt(self.level), self.weight**-0.5
+        out = self.plan.deviations(level, taken, self.values, 0.0 if noisy else _EPS)
+        total = self.plan.pattern.comm.allreduce(float(out @ out))
+        if noisy and total > 0:
+            out *= self.norm / np.sqrt(total)
+        return out
+
+    def _variances(self, level: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Return (n_local,) what noise of these variances makes of the rows of H x. Collective."""
+        deviations = self._substituted
+        if deviations is None:
+            rows = self.plan.variances(level, self.weight, x)[2]
+            return self.spread * rows
+        return self._absolute_product(deviations, x) ** 2 if self.spread > 0 else np.zeros(len(x))
+
+    def _rounding(self, x: np.ndarray) -> np.ndarray | float:
+        """Return (n_local,) what rounding may make of the rows of H x beside that of their entries. Collective."""
+        deviations = self._substituted
+        if deviations is None or self.spread > 0:
+            return 0.0
+        return self._absolute_product(_BARS * deviations, x)
 
     def _absolute_product(self, values: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Return |A| x (n_local,) for entries of A. Collective."""

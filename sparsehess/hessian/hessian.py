@@ -27,7 +27,7 @@ from sparsehess.hessian.evaluation_journal import NO_JOURNAL, NoJournal
 from sparsehess.hessian.failed_checks import PROBES
 from sparsehess.hessian.pattern_detection import detect_pattern
 from sparsehess.hessian.quick_update import QuickUpdate
-from sparsehess.hessian.recovery import Direct, Recovered, plan
+from sparsehess.hessian.recovery import Direct, Recovered, Substitution, plan
 from sparsehess.hessian.verification import Verification, verify
 from sparsehess.pattern import Following, Pattern
 from sparsehess.runtime import PETSc, agreement, destroy
@@ -222,6 +222,10 @@ class Hessian(ShortRepr):
                 self._evaluate(x, verify, progress, journal)
                 return
             except MissingEntries as missing:
+                if left and not len(missing.rows) and isinstance(self._source.plan, Substitution):
+                    # It takes what is wrong to entries far from there: direct recovery tells where that is.
+                    self._rebuild(self.pattern, kind="star")
+                    continue
                 if not (self._repair and left and len(missing.rows)) or self.coloring is None:
                     raise
                 if missing.spoilt > PROBES:  # too many to step one by one
@@ -396,14 +400,15 @@ class Hessian(ShortRepr):
         self._rebuild(grown)
         self.timings["coloring"] += time.perf_counter() - began
 
-    def _rebuild(self, pattern: Pattern) -> None:
-        """Colour and plan anew, as before, for another pattern; the matrix is made anew too."""
+    def _rebuild(self, pattern: Pattern, kind: str | None = None) -> None:
+        """Colour and plan anew for another pattern, as before or by another kind; the matrix is made anew too."""
         destroy(self.mat)
         self.mat = None
         last = self.coloring
         if last is not None:
-            rule = None if last.order == BEST else last.rule
-            made = color(pattern, kind=last.kind, order=last.order, rule=rule, seed=last.seed, budget=self._budget)
+            rule = None if last.order == BEST or kind is not None else last.rule
+            kind, order, seed = kind or last.kind, last.order, last.seed
+            made = color(pattern, kind=kind, order=order, rule=rule, seed=seed, budget=self._budget)
             self._take_from(replan(self._source, self.objective, plan(pattern, made), self.scheme))
         self.rebuilds += 1
 
@@ -434,12 +439,8 @@ class Hessian(ShortRepr):
     def _fill(self) -> None:
         """Put the values into the matrix, which is made the first time."""
         pattern = self.pattern
-        index = PETSc.IntType
-        csr = (
-            pattern.indptr.astype(index, copy=False),
-            pattern.indices.astype(index, copy=False),
-            self._values,
-        )
+        indptr, indices = (part.astype(PETSc.IntType, copy=False) for part in (pattern.indptr, pattern.indices))
+        csr = indptr, indices, self._values
         if self.mat is None:
             # Our rows are the matrix's arrays where PETSc can use them as they are (one rank).
             size = ((pattern.layout.n_local, pattern.n),) * 2

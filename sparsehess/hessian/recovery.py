@@ -21,6 +21,10 @@ from sparsehess.errors import CheckError
 from sparsehess.hessian import recovery_kernels
 from sparsehess.pattern import Pattern
 from sparsehess.runtime.citations import cite
+from sparsehess.runtime.random_numbers import draw_normal
+
+# Recoveries from random errors that tell how far entries may be off.
+_SAMPLES = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -297,6 +301,37 @@ class Substitution:
         Collective.
         """
         return _variances(self.pattern, np.zeros(0, np.uint8), self.mean_amplification, level, weight, vector)
+
+    def deviations(self, level: np.ndarray, taken: np.ndarray, values: np.ndarray, relative: float) -> np.ndarray:
+        """Return (nnz_local,) how far off entries are, in the root mean square of a few draws.
+
+        Collective. Random errors are put into the compressed entries, and recovered as these are: those of a
+        large entry reach all that are read after it, however small they are.
+
+        Parameters
+        ----------
+        level
+            (n_local,) standard deviation of each component of a gradient change.
+        taken
+            (n_local,) the step of each variable.
+        values
+            (nnz_local,) the entries.
+        relative
+            Error of a compressed entry relative to the magnitudes it is the sum of.
+        """
+        pattern, color, count = self.pattern, self.coloring.with_ghosts, self.coloring.count
+        layout = pattern.layout
+        rows = np.repeat(np.arange(layout.n_local), np.diff(pattern.indptr))
+        halo = pattern.exchange.halo(np.ascontiguousarray(taken))
+        places = color[pattern.columns].astype(np.int64) * layout.n_local + rows
+        sizes = np.bincount(places, np.abs(values) * np.abs(halo[pattern.columns]), count * layout.n_local)
+        sizes = np.hypot(relative * sizes.reshape(count, layout.n_local), level)
+        squares, found = np.zeros(len(values)), np.empty(len(values))
+        for sample in range(_SAMPLES):
+            drawn = np.array([draw_normal(layout, sample * count + number) for number in range(count)])
+            self.recover(sizes * drawn, taken, found)
+            squares += found**2
+        return np.sqrt(squares / _SAMPLES)
 
 
 def _variances(

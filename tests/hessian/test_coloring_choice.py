@@ -71,3 +71,51 @@ def test_stars_where_trees_are_deep(comm):
     edges = np.array(wide)
     with sh.assemble(objective_of(matrix_on(edges, 3000), edges, comm)) as H:
         assert H.coloring.kind == "star" or H.amplification <= 1000
+
+
+def random_matrix(n, seed, decades):
+    """Return a symmetric matrix of five entries a row or so, of sizes over so many powers of ten."""
+    rng = np.random.default_rng(seed)
+    sizes = 10.0 ** (decades * rng.random((2, 4 * n)))
+    half = sp.coo_array((rng.normal(size=4 * n) * sizes[0], rng.integers(0, n, (2, 4 * n))), (n, n)).tocsr()
+    return sp.csr_array(half + half.T + sp.diags(rng.normal(size=n) * sizes[1, :n]))
+
+
+def edges_of(A):
+    rows, columns = sp.triu(A, 1).nonzero()
+    return np.stack([rows, columns], axis=1)
+
+
+@pytest.mark.parametrize("decades", [0, 8, 12])
+def test_bars_hold_where_a_large_entry_spoils_what_is_read_after_it(decades, comm):
+    for seed in range(4):
+        A = random_matrix(60, seed, decades)
+        D = A.toarray()
+        with sh.assemble(objective_of(A, edges_of(A), comm)) as H:
+            assert H.coloring.kind == "acyclic"
+            found = np.concatenate(comm.allgather(H.to_scipy().toarray()))
+            layout, known = H.pattern.layout, H.entry_errors
+            for x in np.linalg.eigh(D)[1].T:
+                here = np.abs(x[layout.start : layout.stop])
+                assert abs(x @ (found - D) @ x) <= known.of_quotient(here)
+                product = np.abs((found - D) @ x)[layout.start : layout.stop]
+                assert (product <= 4 * known.of_product(here)).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"derivative": "central", "coloring": "acyclic"}])
+def test_what_a_pattern_misses_is_found_though_trees_take_it_elsewhere(options, comm):
+    for seed in range(6):
+        A = random_matrix(100, seed, 0)
+        edges = edges_of(A)
+        missing = np.random.default_rng(seed).choice(len(edges), 3, replace=False)
+        with sh.assemble(objective_of(A, np.delete(edges, missing, axis=0), comm), **options) as H:
+            assert H.repaired >= 6 and H.verification.passed
+            assert np.abs(H.to_scipy().toarray() - rows_of(A, H)).max() <= 1e-8 * np.abs(A.data).max()
+
+
+def test_products_of_no_symmetric_matrix_are_an_error_whatever_is_tried(comm):
+    edges = grid(6)
+    A = matrix_on(edges, 216).tolil()
+    A[0, 1] *= 2
+    with pytest.raises(sh.CheckError, match="none of a symmetric matrix"):
+        sh.assemble(objective_of(A.tocsr(), edges, comm))
