@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 DIRECTIONS = ("both", "positive", "negative")
 
-# Inverse load factors below this part of their middle size may be those of loads that do nothing.
-_FAINT = 1e-9
+# Inverse load factors below this part of their middle size, or of the largest, may be those that do nothing.
+_FAINT = 1e-7
 
 # Load factors that differ by less than this part of themselves are told as equal.
 _EQUAL = 1e-6
@@ -335,8 +335,9 @@ def _there(counted: Range, both: bool) -> int:
 
 def _is_scarce(problem: EigenProblem, spectrum: Spectrum, wanted: int) -> bool:
     """Return whether there may be fewer load factors than are wanted. Not collective."""
-    faint = _FAINT * (problem.scale or 1.0)
-    return spectrum.converged < wanted or bool((np.abs(spectrum.eigenvalues) < faint).any())
+    sizes = np.abs(spectrum.eigenvalues)
+    faint = _FAINT * max(problem.scale or 1.0, float(sizes.max(initial=0.0)))
+    return spectrum.converged < wanted or bool((sizes < faint).any())
 
 
 def _inside(spectrum: Spectrum, counted: Range | None, both: bool) -> np.ndarray:
@@ -370,7 +371,7 @@ def _counted(
             chosen = np.flatnonzero(_inside(spectrum, counted, both))
             vectors = [spectrum.vectors[i] for i in chosen]
             count = count_found(problem, spec, vectors, min(wanted, len(vectors)), pencil.shift, sign)
-        if count.found >= count.counted - count.group:  # nothing is missing, certain or not
+        if count.counted - count.group <= count.found <= count.counted:  # nothing is missing, certain or not
             break
     return count, spectrum
 

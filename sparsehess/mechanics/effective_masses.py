@@ -30,6 +30,9 @@ _NEAR = 1e-6
 # So many times what the last digits of the entries move eigenvalues, they are too.
 _ROUNDING = 1e3
 
+# A sum of shares is known to this.
+_LAST_DIGITS = 1e-9
+
 # Modes must be normalised in the mass to this: else it is another one.
 _NORMALISED = 1e-6
 
@@ -105,12 +108,20 @@ class EffectiveMasses(ShortRepr):
     def modes_needed(self, share: float = 0.9) -> list[int | None]:
         """Return for each direction how many of the modes reach a share of the whole mass; None: all do not.
 
-        Not collective. Modes of a multiple eigenvalue count together.
+        Not collective. Modes of a multiple eigenvalue count together. The last digits of a sum are rounding, and
+        a billionth of the mass may lack.
+
+        Raises
+        ------
+        InputError
+            The share is not above 0 and up to 1.
         """
+        if not 0 < share <= 1:
+            raise InputError(f"share={share} is no part of a mass: give one above 0 and up to 1, such as 0.9")
         found: list[int | None] = []
         last = {one: stop for start, stop in self.clusters for one in range(start, stop + 1)}
         for column in self.cumulative.T:
-            reached = np.flatnonzero(column >= share)
+            reached = np.flatnonzero(column >= share - _LAST_DIGITS)
             ends = sorted({last.get(one, one) for one in reached.tolist()})
             found.append(ends[0] + 1 if ends else None)
         return found
@@ -198,10 +209,12 @@ def effective_masses(
         point = None
         with agreement(layout.comm):
             if directions is not None:
-                if coordinates is not None or fixed is not None:
-                    raise InputError("directions are given: leave out coordinates and fixed")
+                if coordinates is not None or fixed is not None or dofs != "xyz" or np.any(np.asarray(about)):
+                    raise InputError("directions are given: leave out coordinates, dofs, about and fixed")
                 rows, told = _given(directions, names, layout)
             else:
+                if names is not None:
+                    raise InputError("names are for directions, which are not given: leave them out")
                 rows, told, point = _of_nodes(coordinates, dofs, about, fixed, layout)
         return participation_of(spectrum, M, rows, told, point)
     finally:

@@ -16,12 +16,13 @@ from sparsehess.eigen.solvers.counts import compare_with_count, count_past
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.eigen.solvers.spectrum_targets import SAFE
 from sparsehess.eigen.solvers.target_choice import counted_target
+from sparsehess.errors import CheckError
 from sparsehess.runtime import destroy
 from sparsehess.runtime.short_repr import ShortRepr
 
 # Inverse load factors, over their middle size, beyond which all are counted where no range is asked for: the first
-# one that a count with a margin allows.
-_FAR = 10.0 ** -np.arange(10, 3, -1)
+# one that a count with a margin allows. Where few are far above that size, rounding of those is too.
+_FAR = 10.0 ** np.arange(-10, 13)
 
 
 @dataclass(frozen=True, repr=False)
@@ -133,10 +134,14 @@ def count_range(problem: EigenProblem, above: float, below: float) -> Range:
 def count_far(problem: EigenProblem) -> Range:
     """Count all ν but those that are hardly to be told from zero. Collective."""
     size = problem.scale or 1.0
-    for part in _FAR:
-        found = count_range(problem, part * size, part * size)
+    found = count_range(problem, _FAR[0] * size, _FAR[0] * size)
+    for part in _FAR[1:]:
         if min(found.margins) > SAFE:
             break
+        nearer = count_range(problem, part * size, part * size)
+        if nearer.ahead + nearer.behind == 0:
+            break  # past them all, and nothing is left to be told
+        found = nearer
     return found
 
 
@@ -153,10 +158,20 @@ def count_found(
         Those of the problem in the caller's units; they stay as they are.
     shift, sign
         λ = shift + sign / ν.
+
+    Raises
+    ------
+    CheckError
+        The vectors are those of no eigenvalue.
     """
     scaled, power = problem.equilibrated, problem.scales.power
     both = spec.which == "magnitude"
     pairs = rayleigh_ritz(scaled, problem.scale_vectors(vectors))
+    if not pairs.vectors:
+        raise CheckError(
+            "no load factor that was found can be told from rounding: the matrix that resists is singular to "
+            "almost the last digits of its entries; hold what moves freely, as on determinate supports"
+        )
     target = counted_target(scaled, spec.scaled(-power))
     counter = KrylovSchur(scaled, True, {}, tol=1e-8)
     try:

@@ -62,12 +62,14 @@ def combine_responses(
         raise none_of(f"method={method!r}", method, METHODS)
     if values.ndim < 1 or not len(values) or not np.isfinite(values).all():
         raise InputError(f"peaks must be (modes, ...) finite numbers, not {values.shape}")
+    size = float(np.abs(values).max(initial=0.0)) or 1.0  # squares stay within double precision
+    values = values / size
     if method == "srss":
-        found = np.sqrt(np.sum(values**2, axis=0))
+        found = size * np.sqrt(np.sum(values**2, axis=0))
     else:
         table = correlation(frequencies, damping, len(values))
         squares = np.einsum("i...,ij,j...->...", values, table, values)
-        found = np.sqrt(np.maximum(squares, 0.0))
+        found = size * np.sqrt(np.maximum(squares, 0.0))
     return float(found) if np.ndim(found) == 0 else found
 
 
@@ -87,6 +89,9 @@ def correlation(frequencies: Any, damping: Any, k: int) -> np.ndarray:
     if z.shape not in ((), (k,)) or not ((z > 0).all() and (z < 1).all()):
         raise InputError(f"damping must be a ratio between 0 and 1, of all modes or ({k},) of each")
     z = np.broadcast_to(z, (k,))
-    r, zi, zj = w[:, None] / w[None, :], z[:, None], z[None, :]
+    # Of each pair the lower frequency comes first: the formula is the same, and its powers do not overflow.
+    first = w[:, None] <= w[None, :]
+    r = np.minimum.outer(w, w) / np.maximum.outer(w, w)
+    zi, zj = np.where(first, z[:, None], z[None, :]), np.where(first, z[None, :], z[:, None])
     above = 8 * np.sqrt(zi * zj) * (r * zi + zj) * r**1.5
     return above / ((1 - r**2) ** 2 + 4 * zi * zj * r * (1 + r**2) + 4 * (zi**2 + zj**2) * r**2)

@@ -9,8 +9,11 @@ import scipy.sparse as sp
 
 import frame
 import sparsehess as sh
+from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.errors import CheckError, InputError
+from sparsehess.mechanics.load_counts import count_found
 
 # The function of the same name stands before it.
 module = importlib.import_module("sparsehess.mechanics.buckling")
@@ -153,6 +156,29 @@ def test_load_of_few_members(comm):
         with sh.buckling(K, Kg, 6, which=which, comm=comm) as found:
             check(found, exact)
             assert found.asked == len(exact) == found.count.counted
+
+
+@pytest.mark.essential
+@pytest.mark.parametrize("seed", [1, 5])
+def test_load_of_one_member_on_rows_of_many_sizes(comm, seed):
+    """Kg has rank one: λ = 1 / xᵀ K⁻¹ x, and all other inverse load factors are rounding of zero."""
+    rng = np.random.default_rng(seed)
+    d = 10.0 ** rng.uniform(-3, 3, 20)
+    K = d[:, None] * (2 * np.eye(20) - np.eye(20, k=1) - np.eye(20, k=-1)) * d
+    x = rng.standard_normal(20)
+    with sh.buckling(K, -np.outer(x, x), 4, comm=comm) as found:
+        check(found, [1 / (x @ np.linalg.solve(K, x))])
+        assert found.asked == found.count.counted == 1
+
+
+def test_vectors_of_no_load_factor_are_not_counted(comm):
+    """Such as come where the matrix that resists is all but singular."""
+    with EigenProblem.of(np.diag([1.0, 2.0, 3.0]), mass=np.ones(3), comm=comm) as problem:
+        vector = problem.A.createVecRight()
+        vector.set(0.0)
+        with pytest.raises(CheckError, match="singular to almost the last digits"):
+            count_found(problem, SolveSpec(which="magnitude"), [vector], 1, 0.0, 1)
+        vector.destroy()
 
 
 @pytest.mark.essential

@@ -165,10 +165,26 @@ def test_mistakes():
             ({"directions": np.ones((1, 5))}, "must be"),
             ({"directions": np.full((1, 6), np.nan)}, "finite"),
             ({"directions": np.ones((1, 6)), "names": ["a", "b"]}, "2 names"),
+            ({"directions": np.ones((1, 6)), "about": (1.0, 0.0)}, "leave out coordinates, dofs, about"),
+            ({"directions": np.ones((1, 6)), "dofs": "x"}, "leave out coordinates, dofs, about"),
+            ({"coordinates": nodes, "dofs": "x", "fixed": [0], "names": ["a"]}, "names are for directions"),
         ):
             with pytest.raises(InputError, match=said):
                 sh.effective_masses(modes, M, **arguments)
         with pytest.raises(InputError, match="another mass"):
             sh.effective_masses(modes, 2 * M, directions=np.ones((1, 6)))
+        found = sh.effective_masses(modes, M, directions=np.ones((1, 6)))
+        for share in (0.0, 1.5, np.nan):
+            with pytest.raises(InputError, match="no part of a mass"):
+                found.modes_needed(share)
     with pytest.raises(InputError, match="no vectors"):
         sh.effective_masses(modes, M, directions=np.ones((1, 6)))
+
+
+def test_all_modes_have_all_of_the_mass():
+    """To rounding, which differs by ranks."""
+    rng = np.random.default_rng(0)
+    B, nodes, m = rng.standard_normal((18, 18)), rng.standard_normal((6, 3)), np.repeat(rng.uniform(1, 2, 6), 3)
+    with sh.eigs(B @ B.T + np.eye(18), 18, mass=m, comm=COMM) as modes:
+        found = sh.effective_masses(modes, m, nodes)
+    assert None not in found.modes_needed(1.0)

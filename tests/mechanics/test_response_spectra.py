@@ -47,3 +47,11 @@ def test_combinations():
 def test_mistakes(arguments, said):
     with pytest.raises(InputError, match=said):
         sh.combine_responses([1.0, 2.0], **arguments)
+
+
+def test_numbers_of_any_size():
+    for size in (1e-200, 1e200):
+        assert sh.combine_responses([3 * size, 4 * size], method="srss") == pytest.approx(5 * size)
+        assert sh.combine_responses([3 * size, 4 * size], [1.0, 1.0]) == pytest.approx(7 * size)
+    for frequencies in ([1e-150, 1e150], [1e150, 1e-150]):
+        assert sh.combine_responses([3.0, 4.0], frequencies, (0.02, 0.1)) == pytest.approx(5.0)

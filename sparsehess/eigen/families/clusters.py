@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sparsehess.eigen.families.residual_norms import PairErrors
-from sparsehess.eigen.problem.count import Count
+from sparsehess.eigen.problem.spectrum import Spectrum
 
 # Vectors belong to eigenvalues of their own where errors turn them by no more than this, in radians.
 _TURN = 1e-2
@@ -66,7 +66,7 @@ def groups_of(values: np.ndarray, errors: np.ndarray, apart: float | np.ndarray 
 
 
 def find_clusters(
-    values: np.ndarray, errors: PairErrors, count: Count | None, whole: bool, apart: float = 0.0
+    values: np.ndarray, errors: PairErrors, distance: np.ndarray, counted: bool, apart: float = 0.0
 ) -> list[Cluster]:
     """Return the clusters of ascending eigenvalues.
 
@@ -76,15 +76,13 @@ def find_clusters(
     ----------
     values, errors
         (k,) eigenvalues, and how far they may be off.
-    count
-        Where nothing was missed, if that is known: eigenvalues may lie elsewhere.
-    whole
-        Whether these are all eigenvalues.
+    distance
+        (k,) what `distances_to_others` tells.
+    counted
+        Whether nothing was missed by a count, or as these are all eigenvalues.
     apart
         Eigenvalues that are no farther from each other are of one cluster in any case.
     """
-    counted = whole or (count is not None and count.certified)
-    distance = distances_to_unknown(values, count, whole)
     unsure = errors.unsure(distance)
     found = []
     for first, stop in groups_of(values, unsure, apart):
@@ -106,19 +104,38 @@ def _over(error: float, gap: float) -> float:
     return float(error / gap) if gap > 0 else np.inf
 
 
-def distances_to_unknown(values: np.ndarray, count: Count | None, whole: bool) -> np.ndarray:
-    """Return (k,) the distances of ascending eigenvalues to where others may lie that nobody has looked at.
+def distances_to_others(spectrum: Spectrum, whole: bool, deflated: int) -> np.ndarray:
+    """Return (k,) the distances of ascending eigenvalues to those that are not returned, or to where some may be.
 
     Not collective. Where nothing was counted they are those to the outermost ones that were found, as if none had
-    been missed between these.
+    been missed between these. Others that are counted, but not found, lie past the last one.
+
+    Parameters
+    ----------
+    whole
+        Whether these are all eigenvalues.
+    deflated
+        Known null vectors, which are counted, and not among the values.
     """
+    values, count, others = spectrum.eigenvalues, spectrum.count, spectrum.others
     k = len(values)
     if whole or not k:
         return np.full(k, np.inf)
     if count is None or not count.certified:
         return np.minimum(values - values[0], values[-1] - values)
     low, high = count.interval
+    known = k + int(np.count_nonzero(count.holds(others))) + (deflated if count.holds_zero else 0)
+    more = count.found + count.group > known
     if low > high:  # all above low, and all below high
-        return np.where(values > low, values - low, high - values)
-    ends = values[-1] if count.group else high  # more lie between the last one and the end of the count
-    return np.minimum(values - low, ends - values)
+        above = values > low
+        if more:
+            low, high = values[above].min(initial=np.inf), values[~above].max(initial=-np.inf)
+        distance = np.where(above, values - low, high - values)
+    else:
+        if more:
+            low = values[0] if np.isfinite(low) else low
+            high = values[-1] if np.isfinite(high) else high
+        distance = np.minimum(values - low, high - values)
+    if len(others):
+        distance = np.minimum(distance, np.abs(values[:, None] - others).min(axis=1))
+    return distance

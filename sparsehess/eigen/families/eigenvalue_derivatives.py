@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparsehess.eigen.families.clusters import Cluster, distances_to_unknown, find_clusters
+from sparsehess.eigen.families.clusters import Cluster, distances_to_others, find_clusters
 from sparsehess.eigen.families.matrix_derivatives import MatrixDerivative
 from sparsehess.eigen.families.residual_norms import DualNorm, errors_of_pairs, images_of, panel_of
 from sparsehess.eigen.problem.block_vectors import dots
@@ -154,7 +154,8 @@ def eigenvalue_derivatives(
     Raises
     ------
     InputError
-        Matrices that are not symmetric or do not fit, a spectrum that is closed, or of something else.
+        Matrices that are not symmetric or do not fit, a spectrum that is closed, or of something else; a distance
+        that is none.
 
     Notes
     -----
@@ -177,6 +178,8 @@ def eigenvalue_derivatives(
     ...     print(np.round(sh.eigenvalue_derivatives(A, found, dA).values, 8) + 0.0)
     [3. 0.]
     """
+    if not apart >= 0:
+        raise InputError(f"apart={apart} is no distance of eigenvalues: give 0, or a positive number")
     with ExitStack() as later:
         problem = later.enter_context(EigenProblem.of(matrix, mass=mass, nullspace=nullspace, comm=comm))
         change = later.enter_context(closing(PencilChange(problem, dA, dM, comm)))
@@ -226,8 +229,9 @@ def derivatives_of(
         MX = images_of(problem.M, X)
         errors = errors_of_pairs(problem, norm, values, X, MX)
         whole = len(values) + len(problem.null) == problem.finite
-        clusters = find_clusters(values, errors, spectrum.count, whole, apart)
-        unsure = errors.unsure(distances_to_unknown(values, spectrum.count, whole))
+        distance = distances_to_others(spectrum, whole, len(problem.null))
+        counted = whole or (spectrum.count is not None and spectrum.count.certified)
+        clusters, unsure = find_clusters(values, errors, distance, counted, apart), errors.unsure(distance)
         BX = change.images(X, values)
         of_mass = None if change.M is None else images_of(change.M, X)
         slopes, off = np.empty(len(values)), np.empty(len(values))

@@ -11,7 +11,7 @@ from mpi4py import MPI
 
 import numpy as np
 
-from sparsehess.eigen.families.clusters import distances_to_unknown, groups_of
+from sparsehess.eigen.families.clusters import distances_to_others, groups_of
 from sparsehess.eigen.families.family_problems import as_problem, matrices_at
 from sparsehess.eigen.families.mode_links import Link, Point
 from sparsehess.eigen.families.residual_norms import DualNorm, errors_of_pairs, images_of, panel_of
@@ -99,7 +99,7 @@ class PointSolver:
         whole = len(values) + len(problem.null) == problem.finite
         with closing(DualNorm(problem, quick=True)) as norm:
             errors = errors_of_pairs(problem, norm, values, X, MX)
-        unsure = errors.unsure(distances_to_unknown(values, spectrum.count, whole))
+        unsure = errors.unsure(distances_to_others(spectrum, whole, len(problem.null)))
         size = np.maximum(np.abs(values[1:]), np.abs(values[:-1]))
         order = np.argsort(np.abs(values - self.target) if self.target is not None else values, kind="stable")
         wanted = np.zeros(len(values), bool)

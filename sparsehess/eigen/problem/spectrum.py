@@ -68,6 +68,8 @@ class Spectrum(ShortRepr):
     held_to
         Backward error that the pairs were held to: the error of products of the Hessian, where that is larger than
         the tolerance.
+    others
+        Eigenvalues that were found past those asked for, of one that was not loaded.
     errors, error_bound, zero, roundings, lost
         Error bars of the eigenvalues, see `ErrorBars`.
     projection
@@ -100,6 +102,7 @@ class Spectrum(ShortRepr):
     timings: dict[str, float]
     options: dict[str, object]
     held_to: float
+    others: np.ndarray = field(default_factory=lambda: np.empty(0))
     errors: np.ndarray | None = None
     error_bound: float | None = None
     zero: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))

@@ -312,7 +312,8 @@ def _restored(spectrum: Spectrum, scaled: EigenProblem, power: int) -> Spectrum:
         for vector in spectrum.vectors:
             vector.pointwiseMult(vector, scaled.scaled_by)
     count = None if spectrum.count is None else spectrum.count.scaled(power)
-    return replace(spectrum, eigenvalues=np.ldexp(spectrum.eigenvalues, power), count=count)
+    values, others = np.ldexp(spectrum.eigenvalues, power), np.ldexp(spectrum.others, power)
+    return replace(spectrum, eigenvalues=values, others=others, count=count)
 
 
 def _solve(

@@ -124,6 +124,7 @@ def _spectrum(
     problem, found = search.problem, search.pairs
     wanted = np.zeros(len(found.values), bool)
     wanted[search.target.nearest_first(found.values)[: search.wanted]] = True
+    others = found.values[~wanted]
     pairs = found.select(wanted)
     search.pairs = RitzPairs.none()  # the vectors are the spectrum's
     by_target = choice.method == "krylovschur" and problem.assembled and choice.reason in GENERAL
@@ -144,6 +145,7 @@ def _spectrum(
         timings=seconds,
         options=search.solvers.used_defaults(),
         held_to=problem.held_to(search.spec.tol),
+        others=others,
     )
 
 

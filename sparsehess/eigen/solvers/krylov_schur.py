@@ -69,6 +69,9 @@ _ROOM = (200, 1000, 10000)
 
 _EPS = float(np.finfo(float).eps)
 
+# Of products alone, pairs past those wanted that are smaller than this part of the largest: rounding of zero.
+_ROUNDING_OF_ZERO = 1e3 * _EPS
+
 
 @dataclass
 class KrylovSchur:
@@ -397,7 +400,7 @@ class KrylovSchur:
         if monitor.reach is not None:
             problem.note_reach(monitor.reach)
         vectors = []
-        for i in range(eps.getConverged()):
+        for i in range(_worth(eps, which, k)):
             vector = problem.A.createVecRight()
             eps.getEigenvector(i, vector)
             vectors.append(vector)
@@ -483,3 +486,15 @@ class KrylovSchur:
         if self._eps is not None:
             self._solver_pool.give_back(self._eps, self._sound and not self._room)
         self._eps = self.shift = None
+
+
+def _worth(eps: SLEPc.EPS, which: str, k: int) -> int:
+    """Return how many converged vectors are told: of the largest, no zeros past the k wanted. Not collective.
+
+    Vectors of zero are copies of each other to rounding, and would spoil the others in a Rayleigh-Ritz step.
+    """
+    found = eps.getConverged()
+    if which not in ("largest", "magnitude") or found <= k:
+        return found
+    sizes = np.abs([eps.getEigenvalue(i) for i in range(found)])
+    return max(k, int(np.flatnonzero(sizes >= _ROUNDING_OF_ZERO * sizes.max())[-1]) + 1)

@@ -204,3 +204,29 @@ def test_what_is_refused(comm):
         sh.eigenvalue_derivatives(A, found, dA, mass=M, comm=comm)
     with pytest.raises(InputError):
         sh.matrix_derivative(lambda p: None, 1.0, comm=comm)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_a_cluster_that_was_found_and_not_asked_for_is_not_complete(comm, k):
+    """Of a triple eigenvalue the solver finds all, and returns k: only all three have derivatives."""
+    rng = np.random.default_rng(43)
+    L, dA = np.eye(12) + 0.3 * rng.standard_normal((12, 12)), symmetric(rng, 12)
+    Q = np.linalg.qr(rng.standard_normal((12, 12)))[0]
+    levels = np.array([1.0, 1, 1, 2, 2, 4, 4, 4, 5, 5, 5, 5])
+    A, M = L @ (Q * levels) @ Q.T @ L.T, L @ L.T
+    A = (A + A.T) / 2
+    X = np.linalg.solve(L.T, Q)[:, :3]
+    with sh.eigs(A, k, mass=M, comm=comm) as found:
+        slopes = sh.eigenvalue_derivatives(A, found, dA, mass=M, comm=comm)
+    assert slopes.complete.tolist() == [k >= 3] * min(k, 3) + [False] * (k - 3)
+    assert np.isfinite(slopes.errors).tolist() == slopes.complete.tolist()
+    if k >= 3:
+        np.testing.assert_allclose(slopes.values[:3], np.linalg.eigvalsh(X.T @ dA @ X), rtol=1e-6)
+
+
+def test_a_distance_that_is_none_is_refused(comm):
+    A = np.diag([1.0, 2.0, 3.0])
+    with sh.eigs(A, 2, comm=comm) as found:
+        for apart in (np.nan, -1.0):
+            with pytest.raises(InputError, match="no distance"):
+                sh.eigenvalue_derivatives(A, found, A, apart=apart, comm=comm)

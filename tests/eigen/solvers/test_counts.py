@@ -164,3 +164,16 @@ def test_a_group_begins_where_the_last_wanted_one_is_by_now(comm):
         count = compare_with_count(target, pairs, 3, solver, stale)
         assert (count.inertia, count.found) == (5, 4) and not count.certified
         solver.close()
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_largest_of_a_matrix_of_rank_one(comm, seed):
+    """Products fill the basis with vectors of zero: the other must not be lost, nor a zero be certified."""
+    rng = np.random.default_rng(seed)
+    d = 10.0 ** rng.uniform(-3, 3, 20)
+    M = d[:, None] * (2 * np.eye(20) - np.eye(20, k=1) - np.eye(20, k=-1)) * d
+    x = rng.standard_normal(20)
+    for which in ("magnitude", "largest"):
+        with sh.eigs(np.outer(x, x), 1, mass=M, which=which, count="yes", comm=comm) as found:
+            assert found.eigenvalues == pytest.approx([x @ np.linalg.solve(M, x)], rel=1e-8)
+            assert found.count.certified
