@@ -397,6 +397,8 @@ def _answer(
             of_all = pencil.shift + sign / values
         order = np.argsort(np.abs(of_all), kind="stable")
         order = order[tipped:]  # those at zero come first
+        if not both:
+            order = order[sign * of_all[order] > 0]  # the other direction is counted, and not told
         low, high = (-np.inf, np.inf) if count is None else (count.low, count.high)
         order = order[(of_all[order] > low) & (of_all[order] < high)][: max(wanted - tipped, 0)]
         factors, residuals = of_all[order], spectrum.residuals[order]

@@ -181,6 +181,39 @@ def test_vectors_of_no_load_factor_are_not_counted(comm):
         vector.destroy()
 
 
+def test_load_factors_of_the_other_direction_are_not_told(comm):
+    """One positive load factor is at a penalty, and hardly to be found; no negative one takes its place."""
+    K, Kg = np.zeros((4, 4)), np.zeros((4, 4))
+    K[np.triu_indices(4)] = [
+        0.25361252390779543,
+        -0.30538963523259055,
+        -0.177077735766738,
+        -0.1439660355708919,
+        8267826906.566224,
+        0.21324473813051903,
+        0.1733034572692026,
+        0.12364074032921678,
+        0.10051582826866583,
+        0.08173973992128016,
+    ]
+    Kg[np.triu_indices(4)] = [
+        -2.634246625119498e-12,
+        6.352285152588275e-13,
+        1.9122808044808673e-12,
+        1.9616281460487046e-12,
+        6.571496102698602e-13,
+        -2.043671395870822e-12,
+        -1.2853839540169997e-12,
+        -3.1198992675230398e-12,
+        2.0127022709621907e-12,
+        -2.786782190124374e-12,
+    ]
+    K, Kg = (one + np.triu(one, 1).T for one in (K, Kg))
+    with sh.buckling(K, Kg, 4, which="positive", strict=False, comm=comm) as found:
+        assert (found.load_factors > 0).all()
+        assert found.load_factors[0] == pytest.approx(299534.27, rel=1e-6)
+
+
 @pytest.mark.essential
 def test_no_buckling(comm):
     K, Kg = without(column(12), [0, -2])
