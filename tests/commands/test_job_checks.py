@@ -107,7 +107,7 @@ def test_outputs_of_a_spooled_job_lie_elsewhere(place):
 
 
 READ = {"mass", "pattern", "nullspace", "coordinates", "lattice", "guess", "preconditioner", "jacobian"}
-READ |= {"at", "fixed", "covariance"}
+READ |= {"at", "fixed", "covariance", "participation"}
 
 
 def test_of_every_file_it_is_known_whether_it_is_read_or_written():
@@ -130,6 +130,8 @@ def test_of_every_file_it_is_known_whether_it_is_read_or_written():
         ("reduced K.npz --fixed 0,1 --covariance 12", {}),
         ("reduced K.npz --fixed held.npy --covariance 0x1", {"fixed": "held.npy", "covariance": "0x1"}),
         ("reduced K.npz --jacobian rows.npz", {"jacobian": "rows.npz"}),
+        ("eigs K.npz --participation rigid --fixed held.npy", {"fixed": "held.npy"}),
+        ("eigs K.npz --participation r.npy", {"participation": "r.npy"}),
     ],
 )
 def test_files_of_numbers_are_paths_and_numbers_are_none(asked, paths):
