@@ -47,7 +47,7 @@ def test_prefixes_and_families_are_told():
     from sparsehess.commands import petsc_words
 
     found = {prefix for path in sources() for prefix in re.findall(r"[pP]refix\(\"(\w+)\"\)", path.read_text())}
-    assert found == {"projected_"}
+    assert found == {"projected_", "sparsehess_derivative_"}
     for prefix in ("sparsehess_", "sparsehess_inertia_", "sparsehess_probe_", *found):
         assert f"| `{prefix}` |" in PAGE
     for family in petsc_words._FAMILIES:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mpi4py import MPI
+
 import numpy as np
 
 from sparsehess.eigen.problem.matrix_inputs import as_vectors
@@ -20,7 +22,9 @@ def starting_vectors(given: object, A: PETSc.Mat, layout: Layout, owned: list) -
     """
     vectors = as_vectors(given, A, layout, owned, "vectors to start from")
     for place, vector in enumerate(vectors):
-        size = vector.norm(PETSc.NormType.INFINITY)
+        # PETSc 3.18 with complex scalars tells a second kind of norm of a vector as 0.
+        largest = float(np.abs(vector.getArray(readonly=True)).max(initial=0.0))
+        size = layout.comm.allreduce(largest, op=MPI.MAX)
         if not size >= np.finfo(float).tiny:
             raise InputError(f"vector {place + 1} of {len(vectors)} to start from is zero: leave it out")
         if not 1 / _LONG < size < _LONG:
