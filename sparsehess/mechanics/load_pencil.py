@@ -34,6 +34,9 @@ STIFFNESS, GEOMETRIC = "the stiffness matrix K", "the geometric stiffness matrix
 # Shifts, over the ratio of the sizes of both matrices, at which a pencil that is not singular is regular.
 _GENERIC = (0.618033988749895, -1.324717957244746)
 
+# Rows that are looked at for it.
+_LOOKED = 10_000
+
 # Loads, over that ratio, under which a free body may be stiff: tried from the largest on.
 _LOADS = 10.0 ** -np.arange(2, 13)
 
@@ -91,11 +94,11 @@ class LoadPencil:
     def _refuse_unresisted(self, loads: np.ndarray) -> None:
         """Refuse variables that the load moves and that have no stiffness at all. Collective."""
         rows = self.layout.start + np.flatnonzero(self._held & (loads > 0))
-        every = np.concatenate(self.layout.comm.allgather(rows))
-        if len(every):
-            shown = ", ".join(map(str, every[:10]))
+        many = self.layout.comm.allreduce(len(rows))
+        if many:
+            shown = ", ".join(map(str, np.concatenate(self.layout.comm.allgather(rows[:10]))[:10]))
             raise InputError(
-                f"{STIFFNESS} has no entries in {len(every)} rows in which Kg has some (from 0: {shown}): what "
+                f"{STIFFNESS} has no entries in {many} rows in which Kg has some (from 0: {shown}): what "
                 "nothing resists buckles under any load; hold these variables, or take them out of both"
             )
         if self.layout.comm.allreduce(int(np.count_nonzero(~self._held))) == 0:
@@ -169,7 +172,7 @@ class LoadPencil:
             )
 
     def _ratio(self) -> float:
-        """Return the size of K over that of Kg. Collective."""
+        """Return the size of K over that of Kg, from rows that are the same on any number of ranks. Collective."""
         pencil = EigenProblem(A=self.K, M=None, null=[], owned=[])
         layout = pencil.layout
         ones, ratios = np.ones(layout.n_local), []
@@ -177,8 +180,11 @@ class LoadPencil:
             rows = AbsoluteRows(one, layout)
             ratios.append(rows.largest(ones))
             rows.close()
-        both = (ratios[0] > 0) & (ratios[1] > 0)
-        every = np.concatenate(layout.comm.allgather(np.log(ratios[0][both] / ratios[1][both])[:1000]))
+        looked = np.arange(layout.start, layout.stop) % -(-layout.n // _LOOKED) == 0
+        if not layout.comm.allreduce(bool((looked & (ratios[1] > 0)).any()), op=MPI.LOR):
+            looked[:] = True  # Kg has few rows
+        both = looked & (ratios[0] > 0) & (ratios[1] > 0)
+        every = np.concatenate(layout.comm.allgather(np.log(ratios[0][both] / ratios[1][both])))
         return float(np.exp(np.median(every))) if len(every) else 1.0
 
     def _shared_nullity(self, ratio: float) -> int:
