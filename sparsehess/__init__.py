@@ -92,6 +92,8 @@ _HOME = {
     "rigid_vectors": "sparsehess.mechanics.rigid_vectors",
     "combine_responses": "sparsehess.mechanics.response_spectra",
     **dict.fromkeys(("buckling", "Buckling"), "sparsehess.mechanics.buckling"),
+    "ModeMesh": "sparsehess.mechanics.mode_mesh",
+    "write_modes": "sparsehess.mechanics.mode_files",
     "certify": "sparsehess.eigen.certificates.certificate",
     "Certificate": "sparsehess.eigen.certificates.certificate",
     "Progress": "sparsehess.runtime.progress",

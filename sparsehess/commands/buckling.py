@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sparsehess import errors, runtime
 from sparsehess.commands.estimates import completed_facts, told_lines
 from sparsehess.commands.inputs import open_input
+from sparsehess.commands.mode_outputs import open_mode_outputs
 from sparsehess.commands.output import answer
 from sparsehess.commands.reports.tables import format_table, notes_told, reading_notes
 from sparsehess.errors import CheckError, NotConverged
@@ -26,8 +27,9 @@ def run_buckling(call: Call) -> int:
     """Compute load factors, and count them in both directions of the load. Collective."""
     began = time.perf_counter()
     arguments, comm = call.arguments, call.comm
-    writers.check_writable(arguments.out, writers.RESULTS, comm)
+    shapes = open_mode_outputs(call)
     with closing(open_input(call)) as given:
+        shapes.check(given.n, named=True)
         stored = matrix_files.read_matrix(arguments.geometric, comm, one_triangle=arguments.one_triangle)
         load = stored.to_mat()
         try:
@@ -52,7 +54,9 @@ def run_buckling(call: Call) -> int:
             facts = completed_facts(call, given, found.facts(), began)
             facts["notes"] = [*facts["notes"], *reading_notes([stored.origin])]
             facts["timings"] = {**given.timings, **found.timings, "total": time.perf_counter() - began}
-            if arguments.out is not None:
+            if shapes.writes:
+                shapes.write(facts, found.modes)
+            elif arguments.out is not None:
                 arrays = {"load_factors": found.load_factors, "residuals": found.residuals}
                 writers.write_results(arguments.out, facts, arrays, found.modes, comm)
             lines = told_lines(given, facts, _lines(given.name, arguments.geometric, found, facts))

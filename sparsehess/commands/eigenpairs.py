@@ -16,6 +16,7 @@ from sparsehess.commands import flag_groups
 from sparsehess.commands.frequency_units import check_units, spec_in_eigenvalues, unit_facts
 from sparsehess.commands.input_facts import input_differences, input_facts, rounding_facts, uncoupled_lines
 from sparsehess.commands.inputs import drop_entries, open_input, open_known_vectors
+from sparsehess.commands.mode_outputs import open_mode_outputs
 from sparsehess.commands.output import SCHEMA, answer, process_facts, refuse_solver_options, run_facts
 from sparsehess.commands.participation import (
     check_participation,
@@ -63,7 +64,7 @@ def run_eigs(call: Call) -> int:
     _refuse_idle(arguments)
     check_units(arguments)
     check_participation(arguments)
-    writers.check_writable(arguments.out, writers.RESULTS, comm)
+    shapes = open_mode_outputs(call)
     writers.check_writable(arguments.plot, plots.SUFFIXES, comm)
     writers.check_writable(arguments.report, page.SUFFIXES, comm)
     spec = SolveSpec(
@@ -95,6 +96,7 @@ def run_eigs(call: Call) -> int:
         spec = spec_in_eigenvalues(arguments, spec, problem.units)
         if arguments.explain:
             return _explain(call, problem, spec)
+        shapes.check(problem.n, problem.units is not None)
         spec = complete_spec(problem, spec)
         if given.stored is not None and left is None:
             given.resources.add_guess(problem, given.stored, spec)
@@ -123,7 +125,9 @@ def run_eigs(call: Call) -> int:
             given=given,
             vectors=spectrum.vectors,
         )
-        if arguments.out is not None:
+        if shapes.writes:
+            shapes.write(facts, spectrum.vectors)
+        elif arguments.out is not None:
             arrays = {"eigenvalues": spectrum.eigenvalues, "residuals": spectrum.residuals, **record.kept_arrays()}
             writers.write_results(arguments.out, record.kept_facts(), arrays, spectrum.vectors, comm)
         picture = None

@@ -17,6 +17,14 @@ ANSWER_FLAGS = (
 
 OUT_FLAG = Flag("-o", "--out", metavar="FILE", help="write the result")
 
+RESULT_OR_MODES_FLAG = Flag(
+    "-o",
+    "--out",
+    metavar="FILE",
+    help="write the result, .h5 or .npz; or modes on the nodes of --mesh: .vtu, .vtk, .pvd or .xdmf for ParaView, "
+    ".unv, .frd",
+)
+
 REPORT_FLAG = Flag("--report", metavar="FILE.html", help="write a page that shows it to others, in one file")
 
 SEED_FLAG = Flag("--seed", type=int, metavar="N", default=0, help="seed of random vectors (default 0)")
@@ -160,6 +168,42 @@ CHECKPOINT_FLAGS = (
 
 SHELL_FLAG = Flag("--shell", action="store_true", help="never assemble the Hessian of the problem: products alone")
 
+# Where the variables are: nodes of a mesh, and their dofs.
+NODE_FLAGS = (
+    Flag(
+        "--mesh",
+        metavar="FILE",
+        help="the mesh that modes are written or drawn on: .inp, .bdf, .msh, .vtu and whatever else meshio reads; "
+        "nodes number the dofs, one node's after another's",
+    ),
+    Flag(
+        "--dofs",
+        metavar="LETTERS",
+        help="dofs of each node in their order, translations x y z and rotations a b c about them: xyz, "
+        "xyzabc, xyc (default as many of xyz as there are coordinates)",
+    ),
+    Flag("--fixed", metavar="FILE", help="dofs, from 0, that the matrices are without (.npy)"),
+    Flag(
+        "--fixed-set",
+        metavar="NAME[:LETTERS]",
+        action="append",
+        default=[],
+        help="a set of nodes of the mesh that the matrices are without, or these dofs of it; may be repeated",
+    ),
+    Flag(
+        "--free",
+        metavar="FILE",
+        help="instead: the dof, from 0, of each row of the matrices, in their order (.npy)",
+    ),
+)
+
+SCALE_FLAG = Flag(
+    "--scale",
+    type=float,
+    metavar="S",
+    help="largest translation of a node in each mode that is written on a mesh (default: as modes are found)",
+)
+
 SAMPLE_FLAGS = (
     Flag("--samples", type=int, metavar="N", help="how many random vectors"),
     Flag("--steps", type=int, metavar="N", help="products, or Lanczos steps, for each random vector"),
@@ -180,6 +224,7 @@ TEMPLATES = {"budget": COLORING["budget"], "lattice": None}
 WHICH = {"which": "smallest"}
 ANSWERS = {"out": None, "plot": None, "report": None}
 POSITIONS = {"coordinates": None}
+ON_MESH = flag_defaults(*NODE_FLAGS, SCALE_FLAG)
 SAMPLES = {"samples": None, "steps": None}
 
 

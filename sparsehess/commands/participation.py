@@ -33,15 +33,19 @@ _UNFINISHED = (
     "lacks the mass of it; ask for more"
 )
 
-_OF_NODES = {"dofs": None, "fixed": None, "about": None}
+_OF_NODES = {"dofs": None, "fixed": None}
+_ABOUT = {"about": None}
 
 
 def check_participation(arguments: argparse.Namespace) -> None:
     """Refuse flags of effective masses that contradict each other. Not collective; alike on all ranks."""
+    idle = _ABOUT if arguments.mesh is not None else _OF_NODES | _ABOUT
     if arguments.participation is None:
-        flag_groups.refuse_flags(arguments, _OF_NODES, "for effective masses; give --participation rigid too")
+        flag_groups.refuse_flags(
+            arguments, idle, "for effective masses, or a mesh; give --participation rigid or --mesh too"
+        )
     elif arguments.participation != "rigid":
-        flag_groups.refuse_flags(arguments, _OF_NODES, "for --participation rigid; a file has its directions")
+        flag_groups.refuse_flags(arguments, idle, "for --participation rigid; a file has its directions")
     elif arguments.coordinates is None:
         raise InputError("--participation rigid: give the positions of the nodes with --coordinates")
     if arguments.participation is not None:

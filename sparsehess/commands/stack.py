@@ -37,6 +37,7 @@ _REFERENCE_COSTS = (
 _EXTRAS = {
     "h5py": "no .h5 files (pip install 'sparsehess[hdf5]')",
     "matplotlib": "no --plot (pip install 'sparsehess[plot]')",
+    "meshio": "no modes on meshes of files, --mesh (pip install 'sparsehess[mesh]')",
     "skfem": "the cantilever driver does not run (pip install 'sparsehess[fem]')",
     "networkx": "no patterns from graphs (pip install networkx)",
 }

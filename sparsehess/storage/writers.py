@@ -86,7 +86,7 @@ def write_results(
             with agreement(comm):
                 stack.close()
         return
-    everything = [_whole(vector, comm) for vector in vectors]
+    everything = [gather_vector(vector, comm) for vector in vectors]
     with agreement(comm):
         if comm.rank == 0:
             stacked = np.array(everything).reshape(len(vectors), n)
@@ -94,7 +94,7 @@ def write_results(
                 np.savez(stream, json=np.array(json_text(facts)), vectors=stacked, **arrays)
 
 
-def _whole(vector: PETSc.Vec, comm: MPI.Comm) -> np.ndarray:
+def gather_vector(vector: PETSc.Vec, comm: MPI.Comm) -> np.ndarray:
     """Return all of a vector on rank 0, nothing of it elsewhere. Collective."""
     local = vector.getArray(readonly=True)
     counts = np.array(comm.gather(len(local)) or [], np.int64)

@@ -106,7 +106,18 @@ def test_outputs_of_a_spooled_job_lie_elsewhere(place):
     check_job(written(place, 'input = "matrix.npz"', 'out = "results/modes.h5"'), LINE, outputs=False)
 
 
-READ = {"mass", "pattern", "nullspace", "coordinates", "lattice", "guess", "preconditioner", "jacobian"}
+READ = {
+    "free",
+    "mesh",
+    "mass",
+    "pattern",
+    "nullspace",
+    "coordinates",
+    "lattice",
+    "guess",
+    "preconditioner",
+    "jacobian",
+}
 READ |= {"at", "fixed", "covariance", "participation"}
 
 

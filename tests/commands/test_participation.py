@@ -54,7 +54,7 @@ def test_effective_masses_are_told(frame):
     ("line", "said"),
     [
         ("eigs Kxy.npz --mass Mxy.npz --participation rigid", "with --coordinates"),
-        ("eigs Kxy.npz --mass Mxy.npz --dofs xy", "give --participation rigid too"),
+        ("eigs Kxy.npz --mass Mxy.npz --dofs xy", "give --participation rigid or --mesh too"),
         ("eigs Kxy.npz --participation shake.npy", "no mass to take part"),
         (f"{LINE} --dofs xyq", "write each of a node's once"),
         (

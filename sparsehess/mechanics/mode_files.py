@@ -1,0 +1,240 @@
+"""`write_modes`: modes on their mesh, in the files of viewers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sparsehess.derivatives.units import Units
+from sparsehess.errors import InputError
+from sparsehess.mechanics.buckling import Buckling
+from sparsehess.mechanics.mode_mesh import ModeMesh
+from sparsehess.runtime import PETSc, agreement, communicator
+from sparsehess.runtime.validation import positive_number
+from sparsehess.storage.calculix_files import open_frd
+from sparsehess.storage.meshes import Mesh
+from sparsehess.storage.mode_records import ModeRecord, ModeWriter
+from sparsehess.storage.universal_files import open_universal
+from sparsehess.storage.vtk_files import open_legacy, open_pvd, open_vtu
+from sparsehess.storage.writers import check_writable, gather_vector
+from sparsehess.storage.xdmf_files import open_xdmf
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+    from sparsehess.eigen.problem.spectrum import Spectrum
+
+_OPEN: dict[str, Callable[[Path, Mesh, ModeRecord], AbstractContextManager[ModeWriter]]] = {
+    ".vtu": open_vtu,
+    ".vtk": open_legacy,
+    ".pvd": open_pvd,
+    ".xdmf": open_xdmf,
+    ".unv": open_universal,
+    ".frd": open_frd,
+}
+SUFFIXES = tuple(_OPEN)
+
+# Formats whose modes are told by frequencies in Hz.
+IN_HERTZ = (".unv", ".frd")
+
+
+def write_modes(
+    path: str | os.PathLike[str],
+    found: Spectrum | Buckling,
+    mesh: Any,
+    dofs: str | None = None,
+    *,
+    fixed: Any = None,
+    free: Any = None,
+    fixed_sets: Sequence[str] = (),
+    units: Units | None = None,
+    scale: float | None = None,
+) -> None:
+    """Write modes on their mesh to a file for ParaView and other viewers.
+
+    *Collective.* Rank 0 holds the mesh and one mode at a time.
+
+    Parameters
+    ----------
+    path
+        Its name ends with .vtu or .vtk (all modes in one file, each an array of its name), .pvd (a list of .vtu
+        files in a folder NAME) or .xdmf (its numbers in NAME.xdmf.h5 beside it), in which modes are steps of time,
+        .unv (universal file) or .frd (CalculiX). The last two need `units`, but for buckling.
+    found
+        Answer of `eigs` or `buckling`.
+    mesh, dofs, fixed, free, fixed_sets
+        As for `ModeMesh`; or a `ModeMesh` alone.
+    units
+        What eigenvalues mean as frequencies, which modes are named by.
+    scale
+        Largest translation of a node in each mode. Default as they are found: xᵀMx = 1 of `eigs`, a largest entry
+        of one of `buckling`.
+
+    Raises
+    ------
+    InputError
+        Vectors that do not fit the mesh, or that are destroyed; a mesh that is none; a file that cannot be
+        written.
+    StackError
+        meshio, or h5py for .xdmf, is missing.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import meshio
+    >>> import numpy as np
+    >>> import sparsehess as sh
+    >>> K = np.array([[2.0, -1.0], [-1.0, 1.0]])
+    >>> rod = meshio.Mesh([[0.0], [1.0], [2.0]], {"line": [[0, 1], [1, 2]]})
+    >>> with tempfile.TemporaryDirectory() as folder, sh.eigs(K, 1) as found:
+    ...     sh.write_modes(os.path.join(folder, "modes.vtu"), found, rod, "x", fixed=[0])
+    ...     moved = meshio.read(os.path.join(folder, "modes.vtu")).point_data["mode_1_0.381966"]
+    >>> print(np.abs(moved[:, 0]).round(3))
+    [0.    0.526 0.851]
+    """
+    vectors, comm = vectors_of(found)
+    check_writable(path, SUFFIXES, comm)
+    facts = facts_of(found, units)
+    made: ModeMesh | None = None
+    with agreement(comm):
+        if comm.rank == 0:
+            made = as_mode_mesh(mesh, dofs, fixed=fixed, free=free, fixed_sets=fixed_sets)
+            if vectors:
+                made.check(vectors[0].getSize())
+    write_mode_file(path, made, facts, vectors, comm, scale)
+
+
+def as_mode_mesh(mesh: Any, dofs: str | None, **which: Any) -> ModeMesh:
+    """Return the mesh of arguments of `write_modes`. Not collective."""
+    if not isinstance(mesh, ModeMesh):
+        return ModeMesh(mesh, dofs, **which)
+    if dofs is not None or any(value is not None and len(value) for value in which.values()):
+        raise InputError("a ModeMesh tells dofs, fixed and free ones itself: leave them out")
+    return mesh
+
+
+def vectors_of(found: Spectrum | Buckling) -> tuple[list[PETSc.Vec], MPI.Comm]:
+    """Return the vectors of an answer, and their communicator. Collective."""
+    vectors = found.modes if isinstance(found, Buckling) else found.vectors
+    values = found.load_factors if isinstance(found, Buckling) else found.eigenvalues
+    if len(vectors) < len(values):
+        raise InputError("the answer is closed, and its vectors are destroyed: write them before")
+    return vectors, communicator(vectors[0].comm if vectors else None)
+
+
+def facts_of(found: Spectrum | Buckling, units: Units | None) -> dict[str, Any]:
+    """Return what JSON tells of an answer that files of modes tell, too. Not collective."""
+    facts = found.facts()
+    if units is not None and not isinstance(found, Buckling):
+        values = units.of_eigenvalues(found.eigenvalues)
+        facts["frequencies"] = {"unit": units.frequency, "values": values.tolist()}
+    return facts
+
+
+def check_hertz(path: str | os.PathLike[str], named: bool) -> None:
+    """Refuse a format that tells modes by their frequencies where none are known. Not collective.
+
+    Parameters
+    ----------
+    named
+        Whether there are frequencies in known units, or load factors.
+
+    Raises
+    ------
+    InputError
+        The format needs them.
+    """
+    if Path(path).suffix in IN_HERTZ and not named:
+        raise InputError(
+            f"{path}: this format tells modes by their frequencies: give units (--units Hz), or write .vtu"
+        )
+
+
+def write_mode_file(
+    path: str | os.PathLike[str],
+    mesh: ModeMesh | None,
+    facts: dict[str, Any],
+    vectors: Sequence[PETSc.Vec],
+    comm: MPI.Comm,
+    scale: float | None,
+) -> None:
+    """Write vectors of which the JSON of a run tells; see `write_modes`.
+
+    Collective.
+
+    Parameters
+    ----------
+    mesh
+        On rank 0.
+    """
+    path = Path(path)
+    if scale is not None:
+        positive_number(scale, "scale")
+    with ExitStack() as stack:  # what rank 0 has begun ends with it, whatever happens
+        writer: Any = None  # of rank 0
+        with agreement(comm):
+            if comm.rank == 0 and mesh is not None:
+                record = record_of(facts, mesh.turns, scale)
+                check_hertz(path, record.buckling or record.hertz is not None)
+                writer = stack.enter_context(_OPEN[path.suffix](path, mesh.mesh, record))
+        for vector in vectors:
+            whole = gather_vector(vector, comm)
+            with agreement(comm):
+                if comm.rank == 0 and mesh is not None:
+                    writer.add(*scaled_motion(mesh, whole, scale))
+        with agreement(comm):
+            stack.close()
+
+
+def scaled_motion(mesh: ModeMesh, vector: np.ndarray, scale: float | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return how a mode moves and turns the nodes, its largest translation `scale` if that is given.
+
+    Not collective.
+    """
+    if np.iscomplexobj(vector):
+        if np.any(vector.imag):
+            raise InputError(
+                "complex modes are not written on meshes: their real and imaginary parts are two modes"
+            )
+        vector = vector.real
+    moved, turned = mesh.motion(vector)
+    if scale is not None:
+        largest = float(np.linalg.norm(moved, axis=1).max(initial=0.0)) or 1.0
+        moved, turned = moved * (scale / largest), None if turned is None else turned * (scale / largest)
+    return moved, turned
+
+
+def record_of(facts: dict[str, Any], turns: bool, scale: float | None) -> ModeRecord:
+    """Return what a file tells of modes beside their shapes, from the JSON of a run. Not collective."""
+    buckling = "load_factors" in facts
+    values = np.asarray(facts["load_factors" if buckling else "eigenvalues"], np.float64)
+    numbers = {"load_factor" if buckling else "eigenvalue": values}
+    frequencies, hertz = facts.get("frequencies"), None
+    shown, end = values, "_load_factor" if buckling else ""
+    if frequencies is not None:
+        unit = str(frequencies["unit"])
+        shown, end = np.asarray(frequencies["values"], np.float64), "_" + _plain(unit)
+        numbers[f"frequency{end}"] = shown
+        hertz = shown * Units(unit, 1.0).to("Hz").factor
+    numbers["residual"] = np.asarray(facts["residuals"], np.float64)
+    certified = bool((facts.get("count") or {}).get("certified"))
+    numbers["none_missed"] = np.full(len(values), float(certified))
+    imaginary = "" if frequencies is None else "i"
+    names = tuple(
+        f"mode_{number}_{abs(one) if imaginary else one:.6g}{imaginary if one < 0 else ''}{end}"
+        for number, one in enumerate(shown, 1)
+    )
+    said = "none missed (certified by a count)" if certified else "not certified that none was missed"
+    how = "largest entry 1" if buckling else "x'Mx = 1"
+    scaled = f"scaled to {how}" if scale is None else f"scaled to a largest translation of {scale:g}"
+    return ModeRecord(names, values, hertz, numbers, f"{said}; {scaled}", buckling, turns)
+
+
+def _plain(unit: str) -> str:
+    """Return the name of a unit as a part of a name: rad_s, cm-1."""
+    return unit.replace("/", "_").replace("^", "")

@@ -1,0 +1,63 @@
+"""What a file of modes tells beside their shapes: names, eigenvalues, frequencies, residuals, what was counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ModeRecord:
+    """What is told of k modes beside their shapes.
+
+    Attributes
+    ----------
+    names
+        k names without blanks, such as `mode_1_1293.05_Hz`.
+    values
+        (k,) eigenvalues, or load factors.
+    hertz
+        (k,) frequencies in Hz, negative for imaginary ones; None where they are not known.
+    numbers
+        (k,) arrays by name that are written beside the shapes: eigenvalues, frequencies, residuals.
+    told
+        One line: what was counted, and how modes are scaled.
+    buckling
+        Whether values are load factors.
+    turns
+        Whether rotations are written, too.
+    """
+
+    names: tuple[str, ...]
+    values: np.ndarray
+    hertz: np.ndarray | None
+    numbers: dict[str, np.ndarray]
+    told: str
+    buckling: bool
+    turns: bool
+
+    def one(self, number: int) -> ModeRecord:
+        """Return the record of one mode, from 0. Not collective."""
+        part = slice(number, number + 1)
+        return replace(
+            self,
+            names=self.names[part],
+            values=self.values[part],
+            hertz=None if self.hertz is None else self.hertz[part],
+            numbers={name: values[part] for name, values in self.numbers.items()},
+        )
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the arrays of vectors: of each mode its translations, and rotations where nodes turn."""
+        ends = ("", "_rotation") if self.turns else ("",)
+        return tuple(name + end for name in self.names for end in ends)
+
+
+class ModeWriter(Protocol):
+    """Takes the modes of a record one after another."""
+
+    def add(self, moved: np.ndarray, turned: np.ndarray | None) -> None:
+        """Take the next mode: (m, 3) translations of all nodes, and rotations where nodes turn. Not collective."""

@@ -1,0 +1,109 @@
+"""Modes of eigs and buckling on the mesh of a finite-element code, on any number of ranks."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.sparse as sp
+
+from support.command_line import batch
+
+meshio = pytest.importorskip("meshio")
+
+INP = """*HEADING
+a strip
+*NODE, NSET=ALL
+{nodes}
+*ELEMENT, TYPE=S4, ELSET=STRIP
+{cells}
+*NSET, NSET=BASE
+1, 6
+*NSET, NSET=TIP
+5, 10
+"""
+HELD = [0, 1, 2, 15, 16, 17]
+FREE = [dof for dof in range(30) if dof not in HELD]
+
+
+@pytest.fixture(scope="module")
+def strip(problems):
+    """A strip of four shells as an Abaqus file, held at its base, with matrices of three dofs a node."""
+    from support.meshes import chain, plain
+
+    mesh = plain()
+    nodes = "\n".join(f"{number}, {x}, {y}, {z}" for number, (x, y, z) in enumerate(mesh.points, 1))
+    cells = "\n".join(f"{n}, {', '.join(map(str, row + 1))}" for n, row in enumerate(mesh.cells[0][1], 1))
+    (problems / "strip.inp").write_text(INP.format(nodes=nodes, cells=cells))
+    K, M = chain(24)
+    sp.save_npz(problems / "Ks.npz", K)
+    sp.save_npz(problems / "Ms.npz", M)
+    sp.save_npz(problems / "Kgs.npz", -M)
+    np.save(problems / "held.npy", HELD)
+    np.save(problems / "rows.npy", FREE)
+    values, vectors = scipy.linalg.eigh(K.toarray(), M.toarray(), subset_by_index=[0, 2])
+    whole = np.zeros((3, 30))
+    whole[:, FREE] = vectors.T
+    return problems, mesh, values, whole.reshape(3, 10, 3)
+
+
+EIGS = "eigs Ks.npz --mass Ms.npz -k 3 --mesh strip.inp --quiet"
+
+
+def shapes_of(path):
+    """Return {name: (nodes, 3)}, and points, by meshio, which has not written them."""
+    found = meshio.read(path)
+    return found.point_data, found.points
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_modes_of_eigs(strip, ranks):
+    """Held nodes by the name of their set, by the numbers of their dofs, and as the dofs that the rows are."""
+    from support.meshes import aligned
+
+    folder, mesh, values, exact = strip
+    ways = {"set": "--fixed-set BASE", "list": "--fixed held.npy --dofs xyz", "rows": "--free rows.npy --dofs xyz"}
+    lines = [f"{EIGS} --units Hz -o {name}.vtu {how}" for name, how in ways.items()]
+    assert [statuses for statuses, *_ in batch(folder, lines, ranks)] == 3 * [[0]]
+    for name in ways:
+        data, points = shapes_of(folder / f"{name}.vtu")
+        np.testing.assert_array_equal(points, mesh.points)
+        hertz = np.sqrt(values) / (2 * np.pi)
+        assert list(data) == [f"mode_{number}_{one:.6g}_Hz" for number, one in enumerate(hertz, 1)]
+        found = np.array(list(data.values()))
+        np.testing.assert_allclose(aligned(found, exact), exact, atol=1e-8)
+        assert not found[:, [0, 5]].any()
+
+
+@pytest.mark.parametrize("ranks", [2])
+def test_all_formats_and_buckling(strip, ranks):
+    folder, *_ = strip
+    suffixes = ("vtu", "vtk", "pvd", "xdmf", "unv", "frd")
+    eigs = [f"{EIGS} --units Hz --fixed-set BASE -o all.{suffix}" for suffix in suffixes]
+    bent = [f"buckling Ks.npz Kgs.npz -k 2 --mesh strip.inp --fixed-set BASE -q -o bent.{one}" for one in suffixes]
+    for line, (statuses, _, told, *_) in zip(eigs + bent, batch(folder, eigs + bent, ranks), strict=True):
+        assert statuses == [0], (line, told)
+    data, _ = shapes_of(folder / "bent.vtu")
+    assert len(data) == 2 and all(name.endswith("_load_factor") for name in data)
+    assert sorted(path.name for path in (folder / "all").iterdir()) == ["all_1.vtu", "all_2.vtu", "all_3.vtu"]
+
+
+MISTAKES = {
+    "eigs Ks.npz -o m.vtu": "give --mesh FILE",
+    "eigs Ks.npz -o m.h5 --mesh strip.inp": "nothing is written on it",
+    "eigs Ks.npz -o m.frd --mesh strip.inp --fixed-set BASE": "--units Hz",
+    "eigs Ks.npz -o m.vtu --mesh strip.inp": "10 nodes with dofs xyz have 30, of which 0 are fixed",
+    "eigs Ks.npz -o m.vtu --mesh strip.inp --dofs xyzabc --fixed-set BASE": "and the matrix has 24 rows",
+    "eigs Ks.npz -o m.vtu --mesh strip.inp --fixed-set BASIS": "did you mean BASE",
+    "eigs Ks.npz -o m.vtu --mesh strip.inp --fixed held.npy --free rows.npy": "not both",
+    "eigs Ks.npz -o m.vtu --mesh strip.inp --fixed-set BASE --scale nan": "must be positive",
+    "eigs Ks.npz -o m.vtu --mesh strap.inp": "did you mean strip.inp",
+    "eigs Ks.npz -o m.vtu --mesh Ks.npz": "does not read this mesh",
+    "eigs Ks.npz --scale 2": "give --mesh too",
+    "eigs Ks.npz --dofs xyz": "give --participation rigid or --mesh too",
+    "buckling Ks.npz Kgs.npz --fixed held.npy": "give --mesh too",
+}
+
+
+def test_mistakes(strip):
+    folder, *_ = strip
+    for line, (statuses, _, told, *_) in zip(MISTAKES, batch(folder, list(MISTAKES), 2), strict=True):
+        assert statuses == [2] and MISTAKES[line] in told, (line, told)
