@@ -94,6 +94,8 @@ _HOME = {
     **dict.fromkeys(("buckling", "Buckling"), "sparsehess.mechanics.buckling"),
     "ModeMesh": "sparsehess.mechanics.mode_mesh",
     "write_modes": "sparsehess.mechanics.mode_files",
+    "damped_modes": "sparsehess.mechanics.damped_modes",
+    "DampedModes": "sparsehess.mechanics.complex_modes",
     "certify": "sparsehess.eigen.certificates.certificate",
     "Certificate": "sparsehess.eigen.certificates.certificate",
     "Progress": "sparsehess.runtime.progress",

@@ -83,6 +83,7 @@ def make_items(comm):
         sh.certify(K, spectrum, comm=comm),
         sh.selected_inverse(K, comm=comm),
         sh.buckling(K, K, 1, comm=comm),
+        sh.damped_modes(K, k=1, comm=comm),
         sh.gaussian_samples(K, 2, comm=comm),
         sh.reduced_hessian(K, np.ones((1, N)), k=1, comm=comm),
         sh.diagonal(K, comm=comm),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparsehess.commands.arguments import Command, Example, Flag, Group
+from sparsehess.commands.arguments import Command, Example, Flag, Group, OneOf
 from sparsehess.commands.command_groups import CHECKS_GROUP, SPECTRA
 from sparsehess.commands.flag_groups import (
     ANSWER_FLAGS,
@@ -68,6 +68,86 @@ MECHANICS = (
             Example(
                 "the smallest that multiply the load, with their modes",
                 "sparsehess buckling K.mtx KG.mtx -k 3 --which positive -o buckled.h5",
+            ),
+        ),
+        needs_real=True,
+    ),
+    Command(
+        "damped",
+        "modes of (λ²M + λ(C + G) + K) x = 0: complex frequencies, damping ratios, what grows, what whirls",
+        SPECTRA,
+        "sparsehess.commands.damped:run_damped",
+        (
+            Group(
+                "input",
+                Flag("input", metavar="INPUT", help="K, the stiffness: a matrix file, or a problem"),
+                Flag("--mass", metavar="FILE", help="M, the mass (default: the problem's, or the identity)"),
+                Flag("--damping", metavar="FILE", help="C, symmetric: a matrix file"),
+                Flag("--gyroscopic", metavar="FILE", help="G, skew-symmetric, at the speed that is meant"),
+                Flag(
+                    "--circulatory",
+                    metavar="FILE",
+                    help="N, skew-symmetric: what is skew in a stiffness, as of damping that rotates, fluid films "
+                    "and follower loads",
+                ),
+                TRIANGLE_FLAG,
+                SETTINGS_FLAG,
+                PATIENCE_FLAG,
+            ),
+            Group(
+                "what to compute",
+                Flag("-k", metavar="K", type=int, help="how many modes (default 6; all with --interval)"),
+                OneOf(
+                    Flag(
+                        "--target",
+                        type=float,
+                        metavar="F",
+                        help="the modes nearest to this frequency, Im λ (default 0: the lowest |λ|)",
+                    ),
+                    Flag(
+                        "--interval",
+                        type=float,
+                        nargs=2,
+                        metavar=("A", "B"),
+                        help="all modes with λ in the disc over the band of frequencies from A to B",
+                    ),
+                ),
+                Flag(
+                    "--units",
+                    choices=["Hz", "rad/s", "THz", "cm^-1", "meV"],
+                    help="frequencies, too, and F, A and B in this unit; Hz and rad/s take the matrices' units "
+                    "for consistent where --matrix-units says nothing",
+                ),
+                Flag(
+                    "--matrix-units",
+                    nargs=2,
+                    metavar=("STIFFNESS", "MASS"),
+                    help="what entries of K and M are in; those of C and G in the root of both",
+                ),
+                Flag(
+                    "--tol",
+                    type=float,
+                    metavar="TOL",
+                    default=1e-8,
+                    help="backward error that each pair must reach (default 1e-8)",
+                ),
+            ),
+            Group("derivatives and colouring (of problems)", *DERIVATIVE_FLAGS, *COLORING_FLAGS),
+            CHECKS_GROUP,
+            Group("output", OUT_FLAG, SEED_FLAG, *ANSWER_FLAGS),
+        ),
+        (
+            Example(
+                "the lowest modes of a damped structure, in Hz",
+                "sparsehess damped K.mtx --mass M.mtx --damping C.mtx -k 5 --units Hz",
+            ),
+            Example(
+                "a rotor at one speed, its modes nearest to 0.2 Hz",
+                "sparsehess damped K.mtx --mass M.mtx --gyroscopic G.mtx -k 4 --units Hz --target 0.2",
+            ),
+            Example(
+                "all modes of a band, with their shapes",
+                "sparsehess damped K.mtx --mass M.mtx --damping C.mtx --interval 1 3 -o damped.h5",
             ),
         ),
         needs_real=True,

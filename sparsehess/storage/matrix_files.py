@@ -142,17 +142,8 @@ def read_matrix(
         message says which entry, or which triangle is missing), or is complex where scalars are real.
     """
     path = Path(path)
-    rows, layout, origin = _read_rows(path, communicator(comm))
-    with agreement(layout.comm):
-        bad = np.flatnonzero(~np.isfinite(rows.data))
-        if len(bad):
-            row = int(np.searchsorted(rows.indptr, bad[0], side="right")) - 1 + layout.start
-            raise InputError(
-                f"{path}: entry ({row}, {rows.indices[bad[0]]}) is {rows.data[bad[0]]}: entries must be finite"
-            )
-    pattern = Pattern.from_csr(rows.indptr, rows.indices, comm=layout.comm, source=str(path))
-    values = _on_pattern(rows, pattern)
-    other = _transposed(pattern, values)
+    pattern, values, origin = _read_square(path, comm)
+    layout, other = pattern.layout, _transposed(pattern, values)
     if layout.comm.allreduce(not np.array_equal(values, other), op=MPI.LOR):
         triangle = _only_triangle(pattern, values)
         if triangle and one_triangle:
@@ -164,6 +155,40 @@ def read_matrix(
             # What is equal stays as it is: sums overflow, and halves of the least numbers vanish.
             values = np.where(values == other, values, 0.5 * values + 0.5 * other)
     return StoredMatrix(pattern, values, replace(origin, digest=_digest(pattern, values)))
+
+
+def read_unsymmetric(path: str | os.PathLike[str], comm: MPI.Comm | None) -> tuple[PETSc.Mat, Origin]:
+    """Return the square matrix of a file as it is, as a gyroscopic one; the caller destroys it.
+
+    Collective.
+
+    Raises
+    ------
+    InputError
+        The file is missing, damaged, not square, empty, has an entry that is not finite, or is complex where
+        scalars are real.
+    """
+    pattern, values, origin = _read_square(Path(path), comm)
+    matrix = aij(pattern.layout, pattern.indptr, pattern.indices, values)
+    matrix.setOption(PETSc.Mat.Option.HERMITIAN, False)
+    matrix.setOption(PETSc.Mat.Option.SYMMETRIC, False)
+    origin = replace(origin, digest=_digest(pattern, values))
+    pattern.free()
+    return matrix, origin
+
+
+def _read_square(path: Path, comm: MPI.Comm | None) -> tuple[Pattern, np.ndarray, Origin]:
+    """Return the finite entries of a file on the pattern that is symmetric, and what was found. Collective."""
+    rows, layout, origin = _read_rows(path, communicator(comm))
+    with agreement(layout.comm):
+        bad = np.flatnonzero(~np.isfinite(rows.data))
+        if len(bad):
+            row = int(np.searchsorted(rows.indptr, bad[0], side="right")) - 1 + layout.start
+            raise InputError(
+                f"{path}: entry ({row}, {rows.indices[bad[0]]}) is {rows.data[bad[0]]}: entries must be finite"
+            )
+    pattern = Pattern.from_csr(rows.indptr, rows.indices, comm=layout.comm, source=str(path))
+    return pattern, _on_pattern(rows, pattern), origin
 
 
 def _check_symmetry(path: Path, pattern: Pattern, values: np.ndarray, other: np.ndarray, triangle: str) -> float:

@@ -68,7 +68,7 @@ def read_head(path: Path) -> MatrixMarketHead:
     Raises
     ------
     InputError
-        No such head, a skew-symmetric matrix, or more entries than the file can hold.
+        No such head, or more entries than the file can hold.
     """
     size = os.path.getsize(path) * (MOST_SHRUNK if path.suffix == ".gz" else 1)
     with _opener(path)(path, "rb") as stream:
@@ -91,8 +91,6 @@ def _skip_head(path: Path, stream: BinaryIO) -> MatrixMarketHead:
     if len(banner) < 5 or banner[0] != "%%matrixmarket":
         raise InputError(f"{path}: no Matrix Market banner in the first line{_what_it_may_be(first, stream)}")
     form, kind, symmetry = banner[2:5]
-    if symmetry == "skew-symmetric":
-        raise InputError(f"{path}: a Hessian is symmetric or Hermitian; this matrix is {kind}, {symmetry}")
     coordinate = form == "coordinate"
     numbers = [int(word) for word in _next_line(stream).split()]
     if len(numbers) != (3 if coordinate else 2):
@@ -145,8 +143,8 @@ def load_matrix_market(path: Path) -> tuple[Any, tuple[str, ...]]:
     told = read_head(path)
     if not told.coordinate:
         return _dense(path, told)
-    if told.symmetry not in ("general", "symmetric", "hermitian"):
-        raise InputError(f"{path}: general, symmetric or Hermitian, not {told.symmetry}")
+    if told.symmetry not in ("general", "symmetric", "hermitian", "skew-symmetric"):
+        raise InputError(f"{path}: general, symmetric, skew-symmetric or Hermitian, not {told.symmetry}")
     if told.entries > told.rows * told.columns * (1 if told.rows * told.columns > _PIECE else _PIECE):
         raise InputError(
             f"{path}: claims {told.entries} entries of {told.rows} x {told.columns}, more than there are places: "
@@ -177,12 +175,12 @@ def load_matrix_market(path: Path) -> tuple[Any, tuple[str, ...]]:
 
 
 def _with_other_triangle(path: Path, entries: Any, symmetry: str) -> tuple[Any, tuple[str, ...]]:
-    """Return the whole of a symmetric or Hermitian matrix whose head says so, and what is to be said of it.
+    """Return the whole of a symmetric, skew or Hermitian matrix whose head says so, and what is to be said of it.
 
     Each entry stands for its mirror too. A file of both triangles, each entry once, is the whole matrix already.
     """
     row, column, data = entries.row.astype(np.int64), entries.col.astype(np.int64), entries.data
-    mirrored = data.conj() if symmetry == "hermitian" else data
+    mirrored = data.conj() if symmetry == "hermitian" else -data if symmetry == "skew-symmetric" else data
     said: tuple[str, ...] = ()
     below, above = row > column, row < column
     if below.any() and above.any():

@@ -60,6 +60,8 @@ def problems(tmp_path_factory):
     sp.save_npz(folder / "nothing.npz", sp.csr_matrix(0 * sp.identity(9)))
     sp.save_npz(folder / "nothing56.npz", sp.csr_matrix(0 * sp.identity(56)))
     sp.save_npz(folder / "load.npz", sp.load_npz(folder / "good.npz") / 8)
+    for name, n in (("turn", 12), ("turn56", 56)):
+        sp.save_npz(folder / f"{name}.npz", sp.csr_matrix(sp.diags([np.ones(n - 1), -np.ones(n - 1)], [1, -1])))
     np.save(folder / "places.npy", np.array([[0, 3], [5, 5]]))
     np.save(folder / "rows.npy", np.stack([np.ones(56), 2 * np.ones(56)]))
     tied = second_difference(40).tolil()
@@ -125,6 +127,18 @@ CASES = [
     ("buckling good.npz nothing56.npz", 0, lambda found: found["count"] is None and found["critical"] is None),
     ("buckling good.npz load.npz --which positive", 0, lambda found: found["count"]["opposite_margin"] > 10),
     ("buckling good.npz load.npz --max-factor 8", 4, lambda found: found["shortfall"] and not found["critical"]),
+    ("damped good.npz -k 2 -o damped.h5", 0, lambda found: found["count"]["certified"] and found["units"] is None),
+    ("damped good.npz --mass load.npz --damping load.npz -k 3", 0, lambda found: found["count"]["how"] == "all"),
+    (
+        "damped hole.npz --gyroscopic turn.npz --units Hz --matrix-units N/m kg --interval 0.1 0.2",
+        0,
+        lambda found: found["radius"] and found["frequencies"]["unit"] == "Hz",
+    ),
+    (
+        "damped good.npz --damping negative.npz --circulatory turn56.npz -k 1",
+        0,
+        lambda found: not found["resolution"],
+    ),
     ("inertia good.npz", 0, lambda found: found["definite"] == "positive definite"),
     ("inertia good.npz --mass singular.npz", 0, lambda found: found["infinite"] == 8),
     ("inertia near.npz --zero 1e-3", 4, lambda found: not found["certified"]),

@@ -40,6 +40,8 @@ def folder(tmp_path_factory):
     sio.mmwrite(place / "K.mtx", laplacian(7, 8)[0], symmetry="symmetric")
     sio.mmwrite(place / "M.mtx", sp.diags(np.linspace(1, 2, 56)), symmetry="symmetric")
     sio.mmwrite(place / "KG.mtx", -laplacian(7, 8)[0] + 0.5 * sp.identity(56), symmetry="symmetric")
+    sio.mmwrite(place / "C.mtx", 0.1 * sp.identity(56), symmetry="symmetric")
+    sio.mmwrite(place / "G.mtx", sp.diags([np.ones(55), -np.ones(55)], [1, -1]), symmetry="skew-symmetric")
     (place / "job.toml").write_text(JOB)
     return place
 

@@ -42,9 +42,20 @@ def pencil(problem: EigenProblem) -> Pencil:
         M = scipy.sparse.csr_matrix((np.ones(len(own)), (own, own + layout.start)), A.shape)
     else:
         M = _rows(problem.M, layout)
-    pattern = abs(_ones(A)) + abs(_ones(M))
-    A, M = _on_pattern(A, pattern), _on_pattern(M, pattern)
-    return Pencil(pattern.indptr, pattern.indices, A, M)
+    indptr, indices, (A, M) = on_one_pattern([A, M], layout)
+    return Pencil(indptr, indices, A, M)
+
+
+def on_one_pattern(
+    matrices: list[scipy.sparse.csr_matrix], layout: Layout
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Return (indptr, indices, values of each) of local rows on the pattern that holds all and the diagonal.
+
+    Not collective.
+    """
+    every = [with_diagonal(one, layout) for one in matrices]
+    pattern = sum(_ones(one) for one in every)
+    return pattern.indptr, pattern.indices, [_on_pattern(one, pattern) for one in every]
 
 
 def _ones(rows: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:
