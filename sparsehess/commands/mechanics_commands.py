@@ -9,6 +9,7 @@ from sparsehess.commands.flag_groups import (
     COLORING_FLAGS,
     DERIVATIVE_FLAGS,
     NODE_FLAGS,
+    OUT_FLAG,
     PATIENCE_FLAG,
     RESULT_OR_MODES_FLAG,
     SCALE_FLAG,
