@@ -3,7 +3,7 @@
 STACK ?= system
 VENV := .venv$(if $(filter-out system,$(STACK)),-$(STACK))
 HOSTS := $(VENV)-hosts
-SOURCES := setup.cfg pyproject.toml $(wildcard docker/*.txt docker/*.sh docker/*.bash) $(wildcard sparsehess/*.pyx sparsehess/*/*.pyx)
+SOURCES := setup.cfg pyproject.toml $(wildcard docker/*.txt docker/*.sh docker/*.bash) $(wildcard sparsehess/*/*.pyx sparsehess/*/*/*.pyx)
 export OMP_NUM_THREADS ?= 1
 unexport PYTHONPATH PYTHONHOME  # modules that others put there would stand before the environment's own
 

@@ -36,6 +36,7 @@ SMALL = {
     "network_extremes_vs_arpack": "--quick",
     "overhead_vs_slepc4py": "--sides 10 --plane 60",
     "overhead_inside_hosts": "--quick",
+    "panel_products": "--cells 8 --rounds 3",
     "scaled_spectra_survey": "--runs 100 --ranks 1",
     "buckling_vs_peers": "--side 20",
     "selected_inverse": "--edge 14 --rounds 1",

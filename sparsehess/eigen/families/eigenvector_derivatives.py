@@ -16,7 +16,8 @@ from sparsehess.eigen.families.eigenvalue_derivatives import (
     derivatives_of,
 )
 from sparsehess.eigen.families.residual_norms import DualNorm, images_of, panel_of
-from sparsehess.eigen.problem.block_vectors import Preconditioning, dots
+from sparsehess.eigen.problem.block_vectors import dots
+from sparsehess.eigen.problem.panel_products import Preconditioning
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.errors import InputError, NotConverged

@@ -8,9 +8,10 @@ from mpi4py import MPI
 
 import numpy as np
 
-from sparsehess.eigen.problem.block_vectors import dots, product
+from sparsehess.eigen.problem.block_vectors import dots
 from sparsehess.eigen.problem.equilibration import AbsoluteRows
 from sparsehess.eigen.problem.mass_solver import MassSolver, lone_diagonal
+from sparsehess.eigen.problem.panel_products import product
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.runtime import PETSc
 

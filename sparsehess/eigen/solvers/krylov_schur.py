@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sparsehess.eigen.problem.block_vectors import Preconditioning
 from sparsehess.eigen.problem.factorization import FACTORIZATION, UNKNOWN, Pivots
+from sparsehess.eigen.problem.panel_products import Preconditioning
 from sparsehess.eigen.problem.petsc_options import PREFIX, Options
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rayleigh_ritz import project_out, rayleigh_ritz

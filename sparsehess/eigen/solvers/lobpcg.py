@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sparsehess.eigen.problem.block_vectors import combine, dots, norms, orthonormalize, product
+from sparsehess.eigen.problem.block_vectors import combine, dots, norms, orthonormalize
+from sparsehess.eigen.problem.panel_products import product
 from sparsehess.eigen.problem.petsc_options import PREFIX
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.slepc_blocks import require_finite
@@ -29,6 +30,9 @@ _BLOCK = 64
 # So many iterations one after the other in which the preconditioner leaves fewer than this part of the
 # directions independent: it is too near to singular.
 _STUCK, _INDEPENDENT = 3, 0.25
+
+# New directions of which no more than this part is new have lost so much of their orthogonality to rounding.
+_CONTAINED = 1e-2
 
 # Directions of the basis that are weaker than this are copies of others.
 _COPY = 1e-10
@@ -187,7 +191,7 @@ class Basis:
         self.values, self.exact = np.empty(0), False
         self._Y = away
         self._MY = away if self._M is None else self._M(away).copy()
-        self._apart = orthonormalize(self.comm, self._Y, self._MY) if len(away) else 0
+        self._apart = orthonormalize(self.comm, self._Y, self._MY)[0] if len(away) else 0
         self._Y, self._MY = self._Y[: self._apart], self._MY[: self._apart]
 
     @property
@@ -205,10 +209,12 @@ class Basis:
         self._clear(S)
         if self._M is not None:
             MS[:] = self._M(S)
-        self.w = orthonormalize(self.comm, S, MS)
-        # What was nearly contained in the others is by now what rounding has left of them.
-        self._clear(S[: self.w], None if self._M is None else MS[: self.w])
-        self.w = orthonormalize(self.comm, S[: self.w], MS[: self.w]) if self.w else 0
+        left = norms(self.comm, S).min(initial=1.0)
+        self.w, weakest = orthonormalize(self.comm, S, MS)
+        if self.w and not min(left, np.sqrt(weakest)) > _CONTAINED:
+            # What was nearly contained in the others is by now what rounding has left of them.
+            self._clear(S[: self.w], None if self._M is None else MS[: self.w])
+            self.w, _ = orthonormalize(self.comm, S[: self.w], MS[: self.w])
         if self.w:
             self.AS[first : first + self.w] = self._image(S[: self.w])
         return self.w

@@ -7,9 +7,12 @@ and after the correction from the coarser level (Adams, Brezina, Hu, Tuminaro 20
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from sparsehess.eigen.problem.block_vectors import Preconditioning, Product
+from sparsehess.eigen.problem.block_vectors import norms
+from sparsehess.eigen.problem.panel_products import PanelProduct, Preconditioning, product, single_product
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, destroy, held_errors
 from sparsehess.runtime.random_numbers import draw_uniform
@@ -35,6 +38,8 @@ class Smoother:
         Of the polynomial, products that smoothing takes.
     low
         What is damped begins at this part of the estimate of the largest eigenvalue.
+    multiplied
+        Makes what multiplies by the matrix.
 
     Attributes
     ----------
@@ -43,13 +48,20 @@ class Smoother:
         ranks.
     """
 
-    def __init__(self, matrix: PETSc.Mat, degree: int, low: float = _LOW):
+    def __init__(
+        self,
+        matrix: PETSc.Mat,
+        degree: int,
+        low: float = _LOW,
+        multiplied: Callable[[PETSc.Mat], PanelProduct] = product,
+    ):
         self.degree = degree
-        self.multiply = Product(matrix)
+        self.multiply = multiplied(matrix)
         diagonal = matrix.getDiagonal()
         found = diagonal.getArray(readonly=True)
         # Aggregates with fewer variables than near-null vectors leave rows of zeros.
-        self.scale = np.divide(1.0, found, out=np.ones_like(found), where=found != 0)
+        scale = np.divide(1.0, found, out=np.ones_like(found), where=found != 0)
+        self.scale = scale.astype(self.multiply.dtype)
         destroy(diagonal)
         top = largest(matrix)
         self.damps = 0 < top < np.inf
@@ -99,11 +111,11 @@ class Level(Smoother):
     """
 
     def __init__(self, matrix: PETSc.Mat, interpolation: PETSc.Mat, degree: int):
-        super().__init__(matrix, degree)
-        self.prolong = Product(interpolation)
+        super().__init__(matrix, degree, multiplied=single_product)
+        self.prolong = single_product(interpolation)
         self._restriction = interpolation.copy()
         self._restriction.transpose()
-        self.restrict = Product(self._restriction)
+        self.restrict = single_product(self._restriction)
 
     def close(self) -> None:
         """Free everything. Collective."""
@@ -127,6 +139,7 @@ class VCycle:
     """
 
     def __init__(self, pc: PETSc.PC, degree: int):
+        self.comm = pc.comm.tompi4py()
         self.levels = [
             Level(pc.getMGSmoother(level).getOperators()[0], pc.getMGInterpolation(level), degree)
             for level in range(pc.getMGLevels() - 1, 0, -1)
@@ -134,8 +147,15 @@ class VCycle:
         self.coarsest = Preconditioning(pc.getMGCoarseSolve().getPC())
 
     def __call__(self, panel: np.ndarray) -> np.ndarray:
-        """Return T r for the rows r of a panel (m, n_local). Collective."""
-        return self._cycle(panel.copy(), 0)
+        """Return T r for the rows r of a panel (m, n_local). Collective.
+
+        A preconditioner may be rough: it is applied in single precision, to vectors of norm 1.
+        """
+        sizes = norms(self.comm, panel)[:, None]
+        sizes[sizes == 0] = 1.0
+        r = np.empty(panel.shape, self.levels[0].multiply.dtype, order="F")
+        np.divide(panel, sizes, out=r, casting="same_kind")
+        return self._cycle(r, 0) * sizes
 
     def _cycle(self, r: np.ndarray, number: int) -> np.ndarray:
         """Return T r, overwriting r."""
@@ -144,7 +164,7 @@ class VCycle:
         level = self.levels[number]
         x = np.zeros_like(r)
         r -= level.multiply(level.smooth(x, r))
-        correction = level.prolong(self._cycle(level.restrict(r).copy(), number + 1))
+        correction = level.prolong(self._cycle(level.restrict(r).copy(order="F"), number + 1))
         x += correction
         r -= level.multiply(correction)
         level.smooth(x, r)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sparsehess.eigen.problem.block_vectors import Product
+from sparsehess.eigen.problem.panel_products import product
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rigid_body_modes import block_size, orthonormal
 from sparsehess.eigen.solvers.dof_blocks import dof_block_size
@@ -107,8 +107,8 @@ class _Level(NamedTuple):
 
     def prolong(self, rows: np.ndarray) -> np.ndarray:
         """Return rows (m, n_local) on the finer level. Collective."""
-        with closing(Product(self.interpolation)) as product:
-            return product(rows).copy()
+        with closing(product(self.interpolation)) as prolongation:
+            return prolongation(rows).copy()
 
 
 def _levels(problem: EigenProblem, number: int, later: ExitStack) -> list[_Level]:

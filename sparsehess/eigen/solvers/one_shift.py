@@ -13,7 +13,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from sparsehess.eigen.problem.block_vectors import Preconditioning
+from sparsehess.eigen.problem.panel_products import Preconditioning
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.eigen.solvers.lobpcg import Lobpcg, guarded

@@ -6,8 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
-from sparsehess.eigen.problem.block_vectors import Preconditioning
 from sparsehess.eigen.problem.lanczos_bounds import spectral_bounds
+from sparsehess.eigen.problem.panel_products import Preconditioning
 from sparsehess.eigen.problem.petsc_options import PREFIX
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rigid_body_modes import block_size, orthonormal

@@ -17,14 +17,18 @@ from sparsehess.eigen.solvers.factor_packages import has_cholmod
 from sparsehess.eigen.solvers.lobpcg import guarded
 from sparsehess.runtime import on_root
 
-# Measured at 3-D elasticity, n = 34,914 and 104,544, one core (`benchmarks/one_factorization.py`): operations an
-# entry of a single solve, by MUMPS and by CHOLMOD, which factorizes definite ones in this part of MUMPS's time;
-# operations a row and a vector of all that a block does, from a multigrid and from a guess.
-_SOLVE, _SOLVE_DEFINITE, _DEFINITE = 33.0, 17.0, 0.65
-_BLOCK, _BLOCK_FROM_GUESS = 1e5, 4e4
+# Measured at 3-D elasticity, n = 34,914 and 104,544, one core (`benchmarks/eigenpairs_vs_peers.py elasticity`).
+# Operations an entry of a solve, and what goes with it, in a Krylov space; CHOLMOD factorizes definite matrices in
+# this part of MUMPS's time.
+_SOLVE, _DEFINITE = 32.0, 0.7
 
 # Solves of a Krylov space for k pairs.
-_SOLVES_EACH, _SOLVES = 2, 5
+_SOLVES_EACH, _SOLVES = 4, 3
+
+# Operations an entry and a vector of the solves that a block takes, and how many; operations a row and a vector of
+# all else, from a multigrid and from a guess.
+_BLOCK_SOLVE, _BLOCK_SOLVES = 5.0, 10
+_BLOCK, _BLOCK_FROM_GUESS = 7e4, 3e4
 
 # MUMPS's part of the speed of a product of dense matrices of this size.
 _PART, _SIZE = 0.7, 512
@@ -47,11 +51,10 @@ class PredictedSeconds(NamedTuple):
 
 def predict_seconds(problem: EigenProblem, cost: FactorCost, k: int) -> PredictedSeconds:
     """Return what k pairs take, with what a factorization costs. Collective; the same on every rank."""
-    definite = has_cholmod(problem.comm)
-    solve = (_SOLVE_DEFINITE if definite else _SOLVE) * cost.entries
-    below = ((_DEFINITE if definite else 1.0) + 1.0) * cost.operations + (_SOLVES_EACH * k + _SOLVES) * solve
-    vector = _BLOCK_FROM_GUESS if len(problem.guess) >= k else _BLOCK
-    once = cost.operations + vector * guarded(k) * problem.n
+    lower = _DEFINITE if has_cholmod(problem.comm) else 1.0
+    below = (lower + 1.0) * cost.operations + (_SOLVES_EACH * k + _SOLVES) * _SOLVE * cost.entries
+    row = _BLOCK_FROM_GUESS if len(problem.guess) >= k else _BLOCK
+    once = cost.operations + guarded(k) * (row * problem.n + _BLOCK_SOLVES * _BLOCK_SOLVE * cost.entries)
     second = on_root(problem.comm, _operations_a_second) * problem.comm.size
     return PredictedSeconds(once / second, below / second)
 

@@ -53,7 +53,7 @@ def test_cycles_for_panels_are_those_of_petsc(comm):
             image.setArray(image.getArray() - mine)
             assert image.norm() < 0.05 * size  # estimates of the largest eigenvalue differ
         form = dots(comm, b, T)
-        assert np.abs(form - form.T).max() < 1e-12 * np.abs(form).max() and np.linalg.eigvalsh(form)[0] > 0
+        assert np.abs(form - form.T).max() < 1e-6 * np.abs(form).max() and np.linalg.eigvalsh(form)[0] > 0
         destroy(given_, image, *problem.near_null)
         multigrid.close()
 
