@@ -72,7 +72,7 @@ def look(
     """
     comm = source.comm if isinstance(source, Objective) else source.pattern.comm
     with _operator(arguments, source) as matrix:
-        mass = None if arguments.mass is None else _read_mass(arguments, comm)
+        mass = None if arguments.mass is None else _read_mass(arguments, comm, source)
         try:
             found = probe_spectrum(
                 matrix,
@@ -136,9 +136,10 @@ def _operator(arguments: argparse.Namespace, source: Objective | StoredMatrix) -
         destroy(matrix)
 
 
-def _read_mass(arguments: argparse.Namespace, comm: MPI.Comm) -> PETSc.Mat:
+def _read_mass(arguments: argparse.Namespace, comm: MPI.Comm, source: Objective | StoredMatrix) -> PETSc.Mat:
     """Return the mass matrix of --mass. Collective."""
-    stored = matrix_files.read_matrix(arguments.mass, comm, one_triangle=arguments.one_triangle)
+    beside = source if isinstance(source, StoredMatrix) else None
+    stored = matrix_files.read_matrix(arguments.mass, comm, one_triangle=arguments.one_triangle, beside=beside)
     try:
         return stored.to_mat()
     finally:

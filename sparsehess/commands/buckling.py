@@ -30,7 +30,9 @@ def run_buckling(call: Call) -> int:
     shapes = open_mode_outputs(call)
     with closing(open_input(call)) as given:
         shapes.check(given.n, named=True)
-        stored = matrix_files.read_matrix(arguments.geometric, comm, one_triangle=arguments.one_triangle)
+        stored = matrix_files.read_matrix(
+            arguments.geometric, comm, one_triangle=arguments.one_triangle, beside=given.stored
+        )
         load = stored.to_mat()
         try:
             progress = GuardedProgress("load factors converged", comm, arguments.quiet)

@@ -41,7 +41,7 @@ def run_damped(call: Call) -> int:
         for name in _BESIDE:
             path = getattr(arguments, name)
             if path is not None:
-                beside[name], origin = matrix_files.read_unsymmetric(path, comm)
+                beside[name], origin = matrix_files.read_unsymmetric(path, comm, beside=given.stored)
                 stack.callback(runtime.destroy, beside[name])
                 origins.append(origin)
         progress = GuardedProgress("modes converged", comm, arguments.quiet)

@@ -117,7 +117,12 @@ TRIANGLE_FLAG = Flag(
 )
 
 INPUT_FLAGS = (
-    Flag("input", metavar="INPUT", help=".mtx, .mtx.gz, .npz, .npy, .petsc, .h5, file.py:name, or job.toml"),
+    Flag(
+        "input",
+        metavar="INPUT",
+        help=".mtx, .mtx.gz, .npz, .npy, .petsc, .h5, a matrix of Abaqus, CalculiX, Nastran, OpenSees or MATLAB "
+        "(model.mat:K), file.py:name, or job.toml",
+    ),
     MASS_FLAG,
     TRIANGLE_FLAG,
 )

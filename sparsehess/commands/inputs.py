@@ -165,8 +165,8 @@ def open_input(call: Call, *, shell: bool = False) -> Input:
         found = _input_of(matrix_free_problem(call, precision), call)
     else:
         found = _input_of(assemble_problem(call), call)
-    mass, mass_origin = _read(call, getattr(arguments, "mass", None))
-    preconditioner, preconditioner_origin = _read(call, getattr(arguments, "preconditioner", None))
+    mass, mass_origin = _read(call, getattr(arguments, "mass", None), found.stored)
+    preconditioner, preconditioner_origin = _read(call, getattr(arguments, "preconditioner", None), found.stored)
     return replace(
         found,
         mass=mass,
@@ -198,11 +198,13 @@ def _read_input(call: Call) -> Input:
     return Input(matrix, None, pattern, pattern.n, path, timings, call.resources, stored, asymmetry)
 
 
-def _read(call: Call, path: str | os.PathLike[str] | None) -> tuple[PETSc.Mat | None, Origin | None]:
+def _read(
+    call: Call, path: str | os.PathLike[str] | None, beside: StoredMatrix | None
+) -> tuple[PETSc.Mat | None, Origin | None]:
     """Return the matrix of a file that stands beside INPUT, and what was found in it. Collective."""
     if path is None:
         return None, None
-    stored = matrix_files.read_matrix(path, call.comm, one_triangle=call.arguments.one_triangle)
+    stored = matrix_files.read_matrix(path, call.comm, one_triangle=call.arguments.one_triangle, beside=beside)
     try:
         return stored.to_mat(), stored.origin
     finally:

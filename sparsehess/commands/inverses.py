@@ -24,7 +24,7 @@ from sparsehess.runtime.gathered_rows import rows_on_all
 from sparsehess.runtime.row_layout import Layout
 from sparsehess.storage import writers
 from sparsehess.storage.array_files import load_array
-from sparsehess.storage.matrix_files import suffix_of
+from sparsehess.storage.matrix_address import suffix_of
 from sparsehess.storage.matrix_formats import load_rows
 
 if TYPE_CHECKING:

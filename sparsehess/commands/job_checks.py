@@ -14,6 +14,7 @@ from sparsehess.commands.petsc_words import split_petsc
 from sparsehess.commands.python_source import Source, find_source, read_source
 from sparsehess.errors import InputError, no_such_file
 from sparsehess.storage.atomic_files import refuse_unwritable
+from sparsehess.storage.matrix_address import split_name
 
 # First words of options of PETSc and SLEPc that a solve may have, for those that are misspelt.
 _FAMILIES = ("eps", "st", "bv", "ds", "rg", "ksp", "pc", "mat", "vec", "snes", "svd", "pep", "nep", "fn", "log")
@@ -97,7 +98,7 @@ def _source_of(place: str) -> Source | None:
 
 def _refuse_file(text: str) -> None:
     """Refuse an input that cannot be read, or is code without a name."""
-    _refuse_missing(text)
+    _refuse_missing(str(split_name(text)[0]))
     if text.endswith(".py"):
         names = sorted(name for name in read_source(Path(text)).functions if not name.startswith("_"))
         raise InputError(f"{text}: name a function in it that returns an Objective: {text}:{(*names, 'NAME')[0]}")

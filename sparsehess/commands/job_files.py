@@ -33,6 +33,7 @@ from pathlib import Path
 from sparsehess.commands.arguments import JOB_SUFFIX, CommandLine, CommandParser
 from sparsehess.commands.planned_commands import OTHERS, PLANNED
 from sparsehess.errors import InputError, did_you_mean, no_such_file, none_of
+from sparsehess.storage.matrix_address import is_named_matrix
 
 # Bytes that a job file has at most: it is read by every rank, and nobody writes more by hand.
 _LARGEST = 2**20
@@ -436,7 +437,7 @@ def _placed(folder: Path, text: str) -> str:
     if folder == Path("."):
         return text
     place, colon, name = text.rpartition(":")
-    if colon and name.isidentifier() and place:
+    if colon and name.isidentifier() and place and not is_named_matrix(text):
         return os.path.join(folder, place) + colon + name if place.endswith(".py") else text
     return os.path.join(folder, text)
 

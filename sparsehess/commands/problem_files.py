@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsehess.errors import InputError, did_you_mean, no_such_file, raised, words_of
 from sparsehess.runtime import Guard, agreement, child, guard_of, share_guard
+from sparsehess.storage.matrix_address import is_named_matrix
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -26,7 +27,7 @@ def is_problem(text: str) -> bool:
     Not collective.
     """
     place, colon, name = text.rpartition(":")
-    return bool(colon) and name.isidentifier() and bool(place)
+    return bool(colon) and name.isidentifier() and bool(place) and not is_named_matrix(text)
 
 
 def parse_settings(pairs: list[str]) -> dict[str, object]:

@@ -25,6 +25,7 @@ from sparsehess.service.spool.layout import has_secret, hide_secrets
 from sparsehess.service.spool.spool import Spool
 from sparsehess.service.spool.states import read_submit
 from sparsehess.storage.json_files import write_text
+from sparsehess.storage.matrix_address import split_name
 
 # What a running job tells of itself, and of which types.
 _PROGRESS = {"stage": (str,), "done": (int,), "total": (int,), "seconds": (int, float)}
@@ -126,7 +127,9 @@ def write_job(folder: Path, arguments: argparse.Namespace, line: CommandLine) ->
             place, _, called = value.rpartition(":")
             choices[key] = f"{os.path.realpath(place)}:{called}" if place.endswith(".py") else value
         else:
-            choices[key] = _brought(Path(value), folder, awaited=arguments.no_check)
+            file, matrix = split_name(value)
+            brought = _brought(file, folder, awaited=arguments.no_check)
+            choices[key] = brought if matrix is None else f"{brought}:{matrix}"
     limits = {name: getattr(arguments, name) for name in ("name", "time", "memory")}
     table = {name: value for name, value in limits.items() if value is not None} | {"priority": arguments.priority}
     text = job_files.compose_job_file(job.command, choices, job.petsc, table)

@@ -69,6 +69,9 @@ with h5py.File(path, "r") as file:
     look(file)
     for name in file:
         look(file[name])
+        if "MATLAB_sparse" in file[name].attrs:
+            for part in file[name]:
+                look(file[name][part])
 """
 
 

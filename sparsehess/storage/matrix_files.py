@@ -21,7 +21,9 @@ from sparsehess.pattern import Layout, Pattern
 from sparsehess.runtime import PETSc, agreement, aij, another_build, communicator, complex_scalars, memory
 from sparsehess.storage import matrix_formats, matrix_market
 from sparsehess.storage.decimal_digits import FULL, Rounding, rounding_of_type
-from sparsehess.storage.matrix_formats import Loaded, PetscHead
+from sparsehess.storage.dof_labels import Labels, labels_of_keys
+from sparsehess.storage.matrix_address import SUFFIXES, suffix_of
+from sparsehess.storage.matrix_formats import FirstRows, Loaded, PetscHead
 from sparsehess.storage.memory_claims import PER_ENTRY, PER_ROW, require_memory
 
 # Entries that are looked at together.
@@ -33,19 +35,8 @@ _ODD = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD
 # More than the exponents of two of all numbers.
 _EXPONENTS = 1100
 
-SUFFIXES = (".mtx", ".mtx.gz", ".npz", ".npy", ".petsc", ".h5")
-
 # A file may differ from its transpose by this part of the entries in its rows; its symmetric part is taken.
 ASYMMETRY = matrix_market.MOST_UNEQUAL
-
-
-def suffix_of(path: str | os.PathLike[str]) -> str | None:
-    """Return the suffix of a matrix file, or None if it is none of `SUFFIXES`.
-
-    Not collective.
-    """
-    name = Path(path).name.lower()
-    return next((suffix for suffix in sorted(SUFFIXES, key=len, reverse=True) if name.endswith(suffix)), None)
 
 
 @dataclass(frozen=True)
@@ -85,11 +76,14 @@ class StoredMatrix:
         (nnz_local,) of the pattern, of PETSc's scalars, symmetric to the last bit.
     origin
         The file, and what was found in it.
+    labels
+        Of the own rows, None where the file has none.
     """
 
     pattern: Pattern
     values: np.ndarray
     origin: Origin
+    labels: Labels | None = None
 
     def to_mat(self) -> PETSc.Mat:
         """Return the matrix as PETSc AIJ. The caller destroys it.
@@ -118,13 +112,17 @@ def read_pattern(
     InputError
         The file is missing, damaged, not square, or empty.
     """
-    rows, layout, _ = _read_rows(Path(path), communicator(comm), block)
+    rows, layout, *_ = _read_rows(Path(path), communicator(comm), block)
     pattern = Pattern.from_csr(rows.indptr, rows.indices, comm=layout.comm, diagonal=diagonal, source=str(path))
     return pattern.in_blocks(block)
 
 
 def read_matrix(
-    path: str | os.PathLike[str], comm: MPI.Comm | None, *, one_triangle: bool = False
+    path: str | os.PathLike[str],
+    comm: MPI.Comm | None,
+    *,
+    one_triangle: bool = False,
+    beside: StoredMatrix | None = None,
 ) -> StoredMatrix:
     """Return the symmetric matrix of a file, or the Hermitian one where PETSc's scalars are complex.
 
@@ -132,6 +130,11 @@ def read_matrix(
 
     Parameters
     ----------
+    path
+        Of a file, or of one matrix of a file, as `model.mat:K`.
+    beside
+        The matrix that it stands beside, as a mass beside a stiffness: where rows have labels of nodes, it gets
+        those of this matrix, in its order.
     one_triangle
         Whether a matrix of which one triangle alone is stored stands for the symmetric one; else it is refused.
 
@@ -142,7 +145,7 @@ def read_matrix(
         message says which entry, or which triangle is missing), or is complex where scalars are real.
     """
     path = Path(path)
-    pattern, values, origin = _read_square(path, comm)
+    pattern, values, origin, labels = _read_square(path, comm, beside)
     layout, other = pattern.layout, _transposed(pattern, values)
     if layout.comm.allreduce(not np.array_equal(values, other), op=MPI.LOR):
         triangle = _only_triangle(pattern, values)
@@ -154,13 +157,20 @@ def read_matrix(
             origin = replace(origin, asymmetry=_check_symmetry(path, pattern, values, other, triangle))
             # What is equal stays as it is: sums overflow, and halves of the least numbers vanish.
             values = np.where(values == other, values, 0.5 * values + 0.5 * other)
-    return StoredMatrix(pattern, values, replace(origin, digest=_digest(pattern, values)))
+    return StoredMatrix(pattern, values, replace(origin, digest=_digest(pattern, values)), labels)
 
 
-def read_unsymmetric(path: str | os.PathLike[str], comm: MPI.Comm | None) -> tuple[PETSc.Mat, Origin]:
+def read_unsymmetric(
+    path: str | os.PathLike[str], comm: MPI.Comm | None, *, beside: StoredMatrix | None = None
+) -> tuple[PETSc.Mat, Origin]:
     """Return the square matrix of a file as it is, as a gyroscopic one; the caller destroys it.
 
     Collective.
+
+    Parameters
+    ----------
+    beside
+        The matrix that it stands beside, see `read_matrix`.
 
     Raises
     ------
@@ -168,7 +178,7 @@ def read_unsymmetric(path: str | os.PathLike[str], comm: MPI.Comm | None) -> tup
         The file is missing, damaged, not square, empty, has an entry that is not finite, or is complex where
         scalars are real.
     """
-    pattern, values, origin = _read_square(Path(path), comm)
+    pattern, values, origin, _ = _read_square(Path(path), comm, beside)
     matrix = aij(pattern.layout, pattern.indptr, pattern.indices, values)
     matrix.setOption(PETSc.Mat.Option.HERMITIAN, False)
     matrix.setOption(PETSc.Mat.Option.SYMMETRIC, False)
@@ -177,9 +187,16 @@ def read_unsymmetric(path: str | os.PathLike[str], comm: MPI.Comm | None) -> tup
     return matrix, origin
 
 
-def _read_square(path: Path, comm: MPI.Comm | None) -> tuple[Pattern, np.ndarray, Origin]:
-    """Return the finite entries of a file on the pattern that is symmetric, and what was found. Collective."""
-    rows, layout, origin = _read_rows(path, communicator(comm))
+def _read_square(
+    path: Path, comm: MPI.Comm | None, beside: StoredMatrix | None
+) -> tuple[Pattern, np.ndarray, Origin, Labels | None]:
+    """Return the finite entries of a file on a symmetric pattern, what was found, and labels of own rows.
+
+    Collective.
+    """
+    comm = communicator(comm)
+    first = None if beside is None else FirstRows(beside.pattern.n, _whole_labels(beside.labels, comm))
+    rows, layout, origin, labels = _read_rows(path, comm, first=first)
     with agreement(layout.comm):
         bad = np.flatnonzero(~np.isfinite(rows.data))
         if len(bad):
@@ -188,7 +205,7 @@ def _read_square(path: Path, comm: MPI.Comm | None) -> tuple[Pattern, np.ndarray
                 f"{path}: entry ({row}, {rows.indices[bad[0]]}) is {rows.data[bad[0]]}: entries must be finite"
             )
     pattern = Pattern.from_csr(rows.indptr, rows.indices, comm=layout.comm, source=str(path))
-    return pattern, _on_pattern(rows, pattern), origin
+    return pattern, _on_pattern(rows, pattern), origin, labels
 
 
 def _check_symmetry(path: Path, pattern: Pattern, values: np.ndarray, other: np.ndarray, triangle: str) -> float:
@@ -315,22 +332,48 @@ def _instead(path: Path) -> str:
 # --- rows over ranks -------------------------------------------------------------------
 
 
-def _read_rows(path: Path, comm: MPI.Comm, block: int = 1) -> tuple[scipy.sparse.csr_matrix, Layout, Origin]:
-    """Return (local rows with global columns, layout, what was found)."""
+def _read_rows(
+    path: Path, comm: MPI.Comm, block: int = 1, first: FirstRows | None = None
+) -> tuple[scipy.sparse.csr_matrix, Layout, Origin, Labels | None]:
+    """Return (local rows with global columns, layout, what was found, labels of the local rows)."""
     suffix = suffix_of(path)
     if suffix is None:
         raise InputError(
             f"{path}: not a matrix file; its name must end with one of {', '.join(SUFFIXES)}{_instead(path)}"
         )
     if suffix == ".petsc":
-        return _load_petsc(path, comm, block)
+        return *_load_petsc(path, comm, block), None
     loaded = Loaded(scipy.sparse.csr_matrix((0, 0)))  # of rank 0
     with agreement(comm):
         if comm.rank == 0:
-            loaded = matrix_formats.load_matrix(path, suffix)
+            loaded = matrix_formats.load_matrix(path, suffix, first)
     said, rounding = comm.bcast((loaded.said, loaded.rounding))
     rows, layout = _deal(loaded.matrix, comm, block)
-    return rows, layout, Origin(str(path), said=said, rounding=rounding)
+    return rows, layout, Origin(str(path), said=said, rounding=rounding), _deal_labels(loaded.labels, layout)
+
+
+def _deal_labels(whole: Labels | None, layout: Layout) -> Labels | None:
+    """Send each rank the labels of its rows, which rank 0 has. Collective."""
+    comm, starts = layout.comm, layout.starts
+    if not comm.bcast(whole is not None):
+        return None
+    for rank in range(1, comm.size):
+        if comm.rank == 0 and whole is not None:
+            part = whole.part(starts[rank], starts[rank + 1])
+            comm.Send(np.ascontiguousarray(part.keys), dest=rank)
+        elif comm.rank == rank:
+            keys = np.empty(layout.n_local, np.int64)
+            comm.Recv(keys, source=0)
+            return labels_of_keys(keys)
+    return None if whole is None else whole.part(0, layout.n_local)
+
+
+def _whole_labels(own: Labels | None, comm: MPI.Comm) -> Labels | None:
+    """Return the labels of all rows on rank 0, which reads; None on others. Collective."""
+    parts = comm.gather(None if own is None else own.keys)
+    if own is None or parts is None:
+        return None
+    return labels_of_keys(np.concatenate(parts))
 
 
 def _deal(whole: scipy.sparse.csr_matrix, comm: MPI.Comm, block: int) -> tuple[scipy.sparse.csr_matrix, Layout]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,14 @@ import scipy.sparse
 
 from sparsehess.errors import InputError, StackError, no_such_file
 from sparsehess.runtime import PETSc, another_build, complex_scalars, memory
-from sparsehess.storage import matrix_market
+from sparsehess.storage import code_formats, matrix_market
 from sparsehess.storage.array_archives import MOST_SHRUNK, ArrayArchive, map_array
 from sparsehess.storage.compressed_rows import Entries, Slices, rows_of_dense, rows_of_parts
 from sparsehess.storage.decimal_digits import FULL, Rounding, find_rounding, rounding_of_type
+from sparsehess.storage.dof_labels import Labels, on_rows_of
+from sparsehess.storage.found_matrix import Found
 from sparsehess.storage.hdf5 import claimed_bytes, open_hdf5, require_chunks, small_array
+from sparsehess.storage.matrix_address import OF_CODES, split_name, suffix_of
 from sparsehess.storage.matrix_market import check_sizes
 from sparsehess.storage.memory_claims import PER_ENTRY, PER_ROW, PER_TRIPLE, bytes_of, require_memory
 
@@ -48,24 +51,49 @@ class Loaded:
         What is to be said of how it was read, a sentence each.
     rounding
         By how much its entries may have been rounded when they were written.
+    labels
+        Of its rows, None where the file has none.
     """
 
     matrix: scipy.sparse.csr_matrix
     said: tuple[str, ...] = ()
     rounding: Rounding = FULL
+    labels: Labels | None = None
 
 
-def load_matrix(path: Path, suffix: str) -> Loaded:
+@dataclass(frozen=True, eq=False)
+class FirstRows:
+    """The rows of the matrix that another one stands beside, on the rank that reads that.
+
+    Attributes
+    ----------
+    n
+        How many there are.
+    labels
+        Of these, None where they have none.
+    """
+
+    n: int
+    labels: Labels | None = None
+
+
+def load_matrix(path: Path, suffix: str, first: FirstRows | None = None) -> Loaded:
     """Return the matrix of a file of one rank, sizes checked before memory is taken.
 
     Not collective.
+
+    Parameters
+    ----------
+    first
+        The rows that it should have, where its file leaves that open.
 
     Raises
     ------
     InputError
         No such file, or it holds no matrix of this kind.
     """
-    matrix, said = _any_matrix(path, suffix)
+    found = _any_matrix(path, suffix)
+    matrix, said = found.matrix, found.told()
     if matrix.shape[0] != matrix.shape[1]:
         raise InputError(
             f"{path}: a Hessian is square; this matrix is {' x '.join(map(str, matrix.shape))}{_JACOBIAN}"
@@ -77,13 +105,33 @@ def load_matrix(path: Path, suffix: str) -> Loaded:
             )
         matrix, said = matrix.real, (*said, REAL_AFTER_ALL)
     stored = matrix.data if scipy.sparse.issparse(matrix) else matrix
-    rounding = find_rounding(stored) if suffix in _TEXT else rounding_of_type(stored)
+    rounding = find_rounding(stored) if found.text else rounding_of_type(stored)
     matrix = scipy.sparse.csr_matrix(matrix, dtype=PETSc.ScalarType)
+    matrix, labels, more = _beside(path, matrix, found, first)
     matrix.data = np.ascontiguousarray(matrix.data)  # parts of it are sent
     matrix.sum_duplicates()
     if matrix.shape[0] == 0:
         raise InputError(f"{path}: the matrix has no rows: write one that has")
-    return Loaded(matrix, said, rounding)
+    return Loaded(matrix, (*said, *more), rounding, labels)
+
+
+def _beside(
+    path: Path, matrix: scipy.sparse.csr_matrix, found: Found, first: FirstRows | None
+) -> tuple[scipy.sparse.csr_matrix, Labels | None, tuple[str, ...]]:
+    """Return a matrix with the rows of the first one, as far as the file leaves them open, labels, and words."""
+    labels = found.labels
+    if first is None:
+        return matrix, labels, ()
+    if labels is not None and first.labels is not None:
+        if np.array_equal(labels.keys, first.labels.keys):
+            return matrix, labels, ()
+        matrix, sentence = on_rows_of(path, matrix, labels, first.labels)
+        return matrix, first.labels, (sentence,)
+    if not found.sized and matrix.shape[0] < first.n:
+        sentence = f"its last {first.n - matrix.shape[0]} rows have no entry"
+        matrix.resize((first.n, first.n))
+        return matrix, labels, (sentence,)
+    return matrix, labels, ()
 
 
 def load_rows(path: Path, suffix: str) -> scipy.sparse.csr_matrix:
@@ -96,7 +144,7 @@ def load_rows(path: Path, suffix: str) -> scipy.sparse.csr_matrix:
     InputError
         No such file, or it holds no matrix of this kind.
     """
-    matrix, _ = _any_matrix(path, suffix)
+    matrix = _any_matrix(path, suffix).matrix
     if matrix.dtype.kind == "c":
         raise InputError(f"{path}: real numbers are wanted, not {matrix.dtype}")
     rows = scipy.sparse.csr_matrix(matrix, dtype=np.float64)
@@ -106,17 +154,20 @@ def load_rows(path: Path, suffix: str) -> scipy.sparse.csr_matrix:
     return rows
 
 
-def _any_matrix(path: Path, suffix: str) -> tuple[Any, tuple[str, ...]]:
+def _any_matrix(path: Path, suffix: str) -> Found:
     """Return the numbers of a file, (m, n) of any shape, and what is to be said of how they were read."""
-    if not path.is_file():
-        raise no_such_file(path)
-    said: tuple[str, ...] = ()
+    file, name = split_name(path)
+    if not file.is_file():
+        raise no_such_file(file)
     try:
         with memory.at_most(memory.room_of_one()):
-            if suffix in _TEXT:
-                matrix, said = matrix_market.load_matrix_market(path)
+            if suffix in _READERS:
+                found = Found(_READERS[suffix](file))
+            elif suffix in _TEXT and not code_formats.lacks_banner(file):
+                matrix, said = matrix_market.load_matrix_market(file)
+                found = Found(matrix, said=said, text=True)
             else:
-                matrix = {".npz": _load_npz, ".npy": _load_npy, ".h5": _load_h5}[suffix](path)
+                found = code_formats.load_of_code(file, suffix, name)
     except (InputError, StackError):
         raise
     except MemoryError as error:
@@ -127,11 +178,12 @@ def _any_matrix(path: Path, suffix: str) -> tuple[Any, tuple[str, ...]]:
         raise InputError(
             f"{path}: damaged or not of its format: {' '.join(str(error).split())[:200]}; write it anew"
         ) from error
+    matrix = found.matrix
     if matrix.ndim != 2:
         raise InputError(f"{path}: a matrix has rows and columns, and not the shape {matrix.shape}")
     if matrix.dtype.kind not in "fiubc":
         raise InputError(f"{path}: a Hessian is numbers; this matrix is {matrix.dtype}")
-    return matrix, said
+    return found
 
 
 def has_imaginary_part(matrix: Any) -> bool:
@@ -149,11 +201,13 @@ def read_claimed_bytes(path: str | os.PathLike[str]) -> int:
     InputError
         It is missing, or its head is damaged.
     """
-    path = Path(path)
+    path = split_name(path)[0]
     if not path.is_file():
         raise no_such_file(path)
     name = path.name.lower()
     try:
+        if suffix_of(path) in OF_CODES or (name.endswith(_TEXT) and code_formats.lacks_banner(path)):
+            return code_formats.claimed_bytes(path)
         if name.endswith((".mtx", ".mtx.gz")):
             head = matrix_market.read_head(path)
             each = 24 if head.kind == "complex" else 16
@@ -300,6 +354,10 @@ def _load_h5(path: Path) -> scipy.sparse.csr_matrix:
         indptr = file["indptr"][:]
         indices, data = Slices(file["indices"]), Slices(file["data"])
         return rows_of_parts(path, (rows, columns), indptr, indices, data, entries, file["data"].dtype)
+
+
+# Readers of the formats of libraries, by suffix.
+_READERS: dict[str, Callable[[Path], Any]] = {".npz": _load_npz, ".npy": _load_npy, ".h5": _load_h5}
 
 
 @dataclass(frozen=True)

@@ -171,10 +171,10 @@ def load_matrix_market(path: Path) -> tuple[Any, tuple[str, ...]]:
         return entries, ()
     if told.rows != told.columns:
         raise InputError(f"{path}: {told.symmetry}, but {told.rows} x {told.columns}")
-    return _with_other_triangle(path, entries, told.symmetry)
+    return with_other_triangle(path, entries, told.symmetry)
 
 
-def _with_other_triangle(path: Path, entries: Any, symmetry: str) -> tuple[Any, tuple[str, ...]]:
+def with_other_triangle(path: Path, entries: Any, symmetry: str) -> tuple[Any, tuple[str, ...]]:
     """Return the whole of a symmetric, skew or Hermitian matrix whose head says so, and what is to be said of it.
 
     Each entry stands for its mirror too. A file of both triangles, each entry once, is the whole matrix already.

@@ -328,7 +328,7 @@ def damaged(folder):
     return {
         "no.npz": (None, "no such file"),
         "no.petsc": (None, "no such file"),
-        "odd.txt": (lambda p: p.write_text("x"), "not a matrix file"),
+        "odd.doc": (lambda p: p.write_text("x"), "not a matrix file"),
         "atoms.xyz": (lambda p: p.write_text("1"), "atoms need forces"),
         "problem.py": (lambda p: p.write_text(""), "problem.py:NAME"),
         "modes.npz": (lambda p: np.savez(p, eigenvalues=np.ones(2), vectors=np.eye(2)), "eigenpairs, .* check"),

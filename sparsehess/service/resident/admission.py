@@ -24,6 +24,7 @@ from sparsehess.service.resident.limits import Limits, parse_size
 from sparsehess.service.spool.job_outcomes import OWN
 from sparsehess.service.spool.layout import has_secret
 from sparsehess.storage import matrix_formats
+from sparsehess.storage.matrix_address import split_name
 
 # What a job cannot bring, nor write.
 _RESERVED = ("job.toml", *OWN)
@@ -109,7 +110,7 @@ def admit(folder: Path, allowance: Allowance, line: CommandLine) -> Task:
         elif problem_files.is_problem(value) and name == "input":
             _check_code(job, key, value, allowance.code)
         else:
-            real = os.path.realpath(value)
+            real = os.path.realpath(split_name(value)[0])
             if not _may_read(real, folder, allowance):
                 raise job.error_at(
                     key, f"{_shown(value, folder)} is outside the job and every --allow-data of the service"

@@ -22,6 +22,7 @@ from sparsehess.commands.resources import Resources
 from sparsehess.runtime import on_root
 from sparsehess.service.resident.kept_solvers import KeptSolvers
 from sparsehess.service.resident.kept_values import KeptValues
+from sparsehess.storage.matrix_address import files_of
 from sparsehess.storage.matrix_files import StoredMatrix, read_matrix
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class WarmResources(Resources):
         """Return the matrix of a file, read only if no file of the same bytes was. Collective."""
         place = os.fspath(path)
         digest = on_root(comm, self._digest, place) if self.kept.most else b""
-        key = ("matrix", place.rpartition(".")[2], digest, one_triangle)
+        key = ("matrix", place.rpartition(".")[2], digest, one_triangle)  # with the name of a matrix in the file
         stored = self.kept.get(key)
         if stored is not None:
             return replace(stored, origin=replace(stored.origin, path=place))
@@ -142,8 +143,14 @@ class WarmResources(Resources):
             mine.update(np.ascontiguousarray(array).data)
         return hashlib.blake2b(b"".join(self._comm.allgather(mine.digest())), digest_size=24).digest()
 
-    def _digest(self, path: str) -> bytes:
-        """Return a digest of a file's bytes, on the first rank; read again only where its date has changed."""
+    def _digest(self, address: str) -> bytes:
+        """Return a digest of the bytes that a matrix is read from, on the first rank; none without a file."""
+        first, *beside = files_of(address)
+        found = self._digest_of_file(os.fspath(first))
+        return found and found + b"".join(self._digest_of_file(os.fspath(file)) for file in beside)
+
+    def _digest_of_file(self, path: str) -> bytes:
+        """Return a digest of a file's bytes; read again only where its date has changed."""
         try:
             facts = os.stat(path)
             known = (os.path.realpath(path), facts.st_size, facts.st_mtime_ns, facts.st_ino)
