@@ -96,6 +96,7 @@ _HOME = {
     "write_modes": "sparsehess.mechanics.mode_files",
     "damped_modes": "sparsehess.mechanics.damped_modes",
     "DampedModes": "sparsehess.mechanics.complex_modes",
+    "animate_mode": "sparsehess.mechanics.mode_pictures",
     "certify": "sparsehess.eigen.certificates.certificate",
     "Certificate": "sparsehess.eigen.certificates.certificate",
     "Progress": "sparsehess.runtime.progress",

@@ -13,7 +13,7 @@ OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 NEEDED = {
     **{"from_atoms": "ase", "from_casadi": "casadi"},
     **{"from_jax": "jax", "jax_hessian": "jax", "from_torch": "torch"},
-    **{"ModeMesh": "meshio", "write_modes": "meshio"},
+    **{"ModeMesh": "meshio", "write_modes": "meshio", "animate_mode": "meshio"},
 }
 PUBLIC = {name: getattr(sh, name) for name in sh.__all__}
 ERRORS = [name for name, item in PUBLIC.items() if inspect.isclass(item) and issubclass(item, Exception)]

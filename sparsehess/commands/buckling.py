@@ -56,9 +56,8 @@ def run_buckling(call: Call) -> int:
             facts = completed_facts(call, given, found.facts(), began)
             facts["notes"] = [*facts["notes"], *reading_notes([stored.origin])]
             facts["timings"] = {**given.timings, **found.timings, "total": time.perf_counter() - began}
-            if shapes.writes:
-                shapes.write(facts, found.modes)
-            elif arguments.out is not None:
+            shapes.write(facts, found.modes)
+            if arguments.out is not None and not shapes.writes:
                 arrays = {"load_factors": found.load_factors, "residuals": found.residuals}
                 writers.write_results(arguments.out, facts, arrays, found.modes, comm)
             lines = told_lines(given, facts, _lines(given.name, arguments.geometric, found, facts))

@@ -29,9 +29,9 @@ from sparsehess.commands.flag_groups import (
     PATIENCE_FLAG,
     REPORT_FLAG,
     RESULT_OR_MODES_FLAG,
-    SCALE_FLAG,
     SEED_FLAG,
     SETTINGS_FLAG,
+    SHAPE_FLAGS,
     TRIANGLE_FLAG,
     VECTOR_FLAGS,
 )
@@ -133,8 +133,13 @@ EIGENPAIR_GROUPS = (
     Group(
         "output",
         RESULT_OR_MODES_FLAG,
-        SCALE_FLAG,
-        Flag("--plot", metavar="FILE.png", help="draw spectrum and pattern"),
+        Flag(
+            "--plot",
+            metavar="FILE.png",
+            help="draw spectrum and pattern; FILE.gif: a mode that moves, on the nodes of --mesh; so does "
+            "FILE.png with --mode, as FILE_01.png, FILE_02.png, …",
+        ),
+        *SHAPE_FLAGS,
         REPORT_FLAG,
         *ANSWER_FLAGS,
     ),

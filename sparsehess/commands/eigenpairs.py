@@ -65,7 +65,8 @@ def run_eigs(call: Call) -> int:
     check_units(arguments)
     check_participation(arguments)
     shapes = open_mode_outputs(call)
-    writers.check_writable(arguments.plot, plots.SUFFIXES, comm)
+    if not shapes.draws:
+        writers.check_writable(arguments.plot, plots.SUFFIXES, comm)
     writers.check_writable(arguments.report, page.SUFFIXES, comm)
     spec = SolveSpec(
         k=arguments.k,
@@ -125,19 +126,17 @@ def run_eigs(call: Call) -> int:
             given=given,
             vectors=spectrum.vectors,
         )
-        if shapes.writes:
-            shapes.write(facts, spectrum.vectors)
-        elif arguments.out is not None:
+        shapes.write(facts, spectrum.vectors)
+        if arguments.out is not None and not shapes.writes:
             arrays = {"eigenvalues": spectrum.eigenvalues, "residuals": spectrum.residuals, **record.kept_arrays()}
             writers.write_results(arguments.out, record.kept_facts(), arrays, spectrum.vectors, comm)
         picture = None
-        if arguments.plot is not None and given.pattern is not None:
+        drawn = arguments.plot is not None and not shapes.draws
+        if drawn and given.pattern is not None:
             picture = pattern_picture(given.pattern)
-        draw = arguments.plot and partial(
-            plots.plot_spectrum, arguments.plot, spectrum, problem.units, picture, given.n, given.title
-        )
+        draw = partial(plots.plot_spectrum, arguments.plot, spectrum, problem.units, picture, given.n, given.title)
         tell = arguments.report and partial(page.write_page, arguments.report, record)
-        answer(call, facts, lines, draw, tell)
+        answer(call, facts, lines, draw if drawn else None, tell)
         if given.stored is not None and left is None and error is None:
             given.resources.keep_vectors(given.stored, spec, spectrum)
         spectrum.close()

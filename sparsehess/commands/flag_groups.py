@@ -202,11 +202,21 @@ NODE_FLAGS = (
     ),
 )
 
-SCALE_FLAG = Flag(
-    "--scale",
-    type=float,
-    metavar="S",
-    help="largest translation of a node in each mode that is written on a mesh (default: as modes are found)",
+SHAPE_FLAGS = (
+    Flag("--mode", type=int, metavar="N", help="the mode that --plot draws moving, from 1 (default 1)"),
+    Flag(
+        "--scale",
+        type=float,
+        metavar="S",
+        help="largest translation of a node in each mode on a mesh (default: as modes are found; in pictures a "
+        "tenth of the structure)",
+    ),
+)
+
+PICTURE_FLAG = Flag(
+    "--plot",
+    metavar="FILE.gif",
+    help="draw a mode that moves, on the nodes of --mesh; .png: pictures FILE_01.png, FILE_02.png, …",
 )
 
 SAMPLE_FLAGS = (
@@ -229,7 +239,7 @@ TEMPLATES = {"budget": COLORING["budget"], "lattice": None}
 WHICH = {"which": "smallest"}
 ANSWERS = {"out": None, "plot": None, "report": None}
 POSITIONS = {"coordinates": None}
-ON_MESH = flag_defaults(*NODE_FLAGS, SCALE_FLAG)
+ON_MESH = flag_defaults(*NODE_FLAGS, *SHAPE_FLAGS)
 SAMPLES = {"samples": None, "steps": None}
 
 

@@ -50,7 +50,19 @@ _PLAN = "plan"
 
 # What a plan heeds of [submit].
 _PLANNED = ("ranks", "time", "memory")
-_NOT_FOR_JOBS = ("submit", "status", "result", "cancel", "plan", "serve", "report", "info", "completion", "manual")
+_NOT_FOR_JOBS = (
+    "submit",
+    "status",
+    "result",
+    "cancel",
+    "plan",
+    "serve",
+    "report",
+    "info",
+    "completion",
+    "manual",
+    "export",
+)
 
 
 @dataclass(frozen=True)

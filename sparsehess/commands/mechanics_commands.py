@@ -11,10 +11,11 @@ from sparsehess.commands.flag_groups import (
     NODE_FLAGS,
     OUT_FLAG,
     PATIENCE_FLAG,
+    PICTURE_FLAG,
     RESULT_OR_MODES_FLAG,
-    SCALE_FLAG,
     SEED_FLAG,
     SETTINGS_FLAG,
+    SHAPE_FLAGS,
     TRIANGLE_FLAG,
 )
 
@@ -59,7 +60,7 @@ MECHANICS = (
             Group("derivatives and colouring (of problems)", *DERIVATIVE_FLAGS, *COLORING_FLAGS),
             CHECKS_GROUP,
             Group("nodes and their dofs", *NODE_FLAGS),
-            Group("output", RESULT_OR_MODES_FLAG, SCALE_FLAG, SEED_FLAG, *ANSWER_FLAGS),
+            Group("output", RESULT_OR_MODES_FLAG, PICTURE_FLAG, *SHAPE_FLAGS, SEED_FLAG, *ANSWER_FLAGS),
         ),
         (
             Example("the load factors nearest to zero, of either sign", "sparsehess buckling K.mtx KG.mtx -k 5"),
@@ -152,5 +153,55 @@ MECHANICS = (
             ),
         ),
         needs_real=True,
+    ),
+    Command(
+        "export",
+        "modes of a stored result on a mesh, for ParaView and other viewers, or as a picture that moves",
+        SPECTRA,
+        "sparsehess.commands.mode_outputs:run_export",
+        (
+            Group(
+                "input",
+                Flag("result", metavar="RESULT", help="what -o of eigs or buckling has written (.h5 or .npz)"),
+            ),
+            Group("nodes and their dofs", *NODE_FLAGS),
+            Group(
+                "output",
+                Flag(
+                    "-o",
+                    "--out",
+                    metavar="FILE",
+                    help="write modes: .vtu, .vtk, .pvd or .xdmf for ParaView, .unv, .frd",
+                ),
+                PICTURE_FLAG,
+                *SHAPE_FLAGS,
+                Flag(
+                    "--units",
+                    choices=["Hz", "rad/s", "THz", "cm^-1", "meV"],
+                    help="frequencies that modes are named by (default: as the result tells them)",
+                ),
+                Flag(
+                    "--matrix-units",
+                    nargs=2,
+                    metavar=("STIFFNESS", "MASS"),
+                    help="what entries of the matrices were in, where the result does not tell: N/m kg, N/mm t",
+                ),
+                *ANSWER_FLAGS,
+            ),
+        ),
+        (
+            Example(
+                "for ParaView; nodes of the set BASE are held",
+                "sparsehess export modes.h5 -o modes.vtu --mesh bars.inp --dofs x --fixed-set BASE",
+            ),
+            Example(
+                "the second mode as a picture that moves",
+                "sparsehess export modes.h5 --plot mode2.gif --mode 2 --mesh bars.inp --dofs x --fixed-set BASE",
+            ),
+            Example(
+                "a universal file, modes named by frequencies",
+                "sparsehess export modes.h5 -o modes.unv --units Hz --mesh bars.inp --dofs x --fixed-set BASE",
+            ),
+        ),
     ),
 )

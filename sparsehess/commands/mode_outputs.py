@@ -1,4 +1,4 @@
-"""Modes on the nodes of a mesh: what --mesh and the flags beside it ask for."""
+"""Modes on the nodes of a mesh: what --mesh and the flags beside it ask for, of a run or of a stored result."""
 
 from __future__ import annotations
 
@@ -7,13 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from sparsehess import errors, runtime
 from sparsehess.commands import flag_groups
+from sparsehess.commands.output import SCHEMA, answer, refuse_solver_options
+from sparsehess.derivatives.units import Units
 from sparsehess.errors import InputError
 from sparsehess.mechanics.mode_files import SUFFIXES, check_hertz, write_mode_file
 from sparsehess.mechanics.mode_mesh import ModeMesh
+from sparsehess.mechanics.mode_pictures import SUFFIXES as PICTURES
+from sparsehess.mechanics.mode_pictures import draw_mode
 from sparsehess.runtime import agreement
 from sparsehess.runtime.validation import positive_number
 from sparsehess.storage import array_files, writers
+from sparsehess.storage.result_files import read_pairs
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -21,23 +29,24 @@ if TYPE_CHECKING:
     from sparsehess.commands.call import Call
     from sparsehess.runtime import PETSc
 
-# Flags that need a mesh; --dofs and --fixed are for effective masses, too.
-_NEED_MESH = {name: flag_groups.ON_MESH[name] for name in ("free", "fixed_set", "scale")}
-
 
 class ModeOutputs:
-    """What is written of modes on a mesh. Made by `open_mode_outputs`.
+    """What is written and drawn of modes on a mesh. Made by `open_mode_outputs`.
 
     Parameters
     ----------
     mesh
         On rank 0, where one is given.
+
+    Attributes
+    ----------
+    writes, draws
+        Whether --out and --plot are for modes on a mesh.
     """
 
     def __init__(self, arguments: argparse.Namespace, comm: MPI.Comm, mesh: ModeMesh | None):
         self._arguments, self._comm, self._mesh = arguments, comm, mesh
-        out = arguments.out
-        self.writes = out is not None and Path(out).suffix in SUFFIXES
+        self.writes, self.draws = _writes(arguments), _draws(arguments)
 
     def check(self, n: int, named: bool) -> None:
         """Refuse what would not be written after the solve.
@@ -63,14 +72,35 @@ class ModeOutputs:
                 self._mesh.check(n)
 
     def write(self, facts: dict[str, Any], vectors: Sequence[PETSc.Vec]) -> None:
-        """Write modes to --out. Collective."""
-        write_mode_file(self._arguments.out, self._mesh, facts, vectors, self._comm, self._arguments.scale)
+        """Write modes to --out, and draw one to --plot, where these are for modes on a mesh. Collective."""
+        arguments = self._arguments
+        if self.writes:
+            write_mode_file(arguments.out, self._mesh, facts, vectors, self._comm, arguments.scale)
+        if self.draws:
+            mode = 1 if arguments.mode is None else arguments.mode
+            draw_mode(arguments.plot, self._mesh, facts, vectors, self._comm, mode, arguments.scale)
 
 
-def open_mode_outputs(call: Call) -> ModeOutputs:
+def _writes(arguments: argparse.Namespace) -> bool:
+    return arguments.out is not None and Path(arguments.out).suffix in SUFFIXES
+
+
+def _draws(arguments: argparse.Namespace) -> bool:
+    """Return whether --plot is a mode that moves; of eigs a .png without --mode is the spectrum."""
+    if arguments.plot is None:
+        return False
+    return arguments.command != "eigs" or arguments.mode is not None or Path(arguments.plot).suffix == ".gif"
+
+
+def open_mode_outputs(call: Call, results: Sequence[str] = writers.RESULTS) -> ModeOutputs:
     """Return what --mesh and the flags beside it ask for; refuse what could not be written, and read the mesh.
 
     Collective.
+
+    Parameters
+    ----------
+    results
+        What else the name of --out may end with.
 
     Raises
     ------
@@ -80,28 +110,88 @@ def open_mode_outputs(call: Call) -> ModeOutputs:
         meshio is missing.
     """
     arguments, comm = call.arguments, call.comm
-    writers.check_writable(arguments.out, (*writers.RESULTS, *SUFFIXES), comm)
-    writes = arguments.out is not None and Path(arguments.out).suffix in SUFFIXES
+    writers.check_writable(arguments.out, (*results, *SUFFIXES), comm)
+    writes, draws = _writes(arguments), _draws(arguments)
+    if draws:
+        writers.check_writable(arguments.plot, PICTURES, comm)
+        with agreement(comm):
+            if comm.rank == 0:
+                runtime.optional("matplotlib", "--plot", "plot")
     if arguments.mesh is None:
-        idle = _NEED_MESH if hasattr(arguments, "participation") else flag_groups.ON_MESH
-        flag_groups.refuse_flags(arguments, idle, "for modes on a mesh; give --mesh too")
-        if writes:
-            raise InputError(
-                f"{arguments.out}: modes are written on a mesh; give --mesh FILE, or write .h5 or .npz"
-            )
+        shared = ("dofs", "fixed") if hasattr(arguments, "participation") else ()
+        alone = {name: value for name, value in flag_groups.ON_MESH.items() if name not in shared}
+        flag_groups.refuse_flags(arguments, alone, "for modes on a mesh; give --mesh too")
+        if writes or draws:
+            path = arguments.out if writes else arguments.plot
+            raise InputError(f"{path}: modes are shown on a mesh; give --mesh FILE, or another kind of file")
         return ModeOutputs(arguments, comm, None)
-    if not writes:
+    if not writes and not draws:
         raise InputError(
-            f"--mesh: nothing is written on it; give -o FILE with one of {', '.join(SUFFIXES)}, or leave it out"
+            f"--mesh: nothing is shown on it; give -o FILE with one of {', '.join(SUFFIXES)}, or --plot FILE.gif, "
+            "or leave it out"
         )
+    if not draws:
+        flag_groups.refuse_flags(arguments, {"mode": None}, "which mode --plot draws; give --plot FILE.gif too")
+    if arguments.mode is not None and arguments.mode < 1:
+        raise InputError(f"--mode {arguments.mode}: modes are counted from 1")
     if arguments.scale is not None:
         positive_number(arguments.scale, "--scale ")
-    fixed, free = (
-        None if name is None else array_files.read_indices(name, comm)
-        for name in (arguments.fixed, arguments.free)
-    )
+    lists = (arguments.fixed, arguments.free)
+    fixed, free = (None if path is None else array_files.read_indices(path, comm) for path in lists)
     mesh = None
     with agreement(comm):
         if comm.rank == 0:
             mesh = ModeMesh(arguments.mesh, arguments.dofs, fixed=fixed, free=free, fixed_sets=arguments.fixed_set)
     return ModeOutputs(arguments, comm, mesh)
+
+
+def run_export(call: Call) -> int:
+    """Write or draw the modes of a stored result on a mesh. Collective."""
+    arguments, comm = call.arguments, call.comm
+    refuse_solver_options(call.options)
+    if arguments.out is None and arguments.plot is None:
+        raise InputError("nothing to write: give -o FILE.vtu, or --plot FILE.gif")
+    shapes = open_mode_outputs(call, results=())
+    stored = read_pairs(arguments.result, comm=comm, names=("eigenvalues", "load_factors"))
+    try:
+        facts = _named(arguments, {**stored.facts, **{name: one.tolist() for name, one in stored.arrays.items()}})
+        if "residuals" not in stored.arrays:
+            raise InputError(f"{arguments.result}: it has no modes; give what eigs -o or buckling -o has written")
+        n = stored.vectors[0].getSize() if stored.vectors else int(facts["n"])
+        shapes.check(n, "load_factors" in facts or facts.get("frequencies") is not None)
+        shapes.write(facts, stored.vectors)
+    finally:
+        runtime.destroy(*stored.vectors)
+    written = [path for path in (arguments.out, arguments.plot) if path is not None]
+    told = {"result": arguments.result, "modes": len(stored.vectors), "written": written}
+    answer(
+        call,
+        {"schema": SCHEMA, "task": "export", **told},
+        "\n".join(f"written      {path}" for path in written),
+    )
+    return errors.DONE
+
+
+def _named(arguments: argparse.Namespace, facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON of a run with frequencies in the units that are asked for, where they are."""
+    if arguments.units is None:
+        flag_groups.refuse_flags(
+            arguments, {"matrix_units": None}, "no frequencies are asked for; give --units too"
+        )
+        return facts
+    if "load_factors" in facts:
+        raise InputError("--units: the result has load factors, and no frequencies; leave it out")
+    values, known = np.asarray(facts["eigenvalues"]), facts.get("frequencies")
+    if arguments.matrix_units is not None:
+        stiffness, mass = arguments.matrix_units
+        frequencies = Units.of_matrices(stiffness, mass, arguments.units).of_eigenvalues(values)
+    elif known is not None:
+        frequencies = np.asarray(known["values"]) * Units(known["unit"], 1.0).to(arguments.units).factor
+    elif (facts.get("inputs") or {}).get("mass") is None:
+        raise InputError(
+            "--units: the result is not known to have a mass, so that an eigenvalue is no ω²; say with "
+            "--matrix-units what entries were in"
+        )
+    else:
+        frequencies = Units.consistent(arguments.units).of_eigenvalues(values)
+    return {**facts, "frequencies": {"unit": arguments.units, "values": frequencies.tolist()}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -34,7 +34,7 @@ class StoredPairs(ShortRepr):
     facts
         The JSON of the run.
     arrays
-        Lists of k numbers by name, `eigenvalues` among them, the same on every rank.
+        Lists of k numbers by name, `eigenvalues` or what was asked for among them, the same on every rank.
     vectors
         k Vecs, the caller's to destroy.
     """
@@ -45,7 +45,11 @@ class StoredPairs(ShortRepr):
 
 
 def read_pairs(
-    path: str | os.PathLike[str], *, comm: MPI.Comm | None = None, layout: Layout | None = None
+    path: str | os.PathLike[str],
+    *,
+    comm: MPI.Comm | None = None,
+    layout: Layout | None = None,
+    names: Sequence[str] = ("eigenvalues",),
 ) -> StoredPairs:
     """Read a result file (.h5 or .npz); nothing is unpickled.
 
@@ -55,6 +59,8 @@ def read_pairs(
     ----------
     comm, layout
         Ranks, over which rows are spread evenly; or the rows of each rank, which the vectors must have.
+    names
+        What the values of the vectors may be called in the file: `eigenvalues`, `load_factors`.
 
     Raises
     ------
@@ -67,13 +73,13 @@ def read_pairs(
         told: tuple[dict[str, Any], dict[str, np.ndarray], int] | None = None
         with agreement(comm):
             if comm.rank == 0:
-                source = stack.enter_context(_open(path, None if layout is None else layout.n))
+                source = stack.enter_context(_open(path, None if layout is None else layout.n, names))
                 told = source.facts, source.arrays, source.n
         facts, arrays, n = comm.bcast(told)
         layout = layout or Layout.from_size(n, comm)
         vectors: list[PETSc.Vec] = []
         try:
-            for number in range(len(arrays["eigenvalues"])):
+            for number in range(len(next(arrays[name] for name in names if name in arrays))):
                 local = read_in_pieces(layout, partial(_Source.piece, source, number))
                 vectors.append(PETSc.Vec().createMPI((layout.n_local, layout.n), comm=comm))
                 vectors[-1].setArray(local)
@@ -103,8 +109,8 @@ class _Source:
 
 
 @contextmanager
-def _open(path: Path, n: int | None) -> Iterator[_Source]:
-    """Open a result of n variables, or of any number."""
+def _open(path: Path, n: int | None, names: Sequence[str]) -> Iterator[_Source]:
+    """Open a result of n variables, or of any number, whose values have one of these names."""
     with ExitStack() as stack:
         try:
             if path.suffix == ".h5":
@@ -118,7 +124,8 @@ def _open(path: Path, n: int | None) -> Iterator[_Source]:
             rows = file["vectors"]
             if hasattr(rows, "chunks"):
                 require_chunks(path, rows)
-            arrays = {"eigenvalues": _numbers(path, "eigenvalues", file["eigenvalues"])}
+            name = next((one for one in names if one in file), names[0])
+            arrays = {name: _numbers(path, name, file[name])}
             if "residuals" in file:
                 arrays["residuals"] = _numbers(path, "residuals", file["residuals"])
             facts = json.loads(text)
@@ -130,7 +137,7 @@ def _open(path: Path, n: int | None) -> Iterator[_Source]:
             ) from error
         if not isinstance(facts, dict):
             raise InputError(f"{path}: no result of sparsehess eigs (its JSON is no table)")
-        values = arrays["eigenvalues"]
+        values = arrays[name]
         k = len(values)
         shape: Any = getattr(rows, "shape", "that are none")
         if n is None:

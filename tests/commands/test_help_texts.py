@@ -43,6 +43,9 @@ def folder(tmp_path_factory):
     sio.mmwrite(place / "C.mtx", 0.1 * sp.identity(56), symmetry="symmetric")
     sio.mmwrite(place / "G.mtx", sp.diags([np.ones(55), -np.ones(55)], [1, -1]), symmetry="skew-symmetric")
     (place / "job.toml").write_text(JOB)
+    nodes, cells = (f"{i}, {i}, 0, 0" for i in range(1, 58)), (f"{i}, {i}, {i + 1}" for i in range(1, 57))
+    bars = ["*NODE", *nodes, "*ELEMENT, TYPE=T3D2", *cells, "*NSET, NSET=BASE", "1", ""]
+    (place / "bars.inp").write_text("\n".join(bars))
     return place
 
 

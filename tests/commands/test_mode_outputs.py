@@ -1,5 +1,7 @@
 """Modes of eigs and buckling on the mesh of a finite-element code, on any number of ranks."""
 
+import json
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -86,9 +88,44 @@ def test_all_formats_and_buckling(strip, ranks):
     assert sorted(path.name for path in (folder / "all").iterdir()) == ["all_1.vtu", "all_2.vtu", "all_3.vtu"]
 
 
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_stored_results_and_pictures(strip, ranks):
+    """What a run writes and what is made later of its result are the same; a swing has 24 pictures."""
+    image = pytest.importorskip("PIL.Image")
+    folder, *_ = strip
+    on = "--mesh strip.inp --fixed-set BASE --quiet"
+    lines = [
+        f"{EIGS} --units Hz --fixed-set BASE -o direct.vtu --plot mode3.gif --mode 3",
+        "eigs Ks.npz --mass Ms.npz -k 3 --quiet -o stored.h5",
+        f"export stored.h5 -o later.vtu --units Hz --plot mode2.png --mode 2 {on}",
+        "buckling Ks.npz Kgs.npz -k 2 --quiet -o bent.npz",
+        f"export bent.npz -o bent.frd --plot bent.gif --json bent.json {on}",
+    ]
+    for line, (statuses, _, told, *_) in zip(lines, batch(folder, lines, ranks), strict=True):
+        assert statuses == [0], (line, told)
+    direct, later = shapes_of(folder / "direct.vtu")[0], shapes_of(folder / "later.vtu")[0]
+    assert list(direct) == list(later)
+    for name, shape in direct.items():
+        np.testing.assert_allclose(np.abs(shape), np.abs(later[name]), atol=1e-8)
+    assert len(list(folder.glob("mode2_*.png"))) == 24
+    with image.open(folder / "mode3.gif") as film:
+        assert film.n_frames == 24
+        first, middle = (np.asarray(film.convert("RGB")) for _ in map(film.seek, (0, 12)))
+        assert (first != middle).any() and (first < 200).any()
+    assert json.loads((folder / "bent.json").read_text())["written"] == ["bent.frd", "bent.gif"]
+
+
 MISTAKES = {
     "eigs Ks.npz -o m.vtu": "give --mesh FILE",
-    "eigs Ks.npz -o m.h5 --mesh strip.inp": "nothing is written on it",
+    "eigs Ks.npz -o m.h5 --mesh strip.inp": "nothing is shown on it",
+    "eigs Ks.npz --plot m.gif": "give --mesh FILE",
+    "eigs Ks.npz --plot m.gif --mesh strip.inp --fixed-set BASE --mode 9": "mode 9 is not there: 6 were found",
+    "eigs Ks.npz --plot m.gif --mesh strip.inp --mode 0": "counted from 1",
+    "eigs Ks.npz --plot m.png --mode 2": "give --mesh too",
+    "eigs Ks.npz -o m.vtu --mesh strip.inp --mode 2": "which mode --plot draws",
+    "export Ks.npz -o m.vtu --mesh strip.inp": "no result of sparsehess",
+    "export Ks.npz -o m.h5 --mesh strip.inp": "must end with one of .vtu",
+    "export Ks.npz --mesh strip.inp": "nothing to write",
     "eigs Ks.npz -o m.frd --mesh strip.inp --fixed-set BASE": "--units Hz",
     "eigs Ks.npz -o m.vtu --mesh strip.inp": "10 nodes with dofs xyz have 30, of which 0 are fixed",
     "eigs Ks.npz -o m.vtu --mesh strip.inp --dofs xyzabc --fixed-set BASE": "and the matrix has 24 rows",

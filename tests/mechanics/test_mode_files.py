@@ -10,7 +10,9 @@ import scipy.linalg
 
 import sparsehess as sh
 from sparsehess.errors import InputError
+from sparsehess.mechanics.mesh_surfaces import drawn_faces, drawn_lines
 from sparsehess.mechanics.mode_files import SUFFIXES
+from sparsehess.storage.meshes import Mesh
 
 pytest.importorskip("meshio")
 meshes = pytest.importorskip("support.meshes")
@@ -217,6 +219,36 @@ def test_buckling_modes(folder):
             pytest.approx(factor, rel=1e-5)
         ]
         assert f"{factor:#.10g}" in (folder / "buckled.frd").read_text()
+
+
+def test_surfaces():
+    """Faces that two solids share are not drawn; of each cell alone all are, and halves of quadratic bars."""
+    bricks = np.array([[0, 1, 2, 3, 4, 5, 6, 7], [4, 5, 6, 7, 8, 9, 10, 11]])
+    stacked = Mesh(np.zeros((12, 3)), 3, (("hexahedron", bricks),))
+    assert len(drawn_faces(stacked)) == 10 and not len(drawn_lines(stacked))
+    faces = drawn_faces(MESH)
+    assert len(faces) == 2 * (6 + 5 + 4 + 1 + 1) + 5 and len(drawn_lines(MESH)) == 3
+    tetrahedra = Mesh(np.zeros((5, 3)), 3, (("tetra", np.array([[0, 1, 2, 3], [2, 1, 0, 4]])),))
+    assert sorted(sorted(set(face)) for face in drawn_faces(tetrahedra).tolist()) == [
+        *([0, 1, 3], [0, 1, 4], [0, 2, 3], [0, 2, 4], [1, 2, 3], [1, 2, 4])
+    ]
+
+
+def test_pictures_that_move(folder):
+    """A swing is there and back: its first and last pictures are neighbours, its middle is the other end."""
+    image = pytest.importorskip("PIL.Image")
+    with sh.eigs(K, 2, mass=M, comm=COMM) as found:
+        sh.animate_mode(folder / "mode2.png", found, MESH, "xyz", mode=2, fixed=FIXED, units=HERTZ)
+        with pytest.raises(InputError, match="mode 3 is not there: 2 were found"):
+            sh.animate_mode(folder / "mode3.gif", found, MESH, "xyz", mode=3, fixed=FIXED)
+    COMM.Barrier()
+    if COMM.rank == 0:
+        names = sorted(path.name for path in folder.iterdir())
+        assert names == [f"mode2_{number:02}.png" for number in range(1, 25)]
+        shown = [np.asarray(image.open(folder / name)).astype(int) for name in names]
+        assert (shown[1] == shown[23]).all() and (shown[5] == shown[19]).all()
+        apart = [np.abs(one - shown[0]).sum() for one in shown]
+        assert 0 < apart[1] < apart[6] and apart[12] > 0
 
 
 @pytest.mark.parametrize(
