@@ -118,7 +118,7 @@ READ = {
     "preconditioner",
     "jacobian",
 }
-READ |= {"at", "fixed", "covariance", "participation"}
+READ |= {"at", "fixed", "covariance", "participation", "damping", "gyroscopic", "circulatory"}
 
 
 def test_of_every_file_it_is_known_whether_it_is_read_or_written():
