@@ -27,8 +27,10 @@ from sparsehess.derivatives.geometry import Geometry, in_turn
 from sparsehess.eigen.certificates.certificate import Certificate, certify
 from sparsehess.eigen.solvers import eigs
 from sparsehess.errors import InputError
+from sparsehess.mechanics.mode_mesh import ModeMesh
 from sparsehess.pattern import Layout
 from sparsehess.runtime import agreement, communicator
+from sparsehess.storage.meshes import Mesh
 
 if TYPE_CHECKING:
     from scipy.sparse import spmatrix
@@ -123,6 +125,75 @@ def surface(basis: Basis, free: np.ndarray | None = None) -> Geometry:
     edges = mesh.t[:2].T if dims == 1 else None
     faces = [] if dims == 1 else [mesh.t.T if dims == 2 else mesh.facets[:, mesh.boundary_facets()].T]
     return Geometry(positions, number[dofs].T, faces=[in_turn(positions, one) for one in faces], edges=edges)
+
+
+def mode_mesh(basis: Basis, free: np.ndarray | None = None) -> ModeMesh:
+    """Return the vertices and cells of a mesh, and the dofs at them, for `write_modes` and `animate_mode`.
+
+    Not collective.
+
+    Parameters
+    ----------
+    basis
+        `skfem.Basis` of elements with one value, or one vector, at each vertex; a value is drawn upright. What is
+        between vertices is left out. Of Hermite's beams slopes are rotations about z.
+    free
+        (n,) the dofs that are rows of the matrix, in their order; default all.
+
+    Raises
+    ------
+    InputError
+        Elements of another kind.
+
+    Examples
+    --------
+    >>> import skfem
+    >>> from sparsehess.hosts.skfem import mode_mesh
+    >>> basis = skfem.Basis(skfem.MeshTri.init_symmetric(), skfem.ElementTriP2())
+    >>> mode_mesh(basis, basis.complement_dofs(basis.get_dofs()))
+    <ModeMesh: 5 nodes in 2 dimensions, 4 cells, dofs z, 4 of 5 fixed>
+    """
+    mesh, nodal = basis.mesh, basis.nodal_dofs
+    dims, each = mesh.dim(), len(nodal)
+    bends = dims == 1 and tuple(basis.elem.dofnames[:2]) == ("u", "u_x")
+    if not bends and (each not in (1, dims) or (each == 1 and dims == 3)):
+        raise InputError(f"{each} dofs at each vertex in {dims} dimensions are no motion that can be drawn")
+    letters = "yc" if bends else {1: "y", 2: "z"}[dims] if each == 1 else "xyz"[:dims]
+    number = np.arange(basis.N) if free is None else np.full(basis.N, -1)
+    if free is not None:
+        number[free] = np.arange(len(free))
+    points = np.pad(mesh.p[:, : nodal.shape[1]].T, ((0, 0), (0, 3 - dims)))
+    corners = mesh.elem.refdom.p.T.tolist()
+    kind, order = _CELLS[dims, len(corners)]
+    cells = mesh.t[[corners.index(list(map(float, one))) for one in order]].T.astype(np.int64)
+    if kind in _MIRRORED:  # scikit-fem has cells of either orientation
+        mirror, (first, second, third) = _MIRRORED[kind]
+        sides = (points[cells[:, corner]] - points[cells[:, 0]] for corner in (first, second, third))
+        volumes = np.linalg.det(np.stack(list(sides), axis=1))
+        cells = np.where(volumes[:, None] < 0, cells[:, mirror], cells)
+    n = basis.N if free is None else len(free)
+    return ModeMesh.of(Mesh(points, dims, ((kind, cells),)), letters, number[nodal].T, n, "the mesh of the basis")
+
+
+# Names of cells and their corners in meshio's order, by dimensions and how many corners there are.
+_SQUARE = ((0, 0), (1, 0), (1, 1), (0, 1))
+_PRISM = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 1))
+_CELLS: dict[tuple[int, int], tuple[str, tuple[tuple[int, ...], ...]]] = {
+    (1, 2): ("line", ((0,), (1,))),
+    (2, 3): ("triangle", ((0, 0), (1, 0), (0, 1))),
+    (2, 4): ("quad", _SQUARE),
+    (3, 4): ("tetra", _PRISM[:4]),
+    (3, 6): ("wedge", _PRISM),
+    (3, 8): ("hexahedron", tuple((*corner, height) for height in (0, 1) for corner in _SQUARE)),
+}
+
+
+# Corners of the mirror image of a solid, and the three beside the first one.
+_MIRRORED: dict[str, tuple[list[int], tuple[int, int, int]]] = {
+    "tetra": ([1, 0, 2, 3], (1, 2, 3)),
+    "wedge": ([3, 4, 5, 0, 1, 2], (1, 2, 3)),
+    "hexahedron": ([4, 5, 6, 7, 0, 1, 2, 3], (1, 3, 4)),
+}
 
 
 def solver_eigen(k: int | None = None, *, comm: MPI.Comm | None = None, **how: Any) -> EigenSolver:

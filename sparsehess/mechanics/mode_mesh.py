@@ -91,19 +91,19 @@ class ModeMesh(ShortRepr):
         self.variables, self.n = variables.reshape(len(found.points), len(self.dofs)), len(places)
 
     @classmethod
-    def of(cls, mesh: Mesh, dofs: str, variables: np.ndarray, name: str = "the mesh") -> ModeMesh:
-        """Return the mesh whose dofs are these rows of the matrix, -1 for none. Not collective."""
+    def of(cls, mesh: Mesh, dofs: str, variables: np.ndarray, n: int, name: str = "the mesh") -> ModeMesh:
+        """Return the mesh whose dofs are these of the n rows of the matrix, -1 for none. Not collective."""
         made = cls.__new__(cls)
         made.mesh, made.name, made.dofs, made.variables = mesh, name, dofs, variables
-        made.n = int((variables >= 0).sum())
+        made.n = n
         return made
 
     def _repr_facts(self) -> Iterator[str]:
         """Yield what the line says. Not collective."""
         yield repr(self.mesh).partition(": ")[2][:-1]
-        many = self.variables.size
+        many, held = self.variables.size, int((self.variables < 0).sum())
         yield f"dofs {self.dofs}"
-        yield f"{many - self.n} of {many} fixed" if many > self.n else "none fixed"
+        yield f"{held} of {many} fixed" if held else "none fixed"
 
     def _of_set(self, text: str) -> np.ndarray:
         """Return the dofs of a set of nodes, `base` or `base:xz`."""

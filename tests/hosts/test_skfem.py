@@ -185,6 +185,51 @@ def test_options_of_the_solver_and_of_the_call(plate, comm):
         solver_eigen(3, mass=M, comm=comm)
 
 
+@pytest.mark.parametrize("kind", ["MeshHex", "MeshTet", "MeshQuad", "MeshTri", "MeshWedge1"])
+def test_modes_on_meshes(folder, comm, kind):
+    """Nodes, motions and fixed nodes of a file are those of scikit-fem, and VTK's volumes are positive."""
+    pyvista = pytest.importorskip("pyvista")
+    from skfem.helpers import ddot, dot, sym_grad
+
+    mesh = getattr(skfem, kind)()
+    mesh = mesh if kind == "MeshWedge1" else mesh.refined(1)
+    element = {
+        "MeshHex": "Hex1",
+        "MeshTet": "TetP2",
+        "MeshQuad": "Quad1",
+        "MeshTri": "TriP2",
+        "MeshWedge1": "Wedge1",
+    }
+    basis = skfem.Basis(mesh, skfem.ElementVector(getattr(skfem, f"Element{element[kind]}")()))
+    K = skfem.BilinearForm(lambda u, v, w: ddot(sym_grad(u), sym_grad(v))).assemble(basis)
+    M = skfem.BilinearForm(lambda u, v, w: dot(u, v)).assemble(basis)
+    free = basis.complement_dofs(basis.get_dofs(lambda x: x[0] == 0))
+    with sh.eigs(K[free][:, free], 2, mass=M[free][:, free], comm=comm) as found:
+        sh.write_modes(folder / "modes.vtu", found, host.mode_mesh(basis, free))
+        _, vectors = found.to_numpy()
+    comm.Barrier()
+    if comm.rank == 0:
+        grid, dims = pyvista.read(folder / "modes.vtu"), mesh.dim()
+        many = basis.nodal_dofs.shape[1]
+        np.testing.assert_array_equal(grid.points[:, :dims], mesh.p[:, :many].T)
+        sizes = grid.compute_cell_sizes()["Volume" if dims == 3 else "Area"]
+        assert sizes.min() > 0 and sizes.sum() == pytest.approx(1)
+        whole = np.zeros(basis.N)
+        whole[free] = vectors[:, 1]
+        shape = grid.point_data[list(grid.point_data)[1]]
+        np.testing.assert_array_equal(shape[:, :dims], whole[basis.nodal_dofs].T)
+        assert not shape[mesh.p[0, :many] == 0].any()
+
+
+def test_beams_on_meshes():
+    """Deflections across, slopes as rotations; elements without values at vertices are refused."""
+    basis = skfem.Basis(skfem.MeshLine().refined(2), skfem.ElementLineHermite())
+    beam = host.mode_mesh(basis, np.arange(2, basis.N))
+    assert beam.dofs == "yc" and beam.variables[0].tolist() == [-1, -1] and beam.n == basis.N - 2
+    with pytest.raises(InputError, match="no motion that can be drawn"):
+        host.mode_mesh(skfem.Basis(skfem.MeshTri.init_symmetric(), skfem.ElementTriArgyris()))
+
+
 def test_surfaces():
     """A field that is linear in place moves each vertex as it says; held ones stay; faces are those outside."""
     mesh = skfem.MeshHex.init_tensor(np.linspace(0, 3, 4), np.linspace(0, 2, 3), np.linspace(0, 1, 3))
