@@ -192,4 +192,6 @@ def _count_line(found: DampedModes, units: Units | None) -> str:
     state = "none missed (certified" if count.certified else "(NOT certified"
     margin = "" if count.margin is None else f", margin {count.margin:.1g}"
     place = f"from {low:.6g} to {high:.6g}{unit}"
+    if count.line == "real":
+        place = f"real λ from {count.interval[0]:.6g} to {count.interval[1]:.6g}"
     return f"count        {count.counted} {place}: {count.found} found; {state}{margin}); {count.reason}"

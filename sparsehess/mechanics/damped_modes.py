@@ -12,8 +12,8 @@ from sparsehess.eigen.solvers.eigs import DEFAULT_K
 from sparsehess.eigen.solvers.solve_monitor import AgreedProgress, ignore_progress
 from sparsehess.eigen.solvers.spectrum_targets import SAFE
 from sparsehess.errors import CheckError, InputError, NotConverged
-from sparsehess.mechanics.complex_modes import DampedModes, find_stability
-from sparsehess.mechanics.mode_counts import ModeCount, count_modes
+from sparsehess.mechanics.complex_modes import DampedModes, Stability, find_stability
+from sparsehess.mechanics.mode_counts import ModeCount, count_modes, is_on_axis
 from sparsehess.mechanics.mode_search import ModeSearch, Searched, by_distance
 from sparsehess.mechanics.quadratic_matrices import QuadraticMatrices
 from sparsehess.runtime import PETSc, require_real
@@ -105,7 +105,10 @@ def damped_modes(
 
     Whether one is missing is proven where a law of inertia holds. Without damping, K positive and M nonnegative,
     all λ = iω are imaginary, and the Hermitian Q(iω) = K - ω²M + iωG has as many negative eigenvalues as there
-    are modes in (0, ω): each falls through zero once, by xᴴQ'x = -ω xᴴMx - xᴴKx/ω < 0 [3]_. Elsewhere
+    are modes in (0, ω): each falls through zero once, by xᴴQ'x = -ω xᴴMx - xᴴKx/ω < 0 [3]_. Where K has p negative
+    eigenvalues, modes of negative energy rise; p of them with their conjugates, or pairs off the axis, are all
+    that there can be, and once they are found the others are counted as before. Of an overdamped structure, with
+    Q(μ) < 0 at some μ, which is looked for, all λ are real, and the inertia of Q(λ) counts them [4]_. Elsewhere
     `count.reason` says why there is no such proof.
 
     References
@@ -116,6 +119,8 @@ def damped_modes(
        Matrix Analysis and Applications 37 (2016), 195-214.
     .. [3] L. Barkwell, P. Lancaster, Overdamped and gyroscopic vibrating systems, Journal of Applied Mechanics 59
        (1992), 176-181.
+    .. [4] C.-H. Guo, P. Lancaster, Algorithms for hyperbolic quadratic eigenvalue problems, Mathematics of
+       Computation 74 (2005), 1777-1791.
 
     Examples
     --------
@@ -171,6 +176,7 @@ def _answer(
 ) -> DampedModes:
     """Return the modes that were asked for, in the caller's units. Collective."""
     pool, unit = searched.pool, matrices.unit
+    known = count.line == "imaginary" and matrices.stiffness_signs.negative > 0
     many = min(wanted, len(pool.values))
     order = by_distance(pool.values[:many], 0.0)
     real, imaginary = _vectors(matrices, pool.vectors[:, order])
@@ -192,7 +198,7 @@ def _answer(
         resolutions=pool.resolutions[order] * unit,
         turning=pool.whirl[order],
         count=count,
-        stability=find_stability(matrices),
+        stability=find_stability(matrices) if not known else _of_energies(pool.values),
         rigid=searched.rigid,
         zeros=searched.zeros,
         asked=wanted,
@@ -202,6 +208,13 @@ def _answer(
         shift=searched.shift * unit,
         shortfall=shortfall,
     )
+
+
+def _of_energies(values: np.ndarray) -> Stability:
+    """Return what grows where all of negative energy are known: all others are imaginary. Not collective."""
+    growing = ~is_on_axis(values) & (values.real > 0)
+    many = int(np.where(values.imag[growing] > 0, 2, 1).sum())
+    return Stability(many, "all modes that the negative eigenvalues of K bring were found")
 
 
 def _disagreement(count: ModeCount) -> str:

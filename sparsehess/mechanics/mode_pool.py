@@ -49,6 +49,7 @@ class ModePool:
 
     def add(self, found: Found, tol: float) -> int:
         """Add what is new of a search, to a backward error; return how much that is. Collective."""
+        found = self._in_parts(found, tol)
         values, X = self._refined(found.values, self._normalized(found.vectors))
         errors, resolutions, whirl = self._judged(values, X)
         before, near = len(self.values), self._quadratic.layout.comm.allreduce(self.vectors.conj().T @ X)
@@ -59,7 +60,7 @@ class ModePool:
             if not errors[i] <= tol:
                 continue
             old = np.flatnonzero(np.abs(self.values - values[i]) <= _EQUAL * abs(values[i]))
-            also = [] if found.first[i] else kept
+            also = [] if found.first[i] and not len(old) else kept
             new = np.array([j for j in also if abs(values[j] - values[i]) <= _EQUAL * abs(values[i])], np.int64)
             across = near[np.ix_(old, new)]
             gram = np.block([[mine[np.ix_(old, old)], across], [across.conj().T, inner[np.ix_(new, new)]]])
@@ -79,6 +80,31 @@ class ModePool:
         self.vectors = self.vectors[:, chosen]
         for name in ("values", "errors", "resolutions", "whirl"):
             setattr(self, name, getattr(self, name)[chosen])
+
+    def _in_parts(self, found: Found, tol: float) -> Found:
+        """Return a search in which two real eigenvalues that are equal are no pair of conjugates. Collective.
+
+        Of symmetric matrices. Rounding makes such a pair, and both parts of its vector are vectors then.
+        """
+        near = (found.values.imag > 0) & (found.values.imag <= _EQUAL * np.abs(found.values))
+        if not self._quadratic.symmetric or not near.any():
+            return found
+        every = [
+            self._normalized(part + 0j) for part in (found.vectors[:, near].real, found.vectors[:, near].imag)
+        ]
+        values = found.values[near].real + 0j
+        errors = [self._judged(values, part)[0] for part in every]
+        across = np.abs(self._quadratic.layout.comm.allreduce(np.sum(every[0].conj() * every[1], axis=0)))
+        apart = (errors[0] <= tol) & (errors[1] <= tol) & (across < 1 - _OUTSIDE**2)
+        kept = ~near
+        kept[np.flatnonzero(near)[~apart]] = True
+        return Found(
+            np.concatenate([found.values[kept], values[apart], values[apart]]),
+            np.concatenate([found.vectors[:, kept], *(part[:, apart] for part in every)], axis=1),
+            np.concatenate([found.first[kept], np.zeros(2 * int(apart.sum()), bool)]),
+            found.reach,
+            found.finished,
+        )
 
     def _normalized(self, X: np.ndarray) -> np.ndarray:
         sizes = np.sqrt(self._quadratic.layout.comm.allreduce(np.sum(np.abs(X) ** 2, axis=0)))

@@ -26,6 +26,9 @@ _BESIDE, _LEAST = 1e-3, 1e-5
 # Solves for more modes, or from other shifts; and from other vectors, until nothing new is found.
 _SOLVES, _AGAIN = 8, 4
 
+# How far from a target the shift is, as a part of it.
+_GENERIC = 6.18e-5
+
 # Solvers that are spent before a search is given up, and how near to a shift, of its size, others may stand.
 _SPENT, _NEAR = 6, 0.2
 
@@ -171,7 +174,8 @@ class ModeSearch:
         """Factorize at a shift, or beside it where Q is singular there. Collective."""
         for beside in (0.0, 1.0, 10.0):
             self.close()
-            here = shift + beside * _BESIDE * (abs(shift) or 1.0)
+            # Numbers that people give are eigenvalues of problems that they make.
+            here = shift * (1 + _GENERIC) + beside * _BESIDE * (abs(shift) or 1.0)
             self._solver = NearestSolver(self._quadratic, here, self._options, self._told)
             if not self._solver.singular:
                 return

@@ -108,7 +108,7 @@ def test_one_degree_of_freedom(comm, damping):
         exact = exact[np.argsort(np.abs(exact))]
         assert found.asked == len(exact)
         np.testing.assert_allclose(found.eigenvalues, exact, atol=1e-7)  # twice -2 at 4: a root of rounding
-        assert found.count.certified == (damping == 0.0)
+        assert found.count.certified == (damping in (0.0, 5.0))  # the last is overdamped
 
 
 def test_gyroscopes(comm):
@@ -194,6 +194,60 @@ def test_rigid_motions(comm, cells):
         expected = values[np.abs(values) > 1e-3][:5]
         np.testing.assert_allclose(found.eigenvalues, expected, rtol=1e-5)
         assert (found.eigenvalues[:2].imag == 0).all() and found.stability.most == 0
+
+
+def mixed(*matrices, size=0.1):
+    """Return matrices of variables that are mixed."""
+    n = len(matrices[0])
+    R = np.eye(n) + size * np.random.default_rng(1).standard_normal((n, n)) / np.sqrt(n)
+    return [R.T @ one @ R for one in matrices]
+
+
+@pytest.mark.essential
+@pytest.mark.parametrize("cells", [8, 40])
+def test_gyroscopically_stabilised(comm, cells):
+    """Tops that would fall, and their spin holds up: modes of negative energy are told apart, and counted."""
+    stiffness, spin = np.repeat(np.linspace(-0.5, 6.1, cells), 2), np.linspace(3, 1, cells)
+    G = scipy.linalg.block_diag(*[[[0, one], [-one, 0]] for one in spin])
+    K, G, M = mixed(np.diag(stiffness), G, np.eye(2 * cells))
+    K, G, M = K + K.T, G - G.T, M + M.T
+    negative = int((stiffness < 0).sum())
+    with sh.damped_modes(K, M, gyroscopic=G, k=12, comm=comm) as found:
+        check(found, (K, M, G), by_lapack(K, M, G, 0.0, 12))
+        assert found.count.certified and found.count.counted == 12 and f"{negative} negative" in found.count.reason
+        assert found.stability.most == 0 and not found.grows.any()
+    if cells == 40:  # those of negative energy are elsewhere
+        with sh.damped_modes(K, M, gyroscopic=G, k=3, target=2.2j, comm=comm) as found:
+            assert found.count.how == "none" and "take 0 of them" in found.count.reason
+            assert found.stability.most == negative
+    few = K - 2.0 * M  # more than the spin holds
+    values = by_lapack(few, M, G, 0.0, 4 * cells)
+    with sh.damped_modes(few, M, gyroscopic=G, k=4 * cells, comm=comm) as found:
+        assert found.method == "lapack" and found.grows.any()
+        growing = values[values.real > 1e-6]
+        assert found.stability.most == np.where(growing.imag > 0, 2, 1).sum()
+        on = values[np.abs(values.real) < 1e-9]
+        assert found.count.certified and found.count.counted == len(on)
+
+
+@pytest.mark.essential
+@pytest.mark.parametrize("n", [9, 90])
+def test_overdamped(comm, n):
+    """All eigenvalues are real where C is much larger than K and M, and counted from either side."""
+    stiffness, mass, damping = np.linspace(1, 9, n), np.linspace(1, 2, n), np.linspace(9, 12, n)
+    stiffness[2], mass[2], damping[2] = stiffness[1], mass[1], damping[1]  # twice
+    K, M, C = mixed(*(np.diag(one) for one in (stiffness, mass, damping)))
+    K, M, C = (one + one.T for one in (K, M, C))
+    for place in (0.0, -6.0):
+        with sh.damped_modes(K, M, C, k=5, target=place, comm=comm) as found:
+            np.testing.assert_allclose(found.eigenvalues, by_lapack(K, M, C, place, 5).real, rtol=1e-8)
+            assert found.count.line == "real" and found.count.certified and "overdamped" in found.count.reason
+    values = by_lapack(K, M, C, -0.5, 2 * n)
+    with sh.damped_modes(K, M, C, target=-0.5, radius=0.12, comm=comm) as found:
+        inside = int((np.abs(values + 0.5) < 0.12).sum())
+        assert len(found.eigenvalues) == found.count.counted == inside and found.count.certified
+    with sh.damped_modes(K, M, 0.3 * C, k=2, target=-9.0, comm=comm) as found:  # some swing
+        assert found.count.how in ("none", "all")
 
 
 @pytest.mark.parametrize("seed", [0, 1])
