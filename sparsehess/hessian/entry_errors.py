@@ -86,8 +86,9 @@ class EntryErrors(ShortRepr):
     def _substituted(self) -> np.ndarray | None:
         """(nnz_local,) standard deviations of entries that are read by substitution, None of others.
 
-        Collective the first time. They are those of noise, for their squares to have the sum that was seen; where
-        no noise is known those of rounding.
+        Collective the first time. They are those of noise, their squares of no smaller sum than was seen: what was
+        seen of a graded matrix is that of its largest rows alone, and small by chance as likely as large. Where no
+        noise is known they are those of rounding.
         """
         if not isinstance(self.plan, Substitution):
             return None
@@ -96,7 +97,7 @@ class EntryErrors(ShortRepr):
         out = self.plan.deviations(level, taken, self.values, 0.0 if noisy else _EPS)
         total = self.plan.pattern.comm.allreduce(float(out @ out))
         if noisy and total > 0:
-            out *= self.norm / np.sqrt(total)
+            out *= max(1.0, self.norm / np.sqrt(total))
         return out
 
     def _variances(self, level: np.ndarray, x: np.ndarray) -> np.ndarray:

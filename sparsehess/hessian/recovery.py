@@ -21,10 +21,6 @@ from sparsehess.errors import CheckError
 from sparsehess.hessian import recovery_kernels
 from sparsehess.pattern import Pattern
 from sparsehess.runtime.citations import cite
-from sparsehess.runtime.random_numbers import draw_normal
-
-# Recoveries from random errors that tell how far entries may be off.
-_SAMPLES = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -303,10 +299,11 @@ class Substitution:
         return _variances(self.pattern, np.zeros(0, np.uint8), self.mean_amplification, level, weight, vector)
 
     def deviations(self, level: np.ndarray, taken: np.ndarray, values: np.ndarray, relative: float) -> np.ndarray:
-        """Return (nnz_local,) how far off entries are, in the root mean square of a few draws.
+        """Return (nnz_local,) how far off entries are: the standard deviation of each.
 
-        Collective. Random errors are put into the compressed entries, and recovered as these are: those of a
-        large entry reach all that are read after it, however small they are.
+        Collective. An entry is its compressed entry without those that were read before it, which is a sum over a
+        tree of compressed entries: their errors are independent, so variances add up as the entries are taken off.
+        Those of a large entry reach all that are read after it, however small they are.
 
         Parameters
         ----------
@@ -320,18 +317,59 @@ class Substitution:
             Error of a compressed entry relative to the magnitudes it is the sum of.
         """
         pattern, color, count = self.pattern, self.coloring.with_ghosts, self.coloring.count
-        layout = pattern.layout
-        rows = np.repeat(np.arange(layout.n_local), np.diff(pattern.indptr))
+        n_local = pattern.layout.n_local
+        rows = np.repeat(np.arange(n_local), np.diff(pattern.indptr))
         halo = pattern.exchange.halo(np.ascontiguousarray(taken))
-        places = color[pattern.columns].astype(np.int64) * layout.n_local + rows
-        sizes = np.bincount(places, np.abs(values) * np.abs(halo[pattern.columns]), count * layout.n_local)
-        sizes = np.hypot(relative * sizes.reshape(count, layout.n_local), level)
-        squares, found = np.zeros(len(values)), np.empty(len(values))
-        for sample in range(_SAMPLES):
-            drawn = np.array([draw_normal(layout, sample * count + number) for number in range(count)])
-            self.recover(sizes * drawn, taken, found)
-            squares += found**2
-        return np.sqrt(squares / _SAMPLES)
+        places = color[pattern.columns].astype(np.int64) * n_local + rows
+        sizes = np.bincount(places, np.abs(values) * np.abs(halo[pattern.columns]), count * n_local)
+        variances = (relative * sizes.reshape(count, n_local)) ** 2 + level**2
+        found, done = np.zeros(len(values)), np.zeros(len(values), bool)
+        for bit in range(max(1, int(count - 1).bit_length())):
+            # A tree has two colours. Where they differ in this bit, its steps have opposite signs in turn, and
+            # what a recovery takes off is added.
+            signs = 1.0 - 2.0 * ((color >> bit) & 1)
+            of_tree = self._added(variances.copy(), signs / halo**2)
+            here = ~done & ((signs[rows] != signs[pattern.columns]) | (color[rows] == color[pattern.columns]))
+            found[here] = of_tree[here]
+            done |= here
+        return np.sqrt(found)
+
+    def _added(self, left: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """Return (nnz_local,) a recovery that adds instead of taking off, in trees whose ends have opposite signs.
+
+        Collective. The mean of two readings is the root of a tree: nothing is read after it.
+
+        Parameters
+        ----------
+        left
+            (colors, n_local) what entries are read from; used up.
+        weight
+            (n_local + ghosts,) with signs.
+        """
+        pattern, color = self.pattern, self.coloring.with_ghosts
+        columns, remote = pattern.columns, pattern.exchange.remote
+        values = np.zeros(len(columns))
+        for stage in self._stages:
+            once = np.zeros(len(stage.entries), np.uint8)
+            recovery_kernels.substitute(
+                stage.entries, stage.rows, once, stage.mirror, columns, color, left, weight, values
+            )
+            mean = np.flatnonzero(stage.twice)
+            entries, mirrors = stage.entries[mean], stage.mirror[mean]
+            at, to = stage.rows[mean], columns[entries]
+            other = np.maximum(left[color[at], to] - np.abs(values[entries] / weight[at]), 0.0) * np.abs(
+                weight[at]
+            )
+            values[entries] = values[mirrors] = 0.25 * (np.abs(values[entries]) + other)
+            if pattern.comm.size == 1:
+                continue
+            told = pattern.exchange.mirror(values[remote])
+            both, alone = remote[stage.both], remote[stage.heard]
+            values[both] = 0.25 * (np.abs(values[both]) + np.abs(told[stage.both]))
+            values[alone] = told[stage.heard]
+            ghosts = columns[alone]
+            np.subtract.at(left, (color[ghosts], stage.heard_rows), values[alone] / weight[ghosts])
+        return np.abs(values)
 
 
 def _variances(

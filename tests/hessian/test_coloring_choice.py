@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 import sparsehess as sh
+from sparsehess.hessian.recovery import plan
 
 pytestmark = pytest.mark.parallel([1, 2, 3])
 
@@ -119,3 +120,27 @@ def test_products_of_no_symmetric_matrix_are_an_error_whatever_is_tried(comm):
     A[0, 1] *= 2
     with pytest.raises(sh.CheckError, match="none of a symmetric matrix"):
         sh.assemble(objective_of(A.tocsr(), edges, comm))
+
+
+@pytest.mark.parametrize("kind", ["acyclic", "powell-toint"])
+def test_deviations_of_entries_are_those_of_their_whole_chain(kind, comm):
+    """Against the sum over all compressed entries of what each does to each entry, recovered one after another."""
+    for seed in range(2):
+        rng = np.random.default_rng(seed)
+        n = 14
+        rows, columns = rng.integers(0, n, (2, 2 * n))
+        apart = rows != columns
+        pattern = sh.Pattern.from_pairs(rows[apart], columns[apart], n, comm=comm)
+        made = plan(pattern, sh.color(pattern, kind=kind))
+        start, stop = pattern.layout.start, pattern.layout.stop
+        taken, level = (10.0 ** rng.uniform(-decades, decades, n)[start:stop] for decades in (3, 6))
+        variances, found = np.zeros(pattern.nnz_local), np.empty(pattern.nnz_local)
+        for color in range(made.coloring.count):
+            for row in range(n):
+                changes = np.zeros((made.coloring.count, stop - start))
+                if start <= row < stop:
+                    changes[color, row - start] = level[row - start]
+                made.recover(changes, taken, found)
+                variances += found**2
+        told = made.deviations(level, taken, np.zeros(pattern.nnz_local), 0.0)
+        assert told == pytest.approx(np.sqrt(variances), rel=1e-12)

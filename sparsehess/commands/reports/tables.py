@@ -138,6 +138,8 @@ def _verdict(count: Count) -> str:
     if count.certified:
         return "none missed"
     missing = count.inertia - count.found - count.group
+    if count.blurred:
+        return "NOT certified: residuals do not tell on which side of an end pairs lie"
     if missing == 0:
         return "NOT certified: rounding can move one across an end"
     told = f"{missing} MISSED" if missing > 0 else f"{-missing} more found than there are"

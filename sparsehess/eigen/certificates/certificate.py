@@ -218,9 +218,13 @@ def recount(
         unsure = _resolutions(scaled, values, X)
         if bars is not None:
             unsure = np.maximum(unsure, _PAST * np.ldexp(bars, -power))
-        pairs = RitzPairs(values, [], np.zeros(len(values)), 0.0, unsure)
-        destroy(X, *copies)
-        return compare_with_count(target, pairs, len(values), solver).scaled(power), wanted
+        AX, MX = images(scaled, X)
+        pairs = RitzPairs(values, copies, residuals(scaled, values, X, AX, MX), 0.0, unsure)
+        destroy(AX, None if MX is X else MX, X)
+        try:
+            return compare_with_count(target, pairs, len(values), solver).scaled(power), wanted
+        finally:
+            destroy(*copies)
     finally:
         solver.close()
 

@@ -53,6 +53,10 @@ class Count(ShortRepr):
     group
         Eigenvalues inside that were not asked for, none of them before the last one that was (to a millionth of
         it).
+    across
+        How much of the pairs found may belong to eigenvalues beyond the ends: a bound of the sine of the angle
+        between them and the eigenvectors inside, from their residuals; below 0.5 where the count is certified.
+        None where it was not measured.
     """
 
     interval: tuple[float, float]
@@ -63,6 +67,7 @@ class Count(ShortRepr):
     unresolved: tuple[tuple[float, float, int, int], ...] = ()
     margin: float | None = None
     group: int = 0
+    across: float | None = None
 
     def _repr_facts(self) -> Iterator[str]:
         """Yield what the line says. Not collective."""
@@ -86,6 +91,13 @@ class Count(ShortRepr):
     def places_unresolved(self) -> list[str]:
         """What was found of each subinterval in which the two do not agree, in words."""
         return [f"{found} of {many} {place_in_words(low, high)}" for low, high, many, found in self.unresolved]
+
+    @property
+    def blurred(self) -> bool:
+        """Whether the count is not certified for the residuals of the pairs, which may lie across an end."""
+        agree = not self.certified and self.found + self.group == self.inertia
+        rounded = self.margin is not None and not self.margin > 10
+        return agree and not rounded and self.across is not None and not self.across < 0.5
 
     @property
     def holds_zero(self) -> bool:
@@ -114,6 +126,7 @@ class Count(ShortRepr):
             "unresolved": [list(piece) for piece in self.unresolved],
             "margin": self.margin,
             "group": self.group,
+            "across": self.across,
         }
 
     @classmethod
@@ -131,6 +144,7 @@ class Count(ShortRepr):
             tuple(pieces),
             None if facts["margin"] is None else float(facts["margin"]),
             int(facts["group"]),
+            None if facts.get("across") is None else float(facts["across"]),
         )
 
     @classmethod

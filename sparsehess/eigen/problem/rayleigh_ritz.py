@@ -24,6 +24,10 @@ _GRADED = 1e4
 # equal.
 _RELATIVE, ROUNDING = 5e-10, 1.5e3
 
+# What is left of a vector beside known ones, as a part of it, for it to be more than a copy of them; and what of
+# them in it is rounding.
+_REMAINDER, _ORTHOGONAL = 1e-4, 1e-6
+
 # Directions of the span that are weaker than this are copies of others.
 _COPY = 1e-10
 
@@ -123,6 +127,31 @@ def project_out(problem: EigenProblem, vectors: list[PETSc.Vec], away: Sequence[
                 vector.axpy(-vector.dot(image) / size, one)
     destroy(image)
     return vectors
+
+
+def without_copies(problem: EigenProblem, vectors: list[PETSc.Vec], away: Sequence[PETSc.Vec]) -> list[PETSc.Vec]:
+    """Return those of some vectors that are not in the span of M-orthonormal others, orthogonal to them.
+
+    Collective. The rest is destroyed. What a solve finds where there is nothing but zero beside what it was to
+    stay away from, is that once more: rounding of its products lies along the largest eigenvectors. A
+    Rayleigh-Ritz step with such vectors would take digits from those that are known.
+    """
+    if not (away and vectors):
+        return vectors
+    image, kept, mixed = problem.A.createVecRight(), [], []
+    for vector in vectors:
+        if problem.M is None:
+            vector.copy(image)
+        else:
+            problem.M.mult(vector, image)
+        size = abs(image.dot(vector))
+        known = sum(abs(image.dot(one)) ** 2 for one in away)
+        kept.append(not size > 0 or size - known > _REMAINDER**2 * size)
+        if kept[-1] and known > _ORTHOGONAL**2 * size:
+            mixed.append(vector)
+    project_out(problem, mixed, away)
+    destroy(image, *(vector for vector, stays in zip(vectors, kept, strict=True) if not stays))
+    return [vector for vector, stays in zip(vectors, kept, strict=True) if stays]
 
 
 def _reach(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparsehess.eigen.problem.count import Count
+from sparsehess.eigen.problem.count import Count, finite_or_none
 from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs
-from sparsehess.eigen.solvers.spectrum_targets import SAFE, Counter, Edge, EdgeCount, SpectrumTarget
+from sparsehess.eigen.solvers.pairs_across import bars
+from sparsehess.eigen.solvers.spectrum_targets import Counter, Edge, EdgeCount, SpectrumTarget
 
 # How far apart eigenvalues may be that are as good as each other: relative to themselves, and to a middle one.
 _WIDTH, _WIDTH_OF_ZERO = 1e-6, 1e-10
+
+# Zeros of a matrix of low rank lie within so many times of what rounding moves the least well known of them.
+_SPREAD = 8.0
 
 # Gaps that are tried for a count, each wider by the same factor, until one is safe.
 _RUNGS, _RUNG = 5, 16.0
@@ -27,11 +31,13 @@ def count_past(
         made = _count_made(target, pairs, wanted, counter)
         if made is not None:
             return made
+    blur = pairs.blur
     for rung in range(_RUNGS):
-        edge = target.edge(pairs.values, pairs.blur, min(wanted, len(pairs.values)), wider * _RUNG**rung)
-        counted = target.count(counter, edge.past)
-        if counted.margin > SAFE:
+        edge = target.edge(pairs.values, blur, min(wanted, len(pairs.values)), wider * _RUNG**rung)
+        counted = target.count(counter, edge.past, pairs)
+        if counted.safe:
             break
+        blur = np.maximum(blur, bars(target.problem, pairs))
     return edge, counted
 
 
@@ -46,8 +52,8 @@ def _count_made(
     away = np.abs(target.distance(pairs.values) - past)
     if not (usual.begin < past and (away > 2 * target.least(pairs.blur)).all()):
         return None
-    counted = target.count(counter, past)
-    if counted.inertia != target.found(past, pairs.values) or not counted.margin > SAFE:
+    counted = target.count(counter, past, pairs)
+    if counted.inertia != target.found(past, pairs.values) or not counted.safe:
         return None
     return Edge(past, usual.begin), counted
 
@@ -57,14 +63,24 @@ def covers(target: SpectrumTarget, pairs: RitzPairs, wanted: int, edge: Edge) ->
     return bool((np.sort(target.distance(pairs.values))[:wanted] < edge.past).all())
 
 
-def _alike(target: SpectrumTarget, pairs: RitzPairs, wanted: int, edge: Edge) -> bool:
-    """Return whether the last pairs that are to be returned, back to where the edge begins, are hardly apart.
+def _last_group(target: SpectrumTarget, pairs: RitzPairs, wanted: int) -> tuple[float, bool]:
+    """Return where the last pairs begin that no count tells from each other, and whether they are alike.
 
-    Not collective. Any eigenvalue that is missing there is then as good as those returned.
+    Not collective. Any eigenvalue that is missing there is then as good as those returned. Zeros beside far larger
+    eigenvalues, as of a matrix of low rank, are known to the rounding of the least well known of them: a solve
+    returns any vectors of their space.
     """
-    last = pairs.values[target.nearest_first(pairs.values)[wanted - 1]]
-    width = float(target.distance(np.array([last]))[0]) - edge.begin
-    return bool(width <= _WIDTH * abs(last) + _WIDTH_OF_ZERO * (target.problem.scale or 1.0))
+    begin, values = target.edge(pairs.values, pairs.blur, wanted).begin, pairs.values
+    last = values[target.nearest_first(values)[wanted - 1]]
+    far = float(target.distance(np.array([last]))[0])
+    if far - begin <= _WIDTH * abs(last) + _WIDTH_OF_ZERO * (target.problem.scale or 1.0):
+        return begin, True
+    faint = np.abs(values) <= _WIDTH_OF_ZERO * np.abs(values).max()
+    reach = float(np.maximum(pairs.blur, bars(target.problem, pairs))[faint].max(initial=0.0))
+    zeros = faint & (np.abs(values) <= _SPREAD * reach)
+    if not zeros.any() or abs(last) > _SPREAD * reach:
+        return begin, False
+    return min(begin, float(target.distance(values[zeros]).min()) - 2 * reach), True
 
 
 def compare_with_count(
@@ -96,21 +112,26 @@ def compare_with_count(
         Solves that it took so far.
     """
     edge, counted = past or count_past(target, pairs, wanted, counter)
-    if wanted <= len(pairs.values):  # what came since has moved the last wanted one inwards
-        edge = Edge(edge.past, target.edge(pairs.values, pairs.blur, wanted).begin)
-    found, group, margin = target.found(edge.past, pairs.values), 0, counted.margin
-    if wanted <= len(pairs.values) and found < counted.inertia and _alike(target, pairs, wanted, edge):
-        before = target.count(counter, edge.begin)
-        if before.margin > SAFE and before.inertia == target.found(edge.begin, pairs.values):
+    found, group = target.found(edge.past, pairs.values), 0
+    if wanted <= len(pairs.values) and found < counted.inertia:
+        begin, alike = _last_group(target, pairs, wanted)  # what came since may have moved it inwards
+        before = target.count(counter, begin, pairs) if alike else None
+        if before is not None and before.safe and before.inertia == target.found(begin, pairs.values):
             group = counted.inertia - found  # not before the last ones wanted, all of them
-            margin = min(margin, before.margin)
+            counted = counted._replace(margin=min(counted.margin, before.margin))
+    agree = found + group == counted.inertia and covers(target, pairs, wanted, edge)
+    if agree and counted.of is not pairs.values:  # those that came since have bars of their own
+        again = target.count(counter, edge.past, pairs)
+        counted = again._replace(margin=min(counted.margin, again.margin))
+        agree = found + group == again.inertia
     return Count.beside(
         len(target.problem.null) if target.holds(edge.past, 0.0) else 0,
         target.interval(edge.past),
         counted.inertia,
         found,
-        found + group == counted.inertia and margin > SAFE and covers(target, pairs, wanted, edge),
+        agree and counted.safe,
         repairs=repairs,
-        margin=margin if np.isfinite(margin) else None,
+        margin=finite_or_none(counted.margin),
         group=group,
+        across=counted.across if counted.across < 1 else 1.0,
     )

@@ -198,6 +198,11 @@ def shortfall(spectrum: Spectrum) -> Exception | None:
     if spectrum.converged < spectrum.asked and spectrum.advice:
         return NotConverged(f"{spectrum.converged} of {spectrum.asked} eigenpairs: {spectrum.advice}")
     if spectrum.count is not None and not spectrum.count.certified:
+        if spectrum.count.blurred:
+            return CheckError(
+                f"the count of eigenvalues {spectrum.count.place} is not certain: the residuals of the pairs "
+                "found do not tell on which side of an end they lie; ask for a smaller tolerance"
+            )
         if spectrum.count.found == spectrum.count.inertia and spectrum.count.margin is not None:
             return CheckError(
                 f"the count of eigenvalues {spectrum.count.place} is not certain: the last digits of the "

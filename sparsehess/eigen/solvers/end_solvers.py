@@ -9,6 +9,7 @@ import numpy as np
 
 from sparsehess.eigen.problem.factorization import Pivots
 from sparsehess.eigen.problem.problem import EigenProblem, slepc_tolerance
+from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs
 from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.solvers.davidson import Davidson
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
@@ -16,6 +17,7 @@ from sparsehess.eigen.solvers.lapack import LapackSolver
 from sparsehess.eigen.solvers.lobpcg import Lobpcg
 from sparsehess.eigen.solvers.method_choice import KRYLOV, Choice
 from sparsehess.eigen.solvers.one_shift import OneShift
+from sparsehess.eigen.solvers.pairs_across import share_across
 from sparsehess.eigen.solvers.solve_monitor import OnProgress, OnRestart
 from sparsehess.eigen.solvers.spectrum_targets import Counter
 from sparsehess.operators.structure import Structure
@@ -80,6 +82,7 @@ class StructureCounter:
     def __init__(self, problem: EigenProblem, structure: Structure):
         self._structure, self._zeros, self._n = structure, len(problem.null), problem.n
         self._coupled = _coupling(problem)
+        self._problem, self._last = problem, 0.0
 
     def shift_to(self, shift: float) -> Pivots:
         """Return how many eigenvalues are below, at and above a shift.
@@ -88,7 +91,7 @@ class StructureCounter:
         of norm ρ at most, no eigenvalue moves by more than 2 ρ (Weyl). Those so near to the shift are taken to be
         at it, zeros of the null vectors too.
         """
-        near = 2 * self._coupled
+        near, self._last = 2 * self._coupled, shift
         below, upto = self._structure.count(shift - near), self._structure.count(shift + near)
         known = self._zeros if shift > 0 else 0
         at = upto - below if near else 0
@@ -99,6 +102,10 @@ class StructureCounter:
     def margin(self) -> float:
         """Return that a structure counts exactly. Not collective."""
         return np.inf
+
+    def across(self, pairs: RitzPairs, inside: np.ndarray) -> float:
+        """Return how much of some pairs may lie beyond the last shift; see `share_across`. Collective."""
+        return share_across(self._problem, pairs, inside, self._last, None)
 
 
 def _coupling(problem: EigenProblem) -> float:

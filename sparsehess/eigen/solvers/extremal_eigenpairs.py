@@ -152,6 +152,11 @@ def _spectrum(
 def _advice(search: ExtremalSearch) -> str:
     """Return what to do where fewer converged than were asked for. Not collective."""
     error, tol = search.problem.relative_error, search.spec.tol
+    if search.apart == len(search.values) > 0:
+        return (
+            "the others lie beyond a gap so wide that no count of them is certain, or none was found there: "
+            f"ask for k={search.apart}, or for an interval or a target beyond"
+        )
     if search.stale and error > 0.1 * tol and not search.problem.assembled:
         return (
             f"products are exact to about {error:.0e} of the Hessian's norm only: "

@@ -10,7 +10,7 @@ import numpy as np
 from sparsehess.eigen.problem.count import Count
 from sparsehess.eigen.problem.krylov_pairs import krylov_pairs, pays
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs, rayleigh_ritz
+from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs, rayleigh_ritz, without_copies
 from sparsehess.eigen.problem.search import Search
 from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.solvers.end_solvers import EndSolvers
@@ -84,6 +84,8 @@ class ExtremalSearch:
         What the last count says, if there was one.
     search
         What looking beyond the pairs found has shown, if that was done.
+    apart
+        How many pairs were found before the first wide gap that was passed; 0 where none was.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class ExtremalSearch:
         self.unfinished: list[PETSc.Vec] = []
         self.count: Count | None = None
         self.search: Search | None = None
+        self.apart = 0
 
     @property
     def values(self) -> np.ndarray:
@@ -170,7 +173,8 @@ class ExtremalSearch:
 
     def take(self, vectors: list[PETSc.Vec]) -> None:
         """Add vectors to what is found; keep the pairs that reach the tolerance. Collective."""
-        self._keep(rayleigh_ritz(self.problem, self.pairs.vectors + vectors))
+        new = without_copies(self.problem, vectors, self.pairs.vectors)
+        self._keep(rayleigh_ritz(self.problem, self.pairs.vectors + new))
 
     def _take_solved(self, vectors: list[PETSc.Vec]) -> None:
         """Add what a solver has found; where that is all, and of one Krylov space, few products verify it.

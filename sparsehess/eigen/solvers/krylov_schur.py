@@ -13,7 +13,7 @@ from sparsehess.eigen.problem.factorization import FACTORIZATION, UNKNOWN, Pivot
 from sparsehess.eigen.problem.panel_products import Preconditioning
 from sparsehess.eigen.problem.petsc_options import PREFIX, Options
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.eigen.problem.rayleigh_ritz import project_out, rayleigh_ritz
+from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs, project_out, rayleigh_ritz
 from sparsehess.eigen.problem.solver_pool import SolverPool
 from sparsehess.eigen.solvers.cluster_monitor import ClusterMonitor
 from sparsehess.eigen.solvers.count_margin import measure_margin
@@ -27,6 +27,7 @@ from sparsehess.eigen.solvers.factor_packages import (
     upper_half,
 )
 from sparsehess.eigen.solvers.kept_state import aim, forget_null_space, give_new_basis
+from sparsehess.eigen.solvers.pairs_across import share_across
 from sparsehess.eigen.solvers.product_monitor import (
     PLAIN,
     PRODUCTS,
@@ -223,9 +224,7 @@ class KrylovSchur:
                     with readable_errors(f"factorizing at {shift:.6g}", blamed):
                         raise
                 self._give()
-                counts = Pivots(
-                    *(self.problem.n,) * 3
-                )  # an eigenvalue of many vectors is too near: nothing is told
+                counts = Pivots(*(self.problem.n,) * 3)  # an eigenvalue of many vectors is too near
         self.seconds["factorization"] += time.perf_counter() - began
         return counts
 
@@ -470,15 +469,16 @@ class KrylovSchur:
         """Return how safe the count of the last factorization is; see `measure_margin`. Collective."""
         return measure_margin(self.problem, self._solver().getST().getKSP(), self.shift or 0.0)
 
+    def across(self, pairs: RitzPairs, inside: np.ndarray) -> float:
+        """Return how much of some pairs may lie beyond the last shift; see `share_across`. Collective."""
+        return share_across(self.problem, pairs, inside, self.shift or 0.0, self._solver().getST().getKSP())
+
     def refuse_unused(self) -> None:
         """Raise InputError for options of the caller that nothing has used. Not collective."""
         self._given.refuse_unused()
 
     def close(self) -> None:
-        """Give up the solver and its factorization.
-
-        Collective.
-        """
+        """Give up the solver and its factorization. Collective."""
         self._give()
 
     def _give(self) -> None:

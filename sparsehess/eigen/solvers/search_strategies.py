@@ -13,7 +13,7 @@ import numpy as np
 from sparsehess.eigen.solvers.counts import compare_with_count, count_past, covers
 from sparsehess.eigen.solvers.extremal_search import Attempt, ExtremalSearch, ShiftedSearch
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
-from sparsehess.eigen.solvers.spectrum_targets import SAFE, separation
+from sparsehess.eigen.solvers.spectrum_targets import separation
 
 Strategy = Callable[[ExtremalSearch], Iterator[Attempt]]
 
@@ -79,6 +79,20 @@ def search_near_cluster(search: ExtremalSearch) -> Iterator[Attempt]:
         yield Attempt(search.missing, search.spec.seed + attempt, wider=_WIDER, cluster_after=again)
 
 
+def search_past_gap(search: ExtremalSearch) -> Iterator[Attempt]:
+    """Search from past those found, where a gap beside which all others look alike parts them from the rest."""
+    if not isinstance(search, ShiftedSearch) or search.problem.uncounted:
+        return
+    before = -1
+    while search.missing > 0 and len(search.values) > before:
+        before = len(search.values)
+        shift = search.target.shift_past_gap(search.values, search.solver)
+        if shift is None:
+            return
+        search.apart = search.apart or before
+        yield Attempt(search.missing, search.spec.seed + 501, wider=_WIDER, shift=shift)
+
+
 def search_from_outside(search: ExtremalSearch) -> Iterator[Attempt]:
     """Search by shift-and-invert from outside of the spectrum, where products have not found a dense end."""
     problem, chosen = search.problem, bool(search.spec.options)  # how to search, by the caller
@@ -118,6 +132,25 @@ def _nearer(search: ExtremalSearch, solver: KrylovSchur, shift: float) -> float 
             return nearer
         step *= 8
     return None
+
+
+def return_from_gap(search: ExtremalSearch) -> Iterator[Attempt]:
+    """Give up what lies past a wide gap where no count of it is certain; what lies before it is counted."""
+    count = search.count
+    if count is None or count.certified or not 0 < search.apart < len(search.values):
+        return
+    near = np.zeros(len(search.values), bool)
+    near[search.target.nearest_first(search.values)[: search.apart]] = True
+    first = search.pairs._replace(
+        values=search.values[near],
+        vectors=[vector for vector, kept in zip(search.pairs.vectors, near, strict=True) if kept],
+        residuals=search.pairs.residuals[near],
+        resolutions=search.pairs.resolutions[near],
+    )
+    counted = compare_with_count(search.target, first, search.apart, search.solvers.counter())
+    if counted.certified:
+        search.pairs, search.count = search.pairs.select(near), counted
+    yield from ()
 
 
 def search_by_blocks(search: ExtremalSearch) -> Iterator[Attempt]:
@@ -190,9 +223,9 @@ def repair_by_count(search: ExtremalSearch) -> Iterator[Attempt]:
             if idle or many or unsafe or not covers(target, search.pairs, wanted, past[0]):
                 past = count_past(target, search.pairs, wanted, counter, 30.0 if idle else 1.0)
         search.count = count = compare_with_count(target, search.pairs, wanted, counter, past, attempt)
-        if count.certified or attempt == _REPAIRS or idle == _IDLE or (unsafe and not past[1].margin > SAFE):
+        if count.certified or attempt == _REPAIRS or idle == _IDLE or (unsafe and not past[1].safe):
             return
-        unsafe = not past[1].margin > SAFE  # an eigenvalue that was not found may lie at the edge
+        unsafe = not past[1].safe  # an eigenvalue that was not found may lie at the edge
         before = len(search.values)
         missing = 1 if unsafe else max(count.inertia - count.found, 1)
         many = missing > max(wanted, _FEW)  # most of them alike, and not wanted
@@ -206,12 +239,13 @@ ALWAYS: tuple[Strategy, ...] = (
     find_first,
     search_from_below,
     search_near_cluster,
+    search_past_gap,
     search_from_outside,
     search_by_blocks,
     search_by_bisection,
     search_beside,
 )
-COUNTED: tuple[Strategy, ...] = (repair_by_count,)
+COUNTED: tuple[Strategy, ...] = (repair_by_count, return_from_gap)
 UNCOUNTED: tuple[Strategy, ...] = (search_for_copies,)
 
 

@@ -14,8 +14,10 @@ import numpy as np
 
 from sparsehess.eigen.problem.factorization import Pivots
 from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs
 from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
+from sparsehess.eigen.solvers.pairs_across import MOST
 from sparsehess.errors import InputError
 
 # Two eigenvalues closer than this, relative to themselves or to the largest, are one for a count:
@@ -29,6 +31,10 @@ _BESIDE, _WIDEST = 1e-6, 1e3
 
 # A count is safe whose margin is beyond this; see `KrylovSchur.margin`.
 SAFE = 10.0
+
+# Places are told apart by the inverse of sinh of them over this part of a middle eigenvalue: to a factor above it.
+# The steps and halvings by which the next eigenvalues are found, to within so much.
+_UNIT, _HALVINGS, _NEAR = 1e-3, 40, 0.5
 
 # A part of the size of eigenvalues that a gap must have where nothing else gives it a size.
 _FLOOR = 1e-18
@@ -58,6 +64,9 @@ class Counter(Protocol):
 
     def margin(self) -> float:
         """Return how safe the last count is; above 1 nothing that is known can change it. Collective."""
+
+    def across(self, pairs: RitzPairs, inside: np.ndarray) -> float:
+        """Return how much of some pairs may lie beyond the last shift; see `pairs_across`. Collective."""
 
 
 class LowestEstimate(Protocol):
@@ -95,10 +104,28 @@ class Edge(NamedTuple):
 
 
 class EdgeCount(NamedTuple):
-    """How many eigenvalues an edge holds, and how safe that is; see `KrylovSchur.margin`."""
+    """How many eigenvalues an edge holds, and how safe that is; see `KrylovSchur.margin`.
+
+    Attributes
+    ----------
+    inertia, margin
+        The count, and its margin.
+    across
+        How much of the pairs found inside may lie beyond the edge, see `pairs_across`; infinite where it is not
+        measured.
+    of
+        Their values.
+    """
 
     inertia: int
     margin: float
+    across: float = np.inf
+    of: np.ndarray | None = None
+
+    @property
+    def safe(self) -> bool:
+        """Whether neither rounding nor the error bars of pairs carry one across the edge. Not collective."""
+        return bool(self.margin > SAFE and self.across < MOST)
 
 
 class SpectrumTarget(ABC):
@@ -133,13 +160,18 @@ class SpectrumTarget(ABC):
     def inertia(self, counts: Sequence[Pivots]) -> int:
         """Return how many finite eigenvalues have a distance below an edge, from the counts at its shifts."""
 
-    def count(self, counter: Counter, edge: float) -> EdgeCount:
+    def count(self, counter: Counter, edge: float, pairs: RitzPairs | None = None) -> EdgeCount:
         """Return how many finite eigenvalues have a distance below the edge, and how safe that is. Collective."""
-        counts, margin = [], np.inf
+        counts, margin, across = [], np.inf, []
+        inside = None if pairs is None else self.distance(pairs.values) < edge
         for shift in self.shifts(edge):
             counts.append(counter.shift_to(shift))
             margin = min(margin, counter.margin() if counts[-1].zero == 0 else 0.0)
-        return EdgeCount(self.inertia(counts), margin)
+            if pairs is not None and inside is not None:
+                across.append(counter.across(pairs, inside) if counts[-1].zero == 0 else np.inf)
+        if pairs is None:
+            return EdgeCount(self.inertia(counts), margin)
+        return EdgeCount(self.inertia(counts), margin, float(np.linalg.norm(across)), pairs.values)
 
     def edge_at(self, shift: float) -> float | None:
         """Return the edge for which one count, at this shift, is enough; None where there is none."""
@@ -224,6 +256,39 @@ class ShiftedTarget(SpectrumTarget):
         """Return where the wanted eigenvalues are the nearest that come after those found. Not collective."""
         past = float(self.distance(found).max()) + step if len(found) else step
         return (-self.side * past,)
+
+    def shift_past_gap(self, found: np.ndarray, solver: KrylovSchur) -> float | None:
+        """Return where what comes after the pairs found begins, by counts; None where that is not far from them.
+
+        Collective. Just short of it, and past all that was found. From before a few that are far out, all others
+        look alike.
+        """
+        if not self.side or not len(found):
+            return None
+
+        def holds_more(place: float) -> bool | None:
+            counts = [solver.shift_to(shift) for shift in self.shifts(float(np.sinh(place)) * unit)]
+            inertia = self.inertia(counts)
+            return None if inertia < len(found) or counts[0].zero else inertia > len(found)
+
+        unit = _UNIT * (self.problem.scale or 1.0)
+        last = float(self.distance(found).max())
+        first = inner = float(np.arcsinh((last + 8 * separation(self.problem, last)) / unit))
+        if holds_more(inner) is not False:
+            return None
+        step, outer = _NEAR, np.inf
+        for _ in range(_HALVINGS):
+            place = inner + step if outer == np.inf else 0.5 * (inner + outer)
+            if holds_more(place) is False:
+                inner, step = place, 2 * step
+            else:
+                outer = place
+            if outer - inner <= _NEAR:
+                break
+        shift = self.shifts(float(np.sinh(inner)) * unit)[0]
+        if inner == first or outer == np.inf or holds_more(inner) is not False:
+            return None
+        return shift
 
     def bisect_nearest(self, solver: KrylovSchur) -> tuple[float, ...]:
         """Return shifts just short of the nearest eigenvalues, by counts; none where one lies at an end.

@@ -8,15 +8,31 @@ import sparsehess as sh
 from sparsehess.commands.reports.tables import count_line
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs
+from sparsehess.eigen.problem.slepc_blocks import block, images, residuals
 from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.solvers.counts import compare_with_count
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.eigen.solvers.lowest_targets import Smallest
+from sparsehess.eigen.solvers.nearest_target import Nearest
 from sparsehess.eigen.solvers.spectrum_targets import Edge
 from sparsehess.errors import CheckError, SparseHessError
+from sparsehess.runtime import destroy
 from support.cases import prescribed
 
 pytestmark = [pytest.mark.parallel([1, 2, 3]), pytest.mark.essential]
+
+
+def pairs_of(problem, vectors, values):
+    """Pairs that claim these values, with the residuals that they have."""
+    made = []
+    for column in vectors.T:
+        made.append(problem.A.createVecRight())
+        made[-1].setArray(column[problem.layout.start : problem.layout.stop])
+    X = block(problem, made)
+    AX, MX = images(problem, X)
+    worth = residuals(problem, values, X, AX, MX)
+    destroy(AX, None if MX is X else MX, X)
+    return RitzPairs(values, made, worth, 0.0, np.full(len(values), 1e-16))
 
 
 def holds(spectrum):
@@ -160,10 +176,61 @@ def test_a_group_begins_where_the_last_wanted_one_is_by_now(comm):
         solver = KrylovSchur(problem, True, {}, tol=1e-8)
         target = Smallest(problem, SolveSpec(k=3))
         stale = Edge(3.5, 3.0 - 1e-9), target.count(solver, 3.5)
-        pairs = RitzPairs(found, [], np.zeros(4), 0.0, np.full(4, 1e-16))
+        pairs = pairs_of(problem, np.eye(7)[:, 1:5], found)
         count = compare_with_count(target, pairs, 3, solver, stale)
+        destroy(*pairs.vectors)
         assert (count.inertia, count.found) == (5, 4) and not count.certified
         solver.close()
+
+
+@pytest.mark.parametrize("mass", [False, True])
+@pytest.mark.parametrize("mixed", [0.0, 1e-3, 0.3, 1.0])
+def test_pairs_whose_bars_reach_an_end_are_no_proof(mixed, mass, comm):
+    """As many pairs as the inertia counts about 0, the one of 0.1 being a mixture of those of 3 and -3."""
+    n, rng = 12, np.random.default_rng(5)
+    exact = np.array([-3.0, -0.2, 0.1, 3.0, *np.linspace(4, 9, n - 4)])
+    L = np.linalg.qr(rng.normal(size=(n, n)))[0] * (10.0 ** rng.uniform(-2, 2, n) if mass else 1.0)
+    V = np.linalg.inv(L).T
+    inside = np.cos(mixed * np.pi / 2) * V[:, 2] + np.sin(mixed * np.pi / 2) * (V[:, 0] + V[:, 3]) / 2**0.5
+    found = np.column_stack([V[:, 1], inside])
+    A, M = (L * exact) @ L.T, L @ L.T if mass else None
+    values = np.array([-0.2, inside @ A @ inside])
+    with EigenProblem.of((A + A.T) / 2, mass=M, comm=comm) as whole:
+        problem = whole.equilibrated
+        D = np.concatenate(comm.allgather(whole.scales.d))
+        pairs = pairs_of(problem, found / D[:, None], np.ldexp(values, -whole.scales.power))
+        solver, target = KrylovSchur(problem, True, {}, tol=1e-8), Nearest(problem, SolveSpec(k=2, target=0.0))
+        count = compare_with_count(target, pairs, 2, solver)
+        solver.close()
+        destroy(*pairs.vectors)
+    wrong = np.sin(mixed * np.pi / 2)
+    assert count.inertia == count.found == 2 and count.margin > 10
+    assert count.across >= 0.9 * wrong  # what lies beyond the ends, or more
+    assert count.certified is (mixed < 0.1) and count.blurred is (mixed > 0.1)
+
+
+@pytest.mark.parametrize("asked", [{"which": "smallest"}, {"which": "magnitude"}, {"target": 1.0}])
+@pytest.mark.parametrize("method", ["lobpcg", "krylovschur"])
+def test_no_certificate_of_loose_pairs_is_false(method, asked, comm):
+    """Pairs of a loose tolerance beside a cluster: where they are certified, they span what is inside."""
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        exact = np.sort(np.concatenate([rng.normal(size=20), 1 + 10.0 ** rng.uniform(-5, 0, 20)]))
+        Q = np.linalg.qr(rng.normal(size=(40, 40)))[0]
+        A = (Q * exact) @ Q.T
+        options = {"tol": 10.0 ** rng.uniform(-4, -1), "method": method, "count": "yes", "strict": False}
+        try:
+            found = sh.eigs((A + A.T) / 2, 4, comm=comm, **options, **asked)
+        except SparseHessError:
+            continue  # this method does not take that end
+        with found:
+            if not found.count.certified:
+                continue
+            X = np.column_stack([np.concatenate(comm.allgather(one.getArray())) for one in found.vectors])
+            inside = Q[:, found.count.holds(exact)]
+            assert inside.shape[1] == found.count.inertia
+            if found.count.inertia == found.converged:
+                assert np.linalg.svd(inside.T @ X)[1].min() > 0.8
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -177,3 +244,20 @@ def test_the_largest_of_a_matrix_of_rank_one(comm, seed):
         with sh.eigs(np.outer(x, x), 1, mass=M, which=which, count="yes", comm=comm) as found:
             assert found.eigenvalues == pytest.approx([x @ np.linalg.solve(M, x)], rel=1e-8)
             assert found.count.certified
+
+
+@pytest.mark.parametrize("seed", [24, 26, 36, 58])
+def test_more_of_the_largest_than_the_rank_with_a_mass(comm, seed):
+    """What else is found is zero, and neither spoils the largest nor is taken for all that is missing."""
+    rng = np.random.default_rng(seed)
+    n, rank, more = int(rng.integers(10, 60)), int(rng.integers(1, 4)), int(rng.integers(1, 4))
+    d = 10.0 ** rng.uniform(-3, 3, n)
+    M = d[:, None] * (2 * np.eye(n) - np.eye(n, k=1) - np.eye(n, k=-1)) * d
+    X, signs = rng.normal(size=(n, rank)), rng.choice([-1, 1], rank)
+    half = np.linalg.cholesky(X.T @ np.linalg.solve(M, X))
+    exact = np.linalg.eigvalsh(half.T @ np.diag(signs) @ half)
+    with sh.eigs((X * signs) @ X.T, rank + more, mass=M, which="magnitude", count="yes", comm=comm) as found:
+        ordered = found.eigenvalues[np.argsort(-np.abs(found.eigenvalues))]
+        assert np.sort(ordered[:rank]) == pytest.approx(exact, rel=1e-7)
+        assert np.abs(ordered[rank:]).max() < 1e-9 * np.abs(exact).max() and len(ordered) == rank + more
+        assert found.count.certified
