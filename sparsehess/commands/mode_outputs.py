@@ -17,7 +17,7 @@ from sparsehess.errors import InputError
 from sparsehess.mechanics.mode_files import SUFFIXES, check_hertz, write_mode_file
 from sparsehess.mechanics.mode_mesh import ModeMesh
 from sparsehess.mechanics.mode_pictures import SUFFIXES as PICTURES
-from sparsehess.mechanics.mode_pictures import draw_mode
+from sparsehess.mechanics.mode_pictures import check_mode, draw_mode
 from sparsehess.runtime import agreement
 from sparsehess.runtime.validation import positive_number
 from sparsehess.storage import array_files, writers
@@ -75,10 +75,13 @@ class ModeOutputs:
         """Write modes to --out, and draw one to --plot, where these are for modes on a mesh. Collective."""
         arguments = self._arguments
         if self.writes:
-            write_mode_file(arguments.out, self._mesh, facts, vectors, self._comm, arguments.scale)
+            every = (writers.gather_vector(one, self._comm) for one in vectors)
+            write_mode_file(arguments.out, self._mesh, facts, every, self._comm, arguments.scale)
         if self.draws:
             mode = 1 if arguments.mode is None else arguments.mode
-            draw_mode(arguments.plot, self._mesh, facts, vectors, self._comm, mode, arguments.scale)
+            check_mode(mode, len(vectors))
+            whole = writers.gather_vector(vectors[mode - 1], self._comm)
+            draw_mode(arguments.plot, self._mesh, facts, whole, self._comm, mode, arguments.scale)
 
 
 def _writes(arguments: argparse.Namespace) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,7 +106,7 @@ def write_modes(
             made = as_mode_mesh(mesh, dofs, fixed=fixed, free=free, fixed_sets=fixed_sets)
             if vectors:
                 made.check(vectors[0].getSize())
-    write_mode_file(path, made, facts, vectors, comm, scale)
+    write_mode_file(path, made, facts, (gather_vector(one, comm) for one in vectors), comm, scale)
 
 
 def as_mode_mesh(mesh: Any, dofs: str | None, **which: Any) -> ModeMesh:
@@ -159,7 +159,7 @@ def write_mode_file(
     path: str | os.PathLike[str],
     mesh: ModeMesh | None,
     facts: dict[str, Any],
-    vectors: Sequence[PETSc.Vec],
+    vectors: Iterable[np.ndarray],
     comm: MPI.Comm,
     scale: float | None,
 ) -> None:
@@ -171,6 +171,8 @@ def write_mode_file(
     ----------
     mesh
         On rank 0.
+    vectors
+        (n,) on rank 0; taken one after another, by all ranks together.
     """
     path = Path(path)
     if scale is not None:
@@ -182,8 +184,7 @@ def write_mode_file(
                 record = record_of(facts, mesh.turns, scale)
                 check_hertz(path, record.buckling or record.hertz is not None)
                 writer = stack.enter_context(_OPEN[path.suffix](path, mesh.mesh, record))
-        for vector in vectors:
-            whole = gather_vector(vector, comm)
+        for whole in vectors:
             with agreement(comm):
                 if comm.rank == 0 and mesh is not None:
                     writer.add(*scaled_motion(mesh, whole, scale))

@@ -15,7 +15,7 @@ from sparsehess.mechanics.buckling import Buckling
 from sparsehess.mechanics.mesh_surfaces import drawn_faces, drawn_lines
 from sparsehess.mechanics.mode_files import as_mode_mesh, facts_of, record_of, scaled_motion, vectors_of
 from sparsehess.mechanics.mode_mesh import ModeMesh
-from sparsehess.runtime import PETSc, agreement, optional
+from sparsehess.runtime import agreement, optional
 from sparsehess.storage.atomic_files import write_file
 from sparsehess.storage.writers import check_writable, gather_vector
 
@@ -99,34 +99,38 @@ def animate_mode(
             made = as_mode_mesh(mesh, dofs, fixed=fixed, free=free, fixed_sets=fixed_sets)
             if vectors:
                 made.check(vectors[0].getSize())
-    draw_mode(path, made, facts_of(found, units), vectors, comm, mode, scale)
+    check_mode(mode, len(vectors))
+    draw_mode(path, made, facts_of(found, units), gather_vector(vectors[mode - 1], comm), comm, mode, scale)
+
+
+def check_mode(mode: int, found: int) -> None:
+    """Refuse a mode that was not found. Not collective; alike on all ranks."""
+    if not 1 <= mode <= found:
+        raise InputError(f"mode {mode} is not there: {found} were found, counted from 1")
 
 
 def draw_mode(
     path: str | os.PathLike[str],
     mesh: ModeMesh | None,
     facts: dict[str, Any],
-    vectors: Sequence[PETSc.Vec],
+    vector: np.ndarray,
     comm: MPI.Comm,
     mode: int,
     scale: float | None,
 ) -> None:
-    """Draw one of the vectors of which the JSON of a run tells; see `animate_mode`.
+    """Draw a mode of which the JSON of a run tells; see `animate_mode`.
 
     Collective.
 
     Parameters
     ----------
-    mesh
-        On rank 0.
+    mesh, vector
+        (n,) entries; on rank 0.
     """
-    if not 1 <= mode <= len(vectors):
-        raise InputError(f"mode {mode} is not there: {len(vectors)} were found, counted from 1")
-    whole = gather_vector(vectors[mode - 1], comm)
     with agreement(comm):
         if comm.rank == 0 and mesh is not None:
             size = float(np.ptp(mesh.mesh.points, axis=0).max()) or 1.0
-            moved, _ = scaled_motion(mesh, whole, scale or _DRAWN * size)
+            moved, _ = scaled_motion(mesh, vector, scale or _DRAWN * size)
             title = _title(record_of(facts, False, None).names[mode - 1])
             _write_pictures(Path(path), _frames(mesh, moved, title))
 

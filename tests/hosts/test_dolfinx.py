@@ -4,6 +4,8 @@ import sys
 from dataclasses import replace
 from functools import partial
 
+from mpi4py import MPI
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
@@ -247,6 +249,47 @@ def test_modes_as_files(comm, folder):
         write(folder / "modes.vtk", functions)
     with pytest.raises(InputError, match="no functions"):
         write(folder / "modes.pvd", [])
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+def test_modes_at_nodes(comm, folder, degree):
+    """A clamped block: nodes in the order of the mesh, whatever ranks have them, and dolfinx' values there."""
+    pyvista = pytest.importorskip("pyvista")
+    box = mesh.create_box(comm, [[0.0, 0.0, 0.0], [3.0, 1.0, 0.5]], [6, 2, 1])
+    space = function_space(box, degree, (3,))
+    u, v = ufl.TrialFunction(space), ufl.TestFunction(space)
+    held = fem.locate_dofs_geometrical(space, lambda x: np.isclose(x[0], 0))
+    bcs = [fem.dirichletbc(np.zeros(3), held, space)]
+    K = ufl.inner(ufl.sym(ufl.grad(u)), ufl.sym(ufl.grad(v))) * ufl.dx
+    with modes(K, ufl.inner(u, v) * ufl.dx, space=space, bcs=bcs, k=2) as found:
+        found.write(folder / "modes.vtu", scale=0.5)
+        found.write(folder / "modes.frd", units=sh.Units.consistent("Hz"))
+        found.animate(folder / "mode2.gif", 2)
+        with pytest.raises(InputError, match="give units"):
+            found.write(folder / "again.unv")
+        function = found.functions()[1]
+        points = comm.bcast(pyvista.read(folder / "modes.vtu").points if comm.rank == 0 else None)
+        at_nodes = fem.Function(function_space(box, 1, (3,)))
+        at_nodes.interpolate(function)
+        own = at_nodes.function_space.dofmap.index_map.size_local
+        places = comm.allgather(at_nodes.function_space.tabulate_dof_coordinates()[:own])
+        values = np.concatenate(comm.allgather(at_nodes.x.array[: 3 * own].reshape(-1, 3)))
+    if comm.rank == 0:
+        grid = pyvista.read(folder / "modes.vtu")
+        sizes = grid.compute_cell_sizes()["Volume"]
+        assert sizes.sum() == pytest.approx(1.5) and np.abs(sizes).min() > 0
+        where = [np.abs(points - place).sum(axis=1).argmin() for place in np.concatenate(places)]
+        assert sorted(where) == list(range(len(points)))
+        shape = grid.point_data[list(grid.point_data)[1]]
+        assert np.linalg.norm(shape, axis=1).max() == pytest.approx(0.5)
+        assert np.abs(shape[points[:, 0] == 0]).max() <= (0 if degree == 1 else 1e-15)
+        scaled = values / np.linalg.norm(values, axis=1).max() * 0.5
+        np.testing.assert_allclose(shape[where], scaled, atol=1e-12)
+        assert (folder / "mode2.gif").stat().st_size > 1000 and (folder / "modes.frd").exists()
+    numbering = [np.round(point, 6).tolist() for point in points]
+    alone = mesh.create_box(MPI.COMM_SELF, [[0.0, 0.0, 0.0], [3.0, 1.0, 0.5]], [6, 2, 1])
+    order = np.argsort(alone.geometry.input_global_indices)
+    assert numbering == np.round(alone.geometry.x[order], 6).tolist()
 
 
 @pytest.mark.parametrize("degree", [1, 2])

@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sparsehess.derivatives.units import Units
 from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.eigen.solvers import eigs
 from sparsehess.errors import InputError, StackError
 from sparsehess.hosts.dolfinx.features import Condition, function_space, mesh_degree, require_dolfinx
+from sparsehess.hosts.dolfinx.mode_meshes import GatheredSpace
 from sparsehess.hosts.dolfinx.objective import free_dofs, reduced_matrix
+from sparsehess.mechanics.mode_files import facts_of, write_mode_file
+from sparsehess.mechanics.mode_pictures import SUFFIXES as PICTURES
+from sparsehess.mechanics.mode_pictures import check_mode, draw_mode
 from sparsehess.runtime import communicator, destroy
 from sparsehess.runtime.short_repr import ShortRepr
 from sparsehess.storage.writers import check_writable
@@ -22,6 +27,9 @@ if TYPE_CHECKING:
     from dolfinx import fem
 
 SUFFIXES = (".xdmf", ".pvd", ".bp")
+
+# Of files with values at the nodes of the mesh, gathered on rank 0.
+_AT_NODES = (".vtu", ".vtk", ".unv", ".frd")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -63,17 +71,46 @@ class Modes(ShortRepr):
             found.append(function)
         return found
 
-    def write(self, path: str | Path) -> None:
-        """Write the modes to a file for ParaView.
+    def write(self, path: str | Path, *, units: Units | None = None, scale: float | None = None) -> None:
+        """Write the modes to a file for ParaView and other viewers.
 
         Collective.
 
         Parameters
         ----------
         path
-            As for the function `write`, whose errors it raises.
+            As for the function `write`, whose errors it raises; or .vtu, .vtk, .unv, .frd as `sh.write_modes`
+            makes them, at the nodes of the mesh, in the order of the mesh that was read.
+        units, scale
+            As for `sh.write_modes`, for those files.
         """
-        write(path, self.functions())
+        if Path(path).suffix not in _AT_NODES:
+            write(path, self.functions())
+            return
+        comm = communicator(self.space.mesh.comm)
+        check_writable(path, _AT_NODES, comm)
+        gathered = GatheredSpace(self.space)
+        values = (gathered.values(function) for function in self.functions())
+        write_mode_file(path, gathered.mesh, facts_of(self.spectrum, units), values, comm, scale)
+
+    def animate(
+        self, path: str | Path, mode: int = 1, *, units: Units | None = None, scale: float | None = None
+    ) -> None:
+        """Draw a mode that swings, as `sh.animate_mode` does.
+
+        Collective.
+
+        Parameters
+        ----------
+        path, mode, units, scale
+            As for `sh.animate_mode`, whose errors it raises.
+        """
+        comm = communicator(self.space.mesh.comm)
+        check_writable(path, PICTURES, comm)
+        check_mode(mode, len(self.spectrum.vectors))
+        gathered = GatheredSpace(self.space)
+        values = gathered.values(self.functions()[mode - 1])
+        draw_mode(path, gathered.mesh, facts_of(self.spectrum, units), values, comm, mode, scale)
 
     def close(self) -> None:
         """Destroy the vectors.

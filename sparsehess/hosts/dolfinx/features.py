@@ -71,6 +71,21 @@ def rows_of(lists: Any) -> np.ndarray:
     return np.asarray(lists.array).reshape(many, -1) if many else np.empty((0, 1), np.int64)
 
 
+def vtk_cells(space: fem.FunctionSpace) -> tuple[int, np.ndarray]:
+    """Return VTK's type of the cells of a Lagrange space, and (own cells, nodes) blocks of dofs in VTK's order.
+
+    Collective on the communicator of the mesh.
+    """
+    from dolfinx import plot
+
+    make = plot.vtk_mesh if hasattr(plot, "vtk_mesh") else plot.create_vtk_mesh
+    flat, types, _ = make(space)
+    own, nodes = len(types), space.dofmap.dof_layout.num_dofs
+    cells = np.asarray(flat).reshape(own, nodes + 1)[:, 1:]
+    kinds = space.mesh.comm.allgather(int(types[0]) if own else -1)
+    return max(kinds), cells
+
+
 def mesh_degree(grid: Mesh) -> int:
     """Return the degree of a mesh of one type of cells.
 
