@@ -19,9 +19,6 @@ from sparsehess.runtime import PETSc, complex_scalars, destroy
 from sparsehess.runtime.petsc_matrices import is_assembled
 from sparsehess.runtime.stored_rows import StoredMatrix, stored_matrix, stores_rows
 
-# Sums of rows of larger matrices might not fit in single precision, which ends at 3e38.
-_ROOM = 1e30
-
 
 class RowProduct:
     """X -> A X of a real AIJ matrix, in double precision.
@@ -102,7 +99,8 @@ class RowProduct:
 class SingleProduct(RowProduct):
     """X -> A X of a real AIJ matrix in single precision, for preconditioners.
 
-    Half as much is read, and twice as many sums fit in a register. The values are those that the matrix had first.
+    Half as much is read, and twice as many sums fit in a register. The values are those that the matrix had first;
+    what is too large is infinite.
     """
 
     dtype: np.dtype = np.dtype(np.float32)
@@ -110,7 +108,7 @@ class SingleProduct(RowProduct):
 
     def __init__(self, matrix: PETSc.Mat):
         super().__init__(matrix)
-        with stored_matrix(matrix) as stored:
+        with stored_matrix(matrix) as stored, np.errstate(over="ignore", under="ignore"):
             self._values = [rows.values.astype(self.dtype) for rows in (stored.own, stored.others)]
 
     @contextmanager
@@ -207,19 +205,14 @@ PanelProduct = RowProduct | DenseProduct | OneByOne
 
 def product(matrix: PETSc.Mat) -> PanelProduct:
     """Return what multiplies panels by a matrix; the caller closes it. Collective."""
-    if stores_rows(matrix) and not complex_scalars():
+    if stores_real_rows(matrix):
         return RowProduct(matrix)
     return DenseProduct(matrix) if is_assembled(matrix) else OneByOne(matrix)
 
 
-def single_product(matrix: PETSc.Mat) -> PanelProduct:
-    """Return what multiplies panels in single precision, in double where that has no room for the entries.
-
-    The caller closes it. Collective.
-    """
-    if stores_rows(matrix) and not complex_scalars() and matrix.norm(PETSc.NormType.FROBENIUS) < _ROOM:
-        return SingleProduct(matrix)
-    return product(matrix)
+def stores_real_rows(matrix: PETSc.Mat) -> bool:
+    """Return whether `RowProduct` and `SingleProduct` serve a matrix. Not collective."""
+    return stores_rows(matrix) and not complex_scalars()
 
 
 def dense(rows: tuple[int, int], vectors: int, comm: MPI.Comm) -> PETSc.Mat:

@@ -7,12 +7,14 @@ and after the correction from the coarser level (Adams, Brezina, Hu, Tuminaro 20
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from copy import copy
+
+from mpi4py import MPI
 
 import numpy as np
 
 from sparsehess.eigen.problem.block_vectors import norms
-from sparsehess.eigen.problem.panel_products import PanelProduct, Preconditioning, product, single_product
+from sparsehess.eigen.problem.panel_products import Preconditioning, SingleProduct, product, stores_real_rows
 from sparsehess.pattern import Layout
 from sparsehess.runtime import PETSc, destroy, held_errors
 from sparsehess.runtime.random_numbers import draw_uniform
@@ -20,6 +22,9 @@ from sparsehess.runtime.random_numbers import draw_uniform
 # The smoother's interval is that of PETSc: from a tenth of the estimate of the largest eigenvalue to a tenth more
 # than it, estimated by so many steps of conjugate gradients.
 _LOW, _HIGH, _STEPS = 0.1, 1.1, 10
+
+# How far single precision may be off in any entry, as a part of the largest.
+_ROUGH = 1e-2
 
 # The reason of a solve that ended after all its steps.
 _UNFINISHED = PETSc.KSP.ConvergedReason.DIVERGED_MAX_IT
@@ -38,8 +43,6 @@ class Smoother:
         Of the polynomial, products that smoothing takes.
     low
         What is damped begins at this part of the estimate of the largest eigenvalue.
-    multiplied
-        Makes what multiplies by the matrix.
 
     Attributes
     ----------
@@ -48,20 +51,13 @@ class Smoother:
         ranks.
     """
 
-    def __init__(
-        self,
-        matrix: PETSc.Mat,
-        degree: int,
-        low: float = _LOW,
-        multiplied: Callable[[PETSc.Mat], PanelProduct] = product,
-    ):
+    def __init__(self, matrix: PETSc.Mat, degree: int, low: float = _LOW):
         self.degree = degree
-        self.multiply = multiplied(matrix)
+        self.multiply = product(matrix)
         diagonal = matrix.getDiagonal()
         found = diagonal.getArray(readonly=True)
         # Aggregates with fewer variables than near-null vectors leave rows of zeros.
-        scale = np.divide(1.0, found, out=np.ones_like(found), where=found != 0)
-        self.scale = scale.astype(self.multiply.dtype)
+        self.scale = np.divide(1.0, found, out=np.ones_like(found), where=found != 0)
         destroy(diagonal)
         top = largest(matrix)
         self.damps = 0 < top < np.inf
@@ -111,11 +107,29 @@ class Level(Smoother):
     """
 
     def __init__(self, matrix: PETSc.Mat, interpolation: PETSc.Mat, degree: int):
-        super().__init__(matrix, degree, multiplied=single_product)
-        self.prolong = single_product(interpolation)
+        super().__init__(matrix, degree)
+        self.prolong = product(interpolation)
         self._restriction = interpolation.copy()
         self._restriction.transpose()
-        self.restrict = single_product(self._restriction)
+        self.restrict = product(self._restriction)
+
+    @property
+    def _products(self) -> tuple:
+        return self.multiply, self.prolong, self.restrict
+
+    @property
+    def has_single(self) -> bool:
+        """Whether there is `in_single`. Not collective."""
+        return all(stores_real_rows(one.matrix) for one in self._products)
+
+    def in_single(self) -> Level:
+        """Return the level in single precision; it needs this one. Collective."""
+        level = copy(self)
+        level.multiply, level.prolong, level.restrict = (SingleProduct(one.matrix) for one in self._products)
+        with np.errstate(over="ignore", under="ignore"):
+            level.scale = self.scale.astype(level.multiply.dtype)
+        level._restriction = None
+        return level
 
     def close(self) -> None:
         """Free everything. Collective."""
@@ -128,7 +142,8 @@ class Level(Smoother):
 class VCycle:
     """r -> T r for panels, with the hierarchy of a PETSc multigrid that is set up.
 
-    Collective to make, to use and to `close()`.
+    Collective to make, to use and to `close()`. A preconditioner may be rough: it is applied in single precision,
+    unless that makes a difference to a random vector.
 
     Parameters
     ----------
@@ -140,17 +155,36 @@ class VCycle:
 
     def __init__(self, pc: PETSc.PC, degree: int):
         self.comm = pc.comm.tompi4py()
-        self.levels = [
+        self.coarsest = Preconditioning(pc.getMGCoarseSolve().getPC())
+        self._double = [
             Level(pc.getMGSmoother(level).getOperators()[0], pc.getMGInterpolation(level), degree)
             for level in range(pc.getMGLevels() - 1, 0, -1)
         ]
-        self.coarsest = Preconditioning(pc.getMGCoarseSolve().getPC())
+        self._single: list[Level] = []
+        self.levels = self._double
+        if all(level.has_single for level in self._double):
+            self._try_single(Layout.from_local(pc.getOperators()[1].getLocalSize()[0], self.comm))
+
+    def _try_single(self, layout: Layout) -> None:
+        """Have levels in single precision where a random vector shows no difference. Collective."""
+        panel = draw_uniform(layout, 37)[None, :]
+        right = self(panel)
+        self.levels = self._single = [level.in_single() for level in self._double]
+        with np.errstate(all="ignore"):
+            wrong = self(panel) - right
+        sizes = np.array([np.abs(one).max(initial=0.0) for one in (wrong, right)])
+        self.comm.Allreduce(MPI.IN_PLACE, sizes, MPI.MAX)
+        if not sizes[0] <= _ROUGH * sizes[1]:
+            self.levels = self._double
+            self._close_single()
+
+    def _close_single(self) -> None:
+        for level in self._single:
+            level.close()
+        self._single = []
 
     def __call__(self, panel: np.ndarray) -> np.ndarray:
-        """Return T r for the rows r of a panel (m, n_local). Collective.
-
-        A preconditioner may be rough: it is applied in single precision, to vectors of norm 1.
-        """
+        """Return T r for the rows r of a panel (m, n_local). Collective."""
         sizes = norms(self.comm, panel)[:, None]
         sizes[sizes == 0] = 1.0
         r = np.empty(panel.shape, self.levels[0].multiply.dtype, order="F")
@@ -172,7 +206,8 @@ class VCycle:
 
     def close(self) -> None:
         """Free everything but the hierarchy, which is the PC's. Collective."""
-        for level in self.levels:
+        self._close_single()
+        for level in self._double:
             level.close()
         self.coarsest.close()
 

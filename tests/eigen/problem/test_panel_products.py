@@ -13,7 +13,6 @@ from sparsehess.eigen.problem.panel_products import (
     RowProduct,
     SingleProduct,
     product,
-    single_product,
 )
 from sparsehess.runtime import complex_scalars, destroy
 from sparsehess.runtime.row_layout import Layout
@@ -81,15 +80,6 @@ def test_an_image_can_be_multiplied_again_and_values_may_change(comm):
         matrix.scale(-2.0)
         assert np.abs(multiply(X[:, here]) + 2 * (A @ X.T).T[:, here]).max(initial=0.0) <= 1e-13 * abs(A).max()
     destroy(matrix)
-
-
-@real_only
-def test_single_precision_is_not_used_for_what_it_has_no_room_for(comm):
-    for largest, kind in ((1.0, SingleProduct), (1e30, RowProduct), (np.nan, RowProduct)):
-        matrix, _, _ = distributed(sp.diags(np.r_[np.ones(30), largest]).tocsr(), comm)
-        with closing(single_product(matrix)) as multiply:
-            assert type(multiply) is kind
-        destroy(matrix)
 
 
 def test_what_petsc_stores_is_seen(comm):

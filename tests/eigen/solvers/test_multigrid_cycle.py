@@ -81,3 +81,25 @@ def test_the_largest_is_from_below_where_conjugate_gradients_break_down(comm):
         with EigenProblem.of(H, comm=comm) as problem:
             told = largest(problem.A)
         assert np.isnan(told) or 0 < told <= top * (1 + 1e-8)
+
+
+@pytest.mark.parametrize(("stiffness", "single"), [(1.0, True), (1e12, True), (1e200, False)])
+def test_cycles_are_in_single_precision_where_that_is_enough(comm, stiffness, single):
+    # Springs of a grid, and two that tie three of its points together.
+    n = 12
+    line = sp.diags([2.0, -1.0, -1.0], [0, 1, -1], shape=(n, n))
+    K = sp.kronsum(line, sp.kronsum(line, line)).tolil()
+    here, there, third = 5 * n * n + 5 * n + 5, 8 * n * n + 7 * n + 3, 2 * n * n + 4 * n + 9
+    for i, j, spring in ((here, there, 1.1 * stiffness), (there, third, 0.3 * stiffness)):
+        for p, q, sign in ((i, i, 1), (j, j, 1), (i, j, -1), (j, i, -1)):
+            K[p, q] += sign * spring
+    with given(K.tocsr(), comm=comm) as problem:
+        multigrid = Multigrid(problem, {})
+        cycle = multigrid.on_panels({})
+        assert cycle.levels
+        assert all((level.multiply.dtype == np.float32) == single for level in cycle.levels)
+        b = np.random.default_rng(0).normal(size=(2, problem.n))[:, problem.layout.start : problem.layout.stop]
+        found, cycle.levels = cycle(b), cycle._double
+        right = cycle(b)
+        assert np.abs(found - right).max() < 1e-5 * np.abs(right).max()
+        multigrid.close()
