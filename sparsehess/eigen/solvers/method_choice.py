@@ -9,7 +9,6 @@ import numpy as np
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.problem.whole_matrix import is_cheaper_whole
-from sparsehess.eigen.solvers.factor_packages import LARGE
 from sparsehess.eigen.solvers.lobpcg import guarded
 from sparsehess.eigen.solvers.one_shift import MOST
 from sparsehess.eigen.solvers.predicted_seconds import predict_seconds
@@ -21,8 +20,8 @@ from sparsehess.runtime.memory import free_memory
 # From this size on a solve that has a guess of all pairs saves a factorization.
 _WARM = 2000
 
-# One factorization is taken where it is predicted to take this part of the time of two.
-_GAIN = 0.9
+# From this size on what a factorization is predicted to take decides.
+LARGE = 30_000
 
 # By name or by a preconditioner, for the ends of a spectrum.
 PRECONDITIONED = ("lobpcg", "gd", "jd")
@@ -129,7 +128,7 @@ def _of_a_large_matrix(problem: EigenProblem, spec: SolveSpec) -> Choice:
     if _asks_how(problem, spec):
         return _SHIFT_AND_INVERT
     once, below = predict_seconds(problem, cost, spec.number)
-    if once < _GAIN * below:
+    if once < below:
         return Choice(
             "oneshift",
             f"one factorization, past the wanted ones, finds and counts them: {once:.0f} s predicted, and "

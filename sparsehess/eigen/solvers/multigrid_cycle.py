@@ -162,7 +162,7 @@ class VCycle:
         ]
         self._single: list[Level] = []
         self.levels = self._double
-        if all(level.has_single for level in self._double):
+        if self._double and all(level.has_single for level in self._double):
             self._try_single(Layout.from_local(pc.getOperators()[1].getLocalSize()[0], self.comm))
 
     def _try_single(self, layout: Layout) -> None:
@@ -187,7 +187,7 @@ class VCycle:
         """Return T r for the rows r of a panel (m, n_local). Collective."""
         sizes = norms(self.comm, panel)[:, None]
         sizes[sizes == 0] = 1.0
-        r = np.empty(panel.shape, self.levels[0].multiply.dtype, order="F")
+        r = np.empty(panel.shape, self.levels[0].multiply.dtype if self.levels else panel.dtype, order="F")
         np.divide(panel, sizes, out=r, casting="same_kind")
         return self._cycle(r, 0) * sizes
 

@@ -18,9 +18,12 @@ from sparsehess.eigen.solvers.lobpcg import guarded
 from sparsehess.runtime import on_root
 
 # Measured at 3-D elasticity, n = 34,914 and 104,544, one core (`benchmarks/eigenpairs_vs_peers.py elasticity`).
-# Operations an entry of a solve, and what goes with it, in a Krylov space; CHOLMOD factorizes definite matrices in
-# this part of MUMPS's time.
-_SOLVE, _DEFINITE = 32.0, 0.7
+# Operations that a factorization takes beside elimination, an entry of the factors; CHOLMOD factorizes definite
+# matrices in this part of MUMPS's time.
+_ENTRY, _DEFINITE = 450.0, 0.7
+
+# Operations an entry of a solve, and what goes with it, in a Krylov space.
+_SOLVE = 32.0
 
 # Solves of a Krylov space for k pairs.
 _SOLVES_EACH, _SOLVES = 4, 3
@@ -52,9 +55,10 @@ class PredictedSeconds(NamedTuple):
 def predict_seconds(problem: EigenProblem, cost: FactorCost, k: int) -> PredictedSeconds:
     """Return what k pairs take, with what a factorization costs. Collective; the same on every rank."""
     lower = _DEFINITE if has_cholmod(problem.comm) else 1.0
-    below = (lower + 1.0) * cost.operations + (_SOLVES_EACH * k + _SOLVES) * _SOLVE * cost.entries
+    factorization = cost.operations + _ENTRY * cost.entries
+    below = (lower + 1.0) * factorization + (_SOLVES_EACH * k + _SOLVES) * _SOLVE * cost.entries
     row = _BLOCK_FROM_GUESS if len(problem.guess) >= k else _BLOCK
-    once = cost.operations + guarded(k) * (row * problem.n + _BLOCK_SOLVES * _BLOCK_SOLVE * cost.entries)
+    once = factorization + guarded(k) * (row * problem.n + _BLOCK_SOLVES * _BLOCK_SOLVE * cost.entries)
     second = on_root(problem.comm, _operations_a_second) * problem.comm.size
     return PredictedSeconds(once / second, below / second)
 

@@ -103,3 +103,14 @@ def test_cycles_are_in_single_precision_where_that_is_enough(comm, stiffness, si
         right = cycle(b)
         assert np.abs(found - right).max() < 1e-5 * np.abs(right).max()
         multigrid.close()
+
+
+def test_a_hierarchy_of_one_level_is_its_coarsest_solver(comm):
+    K = sp.diags(np.arange(1.0, 21.0)).tocsr()
+    with given(K, comm=comm) as problem:
+        multigrid = Multigrid(problem, {})
+        cycle = multigrid.on_panels({})
+        assert not cycle.levels
+        here = slice(problem.layout.start, problem.layout.stop)
+        assert np.allclose(cycle(np.ones((3, 20))[:, here]) * np.arange(1.0, 21.0)[here], 1.0, rtol=1e-6)
+        multigrid.close()
