@@ -14,7 +14,15 @@ import numpy as np
 from sparsehess import errors, runtime
 from sparsehess.commands import flag_groups
 from sparsehess.commands.frequency_units import check_units, spec_in_eigenvalues, unit_facts
-from sparsehess.commands.input_facts import input_differences, input_facts, rounding_facts, uncoupled_lines
+from sparsehess.commands.input_facts import (
+    find_fixed,
+    fixed_facts,
+    fixed_lines,
+    input_differences,
+    input_facts,
+    rounding_facts,
+    uncoupled_lines,
+)
 from sparsehess.commands.inputs import drop_entries, open_input, open_known_vectors
 from sparsehess.commands.mode_outputs import open_mode_outputs
 from sparsehess.commands.output import SCHEMA, answer, process_facts, refuse_solver_options, run_facts
@@ -107,6 +115,8 @@ def run_eigs(call: Call) -> int:
         timings = {**given.timings, **spectrum.timings, "total": time.perf_counter() - began}
         facts = eigs_facts(given, spec, spectrum, problem, timings) | run_facts(call, given.title)
         facts["units"] = unit_facts(arguments, problem.units)
+        fixed = find_fixed(given)
+        facts["fixed"] = fixed_facts(fixed)
         taking_part = find_participation(arguments, problem, spectrum)
         facts |= participation_facts(taking_part)
         facts["thinned"] = None if left is None else left.facts
@@ -114,7 +124,11 @@ def run_eigs(call: Call) -> int:
         error = shortfall(spectrum)
         facts["shortfall"] = None if error is None else str(error)
         lines = eigs_lines(given, facts, spec, spectrum, problem, known.names) + notes_told(given.origins)
-        lines += uncoupled_lines(given, spectrum.eigenvalues) + participation_lines(taking_part)
+        lines += (
+            fixed_lines(fixed)
+            + uncoupled_lines(given, spectrum.eigenvalues, fixed)
+            + participation_lines(taking_part)
+        )
         if left is not None:
             lines += f"\n{sparsified_line(left)}"
         record = gather_record(

@@ -10,6 +10,7 @@ from sparsehess.commands.inputs import Input
 from sparsehess.eigen.certificates.rounded_entries import bound_by_digits
 from sparsehess.eigen.problem.count import Count
 from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.mechanics.fixed_dofs import FixedDofs, find_fixed_dofs, row_sizes
 from sparsehess.runtime.short_repr import number_of
 from sparsehess.storage.decimal_digits import FULL
 
@@ -133,35 +134,64 @@ def _part(share: float) -> str:
     return f"{float(f'{100 * share:.1g}'):g} %" if share >= 1e-4 else f"{share:.0e} of it"
 
 
-def uncoupled_lines(given: Input, values: np.ndarray) -> str:
+def find_fixed(given: Input) -> FixedDofs | None:
+    """Return which dofs of a matrix file are fixed by penalties, stand alone, or have no mass; None of a problem.
+
+    Collective.
+    """
+    if given.stored is None:
+        return None
+    return find_fixed_dofs(given.matrix, given.mass, given.stored.labels)
+
+
+def fixed_facts(found: FixedDofs | None) -> dict[str, Any] | None:
+    """Return what JSON says of fixed dofs. Not collective."""
+    if found is None:
+        return None
+    return {name: getattr(found, name).facts() for name in ("penalties", "uncoupled", "massless")}
+
+
+def fixed_lines(found: FixedDofs | None) -> str:
+    """Return lines on dofs that penalties fix, and on those without mass; empty if there are none.
+
+    Not collective.
+    """
+    if found is None:
+        return ""
+    text, some = "", found.penalties
+    if some.count:
+        text += (
+            f"\nfixed        {number_of(some.count, 'row')} by penalties of up to {found.largest:.0e} times the "
+            f"other diagonals ({some.told()}): their own eigenvalues are far above the rest, or infinite"
+        )
+    some = found.massless
+    if some.count:
+        text += (
+            f"\nmassless     {number_of(some.count, 'row')} of M without an entry ({some.told()}): as many "
+            "eigenvalues are infinite, and left out"
+        )
+    return text
+
+
+def uncoupled_lines(given: Input, values: np.ndarray, found: FixedDofs | None) -> str:
     """Return a line on eigenvalues that single rows have by themselves, such as fixed ones; empty if none has.
 
     Collective. Of a matrix file with a mass: codes that hold a variable by a one on both diagonals have them.
     """
-    if given.stored is None or given.mass is None:
+    if found is None or given.mass is None:
         return ""
-    alone, stiffness = _uncoupled(given.matrix)
-    apart, mass = _uncoupled(given.mass)
-    alone &= apart & (mass > 0)
+    (beside, stiffness), (apart, mass) = row_sizes(given.matrix), row_sizes(given.mass)
+    alone = (beside == 0) & (apart == 0) & (mass > 0)
     ratios = np.r_[-np.inf, np.unique(stiffness[alone] / mass[alone]), np.inf]
     place = np.searchsorted(ratios, values)
     near = np.minimum(ratios[place] - values, values - ratios[place - 1]) <= _SAME * np.abs(values)
     comm = given.layout.comm
-    many, found = comm.allreduce(np.count_nonzero(alone)), np.count_nonzero(comm.allreduce(near.astype(int)))
-    if not found or many == given.n:
+    many, shown = comm.allreduce(np.count_nonzero(alone)), np.count_nonzero(comm.allreduce(near.astype(int)))
+    if not shown or many == given.n:
         return ""
+    which = f" ({found.uncoupled.told()})" if found.uncoupled.count == many else ""
     return (
-        f"\nuncoupled    {number_of(many, 'row')} with nothing beside the diagonals: each has an eigenvalue of "
-        f"its own, as {found} of these are; if they are fixed, leave them out, or take out their mass"
+        f"\nuncoupled    {number_of(many, 'row')} with nothing beside the diagonals{which}: each has an "
+        f"eigenvalue of its own, as {shown} of these are; if they are fixed, leave them out, "
+        "or take out their mass"
     )
-
-
-def _uncoupled(matrix: PETSc.Mat) -> tuple[np.ndarray, np.ndarray]:
-    """Return (n_local,) which rows have nothing beside the diagonal, and the diagonal. Not collective."""
-    start, stop = matrix.getOwnershipRange()
-    indptr, indices, entries = matrix.getValuesCSR()
-    rows = np.repeat(np.arange(stop - start), np.diff(indptr))
-    inside = indices == rows + start
-    beside = np.bincount(rows[~inside & (entries != 0)], minlength=stop - start)
-    diagonal = np.bincount(rows[inside], weights=entries[inside].real, minlength=stop - start)
-    return beside == 0, diagonal
