@@ -16,6 +16,12 @@ _OUTSIDE = 0.1
 # Eigenvalues are refined where twice their leading coefficient is not lost in rounding.
 _SIMPLE = 1e-5
 
+# How far refining moves an eigenvalue, of it.
+_REFINED = 1e-3
+
+# What is left of the terms of xᴴQ(λ)x of a mode.
+_CANCELLED = 1e-3
+
 _EPS = float(np.finfo(float).eps)
 
 
@@ -52,12 +58,13 @@ class ModePool:
         found = self._in_parts(found, tol)
         values, X = self._refined(found.values, self._normalized(found.vectors))
         errors, resolutions, whirl = self._judged(values, X)
+        sound = self._is_sound(found.values, X)  # before what is refined cancels by itself
         before, near = len(self.values), self._quadratic.layout.comm.allreduce(self.vectors.conj().T @ X)
         inner = self._quadratic.layout.comm.allreduce(X.conj().T @ X)
         mine = self._quadratic.layout.comm.allreduce(self.vectors.conj().T @ self.vectors)
         kept: list[int] = []
         for i in range(len(values)):
-            if not errors[i] <= tol:
+            if not (errors[i] <= tol and sound[i]):
                 continue
             old = np.flatnonzero(np.abs(self.values - values[i]) <= _EQUAL * abs(values[i]))
             also = [] if found.first[i] and not len(old) else kept
@@ -134,7 +141,9 @@ class ModePool:
             below = np.where(v >= 0, 2 * m, roots - v)
             above = np.where(v >= 0, roots + v, 2 * k)
             good = (below > 0) & (above >= 0)
-            return np.where(good, 1j * np.divide(above, below, out=np.zeros_like(above), where=good), values), X
+            better = 1j * np.divide(above, below, out=np.zeros_like(above), where=good)
+            # What is zero to rounding has a vector of many.
+            return np.where(good & (np.abs(better - values) <= _REFINED * np.abs(values)), better, values), X
         middle = np.sqrt(v**2 - 4 * m * k)
         better = values.copy()
         for i, value in enumerate(values):
@@ -145,6 +154,16 @@ class ModePool:
                 if abs(nearest - value) <= _EQUAL * abs(value):
                     better[i] = complex(nearest.real, max(nearest.imag, 0.0))
         return better, X
+
+    def _is_sound(self, values: np.ndarray, X: np.ndarray) -> np.ndarray:
+        """Return (m,) whether the terms of xᴴQ(λ)x cancel, or are no more than rounding of K. Collective.
+
+        What K hardly resists has a small backward error at any small λ.
+        """
+        k, v, m = self._sums(X, True)
+        digits = self._quadratic.layout.comm.allreduce(self._quadratic.rows_k @ np.abs(X) ** 2)
+        terms = np.abs(k), np.abs(values * v), np.abs(values**2 * m)
+        return np.abs(k + values * v + values**2 * m) <= _CANCELLED * np.sum(terms, axis=0) + 10 * _EPS * digits
 
     def _judged(self, values: np.ndarray, X: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return backward errors, resolutions and what G does, of vectors of length one. Collective."""

@@ -26,6 +26,9 @@ _BESIDE, _LEAST = 1e-3, 1e-5
 # Solves for more modes, or from other shifts; and from other vectors, until nothing new is found.
 _SOLVES, _AGAIN = 8, 4
 
+# How much nearer to zero a shift is taken where a count says that modes are missing.
+_CLOSER = 0.1
+
 # How far from a target the shift is, as a part of it.
 _GENERIC = 6.18e-5
 
@@ -145,7 +148,10 @@ class ModeSearch:
         if self._solver is None:
             return 0
         many = min(len(self.found.pool.values) + self.found.zeros + missing + _BEYOND, self._quadratic.n - 1)
-        return self._add(self._searched(self._asked or 0.0, many, seed))
+        shift = self._asked or 0.0
+        if self._target == 0 and shift:  # motions that K hardly resists may be nearer to zero
+            shift *= _CLOSER
+        return self._add(self._searched(shift, many, seed))
 
     @property
     def _slepc_tol(self) -> float:

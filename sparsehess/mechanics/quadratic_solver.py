@@ -38,7 +38,7 @@ _FEW, _SOME = 64, 600
 _RESTARTS = 60
 
 # Of the two vectors of a doubled solution, the smaller one is noise below this part of the other.
-_NOISE = 1e-7
+_NOISE = 1e-5
 
 # Eigenvalues past this size, of scaled matrices, are infinite to rounding.
 _INFINITE = 1e12

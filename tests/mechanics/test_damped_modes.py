@@ -250,6 +250,17 @@ def test_overdamped(comm, n):
         assert found.count.how in ("none", "all")
 
 
+@pytest.mark.parametrize("cells", [8, 30])
+def test_a_free_body_in_a_frame_that_turns(comm, cells):
+    """Its motions are no rest there: λ = 0 once for each, and twice the speed."""
+    K, M = beams(cells, free=True)
+    elastic = np.sqrt(scipy.linalg.eigh(K, M, eigvals_only=True)[4::2])[:2]  # ω² ± 2Ωω = ω₀²
+    exact = np.sort(np.concatenate([[0.6, 0.6], *(np.sqrt(elastic**2 + 0.09) + 0.3 * sign for sign in (-1, 1))]))
+    with sh.damped_modes(K, M, gyroscopic=turning(M, 0.3), k=5, comm=comm) as found:
+        np.testing.assert_allclose(found.eigenvalues, 1j * exact[:5], rtol=1e-6)
+        assert (found.rigid, found.zeros) == (4, 4) and found.count.certified
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_what_grows(comm, seed):
     """By the theorem of Kelvin, Tait and Chetaev no more than K has negative eigenvalues; with N any may."""
