@@ -29,7 +29,7 @@ def run_buckling(call: Call) -> int:
     arguments, comm = call.arguments, call.comm
     shapes = open_mode_outputs(call)
     with closing(open_input(call)) as given:
-        shapes.check(given.n, named=True)
+        shapes.check(given.n, True, given.labels)
         stored = matrix_files.read_matrix(
             arguments.geometric, comm, one_triangle=arguments.one_triangle, beside=given.stored
         )

@@ -105,7 +105,7 @@ def run_eigs(call: Call) -> int:
         spec = spec_in_eigenvalues(arguments, spec, problem.units)
         if arguments.explain:
             return _explain(call, problem, spec)
-        shapes.check(problem.n, problem.units is not None)
+        shapes.check(problem.n, problem.units is not None, given.labels)
         spec = complete_spec(problem, spec)
         if given.stored is not None and left is None:
             given.resources.add_guess(problem, given.stored, spec)

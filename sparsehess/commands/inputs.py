@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sparsehess.commands.resources import Resources
     from sparsehess.derivatives.units import Units
     from sparsehess.pattern import Pattern
+    from sparsehess.storage.dof_labels import Labels
     from sparsehess.storage.matrix_files import Origin, StoredMatrix
 
 _STAGES = ("pattern", "coloring", "derivatives", "assembly")
@@ -109,6 +110,11 @@ class Input:
         """The files that were read."""
         own = None if self.stored is None else self.stored.origin
         return [one for one in (own, self.mass_origin, self.preconditioner_origin) if one is not None]
+
+    @property
+    def labels(self) -> Labels | None:
+        """Nodes and components of this rank's rows, where the matrix file tells them."""
+        return None if self.stored is None else self.stored.labels
 
     def units(self, arguments: argparse.Namespace) -> Units | None:
         """Return what an eigenvalue means by the flags, or by the problem. Not collective."""

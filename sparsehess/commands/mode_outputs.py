@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from sparsehess.commands.call import Call
     from sparsehess.runtime import PETSc
+    from sparsehess.storage.dof_labels import Labels
 
 
 class ModeOutputs:
@@ -48,7 +49,7 @@ class ModeOutputs:
         self._arguments, self._comm, self._mesh = arguments, comm, mesh
         self.writes, self.draws = _writes(arguments), _draws(arguments)
 
-    def check(self, n: int, named: bool) -> None:
+    def check(self, n: int, named: bool, labels: Labels | None = None) -> None:
         """Refuse what would not be written after the solve.
 
         Collective.
@@ -59,6 +60,9 @@ class ModeOutputs:
             Rows of the matrix.
         named
             Whether modes have frequencies in known units, or load factors.
+        labels
+            Nodes and components of this rank's rows, where their file tells them. They say which dofs of the mesh
+            the rows are where no flag does.
 
         Raises
         ------
@@ -68,6 +72,15 @@ class ModeOutputs:
         with agreement(self._comm):
             if self.writes:
                 check_hertz(self._arguments.out, named)
+        told = {name: flag_groups.ON_MESH[name] for name in ("dofs", "fixed", "fixed_set", "free")}
+        silent = all(getattr(self._arguments, name) == value for name, value in told.items())
+        parts = None
+        if labels is not None and silent and (self.writes or self.draws):
+            parts = self._comm.gather((labels.nodes, labels.components.astype(np.int64)))
+        with agreement(self._comm):
+            if self._mesh is not None and parts is not None:
+                nodes, components = (np.concatenate(one) for one in zip(*parts, strict=True))
+                self._mesh = ModeMesh.of_rows(self._mesh.mesh, nodes, components, self._mesh.name)
             if self._mesh is not None:
                 self._mesh.check(n)
 

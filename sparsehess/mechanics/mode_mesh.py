@@ -98,6 +98,36 @@ class ModeMesh(ShortRepr):
         made.n = n
         return made
 
+    @classmethod
+    def of_rows(cls, mesh: Mesh, nodes: np.ndarray, components: np.ndarray, name: str) -> ModeMesh:
+        """Return the mesh whose nodes and components the rows of a matrix are said to be.
+
+        Not collective.
+
+        Parameters
+        ----------
+        nodes, components
+            (n,) numbers of nodes as the file of the mesh has them; 1 to 6 for x, y, z and rotations about them.
+
+        Raises
+        ------
+        InputError
+            There is no such node or component in the mesh.
+        """
+        order = np.argsort(mesh.labels)
+        place = np.minimum(np.searchsorted(mesh.labels[order], nodes), len(order) - 1)
+        wrong = np.flatnonzero((mesh.labels[order[place]] != nodes) | (components < 1) | (components > 6))
+        if len(wrong):
+            row = wrong[0]
+            raise InputError(
+                f"{name}: row {row} of the matrix, from 0, is dof {components[row]} of node {nodes[row]}, which "
+                "the mesh does not have; say which dofs of it the rows are by dofs, and by fixed or free ones"
+            )
+        dofs = LETTERS if components.max(initial=0) > 3 else LETTERS[:3]
+        variables = np.full((len(order), len(dofs)), -1, np.int64)
+        variables[order[place], components - 1] = np.arange(len(nodes))
+        return cls.of(mesh, dofs, variables, len(nodes), name)
+
     def _repr_facts(self) -> Iterator[str]:
         """Yield what the line says. Not collective."""
         yield repr(self.mesh).partition(": ")[2][:-1]

@@ -58,7 +58,7 @@ class _FrdWriter:
             if kind not in _TYPES and kind != "vertex":
                 raise InputError(f"{path}: .frd has no cells of type {kind}: write .vtu")
         self._stream, self._record, self._number = stream, record, 0
-        self._labels = np.arange(1, len(mesh.points) + 1)
+        self._labels = mesh.labels
         count = sum(len(block) for kind, block in mesh.cells if kind != "vertex")
         stream.write(f"    1C\n    1UPGM               sparsehess\n    1U{record.told[:60]}\n")
         stream.write(f"    2C{'':18}{len(mesh.points):12}{1:38}\n")
@@ -83,7 +83,7 @@ class _FrdWriter:
                 line += " -2" + "%10d" * len(order[first : first + 10]) + "\n"
             labels = np.arange(label, label + len(block))
             label += len(block)
-            write_rows(self._stream, line, labels, block[:, order] + 1)
+            write_rows(self._stream, line, labels, mesh.labels[block[:, order]])
 
     def add(self, moved: np.ndarray, turned: np.ndarray | None) -> None:
         """Write the next mode. Not collective."""

@@ -37,17 +37,25 @@ class Mesh(ShortRepr):
         (type, (c, nodes)) blocks in meshio's words and order of nodes: `line`, `quad8`, `hexahedron20`.
     sets
         Nodes by the name of their set.
+    numbers
+        (m,) what the file calls the nodes; None where that is not known.
     """
 
     points: np.ndarray
     dims: int
     cells: tuple[tuple[str, np.ndarray], ...]
     sets: dict[str, np.ndarray] = field(default_factory=dict)
+    numbers: np.ndarray | None = None
 
     def _repr_facts(self) -> Iterator[str]:
         """Yield what the line says. Not collective."""
         yield f"{number_of(len(self.points), 'node')} in {number_of(self.dims, 'dimension')}"
         yield number_of(sum(len(nodes) for _, nodes in self.cells), "cell")
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(m,) numbers of the nodes: those of the file where they are known, else from 1."""
+        return np.arange(1, len(self.points) + 1) if self.numbers is None else self.numbers
 
     @property
     def bare(self) -> int:
@@ -161,7 +169,26 @@ def read_mesh(path: str | os.PathLike[str]) -> Mesh:
             "it as .msh, .vtu, .bdf or .inp of plain elements"
         ) from error
     mesh = mesh_of(found, str(path))
+    if Path(path).suffix.lower() == ".inp":
+        return replace(mesh, numbers=_numbers_of_nodes(path, len(mesh.points)))
     if Path(path).suffix in _TURNED:
         turned = [(kind, nodes[:, [0, 2, 1, 3, 5, 4]] if kind == "wedge" else nodes) for kind, nodes in mesh.cells]
         return replace(mesh, cells=tuple(turned))
     return mesh
+
+
+def _numbers_of_nodes(path: str | os.PathLike[str], many: int) -> np.ndarray | None:
+    """Return the numbers of nodes of an Abaqus file, which meshio does not tell; None where they are elsewhere."""
+    numbers: list[int] = []
+    inside = False
+    with open(path, errors="replace") as file:
+        for line in file:
+            if line.startswith("*"):
+                if line.startswith("**"):
+                    continue
+                inside = line.partition(",")[0].strip().upper() == "*NODE"
+                numbers = [] if inside else numbers
+            elif inside and line.strip():
+                numbers.append(int(line.partition(",")[0]))
+    found = np.array(numbers, np.int64)
+    return found if len(found) == many and len(np.unique(found)) == many and found.min() > 0 else None

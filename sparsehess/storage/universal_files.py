@@ -58,7 +58,7 @@ class _UniversalWriter:
             if kind not in _TYPES and kind != "vertex":
                 raise InputError(f"{path}: .unv has no cells of type {kind}: write .vtu")
         self._stream, self._record, self._number = stream, record, 0
-        self._labels = np.arange(1, len(mesh.points) + 1)
+        self._labels = mesh.labels
         with self._data_set(2411):
             rows = f"%10d{1:10}{1:10}{11:10}\n" + 3 * "%25.16E" + "\n"
             write_rows(stream, rows, self._labels, in_columns(mesh.points))
@@ -83,7 +83,7 @@ class _UniversalWriter:
                 line += "%10d" * len(order[first : first + 8]) + "\n"
             labels = np.arange(label, label + len(block))
             label += len(block)
-            write_rows(self._stream, line, labels, block[:, order] + 1)
+            write_rows(self._stream, line, labels, mesh.labels[block[:, order]])
 
     def add(self, moved: np.ndarray, turned: np.ndarray | None) -> None:
         """Write the next mode. Not collective."""

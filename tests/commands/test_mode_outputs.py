@@ -88,6 +88,34 @@ def test_all_formats_and_buckling(strip, ranks):
     assert sorted(path.name for path in (folder / "all").iterdir()) == ["all_1.vtu", "all_2.vtu", "all_3.vtu"]
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_rows_that_tell_their_nodes(strip, ranks):
+    """CalculiX's .dof says which node each row is: its numbers and order are the mesh's, fixed dofs are found."""
+    from support import code_files
+    from support.meshes import aligned, chain
+
+    folder, mesh, _, exact = strip
+    numbers = np.array([40, 10, 30, 20, 50, 41, 11, 31, 21, 51])  # of the nodes in the order of the file
+    nodes = "\n".join(f"{one}, {x}, {y}, {z}" for one, (x, y, z) in zip(numbers, mesh.points, strict=True))
+    cells = "\n".join(f"{n}, {', '.join(map(str, numbers[row]))}" for n, row in enumerate(mesh.cells[0][1], 1))
+    (folder / "job.inp").write_text(INP.format(nodes=nodes, cells=cells).partition("*NSET, NSET=BASE")[0])
+    labels = [(numbers[dof // 3], dof % 3 + 1) for dof in FREE]
+    mixed = np.random.default_rng(2).permutation(24)
+    K, M = (one.toarray()[np.ix_(mixed, mixed)] for one in chain(24))
+    code_files.calculix(folder / "job.sti", K, [labels[row] for row in mixed])
+    code_files.calculix(folder / "job.mas", M)
+    line = "eigs job.sti --mass job.mas -k 3 --quiet --units Hz --mesh job.inp -o job"
+    for statuses, _, told, *_ in batch(folder, [f"{line}.vtu", f"{line}.frd"], ranks):
+        assert statuses == [0], told
+    found = np.array(list(shapes_of(folder / "job.vtu")[0].values()))
+    np.testing.assert_allclose(aligned(found, exact), exact, atol=1e-8)
+    block = (folder / "job.frd").read_text().split(" -3\n")
+    assert [int(row[3:13]) for row in block[0].splitlines()[4:]] == numbers.tolist()
+    assert [int(word) for word in block[1].splitlines()[2][3:].split()] == numbers[[0, 1, 6, 5]].tolist()
+    (statuses, _, told, *_), *_ = batch(folder, [f"{line.replace('job.inp', 'strip.inp')}.vtu"], ranks)
+    assert statuses == [2] and "which the mesh does not have" in told, told
+
+
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_stored_results_and_pictures(strip, ranks):
     """What a run writes and what is made later of its result are the same; a swing has 24 pictures."""
