@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sparsehess.coloring import BEST, Coloring, fingerprint, load
 from sparsehess.commands import flag_groups, problem_files
+from sparsehess.commands.frequency_units import check_units_of
 from sparsehess.hessian.assembly import assemble, detect_with_journal
 from sparsehess.hessian.evaluation_journal import NoJournal, open_journal
 from sparsehess.hessian.hessian import Hessian
@@ -41,6 +42,7 @@ def matrix_free_problem(call: Call, precision: str) -> MatrixFree:
     del flags["no_verify"]
     flag_groups.refuse_flags(arguments, flags, "--shell assembles nothing")
     objective = load_problem(arguments, call.comm)
+    check_units_of(arguments, objective)
     return MatrixFree(objective, seed=arguments.seed, precision=precision, verify=verify)
 
 
@@ -49,6 +51,7 @@ def assemble_problem(call: Call) -> Hessian:
     began = time.perf_counter()
     arguments = call.arguments
     objective = load_problem(arguments, call.comm)
+    check_units_of(arguments, objective)
     by_element = objective.elements is not None and arguments.coloring is None
     pattern: Pattern | None
     calls: dict[str, int] = {}

@@ -13,6 +13,7 @@ from sparsehess.errors import InputError
 
 if TYPE_CHECKING:
     from sparsehess.derivatives.objective import Objective
+    from sparsehess.eigen.problem.count import Count
     from sparsehess.eigen.problem.solve_spec import SolveSpec
     from sparsehess.eigen.problem.spectrum import Spectrum
 
@@ -29,6 +30,18 @@ def check_units(arguments: argparse.Namespace) -> None:
         raise InputError("--matrix-units: no frequencies are asked for; give --units Hz too, or leave it out")
     if arguments.matrix_units is not None or not is_problem(arguments.input):
         find_units(arguments, None)
+
+
+def check_units_of(arguments: argparse.Namespace, objective: Objective) -> None:
+    """Refuse a unit that a problem does not tell enough for, before it is differentiated. Not collective.
+
+    Raises
+    ------
+    InputError
+        As `find_units`.
+    """
+    if getattr(arguments, "units", None) is not None:
+        find_units(arguments, objective)
 
 
 def find_units(arguments: argparse.Namespace, objective: Objective | None) -> Units | None:
@@ -112,6 +125,20 @@ def frequency_facts(spectrum: Spectrum, units: Units | None) -> dict[str, Any] |
         "values": units.of_eigenvalues(values).tolist(),
         "errors": None if errors is None else units.of_errors(values, errors).tolist(),
     }
+
+
+def count_place(count: Count, unit: str | None, factor: float) -> str:
+    """Return where a count counts, as frequencies and as λ; as λ alone where no unit is known. Not collective."""
+    if unit is None or count.place == "in all":
+        return count.place
+    low, high = (math.copysign(factor * abs(end) ** 0.5, end) for end in count.interval)
+    if low > high:
+        place = f"below {_told(high, unit)} and above {_told(low, unit)}"
+    elif math.isfinite(low) and math.isfinite(high):
+        place = f"between {_told(low, unit)} and {_told(high, unit)}"
+    else:
+        place = f"below {_told(high, unit)}" if math.isfinite(high) else f"above {_told(low, unit)}"
+    return f"{place} (λ {count.place})"
 
 
 def place_lines(facts: dict[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsehess.coloring import Coloring, verify_coloring
-from sparsehess.commands.frequency_units import frequency_facts, place_lines
+from sparsehess.commands.frequency_units import count_place, frequency_facts, place_lines
 from sparsehess.commands.input_facts import digits_lines, input_facts, rounding_facts
 from sparsehess.commands.inputs import Input
 from sparsehess.commands.output import SCHEMA, process_facts
@@ -347,11 +347,13 @@ def eigs_lines(
         lines.append(f"accuracy     {loose} pairs reach the error of products, {spectrum.held_to:.0e}, not the "
                      f"tolerance {spec.tol:.0e}")  # fmt: skip
     spent = ", ".join(f"{name} {seconds:.2f}" for name, seconds in facts["timings"].items() if seconds >= 0.005)
-    count, listed = spectrum.count, len(spectrum.eigenvalues)
+    count, listed, units = spectrum.count, len(spectrum.eigenvalues), problem.units
+    unit, factor = (None, 1.0) if units is None else (units.frequency, units.factor)
+    place = None if count is None else count_place(count, unit, factor)
     lines += [
         f"count        not counted: {spectrum.uncounted}"
         if count is None
-        else f"count        {count_line(count, len(problem.null), names, spectrum.zeros, listed)}",
+        else f"count        {count_line(count, len(problem.null), names, spectrum.zeros, listed, place)}",
         *search_lines(spectrum.search),
         *digits_lines(facts["rounding"], facts["inputs"]["mass"] is not None),
         f"orthogonal   to {spectrum.orthogonality:.1e}",

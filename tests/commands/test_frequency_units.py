@@ -1,6 +1,7 @@
 """Frequencies of eigs: what is shown, and what --interval and --target ask for in them."""
 
 import argparse
+import re
 
 import numpy as np
 import pytest
@@ -84,6 +85,27 @@ def test_units_that_a_problem_brings_are_converted(problems):
     )
     found = facts(problems, "eigs atoms.py:springs --units rad/s --interval 1.5 3.5", 1)
     assert found["frequencies"]["values"] == pytest.approx([2.0, 3.0])
+
+
+def test_counts_are_told_in_frequencies(pencil):
+    flags = "--mass mass.npz --units rad/s -k 3"
+    _, printed, *_ = batch(pencil, [f"eigs good.npz {flags}"], 1)[0]
+    line = next(one for one in printed.splitlines() if one.startswith("count "))
+    told = re.search(r"3 below ([0-9.]+) rad/s \(λ below ([0-9.]+)\)", line)
+    assert told is not None, line
+    assert float(told[1]) ** 2 == pytest.approx(float(told[2]), rel=1e-4) and EXACT[2] < float(told[2]) < EXACT[3]
+
+
+def test_a_problem_without_units_is_refused_before_it_is_differentiated(problems):
+    (problems / "bare.py").write_text(
+        "import numpy as np\nimport scipy.sparse as sp\nimport sparsehess as sh\n"
+        "def gradient(x):\n    raise RuntimeError('evaluated')\n"
+        "def springs(comm=None):\n"
+        "    lines = sh.Pattern.from_scipy(sp.eye(3, format='csr'))\n"
+        "    return sh.Objective(gradient=gradient, x=np.zeros(3), pattern=lines)\n"
+    )
+    statuses, _, told, *_ = batch(problems, ["eigs bare.py:springs --units cm^-1 -k 1"], 1)[0]
+    assert statuses == [2] and "--units cm^-1: there is no mass" in told and "evaluated" not in told, told
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,12 @@ def notes_told(origins: Sequence[Origin]) -> str:
 
 
 def count_line(
-    count: Count, nulls: int = 0, names: Sequence[str] = (), zeros: int = 0, listed: int | None = None
+    count: Count,
+    nulls: int = 0,
+    names: Sequence[str] = (),
+    zeros: int = 0,
+    listed: int | None = None,
+    place: str | None = None,
 ) -> str:
     """Return what an inertia count says: how many there are, what they are, and whether one was missed.
 
@@ -107,6 +112,8 @@ def count_line(
         How many of the eigenvalues found are zero to their accuracy.
     listed
         How many pairs the answer has, where the count may hold more: its end moves up to a gap. Default all.
+    place
+        Where it counts, in words. Default the interval of λ.
     """
     deflated = nulls if count.holds_zero else 0
     found = count.found - deflated - zeros
@@ -123,7 +130,7 @@ def count_line(
     notes = ["certified"] if count.certified else []
     notes += [] if count.margin is None else [f"margin {count.margin:.1g}"]
     told = f" ({', '.join(notes)})" if notes else ""
-    return f"{count.inertia} {count.place}: {', '.join(parts)}; {_verdict(count)}{repaired}{told}"
+    return f"{count.inertia} {place or count.place}: {', '.join(parts)}; {_verdict(count)}{repaired}{told}"
 
 
 def _name_null_vectors(names: Sequence[str], number: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
+from sparsehess.commands.frequency_units import count_place
 from sparsehess.commands.reports.tables import count_line
 from sparsehess.eigen.certificates.statement import STATEMENT
 from sparsehess.eigen.problem.count import Count
@@ -42,7 +43,9 @@ def verdict_of(facts: dict[str, Any]) -> Verdict:
         if facts["eigenvalues"]:
             told.insert(0, "Each pair was checked by itself: near each value stands an eigenvalue of the matrix.")
         return Verdict("bad" if short else "open", "Not complete" if short else "Not counted", failed + told)
-    line = count_line(count, facts.get("deflated", 0), names, facts["zeros"], len(facts["eigenvalues"]))
+    units = facts.get("units") or {}
+    place = count_place(count, units.get("frequency"), units.get("factor") or 1.0)
+    line = count_line(count, facts.get("deflated", 0), names, facts["zeros"], len(facts["eigenvalues"]), place)
     told = [*failed, f"Count: {line}."]
     if not count.certified:
         told.append(
@@ -50,7 +53,7 @@ def verdict_of(facts: dict[str, Any]) -> Verdict:
             "inertia), is not shown to be the number found: do not take the list for complete."
         )
         return Verdict("bad", "Not certified", told)
-    counted = f"Factorizations at the ends of the interval count {count.inertia} eigenvalues {count.place} by"
+    counted = f"Factorizations at the ends of the interval count {count.inertia} eigenvalues {place} by"
     if count.group:
         told.append(
             f"{counted} Sylvester's law of inertia. {count.found} of them were found, and none is missing before "

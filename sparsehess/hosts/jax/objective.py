@@ -41,6 +41,18 @@ _ARRAYS = 8
 _SOON = 2**14
 
 
+def _refuse_tree(jax: Any, x: Any) -> None:
+    """Raise InputError where x is a tree of arrays. Not collective."""
+    if hasattr(x, "shape") or jax.tree_util.all_leaves([x]):
+        return
+    leaves = jax.tree_util.tree_leaves(x)
+    if not isinstance(x, list | tuple) or any(getattr(leaf, "ndim", 0) for leaf in leaves):
+        raise InputError(
+            f"x must be a vector, not a tree of {len(leaves)} arrays ({type(x).__name__}): take "
+            "x, unravel = jax.flatten_util.ravel_pytree(tree), and the function lambda x: function(unravel(x))"
+        )
+
+
 def from_jax(
     function: Callable[[Array], Array],
     x: Any,
@@ -105,6 +117,7 @@ def from_jax(
     from jax.extend.core import jaxpr_as_fun
 
     require_one_of(PRODUCTS, products, "products")
+    _refuse_tree(jax, x)
     x, memory = reals(x, "x"), whole_number(memory, "memory", 1)
     if x.ndim != 1:
         raise InputError(f"x must be a vector; its shape is {x.shape}")
