@@ -146,3 +146,13 @@ def test_ranks_with_other_models_are_refused(how, comm):
     for kind in (hessian, gauss_newton):
         with pytest.raises(InputError, match=f"the models differ between ranks: {named[how]}"):
             kind(apply, entropy, params, INPUTS, CLASSES, parameters=variables, comm=comm)
+
+
+@pytest.mark.parametrize("tree", [{"a": np.ones(3), "b": np.ones(2)}, [np.ones(3), np.ones(2)], (1.0, np.ones(2))])
+def test_a_tree_is_told_how_it_becomes_a_vector(tree):
+    with pytest.raises(InputError, match=r"tree of 2 arrays.*ravel_pytree"):
+        sh.from_jax(lambda x: jnp.sum(x["a"] ** 2), tree)
+
+
+def test_lists_of_numbers_are_vectors():
+    assert sh.from_jax(lambda x: jnp.sum(x**2), [1.0, 2.0]).x.shape == (2,)
