@@ -123,8 +123,11 @@ class _FrdWriter:
 
 
 def _in_twelve(value: float) -> str:
-    """Return a number with as many digits as twelve columns have room for."""
-    return next(text for digits in range(10, 3, -1) if len(text := f"{value:#.{digits}g}".rjust(12)) == 12)
+    """Return a number with as many digits as twelve columns have room for, the first of them blank.
+
+    FreeCAD reads from the second one.
+    """
+    return next(text.rjust(12) for digits in range(10, 3, -1) if len(text := f"{value:#.{digits}g}") < 12)
 
 
 @contextmanager

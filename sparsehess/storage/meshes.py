@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from sparsehess.runtime.short_repr import ShortRepr, number_of
 
 # Formats of which meshio turns the triangles of linear wedges round, so that their volumes are negative.
 _TURNED = (".vtu", ".vtk")
+
+# What blocks of Abaqus that name a set call it.
+_SETS = {"ELEMENT": "ELSET", "ELSET": "ELSET", "NSET": "NSET"}
 
 # Names that are listed of the sets of a mesh, at most.
 _SHOWN = 12
@@ -78,13 +81,22 @@ class Mesh(ShortRepr):
             known = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
             told = f"it has {known}" if names else "it has no sets that meshio reads: give dofs in a file"
             raise InputError(f"the mesh has no set of nodes {name!r}: {did_you_mean(name, names) or told}")
+        if not len(self.sets[name]):
+            raise InputError(
+                f"the nodes of the set {name!r} are none that meshio reads right: give its dofs in a file"
+            )
         return np.unique(self.sets[name])
 
 
-def mesh_of(found: Any, name: str = "the mesh") -> Mesh:
+def mesh_of(found: Any, name: str = "the mesh", misread: Collection[str] = ()) -> Mesh:
     """Return the mesh of a `meshio.Mesh`, checked.
 
     Not collective.
+
+    Parameters
+    ----------
+    misread
+        Names of sets that it has not right.
 
     Raises
     ------
@@ -103,6 +115,10 @@ def mesh_of(found: Any, name: str = "the mesh") -> Mesh:
     wrong = np.flatnonzero(~np.isfinite(points).all(axis=1))
     if len(wrong):
         raise InputError(f"{name}: the position of node {wrong[0]}, counted from 0, is not finite: mend the file")
+    if np.any(getattr(found, "point_data", {}).get("nastran:ref", 0)):
+        raise InputError(
+            f"{name}: nodes are told in systems (CP) that meshio takes for the global one: tell all in it"
+        )
     cells = []
     for kind, nodes in blocks:
         if nodes.ndim != 2 or nodes.dtype.kind not in "iu" or kind.startswith("polyhedron"):
@@ -111,21 +127,25 @@ def mesh_of(found: Any, name: str = "the mesh") -> Mesh:
             raise InputError(f"{name}: a {kind} names node {nodes.max()}, and nodes are 0 to {len(points) - 1}")
         if len(nodes):
             cells.append((kind, nodes.astype(np.int64)))
-    return Mesh(np.pad(points, ((0, 0), (0, 3 - points.shape[1]))), points.shape[1], tuple(cells), _sets(found))
+    sets = {**_sets(found, misread), **{one: np.empty(0, np.int64) for one in misread}}
+    return Mesh(np.pad(points, ((0, 0), (0, 3 - points.shape[1]))), points.shape[1], tuple(cells), sets)
 
 
-def _sets(found: Any) -> dict[str, np.ndarray]:
+def _sets(found: Any, misread: Collection[str]) -> dict[str, np.ndarray]:
     """Return the sets of nodes: those of the file, and the nodes of its sets of cells and physical groups."""
     sets: dict[str, list[np.ndarray]] = {}
     blocks = [np.asarray(block.data) for block in found.cells]
-    for name, (tag, _) in _tags(found).items():
-        for nodes, tags in zip(blocks, found.cell_data.get("gmsh:physical", []), strict=False):
-            sets.setdefault(name, []).append(nodes[np.asarray(tags) == tag].ravel())
+    for name, (tag, dims) in _tags(found).items():  # a line and a surface may have one tag
+        for block, tags in zip(found.cells, found.cell_data.get("gmsh:physical", []), strict=False):
+            if getattr(block, "dim", dims) == dims:
+                sets.setdefault(name, []).append(np.asarray(block.data)[np.asarray(tags) == tag].ravel())
     for name, parts in getattr(found, "cell_sets", {}).items():
-        if name.startswith("gmsh:"):
+        if name.startswith("gmsh:") or name in misread:
             continue
         for nodes, part in zip(blocks, parts, strict=False):
             if part is not None and len(part):
+                if max(part) >= len(nodes):
+                    raise InputError(f"the set of cells {name!r} has cell {max(part)} of a block of {len(nodes)}")
                 sets.setdefault(name, []).append(nodes[np.asarray(part, np.int64)].ravel())
     for name, nodes in getattr(found, "point_sets", {}).items():
         sets[name] = [np.asarray(nodes, np.int64).ravel()]
@@ -157,6 +177,8 @@ def read_mesh(path: str | os.PathLike[str]) -> Mesh:
     meshio = optional("meshio", f"{path}: a mesh", "mesh")
     if not Path(path).is_file():
         raise no_such_file(path)
+    suffix = Path(path).suffix.lower()
+    wrong = _misread_sets(path) if suffix == ".inp" else set()
     said = io.StringIO()
     try:
         # What meshio prints, and that it ends the process where no format fits, is not for the user.
@@ -168,10 +190,10 @@ def read_mesh(path: str | os.PathLike[str]) -> Mesh:
             f"{path}: meshio {meshio.__version__} does not read this mesh ({told or type(error).__name__}); write "
             "it as .msh, .vtu, .bdf or .inp of plain elements"
         ) from error
-    mesh = mesh_of(found, str(path))
-    if Path(path).suffix.lower() == ".inp":
+    mesh = mesh_of(found, str(path), wrong)
+    if suffix == ".inp":
         return replace(mesh, numbers=_numbers_of_nodes(path, len(mesh.points)))
-    if Path(path).suffix in _TURNED:
+    if suffix in _TURNED:
         turned = [(kind, nodes[:, [0, 2, 1, 3, 5, 4]] if kind == "wedge" else nodes) for kind, nodes in mesh.cells]
         return replace(mesh, cells=tuple(turned))
     return mesh
@@ -192,3 +214,39 @@ def _numbers_of_nodes(path: str | os.PathLike[str], many: int) -> np.ndarray | N
                 numbers.append(int(line.partition(",")[0]))
     found = np.array(numbers, np.int64)
     return found if len(found) == many and len(np.unique(found)) == many and found.min() > 0 else None
+
+
+def _misread_sets(path: str | os.PathLike[str]) -> set[str]:
+    """Return the names of sets that meshio does not read right of a file of Abaqus or CalculiX.
+
+    Where it would leave out nodes or elements without a word, that is refused.
+    """
+    blocks: list[tuple[str, str]] = []  # what is told before, and the name of its set
+    wrong: set[str] = set()
+    behind = False  # whether the line is behind a comment in a block
+    with open(path, encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            words = [word.strip() for word in line.split(",")]
+            here, name = blocks[-1] if blocks else ("", "")
+            if line.startswith("**"):
+                behind = True
+            elif line.startswith("*"):
+                here, behind = words[0][1:].upper(), False
+                pairs = (word.partition("=") for word in words[1:])
+                name = {key.strip().upper(): value.strip() for key, _, value in pairs}.get(_SETS.get(here, ""), "")
+                if here == "NODE" and any(one == "NODE" for one, _ in blocks):
+                    raise InputError(
+                        f"{path}, line {number}: meshio reads one block *NODE: join it with that before"
+                    )
+                if (here, name) in blocks or (here == "ELEMENT" and ("ELEMENT", "") in blocks):
+                    wrong.add(name)
+                if {"ELSET", "ELEMENT"} <= {here, *(one for one, told in blocks if told == name)}:
+                    wrong.add(name)
+                blocks.append((here, name))
+            elif line.strip() and behind and here in ("NODE", *_SETS):
+                raise InputError(
+                    f"{path}, line {number}: meshio leaves out what is behind a comment in *{here}: remove that"
+                )
+            elif here in ("NSET", "ELSET") and not all(word.isdigit() for word in words if word):
+                wrong.add(name)  # sets of sets
+    return wrong - {""}

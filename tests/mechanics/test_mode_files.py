@@ -12,6 +12,7 @@ import sparsehess as sh
 from sparsehess.errors import InputError
 from sparsehess.mechanics.mesh_surfaces import drawn_faces, drawn_lines
 from sparsehess.mechanics.mode_files import SUFFIXES
+from sparsehess.storage import calculix_files
 from sparsehess.storage.meshes import Mesh
 
 pytest.importorskip("meshio")
@@ -218,7 +219,7 @@ def test_buckling_modes(folder):
         assert columns(part[6], 10, int)[1] == 6 and columns(part[8], 13, float) == [
             pytest.approx(factor, rel=1e-5)
         ]
-        assert f"{factor:#.10g}" in (folder / "buckled.frd").read_text()
+        assert f" {factor:#.9g}" in (folder / "buckled.frd").read_text()
 
 
 def test_surfaces():
@@ -303,13 +304,93 @@ def test_sets_of_nodes():
         [("line", [[0, 3]]), ("quad", [[0, 1, 2, 3]])],
         point_sets={"corner": [1]},
         cell_sets={"left": [[0], []]},
-        cell_data={"gmsh:physical": [np.array([7]), np.array([8])]},
-        field_data={"wall": np.array([7, 1])},
+        cell_data={"gmsh:physical": [np.array([7]), np.array([7])]},
+        field_data={"wall": np.array([7, 1]), "plate": np.array([7, 2])},
     )
     held = sh.ModeMesh(square, "xy", fixed_sets=["left:x", "corner"]).variables
     assert held.tolist() == [[-1, 0], [-1, -1], [1, 2], [-1, 3]]
-    assert sh.ModeMesh(square, "xy", fixed_sets=["wall"]).n == 4
+    assert sh.ModeMesh(square, "xy", fixed_sets=["wall"]).n == 4  # not the surface that has the tag of the line
+    assert sh.ModeMesh(square, "xy", fixed_sets=["plate:y"]).n == 4
     with pytest.raises(InputError, match="did you mean wall"):
         sh.ModeMesh(square, "xy", fixed_sets=["wal"])
     with pytest.raises(InputError, match="some of these behind the colon"):
         sh.ModeMesh(square, "xy", fixed_sets=["wall:z"])
+
+
+NODES = "*NODE\n30, 0, 0, 0\n10, 1, 0, 0\n20, 1, 1, 0\n5, 0, 1, 0\n"
+BAR, PLATE = "*ELEMENT, TYPE=T3D2{}\n1, 30, 10\n2, 10, 20\n", "*ELEMENT, TYPE=S4{}\n7, 30, 10, 20, 5\n"
+NAMED = (BAR + PLATE).replace("{}", ", ELSET={}")
+
+
+def lay(path, text):
+    """Write a file that all ranks read; return its path."""
+    if COMM.rank == 0:
+        path.write_text(text)
+    COMM.Barrier()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "nodes"),
+    [
+        (NAMED.format("BAR", "PLATE"), "BAR", [0, 1, 2]),
+        (PLATE.format("") + "*NSET, NSET=A, GENERATE\n10, 30, 20\n", "A", [0, 1]),
+        (PLATE.format("") + "*NSET, NSET=A\n30, 5\n*NSET, NSET=A\n10\n", "A", None),
+        (PLATE.format("") + "*NSET, NSET=A\n30, 5\n*NSET, NSET=B\nA, 10\n", "B", None),
+        (BAR.format("") + PLATE.format(", ELSET=PLATE"), "PLATE", None),
+        (NAMED.format("A", "A"), "A", None),
+        (PLATE.format(", ELSET=A") + BAR.format(", ELSET=A"), "A", None),
+        (NAMED.format("BAR", "PLATE") + "*ELSET, ELSET=B\nPLATE\n", "B", None),
+    ],
+)
+def test_sets_of_abaqus(folder, text, name, nodes):
+    """Nodes of sets are those of the file, whose numbers have gaps, or, where meshio misreads them, none."""
+    deck = lay(folder / "deck.inp", NODES + text)
+    if nodes is None:
+        with pytest.raises(InputError, match=f"set '{name}' are none that meshio reads right"):
+            sh.ModeMesh(deck, fixed_sets=[name])
+    else:
+        mesh = sh.ModeMesh(deck, "x", fixed_sets=[name])
+        assert np.flatnonzero(mesh.variables < 0).tolist() == nodes
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (NODES + "*NODE\n40, 2, 0, 0\n" + PLATE.format(""), "line 6: meshio reads one block"),
+        (NODES.replace("20,", "** more\n20,") + BAR.format(""), "line 5: meshio leaves out what is behind"),
+    ],
+)
+def test_decks_that_meshio_misreads(folder, text, said):
+    deck = lay(folder / "deck.inp", text)
+    with pytest.raises(InputError, match=said):
+        sh.ModeMesh(deck)
+
+
+def test_systems_of_nastran(folder):
+    """Coordinates in another system than the global one would be drawn elsewhere."""
+    grids = [f"GRID,{number},{{}},{number // 2}.,{number % 2}.,0." for number in range(1, 5)]
+    text = "\n".join(["BEGIN BULK", *grids, "CQUAD4,1,1,1,2,4,3", "ENDDATA", ""])
+    assert sh.ModeMesh(lay(folder / "a.bdf", text.format(0, 0, 0, 0))).n == 12
+    other = lay(folder / "b.bdf", text.format("", 0, 5, 0))
+    with pytest.raises(InputError, match=r"systems \(CP\)"):
+        sh.ModeMesh(other)
+
+
+def test_wedges_of_files_in_capitals(folder):
+    """meshio turns the triangles of wedges round that it reads of VTK, whatever the name of the file."""
+    meshio = pytest.importorskip("meshio")
+    wedge = np.array(meshes.PRISM, float)
+    for name in ("w.vtu", "W.VTU"):
+        if COMM.rank == 0:
+            meshio.Mesh(wedge, {"wedge": [[0, 2, 1, 3, 5, 4]]}).write(folder / name, file_format="vtu")
+        COMM.Barrier()
+        ((_, nodes),) = sh.ModeMesh(folder / name).mesh.cells
+        assert nodes.tolist() == [[0, 1, 2, 3, 4, 5]]
+
+
+def test_numbers_of_calculix():
+    """The first of the twelve columns of a frequency is blank: FreeCAD reads from the second one."""
+    for value in (1293.0519, 1e-5 / 3, -1e-5 / 3, 1.23456789e13, -1e300 / 3, 0.0):
+        text = calculix_files._in_twelve(value)
+        assert len(text) == 12 and text[0] == " " and float(text) == pytest.approx(value, rel=2e-4)
