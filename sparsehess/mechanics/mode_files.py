@@ -192,10 +192,12 @@ def write_mode_file(
             stack.close()
 
 
-def scaled_motion(mesh: ModeMesh, vector: np.ndarray, scale: float | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return how a mode moves and turns the nodes, its largest translation `scale` if that is given.
+def scaled_motion(
+    mesh: ModeMesh, vector: np.ndarray, scale: float | None
+) -> tuple[np.ndarray, np.ndarray | None, float]:
+    """Return how a mode moves and turns the nodes, its largest translation `scale` if that is given; and its xᵀMx.
 
-    Not collective.
+    Not collective. A mode with xᵀMx = 1 is given; one without translations is left as it is.
     """
     if np.iscomplexobj(vector):
         if np.any(vector.imag):
@@ -204,10 +206,11 @@ def scaled_motion(mesh: ModeMesh, vector: np.ndarray, scale: float | None) -> tu
             )
         vector = vector.real
     moved, turned = mesh.motion(vector)
-    if scale is not None:
-        largest = float(np.linalg.norm(moved, axis=1).max(initial=0.0)) or 1.0
-        moved, turned = moved * (scale / largest), None if turned is None else turned * (scale / largest)
-    return moved, turned
+    largest = float(np.linalg.norm(moved, axis=1).max(initial=0.0))
+    if scale is None or not largest:
+        return moved, turned, 1.0
+    factor = scale / largest
+    return moved * factor, None if turned is None else turned * factor, factor**2
 
 
 def record_of(facts: dict[str, Any], turns: bool, scale: float | None) -> ModeRecord:

@@ -130,7 +130,7 @@ def draw_mode(
     with agreement(comm):
         if comm.rank == 0 and mesh is not None:
             size = float(np.ptp(mesh.mesh.points, axis=0).max()) or 1.0
-            moved, _ = scaled_motion(mesh, vector, scale or _DRAWN * size)
+            moved, *_ = scaled_motion(mesh, vector, scale or _DRAWN * size)
             title = _title(record_of(facts, False, None).names[mode - 1])
             _write_pictures(Path(path), _frames(mesh, moved, title))
 

@@ -85,15 +85,15 @@ class _FrdWriter:
             label += len(block)
             write_rows(self._stream, line, labels, mesh.labels[block[:, order]])
 
-    def add(self, moved: np.ndarray, turned: np.ndarray | None) -> None:
+    def add(self, moved: np.ndarray, turned: np.ndarray | None, mass: float) -> None:
         """Write the next mode. Not collective."""
         for name, values in (("DISP", moved), ("ROT", turned)):
             if values is not None:
-                self._head(name)
+                self._head(name, mass)
                 self._write_nodes(values)
         self._number += 1
 
-    def _head(self, name: str) -> None:
+    def _head(self, name: str, mass: float) -> None:
         """Write what stands before the numbers of a mode."""
         record, number = self._record, self._number + 1
         if record.buckling:
@@ -104,9 +104,10 @@ class _FrdWriter:
             value, kind, analysis = record.hertz[number - 1], 2, "MODAL"
         lines = [f"    1PSTEP{'':14}{number:12}{number:12}{1:12}"]
         if not record.buckling:
+            stiffness = mass * math.copysign((2 * math.pi * value) ** 2, value)
             lines += [
-                f"    1PGM{'':16}{1.0:12.6E}",
-                f"    1PGK{'':16}{math.copysign((2 * math.pi * value) ** 2, value):12.5E}",
+                f"    1PGM{'':16}{_in_twelve(mass)}",
+                f"    1PGK{'':16}{_in_twelve(stiffness)}",
                 f"    1PHID{'':15}{-1:12}",
                 f"    1PSUBC{'':14}{0:12}",
                 f"    1PMODE{'':14}{number:12}",

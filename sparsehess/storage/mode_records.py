@@ -59,5 +59,8 @@ class ModeRecord:
 class ModeWriter(Protocol):
     """Takes the modes of a record one after another."""
 
-    def add(self, moved: np.ndarray, turned: np.ndarray | None) -> None:
-        """Take the next mode: (m, 3) translations of all nodes, and rotations where nodes turn. Not collective."""
+    def add(self, moved: np.ndarray, turned: np.ndarray | None, mass: float) -> None:
+        """Take the next mode: (m, 3) translations of all nodes, and rotations where nodes turn; xᵀMx.
+
+        Not collective.
+        """

@@ -85,7 +85,7 @@ class _UniversalWriter:
             label += len(block)
             write_rows(self._stream, line, labels, mesh.labels[block[:, order]])
 
-    def add(self, moved: np.ndarray, turned: np.ndarray | None) -> None:
+    def add(self, moved: np.ndarray, turned: np.ndarray | None, mass: float) -> None:
         """Write the next mode. Not collective."""
         number, record = self._number, self._record
         self._number += 1
@@ -101,7 +101,7 @@ class _UniversalWriter:
             if record.hertz is None:
                 raise InputError("modes of a universal file have frequencies in Hz, and none are known")
             words = [2, 4, 1, number + 1]
-            numbers = [record.hertz[number], 1.0, 0.0, 0.0]
+            numbers = [record.hertz[number], mass, 0.0, 0.0]
         with self._data_set(55):
             self._stream.write("".join(f"{line[:80]}\n" for line in ids))
             for row in (head, words):

@@ -107,7 +107,7 @@ class _VtuWriter:
         for array in fixed.values():
             self._write(array)
 
-    def add(self, moved: np.ndarray, turned: np.ndarray | None) -> None:
+    def add(self, moved: np.ndarray, turned: np.ndarray | None, mass: float) -> None:
         """Write the next mode. Not collective."""
         self._write(moved)
         if turned is not None:
@@ -166,14 +166,14 @@ class _PvdWriter:
         stem = self._folder.name
         return [f"{stem}/{stem}_{number:0{digits}}.vtu" for number in range(1, len(self._record.names) + 1)]
 
-    def add(self, moved: np.ndarray, turned: np.ndarray | None) -> None:
+    def add(self, moved: np.ndarray, turned: np.ndarray | None, mass: float) -> None:
         """Write the next mode. Not collective."""
         record = self._record.one(self._number)
         path = self._path.parent / self.names()[self._number]
         self._number += 1
         # One name for all: steps of time show one array.
         with open_vtu(path, self._mesh, _as_displacement(record)) as writer:
-            writer.add(moved, turned)
+            writer.add(moved, turned, mass)
 
 
 def _as_displacement(record: ModeRecord) -> ModeRecord:
@@ -213,7 +213,7 @@ class _LegacyWriter:
         self._block(f"CELL_TYPES {len(cells.types)}", cells.types, ">i4")
         self._line(f"POINT_DATA {len(mesh.points)}\nFIELD FieldData {len(record.fields)}")
 
-    def add(self, moved: np.ndarray, turned: np.ndarray | None) -> None:
+    def add(self, moved: np.ndarray, turned: np.ndarray | None, mass: float) -> None:
         """Write the next mode. Not collective."""
         for values in (moved,) if turned is None else (moved, turned):
             self._block(f"{next(self._names)} 3 {self._points} double", values, ">f8")

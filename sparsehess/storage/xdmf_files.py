@@ -77,7 +77,7 @@ class _XdmfWriter:
             f"{self._where}:/{name}</DataItem>"
         )
 
-    def add(self, moved: np.ndarray, turned: np.ndarray | None) -> None:
+    def add(self, moved: np.ndarray, turned: np.ndarray | None, mass: float) -> None:
         """Write the next mode. Not collective."""
         number = len(self._steps)
         name = self._record.names[number]

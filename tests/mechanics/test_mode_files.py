@@ -322,6 +322,27 @@ BAR, PLATE = "*ELEMENT, TYPE=T3D2{}\n1, 30, 10\n2, 10, 20\n", "*ELEMENT, TYPE=S4
 NAMED = (BAR + PLATE).replace("{}", ", ELSET={}")
 
 
+def test_masses_of_scaled_modes(folder):
+    """What a file tells of xᵀMx, and of xᵀKx, is that of the shapes that it holds."""
+    written(folder, ".unv", scale=0.05)
+    path = written(folder, ".frd", scale=0.05)
+    if COMM.rank:
+        return
+    rows = [row for row in range(MANY) if row not in FIXED]
+    parts = path.with_suffix(".unv").read_text().split("    -1\n")[5::2]
+    blocks = path.read_text().split(" -3\n")[2:5]
+    for part, block in zip([one.splitlines() for one in parts], blocks, strict=True):
+        x = np.array([columns(line, 13, float) for line in part[10::2]])
+        assert np.linalg.norm(x, axis=1).max() == pytest.approx(0.05, rel=1e-5)
+        x = x.ravel()[rows]
+        assert columns(part[8], 13, float)[1] == pytest.approx(x @ M @ x, rel=1e-4)
+        told = {line[:8]: float(line[24:36]) for line in block.splitlines() if line.startswith("    1PG")}
+        assert told == {
+            "    1PGM": pytest.approx(x @ M @ x, rel=1e-4),
+            "    1PGK": pytest.approx(x @ K @ x, rel=1e-4),
+        }
+
+
 def lay(path, text):
     """Write a file that all ranks read; return its path."""
     if COMM.rank == 0:
