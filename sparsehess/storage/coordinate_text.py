@@ -91,11 +91,12 @@ def load_plain_text(path: Path, abaqus: bool = False) -> Found:
     """
     numbers = read_number_lines(path)
     lines, columns = numbers.shape
-    if lines == columns and (columns not in (_TRIPLE, _LABELLED) or np.array_equal(numbers, numbers.T)):
+    alike = lines == columns and not abaqus
+    if alike and (columns not in (_TRIPLE, _LABELLED) or np.array_equal(numbers, numbers.T)):
         return Found(numbers, "rows as lines", text=True)
     if columns == _LABELLED:
         return _labelled(path, numbers)
-    if columns == _TRIPLE and lines != _TRIPLE:
+    if columns == _TRIPLE and (abaqus or lines != _TRIPLE):
         return _triples(path, numbers, abaqus)
     if columns == _TRIPLE and (numbers[:, :2] == np.rint(numbers[:, :2])).all():
         return _triples(path, numbers, abaqus)
@@ -112,10 +113,23 @@ def _labelled(path: Path, numbers: np.ndarray) -> Found:
         check_labels(path, places[:, nodes], places[:, dofs])
     row, column = (keys_of(places[:, nodes], places[:, dofs]) for nodes, dofs in ((0, 1), (2, 3)))
     entries, labels = assemble(path, row, column, numbers[:, 4])
-    matrix, word = symmetric_of(path, entries)
+    matrix, word = symmetric_of(path, _in_one_triangle(entries))
     internal = np.count_nonzero(labels.nodes < 0)
     said = (f"{internal} dofs are of internal nodes, whose numbers are negative",) if internal else ()
     return Found(matrix, f"Abaqus, labels of nodes, {word}", said, labels, text=True)
+
+
+def _in_one_triangle(entries: scipy.sparse.coo_matrix) -> scipy.sparse.coo_matrix:
+    """Return entries of which each pair of rows has one place in one triangle, others as they are.
+
+    Codes write one triangle in an order of rows of their own, in which internal nodes, with the least numbers, are
+    the last.
+    """
+    row, column, n = entries.row.astype(np.int64), entries.col.astype(np.int64), entries.shape[0]
+    lower, upper = row > column, row < column
+    if np.isin(row[lower] * n + column[lower], column[upper] * n + row[upper]).any():
+        return entries
+    return scipy.sparse.coo_matrix((entries.data, (np.maximum(row, column), np.minimum(row, column))), (n, n))
 
 
 def _triples(path: Path, numbers: np.ndarray, abaqus: bool) -> Found:

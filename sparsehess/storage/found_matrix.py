@@ -102,6 +102,21 @@ def choose_matrix(path: Path, held: Mapping[str, T], name: str | None, suffix: s
     return key, held[key]
 
 
+def add_matrix(path: Path, held: dict[str, T], name: str, value: T) -> None:
+    """Add a matrix of a file to those that it holds.
+
+    Not collective.
+
+    Raises
+    ------
+    InputError
+        There is one of this name: which of them is meant is not known.
+    """
+    if name in held:
+        raise InputError(f"{path}: {name} stands there several times: leave one")
+    held[name] = value
+
+
 def _listed(names: Iterable[str]) -> str:
     names = list(names)
     return ", ".join(names[:_TOLD]) + (f" and {len(names) - _TOLD} more" if len(names) > _TOLD else "")

@@ -64,6 +64,8 @@ def load_cards(path: Path, name: str | None) -> Found:
         for line in np.flatnonzero(is_head)
     }
     chosen, head = choose_matrix(path, heads, name, " on DMIG cards")
+    if sum(names[is_head] == chosen.encode()) > 1:
+        raise InputError(f"{path}: {chosen} has several headers, so it stands there several times: leave one")
     if head.form in _RECTANGULAR:
         raise InputError(
             f"{path}: {chosen} is rectangular (form {head.form}): a stiffness or mass matrix is square"
@@ -80,11 +82,21 @@ def load_cards(path: Path, name: str | None) -> Found:
         raise InputError(f"{path}: {chosen} has a header, and no column")
     for points, components in ((node, component), (grid, part)):
         check_labels(path, points, components)
+    _check_points(path, np.concatenate([node, grid]), np.concatenate([component, part]))
     entries, labels = assemble(path, keys_of(grid, part), keys_of(node, component), values)
     matrix, word, said = _completed(path, entries, head.form)
     precision = "single" if head.kind == 1 else "double"
     form = f"Nastran DMIG, {chosen}, {precision} precision, form {head.form}, {word}"
     return Found(matrix, form, said, labels, text=True)
+
+
+def _check_points(path: Path, points: np.ndarray, components: np.ndarray) -> None:
+    """Raise InputError for a blank grid, and for one with a component on one card and none on another."""
+    scalar = np.intersect1d(points[components == 0], points[components > 0])
+    if len(points) and points.min() < 1:
+        raise InputError(f"{path}: a column or row of grid {points.min()}: a blank field, so damaged or truncated")
+    if len(scalar):
+        raise InputError(f"{path}: grid {scalar[0]} has a row without a component: damaged or truncated")
 
 
 def _completed(
@@ -103,6 +115,8 @@ def _completed(
 
 def _fixed_fields(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Return (lines, 9) fields of 8 bytes, and (lines,) the first bytes; of cards with commas as of others."""
+    if b"$" in data:  # comments may stand between the lines of a card
+        data = b"\n".join(line for line in data.split(b"\n") if not line.lstrip().startswith(b"$"))
     if b"\t" in data:
         data = data.expandtabs(_SHORT)
     if b"," in data:

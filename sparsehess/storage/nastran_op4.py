@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from sparsehess.errors import InputError
-from sparsehess.storage.found_matrix import Found, choose_matrix
+from sparsehess.storage.found_matrix import Found, add_matrix, choose_matrix
 from sparsehess.storage.memory_claims import require_memory
 from sparsehess.storage.nastran_numbers import reals_of
 from sparsehess.storage.nastran_strings import Strings, integers_at, record_at
@@ -54,7 +54,7 @@ def _load_binary(path: Path, name: str | None) -> Found:
     place = 0  # in words of four bytes, of markers
     while place < len(markers):
         place, key, told = _scan_matrix(path, markers, place, wide, order)
-        held.setdefault(key, told)
+        add_matrix(path, held, key, told)
     key, told = choose_matrix(path, held, name, "")
     values = told.values(path, key, markers, wide, order)
     style = ("sparse" if told.sparse else "dense") + (", 64 bits" if wide else "")
@@ -128,7 +128,7 @@ def _load_text(path: Path, name: str | None) -> Found:
             at += 1
             continue
         at, key, told, texts, width = _scan_text(path, lines, at)
-        held.setdefault(key, (told, texts, width))
+        add_matrix(path, held, key, (told, texts, width))
     key, (told, texts, width) = choose_matrix(path, held, name, "")
     told.check(path, key)
     blob = b"".join(texts)

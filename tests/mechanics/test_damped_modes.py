@@ -340,3 +340,26 @@ def test_same_on_any_number_of_ranks(comm):
         for real, alone in zip(found.real, single.real, strict=True):
             np.testing.assert_allclose(real.getArray(), alone.getArray()[start:stop], atol=1e-5)
         single.close()
+
+
+@pytest.mark.essential
+@pytest.mark.parametrize("penalty", [1e3, 1e18, 1e26])
+def test_penalties_beside_rows_without_a_mass(comm, penalty):
+    """Rows without a mass keep their size beside a held one, and no mode is taken for a rigid motion."""
+    n = 12
+    K = 2.3 * np.eye(n) - np.eye(n, k=1) - np.eye(n, k=-1)
+    M = np.diag([0.0] * 6 + [1.0] * (n - 6))
+    K[6, 6] += penalty
+    C = np.diag(np.linspace(0.1, 0.3, n))
+    kept = slice(None) if penalty < 1e6 else np.delete(np.arange(n), 6)
+    k, m, c = (one[kept][:, kept] for one in (K, M, C))
+    zero, one = np.zeros_like(k), np.eye(len(k))
+    pairs = np.block([[zero, one], [-k, -c]]), scipy.linalg.block_diag(one, m)
+    top, bottom = scipy.linalg.eig(*pairs, right=False, homogeneous_eigvals=True)
+    there = np.abs(bottom) > 1e-10 * np.abs(top)
+    exact = top[there] / bottom[there]
+    exact = exact[exact.imag > -1e-12]
+    exact = exact[np.argsort(np.abs(exact))][:4]
+    with sh.damped_modes(K, M, C, k=4, comm=comm) as found:
+        np.testing.assert_allclose(found.eigenvalues, exact, rtol=1e-9)
+        assert not found.rigid and not found.shortfall

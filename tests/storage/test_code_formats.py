@@ -142,6 +142,19 @@ def test_abaqus_labels(half, separator, folder, comm):
     assert "9 dofs of 4 nodes (scalar, x, y, z, rz)" in stored.origin.said[0]
 
 
+def test_internal_nodes_come_last_in_one_triangle(folder, comm):
+    """Abaqus writes one triangle in its own order of rows, in which nodes with negative numbers are the last."""
+    text = "1,1, 1,1, 4.\n3,1, 1,1, -1.\n3,1, 3,1, 5.\n-1,1, 1,1, -2.\n-1,1, -1,1, 9.\n"
+    path = written(folder, comm, "job_STIF1.mtx", lambda p: p.write_text(text))
+    stored = check(path, [[9.0, -2.0, 0.0], [-2.0, 4.0, -1.0], [0.0, -1.0, 5.0]], comm)
+    assert labels_of(stored, comm) == [(-1, 1), (1, 1), (3, 1)]
+
+
+def test_three_entries_of_abaqus_are_no_rows(folder, comm):
+    path = written(folder, comm, "job_STIF1.mtx", lambda p: p.write_text("1 1 2.\n1 2 2.\n2 2 7.\n"))
+    check(path, [[2.0, 2.0], [2.0, 7.0]], comm)
+
+
 def test_a_mass_has_the_rows_of_the_stiffness(folder, comm):
     """Rows that a lumped mass has not are zero; in another order of nodes they are put in their places."""
     stiffness = matrix_files.read_matrix(
@@ -231,6 +244,31 @@ TLOAD1  3
     path = written(folder, comm, "hand.bdf", lambda p: p.write_text(text))
     wanted = [[2.5e3, -1.5e-2, 4.0], [-1.5e-2, 3.0, 0.0], [4.0, 0.0, 5.0]]
     assert labels_of(check(path, wanted, comm), comm) == [(5, 1), (7, 2), (9, 0)]
+
+
+def test_comments_do_not_end_a_card(folder, comm):
+    head = "DMIG    V              0       6       2       0\n"
+    column = "DMIG*   V                              1               1\n"
+    entry = "*                      1               1 4.0\n"
+    path = written(folder, comm, "a.pch", lambda p: p.write_text(f"{head}{column}$ between\n{entry}"))
+    check(path, [[4.0]], comm)
+    for text, reason in (
+        (head + column + entry + head + column + entry, "V has several headers"),
+        (head + column + entry + column + entry[:25], "grid 1 has a row without a component"),
+        (head + column + entry + column + "*  \n", "of grid 0: a blank field"),
+    ):
+        path = written(folder, comm, "b.pch", lambda p, text=text: p.write_text(text))
+        with pytest.raises(InputError, match=reason):
+            matrix_files.read_matrix(path, comm)
+
+
+def test_a_matrix_that_stands_twice_in_a_file_is_refused(folder, comm):
+    def write(path):
+        code_files.op4_text(path, {"KGG": (K, 6)}, False, False)
+        path.write_text(2 * path.read_text())
+
+    with pytest.raises(InputError, match="KGG stands there several times"):
+        matrix_files.read_matrix(written(folder, comm, "t.op4", write), comm)
 
 
 def test_dmig_cards_that_are_none(folder, comm):

@@ -205,9 +205,10 @@ def find_scales(A: PETSc.Mat, M: PETSc.Mat | None, layout: Layout) -> PencilScal
 def _balance(a: AbsoluteRows, m: AbsoluteRows, mass: float, comm: MPI.Comm) -> np.ndarray:
     """Return (n_local,) powers of two that bring the row maxima of max(|A|, mass |M|) near 1. Collective.
 
-    Variables with a mass by their diagonal; those without, such as multipliers, by what they are coupled to; rows
-    in which another entry is larger then, as of an indefinite A, by sweeps of Ruiz's iteration. Those sweeps alone
-    may make what a multiplier constrains as small as the multiplier is large: rows are even, and A is lost.
+    Variables with a mass by their diagonal; those without by what they are coupled to, such as multipliers, or by
+    their diagonal where that is larger; rows in which another entry is larger then, as of an indefinite A, by
+    sweeps of Ruiz's iteration. Those sweeps alone may make what a multiplier constrains as small as the multiplier
+    is large: rows are even, and A is lost.
     """
     ones = np.ones(a.layout.n_local)
     before = np.maximum(a.largest(ones), m.largest(ones) * mass)
@@ -222,7 +223,7 @@ def _balance(a: AbsoluteRows, m: AbsoluteRows, mass: float, comm: MPI.Comm) -> n
     for _ in range(_PASSES):
         coupled = a.largest(d)
         light = (d == 0) & (coupled > 0)
-        d[light] = 1 / coupled[light]
+        d[light] = 1 / np.maximum(coupled, np.sqrt(own))[light]
     alone = (d == 0) & (own > 0)
     d[alone] = 1 / np.sqrt(own[alone])
     d[d == 0] = 1.0
