@@ -14,7 +14,7 @@ from sparsehess.commands import flag_groups
 from sparsehess.commands.output import SCHEMA, answer, refuse_solver_options
 from sparsehess.derivatives.units import Units
 from sparsehess.errors import InputError
-from sparsehess.mechanics.mode_files import SUFFIXES, check_hertz, write_mode_file
+from sparsehess.mechanics.mode_files import SUFFIXES, check_format, check_hertz, write_mode_file
 from sparsehess.mechanics.mode_mesh import ModeMesh
 from sparsehess.mechanics.mode_pictures import SUFFIXES as PICTURES
 from sparsehess.mechanics.mode_pictures import check_mode, draw_mode
@@ -72,6 +72,8 @@ class ModeOutputs:
         with agreement(self._comm):
             if self.writes:
                 check_hertz(self._arguments.out, named)
+                if self._mesh is not None:
+                    check_format(self._arguments.out, self._mesh.mesh)
         told = {name: flag_groups.ON_MESH[name] for name in ("dofs", "fixed", "fixed_set", "free")}
         silent = all(getattr(self._arguments, name) == value for name, value in told.items())
         parts = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,10 @@ from sparsehess.derivatives.units import Units
 from sparsehess.errors import InputError
 from sparsehess.mechanics.buckling import Buckling
 from sparsehess.mechanics.mode_mesh import ModeMesh
-from sparsehess.runtime import PETSc, agreement, communicator
+from sparsehess.runtime import PETSc, agreement, communicator, optional
 from sparsehess.runtime.validation import positive_number
+from sparsehess.storage import calculix_files, universal_files, vtk_files, xdmf_files
+from sparsehess.storage.atomic_files import refuse_unwritable
 from sparsehess.storage.calculix_files import open_frd
 from sparsehess.storage.meshes import Mesh
 from sparsehess.storage.mode_records import ModeRecord, ModeWriter
@@ -38,6 +40,14 @@ _OPEN: dict[str, Callable[[Path, Mesh, ModeRecord], AbstractContextManager[ModeW
     ".frd": open_frd,
 }
 SUFFIXES = tuple(_OPEN)
+
+# Types of cells that formats have.
+_CELLS: dict[str, Collection[str]] = {
+    **dict.fromkeys((".vtu", ".vtk", ".pvd"), vtk_files.TYPES),
+    ".xdmf": xdmf_files.TYPES,
+    ".unv": (*universal_files.TYPES, "vertex"),
+    ".frd": (*calculix_files.TYPES, "vertex"),
+}
 
 # Formats whose modes are told by frequencies in Hz.
 IN_HERTZ = (".unv", ".frd")
@@ -153,6 +163,30 @@ def check_hertz(path: str | os.PathLike[str], named: bool) -> None:
         raise InputError(
             f"{path}: this format tells modes by their frequencies: give units (--units Hz), or write .vtu"
         )
+
+
+def check_format(path: str | os.PathLike[str], mesh: Mesh) -> None:
+    """Refuse what a format could not hold of a mesh, and files beside it that could not be written.
+
+    Not collective.
+
+    Raises
+    ------
+    InputError
+        The format has no such cells, or what belongs to the file cannot be written.
+    StackError
+        h5py, for .xdmf, is missing.
+    """
+    path = Path(path)
+    for kind, _ in mesh.cells:
+        if ("polygon" if kind.startswith("polygon") else kind) not in _CELLS[path.suffix]:
+            raise InputError(f"{path}: {path.suffix} has no cells of type {kind}: write .vtu, or give linear ones")
+    if path.suffix == ".xdmf":
+        optional("h5py", "an .xdmf file", "hdf5")
+        refuse_unwritable(path.with_name(f"{path.name}.h5"))
+    folder = path.with_suffix("")
+    if path.suffix == ".pvd" and folder.exists() and not folder.is_dir():
+        raise InputError(f"{path}: its .vtu files belong into a folder {folder}, which is a file: name another")
 
 
 def write_mode_file(

@@ -26,7 +26,7 @@ from sparsehess.storage.text_blocks import in_columns, write_rows
 _BRICK = [*range(12), *range(16, 20), *range(12, 16)]
 _WEDGE = [*range(9), *range(12, 15), *range(9, 12)]
 _PYRAMID = [0, 1, 2, 3, 4, 4, 4, 4]
-_TYPES: dict[str, tuple[int, list[int]]] = {
+TYPES: dict[str, tuple[int, list[int]]] = {
     "hexahedron": (1, list(range(8))),
     "pyramid": (1, _PYRAMID),
     "pyramid13": (1, _PYRAMID),
@@ -55,7 +55,7 @@ class _FrdWriter:
 
     def __init__(self, stream: IO[str], path: Path, mesh: Mesh, record: ModeRecord):
         for kind, _ in mesh.cells:
-            if kind not in _TYPES and kind != "vertex":
+            if kind not in TYPES and kind != "vertex":
                 raise InputError(f"{path}: .frd has no cells of type {kind}: write .vtu")
         self._stream, self._record, self._number = stream, record, 0
         self._labels = mesh.labels
@@ -77,7 +77,7 @@ class _FrdWriter:
         for kind, block in mesh.cells:
             if kind == "vertex":
                 continue
-            number, order = _TYPES[kind]
+            number, order = TYPES[kind]
             line = f" -1%10d{number:5}{0:5}{1:5}\n"
             for first in range(0, len(order), 10):
                 line += " -2" + "%10d" * len(order[first : first + 10]) + "\n"

@@ -25,7 +25,7 @@ from sparsehess.storage.text_blocks import in_columns, write_rows
 _BRICK = [0, 8, 1, 9, 2, 10, 3, 11, 16, 17, 18, 19, 4, 12, 5, 13, 6, 14, 7, 15]
 _QUAD = [0, 4, 1, 5, 2, 6, 3, 7]
 _WEDGE = [0, 6, 1, 7, 2, 8, 12, 13, 14, 3, 9, 4, 10, 5, 11]
-_TYPES: dict[str, tuple[int, list[int]]] = {
+TYPES: dict[str, tuple[int, list[int]]] = {
     "line": (21, [0, 1]),
     "line3": (24, [0, 2, 1]),
     "triangle": (91, [0, 1, 2]),
@@ -55,7 +55,7 @@ class _UniversalWriter:
 
     def __init__(self, stream: IO[str], path: Path, mesh: Mesh, record: ModeRecord):
         for kind, _ in mesh.cells:
-            if kind not in _TYPES and kind != "vertex":
+            if kind not in TYPES and kind != "vertex":
                 raise InputError(f"{path}: .unv has no cells of type {kind}: write .vtu")
         self._stream, self._record, self._number = stream, record, 0
         self._labels = mesh.labels
@@ -76,7 +76,7 @@ class _UniversalWriter:
         for kind, block in mesh.cells:
             if kind == "vertex":
                 continue
-            descriptor, order = _TYPES[kind]
+            descriptor, order = TYPES[kind]
             line = f"%10d{descriptor:10}{1:10}{1:10}{7:10}{len(order):10}\n"
             line += f"{0:10}{1:10}{1:10}\n" if descriptor in _BEAMS else ""
             for first in range(0, len(order), 8):

@@ -22,7 +22,7 @@ from sparsehess.storage.meshes import Mesh
 from sparsehess.storage.mode_records import ModeRecord
 
 # Numbers of VTK's types of cells by meshio's names, whose order of nodes is VTK's.
-_TYPES = {
+TYPES = {
     "vertex": 1,
     "line": 3,
     "triangle": 5,
@@ -60,11 +60,11 @@ def _topology(path: Path, mesh: Mesh) -> _Topology:
     nodes, sizes, types = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.uint8)]
     for kind, block in mesh.cells:
         name = "polygon" if kind.startswith("polygon") else kind
-        if name not in _TYPES:
+        if name not in TYPES:
             raise InputError(f"{path}: the mesh has cells of type {kind}, which are not written: give linear ones")
         nodes.append(block.ravel())
         sizes.append(np.full(len(block), block.shape[1]))
-        types.append(np.full(len(block), _TYPES[name], np.uint8))
+        types.append(np.full(len(block), TYPES[name], np.uint8))
     return _Topology(np.concatenate(nodes), np.cumsum(np.concatenate(sizes)), np.concatenate(types))
 
 

@@ -21,7 +21,7 @@ from sparsehess.storage.meshes import Mesh
 from sparsehess.storage.mode_records import ModeRecord
 
 # Numbers of types of cells by meshio's names; behind that of a vertex or a line stands how many nodes follow.
-_TYPES = {
+TYPES = {
     "vertex": (1, 1),
     "line": (2, 2),
     "triangle": (4,),
@@ -52,9 +52,9 @@ class _XdmfWriter:
         self._steps: list[str] = []
         parts = [np.empty(0, np.int64)]
         for kind, nodes in mesh.cells:
-            if kind not in _TYPES:
+            if kind not in TYPES:
                 raise InputError(f"{path}: .xdmf has no cells of type {kind}: write .vtu")
-            heads = np.tile(np.array(_TYPES[kind], np.int64), (len(nodes), 1))
+            heads = np.tile(np.array(TYPES[kind], np.int64), (len(nodes), 1))
             parts.append(np.hstack([heads, nodes]).ravel())
         count = sum(len(nodes) for _, nodes in mesh.cells)
         self._grid = [

@@ -1,12 +1,18 @@
 """Modes of eigs and buckling on the mesh of a finite-element code, on any number of ranks."""
 
+import argparse
 import json
+
+from mpi4py import MPI
 
 import numpy as np
 import pytest
 import scipy.linalg
 import scipy.sparse as sp
 
+from sparsehess.commands.mode_outputs import ModeOutputs
+from sparsehess.errors import InputError
+from sparsehess.mechanics.mode_mesh import ModeMesh
 from support.command_line import batch
 
 meshio = pytest.importorskip("meshio")
@@ -172,3 +178,17 @@ def test_mistakes(strip):
     folder, *_ = strip
     for line, (statuses, _, told, *_) in zip(MISTAKES, batch(folder, list(MISTAKES), 2), strict=True):
         assert statuses == [2] and MISTAKES[line] in told, (line, told)
+
+
+@pytest.mark.parametrize("name", ["m.unv", "m.frd", "m.xdmf", "taken.pvd", "full.xdmf"])
+def test_what_a_format_cannot_hold_is_refused_before_the_solve(tmp_path, name):
+    """Cells that it has none of, and files that belong to it and cannot be written."""
+    polygon = meshio.Mesh(np.eye(3), {"polygon": [[0, 1, 2]]})
+    mesh = meshio.Mesh(np.eye(3), {"triangle": [[0, 1, 2]]})
+    (tmp_path / "taken").touch()
+    (tmp_path / "full.xdmf.h5").mkdir()
+    said = {"taken.pvd": "which is a file", "full.xdmf": "full.xdmf.h5: cannot be written"}
+    made = ModeMesh(mesh if name in said else polygon)
+    asked = argparse.Namespace(out=str(tmp_path / name), plot=None, command="eigs")
+    with pytest.raises(InputError, match=said.get(name, "no cells of type polygon")):
+        ModeOutputs(asked, MPI.COMM_SELF, made).check(9, True, None)
