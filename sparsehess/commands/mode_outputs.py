@@ -14,12 +14,11 @@ from sparsehess.commands import flag_groups
 from sparsehess.commands.output import SCHEMA, answer, refuse_solver_options
 from sparsehess.derivatives.units import Units
 from sparsehess.errors import InputError
-from sparsehess.mechanics.mode_files import SUFFIXES, check_format, check_hertz, write_mode_file
+from sparsehess.mechanics.mode_files import SUFFIXES, check_format, check_hertz, check_scale, write_mode_file
 from sparsehess.mechanics.mode_mesh import ModeMesh
 from sparsehess.mechanics.mode_pictures import SUFFIXES as PICTURES
 from sparsehess.mechanics.mode_pictures import check_mode, draw_mode
 from sparsehess.runtime import agreement
-from sparsehess.runtime.validation import positive_number
 from sparsehess.storage import array_files, writers
 from sparsehess.storage.result_files import read_pairs
 
@@ -152,8 +151,7 @@ def open_mode_outputs(call: Call, results: Sequence[str] = writers.RESULTS) -> M
         flag_groups.refuse_flags(arguments, {"mode": None}, "which mode --plot draws; give --plot FILE.gif too")
     if arguments.mode is not None and arguments.mode < 1:
         raise InputError(f"--mode {arguments.mode}: modes are counted from 1")
-    if arguments.scale is not None:
-        positive_number(arguments.scale, "--scale ")
+    check_scale(arguments.scale, "--scale ")
     lists = (arguments.fixed, arguments.free)
     fixed, free = (None if path is None else array_files.read_indices(path, comm) for path in lists)
     mesh = None

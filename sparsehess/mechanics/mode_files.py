@@ -49,6 +49,9 @@ _CELLS: dict[str, Collection[str]] = {
     ".frd": (*calculix_files.TYPES, "vertex"),
 }
 
+# Largest translations that columns of text have room for, with those of other nodes.
+_SCALES = (1e-90, 1e90)
+
 # Formats whose modes are told by frequencies in Hz.
 IN_HERTZ = (".unv", ".frd")
 
@@ -130,6 +133,11 @@ def as_mode_mesh(mesh: Any, dofs: str | None, **which: Any) -> ModeMesh:
 
 def vectors_of(found: Spectrum | Buckling) -> tuple[list[PETSc.Vec], MPI.Comm]:
     """Return the vectors of an answer, and their communicator. Collective."""
+    if not isinstance(found, Buckling) and not hasattr(found, "vectors"):
+        raise InputError(
+            f"modes of eigs and of buckling are written on meshes, and none of {type(found).__name__}: of complex "
+            "ones real and imaginary parts move apart"
+        )
     vectors = found.modes if isinstance(found, Buckling) else found.vectors
     values = found.load_factors if isinstance(found, Buckling) else found.eigenvalues
     if len(vectors) < len(values):
@@ -163,6 +171,21 @@ def check_hertz(path: str | os.PathLike[str], named: bool) -> None:
         raise InputError(
             f"{path}: this format tells modes by their frequencies: give units (--units Hz), or write .vtu"
         )
+
+
+def check_scale(scale: float | None, name: str) -> None:
+    """Refuse a largest translation that files have no columns for. Not collective.
+
+    Raises
+    ------
+    InputError
+        It is not positive, or its exponent has more than two digits.
+    """
+    if scale is None:
+        return
+    positive_number(scale, name)
+    if not _SCALES[0] <= scale <= _SCALES[1]:
+        raise InputError(f"{name.strip()} {scale:g} must be from 1e-90 to 1e90: files have columns for these")
 
 
 def check_format(path: str | os.PathLike[str], mesh: Mesh) -> None:
@@ -209,8 +232,7 @@ def write_mode_file(
         (n,) on rank 0; taken one after another, by all ranks together.
     """
     path = Path(path)
-    if scale is not None:
-        positive_number(scale, "scale")
+    check_scale(scale, "scale")
     with ExitStack() as stack:  # what rank 0 has begun ends with it, whatever happens
         writer: Any = None  # of rank 0
         with agreement(comm):

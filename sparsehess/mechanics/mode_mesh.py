@@ -77,6 +77,7 @@ class ModeMesh(ShortRepr):
         self.dofs = LETTERS[: found.dims] if dofs is None else dofs
         check_dofs(self.dofs)
         many = len(found.points) * len(self.dofs)
+        fixed_sets = [fixed_sets] if isinstance(fixed_sets, str) else fixed_sets
         if free is not None and (fixed is not None or fixed_sets):
             raise InputError("dofs are told as fixed or as free, not both: leave out one of them")
         if free is None:

@@ -13,7 +13,14 @@ from sparsehess.derivatives.units import Units
 from sparsehess.errors import InputError
 from sparsehess.mechanics.buckling import Buckling
 from sparsehess.mechanics.mesh_surfaces import drawn_faces, drawn_lines
-from sparsehess.mechanics.mode_files import as_mode_mesh, facts_of, record_of, scaled_motion, vectors_of
+from sparsehess.mechanics.mode_files import (
+    as_mode_mesh,
+    check_scale,
+    facts_of,
+    record_of,
+    scaled_motion,
+    vectors_of,
+)
 from sparsehess.mechanics.mode_mesh import ModeMesh
 from sparsehess.runtime import agreement, optional
 from sparsehess.storage.atomic_files import write_file
@@ -127,6 +134,7 @@ def draw_mode(
     mesh, vector
         (n,) entries; on rank 0.
     """
+    check_scale(scale, "scale")
     with agreement(comm):
         if comm.rank == 0 and mesh is not None:
             size = float(np.ptp(mesh.mesh.points, axis=0).max()) or 1.0

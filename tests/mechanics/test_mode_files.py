@@ -264,6 +264,8 @@ def test_pictures_that_move(folder):
         ({"fixed": FIXED, "free": [1]}, "fixed or as free, not both"),
         ({"fixed_sets": ["base"]}, "no set of nodes 'base'"),
         ({"fixed": FIXED, "scale": float("nan")}, "scale"),
+        ({"fixed": FIXED, "scale": 1e200}, "scale 1e\\+200 must be from 1e-90 to 1e90"),
+        ({"fixed": FIXED, "scale": 1e-200}, "columns"),
         ({"fixed": FIXED, "path": "m.frd"}, "give units"),
         ({"fixed": FIXED, "path": "m.stl"}, "must end with one of"),
     ],
@@ -275,6 +277,12 @@ def test_mistakes(folder, how, said):
         sh.write_modes(path, found, MESH, **how)
     COMM.Barrier()
     assert not list(folder.iterdir())
+
+
+def test_other_modes(folder):
+    """Complex ones of dampers are refused by name, as all that has no real shapes."""
+    with sh.damped_modes(K, M, 0.01 * K, k=2, comm=COMM) as found, pytest.raises(InputError, match="DampedModes"):
+        sh.write_modes(folder / "m.vtu", found, MESH)
 
 
 def test_meshes_that_are_none(folder):
@@ -310,7 +318,7 @@ def test_sets_of_nodes():
     held = sh.ModeMesh(square, "xy", fixed_sets=["left:x", "corner"]).variables
     assert held.tolist() == [[-1, 0], [-1, -1], [1, 2], [-1, 3]]
     assert sh.ModeMesh(square, "xy", fixed_sets=["wall"]).n == 4  # not the surface that has the tag of the line
-    assert sh.ModeMesh(square, "xy", fixed_sets=["plate:y"]).n == 4
+    assert sh.ModeMesh(square, "xy", fixed_sets="plate:y").n == 4
     with pytest.raises(InputError, match="did you mean wall"):
         sh.ModeMesh(square, "xy", fixed_sets=["wal"])
     with pytest.raises(InputError, match="some of these behind the colon"):
