@@ -75,6 +75,8 @@ class DampedModes(ShortRepr):
     resolutions
         (k,) how far the last digits of the entries can move each λ, to first order; NaN where it is not known: of
         matrices that are not all symmetric, with damping.
+    doubts
+        (k,) how far the last digits move the root of xᴴQ(λ)x = 0: known of all matrices, often less than of λ.
     turning
         (k,) xᴴ(iG)x over the size of its terms, from -1 to 1: above zero where G raises the frequency.
     count
@@ -114,6 +116,7 @@ class DampedModes(ShortRepr):
     imaginary: list[PETSc.Vec]
     residuals: np.ndarray
     resolutions: np.ndarray
+    doubts: np.ndarray
     turning: np.ndarray
     count: ModeCount
     stability: Stability
@@ -154,9 +157,9 @@ class DampedModes(ShortRepr):
     @property
     def grows(self) -> np.ndarray:
         """(k,) whether Re λ is above zero by more than rounding can make of it. Not collective."""
-        if self.stability.most == 0:
-            return np.zeros(len(self.eigenvalues), bool)
-        off = np.where(np.isfinite(self.resolutions), 10 * self.resolutions, 0.0)
+        # The signs of matrices are known to the accuracy of their rows: a mode that grows by more than that does.
+        unknown = self.doubts if self.stability.most != 0 else np.inf
+        off = 10 * np.where(np.isnan(self.resolutions), unknown, self.resolutions)
         return self.eigenvalues.real > np.maximum(off, _NEUTRAL * np.abs(self.eigenvalues))
 
     @property

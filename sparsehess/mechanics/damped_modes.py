@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -190,12 +191,18 @@ def _answer(
         )
     elif count.how == "inertia" and not count.certified:
         shortfall = _disagreement(count)
-    return DampedModes(
+    elif searched.method == "lapack":
+        limit = np.abs(pool.values[:many] - target / unit).max(initial=0.0) if radius is None else radius / unit
+        lost = int(np.count_nonzero(np.abs(pool.refused - target / unit) < limit))
+        if lost:
+            shortfall = f"{lost} eigenvalues so near to the target miss the tolerance: loosen it"
+    made = DampedModes(
         eigenvalues=pool.values[order] * unit,
         real=real,
         imaginary=imaginary,
         residuals=pool.errors[order],
         resolutions=pool.resolutions[order] * unit,
+        doubts=pool.doubts[order] * unit,
         turning=pool.whirl[order],
         count=count,
         stability=find_stability(matrices) if not known else _of_energies(pool.values),
@@ -208,6 +215,13 @@ def _answer(
         shift=searched.shift * unit,
         shortfall=shortfall,
     )
+    growing = int(np.where(made.eigenvalues.imag > 0, 2, 1)[made.grows].sum())
+    if made.stability.most is not None and growing > made.stability.most:
+        reason = (
+            "K and C have negative eigenvalues that are lost in the rounding of their rows: modes that grow tell"
+        )
+        return replace(made, stability=Stability(None, reason))
+    return made
 
 
 def _of_energies(values: np.ndarray) -> Stability:

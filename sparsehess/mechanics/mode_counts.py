@@ -113,7 +113,7 @@ def count_modes(
         reason = missing or reason
         if not missing:
             count = _count_on_axis(matrices, search, target.imag, wanted, radius)
-    elif target.imag == 0 and matrices.damped and not found.pool.values.imag.any():
+    elif target.imag == 0 and matrices.damped and len(found.pool.values) and not found.pool.values.imag.any():
         overdamped = Overdamped.of(matrices, found.pool.vectors.real)
         if overdamped is not None:
             count = _count_real(matrices, overdamped, search, target.real, wanted, radius)
@@ -121,7 +121,7 @@ def count_modes(
     if radius is not None:
         wanted = int(np.count_nonzero(distances <= radius))
     elif found.reach == np.inf:
-        wanted = min(wanted or 0, len(distances))
+        wanted = min(wanted or 0, len(distances) + len(found.pool.refused))
     if count is None:
         if found.method == "lapack":
             reason += f"; all finite ones of the {matrices.n} rows were computed"

@@ -43,21 +43,27 @@ class ModePool:
     resolutions
         (m,) how far the last digits of the entries can move each λ, to first order; NaN where vectors from the
         left are not known.
+    doubts
+        (m,) how far they move the root of xᴴQ(λ)x = 0, whatever the vectors from the left are.
     whirl
         (m,) i xᴴGx over the size of its terms: above zero where G raises the frequency.
+    refused
+        λ of the last search whose backward error was too large.
     """
 
     def __init__(self, matrices: QuadraticMatrices):
         self._quadratic = matrices
         self.values = np.empty(0, complex)
         self.vectors = np.empty((matrices.layout.n_local, 0), complex)
-        self.errors = self.resolutions = self.whirl = np.empty(0)
+        self.errors = self.resolutions = self.doubts = self.whirl = np.empty(0)
+        self.refused = np.empty(0, complex)
 
     def add(self, found: Found, tol: float) -> int:
         """Add what is new of a search, to a backward error; return how much that is. Collective."""
         found = self._in_parts(found, tol)
         values, X = self._refined(found.values, self._normalized(found.vectors))
-        errors, resolutions, whirl = self._judged(values, X)
+        errors, resolutions, doubts, whirl = self._judged(values, X)
+        self.refused = values[~(errors <= tol)]
         sound = self._is_sound(found.values, X)  # before what is refined cancels by itself
         before, near = len(self.values), self._quadratic.layout.comm.allreduce(self.vectors.conj().T @ X)
         inner = self._quadratic.layout.comm.allreduce(X.conj().T @ X)
@@ -79,13 +85,14 @@ class ModePool:
         self.vectors = np.concatenate([self.vectors, X[:, kept]], axis=1)
         self.errors = np.concatenate([self.errors, errors[kept]])
         self.resolutions = np.concatenate([self.resolutions, resolutions[kept]])
+        self.doubts = np.concatenate([self.doubts, doubts[kept]])
         self.whirl = np.concatenate([self.whirl, whirl[kept]])
         return len(self.values) - before
 
     def select(self, chosen: np.ndarray) -> None:
         """Keep some modes, in an order, and drop the others. Not collective."""
         self.vectors = self.vectors[:, chosen]
-        for name in ("values", "errors", "resolutions", "whirl"):
+        for name in ("values", "errors", "resolutions", "doubts", "whirl"):
             setattr(self, name, getattr(self, name)[chosen])
 
     def _in_parts(self, found: Found, tol: float) -> Found:
@@ -165,8 +172,8 @@ class ModePool:
         terms = np.abs(k), np.abs(values * v), np.abs(values**2 * m)
         return np.abs(k + values * v + values**2 * m) <= _CANCELLED * np.sum(terms, axis=0) + 10 * _EPS * digits
 
-    def _judged(self, values: np.ndarray, X: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return backward errors, resolutions and what G does, of vectors of length one. Collective."""
+    def _judged(self, values: np.ndarray, X: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return backward errors, resolutions, doubts and what G does, of vectors of length one. Collective."""
         quadratic, comm = self._quadratic, self._quadratic.layout.comm
         k, v, m = quadratic.images(X)
         residual = k + values * v + values**2 * m
@@ -180,13 +187,15 @@ class ModePool:
                 np.sum(weights * np.abs(X) ** 2, axis=0),
                 np.sum(left * slopes, axis=0),
                 np.sum(X.conj() * v, axis=0),
+                np.sum(X.conj() * slopes, axis=0),
                 np.sum(quadratic.rows_v[:, None] * np.abs(X) ** 2, axis=0),
             ]
         )
-        off, size, digits, slope, turned, turnable = comm.allreduce(own)
+        off, size, digits, slope, turned, own_slope, turnable = comm.allreduce(own)
         with np.errstate(divide="ignore", invalid="ignore"):
             errors = np.sqrt(off.real / size.real)
             resolutions = _EPS * digits.real / np.abs(slope)
+            doubts = _EPS * digits.real / np.abs(own_slope)
             whirl = np.where(turnable.real > 0, -turned.imag / turnable.real, 0.0)
         known = quadratic.symmetric or (quadratic.conservative and quadratic.resists)
-        return errors, resolutions if known else np.full(len(values), np.nan), whirl
+        return errors, resolutions if known else np.full(len(values), np.nan), doubts, whirl

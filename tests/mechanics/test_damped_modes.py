@@ -363,3 +363,35 @@ def test_penalties_beside_rows_without_a_mass(comm, penalty):
     with sh.damped_modes(K, M, C, k=4, comm=comm) as found:
         np.testing.assert_allclose(found.eigenvalues, exact, rtol=1e-9)
         assert not found.rigid and not found.shortfall
+
+
+@pytest.mark.essential
+@pytest.mark.parametrize("stiff", [1e8, 1e13])
+def test_what_feeds_beside_a_stiff_dashpot_grows(comm, stiff):
+    """-1 beside a dashpot of 1e13 is lost in the rounding of a row, but what it feeds is not: λ² - λ/2 + 1 = 0."""
+    C = np.array([[stiff - 1, -stiff], [-stiff, stiff]])
+    with sh.damped_modes(np.eye(2), np.eye(2), C, k=2, comm=comm) as found:
+        assert found.eigenvalues[-1] == pytest.approx(0.25 + 1j * np.sqrt(15 / 16), rel=1e-2)
+        assert found.grows.tolist() == [False, True] and found.stability.most is None
+
+
+def test_what_swims_freely_does_not_grow_by_rounding(comm):
+    """A free beam beside a pair of springs that feed: two motions are zero twice, to rounding, and do not grow."""
+    K, M = (one[::2, ::2] for one in beams(8, free=True))
+    n = len(K)
+    K, M = (scipy.linalg.block_diag(one, np.diag(pair)) for one, pair in ((K, [40.0, 90.0]), (M, [1.0, 1.0])))
+    N = np.zeros((n + 2, n + 2))
+    N[-2, -1], N[-1, -2] = 30.0, -30.0
+    with sh.damped_modes(K, M, circulatory=N, k=8, comm=comm) as found:
+        assert (np.abs(found.eigenvalues) < 1e-3).sum() >= 2
+        feeds = np.sqrt(-65 + 1j * np.sqrt(275))  # (40 + s)(90 + s) + 900 = 0, s = λ²
+        assert np.abs(found.eigenvalues[found.grows] - feeds) == pytest.approx([0.0], abs=1e-6)
+
+
+def test_eigenvalues_that_miss_the_tolerance_are_told(comm):
+    K, M = beams(6)
+    with sh.damped_modes(K, M, 0.1 * M, k=4, tol=1e-30, strict=False, comm=comm) as found:
+        assert (
+            found.shortfall
+            == "0 of 4 modes converged: loosen the tolerance, or give SLEPc a wider subspace (-pep_ncv)"
+        )
