@@ -5,6 +5,7 @@ import inspect
 import re
 import xml.etree.ElementTree as ET
 
+import meshio
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -84,6 +85,7 @@ def make_items(comm):
         sh.selected_inverse(K, comm=comm),
         sh.buckling(K, K, 1, comm=comm),
         sh.damped_modes(K, k=1, comm=comm),
+        sh.ModeMesh(meshio.Mesh([[0, 0], [1, 0], [1, 1]], {"triangle": [[0, 1, 2]]}), "xy"),
         sh.gaussian_samples(K, 2, comm=comm),
         sh.reduced_hessian(K, np.ones((1, N)), k=1, comm=comm),
         sh.diagonal(K, comm=comm),
