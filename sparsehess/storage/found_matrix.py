@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -79,7 +79,9 @@ def symmetric_of(path: Path, entries: scipy.sparse.coo_matrix) -> tuple[scipy.sp
     return (stored + beside.T).tocsr(), f"its {'upper' if upper else 'lower'} triangle stored, and completed"
 
 
-def choose_matrix(path: Path, held: Mapping[str, T], name: str | None, suffix: str) -> tuple[str, T]:
+def choose_matrix(
+    path: Path, held: Mapping[str, T], name: str | None, suffix: str, several: Collection[str] = ()
+) -> tuple[str, T]:
     """Return the name and the value of the matrix that is asked for; without a name there must be one.
 
     Not collective.
@@ -87,7 +89,7 @@ def choose_matrix(path: Path, held: Mapping[str, T], name: str | None, suffix: s
     Raises
     ------
     InputError
-        There is none of this name, or there are several.
+        There is none of this name, or there are several, or this one stands in the file several times.
     """
     if not held:
         raise InputError(f"{path}: no matrix in it{suffix}")
@@ -99,22 +101,9 @@ def choose_matrix(path: Path, held: Mapping[str, T], name: str | None, suffix: s
     key = name if name in held else same.get(name.lower())
     if key is None:
         raise InputError(f"{path}: no matrix {name} in it; it holds {_listed(held)}")
+    if key in several:
+        raise InputError(f"{path}: {key} stands there several times: leave one")
     return key, held[key]
-
-
-def add_matrix(path: Path, held: dict[str, T], name: str, value: T) -> None:
-    """Add a matrix of a file to those that it holds.
-
-    Not collective.
-
-    Raises
-    ------
-    InputError
-        There is one of this name: which of them is meant is not known.
-    """
-    if name in held:
-        raise InputError(f"{path}: {name} stands there several times: leave one")
-    held[name] = value
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -36,11 +36,14 @@ def load_op2(path: Path, name: str | None) -> Found:
     """
     file = _File(path)
     held: dict[str, Strings] = {}
+    several: set[str] = set()
     while (block := file.next_block()) is not None:
         key, found = block
         if found is not None:
+            if key in held:
+                several.add(key)
             held.setdefault(key, found)
-    key, strings = choose_matrix(path, held, name, "; results and tables of an OP2 file are passed over")
+    key, strings = choose_matrix(path, held, name, "; results and tables of an OP2 file are passed over", several)
     values = strings.values(path, key, file.markers, file.wide, file.order)
     return strings.found(path, f"OP2{', 64 bits' if file.wide else ''}", key, values)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from sparsehess.errors import InputError
-from sparsehess.storage.found_matrix import Found, add_matrix, choose_matrix
+from sparsehess.storage.found_matrix import Found, choose_matrix
 from sparsehess.storage.memory_claims import require_memory
 from sparsehess.storage.nastran_numbers import reals_of
 from sparsehess.storage.nastran_strings import Strings, integers_at, record_at
@@ -51,11 +51,14 @@ def _load_binary(path: Path, name: str | None) -> Found:
     markers = data[: size // 4 * 4].view(f"{order}i4")
     wide = int(markers[0]) == 48
     held: dict[str, Strings] = {}
+    several: set[str] = set()
     place = 0  # in words of four bytes, of markers
     while place < len(markers):
         place, key, told = _scan_matrix(path, markers, place, wide, order)
-        add_matrix(path, held, key, told)
-    key, told = choose_matrix(path, held, name, "")
+        if key in held:
+            several.add(key)
+        held.setdefault(key, told)
+    key, told = choose_matrix(path, held, name, "", several)
     values = told.values(path, key, markers, wide, order)
     style = ("sparse" if told.sparse else "dense") + (", 64 bits" if wide else "")
     return told.found(path, f"OP4, binary {style}", key, values)
@@ -122,14 +125,17 @@ def _load_text(path: Path, name: str | None) -> Found:
     require_memory(path, "its lines", 6 * os.path.getsize(path))
     lines = path.read_bytes().replace(b"\r", b"").split(b"\n")
     held: dict[str, tuple[Strings, list[bytes], int]] = {}
+    several: set[str] = set()
     at = 0
     while at < len(lines):
         if not lines[at].strip():
             at += 1
             continue
         at, key, told, texts, width = _scan_text(path, lines, at)
-        add_matrix(path, held, key, (told, texts, width))
-    key, (told, texts, width) = choose_matrix(path, held, name, "")
+        if key in held:
+            several.add(key)
+        held.setdefault(key, (told, texts, width))
+    key, (told, texts, width) = choose_matrix(path, held, name, "", several)
     told.check(path, key)
     blob = b"".join(texts)
     if len(blob) != width * sum(told.count):
