@@ -104,7 +104,7 @@ MECHANICS = (
                         "--target",
                         type=float,
                         metavar="F",
-                        help="the modes nearest to this frequency, Im λ (default 0: the lowest |λ|)",
+                        help="the modes nearest to this frequency, Im λ (default 0: those of smallest size)",
                     ),
                     Flag(
                         "--interval",

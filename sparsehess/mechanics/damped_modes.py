@@ -65,8 +65,8 @@ def damped_modes(
         N, skew-symmetric: what is skew in a stiffness, as of internal damping that rotates, fluid films, and
         follower loads.
     target
-        λ, in rad per unit of time: 0 for the lowest |λ|, which is the undamped frequency; `2j * np.pi * f` for
-        those nearest to the frequency f.
+        λ, in rad per unit of time: 0 for those of smallest size, which is the undamped frequency;
+        `2j * np.pi * f` for those nearest to the frequency f.
     radius
         All modes with λ so near to the target.
     tol
