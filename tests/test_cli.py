@@ -284,7 +284,7 @@ MISTAKES = [
     ("eigs good.npz --intervall 0 1", "did you mean --interval?"),
     ("eigs good.npz --int 0 1", "did you mean --interval?"),
     ("eigs good.npz -K 3", "did you mean -k?"),
-    ("density good.npz --interval 0 1", "it is a flag of eigs, plan"),
+    ("density good.npz --interval 0 1", "it is a flag of eigs, damped, plan"),
     ("eigs good.npz --which smalest", "did you mean smallest?"),
     ("eigs good.npz --method krylovshur", "did you mean krylovschur?"),
     ("color good.npz --coloring acylic", "did you mean acyclic?"),
