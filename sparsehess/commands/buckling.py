@@ -56,7 +56,7 @@ def run_buckling(call: Call) -> int:
             facts = completed_facts(call, given, found.facts(), began)
             facts["notes"] = [*facts["notes"], *reading_notes([stored.origin])]
             facts["timings"] = {**given.timings, **found.timings, "total": time.perf_counter() - began}
-            shapes.write(facts, found.modes)
+            shapes.write(facts, [(mode,) for mode in found.modes])
             if arguments.out is not None and not shapes.writes:
                 arrays = {"load_factors": found.load_factors, "residuals": found.residuals}
                 writers.write_results(arguments.out, facts, arrays, found.modes, comm)

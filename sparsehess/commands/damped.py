@@ -11,6 +11,7 @@ from sparsehess import errors, runtime
 from sparsehess.commands.estimates import completed_facts, told_lines
 from sparsehess.commands.frequency_units import check_units, unit_facts
 from sparsehess.commands.inputs import open_input
+from sparsehess.commands.mode_outputs import open_mode_outputs
 from sparsehess.commands.output import answer
 from sparsehess.commands.reports.tables import format_table, notes_told, reading_notes
 from sparsehess.errors import CheckError, InputError, NotConverged
@@ -32,10 +33,11 @@ def run_damped(call: Call) -> int:
     began = time.perf_counter()
     arguments, comm = call.arguments, call.comm
     check_units(arguments)
-    writers.check_writable(arguments.out, writers.RESULTS, comm)
+    shapes = open_mode_outputs(call)
     with ExitStack() as stack:
         given = stack.enter_context(closing(open_input(call)))
         units = given.units(arguments)
+        shapes.check(given.n, units is not None, given.labels)
         target, radius = _place(arguments, units)
         beside, origins = {}, []
         for name in _BESIDE:
@@ -66,7 +68,8 @@ def run_damped(call: Call) -> int:
         facts["frequencies"] = _frequency_facts(found, units)
         facts["notes"] = [*facts["notes"], *reading_notes(origins)]
         facts["timings"] = {**given.timings, **found.timings, "total": time.perf_counter() - began}
-        if arguments.out is not None:
+        shapes.write(facts, list(zip(found.real, found.imaginary, strict=True)))
+        if arguments.out is not None and not shapes.writes:
             arrays = {"eigenvalues": found.eigenvalues, "residuals": found.residuals}
             parts = [part for pair in zip(found.real, found.imaginary, strict=True) for part in pair]
             writers.write_results(arguments.out, facts, arrays, parts, comm)

@@ -140,7 +140,7 @@ def run_eigs(call: Call) -> int:
             given=given,
             vectors=spectrum.vectors,
         )
-        shapes.write(facts, spectrum.vectors)
+        shapes.write(facts, [(vector,) for vector in spectrum.vectors])
         if arguments.out is not None and not shapes.writes:
             arrays = {"eigenvalues": spectrum.eigenvalues, "residuals": spectrum.residuals, **record.kept_arrays()}
             writers.write_results(arguments.out, record.kept_facts(), arrays, spectrum.vectors, comm)

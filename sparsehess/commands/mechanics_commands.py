@@ -9,7 +9,6 @@ from sparsehess.commands.flag_groups import (
     COLORING_FLAGS,
     DERIVATIVE_FLAGS,
     NODE_FLAGS,
-    OUT_FLAG,
     PATIENCE_FLAG,
     PICTURE_FLAG,
     RESULT_OR_MODES_FLAG,
@@ -136,7 +135,8 @@ MECHANICS = (
             ),
             Group("derivatives and colouring (of problems)", *DERIVATIVE_FLAGS, *COLORING_FLAGS),
             CHECKS_GROUP,
-            Group("output", OUT_FLAG, SEED_FLAG, *ANSWER_FLAGS),
+            Group("nodes and their dofs", *NODE_FLAGS),
+            Group("output", RESULT_OR_MODES_FLAG, PICTURE_FLAG, *SHAPE_FLAGS, SEED_FLAG, *ANSWER_FLAGS),
         ),
         (
             Example(
@@ -162,7 +162,9 @@ MECHANICS = (
         (
             Group(
                 "input",
-                Flag("result", metavar="RESULT", help="what -o of eigs or buckling has written (.h5 or .npz)"),
+                Flag(
+                    "result", metavar="RESULT", help="what -o of eigs, buckling or damped has written (.h5, .npz)"
+                ),
             ),
             Group("nodes and their dofs", *NODE_FLAGS),
             Group(

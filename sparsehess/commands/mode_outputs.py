@@ -14,7 +14,15 @@ from sparsehess.commands import flag_groups
 from sparsehess.commands.output import SCHEMA, answer, refuse_solver_options
 from sparsehess.derivatives.units import Units
 from sparsehess.errors import InputError
-from sparsehess.mechanics.mode_files import SUFFIXES, check_format, check_hertz, check_scale, write_mode_file
+from sparsehess.mechanics.mode_files import (
+    SUFFIXES,
+    check_complex,
+    check_format,
+    check_hertz,
+    check_scale,
+    gather_mode,
+    write_mode_file,
+)
 from sparsehess.mechanics.mode_mesh import ModeMesh
 from sparsehess.mechanics.mode_pictures import SUFFIXES as PICTURES
 from sparsehess.mechanics.mode_pictures import check_mode, draw_mode
@@ -85,16 +93,24 @@ class ModeOutputs:
             if self._mesh is not None:
                 self._mesh.check(n)
 
-    def write(self, facts: dict[str, Any], vectors: Sequence[PETSc.Vec]) -> None:
-        """Write modes to --out, and draw one to --plot, where these are for modes on a mesh. Collective."""
+    def write(self, facts: dict[str, Any], modes: Sequence[Sequence[PETSc.Vec]]) -> None:
+        """Write modes to --out, and draw one to --plot, where these are for modes on a mesh.
+
+        Collective.
+
+        Parameters
+        ----------
+        modes
+            A vector each, or real and imaginary part.
+        """
         arguments = self._arguments
         if self.writes:
-            every = (writers.gather_vector(one, self._comm) for one in vectors)
+            every = (gather_mode(one, self._comm) for one in modes)
             write_mode_file(arguments.out, self._mesh, facts, every, self._comm, arguments.scale)
         if self.draws:
             mode = 1 if arguments.mode is None else arguments.mode
-            check_mode(mode, len(vectors))
-            whole = writers.gather_vector(vectors[mode - 1], self._comm)
+            check_mode(mode, len(modes))
+            whole = gather_mode(modes[mode - 1], self._comm)
             draw_mode(arguments.plot, self._mesh, facts, whole, self._comm, mode, arguments.scale)
 
 
@@ -152,6 +168,8 @@ def open_mode_outputs(call: Call, results: Sequence[str] = writers.RESULTS) -> M
     if arguments.mode is not None and arguments.mode < 1:
         raise InputError(f"--mode {arguments.mode}: modes are counted from 1")
     check_scale(arguments.scale, "--scale ")
+    if writes and arguments.command == "damped":
+        check_complex(arguments.out)
     lists = (arguments.fixed, arguments.free)
     fixed, free = (None if path is None else array_files.read_indices(path, comm) for path in lists)
     mesh = None
@@ -168,24 +186,37 @@ def run_export(call: Call) -> int:
     if arguments.out is None and arguments.plot is None:
         raise InputError("nothing to write: give -o FILE.vtu, or --plot FILE.gif")
     shapes = open_mode_outputs(call, results=())
-    stored = read_pairs(arguments.result, comm=comm, names=("eigenvalues", "load_factors"))
+    stored = read_pairs(arguments.result, comm=comm, names=("eigenvalues", "load_factors"), complex_pairs=True)
     try:
-        facts = _named(arguments, {**stored.facts, **{name: one.tolist() for name, one in stored.arrays.items()}})
+        lists = {name: _listed(one) for name, one in stored.arrays.items()}
+        facts = _named(arguments, {**stored.facts, **lists})
+        if stored.complex and shapes.writes:
+            check_complex(arguments.out)
         if "residuals" not in stored.arrays:
-            raise InputError(f"{arguments.result}: it has no modes; give what eigs -o or buckling -o has written")
+            raise InputError(
+                f"{arguments.result}: it has no modes; give what eigs, buckling or damped have written"
+            )
         n = stored.vectors[0].getSize() if stored.vectors else int(facts["n"])
         shapes.check(n, "load_factors" in facts or facts.get("frequencies") is not None)
-        shapes.write(facts, stored.vectors)
+        if stored.complex:
+            shapes.write(facts, list(zip(stored.vectors[::2], stored.vectors[1::2], strict=True)))
+        else:
+            shapes.write(facts, [(one,) for one in stored.vectors])
     finally:
         runtime.destroy(*stored.vectors)
     written = [path for path in (arguments.out, arguments.plot) if path is not None]
-    told = {"result": arguments.result, "modes": len(stored.vectors), "written": written}
+    told = {"result": arguments.result, "modes": len(stored), "written": written}
     answer(
         call,
         {"schema": SCHEMA, "task": "export", **told},
         "\n".join(f"written      {path}" for path in written),
     )
     return errors.DONE
+
+
+def _listed(values: np.ndarray) -> list[Any]:
+    """Return numbers as JSON has them, a complex one as its two parts."""
+    return np.stack([values.real, values.imag], axis=1).tolist() if np.iscomplexobj(values) else values.tolist()
 
 
 def _named(arguments: argparse.Namespace, facts: dict[str, Any]) -> dict[str, Any]:
@@ -200,14 +231,17 @@ def _named(arguments: argparse.Namespace, facts: dict[str, Any]) -> dict[str, An
     values, known = np.asarray(facts["eigenvalues"]), facts.get("frequencies")
     if arguments.matrix_units is not None:
         stiffness, mass = arguments.matrix_units
-        frequencies = Units.of_matrices(stiffness, mass, arguments.units).of_eigenvalues(values)
+        units = Units.of_matrices(stiffness, mass, arguments.units)
     elif known is not None:
-        frequencies = np.asarray(known["values"]) * Units(known["unit"], 1.0).to(arguments.units).factor
+        units = Units(known["unit"], facts["units"]["factor"]).to(arguments.units)
     elif (facts.get("inputs") or {}).get("mass") is None:
         raise InputError(
             "--units: the result is not known to have a mass, so that an eigenvalue is no ω²; say with "
             "--matrix-units what entries were in"
         )
     else:
-        frequencies = Units.consistent(arguments.units).of_eigenvalues(values)
-    return {**facts, "frequencies": {"unit": arguments.units, "values": frequencies.tolist()}}
+        units = Units.consistent(arguments.units)
+    swings = "damping_ratios" in facts  # λ as two parts
+    frequencies = units.factor * values.reshape(-1, 2)[:, 1] if swings else units.of_eigenvalues(values)
+    told = {"unit": arguments.units, "values": frequencies.tolist()}
+    return {**facts, "frequencies": told, "units": {"factor": units.factor}}

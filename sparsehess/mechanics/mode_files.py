@@ -13,6 +13,8 @@ import numpy as np
 from sparsehess.derivatives.units import Units
 from sparsehess.errors import InputError
 from sparsehess.mechanics.buckling import Buckling
+from sparsehess.mechanics.complex_modes import DampedModes
+from sparsehess.mechanics.complex_shapes import complex_record, farthest, plain_unit, told_of_count, told_of_scale
 from sparsehess.mechanics.mode_mesh import ModeMesh
 from sparsehess.runtime import PETSc, agreement, communicator, optional
 from sparsehess.runtime.validation import positive_number
@@ -58,7 +60,7 @@ IN_HERTZ = (".unv", ".frd")
 
 def write_modes(
     path: str | os.PathLike[str],
-    found: Spectrum | Buckling,
+    found: Spectrum | Buckling | DampedModes,
     mesh: Any,
     dofs: str | None = None,
     *,
@@ -77,16 +79,19 @@ def write_modes(
     path
         Its name ends with .vtu or .vtk (all modes in one file, each an array of its name), .pvd (a list of .vtu
         files in a folder NAME) or .xdmf (its numbers in NAME.xdmf.h5 beside it), in which modes are steps of time,
-        .unv (universal file) or .frd (CalculiX). The last two need `units`, but for buckling.
+        .unv (universal file) or .frd (CalculiX). The last two need `units`, but for buckling; .frd has no complex
+        modes.
     found
-        Answer of `eigs` or `buckling`.
+        Answer of `eigs`, `buckling` or `damped_modes`. Modes of the last are complex, two arrays each: x = real +
+        i imaginary moves as real cos ωt - imaginary sin ωt, ω = Im λ, so that |x| is the amplitude of a component,
+        and arg x its phase.
     mesh, dofs, fixed, free, fixed_sets
         As for `ModeMesh`; or a `ModeMesh` alone.
     units
         What eigenvalues mean as frequencies, which modes are named by.
     scale
-        Largest translation of a node in each mode. Default as they are found: xᵀMx = 1 of `eigs`, a largest entry
-        of one of `buckling`.
+        Largest translation of a node in each mode, of a complex one while it swings. Default as they are found:
+        xᵀMx = 1 of `eigs`, a largest entry of one of `buckling` and `damped_modes`.
 
     Raises
     ------
@@ -118,8 +123,8 @@ def write_modes(
         if comm.rank == 0:
             made = as_mode_mesh(mesh, dofs, fixed=fixed, free=free, fixed_sets=fixed_sets)
             if vectors:
-                made.check(vectors[0].getSize())
-    write_mode_file(path, made, facts, (gather_vector(one, comm) for one in vectors), comm, scale)
+                made.check(vectors[0][0].getSize())
+    write_mode_file(path, made, facts, (gather_mode(one, comm) for one in vectors), comm, scale)
 
 
 def as_mode_mesh(mesh: Any, dofs: str | None, **which: Any) -> ModeMesh:
@@ -131,24 +136,44 @@ def as_mode_mesh(mesh: Any, dofs: str | None, **which: Any) -> ModeMesh:
     return mesh
 
 
-def vectors_of(found: Spectrum | Buckling) -> tuple[list[PETSc.Vec], MPI.Comm]:
-    """Return the vectors of an answer, and their communicator. Collective."""
-    if not isinstance(found, Buckling) and not hasattr(found, "vectors"):
+def vectors_of(found: Spectrum | Buckling | DampedModes) -> tuple[list[tuple[PETSc.Vec, ...]], MPI.Comm]:
+    """Return the vectors of each mode, a real and an imaginary one where it is complex; and their communicator.
+
+    Collective.
+    """
+    if isinstance(found, DampedModes):
+        vectors: list[tuple[PETSc.Vec, ...]] = list(zip(found.real, found.imaginary, strict=True))
+    elif isinstance(found, Buckling) or hasattr(found, "vectors"):
+        vectors = [(one,) for one in (found.modes if isinstance(found, Buckling) else found.vectors)]
+    else:
         raise InputError(
-            f"modes of eigs and of buckling are written on meshes, and none of {type(found).__name__}: of complex "
-            "ones real and imaginary parts move apart"
+            f"modes of eigs, buckling and damped_modes are written on meshes, and none of {type(found).__name__}"
         )
-    vectors = found.modes if isinstance(found, Buckling) else found.vectors
     values = found.load_factors if isinstance(found, Buckling) else found.eigenvalues
     if len(vectors) < len(values):
         raise InputError("the answer is closed, and its vectors are destroyed: write them before")
-    return vectors, communicator(vectors[0].comm if vectors else None)
+    return vectors, communicator(vectors[0][0].comm if vectors else None)
 
 
-def facts_of(found: Spectrum | Buckling, units: Units | None) -> dict[str, Any]:
+def gather_mode(vectors: Sequence[PETSc.Vec], comm: MPI.Comm) -> np.ndarray:
+    """Return all of a mode on rank 0, nothing of it elsewhere. Collective.
+
+    Parameters
+    ----------
+    vectors
+        One, or the real and the imaginary part.
+    """
+    whole = gather_vector(vectors[0], comm)
+    return whole if len(vectors) == 1 else whole + 1j * gather_vector(vectors[1], comm)
+
+
+def facts_of(found: Spectrum | Buckling | DampedModes, units: Units | None) -> dict[str, Any]:
     """Return what JSON tells of an answer that files of modes tell, too. Not collective."""
     facts = found.facts()
-    if units is not None and not isinstance(found, Buckling):
+    if units is not None and isinstance(found, DampedModes):
+        facts["units"] = {"factor": units.factor}
+        facts["frequencies"] = {"unit": units.frequency, "values": (units.factor * found.frequencies).tolist()}
+    elif units is not None and not isinstance(found, Buckling):
         values = units.of_eigenvalues(found.eigenvalues)
         facts["frequencies"] = {"unit": units.frequency, "values": values.tolist()}
     return facts
@@ -171,6 +196,18 @@ def check_hertz(path: str | os.PathLike[str], named: bool) -> None:
         raise InputError(
             f"{path}: this format tells modes by their frequencies: give units (--units Hz), or write .vtu"
         )
+
+
+def check_complex(path: str | os.PathLike[str]) -> None:
+    """Refuse a format that has no complex modes. Not collective.
+
+    Raises
+    ------
+    InputError
+        It is .frd.
+    """
+    if Path(path).suffix == ".frd":
+        raise InputError(f"{path}: .frd has no complex modes: write .vtu, .pvd, .xdmf or .unv")
 
 
 def check_scale(scale: float | None, name: str) -> None:
@@ -238,12 +275,14 @@ def write_mode_file(
         with agreement(comm):
             if comm.rank == 0 and mesh is not None:
                 record = record_of(facts, mesh.turns, scale)
+                if record.complex:
+                    check_complex(path)
                 check_hertz(path, record.buckling or record.hertz is not None)
                 writer = stack.enter_context(_OPEN[path.suffix](path, mesh.mesh, record))
         for whole in vectors:
             with agreement(comm):
                 if comm.rank == 0 and mesh is not None:
-                    writer.add(*scaled_motion(mesh, whole, scale))
+                    writer.add(*scaled_motion(mesh, whole if record.complex else real_mode(whole), scale))
         with agreement(comm):
             stack.close()
 
@@ -255,22 +294,33 @@ def scaled_motion(
 
     Not collective. A mode with xᵀMx = 1 is given; one without translations is left as it is.
     """
-    if np.iscomplexobj(vector):
-        if np.any(vector.imag):
-            raise InputError(
-                "complex modes are not written on meshes: their real and imaginary parts are two modes"
-            )
-        vector = vector.real
     moved, turned = mesh.motion(vector)
-    largest = float(np.linalg.norm(moved, axis=1).max(initial=0.0))
+    largest = float(farthest(moved).max(initial=0.0))
     if scale is None or not largest:
         return moved, turned, 1.0
     factor = scale / largest
     return moved * factor, None if turned is None else turned * factor, factor**2
 
 
+def real_mode(vector: np.ndarray) -> np.ndarray:
+    """Return a mode of real matrices as real numbers, whatever scalars PETSc has. Not collective.
+
+    Raises
+    ------
+    InputError
+        It is complex.
+    """
+    if np.any(vector.imag):
+        raise InputError(
+            "complex modes of eigs are not written on meshes: their real and imaginary parts are two modes"
+        )
+    return vector.real
+
+
 def record_of(facts: dict[str, Any], turns: bool, scale: float | None) -> ModeRecord:
     """Return what a file tells of modes beside their shapes, from the JSON of a run. Not collective."""
+    if "damping_ratios" in facts:
+        return complex_record(facts, turns, scale)
     buckling = "load_factors" in facts
     values = np.asarray(facts["load_factors" if buckling else "eigenvalues"], np.float64)
     numbers = {"load_factor" if buckling else "eigenvalue": values}
@@ -278,23 +328,16 @@ def record_of(facts: dict[str, Any], turns: bool, scale: float | None) -> ModeRe
     shown, end = values, "_load_factor" if buckling else ""
     if frequencies is not None:
         unit = str(frequencies["unit"])
-        shown, end = np.asarray(frequencies["values"], np.float64), "_" + _plain(unit)
+        shown, end = np.asarray(frequencies["values"], np.float64), "_" + plain_unit(unit)
         numbers[f"frequency{end}"] = shown
         hertz = shown * Units(unit, 1.0).to("Hz").factor
     numbers["residual"] = np.asarray(facts["residuals"], np.float64)
-    certified = bool((facts.get("count") or {}).get("certified"))
+    said, certified = told_of_count(facts)
     numbers["none_missed"] = np.full(len(values), float(certified))
     imaginary = "" if frequencies is None else "i"
     names = tuple(
         f"mode_{number}_{abs(one) if imaginary else one:.6g}{imaginary if one < 0 else ''}{end}"
         for number, one in enumerate(shown, 1)
     )
-    said = "none missed (certified by a count)" if certified else "not certified that none was missed"
-    how = "largest entry 1" if buckling else "x'Mx = 1"
-    scaled = f"scaled to {how}" if scale is None else f"scaled to a largest translation of {scale:g}"
+    scaled = told_of_scale(scale, "largest entry 1" if buckling else "x'Mx = 1")
     return ModeRecord(names, values, hertz, numbers, f"{said}; {scaled}", buckling, turns)
-
-
-def _plain(unit: str) -> str:
-    """Return the name of a unit as a part of a name: rad_s, cm-1."""
-    return unit.replace("/", "_").replace("^", "")

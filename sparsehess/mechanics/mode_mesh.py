@@ -180,9 +180,9 @@ class ModeMesh(ShortRepr):
         Not collective. Fixed dofs are zero.
         """
         held = self.variables < 0
-        values = np.zeros(held.shape)
+        values = np.zeros(held.shape, np.result_type(vector, np.float64))
         values[~held] = vector[self.variables[~held]]
-        both = np.zeros((len(held), 6))
+        both = np.zeros((len(held), 6), values.dtype)
         both[:, [LETTERS.index(letter) for letter in self.dofs]] = values
         return np.ascontiguousarray(both[:, :3]), np.ascontiguousarray(both[:, 3:]) if self.turns else None
 

@@ -12,11 +12,15 @@ import numpy as np
 from sparsehess.derivatives.units import Units
 from sparsehess.errors import InputError
 from sparsehess.mechanics.buckling import Buckling
+from sparsehess.mechanics.complex_modes import DampedModes
+from sparsehess.mechanics.complex_shapes import farthest
 from sparsehess.mechanics.mesh_surfaces import drawn_faces, drawn_lines
 from sparsehess.mechanics.mode_files import (
     as_mode_mesh,
     check_scale,
     facts_of,
+    gather_mode,
+    real_mode,
     record_of,
     scaled_motion,
     vectors_of,
@@ -24,7 +28,7 @@ from sparsehess.mechanics.mode_files import (
 from sparsehess.mechanics.mode_mesh import ModeMesh
 from sparsehess.runtime import agreement, optional
 from sparsehess.storage.atomic_files import write_file
-from sparsehess.storage.writers import check_writable, gather_vector
+from sparsehess.storage.writers import check_writable
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -48,7 +52,7 @@ _SIZE, _DOTS = (6.4, 4.8), 110
 
 def animate_mode(
     path: str | os.PathLike[str],
-    found: Spectrum | Buckling,
+    found: Spectrum | Buckling | DampedModes,
     mesh: Any,
     dofs: str | None = None,
     *,
@@ -68,7 +72,8 @@ def animate_mode(
     path
         Its name ends with .gif, or with .png: then there are pictures NAME_01.png, NAME_02.png, … of one swing.
     found
-        Answer of `eigs` or `buckling`.
+        Answer of `eigs`, `buckling` or `damped_modes`. Of the last Re(x exp(iωt)) is drawn, ω = Im λ: one swing
+        as it would be without its decay or growth, in which nodes need not pass their places at one time.
     mesh, dofs, fixed, free, fixed_sets
         As for `write_modes`.
     mode
@@ -105,9 +110,9 @@ def animate_mode(
         if comm.rank == 0:
             made = as_mode_mesh(mesh, dofs, fixed=fixed, free=free, fixed_sets=fixed_sets)
             if vectors:
-                made.check(vectors[0].getSize())
+                made.check(vectors[0][0].getSize())
     check_mode(mode, len(vectors))
-    draw_mode(path, made, facts_of(found, units), gather_vector(vectors[mode - 1], comm), comm, mode, scale)
+    draw_mode(path, made, facts_of(found, units), gather_mode(vectors[mode - 1], comm), comm, mode, scale)
 
 
 def check_mode(mode: int, found: int) -> None:
@@ -138,9 +143,13 @@ def draw_mode(
     with agreement(comm):
         if comm.rank == 0 and mesh is not None:
             size = float(np.ptp(mesh.mesh.points, axis=0).max()) or 1.0
-            moved, *_ = scaled_motion(mesh, vector, scale or _DRAWN * size)
-            title = _title(record_of(facts, False, None).names[mode - 1])
-            _write_pictures(Path(path), _frames(mesh, moved, title))
+            record = record_of(facts, False, None)
+            shape = vector if record.complex else real_mode(vector)
+            moved, *_ = scaled_motion(mesh, shape, scale or _DRAWN * size)
+            # A real mode comes back as it went; a complex one by other places.
+            steps = 2 * _HALF if record.complex else _HALF + 1
+            frames = list(_frames(mesh, moved, _title(record.names[mode - 1]), np.pi * np.arange(steps) / _HALF))
+            _write_pictures(Path(path), frames if record.complex else frames + frames[-2:0:-1])
 
 
 def _title(name: str) -> str:
@@ -152,8 +161,8 @@ def _title(name: str) -> str:
     return f"mode {number}: {rest[0]} {unit}" if unit else f"mode {number}: λ = {rest[0]}"
 
 
-def _frames(mesh: ModeMesh, moved: np.ndarray, title: str) -> Iterator[np.ndarray]:
-    """Yield the pictures (height, width, 3) of a half swing."""
+def _frames(mesh: ModeMesh, moved: np.ndarray, title: str, phases: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the pictures (height, width, 3) of Re(moved exp(iφ)) at some phases φ."""
     matplotlib = optional("matplotlib", "a picture of a mode", "plot")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.collections import LineCollection, PolyCollection
@@ -164,7 +173,7 @@ def _frames(mesh: ModeMesh, moved: np.ndarray, title: str) -> Iterator[np.ndarra
     if not len(faces) and not len(lines):
         raise InputError(f"{mesh.name} has neither faces nor lines that could be drawn")
     view = _view(points, moved)
-    far = np.linalg.norm(moved, axis=1)
+    far = farthest(moved)
     shades = far / (far.max() or 1.0)
     face_colors, line_colors = (
         matplotlib.colormaps["viridis"](shades[nodes].mean(axis=1))[:, :3] for nodes in (faces, lines)
@@ -178,10 +187,13 @@ def _frames(mesh: ModeMesh, moved: np.ndarray, title: str) -> Iterator[np.ndarra
     figure.suptitle(title, y=0.975)
     _draw_triad(figure, view)
     flat = points @ view[:2].T
-    ends = np.concatenate([(points + side * moved) @ view[:2].T for side in (-1, 0, 1)])
-    margin = 0.02 * np.ptp(ends, axis=0).max()
-    axes.set_xlim(ends[:, 0].min() - margin, ends[:, 0].max() + margin)
-    axes.set_ylim(ends[:, 1].min() - margin, ends[:, 1].max() + margin)
+    low, high = flat.min(axis=0), flat.max(axis=0)
+    for phase in phases:
+        here = _displaced(points, moved, phase) @ view[:2].T
+        low, high = np.minimum(low, here.min(axis=0)), np.maximum(high, here.max(axis=0))
+    margin = 0.02 * (high - low).max()
+    axes.set_xlim(low[0] - margin, high[0] + margin)
+    axes.set_ylim(low[1] - margin, high[1] + margin)
 
     edge = 0.3 if len(faces) < 2000 else 0.1
     axes.add_collection(PolyCollection(flat[faces], facecolors="none", edgecolors="0.85", linewidths=0.4))
@@ -189,8 +201,8 @@ def _frames(mesh: ModeMesh, moved: np.ndarray, title: str) -> Iterator[np.ndarra
     surface, bars = PolyCollection([], linewidths=edge, zorder=2), LineCollection([], linewidths=2.2, zorder=3)
     axes.add_collection(surface)
     axes.add_collection(bars)
-    for step in range(_HALF + 1):
-        here = (points + np.cos(np.pi * step / _HALF) * moved) @ view.T
+    for phase in phases:
+        here = _displaced(points, moved, phase) @ view.T
         order = np.argsort(here[faces, 2].mean(axis=1), kind="stable")  # what is nearer is drawn over what is not
         lit = face_colors * _lights(here[faces])[:, None]
         surface.set_verts(here[faces[order], :2])
@@ -200,6 +212,11 @@ def _frames(mesh: ModeMesh, moved: np.ndarray, title: str) -> Iterator[np.ndarra
         bars.set_color(line_colors)
         canvas.draw()
         yield np.array(canvas.buffer_rgba())[:, :, :3]
+
+
+def _displaced(points: np.ndarray, moved: np.ndarray, phase: float) -> np.ndarray:
+    """Return where nodes are at a phase φ: points + Re(moved exp(iφ))."""
+    return points + (np.cos(phase) * moved.real - np.sin(phase) * moved.imag)
 
 
 def _view(points: np.ndarray, moved: np.ndarray) -> np.ndarray:
@@ -232,11 +249,10 @@ def _draw_triad(figure: Any, view: np.ndarray) -> None:
             axes.text(1.25 * right, 1.25 * up, name, ha="center", va="center", fontsize=8, color="0.3")
 
 
-def _write_pictures(path: Path, frames: Iterator[np.ndarray]) -> None:
-    """Write a half swing and its way back, as one file or one after another."""
+def _write_pictures(path: Path, frames: list[np.ndarray]) -> None:
+    """Write one swing, as one file or one after another."""
     image = optional("PIL.Image", "a picture of a mode", "plot")
-    half = [image.fromarray(frame) for frame in frames]
-    swing = half + half[-2:0:-1]
+    swing = [image.fromarray(frame) for frame in frames]
     if path.suffix == ".gif":
         with write_file(path) as beside:
             swing[0].save(

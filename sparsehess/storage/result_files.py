@@ -36,12 +36,19 @@ class StoredPairs(ShortRepr):
     arrays
         Lists of k numbers by name, `eigenvalues` or what was asked for among them, the same on every rank.
     vectors
-        k Vecs, the caller's to destroy.
+        k Vecs, the caller's to destroy; of complex pairs 2k, the real and the imaginary part of each in turn.
+    complex
+        Whether values are complex, as those of `damped` are.
     """
 
     facts: dict[str, Any]
     arrays: dict[str, np.ndarray]
     vectors: list[PETSc.Vec]
+    complex: bool = False
+
+    def __len__(self) -> int:
+        """Return the number of pairs. Not collective."""
+        return len(self.vectors) // 2 if self.complex else len(self.vectors)
 
 
 def read_pairs(
@@ -50,6 +57,7 @@ def read_pairs(
     comm: MPI.Comm | None = None,
     layout: Layout | None = None,
     names: Sequence[str] = ("eigenvalues",),
+    complex_pairs: bool = False,
 ) -> StoredPairs:
     """Read a result file (.h5 or .npz); nothing is unpickled.
 
@@ -61,6 +69,8 @@ def read_pairs(
         Ranks, over which rows are spread evenly; or the rows of each rank, which the vectors must have.
     names
         What the values of the vectors may be called in the file: `eigenvalues`, `load_factors`.
+    complex_pairs
+        Whether values may be complex, with two real vectors each.
 
     Raises
     ------
@@ -73,20 +83,22 @@ def read_pairs(
         told: tuple[dict[str, Any], dict[str, np.ndarray], int] | None = None
         with agreement(comm):
             if comm.rank == 0:
-                source = stack.enter_context(_open(path, None if layout is None else layout.n, names))
+                n = None if layout is None else layout.n
+                source = stack.enter_context(_open(path, n, names, complex_pairs))
                 told = source.facts, source.arrays, source.n
         facts, arrays, n = comm.bcast(told)
         layout = layout or Layout.from_size(n, comm)
         vectors: list[PETSc.Vec] = []
         try:
-            for number in range(len(next(arrays[name] for name in names if name in arrays))):
+            values = next(arrays[name] for name in names if name in arrays)
+            for number in range(len(values) * (2 if np.iscomplexobj(values) else 1)):
                 local = read_in_pieces(layout, partial(_Source.piece, source, number))
                 vectors.append(PETSc.Vec().createMPI((layout.n_local, layout.n), comm=comm))
                 vectors[-1].setArray(local)
         except BaseException:
             destroy(*vectors)
             raise
-    return StoredPairs(facts, arrays, vectors)
+    return StoredPairs(facts, arrays, vectors, np.iscomplexobj(values))
 
 
 @dataclass(frozen=True)
@@ -109,7 +121,7 @@ class _Source:
 
 
 @contextmanager
-def _open(path: Path, n: int | None, names: Sequence[str]) -> Iterator[_Source]:
+def _open(path: Path, n: int | None, names: Sequence[str], complex_pairs: bool) -> Iterator[_Source]:
     """Open a result of n variables, or of any number, whose values have one of these names."""
     with ExitStack() as stack:
         try:
@@ -125,7 +137,7 @@ def _open(path: Path, n: int | None, names: Sequence[str]) -> Iterator[_Source]:
             if hasattr(rows, "chunks"):
                 require_chunks(path, rows)
             name = next((one for one in names if one in file), names[0])
-            arrays = {name: _numbers(path, name, file[name])}
+            arrays = {name: _numbers(path, name, file[name], complex_pairs)}
             if "residuals" in file:
                 arrays["residuals"] = _numbers(path, "residuals", file["residuals"])
             facts = json.loads(text)
@@ -138,13 +150,13 @@ def _open(path: Path, n: int | None, names: Sequence[str]) -> Iterator[_Source]:
         if not isinstance(facts, dict):
             raise InputError(f"{path}: no result of sparsehess eigs (its JSON is no table)")
         values = arrays[name]
-        k = len(values)
+        k = len(values) * (2 if np.iscomplexobj(values) else 1)  # vectors
         shape: Any = getattr(rows, "shape", "that are none")
         if n is None:
             n = int(shape[1]) if isinstance(shape, tuple) and len(shape) == 2 else 0
         if shape != (k, n) and (k or shape != (0, 0)):
             told = f": its matrix has {shape[1]} rows" if len(shape) == 2 and shape[0] == k else ""
-            raise InputError(f"{path}: {k} eigenvalues and vectors {shape} do not fit n = {n}{told}")
+            raise InputError(f"{path}: {len(values)} eigenvalues and vectors {shape} do not fit n = {n}{told}")
         if rows.dtype.kind == "c" and not complex_scalars():
             raise InputError(f"{path}: its vectors are complex: they take {another_build(True)}")
         if rows.dtype.kind not in "fiuc":
@@ -154,10 +166,10 @@ def _open(path: Path, n: int | None, names: Sequence[str]) -> Iterator[_Source]:
         yield _Source(path, facts, arrays, n, rows)
 
 
-def _numbers(path: Path, name: str, stored: Any) -> np.ndarray:
-    """Return a list of real numbers; its size is looked at before it is read."""
+def _numbers(path: Path, name: str, stored: Any, complex_ones: bool = False) -> np.ndarray:
+    """Return a list of numbers, real unless complex ones may be; its size is looked at before it is read."""
     kind = getattr(stored, "dtype", np.dtype(object)).kind
-    if getattr(stored, "ndim", 0) != 1 or kind not in "fiu":
+    if getattr(stored, "ndim", 0) != 1 or kind not in ("fiuc" if complex_ones else "fiu"):
         raise InputError(f"{path}: {name} must be a list of numbers")
     require_memory(path, name, bytes_of(stored.shape, 16))
-    return np.asarray(stored[()], np.float64)
+    return np.asarray(stored[()], np.complex128 if kind == "c" else np.float64)

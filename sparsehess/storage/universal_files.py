@@ -90,25 +90,31 @@ class _UniversalWriter:
         number, record = self._number, self._record
         self._number += 1
         wide = 3 if turned is None else 6
-        kind = 6 if record.buckling else 2
         residual = f"backward error {record.numbers['residual'][number]:.1e}"
         ids = [record.names[number], record.told, residual, "NONE", "NONE"]
-        head = (1, kind, 2 if wide == 3 else 3, 8, 2, wide)
+        if record.hertz is None and not record.buckling:
+            raise InputError("modes of a universal file have frequencies in Hz, and none are known")
         if record.buckling:
-            words = [1, 1, 1]
-            numbers = [record.values[number]]
+            kind, words, numbers = 6, [1, 1, 1], [record.values[number]]
+        elif record.complex:
+            value = record.values[number]
+            ids[3] = "complex modes: modal A and B are not computed, and zero here"
+            kind, words, numbers = 3, [2, 6, 1, number + 1], [value.real, value.imag, 0.0, 0.0, 0.0, 0.0]
         else:
-            if record.hertz is None:
-                raise InputError("modes of a universal file have frequencies in Hz, and none are known")
-            words = [2, 4, 1, number + 1]
-            numbers = [record.hertz[number], mass, 0.0, 0.0]
+            assert record.hertz is not None
+            kind, words, numbers = 2, [2, 4, 1, number + 1], [record.hertz[number], mass, 0.0, 0.0]
+        head = (1, kind, 2 if wide == 3 else 3, 8, 5 if record.complex else 2, wide)
         with self._data_set(55):
             self._stream.write("".join(f"{line[:80]}\n" for line in ids))
             for row in (head, words):
                 self._stream.write("".join(f"{word:10}" for word in row) + "\n")
             self._stream.write("".join(f"{value:13.5E}" for value in in_columns(np.array(numbers))) + "\n")
             values = moved if turned is None else np.hstack([moved, turned])
-            write_rows(self._stream, "%10d\n" + wide * "%13.5E" + "\n", self._labels, in_columns(values))
+            lines = wide * "%13.5E" + "\n"
+            if record.complex:  # real and imaginary part of each value in turn, six numbers a line
+                values = np.ascontiguousarray(values).view(np.float64)
+                lines = wide // 3 * (6 * "%13.5E" + "\n")
+            write_rows(self._stream, "%10d\n" + lines, self._labels, in_columns(values))
 
 
 @contextmanager

@@ -73,7 +73,7 @@ class _VtuWriter:
 
     def __init__(self, stream: IO[bytes], path: Path, mesh: Mesh, record: ModeRecord):
         cells = _topology(path, mesh)
-        self._stream, offset = stream, 0
+        self._stream, self._record, offset = stream, record, 0
         fixed = {"Points": mesh.points, "connectivity": cells.nodes, "offsets": cells.ends, "types": cells.types}
         tags = {}
         for name, array in fixed.items():
@@ -84,7 +84,7 @@ class _VtuWriter:
             vectors.append(_data_array(name, mesh.points.dtype, 3, offset))
             offset += 8 + mesh.points.nbytes
         order = "LittleEndian" if sys.byteorder == "little" else "BigEndian"
-        first = f" Vectors={quoteattr(record.names[0])}" if record.names else ""
+        first = f" Vectors={quoteattr(record.fields[0])}" if record.names else ""
         lines = [
             '<?xml version="1.0"?>',
             f"<!-- sparsehess: {record.told.replace('--', '- -')} -->",
@@ -109,9 +109,8 @@ class _VtuWriter:
 
     def add(self, moved: np.ndarray, turned: np.ndarray | None, mass: float) -> None:
         """Write the next mode. Not collective."""
-        self._write(moved)
-        if turned is not None:
-            self._write(turned)
+        for values in self._record.arrays(moved, turned):
+            self._write(values)
 
     def _write(self, array: np.ndarray) -> None:
         self._stream.write(np.uint64(array.nbytes).tobytes())
@@ -201,6 +200,7 @@ class _LegacyWriter:
     def __init__(self, stream: IO[bytes], path: Path, mesh: Mesh, record: ModeRecord):
         cells = _topology(path, mesh)
         self._stream, self._points, self._names = stream, len(mesh.points), iter(record.fields)
+        self._record = record
         title = f"{record.told}"[:250]
         stream.write(f"# vtk DataFile Version 5.1\n{title}\nBINARY\nDATASET UNSTRUCTURED_GRID\n".encode())
         self._line(f"FIELD FieldData {len(record.numbers)}")
@@ -215,7 +215,7 @@ class _LegacyWriter:
 
     def add(self, moved: np.ndarray, turned: np.ndarray | None, mass: float) -> None:
         """Write the next mode. Not collective."""
-        for values in (moved,) if turned is None else (moved, turned):
+        for values in self._record.arrays(moved, turned):
             self._block(f"{next(self._names)} 3 {self._points} double", values, ">f8")
 
     def _line(self, text: str) -> None:

@@ -86,9 +86,10 @@ class _XdmfWriter:
             lines.append(f'<Information Name={quoteattr(what)} Value="{values[number]:.17g}"/>')
         lines += self._grid
         for what, array in (("displacement", moved), ("rotation", turned)):
-            if array is not None:
-                item = self._item(f"{what}_{number + 1}", array)
-                lines.append(f'<Attribute Name="{what}" AttributeType="Vector" Center="Node">{item}</Attribute>')
+            for part, values in () if array is None else self._record.parts_of(array):
+                item = self._item(f"{what}{part}_{number + 1}", values)
+                head = f'<Attribute Name="{what}{part}" AttributeType="Vector" Center="Node">'
+                lines.append(f"{head}{item}</Attribute>")
         self._steps.append("\n".join([*lines, "</Grid>"]))
 
     def text(self) -> str:

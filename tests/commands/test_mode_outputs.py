@@ -192,3 +192,39 @@ def test_what_a_format_cannot_hold_is_refused_before_the_solve(tmp_path, name):
     asked = argparse.Namespace(out=str(tmp_path / name), plot=None, command="eigs")
     with pytest.raises(InputError, match=said.get(name, "no cells of type polygon")):
         ModeOutputs(asked, MPI.COMM_SELF, made).check(9, True, None)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_complex_modes(strip, ranks):
+    """Modes of dashpots, written at once and from what is stored; they have another turn in each run at most."""
+    folder, *_ = strip
+    K, M = (sp.load_npz(folder / name).toarray() for name in ("Ks.npz", "Ms.npz"))
+    C = np.zeros((24, 24))
+    C[2, 2], C[17, 17] = 0.5, 0.3
+    sp.save_npz(folder / "Cs.npz", sp.csr_matrix(C))
+    damped = "damped Ks.npz --mass Ms.npz --damping Cs.npz -k 2 --quiet"
+    on = "--mesh strip.inp --fixed-set BASE"
+    lines = [
+        f"{damped} --units Hz -o swings.vtu --plot swings.gif --mode 2 {on}",
+        f"{damped} --units rad/s -o swings.h5",
+        f"export swings.h5 -o stored.vtu --units Hz --matrix-units N/m kg {on}",
+        f"export swings.h5 -o stored.unv --units Hz {on}",
+        f"{damped} --units Hz -o swings.frd {on}",
+        f"export swings.h5 -o stored.frd --units Hz {on}",
+        f"{damped} -o swings.unv {on}",
+    ]
+    told = batch(folder, lines, ranks)
+    assert [codes for codes, *_ in told] == [[0]] * 4 + [[2]] * 3, told
+    assert all("no complex modes" in one[2] for one in told[4:6]) and "give units" in told[6][2]
+    assert (folder / "swings.gif").stat().st_size > 1000
+    once, stored = (shapes_of(folder / name)[0] for name in ("swings.vtu", "stored.vtu"))
+    assert list(once) == list(stored) and len(once) == 4
+    zero, one = np.zeros((24, 24)), np.eye(24)
+    values = scipy.linalg.eigvals(np.block([[zero, one], [-K, -C]]), np.block([[one, zero], [zero, M]]))
+    values = values[values.imag > 0]
+    values = values[np.argsort(np.abs(values))][:2]
+    for number, value in enumerate(values, 1):
+        name = f"mode_{number}_{value.imag / (2 * np.pi):.6g}_Hz"
+        x, y = ((data[f"{name}_real"] + 1j * data[f"{name}_imaginary"]).ravel()[FREE] for data in (once, stored))
+        np.testing.assert_allclose(x, y, atol=1e-7)
+        assert np.abs((value**2 * M + value * C + K) @ x).max() < 1e-6
