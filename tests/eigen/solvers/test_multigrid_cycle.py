@@ -7,6 +7,7 @@ import scipy.sparse as sp
 from sparsehess.eigen.problem.block_vectors import dots
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rigid_body_modes import rigid_body_modes
+from sparsehess.eigen.solvers.lobpcg import Basis
 from sparsehess.eigen.solvers.multigrid_cycle import Level, largest
 from sparsehess.eigen.solvers.preconditioners import Multigrid
 from sparsehess.runtime import destroy
@@ -114,3 +115,20 @@ def test_a_hierarchy_of_one_level_is_its_coarsest_solver(comm):
         here = slice(problem.layout.start, problem.layout.stop)
         assert np.allclose(cycle(np.ones((3, 20))[:, here]) * np.arange(1.0, 21.0)[here], 1.0, rtol=1e-6)
         multigrid.close()
+
+
+@pytest.mark.parametrize("new", [1.0, 0.1, 1e-3, 1e-9])
+def test_new_directions_are_orthogonal_however_little_of_them_is_new(comm, new):
+    K, M, _ = brick((4, 4, 4))
+    with given(K, M, comm=comm) as problem:
+        here = slice(problem.layout.start, problem.layout.stop)
+        rows = np.random.default_rng(3).normal(size=(8, problem.n))[:, here]
+        basis = Basis(problem, 4, False, np.empty((0, problem.layout.n_local)))
+        basis.add(rows[:4])
+        basis.reduce()
+        # Nearly in the basis, and nearly alike.
+        basis.add(np.concatenate([basis.S[:2] + new * rows[4:6], rows[6:7] + new * rows[7:8], rows[6:7]]))
+        many = basis.x + basis.w
+        gram = dots(comm, basis.S[:many], basis.MS[:many])
+        assert basis.w == (4 if new > 1e-6 else 3) and np.abs(gram - np.eye(many)).max() < 1e-9
+        basis.close()
