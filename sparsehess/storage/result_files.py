@@ -87,7 +87,8 @@ def read_pairs(
                 source = stack.enter_context(_open(path, n, names, complex_pairs))
                 told = source.facts, source.arrays, source.n
         facts, arrays, n = comm.bcast(told)
-        layout = layout or Layout.from_size(n, comm)
+        # Real and imaginary parts in turn stay together.
+        layout = layout or Layout.from_size(n, comm, 2 if facts.get("real_form") is True and n % 2 == 0 else 1)
         vectors: list[PETSc.Vec] = []
         try:
             values = next(arrays[name] for name in names if name in arrays)

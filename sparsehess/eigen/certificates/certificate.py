@@ -10,6 +10,7 @@ import numpy as np
 
 from sparsehess.eigen.problem.count import Count
 from sparsehess.eigen.problem.error_bars import error_bars
+from sparsehess.eigen.problem.hermitian_problem import problem_of, times_i
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rayleigh_ritz import ROUNDING, RitzPairs
 from sparsehess.eigen.problem.slepc_blocks import block, gram, images, residuals, row_moments
@@ -19,6 +20,7 @@ from sparsehess.eigen.solvers.counts import compare_with_count
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.eigen.solvers.spectrum_slicing import Slicing
 from sparsehess.eigen.solvers.target_choice import counted_target
+from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, SLEPc, destroy
 from sparsehess.runtime.short_repr import ShortRepr
 
@@ -124,8 +126,19 @@ def certify(
     True
     False
     """
-    with EigenProblem.of(matrix, mass=mass, nullspace=nullspace, comm=comm) as problem:
-        return certify_pairs(problem, spectrum.eigenvalues, spectrum.vectors, spectrum.count, tol)
+    with problem_of(matrix, mass=mass, nullspace=nullspace, comm=comm) as problem:
+        if spectrum.real_form != (problem.copies == 2):
+            kinds = ("complex", "real") if spectrum.real_form else ("real", "complex")
+            raise InputError(f"the spectrum is one of {kinds[0]} vectors, and the matrix {kinds[1]}")
+        if not spectrum.real_form:
+            return certify_pairs(problem, spectrum.eigenvalues, spectrum.vectors, spectrum.count, tol)
+        # That ix is orthogonal to all, too, makes vectors orthogonal as complex ones.
+        turned = [times_i(vector) for vector in spectrum.vectors]
+        try:
+            values = np.tile(spectrum.eigenvalues, 2)
+            return certify_pairs(problem, values, [*spectrum.vectors, *turned], spectrum.count, tol)
+        finally:
+            destroy(*turned)
 
 
 def certify_pairs(

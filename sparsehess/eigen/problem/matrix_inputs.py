@@ -74,7 +74,7 @@ def as_mat(matrix: object, comm: MPI.Comm | None, layout: Layout | None, owned: 
         result.setDiagonal(matrix)
         owned.append(result)
         return result
-    whole = _sparse(matrix, name)
+    whole = as_sparse(matrix, name)
     if whole.shape[0] != whole.shape[1]:
         raise InputError(f"{name} must be square; it is {whole.shape[0]} x {whole.shape[1]}")
     _check_kind(name, whole.dtype)
@@ -90,7 +90,7 @@ def as_mat(matrix: object, comm: MPI.Comm | None, layout: Layout | None, owned: 
     return result
 
 
-def _sparse(matrix: Any, name: str) -> scipy.sparse.spmatrix:
+def as_sparse(matrix: Any, name: str) -> scipy.sparse.spmatrix:
     """Return an array as a sparse matrix, an (n,) one as a diagonal. Not collective."""
     if scipy.sparse.issparse(matrix):
         if len(matrix.shape) != 2:
@@ -286,8 +286,8 @@ def _check_kind(name: str, dtype: np.dtype) -> None:
     """Refuse what is not numbers of the kind of PETSc's scalars."""
     if dtype.kind == "c" and not complex_scalars():
         raise InputError(
-            f"{name} must be real here, not {dtype}: give its real part if it has no other; Hermitian ones take "
-            f"{another_build(True)}"
+            f"{name} must be real here, not {dtype}: give its real part if it has no other; Hermitian ones are "
+            f"for eigs and certify, elsewhere they take {another_build(True)}"
         )
     if dtype.kind not in "fiubc":
         raise InputError(f"{name} must be numbers, not {dtype}")

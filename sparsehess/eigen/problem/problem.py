@@ -135,6 +135,7 @@ class EigenProblem(ShortRepr):
     owned: list
     seen_reach: tuple[float, float] | None = field(default=None, init=False, repr=False)
     _made: list[NullSpace] = field(default_factory=list, init=False, repr=False)
+    copies = 1  # how often each eigenvalue stands in A: twice in the real form of a complex matrix
 
     def _repr_facts(self) -> Iterator[str]:
         """Yield what the line says. Not collective."""

@@ -43,6 +43,9 @@ class Spectrum(ShortRepr):
         (k,) ascending, the same on every rank.
     vectors
         k Vecs, M-orthonormal.
+    real_form
+        Whether vectors have real and imaginary parts in turn, 2n rows: of a complex Hermitian matrix where PETSc's
+        scalars are real. `to_numpy` returns complex ones.
     residuals
         (k,) backward errors ‖Hx − λMx‖ / ((‖H‖ + |λ|‖M‖) ‖x‖) in Frobenius norms, from the vectors. For a
         matrix-free Hessian the largest Ritz value stands for the norm, and Krylov-Schur bounds them all by four
@@ -111,6 +114,7 @@ class Spectrum(ShortRepr):
     projection: Projection | None = None
     search: Search | None = None
     spec: SolveSpec | None = None
+    real_form: bool = False
 
     def _repr_facts(self) -> Iterator[str]:
         """Yield what the line says. Not collective."""
@@ -185,6 +189,9 @@ class Spectrum(ShortRepr):
         first = self.vectors[0]
         layout = Layout(communicator(first.comm), first.getOwnershipRanges().astype(np.int64))
         columns = [vector.getArray(readonly=True) for vector in self.vectors]
+        if self.real_form:
+            layout = Layout(layout.comm, layout.starts // 2)
+            columns = [column.view(np.complex128) for column in columns]
         return self.eigenvalues.copy(), gathered_columns(layout, columns, columns[0].dtype, where)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -220,7 +227,7 @@ class Spectrum(ShortRepr):
             raise InputError("the spectrum is closed, and its vectors are destroyed: save it before")
         comm = communicator(self.vectors[0].comm if self.vectors else None)
         check_writable(path, RESULTS, comm)
-        n = self.vectors[0].getSize() if self.vectors else 0
+        n = self.vectors[0].getSize() // (2 if self.real_form else 1) if self.vectors else 0
         facts = {"schema": SCHEMA, "task": "spectrum", "n": n, **self.facts(), "versions": versions()}
         arrays = {"eigenvalues": self.eigenvalues, "residuals": self.residuals}
         write_results(path, facts, arrays, self.vectors, comm)
@@ -258,6 +265,7 @@ class Spectrum(ShortRepr):
             "iterations": self.iterations,
             "timings": self.timings,
             "options": dict(self.options),
+            "real_form": self.real_form,
         }
 
     @classmethod
@@ -348,6 +356,7 @@ def _read_facts(
             "roundings": numbers("resolution", [], float),
             "lost": numbers("lost", [], bool),
             "spec": read_spec(facts, path),
+            "real_form": facts.get("real_form") is True,
         }
     except InputError:
         raise

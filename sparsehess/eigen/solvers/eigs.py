@@ -11,6 +11,7 @@ import numpy as np
 from sparsehess.eigen.problem.backends import on_backend
 from sparsehess.eigen.problem.count import Count
 from sparsehess.eigen.problem.error_bars import error_bars
+from sparsehess.eigen.problem.hermitian_problem import problem_of
 from sparsehess.eigen.problem.matrix_inputs import MatrixLike, VectorsLike
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.projection_effect import effect_of_projection
@@ -18,6 +19,7 @@ from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.eigen.problem.whole_matrix import whole_problem
 from sparsehess.eigen.solvers.extremal_eigenpairs import solve_extremal
+from sparsehess.eigen.solvers.hermitian_pairs import doubled_spec, one_of_each
 from sparsehess.eigen.solvers.interval_eigenpairs import solve_interval
 from sparsehess.eigen.solvers.method_choice import choose_method
 from sparsehess.eigen.solvers.search_checkpoint import SearchCheckpoint
@@ -70,8 +72,9 @@ def eigs(
     ----------
     matrix
         A `Hessian`, a symmetric PETSc Mat, or an array, a sparse matrix or array, or a linear operator of SciPy's,
-        which every rank holds; `from_matvec` takes functions. Where PETSc's scalars are complex it, and the mass,
-        may be Hermitian; nothing is counted there, and the result says so.
+        which every rank holds; `from_matvec` takes functions. A matrix of SciPy's or NumPy's, and the mass, may be
+        complex Hermitian: where PETSc's scalars are real it is solved, and counted, as the real symmetric matrix
+        of twice the size; where they are complex nothing is counted, and the result says so.
     k
         How many; default 6, or as many as there are, and all of the negative ones.
     which
@@ -139,6 +142,9 @@ def eigs(
     pair must be the number of pairs before it. Where it is not, the found pairs are deflated and
     the solve goes on with a wider subspace and another start.
 
+    Of a complex Hermitian matrix the real form has each eigenvalue twice; counts are halves of its counts, and one
+    vector of each pair is chosen by orthogonalisation of complex vectors.
+
     Examples
     --------
     >>> import numpy as np
@@ -149,6 +155,15 @@ def eigs(
     >>> with sh.eigs(H, 3) as found:
     ...     print(np.allclose(found.eigenvalues, exact), found.count.certified)
     True True
+
+    A Hermitian matrix, hopping on a ring with a flux through it:
+
+    >>> hop = np.diag(np.full(5, -np.exp(0.1j)), 1)
+    >>> hop[5, 0] = -np.exp(0.1j)
+    >>> with sh.eigs(hop + hop.conj().T, 2) as found:
+    ...     values, vectors = found.to_numpy()
+    >>> print(np.allclose(values, -2 * np.cos([0.1, 0.1 - np.pi / 3])), vectors.dtype)
+    True complex128
     """
     spec = SolveSpec(
         k=k,
@@ -163,7 +178,7 @@ def eigs(
         groups=groups,
         backend=backend,
     )
-    with EigenProblem.of(
+    with problem_of(
         matrix,
         mass=mass,
         nullspace=nullspace,
@@ -232,6 +247,22 @@ def solve(
 
     Collective. Never raises for pairs that are missing: `shortfall` tells.
     """
+    if problem.copies == 1:
+        return _solve_symmetric(problem, spec, progress or ignore_progress, checkpoint)
+    asked, told = complete_spec(problem, spec), progress or ignore_progress
+    found = _solve_symmetric(
+        problem,
+        doubled_spec(problem, asked),
+        lambda converged, wanted: told(converged // problem.copies, wanted // problem.copies),
+        checkpoint,
+    )
+    return _completed(problem, asked, one_of_each(problem, asked, found))
+
+
+def _solve_symmetric(
+    problem: EigenProblem, spec: SolveSpec, progress: OnProgress, checkpoint: Checkpoint | None
+) -> Spectrum:
+    """Return the spectrum of the matrices of a problem as they are, each eigenvalue as often as it is there."""
     if spec.k is None and not problem.sought:
         known = len(problem.null)
         why = f"{known} known null vectors span all: nothing is left to solve"
@@ -256,7 +287,7 @@ def solve(
     spec = asked.scaled(-problem.power)
     placed = on_backend(scaled, spec.backend)
     try:
-        spectrum = _solve(placed, spec, progress or ignore_progress, checkpoint)
+        spectrum = _solve(placed, spec, progress, checkpoint)
     finally:
         if placed is not scaled:
             placed.close()
@@ -336,6 +367,6 @@ def _solve(
 def complete_spec(problem: EigenProblem, spec: SolveSpec) -> SolveSpec:
     """Return a spec with its defaults filled in for a problem: no number where there is nothing. Collective."""
     if not spec.takes_all:
-        there = min(DEFAULT_K, problem.sought) or None
+        there = min(DEFAULT_K, problem.sought // problem.copies) or None
         return replace(spec, k=there if spec.k is None else spec.k)
     return spec if spec.interval is not None else replace(spec, interval=(-np.inf, -problem.zero))

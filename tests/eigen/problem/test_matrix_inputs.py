@@ -55,7 +55,7 @@ def test_petsc_objects_go_in_and_stay_the_callers(comm):
         (sp.identity(5), {"k": 1, "mass": -np.ones(5)}, "positive semidefinite"),
         (sp.identity(5), {"k": 1, "mass": np.ones(4)}, "4 rows"),
         (sp.identity(5), {"k": 1, "nullspace": np.ones((1, 4))}, "null vectors must be"),
-        (sp.identity(5) * 1j, {"k": 1}, "must be real"),
+        (sp.identity(5) * 1j, {"k": 1}, "not Hermitian"),
     ],
 )
 def test_unusable_input(matrix, keywords, says, comm):
