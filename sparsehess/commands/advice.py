@@ -139,8 +139,15 @@ def _operator(arguments: argparse.Namespace, source: Objective | StoredMatrix) -
 def _read_mass(arguments: argparse.Namespace, comm: MPI.Comm, source: Objective | StoredMatrix) -> PETSc.Mat:
     """Return the mass matrix of --mass. Collective."""
     beside = source if isinstance(source, StoredMatrix) else None
-    stored = matrix_files.read_matrix(arguments.mass, comm, one_triangle=arguments.one_triangle, beside=beside)
+    doubled = beside is not None and beside.origin.doubled
+    stored = matrix_files.read_matrix(
+        arguments.mass,
+        comm,
+        one_triangle=arguments.one_triangle,
+        beside=None if doubled else beside,
+        hermitian=doubled,
+    )
     try:
-        return stored.to_mat()
+        return stored.to_mat(doubled=doubled)
     finally:
         stored.pattern.free()

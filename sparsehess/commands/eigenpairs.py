@@ -23,7 +23,7 @@ from sparsehess.commands.input_facts import (
     rounding_facts,
     uncoupled_lines,
 )
-from sparsehess.commands.inputs import drop_entries, open_input, open_known_vectors
+from sparsehess.commands.inputs import Input, drop_entries, open_input, open_known_vectors
 from sparsehess.commands.mode_outputs import open_mode_outputs
 from sparsehess.commands.output import SCHEMA, answer, process_facts, refuse_solver_options, run_facts
 from sparsehess.commands.participation import (
@@ -43,11 +43,12 @@ from sparsehess.commands.summaries import (
     derivative_facts,
     eigs_facts,
     eigs_lines,
+    held_rows,
     hessian_lines,
     inertia_lines,
     sparsified_line,
 )
-from sparsehess.eigen.certificates.certificate import certify_pairs, recount
+from sparsehess.eigen.certificates.certificate import recheck
 from sparsehess.eigen.certificates.inertia import count_inertia
 from sparsehess.eigen.certificates.lowest_curvature import condition_number, curvature
 from sparsehess.eigen.problem.backends import check_backend
@@ -56,7 +57,7 @@ from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.solvers.eigs import complete_spec, shortfall, solve
 from sparsehess.eigen.solvers.method_choice import PRECONDITIONED, choose_method
-from sparsehess.errors import CheckError
+from sparsehess.errors import CheckError, InputError
 from sparsehess.runtime import destroy
 from sparsehess.runtime.progress import GuardedProgress
 from sparsehess.storage import writers
@@ -91,10 +92,10 @@ def run_eigs(call: Call) -> int:
     )
     check_backend(spec.backend)
     with (
-        closing(open_input(call, shell=arguments.shell)) as given,
+        closing(_open_for_pairs(call, shapes.writes or shapes.draws)) as given,
         closing(open_known_vectors(arguments, given)) as known,
         drop_entries(arguments, given.matrix, given.mass) as left,
-        EigenProblem.of(
+        given.problem_type.of(
             **(given.problem_arguments(left) | {"units": given.units(arguments)}),
             nullspace=known.null,
             near_null=known.near_null,
@@ -107,8 +108,9 @@ def run_eigs(call: Call) -> int:
             return _explain(call, problem, spec)
         shapes.check(problem.n, problem.units is not None, given.labels)
         spec = complete_spec(problem, spec)
-        if given.stored is not None and left is None:
-            given.resources.add_guess(problem, given.stored, spec)
+        remembered = given.stored if left is None and given.copies == 1 else None
+        if remembered is not None:
+            given.resources.add_guess(problem, remembered, spec)
         progress = GuardedProgress("eigenpairs converged", comm, arguments.quiet)
         spectrum = solve(problem, spec, progress, call.checkpoint)
         progress.finish()
@@ -138,7 +140,7 @@ def run_eigs(call: Call) -> int:
             pattern=given.pattern,
             coloring=given.coloring,
             given=given,
-            vectors=spectrum.vectors,
+            vectors=spectrum.vectors if given.copies == 1 else (),
         )
         shapes.write(facts, [(vector,) for vector in spectrum.vectors])
         if arguments.out is not None and not shapes.writes:
@@ -151,13 +153,38 @@ def run_eigs(call: Call) -> int:
         draw = partial(plots.plot_spectrum, arguments.plot, spectrum, problem.units, picture, given.n, given.title)
         tell = arguments.report and partial(page.write_page, arguments.report, record)
         answer(call, facts, lines, draw if drawn else None, tell)
-        if given.stored is not None and left is None and error is None:
-            given.resources.keep_vectors(given.stored, spec, spectrum)
+        if remembered is not None and error is None:
+            given.resources.keep_vectors(remembered, spec, spectrum)
         spectrum.close()
     comm.Barrier()
     if error is not None:
         raise error
     return errors.DONE
+
+
+def _open_for_pairs(call: Call, shown: bool) -> Input:
+    """Open INPUT for `eigs`; of a complex one refuse what is for real ones. Collective.
+
+    Parameters
+    ----------
+    shown
+        Whether modes are shown on a mesh.
+    """
+    arguments = call.arguments
+    given = open_input(call, shell=arguments.shell, hermitian=True)
+    flags = {
+        "--participation": arguments.participation,
+        "--drop": arguments.drop,
+        "--keep": arguments.keep,
+        "--mesh": arguments.mesh if shown else None,
+        "--coordinates": arguments.coordinates,
+    }
+    try:
+        given.refuse_complex(flags)
+    except InputError:
+        given.close()
+        raise
+    return given
 
 
 def _refuse_idle(arguments: argparse.Namespace) -> None:
@@ -176,7 +203,7 @@ def _refuse_idle(arguments: argparse.Namespace) -> None:
 
 def _explain(call: Call, problem: EigenProblem, spec: SolveSpec) -> int:
     choice = choose_method(problem, complete_spec(problem, spec))
-    facts = {"schema": SCHEMA, "task": "explain", "n": problem.n, **dataclasses.asdict(choice)}
+    facts = {"schema": SCHEMA, "task": "explain", "n": problem.n // problem.copies, **dataclasses.asdict(choice)}
     answer(call, facts, f"method       {choice.method}\nbecause      {choice.reason}")
     return errors.DONE
 
@@ -186,10 +213,12 @@ def run_inertia(call: Call) -> int:
     began = time.perf_counter()
     arguments, comm = call.arguments, call.comm
     writers.check_writable(arguments.direction, writers.RESULTS, comm)
-    with closing(open_input(call, shell=arguments.shell)) as given:
-        with EigenProblem.of(**given.problem_arguments(), nullspace=only_projected(given.matrix)) as problem:
+    with closing(open_input(call, shell=arguments.shell, hermitian=True)) as given:
+        given.refuse_complex({"--direction": arguments.direction})
+        kind, null = given.problem_type, only_projected(given.matrix)
+        with kind.of(**given.problem_arguments(), nullspace=null) as problem:
             signs = count_inertia(problem, arguments.zero, call.options)
-            more: dict[str, Any] = {"held": problem.scales.empty.tolist(), "projected": len(problem.null)}
+            more: dict[str, Any] = {"held": held_rows(problem), "projected": len(problem.null)}
             if arguments.condition:
                 more["condition"] = condition_number(problem, arguments.seed)
             if arguments.direction is not None:
@@ -232,18 +261,18 @@ def run_check(call: Call) -> int:
     if arguments.nullspace != "rigid":
         flag_groups.refuse_flags(arguments, flag_groups.POSITIONS, "only --nullspace rigid asks where nodes are")
     with (
-        closing(open_input(call)) as given,
+        closing(open_input(call, hermitian=True)) as given,
         closing(open_known_vectors(arguments, given)) as known,
-        EigenProblem.of(**given.problem_arguments(), nullspace=known.null) as problem,
+        given.problem_type.of(**given.problem_arguments(), nullspace=known.null) as problem,
     ):
         result = read_result(arguments.result, problem.layout)
         tol = max(arguments.tol, 10 * problem.relative_error)
         retaken, spec = given.hessian is not None, complete_spec(problem, result.spec)
-        count, wanted = recount(problem, spec, result.eigenvalues, result.vectors, retaken)
+        found, wanted = recheck(problem, spec, result.eigenvalues, result.vectors, tol, retaken)
+        count = found.count
         digits, rounding = rounding_facts(given, problem, result.eigenvalues, result.vectors, count)
-        found = certify_pairs(problem, result.eigenvalues, result.vectors, count, tol, retaken)
         runtime.destroy(*result.vectors)
-        uncounted, held = problem.uncounted, problem.scales.empty.tolist()
+        uncounted, held = problem.uncounted, held_rows(problem)
         inputs = input_facts(given, problem)
         differs = input_differences(result.facts.get("inputs"), inputs)
     passed = found.passed and len(result.eigenvalues) >= wanted

@@ -135,11 +135,11 @@ def _part(share: float) -> str:
 
 
 def find_fixed(given: Input) -> FixedDofs | None:
-    """Return which dofs of a matrix file are fixed by penalties, stand alone, or have no mass; None of a problem.
+    """Return which dofs of a matrix file are fixed by penalties, stand alone, or have no mass.
 
-    Collective.
+    Collective. None of a problem, and of a complex matrix.
     """
-    if given.stored is None:
+    if given.stored is None or given.copies == 2:
         return None
     return find_fixed_dofs(given.matrix, given.mass, given.stored.labels)
 

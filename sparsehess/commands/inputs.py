@@ -16,6 +16,8 @@ from sparsehess.commands import flag_groups, problem_files
 from sparsehess.commands.differentiation import assemble_problem, matrix_free_problem
 from sparsehess.commands.frequency_units import find_units
 from sparsehess.eigen.certificates.sparsification import Sparsified, sparsify
+from sparsehess.eigen.problem.hermitian_problem import HermitianProblem, doubled_vectors
+from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rigid_body_modes import rigid_body_rows
 from sparsehess.errors import InputError
 from sparsehess.hessian.hessian import Hessian
@@ -66,6 +68,8 @@ class Input:
         From a file, or None.
     mass_origin, preconditioner_origin
         What was found in these files.
+    copies
+        2 where matrices are real forms of complex Hermitian ones, of 2n rows; else 1.
     """
 
     matrix: Hessian | MatrixFree | PETSc.Mat
@@ -81,12 +85,15 @@ class Input:
     preconditioner: PETSc.Mat | None = None
     mass_origin: Origin | None = None
     preconditioner_origin: Origin | None = None
+    copies: int = 1
 
     @property
     def layout(self) -> Layout:
-        """Rows of the matrix over ranks; collective."""
+        """Rows over ranks, of a complex matrix its own; collective."""
         if self.hessian is not None:
             return self.hessian.objective.layout
+        if self.copies == 2 and self.pattern is not None:
+            return self.pattern.layout
         matrix: PETSc.Mat = self.matrix
         return Layout.from_local(matrix.getLocalSize()[0], runtime.communicator(matrix.comm))
 
@@ -119,6 +126,17 @@ class Input:
     def units(self, arguments: argparse.Namespace) -> Units | None:
         """Return what an eigenvalue means by the flags, or by the problem. Not collective."""
         return find_units(arguments, None if self.hessian is None else self.hessian.objective)
+
+    @property
+    def problem_type(self) -> type[EigenProblem]:
+        """Whose `of` takes `problem_arguments`."""
+        return HermitianProblem if self.copies == 2 else EigenProblem
+
+    def refuse_complex(self, flags: dict[str, object]) -> None:
+        """Refuse flags, by name, that are for real matrices, where they are given. Not collective."""
+        given = [flag for flag, value in flags.items() if value is not None]
+        if self.copies == 2 and given:
+            raise InputError(f"{given[0]} is for real matrices, and {self.name} is complex: leave it out")
 
     def problem_arguments(self, left: Sparsified | None = None) -> dict[str, Any]:
         """Return the arguments of `EigenProblem.of` for the matrix, or for its sparsified form `left`.
@@ -154,10 +172,15 @@ class Input:
             self.pattern.free()
 
 
-def open_input(call: Call, *, shell: bool = False) -> Input:
+def open_input(call: Call, *, shell: bool = False, hermitian: bool = False) -> Input:
     """Open INPUT, --mass and --preconditioner; with `shell` a problem is not assembled.
 
     Collective.
+
+    Parameters
+    ----------
+    hermitian
+        Whether matrix files may be complex where PETSc's scalars are real: `Input.copies` says whether one is.
     """
     arguments = call.arguments
     precision = getattr(arguments, "precision", "double")
@@ -166,20 +189,12 @@ def open_input(call: Call, *, shell: bool = False) -> Input:
     if not problem_files.is_problem(arguments.input):
         if shell:
             raise InputError(f"{arguments.input} is a matrix file: --shell is for problems; leave it out")
-        found = _read_input(call)
-    elif shell:
+        return _read_input(call, hermitian)
+    if shell:
         found = _input_of(matrix_free_problem(call, precision), call)
     else:
         found = _input_of(assemble_problem(call), call)
-    mass, mass_origin = _read(call, getattr(arguments, "mass", None), found.stored)
-    preconditioner, preconditioner_origin = _read(call, getattr(arguments, "preconditioner", None), found.stored)
-    return replace(
-        found,
-        mass=mass,
-        mass_origin=mass_origin,
-        preconditioner=preconditioner,
-        preconditioner_origin=preconditioner_origin,
-    )
+    return _with_those_beside(found, _read_beside(call, None, False))
 
 
 def _input_of(hessian: Hessian | MatrixFree, call: Call) -> Input:
@@ -191,30 +206,45 @@ def _input_of(hessian: Hessian | MatrixFree, call: Call) -> Input:
     return Input(hessian, hessian, pattern, objective.n, objective.name, timings, call.resources)
 
 
-def _read_input(call: Call) -> Input:
-    """Return the input of a matrix file. Collective."""
+def _read_input(call: Call, hermitian: bool) -> Input:
+    """Return the input of matrix files. Collective."""
     began = time.perf_counter()
     path = call.arguments.input
     every = flag_groups.SETTINGS | flag_groups.DERIVATIVES | flag_groups.COLORING
     flag_groups.refuse_flags(call.arguments, every, f"{path} is a matrix file, which is not differentiated")
-    stored = call.resources.read_matrix(path, call.comm, one_triangle=call.arguments.one_triangle)
-    pattern, matrix = stored.pattern, stored.to_mat()
+    one = call.arguments.one_triangle
+    stored = call.resources.read_matrix(path, call.comm, one_triangle=one, hermitian=hermitian)
+    beside = _read_beside(call, stored, hermitian)
+    copies = 2 if any(read is not None and read.is_complex for read in (stored, *beside.values())) else 1
+    pattern, matrix = stored.pattern, stored.to_mat(doubled=copies == 2)
     timings = dict.fromkeys(_STAGES, 0.0) | {"assembly": time.perf_counter() - began}
-    asymmetry = stored.origin.asymmetry
-    return Input(matrix, None, pattern, pattern.n, path, timings, call.resources, stored, asymmetry)
+    found = Input(matrix, None, pattern, pattern.n, path, timings, call.resources, stored, copies=copies)
+    return _with_those_beside(replace(found, relative_error=stored.origin.asymmetry), beside)
 
 
-def _read(
-    call: Call, path: str | os.PathLike[str] | None, beside: StoredMatrix | None
-) -> tuple[PETSc.Mat | None, Origin | None]:
-    """Return the matrix of a file that stands beside INPUT, and what was found in it. Collective."""
-    if path is None:
-        return None, None
-    stored = matrix_files.read_matrix(path, call.comm, one_triangle=call.arguments.one_triangle, beside=beside)
-    try:
-        return stored.to_mat(), stored.origin
-    finally:
-        stored.pattern.free()
+def _read_beside(call: Call, first: StoredMatrix | None, hermitian: bool) -> dict[str, StoredMatrix | None]:
+    """Return what --mass and --preconditioner name, by these words. Collective."""
+    found: dict[str, StoredMatrix | None] = {}
+    for name in ("mass", "preconditioner"):
+        path: str | os.PathLike[str] | None = getattr(call.arguments, name, None)
+        found[name] = (
+            None
+            if path is None
+            else matrix_files.read_matrix(
+                path, call.comm, one_triangle=call.arguments.one_triangle, beside=first, hermitian=hermitian
+            )
+        )
+    return found
+
+
+def _with_those_beside(given: Input, read: dict[str, StoredMatrix | None]) -> Input:
+    """Return the input with the matrices that stand beside it. Collective."""
+    found: dict[str, Any] = {}
+    for name, stored in read.items():
+        if stored is not None:
+            found |= {name: stored.to_mat(doubled=given.copies == 2), f"{name}_origin": stored.origin}
+            stored.pattern.free()
+    return replace(given, **found)
 
 
 @contextmanager
@@ -263,6 +293,7 @@ class KnownVectors:
 def open_known_vectors(arguments: argparse.Namespace, given: Input) -> KnownVectors:
     """Read the vectors of --nullspace, --coordinates and --guess. Collective."""
     layout = given.layout
+    doubled = given.copies == 2
     null: np.ndarray | None = None
     modes: np.ndarray | None = None
     names: Sequence[str] = ()
@@ -272,7 +303,7 @@ def open_known_vectors(arguments: argparse.Namespace, given: Input) -> KnownVect
         nodes, dims = array_files.read_nodes(arguments.coordinates, layout)
         modes, names = rigid_body_rows(nodes, layout, dims)
     path = getattr(arguments, "guess", None)
-    guess = None if path is None else array_files.read_vectors(path, layout)
+    guess = None if path is None else array_files.read_vectors(path, layout, complex_ones=doubled)
     if arguments.nullspace == "rigid":
         if modes is None:
             raise InputError("--nullspace rigid: give the positions of the nodes with --coordinates")
@@ -282,15 +313,18 @@ def open_known_vectors(arguments: argparse.Namespace, given: Input) -> KnownVect
     elif arguments.nullspace == "none":
         null = np.empty((0, layout.n_local))
     elif arguments.nullspace is not None:
-        null, names = array_files.read_vectors(arguments.nullspace, layout), ()
+        null, names = array_files.read_vectors(arguments.nullspace, layout, complex_ones=doubled), ()
     else:
         names = () if given.hessian is None else given.hessian.objective.null_names
-    return KnownVectors(_vectors(null, layout), _vectors(modes, layout), _vectors(guess, layout), tuple(names))
+    made = [_vectors(rows, layout, doubled) for rows in (null, modes, guess)]
+    return KnownVectors(made[0], made[1], made[2], tuple(names))
 
 
-def _vectors(rows: np.ndarray | None, layout: Layout) -> list[PETSc.Vec] | None:
-    """Return (m, n_local) rows as Vecs. Collective."""
+def _vectors(rows: np.ndarray | None, layout: Layout, doubled: bool) -> list[PETSc.Vec] | None:
+    """Return (m, n_local) rows as Vecs, x and ix of each for the real form of a complex matrix. Collective."""
     if rows is None:
         return None
+    if doubled:
+        return doubled_vectors(rows, layout)
     size = (layout.n_local, layout.n)
     return [PETSc.Vec().createWithArray(np.array(row, np.float64), size=size, comm=layout.comm) for row in rows]

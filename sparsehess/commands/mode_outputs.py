@@ -196,6 +196,8 @@ def run_export(call: Call) -> int:
             raise InputError(
                 f"{arguments.result}: it has no modes; give what eigs, buckling or damped have written"
             )
+        if stored.facts.get("real_form") is True:
+            raise InputError(f"{arguments.result}: its vectors are complex: modes of real matrices are written")
         n = stored.vectors[0].getSize() if stored.vectors else int(facts["n"])
         shapes.check(n, "load_factors" in facts or facts.get("frequencies") is not None)
         if stored.complex:

@@ -29,16 +29,21 @@ from sparsehess.derivatives.evaluations import Evaluations
 from sparsehess.derivatives.finite_differences import scheme_of
 from sparsehess.derivatives.objective import Objective
 from sparsehess.errors import CheckError, InputError
+from sparsehess.pattern import Pattern
 from sparsehess.runtime import memory
 from sparsehess.storage import matrix_files
 from sparsehess.storage.matrix_files import StoredMatrix
 
 if TYPE_CHECKING:
+    from mpi4py import MPI
+
     from sparsehess.commands.call import Call
-    from sparsehess.pattern import Pattern
 
 # Entries of a row that are reckoned with where nothing is known of a pattern.
 ROW = 30
+
+# Commands that take complex Hermitian matrices where PETSc's scalars are real.
+_TAKES_COMPLEX = ("eigs", "inertia")
 
 # Bytes of a dense matrix with what LAPACK takes beside it, for each entry.
 _DENSE = 24
@@ -61,10 +66,13 @@ def run_plan(call: Call) -> int:
         source = load_problem(arguments, comm)
         n, name, pattern = source.n, source.name, _pattern(call, source)
     else:
-        source = matrix_files.read_matrix(arguments.input, comm, one_triangle=arguments.one_triangle)
+        source = _read_source(arguments, comm, question)
         pattern = source.pattern
         n, name = pattern.n, arguments.input
     question = question.in_eigenvalues(arguments, source if isinstance(source, Objective) else None)
+    if isinstance(source, StoredMatrix) and source.origin.doubled:
+        question.check_number(n // 2)
+        question = question.doubled
     question.check_number(n)
     found, measured, silent = _looked(arguments, source, question, pattern is None)
     row = min(n, ROW if found is None or found.row is None else max(1, round(found.row)))
@@ -134,6 +142,22 @@ def run_plan(call: Call) -> int:
     if pattern is not None:
         pattern.free()
     return errors.DONE
+
+
+def _read_source(arguments: argparse.Namespace, comm: MPI.Comm, question: Question) -> StoredMatrix:
+    """Return the matrix of a file, of a complex one its real form, which a run works on. Collective."""
+    takes = question.command in _TAKES_COMPLEX
+    one = arguments.one_triangle
+    stored = matrix_files.read_matrix(arguments.input, comm, one_triangle=one, hermitian=takes)
+    if not stored.is_complex:
+        return stored
+    matrix = stored.to_mat()
+    indptr, indices, values = matrix.getValuesCSR()
+    pattern = Pattern.from_csr(indptr, indices, comm=comm, source=stored.origin.path)
+    matrix.destroy()
+    stored.pattern.free()
+    said = (*stored.origin.said, "complex Hermitian: planned as the real symmetric matrix of twice the size")
+    return StoredMatrix(pattern, values, dataclasses.replace(stored.origin, said=said, doubled=True))
 
 
 def _refuse_idle(arguments: argparse.Namespace, is_problem: bool) -> None:

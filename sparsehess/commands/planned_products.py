@@ -165,6 +165,18 @@ class Question:
         return replace(self, spec=spec_in_eigenvalues(arguments, self.spec, find_units(arguments, objective)))
 
     @property
+    def doubled(self) -> Question:
+        """The question of the real form of a complex matrix, where each eigenvalue stands twice."""
+        if self.spec is None or self.spec.takes_all:
+            return self
+        return replace(self, spec=replace(self.spec, k=2 * self.number_asked))
+
+    @property
+    def number_asked(self) -> int:
+        """How many eigenpairs are asked for, the default where no number is given."""
+        return (None if self.spec is None else self.spec.k) or DEFAULT_K
+
+    @property
     def inverts(self) -> bool:
         """Whether the run that is asked for factorizes, as far as its method decides."""
         if self.spec is None:
@@ -181,8 +193,7 @@ class Question:
 
     def number(self, n: int) -> int:
         """Return how many vectors are wanted at one time, about. Not collective."""
-        asked = None if self.spec is None else self.spec.k
-        return min(asked or DEFAULT_K, n)
+        return min(self.number_asked, n)
 
     def check_number(self, n: int) -> None:
         """Raise InputError where more eigenpairs are asked for than there are, as a run does. Not collective."""

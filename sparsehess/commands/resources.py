@@ -23,10 +23,10 @@ class Resources:
     """A source without a cache: matrices are read, patterns coloured, solves start from random vectors."""
 
     def read_matrix(
-        self, path: str | os.PathLike[str], comm: MPI.Comm, *, one_triangle: bool = False
+        self, path: str | os.PathLike[str], comm: MPI.Comm, *, one_triangle: bool = False, hermitian: bool = False
     ) -> StoredMatrix:
         """Return the matrix of a file. Collective; the caller passes it to `free_matrix`."""
-        return matrix_files.read_matrix(path, comm, one_triangle=one_triangle)
+        return matrix_files.read_matrix(path, comm, one_triangle=one_triangle, hermitian=hermitian)
 
     def free_matrix(self, stored: StoredMatrix) -> None:
         """Free a matrix that is not needed any more. Collective."""

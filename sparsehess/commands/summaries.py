@@ -120,6 +120,11 @@ def derivative_facts(derived: Hessian | MatrixFree) -> dict[str, Any]:
     }
 
 
+def held_rows(problem: EigenProblem) -> list[int]:
+    """Return the rows that are empty in both matrices, of a complex matrix its own. Not collective."""
+    return np.unique(problem.scales.empty // problem.copies).tolist()
+
+
 def held_lines(variables: list[int]) -> list[str]:
     """Return a line that names variables which nothing resists and nothing moves. Not collective."""
     if not variables:
@@ -206,12 +211,12 @@ def eigs_facts(
         "nnz": given.nnz,
         **spectrum.facts(),
         "tol": spec.tol,
-        "held": problem.scales.empty.tolist(),
+        "held": held_rows(problem),
         **(nothing if derived is None else derivative_facts(derived)),
         "timings": timings,
         **process_facts(comm),
         "backend": spec.backend,
-        "deflated": len(problem.null),
+        "deflated": len(problem.null) // problem.copies,
         "projected": None if spectrum.projection is None else projection_facts(spectrum, units),
         "inputs": input_facts(given, problem),
         "digits": digits,
@@ -327,7 +332,8 @@ def eigs_lines(
     if derived is not None:
         lines = [hessian_lines(derived, facts)]
     else:
-        lines = [f"matrix       {given.name}: {facts['n']} rows, {facts['nnz']} entries"]
+        kind = ", complex Hermitian" if given.copies == 2 else ""
+        lines = [f"matrix       {given.name}: {facts['n']} rows, {facts['nnz']} entries{kind}"]
     lines += [f"solver       {spectrum.method} ({spectrum.reason})", *place_lines(facts)]
     if spectrum.projection is not None:
         lines += projection_lines(spectrum, problem.units, names)
@@ -353,7 +359,7 @@ def eigs_lines(
     lines += [
         f"count        not counted: {spectrum.uncounted}"
         if count is None
-        else f"count        {count_line(count, len(problem.null), names, spectrum.zeros, listed, place)}",
+        else f"count        {count_line(count, facts['deflated'], names, spectrum.zeros, listed, place)}",
         *search_lines(spectrum.search),
         *digits_lines(facts["rounding"], facts["inputs"]["mass"] is not None),
         f"orthogonal   to {spectrum.orthogonality:.1e}",

@@ -129,17 +129,22 @@ def read_indices(path: str | os.PathLike[str], comm: MPI.Comm) -> np.ndarray:
     return found
 
 
-def read_vectors(path: str | os.PathLike[str], layout: Layout) -> np.ndarray:
+def read_vectors(path: str | os.PathLike[str], layout: Layout, *, complex_ones: bool = False) -> np.ndarray:
     """Return (m, n_local) dense vectors of a .npz, .npy or .h5 file: null vectors, guesses.
 
     Collective. The file holds one array, (m, n) or (n, m), or one that is called `vectors`. Rank 0 reads and
     sends each rank its own.
+
+    Parameters
+    ----------
+    complex_ones
+        Whether they may be complex where PETSc's scalars are real, (m, 2n) of parts in turn among them.
     """
     parts = [(slice(None), slice(a, b)) for a, b in _ranges(layout)]
-    return _dealt_out(layout.comm, _load_vectors, (Path(path), layout.n), parts)
+    return _dealt_out(layout.comm, _load_vectors, (Path(path), layout.n, complex_ones), parts)
 
 
-def _load_vectors(path: Path, n: int) -> np.ndarray:
+def _load_vectors(path: Path, n: int, complex_ones: bool = False) -> np.ndarray:
     if not path.is_file():
         raise no_such_file(path)
     try:
@@ -158,12 +163,14 @@ def _load_vectors(path: Path, n: int) -> np.ndarray:
         raise
     except Exception as error:  # whatever a damaged file makes a reader do
         raise InputError(f"{path}: damaged or not of its format: {' '.join(str(error).split())[:200]}") from error
+    if complex_ones and array.ndim == 2 and array.shape[1] == 2 * n and array.dtype.kind == "f":
+        array = np.ascontiguousarray(array, np.float64).view(np.complex128)
     if array.ndim != 2 or n not in array.shape:
         raise InputError(
             f"{path}: vectors of shape {array.shape} do not fit {n} variables: one row a vector, or one column"
         )
     array = array if array.shape[1] == n else array.T
-    if array.dtype.kind == "c" and not complex_scalars():
+    if array.dtype.kind == "c" and not complex_scalars() and not complex_ones:
         if has_imaginary_part(array):
             raise InputError(
                 f"{path}: vectors must be real here, these are complex: they take {another_build(True)}"
@@ -171,7 +178,7 @@ def _load_vectors(path: Path, n: int) -> np.ndarray:
         array = array.real
     if array.dtype.kind not in "iufc" or not np.isfinite(array).all():
         raise InputError(f"{path}: vectors must be finite numbers: mend or leave out those that are not")
-    return array.astype(PETSc.ScalarType, copy=False)
+    return array.astype(np.complex128 if complex_ones else PETSc.ScalarType, copy=False)
 
 
 def _which(path: Path, shapes: dict[str, tuple[int, ...] | None]) -> str:

@@ -18,13 +18,14 @@ import scipy.sparse
 
 from sparsehess.errors import InputError
 from sparsehess.pattern import Layout, Pattern
-from sparsehess.runtime import PETSc, agreement, aij, another_build, communicator, complex_scalars, memory
+from sparsehess.runtime import PETSc, agreement, aij, communicator, complex_scalars, memory
 from sparsehess.storage import matrix_formats, matrix_market
 from sparsehess.storage.decimal_digits import FULL, Rounding, rounding_of_type
 from sparsehess.storage.dof_labels import Labels, labels_of_keys
 from sparsehess.storage.matrix_address import SUFFIXES, suffix_of
 from sparsehess.storage.matrix_formats import FirstRows, Loaded, PetscHead
 from sparsehess.storage.memory_claims import PER_ENTRY, PER_ROW, require_memory
+from sparsehess.storage.real_form import COMPLEX_SYMMETRIC, real_form
 
 # Entries that are looked at together.
 _PIECE = 2**15
@@ -55,6 +56,8 @@ class Origin:
         By how much entries may have been rounded when they were written.
     digest
         A number for all entries and their places: another one means another matrix.
+    doubled
+        Whether the matrix is the real form of that of the file, which is complex.
     """
 
     path: str
@@ -62,18 +65,19 @@ class Origin:
     said: tuple[str, ...] = ()
     rounding: Rounding = FULL
     digest: str = ""
+    doubled: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class StoredMatrix:
-    """A symmetric matrix from a file; a Hermitian one, where PETSc's scalars are complex.
+    """A symmetric matrix from a file, or a complex Hermitian one.
 
     Attributes
     ----------
     pattern
         Its structure, diagonal included.
     values
-        (nnz_local,) of the pattern, of PETSc's scalars, symmetric to the last bit.
+        (nnz_local,) of the pattern, symmetric to the last bit: of PETSc's scalars, or complex and Hermitian.
     origin
         The file, and what was found in it.
     labels
@@ -85,11 +89,25 @@ class StoredMatrix:
     origin: Origin
     labels: Labels | None = None
 
-    def to_mat(self) -> PETSc.Mat:
-        """Return the matrix as PETSc AIJ. The caller destroys it.
+    @property
+    def is_complex(self) -> bool:
+        """Whether it is complex where PETSc's scalars are real. Not collective."""
+        return self.values.dtype.kind == "c" and not complex_scalars()
 
-        Collective.
+    def to_mat(self, *, doubled: bool = False) -> PETSc.Mat:
+        """Return the matrix as PETSc AIJ, its real form where it is complex and scalars are real.
+
+        Collective. The caller destroys it.
+
+        Parameters
+        ----------
+        doubled
+            Whether the real form is wanted of a real matrix, too, which stands beside a complex one.
         """
+        if self.is_complex or doubled:
+            numbers = [self.values.real, self.values.imag] if self.is_complex else [self.values]
+            structure = self.pattern.indptr, self.pattern.indices
+            return real_form(self.pattern.layout, [(*structure, part) for part in numbers])
         return aij(self.pattern.layout, self.pattern.indptr, self.pattern.indices, self.values)
 
 
@@ -112,7 +130,7 @@ def read_pattern(
     InputError
         The file is missing, damaged, not square, or empty.
     """
-    rows, layout, *_ = _read_rows(Path(path), communicator(comm), block)
+    rows, layout, *_ = _read_rows(Path(path), communicator(comm), block, hermitian=True)
     pattern = Pattern.from_csr(rows.indptr, rows.indices, comm=layout.comm, diagonal=diagonal, source=str(path))
     return pattern.in_blocks(block)
 
@@ -123,8 +141,9 @@ def read_matrix(
     *,
     one_triangle: bool = False,
     beside: StoredMatrix | None = None,
+    hermitian: bool = False,
 ) -> StoredMatrix:
-    """Return the symmetric matrix of a file, or the Hermitian one where PETSc's scalars are complex.
+    """Return the symmetric matrix of a file, or a complex Hermitian one.
 
     Collective.
 
@@ -137,15 +156,17 @@ def read_matrix(
         those of this matrix, in its order.
     one_triangle
         Whether a matrix of which one triangle alone is stored stands for the symmetric one; else it is refused.
+    hermitian
+        Whether it may be complex where PETSc's scalars are real; where they are complex it always may.
 
     Raises
     ------
     InputError
         The file is missing, damaged, not square, empty, has an entry that is not finite, is not symmetric (the
-        message says which entry, or which triangle is missing), or is complex where scalars are real.
+        message says which entry, or which triangle is missing), or is complex where a real one is needed.
     """
     path = Path(path)
-    pattern, values, origin, labels = _read_square(path, comm, beside)
+    pattern, values, origin, labels = _read_square(path, comm, beside, hermitian)
     layout, other = pattern.layout, _transposed(pattern, values)
     if layout.comm.allreduce(not np.array_equal(values, other), op=MPI.LOR):
         triangle = _only_triangle(pattern, values)
@@ -188,7 +209,7 @@ def read_unsymmetric(
 
 
 def _read_square(
-    path: Path, comm: MPI.Comm | None, beside: StoredMatrix | None
+    path: Path, comm: MPI.Comm | None, beside: StoredMatrix | None, hermitian: bool = False
 ) -> tuple[Pattern, np.ndarray, Origin, Labels | None]:
     """Return the finite entries of a file on a symmetric pattern, what was found, and labels of own rows.
 
@@ -196,7 +217,7 @@ def _read_square(
     """
     comm = communicator(comm)
     first = None if beside is None else FirstRows(beside.pattern.n, _whole_labels(beside.labels, comm))
-    rows, layout, origin, labels = _read_rows(path, comm, first=first)
+    rows, layout, origin, labels = _read_rows(path, comm, first=first, hermitian=hermitian)
     with agreement(layout.comm):
         bad = np.flatnonzero(~np.isfinite(rows.data))
         if len(bad):
@@ -227,15 +248,18 @@ def _check_symmetry(path: Path, pattern: Pattern, values: np.ndarray, other: np.
     share = np.divide(difference, sizes, out=np.zeros(len(sizes)), where=difference > 0)
     asymmetry, rank = comm.allreduce((float(share.max(initial=0.0)), comm.rank), op=MPI.MAXLOC)
     if triangle or not asymmetry <= ASYMMETRY:
+        alike = not comm.allreduce(bool((values != other.conj()).any()), op=MPI.LOR)
         at = int(share.argmax()) if comm.rank == rank else 0
         told = (*pattern.entry(at), values[at].item(), other[at].conj().item()) if comm.rank == rank else None
         i, j, forth, back = comm.bcast(told, root=rank)
-        kind = "Hermitian" if complex_scalars() else "symmetric"
-        reason = (
-            f"only the {triangle} triangle is stored, which --one-triangle takes for one of a {kind} matrix"
-            if triangle
-            else f"a Hessian is {kind}: give (A + Aᵀ)/2 if it is meant to be one"
-        )
+        kind, mirror = ("Hermitian", "Aᴴ") if values.dtype.kind == "c" else ("symmetric", "Aᵀ")
+        reason = f"a Hessian is {kind}: give (A + {mirror})/2 if it is meant to be one"
+        if triangle:
+            reason = (
+                f"only the {triangle} triangle is stored, which --one-triangle takes for one of a {kind} matrix"
+            )
+        elif alike:
+            reason = COMPLEX_SYMMETRIC
         raise InputError(
             f"{path}: not {kind}: entry ({i}, {j}) is {forth:.6g}, entry ({j}, {i}) is {back:.6g}; {reason}"
         )
@@ -290,7 +314,9 @@ def _digest(pattern: Pattern, values: np.ndarray) -> str:
         here = slice(first, first + _PIECE)
         part = values[here]
         there = part != 0
-        numbers = [rows[here], pattern.indices[here], part.real, *([part.imag] if part.dtype.kind == "c" else [])]
+        numbers = [rows[here], pattern.indices[here], part.real]
+        if part.dtype.kind == "c":
+            numbers = [*numbers[:2], part.real + 0.0, part.imag + 0.0]  # which makes one zero of two
         mixed = np.zeros(len(part), np.uint64)
         for one, odd in zip(numbers, _ODD, strict=False):
             kind = np.float64 if one.dtype.kind == "f" else np.int64
@@ -333,7 +359,7 @@ def _instead(path: Path) -> str:
 
 
 def _read_rows(
-    path: Path, comm: MPI.Comm, block: int = 1, first: FirstRows | None = None
+    path: Path, comm: MPI.Comm, block: int = 1, first: FirstRows | None = None, *, hermitian: bool = False
 ) -> tuple[scipy.sparse.csr_matrix, Layout, Origin, Labels | None]:
     """Return (local rows with global columns, layout, what was found, labels of the local rows)."""
     suffix = suffix_of(path)
@@ -342,11 +368,11 @@ def _read_rows(
             f"{path}: not a matrix file; its name must end with one of {', '.join(SUFFIXES)}{_instead(path)}"
         )
     if suffix == ".petsc":
-        return *_load_petsc(path, comm, block), None
+        return *_load_petsc(path, comm, block, hermitian), None
     loaded = Loaded(scipy.sparse.csr_matrix((0, 0)))  # of rank 0
     with agreement(comm):
         if comm.rank == 0:
-            loaded = matrix_formats.load_matrix(path, suffix, first)
+            loaded = matrix_formats.load_matrix(path, suffix, first, hermitian=hermitian)
     said, rounding = comm.bcast((loaded.said, loaded.rounding))
     rows, layout = _deal(loaded.matrix, comm, block)
     return rows, layout, Origin(str(path), said=said, rounding=rounding), _deal_labels(loaded.labels, layout)
@@ -412,17 +438,20 @@ def _layout(n: int, comm: MPI.Comm, block: int) -> Layout:
 
 def _on_pattern(rows: scipy.sparse.csr_matrix, pattern: Pattern) -> np.ndarray:
     """Return the values (nnz_local,) of rows on a pattern that contains them."""
+    kind = np.result_type(rows.data, PETSc.ScalarType)
     if len(rows.indices) == pattern.nnz_local:
-        return np.ascontiguousarray(rows.data, PETSc.ScalarType)
+        return np.ascontiguousarray(rows.data, kind)
     n, local = pattern.n, np.arange(pattern.layout.n_local, dtype=np.int64)
     places = np.repeat(local, np.diff(pattern.indptr)) * n + pattern.indices
     wanted = np.repeat(local, np.diff(rows.indptr)) * n + rows.indices
-    values = np.zeros(pattern.nnz_local, PETSc.ScalarType)
+    values = np.zeros(pattern.nnz_local, kind)
     values[np.searchsorted(places, wanted)] = rows.data
     return values
 
 
-def _load_petsc(path: Path, comm: MPI.Comm, block: int) -> tuple[scipy.sparse.csr_matrix, Layout, Origin]:
+def _load_petsc(
+    path: Path, comm: MPI.Comm, block: int, hermitian: bool
+) -> tuple[scipy.sparse.csr_matrix, Layout, Origin]:
     """Return the rows of a PETSc binary matrix, each rank's read by itself. Collective."""
     head: PetscHead | None = None
     with agreement(comm):
@@ -442,14 +471,16 @@ def _load_petsc(path: Path, comm: MPI.Comm, block: int) -> tuple[scipy.sparse.cs
         indices, data = (
             head.read(path, part, before, before + int(indptr[-1])) for part in ("columns", "numbers")
         )
-        if data.dtype.kind == "c" and not complex_scalars():
-            if matrix_formats.has_imaginary_part(data):
-                raise InputError(f"{path}: its numbers are complex: they take {another_build(True)}")
+    complex_here = data.dtype.kind == "c" and not complex_scalars()
+    imaginary = comm.allreduce(complex_here and matrix_formats.has_imaginary_part(data), op=MPI.LOR)
+    with agreement(comm):
+        if imaginary and not hermitian:
+            raise matrix_formats.complex_where_real(path)
+        if complex_here and not imaginary:
             data, said = data.real, (matrix_formats.REAL_AFTER_ALL,)
         rounding = rounding_of_type(data)
-        rows = scipy.sparse.csr_matrix(
-            (data.astype(PETSc.ScalarType), indices, indptr), (layout.n_local, layout.n)
-        )
+        kind = np.complex128 if imaginary else PETSc.ScalarType
+        rows = scipy.sparse.csr_matrix((data.astype(kind), indices, indptr), (layout.n_local, layout.n))
         rows.sum_duplicates()
     rounding = next((one for one in comm.allgather(rounding) if one), FULL)
     return rows, layout, Origin(str(path), said=said, rounding=rounding)

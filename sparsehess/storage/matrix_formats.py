@@ -46,7 +46,7 @@ class Loaded:
     Attributes
     ----------
     matrix
-        Of PETSc's scalars, without duplicates.
+        Of PETSc's scalars or, of a Hermitian one, of complex numbers; without duplicates.
     said
         What is to be said of how it was read, a sentence each.
     rounding
@@ -77,7 +77,7 @@ class FirstRows:
     labels: Labels | None = None
 
 
-def load_matrix(path: Path, suffix: str, first: FirstRows | None = None) -> Loaded:
+def load_matrix(path: Path, suffix: str, first: FirstRows | None = None, *, hermitian: bool = False) -> Loaded:
     """Return the matrix of a file of one rank, sizes checked before memory is taken.
 
     Not collective.
@@ -86,6 +86,8 @@ def load_matrix(path: Path, suffix: str, first: FirstRows | None = None) -> Load
     ----------
     first
         The rows that it should have, where its file leaves that open.
+    hermitian
+        Whether it may be complex where PETSc's scalars are real.
 
     Raises
     ------
@@ -98,15 +100,14 @@ def load_matrix(path: Path, suffix: str, first: FirstRows | None = None) -> Load
         raise InputError(
             f"{path}: a Hessian is square; this matrix is {' x '.join(map(str, matrix.shape))}{_JACOBIAN}"
         )
-    if matrix.dtype.kind == "c" and not complex_scalars():
-        if has_imaginary_part(matrix):
-            raise InputError(
-                f"{path}: a Hessian is real here, this matrix is complex: it takes {another_build(True)}"
-            )
-        matrix, said = matrix.real, (*said, REAL_AFTER_ALL)
+    is_complex = matrix.dtype.kind == "c" and not complex_scalars()
+    if is_complex and not has_imaginary_part(matrix):
+        matrix, said, is_complex = matrix.real, (*said, REAL_AFTER_ALL), False
+    if is_complex and not hermitian:
+        raise complex_where_real(path)
     stored = matrix.data if scipy.sparse.issparse(matrix) else matrix
     rounding = find_rounding(stored) if found.text else rounding_of_type(stored)
-    matrix = scipy.sparse.csr_matrix(matrix, dtype=PETSc.ScalarType)
+    matrix = scipy.sparse.csr_matrix(matrix, dtype=np.complex128 if is_complex else PETSc.ScalarType)
     matrix, labels, more = _beside(path, matrix, found, first)
     matrix.data = np.ascontiguousarray(matrix.data)  # parts of it are sent
     matrix.sum_duplicates()
@@ -184,6 +185,14 @@ def _any_matrix(path: Path, suffix: str) -> Found:
     if matrix.dtype.kind not in "fiubc":
         raise InputError(f"{path}: a Hessian is numbers; this matrix is {matrix.dtype}")
     return found
+
+
+def complex_where_real(path: str | os.PathLike[str]) -> InputError:
+    """Return the error of a complex matrix where a real one is needed. Not collective."""
+    return InputError(
+        f"{path}: a real matrix is needed here, this one is complex: eigs, inertia, check and plan take Hermitian "
+        f"ones; elsewhere they take {another_build(True)}"
+    )
 
 
 def has_imaginary_part(matrix: Any) -> bool:

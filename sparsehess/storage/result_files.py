@@ -157,6 +157,8 @@ def _open(path: Path, n: int | None, names: Sequence[str], complex_pairs: bool) 
             n = int(shape[1]) if isinstance(shape, tuple) and len(shape) == 2 else 0
         if shape != (k, n) and (k or shape != (0, 0)):
             told = f": its matrix has {shape[1]} rows" if len(shape) == 2 and shape[0] == k else ""
+            if told and facts.get("real_form") is True:
+                told = f": its matrix is complex and has {shape[1] // 2} rows"
             raise InputError(f"{path}: {len(values)} eigenvalues and vectors {shape} do not fit n = {n}{told}")
         if rows.dtype.kind == "c" and not complex_scalars():
             raise InputError(f"{path}: its vectors are complex: they take {another_build(True)}")

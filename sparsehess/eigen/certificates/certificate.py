@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from sparsehess.eigen.problem.slepc_blocks import block, gram, images, residuals
 from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.eigen.solvers.counts import compare_with_count
+from sparsehess.eigen.solvers.hermitian_pairs import doubled_spec, halved
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
 from sparsehess.eigen.solvers.spectrum_slicing import Slicing
 from sparsehess.eigen.solvers.target_choice import counted_target
@@ -130,15 +132,52 @@ def certify(
         if spectrum.real_form != (problem.copies == 2):
             kinds = ("complex", "real") if spectrum.real_form else ("real", "complex")
             raise InputError(f"the spectrum is one of {kinds[0]} vectors, and the matrix {kinds[1]}")
-        if not spectrum.real_form:
-            return certify_pairs(problem, spectrum.eigenvalues, spectrum.vectors, spectrum.count, tol)
-        # That ix is orthogonal to all, too, makes vectors orthogonal as complex ones.
-        turned = [times_i(vector) for vector in spectrum.vectors]
-        try:
-            values = np.tile(spectrum.eigenvalues, 2)
-            return certify_pairs(problem, values, [*spectrum.vectors, *turned], spectrum.count, tol)
-        finally:
-            destroy(*turned)
+        with _pairs_of_matrix(problem, spectrum.eigenvalues, spectrum.vectors) as (values, vectors):
+            return certify_pairs(problem, values, vectors, spectrum.count, tol)
+
+
+def recheck(
+    problem: EigenProblem,
+    spec: SolveSpec,
+    eigenvalues: np.ndarray,
+    vectors: list[PETSc.Vec],
+    tol: float,
+    retaken: bool = False,
+) -> tuple[Certificate, int]:
+    """Return the certificate of eigenpairs with a count of its own, and how many there should be; see `recount`.
+
+    Collective.
+
+    Parameters
+    ----------
+    eigenvalues, vectors
+        (k,), ascending, without those of null vectors; k Vecs, of a complex matrix with parts in turn.
+    """
+    with _pairs_of_matrix(problem, eigenvalues, vectors) as (values, pairs):
+        asked = spec if problem.copies == 1 else doubled_spec(problem, spec)
+        count, wanted = recount(problem, asked, values, pairs, retaken)
+        if count is not None and problem.copies == 2:
+            count = halved(problem, count, len(pairs), len(vectors))
+        return certify_pairs(problem, values, pairs, count, tol, retaken), wanted // problem.copies
+
+
+@contextmanager
+def _pairs_of_matrix(
+    problem: EigenProblem, eigenvalues: np.ndarray, vectors: list[PETSc.Vec]
+) -> Iterator[tuple[np.ndarray, list[PETSc.Vec]]]:
+    """Yield the pairs of A itself, of a real form with ix beside each x.
+
+    Collective. That ix is orthogonal to all, too, makes vectors orthogonal as complex ones.
+    """
+    if problem.copies == 1:
+        yield eigenvalues, vectors
+        return
+    turned: list[PETSc.Vec] = []
+    try:
+        turned += [times_i(vector) for vector in vectors]
+        yield np.repeat(eigenvalues, 2), [one for pair in zip(vectors, turned, strict=True) for one in pair]
+    finally:
+        destroy(*turned)
 
 
 def certify_pairs(

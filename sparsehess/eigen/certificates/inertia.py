@@ -10,6 +10,7 @@ import numpy as np
 from sparsehess.eigen.estimates.spectral_density import density
 from sparsehess.eigen.problem.brought_facts import only_projected
 from sparsehess.eigen.problem.equilibration import scaled_copy
+from sparsehess.eigen.problem.hermitian_problem import problem_of
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rayleigh_ritz import rayleigh_ritz
 from sparsehess.eigen.problem.whole_matrix import is_cheaper_whole, products_of_whole, whole_problem
@@ -65,7 +66,8 @@ def inertia(
     Parameters
     ----------
     matrix, mass, comm
-        As for `eigs`. Directions that an objective projects out, such as rigid motions of atoms, count as zeros.
+        As for `eigs`, complex Hermitian ones among them. Directions that an objective projects out, such as rigid
+        motions of atoms, count as zeros.
     zero
         Eigenvalues up to this size count as zero; default the accuracy of the matrix, and no less than a millionth
         of a middle one where directions are projected out.
@@ -100,7 +102,7 @@ def inertia(
     >>> found.negative, found.zero, found.positive, found.certified
     (1, 1, 2, True)
     """
-    with EigenProblem.of(matrix, mass=mass, nullspace=only_projected(matrix), comm=comm) as problem:
+    with problem_of(matrix, mass=mass, nullspace=only_projected(matrix), comm=comm) as problem:
         return count_inertia(problem, zero, dict(options or {}))
 
 
@@ -142,7 +144,19 @@ def count_inertia(problem: EigenProblem, zero: float | None, options: dict) -> I
     if not problem.assembled and _is_made_whole(problem.n):
         with whole_problem(problem) as whole:
             return _count_whole(whole, zero, options)
-    return _count(problem, zero, options)
+    found = _count(problem, zero, options)
+    return found if problem.copies == 1 else _halved(found)
+
+
+def _halved(signs: Inertia) -> Inertia:
+    """Return the inertia of a Hermitian matrix from that of its real form, in which it stands twice."""
+    counts = {name: getattr(signs, name) for name in ("negative", "zero", "positive", "infinite")}
+    odd = [name for name, many in counts.items() if many % 2]
+    doubt = signs.doubt or (f"an odd number is {odd[0]} of the real form, where all stand twice" if odd else "")
+    below, between, above = signs.stderr or (0.0, 0.0, 0.0)
+    errors = None if signs.stderr is None else (below / 2, between / 2, above / 2)
+    halves = {name: many // 2 for name, many in counts.items()}
+    return replace(signs, **halves, certified=signs.certified and not odd, doubt=doubt, stderr=errors)
 
 
 def _is_made_whole(n: int) -> bool:

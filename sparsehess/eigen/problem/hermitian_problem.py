@@ -12,6 +12,7 @@ each rank has both parts of its rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from mpi4py import MPI
@@ -26,8 +27,9 @@ from sparsehess.hessian.hessian import Hessian
 from sparsehess.operators.matrix_like import is_sparse
 from sparsehess.operators.operator import Operator
 from sparsehess.pattern import Layout
-from sparsehess.runtime import PETSc, agreement, aij, communicator, complex_scalars, destroy
+from sparsehess.runtime import PETSc, agreement, communicator, complex_scalars, destroy
 from sparsehess.runtime.petsc_matrices import is_assembled
+from sparsehess.storage.real_form import COMPLEX_SYMMETRIC, real_form
 
 # A matrix is Hermitian if entries and conjugates of their mirror images agree to this part of the sizes of rows.
 _HERMITIAN = 1e-10
@@ -170,7 +172,9 @@ def _hermitian_part(whole: scipy.sparse.spmatrix, name: str) -> scipy.sparse.csr
             if i == j
             else f"entry ({i}, {j}) is {here:.6g}, entry ({j}, {i}) is {there:.6g}, and must be its conjugate"
         )
-        raise InputError(f"{name} is not Hermitian: {reason}; give (H + Hᴴ)/2 if it is meant to be one")
+        # Its eigenvalues are complex where it is symmetric alone.
+        advice = COMPLEX_SYMMETRIC if not (own != own.T).nnz else "give (H + Hᴴ)/2 if it is meant to be one"
+        raise InputError(f"{name} is not Hermitian: {reason}; {advice}")
     return 0.5 * own + 0.5 * other
 
 
@@ -179,21 +183,7 @@ def _doubled_matrix(parts: list[PETSc.Mat], owned: list, name: str) -> PETSc.Mat
     if not all(is_assembled(part) for part in parts):
         raise InputError(f"{name} is a shell beside complex matrices: its entries are needed, give it assembled")
     layout = Layout.from_local(parts[0].getLocalSize()[0], communicator(parts[0].comm))
-    signs = (((0, 0, 1.0), (1, 1, 1.0)), ((0, 1, -1.0), (1, 0, 1.0)))
-    rows, columns, values = [], [], []
-    for part, places in zip(parts, signs, strict=False):
-        indptr, indices, entries = part.getValuesCSR()
-        own = np.repeat(np.arange(layout.n_local, dtype=np.int64), np.diff(indptr))
-        for down, right, sign in places:
-            rows.append(2 * own + down)
-            columns.append(2 * indices.astype(np.int64) + right)
-            values.append(sign * entries)
-    local = scipy.sparse.coo_matrix(
-        (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))),
-        (2 * layout.n_local, 2 * layout.n),
-    ).tocsr()
-    local.sort_indices()
-    result = aij(Layout(layout.comm, 2 * layout.starts), local.indptr, local.indices, local.data)
+    result = real_form(layout, [part.getValuesCSR() for part in parts])
     owned.append(result)
     return result
 
@@ -207,17 +197,33 @@ def _doubled(given: VectorsLike | None, rows: Layout, argument: str, owned: list
     if given is None:
         return None
     name, found = _NAMES[argument], []
-    doubled = Layout(rows.comm, 2 * rows.starts)
     with agreement(rows.comm):
         for own in _own_rows(given, rows, name):
             if not np.isfinite(own).all():
                 raise InputError(f"{name} must be finite")
             found.append(np.ascontiguousarray(own, np.complex128))
-    size = (doubled.n_local, doubled.n)
+    made = doubled_vectors(found, rows)
+    owned.extend(made)
+    return made
+
+
+def doubled_vectors(found: Sequence[np.ndarray] | np.ndarray, rows: Layout) -> list[PETSc.Vec]:
+    """Return x and ix, parts in turn, for each of some vectors.
+
+    Collective. The caller destroys them.
+
+    Parameters
+    ----------
+    found
+        (m, n_local) own rows, real or complex.
+    rows
+        Of the complex matrix.
+    """
+    size, made = (2 * rows.n_local, 2 * rows.n), []
     for own in found:
-        for part in (own, 1j * own):
-            owned.append(PETSc.Vec().createWithArray(part.view(np.float64).copy(), size=size, comm=rows.comm))
-    return owned[len(owned) - 2 * len(found) :]
+        for part in (np.array(own, np.complex128), 1j * np.asarray(own)):
+            made.append(PETSc.Vec().createWithArray(part.view(np.float64).copy(), size=size, comm=rows.comm))
+    return made
 
 
 def _own_rows(given: VectorsLike, rows: Layout, name: str) -> list[np.ndarray]:

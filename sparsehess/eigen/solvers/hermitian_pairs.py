@@ -71,7 +71,7 @@ def one_of_each(problem: EigenProblem, spec: SolveSpec, found: Spectrum) -> Spec
         vectors=vectors,
         residuals=errors,
         orthogonality=orthogonality,
-        count=None if found.count is None else _halved(problem, found.count, len(found.eigenvalues), len(values)),
+        count=None if found.count is None else halved(problem, found.count, len(found.eigenvalues), len(values)),
         asked=(found.asked + 1) // 2,
         advice=advice,
         others=np.sort(found.others)[::2],
@@ -80,10 +80,11 @@ def one_of_each(problem: EigenProblem, spec: SolveSpec, found: Spectrum) -> Spec
     )
 
 
-def _halved(problem: EigenProblem, count: Count, pairs: int, chosen: int) -> Count:
+def halved(problem: EigenProblem, count: Count, pairs: int, chosen: int) -> Count:
     """Return the count of the Hermitian matrix from that of its real form, of which `pairs` were found.
 
-    Not collective. Of a certified one all that were chosen lie in the interval; the rest of it was not asked for.
+    Not collective. `chosen` of these pairs stand for all. Of a certified one all that were chosen lie in the
+    interval; the rest of it was not asked for.
     """
     pieces = tuple((low, high, many // 2, found // 2) for low, high, many, found in count.unresolved)
     inertia, found = count.inertia // 2, count.found // 2

@@ -24,6 +24,7 @@ from sparsehess.service.resident.kept_solvers import KeptSolvers
 from sparsehess.service.resident.kept_values import KeptValues
 from sparsehess.storage.matrix_address import files_of
 from sparsehess.storage.matrix_files import StoredMatrix, read_matrix
+from sparsehess.storage.matrix_formats import complex_where_real
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -75,7 +76,7 @@ class WarmResources(Resources):
         self.kept.free_dropped()
 
     def read_matrix(
-        self, path: str | os.PathLike[str], comm: MPI.Comm, *, one_triangle: bool = False
+        self, path: str | os.PathLike[str], comm: MPI.Comm, *, one_triangle: bool = False, hermitian: bool = False
     ) -> StoredMatrix:
         """Return the matrix of a file, read only if no file of the same bytes was. Collective."""
         place = os.fspath(path)
@@ -83,11 +84,13 @@ class WarmResources(Resources):
         key = ("matrix", place.rpartition(".")[2], digest, one_triangle)  # with the name of a matrix in the file
         stored = self.kept.get(key)
         if stored is not None:
+            if stored.is_complex and not hermitian:
+                raise complex_where_real(place)
             return replace(stored, origin=replace(stored.origin, path=place))
-        stored = read_matrix(path, comm, one_triangle=one_triangle)
+        stored = read_matrix(path, comm, one_triangle=one_triangle, hermitian=hermitian)
         # What was written while it was read is not what its digest stands for.
         same = bool(self.kept.most) and key[2] == on_root(comm, self._digest, place)
-        size = 24 * stored.pattern.nnz + 32 * stored.pattern.n
+        size = (16 + stored.values.itemsize) * stored.pattern.nnz + 32 * stored.pattern.n
         if not (same and self.kept.keep(key, stored, size, stored.pattern.free)):
             self.kept.free_later(stored.pattern.free)
         return stored
