@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from mpi4py import MPI
 
 import numpy as np
 
-from sparsehess.coloring import elimination_kernels, graph_kernels
+from sparsehess.coloring import graph_kernels
 from sparsehess.coloring.coloring import Coloring
 from sparsehess.coloring.kinds import KINDS
+from sparsehess.coloring.substitution import unreachable
 from sparsehess.errors import InputError
 from sparsehess.pattern import Pattern
 
@@ -24,86 +23,6 @@ def directly_readable(pattern: Pattern, coloring: Coloring) -> tuple[np.ndarray,
         pattern.indptr, pattern.columns, coloring.with_ghosts, coloring.count, pattern.hollow_rows
     )
     return own, pattern.transposed(own)
-
-
-@dataclass(frozen=True, eq=False)
-class Stage:
-    """A part of an elimination that needs nothing of other ranks.
-
-    Attributes
-    ----------
-    entries, rows, twice, mirror
-        (steps,) entries in the order they are read, their local rows, whether their mirror can be
-        read as well, and where it stands (-1: on another rank).
-    both, heard, heard_rows
-        Remote entries (positions among the pattern's) that both ranks have read by now, and those
-        that the other rank alone has, with their local rows.
-    """
-
-    entries: np.ndarray
-    rows: np.ndarray
-    twice: np.ndarray
-    mirror: np.ndarray
-    both: np.ndarray
-    heard: np.ndarray
-    heard_rows: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class Elimination:
-    """An elimination of all entries, or as far as it went.
-
-    Attributes
-    ----------
-    stages
-        In order; the same number on every rank.
-    terms
-        (nnz_local,) number of compressed entries that each value is made of.
-    stuck
-        An entry that no elimination reaches, or None.
-    """
-
-    stages: list[Stage]
-    terms: np.ndarray
-    stuck: tuple[int, int] | None
-
-
-def eliminate(pattern: Pattern, coloring: Coloring) -> Elimination:
-    """Find in which order the entries can be read by substitution.
-
-    Collective. A rank reads all that it can, then tells its neighbours; the number of stages is
-    the most often that a chain of substitutions changes rank.
-    """
-    comm, exchange = pattern.comm, pattern.exchange
-    indptr = pattern.indptr.astype(np.int64, copy=False)
-    mirror = elimination_kernels.mirror_positions(indptr, pattern.columns)
-    elimination = KINDS[coloring.kind].elimination
-    if elimination is None:
-        raise InputError(f"kind {coloring.kind}: its entries are read directly, nothing is to be eliminated")
-    run = elimination(indptr, pattern.columns, mirror, coloring.with_ghosts, coloring.count, pattern.hollow_rows)
-    remote = exchange.remote
-    remote_rows = (np.searchsorted(indptr, remote, side="right") - 1).astype(np.int32)
-    stages, told = [], np.zeros(len(remote), bool)
-    while True:
-        left = run.left
-        entries, rows, twice = run.run()
-        heard = both = np.empty(0, np.int64)
-        if comm.size > 1:
-            mine = run.terms[remote]
-            theirs = exchange.mirror(mine)
-            news = (theirs > 0) & ~told
-            # Both have read an entry if each did before it could hear of the other.
-            both = np.flatnonzero(news & (mine > 0))
-            heard = np.flatnonzero(news & (mine == 0))
-            told |= (theirs > 0) | (mine > 0)
-            run.arrive(remote[heard], theirs[heard])
-        stages.append(Stage(entries, rows, twice, mirror[entries], both, heard, remote_rows[heard]))
-        moved, unknown = comm.allreduce(np.array([left - run.left, run.left]))
-        if unknown == 0 or moved == 0:
-            break
-    stuck = np.flatnonzero(run.terms == 0)
-    stuck = stuck[~pattern.structural_zeros(stuck)]
-    return Elimination(stages, run.terms, _lowest(pattern, stuck))
 
 
 def verify_coloring(pattern: Pattern, coloring: Coloring) -> tuple[int, int] | None:
@@ -161,10 +80,12 @@ def verify_coloring(pattern: Pattern, coloring: Coloring) -> tuple[int, int] | N
     lowest = 0 if kind.elimination is not None else -1  # only direct recovery has neutral variables
     outside = len(color) > 0 and (color.min() < lowest or color.max() >= coloring.count)
     if pattern.comm.allreduce(outside, op=MPI.LOR):
-        return _lowest(pattern, np.zeros(min(pattern.nnz_local, 1) if outside else 0, np.int64))
+        return lowest_entry(pattern, np.zeros(min(pattern.nnz_local, 1) if outside else 0, np.int64))
     if kind.elimination is not None:
-        clash = _lowest(pattern, np.flatnonzero(_within_a_class(pattern, color)))
-        return clash if clash is not None else eliminate(pattern, coloring).stuck
+        clash = lowest_entry(pattern, np.flatnonzero(_within_a_class(pattern, color)))
+        if clash is not None:
+            return clash
+        return lowest_entry(pattern, unreachable(pattern, coloring, kind.elimination))
     own, other = directly_readable(pattern, coloring)
     if coloring.kind == "star":
         # An edge within one class leaves the diagonal of its row not alone, if there is a diagonal.
@@ -173,7 +94,7 @@ def verify_coloring(pattern: Pattern, coloring: Coloring) -> tuple[int, int] | N
     else:  # neutral columns are read from their mirrors
         broken = (own == 0) & ((color[pattern.columns] >= 0) | (other == 0))
     broken = np.flatnonzero(broken)
-    return _lowest(pattern, broken[~pattern.structural_zeros(broken)])
+    return lowest_entry(pattern, broken[~pattern.structural_zeros(broken)])
 
 
 def _within_a_class(pattern: Pattern, color: np.ndarray) -> np.ndarray:
@@ -182,7 +103,11 @@ def _within_a_class(pattern: Pattern, color: np.ndarray) -> np.ndarray:
     return (color[rows] == color[pattern.columns]) & (rows != pattern.columns) & (color[rows] >= 0)
 
 
-def _lowest(pattern: Pattern, broken: np.ndarray) -> tuple[int, int] | None:
+def lowest_entry(pattern: Pattern, broken: np.ndarray) -> tuple[int, int] | None:
+    """Return (row, column) of the first of these local entries, of the lowest rank that has some, or None.
+
+    Collective.
+    """
     comm = pattern.comm
     first = comm.allreduce(comm.rank if len(broken) else comm.size, op=MPI.MIN)
     if first == comm.size:

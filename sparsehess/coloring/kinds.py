@@ -26,7 +26,7 @@ class Kind:
     bound
         Pattern -> no colouring of this kind has fewer colours.
     elimination
-        How entries are substituted, None where all are read directly.
+        What comes to an end where the colouring is of this kind, None where all entries are read directly.
     template
         Condition on a periodic colouring of a stencil, a key of `templates`.
     """
@@ -77,7 +77,7 @@ KINDS = {
         "distance2",
     ),
     "powell-toint": Kind(
-        "Powell-Toint triangular partition, recovery by substitution from the last row up",
+        "Powell-Toint triangular partition, recovery by substitution in two-coloured trees",
         {"triangular": greedy_kernels.Triangular},
         None,
         lower_bounds.acyclic,

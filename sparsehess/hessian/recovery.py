@@ -16,7 +16,8 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.coloring import KINDS, Coloring
-from sparsehess.coloring.definitions import Elimination, directly_readable, eliminate
+from sparsehess.coloring.definitions import directly_readable, lowest_entry
+from sparsehess.coloring.substitution import order_substitution
 from sparsehess.errors import CheckError
 from sparsehess.hessian import recovery_kernels
 from sparsehess.pattern import Pattern
@@ -122,7 +123,7 @@ def plan(pattern: Pattern, coloring: Coloring) -> Plan:
     cite(f"{coloring.kind} coloring")  # it may come from a file
     if KINDS[coloring.kind].elimination is None:
         return Direct.make(pattern, coloring)
-    return Substitution(pattern, coloring, eliminate(pattern, coloring))
+    return Substitution(pattern, coloring)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,12 +191,7 @@ class Direct(Readings):
         own, other = directly_readable(pattern, coloring)
         source = np.bitwise_or(own, other << 1, out=other)
         lost = np.flatnonzero(source == 0) if not source.all() else np.empty(0, np.int64)
-        lost = lost[~pattern.structural_zeros(lost)]
-        comm = pattern.comm
-        first = comm.allreduce(comm.rank if len(lost) else comm.size, op=MPI.MIN)
-        if first < comm.size:
-            entry = comm.bcast(pattern.entry(int(lost[0])) if comm.rank == first else None, root=first)
-            raise _invalid(coloring, entry)
+        _all_are_read(pattern, coloring, lost[~pattern.structural_zeros(lost)])
         return cls(pattern, source, coloring)
 
     def recover(self, changes: np.ndarray, taken: np.ndarray, values: np.ndarray) -> Recovered:
@@ -246,12 +242,17 @@ class Direct(Readings):
 class Substitution:
     """Entries are read one after another, each from what the ones before it leave of a compressed entry.
 
-    Made from an elimination; its stages end where ranks tell each other what they have read.
+    Stages end where ranks tell each other what they have read.
+
+    Raises
+    ------
+    CheckError
+        An entry cannot be read.
     """
 
-    def __init__(self, pattern: Pattern, coloring: Coloring, found: Elimination):
-        if found.stuck is not None:
-            raise _invalid(coloring, found.stuck)
+    def __init__(self, pattern: Pattern, coloring: Coloring):
+        found = order_substitution(pattern, coloring)
+        _all_are_read(pattern, coloring, found.unread)
         self.pattern, self.coloring = pattern, coloring
         self._stages = found.stages
         comm = pattern.comm
@@ -398,8 +399,11 @@ def _agreed(pattern: Pattern, asymmetry: float, entry: int, largest: float) -> R
     return Recovered(worst, where, largest)
 
 
-def _invalid(coloring: Coloring, entry: tuple[int, int]) -> CheckError:
-    return CheckError(
-        f"the {coloring.kind} colouring is not valid for this pattern: entry {entry} cannot be recovered "
-        "from either of its rows"
-    )
+def _all_are_read(pattern: Pattern, coloring: Coloring, lost: np.ndarray) -> None:
+    """Raise CheckError if any rank has lost entries. Collective."""
+    entry = lowest_entry(pattern, lost)
+    if entry is not None:
+        raise CheckError(
+            f"the {coloring.kind} colouring is not valid for this pattern: entry {entry} cannot be recovered "
+            "from either of its rows"
+        )
