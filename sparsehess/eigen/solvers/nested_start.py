@@ -20,7 +20,7 @@ from sparsehess.eigen.problem.rigid_body_modes import block_size, orthonormal
 from sparsehess.eigen.solvers.dof_blocks import dof_block_size
 from sparsehess.eigen.solvers.lapack import gather
 from sparsehess.eigen.solvers.lobpcg import Basis
-from sparsehess.eigen.solvers.multigrid_cycle import Smoother
+from sparsehess.eigen.solvers.multigrid_cycle import NOT_DEFINITE, STRICT_ESTIMATES, Smoother
 from sparsehess.runtime import (
     PETSc,
     destroy,
@@ -40,6 +40,7 @@ _OPTIONS = {
     "pc_gamg_agg_nsmooths": 1,
     "pc_gamg_square_graph": 1,
     "pc_gamg_coarse_eq_limit": _SMALLEST,
+    **STRICT_ESTIMATES,
     "mg_levels_ksp_type": "chebyshev",
     "mg_levels_pc_type": "jacobi",
     "mg_coarse_ksp_type": "preonly",
@@ -56,8 +57,6 @@ _DEGREE, _LOW = 6, 1 / 30
 # bounds of the finest serve where they fell by no more than the second at last.
 _ROUNDS, _SETTLED, _SERVES = 6, 0.02, 0.15
 
-# PETSc's errors where smoothers find a level that is not positive definite.
-_INDEFINITE = (71, 77, 91)
 
 # Directions of a coarse mass with less than this part of the largest are those of no aggregate.
 _NONE = 1e-12
@@ -148,17 +147,22 @@ def _hierarchy(problem: EigenProblem, later: ExitStack) -> PETSc.PC | None:
         space = PETSc.NullSpace().create(vectors=vectors, comm=matrix.comm)
         matrix.setNearNullSpace(space)
         destroy(space, *vectors)  # the matrix holds them
-    pc = PETSc.PC().create(matrix.comm)
-    later.callback(destroy, pc)
-    pc.setOptionsPrefix(_PREFIX)
-    pc.setOperators(matrix)
+    ksp = PETSc.KSP().create(matrix.comm)
+    later.callback(destroy, ksp)
+    ksp.setOptionsPrefix(_PREFIX)
+    ksp.setOperators(matrix)
+    b, x = matrix.createVecs()
+    later.callback(destroy, b, x)
+    pc = ksp.getPC()
     with inserted_options(_PREFIX, _OPTIONS), readable_errors("coarsening"):
-        pc.setFromOptions()
+        ksp.setFromOptions()
+        ksp.setType("preonly")
+        ksp.setErrorIfNotConverged(False)
         try:
             with held_errors():
-                pc.setUp()
+                ksp.solve(b, x)  # it sets the multigrid up
         except (PETSc.Error, SystemError) as error:  # on all ranks alike
-            if error_code(error) not in _INDEFINITE:
+            if error_code(error) not in NOT_DEFINITE:
                 raise
             return None
     return pc if pc.getMGLevels() > 1 else None

@@ -13,7 +13,7 @@ from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rigid_body_modes import block_size, orthonormal
 from sparsehess.eigen.solvers.factor_packages import DEFAULTS, DEFINITE, has_cholmod
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
-from sparsehess.eigen.solvers.multigrid_cycle import VCycle
+from sparsehess.eigen.solvers.multigrid_cycle import NOT_DEFINITE, STRICT_ESTIMATES, VCycle
 from sparsehess.eigen.solvers.structured_preconditioner import NearbyStructure
 from sparsehess.errors import CheckError
 from sparsehess.operators.operator import Operator
@@ -58,9 +58,6 @@ _RUNGS, _STEP = 12, 1e3
 # complex PETSc's do not look; its MINRES looks at the preconditioner, and Lanczos tells of the matrix.
 _PROBE = 15
 _PROBED_BY = "minres" if complex_scalars() else "cg"
-
-# PETSc's error where a multigrid finds no eigenvalue of a level that is above zero.
-_INCONSISTENT = 77
 
 
 class PanelMap(Protocol):
@@ -312,7 +309,8 @@ class Multigrid(Diagonal):
         b, x = matrix.createVecRight(), matrix.createVecRight()
         b.setArray(draw_uniform(self.problem.layout, 29))
         every = {**self.defaults, **self.options}
-        options = {key[3:]: value for key, value in every.items() if key.startswith(("st_pc", "st_mg"))}
+        told = {key[3:]: value for key, value in every.items() if key.startswith(("st_pc", "st_mg"))}
+        options = STRICT_ESTIMATES | told
         prefix = PREFIX + "probe_"
         try:
             with inserted_options(prefix, options), readable_errors("setting up the preconditioner"):
@@ -326,7 +324,7 @@ class Multigrid(Diagonal):
                     with held_errors():
                         ksp.solve(b, x)
                 except (PETSc.Error, SystemError) as error:  # on all ranks alike
-                    if error_code(error) != _INCONSISTENT:
+                    if error_code(error) not in NOT_DEFINITE:
                         raise
                     self._probed = None
                     destroy(ksp)

@@ -7,10 +7,11 @@ import scipy.sparse as sp
 from sparsehess.eigen.problem.block_vectors import dots
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rigid_body_modes import rigid_body_modes
+from sparsehess.eigen.solvers import preconditioners
 from sparsehess.eigen.solvers.lobpcg import Basis
 from sparsehess.eigen.solvers.multigrid_cycle import Level, largest
 from sparsehess.eigen.solvers.preconditioners import Multigrid
-from sparsehess.runtime import destroy
+from sparsehess.runtime import destroy, error_code
 from support.elastic_block import brick
 from support.preconditioned import given, solved
 
@@ -132,3 +133,21 @@ def test_new_directions_are_orthogonal_however_little_of_them_is_new(comm, new):
         gram = dots(comm, basis.S[:many], basis.MS[:many])
         assert basis.w == (4 if new > 1e-6 else 3) and np.abs(gram - np.eye(many)).max() < 1e-9
         basis.close()
+
+
+def test_a_matrix_that_is_not_definite_fails_on_all_ranks_alike(comm, monkeypatch):
+    """PETSc's estimate of a level's largest eigenvalue has memory that was not set where it ends at once."""
+    codes = []
+
+    def noted(error):
+        codes.append(error_code(error))
+        return codes[-1]
+
+    monkeypatch.setattr(preconditioners, "error_code", noted)
+    H = sp.random(120, 120, 0.05, random_state=0)
+    H = (H + H.T + sp.diags(np.random.default_rng(0).normal(size=120))).tocsr()
+    with given(H, comm=comm) as problem:
+        multigrid = Multigrid(problem, {})
+        assert multigrid.shift > -np.linalg.eigvalsh(H.toarray())[0]
+        multigrid.close()
+    assert set(codes) == {91} and comm.allgather(codes) == [codes] * comm.size
