@@ -15,6 +15,7 @@ _HOME = {
     "Geometry": "sparsehess.derivatives.geometry",
     "Elements": "sparsehess.derivatives.elements",
     "from_atoms": "sparsehess.hosts.ase.objective",
+    "normal_modes": "sparsehess.hosts.ase.vibrations",
     "from_casadi": "sparsehess.hosts.casadi",
     "Pattern": "sparsehess.pattern",
     "Following": "sparsehess.pattern",

@@ -11,6 +11,7 @@ from sparsehess.commands.arguments import (
     LineCommand,
     ShowSchema,
 )
+from sparsehess.commands.atom_commands import ATOMS
 from sparsehess.commands.command_groups import (
     BEFORE,
     OUTPUT_GROUP,
@@ -32,6 +33,7 @@ ANALYSES = (
     *ESTIMATES,
     *INVERSES,
     *MECHANICS,
+    *ATOMS,
     *DERIVED,
     Command(
         "report",

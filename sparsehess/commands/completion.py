@@ -31,6 +31,8 @@ OFTEN: Mapping[str, tuple[str, ...]] = {
     "nullspace": ("constant", "rigid", "none"),
     "participation": ("rigid",),
     "threshold": ("gap",),
+    "calculator": ("emt", "lj", "morse", "eam", "tersoff", "tblite", "xtb", "mace_mp", "gpaw", "orca", "vasp"),
+    "reach": ("pair", "many-body"),
 }
 
 

@@ -60,6 +60,22 @@ def check_job(path: str | os.PathLike[str], line: CommandLine, *, outputs: bool 
             _refuse_option(word)
 
 
+def refuse_calculator(job: JobFile) -> None:
+    """Refuse a job that names a calculator, which may start any program. Not collective.
+
+    Raises
+    ------
+    InputError
+        It does.
+    """
+    if "calculator" in job.choices:
+        raise job.error_at(
+            "calculator",
+            "a service starts no calculators: run it yourself, or by a scheduler; or let it allow a problem, "
+            "file.py:name, that returns sparsehess.from_atoms(atoms)",
+        )
+
+
 @contextmanager
 def _told_of(job: JobFile, key: str) -> Iterator[None]:
     """Make an error of the block one of a key of the job file."""

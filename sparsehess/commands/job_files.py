@@ -42,7 +42,7 @@ _LARGEST = 2**20
 _SHOWN = 150
 
 # Arguments of commands that name what is written.
-OUTPUTS = ("out", "plot", "report", "direction", "json", "checkpoint")
+OUTPUTS = ("out", "plot", "report", "modes", "direction", "json", "checkpoint")
 
 # Commands that take a job file as what it is, and those that it cannot stand for.
 _WHOLE = ("submit",)
@@ -441,6 +441,8 @@ def _is_path(action: argparse.Action, text: str) -> bool:
     if words[0].startswith(("FILE", "DIR")) or "FILE" in words:
         numbers = "I[,J...]" in words and re.fullmatch(r"[+-]?\d+(,[+-]?\d+)*", text) is not None
         return text not in ("-", *words) and not numbers
+    if action.dest == "calculator":
+        return re.search(r"\.py:\w+$", text) is not None
     return action.dest == "coloring" and text.endswith((".npz", ".h5"))
 
 

@@ -65,7 +65,7 @@ def load_objective(text: str, given: dict[str, object], comm: MPI.Comm) -> Objec
     place, _, name = text.rpartition(":")
     theirs = child(comm, "problem", comm.Dup)  # what the user's code calls on it cannot meet what we call on ours
     with agreement(comm):
-        found = _find(place, name, guard_of(comm))
+        found = find_named(place, name, guard_of(comm))
         if callable(found) and not isinstance(found, Objective):
             arguments = _arguments(found, text, given, theirs)
         elif given:
@@ -102,7 +102,23 @@ def _by_door(found: object) -> str:
     return ""
 
 
-def _find(place: str, name: str, guard: Guard) -> Any:
+def find_named(
+    place: str, name: str, guard: Guard, wanted: str = "function of it that returns an Objective"
+) -> Any:
+    """Return what a file or module has under a name, importing it.
+
+    Not collective.
+
+    Parameters
+    ----------
+    wanted
+        What should stand there, for messages.
+
+    Raises
+    ------
+    InputError
+        There is no such file, module or name, or its import fails.
+    """
     try:
         if place.endswith(".py"):
             path = Path(place).resolve()
@@ -127,9 +143,7 @@ def _find(place: str, name: str, guard: Guard) -> Any:
         raise InputError(f"{place} cannot be imported: {why}; -v shows where") from error
     if not hasattr(module, name):
         meant = did_you_mean(name, (one for one in vars(module) if not one.startswith("_")))
-        raise InputError(
-            f"{place} has nothing called {name!r}; {meant or 'name a function of it that returns an Objective'}"
-        )
+        raise InputError(f"{place} has nothing called {name!r}; {meant or f'name a {wanted}'}")
     return getattr(module, name)
 
 

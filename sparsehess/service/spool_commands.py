@@ -112,6 +112,7 @@ def write_job(folder: Path, arguments: argparse.Namespace, line: CommandLine) ->
     """
     path = Path(arguments.job)
     job = job_files.read_job_file(path)
+    job_checks.refuse_calculator(job)
     if not arguments.no_check:
         job_checks.check_job(path, line, outputs=False)
     words, _ = job_files.job_command_line(path.absolute(), line)

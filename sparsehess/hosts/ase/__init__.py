@@ -11,6 +11,9 @@
 ...     print(modes.frequencies.round(1), int(modes.imaginary.sum()), modes.spectrum.count.certified)
 [ 56.5  56.5 129.6] 0 True
 
+A calculator that has second derivatives itself, by `get_hessian` or `hessian_vector_product`, is asked for them,
+and they are compared with its forces. `modes.write("modes.extxyz")` (.nmd, .molden, .traj) is for viewers.
+
 Every rank has the atoms and evaluates its share of the forces alone: the calculator must not itself be parallel
 over these ranks, and one that works in files needs a folder of its own on each.
 

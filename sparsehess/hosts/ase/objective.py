@@ -14,6 +14,7 @@ from sparsehess.derivatives.geometry import Geometry
 from sparsehess.derivatives.objective import Objective
 from sparsehess.derivatives.units import Units
 from sparsehess.errors import EvaluationError, InputError, raised
+from sparsehess.hosts.ase.own_hessians import MATRIX, OwnHessian, find_own
 from sparsehess.hosts.ase.rigid_motions import RigidMotions, Surroundings, rigid_motions
 from sparsehess.pattern import Layout, Pattern
 from sparsehess.runtime import agreement, communicator, on_root, optional
@@ -51,13 +52,17 @@ def from_atoms(
     reach: str | int | None = None,
     pattern: Pattern | str | None = None,
     project: bool = True,
+    own: bool = True,
     comm: MPI.Comm | None = None,
     **more: Any,
 ) -> Objective:
     """Return the objective of the potential energy of some atoms: x in Å, the Hessian in eV/Å², masses in amu.
 
     Collective on `comm`. The atoms stay where they are: a copy with the same calculator moves. Each rank evaluates
-    its share of the forces by itself; of a calculator that has energies alone, differences of these are taken.
+    its share of the forces by itself; of a calculator that has energies alone, differences of these are taken. One
+    that has second derivatives itself, as `get_hessian(atoms)` (MACE, matscipy) or
+    `hessian_vector_product(atoms, v)`, brings them as products: `assemble` compares them with differences of
+    forces, along a direction of its own, and takes them.
 
     Parameters
     ----------
@@ -70,13 +75,16 @@ def from_atoms(
     reach
         `pair`; `many-body` where the energy of an atom depends on all within the cut-off of it, so that two of
         them are coupled; or a number of cut-offs: twice its layers for a network that passes messages. Default
-        that of the calculator, and `many-body` beside a cut-off that is given.
+        that of the calculator, and `many-body` beside a cut-off that is given. Of one with a `get_hessian`
+        whose cut-off is not known, that matrix tells which coordinates are coupled.
     pattern
         Instead of these two a `Pattern` of the free coordinates, or `detect`: none is made here, for
         `assemble(..., pattern="detect")`.
     project
         Whether the rigid motions are projected out of eigenproblems, whatever forces are left: the translations,
         and the rotations that cell and constraints allow, see `rigid_motions`. Else the Hessian is left as it is.
+    own
+        Whether second derivatives are taken that the calculator has itself; else differences of its forces.
     comm, more
         Other arguments of `Objective`; null vectors that are given stand in place of the rigid motions.
 
@@ -107,7 +115,7 @@ def from_atoms(
     ...     print(hessian.mat.getSize(), hessian.mat.isSymmetric(1e-12))
     (6, 6) True
     """
-    return describe(atoms, cutoff, reach, pattern, project, comm, more)[0]
+    return describe(atoms, cutoff, reach, pattern, project, own, comm, more)[0]
 
 
 class State(NamedTuple):
@@ -117,12 +125,15 @@ class State(NamedTuple):
     ----------
     force_max, force_rms
         Of the free coordinates, in eV/Å: the largest force on an atom, and the root of the mean square.
+    force_atom
+        On which atom the largest is.
     shape
         What decides how many rigid motions there are.
     """
 
     force_max: float
     force_rms: float
+    force_atom: int
     shape: str
 
 
@@ -132,26 +143,52 @@ def describe(
     reach: str | int | None,
     pattern: Pattern | str | None,
     project: bool,
+    own: bool,
     comm: MPI.Comm | None,
     more: dict[str, Any],
+    whole_up_to: int = 0,
 ) -> tuple[Objective, State]:
-    """Return the objective of some atoms, and where they are; see `from_atoms`. Collective."""
+    """Return the objective of some atoms, and where they are; see `from_atoms`.
+
+    Collective.
+
+    Parameters
+    ----------
+    whole_up_to
+        Up to so many coordinates, all are taken for coupled where no cut-off is known.
+    """
     optional("ase", "from_atoms", "ase")
     comm = communicator(comm)
     with agreement(comm):
         check_atoms(atoms)
         host = _Moving(atoms)
-        if not isinstance(project, (bool, np.bool_)):
-            raise InputError(f"project={project!r} is neither True nor False")
+        for name, value in (("project", project), ("own", own)):
+            if not isinstance(value, (bool, np.bool_)):
+                raise InputError(f"{name}={value!r} is neither True nor False")
         if pattern is not None and (cutoff is not None or reach is not None):
             raise InputError("a pattern is given: leave out cutoff and reach")
         if not (isinstance(pattern, Pattern | None) or (isinstance(pattern, str) and pattern == "detect")):
             raise InputError(f"pattern {pattern!r}: give a Pattern, or 'detect'")
         force = host.start(comm.rank)  # some calculators know their cut-off only then
-        extent = _extent(atoms, cutoff, reach) if pattern is None else None
     host.x, force = comm.bcast((host.x, force))  # to the last bit the same on every rank, whatever its processor
+    with agreement(comm):
+        found = host.own_hessian(comm.rank) if own else None
+    if not comm.allreduce(found is not None, op=MPI.LAND):
+        found = None
+    with agreement(comm):
+        extent = None
+        known = cutoff is not None or reach is not None or _kind(atoms) is not None
+        by_matrix = pattern is None and not known and found is not None and found.method == MATRIX
+        if pattern is None and not by_matrix:
+            small = not known and len(host.x) <= whole_up_to
+            extent = (np.inf, 1) if small else _extent(atoms, cutoff, reach)
     state = State(*_sizes(force, host.free), on_root(comm, host.rigid, host.x).shape)
-    if extent is not None:
+    if by_matrix and found is not None:
+        with agreement(comm):
+            rows, columns = found.coupled(host.moved_to(host.x))
+        source = f"entries of {found.name}"
+        pattern = Pattern.from_pairs(rows, columns, len(host.x), comm=comm, source=source)
+    elif extent is not None:
         pattern = _neighbor_pattern(atoms, host.free, *extent, comm)
     defaults: dict[str, Any] = {
         "units": UNITS,
@@ -166,6 +203,7 @@ def describe(
         x=host.x,
         gradient=host.gradient if host.has_forces else None,
         energy=host.energy,
+        hvp=None if found is None else lambda x, v: found.product(host.moved_to(x), v),
         pattern=None if isinstance(pattern, str) else pattern,
         comm=comm,
         **defaults | more,
@@ -246,9 +284,13 @@ class _Moving:
         positions.reshape(-1)[self.free] = x
         return positions
 
-    def gradient(self, x: np.ndarray) -> np.ndarray:
+    def moved_to(self, x: np.ndarray) -> Atoms:
+        """Return the atoms, moved to x."""
         self._atoms.set_positions(self._positions(x))
-        forces = np.asarray(self._atoms.get_forces())
+        return self._atoms
+
+    def gradient(self, x: np.ndarray) -> np.ndarray:
+        forces = np.asarray(self.moved_to(x).get_forces())
         if forces.size != len(self.free) or forces.dtype.kind not in "fiu":
             told = f"an array {forces.shape}" if forces.shape else f"{forces}"
             raise InputError(
@@ -257,8 +299,28 @@ class _Moving:
         return -forces.ravel()[self.free]
 
     def energy(self, x: np.ndarray) -> float:
-        self._atoms.set_positions(self._positions(x))
-        return self._atoms.get_potential_energy()
+        return self.moved_to(x).get_potential_energy()
+
+    def own_hessian(self, rank: int) -> OwnHessian | None:
+        """Return what the calculator knows of second derivatives itself, tried at the start; None if nothing."""
+        from ase.calculators.calculator import PropertyNotImplementedError
+
+        method = find_own(self._atoms.calc)
+        if method is None:
+            return None
+        own = OwnHessian(self._atoms.calc, method, self.free)
+        try:
+            image = own.product(self.moved_to(self.x), np.ones(len(self.x)))
+        except (NotImplementedError, PropertyNotImplementedError):  # inherited, and not filled in
+            return None
+        except (InputError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # whatever a calculator raises
+            told = raised(own.name, error, f" on rank {rank}")
+            raise EvaluationError(f"{told}; own=False takes differences of forces instead") from error
+        if not np.isfinite(image).all():
+            raise InputError(f"{own.name} is not finite: own=False takes differences of forces instead")
+        return own
 
     def rigid(self, x: np.ndarray) -> RigidMotions:
         """Return the rigid motions at x."""
@@ -288,12 +350,12 @@ class _Moving:
         return force
 
 
-def _sizes(force: np.ndarray, free: np.ndarray) -> tuple[float, float]:
-    """Return the largest force on an atom, and the root of the mean square of free coordinates."""
+def _sizes(force: np.ndarray, free: np.ndarray) -> tuple[float, float, int]:
+    """Return the largest force on an atom, the root of the mean square of free coordinates, and that atom."""
     whole = np.zeros(len(free))
     whole[free] = force
-    largest = np.linalg.norm(whole.reshape(-1, 3), axis=1).max()
-    return float(largest), float(np.sqrt(np.mean(force**2)))
+    sizes = np.linalg.norm(whole.reshape(-1, 3), axis=1)
+    return float(sizes.max()), float(np.sqrt(np.mean(force**2))), int(sizes.argmax())
 
 
 def free_coordinates(atoms: Atoms) -> np.ndarray:
@@ -325,19 +387,24 @@ def _geometry(atoms: Atoms, free: np.ndarray) -> Geometry:
     return Geometry(atoms.get_positions(), variables, atoms.get_chemical_symbols())
 
 
+def _kind(atoms: Atoms) -> str | None:
+    """Return as which calculator of known cut-off that of the atoms counts; None if it is no such."""
+    return next((kind.__name__ for kind in type(atoms.calc).__mro__ if kind.__name__ in _CALCULATORS), None)
+
+
 def _extent(atoms: Atoms, cutoff: float | None, reach: str | int | None) -> tuple[float, int]:
     """Return the cut-off in Å, and the number of cut-offs that a coupling reaches."""
-    kinds = [kind.__name__ for kind in type(atoms.calc).__mro__ if kind.__name__ in _CALCULATORS]
+    kind = _kind(atoms)
     if cutoff is None:
-        if not kinds:
+        if kind is None:
             raise InputError(
                 f"the cut-off of {type(atoms.calc).__name__} is not known: give cutoff=… in Å (numpy.inf if all "
                 "atoms interact) and reach='pair', 'many-body' or a number, or pattern='detect' to have it probed"
             )
-        cutoff, own = _CALCULATORS[kinds[0]](atoms.calc)
+        cutoff, own = _CALCULATORS[kind](atoms.calc)
         reach = own if reach is None else reach
     elif reach is None:
-        reach = _CALCULATORS[kinds[0]](atoms.calc)[1] if kinds else "many-body"
+        reach = "many-body" if kind is None else _CALCULATORS[kind](atoms.calc)[1]
     hops = REACHES.get(reach, reach) if isinstance(reach, str) else reach
     if not isinstance(hops, (int, np.integer)) or hops < 1:
         raise InputError(f"reach={reach!r} is neither {' nor '.join(REACHES)} nor a whole number of cut-offs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,10 @@ import scipy.sparse
 from sparsehess.derivatives.objective import Objective
 from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.eigen.solvers import eigs
-from sparsehess.errors import InputError
+from sparsehess.errors import CheckError, InputError
 from sparsehess.hessian.assembly import assemble
 from sparsehess.hessian.hessian import Hessian
+from sparsehess.hosts.ase.mode_files import Frequencies, write_mode_files
 from sparsehess.hosts.ase.objective import UNITS, State, describe, free_coordinates, from_atoms
 from sparsehess.runtime import communicator, optional
 from sparsehess.runtime.short_repr import ShortRepr, number_of
@@ -66,6 +68,8 @@ class NormalModes(ShortRepr):
         What has decided how many rigid motions there are.
     force_max, force_rms
         What forces are left, in eV/Å: the largest on an atom, and the root of the mean square.
+    force_atom
+        On which atom the largest is, from 0.
     """
 
     atoms: Atoms
@@ -81,6 +85,7 @@ class NormalModes(ShortRepr):
     shape: str
     force_max: float
     force_rms: float
+    force_atom: int
 
     def __str__(self) -> str:
         """Return the frequencies and what was projected out, for people."""
@@ -90,20 +95,34 @@ class NormalModes(ShortRepr):
                 zip(self.frequencies, self.imaginary, self.errors, strict=True)
             )
         ]
+        return "\n".join([*lines, *self.state_lines()])
+
+    def state_lines(self, unit: str = UNITS.frequency) -> list[str]:
+        """Return what the modes say of the structure and of its rigid motions, for people, in lines.
+
+        Not collective.
+
+        Parameters
+        ----------
+        unit
+            Of frequencies, as `Units` names them.
+        """
+        per, lines = UNITS.to(unit).factor / UNITS.factor, []
         if len(self.frequencies):
             lines.append(f"minimum      {self._verdict()}")
         lines.append(f"forces left  {self.force_max:.2g} eV/Å at most, rms {self.force_rms:.2g}")
         if self.rigid:
-            moved = np.abs(self.moved).max(initial=0.0)
+            moved = per * np.abs(self.moved).max(initial=0.0)
+            named = ", ".join(f"{name} ({_shown(per * value)})" for name, value in self.rigid.items())
             lines += [
-                f"projected    {', '.join(f'{name} ({_shown(value)})' for name, value in self.rigid.items())}",
+                f"projected    {named}",
                 f"shape        {self.shape}",
-                f"changed      without that rigid motions have up to {_shown(self.resisted)} cm^-1, and "
+                f"changed      without that rigid motions have up to {_shown(per * self.resisted)} {unit}, and "
                 f"vibrations move by up to {moved:.2g}",
             ]
         if abs(self.resisted) > np.abs(self.frequencies).min(initial=np.inf):
             lines.append("at rest      no: forces give a rigid motion more than the lowest vibration has: relax")
-        return "\n".join(lines)
+        return lines
 
     @property
     def minimum(self) -> bool | None:
@@ -164,6 +183,30 @@ class NormalModes(ShortRepr):
         whole[free_coordinates(self.atoms)] = _gathered(self.spectrum.vectors[number])
         return whole.reshape(-1, 3)
 
+    def write(self, path: str | os.PathLike[str], *, unit: str = UNITS.frequency, amplitude: float = 0.3) -> None:
+        """Write all modes for a viewer of molecules: .xyz or .extxyz, .nmd, .molden, or .traj.
+
+        Collective; rank 0 writes.
+
+        Parameters
+        ----------
+        path
+            Of a .traj, each mode has a file of its own, `FILE_01.traj` and so on, in which it swings.
+        unit
+            Of frequencies, as `Units` names them; Molden's are in cm⁻¹ always.
+        amplitude
+            Of the atom that moves most, in Å, in a trajectory. Else displacements have norm 1 over all atoms.
+
+        Raises
+        ------
+        InputError
+            Another suffix, or a file that cannot be written.
+        """
+        per = UNITS.to(unit).factor / UNITS.factor
+        names = Frequencies(per * self.frequencies, per * self.errors, self.frequencies, unit)
+        comm = self.hessian.objective.comm
+        write_mode_files(path, self.atoms, names, self.displacements, comm, amplitude)
+
     def close(self) -> None:
         """Destroy the vectors and the Hessian.
 
@@ -192,6 +235,7 @@ def normal_modes(
     cutoff: float | None = None,
     reach: str | int | None = None,
     project: bool = True,
+    own: bool = True,
     comm: MPI.Comm | None = None,
     progress: Callable[[int, int], None] | None = None,
     **how: Any,
@@ -203,8 +247,9 @@ def normal_modes(
 
     Parameters
     ----------
-    atoms, cutoff, reach, comm
-        See `from_atoms`.
+    atoms, cutoff, reach, own, comm
+        See `from_atoms`. Where the cut-off of a calculator is not known, all coordinates are taken for coupled as
+        long as they are no more than 1,000.
     k
         How many vibrations, rigid motions apart; default all of them up to 1,000 coordinates, else the 100 lowest.
     project
@@ -239,9 +284,18 @@ def normal_modes(
 
     It turns about the atom that is held in two ways: four of six coordinates vibrate.
     """
-    objective, state = describe(atoms, cutoff, reach, None, project, comm, {})
+    objective, state = describe(atoms, cutoff, reach, None, project, own, comm, {}, _ALL)
     k = _how_many(k, objective, state, how)
-    hessian = assemble(objective, progress=progress)
+    try:
+        hessian = assemble(objective, progress=progress)
+    except CheckError as error:
+        if objective.hvp is None or type(error) is not CheckError:
+            raise
+        name = type(atoms.calc).__name__
+        raise CheckError(
+            f"{error}. The products are those of {name} itself: own=False, on a command line --differences, takes "
+            "differences of its forces"
+        ) from error
     try:
         spectrum = eigs(hessian, k, **how)
     except BaseException:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from sparsehess.commands import job_files, problem_files
 from sparsehess.commands.arguments import CommandLine
+from sparsehess.commands.job_checks import refuse_calculator
 from sparsehess.commands.petsc_words import split_petsc
 from sparsehess.commands.quantities import parse_time
 from sparsehess.errors import InputError
@@ -96,6 +97,7 @@ def admit(folder: Path, allowance: Allowance, line: CommandLine) -> Task:
         raise InputError("job.toml: no regular file")
     _regular(path)
     job = job_files.read_job_file(path)
+    refuse_calculator(job)
     limits = _limits(job).cap(allowance.most)
     words, petsc = job_files.job_command_line(path, line)
     arguments = line.parse(words)

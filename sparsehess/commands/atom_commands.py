@@ -1,0 +1,141 @@
+"""The commands on atoms: one entry for each."""
+
+from __future__ import annotations
+
+from sparsehess.commands.arguments import Command, Example, Flag, Group
+from sparsehess.commands.command_groups import SPECTRA
+from sparsehess.commands.flag_groups import ANSWER_FLAGS, PATIENCE_FLAG, SEED_FLAG
+
+ATOMS = (
+    Command(
+        "modes",
+        "normal modes of the atoms of a structure file, by any calculator of ASE, with error bars",
+        SPECTRA,
+        "sparsehess.commands.modes:run_modes",
+        (
+            Group(
+                "input",
+                Flag(
+                    "input",
+                    metavar="INPUT",
+                    help="atoms in any format that ASE reads: .xyz, .traj, .cif, POSCAR, …",
+                ),
+                Flag(
+                    "--calculator",
+                    metavar="NAME",
+                    required=True,
+                    help="a calculator of ASE by its name, such as emt, lj, tblite or gpaw, or with arguments, "
+                    "tblite:method=GFN2-xTB; or file.py:name or package.module:name of one, or of a function",
+                ),
+                Flag(
+                    "--set",
+                    metavar="KEY=VALUE",
+                    action="append",
+                    default=[],
+                    dest="settings",
+                    help="an argument of the calculator; may be repeated",
+                ),
+                Flag(
+                    "--frame",
+                    type=int,
+                    metavar="N",
+                    default=-1,
+                    help="of a file of several structures, from 0; negative from the end (default -1, the last)",
+                ),
+                PATIENCE_FLAG,
+            ),
+            Group(
+                "what to compute",
+                Flag(
+                    "-k",
+                    type=int,
+                    metavar="K",
+                    help="how many of the lowest (default: all up to 1,000 coordinates, else 100)",
+                ),
+                Flag(
+                    "--units",
+                    choices=["cm^-1", "meV", "THz", "Hz", "rad/s"],
+                    default="cm^-1",
+                    help="of frequencies (default cm^-1)",
+                ),
+                Flag(
+                    "--no-project",
+                    action="store_true",
+                    help="leave translations and rotations among the modes, with what the Hessian gives them",
+                ),
+                Flag(
+                    "--force-limit",
+                    type=float,
+                    metavar="F",
+                    default=0.01,
+                    help="force on an atom, in eV/Å, above which the structure is said not to be at rest "
+                    "(default 0.01)",
+                ),
+                Flag(
+                    "--tol",
+                    type=float,
+                    metavar="TOL",
+                    default=1e-8,
+                    help="backward error that each mode must reach (default 1e-8)",
+                ),
+            ),
+            Group(
+                "derivatives",
+                Flag(
+                    "--cutoff",
+                    type=float,
+                    metavar="R",
+                    help="distance in Å past which no two atoms interact; inf for none (default the calculator's; "
+                    "where that is not known, none up to 1,000 coordinates)",
+                ),
+                Flag(
+                    "--reach",
+                    metavar="REACH",
+                    help="how far a coupling reaches: pair, many-body, or a number of cut-offs (default: the "
+                    "calculator's, and many-body beside --cutoff)",
+                ),
+                Flag(
+                    "--differences",
+                    action="store_true",
+                    help="take differences of forces even where the calculator has second derivatives itself",
+                ),
+            ),
+            Group(
+                "output",
+                Flag(
+                    "-o",
+                    "--out",
+                    metavar="FILE",
+                    help="write the result, .h5 or .npz: modes, atoms, and which coordinates are free",
+                ),
+                Flag(
+                    "--modes",
+                    metavar="FILE",
+                    help="write modes for viewers: .xyz or .extxyz (OVITO, Jmol), .nmd (VMD), .molden, or .traj "
+                    "(ASE), one file for each mode",
+                ),
+                Flag(
+                    "--amplitude",
+                    type=float,
+                    metavar="A",
+                    default=0.3,
+                    help="how far the atom that moves most swings in a .traj, in Å (default 0.3)",
+                ),
+                SEED_FLAG,
+                *ANSWER_FLAGS,
+            ),
+        ),
+        (
+            Example("all vibrations of a cluster", "sparsehess modes cluster.xyz --calculator emt"),
+            Example(
+                "the lowest six in meV, with their shapes",
+                "sparsehess modes cluster.xyz --calculator emt -k 6 --units meV --modes cu.molden -o cu.h5",
+            ),
+            Example(
+                "a calculator with arguments",
+                "sparsehess modes cluster.xyz --calculator lj:sigma=2.3,epsilon=0.4,rc=8 -q --json -",
+            ),
+        ),
+        needs_real=True,
+    ),
+)
