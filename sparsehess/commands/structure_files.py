@@ -54,7 +54,7 @@ def _read(path: str, frame: int) -> Atoms:
     if not os.path.isfile(path):
         raise no_such_file(path)
     try:
-        atoms: Any = read(path, index=frame)
+        atoms: Any = read(path, index=frame, parallel=False)  # one rank calls it
         return atoms
     except (IndexError, StopIteration) as error:
         raise InputError(f"{path}: there is no frame {frame}: give another --frame") from error

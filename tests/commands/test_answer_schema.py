@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 
 import jsonschema
 import numpy as np
@@ -75,6 +76,7 @@ def problems(tmp_path_factory):
     head = f"%%MatrixMarket matrix coordinate real symmetric\n12 12 {len(lines)}\n"
     (folder / "digits.mtx").write_text(head + "\n".join(lines) + "\n")
     (folder / "job.toml").write_text('command = "eigs"\ninput = "good.npz"\nk = 3\n')
+    (folder / "pair.xyz").write_text("2\n\nCu 0 0 0\nCu 0 0 2.3\n")
     return folder
 
 
@@ -172,6 +174,20 @@ CASES = [
     ("plan problems.py:good --shell --products 8", 0, lambda found: found["nnz"] == 0),
     ("info", 0, lambda found: found["versions"]["sparsehess"]),
 ]
+
+if find_spec("ase") is not None:
+    CASES += [
+        (
+            "modes pair.xyz --calculator emt -o pair.h5",
+            0,
+            lambda found: len(found["rigid"]) == 5 and not found["forces"]["passed"] and found["notes"],
+        ),
+        (
+            "modes pair.xyz --calculator lj:sigma=2 -k 6 --no-project --units meV",
+            0,
+            lambda found: found["minimum"] is None and not found["rigid"] and found["formula"] == "Cu2",
+        ),
+    ]
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

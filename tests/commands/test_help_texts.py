@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -25,6 +26,18 @@ JOBS = ["serve", "submit", "serve", "status", "result", "cancel"]
 
 JOB = 'command = "eigs"\ninput = "K.mtx"\nk = 3\n'
 
+# Packages that commands need beside those that are always there.
+NEEDS = {"modes": "ase"}
+
+# Four copper atoms, near where effective medium theory has them at rest.
+CLUSTER = """4
+
+Cu 0.0 0.0 0.0
+Cu 2.4 0.0 0.0
+Cu 1.2 2.08 0.0
+Cu 1.2 0.69 1.96
+"""
+
 
 def examples(name):
     """Return the commands at the end of a command's help, as they stand there."""
@@ -43,6 +56,7 @@ def folder(tmp_path_factory):
     sio.mmwrite(place / "C.mtx", 0.1 * sp.identity(56), symmetry="symmetric")
     sio.mmwrite(place / "G.mtx", sp.diags([np.ones(55), -np.ones(55)], [1, -1]), symmetry="skew-symmetric")
     (place / "job.toml").write_text(JOB)
+    (place / "cluster.xyz").write_text(CLUSTER)
     nodes, cells = (f"{i}, {i}, 0, 0" for i in range(1, 58)), (f"{i}, {i}, {i + 1}" for i in range(1, 57))
     bars = ["*NODE", *nodes, "*ELEMENT, TYPE=T3D2", *cells, "*NSET, NSET=BASE", "1", ""]
     (place / "bars.inp").write_text("\n".join(bars))
@@ -59,7 +73,9 @@ def test_three_examples_end_each_help(name):
 
 def test_examples_on_one_rank_run(folder):
     """In one start of MPI, in the order of the commands: the later ones read what the earlier ones write."""
-    told = [command for command in LINE.commands if LINE.commands[command].section not in ("jobs", "shell")]
+    missing = {command for command, package in NEEDS.items() if find_spec(package) is None}
+    there = {name: command for name, command in LINE.commands.items() if name not in missing}
+    told = [name for name, command in there.items() if command.section not in ("jobs", "shell")]
     commands = [one for name in told for one in examples(name) if one.startswith("sparsehess ")]
     assert len(commands) > 2 * len(told)
     for (codes, out, err, _), command in zip(

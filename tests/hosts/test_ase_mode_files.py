@@ -41,7 +41,7 @@ def arrows(modes):
 def test_extended_xyz_is_read_by_ase(comm, folder, modes, arrows, suffix):
     modes.write(folder / f"modes.{suffix}", unit="meV")
     comm.Barrier()
-    frames = read(folder / f"modes.{suffix}", ":", format="extxyz")
+    frames = read(folder / f"modes.{suffix}", ":", format="extxyz", parallel=False)
     assert len(frames) == len(modes.frequencies) == 6
     for number, frame in enumerate(frames):
         np.testing.assert_allclose(frame.positions, modes.atoms.positions, atol=1e-7)
@@ -83,7 +83,7 @@ def test_a_trajectory_swings_along_its_mode(comm, folder, modes, arrows):
     modes.write(folder / "modes.traj", amplitude=0.2)
     comm.Barrier()
     assert len(list(folder.glob("modes_*.traj"))) == 6
-    frames = read(folder / "modes_05.traj", ":")
+    frames = read(folder / "modes_05.traj", ":", parallel=False)
     away = np.array([frame.positions - modes.atoms.positions for frame in frames])
     sizes = np.einsum("fij,ij->f", away, arrows[4])
     np.testing.assert_allclose(away, sizes[:, None, None] * arrows[4], atol=1e-12)

@@ -7,7 +7,8 @@ variables, nor on numbers that stand for infinity: penalties on supports, large 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from mpi4py import MPI
 
@@ -16,6 +17,9 @@ import numpy as np
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, destroy
 from sparsehess.runtime.row_layout import Layout
+
+if TYPE_CHECKING:
+    from sparsehess.hessian.entry_errors import EntryErrors
 
 # Rows whose sizes differ by less than this are left as they are.
 _ALIKE = 2.0**14
@@ -166,11 +170,19 @@ class PencilScales(NamedTuple):
         return all(comm.allgather(same))
 
 
-def find_scales(A: PETSc.Mat, M: PETSc.Mat | None, layout: Layout) -> PencilScales:
+def find_scales(
+    A: PETSc.Mat, M: PETSc.Mat | None, layout: Layout, sizeless: np.ndarray | None = None
+) -> PencilScales:
     """Return the symmetric scaling of an assembled pencil by powers of two.
 
     Collective. All row maxima of max(|D A D|, s |D M D|) come to lie near 1, with s the median of |a_ii| / m_ii:
     Ruiz 2001, "A scaling algorithm to equilibrate both rows and columns norms in matrices"; it keeps symmetry.
+
+    Parameters
+    ----------
+    sizeless
+        (n_local,) bool: rows whose entries tell nothing of the size of an eigenvalue, see `find_sizeless`. No
+        median is of these, unless all are such.
     """
     comm = layout.comm
     a, m = AbsoluteRows(A, layout), AbsoluteRows(M, layout)
@@ -178,7 +190,10 @@ def find_scales(A: PETSc.Mat, M: PETSc.Mat | None, layout: Layout) -> PencilScal
         for name, rows in (("the Hessian", a), ("the mass matrix", m)):
             if not all(comm.allgather(rows.finite)):
                 raise InputError(f"{name} has entries that are not finite")
-        both = (m.diagonal > 0) & (a.diagonal > 0)
+        told = np.ones(layout.n_local, bool)
+        if sizeless is not None and not all(comm.allgather(bool(sizeless.all()))):
+            told = ~sizeless
+        both = told & (m.diagonal > 0) & (a.diagonal > 0)
         power = int(np.floor(_median_logarithm(np.log2(a.diagonal[both]) - np.log2(m.diagonal[both]), comm)))
         power = power if abs(power) > _EXTREME else 0
         a.shift_exponents(-power)
@@ -187,19 +202,55 @@ def find_scales(A: PETSc.Mat, M: PETSc.Mat | None, layout: Layout) -> PencilScal
         rows_a, rows_m = a.sums(d), m.semidefinite_sums(d)
         mass = rows_m > 0
         empty = layout.start + np.flatnonzero((rows_a == 0) & ~mass)
+        sized = told & mass
         return PencilScales(
             d=d,
             power=power,
             rows_a=rows_a,
             rows_m=rows_m,
             typical=typical,
-            middle=median(rows_a[mass] / rows_m[mass], comm),
+            middle=median(rows_a[sized] / rows_m[sized], comm),
             norms=(a.frobenius(d), m.frobenius(d)),
             empty=np.concatenate(comm.allgather(empty)),
         )
     finally:
         a.close()
         m.close()
+
+
+def find_sizeless(
+    A: PETSc.Mat, M: PETSc.Mat | None, layout: Layout, known: EntryErrors | None, null: Sequence[PETSc.Vec]
+) -> np.ndarray | None:
+    """Return (n_local,) bool: rows of A that tell nothing of the size of an eigenvalue; None where all tell.
+
+    Collective. Their entries are no more than their errors, all together; or the variable moves by known null
+    vectors alone, as two atoms do across the line that joins them: what they leave of it in the mass is less than
+    the part by which rows may differ.
+
+    Parameters
+    ----------
+    known
+        Errors of the entries.
+    null
+        Known null vectors, orthonormal in the mass.
+    """
+    found = np.zeros(layout.n_local, bool)
+    if known is not None:
+        a, ones = AbsoluteRows(A, layout), np.ones(layout.n_local)
+        found |= a.sums(ones) <= known.of_product(ones)
+        a.close()
+    if null:
+        m, taken, image = AbsoluteRows(M, layout), np.zeros(layout.n_local), A.createVecLeft()
+        for vector in null:
+            if M is None:
+                vector.copy(image)
+            else:
+                M.mult(vector, image)
+            taken += np.abs(image.getArray(readonly=True)) ** 2
+        found |= (m.diagonal > 0) & (m.diagonal - taken <= m.diagonal / _ALIKE)
+        destroy(image)
+        m.close()
+    return found if any(layout.comm.allgather(bool(found.any()))) else None
 
 
 def _balance(a: AbsoluteRows, m: AbsoluteRows, mass: float, comm: MPI.Comm) -> np.ndarray:

@@ -20,6 +20,7 @@ from sparsehess.eigen.problem.equilibration import (
     add_to_diagonal,
     fill_diagonal,
     find_scales,
+    find_sizeless,
     median,
     scaled_copy,
 )
@@ -40,20 +41,12 @@ from sparsehess.operators.matrix_like import as_operator
 from sparsehess.operators.operator import Operator
 from sparsehess.operators.structure import NOTHING, Structure
 from sparsehess.pattern import Layout
-from sparsehess.runtime import (
-    PETSc,
-    collect_garbage,
-    communicator,
-    complex_scalars,
-    destroy,
-    has_package,
-)
+from sparsehess.runtime import PETSc, collect_garbage, communicator, complex_scalars, destroy, has_package
 from sparsehess.runtime.memory import require_room
 from sparsehess.runtime.petsc_matrices import diagonal_of, is_assembled
 from sparsehess.runtime.short_repr import ShortRepr, number_of
 
 _EPS = float(np.finfo(float).eps)
-
 
 # Mass of a direction that has none but for rounding, as a part of the sums of the rows of |M|.
 _LIGHT = 16 * _EPS
@@ -100,6 +93,8 @@ class EigenProblem(ShortRepr):
         Such an error that leaves nothing of A; infinite where what is inexact may be a matrix of zeros.
     entry_errors
         Estimates of the errors of A's entries, or None.
+    sizeless
+        (n_local,) bool: rows that tell nothing of the size of an eigenvalue, or None; see `find_sizeless`.
     units
         What an eigenvalue means, or None.
     solver_pool
@@ -129,6 +124,7 @@ class EigenProblem(ShortRepr):
     relative_error: float = 0.0
     hopeless: float = np.inf
     entry_errors: EntryErrors | None = None
+    sizeless: np.ndarray | None = None
     units: Units | None = None
     solver_pool: SolverPool = field(default_factory=SolverPool)
     scaled_by: PETSc.Vec | None = None
@@ -226,6 +222,10 @@ class EigenProblem(ShortRepr):
             problem._check(known.symmetry)
             check_null_vectors(problem)
             problem.null = orthonormal_null_vectors(problem.null, M, problem.masses[0], owned)
+            if problem.assembled:
+                problem.sizeless = find_sizeless(A, M, layout, problem.entry_errors, problem.null)
+            if problem.sizeless is not None:
+                del problem.scales  # which `_check` has asked for
             return problem
         except BaseException:
             destroy(*owned)  # every rank is here: all that raises above raises on all
@@ -292,7 +292,7 @@ class EigenProblem(ShortRepr):
     def scales(self) -> PencilScales:
         """How rows are scaled alike, and sizes of rows and of eigenvalues; shells stay as they are."""
         if self.assembled:
-            return find_scales(self.A, self.M, self.layout)
+            return find_scales(self.A, self.M, self.layout, self.sizeless)
         low, high, error = self.ritz
         size, ones = max(abs(low), abs(high)), np.ones(self.layout.n_local)
         masses = ones if self.M is None else np.abs(self._mass_diagonal())
@@ -328,7 +328,7 @@ class EigenProblem(ShortRepr):
         null, soft, guess = (self.scale_vectors(vectors) for vectors in (self.null, self.near_null, self.guess))
         made = EigenProblem(
             A=A, M=M, null=null, projected=self.projected, near_null=soft, preconditioner=near, guess=guess,
-            scaled_by=d,
+            scaled_by=d, sizeless=self.sizeless,
             relative_error=self.relative_error, units=self.units, solver_pool=self.solver_pool,
             owned=[A, M, near, d, *null, *soft, *guess],
         )  # fmt: skip

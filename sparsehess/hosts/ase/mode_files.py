@@ -1,9 +1,9 @@
 """Files of modes for viewers of molecules.
 
 `.xyz` and `.extxyz`: extended XYZ, a frame for each mode, with displacements as the last three columns, which ASE,
-OVITO and Jmol read. `.nmd`: NMWiz of VMD, as ProDy's manual has it ("NMD file format"). `.molden`: the sections [FREQ],
-[FR-COORD] and [FR-NORM-COORD] of the Molden format (Schaftenaar and Noordik, J. Comput.-Aided Mol. Des. 14, 123,
-2000). `.traj`: ASE's trajectory of a swing, one file a mode, `FILE_01.traj`, `FILE_02.traj`, ….
+OVITO and Jmol read. `.nmd`: NMWiz of VMD, as ProDy's manual has it ("NMD file format"). `.molden`: the sections
+[FREQ], [FR-COORD] and [FR-NORM-COORD] of the Molden format (Schaftenaar and Noordik, J. Comput.-Aided Mol. Des.
+14, 123, 2000). `.traj`: ASE's trajectory of a swing, one file a mode, `FILE_01.traj`, `FILE_02.traj`, ….
 """
 
 from __future__ import annotations
@@ -210,7 +210,8 @@ def _write_xyz(stream: IO[str], atoms: Atoms, shape: Shape) -> None:
         "imaginary": shape.frequency < 0,
         "reduced_mass_amu": shape.reduced_mass,
     }
-    write(stream, frame, format="extxyz", columns=["symbols", "positions", "mode"])
+    columns = ["symbols", "positions", "mode"]
+    write(stream, frame, format="extxyz", columns=columns, parallel=False)  # else all ranks must call it
 
 
 def _numbered(path: Path, number: int, many: int) -> Path:
@@ -220,17 +221,15 @@ def _numbered(path: Path, number: int, many: int) -> Path:
 
 def _write_trajectory(path: Path, atoms: Atoms, shape: Shape, amplitude: float) -> None:
     """Write one swing, from where the atoms are, the farthest by `amplitude` Å."""
-    from ase.io import write
+    from ase.io.trajectory import TrajectoryWriter
 
     arrow = shape.along * (amplitude / np.linalg.norm(shape.along, axis=1).max())
-    frames = []
-    for turn in 2 * np.pi * np.arange(_PICTURES) / _PICTURES:
-        frame = atoms.copy()
-        frame.positions += math.sin(turn) * arrow
-        frame.info["mode"] = shape.told
-        frames.append(frame)
-    with write_file(path) as beside:
-        write(str(beside), frames, format="traj")
+    with write_file(path) as beside, TrajectoryWriter(beside, master=True) as trajectory:
+        for turn in 2 * np.pi * np.arange(_PICTURES) / _PICTURES:
+            frame = atoms.copy()
+            frame.positions += math.sin(turn) * arrow
+            frame.info["mode"] = shape.told
+            trajectory.write(frame)
 
 
 def _row(numbers: np.ndarray) -> str:

@@ -122,3 +122,27 @@ def test_the_weights_of_a_mass_bound_its_quadratic_form(comm):
     scaled = np.abs(d[:, None] * M * d)
     assert np.linalg.eigvalsh(np.diag(weights) - scaled)[0] >= -1e-9 * weights.max()
     assert (weights <= 25 * np.diag(scaled) * (1 + 1e-12)).all()
+
+
+@pytest.mark.parametrize("projected", [True, False])
+def test_two_atoms_have_a_size_along_their_line_alone(projected, comm):
+    """Rows across it hold what finite steps leave: of a molecule that floats."""
+    spring, mass, x = 25.0, np.repeat([12.0, 16.0], 3), np.array([0.3, 0.2, 0.1, 0.3, 1.3, 0.1])
+
+    def gradient(x):
+        bond = x[3:] - x[:3]
+        pull = spring * (1 - 1.1 / np.linalg.norm(bond)) * bond
+        return np.concatenate([-pull, pull])
+
+    objective = sh.Objective(
+        x=x,
+        gradient=gradient,
+        pattern=sh.Pattern.from_scipy(sp.csr_matrix(np.ones((6, 6))), comm=comm),
+        mass=mass,
+        projected=(lambda x: sh.rigid_body_modes(x.reshape(-1, 3))) if projected else None,
+        comm=comm,
+    )
+    with sh.assemble(objective) as hessian, sh.eigs(hessian, 1 if projected else 6) as found:
+        assert found.eigenvalues[-1] == pytest.approx(spring * (1 / 12 + 1 / 16), rel=1e-7)
+        assert found.count.certified and found.count.inertia == 6
+        assert projected or found.zero.tolist() == [True] * 5 + [False]
