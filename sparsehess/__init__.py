@@ -45,6 +45,7 @@ _HOME = {
         ),
         "sparsehess.operators",
     ),
+    **dict.fromkeys(("near_far", "NearFar"), "sparsehess.long_range"),
     "Network": "sparsehess.networks",
     "NetworkHessian": "sparsehess.networks",
     "sparsify": "sparsehess.eigen.certificates.sparsification",

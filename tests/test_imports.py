@@ -21,6 +21,7 @@ ORDER = [
     ["units"],
     ["hessian"],
     ["operators"],
+    ["long_range"],
     ["eigen.problem"],
     ["eigen.estimates"],
     ["eigen.solvers"],

@@ -22,6 +22,14 @@ N = 40
 LINE, TWO_LINES = 100, 200
 
 
+def make_near_far(comm):
+    points = np.stack(np.meshgrid(np.arange(4.0), np.arange(4.0)), axis=-1).reshape(-1, 2)
+    stretched = sh.Objective(
+        x=points.ravel(), gradient=lambda x: 16 * x - np.tile(x.reshape(-1, 2).sum(0), 16), comm=comm
+    )
+    return sh.near_far(stretched, points=points)
+
+
 def make_items(comm):
     """Return objects of all public types, and of those that public functions return."""
     chain = sh.Pattern.from_pairs(range(N - 1), range(1, N), N, comm=comm)
@@ -57,6 +65,7 @@ def make_items(comm):
         sh.color(chain),
         sh.assemble(objective),
         sh.MatrixFree(objective),
+        make_near_far(comm),
         sh.LowRankDiagonal(1.0, np.ones((5, 1)), comm=comm),
         sh.EigenCorrected(np.eye(5), np.eye(5), np.ones(sh.Layout.from_size(5, comm).n_local * 5), comm=comm),
         sh.BlockDiagonal([np.eye(2) * (comm.rank + 1)], comm=comm),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -76,3 +76,42 @@ class ShellSolves:
         y.setArray(solved)
 
     applyTranspose = apply
+
+
+class ProductsOfBlocks(Protocol):
+    """What `BlockProducts` calls: products with a vector (n_local,), with a block (n_local, k), and a diagonal."""
+
+    def product(self, vector: np.ndarray) -> np.ndarray:
+        """Return the product with a vector. Collective."""
+        ...
+
+    def products(self, X: np.ndarray) -> np.ndarray:
+        """Return the products with a block. Collective."""
+        ...
+
+    def diagonal(self) -> np.ndarray:
+        """Return the diagonal (n_local,). Collective."""
+        ...
+
+
+class BlockProducts:
+    """Products of a symmetric shell that multiplies blocks of vectors too."""
+
+    def __init__(self, owner: ProductsOfBlocks) -> None:
+        self._owner = owner
+
+    @called_back
+    def mult(self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
+        """Set y to the product with x. Collective."""
+        y.setArray(self._owner.product(x.getArray(readonly=True).copy()))
+
+    multTranspose = mult
+
+    @called_back
+    def getDiagonal(self, mat: PETSc.Mat, d: PETSc.Vec) -> None:
+        """Set d to the diagonal. Collective."""
+        d.setArray(self._owner.diagonal())
+
+    def matmat(self, X: np.ndarray) -> np.ndarray:
+        """Return the products with a block (n_local, k). Collective."""
+        return self._owner.products(X)

@@ -10,7 +10,8 @@ import numpy as np
 from sparsehess.derivatives.returned_values import REAL, as_vector
 from sparsehess.errors import EvaluationError, InputError, raised
 from sparsehess.operators.operator import Operator
-from sparsehess.runtime import agreement, called_back
+from sparsehess.operators.petsc_shells import BlockProducts
+from sparsehess.runtime import agreement
 from sparsehess.runtime.gathered_rows import rows_on_all
 from sparsehess.runtime.guards import guard_of
 from sparsehess.runtime.random_numbers import draw_signed
@@ -45,7 +46,7 @@ class Products(Operator):
     ):
         self._matvec, self._matmat, self._name = matvec, matmat, name
         self._distributed, self.single = distributed, single
-        self._make_shell(layout, context=_Blocks(self))
+        self._make_shell(layout, context=BlockProducts(self))
 
     def _repr_facts(self) -> Iterator[str]:
         """Yield what the line says. Not collective."""
@@ -124,26 +125,6 @@ class Products(Operator):
             raise
         except BaseException as error:  # the user's code may raise anything
             raise EvaluationError(raised(f"the {self._name}", error, f" on rank {self.comm.rank}")) from error
-
-
-class _Blocks:
-    """What PETSc, and blocks of vectors, call of the shell; the names are theirs."""
-
-    def __init__(self, owner: Products):
-        self._owner = owner
-
-    @called_back
-    def mult(self, mat: Any, x: Any, y: Any) -> None:
-        y.setArray(self._owner.product(x.getArray(readonly=True).copy()))
-
-    multTranspose = mult
-
-    @called_back
-    def getDiagonal(self, mat: Any, d: Any) -> None:
-        d.setArray(self._owner.diagonal())
-
-    def matmat(self, X: np.ndarray) -> np.ndarray:
-        return self._owner.products(X)
 
 
 def from_matvec(

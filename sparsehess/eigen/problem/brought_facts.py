@@ -10,6 +10,7 @@ from sparsehess.derivatives.units import Units
 from sparsehess.hessian.entry_errors import EntryErrors
 from sparsehess.hessian.hessian import Hessian
 from sparsehess.hessian.matrix_free import MatrixFree
+from sparsehess.long_range.near_far_hessian import NearFar
 from sparsehess.operators.operator import Operator
 from sparsehess.operators.products import Products
 from sparsehess.operators.structure import NOTHING, Structure
@@ -59,9 +60,9 @@ def known_of(matrix: object) -> Known:
     """Return what a matrix brings with it. Collective."""
     if isinstance(matrix, Products):
         return Known(matrix.mat, relative_error=matrix.error, symmetry=matrix.exactness)
-    if isinstance(matrix, Operator):
+    if isinstance(matrix, Operator) and not isinstance(matrix, NearFar):
         return Known(matrix.mat, structure=matrix)
-    if not isinstance(matrix, (Hessian, MatrixFree)):
+    if not isinstance(matrix, (Hessian, MatrixFree, NearFar)):
         return Known(matrix)
     objective, error, symmetry = matrix.objective, 0.0, SYMMETRY
     if isinstance(matrix, MatrixFree):
@@ -82,7 +83,7 @@ def known_of(matrix: object) -> Known:
     )
 
 
-def _null_vectors_at(matrix: Hessian | MatrixFree) -> object:
+def _null_vectors_at(matrix: Hessian | MatrixFree | NearFar) -> object:
     """Return the null vectors of an objective where its Hessian was taken. Collective."""
     objective = matrix.objective
     if objective.projected is None:
@@ -97,5 +98,5 @@ def only_projected(matrix: object) -> list | None:
     Not collective. None, those that it brings, where they are projected out whatever it says of them: then the
     problem is another one without them.
     """
-    brings = isinstance(matrix, (Hessian, MatrixFree)) and matrix.objective.projected is not None
+    brings = isinstance(matrix, (Hessian, MatrixFree, NearFar)) and matrix.objective.projected is not None
     return None if brings else []

@@ -1,0 +1,208 @@
+"""Near and far against dense Hessians of closed-form potentials, and the error told against the true one."""
+
+from dataclasses import replace
+
+from mpi4py import MPI
+
+import numpy as np
+import pytest
+
+import sparsehess as sh
+from sparsehess.errors import InputError
+from support.dense_answers import whole
+from support.pair_potentials import PairPotential, ions, lattice, lennard_jones, screened
+
+pytestmark = [pytest.mark.parallel([1, 2, 3]), pytest.mark.essential]
+
+
+def objective(potential, comm, **more):
+    return sh.Objective(x=potential.x, gradient=potential.gradient, comm=comm, **more)
+
+
+def dense(H):
+    own = np.arange(H.layout.start, H.layout.stop)
+    return whole(H.layout, H.products((own[:, None] == np.arange(H.n)).astype(float)))
+
+
+def off(H, exact):
+    return np.linalg.norm(dense(H) - exact) / np.linalg.norm(exact)
+
+
+def calls(H):
+    return sum(H.evaluations.values())
+
+
+def test_pair_terms_of_one_kind(comm):
+    potential = lennard_jones(lattice(5)[0])
+    exact = potential.hessian()
+    with sh.near_far(objective(potential, comm), points=potential.points, gradients=100) as H:
+        found = dense(H)
+        error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
+        assert error < 2e-5 and 1 / 1.5 < H.error / error < 1.5 and not H.approximate
+        assert H.kernel is not None and H.kernel.misfit < 1e-3 and calls(H) <= 100
+        assert H.error_norm == pytest.approx(H.error * np.linalg.norm(exact), rel=0.2)
+        assert np.abs(found - found.T).max() <= 1e-14 * np.abs(found).max()
+        assert whole(H.layout, H.diagonal()) == pytest.approx(np.diag(found), rel=1e-13)
+        facts = H.coloring.count, H.cutoff, H.evaluations
+    if comm.size > 1:
+        alone = objective(potential, MPI.COMM_SELF)
+        with sh.near_far(alone, points=potential.points, gradients=100) as H:
+            assert facts == (H.coloring.count, H.cutoff, H.evaluations)
+            assert found == pytest.approx(dense(H), abs=1e-7 * np.abs(found).max())
+
+
+def test_charges_weigh_the_kernel_and_without_them_the_error_says_so(comm):
+    points, charges = lattice(5, jitter=0.03, seed=1)
+    charges, points = np.random.default_rng(1).permutation(charges), 1.25 * points
+    potential = ions(points, charges)
+    exact = potential.hessian()
+    given = {"points": points, "gradients": 90, "tolerance": 1e-4}
+    with sh.near_far(objective(potential, comm), charges=charges, **given) as H:
+        error = off(H, exact)
+        assert error < 1e-4 and 1 / 1.5 < H.error / error < 1.5 and calls(H) <= 90
+    with sh.near_far(objective(potential, comm), **given | {"tolerance": 10.0}) as H:
+        error = off(H, exact)
+        assert error > 0.1 and H.error > 0.1 and 1 / 1.5 < H.error / error < 1.5
+        assert H.kernel is None  # not even though a part of it can be fitted
+
+
+def test_every_two_labels_have_their_kernel(comm):
+    points, charges = lattice(5, seed=2)
+    names = np.where(charges > 0, "Na", "Cl")
+    potential = ions(points, charges)
+    with sh.near_far(objective(potential, comm), points=points, labels=names, gradients=110) as H:
+        assert off(H, potential.hessian()) < 1e-4 and H.error < 1e-4
+
+
+def test_a_periodic_box_in_two_dimensions(comm):
+    points = lattice(9, dims=2, seed=3)[0]
+    potential = screened(points, box=9.0)
+    exact = potential.hessian()
+    far_away = points + 9.0 * np.sign(np.sin(np.arange(points.size))).reshape(points.shape)  # other images
+    with sh.near_far(objective(potential, comm), points=far_away, box=(9.0, 9.0), gradients=80) as H:
+        error = off(H, exact)
+        assert error < 1e-4 and 1 / 1.5 < H.error / error < 1.5
+
+
+def test_bonds_are_near_at_whatever_distance(comm):
+    points = lattice(4, seed=4)[0]
+    weights = np.zeros((64, 64))
+    weights[0, 63] = weights[63, 0] = 30.0  # a spring from corner to corner
+    base = screened(points)
+    potential = PairPotential(points, lambda r: base.slope(r) + weights * r, lambda r: base.bend(r) + weights)
+    exact = potential.hessian()
+    given = {"points": points, "gradients": 90, "tolerance": 10.0}
+    with sh.near_far(objective(potential, comm), bonds=[[0, 63]], **given) as H:
+        assert off(H, exact) < 1e-4
+    with sh.near_far(objective(potential, comm), **given) as H:
+        error = off(H, exact)
+        assert error > 1e-2 and H.error > 0.5 * error
+
+
+def many_body(points):
+    """Return a gradient of Σ √(Σ e^(-r)), no sum over pairs."""
+
+    def gradient(x):
+        apart = x.reshape(-1, 1, 3) - x.reshape(1, -1, 3)
+        r = np.sqrt((apart**2).sum(axis=2) + np.eye(len(apart)))
+        density = np.exp(-r) - np.exp(-1.0) * np.eye(len(apart))
+        slope = 0.5 / np.sqrt(density.sum(axis=1))
+        force = (slope[:, None] + slope[None]) * density / r
+        return -(force[..., None] * apart).sum(axis=1).ravel()
+
+    columns = []
+    for unit in np.eye(points.size):
+        columns.append((gradient(points.ravel() + 1e-4 * unit) - gradient(points.ravel() - 1e-4 * unit)) / 2e-4)
+    return gradient, np.array(columns)
+
+
+def test_more_gradients_until_the_tolerance_or_half_of_all_and_then_it_is_approximate(comm):
+    points = lattice(4, seed=5)[0]
+    gradient, exact = many_body(points)
+    of_many = sh.Objective(x=points.ravel(), gradient=gradient, comm=comm)
+    with sh.near_far(of_many, points=points, gradients=60, tolerance=1e-7) as H:
+        error = off(H, exact)
+        assert H.approximate and H.error > 1e-7 and 1 / 1.5 < H.error / error < 1.5
+        assert H.evaluations["earlier"] > 0 and calls(H) <= points.size and "approximate" in repr(H)
+    with sh.near_far(of_many, points=points, gradients=300, tolerance=1e-6) as H:  # all is near
+        assert H.kernel is None and off(H, exact) < 1e-6 and not H.approximate
+
+
+def test_products_and_central_differences_are_read_too(comm):
+    potential = lennard_jones(lattice(4, seed=6)[0])
+    exact = potential.hessian()
+    by_products = sh.Objective(x=potential.x, hvp=lambda x, v: exact @ v, comm=comm)
+    with sh.near_far(by_products, points=potential.points, gradients=70) as H:
+        assert off(H, exact) < 1e-6 and H.evaluations["hvp"] + H.evaluations["verification"] <= 70
+        assert H.evaluations["gradient"] == 0
+    bounded = objective(potential, comm, bounds=(potential.x - 1e-5, np.inf))  # steps to one side
+    with sh.near_far(bounded, points=potential.points, gradients=150, derivative="central") as H:
+        assert off(H, exact) < 1e-3 and calls(H) <= 150
+
+
+def test_points_of_a_geometry_and_vectors_of_petsc(comm):
+    from petsc4py import PETSc
+
+    potential = lennard_jones(lattice(4, seed=7)[0])
+    exact, many = potential.hessian(), 64
+    geometry = sh.Geometry(potential.points)
+    with sh.near_far(objective(potential, comm, geometry=geometry), gradients=90) as H:
+        assert off(H, exact) < 1e-4
+        expected = H.error
+    layout = sh.Layout.from_size(many, comm)
+    x = PETSc.Vec().createMPI((3 * layout.n_local, 3 * many), comm=comm)
+    x.setArray(potential.x[3 * layout.start : 3 * layout.stop])
+
+    def gradient(where, out):
+        everywhere = np.concatenate(comm.allgather(where.getArray(readonly=True).copy()))
+        out.setArray(potential.gradient(everywhere)[3 * layout.start : 3 * layout.stop])
+
+    of_vectors = sh.Objective(x=x, gradient=gradient)
+    own = potential.points[layout.start : layout.stop]
+    with sh.near_far(of_vectors, points=own, gradients=90) as H:
+        assert off(H, exact) < 1e-4 and H.error == pytest.approx(expected, rel=0.5)
+    x.destroy()
+
+
+def test_what_takes_a_hessian_takes_it_with_what_its_objective_knows(comm):
+    potential = lennard_jones(lattice(4, seed=8)[0][:60])  # as many rows a rank as PETSc would give it
+    exact = np.linalg.eigvalsh(potential.hessian())
+    shifts = np.tile(np.eye(3), 60)
+    of_atoms = objective(potential, comm, mass=np.full(180, 4.0), null_vectors=shifts)
+    with sh.near_far(of_atoms, points=potential.points, gradients=110) as H:
+        with sh.eigs(H, 5, which="largest") as found:
+            assert found.eigenvalues == pytest.approx(exact[-5:] / 4, rel=1e-4)
+        plain = replace(of_atoms, mass=None, null_vectors=None)
+        with sh.MatrixFree(plain) as true, sh.eigs(true, 3, method="lobpcg", preconditioner=H) as found:
+            assert found.eigenvalues == pytest.approx(exact[:3], abs=1e-5 * exact[-1])
+        assert H.applies_inverse
+        shift = 1.0 - exact[0]
+        image = H.apply_inverse(np.ones((H.layout.n_local, 1)), shift)
+        x, y = H.near.createVecs()
+        x.setArray(image)
+        H.near.mult(x, y)
+        assert y.getArray() + shift * image[:, 0] == pytest.approx(np.ones(H.layout.n_local), rel=1e-8)
+        x.destroy()
+        y.destroy()
+
+
+def test_mistakes_are_named(comm):
+    potential = lennard_jones(lattice(3, seed=9)[0])
+    wrong = objective(potential, comm)
+    points = potential.points
+    for match, given in (
+        ("does not say where its points are", {}),
+        ("27 points in 2 dimensions are 54 variables", {"points": points[:, :2]}),
+        ("1 to 3", {"points": points.ravel()}),
+        ("box must be 3 lengths", {"points": points, "box": 3.0}),
+        ("a finite number a point", {"points": points, "charges": np.full(27, np.nan)}),
+        ("26 labels", {"points": points, "labels": ["a"] * 26}),
+        ("27 different labels", {"points": points, "labels": range(27)}),
+        ("bonds name points 0 to 27", {"points": points, "bonds": [[0, 27]]}),
+        ("bonds must be pairs", {"points": points, "bonds": [0, 1]}),
+        ("tolerance=0 must be positive", {"points": points, "tolerance": 0}),
+        ("derivative 'complex'", {"points": points, "derivative": "complex"}),
+        ("allow more gradients", {"points": points, "gradients": 17}),
+    ):
+        with pytest.raises(InputError, match=match):
+            sh.near_far(wrong, **given)
