@@ -53,6 +53,7 @@ PACKAGES = {
     "network_curvature_vs_peers": "torch",
     "network_extremes_vs_arpack": "torch",
     "structured_preconditioners": "torch",
+    "thermochemistry_vs_ase": "torch",
 }
 READS_DATA = ("scaled_spectra_survey", "wrong_spectra_survey")
 

@@ -16,6 +16,7 @@ _HOME = {
     "Elements": "sparsehess.derivatives.elements",
     "from_atoms": "sparsehess.hosts.ase.objective",
     "normal_modes": "sparsehess.hosts.ase.vibrations",
+    "thermochemistry": "sparsehess.hosts.ase.thermodynamics",
     "from_casadi": "sparsehess.hosts.casadi",
     "Pattern": "sparsehess.pattern",
     "Following": "sparsehess.pattern",

@@ -34,6 +34,9 @@ _HOME = {
     "from_atoms": "objective",
     "normal_modes": "vibrations",
     "NormalModes": "vibrations",
+    "thermochemistry": "thermodynamics",
+    "Thermochemistry": "thermal_answer",
+    "Bounded": "thermal_answer",
     "vibrations_data": "vibrations",
     "hessian_function": "vibrations",
 }
