@@ -101,6 +101,52 @@ ATOMS = (
                 ),
             ),
             Group(
+                "thermochemistry",
+                Flag(
+                    "--temperature",
+                    type=float,
+                    metavar="T",
+                    help="energies and entropies at T kelvin with error bars, of all vibrations",
+                ),
+                Flag("--pressure", type=float, metavar="P", help="of the ideal gas, in Pa (default 101325)"),
+                Flag(
+                    "--thermo-model",
+                    choices=["ideal-gas", "harmonic"],
+                    help="a molecule of an ideal gas, or its vibrations alone (default the first where nothing is "
+                    "periodic or held)",
+                ),
+                Flag(
+                    "--low-modes",
+                    choices=["harmonic", "quasi-harmonic", "msrrho"],
+                    help="low modes as all others, raised to the cut-off, or with entropies towards a rotor's "
+                    "(default harmonic)",
+                ),
+                Flag(
+                    "--low-cutoff",
+                    type=float,
+                    metavar="W",
+                    help="frequency in cm^-1 below which they are (default 100, of msrrho 35)",
+                ),
+                Flag(
+                    "--symmetry-number",
+                    type=int,
+                    metavar="S",
+                    help="in how many ways rotations bring the molecule onto itself: 2 for water (default 1)",
+                ),
+                Flag("--spin", type=float, metavar="S", help="0.5 for each unpaired electron (default 0)"),
+                Flag(
+                    "--geometry",
+                    choices=["linear", "nonlinear", "monatomic"],
+                    help="refuse another than this (default whichever is found)",
+                ),
+                Flag(
+                    "--imaginary",
+                    choices=["refuse", "transition-state", "omit"],
+                    help="refuse imaginary modes, leave out the one of a transition state, or all of them "
+                    "(default refuse)",
+                ),
+            ),
+            Group(
                 "output",
                 Flag(
                     "-o",
@@ -132,8 +178,8 @@ ATOMS = (
                 "sparsehess modes cluster.xyz --calculator emt -k 6 --units meV --modes cu.molden -o cu.h5",
             ),
             Example(
-                "a calculator with arguments",
-                "sparsehess modes cluster.xyz --calculator lj:sigma=2.3,epsilon=0.4,rc=8 -q --json -",
+                "Gibbs energy with its error bar",
+                "sparsehess modes cluster.xyz --calculator emt --temperature 298.15 --symmetry-number 12",
             ),
         ),
         needs_real=True,

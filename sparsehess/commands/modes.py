@@ -15,9 +15,12 @@ from sparsehess.commands.output import SCHEMA, answer, process_facts, run_facts
 from sparsehess.commands.reports.tables import count_line, format_table
 from sparsehess.commands.structure_files import load_atoms, load_calculator
 from sparsehess.commands.summaries import count_facts, derivative_facts, hessian_lines
-from sparsehess.errors import InputError
+from sparsehess.commands.thermal import read_conditions, thermal_facts, thermal_lines
+from sparsehess.errors import CheckError, InputError
 from sparsehess.hosts.ase.mode_files import check_mode_file
 from sparsehess.hosts.ase.objective import UNITS, free_coordinates
+from sparsehess.hosts.ase.thermal_answer import Thermochemistry
+from sparsehess.hosts.ase.thermodynamics import thermochemistry
 from sparsehess.hosts.ase.vibrations import NormalModes, normal_modes
 from sparsehess.runtime import agreement
 from sparsehess.runtime.progress import SharedProgress
@@ -41,6 +44,7 @@ def run_modes(call: Call) -> int:
     atoms = load_atoms(arguments.input, arguments.frame, comm)
     atoms.calc = load_calculator(arguments.calculator, arguments.settings, comm)
     units = UNITS.to(arguments.units)
+    conditions = read_conditions(arguments)
     progress = SharedProgress("colours evaluated", comm, arguments.quiet)
     with closing(
         normal_modes(
@@ -59,12 +63,13 @@ def run_modes(call: Call) -> int:
     ) as modes:
         progress.finish()
         facts = _facts(call, modes, units)
+        thermal = _thermal(modes, conditions, facts)
         facts["timings"] = {
             **modes.hessian.timings,
             **modes.spectrum.timings,
             "total": time.perf_counter() - began,
         }
-        lines = _lines(modes, facts, units)
+        lines = _lines(modes, facts, units, [] if thermal is None else thermal_lines(thermal))
         if arguments.modes is not None:
             modes.write(arguments.modes, unit=units.frequency, amplitude=arguments.amplitude)
         if arguments.out is not None:
@@ -73,7 +78,28 @@ def run_modes(call: Call) -> int:
         answer(call, facts, lines)
         modes.hessian.pattern.free()
     comm.Barrier()
+    if conditions is not None and thermal is None:
+        raise CheckError(facts["notes"][-1])
     return errors.DONE
+
+
+def _thermal(
+    modes: NormalModes, conditions: dict[str, Any] | None, facts: dict[str, Any]
+) -> Thermochemistry | None:
+    """Return the thermochemistry that is asked for, None where the modes have none. Collective.
+
+    The modes are an answer all the same; the last of the notes says why.
+    """
+    facts["thermochemistry"] = None
+    if conditions is None:
+        return None
+    try:
+        found = thermochemistry(modes, **conditions)
+    except InputError as error:
+        facts["notes"].append(str(error))
+        return None
+    facts["thermochemistry"] = thermal_facts(found)
+    return found
 
 
 def _reach(text: str | None) -> str | int | None:
@@ -163,7 +189,7 @@ def _arrays(modes: NormalModes, units: Units) -> dict[str, np.ndarray]:
     }
 
 
-def _lines(modes: NormalModes, facts: dict[str, Any], units: Units) -> str:
+def _lines(modes: NormalModes, facts: dict[str, Any], units: Units, thermal: list[str]) -> str:
     """Return the answer for people. Not collective."""
     told, spectrum = facts["frequencies"], modes.spectrum
     rows = []
@@ -188,6 +214,7 @@ def _lines(modes: NormalModes, facts: dict[str, Any], units: Units) -> str:
         )
     lines += modes.state_lines(units.frequency)
     lines += [f"note         {note}" for note in facts["notes"]]
+    lines += thermal
     timings = facts["timings"]
     lines.append(f"seconds      total {timings['total']:.2f}")
     return "\n".join(lines)

@@ -183,6 +183,11 @@ if find_spec("ase") is not None:
             lambda found: len(found["rigid"]) == 5 and not found["forces"]["passed"] and found["notes"],
         ),
         (
+            "modes pair.xyz --calculator emt --temperature 300 --spin 0.5",
+            0,
+            lambda found: found["thermochemistry"]["spin"] == 0.5 and found["thermochemistry"]["dominant"] == 0,
+        ),
+        (
             "modes pair.xyz --calculator lj:sigma=2 -k 6 --no-project --units meV",
             0,
             lambda found: found["minimum"] is None and not found["rigid"] and found["formula"] == "Cu2",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 MODELS = ("ideal-gas", "harmonic")
 IMAGINARY = ("refuse", "transition-state", "omit")
 GEOMETRIES = {3: "monatomic", 5: "linear", 6: "nonlinear"}
+
+# Force on an atom, in eV/Å, above which atoms are told not to be at rest.
+_AT_REST = 0.01
 
 # Error of a Hessian, relative, above which error bars of eigenvalues are coarse themselves.
 _COARSE = 2e-3
@@ -112,30 +116,28 @@ def thermochemistry(
         raise InputError(f"thermochemistry takes what normal_modes returns, not {type(modes).__name__}")
     comm = modes.hessian.objective.comm
     with agreement(comm):
-        temperature = positive_number(temperature, "temperature")
-        pressure = positive_number(pressure, "pressure")
-        for name, value, known in (("low_modes", low_modes, LOW_MODES), ("imaginary", imaginary, IMAGINARY)):
-            if value not in known:
-                raise none_of(f"{name} {value!r}", value, known)
-        if cutoff is not None and low_modes == "harmonic":
-            raise InputError("a cut-off is for low_modes 'quasi-harmonic' or 'msrrho'")
-        if low_modes != "harmonic":
-            cutoff = CUTOFFS[low_modes] if cutoff is None else positive_number(cutoff, "cutoff")
+        check_conditions(
+            temperature=temperature,
+            pressure=pressure,
+            model=model,
+            low_modes=low_modes,
+            cutoff=cutoff,
+            symmetry_number=symmetry_number,
+            spin=spin,
+            geometry=geometry,
+            imaginary=imaginary,
+            energy=energy,
+        )
+        cutoff = CUTOFFS.get(low_modes) if cutoff is None else float(cutoff)
         model = _model(modes, model)
         notes: list[str] = []
         _require_all(modes)
         used = _used(modes, imaginary, notes)
         gas = _gas(modes, geometry, symmetry_number, spin, notes) if model == "ideal-gas" else None
         if gas is None:
-            given = {"symmetry_number": symmetry_number, "spin": spin, "geometry": geometry}
-            for name in (name for name, value in given.items() if value is not None):
-                raise InputError(f"{name} is for model 'ideal-gas', and this one is harmonic")
+            _refuse_for_harmonic(symmetry_number, spin, geometry)
             if modes.rigid:
                 notes.append(f"what {', '.join(modes.rigid)} would add is not in it")
-        if energy is not None:
-            energy = float(reals(energy, "energy"))
-            if not np.isfinite(energy):
-                raise InputError(f"energy={energy} is not finite")
         atoms = modes.atoms.copy()
         low = LowModes(low_modes, cutoff or 0.0, atoms, temperature)
     if modes.spectrum.errors is None:
@@ -145,10 +147,14 @@ def thermochemistry(
             f"the Hessian is off by about {modes.hessian.error:.1g} of itself: error bars of frequencies are "
             "coarse then, and may be too short; forces with more digits have better ones"
         )
+    if not modes.force_max <= _AT_REST:
+        notes.append(
+            f"forces up to {modes.force_max:.2g} eV/Å are left: what relaxing changes of energy, shape and "
+            "frequencies is not in the bars"
+        )
     if abs(modes.resisted) > np.abs(modes.frequencies).min(initial=np.inf):
         notes.append("not at rest: forces give a rigid motion more than the lowest vibration has, relax first")
-    if energy is None:
-        energy = on_root(comm, _energy, modes.atoms)
+    energy = on_root(comm, _energy, modes.atoms) if energy is None else float(energy)
     values = modes.spectrum.eigenvalues
     ends = _ends(modes)
     quanta = _quanta(np.stack([ends[:, 0], values, ends[:, 1]]))
@@ -184,10 +190,63 @@ def thermochemistry(
     )
 
 
+def check_conditions(
+    *,
+    temperature: float,
+    pressure: float = 101325.0,
+    model: str | None = None,
+    low_modes: str = "harmonic",
+    cutoff: float | None = None,
+    symmetry_number: int | None = None,
+    spin: float | None = None,
+    geometry: str | None = None,
+    imaginary: str = "refuse",
+    energy: float | None = None,
+) -> None:
+    """Refuse arguments of `thermochemistry` that no modes can be taken with.
+
+    Not collective.
+
+    Raises
+    ------
+    InputError
+        One of them cannot be used.
+    """
+    positive_number(temperature, "temperature")
+    positive_number(pressure, "pressure")
+    words: tuple[tuple[str, str | None, Iterable[str]], ...] = (
+        ("model", model, MODELS),
+        ("low_modes", low_modes, LOW_MODES),
+        ("geometry", geometry, GEOMETRIES.values()),
+        ("imaginary", imaginary, IMAGINARY),
+    )
+    for name, value, known in words:
+        if value is not None and value not in known:
+            raise none_of(f"{name} {value!r}", value, known)
+    if cutoff is not None:
+        positive_number(cutoff, "cutoff")
+        if low_modes == "harmonic":
+            raise InputError("a cut-off is for low modes that are 'quasi-harmonic' or 'msrrho'")
+    if symmetry_number is not None:
+        whole_number(symmetry_number, "symmetry_number", 1)
+    if spin is not None:
+        twice = 2 * float(reals(spin, "spin"))
+        if not (0 <= twice < np.inf and twice == round(twice)):
+            raise InputError(f"spin={spin:g} is not 0, 0.5, 1 and so on")
+    if energy is not None and not np.isfinite(float(reals(energy, "energy"))):
+        raise InputError(f"energy={energy} is not finite")
+    if model == "harmonic":
+        _refuse_for_harmonic(symmetry_number, spin, geometry)
+
+
+def _refuse_for_harmonic(symmetry_number: int | None, spin: float | None, geometry: str | None) -> None:
+    given = {"symmetry_number": symmetry_number, "spin": spin, "geometry": geometry}
+    for name in (name for name, value in given.items() if value is not None):
+        raise InputError(f"{name} is for model 'ideal-gas', and this one is harmonic")
+
+
 def _model(modes: NormalModes, model: str | None) -> str:
     """Return the model, and refuse an ideal gas of what is none. Not collective."""
-    if model is not None and model not in MODELS:
-        raise none_of(f"model {model!r}", model, MODELS)
     atoms, no_gas = modes.atoms, ""
     if atoms.get_pbc().any():
         no_gas = "these atoms are periodic: set atoms.pbc = False before normal_modes if they are a molecule"
@@ -232,19 +291,13 @@ def _gas(
 ) -> dict[str, Any]:
     """Return what ASE's ideal gas takes beside vibrations. Not collective."""
     here = GEOMETRIES[len(modes.rigid)]
-    if geometry is not None and geometry not in GEOMETRIES.values():
-        raise none_of(f"geometry {geometry!r}", geometry, GEOMETRIES.values())
     if geometry not in (None, here):
         raise InputError(f"geometry {geometry!r}, but the rotations that were projected out say {modes.shape}")
     if sigma is None and here != "monatomic":
         notes.append("symmetry number 1 is taken; another takes k ln of it off the entropy")
     if spin is None:
         notes.append("spin 0 is taken, all electrons paired")
-    sigma = 1 if sigma is None else whole_number(sigma, "symmetry_number", 1)
-    spin = 0.0 if spin is None else float(reals(spin, "spin"))
-    if not (0 <= spin < np.inf and 2 * spin == round(2 * spin)):
-        raise InputError(f"spin={spin:g} is not 0, 0.5, 1 and so on")
-    return {"geometry": here, "symmetrynumber": sigma, "spin": spin}
+    return {"geometry": here, "symmetrynumber": int(sigma or 1), "spin": float(spin or 0.0)}
 
 
 def _energy(atoms: Atoms) -> float:
