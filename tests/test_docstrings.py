@@ -11,9 +11,10 @@ from sparsehess.errors import SparseHessError
 
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 NEEDED = {
-    **{"from_atoms": "ase", "from_casadi": "casadi"},
+    **{"from_atoms": "ase", "force_constants": "ase", "from_casadi": "casadi"},
     **{"from_jax": "jax", "jax_hessian": "jax", "from_torch": "torch"},
     **{"ModeMesh": "meshio", "write_modes": "meshio", "animate_mode": "meshio"},
+    **{"read_force_constants": "yaml"},
 }
 PUBLIC = {name: getattr(sh, name) for name in sh.__all__}
 ERRORS = [name for name, item in PUBLIC.items() if inspect.isclass(item) and issubclass(item, Exception)]

@@ -29,6 +29,7 @@ ORDER = [
     ["eigen.families"],
     ["eigen.inverses"],
     ["mechanics"],
+    ["crystals"],
     ["networks", "hosts"],
     ["capi"],
     ["commands"],

@@ -15,6 +15,7 @@ from sparsehess.networks import Affine, SquaredError
 from sparsehess.runtime import destroy
 from sparsehess.runtime.html_fragments import bars, curve, fragment, squares, table, ticks
 from sparsehess.runtime.short_repr import ShortRepr, in_short
+from support.lattices import chain as chain_of_springs
 
 pytestmark = [pytest.mark.parallel([1, 2, 3]), pytest.mark.essential]
 
@@ -52,6 +53,7 @@ def make_items(comm):
     slopes = sh.eigenvalue_derivatives(K, spectrum, K, comm=comm)
     followed = sh.follow(lambda p: sp.diags([p, 1.0, 5.0]).tocsr(), [0.5, 1.5], k=2, comm=comm)
     kronecker = sh.Kronecker((np.diag(np.arange(1.0, 6.0)), np.diag(np.arange(1.0, 9.0))), comm=comm)
+    chained = chain_of_springs(3)
     rule = sh.Hysteresis(1e-3, 1e-2, chain)
     return [
         chain,
@@ -94,6 +96,8 @@ def make_items(comm):
         sh.selected_inverse(K, comm=comm),
         sh.buckling(K, K, 1, comm=comm),
         sh.damped_modes(K, k=1, comm=comm),
+        chained,
+        sh.phonons(chained, comm=comm),
         sh.ModeMesh(meshio.Mesh([[0, 0], [1, 0], [1, 1]], {"triangle": [[0, 1, 2]]}), "xy"),
         sh.gaussian_samples(K, 2, comm=comm),
         sh.reduced_hessian(K, np.ones((1, N)), k=1, comm=comm),
@@ -143,7 +147,7 @@ def check(item):
 
 def test_all_public_types_and_what_functions_return_are_looked_at(items):
     # They make objectives, modes of atoms and what is told of them, and functions for JAX.
-    atoms = {"from_atoms", "normal_modes", "thermochemistry"}
+    atoms = {"from_atoms", "force_constants", "normal_modes", "thermochemistry"}
     hosts = atoms | {"from_casadi", "from_jax", "from_torch", "jax_hessian"}
     public = [getattr(sh, name) for name in sh.__all__ if name not in hosts]
     classes = {one for one in public if inspect.isclass(one) and not issubclass(one, Exception)}

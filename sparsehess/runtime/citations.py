@@ -302,6 +302,21 @@ PAPERS = {
         "10.48550/arXiv.1806.03884",
         "InProceedings",
     ),
+    # Phonons.
+    "ParlinskiLiKawazoe1997": Paper(
+        "K. Parlinski and Z. Q. Li and Y. Kawazoe",
+        "First-Principles Determination of the Soft Mode in Cubic {ZrO2}",
+        1997,
+        _journal("Physical Review Letters", 78, "21", "4063--4066"),
+        "10.1103/PhysRevLett.78.4063",
+    ),
+    "WangEtAl2010": Paper(
+        "Y. Wang and J. J. Wang and W. Y. Wang and Z. G. Mei and S. L. Shang and L. Q. Chen and Z. K. Liu",
+        "A Mixed-Space Approach to First-Principles Calculations of Phonon Frequencies for Polar Materials",
+        2010,
+        _journal("Journal of Physics: Condensed Matter", 22, "20", "202201"),
+        "10.1088/0953-8984/22/20/202201",
+    ),
 }
 
 _COLUMNS = ("CurtisPowellReid1974", "ColemanMore1983")
@@ -345,6 +360,8 @@ METHODS: dict[str, tuple[str, ...]] = {
     "quasi-newton": ("ByrdNocedalSchnabel1994",),
     "kfac": ("MartensGrosse2015",),
     "ekfac": ("MartensGrosse2015", "GeorgeLaurentBouthillierBallasVincent2018"),
+    "dynamical matrices": ("ParlinskiLiKawazoe1997",),
+    "polar crystals": ("WangEtAl2010",),
 }
 
 _ran: set[str] = set()  # methods of this process

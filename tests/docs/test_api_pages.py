@@ -22,7 +22,7 @@ def test_every_public_name_has_a_page():
     assert {f"sparsehess.{name}" for name in sh.__all__} - {"sparsehess.__version__"} <= set(PLACES)
 
 
-@pytest.mark.parametrize("package", ["hosts.ase", "hosts.dolfinx", "networks", "operators"])
+@pytest.mark.parametrize("package", ["crystals", "hosts.ase", "hosts.dolfinx", "networks", "operators"])
 def test_every_name_of_a_package_has_a_page(package):
     names = import_module(f"sparsehess.{package}").__all__
     without = [name for name in names if f"sparsehess.{package}.{name}" not in PLACES and name not in sh.__all__]

@@ -31,6 +31,7 @@ imported by the first function that needs it. Imports what `hosts` may.
 from sparsehess.runtime.lazy import attributes
 
 _HOME = {
+    "force_constants": "crystal_forces",
     "from_atoms": "objective",
     "normal_modes": "vibrations",
     "NormalModes": "vibrations",

@@ -413,6 +413,17 @@ def _extent(atoms: Atoms, cutoff: float | None, reach: str | int | None) -> tupl
     return float(cutoff), int(hops)
 
 
+def known_extent(atoms: Atoms, cutoff: float | None, reach: str | int | None) -> float:
+    """Return the distance in Å past which no two atoms are coupled; infinite where nothing is known of it.
+
+    Not collective. Arguments are those of `from_atoms`.
+    """
+    if cutoff is None and _kind(atoms) is None:
+        return np.inf
+    extent, hops = _extent(atoms, cutoff, reach)
+    return hops * (extent + SKIN)
+
+
 def _neighbor_pattern(atoms: Atoms, free: np.ndarray, cutoff: float, hops: int, comm: MPI.Comm) -> Pattern:
     """Return the pattern of free coordinates, of atoms that a chain of `hops` neighbours joins. Collective."""
     from ase.neighborlist import neighbor_list

@@ -1,0 +1,247 @@
+"""Cells of crystals: atoms that repeat, which atom of a supercell is the image of which, and shortest ways."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsehess.errors import InputError
+from sparsehess.runtime.short_repr import ShortRepr
+from sparsehess.runtime.validation import reals
+
+# Å: atoms that are no farther apart are images of each other, and ways that differ by less are equally long.
+TOLERANCE = 1e-3
+SAME_LENGTH = 1e-5
+
+# Steps of lattice vectors to the nearest images of a point in a cell of reduced vectors.
+_AROUND = np.array(list(itertools.product((-1, 0, 1), repeat=3)))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Crystal(ShortRepr):
+    """Atoms in a cell that repeats in three directions.
+
+    Not collective.
+
+    Attributes
+    ----------
+    lattice
+        (3, 3) vectors of the cell as rows, in Å.
+    positions
+        (atoms, 3) in Å, Cartesian.
+    masses
+        (atoms,) in amu.
+    symbols
+        Of the elements.
+
+    Raises
+    ------
+    InputError
+        Shapes that do not fit, numbers that are not finite, a flat cell, or a mass that is not above 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparsehess.crystals import Crystal
+    >>> Crystal(4.0 * np.eye(3), [[0, 0, 0]], [26.98], ["Al"]).volume
+    64.0
+    """
+
+    lattice: np.ndarray
+    positions: np.ndarray
+    masses: np.ndarray
+    symbols: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Check the arrays."""
+        lattice, positions = reals(self.lattice, "lattice"), np.atleast_2d(reals(self.positions, "positions"))
+        masses = np.atleast_1d(reals(self.masses, "masses"))
+        if lattice.shape != (3, 3) or positions.shape[1:] != (3,) or masses.shape != (len(positions),):
+            raise InputError(
+                f"a crystal has a lattice (3, 3), positions (atoms, 3) and masses (atoms,), not {lattice.shape}, "
+                f"{positions.shape} and {masses.shape}"
+            )
+        if len(self.symbols) != len(positions):
+            raise InputError(f"{len(self.symbols)} symbols of {len(positions)} atoms")
+        if not (np.isfinite(lattice).all() and np.isfinite(positions).all()):
+            raise InputError("lattice and positions must be finite")
+        if not abs(np.linalg.det(lattice)) > 1e-6 * np.linalg.norm(lattice, axis=1).prod():
+            raise InputError("the vectors of the cell lie in one plane: a crystal repeats in three directions")
+        for atom in np.flatnonzero(~(np.isfinite(masses) & (masses > 0))):
+            raise InputError(f"atom {atom} ({self.symbols[atom]}) has the mass {masses[atom]:g}: give one above 0")
+        for name, value in (("lattice", lattice), ("positions", positions), ("masses", masses)):
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "symbols", tuple(map(str, self.symbols)))
+
+    def __len__(self) -> int:
+        """Return the number of atoms."""
+        return len(self.positions)
+
+    @property
+    def volume(self) -> float:
+        """Of the cell, in Å³."""
+        return float(abs(np.linalg.det(self.lattice)))
+
+    @property
+    def reciprocal(self) -> np.ndarray:
+        """(3, 3) reciprocal vectors as rows, 2π included, in 1/Å."""
+        return 2 * np.pi * np.linalg.inv(self.lattice).T
+
+    @property
+    def formula(self) -> str:
+        """What is in the cell."""
+        names = dict.fromkeys(self.symbols)
+        counts = {name: self.symbols.count(name) for name in names}
+        return "".join(f"{name}{count if count > 1 else ''}" for name, count in counts.items())
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Images(ShortRepr):
+    """Which atom of a supercell is the image of which atom of a primitive cell, and in which cell.
+
+    Not collective.
+
+    Attributes
+    ----------
+    of
+        (supercell atoms,) the atom of the primitive cell.
+    cells
+        (supercell atoms,) the number of the primitive cell that the atom is in.
+    first
+        (primitive atoms,) the atom of the supercell that is this one.
+    count
+        How many primitive cells there are.
+    """
+
+    of: np.ndarray
+    cells: np.ndarray
+    first: np.ndarray
+    count: int
+    _points: np.ndarray
+    _matrix: np.ndarray
+    _keys: np.ndarray
+    _at: np.ndarray
+
+    @classmethod
+    def found(cls, primitive: Crystal, supercell: Crystal) -> Images:
+        """Return the images in a supercell.
+
+        Not collective.
+
+        Raises
+        ------
+        InputError
+            The supercell is no repetition of the primitive cell, atom by atom.
+        """
+        matrix = supercell.lattice @ np.linalg.inv(primitive.lattice)
+        whole = np.rint(matrix).astype(np.int64)
+        if np.abs((matrix - whole) @ primitive.lattice).max() > TOLERANCE:
+            raise InputError(
+                "the supercell is no repetition of the primitive cell: its vectors are no sums of those"
+            )
+        count = round(abs(np.linalg.det(whole)))
+        if len(supercell) != count * len(primitive):
+            raise InputError(
+                f"the supercell has {len(supercell)} atoms, {count} primitive cells of {len(primitive)} atoms "
+                f"{count * len(primitive)}"
+            )
+        inverse = np.linalg.inv(primitive.lattice)
+        of = np.full(len(supercell), -1)
+        points = np.zeros((len(supercell), 3), np.int64)
+        for atom, place in enumerate(primitive.positions):
+            away = (supercell.positions - place) @ inverse
+            near = np.rint(away)
+            here = (np.linalg.norm((away - near) @ primitive.lattice, axis=1) < TOLERANCE) & (of < 0)
+            here &= np.array([symbol == primitive.symbols[atom] for symbol in supercell.symbols])
+            of[here], points[here] = atom, near[here].astype(np.int64)
+        for atom in np.flatnonzero(of < 0):
+            raise InputError(
+                f"atom {atom} ({supercell.symbols[atom]}) of the supercell is at no image of an atom of the "
+                f"primitive cell, to {TOLERANCE:g} Å"
+            )
+        keys = _keys(points, whole)
+        cells, numbers = np.unique(keys, return_inverse=True)
+        numbers = numbers.ravel()
+        at = np.full((len(primitive), count), -1)
+        at[of, numbers] = np.arange(len(supercell))
+        if len(cells) != count or (at < 0).any():
+            raise InputError("two atoms of the supercell are one: each cell needs all its atoms")
+        home = np.searchsorted(cells, _keys(np.zeros((1, 3), np.int64), whole))[0]
+        return cls(of, numbers, at[:, home], count, points, whole, cells, at)
+
+    def moved_home(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Return the atoms that lie from `first`'s images in the home cell as `second` do from `first`.
+
+        Not collective. Both (pairs,) are atoms of the supercell.
+        """
+        keys = _keys(self._points[second] - self._points[first], self._matrix)
+        return self._at[self.of[second], np.searchsorted(self._keys, keys)]
+
+    def partner(self, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pair (atom of the primitive cell, atom of the supercell) that is (second, first), moved home.
+
+        Not collective.
+        """
+        return self.of[second], self.moved_home(second, self.first[first])
+
+
+def _keys(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Return (m,) a whole number for each lattice point, equal where a supercell vector lies between two."""
+    determinant = round(np.linalg.det(matrix))
+    adjugate = np.rint(determinant * np.linalg.inv(matrix)).astype(np.int64)
+    size = abs(determinant)
+    left = (points @ adjugate) % size
+    return (left[:, 0] * size + left[:, 1]) * size + left[:, 2]
+
+
+def reduced(lattice: np.ndarray) -> np.ndarray:
+    """Return (3, 3) vectors of the same lattice as short as they can be (Minkowski).
+
+    Not collective. Each is replaced by the shortest of its sums with the others, until none is shorter.
+    """
+    vectors = np.array(lattice, float)
+    while True:
+        before = np.linalg.norm(vectors, axis=1)
+        for number in range(3):
+            others = [one for one in range(3) if one != number]
+            sums = [
+                vectors[number] + i * vectors[others[0]] + j * vectors[others[1]]
+                for i, j in itertools.product((0, -1, 1), repeat=2)
+            ]
+            vectors[number] = sums[int(np.argmin(np.round(np.linalg.norm(sums, axis=1), 12)))]
+        if not (np.linalg.norm(vectors, axis=1) < before * (1 - 1e-12)).any():
+            return vectors
+
+
+def shortest_ways(lattice: np.ndarray, away: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the shortest ways that differ from given ones by vectors of a lattice, all that are equally short.
+
+    Not collective.
+
+    Parameters
+    ----------
+    lattice
+        (3, 3) in Å, vectors as rows.
+    away
+        (pairs, 3) in Å.
+
+    Returns
+    -------
+    (ways,) the pair that each belongs to, ascending; (ways, 3) in Å; (ways,) one over how many the pair has.
+    """
+    basis = reduced(lattice)
+    pairs, ways = [], []
+    chunk = 20_000
+    for begin in range(0, len(away), chunk):
+        some = away[begin : begin + chunk]
+        some = some - np.rint(some @ np.linalg.inv(basis)) @ basis
+        images = some[:, None, :] + (_AROUND @ basis)[None]
+        lengths = np.linalg.norm(images, axis=2)
+        pair, image = np.nonzero(lengths < lengths.min(axis=1, keepdims=True) + SAME_LENGTH)
+        pairs.append(pair + begin)
+        ways.append(images[pair, image])
+    pair = np.concatenate(pairs) if pairs else np.zeros(0, np.int64)
+    shares = 1.0 / np.bincount(pair, minlength=len(away))[pair]
+    return pair, np.concatenate(ways) if ways else np.zeros((0, 3)), shares

@@ -1,0 +1,122 @@
+"""Force constants of crystals by ASE's calculators: against ASE's own phonons and second derivatives of pairs."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import sparsehess as sh
+from sparsehess.errors import CheckError, InputError
+
+pytest.importorskip("ase")
+
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones
+from ase.constraints import FixAtoms
+from ase.phonons import Phonons
+
+pytestmark = [
+    pytest.mark.parallel([1, 2, 3]),
+    pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array:DeprecationWarning:ase.atoms"),
+]
+
+SIGMA, EPSILON, REACH = 3.4, 0.0104, 5.8  # Å and eV; fourth neighbours lie beyond
+
+
+def argon(a=5.3):
+    return bulk("Ar", "fcc", a=a, cubic=False), LennardJones(sigma=SIGMA, epsilon=EPSILON, rc=REACH)
+
+
+def pair_curvature(way):
+    r = np.linalg.norm(way)
+    power = (SIGMA / r) ** 6
+    slope = 24 * EPSILON * (power - 2 * power**2) / r
+    bend = 24 * EPSILON * (26 * power**2 - 7 * power) / r**2
+    along = np.outer(way, way) / r**2
+    return bend * along + slope / r * (np.eye(3) - along)
+
+
+@pytest.mark.essential
+def test_lennard_jones_argon(comm):
+    """D(q) = Σ_R V''(R) (1 − cos q·R) / m of the pairs within the cut-off, at any q."""
+    atoms, atoms.calc = argon()
+    constants = sh.force_constants(atoms, 4, comm=comm)
+    assert constants.error < 1e-6 and constants.drift < 1e-7 and constants.evaluations < 25
+    solid = sh.phonons(constants, comm=comm)
+    points = np.random.default_rng(1).normal(size=(8, 3))
+    q = points @ (2 * np.pi * np.linalg.inv(atoms.cell.array).T)
+    steps = np.array([s for s in itertools.product(range(-3, 4), repeat=3) if any(s)]) @ atoms.cell.array
+    ways = steps[np.linalg.norm(steps, axis=1) < REACH]
+    exact = [
+        np.linalg.eigvalsh(sum(pair_curvature(way) * (1 - np.cos(one @ way)) for way in ways))
+        / atoms.get_masses()[0]
+        for one in q
+    ]
+    found = solid.at(points)
+    assert found.certified.all()
+    assert np.abs(found.eigenvalues - exact).max() < 1e-6 * np.abs(exact).max()
+    assert (np.abs(found.eigenvalues - exact) <= 10 * found.resolution[:, None]).all()
+
+
+@pytest.mark.parallel([1])  # ASE's phonons share work by MPI themselves
+def test_copper_beside_ase(comm, tmp_path):
+    """ASE's own finite differences, at wave vectors that fit the supercell."""
+    atoms = bulk("Cu", a=3.6)
+    atoms.calc = EMT()
+    constants = sh.force_constants(atoms, (2, 2, 3), comm=comm)
+    theirs = Phonons(atoms, EMT(), supercell=(2, 2, 3), delta=0.005, name=str(tmp_path / "phonon"))
+    theirs.run()
+    theirs.read(acoustic=True)
+    q = [[0.5, 0, 0], [0.5, 0.5, 1 / 3], [0, 0, 1 / 3]]
+    energies = theirs.band_structure(np.array(q), verbose=False)
+    per = sh.Units.of("eV", "angstrom", "amu", "meV").factor
+    found = sh.phonons(constants, comm=comm).at(q)
+    assert found.certified.all() and not found.imaginary.any()
+    assert np.abs(per * np.sqrt(found.eigenvalues) - 1e3 * energies).max() < 1e-3 * 1e3 * energies.max()
+
+
+def test_atoms_that_move_together(comm):
+    """With a short cut-off atoms in several cells move at once, and the answer is the same."""
+    cell = Atoms(
+        "ArKrArKr", [[0.1, 0, 0], [3.9, 0.3, 0], [7.6, 0, 0.2], [11.3, 0, 0]], cell=[15, 15, 15], pbc=True
+    )
+    cell.calc = LennardJones(sigma=SIGMA, epsilon=EPSILON, rc=4.5)
+    few = sh.force_constants(cell, (5, 1, 1), comm=comm)
+    every = sh.force_constants(cell, (5, 1, 1), cutoff=np.inf, comm=comm)
+    assert few.evaluations < every.evaluations
+    q = [[0.3, 0, 0], [0.1, 0.2, 0.3]]
+    values = [sh.phonons(one, comm=comm).at(q).eigenvalues for one in (few, every)]
+    assert np.abs(values[0] - values[1]).max() < 1e-6 * np.abs(values[1]).max()
+
+
+def test_one_cell_is_assembled(comm):
+    """A cell that is not repeated has a Hessian, by colours: the same as that of a supercell of few cells."""
+    one, calc = argon()
+    large = one.repeat((3, 3, 3))
+    one.calc, large.calc = calc, LennardJones(sigma=SIGMA, epsilon=EPSILON, rc=REACH)
+    whole = sh.force_constants(large, 1, comm=comm)
+    assert whole.images.count == 1 and whole.error < 1e-6
+    at_zero = sh.phonons(whole, comm=comm).at([[0, 0, 0]])
+    points = np.array(list(itertools.product(range(3), repeat=3))) / 3
+    folded = np.sort(sh.phonons(sh.force_constants(one, 3, comm=comm), comm=comm).at(points).eigenvalues.ravel())
+    assert np.abs(at_zero.eigenvalues[0] - folded).max() < 1e-6 * folded.max()
+
+
+def test_what_is_refused(comm):
+    atoms = bulk("Cu", a=3.6)
+    with pytest.raises(InputError, match="no calculator"):
+        sh.force_constants(atoms, comm=comm)
+    atoms.calc = EMT()
+    for supercell in (0, 1.5, (1, 2), np.zeros((3, 3))):
+        with pytest.raises(InputError, match="supercell="):
+            sh.force_constants(atoms, supercell, comm=comm)
+    held = atoms.copy()
+    held.calc = EMT()
+    held.set_constraint(FixAtoms([0]))
+    with pytest.raises(InputError, match="constraints"):
+        sh.force_constants(held, comm=comm)
+    argon_atoms, argon_atoms.calc = argon()
+    with pytest.raises(CheckError, match="fresh product"):
+        sh.force_constants(argon_atoms, 5, cutoff=3.0, reach="pair", comm=comm)
