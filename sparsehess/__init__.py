@@ -57,6 +57,7 @@ _HOME = {
     "Spectrum": "sparsehess.eigen.problem.spectrum",
     "SolveSpec": "sparsehess.eigen.problem.solve_spec",
     "EigenProblem": "sparsehess.eigen.problem.problem",
+    "lowest_pairs": "sparsehess.eigen.solvers.lowest_pairs",
     "match_modes": "sparsehess.eigen.solvers.mode_matching",
     "ModeMatch": "sparsehess.eigen.solvers.mode_matching",
     "rigid_body_modes": "sparsehess.eigen.problem.rigid_body_modes",

@@ -221,6 +221,21 @@ PAPERS = {
         _journal("Communications in Statistics: Simulation and Computation", 19, "2", "433--450"),
         "10.1080/03610919008812866",
     ),
+    "Davidson1975": Paper(
+        "E. R. Davidson",
+        "The Iterative Calculation of a Few of the Lowest Eigenvalues and Corresponding Eigenvectors of Large "
+        "Real-Symmetric Matrices",
+        1975,
+        _journal("Journal of Computational Physics", 17, "1", "87--94"),
+        "10.1016/0021-9991(75)90065-0",
+    ),
+    "SleijpenVanDerVorst1996": Paper(
+        "Gerard L. G. Sleijpen and Henk A. {Van der Vorst}",
+        "A {Jacobi-Davidson} Iteration Method for Linear Eigenvalue Problems",
+        1996,
+        _journal("SIAM Journal on Matrix Analysis and Applications", 17, "2", "401--425"),
+        "10.1137/S0895479894270427",
+    ),
     "WeisseWelleinAlvermannFehske2006": Paper(
         r"Alexander Wei{\ss}e and Gerhard Wellein and Andreas Alvermann and Holger Fehske",
         "The Kernel Polynomial Method",
@@ -347,6 +362,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "lobpcg": ("Knyazev2001", "HetmaniukLehoucq2006"),
     "feast": ("Polizzi2009", "TangPolizzi2014", "GavinPolizzi2018"),
     "lanczos": ("Simon1984",),
+    "davidson by true products": ("Davidson1975", "SleijpenVanDerVorst1996"),
     "gauss quadrature": ("GolubWelsch1969",),
     "stochastic quadrature": ("UbaruChenSaad2017",),
     "density by lanczos": ("LinSaadYang2016", "UbaruChenSaad2017"),
