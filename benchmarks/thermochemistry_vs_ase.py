@@ -6,12 +6,17 @@ vibrations are at their best, four displacements a coordinate, at two widths; ho
 doubt. A bar covers what is within it and the doubt. Twice: with all digits of the forces, and with forces rounded
 to six decimals.
 
-    python benchmarks/thermochemistry_vs_ase.py [--temperature 298.15] [--only NAME ...]
+With `--turned N` instead each molecule in N orientations, with forces that are rounded, noisy, or of single
+precision: how many Gibbs energies are within their bars.
+
+    python benchmarks/thermochemistry_vs_ase.py [--temperature 298.15] [--only NAME ...] [--turned N]
 """
 
 import argparse
 import sys
 import tempfile
+import zlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -32,21 +37,45 @@ TETRAHEDRON = [[0, 0, 0], [1, 1, 0], [1, 0, 1], [0, 1, 1]]
 EIGHTH = {1: 4 / 5, 2: -1 / 5, 3: 4 / 105, 4: -1 / 280}
 
 
-class Rounded(Calculator):
-    """Forces of another calculator, rounded as a file holds them."""
+class Spoilt(Calculator):
+    """Forces of another calculator, spoilt by a function of forces and positions."""
 
     implemented_properties = ("energy", "forces")
 
-    def __init__(self, other, decimals):
+    def __init__(self, other, spoil):
         super().__init__()
-        self.other, self.decimals = other, decimals
+        self.other, self.spoil = other, spoil
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
         moved = atoms.copy()
         moved.calc = self.other
-        forces = np.round(moved.get_forces(), self.decimals)
+        forces = self.spoil(moved.get_forces(), moved.get_positions())
         self.results = {"energy": moved.get_potential_energy(), "forces": forces}
+
+
+def rounded(decimals):
+    """Forces as a file holds them."""
+    return lambda forces, _: np.round(forces, decimals)
+
+
+def noisy(size):
+    """Forces with noise, the same at the same place."""
+
+    def spoil(forces, positions):
+        seed = zlib.crc32(positions.tobytes())
+        return forces + size * np.random.default_rng(seed).standard_normal(forces.shape)
+
+    return spoil
+
+
+SPOILT = {
+    "5 decimals": rounded(5),
+    "6 decimals": rounded(6),
+    "noise 1e-5": noisy(1e-5),
+    "noise 1e-6": noisy(1e-6),
+    "single": lambda forces, _: forces.astype(np.float32).astype(np.float64),
+}
 
 
 def torch_calculator(bonds, angles=(), torsions=(), pairs=()):
@@ -201,7 +230,7 @@ def compare(name, make, temperature):
     for decimals in (None, 6):
         exact = atoms.calc
         one = atoms.copy()
-        one.calc = exact if decimals is None else Rounded(exact, decimals)
+        one.calc = exact if decimals is None else Spoilt(exact, rounded(decimals))
         digits = "all" if decimals is None else str(decimals)
         try:
             with sh.normal_modes(one) as modes:
@@ -233,11 +262,51 @@ def compare(name, make, temperature):
     return all_covered
 
 
+def turned(name, make, many, temperature):
+    """Print how many of so many orientations are within their bars, by how forces are spoilt; return them all."""
+    told, within = {}, np.zeros(2, int)
+    for seed in range(many):
+        random = np.random.default_rng(seed)
+        atoms = make()
+        atoms.rotate(360 * random.random(), random.standard_normal(3))
+        atoms.rattle(0.02, seed=seed)
+        BFGS(atoms, logfile=None).run(fmax=1e-6, steps=3000)
+        analytic = getattr(atoms.calc, "analytic", None)
+        better = eighth(atoms, 0.01) if analytic is None else analytic(atoms.get_positions())
+        for way, spoil in SPOILT.items():
+            one = atoms.copy()
+            one.calc = Spoilt(atoms.calc, spoil)
+            counts = told.setdefault(way, Counter())
+            try:
+                with sh.normal_modes(one) as modes:
+                    rigid = len(modes.rigid)
+                    ours = sh.thermochemistry(modes, temperature, symmetry_number=1, spin=0)
+            except (CheckError, InputError):
+                counts["refused"] += 1
+                continue
+            if ours.unbounded:
+                counts["unbounded"] += 1
+                continue
+            known = gibbs(eigenvalues(better, one, rigid), one, ours.geometry, temperature)[1]
+            covered = ours.gibbs.low <= known <= ours.gibbs.high
+            counts["within" if covered else "outside"] += 1
+            within += (covered, 1)
+    for way, counts in told.items():
+        print(f"{name:12s} {way:11s} " + ", ".join(f"{many} {word}" for word, many in sorted(counts.items())))
+    return within
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--temperature", type=float, default=298.15)
     parser.add_argument("--only", nargs="*", default=list(CASES))
+    parser.add_argument("--turned", type=int, metavar="N", help="so many orientations with spoilt forces instead")
     given = parser.parse_args()
+    if given.turned:
+        names = [name for name in given.only if "gfn2" not in name]
+        all_of = sum(turned(name, CASES[name], given.turned, given.temperature) for name in names)
+        print(f"{all_of[0]} of {all_of[1]} within their bars")
+        return 0
     heads, head = ("ZPE, better", "ZPE, ASE", "G, better", "G, ASE"), "     off    doubt"
     print(f"{'':16s}{'lowest, cm^-1':20s}{'ZPE, eV':21s}{'G, eV':23s}" + " ".join(f"{one:18s}" for one in heads))
     print(f"{'':80s}" + " ".join(f"{head:18s}" for _ in heads) + "  forces, eV/Å")

@@ -25,6 +25,9 @@ CUTOFFS = {"quasi-harmonic": 100.0, "msrrho": 35.0}
 # Of an interval, in which an entropy is enclosed; and below which frequency, in cm⁻¹, a rotor's no longer changes.
 _PIECES, _FREE = 16, 1e-6
 
+# Digits that a few operations lose.
+_ROUNDINGS = 8 * float(np.finfo(float).eps)
+
 # Of kT: a quantum that is no more is none, and exp(quantum / kT) - 1 has lost its digits.
 _NONE = 1e-9
 
@@ -99,7 +102,17 @@ class LowModes:
         with np.errstate(over="ignore"):  # of exp, far below the quanta: it goes to 0 as it should
             for number, one in enumerate(zip(low.tolist(), middle.tolist(), high.tolist(), strict=True)):
                 found[:, :, number] = self._of(*one)
+        rounding = self._rounding(low)
+        found[:, 1] -= rounding
+        found[:, 2] += rounding
         return Parts(*(Part(*one) for one in found))
+
+    def _rounding(self, low: np.ndarray) -> np.ndarray:
+        """Return (4, k) what rounding may be of each part: 1 - exp(-quantum / kT) loses digits as it goes to 0."""
+        least = self.cutoff * self._per_cm if self.kind == "quasi-harmonic" else _NONE * self.thermal
+        quanta = np.maximum(low, least)
+        energy = quanta + self.thermal * (1.0 + self.thermal / quanta)
+        return _ROUNDINGS * np.array([quanta, energy, energy / self.temperature, energy])
 
     def _of(self, low: float, middle: float, high: float) -> np.ndarray:
         """Return (4, 3): zero point, energy, entropy, free energy of a mode; each value, least and most."""

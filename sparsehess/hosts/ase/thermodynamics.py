@@ -22,14 +22,19 @@ MODELS = ("ideal-gas", "harmonic")
 IMAGINARY = ("refuse", "transition-state", "omit")
 GEOMETRIES = {3: "monatomic", 5: "linear", 6: "nonlinear"}
 
+# In K and Pa: beyond them there are no molecules, and numbers leave their range.
+_TEMPERATURES, _PRESSURES = (1e-6, 1e9), (1e-30, 1e30)
+
 # Force on an atom, in eV/Å, above which atoms are told not to be at rest.
 _AT_REST = 0.01
 
 # Error of a Hessian, relative, above which error bars of eigenvalues are coarse themselves.
 _COARSE = 2e-3
 
-# Rounding that an eigenvalue must exceed not to be zero.
+# Rounding that an eigenvalue must exceed not to be zero, and that a sum may have.
 _ROUNDINGS = 8.0
+
+_EPS = float(np.finfo(float).eps)
 
 # ħ² / (2 k) in K amu Å², for temperatures of rotations.
 _ROTATION = 24.2544
@@ -212,17 +217,18 @@ def check_conditions(
     InputError
         One of them cannot be used.
     """
-    positive_number(temperature, "temperature")
-    positive_number(pressure, "pressure")
-    words: tuple[tuple[str, str | None, Iterable[str]], ...] = (
-        ("model", model, MODELS),
+    for name, value, ends in (("temperature", temperature, _TEMPERATURES), ("pressure", pressure, _PRESSURES)):
+        if not ends[0] <= positive_number(value, name) <= ends[1]:
+            raise InputError(f"{name}={value:g}: give one from {ends[0]:g} to {ends[1]:g}")
+    words: tuple[tuple[str, str, Iterable[str]], ...] = (
+        ("model", "ideal-gas" if model is None else model, MODELS),
         ("low_modes", low_modes, LOW_MODES),
-        ("geometry", geometry, GEOMETRIES.values()),
+        ("geometry", "linear" if geometry is None else geometry, GEOMETRIES.values()),
         ("imaginary", imaginary, IMAGINARY),
     )
-    for name, value, known in words:
-        if value is not None and value not in known:
-            raise none_of(f"{name} {value!r}", value, known)
+    for what, word, known in words:
+        if word not in known:
+            raise none_of(f"{what} {word!r}", word, known)
     if cutoff is not None:
         positive_number(cutoff, "cutoff")
         if low_modes == "harmonic":
@@ -230,11 +236,11 @@ def check_conditions(
     if symmetry_number is not None:
         whole_number(symmetry_number, "symmetry_number", 1)
     if spin is not None:
-        twice = 2 * float(reals(spin, "spin"))
-        if not (0 <= twice < np.inf and twice == round(twice)):
-            raise InputError(f"spin={spin:g} is not 0, 0.5, 1 and so on")
-    if energy is not None and not np.isfinite(float(reals(energy, "energy"))):
-        raise InputError(f"energy={energy} is not finite")
+        twice = 2 * reals(spin, "spin")
+        if twice.ndim or not (0 <= twice < np.inf and twice == np.round(twice)):
+            raise InputError(f"spin={spin} is not 0, 0.5, 1 and so on")
+    if energy is not None and (reals(energy, "energy").ndim or not np.isfinite(reals(energy, "energy"))):
+        raise InputError(f"energy={energy} is not finite, or more than one number")
     if model == "harmonic":
         _refuse_for_harmonic(symmetry_number, spin, geometry)
 
@@ -370,5 +376,7 @@ def _sum(rigid: float, part: Part, used: np.ndarray) -> Bounded:
     """Return the sum over modes and what does not vibrate. Not collective."""
     widths = np.zeros(len(used))
     widths[used] = part.high - part.low
-    low, high = rigid + float(part.low.sum()), rigid + float(part.high.sum())
+    slack = _ROUNDINGS * _EPS * (abs(rigid) + float(np.abs(part.value).sum()))
+    slack = slack if np.isfinite(slack) else 0.0
+    low, high = rigid + float(part.low.sum()) - slack, rigid + float(part.high.sum()) + slack
     return Bounded(rigid + float(part.value.sum()), low, high, widths)
