@@ -253,7 +253,7 @@ def recount(
     bars = error_bars(problem, values, vectors).errors if retaken and len(values) else None
     scaled, spec, values = problem.equilibrated, spec.scaled(-power), np.ldexp(values, -power)
     if spec.takes_all:
-        count, wanted = _recount_interval(scaled, spec, values)
+        count, wanted = _recount_interval(problem, spec, values, vectors)
         return count.scaled(power), wanted
     wanted, target = min(spec.number, there), counted_target(scaled, spec)
     solver = KrylovSchur(scaled, True, {}, tol=1e-8)
@@ -265,31 +265,57 @@ def recount(
                 return Count((-np.inf, -problem.zero), below, 0, below == 0, margin=solver.margin()), wanted
         if not len(values):
             return None, wanted
-        copies = problem.scale_vectors(vectors)
-        X = block(scaled, copies)
-        unsure = _resolutions(scaled, values, X)
-        if bars is not None:
-            unsure = np.maximum(unsure, _PAST * np.ldexp(bars, -power))
-        AX, MX = images(scaled, X)
-        pairs = RitzPairs(values, copies, residuals(scaled, values, X, AX, MX), 0.0, unsure)
-        destroy(AX, None if MX is X else MX, X)
+        pairs = _claimed(problem, values, vectors, bars)
         try:
             return compare_with_count(target, pairs, len(values), solver).scaled(power), wanted
         finally:
-            destroy(*copies)
+            destroy(*pairs.vectors)
     finally:
         solver.close()
 
 
-def _recount_interval(problem: EigenProblem, spec: SolveSpec, values: np.ndarray) -> tuple[Count, int]:
-    """Return the count of an interval, and how many eigenvalues there should be without null vectors.
+def _claimed(
+    problem: EigenProblem, values: np.ndarray, vectors: list[PETSc.Vec], bars: np.ndarray | None
+) -> RitzPairs:
+    """Return pairs of the problem in its own units, with their residuals. The caller destroys the vectors.
 
     Collective.
+
+    Parameters
+    ----------
+    values
+        (k,) in those units.
+    bars
+        (k,) as in `recount`.
     """
-    slicing = Slicing(problem, {}, tol=1e-8)
+    scaled, copies = problem.equilibrated, problem.scale_vectors(vectors)
+    X = block(scaled, copies)
+    unsure = _resolutions(scaled, values, X)
+    if bars is not None:
+        unsure = np.maximum(unsure, _PAST * np.ldexp(bars, -problem.scales.power))
+    AX, MX = images(scaled, X)
+    pairs = RitzPairs(values, copies, residuals(scaled, values, X, AX, MX), 0.0, unsure)
+    destroy(AX, None if MX is X else MX, X)
+    return pairs
+
+
+def _recount_interval(
+    problem: EigenProblem, spec: SolveSpec, values: np.ndarray, vectors: list[PETSc.Vec]
+) -> tuple[Count, int]:
+    """Return the count of an interval, and how many eigenvalues there should be without null vectors.
+
+    Collective. Values, interval and count are in the units of the equilibrated problem.
+    """
+    slicing = Slicing(problem.equilibrated, {}, tol=1e-8)
     try:
-        whole = slicing.ends(*spec.ends, True)
+        whole, across = slicing.ends(*spec.ends, True), 0.0
+        inside = int(np.count_nonzero((values > whole.low) & (values < whole.high)))
+        if inside:
+            pairs = _claimed(problem, values, vectors, None)
+            try:
+                across = slicing.across(whole, pairs)
+            finally:
+                destroy(*pairs.vectors)
+        return whole.count(len(problem.null), inside, across), whole.inertia
     finally:
         slicing.close()
-    inside = int(np.count_nonzero((values > whole.low) & (values < whole.high)))
-    return whole.count(len(problem.null), inside), whole.inertia

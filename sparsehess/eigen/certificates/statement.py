@@ -22,8 +22,7 @@ What is certified of eigenpairs (λ, x) of A x = λ M x, A symmetric and M symme
    end: |(A - σM)⁻¹ r| of all residuals together, in the norm of M, bounds the sine of the angle between the
    pairs and the eigenvectors on their side of σ (Davis and Kahan), and is below 1/2. Then no eigenvector inside
    is orthogonal to what was found. It is measured by four solves with random combinations of the residuals,
-   which see too little with a probability of 3e-7, or by |r| over the distance from σ where that is small. Of
-   an interval that was asked for, pairs are held to their tolerance alone.
+   which see too little with a probability of 3e-7, or by |r| over the distance from σ where that is small.
 4. Margin. A factorization in floating point is the exact one of A - σM + E. With W the diagonal of the sums
    of the rows of |A| + |σ||M|, the inertia stays as it is while |xᵀEx| < |μ| xᵀWx for all x, μ the
    eigenvalue of least size of (A - σM) x = μ W x (Weyl): no unit of a variable, and no large entry elsewhere,

@@ -94,7 +94,7 @@ def _solve_by_slicing(
         CountedSearch(store, partial(slicing.ends, *spec.ends, confirm), partial(cut, slicing)) as search,
     ):
         find(slicing, search)
-        return _counted_spectrum(problem, spec, choice, search, slicing, slicing.seconds)
+        return _counted_spectrum(problem, spec, choice, search, slicing, slicing, slicing.seconds)
 
 
 def _solve_with_count(
@@ -116,7 +116,7 @@ def _solve_with_count(
             search.waiting.pop()
             search.pause()
         seconds = {name: counter.seconds[name] + finder.seconds[name] for name in counter.seconds}
-        return _counted_spectrum(problem, spec, choice, search, finder, seconds)
+        return _counted_spectrum(problem, spec, choice, search, counter, finder, seconds)
 
 
 def _solve_without_count(
@@ -255,6 +255,7 @@ def _counted_spectrum(
     spec: SolveSpec,
     choice: Choice,
     search: CountedSearch,
+    counter: Slicing,
     finder: Slicing | Finder,
     seconds: dict[str, float],
 ) -> Spectrum:
@@ -263,6 +264,7 @@ def _counted_spectrum(
     began = time.perf_counter()
     pairs = _pairs_inside(problem, search.vectors, whole.low, whole.high, spec.tol)
     found = len(pairs.values)
+    across = counter.across(whole, pairs)
     low, high = spec.ends
     unsure = _UNSURE * max(1.0, problem.relative_error / _EPS) * pairs.resolutions
     # Nor is it surely beyond within its residual: no last digits move one of rows without entries.
@@ -271,7 +273,7 @@ def _counted_spectrum(
     pairs = pairs.select((pairs.values >= low - unsure) & (pairs.values <= high + unsure))
     search.vectors = pairs.vectors
     unresolved = tuple((one.low, one.high, one.inertia, number) for one, number in search.unresolved)
-    count = whole.count(len(problem.null), found, search.repairs, unresolved)
+    count = whole.count(len(problem.null), found, across, search.repairs, unresolved)
     seconds["certificate"] = time.perf_counter() - began
     return _spectrum(problem, spec, choice, finder, pairs, seconds, count)
 

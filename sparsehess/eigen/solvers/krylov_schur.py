@@ -469,9 +469,10 @@ class KrylovSchur:
         """Return how safe the count of the last factorization is; see `measure_margin`. Collective."""
         return measure_margin(self.problem, self._solver().getST().getKSP(), self.shift or 0.0)
 
-    def across(self, pairs: RitzPairs, inside: np.ndarray) -> float:
-        """Return how much of some pairs may lie beyond the last shift; see `share_across`. Collective."""
-        return share_across(self.problem, pairs, inside, self.shift or 0.0, self._solver().getST().getKSP())
+    def across(self, pairs: RitzPairs, inside: np.ndarray, end: float | None = None) -> float:
+        """Return how much of pairs may lie beyond an end, by itself the last shift; `share_across`. Collective."""
+        at, ksp = self.shift or 0.0, self._solver().getST().getKSP()
+        return share_across(self.problem, pairs, inside, at if end is None else end, ksp, at)
 
     def refuse_unused(self) -> None:
         """Raise InputError for options of the caller that nothing has used. Not collective."""

@@ -31,18 +31,25 @@ def bars(problem: EigenProblem, pairs: RitzPairs) -> np.ndarray:
 
 
 def share_across(
-    problem: EigenProblem, pairs: RitzPairs, inside: np.ndarray, shift: float, ksp: PETSc.KSP | None
+    problem: EigenProblem,
+    pairs: RitzPairs,
+    inside: np.ndarray,
+    shift: float,
+    ksp: PETSc.KSP | None,
+    at: float | None = None,
 ) -> float:
     """Return a bound of the part of pairs that lies in eigenvectors beyond a shift, the sine of an angle.
 
     Collective. Of θ, x and r = (A - θM)x, the component along an eigenvector of λ is that of M⁻¹r over λ - θ, and
     that of y = (A - σM)⁻¹r times (λ - σ) / (λ - θ). Where σ lies between λ and θ, |λ - θ| is more than |θ - σ|
     and than |λ - σ|. So |P x| is no more than |M⁻¹r| / |θ - σ|, nor than |y|, in the norm of M, P the projection
-    on all eigenvectors beyond σ; and |P X| ≤ |Y| of a block. Where that is below one at the ends of an interval,
-    together, and X has as many vectors as the interval has eigenvalues, no eigenvector inside is orthogonal to X:
-    none is missing (Davis and Kahan 1970, "The rotation of eigenvectors by a perturbation III"). The first bound
-    is taken where it is small, with |D⁻¹r| for |M⁻¹r|, D² the sums of the rows of |M|; the second for the pairs
-    that are left, all at once, by a few solves with random combinations of residuals.
+    on all eigenvectors beyond σ; and |P X| ≤ |Y| of a block. Factors at another place τ serve as well: there the
+    component of x is that of y = (A - τM)⁻¹r times (λ - τ) / (λ - θ), of which none is more than the larger of
+    one and |σ - τ| / |σ - θ|: so many times each residual is taken. Where the bound is below one at the ends of an
+    interval, together, and X has as many vectors as the interval has eigenvalues, no eigenvector inside is
+    orthogonal to X: none is missing (Davis and Kahan 1970, "The rotation of eigenvectors by a perturbation III").
+    The first bound is taken where it is small, with |D⁻¹r| for |M⁻¹r|, D² the sums of the rows of |M|; the second
+    for the pairs that are left, all at once, by a few solves with random combinations of residuals.
 
     Parameters
     ----------
@@ -51,7 +58,9 @@ def share_across(
     shift
         σ.
     ksp
-        With factors of A - σM; None where there are none.
+        With factors of A - σM, or of A - τM; None where there are none.
+    at
+        τ; None for σ.
     """
     numbers = np.flatnonzero(inside)
     weights = problem.scales.rows_m
@@ -72,8 +81,13 @@ def share_across(
             if part < settled / len(numbers) ** 0.5:
                 small += part**2
                 continue
+            weight = (
+                1.0 if at is None or at == shift else max(1.0, abs(shift - at) / apart) if apart > 0 else np.inf
+            )
+            if weight == np.inf:
+                return np.inf
             for one in sums:
-                one.axpy(float(draw.standard_normal()), r)
+                one.axpy(weight * float(draw.standard_normal()), r)
             left += 1
         if not left:
             return small**0.5

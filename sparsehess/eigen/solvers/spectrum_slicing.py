@@ -14,6 +14,7 @@ import numpy as np
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs, rayleigh_ritz
 from sparsehess.eigen.solvers.krylov_schur import KrylovSchur
+from sparsehess.eigen.solvers.pairs_across import MOST as MOST_ACROSS
 from sparsehess.eigen.solvers.solve_monitor import OnProgress, ignore_progress
 from sparsehess.eigen.solvers.spectrum_targets import SAFE, separation
 from sparsehess.eigen.solvers.subintervals import CountedSearch, Subinterval
@@ -263,6 +264,23 @@ class Slicing:
         pairs = rayleigh_ritz(self.problem, vectors)
         inside = (pairs.values > part.low - pairs.blur) & (pairs.values < part.high + pairs.blur)
         return pairs.select(inside & (pairs.residuals <= self.accepts))
+
+    def across(self, whole: Subinterval, pairs: RitzPairs) -> float:
+        """Return how much of the pairs inside a counted interval may lie beyond its ends; see `share_across`.
+
+        Collective. By the factors that there are, and by those at an end where these do not tell.
+        """
+        solver, shares = self._solver, [0.0]
+        inside = (pairs.values > whole.low) & (pairs.values < whole.high)
+        for end, beyond in ((whole.low, whole.below_low), (whole.high, self.problem.sought - whole.below_high)):
+            if beyond <= 0 or not inside.any():
+                continue
+            share = np.inf if solver.shift is None else solver.across(pairs, inside, end)
+            if not share < 0.5 * MOST_ACROSS:
+                solver.shift_to(end)
+                share = solver.across(pairs, inside)
+            shares.append(share)
+        return float(np.linalg.norm(shares))
 
     def _agrees(self, part: Subinterval, values: np.ndarray, blur: np.ndarray) -> bool:
         """Return whether the counts at a part's ends differ by as many as these values in between."""

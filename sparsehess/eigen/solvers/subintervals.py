@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from sparsehess.eigen.problem.count import Count
+from sparsehess.eigen.solvers.pairs_across import MOST
 from sparsehess.eigen.solvers.search_store import NoStore, SearchStore
 from sparsehess.eigen.solvers.spectrum_targets import SAFE
 from sparsehess.runtime import PETSc, destroy
@@ -47,18 +48,23 @@ class Subinterval:
         self,
         null: int,
         found: int,
+        across: float,
         repairs: int = 0,
         unresolved: tuple[tuple[float, float, int, int], ...] = (),
     ) -> Count:
-        """Return what the counts say of those found; the zeros of so many known null vectors may be inside."""
+        """Return what the counts say of those found; the zeros of so many known null vectors may be inside.
+
+        Not collective. `across` is how much of the pairs may lie beyond the ends, see `share_across`.
+        """
         return Count.beside(
             null if self.low < 0 < self.high else 0,
             (self.low, self.high),
             self.inertia,
             found,
-            found == self.inertia and self.margin > SAFE,
+            found == self.inertia and self.margin > SAFE and across < MOST,
             repairs=repairs,
             unresolved=unresolved,
+            across=across if across < 1 else 1.0,
             margin=self.margin if math.isfinite(self.margin) else None,
         )
 

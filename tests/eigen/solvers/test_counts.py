@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import scipy.linalg
 import scipy.sparse as sp
 
 import sparsehess as sh
 from sparsehess.commands.reports.tables import count_line
+from sparsehess.eigen.certificates.certificate import recount
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs
 from sparsehess.eigen.problem.slepc_blocks import block, images, residuals
@@ -183,19 +185,24 @@ def test_a_group_begins_where_the_last_wanted_one_is_by_now(comm):
         solver.close()
 
 
-@pytest.mark.parametrize("mass", [False, True])
-@pytest.mark.parametrize("mixed", [0.0, 1e-3, 0.3, 1.0])
-def test_pairs_whose_bars_reach_an_end_are_no_proof(mixed, mass, comm):
-    """As many pairs as the inertia counts about 0, the one of 0.1 being a mixture of those of 3 and -3."""
+def mixture(mixed, mass):
+    """A pencil with -0.2 and 0.1 about 0, and two vectors, the one of 0.1 a mixture with those of 3 and -3."""
     n, rng = 12, np.random.default_rng(5)
     exact = np.array([-3.0, -0.2, 0.1, 3.0, *np.linspace(4, 9, n - 4)])
     L = np.linalg.qr(rng.normal(size=(n, n)))[0] * (10.0 ** rng.uniform(-2, 2, n) if mass else 1.0)
     V = np.linalg.inv(L).T
     inside = np.cos(mixed * np.pi / 2) * V[:, 2] + np.sin(mixed * np.pi / 2) * (V[:, 0] + V[:, 3]) / 2**0.5
-    found = np.column_stack([V[:, 1], inside])
     A, M = (L * exact) @ L.T, L @ L.T if mass else None
-    values = np.array([-0.2, inside @ A @ inside])
-    with EigenProblem.of((A + A.T) / 2, mass=M, comm=comm) as whole:
+    A = (A + A.T) / 2
+    return A, M, np.column_stack([V[:, 1], inside]), np.array([-0.2, inside @ A @ inside])
+
+
+@pytest.mark.parametrize("mass", [False, True])
+@pytest.mark.parametrize("mixed", [0.0, 1e-3, 0.3, 1.0])
+def test_pairs_whose_bars_reach_an_end_are_no_proof(mixed, mass, comm):
+    """As many pairs as the inertia counts about 0, the one of 0.1 being a mixture of those of 3 and -3."""
+    A, M, found, values = mixture(mixed, mass)
+    with EigenProblem.of(A, mass=M, comm=comm) as whole:
         problem = whole.equilibrated
         D = np.concatenate(comm.allgather(whole.scales.d))
         pairs = pairs_of(problem, found / D[:, None], np.ldexp(values, -whole.scales.power))
@@ -206,6 +213,30 @@ def test_pairs_whose_bars_reach_an_end_are_no_proof(mixed, mass, comm):
     wrong = np.sin(mixed * np.pi / 2)
     assert count.inertia == count.found == 2 and count.margin > 10
     assert count.across >= 0.9 * wrong  # what lies beyond the ends, or more
+    assert count.certified is (mixed < 0.1) and count.blurred is (mixed > 0.1)
+
+
+@pytest.mark.parametrize("mass", [False, True])
+@pytest.mark.parametrize("mixed", [0.0, 1e-3, 0.3, 1.0])
+@pytest.mark.parametrize("interval", [(-1.0, 1.0), (-np.inf, 1.5), (-1.5, np.inf)])
+def test_pairs_whose_bars_reach_an_end_of_an_interval_are_no_proof(interval, mixed, mass, comm):
+    """With pairs of all that is inside but the one of 0.1: by factors of the middle, and by those of the ends."""
+    A, M, found, values = mixture(mixed, mass)
+    weights, V = scipy.linalg.eigh(A, M)
+    low, high = interval
+    beside = (weights > low) & (weights < high) & (np.abs(weights) > 0.3)
+    found, values = np.column_stack([found, V[:, beside]]), np.concatenate([values, weights[beside]])
+    order = np.argsort(values)
+    found, values = found[:, order], values[order]
+    # What lies beyond the ends, which some of the pairs stand for instead of the one of 0.1.
+    beyond = V[:, (weights < low) | (weights > high)].T @ (np.eye(12) if M is None else M) @ found
+    wrong = np.linalg.norm(beyond, 2)
+    with EigenProblem.of(A, mass=M, comm=comm) as problem:
+        vectors = pairs_of(problem, found, values).vectors
+        count, _ = recount(problem, SolveSpec(interval=interval), values, vectors)
+        destroy(*vectors)
+    assert count.inertia == count.found == len(values) and count.margin > 10
+    assert count.across >= 0.9 * wrong - 1e-10
     assert count.certified is (mixed < 0.1) and count.blurred is (mixed > 0.1)
 
 
