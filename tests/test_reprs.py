@@ -101,6 +101,7 @@ def make_items(comm):
         sh.ModeMesh(meshio.Mesh([[0, 0], [1, 0], [1, 1]], {"triangle": [[0, 1, 2]]}), "xy"),
         sh.gaussian_samples(K, 2, comm=comm),
         sh.reduced_hessian(K, np.ones((1, N)), k=1, comm=comm),
+        sh.stationary_point(objective, step_tol=1.0),
         sh.diagonal(K, comm=comm),
         sh.block_traces(K, np.repeat(np.arange(4), 10), comm=comm),
         sh.nearest_kronecker(K, 5, 8, comm=comm),
@@ -147,7 +148,7 @@ def check(item):
 
 def test_all_public_types_and_what_functions_return_are_looked_at(items):
     # They make objectives, modes of atoms and what is told of them, and functions for JAX.
-    atoms = {"from_atoms", "force_constants", "normal_modes", "thermochemistry"}
+    atoms = {"from_atoms", "force_constants", "normal_modes", "saddle_point", "thermochemistry"}
     hosts = atoms | {"from_casadi", "from_jax", "from_torch", "jax_hessian"}
     public = [getattr(sh, name) for name in sh.__all__ if name not in hosts]
     classes = {one for one in public if inspect.isclass(one) and not issubclass(one, Exception)}

@@ -184,6 +184,13 @@ EIGENPAIRS = (
                     action="store_true",
                     help="the condition number too: largest over least magnitude",
                 ),
+                Flag(
+                    "--stationary",
+                    type=float,
+                    metavar="LENGTH",
+                    help="of a problem: the gradient and the Newton step too, and whether no variable moves by "
+                    "more than this to a stationary point: a minimum, or a saddle point of which index",
+                ),
             ),
             Group(
                 "derivatives and colouring (of problems)",
@@ -206,6 +213,10 @@ EIGENPAIRS = (
         (
             Example("whether a matrix is positive definite", "sparsehess inertia K.mtx"),
             Example("its condition number too", "sparsehess inertia K.mtx --condition"),
+            Example(
+                "whether this is a stationary point, to a thousandth of the unit of x, and of which index",
+                "sparsehess inertia problem.py:atoms --stationary 1e-3",
+            ),
             Example(
                 "whether atoms rest in a minimum, and where the energy falls if not",
                 "sparsehess inertia drivers/lennard_jones.py:cluster --direction lowest.h5",

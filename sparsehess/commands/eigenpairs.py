@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsehess import errors, runtime
-from sparsehess.commands import flag_groups
+from sparsehess.commands import flag_groups, problem_files
 from sparsehess.commands.frequency_units import check_units, spec_in_eigenvalues, unit_facts
 from sparsehess.commands.input_facts import (
     find_fixed,
@@ -51,6 +51,7 @@ from sparsehess.commands.summaries import (
 from sparsehess.eigen.certificates.certificate import recheck
 from sparsehess.eigen.certificates.inertia import count_inertia
 from sparsehess.eigen.certificates.lowest_curvature import condition_number, curvature
+from sparsehess.eigen.inverses.stationary_point import stationary_point
 from sparsehess.eigen.problem.backends import check_backend
 from sparsehess.eigen.problem.brought_facts import only_projected
 from sparsehess.eigen.problem.problem import EigenProblem
@@ -58,6 +59,7 @@ from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.solvers.eigs import complete_spec, shortfall, solve
 from sparsehess.eigen.solvers.method_choice import PRECONDITIONED, choose_method
 from sparsehess.errors import CheckError, InputError
+from sparsehess.hessian.hessian import Hessian
 from sparsehess.runtime import destroy
 from sparsehess.runtime.progress import GuardedProgress
 from sparsehess.storage import writers
@@ -213,6 +215,7 @@ def run_inertia(call: Call) -> int:
     began = time.perf_counter()
     arguments, comm = call.arguments, call.comm
     writers.check_writable(arguments.direction, writers.RESULTS, comm)
+    _refuse_stationary(arguments)
     with closing(open_input(call, shell=arguments.shell, hermitian=True)) as given:
         given.refuse_complex({"--direction": arguments.direction})
         kind, null = given.problem_type, only_projected(given.matrix)
@@ -224,6 +227,10 @@ def run_inertia(call: Call) -> int:
             if arguments.direction is not None:
                 lowest = curvature(problem, seed=arguments.seed)
                 more["lowest"] = {"value": lowest.value, "error": lowest.error, "certified": lowest.certified}
+        point = None
+        if arguments.stationary is not None and isinstance(given.hessian, Hessian):
+            with stationary_point(given.hessian, step_tol=arguments.stationary, seed=arguments.seed) as point:
+                more["stationary"] = point.facts()
         facts = {
             "schema": SCHEMA,
             "task": "inertia",
@@ -243,14 +250,29 @@ def run_inertia(call: Call) -> int:
             writers.write_results(arguments.direction, facts, arrays, [lowest.direction], comm)
             destroy(lowest.direction)
         taken = "" if given.hessian is None else hessian_lines(given.hessian, facts) + "\n"
-        answer(call, facts, taken + inertia_lines(signs, more) + notes_told(given.origins))
+        told = "" if point is None else f"\n{point}"
+        answer(call, facts, taken + inertia_lines(signs, more) + told + notes_told(given.origins))
     comm.Barrier()
+    if point is not None and not (point.certified and point.stationary):
+        raise CheckError(f"no stationary point is proven: {point.verdict}")
     if not signs.certified and signs.stderr is None:
         raise CheckError(
             f"the counts are not certain: {signs.doubt}; eigenvalues lie near ±{signs.threshold:.1e}, "
             "give another --zero"
         )
     return errors.DONE
+
+
+def _refuse_stationary(arguments: argparse.Namespace) -> None:
+    """Refuse --stationary where there is no gradient, or no matrix to factorize. Not collective."""
+    if arguments.stationary is None:
+        return
+    if not problem_files.is_problem(arguments.input):
+        raise InputError(
+            f"--stationary: {arguments.input} is a matrix file, which has no gradient; give a problem"
+        )
+    if arguments.shell:
+        raise InputError("--stationary takes factors of an assembled Hessian: leave out --shell")
 
 
 def run_check(call: Call) -> int:

@@ -146,6 +146,8 @@ CASES = [
     ("inertia near.npz --zero 1e-3", 4, lambda found: not found["certified"]),
     ("inertia nothing.npz --condition", 0, lambda found: found["condition"] is None),
     ("inertia negative.npz --condition --direction low.h5", 0, lambda found: found["lowest"]["certified"]),
+    ("inertia problems.py:good --stationary 2", 0, lambda found: found["stationary"]["stationary"]),
+    ("inertia problems.py:good --stationary 1e-3", 4, lambda found: not found["stationary"]["stationary"]),
     ("inertia problems.py:good --set n=2500 --shell", 0, lambda found: found["stderr"]),
     ("check good.h5 good.npz", 0, lambda found: found["passed"]),
     ("check good.npz.h5 negative.npz", 4, lambda found: found["differs"] and not found["passed"]),

@@ -112,6 +112,29 @@ def test_lowest_curvature_and_condition(problems):
     assert v @ (laplacian(7, 8)[0] @ v) - shift == pytest.approx(exact[0] - shift)
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_stationary_points_are_claimed_to_a_tolerance(problems, ranks):
+    told = batch(
+        problems,
+        [
+            "inertia problems.py:good --stationary 1.01 --json -",
+            "inertia problems.py:good --stationary 0.99",
+            "inertia problems.py:good --stationary -1",
+            "inertia good.npz --stationary 1",
+            "inertia problems.py:good --shell --stationary 1",
+        ],
+        ranks,
+    )
+    assert [one[0][0] for one in told] == [0, 4, 2, 2, 2], told
+    found = answers.parse(told[0][1])["stationary"]
+    # From (1, 1, ...) the minimum of a quadratic function is one step away, at 0, which lowers it by xᵀHx/2 = 1.
+    assert found["index"] == 0 and found["step_max"] == pytest.approx(1.0) and found["stationary"]
+    assert found["energy_change"] == pytest.approx(-1.0) and found["left"] < 1e-8
+    assert found["eigenvalues"][0] == pytest.approx(2 - 2 * np.cos(np.pi / 31), rel=1e-6)
+    assert "NOT STATIONARY to 0.99: the Newton step is 1;" in told[1][1] and "no stationary point" in told[1][2]
+    assert "has no gradient" in told[3][2] and "leave out --shell" in told[4][2]
+
+
 def without(problems, source, target, kept):
     """Write a stored result again with some of its pairs alone."""
     with np.load(problems / source) as archive:

@@ -38,6 +38,8 @@ _HOME = {
     "thermochemistry": "thermodynamics",
     "Thermochemistry": "thermal_answer",
     "Bounded": "thermal_answer",
+    "saddle_point": "saddle_points",
+    "SaddlePoint": "saddle_points",
     "vibrations_data": "vibrations",
     "hessian_function": "vibrations",
 }

@@ -1,0 +1,193 @@
+"""Minima and saddle points of ASE's atoms: the index proven, the direction, and how far from rest they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mpi4py import MPI
+
+import numpy as np
+
+from sparsehess.eigen.inverses.stationary_point import StationaryPoint, stationary_point
+from sparsehess.errors import InputError
+from sparsehess.hosts.ase.objective import UNITS, free_coordinates, from_atoms
+from sparsehess.runtime import communicator
+from sparsehess.runtime.short_repr import ShortRepr, number_of
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SaddlePoint(ShortRepr):
+    """What Hessian and forces tell of where some atoms are; made by `saddle_point`.
+
+    *Not collective*, but for `displacements` and `close()`, which destroys the vectors; a context manager.
+
+    Attributes
+    ----------
+    atoms
+        The atoms that were given.
+    point
+        What was found of their free coordinates, in eV and Å, rigid motions projected out.
+    frequencies, errors
+        (m,) of its lowest eigenvalues in cm⁻¹, imaginary ones negative; their error bars.
+    rigid
+        Names of the motions that were projected out.
+    """
+
+    atoms: Atoms
+    point: StationaryPoint
+    frequencies: np.ndarray
+    errors: np.ndarray
+    rigid: tuple[str, ...]
+
+    @property
+    def index(self) -> int:
+        """How many vibrations are imaginary. Not collective."""
+        return self.point.index
+
+    @property
+    def certified(self) -> bool:
+        """Whether the index is proven of the Hessian, see `StationaryPoint`. Not collective."""
+        return self.point.certified
+
+    @property
+    def stationary(self) -> bool | None:
+        """Whether the atoms are at rest to `step_tol`; None where none was given. Not collective."""
+        return self.point.stationary
+
+    def is_saddle(self, index: int = 1) -> bool:
+        """Return whether this is proven to be a saddle point of an index, at rest to `step_tol`; 0 is a minimum.
+
+        Not collective.
+        """
+        return self.point.is_saddle(index)
+
+    def displacements(self, number: int = 0) -> np.ndarray:
+        """Return (atoms, 3) a direction of negative curvature, of norm 1 in the masses (amu^-1/2).
+
+        Collective.
+
+        Parameters
+        ----------
+        number
+            Which one, the lowest first.
+
+        Raises
+        ------
+        InputError
+            There is no such direction.
+        """
+        found = self.point.directions
+        if not (isinstance(number, (int, np.integer)) and 0 <= number < len(found)):
+            raise InputError(f"direction {number}: there are {len(found)} of negative curvature, counted from 0")
+        whole = np.zeros(3 * len(self.atoms))
+        own = found[number].getArray(readonly=True)
+        whole[free_coordinates(self.atoms)] = np.concatenate(communicator(found[number].comm).allgather(own))
+        return whole.reshape(-1, 3)
+
+    def __str__(self) -> str:
+        """Return what was found, for people."""
+        modes = zip(self.frequencies, self.errors, strict=True)
+        found = self.point
+        return "\n".join(
+            [
+                f"index        {found.index}, {'proven' if found.certified else f'NOT PROVEN: {found.doubt}'}",
+                f"lowest       {', '.join(_shown(value, error) for value, error in modes)} cm^-1",
+                f"margin       {found.margin:.2g}: the eigenvalue nearest to zero over what may move it",
+                f"forces left  {found.gradient_max:.2g} eV/Å at most, norm {found.gradient:.2g}",
+                f"newton step  {found.step_max:.2g} Å at most, norm {found.step:.2g}; it changes the energy by "
+                f"{found.energy_change:+.2g} eV, and leaves forces of norm {found.left:.2g}",
+                f"projected    {', '.join(self.rigid) or 'nothing: no rigid motion is free'}",
+                f"verdict      {found.verdict}",
+            ]
+        )
+
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        yield number_of(len(self.atoms), "atom")
+        yield from self.point._repr_facts()
+
+    def close(self) -> None:
+        """Destroy the vectors.
+
+        Collective.
+        """
+        self.point.close()
+
+    def __enter__(self) -> SaddlePoint:
+        """Return it."""
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        """Close it."""
+        self.close()
+
+
+def _shown(frequency: float, error: float) -> str:
+    return f"{abs(frequency):.2f}{'i' if frequency < 0 else ''} ± {error:.1g}"
+
+
+def saddle_point(
+    atoms: Atoms,
+    *,
+    step_tol: float | None = None,
+    cutoff: float | None = None,
+    reach: str | int | None = None,
+    comm: MPI.Comm | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **how: Any,
+) -> SaddlePoint:
+    """Return of which index the point is where some atoms are, proven, and whether they are at rest there.
+
+    Collective on `comm`. The index is the number of imaginary vibrations: 0 of a minimum, 1 of a transition state.
+    It is proven by the inertia of the Hessian of their free coordinates with rigid motions projected out. Nothing
+    is said to be at rest without a tolerance; see `stationary_point`.
+
+    Parameters
+    ----------
+    atoms, cutoff, reach, comm
+        See `from_atoms`.
+    step_tol
+        In Å: the atoms are at rest where no coordinate of the Newton step -H⁻¹g is larger.
+    progress, how
+        See `assemble`.
+
+    Returns
+    -------
+    SaddlePoint
+        The caller closes it.
+
+    Raises
+    ------
+    InputError, EvaluationError, CheckError, NotConverged, StackError
+        See `from_atoms`, `assemble` and `stationary_point`.
+
+    Examples
+    --------
+    A copper atom on the bridge between two others of a surface falls to either side:
+
+    >>> from ase.build import add_adsorbate, fcc100
+    >>> from ase.calculators.emt import EMT
+    >>> from ase.constraints import FixAtoms
+    >>> import sparsehess as sh
+    >>> slab = fcc100("Cu", (2, 2, 2), vacuum=6.0)
+    >>> add_adsorbate(slab, "Cu", 1.95, "bridge")
+    >>> slab.set_constraint(FixAtoms(mask=slab.get_tags() > 0))
+    >>> slab.calc = EMT()
+    >>> with sh.saddle_point(slab, step_tol=0.05) as found:
+    ...     print(found.index, found.certified, found.stationary, found.displacements().shape)
+    1 True True (9, 3)
+    """
+    objective = from_atoms(atoms, cutoff=cutoff, reach=reach, comm=comm)
+    point = stationary_point(objective, step_tol=step_tol, progress=progress, **how)
+    return SaddlePoint(
+        atoms=atoms,
+        point=point,
+        frequencies=UNITS.of_eigenvalues(point.eigenvalues),
+        errors=UNITS.of_errors(point.eigenvalues, point.errors),
+        rigid=tuple(objective.null_names),
+    )
