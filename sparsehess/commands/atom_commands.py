@@ -184,4 +184,145 @@ ATOMS = (
         ),
         needs_real=True,
     ),
+    Command(
+        "phonons",
+        "phonons of a crystal: bands along a path, density of states, every wave vector certified",
+        SPECTRA,
+        "sparsehess.commands.phonons:run_phonons",
+        (
+            Group(
+                "input",
+                Flag(
+                    "input",
+                    metavar="INPUT",
+                    help="phonopy's FORCE_CONSTANTS, force_constants.hdf5, phonopy_params.yaml or FORCE_SETS; or, "
+                    "with --calculator, the atoms of a primitive cell in any format that ASE reads",
+                ),
+                Flag(
+                    "--cell",
+                    metavar="FILE.yaml",
+                    help="phonopy_params.yaml or phonopy_disp.yaml: the cells of force constants of another",
+                ),
+                Flag("--born", metavar="FILE", help="phonopy's BORN: Born charges and dielectric constant"),
+                Flag(
+                    "--calculator",
+                    metavar="NAME",
+                    help="a calculator of ASE by its name, such as emt or lj, or with arguments, lj:sigma=3.4; "
+                    "or file.py:name or package.module:name of one, or of a function",
+                ),
+                Flag(
+                    "--set",
+                    metavar="KEY=VALUE",
+                    action="append",
+                    default=[],
+                    dest="settings",
+                    help="an argument of the calculator; may be repeated",
+                ),
+                Flag(
+                    "--frame",
+                    type=int,
+                    metavar="N",
+                    default=-1,
+                    help="of a file of several structures, from 0; negative from the end (default -1, the last)",
+                ),
+                Flag(
+                    "--supercell",
+                    type=int,
+                    nargs=3,
+                    metavar=("N1", "N2", "N3"),
+                    help="how often the cell is repeated along each of its vectors, with --calculator",
+                ),
+                Flag(
+                    "--cutoff",
+                    type=float,
+                    metavar="R",
+                    help="distance in Å past which no two atoms interact; inf for none (default the calculator's; "
+                    "where that is not known, none)",
+                ),
+                Flag(
+                    "--reach",
+                    metavar="REACH",
+                    help="how far a coupling reaches: pair, many-body, or a number of cut-offs (default: the "
+                    "calculator's, and many-body beside --cutoff)",
+                ),
+                PATIENCE_FLAG,
+            ),
+            Group(
+                "what to compute",
+                Flag(
+                    "--path",
+                    metavar="POINTS",
+                    help="bands between special points as ASE names them, such as GXWKGL, or GX,KL with a jump "
+                    "(default ASE's own; none where there is --mesh)",
+                ),
+                Flag(
+                    "--points",
+                    type=int,
+                    metavar="N",
+                    default=200,
+                    help="wave vectors along the path, about (default 200)",
+                ),
+                Flag(
+                    "--mesh",
+                    type=int,
+                    nargs=3,
+                    metavar=("M1", "M2", "M3"),
+                    help="density of states on a mesh of so many wave vectors along each reciprocal vector",
+                ),
+                Flag(
+                    "--width",
+                    type=float,
+                    metavar="W",
+                    help="standard deviation of the Gaussian of each mode in the density, in --units (default a "
+                    "hundredth of their range)",
+                ),
+                Flag(
+                    "--units",
+                    choices=["THz", "cm^-1", "meV"],
+                    default="THz",
+                    help="of frequencies (default THz)",
+                ),
+                Flag(
+                    "--no-sum-rule",
+                    action="store_true",
+                    help="take the force constants as they are, not the nearest ones that are symmetric and "
+                    "resist no translation",
+                ),
+                Flag(
+                    "--no-polar",
+                    action="store_true",
+                    help="leave out the field of polar crystals, with Born charges",
+                ),
+            ),
+            Group(
+                "output",
+                Flag(
+                    "-o",
+                    "--out",
+                    metavar="FILE",
+                    help="write the result, .h5 or .npz: wave vectors, frequencies, velocities, density, cells",
+                ),
+                Flag("--plot", metavar="FILE.png", help="draw bands and density"),
+                SEED_FLAG,
+                *ANSWER_FLAGS,
+            ),
+        ),
+        (
+            Example(
+                "copper by effective medium theory, in a supercell of 27 cells",
+                "sparsehess phonons copper.xyz --calculator emt --supercell 3 3 3 --path GXWKGL",
+            ),
+            Example(
+                "with a density of states, and a picture",
+                "sparsehess phonons copper.xyz --calculator emt --supercell 2 2 2 --path GX --mesh 8 8 8 --plot "
+                "bands.png",
+            ),
+            Example(
+                "of force constants that phonopy has written",
+                "sparsehess phonons FORCE_CONSTANTS --cell phonopy_params.yaml --path GXWKGL --units cm^-1 -o "
+                "bands.h5",
+            ),
+        ),
+        needs_real=True,
+    ),
 )

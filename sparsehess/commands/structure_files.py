@@ -43,7 +43,7 @@ def load_atoms(path: str, frame: int, comm: MPI.Comm) -> Atoms:
         No such file, or ASE does not read it.
     """
     if is_problem(path):
-        raise InputError(f"{path}: modes takes a file of atoms and --calculator; eigs takes a problem")
+        raise InputError(f"{path}: a file of atoms and --calculator are wanted here; eigs takes a problem")
     optional("ase", "a file of atoms", "ase")
     return on_root(comm, _read, path, frame)
 

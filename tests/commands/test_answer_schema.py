@@ -24,6 +24,8 @@ from support.batch import JOB, ended, facts
 from support.cases import prescribed, second_difference
 from support.command_line import batch, run, write_problems
 from support.command_line import facts as command_facts
+from support.lattices import fcc
+from support.phonopy_files import write as write_force_constants
 
 # The fields that other people's scripts rely on; they stay as they are.
 PROMISED = {
@@ -76,6 +78,11 @@ def problems(tmp_path_factory):
     head = f"%%MatrixMarket matrix coordinate real symmetric\n12 12 {len(lines)}\n"
     (folder / "digits.mtx").write_text(head + "\n".join(lines) + "\n")
     (folder / "job.toml").write_text('command = "eigs"\ninput = "good.npz"\nk = 3\n')
+    (folder / "copper.xyz").write_text(
+        '1\nLattice="0 1.8 1.8 1.8 0 1.8 1.8 1.8 0" Properties=species:S:1:pos:R:3 pbc="T T T"\nCu 0 0 0\n'
+    )
+    springs = fcc([2, 2, 2])
+    write_force_constants(folder, springs, springs.dense(), springs.images.first)
     (folder / "pair.xyz").write_text("2\n\nCu 0 0 0\nCu 0 0 2.3\n")
     return folder
 
@@ -193,6 +200,16 @@ if find_spec("ase") is not None:
             "modes pair.xyz --calculator lj:sigma=2 -k 6 --no-project --units meV",
             0,
             lambda found: found["minimum"] is None and not found["rigid"] and found["formula"] == "Cu2",
+        ),
+        (
+            "phonons copper.xyz --calculator emt --supercell 2 2 2 --path GX --points 5 --mesh 2 2 2 -o bands.h5",
+            0,
+            lambda found: found["certified"] and found["bands"]["certified"] == 5 and found["density"]["below"],
+        ),
+        (
+            "phonons FORCE_CONSTANTS --cell phonopy_params.yaml --mesh 2 2 2 --units meV",
+            0,
+            lambda found: found["bands"] is None and found["error"] is None and found["calculator"] is None,
         ),
     ]
 

@@ -18,6 +18,8 @@ from sparsehess.commands.arguments import Help
 from support import ROOT
 from support.cases import laplacian
 from support.command_line import batch
+from support.lattices import fcc
+from support.phonopy_files import write as write_force_constants
 
 LINE = cli.command_line()
 
@@ -27,7 +29,7 @@ JOBS = ["serve", "submit", "serve", "status", "result", "cancel"]
 JOB = 'command = "eigs"\ninput = "K.mtx"\nk = 3\n'
 
 # Packages that commands need beside those that are always there.
-NEEDS = {"modes": "ase"}
+NEEDS = {"modes": "ase", "phonons": "ase"}
 
 # Four copper atoms, near where effective medium theory has them at rest.
 CLUSTER = """4
@@ -36,6 +38,11 @@ Cu 0.0 0.0 0.0
 Cu 2.4 0.0 0.0
 Cu 1.2 2.08 0.0
 Cu 1.2 0.69 1.96
+"""
+
+COPPER = """1
+Lattice="0 1.8 1.8 1.8 0 1.8 1.8 1.8 0" Properties=species:S:1:pos:R:3 pbc="T T T"
+Cu 0 0 0
 """
 
 
@@ -57,6 +64,9 @@ def folder(tmp_path_factory):
     sio.mmwrite(place / "G.mtx", sp.diags([np.ones(55), -np.ones(55)], [1, -1]), symmetry="skew-symmetric")
     (place / "job.toml").write_text(JOB)
     (place / "cluster.xyz").write_text(CLUSTER)
+    (place / "copper.xyz").write_text(COPPER)
+    springs = fcc([2, 2, 2], a=3.6)
+    write_force_constants(place, springs, springs.dense(), springs.images.first)
     nodes, cells = (f"{i}, {i}, 0, 0" for i in range(1, 58)), (f"{i}, {i}, {i + 1}" for i in range(1, 57))
     bars = ["*NODE", *nodes, "*ELEMENT, TYPE=T3D2", *cells, "*NSET, NSET=BASE", "1", ""]
     (place / "bars.inp").write_text("\n".join(bars))

@@ -118,7 +118,7 @@ READ = {
     "preconditioner",
     "jacobian",
 }
-READ |= {"at", "fixed", "covariance", "participation", "damping", "gyroscopic", "circulatory"}
+READ |= {"at", "fixed", "covariance", "participation", "damping", "gyroscopic", "circulatory", "cell", "born"}
 
 
 def test_of_every_file_it_is_known_whether_it_is_read_or_written():

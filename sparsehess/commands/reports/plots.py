@@ -164,6 +164,45 @@ def plot_density(path: str | os.PathLike[str], found: Density, title: str) -> No
     _save(figure, path)
 
 
+def plot_phonons(path: str | os.PathLike[str], facts: dict[str, Any], title: str) -> None:
+    """Draw bands, and beside them the density of states, into a picture file.
+
+    Not collective: rank 0 calls it. Imaginary frequencies lie below zero.
+
+    Parameters
+    ----------
+    facts
+        The answer of `phonons`.
+
+    Raises
+    ------
+    StackError
+        matplotlib is missing.
+    """
+    _, plt = _matplotlib()
+    bands, density = facts["bands"], facts["density"]
+    widths = [one for one, there in ((3, bands), (1, density)) if there is not None]
+    figure, axes = plt.subplots(
+        1, len(widths), figsize=(8.0, 5.0), sharey=True, squeeze=False, width_ratios=widths
+    )
+    left = axes[0]
+    left[0].set(ylabel=f"frequency ({unit_name(facts['unit'])})", title=title)
+    for axis in left:
+        axis.axhline(0.0, color="0.6", lw=0.8)
+    if bands is not None:
+        axis, values = left[0], np.array(bands["frequencies"])
+        axis.plot(bands["distances"], values, color="C0", lw=1)
+        places = [label["distance"] for label in bands["labels"]]
+        axis.set_xticks(places, [label["name"].replace("G", "\u0393") for label in bands["labels"]])
+        for place in places:
+            axis.axvline(place, color="0.8", lw=0.8, zorder=0)
+        axis.set_xlim(0, places[-1])
+    if density is not None:
+        left[-1].plot(density["states"], density["grid"], color="C0", lw=1)
+        left[-1].set(xlabel=f"states per {unit_name(facts['unit'])}", xlim=(0, None))
+    _save(figure, path)
+
+
 def _matplotlib() -> tuple[Any, Any]:
     matplotlib = optional("matplotlib", "--plot", "plot")
     matplotlib.use("Agg")

@@ -1,0 +1,89 @@
+"""The command phonons: bands against closed forms, what it writes and draws, and what it refuses."""
+
+import numpy as np
+import pytest
+
+import sparsehess as sh
+from support.command_line import batch, several
+from support.lattices import fcc
+from support.phonopy_files import write
+
+pytest.importorskip("ase")
+pytest.importorskip("yaml")
+h5py = pytest.importorskip("h5py")
+
+CELL = """1
+Lattice="0 1.8 1.8 1.8 0 1.8 1.8 1.8 0" Properties=species:S:1:pos:R:3 pbc="T T T"
+Cu 0 0 0
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("phonons")
+    springs = fcc([3, 3, 3], radial=2.0, a=3.6, mass=50.0)
+    write(place, springs, springs.dense(), springs.images.first)
+    (place / "copper.xyz").write_text(CELL)
+    (place / "job.toml").write_text(
+        'command = "phonons"\ninput = "FORCE_CONSTANTS"\ncell = "phonopy_disp.yaml"\npath = "GX"\npoints = 11\n'
+    )
+    return place
+
+
+@pytest.mark.parametrize("ranks", [1, 2, pytest.param(3, marks=pytest.mark.thorough)])
+def test_bands(folder, ranks):
+    text, params, job, copper, waves = several(
+        folder,
+        [
+            "phonons FORCE_CONSTANTS --cell phonopy_disp.yaml --path GX --points 11 -o bands.h5 --plot bands.png",
+            "phonons phonopy_params.yaml --path GX,LG --points 20 --mesh 4 4 4",
+            "phonons job.toml",
+            "phonons copper.xyz --calculator emt --supercell 2 2 2 --mesh 3 3 3",
+            "phonons phonopy_params.yaml --path GX --points 11 --units cm^-1",
+        ],
+        ranks,
+    )
+    share = np.sin(np.linspace(0, np.pi / 2, len(text["bands"]["q"]))) * np.sqrt(2.0 / 50.0)
+    exact = sh.Units.of("eV", "angstrom", "amu", "THz").factor * np.outer(share, [2, 2, np.sqrt(8)])
+    found = np.array(text["bands"]["frequencies"])
+    assert np.abs(found - exact)[1:].max() < 1e-10 and np.abs(found[0]).max() < 1e-5
+    assert text["certified"] and text["bands"]["certified"] == len(found) and text["bands"]["imaginary"] == 0
+    assert [one["name"] for one in text["bands"]["labels"]] == ["G", "X"] and text["density"] is None
+    assert job["bands"]["frequencies"] == text["bands"]["frequencies"]
+    assert [one["name"] for one in params["bands"]["labels"]] == ["G", "X|L", "G"]
+    assert params["density"]["mesh"] == [4, 4, 4] and params["density"]["below"][-1] == pytest.approx(3)
+    assert copper["bands"] is None and copper["calculator"] == "EMT" and copper["error"] < 1e-5
+    assert copper["cells"] == 8 and copper["gradients"] < 25 and copper["density"]["certified"] == 14
+    per = sh.Units.of("eV", "angstrom", "amu").factor / sh.Units.of("eV", "angstrom", "amu", "THz").factor
+    np.testing.assert_allclose(waves["bands"]["highest"], per * text["bands"]["highest"])
+    assert (folder / "bands.png").stat().st_size > 1000
+    with h5py.File(folder / "bands.h5") as stored:
+        assert np.array_equal(stored["frequencies"][()], found) and stored["velocities"].shape == (
+            len(found),
+            3,
+            3,
+        )
+
+
+def test_what_is_said_and_refused(folder):
+    told = batch(
+        folder,
+        [
+            "phonons FORCE_CONSTANTS --cell phonopy_disp.yaml --path GXWKGL",
+            "phonons FORCE_CONSTANTS",
+            "phonons FORCE_CONSTANTS --cell phonopy_disp.yaml --path GQ",
+            "phonons FORCE_CONSTANTS --cell phonopy_disp.yaml --supercell 2 2 2",
+            "phonons copper.xyz --calculator emt",
+            "phonons copper.xyz --calculator emt --supercell 2 2 0",
+            "phonons copper.xyz --calculator emt --supercell 2 2 2 --cell phonopy_disp.yaml",
+            "phonons gone --cell phonopy_disp.yaml",
+            "phonons FORCE_CONSTANTS --cell phonopy_disp.yaml -- -eps_tol 1e-3",
+        ],
+        1,
+    )
+    codes, out, err, _ = told[0]
+    assert codes == [0] and not err and "imaginary    none" in out and "all modes, within" in out
+    words = ("phonopy_params.yaml", "Q is no special point", "it is for --calculator", "--supercell 4 4 4")
+    words += ("supercell=", "belongs to phonopy", "gone", "no options of a solver")
+    for (codes, _, err, _), word in zip(told[1:], words, strict=True):
+        assert codes == [2] and word in err, err
