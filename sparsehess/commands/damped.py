@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # Flags that name matrices beside K and M, with their letters.
 _BESIDE = {"damping": "C", "gyroscopic": "G", "circulatory": "N"}
+_SKEW = ("gyroscopic", "circulatory")
 
 
 def run_damped(call: Call) -> int:
@@ -46,6 +47,11 @@ def run_damped(call: Call) -> int:
                 beside[name], origin = matrix_files.read_unsymmetric(path, comm, beside=given.stored)
                 stack.callback(runtime.destroy, beside[name])
                 origins.append(origin)
+                if origin.completed and name in _SKEW:
+                    raise InputError(
+                        f"--{name}: {path} has one triangle, completed as of a symmetric matrix, and must be "
+                        "skew-symmetric: write both triangles, or Matrix Market of kind skew-symmetric"
+                    )
         progress = GuardedProgress("modes converged", comm, arguments.quiet)
         found = stack.enter_context(
             damped_modes(

@@ -21,7 +21,7 @@ import scipy.sparse
 
 from sparsehess.errors import InputError
 from sparsehess.storage.dof_labels import Labels, assemble, check_labels, keys_of
-from sparsehess.storage.found_matrix import Found, in_range, symmetric_of
+from sparsehess.storage.found_matrix import Found, in_range, is_completed, symmetric_of
 from sparsehess.storage.memory_claims import PER_ROW, PER_TRIPLE, require_memory
 from sparsehess.storage.number_lines import read_number_lines, whole_numbers
 
@@ -50,7 +50,8 @@ def load_calculix(path: Path) -> Found:
         else:
             matrix.resize((len(dofs), len(dofs)))
             labels = dofs
-    return Found(matrix, f"CalculiX, {word}", tuple(said), labels, sized=labels is not None, text=True)
+    form, completed = f"CalculiX, {word}", is_completed(word)
+    return Found(matrix, form, tuple(said), labels, sized=labels is not None, text=True, completed=completed)
 
 
 def read_dofs(path: Path) -> Labels:
@@ -116,7 +117,8 @@ def _labelled(path: Path, numbers: np.ndarray) -> Found:
     matrix, word = symmetric_of(path, _in_one_triangle(entries))
     internal = np.count_nonzero(labels.nodes < 0)
     said = (f"{internal} dofs are of internal nodes, whose numbers are negative",) if internal else ()
-    return Found(matrix, f"Abaqus, labels of nodes, {word}", said, labels, text=True)
+    form = f"Abaqus, labels of nodes, {word}"
+    return Found(matrix, form, said, labels, text=True, completed=is_completed(word))
 
 
 def _in_one_triangle(entries: scipy.sparse.coo_matrix) -> scipy.sparse.coo_matrix:
@@ -144,7 +146,7 @@ def _triples(path: Path, numbers: np.ndarray, abaqus: bool) -> Found:
         matrix.resize((int(rows), int(rows)))
     form = "Abaqus, row and column" if abaqus else f"row, column and value, numbered from {0 if zero else 1}"
     said = ("its first line is taken for rows, columns and entries",) if headed else ()
-    return Found(matrix, f"{form}, {word}", said, sized=headed, text=True)
+    return Found(matrix, f"{form}, {word}", said, sized=headed, text=True, completed=is_completed(word))
 
 
 def _of_triples(path: Path, numbers: np.ndarray, base: int) -> tuple[scipy.sparse.csr_matrix, str]:

@@ -16,6 +16,9 @@ from sparsehess.storage.dof_labels import Labels
 # Names of a file that are told.
 _TOLD = 12
 
+# What ends the words of a matrix of which one triangle is stored.
+_COMPLETED = "and completed"
+
 T = TypeVar("T")
 
 
@@ -37,6 +40,8 @@ class Found:
         Whether the file says how many rows there are; else they reach to the last entry.
     text
         Whether its numbers were rounded to decimals when they were written.
+    completed
+        Whether one triangle is stored, and was taken for one of a symmetric matrix.
     """
 
     matrix: Any
@@ -45,6 +50,7 @@ class Found:
     labels: Labels | None = None
     sized: bool = True
     text: bool = False
+    completed: bool = False
 
     def told(self) -> tuple[str, ...]:
         """Return what was found, a sentence each. Not collective."""
@@ -76,7 +82,12 @@ def symmetric_of(path: Path, entries: scipy.sparse.coo_matrix) -> tuple[scipy.sp
     if lower == upper:
         return stored, "both triangles stored" if lower else "a diagonal"
     beside = scipy.sparse.triu(stored, 1) if upper else scipy.sparse.tril(stored, -1)
-    return (stored + beside.T).tocsr(), f"its {'upper' if upper else 'lower'} triangle stored, and completed"
+    return (stored + beside.T).tocsr(), f"its {'upper' if upper else 'lower'} triangle stored, {_COMPLETED}"
+
+
+def is_completed(words: str) -> bool:
+    """Return whether words of a reader say that one triangle stands for a symmetric matrix. Not collective."""
+    return words.endswith(_COMPLETED)
 
 
 def choose_matrix(

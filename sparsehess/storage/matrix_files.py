@@ -58,6 +58,8 @@ class Origin:
         A number for all entries and their places: another one means another matrix.
     doubled
         Whether the matrix is the real form of that of the file, which is complex.
+    completed
+        Whether the file has one triangle, which was taken for one of a symmetric matrix.
     """
 
     path: str
@@ -66,6 +68,7 @@ class Origin:
     rounding: Rounding = FULL
     digest: str = ""
     doubled: bool = False
+    completed: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -373,9 +376,10 @@ def _read_rows(
     with agreement(comm):
         if comm.rank == 0:
             loaded = matrix_formats.load_matrix(path, suffix, first, hermitian=hermitian)
-    said, rounding = comm.bcast((loaded.said, loaded.rounding))
+    said, rounding, completed = comm.bcast((loaded.said, loaded.rounding, loaded.completed))
     rows, layout = _deal(loaded.matrix, comm, block)
-    return rows, layout, Origin(str(path), said=said, rounding=rounding), _deal_labels(loaded.labels, layout)
+    origin = Origin(str(path), said=said, rounding=rounding, completed=completed)
+    return rows, layout, origin, _deal_labels(loaded.labels, layout)
 
 
 def _deal_labels(whole: Labels | None, layout: Layout) -> Labels | None:

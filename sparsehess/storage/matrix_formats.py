@@ -53,12 +53,15 @@ class Loaded:
         By how much its entries may have been rounded when they were written.
     labels
         Of its rows, None where the file has none.
+    completed
+        Whether one triangle is stored, and was taken for one of a symmetric matrix.
     """
 
     matrix: scipy.sparse.csr_matrix
     said: tuple[str, ...] = ()
     rounding: Rounding = FULL
     labels: Labels | None = None
+    completed: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +116,7 @@ def load_matrix(path: Path, suffix: str, first: FirstRows | None = None, *, herm
     matrix.sum_duplicates()
     if matrix.shape[0] == 0:
         raise InputError(f"{path}: the matrix has no rows: write one that has")
-    return Loaded(matrix, (*said, *more), rounding, labels)
+    return Loaded(matrix, (*said, *more), rounding, labels, found.completed)
 
 
 def _beside(

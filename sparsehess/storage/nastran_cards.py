@@ -16,7 +16,7 @@ import scipy.sparse
 
 from sparsehess.errors import InputError
 from sparsehess.storage.dof_labels import assemble, check_labels, keys_of
-from sparsehess.storage.found_matrix import Found, choose_matrix, symmetric_of
+from sparsehess.storage.found_matrix import Found, choose_matrix, is_completed, symmetric_of
 from sparsehess.storage.matrix_market import with_other_triangle
 from sparsehess.storage.memory_claims import require_memory
 from sparsehess.storage.nastran_numbers import integers_of, reals_of
@@ -87,7 +87,7 @@ def load_cards(path: Path, name: str | None) -> Found:
     matrix, word, said = _completed(path, entries, head.form)
     precision = "single" if head.kind == 1 else "double"
     form = f"Nastran DMIG, {chosen}, {precision} precision, form {head.form}, {word}"
-    return Found(matrix, form, said, labels, text=True)
+    return Found(matrix, form, said, labels, text=True, completed=is_completed(word))
 
 
 def _check_points(path: Path, points: np.ndarray, components: np.ndarray) -> None:

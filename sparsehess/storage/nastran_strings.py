@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse
 
 from sparsehess.errors import InputError
-from sparsehess.storage.found_matrix import Found, in_range, symmetric_of
+from sparsehess.storage.found_matrix import Found, in_range, is_completed, symmetric_of
 from sparsehess.storage.matrix_market import check_sizes
 from sparsehess.storage.memory_claims import PER_TRIPLE, require_memory
 
@@ -102,7 +102,7 @@ class Strings:
         if self.form != _SYMMETRIC or self.rows != self.columns:
             return Found(entries.tocsr(), form, text=text)
         matrix, word = symmetric_of(path, entries)
-        return Found(matrix, f"{form}, {word}", text=text)
+        return Found(matrix, f"{form}, {word}", text=text, completed=is_completed(word))
 
 
 def _spread(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ import pytest
 import scipy.io as sio
 import scipy.sparse as sp
 
+from support import code_files
 from support.command_line import batch, several
 
 N = 90
@@ -93,3 +94,25 @@ def test_what_is_said(folder):
     )
     for (codes, _, err, _), word in zip(told[3:], words, strict=True):
         assert codes == [2] and word in err, err
+
+
+def test_skew_matrices_in_one_triangle(folder):
+    """Readers complete one triangle as of a symmetric matrix: that is told, and no damping is advised."""
+    labels = [(node, 1) for node in range(1, N + 1)]
+    pairs = sp.block_diag([[[0, 0.5], [-0.5, 0]]] * (N // 2)).toarray()
+    code_files.dmig(folder / "half.dmig", {"G": np.tril(pairs)}, labels, form=1)
+    code_files.dmig(folder / "whole.dmig", {"G": pairs}, labels, form=1)
+    (folder / "abaqus").mkdir()
+    code_files.triples(folder / "abaqus" / "half.mtx", np.triu(pairs))
+    lines = [
+        "damped K.npz --mass M.npz --gyroscopic half.dmig -k 2",
+        "damped K.npz --mass M.npz --gyroscopic abaqus/half.mtx -k 2",
+        "damped K.npz --mass M.npz --circulatory half.dmig -k 2",
+        "damped K.npz --mass M.npz --gyroscopic whole.dmig -k 2",
+    ]
+    told = batch(folder, lines, 1)
+    for codes, _, err, _ in told[:3]:
+        assert codes == [2] and "one triangle" in err and "write both triangles" in err and "damping" not in err, (
+            err
+        )
+    assert told[3][0] == [0] and "certified" in told[3][1], told[3]
