@@ -39,6 +39,7 @@ SMALL = {
     "panel_products": "--cells 8 --rounds 3",
     "scaled_spectra_survey": "--runs 100 --ranks 1",
     "buckling_vs_peers": "--side 20",
+    "phonons_vs_phonopy": "--sizes 2 3 --points 40",
     "selected_inverse": "--edge 14 --rounds 1",
     "service_memory_over_jobs": "300 1",
     "service_vs_process_starts": "100",
@@ -52,6 +53,7 @@ PACKAGES = {
     "jax_hessians_vs_peers": "jax",
     "network_curvature_vs_peers": "torch",
     "network_extremes_vs_arpack": "torch",
+    "phonons_vs_phonopy": "ase",
     "structured_preconditioners": "torch",
     "thermochemistry_vs_ase": "torch",
 }

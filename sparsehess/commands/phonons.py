@@ -135,7 +135,7 @@ def _facts(
         "pairs": len(constants.first),
         "source": constants.name,
         "calculator": calculator,
-        "gradients": constants.evaluations,
+        "calls": constants.evaluations,
         "error": constants.error,
         "sum_rule": {
             "drift": solid.drift,
@@ -230,7 +230,7 @@ def _lines(facts: dict[str, Any]) -> str:
     ]
     if facts["calculator"] is not None:
         lines.append(
-            f"gradients    {facts['gradients']} of the supercell; a fresh product is missed by "
+            f"calls        {facts['calls']} of the calculator; a fresh product is missed by "
             f"{facts['error']:.1e} of it"
         )
     kept = "the nearest without either are taken" if rule["imposed"] else "taken as they are"

@@ -42,7 +42,7 @@ class ForceConstants(ShortRepr):
     name
         Where they come from.
     evaluations
-        How many gradients of the supercell, or products, they took; 0 where they were given.
+        How many calls of a calculator they took, with their checks; 0 where they were given.
 
     Examples
     --------

@@ -53,7 +53,7 @@ def test_bands(folder, ranks):
     assert [one["name"] for one in params["bands"]["labels"]] == ["G", "X|L", "G"]
     assert params["density"]["mesh"] == [4, 4, 4] and params["density"]["below"][-1] == pytest.approx(3)
     assert copper["bands"] is None and copper["calculator"] == "EMT" and copper["error"] < 1e-5
-    assert copper["cells"] == 8 and copper["gradients"] < 25 and copper["density"]["certified"] == 14
+    assert copper["cells"] == 8 and copper["calls"] < 25 and copper["density"]["certified"] == 14
     per = sh.Units.of("eV", "angstrom", "amu").factor / sh.Units.of("eV", "angstrom", "amu", "THz").factor
     np.testing.assert_allclose(waves["bands"]["highest"], per * text["bands"]["highest"])
     assert (folder / "bands.png").stat().st_size > 1000

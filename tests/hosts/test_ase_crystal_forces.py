@@ -2,11 +2,14 @@
 
 import itertools
 
+from mpi4py import MPI
+
 import numpy as np
 import pytest
 
 import sparsehess as sh
 from sparsehess.errors import CheckError, InputError
+from sparsehess.hosts.ase import hessian_function
 
 pytest.importorskip("ase")
 
@@ -58,6 +61,37 @@ def test_lennard_jones_argon(comm):
     assert found.certified.all()
     assert np.abs(found.eigenvalues - exact).max() < 1e-6 * np.abs(exact).max()
     assert (np.abs(found.eigenvalues - exact) <= 10 * found.resolution[:, None]).all()
+
+
+class OwnHessian(LennardJones):
+    """Has second derivatives itself, times a factor."""
+
+    factor = 1.0
+
+    def get_hessian(self, atoms):
+        plain = atoms.copy()
+        plain.calc = LennardJones(**self.parameters)
+        return self.factor * hessian_function(plain, comm=MPI.COMM_SELF)
+
+
+class WrongHessian(OwnHessian):
+    factor = 1.5
+
+
+def test_second_derivatives_of_the_calculator(comm):
+    """They are taken, one product a coordinate, and compared with the forces."""
+    atoms, plain = argon()
+    atoms.calc = plain
+    by_forces = sh.force_constants(atoms, 3, comm=comm)
+    atoms.calc = OwnHessian(**plain.parameters)
+    own = sh.force_constants(atoms, 3, comm=comm)
+    assert own.evaluations < by_forces.evaluations
+    q = [[0.1, 0.2, 0.3]]
+    values = [sh.phonons(one, comm=comm).at(q).eigenvalues for one in (own, by_forces)]
+    assert np.abs(values[0] - values[1]).max() < 1e-6 * np.abs(values[1]).max()
+    atoms.calc = WrongHessian(**plain.parameters)
+    with pytest.raises(CheckError, match="product"):
+        sh.force_constants(atoms, 3, comm=comm)
 
 
 @pytest.mark.parallel([1])  # ASE's phonons share work by MPI themselves

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mpi4py import MPI
@@ -11,6 +12,7 @@ import numpy as np
 
 from sparsehess.crystals.cells import Crystal, Images
 from sparsehess.crystals.force_constants import ForceConstants
+from sparsehess.derivatives.consistency import check_consistency
 from sparsehess.derivatives.evaluations import Evaluations
 from sparsehess.derivatives.finite_differences import DIFFERENCES, Steps, along, plan_check, plan_steps, scheme_of
 from sparsehess.derivatives.gradient_noise import Noise, estimate_noise
@@ -45,9 +47,10 @@ def force_constants(
     """Return the force constants of a crystal, by forces of a supercell.
 
     Collective on `comm`. By the translations of the crystal the atoms of one primitive cell alone need to move,
-    one coordinate at a time: 6 gradients of the supercell for each atom by central differences, and 7 or more for
-    their steps. Where the supercell is so large that no atom feels two of them, atoms of several cells move at
-    once. Ranks share the gradients. Of one cell, not repeated, `assemble` takes the whole Hessian by colours.
+    one coordinate at a time: 6 gradients of the supercell for each atom by central differences, and about a dozen
+    for their steps and the checks. Where the supercell is so large that no atom feels two of them, those of several
+    cells move at once. Ranks share the gradients. Of one cell, not repeated, `assemble` takes the whole Hessian by
+    colours.
 
     Parameters
     ----------
@@ -178,12 +181,15 @@ def _by_columns(
     progress: Callable[[int, int], None] | None,
 ) -> ForceConstants:
     """Return those of the columns of the atoms that move, checked by a fresh product. Collective."""
+    compared = check_consistency(objective, seed=seed)  # forces, energies, and products where there are any
     evaluations = Evaluations(objective, objective.x)
     if progress is not None:
         evaluations.on_color = progress
     scheme = scheme_of(derivative, objective)
     scales = Scales.of(evaluations)
     noise = estimate_noise(evaluations, scales) if scheme in DIFFERENCES else None
+    if noise is not None:
+        scales = replace(scales, length=noise.length)
     steps = plan_steps(scales, noise, scheme)
     layout = objective.layout
     colors = np.full(layout.n, -1)
@@ -211,7 +217,7 @@ def _by_columns(
         *cells,
         error=error,
         name=objective.name,
-        evaluations=evaluations.counts["gradient"] + evaluations.counts["hvp"],
+        evaluations=compared + evaluations.counts["gradient"] + evaluations.counts["hvp"],
     )
 
 
