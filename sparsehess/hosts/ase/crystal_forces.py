@@ -48,9 +48,9 @@ def force_constants(
 
     Collective on `comm`. By the translations of the crystal the atoms of one primitive cell alone need to move,
     one coordinate at a time: 6 gradients of the supercell for each atom by central differences, and about a dozen
-    for their steps and the checks. Where the supercell is so large that no atom feels two of them, those of several
-    cells move at once. Ranks share the gradients. Of one cell, not repeated, `assemble` takes the whole Hessian by
-    colours.
+    for their steps and the checks. Where the supercell is so large that no atom feels two of them, those of
+    several cells move at once. Ranks share the gradients. Of one cell, not repeated, `assemble` takes the whole
+    Hessian by colours.
 
     Parameters
     ----------
