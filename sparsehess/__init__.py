@@ -19,6 +19,7 @@ _HOME = {
     "thermochemistry": "sparsehess.hosts.ase.thermodynamics",
     "force_constants": "sparsehess.hosts.ase.crystal_forces",
     "saddle_point": "sparsehess.hosts.ase.saddle_points",
+    "normal_modes_of_each": "sparsehess.hosts.ase.modes_of_each",
     "from_casadi": "sparsehess.hosts.casadi",
     "Pattern": "sparsehess.pattern",
     "Following": "sparsehess.pattern",

@@ -148,7 +148,14 @@ def check(item):
 
 def test_all_public_types_and_what_functions_return_are_looked_at(items):
     # They make objectives, modes of atoms and what is told of them, and functions for JAX.
-    atoms = {"from_atoms", "force_constants", "normal_modes", "saddle_point", "thermochemistry"}
+    atoms = {
+        "from_atoms",
+        "force_constants",
+        "normal_modes",
+        "normal_modes_of_each",
+        "saddle_point",
+        "thermochemistry",
+    }
     hosts = atoms | {"from_casadi", "from_jax", "from_torch", "jax_hessian"}
     public = [getattr(sh, name) for name in sh.__all__ if name not in hosts]
     classes = {one for one in public if inspect.isclass(one) and not issubclass(one, Exception)}

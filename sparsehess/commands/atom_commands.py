@@ -36,11 +36,12 @@ ATOMS = (
                     help="an argument of the calculator; may be repeated",
                 ),
                 Flag(
-                    "--frame",
-                    type=int,
-                    metavar="N",
-                    default=-1,
-                    help="of a file of several structures, from 0; negative from the end (default -1, the last)",
+                    "--frames",
+                    metavar="N[:M[:STEP]]",
+                    default="-1",
+                    help="of a file of several structures: one of them, from 0, negative from the end (default "
+                    "-1, the last); or a slice, such as 0: for all (mpiexec takes a lone : for its own), 0:100:10 "
+                    "or =-20:, each of which is taken by itself, shared out over ranks",
                 ),
                 PATIENCE_FLAG,
             ),
@@ -172,10 +173,13 @@ ATOMS = (
             ),
         ),
         (
-            Example("all vibrations of a cluster", "sparsehess modes cluster.xyz --calculator emt"),
             Example(
-                "the lowest six in meV, with their shapes",
-                "sparsehess modes cluster.xyz --calculator emt -k 6 --units meV --modes cu.molden -o cu.h5",
+                "all vibrations of a cluster in meV, with their shapes",
+                "sparsehess modes cluster.xyz --calculator emt --units meV --modes cu.molden -o cu.h5",
+            ),
+            Example(
+                "each structure of a file by itself, a calculator with arguments",
+                "sparsehess modes cluster.xyz --frames 0: --calculator lj:sigma=2.3,epsilon=0.4,rc=8 -o all.h5",
             ),
             Example(
                 "Gibbs energy with its error bar",

@@ -11,9 +11,10 @@ import numpy as np
 
 from sparsehess import errors
 from sparsehess.commands.frequency_units import count_place
+from sparsehess.commands.modes_of_each import run_modes_of_each
 from sparsehess.commands.output import SCHEMA, answer, process_facts, run_facts
 from sparsehess.commands.reports.tables import count_line, format_table
-from sparsehess.commands.structure_files import load_atoms, load_calculator
+from sparsehess.commands.structure_files import is_slice, load_atoms, load_calculator
 from sparsehess.commands.summaries import count_facts, derivative_facts, hessian_lines
 from sparsehess.commands.thermal import read_conditions, thermal_facts, thermal_lines
 from sparsehess.errors import CheckError, InputError
@@ -37,11 +38,13 @@ def run_modes(call: Call) -> int:
     arguments, comm = call.arguments, call.comm
     if not arguments.force_limit > 0:
         raise InputError(f"--force-limit {arguments.force_limit:g}: a force above 0, in eV/Å")
+    if is_slice(arguments.frames):
+        return run_modes_of_each(call, _reach(arguments.reach))
     writers.check_writable(arguments.out, writers.RESULTS, comm)
     with agreement(comm):
         if comm.rank == 0 and arguments.modes is not None:
             check_mode_file(arguments.modes, arguments.amplitude)
-    atoms = load_atoms(arguments.input, arguments.frame, comm)
+    atoms = load_atoms(arguments.input, int(arguments.frames), comm)
     atoms.calc = load_calculator(arguments.calculator, arguments.settings, comm)
     units = UNITS.to(arguments.units)
     conditions = read_conditions(arguments)

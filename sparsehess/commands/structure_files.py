@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sparsehess.commands.problem_files import find_named, is_problem, parse_settings
 from sparsehess.errors import InputError, StackError, did_you_mean, no_such_file, raised, words_of
+from sparsehess.hosts.ase.modes_of_each import set_apart
 from sparsehess.runtime import agreement, guard_of, on_root, optional
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
     from ase import Atoms
+
+    from sparsehess.runtime.guards import Guard
 
 # Calculators that live outside ASE, by the names that people call them.
 _OUTSIDE = {
@@ -23,6 +28,24 @@ _OUTSIDE = {
     "mace_mp": "mace.calculators:mace_mp",
     "mace_off": "mace.calculators:mace_off",
 }
+
+
+def is_slice(frames: str) -> bool:
+    """Return whether frames are several, as `:` or `0:100:10`, or a single one.
+
+    Not collective.
+
+    Raises
+    ------
+    InputError
+        They are neither.
+    """
+    if re.fullmatch(r"-?\d+", frames):
+        return False
+    parts = re.fullmatch(r"(-?\d+)?:(-?\d+)?(?::(-?\d+)?)?", frames)
+    if parts is not None and int(parts[3] or 1):
+        return True
+    raise InputError(f"--frames {frames}: a number, from 0, or a slice as of Python: 0:, 10:20, ::5")
 
 
 def load_atoms(path: str, frame: int, comm: MPI.Comm) -> Atoms:
@@ -42,22 +65,55 @@ def load_atoms(path: str, frame: int, comm: MPI.Comm) -> Atoms:
     InputError
         No such file, or ASE does not read it.
     """
+    _refuse_problem(path)
+    atoms: Atoms = on_root(comm, _read, path, frame)
+    return atoms
+
+
+def load_frames(path: str, frames: str, comm: MPI.Comm) -> tuple[list[int], list[Atoms]]:
+    """Return structures of a file, and which of its frames they are, the same on every rank.
+
+    Collective; rank 0 reads.
+
+    Parameters
+    ----------
+    frames
+        In the notation of ASE, as of Python: `:` or `0:` for all, `0:100:10`, `-20:`.
+
+    Raises
+    ------
+    StackError, InputError
+        As `load_atoms`; or there are none.
+    """
+    _refuse_problem(path)
+    numbers, structures = on_root(comm, _read_frames, path, frames)
+    return numbers, structures
+
+
+def _refuse_problem(path: str) -> None:
     if is_problem(path):
         raise InputError(f"{path}: a file of atoms and --calculator are wanted here; eigs takes a problem")
     optional("ase", "a file of atoms", "ase")
-    return on_root(comm, _read, path, frame)
 
 
-def _read(path: str, frame: int) -> Atoms:
+def _read_frames(path: str, frames: str) -> tuple[list[int], list[Atoms]]:
+    structures: list[Atoms] = _read(path, ":")
+    chosen = slice(*(int(end) if end else None for end in frames.split(":")))
+    numbers = list(range(len(structures)))[chosen]
+    if not numbers:
+        raise InputError(f"{path}: of its {len(structures)} frames none is in {frames}: give other --frames")
+    return numbers, structures[chosen]
+
+
+def _read(path: str, frame: int | str) -> Any:
     from ase.io import read
 
     if not os.path.isfile(path):
         raise no_such_file(path)
     try:
-        atoms: Any = read(path, index=frame, parallel=False)  # one rank calls it
-        return atoms
+        return read(path, index=frame, parallel=False)  # one rank calls it
     except (IndexError, StopIteration) as error:
-        raise InputError(f"{path}: there is no frame {frame}: give another --frame") from error
+        raise InputError(f"{path}: there is no frame {frame}: give another --frames") from error
     except Exception as error:  # whatever a reader meets in a file of another kind
         why = f"{type(error).__name__}: {words_of(error)}".removesuffix(": ")
         raise InputError(f"{path}: ASE does not read it as atoms: {why}") from error
@@ -84,24 +140,50 @@ def load_calculator(text: str, settings: list[str], comm: MPI.Comm) -> Any:
         A package that the calculator needs is missing.
     """
     with agreement(comm):
-        from ase.calculators.calculator import names
+        made = _maker(text, settings, guard_of(comm))()
+        if comm.size > 1:
+            set_apart(made, f"rank_{comm.rank}")
+    return made
 
-        given = parse_settings(settings)
-        place, _, name = text.rpartition(":")
-        if is_problem(text) and place not in (*names, *_OUTSIDE):
-            found, called = find_named(place, name, guard_of(comm), "calculator"), text
-        else:
-            called, _, inline = text.partition(":")
-            given = _inline(inline, text) | given
-            found = _by_name(called)
-        if callable(found):
-            found = _called(found, called, given)
-        elif given:
-            raise InputError(f"{text} is not callable: --set {', '.join(given)} has nothing to set: leave it out")
-        if not callable(getattr(found, "get_potential_energy", None)):
-            raise InputError(f"{text} is no calculator of ASE, but {type(found).__name__}")
-        _separate(found, comm)
-    return found
+
+def calculator_maker(text: str, settings: list[str], comm: MPI.Comm) -> Callable[[], Any]:
+    """Return what makes calculators by a name, each time a new one; see `load_calculator`.
+
+    Collective. What is an object of a file is that object each time.
+
+    Raises
+    ------
+    InputError, StackError
+        None can be made.
+    """
+    with agreement(comm):
+        make = _maker(text, settings, guard_of(comm))
+        make()
+    return make
+
+
+def _maker(text: str, settings: list[str], guard: Guard) -> Callable[[], Any]:
+    """Return what makes calculators of a name. Not collective."""
+    from ase.calculators.calculator import names
+
+    given = parse_settings(settings)
+    place, _, name = text.rpartition(":")
+    if is_problem(text) and place not in (*names, *_OUTSIDE):
+        found, called = find_named(place, name, guard, "calculator"), text
+    else:
+        called, _, inline = text.partition(":")
+        given = _inline(inline, text) | given
+        found = _by_name(called)
+    if given and not callable(found):
+        raise InputError(f"{text} is not callable: --set {', '.join(given)} has nothing to set: leave it out")
+
+    def make() -> Any:
+        made = _called(found, called, given) if callable(found) else found
+        if not callable(getattr(made, "get_potential_energy", None)):
+            raise InputError(f"{text} is no calculator of ASE, but {type(made).__name__}")
+        return made
+
+    return make
 
 
 def _inline(text: str, whole: str) -> dict[str, object]:
@@ -151,12 +233,3 @@ def _called(found: Any, text: str, given: dict[str, object]) -> Any:
         arguments = ", ".join(f"{key}={value!r}" for key, value in given.items())
         told = raised(f"--calculator {text}, called with {arguments or 'no argument'},", error)
         raise InputError(f"{told}; give its arguments by --set key=value") from error
-
-
-def _separate(calculator: Any, comm: MPI.Comm) -> None:
-    """Give a calculator that works in files a folder of its own on each of several ranks. Not collective."""
-    from ase.calculators.calculator import FileIOCalculator
-    from ase.calculators.genericfileio import GenericFileIOCalculator
-
-    if comm.size > 1 and isinstance(calculator, (FileIOCalculator, GenericFileIOCalculator)):
-        calculator.directory = os.path.join(str(calculator.directory), f"rank_{comm.rank}")

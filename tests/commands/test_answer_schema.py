@@ -84,6 +84,8 @@ def problems(tmp_path_factory):
     springs = fcc([2, 2, 2])
     write_force_constants(folder, springs, springs.dense(), springs.images.first)
     (folder / "pair.xyz").write_text("2\n\nCu 0 0 0\nCu 0 0 2.3\n")
+    pair = (folder / "pair.xyz").read_text()
+    (folder / "several.xyz").write_text(pair + pair.replace("Cu", "Si") + "1\n\nCu 0 0 0\n")
     return folder
 
 
@@ -210,6 +212,11 @@ if find_spec("ase") is not None:
             "phonons FORCE_CONSTANTS --cell phonopy_params.yaml --mesh 2 2 2 --units meV",
             0,
             lambda found: found["bands"] is None and found["error"] is None and found["calculator"] is None,
+        ),
+        (
+            "modes several.xyz --frames 0: --calculator emt -o several.h5",
+            3,
+            lambda found: found["failed"] == [1] and found["done"] == 2 and found["structures"][2]["k"] == 0,
         ),
     ]
 

@@ -161,7 +161,7 @@ def test_what_is_said(folder):
         ("modes dimer.xyz --calculator springs.py:Spring -k 2", 2, "of 6 coordinates 1 vibrate"),
         ("modes dimr.xyz --calculator emt", 2, "did you mean dimer.xyz"),
         ("modes text.xyz --calculator emt", 2, "ASE does not read it as atoms"),
-        ("modes trimers.traj --frame 7 --calculator emt", 2, "there is no frame 7"),
+        ("modes trimers.traj --frames 7 --calculator emt", 2, "there is no frame 7"),
         ("modes springs.py:Spring --calculator emt", 2, "eigs takes a problem"),
         ("modes dimer.xyz --calculator emt --modes shapes.pdb", 2, "must end with one of .xyz"),
         ("modes dimer.xyz --calculator emt -o modes.xyz", 2, "must end with one of .h5"),

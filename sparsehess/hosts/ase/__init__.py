@@ -40,6 +40,9 @@ _HOME = {
     "Bounded": "thermal_answer",
     "saddle_point": "saddle_points",
     "SaddlePoint": "saddle_points",
+    "normal_modes_of_each": "modes_of_each",
+    "ModesOfEach": "modes_of_each",
+    "StructureModes": "modes_of_each",
     "vibrations_data": "vibrations",
     "hessian_function": "vibrations",
 }

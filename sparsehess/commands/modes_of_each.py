@@ -1,0 +1,187 @@
+"""Normal modes of many structures of a file, each by itself."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sparsehess import errors
+from sparsehess.commands.output import SCHEMA, answer, process_facts, run_facts
+from sparsehess.commands.reports.tables import format_table
+from sparsehess.commands.structure_files import calculator_maker, load_frames
+from sparsehess.commands.thermal import read_conditions
+from sparsehess.errors import InputError, NotConverged
+from sparsehess.hosts.ase.modes_of_each import ModesOfEach, StructureModes, normal_modes_of_each
+from sparsehess.hosts.ase.objective import UNITS
+from sparsehess.runtime.progress import SharedProgress
+from sparsehess.runtime.short_repr import number_of
+from sparsehess.storage import writers
+
+if TYPE_CHECKING:
+    from sparsehess.commands.call import Call
+
+# So many of those that have failed are named in the message.
+_NAMED = 3
+
+
+def run_modes_of_each(call: Call, reach: str | int | None) -> int:
+    """Compute normal modes of each of several structures of a file. Collective."""
+    began = time.perf_counter()
+    arguments, comm = call.arguments, call.comm
+    if arguments.modes is not None:
+        raise InputError(
+            f"--modes {arguments.modes}: shapes for viewers are those of one structure: give one, --frames N, or "
+            "-o FILE.h5, which has the shapes of all"
+        )
+    if read_conditions(arguments) is not None:
+        raise InputError("--temperature: thermochemistry is told of one structure: give one, --frames N")
+    writers.check_writable(arguments.out, (".h5",), comm)
+    frames, structures = load_frames(arguments.input, arguments.frames, comm)
+    make = calculator_maker(arguments.calculator, arguments.settings, comm)
+    progress = SharedProgress("structures", comm, arguments.quiet)
+    found = normal_modes_of_each(
+        structures,
+        arguments.k,
+        calculator=make,
+        cutoff=arguments.cutoff,
+        reach=reach,
+        project=not arguments.no_project,
+        own=not arguments.differences,
+        comm=comm,
+        progress=progress,
+        tol=arguments.tol,
+        options=call.options,
+        seed=arguments.seed,
+    )
+    progress.finish()
+    facts = _facts(call, found, frames)
+    facts["timings"] = {"total": time.perf_counter() - began}
+    lines = _lines(found, facts)
+    if arguments.out is not None:
+        width = len(str(max(frames)))
+        names = [f"{frame:0{width}d}" for frame in frames]
+        told = {one["number"]: one for one in facts["structures"]}
+        found.write(
+            arguments.out,
+            unit=arguments.units,
+            names=names,
+            facts={**facts, "answer": lines},
+            facts_of=lambda one: told[one.number],
+        )
+    answer(call, facts, lines)
+    if facts["shortfall"] is not None:
+        raise NotConverged(facts["shortfall"])
+    return errors.DONE
+
+
+def _facts(call: Call, found: ModesOfEach, frames: list[int]) -> dict[str, Any]:
+    """Return the JSON. Collective."""
+    arguments = call.arguments
+    structures = [_structure_facts(call, one, frames[one.number]) for one in found]
+    return {
+        "schema": SCHEMA,
+        "task": "modes_of_each",
+        "calculator": arguments.calculator,
+        "unit": arguments.units,
+        "structures": structures,
+        "done": len(found) - len(found.failed),
+        "failed": [frames[one.number] for one in found.failed],
+        "shortfall": _shortfall(found, frames),
+        "evaluations": sum(one.evaluations for one in found),
+        **process_facts(call.comm),
+        **run_facts(call, arguments.input),
+    }
+
+
+def _structure_facts(call: Call, one: StructureModes, frame: int) -> dict[str, Any]:
+    """Return the JSON of a structure. Not collective."""
+    per = UNITS.to(call.arguments.units).factor / UNITS.factor
+    failed = bool(one.failure)
+    limit = call.arguments.force_limit
+    return {
+        "number": one.number,
+        "frame": frame,
+        "formula": one.formula,
+        "atoms": one.atoms,
+        "n": None if failed else one.n,
+        "k": len(one.frequencies),
+        "eigenvalues": one.eigenvalues.tolist(),
+        "residuals": one.residuals.tolist(),
+        "frequencies": (per * one.frequencies).tolist(),
+        "errors": (per * one.errors).tolist(),
+        "imaginary": one.imaginary.tolist(),
+        "zero": one.zero.tolist(),
+        "minimum": one.minimum,
+        "certified": one.certified,
+        "rigid": list(one.rigid),
+        "force_max": None if failed else one.force_max,
+        "force_atom": None if failed else one.force_atom,
+        "at_rest": None if failed else bool(one.force_max <= limit),
+        "evaluations": one.evaluations,
+        "failure": one.failure or None,
+        "exit": one.status,
+    }
+
+
+def _shortfall(found: ModesOfEach, frames: list[int]) -> str | None:
+    """Return which structures have no modes, in words; None if all have. Not collective."""
+    failed = found.failed
+    if not failed:
+        return None
+    named = "; ".join(f"frame {frames[one.number]} ({one.formula}): {one.failure}" for one in failed[:_NAMED])
+    more = f"; and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
+    return f"{len(failed)} of {number_of(len(found), 'structure')} without modes: {named}{more}"
+
+
+def _lines(found: ModesOfEach, facts: dict[str, Any]) -> str:
+    """Return the answer for people. Not collective."""
+    rows, unit = [], facts["unit"]
+    for one in facts["structures"]:
+        values, failed = np.array(one["frequencies"]), one["failure"] is not None
+        ends = [_shown(value) for value in (values[0], values[-1])] if len(values) else ["-", "-"]
+        force = "-" if failed else f"{one['force_max']:.2g}"
+        rows.append(
+            [
+                str(one["frame"]),
+                one["formula"],
+                "-" if failed else str(one["k"]),
+                *ends,
+                "-" if failed else str(int(np.sum(one["imaginary"]))),
+                force,
+                "failed" if failed else _verdict(one),
+            ]
+        )
+    width = max(len(row[-1]) for row in rows)
+    for row in rows:
+        row[-1] = row[-1].ljust(width)
+    heads = ["frame", "formula", "modes", f"lowest {unit}", f"highest {unit}", "imaginary", "force eV/Å", ""]
+    told = Counter("failed" if one["failure"] is not None else _verdict(one) for one in facts["structures"])
+    lines = [
+        f"structures   {len(found)} of {facts['run']['name']} by {facts['calculator']}",
+        "",
+        format_table(heads, rows),
+        "",
+        f"in all       {', '.join(f'{many} {verdict}' for verdict, many in told.most_common())}",
+        f"derivatives  {facts['evaluations']} calls of the calculator",
+    ]
+    lines += [
+        f"failed       frame {one['frame']}: {one['failure']}" for one in facts["structures"] if one["failure"]
+    ]
+    lines.append(f"seconds      total {facts['timings']['total']:.2f}")
+    return "\n".join(lines)
+
+
+def _shown(value: float) -> str:
+    return f"{abs(value):.2f}{'i' if value < 0 else ' '}"
+
+
+def _verdict(one: dict[str, Any]) -> str:
+    """Return what a structure is, in words. Not collective."""
+    if not one["at_rest"]:
+        return "not at rest"
+    if any(one["imaginary"]):
+        return "no minimum"
+    return "minimum" if one["minimum"] else "not told"

@@ -1,0 +1,409 @@
+"""Normal modes of many structures, shared out over ranks: each is the work of one; what fails is told of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpi4py import MPI
+
+import numpy as np
+
+from sparsehess.errors import (
+    Cancelled,
+    EvaluationError,
+    InputError,
+    Interrupted,
+    Leaving,
+    OverLimit,
+    SparseHessError,
+    Stopped,
+    raised,
+)
+from sparsehess.hosts.ase.objective import UNITS, free_coordinates
+from sparsehess.hosts.ase.vibrations import normal_modes
+from sparsehess.runtime import agreement, communicator, optional, raise_together
+from sparsehess.runtime.communicators import child
+from sparsehess.runtime.short_repr import ShortRepr, number_of
+from sparsehess.runtime.work_stealing import Work
+from sparsehess.storage.group_files import GroupFile
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+# Errors that end all of the work, whatever structure they meet.
+_END_ALL = (Stopped, Interrupted, Cancelled, Leaving, OverLimit)
+
+
+def _numbers() -> np.ndarray:
+    return np.empty(0)
+
+
+def _flags() -> np.ndarray:
+    return np.empty(0, bool)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class StructureModes(ShortRepr):
+    """Normal modes of one structure of many, as numbers; the same on every rank.
+
+    Attributes
+    ----------
+    number
+        Of the structure, from 0.
+    formula
+        Its chemical formula.
+    atoms
+        How many there are.
+    n
+        Coordinates that are free.
+    frequencies, errors
+        (k,) in cm⁻¹, ascending, and their error bars; imaginary ones are negative. Empty, as those below, where it
+        failed.
+    eigenvalues, residuals
+        (k,) of the Hessian over the masses, in eV/Å²/amu, and backward errors.
+    imaginary, zero
+        (k,) bool: along which the energy falls, and which are zero, to the accuracy of the forces.
+    minimum
+        Whether no mode is imaginary, by a certified count; None where that is not known.
+    certified
+        Whether a count has shown that no mode is missing among them; None where none was made.
+    rigid
+        Names of the rigid motions that were projected out.
+    force_max, force_atom
+        The largest force that is left, in eV/Å, and on which atom; infinite and -1 where it failed.
+    evaluations
+        Calls of the calculator.
+    failure
+        Why there are no modes, in words; empty where there are.
+    status
+        Exit status of that, 0 where there are.
+    """
+
+    number: int
+    formula: str
+    atoms: int
+    n: int = 0
+    frequencies: np.ndarray = field(default_factory=_numbers)
+    errors: np.ndarray = field(default_factory=_numbers)
+    eigenvalues: np.ndarray = field(default_factory=_numbers)
+    residuals: np.ndarray = field(default_factory=_numbers)
+    imaginary: np.ndarray = field(default_factory=_flags)
+    zero: np.ndarray = field(default_factory=_flags)
+    minimum: bool | None = None
+    certified: bool | None = None
+    rigid: tuple[str, ...] = ()
+    force_max: float = np.inf
+    force_atom: int = -1
+    evaluations: int = 0
+    failure: str = ""
+    status: int = 0
+
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        yield f"number {self.number}, {self.formula}"
+        if self.failure:
+            yield "failed"
+        elif len(self.frequencies):
+            found = self.frequencies
+            yield f"{number_of(len(found), 'mode')} from {found[0]:.6g} to {found[-1]:.6g} cm^-1"
+
+
+class ModesOfEach(ShortRepr, Sequence[StructureModes]):
+    """Normal modes of many structures, in their order, made by `normal_modes_of_each`: a sequence.
+
+    Shapes stay on the rank that has computed them; `displacements` brings those of one structure to all, and
+    `write` those of all into a file.
+    """
+
+    def __init__(
+        self,
+        structures: Sequence[Atoms],
+        found: list[StructureModes],
+        shapes: dict[int, np.ndarray],
+        comm: MPI.Comm,
+    ):
+        self._structures, self._found, self._shapes, self._comm = structures, found, shapes, comm
+        mine = np.full(len(found), -1)
+        mine[list(shapes)] = comm.rank
+        self._owners = np.empty_like(mine)
+        comm.Allreduce(mine, self._owners, MPI.MAX)
+
+    def __len__(self) -> int:
+        """Return how many structures there are."""
+        return len(self._found)
+
+    def __getitem__(self, number: Any) -> Any:
+        """Return what was found of a structure."""
+        return self._found[number]
+
+    def _repr_facts(self) -> Iterator[str]:
+        """Yield what the line says. Not collective."""
+        yield number_of(len(self), "structure")
+        yield f"{len(self.failed)} failed"
+
+    def __str__(self) -> str:
+        """Return a line for each structure, for people."""
+        return "\n".join(f"{one.number:6d} {one.formula:12s} {_told(one)}" for one in self)
+
+    @property
+    def failed(self) -> list[StructureModes]:
+        """Those without modes."""
+        return [one for one in self._found if one.failure]
+
+    def displacements(self, number: int) -> np.ndarray:
+        """Return (k, atoms, 3) the displacements of all modes of a structure, of norm 1 in the masses (amu^-1/2).
+
+        Collective.
+
+        Raises
+        ------
+        InputError
+            There is no such structure, or it has no modes.
+        """
+        if not (isinstance(number, (int, np.integer)) and 0 <= number < len(self)):
+            raise InputError(f"structure {number}: there are {len(self)}, counted from 0")
+        if self._owners[number] < 0:
+            raise InputError(f"structure {number} has no modes: {self._found[number].failure}")
+        shapes = self._comm.bcast(self._shapes.get(number), root=int(self._owners[number]))
+        atoms = self._structures[number]
+        whole = np.zeros((len(shapes), 3 * len(atoms)))
+        whole[:, free_coordinates(atoms)] = shapes
+        return whole.reshape(len(shapes), -1, 3)
+
+    def write(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        unit: str = UNITS.frequency,
+        names: Sequence[str] | None = None,
+        facts: dict[str, Any] | None = None,
+        facts_of: Callable[[StructureModes], dict[str, Any]] | None = None,
+    ) -> None:
+        """Write everything into an HDF5 file, a group for each structure.
+
+        Collective; rank 0 writes, and holds the modes of one structure at a time beside its own.
+
+        Parameters
+        ----------
+        path
+            Its name ends with .h5.
+        unit
+            Of frequencies, as `Units` names them.
+        names
+            Of the groups, default the numbers.
+        facts, facts_of
+            JSON of the file, and of each group; default what `StructureModes` has but for arrays.
+
+        Raises
+        ------
+        InputError
+            A file that cannot be written; nothing is left of it then.
+        """
+        path, comm = Path(path), self._comm
+        per = UNITS.to(unit).factor / UNITS.factor
+        with GroupFile(path, facts or {"frequency_unit": unit}, comm) as file:
+            for one, owner in zip(self._found, self._owners.tolist(), strict=True):
+                shapes = self._brought(one.number, owner)
+                name = str(one.number) if names is None else names[one.number]
+                told = _facts_of(one) if facts_of is None else facts_of(one)
+                file.add(name, told, partial(self._arrays, one, shapes, per))
+
+    def _brought(self, number: int, owner: int) -> np.ndarray:
+        """Return the shapes of a structure on rank 0. Collective."""
+        comm, none = self._comm, np.zeros((0, 0))
+        if owner < 0 or comm.rank not in (0, owner):
+            return none
+        if owner == 0:
+            return self._shapes[number]
+        if comm.rank == 0:
+            return comm.recv(source=owner)
+        comm.send(self._shapes[number], 0)
+        return none
+
+    def _arrays(self, one: StructureModes, shapes: np.ndarray, per: float) -> dict[str, np.ndarray]:
+        """Return what a group has. Not collective."""
+        atoms = self._structures[one.number]
+        there = {
+            "numbers": atoms.get_atomic_numbers(),
+            "positions": atoms.get_positions(),
+            "masses": atoms.get_masses(),
+            "cell": atoms.get_cell().array,
+            "pbc": atoms.get_pbc(),
+        }
+        if one.failure:
+            return there
+        return there | {
+            "eigenvalues": one.eigenvalues,
+            "residuals": one.residuals,
+            "frequencies": per * one.frequencies,
+            "frequency_errors": per * one.errors,
+            "imaginary": one.imaginary,
+            "vectors": shapes,
+            "free": free_coordinates(atoms),
+        }
+
+
+def normal_modes_of_each(
+    structures: Sequence[Atoms],
+    k: int | None = None,
+    *,
+    calculator: Callable[[], Any] | None = None,
+    comm: MPI.Comm | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **how: Any,
+) -> ModesOfEach:
+    """Return normal modes of many structures: molecules, clusters, frames of a trajectory.
+
+    Collective on `comm`. Each structure is the work of one rank, and a rank that is through takes over structures
+    that others have not begun: they may be of very different sizes. What is found does not depend on the number of
+    ranks. A structure that fails is told of, and the others go on.
+
+    Parameters
+    ----------
+    structures
+        `ase.Atoms`, the same on every rank.
+    k
+        How many vibrations of each, see `normal_modes`.
+    calculator
+        Called for each structure for a calculator of its own, such as the class `EMT`: one that had another
+        structure before may begin where that has ended, and its last digits with it. Default those that the
+        structures have.
+    progress
+        Called as progress(structures begun, structures) by the rank that is through with one.
+    how
+        Other arguments of `normal_modes`, such as `cutoff` or `tol`.
+
+    Returns
+    -------
+    ModesOfEach
+        The same on every rank, in the order of the structures.
+
+    Raises
+    ------
+    InputError
+        What is given are no structures.
+    StackError
+        ASE is not installed.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from ase.calculators.emt import EMT
+    >>> import sparsehess as sh
+    >>> found = sh.normal_modes_of_each([molecule(name) for name in ("N2", "H2O", "SiH4")], calculator=EMT)
+    >>> [(one.formula, len(one.frequencies), one.certified) for one in found]
+    [('N2', 1, True), ('H2O', 3, True), ('H4Si', 0, None)]
+    >>> found[2].failure
+    'EMT raised NotImplementedError: No EMT-potential for Si'
+    """
+    optional("ase", "normal_modes_of_each", "ase")
+    comm = communicator(comm)
+    with agreement(comm):
+        structures = list(structures)
+        for number, atoms in enumerate(structures):
+            if not hasattr(atoms, "get_chemical_formula"):
+                raise InputError(f"structure {number}: an ase.Atoms is wanted, not {type(atoms).__name__}")
+    alone = child(comm, "structures alone", lambda: comm.Split(comm.rank))
+    shared = child(comm, "structures shared", comm.Dup)
+    found: dict[int, StructureModes] = {}
+    shapes: dict[int, np.ndarray] = {}
+    error: BaseException | None = None
+    work = Work(shared, alone, len(structures), False)
+    try:
+        for number in work:
+            one, vectors = _modes_of(number, structures[number], calculator, alone, {"k": k, **how})
+            found[number] = one
+            if vectors is not None:
+                shapes[number] = vectors
+            if progress is not None:
+                progress(min(len(found) * comm.size, len(structures)), len(structures))
+    except BaseException as caught:  # the others must hear of it, and stop
+        error = caught
+    work.finish(error)
+    raise_together(comm, error)
+    for theirs in comm.allgather(found):
+        found |= theirs
+    return ModesOfEach(structures, [found[number] for number in range(len(structures))], shapes, comm)
+
+
+def _modes_of(
+    number: int, atoms: Atoms, calculator: Callable[[], Any] | None, comm: MPI.Comm, how: dict[str, Any]
+) -> tuple[StructureModes, np.ndarray | None]:
+    """Return the modes of a structure, or why there are none, and (k, n) their vectors. Collective."""
+    told = StructureModes(number, atoms.get_chemical_formula(), len(atoms))
+    try:
+        if calculator is not None:
+            atoms = atoms.copy()
+            atoms.calc = _made(calculator, number)
+        modes = normal_modes(atoms, comm=comm, **how)
+    except _END_ALL:
+        raise
+    except SparseHessError as failure:
+        words = str(failure).replace(" on rank 0", "")  # which is the only one that has it
+        return replace(told, failure=words, status=failure.status), None
+    with modes:
+        spectrum = modes.spectrum
+        vectors = np.array([vector.getArray(readonly=True).copy() for vector in spectrum.vectors])
+        told = replace(
+            told,
+            n=modes.hessian.pattern.n,
+            frequencies=modes.frequencies,
+            errors=modes.errors,
+            eigenvalues=spectrum.eigenvalues,
+            residuals=spectrum.residuals,
+            imaginary=modes.imaginary,
+            zero=modes.zero,
+            minimum=modes.minimum,
+            certified=None if spectrum.count is None else spectrum.count.certified,
+            rigid=tuple(modes.rigid),
+            force_max=modes.force_max,
+            force_atom=modes.force_atom,
+            evaluations=sum(modes.hessian.evaluations.values()),
+        )
+        modes.hessian.pattern.free()
+    return told, vectors.reshape(len(told.frequencies), told.n)
+
+
+def _made(calculator: Callable[[], Any], number: int) -> Any:
+    """Return a new calculator, one that works in files in a folder of this structure's. Not collective."""
+    try:
+        made = calculator()
+    except SparseHessError:
+        raise
+    except Exception as error:  # a calculator's code may raise anything
+        raise EvaluationError(raised("calculator()", error)) from error
+    set_apart(made, f"structure_{number}")
+    return made
+
+
+def set_apart(calculator: Any, name: str) -> None:
+    """Give a calculator that works in files a folder of this name below its own. Not collective."""
+    from ase.calculators.calculator import FileIOCalculator
+    from ase.calculators.genericfileio import GenericFileIOCalculator
+
+    if isinstance(calculator, (FileIOCalculator, GenericFileIOCalculator)):
+        calculator.directory = os.path.join(str(calculator.directory), name)
+
+
+def _facts_of(one: StructureModes) -> dict[str, Any]:
+    """Return what is no array. Not collective."""
+    told = {each.name: getattr(one, each.name) for each in fields(one)}
+    told = {name: value for name, value in told.items() if not isinstance(value, np.ndarray)}
+    return told | {"force_max": one.force_max if np.isfinite(one.force_max) else None, "rigid": list(one.rigid)}
+
+
+def _told(one: StructureModes) -> str:
+    """Return what was found of a structure, for people. Not collective."""
+    if one.failure:
+        return f"failed: {one.failure}"
+    found = one.frequencies
+    if not len(found):
+        return "nothing vibrates"
+    reach = f"{found[0]:.2f}" if len(found) == 1 else f"{found[0]:.2f} to {found[-1]:.2f}"
+    imaginary = int(one.imaginary.sum())
+    return f"{number_of(len(found), 'mode')}, {reach} cm^-1{f', {imaginary} imaginary' if imaginary else ''}"
