@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,12 +20,13 @@ from sparsehess.derivatives.units import Units
 from sparsehess.errors import InputError, no_such_file, words_of
 from sparsehess.runtime import communicator, on_root, optional
 from sparsehess.storage.hdf5 import open_hdf5, read_array
+from sparsehess.storage.memory_claims import require_memory
 
 # Words of phonopy for units, in ours.
 _WORDS = {"angstrom": "angstrom", "au": "bohr", "bohr": "bohr", "ry": "Ry", "hartree": "hartree", "ev": "eV"}
 
-# Entries of force constants on each line, and what stands before a block.
-_NUMBERS = 11
+# Numbers of each pair, the bytes that they take at least, and those that a first line takes at most.
+_NUMBERS, _LEAST, _LINE = 11, 22, 1000
 
 _WRITE = "write force constants by `phonopy --writefc`, or by Phonopy.save(settings={'force_constants': True})"
 
@@ -192,18 +194,24 @@ def _from_text(path: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the blocks of a FORCE_CONSTANTS, and the atoms of its rows."""
     form = "is no FORCE_CONSTANTS: first two numbers of atoms, then of each pair a line `i j` and three of entries"
     with open(path, encoding="utf-8", errors="replace") as file:
-        head, rest = file.readline().split(), file.read()
-    try:
-        sizes = [int(one) for one in head]
-        numbers = np.array(rest.split(), dtype=np.float64)
-    except ValueError as error:
-        raise InputError(f"{path} {form}: {words_of(error)}") from error
-    if len(sizes) not in (1, 2) or min(sizes) < 1:
-        raise InputError(f"{path} {form}")
-    rows, columns = sizes[0], sizes[-1]
-    if len(numbers) != rows * columns * _NUMBERS:
-        raise InputError(f"{path} is cut off, or {form}: {len(numbers)} numbers, not {rows * columns * _NUMBERS}")
-    table = numbers.reshape(rows, columns, _NUMBERS)
+        try:
+            sizes = [int(one) for one in file.readline(_LINE).split()]
+            if len(sizes) not in (1, 2) or min(sizes) < 1:
+                raise InputError(f"{path} {form}")
+            rows, columns = sizes[0], sizes[-1]
+            if rows * columns * _LEAST > os.path.getsize(path):
+                raise InputError(f"{path} is cut off: {rows} x {columns} pairs of atoms need more bytes")
+            require_memory(path, "its force constants", 16 * rows * columns * _NUMBERS)
+            table = np.empty((rows, columns, _NUMBERS))
+            for row in range(rows):  # a row of text at a time
+                words = "".join(itertools.islice(file, 4 * columns)).split()
+                if len(words) != columns * _NUMBERS:
+                    raise InputError(f"{path} is cut off in row {row + 1}, or {form}")
+                table[row] = np.array(words, dtype=np.float64).reshape(columns, _NUMBERS)
+        except InputError:
+            raise
+        except ValueError as error:
+            raise InputError(f"{path} {form}: {words_of(error)}") from error
     if (table[:, :, 0] != table[:, :1, 0]).any() or (table[:, :, 1] != np.arange(1, columns + 1)).any():
         raise InputError(f"{path}: pairs of atoms are not in order, row by row, from 1")
     return table[:, :, 2:].reshape(rows, columns, 3, 3), table[:, 0, 0].astype(np.int64) - 1

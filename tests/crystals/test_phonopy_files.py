@@ -94,7 +94,8 @@ def test_what_is_refused(solid, tmp_path):
 
     cases = [
         (put("short", text[:-100]), cell, "is cut off"),
-        (put("words", "2 6\nno numbers"), cell, "is no FORCE_CONSTANTS"),
+        (put("claims", "100000 100000\n" + text), cell, "is cut off"),
+        (put("words", "2 6\n" + 40 * "no numbers\n"), cell, "is no FORCE_CONSTANTS"),
         (put("disorder", text.replace("\n1 2\n", "\n1 3\n")), cell, "not in order"),
         (put("nan", re.sub(r"(\n1 1\n)\S+", r"\1nan", text)), cell, "finite"),
         (tmp_path / "gone", cell, "gone"),
