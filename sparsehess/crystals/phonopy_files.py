@@ -302,8 +302,7 @@ def _born(path: str, beside: str, atoms: int, unit: float) -> Polar:
     with open(path, encoding="utf-8", errors="replace") as file:
         lines = [line.split() for line in file if line.strip()]
     try:
-        first = lines[0][0] if lines else ""
-        coulomb = unit * float(first) if first.replace(".", "", 1).isdigit() else COULOMB
+        coulomb = unit * float(lines[0][0]) if lines and _is_number(lines[0][0]) else COULOMB
         table = np.array([[float(one) for one in line[:9]] for line in lines[1:]])
     except ValueError as error:
         raise InputError(f"{path} is no BORN of phonopy's: {words_of(error)}") from error
@@ -322,3 +321,10 @@ def _born(path: str, beside: str, atoms: int, unit: float) -> Polar:
         return Polar(np.array(made["born"], float), np.array(made["dielectric"], float), coulomb)
     except Exception as error:  # whatever phonopy meets
         raise InputError(f"{path}: phonopy finds no charges of all atoms by it: {words_of(error)}") from error
+
+
+def _is_number(word: str) -> bool:
+    try:
+        return float(word) > 0
+    except ValueError:
+        return False

@@ -74,6 +74,27 @@ def test_equal_wave_vectors_and_sparse_matrices(comm):
         assert spectrum.count.certified
 
 
+@pytest.mark.parallel([1, 2])
+def test_large_cells_are_sparse_and_counted(comm):
+    """A chain of 510 atoms in the cell: its modes are those of a chain of one, folded."""
+    many, across = 510, 0.3
+    lattice, places = np.diag([2.0 * many, 9.0, 9.0]), np.outer(2.0 * np.arange(many), [1, 0, 0])
+    cell = Crystal(lattice, places, np.ones(many), ("H",) * many)
+    here, springs = np.arange(many), np.diag([1.0, across, across])
+    first = np.concatenate([here] * 3)
+    second = np.concatenate([here, (here + 1) % many, (here - 1) % many])
+    blocks = np.repeat([2 * springs, -springs, -springs], many, axis=0)
+    solid = sh.phonons(sh.ForceConstants.of_pairs(first, second, blocks, cell, cell), comm=comm)
+    modes = solid.at([[0.2, 0, 0], [0.5, 0, 0]], 5)
+    for q, found in zip((0.2, 0.5), modes.eigenvalues, strict=True):
+        folded = 4 * np.sin(np.pi * (q + here) / many) ** 2
+        exact = np.sort(np.concatenate([folded, across * folded, across * folded]))[:5]
+        assert np.abs(found - exact).max() < 1e-12
+    assert modes.certified.all() and (modes.bounds < 1e-8).all() and modes.velocities is None
+    with pytest.raises(InputError, match="spectrum"):
+        solid.at([[0, 0, 0]], vectors=True)
+
+
 @pytest.mark.parametrize("q", [[0.31, 0.12, 0.44], [0.5, 0.0, 0.5], [0.2, 0.0, 0.2], [0.25, 0.25, 0.25]])
 def test_group_velocities_are_slopes(q, comm):
     solid = sh.phonons(fcc([3, 3, 3], 1.0, 0.07), comm=comm)
