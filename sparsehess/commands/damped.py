@@ -132,7 +132,8 @@ def _lines(call: Call, stiffness: str, found: DampedModes, facts: dict[str, Any]
         lines.append("modes        none")
     if found.rigid:
         lines.append(
-            f"rigid        {found.rigid} motions that K does not resist: λ = 0, {found.zeros} times, left out"
+            f"rigid        {found.rigid} motions that K does not resist to the accuracy of its rows: λ = 0, "
+            f"{found.zeros} times, or |λ| up to {found.rigid_bound:.2g}; left out"
         )
     lines += _growth_lines(found)
     if any(found.whirl):

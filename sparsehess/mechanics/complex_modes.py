@@ -47,14 +47,17 @@ def find_stability(matrices: QuadraticMatrices) -> Stability:
     if not matrices.dissipates:
         negative = matrices.damping_signs.negative
         return Stability(None, f"C has {number_of(negative, 'negative eigenvalue')}, which feed the motion")
-    negative = matrices.stiffness_signs.negative
+    negative, zero, _ = matrices.stiffness_signs
     if not negative:
+        known = " to the accuracy of its rows" if zero else ""
         if not matrices.damped:
-            return Stability(0, "K is positive semidefinite, and nothing dissipates")
-        return Stability(0, "K and C are positive semidefinite")
+            return Stability(0, f"K is positive semidefinite{known}, and nothing dissipates")
+        return Stability(0, f"K and C are positive semidefinite{', K' + known if zero else ''}")
     if matrices.massless:
         return Stability(None, f"K has {number_of(negative, 'negative eigenvalue')}, and M null vectors")
-    return Stability(negative, f"K has {number_of(negative, 'negative eigenvalue')}, and C none")
+    # What rows do not tell from zero may be negative, too.
+    unknown = f", {zero} more that may be" if zero else ""
+    return Stability(negative + zero, f"K has {number_of(negative, 'negative eigenvalue')}{unknown}, and C none")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -88,6 +91,9 @@ class DampedModes(ShortRepr):
         damps; it is not in `eigenvalues`.
     zeros
         See `rigid`.
+    rigid_bound
+        |λ| that rigid motions may have all the same, to first order, by what K makes of them and its last digits;
+        0 where there are none.
     asked
         How many were sought: fewer than the k of the request where no more exist.
     target, radius
@@ -122,6 +128,7 @@ class DampedModes(ShortRepr):
     stability: Stability
     rigid: int
     zeros: int
+    rigid_bound: float
     asked: int
     target: complex
     radius: float | None
@@ -187,10 +194,12 @@ class DampedModes(ShortRepr):
             "whirl": [one or None for one in self.whirl],
             "residuals": self.residuals.tolist(),
             "resolution": self.resolutions.tolist() if known.all() else None,
+            "doubts": [one if np.isfinite(one) else None for one in self.doubts.tolist()],
             "count": self.count.facts(),
             "stability": self.stability._asdict(),
             "rigid": self.rigid,
             "zeros": self.zeros,
+            "rigid_bound": self.rigid_bound if self.rigid else None,
             "shortfall": self.shortfall or None,
         }
 

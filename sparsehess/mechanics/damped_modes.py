@@ -189,6 +189,8 @@ def _answer(
             else f"the search has gone no farther than {searched.reach * unit:.6g} from the target, and not to "
             f"the radius {radius:.6g}: take a smaller one, or give SLEPc a wider subspace (-pep_ncv)"
         )
+    elif searched.resistance.doubtful:
+        shortfall = searched.resistance.warning(unit)
     elif count.how == "inertia" and not count.certified:
         shortfall = _disagreement(count)
     elif searched.method == "lapack":
@@ -205,9 +207,10 @@ def _answer(
         doubts=pool.doubts[order] * unit,
         turning=pool.whirl[order],
         count=count,
-        stability=find_stability(matrices) if not known else _of_energies(pool.values),
+        stability=_stability(matrices, searched) if not known else _of_energies(pool.values),
         rigid=searched.rigid,
         zeros=searched.zeros,
+        rigid_bound=searched.resistance.bound * unit,
         asked=wanted,
         target=target,
         radius=radius,
@@ -222,6 +225,13 @@ def _answer(
         )
         return replace(made, stability=Stability(None, reason))
     return made
+
+
+def _stability(matrices: QuadraticMatrices, searched: Searched) -> Stability:
+    """Return what grows by the signs of the matrices, where K tells its own. Not collective."""
+    if searched.resistance.doubtful:
+        return Stability(None, "the entries of K do not tell whether it resists motions that count as rigid")
+    return find_stability(matrices)
 
 
 def _of_energies(values: np.ndarray) -> Stability:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -127,6 +127,12 @@ def count_modes(
             reason += f"; all finite ones of the {matrices.n} rows were computed"
             return wanted or 0, ModeCount("all", None, None, None, None, False, None, reason)
         return wanted or 0, ModeCount("none", None, None, None, None, False, None, reason)
+    if found.resistance.doubtful:
+        # Their λ are not known to be zero, and need not be outside of the interval.
+        reason = (
+            "K, which is positive semidefinite to the accuracy of its rows, has motions that may be rigid or not"
+        )
+        count = replace(count, certified=False, reason=reason)
     return wanted or 0, count
 
 
@@ -172,7 +178,7 @@ def _count_on_axis(
     if signs.negative:
         reason = f"nothing dissipates, and all that the {signs.negative} negative eigenvalues of K bring was found"
     elif signs.zero:
-        reason = "nothing dissipates, K is positive semidefinite"
+        reason = "nothing dissipates, K is positive semidefinite to the accuracy of its rows"
         complete = low == 0 or target - away > 0 or 2 * ends[0].negative == search.found.zeros
         if not complete:
             reason += "; more modes are below the interval"

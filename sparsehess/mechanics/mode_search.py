@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mpi4py import MPI
+
 import numpy as np
 
 from sparsehess.eigen.solvers.eigs import eigs
@@ -19,6 +21,7 @@ from sparsehess.mechanics.quadratic_solver import (
     refuse_options,
     solve_whole,
 )
+from sparsehess.mechanics.rigid_resistance import NOTHING, Resistance, find_resistance
 
 # Where K is singular, or Q at the target is, the first shift, of scaled matrices; and the least.
 _BESIDE, _LEAST = 1e-3, 1e-5
@@ -71,6 +74,8 @@ class Searched:
         Where Q was factorized; the target where LAPACK computed all.
     rigid, zeros
         Motions that K does not resist, and how often λ = 0 is an eigenvalue for them: left out of the pool.
+    resistance
+        How far K and its last digits may be from that.
     """
 
     pool: ModePool
@@ -80,6 +85,7 @@ class Searched:
     shift: complex
     rigid: int
     zeros: int
+    resistance: Resistance
 
 
 class ModeSearch:
@@ -108,9 +114,9 @@ class ModeSearch:
         self._options, self._seed, self._told = options, seed, told
         self._solver: NearestSolver | None = None
         self._asked: complex | None = None  # of the shift that its factors are near to
-        self._motions, zeros = _rigid_motions(matrices)
+        self._motions, zeros, resistance = _rigid_motions(matrices)
         pool = ModePool(matrices)
-        self.found = Searched(pool, 0.0, True, "toar", target, self._motions.shape[1], zeros)
+        self.found = Searched(pool, 0.0, True, "toar", target, self._motions.shape[1], zeros, resistance)
 
     def run(self, wanted: int, radius: float | None) -> Searched:
         """Look for so many modes nearest to the target, or for all within a radius of it. Collective."""
@@ -185,7 +191,7 @@ class ModeSearch:
             self._solver = NearestSolver(self._quadratic, here, self._options, self._told)
             if not self._solver.singular:
                 return
-        raise InputError(_SINGULAR)
+        raise InputError(self.found.resistance.warning(self._quadratic.unit) or _SINGULAR)
 
     def _add(self, found: Found) -> int:
         """Add what is new to the pool, but for rigid motions, in order; return how many there are. Collective."""
@@ -216,27 +222,31 @@ def by_distance(values: np.ndarray, place: complex) -> np.ndarray:
     return np.lexsort((values.real, values.imag, np.round(distance / 10.0**exponent, 7), exponent))
 
 
-def _rigid_motions(matrices: QuadraticMatrices) -> tuple[np.ndarray, int]:
-    """Return (n_local, p) motions that K does not resist, orthonormal, and how often λ = 0 is an eigenvalue.
+def _rigid_motions(matrices: QuadraticMatrices) -> tuple[np.ndarray, int, Resistance]:
+    """Return (n_local, p) motions that K does not resist, orthonormal, how often λ = 0 is theirs, and doubts.
 
     Collective. A motion r with rᵀ(C + G)s = 0 for all such s is a double one, else a simple one: (C + G)r + Ks = 0
     has a solution s for the former alone, and the chain ends there as M is definite on them and C is semidefinite.
     """
     layout, nullity = matrices.layout, matrices.stiffness_signs.zero
     if not nullity or not matrices.resists:
-        return np.empty((layout.n_local, 0)), 0
+        return np.empty((layout.n_local, 0)), 0, NOTHING
     with eigs(matrices.K, nullity, count="no", strict=False) as found:
         own = [vector.getArray(readonly=True).copy() for vector in found.vectors]
     motions = np.stack(own, axis=1) if own else np.empty((layout.n_local, 0))
     gram = layout.comm.allreduce(motions.T @ motions)
     motions = motions @ np.linalg.inv(np.linalg.cholesky(gram)).T
-    _, damps, masses = (one.real for one in matrices.images(motions + 0j))
+    stiff, damps, masses = (one.real for one in matrices.images(motions + 0j))
     _refuse_shared(matrices, motions, damps, masses)
     own_damping = motions.T @ damps, motions.T @ (matrices.rows_v[:, None] * motions)
     damping, could = layout.comm.allreduce(np.stack(own_damping))
     size = float(np.trace(could))
     damped = int(np.count_nonzero(np.linalg.svd(damping, compute_uv=False) > _UNDAMPED * size)) if size > 0 else 0
-    return motions, 2 * motions.shape[1] - damped
+    terms = stiff, matrices.rows_k[:, None] * motions, masses, damps
+    most = float(layout.comm.allreduce(matrices.rows_k.max(initial=0.0), op=MPI.MAX))
+    stiffness, digits, mass, drag = layout.comm.allreduce(np.stack([motions.T @ one for one in terms]))
+    resistance = find_resistance(stiffness, digits, mass, drag, most)
+    return motions, 2 * motions.shape[1] - damped, resistance
 
 
 def _refuse_shared(
