@@ -99,6 +99,26 @@ def test_atoms_on_their_way_are_not_called_a_saddle_point(comm):
         assert found.stationary is None and "no stationary point is claimed" in str(found)
 
 
+class Rounded(EMT):
+    """Forces of so many decimals."""
+
+    decimals = 6
+
+    def calculate(self, *arguments, **more):
+        super().calculate(*arguments, **more)
+        self.results["forces"] = np.round(self.results["forces"], self.decimals)
+
+
+@pytest.mark.parametrize(("decimals", "proven"), [(6, True), (4, True), (2, False)])
+def test_digits_of_forces_make_the_margin(decimals, proven, comm):
+    atoms = adatom("bridge", comm)
+    atoms.calc = Rounded()
+    atoms.calc.decimals = decimals
+    with sh.saddle_point(atoms, step_tol=0.01, comm=comm) as found:
+        assert found.certified == proven and (found.point.margin > 4) == proven
+        assert found.is_saddle(1) == proven and ("NOT PROVEN" in str(found)) == (not proven)
+
+
 def test_rigid_motions_are_projected_out(comm):
     atoms = Atoms("Cu3", [[0, 0, 2.3 * i] for i in range(3)], calculator=EMT())
     atoms.set_constraint([FixCartesian(i, (True, True, False)) for i in range(3)])

@@ -24,7 +24,7 @@ from sparsehess.hessian.assembly import assemble
 from sparsehess.hessian.hessian import Hessian
 from sparsehess.operators.eigenvalues import Inertia
 from sparsehess.runtime import destroy
-from sparsehess.runtime.short_repr import ShortRepr
+from sparsehess.runtime.short_repr import ShortRepr, number_of
 from sparsehess.runtime.validation import positive_number
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ MOST = 10
 # A Newton step goes to a stationary point where it leaves no more than this part of the gradient, or so many times
 # its noise.
 _LEAVES, _NOISES = 0.5, 5.0
+
+# Where null vectors are projected out, an eigenvalue is zero that is no larger than this part of a middle one.
+_BESIDE_NULL = 1e-6
 
 
 # What JSON tells as it is.
@@ -153,19 +156,31 @@ class StationaryPoint(ShortRepr):
             f"{self.gradient:.2g}; {proven}"
         )
 
+    @property
+    def index_told(self) -> str:
+        """The index, and whether it is proven, in words. Not collective."""
+        return f"{self.index}, proven" if self.certified else f"{self.index} or more, NOT PROVEN: {self.doubt}"
+
     def __str__(self) -> str:
         """Return what was found, for people."""
         bars = zip(self.eigenvalues, self.errors, strict=True)
         return "\n".join(
             [
-                f"index        {self.index}, {'proven' if self.certified else f'NOT PROVEN: {self.doubt}'}",
+                f"index        {self.index_told}",
                 f"lowest       {', '.join(f'{value:.6g} ± {error:.1g}' for value, error in bars)}",
                 f"margin       {self.margin:.2g}: the nearest to zero, {self.nearest:.4g}, over what may move it",
                 f"gradient     {self.gradient_max:.3g} at most, norm {self.gradient:.3g}",
-                f"newton step  {self.step_max:.3g} at most, norm {self.step:.3g}; it changes the energy by "
-                f"{self.energy_change:+.3g}, and leaves a gradient of {self.left:.2g}",
+                f"newton step  {self._step_told()}",
                 f"verdict      {self.verdict}",
             ]
+        )
+
+    def _step_told(self) -> str:
+        if not self.certified:
+            return "not taken: a sign is not told"
+        return (
+            f"{self.step_max:.3g} at most, norm {self.step:.3g}; it changes the energy by "
+            f"{self.energy_change:+.3g}, and leaves a gradient of {self.left:.2g}"
         )
 
     def facts(self) -> dict[str, Any]:
@@ -274,16 +289,20 @@ def _of_hessian(hessian: Hessian, step_tol: float | None, seed: int) -> Stationa
     if objective.gradient is None:
         raise InputError(f"{objective.name} has no gradient, which tells how far a point is from rest")
     with EigenProblem.of(hessian) as problem:
-        signs = count_inertia(problem, None, {})
         known = len(problem.null)
+        if not problem.sought:
+            raise InputError(
+                f"{objective.name}: {known} null vectors span all that may move: no direction is left"
+            )
+        signs = count_inertia(problem, None, {})
         many = min(min(signs.negative, MOST) + 1, problem.sought)
         lowest = _solved(problem, SolveSpec(k=many, seed=seed))
         try:
             nearest = _solved(problem, SolveSpec(k=1, target=0.0, seed=seed))
             nearest.close()
             reach = max(_reach(nearest), 0.0 if lowest.error_bound is None else lowest.error_bound)
-            if reach > signs.threshold:
-                signs = count_inertia(problem, reach, {})
+            if reach > signs.threshold or (reach > 0 and not signs.certified):
+                signs = count_inertia(problem, max(reach, _BESIDE_NULL * problem.scale * bool(known)), {})
             signs = _without_zeros(signs, known)
             move = _newton(hessian, problem, signs.certified)
         except BaseException:
@@ -328,12 +347,14 @@ def _reach(found: Spectrum) -> float:
 def _without_zeros(signs: Inertia, known: int) -> Inertia:
     """Return counts that are certified only where nothing but known null vectors is zero. Not collective."""
     flat = signs.zero - known
+    if signs.doubt:
+        return replace(signs, certified=False, doubt=f"the error of the Hessian may hide a sign: {signs.doubt}")
     if not flat and not signs.infinite:
         return signs
-    told = f"{flat} eigenvalues are zero to {signs.threshold:.1e}, the accuracy of the Hessian" if flat else ""
+    told = f"{number_of(flat, 'eigenvalue is', 'eigenvalues are')} zero to {signs.threshold:.1e}"
     if signs.infinite:
-        told = f"{signs.infinite} variables have no mass"
-    return replace(signs, certified=False, doubt=signs.doubt or told)
+        told = f"{number_of(signs.infinite, 'variable has', 'variables have')} no mass"
+    return replace(signs, certified=False, doubt=told)
 
 
 def _newton(hessian: Hessian, problem: EigenProblem, sound: bool) -> dict[str, float]:

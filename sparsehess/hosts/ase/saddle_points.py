@@ -95,15 +95,23 @@ class SaddlePoint(ShortRepr):
         found = self.point
         return "\n".join(
             [
-                f"index        {found.index}, {'proven' if found.certified else f'NOT PROVEN: {found.doubt}'}",
+                f"index        {found.index_told}",
                 f"lowest       {', '.join(_shown(value, error) for value, error in modes)} cm^-1",
                 f"margin       {found.margin:.2g}: the eigenvalue nearest to zero over what may move it",
                 f"forces left  {found.gradient_max:.2g} eV/Å at most, norm {found.gradient:.2g}",
-                f"newton step  {found.step_max:.2g} Å at most, norm {found.step:.2g}; it changes the energy by "
-                f"{found.energy_change:+.2g} eV, and leaves forces of norm {found.left:.2g}",
+                f"newton step  {self._step_told()}",
                 f"projected    {', '.join(self.rigid) or 'nothing: no rigid motion is free'}",
                 f"verdict      {found.verdict}",
             ]
+        )
+
+    def _step_told(self) -> str:
+        found = self.point
+        if not found.certified:
+            return "not taken: a sign is not told"
+        return (
+            f"{found.step_max:.2g} Å at most, norm {found.step:.2g}; it changes the energy by "
+            f"{found.energy_change:+.2g} eV, and leaves forces of norm {found.left:.2g}"
         )
 
     def _repr_facts(self) -> Iterator[str]:

@@ -144,12 +144,21 @@ def test_null_vectors_are_left_out(comm):
         ("chain", {"step_tol": 0.0}, "step_tol"),
         ("chain", {"step_tol": np.nan}, "step_tol"),
         ("energy", {}, "has no gradient"),
+        ("null", {}, "2 null vectors span all that may move"),
     ],
 )
 def test_what_is_refused(given, arguments, message, comm):
     objective, _ = problem(comm, np.zeros(N), 0)
     if isinstance(given, str):
         given = objective
+        if message.startswith("2 null"):
+            given = sh.Objective(
+                x=np.zeros(2),
+                gradient=lambda x: 0 * x,
+                pattern=sh.Pattern.from_edges(np.array([[0, 1]]), 2, comm=comm),
+                projected=lambda x: (np.eye(2), ("one", "other")),
+                comm=comm,
+            )
         if message.startswith("has"):
             given = sh.Objective(
                 x=np.zeros(N), energy=lambda x: float(x @ x), pattern=objective.pattern, comm=comm
