@@ -108,6 +108,11 @@ def _read(path: str, cell: str | os.PathLike[str] | None, born: str | os.PathLik
     given, rows = _values(path, beside, facts, len(primitive), len(supercell))
     whole = Images.found(primitive, supercell)
     if rows is None and len(given) == len(primitive) < len(supercell):
+        if len(set(whole.of[reduced].tolist())) < len(primitive) or len(reduced) != len(primitive):
+            raise InputError(
+                f"{beside}: `reduced_to` of the atoms of the supercell names {len(reduced)} atoms, the primitive "
+                f"cell has {len(primitive)}: it tells which rows a compact file has"
+            )
         rows = reduced[np.argsort(whole.of[reduced], kind="stable")]
     if rows is not None and len(rows) == len(primitive):
         if rows.min() < 0 or rows.max() >= len(supercell) or len(set(whole.of[rows])) < len(rows):
@@ -119,7 +124,7 @@ def _read(path: str, cell: str | os.PathLike[str] | None, born: str | os.PathLik
         order = np.arange(len(primitive))
     factor, length = _units(facts, beside)
     primitive, supercell = _in_angstrom(primitive, length), _in_angstrom(supercell, length)
-    polar = _polar(facts, len(order), factor * length**3)
+    polar = _polar(facts, beside, len(order), factor * length**3)
     if born is not None:
         polar = _born(os.fspath(born), beside, len(order), factor * length**3)
     if polar is not None:
@@ -132,9 +137,14 @@ def _yaml(path: str) -> dict[str, Any]:
     yaml: Any = optional("yaml", "phonopy's .yaml", "phonons")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        with open(path, encoding="utf-8") as file:
-            facts = yaml.load(file, loader)  # of plain values alone
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        text = Path(path).read_text(encoding="utf-8")
+        # A few of them stand for more than any memory holds.
+        if "&" in text and any(getattr(event, "anchor", None) for event in yaml.parse(text, loader)):
+            raise InputError(f"{path} repeats parts by anchors, as phonopy does not: write it out")
+        facts = yaml.load(text, loader)  # of plain values alone
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path} is no YAML: {words_of(error)}") from error
     if not isinstance(facts, dict):
         raise InputError(f"{path} is none of phonopy's .yaml files: give phonopy_params.yaml or phonopy_disp.yaml")
@@ -161,8 +171,9 @@ def _cells(facts: dict[str, Any], path: str) -> tuple[Crystal, Crystal, np.ndarr
             raise InputError(
                 f"{path}: {name} has no lattice and points as phonopy writes them: {words_of(error)}"
             ) from error
-    reduced = [one.get("reduced_to", 0) - 1 for one in facts["supercell"]["points"]]
-    return found[0], found[1], np.unique(reduced)
+    reduced = [one.get("reduced_to") for one in facts["supercell"]["points"]]
+    named = {one - 1 for one in reduced if isinstance(one, int) and 0 < one <= len(reduced)}
+    return found[0], found[1], np.array(sorted(named), np.int64)
 
 
 def _values(
@@ -257,7 +268,7 @@ def _from_sets(path: str, beside: str) -> tuple[np.ndarray, None]:
 
 def _units(facts: dict[str, Any], path: str) -> tuple[float, float]:
     """Return what force constants are in eV/Å², and lengths in Å."""
-    told = facts.get("physical_unit") or {}
+    told = _table(facts, "physical_unit", path)
     length, constants = str(told.get("length", "angstrom")), str(told.get("force_constants", "eV/angstrom^2"))
     try:
         energy, _, areas = constants.replace("^2", "").partition("/")
@@ -284,17 +295,29 @@ def _in_angstrom(cell: Crystal, length: float) -> Crystal:
     return replace(cell, lattice=length * cell.lattice, positions=length * cell.positions)
 
 
-def _polar(facts: dict[str, Any], atoms: int, unit: float) -> Polar | None:
+def _polar(facts: dict[str, Any], path: str, atoms: int, unit: float) -> Polar | None:
     """Return the Born charges of a phonopy_params.yaml, if it has any."""
-    told = facts.get("nac") or facts
+    told = _table(facts, "nac", path) or facts
     if "born_effective_charge" not in told or "dielectric_constant" not in told:
         return None
     coulomb = told.get("unit_conversion_factor", facts.get("nac_unit_conversion_factor"))
-    charges = np.array(told["born_effective_charge"], float)
+    try:
+        charges = np.array(told["born_effective_charge"], float)
+        dielectric = np.array(told["dielectric_constant"], float)
+        own = COULOMB if coulomb is None else float(coulomb) * unit
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: charges are not as phonopy writes them: {words_of(error)}") from error
     if charges.shape != (atoms, 3, 3):
-        raise InputError(f"Born charges {charges.shape} of {atoms} atoms in the primitive cell")
-    own = COULOMB if coulomb is None else float(coulomb) * unit
-    return Polar(charges, np.array(told["dielectric_constant"], float), own)
+        raise InputError(f"{path}: Born charges {charges.shape} of {atoms} atoms in the primitive cell")
+    return Polar(charges, dielectric, own)
+
+
+def _table(facts: dict[str, Any], name: str, path: str) -> dict[str, Any]:
+    """Return a part of a file; empty where it is not there."""
+    told = facts.get(name) or {}
+    if not isinstance(told, dict):
+        raise InputError(f"{path}: {name} is not as phonopy writes it")
+    return told
 
 
 def _born(path: str, beside: str, atoms: int, unit: float) -> Polar:

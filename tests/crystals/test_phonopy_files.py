@@ -102,6 +102,8 @@ def test_what_is_refused(solid, tmp_path):
         (tmp_path / "FORCE_CONSTANTS", None, "give phonopy_params.yaml"),
         (tmp_path / "FORCE_CONSTANTS", put("a.yaml", {"supercell": 3}), "has no primitive_cell"),
         (tmp_path / "FORCE_CONSTANTS", put("b.yaml", {**facts, "supercell": {"lattice": 1}}), "as phonopy writes"),
+        (tmp_path / "FORCE_CONSTANTS", put("e.yaml", "a: &a [1, 1]\nb: [*a, *a]\n"), "anchors"),
+        (tmp_path / "FORCE_CONSTANTS", put("f.yaml", "at: 2001-99-99\n"), "is no YAML"),
         (tmp_path / "FORCE_CONSTANTS", put("c.yaml", "[1, 2"), "is no YAML"),
         (tmp_path / "FORCE_CONSTANTS", put("d.yaml", {**facts, "physical_unit": {"length": "ell"}}), "ell"),
         (cell, None, "has no force constants: write"),
