@@ -144,12 +144,24 @@ def _sets(found: Any, misread: Collection[str]) -> dict[str, np.ndarray]:
             continue
         for nodes, part in zip(blocks, parts, strict=False):
             if part is not None and len(part):
-                if max(part) >= len(nodes):
-                    raise InputError(f"the set of cells {name!r} has cell {max(part)} of a block of {len(nodes)}")
-                sets.setdefault(name, []).append(nodes[np.asarray(part, np.int64)].ravel())
+                cells = _members(part, len(nodes), f"the set of cells {name!r}", "cell")
+                sets.setdefault(name, []).append(nodes[cells].ravel())
     for name, nodes in getattr(found, "point_sets", {}).items():
-        sets[name] = [np.asarray(nodes, np.int64).ravel()]
+        sets[name] = [_members(nodes, len(found.points), f"the set of nodes {name!r}", "node")]
     return {name: np.unique(np.concatenate(parts)).astype(np.int64) for name, parts in sets.items() if parts}
+
+
+def _members(given: Any, many: int, name: str, kind: str) -> np.ndarray:
+    """Return the numbers of a set, refusing what is none of so many. Not collective."""
+    numbers = np.asarray(given).ravel()
+    if not len(numbers):
+        return np.empty(0, np.int64)
+    if numbers.dtype.kind not in "iu":
+        raise InputError(f"{name} has {numbers.dtype} in it: give the numbers of its {kind}s, counted from 0")
+    wrong = numbers[(numbers < 0) | (numbers >= many)]
+    if len(wrong):
+        raise InputError(f"{name} has {kind} {wrong[0]}, counted from 0, of {many}: mend the set")
+    return numbers.astype(np.int64)
 
 
 def _tags(found: Any) -> dict[str, tuple[int, int]]:

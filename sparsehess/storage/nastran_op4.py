@@ -24,6 +24,9 @@ from sparsehess.storage.nastran_strings import Strings, integers_at, record_at
 # How a text writes numbers: five of 16 characters, as 1P,5E16.9.
 _FORMAT = re.compile(rb"(\d+)\s*[EDeda]\s*(\d+)\.\d+")
 
+# Integers of a text that are wider than eight characters, as 1P,3E23.16|I16.
+_WIDE_INTEGERS = re.compile(rb"\|\s*I\s*(\d+)\s*$")
+
 
 def load_op4(path: Path, name: str | None) -> Found:
     """Return the matrix of this name, or the only one there is.
@@ -147,6 +150,12 @@ def _load_text(path: Path, name: str | None) -> Found:
 def _scan_text(path: Path, lines: list[bytes], at: int) -> tuple[int, str, Strings, list[bytes], int]:
     """Return the line behind a matrix, its name, its strings, the texts of their numbers, and a number's width."""
     line = lines[at]
+    wide = _WIDE_INTEGERS.search(line)
+    if wide and int(wide[1]) != 8:
+        raise InputError(
+            f"{path}: line {at + 1}: integers of {int(wide[1])} characters, which are not read: have OUTPUT4 "
+            "write it in binary (FORM=UNFORMATTED), or with integers of 8"
+        )
     try:
         columns, rows, form, kind = (int(line[8 * i : 8 * i + 8]) for i in range(4))
         key = line[32:40].decode("ascii", "replace").strip()

@@ -304,6 +304,25 @@ def test_meshes_that_are_none(folder):
         sh.write_modes(folder / "m.vtu", found, MESH)
 
 
+@pytest.mark.parametrize(
+    ("sets", "word"),
+    [
+        ({"point_sets": {"end": [4]}}, "'end' has node 4, counted from 0, of 4"),
+        ({"point_sets": {"end": [-1]}}, "'end' has node -1"),
+        ({"point_sets": {"end": [0.5]}}, "'end' has float64 in it"),
+        ({"point_sets": {"end": [True, False, False, True]}}, "'end' has bool in it"),
+        ({"cell_sets": {"end": [[1], []]}}, "'end' has cell 1, counted from 0, of 1"),
+        ({"cell_sets": {"end": [[], [-1]]}}, "'end' has cell -1"),
+    ],
+)
+def test_sets_of_what_is_not_there(sets, word):
+    meshio = pytest.importorskip("meshio")
+    points = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    square = meshio.Mesh(points, [("line", [[0, 3]]), ("quad", [[0, 1, 2, 3]])], **sets)
+    with pytest.raises(InputError, match=word):
+        sh.ModeMesh(square, "xy", fixed_sets="end")
+
+
 def test_sets_of_nodes():
     """Of points, of cells, and Gmsh's physical groups; letters hold some of their dofs."""
     meshio = pytest.importorskip("meshio")

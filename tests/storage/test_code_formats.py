@@ -271,6 +271,15 @@ def test_a_matrix_that_stands_twice_in_a_file_is_refused(folder, comm):
         matrix_files.read_matrix(written(folder, comm, "t.op4", write), comm)
 
 
+def test_integers_of_sixteen_characters_are_refused_by_what_they_are(folder, comm):
+    def write(path):
+        head = f"{3:16d}{3:16d}{6:16d}{2:16d}{'KGG':<8}1P,3E23.16|I16\n"
+        path.write_text(head + f"{1:16d}{1:16d}{1:16d}\n{1.0:23.16E}\n")
+
+    with pytest.raises(InputError, match="line 1: integers of 16 characters, which are not read: have OUTPUT4"):
+        matrix_files.read_matrix(written(folder, comm, "wide.op4", write), comm)
+
+
 def test_dmig_cards_that_are_none(folder, comm):
     def read(text):
         return matrix_files.read_matrix(written(folder, comm, "a.pch", lambda p: p.write_text(text)), comm)
