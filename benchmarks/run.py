@@ -32,6 +32,7 @@ SMALL = {
     "lobpcg_by_size": "8 14",
     "lobpcg_vs_factorization": "8",
     "methods_side_by_side": "--cells 6",
+    "near_far": "--side 4 --only ions --pairs 3",
     "network_curvature_vs_peers": "--quick",
     "network_extremes_vs_arpack": "--quick",
     "overhead_vs_slepc4py": "--sides 10 --plane 60",

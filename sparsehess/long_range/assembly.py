@@ -14,9 +14,9 @@ from sparsehess.derivatives.gradient_noise import Noise, estimate_noise
 from sparsehess.derivatives.objective import Objective
 from sparsehess.derivatives.scales import Scales
 from sparsehess.errors import InputError, none_of
-from sparsehess.hessian.recovery import plan
+from sparsehess.hessian.recovery import Direct, plan
 from sparsehess.long_range.cutoff import NearField, largest_near_field
-from sparsehess.long_range.kernel_fit import far_readings, fit_kernel
+from sparsehess.long_range.kernel_fit import far_readings, fit_kernel, is_borne_out, unevenness
 from sparsehess.long_range.near_far_hessian import NearFar
 from sparsehess.long_range.points import Points
 from sparsehess.long_range.radial_kernel import RadialKernel, Shape
@@ -191,9 +191,13 @@ class _Road:
         signed = with_random_signs(evaluations, self.scales, steps, self.seed)
         changes = compress(evaluations, field.coloring, signed).changes
         kernel = None if field.complete else self._kernel(field, signed.taken, changes)
+        recovery = plan(field.pattern, field.coloring)
+        assert isinstance(recovery, Direct)  # star colourings are read so
         if kernel is not None:
-            changes = changes - far_readings(kernel, field.coloring, signed.taken)
-        made = self._made(field, kernel, changes, signed.taken, true)
+            without = changes - far_readings(kernel, field.coloring, signed.taken)
+            uneven = [unevenness(recovery, readings, signed.taken) for readings in (changes, without)]
+            changes, kernel = (without, kernel) if is_borne_out(*uneven) else (changes, None)
+        made = self._made(field, kernel, recovery, changes, signed.taken, true)
         read = sum(evaluations.counts.values())
         try:
             made.error, made.error_norm = _error(made, self.seed)
@@ -218,6 +222,7 @@ class _Road:
         self,
         field: NearField,
         kernel: RadialKernel | None,
+        recovery: Direct,
         changes: np.ndarray,
         taken: np.ndarray,
         true: TrueProducts,
@@ -225,7 +230,7 @@ class _Road:
         """Return the Hessian whose near part is read of compressed columns. Collective."""
         pattern = field.pattern
         values = np.empty(pattern.nnz_local)
-        plan(pattern, field.coloring).recover(np.ascontiguousarray(changes), taken, values)
+        recovery.recover(np.ascontiguousarray(changes), taken, values)
         near = aij(pattern.layout, pattern.indptr, pattern.indices, values)
         point = self.evaluations.x
         return NearFar(self.objective, point, near, kernel, field.radius, pattern, field.coloring, true)

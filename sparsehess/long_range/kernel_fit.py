@@ -15,6 +15,7 @@ import numpy as np
 import scipy.sparse
 
 from sparsehess.coloring import Coloring
+from sparsehess.hessian.recovery import Direct
 from sparsehess.long_range.points import Points
 from sparsehess.long_range.radial_kernel import Pairs, RadialKernel, Shape, weights_of
 from sparsehess.operators.tall_skinny_qr import tall_qr
@@ -118,6 +119,37 @@ def far_readings(kernel: RadialKernel, coloring: Coloring, taken: np.ndarray, so
         steps = (coloring.colors[:, None] == np.arange(begin, end)) * taken[:, None]
         out[begin:end] = kernel.products(steps).T
     return out
+
+
+def unevenness(recovery: Direct, changes: np.ndarray, taken: np.ndarray) -> float:
+    """Return the root of the sum of squares of what the two readings of near entries differ by.
+
+    Collective. Those differ by far entries alone, of pairs that the fit has seen nowhere as they are. 0 where no
+    entry is read both ways.
+
+    Parameters
+    ----------
+    changes
+        (colors, n_local) the compressed columns times steps.
+    taken
+        (n_local,) signed step of each variable.
+    """
+    pattern = recovery.pattern
+    own = np.zeros(pattern.nnz_local)
+    recovery.collect(0, np.ascontiguousarray(changes), taken, own)
+    apart = (own - pattern.transposed(own))[recovery.source == 3]
+    return float(np.sqrt(pattern.comm.allreduce(float(apart @ apart))))
+
+
+def is_borne_out(before: float, after: float) -> bool:
+    """Return whether near entries are read more evenly without what a kernel adds to readings. Not collective.
+
+    Parameters
+    ----------
+    before, after
+        Unevenness of the readings as they are, and without it.
+    """
+    return before == 0 or after < _BETTER * before
 
 
 def _empty_places(pattern: Pattern, coloring: Coloring) -> np.ndarray:

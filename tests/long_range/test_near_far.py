@@ -66,6 +66,35 @@ def test_charges_weigh_the_kernel_and_without_them_the_error_says_so(comm):
         assert H.kernel is None  # not even though a part of it can be fitted
 
 
+def test_a_kernel_that_readings_of_near_entries_do_not_bear_out_is_not_taken(comm):
+    points, charges = lattice(4, jitter=0.03)
+    potential = ions(1.25 * points, charges)  # some pairs are far, and seen nowhere where the fit looks
+    given = {"points": potential.points, "gradients": 150, "tolerance": 10.0}
+    with sh.near_far(objective(potential, comm), **given) as H:
+        assert H.kernel is None and off(H, potential.hessian()) < 0.1
+    with sh.near_far(objective(potential, comm), charges=charges, **given) as H:
+        assert H.kernel is not None and off(H, potential.hessian()) < 1e-5
+
+
+@pytest.mark.parallel([1])
+@pytest.mark.thorough
+@pytest.mark.parametrize("case", ["lennard-jones", "ions", "screened"])
+def test_few_of_thousands_of_gradients(case, comm):
+    points, charges = lattice(8, jitter=0.03)
+    potential, told = {
+        "lennard-jones": (lennard_jones(points), {}),
+        "ions": (ions(1.25 * points, charges), {"charges": charges}),
+        "screened": (screened(points), {}),
+    }[case]
+    exact = potential.hessian()
+    with sh.near_far(objective(potential, comm), points=potential.points, gradients=150, **told) as H:
+        error = off(H, exact)
+        assert potential.calls <= 150 and error < 2e-5 and 1 / 1.5 < H.error / error < 1.5
+        with sh.lowest_pairs(H, 10, gradients=50) as found:
+            apart = np.abs(found.eigenvalues - np.linalg.eigvalsh(exact)[:10])
+            assert apart.max() < 1e-6 * np.abs(found.eigenvalues).max() and potential.calls <= 200
+
+
 def test_every_two_labels_have_their_kernel(comm):
     points, charges = lattice(5, seed=2)
     names = np.where(charges > 0, "Na", "Cl")
