@@ -214,12 +214,8 @@ EIGENPAIRS = (
             Example("whether a matrix is positive definite", "sparsehess inertia K.mtx"),
             Example("its condition number too", "sparsehess inertia K.mtx --condition"),
             Example(
-                "whether this is a stationary point, to a thousandth of the unit of x, and of which index",
-                "sparsehess inertia problem.py:atoms --stationary 1e-3",
-            ),
-            Example(
-                "whether atoms rest in a minimum, and where the energy falls if not",
-                "sparsehess inertia drivers/lennard_jones.py:cluster --direction lowest.h5",
+                "whether atoms rest in a minimum, to a thousandth of the unit of x, and where the energy falls if not",
+                "sparsehess inertia drivers/lennard_jones.py:cluster --stationary 1e-3 --direction lowest.h5",
             ),
         ),
         needs_real=True,
