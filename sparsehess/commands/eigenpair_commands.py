@@ -214,7 +214,7 @@ EIGENPAIRS = (
             Example("whether a matrix is positive definite", "sparsehess inertia K.mtx"),
             Example("its condition number too", "sparsehess inertia K.mtx --condition"),
             Example(
-                "whether atoms rest in a minimum, to a thousandth of the unit of x, and where the energy falls if not",
+                "whether atoms rest in a minimum, to a thousandth of x, and where the energy falls if not",
                 "sparsehess inertia drivers/lennard_jones.py:cluster --stationary 1e-3 --direction lowest.h5",
             ),
         ),
