@@ -35,6 +35,7 @@ class BlochSums:
         cite("dynamical matrices")
         primitive, supercell, images = constants.primitive, constants.supercell, constants.images
         self._polar, self._volume = constants.polar, primitive.volume
+        self._reciprocal = primitive.reciprocal
         self._masses = np.repeat(primitive.masses, 3)
         self.rows = 3 * len(primitive)
         first, second, blocks = constants.first, constants.second, constants.blocks
@@ -134,8 +135,8 @@ class BlochSums:
 
     def _field(self, polar: Polar, q: np.ndarray, phases: np.ndarray, directions: np.ndarray | None) -> np.ndarray:
         """Return (m, rows, rows) what the field of a polar crystal adds (Wang et al. 2010)."""
-        towards = q.copy()
-        zero = _at_zero(q)
+        towards = self._in_first_zone(q)
+        zero = _at_zero(towards)
         towards[zero] = 0.0 if directions is None else directions[zero]
         return polar.field_terms(towards, self._volume) * self._mean_phases(phases)
 
@@ -143,10 +144,19 @@ class BlochSums:
         self, polar: Polar, q: np.ndarray, phases: np.ndarray, turned: np.ndarray, axis: int
     ) -> np.ndarray:
         """Return (m, rows, rows) the derivative of that; zero where q is 0, where there is none."""
-        found = polar.slopes(q, axis, self._volume) * self._mean_phases(phases)
-        found += polar.field_terms(q, self._volume) * self._mean_phases(turned)
-        found[_at_zero(q)] = 0.0
+        near = self._in_first_zone(q)
+        found = polar.slopes(near, axis, self._volume) * self._mean_phases(phases)
+        found += polar.field_terms(near, self._volume) * self._mean_phases(turned)
+        found[_at_zero(near)] = 0.0
         return found
+
+    def _in_first_zone(self, q: np.ndarray) -> np.ndarray:
+        """Return (m, 3) the shortest wave vectors that differ by reciprocal vectors: those of the long waves.
+
+        Of some that are equally short the first in the order of `shortest_ways`.
+        """
+        wave, ways, _ = shortest_ways(self._reciprocal, q)
+        return ways[np.unique(wave, return_index=True)[1]]
 
 
 def _at_zero(q: np.ndarray) -> np.ndarray:

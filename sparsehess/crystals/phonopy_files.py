@@ -25,6 +25,18 @@ from sparsehess.storage.memory_claims import require_memory
 # Words of phonopy for units, in ours.
 _WORDS = {"angstrom": "angstrom", "au": "bohr", "bohr": "bohr", "ry": "Ry", "hartree": "hartree", "ev": "eV"}
 
+# Force constants and lengths by what made the forces (manual of phonopy, "Interfaces to calculators"), where the
+# file names no unit of force constants: phonopy does so beside force constants alone.
+_MADE_BY = {
+    "eV/angstrom^2 angstrom": ("", "vasp", "aims", "lammps", "pwmat", "crystal", "castep"),
+    "eV/angstrom.au au": ("abinit", "siesta", "abacus"),
+    "Ry/au^2 au": ("qe", "qlm"),
+    "mRy/au^2 au": ("wien2k",),
+    "hartree/au^2 au": ("elk", "dftbp", "turbomole", "fleur", "exciting", "octopus"),
+    "hartree/angstrom.au angstrom": ("cp2k",),
+}
+_UNITS_OF = {name: units.split() for units, names in _MADE_BY.items() for name in names}
+
 # Numbers of each pair, the bytes that they take at least, and those that a first line takes at most.
 _NUMBERS, _LEAST, _LINE = 11, 22, 1000
 
@@ -122,7 +134,7 @@ def _read(path: str, cell: str | os.PathLike[str] | None, born: str | os.PathLik
         primitive = Crystal(primitive.lattice, supercell.positions[rows], masses, symbols)
     else:
         order = np.arange(len(primitive))
-    factor, length = _units(facts, beside)
+    factor, length = _units(facts, beside, path)
     primitive, supercell = _in_angstrom(primitive, length), _in_angstrom(supercell, length)
     polar = _polar(facts, beside, len(order), factor * length**3)
     if born is not None:
@@ -266,15 +278,42 @@ def _from_sets(path: str, beside: str) -> tuple[np.ndarray, None]:
         raise InputError(f"{path}: phonopy makes no force constants of it: {words_of(error)}") from error
 
 
-def _units(facts: dict[str, Any], path: str) -> tuple[float, float]:
+def _units(facts: dict[str, Any], beside: str, path: str) -> tuple[float, float]:
     """Return what force constants are in eV/Å², and lengths in Å."""
-    told = _table(facts, "physical_unit", path)
-    length, constants = str(told.get("length", "angstrom")), str(told.get("force_constants", "eV/angstrom^2"))
+    told = _table(facts, "physical_unit", beside)
+    made = _table(facts, "phonopy", beside) or _table(facts, "phono3py", beside)
+    made_by = str(made.get("calculator") or "").lower()
+    stored, known = _stored_unit(path), _UNITS_OF.get(made_by, ["", ""])
+    length = str(told.get("length") or known[1])
+    constants = str(told.get("force_constants") or (known[0] if length == known[1] else stored))
+    if not length or not constants:
+        raise InputError(
+            f"{beside} names no unit of force constants, and none is known of lengths in {length!r} and forces by "
+            f"{made_by!r}: write force_constants under physical_unit, as 'Ry/au^2'"
+        )
+    factor, scale = _conversion(constants, length, beside)
+    if stored and not np.isclose(_conversion(stored, length, path)[0], factor, rtol=1e-6):
+        raise InputError(f"{path} has force constants in {stored}, and {beside} is of such in {constants}")
+    return factor, scale
+
+
+def _stored_unit(path: str) -> str:
+    """Return the unit that an HDF5 file names itself, if any."""
+    if not path.endswith((".hdf5", ".h5")):
+        return ""
+    with open_hdf5(path) as file:
+        unit = np.ravel(file["physical_unit"][()])[0] if "physical_unit" in file else b""
+    return (unit.decode() if isinstance(unit, bytes) else str(unit)).replace("Angstrom", "angstrom")
+
+
+def _conversion(constants: str, length: str, path: str) -> tuple[float, float]:
+    """Return what these units are in eV/Å² and in Å."""
     try:
-        energy, _, areas = constants.replace("^2", "").partition("/")
-        below = [_WORDS[one.lower()] for one in areas.split(".")]  # as in eV/angstrom.au
-        each = [_angstroms(one) for one in (below * 2)[:2]]
-        return _electronvolts(_WORDS[energy.lower()]) / (each[0] * each[1]), _angstroms(_WORDS[length.lower()])
+        energy, _, areas = constants.lower().replace("^2", "").partition("/")
+        each = [_angstroms(_WORDS[one]) for one in (areas.split(".") * 2)[:2]]  # as in eV/angstrom.au
+        part = 1e-3 if energy == "mry" else 1.0
+        volts = part * _electronvolts(_WORDS[energy.removeprefix("m")])
+        return volts / (each[0] * each[1]), _angstroms(_WORDS[length.lower()])
     except KeyError as error:
         raise InputError(
             f"{path}: force constants in {constants!r} and lengths in {length!r} are not known"

@@ -218,6 +218,25 @@ def test_polar_crystals(comm):
         assert np.abs(0.2 * np.pi * (ends[1] - ends[0]) / (2 * step) - found[:, axis]).max() < 1e-4
 
 
+def test_polar_crystals_beyond_the_first_zone(comm):
+    """ω(q + G) = ω(q), of fields of long waves too, and at Γ + G a direction decides as at Γ."""
+    plain = chain(3, (1.0, 1.0), (1.0, 3.0), across=1.0)
+    polar = replace(plain, polar=Polar(1.3 * np.array([np.eye(3), -np.eye(3)]), 2.0 * np.eye(3)))
+    solid = sh.phonons(polar, comm=comm)
+    for q in ([0.21, 0.13, -0.3], [0.0, 0.01, 0.0], [0.0, 0.0, 0.0]):
+        moved = np.add(q, [[0, 0, 0], [1, 0, 0], [0, -2, 1], [3, 1, -4]])
+        found = solid.at(moved, group_velocities=True, directions=[1, 2, 3])
+        assert np.abs(found.eigenvalues - found.eigenvalues[0]).max() < 1e-12, q
+        assert np.nanmax(np.abs(found.velocities - found.velocities[0])) < 1e-9, q
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_nothing_is_certified_past_the_largest_number(comm):
+    huge = replace(chain(3), blocks=chain(3).blocks * 0.8e308)
+    modes = sh.phonons(huge, sum_rule=False, comm=comm).at([[0.2, 0, 0]])
+    assert not modes.certified.any() and not modes.imaginary.any() and np.isinf(modes.bounds).all()
+
+
 def test_what_is_refused(comm):
     solid = sh.phonons(chain(3), comm=comm)
     for call, word in (

@@ -2,11 +2,13 @@
 
 import re
 
+import h5py
 import numpy as np
 import pytest
 
 import sparsehess as sh
 from sparsehess.crystals import Crystal
+from sparsehess.crystals.cells import shortest_ways
 from sparsehess.errors import InputError, StackError
 from support.lattices import chain
 from support.phonopy_files import write
@@ -83,6 +85,50 @@ def test_units_and_charges(solid, tmp_path):
     assert found.polar.neutral().excess == 0
 
 
+BOHR, RYDBERG = 0.529177210903, 13.605693122994
+
+
+@pytest.mark.parametrize(
+    ("made_by", "length", "constants"),
+    [
+        ("qe", BOHR, RYDBERG / BOHR**2),
+        ("wien2k", BOHR, 1e-3 * RYDBERG / BOHR**2),
+        ("abinit", BOHR, 1 / BOHR),
+        ("turbomole", BOHR, 2 * RYDBERG / BOHR**2),
+        ("cp2k", 1.0, 2 * RYDBERG / BOHR),
+        ("vasp", 1.0, 1.0),
+        (None, 1.0, 1.0),
+    ],
+)
+def test_units_by_what_made_the_forces(made_by, length, constants, solid, tmp_path):
+    """phonopy_disp.yaml names a unit of lengths, and what made the forces, but no unit of force constants."""
+    small = [
+        Crystal(one.lattice / length, one.positions / length, one.masses, one.symbols)
+        for one in (solid.primitive, solid.supercell)
+    ]
+    scaled = sh.ForceConstants.of(solid.dense() / constants, *small)
+    told = {"physical_unit": {"atomic_mass": "AMU", "length": "angstrom" if length == 1 else "au"}}
+    if made_by is not None:
+        told["phonopy"] = {"calculator": made_by}
+    cell = write(tmp_path, scaled, scaled.dense(), scaled.images.first, **told)
+    found = sh.read_force_constants(tmp_path / "force_constants.hdf5", cell)
+    assert np.abs(found.dense() - solid.dense()).max() < 1e-9
+    assert np.abs(found.supercell.lattice - solid.supercell.lattice).max() < 1e-9
+
+
+def test_units_that_nobody_names(solid, tmp_path):
+    for told in ({"physical_unit": {"length": "au"}}, {"phonopy": {"calculator": "abacuses"}}):
+        cell = write(tmp_path, solid, solid.dense(), solid.images.first, **{"physical_unit": {}, **told})
+        with pytest.raises(InputError, match="names no unit of force constants"):
+            sh.read_force_constants(tmp_path / "FORCE_CONSTANTS", cell)
+    with h5py.File(tmp_path / "force_constants.hdf5", "a") as file:
+        file["physical_unit"] = ["Ry/au^2"]
+    with pytest.raises(InputError, match=r"Ry/au\^2.*eV/angstrom\^2"):
+        sh.read_force_constants(
+            tmp_path / "force_constants.hdf5", write(tmp_path.parent, solid, solid.dense(), solid.images.first)
+        )
+
+
 def test_what_is_refused(solid, tmp_path):
     cell = write(tmp_path, solid, solid.dense(), solid.images.first)
     text = (tmp_path / "FORCE_CONSTANTS").read_text()
@@ -148,7 +194,9 @@ def test_phonopy_says_the_same(tmp_path, monkeypatch):
         "phonopy_params.yaml", force_constants_filename="FORCE_CONSTANTS", symmetrize_fc=False, log_level=0
     )
     theirs.nac_params = {**theirs.nac_params, "method": "wang"}
-    q = rng.random((40, 3))
+    # In the first zone, beyond which phonopy's field of long waves is another one at each equivalent q.
+    cell = ours.primitive
+    q = shortest_ways(cell.reciprocal, rng.random((40, 3)) @ cell.reciprocal)[1] @ np.linalg.inv(cell.reciprocal)
     for polar in (True, False):
         theirs.nac_params = theirs.nac_params if polar else None
         values = []

@@ -14,7 +14,7 @@ from sparsehess.hosts.ase import hessian_function
 pytest.importorskip("ase")
 
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, fcc111
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.constraints import FixAtoms
@@ -26,6 +26,20 @@ pytestmark = [
 ]
 
 SIGMA, EPSILON, REACH = 3.4, 0.0104, 5.8  # Å and eV; fourth neighbours lie beyond
+
+
+class Uneven(EMT):
+    """Copper whose atoms are not alike: by their numbers they are bound less and more."""
+
+    def calculate(self, *args):
+        super().calculate(*args)
+        several = np.array([0.5, 1.0, 1.5])[np.arange(len(self.atoms)) % 3]
+        apart = self.atoms.get_all_distances(mic=True, vector=True)
+        r = np.linalg.norm(apart, axis=2)
+        near = np.where(r < 3.0, np.exp(-((r / 2.0) ** 2)), 0.0) * np.outer(several, several)
+        self.results["forces"] = self.results["forces"] + (near[:, :, None] * apart).sum(axis=1)
+        for name in ("energy", "free_energy"):
+            self.results[name] = self.results[name] - near.sum()
 
 
 def argon(a=5.3):
@@ -136,6 +150,43 @@ def test_one_cell_is_assembled(comm):
     points = np.array(list(itertools.product(range(3), repeat=3))) / 3
     folded = np.sort(sh.phonons(sh.force_constants(one, 3, comm=comm), comm=comm).at(points).eigenvalues.ravel())
     assert np.abs(at_zero.eigenvalues[0] - folded).max() < 1e-6 * folded.max()
+
+
+def test_a_calculator_that_knows_its_cutoff_late(comm):
+    """EMT has none before it has evaluated forces; the cell of four atoms has the modes of supercells of four."""
+    one, four = bulk("Cu", a=3.6), bulk("Cu", a=3.6, cubic=True)
+    one.calc, four.calc = EMT(), EMT()
+    small = sh.force_constants(one, [[-1, 1, 1], [1, -1, 1], [1, 1, -1]], comm=comm)
+    large = sh.force_constants(four, 1, comm=comm)
+    folded = sh.phonons(small, comm=comm).at([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
+    found = sh.phonons(large, comm=comm).at([[0, 0, 0]])
+    assert (
+        np.abs(np.sort(folded.eigenvalues.ravel()) - found.eigenvalues[0]).max() < 1e-6 * found.eigenvalues.max()
+    )
+
+
+def test_what_does_not_repeat(comm):
+    """Copies beyond an end of the crystal are refused, and a layer is that of a cell that repeats far away."""
+    slab = fcc111("Cu", (1, 1, 2), a=3.6, vacuum=8.0)
+    slab.calc = EMT()
+    assert slab.pbc.tolist() == [True, True, False]
+    for supercell in (2, (2, 2, 2), [[2, 0, 0], [0, 2, 0], [1, 0, 1]]):
+        with pytest.raises(InputError, match="do not repeat along axis 2"):
+            sh.force_constants(slab, supercell, comm=comm)
+    far = slab.copy()
+    far.calc, far.pbc = EMT(), True
+    found = [sh.phonons(sh.force_constants(one, (3, 3, 1), comm=comm), comm=comm) for one in (slab, far)]
+    q = [[0.2, 0.1, 0], [0.5, 0, 0]]
+    values = [one.at(q).eigenvalues for one in found]
+    assert np.abs(values[0] - values[1]).max() < 1e-6 * np.abs(values[1]).max()
+
+
+def test_what_depends_on_the_place(comm):
+    """Forces that do not follow the translations of the crystal are told: their columns are not symmetric."""
+    cell = bulk("Cu", a=3.6)
+    cell.calc = Uneven()
+    with pytest.raises(CheckError, match="translations"):
+        sh.force_constants(cell, 3, cutoff=np.inf, comm=comm)
 
 
 def test_what_is_refused(comm):

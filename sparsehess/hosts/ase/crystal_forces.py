@@ -21,7 +21,7 @@ from sparsehess.derivatives.scales import Scales
 from sparsehess.errors import CheckError, InputError
 from sparsehess.hessian.assembly import assemble
 from sparsehess.hosts.ase.moved_atoms import Moved, moved_atoms
-from sparsehess.hosts.ase.objective import check_atoms, from_atoms, known_extent
+from sparsehess.hosts.ase.objective import check_atoms, from_atoms, known_extent, knows_cutoff
 from sparsehess.runtime import agreement, communicator, optional
 from sparsehess.runtime.random_numbers import draw_signed
 from sparsehess.runtime.validation import reals
@@ -76,9 +76,11 @@ def force_constants(
     Raises
     ------
     InputError
-        No cell, no calculator, a constraint, or a supercell that is none.
+        No cell, no calculator, a constraint, a supercell that is none, or one that repeats atoms along an axis
+        along which they do not (`atoms.pbc`).
     CheckError
-        The fresh product is missed: by noise, or since couplings reach farther.
+        The fresh product is missed: by noise, or since couplings reach farther. Or force constants are not
+        symmetric: forces do not follow the translations of the crystal.
     StackError, EvaluationError
         ASE is not installed, or the calculator raised.
 
@@ -105,6 +107,7 @@ def force_constants(
         if atoms.constraints:
             raise InputError("phonons are those of all atoms: take the constraints away, atoms.set_constraint()")
         large = _repeated(atoms, supercell)
+        _check_periods(atoms, large)
         cells = _crystal(atoms), _crystal(large)
         images = Images.found(*cells)
     if images.count == 1:
@@ -133,6 +136,19 @@ def _repeated(atoms: Atoms, supercell: int | Sequence[int] | np.ndarray) -> Atom
     return large
 
 
+def _check_periods(atoms: Atoms, large: Atoms) -> None:
+    """Refuse copies that no translation makes alike: one beyond another where the crystal has an end."""
+    times = np.rint(large.get_cell().array @ np.linalg.inv(atoms.get_cell().array)).astype(np.int64)
+    for axis in np.flatnonzero(~atoms.pbc):
+        others = np.delete(np.arange(3), axis)
+        if times[axis, axis] != 1 or times[axis, others].any() or times[others, axis].any():
+            raise InputError(
+                f"the atoms do not repeat along axis {axis} of the cell (pbc={atoms.pbc.tolist()}), and the "
+                f"supercell repeats them along it: set atoms.pbc, or give 1 there, as supercell="
+                f"{tuple(2 if one else 1 for one in atoms.pbc)}"
+            )
+
+
 def _crystal(atoms: Atoms) -> Crystal:
     return Crystal(
         atoms.get_cell().array, atoms.get_positions(), atoms.get_masses(), tuple(atoms.get_chemical_symbols())
@@ -151,7 +167,7 @@ def _assembled(
 ) -> ForceConstants:
     """Return those of a cell that is not repeated: its Hessian. Collective."""
     with agreement(comm):
-        if not np.isfinite(known_extent(atoms, cutoff, reach)):
+        if cutoff is None and not knows_cutoff(atoms):
             cutoff, reach = np.inf, "pair"
     objective = from_atoms(atoms, cutoff=cutoff, reach=reach, project=False, comm=comm)
     with assemble(objective, derivative=derivative, seed=seed, progress=progress) as hessian:
@@ -210,7 +226,7 @@ def _by_columns(
         )
     there = (blocks != 0).any(axis=(1, 2))
     home = images.moved_home(moved.atoms[first], atoms)
-    return ForceConstants.of_pairs(
+    constants = ForceConstants.of_pairs(
         images.of[moved.atoms[first]][there],
         home[there],
         blocks[there],
@@ -219,6 +235,14 @@ def _by_columns(
         name=objective.name,
         evaluations=compared + evaluations.counts["gradient"] + evaluations.counts["hvp"],
     )
+    size = float(np.abs(constants.blocks).max(initial=0.0))
+    if not constants.asymmetry <= max(_AGREES, 10 * error) * size:
+        raise CheckError(
+            f"force constants of {objective.name} differ from their mirror images by {constants.asymmetry:.1e} of "
+            f"{size:.1e} eV/Å²: forces do not follow the translations of the crystal, so that columns of one cell "
+            "are not those of the others: give the whole as one cell, with supercell=1"
+        )
+    return constants
 
 
 def _missed(

@@ -413,6 +413,11 @@ def _extent(atoms: Atoms, cutoff: float | None, reach: str | int | None) -> tupl
     return float(cutoff), int(hops)
 
 
+def knows_cutoff(atoms: Atoms) -> bool:
+    """Return whether the cut-off of the calculator is known, if only after it has evaluated forces."""
+    return _kind(atoms) is not None
+
+
 def known_extent(atoms: Atoms, cutoff: float | None, reach: str | int | None) -> float:
     """Return the distance in Å past which no two atoms are coupled; infinite where nothing is known of it.
 
