@@ -204,6 +204,7 @@ def test_energies_that_are_not_the_same_everywhere_show_in_what_is_told(comm):
         ours = modes.frequencies + modes.moved
         assert np.abs(ours[:, None] - truth(atoms)).min(axis=1).max() < 0.05
         assert f"translation x ({held:.2g})" in str(modes)
+        assert "translation" in modes.outside and modes.outside in str(modes) and "saddle point" not in str(modes)
 
 
 @pytest.mark.parametrize("method", [one for one in METHODS if one != "structure"])

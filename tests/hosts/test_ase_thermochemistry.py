@@ -267,10 +267,23 @@ def test_a_single_atom_and_energies(comm):
 
     atoms = water()
     with sh.normal_modes(atoms, comm=comm) as modes:
-        atoms.calc = Failing(atoms.get_positions(), [])
+        modes.atoms.calc = Failing(atoms.get_positions(), [])
         with pytest.raises(EvaluationError, match=r"energy of Failing.*no disk.*energy=\.\.\. gives one"):
             sh.thermochemistry(modes)
         assert sh.thermochemistry(modes, energy=-5.0).energy == -5.0
+
+
+def test_what_is_done_to_the_atoms_later_changes_nothing(comm):
+    atoms = water()
+    with sh.normal_modes(atoms, comm=comm) as modes:
+        before, moved = sh.thermochemistry(modes, symmetry_number=2, spin=0), modes.displacements(0)
+        atoms.set_masses([15.999, 2.014, 2.014])
+        atoms.positions *= 1.3
+        atoms.set_constraint(FixAtoms([0]))
+        after = sh.thermochemistry(modes, symmetry_number=2, spin=0)
+        assert after.gibbs.value == pytest.approx(before.gibbs.value, abs=1e-12)
+        np.testing.assert_array_equal(after.ends, before.ends)
+        np.testing.assert_array_equal(modes.displacements(0), moved)
 
 
 def test_what_is_refused(comm):

@@ -15,7 +15,7 @@ from sparsehess.derivatives.objective import Objective
 from sparsehess.derivatives.units import Units
 from sparsehess.errors import EvaluationError, InputError, raised
 from sparsehess.hosts.ase.own_hessians import MATRIX, OwnHessian, find_own
-from sparsehess.hosts.ase.rigid_motions import RigidMotions, Surroundings, rigid_motions
+from sparsehess.hosts.ase.rigid_motions import RigidMotions, Surroundings, rigid_motions, turned
 from sparsehess.pattern import Layout, Pattern
 from sparsehess.runtime import agreement, communicator, on_root, optional
 from sparsehess.runtime.validation import reals
@@ -28,6 +28,9 @@ UNITS = Units.of("eV", "angstrom", "amu", "cm^-1")
 # How far a coupling reaches, in cut-offs. A pair potential couples two atoms within the cut-off. In others the
 # energy of an atom depends on all its neighbours, which couples these with each other.
 REACHES = {"pair": 1, "many-body": 2}
+
+# Up to so many coordinates, all are taken for coupled where no cut-off is known.
+ALL_COUPLED = 1000
 
 SKIN = 0.1  # Å: a step may bring pairs within the cut-off that are beyond it by less
 
@@ -147,8 +150,8 @@ def describe(
     comm: MPI.Comm | None,
     more: dict[str, Any],
     whole_up_to: int = 0,
-) -> tuple[Objective, State]:
-    """Return the objective of some atoms, and where they are; see `from_atoms`.
+) -> tuple[Objective, State, np.ndarray]:
+    """Return the objective of some atoms, where they are, and `turned` of its rigid motions; see `from_atoms`.
 
     Collective.
 
@@ -182,7 +185,9 @@ def describe(
         if pattern is None and not by_matrix:
             small = not known and len(host.x) <= whole_up_to
             extent = (np.inf, 1) if small else _extent(atoms, cutoff, reach)
-    state = State(*_sizes(force, host.free), on_root(comm, host.rigid, host.x).shape)
+    rigid = on_root(comm, host.rigid, host.x)
+    turned = on_root(comm, host.turned, rigid.vectors)
+    state = State(*_sizes(force, host.free), rigid.shape)
     if by_matrix and found is not None:
         with agreement(comm):
             rows, columns = found.coupled(host.moved_to(host.x))
@@ -208,7 +213,17 @@ def describe(
         comm=comm,
         **defaults | more,
     )
-    return objective, state
+    return objective, state, turned
+
+
+def snapshot(atoms: Atoms) -> Atoms:
+    """Return a copy of atoms with the same calculator, which later changes of theirs do not reach.
+
+    Not collective.
+    """
+    copy = atoms.copy()
+    copy.calc = atoms.calc
+    return copy
 
 
 def check_atoms(atoms: Atoms) -> None:
@@ -265,6 +280,8 @@ class _Moving:
         (n,) the free coordinates at the start.
     has_forces
         Whether the calculator has forces, not energies alone; told by `start`.
+    slope
+        (atoms, 3) the gradient of all coordinates at the start, held ones too where there are forces.
     """
 
     def __init__(self, atoms: Atoms):
@@ -278,6 +295,7 @@ class _Moving:
         self._around = Surroundings(atoms.get_masses(), atoms.get_cell().array, atoms.get_pbc(), self.free)
         self.x = self._start.ravel()[self.free]
         self.has_forces = True
+        self.slope = np.zeros(self._start.shape)
 
     def _positions(self, x: np.ndarray) -> np.ndarray:
         positions = self._start.copy()
@@ -290,13 +308,16 @@ class _Moving:
         return self._atoms
 
     def gradient(self, x: np.ndarray) -> np.ndarray:
+        return self._whole_gradient(x)[self.free]
+
+    def _whole_gradient(self, x: np.ndarray) -> np.ndarray:
         forces = np.asarray(self.moved_to(x).get_forces())
         if forces.size != len(self.free) or forces.dtype.kind not in "fiu":
             told = f"an array {forces.shape}" if forces.shape else f"{forces}"
             raise InputError(
                 f"the forces of {type(self._atoms.calc).__name__} are {told}, not ({len(self._atoms)}, 3) numbers"
             )
-        return -forces.ravel()[self.free]
+        return -forces.ravel()
 
     def energy(self, x: np.ndarray) -> float:
         return self.moved_to(x).get_potential_energy()
@@ -326,6 +347,10 @@ class _Moving:
         """Return the rigid motions at x."""
         return rigid_motions(self._positions(x), self._around)
 
+    def turned(self, motions: np.ndarray) -> np.ndarray:
+        """Return what the Hessian makes of rigid motions at the start, if only places of atoms count."""
+        return turned(motions, self._start, self.free, self.slope)
+
     def start(self, rank: int) -> np.ndarray:
         """Return (n,) the forces at the start, and find out whether there are any."""
         from ase.calculators.calculator import PropertyNotImplementedError
@@ -333,12 +358,15 @@ class _Moving:
         name = type(self._atoms.calc).__name__
         try:
             try:
-                force = -self.gradient(self.x)
+                slope = self._whole_gradient(self.x)
+                force = -slope[self.free]
             except PropertyNotImplementedError:
                 self.has_forces = False
                 steps = _STEP * np.eye(len(self.x))
                 force = np.array([self.energy(self.x - step) - self.energy(self.x + step) for step in steps])
                 force /= 2 * _STEP
+                slope = np.zeros(len(self.free))
+                slope[self.free] = -force
         except (InputError, KeyboardInterrupt):
             raise
         except BaseException as error:  # whatever a calculator raises
@@ -347,6 +375,7 @@ class _Moving:
         if len(strange):
             number = strange[0] // 3
             raise InputError(f"the force of {name} on atom {number} ({self._atoms.symbols[number]}) is not finite")
+        self.slope = slope.reshape(-1, 3)
         return force
 
 

@@ -20,6 +20,9 @@ LINE = 0.02
 # A motion moves coordinates that are held where they move by more than this part of the others.
 _STILL = 1e-8
 
+# A rotation about a line on which atoms are is none where it moves them by no more than this part of others.
+_FLAT = 1e-6
+
 
 class RigidMotions(NamedTuple):
     """Rigid motions of some atoms.
@@ -84,6 +87,30 @@ def rigid_motions(positions: np.ndarray, around: Surroundings) -> RigidMotions:
     if len(names):
         motions = np.linalg.qr(motions.T)[0].T  # in turn: each keeps its name
     return RigidMotions(motions, tuple(names), shape)
+
+
+def turned(motions: np.ndarray, positions: np.ndarray, free: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """Return (m, free coordinates) what a Hessian makes of rigid motions where only places of atoms count.
+
+    Not collective. An energy that does not change as all atoms turn has a gradient that turns with them: the
+    Hessian takes a rotation to the gradient so turned, and a translation to zero, atoms at rest or not.
+
+    Parameters
+    ----------
+    motions
+        (m, free coordinates), of `rigid_motions`.
+    positions, slope
+        (atoms, 3) where the atoms are, and the gradient there.
+    free
+        (3 atoms,) bool: the coordinates that are not held.
+    """
+    away = positions - positions.mean(axis=0)
+    turns = np.stack([np.cross(axis, away).ravel() for axis in np.eye(3)])
+    generators = np.vstack([np.tile(np.eye(3), len(positions)), turns])
+    whole = np.zeros((len(motions), len(free)))
+    whole[:, free] = motions
+    mixed = np.linalg.lstsq(generators.T, whole.T, rcond=_FLAT)[0]
+    return np.cross(mixed[3:].T[:, None], slope[None]).reshape(len(motions), len(free))[:, free]
 
 
 def _rotations(away: np.ndarray, around: Surroundings) -> tuple[np.ndarray, list[str], str]:

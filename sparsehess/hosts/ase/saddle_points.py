@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mpi4py import MPI
@@ -12,7 +12,9 @@ import numpy as np
 
 from sparsehess.eigen.inverses.stationary_point import StationaryPoint, stationary_point
 from sparsehess.errors import InputError
-from sparsehess.hosts.ase.objective import UNITS, free_coordinates, from_atoms
+from sparsehess.hessian.assembly import assemble
+from sparsehess.hosts.ase.invariance import outside
+from sparsehess.hosts.ase.objective import ALL_COUPLED, UNITS, describe, free_coordinates, snapshot
 from sparsehess.runtime import communicator
 from sparsehess.runtime.short_repr import ShortRepr, number_of
 
@@ -29,7 +31,7 @@ class SaddlePoint(ShortRepr):
     Attributes
     ----------
     atoms
-        The atoms that were given.
+        A copy of the atoms that were given, with their calculator.
     point
         What was found of their free coordinates, in eV and Å, rigid motions projected out.
     frequencies, errors
@@ -152,13 +154,14 @@ def saddle_point(
     """Return of which index the point is where some atoms are, proven, and whether they are at rest there.
 
     Collective on `comm`. The index is the number of imaginary vibrations: 0 of a minimum, 1 of a transition state.
-    It is proven by the inertia of the Hessian of their free coordinates with rigid motions projected out. Nothing
-    is said to be at rest without a tolerance; see `stationary_point`.
+    It is proven by the inertia of the Hessian of their free coordinates with rigid motions projected out; not
+    proven where something else than the forces that are left resists these: a field, a wall, a grid. Nothing is
+    said to be at rest without a tolerance; see `stationary_point`.
 
     Parameters
     ----------
     atoms, cutoff, reach, comm
-        See `from_atoms`.
+        See `from_atoms`, and `normal_modes` where a cut-off is not known.
     step_tol
         In Å: the atoms are at rest where no coordinate of the Newton step -H⁻¹g is larger.
     progress, how
@@ -172,7 +175,7 @@ def saddle_point(
     Raises
     ------
     InputError, EvaluationError, CheckError, NotConverged, StackError
-        See `from_atoms`, `assemble` and `stationary_point`.
+        See `from_atoms`, `assemble` and `stationary_point`; or nothing vibrates, as of a single atom.
 
     Examples
     --------
@@ -190,10 +193,17 @@ def saddle_point(
     ...     print(found.index, found.certified, found.stationary, found.displacements().shape)
     1 True True (9, 3)
     """
-    objective = from_atoms(atoms, cutoff=cutoff, reach=reach, comm=comm)
-    point = stationary_point(objective, step_tol=step_tol, progress=progress, **how)
+    objective, state, turned = describe(atoms, cutoff, reach, None, True, True, comm, {}, ALL_COUPLED)
+    if objective.n == len(objective.null_names):
+        raise InputError(f"nothing vibrates, so no index is to be proven; {state.shape}")
+    with assemble(objective, progress=progress, **how) as hessian:
+        point = stationary_point(hessian, step_tol=step_tol)
+        moved_by = abs(point.nearest) / point.margin if point.margin > 0 else np.inf
+        doubt = outside(hessian, turned).doubt(moved_by)
+    if doubt:
+        point = replace(point, certified=False, doubt=point.doubt or doubt)
     return SaddlePoint(
-        atoms=atoms,
+        atoms=snapshot(atoms),
         point=point,
         frequencies=UNITS.of_eigenvalues(point.eigenvalues),
         errors=UNITS.of_errors(point.eigenvalues, point.errors),

@@ -18,8 +18,17 @@ from sparsehess.eigen.solvers import eigs
 from sparsehess.errors import CheckError, InputError
 from sparsehess.hessian.assembly import assemble
 from sparsehess.hessian.hessian import Hessian
+from sparsehess.hosts.ase.invariance import outside
 from sparsehess.hosts.ase.mode_files import Frequencies, write_mode_files
-from sparsehess.hosts.ase.objective import UNITS, State, describe, free_coordinates, from_atoms
+from sparsehess.hosts.ase.objective import (
+    ALL_COUPLED,
+    UNITS,
+    State,
+    describe,
+    free_coordinates,
+    from_atoms,
+    snapshot,
+)
 from sparsehess.runtime import communicator, optional
 from sparsehess.runtime.short_repr import ShortRepr, number_of
 
@@ -30,8 +39,8 @@ if TYPE_CHECKING:
     from ase.vibrations import VibrationsData
 
 
-# All vibrations are computed where there are no more coordinates, else so many of the lowest.
-_ALL, _LOWEST = 1000, 100
+# So many of the lowest vibrations where there are more coordinates than `ALL_COUPLED`; else all.
+_LOWEST = 100
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -43,7 +52,7 @@ class NormalModes(ShortRepr):
     Attributes
     ----------
     atoms
-        The atoms that were given.
+        A copy of the atoms that were given, with their calculator: what is done to those later changes nothing.
     hessian
         Of their free coordinates.
     spectrum
@@ -70,6 +79,8 @@ class NormalModes(ShortRepr):
         What forces are left, in eV/Å: the largest on an atom, and the root of the mean square.
     force_atom
         On which atom the largest is, from 0.
+    outside
+        Why rigid motions are in doubt: something else than the forces that are left resists them; empty where not.
     """
 
     atoms: Atoms
@@ -86,6 +97,7 @@ class NormalModes(ShortRepr):
     force_max: float
     force_rms: float
     force_atom: int
+    outside: str
 
     def __str__(self) -> str:
         """Return the frequencies and what was projected out, for people."""
@@ -120,7 +132,9 @@ class NormalModes(ShortRepr):
                 f"changed      without that rigid motions have up to {_shown(per * self.resisted)} {unit}, and "
                 f"vibrations move by up to {moved:.2g}",
             ]
-        if abs(self.resisted) > np.abs(self.frequencies).min(initial=np.inf):
+        if self.outside:
+            lines.append(f"outside      {self.outside}")
+        elif abs(self.resisted) > np.abs(self.frequencies[~self.zero]).min(initial=np.inf):
             lines.append("at rest      no: forces give a rigid motion more than the lowest vibration has: relax")
         return lines
 
@@ -129,10 +143,12 @@ class NormalModes(ShortRepr):
         """Whether no mode is imaginary, by a certified count; None where that is not known.
 
         Not collective. Of atoms that are not at rest it says what the Hessian is, and not that they are at one.
+        Nothing is known either where something outside resists the rigid motions that were projected out.
         """
         if self.imaginary.any():
             return False
-        return True if self._all_negative_are_here() and not self.zero.any() else None
+        told = self._all_negative_are_here() and not self.zero.any() and not self.outside
+        return True if told else None
 
     def _all_negative_are_here(self) -> bool:
         """Return whether a count has shown that no imaginary mode is missing. Not collective."""
@@ -146,11 +162,14 @@ class NormalModes(ShortRepr):
         """Return whether this is a minimum, for people. Not collective."""
         negative, complete = np.count_nonzero(self.imaginary), self._all_negative_are_here()
         if negative:
-            order = ": a saddle point if at rest" if negative == 1 and complete and not self.zero.any() else ""
+            sure = complete and not self.zero.any() and not self.outside
+            order = ": a saddle point if at rest" if negative == 1 and sure else ""
             return f"no: {'' if complete else 'at least '}{number_of(negative, 'imaginary mode')}{order}"
         if self.zero.any():
             flat = number_of(np.count_nonzero(self.zero), "mode is", "modes are")
             return f"not told: {flat} zero to their accuracy"
+        if self.outside:
+            return "not told: rigid motions are resisted from outside"
         return "yes if at rest: no imaginary mode" if complete else "not told: the lowest modes are not counted"
 
     def _repr_facts(self) -> Iterator[str]:
@@ -284,7 +303,7 @@ def normal_modes(
 
     It turns about the atom that is held in two ways: four of six coordinates vibrate.
     """
-    objective, state = describe(atoms, cutoff, reach, None, project, own, comm, {}, _ALL)
+    objective, state, turned = describe(atoms, cutoff, reach, None, project, own, comm, {}, ALL_COUPLED)
     k = _how_many(k, objective, state, how)
     try:
         hessian = assemble(objective, progress=progress)
@@ -307,8 +326,9 @@ def normal_modes(
         raw = values + projection.moved
         resisted = float(UNITS.of_eigenvalues(projection.resisted)[projection.farthest])
     errors = np.zeros(len(values)) if spectrum.errors is None else spectrum.errors
+    told = max(spectrum.error_bound or 0.0, *errors, *spectrum.roundings, 0.0)
     return NormalModes(
-        atoms=atoms,
+        atoms=snapshot(atoms),
         hessian=hessian,
         spectrum=spectrum,
         frequencies=UNITS.of_eigenvalues(values),
@@ -318,6 +338,7 @@ def normal_modes(
         rigid=_rigid_frequencies(hessian),
         resisted=resisted,
         moved=UNITS.of_eigenvalues(raw) - UNITS.of_eigenvalues(values),
+        outside=outside(hessian, turned).doubt(told) if len(values) else "",
         **state._asdict(),
     )
 
@@ -335,7 +356,7 @@ def _how_many(k: int | None, objective: Objective, state: State, how: dict[str, 
         raise InputError(f"k={k}, but of {objective.n} coordinates {there} vibrate; {state.shape}")
     if k is not None or how.get("interval") is not None or how.get("which") == "negative":
         return k
-    return (there if objective.n <= _ALL else min(there, _LOWEST)) or None
+    return (there if objective.n <= ALL_COUPLED else min(there, _LOWEST)) or None
 
 
 def _rigid_frequencies(hessian: Hessian) -> dict[str, float]:
