@@ -21,6 +21,9 @@ from sparsehess.runtime.short_repr import ShortRepr
 # A bar is so many standard deviations.
 _BARS = 2.0
 
+# Rows of whose errors the variance is less than this part of the largest have no part in what was seen.
+_SEEN = 1e-6
+
 _EPS = float(np.finfo(float).eps)
 
 
@@ -69,7 +72,7 @@ class EntryErrors(ShortRepr):
         rows = self._variances(self.level - self.shared, x)
         size = self._rounding(x) + self._absolute_product(self.values, x * self.left)
         common = self._absolute_product(np.ones(len(self.values)), x * np.sqrt(self.weight))
-        rows = rows + self.spread * self.shared * common**2
+        rows = rows + self._spreads * self.shared * common**2
         sums = np.array([2.0 * (x**2 @ rows), x @ size])
         pattern.comm.Allreduce(MPI.IN_PLACE, sums)
         return float(_BARS * np.sqrt(sums[0]) + sums[1])
@@ -100,12 +103,24 @@ class EntryErrors(ShortRepr):
             out *= max(1.0, self.norm / np.sqrt(total))
         return out
 
+    @cached_property
+    def _spreads(self) -> np.ndarray:
+        """(n_local,) `spread`, but for rows whose errors are far below those that were seen: no less than one.
+
+        Collective the first time. The errors that are seen of a graded matrix are those of its largest rows, which
+        say nothing of the noise of others.
+        """
+        rows = self.plan.variances(self.level, self.weight, np.ones(len(self.level)))[2]
+        largest = self.plan.pattern.comm.allreduce(float(rows.max(initial=0.0)), op=MPI.MAX)
+        seen = rows >= _SEEN * largest
+        return np.where(seen | (self.spread == 0), self.spread, max(1.0, self.spread))
+
     def _variances(self, level: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Return (n_local,) what noise of these variances makes of the rows of H x. Collective."""
         deviations = self._substituted
         if deviations is None:
             rows = self.plan.variances(level, self.weight, x)[2]
-            return self.spread * rows
+            return self._spreads * rows
         return self._absolute_product(deviations, x) ** 2 if self.spread > 0 else np.zeros(len(x))
 
     def _rounding(self, x: np.ndarray) -> np.ndarray | float:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 import sparsehess as sh
 from sparsehess.derivatives.units import Units
@@ -177,3 +178,34 @@ def test_the_sign_of_a_curvature_is_not_claimed_within_its_bar(comm):
         beside = sh.curvature(H)
         assert beside.sign == 1 and beside.certified and beside.error > 1e-4
         beside.direction.destroy()
+
+
+@pytest.mark.parametrize("seed", [20, 98])
+@pytest.mark.parametrize("coloring", ["star", "cpr"])
+def test_bars_of_small_rows_of_a_graded_hessian(comm, seed, coloring):
+    """What is seen of a graded matrix is the errors of its largest rows: those of others are what noise makes."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(12, 40))
+    d = np.sort(10.0 ** rng.uniform(-3.5, 3.5, n))
+    s, c, q = np.abs(rng.normal(size=n)) + 0.5, 0.3 * rng.normal(size=n - 1), rng.uniform(0, 1, n)
+    x = rng.normal(size=n) / d
+
+    def gradient(x):
+        y = d * x
+        g, u = s * y + q * y**3, c * np.sin(np.diff(y))
+        g[1:] += u
+        g[:-1] -= u
+        return d * g
+
+    y = d * x
+    k = c * np.cos(np.diff(y))
+    exact = sp.diags(s + 3 * q * y**2 + np.r_[0, k] + np.r_[k, 0]) - sp.diags([k, k], [1, -1])
+    exact = (sp.diags(d) @ exact @ sp.diags(d)).toarray()
+    bonds = sp.diags([np.ones(n - 1), np.ones(n), np.ones(n - 1)], [-1, 0, 1]).tocsr()
+    pattern = sh.Pattern.from_scipy(bonds, comm=comm)
+    objective = sh.Objective(gradient=gradient, x=x, pattern=pattern, comm=comm)
+    with sh.assemble(objective, coloring=coloring) as hessian:
+        own = slice(pattern.layout.start, pattern.layout.stop)
+        off = np.concatenate(comm.allgather(hessian.to_scipy()[:, own].diagonal())) - exact.diagonal()
+        bars = np.array([hessian.entry_errors.of_quotient(e[own]) for e in np.eye(n)[: n // 3]])
+    assert (np.abs(off)[: n // 3] <= 2 * bars).all()
