@@ -1,5 +1,5 @@
 """A copper atom hops on Cu(100)
-============================
+=============================
 The saddle point between two hollows of a copper surface, searched by ASE or sella, proven by inertia.
 
 A search for a transition state ends where forces are small. What kind of point that is, its Hessian tells: a

@@ -113,8 +113,8 @@ class StructureModes(ShortRepr):
             yield f"{number_of(len(found), 'mode')} from {found[0]:.6g} to {found[-1]:.6g} cm^-1"
 
 
-class ModesOfEach(ShortRepr, Sequence[StructureModes]):
-    """Normal modes of many structures, in their order, made by `normal_modes_of_each`: a sequence.
+class ModesOfEach(ShortRepr):
+    """Normal modes of many structures, in their order, made by `normal_modes_of_each`.
 
     Shapes stay on the rank that has computed them; `displacements` brings those of one structure to all, and
     `write` those of all into a file.
@@ -140,6 +140,10 @@ class ModesOfEach(ShortRepr, Sequence[StructureModes]):
     def __getitem__(self, number: Any) -> Any:
         """Return what was found of a structure."""
         return self._found[number]
+
+    def __iter__(self) -> Iterator[StructureModes]:
+        """Yield what was found of each structure."""
+        return iter(self._found)
 
     def _repr_facts(self) -> Iterator[str]:
         """Yield what the line says. Not collective."""
