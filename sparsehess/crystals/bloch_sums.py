@@ -28,7 +28,7 @@ class BlochSums:
         A bound of the size of all eigenvalues at all q, without what polar crystals add: the largest sum of a row
         of sizes. In eV/Å²/amu.
     rounding
-        How far rounding in sums and phases may move an eigenvalue, in eV/Å²/amu.
+        How far rounding in sums may move an eigenvalue, in eV/Å²/amu; see `turning` for that in phases.
     """
 
     def __init__(self, constants: ForceConstants) -> None:
@@ -67,6 +67,12 @@ class BlochSums:
         self.scale = float(sizes.max(initial=0.0))
         most = int(np.bincount(number).max(initial=0))
         self.rounding = float((most + 16) * np.finfo(float).eps * self.scale)
+        self._farthest = float(np.linalg.norm(self._ways, axis=1).max(initial=0.0))
+
+    def turning(self, q: np.ndarray) -> np.ndarray:
+        """Return (m,) how far rounding of q·R may move an eigenvalue, in eV/Å²/amu, of q (m, 3) Cartesian."""
+        angles = np.linalg.norm(q, axis=1) * self._farthest
+        return np.minimum(8 * np.finfo(float).eps * angles, 2.0) * self.scale
 
     def batch(self, most: int) -> int:
         """Return how many wave vectors to take together for so many bytes. Not collective."""

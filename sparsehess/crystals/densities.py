@@ -12,7 +12,7 @@ import scipy.special
 from sparsehess.crystals.modes import PhononModes
 from sparsehess.errors import InputError
 from sparsehess.runtime.short_repr import ShortRepr
-from sparsehess.runtime.validation import positive_number, whole_number
+from sparsehess.runtime.validation import positive_number, reals, whole_number
 
 # Of the range of frequencies, the width of a mode where none is given; and how many widths the ends lie beyond.
 _WIDTH, _BEYOND = 0.01, 5.0
@@ -76,8 +76,9 @@ def mesh_points(mesh: int | Sequence[int], shift: Sequence[float]) -> tuple[tupl
         raise InputError(f"mesh {mesh!r}: a mesh has a number of points along each of three reciprocal vectors")
     sizes = tuple(whole_number(one, "mesh", 1) for one in counts)
     numbers = np.stack(np.meshgrid(*map(np.arange, sizes), indexing="ij"), axis=-1).reshape(-1, 3)
-    halves = np.rint(2 * np.asarray(shift, float)).astype(np.int64)
-    if np.abs(halves - 2 * np.asarray(shift, float)).max() > 1e-12:
+    moved = 2 * reals(shift, "shift")
+    halves = np.rint(np.where(np.abs(moved) <= 2, moved, 0.5)).astype(np.int64)  # NaN is none
+    if not (np.abs(halves - moved) <= 1e-12).all():
         raise InputError(f"shift {shift!r}: a mesh is shifted by 0 or by 0.5 of its spacing")
     doubled = 2 * numbers + halves
     mirrored = ((-doubled - halves) // 2) % sizes
@@ -104,8 +105,8 @@ def density_of(
     across = max(high - low, abs(high), 1e-300)
     wide = _WIDTH * across if width is None else positive_number(width, "width")
     ends = (low - _BEYOND * wide, high + _BEYOND * wide) if span is None else span
-    if not ends[0] < ends[1]:
-        raise InputError(f"span {span!r}: frequencies go up")
+    if len(ends) != 2 or not (np.isfinite(ends).all() and ends[0] < ends[1]):
+        raise InputError(f"span {span!r}: give two finite frequencies in THz that go up")
     grid = np.linspace(*ends, points)
     states, below = np.zeros(points), np.zeros(points)
     for row, weight in zip(found, weights, strict=True):

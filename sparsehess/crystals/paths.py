@@ -45,6 +45,25 @@ class Path(ShortRepr):
         yield f"{len(self.q)} wave vectors"
 
 
+def unit_directions(directions: Sequence | np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return directions (3,) or (m, 3) as (m, 3) unit vectors; those that are 0 stay: a line without length.
+
+    Not collective.
+
+    Raises
+    ------
+    InputError
+        Another shape, or numbers that are not finite.
+    """
+    given = reals(directions, "directions")
+    if given.shape not in ((3,), shape) or not np.isfinite(given).all():
+        raise InputError(f"directions: give (3,) or {shape} finite numbers, Cartesian, not {given.shape}")
+    largest = np.abs(given).max(axis=-1, keepdims=True)
+    given = given / np.where(largest > 0, largest, 1.0)
+    length = np.linalg.norm(given, axis=-1, keepdims=True)
+    return np.broadcast_to(given / np.where(length > 0, length, 1.0), shape)
+
+
 def path_of(crystal: Crystal, path: str | Sequence | None, points: int) -> Path:
     """Return a path.
 

@@ -16,7 +16,7 @@ from sparsehess.crystals.densities import PhononDensity, density_of, mesh_points
 from sparsehess.crystals.force_constants import ForceConstants
 from sparsehess.crystals.hermitian_batches import eigenpairs
 from sparsehess.crystals.modes import NO_SYMMETRY, PROVEN, PhononModes, velocities
-from sparsehess.crystals.paths import path_of
+from sparsehess.crystals.paths import path_of, unit_directions
 from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.eigen.solvers import eigs
 from sparsehess.errors import InputError
@@ -170,7 +170,7 @@ class Phonons(ShortRepr):
             points = np.atleast_2d(reals(q, "q"))
             if points.ndim != 2 or points.shape[1] != 3 or not len(points) or not np.isfinite(points).all():
                 raise InputError(f"q: give (m, 3) finite numbers in reciprocal vectors, not {points.shape}")
-            ways = None if directions is None else np.broadcast_to(reals(directions, "directions"), points.shape)
+            ways = None if directions is None else unit_directions(directions, points.shape)
             rows = self._sums.rows
             if k is not None and whole_number(k, "k", 1) > rows:
                 raise InputError(f"k={k} of {rows} modes at each wave vector")
@@ -191,17 +191,17 @@ class Phonons(ShortRepr):
             eigenvalues=np.concatenate([one[0] for one in found])[:, :k],
             bounds=bounds,
             certified=np.isfinite(bounds) & (bounds <= PROVEN * scale),
-            resolution=bounds + self._uncertain,
+            resolution=bounds + self._uncertain(points @ self.constants.primitive.reciprocal),
             scale=scale,
             vectors=np.concatenate([one[2] for one in found])[:, :, :k] if vectors else None,
             velocities=np.concatenate([one[3] for one in found])[:, :k] if group_velocities else None,
             how="LAPACK, and a bound of all eigenvalues at once by residuals and orthogonality (Weyl)",
         )
 
-    @property
-    def _uncertain(self) -> float:
-        """How far errors and rounding of force constants and their sums may move an eigenvalue, in eV/Å²/amu."""
-        return (self.constants.error or 0.0) * self._sums.scale + self._sums.rounding + self._left
+    def _uncertain(self, q: np.ndarray) -> np.ndarray:
+        """Return (m,) how far errors and rounding of matrices may move eigenvalues, of q (m, 3) Cartesian."""
+        errors = (self.constants.error or 0.0) * self._sums.scale
+        return errors + self._sums.rounding + self._left + self._sums.turning(q)
 
     def _shared(
         self, points: np.ndarray, ways: np.ndarray | None, vectors: bool, group_velocities: bool
@@ -229,7 +229,7 @@ class Phonons(ShortRepr):
         speeds = None
         if group_velocities:
             along = np.broadcast_to(NO_SYMMETRY, q.shape) if ways is None else ways
-            least = bounds + self._uncertain
+            least = bounds + self._uncertain(q)
             speeds, found = velocities(values, found, self._sums.slopes(q), along, self._sums.scale, least)
         return values, bounds, found if vectors else None, speeds
 
@@ -247,7 +247,7 @@ class Phonons(ShortRepr):
             eigenvalues=np.array(values),
             bounds=found,
             certified=np.array(certified) & np.isfinite(found) & (found <= PROVEN * self._sums.scale),
-            resolution=found + self._uncertain,
+            resolution=found + self._uncertain(points @ self.constants.primitive.reciprocal),
             scale=self._sums.scale,
             vectors=None,
             velocities=None,

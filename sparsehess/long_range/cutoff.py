@@ -79,8 +79,9 @@ def largest_near_field(points: Points, bonds: np.ndarray, colors: int, seed: int
             high = radius
         else:
             raise InputError(
-                f"bonded pairs alone need {found.coloring.count} colours, and there are gradients for {colors}: "
-                "allow more gradients"
+                f"{'bonded pairs' if len(bonds) else 'single points'} alone need {found.coloring.count} colours, "
+                f"and there are gradients for {max(colors, 0)} beside those of noise and error: allow "
+                f"{found.coloring.count - colors} gradients more, or twice as many by central differences"
             )
     if low is None or low.complete:
         if low is None:

@@ -201,6 +201,8 @@ def test_polar_crystals(comm):
         4 * np.pi * 1.3**2 * COULOMB / (2.0 * plain.primitive.volume * reduced), rel=1e-10
     )
     assert np.abs(split[:5] - bare[:5]).max() < 1e-12
+    for size in (1e-200, 1e200):
+        assert np.abs(solid.at([[0, 0, 0]], directions=[size, size, 0]).eigenvalues[0] - split).max() < 1e-12
     near = solid.at(np.array([1, 1, 0]) @ np.linalg.inv(plain.primitive.reciprocal) * 1e-5).eigenvalues[0]
     assert np.abs(near - split).max() < 1e-6
     assert (
@@ -230,6 +232,16 @@ def test_polar_crystals_beyond_the_first_zone(comm):
         assert np.nanmax(np.abs(found.velocities - found.velocities[0])) < 1e-9, q
 
 
+def test_bars_of_wave_vectors_far_away(comm):
+    """4 sin²(πq) at q + G, all of them without rounding: phases of q·R lose digits, and the bars say so."""
+    solid = sh.phonons(chain(4), comm=comm)
+    far = 0.125 + 2.0 ** np.arange(0, 49, 4)
+    modes = solid.at(np.outer(far, [1, 0, 0]))
+    off = np.abs(modes.eigenvalues[:, 2] - 4 * np.sin(np.pi / 8) ** 2)
+    assert (off <= modes.resolution).all() and modes.certified.all()
+    assert modes.resolution[0] < 1e-12 and off[-1] > 1e-3
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_nothing_is_certified_past_the_largest_number(comm):
     huge = replace(chain(3), blocks=chain(3).blocks * 0.8e308)
@@ -241,6 +253,12 @@ def test_what_is_refused(comm):
     solid = sh.phonons(chain(3), comm=comm)
     for call, word in (
         (lambda: solid.at([[np.nan, 0, 0]]), "finite"),
+        (lambda: solid.at([[0, 0, 0]], directions=[np.nan, 0, 0]), "directions"),
+        (lambda: solid.at([[0, 0, 0]], directions=[1, 2]), "directions"),
+        (lambda: solid.density(2, shift=(np.nan, 0, 0)), "shift"),
+        (lambda: solid.density(2, shift=(np.inf, 0, 0)), "shift"),
+        (lambda: solid.density(2, span=(0, np.inf)), "span"),
+        (lambda: solid.density(2, span=(0, 1, 2)), "span"),
         (lambda: solid.at([[0, 0]]), "three|finite"),
         (lambda: solid.at([[0, 0, 0]], 4), "3 modes"),
         (lambda: solid.bands([[0, 0, 0]]), "two corners|two points|corners"),

@@ -194,7 +194,7 @@ def test_what_is_refused(comm):
     with pytest.raises(InputError, match="no calculator"):
         sh.force_constants(atoms, comm=comm)
     atoms.calc = EMT()
-    for supercell in (0, 1.5, (1, 2), np.zeros((3, 3))):
+    for supercell in (0, 1.5, (1, 2), np.zeros((3, 3)), 1, 10**9, np.nan):
         with pytest.raises(InputError, match="supercell="):
             sh.force_constants(atoms, supercell, comm=comm)
     held = atoms.copy()

@@ -231,7 +231,8 @@ def test_mistakes_are_named(comm):
         ("bonds must be pairs", {"points": points, "bonds": [0, 1]}),
         ("tolerance=0 must be positive", {"points": points, "tolerance": 0}),
         ("derivative 'complex'", {"points": points, "derivative": "complex"}),
-        ("allow more gradients", {"points": points, "gradients": 17}),
+        ("single points alone need 3 .* allow 2 gradients more", {"points": points, "gradients": 17}),
+        ("gradients for 0 beside", {"points": points, "gradients": 1}),
     ):
         with pytest.raises(InputError, match=match):
             sh.near_far(wrong, **given)

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 # By this part of a fresh product the force constants may miss it.
 _AGREES = 1e-2
 
+# Atoms of a supercell: force constants are held by every rank.
+_MOST = 1e7
+
 
 def force_constants(
     atoms: Atoms,
@@ -125,12 +128,17 @@ def _repeated(atoms: Atoms, supercell: int | Sequence[int] | np.ndarray) -> Atom
 
     given = reals(supercell, "supercell")
     matrix = np.diag(np.broadcast_to(given, 3)) if given.ndim < 2 and given.size in (1, 3) else given
-    whole = np.rint(matrix).astype(np.int64)
-    if whole.shape != (3, 3) or (whole != matrix).any() or round(np.linalg.det(whole)) < 1:
+    whole = np.rint(np.where(np.abs(matrix) < _MOST, matrix, 0)).astype(np.int64)  # NaN is none
+    times = np.linalg.det(whole) if whole.shape == (3, 3) else 0.0
+    if (whole != matrix).any() or times < 0.5:
         raise InputError(
             f"supercell={supercell!r}: give a number, three numbers, or a (3, 3) matrix of whole numbers with a "
             "determinant above 0"
         )
+    if times * len(atoms) > _MOST:
+        raise InputError(f"supercell={supercell!r} has {times * len(atoms):.3g} atoms: give a smaller one")
+    if times * len(atoms) < 1.5:
+        raise InputError(f"supercell={supercell!r} of one atom: it feels its own images alone, which move with it")
     large = make_supercell(atoms, whole)
     large.calc = atoms.calc
     return large
