@@ -97,6 +97,22 @@ def test_a_morse_dimer_has_its_closed_form_either_way(comm):
             assert modes.minimum and modes.force_max < 1e-10
 
 
+class Off(Springs):
+    def get_hessian(self, atoms=None):
+        change = np.random.default_rng(3).normal(size=self.matrix.shape)
+        return self.matrix + self.factor * (change + change.T) / 2
+
+
+@pytest.mark.parametrize("factor", (1e-7, 1e-5, 1e-3))
+def test_error_bars_hold_what_the_second_derivatives_are_apart_from_forces(comm, factor):
+    atoms = chain(Off, factor=factor)
+    values, _ = np.linalg.eigh(atoms.calc.matrix / atoms.get_masses()[0])
+    with sh.normal_modes(atoms, project=False, comm=comm) as modes:
+        errors, apart = modes.spectrum.errors, np.abs(modes.spectrum.eigenvalues - values)
+        assert (apart <= errors).all() and 0 < errors.max() < 100 * apart.max()
+        assert (np.abs(modes.frequencies - EV.of_eigenvalues(values)) <= modes.errors).all()
+
+
 def test_what_is_only_inherited_is_passed_over(comm):
     with sh.normal_modes(dimer(ForceField), comm=comm) as modes:
         assert modes.hessian.objective.hvp is None and modes.hessian.evaluations["gradient"] > 0

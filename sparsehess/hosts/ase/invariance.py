@@ -20,7 +20,7 @@ from sparsehess.hosts.ase.objective import UNITS
 _ERRORS = 10.0
 
 # Of a Hessian that a calculator has itself: single precision, of which the errors of its products know nothing.
-_SINGLE = 1e-6
+_SINGLE = 1e-5
 
 
 class Outside(NamedTuple):

@@ -8,13 +8,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mpi4py import MPI
+
 import numpy as np
 import scipy.sparse
 
+from sparsehess.derivatives.evaluations import Evaluations
 from sparsehess.errors import InputError
+from sparsehess.hessian.hessian import Hessian
+from sparsehess.runtime.random_numbers import draw_signed
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+# Å: the longer step of the differences of forces that products are measured by; how many lines, the seed of them.
+_LONG, _LINES, _SEED = 2e-3, 4, 25
+
+# Of a Hessian: what single precision may leave of it.
+_SINGLE = 1e-6
 
 PRODUCT, MATRIX = "hessian_vector_product", "get_hessian"
 
@@ -98,3 +109,32 @@ class OwnHessian:
         entries = scipy.sparse.coo_matrix(self.matrix(atoms))
         there = entries.data != 0
         return entries.row[there].astype(np.int64), entries.col[there].astype(np.int64)
+
+
+def error_beside_forces(hessian: Hessian) -> float:
+    """Return by how much a Hessian of products is apart from differences of forces, as an eigenvalue may feel it.
+
+    Collective; four gradients for each of `_LINES`. What products say twice alike may be wrong alike: forces are a
+    measure of it. Along s over the roots of masses, s of random signs, ‖M^-1/2 E M^-1/2 s‖² is on average the sum
+    of squares of that error E, no less than the square of what it may do to an eigenvalue. Twice its root is told:
+    an estimate. Of what is within what halving the step of the differences changes, single precision is told.
+    """
+    objective = hessian.objective
+    comm, root = objective.comm, np.sqrt(objective.local(objective.mass))
+    lightest = comm.allreduce(float(root.min(initial=np.inf)), op=MPI.MIN)
+    evaluations, steps = Evaluations(objective, objective.x), (_LONG, -_LONG, _LONG / 2, -_LONG / 2)
+    v, image = hessian.mat.createVecs()
+    sums = np.zeros(3)
+    for line in range(_LINES):
+        way = lightest / root * draw_signed(objective.layout, _SEED + line)
+        g = evaluations.gradients([hessian.point + step * way for step in steps])
+        long, short = (g[0] - g[1]) / (2 * _LONG), (g[2] - g[3]) / _LONG
+        v.setArray(way)
+        hessian.mat.mult(v, image)
+        product = image.getArray(readonly=True)
+        apart = product - (4 * short - long) / 3
+        sums += [((one / root) ** 2).sum() for one in (apart, short - long, product)]
+    v.destroy()
+    image.destroy()
+    seen, unsure, size = np.sqrt(comm.allreduce(sums) / _LINES) / lightest
+    return 2 * float(min(seen, _SINGLE * size) if seen <= unsure else seen)

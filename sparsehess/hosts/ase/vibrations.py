@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mpi4py import MPI
@@ -29,6 +29,7 @@ from sparsehess.hosts.ase.objective import (
     from_atoms,
     snapshot,
 )
+from sparsehess.hosts.ase.own_hessians import error_beside_forces
 from sparsehess.runtime import communicator, optional
 from sparsehess.runtime.short_repr import ShortRepr, number_of
 
@@ -326,6 +327,9 @@ def normal_modes(
         raw = values + projection.moved
         resisted = float(UNITS.of_eigenvalues(projection.resisted)[projection.farthest])
     errors = np.zeros(len(values)) if spectrum.errors is None else spectrum.errors
+    if objective.hvp is not None and objective.gradient is not None and len(values):
+        errors = errors + error_beside_forces(hessian)
+        spectrum = replace(spectrum, errors=errors)
     told = max(spectrum.error_bound or 0.0, *errors, *spectrum.roundings, 0.0)
     return NormalModes(
         atoms=snapshot(atoms),
