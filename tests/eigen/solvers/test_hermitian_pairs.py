@@ -157,3 +157,15 @@ def test_what_is_refused(H, arguments, message, comm):
         sh.eigs(H, comm=comm, **arguments)
     with pytest.raises(InputError, match="complex vectors"), sh.eigs(ring(6, 0.3), 2, comm=comm) as found:
         sh.certify(np.eye(6), found, comm=comm)
+
+
+def test_vectors_of_close_eigenvalues_are_orthogonal_as_complex_ones(comm):
+    """Real forms leave vectors askew whose eigenvalues lie as close as rounding of the entries."""
+    n, rng = 60, np.random.default_rng(2)
+    Q = np.linalg.qr(rng.normal(size=(n, n)) + 1j * rng.normal(size=(n, n)))[0]
+    exact = np.concatenate([[1e-14, 2e-14, 3e-14], np.logspace(-6, 6, n - 3)])
+    H = (Q * exact) @ Q.conj().T
+    with sh.eigs(sp.csr_matrix((H + H.conj().T) / 2), 6, comm=comm) as found:
+        values, X = found.to_numpy()
+        assert np.abs(X.conj().T @ X - np.eye(6)).max() < 1e-12 and found.orthogonality < 1e-12
+        assert np.abs(values - exact[:6]).max() < 1e-9 and np.abs(H @ X - X * values).max() < 1e-8
