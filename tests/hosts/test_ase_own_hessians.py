@@ -113,6 +113,30 @@ def test_error_bars_hold_what_the_second_derivatives_are_apart_from_forces(comm,
         assert (np.abs(modes.frequencies - EV.of_eigenvalues(values)) <= modes.errors).all()
 
 
+class Flipped(Springs):
+    """Its softest motion of the inner atoms has a curvature of 1e-3; its own Hessian says less by a factor."""
+
+    def __init__(self, many, factor):
+        super().__init__(many, factor)
+        inner = slice(3, 3 * many - 3)
+        values, vectors = np.linalg.eigh(self.matrix[inner, inner])
+        self.softest = np.zeros((3 * many, 3 * many))
+        self.softest[inner, inner] = np.outer(vectors[:, 0], vectors[:, 0])
+        self.matrix = self.matrix - (values[0] - 1e-3) * self.softest
+
+    def get_hessian(self, atoms=None):
+        return self.matrix - self.factor * self.softest
+
+
+@pytest.mark.parametrize(("factor", "index", "proven"), [(0.0, 0, True), (2e-3, 1, False)])
+def test_an_index_is_not_proven_by_second_derivatives_that_forces_do_not_bear_out(comm, factor, index, proven):
+    atoms = chain(Flipped, factor=factor)
+    atoms.set_constraint(FixAtoms([0, len(atoms) - 1]))
+    with sh.saddle_point(atoms, step_tol=0.01, comm=comm) as found:
+        assert (found.index, found.certified, found.is_saddle(index)) == (index, proven, proven)
+        assert ("apart from differences of its forces" in str(found)) != proven
+
+
 def test_what_is_only_inherited_is_passed_over(comm):
     with sh.normal_modes(dimer(ForceField), comm=comm) as modes:
         assert modes.hessian.objective.hvp is None and modes.hessian.evaluations["gradient"] > 0

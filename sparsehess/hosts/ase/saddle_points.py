@@ -13,13 +13,18 @@ import numpy as np
 from sparsehess.eigen.inverses.stationary_point import StationaryPoint, stationary_point
 from sparsehess.errors import InputError
 from sparsehess.hessian.assembly import assemble
+from sparsehess.hessian.hessian import Hessian
 from sparsehess.hosts.ase.invariance import outside
 from sparsehess.hosts.ase.objective import ALL_COUPLED, UNITS, describe, free_coordinates, snapshot
+from sparsehess.hosts.ase.own_hessians import error_beside_forces
 from sparsehess.runtime import communicator
 from sparsehess.runtime.short_repr import ShortRepr, number_of
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+# Times what second derivatives of a calculator are apart from its forces: the least eigenvalue whose sign is told.
+_SURE = 4.0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -141,6 +146,19 @@ def _shown(frequency: float, error: float) -> str:
     return f"{abs(frequency):.2f}{'i' if frequency < 0 else ''} ± {error:.1g}"
 
 
+def _beside_forces(hessian: Hessian, point: StationaryPoint) -> str:
+    """Return why second derivatives that a calculator has itself prove nothing, "" where they may. Collective."""
+    if hessian.objective.hvp is None or hessian.objective.gradient is None:
+        return ""
+    apart = error_beside_forces(hessian)
+    if abs(point.nearest) > _SURE * apart:
+        return ""
+    return (
+        f"second derivatives of the calculator are apart from differences of its forces by {apart:.1g}, and the "
+        f"eigenvalue nearest to zero is {point.nearest:.2g} eV/Å²/amu"
+    )
+
+
 def saddle_point(
     atoms: Atoms,
     *,
@@ -199,7 +217,7 @@ def saddle_point(
     with assemble(objective, progress=progress, **how) as hessian:
         point = stationary_point(hessian, step_tol=step_tol)
         moved_by = abs(point.nearest) / point.margin if point.margin > 0 else np.inf
-        doubt = outside(hessian, turned).doubt(moved_by)
+        doubt = outside(hessian, turned).doubt(moved_by) or _beside_forces(hessian, point)
     if doubt:
         point = replace(point, certified=False, doubt=point.doubt or doubt)
     return SaddlePoint(
