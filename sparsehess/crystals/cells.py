@@ -68,7 +68,10 @@ class Crystal(ShortRepr):
         if not (np.isfinite(lattice).all() and np.isfinite(positions).all()):
             raise InputError("lattice and positions must be finite")
         if not abs(np.linalg.det(lattice)) > 1e-6 * np.linalg.norm(lattice, axis=1).prod():
-            raise InputError("the vectors of the cell lie in one plane: a crystal repeats in three directions")
+            raise InputError(
+                "the vectors of the cell lie in one plane: a crystal repeats in three directions; a layer has a "
+                "third vector too, long enough that the next one is out of reach"
+            )
         for atom in np.flatnonzero(~(np.isfinite(masses) & (masses > 0))):
             raise InputError(f"atom {atom} ({self.symbols[atom]}) has the mass {masses[atom]:g}: give one above 0")
         for name, value in (("lattice", lattice), ("positions", positions), ("masses", masses)):

@@ -173,6 +173,10 @@ def test_what_does_not_repeat(comm):
     for supercell in (2, (2, 2, 2), [[2, 0, 0], [0, 2, 0], [1, 0, 1]]):
         with pytest.raises(InputError, match="do not repeat along axis 2"):
             sh.force_constants(slab, supercell, comm=comm)
+    flat = fcc111("Cu", (1, 1, 1), a=3.6)
+    flat.calc = EMT()
+    with pytest.raises(InputError, match="a layer has a third vector"):
+        sh.force_constants(flat, (2, 2, 1), comm=comm)
     far = slab.copy()
     far.calc, far.pbc = EMT(), True
     found = [sh.phonons(sh.force_constants(one, (3, 3, 1), comm=comm), comm=comm) for one in (slab, far)]

@@ -109,9 +109,10 @@ def force_constants(
         check_atoms(atoms)
         if atoms.constraints:
             raise InputError("phonons are those of all atoms: take the constraints away, atoms.set_constraint()")
+        primitive = _crystal(atoms)
         large = _repeated(atoms, supercell)
         _check_periods(atoms, large)
-        cells = _crystal(atoms), _crystal(large)
+        cells = primitive, _crystal(large)
         images = Images.found(*cells)
     if images.count == 1:
         return _assembled(large, cells, cutoff, reach, derivative, seed, comm, progress)
