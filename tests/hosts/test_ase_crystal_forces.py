@@ -185,6 +185,25 @@ def test_what_does_not_repeat(comm):
     assert np.abs(values[0] - values[1]).max() < 1e-6 * np.abs(values[1]).max()
 
 
+class Chosen(LennardJones):
+    """Lennard-Jones atoms whose energy is as many times larger as `info` of the atoms says."""
+
+    def calculate(self, *args):
+        super().calculate(*args)
+        for name in ("energy", "free_energy", "forces"):
+            self.results[name] = self.results[name] * self.atoms.info.get("times", 1.0)
+
+
+def test_what_a_calculator_reads_of_the_atoms_reaches_it(comm):
+    values = []
+    for times in (1.0, 4.0):
+        atoms, _ = argon()
+        atoms.calc, atoms.info["times"] = Chosen(sigma=SIGMA, epsilon=EPSILON, rc=REACH), times
+        constants = sh.force_constants(atoms, 2, comm=comm)
+        values.append(sh.phonons(constants, comm=comm).at([[0.5, 0, 0]]).eigenvalues)
+    assert np.abs(values[1] - 4 * values[0]).max() < 1e-6 * values[1].max()
+
+
 def test_what_depends_on_the_place(comm):
     """Forces that do not follow the translations of the crystal are told: their columns are not symmetric."""
     cell = bulk("Cu", a=3.6)

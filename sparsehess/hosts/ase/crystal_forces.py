@@ -142,6 +142,7 @@ def _repeated(atoms: Atoms, supercell: int | Sequence[int] | np.ndarray) -> Atom
         raise InputError(f"supercell={supercell!r} of one atom: it feels its own images alone, which move with it")
     large = make_supercell(atoms, whole)
     large.calc = atoms.calc
+    large.info = dict(atoms.info)  # by which some calculators choose what they compute
     return large
 
 
