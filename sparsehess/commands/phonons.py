@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 # Of each special point so many modes are printed: the lowest, and the highest one.
 _SHOWN = 6
 
+# Of the largest entry, by how much force constants may be asymmetric and nothing is said.
+_ASKEW = 0.1
+
 
 def run_phonons(call: Call) -> int:
     """Compute phonons of a crystal, with a bound on each. Collective."""
@@ -188,12 +191,18 @@ def _density_facts(density: PhononDensity, unit: str) -> dict[str, Any]:
 
 def _notes(constants: ForceConstants) -> list[str]:
     """Return what is to be said of crystal and forces, a sentence each. Not collective."""
-    polar = constants.polar
+    polar, found = constants.polar, []
+    size = float(np.abs(constants.blocks).max(initial=0.0))
+    if constants.asymmetry > _ASKEW * size:
+        found.append(
+            f"force constants of up to {size:.2g} eV/Å^2 are asymmetric by {constants.asymmetry:.2g}: are their "
+            "atoms in the order of the supercell?"
+        )
     if polar is not None and polar.excess > 1e-3 * np.abs(polar.charges).max():
-        return [
+        found.append(
             f"Born charges add up to {polar.excess:.2g} e in the cell, which is neutral: all give a share of it"
-        ]
-    return []
+        )
+    return found
 
 
 def _arrays(

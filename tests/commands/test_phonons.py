@@ -65,6 +65,16 @@ def test_bands(folder, ranks):
         )
 
 
+def test_atoms_in_another_order_are_asked_about(folder, tmp_path):
+    """Force constants that are made for another order of atoms are symmetric no longer."""
+    solid = fcc([3, 3, 3], radial=2.0, a=3.6, mass=50.0)
+    other = np.concatenate([[0], np.random.default_rng(0).permutation(np.arange(1, 27))])
+    write(tmp_path, solid, solid.dense()[:, other], solid.images.first)
+    command = "phonons FORCE_CONSTANTS --cell phonopy_disp.yaml --path GX --points 5"
+    assert "in the order of the supercell?" in several(tmp_path, [command], 1)[0]["notes"][0]
+    assert several(folder, [command], 1)[0]["notes"] == []
+
+
 def test_what_is_said_and_refused(folder):
     told = batch(
         folder,
