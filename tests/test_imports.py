@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -170,3 +172,11 @@ def test_no_name_that_is_loaded_later_is_a_module_too():
         tables = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Dict)]
         later = {key.value for table in tables for key in table.keys if isinstance(key, ast.Constant)}
         assert not [one for one in later if f"{name}.{one}" in modules()], name
+
+
+def test_eigs_loads_no_more_of_scipy_than_sparse_matrices():
+    """What is loaded late may fail late, on one rank that has no room left; and it takes 100 ms on every rank."""
+    heavy = ("scipy.linalg", "scipy.spatial", "scipy.special", "scipy.optimize")
+    asked = f"import sys, sparsehess as sh; sh.eigs; sh.assemble; print(*({{*{heavy}}} & {{*sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stdout + done.stderr

@@ -311,8 +311,8 @@ def _conversion(constants: str, length: str, path: str) -> tuple[float, float]:
     try:
         energy, _, areas = constants.lower().replace("^2", "").partition("/")
         each = [_angstroms(_WORDS[one]) for one in (areas.split(".") * 2)[:2]]  # as in eV/angstrom.au
-        part = 1e-3 if energy == "mry" else 1.0
-        volts = part * _electronvolts(_WORDS[energy.removeprefix("m")])
+        part, energy = (1e-3, energy[1:]) if energy.startswith("m") else (1.0, energy)
+        volts = part * _electronvolts(_WORDS[energy])
         return volts / (each[0] * each[1]), _angstroms(_WORDS[length.lower()])
     except KeyError as error:
         raise InputError(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpi4py import MPI
 
 import numpy as np
-import scipy.spatial
 
 from sparsehess.derivatives.objective import Objective
 from sparsehess.errors import InputError
@@ -17,6 +16,9 @@ from sparsehess.runtime import agreement
 from sparsehess.runtime.row_layout import Layout
 from sparsehess.runtime.short_repr import ShortRepr, number_of
 from sparsehess.runtime.validation import reals
+
+if TYPE_CHECKING:
+    from scipy.spatial import cKDTree
 
 # More labels than these have more pairs than a fit can tell apart.
 _LABELS = 8
@@ -156,9 +158,11 @@ class Points(ShortRepr):
                 second.append(found["j"] + share.first)
         return np.concatenate(first), np.concatenate(second)
 
-    def _tree(self, positions: np.ndarray) -> scipy.spatial.cKDTree:
+    def _tree(self, positions: np.ndarray) -> cKDTree:
+        from scipy.spatial import cKDTree  # every solve imports this module, and few make a tree
+
         box = self.box if self.box.any() else None
-        return scipy.spatial.cKDTree(self._folded(positions), boxsize=box)
+        return cKDTree(self._folded(positions), boxsize=box)
 
     def _folded(self, positions: np.ndarray) -> np.ndarray:
         """Return positions in the box."""

@@ -8,7 +8,6 @@ from dataclasses import replace
 from mpi4py import MPI
 
 import numpy as np
-import scipy.linalg
 
 from sparsehess.eigen.problem.count import Count
 from sparsehess.eigen.problem.hermitian_problem import complex_rows
@@ -141,7 +140,7 @@ def _one_of_each(
         here = slice(first, last)
         basis = _basis(G[here, here])
         reduced = basis.conj().T @ S[here, here] @ basis
-        ritz, rotation = scipy.linalg.eigh((reduced + reduced.conj().T) / 2)
+        ritz, rotation = np.linalg.eigh((reduced + reduced.conj().T) / 2)
         coefficients = np.zeros((len(values), len(ritz)), complex)
         coefficients[here] = basis @ rotation
         found.append(ritz)
@@ -158,7 +157,7 @@ def _orthonormal(coefficients: np.ndarray, G: np.ndarray) -> np.ndarray:
     matrix over the gap: what is shared here (Löwdin 1950) changes residuals by no more than about that rounding.
     """
     overlaps = coefficients.conj().T @ G @ coefficients
-    weights, rotation = scipy.linalg.eigh((overlaps + overlaps.conj().T) / 2)
+    weights, rotation = np.linalg.eigh((overlaps + overlaps.conj().T) / 2)
     if not weights[0] > 0.5:  # no rounding: the orthogonality tells of it
         return coefficients
     return coefficients @ ((rotation / np.sqrt(weights)) @ rotation.conj().T)
@@ -179,9 +178,9 @@ def _basis(G: np.ndarray) -> np.ndarray:
             break
         picks.append(best)
         left = left - np.outer(left[:, best], left[best]) / rests[best]
-    factor = scipy.linalg.cholesky((G[np.ix_(picks, picks)] + G[np.ix_(picks, picks)].conj().T) / 2, lower=True)
+    factor = np.linalg.cholesky((G[np.ix_(picks, picks)] + G[np.ix_(picks, picks)].conj().T) / 2)
     basis = np.zeros((m, len(picks)), complex)
-    basis[picks] = scipy.linalg.solve_triangular(factor, np.eye(len(picks)), lower=True).conj().T
+    basis[picks] = np.linalg.inv(factor).conj().T
     return basis
 
 
