@@ -27,7 +27,7 @@ OFTEN: Mapping[str, tuple[str, ...]] = {
         *("distance2-largest-first", "distance2-smallest-last", "distance2-incidence-degree"),
         *("hubs-first", "random"),
     ),
-    "pattern": ("given", "detect"),
+    "pattern": ("given", "detect", "near"),
     "nullspace": ("constant", "rigid", "none"),
     "participation": ("rigid",),
     "threshold": ("gap",),

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 from sparsehess.coloring import BEST, Coloring, fingerprint, load
 from sparsehess.commands import flag_groups, problem_files
 from sparsehess.commands.frequency_units import check_units_of
+from sparsehess.errors import InputError
 from sparsehess.hessian.assembly import assemble, detect_with_journal
 from sparsehess.hessian.evaluation_journal import NoJournal, open_journal
 from sparsehess.hessian.hessian import Hessian
 from sparsehess.hessian.matrix_free import MatrixFree
+from sparsehess.long_range import NearFar, near_far
 from sparsehess.runtime import on_root
 from sparsehess.runtime.progress import SharedProgress
 from sparsehess.storage import array_files, matrix_files
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
     from sparsehess.commands.call import Call
     from sparsehess.derivatives.objective import Objective
     from sparsehess.pattern import Pattern
+
+
+# Flags of derivatives that --pattern near heeds; gradients that it may take where nobody says.
+_OF_NEAR, _GRADIENTS = ("pattern", "derivative"), 200
 
 
 def load_problem(arguments: argparse.Namespace, comm: MPI.Comm) -> Objective:
@@ -40,16 +46,34 @@ def matrix_free_problem(call: Call, precision: str) -> MatrixFree:
     flags = {**flag_groups.DERIVATIVES, **flag_groups.COLORING}
     verify = not arguments.no_verify
     del flags["no_verify"]
-    flag_groups.refuse_flags(arguments, flags, "--shell assembles nothing")
+    flag_groups.refuse_flags(arguments, flags | flag_groups.GRADIENTS, "--shell assembles nothing")
     objective = load_problem(arguments, call.comm)
     check_units_of(arguments, objective)
     return MatrixFree(objective, seed=arguments.seed, precision=precision, verify=verify)
+
+
+def near_far_problem(call: Call) -> NearFar:
+    """Return about the Hessian of the problem that is the INPUT, in which everything couples. Collective."""
+    arguments = call.arguments
+    flags = {name: default for name, default in flag_groups.DERIVATIVES.items() if name not in _OF_NEAR}
+    reason = "--pattern near reads what is near by a star colouring of its own, and verifies by fresh products"
+    flag_groups.refuse_flags(arguments, {**flags, **flag_groups.COLORING}, reason)
+    objective = load_problem(arguments, call.comm)
+    check_units_of(arguments, objective)
+    budget = number_of_gradients(arguments)
+    return near_far(objective, gradients=budget, derivative=arguments.derivative, seed=arguments.seed)
+
+
+def number_of_gradients(arguments: argparse.Namespace) -> int:
+    """Return the budget of --pattern near. Not collective."""
+    return _GRADIENTS if arguments.budget_gradients is None else arguments.budget_gradients
 
 
 def assemble_problem(call: Call) -> Hessian:
     """Return the Hessian of the problem that is the INPUT. Collective."""
     began = time.perf_counter()
     arguments = call.arguments
+    flag_groups.refuse_flags(arguments, flag_groups.GRADIENTS, "only --pattern near has a budget of gradients")
     objective = load_problem(arguments, call.comm)
     check_units_of(arguments, objective)
     by_element = objective.elements is not None and arguments.coloring is None
@@ -96,6 +120,11 @@ def read_given_pattern(arguments: argparse.Namespace, objective: Objective, comm
 
     Collective.
     """
+    if arguments.pattern == "near":
+        raise InputError(
+            "--pattern near: eigs finds the lowest pairs of a problem in which everything couples; here give a "
+            "file, given or detect"
+        )
     if arguments.pattern != "given":
         return matrix_files.read_pattern(arguments.pattern, comm, block=arguments.blocks)
     own = objective.pattern or objective.traced_pattern()

@@ -24,6 +24,7 @@ from sparsehess.commands.flag_groups import (
     COLORING_FLAGS,
     DERIVATIVE_FLAGS,
     DROPPING_FLAGS,
+    GRADIENTS_FLAG,
     MASS_FLAG,
     NODE_FLAGS,
     PATIENCE_FLAG,
@@ -67,7 +68,7 @@ EIGENPAIR_GROUPS = (
             help="what entries of the matrices are in: N/m kg, N/mm t, lbf/in slinch, eV/A^2 u",
         ),
     ),
-    DERIVATIVES_GROUP,
+    Group(DERIVATIVES_GROUP.title, *DERIVATIVES_GROUP.flags, GRADIENTS_FLAG),
     Group(
         "solver",
         Flag(

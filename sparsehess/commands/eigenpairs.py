@@ -25,6 +25,7 @@ from sparsehess.commands.input_facts import (
 )
 from sparsehess.commands.inputs import Input, drop_entries, open_input, open_known_vectors
 from sparsehess.commands.mode_outputs import open_mode_outputs
+from sparsehess.commands.near_pairs import refuse_beside_near, solve_near
 from sparsehess.commands.output import SCHEMA, answer, process_facts, refuse_solver_options, run_facts
 from sparsehess.commands.participation import (
     check_participation,
@@ -60,6 +61,7 @@ from sparsehess.eigen.solvers.eigs import complete_spec, shortfall, solve
 from sparsehess.eigen.solvers.method_choice import PRECONDITIONED, choose_method
 from sparsehess.errors import CheckError, InputError
 from sparsehess.hessian.hessian import Hessian
+from sparsehess.long_range import NearFar
 from sparsehess.runtime import destroy
 from sparsehess.runtime.progress import GuardedProgress
 from sparsehess.storage import writers
@@ -114,7 +116,10 @@ def run_eigs(call: Call) -> int:
         if remembered is not None:
             given.resources.add_guess(problem, remembered, spec)
         progress = GuardedProgress("eigenpairs converged", comm, arguments.quiet)
-        spectrum = solve(problem, spec, progress, call.checkpoint)
+        if isinstance(given.hessian, NearFar):
+            spectrum = solve_near(arguments, given.hessian)
+        else:
+            spectrum = solve(problem, spec, progress, call.checkpoint)
         progress.finish()
         timings = {**given.timings, **spectrum.timings, "total": time.perf_counter() - began}
         facts = eigs_facts(given, spec, spectrum, problem, timings) | run_facts(call, given.title)
@@ -173,7 +178,10 @@ def _open_for_pairs(call: Call, shown: bool) -> Input:
         Whether modes are shown on a mesh.
     """
     arguments = call.arguments
-    given = open_input(call, shell=arguments.shell, hermitian=True)
+    near = arguments.pattern == "near"
+    if near:
+        refuse_beside_near(call)
+    given = open_input(call, shell=arguments.shell, hermitian=True, near=near)
     flags = {
         "--participation": arguments.participation,
         "--drop": arguments.drop,

@@ -73,11 +73,20 @@ DERIVATIVE_FLAGS = (
     ),
     Flag(
         "--pattern",
-        metavar="FILE|given|detect",
+        metavar="FILE|given|detect|near",
         default="given",
-        help="where the pattern comes from: a matrix file, the problem itself (default), or probing",
+        help="where the pattern comes from: a matrix file, the problem itself (default), or probing; near: of "
+        "eigs, where everything couples, and what is far is fitted",
     ),
     Flag("--points", type=int, metavar="N", default=1, help="probe x and N - 1 points around it (default 1)"),
+)
+
+GRADIENTS_FLAG = Flag(
+    "--budget-gradients",
+    type=int,
+    metavar="N",
+    help="of --pattern near: gradients for what is near and far, half as many again where they do not suffice, "
+    "and N at most for the pairs (default 200)",
 )
 
 CHECK_FLAGS = (
@@ -232,6 +241,7 @@ def flag_defaults(*flags: Flag) -> dict[str, Any]:
 
 COLORING = flag_defaults(*COLORING_FLAGS)
 DERIVATIVES = flag_defaults(*DERIVATIVE_FLAGS, *CHECK_FLAGS)
+GRADIENTS = flag_defaults(GRADIENTS_FLAG)
 SETTINGS = flag_defaults(SETTINGS_FLAG)
 CHECKPOINT = flag_defaults(*CHECKPOINT_FLAGS)
 SEARCH = {name: COLORING[name] for name in ("order", "rule", "budget")}

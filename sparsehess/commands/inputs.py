@@ -13,7 +13,7 @@ import numpy as np
 
 from sparsehess import runtime
 from sparsehess.commands import flag_groups, problem_files
-from sparsehess.commands.differentiation import assemble_problem, matrix_free_problem
+from sparsehess.commands.differentiation import assemble_problem, matrix_free_problem, near_far_problem
 from sparsehess.commands.frequency_units import find_units
 from sparsehess.eigen.certificates.sparsification import Sparsified, sparsify
 from sparsehess.eigen.problem.hermitian_problem import HermitianProblem, doubled_vectors
@@ -22,6 +22,7 @@ from sparsehess.eigen.problem.rigid_body_modes import rigid_body_rows
 from sparsehess.errors import InputError
 from sparsehess.hessian.hessian import Hessian
 from sparsehess.hessian.matrix_free import MatrixFree
+from sparsehess.long_range import NearFar
 from sparsehess.pattern.dropping_rules import Above, Largest
 from sparsehess.runtime import PETSc
 from sparsehess.runtime.row_layout import Layout
@@ -53,7 +54,7 @@ class Input:
     hessian
         The Hessian, where the input is a problem; else None.
     pattern
-        None where nothing is assembled.
+        Of what is assembled: the matrix, or what is near; None where nothing is.
     n, name
         Rows; of the problem, or the file.
     timings
@@ -72,8 +73,8 @@ class Input:
         2 where matrices are real forms of complex Hermitian ones, of 2n rows; else 1.
     """
 
-    matrix: Hessian | MatrixFree | PETSc.Mat
-    hessian: Hessian | MatrixFree | None
+    matrix: Hessian | MatrixFree | NearFar | PETSc.Mat
+    hessian: Hessian | MatrixFree | NearFar | None
     pattern: Pattern | None
     n: int
     name: str
@@ -90,6 +91,8 @@ class Input:
     @property
     def layout(self) -> Layout:
         """Rows over ranks, of a complex matrix its own; collective."""
+        if isinstance(self.hessian, NearFar):
+            return self.hessian.layout
         if self.hessian is not None:
             return self.hessian.objective.layout
         if self.copies == 2 and self.pattern is not None:
@@ -110,7 +113,7 @@ class Input:
     @property
     def coloring(self) -> Coloring | None:
         """The colouring that the matrix was taken with, None where there is none."""
-        return self.hessian.coloring if isinstance(self.hessian, Hessian) else None
+        return self.hessian.coloring if isinstance(self.hessian, (Hessian, NearFar)) else None
 
     @property
     def origins(self) -> list[Origin]:
@@ -172,7 +175,7 @@ class Input:
             self.pattern.free()
 
 
-def open_input(call: Call, *, shell: bool = False, hermitian: bool = False) -> Input:
+def open_input(call: Call, *, shell: bool = False, hermitian: bool = False, near: bool = False) -> Input:
     """Open INPUT, --mass and --preconditioner; with `shell` a problem is not assembled.
 
     Collective.
@@ -181,6 +184,8 @@ def open_input(call: Call, *, shell: bool = False, hermitian: bool = False) -> I
     ----------
     hermitian
         Whether matrix files may be complex where PETSc's scalars are real: `Input.copies` says whether one is.
+    near
+        Whether a problem may be taken as what is near and far, where --pattern says so.
     """
     arguments = call.arguments
     precision = getattr(arguments, "precision", "double")
@@ -192,15 +197,17 @@ def open_input(call: Call, *, shell: bool = False, hermitian: bool = False) -> I
         return _read_input(call, hermitian)
     if shell:
         found = _input_of(matrix_free_problem(call, precision), call)
+    elif near and arguments.pattern == "near":
+        found = _input_of(near_far_problem(call), call)
     else:
         found = _input_of(assemble_problem(call), call)
     return _with_those_beside(found, _read_beside(call, None, False))
 
 
-def _input_of(hessian: Hessian | MatrixFree, call: Call) -> Input:
+def _input_of(hessian: Hessian | MatrixFree | NearFar, call: Call) -> Input:
     """Return the input of a problem."""
     objective, timings, pattern = hessian.objective, dict.fromkeys(_STAGES, 0.0), None
-    if isinstance(hessian, Hessian):
+    if isinstance(hessian, (Hessian, NearFar)):
         timings.update(hessian.timings)
         pattern = hessian.pattern
     return Input(hessian, hessian, pattern, objective.n, objective.name, timings, call.resources)
@@ -210,7 +217,7 @@ def _read_input(call: Call, hermitian: bool) -> Input:
     """Return the input of matrix files. Collective."""
     began = time.perf_counter()
     path = call.arguments.input
-    every = flag_groups.SETTINGS | flag_groups.DERIVATIVES | flag_groups.COLORING
+    every = flag_groups.SETTINGS | flag_groups.DERIVATIVES | flag_groups.COLORING | flag_groups.GRADIENTS
     flag_groups.refuse_flags(call.arguments, every, f"{path} is a matrix file, which is not differentiated")
     one = call.arguments.one_triangle
     stored = call.resources.read_matrix(path, call.comm, one_triangle=one, hermitian=hermitian)

@@ -12,6 +12,7 @@ from sparsehess.coloring import Coloring, verify_coloring
 from sparsehess.commands.frequency_units import count_place, frequency_facts, place_lines
 from sparsehess.commands.input_facts import digits_lines, input_facts, rounding_facts
 from sparsehess.commands.inputs import Input
+from sparsehess.commands.near_pairs import near_facts, near_lines
 from sparsehess.commands.output import SCHEMA, process_facts
 from sparsehess.commands.reports.tables import count_line, reading_notes, spectrum_table
 from sparsehess.eigen.certificates.sparsification import Sparsified
@@ -22,6 +23,7 @@ from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.hessian.hessian import Hessian
 from sparsehess.hessian.matrix_free import MatrixFree
+from sparsehess.long_range import NearFar
 from sparsehess.operators.eigenvalues import Inertia
 
 if TYPE_CHECKING:
@@ -100,13 +102,21 @@ def _coloring_told(facts: dict[str, Any] | None) -> str:
     return f"{facts['colors']} colors ({facts['kind']}, {facts['order']}; {_gap(facts)})"
 
 
-def derivative_facts(derived: Hessian | MatrixFree) -> dict[str, Any]:
+def derivative_facts(derived: Hessian | MatrixFree | NearFar) -> dict[str, Any]:
     """Return what JSON says of how a Hessian was taken.
 
     Collective.
     """
     if isinstance(derived, MatrixFree):
         return {"coloring": None, "evaluations": {**_NO_CALLS, **derived.evaluations}, "verification": None}
+    if isinstance(derived, NearFar):
+        told = coloring_facts(derived.coloring, verify_coloring(derived.pattern, derived.coloring) is None)
+        return {
+            "coloring": {**told, "amplification": 1.0},
+            "evaluations": {**_NO_CALLS, **derived.evaluations},
+            "verification": None,
+            "near_far": near_facts(derived),
+        }
     coloring, found = derived.coloring, derived.verification
     return {
         "coloring": None
@@ -286,8 +296,10 @@ def _products_lines(shell: MatrixFree, facts: dict[str, Any]) -> str:
     )
 
 
-def hessian_lines(hessian: Hessian | MatrixFree, facts: dict[str, Any]) -> str:
+def hessian_lines(hessian: Hessian | MatrixFree | NearFar, facts: dict[str, Any]) -> str:
     """Return how a Hessian was taken, for people. Not collective."""
+    if isinstance(hessian, NearFar):
+        return near_lines(hessian, facts, _coloring_told(facts["coloring"]))
     if isinstance(hessian, MatrixFree):
         return _products_lines(hessian, facts)
     coloring, calls = hessian.coloring, facts["evaluations"]
@@ -345,6 +357,8 @@ def eigs_lines(
     if spectrum.error_bound is not None:
         lines.append(f"errors       ± is two standard deviations of what the error of the Hessian does, to first "
                      f"order; at most {spectrum.error_bound:.2g} (Weyl)")  # fmt: skip
+    elif isinstance(derived, NearFar):
+        lines.append("errors       ± is a bound, from residuals of true products and their noise")
     elif problem.relative_error > _EXACT and len(spectrum.eigenvalues):
         lines.append(f"errors       ± is what the error of products, at least {problem.relative_error:.0e} of the "
                      "Hessian, may do, to first order")  # fmt: skip

@@ -15,7 +15,7 @@ from sparsehess.runtime.validation import reals
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Geometry(ShortRepr):
-    """Nodes that variables move: atoms, or the nodes of a mesh. For pictures alone, nothing is computed with them.
+    """Nodes that variables move: atoms, or the nodes of a mesh. For pictures, and for what is near (`near_far`).
 
     *Not collective.* Of an objective on arrays it is the same on every rank. Of one on PETSc vectors it is the
     part of this rank: nodes are numbered on the rank, variables over all ranks; nodes of others that its faces and
@@ -34,6 +34,10 @@ class Geometry(ShortRepr):
         Optional arrays (f, 3) or (f, 4) of nodes, around each triangle or quadrilateral of the surface.
     edges
         Optional (e, 2) nodes that lines join.
+    cell
+        Optional (d, d) vectors by which all repeats, as rows; 0 0 0 along axes that are open.
+    charges
+        Optional m charges of the nodes.
 
     Raises
     ------
@@ -53,6 +57,8 @@ class Geometry(ShortRepr):
     species: Sequence[str] | None = None
     faces: Sequence[Any] = ()
     edges: Any = None
+    cell: Any = None
+    charges: Any = None
 
     def __post_init__(self) -> None:
         """Check shapes and numbers. Not collective."""
@@ -79,6 +85,12 @@ class Geometry(ShortRepr):
             object.__setattr__(self, name, value)
         if self.species is not None:
             object.__setattr__(self, "species", tuple(map(str, self.species)))
+        for name, shape in (("cell", (dims, dims)), ("charges", (many,))):
+            if getattr(self, name) is not None:
+                value = reals(getattr(self, name), name)
+                if value.shape != shape or not np.isfinite(value).all():
+                    raise InputError(f"{name} of nodes must be {shape} finite numbers, not {value.shape}")
+                object.__setattr__(self, name, value)
 
     def _repr_facts(self) -> Iterator[str]:
         """Yield what the line says. Not collective."""

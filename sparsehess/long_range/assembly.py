@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,6 +33,9 @@ _PROBES = 4
 
 # Gradients of an attempt after one that was not good enough, over its own.
 _MORE = 1.5
+
+# What is timed of an attempt, in turn.
+_STAGES = ("coloring", "derivatives", "assembly", "verification")
 
 _CHOICES = ("auto", "forward", "central", "ad")
 
@@ -65,7 +69,8 @@ def near_far(
         With a gradient or products. A pattern of its own plays no part.
     points
         (N, d) positions, the variables being their coordinates, point by point. Default those of the objective's
-        geometry. Of an objective on PETSc vectors this rank's; so are labels and charges.
+        geometry, with the box, labels and charges that it tells. Of an objective on PETSc vectors this rank's; so
+        are labels and charges.
     box
         (d,) lengths of a periodic box with right angles, 0 along axes that are open. Distances are those to the
         nearest image.
@@ -186,10 +191,13 @@ class _Road:
         true = TrueProducts(evaluations, steps, self.noise)
         each = 2 if self.scheme == "central" else 1
         colors = (budget - _PROBES * true.calls_each - (self.scheme == "forward")) // each
+        watch = [time.perf_counter()]
         field = largest_near_field(self.points, self.bonds, colors, self.seed)
+        watch.append(time.perf_counter())
         self.complete = field.complete
         signed = with_random_signs(evaluations, self.scales, steps, self.seed)
         changes = compress(evaluations, field.coloring, signed).changes
+        watch.append(time.perf_counter())
         kernel = None if field.complete else self._kernel(field, signed.taken, changes)
         recovery = plan(field.pattern, field.coloring)
         assert isinstance(recovery, Direct)  # star colourings are read so
@@ -199,11 +207,14 @@ class _Road:
             changes, kernel = (without, kernel) if is_borne_out(*uneven) else (changes, None)
         made = self._made(field, kernel, recovery, changes, signed.taken, true)
         read = sum(evaluations.counts.values())
+        watch.append(time.perf_counter())
         try:
             made.error, made.error_norm = _error(made, self.seed)
         except BaseException:
             made.close()
             raise
+        watch.append(time.perf_counter())
+        made.timings = dict(zip(_STAGES, np.diff(watch).tolist(), strict=True))
         made.evaluations = {
             "noise": self.noise_calls,
             **{name: calls - before[name] for name, calls in evaluations.counts.items()},

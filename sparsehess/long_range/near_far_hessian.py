@@ -46,6 +46,9 @@ class NearFar(Operator):
         Calls of the user's functions: `gradient` and `hvp` for the near part, `noise`, and `verification`.
     true_products
         Products with the Hessian itself.
+    timings
+        Seconds of the last attempt: `coloring` (with the search for the cut-off), `derivatives`, `assembly` (fit
+        and recovery) and `verification`.
 
     Examples
     --------
@@ -80,6 +83,7 @@ class NearFar(Operator):
         self.error = self.error_norm = np.nan
         self.approximate = True
         self.evaluations: dict[str, int] = {}
+        self.timings: dict[str, float] = {}
         self._near_solver: PlainSolver | None = None
         layout: Layout = pattern.layout
         self._make_shell(layout, context=BlockProducts(self))

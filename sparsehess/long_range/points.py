@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 # More labels than these have more pairs than a fit can tell apart.
 _LABELS = 8
 
+# Vectors of a cell that leave the axes by more than this part of the longest are skew.
+_SKEW = 1e-12
+
 
 class Share(NamedTuple):
     """Some points that follow each other.
@@ -96,8 +99,9 @@ class Points(ShortRepr):
         Parameters
         ----------
         positions
-            (N, d); default those of the objective's geometry. Of an objective on PETSc vectors those of this
-            rank's variables; so are labels and charges.
+            (N, d); default those of the objective's geometry, and then box, labels and charges are by default
+            those of its cell, its species, up to 8 different ones, and its charges. Of an objective on PETSc
+            vectors those of this rank's variables; so are labels and charges.
         box
             (d,) lengths, 0 or infinite where the space is open; None where it is altogether.
         labels
@@ -112,7 +116,13 @@ class Points(ShortRepr):
         """
         comm = objective.comm
         with agreement(comm):
-            where = _positions(objective) if positions is None else reals(positions, "points")
+            if positions is None:
+                where, told = _told(objective)
+                box = told["box"] if box is None else box
+                labels = told["labels"] if labels is None else labels
+                charges = told["charges"] if charges is None else charges
+            else:
+                where = reals(positions, "points")
             if where.ndim != 2 or where.shape[1] not in (1, 2, 3) or not np.isfinite(where).all():
                 raise InputError(f"points must be (points, 1 to 3) finite numbers, not {where.shape}")
             lengths = _box(box, where.shape[1])
@@ -187,8 +197,11 @@ class Points(ShortRepr):
         return np.where(self.box > 0, self.box, high - low)
 
 
-def _positions(objective: Objective) -> np.ndarray:
-    """Return the positions of the nodes of an objective's geometry that its variables move. Not collective."""
+def _told(objective: Objective) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return positions of the nodes of an objective's geometry that its variables move, and what else it tells.
+
+    Not collective.
+    """
     geometry = objective.geometry
     if geometry is None:
         raise InputError(f"{objective.name} does not say where its points are: give points=, or it a geometry")
@@ -198,7 +211,23 @@ def _positions(objective: Objective) -> np.ndarray:
     dims, variables = geometry.positions.shape[1], geometry.variables[free].ravel()
     if geometry.variables.shape[1] != dims or (np.diff(variables) != 1).any():
         raise InputError(f"the variables of {objective.name} are not {dims} a point, point by point: give points=")
-    return geometry.positions[free]
+    labels = None
+    if geometry.species is not None and len(set(geometry.species)) <= _LABELS:
+        labels = [name for name, moves in zip(geometry.species, free, strict=True) if moves]
+    told = {
+        "box": None if geometry.cell is None else _lengths(geometry.cell),
+        "labels": labels,
+        "charges": None if geometry.charges is None else geometry.charges[free],
+    }
+    return geometry.positions[free], told
+
+
+def _lengths(cell: np.ndarray) -> np.ndarray:
+    """Return the lengths of a cell with right angles along the axes. Not collective."""
+    lengths = np.abs(np.diag(cell))
+    if (np.abs(cell - np.diag(np.diag(cell))) > _SKEW * lengths.max(initial=0.0)).any():
+        raise InputError("the points repeat along vectors off the axes: only boxes with right angles are taken")
+    return lengths
 
 
 def _box(box: Any, dims: int) -> np.ndarray:

@@ -23,6 +23,9 @@ SQUARE = [[0, 0], [1, 0], [1, 1], [0, 1]]
         ({"positions": SQUARE, "faces": [[[0, 1, 4]]]}, "there are 4"),
         ({"positions": SQUARE, "faces": [[[0, 1]]]}, "faces"),
         ({"positions": SQUARE, "edges": [[0, -1]]}, "there are 4"),
+        ({"positions": SQUARE, "cell": [9.0, 9.0]}, "cell of nodes"),
+        ({"positions": SQUARE, "cell": [[9.0, 0.0], [0.0, np.inf]]}, "cell of nodes"),
+        ({"positions": SQUARE, "charges": [1.0]}, "charges of nodes"),
     ],
 )
 def test_refused(arguments, told):

@@ -51,6 +51,22 @@ def test_pair_terms_of_one_kind(comm):
             assert found == pytest.approx(dense(H), abs=1e-7 * np.abs(found).max())
 
 
+def test_a_geometry_tells_charges_cell_and_kinds(comm):
+    points, charges = lattice(4, jitter=0.03, seed=1)
+    potential, names = ions(1.25 * points, charges), np.where(charges > 0, "Na", "Cl").tolist()
+    geometry = sh.Geometry(potential.points, species=names, charges=charges, cell=np.diag([0.0, 9.0, 9.0]))
+    told = objective(potential, comm, geometry=geometry)
+    given = {"points": potential.points, "labels": names, "charges": charges, "box": (0, 9, 9)}
+    with (
+        sh.near_far(told, gradients=100, tolerance=10.0) as H,
+        sh.near_far(objective(potential, comm), gradients=100, tolerance=10.0, **given) as same,
+    ):
+        assert H.kernel is not None and (dense(H) == dense(same)).all() and H.error == same.error
+    skew = replace(geometry, cell=[[9, 1, 0], [0, 9, 0], [0, 0, 9]])
+    with pytest.raises(InputError, match="only boxes with right angles"):
+        sh.near_far(replace(told, geometry=skew), gradients=100)
+
+
 def test_charges_weigh_the_kernel_and_without_them_the_error_says_so(comm):
     points, charges = lattice(5, jitter=0.03, seed=1)
     charges, points = np.random.default_rng(1).permutation(charges), 1.25 * points

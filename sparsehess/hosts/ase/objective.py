@@ -413,7 +413,10 @@ def free_coordinates(atoms: Atoms) -> np.ndarray:
 def _geometry(atoms: Atoms, free: np.ndarray) -> Geometry:
     """Return the atoms as nodes that the free coordinates move."""
     variables = np.where(free, np.cumsum(free) - 1, -1).reshape(-1, 3)
-    return Geometry(atoms.get_positions(), variables, atoms.get_chemical_symbols())
+    periodic = atoms.get_pbc()
+    cell = np.where(periodic[:, None], atoms.cell.array, 0.0) if periodic.any() else None
+    charges = atoms.get_initial_charges() if atoms.has("initial_charges") else None
+    return Geometry(atoms.get_positions(), variables, atoms.get_chemical_symbols(), cell=cell, charges=charges)
 
 
 def _kind(atoms: Atoms) -> str | None:
