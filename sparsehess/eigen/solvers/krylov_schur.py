@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +16,7 @@ from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs, project_out, rayle
 from sparsehess.eigen.problem.solver_pool import SolverPool
 from sparsehess.eigen.solvers.cluster_monitor import ClusterMonitor
 from sparsehess.eigen.solvers.count_margin import measure_margin
+from sparsehess.eigen.solvers.factor_failures import BY_NUMBERS, failure_of, ranks_without_memory
 from sparsehess.eigen.solvers.factor_packages import (
     DEFAULTS,
     DEFINITE,
@@ -58,12 +58,6 @@ from sparsehess.runtime.random_numbers import draw_normal, draw_uniform
 
 # Part of a random vector beside guessed ones, which are as many as are wanted, or fewer.
 _UNSEEN, _UNKNOWN = 1e-2, 1.0
-
-# MUMPS's INFO(1) on a rank that could not allocate: users' guide, section 8.
-_NO_MEMORY = (-13, -19, -22)
-
-# Those of a matrix that cannot be factorized: singular, or no room for its delayed pivots; 0 is not known.
-_BY_NUMBERS = (0, -8, -9, -10, -14, -15, -17, -20)
 
 # Percent of room for pivoting that are tried where the first does not suffice.
 _ROOM = (200, 1000, 10000)
@@ -202,7 +196,7 @@ class KrylovSchur:
                 if error_code(error) != FAILED:
                     with readable_errors(f"factorizing at {shift:.6g}"):
                         raise
-                if self._failure() == ON_DISK:
+                if failure_of(self._factor) == ON_DISK:
                     with readable_errors(f"factorizing at {shift:.6g}", folder_of_factors(self.problem.comm)):
                         raise
                 # MUMPS has not room for all the pivots that are delayed near a multiple eigenvalue, and after a
@@ -213,13 +207,13 @@ class KrylovSchur:
             try:
                 counts = self._factorized(shift)
             except (PETSc.Error, SystemError):
-                short = self._ranks_without_memory()
+                short = ranks_without_memory(self.problem.comm, self._factor)
                 if short:
                     blamed = f"give it more memory or more ranks (out of memory on rank {', '.join(short)})"
                     with readable_errors(f"factorizing at {shift:.6g}", blamed):
                         raise
-                failure = self._failure()
-                if failure not in _BY_NUMBERS:
+                failure = failure_of(self._factor)
+                if failure not in BY_NUMBERS:
                     blamed = f"its INFOG(1) is {failure}, which its users' guide explains: look at its options"
                     with readable_errors(f"factorizing at {shift:.6g}", blamed):
                         raise
@@ -234,19 +228,6 @@ class KrylovSchur:
             self._placed = True
             self._room |= options_on_disk(self.problem)
         return "st_mat_mumps_icntl_22" not in self._room
-
-    def _failure(self) -> int:
-        """Return MUMPS's INFOG(1) after a failure, 0 where that cannot be told. Collective."""
-        with suppress(PETSc.Error, SystemError):
-            return int(self._factor().getMumpsInfog(1))
-        return 0
-
-    def _ranks_without_memory(self) -> list[str]:
-        """Return the ranks on which a factorization has failed for want of memory. Collective."""
-        comm, code = self.problem.comm, 0
-        with suppress(PETSc.Error, SystemError):  # it may have failed before there was a factor
-            code = self._factor().getMumpsInfo(1)
-        return [str(rank) for rank, theirs in enumerate(comm.allgather(code)) if theirs in _NO_MEMORY]
 
     def _renewed(self, definite: bool) -> None:
         """Have the solver factorize anew, with the package for definite matrices or with MUMPS."""
