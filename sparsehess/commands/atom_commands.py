@@ -6,6 +6,21 @@ from sparsehess.commands.arguments import Command, Example, Flag, Group
 from sparsehess.commands.command_groups import SPECTRA
 from sparsehess.commands.flag_groups import ANSWER_FLAGS, PATIENCE_FLAG, SEED_FLAG
 
+_ARGUMENTS_FLAG = Flag(
+    "--set",
+    metavar="KEY=VALUE",
+    action="append",
+    default=[],
+    dest="settings",
+    help="an argument of the calculator; may be repeated",
+)
+_REACH_FLAG = Flag(
+    "--reach",
+    metavar="REACH",
+    help="how far a coupling reaches: pair, many-body, or a number of cut-offs (default: the calculator's, and "
+    "many-body beside --cutoff)",
+)
+
 ATOMS = (
     Command(
         "modes",
@@ -27,14 +42,7 @@ ATOMS = (
                     help="a calculator of ASE by its name, such as emt, lj, tblite or gpaw, or with arguments, "
                     "tblite:method=GFN2-xTB; or file.py:name or package.module:name of one, or of a function",
                 ),
-                Flag(
-                    "--set",
-                    metavar="KEY=VALUE",
-                    action="append",
-                    default=[],
-                    dest="settings",
-                    help="an argument of the calculator; may be repeated",
-                ),
+                _ARGUMENTS_FLAG,
                 Flag(
                     "--frames",
                     metavar="N[:M[:STEP]]",
@@ -89,12 +97,7 @@ ATOMS = (
                     help="distance in Å past which no two atoms interact; inf for none (default the calculator's; "
                     "where that is not known, none up to 1,000 coordinates)",
                 ),
-                Flag(
-                    "--reach",
-                    metavar="REACH",
-                    help="how far a coupling reaches: pair, many-body, or a number of cut-offs (default: the "
-                    "calculator's, and many-body beside --cutoff)",
-                ),
+                _REACH_FLAG,
                 Flag(
                     "--differences",
                     action="store_true",
@@ -165,7 +168,6 @@ ATOMS = (
                     "--amplitude",
                     type=float,
                     metavar="A",
-                    default=0.3,
                     help="how far the atom that moves most swings in a .traj, in Å (default 0.3)",
                 ),
                 SEED_FLAG,
@@ -214,14 +216,7 @@ ATOMS = (
                     help="a calculator of ASE by its name, such as emt or lj, or with arguments, lj:sigma=3.4; "
                     "or file.py:name or package.module:name of one, or of a function",
                 ),
-                Flag(
-                    "--set",
-                    metavar="KEY=VALUE",
-                    action="append",
-                    default=[],
-                    dest="settings",
-                    help="an argument of the calculator; may be repeated",
-                ),
+                _ARGUMENTS_FLAG,
                 Flag(
                     "--frame",
                     type=int,
@@ -243,12 +238,7 @@ ATOMS = (
                     help="distance in Å past which no two atoms interact; inf for none (default the calculator's; "
                     "where that is not known, none)",
                 ),
-                Flag(
-                    "--reach",
-                    metavar="REACH",
-                    help="how far a coupling reaches: pair, many-body, or a number of cut-offs (default: the "
-                    "calculator's, and many-body beside --cutoff)",
-                ),
+                _REACH_FLAG,
                 PATIENCE_FLAG,
             ),
             Group(
@@ -263,7 +253,6 @@ ATOMS = (
                     "--points",
                     type=int,
                     metavar="N",
-                    default=200,
                     help="wave vectors along the path, about (default 200)",
                 ),
                 Flag(

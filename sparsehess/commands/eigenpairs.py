@@ -117,7 +117,7 @@ def run_eigs(call: Call) -> int:
             given.resources.add_guess(problem, remembered, spec)
         progress = GuardedProgress("eigenpairs converged", comm, arguments.quiet)
         if isinstance(given.hessian, NearFar):
-            spectrum = solve_near(arguments, given.hessian)
+            spectrum = solve_near(arguments, given.hessian, spec)
         else:
             spectrum = solve(problem, spec, progress, call.checkpoint)
         progress.finish()

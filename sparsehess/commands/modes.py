@@ -11,7 +11,7 @@ import numpy as np
 
 from sparsehess import errors
 from sparsehess.commands.frequency_units import count_place
-from sparsehess.commands.modes_of_each import run_modes_of_each
+from sparsehess.commands.modes_of_each import mode_arguments, run_modes_of_each
 from sparsehess.commands.output import SCHEMA, answer, process_facts, run_facts
 from sparsehess.commands.reports.tables import count_line, format_table
 from sparsehess.commands.structure_files import is_slice, load_atoms, load_calculator
@@ -32,38 +32,31 @@ if TYPE_CHECKING:
     from sparsehess.derivatives.units import Units
 
 
+# Å that the atom which moves most swings where nobody says.
+_AMPLITUDE = 0.3
+
+
 def run_modes(call: Call) -> int:
     """Compute normal modes of the atoms of a file. Collective."""
     began = time.perf_counter()
     arguments, comm = call.arguments, call.comm
     if not arguments.force_limit > 0:
         raise InputError(f"--force-limit {arguments.force_limit:g}: a force above 0, in eV/Å")
+    if arguments.amplitude is not None and not str(arguments.modes).endswith(".traj"):
+        raise InputError("--amplitude: it is for --modes FILE.traj, where atoms move; leave it out")
+    amplitude = _AMPLITUDE if arguments.amplitude is None else arguments.amplitude
     if is_slice(arguments.frames):
-        return run_modes_of_each(call, _reach(arguments.reach))
+        return run_modes_of_each(call)
     writers.check_writable(arguments.out, writers.RESULTS, comm)
     with agreement(comm):
         if comm.rank == 0 and arguments.modes is not None:
-            check_mode_file(arguments.modes, arguments.amplitude)
+            check_mode_file(arguments.modes, amplitude)
     atoms = load_atoms(arguments.input, int(arguments.frames), comm)
     atoms.calc = load_calculator(arguments.calculator, arguments.settings, comm)
     units = UNITS.to(arguments.units)
     conditions = read_conditions(arguments)
     progress = SharedProgress("colours evaluated", comm, arguments.quiet)
-    with closing(
-        normal_modes(
-            atoms,
-            arguments.k,
-            cutoff=arguments.cutoff,
-            reach=_reach(arguments.reach),
-            project=not arguments.no_project,
-            own=not arguments.differences,
-            comm=comm,
-            progress=progress,
-            tol=arguments.tol,
-            options=call.options,
-            seed=arguments.seed,
-        )
-    ) as modes:
+    with closing(normal_modes(atoms, arguments.k, comm=comm, progress=progress, **mode_arguments(call))) as modes:
         progress.finish()
         facts = _facts(call, modes, units)
         thermal = _thermal(modes, conditions, facts)
@@ -74,7 +67,7 @@ def run_modes(call: Call) -> int:
         }
         lines = _lines(modes, facts, units, [] if thermal is None else thermal_lines(thermal))
         if arguments.modes is not None:
-            modes.write(arguments.modes, unit=units.frequency, amplitude=arguments.amplitude)
+            modes.write(arguments.modes, unit=units.frequency, amplitude=amplitude)
         if arguments.out is not None:
             kept = {**facts, "answer": lines}
             writers.write_results(arguments.out, kept, _arrays(modes, units), modes.spectrum.vectors, comm)
@@ -103,11 +96,6 @@ def _thermal(
         return None
     facts["thermochemistry"] = thermal_facts(found)
     return found
-
-
-def _reach(text: str | None) -> str | int | None:
-    """Return how many cut-offs a coupling reaches: a number, or a word."""
-    return int(text) if text is not None and text.isdecimal() else text
 
 
 def _facts(call: Call, modes: NormalModes, units: Units) -> dict[str, Any]:

@@ -27,7 +27,22 @@ if TYPE_CHECKING:
 _NAMED = 3
 
 
-def run_modes_of_each(call: Call, reach: str | int | None) -> int:
+def mode_arguments(call: Call) -> dict[str, Any]:
+    """Return what flags say of how the modes of a structure are computed. Not collective."""
+    arguments = call.arguments
+    reach = arguments.reach
+    return {
+        "cutoff": arguments.cutoff,
+        "reach": int(reach) if reach is not None and reach.isdecimal() else reach,
+        "project": not arguments.no_project,
+        "own": not arguments.differences,
+        "tol": arguments.tol,
+        "options": call.options,
+        "seed": arguments.seed,
+    }
+
+
+def run_modes_of_each(call: Call) -> int:
     """Compute normal modes of each of several structures of a file. Collective."""
     began = time.perf_counter()
     arguments, comm = call.arguments, call.comm
@@ -43,18 +58,7 @@ def run_modes_of_each(call: Call, reach: str | int | None) -> int:
     make = calculator_maker(arguments.calculator, arguments.settings, comm)
     progress = SharedProgress("structures", comm, arguments.quiet)
     found = normal_modes_of_each(
-        structures,
-        arguments.k,
-        calculator=make,
-        cutoff=arguments.cutoff,
-        reach=reach,
-        project=not arguments.no_project,
-        own=not arguments.differences,
-        comm=comm,
-        progress=progress,
-        tol=arguments.tol,
-        options=call.options,
-        seed=arguments.seed,
+        structures, arguments.k, calculator=make, comm=comm, progress=progress, **mode_arguments(call)
     )
     progress.finish()
     facts = _facts(call, found, frames)

@@ -12,6 +12,7 @@ from sparsehess.long_range import NearFar
 
 if TYPE_CHECKING:
     from sparsehess.commands.call import Call
+    from sparsehess.eigen.problem.solve_spec import SolveSpec
     from sparsehess.eigen.problem.spectrum import Spectrum
 
 # Flags of `eigs` that nothing heeds there, with their defaults.
@@ -34,16 +35,17 @@ def refuse_beside_near(call: Call) -> None:
         raise InputError(f"-{next(iter(call.options))}: --pattern near takes no options of PETSc; leave it out")
 
 
-def solve_near(arguments: argparse.Namespace, hessian: NearFar) -> Spectrum:
+def solve_near(arguments: argparse.Namespace, hessian: NearFar, spec: SolveSpec) -> Spectrum:
     """Return the lowest pairs. Collective; the caller closes them."""
     from sparsehess.eigen.solvers.lowest_pairs import lowest_pairs
 
+    assert spec.k is not None  # it is complete
     return lowest_pairs(
         hessian,
-        6 if arguments.k is None else arguments.k,
+        spec.k,
         gradients=number_of_gradients(arguments),
-        tol=arguments.tol,
-        seed=arguments.seed,
+        tol=spec.tol,
+        seed=spec.seed,
         strict=False,
     )
 

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 # Of each special point so many modes are printed: the lowest, and the highest one.
 _SHOWN = 6
 
+# Wave vectors of bands where nobody says how many.
+_POINTS = 200
+
 # Of the largest entry, by how much force constants may be asymmetric and nothing is said.
 _ASKEW = 0.1
 
@@ -49,7 +52,7 @@ def run_phonons(call: Call) -> int:
     per = UNITS.to(arguments.units).factor / UNITS.factor
     bands = density = None
     if arguments.path is not None or arguments.mesh is None:
-        bands = solid.bands(arguments.path, arguments.points)
+        bands = solid.bands(arguments.path, _POINTS if arguments.points is None else arguments.points)
     if arguments.mesh is not None:
         width = None if arguments.width is None else arguments.width / per
         density = solid.density(arguments.mesh, width=width)
@@ -74,6 +77,10 @@ def run_phonons(call: Call) -> int:
 def _check(call: Call) -> None:
     """Refuse flags that contradict each other. Not collective; alike on all ranks."""
     arguments: argparse.Namespace = call.arguments
+    if arguments.mesh is None and arguments.width is not None:
+        raise InputError("--width: it is of the density of states; give --mesh too, or leave it out")
+    if arguments.mesh is not None and arguments.path is None and arguments.points is not None:
+        raise InputError("--points: they are of bands, which --mesh alone has none of; give --path too")
     for name in call.options:
         raise InputError(f"-{name}: phonons takes no options of a solver; leave it out")
     if arguments.calculator is None:

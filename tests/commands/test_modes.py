@@ -166,6 +166,8 @@ def test_what_is_said(folder):
         ("modes dimer.xyz --calculator emt --modes shapes.pdb", 2, "must end with one of .xyz"),
         ("modes dimer.xyz --calculator emt -o modes.xyz", 2, "must end with one of .h5"),
         ("modes dimer.xyz --calculator emt --force-limit nan", 2, "a force above 0"),
+        ("modes dimer.xyz --calculator emt --modes shapes.nmd --amplitude 0.2", 2, "--amplitude: it is for"),
+        ("modes dimer.xyz --calculator emt --modes shapes.traj --amplitude nan", 2, "length above 0"),
         ("modes dimer.xyz", 2, "--calculator"),
     ]
     for (codes, out, err, _), (command, status, words) in zip(

@@ -88,12 +88,21 @@ def test_what_is_said_and_refused(folder):
             "phonons copper.xyz --calculator emt --supercell 2 2 2 --cell phonopy_disp.yaml",
             "phonons gone --cell phonopy_disp.yaml",
             "phonons FORCE_CONSTANTS --cell phonopy_disp.yaml -- -eps_tol 1e-3",
+            "phonons FORCE_CONSTANTS --cell phonopy_disp.yaml --path GX --width 0.1",
+            "phonons FORCE_CONSTANTS --cell phonopy_disp.yaml --mesh 2 2 2 --points 9",
         ],
         1,
     )
     codes, out, err, _ = told[0]
     assert codes == [0] and not err and "imaginary    none" in out and "all modes, within" in out
     words = ("phonopy_params.yaml", "Q is no special point", "it is for --calculator", "--supercell 4 4 4")
-    words += ("supercell=", "belongs to phonopy", "gone", "no options of a solver")
+    words += (
+        "supercell=",
+        "belongs to phonopy",
+        "gone",
+        "no options of a solver",
+        "give --mesh too",
+        "give --path too",
+    )
     for (codes, _, err, _), word in zip(told[1:], words, strict=True):
         assert codes == [2] and word in err, err
