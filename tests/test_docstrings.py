@@ -11,7 +11,8 @@ from sparsehess.errors import SparseHessError
 
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 NEEDED = {
-    **dict.fromkeys(["from_atoms", "normal_modes", "saddle_point", "thermochemistry", "force_constants"], "ase"),
+    **dict.fromkeys(["from_atoms", "normal_modes", "normal_modes_of_each", "saddle_point"], "ase"),
+    **dict.fromkeys(["thermochemistry", "force_constants"], "ase"),
     "from_casadi": "casadi",
     **{"from_jax": "jax", "jax_hessian": "jax", "from_torch": "torch"},
     **{"ModeMesh": "meshio", "write_modes": "meshio", "animate_mode": "meshio"},
