@@ -86,7 +86,7 @@ GRADIENTS_FLAG = Flag(
     type=int,
     metavar="N",
     help="of --pattern near: gradients for what is near and far, half as many again where they do not suffice, "
-    "and N at most for the pairs (default 200)",
+    "up to n altogether, and N at most for the pairs (default 200)",
 )
 
 CHECK_FLAGS = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from sparsehess.derivatives.evaluations import Evaluations
-from sparsehess.derivatives.finite_differences import DIFFERENCES, compress, plan_steps, scheme_of
+from sparsehess.derivatives.finite_differences import DIFFERENCES, Steps, compress, plan_steps, scheme_of
 from sparsehess.derivatives.gradient_noise import Noise, estimate_noise
 from sparsehess.derivatives.objective import Objective
 from sparsehess.derivatives.scales import Scales
 from sparsehess.errors import InputError, none_of
 from sparsehess.hessian.recovery import Direct, plan
 from sparsehess.long_range.cutoff import NearField, largest_near_field
-from sparsehess.long_range.kernel_fit import far_readings, fit_kernel, is_borne_out, unevenness
+from sparsehess.long_range.kernel_fit import Readings, far_readings, fit_kernel, is_borne_out, unevenness
 from sparsehess.long_range.near_far_hessian import NearFar
 from sparsehess.long_range.points import Points
 from sparsehess.long_range.radial_kernel import RadialKernel, Shape
@@ -25,13 +26,12 @@ from sparsehess.long_range.steps import TrueProducts, with_random_signs
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import agreement, aij
 from sparsehess.runtime.citations import cite
-from sparsehess.runtime.random_numbers import draw_normal
 from sparsehess.runtime.validation import positive_number, whole_number
 
 # Gaussian products that tell the error.
 _PROBES = 4
 
-# Gradients of an attempt after one that was not good enough, over its own.
+# Colours of an attempt after one that was not good enough, over its own.
 _MORE = 1.5
 
 # What is timed of an attempt, in turn.
@@ -49,6 +49,7 @@ def near_far(
     charges: Any = None,
     bonds: Any = None,
     gradients: int = 200,
+    most: int | None = None,
     tolerance: float = 1e-4,
     derivative: str = "auto",
     seed: int = 0,
@@ -60,8 +61,9 @@ def near_far(
     others add, whose sum every compressed entry holds, is fitted: blocks f(r) I + g(r) r̂ r̂ᵀ for every two points,
     f and g sums of radial functions, of their own for every two labels, and again times the product of charges. It
     is taken off the readings, and applied on the fly; where no kernel fits, it is left out. Products along four
-    random directions, used for nothing else, then tell ‖H − Ĥ‖ [2]_: where it is above the tolerance, all is
-    done anew with half as many gradients again, up to n altogether.
+    random directions, used for nothing else, then tell ‖H − Ĥ‖ [2]_: where it is above the tolerance, a larger
+    cut-off is read by half as many colours again, up to n gradients altogether. What was paid for by then is used:
+    the same products tell the error, and the compressed columns of all attempts are fitted.
 
     Parameters
     ----------
@@ -82,6 +84,8 @@ def near_far(
         (m, 2) numbers of points that are near at whatever distance, the same on every rank.
     gradients
         Budget of gradients, or products, of the first attempt, noise and error among them.
+    most
+        Gradients, or products, of all attempts together; default n. No fewer than `gradients`.
     tolerance
         Of the error, relative to ‖H‖ in the Frobenius norm.
     derivative
@@ -141,16 +145,18 @@ def near_far(
     with agreement(objective.comm):
         pairs = _pairs(bonds, where.layout.n)
     road = _Road.of(objective, where, pairs, scheme, seed)
-    most, budget = max(gradients, objective.n), gradients
+    most = objective.n if most is None else whole_number(most, "most", 1)
+    field: NearField | None = road.first_field(gradients)
     while True:
-        before = road.spent
-        made = road.attempt(budget - before if before == road.noise_calls else budget)
+        assert field is not None
+        made = road.attempt(field)
         made.approximate = not made.error <= tolerance
-        cost = road.spent - before
-        if not made.approximate or (made.kernel is None and road.complete) or road.spent + _MORE * cost > most:
+        if not made.approximate or (made.kernel is None and field.complete):
+            return made
+        field = road.larger_field(field, max(gradients, most))
+        if field is None:
             return made
         made.close()
-        budget = int(_MORE * cost)
 
 
 @dataclass(eq=False)
@@ -164,9 +170,12 @@ class _Road:
     evaluations: Evaluations
     scales: Scales
     noise: Noise | None
-    scheme: str
+    steps: Steps
+    true: TrueProducts
     noise_calls: int
-    complete: bool = False
+    readings: list[Readings] = dataclasses.field(default_factory=list)
+    seconds: float = 0.0
+    checked: int = 0
 
     @classmethod
     def of(cls, objective: Objective, points: Points, bonds: np.ndarray, scheme: str, seed: int) -> _Road:
@@ -177,57 +186,79 @@ class _Road:
             noise = estimate_noise(evaluations, scales)
             scales = replace(scales, length=noise.length)
         calls = sum(evaluations.counts.values())
-        return cls(objective, points, bonds, seed, evaluations, scales, noise, scheme, calls)
+        steps = plan_steps(scales, noise, scheme)
+        true = TrueProducts(evaluations, steps, noise)
+        return cls(objective, points, bonds, seed, evaluations, scales, noise, steps, true, calls)
 
     @property
     def spent(self) -> int:
         """Calls of the user's functions so far. Not collective."""
         return sum(self.evaluations.counts.values())
 
-    def attempt(self, budget: int) -> NearFar:
-        """Return a Hessian for so many more gradients, with its error. Collective."""
-        evaluations, before = self.evaluations, dict(self.evaluations.counts)
-        steps = plan_steps(self.scales, self.noise, self.scheme)
-        true = TrueProducts(evaluations, steps, self.noise)
-        each = 2 if self.scheme == "central" else 1
-        colors = (budget - _PROBES * true.calls_each - (self.scheme == "forward")) // each
-        watch = [time.perf_counter()]
+    @property
+    def calls_a_color(self) -> int:
+        """Calls of the user's functions for each colour. Not collective."""
+        return 2 if self.steps.scheme == "central" else 1
+
+    def first_field(self, budget: int) -> NearField:
+        """Return what is near for so many gradients altogether. Collective."""
+        beside = self.spent + _PROBES * self.true.calls_each + (self.steps.scheme == "forward")
+        return self._field((budget - beside) // self.calls_a_color)
+
+    def larger_field(self, field: NearField, most: int) -> NearField | None:
+        """Return the least of more colours that has more that is near; None where they are too many.
+
+        Collective. Products and the gradient at x are there already: colours alone are to be paid for.
+        """
+        colors = field.coloring.count
+        while True:
+            colors = int(_MORE * colors) + 1
+            if self.spent + colors * self.calls_a_color > most:
+                return None
+            larger = self._field(colors)
+            if larger.pattern.nnz > field.pattern.nnz:
+                return larger
+
+    def _field(self, colors: int) -> NearField:
+        began = time.perf_counter()
         field = largest_near_field(self.points, self.bonds, colors, self.seed)
-        watch.append(time.perf_counter())
-        self.complete = field.complete
-        signed = with_random_signs(evaluations, self.scales, steps, self.seed)
+        self.seconds = time.perf_counter() - began
+        return field
+
+    def attempt(self, field: NearField) -> NearFar:
+        """Return a Hessian with that near field, and its error. Collective."""
+        evaluations, before = self.evaluations, dict(self.evaluations.counts)
+        watch = [time.perf_counter()]
+        signed = with_random_signs(evaluations, self.scales, self.steps, self.seed + len(self.readings))
         changes = compress(evaluations, field.coloring, signed).changes
+        self.readings.append(Readings(field.coloring, signed.taken, changes))
         watch.append(time.perf_counter())
-        kernel = None if field.complete else self._kernel(field, signed.taken, changes)
+        kernel = None if field.complete else self._kernel(field)
         recovery = plan(field.pattern, field.coloring)
         assert isinstance(recovery, Direct)  # star colourings are read so
         if kernel is not None:
             without = changes - far_readings(kernel, field.coloring, signed.taken)
             uneven = [unevenness(recovery, readings, signed.taken) for readings in (changes, without)]
             changes, kernel = (without, kernel) if is_borne_out(*uneven) else (changes, None)
-        made = self._made(field, kernel, recovery, changes, signed.taken, true)
-        read = sum(evaluations.counts.values())
+        made = self._made(field, kernel, recovery, changes, signed.taken)
+        read = {name: calls - before[name] for name, calls in evaluations.counts.items()}
+        so_far = self.spent
         watch.append(time.perf_counter())
         try:
-            made.error, made.error_norm = _error(made, self.seed)
+            made.error, made.error_norm = _error(made, self.true.fresh(_PROBES, self.seed))
         except BaseException:
             made.close()
             raise
         watch.append(time.perf_counter())
-        made.timings = dict(zip(_STAGES, np.diff(watch).tolist(), strict=True))
-        made.evaluations = {
-            "noise": self.noise_calls,
-            **{name: calls - before[name] for name, calls in evaluations.counts.items()},
-        }
-        probes = "hvp" if self.scheme == "product" else "gradient"
-        made.evaluations[probes] -= self.spent - read
-        made.evaluations["verification"] = self.spent - read
+        made.timings = dict(zip(_STAGES, [self.seconds, *np.diff(watch).tolist()], strict=True))
+        self.checked += self.spent - so_far
+        made.evaluations = {"noise": self.noise_calls, **read, "verification": self.checked}
         made.evaluations["earlier"] = self.spent - sum(made.evaluations.values())
         return made
 
-    def _kernel(self, field: NearField, taken: np.ndarray, changes: np.ndarray) -> RadialKernel | None:
+    def _kernel(self, field: NearField) -> RadialKernel | None:
         shape = Shape(max(field.radius, 1e-3 * self.points.extent()[0]), self.points.extent()[1])
-        return fit_kernel(self.points, field.pattern, field.coloring, taken, changes, shape, self.seed)
+        return fit_kernel(self.points, field.pattern, self.readings, shape, self.seed)
 
     def _made(
         self,
@@ -236,7 +267,6 @@ class _Road:
         recovery: Direct,
         changes: np.ndarray,
         taken: np.ndarray,
-        true: TrueProducts,
     ) -> NearFar:
         """Return the Hessian whose near part is read of compressed columns. Collective."""
         pattern = field.pattern
@@ -244,18 +274,17 @@ class _Road:
         recovery.recover(np.ascontiguousarray(changes), taken, values)
         near = aij(pattern.layout, pattern.indptr, pattern.indices, values)
         point = self.evaluations.x
-        return NearFar(self.objective, point, near, kernel, field.radius, pattern, field.coloring, true)
+        return NearFar(self.objective, point, near, kernel, field.radius, pattern, field.coloring, self.true)
 
 
-def _error(made: NearFar, seed: int) -> tuple[float, float]:
-    """Return ‖H − Ĥ‖ over ‖H‖ and itself, from products along normal directions. Collective."""
+def _error(made: NearFar, products: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float]:
+    """Return ‖H − Ĥ‖ over ‖H‖ and itself, from products (H d, d) along normal directions. Collective."""
     cite("hutchinson")
     squares = np.zeros(2)
-    for probe in range(_PROBES):
-        image, along, _ = made.true_products.product(draw_normal(made.layout, 1000 + 7 * seed + probe))
+    for image, along in products:
         apart = image - made.product(along)
         squares += made.comm.allreduce(np.array([apart @ apart, image @ image]))
-    off, norm = np.sqrt(squares / _PROBES).tolist()
+    off, norm = np.sqrt(squares / len(products)).tolist()
     return (off / norm if norm > 0 else float(off > 0)), off
 
 

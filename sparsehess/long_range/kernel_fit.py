@@ -7,6 +7,7 @@ make the sums of one colour those of independent terms.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mpi4py import MPI
@@ -43,6 +44,25 @@ _RESOLVED = 1e-12
 _PIECE = 4_000_000
 
 
+@dataclass(frozen=True, eq=False)
+class Readings:
+    """Compressed columns that were measured.
+
+    Attributes
+    ----------
+    coloring
+        Of whichever pattern.
+    taken
+        (n_local,) signed step of each variable.
+    changes
+        (colors, n_local) the compressed columns times steps.
+    """
+
+    coloring: Coloring
+    taken: np.ndarray
+    changes: np.ndarray
+
+
 @dataclass(frozen=True)
 class _Fit:
     """What a fit has told, the same on every rank."""
@@ -52,13 +72,7 @@ class _Fit:
 
 
 def fit_kernel(
-    points: Points,
-    pattern: Pattern,
-    coloring: Coloring,
-    taken: np.ndarray,
-    changes: np.ndarray,
-    shape: Shape,
-    seed: int,
+    points: Points, pattern: Pattern, readings: Sequence[Readings], shape: Shape, seed: int
 ) -> RadialKernel | None:
     """Return the far kernel that readings tell, or None where none fits.
 
@@ -69,17 +83,14 @@ def fit_kernel(
     ----------
     pattern
         Of variables, with the pattern of points as its quotient.
-    coloring
-        Of that pattern.
-    taken
-        (n_local,) signed step of each variable.
-    changes
-        (colors, n_local) the compressed columns times steps.
+    readings
+        By one or more colourings, of this pattern and of others: all of their places at which nothing of this one
+        is near are far data.
     """
     comm, dims, weights = points.layout.comm, points.dims, weights_of(points)
     near = pattern.quotient
-    empty = _empty_places(pattern, coloring)
-    total = comm.allreduce(int(empty.sum()))
+    empty = [_empty_places(pattern, one.coloring) for one in readings]
+    total = comm.allreduce(sum(int(one.sum()) for one in empty))
     many = min(_FUNCTIONS, min(_COLUMNS, int((1 - _HELD_OUT) * total) // _LEAST) // (2 * weights))
     columns = 2 * weights * many
     if near is None or not many:
@@ -89,18 +100,18 @@ def fit_kernel(
     chosen = np.flatnonzero(draws < share)
     held = draws[chosen] < _HELD_OUT * share
     fitted, other = np.zeros((0, columns + 1)), np.zeros((0, columns + 1))
-    piece = max(1, _PIECE // (columns * max(points.layout.counts.max(), dims * coloring.count)))
+    widest = max(one.coloring.count for one in readings)
+    piece = max(1, _PIECE // (columns * max(points.layout.counts.max(), dims * widest)))
     rounds = comm.allreduce(-(-len(chosen) // piece), op=MPI.MAX)
     for turn in range(rounds):
         some = slice(turn * piece, (turn + 1) * piece)
         rows = chosen[some]
-        design = _design(points, near, rows, coloring, taken, shape, many)
-        at = (rows[:, None] * dims + np.arange(dims)).ravel()
-        used = empty[at]
-        table = np.concatenate([design, changes[:, at].T[..., None]], axis=2)
-        out = np.repeat(held[some], dims)
-        fitted = _triangle(fitted, table[~out][used[~out]])
-        other = _triangle(other, table[out][used[out]])
+        at, out = (rows[:, None] * dims + np.arange(dims)).ravel(), np.repeat(held[some], dims)
+        for one, places in zip(readings, empty, strict=True):
+            design = _design(points, near, rows, one, shape, many)
+            table, used = np.concatenate([design, one.changes[:, at].T[..., None]], axis=2), places[at]
+            fitted = _triangle(fitted, table[~out][used[~out]])
+            other = _triangle(other, table[out][used[out]])
     R, kept = tall_qr(comm, fitted)[1], tall_qr(comm, other)[1]
     found = on_root(comm, _solve, R, kept, many, weights)
     if found is None:
@@ -153,10 +164,13 @@ def is_borne_out(before: float, after: float) -> bool:
 
 
 def _empty_places(pattern: Pattern, coloring: Coloring) -> np.ndarray:
-    """Return (n_local, colors) bool: where row and colour have no near entry. Collective the first time."""
+    """Return (n_local, colors) bool: where row and colour have no near entry.
+
+    Collective. The colouring may be that of another pattern.
+    """
     empty = np.ones((pattern.layout.n_local, coloring.count), bool)
     rows = np.repeat(np.arange(pattern.layout.n_local), np.diff(pattern.indptr))
-    colors = coloring.with_ghosts[pattern.columns]
+    colors = pattern.exchange.halo(np.ascontiguousarray(coloring.colors))[pattern.columns]
     empty[rows[colors >= 0], colors[colors >= 0]] = False
     return empty
 
@@ -165,8 +179,7 @@ def _design(
     points: Points,
     near: Pattern,
     rows: np.ndarray,
-    coloring: Coloring,
-    taken: np.ndarray,
+    readings: Readings,
     shape: Shape,
     many: int,
 ) -> np.ndarray:
@@ -174,9 +187,9 @@ def _design(
 
     Collective. Columns are in the order of the functions, then of the weights, f before g.
     """
-    dims, weights, count = points.dims, weights_of(points), coloring.count
+    dims, weights, count = points.dims, weights_of(points), readings.coloring.count
     out = np.zeros((many, weights, 2, len(rows), dims, count))
-    for share, steps, colors in points.shares(taken, coloring.colors):
+    for share, steps, colors in points.shares(readings.taken, readings.coloring.colors):
         if not len(rows) or not len(steps):
             continue
         stepped = scipy.sparse.csr_array(

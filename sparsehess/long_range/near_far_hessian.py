@@ -43,7 +43,8 @@ class NearFar(Operator):
     approximate
         Whether the error is above the tolerance.
     evaluations
-        Calls of the user's functions: `gradient` and `hvp` for the near part, `noise`, and `verification`.
+        Calls of the user's functions, each once: `gradient` and `hvp` for the near part, `noise`, `verification`,
+        `earlier` for the colours of attempts before, and `refinement` for pairs.
     true_products
         Products with the Hessian itself.
     timings

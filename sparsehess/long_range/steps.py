@@ -12,7 +12,7 @@ from sparsehess.derivatives.evaluations import Evaluations
 from sparsehess.derivatives.finite_differences import Steps, directional
 from sparsehess.derivatives.gradient_noise import Noise
 from sparsehess.derivatives.scales import Scales
-from sparsehess.runtime.random_numbers import draw_uniform
+from sparsehess.runtime.random_numbers import draw_normal, draw_uniform
 
 # Steps are turned round where there is so many times their length on either side.
 _ROOM = 2.0
@@ -52,6 +52,20 @@ class TrueProducts:
     def __init__(self, evaluations: Evaluations, steps: Steps, noise: Noise | None):
         self._evaluations, self._steps, self._noise = evaluations, steps, noise
         self.calls_each = 1 if steps.scheme == "product" else 2
+        self._fresh: dict[tuple[int, int], list[tuple[np.ndarray, np.ndarray]]] = {}
+
+    def fresh(self, many: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return products (H d, d) along normal directions d, which are for telling errors alone.
+
+        Collective. They are evaluated once: an estimate of H that was not made of them may be told by those that
+        told another.
+        """
+        if (many, seed) not in self._fresh:
+            made = [
+                self.product(draw_normal(self._evaluations.layout, 1000 + 7 * seed + one)) for one in range(many)
+            ]
+            self._fresh[many, seed] = [(image, along) for image, along, _ in made]
+        return self._fresh[many, seed]
 
     def product(self, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         """Return (H d, d, noise) (n_local,) for d, the vector or, at bounds, what differs a little from it.

@@ -169,8 +169,62 @@ def test_more_gradients_until_the_tolerance_or_half_of_all_and_then_it_is_approx
         error = off(H, exact)
         assert H.approximate and H.error > 1e-7 and 1 / 1.5 < H.error / error < 1.5
         assert H.evaluations["earlier"] > 0 and calls(H) <= points.size and "approximate" in repr(H)
+    with sh.near_far(of_many, points=points, gradients=60, most=100, tolerance=1e-7) as H:
+        assert H.approximate and calls(H) <= 100
     with sh.near_far(of_many, points=points, gradients=300, tolerance=1e-6) as H:  # all is near
         assert H.kernel is None and off(H, exact) < 1e-6 and not H.approximate
+
+
+def test_what_was_paid_for_is_counted_once_and_used_again(comm):
+    points = lattice(4, seed=5)[0]
+    gradient, exact = many_body(points)
+    seen = set()
+
+    def noted(x):
+        seen.add(x.tobytes())
+        return gradient(x)
+
+    of_many = sh.Objective(x=points.ravel(), gradient=noted, comm=comm)
+    with sh.near_far(of_many, points=points, gradients=60, tolerance=1e-7) as H:
+        everywhere = len(set().union(*comm.allgather(seen)))
+        told, colors, cutoff, error = H.evaluations, H.coloring.count, H.cutoff, off(H, exact)
+        assert everywhere == calls(H) - 1  # that at x alone is taken twice, once on the line of the noise
+        assert told["verification"] == 8 and told["gradient"] == colors  # neither products nor that at x anew
+    with sh.near_far(of_many, points=points, gradients=60, most=60, tolerance=1e-7) as first:
+        assert first.cutoff < cutoff and first.evaluations["earlier"] == 0
+        assert told["earlier"] >= first.coloring.count + 1 and off(first, exact) > error
+
+
+def test_readings_of_another_colouring_are_far_data_too(comm):
+    from sparsehess.long_range.cutoff import largest_near_field
+    from sparsehess.long_range.kernel_fit import Readings, fit_kernel
+    from sparsehess.long_range.points import Points
+    from sparsehess.long_range.radial_kernel import Shape
+
+    potential = lennard_jones(lattice(4, seed=6)[0])
+    exact, told = potential.hessian(), objective(potential, comm)
+    where = Points.of(told, potential.points)
+    small, large = (largest_near_field(where, np.zeros((0, 2), int), colors, 0) for colors in (40, 90))
+    rows = slice(small.pattern.layout.start, small.pattern.layout.stop)
+    signs = np.where(np.random.default_rng(0).random(192) < 0.5, -1e-4, 1e-4)
+    found = []
+    for fields in ((large,), (small, large)):
+        readings = []
+        for field in fields:
+            mine = field.coloring.colors
+            whole_colors = np.concatenate(comm.allgather(mine))
+            columns = [exact @ (signs * (whole_colors == color)) for color in range(field.coloring.count)]
+            readings.append(Readings(field.coloring, signs[rows], np.array(columns)[:, rows]))
+        shape = Shape(large.radius, where.extent()[1])
+        found.append(fit_kernel(where, large.pattern, readings, shape, 0))
+    alone, together = found
+    assert together is not None and together.misfit < 1e-3
+    far = np.linalg.norm(potential.points[:, None] - potential.points[None], axis=2) > large.radius
+    blocks = np.kron(far, np.ones((3, 3))) * exact
+    own = np.arange(192)[rows]
+    product = whole(large.pattern.layout, together.products((own[:, None] == np.arange(192)).astype(float)))
+    assert np.linalg.norm(product - blocks) < 1e-3 * np.linalg.norm(blocks)
+    assert alone is None or together.coefficients.size >= alone.coefficients.size
 
 
 def test_products_and_central_differences_are_read_too(comm):
