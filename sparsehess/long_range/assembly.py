@@ -74,8 +74,8 @@ def near_far(
         geometry, with the box, labels and charges that it tells. Of an objective on PETSc vectors this rank's; so
         are labels and charges.
     box
-        (d,) lengths of a periodic box with right angles, 0 along axes that are open. Distances are those to the
-        nearest image.
+        (d,) lengths of a periodic box with right angles, or (d, d) vectors of any, as rows; 0 along axes, and for
+        vectors, where the space is open. Distances are those to the nearest image.
     labels
         N names, such as chemical symbols, at most 8 different ones.
     charges

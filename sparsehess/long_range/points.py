@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from mpi4py import MPI
 
@@ -12,19 +12,14 @@ import numpy as np
 
 from sparsehess.derivatives.objective import Objective
 from sparsehess.errors import InputError
+from sparsehess.long_range.boxes import Box, box_of
 from sparsehess.runtime import agreement
 from sparsehess.runtime.row_layout import Layout
 from sparsehess.runtime.short_repr import ShortRepr, number_of
 from sparsehess.runtime.validation import reals
 
-if TYPE_CHECKING:
-    from scipy.spatial import cKDTree
-
 # More labels than these have more pairs than a fit can tell apart.
 _LABELS = 8
-
-# Vectors of a cell that leave the axes by more than this part of the longest are skew.
-_SKEW = 1e-12
 
 
 class Share(NamedTuple):
@@ -64,14 +59,14 @@ class Points(ShortRepr):
     own
         Those of this rank.
     box
-        (d,) lengths of the periodic box, 0 along axes that are open.
+        By what they repeat.
     kinds
         How many different labels there are.
     """
 
     layout: Layout
     own: Share
-    box: np.ndarray
+    box: Box
     kinds: int = 1
 
     def _repr_facts(self) -> Iterator[str]:
@@ -103,7 +98,8 @@ class Points(ShortRepr):
             those of its cell, its species, up to 8 different ones, and its charges. Of an objective on PETSc
             vectors those of this rank's variables; so are labels and charges.
         box
-            (d,) lengths, 0 or infinite where the space is open; None where it is altogether.
+            (d,) lengths, or (d, d) vectors as rows; 0 or infinite where the space is open, None where it is
+            altogether.
         labels
             N names: points of two of them have kernels of their own.
         charges
@@ -125,7 +121,7 @@ class Points(ShortRepr):
                 where = reals(positions, "points")
             if where.ndim != 2 or where.shape[1] not in (1, 2, 3) or not np.isfinite(where).all():
                 raise InputError(f"points must be (points, 1 to 3) finite numbers, not {where.shape}")
-            lengths = _box(box, where.shape[1])
+            repeats = box_of(box, where.shape[1])
             if charges is not None:
                 charges = reals(charges, "charges")
                 if charges.shape != where.shape[:1] or not np.isfinite(charges).all():
@@ -136,7 +132,7 @@ class Points(ShortRepr):
         mine = slice(None) if objective.distributed else slice(layout.start, layout.stop)
         numbers, kinds = _numbered(comm, labels, len(where))
         own = Share(layout.start, where[mine], numbers[mine], None if charges is None else charges[mine])
-        return cls(layout, own, lengths, kinds)
+        return cls(layout, own, repeats, kinds)
 
     def shares(self, *arrays: np.ndarray) -> Iterator[tuple[Any, ...]]:
         """Yield (share, *arrays) of each rank in turn: its points, and its arrays.
@@ -149,10 +145,7 @@ class Points(ShortRepr):
 
     def apart(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """Return (m, k, d) from points (k, d) to points (m, d), to the nearest image. Not collective."""
-        apart = left[:, None] - right[None]
-        for axis in np.flatnonzero(self.box):
-            apart[..., axis] -= self.box[axis] * np.round(apart[..., axis] / self.box[axis])
-        return apart
+        return self.box.nearest(left[:, None] - right[None])
 
     def within(self, radius: float) -> tuple[np.ndarray, np.ndarray]:
         """Return (first, second) numbers of points no farther apart than a radius, the first ones this rank's.
@@ -160,41 +153,26 @@ class Points(ShortRepr):
         Collective.
         """
         first, second = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-        tree = self._tree(self.own.positions)
         for (share,) in self.shares():
             if len(share.positions) and len(self.own.positions):
-                found = tree.sparse_distance_matrix(self._tree(share.positions), radius, output_type="ndarray")
-                first.append(found["i"] + self.own.first)
-                second.append(found["j"] + share.first)
+                mine, other = self.box.pairs(self.own.positions, share.positions, radius)
+                first.append(mine + self.own.first)
+                second.append(other + share.first)
         return np.concatenate(first), np.concatenate(second)
-
-    def _tree(self, positions: np.ndarray) -> cKDTree:
-        from scipy.spatial import cKDTree  # every solve imports this module, and few make a tree
-
-        box = self.box if self.box.any() else None
-        return cKDTree(self._folded(positions), boxsize=box)
-
-    def _folded(self, positions: np.ndarray) -> np.ndarray:
-        """Return positions in the box."""
-        out = positions.copy()
-        for axis in np.flatnonzero(self.box):
-            out[:, axis] = np.mod(out[:, axis], self.box[axis])
-            out[out[:, axis] >= self.box[axis], axis] = 0.0  # what rounding makes of the least below 0
-        return out
 
     def extent(self) -> tuple[float, float]:
         """Return (about the distance between neighbours, one that no two points exceed). Collective."""
-        sides = self._sides()
+        sides, widest = self.box.sides(self._between)
         wide = np.maximum(sides, 1e-3 * sides.max(initial=0.0))
-        neighbours = float((wide.prod() / self.layout.n) ** (1 / len(wide)))
-        return neighbours, float(np.linalg.norm(np.where(self.box > 0, self.box / 2, sides)))
+        return float((wide.prod() / self.layout.n) ** (1 / len(wide))), widest
 
-    def _sides(self) -> np.ndarray:
-        comm, own = self.layout.comm, self.own.positions
+    def _between(self, directions: np.ndarray) -> np.ndarray:
+        """Return (m,) how far all points reach along directions (d, m). Collective."""
+        comm, own = self.layout.comm, self.own.positions @ directions
         low, high = own.min(axis=0, initial=np.inf), own.max(axis=0, initial=-np.inf)
         comm.Allreduce(MPI.IN_PLACE, low, op=MPI.MIN)
         comm.Allreduce(MPI.IN_PLACE, high, op=MPI.MAX)
-        return np.where(self.box > 0, self.box, high - low)
+        return high - low
 
 
 def _told(objective: Objective) -> tuple[np.ndarray, dict[str, Any]]:
@@ -215,28 +193,11 @@ def _told(objective: Objective) -> tuple[np.ndarray, dict[str, Any]]:
     if geometry.species is not None and len(set(geometry.species)) <= _LABELS:
         labels = [name for name, moves in zip(geometry.species, free, strict=True) if moves]
     told = {
-        "box": None if geometry.cell is None else _lengths(geometry.cell),
+        "box": geometry.cell,
         "labels": labels,
         "charges": None if geometry.charges is None else geometry.charges[free],
     }
     return geometry.positions[free], told
-
-
-def _lengths(cell: np.ndarray) -> np.ndarray:
-    """Return the lengths of a cell with right angles along the axes. Not collective."""
-    lengths = np.abs(np.diag(cell))
-    if (np.abs(cell - np.diag(np.diag(cell))) > _SKEW * lengths.max(initial=0.0)).any():
-        raise InputError("the points repeat along vectors off the axes: only boxes with right angles are taken")
-    return lengths
-
-
-def _box(box: Any, dims: int) -> np.ndarray:
-    if box is None:
-        return np.zeros(dims)
-    lengths = reals(box, "box")
-    if lengths.shape != (dims,) or not (lengths >= 0).all():
-        raise InputError(f"box must be {dims} lengths, 0 along open axes, of a box with right angles; not {box}")
-    return np.where(np.isfinite(lengths), lengths, 0.0)
 
 
 def _layout(objective: Objective, here: int, dims: int) -> Layout:

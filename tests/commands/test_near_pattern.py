@@ -16,7 +16,7 @@ def places(side):
     return 1.2 * grid + 0.03 * np.sin(np.arange(grid.size)).reshape(grid.shape), (-1.0) ** grid.sum(axis=1)
 
 
-def ions(comm, side=4, skew=0, told=1):  # q q' / r + 0.19 / r^9
+def ions(comm, side=4, flat=0, told=1):  # q q' / r + 0.19 / r^9
     points, charges = places(side)
 
     def gradient(x):
@@ -26,7 +26,7 @@ def ions(comm, side=4, skew=0, told=1):  # q q' / r + 0.19 / r^9
         np.fill_diagonal(force, 0.0)
         return (force[..., None] * apart).sum(axis=1).ravel()
 
-    cell = [[9, 1, 0], [0, 9, 0], [0, 0, 9]] if int(skew) else None
+    cell = [[9, 1, 0], [18, 2, 0], [0, 0, 9]] if int(flat) else None
     geometry = sh.Geometry(points, charges=charges, cell=cell) if int(told) else None
     return sh.Objective(x=points.ravel(), gradient=gradient, comm=comm, geometry=geometry, name="ions")
 """
@@ -90,7 +90,7 @@ def test_what_is_near_and_far_is_told(folder):
         ("eigs problem.py:ions --pattern near --shell", "--shell assembles nothing"),
         ("eigs problem.py:ions --budget-gradients 9", "only --pattern near has a budget of gradients"),
         ("eigs problem.py:ions --pattern near -- -eps_ncv 9", "--pattern near takes no options of PETSc"),
-        ("eigs problem.py:ions --set skew=1 --pattern near", "only boxes with right angles"),
+        ("eigs problem.py:ions --set flat=1 --pattern near", "do not span 3 directions"),
         ("eigs problem.py:ions --set told=0 --pattern near", "does not say where its points are"),
         ("eigs problem.py:ions --pattern near --budget-gradients 0", "gradients"),
         ("inertia problem.py:ions --pattern near", "eigs finds the lowest pairs of a problem"),

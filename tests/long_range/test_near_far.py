@@ -62,9 +62,9 @@ def test_a_geometry_tells_charges_cell_and_kinds(comm):
         sh.near_far(objective(potential, comm), gradients=100, tolerance=10.0, **given) as same,
     ):
         assert H.kernel is not None and (dense(H) == dense(same)).all() and H.error == same.error
-    skew = replace(geometry, cell=[[9, 1, 0], [0, 9, 0], [0, 0, 9]])
-    with pytest.raises(InputError, match="only boxes with right angles"):
-        sh.near_far(replace(told, geometry=skew), gradients=100)
+    flat = replace(geometry, cell=[[9, 1, 0], [18, 2, 0], [0, 0, 9]])
+    with pytest.raises(InputError, match="the 3 vectors by which points repeat do not span 3 directions"):
+        sh.near_far(replace(told, geometry=flat), gradients=100)
 
 
 def test_charges_weigh_the_kernel_and_without_them_the_error_says_so(comm):
@@ -127,6 +127,57 @@ def test_a_periodic_box_in_two_dimensions(comm):
     with sh.near_far(objective(potential, comm), points=far_away, box=(9.0, 9.0), gradients=80) as H:
         error = off(H, exact)
         assert error < 1e-4 and 1 / 1.5 < H.error / error < 1.5
+
+
+class OverImages(PairPotential):
+    """Pair terms with all images along some vectors that are not far."""
+
+    def __init__(self, potential, vectors):
+        super().__init__(potential.points, potential.slope, potential.bend)
+        turns = np.array([(a, b) for a in range(-2, 3) for b in range(-2, 3)])
+        self.turns = turns @ vectors
+
+    def gradient(self, x):
+        where = x.reshape(self.points.shape)
+        d = (where[:, None] - where[None])[:, :, None] + self.turns
+        r = np.sqrt((d**2).sum(axis=3))
+        r[r == 0] = 1.0
+        force = self.slope(r) / r
+        force[np.arange(len(where)), np.arange(len(where))] = 0.0
+        return (force[..., None] * d).sum(axis=(1, 2)).ravel()
+
+    def hessian(self):
+        many, dims = self.points.shape
+        total = np.zeros((many, dims, many, dims))
+        for turn in self.turns:
+            d = self.points[:, None] - self.points[None] + turn
+            r = np.sqrt((d**2).sum(axis=2))
+            r[r == 0] = 1.0
+            along = self.slope(r) / r
+            steep = (self.bend(r) - along) / r**2
+            total -= np.einsum("ij,ab->iajb", along, np.eye(dims)) + np.einsum("ij,ija,ijb->iajb", steep, d, d)
+        each = np.arange(many)
+        total[each, :, each] = 0.0
+        total[each, :, each] = -total.sum(axis=2)
+        return total.reshape(many * dims, many * dims)
+
+
+@pytest.mark.parametrize(
+    "vectors", [[[9.0, 0.0], [4.5, 7.8]], [[9.0, 0.5], [0.0, 0.0]]], ids=["hexagonal", "one-way"]
+)
+def test_boxes_of_any_vectors(vectors, comm):
+    vectors, points = np.array(vectors), lattice(9, dims=2, seed=3)[0]
+    if vectors[1].any():
+        points = points / 9 @ vectors
+    potential = OverImages(screened(points, length=0.4), vectors)
+    exact = potential.hessian()
+    elsewhere = points + np.rint(np.sin(np.arange(points.size)).reshape(points.shape)) @ vectors
+    geometry = sh.Geometry(elsewhere, cell=vectors)
+    with sh.near_far(objective(potential, comm, geometry=geometry), gradients=50) as H:
+        error = off(H, exact)
+        assert error < 1e-4 and 1 / 1.5 < H.error / error < 1.5 and H.kernel is not None
+    with sh.near_far(objective(potential, comm), points=points, gradients=50, tolerance=10.0) as H:
+        assert off(H, exact) > 1e-2  # what is near across the box is not near without it
 
 
 def test_bonds_are_near_at_whatever_distance(comm):
