@@ -35,6 +35,10 @@ class Door(ABC):
     def refusal(self, line: ComparisonLine, look: Look, rows: np.ndarray) -> str:
         """Return what is said of rows that contradict each other. Collective."""
 
+    def noise(self, line: ComparisonLine, h: float) -> np.ndarray:
+        """Return (m,) the noise of what has no step, from points no farther than h up. Collective."""
+        return np.zeros(line.evaluations.layout.n_local if self.distributed else 1)
+
     def after(self, first: Look | None) -> list[Door]:
         """Return what else is compared, after the look at the first step. Not collective."""
         return []
@@ -61,6 +65,10 @@ class Products(Door):
             4 * line.digits(gradients) * size,
             h,
         )
+
+    def noise(self, line: ComparisonLine, h: float) -> np.ndarray:
+        """See `Door`."""
+        return line.product_noise(self.name, h)
 
     def refusal(self, line: ComparisonLine, look: Look, rows: np.ndarray) -> str:
         """See `Door`."""

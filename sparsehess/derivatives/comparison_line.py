@@ -24,6 +24,10 @@ from sparsehess.runtime.random_numbers import draw_signed
 
 _SEED = 76185
 
+# Noise of products shows at so many points beside x, no farther apart than this. What is more than this part of
+# the largest product, as an energy, is no noise of last digits: a wrong function may jump from point to point.
+_BESIDE, _APART, _DIGITS = 6, 2.0**-13, 3e-5
+
 _EPS, _EPS_SINGLE = float(np.finfo(np.float64).eps), float(np.finfo(np.float32).eps)
 
 
@@ -135,6 +139,25 @@ class ComparisonLine:
     def product(self, name: str, direction: np.ndarray) -> np.ndarray:
         """Return (n_local,) the product by the function of this name. Collective."""
         return self.evaluations.along(direction[None], by=name)[0]
+
+    def product_noise(self, name: str, h: float) -> np.ndarray:
+        """Return (n_local,) the noise of the product by this function along the whole line.
+
+        Collective. By six more products with the same direction, at points no farther than h up: what a smooth
+        function makes of them is gone in their third differences, and last digits are not. A wrong function is as
+        smooth as a right one, or jumps by more.
+        """
+        step, direction = min(_APART, h / _BESIDE), self.up + self.down
+        table = [self.product(name, direction)]
+        for k in range(1, _BESIDE + 1):
+            with self.evaluations.at(self.points(k * step)[0]) as evaluations:
+                table.append(evaluations.along(direction[None], by=name)[0])
+                self.spent[0] += sum(evaluations.counts.values())
+        third = np.diff(np.stack(table), 3, axis=0)
+        noise = np.sqrt(np.mean(third**2, axis=0) / 20)  # its variance is that of twenty values
+        length = self.scales.length
+        top = self.comm.allreduce(float((np.abs(table[0]) * length).max(initial=0.0)), op=MPI.MAX)
+        return np.minimum(noise, _DIGITS * top / length)
 
     def dot(self, one: np.ndarray, other: np.ndarray) -> float:
         """Return the product of two vectors. Collective."""

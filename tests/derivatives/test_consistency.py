@@ -147,6 +147,23 @@ def test_single_precision_is_no_contradiction(chain, x, comm):
         sh.MatrixFree(half, precision="single")
 
 
+@pytest.mark.parametrize("size", [1e-7, 1e-5])
+def test_noise_of_products_is_no_contradiction_where_they_vanish(size, x, comm):
+    """Of every third row nothing is left but what last digits of others make of it."""
+    stiff = np.where(np.arange(N) % 3 == 0, 0.0, 1.0)
+    product = noisy(lambda u, v: stiff * v, size)
+    functions = {"gradient": lambda u: stiff * u + 1e-9 * u, "comm": comm}
+    for seed in range(3):
+        check_consistency(sh.Objective(x=x, hvp=product, **functions), seed=seed)
+    for factor in (0.97, -1.0, 0.0):
+        with pytest.raises(CheckError, match=r"in 1 of .*variable 7:"):
+            check_consistency(sh.Objective(x=x, hvp=wrong(product, [7], factor), **functions))
+    with pytest.raises(CheckError, match=r"in 1 of .*variable 9:"):
+        check_consistency(
+            sh.Objective(x=x, hvp=lambda u, v: product(u, v) + 100 * size * v * (np.arange(N) == 9), **functions)
+        )
+
+
 def test_scales_are_no_contradiction(x, comm):
     mixed = Chain(10.0 ** np.random.default_rng(1).uniform(-6, 6, N))
     for point in (x * mixed.scale, np.zeros(N)):

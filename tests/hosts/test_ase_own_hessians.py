@@ -142,6 +142,109 @@ def test_what_is_only_inherited_is_passed_over(comm):
         assert modes.hessian.objective.hvp is None and modes.hessian.evaluations["gradient"] > 0
 
 
+def pair_hessian(x):
+    """The Hessian of Morse bonds between all atoms, of unlike lengths, in the precision of x."""
+    kind = x.dtype.type
+    n = len(x)
+    out = np.zeros((n, 3, n, 3), kind)
+    for i in range(n):
+        for j in range(i):
+            d = x[i] - x[j]
+            r = np.sqrt((d * d).sum())
+            e = np.exp(-kind(WIDTH) * (r - kind(LENGTH * (1 + 0.3 * (i == 2)))))
+            slope = 2 * kind(WIDTH) * kind(DEPTH) * (e - e * e)
+            bend = 2 * kind(WIDTH) ** 2 * kind(DEPTH) * (2 * e * e - e)
+            along = np.outer(d, d) / r**2
+            block = bend * along + slope / r * (np.eye(3, dtype=kind) - along)
+            for a, b, sign in ((i, i, 1), (j, j, 1), (i, j, -1), (j, i, -1)):
+                out[a, :, b] += kind(sign) * block
+    return out.reshape(3 * n, 3 * n)
+
+
+class InSingle(Calculator):
+    """Morse bonds with forces in double, and a Hessian that is computed in single precision, then changed."""
+
+    implemented_properties = ("energy", "forces")
+
+    def __init__(self, change=lambda h: h):
+        super().__init__()
+        self.change = change
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        x = atoms.get_positions()
+        self.results = {"energy": 0.0, "forces": np.zeros(x.shape)}
+        for i in range(len(x)):
+            for j in range(i):
+                d = x[i] - x[j]
+                r = np.linalg.norm(d)
+                e = np.exp(-WIDTH * (r - LENGTH * (1 + 0.3 * (i == 2))))
+                self.results["energy"] += DEPTH * (e * e - 2 * e)
+                pull = 2 * WIDTH * DEPTH * (e - e * e) * d / r
+                self.results["forces"][i] -= pull
+                self.results["forces"][j] += pull
+
+    def get_hessian(self, atoms):
+        return self.change(pair_hessian(atoms.get_positions().astype(np.float32)))
+
+
+def planar(change=lambda h: h):
+    """A triangle whose bonds have nearly their lengths: next to nothing holds its atoms in their plane."""
+    long = 1.3 * LENGTH
+    places = [[0, 0, 0], [LENGTH, 0, 0], [LENGTH / 2, np.sqrt(long**2 - LENGTH**2 / 4), 0]]
+    return Atoms("N3", (1 + 1e-7) * np.array(places), calculator=InSingle(change))
+
+
+def test_single_precision_in_rows_that_vanish_is_no_contradiction(comm):
+    for many, turn in ((3, 0), (2, 90)):
+        atoms = planar()[:many]
+        atoms.calc = InSingle()
+        atoms.rotate(turn, "y")
+        with sh.normal_modes(atoms, project=False, comm=comm) as modes:
+            exact = np.linalg.eigvalsh(pair_hessian(atoms.get_positions()) / atoms.get_masses()[0])
+            assert (np.abs(modes.spectrum.eigenvalues - exact) <= modes.spectrum.errors).all()
+
+
+def flipped(h):
+    h[:3, 3:6] *= -1
+    h[3:6, :3] *= -1
+    return h
+
+
+def transposed(h):
+    h[:3, 3:6] = h[:3, 3:6][[1, 0, 2]][:, [1, 0, 2]]
+    h[3:6, :3] = h[:3, 3:6].T
+    return h
+
+
+def by_a_factor(h):
+    h[4] *= np.float32(1.01)
+    return h
+
+
+def emptied(h):
+    h[4] = h[:, 4] = 0
+    return h
+
+
+def held_down(h):
+    """It has a spring across the plane, a thousandth of its bonds, which its forces do not know."""
+    h[2, 2] += np.float32(1e-3 * np.abs(h).max())
+    return h
+
+
+def jumping(h):
+    """The spring is there at every other of some close points."""
+    h[2, 2] += np.float32(0.02 * np.abs(h).max()) * (int(1e6 * h[0, 0]) % 2 + 1)
+    return h
+
+
+@pytest.mark.parametrize("change", [flipped, transposed, by_a_factor, emptied, held_down, jumping])
+def test_single_precision_excuses_nothing_else(comm, change):
+    with pytest.raises(CheckError):
+        sh.normal_modes(planar(change), comm=comm)
+
+
 @pytest.mark.parametrize("kind", [Whole, Sparse, Products])
 def test_whole_sparse_and_products(comm, kind):
     atoms = chain(kind)
