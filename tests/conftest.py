@@ -1,8 +1,8 @@
 """Tests run on the numbers of ranks of their mark `parallel`, without one on one rank alone.
 
 A failure on one rank is a failure on all. With SPARSEHESS_CI=1 nothing may be skipped: what is missing fails.
-SPARSEHESS_PASSED is a file: tests that it names have passed on one rank and do not run there again; what passes is
-added.
+SPARSEHESS_PASSED is a file of numbers of ranks and tests: those have passed on so many and do not run on as many
+again. What passes is added.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(config, items):
     from mpi4py import MPI
 
     asked = "slow" in config.option.markexpr or any("::" in word for word in config.args)
-    before = _passed_before() if MPI.COMM_WORLD.size == 1 else frozenset()
+    before = _passed_before(MPI.COMM_WORLD.size)
     out = [
         item
         for item in items
@@ -74,19 +74,20 @@ def _ranks(item):
     return frozenset({1})
 
 
-def _passed_before():
-    """Return the names of the tests that need not run again on one rank."""
+def _passed_before(ranks):
+    """Return the names of the tests that need not run again on so many ranks."""
     path = os.environ.get("SPARSEHESS_PASSED")
-    return frozenset(Path(path).read_text().splitlines()) if path and Path(path).exists() else frozenset()
+    lines = Path(path).read_text().splitlines() if path and Path(path).exists() else []
+    return frozenset(name for number, name in (line.split(" ", 1) for line in lines) if number == str(ranks))
 
 
 def pytest_terminal_summary(terminalreporter, config):
     """Add the tests that have passed; where others run them, the one who tells of them does."""
-    path = os.environ.get("SPARSEHESS_PASSED")
-    if path and os.environ.get("OMPI_COMM_WORLD_SIZE", "1") == "1":
-        names = {report.nodeid for report in terminalreporter.stats.get("passed", ())} - _passed_before()
+    path, ranks = os.environ.get("SPARSEHESS_PASSED"), os.environ.get("OMPI_COMM_WORLD_SIZE", "1")
+    if path:
+        names = {report.nodeid for report in terminalreporter.stats.get("passed", ())} - _passed_before(ranks)
         with Path(path).open("a") as file:
-            file.writelines(f"{name}\n" for name in sorted(names))
+            file.writelines(f"{ranks} {name}\n" for name in sorted(names))
 
 
 @pytest.hookimpl(wrapper=True)
