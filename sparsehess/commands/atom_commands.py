@@ -73,6 +73,11 @@ ATOMS = (
                     help="leave translations and rotations among the modes, with what the Hessian gives them",
                 ),
                 Flag(
+                    "--molecule",
+                    action="store_true",
+                    help="atoms in a cell that repeats are a molecule in a box: project out its rotations too",
+                ),
+                Flag(
                     "--force-limit",
                     type=float,
                     metavar="F",
@@ -117,7 +122,7 @@ ATOMS = (
                     "--thermo-model",
                     choices=["ideal-gas", "harmonic"],
                     help="a molecule of an ideal gas, or its vibrations alone (default the first where nothing is "
-                    "periodic or held)",
+                    "periodic or held, or with --molecule)",
                 ),
                 Flag(
                     "--low-modes",

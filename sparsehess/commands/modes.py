@@ -160,6 +160,8 @@ def _notes(arguments: argparse.Namespace, modes: NormalModes) -> list[str]:
             f"second derivatives are those that {name} has itself; along a random line they agree with "
             "differences of its forces"
         )
+    if modes.hint:
+        notes.append(modes.hint)
     return notes
 
 

@@ -30,12 +30,15 @@ _NAMED = 3
 def mode_arguments(call: Call) -> dict[str, Any]:
     """Return what flags say of how the modes of a structure are computed. Not collective."""
     arguments = call.arguments
+    if arguments.molecule and arguments.no_project:
+        raise InputError("--molecule: it says which rotations are projected out, and --no-project that none is")
     reach = arguments.reach
     return {
         "cutoff": arguments.cutoff,
         "reach": int(reach) if reach is not None and reach.isdecimal() else reach,
         "project": not arguments.no_project,
         "own": not arguments.differences,
+        "molecule": arguments.molecule,
         "tol": arguments.tol,
         "options": call.options,
         "seed": arguments.seed,
@@ -125,6 +128,7 @@ def _structure_facts(call: Call, one: StructureModes, frame: int) -> dict[str, A
         "force_atom": None if failed else one.force_atom,
         "at_rest": None if failed else bool(one.force_max <= limit),
         "evaluations": one.evaluations,
+        "hint": one.hint or None,
         "failure": one.failure or None,
         "exit": one.status,
     }
@@ -174,6 +178,10 @@ def _lines(found: ModesOfEach, facts: dict[str, Any]) -> str:
     lines += [
         f"failed       frame {one['frame']}: {one['failure']}" for one in facts["structures"] if one["failure"]
     ]
+    for hint in dict.fromkeys(one["hint"] for one in facts["structures"] if one["hint"] is not None):
+        frames = [str(one["frame"]) for one in facts["structures"] if one["hint"] == hint]
+        more = f" and {len(frames) - _NAMED} more" if len(frames) > _NAMED else ""
+        lines.append(f"note         frame {', '.join(frames[:_NAMED])}{more}: {hint}")
     lines.append(f"seconds      total {facts['timings']['total']:.2f}")
     return "\n".join(lines)
 

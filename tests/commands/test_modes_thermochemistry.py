@@ -19,6 +19,10 @@ from ase.io import read, write
 def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("thermochemistry")
     write(place / "dimer.xyz", Atoms("CO", [[0.3, 0.2, 0.1], [0.9, 0.9, 0.65]]))
+    boxed = Atoms("CO", [[0.3, 0.2, 0.1], [0.9, 0.9, 0.65]], cell=[9, 9, 9], pbc=True)
+    boxed.positions -= boxed.positions[0]
+    boxed.positions[1] += [9, 0, 0]  # across the border
+    write(place / "boxed.xyz", boxed)
     write(place / "wire.xyz", Atoms("Cu3", [[0, 0, 2.2 * i] for i in range(3)]))
     (place / "rounded.py").write_text(
         "import numpy as np\nfrom ase.calculators.emt import EMT\n\n\nclass Rounded(EMT):\n"
@@ -30,7 +34,7 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("ranks", [1, 2, pytest.param(3, marks=pytest.mark.thorough)])
 def test_quantities_are_those_of_the_function(folder, ranks):
-    gas, rounded, wire, none = several(
+    gas, rounded, wire, none, boxed, blind = several(
         folder,
         [
             "modes dimer.xyz --calculator emt --temperature 500 --pressure 2e5 --symmetry-number 1 --spin 1 "
@@ -39,6 +43,8 @@ def test_quantities_are_those_of_the_function(folder, ranks):
             "modes wire.xyz --calculator emt --temperature 298.15 --imaginary omit --low-modes msrrho "
             "--low-cutoff 60",
             "modes dimer.xyz --calculator emt",
+            "modes boxed.xyz --calculator emt --molecule --temperature 500 --pressure 2e5 --spin 1",
+            "modes boxed.xyz --calculator emt",
         ],
         ranks,
     )
@@ -54,6 +60,10 @@ def test_quantities_are_those_of_the_function(folder, ranks):
         assert told[name]["low"] <= told[name]["value"] <= told[name]["high"]
         assert told[name]["unit"] == ("eV/K" if name == "entropy" else "eV")
     assert gas["thermochemistry"]["spin"] == 1 and gas["thermochemistry"]["geometry"] == "linear"
+    for one, other in zip(told.values(), boxed["thermochemistry"]["quantities"], strict=True):
+        assert one["name"] == other["name"] and one["value"] == pytest.approx(other["value"], abs=1e-5)
+    assert boxed["k"] == 1 and blind["k"] == 3 and not any("--molecule" in note for note in boxed["notes"])
+    assert "--molecule" in blind["notes"][-1]
     # Rounded to four decimals, the bar is longer; as an estimate it covers to a factor.
     bars = {one["name"]: one for one in rounded["thermochemistry"]["quantities"]}
     assert "gibbs" not in bars and rounded["thermochemistry"]["pressure"] is None
@@ -73,6 +83,8 @@ def test_what_is_said(folder):
         ("modes wire.xyz --calculator emt --temperature 300", 4, "no thermochemistry at what is no minimum"),
         (f"{thermal} --geometry nonlinear", 4, "geometry 'nonlinear', but the rotations"),
         ("modes dimer.xyz --calculator emt --no-project --temperature 300", 4, "project"),
+        ("modes boxed.xyz --calculator emt --temperature 300 --imaginary omit", 4, "--molecule, for an ideal gas"),
+        ("modes dimer.xyz --calculator emt --no-project --molecule", 2, "--molecule: it says which rotations"),
         (
             "modes dimer.xyz --calculator emt --spin 1",
             2,

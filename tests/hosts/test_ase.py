@@ -11,7 +11,7 @@ import sparsehess as sh
 from sparsehess.errors import EvaluationError, InputError
 from sparsehess.hosts import ase as host
 from sparsehess.hosts.ase import hessian_function, normal_modes, vibrations_data
-from sparsehess.hosts.ase.objective import _CALCULATORS
+from sparsehess.hosts.ase.couplings import _CALCULATORS
 from support.cases import frobenius_error, run_example
 
 pytest.importorskip("ase")

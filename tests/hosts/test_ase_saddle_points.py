@@ -7,6 +7,7 @@ pytest.importorskip("ase")
 
 from ase import Atoms, units
 from ase.build import add_adsorbate, fcc100
+from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms, FixCartesian
 from ase.optimize import BFGS
@@ -135,3 +136,59 @@ def test_rigid_motions_are_projected_out(comm):
         assert found.certified and found.index == np.count_nonzero(values < 0) > 0 and found.is_saddle(found.index)
         np.testing.assert_allclose(found.point.eigenvalues, values[: found.index + 1], atol=1e-6)
         assert len(found.rigid) == 5 and "translation x" in str(found)
+
+
+class Inverting(Calculator):
+    """Three atoms about one, springs between all: those from the middle are too long to lie in a plane."""
+
+    implemented_properties = ("energy", "forces")
+    PAIRS = ((0, 1), (0, 2), (0, 3), (1, 2), (2, 3), (3, 1))
+    K, REST = np.array([30.0, 30, 30, 20, 20, 20]), np.array([1.1, 1.1, 1.1, 1.7, 1.7, 1.7])
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        forces, energy = np.zeros((4, 3)), 0.0
+        for (i, j), k, rest in zip(self.PAIRS, self.K, self.REST, strict=True):
+            apart = atoms.positions[i] - atoms.positions[j]
+            length = np.linalg.norm(apart)
+            energy += k * (length - rest) ** 2 / 2
+            forces[i] -= k * (length - rest) * apart / length
+            forces[j] += k * (length - rest) * apart / length
+        self.results = {"energy": energy, "forces": forces}
+
+
+def planar():
+    """Return NH3 in a plane, at rest there, turned."""
+    (near, across), (long, wide) = Inverting.K[[0, 3]], Inverting.REST[[0, 3]]
+    bond = (near * long + np.sqrt(3) * across * wide) / (near + 3 * across)
+    corners = bond * np.exp(2j * np.pi * np.arange(3) / 3)
+    places = np.vstack([[0, 0, 0], np.stack([corners.real, corners.imag, 0 * corners.real], axis=1)])
+    atoms = Atoms("NH3", places, calculator=Inverting())
+    atoms.rotate(37, (1, 2, 3))
+    return atoms, bond
+
+
+def test_a_molecule_inverts_through_a_saddle_of_index_1(comm):
+    atoms, bond = planar()
+    rigid = [np.tile(axis, (4, 1)) for axis in np.eye(3)]
+    rigid += [np.cross(axis, atoms.positions - atoms.get_center_of_mass()) for axis in np.eye(3)]
+    columns = np.array([(np.sqrt(atoms.get_masses())[:, None] * one).ravel() for one in rigid]).T
+    values = lapack(atoms, np.linalg.svd(columns)[0][:, 6:])[0]
+    m = atoms.get_masses()
+    through = 3 * Inverting.K[0] * (1 - Inverting.REST[0] / bond) * (1 / m[0] + 1 / m[1:].sum())
+    assert values[0] == pytest.approx(through, abs=1e-4) and values[1] > 0
+    with sh.saddle_point(atoms, step_tol=1e-3, comm=comm) as found:
+        assert found.is_saddle(1) and found.point.margin > 100 and len(found.rigid) == 6
+        np.testing.assert_allclose(found.point.eigenvalues, values[:2], atol=1e-4)
+        assert found.point.eigenvalues[0] == pytest.approx(through, abs=1e-6)
+        mode = found.displacements()
+    normal = np.cross(*(atoms.positions[[1, 2]] - atoms.positions[0]))
+    assert abs(mode[0] @ normal) == pytest.approx(np.linalg.norm(mode[0]) * np.linalg.norm(normal))
+    with sh.saddle_point(atoms, step_tol=1e-3, project=False, comm=comm) as found:
+        assert (
+            not found.certified and not found.is_saddle(1) and not found.rigid and "as it was asked" in str(found)
+        )
+    atoms.set_cell([9, 9, 9])
+    atoms.set_pbc(True)
+    with sh.saddle_point(atoms, step_tol=1e-3, molecule=True, comm=comm) as found:
+        assert found.is_saddle(1) and len(found.rigid) == 6

@@ -329,7 +329,7 @@ def test_what_is_refused(comm):
         "Cu4", 1.805 * np.array([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0]]), cell=[3.61] * 3, pbc=True
     )
     crystal.calc = EMT()
-    with sh.normal_modes(crystal, comm=comm) as modes, pytest.raises(InputError, match="pbc = False"):
+    with sh.normal_modes(crystal, comm=comm) as modes, pytest.raises(InputError, match="molecule=True"):
         sh.thermochemistry(modes, model="ideal-gas")
 
 

@@ -20,8 +20,9 @@ from sparsehess.derivatives.objective import Objective
 from sparsehess.derivatives.scales import Scales
 from sparsehess.errors import CheckError, InputError
 from sparsehess.hessian.assembly import assemble
+from sparsehess.hosts.ase.couplings import known_extent, knows_cutoff
 from sparsehess.hosts.ase.moved_atoms import Moved, moved_atoms
-from sparsehess.hosts.ase.objective import check_atoms, from_atoms, known_extent, knows_cutoff
+from sparsehess.hosts.ase.objective import check_atoms, from_atoms
 from sparsehess.runtime import agreement, communicator, optional
 from sparsehess.runtime.random_numbers import draw_signed
 from sparsehess.runtime.validation import reals

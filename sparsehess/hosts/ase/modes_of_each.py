@@ -78,6 +78,8 @@ class StructureModes(ShortRepr):
         The largest force that is left, in eV/Å, and on which atom; infinite and -1 where it failed.
     evaluations
         Calls of the calculator.
+    hint
+        That it seems to be a molecule in a box, and was not taken so; empty where not.
     failure
         Why there are no modes, in words; empty where there are.
     status
@@ -100,6 +102,7 @@ class StructureModes(ShortRepr):
     force_max: float = np.inf
     force_atom: int = -1
     evaluations: int = 0
+    hint: str = ""
     failure: str = ""
     status: int = 0
 
@@ -368,6 +371,7 @@ def _modes_of(
             force_max=modes.force_max,
             force_atom=modes.force_atom,
             evaluations=sum(modes.hessian.evaluations.values()),
+            hint=modes.hint,
         )
         modes.hessian.pattern.free()
     return told, vectors.reshape(len(told.frequencies), told.n)

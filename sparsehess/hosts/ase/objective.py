@@ -2,50 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpi4py import MPI
 
 import numpy as np
-import scipy.sparse
 
 from sparsehess.derivatives.geometry import Geometry
 from sparsehess.derivatives.objective import Objective
 from sparsehess.derivatives.units import Units
 from sparsehess.errors import EvaluationError, InputError, raised
+from sparsehess.hosts.ase.boxes import HINT, is_alone, shifts_of_molecule
+from sparsehess.hosts.ase.couplings import calculator_kind, extent_of, neighbor_pattern
 from sparsehess.hosts.ase.own_hessians import MATRIX, OwnHessian, find_own
 from sparsehess.hosts.ase.rigid_motions import RigidMotions, Surroundings, rigid_motions, turned
-from sparsehess.pattern import Layout, Pattern
+from sparsehess.pattern import Pattern
 from sparsehess.runtime import agreement, communicator, on_root, optional
-from sparsehess.runtime.validation import reals
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 UNITS = Units.of("eV", "angstrom", "amu", "cm^-1")
 
-# How far a coupling reaches, in cut-offs. A pair potential couples two atoms within the cut-off. In others the
-# energy of an atom depends on all its neighbours, which couples these with each other.
-REACHES = {"pair": 1, "many-body": 2}
-
 # Up to so many coordinates, all are taken for coupled where no cut-off is known.
 ALL_COUPLED = 1000
-
-SKIN = 0.1  # Å: a step may bring pairs within the cut-off that are beyond it by less
 
 _STEP = 1e-3  # Å, of each coordinate, where forces are differences of energies
 
 _SAME = 1e-3  # Å: atoms that are no farther apart are at one place
-
-# (Cut-off in Å, reach) of ASE's own calculators. Some know their cut-off only after they have evaluated forces.
-_CALCULATORS: dict[str, Callable[[Any], tuple[float, str]]] = {
-    "LennardJones": lambda calc: (calc.parameters["rc"], "pair"),
-    "MorsePotential": lambda calc: (calc.parameters["rcut2"] * calc.parameters["r0"], "pair"),
-    "EMT": lambda calc: (calc.rc_list, "many-body"),
-    "EAM": lambda calc: (calc.cutoff, "many-body"),
-    "Tersoff": lambda calc: (max(one.R + one.D for one in calc.parameters.values()), "many-body"),
-}
 
 
 def from_atoms(
@@ -56,6 +40,7 @@ def from_atoms(
     pattern: Pattern | str | None = None,
     project: bool = True,
     own: bool = True,
+    molecule: bool = False,
     comm: MPI.Comm | None = None,
     **more: Any,
 ) -> Objective:
@@ -88,6 +73,9 @@ def from_atoms(
         and the rotations that cell and constraints allow, see `rigid_motions`. Else the Hessian is left as it is.
     own
         Whether second derivatives are taken that the calculator has itself; else differences of its forces.
+    molecule
+        Whether atoms in a cell that repeats are a molecule in a box: its rotations are rigid motions too, and the
+        calculator gets the atoms as they are. Refused where there is no vacuum around them.
     comm, more
         Other arguments of `Objective`; null vectors that are given stand in place of the rigid motions.
 
@@ -118,7 +106,7 @@ def from_atoms(
     ...     print(hessian.mat.getSize(), hessian.mat.isSymmetric(1e-12))
     (6, 6) True
     """
-    return describe(atoms, cutoff, reach, pattern, project, own, comm, more)[0]
+    return describe(atoms, cutoff, reach, pattern, project, own, comm, more, molecule=molecule)[0]
 
 
 class State(NamedTuple):
@@ -132,12 +120,18 @@ class State(NamedTuple):
         On which atom the largest is.
     shape
         What decides how many rigid motions there are.
+    molecule
+        Whether they were taken for a molecule in a box.
+    hint
+        That they seem to be one, and were not taken so; empty where not.
     """
 
     force_max: float
     force_rms: float
     force_atom: int
     shape: str
+    molecule: bool
+    hint: str
 
 
 def describe(
@@ -150,6 +144,7 @@ def describe(
     comm: MPI.Comm | None,
     more: dict[str, Any],
     whole_up_to: int = 0,
+    molecule: bool = False,
 ) -> tuple[Objective, State, np.ndarray]:
     """Return the objective of some atoms, where they are, and `turned` of its rigid motions; see `from_atoms`.
 
@@ -159,15 +154,17 @@ def describe(
     ----------
     whole_up_to
         Up to so many coordinates, all are taken for coupled where no cut-off is known.
+    molecule
+        See `from_atoms`.
     """
     optional("ase", "from_atoms", "ase")
     comm = communicator(comm)
     with agreement(comm):
         check_atoms(atoms)
-        host = _Moving(atoms)
-        for name, value in (("project", project), ("own", own)):
+        for name, value in (("project", project), ("own", own), ("molecule", molecule)):
             if not isinstance(value, (bool, np.bool_)):
                 raise InputError(f"{name}={value!r} is neither True nor False")
+        host = _Moving(atoms, bool(molecule))
         if pattern is not None and (cutoff is not None or reach is not None):
             raise InputError("a pattern is given: leave out cutoff and reach")
         if not (isinstance(pattern, Pattern | None) or (isinstance(pattern, str) and pattern == "detect")):
@@ -180,21 +177,23 @@ def describe(
         found = None
     with agreement(comm):
         extent = None
-        known = cutoff is not None or reach is not None or _kind(atoms) is not None
+        known = cutoff is not None or reach is not None or calculator_kind(atoms) is not None
         by_matrix = pattern is None and not known and found is not None and found.method == MATRIX
         if pattern is None and not by_matrix:
             small = not known and len(host.x) <= whole_up_to
-            extent = (np.inf, 1) if small else _extent(atoms, cutoff, reach)
+            extent = (np.inf, 1) if small else extent_of(atoms, cutoff, reach)
     rigid = on_root(comm, host.rigid, host.x)
     turned = on_root(comm, host.turned, rigid.vectors)
-    state = State(*_sizes(force, host.free), rigid.shape)
+    turns = project and not molecule and host.free.all() and len(atoms) > 1
+    hint = HINT if turns and on_root(comm, is_alone, atoms) else ""
+    state = State(*_sizes(force, host.free), rigid.shape, bool(molecule), hint)
     if by_matrix and found is not None:
         with agreement(comm):
             rows, columns = found.coupled(host.moved_to(host.x))
         source = f"entries of {found.name}"
         pattern = Pattern.from_pairs(rows, columns, len(host.x), comm=comm, source=source)
     elif extent is not None:
-        pattern = _neighbor_pattern(atoms, host.free, *extent, comm)
+        pattern = neighbor_pattern(atoms, host.free, *extent, comm)
     defaults: dict[str, Any] = {
         "units": UNITS,
         "mass": np.repeat(atoms.get_masses(), 3)[host.free],
@@ -284,7 +283,7 @@ class _Moving:
         (atoms, 3) the gradient of all coordinates at the start, held ones too where there are forces.
     """
 
-    def __init__(self, atoms: Atoms):
+    def __init__(self, atoms: Atoms, molecule: bool):
         self.free = free_coordinates(atoms)
         if not self.free.any():
             raise InputError(f"all coordinates of {atoms.get_chemical_formula()} are held: nothing vibrates")
@@ -292,7 +291,9 @@ class _Moving:
         self._atoms.set_constraint()
         self._atoms.calc = atoms.calc
         self._start = atoms.get_positions()
-        self._around = Surroundings(atoms.get_masses(), atoms.get_cell().array, atoms.get_pbc(), self.free)
+        self._together = shifts_of_molecule(atoms) if molecule else np.zeros(self._start.shape)
+        periods = atoms.get_pbc() & (not molecule)
+        self._around = Surroundings(atoms.get_masses(), atoms.get_cell().array, periods, self.free)
         self.x = self._start.ravel()[self.free]
         self.has_forces = True
         self.slope = np.zeros(self._start.shape)
@@ -345,11 +346,11 @@ class _Moving:
 
     def rigid(self, x: np.ndarray) -> RigidMotions:
         """Return the rigid motions at x."""
-        return rigid_motions(self._positions(x), self._around)
+        return rigid_motions(self._positions(x) + self._together, self._around)
 
     def turned(self, motions: np.ndarray) -> np.ndarray:
         """Return what the Hessian makes of rigid motions at the start, if only places of atoms count."""
-        return turned(motions, self._start, self.free, self.slope)
+        return turned(motions, self._start + self._together, self.free, self.slope)
 
     def start(self, rank: int) -> np.ndarray:
         """Return (n,) the forces at the start, and find out whether there are any."""
@@ -417,75 +418,3 @@ def _geometry(atoms: Atoms, free: np.ndarray) -> Geometry:
     cell = np.where(periodic[:, None], atoms.cell.array, 0.0) if periodic.any() else None
     charges = atoms.get_initial_charges() if atoms.has("initial_charges") else None
     return Geometry(atoms.get_positions(), variables, atoms.get_chemical_symbols(), cell=cell, charges=charges)
-
-
-def _kind(atoms: Atoms) -> str | None:
-    """Return as which calculator of known cut-off that of the atoms counts; None if it is no such."""
-    return next((kind.__name__ for kind in type(atoms.calc).__mro__ if kind.__name__ in _CALCULATORS), None)
-
-
-def _extent(atoms: Atoms, cutoff: float | None, reach: str | int | None) -> tuple[float, int]:
-    """Return the cut-off in Å, and the number of cut-offs that a coupling reaches."""
-    kind = _kind(atoms)
-    if cutoff is None:
-        if kind is None:
-            raise InputError(
-                f"the cut-off of {type(atoms.calc).__name__} is not known: give cutoff=… in Å (numpy.inf if all "
-                "atoms interact) and reach='pair', 'many-body' or a number, or pattern='detect' to have it probed"
-            )
-        cutoff, own = _CALCULATORS[kind](atoms.calc)
-        reach = own if reach is None else reach
-    elif reach is None:
-        reach = "many-body" if kind is None else _CALCULATORS[kind](atoms.calc)[1]
-    hops = REACHES.get(reach, reach) if isinstance(reach, str) else reach
-    if not isinstance(hops, (int, np.integer)) or hops < 1:
-        raise InputError(f"reach={reach!r} is neither {' nor '.join(REACHES)} nor a whole number of cut-offs")
-    if not reals(cutoff, "cutoff") > 0:
-        raise InputError(f"cutoff={cutoff} must be a distance above 0, in Å")
-    return float(cutoff), int(hops)
-
-
-def knows_cutoff(atoms: Atoms) -> bool:
-    """Return whether the cut-off of the calculator is known, if only after it has evaluated forces."""
-    return _kind(atoms) is not None
-
-
-def known_extent(atoms: Atoms, cutoff: float | None, reach: str | int | None) -> float:
-    """Return the distance in Å past which no two atoms are coupled; infinite where nothing is known of it.
-
-    Not collective. Arguments are those of `from_atoms`.
-    """
-    if cutoff is None and _kind(atoms) is None:
-        return np.inf
-    extent, hops = _extent(atoms, cutoff, reach)
-    return hops * (extent + SKIN)
-
-
-def _neighbor_pattern(atoms: Atoms, free: np.ndarray, cutoff: float, hops: int, comm: MPI.Comm) -> Pattern:
-    """Return the pattern of free coordinates, of atoms that a chain of `hops` neighbours joins. Collective."""
-    from ase.neighborlist import neighbor_list
-
-    many = len(atoms)
-    layout = Layout.from_size(many, comm)
-    if np.isinf(cutoff):
-        rows = scipy.sparse.csr_matrix(np.ones((layout.n_local, many), bool))
-    else:
-        i, j = neighbor_list("ij", atoms, cutoff + SKIN)
-        near = scipy.sparse.coo_matrix((np.ones(len(i), bool), (i, j)), (many, many)).tocsr()
-        near = (near + scipy.sparse.identity(many, bool, "csr")).astype(bool)
-        rows = near[layout.start : layout.stop]
-        for _ in range(hops - 1):
-            rows = rows @ near
-    rows = rows.tocoo()
-    first, second = rows.row + layout.start, rows.col.astype(np.int64)
-    if np.array_equal(free, np.repeat(free[::3], 3)):  # whole atoms: coloured as such
-        number = np.where(free[::3], np.cumsum(free[::3]) - 1, -1)
-        pairs = np.stack([number[first], number[second]], axis=1)
-        pairs = pairs[(pairs >= 0).all(axis=1)]
-        return Pattern.from_edges(pairs, int(free[::3].sum()), dofs=3, comm=comm, source="neighbour list")
-    number = np.where(free, np.cumsum(free) - 1, -1)
-    axes = np.stack(np.meshgrid(range(3), range(3), indexing="ij"), axis=-1).reshape(-1, 2)
-    left = number[3 * first[:, None] + axes[:, 0]].ravel()
-    right = number[3 * second[:, None] + axes[:, 1]].ravel()
-    both = (left >= 0) & (right >= 0)
-    return Pattern.from_pairs(left[both], right[both], int(free.sum()), comm=comm, source="neighbour list")

@@ -43,6 +43,10 @@ class SaddlePoint(ShortRepr):
         (m,) of its lowest eigenvalues in cm⁻¹, imaginary ones negative; their error bars.
     rigid
         Names of the motions that were projected out.
+    projected
+        Whether those that are free were to be.
+    hint
+        That the atoms seem to be a molecule in a box, and were not taken so; empty where not.
     """
 
     atoms: Atoms
@@ -50,6 +54,8 @@ class SaddlePoint(ShortRepr):
     frequencies: np.ndarray
     errors: np.ndarray
     rigid: tuple[str, ...]
+    projected: bool
+    hint: str
 
     @property
     def index(self) -> int:
@@ -107,10 +113,14 @@ class SaddlePoint(ShortRepr):
                 f"margin       {found.margin:.2g}: the eigenvalue nearest to zero over what may move it",
                 f"forces left  {found.gradient_max:.2g} eV/Å at most, norm {found.gradient:.2g}",
                 f"newton step  {self._step_told()}",
-                f"projected    {', '.join(self.rigid) or 'nothing: no rigid motion is free'}",
+                f"projected    {', '.join(self.rigid) or self._nothing_told()}",
                 f"verdict      {found.verdict}",
+                *([f"note         {self.hint}"] if self.hint else []),
             ]
         )
+
+    def _nothing_told(self) -> str:
+        return "nothing: no rigid motion is free" if self.projected else "nothing, as it was asked"
 
     def _step_told(self) -> str:
         found = self.point
@@ -165,6 +175,9 @@ def saddle_point(
     step_tol: float | None = None,
     cutoff: float | None = None,
     reach: str | int | None = None,
+    project: bool = True,
+    own: bool = True,
+    molecule: bool = False,
     comm: MPI.Comm | None = None,
     progress: Callable[[int, int], None] | None = None,
     **how: Any,
@@ -178,10 +191,13 @@ def saddle_point(
 
     Parameters
     ----------
-    atoms, cutoff, reach, comm
+    atoms, cutoff, reach, own, molecule, comm
         See `from_atoms`, and `normal_modes` where a cut-off is not known.
     step_tol
         In Å: the atoms are at rest where no coordinate of the Newton step -H⁻¹g is larger.
+    project
+        Whether rigid motions are projected out. Else they are among the directions: of free atoms at rest the
+        translations are then eigenvalues near zero, and no index is proven.
     progress, how
         See `assemble`.
 
@@ -211,7 +227,7 @@ def saddle_point(
     ...     print(found.index, found.certified, found.stationary, found.displacements().shape)
     1 True True (9, 3)
     """
-    objective, state, turned = describe(atoms, cutoff, reach, None, True, True, comm, {}, ALL_COUPLED)
+    objective, state, turned = describe(atoms, cutoff, reach, None, project, own, comm, {}, ALL_COUPLED, molecule)
     if objective.n == len(objective.null_names):
         raise InputError(f"nothing vibrates, so no index is to be proven; {state.shape}")
     with assemble(objective, progress=progress, **how) as hessian:
@@ -226,4 +242,6 @@ def saddle_point(
         frequencies=UNITS.of_eigenvalues(point.eigenvalues),
         errors=UNITS.of_errors(point.eigenvalues, point.errors),
         rigid=tuple(objective.null_names),
+        projected=bool(project),
+        hint=state.hint,
     )

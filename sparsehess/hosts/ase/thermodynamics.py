@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sparsehess.errors import EvaluationError, InputError, none_of, raised
+from sparsehess.hosts.ase.boxes import as_molecule, is_alone
 from sparsehess.hosts.ase.mode_parts import CUTOFFS, LOW_MODES, LowModes, Part
 from sparsehess.hosts.ase.objective import free_coordinates
 from sparsehess.hosts.ase.thermal_answer import Bounded, Thermochemistry
@@ -35,6 +37,8 @@ _COARSE = 2e-3
 _ROUNDINGS = 8.0
 
 _EPS = float(np.finfo(float).eps)
+
+_IN_A_BOX = "compute the modes with molecule=True, on a command line --molecule,"
 
 # ħ² / (2 k) in K amu Å², for temperatures of rotations.
 _ROTATION = 24.2544
@@ -73,7 +77,8 @@ def thermochemistry(
     model
         `ideal-gas`: translations, rotations of a rigid rotor, spin, and vibrations (McQuarrie, "Statistical
         Mechanics", 1976, chapters 5 to 8). `harmonic`: the modes alone, as of an adsorbate. Default the first
-        where nothing is periodic or held.
+        where nothing is periodic or held, or `molecule` was given to `normal_modes`. A molecule in a box without
+        that is refused, unless the model is said.
     low_modes
         `harmonic`; `quasi-harmonic`, where lower modes are raised to the cut-off (Ribeiro, Marenich, Cramer and
         Truhlar, J. Phys. Chem. B 115, 14556, 2011); or `msrrho`, where their entropy goes over to that of a rotor
@@ -121,17 +126,17 @@ def thermochemistry(
         raise InputError(f"thermochemistry takes what normal_modes returns, not {type(modes).__name__}")
     comm = modes.hessian.objective.comm
     with agreement(comm):
-        check_conditions(
-            temperature=temperature,
-            pressure=pressure,
-            model=model,
-            low_modes=low_modes,
-            cutoff=cutoff,
-            symmetry_number=symmetry_number,
-            spin=spin,
-            geometry=geometry,
-            imaginary=imaginary,
-            energy=energy,
+        _check(
+            temperature,
+            pressure,
+            model,
+            low_modes,
+            cutoff,
+            symmetry_number,
+            spin,
+            geometry,
+            imaginary,
+            energy,
         )
         cutoff = CUTOFFS.get(low_modes) if cutoff is None else float(cutoff)
         model = _model(modes, model)
@@ -143,7 +148,7 @@ def thermochemistry(
             _refuse_for_harmonic(symmetry_number, spin, geometry)
             if modes.rigid:
                 notes.append(f"what {', '.join(modes.rigid)} would add is not in it")
-        atoms = modes.atoms.copy()
+        atoms = as_molecule(modes.atoms) if modes.molecule else modes.atoms.copy()
         low = LowModes(low_modes, cutoff or 0.0, atoms, temperature)
     if modes.spectrum.errors is None:
         notes.append("the error of the Hessian is not known: bars are those of rounding alone")
@@ -195,20 +200,8 @@ def thermochemistry(
     )
 
 
-def check_conditions(
-    *,
-    temperature: float,
-    pressure: float = 101325.0,
-    model: str | None = None,
-    low_modes: str = "harmonic",
-    cutoff: float | None = None,
-    symmetry_number: int | None = None,
-    spin: float | None = None,
-    geometry: str | None = None,
-    imaginary: str = "refuse",
-    energy: float | None = None,
-) -> None:
-    """Refuse arguments of `thermochemistry` that no modes can be taken with.
+def check_conditions(**given: Any) -> None:
+    """Refuse arguments of `thermochemistry` that no modes can be taken with; those not given have its defaults.
 
     Not collective.
 
@@ -217,6 +210,24 @@ def check_conditions(
     InputError
         One of them cannot be used.
     """
+    bound = signature(thermochemistry).bind(None, **given)
+    bound.apply_defaults()
+    _check(**{name: value for name, value in bound.arguments.items() if name != "modes"})
+
+
+def _check(
+    temperature: float,
+    pressure: float,
+    model: str | None,
+    low_modes: str,
+    cutoff: float | None,
+    symmetry_number: int | None,
+    spin: float | None,
+    geometry: str | None,
+    imaginary: str,
+    energy: float | None,
+) -> None:
+    """Refuse what no modes can be taken with. Not collective."""
     for name, value, ends in (("temperature", temperature, _TEMPERATURES), ("pressure", pressure, _PRESSURES)):
         if not ends[0] <= positive_number(value, name) <= ends[1]:
             raise InputError(f"{name}={value:g}: give one from {ends[0]:g} to {ends[1]:g}")
@@ -254,8 +265,13 @@ def _refuse_for_harmonic(symmetry_number: int | None, spin: float | None, geomet
 def _model(modes: NormalModes, model: str | None) -> str:
     """Return the model, and refuse an ideal gas of what is none. Not collective."""
     atoms, no_gas = modes.atoms, ""
-    if atoms.get_pbc().any():
-        no_gas = "these atoms are periodic: set atoms.pbc = False before normal_modes if they are a molecule"
+    if atoms.get_pbc().any() and not modes.molecule:
+        no_gas = f"these atoms are periodic: {_IN_A_BOX} if they are a molecule"
+        if model is None and free_coordinates(atoms).all() and is_alone(atoms):
+            raise InputError(
+                f"these atoms are periodic, and a molecule in a box as it seems: {_IN_A_BOX} for an ideal gas, or "
+                "take model='harmonic', on a command line --thermo-model harmonic, for these modes alone"
+            )
     elif not free_coordinates(atoms).all():
         no_gas = "some of these atoms are held"
     elif len(modes.rigid) not in GEOMETRIES and model != "harmonic":

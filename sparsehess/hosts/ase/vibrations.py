@@ -80,6 +80,10 @@ class NormalModes(ShortRepr):
         What forces are left, in eV/Å: the largest on an atom, and the root of the mean square.
     force_atom
         On which atom the largest is, from 0.
+    molecule
+        Whether atoms in a cell that repeats were taken for a molecule in a box.
+    hint
+        That they seem to be one, and were not taken so; empty where not.
     outside
         Why rigid motions are in doubt: something else than the forces that are left resists them; empty where not.
     """
@@ -98,6 +102,8 @@ class NormalModes(ShortRepr):
     force_max: float
     force_rms: float
     force_atom: int
+    molecule: bool
+    hint: str
     outside: str
 
     def __str__(self) -> str:
@@ -108,7 +114,8 @@ class NormalModes(ShortRepr):
                 zip(self.frequencies, self.imaginary, self.errors, strict=True)
             )
         ]
-        return "\n".join([*lines, *self.state_lines()])
+        notes = [f"note         {self.hint}"] if self.hint else []
+        return "\n".join([*lines, *self.state_lines(), *notes])
 
     def state_lines(self, unit: str = UNITS.frequency) -> list[str]:
         """Return what the modes say of the structure and of its rigid motions, for people, in lines.
@@ -256,6 +263,7 @@ def normal_modes(
     reach: str | int | None = None,
     project: bool = True,
     own: bool = True,
+    molecule: bool = False,
     comm: MPI.Comm | None = None,
     progress: Callable[[int, int], None] | None = None,
     **how: Any,
@@ -267,7 +275,7 @@ def normal_modes(
 
     Parameters
     ----------
-    atoms, cutoff, reach, own, comm
+    atoms, cutoff, reach, own, molecule, comm
         See `from_atoms`. Where the cut-off of a calculator is not known, all coordinates are taken for coupled as
         long as they are no more than 1,000.
     k
@@ -304,7 +312,7 @@ def normal_modes(
 
     It turns about the atom that is held in two ways: four of six coordinates vibrate.
     """
-    objective, state, turned = describe(atoms, cutoff, reach, None, project, own, comm, {}, ALL_COUPLED)
+    objective, state, turned = describe(atoms, cutoff, reach, None, project, own, comm, {}, ALL_COUPLED, molecule)
     k = _how_many(k, objective, state, how)
     try:
         hessian = assemble(objective, progress=progress)
