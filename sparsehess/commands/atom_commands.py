@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sparsehess.commands.arguments import Command, Example, Flag, Group
-from sparsehess.commands.command_groups import SPECTRA
+from sparsehess.commands.command_groups import LONG_RUNS_GROUP, SPECTRA
 from sparsehess.commands.flag_groups import ANSWER_FLAGS, PATIENCE_FLAG, SEED_FLAG
 
 _ARGUMENTS_FLAG = Flag(
@@ -155,6 +155,7 @@ ATOMS = (
                     "(default refuse)",
                 ),
             ),
+            LONG_RUNS_GROUP,
             Group(
                 "output",
                 Flag(
@@ -187,6 +188,11 @@ ATOMS = (
             Example(
                 "each structure of a file by itself, a calculator with arguments",
                 "sparsehess modes cluster.xyz --frames 0: --calculator lj:sigma=2.3,epsilon=0.4,rc=8 -o all.h5",
+            ),
+            Example(
+                "the same so that it can be stopped and gone on with, with Gibbs energies",
+                "sparsehess modes cluster.xyz --frames 0: --calculator emt --temperature 300 --checkpoint saved "
+                "--resume",
             ),
             Example(
                 "Gibbs energy with its error bar",

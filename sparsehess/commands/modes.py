@@ -56,7 +56,8 @@ def run_modes(call: Call) -> int:
     units = UNITS.to(arguments.units)
     conditions = read_conditions(arguments)
     progress = SharedProgress("colours evaluated", comm, arguments.quiet)
-    with closing(normal_modes(atoms, arguments.k, comm=comm, progress=progress, **mode_arguments(call))) as modes:
+    how = {**mode_arguments(call), "checkpoint": call.checkpoint, "progress": progress}
+    with closing(normal_modes(atoms, arguments.k, comm=comm, **how)) as modes:
         progress.finish()
         facts = _facts(call, modes, units)
         thermal = _thermal(modes, conditions, facts)

@@ -12,8 +12,8 @@ from sparsehess import errors
 from sparsehess.commands.output import SCHEMA, answer, process_facts, run_facts
 from sparsehess.commands.reports.tables import format_table
 from sparsehess.commands.structure_files import calculator_maker, load_frames
-from sparsehess.commands.thermal import read_conditions
-from sparsehess.errors import InputError, NotConverged
+from sparsehess.commands.thermal import read_conditions, thermal_facts
+from sparsehess.errors import CheckError, InputError, NotConverged
 from sparsehess.hosts.ase.modes_of_each import ModesOfEach, StructureModes, normal_modes_of_each
 from sparsehess.hosts.ase.objective import UNITS
 from sparsehess.runtime.progress import SharedProgress
@@ -54,14 +54,20 @@ def run_modes_of_each(call: Call) -> int:
             f"--modes {arguments.modes}: shapes for viewers are those of one structure: give one, --frames N, or "
             "-o FILE.h5, which has the shapes of all"
         )
-    if read_conditions(arguments) is not None:
-        raise InputError("--temperature: thermochemistry is told of one structure: give one, --frames N")
+    conditions = read_conditions(arguments)
     writers.check_writable(arguments.out, (".h5",), comm)
     frames, structures = load_frames(arguments.input, arguments.frames, comm)
     make = calculator_maker(arguments.calculator, arguments.settings, comm)
     progress = SharedProgress("structures", comm, arguments.quiet)
     found = normal_modes_of_each(
-        structures, arguments.k, calculator=make, comm=comm, progress=progress, **mode_arguments(call)
+        structures,
+        arguments.k,
+        calculator=make,
+        conditions=conditions,
+        checkpoint=call.checkpoint,
+        comm=comm,
+        progress=progress,
+        **mode_arguments(call),
     )
     progress.finish()
     facts = _facts(call, found, frames)
@@ -79,8 +85,9 @@ def run_modes_of_each(call: Call) -> int:
             facts_of=lambda one: told[one.number],
         )
     answer(call, facts, lines)
-    if facts["shortfall"] is not None:
-        raise NotConverged(facts["shortfall"])
+    short = "; ".join(filter(None, (facts["shortfall"], _lacking(facts))))
+    if short:
+        raise (CheckError if facts["shortfall"] is None else NotConverged)(short)
     return errors.DONE
 
 
@@ -97,6 +104,8 @@ def _facts(call: Call, found: ModesOfEach, frames: list[int]) -> dict[str, Any]:
         "done": len(found) - len(found.failed),
         "failed": [frames[one.number] for one in found.failed],
         "shortfall": _shortfall(found, frames),
+        "temperature": arguments.temperature,
+        "without_thermochemistry": [frames[one.number] for one in found if one.thermal_failure],
         "evaluations": sum(one.evaluations for one in found),
         **process_facts(call.comm),
         **run_facts(call, arguments.input),
@@ -129,6 +138,8 @@ def _structure_facts(call: Call, one: StructureModes, frame: int) -> dict[str, A
         "at_rest": None if failed else bool(one.force_max <= limit),
         "evaluations": one.evaluations,
         "hint": one.hint or None,
+        "thermochemistry": None if one.thermal is None else thermal_facts(one.thermal),
+        "no_thermochemistry": one.thermal_failure or None,
         "failure": one.failure or None,
         "exit": one.status,
     }
@@ -139,9 +150,26 @@ def _shortfall(found: ModesOfEach, frames: list[int]) -> str | None:
     failed = found.failed
     if not failed:
         return None
-    named = "; ".join(f"frame {frames[one.number]} ({one.formula}): {one.failure}" for one in failed[:_NAMED])
-    more = f"; and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
-    return f"{len(failed)} of {number_of(len(found), 'structure')} without modes: {named}{more}"
+    named = [f"frame {frames[one.number]} ({one.formula}): {one.failure}" for one in failed]
+    return f"{len(failed)} of {number_of(len(found), 'structure')} without modes: {_first_of(named)}"
+
+
+def _lacking(facts: dict[str, Any]) -> str:
+    """Return which structures have modes and no thermochemistry, in words; empty if all have. Not collective."""
+    named = [
+        f"frame {one['frame']} ({one['formula']}): {one['no_thermochemistry']}"
+        for one in facts["structures"]
+        if one["no_thermochemistry"] is not None
+    ]
+    if not named:
+        return ""
+    many = number_of(len(facts["structures"]), "structure")
+    return f"{len(named)} of {many} without thermochemistry: {_first_of(named)}"
+
+
+def _first_of(named: list[str]) -> str:
+    more = f"; and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+    return "; ".join(named[:_NAMED]) + more
 
 
 def _lines(found: ModesOfEach, facts: dict[str, Any]) -> str:
@@ -175,6 +203,7 @@ def _lines(found: ModesOfEach, facts: dict[str, Any]) -> str:
         f"in all       {', '.join(f'{many} {verdict}' for verdict, many in told.most_common())}",
         f"derivatives  {facts['evaluations']} calls of the calculator",
     ]
+    lines += _thermal_lines(facts)
     lines += [
         f"failed       frame {one['frame']}: {one['failure']}" for one in facts["structures"] if one["failure"]
     ]
@@ -184,6 +213,35 @@ def _lines(found: ModesOfEach, facts: dict[str, Any]) -> str:
         lines.append(f"note         frame {', '.join(frames[:_NAMED])}{more}: {hint}")
     lines.append(f"seconds      total {facts['timings']['total']:.2f}")
     return "\n".join(lines)
+
+
+def _thermal_lines(facts: dict[str, Any]) -> list[str]:
+    """Return what is told of energies and entropies where they were asked for, in lines. Not collective."""
+    if facts["temperature"] is None:
+        return []
+    rows = []
+    for one in facts["structures"]:
+        if one["thermochemistry"] is None:
+            continue
+        told = {each["name"]: each for each in one["thermochemistry"]["quantities"]}
+        free = told.get("gibbs", told["helmholtz"])
+        ends = [free["low"], free["value"], free["high"]]
+        bar = "unbounded" if None in ends else f"{max(ends[2] - ends[1], ends[1] - ends[0]):.2g}"
+        quantities = (told["zero_point"], 1, told["internal_energy"], 1, told["entropy"], 1e3, free, 1)
+        shown = [
+            "-" if each["value"] is None else f"{per * each['value']:.6f}"
+            for each, per in zip(quantities[::2], quantities[1::2], strict=True)
+        ]
+        rows.append([str(one["frame"]), one["formula"], *shown, bar, "G" if "gibbs" in told else "F"])
+    lines = [f"thermo       at {facts['temperature']:g} K: G of an ideal gas, F where the model is harmonic"]
+    if rows:
+        heads = ["frame", "formula", "zero point eV", "energy eV", "entropy meV/K", "free energy eV", "±", ""]
+        lines = ["", format_table(heads, rows), "", *lines]
+    return lines + [
+        f"no thermo    frame {one['frame']}: {one['no_thermochemistry']}"
+        for one in facts["structures"]
+        if one["no_thermochemistry"] is not None
+    ]
 
 
 def _shown(value: float) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsehess.commands.problem_files import find_named, is_problem, parse_settings
@@ -149,7 +151,8 @@ def load_calculator(text: str, settings: list[str], comm: MPI.Comm) -> Any:
 def calculator_maker(text: str, settings: list[str], comm: MPI.Comm) -> Callable[[], Any]:
     """Return what makes calculators by a name, each time a new one; see `load_calculator`.
 
-    Collective. What is an object of a file is that object each time.
+    Collective. What is an object of a file is that object each time. `__qualname__` of what is returned has name,
+    settings, and a digest of the file where there is one.
 
     Raises
     ------
@@ -159,7 +162,14 @@ def calculator_maker(text: str, settings: list[str], comm: MPI.Comm) -> Callable
     with agreement(comm):
         make = _maker(text, settings, guard_of(comm))
         make()
+        make.__qualname__ = " ".join([text, *settings, *_digest_of(text)])
     return make
+
+
+def _digest_of(text: str) -> list[str]:
+    """Return a digest of the file that a calculator is of, if it is of one. Not collective."""
+    place = Path(text.rpartition(":")[0])
+    return [hashlib.sha256(place.read_bytes()).hexdigest()[:16]] if place.suffix == ".py" else []
 
 
 def _maker(text: str, settings: list[str], guard: Guard) -> Callable[[], Any]:

@@ -88,7 +88,8 @@ def test_what_is_refused(folder):
         ("--frames 7:", "of its 5 frames none is in 7:"),
         ("--frames : --modes all.xyz", "shapes for viewers are those of one structure"),
         ("--frames : -o all.npz", "must end with one of .h5"),
-        ("--frames : --temperature 300", "thermochemistry is told of one structure"),
+        ("--frames : --temperature 300 --thermo-model harmonic --spin 0", "spin is for model 'ideal-gas'"),
+        ("--frames : --resume", "--resume: give the folder with --checkpoint"),
         ("--frames : --spin 1", "--spin is for thermochemistry"),
         ("--frames : --force-limit 0", "a force above 0"),
     ]

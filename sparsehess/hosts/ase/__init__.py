@@ -42,7 +42,7 @@ _HOME = {
     "SaddlePoint": "saddle_points",
     "normal_modes_of_each": "modes_of_each",
     "ModesOfEach": "modes_of_each",
-    "StructureModes": "modes_of_each",
+    "StructureModes": "structure_modes",
     "vibrations_data": "vibrations",
     "hessian_function": "vibrations",
 }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,11 +26,15 @@ from sparsehess.errors import (
     raised,
 )
 from sparsehess.hosts.ase.objective import UNITS, free_coordinates
-from sparsehess.hosts.ase.vibrations import normal_modes
+from sparsehess.hosts.ase.structure_modes import StructureModes
+from sparsehess.hosts.ase.structure_store import open_structure_store
+from sparsehess.hosts.ase.thermodynamics import check_conditions, thermochemistry
+from sparsehess.hosts.ase.vibrations import NormalModes, normal_modes
 from sparsehess.runtime import agreement, communicator, optional, raise_together
 from sparsehess.runtime.communicators import child
 from sparsehess.runtime.short_repr import ShortRepr, number_of
 from sparsehess.runtime.work_stealing import Work
+from sparsehess.storage.checkpoint import Checkpoint
 from sparsehess.storage.group_files import GroupFile
 
 if TYPE_CHECKING:
@@ -37,83 +42,6 @@ if TYPE_CHECKING:
 
 # Errors that end all of the work, whatever structure they meet.
 _END_ALL = (Stopped, Interrupted, Cancelled, Leaving, OverLimit)
-
-
-def _numbers() -> np.ndarray:
-    return np.empty(0)
-
-
-def _flags() -> np.ndarray:
-    return np.empty(0, bool)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class StructureModes(ShortRepr):
-    """Normal modes of one structure of many, as numbers; the same on every rank.
-
-    Attributes
-    ----------
-    number
-        Of the structure, from 0.
-    formula
-        Its chemical formula.
-    atoms
-        How many there are.
-    n
-        Coordinates that are free.
-    frequencies, errors
-        (k,) in cm⁻¹, ascending, and their error bars; imaginary ones are negative. Empty, as those below, where it
-        failed.
-    eigenvalues, residuals
-        (k,) of the Hessian over the masses, in eV/Å²/amu, and backward errors.
-    imaginary, zero
-        (k,) bool: along which the energy falls, and which are zero, to the accuracy of the forces.
-    minimum
-        Whether no mode is imaginary, by a certified count; None where that is not known.
-    certified
-        Whether a count has shown that no mode is missing among them; None where none was made.
-    rigid
-        Names of the rigid motions that were projected out.
-    force_max, force_atom
-        The largest force that is left, in eV/Å, and on which atom; infinite and -1 where it failed.
-    evaluations
-        Calls of the calculator.
-    hint
-        That it seems to be a molecule in a box, and was not taken so; empty where not.
-    failure
-        Why there are no modes, in words; empty where there are.
-    status
-        Exit status of that, 0 where there are.
-    """
-
-    number: int
-    formula: str
-    atoms: int
-    n: int = 0
-    frequencies: np.ndarray = field(default_factory=_numbers)
-    errors: np.ndarray = field(default_factory=_numbers)
-    eigenvalues: np.ndarray = field(default_factory=_numbers)
-    residuals: np.ndarray = field(default_factory=_numbers)
-    imaginary: np.ndarray = field(default_factory=_flags)
-    zero: np.ndarray = field(default_factory=_flags)
-    minimum: bool | None = None
-    certified: bool | None = None
-    rigid: tuple[str, ...] = ()
-    force_max: float = np.inf
-    force_atom: int = -1
-    evaluations: int = 0
-    hint: str = ""
-    failure: str = ""
-    status: int = 0
-
-    def _repr_facts(self) -> Iterator[str]:
-        """Yield what the line says. Not collective."""
-        yield f"number {self.number}, {self.formula}"
-        if self.failure:
-            yield "failed"
-        elif len(self.frequencies):
-            found = self.frequencies
-            yield f"{number_of(len(found), 'mode')} from {found[0]:.6g} to {found[-1]:.6g} cm^-1"
 
 
 class ModesOfEach(ShortRepr):
@@ -155,7 +83,7 @@ class ModesOfEach(ShortRepr):
 
     def __str__(self) -> str:
         """Return a line for each structure, for people."""
-        return "\n".join(f"{one.number:6d} {one.formula:12s} {_told(one)}" for one in self)
+        return "\n".join(f"{one.number:6d} {one.formula:12s} {one.told()}" for one in self)
 
     @property
     def failed(self) -> list[StructureModes]:
@@ -260,6 +188,8 @@ def normal_modes_of_each(
     k: int | None = None,
     *,
     calculator: Callable[[], Any] | None = None,
+    conditions: dict[str, Any] | None = None,
+    checkpoint: Checkpoint | None = None,
     comm: MPI.Comm | None = None,
     progress: Callable[[int, int], None] | None = None,
     **how: Any,
@@ -280,6 +210,12 @@ def normal_modes_of_each(
         Called for each structure for a calculator of its own, such as the class `EMT`: one that had another
         structure before may begin where that has ended, and its last digits with it. Default those that the
         structures have.
+    conditions
+        Of energies and entropies of each: arguments of `thermochemistry`, such as `{"temperature": 298.15}`. Where
+        one has none, as with imaginary modes, it is told why, and its modes are an answer all the same.
+    checkpoint
+        Where structures are saved as they are found, and from which the run resumes: it gives the same to the last
+        bit. Those that fail are not saved, and tried again. The caller clears it.
     progress
         Called as progress(structures begun, structures) by the rank that is through with one.
     how
@@ -293,7 +229,9 @@ def normal_modes_of_each(
     Raises
     ------
     InputError
-        What is given are no structures.
+        What is given are no structures, conditions that no modes can be taken with, or a checkpoint of others.
+    Stopped
+        A signal came, and the checkpoint is saved.
     StackError
         ASE is not installed.
 
@@ -315,31 +253,52 @@ def normal_modes_of_each(
         for number, atoms in enumerate(structures):
             if not hasattr(atoms, "get_chemical_formula"):
                 raise InputError(f"structure {number}: an ase.Atoms is wanted, not {type(atoms).__name__}")
+        if conditions is not None:
+            check_conditions(**conditions)
+            if conditions.get("energy") is not None:
+                raise InputError("conditions: the energy of one structure is not that of another: leave it out")
     alone = child(comm, "structures alone", lambda: comm.Split(comm.rank))
     shared = child(comm, "structures shared", comm.Dup)
-    found: dict[int, StructureModes] = {}
-    shapes: dict[int, np.ndarray] = {}
+    how = {"k": k, **how}
+    store = open_structure_store(checkpoint, structures, calculator, alone, {**how, "conditions": conditions})
+    there, found, shapes = store.restored()
+    left = [number for number in range(len(structures)) if number not in there]
+    begun = len(there)
     error: BaseException | None = None
-    work = Work(shared, alone, len(structures), False)
+    work = Work(shared, alone, len(left), False)
     try:
-        for number in work:
-            one, vectors = _modes_of(number, structures[number], calculator, alone, {"k": k, **how})
+        for task in work:
+            number = left[task]
+            one, vectors = _modes_of(number, structures[number], calculator, alone, how, conditions)
             found[number] = one
+            begun += comm.size
             if vectors is not None:
                 shapes[number] = vectors
+                store.keep(one, vectors)
             if progress is not None:
-                progress(min(len(found) * comm.size, len(structures)), len(structures))
+                progress(min(begun, len(structures)), len(structures))
+            if store.told_to_stop:
+                work.stop()
+        store.save()
     except BaseException as caught:  # the others must hear of it, and stop
         error = caught
+        with suppress(SparseHessError):
+            store.save()
     work.finish(error)
     raise_together(comm, error)
+    store.finish()
     for theirs in comm.allgather(found):
         found |= theirs
     return ModesOfEach(structures, [found[number] for number in range(len(structures))], shapes, comm)
 
 
 def _modes_of(
-    number: int, atoms: Atoms, calculator: Callable[[], Any] | None, comm: MPI.Comm, how: dict[str, Any]
+    number: int,
+    atoms: Atoms,
+    calculator: Callable[[], Any] | None,
+    comm: MPI.Comm,
+    how: dict[str, Any],
+    conditions: dict[str, Any] | None,
 ) -> tuple[StructureModes, np.ndarray | None]:
     """Return the modes of a structure, or why there are none, and (k, n) their vectors. Collective."""
     told = StructureModes(number, atoms.get_chemical_formula(), len(atoms))
@@ -372,9 +331,20 @@ def _modes_of(
             force_atom=modes.force_atom,
             evaluations=sum(modes.hessian.evaluations.values()),
             hint=modes.hint,
+            **_thermal(modes, conditions),
         )
         modes.hessian.pattern.free()
     return told, vectors.reshape(len(told.frequencies), told.n)
+
+
+def _thermal(modes: NormalModes, conditions: dict[str, Any] | None) -> dict[str, Any]:
+    """Return energies and entropies, or why there are none, as `StructureModes` has them. Collective."""
+    if conditions is None:
+        return {}
+    try:
+        return {"thermal": thermochemistry(modes, **conditions)}
+    except (InputError, EvaluationError) as failure:
+        return {"thermal_failure": str(failure).replace(" on rank 0", "")}
 
 
 def _made(calculator: Callable[[], Any], number: int) -> Any:
@@ -400,18 +370,5 @@ def set_apart(calculator: Any, name: str) -> None:
 
 def _facts_of(one: StructureModes) -> dict[str, Any]:
     """Return what is no array. Not collective."""
-    told = {each.name: getattr(one, each.name) for each in fields(one)}
-    told = {name: value for name, value in told.items() if not isinstance(value, np.ndarray)}
-    return told | {"force_max": one.force_max if np.isfinite(one.force_max) else None, "rigid": list(one.rigid)}
-
-
-def _told(one: StructureModes) -> str:
-    """Return what was found of a structure, for people. Not collective."""
-    if one.failure:
-        return f"failed: {one.failure}"
-    found = one.frequencies
-    if not len(found):
-        return "nothing vibrates"
-    reach = f"{found[0]:.2f}" if len(found) == 1 else f"{found[0]:.2f} to {found[-1]:.2f}"
-    imaginary = int(one.imaginary.sum())
-    return f"{number_of(len(found), 'mode')}, {reach} cm^-1{f', {imaginary} imaginary' if imaginary else ''}"
+    told = {**one.facts(), "rigid": list(one.rigid)}
+    return told | {"force_max": one.force_max if np.isfinite(one.force_max) else None}

@@ -210,7 +210,10 @@ def check_conditions(**given: Any) -> None:
     InputError
         One of them cannot be used.
     """
-    bound = signature(thermochemistry).bind(None, **given)
+    try:
+        bound = signature(thermochemistry).bind(None, **given)
+    except TypeError as error:
+        raise InputError(f"thermochemistry {error}") from error
     bound.apply_defaults()
     _check(**{name: value for name, value in bound.arguments.items() if name != "modes"})
 

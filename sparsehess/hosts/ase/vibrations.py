@@ -32,6 +32,7 @@ from sparsehess.hosts.ase.objective import (
 from sparsehess.hosts.ase.own_hessians import error_beside_forces
 from sparsehess.runtime import communicator, optional
 from sparsehess.runtime.short_repr import ShortRepr, number_of
+from sparsehess.storage.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
@@ -264,6 +265,7 @@ def normal_modes(
     project: bool = True,
     own: bool = True,
     molecule: bool = False,
+    checkpoint: Checkpoint | None = None,
     comm: MPI.Comm | None = None,
     progress: Callable[[int, int], None] | None = None,
     **how: Any,
@@ -282,6 +284,8 @@ def normal_modes(
         How many vibrations, rigid motions apart; default all of them up to 1,000 coordinates, else the 100 lowest.
     project
         Whether to do so; else what the Hessian gives rigid motions is among the modes, and k counts them.
+    checkpoint
+        See `assemble` and `eigs`.
     progress
         Called as progress(colours begun, colours) on every rank, such as a `sparsehess.Progress`.
     how
@@ -315,7 +319,7 @@ def normal_modes(
     objective, state, turned = describe(atoms, cutoff, reach, None, project, own, comm, {}, ALL_COUPLED, molecule)
     k = _how_many(k, objective, state, how)
     try:
-        hessian = assemble(objective, progress=progress)
+        hessian = assemble(objective, progress=progress, checkpoint=checkpoint)
     except CheckError as error:
         if objective.hvp is None or type(error) is not CheckError:
             raise
@@ -325,7 +329,7 @@ def normal_modes(
             "differences of its forces"
         ) from error
     try:
-        spectrum = eigs(hessian, k, **how)
+        spectrum = eigs(hessian, k, checkpoint=checkpoint, **how)
     except BaseException:
         hessian.close()
         raise
