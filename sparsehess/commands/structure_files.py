@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from sparsehess.commands.problem_files import find_named, is_problem, parse_settings
 from sparsehess.errors import InputError, StackError, did_you_mean, no_such_file, raised, words_of
-from sparsehess.hosts.ase.modes_of_each import set_apart
 from sparsehess.runtime import agreement, guard_of, on_root, optional
 
 if TYPE_CHECKING:
@@ -142,10 +141,7 @@ def load_calculator(text: str, settings: list[str], comm: MPI.Comm) -> Any:
         A package that the calculator needs is missing.
     """
     with agreement(comm):
-        made = _maker(text, settings, guard_of(comm))()
-        if comm.size > 1:
-            set_apart(made, f"rank_{comm.rank}")
-    return made
+        return _maker(text, settings, guard_of(comm))()
 
 
 def calculator_maker(text: str, settings: list[str], comm: MPI.Comm) -> Callable[[], Any]:

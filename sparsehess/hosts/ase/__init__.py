@@ -15,7 +15,7 @@ A calculator that has second derivatives itself, by `get_hessian` or `hessian_ve
 and they are compared with its forces. `modes.write("modes.extxyz")` (.nmd, .molden, .traj) is for viewers.
 
 Every rank has the atoms and evaluates its share of the forces alone: the calculator must not itself be parallel
-over these ranks, and one that works in files needs a folder of its own on each.
+over these ranks. One that writes files is called in a folder of its own on each.
 
 Rigid motions are projected out, whether the atoms are at rest or not, and the modes tell what that has changed:
 

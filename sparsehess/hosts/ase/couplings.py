@@ -41,6 +41,15 @@ def calculator_kind(atoms: Atoms) -> str | None:
     return next((kind.__name__ for kind in type(atoms.calc).__mro__ if kind.__name__ in _CALCULATORS), None)
 
 
+def is_of_ase(calculator: Any) -> bool:
+    """Return whether a calculator is one of those of ASE's that have a known cut-off, and no subclass.
+
+    Not collective. These work in memory alone.
+    """
+    kind = type(calculator)
+    return kind.__name__ in _CALCULATORS and kind.__module__.startswith("ase.")
+
+
 def extent_of(atoms: Atoms, cutoff: float | None, reach: str | int | None) -> tuple[float, int]:
     """Return the cut-off in Å, and the number of cut-offs that a coupling reaches.
 

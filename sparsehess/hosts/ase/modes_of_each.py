@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpi4py import MPI
 
@@ -25,12 +25,14 @@ from sparsehess.errors import (
     Stopped,
     raised,
 )
+from sparsehess.hosts.ase.couplings import is_of_ase
 from sparsehess.hosts.ase.objective import UNITS, free_coordinates
 from sparsehess.hosts.ase.structure_modes import StructureModes
 from sparsehess.hosts.ase.structure_store import open_structure_store
 from sparsehess.hosts.ase.thermodynamics import check_conditions, thermochemistry
 from sparsehess.hosts.ase.vibrations import NormalModes, normal_modes
-from sparsehess.runtime import agreement, communicator, optional, raise_together
+from sparsehess.hosts.ase.workplaces import OwnFolder, Workplace, call_once, moves_apart, works_in_files
+from sparsehess.runtime import agreement, communicator, on_root, optional, raise_together
 from sparsehess.runtime.communicators import child
 from sparsehess.runtime.short_repr import ShortRepr, number_of
 from sparsehess.runtime.work_stealing import Work
@@ -39,6 +41,9 @@ from sparsehess.storage.group_files import GroupFile
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+# So many structures are tried for whether their calculators write files.
+_TRIED = 2
 
 # Errors that end all of the work, whatever structure they meet.
 _END_ALL = (Stopped, Interrupted, Cancelled, Leaving, OverLimit)
@@ -260,6 +265,8 @@ def normal_modes_of_each(
     alone = child(comm, "structures alone", lambda: comm.Split(comm.rank))
     shared = child(comm, "structures shared", comm.Dup)
     how = {"k": k, **how}
+    moves = comm.size > 1 and on_root(comm, _moves_apart, structures, calculator)
+    places = _Places(f"rank_{comm.rank}", moves, comm.size > 1 or calculator is not None)
     store = open_structure_store(checkpoint, structures, calculator, alone, {**how, "conditions": conditions})
     there, found, shapes = store.restored()
     left = [number for number in range(len(structures)) if number not in there]
@@ -269,7 +276,7 @@ def normal_modes_of_each(
     try:
         for task in work:
             number = left[task]
-            one, vectors = _modes_of(number, structures[number], calculator, alone, how, conditions)
+            one, vectors = _modes_of(number, structures[number], calculator, alone, how, conditions, places)
             found[number] = one
             begun += comm.size
             if vectors is not None:
@@ -292,6 +299,35 @@ def normal_modes_of_each(
     return ModesOfEach(structures, [found[number] for number in range(len(structures))], shapes, comm)
 
 
+class _Places(NamedTuple):
+    """Where calculators of structures are called on this rank: in folders of its own where they would collide."""
+
+    rank: str
+    moves: bool
+    apart: bool
+
+    def of(self, calculator: Any, number: int) -> Workplace:
+        """Return where that of a structure is called. Not collective."""
+        if calculator is None:
+            return Workplace()
+        if works_in_files(calculator):
+            return OwnFolder(calculator, f"structure_{number}", False) if self.apart else Workplace()
+        return OwnFolder(calculator, self.rank, True) if self.moves else Workplace()
+
+
+def _moves_apart(structures: Sequence[Atoms], calculator: Callable[[], Any] | None) -> bool:
+    """Return whether calculators write files where they work, by the first one that tells. Not collective."""
+    for given in structures[:_TRIED]:
+        atoms = given.copy()
+        with suppress(Exception):  # whatever it is, its structure is told to fail
+            atoms.calc = given.calc if calculator is None else calculator()
+            if atoms.calc is None or works_in_files(atoms.calc) or is_of_ase(atoms.calc):
+                continue
+            if moves_apart(atoms.calc, partial(call_once, atoms)):
+                return True
+    return False
+
+
 def _modes_of(
     number: int,
     atoms: Atoms,
@@ -299,19 +335,27 @@ def _modes_of(
     comm: MPI.Comm,
     how: dict[str, Any],
     conditions: dict[str, Any] | None,
+    places: _Places,
 ) -> tuple[StructureModes, np.ndarray | None]:
     """Return the modes of a structure, or why there are none, and (k, n) their vectors. Collective."""
     told = StructureModes(number, atoms.get_chemical_formula(), len(atoms))
     try:
         if calculator is not None:
             atoms = atoms.copy()
-            atoms.calc = _made(calculator, number)
-        modes = normal_modes(atoms, comm=comm, **how)
+            atoms.calc = _made(calculator)
+        with places.of(atoms.calc, number):
+            return _numbers_of(told, normal_modes(atoms, comm=comm, **how), conditions)
     except _END_ALL:
         raise
     except SparseHessError as failure:
         words = str(failure).replace(" on rank 0", "")  # which is the only one that has it
         return replace(told, failure=words, status=failure.status), None
+
+
+def _numbers_of(
+    told: StructureModes, modes: NormalModes, conditions: dict[str, Any] | None
+) -> tuple[StructureModes, np.ndarray]:
+    """Return modes as numbers, and (k, n) their vectors; close them. Collective."""
     with modes:
         spectrum = modes.spectrum
         vectors = np.array([vector.getArray(readonly=True).copy() for vector in spectrum.vectors])
@@ -347,25 +391,14 @@ def _thermal(modes: NormalModes, conditions: dict[str, Any] | None) -> dict[str,
         return {"thermal_failure": str(failure).replace(" on rank 0", "")}
 
 
-def _made(calculator: Callable[[], Any], number: int) -> Any:
-    """Return a new calculator, one that works in files in a folder of this structure's. Not collective."""
+def _made(calculator: Callable[[], Any]) -> Any:
+    """Return a new calculator. Not collective."""
     try:
-        made = calculator()
+        return calculator()
     except SparseHessError:
         raise
     except Exception as error:  # a calculator's code may raise anything
         raise EvaluationError(raised("calculator()", error)) from error
-    set_apart(made, f"structure_{number}")
-    return made
-
-
-def set_apart(calculator: Any, name: str) -> None:
-    """Give a calculator that works in files a folder of this name below its own. Not collective."""
-    from ase.calculators.calculator import FileIOCalculator
-    from ase.calculators.genericfileio import GenericFileIOCalculator
-
-    if isinstance(calculator, (FileIOCalculator, GenericFileIOCalculator)):
-        calculator.directory = os.path.join(str(calculator.directory), name)
 
 
 def _facts_of(one: StructureModes) -> dict[str, Any]:

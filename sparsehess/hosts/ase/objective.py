@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpi4py import MPI
@@ -16,6 +17,7 @@ from sparsehess.hosts.ase.boxes import HINT, is_alone, shifts_of_molecule
 from sparsehess.hosts.ase.couplings import calculator_kind, extent_of, neighbor_pattern
 from sparsehess.hosts.ase.own_hessians import MATRIX, OwnHessian, find_own
 from sparsehess.hosts.ase.rigid_motions import RigidMotions, Surroundings, rigid_motions, turned
+from sparsehess.hosts.ase.workplaces import Workplace, call_once, find_workplace
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import agreement, communicator, on_root, optional
 
@@ -169,6 +171,8 @@ def describe(
             raise InputError("a pattern is given: leave out cutoff and reach")
         if not (isinstance(pattern, Pattern | None) or (isinstance(pattern, str) and pattern == "detect")):
             raise InputError(f"pattern {pattern!r}: give a Pattern, or 'detect'")
+    host.place = find_workplace(atoms.calc, lambda: call_once(host.moved_to(host.x)), comm)
+    with agreement(comm):
         force = host.start(comm.rank)  # some calculators know their cut-off only then
     host.x, force = comm.bcast((host.x, force))  # to the last bit the same on every rank, whatever its processor
     with agreement(comm):
@@ -189,7 +193,7 @@ def describe(
     state = State(*_sizes(force, host.free), rigid.shape, bool(molecule), hint)
     if by_matrix and found is not None:
         with agreement(comm):
-            rows, columns = found.coupled(host.moved_to(host.x))
+            rows, columns = host.within(found.coupled, host.x)
         source = f"entries of {found.name}"
         pattern = Pattern.from_pairs(rows, columns, len(host.x), comm=comm, source=source)
     elif extent is not None:
@@ -207,7 +211,7 @@ def describe(
         x=host.x,
         gradient=host.gradient if host.has_forces else None,
         energy=host.energy,
-        hvp=None if found is None else lambda x, v: found.product(host.moved_to(x), v),
+        hvp=None if found is None else lambda x, v: host.within(found.product, x, v),
         pattern=None if isinstance(pattern, str) else pattern,
         comm=comm,
         **defaults | more,
@@ -281,6 +285,8 @@ class _Moving:
         Whether the calculator has forces, not energies alone; told by `start`.
     slope
         (atoms, 3) the gradient of all coordinates at the start, held ones too where there are forces.
+    place
+        Where the calculator is called.
     """
 
     def __init__(self, atoms: Atoms, molecule: bool):
@@ -297,6 +303,7 @@ class _Moving:
         self.x = self._start.ravel()[self.free]
         self.has_forces = True
         self.slope = np.zeros(self._start.shape)
+        self.place = Workplace()
 
     def _positions(self, x: np.ndarray) -> np.ndarray:
         positions = self._start.copy()
@@ -308,11 +315,16 @@ class _Moving:
         self._atoms.set_positions(self._positions(x))
         return self._atoms
 
+    def within(self, function: Callable[..., Any], x: np.ndarray, *more: Any) -> Any:
+        """Return function(atoms at x, *more), called where the calculator works."""
+        with self.place:
+            return function(self.moved_to(x), *more)
+
     def gradient(self, x: np.ndarray) -> np.ndarray:
         return self._whole_gradient(x)[self.free]
 
     def _whole_gradient(self, x: np.ndarray) -> np.ndarray:
-        forces = np.asarray(self.moved_to(x).get_forces())
+        forces = np.asarray(self.within(lambda atoms: atoms.get_forces(), x))
         if forces.size != len(self.free) or forces.dtype.kind not in "fiu":
             told = f"an array {forces.shape}" if forces.shape else f"{forces}"
             raise InputError(
@@ -321,7 +333,7 @@ class _Moving:
         return -forces.ravel()
 
     def energy(self, x: np.ndarray) -> float:
-        return self.moved_to(x).get_potential_energy()
+        return self.within(lambda atoms: atoms.get_potential_energy(), x)
 
     def own_hessian(self, rank: int) -> OwnHessian | None:
         """Return what the calculator knows of second derivatives itself, tried at the start; None if nothing."""
@@ -332,7 +344,7 @@ class _Moving:
             return None
         own = OwnHessian(self._atoms.calc, method, self.free)
         try:
-            image = own.product(self.moved_to(self.x), np.ones(len(self.x)))
+            image = self.within(own.product, self.x, np.ones(len(self.x)))
         except (NotImplementedError, PropertyNotImplementedError):  # inherited, and not filled in
             return None
         except (InputError, KeyboardInterrupt):
@@ -371,7 +383,10 @@ class _Moving:
         except (InputError, KeyboardInterrupt):
             raise
         except BaseException as error:  # whatever a calculator raises
-            raise EvaluationError(raised(name, error, f" on rank {rank}")) from error
+            told = raised(name, error, f" on rank {rank}")
+            if self.place.folder and isinstance(error, OSError):
+                told += f"; it is called in {self.place.folder}, as it writes files: give it absolute paths"
+            raise EvaluationError(told) from error
         strange = np.flatnonzero(self.free)[~np.isfinite(force)]
         if len(strange):
             number = strange[0] // 3
