@@ -154,12 +154,14 @@ def test_another_run_is_refused(folder):
             f"modes {frames} --temperature 300 --imaginary transition-state",
             f"modes {frames} --resume --temperature 310",
             f"modes {frames} --resume --temperature 300 --imaginary transition-state --units THz",
+            "modes frames.traj --frames 0 --calculator emt --checkpoint one --resume",
         ],
         1,
     )
-    assert [one[0] for one in told] == [[4], [2], [2], [4]], told
+    assert [one[0] for one in told] == [[4], [2], [2], [4], [0]], told
     assert "has one imaginary mode" in told[0][2] and "--resume" in told[1][2]
     assert "is the checkpoint of another problem (conditions" in told[2][2]
+    assert not list((folder / "one").iterdir())
 
 
 @pytest.mark.parallel([1, 2])

@@ -1,5 +1,7 @@
 """Saddle points of atoms, against LAPACK on the whole Hessian by differences of forces."""
 
+import inspect
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from ase.optimize import BFGS
 
 import sparsehess as sh
 from sparsehess.errors import InputError
+from support.command_line import batch
 
 pytestmark = [pytest.mark.parallel([1, 2, 3]), pytest.mark.essential]
 
@@ -157,6 +160,22 @@ class Inverting(Calculator):
         self.results = {"energy": energy, "forces": forces}
 
 
+PROBLEM = """
+import numpy as np
+import sparsehess as sh
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+
+
+{calculator}
+
+{atoms}
+
+def problem(comm, project=True):
+    return sh.from_atoms(planar()[0], cutoff=np.inf, reach="pair", project=project, comm=comm)
+"""
+
+
 def planar():
     """Return NH3 in a plane, at rest there, turned."""
     (near, across), (long, wide) = Inverting.K[[0, 3]], Inverting.REST[[0, 3]]
@@ -192,3 +211,17 @@ def test_a_molecule_inverts_through_a_saddle_of_index_1(comm):
     atoms.set_pbc(True)
     with sh.saddle_point(atoms, step_tol=1e-3, molecule=True, comm=comm) as found:
         assert found.is_saddle(1) and len(found.rigid) == 6
+
+
+@pytest.mark.parallel([1])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_the_command_line_proves_it_of_a_problem(folder, ranks):
+    (folder / "ammonia.py").write_text(
+        PROBLEM.format(calculator=inspect.getsource(Inverting), atoms=inspect.getsource(planar))
+    )
+    command = "inertia ammonia.py:problem --stationary 1e-3"
+    proven, left_in = batch(folder, [command, f"{command} --set project=False"], ranks)
+    assert proven[0] == [0] and "saddle point of index 1, proven of the Hessian here; stationary" in proven[1], (
+        proven
+    )
+    assert left_in[0] == [4] and "no stationary point is proven" in left_in[2], left_in
