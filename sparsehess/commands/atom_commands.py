@@ -186,13 +186,9 @@ ATOMS = (
                 "sparsehess modes cluster.xyz --calculator emt --units meV --modes cu.molden -o cu.h5",
             ),
             Example(
-                "each structure of a file by itself, a calculator with arguments",
-                "sparsehess modes cluster.xyz --frames 0: --calculator lj:sigma=2.3,epsilon=0.4,rc=8 -o all.h5",
-            ),
-            Example(
-                "the same so that it can be stopped and gone on with, with Gibbs energies",
-                "sparsehess modes cluster.xyz --frames 0: --calculator emt --temperature 300 --checkpoint saved "
-                "--resume",
+                "each structure of a file by itself, a calculator with arguments, saved on the way",
+                "sparsehess modes cluster.xyz --frames 0: --calculator lj:sigma=2.3,epsilon=0.4,rc=8 --checkpoint "
+                "saved -o all.h5",
             ),
             Example(
                 "Gibbs energy with its error bar",

@@ -218,6 +218,11 @@ if find_spec("ase") is not None:
             3,
             lambda found: found["failed"] == [1] and found["done"] == 2 and found["structures"][2]["k"] == 0,
         ),
+        (
+            "modes several.xyz --frames 0::2 --calculator emt --temperature 300",
+            0,
+            lambda found: [one["thermochemistry"]["geometry"][0] for one in found["structures"]] == ["l", "m"],
+        ),
     ]
 
 
