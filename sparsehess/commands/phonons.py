@@ -141,6 +141,7 @@ def _facts(
         "atoms": len(cell),
         "formula": cell.formula,
         "lattice": cell.lattice.tolist(),
+        "periodic": list(cell.periodic),
         "cells": constants.images.count,
         "pairs": len(constants.first),
         "source": constants.name,
@@ -244,6 +245,9 @@ def _lines(facts: dict[str, Any]) -> str:
         f"supercell of {number_of(facts['cells'], 'cell')}",
         f"forces       {facts['source']}: {number_of(facts['pairs'], 'pair')}",
     ]
+    if not all(facts["periodic"]):
+        along = ", ".join(str(number) for number, one in enumerate(facts["periodic"], 1) if one)
+        lines.append(f"repeats      along {'vector ' + along if along else 'no vector'} of the cell alone")
     if facts["calculator"] is not None:
         lines.append(
             f"calls        {facts['calls']} of the calculator; a fresh product is missed by "

@@ -44,7 +44,7 @@ class BlochSums:
             first, second = (one.ravel() for one in np.indices((len(primitive), len(supercell))))
             blocks = constants.dense()[first, second]
         away = supercell.positions[second] - supercell.positions[images.first[first]]
-        pair, self._ways, shares = shortest_ways(supercell.lattice, away)
+        pair, self._ways, shares = shortest_ways(supercell.periods, away, None)
         of = images.of[second]
         root = np.sqrt(primitive.masses)
         weighted = (blocks / (root[first] * root[of])[:, None, None])[pair] * shares[:, None, None]

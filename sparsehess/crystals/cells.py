@@ -11,30 +11,33 @@ from sparsehess.errors import InputError
 from sparsehess.runtime.short_repr import ShortRepr
 from sparsehess.runtime.validation import reals
 
-# Å: atoms that are no farther apart are images of each other, and ways that differ by less are equally long.
+# Å: atoms that are no farther apart are images of each other, and ways that differ by more are not equally long.
 TOLERANCE = 1e-3
-SAME_LENGTH = 1e-5
 
-# Steps of lattice vectors to the nearest images of a point in a cell of reduced vectors.
-_AROUND = np.array(list(itertools.product((-1, 0, 1), repeat=3)))
+# Å: ways that differ by no more are equally long. Between the two ends of `_RANGE` the lengths tell: see
+# `shortest_ways`.
+SAME_LENGTH = 1e-5
+_RANGE = 1e-2
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Crystal(ShortRepr):
-    """Atoms in a cell that repeats in three directions.
+    """Atoms in a cell that repeats, in three directions or in fewer: a layer, a wire, a molecule.
 
     Not collective.
 
     Attributes
     ----------
     lattice
-        (3, 3) vectors of the cell as rows, in Å.
+        (3, 3) vectors of the cell as rows, in Å. What those are along which nothing repeats does not matter.
     positions
         (atoms, 3) in Å, Cartesian.
     masses
         (atoms,) in amu.
     symbols
         Of the elements.
+    periodic
+        Along which of the vectors the crystal repeats, as `pbc` of ASE's atoms.
 
     Raises
     ------
@@ -47,12 +50,18 @@ class Crystal(ShortRepr):
     >>> from sparsehess.crystals import Crystal
     >>> Crystal(4.0 * np.eye(3), [[0, 0, 0]], [26.98], ["Al"]).volume
     64.0
+
+    A layer:
+
+    >>> Crystal(4.0 * np.eye(3), [[0, 0, 0]], [26.98], ["Al"], (True, True, False)).periods.tolist()
+    [[4.0, 0.0, 0.0], [0.0, 4.0, 0.0]]
     """
 
     lattice: np.ndarray
     positions: np.ndarray
     masses: np.ndarray
     symbols: tuple[str, ...]
+    periodic: tuple[bool, ...] = (True, True, True)
 
     def __post_init__(self) -> None:
         """Check the arrays."""
@@ -67,10 +76,16 @@ class Crystal(ShortRepr):
             raise InputError(f"{len(self.symbols)} symbols of {len(positions)} atoms")
         if not (np.isfinite(lattice).all() and np.isfinite(positions).all()):
             raise InputError("lattice and positions must be finite")
-        if not abs(np.linalg.det(lattice)) > 1e-6 * np.linalg.norm(lattice, axis=1).prod():
+        periodic = tuple(bool(one) for one in self.periodic)
+        if len(periodic) != 3:
+            raise InputError(f"periodic={self.periodic!r}: say of each of the three vectors whether it repeats")
+        object.__setattr__(self, "periodic", periodic)
+        periods = lattice[list(periodic)]
+        size = np.sqrt(max(np.linalg.det(periods @ periods.T), 0.0))
+        if not size > 1e-6 * np.linalg.norm(periods, axis=1).prod():
             raise InputError(
-                "the vectors of the cell lie in one plane: a crystal repeats in three directions; a layer has a "
-                "third vector too, long enough that the next one is out of reach"
+                "the vectors of the cell along which it repeats lie in one plane or on one line: a layer repeats "
+                "along two of them and a wire along one, say which: periodic=(True, True, False), or atoms.pbc"
             )
         for atom in np.flatnonzero(~(np.isfinite(masses) & (masses > 0))):
             raise InputError(f"atom {atom} ({self.symbols[atom]}) has the mass {masses[atom]:g}: give one above 0")
@@ -88,9 +103,16 @@ class Crystal(ShortRepr):
         return float(abs(np.linalg.det(self.lattice)))
 
     @property
+    def periods(self) -> np.ndarray:
+        """(r, 3) the vectors along which the crystal repeats, in Å."""
+        return self.lattice[list(self.periodic)]
+
+    @property
     def reciprocal(self) -> np.ndarray:
-        """(3, 3) reciprocal vectors as rows, 2π included, in 1/Å."""
-        return 2 * np.pi * np.linalg.inv(self.lattice).T
+        """(3, 3) reciprocal vectors as rows, 2π included, in 1/Å; 0 along what does not repeat."""
+        found = np.zeros((3, 3))
+        found[list(self.periodic)] = 2 * np.pi * np.linalg.pinv(self.periods).T
+        return found
 
     @property
     def formula(self) -> str:
@@ -138,27 +160,35 @@ class Images(ShortRepr):
         InputError
             The supercell is no repetition of the primitive cell, atom by atom.
         """
-        matrix = supercell.lattice @ np.linalg.inv(primitive.lattice)
-        whole = np.rint(matrix).astype(np.int64)
-        if np.abs((matrix - whole) @ primitive.lattice).max() > TOLERANCE:
+        if supercell.periodic != primitive.periodic:
+            raise InputError(
+                f"the primitive cell repeats along {primitive.periodic} of its vectors, and the supercell along "
+                f"{supercell.periodic}: give both alike"
+            )
+        along, periods = np.flatnonzero(primitive.periodic), primitive.periods
+        inverse = np.linalg.pinv(periods)
+        part = np.rint(supercell.periods @ inverse).astype(np.int64)
+        if np.abs(supercell.periods - part @ periods).max(initial=0.0) > TOLERANCE:
             raise InputError(
                 "the supercell is no repetition of the primitive cell: its vectors are no sums of those"
             )
+        whole = np.eye(3, dtype=np.int64)
+        whole[np.ix_(along, along)] = part
         count = round(abs(np.linalg.det(whole)))
         if len(supercell) != count * len(primitive):
             raise InputError(
                 f"the supercell has {len(supercell)} atoms, {count} primitive cells of {len(primitive)} atoms "
                 f"{count * len(primitive)}"
             )
-        inverse = np.linalg.inv(primitive.lattice)
         of = np.full(len(supercell), -1)
         points = np.zeros((len(supercell), 3), np.int64)
         for atom, place in enumerate(primitive.positions):
-            away = (supercell.positions - place) @ inverse
-            near = np.rint(away)
-            here = (np.linalg.norm((away - near) @ primitive.lattice, axis=1) < TOLERANCE) & (of < 0)
+            away = supercell.positions - place
+            near = np.rint(away @ inverse)
+            here = (np.linalg.norm(away - near @ periods, axis=1) < TOLERANCE) & (of < 0)
             here &= np.array([symbol == primitive.symbols[atom] for symbol in supercell.symbols])
-            of[here], points[here] = atom, near[here].astype(np.int64)
+            of[here] = atom
+            points[np.ix_(here, along)] = near[here].astype(np.int64)
         for atom in np.flatnonzero(of < 0):
             raise InputError(
                 f"atom {atom} ({supercell.symbols[atom]}) of the supercell is at no image of an atom of the "
@@ -200,25 +230,29 @@ def _keys(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def reduced(lattice: np.ndarray) -> np.ndarray:
-    """Return (3, 3) vectors of the same lattice as short as they can be (Minkowski).
+    """Return (r, 3) vectors of the same lattice as short as they can be (Minkowski), of three or fewer.
 
     Not collective. Each is replaced by the shortest of its sums with the others, until none is shorter.
     """
     vectors = np.array(lattice, float)
     while True:
         before = np.linalg.norm(vectors, axis=1)
-        for number in range(3):
-            others = [one for one in range(3) if one != number]
-            sums = [
-                vectors[number] + i * vectors[others[0]] + j * vectors[others[1]]
-                for i, j in itertools.product((0, -1, 1), repeat=2)
-            ]
+        for number in range(len(vectors)):
+            others = np.delete(vectors, number, axis=0)
+            sums = vectors[number] + _steps(len(others)) @ others
             vectors[number] = sums[int(np.argmin(np.round(np.linalg.norm(sums, axis=1), 12)))]
         if not (np.linalg.norm(vectors, axis=1) < before * (1 - 1e-12)).any():
             return vectors
 
 
-def shortest_ways(lattice: np.ndarray, away: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _steps(vectors: int) -> np.ndarray:
+    """Return (3^vectors, vectors) all sums of 0, 1 or -1 times each of some vectors, first those of none."""
+    return np.array(list(itertools.product((0, -1, 1), repeat=vectors))).reshape(3**vectors, vectors)
+
+
+def shortest_ways(
+    lattice: np.ndarray, away: np.ndarray, same: float | None = SAME_LENGTH
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the shortest ways that differ from given ones by vectors of a lattice, all that are equally short.
 
     Not collective.
@@ -226,25 +260,44 @@ def shortest_ways(lattice: np.ndarray, away: np.ndarray) -> tuple[np.ndarray, np
     Parameters
     ----------
     lattice
-        (3, 3) in Å, vectors as rows.
+        (r, 3) in Å, vectors as rows, of three directions or fewer.
     away
         (pairs, 3) in Å.
+    same
+        Ways that are longer than the shortest by no more, in Å, are as short. None: as the lengths themselves
+        tell. Positions of a file are rounded, and so are differences of lengths that are equal in truth: they lie
+        below a gap, and what differs in truth above it. The end is in the middle of the widest gap, by factors,
+        between 1e-5 and 1e-2 Å, and is 1e-3 Å at most; 1e-4 Å where no difference lies there.
 
     Returns
     -------
     (ways,) the pair that each belongs to, ascending; (ways, 3) in Å; (ways,) one over how many the pair has.
     """
     basis = reduced(lattice)
-    pairs, ways = [], []
+    around, inverse = _steps(len(basis)) @ basis, np.linalg.pinv(basis)
+    pairs, ways, beyond = [], [], []
     chunk = 20_000
     for begin in range(0, len(away), chunk):
         some = away[begin : begin + chunk]
-        some = some - np.rint(some @ np.linalg.inv(basis)) @ basis
-        images = some[:, None, :] + (_AROUND @ basis)[None]
+        some = some - np.rint(some @ inverse) @ basis
+        images = some[:, None, :] + around[None]
         lengths = np.linalg.norm(images, axis=2)
-        pair, image = np.nonzero(lengths < lengths.min(axis=1, keepdims=True) + SAME_LENGTH)
+        longer = lengths - lengths.min(axis=1, keepdims=True)
+        pair, image = np.nonzero(longer < (_RANGE if same is None else same))
         pairs.append(pair + begin)
         ways.append(images[pair, image])
-    pair = np.concatenate(pairs) if pairs else np.zeros(0, np.int64)
-    shares = 1.0 / np.bincount(pair, minlength=len(away))[pair]
-    return pair, np.concatenate(ways) if ways else np.zeros((0, 3)), shares
+        beyond.append(longer[pair, image])
+    if not pairs:
+        return np.zeros(0, np.int64), np.zeros((0, 3)), np.zeros(0)
+    pair, way, more = np.concatenate(pairs), np.concatenate(ways), np.concatenate(beyond)
+    kept = more < (_told_by(more) if same is None else same)
+    pair, way = pair[kept], way[kept]
+    return pair, way, 1.0 / np.bincount(pair, minlength=len(away))[pair]
+
+
+def _told_by(more: np.ndarray) -> float:
+    """Return the end of what is rounding among differences of lengths, in Å; see `shortest_ways`."""
+    inside = np.sort(more[(more > SAME_LENGTH) & (more < _RANGE)])
+    steps = np.log(np.concatenate([[SAME_LENGTH], inside, [_RANGE]]))
+    widest = int(np.argmax(np.round(np.diff(steps), 6)))
+    return float(min(np.exp(0.5 * (steps[widest] + steps[widest + 1])), TOLERANCE))

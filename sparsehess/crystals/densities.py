@@ -61,17 +61,20 @@ class PhononDensity(ShortRepr):
         return float(self.weights @ self.modes.imaginary.mean(axis=1))
 
 
-def mesh_points(mesh: int | Sequence[int], shift: Sequence[float]) -> tuple[tuple, np.ndarray, np.ndarray]:
+def mesh_points(
+    mesh: int | Sequence[int], shift: Sequence[float], periodic: Sequence[bool] = (True, True, True)
+) -> tuple[tuple, np.ndarray, np.ndarray]:
     """Return the mesh, wave vectors (m, 3) of it, of q and −q one, and their weights (m,), of sum 1.
 
-    Not collective. D(−q) is the conjugate of D(q), so that both have the same eigenvalues.
+    Not collective. D(−q) is the conjugate of D(q), so that both have the same eigenvalues. One number is that
+    along each vector along which the crystal repeats.
 
     Raises
     ------
     InputError
-        A number of points that is none.
+        A number of points that is none, or several along a vector that does not repeat.
     """
-    counts: Any = [mesh] * 3 if np.ndim(mesh) == 0 else mesh
+    counts: Any = [mesh if along else 1 for along in periodic] if np.ndim(mesh) == 0 else mesh
     if len(counts) != 3 or len(shift) != 3:
         raise InputError(f"mesh {mesh!r}: a mesh has a number of points along each of three reciprocal vectors")
     sizes = tuple(whole_number(one, "mesh", 1) for one in counts)
@@ -80,6 +83,11 @@ def mesh_points(mesh: int | Sequence[int], shift: Sequence[float]) -> tuple[tupl
     halves = np.rint(np.where(np.abs(moved) <= 2, moved, 0.5)).astype(np.int64)  # NaN is none
     if not (np.abs(halves - moved) <= 1e-12).all():
         raise InputError(f"shift {shift!r}: a mesh is shifted by 0 or by 0.5 of its spacing")
+    for axis in np.flatnonzero(((np.array(sizes) > 1) | (halves != 0)) & ~np.array(periodic)):
+        raise InputError(
+            f"mesh {mesh!r}, shift {shift!r}: the crystal does not repeat along vector {axis + 1} of its cell: "
+            "give 1 point there, and no shift"
+        )
     doubled = 2 * numbers + halves
     mirrored = ((-doubled - halves) // 2) % sizes
     own = np.ravel_multi_index(tuple(numbers.T), sizes)

@@ -129,7 +129,7 @@ def _named(crystal: Crystal, path: str | None) -> list[tuple[np.ndarray, list[st
     from ase.cell import Cell
 
     try:
-        proposed = Cell(crystal.lattice).bandpath(npoints=0)
+        proposed = Cell(crystal.lattice).bandpath(npoints=0, pbc=crystal.periodic)
     except Exception as error:  # a lattice that ASE puts in none of its classes
         raise InputError(f"path: ASE knows no special points of this lattice: {words_of(error)}") from error
     known, told = proposed.special_points, proposed.path if path is None else path

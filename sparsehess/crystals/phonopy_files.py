@@ -19,6 +19,7 @@ from sparsehess.crystals.polar import COULOMB, Polar
 from sparsehess.derivatives.units import Units
 from sparsehess.errors import InputError, no_such_file, words_of
 from sparsehess.runtime import communicator, on_root, optional
+from sparsehess.runtime.validation import positive_number
 from sparsehess.storage.hdf5 import open_hdf5, read_array
 from sparsehess.storage.memory_claims import require_memory
 
@@ -40,6 +41,9 @@ _UNITS_OF = {name: units.split() for units, names in _MADE_BY.items() for name i
 # Numbers of each pair, the bytes that they take at least, and those that a first line takes at most.
 _NUMBERS, _LEAST, _LINE = 11, 22, 1000
 
+# Units of length to which phonopy seeks symmetry where its file names none.
+_SYMMETRIC = 1e-5
+
 _WRITE = "write force constants by `phonopy --writefc`, or by Phonopy.save(settings={'force_constants': True})"
 
 
@@ -59,7 +63,8 @@ def read_force_constants(
     path
         `FORCE_CONSTANTS` (of all atoms of the supercell or of those of the primitive cell),
         `force_constants.hdf5`, a `phonopy_params.yaml` that has force constants itself, or `FORCE_SETS`: of these
-        forces phonopy, which must be installed, makes force constants by the symmetry of the crystal.
+        forces phonopy, which must be installed, makes force constants by the symmetry of the crystal, sought to
+        the `symmetry_tolerance` that the file of the cells names.
     cell
         `phonopy_params.yaml`, `phonopy_disp.yaml` or `phonopy.yaml`, for the cells, their units, and Born charges;
         default `path` itself.
@@ -138,7 +143,8 @@ def _read(path: str, cell: str | os.PathLike[str] | None, born: str | os.PathLik
     primitive, supercell = _in_angstrom(primitive, length), _in_angstrom(supercell, length)
     polar = _polar(facts, beside, len(order), factor * length**3)
     if born is not None:
-        polar = _born(os.fspath(born), beside, len(order), factor * length**3)
+        tolerance = _symmetry_tolerance(facts, beside)
+        polar = _born(os.fspath(born), beside, len(order), factor * length**3, tolerance)
     if polar is not None:
         polar = replace(polar, charges=polar.charges[order])
     return ForceConstants.of(factor * given, primitive, supercell, polar=polar, name=os.path.basename(path))
@@ -202,7 +208,7 @@ def _values(
     if reader is not None:
         values, rows = reader(path)
     elif "FORCE_SETS" in os.path.basename(path):
-        values, rows = _from_sets(path, beside)
+        values, rows = _from_sets(path, beside, _symmetry_tolerance(facts, beside))
     else:
         values, rows = _from_text(path)
     if values.shape not in ((primitive, supercell, 3, 3), (supercell, supercell, 3, 3)):
@@ -263,7 +269,16 @@ def _from_yaml(path: str, facts: dict[str, Any]) -> tuple[np.ndarray, None]:
         raise InputError(f"{path}: force_constants are not as phonopy writes them: {words_of(error)}") from error
 
 
-def _from_sets(path: str, beside: str) -> tuple[np.ndarray, None]:
+def _symmetry_tolerance(facts: dict[str, Any], beside: str) -> float:
+    """Return to how many units of length the symmetry of a crystal is sought: as when displacements were made."""
+    told = _table(facts, "phonopy", beside).get("symmetry_tolerance", _SYMMETRIC)
+    try:
+        return positive_number(float(told), "symmetry_tolerance")
+    except (TypeError, ValueError, InputError) as error:
+        raise InputError(f"{beside}: symmetry_tolerance {told!r} is no length above 0") from error
+
+
+def _from_sets(path: str, beside: str, tolerance: float) -> tuple[np.ndarray, None]:
     """Return what phonopy makes of forces and the symmetry of the crystal."""
     try:
         phonopy: Any = optional("phonopy", "FORCE_SETS", "phonons")
@@ -271,7 +286,13 @@ def _from_sets(path: str, beside: str) -> tuple[np.ndarray, None]:
         raise type(error)(f"{error}; or {_WRITE}") from error
     try:
         made = phonopy.load(
-            beside, force_sets_filename=path, is_nac=False, symmetrize_fc=False, is_compact_fc=False, log_level=0
+            beside,
+            force_sets_filename=path,
+            is_nac=False,
+            symmetrize_fc=False,
+            is_compact_fc=False,
+            symprec=tolerance,
+            log_level=0,
         )
         return np.array(made.force_constants, float), None
     except Exception as error:  # whatever phonopy meets in files of another kind
@@ -359,7 +380,7 @@ def _table(facts: dict[str, Any], name: str, path: str) -> dict[str, Any]:
     return told
 
 
-def _born(path: str, beside: str, atoms: int, unit: float) -> Polar:
+def _born(path: str, beside: str, atoms: int, unit: float, tolerance: float) -> Polar:
     """Return the charges of a BORN, those of all atoms of the primitive cell."""
     with open(path, encoding="utf-8", errors="replace") as file:
         lines = [line.split() for line in file if line.strip()]
@@ -379,7 +400,8 @@ def _born(path: str, beside: str, atoms: int, unit: float) -> Polar:
     except Exception as error:
         raise type(error)(f"{error}; or write the charges of all {atoms} atoms into it") from error
     try:
-        made = phonopy.load(beside, born_filename=path, produce_fc=False, log_level=0).nac_params
+        made = phonopy.load(beside, born_filename=path, produce_fc=False, symprec=tolerance, log_level=0)
+        made = made.nac_params
         return Polar(np.array(made["born"], float), np.array(made["dielectric"], float), coulomb)
     except Exception as error:  # whatever phonopy meets
         raise InputError(f"{path}: phonopy finds no charges of all atoms by it: {words_of(error)}") from error

@@ -121,6 +121,11 @@ class Phonons(ShortRepr):
         with agreement(self._comm):
             if not isinstance(constants, ForceConstants):
                 raise InputError(f"phonons takes ForceConstants, not {type(constants).__name__}")
+            if polar and constants.polar is not None and not all(constants.primitive.periodic):
+                raise InputError(
+                    "the field of Born charges is that of a crystal that repeats in three directions, and this "
+                    f"one does so along periodic={constants.primitive.periodic}: polar=False leaves it out"
+                )
             self.drift, self.asymmetry = constants.drift, constants.asymmetry
             used = constants.symmetrized() if sum_rule else constants
             if used.polar is not None:
@@ -152,7 +157,7 @@ class Phonons(ShortRepr):
         Parameters
         ----------
         q
-            (m, 3) or (3,) in reciprocal vectors of the primitive cell.
+            (m, 3) or (3,) in reciprocal vectors of the primitive cell; 0 along what does not repeat.
         k
             How many of the lowest; default all, of cells with more than 500 atoms 20.
         vectors, group_velocities
@@ -170,6 +175,7 @@ class Phonons(ShortRepr):
             points = np.atleast_2d(reals(q, "q"))
             if points.ndim != 2 or points.shape[1] != 3 or not len(points) or not np.isfinite(points).all():
                 raise InputError(f"q: give (m, 3) finite numbers in reciprocal vectors, not {points.shape}")
+            self._check_open(points)
             ways = None if directions is None else unit_directions(directions, points.shape)
             rows = self._sums.rows
             if k is not None and whole_number(k, "k", 1) > rows:
@@ -197,6 +203,16 @@ class Phonons(ShortRepr):
             velocities=np.concatenate([one[3] for one in found])[:, :k] if group_velocities else None,
             how="LAPACK, and a bound of all eigenvalues at once by residuals and orthogonality (Weyl)",
         )
+
+    def _check_open(self, points: np.ndarray) -> None:
+        """Refuse waves along what does not repeat. Not collective."""
+        periodic = self.constants.primitive.periodic
+        for number, along in enumerate(periodic):
+            if not along and (points[:, number] != 0).any():
+                raise InputError(
+                    f"q: the crystal does not repeat along vector {number + 1} of its cell (periodic={periodic}), "
+                    "and no wave goes there: give 0"
+                )
 
     def _uncertain(self, q: np.ndarray) -> np.ndarray:
         """Return (m,) how far errors and rounding of matrices may move eigenvalues, of q (m, 3) Cartesian."""
@@ -277,6 +293,7 @@ class Phonons(ShortRepr):
             point = reals(q, "q")
             if point.shape != (3,) or not np.isfinite(point).all():
                 raise InputError("q: give three finite numbers, in reciprocal vectors")
+            self._check_open(point[None])
             if self.constants.polar is not None:
                 raise InputError("a polar crystal: `at` takes its field into account; polar=False leaves it out")
             matrix = self._sums.sparse(point @ self.constants.primitive.reciprocal)
@@ -335,7 +352,7 @@ class Phonons(ShortRepr):
         Parameters
         ----------
         mesh
-            Points along each reciprocal vector, or one number for all.
+            Points along each reciprocal vector, or one number for all along which the crystal repeats.
         shift
             0 or 0.5 for each: 0.5 moves the mesh by half of its spacing.
         width
@@ -349,7 +366,7 @@ class Phonons(ShortRepr):
             A mesh, width or span that is none.
         """
         with agreement(self._comm):
-            sizes, q, weights = mesh_points(mesh, shift)
+            sizes, q, weights = mesh_points(mesh, shift, self.constants.primitive.periodic)
             if self._sums.rows > _DENSE:
                 raise InputError(
                     f"{self._sums.rows // 3} atoms in the primitive cell: a density takes all modes at each wave "

@@ -206,3 +206,36 @@ def test_phonopy_says_the_same(tmp_path, monkeypatch):
         found = sh.phonons(ours, sum_rule=False, polar=polar).at(q)
         assert np.abs(found.eigenvalues - values).max() < 1e-12 * np.abs(values).max()
         assert found.certified.all()
+
+
+@pytest.mark.thorough
+def test_symmetry_of_rounded_positions(tmp_path, monkeypatch):
+    """Forces of the few displacements of a symmetry that holds to 1e-3 Å are completed by that one."""
+    phonopy = pytest.importorskip("phonopy")
+    atoms = pytest.importorskip("phonopy.structure.atoms").PhonopyAtoms
+    files = pytest.importorskip("phonopy.file_IO")
+    monkeypatch.chdir(tmp_path)
+    turn = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
+    places = np.array([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0], [1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    found = []
+    for digits in (12, 4):
+        salt = atoms(
+            symbols=["Na"] * 4 + ["Cl"] * 4,
+            cell=np.round(5.6 * turn, digits),
+            positions=np.round(2.8 * places @ turn, digits),
+        )
+        theirs = phonopy.Phonopy(
+            salt, supercell_matrix=np.eye(3, dtype=int), primitive_matrix=np.eye(3), symprec=1e-3
+        )
+        theirs.generate_displacements(distance=0.01)
+        many = len(theirs.supercells_with_displacements)
+        theirs.forces = np.random.default_rng(0).normal(size=(many, 8, 3)) * 0.01
+        theirs.save("phonopy_disp.yaml")
+        files.write_FORCE_SETS(theirs.dataset)
+        assert many == 2
+        found.append(sh.read_force_constants("FORCE_SETS", "phonopy_disp.yaml").dense())
+    assert np.abs(found[1] - found[0]).max() < 1e-3 * np.abs(found[0]).max()
+    text = (tmp_path / "phonopy_disp.yaml").read_text()
+    (tmp_path / "odd.yaml").write_text(re.sub("symmetry_tolerance: .*", "symmetry_tolerance: nan", text))
+    with pytest.raises(InputError, match="symmetry_tolerance"):
+        sh.read_force_constants("FORCE_SETS", "odd.yaml")

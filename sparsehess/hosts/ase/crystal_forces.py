@@ -149,7 +149,8 @@ def _repeated(atoms: Atoms, supercell: int | Sequence[int] | np.ndarray) -> Atom
 
 def _check_periods(atoms: Atoms, large: Atoms) -> None:
     """Refuse copies that no translation makes alike: one beyond another where the crystal has an end."""
-    times = np.rint(large.get_cell().array @ np.linalg.inv(atoms.get_cell().array)).astype(np.int64)
+    whole = atoms.get_cell().complete().array  # a layer may have no third vector
+    times = np.rint(large.get_cell().complete().array @ np.linalg.inv(whole)).astype(np.int64)
     for axis in np.flatnonzero(~atoms.pbc):
         others = np.delete(np.arange(3), axis)
         if times[axis, axis] != 1 or times[axis, others].any() or times[others, axis].any():
@@ -162,7 +163,11 @@ def _check_periods(atoms: Atoms, large: Atoms) -> None:
 
 def _crystal(atoms: Atoms) -> Crystal:
     return Crystal(
-        atoms.get_cell().array, atoms.get_positions(), atoms.get_masses(), tuple(atoms.get_chemical_symbols())
+        atoms.get_cell().array,
+        atoms.get_positions(),
+        atoms.get_masses(),
+        tuple(atoms.get_chemical_symbols()),
+        tuple(atoms.pbc.tolist()),
     )
 
 

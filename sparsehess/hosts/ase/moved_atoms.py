@@ -72,7 +72,7 @@ def moved_atoms(supercell: Crystal, images: Images, far: float) -> Moved:
 def _within(supercell: Crystal, atom: int, far: float) -> np.ndarray:
     """Return (atoms,) bool: those whose nearest image is no farther than this."""
     away = supercell.positions - supercell.positions[atom]
-    pair, ways, _ = shortest_ways(supercell.lattice, away)
+    pair, ways, _ = shortest_ways(supercell.periods, away)
     near = np.zeros(len(supercell), bool)
     near[pair[np.linalg.norm(ways, axis=1) <= far]] = True
     return near
