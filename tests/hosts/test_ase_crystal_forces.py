@@ -177,7 +177,7 @@ def test_what_does_not_repeat(comm):
     flat.calc = EMT()
     assert sh.force_constants(flat, (2, 2, 1), comm=comm).primitive.periodic == (True, True, False)
     flat.pbc = True
-    with pytest.raises(InputError, match="lie in one plane"):
+    with pytest.raises(InputError, match="is periodic in direction 2, where"):
         sh.force_constants(flat, (2, 2, 1), comm=comm)
     far = slab.copy()
     far.calc, far.pbc = EMT(), True
