@@ -293,6 +293,12 @@ ATOMS = (
                     action="store_true",
                     help="leave out the field of polar crystals, with Born charges",
                 ),
+                Flag(
+                    "--nac",
+                    choices=["gonze", "wang"],
+                    help="how that field is added: dipoles after Gonze and Lee, or the sum of Wang et al. "
+                    "(default gonze, as phonopy's)",
+                ),
             ),
             Group(
                 "output",

@@ -48,7 +48,13 @@ def run_phonons(call: Call) -> int:
     writers.check_writable(arguments.plot, plots.SUFFIXES, comm)
     constants, calculator = _constants(call)
     taken = time.perf_counter() - began
-    solid = phonons(constants, sum_rule=not arguments.no_sum_rule, polar=not arguments.no_polar, comm=comm)
+    solid = phonons(
+        constants,
+        sum_rule=not arguments.no_sum_rule,
+        polar=not arguments.no_polar,
+        nac=arguments.nac,
+        comm=comm,
+    )
     per = UNITS.to(arguments.units).factor / UNITS.factor
     bands = density = None
     if arguments.path is not None or arguments.mesh is None:
@@ -81,6 +87,8 @@ def _check(call: Call) -> None:
         raise InputError("--width: it is of the density of states; give --mesh too, or leave it out")
     if arguments.mesh is not None and arguments.path is None and arguments.points is not None:
         raise InputError("--points: they are of bands, which --mesh alone has none of; give --path too")
+    if arguments.no_polar and arguments.nac is not None:
+        raise InputError("--nac: it is of the field that --no-polar leaves out; leave one of them out")
     for name in call.options:
         raise InputError(f"-{name}: phonons takes no options of a solver; leave it out")
     if arguments.calculator is None:
@@ -95,7 +103,7 @@ def _check(call: Call) -> None:
                 flag = "--set" if name == "settings" else f"--{name}"
                 raise InputError(f"{flag}: it is for --calculator; leave it out, or name a calculator")
         return
-    for name in ("cell", "born"):
+    for name in ("cell", "born", "nac"):
         if getattr(arguments, name) is not None:
             raise InputError(f"--{name}: it belongs to phonopy's files, not to --calculator; leave it out")
     if arguments.supercell is None:
@@ -154,6 +162,7 @@ def _facts(
             "imposed": not arguments.no_sum_rule,
         },
         "polar": solid.constants.polar is not None,
+        "nac": solid.nac,
         "unit": arguments.units,
         "bands": None if bands is None else _band_facts(bands, arguments.units),
         "density": None if density is None else _density_facts(density, arguments.units),
@@ -258,7 +267,8 @@ def _lines(facts: dict[str, Any]) -> str:
         f"sum rule     violated by {rule['drift']:.1e} eV/Å^2, asymmetric by {rule['asymmetry']:.1e}: {kept}"
     )
     if facts["polar"]:
-        lines.append("polar        the field of Born charges is added (Wang et al. 2010)")
+        source = {"gonze": "Gonze and Lee 1997", "wang": "Wang et al. 2010"}[facts["nac"]]
+        lines.append(f"polar        the field of Born charges is added ({source})")
     lines.append(f"solver       {facts['how']}")
     if facts["bands"] is not None:
         lines += _band_lines(facts["bands"], unit, facts["scale"])

@@ -9,10 +9,14 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse
 
-from sparsehess.crystals.cells import shortest_ways
+from sparsehess.crystals.cells import in_first_zone, shortest_ways
+from sparsehess.crystals.dipole_sums import DipoleSums
 from sparsehess.crystals.force_constants import ForceConstants
 from sparsehess.crystals.polar import Polar
 from sparsehess.runtime.citations import cite
+
+# What polar crystals add: dipoles in all of space (Gonze and Lee 1997), or constants of pairs (Wang et al. 2010).
+GONZE, WANG = "gonze", "wang"
 
 
 class BlochSums:
@@ -25,13 +29,13 @@ class BlochSums:
     rows
         Of a matrix: three for each atom of the primitive cell.
     scale
-        A bound of the size of all eigenvalues at all q, without what polar crystals add: the largest sum of a row
-        of sizes. In eV/Å²/amu.
+        A bound of the size of all eigenvalues at all q, without the field of long waves of polar crystals: the
+        largest sum of a row of sizes. In eV/Å²/amu.
     rounding
         How far rounding in sums may move an eigenvalue, in eV/Å²/amu; see `turning` for that in phases.
     """
 
-    def __init__(self, constants: ForceConstants) -> None:
+    def __init__(self, constants: ForceConstants, nac: str = GONZE) -> None:
         cite("dynamical matrices")
         primitive, supercell, images = constants.primitive, constants.supercell, constants.images
         self._polar, self._volume = constants.polar, primitive.volume
@@ -39,10 +43,14 @@ class BlochSums:
         self._masses = np.repeat(primitive.masses, 3)
         self.rows = 3 * len(primitive)
         first, second, blocks = constants.first, constants.second, constants.blocks
+        self._dipoles: DipoleSums | None = None
         if self._polar is not None:  # its field reaches all pairs
-            cite("polar crystals")
+            cite("polar crystals" if nac == WANG else "dipoles in crystals")
             first, second = (one.ravel() for one in np.indices((len(primitive), len(supercell))))
             blocks = constants.dense()[first, second]
+            if nac == GONZE:
+                self._dipoles = DipoleSums(primitive, self._polar)
+                blocks = blocks - self._dipoles.force_constants(images)[first, second]
         away = supercell.positions[second] - supercell.positions[images.first[first]]
         pair, self._ways, shares = shortest_ways(supercell.periods, away, None)
         of = images.of[second]
@@ -64,8 +72,11 @@ class BlochSums:
         self._right = (3 * self._places[1][:, None] + across % 3).ravel()
         sizes = np.zeros(self.rows)
         np.add.at(sizes, self._down, abs(self._spread).sum(axis=1).A1)
-        self.scale = float(sizes.max(initial=0.0))
         most = int(np.bincount(number).max(initial=0))
+        if self._dipoles is not None:
+            sizes += (self._dipoles.size / np.sqrt(np.outer(self._masses, self._masses))).sum(axis=1)
+            most = max(most, self._dipoles.terms)
+        self.scale = float(sizes.max(initial=0.0))
         self.rounding = float((most + 16) * np.finfo(float).eps * self.scale)
         self._farthest = float(np.linalg.norm(self._ways, axis=1).max(initial=0.0))
 
@@ -77,6 +88,7 @@ class BlochSums:
     def batch(self, most: int) -> int:
         """Return how many wave vectors to take together for so many bytes. Not collective."""
         each = 16 * (8 * self.rows**2 + 4 * len(self._ways) + 4 * len(self._down))
+        each += 0 if self._dipoles is None else self._dipoles.bytes_each()
         return int(np.clip(most // each, 1, 64))
 
     def matrices(self, q: np.ndarray, directions: np.ndarray | None = None) -> np.ndarray:
@@ -93,13 +105,23 @@ class BlochSums:
         """
         phases = self._phases(q)
         values = self._placed(self._entries(phases))
-        if self._polar is not None:
+        if self._dipoles is not None:
+            values += self._dipoles.matrices(q, directions) / np.sqrt(np.outer(self._masses, self._masses))
+        elif self._polar is not None:
             values += self._field(self._polar, q, phases, directions)
         return _hermitian(values)
 
     def sparse(self, q: np.ndarray) -> scipy.sparse.csr_matrix:
         """Return D at one wave vector (3,), without what polar crystals add. Not collective."""
-        values = self._entries(self._phases(q[None]))[:, 0]
+        return self._sparse(self._phases(q[None]))
+
+    def sparse_slope(self, q: np.ndarray, axis: int) -> scipy.sparse.csr_matrix:
+        """Return the derivative of `sparse` by a component of q. Not collective."""
+        return self._sparse(1j * self._ways[:, axis, None] * self._phases(q[None]))
+
+    def _sparse(self, phases: np.ndarray) -> scipy.sparse.csr_matrix:
+        """Return the sparse Hermitian sum with these phases (ways, 1)."""
+        values = self._entries(phases)[:, 0]
         one = scipy.sparse.csr_matrix((values, (self._down, self._right)), (self.rows, self.rows))
         return (0.5 * one + 0.5 * one.getH()).tocsr()
 
@@ -113,7 +135,9 @@ class BlochSums:
         for axis in range(3):
             turned = 1j * self._ways[:, axis, None] * phases
             values = self._placed(self._entries(turned))
-            if self._polar is not None:
+            if self._dipoles is not None:
+                values += self._dipoles.slopes(q, axis) / np.sqrt(np.outer(self._masses, self._masses))
+            elif self._polar is not None:
                 values += self._field_slopes(self._polar, q, phases, turned, axis)
             found.append(_hermitian(values))
         return np.stack(found)
@@ -141,7 +165,7 @@ class BlochSums:
 
     def _field(self, polar: Polar, q: np.ndarray, phases: np.ndarray, directions: np.ndarray | None) -> np.ndarray:
         """Return (m, rows, rows) what the field of a polar crystal adds (Wang et al. 2010)."""
-        towards = self._in_first_zone(q)
+        towards = in_first_zone(self._reciprocal, q)
         zero = _at_zero(towards)
         towards[zero] = 0.0 if directions is None else directions[zero]
         return polar.field_terms(towards, self._volume) * self._mean_phases(phases)
@@ -150,19 +174,11 @@ class BlochSums:
         self, polar: Polar, q: np.ndarray, phases: np.ndarray, turned: np.ndarray, axis: int
     ) -> np.ndarray:
         """Return (m, rows, rows) the derivative of that; zero where q is 0, where there is none."""
-        near = self._in_first_zone(q)
+        near = in_first_zone(self._reciprocal, q)
         found = polar.slopes(near, axis, self._volume) * self._mean_phases(phases)
         found += polar.field_terms(near, self._volume) * self._mean_phases(turned)
         found[_at_zero(near)] = 0.0
         return found
-
-    def _in_first_zone(self, q: np.ndarray) -> np.ndarray:
-        """Return (m, 3) the shortest wave vectors that differ by reciprocal vectors: those of the long waves.
-
-        Of some that are equally short the first in the order of `shortest_ways`.
-        """
-        wave, ways, _ = shortest_ways(self._reciprocal, q)
-        return ways[np.unique(wave, return_index=True)[1]]
 
 
 def _at_zero(q: np.ndarray) -> np.ndarray:

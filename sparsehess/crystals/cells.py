@@ -204,6 +204,31 @@ class Images(ShortRepr):
         home = np.searchsorted(cells, _keys(np.zeros((1, 3), np.int64), whole))[0]
         return cls(of, numbers, at[:, home], count, points, whole, cells, at)
 
+    @property
+    def points(self) -> np.ndarray:
+        """(count, 3) a lattice point of each of the primitive cells, in vectors of the lattice."""
+        return self._points[self._at[0]]
+
+    @property
+    def order(self) -> np.ndarray:
+        """(supercell atoms,) the place of each in a list by atoms of the primitive cell, and then by cells."""
+        return self.of * self.count + self.cells
+
+    def fitting(self) -> np.ndarray:
+        """Return (count, 3) the wave vectors that fit the supercell, in reciprocal vectors, from 0 to 1.
+
+        Not collective. S f is whole, S the supercell's vectors: sums of the columns of the inverse of S.
+        """
+        determinant = round(np.linalg.det(self._matrix))
+        columns = np.rint(determinant * np.linalg.inv(self._matrix)).astype(np.int64).T
+        size = abs(determinant)
+        found = np.zeros((1, 3), np.int64)
+        for column in columns:
+            times = np.arange(size // np.gcd.reduce([size, *column.tolist()]))
+            sums = (found[:, None] + times[:, None] * column).reshape(-1, 3) % size
+            found = np.unique(sums, axis=0)
+        return found / size
+
     def moved_home(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Return the atoms that lie from `first`'s images in the home cell as `second` do from `first`.
 
@@ -293,6 +318,15 @@ def shortest_ways(
     kept = more < (_told_by(more) if same is None else same)
     pair, way = pair[kept], way[kept]
     return pair, way, 1.0 / np.bincount(pair, minlength=len(away))[pair]
+
+
+def in_first_zone(reciprocal: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Return (m, 3) the shortest wave vectors that differ from q by reciprocal vectors, rows of (3, 3).
+
+    Not collective. Of some that are equally short the first in the order of `shortest_ways`.
+    """
+    wave, ways, _ = shortest_ways(reciprocal, q)
+    return ways[np.unique(wave, return_index=True)[1]]
 
 
 def _told_by(more: np.ndarray) -> float:

@@ -17,7 +17,7 @@ UNITS = Units.of("eV", "angstrom", "amu", "THz")
 PROVEN = 1e-8
 
 # Eigenvalues that lie within this part of the scale of the matrices turn together.
-_TOGETHER = 1e-7
+TOGETHER = 1e-7
 
 # km/s of a derivative of ω by q in rad/ps Å.
 _KM_PER_S = 0.1
@@ -51,7 +51,8 @@ class PhononModes(ShortRepr):
     vectors
         (m, 3 atoms, k) eigenvectors as columns, complex; None where they were not asked for.
     velocities
-        (m, k, 3) group velocities in km/s, NaN where a mode is not above zero; None where not asked for.
+        (m, k, 3) group velocities in km/s, NaN where a mode is not above zero, and of cells with more than 500
+        atoms where it is degenerate with some that were not asked for; None where velocities were not asked for.
     how
         By what the matrices were solved.
 
@@ -135,7 +136,7 @@ def _turned(
     values: np.ndarray, vectors: np.ndarray, slopes: np.ndarray, directions: np.ndarray, scale: float
 ) -> np.ndarray:
     """Return (m, n, n) vectors in which the derivative along a direction is diagonal among equal eigenvalues."""
-    close = np.diff(values, axis=1) <= _TOGETHER * scale
+    close = np.diff(values, axis=1) <= TOGETHER * scale
     found = vectors.copy()
     for number in np.flatnonzero(close.any(axis=1)):
         ends = np.flatnonzero(np.concatenate([[True], ~close[number], [True]]))

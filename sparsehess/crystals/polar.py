@@ -64,6 +64,10 @@ class Polar(ShortRepr):
         """Return the same with charges that sum to zero, the excess taken from all alike. Not collective."""
         return Polar(self.charges - self.charges.mean(axis=0), self.dielectric, self.coulomb)
 
+    def charged(self, directions: np.ndarray) -> np.ndarray:
+        """Return (…, 3 atoms) q·Z of directions (…, 3). Not collective."""
+        return directions @ self.charges.transpose(1, 0, 2).reshape(3, -1)
+
     def field_terms(self, directions: np.ndarray, volume: float) -> np.ndarray:
         """Return (m, 3 atoms, 3 atoms) 4π e² (q·Z_i)(q·Z_j) / (q·ε·q V), in eV/Å², of directions (m, 3).
 
@@ -74,7 +78,7 @@ class Polar(ShortRepr):
         .. [1] R. M. Pick, M. H. Cohen, R. M. Martin, Microscopic theory of force constants in the adiabatic
            approximation, Physical Review B 1 (1970), 910-920, equation 4.7.
         """
-        charged = np.einsum("ma,iab->mib", directions, self.charges).reshape(len(directions), -1)
+        charged = self.charged(directions)
         screened = np.einsum("ma,ab,mb->m", directions, self.dielectric, directions)
         factor = np.divide(
             4 * np.pi * self.coulomb / volume, screened, out=np.zeros_like(screened), where=screened > 0
@@ -83,7 +87,7 @@ class Polar(ShortRepr):
 
     def slopes(self, directions: np.ndarray, axis: int, volume: float) -> np.ndarray:
         """Return (m, 3 atoms, 3 atoms) the derivative of `field_terms` by a component of q. Not collective."""
-        charged = np.einsum("ma,iab->mib", directions, self.charges).reshape(len(directions), -1)
+        charged = self.charged(directions)
         screened = np.einsum("ma,ab,mb->m", directions, self.dielectric, directions)
         there = screened > 0
         one = np.divide(1.0, screened, out=np.zeros_like(screened), where=there)

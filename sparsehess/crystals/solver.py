@@ -11,28 +11,38 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.crystals.bands import Bands
-from sparsehess.crystals.bloch_sums import BlochSums
+from sparsehess.crystals.bloch_sums import GONZE, WANG, BlochSums
 from sparsehess.crystals.densities import PhononDensity, density_of, mesh_points
 from sparsehess.crystals.force_constants import ForceConstants
 from sparsehess.crystals.hermitian_batches import eigenpairs
-from sparsehess.crystals.modes import NO_SYMMETRY, PROVEN, PhononModes, velocities
+from sparsehess.crystals.modes import NO_SYMMETRY, PROVEN, TOGETHER, PhononModes, velocities
 from sparsehess.crystals.paths import path_of, unit_directions
 from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.eigen.solvers import eigs
 from sparsehess.errors import InputError
 from sparsehess.runtime import agreement, communicator
+from sparsehess.runtime.memory import free_memory
 from sparsehess.runtime.short_repr import ShortRepr
 from sparsehess.runtime.validation import reals, whole_number
+from sparsehess.storage.memory_claims import bytes_of, shown
 
 # Matrices of no more rows are solved by LAPACK, many at a time; larger ones are sparse, and solved one by one.
 _DENSE = 1500
+
+# Modes of each wave vector of these, where nobody says how many.
+_FEW = 20
 
 # Bytes of the matrices of a batch and of what they are made of.
 _BATCH = 2**27
 
 
 def phonons(
-    constants: ForceConstants, *, sum_rule: bool = True, polar: bool = True, comm: MPI.Comm | None = None
+    constants: ForceConstants,
+    *,
+    sum_rule: bool = True,
+    polar: bool = True,
+    nac: str | None = None,
+    comm: MPI.Comm | None = None,
 ) -> Phonons:
     """Return the phonons of force constants, to be asked for at wave vectors.
 
@@ -46,8 +56,12 @@ def phonons(
         Whether the force constants are made symmetric, and such that they resist no translation: see
         `ForceConstants.symmetrized`. By how much they were not, `drift` and `asymmetry` of the result tell.
     polar
-        Whether the field of long waves is taken into account where Born charges are known, by the sum of Wang et
-        al. (a constant for each pair of atoms, over all cells of the supercell, whose phases are summed).
+        Whether the field of long waves is taken into account where Born charges are known.
+    nac
+        How: `gonze` has the dipoles of Born charges subtracted from the force constants, and added at each wave
+        vector (Gonze and Lee); `wang` adds a constant for each pair of atoms, over all cells of the supercell,
+        whose phases are summed (Wang et al.). Both agree at wave vectors that fit the supercell, q = 0 with its
+        directions among them. Default `gonze`, as phonopy's.
     comm
         Whose ranks share the wave vectors.
 
@@ -59,7 +73,7 @@ def phonons(
     Raises
     ------
     InputError
-        These are no force constants.
+        These are no force constants, or there are no Born charges that `nac` is for.
 
     References
     ----------
@@ -67,6 +81,9 @@ def phonons(
        Physical Review Letters 78 (1997), 4063-4066.
     .. [2] Y. Wang et al., A mixed-space approach to first-principles calculations of phonon frequencies for polar
        materials, Journal of Physics: Condensed Matter 22 (2010), 202201.
+    .. [3] X. Gonze, C. Lee, Dynamical matrices, Born effective charges, dielectric permittivity tensors, and
+       interatomic force constants from density-functional perturbation theory, Physical Review B 55 (1997),
+       10355-10368.
 
     Examples
     --------
@@ -83,7 +100,20 @@ def phonons(
     >>> print(modes.eigenvalues[0, 2].round(12), modes.certified, modes.frequencies[0, 2].round(2))
     4.0 [ True] 31.27
     """
-    return Phonons(constants, sum_rule, polar, comm)
+    return Phonons(constants, sum_rule, polar, nac, comm)
+
+
+def _nac(nac: str | None, constants: ForceConstants) -> str | None:
+    """Return how the field of Born charges is taken into account; None without such. Not collective."""
+    if nac not in (None, GONZE, WANG):
+        raise InputError(f"nac={nac!r} is neither {GONZE!r} nor {WANG!r}")
+    if constants.polar is None:
+        if nac is not None:
+            raise InputError(
+                f"nac={nac!r}: there are no Born charges, or polar=False leaves them out; leave it out"
+            )
+        return None
+    return GONZE if nac is None else nac
 
 
 class Phonons(ShortRepr):
@@ -97,6 +127,8 @@ class Phonons(ShortRepr):
         As they are used.
     drift, asymmetry
         By how much those that were given violate the acoustic sum rule and the symmetry, in eV/Å².
+    nac
+        How the field of Born charges is taken into account, `gonze` or `wang`; None where it is not.
 
     Examples
     --------
@@ -116,7 +148,9 @@ class Phonons(ShortRepr):
     3.0
     """
 
-    def __init__(self, constants: ForceConstants, sum_rule: bool, polar: bool, comm: MPI.Comm | None) -> None:
+    def __init__(
+        self, constants: ForceConstants, sum_rule: bool, polar: bool, nac: str | None, comm: MPI.Comm | None
+    ) -> None:
         self._comm = communicator(comm)
         with agreement(self._comm):
             if not isinstance(constants, ForceConstants):
@@ -132,7 +166,8 @@ class Phonons(ShortRepr):
                 charges = used.polar.neutral() if sum_rule else used.polar
                 used = replace(used, polar=charges if polar else None)
             self.constants = used
-            self._sums = BlochSums(used)
+            self.nac = _nac(nac, used)
+            self._sums = BlochSums(used, self.nac or GONZE)
             # What solving for the sum rule has left of it.
             self._left = 3 * used.drift / float(used.primitive.masses.min()) if sum_rule else 0.0
 
@@ -152,7 +187,7 @@ class Phonons(ShortRepr):
         """Return the phonons at wave vectors, in their order.
 
         Collective. Ranks share the wave vectors; of cells with more than 500 atoms they share each matrix, which
-        stays sparse, and `eigs` counts the k lowest.
+        stays sparse, and `eigs` counts the k lowest. All that is returned is on every rank.
 
         Parameters
         ----------
@@ -161,7 +196,8 @@ class Phonons(ShortRepr):
         k
             How many of the lowest; default all, of cells with more than 500 atoms 20.
         vectors, group_velocities
-            Whether to return these too; not of cells that large.
+            Whether to return these too. Vectors take 16 bytes for each row, mode and wave vector; where three
+            times as much is not free, that is told before anything is computed.
         directions
             (m, 3) or (3,) Cartesian: from where q = 0 is reached in a polar crystal, and along which degenerate
             modes are told apart for their velocities. Default none, and (1, 2, 3).
@@ -169,7 +205,8 @@ class Phonons(ShortRepr):
         Raises
         ------
         InputError
-            No finite wave vectors, or more modes than there are.
+            No finite wave vectors, more modes than there are, no memory for vectors, or a polar crystal with more
+            than 500 atoms in the cell.
         """
         with agreement(self._comm):
             points = np.atleast_2d(reals(q, "q"))
@@ -181,26 +218,29 @@ class Phonons(ShortRepr):
             if k is not None and whole_number(k, "k", 1) > rows:
                 raise InputError(f"k={k} of {rows} modes at each wave vector")
             large = rows > _DENSE
-            if large and (vectors or group_velocities or self.constants.polar is not None):
+            if large and self.constants.polar is not None:
                 raise InputError(
-                    f"{rows // 3} atoms in the primitive cell: vectors come from `spectrum`, and velocities and "
-                    f"fields of polar crystals are there for up to {_DENSE // 3} atoms"
+                    f"{rows // 3} atoms in the primitive cell: the field of Born charges couples all of them, and "
+                    f"is there for up to {_DENSE // 3} atoms; polar=False leaves it out"
                 )
+            if k is None:
+                k = min(_FEW, rows) if large else rows
+        if vectors:
+            self._claim(len(points), k)
         if large:
-            return self._one_by_one(points, min(20, rows) if k is None else k)
-        found = self._shared(points, ways, vectors, group_velocities)
-        k = rows if k is None else k
+            return self._one_by_one(points, ways, k, vectors, group_velocities)
+        found = self._shared(points, ways, k, vectors, group_velocities)
         bounds = np.concatenate([one[1] for one in found])
         scale = self._sums.scale
         return PhononModes(
             q=points,
-            eigenvalues=np.concatenate([one[0] for one in found])[:, :k],
+            eigenvalues=np.concatenate([one[0] for one in found]),
             bounds=bounds,
             certified=np.isfinite(bounds) & (bounds <= PROVEN * scale),
             resolution=bounds + self._uncertain(points @ self.constants.primitive.reciprocal),
             scale=scale,
-            vectors=np.concatenate([one[2] for one in found])[:, :, :k] if vectors else None,
-            velocities=np.concatenate([one[3] for one in found])[:, :k] if group_velocities else None,
+            vectors=np.concatenate([one[2] for one in found]) if vectors else None,
+            velocities=np.concatenate([one[3] for one in found]) if group_velocities else None,
             how="LAPACK, and a bound of all eigenvalues at once by residuals and orthogonality (Weyl)",
         )
 
@@ -214,13 +254,24 @@ class Phonons(ShortRepr):
                     "and no wave goes there: give 0"
                 )
 
+    def _claim(self, points: int, k: int) -> None:
+        """Refuse vectors that no rank has the memory for. Collective."""
+        free, needed = free_memory(self._comm), 3 * bytes_of((points, self._sums.rows, k), 16)
+        with agreement(self._comm):
+            if needed > free:
+                raise InputError(
+                    f"vectors of {points} wave vectors, {k} modes of {self._sums.rows // 3} atoms each, would "
+                    f"take {shown(needed)} of every rank, and {shown(free)} are free to each: ask for fewer wave "
+                    "vectors at a time, for fewer modes by k, or take fewer ranks a node"
+                )
+
     def _uncertain(self, q: np.ndarray) -> np.ndarray:
         """Return (m,) how far errors and rounding of matrices may move eigenvalues, of q (m, 3) Cartesian."""
         errors = (self.constants.error or 0.0) * self._sums.scale
         return errors + self._sums.rounding + self._left + self._sums.turning(q)
 
     def _shared(
-        self, points: np.ndarray, ways: np.ndarray | None, vectors: bool, group_velocities: bool
+        self, points: np.ndarray, ways: np.ndarray | None, k: int, vectors: bool, group_velocities: bool
     ) -> list[tuple]:
         """Return what each batch of wave vectors gives, batches dealt to ranks. Collective."""
         many = self._sums.batch(_BATCH)
@@ -230,16 +281,16 @@ class Phonons(ShortRepr):
             for number in range(self._comm.rank, len(batches), self._comm.size):
                 part = batches[number]
                 some = None if ways is None else ways[part]
-                own[number] = self._batch(points[part], some, vectors, group_velocities)
+                own[number] = self._batch(points[part], some, k, vectors, group_velocities)
         every: dict[int, tuple] = {}
         for part in self._comm.allgather(own):
             every |= part
         return [every[number] for number in range(len(batches))]
 
     def _batch(
-        self, points: np.ndarray, ways: np.ndarray | None, vectors: bool, group_velocities: bool
+        self, points: np.ndarray, ways: np.ndarray | None, k: int, vectors: bool, group_velocities: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
-        """Return eigenvalues, bounds, and what else is asked for, at some wave vectors. Not collective."""
+        """Return k eigenvalues, bounds, and what else is asked for, at some wave vectors. Not collective."""
         q = points @ self.constants.primitive.reciprocal
         values, found, bounds = eigenpairs(self._sums.matrices(q, ways))
         speeds = None
@@ -247,16 +298,30 @@ class Phonons(ShortRepr):
             along = np.broadcast_to(NO_SYMMETRY, q.shape) if ways is None else ways
             least = bounds + self._uncertain(q)
             speeds, found = velocities(values, found, self._sums.slopes(q), along, self._sums.scale, least)
-        return values, bounds, found if vectors else None, speeds
+            speeds = np.ascontiguousarray(speeds[:, :k])
+        kept = np.ascontiguousarray(found[:, :, :k]) if vectors else None
+        return np.ascontiguousarray(values[:, :k]), bounds, kept, speeds
 
-    def _one_by_one(self, points: np.ndarray, k: int) -> PhononModes:
+    def _one_by_one(
+        self, points: np.ndarray, ways: np.ndarray | None, k: int, vectors: bool, group_velocities: bool
+    ) -> PhononModes:
         """Return the k lowest modes at wave vectors, each matrix shared by all ranks. Collective."""
-        values, bounds, certified = [], [], []
-        for point in points:
-            with self.spectrum(point, k) as spectrum:
-                values.append(spectrum.eigenvalues[:k])
-                bounds.append(self._residual(point, *spectrum.to_numpy()))
+        values, bounds, certified, kept, speeds = [], [], [], [], []
+        # One more tells whether the last ones are alone.
+        asked = min(k + 1, self._sums.rows) if group_velocities else k
+        for number, point in enumerate(points):
+            with self.spectrum(point, asked) as spectrum:
+                some, found = spectrum.to_numpy()
+                bounds.append(self._residual(point, some, found))
                 certified.append(spectrum.count is not None and spectrum.count.certified)
+            found = found / np.linalg.norm(found, axis=0)
+            if group_velocities:
+                along = NO_SYMMETRY if ways is None else ways[number]
+                moving, found = self._speeds(point, some, found, along, bounds[-1])
+                speeds.append(moving[:k])
+            values.append(some[:k])
+            if vectors:
+                kept.append(found[:, :k])
         found = np.array(bounds)
         return PhononModes(
             q=points,
@@ -265,10 +330,28 @@ class Phonons(ShortRepr):
             certified=np.array(certified) & np.isfinite(found) & (found <= PROVEN * self._sums.scale),
             resolution=found + self._uncertain(points @ self.constants.primitive.reciprocal),
             scale=self._sums.scale,
-            vectors=None,
-            velocities=None,
+            vectors=np.array(kept) if vectors else None,
+            velocities=np.array(speeds) if group_velocities else None,
             how="sparse matrices, one by one, counted by inertia",
         )
+
+    def _speeds(
+        self, point: np.ndarray, values: np.ndarray, vectors: np.ndarray, along: np.ndarray, bound: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return (k, 3) velocities of sparse eigenpairs, and vectors turned to them. Not collective.
+
+        NaN for the last ones, and all that are degenerate with them, where there are more than these.
+        """
+        q = point @ self.constants.primitive.reciprocal
+        slopes = [vectors.conj().T @ (self._sums.sparse_slope(q, axis) @ vectors) for axis in range(3)]
+        within = np.array([0.5 * (one + one.conj().T) for one in slopes])[:, None]
+        scale, least = self._sums.scale, bound + self._uncertain(q[None])
+        found, turned = velocities(values[None], np.eye(len(values))[None] + 0j, within, along[None], scale, least)
+        speeds = found[0]
+        if len(values) < self._sums.rows:
+            apart = np.flatnonzero(np.diff(values) > TOGETHER * scale)
+            speeds[apart[-1] + 1 if len(apart) else 0 :] = np.nan
+        return speeds, vectors @ turned[0]
 
     def _residual(self, point: np.ndarray, values: np.ndarray, vectors: np.ndarray) -> float:
         """Return the largest norm of Dx − λx over that of x, by the sparse matrix. Not collective."""
@@ -332,7 +415,6 @@ class Phonons(ShortRepr):
         """
         with agreement(self._comm):
             lines = path_of(self.constants.primitive, path, points)
-        group_velocities = group_velocities and self._sums.rows <= _DENSE
         modes = self.at(lines.q, k, group_velocities=group_velocities, directions=lines.directions)
         return Bands(lines, modes)
 

@@ -332,6 +332,14 @@ PAPERS = {
         _journal("Journal of Physics: Condensed Matter", 22, "20", "202201"),
         "10.1088/0953-8984/22/20/202201",
     ),
+    "GonzeLee1997": Paper(
+        "X. Gonze and C. Lee",
+        "Dynamical Matrices, {Born} Effective Charges, Dielectric Permittivity Tensors, and Interatomic Force "
+        "Constants from Density-Functional Perturbation Theory",
+        1997,
+        _journal("Physical Review B", 55, "16", "10355--10368"),
+        "10.1103/PhysRevB.55.10355",
+    ),
 }
 
 _COLUMNS = ("CurtisPowellReid1974", "ColemanMore1983")
@@ -378,6 +386,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "ekfac": ("MartensGrosse2015", "GeorgeLaurentBouthillierBallasVincent2018"),
     "dynamical matrices": ("ParlinskiLiKawazoe1997",),
     "polar crystals": ("WangEtAl2010",),
+    "dipoles in crystals": ("GonzeLee1997",),
 }
 
 _ran: set[str] = set()  # methods of this process
