@@ -34,15 +34,23 @@ _CURVES = ("grid", "density", "stderr", "cumulative", "cumulative_stderr")
 
 
 @contextmanager
-def open_problem(call: Call) -> Iterator[tuple[Input, EigenProblem]]:
-    """Have what INPUT, --mass and --nullspace stand for, as (input, eigenproblem). Collective."""
+def open_problem(call: Call, *, hermitian: bool = False) -> Iterator[tuple[Input, EigenProblem]]:
+    """Have what INPUT, --mass and --nullspace stand for, as (input, eigenproblem).
+
+    Collective.
+
+    Parameters
+    ----------
+    hermitian
+        Whether matrix files may be complex where PETSc's scalars are real.
+    """
     arguments = call.arguments
     if arguments.nullspace != "rigid":
         flag_groups.refuse_flags(arguments, flag_groups.POSITIONS, "only --nullspace rigid asks where nodes are")
     with (
-        closing(open_input(call, shell=arguments.shell)) as given,
+        closing(open_input(call, shell=arguments.shell, hermitian=hermitian)) as given,
         closing(open_known_vectors(arguments, given)) as known,
-        EigenProblem.of(**given.problem_arguments(), nullspace=known.null) as problem,
+        given.problem_type.of(**given.problem_arguments(), nullspace=known.null) as problem,
     ):
         yield given, problem
 
@@ -101,7 +109,7 @@ def run_density(call: Call) -> int:
     writers.check_writable(arguments.report, page.SUFFIXES, comm)
     if arguments.method == "dense":
         flag_groups.refuse_flags(arguments, flag_groups.SAMPLES, "--method dense takes no samples")
-    with open_problem(call) as (given, problem):
+    with open_problem(call, hermitian=True) as (given, problem):
         _refuse_extreme(given, problem)
         outliers = None
         if arguments.outliers:
@@ -133,6 +141,7 @@ def run_density(call: Call) -> int:
             "samples": found.samples,
             "steps": found.steps,
             "products": found.products,
+            "real_form": problem.copies == 2,
         }
         facts = completed_facts(call, given, facts, began)
         lines = told_lines(given, facts, density_lines(found))
@@ -160,7 +169,7 @@ def run_trace(call: Call) -> int:
         )
     if arguments.function == "identity":
         flag_groups.refuse_flags(arguments, {"steps": None}, "the trace itself takes one product with each sample")
-    with open_problem(call) as (given, problem):
+    with open_problem(call, hermitian=True) as (given, problem):
         if arguments.function != "identity":
             _refuse_extreme(given, problem)
         found = trace(
@@ -200,7 +209,7 @@ def run_rank(call: Call) -> int:
     arguments, comm = call.arguments, call.comm
     if arguments.method == "inertia":
         flag_groups.refuse_flags(arguments, flag_groups.SAMPLES, "--method inertia takes no samples")
-    with open_problem(call) as (given, problem):
+    with open_problem(call, hermitian=True) as (given, problem):
         _refuse_extreme(given, problem)
         found = rank(
             problem,

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 ROW = 30
 
 # Commands that take complex Hermitian matrices where PETSc's scalars are real.
-_TAKES_COMPLEX = ("eigs", "inertia")
+_TAKES_COMPLEX = ("eigs", "inertia", "trace", "density", "rank")
 
 # Bytes of a dense matrix with what LAPACK takes beside it, for each entry.
 _DENSE = 24

@@ -193,8 +193,8 @@ def _any_matrix(path: Path, suffix: str) -> Found:
 def complex_where_real(path: str | os.PathLike[str]) -> InputError:
     """Return the error of a complex matrix where a real one is needed. Not collective."""
     return InputError(
-        f"{path}: a real matrix is needed here, this one is complex: eigs, inertia, check and plan take Hermitian "
-        f"ones; elsewhere they take {another_build(True)}"
+        f"{path}: a real matrix is needed here, this one is complex: eigs, inertia, trace, density, rank, check "
+        f"and plan take Hermitian ones; elsewhere they take {another_build(True)}"
     )
 
 

@@ -98,6 +98,42 @@ def test_masses_null_vectors_inertia_and_plans(folder, ranks):
 
 @pytest.mark.parametrize("ranks", [1, 2, pytest.param(3, marks=pytest.mark.thorough)])
 @pytest.mark.essential
+def test_traces_densities_and_ranks_are_those_of_the_matrix_itself(folder, ranks):
+    total, heat, guessed, rank, gauge, dense, outliers, planned = several(
+        folder,
+        [
+            "trace H.mtx",
+            "trace H.npz --function heat --time 1 --mass M.npz",
+            "trace H.npz --method hutchinson --samples 40",
+            "rank H.petsc",
+            "rank gauge.npz --nullspace phases.npy",
+            "density H.npz",
+            "density H.npz --method lanczos --outliers 3 -o density.npz",
+            "plan H.mtx --of trace",
+        ],
+        ranks,
+    )
+    exact, pencil = exact_values(folder, "H"), exact_values(folder, "H", "M")
+    assert total["trace"] == pytest.approx(exact.sum(), abs=1e-12) and total["n"] == N
+    assert heat["trace"] == pytest.approx(np.exp(-pencil).sum(), rel=1e-9)
+    assert abs(guessed["trace"] - exact.sum()) < 4 * guessed["stderr"] and guessed["samples"] == 40
+    assert (rank["rank"], rank["n"], rank["certified"]) == (N, N, True)
+    assert (rank["above"], rank["below"]) == (np.count_nonzero(exact > 0), np.count_nonzero(exact < 0))
+    assert (gauge["rank"], gauge["degeneracy"], gauge["certified"]) == (N - 1, 1, True)
+    for one in (dense, outliers):
+        assert one["n"] == N and one["real_form"]
+    np.testing.assert_allclose(dense["moments"], [np.mean(exact**k) for k in range(5)], rtol=1e-9, atol=1e-12)
+    assert [times for _, times in outliers["atoms"]] == [1, 1, 1]
+    largest = np.sort(exact[np.argsort(-np.abs(exact))[:3]])
+    np.testing.assert_allclose([place for place, _ in outliers["atoms"]], largest, atol=1e-8)
+    with np.load(folder / "density.npz") as stored:
+        H, X = sp.load_npz(folder / "H.npz"), stored["vectors"].view(complex).T
+        np.testing.assert_allclose(H @ X, X * largest, atol=1e-7)
+    assert "twice the size" in planned["notes"][0]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, pytest.param(3, marks=pytest.mark.thorough)])
+@pytest.mark.essential
 def test_results_are_written_read_and_checked(folder, ranks):
     codes = [0, 0, 0, 0, 2, 2, 5]
     told = batch(
@@ -128,13 +164,12 @@ def test_results_are_written_read_and_checked(folder, ranks):
 
 
 def test_what_takes_real_matrices_alone_says_so(folder):
-    commands = ["trace", "density", "rank", "inverse", "samples", "reduced", "buckling", "damped"]
+    commands = ["inverse", "samples", "reduced", "buckling", "damped"]
     extra = {"buckling": " K.npz", "damped": " --damping K.npz", "reduced": " --fixed 0", "samples": " -o s.npz"}
     told = batch(
         folder,
         [
             *(f"{one} H.mtx{extra.get(one, '')}" for one in commands),
-            "plan H.mtx --of trace",
             "eigs symmetric.mtx",
             "eigs upper.npz",
             "eigs H.mtx --drop 0.1",
@@ -145,8 +180,8 @@ def test_what_takes_real_matrices_alone_says_so(folder):
         1,
     )
     assert all(one[0] == [2] for one in told), told
-    assert all("eigs, inertia, check and plan take Hermitian" in one[2] for one in told[:9])
-    symmetric, upper, *flags, many = (one[2] for one in told[9:])
+    assert all("rank, check and plan take Hermitian" in one[2] for one in told[:5])
+    symmetric, upper, *flags, many = (one[2] for one in told[5:])
     assert "complex symmetric" in symmetric and "conjugate the entries of one triangle" in symmetric
     assert "only the upper triangle is stored, which --one-triangle" in upper and "Hermitian" in upper
     assert all("is for real matrices, and H.mtx is complex" in one for one in flags)

@@ -112,13 +112,13 @@ def _estimated(problem: EigenProblem, threshold: float, options: dict) -> Inerti
     found = density(problem, samples=_SAMPLES, steps=_STEPS)
     threshold = max(threshold, float(np.finfo(float).tiny))
     sides = ((-np.inf, -threshold), (-threshold, threshold), (threshold, np.inf))
-    counts = [found.count(*ends) for ends in sides]
+    counts = [tuple(problem.copies * number for number in found.count(*ends)) for ends in sides]
     negative = round(counts[0][0])
     zero = min(round(counts[1][0]), problem.n - negative)
     below, between, above = (error for _, error in counts)
     signs = Inertia(negative, zero, problem.n - negative - zero, 0, threshold, False, "", (below, between, above))
     if found.method == "dense":
-        near = found.count(-_WIDER * threshold, _WIDER * threshold)[0] - counts[1][0]
+        near = problem.copies * found.count(-_WIDER * threshold, _WIDER * threshold)[0] - counts[1][0]
         if near or any(signs.stderr or ()):
             return replace(signs, doubt=f"{near:.0f} between {threshold:.1e} and {_WIDER * threshold:.1e} in size")
         return replace(signs, certified=True, stderr=None)

@@ -14,6 +14,7 @@ from sparsehess.eigen.estimates.reduced_operator import reduced_operator
 from sparsehess.eigen.estimates.spectral_density import Density, density
 from sparsehess.eigen.estimates.spectral_density import predict_products as density_products
 from sparsehess.eigen.problem.factorization import Pivots
+from sparsehess.eigen.problem.hermitian_problem import problem_of
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.whole_matrix import is_cheaper_whole, products_of_whole, whole_problem
 from sparsehess.eigen.solvers.end_solvers import StructureCounter
@@ -148,7 +149,7 @@ def rank(
     Parameters
     ----------
     matrix, mass, nullspace, comm
-        As for `eigs`, or an `EigenProblem`. Null vectors count as zeros.
+        As for `eigs`, complex Hermitian ones among them, or an `EigenProblem`. Null vectors count as zeros.
     threshold
         Eigenvalues up to this part of the largest are zero; default 1e-6, or a hundred times the relative error of
         the matrix where that is more. `gap`: the middle of the widest gap between the sizes of eigenvalues, of a
@@ -199,7 +200,7 @@ def rank(
     whole_number(steps, "steps", 1)
     if isinstance(matrix, EigenProblem):
         return _counted(matrix, threshold, absolute, method, samples, steps, dict(options or {}), seed)
-    with EigenProblem.of(matrix, mass=mass, nullspace=nullspace, comm=comm) as problem:
+    with problem_of(matrix, mass=mass, nullspace=nullspace, comm=comm) as problem:
         return _counted(problem, threshold, absolute, method, samples, steps, dict(options or {}), seed)
 
 
@@ -301,16 +302,17 @@ def _counted_by(
         below, between, above, error, doubt = counts.at(size)
     finally:
         counts.close()
+    n = problem.n // problem.copies
     return Rank(
-        below + above, problem.n, between, size, size / largest, method != "density" and not doubt, above, below,
-        between, between / problem.n, error, method, why, largest, gap, doubt,
+        below + above, n, between, size, size / largest, method != "density" and not doubt, above, below,
+        between, between / n, error, method, why, largest, gap, doubt,
     )  # fmt: skip
 
 
 def _zero(problem: EigenProblem, method: str, why: str) -> Rank:
     """Return the rank of a matrix that is zero."""
-    n = problem.finite
-    return Rank(0, problem.n, n, 0.0, 0.0, method != "density", 0, 0, n, n / problem.n, 0.0, method,
+    zeros, n = problem.finite // problem.copies, problem.n // problem.copies
+    return Rank(0, n, zeros, 0.0, 0.0, method != "density", 0, 0, zeros, zeros / n, 0.0, method,
                 f"{why}; the matrix is zero", 0.0, None, "")  # fmt: skip
 
 
@@ -348,7 +350,10 @@ def _largest(problem: EigenProblem, seed: int) -> float:
 
 
 class _Inertia:
-    """Counts at shifts, each made once: by the structure, else by factorizations."""
+    """Counts at shifts, each made once: by the structure, else by factorizations.
+
+    Of a complex Hermitian matrix they are halves of those of its real form.
+    """
 
     def __init__(self, problem: EigenProblem, options: dict) -> None:
         self.problem = problem
@@ -359,6 +364,7 @@ class _Inertia:
             solver = KrylovSchur(problem, True, options, tol=1e-8)
             self._counter, self.close = partial(_factorized, solver), solver.close
         self._known: dict[float, tuple[int, int]] = {}
+        self._finite = problem.finite // problem.copies
 
     def below(self, shift: float) -> int:
         """Return the number of eigenvalues below a shift."""
@@ -366,7 +372,7 @@ class _Inertia:
             counts = self._counter(shift)
             known = len(self.problem.null) if shift > 0 else 0
             self._known[shift] = counts[0] + known, counts[1]
-        return self._known[shift][0]
+        return self._known[shift][0] // self.problem.copies
 
     def between(self, size: float) -> int:
         """Return the number of eigenvalues up to a size."""
@@ -387,7 +393,7 @@ class _Inertia:
         for place in places:
             runs.setdefault(counts[place], []).append(place)
         # Below the first eigenvalue and above the last there is no gap: nothing is on its other side.
-        inner = [run for count, run in runs.items() if 0 < count < self.problem.finite]
+        inner = [run for count, run in runs.items() if 0 < count < self._finite]
         widest = max(inner, key=lambda run: run[-1] - run[0], default=None)
         if widest is None or ladder[widest[-1]] < 0.99 * _GAP * ladder[widest[0]]:
             return None
@@ -403,7 +409,7 @@ class _Inertia:
 
     def at(self, size: float) -> tuple[int, int, int, float, str]:
         """Return (below, between, above, stderr, doubt) for a threshold."""
-        finite, doubts = self.problem.finite, []
+        finite, doubts = self._finite, []
         for shift in (-size, size):
             for factor in _CONFIRMING:
                 if self.below(factor * shift) == self.below(shift):
@@ -415,6 +421,8 @@ class _Inertia:
                 )
             if self._known[shift][1]:
                 doubts.append(f"pivots vanished at {shift:.3e}")
+            if self._known[shift][0] % self.problem.copies:
+                doubts.append(f"an odd number is below {shift:.3e} in the real form, where all stand twice")
         below, upto = self.below(-size), self.below(size)
         if not 0 <= below <= upto <= finite:
             doubts.append("the counts contradict each other")

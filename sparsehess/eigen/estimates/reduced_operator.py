@@ -13,6 +13,7 @@ import numpy as np
 from sparsehess.eigen.estimates.mass_coordinates import mass_coordinates
 from sparsehess.eigen.estimates.random_blocks import random_signs, standard_normal
 from sparsehess.eigen.problem.block_products import BlockProduct
+from sparsehess.eigen.problem.hermitian_problem import problem_of
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.errors import InputError
@@ -50,6 +51,10 @@ class ReducedOperator:
     ----------
     atoms
         ((eigenvalue, multiplicity), ...) of what is deflated, ascending.
+    copies
+        How often each eigenvalue stands in the operator: twice in the real form of a complex Hermitian matrix.
+    size
+        How many eigenvalues the matrix has: n, of a real form half of that. Multiplicities of atoms are of these.
     total
         Dimension of the space that is left.
     products
@@ -67,7 +72,7 @@ class ReducedOperator:
 
     def __init__(self, problem: EigenProblem, deflate: Spectrum | None = None):
         self.problem, self.layout, self.comm, self.n = problem, problem.layout, problem.comm, problem.n
-        self.products = 0
+        self.copies, self.size, self.products = problem.copies, problem.n // problem.copies, 0
         self._coordinates = mass_coordinates(problem)
         self.plain = self._coordinates.plain
         self.noise = max(_EPS, problem.relative_error, self._coordinates.noise)
@@ -78,7 +83,8 @@ class ReducedOperator:
         except BaseException:
             self.close()  # every rank is here: what raises above raises on all
             raise
-        self.atoms = _merge_atoms(atoms, problem.zero if len(atoms) > 1 else 0.0)
+        merged = _merge_atoms(atoms, problem.zero if len(atoms) > 1 else 0.0)
+        self.atoms = tuple((value, times // self.copies) for value, times in merged)
         self.total = self.n - self._deflated.shape[1]
 
     @property
@@ -107,7 +113,9 @@ class ReducedOperator:
                         f"an eigenvector to deflate has sizes {vector.getSizes()}, "
                         f"the Hessian {(self.layout.n_local, self.layout.n)}"
                     )
-        X = self._block_of(known.vectors)
+        values, X = known.eigenvalues, self._block_of(known.vectors)
+        if self.copies == 2:  # beside each x also ix, which is orthogonal to it
+            values, X = np.repeat(values, 2), _with_times_i(X)
         sizes = self.dots(X, X)
         X = self.project(X)
         kept = np.flatnonzero(self.dots(X, X) > _COPY**2 * sizes)
@@ -115,7 +123,7 @@ class ReducedOperator:
         if Q.shape[1] < len(kept):
             raise InputError("the eigenvectors to deflate are linearly dependent")
         self._deflate_basis(np.hstack([self._deflated, Q]))
-        return [(float(value), 1) for value in known.eigenvalues[kept]]
+        return [(float(value), 1) for value in values[kept]]
 
     def _deflate_basis(self, Q: np.ndarray) -> None:
         """Deflate the span of an orthonormal basis."""
@@ -261,15 +269,22 @@ def reduced_operator(
     nullspace: VectorsLike | None = None,
     comm: MPI.Comm | None = None,
     deflate: Spectrum | None = None,
+    hermitian: bool = False,
 ) -> Iterator[ReducedOperator]:
     """Give the operator of a problem, or of what `EigenProblem.of` makes one of, for the length of a block.
 
     Collective.
+
+    Parameters
+    ----------
+    hermitian
+        Whether complex matrices may be given where scalars are real: then it is that of their real form.
     """
     require_real("an estimate from random real vectors")
     source: AbstractContextManager[EigenProblem]
     if not isinstance(matrix, EigenProblem):
-        source = EigenProblem.of(matrix, mass=mass, nullspace=nullspace, comm=comm)
+        made = problem_of if hermitian else EigenProblem.of
+        source = made(matrix, mass=mass, nullspace=nullspace, comm=comm)
     elif mass is None and nullspace is None:
         source = nullcontext(matrix)
     else:
@@ -284,6 +299,13 @@ def combine(X: np.ndarray, factors: np.ndarray) -> np.ndarray:
     Not collective.
     """
     return np.matmul(factors.T, X.T).T
+
+
+def _with_times_i(X: np.ndarray) -> np.ndarray:
+    """Return x and ix in turn for the columns x of a block, whose rows are real and imaginary parts in turn."""
+    columns = np.ascontiguousarray(X.T)
+    turned = (1j * columns.view(np.complex128)).view(np.float64)
+    return np.stack([columns, turned], axis=1).reshape(2 * len(columns), -1).T
 
 
 def _merge_atoms(atoms: list[tuple[float, int]], near: float) -> tuple[tuple[float, int], ...]:

@@ -104,6 +104,8 @@ class Density(ShortRepr):
         random.
     n
         Number of eigenvalues.
+    copies
+        How often each stood in what was multiplied: twice in the real form of a complex Hermitian matrix.
 
     Examples
     --------
@@ -134,6 +136,7 @@ class Density(ShortRepr):
     products: int
     n: int
     measures: Measures | None = field(repr=False)
+    copies: int = 1
 
     def _repr_facts(self) -> Iterator[str]:
         """Yield what the line says. Not collective."""
@@ -171,7 +174,7 @@ class Density(ShortRepr):
             return fixed, np.zeros(len(at))
         rest = self._rest / self.n
         rows = self.measures.below(at, inclusive=inclusive)
-        value, error = share_and_error(rows.value, max(self._rest, 1))
+        value, error = share_and_error(rows.value, max(self._rest * self.copies, 1))
         return fixed + rest * value, rest * (error + _left_open(rows))
 
     def count(self, low: float, high: float) -> tuple[float, float]:
@@ -205,7 +208,7 @@ class Density(ShortRepr):
         lower = np.maximum(upto.lower - before.upper, 0.0)
         upper = np.minimum(upto.upper - before.lower, 1.0)
         inside = Below(np.clip(upto.value - before.value, lower, upper), lower, upper)
-        value, error = share_and_error(inside.value, max(self._rest, 1))
+        value, error = share_and_error(inside.value, max(self._rest * self.copies, 1))
         return (
             known + self._rest * float(value[0]),
             self._rest * float(error[0]),
@@ -267,8 +270,8 @@ def density(
     Parameters
     ----------
     matrix, mass, nullspace, comm
-        As for `eigs`, or an `EigenProblem`. Null vectors are deflated and become an atom at 0. M must be positive
-        definite.
+        As for `eigs`, complex Hermitian ones among them, or an `EigenProblem`. Null vectors are deflated and
+        become an atom at 0. M must be positive definite.
     samples
         Random starting vectors, two at least.
     steps
@@ -329,7 +332,9 @@ def density(
         grid = reals(grid, "grid")
         if grid.ndim != 1 or len(grid) < 2 or not (np.isfinite(grid).all() and (np.diff(grid) > 0).all()):
             raise InputError("grid must be two or more finite numbers in ascending order")
-    with reduced_operator(matrix, mass=mass, nullspace=nullspace, comm=comm, deflate=deflate) as operator:
+    with reduced_operator(
+        matrix, mass=mass, nullspace=nullspace, comm=comm, deflate=deflate, hermitian=True
+    ) as operator:
         check_groups(operator, groups, samples)
         deal = partial(run_in_groups, operator, deflate, groups, samples)
         measures: Measures | None = None
@@ -345,7 +350,8 @@ def density(
             measures, samples, steps = told_spectrum(operator.told, operator.n, grid), 0, 0
         elif method == "dense":
             if not is_cheaper_whole(operator.n, np.inf):
-                raise InputError(f"method 'dense' is for up to {LARGEST} variables, here are {operator.n}")
+                most = LARGEST // operator.copies
+                raise InputError(f"method 'dense' is for up to {most} variables, here are {operator.size}")
             measures, samples, steps = Whole(*whole_spectrum(operator)), 0, 0
         elif method == "lanczos":
             measures, steps = quadratures(operator, deal, steps or STEPS, seed)
@@ -456,7 +462,7 @@ def _density(
         grid = np.linspace(low - _BEYOND * width, high + _BEYOND * width, points)
     middles = 0.5 * (grid[1:] + grid[:-1])
     edges = np.concatenate([[2 * grid[0] - middles[0]], middles, [2 * grid[-1] - middles[-1]]])
-    n, known = operator.n, sum(atom.multiplicity for atom in atoms)
+    n, known = operator.size, sum(atom.multiplicity for atom in atoms)
     rest = 1 - known / n
     smooth, moments = np.zeros((2, len(grid))), np.zeros((2, MOMENTS))
     if measures is not None:
@@ -467,7 +473,7 @@ def _density(
     nothing = np.zeros(0)
     bare = Density(
         grid, smooth[0], smooth[1], nothing, nothing, atoms, moments[0], moments[1], (low, high), float(width),
-        method, samples, steps, operator.products, n, measures,
+        method, samples, steps, operator.products, n, measures, operator.copies,
     )  # fmt: skip
     cumulative, error = bare.below(grid)
     return replace(bare, cumulative=cumulative, cumulative_stderr=error)

@@ -149,8 +149,8 @@ def trace(
     Parameters
     ----------
     matrix, mass, nullspace, comm
-        As for `eigs`, or an `EigenProblem`. Null vectors are deflated: `logdet` is then the
-        pseudo-log-determinant, and `inverse` the trace of the pseudoinverse.
+        As for `eigs`, complex Hermitian ones among them, or an `EigenProblem`. Null vectors are deflated:
+        `logdet` is then the pseudo-log-determinant, and `inverse` the trace of the pseudoinverse.
     function
         `identity`, `logdet` (Σ log λ), `inverse` (Σ 1/λ), `heat` (Σ exp(−λ time)), `effective dimension`
         (Σ λ/(λ + gamma)), or a callable of an array of eigenvalues.
@@ -208,7 +208,9 @@ def trace(
     whole_number(steps, "steps", 1)
     f = resolve_function(function, gamma, time)
     samples = samples or (_SAMPLES if tol is None else _MOST)
-    with reduced_operator(matrix, mass=mass, nullspace=nullspace, comm=comm, deflate=deflate) as operator:
+    with reduced_operator(
+        matrix, mass=mass, nullspace=nullspace, comm=comm, deflate=deflate, hermitian=True
+    ) as operator:
         if method in ("auto", "exact"):
             told = operator.told.total(f)
             if told is not None:
@@ -304,11 +306,15 @@ def diagonal_sum(operator: ReducedOperator) -> float | None:
         problem.A.mult(direction, image)
         projected += image.dot(direction).real
     destroy(image)
-    return float(operator.sum_over_ranks(np.array([local.sum()]))[0]) - projected
+    return (float(operator.sum_over_ranks(np.array([local.sum()]))[0]) - projected) / operator.copies
 
 
 class _Search:
-    """More and more samples, until there are enough."""
+    """More and more samples, until there are enough.
+
+    Of the real form of a complex Hermitian matrix, in which each eigenvalue stands twice, each sample is halved:
+    the spread of halves is the error of the half.
+    """
 
     def __init__(
         self,
@@ -341,14 +347,15 @@ class _Search:
         """Return zᵀM f(operator) z for the columns of a block."""
         if self.f.linear:
             dual = self.operator.dual(Z)
-            return self.operator.sum_over_ranks(np.einsum("ki,ki->k", dual.T, self.operator.apply(Z).T))
+            forms = np.einsum("ki,ki->k", dual.T, self.operator.apply(Z).T)
+            return self.operator.sum_over_ranks(forms) / self.operator.copies
         cite("stochastic quadrature")
         run = Lanczos(self.operator, Z, self.steps, self.memory)
         self.memory = run.memory
         values, change = advance_to_accuracy(run, self.f, self.accuracy)
         self.change = max(self.change, change)
         self.beyond.append(number_beyond(run, self.f.above))
-        return values
+        return values / self.operator.copies
 
     def sketched(self, method: str) -> Trace:
         """Hutch++ or XTrace: with a tolerance twice the samples, until it is met."""
@@ -359,6 +366,7 @@ class _Search:
         while True:
             estimator.grow(samples)
             value, error, freedom = estimator.estimate()
+            value, error = value / self.operator.copies, error / self.operator.copies
             if samples >= most or error == 0 or self._enough(value, error):
                 used = (samples // kind.share) * kind.share
                 return self._found(value, error, used, method, freedom)
@@ -384,7 +392,7 @@ class _Search:
 
     def _found(self, value: float, error: float, samples: int, method: str, freedom: int) -> Trace:
         error = float(np.hypot(error, abs(value) * self.change if value else 0.0))
-        beyond = float(np.mean(self.beyond)) if self.beyond else 0.0
+        beyond = float(np.mean(self.beyond)) / self.operator.copies if self.beyond else 0.0
         if beyond > _NONE:
             error = np.inf
         total = float(value + self.known)

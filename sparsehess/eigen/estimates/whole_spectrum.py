@@ -24,7 +24,7 @@ class WholeSpectrum(NamedTuple):
     Attributes
     ----------
     values
-        (total,) eigenvalues, ascending.
+        (m,) eigenvalues, ascending, of a complex Hermitian matrix its own.
     noise
         Error of the matrix, relative to its norm.
     """
@@ -57,6 +57,7 @@ def whole_spectrum(operator: ReducedOperator) -> WholeSpectrum:
     gram = None if operator.plain else operator.dual(unit_vectors(operator.layout, np.arange(operator.n)))
     parts = operator.comm.gather((rows, gram, operator.dual_of_deflated))
     values = on_root(operator.comm, _eigenvalues, parts)
+    values = values.reshape(-1, operator.copies).mean(axis=1)  # copies of one are beside each other
     return WholeSpectrum(values, max(operator.noise, error))
 
 

@@ -20,7 +20,7 @@ def copy_on_group(problem: EigenProblem, teams: Teams) -> EigenProblem:
     M = None if problem.M is None else aij(teams.layout, indptr, indices, m)
     null = copy_vectors_on_group(problem.null, A, teams)
     owned = [matrix for matrix in (A, M) if matrix is not None] + null
-    copy = EigenProblem(
+    copy = type(problem)(
         A=A, M=M, null=null, projected=problem.projected, relative_error=problem.relative_error, owned=owned
     )
     return problem.share_facts(copy)

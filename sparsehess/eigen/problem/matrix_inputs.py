@@ -287,7 +287,7 @@ def _check_kind(name: str, dtype: np.dtype) -> None:
     if dtype.kind == "c" and not complex_scalars():
         raise InputError(
             f"{name} must be real here, not {dtype}: give its real part if it has no other; Hermitian ones are "
-            f"for eigs, inertia and certify, elsewhere they take {another_build(True)}"
+            f"for eigs, inertia, certify, trace, density and rank, elsewhere they take {another_build(True)}"
         )
     if dtype.kind not in "fiubc":
         raise InputError(f"{name} must be numbers, not {dtype}")

@@ -353,7 +353,8 @@ def _estimate_number(problem: EigenProblem, low: float, high: float, seed: int) 
 
 
 def _count_by_density(problem: EigenProblem, low: float, high: float, seed: int) -> tuple[float, float]:
-    return density(problem, samples=_SAMPLES, steps=_STEPS, seed=seed).count(low, high)
+    number, error = density(problem, samples=_SAMPLES, steps=_STEPS, seed=seed).count(low, high)
+    return problem.copies * number, problem.copies * error
 
 
 def _count_by_quadratures(problem: EigenProblem, low: float, high: float, seed: int) -> tuple[float, float]:
