@@ -18,9 +18,10 @@ from sparsehess.hessian.assembly import assemble, detect_with_journal
 from sparsehess.hessian.evaluation_journal import NoJournal, open_journal
 from sparsehess.hessian.hessian import Hessian
 from sparsehess.hessian.matrix_free import MatrixFree
-from sparsehess.long_range import NearFar, near_far
+from sparsehess.long_range import Forecast, NearFar, forecast, near_far
 from sparsehess.runtime import on_root
 from sparsehess.runtime.progress import SharedProgress
+from sparsehess.runtime.validation import whole_number
 from sparsehess.storage import array_files, matrix_files
 
 if TYPE_CHECKING:
@@ -54,14 +55,27 @@ def matrix_free_problem(call: Call, precision: str) -> MatrixFree:
 
 def near_far_problem(call: Call) -> NearFar:
     """Return about the Hessian of the problem that is the INPUT, in which everything couples. Collective."""
+    objective, arguments = _near_far_objective(call), call.arguments
+    budget = number_of_gradients(arguments)
+    return near_far(objective, gradients=budget, derivative=arguments.derivative, seed=arguments.seed)
+
+
+def near_far_forecast(call: Call) -> tuple[Objective, Forecast]:
+    """Return the problem that is the INPUT, in which everything couples, and what that takes. Collective."""
+    objective, arguments = _near_far_objective(call), call.arguments
+    budget = whole_number(number_of_gradients(arguments), "gradients", 1)
+    return objective, forecast(objective, gradients=budget, derivative=arguments.derivative, seed=arguments.seed)
+
+
+def _near_far_objective(call: Call) -> Objective:
+    """Return the problem that is the INPUT, for --pattern near. Collective."""
     arguments = call.arguments
     flags = {name: default for name, default in flag_groups.DERIVATIVES.items() if name not in _OF_NEAR}
     reason = "--pattern near reads what is near by a star colouring of its own, and verifies by fresh products"
     flag_groups.refuse_flags(arguments, {**flags, **flag_groups.COLORING}, reason)
     objective = load_problem(arguments, call.comm)
     check_units_of(arguments, objective)
-    budget = number_of_gradients(arguments)
-    return near_far(objective, gradients=budget, derivative=arguments.derivative, seed=arguments.seed)
+    return objective
 
 
 def number_of_gradients(arguments: argparse.Namespace) -> int:

@@ -25,7 +25,7 @@ from sparsehess.commands.input_facts import (
 )
 from sparsehess.commands.inputs import Input, drop_entries, open_input, open_known_vectors
 from sparsehess.commands.mode_outputs import open_mode_outputs
-from sparsehess.commands.near_pairs import refuse_beside_near, solve_near
+from sparsehess.commands.near_pairs import explain_near, refuse_beside_near, solve_near
 from sparsehess.commands.output import SCHEMA, answer, process_facts, refuse_solver_options, run_facts
 from sparsehess.commands.participation import (
     check_participation,
@@ -95,6 +95,10 @@ def run_eigs(call: Call) -> int:
         backend=arguments.backend,
     )
     check_backend(spec.backend)
+    if arguments.explain and arguments.pattern == "near":
+        near, lines = explain_near(call)
+        answer(call, {"schema": SCHEMA, "task": "explain", **near}, lines)
+        return errors.DONE
     with (
         closing(_open_for_pairs(call, shapes.writes or shapes.draws)) as given,
         closing(open_known_vectors(arguments, given)) as known,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from sparsehess.commands.differentiation import number_of_gradients
+from sparsehess.commands.differentiation import near_far_forecast, number_of_gradients
 from sparsehess.commands.flag_groups import refuse_flags
 from sparsehess.errors import InputError
 from sparsehess.long_range import NearFar
+from sparsehess.runtime.short_repr import number_of
 
 if TYPE_CHECKING:
     from sparsehess.commands.call import Call
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 # Flags of `eigs` that nothing heeds there, with their defaults.
 _UNHEEDED: dict[str, Any] = {
     **{"which": "smallest", "interval": None, "target": None, "method": "auto", "count": "auto", "backend": "cpu"},
-    **{"explain": False, "groups": None, "guess": None, "preconditioner": None, "mass": None, "nullspace": None},
+    **{"groups": None, "guess": None, "preconditioner": None, "mass": None, "nullspace": None},
     **{"drop": None, "keep": None, "participation": None, "coordinates": None, "checkpoint": None},
 }
 
@@ -33,6 +35,35 @@ def refuse_beside_near(call: Call) -> None:
     )
     if call.options:
         raise InputError(f"-{next(iter(call.options))}: --pattern near takes no options of PETSc; leave it out")
+
+
+def explain_near(call: Call) -> tuple[dict[str, Any], str]:
+    """Return what `--explain` says of a run: facts, and lines for people. Collective.
+
+    Nothing is evaluated.
+    """
+    refuse_beside_near(call)
+    objective, found = near_far_forecast(call)
+    budget, n, ranks = number_of_gradients(call.arguments), objective.n, call.comm.size
+    reason = "products with the Hessian itself, solves with what is near and far"
+    facts = {"n": n, "method": "davidson", "reason": reason, "whole": False, "near_far": asdict(found)}
+    far = "nothing: all points are near each other"
+    if found.pairs:
+        far = (
+            f"each product takes {found.pairs:,} pairs of points, about {found.seconds:.2g} s on "
+            f"{number_of(ranks, 'rank')}; a run makes hundreds, and stores none of the pairs"
+        )
+    return facts, "\n".join(
+        [
+            "method       davidson",
+            f"because      {reason}",
+            f"near         points within {found.cutoff:.4g}: {found.nnz:,} entries, {found.colors} colours",
+            f"derivatives  about {found.gradients} gradients or products, up to {max(budget, n)} where the error "
+            f"asks for it; up to {budget} for the pairs",
+            f"far          {far}",
+            f"memory       about {found.bytes / 2**20:.3g} MiB on a rank, without factors of what is near",
+        ]
+    )
 
 
 def solve_near(arguments: argparse.Namespace, hessian: NearFar, spec: SolveSpec) -> Spectrum:

@@ -9,7 +9,7 @@ May import errors to operators.
 
 from sparsehess.runtime.lazy import attributes
 
-_HOME = {"near_far": "assembly", "NearFar": "near_far_hessian"}
+_HOME = {"near_far": "assembly", "NearFar": "near_far_hessian", "forecast": "forecasts", "Forecast": "forecasts"}
 
 __all__ = [*_HOME]
 

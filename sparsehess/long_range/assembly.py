@@ -29,7 +29,7 @@ from sparsehess.runtime.citations import cite
 from sparsehess.runtime.validation import positive_number, whole_number
 
 # Gaussian products that tell the error.
-_PROBES = 4
+PROBES = 4
 
 # Colours of an attempt after one that was not good enough, over its own.
 _MORE = 1.5
@@ -137,10 +137,7 @@ def near_far(
     """
     whole_number(gradients, "gradients", 1)
     tolerance = positive_number(tolerance, "tolerance")
-    if derivative not in _CHOICES:
-        raise none_of(f"derivative {derivative!r}", derivative, _CHOICES)
-    scheme = scheme_of(derivative, objective)
-    scheme = "forward" if derivative == "auto" and scheme in DIFFERENCES else scheme
+    scheme = chosen_scheme(objective, derivative)
     where = Points.of(objective, points, box, labels, charges)
     with agreement(objective.comm):
         pairs = _pairs(bonds, where.layout.n)
@@ -202,7 +199,7 @@ class _Road:
 
     def first_field(self, budget: int) -> NearField:
         """Return what is near for so many gradients altogether. Collective."""
-        beside = self.spent + _PROBES * self.true.calls_each + (self.steps.scheme == "forward")
+        beside = self.spent + PROBES * self.true.calls_each + (self.steps.scheme == "forward")
         return self._field((budget - beside) // self.calls_a_color)
 
     def larger_field(self, field: NearField, most: int) -> NearField | None:
@@ -245,7 +242,7 @@ class _Road:
         so_far = self.spent
         watch.append(time.perf_counter())
         try:
-            made.error, made.error_norm = _error(made, self.true.fresh(_PROBES, self.seed))
+            made.error, made.error_norm = _error(made, self.true.fresh(PROBES, self.seed))
         except BaseException:
             made.close()
             raise
@@ -286,6 +283,14 @@ def _error(made: NearFar, products: Sequence[tuple[np.ndarray, np.ndarray]]) -> 
         squares += made.comm.allreduce(np.array([apart @ apart, image @ image]))
     off, norm = np.sqrt(squares / len(products)).tolist()
     return (off / norm if norm > 0 else float(off > 0)), off
+
+
+def chosen_scheme(objective: Objective, derivative: str) -> str:
+    """Return the scheme of what was asked for. Not collective."""
+    if derivative not in _CHOICES:
+        raise none_of(f"derivative {derivative!r}", derivative, _CHOICES)
+    scheme = scheme_of(derivative, objective)
+    return "forward" if derivative == "auto" and scheme in DIFFERENCES else scheme
 
 
 def _of_points(objective: Objective, points: Points) -> Objective:

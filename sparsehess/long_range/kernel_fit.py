@@ -71,6 +71,11 @@ class _Fit:
     misfit: float
 
 
+def functions_at_most(weights: int) -> int:
+    """Return how many radial functions a kernel of so many weights has for each at most. Not collective."""
+    return max(1, min(_FUNCTIONS, _COLUMNS // (2 * weights)))
+
+
 def fit_kernel(
     points: Points, pattern: Pattern, readings: Sequence[Readings], shape: Shape, seed: int
 ) -> RadialKernel | None:

@@ -138,6 +138,16 @@ class RadialKernel(ShortRepr):
                     self._add(left, share.part(start, stop), others[start:stop], out[begin : begin + _ROWS])
         return out.reshape(m * dims, k)
 
+    def one_block(self) -> int:
+        """Do what a product does with one block of this rank's points; return how many pairs that were.
+
+        Not collective.
+        """
+        left, right = (self.points.own.part(0, many) for many in (_ROWS, _COLUMNS))
+        rows, columns, dims = len(left.positions), len(right.positions), self.points.dims
+        self._add(left, right, np.ones((columns, dims, 1)), np.zeros((rows, dims, 1)))
+        return rows * columns
+
     def _add(self, left: Share, right: Share, X: np.ndarray, out: np.ndarray) -> None:
         """Add the products of the pairs of two lots with X (points, d, k) to out (points, d, k)."""
         pairs = Pairs(self.points, self.near, left, right)

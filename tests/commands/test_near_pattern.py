@@ -32,10 +32,21 @@ def ions(comm, side=4, flat=0, told=1):  # q q' / r + 0.19 / r^9
 """
 
 
+NOWHERE = """
+
+def nowhere(comm):  # nothing may be evaluated
+    def gradient(x):
+        raise RuntimeError("evaluated")
+
+    points = places(4)[0]
+    return sh.Objective(x=points.ravel(), gradient=gradient, comm=comm, geometry=sh.Geometry(points))
+"""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("near")
-    (place / "problem.py").write_text(IONS)
+    (place / "problem.py").write_text(IONS + NOWHERE)
     return place
 
 
@@ -81,12 +92,29 @@ def test_what_is_near_and_far_is_told(folder):
     assert "± is a bound, from residuals of true products and their noise" in out
 
 
+def test_explain_tells_what_it_takes_and_evaluates_nothing(folder):
+    asked = "eigs problem.py:ions --set side=5 -k 3 --pattern near --budget-gradients 100"
+    before, whole, after = several(
+        folder, [f"{asked} --explain", "eigs problem.py:ions --set side=3 --pattern near --explain", asked], 1
+    )
+    told, found = before["near_far"], after["near_far"]
+    assert before["n"] == after["n"] == 375 and before["method"] == after["method"] == "davidson"
+    assert told["cutoff"] == pytest.approx(found["cutoff"], rel=0.15)
+    assert told["nnz"] == pytest.approx(after["nnz"], rel=0.3) and told["pairs"] == 125**2
+    calls = sum(after["evaluations"].values()) - after["evaluations"]["refinement"]
+    assert told["gradients"] <= 100 and told["gradients"] == pytest.approx(calls, abs=15)
+    assert 0 < told["seconds"] < 10 and told["bytes"] > 8 * told["nnz"]
+    assert whole["near_far"]["pairs"] == 0 and whole["near_far"]["seconds"] == 0
+    ((codes, out, _, _),) = batch(folder, ["eigs problem.py:nowhere --pattern near --explain"], 1)
+    assert codes == [0] and "each product takes 4,096 pairs of points" in out and "on 1 rank" in out
+
+
 @pytest.mark.parametrize(
     "command, words",
     [
         ("eigs problem.py:ions --pattern near --which largest", "--which: --pattern near finds the lowest pairs"),
         ("eigs problem.py:ions --pattern near --coloring acyclic", "a star colouring of its own"),
-        ("eigs problem.py:ions --pattern near --explain", "--explain: --pattern near finds"),
+        ("eigs problem.py:ions --pattern near --explain -o pairs.h5", "--explain solves nothing"),
         ("eigs problem.py:ions --pattern near --shell", "--shell assembles nothing"),
         ("eigs problem.py:ions --budget-gradients 9", "only --pattern near has a budget of gradients"),
         ("eigs problem.py:ions --pattern near -- -eps_ncv 9", "--pattern near takes no options of PETSc"),
