@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 from sparsehess.coloring import BEST, Coloring, fingerprint, load
 from sparsehess.commands import flag_groups, problem_files
 from sparsehess.commands.frequency_units import check_units_of
+from sparsehess.derivatives.finite_differences import scheme_of
+from sparsehess.eigen.solvers.eigs import DEFAULT_K
+from sparsehess.eigen.solvers.lowest_pairs import require_gradients
 from sparsehess.errors import InputError
 from sparsehess.hessian.assembly import assemble, detect_with_journal
 from sparsehess.hessian.evaluation_journal import NoJournal, open_journal
@@ -75,6 +78,9 @@ def _near_far_objective(call: Call) -> Objective:
     flag_groups.refuse_flags(arguments, {**flags, **flag_groups.COLORING}, reason)
     objective = load_problem(arguments, call.comm)
     check_units_of(arguments, objective)
+    k = min(DEFAULT_K if arguments.k is None else arguments.k, objective.n)
+    each = 1 if scheme_of(arguments.derivative, objective) == "product" else 2
+    require_gradients(k, each, number_of_gradients(arguments))
     return objective
 
 

@@ -118,7 +118,7 @@ class Evaluations:
                 for values, weight in some:
                     _add(rows[0], self._calls.gradient(group, values[group]), weight, begun)
                     begun = True
-                self._check_finite(rows[0], color)
+                self._check_finite(rows[0], color if count > 1 else None)
 
             pieces = max(len(moved) // parts, 1)
             out = self._rounds.run(request, count, parts, evaluate, 1, self.on_color, pieces)
@@ -178,7 +178,7 @@ class Evaluations:
                 seeds[row[here], here] = whole[here]
                 rows[:] = self._calls.products(seeds)
                 for product, color in zip(rows, units, strict=True):
-                    self._check_finite(product, color)
+                    self._check_finite(product, color if count > 1 else None)
 
             out = self._run("products", colors, count, evaluate, self._batch(count))
             self.counts["hvp"] += count

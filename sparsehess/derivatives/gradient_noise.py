@@ -25,6 +25,9 @@ _BESIDE_BOUND = 0.1
 # There this part of a component's change is noise that comes from the digits of x.
 _COARSE = 1e-9
 
+# And more than this part is not that of digits of x, however short the length.
+_OF_DIGITS = 2 / SPACINGS
+
 # No steps are made for less noise than rounding makes, though sums may be exact by chance; and curvature is not
 # trusted to last longer than this many typical lengths.
 _EPS = float(np.finfo(float).eps)
@@ -162,9 +165,16 @@ def _check_digits(evaluations: Evaluations, noise: Noise) -> None:
     coarse = noise.length <= SPACINGS * np.spacing(np.abs(evaluations.x))
     worst = np.flatnonzero(coarse & (noise.relative > _COARSE))
     if len(worst):
-        i, x = worst[0], evaluations.x[worst[0]]
+        i, x, name = worst[0], evaluations.x[worst[0]], evaluations.objective.name
+        variable = evaluations.layout.start + i
+        if noise.relative[i] > _OF_DIGITS:
+            raise CheckError(
+                f"the gradient of {name} is noisy at variable {variable}, by {noise.level[i]:.1e} or so, and "
+                "nothing else shows however short the step: make it converge further, give it more digits, or "
+                "tell typical_x, lengths over which more changes"
+            )
         raise CheckError(
-            f"variable {evaluations.layout.start + i} of {evaluations.objective.name} is {x:g}, where double "
+            f"variable {variable} of {name} is {x:g}, where double "
             f"precision steps by {np.spacing(abs(x)):.1e}: too coarse for the distance over which the gradient "
             "changes; shift or scale the variable, or tell typical_x"
         )

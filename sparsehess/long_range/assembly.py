@@ -22,7 +22,8 @@ from sparsehess.long_range.kernel_fit import Readings, far_readings, fit_kernel,
 from sparsehess.long_range.near_far_hessian import NearFar
 from sparsehess.long_range.points import Points
 from sparsehess.long_range.radial_kernel import RadialKernel, Shape
-from sparsehess.long_range.steps import TrueProducts, with_random_signs
+from sparsehess.long_range.steps import FreshProduct, TrueProducts, with_random_signs
+from sparsehess.long_range.symmetry import check_symmetry
 from sparsehess.pattern import Pattern
 from sparsehess.runtime import agreement, aij
 from sparsehess.runtime.citations import cite
@@ -242,7 +243,9 @@ class _Road:
         so_far = self.spent
         watch.append(time.perf_counter())
         try:
-            made.error, made.error_norm = _error(made, self.true.fresh(PROBES, self.seed))
+            fresh = self.true.fresh(PROBES, self.seed)
+            check_symmetry(made.comm, self.objective.name, fresh)
+            made.error, made.error_norm = _error(made, fresh)
         except BaseException:
             made.close()
             raise
@@ -274,11 +277,11 @@ class _Road:
         return NearFar(self.objective, point, near, kernel, field.radius, pattern, field.coloring, self.true)
 
 
-def _error(made: NearFar, products: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float]:
-    """Return ‖H − Ĥ‖ over ‖H‖ and itself, from products (H d, d) along normal directions. Collective."""
+def _error(made: NearFar, products: Sequence[FreshProduct]) -> tuple[float, float]:
+    """Return ‖H − Ĥ‖ over ‖H‖ and itself, from products along normal directions. Collective."""
     cite("hutchinson")
     squares = np.zeros(2)
-    for image, along in products:
+    for image, along, _ in products:
         apart = image - made.product(along)
         squares += made.comm.allreduce(np.array([apart @ apart, image @ image]))
     off, norm = np.sqrt(squares / len(products)).tolist()

@@ -222,10 +222,14 @@ def _triangle(above: np.ndarray, rows: np.ndarray) -> np.ndarray:
 def _solve(fitted: np.ndarray, held: np.ndarray, many: int, weights: int) -> _Fit | None:
     """Return the fit of as many functions as what was held out bears, None where none fits. Not collective."""
     size = np.linalg.norm(held[:, -1])
+    units = np.sqrt((fitted[:, :-1].reshape(-1, many, weights, 2) ** 2).sum(axis=(0, 1, 3)))
+    units = np.where(units > 0, units / units.max(initial=0.0), 1.0)  # of charges: coulombs have small products
+    units = np.tile(np.repeat(units, 2), many)
     best, found = _NO_FIT / _BETTER, None
     for k in range(1, many + 1):
         some = 2 * weights * k
-        c = np.linalg.lstsq(fitted[:some, :some], fitted[:some, -1], rcond=_RESOLVED)[0]
+        scaled = fitted[:some, :some] / units[:some]
+        c = np.linalg.lstsq(scaled, fitted[:some, -1], rcond=_RESOLVED)[0] / units[:some]
         misfit = float(np.linalg.norm(held[:, -1] - held[:, :some] @ c) / size) if size > 0 else np.inf
         if misfit < _BETTER * best:
             best, found = misfit, _Fit(c.reshape(k, weights, 2), misfit)

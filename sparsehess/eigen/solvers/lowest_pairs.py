@@ -95,6 +95,7 @@ def lowest_pairs(
     with EigenProblem.of(hessian) as problem:
         if k + len(problem.null) > problem.n:
             raise InputError(f"k={k} pairs of {problem.n} variables, {len(problem.null)} of them null vectors")
+        require_gradients(k, hessian.true_products.calls_each, gradients)
         roots = _mass_roots(problem)
         number = min(k + _GUARD, problem.n - len(problem.null))
         with eigs(hessian, number, tol=_START, seed=seed, strict=False) as start:
@@ -113,6 +114,21 @@ def lowest_pairs(
         spectrum.close()
         raise error
     return spectrum
+
+
+def require_gradients(k: int, calls_each: int, gradients: int) -> None:
+    """Raise InputError where a search for k pairs cannot begin. Not collective.
+
+    Parameters
+    ----------
+    calls_each
+        Gradients, or products of the objective, that a product takes.
+    """
+    if gradients < k * calls_each:
+        raise InputError(
+            f"{k} pairs begin with {k * calls_each} gradients or products, and {gradients} are allowed: allow "
+            "more, or ask for fewer pairs"
+        )
 
 
 @dataclass(frozen=True)
@@ -147,7 +163,7 @@ def _spectrum(
     seconds: float,
 ) -> Spectrum:
     """Return what was found, as a spectrum. Collective."""
-    done = np.flatnonzero(refined.done)
+    done = np.flatnonzero(np.logical_and.accumulate(refined.done))  # what is beyond one that is open is not lowest
     vectors = []
     for column in done:
         vectors.append(problem.A.createVecRight())

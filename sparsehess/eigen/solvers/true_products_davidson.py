@@ -183,11 +183,13 @@ class _Search:
         noise = np.sqrt((turn[:, :k] ** 2).T @ self.noise**2)
         floor = np.maximum(noise, np.sqrt(self.hessian.n) * uneven * mean_root)
         sizes = self._norms(vectors / self.roots[:, None]) * (norms[0] + np.abs(values) * norms[1])
-        residuals = self._norms(rest * self.roots[:, None]) / sizes
-        held = np.maximum(tol, _FLOOR * floor / sizes)
+        limits = np.maximum(tol * sizes, _FLOOR * floor)
+        sizes = np.where(sizes > 0, sizes, limits)  # where H is nothing at all
+        apart = self._norms(rest * self.roots[:, None])
+        residuals, held, done = _over(apart, sizes), _over(limits, sizes), apart <= limits
         least = self.comm.allreduce(float(self.roots.min(initial=np.inf)), op=MPI.MIN)
         errors = self._norms(rest) + _FLOOR * floor / least
-        return _State(values, vectors, lower, rest, residuals, errors, held, residuals <= held)
+        return _State(values, vectors, lower, rest, residuals, errors, held, done)
 
     def corrections(self, state: _State, open_pairs: np.ndarray) -> np.ndarray:
         """Return (n_local, m) about −(Ĥ − θ)⁻¹ r, orthogonal to the Ritz vectors, of some pairs.
@@ -233,3 +235,9 @@ class _Search:
 
     def _norms(self, X: np.ndarray) -> np.ndarray:
         return np.sqrt(self._dots(X, X))
+
+
+def _over(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Return parts of wholes, 0 of what is 0. Not collective."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(part == 0, 0.0, part / whole)
