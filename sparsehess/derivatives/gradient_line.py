@@ -57,6 +57,9 @@ _STUCK = 0.03, 0.3
 # values tell by what is left of them; they are the same if they differ by this part of what another one does.
 _CURVED, _CURVES, _SAME_SLOPE, _SMOOTH = 0.01, 10.0, 0.1, 1e-4
 
+# A third derivative is taken to be so many times that along a line.
+_ALONE = 2.0
+
 # The mean of log |z| for a normal z.
 _MEAN_LOG = -0.635
 
@@ -304,6 +307,17 @@ class Line:
     def bend(self) -> np.ndarray:
         """(n_local,) size of the second difference that noise does not explain. Collective the first time."""
         return np.sqrt(np.maximum(self.second**2 - 24 * self.level**2, 0.0))  # its variance is that of six values
+
+    @property
+    def thirds(self) -> np.ndarray:
+        """(n_local,) third derivatives along the line, in typical lengths, as far as slopes show them.
+
+        Collective the first time. By how much near and far slopes differ, which noise does not explain; those of a
+        variable alone may be larger than where others move with it.
+        """
+        near, far = self.slopes
+        apart = np.abs(near - far)
+        return np.where(apart > self._blur, _ALONE * 6 * apart / (self.far**2 * self.spread**3), 0.0)
 
     @property
     def visible(self) -> np.ndarray:

@@ -204,6 +204,9 @@ def _describe(evaluations: Evaluations, scales: Scales, line: Line, flat: np.nda
     bend = np.ones(len(slope))
     if measured:
         bend = 1.0 / np.maximum(sharp, 1.0 / _FARTHEST)
+    # What is odd about x, as across the plane of a molecule, shows in no second difference.
+    odd = line.thirds
+    bend = np.minimum(bend, np.sqrt(np.divide(slope, odd, out=np.full(len(odd), np.inf), where=odd > 0)))
     bend = np.where(flat, line.far, bend)
     # What does not show above rounding is none, beside the component itself.
     none = ((steep == 0) | ~line.visible) & (line.level <= _ROUNDING_OF_SUMS * np.abs(line.here))

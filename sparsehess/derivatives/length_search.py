@@ -25,8 +25,11 @@ _WIDER = 1e-3, 3e-2
 _FACTOR = 30.0
 _ROUNDS = 8
 
-# An x below this part of the others may be the rounding of zero.
-_ROUNDED = 1e-15
+# Lengths that are given are too long by no more than this, unless x itself is nearer to zero.
+_LEAST = 1e-3
+
+# An x below this part of the others, or of a length that is given, may be the rounding of zero.
+_ROUNDED, _ROUNDED_OF_GIVEN = 1e-15, 1e-10
 
 # Lengths are no less than so many spacings of floating-point numbers.
 SPACINGS = 1e6
@@ -71,12 +74,16 @@ def settle(evaluations: Evaluations, scales: Scales, line: Line) -> tuple[Line, 
     """Return a line whose rows are straight or noisy, the lengths, and which rows are flat or have a kink at x.
 
     Collective. A row that bends, or whose noise is none, may belong to a variable of a shorter length: |x|, or a
-    thirtieth of it. If its slope still falls towards x however short the line, the Hessian is zero there, whatever
-    the length; if what is no noise falls in proportion to the length, the slope jumps at x.
+    thirtieth of it, down to a thousandth of one that is given: a row that hardly changes at x, as that of an atom
+    across the plane in which all lie, may bend over however short a distance. If its slope still falls towards x
+    however short the line, the Hessian is zero there, whatever the length; if what is no noise falls in proportion
+    to the length, the slope jumps at x.
     """
     comm, x = evaluations.comm, np.abs(evaluations.x)
     rounded = _ROUNDED * np.sqrt(comm.allreduce(float(x @ x)) / max(line.n, 1))
-    first, tried = scales.length, np.zeros(len(x), bool)
+    first, tried, least = scales.length, np.zeros(len(x), bool), np.zeros(len(x))
+    if scales.given:
+        rounded, least = np.maximum(rounded, _ROUNDED_OF_GIVEN * first), _LEAST * first
     flat, kinked, wider, before = tried.copy(), tried.copy(), list(_WIDER), np.full(len(x), np.inf)
     jumps = np.zeros(len(x))
     for _ in range(_ROUNDS):
@@ -99,7 +106,7 @@ def settle(evaluations: Evaluations, scales: Scales, line: Line) -> tuple[Line, 
         before, shorter = change, (bent | finer) & ~flat & ~kinked
         length = np.where(vanishing, first, scales.length)
         beside = (x > rounded) & (x < 0.5 * length)
-        length = np.where(shorter, np.where(beside, x, length / _FACTOR), length)
+        length = np.where(shorter, np.where(beside, x, np.maximum(length / _FACTOR, least)), length)
         length = np.maximum(length, SPACINGS * np.spacing(x))
         tried |= shorter
         if not comm.allreduce(bool((length != scales.length).any()), op=MPI.LOR):

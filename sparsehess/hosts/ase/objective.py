@@ -31,6 +31,7 @@ ALL_COUPLED = 1000
 
 _STEP = 1e-3  # Å, of each coordinate, where forces are differences of energies
 
+_LENGTH = 1.0  # Å, over which forces change: where the origin lies does not matter
 _SAME = 1e-3  # Å: atoms that are no farther apart are at one place
 
 
@@ -201,6 +202,7 @@ def describe(
     defaults: dict[str, Any] = {
         "units": UNITS,
         "mass": np.repeat(atoms.get_masses(), 3)[host.free],
+        "typical_x": _LENGTH,
         "name": f"{atoms.get_chemical_formula()} by {type(atoms.calc).__name__}, forces up to "
         f"{state.force_max:.2g} eV/Å are left (rms {state.force_rms:.2g})",
         "geometry": _geometry(atoms, host.free),
