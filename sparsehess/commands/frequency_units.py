@@ -119,7 +119,7 @@ def frequency_facts(spectrum: Spectrum, units: Units | None) -> dict[str, Any] |
     """Return what JSON says of eigenvalues as frequencies. Not collective."""
     if units is None:
         return None
-    values, errors = spectrum.eigenvalues, spectrum.errors
+    values, errors = spectrum.eigenvalues, spectrum.bars
     return {
         "unit": units.frequency,
         "values": units.of_eigenvalues(values).tolist(),

@@ -18,7 +18,7 @@ from sparsehess.eigen.certificates.inertia import predict_products as inertia_pr
 from sparsehess.eigen.certificates.numerical_rank import predict_products as rank_products
 from sparsehess.eigen.estimates.spectral_density import predict_products as density_products
 from sparsehess.eigen.estimates.trace import predict_products as trace_products
-from sparsehess.eigen.problem.problem import HOPELESS as HOPELESS_NOISE
+from sparsehess.eigen.problem.brought_facts import HOPELESS as HOPELESS_NOISE
 from sparsehess.eigen.problem.problem import STEPS
 from sparsehess.eigen.problem.solve_spec import SolveSpec
 from sparsehess.eigen.problem.whole_matrix import is_cheaper_whole, products_of_whole

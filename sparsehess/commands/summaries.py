@@ -14,6 +14,7 @@ from sparsehess.commands.input_facts import digits_lines, input_facts, rounding_
 from sparsehess.commands.inputs import Input
 from sparsehess.commands.near_pairs import near_facts, near_lines
 from sparsehess.commands.output import SCHEMA, process_facts
+from sparsehess.commands.reports.error_words import error_words
 from sparsehess.commands.reports.tables import count_line, reading_notes, spectrum_table
 from sparsehess.eigen.certificates.sparsification import Sparsified
 from sparsehess.eigen.problem.count import Count
@@ -354,14 +355,18 @@ def eigs_lines(
     lines += [*held_lines(facts["held"]), "", spectrum_table(spectrum, problem.units), ""]
     if spectrum.zeros:
         lines.append(f"zero modes   {spectrum.zeros}, to the accuracy of the matrix")
+    of_hessian = ""
     if spectrum.error_bound is not None:
-        lines.append(f"errors       ± is two standard deviations of what the error of the Hessian does, to first "
-                     f"order; at most {spectrum.error_bound:.2g} (Weyl)")  # fmt: skip
+        of_hessian = "two standard deviations of what the error of the Hessian does, to first order; at most "
+        of_hessian += f"{spectrum.error_bound:.2g} (Weyl)"
     elif isinstance(derived, NearFar):
-        lines.append("errors       ± is a bound, from residuals of true products and their noise")
+        of_hessian = "a bound, from residuals of true products and their noise"
     elif problem.relative_error > _EXACT and len(spectrum.eigenvalues):
-        lines.append(f"errors       ± is what the error of products, at least {problem.relative_error:.0e} of the "
-                     "Hessian, may do, to first order")  # fmt: skip
+        of_hessian = (
+            f"what the error of products, at least {problem.relative_error:.0e} of the Hessian, may do, to "
+        )
+        of_hessian += "first order"
+    lines += [f"errors       {sentence}" for sentence in error_words(facts, of_hessian)]
     loose = int(np.count_nonzero(~(spectrum.residuals <= spec.tol)))
     if loose:
         lines.append(f"accuracy     {loose} pairs reach the error of products, {spectrum.held_to:.0e}, not the "

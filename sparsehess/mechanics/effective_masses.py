@@ -318,11 +318,11 @@ def participation_of(
 def find_clusters(spectrum: Spectrum) -> tuple[tuple[int, int], ...]:
     """Return (first, last) modes of each group of eigenvalues that are too near to each other to tell modes apart.
 
-    Not collective. Neighbours within a millionth of their size, within their error bars, within a thousand times
-    what the last digits of the entries move them, or zero both.
+    Not collective. Neighbours within a millionth of their size, within their error bars and what a solver has left
+    of them, within a thousand times what the last digits of the entries move them, or zero both.
     """
     values, k = spectrum.eigenvalues, len(spectrum.eigenvalues)
-    errors = np.zeros(k) if spectrum.errors is None else np.nan_to_num(spectrum.errors, nan=np.inf)
+    errors = np.nan_to_num(spectrum.total_errors, nan=np.inf)
     rounding = spectrum.roundings if len(spectrum.roundings) == k else np.zeros(k)
     zero = spectrum.zero if len(spectrum.zero) == k else np.zeros(k, bool)
     out: list[list[int]] = []

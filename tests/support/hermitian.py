@@ -215,7 +215,7 @@ def with_feast(comm, matrix, M, low, high, exact, **settings):
     inside = exact[(exact > low) & (exact < high)]
     with EigenProblem.of(matrix, mass=M, comm=comm) as problem:
         solver = Feast(problem, settings.pop("options", {}), TOL, **settings)
-        values, vectors, errors, _, _ = rayleigh_ritz(problem, solver.find(low, high, len(inside)))
+        values, vectors, errors, *_ = rayleigh_ritz(problem, solver.find(low, high, len(inside)))
         assert len(values) == len(inside) and np.abs(values - inside).max() < 1e-10, settings
         assert errors.max() <= TOL
         destroy(*vectors)

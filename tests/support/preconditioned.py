@@ -50,7 +50,7 @@ def solved(problem, method, which, k, *, options=None, **more):
     try:
         vectors = solver.solve(which, k, **more)
         assert len(vectors) >= k
-        values, vectors, errors, orthogonality, _ = rayleigh_ritz(problem, vectors)
+        values, vectors, errors, orthogonality, *_ = rayleigh_ritz(problem, vectors)
         destroy(*vectors)
         assert errors.max() <= TOL and orthogonality < 1e-10
         assert solver.seconds["solve"] > 0

@@ -94,7 +94,7 @@ def plot_spectrum(
 
 def _draw_eigenvalues(axis: Any, spectrum: Spectrum, units: Units | None) -> None:
     """Draw eigenvalues, or frequencies, in their order, with error bars."""
-    values, bars = spectrum.eigenvalues, spectrum.errors
+    values, bars = spectrum.eigenvalues, spectrum.bars
     if units is not None:
         bars = None if bars is None else units.of_errors(values, bars)
         values = units.of_eigenvalues(values)

@@ -11,6 +11,7 @@ import numpy as np
 
 from sparsehess.commands.reports.bitmaps import hue_colors, shade_counts
 from sparsehess.commands.reports.charts import Chart, Scale, density_floor, spans_decades
+from sparsehess.commands.reports.error_words import error_words
 from sparsehess.commands.reports.html import details, figure, figures, paragraph, section, table
 from sparsehess.commands.reports.records import Record
 from sparsehess.commands.reports.tables import eigenpair_rows
@@ -95,7 +96,7 @@ def _pairs(facts: dict[str, Any]) -> tuple[np.ndarray, np.ndarray | None, np.nda
     """Return eigenvalues, their bars, and which are zero."""
     values = np.array(facts["eigenvalues"], np.float64)
     zeros = np.array(facts.get("zero") or np.zeros(len(values)), bool)
-    return values, _numbers(facts.get("errors")), zeros
+    return values, _numbers(facts.get("bars", facts.get("errors"))), zeros
 
 
 def _eigenpairs(facts: dict[str, Any]) -> list[str]:
@@ -121,16 +122,15 @@ def _eigenpairs(facts: dict[str, Any]) -> list[str]:
 
 def _error_words(facts: dict[str, Any]) -> list[str]:
     """Return what the error bars are."""
-    if facts.get("errors") is None:
+    bound, exact = facts.get("error_bound"), ""
+    if facts.get("errors") is None and facts.get("bars") is None:
         exact = (
             "The matrix is taken as it was given: there is no error of a Hessian, and eigenvalues have no bars."
         )
-        return [paragraph(exact)]
-    told = "± is two standard deviations of what the error of the Hessian does, to first order"
-    bound = facts.get("error_bound")
-    return [
-        paragraph(told + ("." if bound is None else f"; no eigenvalue moves by more than {bound:.2g} (Weyl)."))
-    ]
+    told = "two standard deviations of what the error of the Hessian does, to first order"
+    told += "" if bound is None else f"; no eigenvalue moves by more than {bound:.2g} (Weyl)"
+    said = [f"{sentence[0].upper()}{sentence[1:]}." for sentence in error_words(facts, told)]
+    return [paragraph(" ".join([exact, *said] if exact else said))]
 
 
 def asked_section(record: Record, sizes: list[tuple[str, str]]) -> str:

@@ -39,7 +39,7 @@ def format_table(heads: list[str], rows: list[list[str]]) -> str:
 
 def spectrum_table(spectrum: Spectrum, units: Units | None) -> str:
     """Return the eigenpairs as a table, with their error bars; zero modes and imaginary frequencies are named."""
-    values, errors = spectrum.eigenvalues, spectrum.errors
+    values, errors = spectrum.eigenvalues, spectrum.bars
     frequencies = None if units is None else units.of_eigenvalues(values)
     spread = None if units is None or errors is None else units.of_errors(values, errors)
     unit = "" if units is None else units.frequency
@@ -71,6 +71,8 @@ def eigenpair_rows(
     rows = []
     for i, (value, zero) in enumerate(zip(values, zeros, strict=True)):
         note = "zero" if zero else "negative curvature" if value < 0 else ""
+        if errors is not None and not zero and not abs(value) > errors[i]:
+            note = "sign open"
         row = [str(i + 1), f"{value:.10g}"]
         if errors is not None:
             row.append(f"{errors[i]:.1e}")

@@ -135,6 +135,7 @@ def _decided(problem: EigenProblem, seed: int) -> Curvature:
         sign, direction = 0 if spectrum.zero[0] else int(np.sign(value)), spectrum.vectors[0]
         if sign < 0 and not _quotient(problem, direction) < 0:  # the proof is made afresh
             sign, counted = 0, False
+        counted = counted and not (sign > 0 and value <= spectrum.total_errors[0])
         residual = _error(problem, value, float(spectrum.residuals[0]), direction)
         residual += 0.0 if spectrum.errors is None else float(spectrum.errors[0])
         return _beside_rows(problem, Curvature(value, residual, sign, counted or sign < 0, direction))
@@ -150,7 +151,7 @@ def _decided(problem: EigenProblem, seed: int) -> Curvature:
         if not fresh:
             continue
         destroy(*found)
-        values, found, errors, _, _ = rayleigh_ritz(problem, fresh)
+        values, found, errors, *_ = rayleigh_ritz(problem, fresh)
         destroy(*found[1:])
         del found[1:]
         value = float(values[0])

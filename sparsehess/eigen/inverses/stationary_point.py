@@ -317,7 +317,7 @@ def _of_hessian(hessian: Hessian, step_tol: float | None, seed: int) -> Stationa
         doubt=signs.doubt,
         signs=signs,
         eigenvalues=lowest.eigenvalues,
-        errors=np.maximum(0.0 if lowest.errors is None else lowest.errors, lowest.roundings),
+        errors=np.maximum(lowest.total_errors, lowest.roundings),
         nearest=value,
         margin=abs(value) / reach if reach > 0 else np.inf,
         directions=directions,
@@ -337,10 +337,10 @@ def _solved(problem: EigenProblem, spec: SolveSpec) -> Spectrum:
 
 
 def _reach(found: Spectrum) -> float:
-    """Return how far the error of the matrix, or its last digits, may move an eigenvalue. Not collective."""
-    error = found.error_bound
-    if error is None:
-        error = 0.0 if found.errors is None else float(found.errors[0])
+    """Return how far the error of the matrix, or a solver, or last digits may move one. Not collective."""
+    error = float(found.total_errors[0])
+    if found.error_bound is not None and found.errors is not None:
+        error += found.error_bound - float(found.errors[0])
     return max(error, float(found.roundings[0]))
 
 

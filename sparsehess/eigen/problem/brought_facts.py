@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsehess.derivatives.units import Units
+from sparsehess.errors import CheckError
 from sparsehess.hessian.entry_errors import EntryErrors
 from sparsehess.hessian.hessian import Hessian
 from sparsehess.hessian.matrix_free import MatrixFree
@@ -14,6 +15,9 @@ from sparsehess.long_range.near_far_hessian import NearFar
 from sparsehess.operators.operator import Operator
 from sparsehess.operators.products import Products
 from sparsehess.operators.structure import NOTHING, Structure
+
+# Errors of this part of a Hessian that come from noise leave nothing of it.
+HOPELESS = 0.3
 
 # A matrix is symmetric if x'(H y) and y'(H x) agree to this part of |H| |x| |y|.
 SYMMETRY = 1e-10
@@ -100,3 +104,12 @@ def only_projected(matrix: object) -> list | None:
     """
     brings = isinstance(matrix, (Hessian, MatrixFree, NearFar)) and matrix.objective.projected is not None
     return None if brings else []
+
+
+def lost_in_noise(error: float) -> CheckError:
+    """Return what is to be raised where noise, with this error of products or entries, leaves nothing."""
+    return CheckError(
+        f"the Hessian is lost in the noise of its products, which err by {error:.1g} of it: compute what "
+        "they come from with more digits, tell typical_x if the function changes over longer distances, "
+        "or assemble it, where a pattern is known"
+    )

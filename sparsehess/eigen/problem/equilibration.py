@@ -30,6 +30,9 @@ _PASSES, _SWEEPS = 2, 12
 # Eigenvalues beyond two to this power, or below its inverse, are scaled too: their squares must be numbers.
 _EXTREME = 200
 
+# Mass of a direction that has none but for rounding, as a part of the sums of the rows of |M|.
+_LIGHT = 16 * float(np.finfo(float).eps)
+
 # Bins to a factor of two, and exponents, of the histogram that medians are read from.
 _BINS, _EXPONENTS = 8, 2200
 
@@ -333,6 +336,11 @@ def fill_diagonal(matrix: PETSc.Mat, rows: np.ndarray) -> None:
     for row in rows[(rows >= start) & (rows < stop)]:
         matrix.setValue(int(row), int(row), 1.0)
     matrix.assemble()
+
+
+def add_light_mass(matrix: PETSc.Mat, rows_m: np.ndarray) -> None:
+    """Add a few last digits of M to its diagonal; `rows_m` (n_local,) are the sums of its rows. Collective."""
+    add_to_diagonal(matrix, _LIGHT * rows_m)
 
 
 def add_to_diagonal(matrix: PETSc.Mat, values: np.ndarray) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from sparsehess.eigen.problem import slepc_blocks
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs
+from sparsehess.eigen.problem.solver_errors import Leftovers
 from sparsehess.runtime import PETSc, SLEPc, destroy
 
 # How many products it takes.
@@ -82,10 +83,16 @@ def krylov_pairs(problem: EigenProblem, vectors: list[PETSc.Vec], tol: float, se
         destroy(X, y, v)
     order = np.argsort(values, kind="stable")
     size = norm_a + np.abs(values)
-    residuals = np.divide(np.abs(along) + left, size, out=np.zeros(k), where=size > 0)
+    norms = np.abs(along) + left
+    residuals = np.divide(norms, size, out=np.zeros(k), where=size > 0)
     resolutions = _EPS * (of_a + np.abs(values) * of_m)
     return RitzPairs(
-        values[order], [vectors[i] for i in order], residuals[order], orthogonality, resolutions[order]
+        values[order],
+        [vectors[i] for i in order],
+        residuals[order],
+        orthogonality,
+        resolutions[order],
+        Leftovers(norms[order], np.full(k, np.inf), np.full(k, left), np.zeros(k)),
     )
 
 

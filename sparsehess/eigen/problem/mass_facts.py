@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from sparsehess.eigen.problem.equilibration import AbsoluteRows, scaled_copy
@@ -20,8 +22,28 @@ _UNSURE = np.log(1e-9)
 _SEED = 23
 
 
-def massless_directions(M: PETSc.Mat, layout: Layout) -> int:
-    """Return the dimension of the null space of a mass matrix, which must be positive semidefinite.
+class MassFacts(NamedTuple):
+    """What is known of a mass matrix.
+
+    Attributes
+    ----------
+    massless
+        Dimension of its null space.
+    least
+        M is no less than so many times its diagonal, 0 where that is not known; what the sums of its rows tell is
+        not in it.
+    """
+
+    massless: int
+    least: float = 0.0
+
+
+# Of no mass matrix.
+UNIT = MassFacts(0, 1.0)
+
+
+def facts_of_mass(M: PETSc.Mat, layout: Layout) -> MassFacts:
+    """Return what is known of a mass matrix, which must be positive semidefinite.
 
     Collective. Of M scaled to a diagonal of ones. Lanczos steps show most masses to be definite: with a random
     start the least Ritz value is farther than ε (λ_max - λ_min) above λ_min with a probability of at most
@@ -57,17 +79,18 @@ def massless_directions(M: PETSc.Mat, layout: Layout) -> int:
             raise InputError("the mass matrix is zero: leave it out, or say which variables move")
         empty = int(comm.allreduce(int(np.count_nonzero(diagonal == 0))))
         if all(fact[2] for fact in facts):
-            return empty
+            return MassFacts(empty)
         d = np.ones(layout.n_local)
         d[diagonal > 0] = np.exp2(np.round(-0.5 * np.log2(diagonal[diagonal > 0])))
         scale = M.createVecRight()
         scale.setArray(d)
         scaled = scaled_copy(M, scale)
         try:
-            if _surely_definite(scaled, diagonal > 0, layout):
-                return empty
+            least = _surely_definite(scaled, diagonal > 0, layout)
+            if least > 0:
+                return MassFacts(empty, 0.5 * least)  # its diagonal lies between 1/2 and 2
             if complex_scalars() or not has_package("mumps"):
-                return empty  # nothing counts: the zero rows alone are known
+                return MassFacts(empty)  # nothing counts: the zero rows alone are known
             signs = signs_of(scaled, rows.sums(d))
         finally:
             destroy(scaled, scale)
@@ -75,7 +98,7 @@ def massless_directions(M: PETSc.Mat, layout: Layout) -> int:
         rows.close()
     if signs.negative:
         raise InputError(_indefinite(f"{signs.negative} of its eigenvalues are negative"))
-    return signs.zero
+    return MassFacts(signs.zero)
 
 
 def _indefinite(what: str) -> str:
@@ -85,10 +108,10 @@ def _indefinite(what: str) -> str:
     )
 
 
-def _surely_definite(matrix: PETSc.Mat, inside: np.ndarray, layout: Layout) -> bool:
-    """Return whether Lanczos steps in some of the variables show a matrix to be positive definite there.
+def _surely_definite(matrix: PETSc.Mat, inside: np.ndarray, layout: Layout) -> float:
+    """Return a lower bound of the eigenvalues of a matrix in some of the variables, by Lanczos steps.
 
-    Collective.
+    Collective. 0 where they do not show it to be positive definite there.
     """
     v, w, before = matrix.createVecRight(), matrix.createVecRight(), matrix.createVecRight()
     v.setArray(np.where(inside, draw_normal(layout, _SEED), 0.0))
@@ -110,14 +133,15 @@ def _surely_definite(matrix: PETSc.Mat, inside: np.ndarray, layout: Layout) -> b
                     np.diag(alpha) + np.diag(beta[: step - 1], 1) + np.diag(beta[: step - 1], -1)
                 )
                 if not ritz[0] > 0:
-                    return False
+                    return 0.0
                 share = ritz[0] / (ritz[-1] + beta[-1])  # of the spread of the spectrum
                 if np.log(1.648 * layout.n**0.5) - share**0.5 * (2 * step - 1) < _UNSURE:
-                    return True
+                    unsure = ((np.log(1.648 * layout.n**0.5) - _UNSURE) / (2 * step - 1)) ** 2
+                    return float(ritz[0] - unsure * (ritz[-1] + beta[-1]))
             if exhausted:
-                return False  # a random vector in a small invariant space: a factorization tells
+                return 0.0  # a random vector in a small invariant space: a factorization tells
             v, w, before = w, before, v
             v.scale(1 / beta[-1])
     finally:
         destroy(v, w, before)
-    return False
+    return 0.0

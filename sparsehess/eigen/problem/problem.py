@@ -14,10 +14,11 @@ from mpi4py import MPI
 import numpy as np
 
 from sparsehess.derivatives.units import Units
-from sparsehess.eigen.problem.brought_facts import SYMMETRY, known_of
+from sparsehess.eigen.problem.brought_facts import HOPELESS, SYMMETRY, known_of, lost_in_noise
+from sparsehess.eigen.problem.diagonal_floors import diagonal_floor
 from sparsehess.eigen.problem.equilibration import (
     PencilScales,
-    add_to_diagonal,
+    add_light_mass,
     fill_diagonal,
     find_scales,
     find_sizeless,
@@ -27,13 +28,13 @@ from sparsehess.eigen.problem.equilibration import (
 from sparsehess.eigen.problem.factor_cost import FactorCost, analyze
 from sparsehess.eigen.problem.infinite_eigenvalues import Infinite, count_infinite
 from sparsehess.eigen.problem.lanczos_bounds import spectral_bounds
-from sparsehess.eigen.problem.mass_facts import massless_directions
+from sparsehess.eigen.problem.mass_facts import UNIT, MassFacts, facts_of_mass
 from sparsehess.eigen.problem.matrix_inputs import MatrixLike, VectorsLike, as_mat, as_vectors, check_symmetric
 from sparsehess.eigen.problem.nearby_matrix import nearby_matrix, scaled_nearby_matrix
 from sparsehess.eigen.problem.null_space import NullSpace, check_null_vectors, orthonormal_null_vectors
 from sparsehess.eigen.problem.solver_pool import SolverPool
 from sparsehess.eigen.problem.starting_vectors import starting_vectors
-from sparsehess.errors import CheckError, InputError
+from sparsehess.errors import InputError
 from sparsehess.hessian.entry_errors import EntryErrors
 from sparsehess.hessian.hessian import Hessian
 from sparsehess.hessian.matrix_free import MatrixFree
@@ -48,17 +49,9 @@ from sparsehess.runtime.short_repr import ShortRepr, number_of
 
 _EPS = float(np.finfo(float).eps)
 
-# Mass of a direction that has none but for rounding, as a part of the sums of the rows of |M|.
-_LIGHT = 16 * _EPS
-
-# Times the error of its products that a residual of a matrix without entries is held to: each product has another.
-_PRODUCTS = 4.0
-
-# Errors of this part of a Hessian that come from noise leave nothing of it.
-HOPELESS = 0.3
-
-# Steps of Lanczos that tell the size of a matrix of which only products are known.
-STEPS = 12
+# Times the error of its products that a residual of a matrix without entries is held to: each product has another;
+# steps of Lanczos that tell the size of a matrix of which only products are known.
+_PRODUCTS, STEPS = 4.0, 12
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
@@ -324,7 +317,7 @@ class EigenProblem(ShortRepr):
         plain = self.M is None and all(self.comm.allgather(bool((scales.d == 1.0).all())))
         M = None if plain else scaled_copy(self.M, d)
         if hidden:
-            add_to_diagonal(M, _LIGHT * scales.rows_m)
+            add_light_mass(M, scales.rows_m)
         null, soft, guess = (self.scale_vectors(vectors) for vectors in (self.null, self.near_null, self.guess))
         made = EigenProblem(
             A=A, M=M, null=null, projected=self.projected, near_null=soft, preconditioner=near, guess=guess,
@@ -332,12 +325,12 @@ class EigenProblem(ShortRepr):
             relative_error=self.relative_error, units=self.units, solver_pool=self.solver_pool,
             owned=[A, M, near, d, *null, *soft, *guess],
         )  # fmt: skip
-        made.__dict__.update(equilibrated=made, massless=self.massless)
+        made.__dict__.update(equilibrated=made, mass_facts=self.mass_facts)
         return made
 
     def share_facts(self, copy: EigenProblem) -> EigenProblem:
         """Return a copy of this problem on other matrices, of which the same facts hold. Collective."""
-        copy.__dict__.update(equilibrated=copy, massless=self.massless, infinite=self.infinite)
+        copy.__dict__.update(equilibrated=copy, mass_facts=self.mass_facts, infinite=self.infinite)
         return copy
 
     def scale_vectors(self, vectors: list[PETSc.Vec]) -> list[PETSc.Vec]:
@@ -390,9 +383,19 @@ class EigenProblem(ShortRepr):
         return diagonal
 
     @cached_property
+    def mass_facts(self) -> MassFacts:
+        """How many directions have no mass, and how far the others are from that."""
+        return UNIT if self.M is None else facts_of_mass(self.M, self.layout)
+
+    @property
     def massless(self) -> int:
         """Dimension of the null space of M."""
-        return 0 if self.M is None else massless_directions(self.M, self.layout)
+        return self.mass_facts.massless
+
+    @cached_property
+    def floors(self) -> tuple[np.ndarray, np.ndarray]:
+        """(n_local,) diagonals that M and A are no less than, zeros where none is known."""
+        return diagonal_floor(self.M, self.layout, self.mass_facts.least), diagonal_floor(self.A, self.layout)
 
     @cached_property
     def infinite(self) -> Infinite:
@@ -449,11 +452,7 @@ class EigenProblem(ShortRepr):
         Not collective; the same on every rank.
         """
         if not error <= self.hopeless:
-            raise CheckError(
-                f"the Hessian is lost in the noise of its products, which err by {error:.1g} of it: compute what "
-                "they come from with more digits, tell typical_x if the function changes over longer distances, "
-                "or assemble it, where a pattern is known"
-            )
+            raise lost_in_noise(error)
 
     def _check(self, symmetry: float) -> None:
         require_room(self.comm)

@@ -9,6 +9,7 @@ import numpy as np
 
 from sparsehess.eigen.problem import slepc_blocks
 from sparsehess.eigen.problem.problem import EigenProblem
+from sparsehess.eigen.problem.solver_errors import Leftovers
 from sparsehess.runtime import PETSc, SLEPc, destroy, on_root
 
 # A vector whose mass is the cancelled rest of terms that are larger by this belongs to an infinite eigenvalue.
@@ -52,6 +53,8 @@ class RitzPairs(NamedTuple):
         (m,) how far the last digits of the entries of A and M can move each eigenvalue, to first order:
         ε Σ (aᵢ + |λ| mᵢ) |xᵢ|² / xᵀMx with aᵢ and mᵢ the sums of the rows of |A| and |M|. The units of variables
         do not matter.
+    left
+        What is left of them, None where that was not asked for.
     """
 
     values: np.ndarray
@@ -59,11 +62,18 @@ class RitzPairs(NamedTuple):
     residuals: np.ndarray
     orthogonality: float
     resolutions: np.ndarray
+    left: Leftovers | None = None
 
     @classmethod
     def none(cls) -> RitzPairs:
         """Return no pairs. Not collective."""
-        return cls(np.empty(0), [], np.empty(0), 0.0, np.empty(0))
+        return cls(np.empty(0), [], np.empty(0), 0.0, np.empty(0), Leftovers.none())
+
+    @property
+    def leftovers(self) -> Leftovers:
+        """What is left of them, of norms that are not known where nobody asked."""
+        m = len(self.values)
+        return Leftovers(*np.full((4, m), np.inf)) if self.left is None else self.left
 
     @property
     def blur(self) -> np.ndarray:
@@ -75,7 +85,12 @@ class RitzPairs(NamedTuple):
         destroy(*(vector for vector, kept in zip(self.vectors, chosen, strict=True) if not kept))
         vectors = [vector for vector, kept in zip(self.vectors, chosen, strict=True) if kept]
         return RitzPairs(
-            self.values[chosen], vectors, self.residuals[chosen], self.orthogonality, self.resolutions[chosen]
+            self.values[chosen],
+            vectors,
+            self.residuals[chosen],
+            self.orthogonality,
+            self.resolutions[chosen],
+            None if self.left is None else self.left.select(chosen),
         )
 
 
@@ -96,9 +111,11 @@ def rayleigh_ritz(problem: EigenProblem, vectors: list[PETSc.Vec]) -> RitzPairs:
     values, Q = on_root(problem.comm, _reduced_pencil, G, S, _reach(problem, G, S, X, AX, MX))
     m = Q.shape[1]
     _rotate({id(b): b for b in (X, AX, MX)}.values(), Q)
-    errors = slepc_blocks.residuals(problem, values, X, AX, MX)
+    errors, norms = slepc_blocks.residual_norms(problem, values, X, AX, MX)
     orthogonality = float(np.abs(slepc_blocks.gram(MX, X) - np.eye(m)).max(initial=0.0)) if m else 0.0
     of_a, of_m = slepc_blocks.row_moments(problem, X)
+    resolutions = _EPS * (of_a + np.abs(values) * of_m)
+    left = Leftovers.of(norms, slepc_blocks.gram(AX, X), resolutions) if m else Leftovers.none()
     out = []
     for i in range(m):
         column = X.getColumn(i)
@@ -107,7 +124,7 @@ def rayleigh_ritz(problem: EigenProblem, vectors: list[PETSc.Vec]) -> RitzPairs:
         X.restoreColumn(i, column)
         out.append(vector)
     destroy(AX, None if MX is X else MX, X)
-    return RitzPairs(values, out, errors, orthogonality, _EPS * (of_a + np.abs(values) * of_m))
+    return RitzPairs(values, out, errors, orthogonality, resolutions, left)
 
 
 def project_out(problem: EigenProblem, vectors: list[PETSc.Vec], away: Sequence[PETSc.Vec]) -> list[PETSc.Vec]:

@@ -51,15 +51,27 @@ def residuals(
 ) -> np.ndarray:
     """Return backward errors (k,): what part of A, or of λM, must change for a pair to be exact.
 
-    Collective. The lesser of ‖r‖ / (‖A‖ ‖x‖ + min(|λ| ‖Mx‖, ‖Ax‖)), with ‖A‖ the Frobenius norm, and
-    ‖D⁻¹r‖ / (|λ| ‖Dx‖), with D² the sums of rows of |M|: changes of M row by row, to which eigenvalues far larger
-    than most are due. Neither is smaller than that of Higham and Higham 1998, "Structured backward error and
-    condition of generalized eigenvalue problems", eq. 2.2; and a vector with hardly a mass has a large one,
-    whatever its λ.
+    Collective. See `residual_norms`.
     """
+    return residual_norms(problem, eigenvalues, X, AX, MX)[0]
+
+
+def residual_norms(
+    problem: EigenProblem, eigenvalues: np.ndarray, X: SLEPc.BV, AX: SLEPc.BV, MX: SLEPc.BV
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return backward errors (k,), and the norms (2, k) of the residuals by which eigenvalues may be off.
+
+    Collective. Of the backward errors the lesser of ‖r‖ / (‖A‖ ‖x‖ + min(|λ| ‖Mx‖, ‖Ax‖)), with ‖A‖ the Frobenius
+    norm, and ‖D⁻¹r‖ / (|λ| ‖Dx‖), with D² the sums of rows of |M|: changes of M row by row, to which eigenvalues
+    far larger than most are due. Neither is smaller than that of Higham and Higham 1998, "Structured backward
+    error and condition of generalized eigenvalue problems", eq. 2.2; and a vector with hardly a mass has a large
+    one, whatever its λ. The norms are those of r in M⁻¹ and in A⁻¹, or more: by diagonals that M and A are no less
+    than; infinite where r reaches rows of which none is known.
+    """
+    floors = problem.floors
     norm_a, rows = problem.norms[0], problem.scales.rows_m
     root = np.sqrt(np.where(rows > 0, rows, 1.0))
-    errors = np.empty(len(eigenvalues))
+    errors, norms = np.empty(len(eigenvalues)), np.empty((2, len(eigenvalues)))
     for i, value in enumerate(eigenvalues):
         x, ax = X.getColumn(i), AX.getColumn(i)
         mx = x if MX is X else MX.getColumn(i)
@@ -74,16 +86,21 @@ def residuals(
             np.sum((r / root) ** 2, where=rows > 0),
             np.sum((root * np.abs(x.getArray(readonly=True))) ** 2, where=rows > 0),
             np.sum(r**2, where=rows == 0),
+            *(
+                np.sum(np.divide(r, np.sqrt(floor), out=np.where(r > 0, np.inf, 0.0), where=floor > 0) ** 2)
+                for floor in floors
+            ),
         ])  # fmt: skip
         problem.comm.Allreduce(MPI.IN_PLACE, terms)
         if terms[1] * abs(value) > 0 and terms[2] == 0:
             errors[i] = min(errors[i], np.sqrt(terms[0] / terms[1]) / abs(value))
+        norms[:, i] = np.sqrt(terms[3:])
         destroy(difference)
         AX.restoreColumn(i, ax)
         if MX is not X:
             MX.restoreColumn(i, mx)
         X.restoreColumn(i, x)
-    return errors
+    return errors, norms
 
 
 def row_moments(problem: EigenProblem, X: SLEPc.BV) -> tuple[np.ndarray, np.ndarray]:

@@ -30,6 +30,10 @@ from sparsehess.eigen.problem.solve_spec import SolveSpec, read_spec
 # Rows of a table in a notebook.
 _ROWS = 12
 
+# What a solver leaves changes a printed digit from this part of an eigenvalue on; roundings of entries that hold
+# that of a quotient.
+_PRINTED, _ROUNDINGS = 5e-11, 8.0
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Spectrum(ShortRepr):
@@ -74,7 +78,11 @@ class Spectrum(ShortRepr):
     others
         Eigenvalues that were found past those asked for, of one that was not loaded.
     errors, error_bound, zero, roundings, lost
-        Error bars of the eigenvalues, see `ErrorBars`.
+        Error bars of the eigenvalues, see `ErrorBars`: what the error of the Hessian does.
+    solver_errors
+        (k,) how far from each value an eigenvalue of the matrix as it is may be, for what the solver has left: a
+        bound from the residuals in the norm of M⁻¹, to second order where a certified count proves a gap. Rounding
+        of quotients, `roundings`, is not in it. nan where no lower bound of the mass is known.
     projection
         What it has changed that directions were projected out whatever the Hessian says of them; None where none
         were, and of one that was loaded.
@@ -115,6 +123,7 @@ class Spectrum(ShortRepr):
     search: Search | None = None
     spec: SolveSpec | None = None
     real_form: bool = False
+    solver_errors: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def _repr_facts(self) -> Iterator[str]:
         """Yield what the line says. Not collective."""
@@ -138,16 +147,49 @@ class Spectrum(ShortRepr):
         """How many pairs reached the tolerance."""
         return len(self.eigenvalues)
 
+    @property
+    def total_errors(self) -> np.ndarray:
+        """(k,) `errors` and `solver_errors` together, zeros where none are known.
+
+        The first are two standard deviations, the second bounds: the sum holds an eigenvalue as surely as the
+        first hold what the error of the Hessian does.
+        """
+        known = np.zeros(len(self.eigenvalues)) if self.errors is None else self.errors
+        if len(self.solver_errors) != len(known):
+            return known
+        return known + np.nan_to_num(self.solver_errors, nan=0.0, posinf=np.inf)
+
+    @property
+    def bars(self) -> np.ndarray | None:
+        """(k,) the ± of tables: `total_errors`, where no error of the Hessian is known with rounding.
+
+        None where neither is known to change a digit of those that tables print.
+        """
+        total = self.total_errors
+        if self.errors is not None:
+            return total
+        zero = self.zero if len(self.zero) == len(total) else np.zeros(len(total), bool)
+        if not (total > _PRINTED * np.abs(self.eigenvalues))[~zero].any():
+            return None
+        return total + (_ROUNDINGS * self.roundings if len(self.roundings) == len(total) else 0.0)
+
+    @property
+    def unsure(self) -> np.ndarray:
+        """(k,) whether the sign of an eigenvalue is open: `total_errors` reach across zero, which it is not."""
+        zero = self.zero if len(self.zero) == len(self.eigenvalues) else np.zeros(len(self.eigenvalues), bool)
+        return ~(np.abs(self.eigenvalues) > self.total_errors) & ~zero & (self.eigenvalues != 0)
+
     def _repr_html_(self) -> str:
         """Return a small table and a picture for notebooks. Not collective."""
         many = len(self.eigenvalues)
         shown = np.arange(many) if many <= _ROWS else np.r_[: _ROWS // 2, many - _ROWS // 2 : many]
         heads = ["", "eigenvalue", "residual"]
         rows = [[i + 1, f"{self.eigenvalues[i]:.12g}", f"{self.residuals[i]:.1e}"] for i in shown]
-        if self.errors is not None:
+        bars = self.bars
+        if bars is not None:
             heads.insert(2, "±")
             for row, i in zip(rows, shown, strict=True):
-                row.insert(2, f"{self.errors[i]:.1g}")
+                row.insert(2, f"{bars[i]:.1g}")
         if many > _ROWS:
             rows.insert(_ROWS // 2, ["...", f"{many - _ROWS} more"])
         told = f"not counted: {self.uncounted}" if self.count is None else self.count.in_short
@@ -254,6 +296,8 @@ class Spectrum(ShortRepr):
             "held_to": self.held_to,
             "errors": None if self.errors is None else self.errors.tolist(),
             "error_bound": self.error_bound,
+            "solver_errors": [finite_or_none(one) for one in self.solver_errors],
+            "bars": None if self.bars is None else [finite_or_none(one) for one in self.bars],
             "resolution": self.roundings.tolist(),
             "orthogonality": self.orthogonality,
             "count": None if self.count is None else self.count.facts(),
@@ -353,6 +397,7 @@ def _read_facts(
             "errors": None if facts["errors"] is None else numbers("errors", None, float),
             "error_bound": None if facts["error_bound"] is None else float(facts["error_bound"]),
             "zero": numbers("zero", [], bool),
+            "solver_errors": numbers("solver_errors", [], float),
             "roundings": numbers("resolution", [], float),
             "lost": numbers("lost", [], bool),
             "spec": read_spec(facts, path),

@@ -349,7 +349,8 @@ def _restored(spectrum: Spectrum, scaled: EigenProblem, power: int) -> Spectrum:
             vector.pointwiseMult(vector, scaled.scaled_by)
     count = None if spectrum.count is None else spectrum.count.scaled(power)
     values, others = np.ldexp(spectrum.eigenvalues, power), np.ldexp(spectrum.others, power)
-    return replace(spectrum, eigenvalues=values, others=others, count=count)
+    left = np.ldexp(spectrum.solver_errors, power)
+    return replace(spectrum, eigenvalues=values, others=others, count=count, solver_errors=left)
 
 
 def _solve(

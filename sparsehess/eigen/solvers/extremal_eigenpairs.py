@@ -11,6 +11,7 @@ from sparsehess.eigen.problem.count import Count
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs
 from sparsehess.eigen.problem.solve_spec import SolveSpec
+from sparsehess.eigen.problem.solver_errors import solver_errors
 from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.eigen.solvers.end_solvers import EndSolvers
 from sparsehess.eigen.solvers.extremal_search import ExtremalSearch, OneShiftSearch, ShiftedSearch
@@ -125,6 +126,7 @@ def _spectrum(
     wanted = np.zeros(len(found.values), bool)
     wanted[search.target.nearest_first(found.values)[: search.wanted]] = True
     others = found.values[~wanted]
+    errors = solver_errors(found.values, found.leftovers, search.count, len(problem.null))
     pairs = found.select(wanted)
     search.pairs = RitzPairs.none()  # the vectors are the spectrum's
     by_target = choice.method == "krylovschur" and problem.assembled and choice.reason in GENERAL
@@ -146,6 +148,7 @@ def _spectrum(
         options=search.solvers.used_defaults(),
         held_to=problem.held_to(search.spec.tol),
         others=others,
+        solver_errors=errors[wanted],
     )
 
 

@@ -12,8 +12,9 @@ import numpy as np
 from sparsehess.eigen.problem.count import Count
 from sparsehess.eigen.problem.hermitian_problem import complex_rows
 from sparsehess.eigen.problem.problem import EigenProblem
-from sparsehess.eigen.problem.slepc_blocks import block, images, residuals
+from sparsehess.eigen.problem.slepc_blocks import block, images, residual_norms, row_moments
 from sparsehess.eigen.problem.solve_spec import SolveSpec
+from sparsehess.eigen.problem.solver_errors import Leftovers, solver_errors
 from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.errors import InputError
 from sparsehess.runtime import PETSc, destroy, on_root
@@ -52,13 +53,18 @@ def one_of_each(problem: EigenProblem, spec: SolveSpec, found: Spectrum) -> Spec
     """
     values, vectors = _chosen(problem, spec, found)
     scaled = problem.equilibrated
-    errors, orthogonality = np.empty(0), 0.0
+    errors, bars, orthogonality = np.empty(0), np.empty(0), 0.0
+    count = None if found.count is None else halved(problem, found.count, len(found.eigenvalues), len(values))
     if vectors:
         copies = problem.scale_vectors(vectors)
         X = block(scaled, copies)
         AX, MX = images(scaled, X)
-        errors = residuals(scaled, np.ldexp(values, -problem.power), X, AX, MX)
+        errors, norms = residual_norms(scaled, np.ldexp(values, -problem.power), X, AX, MX)
+        roundings = np.finfo(float).eps * np.ldexp(row_moments(scaled, X)[0], problem.power)
         destroy(AX, None if MX is X else MX, X, *copies)
+        S = _products(problem, _columns(vectors), _columns_of_images(problem.A, vectors))
+        left = Leftovers.of(norms, S, roundings, problem.power)
+        bars = solver_errors(values, left, count, len(problem.null) // 2)
         G = _products(problem, _columns(vectors), _columns_of_images(problem.M, vectors))
         orthogonality = float(np.abs(G - np.eye(len(vectors))).max())
     advice = found.advice
@@ -70,12 +76,13 @@ def one_of_each(problem: EigenProblem, spec: SolveSpec, found: Spectrum) -> Spec
         vectors=vectors,
         residuals=errors,
         orthogonality=orthogonality,
-        count=None if found.count is None else halved(problem, found.count, len(found.eigenvalues), len(values)),
+        count=count,
         asked=(found.asked + 1) // 2,
         advice=advice,
         others=np.sort(found.others)[::2],
         reason=f"{found.reason}{_OTHER}",
         real_form=True,
+        solver_errors=bars,
     )
 
 

@@ -15,6 +15,7 @@ from sparsehess.eigen.problem.lanczos_bounds import measure
 from sparsehess.eigen.problem.problem import EigenProblem, slepc_tolerance
 from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs, rayleigh_ritz
 from sparsehess.eigen.problem.solve_spec import SolveSpec
+from sparsehess.eigen.problem.solver_errors import solver_errors
 from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.eigen.solvers.interval_method import Finder
 from sparsehess.eigen.solvers.lapack import LapackSolver
@@ -303,6 +304,7 @@ def _spectrum(
         timings=seconds,
         options=finder.used_defaults(),
         held_to=problem.held_to(spec.tol),
+        solver_errors=solver_errors(pairs.values, pairs.leftovers, count, len(problem.null)),
     )
 
 

@@ -190,6 +190,7 @@ def _spectrum(
         options={},
         held_to=refined.held_to,
         errors=errors,
+        solver_errors=np.zeros(len(done)),  # the residuals are in the bars
         zero=np.abs(values) <= errors,
         roundings=np.zeros(len(done)),
         lost=np.zeros(len(done), bool),

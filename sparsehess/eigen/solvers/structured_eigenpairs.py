@@ -10,6 +10,7 @@ from sparsehess.eigen.problem.count import Count
 from sparsehess.eigen.problem.problem import EigenProblem
 from sparsehess.eigen.problem.rayleigh_ritz import RitzPairs, rayleigh_ritz
 from sparsehess.eigen.problem.solve_spec import SolveSpec
+from sparsehess.eigen.problem.solver_errors import solver_errors
 from sparsehess.eigen.problem.spectrum import Spectrum
 from sparsehess.eigen.solvers.counts import compare_with_count
 from sparsehess.eigen.solvers.end_solvers import StructureCounter
@@ -55,6 +56,7 @@ def solve_by_structure(problem: EigenProblem, spec: SolveSpec, choice: Choice) -
         timings={"factorization": 0.0, "solve": solved - began, "certificate": time.perf_counter() - solved},
         options={},
         held_to=problem.held_to(spec.tol),
+        solver_errors=solver_errors(pairs.values, pairs.leftovers, count, len(problem.null)),
     )
 
 

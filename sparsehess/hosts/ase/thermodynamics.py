@@ -342,14 +342,11 @@ def _energy(atoms: Atoms) -> float:
 def _ends(modes: NormalModes) -> np.ndarray:
     """Return (k, 2) the ends of the error bars of the eigenvalues.
 
-    Collective. Beside the error of the Hessian they hold what the residuals leave open: an eigenvalue is within
-    ‖r‖, in the norm of 1/M, of that of a pair (Parlett 1998, theorem 4.5.1).
+    Not collective. Beside the error of the Hessian they hold what the solver has left.
     """
-    spectrum, mat = modes.spectrum, modes.hessian.mat
-    values, masses = spectrum.eigenvalues, np.repeat(modes.atoms.get_masses(), 3)[free_coordinates(modes.atoms)]
-    left = spectrum.residuals * (mat.norm() + np.abs(values) * np.linalg.norm(masses)) / masses.min()
-    errors = np.zeros(len(values)) if spectrum.errors is None else spectrum.errors
-    bars = np.maximum(errors, _ROUNDINGS * spectrum.roundings) + left
+    spectrum = modes.spectrum
+    values, known = spectrum.eigenvalues, 0.0 if spectrum.errors is None else spectrum.errors
+    bars = spectrum.total_errors + np.maximum(_ROUNDINGS * spectrum.roundings - known, 0.0)
     # What is zero to its accuracy has zero within its bar.
     bars = np.where(modes.zero, np.maximum(bars, 2 * np.abs(values)), bars)
     return np.stack([values - bars, values + bars], axis=1)

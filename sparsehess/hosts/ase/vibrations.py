@@ -62,11 +62,11 @@ class NormalModes(ShortRepr):
     frequencies
         (k,) in cm⁻¹, ascending; imaginary ones are given as negative.
     errors
-        (k,) error bars of the frequencies, from the error of the Hessian; see `ErrorBars`.
+        (k,) error bars of the frequencies: of the Hessian, see `ErrorBars`, and of what the solver has left.
     imaginary
         (k,) bool: modes along which the energy falls, to the accuracy of the forces.
     zero
-        (k,) bool: modes that are zero to that accuracy beside those that are projected out.
+        (k,) bool: modes that are zero to that accuracy, or within their bars, beside those projected out.
     rigid
         Frequency in cm⁻¹ of each motion that was projected out, by its Rayleigh quotient: of atoms at rest it is
         zero but for errors.
@@ -341,14 +341,16 @@ def normal_modes(
     errors = np.zeros(len(values)) if spectrum.errors is None else spectrum.errors
     if objective.hvp is not None and objective.gradient is not None and len(values):
         errors = errors + error_beside_forces(hessian)
-        spectrum = replace(spectrum, errors=errors)
-    told = max(spectrum.error_bound or 0.0, *errors, *spectrum.roundings, 0.0)
+        spectrum = replace(spectrum, errors=errors)  # `total_errors` has them, too
+    zero = zero | spectrum.unsure
+    total = spectrum.total_errors
+    told = max(spectrum.error_bound or 0.0, *total, *spectrum.roundings, 0.0)
     return NormalModes(
         atoms=snapshot(atoms),
         hessian=hessian,
         spectrum=spectrum,
         frequencies=UNITS.of_eigenvalues(values),
-        errors=UNITS.of_errors(values, errors),
+        errors=UNITS.of_errors(values, total),
         imaginary=(values < 0) & ~zero,
         zero=zero,
         rigid=_rigid_frequencies(hessian),

@@ -30,7 +30,7 @@ def found(matrix, mass, low, high, expected, *, nullspace=None, options=None, **
     with EigenProblem.of(matrix, mass=mass, nullspace=nullspace, comm=WORLD) as problem:
         solver = Feast(problem, options or {}, TOL, **settings)
         vectors = solver.find(low, high, expected)
-        values, vectors, errors, orthogonality, _ = rayleigh_ritz.rayleigh_ritz(problem, vectors)
+        values, vectors, errors, orthogonality, *_ = rayleigh_ritz.rayleigh_ritz(problem, vectors)
         assert orthogonality < 1e-10
         iterations = solver.iterations
         destroy(*vectors)
@@ -236,7 +236,7 @@ def test_found_ones_are_deflated():
         second = solver.find(low, high, len(rest), deflate=kept, seed=1)
         third = solver.find(low, high, 0, deflate=[*kept, *second], seed=2)
         assert not third
-        values, vectors, _, _, _ = rayleigh_ritz.rayleigh_ritz(problem, kept + second)
+        values, vectors, *_ = rayleigh_ritz.rayleigh_ritz(problem, kept + second)
         assert values == pytest.approx(exact, abs=1e-9)
         destroy(*rest, *vectors)
         solver.close()
@@ -250,7 +250,7 @@ def test_one_solver_for_several_intervals():
         for i in (0, 20, 45):
             low, high = between(spectrum, i), between(spectrum, i + 9)
             vectors = solver.find(low, high, 9)
-            values, vectors, _, _, _ = rayleigh_ritz.rayleigh_ritz(problem, vectors)
+            values, vectors, *_ = rayleigh_ritz.rayleigh_ritz(problem, vectors)
             assert values == pytest.approx(inside(spectrum, low, high), abs=1e-9)
             destroy(*vectors)
         solver._systems.keep = False  # as where memory does not hold the factors of all points
@@ -270,7 +270,7 @@ def test_options_reach_the_solves():
     with EigenProblem.of(matrix, comm=WORLD) as problem:
         solver = Feast(problem, loose, TOL)
         vectors = solver.find(low, high, len(exact))
-        values, vectors, errors, _, _ = rayleigh_ritz.rayleigh_ritz(problem, vectors)
+        values, vectors, errors, *_ = rayleigh_ritz.rayleigh_ritz(problem, vectors)
         assert values == pytest.approx(exact, abs=1e-9)
         assert errors.max() <= TOL
         destroy(*vectors)

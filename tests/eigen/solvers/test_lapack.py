@@ -21,7 +21,7 @@ def test_dense(name, which, comm):
     exact = reference(name)
     with given(K, M, comm=comm) as problem:
         solver = LapackSolver(problem)
-        values, vectors, errors, _, _ = rayleigh_ritz(problem, solver.solve(which, 8))
+        values, vectors, errors, *_ = rayleigh_ritz(problem, solver.solve(which, 8))
         destroy(*vectors)
         solver.close()
     near(values, exact[:8] if which == "smallest" else exact[-8:], 1e-9)
@@ -33,7 +33,7 @@ def test_dense_deflates_within_a_cluster(comm):
     with given(K, comm=comm, shell=True) as problem:
         solver = LapackSolver(problem, target=6.0)
         first = solver.solve("smallest", 3)  # cuts a threefold eigenvalue
-        values, rest, _, _, _ = rayleigh_ritz(problem, solver.solve("smallest", 6, deflate=first))
+        values, rest, *_ = rayleigh_ritz(problem, solver.solve("smallest", 6, deflate=first))
         near(values, exact[3:9], 1e-10)
         destroy(*first, *rest)
         nearest = solver.solve("nearest", 3)
