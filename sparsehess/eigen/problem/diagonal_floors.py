@@ -40,8 +40,8 @@ def diagonal_floor(matrix: PETSc.Mat | None, layout: Layout, least: float = 0.0)
     rows, signed = AbsoluteRows(matrix, layout), matrix.getDiagonal()
     try:
         diagonal = signed.getArray(readonly=True).real.copy()
-        heavy = diagonal > 0
-        sound = bool((diagonal >= 0).all() and (rows.sums(np.ones(layout.n_local))[~heavy] == 0).all())
+        heavy, sizes = diagonal > 0, rows.sums(np.ones(layout.n_local))
+        sound = bool((diagonal >= 0).all() and (sizes[~heavy] == 0).all())
         if not all(layout.comm.allgather(sound)):
             return np.zeros(layout.n_local)
         weight, floor = 1 / np.sqrt(np.where(heavy, diagonal, 1.0)), least * diagonal
