@@ -45,12 +45,14 @@ class BlochSums:
         first, second, blocks = constants.first, constants.second, constants.blocks
         self._dipoles: DipoleSums | None = None
         if self._polar is not None:  # its field reaches all pairs
-            cite("polar crystals" if nac == WANG else "dipoles in crystals")
             first, second = (one.ravel() for one in np.indices((len(primitive), len(supercell))))
             blocks = constants.dense()[first, second]
             if nac == GONZE:
+                cite("dipoles in crystals")
                 self._dipoles = DipoleSums(primitive, self._polar)
                 blocks = blocks - self._dipoles.force_constants(images)[first, second]
+            else:
+                cite("polar crystals")
         away = supercell.positions[second] - supercell.positions[images.first[first]]
         pair, self._ways, shares = shortest_ways(supercell.periods, away, None)
         of = images.of[second]

@@ -114,4 +114,4 @@ def test_complex_files_name_the_build_that_takes_them(folder, comm):
     with pytest.raises(InputError, match=r"complex.*python3-slepc4py-complex"):
         array_files.read_vectors(folder / "vectors.npy", sh.Layout.from_size(3, comm))
     with pytest.raises(InputError, match=r"python3-slepc4py-complex"):
-        sh.trace(H, comm=comm)
+        sh.diagonal(H, comm=comm)

@@ -31,7 +31,7 @@ ALL_COUPLED = 1000
 
 _STEP = 1e-3  # Å, of each coordinate, where forces are differences of energies
 
-_LENGTH = 1.0  # Å, over which forces change: where the origin lies does not matter
+_LENGTH = 0.3  # Å, over which forces change, in bonds and between rare gases: bars of rounded forces hold so
 _SAME = 1e-3  # Å: atoms that are no farther apart are at one place
 
 
