@@ -433,3 +433,25 @@ def test_a_variable_without_stiffness_and_mass_is_named(problems):
     assert found["eigenvalues"] == pytest.approx(exact[:3]) and (signs["positive"], signs["infinite"]) == (56, 1)
     for codes, out, _, _ in batch(problems, commands, 1):
         assert codes == [0] and "row 56 is empty in both matrices" in out
+
+
+def test_bars_hold_what_a_loose_tolerance_leaves(tmp_path):
+    """The lowest of a chain that is moved to 1e-9 has a sign that residuals of 1e-6 do not tell."""
+    lowest = 2 - 2 * np.cos(np.pi / 31)
+    chain = sp.diags([-np.ones(29), (2 - lowest + 1e-9) * np.ones(30), -np.ones(29)], [-1, 0, 1])
+    pair = sp.block_diag([chain, chain + 1e-4 * sp.eye(30)]).tocsr()
+    sp.save_npz(tmp_path / "pair.npz", pair)
+    exact = np.linalg.eigvalsh(pair.toarray())
+    loose, tight = batch(
+        tmp_path,
+        ["eigs pair.npz -k 2 --method lobpcg --tol 1e-2 --count no", "eigs pair.npz -k 2 --json pair.json"],
+        2,
+    )
+    assert loose[0] == [0] and "sign open" in loose[1] and "what the solver left, by the residuals" in loose[1]
+    rows = [line.split() for line in loose[1].splitlines() if line[:4].strip() in {"1", "2"}]
+    for (_, value, bar, *_), true in zip(rows, exact, strict=False):
+        assert abs(float(value) - true) <= float(bar) < 1e-3
+    assert tight[0] == [0] and "sign open" not in tight[1]
+    found = json.loads((tmp_path / "pair.json").read_text())
+    assert found["eigenvalues"] == pytest.approx(exact[:2], abs=1e-13)
+    assert max(found["solver_errors"]) < 1e-12 and len(rows) == 2

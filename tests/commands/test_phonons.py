@@ -5,7 +5,7 @@ import pytest
 
 import sparsehess as sh
 from support.command_line import batch, several
-from support.lattices import fcc
+from support.lattices import chain, fcc
 from support.phonopy_files import write
 
 pytest.importorskip("ase")
@@ -63,6 +63,30 @@ def test_bands(folder, ranks):
             3,
             3,
         )
+
+
+def test_fields_of_charges(tmp_path):
+    solid = chain(3, (1.0, 1.0), (1.0, 3.0), across=1.0)
+    charges = {
+        "born_effective_charge": (1.3 * np.array([np.eye(3), -np.eye(3)])).tolist(),
+        "dielectric_constant": (2 * np.eye(3)).tolist(),
+        "unit_conversion_factor": 14.4,
+    }
+    write(tmp_path, solid, solid.dense(), solid.images.first, nac=charges)
+    command = "phonons phonopy_params.yaml --path GX --points 7"
+    told = several(tmp_path, [command, f"{command} --nac wang", f"{command} --no-polar"], 1)
+    assert [one["nac"] for one in told] == ["gonze", "wang", None]
+    read, found = sh.read_force_constants(tmp_path / "phonopy_params.yaml"), []
+    for one in told:
+        phonons = sh.phonons(read, polar=one["nac"] is not None, nac=one["nac"])
+        own = phonons.at(one["bands"]["q"][3:4]).frequencies
+        found.append(np.array(one["bands"]["frequencies"]))
+        np.testing.assert_allclose(found[-1][3:4], own, rtol=1e-10)
+    assert all(
+        np.abs(one - other)[3].max() > 1e-3 for one, other in zip(found, found[1:] + found[:1], strict=True)
+    )
+    codes, _, err, _ = batch(tmp_path, [f"{command} --no-polar --nac wang"], 1)[0]
+    assert codes == [2] and "leave one of them out" in err
 
 
 def test_atoms_in_another_order_are_asked_about(folder, tmp_path):
